@@ -1,0 +1,77 @@
+"""Batches of encoded examples, and the one place of the token shift."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from uwc.data.prompts import EncodedExample
+
+Scope = Literal["answer", "attended"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B examples padded on the right to T tokens, with the N labelled tokens as flat lists.
+
+    Right padding needs no attention mask: under causal attention no real token ever sees a pad.
+
+    Attributes:
+        input_ids: [B, T] token ids.
+        rows: [N] the example (0..B-1) of each labelled token, ascending.
+        positions: [N] the position whose state *predicts* the labelled token: its own position minus one.
+        targets: [N] the labelled tokens.
+        in_answer: [N] False only for the further tokens that the scope "attended" labels.
+    """
+
+    input_ids: Tensor
+    rows: Tensor
+    positions: Tensor
+    targets: Tensor
+    in_answer: Tensor
+
+    @property
+    def size(self) -> int:
+        """B, the number of examples."""
+        return int(self.input_ids.shape[0])
+
+
+def collate(encoded: Sequence[EncodedExample], *, device: torch.device, scope: Scope = "answer") -> Batch:
+    """Pad examples into a batch. Labelled are the answer and its end token, or with `scope` "attended" every token
+    that has a predecessor."""
+    longest = max(len(e.tokens) for e in encoded)
+    ids = torch.zeros(len(encoded), longest, dtype=torch.long)
+    rows: list[int] = []
+    at: list[int] = []
+    in_answer: list[bool] = []
+    for row, example in enumerate(encoded):
+        ids[row, : len(example.tokens)] = torch.tensor(example.tokens)
+        labelled = range(max(example.start if scope == "answer" else 1, 1), len(example.tokens))
+        rows.extend([row] * len(labelled))
+        at.extend(labelled)
+        in_answer.extend(t >= example.start for t in labelled)
+    row_index, own_position = torch.tensor(rows), torch.tensor(at)
+    return Batch(
+        input_ids=ids.to(device),
+        rows=row_index.to(device),
+        positions=(own_position - 1).to(device),
+        targets=ids[row_index, own_position].to(device),
+        in_answer=torch.tensor(in_answer).to(device),
+    )
+
+
+def group_by_length(lengths: Sequence[int], *, token_budget: int) -> list[list[int]]:
+    """Indices grouped into batches, longest first, so that a batch's padded size is at most `token_budget` tokens.
+
+    A single example longer than the budget makes a batch of its own.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    groups: list[list[int]] = []
+    for index in order:
+        if groups and lengths[groups[-1][0]] * (len(groups[-1]) + 1) <= token_budget:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return groups

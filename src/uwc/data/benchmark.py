@@ -1,0 +1,55 @@
+"""A benchmark: named splits of examples, and which of them the original model was trained on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from uwc.data.example import Example, fingerprint, require_disjoint, require_unique_ids
+from uwc.errors import DataError
+
+FORGET, RETAIN, RETAIN_EVAL, HELDOUT, GENERAL = "forget", "retain", "retain_eval", "heldout", "general"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Questions and answers, split by the part they play in an unlearning study.
+
+    Attributes:
+        name: what it is called in reports.
+        splits: ``forget`` is to be removed; ``retain`` is to be kept and seen by the unlearner;
+            ``retain_eval`` is to be kept, but never shown to the unlearner: retention is measured on it;
+            ``heldout`` was never trained on by any model; any further split (``general``, ...) is scored as it is.
+        trained: the splits on which the original model is fine-tuned, when a study does so.
+        refusals: answers that decline, for the methods that teach to refuse.
+    """
+
+    name: str
+    splits: Mapping[str, tuple[Example, ...]]
+    trained: tuple[str, ...] = (FORGET, RETAIN, RETAIN_EVAL)
+    refusals: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        for required in (FORGET, RETAIN):
+            if not self.splits.get(required):
+                raise DataError(f"benchmark {self.name!r}: the {required} set is empty; it needs at least one example")
+        require_unique_ids([e for split in self.splits.values() for e in split], where=f"benchmark {self.name!r}")
+        names = list(self.splits)
+        for i, first in enumerate(names):
+            for second in names[i + 1 :]:
+                require_disjoint(self.splits[first], self.splits[second], names=(first, second))
+
+    def __getitem__(self, split: str) -> tuple[Example, ...]:
+        return self.splits.get(split, ())
+
+    @property
+    def retention(self) -> str:
+        """The split on which retention is measured: held back from the unlearner where there is such a split."""
+        return RETAIN_EVAL if self[RETAIN_EVAL] else RETAIN
+
+    def training_examples(self, *, with_forget: bool) -> list[Example]:
+        """What the original model (with the forget set) or the gold model (without) is fine-tuned on."""
+        return [e for name in self.trained if with_forget or name != FORGET for e in self[name]]
+
+    def fingerprint(self) -> str:
+        """A hash of every split's content."""
+        parts = [Example(id=name, question=name, answer=fingerprint(self.splits[name])) for name in sorted(self.splits)]
+        return fingerprint(parts)

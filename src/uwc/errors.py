@@ -1,0 +1,55 @@
+"""The errors a user can cause and mend, each told in one clear line."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class UserError(Exception):
+    """Something the user can fix: the message names the bad value, the valid ones and the remedy."""
+
+
+class DataError(UserError):
+    """A question file or benchmark is malformed; the message names the file and the line."""
+
+
+class ModelError(UserError):
+    """A checkpoint cannot be used as asked: wrong format, architecture, vocabulary or context length."""
+
+
+class ConfigError(UserError):
+    """A study's YAML file or a command-line option is wrong."""
+
+
+class TrainingDiverged(UserError):
+    """A loss or gradient became NaN or infinite; carries where that happened.
+
+    Args:
+        step: the optimizer step, counted from 1.
+        term: the loss term that was not finite, or ``"gradient"``.
+    """
+
+    def __init__(self, message: str, *, step: int, term: str) -> None:
+        super().__init__(message)
+        self.step = step
+        self.term = term
+
+
+class DiskFull(UserError):
+    """No space was left while an artifact was written; what was complete before is kept."""
+
+
+@contextmanager
+def reporting_full_disk(path: Path) -> Iterator[None]:
+    """Turn 'no space left', however a library words it, into one clear line."""
+    try:
+        yield
+    except Exception as error:  # safetensors raises its own class, with the system's words in the message
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error)
+        if full:
+            raise DiskFull(
+                f"no space left on the device while writing {path}; free some space and run the same command again: "
+                "everything finished before is kept"
+            ) from error
+        raise

@@ -1,0 +1,20 @@
+"""How far a model's predictions are from those of the original."""
+
+from uwc.metrics.registry import metrics
+from uwc.models.token_scores import Floats, TokenScores
+
+
+@metrics.register(
+    "kl_to_original", source="arXiv:2406.09179", needs="kl", range=(0.0, float("inf")),
+    higher_remembers=False, average="arithmetic", label="KL to original",
+)  # fmt: skip
+def kl_to_original(scores: TokenScores) -> Floats:
+    """The divergence from the original model's next-token distribution to the model's.
+
+    ``KL(p_original || p) = sum_v p_original(v) log(p_original(v) / p(v))`` in nats, averaged over the positions that
+    predict the answer and its end-of-sequence token; padding and prompt never count.
+
+    Returns:
+        [E] in 0..inf; NaN where no reference model was given.
+    """
+    return scores.mean(scores.kl, with_end=True)

@@ -1,0 +1,46 @@
+"""How much of an answer a model can reproduce: extraction strength and exact memorization."""
+
+import numpy as np
+
+from uwc.metrics.registry import metrics
+from uwc.models.token_scores import Floats, TokenScores
+
+
+@metrics.register(
+    "extraction_strength", source="arXiv:2012.07805, arXiv:2406.09179", needs="scores", range=(0.0, 1.0),
+    higher_remembers=True, average="arithmetic", label="ES",
+)  # fmt: skip
+def extraction_strength(scores: TokenScores) -> Floats:
+    """The share of the answer that the model completes greedily from the shortest prefix that suffices.
+
+    ``ES = 1 - k* / n`` with ``k* = min{k : greedy continuation from (x, y_1..y_k) is y_{k+1}..y_n}``. Under teacher
+    forcing ``n - k*`` is the length of the longest all-correct suffix, so one pass gives it exactly; the
+    end-of-sequence token does not count, and an answer with no correct last token scores 0.
+
+    Returns:
+        [E] in 0..1; NaN for an example without answer tokens.
+    """
+    rows, correct = scores.rows[scores.in_answer], scores.greedy[scores.in_answer]
+    lengths = scores.answer_lengths()
+    ends = np.cumsum(lengths)
+    position = np.arange(len(rows)) - (ends - lengths)[rows]
+    last_wrong = np.full(len(scores), -1)
+    np.maximum.at(last_wrong, rows[~correct], position[~correct])
+    with np.errstate(invalid="ignore"):
+        strength: Floats = (lengths - 1 - last_wrong) / np.where(lengths > 0, lengths, np.nan)
+    return strength
+
+
+@metrics.register(
+    "exact_memorization", source="arXiv:2205.10770", needs="scores", range=(0.0, 1.0),
+    higher_remembers=True, average="arithmetic", label="EM",
+)  # fmt: skip
+def exact_memorization(scores: TokenScores) -> Floats:
+    """The share of answer tokens that are the model's most likely next token.
+
+    ``EM = (1/n) sum_t 1[argmax_v z_t(v) = y_t]``, teacher-forced, without the end-of-sequence token.
+
+    Returns:
+        [E] in 0..1; NaN for an example without answer tokens.
+    """
+    return scores.mean(scores.greedy, with_end=False)

@@ -1,0 +1,88 @@
+"""A small Llama-architecture model and a byte-level BPE tokenizer, made from nothing, for studies on a laptop."""
+
+from collections.abc import Iterable
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from uwc.data.example import Example
+from uwc.data.prompts import PromptTemplate
+from uwc.errors import ConfigError
+from uwc.models.target import Target
+
+END, PAD = "<|end|>", "<|pad|>"
+
+
+def build_tokenizer(texts: Iterable[str], *, vocabulary: int) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE tokenizer; any text can be encoded, decoding gives it back exactly.
+
+    Args:
+        texts: what it is trained on.
+        vocabulary: the most entries, at least 258 (all bytes, the end and the padding token).
+    """
+    if vocabulary < 258:
+        raise ConfigError(
+            f"model.build.vocabulary = {vocabulary} is too small; 258 is the least (all bytes, 2 markers)"
+        )
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[END, PAD],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD)
+
+
+def build_target(
+    examples: Iterable[Example],
+    *,
+    vocabulary: int = 1024,
+    hidden_size: int = 128,
+    layers: int = 4,
+    heads: int = 4,
+    context: int = 256,
+    template: PromptTemplate | None = None,
+    seed: int = 0,
+) -> Target:
+    """A randomly initialised Llama with a tokenizer trained on the examples' questions and answers.
+
+    Args:
+        examples: the texts the tokenizer sees.
+        vocabulary: the most tokens in the vocabulary.
+        hidden_size: width of the model; the feed-forward layers are three times as wide.
+        layers: number of blocks.
+        heads: attention heads; must divide `hidden_size`.
+        context: the longest sequence, in tokens.
+        template: the prompt template the model will be used with.
+        seed: of the initial weights.
+
+    Raises:
+        ConfigError: sizes that do not fit together.
+    """
+    if hidden_size % (2 * heads):
+        raise ConfigError(f"model.build: hidden_size = {hidden_size} must be a multiple of 2 x heads = {2 * heads}")
+    template = template or PromptTemplate()
+    texts = [template.text.replace("{question}", e.question) + template.separator + e.answer for e in examples]
+    tokenizer = build_tokenizer(texts, vocabulary=vocabulary)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden_size,
+        intermediate_size=3 * hidden_size,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=context,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config)
+    return Target(model.eval(), tokenizer, template, "built")

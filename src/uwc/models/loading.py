@@ -1,0 +1,94 @@
+"""Loading and saving models and tokenizers, with errors a user can act on."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from uwc.data.prompts import PromptTemplate
+from uwc.errors import ModelError, reporting_full_disk
+from uwc.models.target import Target
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+
+transformers.utils.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+
+
+def pick_device(name: DeviceName = "auto") -> torch.device:
+    """The device to compute on; "auto" takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        ModelError: the device asked for is not there.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(device for device, there in available.items() if there))
+    if not available[name]:
+        usable = ", ".join(device for device, there in available.items() if there)
+        raise ModelError(f"the device {name!r} is not available here; usable: auto, {usable}")
+    return torch.device(name)
+
+
+def load_target(
+    path: str | Path,
+    *,
+    dtype: Dtype = "float32",
+    device: DeviceName = "auto",
+    template: PromptTemplate | None = None,
+    trust_remote_code: bool = False,
+    name: str = "",
+) -> Target:
+    """Load any causal language model that transformers knows, from a folder or the hub.
+
+    Args:
+        path: a folder, or a hub name such as ``"meta-llama/Llama-3.2-1B-Instruct"``.
+        dtype: the precision of the weights in memory.
+        device: where to compute.
+        template: how questions are put to it; the default uses the tokenizer's chat template where there is one.
+        trust_remote_code: run Python code that comes with the checkpoint.
+        name: what messages call it; the folder's or hub's name by default.
+
+    Raises:
+        ModelError: there is no such model, it has no safetensors weights, or it needs remote code.
+    """
+    where = str(path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=trust_remote_code)
+        model = AutoModelForCausalLM.from_pretrained(
+            where, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=trust_remote_code
+        )
+    except Exception as error:  # transformers, the hub and safetensors raise many kinds
+        raise ModelError(_loading_failed(where, error)) from error
+    model.to(pick_device(device)).eval()
+    return Target(model, tokenizer, template or PromptTemplate(), name or Path(where).name)
+
+
+def _loading_failed(where: str, error: Exception) -> str:
+    reason = str(error).strip().split("\n")[0][:200]
+    if "trust_remote_code" in str(error):
+        reason = "it needs Python code of its own; pass --trust-remote-code if you trust its author"
+    elif Path(where).is_dir() and not list(Path(where).glob("*.safetensors")):
+        reason = "the folder holds no .safetensors file; uwc reads weights in this format only"
+    elif not Path(where).exists():
+        reason = f"there is no such folder, and the hub did not give a model of that name ({reason})"
+    return f"cannot load the model {where!r}: {reason}"
+
+
+def save_target(target: Target, folder: Path) -> None:
+    """Write weights (safetensors), configuration and tokenizer so that plain transformers loads them.
+
+    Raises:
+        DiskFull: no space was left.
+    """
+    with reporting_full_disk(folder):
+        target.model.save_pretrained(folder)
+        target.tokenizer.save_pretrained(folder)
+
+
+def parameter_count(model: Any) -> int:
+    """The number of distinct parameters; tied weights count once."""
+    return sum(p.numel() for p in model.parameters())

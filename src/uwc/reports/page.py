@@ -1,0 +1,109 @@
+"""The study's report: one HTML file with text, tables and figures that opens without a network."""
+
+import json
+import re
+from collections.abc import Mapping
+from functools import partial
+from importlib.resources import files
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+from jinja2 import Environment, StrictUndefined
+from plotly.offline import get_plotlyjs
+
+from uwc.errors import UserError
+from uwc.reports import tables
+from uwc.reports.plots import Style, alpha_figures, method_styles, tradeoff_figure
+
+SCHEMA = 1
+ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
+
+
+def write_page(results: dict[str, Any], run: dict[str, Any], path: Path) -> None:
+    """Writes the report of a study to one HTML file, everything inside.
+
+    Args:
+        results: the content of ``results.json``; scores may be null, ``gold`` and the paraphrased sets may be missing.
+        run: the environment and the steps of the run, the content of ``run.json``; may be empty.
+        path: the file to write; it is replaced, its folder is created.
+
+    Raises:
+        UserError: the results were written in a format that this version does not read.
+        OSError: the file cannot be written.
+    """
+    if results.get("schema") != SCHEMA:
+        raise UserError(
+            f"the results have schema {results.get('schema')!r}, this version of uwc reads schema {SCHEMA}: "
+            "run the study again with this version, or make its report with the version that ran it"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(_render(results, run), encoding="utf-8")
+
+
+def _render(results: Mapping[str, Any], run: Mapping[str, Any]) -> str:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["split_arxiv"] = ARXIV.split
+    environment.globals["is_numeric"] = tables.is_numeric
+    environment.globals["colour_of"] = partial(_colour_of, method_styles(results))
+    template = environment.from_string(files("uwc.reports").joinpath("page.html.jinja").read_text(encoding="utf-8"))
+    curves = alpha_figures(results)
+    methods = results["unlearned"]
+    return template.render(
+        study=results["study"],
+        benchmark=results["benchmark"],
+        model=results["model"],
+        summary=tables.summary(results),
+        notes=results.get("notes") or [],
+        counts={"methods": len(methods), "ranked": len(results.get("ranking") or [])},
+        tau=tables.tau_of(results),
+        references=[model["name"] for model in results["models"]],
+        result_table=tables.result_table(results),
+        splits=tables.split_sizes(results),
+        methods_table=tables.methods_table(results),
+        settings_table=tables.settings_table(results),
+        steps_table=tables.steps_table(run),
+        metrics=[_metric(results, name) for name in results["metrics"]],
+        tradeoff=_embedded(tradeoff_figure(results), "tradeoff"),
+        curves=[_embedded(figure, f"curve-{i}") for i, figure in enumerate(curves.values())],
+        not_monotone=[m["name"] for m in methods if (m.get("calibration") or {}).get("monotone") is False],
+        environment=run.get("environment") or {},
+        config=json.dumps(results["study"].get("config") or {}, indent=2, ensure_ascii=False, default=str),
+        plotlyjs=get_plotlyjs(),
+    )
+
+
+def _colour_of(styles: Mapping[str, Style], row: str) -> str | None:
+    """The colour of the method that a table's row is about; None for a reference model."""
+    names = (row.removesuffix(suffix) for suffix in ("", " (diverged)", ", before", ", after"))
+    return next((styles[name].colour for name in names if name in styles), None)
+
+
+def _metric(results: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A metric's description in words and its table."""
+    facts = results["metrics"][name]
+    return {
+        "name": name,
+        "label": facts["label"],
+        "summary": facts.get("summary") or "",
+        "direction": "high means remembered" if facts.get("higher_remembers") else "low means remembered",
+        "range": _span(*(facts.get("range") or (None, None))),
+        "source": facts.get("source") or "",
+        "table": tables.metrics_table(results, name),
+    }
+
+
+def _span(low: float | None, high: float | None) -> str:
+    """The possible values of a metric in words."""
+    bounded = [end is not None and isfinite(end) for end in (low, high)]
+    if all(bounded):
+        return f"{low:g} to {high:g}"
+    return f"{low:g} and up" if bounded[0] else "any number"
+
+
+def _embedded(figure: go.Figure, identifier: str) -> str:
+    """The figure as markup that draws itself with the page's copy of plotly.js."""
+    config = {"displaylogo": False, "displayModeBar": False, "responsive": True}
+    html: str = figure.to_html(full_html=False, include_plotlyjs=False, div_id=identifier, config=config)
+    return html

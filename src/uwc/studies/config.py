@@ -1,0 +1,332 @@
+"""A study's YAML file, validated: unknown keys, wrong types and unknown names are refused with the valid choices."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from uwc.calibration.calibrate import retention_metrics
+from uwc.data.benchmarks import benchmarks
+from uwc.errors import ConfigError
+from uwc.metrics.registry import metrics
+from uwc.objectives.methods import Method, WeightedTerm, get_method
+from uwc.objectives.registry import terms, tricks
+from uwc.registry import unknown_name
+from uwc.training.settings import TrainingSettings
+
+ORIGINAL, GOLD = "original", "gold"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BenchmarkConfig(_Section):
+    """Which questions: a registered benchmark and its settings."""
+
+    name: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _known(self) -> "BenchmarkConfig":
+        benchmarks.check(self.name, self.settings)
+        return self
+
+
+class PromptConfig(_Section):
+    """How a question is put to the model; see `uwc.data.prompts.PromptTemplate`."""
+
+    text: str = "Question: {question}\nAnswer:"
+    separator: str = " "
+    chat: bool = True
+    system: str = ""
+
+
+class BuildConfig(_Section):
+    """Sizes of a small model made from nothing; see `uwc.models.building.build_target`."""
+
+    vocabulary: int = 1024
+    hidden_size: int = 128
+    layers: int = 4
+    heads: int = 4
+    context: int = 256
+
+
+class ModelConfig(_Section):
+    """The model to start from: a folder or hub name in `path`, or sizes of one to be made in `build`."""
+
+    path: str | None = None
+    build: BuildConfig | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    trust_remote_code: bool = False
+    prompt: PromptConfig = PromptConfig()
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "ModelConfig":
+        if (self.path is None) == (self.build is None):
+            raise ConfigError("model: give either 'path' (a folder or hub name) or 'build' (sizes), and not both")
+        return self
+
+
+class TermConfig(_Section):
+    """One term of a method composed in the file."""
+
+    term: str
+    weight: float = 1.0
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _known(self) -> "TermConfig":
+        terms.check(self.term, self.settings)
+        return self
+
+
+class RunConfig(_Section):
+    """One unlearning run: a named method, or `terms` of its own, and what differs from the common settings.
+
+    Attributes:
+        method: a registered method.
+        name: what tables call the run; the method's name by default.
+        terms: a composition of its own, instead of `method`.
+        weights: term -> coefficient, where it differs from the method's.
+        settings: term -> its settings, where they differ from the defaults.
+        tricks: trick -> value.
+        training: what differs from `unlearn.training`.
+    """
+
+    method: str | None = None
+    name: str = ""
+    terms: tuple[TermConfig, ...] = ()
+    weights: dict[str, float] = Field(default_factory=dict)
+    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    tricks: dict[str, float] = Field(default_factory=dict)
+    training: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The run's name."""
+        return self.name or str(self.method)
+
+    def composition(self) -> Method:
+        """The method with the run's weights and term settings put in."""
+        if self.method is not None:
+            method = get_method(self.method)
+        else:
+            composed = tuple(WeightedTerm(t.term, t.weight, t.settings) for t in self.terms)
+            method = Method(self.label, "composed in the study's file", "", composed)
+        names = [t.term for t in method.terms]
+        for term in (*self.weights, *self.settings):
+            if term not in names:
+                raise ConfigError(unknown_name(f"term of {self.label!r}", term, names))
+        changed = tuple(
+            WeightedTerm(t.term, self.weights.get(t.term, t.weight), {**t.settings, **self.settings.get(t.term, {})})
+            for t in method.terms
+        )
+        return Method(method.name, method.summary, method.source, changed)
+
+    @model_validator(mode="after")
+    def _valid(self) -> "RunConfig":
+        if (self.method is None) == (not self.terms):
+            raise ConfigError("each run needs either 'method' (a registered name) or 'terms' (a list), and not both")
+        if self.terms and not self.name:
+            raise ConfigError("a run with 'terms' of its own needs a 'name'")
+        if self.name in (ORIGINAL, GOLD):
+            raise ConfigError(f"a run cannot be called {self.name!r}; that name is taken")
+        for term in self.composition().terms:
+            terms.check(term.term, term.settings)
+        for trick, value in self.tricks.items():
+            tricks.check(trick, {"value": value})
+        return self
+
+
+class UnlearnConfig(_Section):
+    """The unlearning runs and their common training settings."""
+
+    training: dict[str, Any] = Field(default_factory=dict)
+    runs: tuple[RunConfig, ...] = Field(min_length=1)
+
+    def settings_of(self, run: RunConfig, *, seed: int) -> TrainingSettings:
+        """The run's training settings: its own over the common ones over the defaults."""
+        return training_settings({"seed": seed, **self.training, **run.training}, where=f"run {run.label!r}")
+
+    @model_validator(mode="after")
+    def _valid(self) -> "UnlearnConfig":
+        labels = [run.label for run in self.runs]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise ConfigError(f"two unlearning runs are called {label!r}; give each a 'name' of its own")
+        for run in self.runs:
+            self.settings_of(run, seed=0)
+        return self
+
+
+class ScoreConfig(_Section):
+    """What is measured. `max_new_tokens` bounds generated answers; 0 generates none."""
+
+    metrics: tuple[str, ...] = (
+        "extraction_strength", "exact_memorization", "probability", "perplexity", "rouge_l", "kl_to_original",
+    )  # fmt: skip
+    max_new_tokens: int = Field(64, ge=0)
+
+    @model_validator(mode="after")
+    def _known(self) -> "ScoreConfig":
+        for name in self.metrics:
+            if metrics.get(name).facts["needs"] == "texts" and not self.max_new_tokens:
+                raise ConfigError(f"score: the metric {name!r} reads generated answers; set max_new_tokens above 0")
+        return self
+
+
+class CalibrateConfig(_Section):
+    """Calibration: the share `tau` of the original's mean `metric` on the retain set is kept."""
+
+    tau: float = Field(0.95, gt=0, le=1)
+    metric: str = "extraction_strength"
+    scan: int = Field(8, ge=1)
+    resolution: float = Field(1 / 128, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _known(self) -> "CalibrateConfig":
+        if self.metric not in retention_metrics():
+            raise ConfigError(unknown_name("metric to calibrate on", self.metric, retention_metrics()))
+        return self
+
+
+class StudyConfig(_Section):
+    """A whole study. `finetune` absent: the model given already knows the data. `gold`: also train, or name, a model
+    that never saw the forget set."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    title: str = ""
+    seed: int = Field(0, ge=0)
+    benchmark: BenchmarkConfig
+    model: ModelConfig
+    finetune: TrainingSettings | None = None
+    gold: bool | str = False
+    unlearn: UnlearnConfig
+    score: ScoreConfig = ScoreConfig()
+    calibrate: CalibrateConfig = CalibrateConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "StudyConfig":
+        if self.finetune is None and self.model.build is not None:
+            raise ConfigError("a model made from nothing knows no answers; give 'finetune' settings")
+        if self.finetune is None and self.gold is True:
+            raise ConfigError("gold: true trains a gold model, which needs 'finetune'; or give the path of one")
+        return self
+
+
+def training_settings(values: Mapping[str, Any], *, where: str) -> TrainingSettings:
+    """Validated training settings. Raises ConfigError, naming `where`, the key and the valid ones."""
+    try:
+        return TrainingSettings(**values)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_first_problem(error, TrainingSettings)}") from None
+
+
+def shipped_configs() -> list[str]:
+    """Names of the studies that come with the package."""
+    folder = files("uwc") / "configs"
+    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def load_config(source: str | Path, *, overrides: Sequence[str] = ()) -> StudyConfig:
+    """Read a study from a YAML file, or a shipped one by its name.
+
+    Args:
+        source: a path, or a name such as ``"quickstart"``.
+        overrides: ``"key.key=value"`` strings, the value in YAML; list items by number (``unlearn.runs.0.method=ga``).
+
+    Raises:
+        ConfigError: no such file, a syntax error (with its line), an unknown key or name, a wrong type.
+    """
+    text, where = _read(str(source))
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        at = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{where}{at}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{where}: a study is a mapping of keys such as name, benchmark, model, unlearn")
+    for override in overrides:
+        _override(content, override)
+    try:
+        return StudyConfig(**content)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_first_problem(error, StudyConfig)}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    except TypeError as error:
+        raise ConfigError(f"{where}: keys must be words ({error})") from None
+
+
+def _read(source: str) -> tuple[str, str]:
+    path = Path(source)
+    if path.suffix not in (".yaml", ".yml") and source in shipped_configs():
+        return (files("uwc") / "configs" / f"{source}.yaml").read_text(encoding="utf-8"), f"{source} (shipped)"
+    try:
+        return path.read_text(encoding="utf-8"), str(path)
+    except (OSError, UnicodeDecodeError) as error:
+        shipped = ", ".join(shipped_configs())
+        raise ConfigError(
+            f"cannot read the study {source!r} ({error}); give a YAML file or one of: {shipped}"
+        ) from None
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    path, equals, value = override.partition("=")
+    keys = path.split(".")
+    if not equals or not all(keys):
+        raise ConfigError(f"--set {override!r}: write it as key.key=value, for example calibrate.tau=0.9")
+    at: Any = content
+    for key in keys[:-1]:
+        if isinstance(at, list) and key.isdigit() and int(key) < len(at):
+            at = at[int(key)]
+        elif isinstance(at, dict):
+            at = at.setdefault(key, {})
+        else:
+            raise ConfigError(f"--set {override!r}: there is nothing at {key!r}")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override!r}: the value is not valid YAML ({error})") from None
+    if isinstance(at, list) and keys[-1].isdigit() and int(keys[-1]) < len(at):
+        at[int(keys[-1])] = parsed
+    elif isinstance(at, dict):
+        at[keys[-1]] = parsed
+    else:
+        raise ConfigError(f"--set {override!r}: there is nothing at {keys[-1]!r} to set")
+
+
+def _first_problem(error: ValidationError, model: type) -> str:
+    """The first validation error as one line that names the key and the valid ones."""
+    problem = error.errors()[0]
+    location = [str(part) for part in problem["loc"]]
+    path = ".".join(location)
+    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        inside = ".".join(location[:-1]) or "the top level"
+        return f"{unknown_name(f'key (at {inside})', location[-1], _keys_at(model, location[:-1]))}"
+    if problem["type"] == "missing":
+        return f"the key {path!r} is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{path} = {problem['input']!r}: {message}" if path else message
+
+
+def _keys_at(model: Any, location: Sequence[str]) -> list[str]:
+    """The keys that are valid at a place in the configuration."""
+    if not (isinstance(model, type) and (issubclass(model, BaseModel) or is_dataclass(model))):
+        inner = [a for a in get_args(model) if a not in (type(None), Ellipsis)]
+        return _keys_at(inner[0], location) if inner else []
+    fields = model.model_fields if issubclass(model, BaseModel) else model.__dataclass_fields__
+    if not location:
+        return list(fields)
+    annotation = getattr(fields.get(location[0]), "annotation", None)
+    rest = location[1:]
+    while rest and rest[0].isdigit():
+        rest = rest[1:]
+    return _keys_at(annotation, rest) if annotation is not None else []

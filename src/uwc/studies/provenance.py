@@ -1,0 +1,77 @@
+"""Where a number came from: versions, machine and device."""
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from uwc import __version__
+from uwc.errors import ModelError
+
+LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "numpy", "scipy", "safetensors", "datasets")
+
+
+def environment() -> dict[str, str]:
+    """Versions of everything that can move a number, and the machine."""
+    import torch
+
+    found = {"uwc": __version__, "python": platform.python_version()}
+    for library in LIBRARIES:
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:
+            found[library] = "absent"
+    found["platform"] = platform.platform()
+    found["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    found["threads"] = str(torch.get_num_threads())
+    return found
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (hex) of plain data, independent of the order of keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def checkpoint_fingerprint(path: str) -> dict[str, str]:
+    """What identifies a checkpoint's content: hashes of its files, or the revision of a hub model.
+
+    Raises:
+        ModelError: the folder holds no model, or the hub does not know the name.
+    """
+    folder = Path(path)
+    if folder.is_dir():
+        parts = sorted(f for f in folder.iterdir() if f.suffix in (".safetensors", ".json", ".jinja"))
+        if not any(f.suffix == ".safetensors" for f in parts):
+            raise ModelError(f"{path}: the folder holds no .safetensors file; uwc reads weights in this format only")
+        return {f.name: _file_digest(f) for f in parts}
+    if folder.exists():
+        raise ModelError(f"{path}: not a folder; give the folder that holds config.json and the weights")
+    return {"hub": path, "revision": _hub_revision(path)}
+
+
+def _hub_revision(name: str) -> str:
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    try:
+        return str(HfApi().model_info(name, timeout=20).sha)
+    except Exception as error:  # offline, gated, unknown: each a class of its own
+        cached = try_to_load_from_cache(name, "config.json")
+        if isinstance(cached, str | os.PathLike):
+            return Path(cached).parent.name
+        reason = str(error).strip().split("\n")[0][:160]
+        raise ModelError(f"{name!r} is neither a folder nor a model that the hub gives us: {reason}") from error
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def plain(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A deep copy as JSON would give it back: tuples as lists, keys as strings."""
+    copied: dict[str, Any] = json.loads(json.dumps(value))
+    return copied

@@ -1,0 +1,148 @@
+"""The results of a study, gathered from its finished steps into one plain dictionary."""
+
+import json
+import math
+from typing import Any
+
+from uwc import __version__
+from uwc.data.benchmark import Benchmark
+from uwc.metrics.registry import metrics
+from uwc.metrics.scored import ScoredSet
+from uwc.studies.config import RunConfig
+from uwc.studies.plan import SCHEMA, SET_LABELS, Plan, Step, scored_sets
+from uwc.studies.runner import step_status
+from uwc.studies.store import Store
+
+
+def gather(plan: Plan, store: Store) -> dict[str, Any]:
+    """All that a report shows, computed from stored scores alone: the same bits each time.
+
+    Returns:
+        Plain data: study, benchmark, model, metrics, sets, models (original and gold), unlearned (each with scores
+        before and after calibration), ranking by calibrated forget score, and notes. NaN is given as null.
+    """
+    gatherer = _Gatherer(plan, store)
+    unlearned = [gatherer.unlearned(run) for run in plan.config.unlearn.runs]
+    ranked = sorted((u for u in unlearned if u["status"] == "ok"), key=lambda u: (_forget_score(plan, u), u["name"]))
+    results = {
+        "schema": SCHEMA,
+        "study": {
+            "name": plan.config.name, "title": plan.config.title, "uwc_version": __version__,
+            "config": plan.config.model_dump(mode="json"),
+        },
+        "benchmark": _describe(plan.benchmark),
+        "model": gatherer.model(),
+        "metrics": {name: _describe_metric(name) for name in plan.config.score.metrics},
+        "sets": {
+            name: {"label": SET_LABELS.get(name, name.replace("_", " ")), "examples": len(examples)}
+            for name, examples in scored_sets(plan.benchmark).items()
+        },
+        "models": gatherer.models(),
+        "unlearned": unlearned,
+        "ranking": [u["name"] for u in ranked],
+        "notes": _notes(plan, unlearned),
+    }  # fmt: skip
+    cleaned: dict[str, Any] = _without_nan(results)
+    return cleaned
+
+
+class _Gatherer:
+    def __init__(self, plan: Plan, store: Store) -> None:
+        self.plan = plan
+        self.store = store
+
+    def scores(self, step: Step) -> dict[str, Any]:
+        """Set -> metric -> aggregate."""
+        folder = self.store.folder(step.kind, step.key)
+        names = self.plan.config.score.metrics
+        return {
+            name: ScoredSet.load(folder, name).aggregates(names, seed=self.plan.config.seed)
+            for name in scored_sets(self.plan.benchmark)
+        }
+
+    def models(self) -> list[dict[str, Any]]:
+        """The original and, where there is one, the gold model."""
+        named = {s.name: s for s in self.plan.steps}
+        return [
+            {"name": name, "scores": self.scores(named[f"score {name}"])}
+            for name in ("original", "gold")
+            if f"score {name}" in named
+        ]
+
+    def model(self) -> dict[str, Any]:
+        """What the model is."""
+        step = self.plan.step("score original")
+        outcome = (self.store.manifest(step.kind, step.key) or {}).get("outcome", {})
+        path = self.plan.config.model.path
+        return {"source": path or "built from nothing", "dtype": self.plan.config.model.dtype, **outcome}
+
+    def unlearned(self, run: RunConfig) -> dict[str, Any]:
+        """One run with its scores before and after calibration; only a message if it diverged."""
+        step, method = self.plan.step(f"unlearn {run.label}"), run.composition()
+        record: dict[str, Any] = {
+            "name": run.label, "method": run.method or "composed", "summary": method.summary,
+            "formula": method.formula, "source": method.source, "settings": dict(step.settings["training"]),
+            "tricks": dict(run.tricks), "status": "ok", "message": "",
+        }  # fmt: skip
+        if step_status(step, self.store) == "diverged":
+            outcome = (self.store.manifest(step.kind, step.key) or {})["outcome"]
+            return record | {"status": "diverged", "message": outcome["message"]}
+        calibrated = self.plan.step(f"calibrate {run.label}")
+        trace = self.store.folder(calibrated.kind, calibrated.key) / "calibration.json"
+        return record | {
+            "before": self.scores(self.plan.step(f"score {run.label}")),
+            "calibration": json.loads(trace.read_text(encoding="utf-8")),
+            "after": self.scores(calibrated),
+        }
+
+
+def _forget_score(plan: Plan, record: dict[str, Any]) -> float:
+    return float(record["after"]["forget"][plan.config.calibrate.metric]["mean"])
+
+
+def _describe(benchmark: Benchmark) -> dict[str, Any]:
+    splits = {
+        name: {"examples": len(examples), "subjects": len({e.subject for e in examples if e.subject})}
+        for name, examples in benchmark.splits.items()
+    }
+    return {"name": benchmark.name, "fingerprint": benchmark.fingerprint(), "splits": splits}
+
+
+def _describe_metric(name: str) -> dict[str, Any]:
+    entry = metrics.get(name)
+    return {
+        "label": entry.facts["label"], "summary": entry.summary, "source": entry.source,
+        "higher_remembers": entry.facts["higher_remembers"],
+        "range": [None if math.isinf(bound) else bound for bound in entry.facts["range"]],
+    }  # fmt: skip
+
+
+def _notes(plan: Plan, unlearned: list[dict[str, Any]]) -> list[str]:
+    notes = []
+    sets = scored_sets(plan.benchmark)
+    if "forget_paraphrased" not in sets:
+        notes.append(
+            "The questions have no paraphrases, so extraction strength is measured on the original wording only."
+        )
+    if plan.benchmark.retention == "retain":
+        notes.append(
+            "Retention is measured on questions that the unlearning methods trained on; hold some back if you can."
+        )
+    for record in unlearned:
+        if record["status"] == "diverged":
+            notes.append(f"{record['name']}: {record['message']}.")
+        elif not record["calibration"]["monotone"]:
+            notes.append(
+                f"{record['name']}: retention is not monotone in alpha; some mixture below the chosen alpha keeps less."
+            )
+        elif record["calibration"]["alpha"] == 0:
+            notes.append(f"{record['name']}: no mixture keeps enough retention; calibration gives back the original.")
+    return notes
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_nan(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

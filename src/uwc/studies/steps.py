@@ -1,0 +1,128 @@
+"""What each kind of step does: a function of its settings, its inputs' folders and the benchmark."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from uwc.calibration.calibrate import calibrate
+from uwc.data.benchmark import FORGET, RETAIN
+from uwc.data.prompts import PromptTemplate
+from uwc.errors import TrainingDiverged
+from uwc.metrics.scored import ScoredSet
+from uwc.models.building import build_target
+from uwc.models.forward import score_tokens
+from uwc.models.generation import generate
+from uwc.models.loading import load_target, parameter_count, save_target
+from uwc.models.target import Target
+from uwc.objectives.methods import FINE_TUNING, Method, WeightedTerm
+from uwc.objectives.objective import Objective
+from uwc.studies.plan import Plan, Step, scored_sets
+from uwc.studies.store import Store, write_json
+from uwc.training.loading import TrainingData
+from uwc.training.loop import train
+from uwc.training.settings import TrainingSettings
+
+MODEL = "model"
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What a step may use: the plan, and where results are kept."""
+
+    plan: Plan
+    store: Store
+
+    def model(self, step: Step, *, like: Step) -> Target:
+        """Load the model that a step made or names, in the precision and on the device of the step `like`."""
+        if step.kind == "checkpoint":
+            path, trust = str(step.settings["path"]), bool(step.settings["trust"])
+        else:
+            path, trust = str(self.store.folder(step.kind, step.key) / MODEL), False
+        return load_target(
+            path,
+            dtype=like.settings["dtype"],
+            device=like.settings["device"],
+            template=PromptTemplate(**like.settings["prompt"]),
+            trust_remote_code=trust,
+            name=step.name.split(" ", 1)[-1],
+        )
+
+
+def build(step: Step, shop: Workshop, out: Path) -> dict[str, Any]:
+    """Make the small model and its tokenizer."""
+    names = ("vocabulary", "hidden_size", "layers", "heads", "context", "seed")
+    target = build_target(
+        shop.plan.benchmark.training_examples(with_forget=True),
+        template=PromptTemplate(**step.settings["prompt"]),
+        **{name: step.settings[name] for name in names},
+    )
+    save_target(target, out / MODEL)
+    return {"parameters": parameter_count(target.model)}
+
+
+def finetune(step: Step, shop: Workshop, out: Path) -> dict[str, Any]:
+    """Train on the benchmark's answers, with or without the forget set."""
+    target = shop.model(step.inputs["base"], like=step)
+    examples = shop.plan.benchmark.training_examples(with_forget=step.settings["with_forget"])
+    settings = TrainingSettings(**step.settings["training"])
+    log = train(target, Objective(FINE_TUNING, target.model), TrainingData(retain=examples), settings)
+    save_target(target, out / MODEL)
+    write_json(out / "log.json", log.steps)
+    return {}
+
+
+def unlearn(step: Step, shop: Workshop, out: Path) -> dict[str, Any]:
+    """Unlearn the forget set. Divergence is a result: the weights of the last finite step are kept."""
+    target = shop.model(step.inputs["original"], like=step)
+    method = Method(step.name.split(" ", 1)[-1], "", "", tuple(WeightedTerm(**t) for t in step.settings["terms"]))
+    objective = Objective(method, target.model, trick_settings=step.settings["tricks"])
+    benchmark = shop.plan.benchmark
+    data = TrainingData(benchmark[FORGET], benchmark[RETAIN], benchmark.refusals)
+    outcome: dict[str, Any] = {"status": "ok"}
+    try:
+        log = train(target, objective, data, TrainingSettings(**step.settings["training"]))
+        write_json(out / "log.json", log.steps)
+    except TrainingDiverged as error:
+        outcome = {"status": "diverged", "message": str(error), "step": error.step, "term": error.term}
+    save_target(target, out / MODEL)
+    return outcome
+
+
+def score(step: Step, shop: Workshop, out: Path) -> dict[str, Any]:
+    """Score a model on every set."""
+    model, original = step.inputs["model"], step.inputs["original"]
+    target = shop.model(model, like=step)
+    reference = target if model == original else shop.model(original, like=step)
+    _score_sets(target, reference, step, shop, out)
+    return {"parameters": parameter_count(target.model), "vocabulary": len(target.tokenizer)}
+
+
+def calibrate_step(step: Step, shop: Workshop, out: Path) -> dict[str, Any]:
+    """Find the calibrated mixture, and score it on every set."""
+    original = shop.model(step.inputs["original"], like=step)
+    unlearned = shop.model(step.inputs["model"], like=step)
+    sets = scored_sets(shop.plan.benchmark)
+    calibration, mixed = calibrate(
+        original, unlearned, retain=sets["retain"], forget=sets["forget"], curve=True, **step.settings["calibrate"]
+    )
+    write_json(out / "calibration.json", {**calibration.record(), "set": "retain"})
+    _score_sets(mixed, original, step, shop, out)
+    return {"alpha": calibration.alpha}
+
+
+def _score_sets(target: Target, reference: Target, step: Step, shop: Workshop, out: Path) -> None:
+    for name, examples in scored_sets(shop.plan.benchmark).items():
+        tokens = score_tokens(target, examples, reference=reference)
+        new_tokens = step.settings["max_new_tokens"]
+        texts = tuple(generate(target, examples, max_new_tokens=new_tokens)) if new_tokens else ()
+        ScoredSet(tokens, tuple(e.answer for e in examples), texts).save(out, name)
+
+
+STEP_FUNCTIONS: Mapping[str, Callable[[Step, Workshop, Path], dict[str, Any]]] = {
+    "build": build,
+    "finetune": finetune,
+    "unlearn": unlearn,
+    "score": score,
+    "calibrate": calibrate_step,
+}
