@@ -13,6 +13,7 @@ from rich.console import Console
 
 from uwc import progress
 from uwc.errors import UserError, reporting_full_disk
+from uwc.registry import unknown_name
 
 app = typer.Typer(
     name="uwc", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich",
@@ -33,6 +34,9 @@ DataFile = Annotated[Path, typer.Option(help="Questions: JSONL, CSV or Parquet."
 Columns = Annotated[list[str], typer.Option("--column", help="Name a column: question=prompt", metavar="FIELD=COLUMN")]
 Dtype = Annotated[str, typer.Option(help="Precision of the weights: float32, bfloat16 or float16.")]
 Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda or mps.")]
+Prompt = Annotated[
+    str, typer.Option("--prompt", help="Plain prompt with {question}, instead of the tokenizer's chat template.")
+]
 Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the checkpoint.")]
 
 
@@ -122,6 +126,7 @@ def score_command(
     dtype: Dtype = "float32",
     device: Device = "auto",
     trust: Trust = False,
+    prompt: Prompt = "",
     as_json: Json = False,
 ) -> None:
     """Score a model on questions: how much of their answers does it remember?"""
@@ -132,7 +137,7 @@ def score_command(
     names = metric or ["extraction_strength", "exact_memorization", "probability", "perplexity", "rouge_l"]
     if reference and not metric:
         names.append("kl_to_original")
-    loading = _loading(dtype, device, trust)
+    loading = _loading(dtype, device, trust, prompt)
     result = score(model, examples, metrics=names, reference=reference, max_new_tokens=max_new_tokens, **loading)
     rows = [{"asked as": w, "metric": m, **a} for w, by_metric in result.items() for m, a in by_metric.items()]
     _print_rows(f"{model} on {data}", rows, as_json)
@@ -154,6 +159,7 @@ def unlearn_command(
     dtype: Dtype = "float32",
     device: Device = "auto",
     trust: Trust = False,
+    prompt: Prompt = "",
 ) -> None:
     """Unlearn questions from a model, and write a checkpoint that plain transformers loads."""
     from uwc.data.local_files import read_examples, read_lines
@@ -170,7 +176,7 @@ def unlearn_command(
         refusals=read_lines(refusals) if refusals else DEFAULT_REFUSALS,
         settings={key: yaml.safe_load(value) for key, value in _pairs(setting).items()},
         tricks={name: _number(name, value) for name, value in _pairs(trick).items()},
-        **_loading(dtype, device, trust),
+        **_loading(dtype, device, trust, prompt),
     )
     typer.echo(str(written))
 
@@ -188,6 +194,7 @@ def calibrate_command(
     dtype: Dtype = "float32",
     device: Device = "auto",
     trust: Trust = False,
+    prompt: Prompt = "",
     as_json: Json = False,
 ) -> None:
     """Mix an unlearned model with its original until it keeps `tau` of the retention; what is still forgotten then?"""
@@ -203,7 +210,7 @@ def calibrate_command(
         tau=tau,
         metric=metric,
         save=save,
-        **_loading(dtype, device, trust),
+        **_loading(dtype, device, trust, prompt),
     )
     if as_json:
         _print_json(record)
@@ -215,8 +222,14 @@ def calibrate_command(
         )
 
 
-def _loading(dtype: str, device: str, trust: bool) -> dict[str, Any]:
-    return {"dtype": dtype, "device": device, "trust_remote_code": trust}
+def _loading(dtype: str, device: str, trust: bool, prompt: str) -> dict[str, Any]:
+    from uwc.data.prompts import PromptTemplate
+
+    for value, valid in ((dtype, ("float32", "bfloat16", "float16")), (device, ("auto", "cpu", "cuda", "mps"))):
+        if value not in valid:
+            raise UserError(unknown_name("value", value, list(valid)))
+    template = PromptTemplate(prompt.replace("\\n", "\n"), chat=False) if prompt else PromptTemplate()
+    return {"dtype": dtype, "device": device, "trust_remote_code": trust, "template": template}
 
 
 def _pairs(options: list[str]) -> dict[str, str]:
