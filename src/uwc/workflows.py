@@ -233,7 +233,7 @@ def calibrate(
     if save is not None:
         save_target(mixed, save)
     record = found.record()
-    return record | {"forget_score": found.forget[found.alpha], "retain_score": found.search.retain}
+    return record | {"forget_score": found.mean("forget", found.alpha), "retain_score": found.search.retain}
 
 
 def _target(model: Any, loading: dict[str, Any]) -> Any:
