@@ -3,6 +3,7 @@
 from typing import Any
 
 from tests.unit.example_results import example_results
+
 from uwc.reports.tables import summary
 from uwc.reports.tau_curve import tau_figure, tau_table, winners
 
