@@ -146,8 +146,7 @@ class _Planner:
 
     def _unlearn(self, run: RunConfig, original: Step) -> Step:
         method = run.composition()
-        roles = {t.term for t in method.terms}
-        if "refusal" in roles and not self.benchmark.refusals:
+        if "refusals" in method.answer_pools and not self.benchmark.refusals:
             raise ConfigError(f"run {run.label!r} teaches refusals, and the benchmark has none; give it 'refusals'")
         settings = {
             **self.model,

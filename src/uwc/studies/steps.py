@@ -75,7 +75,7 @@ def finetune(step: Step, shop: Workshop, out: Path) -> dict[str, Any]:
 def unlearn(step: Step, shop: Workshop, out: Path) -> dict[str, Any]:
     """Unlearn the forget set. Divergence is a result: the weights of the last finite step are kept."""
     target = shop.model(step.inputs["original"], like=step)
-    method = Method(step.name.split(" ", 1)[-1], "", "", tuple(WeightedTerm(**t) for t in step.settings["terms"]))
+    method = Method(step.name.split(" ", 1)[-1], "", "", tuple(WeightedTerm.of(t) for t in step.settings["terms"]))
     objective = Objective(method, target.model, trick_settings=step.settings["tricks"])
     benchmark = shop.plan.benchmark
     data = TrainingData(benchmark[FORGET], benchmark[RETAIN], benchmark.refusals)
