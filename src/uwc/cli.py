@@ -2,15 +2,18 @@
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import yaml
 from rich.console import Console
 
 from uwc import progress
 from uwc.errors import UserError, reporting_full_disk
+from uwc.registry import unknown_name
 
 app = typer.Typer(
     name="uwc", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich",
@@ -31,6 +34,9 @@ DataFile = Annotated[Path, typer.Option(help="Questions: JSONL, CSV or Parquet."
 Columns = Annotated[list[str], typer.Option("--column", help="Name a column: question=prompt", metavar="FIELD=COLUMN")]
 Dtype = Annotated[str, typer.Option(help="Precision of the weights: float32, bfloat16 or float16.")]
 Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda or mps.")]
+Prompt = Annotated[
+    str, typer.Option("--prompt", help="Plain prompt with {question}, instead of the tokenizer's chat template.")
+]
 Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the checkpoint.")]
 
 
@@ -39,10 +45,11 @@ def main() -> None:
     debug = "--debug" in sys.argv
     sys.argv = [a for a in sys.argv if a != "--debug"]
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    signal.signal(signal.SIGINT, _interrupt)
     try:
         with reporting_full_disk(Path.cwd()):
             app(standalone_mode=True)
-    except KeyboardInterrupt:
+    except _Interrupted:
         progress.note("interrupted; everything finished is kept: run the same command again to go on")
         sys.exit(INTERRUPTED)
     except Exception as error:
@@ -52,6 +59,14 @@ def main() -> None:
         hint = "" if isinstance(error, UserError) else " (please report it; --debug shows where it happened)"
         progress.note(f"{kind}: {' '.join(str(error).split())}{hint}")
         sys.exit(1)
+
+
+class _Interrupted(BaseException):
+    """Ctrl-C. Not a KeyboardInterrupt, which the command-line library would turn into a bare 'Aborted!'."""
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    raise _Interrupted
 
 
 @study.command("run")
@@ -64,7 +79,7 @@ def study_run(source: StudyName, overrides: Set = [], runs: Runs = Path("runs"),
     if as_json:
         _print_json(outcome.results)
     else:
-        print_table(result_table(outcome.results), Console())
+        print_table(result_table(outcome.results), _console())
         typer.echo(f"report: {outcome.report}")
     if outcome.diverged:
         progress.note(f"diverged, and left out of the ranking: {', '.join(outcome.diverged)}")
@@ -111,6 +126,7 @@ def score_command(
     dtype: Dtype = "float32",
     device: Device = "auto",
     trust: Trust = False,
+    prompt: Prompt = "",
     as_json: Json = False,
 ) -> None:
     """Score a model on questions: how much of their answers does it remember?"""
@@ -121,7 +137,7 @@ def score_command(
     names = metric or ["extraction_strength", "exact_memorization", "probability", "perplexity", "rouge_l"]
     if reference and not metric:
         names.append("kl_to_original")
-    loading = _loading(dtype, device, trust)
+    loading = _loading(dtype, device, trust, prompt)
     result = score(model, examples, metrics=names, reference=reference, max_new_tokens=max_new_tokens, **loading)
     rows = [{"asked as": w, "metric": m, **a} for w, by_metric in result.items() for m, a in by_metric.items()]
     _print_rows(f"{model} on {data}", rows, as_json)
@@ -143,6 +159,7 @@ def unlearn_command(
     dtype: Dtype = "float32",
     device: Device = "auto",
     trust: Trust = False,
+    prompt: Prompt = "",
 ) -> None:
     """Unlearn questions from a model, and write a checkpoint that plain transformers loads."""
     from uwc.data.local_files import read_examples, read_lines
@@ -157,9 +174,9 @@ def unlearn_command(
         forget=read_examples(forget, columns=columns),
         retain=read_examples(retain, columns=columns) if retain else (),
         refusals=read_lines(refusals) if refusals else DEFAULT_REFUSALS,
-        settings=dict(_pairs(setting)),
+        settings={key: yaml.safe_load(value) for key, value in _pairs(setting).items()},
         tricks={name: _number(name, value) for name, value in _pairs(trick).items()},
-        **_loading(dtype, device, trust),
+        **_loading(dtype, device, trust, prompt),
     )
     typer.echo(str(written))
 
@@ -177,6 +194,7 @@ def calibrate_command(
     dtype: Dtype = "float32",
     device: Device = "auto",
     trust: Trust = False,
+    prompt: Prompt = "",
     as_json: Json = False,
 ) -> None:
     """Mix an unlearned model with its original until it keeps `tau` of the retention; what is still forgotten then?"""
@@ -192,7 +210,7 @@ def calibrate_command(
         tau=tau,
         metric=metric,
         save=save,
-        **_loading(dtype, device, trust),
+        **_loading(dtype, device, trust, prompt),
     )
     if as_json:
         _print_json(record)
@@ -204,8 +222,14 @@ def calibrate_command(
         )
 
 
-def _loading(dtype: str, device: str, trust: bool) -> dict[str, Any]:
-    return {"dtype": dtype, "device": device, "trust_remote_code": trust}
+def _loading(dtype: str, device: str, trust: bool, prompt: str) -> dict[str, Any]:
+    from uwc.data.prompts import PromptTemplate
+
+    for value, valid in ((dtype, ("float32", "bfloat16", "float16")), (device, ("auto", "cpu", "cuda", "mps"))):
+        if value not in valid:
+            raise UserError(unknown_name("value", value, list(valid)))
+    template = PromptTemplate(prompt.replace("\\n", "\n"), chat=False) if prompt else PromptTemplate()
+    return {"dtype": dtype, "device": device, "trust_remote_code": trust, "template": template}
 
 
 def _pairs(options: list[str]) -> dict[str, str]:
@@ -233,7 +257,12 @@ def _print_rows(title: str, rows: list[dict[str, Any]], as_json: bool) -> None:
 
     columns = tuple(rows[0]) if rows else ()
     cells = tuple(tuple(f"{row[c]:.4g}" if isinstance(row[c], float) else str(row[c]) for c in columns) for row in rows)
-    print_table(Table(title=title, columns=columns, rows=cells), Console())
+    print_table(Table(title=title, columns=columns, rows=cells), _console())
+
+
+def _console() -> Console:
+    """Standard output; wide enough for the tables where it is not a terminal."""
+    return Console(width=None if sys.stdout.isatty() else 140)
 
 
 def _print_json(value: Any) -> None:
