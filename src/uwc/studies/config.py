@@ -92,6 +92,21 @@ class TermConfig(_Section):
         return self
 
 
+class StopConfig(_Section):
+    """Early stopping: end the run once the forget score has come down to `at_most`; see `stop_at`."""
+
+    at_most: float
+    metric: str = "extraction_strength"
+    every: int = Field(10, ge=1)
+    tau: float | None = Field(None, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _known(self) -> "StopConfig":
+        if self.metric not in retention_metrics():
+            raise ConfigError(unknown_name("metric to stop at", self.metric, retention_metrics()))
+        return self
+
+
 class RunConfig(_Section):
     """One unlearning run: a named method, or `terms` of its own, and what differs from the common settings.
 
@@ -104,6 +119,7 @@ class RunConfig(_Section):
         roles: term -> declared role -> the role that plays it, as in ``{npo: {forget: sampled}}``.
         tricks: trick -> value.
         training: what differs from `unlearn.training`.
+        stop: early stopping, where it differs from `unlearn.stop`.
     """
 
     method: str | None = None
@@ -114,6 +130,7 @@ class RunConfig(_Section):
     roles: dict[str, dict[str, str]] = Field(default_factory=dict)
     tricks: dict[str, float] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
+    stop: StopConfig | None = None
 
     @property
     def label(self) -> str:
@@ -161,12 +178,18 @@ class UnlearnConfig(_Section):
     """The unlearning runs and their common training settings."""
 
     training: dict[str, Any] = Field(default_factory=dict)
+    stop: StopConfig | None = None
     runs: tuple[RunConfig, ...] = Field(min_length=1)
 
     def settings_of(self, run: RunConfig, *, seed: int) -> TrainingSettings:
         """The run's training settings: its own over the common ones over its method's over the defaults."""
         method = run.composition().training
         return training_settings({"seed": seed, **method, **self.training, **run.training}, where=f"run {run.label!r}")
+
+    def stop_of(self, run: RunConfig) -> dict[str, Any] | None:
+        """The run's rule of early stopping, as plain data."""
+        stop = run.stop or self.stop
+        return stop.model_dump() if stop is not None else None
 
     @model_validator(mode="after")
     def _valid(self) -> "UnlearnConfig":

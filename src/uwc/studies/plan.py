@@ -11,7 +11,7 @@ from uwc.errors import ConfigError
 from uwc.studies.config import GOLD, ORIGINAL, RunConfig, StudyConfig
 from uwc.studies.provenance import checkpoint_fingerprint, digest, plain
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of what the steps compute; raised when a change of code moves a number."""
 
 Kind = Literal["checkpoint", "build", "finetune", "unlearn", "score", "calibrate"]
@@ -153,6 +153,7 @@ class _Planner:
             "terms": [asdict(t) for t in method.terms],
             "tricks": dict(run.tricks),
             "training": asdict(self.config.unlearn.settings_of(run, seed=self.config.seed)),
+            "stop": self.config.unlearn.stop_of(run),
             "forget": fingerprint(self.benchmark[FORGET]),
             "retain": fingerprint(self.benchmark[RETAIN]),
             "refusals": digest(list(self.benchmark.refusals)),

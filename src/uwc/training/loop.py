@@ -61,6 +61,7 @@ def train(
     checkpoints: Path | None = None,
     frozen: Any = None,
     stop: StopRule | None = None,
+    log: TrainingLog | None = None,
 ) -> TrainingLog:
     """Minimise the objective, changing the target's weights in place.
 
@@ -77,6 +78,7 @@ def train(
             the same bits as one that was never interrupted; call with the weights it was begun with.
         frozen: a frozen copy of the original model to share between runs, instead of making one.
         stop: ends the run early at a chosen score.
+        log: is filled as the run goes, so that it can be read where the run ends with an error.
 
     Raises:
         DataError: the objective needs data that is empty, or an example does not fit into the context.
@@ -87,6 +89,7 @@ def train(
     identity = _identity(target, objective, data, settings) if checkpoints is not None else ""
     with torch.random.fork_rng(), _accelerated(target, objective, settings) as (accelerator, model):
         run = _Run(target, loader, accelerator, model, frozen=frozen, identity=identity, checkpoints=checkpoints)
+        run.log = log if log is not None else run.log
         run.begin()
         try:
             run.go(stop)
@@ -253,7 +256,7 @@ class _Run:
         if self.accelerator.scaler and state.scaler:
             self.accelerator.scaler.load_state_dict(state.scaler)
         self.weights.values = dict(state.duals)
-        self.log.steps, self.log.effects, self.step = state.log, state.effects, state.step
+        self.log.steps[:], self.log.effects[:], self.step = state.log, state.effects, state.step
         progress.note(f"goes on after step {state.step} of {len(self.loader.plan)}")
 
 
