@@ -174,6 +174,7 @@ class _Run:
         self.log.steps.append(
             {"step": number, "loss": sum(shares.values()), **shares, "gradient_norm": norm, "lr": rate, **duals}
         )
+        self.shape.before_step()
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()

@@ -33,6 +33,7 @@ class WeightSpace:
         sparse = settings.prune is not None or settings.l1 > 0
         self._weights: Mapping[str, Any] = linear_weights(target.model) if sparse else {}
         self.masks: dict[str, Tensor] = {}
+        self._nonzero: dict[str, Tensor] = {}
         self._start: dict[str, Tensor] = {}
         if settings.negate is not None:
             self._start = {name: p.detach().clone() for name, p in _trained(target.model).items()}
@@ -50,10 +51,16 @@ class WeightSpace:
             self.masks = self._wanda(data, prune.share)
         apply_masks(self._weights, self.masks)
 
+    def before_step(self) -> None:
+        """Note which weights have been shrunk to zero, so that the optimizer's step does not bring them back."""
+        if self._settings.l1 > 0:
+            self._nonzero = {name: weight != 0 for name, weight in self._weights.items()}
+
     def after_step(self, lr: float, *, progress: float) -> None:
         """Shrink weights by ``lr l1 (1 - progress)``, and keep removed ones at zero."""
         if self._settings.l1 > 0:
             soft_threshold(self._weights.values(), lr * self._settings.l1 * (1 - progress))
+            apply_masks(self._weights, self._nonzero)
         apply_masks(self._weights, self.masks)
 
     @torch.no_grad()
