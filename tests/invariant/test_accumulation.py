@@ -55,13 +55,15 @@ def test_processes_share_each_step_completely(knowing: Target) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["npo-kl", "rmu"])
 def test_two_processes_have_the_losses_of_one(method: str, knowing: Target, tmp_path: Path) -> None:
-    """Data-parallel with gloo on the CPU, over a set that does not divide evenly."""
+    """Data-parallel with gloo on the CPU, over a set that does not divide evenly. The launcher starts one process a
+    "GPU"; the model is on the CPU, and so each process computes there."""
     save_target(knowing, tmp_path / "model")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [
-        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
+        sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
+        "--num_machines", "1",
         "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(port),
         str(WORKER), method, str(tmp_path),
     ]  # fmt: skip

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
@@ -87,7 +87,7 @@ def train(
     """
     loader = Loader(target, objective, data, settings)
     identity = _identity(target, objective, data, settings) if checkpoints is not None else ""
-    with torch.random.fork_rng(), _accelerated(target, objective, settings) as (accelerator, model):
+    with torch.random.fork_rng(), _accelerated(target, settings) as (accelerator, model):
         run = _Run(target, loader, accelerator, model, frozen=frozen, identity=identity, checkpoints=checkpoints)
         run.log = log if log is not None else run.log
         run.begin()
@@ -295,14 +295,10 @@ def _unpacked(samples: Mapping[Key, tuple[str, tuple[int, ...], int, int]]) -> d
 
 
 @contextmanager
-def _accelerated(target: Target, objective: Objective, settings: TrainingSettings) -> Iterator[tuple[Accelerator, Any]]:
+def _accelerated(target: Target, settings: TrainingSettings) -> Iterator[tuple[Accelerator, Any]]:
     """An Accelerator for this run, and the model prepared by it; afterwards the model is as it was."""
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-    partial = any(not objective.reads(role) - {"states"} for role in objective.roles)
-    accelerator = Accelerator(
-        mixed_precision=settings.precision, cpu=target.device.type == "cpu",
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=partial)],
-    )  # fmt: skip
+    accelerator = Accelerator(mixed_precision=settings.precision, cpu=target.device.type == "cpu")
     if settings.gradient_checkpointing:
         target.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model = accelerator.prepare_model(target.model)
