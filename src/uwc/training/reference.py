@@ -10,13 +10,15 @@ from torch import Tensor
 
 from uwc.data.batches import Batch, collate, group_by_length
 from uwc.data.prompts import EncodedExample
-from uwc.models.forward import DEFAULT_TOKEN_BUDGET
 from uwc.models.lora import adapter_off, has_adapter
 from uwc.models.target import Target
 from uwc.objectives.forwards import Pass
 from uwc.objectives.objective import Objective
 from uwc.training.loading import Key
 from uwc.training.passes import run_model
+
+TOKEN_BUDGET = 1024
+"""Padded tokens in a batch of the original's; small, so that its logits do not decide the run's peak memory."""
 
 
 class Reference:
@@ -63,7 +65,7 @@ class Reference:
             return
         keys = list(examples)
         with self._frozen() as model:
-            for group in group_by_length([len(examples[k].tokens) for k in keys], token_budget=DEFAULT_TOKEN_BUDGET):
+            for group in group_by_length([len(examples[k].tokens) for k in keys], token_budget=TOKEN_BUDGET):
                 scope = self._objective.scope(role)
                 batch = collate([examples[keys[i]] for i in group], device=self._target.device, scope=scope)
                 with self._autocast():
