@@ -198,7 +198,11 @@ class UnlearnConfig(_Section):
             if labels.count(label) > 1:
                 raise ConfigError(f"two unlearning runs are called {label!r}; give each a 'name' of its own")
         for run in self.runs:
-            self.settings_of(run, seed=0)
+            if self.settings_of(run, seed=0).contrast is not None:
+                raise ConfigError(
+                    f"run {run.label!r} gives two models that answer as one, which have no weights to mix for "
+                    "calibration; make it with `uwc unlearn`, and score it with `uwc score`"
+                )
         return self
 
 

@@ -59,6 +59,19 @@ class PruneSettings:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class MiniSettings:
+    """How Mini-Unlearning (arXiv:2406.16986) goes back; the run's steps are the ones it retraces.
+
+    Attributes:
+        contraction: by how much one update shrinks the difference between two trainings.
+        strength: how many times the difference found is applied.
+    """
+
+    contraction: Annotated[float, Field(gt=0, le=1)] = 0.9
+    strength: Annotated[float, Field(gt=0)] = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class TrainingSettings:
     """Settings of one training run.
 
@@ -82,6 +95,9 @@ class TrainingSettings:
             once it arrives; l1 falls linearly to 0 over the run.
         prune: weights removed before training.
         negate: after training go the opposite way instead: ``w_0 - negate (w - w_0)``.
+        contrast: use what was trained only to hold its logits against the original's, with this strength; gives two
+            models that answer as one (arXiv:2310.02238).
+        mini: retrace training instead of minimising the loss.
         checkpoint_every: steps between checkpoints, where a folder for them is given; None writes none.
         gradient_effect_every: steps between records of the gradient effect; None records none.
         seed: of batch order, retain partners, drawn answers and dropout.
@@ -104,6 +120,8 @@ class TrainingSettings:
     l1: float = Field(0.0, ge=0)
     prune: PruneSettings | None = None
     negate: float | None = None
+    contrast: float | None = Field(None, ge=0)
+    mini: MiniSettings | None = None
     checkpoint_every: int | None = Field(None, ge=1)
     gradient_effect_every: int | None = Field(None, ge=1)
     seed: int = 0

@@ -1,11 +1,13 @@
 """Unlearning from start to end: the adapter, the run, and what is said of it afterwards."""
 
+import copy
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from uwc.errors import TrainingDiverged
+from uwc.models.contrast import contrast
 from uwc.models.lora import add_adapter, merge_adapter
 from uwc.models.target import Target
 from uwc.objectives.methods import Method
@@ -13,6 +15,7 @@ from uwc.objectives.objective import Objective
 from uwc.training.collapse import Collapse, retain_perplexity
 from uwc.training.loading import TrainingData
 from uwc.training.loop import TrainingLog, train
+from uwc.training.mini_unlearning import mini_unlearn
 from uwc.training.settings import TrainingSettings
 from uwc.training.stopping import StopRule
 
@@ -75,16 +78,22 @@ def unlearn(
     """
     before = retain_perplexity(target, data.retain) if data.retain else None
     lora = settings.lora
+    original = copy.deepcopy(target.model) if settings.contrast is not None else None
     if lora is not None:
         chosen = {name: value for name, value in asdict(lora).items() if name != "save"}
         target = add_adapter(target, **chosen, seed=settings.seed)
     objective = Objective(method, target.model, trick_settings=tricks)
     log, diverged = TrainingLog(), None
     try:
-        train(target, objective, data, settings, checkpoints=checkpoints, frozen=frozen, stop=stop, log=log)
+        if settings.mini is not None:
+            mini_unlearn(target, objective, data, settings, log=log)
+        else:
+            train(target, objective, data, settings, checkpoints=checkpoints, frozen=frozen, stop=stop, log=log)
     except TrainingDiverged as error:
         diverged = error
     if lora is not None and lora.save == "merged":
         target = merge_adapter(target)
+    if settings.contrast is not None:
+        target = contrast(replace(target, model=original), target, strength=settings.contrast)
     collapse = Collapse(before, retain_perplexity(target, data.retain)) if before is not None else None
     return Unlearned(target, log, diverged, collapse)
