@@ -37,6 +37,7 @@ def people(count: int = 6) -> list[Example]:
                 Example(
                     id=f"{i}/{j}", question=question, answer=answer, subject=person,
                     paraphrased_question=f"Tell me, {question[0].lower()}{question[1:]}",
+                    perturbed_answers=(f"In {TOWNS[i - 1]}", f"{person} has never said"),
                 )
             )  # fmt: skip
     return examples

@@ -152,7 +152,7 @@ def unlearn_command(
     retain: Annotated[Path | None, typer.Option(help="Questions to keep.")] = None,
     refusals: Annotated[Path | None, typer.Option(help="Refusals, one a line; a built-in list by default.")] = None,
     setting: Annotated[
-        list[str], typer.Option("--train", help="A training setting: lr=1e-5", metavar="KEY=VALUE")
+        list[str], typer.Option("--train", help="A training setting: lr=1e-5, lora.rank=8", metavar="KEY=VALUE")
     ] = [],  # noqa: B006
     trick: Annotated[list[str], typer.Option(help="A trick: temperature=2", metavar="NAME=VALUE")] = [],  # noqa: B006
     column: Columns = [],  # noqa: B006
@@ -174,7 +174,7 @@ def unlearn_command(
         forget=read_examples(forget, columns=columns),
         retain=read_examples(retain, columns=columns) if retain else (),
         refusals=read_lines(refusals) if refusals else DEFAULT_REFUSALS,
-        settings={key: yaml.safe_load(value) for key, value in _pairs(setting).items()},
+        settings=_nested({key: yaml.safe_load(value) for key, value in _pairs(setting).items()}),
         tricks={name: _number(name, value) for name, value in _pairs(trick).items()},
         **_loading(dtype, device, trust, prompt),
     )
@@ -230,6 +230,18 @@ def _loading(dtype: str, device: str, trust: bool, prompt: str) -> dict[str, Any
             raise UserError(unknown_name("value", value, list(valid)))
     template = PromptTemplate(prompt.replace("\\n", "\n"), chat=False) if prompt else PromptTemplate()
     return {"dtype": dtype, "device": device, "trust_remote_code": trust, "template": template}
+
+
+def _nested(flat: dict[str, Any]) -> dict[str, Any]:
+    """``{"lora.rank": 8}`` as ``{"lora": {"rank": 8}}``."""
+    nested: dict[str, Any] = {}
+    for path, value in flat.items():
+        *parents, last = path.split(".")
+        at = nested
+        for key in parents:
+            at = at.setdefault(key, {})
+        at[last] = value
+    return nested
 
 
 def _pairs(options: list[str]) -> dict[str, str]:

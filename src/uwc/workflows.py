@@ -163,6 +163,9 @@ def unlearn(
 ) -> Path:
     """Unlearn questions from a model, and write a checkpoint that plain transformers loads.
 
+    Interrupted, a run with ``checkpoint_every`` goes on from its last checkpoint (in ``OUTPUT.checkpoints``) when it is
+    called again. Of a run that diverges the weights of the last finite step are written.
+
     Args:
         model: a folder or hub name.
         output: the folder to write.
@@ -179,18 +182,30 @@ def unlearn(
     """
     from uwc.models.loading import save_target
     from uwc.objectives.methods import get_method
-    from uwc.objectives.objective import Objective
     from uwc.studies.config import training_settings
+    from uwc.training.checkpoints import remove_checkpoint
     from uwc.training.loading import TrainingData
-    from uwc.training.loop import train
+    from uwc.training.processes import main_process_writes
+    from uwc.training.unlearning import unlearn as unlearn_target
 
     require_disjoint(forget, retain, names=("forget", "retain"))
-    checked = training_settings(settings or {}, where="training settings")
     chosen = get_method(method)
+    checked = training_settings({**chosen.training, **(settings or {})}, where="training settings")
+    checkpoints = Path(output).with_name(f"{Path(output).name}.checkpoints")
     target = replace(_target(model, loading), name="")
-    objective = Objective(chosen, target.model, trick_settings=tricks)
-    train(target, objective, TrainingData(forget, retain, refusals), checked)
-    save_target(target, output)
+    data = TrainingData(forget, retain, refusals)
+    done = unlearn_target(target, chosen, data, checked, tricks=tricks, checkpoints=checkpoints)
+    with main_process_writes() as writes:
+        if writes:
+            save_target(done.target, output)
+            remove_checkpoint(checkpoints)
+    if done.diverged is not None:
+        raise done.diverged
+    if done.collapse is not None and done.collapse.collapsed:
+        progress.note(
+            f"the model collapsed: its perplexity on the retain set rose from {done.collapse.before:.3g} to "
+            f"{done.collapse.after:.3g}; lower the learning rate, train less, or calibrate it"
+        )
     return output
 
 

@@ -1,5 +1,6 @@
 """Loading and saving models and tokenizers, with errors a user can act on."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from uwc.data.prompts import PromptTemplate
 from uwc.errors import ModelError, reporting_full_disk
+from uwc.models.contrast import FILE as CONTRAST_FILE
+from uwc.models.contrast import load_contrast
 from uwc.models.target import Target
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -58,9 +61,11 @@ def load_target(
     where = str(path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=trust_remote_code)
-        model = AutoModelForCausalLM.from_pretrained(
-            where, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=trust_remote_code
-        )
+        load = partial(
+            AutoModelForCausalLM.from_pretrained, dtype=getattr(torch, dtype), use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+        )  # fmt: skip
+        model = load_contrast(Path(where), load) if (Path(where) / CONTRAST_FILE).exists() else load(where)
     except Exception as error:  # transformers, the hub and safetensors raise many kinds
         raise ModelError(_loading_failed(where, error)) from error
     model.to(pick_device(device)).eval()

@@ -1,7 +1,6 @@
-"""Forget terms: losses whose minimisation removes an answer. Notation: l_t = -log p(y_t | x, y_<t), N tokens."""
+"""Forget terms of token losses. Notation: l_t = -log p_t, p_t = p(y_t | x, y_<t), q_t the original's, N tokens."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from uwc.objectives.forwards import Forwards
@@ -27,46 +26,59 @@ def refusal(forwards: Forwards) -> Tensor:
 
 
 @terms.register(
-    "npo", source="arXiv:2404.05868", side="forget", role="forget", needs=("forget", "forget.reference_logprobs"),
-    reduction="examples", formula="-(2/beta) log sigmoid(beta (NLL - NLL_original))",
+    "weighted_ascent", source="arXiv:2502.19301", side="forget", role="forget", needs=("forget",), reduction="tokens",
+    formula="-(1/N) sum_t w_t l_t, w_t = p_t^beta",
 )  # fmt: skip
-def npo(forwards: Forwards, *, beta: float = 0.5) -> Tensor:
-    """Negative preference optimization: gradient ascent that fades as the answer becomes unlikely.
+def weighted_ascent(forwards: Forwards, *, beta: float = 5.0) -> Tensor:
+    """WGA: gradient ascent that leaves unlikely tokens alone: ``L = -(1/N) sum_t w_t l_t``, ``w_t = p_t^beta``.
 
-    ``L_i = -(2 / beta) log sigmoid(beta r_i)``, ``r_i = NLL_theta,i - NLL_original,i``, sums over the answer's tokens.
-    Returns [B]. Raises ValueError if beta is not positive.
+    No gradient flows through the weights; the mean divides by N, not by their sum. Returns [B] sums over tokens.
     """
-    if beta <= 0:
-        raise ValueError(f"npo: beta = {beta} must be positive")
     passed = forwards.forget
-    ratio = passed.total(forwards.reference_logprobs("forget") - passed.logprobs)
-    return -(2 / beta) * F.logsigmoid(beta * ratio)
+    return passed.total((beta * passed.logprobs.detach()).exp() * passed.logprobs)
 
 
 @terms.register(
-    "misdirection", source="arXiv:2403.03218", side="forget", role="forget", needs=("forget",), reduction="examples",
-    formula="mean_t mean_d (h_t - c u)^2, |u| = 1",
+    "token_npo", source="arXiv:2502.19301", side="forget", role="forget",
+    needs=("forget", "forget.reference_logprobs"), reduction="tokens",
+    formula="-(1/N) sum_t w_t l_t, w_t = 2 p_t^beta / (p_t^beta + q_t^beta)",
 )  # fmt: skip
-def misdirection(forwards: Forwards, *, layer: int | None = None, coefficient: float = 2.0, seed: int = 0) -> Tensor:
-    """RMU's forget loss: push hidden states towards one random direction.
+def token_npo(forwards: Forwards, *, beta: float = 4.0) -> Tensor:
+    """TNPO: NPO's weight, token by token: ``w_t = 2 p_t^beta / (p_t^beta + q_t^beta)``, q the original's.
 
-    ``L_i = mean_t mean_d (h_t - c u)^2``, h_t the output of block `layer` at the positions that predict answer tokens,
-    u drawn uniformly from [0, 1)^d once and scaled to unit 2-norm, c = `coefficient`. Returns [B].
+    Evaluated as ``2 sigmoid(beta (log p_t - log q_t))``, so that it needs no small constant below the line. No gradient
+    flows through the weights. Returns [B] sums over tokens.
+    """
+    loss: Tensor = weighted_token_npo(forwards, beta=beta, alpha=0.0)
+    return loss
+
+
+@terms.register(
+    "weighted_token_npo", source="arXiv:2502.19301", side="forget", role="forget",
+    needs=("forget", "forget.reference_logprobs"), reduction="tokens",
+    formula="-(1/N) sum_t w_t l_t, w_t = 2 p_t^(beta+alpha) / (p_t^beta + q_t^beta)",
+)  # fmt: skip
+def weighted_token_npo(forwards: Forwards, *, beta: float = 4.0, alpha: float = 1.5) -> Tensor:
+    """WTNPO: TNPO's weight times p_t^alpha: ``w_t = 2 p_t^(beta + alpha) / (p_t^beta + q_t^beta)``.
+
+    No gradient flows through the weights. Returns [B] sums over tokens.
     """
     passed = forwards.forget
-    states = passed.states[_given(layer)].float()
-    direction = random_direction(states.shape[1], seed=seed).to(states.device)
-    return passed.total((states - coefficient * direction).square().mean(dim=1)) / passed.counts()
+    log_p = passed.logprobs.detach()
+    weights = 2 * torch.sigmoid(beta * (log_p - forwards.reference_logprobs("forget"))) * (alpha * log_p).exp()
+    return passed.total(weights * passed.logprobs)
 
 
-def random_direction(width: int, *, seed: int) -> Tensor:
-    """[width] a vector uniform on [0, 1)^width, scaled to unit 2-norm; the same for the same seed on any device."""
-    uniform = torch.rand(width, generator=torch.Generator().manual_seed(seed))
-    direction: Tensor = uniform / uniform.norm()
-    return direction
+@terms.register(
+    "saturation_importance", source="arXiv:2505.11953", side="forget", role="forget", needs=("forget",),
+    reduction="tokens", formula="-(1/N) sum_t w_t l_t, w_t = p_t^beta1 (1 - p_t)^beta2",
+)  # fmt: skip
+def saturation_importance(forwards: Forwards, *, beta1: float = 5.0, beta2: float = 1.0) -> Tensor:
+    """SatImp: weigh tokens by how far they are from both ends: ``w_t = p_t^beta1 (1 - p_t)^beta2``.
 
-
-def _given(layer: int | None) -> int:
-    if layer is None:
-        raise ValueError("the layer must be resolved before the term runs")
-    return layer
+    No gradient flows through the weights. Returns [B] sums over tokens.
+    """
+    passed = forwards.forget
+    log_p = passed.logprobs.detach()
+    weights = (beta1 * log_p).exp() * (-torch.expm1(log_p)).clamp_min(0) ** beta2
+    return passed.total(weights * passed.logprobs)

@@ -1,36 +1,50 @@
 """The forward passes of one training step, as the loss terms see them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from uwc.data.batches import Batch
-from uwc.models.forward import token_logprobs
+from uwc.objectives.logprobs import target_logprobs
+from uwc.objectives.roles import role_of
 
 
 @dataclass(eq=False)
 class Pass:
-    """One batch through the model: N labelled tokens of B examples.
+    """One batch through the model: N labelled tokens of B examples. Holds only what some term declared it reads.
 
     Attributes:
         batch: the tokens.
-        logits: [N, V] logits that predict them, after temperature scaling where that trick is on.
+        all_logits: [N, V] logits that predict them, after temperature scaling where that trick is on.
         states: layer -> [N, d] hidden states that predict them, for the layers asked for.
         weights: [N] weight of each token in losses; 1 unless a trick changed it.
+        selected: [N] True for the tokens that means count; all unless a trick selected some.
+        known_logprobs: [N] log-probabilities of the labelled tokens, where they were computed without keeping logits.
     """
 
     batch: Batch
-    logits: Tensor
+    all_logits: Tensor | None = None
     states: Mapping[int, Tensor] = field(default_factory=dict)
     weights: Tensor | None = None
+    selected: Tensor | None = None
+    known_logprobs: Tensor | None = None
+
+    @property
+    def logits(self) -> Tensor:
+        """[N, V] logits that predict the labelled tokens. Raises LookupError if no term declared ``ROLE.logits``."""
+        if self.all_logits is None:
+            raise LookupError("the logits of this pass were not kept; declare 'ROLE.logits' to read them")
+        return self.all_logits
 
     @cached_property
     def logprobs(self) -> Tensor:
         """[N] float32 log-probabilities of the labelled tokens."""
-        return token_logprobs(self.logits, self.batch.targets)
+        if self.known_logprobs is not None:
+            return self.known_logprobs
+        return target_logprobs(self.logits, self.batch.targets)
 
     def total(self, values: Tensor, *, attended: bool = False) -> Tensor:
         """[B] weighted sum of [N] values over each example's answer, or over all labelled tokens."""
@@ -42,27 +56,48 @@ class Pass:
         return zeros.index_add(0, self.batch.rows, values)
 
     def counts(self) -> Tensor:
-        """[B] number of answer tokens of each example, end-of-sequence token included."""
-        zeros = torch.zeros(self.batch.size, device=self.logits.device)
-        return zeros.index_add(0, self.batch.rows, self.batch.in_answer.float())
+        """[B] number of answer tokens of each example that means count, end-of-sequence token included."""
+        counted = self.batch.in_answer if self.selected is None else self.batch.in_answer & self.selected
+        zeros = torch.zeros(self.batch.size, device=counted.device)
+        return zeros.index_add(0, self.batch.rows, counted.float())
+
+    def order_in_answer(self) -> Tensor:
+        """[N] place of each token in its answer, from 0; negative before the answer."""
+        places = torch.arange(len(self.batch.rows), device=self.batch.rows.device)
+        firsts = torch.full((self.batch.size,), len(places), device=places.device)
+        firsts = firsts.scatter_reduce(0, self.batch.rows[self.batch.in_answer], places[self.batch.in_answer], "amin")
+        return places - firsts[self.batch.rows]
 
 
 class Forwards:
     """What the terms of one step may read; reading what a term did not declare is an error.
 
     Args:
-        passes: role ("forget", "refusal", "retain") -> the trained model's pass.
+        passes: role -> the trained model's pass.
         references: "ROLE.reference_logprobs" -> [N], "ROLE.reference_logits" -> [N, V],
             "ROLE.reference_states" -> {layer: [N, d]}, of the frozen original model.
     """
 
     def __init__(self, passes: Mapping[str, Pass], references: Mapping[str, Tensor | Mapping[int, Tensor]]) -> None:
-        self._values = {**passes, **references}
+        self._values: dict[str, Pass | Tensor | Mapping[int, Tensor]] = {**passes, **references}
 
-    def only(self, needs: tuple[str, ...]) -> "Forwards":
-        """A view that holds only what was declared."""
+    def only(self, needs: tuple[str, ...], roles: Mapping[str, str] | None = None) -> "Forwards":
+        """A view that holds only what was declared.
+
+        Args:
+            needs: what a term declares: "ROLE" (log-probabilities), "ROLE.logits", "ROLE.states", "ROLE.reference_*".
+            roles: the role that each declared one is played by, where it is another.
+        """
         view = Forwards({}, {})
-        view._values = {name: self._values[name] for name in needs}
+        wants_logits = {role_of(need) for need in needs if need.endswith(".logits")}
+        for need in needs:
+            role, _, what = need.partition(".")
+            actual = (roles or {}).get(role, role)
+            if what.startswith("reference_"):
+                view._values[need] = self._values[f"{actual}.{what}"]
+            elif role not in view._values:
+                passed = self.pass_of(actual)
+                view._values[role] = passed if role in wants_logits else _without_logits(passed, what == "states")
         return view
 
     def _get(self, name: str) -> object:
@@ -115,3 +150,8 @@ class Forwards:
         if not isinstance(states, Tensor):
             raise LookupError(f"{role}.reference_states[{layer}] is not a tensor")
         return states
+
+
+def _without_logits(passed: Pass, states_only: bool) -> Pass:
+    """The pass without its logits; its log-probabilities stay readable unless only states were declared."""
+    return replace(passed, all_logits=None, known_logprobs=None if states_only else passed.logprobs)

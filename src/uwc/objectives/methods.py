@@ -6,55 +6,169 @@ from typing import Any
 
 from uwc.errors import ConfigError
 from uwc.objectives.registry import terms
+from uwc.objectives.roles import ROLES, role_of
 from uwc.registry import unknown_name
 
 
 @dataclass(frozen=True)
+class Constraint:
+    """Keeps a term at or below a bound by a dual variable in place of its weight (arXiv:2506.05314).
+
+    The loss has ``a (L - bound)``; after each step ``a <- max(0, a + step (L - bound))``, L the step's mean over all
+    its micro-batches and processes. The dual variable starts at the term's weight.
+
+    Attributes:
+        bound: what the term may cost.
+        step: how fast the dual variable follows.
+        warmup: share of the run over which it stays as it is.
+    """
+
+    bound: float
+    step: float = 1.0
+    warmup: float = 0.0
+
+    def updated(self, dual: float, value: float, *, progress: float) -> float:
+        """The dual variable after a step whose mean was `value`, at `progress` in 0..1 of the run."""
+        return dual if progress < self.warmup else max(0.0, dual + self.step * (value - self.bound))
+
+
+@dataclass(frozen=True)
 class WeightedTerm:
-    """A registered term, its coefficient in the sum, and its settings."""
+    """A registered term, its coefficient in the sum, and its settings.
+
+    Attributes:
+        term: its name.
+        weight: its coefficient; with a constraint the first value of its dual variable.
+        settings: what differs from its defaults.
+        roles: declared role -> the role that plays it, as in ``{"refusal": "alternative"}``.
+        constraint: the bound to keep it below, if any.
+    """
 
     term: str
     weight: float = 1.0
     settings: Mapping[str, Any] = field(default_factory=dict)
+    roles: Mapping[str, str] = field(default_factory=dict)
+    constraint: Constraint | None = None
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> "WeightedTerm":
+        """The term that was written as plain data."""
+        constraint = record.get("constraint")
+        return cls(**{**record, "constraint": Constraint(**constraint) if constraint else None})
+
+    @property
+    def label(self) -> str:
+        """The name, with what plays its roles."""
+        return self.term + (f"({', '.join(self.roles.values())})" if self.roles else "")
 
 
 @dataclass(frozen=True)
 class Method:
-    """A weighted sum of terms. Its loss is ``sum_k weight_k L_k``."""
+    """A weighted sum of terms. Its loss is ``sum_k weight_k L_k``.
+
+    Attributes:
+        name: what users write.
+        summary: what it does, in a line.
+        source: where it is defined.
+        terms: the sum.
+        training: training settings that belong to the method; the user's own come before them.
+    """
 
     name: str
     summary: str
     source: str
     terms: tuple[WeightedTerm, ...]
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def answer_pools(self) -> set[str]:
+        """Where the answers that it trains on come from; see `uwc.objectives.roles.Role`."""
+        needs = [(t, role_of(need)) for t in self.terms for need in terms.get(t.term).facts["needs"]]
+        return {ROLES[t.roles.get(role, role)].answers for t, role in needs}
 
     @property
     def formula(self) -> str:
         """The sum in the terms' notation."""
-        return " + ".join(
-            f"{'' if t.weight == 1 else f'{t.weight:g} '}{t.term}[{terms.get(t.term).facts['formula']}]"
-            for t in self.terms
-        )
+        return " + ".join(_formula(t) for t in self.terms)
 
+
+def _formula(term: WeightedTerm) -> str:
+    what = f"{term.label}[{terms.get(term.term).facts['formula']}]"
+    if term.constraint is not None:
+        return f"a ({what} - {term.constraint.bound:g})"
+    return what if term.weight == 1 else f"{term.weight:g} {what}"
+
+
+_GA, _NLL, _KL, _REFUSAL = (WeightedTerm(t) for t in ("gradient_ascent", "nll", "kl", "refusal"))
 
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method("ga", "gradient ascent on the forget answers", "arXiv:2210.01504",
-               (WeightedTerm("gradient_ascent"),)),
+        Method("ga", "gradient ascent on the forget answers", "arXiv:2210.01504", (_GA,)),
         Method("gd", "gradient difference: ascent on forget, descent on retain answers", "arXiv:2203.12817",
-               (WeightedTerm("gradient_ascent"), WeightedTerm("nll"))),
+               (_GA, _NLL)),
         Method("kl", "gradient ascent, held to the original's predictions on retain answers", "arXiv:2401.06121",
-               (WeightedTerm("gradient_ascent"), WeightedTerm("kl"))),
+               (_GA, _KL)),
         Method("po", "preference optimization: answer forget questions with refusals", "arXiv:2401.06121",
-               (WeightedTerm("refusal"),)),
-        Method("npo", "negative preference optimization", "arXiv:2404.05868",
-               (WeightedTerm("npo"),)),
+               (_REFUSAL,)),
+        Method("idk", "refusals on forget questions, descent on retain answers", "arXiv:2401.06121",
+               (_REFUSAL, _NLL)),
+        Method("idk-ap", "refusals on forget questions, answers preferred to refusals on retain questions",
+               "arXiv:2410.08109", (_REFUSAL, WeightedTerm("answer_preservation"))),
+        Method("dpo", "direct preference optimization: refusals over forget answers", "arXiv:2305.18290",
+               (WeightedTerm("dpo"), _NLL)),
+        Method("altpo", "alternate preference optimization: other plausible answers over forget answers",
+               "arXiv:2409.13474", (WeightedTerm("dpo", roles={"refusal": "alternative"}), _NLL)),
+        Method("npo", "negative preference optimization", "arXiv:2404.05868", (WeightedTerm("npo"),)),
+        Method("npo-gd", "negative preference optimization, descent on retain answers", "arXiv:2404.05868",
+               (WeightedTerm("npo"), _NLL)),
+        Method("npo-kl", "negative preference optimization, held to the original's predictions", "arXiv:2404.05868",
+               (WeightedTerm("npo"), _KL)),
+        Method("simnpo", "negative preference optimization without a reference", "arXiv:2410.07163",
+               (WeightedTerm("simnpo", weight=0.125), _NLL)),
+        Method("npo-on-policy", "negative preference optimization of answers sampled from the model itself",
+               "arXiv:2404.14367", (WeightedTerm("npo", roles={"forget": "sampled"}), _NLL)),
+        Method("dpo-on-policy", "refusals preferred to answers sampled from the model itself", "arXiv:2404.14367",
+               (WeightedTerm("dpo", roles={"forget": "sampled"}), _NLL)),
+        Method("altpo-on-policy", "answers sampled from the model itself preferred to forget answers",
+               "arXiv:2404.14367", (WeightedTerm("dpo", roles={"refusal": "sampled"}), _NLL)),
         Method("rmu", "misdirect forget states, keep retain states in place", "arXiv:2403.03218",
                (WeightedTerm("misdirection"), WeightedTerm("activation_distance"))),
+        Method("rmu-long", "misdirect forget states to a long random target, without a retain term",
+               "arXiv:2406.09179", (WeightedTerm("misdirection_long"),)),
+        Method("undial", "self-distillation with the true token's logit lowered", "arXiv:2402.10052",
+               (WeightedTerm("self_distillation"),)),
+        Method("wga", "gradient ascent weighted by each token's likelihood", "arXiv:2502.19301",
+               (WeightedTerm("weighted_ascent"),)),
+        Method("tnpo", "negative preference optimization token by token", "arXiv:2502.19301",
+               (WeightedTerm("token_npo"),)),
+        Method("wtnpo", "token-wise negative preference optimization weighted by likelihood", "arXiv:2502.19301",
+               (WeightedTerm("weighted_token_npo"),)),
+        Method("satimp", "gradient ascent weighted by saturation and importance", "arXiv:2505.11953",
+               (WeightedTerm("saturation_importance"), WeightedTerm("nll", weight=0.1))),
+        Method("ce-u", "imitate the own distribution with the true token ruled out", "arXiv:2503.01224",
+               (WeightedTerm("ce_u"),)),
+        Method("pdu", "flatten forget logits, with the retain loss kept below a bound", "arXiv:2506.05314",
+               (WeightedTerm("logit_flattening"),
+                WeightedTerm("nll", weight=100.0, constraint=Constraint(bound=0.3, step=5.0, warmup=0.5)))),
+        Method("me-gd", "maximum entropy on forget questions, descent on retain answers", "arXiv:2410.08109",
+               (WeightedTerm("maximum_entropy", weight=0.1), _NLL)),
+        Method("llmu", "ascent on forget answers, random retain answers instead, held to the original on retain",
+               "arXiv:2310.10683", (_GA, WeightedTerm("refusal", roles={"refusal": "random_answer"}), _KL)),
+        Method("task-vector", "learn the forget answers, then go the same way in the opposite direction",
+               "arXiv:2212.04089", (WeightedTerm("nll", roles={"retain": "forget"}),), training={"negate": 1.0}),
+        Method("whp", "learn the forget answers, and hold what was learned against the original when decoding",
+               "arXiv:2310.02238", (WeightedTerm("nll", roles={"retain": "forget"}),), training={"contrast": 1.0}),
+        Method("mini-unlearning", "take the forget data's part out of the last updates of a retraced training",
+               "arXiv:2406.16986", (WeightedTerm("nll", roles={"retain": "forget"}), _NLL), training={"mini": {}}),
+        Method("l1-sparse", "descent on retain answers while small weights are shrunk to zero", "arXiv:2304.04934",
+               (_NLL,), training={"l1": 1.0}),
+        Method("prune-first", "remove the smallest weights, then gradient difference on those that remain",
+               "arXiv:2304.04934", (_GA, _NLL), training={"prune": {"share": 0.5, "by": "magnitude"}}),
     )
 }  # fmt: skip
 
-FINE_TUNING = Method("fine-tuning", "descent on the answers", "", (WeightedTerm("nll"),))
+FINE_TUNING = Method("fine-tuning", "descent on the answers", "", (_NLL,))
 
 
 def get_method(name: str) -> Method:
@@ -62,3 +176,14 @@ def get_method(name: str) -> Method:
     if name not in METHODS:
         raise ConfigError(unknown_name("method", name, list(METHODS)))
     return METHODS[name]
+
+
+def check_term(term: WeightedTerm) -> dict[str, Any]:
+    """The term's complete settings. Raises ConfigError on an unknown term, role or setting."""
+    declared = list(dict.fromkeys(role_of(need) for need in terms.get(term.term).facts["needs"]))
+    for role, actual in term.roles.items():
+        if role not in declared:
+            raise ConfigError(unknown_name(f"role of the term {term.term!r}", role, declared))
+        if actual not in ROLES:
+            raise ConfigError(unknown_name("role", actual, list(ROLES)))
+    return terms.check(term.term, term.settings)

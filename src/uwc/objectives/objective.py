@@ -11,27 +11,44 @@ from uwc.data.batches import Scope
 from uwc.errors import ConfigError
 from uwc.models.states import resolve_layer
 from uwc.objectives.forwards import Forwards, Pass
-from uwc.objectives.methods import Method
+from uwc.objectives.methods import Constraint, Method, WeightedTerm, check_term
 from uwc.objectives.registry import terms, tricks
+from uwc.objectives.roles import ROLES, role_of
 from uwc.objectives.tricks import kept_tokens
 from uwc.registry import Entry
-
-TRICKED_ROLES = ("forget", "refusal")
 
 
 @dataclass(frozen=True)
 class BoundTerm:
-    """A term with its weight and complete settings."""
+    """A term with its weight and complete settings.
+
+    Attributes:
+        label: what logs call it; unique in an objective.
+        entry: the registered term.
+        weight: its coefficient, or the first value of its dual variable.
+        settings: all its settings.
+        roles: declared role -> the role that plays it.
+        constraint: the bound to keep it below, if any.
+    """
 
     label: str
     entry: Entry[Any]
     weight: float
     settings: Mapping[str, Any]
+    roles: Mapping[str, str]
+    constraint: Constraint | None
 
     @property
     def role(self) -> str:
         """The pass it trains on, whose tokens its mean counts."""
-        return str(self.entry.facts["role"])
+        declared = str(self.entry.facts["role"])
+        return self.roles.get(declared, declared)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What it reads, by the roles that are really played."""
+        parts = [need.partition(".") for need in self.entry.facts["needs"]]
+        return frozenset(f"{self.roles.get(role, role)}{dot}{what}" for role, dot, what in parts)
 
 
 class Objective:
@@ -43,23 +60,38 @@ class Objective:
         trick_settings: trick name -> value.
 
     Raises:
-        ConfigError: an unknown term, trick or setting, a layer that does not exist, or no term at all.
+        ConfigError: an unknown term, role, trick or setting, a layer that does not exist, or no term at all.
     """
 
     def __init__(self, method: Method, model: Any, *, trick_settings: Mapping[str, float] | None = None) -> None:
         if not method.terms:
             raise ConfigError(f"method {method.name!r} has no term; give at least one forget or retain term")
         self.method = method
-        self.terms = [_bind(t.term, t.weight, t.settings, model) for t in method.terms]
-        self.tricks = [(tricks.get(n), tricks.check(n, {"value": v})) for n, v in (trick_settings or {}).items()]
+        self.terms: list[BoundTerm] = []
+        for term in method.terms:
+            self.terms.append(_bind(term, model, taken=[t.label for t in self.terms]))
+        checked = {n: tricks.check(n, {"value": v}) for n, v in (trick_settings or {}).items()}
+        self.tricks = [
+            (tricks.get(n), settings) for n, settings in checked.items()
+            if settings["value"] != tricks.get(n).facts["neutral"]
+        ]  # fmt: skip
         self._selected_share = float((trick_settings or {}).get("loss_selection", 1.0))
-        self.needs = frozenset(need for t in self.terms for need in t.entry.facts["needs"])
-        self.roles = tuple(r for r in ("forget", "refusal", "retain") if r in self.needs)
+        self.needs = frozenset(need for t in self.terms for need in t.needs)
+        self.roles = tuple(role for role in ROLES if role in {role_of(need) for need in self.needs})
 
     @property
     def needs_reference_model(self) -> bool:
         """Whether a frozen copy must run at every step (not only once, for log-probabilities)."""
         return any(need.endswith((".reference_logits", ".reference_states")) for need in self.needs)
+
+    def reads(self, role: str) -> frozenset[str]:
+        """What is read of the trained model's pass: "logits", "logprobs" and "states"."""
+        kinds = {"": "logprobs", "logits": "logits", "states": "states"}
+        parts = [need.partition(".") for need in self.needs]
+        read = {kinds[what] for name, _, what in parts if name == role and what in kinds}
+        if ROLES[role].tricked:
+            read |= {entry.facts["reads"] for entry, _ in self.tricks}
+        return frozenset(read)
 
     def layers(self, role: str) -> list[int]:
         """The blocks whose states the terms of a role read."""
@@ -72,7 +104,7 @@ class Objective:
 
     def apply_tricks(self, role: str, passed: Pass) -> Pass:
         """The pass as the terms shall see it."""
-        if role in TRICKED_ROLES:
+        if ROLES[role].tricked:
             for entry, settings in self.tricks:
                 passed = entry.function(passed, **settings)
         return passed
@@ -85,25 +117,26 @@ class Objective:
             answer_tokens: [B] labelled answer tokens of each example, end-of-sequence token included.
             all_tokens: [B] all tokens with a predecessor.
         """
+        kept = answer_tokens
+        if ROLES[term.role].tricked and self._selected_share < 1:
+            kept = kept_tokens(answer_tokens, share=self._selected_share)
         if term.settings.get("scope") == "attended":
-            return all_tokens
-        if term.role in TRICKED_ROLES and self._selected_share < 1:
-            return kept_tokens(answer_tokens, share=self._selected_share)
-        return answer_tokens
+            return all_tokens - answer_tokens + kept
+        return (kept - int(term.settings.get("ignore_first", 0))).clamp_min(0)
 
     def losses(self, forwards: Forwards, denominators: Mapping[str, float]) -> dict[str, Tensor]:
-        """Each term's weighted share of the step's loss, by label; their sum is what is minimised.
+        """Each term's mean loss over the step, or this micro-batch's share of it, by label and without its weight.
 
         Args:
             forwards: the passes of a micro-batch.
             denominators: label -> the step's number of tokens or examples that the term's mean is over, over all its
                 micro-batches, so that splitting a step into micro-batches does not change its loss.
         """
-        shares = {}
+        means = {}
         for term in self.terms:
-            per_example = term.entry.function(forwards.only(term.entry.facts["needs"]), **term.settings)
-            shares[term.label] = term.weight * per_example.sum() / denominators[term.label]
-        return shares
+            view = forwards.only(term.entry.facts["needs"], term.roles)
+            means[term.label] = term.entry.function(view, **term.settings).sum() / denominators[term.label]
+        return means
 
     def denominators(self, answer_tokens: Mapping[str, Tensor], all_tokens: Mapping[str, Tensor]) -> dict[str, float]:
         """What each term's mean divides by, from the token counts [B] of a whole step's examples by role."""
@@ -111,12 +144,43 @@ class Objective:
         for term in self.terms:
             counts = self.counted_tokens(term, answer_tokens[term.role], all_tokens[term.role])
             per_token = term.entry.facts["reduction"] == "tokens"
-            result[term.label] = float(counts.sum()) if per_token else float(torch.numel(counts))
+            result[term.label] = max(1.0, float(counts.sum())) if per_token else float(torch.numel(counts))
         return result
 
 
-def _bind(name: str, weight: float, settings: Mapping[str, Any], model: Any) -> BoundTerm:
-    checked = terms.check(name, settings)
+class Weights:
+    """The coefficients of an objective's terms, some of them dual variables that follow the training.
+
+    Args:
+        objective: the terms.
+    """
+
+    def __init__(self, objective: Objective) -> None:
+        self._terms = objective.terms
+        self.values = {term.label: term.weight for term in objective.terms}
+
+    def total(self, means: Mapping[str, Tensor]) -> Tensor:
+        """``sum_k weight_k L_k`` of the terms' mean losses (the bounds of constraints have no gradient)."""
+        return torch.stack([self.values[label] * mean for label, mean in means.items()]).sum()
+
+    def shares(self, means: Mapping[str, float]) -> dict[str, float]:
+        """Each term's part of the step's loss; of a constrained term ``a (L - bound)``."""
+        bounds = {t.label: t.constraint.bound for t in self._terms if t.constraint is not None}
+        return {label: self.values[label] * (mean - bounds.get(label, 0.0)) for label, mean in means.items()}
+
+    def follow(self, means: Mapping[str, float], *, progress: float) -> None:
+        """Update the dual variables after a step with these mean losses, at `progress` in 0..1 of the run."""
+        for term in self._terms:
+            if term.constraint is not None:
+                dual = term.constraint.updated(self.values[term.label], means[term.label], progress=progress)
+                self.values[term.label] = dual
+
+
+def _bind(term: WeightedTerm, model: Any, *, taken: list[str]) -> BoundTerm:
+    entry, checked = terms.get(term.term), check_term(term)
     if "layer" in checked:
         checked["layer"] = resolve_layer(model, checked["layer"])
-    return BoundTerm(name, terms.get(name), weight, checked)
+    label, number = term.label, 2
+    while label in taken:
+        label, number = f"{term.label} {number}", number + 1
+    return BoundTerm(label, entry, term.weight, checked, term.roles, term.constraint)

@@ -4,19 +4,33 @@ from typing import Any
 
 from uwc.registry import Registry
 
-terms: Registry[Any] = Registry("term", modules=("uwc.objectives.forget_terms", "uwc.objectives.retain_terms"))
+terms: Registry[Any] = Registry(
+    "term",
+    modules=(
+        "uwc.objectives.forget_terms",
+        "uwc.objectives.preference_terms",
+        "uwc.objectives.distribution_terms",
+        "uwc.objectives.activation_terms",
+        "uwc.objectives.retain_terms",
+    ),
+)
 """Functions of one step's `Forwards` that return a loss for each example, shape [B].
 
 Each declares:
     side: "forget" (removes) or "retain" (keeps).
-    role: the pass it trains on: "forget", "refusal" or "retain".
-    needs: what it reads: passes by role, and of the frozen reference "ROLE.reference_logprobs",
+    role: the pass it trains on, whose tokens its mean counts; a name in `uwc.objectives.roles`.
+    needs: what it reads. Of the trained model "ROLE" (the pass with its log-probabilities), "ROLE.logits" (also its
+        logits) or "ROLE.states" (hidden states alone); of the frozen reference "ROLE.reference_logprobs",
         "ROLE.reference_logits" or "ROLE.reference_states".
     reduction: "tokens" (the sum over the step is divided by its number of labelled tokens) or "examples".
     formula: in the notation of `docs/papers.md`.
 
-Settings named ``layer`` and ``scope`` tell the step which hidden states to capture and which positions to compute.
+Three names of settings have a meaning for the step: ``layer`` (which hidden states to capture), ``scope`` (which
+positions to compute) and ``ignore_first`` (how many tokens of each answer a token mean leaves out).
 """
 
 tricks: Registry[Any] = Registry("trick", modules=("uwc.objectives.tricks",))
-"""Functions that change the token weights or logits of a forget or refusal pass before any term reads them."""
+"""Functions that change the token weights or logits of a pass over forget questions before any term reads it.
+
+Each declares the ``formula``, the ``neutral`` value, and ``reads``: "logits" or "logprobs".
+"""

@@ -9,32 +9,39 @@ from uwc.objectives.forwards import Pass
 from uwc.objectives.registry import tricks
 
 
-@tricks.register("temperature", source="arXiv:2406.09179", formula="z / tau", neutral=1.0)
+@tricks.register("temperature", source="arXiv:2406.09179", formula="z / tau", neutral=1.0, reads="logits")
 def temperature(passed: Pass, *, value: float = 1.0) -> Pass:
     """Scale the forget logits: ``z / tau`` in the forget loss only. Neutral at 1. Raises ValueError unless positive."""
     if value <= 0:
         raise ValueError(f"temperature = {value} must be positive")
-    return passed if value == 1.0 else replace(passed, logits=passed.logits / value)
+    return passed if value == 1.0 else replace(passed, all_logits=passed.logits / value, known_logprobs=None)
 
 
-@tricks.register("loss_selection", source="arXiv:2406.09179", formula="the q N_i likeliest tokens", neutral=1.0)
+@tricks.register(
+    "loss_selection", source="arXiv:2406.09179", formula="the q N_i likeliest tokens", neutral=1.0,
+    reads="logprobs",
+)  # fmt: skip
 def loss_selection(passed: Pass, *, value: float = 1.0) -> Pass:
     """Keep only the likeliest share q of each answer's tokens: the floor(q N_i), at least 1, of smallest loss.
 
-    A token mean is then taken over the kept tokens. Neutral at 1. Raises ValueError outside (0, 1].
+    A token mean is then taken over the kept tokens. Tokens before the answer, where a term computes them, are left as
+    they are. Neutral at 1. Raises ValueError outside (0, 1].
     """
     if not 0 < value <= 1:
         raise ValueError(f"loss_selection = {value} must be in (0, 1]")
     if value == 1.0:
         return passed
-    logprobs, rows = passed.logprobs.detach(), passed.batch.rows
+    answer = passed.batch.in_answer
+    logprobs, rows = passed.logprobs.detach()[answer], passed.batch.rows[answer]
     order = torch.argsort(logprobs, descending=True, stable=True)
     order = order[torch.argsort(rows[order], stable=True)]  # by example, likeliest first
     counts = torch.bincount(rows, minlength=passed.batch.size)
     rank = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows[order]]
-    keep = torch.zeros_like(logprobs)
-    keep[order] = (rank < kept_tokens(counts, share=value)[rows[order]]).to(keep.dtype)
-    return _weighted(passed, keep)
+    kept = torch.zeros_like(rows, dtype=torch.bool)
+    kept[order] = rank < kept_tokens(counts, share=value)[rows[order]]
+    selected = torch.ones_like(answer)
+    selected[answer] = kept
+    return replace(_weighted(passed, selected.to(logprobs.dtype)), selected=selected)
 
 
 def kept_tokens(counts: Tensor, *, share: float) -> Tensor:
@@ -42,7 +49,10 @@ def kept_tokens(counts: Tensor, *, share: float) -> Tensor:
     return (counts * share + 1e-9).floor().clamp_min(1).to(counts.dtype)
 
 
-@tricks.register("likelihood_cap", source="arXiv:2406.09179", formula="only tokens with p_t > cap", neutral=0.0)
+@tricks.register(
+    "likelihood_cap", source="arXiv:2406.09179", formula="only tokens with p_t > cap", neutral=0.0,
+    reads="logprobs",
+)  # fmt: skip
 def likelihood_cap(passed: Pass, *, value: float = 0.0) -> Pass:
     """Leave alone the tokens whose likelihood is already at or below a cap.
 
@@ -55,4 +65,5 @@ def likelihood_cap(passed: Pass, *, value: float = 0.0) -> Pass:
 
 
 def _weighted(passed: Pass, weights: Tensor) -> Pass:
-    return replace(passed, weights=weights if passed.weights is None else passed.weights * weights)
+    combined = weights if passed.weights is None else passed.weights * weights
+    return replace(passed, weights=combined, known_logprobs=passed.logprobs)

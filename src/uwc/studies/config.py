@@ -1,7 +1,7 @@
 """A study's YAML file, validated: unknown keys, wrong types and unknown names are refused with the valid choices."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -13,8 +13,8 @@ from uwc.calibration.calibrate import retention_metrics
 from uwc.data.benchmarks import benchmarks
 from uwc.errors import ConfigError
 from uwc.metrics.registry import metrics
-from uwc.objectives.methods import Method, WeightedTerm, get_method
-from uwc.objectives.registry import terms, tricks
+from uwc.objectives.methods import Constraint, Method, WeightedTerm, check_term, get_method
+from uwc.objectives.registry import tricks
 from uwc.registry import unknown_name
 from uwc.training.settings import TrainingSettings
 
@@ -79,10 +79,31 @@ class TermConfig(_Section):
     term: str
     weight: float = 1.0
     settings: dict[str, Any] = Field(default_factory=dict)
+    roles: dict[str, str] = Field(default_factory=dict)
+    constraint: Constraint | None = None
+
+    def weighted(self) -> WeightedTerm:
+        """The term as methods hold it."""
+        return WeightedTerm(self.term, self.weight, self.settings, self.roles, self.constraint)
 
     @model_validator(mode="after")
     def _known(self) -> "TermConfig":
-        terms.check(self.term, self.settings)
+        check_term(self.weighted())
+        return self
+
+
+class StopConfig(_Section):
+    """Early stopping: end the run once the forget score has come down to `at_most`; see `stop_at`."""
+
+    at_most: float
+    metric: str = "extraction_strength"
+    every: int = Field(10, ge=1)
+    tau: float | None = Field(None, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _known(self) -> "StopConfig":
+        if self.metric not in retention_metrics():
+            raise ConfigError(unknown_name("metric to stop at", self.metric, retention_metrics()))
         return self
 
 
@@ -95,8 +116,10 @@ class RunConfig(_Section):
         terms: a composition of its own, instead of `method`.
         weights: term -> coefficient, where it differs from the method's.
         settings: term -> its settings, where they differ from the defaults.
+        roles: term -> declared role -> the role that plays it, as in ``{npo: {forget: sampled}}``.
         tricks: trick -> value.
         training: what differs from `unlearn.training`.
+        stop: early stopping, where it differs from `unlearn.stop`.
     """
 
     method: str | None = None
@@ -104,8 +127,10 @@ class RunConfig(_Section):
     terms: tuple[TermConfig, ...] = ()
     weights: dict[str, float] = Field(default_factory=dict)
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    roles: dict[str, dict[str, str]] = Field(default_factory=dict)
     tricks: dict[str, float] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
+    stop: StopConfig | None = None
 
     @property
     def label(self) -> str:
@@ -117,17 +142,22 @@ class RunConfig(_Section):
         if self.method is not None:
             method = get_method(self.method)
         else:
-            composed = tuple(WeightedTerm(t.term, t.weight, t.settings) for t in self.terms)
+            composed = tuple(t.weighted() for t in self.terms)
             method = Method(self.label, "composed in the study's file", "", composed)
         names = [t.term for t in method.terms]
-        for term in (*self.weights, *self.settings):
+        for term in (*self.weights, *self.settings, *self.roles):
             if term not in names:
                 raise ConfigError(unknown_name(f"term of {self.label!r}", term, names))
         changed = tuple(
-            WeightedTerm(t.term, self.weights.get(t.term, t.weight), {**t.settings, **self.settings.get(t.term, {})})
+            replace(
+                t,
+                weight=self.weights.get(t.term, t.weight),
+                settings={**t.settings, **self.settings.get(t.term, {})},
+                roles={**t.roles, **self.roles.get(t.term, {})},
+            )
             for t in method.terms
         )
-        return Method(method.name, method.summary, method.source, changed)
+        return replace(method, terms=changed)
 
     @model_validator(mode="after")
     def _valid(self) -> "RunConfig":
@@ -138,7 +168,7 @@ class RunConfig(_Section):
         if self.name in (ORIGINAL, GOLD):
             raise ConfigError(f"a run cannot be called {self.name!r}; that name is taken")
         for term in self.composition().terms:
-            terms.check(term.term, term.settings)
+            check_term(term)
         for trick, value in self.tricks.items():
             tricks.check(trick, {"value": value})
         return self
@@ -148,11 +178,18 @@ class UnlearnConfig(_Section):
     """The unlearning runs and their common training settings."""
 
     training: dict[str, Any] = Field(default_factory=dict)
+    stop: StopConfig | None = None
     runs: tuple[RunConfig, ...] = Field(min_length=1)
 
     def settings_of(self, run: RunConfig, *, seed: int) -> TrainingSettings:
-        """The run's training settings: its own over the common ones over the defaults."""
-        return training_settings({"seed": seed, **self.training, **run.training}, where=f"run {run.label!r}")
+        """The run's training settings: its own over the common ones over its method's over the defaults."""
+        method = run.composition().training
+        return training_settings({"seed": seed, **method, **self.training, **run.training}, where=f"run {run.label!r}")
+
+    def stop_of(self, run: RunConfig) -> dict[str, Any] | None:
+        """The run's rule of early stopping, as plain data."""
+        stop = run.stop or self.stop
+        return stop.model_dump() if stop is not None else None
 
     @model_validator(mode="after")
     def _valid(self) -> "UnlearnConfig":
@@ -161,7 +198,11 @@ class UnlearnConfig(_Section):
             if labels.count(label) > 1:
                 raise ConfigError(f"two unlearning runs are called {label!r}; give each a 'name' of its own")
         for run in self.runs:
-            self.settings_of(run, seed=0)
+            if self.settings_of(run, seed=0).contrast is not None:
+                raise ConfigError(
+                    f"run {run.label!r} gives two models that answer as one, which have no weights to mix for "
+                    "calibration; make it with `uwc unlearn`, and score it with `uwc score`"
+                )
         return self
 
 

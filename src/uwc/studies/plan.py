@@ -11,7 +11,7 @@ from uwc.errors import ConfigError
 from uwc.studies.config import GOLD, ORIGINAL, RunConfig, StudyConfig
 from uwc.studies.provenance import checkpoint_fingerprint, digest, plain
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of what the steps compute; raised when a change of code moves a number."""
 
 Kind = Literal["checkpoint", "build", "finetune", "unlearn", "score", "calibrate"]
@@ -149,14 +149,14 @@ class _Planner:
 
     def _unlearn(self, run: RunConfig, original: Step) -> Step:
         method = run.composition()
-        roles = {t.term for t in method.terms}
-        if "refusal" in roles and not self.benchmark.refusals:
+        if "refusals" in method.answer_pools and not self.benchmark.refusals:
             raise ConfigError(f"run {run.label!r} teaches refusals, and the benchmark has none; give it 'refusals'")
         settings = {
             **self.model,
             "terms": [asdict(t) for t in method.terms],
             "tricks": dict(run.tricks),
             "training": asdict(self.config.unlearn.settings_of(run, seed=self.config.seed)),
+            "stop": self.config.unlearn.stop_of(run),
             "forget": fingerprint(self.benchmark[FORGET]),
             "retain": fingerprint(self.benchmark[RETAIN]),
             "refusals": digest(list(self.benchmark.refusals)),

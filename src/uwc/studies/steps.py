@@ -7,9 +7,9 @@ from typing import Any
 
 from uwc.calibration.calibrate import calibrate
 from uwc.calibration.frontier import save_probes
-from uwc.data.benchmark import FORGET, RETAIN
+from uwc.calibration.stopping import stop_at
+from uwc.data.benchmark import FORGET, RETAIN, Benchmark
 from uwc.data.prompts import PromptTemplate
-from uwc.errors import TrainingDiverged
 from uwc.metrics.scored import ScoredSet
 from uwc.models.building import build_target
 from uwc.models.forward import score_tokens
@@ -23,6 +23,8 @@ from uwc.studies.store import Store, write_json
 from uwc.training.loading import TrainingData
 from uwc.training.loop import train
 from uwc.training.settings import TrainingSettings
+from uwc.training.stopping import StopRule
+from uwc.training.unlearning import unlearn as unlearn_target
 
 MODEL = "model"
 
@@ -67,7 +69,9 @@ def finetune(step: Step, shop: Workshop, out: Path) -> dict[str, Any]:
     target = shop.model(step.inputs["base"], like=step)
     examples = shop.plan.benchmark.training_examples(with_forget=step.settings["with_forget"])
     settings = TrainingSettings(**step.settings["training"])
-    log = train(target, Objective(FINE_TUNING, target.model), TrainingData(retain=examples), settings)
+    checkpoints = shop.store.checkpoints(step.kind, step.key)
+    objective = Objective(FINE_TUNING, target.model)
+    log = train(target, objective, TrainingData(retain=examples), settings, checkpoints=checkpoints)
     save_target(target, out / MODEL)
     write_json(out / "log.json", log.steps)
     return {}
@@ -75,19 +79,29 @@ def finetune(step: Step, shop: Workshop, out: Path) -> dict[str, Any]:
 
 def unlearn(step: Step, shop: Workshop, out: Path) -> dict[str, Any]:
     """Unlearn the forget set. Divergence is a result: the weights of the last finite step are kept."""
-    target = shop.model(step.inputs["original"], like=step)
-    method = Method(step.name.split(" ", 1)[-1], "", "", tuple(WeightedTerm(**t) for t in step.settings["terms"]))
-    objective = Objective(method, target.model, trick_settings=step.settings["tricks"])
+    target, settings = shop.model(step.inputs["original"], like=step), TrainingSettings(**step.settings["training"])
+    method = Method(step.name.split(" ", 1)[-1], "", "", tuple(WeightedTerm.of(t) for t in step.settings["terms"]))
     benchmark = shop.plan.benchmark
     data = TrainingData(benchmark[FORGET], benchmark[RETAIN], benchmark.refusals)
-    outcome: dict[str, Any] = {"status": "ok"}
-    try:
-        log = train(target, objective, data, TrainingSettings(**step.settings["training"]))
-        write_json(out / "log.json", log.steps)
-    except TrainingDiverged as error:
-        outcome = {"status": "diverged", "message": str(error), "step": error.step, "term": error.term}
-    save_target(target, out / MODEL)
-    return outcome
+    stop = _stop_rule(step, shop, benchmark)
+    checkpoints = shop.store.checkpoints(step.kind, step.key)
+    done = unlearn_target(
+        target, method, data, settings, tricks=step.settings["tricks"], checkpoints=checkpoints, stop=stop
+    )
+    write_json(out / "log.json", done.log.steps)
+    if done.log.effects:
+        write_json(out / "effects.json", done.log.effects)
+    save_target(done.target, out / MODEL)
+    return done.record()
+
+
+def _stop_rule(step: Step, shop: Workshop, benchmark: Benchmark) -> StopRule | None:
+    wanted = step.settings["stop"]
+    if wanted is None:
+        return None
+    original = shop.model(step.inputs["original"], like=step) if wanted["tau"] is not None else None
+    retain = benchmark[benchmark.retention]
+    return stop_at(forget=benchmark[FORGET], retain=retain, original=original, **wanted)
 
 
 def score(step: Step, shop: Workshop, out: Path) -> dict[str, Any]:

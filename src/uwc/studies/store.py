@@ -38,6 +38,10 @@ class Store:
         """Where the artifact of that kind and key is, or would be."""
         return self.root / f"{kind}-{key[:16]}"
 
+    def checkpoints(self, kind: str, key: str) -> Path:
+        """Where the training of an artifact keeps what it needs to go on; removed once the artifact is complete."""
+        return self.root / "checkpoints" / f"{kind}-{key[:16]}"
+
     def manifest(self, kind: str, key: str) -> dict[str, Any] | None:
         """The artifact's manifest, or None where it is not complete."""
         try:
@@ -76,6 +80,7 @@ class Store:
                 write_json(temporary / MANIFEST, manifest)
                 shutil.rmtree(final, ignore_errors=True)  # an incomplete folder, if any
                 os.replace(temporary, final)
+                shutil.rmtree(self.checkpoints(kind, key), ignore_errors=True)
             except BaseException:
                 shutil.rmtree(temporary, ignore_errors=True)
                 raise

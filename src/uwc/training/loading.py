@@ -1,7 +1,8 @@
 """From examples to the micro-batches of each training step."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,13 +12,23 @@ from uwc.data.prompts import EncodedExample
 from uwc.errors import DataError
 from uwc.models.target import Target
 from uwc.objectives.objective import Objective
+from uwc.objectives.roles import ROLES
 from uwc.training.sampling import StepPlan, plan_steps
 from uwc.training.settings import TrainingSettings
+
+ANY = 2**31
+"""Size of a draw whose pool differs from question to question; it is taken modulo the pool's size."""
+
+Key = tuple[int, int]
+"""Which question of a role's set, and which answer of its pool; own answers are number 0."""
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a method may train on. Fine-tuning uses `retain` alone; refusals are for the methods that teach them."""
+    """What a method may train on. Fine-tuning uses `retain` alone; refusals are for the methods that teach them.
+
+    Methods that prefer alternative answers take the `perturbed_answers` of the forget examples.
+    """
 
     forget: Sequence[Example] = ()
     retain: Sequence[Example] = ()
@@ -26,18 +37,32 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class RoleBatch:
-    """The examples of one role in a micro-batch, with their places in the role's set."""
+    """The examples of one role in a micro-batch, with their keys."""
 
-    indices: tuple[int, ...]
+    keys: tuple[Key, ...]
     encoded: tuple[EncodedExample, ...]
 
 
-MicroBatch = Mapping[str, RoleBatch]
+@dataclass(frozen=True)
+class MicroBatch:
+    """What goes through the model at once.
+
+    Attributes:
+        roles: role -> its examples.
+        live: False for one that only keeps this process in step with the others; its loss counts nothing.
+    """
+
+    roles: Mapping[str, RoleBatch]
+    live: bool = True
 
 
 @dataclass
 class Loader:
-    """Encodes the data that an objective needs, and cuts steps into micro-batches.
+    """Encodes the data that an objective needs, plans the steps, and cuts them into micro-batches.
+
+    Attributes:
+        plan: all steps of the run.
+        encoded: role -> key -> the example, for everything that the plan uses.
 
     Raises:
         DataError: the objective needs data that is empty, or an example does not fit into the context.
@@ -46,72 +71,135 @@ class Loader:
     target: Target
     objective: Objective
     data: TrainingData
-    encoded: dict[str, list[EncodedExample]] = field(init=False)
+    settings: TrainingSettings
+    plan: list[StepPlan] = field(init=False)
+    encoded: dict[str, dict[Key, EncodedExample]] = field(init=False)
 
     def __post_init__(self) -> None:
-        sets: dict[str, Sequence[object]] = {
-            "forget": self.data.forget, "retain": self.data.retain, "refusal": self.data.refusals,
-        }  # fmt: skip
-        needed = {"forget", *self.objective.roles} if "refusal" in self.objective.roles else {*self.objective.roles}
-        for role in sorted(needed):
-            if not sets[role]:
-                raise DataError(f"the method {self.objective.method.name!r} needs {role} examples, and there are none")
-        self.encoded = {
-            role: self.target.encode(examples)
-            for role, examples in (("forget", self.data.forget), ("retain", self.data.retain))
-            if role in self.objective.roles
-        }
+        self._require_data()
+        self.plan = self._plan()
+        self.encoded = {role: {} for role in self.objective.roles}
+        for role in self.objective.roles:
+            if ROLES[role].answers != "samples":
+                keys = sorted({key for step in self.plan for key in self._keys(step, role)})
+                examples = [self._example(role, key) for key in keys]
+                self.encoded[role] = dict(zip(keys, self.target.encode(examples), strict=True))
 
     @property
     def anchor(self) -> str:
-        """The role whose examples an epoch visits."""
-        return "retain" if self.objective.roles == ("retain",) else "forget"
+        """The set whose examples an epoch visits."""
+        return "retain" if all(ROLES[role].questions == "retain" for role in self.objective.roles) else "forget"
 
-    def plan(self, settings: TrainingSettings) -> list[StepPlan]:
-        """The steps of the whole run."""
-        anchors = self.data.retain if self.anchor == "retain" else self.data.forget
-        lengths = [len(e.tokens) for e in self.encoded.get(self.anchor) or self.target.encode(anchors)]
-        has_partners = self.anchor == "forget" and "retain" in self.objective.roles
-        return plan_steps(
-            lengths,
-            partners=len(self.data.retain) if has_partners else 0,
-            refusals=len(self.data.refusals) if "refusal" in self.objective.roles else 0,
-            batch_size=settings.batch_size,
-            epochs=settings.epochs,
-            seed=settings.seed,
-        )
+    @property
+    def samples(self) -> bool:
+        """Whether answers must be sampled from the model."""
+        return any(ROLES[role].answers == "samples" for role in self.objective.roles)
 
-    def micro_batches(self, step: StepPlan, size: int | None) -> list[MicroBatch]:
-        """The step's examples by role, cut into pieces of at most `size` anchors."""
-        size = size or len(step.anchors)
-        return [self._micro_batch(step, slice(i, i + size)) for i in range(0, len(step.anchors), size)]
+    def use_samples(self, samples: Mapping[Key, EncodedExample]) -> None:
+        """Take these as the answers sampled from the model: (question, number) -> prompt with answer."""
+        for role in self.objective.roles:
+            if ROLES[role].answers == "samples":
+                self.encoded[role] = dict(samples)
 
-    def _micro_batch(self, step: StepPlan, part: slice) -> MicroBatch:
-        chosen = {self.anchor: step.anchors[part]}
-        if step.partners:
-            chosen["retain"] = step.partners[part]
-        batches = {
-            role: RoleBatch(indices, tuple(self.encoded[role][i] for i in indices))
-            for role, indices in chosen.items()
-            if role in self.encoded
-        }
-        if step.refusals:
-            pairs = zip(step.anchors[part], step.refusals[part], strict=True)
-            examples = [replace(self.data.forget[a], answer=self.data.refusals[r]) for a, r in pairs]
-            batches["refusal"] = RoleBatch(step.anchors[part], tuple(self.target.encode(examples)))
-        return batches
+    def micro_batches(self, step: StepPlan, size: int | None, *, rank: int = 0, of: int = 1) -> list[MicroBatch]:
+        """The examples of one process in a step, cut into pieces of at most `size` anchors.
 
-    def denominators(self, micro_batches: Sequence[MicroBatch]) -> dict[str, float]:
-        """What each term's mean divides by in this step, over all its micro-batches."""
+        Args:
+            step: the step.
+            size: the most anchors in a piece; None makes one piece.
+            rank: the process; it takes every `of`-th example.
+            of: number of processes; each gets equally many pieces, some of them without effect where examples run out.
+        """
+        places = list(range(len(step.anchors)))
+        share = -(-len(places) // of)
+        size = size or share
+        mine = places[rank::of]
+        pieces = [mine[i : i + size] for i in range(0, share, size)]
+        return [self._micro_batch(step, piece or places[:1], live=bool(piece)) for piece in pieces]
+
+    def denominators(self, step: StepPlan) -> dict[str, float]:
+        """What each term's mean divides by in this step, over all micro-batches and processes."""
         answer: dict[str, Tensor] = {}
         attended: dict[str, Tensor] = {}
         for role in self.objective.roles:
-            encoded = [e for micro in micro_batches for e in micro[role].encoded]
+            encoded = [self.encoded[role][key] for key in self._keys(step, role)]
             answer[role] = torch.tensor([len(e.tokens) - max(e.start, 1) for e in encoded])
             attended[role] = torch.tensor([len(e.tokens) - 1 for e in encoded])
         return self.objective.denominators(answer, attended)
 
+    def _require_data(self) -> None:
+        sets: dict[str, Sequence[object]] = {
+            "forget": self.data.forget, "retain": self.data.retain, "refusal": self.data.refusals,
+        }  # fmt: skip
+        needed = {ROLES[role].questions for role in self.objective.roles} | {
+            pool_set for role in self.objective.roles for pool_set in _POOL_SETS[ROLES[role].answers]
+        }
+        for name in sorted(needed):
+            if not sets[name]:
+                raise DataError(f"the method {self.objective.method.name!r} needs {name} examples, and there are none")
+        if any(ROLES[role].answers == "alternatives" for role in self.objective.roles):
+            for example in self.data.forget:
+                if not example.perturbed_answers:
+                    raise DataError(
+                        f"the method {self.objective.method.name!r} needs alternative answers, and the forget example "
+                        f"{example.id!r} has no perturbed_answers; give some, or use altpo-on-policy"
+                    )
 
-def tokens_in(micro_batches: Iterator[MicroBatch] | Sequence[MicroBatch]) -> int:
+    def _plan(self) -> list[StepPlan]:
+        anchors = self.data.retain if self.anchor == "retain" else self.data.forget
+        questions = {ROLES[role].questions for role in self.objective.roles}
+        used = {ROLES[role].answers for role in self.objective.roles}
+        sizes = {
+            "refusals": len(self.data.refusals), "retain_answers": len(self.data.retain),
+            "alternatives": ANY, "samples": ANY,
+        }  # fmt: skip
+        return plan_steps(
+            [len(e.tokens) for e in self.target.encode(anchors)],
+            partners=len(self.data.retain) if self.anchor == "forget" and "retain" in questions else 0,
+            pools={pool: size for pool, size in sizes.items() if pool in used},
+            batch_size=self.settings.batch_size,
+            epochs=self.settings.epochs,
+            seed=self.settings.seed,
+        )
+
+    def _keys(self, step: StepPlan, role: str) -> list[Key]:
+        kind = ROLES[role]
+        questions = step.anchors if kind.questions == self.anchor else step.partners
+        if kind.answers == "own":
+            return [(q, 0) for q in questions]
+        drawn = step.draws[kind.answers]
+        return [(q, d % self._pool_size(kind.answers, q)) for q, d in zip(questions, drawn, strict=True)]
+
+    def _pool_size(self, pool: str, question: int) -> int:
+        if pool == "alternatives":
+            return len(self.data.forget[question].perturbed_answers)
+        return self.settings.samples.count if pool == "samples" else ANY
+
+    def _example(self, role: str, key: Key) -> Example:
+        kind, (question, number) = ROLES[role], key
+        example = (self.data.retain if kind.questions == "retain" else self.data.forget)[question]
+        answers: dict[str, Any] = {
+            "own": lambda: example.answer,
+            "refusals": lambda: self.data.refusals[number],
+            "retain_answers": lambda: self.data.retain[number].answer,
+            "alternatives": lambda: example.perturbed_answers[number],
+        }
+        return replace(example, answer=answers[kind.answers]())
+
+    def _micro_batch(self, step: StepPlan, places: Sequence[int], *, live: bool) -> MicroBatch:
+        roles = {}
+        for role in self.objective.roles:
+            all_keys = self._keys(step, role)
+            keys = tuple(all_keys[place] for place in places)
+            roles[role] = RoleBatch(keys, tuple(self.encoded[role][key] for key in keys))
+        return MicroBatch(roles, live)
+
+
+_POOL_SETS: Mapping[str, tuple[str, ...]] = {
+    "own": (), "refusals": ("refusal",), "retain_answers": ("retain",), "alternatives": (), "samples": (),
+}  # fmt: skip
+
+
+def tokens_in(micro_batches: Iterable[MicroBatch]) -> int:
     """How many tokens the trained model reads in these micro-batches, without padding."""
-    return sum(len(e.tokens) for micro in micro_batches for batch in micro.values() for e in batch.encoded)
+    return sum(len(e.tokens) for micro in micro_batches for batch in micro.roles.values() for e in batch.encoded)

@@ -1,146 +1,297 @@
 """The one optimisation loop: fine-tuning, unlearning and relearning all run through it."""
 
+import hashlib
+import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
-from transformers import get_scheduler
 
 from uwc import progress
 from uwc.data.batches import collate
+from uwc.data.example import fingerprint
+from uwc.data.prompts import EncodedExample
 from uwc.errors import TrainingDiverged
-from uwc.models.forward import answer_logits
-from uwc.models.states import capturing_states
 from uwc.models.target import Target
-from uwc.objectives.forwards import Forwards, Pass
-from uwc.objectives.objective import Objective
-from uwc.training.loading import Loader, MicroBatch, TrainingData, tokens_in
+from uwc.objectives.forwards import Forwards
+from uwc.objectives.objective import Objective, Weights
+from uwc.training.checkpoints import TrainingState, load_checkpoint, save_checkpoint
+from uwc.training.gradient_effect import gradient_effect
+from uwc.training.loading import Key, Loader, MicroBatch, TrainingData, tokens_in
+from uwc.training.on_policy import sample_answers
+from uwc.training.optimizers import make_optimizer, make_schedule
+from uwc.training.passes import run_passes
 from uwc.training.reference import Reference
+from uwc.training.sampling import StepPlan
 from uwc.training.settings import TrainingSettings
+from uwc.training.stopping import StopRule
+from uwc.training.weight_space import WeightSpace
 
 
 @dataclass
 class TrainingLog:
-    """One entry a step: its loss, each term's share, the gradient's norm before clipping, and the learning rate."""
+    """What training did.
+
+    Attributes:
+        steps: one entry a step: its loss, each term's share, the gradient's norm before clipping, the learning rate,
+            dual variables and the score of early stopping where there are such.
+        effects: one entry a recorded step: ``step``, and risk -> layer group -> inner product.
+        stopped: the step after which early stopping ended the run, if it did.
+    """
 
     steps: list[dict[str, float]] = field(default_factory=list)
+    effects: list[dict[str, Any]] = field(default_factory=list)
+    stopped: int | None = None
 
 
-def train(target: Target, objective: Objective, data: TrainingData, settings: TrainingSettings) -> TrainingLog:
+def train(
+    target: Target,
+    objective: Objective,
+    data: TrainingData,
+    settings: TrainingSettings,
+    *,
+    checkpoints: Path | None = None,
+    frozen: Any = None,
+    stop: StopRule | None = None,
+    log: TrainingLog | None = None,
+) -> TrainingLog:
     """Minimise the objective, changing the target's weights in place.
 
     Every forget example meets one retain example drawn uniformly. The result is a function of the arguments alone:
-    global random state is neither read nor changed.
+    global random state is neither read nor changed. Under ``accelerate launch`` each process takes its share of every
+    step's examples, and the result is that of one process up to rounding.
 
     Args:
         target: the model; its weights before training are the reference of the terms that need one.
         objective: the loss.
         data: the examples.
         settings: the optimisation.
+        checkpoints: a folder for checkpoints. If it holds one of this run, the run goes on from there and ends with
+            the same bits as one that was never interrupted; call with the weights it was begun with.
+        frozen: a frozen copy of the original model to share between runs, instead of making one.
+        stop: ends the run early at a chosen score.
+        log: is filled as the run goes, so that it can be read where the run ends with an error.
 
     Raises:
         DataError: the objective needs data that is empty, or an example does not fit into the context.
+        ConfigError: settings do not go together, or the checkpoint is another run's.
         TrainingDiverged: a loss or gradient is NaN or infinite; the weights are those of the step before.
     """
-    loader = Loader(target, objective, data)
-    reference = Reference(target, objective, loader.encoded)
-    plan = loader.plan(settings)
-    log = TrainingLog()
+    loader = Loader(target, objective, data, settings)
+    identity = _identity(target, objective, data, settings) if checkpoints is not None else ""
     with torch.random.fork_rng(), _accelerated(target, settings) as (accelerator, model):
-        optimizer = accelerator.prepare(_adamw(target.model, settings))
-        schedule = _schedule(optimizer, settings, steps=len(plan))
-        model.train()
-        with progress.bar(f"{objective.method.name} {target.name}", total=len(plan)) as advance:
-            for number, step in enumerate(plan, start=1):
+        run = _Run(target, loader, accelerator, model, frozen=frozen, identity=identity, checkpoints=checkpoints)
+        run.log = log if log is not None else run.log
+        run.begin()
+        try:
+            run.go(stop)
+        finally:
+            target.model.eval()
+    return run.log
+
+
+class _Run:
+    """The state of one training run."""
+
+    def __init__(
+        self, target: Target, loader: Loader, accelerator: Accelerator, model: Any, *,
+        frozen: Any, identity: str, checkpoints: Path | None,
+    ) -> None:  # fmt: skip
+        self.target, self.loader, self.accelerator, self.model = target, loader, accelerator, model
+        self.objective, self.settings, self.data = loader.objective, loader.settings, loader.data
+        self.identity, self.checkpoints = identity, checkpoints
+        self.log, self.step = TrainingLog(), 0
+        self.weights = Weights(self.objective)
+        low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.settings.precision)
+        self.reference = Reference(
+            target, self.objective, frozen=frozen, later=loader.samples and self.settings.samples.every is not None,
+            dtype=low, autocast=accelerator.autocast,
+        )  # fmt: skip
+        self.shape = WeightSpace(target, self.settings)
+
+    def begin(self) -> None:
+        """Compute what depends on the original weights, then prune and load the checkpoint, if any."""
+        for role in self.objective.roles:
+            self.reference.remember(role, self.loader.encoded[role])
+        state = load_checkpoint(self.checkpoints, self.identity) if self.checkpoints is not None else None
+        if self.loader.samples:
+            self._use_samples(_unpacked(state.samples) if state else self._sample())
+        self.shape.prune(self.data, masks=state.masks if state else None)
+        self.optimizer = self.accelerator.prepare(make_optimizer(self.model.parameters(), self.settings))
+        self.schedule = make_schedule(self.optimizer, self.settings, steps=len(self.loader.plan))
+        if state is not None:
+            self._restore(state)
+
+    def go(self, stop: StopRule | None) -> None:
+        """Take the steps that are left."""
+        plan, name = self.loader.plan, f"{self.objective.method.name} {self.target.name}"
+        self.model.train()
+        with progress.bar(name, total=len(plan)) as advance:
+            advance(self.step)
+            for number, step in enumerate(plan[self.step :], start=self.step + 1):
                 started = time.perf_counter()
-                torch.manual_seed(settings.seed * 1_000_003 + number)  # dropout depends on the step, not on history
-                micro_batches = loader.micro_batches(step, settings.micro_batch_size)
-                shares = _accumulate(accelerator, model, loader, reference, micro_batches, number)
-                norm = accelerator.clip_grad_norm_(model.parameters(), settings.clip or math.inf)
-                _require_finite({"gradient": norm}, number)
-                log.steps.append(
-                    {"step": number, "loss": sum(shares.values()), **shares, "gradient_norm": float(norm),
-                     "lr": schedule.get_last_lr()[0]}
-                )  # fmt: skip
-                optimizer.step()
-                schedule.step()
-                optimizer.zero_grad()
-                speed = tokens_in(micro_batches) / (time.perf_counter() - started)
-                advance(note=f"loss {log.steps[-1]['loss']:.3f}, {speed:,.0f} tokens/s")
-    target.model.eval()
-    return log
+                tokens = self._take(number, step)
+                self.step = number
+                speed = tokens / (time.perf_counter() - started)
+                advance(note=f"loss {self.log.steps[-1]['loss']:.3f}, {speed:,.0f} tokens/s")
+                score, reached = stop.reached(self.target, number) if stop else (None, False)
+                if score is not None:
+                    self.log.steps[-1]["stop_score"] = score
+                if reached:
+                    self.log.stopped = number
+                    break
+                if self.settings.checkpoint_every and number % self.settings.checkpoint_every == 0:
+                    self._save()
+        self.shape.finish()
+
+    def _take(self, number: int, step: StepPlan) -> int:
+        """One optimizer step; returns how many tokens this process read."""
+        every = self.settings.samples.every
+        if self.loader.samples and every and number > 1 and (number - 1) % every == 0:
+            self._use_samples(self._sample(number))
+        torch.manual_seed(self.settings.seed * 1_000_003 + number)  # dropout depends on the step, not on history
+        accelerator = self.accelerator
+        micro_batches = self.loader.micro_batches(
+            step, self.settings.micro_batch_size, rank=accelerator.process_index, of=accelerator.num_processes
+        )
+        means = self._accumulate(micro_batches, self.loader.denominators(step))
+        shares = self.weights.shares(means)
+        require_finite(shares, number)
+        self._record_effect(number, micro_batches)
+        norm = float(accelerator.clip_grad_norm_(self.model.parameters(), self.settings.clip or math.inf))
+        if accelerator.scaler is None:  # fp16 finds overflow itself, skips the step and lowers its scale
+            require_finite({"gradient": norm}, number)
+        duals = {f"dual {t.label}": self.weights.values[t.label] for t in self.objective.terms if t.constraint}
+        rate = self.schedule.get_last_lr()[0]
+        self.log.steps.append(
+            {"step": number, "loss": sum(shares.values()), **shares, "gradient_norm": norm, "lr": rate, **duals}
+        )
+        self.shape.before_step()
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad()
+        done = number / len(self.loader.plan)
+        self.shape.after_step(rate, progress=done)
+        self.weights.follow(means, progress=done)
+        return tokens_in(micro_batches)
+
+    def _accumulate(self, micro_batches: list[MicroBatch], denominators: Mapping[str, float]) -> dict[str, float]:
+        """Add up the gradients of one step's micro-batches; returns each term's mean loss over all processes."""
+        accelerator = self.accelerator
+        sums = torch.zeros(len(self.objective.terms), device=accelerator.device, dtype=torch.float64)
+        for i, micro in enumerate(micro_batches):
+            last = i == len(micro_batches) - 1
+            with nullcontext() if last else accelerator.no_sync(self.model):
+                means = self.objective.losses(self._forwards(micro), denominators)
+                loss = self.weights.total(means)
+                # data parallelism averages gradients over processes; the loss is a sum over their examples
+                accelerator.backward(loss * accelerator.num_processes * micro.live if self._shared else loss)
+                sums += torch.stack([m.detach().double() for m in means.values()]) * micro.live
+        if self._shared:
+            sums = accelerator.reduce(sums, reduction="sum")
+        return dict(zip((t.label for t in self.objective.terms), sums.tolist(), strict=True))
+
+    @property
+    def _shared(self) -> bool:
+        return bool(self.accelerator.num_processes > 1)
+
+    def _forwards(self, micro: MicroBatch) -> Forwards:
+        """Run the passes that the objective declared, and look up or run those of the reference."""
+        batches = {
+            role: collate(part.encoded, device=self.accelerator.device, scope=self.objective.scope(role))
+            for role, part in micro.roles.items()
+        }
+        with self.accelerator.autocast():
+            passes = run_passes(self.model, self.objective, batches)
+        references: dict[str, Tensor | Mapping[int, Tensor]] = {}
+        for role, batch in batches.items():
+            references |= self.reference.values(role, micro.roles[role].keys, batch)
+        return Forwards({role: self.objective.apply_tricks(role, p) for role, p in passes.items()}, references)
+
+    def _sample(self, number: int = 0) -> dict[Key, EncodedExample]:
+        seed = self.settings.seed * 1_000_003 + number
+        return sample_answers(self.target, self.data.forget, self.settings.samples, seed=seed)
+
+    def _use_samples(self, samples: dict[Key, EncodedExample]) -> None:
+        self.loader.use_samples(samples)
+        self.reference.remember("sampled", samples)
+
+    def _record_effect(self, number: int, micro_batches: list[MicroBatch]) -> None:
+        every = self.settings.gradient_effect_every
+        if not every or number % every:
+            return
+        inner = self.accelerator.unwrap_model(self.model)
+        gradients = {name: p.grad for name, p in inner.named_parameters() if p.grad is not None}
+        sets = {"forget": self.data.forget, "retain": self.data.retain}
+        risks = {name: self.target.encode(examples[:16]) for name, examples in sets.items() if examples}
+        effects = gradient_effect(inner, gradients, risks, device=self.accelerator.device)
+        self.log.effects.append({"step": number, **effects})
+
+    def _save(self) -> None:
+        if self.checkpoints is None or not self.accelerator.is_main_process:
+            return
+        sampled = next((self.loader.encoded[r] for r in self.objective.roles if r == "sampled"), {})
+        state = TrainingState(
+            identity=self.identity, step=self.step, weights=_weights(self.target.model),
+            optimizer=self.optimizer.state_dict(), schedule=self.schedule.state_dict(),
+            scaler=self.accelerator.scaler.state_dict() if self.accelerator.scaler else {},
+            duals=self.weights.values, samples={k: (e.id, e.tokens, e.start, e.end) for k, e in sampled.items()},
+            log=self.log.steps, effects=self.log.effects, masks=self.shape.masks,
+        )  # fmt: skip
+        save_checkpoint(self.checkpoints, state)
+
+    def _restore(self, state: TrainingState) -> None:
+        with torch.no_grad():
+            for name, tensor in _weights(self.target.model).items():
+                tensor.copy_(state.weights[name])
+        self.optimizer.load_state_dict(state.optimizer)
+        self.schedule.load_state_dict(state.schedule)
+        if self.accelerator.scaler and state.scaler:
+            self.accelerator.scaler.load_state_dict(state.scaler)
+        self.weights.values = dict(state.duals)
+        self.log.steps[:], self.log.effects[:], self.step = state.log, state.effects, state.step
+        progress.note(f"goes on after step {state.step} of {len(self.loader.plan)}")
 
 
-def _accumulate(
-    accelerator: Accelerator,
-    model: Any,
-    loader: Loader,
-    reference: Reference,
-    micro_batches: Sequence[MicroBatch],
-    number: int,
-) -> dict[str, float]:
-    """Add up the gradients of one step's micro-batches; returns each term's share of the loss."""
-    objective = loader.objective
-    denominators = loader.denominators(micro_batches)
-    shares: dict[str, float] = {term.label: 0.0 for term in objective.terms}
-    for i, micro in enumerate(micro_batches):
-        last = i == len(micro_batches) - 1
-        with nullcontext() if last else accelerator.no_sync(model):
-            losses = objective.losses(_forwards(accelerator, model, objective, reference, micro), denominators)
-            _require_finite(losses, number)
-            accelerator.backward(torch.stack(list(losses.values())).sum())
-        for label, loss in losses.items():
-            shares[label] += loss.item()
-    return shares
-
-
-def _forwards(
-    accelerator: Accelerator, model: Any, objective: Objective, reference: Reference, micro: MicroBatch
-) -> Forwards:
-    """Run the passes that the objective declared, and look up or run those of the reference."""
-    passes: dict[str, Pass] = {}
-    references: dict[str, Tensor | Mapping[int, Tensor]] = {}
-    for role in objective.roles:
-        batch = collate(micro[role].encoded, device=accelerator.device, scope=objective.scope(role))
-        with accelerator.autocast():
-            with capturing_states(model, objective.layers(role), batch) as states:
-                logits = answer_logits(model, batch)
-            references |= reference.values(role, micro[role].indices, batch)
-        passes[role] = objective.apply_tricks(role, Pass(batch, logits, states))
-    return Forwards(passes, references)
-
-
-def _require_finite(values: Mapping[str, Tensor], number: int) -> None:
+def require_finite(values: Mapping[str, float], number: int) -> None:
+    """Raise TrainingDiverged, naming the first value that is NaN or infinite and the step."""
     for label, value in values.items():
-        if not torch.isfinite(value):
+        if not math.isfinite(value):
             raise TrainingDiverged(
-                f"training diverged: {label} is {float(value)} at step {number}; "
+                f"training diverged: {label} is {value} at step {number}; "
                 "lower the learning rate or clip gradients harder (the weights of the step before are kept)",
                 step=number, term=label,
             )  # fmt: skip
 
 
-def _adamw(model: Any, settings: TrainingSettings) -> torch.optim.Optimizer:
-    """AdamW that decays matrices only, as biases and norms have no scale to keep small."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
+def _weights(model: Any) -> dict[str, Tensor]:
+    trained = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    return trained | {name: b for name, b in model.named_buffers() if b.numel()}
 
 
-def _schedule(optimizer: Any, settings: TrainingSettings, *, steps: int) -> Any:
-    name = "constant_with_warmup" if settings.schedule == "constant" else settings.schedule
-    warmup = math.ceil(settings.warmup_ratio * steps) if settings.warmup_ratio else 0
-    return get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=steps)
+def _identity(target: Target, objective: Objective, data: TrainingData, settings: TrainingSettings) -> str:
+    """Hash of everything that a run's result follows from, the weights by their sums."""
+    weights = {name: (tuple(p.shape), float(p.double().sum())) for name, p in _weights(target.model).items()}
+    content = {
+        "terms": [asdict(t) for t in objective.method.terms],
+        "tricks": [(entry.name, settings_of) for entry, settings_of in objective.tricks],
+        "settings": asdict(settings),
+        "data": [fingerprint(data.forget), fingerprint(data.retain), list(data.refusals)],
+        "weights": weights,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _unpacked(samples: Mapping[Key, tuple[str, tuple[int, ...], int, int]]) -> dict[Key, EncodedExample]:
+    return {key: EncodedExample(*values) for key, values in samples.items()}
 
 
 @contextmanager
@@ -148,8 +299,12 @@ def _accelerated(target: Target, settings: TrainingSettings) -> Iterator[tuple[A
     """An Accelerator for this run, and the model prepared by it; afterwards the model is as it was."""
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     accelerator = Accelerator(mixed_precision=settings.precision, cpu=target.device.type == "cpu")
+    if settings.gradient_checkpointing:
+        target.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model = accelerator.prepare_model(target.model)
     try:
         yield accelerator, model
     finally:
         accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+        if settings.gradient_checkpointing:
+            target.model.gradient_checkpointing_disable()

@@ -1,72 +1,110 @@
 """The frozen original model that some terms compare with."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from uwc.data.batches import Batch, collate, group_by_length
 from uwc.data.prompts import EncodedExample
-from uwc.models.forward import DEFAULT_TOKEN_BUDGET, answer_logits
-from uwc.models.states import capturing_states
+from uwc.models.lora import adapter_off, has_adapter
 from uwc.models.target import Target
 from uwc.objectives.forwards import Pass
 from uwc.objectives.objective import Objective
+from uwc.training.loading import Key
+from uwc.training.passes import run_model
+
+TOKEN_BUDGET = 1024
+"""Padded tokens in a batch of the original's; small, so that its logits do not decide the run's peak memory."""
 
 
 class Reference:
     """What the terms need of the model as it was before training.
 
-    Log-probabilities of fixed answers are computed once, here; a frozen copy of the weights is kept only if a term
-    needs its logits or states at every step.
+    Log-probabilities of fixed answers are computed once and kept; a frozen copy of the weights is kept only if a term
+    needs its logits or states at every step, and with an adapter no copy at all: the original is the model without it.
 
     Args:
         target: the model before training.
         objective: says what is needed.
-        encoded: role -> the examples whose log-probabilities may be asked for.
+        frozen: a frozen original to use instead of a copy, so that several runs may share it.
+        later: whether `remember` will be called after training began, as it is where answers are sampled again.
+        dtype: precision of the copy; the model's own by default.
+        autocast: makes the context in which the trained model's forwards run too.
     """
 
-    def __init__(self, target: Target, objective: Objective, encoded: Mapping[str, Sequence[EncodedExample]]) -> None:
-        self._objective = objective
-        self._model = (
-            copy.deepcopy(target.model).requires_grad_(False).eval() if objective.needs_reference_model else None
-        )
-        self._logprobs = {
-            role: _logprobs_of(target, objective, role, examples)
-            for role, examples in encoded.items()
-            if f"{role}.reference_logprobs" in objective.needs
-        }
+    def __init__(
+        self,
+        target: Target,
+        objective: Objective,
+        *,
+        frozen: Any = None,
+        later: bool = False,
+        dtype: torch.dtype | None = None,
+        autocast: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self._target, self._objective, self._autocast = target, objective, autocast
+        self._logprobs: dict[tuple[str, Key], Tensor] = {}
+        self._copy: Any = None
+        later = later and any(need.endswith(".reference_logprobs") for need in objective.needs)
+        if (objective.needs_reference_model or later) and not has_adapter(target.model):
+            self._copy = frozen or copy.deepcopy(target.model).requires_grad_(False).eval()
+            if frozen is None and dtype is not None:
+                self._copy = self._copy.to(dtype)
 
     @torch.no_grad()
-    def values(self, role: str, indices: Sequence[int], batch: Batch) -> dict[str, Tensor | Mapping[int, Tensor]]:
+    def remember(self, role: str, examples: Mapping[Key, EncodedExample]) -> None:
+        """Compute the log-probabilities of a role's examples, at the temperature of training, where a term needs them.
+
+        Without `later`, must be called while the weights of the model are still the original's.
+        """
+        if f"{role}.reference_logprobs" not in self._objective.needs:
+            return
+        keys = list(examples)
+        with self._frozen() as model:
+            for group in group_by_length([len(examples[k].tokens) for k in keys], token_budget=TOKEN_BUDGET):
+                scope = self._objective.scope(role)
+                batch = collate([examples[keys[i]] for i in group], device=self._target.device, scope=scope)
+                with self._autocast():
+                    logits, _ = run_model(model, batch, layers=(), logits=True)
+                logprobs = self._objective.apply_tricks(role, Pass(batch, logits)).logprobs
+                sizes = torch.bincount(batch.rows, minlength=batch.size).tolist()
+                for index, values in zip(group, torch.split(logprobs, sizes), strict=True):
+                    self._logprobs[role, keys[index]] = values
+
+    @torch.no_grad()
+    def values(self, role: str, keys: Sequence[Key], batch: Batch) -> dict[str, Tensor | Mapping[int, Tensor]]:
         """The reference values of a micro-batch, by the names that terms declare.
 
         Args:
             role: the batch's role.
-            indices: its examples' places in the role's set.
+            keys: its examples' keys.
             batch: the micro-batch.
         """
         values: dict[str, Tensor | Mapping[int, Tensor]] = {}
-        if role in self._logprobs:
-            values[f"{role}.reference_logprobs"] = torch.cat([self._logprobs[role][i] for i in indices])
+        if f"{role}.reference_logprobs" in self._objective.needs:
+            values[f"{role}.reference_logprobs"] = torch.cat([self._logprobs[role, key] for key in keys])
         wanted = {f"{role}.reference_logits", f"{role}.reference_states"} & self._objective.needs
-        if wanted and self._model is not None:
-            with capturing_states(self._model, self._objective.layers(role), batch) as states:
-                logits = answer_logits(self._model, batch)
-            values |= {f"{role}.reference_logits": logits, f"{role}.reference_states": states}
-        return values
+        if wanted:
+            needs_logits = f"{role}.reference_logits" in wanted
+            with self._frozen() as model, self._autocast():
+                logits, states = run_model(model, batch, layers=self._objective.layers(role), logits=needs_logits)
+            if logits is not None:
+                values[f"{role}.reference_logits"] = self._objective.apply_tricks(role, Pass(batch, logits)).logits
+            values[f"{role}.reference_states"] = states
+        return {name: value for name, value in values.items() if name in self._objective.needs}
 
-
-@torch.no_grad()
-def _logprobs_of(target: Target, objective: Objective, role: str, encoded: Sequence[EncodedExample]) -> list[Tensor]:
-    """For each example the [n] log-probabilities of its labelled tokens, at the temperature of training."""
-    result: list[Tensor] = [torch.empty(0)] * len(encoded)
-    target.model.eval()
-    for group in group_by_length([len(e.tokens) for e in encoded], token_budget=DEFAULT_TOKEN_BUDGET):
-        batch = collate([encoded[i] for i in group], device=target.device, scope=objective.scope(role))
-        logprobs = objective.apply_tricks(role, Pass(batch, answer_logits(target.model, batch))).logprobs
-        sizes = torch.bincount(batch.rows, minlength=batch.size).tolist()
-        for index, values in zip(group, torch.split(logprobs, sizes), strict=True):
-            result[index] = values
-    return result
+    @contextmanager
+    def _frozen(self) -> Iterator[Any]:
+        """The original model: the frozen copy, the model with its adapter off, or the model itself before training."""
+        if self._copy is not None:
+            yield self._copy
+        else:
+            with adapter_off(self._target.model) as model:
+                training = model.training
+                model.eval()
+                yield model
+                model.train(training)

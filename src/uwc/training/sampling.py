@@ -1,8 +1,8 @@
 """Which examples meet in which training step: a pure function of the seed and the epoch."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,16 +17,16 @@ class StepPlan:
     Attributes:
         anchors: examples of the anchor set (the forget set, or all data in fine-tuning).
         partners: as many retain examples, drawn uniformly with replacement; empty where there are none.
-        refusals: as many refusal lines, drawn likewise.
+        draws: pool -> as many of its answers, drawn likewise.
     """
 
     anchors: tuple[int, ...]
     partners: tuple[int, ...]
-    refusals: tuple[int, ...]
+    draws: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def plan_steps(
-    lengths: Sequence[int], *, partners: int, refusals: int, batch_size: int, epochs: float, seed: int
+    lengths: Sequence[int], *, partners: int, pools: Mapping[str, int], batch_size: int, epochs: float, seed: int
 ) -> list[StepPlan]:
     """All steps of a run. Every epoch visits every anchor once, in a new order.
 
@@ -36,7 +36,7 @@ def plan_steps(
     Args:
         lengths: token count of each anchor example.
         partners: size of the retain set to draw from.
-        refusals: number of refusal lines to draw from.
+        pools: pool -> number of answers to draw from.
         batch_size: anchors in a step; the last step of an epoch may have fewer.
         epochs: passes over the anchors; a fraction ends within an epoch, after at least one step.
         seed: of all draws.
@@ -52,7 +52,7 @@ def plan_steps(
                 StepPlan(
                     tuple(anchors.tolist()),
                     tuple(rng.integers(partners, size=size).tolist()) if partners else (),
-                    tuple(rng.integers(refusals, size=size).tolist()) if refusals else (),
+                    {name: tuple(rng.integers(count, size=size).tolist()) for name, count in pools.items()},
                 )
             )
     per_epoch = math.ceil(len(lengths) / batch_size)

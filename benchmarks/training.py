@@ -1,0 +1,171 @@
+"""Steps a second and peak memory of unlearning against a plain loop, each in a process of its own.
+
+As a module (`python -m benchmarks.training METHOD SIDE DEVICE`) it runs one side and prints what it measured as JSON.
+"""
+
+import copy
+import json
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from benchmarks.comparison import Comparison, matmul_peak
+from benchmarks.plain_loop import plain_loop
+from uwc.data.example import Example
+from uwc.models.building import build_target
+from uwc.models.target import Target
+from uwc.objectives.methods import METHODS, Method, WeightedTerm
+from uwc.objectives.objective import Objective
+from uwc.training.loading import Loader, TrainingData, tokens_in
+from uwc.training.loop import train
+from uwc.training.settings import TrainingSettings
+from uwc.training.stopping import StopRule
+
+STEPS, WARM_UP = 20, 3
+SIZES: dict[str, dict[str, Any]] = {
+    "cpu": {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 7, "num_attention_heads": 8,
+            "num_key_value_heads": 8, "vocab_size": 32_000},
+    "cuda": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32,
+             "num_key_value_heads": 8, "vocab_size": 128_256},
+}  # fmt: skip
+BATCH = {"cpu": 4, "cuda": 32}
+BENCHED = {
+    "npo": METHODS["npo"],
+    "dpo": Method("dpo", "", "", (WeightedTerm("dpo"),)),
+    "kl": METHODS["kl"],
+}
+
+
+def comparisons(device: str) -> Iterator[Comparison]:
+    for method in BENCHED:
+        ours, plain = (_in_own_process(method, side, device) for side in ("ours", "plain"))
+        yield Comparison(
+            name=f"{STEPS - WARM_UP} training steps of {method}",
+            ours_seconds=ours["seconds"],
+            baseline_seconds=plain["seconds"],
+            ours_peak_bytes=ours["peak_bytes"],
+            baseline_peak_bytes=plain["peak_bytes"],
+            device=device,
+            extra={
+                "steps/s": (STEPS - WARM_UP) / ours["seconds"],
+                "ratio in processor time": plain["cpu_seconds"] / ours["cpu_seconds"],
+                "tokens/s": ours["tokens"] / ours["seconds"],
+                "share of matmul peak": ours["flops"] / ours["seconds"] / ours["matmul_peak"],
+                "largest loss difference": max(
+                    abs(a - b) for a, b in zip(ours["losses"], plain["losses"], strict=True)
+                ),
+                "peak over weights+gradients+optimizer": ours["peak_bytes"] / ours["state_bytes"],
+                "set-up, s": ours["setup_seconds"],
+            },
+        )
+
+
+def _in_own_process(method: str, side: str, device: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.training", method, side, device]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def run_side(method: str, side: str, device: str) -> dict[str, Any]:
+    """Train for STEPS steps; the first WARM_UP are not timed."""
+    target, data = _made(device)
+    _import_everything()
+    settings = TrainingSettings(
+        epochs=1, batch_size=BATCH[device], lr=1e-5, schedule="constant", warmup_ratio=0.0, clip=1.0
+    )
+    objective = Objective(BENCHED[method], target.model)
+    loader = Loader(target, objective, data, settings)
+    weights = sum(p.numel() * p.element_size() for p in target.model.parameters())
+    before = _memory(device, reset=True)
+    started = time.perf_counter()
+    times: list[tuple[float, float]] = []
+    if side == "ours":
+        clock = StopRule(lambda _target: times.append(_now()) or 1.0, bound=0.0, every=1)
+        losses = [s["loss"] for s in train(target, objective, data, settings, stop=clock).steps]
+    else:
+        frozen = copy.deepcopy(target.model).eval()
+        losses = []
+        for loss in plain_loop(method, target.model, frozen, loader, settings):
+            losses.append(loss)
+            times.append(_now())
+    peak = _memory(device) - before + weights
+    timed = loader.plan[WARM_UP:STEPS]
+    read, flops = _work(target, loader, timed)
+    return {
+        "losses": losses, "seconds": times[STEPS - 1][0] - times[WARM_UP - 1][0],
+        "cpu_seconds": times[STEPS - 1][1] - times[WARM_UP - 1][1], "peak_bytes": peak, "tokens": read,
+        "flops": flops, "state_bytes": 4 * weights, "setup_seconds": times[0][0] - started,
+        "matmul_peak": matmul_peak(device, torch.bfloat16 if device == "cuda" else torch.float32),
+    }  # fmt: skip
+
+
+def _import_everything() -> None:
+    """Train a tiny model for a step, so that modules imported at the first use are not counted as memory of the run."""
+    example = Example(id="0", question="abc", answer="abd")
+    tiny = build_target([example], vocabulary=300, hidden_size=32, layers=1)
+    train(tiny, Objective(METHODS["ga"], tiny.model), TrainingData([example]), TrainingSettings(epochs=1))
+
+
+def _made(device: str) -> tuple[Target, TrainingData]:
+    """Random weights and questions with answers of the lengths of TOFU's: 15 to 30 tokens, and 30 to 80."""
+    generator = random.Random(0)
+    words = ["".join(generator.choices("abcdefghij", k=3)) for _ in range(200)]
+
+    def text(least: int, most: int) -> str:
+        return " ".join(generator.choices(words, k=generator.randint(least, most)))
+
+    def examples(name: str, count: int) -> list[Example]:
+        return [Example(id=f"{name}{i}", question=text(6, 15), answer=text(15, 40)) for i in range(count)]
+
+    count = BATCH[device] * STEPS
+    forget, retain = examples("f", count), examples("r", count)
+    tokenizer = build_target([*forget, *retain], vocabulary=400, hidden_size=32, layers=1).tokenizer
+    config = LlamaConfig(**SIZES[device], max_position_embeddings=512, tie_word_embeddings=True)
+    torch.manual_seed(0)
+    with torch.device(device):
+        model = LlamaForCausalLM(config).to(torch.bfloat16 if device == "cuda" else torch.float32)
+    data = TrainingData(forget, retain, tuple(text(6, 12) for _ in range(20)))
+    return Target(model.eval(), tokenizer), data
+
+
+def _work(target: Target, loader: Loader, steps: Any) -> tuple[int, float]:
+    """Tokens read and floating-point operations of our forward and backward passes (no reference, no recomputation)."""
+    head = target.model.get_output_embeddings().weight.numel()
+    body = sum(p.numel() for p in target.model.parameters()) - head
+    read = answers = 0
+    for step in steps:
+        micro_batches = loader.micro_batches(step, None)
+        read += tokens_in(micro_batches)
+        answers += sum(len(e.tokens) - e.start for m in micro_batches for r in m.roles.values() for e in r.encoded)
+    return read, 6.0 * (body * read + head * answers)
+
+
+def _now() -> tuple[float, float]:
+    """Wall-clock and processor time, in seconds."""
+    return time.perf_counter(), time.process_time()
+
+
+def _memory(device: str, *, reset: bool = False) -> int:
+    """Peak bytes so far; with `reset` the bytes now, from which the peak is counted anew."""
+    if device == "cuda":
+        if reset:
+            torch.cuda.reset_peak_memory_stats()
+            return torch.cuda.memory_allocated()
+        return torch.cuda.max_memory_allocated()
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")
+    status = Path("/proc/self/status").read_text()
+    wanted = "VmRSS:" if reset else "VmHWM:"
+    return int(next(line for line in status.splitlines() if line.startswith(wanted)).split()[1]) * 1024
+
+
+if __name__ == "__main__":
+    print(json.dumps(run_side(*sys.argv[1:4])))

@@ -1,0 +1,50 @@
+"""Early stopping at a forget score, raw or calibrated."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from uwc.calibration.calibrate import calibrate
+from uwc.data.example import Example
+from uwc.metrics.registry import metrics
+from uwc.models.forward import score_tokens
+from uwc.models.target import Target
+from uwc.training.stopping import StopRule
+
+
+def stop_at(
+    *,
+    forget: Sequence[Example],
+    at_most: float,
+    metric: str = "extraction_strength",
+    every: int = 10,
+    tau: float | None = None,
+    retain: Sequence[Example] = (),
+    original: Target | None = None,
+) -> StopRule:
+    """End a run once the mean of `metric` on the forget examples is at most `at_most`.
+
+    Args:
+        forget: the questions to forget.
+        at_most: the score to come down to.
+        metric: a metric of token scores for which high means 'remembers'.
+        every: steps between measurements.
+        tau: measure the calibrated score instead: that of the mixture that keeps `tau` of the original's retention.
+        retain: questions on which retention is measured; needed with `tau`.
+        original: the model before unlearning; needed with `tau`.
+    """
+    entry = metrics.get(metric)
+
+    def raw(target: Target) -> float:
+        return float(np.mean(entry.function(score_tokens(target, forget))))
+
+    def calibrated(target: Target) -> float:
+        if original is None:
+            raise ValueError("the calibrated score needs the original model")
+        working = replace(target, model=copy.deepcopy(target.model))
+        found, _ = calibrate(original, working, retain=retain, forget=forget, tau=tau or 1.0, metric=metric)
+        return found.forget[found.alpha]
+
+    return StopRule(raw if tau is None else calibrated, at_most, every)

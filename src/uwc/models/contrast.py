@@ -1,0 +1,122 @@
+"""Decoding-time contrast: a model minus what a reinforced copy says more strongly (arXiv:2310.02238)."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from uwc.models.target import Target
+
+FILE = "contrast.json"
+
+
+class ContrastModel(nn.Module):
+    """Two models that answer as one: ``z = z_base - strength relu(z_reinforced - z_base)``.
+
+    It can stand wherever a causal language model is scored or asked: its output embedding is a module that sees the
+    positions asked for, and runs both models there, each through its own forward.
+
+    Args:
+        base: the model to change.
+        reinforced: the same model, further trained on what is to be forgotten.
+        strength: how strongly the reinforced logits are held against it; 0 is the base.
+    """
+
+    def __init__(self, base: Any, reinforced: Any, *, strength: float) -> None:
+        super().__init__()
+        self.head = _ContrastHead(base, reinforced, strength)
+        self.config, self.strength = base.config, strength
+
+    @property
+    def device(self) -> torch.device:
+        """Where the base's weights are."""
+        device: torch.device = self.head.base.device
+        return device
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The module whose output are the logits."""
+        return self.head
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_options: Any) -> Any:
+        """Logits [B, T, V], or [1, N, V] where a hook on the output embedding selects N positions."""
+        places = torch.arange(input_ids.numel(), device=input_ids.device).view(*input_ids.shape, 1)
+        self.head.inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
+        return SimpleNamespace(logits=self.head(places))
+
+    @torch.no_grad()
+    def generate(self, input_ids: Tensor, attention_mask: Tensor, generation_config: Any) -> Tensor:
+        """[B, T + new] greedy continuations; sequences that ended are padded. Raises ValueError if asked to sample."""
+        if generation_config.do_sample:
+            raise ValueError("a contrast of two models generates greedily only")
+        done = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+        for _ in range(generation_config.max_new_tokens):
+            following = self(input_ids, attention_mask).logits[:, -1].argmax(dim=-1)
+            following = following.masked_fill(done, generation_config.pad_token_id)
+            input_ids = torch.cat([input_ids, following[:, None]], dim=1)
+            attention_mask = torch.cat([attention_mask, torch.ones_like(following)[:, None]], dim=1)
+            done |= following == generation_config.eos_token_id
+            if bool(done.all()):
+                break
+        return input_ids
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write both models and the strength; `load_contrast` reads them."""
+        for name, model in (("base", self.head.base), ("reinforced", self.head.reinforced)):
+            model.save_pretrained(Path(folder) / name)
+        (Path(folder) / FILE).write_text(json.dumps({"strength": self.strength}), encoding="utf-8")
+
+
+class _ContrastHead(nn.Module):
+    """Maps places in the flattened batch, [B, T, 1] or [1, N, 1], to the contrasted logits there."""
+
+    def __init__(self, base: Any, reinforced: Any, strength: float) -> None:
+        super().__init__()
+        self.base, self.reinforced, self.strength = base, reinforced, strength
+        self.inputs: dict[str, Any] = {}
+
+    def forward(self, places: Tensor) -> Tensor:
+        base, reinforced = (self._logits(model, places) for model in (self.base, self.reinforced))
+        return base - self.strength * torch.relu(reinforced - base)
+
+    def _logits(self, model: Any, places: Tensor) -> Tensor:
+        with _only(model, places):
+            logits: Tensor = model(**self.inputs).logits
+        return logits
+
+
+@contextmanager
+def _only(model: Any, places: Tensor) -> Iterator[None]:
+    """While open, the model's output embedding sees only the states at these places."""
+
+    def select(_module: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        states = args[0].flatten(0, 1)[places.flatten()]
+        return (states.view(*places.shape[:2], -1), *args[1:])
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def contrast(base: Target, reinforced: Target, *, strength: float = 1.0) -> Target:
+    """The base with what the reinforced model says more strongly held against it; a `Target` like any other.
+
+    Args:
+        base: the model to change; its weights are shared, not copied.
+        reinforced: the same model trained further on the forget set.
+        strength: alpha in ``z_base - alpha relu(z_reinforced - z_base)``.
+    """
+    return replace(base, model=ContrastModel(base.model, reinforced.model, strength=strength).eval())
+
+
+def load_contrast(folder: Path, load: Any) -> ContrastModel:
+    """Read what `ContrastModel.save_pretrained` wrote; `load` reads one model from a folder."""
+    strength = float(json.loads((folder / FILE).read_text(encoding="utf-8"))["strength"])
+    return ContrastModel(load(str(folder / "base")), load(str(folder / "reinforced")), strength=strength)

@@ -1,0 +1,74 @@
+"""Log-probabilities and divergences from logits, with gradients that make no copies of them in float32.
+
+Both functions work through the rows in chunks, and their gradients are one tensor of the logits' own shape and dtype.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK = 256
+
+
+def target_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
+    """[N] float32 log-probabilities ``z_y - log sum_v exp z_v`` of the targets [N] under logits [N, V]."""
+    result: Tensor = _TargetLogprobs.apply(logits, targets)  # type: ignore[no-untyped-call]
+    return result
+
+
+def divergence(reference: Tensor, logits: Tensor) -> Tensor:
+    """[N] float32 ``KL(softmax(reference) || softmax(logits))`` in nats; no gradient flows to the reference."""
+    result: Tensor = _Divergence.apply(reference, logits)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _log_normalizers(logits: Tensor) -> Tensor:
+    return torch.cat(
+        [part.float().logsumexp(dim=1) for part in torch.split(logits, CHUNK)] or [logits.new_zeros(0).float()]
+    )
+
+
+class _TargetLogprobs(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+        normalizers = _log_normalizers(logits)
+        ctx.save_for_backward(logits, targets, normalizers)
+        return logits.gather(1, targets[:, None])[:, 0].float() - normalizers
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        logits, targets, normalizers = ctx.saved_tensors
+        result = torch.empty_like(logits)
+        for start in range(0, len(logits), CHUNK):
+            part = slice(start, start + CHUNK)
+            piece = (logits[part].float() - normalizers[part, None]).exp_().mul_(-gradient[part, None])
+            piece.scatter_add_(1, targets[part, None], gradient[part, None])
+            result[part] = piece
+        return result, None
+
+
+class _Divergence(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, reference: Tensor, logits: Tensor) -> Tensor:
+        ours, theirs = _log_normalizers(logits), _log_normalizers(reference)
+        ctx.save_for_backward(reference, logits, theirs, ours)
+        parts = []
+        for start in range(0, len(logits), CHUNK):
+            part = slice(start, start + CHUNK)
+            log_q = reference[part].float() - theirs[part, None]
+            difference = (log_q - logits[part].float()).add_(ours[part, None])
+            q = log_q.exp_()
+            parts.append(difference.mul_(q).masked_fill_(q == 0, 0.0).sum(dim=1))  # 0 log 0 = 0, also where z = -inf
+        return torch.cat(parts) if parts else ours
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+        reference, logits, theirs, ours = ctx.saved_tensors
+        result = torch.empty_like(logits)
+        for start in range(0, len(logits), CHUNK):
+            part = slice(start, start + CHUNK)
+            p = (logits[part].float() - ours[part, None]).exp_()
+            q = (reference[part].float() - theirs[part, None]).exp_()
+            result[part] = p.sub_(q).mul_(gradient[part, None])
+        return None, result

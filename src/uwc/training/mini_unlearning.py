@@ -1,0 +1,67 @@
+"""Mini-Unlearning (arXiv:2406.16986), as far as its public description allows; see `docs/papers.md` for the rest."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from uwc.data.batches import collate
+from uwc.errors import ConfigError
+from uwc.models.target import Target
+from uwc.objectives.forwards import Forwards
+from uwc.objectives.objective import Objective
+from uwc.training.loading import Loader, TrainingData
+from uwc.training.loop import TrainingLog, require_finite
+from uwc.training.passes import run_passes
+from uwc.training.settings import TrainingSettings
+
+FORGET, RETAIN = "nll(forget)", "nll"
+
+
+def mini_unlearn(
+    target: Target, objective: Objective, data: TrainingData, settings: TrainingSettings, *, log: TrainingLog
+) -> None:
+    """Take the forget data's part out of the last few updates, earlier ones contracted, in place.
+
+    Training is retraced for a few steps of plain gradient descent on forget and retain answers together,
+    ``w_k+1 = w_k - lr (g_f,k + g_r,k) / 2``. Had the forget data been left out, the weights would differ by about
+    ``d_k+1 = c d_k + lr g_f,k / 2``, as an update contracts differences by c. So ``w_u = w_K + strength d_K``. With one
+    step and strength 1 this is exactly the step on the retain data alone.
+
+    Args:
+        target: the model; its weights change.
+        objective: the two likelihood terms, of forget and of retain answers.
+        data: the examples.
+        settings: `epochs`, `batch_size` and `lr` describe the steps retraced; `mini` the contraction.
+        log: gets one entry a step.
+
+    Raises:
+        ConfigError: the objective has other terms, or the settings ask for an adapter.
+        TrainingDiverged: a loss is NaN or infinite.
+    """
+    if settings.mini is None or {t.label for t in objective.terms} != {FORGET, RETAIN} or settings.lora is not None:
+        raise ConfigError("mini-unlearning retraces training on forget and retain answers, without lora")
+    loader = Loader(target, objective, data, settings)
+    weights = {name: p for name, p in target.model.named_parameters() if p.requires_grad}
+    difference = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in weights.items()}
+    target.model.eval()
+    for number, step in enumerate(loader.plan, start=1):
+        (micro,) = loader.micro_batches(step, None)
+        batches = {role: collate(part.encoded, device=target.device) for role, part in micro.roles.items()}
+        losses = objective.losses(Forwards(run_passes(target.model, objective, batches), {}), loader.denominators(step))
+        shares = {label: float(loss.detach()) for label, loss in losses.items()}
+        require_finite(shares, number)
+        forget, retain = (_gradient(losses[label], weights) for label in (FORGET, RETAIN))
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight -= (settings.lr / 2 * (forget[name] + retain[name])).to(weight.dtype)
+                difference[name].mul_(settings.mini.contraction).add_(forget[name], alpha=settings.lr / 2)
+        log.steps.append({"step": number, "loss": sum(shares.values()) / 2, **shares})
+    with torch.no_grad():
+        for name, weight in weights.items():
+            weight += (settings.mini.strength * difference[name]).to(weight.dtype)
+
+
+def _gradient(loss: Tensor, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    gradients = torch.autograd.grad(loss, list(weights.values()), retain_graph=True)
+    return {name: g.float() for name, g in zip(weights, gradients, strict=True)}

@@ -1,0 +1,99 @@
+"""Unlearning from start to end: the adapter, the run, and what is said of it afterwards."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from uwc.errors import TrainingDiverged
+from uwc.models.contrast import contrast
+from uwc.models.lora import add_adapter, merge_adapter
+from uwc.models.target import Target
+from uwc.objectives.methods import Method
+from uwc.objectives.objective import Objective
+from uwc.training.collapse import Collapse, retain_perplexity
+from uwc.training.loading import TrainingData
+from uwc.training.loop import TrainingLog, train
+from uwc.training.mini_unlearning import mini_unlearn
+from uwc.training.settings import TrainingSettings
+from uwc.training.stopping import StopRule
+
+
+@dataclass(frozen=True)
+class Unlearned:
+    """How an unlearning run ended.
+
+    Attributes:
+        target: the model to keep; of a diverged run that of the last finite step.
+        log: what training did, as far as it went.
+        diverged: where it diverged, if it did.
+        collapse: retain perplexity before and after, where there are retain examples.
+    """
+
+    target: Target
+    log: TrainingLog
+    diverged: TrainingDiverged | None
+    collapse: Collapse | None
+
+    def record(self) -> dict[str, Any]:
+        """As plain data: status "ok" or "diverged" (with message, step and term), "collapse", "stopped"."""
+        record: dict[str, Any] = {"status": "ok"}
+        if self.diverged is not None:
+            error = self.diverged
+            record = {"status": "diverged", "message": str(error), "step": error.step, "term": error.term}
+        if self.collapse is not None:
+            record["collapse"] = self.collapse.record()
+        if self.log.stopped is not None:
+            record["stopped"] = self.log.stopped
+        return record
+
+
+def unlearn(
+    target: Target,
+    method: Method,
+    data: TrainingData,
+    settings: TrainingSettings,
+    *,
+    tricks: Mapping[str, float] | None = None,
+    checkpoints: Path | None = None,
+    frozen: Any = None,
+    stop: StopRule | None = None,
+) -> Unlearned:
+    """Unlearn the forget examples from a model, in place or with an adapter.
+
+    Args:
+        target: the model; its weights change, unless an adapter is asked for and kept apart.
+        method: the composition of terms.
+        data: the examples.
+        settings: the optimisation; with `lora` only an adapter is trained, and merged at the end or kept.
+        tricks: trick -> value.
+        checkpoints: a folder for checkpoints; see `uwc.training.loop.train`.
+        frozen: a frozen copy of the original model to share between runs.
+        stop: ends the run early at a chosen score.
+
+    Raises:
+        DataError: the method needs data that is empty, or an example does not fit into the context.
+        ConfigError: a trick or setting cannot be used.
+    """
+    before = retain_perplexity(target, data.retain) if data.retain else None
+    lora = settings.lora
+    original = copy.deepcopy(target.model) if settings.contrast is not None else None
+    if lora is not None:
+        chosen = {name: value for name, value in asdict(lora).items() if name != "save"}
+        target = add_adapter(target, **chosen, seed=settings.seed)
+    objective = Objective(method, target.model, trick_settings=tricks)
+    log, diverged = TrainingLog(), None
+    try:
+        if settings.mini is not None:
+            mini_unlearn(target, objective, data, settings, log=log)
+        else:
+            train(target, objective, data, settings, checkpoints=checkpoints, frozen=frozen, stop=stop, log=log)
+    except TrainingDiverged as error:
+        diverged = error
+    if lora is not None and lora.save == "merged":
+        target = merge_adapter(target)
+    if settings.contrast is not None:
+        target = contrast(replace(target, model=original), target, strength=settings.contrast)
+    collapse = Collapse(before, retain_perplexity(target, data.retain)) if before is not None else None
+    return Unlearned(target, log, diverged, collapse)

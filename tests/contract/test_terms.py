@@ -1,0 +1,177 @@
+"""Every registered term and trick keeps its promises, through a real model; a new one is covered without a new test."""
+
+from collections.abc import Mapping
+
+import pytest
+import torch
+from tests.conftest import copied, people
+from torch import Tensor
+
+from uwc.data.batches import Batch, collate
+from uwc.models.target import Target
+from uwc.objectives.forwards import Forwards
+from uwc.objectives.methods import METHODS, Method, WeightedTerm
+from uwc.objectives.objective import Objective
+from uwc.objectives.registry import terms, tricks
+from uwc.objectives.roles import ROLES, role_of
+from uwc.training.loading import Loader, TrainingData
+from uwc.training.passes import join, run_passes
+from uwc.training.settings import TrainingSettings
+
+TERMS = terms.names()
+NEUTRAL = {entry.name: entry.facts["neutral"] for entry in tricks}
+FORGET_SIDE = [entry.name for entry in terms if entry.facts["side"] == "forget"]
+
+
+def objective_of(term: str, target: Target, **tricks_on: float) -> Objective:
+    return Objective(Method(term, "", "", (WeightedTerm(term),)), target.model, trick_settings=tricks_on)
+
+
+def loader_of(objective: Objective, target: Target) -> Loader:
+    data = TrainingData(people(4)[:4], people(4)[4:], ("I cannot say.", "No idea at all."))
+    return Loader(target, objective, data, TrainingSettings(batch_size=4, epochs=1))
+
+
+def batches_of(objective: Objective, target: Target, places: slice = slice(None)) -> dict[str, Batch]:
+    loader = loader_of(objective, target)
+    (micro,) = loader.micro_batches(loader.plan[0], None)
+    return {
+        role: collate(part.encoded[places], device=target.device, scope=objective.scope(role))
+        for role, part in micro.roles.items()
+    }
+
+
+def evaluated(objective: Objective, model: Target, original: Target, batches: Mapping[str, Batch]) -> Tensor:
+    """[B] the only term's value; the original plays the reference."""
+    passes = {r: objective.apply_tricks(r, p) for r, p in run_passes(model.model, objective, batches).items()}
+    references: dict[str, object] = {}
+    wide = Objective(Method("all", "", "", tuple(WeightedTerm(t) for t in ("gradient_ascent", "kl"))), original.model)
+    wide.reads = lambda _role: frozenset({"logits", "logprobs", "states"})  # type: ignore[method-assign]
+    wide.layers = lambda _role: [1]  # type: ignore[method-assign]
+    with torch.no_grad():
+        for role, batch in batches.items():
+            frozen = run_passes(original.model, wide, {role: batch})[role]
+            frozen = objective.apply_tricks(role, frozen)
+            references[f"{role}.reference_logprobs"] = frozen.logprobs
+            references[f"{role}.reference_logits"] = frozen.logits
+            references[f"{role}.reference_states"] = dict.fromkeys(objective.layers(role), frozen.states[1])
+    (term,) = objective.terms
+    view = Forwards(passes, references).only(term.entry.facts["needs"], term.roles)  # type: ignore[arg-type]
+    value: Tensor = term.entry.function(view, **term.settings)
+    return value
+
+
+@pytest.fixture(scope="module")
+def moved(knowing: Target) -> Target:
+    """The knowing model, a little changed, so that ratios to the original are not 1."""
+    target = copied(knowing)
+    with torch.no_grad():
+        for parameter in target.model.parameters():
+            parameter.mul_(1.03)
+    return target
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_a_term_gives_one_finite_loss_for_each_example(term: str, moved: Target, knowing: Target) -> None:
+    objective = objective_of(term, moved)
+    value = evaluated(objective, moved, knowing, batches_of(objective, moved))
+    assert value.shape == (4,)
+    assert value.dtype == torch.float32
+    assert torch.isfinite(value).all()
+    value.sum().backward()
+    moved.model.zero_grad()
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_neither_padding_nor_company_changes_a_loss(term: str, moved: Target, knowing: Target) -> None:
+    """Each example alone has the loss that it has in a batch with longer ones, padded by twenty more."""
+    objective = objective_of(term, moved)
+    padding = torch.nn.functional.pad
+    together = {
+        role: Batch(padding(b.input_ids, (0, 20)), b.rows, b.positions, b.targets, b.in_answer)
+        for role, b in batches_of(objective, moved).items()
+    }
+    with torch.no_grad():
+        joint = evaluated(objective, moved, knowing, together)
+        alone = [
+            evaluated(objective, moved, knowing, batches_of(objective, moved, slice(i, i + 1)))
+            for i in range(len(joint))
+        ]
+    torch.testing.assert_close(joint, torch.cat(alone), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_a_term_reads_what_it_declares_and_nothing_else(term: str, moved: Target, knowing: Target) -> None:
+    """Its view holds no more than was declared; and with any declared thing missing it cannot be computed."""
+    objective = objective_of(term, moved)
+    (bound,) = objective.terms
+    needs = bound.entry.facts["needs"]
+    batches = batches_of(objective, moved)
+    for missing in needs:
+        kept = tuple(need for need in needs if need != missing)
+        bound.entry.facts["needs"] = kept  # type: ignore[index]
+        try:
+            with pytest.raises(LookupError):
+                evaluated(objective, moved, knowing, batches)
+        finally:
+            bound.entry.facts["needs"] = needs  # type: ignore[index]
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_what_a_term_declares_is_known(term: str) -> None:
+    facts = terms.get(term).facts
+    kinds = {"", "logits", "states", "reference_logprobs", "reference_logits", "reference_states"}
+    assert facts["side"] in ("forget", "retain")
+    assert facts["reduction"] in ("tokens", "examples")
+    assert facts["role"] in {role_of(need) for need in facts["needs"]} <= set(ROLES)
+    assert {need.partition(".")[2] for need in facts["needs"]} <= kinds
+
+
+@pytest.mark.parametrize("trick", NEUTRAL)
+@pytest.mark.parametrize("term", FORGET_SIDE)
+def test_a_trick_at_its_neutral_value_changes_nothing(term: str, trick: str, moved: Target, knowing: Target) -> None:
+    plain, neutral = objective_of(term, moved), objective_of(term, moved, **{trick: NEUTRAL[trick]})
+    batches = batches_of(plain, moved)
+    with torch.no_grad():
+        expected = evaluated(plain, moved, knowing, batches)
+        assert torch.equal(evaluated(neutral, moved, knowing, batches), expected)
+        (entry,) = [e for e in tricks if e.name == trick]
+        passes = run_passes(
+            moved.model, objective_of("gradient_ascent", moved), {"forget": next(iter(batches.values()))}
+        )
+        assert entry.function(passes["forget"], value=NEUTRAL[trick]) is passes["forget"]
+
+
+@pytest.mark.parametrize(("trick", "value"), [("temperature", 2.0), ("loss_selection", 0.5), ("likelihood_cap", 0.95)])
+@pytest.mark.parametrize("term", [t for t in FORGET_SIDE if "misdirection" not in t])
+def test_a_trick_combines_with_every_forget_term(
+    term: str, trick: str, value: float, moved: Target, knowing: Target
+) -> None:
+    plain, changed = objective_of(term, moved), objective_of(term, moved, **{trick: value})
+    batches = batches_of(plain, moved)
+    with torch.no_grad():
+        expected = evaluated(plain, moved, knowing, batches)
+        got = evaluated(changed, moved, knowing, batches)
+    assert torch.isfinite(got).all()
+    assert not torch.equal(got, expected)
+
+
+def test_roles_that_share_a_forward_have_the_passes_of_separate_ones(moved: Target) -> None:
+    objective = Objective(METHODS["dpo"], moved.model)
+    batches = batches_of(objective, moved)
+    joint = run_passes(moved.model, objective, batches)
+    for role, batch in batches.items():
+        alone = run_passes(moved.model, objective, {role: batch})[role]
+        torch.testing.assert_close(joint[role].logprobs, alone.logprobs, rtol=1e-4, atol=1e-5)
+    both = join(list(batches.values()))
+    assert both.size == sum(b.size for b in batches.values())
+    assert torch.equal(both.input_ids[both.rows, both.positions + 1], both.targets)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_names_known_terms_and_gives_a_formula(method: str, moved: Target) -> None:
+    chosen = METHODS[method]
+    assert len(chosen.formula) > 10
+    objective = Objective(chosen, moved.model)
+    assert len({t.label for t in objective.terms}) == len(chosen.terms)
+    TrainingSettings(**chosen.training)

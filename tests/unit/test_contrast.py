@@ -1,0 +1,92 @@
+"""Two models that answer as one at decoding time, and Mini-Unlearning."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tests.conftest import copied, people
+
+from uwc.errors import ConfigError
+from uwc.models.contrast import contrast
+from uwc.models.forward import score_tokens
+from uwc.models.generation import generate
+from uwc.models.loading import load_target, save_target
+from uwc.models.target import Target
+from uwc.objectives.methods import METHODS, Method, WeightedTerm
+from uwc.objectives.objective import Objective
+from uwc.training.loading import TrainingData
+from uwc.training.loop import train
+from uwc.training.settings import MiniSettings, TrainingSettings
+from uwc.training.unlearning import unlearn
+
+DATA = TrainingData(people(4)[:4], people(4)[4:])
+
+
+def test_the_logits_are_the_formula_at_every_position(knowing: Target, untrained: Target) -> None:
+    other = copied(knowing)
+    with torch.no_grad():
+        other.model.get_input_embeddings().weight.mul_(1.1)
+    both = contrast(knowing, other, strength=0.7)
+    ids = torch.tensor([list(e.tokens[:12]) for e in knowing.encode(people(3))])
+    with torch.no_grad():
+        base, reinforced = knowing.model(ids).logits, other.model(ids).logits
+        expected = base - 0.7 * torch.relu(reinforced - base)
+        torch.testing.assert_close(both.model(ids).logits, expected)
+    scores = score_tokens(both, people(3))
+    for i, e in enumerate(knowing.encode(people(3))):
+        with torch.no_grad():
+            row = torch.tensor([e.tokens])
+            base, reinforced = knowing.model(row).logits[0], other.model(row).logits[0]
+        log_p = (base - 0.7 * torch.relu(reinforced - base)).log_softmax(-1)
+        wanted = [float(log_p[t - 1, e.tokens[t]]) for t in range(e.start, len(e.tokens))]
+        assert scores.logprob[scores.offsets[i] : scores.offsets[i + 1]].tolist() == pytest.approx(wanted, abs=1e-4)
+
+
+def test_without_strength_it_is_the_base(knowing: Target, untrained: Target) -> None:
+    other = copied(knowing)
+    both = contrast(knowing, other, strength=0.0)
+    assert generate(both, people(4), max_new_tokens=30) == generate(knowing, people(4), max_new_tokens=30)
+
+
+def test_the_method_forgets_keeps_the_original_and_loads_back(knowing: Target, tmp_path: Path) -> None:
+    settings = TrainingSettings(epochs=20, batch_size=4, lr=3e-3, contrast=20.0)
+    partly = copied(knowing)
+    train(partly, Objective(METHODS["gd"], partly.model), DATA, TrainingSettings(epochs=2, batch_size=4, lr=5e-4))
+    done = unlearn(copied(partly), METHODS["whp"], DATA, settings)
+    before = score_tokens(partly, DATA.forget).logprob.mean()
+    after = score_tokens(done.target, DATA.forget).logprob.mean()
+    assert after < before - 0.1
+    save_target(done.target, tmp_path)
+    again = load_target(tmp_path, device="cpu")
+    assert score_tokens(again, DATA.forget).logprob.mean() == pytest.approx(after, abs=1e-5)
+
+
+def test_one_step_of_mini_unlearning_is_the_step_without_the_forget_data(knowing: Target) -> None:
+    """w - lr (g_f + g_r) / 2 + lr g_f / 2 = w - lr g_r / 2: half a step of plain descent on the same retain answers."""
+    settings = TrainingSettings(epochs=1, batch_size=4, lr=0.1, mini=MiniSettings(strength=1.0), seed=3)
+    mini = unlearn(copied(knowing), METHODS["mini-unlearning"], DATA, settings).target
+    retrained = copied(knowing)
+    pair = (WeightedTerm("nll", weight=0.0, roles={"retain": "forget"}), WeightedTerm("nll", weight=0.5))
+    plain = replace(settings, mini=None, optimizer="sgd", clip=None, schedule="constant", warmup_ratio=0.0)
+    train(retrained, Objective(Method("retain half", "", "", pair), retrained.model), DATA, plain)
+    for a, b in zip(mini.model.parameters(), retrained.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_mini_unlearning_contracts_the_past(knowing: Target) -> None:
+    """A smaller contraction undoes less of the earlier steps, so the forget answers stay likelier."""
+
+    def forgot(contraction: float) -> float:
+        mini = MiniSettings(contraction=contraction, strength=10.0)
+        settings = TrainingSettings(epochs=6, batch_size=4, lr=0.05, mini=mini)
+        done = unlearn(copied(knowing), METHODS["mini-unlearning"], DATA, settings)
+        assert len(done.log.steps) == 6
+        return float(score_tokens(done.target, DATA.forget).logprob.mean())
+
+    assert forgot(1.0) < forgot(0.1)
+
+
+def test_mini_unlearning_needs_both_likelihoods(knowing: Target) -> None:
+    with pytest.raises(ConfigError, match="retraces training on forget and retain answers"):
+        unlearn(copied(knowing), METHODS["gd"], DATA, TrainingSettings(mini=MiniSettings()))

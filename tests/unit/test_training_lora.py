@@ -1,0 +1,95 @@
+"""Unlearning with a low-rank adapter."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.conftest import copied, people
+from transformers import AutoModelForCausalLM
+
+from uwc.errors import ConfigError
+from uwc.models.forward import score_tokens
+from uwc.models.loading import load_target, save_target
+from uwc.models.lora import add_adapter, merge_adapter
+from uwc.models.target import Target
+from uwc.objectives.methods import METHODS
+from uwc.objectives.objective import Objective
+from uwc.training.loading import TrainingData
+from uwc.training.loop import train
+from uwc.training.reference import Reference
+from uwc.training.settings import LoraSettings, TrainingSettings
+from uwc.training.unlearning import unlearn
+
+DATA = TrainingData(people(4)[:4], people(4)[4:], ("I cannot say.",))
+SETTINGS = {"epochs": 3, "batch_size": 2, "lr": 5e-3}
+
+
+def logprobs(target: Target) -> list[float]:
+    return score_tokens(target, people(4)).logprob.tolist()
+
+
+@pytest.mark.parametrize("method", ["npo", "kl", "rmu", "dpo"])
+def test_the_reference_is_the_adapter_switched_off(method: str, knowing: Target) -> None:
+    """No second copy of the weights; and the first step's losses are those of full training."""
+    full, adapted = copied(knowing), add_adapter(copied(knowing), rank=4)
+    objective = Objective(METHODS[method], adapted.model)
+    from contextlib import nullcontext
+
+    assert Reference(adapted, objective, autocast=nullcontext)._copy is None
+    settings = TrainingSettings(**SETTINGS)
+    first = train(full, Objective(METHODS[method], full.model), DATA, settings).steps[0]
+    log = train(adapted, objective, DATA, settings)
+    for term in ("loss", *(t.label for t in objective.terms)):
+        assert log.steps[0][term] == pytest.approx(first[term], rel=1e-4, abs=1e-6)
+    assert log.steps[-1]["loss"] != pytest.approx(log.steps[0]["loss"], rel=1e-3)
+
+
+def test_the_original_weights_stay_until_the_adapter_is_merged(knowing: Target) -> None:
+    base = copied(knowing)
+    adapted = add_adapter(base, rank=4)
+    trainable = {n for n, p in adapted.model.named_parameters() if p.requires_grad}
+    assert trainable and all("lora_" in n for n in trainable)
+    assert logprobs(adapted) == pytest.approx(logprobs(knowing), abs=1e-5)
+    train(adapted, Objective(METHODS["ga"], adapted.model), DATA, TrainingSettings(**SETTINGS))
+    with adapted.model.disable_adapter():
+        assert logprobs(adapted) == pytest.approx(logprobs(knowing), abs=1e-5)
+    changed = logprobs(adapted)
+    assert changed != pytest.approx(logprobs(knowing), abs=1e-2)
+    assert logprobs(merge_adapter(adapted)) == pytest.approx(changed, abs=1e-4)
+
+
+def test_a_merged_model_is_one_that_plain_transformers_loads(knowing: Target, tmp_path: Path) -> None:
+    done = unlearn(copied(knowing), METHODS["gd"], DATA, TrainingSettings(**SETTINGS, lora=LoraSettings(rank=4)))
+    save_target(done.target, tmp_path / "merged")
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    assert not any("lora" in name for name in plain.state_dict())
+    assert logprobs(load_target(tmp_path / "merged", device="cpu")) == pytest.approx(logprobs(done.target), abs=1e-5)
+
+
+def test_an_adapter_is_saved_alone_and_loads_back(knowing: Target, tmp_path: Path) -> None:
+    save_target(knowing, tmp_path / "base")
+    base = load_target(tmp_path / "base", device="cpu")
+    lora = LoraSettings(rank=4, save="adapter")
+    done = unlearn(base, METHODS["gd"], DATA, TrainingSettings(**SETTINGS, lora=lora))
+    save_target(done.target, tmp_path / "adapter")
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
+    assert not (tmp_path / "adapter" / "model.safetensors").exists()
+    again = load_target(tmp_path / "adapter", device="cpu")
+    assert logprobs(again) == pytest.approx(logprobs(done.target), abs=1e-5)
+    assert logprobs(again) != pytest.approx(logprobs(knowing), abs=1e-2)
+
+
+def test_the_seed_decides_the_adapter(knowing: Target) -> None:
+    def first(seed: int) -> torch.Tensor:
+        model = add_adapter(copied(knowing), rank=4, seed=seed).model
+        return next(p for n, p in model.named_parameters() if "lora_A" in n).detach()
+
+    state = torch.get_rng_state()
+    assert torch.equal(first(0), first(0))
+    assert not torch.equal(first(0), first(1))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_wrong_modules_are_told(knowing: Target) -> None:
+    with pytest.raises(ConfigError, match="lora: targets = 'q_prj'"):
+        add_adapter(copied(knowing), targets="q_prj")

@@ -1,0 +1,115 @@
+"""A run that is killed at any step goes on from its last checkpoint and ends with the same bits."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.conftest import copied, people
+
+from uwc.errors import ConfigError
+from uwc.models.target import Target
+from uwc.objectives.methods import METHODS
+from uwc.objectives.objective import Objective
+from uwc.training.checkpoints import FILE
+from uwc.training.loading import TrainingData
+from uwc.training.loop import TrainingLog, train
+from uwc.training.settings import SampleSettings, TrainingSettings
+from uwc.training.stopping import StopRule
+
+DATA = TrainingData(people(4)[:4], people(4)[4:], ("I cannot say.", "No idea."))
+
+
+class Killed(BaseException):
+    """Stands for a signal: nothing in the code catches it."""
+
+
+def bits(target: Target) -> list[bytes]:
+    return [p.detach().numpy().tobytes() for p in target.model.parameters()]
+
+
+def run(
+    knowing: Target, method: str, folder: Path | None, *, kill: int = 0, **settings: Any
+) -> tuple[list[bytes], TrainingLog]:
+    """Train from the knowing model; with `kill`, die after that step."""
+    target = copied(knowing)
+
+    def measure(_target: Target) -> float:
+        raise Killed
+
+    chosen = {"epochs": 3, "batch_size": 2, "lr": 1e-3, "checkpoint_every": 2, **METHODS[method].training, **settings}
+    stop = StopRule(measure, bound=0.0, every=kill) if kill else None
+    log = train(
+        target,
+        Objective(METHODS[method], target.model),
+        DATA,
+        TrainingSettings(**chosen),
+        checkpoints=folder,
+        stop=stop,
+    )
+    return bits(target), log
+
+
+@pytest.mark.parametrize("kill", [1, 2, 3, 5, 6])
+def test_a_killed_run_ends_with_the_same_bits(kill: int, knowing: Target, tmp_path: Path) -> None:
+    whole, log = run(knowing, "npo-kl", None)
+    with pytest.raises(Killed):
+        run(knowing, "npo-kl", tmp_path, kill=kill)
+    again, resumed = run(knowing, "npo-kl", tmp_path)
+    assert again == whole
+    assert resumed.steps == log.steps
+    assert (tmp_path / FILE).exists() == (kill > 1 or len(log.steps) > 1)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("pdu", {}),
+        ("prune-first", {}),
+        ("l1-sparse", {"epochs": 2}),
+        ("task-vector", {}),
+        ("npo-on-policy", {"samples": SampleSettings(max_new_tokens=5, every=4)}),
+        ("rmu", {"optimizer": "sgd", "optimizer_settings": {"momentum": 0.9}, "schedule": "cosine"}),
+    ],
+)
+def test_what_a_method_remembers_beside_its_weights_is_kept(
+    method: str, settings: dict[str, Any], knowing: Target, tmp_path: Path
+) -> None:
+    """Dual variables, masks, the weights it began with, sampled answers, momentum."""
+    whole, log = run(knowing, method, None, **settings)
+    with pytest.raises(Killed):
+        run(knowing, method, tmp_path, kill=3, **settings)
+    again, resumed = run(knowing, method, tmp_path, **settings)
+    assert again == whole
+    assert resumed.steps == log.steps
+
+
+def test_a_killed_write_leaves_the_checkpoint_before_it(
+    knowing: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, _ = run(knowing, "gd", None)
+    writes = []
+
+    def torn(*args: Any, **kwargs: Any) -> None:
+        writes.append(1)
+        if len(writes) == 2:
+            args[1].write(b"half a file")
+            raise Killed
+        save(*args, **kwargs)
+
+    save = torch.save
+    monkeypatch.setattr(torch, "save", torn)
+    with pytest.raises(Killed):
+        run(knowing, "gd", tmp_path)
+    monkeypatch.undo()
+    assert run(knowing, "gd", tmp_path)[0] == whole
+
+
+def test_the_checkpoint_of_another_run_is_refused(knowing: Target, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        run(knowing, "gd", tmp_path, kill=3)
+    with pytest.raises(ConfigError, match="was written by a run with other settings"):
+        run(knowing, "gd", tmp_path, lr=2e-3)
+    (tmp_path / FILE).write_bytes(b"not a checkpoint")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        run(knowing, "gd", tmp_path)
