@@ -8,10 +8,11 @@ from uwc.data.benchmark import FORGET, HELDOUT, RETAIN, Benchmark
 from uwc.data.benchmarks import benchmarks
 from uwc.data.example import Example, fingerprint, paraphrased
 from uwc.errors import ConfigError
+from uwc.metrics.scoring import TEXTS, needs_of
 from uwc.studies.config import GOLD, ORIGINAL, RunConfig, StudyConfig
 from uwc.studies.provenance import checkpoint_fingerprint, digest, plain
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of what the steps compute; raised when a change of code moves a number."""
 
 Kind = Literal["checkpoint", "build", "finetune", "unlearn", "score", "calibrate"]
@@ -164,7 +165,9 @@ class _Planner:
         return _step(name, "score", {**self.model, **self._scoring()}, model=model, original=original)
 
     def _scoring(self) -> dict[str, Any]:
-        return {"sets": self.sets, "max_new_tokens": self.config.score.max_new_tokens}
+        score = self.config.score
+        needs = needs_of(score.metrics) | (set(TEXTS) if score.max_new_tokens else set())
+        return {"sets": self.sets, "max_new_tokens": score.max_new_tokens, "needs": sorted(needs)}
 
     def _calibrate(self, run: RunConfig, unlearned: Step, original: Step) -> Step:
         settings = {**self.model, **self._scoring(), "calibrate": self.config.calibrate.model_dump()}
