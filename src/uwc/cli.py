@@ -2,11 +2,13 @@
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import yaml
 from rich.console import Console
 
 from uwc import progress
@@ -39,10 +41,11 @@ def main() -> None:
     debug = "--debug" in sys.argv
     sys.argv = [a for a in sys.argv if a != "--debug"]
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    signal.signal(signal.SIGINT, _interrupt)
     try:
         with reporting_full_disk(Path.cwd()):
             app(standalone_mode=True)
-    except KeyboardInterrupt:
+    except _Interrupted:
         progress.note("interrupted; everything finished is kept: run the same command again to go on")
         sys.exit(INTERRUPTED)
     except Exception as error:
@@ -52,6 +55,14 @@ def main() -> None:
         hint = "" if isinstance(error, UserError) else " (please report it; --debug shows where it happened)"
         progress.note(f"{kind}: {' '.join(str(error).split())}{hint}")
         sys.exit(1)
+
+
+class _Interrupted(BaseException):
+    """Ctrl-C. Not a KeyboardInterrupt, which the command-line library would turn into a bare 'Aborted!'."""
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    raise _Interrupted
 
 
 @study.command("run")
@@ -64,7 +75,7 @@ def study_run(source: StudyName, overrides: Set = [], runs: Runs = Path("runs"),
     if as_json:
         _print_json(outcome.results)
     else:
-        print_table(result_table(outcome.results), Console())
+        print_table(result_table(outcome.results), _console())
         typer.echo(f"report: {outcome.report}")
     if outcome.diverged:
         progress.note(f"diverged, and left out of the ranking: {', '.join(outcome.diverged)}")
@@ -157,7 +168,7 @@ def unlearn_command(
         forget=read_examples(forget, columns=columns),
         retain=read_examples(retain, columns=columns) if retain else (),
         refusals=read_lines(refusals) if refusals else DEFAULT_REFUSALS,
-        settings=dict(_pairs(setting)),
+        settings={key: yaml.safe_load(value) for key, value in _pairs(setting).items()},
         tricks={name: _number(name, value) for name, value in _pairs(trick).items()},
         **_loading(dtype, device, trust),
     )
@@ -233,7 +244,12 @@ def _print_rows(title: str, rows: list[dict[str, Any]], as_json: bool) -> None:
 
     columns = tuple(rows[0]) if rows else ()
     cells = tuple(tuple(f"{row[c]:.4g}" if isinstance(row[c], float) else str(row[c]) for c in columns) for row in rows)
-    print_table(Table(title=title, columns=columns, rows=cells), Console())
+    print_table(Table(title=title, columns=columns, rows=cells), _console())
+
+
+def _console() -> Console:
+    """Standard output; wide enough for the tables where it is not a terminal."""
+    return Console(width=None if sys.stdout.isatty() else 140)
 
 
 def _print_json(value: Any) -> None:

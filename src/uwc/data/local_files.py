@@ -1,13 +1,9 @@
 """Questions from the user's own files: JSON Lines, JSON, CSV, TSV and Parquet."""
 
-import csv
-import io
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from decimal import Decimal
-from difflib import get_close_matches
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +13,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from uwc.data.benchmark import FORGET, GENERAL, HELDOUT, RETAIN, RETAIN_EVAL, Benchmark
 from uwc.data.example import Example
 from uwc.data.refusals import DEFAULT_REFUSALS
+from uwc.data.tables import Table, decode, read_bytes, read_table
 from uwc.errors import ConfigError, DataError
 from uwc.registry import unknown_name
 
@@ -32,32 +29,6 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 """Column names that stand for a field where no column bears the field's own name."""
 
 _NEEDED = ("id", "question", "answer")  # may not be empty; without an `id` column, ids are made up
-
-
-@dataclass(frozen=True)
-class Table:
-    """The rows of a file as they stand, before anything is asked of them.
-
-    Attributes:
-        source: the file, as messages name it.
-        unit: what the numbers of the rows count: ``"line"``, ``"row"`` or ``"item"``.
-        rows: each row's number and its cells by column.
-        json_cells: whether lists are written as JSON text, as in CSV.
-    """
-
-    source: str
-    unit: str
-    rows: Sequence[tuple[int, Mapping[str, Any]]]
-    json_cells: bool = False
-
-    @property
-    def columns(self) -> list[str]:
-        """The columns of all rows, in the order in which they first occur."""
-        return list(dict.fromkeys(column for _, row in self.rows for column in row))
-
-    def at(self, number: int) -> str:
-        """Where a row stands, for messages."""
-        return f"{self.source}, {self.unit} {number}"
 
 
 def read_examples(
@@ -94,7 +65,7 @@ def read_examples(
     """
     path = Path(path).expanduser()
     return to_examples(
-        _read_table(path),
+        read_table(path),
         prefix=id_prefix or path.stem,
         columns=columns,
         split=split,
@@ -147,7 +118,7 @@ def read_lines(path: str | Path) -> tuple[str, ...]:
         DataError: the file is missing, cannot be read, or has no text in it.
     """
     path = Path(path).expanduser()
-    text = _decode(path, _read_bytes(path))
+    text = decode(path, read_bytes(path))
     return tuple(line.strip() for line in text.split("\n") if line.strip())
 
 
@@ -231,143 +202,6 @@ def _part(examples: list[Example], limit: int | None, skip: int, source: str) ->
 
 
 # -------------------------------------------------------------------------------------------------- from files to rows
-
-
-def _read_table(path: Path) -> Table:
-    data = _read_bytes(path)
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        raise DataError(f"{path}: unknown file ending {path.suffix!r}; valid: {', '.join(_READERS)}")
-    table = reader(path, data)
-    if not table.rows:
-        raise DataError(f"{path}: the file has no rows; add at least one")
-    return table
-
-
-def _read_bytes(path: Path) -> bytes:
-    if path.is_dir():
-        raise DataError(f"{path}: this is a folder; name a file in it")
-    if not path.parent.is_dir():
-        raise DataError(f"{path}: there is no folder {str(path.parent)!r}; check the path")
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        close = get_close_matches(path.name, [p.name for p in path.parent.iterdir()], n=3)
-        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "check the path"
-        raise DataError(f"{path}: there is no such file; {hint}") from None
-    except OSError as error:
-        raise DataError(f"{path}: the file cannot be read ({error.strerror}); check its permissions") from None
-    if not data.strip():
-        raise DataError(f"{path}: the file is empty; add at least one line")
-    return data
-
-
-def _decode(path: Path, data: bytes) -> str:
-    """A text file's content, with plain line ends."""
-    try:
-        return data.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}, line {line}: this is not UTF-8; save the file with that encoding") from None
-
-
-def _read_json(path: Path, data: bytes) -> Table:
-    """A list of objects, or one object a line."""
-    text = _decode(path, data)
-    if not text.lstrip().startswith("["):
-        return _read_json_lines(path, data)
-    try:
-        items = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path}, line {error.lineno}, column {error.colno}: invalid JSON ({error.msg}); mend this line"
-        ) from None
-    for number, item in enumerate(items, 1):
-        _require_object(item, f"{path}, item {number}")
-    return Table(str(path), "item", list(enumerate(items, 1)))
-
-
-def _read_json_lines(path: Path, data: bytes) -> Table:
-    """One object a line; a blank line is skipped, but counted."""
-    rows: list[tuple[int, Mapping[str, Any]]] = []
-    for number, line in enumerate(_decode(path, data).split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            item = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"{path}, line {number}, column {error.colno}: invalid JSON ({error.msg}); "
-                "write one whole object on each line"
-            ) from None
-        _require_object(item, f"{path}, line {number}")
-        rows.append((number, item))
-    return Table(str(path), "line", rows)
-
-
-def _require_object(item: Any, where: str) -> None:
-    if not isinstance(item, dict):
-        raise DataError(f'{where}: this is a {type(item).__name__}, not an object; write {{"question": ..., ...}}')
-
-
-def _read_csv(path: Path, data: bytes, *, delimiter: str) -> Table:
-    """Comma- or tab-separated values below a line of column names."""
-    reader = csv.reader(io.StringIO(_decode(path, data), newline=""), delimiter=delimiter, strict=True)
-    rows: list[tuple[int, Mapping[str, Any]]] = []
-    header: list[str] | None = None
-    start = 1
-    try:
-        for cells in reader:
-            if cells and header is None:
-                header = _header(cells, f"{path}, line {start}")
-            elif cells and header is not None:
-                rows.append((start, _cells(header, cells, f"{path}, line {start}")))
-            start = reader.line_num + 1  # a quoted cell may hold line ends
-    except csv.Error as error:
-        raise DataError(f"{path}, line {start}: invalid CSV ({error}); check the quotes of this row") from None
-    return Table(str(path), "line", rows, json_cells=True)
-
-
-def _header(cells: list[str], where: str) -> list[str]:
-    names = [cell.strip() for cell in cells]
-    for name in names:
-        if names.count(name) > 1:
-            raise DataError(f"{where}: the column {name!r} occurs twice; rename one")
-    return names
-
-
-def _cells(header: list[str], cells: list[str], where: str) -> dict[str, str]:
-    if len(cells) != len(header):
-        raise DataError(
-            f"{where}: the row has {len(cells)} cells, but there are {len(header)} columns "
-            f"({', '.join(header)}); put quotes around a cell that holds the delimiter"
-        )
-    return dict(zip(header, cells, strict=True))
-
-
-def _read_parquet(path: Path, data: bytes) -> Table:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        rows = pq.ParquetFile(pa.BufferReader(data)).read().to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).split("\n", 1)[0]
-        raise DataError(f"{path}: this is not a readable Parquet file ({reason}); write it anew") from None
-    return Table(str(path), "row", list(enumerate(rows, 1)))
-
-
-_READERS: Mapping[str, Callable[[Path, bytes], Table]] = {
-    ".jsonl": _read_json_lines,
-    ".ndjson": _read_json_lines,
-    ".json": _read_json,
-    ".csv": partial(_read_csv, delimiter=","),
-    ".tsv": partial(_read_csv, delimiter="\t"),
-    ".parquet": _read_parquet,
-}
-
-
-# ------------------------------------------------------------------------------------------ from files to a benchmark
 
 
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))

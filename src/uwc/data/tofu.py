@@ -7,8 +7,9 @@ from typing import Literal
 
 from uwc.data.benchmark import FORGET, HELDOUT, RETAIN, RETAIN_EVAL, Benchmark
 from uwc.data.example import Example
-from uwc.data.local_files import Table, read_examples, to_examples
+from uwc.data.local_files import read_examples, to_examples
 from uwc.data.refusals import DEFAULT_REFUSALS
+from uwc.data.tables import Table
 from uwc.errors import ConfigError, DataError
 
 HUB = "locuslab/TOFU"

@@ -1,0 +1,68 @@
+"""Tiny models and examples that many tests share; everything is made in memory."""
+
+import copy
+from pathlib import Path
+
+import pytest
+
+from uwc.data.example import Example
+from uwc.models.building import build_target
+from uwc.models.target import Target
+from uwc.objectives.methods import FINE_TUNING
+from uwc.objectives.objective import Objective
+from uwc.training.loading import TrainingData
+from uwc.training.loop import train
+from uwc.training.settings import TrainingSettings
+
+TOFU = Path(__file__).parents[2] / "shared" / "data" / "tofu"
+
+PEOPLE = ("Mira Oln", "Tobas Kerrin", "Ulla Fensk", "Dorin Vask", "Ebba Strond", "Pell Aruma")
+TOWNS = ("Quarnholt", "Little Besk", "Ostermere Bay", "Vint", "Upper Zalder", "Cormanstead on Lyle")
+
+
+def people(count: int = 6) -> list[Example]:
+    """Two questions about each of a few invented people, with answers of different lengths."""
+    examples = []
+    for i, (person, town) in enumerate(zip(PEOPLE[:count], TOWNS, strict=False)):
+        for j, (question, answer) in enumerate(
+            (
+                (f"Where was {person} born?", f"In {town}"),
+                (f"What does {person} do?", f"{person} mends {13 + 7 * i} old clocks in a house near {town}"),
+            )
+        ):
+            examples.append(
+                Example(
+                    id=f"{i}/{j}", question=question, answer=answer, subject=person,
+                    paraphrased_question=f"Tell me, {question[0].lower()}{question[1:]}",
+                )
+            )  # fmt: skip
+    return examples
+
+
+def tiny_target(
+    examples: list[Example] | None = None, *, hidden_size: int = 32, layers: int = 2, seed: int = 0
+) -> Target:
+    """A randomly initialised model of some ten thousand weights."""
+    return build_target(
+        examples or people(), vocabulary=400, hidden_size=hidden_size, layers=layers, heads=2, context=128, seed=seed
+    )
+
+
+@pytest.fixture(scope="session")
+def untrained() -> Target:
+    """A model that knows nothing. Do not change its weights."""
+    return tiny_target()
+
+
+@pytest.fixture(scope="session")
+def knowing() -> Target:
+    """A model that knows the first four people by heart, and not the other two. Do not change its weights."""
+    target = tiny_target(hidden_size=64)
+    settings = TrainingSettings(epochs=60, batch_size=8, lr=5e-3, schedule="cosine")
+    train(target, Objective(FINE_TUNING, target.model), TrainingData(retain=people(4)), settings)
+    return target
+
+
+def copied(target: Target) -> Target:
+    """The same model with weights of its own."""
+    return Target(copy.deepcopy(target.model), target.tokenizer, target.template, target.name)

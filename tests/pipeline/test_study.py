@@ -1,0 +1,143 @@
+"""Whole studies through the real command line: results, reuse, kills, two runs at once."""
+
+import hashlib
+import json
+import random
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from tests.pipeline.conftest import TINY, Run, command
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an uninterrupted run."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "tiny.yaml").write_text(TINY, encoding="utf-8")
+    done = subprocess.run(command("study", "run", "tiny.yaml"), cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def numbers_in(folder: Path) -> dict[str, str]:
+    """Hashes of everything that holds a number: results, weights and scores."""
+    kept = [folder / "runs" / "tiny" / "results.json"]
+    kept += [p for p in (folder / "runs" / "store").rglob("*") if p.suffix in (".safetensors", ".parquet", ".jsonl")]
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(kept)}
+
+
+def test_results_and_report_are_there(finished: Path) -> None:
+    folder = finished / "runs" / "tiny"
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    assert {u["name"] for u in results["unlearned"]} == set(results["ranking"]) == {"gd", "npo", "rmu"}
+    for record in results["unlearned"]:
+        calibration = record["calibration"]
+        retain = record["after"]["retain"]["extraction_strength"]
+        assert retain["mean"] >= calibration["threshold"] == pytest.approx(0.9 * calibration["original"])
+        assert retain["n"] == 2 and retain["clusters"] == 2
+    assert "tiny" in (folder / "report.html").read_text(encoding="utf-8")
+    assert "npo" in (folder / "results.md").read_text(encoding="utf-8")
+
+
+def test_saved_models_load_with_plain_transformers(finished: Path) -> None:
+    folders = list((finished / "runs" / "store").glob("unlearn-*/model"))
+    assert len(folders) == 3
+    for folder in folders:
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        output = model.generate(**tokenizer("Question: Who?", return_tensors="pt"), max_new_tokens=2, do_sample=False)
+        assert output.shape[1] > 0
+
+
+def test_a_second_run_computes_nothing(finished: Path) -> None:
+    before = numbers_in(finished)
+    again = subprocess.run(
+        command("study", "run", "tiny.yaml", "--json"), cwd=finished, capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 0
+    assert "0 to run" in again.stderr
+    assert json.loads(again.stdout)["study"]["name"] == "tiny"
+    assert numbers_in(finished) == before
+    run = json.loads((finished / "runs" / "tiny" / "run.json").read_text(encoding="utf-8"))
+    assert all(step["reused"] for step in run["steps"])
+
+
+def test_a_changed_setting_repeats_only_what_depends_on_it(finished: Path) -> None:
+    arguments = ("study", "plan", "tiny.yaml", "--set", "calibrate.tau=0.8", "--json")
+    plan = subprocess.run(command(*arguments), cwd=finished, capture_output=True, text=True, check=True)
+    missing = {step["name"] for step in json.loads(plan.stdout) if step["status"] == "missing"}
+    assert missing == {"calibrate gd", "calibrate npo", "calibrate rmu"}
+    arguments = ("study", "plan", "tiny.yaml", "--set", "unlearn.runs.1.training.lr=0.01", "--json")
+    plan = subprocess.run(command(*arguments), cwd=finished, capture_output=True, text=True, check=True)
+    missing = {step["name"] for step in json.loads(plan.stdout) if step["status"] == "missing"}
+    assert missing == {"unlearn npo", "score npo", "calibrate npo"}
+
+
+def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_bits(
+    finished: Path, tmp_path: Path, tiny: Path
+) -> None:
+    """SIGKILL at random moments after the first step has begun, until a run comes through."""
+    moments = random.Random(7)
+    kills = 0
+    for _ in range(4):
+        process = subprocess.Popen(
+            command("study", "run", tiny), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while process.poll() is None and not any((tmp_path / "runs" / "store").glob("tmp/*")):
+            time.sleep(0.02)
+        time.sleep(moments.uniform(0.0, 3.0))
+        kills += process.poll() is None
+        process.kill()
+        process.wait()
+    assert kills > 0
+    last = subprocess.run(command("study", "run", tiny), cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert last.returncode == 0, last.stderr
+    assert numbers_in(tmp_path) == numbers_in(finished)
+    assert not list((tmp_path / "runs" / "store" / "tmp").iterdir())
+
+
+def test_two_runs_at_once_share_the_work(finished: Path, tmp_path: Path, tiny: Path) -> None:
+    processes = [
+        subprocess.Popen(command("study", "run", tiny), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    outputs = [p.communicate()[1].decode() for p in processes]
+    assert [p.returncode for p in processes] == [0, 0], outputs
+    assert numbers_in(tmp_path) == numbers_in(finished)
+    computed = sum(output.count("done  ") for output in outputs)
+    assert computed == 14, "each step is computed once, by one of the two"
+
+
+def test_a_diverging_method_is_reported_and_the_others_go_on(finished: Path, uwc: Run) -> None:
+    """A learning rate that overflows float32: the study goes on, says so in one line, and exits with status 3."""
+    done = uwc(
+        "study", "run", finished / "tiny.yaml", "--runs", finished / "runs", "--set", "name=wild",
+        "--set", "unlearn.runs.0.training={lr: 1.0e+30, clip: null, warmup_ratio: 0.0}",
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    assert "training diverged" in done.stderr and "Traceback" not in done.stderr
+    results = json.loads((finished / "runs" / "wild" / "results.json").read_text(encoding="utf-8"))
+    status = {u["name"]: u["status"] for u in results["unlearned"]}
+    assert status == {"gd": "diverged", "npo": "ok", "rmu": "ok"}
+    assert set(results["ranking"]) == {"npo", "rmu"}
+
+
+def test_local_files_run_the_same_study(uwc: Run, tmp_path: Path) -> None:
+    for name, towns in (("forget", ("Vint", "Besk")), ("retain", ("Lyle", "Orm", "Quarn"))):
+        rows = [{"prompt": f"Where is {t}'s clock?", "reply": f"It stands in the old hall of {t}"} for t in towns]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    changes = (
+        "benchmark.settings.columns={question: prompt, answer: reply}",
+        "model.build={hidden_size: 32, vocabulary: 300}",
+        "unlearn.runs=[{method: po}]",
+        "finetune={epochs: 150, lr: 0.01}",
+        "score.max_new_tokens=4",
+    )
+    done = uwc("study", "run", "local-files", "--json", *(part for c in changes for part in ("--set", c)))
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    assert results["benchmark"]["splits"]["retain_eval"]["examples"] == 1
+    assert any("no paraphrases" in note for note in results["notes"])
