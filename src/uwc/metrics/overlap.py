@@ -88,7 +88,7 @@ def rouge_1_f1(answers: Sequence[str], generated: Sequence[str]) -> Floats:
 
 @metrics.register(
     "verbatim_memorization", source="arXiv:2407.06460", needs=("answers", "texts"), range=(0.0, 1.0),
-    higher_remembers=True, average="arithmetic", label="VerbMem", unscored=_UNSCORED,
+    higher_remembers=True, average="arithmetic", label="VerbMem", unscored=_UNSCORED, only="verbatim",
 )  # fmt: skip
 def verbatim_memorization(answers: Sequence[str], generated: Sequence[str]) -> Floats:
     """MUSE's verbatim memorization: ROUGE-L F1, not stemmed, of a text's continuation.

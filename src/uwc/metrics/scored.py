@@ -10,6 +10,7 @@ import numpy as np
 
 from uwc.errors import ConfigError, DataError
 from uwc.metrics.aggregation import Aggregate, aggregate
+from uwc.metrics.compat import Compat
 from uwc.metrics.differences import Paired, paired_difference
 from uwc.metrics.registry import INPUTS, metrics
 from uwc.metrics.semantics import Encoder, Entailment
@@ -31,6 +32,7 @@ class ScoredSet:
         similar_from: [E] the shortest similar prefixes, where they were searched.
         encoder: a sentence encoder for the metrics that need one; not stored.
         entailment: a judge of entailment, likewise.
+        compat: whose definitions are used; None for ours.
     """
 
     tokens: TokenScores
@@ -41,6 +43,7 @@ class ScoredSet:
     similar_from: Floats | None = None
     encoder: Encoder | None = None
     entailment: Entailment | None = None
+    compat: Compat | None = None
 
     @property
     def scores(self) -> TokenScores:
@@ -59,14 +62,16 @@ class ScoredSet:
             ConfigError: what it needs was not scored, or a setting is wrong.
         """
         entry = metrics.get(metric)
-        checked = metrics.check(metric, settings)
+        peer = self.compat.settings.get(metric, {}) if self.compat else {}
+        checked = metrics.check(metric, {**peer, **settings})
         arguments = []
         for need in entry.facts["needs"]:
             argument = self._input(need)
             if argument is None:
                 raise ConfigError(f"the metric {metric!r} needs {INPUTS[need] or f'{need}, which were not scored'}")
             arguments.append(argument)
-        result: Floats = entry.function(*arguments, **checked)
+        function = self.compat.functions.get(metric, entry.function) if self.compat else entry.function
+        result: Floats = function(*arguments, **checked)
         return result
 
     def aggregate(self, metric: str, *, seed: int = 0, **settings: Any) -> Aggregate:
@@ -137,9 +142,11 @@ class ScoredSet:
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{path}: damaged or missing ({error}); remove its folder and run again") from error
 
-    def judged_by(self, *, encoder: Encoder | None = None, entailment: Entailment | None = None) -> "ScoredSet":
-        """The same scores with models that judge the generated answers."""
-        return replace(self, encoder=encoder, entailment=entailment)
+    def judged_by(
+        self, *, encoder: Encoder | None = None, entailment: Entailment | None = None, compat: Compat | None = None
+    ) -> "ScoredSet":
+        """The same scores with models that judge the generated answers, and another code's definitions."""
+        return replace(self, encoder=encoder, entailment=entailment, compat=compat)
 
     def _input(self, need: str) -> Any:
         """The argument of that name (see `INPUTS`), or None where it was not scored."""

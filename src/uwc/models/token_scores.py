@@ -78,8 +78,8 @@ class TokenScores:
     def total(self, values: NDArray[np.generic], *, with_end: bool) -> Floats:
         """[E] sum of a token column over each row, in float64."""
         keep = np.ones(len(values), dtype=bool) if with_end else self.in_answer
-        total: Floats = np.bincount(self.rows[keep], weights=values[keep].astype(np.float64), minlength=len(self))
-        return total
+        total = np.bincount(self.rows[keep], weights=values[keep].astype(np.float64), minlength=len(self))
+        return total.astype(np.float64)
 
     def mean(self, values: NDArray[np.generic], *, with_end: bool) -> Floats:
         """[E] mean of a token column over each row, in float64; NaN where a row has no token."""
