@@ -16,7 +16,7 @@ Entailment = Callable[[Sequence[str], Sequence[str]], NDArray[np.bool_]]
 
 @metrics.register(
     "semantic_similarity", source="arXiv:2410.08109", needs=("answers", "texts", "encoder"), range=(0.0, 1.0),
-    higher_remembers=True, average="arithmetic", label="semantic similarity", unscored="no embedding",
+    higher_remembers=True, average="arithmetic", label="semantic similarity", unscored="the true answer is empty",
 )  # fmt: skip
 def semantic_similarity(answers: Sequence[str], texts: Sequence[str], encoder: Encoder) -> Floats:
     """The cosine between the embeddings of the generated and the true answer.
@@ -24,12 +24,13 @@ def semantic_similarity(answers: Sequence[str], texts: Sequence[str], encoder: E
     ``max(0, cos(e(generated), e(answer)))`` with a sentence encoder e given by the user; an empty generation scores 0.
 
     Returns:
-        [E] in 0..1; NaN where an embedding has no length.
+        [E] in 0..1; NaN where the true answer is empty or an embedding has no length.
     """
     true, generated = encoder(answers), encoder(texts)
     lengths = np.linalg.norm(true, axis=1) * np.linalg.norm(generated, axis=1)
     cosine = np.divide((true * generated).sum(axis=1), lengths, out=np.full(len(true), np.nan), where=lengths > 0)
     cosine = np.where([bool(t.strip()) for t in texts], cosine, 0.0)
+    cosine = np.where([bool(a.strip()) for a in answers], cosine, np.nan)
     return np.clip(cosine, 0.0, 1.0).astype(np.float64)
 
 
