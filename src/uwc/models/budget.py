@@ -9,18 +9,24 @@ from uwc.errors import ModelError
 from uwc.models.target import Target
 
 DEFAULT_TOKEN_BUDGET = 8192
-_LEAST, _MOST = 1024, 1 << 18
+SCORING_BUDGET = 2048
+"""Tokens in a batch that is scored on a CPU: more would be no faster there, and pad more."""
+_LEAST, _MOST = 1024, 1 << 15  # more tokens do not keep a GPU busier, but are padded more
 _SHARE_OF_FREE = 0.5
 
 
-def token_budget_of(target: Target) -> int:
+def token_budget_of(target: Target, *, elsewhere: int = DEFAULT_TOKEN_BUDGET) -> int:
     """The most padded tokens in a batch: a power of two that fits half the free memory of the model's GPU.
 
     A block's forward holds about ``4 * hidden + 3 * intermediate`` numbers a token at once. Elsewhere than on CUDA it
-    is `DEFAULT_TOKEN_BUDGET`, so that results do not depend on what else the machine does.
+    is a constant, so that results do not depend on what else the machine does.
+
+    Args:
+        target: the model.
+        elsewhere: the budget on other devices.
     """
     if target.device.type != "cuda":
-        return DEFAULT_TOKEN_BUDGET
+        return elsewhere
     config = target.model.config.get_text_config()
     hidden = int(config.hidden_size)
     intermediate = int(getattr(config, "intermediate_size", None) or 4 * hidden)

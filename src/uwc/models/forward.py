@@ -11,7 +11,7 @@ from uwc.data.batches import Batch, collate
 from uwc.data.example import Example
 from uwc.data.prompts import EncodedExample
 from uwc.data.variants import Variant, with_variants
-from uwc.models.budget import DEFAULT_TOKEN_BUDGET, run_in_batches, token_budget_of
+from uwc.models.budget import DEFAULT_TOKEN_BUDGET, SCORING_BUDGET, run_in_batches, token_budget_of
 from uwc.models.head import answer_logits, logit_chunks, unwrapped
 from uwc.models.statistics import Sampling, chunk_statistics
 from uwc.models.target import Target
@@ -67,7 +67,7 @@ def score_tokens(
         for place, index in enumerate(group):
             by_row[index] = {name: parts[place] for name, parts in pieces.items()}
 
-    budget = token_budget or token_budget_of(target)
+    budget = token_budget or token_budget_of(target, elsewhere=SCORING_BUDGET)
     with progress.bar(f"score {target.name}", total=len(encoded)) as advance:
         for group in run_in_batches([len(e.tokens) for e in encoded], token_budget=budget, work=work):
             advance(len(group))
