@@ -1,7 +1,10 @@
 """Tiny models and examples that many tests share; everything is made in memory."""
 
 import copy
+import os
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny, and tests run beside other work
 
 import pytest
 

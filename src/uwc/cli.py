@@ -13,6 +13,7 @@ from rich.console import Console
 
 from uwc import progress
 from uwc.errors import UserError, reporting_full_disk
+from uwc.registry import unknown_name
 
 app = typer.Typer(
     name="uwc", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich",
@@ -44,6 +45,9 @@ EncoderModel = Annotated[str | None, typer.Option(help="A sentence encoder, for 
 EntailmentModel = Annotated[str | None, typer.Option(help="A model of natural-language inference, for entailment.")]
 Dtype = Annotated[str, typer.Option(help="Precision of the weights: float32, bfloat16 or float16.")]
 Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda or mps.")]
+Prompt = Annotated[
+    str, typer.Option("--prompt", help="Plain prompt with {question}, instead of the tokenizer's chat template.")
+]
 Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the checkpoint.")]
 
 
@@ -157,19 +161,20 @@ def score_command(
     dtype: Dtype = "float32",
     device: Device = "auto",
     trust: Trust = False,
+    prompt: Prompt = "",
     as_json: Json = False,
 ) -> None:
     """Score a model on questions: how much of their answers does it remember?"""
     from uwc.data.local_files import read_examples
     from uwc.data.prompts import few_shot
-    from uwc.workflows import score
+    from uwc.workflows import evaluate
 
     columns = _pairs(column)
     files = {"retain": retain, "holdout": holdout, "authors": real_authors, "facts": world_facts, "verbatim": verbatim}
-    loading = _loading(dtype, device, trust)
+    loading = _loading(dtype, device, trust, prompt)
     if shots is not None:
-        loading["template"] = few_shot(read_examples(shots, columns=columns))
-    scores = score(
+        loading["template"] = few_shot(read_examples(shots, columns=columns), loading.get("template"))
+    scores = evaluate(
         model, read_examples(data, columns=columns), suite=suite, metrics=metric,
         sets={name: read_examples(path, columns=columns) for name, path in files.items() if path is not None},
         reference=reference, retrained=retrained, compare=compare, encoder=encoder, entailment=entailment,
@@ -214,6 +219,7 @@ def unlearn_command(
     dtype: Dtype = "float32",
     device: Device = "auto",
     trust: Trust = False,
+    prompt: Prompt = "",
 ) -> None:
     """Unlearn questions from a model, and write a checkpoint that plain transformers loads."""
     from uwc.data.local_files import read_examples, read_lines
@@ -230,7 +236,7 @@ def unlearn_command(
         refusals=read_lines(refusals) if refusals else DEFAULT_REFUSALS,
         settings={key: yaml.safe_load(value) for key, value in _pairs(setting).items()},
         tricks={name: _number(name, value) for name, value in _pairs(trick).items()},
-        **_loading(dtype, device, trust),
+        **_loading(dtype, device, trust, prompt),
     )
     typer.echo(str(written))
 
@@ -248,6 +254,7 @@ def calibrate_command(
     dtype: Dtype = "float32",
     device: Device = "auto",
     trust: Trust = False,
+    prompt: Prompt = "",
     as_json: Json = False,
 ) -> None:
     """Mix an unlearned model with its original until it keeps `tau` of the retention; what is still forgotten then?"""
@@ -263,7 +270,7 @@ def calibrate_command(
         tau=tau,
         metric=metric,
         save=save,
-        **_loading(dtype, device, trust),
+        **_loading(dtype, device, trust, prompt),
     )
     if as_json:
         _print_json(record)
@@ -275,8 +282,14 @@ def calibrate_command(
         )
 
 
-def _loading(dtype: str, device: str, trust: bool) -> dict[str, Any]:
-    return {"dtype": dtype, "device": device, "trust_remote_code": trust}
+def _loading(dtype: str, device: str, trust: bool, prompt: str) -> dict[str, Any]:
+    from uwc.data.prompts import PromptTemplate
+
+    for value, valid in ((dtype, ("float32", "bfloat16", "float16")), (device, ("auto", "cpu", "cuda", "mps"))):
+        if value not in valid:
+            raise UserError(unknown_name("value", value, list(valid)))
+    template = PromptTemplate(prompt.replace("\\n", "\n"), chat=False) if prompt else PromptTemplate()
+    return {"dtype": dtype, "device": device, "trust_remote_code": trust, "template": template}
 
 
 def _pairs(options: list[str]) -> dict[str, str]:

@@ -48,7 +48,7 @@ class StudyOutcome:
 
 @dataclass(frozen=True)
 class Scores:
-    """What `score` found.
+    """What `evaluate` found.
 
     Attributes:
         table: one row for each set and metric: mean, n, not_scored, why, clusters, se and the interval low..high.
@@ -137,7 +137,24 @@ def _config(source: str | Path | StudyConfig, overrides: Sequence[str]) -> Study
     return source if isinstance(source, StudyConfig) else load_config(source, overrides=overrides)
 
 
-def score(
+def score(model: str | Path | Any, examples: Sequence[Example] = (), **options: Any) -> "pd.DataFrame":
+    """Score a model on questions and, where they have paraphrases, on those: the table that `evaluate` makes.
+
+    Args:
+        model: a folder, a hub name, or a `Target` in memory.
+        examples: the questions; the set called "data".
+        options: as `evaluate` takes them.
+
+    Returns:
+        One row for each set and metric: set, metric, mean, n, not_scored, why, clusters, se, low, high.
+
+    Raises:
+        UserError: the model or an example cannot be used, or a metric needs what was not given.
+    """
+    return evaluate(model, examples, **options).table
+
+
+def evaluate(
     model: str | Path | Any,
     examples: Sequence[Example] = (),
     *,
@@ -156,7 +173,7 @@ def score(
     out: Path | None = None,
     **loading: Any,
 ) -> Scores:
-    """Score a model on questions and, where they have paraphrases, on those.
+    """Score a model on several sets of questions, compare it with another, and keep every example's scores.
 
     Args:
         model: a folder, a hub name, or a `Target` in memory.
@@ -300,7 +317,7 @@ def calibrate(
     if save is not None:
         save_target(mixed, save)
     record = found.record()
-    return record | {"forget_score": found.forget[found.alpha], "retain_score": found.search.retain}
+    return record | {"forget_score": found.mean("forget", found.alpha), "retain_score": found.search.retain}
 
 
 def _target(model: Any, loading: dict[str, Any]) -> Any:

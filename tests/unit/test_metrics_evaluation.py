@@ -31,7 +31,7 @@ def full() -> list[Example]:
 @pytest.fixture(scope="module")
 def scores(knowing: Target, untrained: Target, tmp_path_factory: pytest.TempPathFactory) -> workflows.Scores:
     examples = full()
-    return workflows.score(
+    return workflows.evaluate(
         knowing, examples[:8], suite="membership", metrics=["extraction_strength", "forget_quality"],
         sets={"holdout": examples[8:]}, reference=untrained, retrained=untrained, compare=untrained,
         out=tmp_path_factory.getbasetemp() / "scores",
@@ -90,7 +90,7 @@ def test_scores_are_written(scores: workflows.Scores, tmp_path_factory: pytest.T
 )
 def test_what_is_missing_is_named_before_a_model_is_loaded(options: dict, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        workflows.score("no such model", people(), **options)
+        workflows.evaluate("no such model", people(), **options)
 
 
 def test_other_examples_cannot_be_compared(knowing: Target) -> None:
@@ -101,15 +101,15 @@ def test_other_examples_cannot_be_compared(knowing: Target) -> None:
 
 def test_a_metrics_setting_reaches_it(knowing: Target) -> None:
     options = {"metrics": ["mia_min_k"], "max_new_tokens": 0}
-    first = workflows.score(knowing, people()[:2], **options)
-    second = workflows.score(knowing, people()[:2], settings={"mia_min_k": {"k": "1.0"}}, **options)
+    first = workflows.evaluate(knowing, people()[:2], **options)
+    second = workflows.evaluate(knowing, people()[:2], settings={"mia_min_k": {"k": "1.0"}}, **options)
     assert first.table["mean"][0] > second.table["mean"][0]
 
 
 def test_verbatim_texts_are_asked_raw_and_cut(knowing: Target) -> None:
     long = Example(id="x", question="In the beginning", answer="word " * 500)
     assert len(knowing.tokenizer(cut(long, knowing).answer)["input_ids"]) <= VERBATIM_TOKENS
-    short = workflows.score(
+    short = workflows.evaluate(
         knowing, people()[:1], metrics=["verbatim_memorization"], sets={"verbatim": people()[:2]}
     ).table  # fmt: skip
     assert short["set"].tolist() == ["verbatim"]
@@ -129,7 +129,7 @@ def test_peers_numbers_come_from_peers_prompts(untrained: Target) -> None:
     mean = {
         compat: workflows.score(
             untrained, people()[:4], metrics=["extraction_strength"], max_new_tokens=0, compat=compat
-        ).table["mean"][0]
+        )["mean"][0]
         for compat in (None, "open-unlearning")
     }
     assert mean[None] == extraction_strength(score_tokens(untrained, people()[:4])).mean() == 0.0

@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from uwc.calibration.search import Phase, SearchResult, largest_alpha
+from uwc.calibration.frontier import ProbedSet
+from uwc.calibration.search import SearchResult, largest_alpha
 from uwc.data.example import Example
 from uwc.errors import ConfigError
 from uwc.metrics.registry import metrics
 from uwc.models.forward import score_tokens
 from uwc.models.mixing import Mixer
 from uwc.models.target import Target
+from uwc.models.token_scores import Floats
 
 
 @dataclass(frozen=True)
@@ -23,26 +25,34 @@ class Calibration:
         tau: share of the original's retention kept.
         metric: the metric held fixed.
         search: the search on the retain set.
-        forget: alpha -> the metric's mean on the forget set, for every probe.
-        extra: further probes made for the curve: (alpha, retention).
+        alphas: every probed mixture, ascending.
+        probed: set -> the metric's value for each example at each of these; "retain" and "forget" at least.
     """
 
     tau: float
     metric: str
     search: SearchResult
-    forget: Mapping[float, float]
-    extra: tuple[tuple[float, float], ...] = ()
+    alphas: tuple[float, ...]
+    probed: Mapping[str, ProbedSet]
 
     @property
     def alpha(self) -> float:
         """The mixture: 0 = original, 1 = unlearned."""
         return self.search.alpha
 
+    def mean(self, name: str, alpha: float) -> float:
+        """The metric's mean on a set at a probed mixture."""
+        return float(self.probed[name].values[self.alphas.index(alpha)].mean())
+
     def record(self) -> dict[str, Any]:
         """The calibration as plain data."""
-        trace = [{**asdict(p), "forget": self.forget[p.alpha]} for p in self.search.probes]
-        phase: Phase = "curve"
-        trace += [{"alpha": a, "retain": r, "phase": phase, "forget": self.forget[a]} for a, r in self.extra]
+        trace = [{**asdict(p), "forget": self.mean("forget", p.alpha)} for p in self.search.probes]
+        searched = {p.alpha for p in self.search.probes}
+        trace += [
+            {"alpha": a, "retain": self.mean("retain", a), "phase": "curve", "forget": self.mean("forget", a)}
+            for a in self.alphas
+            if a not in searched
+        ]
         return {
             "alpha": self.alpha,
             "tau": self.tau,
@@ -60,6 +70,7 @@ def calibrate(
     *,
     retain: Sequence[Example],
     forget: Sequence[Example],
+    watched: Mapping[str, Sequence[Example]] | None = None,
     tau: float = 0.95,
     metric: str = "extraction_strength",
     scan: int = 8,
@@ -76,6 +87,7 @@ def calibrate(
         unlearned: the model after it; becomes the calibrated model.
         retain: questions on which retention is measured.
         forget: questions that should be forgotten; measured at every probe for the record.
+        watched: further sets to measure at every probe, by name.
         tau: share of the original's mean score on `retain` to keep.
         metric: a metric of token scores for which high means 'remembers'.
         scan: points of the coarse grid.
@@ -94,20 +106,27 @@ def calibrate(
     if entry.facts["needs"] != ("scores",) or not entry.facts["higher_remembers"]:
         raise ConfigError(f"calibration cannot hold {metric!r} fixed; choose one of {', '.join(retention_metrics())}")
     mixer = Mixer(original, unlearned)
-    on_forget: dict[float, float] = {}
-
-    def mean_of(target: Target, examples: Sequence[Example]) -> float:
-        return float(np.mean(entry.function(score_tokens(target, examples)))) if examples else float("nan")
+    sets = {"retain": retain, "forget": forget, **(watched or {})}
+    values: dict[float, dict[str, Floats]] = {}
 
     def measure(alpha: float) -> float:
         mixed = mixer.mix(alpha)
-        on_forget[alpha] = mean_of(mixed, forget)
-        return mean_of(mixed, retain)
+        values[alpha] = {name: entry.function(score_tokens(mixed, examples)) for name, examples in sets.items()}
+        return float(values[alpha]["retain"].mean())
 
     search = largest_alpha(measure, tau=tau, scan=scan, resolution=resolution)
-    missing = sorted({k / scan for k in range(scan + 1)} - set(on_forget)) if curve else []
-    extra = tuple((alpha, measure(alpha)) for alpha in missing)
-    return Calibration(tau, metric, search, on_forget, extra), mixer.mix(search.alpha)
+    for alpha in sorted({k / scan for k in range(scan + 1)} - set(values)) if curve else ():
+        measure(alpha)
+    alphas = tuple(sorted(values))
+    probed = {
+        name: ProbedSet(
+            tuple(e.id for e in examples),
+            tuple(e.subject for e in examples),
+            np.stack([values[alpha][name] for alpha in alphas]),
+        )
+        for name, examples in sets.items()
+    }
+    return Calibration(tau, metric, search, alphas, probed), mixer.mix(search.alpha)
 
 
 def retention_metrics() -> list[str]:

@@ -16,6 +16,7 @@ from plotly.offline import get_plotlyjs
 from uwc.errors import UserError
 from uwc.reports import tables
 from uwc.reports.plots import Style, alpha_figures, method_styles, tradeoff_figure
+from uwc.reports.tau_curve import tau_figure, tau_table, winners, with_frontier
 
 SCHEMA = 1
 ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
@@ -67,11 +68,21 @@ def _render(results: Mapping[str, Any], run: Mapping[str, Any]) -> str:
         metrics=[_metric(results, name) for name in results["metrics"]],
         tradeoff=_embedded(tradeoff_figure(results), "tradeoff"),
         curves=[_embedded(figure, f"curve-{i}") for i, figure in enumerate(curves.values())],
+        tau_figures=_tau_figures(results),
+        tau_table=tau_table(results),
+        winners=winners(results),
         not_monotone=[m["name"] for m in methods if (m.get("calibration") or {}).get("monotone") is False],
         environment=run.get("environment") or {},
         config=json.dumps(results["study"].get("config") or {}, indent=2, ensure_ascii=False, default=str),
         plotlyjs=get_plotlyjs(),
     )
+
+
+def _tau_figures(results: Mapping[str, Any]) -> list[str]:
+    """The tau curve of the forget set and, where it was probed, of its paraphrases."""
+    probed = with_frontier(results)
+    names = [n for n in ("forget", "forget_paraphrased") if probed and all(n in m["frontier"] for m in probed)]
+    return [_embedded(tau_figure(results, name), f"tau-{name}") for name in names]
 
 
 def _colour_of(styles: Mapping[str, Style], row: str) -> str | None:

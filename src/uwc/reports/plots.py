@@ -67,10 +67,10 @@ def tradeoff_figure(results: Record) -> go.Figure:
         text="<b>Lower right is better ↘</b><br>○ before calibration<br>● calibrated, with 95% intervals",
         font={"size": 13, "color": FAINT},
     )  # fmt: skip
-    figure.update_layout(_layout(height=540, margin={"l": 62, "r": 12, "t": 34, "b": 40}))
+    figure.update_layout(figure_layout(height=540, margin={"l": 62, "r": 12, "t": 34, "b": 40}))
     figure.update_layout(legend={"orientation": "h", "y": -0.14, "yanchor": "top", "x": 0, "itemwidth": 30})
-    figure.update_xaxes(**_unit_axis("retain ES (higher: more is kept)"))
-    figure.update_yaxes(**_unit_axis("forget ES (lower: more is forgotten)"))
+    figure.update_xaxes(**axis_of_share("retain ES (higher: more is kept)"))
+    figure.update_yaxes(**axis_of_share("forget ES (lower: more is forgotten)"))
     return figure
 
 
@@ -182,16 +182,17 @@ def _alpha_figure(method: Record, style: Style, metrics: Record) -> go.Figure:
     if known(calibration.get("alpha")):
         figure.add_vline(x=calibration["alpha"], line={"color": INK, "width": 1.2})
     title = f"<b>{escape(method['name'])}</b>  alpha = {number(calibration.get('alpha'))}"
-    figure.update_layout(_layout(height=270, margin={"l": 48, "r": 8, "t": 34, "b": 42}), showlegend=False)
+    figure.update_layout(figure_layout(height=270, margin={"l": 48, "r": 8, "t": 34, "b": 42}), showlegend=False)
     figure.update_layout(title={"text": title, "font": {"size": 14}, "x": 0, "xref": "paper", "y": 0.97})
-    figure.update_xaxes(**_unit_axis("alpha"))
-    figure.update_yaxes(**_unit_axis(escape(metric)))
+    figure.update_xaxes(**axis_of_share("alpha"))
+    figure.update_yaxes(**axis_of_share(escape(metric)))
     if facts.get("range") != [0, 1]:
         figure.update_yaxes(range=None, tickvals=None)
     return figure
 
 
-def _layout(height: int, margin: Mapping[str, int]) -> dict[str, Any]:
+def figure_layout(height: int, margin: Mapping[str, int]) -> dict[str, Any]:
+    """What all figures share."""
     return {
         "template": "none",
         "height": height,
@@ -204,7 +205,8 @@ def _layout(height: int, margin: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
-def _unit_axis(title: str) -> dict[str, Any]:
+def axis_of_share(title: str) -> dict[str, Any]:
+    """An axis from 0 to 1."""
     return {
         "title": {"text": title, "standoff": 8},
         "range": [-0.03, 1.03],

@@ -159,15 +159,30 @@ def _best_method(results: Record) -> list[str]:
     if not all(known(after[name].get(end)) for name in ranking for end in ("low", "high")):
         doubt = "Not every method has an interval (that takes two subjects or more), so do not trust small differences."
         return [*sentences, doubt]
+    return [*sentences, _told_apart(results, best, others)]
+
+
+def _told_apart(results: Record, best: str, others: Sequence[str]) -> str:
+    """Which methods the best one cannot be told from, by paired draws of the same questions where there are such."""
+    paired = (results.get("pairs") or {}).get(best)
+    if paired:
+        close = [
+            f"{name} (in {paired[name]:.0%} of paired draws it leaves less)" for name in others if paired[name] < SURE
+        ]
+        if close:
+            return f"It cannot be told apart from {listed(close)}."
+        return "In paired draws of the same questions it leaves less than every other method."
+    after = {m["name"]: aggregate_of(m.get("after"), "forget") for m in results["unlearned"]}
     overlapping = [name for name in others if after[name]["low"] <= after[best]["high"]]
     if not overlapping:
-        return [*sentences, "Its interval lies below that of every other method."]
+        return "Its interval lies below that of every other method."
     whose = "that of" if len(overlapping) == 1 else "those of"
-    sentences.append(f"Its interval overlaps with {whose} {listed(overlapping)}, so this study cannot tell them apart.")
-    return sentences
+    return f"Its interval overlaps with {whose} {listed(overlapping)}, so this study cannot tell them apart."
 
 
 # --- Tables ------------------------------------------------------------------------------------------------------
+
+SURE = 0.975  # a share of paired draws beyond which two methods count as told apart
 
 RESULT_COLUMNS = (
     "method",

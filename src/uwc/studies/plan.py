@@ -17,6 +17,9 @@ SCHEMA = 2
 
 Kind = Literal["checkpoint", "build", "finetune", "unlearn", "score", "calibrate"]
 
+PROBES = "probes.parquet"
+"""Where a calibration keeps the values of its probes."""
+
 SET_LABELS = {
     "forget": "forget",
     "forget_paraphrased": "forget, paraphrased",

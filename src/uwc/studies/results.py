@@ -5,13 +5,17 @@ import math
 from typing import Any
 
 from uwc import __version__
+from uwc.calibration.frontier import load_frontiers, share_lower
 from uwc.data.benchmark import Benchmark
 from uwc.metrics.registry import metrics
 from uwc.metrics.scored import ScoredSet
 from uwc.studies.config import RunConfig
-from uwc.studies.plan import SCHEMA, SET_LABELS, Plan, Step, scored_sets
+from uwc.studies.plan import PROBES, SET_LABELS, Plan, Step, scored_sets
 from uwc.studies.runner import step_status
 from uwc.studies.store import Store
+
+FORMAT = 1
+"""Version of the layout of results.json; the report reads this one."""
 
 
 def gather(plan: Plan, store: Store) -> dict[str, Any]:
@@ -19,13 +23,14 @@ def gather(plan: Plan, store: Store) -> dict[str, Any]:
 
     Returns:
         Plain data: study, benchmark, model, metrics, sets, models (original and gold), unlearned (each with scores
-        before and after calibration), ranking by calibrated forget score, and notes. NaN is given as null.
+        before and after calibration, and its frontier), ranking by calibrated forget score, pairs (first -> second ->
+        share of paired bootstrap draws in which the first leaves less), and notes. NaN is given as null.
     """
     gatherer = _Gatherer(plan, store)
     unlearned = [gatherer.unlearned(run) for run in plan.config.unlearn.runs]
     ranked = sorted((u for u in unlearned if u["status"] == "ok"), key=lambda u: (_forget_score(plan, u), u["name"]))
     results = {
-        "schema": SCHEMA,
+        "schema": FORMAT,
         "study": {
             "name": plan.config.name, "title": plan.config.title, "uwc_version": __version__,
             "config": plan.config.model_dump(mode="json"),
@@ -40,6 +45,7 @@ def gather(plan: Plan, store: Store) -> dict[str, Any]:
         "models": gatherer.models(),
         "unlearned": unlearned,
         "ranking": [u["name"] for u in ranked],
+        "pairs": gatherer.pairs([u["name"] for u in ranked]),
         "notes": _notes(plan, unlearned),
     }  # fmt: skip
     cleaned: dict[str, Any] = _without_nan(results)
@@ -88,12 +94,26 @@ class _Gatherer:
             outcome = (self.store.manifest(step.kind, step.key) or {})["outcome"]
             return record | {"status": "diverged", "message": outcome["message"]}
         calibrated = self.plan.step(f"calibrate {run.label}")
-        trace = self.store.folder(calibrated.kind, calibrated.key) / "calibration.json"
+        folder = self.store.folder(calibrated.kind, calibrated.key)
         return record | {
             "before": self.scores(self.plan.step(f"score {run.label}")),
-            "calibration": json.loads(trace.read_text(encoding="utf-8")),
+            "calibration": json.loads((folder / "calibration.json").read_text(encoding="utf-8")),
             "after": self.scores(calibrated),
+            "frontier": {
+                name: frontier.record(seed=self.plan.config.seed)
+                for name, frontier in load_frontiers(folder / PROBES).items()
+            },
         }
+
+    def pairs(self, names: list[str]) -> dict[str, dict[str, float]]:
+        """For each two methods, how surely the first leaves less of the forget set than the second."""
+        tau, seed = self.plan.config.calibrate.tau, self.plan.config.seed
+        draws = {}
+        for name in names:
+            step = self.plan.step(f"calibrate {name}")
+            frontier = load_frontiers(self.store.folder(step.kind, step.key) / PROBES)["forget"]
+            draws[name] = frontier.resampled_forget_at(tau, seed=seed)
+        return {a: {b: share_lower(draws[a], draws[b]) for b in names if b != a} for a in names}
 
 
 def _forget_score(plan: Plan, record: dict[str, Any]) -> float:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from uwc.calibration.calibrate import calibrate
+from uwc.calibration.frontier import save_probes
 from uwc.data.benchmark import FORGET, RETAIN
 from uwc.data.prompts import PromptTemplate
 from uwc.errors import TrainingDiverged
@@ -15,7 +16,7 @@ from uwc.models.loading import load_target, parameter_count, save_target
 from uwc.models.target import Target
 from uwc.objectives.methods import FINE_TUNING, Method, WeightedTerm
 from uwc.objectives.objective import Objective
-from uwc.studies.plan import Plan, Step, scored_sets
+from uwc.studies.plan import PROBES, Plan, Step, scored_sets
 from uwc.studies.store import Store, write_json
 from uwc.training.loading import TrainingData
 from uwc.training.loop import train
@@ -101,9 +102,17 @@ def calibrate_step(step: Step, shop: Workshop, out: Path) -> dict[str, Any]:
     original = shop.model(step.inputs["original"], like=step)
     unlearned = shop.model(step.inputs["model"], like=step)
     sets = scored_sets(shop.plan.benchmark)
+    watched = {name: sets[name] for name in ("forget_paraphrased",) if name in sets}
     calibration, mixed = calibrate(
-        original, unlearned, retain=sets["retain"], forget=sets["forget"], curve=True, **step.settings["calibrate"]
+        original,
+        unlearned,
+        retain=sets["retain"],
+        forget=sets["forget"],
+        watched=watched,
+        curve=True,
+        **step.settings["calibrate"],
     )
+    save_probes(out / PROBES, calibration.alphas, dict(calibration.probed))
     write_json(out / "calibration.json", {**calibration.record(), "set": "retain"})
     _score_sets(mixed, original, step, shop, out)
     return {"alpha": calibration.alpha}

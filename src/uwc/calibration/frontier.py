@@ -1,0 +1,141 @@
+"""What a method leaves over at every retention: the tau curve, its uncertainty, and the area under it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from uwc.metrics.aggregation import cluster_codes
+from uwc.models.token_scores import Floats
+
+TAUS = tuple(round(0.40 + 0.05 * i, 2) for i in range(13))
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class ProbedSet:
+    """A metric's value for each example of one set at each probed mixture.
+
+    Attributes:
+        ids: E example ids.
+        subjects: E subjects; examples that share one are drawn together.
+        values: [A, E], one row a probed alpha.
+    """
+
+    ids: tuple[str, ...]
+    subjects: tuple[str, ...]
+    values: Floats
+
+    def resampled_means(self, *, resamples: int, seed: int) -> Floats:
+        """[A, resamples] the means over bootstrap draws of whole subjects; the same draws for the same subjects."""
+        codes = cluster_codes(self.subjects)
+        clusters = int(codes.max()) + 1
+        draws = np.random.default_rng(seed).multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples)
+        weights = draws[:, codes].astype(np.float64)
+        means: Floats = (self.values @ weights.T) / weights.sum(axis=1)
+        return means
+
+
+@dataclass(frozen=True, eq=False)
+class Frontier:
+    """The path from the original to the unlearned model, probed at alpha = 0, ..., 1, and linear in between.
+
+    Attributes:
+        alphas: [A] probed mixtures, ascending from 0 to 1.
+        retain: the values on the retain set.
+        forget: the values on a set that should be forgotten.
+    """
+
+    alphas: Floats
+    retain: ProbedSet
+    forget: ProbedSet
+
+    def alpha_at(self, tau: float) -> float:
+        """The largest alpha whose retention is at least tau times the original's."""
+        return float(_crossing(self.alphas, self.retain.values.mean(axis=1, keepdims=True), tau)[0])
+
+    def forget_at(self, tau: float) -> float:
+        """The forget score at that alpha."""
+        return float(np.interp(self.alpha_at(tau), self.alphas, self.forget.values.mean(axis=1)))
+
+    def resampled_forget_at(self, tau: float, *, resamples: int = RESAMPLES, seed: int = 0) -> Floats:
+        """[resamples] the forget score at tau when both sets are drawn anew, and alpha found anew in each draw.
+
+        Methods probed on the same questions with the same seed meet the same draws, so their difference is paired.
+        """
+        retain = self.retain.resampled_means(resamples=resamples, seed=seed)
+        forget = self.forget.resampled_means(resamples=resamples, seed=seed + 1)
+        found = _crossing(self.alphas, retain, tau)
+        right = np.clip(np.searchsorted(self.alphas, found, side="right"), 1, len(self.alphas) - 1)
+        left = right - 1
+        share = (found - self.alphas[left]) / (self.alphas[right] - self.alphas[left])
+        draw = np.arange(resamples)
+        scores: Floats = (1 - share) * forget[left, draw] + share * forget[right, draw]
+        return scores
+
+    def interval(self, tau: float, *, seed: int = 0) -> tuple[float, float]:
+        """The 95 % interval of the forget score at tau, with the uncertainty of alpha in it."""
+        low, high = np.quantile(self.resampled_forget_at(tau, seed=seed), [0.025, 0.975])
+        return float(low), float(high)
+
+    def area(self, *, points: int = 101) -> float:
+        """The mean of the forget score over tau from 0 to 1: one number without a threshold; lower is better."""
+        taus = np.linspace(0, 1, points)
+        return float(np.trapezoid([self.forget_at(t) for t in taus], taus))
+
+    def record(self, *, seed: int = 0, taus: Sequence[float] = TAUS) -> dict[str, Any]:
+        """The curve as plain data: for each tau alpha, the forget score and its interval; and the area."""
+        rows = []
+        for tau in taus:
+            low, high = self.interval(tau, seed=seed)
+            rows.append(
+                {"tau": tau, "alpha": self.alpha_at(tau), "forget": self.forget_at(tau), "low": low, "high": high}
+            )
+        return {"curve": rows, "area": self.area()}
+
+
+def _crossing(alphas: Floats, retain: Floats, tau: float) -> Floats:
+    """[D] for each column of [A, D] the largest alpha at which the piecewise linear curve is >= tau times its start."""
+    threshold = tau * retain[0]
+    feasible = retain >= threshold
+    feasible[0] = True
+    last = len(alphas) - 1 - np.argmax(feasible[::-1], axis=0)
+    following = np.minimum(last + 1, len(alphas) - 1)
+    draw: NDArray[np.intp] = np.arange(retain.shape[1])
+    above = retain[last, draw] - threshold
+    drop = retain[last, draw] - retain[following, draw]
+    share = np.divide(above, drop, out=np.zeros_like(above), where=drop > 0)
+    crossing: Floats = alphas[last] + np.clip(share, 0, 1) * (alphas[following] - alphas[last])
+    return crossing
+
+
+def share_lower(first: Floats, second: Floats) -> float:
+    """The share of paired bootstrap draws in which the first score is lower; ties count half."""
+    return float((first < second).mean() + 0.5 * (first == second).mean())
+
+
+def save_probes(path: Path, alphas: Sequence[float], sets: dict[str, ProbedSet]) -> None:
+    """Write the values of every probe as Parquet: alpha, set, id, subject, value."""
+    frames = [
+        pd.DataFrame({"alpha": alpha, "set": name, "id": s.ids, "subject": s.subjects, "value": s.values[row]})
+        for name, s in sets.items()
+        for row, alpha in enumerate(alphas)
+    ]
+    pd.concat(frames, ignore_index=True).to_parquet(path, index=False)
+
+
+def load_frontiers(path: Path, *, retain: str = "retain") -> dict[str, Frontier]:
+    """For each set but `retain`, the frontier of that set, from what `save_probes` wrote."""
+    table = pd.read_parquet(path)
+    alphas = np.sort(table["alpha"].unique())
+    sets = {}
+    for name, part in table.groupby("set", sort=False):
+        by_alpha = [rows for _, rows in part.groupby("alpha", sort=True)]
+        sets[str(name)] = ProbedSet(
+            tuple(by_alpha[0]["id"]), tuple(by_alpha[0]["subject"]), np.stack([r["value"].to_numpy() for r in by_alpha])
+        )
+    return {name: Frontier(alphas, sets[retain], probed) for name, probed in sets.items() if name != retain}
