@@ -21,7 +21,7 @@ from uwc.data.batches import collate
 from uwc.data.variants import VARIANTS, with_variants
 from uwc.errors import ModelError
 from uwc.models import forward, head
-from uwc.models.budget import run_in_batches
+from uwc.models.budget import run_in_batches, token_budget_of
 from uwc.models.forward import score_tokens
 from uwc.models.head import answer_logits, logit_chunks
 from uwc.models.statistics import Sampling, chunk_statistics
@@ -214,3 +214,27 @@ def test_bfloat16_agrees_with_float32(knowing: Target) -> None:
     assert np.abs(exact.logprob - rounded.logprob).mean() < 0.1
     assert (exact.greedy == rounded.greedy).mean() >= 0.95
     assert np.abs(exact.mean_logprob - rounded.mean_logprob).mean() < 0.1
+
+
+def test_the_budget_is_the_largest_power_of_two_in_half_the_free_memory(
+    knowing: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """4 x 64 + 3 x 192 = 832 numbers of 4 bytes a token; half of 40 MB holds 6,009 tokens: 4,096."""
+
+    class OnCuda(Target):
+        device = torch.device("cuda")
+
+    target = OnCuda(knowing.model, knowing.tokenizer)
+    for free, budget in ((40_000_000, 4096), (1 << 40, 1 << 15), (1, 1024)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device, free=free: (free, 1 << 40))
+        assert token_budget_of(target) == budget
+    assert token_budget_of(knowing, elsewhere=77) == 77
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gives_what_the_cpu_gives(knowing: Target) -> None:
+    on_cpu = score_tokens(knowing, people(), reference=knowing)
+    on_gpu = score_tokens(replace(knowing, model=copy.deepcopy(knowing.model).cuda()), people())
+    assert on_gpu.logprob == pytest.approx(on_cpu.logprob, abs=1e-3)
+    assert (on_gpu.greedy == on_cpu.greedy).mean() > 0.99

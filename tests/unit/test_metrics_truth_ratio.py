@@ -72,3 +72,10 @@ def test_why_an_example_is_not_scored_is_said() -> None:
     assert broken.unscored("probability", broken.values("probability")) == {
         "the model's logits are not finite": 1, "the answer has no token": 1,
     }  # fmt: skip
+
+
+def test_a_set_without_wrong_answers_has_no_value_and_says_why() -> None:
+    scored = ScoredSet(scores([[-1.0], [-2.0]]), ("a", "b"))
+    result = scored.aggregates(["truth_ratio_geometric"])["truth_ratio_geometric"]
+    assert (result["n"], result["not_scored"]) == (0, 2)
+    assert result["why"] == {"no wrong answer to compare": 2}

@@ -160,12 +160,9 @@ class ScoredSet:
             return self._variant_rows(need)
         return getattr(self, need) if need not in ("texts", "text_tokens") or getattr(self, need) else None
 
-    def _variant_rows(self, need: str) -> TokenScores | None:
-        perturbed = [i for i, v in enumerate(self.tokens.variants) if v == "perturbed_answers"]
-        if not perturbed:
-            return None
+    def _variant_rows(self, need: str) -> TokenScores:
         if need == "perturbed":
-            return self.tokens.select(perturbed)
+            return self.tokens.variant("perturbed_answers")
         chosen: dict[str, int] = {}
         for i, (identity, variant) in enumerate(zip(self.tokens.ids, self.tokens.variants, strict=True)):
             if variant == "paraphrased_answer" or (variant == "answer" and identity not in chosen):

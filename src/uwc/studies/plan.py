@@ -8,7 +8,9 @@ from uwc.data.benchmark import FORGET, HELDOUT, RETAIN, Benchmark
 from uwc.data.benchmarks import benchmarks
 from uwc.data.example import Example, fingerprint, paraphrased
 from uwc.errors import ConfigError
+from uwc.metrics.registry import INPUTS
 from uwc.metrics.scoring import TEXTS, needs_of
+from uwc.metrics.suites import any_perturbed
 from uwc.studies.config import GOLD, ORIGINAL, RunConfig, StudyConfig
 from uwc.studies.provenance import checkpoint_fingerprint, digest, plain
 
@@ -86,6 +88,10 @@ def make_plan(config: StudyConfig) -> Plan:
     entry = benchmarks.get(config.benchmark.name)
     settings = benchmarks.check(config.benchmark.name, config.benchmark.settings)
     benchmark: Benchmark = entry.function(**settings)
+    wrong_answers = any(any_perturbed(examples) for examples in scored_sets(benchmark).values())
+    for metric in config.score.metrics:
+        if "perturbed" in needs_of([metric]) and not wrong_answers:
+            raise ConfigError(f"score: the metric {metric!r} needs {INPUTS['perturbed']}")
     return Plan(config, benchmark, tuple(_Planner(config, benchmark).steps()))
 
 
