@@ -14,6 +14,8 @@ from uwc.models.statistics import Sampling
 from uwc.models.target import Target
 
 TEXTS = ("texts", "text_tokens")
+EXTRAS = frozenset({*TEXTS, "restated", "perturbed", "sampled", "gradient_norms", "similar_from"})
+"""The needs that cost something of their own; the others come with every pass."""
 DEFAULT_SAMPLING = Sampling(temperature=1.0, top_k=40)
 
 

@@ -78,12 +78,13 @@ def _score_batch(
     target: Target, batch: Batch, reference: Target | None, samplings: Sequence[Sampling]
 ) -> dict[str, np.ndarray]:
     """The token columns of one batch, as numpy arrays of length N."""
-    theirs = None if reference is None else logit_chunks(reference.model, batch)
+    itself = reference is not None and reference.model is target.model
+    theirs = None if reference is None or itself else logit_chunks(reference.model, batch)
     chunks, start = [], 0
     for logits in logit_chunks(target.model, batch):
         targets = batch.targets[start : start + len(logits)]
         start += len(logits)
-        other = None if theirs is None else next(theirs)
+        other = next(theirs) if theirs is not None else logits.clone() if itself else None
         chunks.append(
             chunk_statistics(logits, targets, end=target.tokenizer.eos_token_id, reference=other, samplings=samplings)
         )

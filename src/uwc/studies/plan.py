@@ -9,7 +9,7 @@ from uwc.data.benchmarks import benchmarks
 from uwc.data.example import Example, fingerprint, paraphrased
 from uwc.errors import ConfigError
 from uwc.metrics.registry import INPUTS
-from uwc.metrics.scoring import TEXTS, needs_of
+from uwc.metrics.scoring import EXTRAS, TEXTS, needs_of
 from uwc.metrics.suites import any_perturbed
 from uwc.studies.config import GOLD, ORIGINAL, RunConfig, StudyConfig
 from uwc.studies.provenance import checkpoint_fingerprint, digest, plain
@@ -175,7 +175,7 @@ class _Planner:
 
     def _scoring(self) -> dict[str, Any]:
         score = self.config.score
-        needs = needs_of(score.metrics) | (set(TEXTS) if score.max_new_tokens else set())
+        needs = (needs_of(score.metrics) & EXTRAS) | (set(TEXTS) if score.max_new_tokens else set())
         return {"sets": self.sets, "max_new_tokens": score.max_new_tokens, "needs": sorted(needs)}
 
     def _calibrate(self, run: RunConfig, unlearned: Step, original: Step) -> Step:
