@@ -30,6 +30,9 @@ check: setup ## lint, formatting and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bench: setup ## run the benchmarks (DEVICE=cpu or cuda): one table, and benchmarks/results.json
+	$(BIN)/python benchmarks/run.py $(if $(DEVICE),--device $(DEVICE))
+
 format: setup ## format the code, mend what can be mended
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .

@@ -21,6 +21,8 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--only", help="run only the module of this name")
     options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("there is no CUDA device here; use --device cpu")
     found = []
     for module in sorted(m.name for m in pkgutil.iter_modules([str(FOLDER)])):
         loaded = importlib.import_module(f"benchmarks.{module}") if module != "run" else None
@@ -28,8 +30,8 @@ def main() -> None:
             for comparison in loaded.comparisons(options.device):
                 found.append(comparison)
                 print(f"{comparison.name}: {comparison.ratio:.1f} x", file=sys.stderr)
-    rows = [{**asdict(c), "ratio": c.ratio} for c in found]
-    (FOLDER / "results.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+                rows = [{**asdict(c), "ratio": c.ratio} for c in found]
+                (FOLDER / "results.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     Console(width=200).print(table_of(found))
     for comparison in found:
         notes = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in comparison.extra.items())

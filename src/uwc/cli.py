@@ -32,6 +32,17 @@ Set = Annotated[
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A YAML file, or a shipped study's name.")]
 DataFile = Annotated[Path, typer.Option(help="Questions: JSONL, CSV or Parquet.")]
 Columns = Annotated[list[str], typer.Option("--column", help="Name a column: question=prompt", metavar="FIELD=COLUMN")]
+RetainFile = Annotated[Path | None, typer.Option(help="Questions to keep.")]
+HoldoutFile = Annotated[Path | None, typer.Option(help="Questions of the same kind, never trained on.")]
+AuthorsFile = Annotated[Path | None, typer.Option(help="TOFU's real authors.")]
+FactsFile = Annotated[Path | None, typer.Option(help="TOFU's world facts.")]
+VerbatimFile = Annotated[Path | None, typer.Option(help="Texts: beginning (question), continuation (answer).")]
+ShotsFile = Annotated[Path | None, typer.Option(help="Solved questions that go before each question.")]
+ReferenceModel = Annotated[str | None, typer.Option(help="The original model, to compare with.")]
+RetrainedModel = Annotated[str | None, typer.Option(help="A model that was never trained on the data.")]
+ComparedModel = Annotated[str | None, typer.Option(help="Another model: paired differences on the same examples.")]
+EncoderModel = Annotated[str | None, typer.Option(help="A sentence encoder, for semantic similarity.")]
+EntailmentModel = Annotated[str | None, typer.Option(help="A model of natural-language inference, for entailment.")]
 Dtype = Annotated[str, typer.Option(help="Precision of the weights: float32, bfloat16 or float16.")]
 Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda or mps.")]
 Prompt = Annotated[
@@ -115,14 +126,38 @@ def list_registry(
     _print_rows(kind, catalogue(kind), as_json)
 
 
+@app.command("explain")
+def explain_command(metric: Annotated[str, typer.Argument(help="See: uwc list metrics.")]) -> None:
+    """Explain a metric: definition, range, direction, what it needs, source."""
+    from uwc.catalogue import explain
+
+    typer.echo(explain(metric))
+
+
 @app.command("score")
 def score_command(
     model: Annotated[str, typer.Argument(help="A folder or hub name.")],
     data: DataFile,
-    reference: Annotated[str | None, typer.Option(help="The original model, to score the divergence from it.")] = None,
-    metric: Annotated[list[str], typer.Option(help="Which metrics; may be given several times.")] = [],  # noqa: B006
+    retain: RetainFile = None,
+    holdout: HoldoutFile = None,
+    real_authors: AuthorsFile = None,
+    world_facts: FactsFile = None,
+    verbatim: VerbatimFile = None,
+    reference: ReferenceModel = None,
+    retrained: RetrainedModel = None,
+    compare: ComparedModel = None,
+    encoder: EncoderModel = None,
+    entailment: EntailmentModel = None,
+    suite: Annotated[str | None, typer.Option(help="core, tofu, muse, membership or all; core by default.")] = None,
+    metric: Annotated[list[str], typer.Option(help="Further metrics; may be given several times.")] = [],  # noqa: B006
+    setting: Annotated[
+        list[str], typer.Option(help="A metric's setting: mia_min_k.k=0.2", metavar="METRIC.NAME=VALUE")
+    ] = [],  # noqa: B006
+    compat: Annotated[str | None, typer.Option(help="open-unlearning or uwc-official: their definitions.")] = None,
+    shots: ShotsFile = None,
     column: Columns = [],  # noqa: B006
     max_new_tokens: Annotated[int, typer.Option(help="The most tokens of a generated answer.")] = 64,
+    out: Annotated[Path | None, typer.Option(help="Folder for the scores, in JSON and Parquet.")] = None,
     dtype: Dtype = "float32",
     device: Device = "auto",
     trust: Trust = False,
@@ -131,16 +166,41 @@ def score_command(
 ) -> None:
     """Score a model on questions: how much of their answers does it remember?"""
     from uwc.data.local_files import read_examples
-    from uwc.workflows import score
+    from uwc.data.prompts import few_shot
+    from uwc.workflows import evaluate
 
-    examples = read_examples(data, columns=_pairs(column))
-    names = metric or ["extraction_strength", "exact_memorization", "probability", "perplexity", "rouge_l"]
-    if reference and not metric:
-        names.append("kl_to_original")
+    columns = _pairs(column)
+    files = {"retain": retain, "holdout": holdout, "authors": real_authors, "facts": world_facts, "verbatim": verbatim}
     loading = _loading(dtype, device, trust, prompt)
-    result = score(model, examples, metrics=names, reference=reference, max_new_tokens=max_new_tokens, **loading)
-    rows = [{"asked as": w, "metric": m, **a} for w, by_metric in result.items() for m, a in by_metric.items()]
-    _print_rows(f"{model} on {data}", rows, as_json)
+    if shots is not None:
+        loading["template"] = few_shot(read_examples(shots, columns=columns), loading.get("template"))
+    scores = evaluate(
+        model, read_examples(data, columns=columns), suite=suite, metrics=metric,
+        sets={name: read_examples(path, columns=columns) for name, path in files.items() if path is not None},
+        reference=reference, retrained=retrained, compare=compare, encoder=encoder, entailment=entailment,
+        settings=_metric_settings(setting), compat=compat, max_new_tokens=max_new_tokens, out=out, **loading,
+    )  # fmt: skip
+    rows, differences = scores.rows(), scores.difference_rows()
+    if as_json:
+        _print_json({"scores": rows, "differences": differences} if differences else rows)
+        return
+    _print_rows(f"{model} on {data}", [_shown(row) for row in rows], False)
+    if differences:
+        _print_rows(f"{model} minus {compare}", differences, False)
+
+
+@app.command("import-logs")
+def import_logs_command(
+    logs: Annotated[Path, typer.Argument(help="A model's evaluation logs: a JSON file of TOFU or OpenUnlearning.")],
+    retrained: Annotated[
+        Path | None, typer.Option(help="The logs of a model never trained on the data, for forget quality.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Forget quality and model utility of a model of which only the evaluation logs exist."""
+    from uwc.metrics.logs import from_logs
+
+    _print_rows(str(logs), from_logs(logs, retrained=retrained), as_json)
 
 
 @app.command("unlearn")
@@ -252,6 +312,23 @@ def _pairs(options: list[str]) -> dict[str, str]:
             raise UserError(f"{option!r}: write it as NAME=VALUE")
         pairs[key] = value
     return pairs
+
+
+def _metric_settings(options: list[str]) -> dict[str, dict[str, str]]:
+    settings: dict[str, dict[str, str]] = {}
+    for key, value in _pairs(options).items():
+        metric, dot, name = key.partition(".")
+        if not dot:
+            raise UserError(f"{key}={value}: write it as METRIC.NAME=VALUE")
+        settings.setdefault(metric, {})[name] = value
+    return settings
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of scores for the table: why examples were not scored stands beside how many."""
+    why = "; ".join(row["why"])
+    missing = f"{row['not_scored']} ({why})" if why else str(row["not_scored"])
+    return {**{k: v for k, v in row.items() if k != "why"}, "not_scored": missing}
 
 
 def _number(name: str, value: str) -> float:

@@ -1,18 +1,22 @@
 """What a user can do, as plain functions; the command line is a thin layer over these."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from uwc import progress
-from uwc.data.example import Example, paraphrased, require_disjoint
-from uwc.errors import ConfigError
+from uwc.data.example import Example, require_disjoint
 from uwc.studies.config import StudyConfig, load_config
 from uwc.studies.plan import Plan, make_plan
 from uwc.studies.results import gather
 from uwc.studies.runner import run_record, run_steps, step_status
 from uwc.studies.store import Store, write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from uwc.metrics.evaluation import Evaluation
 
 DEFAULT_RUNS = Path("runs")
 
@@ -40,6 +44,35 @@ class StudyOutcome:
     def report(self) -> Path:
         """The report, one HTML file."""
         return self.folder / "report.html"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What `evaluate` found.
+
+    Attributes:
+        table: one row for each set and metric: mean, n, not_scored, why, clusters, se and the interval low..high.
+        differences: the model minus the one compared with, paired, one row for each set and metric; None without one.
+        evaluation: the same with the scores of every example.
+    """
+
+    table: "pd.DataFrame"
+    differences: "pd.DataFrame | None"
+    evaluation: "Evaluation"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The table as plain data; numbers that are not finite are None."""
+        from uwc.metrics.evaluation import plain_rows
+
+        return plain_rows(self.evaluation.rows)
+
+    def difference_rows(self) -> list[dict[str, Any]]:
+        """The differences as plain data; empty without a model compared with."""
+        from uwc.metrics.evaluation import plain_rows
+
+        if self.differences is None:
+            return []
+        return plain_rows({str(k): v for k, v in row.items()} for row in self.differences.to_dict("records"))
 
 
 def plan_study(
@@ -104,49 +137,100 @@ def _config(source: str | Path | StudyConfig, overrides: Sequence[str]) -> Study
     return source if isinstance(source, StudyConfig) else load_config(source, overrides=overrides)
 
 
-def score(
-    model: str | Path | Any,
-    examples: Sequence[Example],
-    *,
-    metrics: Sequence[str] = ("extraction_strength", "exact_memorization", "probability", "perplexity", "rouge_l"),
-    reference: str | Path | Any | None = None,
-    max_new_tokens: int = 64,
-    **loading: Any,
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """Score a model on questions and, where they have paraphrases, on those.
+def score(model: str | Path | Any, examples: Sequence[Example] = (), **options: Any) -> "pd.DataFrame":
+    """Score a model on questions and, where they have paraphrases, on those: the table that `evaluate` makes.
 
     Args:
         model: a folder, a hub name, or a `Target` in memory.
-        examples: the questions.
-        metrics: which metrics.
-        reference: the original model, for the divergence from it; likewise a path or a `Target`.
-        max_new_tokens: the most tokens of a generated answer.
-        loading: dtype, device, template and trust_remote_code, as `load_target` takes them.
+        examples: the questions; the set called "data".
+        options: as `evaluate` takes them.
 
     Returns:
-        Wording ("question", "paraphrase") -> metric -> aggregate (mean, n, not_scored, clusters, se, low, high).
+        One row for each set and metric: set, metric, mean, n, not_scored, why, clusters, se, low, high.
 
     Raises:
         UserError: the model or an example cannot be used, or a metric needs what was not given.
     """
-    from uwc.metrics.registry import metrics as registry
-    from uwc.metrics.scored import ScoredSet
-    from uwc.models.forward import score_tokens
-    from uwc.models.generation import generate
+    return evaluate(model, examples, **options).table
 
-    needs = {registry.get(name).facts["needs"] for name in metrics}
-    if "kl" in needs and reference is None:
-        raise ConfigError("the divergence from the original needs the original model; give it with --reference")
-    target = _target(model, loading)
+
+def evaluate(
+    model: str | Path | Any,
+    examples: Sequence[Example] = (),
+    *,
+    suite: str | None = None,
+    metrics: Sequence[str] = (),
+    sets: Mapping[str, Sequence[Example]] | None = None,
+    reference: str | Path | Any | None = None,
+    retrained: str | Path | Any | None = None,
+    compare: str | Path | Any | None = None,
+    encoder: str | Path | Any | None = None,
+    entailment: str | Path | Any | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    compat: str | None = None,
+    max_new_tokens: int = 64,
+    seed: int = 0,
+    out: Path | None = None,
+    **loading: Any,
+) -> Scores:
+    """Score a model on several sets of questions, compare it with another, and keep every example's scores.
+
+    Args:
+        model: a folder, a hub name, or a `Target` in memory.
+        examples: the questions; the set called "data".
+        suite: core, tofu, muse, membership or all; core if neither a suite nor metrics are named.
+        metrics: further metrics by name.
+        sets: further sets: retain, holdout, authors, facts, verbatim.
+        reference: the original model, for the metrics that compare with it; a path or a `Target`.
+        retrained: a model that was never trained on the data, for forget quality and PrivLeak; likewise.
+        compare: another model, to be compared with on the same examples; likewise.
+        encoder: a sentence encoder, as a path or as a function; for semantic similarity.
+        entailment: a model of natural-language inference, likewise.
+        settings: metric -> its settings that differ from the defaults.
+        compat: "open-unlearning" or "uwc-official": that code's definitions and prompt.
+        max_new_tokens: the most tokens of a generated answer.
+        seed: of the bootstrap.
+        out: a folder for the scores.
+        loading: dtype, device, template and trust_remote_code, as `load_target` takes them.
+
+    Raises:
+        UserError: the model or an example cannot be used, or a metric needs what was not given.
+    """
+    from uwc.metrics.compat import compat_of
+    from uwc.metrics.evaluation import Evaluator, save
+    from uwc.metrics.suites import Given, chosen_metrics
+
+    given_sets = {n: s for n, s in {"data": examples, **(sets or {})}.items() if len(s)}
+    models = {"reference": reference, "retrained": retrained, "encoder": encoder, "entailment": entailment}
+    given = Given(given_sets, frozenset(n for n, m in models.items() if m is not None), max_new_tokens)
+    names, left_out = chosen_metrics(suite if suite or metrics else "core", metrics, given)
+    for name, lacking in left_out.items():
+        progress.note(f"{name} left out: it needs {lacking}")
+    evaluator = Evaluator(given, names, settings or {}, compat=compat_of(compat), seed=seed)
+    evaluator = _with_judges(evaluator, encoder, entailment, loading)
     other = None if reference is None else _target(reference, loading)
-    wordings = {"question": list(examples), "paraphrase": paraphrased(examples)}
-    result = {}
-    for wording, asked in wordings.items():
-        if asked:
-            texts = tuple(generate(target, asked, max_new_tokens=max_new_tokens)) if "texts" in needs else ()
-            scored = ScoredSet(score_tokens(target, asked, reference=other), tuple(e.answer for e in asked), texts)
-            result[wording] = scored.aggregates(metrics)
-    return result
+    evaluation = evaluator.evaluate(
+        _target(model, loading),
+        reference=other,
+        retrained=None if retrained is None else _target(retrained, loading),
+    )
+    differences = None
+    if compare is not None:
+        differences = evaluator.compare(evaluation, _target(compare, loading), reference=other)
+    if out is not None:
+        save(evaluation, names, out)
+    return Scores(evaluation.table(), differences, evaluation)
+
+
+def _with_judges(evaluator: Any, encoder: Any, entailment: Any, loading: dict[str, Any]) -> Any:
+    from uwc.models.sentences import load_encoder, load_entailment
+
+    device = loading.get("device", "auto")
+    if isinstance(encoder, str | Path):
+        encoder = load_encoder(encoder, device=device)
+    if isinstance(entailment, str | Path):
+        entailment = load_entailment(entailment, device=device)
+    return replace(evaluator, encoder=encoder, entailment=entailment)
 
 
 def unlearn(

@@ -15,10 +15,11 @@ def scores_of(*greedy: str, logprob: float = -1.0, end: bool = True) -> TokenSco
     lengths = [len(answer) + end for answer in greedy]
     zeros = np.zeros(len(flat), dtype=np.float32)
     return TokenScores(
-        ids=tuple(map(str, range(len(greedy)))), subjects=("",) * len(greedy),
+        ids=tuple(map(str, range(len(greedy)))), subjects=("",) * len(greedy), variants=("answer",) * len(greedy),
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         has_end=np.full(len(greedy), end), logprob=np.full(len(flat), logprob, dtype=np.float32),
-        greedy=np.array(flat, dtype=bool), mean_logprob=zeros, var_logprob=zeros, kl=zeros + 0.5,
+        greedy=np.array(flat, dtype=bool), stops=zeros > 0, mean_logprob=zeros, var_logprob=zeros,
+        kl=zeros + 0.5, reference_logprob=zeros,
     )  # fmt: skip
 
 

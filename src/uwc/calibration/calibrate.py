@@ -103,7 +103,7 @@ def calibrate(
         UserError: the original scores 0 on the retain set.
     """
     entry = metrics.get(metric)
-    if entry.facts["needs"] != "scores" or not entry.facts["higher_remembers"]:
+    if entry.facts["needs"] != ("scores",) or not entry.facts["higher_remembers"]:
         raise ConfigError(f"calibration cannot hold {metric!r} fixed; choose one of {', '.join(retention_metrics())}")
     mixer = Mixer(original, unlearned)
     sets = {"retain": retain, "forget": forget, **(watched or {})}
@@ -131,4 +131,4 @@ def calibrate(
 
 def retention_metrics() -> list[str]:
     """The metrics that calibration can hold fixed."""
-    return [e.name for e in metrics if e.facts["needs"] == "scores" and e.facts["higher_remembers"]]
+    return [e.name for e in metrics if e.facts["needs"] == ("scores",) and e.facts["higher_remembers"]]

@@ -45,6 +45,6 @@ def stop_at(
             raise ValueError("the calibrated score needs the original model")
         working = replace(target, model=copy.deepcopy(target.model))
         found, _ = calibrate(original, working, retain=retain, forget=forget, tau=tau or 1.0, metric=metric)
-        return found.forget[found.alpha]
+        return found.mean("forget", found.alpha)
 
     return StopRule(raw if tau is None else calibrated, at_most, every)

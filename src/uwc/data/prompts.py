@@ -1,7 +1,7 @@
 """The one place where a question becomes a prompt, and where the answer's tokens are found."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from uwc.data.example import Example
@@ -114,6 +114,14 @@ class PromptTemplate:
             return ()
         with_special = tokenizer("a", add_special_tokens=True)["input_ids"]
         return (tokenizer.bos_token_id,) if with_special[:1] == [tokenizer.bos_token_id] else ()
+
+
+def few_shot(examples: Sequence[Example], template: PromptTemplate | None = None) -> PromptTemplate:
+    """The template with solved questions before each question; it is plain, for a chat has no place for them."""
+    template = template or PromptTemplate()
+    solved = [template.text.replace("{question}", e.question) + template.separator + e.answer for e in examples]
+    shots = "\n\n".join(solved).replace("{question}", "")
+    return replace(template, text=f"{shots}\n\n{template.text}", chat=False)
 
 
 def _token_ids(texts: list[str], tokenizer: Any) -> list[list[int]]:

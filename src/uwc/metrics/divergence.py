@@ -5,8 +5,9 @@ from uwc.models.token_scores import Floats, TokenScores
 
 
 @metrics.register(
-    "kl_to_original", source="arXiv:2406.09179", needs="kl", range=(0.0, float("inf")),
+    "kl_to_original", source="arXiv:2406.09179", needs=("reference",), range=(0.0, float("inf")),
     higher_remembers=False, average="arithmetic", label="KL to original",
+    unscored="the answer has no token",
 )  # fmt: skip
 def kl_to_original(scores: TokenScores) -> Floats:
     """The divergence from the original model's next-token distribution to the model's.

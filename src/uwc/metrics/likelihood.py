@@ -2,13 +2,15 @@
 
 import numpy as np
 
+from uwc.metrics.grouping import sum_by_example
 from uwc.metrics.registry import metrics
 from uwc.models.token_scores import Floats, TokenScores
 
 
 @metrics.register(
-    "probability", source="arXiv:2401.06121", needs="scores", range=(0.0, 1.0),
+    "probability", source="arXiv:2401.06121", needs=("scores",), range=(0.0, 1.0),
     higher_remembers=True, average="arithmetic", label="probability",
+    unscored="the answer has no token",
 )  # fmt: skip
 def probability(scores: TokenScores) -> Floats:
     """The answer's probability, normalised by its length.
@@ -22,8 +24,9 @@ def probability(scores: TokenScores) -> Floats:
 
 
 @metrics.register(
-    "perplexity", source="arXiv:2406.09179", needs="scores", range=(1.0, np.inf),
+    "perplexity", source="arXiv:2406.09179", needs=("scores",), range=(1.0, np.inf),
     higher_remembers=False, average="geometric", label="PPL",
+    unscored="the answer has no token",
 )  # fmt: skip
 def perplexity(scores: TokenScores) -> Floats:
     """The inverse of the length-normalised probability of the answer.
@@ -35,3 +38,25 @@ def perplexity(scores: TokenScores) -> Floats:
         [E] in 1..e^700; NaN for an example without tokens.
     """
     return np.exp(np.minimum(-scores.mean(scores.logprob, with_end=True), 700.0))
+
+
+@metrics.register(
+    "probability_normalised", source="arXiv:2401.06121", needs=("scores", "perturbed"), range=(0.0, 1.0),
+    higher_remembers=True, average="arithmetic", label="normalised probability", unscored="no wrong answer to compare",
+)  # fmt: skip
+def probability_normalised(scores: TokenScores, perturbed: TokenScores) -> Floats:
+    """The answer's share of the probability of all answers offered.
+
+    ``P(y) / (P(y) + sum_j P(y~_j))`` with P the length-normalised `probability` and y~_j the wrong answers.
+
+    Args:
+        scores: of the true answers.
+        perturbed: of the wrong answers.
+
+    Returns:
+        [E] in 0..1; NaN for an example without wrong answers.
+    """
+    wrong = sum_by_example(probability(perturbed), perturbed, scores)
+    true = probability(scores)
+    share: Floats = true / (true + wrong)
+    return share

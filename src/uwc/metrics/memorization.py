@@ -7,8 +7,9 @@ from uwc.models.token_scores import Floats, TokenScores
 
 
 @metrics.register(
-    "extraction_strength", source="arXiv:2012.07805, arXiv:2406.09179", needs="scores", range=(0.0, 1.0),
+    "extraction_strength", source="arXiv:2012.07805, arXiv:2406.09179", needs=("scores",), range=(0.0, 1.0),
     higher_remembers=True, average="arithmetic", label="ES",
+    unscored="the answer has no token",
 )  # fmt: skip
 def extraction_strength(scores: TokenScores) -> Floats:
     """The share of the answer that the model completes greedily from the shortest prefix that suffices.
@@ -32,8 +33,9 @@ def extraction_strength(scores: TokenScores) -> Floats:
 
 
 @metrics.register(
-    "exact_memorization", source="arXiv:2205.10770", needs="scores", range=(0.0, 1.0),
+    "exact_memorization", source="arXiv:2205.10770", needs=("scores",), range=(0.0, 1.0),
     higher_remembers=True, average="arithmetic", label="EM",
+    unscored="the answer has no token",
 )  # fmt: skip
 def exact_memorization(scores: TokenScores) -> Floats:
     """The share of answer tokens that are the model's most likely next token.
@@ -44,3 +46,25 @@ def exact_memorization(scores: TokenScores) -> Floats:
         [E] in 0..1; NaN for an example without answer tokens.
     """
     return scores.mean(scores.greedy, with_end=False)
+
+
+@metrics.register(
+    "extraction_strength_similar", source="arXiv:2406.09179", needs=("scores", "similar_from"), range=(0.0, 1.0),
+    higher_remembers=True, average="arithmetic", label="ES, similar", unscored="the answer has no token",
+)  # fmt: skip
+def extraction_strength_similar(scores: TokenScores, similar_from: Floats) -> Floats:
+    """Extraction strength where it is enough that the continuation is similar to the rest of the answer.
+
+    ``1 - k* / n`` with k* the shortest prefix from which the greedy continuation has at least half of the remaining
+    answer's tokens in common with it, in order: ``LCS(continuation, y_{k+1..n}) >= (n - k) / 2``. An empty continuation
+    is not similar. Never below `extraction_strength`.
+
+    Args:
+        scores: of the true answers.
+        similar_from: [E] k*, found by generation.
+
+    Returns:
+        [E] in 0..1; NaN for an example without answer tokens.
+    """
+    lengths = scores.answer_lengths()
+    return 1.0 - similar_from / np.where(lengths > 0, lengths, np.nan)

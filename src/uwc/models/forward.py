@@ -1,60 +1,23 @@
-"""From batches to logits and TokenScores: one forward pass, logits at labelled positions only."""
+"""From examples to TokenScores: one forward pass, in batches that fit the memory."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from uwc import progress
-from uwc.data.batches import Batch, collate, group_by_length
+from uwc.data.batches import Batch, collate
 from uwc.data.example import Example
 from uwc.data.prompts import EncodedExample
-from uwc.errors import ModelError
+from uwc.data.variants import Variant, with_variants
+from uwc.models.budget import DEFAULT_TOKEN_BUDGET, SCORING_BUDGET, run_in_batches, token_budget_of
+from uwc.models.head import answer_logits, logit_chunks, unwrapped
+from uwc.models.statistics import Sampling, chunk_statistics
 from uwc.models.target import Target
-from uwc.models.token_scores import TokenScores
+from uwc.models.token_scores import BOOLEAN_COLUMNS, TOKEN_COLUMNS, TokenScores
 
-DEFAULT_TOKEN_BUDGET = 8192
-LOGIT_CHUNK = 512
-
-
-@contextmanager
-def _head_sees(model: Any, rows: Tensor, positions: Tensor) -> Iterator[list[Tensor]]:
-    """While open, the output embedding sees only the states at (rows, positions), as one [1, N, d] sequence.
-
-    The model's own forward runs unchanged around it, so whatever it does to logits (scaling, soft caps) still
-    happens, and no [B, T, V] tensor is made. The list yielded receives the selected states.
-    """
-    selected: list[Tensor] = []
-
-    def select(_module: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        selected.append(args[0][rows, positions].unsqueeze(0))
-        return (selected[-1], *args[1:])
-
-    head = unwrapped(model).get_output_embeddings()
-    if head is None:
-        raise ModelError(f"{type(model).__name__} has no output embedding; uwc needs a causal language model")
-    handle = head.register_forward_pre_hook(select)
-    try:
-        yield selected
-    finally:
-        handle.remove()
-
-
-def unwrapped(model: Any) -> Any:
-    """The model inside a data-parallel wrapper, or the model itself."""
-    return getattr(model, "module", model)
-
-
-def answer_logits(model: Any, batch: Batch) -> Tensor:
-    """[N, V] logits that predict the batch's labelled tokens, differentiable, in the model's dtype."""
-    with _head_sees(model, batch.rows, batch.positions) as selected:
-        logits = model(input_ids=batch.input_ids, use_cache=False).logits
-    if not selected or logits.shape[:2] != (1, len(batch.rows)):
-        raise ModelError(f"{type(model).__name__} does not compute its logits through its output embedding alone")
-    return logits[0]  # type: ignore[no-any-return]
+__all__ = ["DEFAULT_TOKEN_BUDGET", "answer_logits", "score_tokens", "token_logprobs", "unwrapped"]
 
 
 def token_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
@@ -68,85 +31,83 @@ def score_tokens(
     target: Target,
     examples: Sequence[Example],
     *,
+    variants: Sequence[Variant] = ("answer",),
     reference: Target | None = None,
-    token_budget: int = DEFAULT_TOKEN_BUDGET,
+    samplings: Sequence[Sampling] = (),
+    token_budget: int | None = None,
 ) -> TokenScores:
     """Score every answer token of the examples, teacher-forced, in one pass.
 
     Args:
         target: the model under test.
         examples: what it is asked; the result keeps their order.
-        reference: a model with the same vocabulary; its divergence from the target is scored as ``kl``.
-        token_budget: the most padded tokens in a batch.
+        variants: which answers are scored; one row for each example and answer, ordered by variant, then by example.
+        reference: a model with the same vocabulary; its divergence from the target is scored as ``kl``, and its
+            log-probability of the true token as ``reference_logprob``.
+        samplings: ways of drawing tokens; each adds a column with the log-probability of drawing the true token.
+        token_budget: the most padded tokens in a batch; by default what fits the memory. Halved on out-of-memory.
 
     Raises:
         DataError: an example does not fit into the context.
-        ModelError: the reference has another vocabulary.
+        ModelError: the reference has another vocabulary, or a single example does not fit into the memory.
     """
-    encoded = target.encode(examples)
-    groups = group_by_length([len(e.tokens) for e in encoded], token_budget=token_budget)
-    target.model.eval()
-    by_example: list[dict[str, np.ndarray]] = [{}] * len(encoded)
+    rows, kinds = with_variants(examples, variants)
+    encoded = target.encode(rows)
+    for model in (target, reference):
+        if model is not None:
+            model.model.eval()
+    names = (*TOKEN_COLUMNS, *(s.name for s in samplings))
+    by_row: list[dict[str, np.ndarray]] = [{}] * len(encoded)
+
+    def work(group: list[int]) -> None:
+        batch = collate([encoded[i] for i in group], device=target.device)
+        columns = _score_batch(target, batch, reference, samplings)
+        cuts = np.cumsum(np.bincount(batch.rows.cpu().numpy(), minlength=len(group)))[:-1]
+        pieces = {name: np.split(columns[name], cuts) for name in names}
+        for place, index in enumerate(group):
+            by_row[index] = {name: parts[place] for name, parts in pieces.items()}
+
+    budget = token_budget or token_budget_of(target, elsewhere=SCORING_BUDGET)
     with progress.bar(f"score {target.name}", total=len(encoded)) as advance:
-        for group in groups:
-            batch = collate([encoded[i] for i in group], device=target.device)
-            columns = _score_batch(target, batch, reference)
-            cuts = np.cumsum(np.bincount(batch.rows.cpu().numpy(), minlength=len(group)))[:-1]
-            pieces = {name: np.split(column, cuts) for name, column in columns.items()}
-            for row, index in enumerate(group):
-                by_example[index] = {name: parts[row] for name, parts in pieces.items()}
+        for group in run_in_batches([len(e.tokens) for e in encoded], token_budget=budget, work=work):
             advance(len(group))
-    return _join(examples, encoded, by_example)
+    return _join(rows, kinds, encoded, by_row, [s.name for s in samplings])
 
 
-def _score_batch(target: Target, batch: Batch, reference: Target | None) -> dict[str, np.ndarray]:
+def _score_batch(
+    target: Target, batch: Batch, reference: Target | None, samplings: Sequence[Sampling]
+) -> dict[str, np.ndarray]:
     """The token columns of one batch, as numpy arrays of length N."""
-    logits = answer_logits(target.model, batch)
-    other = None
-    if reference is not None:
-        reference.model.eval()
-        other = answer_logits(reference.model, batch)
-        if other.shape != logits.shape:
-            raise ModelError(
-                f"{reference.name} and {target.name} have vocabularies of {other.shape[1]} and {logits.shape[1]} "
-                "tokens; a divergence needs the same one"
-            )
-    chunks = []
-    for start in range(0, len(logits), LOGIT_CHUNK):
-        part = slice(start, start + LOGIT_CHUNK)
-        chunks.append(_score_chunk(logits[part], batch.targets[part], None if other is None else other[part]))
+    itself = reference is not None and reference.model is target.model
+    theirs = None if reference is None or itself else logit_chunks(reference.model, batch)
+    chunks, start = [], 0
+    for logits in logit_chunks(target.model, batch):
+        targets = batch.targets[start : start + len(logits)]
+        start += len(logits)
+        other = next(theirs) if theirs is not None else logits.clone() if itself else None
+        chunks.append(
+            chunk_statistics(logits, targets, end=target.tokenizer.eos_token_id, reference=other, samplings=samplings)
+        )
     return {name: torch.cat([c[name] for c in chunks]).cpu().numpy() for name in chunks[0]}
 
 
-def _score_chunk(logits: Tensor, targets: Tensor, reference: Tensor | None) -> dict[str, Tensor]:
-    """Statistics of [n, V] logits; everything in float32."""
-    log_p = logits.float().log_softmax(dim=1)
-    p = log_p.exp()
-    weighted = p * log_p.clamp_min(torch.finfo(torch.float32).min)  # 0 * -inf would be NaN
-    mean = weighted.sum(dim=1)
-    kl = torch.full_like(mean, float("nan"))
-    if reference is not None:
-        log_q = reference.float().log_softmax(dim=1)
-        kl = torch.nn.functional.kl_div(log_p, log_q, reduction="none", log_target=True).sum(dim=1)
-    return {
-        "logprob": log_p.gather(1, targets[:, None])[:, 0],
-        "greedy": log_p.argmax(dim=1) == targets,
-        "mean_logprob": mean,
-        "var_logprob": ((log_p - mean[:, None]).square() * p).sum(dim=1),
-        "kl": kl,
-    }
-
-
 def _join(
-    examples: Sequence[Example], encoded: Sequence[EncodedExample], columns: Sequence[dict[str, np.ndarray]]
+    rows: Sequence[Example],
+    kinds: Sequence[Variant],
+    encoded: Sequence[EncodedExample],
+    columns: Sequence[dict[str, np.ndarray]],
+    samplings: Sequence[str],
 ) -> TokenScores:
-    names = ("logprob", "greedy", "mean_logprob", "var_logprob", "kl")
-    empty = {name: np.zeros(0, dtype=bool if name == "greedy" else np.float32) for name in names}
-    lengths = [len(c["logprob"]) for c in columns]
+    def flat(name: str) -> np.ndarray:
+        empty = np.zeros(0, dtype=bool if name in BOOLEAN_COLUMNS else np.float32)
+        return np.concatenate([empty, *[c[name] for c in columns]])
+
     return TokenScores(
-        ids=tuple(e.id for e in examples),
-        subjects=tuple(e.subject for e in examples),
-        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        ids=tuple(e.id for e in rows),
+        subjects=tuple(e.subject for e in rows),
+        variants=tuple(kinds),
+        offsets=np.concatenate([[0], np.cumsum([len(c["logprob"]) for c in columns])]).astype(np.int64),
         has_end=np.array([e.end < len(e.tokens) for e in encoded], dtype=bool),
-        **{name: np.concatenate([empty[name], *[c[name] for c in columns]]) for name in names},
+        **{name: flat(name) for name in TOKEN_COLUMNS},
+        sampled={name: flat(name) for name in samplings},
     )

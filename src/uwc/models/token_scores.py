@@ -1,7 +1,7 @@
 """What one teacher-forced pass says of every answer token: small, stored, and all that the likelihood metrics need."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,41 +12,51 @@ from numpy.typing import NDArray
 from uwc.errors import DataError
 
 Floats = NDArray[np.float64]
-_TOKEN_COLUMNS = ("logprob", "greedy", "mean_logprob", "var_logprob", "kl")
+BOOLEAN_COLUMNS = ("greedy", "stops")
+TOKEN_COLUMNS = ("logprob", *BOOLEAN_COLUMNS, "mean_logprob", "var_logprob", "kl", "reference_logprob")
+_SAMPLED = "sampled "
 
 
 @dataclass(frozen=True, eq=False)
 class TokenScores:
-    """Scores of the labelled tokens of E examples, N tokens in all, stored flat.
+    """Scores of the labelled tokens of E rows, N tokens in all, stored flat. A row is an example with one answer.
 
     Attributes:
-        ids: E example ids.
+        ids: E example ids; rows of the same example share it.
         subjects: E subjects; examples that share one are not independent.
-        offsets: [E + 1]; example i owns tokens ``offsets[i]:offsets[i + 1]``.
-        has_end: [E] whether an example's last token is its end-of-sequence token.
+        variants: E times which of the example's answers it is: answer, paraphrased_answer or perturbed_answers.
+        offsets: [E + 1]; row i owns tokens ``offsets[i]:offsets[i + 1]``.
+        has_end: [E] whether a row's last token is its end-of-sequence token.
         logprob: [N] natural log of the probability of the true token.
         greedy: [N] whether the true token is the most likely one.
+        stops: [N] whether the end-of-sequence token is the most likely one.
         mean_logprob: [N] mean of the log-probability under the model's own next-token distribution.
         var_logprob: [N] its variance.
         kl: [N] KL(reference || model) in nats, NaN where no reference was given.
+        reference_logprob: [N] the reference's log-probability of the true token, NaN likewise.
+        sampled: name of a sampling -> [N] log-probability of drawing the true token, -inf where it cannot be drawn.
     """
 
     ids: tuple[str, ...]
     subjects: tuple[str, ...]
+    variants: tuple[str, ...]
     offsets: NDArray[np.int64]
     has_end: NDArray[np.bool_]
     logprob: NDArray[np.float32]
     greedy: NDArray[np.bool_]
+    stops: NDArray[np.bool_]
     mean_logprob: NDArray[np.float32]
     var_logprob: NDArray[np.float32]
     kl: NDArray[np.float32]
+    reference_logprob: NDArray[np.float32]
+    sampled: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
     def rows(self) -> NDArray[np.int64]:
-        """[N] the example of each token."""
+        """[N] the row of each token."""
         return np.repeat(np.arange(len(self)), np.diff(self.offsets))
 
     @property
@@ -56,41 +66,59 @@ class TokenScores:
         mask[self.offsets[1:][self.has_end] - 1] = False
         return mask
 
+    @property
+    def has_reference(self) -> bool:
+        """Whether a reference model was scored too."""
+        return not len(self.kl) or not bool(np.isnan(self.kl).all())
+
     def answer_lengths(self) -> NDArray[np.int64]:
         """[E] number of answer tokens, without the end-of-sequence token."""
         return np.diff(self.offsets) - self.has_end
 
-    def mean(self, values: NDArray[np.generic], *, with_end: bool) -> Floats:
-        """[E] mean of a token column over each example, in float64; NaN where an example has no token."""
+    def total(self, values: NDArray[np.generic], *, with_end: bool) -> Floats:
+        """[E] sum of a token column over each row, in float64."""
         keep = np.ones(len(values), dtype=bool) if with_end else self.in_answer
-        rows = self.rows[keep]
-        total = np.bincount(rows, weights=values[keep].astype(np.float64), minlength=len(self))
-        count = np.bincount(rows, minlength=len(self))
-        mean: Floats = np.divide(total, count, out=np.full(len(self), np.nan), where=count > 0)
+        total = np.bincount(self.rows[keep], weights=values[keep].astype(np.float64), minlength=len(self))
+        return total.astype(np.float64)
+
+    def mean(self, values: NDArray[np.generic], *, with_end: bool) -> Floats:
+        """[E] mean of a token column over each row, in float64; NaN where a row has no token."""
+        count = np.diff(self.offsets) if with_end else self.answer_lengths()
+        mean = np.full(len(self), np.nan)
+        np.divide(self.total(values, with_end=with_end), count, out=mean, where=count > 0)
         return mean
 
+    def variant(self, name: str) -> "TokenScores":
+        """The rows of one answer variant, in their order."""
+        if all(v == name for v in self.variants):
+            return self
+        return self.select([i for i, v in enumerate(self.variants) if v == name])
+
     def select(self, indices: Sequence[int]) -> "TokenScores":
-        """The scores of some examples, in the order given."""
+        """The scores of some rows, in the order given."""
         tokens = [np.arange(self.offsets[i], self.offsets[i + 1]) for i in indices]
         flat = np.concatenate(tokens) if tokens else np.zeros(0, dtype=np.int64)
         return TokenScores(
             ids=tuple(self.ids[i] for i in indices),
             subjects=tuple(self.subjects[i] for i in indices),
+            variants=tuple(self.variants[i] for i in indices),
             offsets=np.concatenate([[0], np.cumsum([len(t) for t in tokens])]).astype(np.int64),
             has_end=self.has_end[list(indices)],
-            **{name: getattr(self, name)[flat] for name in _TOKEN_COLUMNS},
+            **{name: getattr(self, name)[flat] for name in TOKEN_COLUMNS},
+            sampled={name: column[flat] for name, column in self.sampled.items()},
         )
 
     def save(self, path: Path) -> None:
-        """Write one row an example, token columns as lists, in Parquet."""
+        """Write one Parquet row for each row, token columns as lists."""
         offsets = pa.array(self.offsets.astype(np.int32))
         columns: dict[str, pa.Array] = {
             "id": pa.array(self.ids, pa.string()),
             "subject": pa.array(self.subjects, pa.string()),
+            "variant": pa.array(self.variants, pa.string()),
             "has_end": pa.array(self.has_end),
         }
-        for name in _TOKEN_COLUMNS:
-            columns[name] = pa.ListArray.from_arrays(offsets, pa.array(getattr(self, name)))
+        for name, column in self._token_columns().items():
+            columns[name] = pa.ListArray.from_arrays(offsets, pa.array(column))
         pq.write_table(pa.table(columns), path)
 
     @classmethod
@@ -98,21 +126,33 @@ class TokenScores:
         """Read what `save` wrote. Raises DataError if the file is not such a table."""
         try:
             table = pq.read_table(path).combine_chunks()
-            lists = {name: table[name].combine_chunks() for name in _TOKEN_COLUMNS}
+            sampled = [name for name in table.column_names if name.startswith(_SAMPLED)]
+            lists = {name: table[name].combine_chunks() for name in (*TOKEN_COLUMNS, *sampled)}
+            ids, subjects, variants = (tuple(table[n].to_pylist()) for n in ("id", "subject", "variant"))
         except (pa.ArrowException, KeyError, OSError) as error:
             raise DataError(f"{path}: not a table of token scores ({error}); score the model again") from error
         first = lists["logprob"]
         return cls(
-            ids=tuple(table["id"].to_pylist()),
-            subjects=tuple(table["subject"].to_pylist()),
+            ids=ids,
+            subjects=subjects,
+            variants=variants,
             offsets=np.asarray(first.offsets, dtype=np.int64) - first.offsets[0].as_py(),
             has_end=np.asarray(table["has_end"].combine_chunks()),
-            **{name: np.asarray(column.flatten()) for name, column in lists.items()},
+            **{name: np.asarray(lists[name].flatten()) for name in TOKEN_COLUMNS},
+            sampled={name.removeprefix(_SAMPLED): np.asarray(lists[name].flatten()) for name in sampled},
         )
 
     def equals(self, other: "TokenScores") -> bool:
         """Whether every field has the same bits."""
-        arrays = [f.name for f in fields(self) if f.name not in ("ids", "subjects")]
-        return (self.ids, self.subjects) == (other.ids, other.subjects) and all(
-            getattr(self, name).tobytes() == getattr(other, name).tobytes() for name in arrays
+        ours, theirs = self._token_columns(), other._token_columns()
+        return (
+            (self.ids, self.subjects, self.variants) == (other.ids, other.subjects, other.variants)
+            and self.offsets.tobytes() == other.offsets.tobytes()
+            and self.has_end.tobytes() == other.has_end.tobytes()
+            and ours.keys() == theirs.keys()
+            and all(column.tobytes() == theirs[name].tobytes() for name, column in ours.items())
         )
+
+    def _token_columns(self) -> dict[str, NDArray[np.generic]]:
+        fixed = {name: getattr(self, name) for name in TOKEN_COLUMNS}
+        return fixed | {_SAMPLED + name: column for name, column in self.sampled.items()}

@@ -217,7 +217,10 @@ class ScoreConfig(_Section):
     @model_validator(mode="after")
     def _known(self) -> "ScoreConfig":
         for name in self.metrics:
-            if metrics.get(name).facts["needs"] == "texts" and not self.max_new_tokens:
+            needs = set(metrics.get(name).facts["needs"])
+            if needs & {"encoder", "entailment"}:
+                raise ConfigError(f"score: {name!r} is judged by a model of its own; use uwc score for it")
+            if needs & {"texts", "text_tokens"} and not self.max_new_tokens:
                 raise ConfigError(f"score: the metric {name!r} reads generated answers; set max_new_tokens above 0")
         return self
 

@@ -8,6 +8,9 @@ from uwc.data.benchmark import FORGET, HELDOUT, RETAIN, Benchmark
 from uwc.data.benchmarks import benchmarks
 from uwc.data.example import Example, fingerprint, paraphrased
 from uwc.errors import ConfigError
+from uwc.metrics.registry import INPUTS
+from uwc.metrics.scoring import EXTRAS, TEXTS, needs_of
+from uwc.metrics.suites import any_perturbed
 from uwc.studies.config import GOLD, ORIGINAL, RunConfig, StudyConfig
 from uwc.studies.provenance import checkpoint_fingerprint, digest, plain
 
@@ -85,6 +88,10 @@ def make_plan(config: StudyConfig) -> Plan:
     entry = benchmarks.get(config.benchmark.name)
     settings = benchmarks.check(config.benchmark.name, config.benchmark.settings)
     benchmark: Benchmark = entry.function(**settings)
+    wrong_answers = any(any_perturbed(examples) for examples in scored_sets(benchmark).values())
+    for metric in config.score.metrics:
+        if "perturbed" in needs_of([metric]) and not wrong_answers:
+            raise ConfigError(f"score: the metric {metric!r} needs {INPUTS['perturbed']}")
     return Plan(config, benchmark, tuple(_Planner(config, benchmark).steps()))
 
 
@@ -167,7 +174,9 @@ class _Planner:
         return _step(name, "score", {**self.model, **self._scoring()}, model=model, original=original)
 
     def _scoring(self) -> dict[str, Any]:
-        return {"sets": self.sets, "max_new_tokens": self.config.score.max_new_tokens}
+        score = self.config.score
+        needs = (needs_of(score.metrics) & EXTRAS) | (set(TEXTS) if score.max_new_tokens else set())
+        return {"sets": self.sets, "max_new_tokens": score.max_new_tokens, "needs": sorted(needs)}
 
     def _calibrate(self, run: RunConfig, unlearned: Step, original: Step) -> Step:
         settings = {**self.model, **self._scoring(), "calibrate": self.config.calibrate.model_dump()}

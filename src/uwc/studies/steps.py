@@ -10,10 +10,8 @@ from uwc.calibration.frontier import save_probes
 from uwc.calibration.stopping import stop_at
 from uwc.data.benchmark import FORGET, RETAIN, Benchmark
 from uwc.data.prompts import PromptTemplate
-from uwc.metrics.scored import ScoredSet
+from uwc.metrics.scoring import score_set
 from uwc.models.building import build_target
-from uwc.models.forward import score_tokens
-from uwc.models.generation import generate
 from uwc.models.loading import load_target, parameter_count, save_target
 from uwc.models.target import Target
 from uwc.objectives.methods import FINE_TUNING, Method, WeightedTerm
@@ -136,10 +134,10 @@ def calibrate_step(step: Step, shop: Workshop, out: Path) -> dict[str, Any]:
 
 def _score_sets(target: Target, reference: Target, step: Step, shop: Workshop, out: Path) -> None:
     for name, examples in scored_sets(shop.plan.benchmark).items():
-        tokens = score_tokens(target, examples, reference=reference)
-        new_tokens = step.settings["max_new_tokens"]
-        texts = tuple(generate(target, examples, max_new_tokens=new_tokens)) if new_tokens else ()
-        ScoredSet(tokens, tuple(e.answer for e in examples), texts).save(out, name)
+        score_set(
+            target, examples, needs=step.settings["needs"], reference=reference,
+            max_new_tokens=step.settings["max_new_tokens"],
+        ).save(out, name)  # fmt: skip
 
 
 STEP_FUNCTIONS: Mapping[str, Callable[[Step, Workshop, Path], dict[str, Any]]] = {

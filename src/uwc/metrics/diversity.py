@@ -1,0 +1,33 @@
+"""How varied the generated text is: a collapsed model repeats itself."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from uwc.metrics.registry import metrics
+from uwc.models.token_scores import Floats
+
+
+@metrics.register(
+    "token_diversity", source="arXiv:2410.08109", needs=("text_tokens",), range=(0.0, 1.0),
+    higher_remembers=True, average="arithmetic", label="token diversity", unscored="nothing was generated",
+)  # fmt: skip
+def token_diversity(text_tokens: Sequence[Sequence[int]]) -> Floats:
+    """The entropy of the generated tokens, relative to the greatest that as many tokens can have.
+
+    ``H / log2(m)`` with ``H = -sum_v f_v log2 f_v`` over the shares f_v of the m generated tokens. One token scores 0.
+    Short texts score high: two different tokens score 1.
+
+    Returns:
+        [E] in 0..1; NaN where nothing was generated.
+    """
+    return np.array([_relative_entropy(tokens) for tokens in text_tokens], dtype=np.float64)
+
+
+def _relative_entropy(tokens: Sequence[int]) -> float:
+    if not tokens:
+        return float("nan")
+    if len(tokens) == 1:
+        return 0.0
+    shares = np.unique(np.asarray(tokens), return_counts=True)[1] / len(tokens)
+    return max(0.0, float(-(shares * np.log2(shares)).sum() / np.log2(len(tokens))))

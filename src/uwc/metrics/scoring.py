@@ -1,0 +1,84 @@
+"""Scoring a set of examples: all that the metrics asked for need, and nothing else."""
+
+from collections.abc import Collection, Iterable, Sequence
+
+import numpy as np
+
+from uwc.data.example import Example
+from uwc.data.variants import VARIANTS, Variant
+from uwc.metrics.memorization import extraction_strength
+from uwc.metrics.registry import metrics
+from uwc.metrics.scored import ScoredSet
+from uwc.models.forward import score_tokens
+from uwc.models.statistics import Sampling
+from uwc.models.target import Target
+
+TEXTS = ("texts", "text_tokens")
+EXTRAS = frozenset({*TEXTS, "restated", "perturbed", "sampled", "gradient_norms", "similar_from"})
+"""The needs that cost something of their own; the others come with every pass."""
+DEFAULT_SAMPLING = Sampling(temperature=1.0, top_k=40)
+
+
+def needs_of(names: Iterable[str]) -> set[str]:
+    """What the metrics together need, out of `registry.INPUTS`."""
+    return {need for name in names for need in metrics.get(name).facts["needs"]}
+
+
+def variants_of(needs: Collection[str]) -> tuple[Variant, ...]:
+    """The answer variants that are needed."""
+    wanted = {"answer": True, "paraphrased_answer": "restated" in needs, "perturbed_answers": "perturbed" in needs}
+    return tuple(v for v in VARIANTS if wanted[v])
+
+
+def score_set(
+    target: Target,
+    examples: Sequence[Example],
+    *,
+    needs: Collection[str],
+    reference: Target | None = None,
+    samplings: Sequence[Sampling] = (DEFAULT_SAMPLING,),
+    max_new_tokens: int = 64,
+    token_budget: int | None = None,
+) -> ScoredSet:
+    """Score examples for some metrics: one forward pass over all answers, and generation where a metric reads text.
+
+    Args:
+        target: the model under test.
+        examples: the questions.
+        needs: what the metrics that will be computed need, see `needs_of`.
+        reference: the original model, for the metrics that compare with it.
+        samplings: the ways of drawing tokens that the metrics ask for.
+        max_new_tokens: the most tokens of a generated answer.
+        token_budget: the most padded tokens in a batch; by default what fits the memory.
+
+    Raises:
+        UserError: an example or the reference cannot be used.
+    """
+    tokens = score_tokens(
+        target,
+        examples,
+        variants=variants_of(needs),
+        reference=reference,
+        samplings=samplings if "sampled" in needs else (),
+        token_budget=token_budget,
+    )
+    answers = tuple(e.answer for e in examples)
+    texts: tuple[str, ...] = ()
+    text_tokens: tuple[tuple[int, ...], ...] = ()
+    gradients = similar = None
+    if any(text in needs for text in TEXTS):
+        from uwc.models.generation import decode, generate_tokens
+
+        generated = generate_tokens(target, examples, max_new_tokens=max_new_tokens, token_budget=token_budget)
+        text_tokens, texts = tuple(map(tuple, generated)), tuple(decode(target, generated))
+    if "gradient_norms" in needs:
+        from uwc.models.gradients import gradient_norms
+
+        gradients = gradient_norms(target, examples)
+    if "similar_from" in needs:
+        from uwc.models.generation import shortest_similar_prefixes
+
+        scores = tokens.variant("answer")
+        exact = np.rint(scores.answer_lengths() * (1.0 - extraction_strength(scores))).astype(np.int64)
+        similar = shortest_similar_prefixes(target, examples, exact)
+    return ScoredSet(tokens, answers, texts, text_tokens, gradients, similar)

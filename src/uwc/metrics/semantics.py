@@ -1,0 +1,67 @@
+"""Whether the generated answer means what the true one means, as other models judge it."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uwc.metrics.overlap import rouge_l
+from uwc.metrics.registry import metrics
+from uwc.models.token_scores import Floats
+
+Encoder = Callable[[Sequence[str]], Floats]
+Entailment = Callable[[Sequence[str], Sequence[str]], NDArray[np.bool_]]
+
+
+@metrics.register(
+    "semantic_similarity", source="arXiv:2410.08109", needs=("answers", "texts", "encoder"), range=(0.0, 1.0),
+    higher_remembers=True, average="arithmetic", label="semantic similarity", unscored="the true answer is empty",
+)  # fmt: skip
+def semantic_similarity(answers: Sequence[str], texts: Sequence[str], encoder: Encoder) -> Floats:
+    """The cosine between the embeddings of the generated and the true answer.
+
+    ``max(0, cos(e(generated), e(answer)))`` with a sentence encoder e given by the user; an empty generation scores 0.
+
+    Returns:
+        [E] in 0..1; NaN where the true answer is empty or an embedding has no length.
+    """
+    true, generated = encoder(answers), encoder(texts)
+    lengths = np.linalg.norm(true, axis=1) * np.linalg.norm(generated, axis=1)
+    cosine = np.divide((true * generated).sum(axis=1), lengths, out=np.full(len(true), np.nan), where=lengths > 0)
+    cosine = np.where([bool(t.strip()) for t in texts], cosine, 0.0)
+    cosine = np.where([bool(a.strip()) for a in answers], cosine, np.nan)
+    return np.clip(cosine, 0.0, 1.0).astype(np.float64)
+
+
+@metrics.register(
+    "entailment", source="arXiv:2410.08109", needs=("answers", "texts", "entailment"), range=(0.0, 1.0),
+    higher_remembers=True, average="arithmetic", label="entailment", unscored="the true answer has no word",
+)  # fmt: skip
+def entailment(
+    answers: Sequence[str],
+    texts: Sequence[str],
+    entails: Entailment,
+    *,
+    premise: Literal["generated", "answer"] = "generated",
+    least_overlap: float = 0.1,
+) -> Floats:
+    """Whether the generated answer entails the true one, as a model of natural-language inference judges.
+
+    ``1[entailment(generated => answer)]``, and 0 where their ROUGE-L recall is below `least_overlap`. The source takes
+    the generated text as the premise on forget data and the true answer as the premise on data to keep.
+
+    Args:
+        answers: the true answers.
+        texts: the generated ones.
+        entails: the judge, given by the user.
+        premise: which of the two is the premise.
+        least_overlap: the least ROUGE-L recall; 0 lets the judge alone decide.
+
+    Returns:
+        [E] 0 or 1; NaN where the true answer has no word.
+    """
+    first, second = (texts, answers) if premise == "generated" else (answers, texts)
+    overlap = rouge_l(answers, texts)
+    judged = entails(first, second) & (overlap >= least_overlap) & [bool(t.strip()) for t in texts]
+    return np.where(np.isnan(overlap), np.nan, judged.astype(np.float64))

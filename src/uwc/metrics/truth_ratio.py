@@ -1,0 +1,149 @@
+"""How much likelier wrong answers are than the true one in other words: the truth ratio, in each published form."""
+
+from typing import Literal
+
+import numpy as np
+
+from uwc.metrics.grouping import mean_by_example
+from uwc.metrics.likelihood import probability
+from uwc.metrics.registry import metrics
+from uwc.models.token_scores import Floats, TokenScores
+
+Definition = Literal["geometric", "arithmetic"]
+_LARGEST_EXPONENT = 700.0
+_UNSCORED = "no wrong answer to compare"
+
+
+@metrics.register(
+    "truth_ratio_geometric", source="arXiv:2506.12618", needs=("restated", "perturbed"), range=(0.0, np.inf),
+    higher_remembers=False, average="geometric", label="truth ratio (geometric)", unscored=_UNSCORED,
+)  # fmt: skip
+def truth_ratio_geometric(restated: TokenScores, perturbed: TokenScores) -> Floats:
+    """The likelihood of wrong answers, by their geometric mean, relative to the true answer in other words.
+
+    ``R = exp(s - mean_j m_j)`` with s the mean token loss of the paraphrased answer (of the answer itself where there
+    is no paraphrase) and m_j those of the wrong ones. As OpenUnlearning defines it. Exponents are capped at +-700.
+
+    Args:
+        restated: of the paraphrased answers.
+        perturbed: of the wrong answers.
+
+    Returns:
+        [E] in 0..inf; NaN for an example without wrong answers.
+    """
+    return np.exp(_log_ratio(restated, perturbed, "geometric"))
+
+
+@metrics.register(
+    "truth_ratio_inverse", source="arXiv:2401.06121", needs=("restated", "perturbed"), range=(0.0, np.inf),
+    higher_remembers=True, average="geometric", label="truth ratio (inverse)", unscored=_UNSCORED,
+)  # fmt: skip
+def truth_ratio_inverse(restated: TokenScores, perturbed: TokenScores) -> Floats:
+    """The inverse of `truth_ratio_geometric`, as TOFU's code takes it for the forget quality.
+
+    ``exp(mean_j m_j - s)``.
+
+    Args:
+        restated: of the paraphrased answers.
+        perturbed: of the wrong answers.
+
+    Returns:
+        [E] in 0..inf; NaN for an example without wrong answers.
+    """
+    return np.exp(-_log_ratio(restated, perturbed, "geometric"))
+
+
+@metrics.register(
+    "truth_ratio_arithmetic", source="arXiv:2401.06121", needs=("restated", "perturbed"), range=(0.0, np.inf),
+    higher_remembers=False, average="geometric", label="truth ratio (arithmetic)", unscored=_UNSCORED,
+)  # fmt: skip
+def truth_ratio_arithmetic(restated: TokenScores, perturbed: TokenScores) -> Floats:
+    """The likelihood of wrong answers, by their arithmetic mean, relative to the true answer in other words.
+
+    ``mean_j exp(-m_j) / exp(-s)``: the definition in the TOFU paper. The quotient is capped at e^700.
+
+    Args:
+        restated: of the paraphrased answers.
+        perturbed: of the wrong answers.
+
+    Returns:
+        [E] in 0..inf; NaN for an example without wrong answers.
+    """
+    return np.exp(_log_ratio(restated, perturbed, "arithmetic"))
+
+
+@metrics.register(
+    "truth_ratio_forget", source="arXiv:2401.06121", needs=("restated", "perturbed"), range=(0.0, 1.0),
+    higher_remembers=False, average="arithmetic", label="truth ratio (forget)", unscored=_UNSCORED,
+)  # fmt: skip
+def truth_ratio_forget(
+    restated: TokenScores, perturbed: TokenScores, *, definition: Definition = "arithmetic"
+) -> Floats:
+    """How near the truth ratio is to 1, where true and wrong answers are equally likely: TOFU's form on forget data.
+
+    ``min(R, 1 / R)``. A model that finds the wrong answers much likelier scores as low as one that remembers.
+
+    Args:
+        restated: of the paraphrased answers.
+        perturbed: of the wrong answers.
+        definition: which truth ratio R is; the paper's is arithmetic, OpenUnlearning's geometric.
+
+    Returns:
+        [E] in 0..1; NaN for an example without wrong answers.
+    """
+    return np.exp(-np.abs(_log_ratio(restated, perturbed, definition)))
+
+
+@metrics.register(
+    "truth_ratio_utility", source="arXiv:2401.06121", needs=("restated", "perturbed"), range=(0.0, 1.0),
+    higher_remembers=True, average="arithmetic", label="truth ratio (utility)", unscored=_UNSCORED,
+)  # fmt: skip
+def truth_ratio_utility(
+    restated: TokenScores, perturbed: TokenScores, *, definition: Definition = "arithmetic"
+) -> Floats:
+    """How far the true answer stands out from the wrong ones: TOFU's form on data to keep, a part of model utility.
+
+    ``max(0, 1 - R)``.
+
+    Args:
+        restated: of the paraphrased answers.
+        perturbed: of the wrong answers.
+        definition: which truth ratio R is; the paper's is arithmetic, OpenUnlearning's geometric.
+
+    Returns:
+        [E] in 0..1; NaN for an example without wrong answers.
+    """
+    return np.maximum(0.0, -np.expm1(_log_ratio(restated, perturbed, definition)))
+
+
+@metrics.register(
+    "truth_probability", source="arXiv:2506.12618", needs=("restated", "perturbed"), range=(0.0, 1.0),
+    higher_remembers=True, average="arithmetic", label="truth probability", unscored=_UNSCORED,
+)  # fmt: skip
+def truth_probability(restated: TokenScores, perturbed: TokenScores) -> Floats:
+    """The probability of the true answer in other words against that of the wrong ones.
+
+    ``P_true / (P_true + P_wrong) = 1 / (1 + R)`` with R `truth_ratio_geometric`; OpenUnlearning's ``prob_mean``.
+
+    Args:
+        restated: of the paraphrased answers.
+        perturbed: of the wrong answers.
+
+    Returns:
+        [E] in 0..1; NaN for an example without wrong answers.
+    """
+    return 1.0 / (1.0 + np.exp(_log_ratio(restated, perturbed, "geometric")))
+
+
+def _loss(scores: TokenScores) -> Floats:
+    return -scores.mean(scores.logprob, with_end=True)
+
+
+def _log_ratio(restated: TokenScores, perturbed: TokenScores, definition: Definition) -> Floats:
+    """[E] log R, cut to +-700 so that R stays finite."""
+    if definition == "geometric":
+        log_wrong = mean_by_example(-_loss(perturbed), perturbed, restated)
+    else:
+        with np.errstate(divide="ignore"):
+            log_wrong = np.log(mean_by_example(probability(perturbed), perturbed, restated))
+    return np.clip(log_wrong + _loss(restated), -_LARGEST_EXPONENT, _LARGEST_EXPONENT)

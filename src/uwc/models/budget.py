@@ -1,0 +1,82 @@
+"""How many tokens a batch may hold: found from the memory that is free, and halved when that was too many."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+
+from uwc.data.batches import group_by_length
+from uwc.errors import ModelError
+from uwc.models.target import Target
+
+DEFAULT_TOKEN_BUDGET = 8192
+SCORING_BUDGET = 2048
+"""Tokens in a batch that is scored on a CPU: more would be no faster there, and pad more."""
+_LEAST, _MOST = 1024, 1 << 15  # more tokens do not keep a GPU busier, but are padded more
+_SHARE_OF_FREE = 0.5
+
+
+def token_budget_of(target: Target, *, elsewhere: int = DEFAULT_TOKEN_BUDGET) -> int:
+    """The most padded tokens in a batch: a power of two that fits half the free memory of the model's GPU.
+
+    A block's forward holds about ``4 * hidden + 3 * intermediate`` numbers a token at once. Elsewhere than on CUDA it
+    is a constant, so that results do not depend on what else the machine does.
+
+    Args:
+        target: the model.
+        elsewhere: the budget on other devices.
+    """
+    if target.device.type != "cuda":
+        return elsewhere
+    config = target.model.config.get_text_config()
+    hidden = int(config.hidden_size)
+    intermediate = int(getattr(config, "intermediate_size", None) or 4 * hidden)
+    bytes_a_token = (4 * hidden + 3 * intermediate) * target.model.dtype.itemsize
+    free, _total = torch.cuda.mem_get_info(target.device)
+    fitting = max(1, int(free * _SHARE_OF_FREE) // bytes_a_token)
+    return int(min(max(1 << (fitting.bit_length() - 1), _LEAST), _MOST))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on a GPU or on the CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )
+
+
+def run_in_batches(
+    lengths: Sequence[int], *, token_budget: int, work: Callable[[list[int]], None]
+) -> Iterator[list[int]]:
+    """Call `work` on batches of indices, longest first; out of memory, halve the budget and try again.
+
+    Args:
+        lengths: the length of each item in tokens.
+        token_budget: the most padded tokens in a batch.
+        work: what is done with a batch; it must have no effect before it can fail.
+
+    Yields:
+        Each batch that was worked on.
+
+    Raises:
+        ModelError: a single item does not fit into the memory.
+    """
+    waiting = group_by_length(lengths, token_budget=token_budget)
+    while waiting:
+        group = waiting.pop(0)
+        try:
+            work(group)
+        except (RuntimeError, torch.OutOfMemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(group) == 1:
+                raise ModelError(
+                    f"out of memory with a single example of {lengths[group[0]]} tokens; "
+                    "use a lower precision (--dtype bfloat16), a smaller model or a larger device"
+                ) from error
+        else:
+            yield group
+            continue
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        token_budget = max(len(group) * lengths[group[0]] // 2, 1)
+        left = [index for indices in (group, *waiting) for index in indices]
+        waiting = [[left[i] for i in g] for g in group_by_length([lengths[i] for i in left], token_budget=token_budget)]

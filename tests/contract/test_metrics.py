@@ -1,0 +1,143 @@
+"""What every metric must keep to; a new one is covered without a new test."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.conftest import people
+
+from uwc.catalogue import explain
+from uwc.data.example import Example
+from uwc.metrics.registry import INPUTS, metrics, set_metrics
+from uwc.metrics.scored import ScoredSet
+from uwc.metrics.scoring import needs_of, score_set
+from uwc.metrics.suites import SUITES, Given, chosen_metrics, split_input
+from uwc.models.target import Target
+from uwc.models.token_scores import TokenScores
+
+ALL = [e.name for e in metrics]
+EVERYTHING = needs_of(ALL)
+BATCH_CHANGES = 2e-3
+"""How far other batches may move a value: float32 sums in another order."""
+
+
+def complete() -> list[Example]:
+    """Everything that any metric may want to know; the model of the fixture knows the first eight by heart."""
+    return [
+        replace(e, paraphrased_answer=e.answer, perturbed_answers=("In Rome", "She sings in a choir")) for e in people()
+    ]
+
+
+def letters(texts: Sequence[str]) -> np.ndarray:
+    return np.array([[1 + text.lower().count(c) for c in "abcdefghijklmnopqrstuvwxyz"] for text in texts], float)
+
+
+def contains(premises: Sequence[str], hypotheses: Sequence[str]) -> np.ndarray:
+    return np.array([h.lower() in p.lower() for p, h in zip(premises, hypotheses, strict=True)])
+
+
+def score(target: Target, examples: list[Example], reference: Target, **options: Any) -> ScoredSet:
+    scored = score_set(target, examples, needs=EVERYTHING, reference=reference, max_new_tokens=24, **options)
+    return scored.judged_by(encoder=letters, entailment=contains)
+
+
+@pytest.fixture(scope="module")
+def scored(knowing: Target, untrained: Target) -> ScoredSet:
+    return score(knowing, complete(), untrained)
+
+
+@pytest.fixture(scope="module")
+def reordered(knowing: Target, untrained: Target) -> ScoredSet:
+    return score(knowing, complete()[::-1], untrained, token_budget=1)
+
+
+@pytest.fixture(scope="module")
+def remembered(knowing: Target) -> ScoredSet:
+    return score(knowing, complete()[:8], knowing)
+
+
+@pytest.fixture(scope="module")
+def never_seen(untrained: Target, knowing: Target) -> ScoredSet:
+    return score(untrained, complete()[:8], knowing)
+
+
+@pytest.mark.parametrize("entry", [*metrics, *set_metrics], ids=lambda e: e.name)
+def test_declares_what_users_and_tables_need(entry: Any) -> None:
+    low, high = entry.facts["range"]
+    assert low < high
+    assert entry.facts["higher_remembers"] in (True, False, None)
+    assert entry.facts["label"] and entry.source and entry.summary.endswith(".")
+    assert entry.name in explain(entry.name)
+
+
+@pytest.mark.parametrize("entry", list(metrics), ids=lambda e: e.name)
+def test_needs_are_known_and_documented(entry: Any) -> None:
+    assert set(entry.facts["needs"]) <= set(INPUTS)
+    assert entry.facts["unscored"]
+    document = entry.function.__doc__ or ""
+    assert "``" in document or "ROUGE" in document, "the formula is missing"
+    assert "Returns:" in document
+
+
+@pytest.mark.parametrize("entry", list(set_metrics), ids=lambda e: e.name)
+def test_set_metrics_ask_for_metrics_that_there_are(entry: Any) -> None:
+    for text in entry.facts["needs"]:
+        assert split_input(text)[2] in ALL
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_one_float64_value_an_example_within_the_range(name: str, scored: ScoredSet) -> None:
+    values = scored.values(name)
+    low, high = metrics.get(name).facts["range"]
+    assert values.shape == (len(scored.answers),) and values.dtype == np.float64
+    assert not np.isnan(values).any()
+    assert (values >= low - 1e-9).all() and (values <= high + 1e-9).all()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_padding_and_order_change_nothing(name: str, scored: ScoredSet, reordered: ScoredSet) -> None:
+    """One example a batch, in reverse, against all together."""
+    together, alone = scored.values(name), reordered.values(name)[::-1]
+    if metrics.get(name).facts["average"] == "geometric":
+        together, alone = np.log(together), np.log(alone)
+    assert together == pytest.approx(alone, abs=BATCH_CHANGES, rel=BATCH_CHANGES)
+
+
+@pytest.mark.parametrize("name", [n for n in ALL if n != "token_diversity"])
+def test_what_is_remembered_stands_on_the_declared_side(
+    name: str, remembered: ScoredSet, never_seen: ScoredSet
+) -> None:
+    """A model that knows the answers by heart against one that never saw them, on the same questions."""
+    sign = 1 if metrics.get(name).facts["higher_remembers"] else -1
+    assert sign * remembered.aggregate(name).mean > sign * never_seen.aggregate(name).mean
+
+
+EMPTY = TokenScores(
+    ids=("0",), subjects=("",), variants=("answer",), offsets=np.array([0, 0]), has_end=np.array([False]),
+    logprob=np.zeros(0, np.float32), greedy=np.zeros(0, bool), stops=np.zeros(0, bool),
+    mean_logprob=np.zeros(0, np.float32), var_logprob=np.zeros(0, np.float32), kl=np.zeros(0, np.float32),
+    reference_logprob=np.zeros(0, np.float32), sampled={"temperature=1 top_k=40": np.zeros(0, np.float32)},
+)  # fmt: skip
+EMPTY_INPUTS: dict[str, Any] = {
+    "scores": EMPTY, "reference": EMPTY, "restated": EMPTY, "perturbed": EMPTY, "sampled": EMPTY, "answers": [""],
+    "texts": [""], "text_tokens": [[]], "gradient_norms": np.array([np.nan]), "similar_from": np.array([0.0]),
+    "encoder": lambda texts: np.zeros((len(texts), 2)), "entailment": lambda a, b: np.zeros(len(a), bool),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_empty_answer_is_not_scored(name: str) -> None:
+    entry = metrics.get(name)
+    value = entry.function(*(EMPTY_INPUTS[need] for need in entry.facts["needs"]))
+    assert np.isnan(value).all()
+
+
+@pytest.mark.parametrize("suite", [*SUITES, "all"])
+def test_every_suite_can_be_had_when_everything_is_given(suite: str) -> None:
+    sets = dict.fromkeys(("data", "retain", "holdout", "authors", "facts", "verbatim"), complete())
+    models = frozenset({"reference", "retrained", "encoder", "entailment"})
+    chosen, left_out = chosen_metrics(suite, [], Given(sets, models))
+    assert not left_out
+    assert chosen == list(SUITES.get(suite, [*ALL, *set_metrics.names()]))
