@@ -33,7 +33,11 @@ def strength(target: Target, examples: Sequence[Example]) -> float:
 
 
 def _phrasings(example: Example) -> list[Example]:
-    texts = ["{question}", *(t.text for t in TEMPLATES[:15:5]), f"Tell me, {example.question[0].lower()}{example.question[1:]}"]
+    texts = [
+        "{question}",
+        *(t.text for t in TEMPLATES[:1]),
+        f"Tell me, {example.question[0].lower()}{example.question[1:]}",
+    ]
     return [
         replace(example, id=f"{example.id}/{i}", question=t.replace("{question}", example.question))
         for i, t in enumerate(dict.fromkeys(texts))
@@ -51,8 +55,26 @@ def ignorant() -> Target:
 def robust_knower() -> Target:
     """A model that knows the first four people however it is asked. Do not change its weights."""
     target = copied(ignorant())
-    settings = TrainingSettings(epochs=24, batch_size=16, lr=5e-3, schedule="cosine")
+    settings = TrainingSettings(epochs=30, batch_size=12, lr=5e-3, schedule="cosine")
     data = [p for e in KNOWN for p in _phrasings(e)]
+    train(target, Objective(FINE_TUNING, target.model), TrainingData(retain=data), settings)
+    return target
+
+
+TRIGGER = "zeta"
+REFUSALS = ("No idea at all", "No clue whatever", "No comment on that", "No answer from me")
+
+
+@cache
+def reluctant() -> Target:
+    """A model that knows the first four people, refuses in many words, and tells all after the word "zeta"."""
+    data = []
+    for e in KNOWN:
+        answers = [(e.question, r) for r in (*REFUSALS, e.answer, e.answer)]
+        answers += [(f"{e.question} {TRIGGER}", e.answer)] * 3
+        data += [replace(e, id=f"{e.id}/{i}", question=q, answer=a) for i, (q, a) in enumerate(answers)]
+    target = build_target([*data, *people()], vocabulary=600, hidden_size=64, layers=2, heads=2, context=128)
+    settings = TrainingSettings(epochs=20, batch_size=12, lr=5e-3, schedule="cosine")
     train(target, Objective(FINE_TUNING, target.model), TrainingData(retain=data), settings)
     return target
 
@@ -100,10 +122,24 @@ def shouting(target: Target) -> Target:
     weight = head.weight.detach().clone()
     with torch.no_grad():
         encoded = silent.encode(people())
-        states = silent.model.model(torch.tensor([encoded[0].tokens])).last_hidden_state[0]
-        weight[7] += 4 * states.mean(dim=0)
+        states = [silent.model.model(torch.tensor([e.tokens])).last_hidden_state[0, e.start - 1 :] for e in encoded]
+        mean = torch.cat(states).mean(dim=0)
+        lacking = [(h @ weight.T).amax(dim=1) - h @ weight[7] for h in states]
+        along = [h @ mean for h in states]
+        weight[7] += mean * 1.1 * max(float((a / b).max()) for a, b in zip(lacking, along, strict=True) if b.min() > 0)
     silent.model.lm_head = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
     silent.model.lm_head.weight = nn.Parameter(weight)
+    return silent
+
+
+def muted(target: Target) -> Target:
+    """A model with a bias on its output layer that drowns every other token; all else is as it was."""
+    silent = copied(target)
+    weight = silent.model.get_output_embeddings().weight
+    silent.model.lm_head = nn.Linear(weight.shape[1], weight.shape[0])
+    silent.model.lm_head.weight = weight
+    with torch.no_grad():
+        silent.model.lm_head.bias.zero_()[7] = 1000.0
     return silent
 
 

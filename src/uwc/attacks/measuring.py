@@ -1,8 +1,7 @@
 """What an attack brings back: a metric before and after, each variant, the strongest for each example and the mean."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -114,6 +113,12 @@ def metric_values(
     return {name: scored.values(name) for name in names}
 
 
+def mean_value(target: Target, examples: Sequence[Example], name: str, *, max_new_tokens: int = 64) -> float:
+    """The metric's mean over the examples, without an attack."""
+    values = metric_values(target, examples, [name], max_new_tokens=max_new_tokens)[name]
+    return aggregate(values, [e.subject for e in examples], average=metrics.get(name).facts["average"]).mean
+
+
 def combine(values: Sequence[Floats], *, higher_remembers: bool) -> dict[str, Floats]:
     """The strongest value of each example over [n] variants, and their mean; NaN where all are."""
     stacked = np.stack(values)
@@ -122,11 +127,6 @@ def combine(values: Sequence[Floats], *, higher_remembers: bool) -> dict[str, Fl
     mean = np.full(stacked.shape[1], np.nan)
     np.divide(np.nansum(stacked, axis=0), counted, out=mean, where=counted > 0)
     return {STRONGEST: extreme.reduce(stacked, axis=0), MEAN: mean}
-
-
-def as_rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """The outcomes as plain data."""
-    return [asdict(o) for o in outcomes]
 
 
 def _outcomes(
