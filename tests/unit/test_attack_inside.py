@@ -95,8 +95,8 @@ def with_a_last_block_of_noise(target: Target) -> Target:
 def test_the_logit_lens_reads_what_the_last_block_hides(knowing: Target) -> None:
     hidden = with_a_last_block_of_noise(knowing)
     assert strength(hidden, SCORED) < 0.1
-    assert outcomes(hidden, "logit_lens", {"layers": [2]})[""] > 0.9
-    assert outcomes(hidden, "logit_lens", {"layers": [2]}, unknown=True)[""] < 0.3
+    assert outcomes(hidden, "logit_lens", {"layers": [2]})["layer 2"] > 0.9
+    assert outcomes(hidden, "logit_lens", {"layers": [2]}, unknown=True)["layer 2"] < 0.3
 
 
 def misdirected(target: Target, known: Sequence[Any]) -> Target:
@@ -161,7 +161,7 @@ def test_gcg_for_each_question_talks_too_and_each_budget_is_at_least_the_one_bef
 
 
 def test_gcg_elicits_nothing_that_was_never_known() -> None:
-    assert outcomes(reluctant(), "gcg", GCG, SPOKEN, unknown=True)[""] < 0.4
+    assert outcomes(reluctant(), "gcg", GCG, unknown=True)[""] < 0.2
     assert outcomes(ignorant(), "gcg", GCG)[""] < 0.1
 
 

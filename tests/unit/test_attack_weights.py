@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -76,7 +75,7 @@ def test_a_curve_gives_the_effort_that_brings_half_back(knowing: Target) -> None
 
 
 def test_rounding_by_hand() -> None:
-    """Three bits have levels -3..3: with max 3 the scale is 1 and 1.4 becomes 1; with max 6 it is 2 and 1.4 becomes 2."""
+    """Three bits have levels -3..3: with maximum 3 the scale is 1, and 1.4 becomes 1; with 6 it is 2: 2."""
     weight = torch.tensor([[3.0, 1.4, 6.0, 1.4], [0.0, 0.0, 0.3, -0.14]])
     grouped = round_to_nearest(weight, bits=3, group_size=2)
     torch.testing.assert_close(grouped, torch.tensor([[3.0, 1.0, 6.0, 2.0], [0.0, 0.0, 0.3, -0.1]]))
@@ -103,10 +102,9 @@ def hide_by_small_changes(target: Target, allowed: Callable[[Tensor], Tensor]) -
 
 def test_rounding_brings_back_what_changes_below_half_a_step_hide(knowing: Target) -> None:
     """The model lies on the grid; the changes leave each row's largest weight alone, so that the grid stays."""
-    with attacked(
-        knowing, DATA, make_chain("quantization", {"quantization": {"bits": 4, "group_size": 0}})
-    ) as variants:
-        on_grid = replace(next(variants).target)
+    settings = {"bits": 4, "group_size": 0}
+    with attacked(knowing, DATA, make_chain("quantization", {"quantization": settings})) as variants:
+        on_grid = next(variants).target
 
     def below_half_a_step(w: Tensor) -> Tensor:
         largest = w.abs().amax(dim=1, keepdim=True)
@@ -115,7 +113,6 @@ def test_rounding_brings_back_what_changes_below_half_a_step_hide(knowing: Targe
     assert strength(on_grid, SCORED) > 0.8
     hidden = hide_by_small_changes(on_grid, below_half_a_step)
     assert strength(hidden, SCORED) < 0.3
-    settings = {"bits": 4, "group_size": 0}
     assert after(hidden, "quantization", settings) == pytest.approx(strength(on_grid, SCORED))
 
 
@@ -144,4 +141,4 @@ def test_pruning_removes_exactly_the_share(knowing: Target) -> None:
     for old, new in zip(blocks(knowing.model).parameters(), blocks(pruned.model).parameters(), strict=True):
         if old.ndim == 2:
             assert int((new == 0).sum()) == math.floor(0.25 * old.numel())
-            assert float(old[new == 0].abs().max()) <= float(old[new != 0].abs().min())
+            assert old[new == 0].abs().max().item() <= old[new != 0].abs().min().item()
