@@ -13,6 +13,7 @@ from uwc.data.example import Example
 from uwc.errors import UserError
 from uwc.models.loading import save_target
 from uwc.models.target import Target
+from uwc.robustness.points import read_points
 
 
 def written(path: Path, examples: list[Example], **more: Any) -> str:
@@ -69,6 +70,23 @@ def test_a_curve_has_the_half_effort(files: dict[str, str]) -> None:
     assert 0 < rows[0]["half_effort"] <= 40
 
 
+def test_points_of_several_checkpoints_are_collected_for_uwc_robustness(files: dict[str, str], tmp_path: Path) -> None:
+    points = tmp_path / "points.jsonl"
+    for model in (files["model"], files["never"]):
+        run(
+            model, "--data", files["scored"], "--attack", "jailbreak", "--attack", "quantization",
+            "--set", "jailbreak.kinds=[pressure]", "--points", str(points), "--split", "retain",
+        )  # fmt: skip
+    found = read_points(points)
+    assert [(p.checkpoint, p.attack, p.touches_weights) for p in found] == [
+        (files[m], a, a == "quantization") for m in ("model", "never") for a in ("jailbreak", "quantization")
+    ]
+    assert {p.split for p in found} == {"retain"}
+    assert found[0].before > 0.9 and found[2].before == 0.0
+    result = CliRunner().invoke(app, ["robustness", str(points), "--json"], catch_exceptions=False)
+    assert {c["attack"] for c in json.loads(result.stdout)["agreement"]} == {"jailbreak", "quantization"}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -85,6 +103,7 @@ def test_a_curve_has_the_half_effort(files: dict[str, str]) -> None:
         (["--attack", "prefix+token_noise", "--curve", "1"], "a curve is of one attack"),
         (["--attack", "paraphrase", "--curve", "1"], "has no effort to vary"),
         (["--attack", "translation"], "--translation-column"),
+        (["--attack", "prefix", "--curve", "1", "--points", "points.jsonl"], "exclude each other"),
     ],
 )
 def test_mistakes_are_refused_before_any_model_is_loaded(tmp_path: Path, options: list[str], message: str) -> None:

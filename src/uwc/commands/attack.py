@@ -41,6 +41,8 @@ def attack_command(
     metric: Metric = [],  # noqa: B006
     curve: Annotated[str | None, typer.Option(help="Efforts to try: 1,2,4,8 (one attack only).")] = None,
     over: Annotated[str | None, typer.Option(help="The setting that --curve varies; its effort by default.")] = None,
+    points: Annotated[Path | None, typer.Option(help="Append points for uwc robustness to this JSONL file.")] = None,
+    split: Annotated[str, typer.Option(help="What --data is, in the points: forget or retain.")] = "forget",
     max_new_tokens: Annotated[int, typer.Option(help="The most tokens of a generated answer.")] = 64,
     column: Columns = [],  # noqa: B006
     dtype: Dtype = "float32",
@@ -55,12 +57,16 @@ def attack_command(
     named = {kind: path for kind, path in models.items() if path is not None}
     loading = {"dtype": dtype, "device": device, "trust_remote_code": trust}
     names = metric or ["extraction_strength"]
+    if points is not None and curve is not None:
+        raise ConfigError("--points and --curve exclude each other; a point is one attack at one effort")
     if curve is not None:
         rows = _curves(
             named, owned, attack, dotted_settings(setting), names, numbers(curve), over, max_new_tokens, loading
         )
     else:
         rows = _outcomes(named, owned, attack, dotted_settings(setting), names, max_new_tokens, loading)
+    if points is not None:
+        _append_points(points, rows, model, split)
     if as_json:
         typer.echo(json.dumps(plain(rows), indent=1, ensure_ascii=False))
     else:
@@ -137,6 +143,24 @@ def _curves(
         for effort, score in zip(found.efforts, found.scores, strict=True):
             rows.append({**shared, "effort": effort, "after": score, "half_effort": found.half_effort})
     return rows
+
+
+def _append_points(path: Path, rows: list[dict[str, Any]], model: str, split: str) -> None:
+    """One point for each attack and metric of the model itself; of several variants, their mean."""
+    from uwc.attacks.chain import make_chain
+    from uwc.attacks.measuring import MEAN
+
+    chosen: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        key = (row["attack"], row["metric"])
+        if row["model"] == "model" and (key not in chosen or row["variant"] == MEAN):
+            chosen[key] = row
+    with path.open("a", encoding="utf-8") as file:
+        for row in chosen.values():
+            touches = make_chain(row["attack"]).touches_weights
+            point = {"checkpoint": model, "split": split, "touches_weights": touches}
+            point |= {name: row[name] for name in ("metric", "attack", "before", "after")}
+            file.write(json.dumps(plain(point)) + "\n")
 
 
 def _require_used(settings: dict[str, dict[str, Any]], names: list[str]) -> None:
