@@ -11,12 +11,14 @@ import torch
 from tests.conftest import copied, people, tiny_target
 from tests.unit.hidden_knowledge import KNOWN, TRIGGER, UNKNOWN, ignorant, muted, reluctant, strength
 from torch import nn
+from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, PhiConfig, Qwen3Config
 
 from uwc.attacks.chain import attacked, make_chain
 from uwc.attacks.curves import budget_curve
 from uwc.attacks.data import AttackData
 from uwc.attacks.measuring import combine, measure, metric_values
 from uwc.attacks.probing import cached_states, chosen_depths, train_heads
+from uwc.attacks.soft_prompt import SoftPrompted
 from uwc.attacks.suffix_search import Problem, SearchSettings, SuffixSearch, allowed_tokens
 from uwc.attacks.surrogate import Intervened, ReadAt, final_norm
 from uwc.models.forward import score_tokens
@@ -71,6 +73,33 @@ def test_the_last_layer_read_with_the_models_own_head_is_the_model(knowing: Targ
     assert generate(reader, people(), max_new_tokens=12) == generate(knowing, people(), max_new_tokens=12)
     prompts = [list(e.tokens[: e.start]) for e in knowing.encode(people()[:2])]
     assert continue_greedily(reader, prompts, max_new_tokens=5) == continue_greedily(knowing, prompts, max_new_tokens=5)
+
+
+ARCHITECTURES = [
+    GPT2Config(n_layer=2, n_embd=32, n_head=2, n_positions=128),
+    GPTNeoXConfig(num_hidden_layers=2, hidden_size=32, num_attention_heads=2, intermediate_size=64),
+    PhiConfig(num_hidden_layers=2, hidden_size=32, num_attention_heads=2, intermediate_size=64),
+    Qwen3Config(num_hidden_layers=2, hidden_size=32, num_attention_heads=2, num_key_value_heads=2, head_dim=16),
+]
+
+
+@pytest.mark.parametrize("config", ARCHITECTURES, ids=lambda c: c.model_type)
+def test_other_architectures_are_read_fed_and_searched_as_well(config: Any) -> None:
+    """The last layer read with the own head is the model, padded on the left too; no soft prompt changes nothing."""
+    tokenizer = tiny_target().tokenizer
+    config.vocab_size, config.max_position_embeddings = len(tokenizer), 128
+    config.bos_token_id, config.eos_token_id, config.pad_token_id = None, tokenizer.eos_token_id, tokenizer.pad_token_id
+    torch.manual_seed(0)
+    target = Target(AutoModelForCausalLM.from_config(config).eval(), tokenizer)
+    models = score_tokens(target, people())
+    head = target.model.get_output_embeddings()
+    for reader in (ReadAt(target.model, 2, head), SoftPrompted(target.model, torch.zeros(0, 32))):
+        read = replace(target, model=reader)
+        np.testing.assert_allclose(score_tokens(read, people()).logprob, models.logprob, atol=1e-4)
+        assert generate(read, people(), max_new_tokens=4) == generate(target, people(), max_new_tokens=4)
+    settings = {"steps": 1, "start": " x", "candidates": 8}
+    found = measure(target, AttackData(SCORED, train=OWNED), make_chain("gcg", {"gcg": settings}), ["probability"])
+    assert found[0].note
 
 
 def test_default_depths_are_a_third_two_thirds_and_the_last() -> None:

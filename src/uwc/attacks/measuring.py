@@ -1,6 +1,6 @@
 """What an attack brings back: a metric before and after, each variant, the strongest for each example and the mean."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,7 +70,13 @@ def check_metrics(names: Sequence[str], chains: Sequence[Chain]) -> None:
 
 
 def measure(
-    target: Target, data: AttackData, chain: Chain, names: Sequence[str], *, max_new_tokens: int = 64
+    target: Target,
+    data: AttackData,
+    chain: Chain,
+    names: Sequence[str],
+    *,
+    max_new_tokens: int = 64,
+    before: Mapping[str, Floats] | None = None,
 ) -> list[Outcome]:
     """Score a target before an attack and under each of its variants.
 
@@ -80,6 +86,7 @@ def measure(
         chain: the attack.
         names: the metrics.
         max_new_tokens: the most tokens of a generated answer.
+        before: metric -> [E] its values without the attack, where they are known already.
 
     Returns:
         For each metric one outcome a variant and, where there are several, the strongest and the mean.
@@ -89,7 +96,8 @@ def measure(
     """
     check_metrics(names, [chain])
     chain.check_data(data)
-    before = metric_values(target, data.scored, names, max_new_tokens=max_new_tokens)
+    if before is None:
+        before = metric_values(target, data.scored, names, max_new_tokens=max_new_tokens)
     variants: list[Attacked] = []
     after: list[dict[str, Floats]] = []
     with attacked(target, data, chain) as offered:

@@ -95,7 +95,7 @@ def _outcomes(
     metrics: list[str], max_new_tokens: int, loading: dict[str, Any],
 ) -> list[dict[str, Any]]:  # fmt: skip
     from uwc.attacks.chain import make_chain
-    from uwc.attacks.measuring import check_metrics, measure
+    from uwc.attacks.measuring import check_metrics, measure, metric_values
 
     chains = [make_chain(name, settings) for name in attack]
     _require_used(settings, [s.entry.name for c in chains for s in c.steps])
@@ -108,8 +108,9 @@ def _outcomes(
         if kind == "original":
             continue
         target = _load(path, loading)
+        before = metric_values(target, data.scored, metrics, max_new_tokens=max_new_tokens)
         for chain in chains:
-            for outcome in measure(target, data, chain, metrics, max_new_tokens=max_new_tokens):
+            for outcome in measure(target, data, chain, metrics, max_new_tokens=max_new_tokens, before=before):
                 rows.append({"model": kind, **asdict(outcome)})
     return rows
 
