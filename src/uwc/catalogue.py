@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from uwc.attacks.registry import attacks
 from uwc.data.benchmarks import benchmarks
 from uwc.errors import ConfigError
 from uwc.metrics.registry import INPUTS, metrics, set_metrics
@@ -26,6 +27,7 @@ def catalogue(kind: str) -> list[dict[str, Any]]:
         "terms": lambda: [_describe(e, "side", "formula") for e in terms],
         "metrics": lambda: [_describe(e, "needs", "range", "higher_remembers") for e in (*metrics, *set_metrics)],
         "tricks": lambda: [_describe(e, "formula", "neutral") for e in tricks],
+        "attacks": lambda: [_describe(e, "kind", "needs", "touches_weights") for e in attacks],
         "benchmarks": lambda: [_describe(e) for e in benchmarks],
     }
     if kind not in listings:

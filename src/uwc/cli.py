@@ -12,6 +12,8 @@ import yaml
 from rich.console import Console
 
 from uwc import progress
+from uwc.commands.attack import attack_command
+from uwc.commands.robustness import robustness_command
 from uwc.errors import UserError, reporting_full_disk
 from uwc.registry import unknown_name
 
@@ -21,6 +23,8 @@ app = typer.Typer(
 )  # fmt: skip
 study = typer.Typer(no_args_is_help=True, help="Run a whole study from one YAML file.")
 app.add_typer(study, name="study")
+app.command("attack")(attack_command)
+app.command("robustness")(robustness_command)
 
 DIVERGED, INTERRUPTED = 3, 130
 

@@ -19,7 +19,8 @@ LAYERS = [
     {"attacks", "calibration", "robustness"},
     {"studies"},
     {"workflows", "catalogue"},
-    {"cli", "commands"},
+    {"commands"},
+    {"cli"},
 ]
 FORBIDDEN_NAMES = {"utils.py", "helpers.py", "common.py", "base.py", "misc.py"}
 

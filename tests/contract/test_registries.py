@@ -8,7 +8,7 @@ from uwc.errors import ConfigError
 from uwc.registry import Registry
 from uwc.studies.config import load_config, shipped_configs
 
-KINDS = ("methods", "terms", "metrics", "tricks", "benchmarks")
+KINDS = ("methods", "terms", "metrics", "attacks", "tricks", "benchmarks")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from uwc.data.prompts import PromptTemplate
 from uwc.errors import ModelError, reporting_full_disk
@@ -70,6 +70,15 @@ def load_target(
         raise ModelError(_loading_failed(where, error)) from error
     model.to(pick_device(device)).eval()
     return Target(model, tokenizer, template or PromptTemplate(), name or Path(where).name)
+
+
+def depth_of(path: str | Path, *, trust_remote_code: bool = False) -> int:
+    """How many transformer blocks a model has, from its configuration alone. Raises ModelError if there is no model."""
+    try:
+        config = AutoConfig.from_pretrained(str(path), trust_remote_code=trust_remote_code)
+        return int(config.get_text_config().num_hidden_layers)
+    except Exception as error:  # transformers and the hub raise many kinds
+        raise ModelError(_loading_failed(str(path), error)) from error
 
 
 def _loading_failed(where: str, error: Exception) -> str:

@@ -1,0 +1,146 @@
+"""Attacks one after the other: settings, order and data are checked before anything runs."""
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+from uwc.attacks.attacked import Attacked
+from uwc.attacks.data import AttackData
+from uwc.attacks.registry import attacks
+from uwc.errors import ConfigError, DataError
+from uwc.models.target import Target
+from uwc.registry import Entry
+
+ORDER = ("weights", "inside", "prompt", "decoding")
+_DATA_OPTIONS = {
+    "train": "examples of the forgotten data, other than those scored (--attacker-data)",
+    "retain": "retained examples (--retain)",
+    "unrelated": "unrelated examples (--unrelated)",
+    "translations": "translated questions (--translation-column)",
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One attack of a chain, with complete settings."""
+
+    entry: Entry[Any]
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Attacks that follow each other, such as ``relearn+probe``."""
+
+    steps: tuple[Step, ...]
+
+    @property
+    def name(self) -> str:
+        """The attacks' names, joined by ``+``."""
+        return "+".join(s.entry.name for s in self.steps)
+
+    @property
+    def touches_weights(self) -> bool:
+        """Whether any of them may add knowledge."""
+        return any(s.entry.facts["touches_weights"] for s in self.steps)
+
+    @property
+    def trains_on_scored(self) -> bool:
+        """Whether any of them is shown the scored answers."""
+        return any(s.entry.facts["trains_on_scored"] for s in self.steps)
+
+    def check_data(self, data: AttackData) -> None:
+        """Raise DataError, naming the attack and the option, if data that an attack needs is missing."""
+        for step in self.steps:
+            for need in step.entry.facts["needs"]:
+                if not any(getattr(data, name) for name in need.split("|")):
+                    wanted = ", or ".join(_DATA_OPTIONS[name] for name in need.split("|"))
+                    raise DataError(f"the attack {step.entry.name!r} needs {wanted}")
+            if step.entry.facts["check"] is not None:
+                step.entry.facts["check"](data, step.settings)
+
+    def check_depth(self, depth: int) -> None:
+        """Raise ConfigError if an attack names a layer that a model of `depth` blocks does not have."""
+        for step in self.steps:
+            given = step.settings.get("layers", step.settings.get("layer"))
+            for layer in given if isinstance(given, tuple) else (given,):
+                if layer is not None and not 1 <= abs(layer) <= depth:
+                    raise ConfigError(
+                        f"attack {step.entry.name!r}: layer {layer} does not exist; the model has {depth} blocks: "
+                        f"give 1..{depth}, or -{depth}..-1 from the last"
+                    )
+
+
+def make_chain(names: str | Sequence[str], settings: Mapping[str, Mapping[str, Any]] | None = None) -> Chain:
+    """A chain from attack names and the settings that differ from their defaults.
+
+    Args:
+        names: ``"relearn+probe"``, or a list of names, in the order in which they are carried out.
+        settings: attack -> setting -> value.
+
+    Raises:
+        ConfigError: an unknown attack or setting, a bad value, or an order that makes no sense.
+    """
+    listed = names.split("+") if isinstance(names, str) else list(names)
+    settings = settings or {}
+    steps = tuple(Step(attacks.get(n), attacks.check(n, settings.get(n, {}))) for n in listed)
+    chain = Chain(steps)
+    if not steps:
+        raise ConfigError("a chain of attacks needs at least one")
+    for first, second in pairwise(steps):
+        _check_order(first.entry, second.entry, chain.name)
+    return chain
+
+
+@contextmanager
+def attacked(target: Target, data: AttackData, chain: Chain) -> Iterator[Iterator[Attacked]]:
+    """Attack a target; the original is left bit-identical, also on error.
+
+    Yields:
+        An iterator over the variants of the attack; each may be used until the next is asked for.
+
+    Raises:
+        DataError: data that an attack needs is missing.
+        ConfigError: a layer that the model does not have.
+    """
+    chain.check_data(data)
+    chain.check_depth(int(target.model.config.get_text_config().num_hidden_layers))
+    variants = _carry_out(Attacked(target), data, chain.steps)
+    with closing(variants):
+        yield variants
+
+
+def _carry_out(start: Attacked, data: AttackData, steps: tuple[Step, ...]) -> Generator[Attacked]:
+    if not steps:
+        yield start
+        return
+    with closing(steps[0].entry.function(start.target, data, **steps[0].settings)) as outcomes:
+        for outcome in outcomes:
+            joined = replace(
+                outcome,
+                label=", ".join(filter(None, (start.label, outcome.label))),
+                effort=start.effort if outcome.effort is None else outcome.effort,
+                note=" ".join(filter(None, (start.note, outcome.note))),
+            )
+            yield from _carry_out(joined, data, steps[1:])
+
+
+def _check_order(first: Entry[Any], second: Entry[Any], name: str) -> None:
+    before, after = first.facts["kind"], second.facts["kind"]
+    if ORDER.index(before) > ORDER.index(after):
+        raise ConfigError(
+            f"the chain {name!r} makes no sense: {second.name!r} changes the {_CHANGES[after]}, and must come before "
+            f"{first.name!r}, which changes the {_CHANGES[before]}"
+        )
+    if before == after and before in ("inside", "decoding"):
+        raise ConfigError(f"the chain {name!r} makes no sense: {first.name!r} and {second.name!r} exclude each other")
+    if before == "inside" and (after == "decoding" or second.name.startswith("gcg")):
+        raise ConfigError(
+            f"the chain {name!r} makes no sense: {second.name!r} needs the model's own forward, "
+            f"which {first.name!r} replaces"
+        )
+
+
+_CHANGES = {"weights": "weights", "inside": "computation", "prompt": "prompts", "decoding": "decoding"}

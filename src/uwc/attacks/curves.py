@@ -1,0 +1,124 @@
+"""Budgets as curves: what comes back for how much effort."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from uwc.attacks.chain import make_chain
+from uwc.attacks.data import AttackData
+from uwc.attacks.measuring import MEAN, STRONGEST, Outcome, measure
+from uwc.attacks.registry import attacks
+from uwc.errors import ConfigError
+from uwc.models.target import Target
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A metric over the attacker's effort.
+
+    Attributes:
+        attack: the attack.
+        over: the setting that is varied.
+        metric: the metric.
+        before: the metric without the attack.
+        efforts: the values of the setting, ascending.
+        scores: the metric at each; with several variants, of the strongest for each example.
+        half_effort: the effort that brings the metric back to half of the original model's; None if none does, or if
+            the original's score is not known.
+    """
+
+    attack: str
+    over: str
+    metric: str
+    before: float
+    efforts: tuple[float, ...]
+    scores: tuple[float, ...]
+    half_effort: float | None
+
+
+def budget_curve(
+    target: Target,
+    data: AttackData,
+    attack: str,
+    efforts: Sequence[float],
+    *,
+    settings: Mapping[str, Any] | None = None,
+    over: str | None = None,
+    metric: str = "extraction_strength",
+    original_score: float | None = None,
+    max_new_tokens: int = 64,
+) -> Curve:
+    """Score an attack at several efforts; relearning and GCG share one run over their steps.
+
+    Args:
+        target: the model; left bit-identical.
+        data: what is scored, and what the attacker has.
+        attack: a registered attack.
+        efforts: the values of its effort, such as steps; sorted here.
+        settings: its other settings.
+        over: another setting to vary, such as ``examples`` in relearning (data efficiency).
+        metric: what is measured; must be high where answers are remembered, for `half_effort` to be found.
+        original_score: the metric of the original model on the same examples.
+        max_new_tokens: the most tokens of a generated answer.
+
+    Raises:
+        ConfigError: the attack has no effort, or no such setting, or no effort is given.
+    """
+    setting, chains = curve_chains(attack, efforts, settings=settings, over=over)
+    scores: list[float] = []
+    before = float("nan")
+    for chain in chains:
+        outcomes = measure(target, data, chain, [metric], max_new_tokens=max_new_tokens)
+        before = outcomes[0].before
+        if len(chains) < len(set(efforts)):
+            scores = [o.after for o in outcomes if o.variant not in (STRONGEST, MEAN)]
+        else:
+            scores.append(_strongest(outcomes).after)
+    ordered = tuple(sorted(set(efforts)))
+    half = None if original_score is None else effort_to_reach(original_score / 2, before, ordered, scores)
+    return Curve(attack, setting, metric, before, ordered, tuple(scores), half)
+
+
+def curve_chains(
+    attack: str, efforts: Sequence[float], *, settings: Mapping[str, Any] | None = None, over: str | None = None
+) -> tuple[str, list[Any]]:
+    """The setting that a curve varies, and the runs it takes: one for all efforts, or one for each."""
+    entry = attacks.get(attack)
+    setting = over or entry.facts["effort"]
+    if not setting:
+        varied = [e.name for e in attacks if e.facts["effort"]]
+        raise ConfigError(f"the attack {attack!r} has no effort to vary; give a setting, or one of {', '.join(varied)}")
+    if not efforts:
+        raise ConfigError("a curve needs at least one effort")
+    ordered = sorted(set(efforts))
+    if entry.facts["budgets"] and setting == "steps":
+        merged = {**(settings or {}), "budgets": ordered, "steps": ordered[-1]}
+        return setting, [make_chain(attack, {attack: merged})]
+    return setting, [make_chain(attack, {attack: {**(settings or {}), setting: e}}) for e in ordered]
+
+
+def effort_to_reach(threshold: float, before: float, efforts: Sequence[float], scores: Sequence[float]) -> float | None:
+    """The least effort at which the score reaches the threshold, interpolated linearly from effort 0.
+
+    Args:
+        threshold: the score to reach.
+        before: the score at effort 0.
+        efforts: ascending.
+        scores: the score at each.
+
+    Returns:
+        0 if the score before is there already, None if no effort reaches it.
+    """
+    if before >= threshold:
+        return 0.0
+    xs, ys = [0.0, *efforts], [before, *scores]
+    for i in range(1, len(xs)):
+        if ys[i] >= threshold:
+            share = (threshold - ys[i - 1]) / (ys[i] - ys[i - 1])
+            return float(xs[i - 1] + share * (xs[i] - xs[i - 1]))
+    return None
+
+
+def _strongest(outcomes: Sequence[Outcome]) -> Outcome:
+    named = {o.variant: o for o in outcomes}
+    return named.get(STRONGEST, outcomes[0])

@@ -1,0 +1,75 @@
+"""What an attacker has, kept apart from what is scored."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from uwc.data.example import Example, require_disjoint
+from uwc.errors import DataError
+
+
+@dataclass(frozen=True)
+class AttackData:
+    """The examples that are scored, and those the attacker may use.
+
+    Attributes:
+        scored: the examples that are scored under attack.
+        train: what the attacker has of the forgotten data.
+        retain: what the attacker has of the retained data.
+        unrelated: examples that have nothing to do with either.
+        translations: id of a scored example -> its question in another language.
+
+    Raises:
+        DataError: nothing is scored, or the attacker has a scored example: its id, its question with its answer, or
+            the same answer about the same subject.
+    """
+
+    scored: Sequence[Example]
+    train: Sequence[Example] = ()
+    retain: Sequence[Example] = ()
+    unrelated: Sequence[Example] = ()
+    translations: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.scored:
+            raise DataError("there is no example to score under attack; give at least one")
+        for name in ("train", "retain", "unrelated"):
+            theirs = getattr(self, name)
+            require_disjoint(theirs, self.scored, names=(f"attacker's {name}", "scored"))
+            _require_no_shared_fact(theirs, self.scored, name)
+
+
+def split_by_subject(
+    examples: Sequence[Example], share: float, *, seed: int = 0
+) -> tuple[list[Example], list[Example]]:
+    """The attacker's share of a forget set, and the rest, to be scored; a subject is wholly in one of them.
+
+    Args:
+        examples: the forget set.
+        share: the attacker's share of the subjects, in 0..1; at least one subject on each side.
+        seed: of the choice.
+
+    Raises:
+        DataError: the share is outside 0..1, or there are fewer than two subjects.
+    """
+    subjects = list(dict.fromkeys(e.subject or e.id for e in examples))
+    if not 0 < share < 1 or len(subjects) < 2:
+        raise DataError(
+            f"cannot give the attacker a share of {share} of {len(subjects)} subjects: the share must lie between "
+            "0 and 1, and at least two subjects are needed (examples without one count as their own)"
+        )
+    count = min(max(round(share * len(subjects)), 1), len(subjects) - 1)
+    chosen = {subjects[i] for i in np.random.default_rng(seed).permutation(len(subjects))[:count]}
+    attackers = [e for e in examples if (e.subject or e.id) in chosen]
+    return attackers, [e for e in examples if (e.subject or e.id) not in chosen]
+
+
+def _require_no_shared_fact(theirs: Sequence[Example], scored: Sequence[Example], name: str) -> None:
+    facts = {(e.subject, e.answer) for e in theirs if e.subject}
+    for example in scored:
+        if (example.subject, example.answer) in facts:
+            raise DataError(
+                f"the attacker's {name} set holds the answer of the scored example {example.id!r} in another phrasing "
+                f"({example.answer[:60]!r}, about {example.subject!r}); remove it from one"
+            )

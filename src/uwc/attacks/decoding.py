@@ -1,0 +1,83 @@
+"""Attacks that only decode otherwise: many samples, or a search with beams."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+
+from uwc.attacks.attacked import Attacked
+from uwc.attacks.data import AttackData
+from uwc.attacks.registry import attacks
+from uwc.attacks.surrogate import Wrapped
+from uwc.models.target import Target
+
+_DECODING = {
+    "kind": "decoding", "touches_weights": False, "needs": (), "budgets": False, "check": None,
+    "trains_on_scored": False,
+}  # fmt: skip
+
+
+class DecodedBy(Wrapped):
+    """A model that generates with other settings than asked; its forward is its own.
+
+    Args:
+        model: the model.
+        settings: fields of transformers' GenerationConfig.
+        seed: of the draws; global random state is neither read nor changed.
+    """
+
+    def __init__(self, model: Any, settings: Mapping[str, Any], *, seed: int = 0) -> None:
+        super().__init__(model)
+        self._settings = dict(settings)
+        self._seed = seed
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The model's forward."""
+        return self.inner(*args, **kwargs)
+
+    def generate(self, *, generation_config: Any, **kwargs: Any) -> Any:
+        """The model's generation, with these settings."""
+        config = copy.deepcopy(generation_config)
+        config.update(**self._settings)
+        with torch.random.fork_rng():
+            torch.manual_seed(self._seed)
+            return self.inner.generate(generation_config=config, **kwargs)
+
+
+@attacks.register("sampling", source="arXiv:2411.12103", effort="samples", **_DECODING)
+def sampling(
+    target: Target,
+    _data: AttackData,
+    *,
+    samples: Annotated[int, Field(ge=1)] = 16,
+    temperature: Annotated[float, Field(gt=0)] = 1.0,
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0,
+    seed: int = 0,
+) -> Iterator[Attacked]:
+    """Sample answers; one variant for each sample, so that the strongest is the best of n.
+
+    Args:
+        target: the model.
+        samples: n; the first samples of a larger n are those of a smaller one.
+        temperature: of the sampling.
+        top_p: draw from the most likely tokens that together have this probability.
+        seed: of the draws.
+    """
+    settings = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+    for number in range(samples):
+        model = DecodedBy(target.model, settings, seed=seed * 1_000_003 + number)
+        yield Attacked(replace(target, model=model), label=f"sample {number + 1}", effort=number + 1)
+
+
+@attacks.register("beam_search", source="arXiv:2012.07805", effort="beams", **_DECODING)
+def beam_search(target: Target, _data: AttackData, *, beams: Annotated[int, Field(ge=2)] = 5) -> Iterator[Attacked]:
+    """Answer with the likeliest of the sequences that a beam search finds.
+
+    Args:
+        target: the model.
+        beams: how many beginnings are kept at each token.
+    """
+    yield Attacked(replace(target, model=DecodedBy(target.model, {"num_beams": beams})), effort=beams)

@@ -1,0 +1,155 @@
+"""Reading the answer from the model's inside: trained linear unembeddings, and the model's own (logit lens)."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from uwc.attacks.attacked import Attacked
+from uwc.attacks.data import AttackData
+from uwc.attacks.registry import attacks
+from uwc.attacks.surrogate import ReadAt, final_norm
+from uwc.data.batches import collate, group_by_length
+from uwc.data.example import Example
+from uwc.models.forward import DEFAULT_TOKEN_BUDGET, unwrapped
+from uwc.models.states import blocks, capturing_states, resolve_layer
+from uwc.models.target import Target
+
+_INSIDE = {
+    "kind": "inside", "touches_weights": False, "effort": "", "budgets": False, "check": None,
+    "trains_on_scored": False,
+}  # fmt: skip
+
+
+@attacks.register("probe", source="arXiv:2406.09179", needs=("train|retain",), **_INSIDE)
+def probe(
+    target: Target,
+    data: AttackData,
+    *,
+    layers: tuple[int, ...] = (),
+    epochs: Annotated[int, Field(ge=1)] = 20,
+    lr: Annotated[float, Field(gt=0)] = 1e-3,
+    positions: Annotated[int, Field(ge=1)] = 512,
+    start: Literal["model", "zero"] = "model",
+    seed: int = 0,
+) -> Iterator[Attacked]:
+    """Train a linear unembedding on the hidden states of chosen blocks; one variant for each depth.
+
+    ``min_W mean CE(W norm(h_t), y_t)`` over the answer tokens of `train` and `retain`, with the model's final norm. The
+    model runs once over the data; all depths learn from the cached [N, d] states, a chunk of positions at a time.
+
+    Args:
+        target: the model; its weights are not changed.
+        data: the heads are trained on `train` and `retain`, never on what is scored.
+        layers: blocks 1..L, or -1..-L from the last; one third, two thirds and the last if empty.
+        epochs: passes over the cached states.
+        lr: Adam's.
+        positions: answer tokens in one step.
+        start: begin from the model's own output embedding, or from zero.
+        seed: of the order.
+
+    Raises:
+        ConfigError: there is no such block.
+    """
+    depths = chosen_depths(target.model, layers)
+    states, targets = cached_states(target, [*data.train, *data.retain], depths)
+    heads = train_heads(
+        states, targets, _own_weight(target.model, start), epochs=epochs, lr=lr, positions=positions, seed=seed
+    )
+    for depth in depths:
+        yield Attacked(replace(target, model=ReadAt(target.model, depth, heads[depth])), label=f"layer {depth}")
+
+
+@attacks.register("logit_lens", source="LessWrong:AcKRB8wDpdaN6v6ru", needs=(), **_INSIDE)
+def logit_lens(target: Target, _data: AttackData, *, layers: tuple[int, ...] = ()) -> Iterator[Attacked]:
+    """Read hidden states with the model's own final norm and unembedding; one variant for each depth.
+
+    Args:
+        target: the model.
+        layers: blocks 1..L, or -1..-L from the last; all but the last if empty.
+
+    Raises:
+        ConfigError: there is no such block.
+    """
+    head = unwrapped(target.model).get_output_embeddings()
+    last = len(blocks(target.model))
+    for depth in chosen_depths(target.model, layers or tuple(range(1, max(last, 2)))):
+        yield Attacked(replace(target, model=ReadAt(target.model, depth, head)), label=f"layer {depth}")
+
+
+def chosen_depths(model: Any, layers: Sequence[int]) -> list[int]:
+    """The blocks 1..L meant by `layers`, ascending; by default one third, two thirds and the last."""
+    last = len(blocks(model))
+    return sorted({resolve_layer(model, k) for k in layers or (max(1, round(last / 3)), round(2 * last / 3), last)})
+
+
+@torch.no_grad()
+def cached_states(
+    target: Target, examples: Sequence[Example], depths: Sequence[int]
+) -> tuple[dict[int, Tensor], Tensor]:
+    """What the heads learn from, in one pass of the model.
+
+    Returns:
+        Block -> [N, d] states after the final norm that predict the N answer tokens, float32; and the [N] tokens.
+    """
+    encoded = target.encode(examples)
+    norm = final_norm(target.model)
+    target.model.eval()
+    states: dict[int, list[Tensor]] = {depth: [] for depth in depths}
+    targets: list[Tensor] = []
+    for group in group_by_length([len(e.tokens) for e in encoded], token_budget=DEFAULT_TOKEN_BUDGET):
+        batch = collate([encoded[i] for i in group], device=target.device)
+        with capturing_states(target.model, depths, batch) as captured:
+            unwrapped(target.model).base_model(input_ids=batch.input_ids, use_cache=False)
+        targets.append(batch.targets)
+        for depth in depths:
+            states[depth].append(norm(captured[depth]).float())
+    return {depth: torch.cat(parts) for depth, parts in states.items()}, torch.cat(targets)
+
+
+def train_heads(
+    states: Mapping[int, Tensor],
+    targets: Tensor,
+    weight: Tensor,
+    *,
+    epochs: int,
+    lr: float,
+    positions: int,
+    seed: int,
+) -> dict[int, nn.Linear]:
+    """One linear head for each depth, all trained side by side on the same chunks.
+
+    Args:
+        states: depth -> [N, d].
+        targets: [N] tokens.
+        weight: [V, d] where each head begins.
+        epochs: passes over the N positions.
+        lr: Adam's.
+        positions: in one step; the largest tensor of logits is [positions, V].
+        seed: of the order.
+    """
+    heads = {}
+    for depth in states:
+        head = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device=weight.device, dtype=torch.float32)
+        head.weight = nn.Parameter(weight.detach().float().clone())
+        heads[depth] = head
+    optimizer = torch.optim.Adam([h.weight for h in heads.values()], lr=lr)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.enable_grad():
+        for _ in range(epochs):
+            order = torch.randperm(len(targets), generator=generator).to(targets.device)
+            for chunk in torch.split(order, positions):
+                optimizer.zero_grad()
+                for depth, head in heads.items():
+                    loss = nn.functional.cross_entropy(head(states[depth][chunk]), targets[chunk])
+                    torch.autograd.backward(loss)
+                optimizer.step()
+    return heads
+
+
+def _own_weight(model: Any, start: str) -> Tensor:
+    weight: Tensor = unwrapped(model).get_output_embeddings().weight
+    return weight if start == "model" else torch.zeros_like(weight)

@@ -1,0 +1,130 @@
+"""Relearning: fine-tune the unlearned model a little, and see what comes back."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from uwc.attacks.attacked import Attacked, with_own_weights
+from uwc.attacks.data import AttackData
+from uwc.attacks.registry import attacks
+from uwc.data.example import Example
+from uwc.errors import ConfigError
+from uwc.models.target import Target
+from uwc.objectives.methods import FINE_TUNING
+from uwc.objectives.objective import Objective
+from uwc.training.loading import TrainingData
+from uwc.training.loop import train
+from uwc.training.settings import TrainingSettings
+
+Count = Annotated[int, Field(ge=1)]
+_DETAILS = """
+AdamW on the mean negative log-likelihood of the answers at a constant rate, so that a longer run passes through every
+shorter one: all budgets are scored on one trajectory. The weights at a budget wait in main memory.
+
+Args:
+    target: the model.
+    data: where the examples come from.
+    steps: optimizer steps; one epoch, or the largest budget, by default.
+    budgets: the steps after which the model is scored; only after the last if empty.
+    examples: train on so many examples only, drawn by the seed; on all by default.
+    lr: the learning rate; the paper takes that of the original fine-tuning.
+    batch_size: examples a step.
+    seed: of order and choice.
+
+Raises:
+    TrainingDiverged: a loss became NaN or infinite.
+"""
+
+
+def _check_budgets(_data: AttackData, settings: Any) -> None:
+    steps, budgets = settings["steps"], settings["budgets"]
+    if steps is not None and budgets and max(budgets) > steps:
+        raise ConfigError(f"relearning: the budget {max(budgets)} is more than steps = {steps}")
+
+
+_RELEARN = {
+    "kind": "weights", "touches_weights": True, "effort": "steps", "budgets": True, "check": _check_budgets,
+}  # fmt: skip
+
+
+def _relearn_on(choose: Callable[[AttackData], Sequence[Example]], summary: str) -> Callable[..., Iterator[Attacked]]:
+    """The attack that fine-tunes on the examples chosen."""
+
+    def attack(
+        target: Target,
+        data: AttackData,
+        *,
+        steps: Count | None = None,
+        budgets: tuple[Count, ...] = (),
+        examples: Count | None = None,
+        lr: Annotated[float, Field(gt=0)] = 1e-5,
+        batch_size: Count = 16,
+        seed: int = 0,
+    ) -> Iterator[Attacked]:
+        pool = choose(data)
+        drawn = np.sort(np.random.default_rng(seed).permutation(len(pool))[:examples])
+        per_epoch = math.ceil(len(drawn) / batch_size)
+        total = steps or max(budgets, default=per_epoch)
+        given: dict[str, Any] = {"epochs": total / per_epoch, "batch_size": batch_size, "lr": lr, "seed": seed}
+        settings = TrainingSettings(**given, schedule="constant", warmup_ratio=0.0)
+        yield from _trajectory(target, [pool[i] for i in drawn], settings, budgets, total)
+
+    attack.__doc__ = f"{summary}\n{_DETAILS}"
+    return attack
+
+
+relearn = attacks.register("relearn", source="arXiv:2406.13356", needs=("train",), trains_on_scored=False, **_RELEARN)(
+    _relearn_on(lambda d: d.train, "Fine-tune on the attacker's part of the forgotten data; the rest is scored.")
+)
+relearn_original = attacks.register(
+    "relearn_original", source="arXiv:2406.09179", needs=(), trains_on_scored=True, **_RELEARN
+)(
+    _relearn_on(
+        lambda d: [*d.scored, *d.train, *d.retain],
+        "Fine-tune on all the original data, the scored answers included: the paper's attack, which needs a control.",
+    )
+)
+relearn_retain = attacks.register(
+    "relearn_retain", source="arXiv:2406.13356", needs=("retain",), trains_on_scored=False, **_RELEARN
+)(_relearn_on(lambda d: d.retain, "Fine-tune on retained data only."))
+relearn_unrelated = attacks.register(
+    "relearn_unrelated", source="arXiv:2411.12103", needs=("unrelated",), trains_on_scored=False, **_RELEARN
+)(_relearn_on(lambda d: d.unrelated, "Fine-tune on data that has nothing to do with what was forgotten."))
+
+
+def _trajectory(
+    target: Target, data: Sequence[Example], settings: TrainingSettings, budgets: Sequence[int], total: int
+) -> Iterator[Attacked]:
+    copy = with_own_weights(target)
+    with _weights_after(copy.model, budgets) as kept:
+        train(copy, Objective(FINE_TUNING, copy.model), TrainingData(retain=data), settings)
+    if not budgets:
+        yield Attacked(copy, effort=total)
+    for budget in sorted(set(budgets)):
+        copy.model.load_state_dict(kept.pop(budget))
+        yield Attacked(copy, label=f"{budget} steps", effort=budget)
+
+
+@contextmanager
+def _weights_after(model: Any, budgets: Sequence[int]) -> Iterator[dict[int, dict[str, Tensor]]]:
+    """While open, keeps the model's weights in main memory after each optimizer step that is in `budgets`."""
+    kept: dict[int, dict[str, Tensor]] = {}
+    taken = 0
+
+    def after_step(_optimizer: Any, _args: Any, _kwargs: Any) -> None:
+        nonlocal taken
+        taken += 1
+        if taken in budgets:
+            kept[taken] = {name: t.detach().to("cpu", copy=True) for name, t in model.state_dict().items()}
+
+    handle = register_optimizer_step_post_hook(after_step)
+    try:
+        yield kept
+    finally:
+        handle.remove()

@@ -1,0 +1,63 @@
+"""What the commands' options share: their types, and how their values are read."""
+
+import math
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from uwc.errors import UserError
+
+Json = Annotated[bool, typer.Option("--json", help="Print only JSON on standard output.")]
+Dtype = Annotated[str, typer.Option(help="Precision of the weights: float32, bfloat16 or float16.")]
+Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda or mps.")]
+Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the checkpoint.")]
+Columns = Annotated[list[str], typer.Option("--column", help="Name a column: question=prompt", metavar="FIELD=COLUMN")]
+
+
+def pairs(options: list[str]) -> dict[str, str]:
+    """``["a=b"]`` as a dict. Raises UserError for what is not of this form."""
+    read = {}
+    for option in options:
+        key, equals, value = option.partition("=")
+        if not equals or not key:
+            raise UserError(f"{option!r}: write it as NAME=VALUE")
+        read[key] = value
+    return read
+
+
+def dotted_settings(options: list[str]) -> dict[str, dict[str, Any]]:
+    """``["relearn.steps=5"]`` as name -> setting -> value, the value in YAML; a comma makes a list.
+
+    Raises:
+        UserError: an option is not of the form NAME.SETTING=VALUE.
+    """
+    settings: dict[str, dict[str, Any]] = {}
+    for key, text in pairs(options).items():
+        name, dot, setting = key.partition(".")
+        if not dot or not setting:
+            raise UserError(f"{key}={text}: write it as NAME.SETTING=VALUE")
+        try:
+            value = yaml.safe_load(f"[{text}]" if "," in text and not text.startswith("[") else text)
+        except yaml.YAMLError:
+            raise UserError(f"{key}={text}: the value is not YAML") from None
+        settings.setdefault(name, {})[setting] = value
+    return settings
+
+
+def numbers(text: str) -> list[float]:
+    """``"1,2,4"`` as numbers, whole ones as integers. Raises UserError for anything else."""
+    try:
+        read = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"{text!r}: write numbers with commas between them, such as 1,2,4") from None
+    return [int(n) if n.is_integer() else n for n in read]
+
+
+def plain(value: Any) -> Any:
+    """The value with None for NaN and infinities, which JSON does not have."""
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,79 @@
+"""``uwc robustness``: which metrics keep their order under attack."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from uwc import progress
+from uwc.commands.options import Json, plain
+
+if TYPE_CHECKING:
+    from uwc.robustness.comparison import Cell
+
+_STATISTICS = ("pcc", "spearman", "slope", "intercept", "distance")
+
+
+def robustness_command(
+    points: Annotated[
+        Path, typer.Argument(help="JSONL, CSV or Parquet: checkpoint, metric, attack, split, before, after.")
+    ],
+    faithfulness: Annotated[
+        Path | None, typer.Option(help="Values of models that know and do not: metric, split, value, knows.")
+    ] = None,
+    log_metric: Annotated[
+        list[str], typer.Option(help="Metrics whose logarithms are compared; perplexity by default.")
+    ] = ["perplexity"],  # noqa: B006
+    seed: Annotated[int, typer.Option(help="Of the bootstrap over checkpoints.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Compare metrics before and after attacks, over checkpoints: correlations, slopes, and a ranking."""
+    from uwc.robustness.comparison import compare, rank
+    from uwc.robustness.points import read_points
+
+    cells = compare(read_points(points), log_metrics=log_metric, seed=seed)
+    ranks = [asdict(r) for r in rank(cells)]
+    faithful = _faithfulness(faithfulness) if faithfulness is not None else []
+    if as_json:
+        found = {"agreement": [asdict(c) for c in cells], "ranking": ranks, "faithfulness": faithful}
+        typer.echo(json.dumps(plain(found), indent=1, ensure_ascii=False))
+        return
+    from uwc.commands.printing import print_rows
+
+    print_rows("before against after, with 95 % intervals over checkpoints", [_row(c) for c in cells])
+    print_rows("ranking of the metrics by mean PCC", ranks)
+    if faithful:
+        print_rows("faithfulness: models that know against models that do not", faithful)
+    for cell in cells:
+        for warning in cell.agreement.warnings:
+            progress.note(f"warning: {cell.metric}, {cell.attack}, {cell.split}: {warning}")
+
+
+def _row(cell: "Cell") -> dict[str, Any]:
+    from uwc.robustness.published import OUR_NAMES, PUBLISHED_PCC
+
+    row: dict[str, Any] = {"metric": cell.metric, "attack": cell.attack, "split": cell.split, "n": cell.agreement.n}
+    for name in _STATISTICS:
+        estimate = getattr(cell.agreement, name)
+        row[name] = f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
+    known = [
+        getattr(p, cell.split) for p in PUBLISHED_PCC
+        if cell.split in ("retain", "forget") and p.metric == cell.metric and OUR_NAMES[p.attack] == cell.attack
+    ]  # fmt: skip
+    return {**row, "published": known[0] if known else None}
+
+
+def _faithfulness(path: Path) -> list[dict[str, Any]]:
+    from uwc.metrics.registry import metrics
+    from uwc.robustness.faithfulness import faithfulness_auc
+    from uwc.robustness.points import read_known
+
+    return [
+        {
+            "metric": metric, "split": split, "knowing": len(knowing), "ignorant": len(ignorant),
+            "auc": faithfulness_auc(knowing, ignorant, higher_remembers=metrics.get(metric).facts["higher_remembers"]),
+        }
+        for (metric, split), (knowing, ignorant) in read_known(path).items()
+    ]  # fmt: skip
