@@ -1,22 +1,28 @@
 """Every registered term and trick keeps its promises, through a real model; a new one is covered without a new test."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 import torch
 from tests.conftest import copied, people
 from torch import Tensor
 
+from uwc.catalogue import catalogue
 from uwc.data.batches import Batch, collate
+from uwc.errors import ConfigError
 from uwc.models.target import Target
 from uwc.objectives.forwards import Forwards
-from uwc.objectives.methods import METHODS, Method, WeightedTerm
+from uwc.objectives.methods import METHODS, Constraint, Method, WeightedTerm
 from uwc.objectives.objective import Objective
 from uwc.objectives.registry import terms, tricks
 from uwc.objectives.roles import ROLES, role_of
+from uwc.studies.config import load_config
+from uwc.studies.plan import make_plan
 from uwc.training.loading import Loader, TrainingData
 from uwc.training.passes import join, run_passes
-from uwc.training.settings import TrainingSettings
+from uwc.training.settings import LoraSettings, PruneSettings, SampleSettings, TrainingSettings
 
 TERMS = terms.names()
 NEUTRAL = {entry.name: entry.facts["neutral"] for entry in tricks}
@@ -175,3 +181,97 @@ def test_a_method_names_known_terms_and_gives_a_formula(method: str, moved: Targ
     objective = Objective(chosen, moved.model)
     assert len({t.label for t in objective.terms}) == len(chosen.terms)
     TrainingSettings(**chosen.training)
+
+
+def test_a_plug_in_adds_a_term_through_its_entry_point(
+    moved: Target, knowing: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another package: a module with a decorated function, and the entry point that names it."""
+    (tmp_path / "some_plugin.py").write_text(
+        "from uwc.objectives.registry import terms\n"
+        "@terms.register('halved', source='here', side='forget', role='forget', needs=('forget',),\n"
+        "                reduction='tokens', formula='-(1/2N) sum_t l_t')\n"
+        "def halved(forwards, *, share: float = 0.5):\n"
+        "    'Half the ascent.'\n"
+        "    return share * forwards.forget.total(forwards.forget.logprobs)\n"
+    )
+    information = tmp_path / "some_plugin-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: some-plugin\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text("[uwc.terms]\nsome = some_plugin\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    terms._plugins_loaded = False
+    try:
+        plain, half = objective_of("gradient_ascent", moved), objective_of("halved", moved)
+        batches = batches_of(plain, moved)
+        with torch.no_grad():
+            expected = evaluated(plain, moved, knowing, batches) / 2
+            torch.testing.assert_close(evaluated(half, moved, knowing, batches), expected)
+        assert "halved" in [row["name"] for row in catalogue("terms")]
+    finally:
+        terms._entries.pop("halved", None)
+
+
+COMPOSED = """
+name: composed
+benchmark: {name: fictional-authors, settings: {authors: 10, forget_share: 0.2, facts: 1, phrasings: 1, heldout: 2}}
+model: {build: {vocabulary: 600, hidden_size: 32, layers: 2, heads: 2, context: 128}}
+finetune: {epochs: 1}
+unlearn:
+  training: {epochs: 2, batch_size: 2}
+  stop: {at_most: 0.1, every: 5}
+  runs:
+    - name: mine
+      terms:
+        - {term: npo, settings: {beta: 0.2}, roles: {forget: sampled}}
+        - {term: refusal, weight: 0.3}
+        - {term: nll, weight: 2.0, constraint: {bound: 0.5, step: 3}}
+      tricks: {temperature: 2, likelihood_cap: 0.1}
+      training: {lora: {rank: 4}, samples: {every: 3}}
+      stop: {at_most: 0.2, tau: 0.9}
+    - {method: kl, weights: {kl: 5}, settings: {kl: {scope: attended}}}
+    - {method: npo, name: npo on own words, roles: {npo: {forget: sampled}}}
+    - {method: prune-first, training: {prune: {share: 0.25, by: wanda}}}
+"""
+
+
+def test_a_study_composes_its_own_methods(tmp_path: Path) -> None:
+    path = tmp_path / "composed.yaml"
+    path.write_text(COMPOSED)
+    config = load_config(path)
+    mine, kl, own, pruned = config.unlearn.runs
+    first, second, third = mine.composition().terms
+    assert (first.term, first.settings, first.roles) == ("npo", {"beta": 0.2}, {"forget": "sampled"})
+    assert second.weight == 0.3
+    assert third.constraint == Constraint(bound=0.5, step=3)
+    assert config.unlearn.stop_of(mine) == {"at_most": 0.2, "metric": "extraction_strength", "every": 10, "tau": 0.9}
+    assert config.unlearn.stop_of(kl)["every"] == 5  # type: ignore[index]
+    assert [(t.weight, dict(t.settings)) for t in kl.composition().terms] == [(1.0, {}), (5.0, {"scope": "attended"})]
+    assert own.composition().terms[0].roles == {"forget": "sampled"}
+    assert config.unlearn.settings_of(pruned, seed=0).prune == PruneSettings(share=0.25, by="wanda")
+    settings = config.unlearn.settings_of(mine, seed=0)
+    assert (settings.lora, settings.samples) == (LoraSettings(rank=4), SampleSettings(every=3))
+    plan = make_plan(config)
+    stored = json.loads(json.dumps(dict(plan.step("unlearn mine").settings)))
+    assert [WeightedTerm.of(t) for t in stored["terms"]] == list(mine.composition().terms)
+    assert TrainingSettings(**stored["training"]) == settings
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("roles: {forget: sampled}}\n        - {term: ref", "roles: {forgot: sampled}}\n        - {term: ref",
+         r"unknown role of the term 'npo' 'forgot' \(did you mean 'forget'\?\)"),
+        ("roles: {npo: {forget: sampled}}", "roles: {npo: {forget: sample}}",
+         r"unknown role 'sample' \(did you mean 'sampled'\?\)"),
+        ("at_most: 0.2, tau: 0.9", "at_most: 0.2, metric: perplexity", "unknown metric to stop at 'perplexity'"),
+        ("{method: prune-first,", "{method: whp,", "which have no weights to mix for calibration"),
+        ("rank: 4", "rank: 0", "greater than or equal to 1"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_in_a_composition_is_told(old: str, new: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "composed.yaml"
+    assert old in COMPOSED
+    path.write_text(COMPOSED.replace(old, new))
+    with pytest.raises(ConfigError, match=message):
+        load_config(path)
