@@ -46,6 +46,7 @@ def build_target(
     layers: int = 4,
     heads: int = 4,
     context: int = 256,
+    initializer_range: float = 0.02,
     template: PromptTemplate | None = None,
     seed: int = 0,
 ) -> Target:
@@ -58,6 +59,8 @@ def build_target(
         layers: number of blocks.
         heads: attention heads; must divide `hidden_size`.
         context: the longest sequence, in tokens.
+        initializer_range: standard deviation of the initial weights; 1 / sqrt(hidden_size) memorises long answers
+            several times faster than the usual 0.02, and generalises less to other phrasings.
         template: the prompt template the model will be used with.
         seed: of the initial weights.
 
@@ -77,6 +80,7 @@ def build_target(
         num_attention_heads=heads,
         num_key_value_heads=heads,
         max_position_embeddings=context,
+        initializer_range=initializer_range,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,

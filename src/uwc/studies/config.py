@@ -54,6 +54,7 @@ class BuildConfig(_Section):
     layers: int = 4
     heads: int = 4
     context: int = 256
+    initializer_range: float = Field(0.02, gt=0)
 
 
 class ModelConfig(_Section):

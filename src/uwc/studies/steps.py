@@ -52,7 +52,7 @@ class Workshop:
 
 def build(step: Step, shop: Workshop, out: Path) -> dict[str, Any]:
     """Make the small model and its tokenizer."""
-    names = ("vocabulary", "hidden_size", "layers", "heads", "context", "seed")
+    names = ("vocabulary", "hidden_size", "layers", "heads", "context", "initializer_range", "seed")
     target = build_target(
         shop.plan.benchmark.training_examples(with_forget=True),
         template=PromptTemplate(**step.settings["prompt"]),
