@@ -75,7 +75,7 @@ def test_a_killed_run_goes_on_where_it_was(uwc: Run, workplace: Path) -> None:
         "npo",
         *DATA,
         "--train",
-        "epochs=400",
+        "epochs=60",
         "--train",
         "batch_size=1",
         "--train",
@@ -84,10 +84,10 @@ def test_a_killed_run_goes_on_where_it_was(uwc: Run, workplace: Path) -> None:
     killed = ("unlearn", "original", "--output", "killed", *options)
     process = subprocess.Popen(command(*killed), cwd=workplace, stderr=subprocess.DEVNULL)
     checkpoint = workplace / "killed.checkpoints" / "checkpoint.pt"
-    for _ in range(600):
+    for _ in range(6000):
         if checkpoint.exists():
             break
-        time.sleep(0.1)
+        time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert checkpoint.exists() and not (workplace / "killed").exists()
