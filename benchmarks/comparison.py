@@ -1,0 +1,101 @@
+"""One comparison of a benchmark: our time and memory against a baseline's."""
+
+import gc
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+import torch
+
+
+@dataclass
+class Comparison:
+    """What was compared, and how it went.
+
+    Attributes:
+        name: what was compared.
+        ours_seconds: our time.
+        baseline_seconds: the baseline's time for the same work.
+        ours_peak_bytes: the most memory we took above what was in use before.
+        baseline_peak_bytes: the same of the baseline.
+        device: where it ran.
+        extra: whatever else is worth knowing.
+    """
+
+    name: str
+    ours_seconds: float
+    baseline_seconds: float
+    ours_peak_bytes: int
+    baseline_peak_bytes: int
+    device: str
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ratio(self) -> float:
+        """How many times faster we are."""
+        return self.baseline_seconds / self.ours_seconds
+
+
+@dataclass
+class Measured:
+    """The result of a call with its time in seconds and peak memory in bytes."""
+
+    value: Any
+    seconds: float
+    peak_bytes: int
+
+
+def measure(work: Callable[[], Any], *, device: str, repeats: int = 1) -> Measured:
+    """Run `work`, the median time of `repeats` runs, and the greatest peak."""
+    seconds, peaks, value = [], [], None
+    for _ in range(repeats):
+        gc.collect()
+        with _peak_memory(device) as peak:
+            start = time.perf_counter()
+            value = work()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - start)
+        peaks.append(peak[0])
+    return Measured(value, sorted(seconds)[len(seconds) // 2], max(peaks))
+
+
+@contextmanager
+def _peak_memory(device: str) -> Iterator[list[int]]:
+    """While open, follow memory; afterwards the list holds the peak above the start."""
+    peak = [0]
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        yield peak
+        peak[0] = torch.cuda.max_memory_allocated() - before
+        return
+    process, done = psutil.Process(), threading.Event()
+    before = process.memory_info().rss
+
+    def follow() -> None:
+        while not done.wait(0.01):
+            peak[0] = max(peak[0], process.memory_info().rss - before)
+
+    follower = threading.Thread(target=follow, daemon=True)
+    follower.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        follower.join()
+
+
+def matmul_peak(device: str, dtype: torch.dtype) -> float:
+    """The FLOP/s of a large matrix product, the best of a few."""
+    size = 8192 if device == "cuda" else 2048
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(6):
+        best = min(best, measure(lambda: a @ b, device=device).seconds)
+    return 2 * size**3 / best
