@@ -1,0 +1,77 @@
+"""Probing: all depths from states cached once, against each head for itself with the model run anew at each step."""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from benchmarks.comparison import Comparison, measure
+from uwc.attacks.chain import attacked, make_chain
+from uwc.attacks.data import AttackData
+from uwc.data.batches import collate
+from uwc.data.fictional import fictional_authors
+from uwc.metrics.memorization import extraction_strength
+from uwc.models.building import build_target
+from uwc.models.forward import score_tokens
+from uwc.models.target import Target
+
+SIZES = {"cpu": (384, 12, 12), "cuda": (2048, 24, 40)}
+EPOCHS, BATCH, LR = 5, 16, 1e-3
+
+
+def comparisons(device: str) -> Iterator[Comparison]:
+    """Train three heads on the retained authors and score the forgotten ones with each."""
+    hidden, layers, authors = SIZES[device]
+    benchmark = fictional_authors(authors=authors, heldout=0, phrasings=1, general=False)
+    target = random_target(benchmark.training_examples(with_forget=True), hidden, layers, device)
+    data = AttackData(benchmark["forget"], retain=benchmark["retain"])
+    depths = (round(layers / 3), round(2 * layers / 3), layers)
+    ours = measure(lambda: cached(target, data, depths), device=device)
+    baseline = measure(lambda: one_by_one(target, data, depths), device=device)
+    yield Comparison(
+        name=f"probing at 3 of {layers} layers", ours_seconds=ours.seconds, baseline_seconds=baseline.seconds,
+        ours_peak_bytes=ours.peak_bytes, baseline_peak_bytes=baseline.peak_bytes, device=device,
+        extra={"train examples": len(data.retain), "scored": len(data.scored), "epochs": EPOCHS},
+    )  # fmt: skip
+
+
+def random_target(examples: list, hidden: int, layers: int, device: str) -> Target:
+    small = build_target(examples, vocabulary=4096, hidden_size=64, layers=1, heads=2, context=256)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(small.tokenizer), hidden_size=hidden, intermediate_size=3 * hidden, num_hidden_layers=layers,
+        num_attention_heads=8, num_key_value_heads=8, max_position_embeddings=256,
+    )  # fmt: skip
+    return replace(small, model=LlamaForCausalLM(config).to(device).eval())
+
+
+def cached(target: Target, data: AttackData, depths: tuple[int, ...]) -> list[float]:
+    settings = {"layers": list(depths), "epochs": EPOCHS, "lr": LR}
+    with attacked(target, data, make_chain("probe", {"probe": settings})) as variants:
+        return [float(extraction_strength(score_tokens(v.target, data.scored)).mean()) for v in variants]
+
+
+def one_by_one(target: Target, data: AttackData, depths: tuple[int, ...]) -> list[float]:
+    """As the open code does it: cut the model, put a fresh head on it, and train that through the whole model."""
+    found = []
+    encoded = target.encode(data.retain)
+    for depth in depths:
+        model = copy.deepcopy(target.model)
+        model.model.layers = model.model.layers[:depth]
+        model.config.num_hidden_layers = depth
+        model.requires_grad_(False)
+        model.lm_head.weight.requires_grad_(True)
+        optimizer = torch.optim.Adam([model.lm_head.weight], lr=LR)
+        for _ in range(EPOCHS):
+            for start in range(0, len(encoded), BATCH):
+                batch = collate(encoded[start : start + BATCH], device=target.device)
+                logits = model(input_ids=batch.input_ids, use_cache=False).logits
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(logits[batch.rows, batch.positions], batch.targets).backward()
+                optimizer.step()
+        probed = replace(target, model=model.eval())
+        found.append(float(extraction_strength(score_tokens(probed, data.scored)).mean()))
+    return found
