@@ -288,8 +288,10 @@ def settings_table(results: Record) -> Table:
     values = {key: [setting(settings.get(key)) for settings in given.values()] for key in keys}
     varying = [key for key in keys if len(set(values[key])) > 1]
     rows = tuple((name, *(values[key][i] for key in varying)) for i, name in enumerate(given))
-    same = ", ".join(f"{key} = {values[key][0]}" for key in keys if key not in varying)
-    caption = f"The same for all methods: {same}." if same else ""
+    first = next(iter(given.values()), {})
+    plain = [k for k in keys if k not in varying and first.get(k) is not None and not isinstance(first[k], Mapping)]
+    same = ", ".join(f"{key} = {values[key][0]}" for key in plain)
+    caption = f"The same for all methods: {same}; the configuration below has the rest." if same else ""
     return Table("Training settings", ("method", *varying), rows if varying else (), caption)
 
 
