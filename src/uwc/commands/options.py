@@ -1,16 +1,22 @@
 """What the commands' options share: their types, and how their values are read."""
 
 import math
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import yaml
 
 from uwc.errors import UserError
+from uwc.registry import unknown_name
 
 Json = Annotated[bool, typer.Option("--json", help="Print only JSON on standard output.")]
 Dtype = Annotated[str, typer.Option(help="Precision of the weights: float32, bfloat16 or float16.")]
 Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda or mps.")]
+DataFile = Annotated[Path, typer.Option(help="Questions: JSONL, CSV or Parquet.")]
+Prompt = Annotated[
+    str, typer.Option("--prompt", help="Plain prompt with {question}, instead of the tokenizer's chat template.")
+]
 Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the checkpoint.")]
 Columns = Annotated[list[str], typer.Option("--column", help="Name a column: question=prompt", metavar="FIELD=COLUMN")]
 
@@ -61,3 +67,34 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def loading(dtype: str, device: str, trust: bool, prompt: str) -> dict[str, Any]:
+    """The options about how a model is loaded, as `load_target` takes them. Raises UserError for an unknown value."""
+    from uwc.data.prompts import PromptTemplate
+
+    for value, valid in ((dtype, ("float32", "bfloat16", "float16")), (device, ("auto", "cpu", "cuda", "mps"))):
+        if value not in valid:
+            raise UserError(unknown_name("value", value, list(valid)))
+    template = PromptTemplate(prompt.replace("\\n", "\n"), chat=False) if prompt else PromptTemplate()
+    return {"dtype": dtype, "device": device, "trust_remote_code": trust, "template": template}
+
+
+def nested(flat: dict[str, Any]) -> dict[str, Any]:
+    """``{"lora.rank": 8}`` as ``{"lora": {"rank": 8}}``."""
+    nested: dict[str, Any] = {}
+    for path, value in flat.items():
+        *parents, last = path.split(".")
+        at = nested
+        for key in parents:
+            at = at.setdefault(key, {})
+        at[last] = value
+    return nested
+
+
+def number(name: str, value: str) -> float:
+    """The value as a number. Raises UserError, naming the option, if it is none."""
+    try:
+        return float(value)
+    except ValueError:
+        raise UserError(f"{name}={value}: the value must be a number") from None
