@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import tiny_target
 from tests.pipeline.conftest import TINY, Run, command
+from transformers import AutoModelForCausalLM
 
 from uwc.errors import DiskFull, reporting_full_disk
 from uwc.models.loading import save_target
@@ -32,7 +33,7 @@ def line_of(done: subprocess.CompletedProcess[str], *, status: int = 1) -> str:
     ("changes", "essentials"),
     [
         (["calibrate.tao=0.9"], ["tao", "did you mean 'tau'", "valid: tau, metric, scan, resolution"]),
-        (["unlearn.runs.0.method=gdd"], ["unknown method 'gdd'", "did you mean 'gd'", "ga, gd, kl, po, npo, rmu"]),
+        (["unlearn.runs.0.method=gdd"], ["unknown method 'gdd'", "did you mean 'gd'", "valid: ga, gd, kl"]),
         (["unlearn.runs.0.training={lrr: 1}"], ["run 'gd'", "lrr", "valid: epochs, batch_size"]),
         (["unlearn.runs.1.settings={npo: {bta: 1}}"], ["bta", "did you mean 'beta'"]),
         (["unlearn.runs.1.method=gd"], ["two unlearning runs are called 'gd'"]),
@@ -149,7 +150,7 @@ def test_a_divergence_ends_the_unlearning_command(uwc: Run, checkpoints: Path) -
     options = ("--output", "out", "--train", "lr=1e30", "--train", "clip=null", "--train", "warmup_ratio=0")
     line = line_of(uwc(*arguments, *options))
     assert "training diverged" in line and "at step" in line
-    assert not (checkpoints / "out").exists()
+    AutoModelForCausalLM.from_pretrained(checkpoints / "out")  # the weights of the last finite step
 
 
 def test_debug_shows_where_it_happened(uwc: Run) -> None:

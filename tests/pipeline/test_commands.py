@@ -36,11 +36,11 @@ def test_unlearn_score_and_calibrate(uwc: Run, workplace: Path) -> None:
     AutoModelForCausalLM.from_pretrained(workplace / "unlearned")
 
     done = uwc("score", "unlearned", "--data", "forget.jsonl", *columns, "--reference", "original", "--json")
-    rows = {(r["asked as"], r["metric"]): r for r in json.loads(done.stdout)}
-    strength = rows["question", "extraction_strength"]
+    rows = {(r["set"], r["metric"]): r for r in json.loads(done.stdout)}
+    strength = rows["data", "extraction_strength"]
     assert strength["n"] == 4 and strength["clusters"] == 2
-    assert rows["question", "kl_to_original"]["mean"] > 0.1
-    assert ("paraphrase", "extraction_strength") in rows
+    assert rows["data", "kl_to_original"]["mean"] > 0.1
+    assert ("data, paraphrased", "extraction_strength") in rows
 
     done = uwc("calibrate", "original", "unlearned", *data, "--tau", "0.9", "--save", "mixed", "--json")
     record = json.loads(done.stdout)

@@ -142,7 +142,9 @@ def test_settings_table_keeps_what_differs_and_says_what_does_not(results: dict[
     assert table.columns == ("method", "lr", "trick: temperature")
     assert table.rows[0] == ("ga", "0.0001", "—")
     assert table.rows[1] == ("gd", "0.0005", "0.5")
-    assert table.caption == "The same for all methods: epochs = 5, batch_size = 16; the configuration below has the rest."
+    assert (
+        table.caption == "The same for all methods: epochs = 5, batch_size = 16; the configuration below has the rest."
+    )
 
 
 def test_splits_and_steps(results: dict[str, Any]) -> None:
