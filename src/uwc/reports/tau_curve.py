@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from uwc.reports.plots import axis_of_share, figure_layout, method_styles
 from uwc.reports.tables import MISSING, Record, Table, number, ordered_methods, setting
 
-SHOWN = (0.95, 0.9, 0.8, 0.6, 0.4)
+SHOWN = (0.9, 0.8, 0.6, 0.4)
 
 
 def with_frontier(results: Record) -> list[Record]:
@@ -36,7 +36,7 @@ def tau_figure(results: Record, name: str = "forget") -> go.Figure:
     figure.update_layout(legend={"orientation": "h", "y": -0.18, "yanchor": "top", "x": 0})
     figure.update_xaxes(**axis_of_share("tau: share of the original's retain ES that is kept"))
     figure.update_xaxes(range=[1.01, 0.39], tickvals=[1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
-    figure.update_yaxes(**axis_of_share(f"{results['sets'][name]['label']} ES (lower: more is forgotten)"))
+    figure.update_yaxes(**axis_of_share(escape(f"ES: {results['sets'][name]['label']}")))
     return figure
 
 
@@ -71,6 +71,6 @@ def winners(results: Record, name: str = "forget") -> str:
     ranges = []
     for method, group in groupby(best, key=lambda pair: pair[1]):
         inside = [tau for tau, _ in group]
-        where = f"from {inside[0]:g} to {inside[-1]:g}" if len(inside) > 1 else f"at {inside[0]:g}"
-        ranges.append(f"{method} for tau {where}")
+        where = f"for tau from {inside[0]:g} to {inside[-1]:g}" if len(inside) > 1 else f"at tau {inside[0]:g}"
+        ranges.append(f"{method} {where}")
     return f"Least is left by {', '.join(ranges)}."
