@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from uwc.commands.options import Columns, Device, Dtype, Json, Trust, dotted_settings, numbers, pairs, plain
+from uwc.commands.options import Columns, Device, Dtype, Json, Trust, dotted_settings, numbers, pairs
+from uwc.commands.printing import print_json, print_rows
 from uwc.errors import ConfigError
+from uwc.studies.provenance import finite
 
 if TYPE_CHECKING:
     from uwc.attacks.data import AttackData
@@ -68,7 +70,7 @@ def attack_command(
     if points is not None:
         _append_points(points, rows, model, split)
     if as_json:
-        typer.echo(json.dumps(plain(rows), indent=1, ensure_ascii=False))
+        print_json(rows)
     else:
         _print_table(f"{', '.join(attack)} on {data}", rows)
 
@@ -161,7 +163,7 @@ def _append_points(path: Path, rows: list[dict[str, Any]], model: str, split: st
             touches = make_chain(row["attack"]).touches_weights
             point = {"checkpoint": model, "split": split, "touches_weights": touches}
             point |= {name: row[name] for name in ("metric", "attack", "before", "after")}
-            file.write(json.dumps(plain(point)) + "\n")
+            file.write(json.dumps(finite(point)) + "\n")
 
 
 def _require_used(settings: dict[str, dict[str, Any]], names: list[str]) -> None:
@@ -188,6 +190,4 @@ def _load(path: str, loading: dict[str, Any]) -> Any:
 
 
 def _print_table(title: str, rows: list[dict[str, Any]]) -> None:
-    from uwc.commands.printing import print_rows
-
     print_rows(title, rows)

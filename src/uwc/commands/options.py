@@ -1,6 +1,5 @@
 """What the commands' options share: their types, and how their values are read."""
 
-import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,15 +57,6 @@ def numbers(text: str) -> list[float]:
     except ValueError:
         raise UserError(f"{text!r}: write numbers with commas between them, such as 1,2,4") from None
     return [int(n) if n.is_integer() else n for n in read]
-
-
-def plain(value: Any) -> Any:
-    """The value with None for NaN and infinities, which JSON does not have."""
-    if isinstance(value, dict):
-        return {k: plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def loading(dtype: str, device: str, trust: bool, prompt: str) -> dict[str, Any]:

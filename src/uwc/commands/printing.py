@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from uwc.reports.tables import Table, print_table
+from uwc.studies.provenance import finite
 
 
 def print_rows(title: str, rows: list[dict[str, Any]], as_json: bool = False) -> None:
@@ -21,8 +22,8 @@ def print_rows(title: str, rows: list[dict[str, Any]], as_json: bool = False) ->
 
 
 def print_json(value: Any) -> None:
-    """Print plain data as JSON, and nothing else."""
-    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
+    """Print plain data as JSON, and nothing else; None stands for NaN and infinities."""
+    typer.echo(json.dumps(finite(value), indent=1, ensure_ascii=False))
 
 
 def console() -> Console:

@@ -1,6 +1,5 @@
 """``uwc robustness``: which metrics keep their order under attack."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from uwc import progress
-from uwc.commands.options import Json, plain
+from uwc.commands.options import Json
+from uwc.commands.printing import print_json, print_rows
 
 if TYPE_CHECKING:
     from uwc.robustness.comparison import Cell
@@ -38,10 +38,8 @@ def robustness_command(
     faithful = _faithfulness(faithfulness) if faithfulness is not None else []
     if as_json:
         found = {"agreement": [asdict(c) for c in cells], "ranking": ranks, "faithfulness": faithful}
-        typer.echo(json.dumps(plain(found), indent=1, ensure_ascii=False))
+        print_json(found)
         return
-    from uwc.commands.printing import print_rows
-
     print_rows("before against after, with 95 % intervals over checkpoints", [_row(c) for c in cells])
     print_rows("ranking of the metrics by mean PCC", ranks)
     if faithful:

@@ -11,6 +11,7 @@ from uwc.metrics.registry import metrics
 from uwc.metrics.scored import ScoredSet
 from uwc.studies.config import RunConfig
 from uwc.studies.plan import PROBES, SET_LABELS, Plan, Step, scored_sets
+from uwc.studies.provenance import finite
 from uwc.studies.runner import step_status
 from uwc.studies.store import Store
 
@@ -48,7 +49,7 @@ def gather(plan: Plan, store: Store) -> dict[str, Any]:
         "pairs": gatherer.pairs([u["name"] for u in ranked]),
         "notes": _notes(plan, unlearned),
     }  # fmt: skip
-    cleaned: dict[str, Any] = _without_nan(results)
+    cleaned: dict[str, Any] = finite(results)
     return cleaned
 
 
@@ -158,11 +159,3 @@ def _notes(plan: Plan, unlearned: list[dict[str, Any]]) -> list[str]:
         elif record["calibration"]["alpha"] == 0:
             notes.append(f"{record['name']}: no mixture keeps enough retention; calibration gives back the original.")
     return notes
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _without_nan(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
