@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from uwc.errors import UserError as UserError
     from uwc.models.loading import load_target as load_target
     from uwc.models.target import Target as Target
-    from uwc.studies.config import load_config as load_config
+    from uwc.studies.config_file import load_config as load_config
     from uwc.workflows import calibrate as calibrate
     from uwc.workflows import plan_study as plan_study
     from uwc.workflows import run_study as run_study
@@ -29,7 +29,7 @@ _HOMES = {
     "UserError": "uwc.errors",
     "load_target": "uwc.models.loading",
     "Target": "uwc.models.target",
-    "load_config": "uwc.studies.config",
+    "load_config": "uwc.studies.config_file",
     "calibrate": "uwc.workflows",
     "plan_study": "uwc.workflows",
     "run_study": "uwc.workflows",

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from uwc import progress
 from uwc.data.example import Example, require_disjoint
-from uwc.studies.config import StudyConfig, load_config
+from uwc.studies.config import StudyConfig
+from uwc.studies.config_file import load_config
 from uwc.studies.plan import Plan, make_plan
 from uwc.studies.results import gather
 from uwc.studies.runner import run_record, run_steps, step_status

@@ -6,7 +6,7 @@ from uwc.catalogue import catalogue
 from uwc.data.example import Example
 from uwc.errors import ConfigError
 from uwc.registry import Registry
-from uwc.studies.config import load_config, shipped_configs
+from uwc.studies.config_file import load_config, shipped_configs
 
 KINDS = ("methods", "terms", "metrics", "attacks", "tricks", "benchmarks")
 

@@ -18,7 +18,7 @@ from uwc.objectives.methods import METHODS, Constraint, Method, WeightedTerm
 from uwc.objectives.objective import Objective
 from uwc.objectives.registry import terms, tricks
 from uwc.objectives.roles import ROLES, role_of
-from uwc.studies.config import load_config
+from uwc.studies.config_file import load_config
 from uwc.studies.plan import make_plan
 from uwc.training.loading import Loader, TrainingData
 from uwc.training.passes import join, run_passes

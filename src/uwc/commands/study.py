@@ -50,7 +50,7 @@ def study_plan(source: StudyName, overrides: Set = [], runs: Runs = Path("runs")
 @study.command("list")
 def study_list(as_json: Json = False) -> None:
     """List the studies that come with the package."""
-    from uwc.studies.config import load_config, shipped_configs
+    from uwc.studies.config_file import load_config, shipped_configs
 
     rows = [{"name": name, "title": load_config(name).title} for name in shipped_configs()]
     print_rows("shipped studies", rows, as_json)

@@ -1,12 +1,9 @@
 """A study's YAML file, validated: unknown keys, wrong types and unknown names are refused with the valid choices."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import is_dataclass, replace
-from importlib.resources import files
-from pathlib import Path
-from typing import Any, Literal, get_args
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from uwc.calibration.calibrate import retention_metrics
@@ -16,6 +13,7 @@ from uwc.metrics.registry import metrics
 from uwc.objectives.methods import Constraint, Method, WeightedTerm, check_term, get_method
 from uwc.objectives.registry import tricks
 from uwc.registry import unknown_name
+from uwc.studies.problems import first_problem
 from uwc.training.settings import TrainingSettings
 
 ORIGINAL, GOLD = "original", "gold"
@@ -270,108 +268,4 @@ def training_settings(values: Mapping[str, Any], *, where: str) -> TrainingSetti
     try:
         return TrainingSettings(**values)
     except ValidationError as error:
-        raise ConfigError(f"{where}: {_first_problem(error, TrainingSettings)}") from None
-
-
-def shipped_configs() -> list[str]:
-    """Names of the studies that come with the package."""
-    folder = files("uwc") / "configs"
-    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
-
-
-def load_config(source: str | Path, *, overrides: Sequence[str] = ()) -> StudyConfig:
-    """Read a study from a YAML file, or a shipped one by its name.
-
-    Args:
-        source: a path, or a name such as ``"quickstart"``.
-        overrides: ``"key.key=value"`` strings, the value in YAML; list items by number (``unlearn.runs.0.method=ga``).
-
-    Raises:
-        ConfigError: no such file, a syntax error (with its line), an unknown key or name, a wrong type.
-    """
-    text, where = _read(str(source))
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        at = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{where}{at}: not valid YAML: {getattr(error, 'problem', error)}") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{where}: a study is a mapping of keys such as name, benchmark, model, unlearn")
-    for override in overrides:
-        _override(content, override)
-    try:
-        return StudyConfig(**content)
-    except ValidationError as error:
-        raise ConfigError(f"{where}: {_first_problem(error, StudyConfig)}") from None
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from None
-    except TypeError as error:
-        raise ConfigError(f"{where}: keys must be words ({error})") from None
-
-
-def _read(source: str) -> tuple[str, str]:
-    path = Path(source)
-    if path.suffix not in (".yaml", ".yml") and source in shipped_configs():
-        return (files("uwc") / "configs" / f"{source}.yaml").read_text(encoding="utf-8"), f"{source} (shipped)"
-    try:
-        return path.read_text(encoding="utf-8"), str(path)
-    except (OSError, UnicodeDecodeError) as error:
-        shipped = ", ".join(shipped_configs())
-        raise ConfigError(
-            f"cannot read the study {source!r} ({error}); give a YAML file or one of: {shipped}"
-        ) from None
-
-
-def _override(content: dict[str, Any], override: str) -> None:
-    path, equals, value = override.partition("=")
-    keys = path.split(".")
-    if not equals or not all(keys):
-        raise ConfigError(f"--set {override!r}: write it as key.key=value, for example calibrate.tau=0.9")
-    at: Any = content
-    for key in keys[:-1]:
-        if isinstance(at, list) and key.isdigit() and int(key) < len(at):
-            at = at[int(key)]
-        elif isinstance(at, dict):
-            at = at.setdefault(key, {})
-        else:
-            raise ConfigError(f"--set {override!r}: there is nothing at {key!r}")
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override!r}: the value is not valid YAML ({error})") from None
-    if isinstance(at, list) and keys[-1].isdigit() and int(keys[-1]) < len(at):
-        at[int(keys[-1])] = parsed
-    elif isinstance(at, dict):
-        at[keys[-1]] = parsed
-    else:
-        raise ConfigError(f"--set {override!r}: there is nothing at {keys[-1]!r} to set")
-
-
-def _first_problem(error: ValidationError, model: type) -> str:
-    """The first validation error as one line that names the key and the valid ones."""
-    problem = error.errors()[0]
-    location = [str(part) for part in problem["loc"]]
-    path = ".".join(location)
-    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        inside = ".".join(location[:-1]) or "the top level"
-        return f"{unknown_name(f'key (at {inside})', location[-1], _keys_at(model, location[:-1]))}"
-    if problem["type"] == "missing":
-        return f"the key {path!r} is missing"
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{path} = {problem['input']!r}: {message}" if path else message
-
-
-def _keys_at(model: Any, location: Sequence[str]) -> list[str]:
-    """The keys that are valid at a place in the configuration."""
-    if not (isinstance(model, type) and (issubclass(model, BaseModel) or is_dataclass(model))):
-        inner = [a for a in get_args(model) if a not in (type(None), Ellipsis)]
-        return _keys_at(inner[0], location) if inner else []
-    fields = model.model_fields if issubclass(model, BaseModel) else model.__dataclass_fields__
-    if not location:
-        return list(fields)
-    annotation = getattr(fields.get(location[0]), "annotation", None)
-    rest = location[1:]
-    while rest and rest[0].isdigit():
-        rest = rest[1:]
-    return _keys_at(annotation, rest) if annotation is not None else []
+        raise ConfigError(f"{where}: {first_problem(error, TrainingSettings)}") from None
