@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from uwc.models.loading import load_target as load_target
     from uwc.models.target import Target as Target
     from uwc.studies.config_file import load_config as load_config
-    from uwc.workflows import calibrate as calibrate
-    from uwc.workflows import plan_study as plan_study
-    from uwc.workflows import run_study as run_study
-    from uwc.workflows import score as score
-    from uwc.workflows import unlearn as unlearn
+    from uwc.workflows.calibration import calibrate as calibrate
+    from uwc.workflows.scoring import score as score
+    from uwc.workflows.studies import plan_study as plan_study
+    from uwc.workflows.studies import run_study as run_study
+    from uwc.workflows.unlearning import unlearn as unlearn
 
 _HOMES = {
     "Example": "uwc.data.example",
@@ -30,11 +30,11 @@ _HOMES = {
     "load_target": "uwc.models.loading",
     "Target": "uwc.models.target",
     "load_config": "uwc.studies.config_file",
-    "calibrate": "uwc.workflows",
-    "plan_study": "uwc.workflows",
-    "run_study": "uwc.workflows",
-    "score": "uwc.workflows",
-    "unlearn": "uwc.workflows",
+    "calibrate": "uwc.workflows.calibration",
+    "plan_study": "uwc.workflows.studies",
+    "run_study": "uwc.workflows.studies",
+    "score": "uwc.workflows.scoring",
+    "unlearn": "uwc.workflows.unlearning",
 }
 
 __all__ = [*_HOMES, "__version__"]

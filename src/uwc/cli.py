@@ -9,10 +9,11 @@ import typer
 
 from uwc import progress
 from uwc.commands.attack import attack_command
+from uwc.commands.calibrate import calibrate_command
 from uwc.commands.robustness import robustness_command
 from uwc.commands.score import explain_command, import_logs_command, list_registry, score_command
 from uwc.commands.study import study
-from uwc.commands.unlearn import calibrate_command, unlearn_command
+from uwc.commands.unlearn import unlearn_command
 from uwc.errors import UserError, reporting_full_disk
 
 INTERRUPTED = 130

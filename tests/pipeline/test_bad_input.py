@@ -53,7 +53,7 @@ def test_a_wrong_study_file_is_refused_with_the_valid_choices(
     changes: list[str], essentials: list[str], tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from uwc.errors import UserError
-    from uwc.workflows import plan_study
+    from uwc.workflows.studies import plan_study
 
     with pytest.raises(UserError) as refused:
         plan_study(tiny, overrides=changes, runs=tiny.parent / "runs")
@@ -90,7 +90,7 @@ def test_a_malformed_question_file_is_told_with_its_line(uwc: Run, tmp_path: Pat
 )  # fmt: skip
 def test_bad_examples_are_refused(forget: str, retain: str, essentials: list[str], tmp_path: Path) -> None:
     from uwc.errors import UserError
-    from uwc.workflows import plan_study
+    from uwc.workflows.studies import plan_study
 
     for name, text in (("forget", forget), ("retain", retain)):
         (tmp_path / f"{name}.jsonl").write_text(text, encoding="utf-8")

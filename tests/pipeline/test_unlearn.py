@@ -19,7 +19,7 @@ from uwc.models.forward import score_tokens
 from uwc.models.loading import load_target, save_target
 from uwc.models.target import Target
 from uwc.objectives.methods import METHODS
-from uwc.workflows import unlearn
+from uwc.workflows.unlearning import unlearn
 
 FORGET, RETAIN = people(4)[:4], people(4)[4:]
 DATA = ("--forget", "forget.jsonl", "--retain", "retain.jsonl")

@@ -10,7 +10,6 @@ import pytest
 from tests.conftest import people
 from typer.testing import CliRunner
 
-from uwc import workflows
 from uwc.cli import app
 from uwc.data.example import Example
 from uwc.data.prompts import PromptTemplate, few_shot
@@ -22,6 +21,7 @@ from uwc.metrics.set_level import auc
 from uwc.models.forward import score_tokens
 from uwc.models.loading import save_target
 from uwc.models.target import Target
+from uwc.workflows import scoring
 
 
 def full() -> list[Example]:
@@ -29,16 +29,16 @@ def full() -> list[Example]:
 
 
 @pytest.fixture(scope="module")
-def scores(knowing: Target, untrained: Target, tmp_path_factory: pytest.TempPathFactory) -> workflows.Scores:
+def scores(knowing: Target, untrained: Target, tmp_path_factory: pytest.TempPathFactory) -> scoring.Scores:
     examples = full()
-    return workflows.evaluate(
+    return scoring.evaluate(
         knowing, examples[:8], suite="membership", metrics=["extraction_strength", "forget_quality"],
         sets={"holdout": examples[8:]}, reference=untrained, retrained=untrained, compare=untrained,
         out=tmp_path_factory.getbasetemp() / "scores",
     )  # fmt: skip
 
 
-def test_the_table_has_a_row_for_each_set_and_metric(scores: workflows.Scores) -> None:
+def test_the_table_has_a_row_for_each_set_and_metric(scores: scoring.Scores) -> None:
     table = scores.table
     assert isinstance(table, pd.DataFrame)
     assert {"set", "metric", "mean", "n", "not_scored", "why", "se", "low", "high"} <= set(table.columns)
@@ -47,7 +47,7 @@ def test_the_table_has_a_row_for_each_set_and_metric(scores: workflows.Scores) -
     assert set(table["set"]) >= {"data", "data, paraphrased", "holdout", "data / holdout"}
 
 
-def test_set_metrics_come_from_the_same_scores(scores: workflows.Scores) -> None:
+def test_set_metrics_come_from_the_same_scores(scores: scoring.Scores) -> None:
     scored = scores.evaluation.scored
     expected = auc(scored["data"].values("mia_loss"), scored["holdout"].values("mia_loss"))
     found = scores.table.set_index("metric").loc["auc_loss"]
@@ -55,14 +55,14 @@ def test_set_metrics_come_from_the_same_scores(scores: workflows.Scores) -> None
     assert found["low"] <= found["mean"] <= found["high"]
 
 
-def test_two_models_are_compared_in_pairs(scores: workflows.Scores) -> None:
+def test_two_models_are_compared_in_pairs(scores: scoring.Scores) -> None:
     assert scores.differences is not None
     row = scores.differences.set_index(["set", "metric"]).loc[("data", "extraction_strength")]
     assert row["difference"] > 0.9 and row["low"] > 0.5 and row["p_value"] < 0.01
     assert row["n"] == 8
 
 
-def test_scores_are_written(scores: workflows.Scores, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_scores_are_written(scores: scoring.Scores, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.getbasetemp() / "scores"
     rows = json.loads((folder / "scores.json").read_text())
     assert len(rows) == len(scores.table)
@@ -91,7 +91,7 @@ def test_scores_are_written(scores: workflows.Scores, tmp_path_factory: pytest.T
 def test_what_is_missing_is_named_before_a_model_is_loaded(options: dict, words: str) -> None:
     bare = [replace(e, perturbed_answers=()) for e in people()]
     with pytest.raises(ConfigError, match=words):
-        workflows.evaluate("no such model", bare, **options)
+        scoring.evaluate("no such model", bare, **options)
 
 
 def test_other_examples_cannot_be_compared(knowing: Target) -> None:
@@ -102,15 +102,15 @@ def test_other_examples_cannot_be_compared(knowing: Target) -> None:
 
 def test_a_metrics_setting_reaches_it(knowing: Target) -> None:
     options = {"metrics": ["mia_min_k"], "max_new_tokens": 0}
-    first = workflows.evaluate(knowing, people()[:2], **options)
-    second = workflows.evaluate(knowing, people()[:2], settings={"mia_min_k": {"k": "1.0"}}, **options)
+    first = scoring.evaluate(knowing, people()[:2], **options)
+    second = scoring.evaluate(knowing, people()[:2], settings={"mia_min_k": {"k": "1.0"}}, **options)
     assert first.table["mean"][0] > second.table["mean"][0]
 
 
 def test_verbatim_texts_are_asked_raw_and_cut(knowing: Target) -> None:
     long = Example(id="x", question="In the beginning", answer="word " * 500)
     assert len(knowing.tokenizer(cut(long, knowing).answer)["input_ids"]) <= VERBATIM_TOKENS
-    short = workflows.evaluate(
+    short = scoring.evaluate(
         knowing, people()[:1], metrics=["verbatim_memorization"], sets={"verbatim": people()[:2]}
     ).table  # fmt: skip
     assert short["set"].tolist() == ["verbatim"]
@@ -128,7 +128,7 @@ def test_solved_questions_stand_before_each_question(knowing: Target) -> None:
 def test_peers_numbers_come_from_peers_prompts(untrained: Target) -> None:
     """A model that knows nothing scores 1/n, not 0, under OpenUnlearning's definition."""
     mean = {
-        compat: workflows.score(
+        compat: scoring.score(
             untrained, people()[:4], metrics=["extraction_strength"], max_new_tokens=0, compat=compat
         )["mean"][0]
         for compat in (None, "open-unlearning")

@@ -70,7 +70,7 @@ def score_command(
     """Score a model on questions: how much of their answers does it remember?"""
     from uwc.data.local_files import read_examples
     from uwc.data.prompts import few_shot
-    from uwc.workflows import evaluate
+    from uwc.workflows.scoring import evaluate
 
     columns = pairs(column)
     files = {"retain": retain, "holdout": holdout, "authors": real_authors, "facts": world_facts, "verbatim": verbatim}

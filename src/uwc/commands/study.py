@@ -25,7 +25,7 @@ StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A YAML file, or
 def study_run(source: StudyName, overrides: Set = [], runs: Runs = Path("runs"), as_json: Json = False) -> None:  # noqa: B006
     """Run what is missing of a study, then print its result table and the path of its report."""
     from uwc.reports.tables import print_table, result_table
-    from uwc.workflows import run_study
+    from uwc.workflows.studies import run_study
 
     outcome = run_study(source, overrides=overrides, runs=runs)
     if as_json:
@@ -41,7 +41,7 @@ def study_run(source: StudyName, overrides: Set = [], runs: Runs = Path("runs"),
 @study.command("plan")
 def study_plan(source: StudyName, overrides: Set = [], runs: Runs = Path("runs"), as_json: Json = False) -> None:  # noqa: B006
     """Show the steps of a study and which of them are done."""
-    from uwc.workflows import plan_study
+    from uwc.workflows.studies import plan_study
 
     steps = plan_study(source, overrides=overrides, runs=runs)
     print_rows(f"steps of {source}", steps, as_json)

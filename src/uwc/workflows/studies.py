@@ -1,0 +1,103 @@
+"""Studies: what they would do, and doing it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from uwc import progress
+from uwc.studies.config import StudyConfig
+from uwc.studies.config_file import load_config
+from uwc.studies.plan import Plan, make_plan
+from uwc.studies.results import gather
+from uwc.studies.runner import run_record, run_steps, step_status
+from uwc.studies.store import Store, write_json
+
+DEFAULT_RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class StudyOutcome:
+    """A finished study.
+
+    Attributes:
+        folder: where the report and the results lie.
+        results: what ``results.json`` holds.
+        run: how the run went: environment, and each step with its time.
+    """
+
+    folder: Path
+    results: dict[str, Any]
+    run: dict[str, Any]
+
+    @property
+    def diverged(self) -> list[str]:
+        """The names of the runs that diverged."""
+        return [u["name"] for u in self.results["unlearned"] if u["status"] == "diverged"]
+
+    @property
+    def report(self) -> Path:
+        """The report, one HTML file."""
+        return self.folder / "report.html"
+
+
+def plan_study(
+    source: str | Path | StudyConfig, *, overrides: Sequence[str] = (), runs: Path = DEFAULT_RUNS
+) -> list[dict[str, str]]:
+    """The steps of a study and which are done, without running any.
+
+    Args:
+        source: a YAML file, the name of a shipped study, or a configuration.
+        overrides: ``"key.key=value"`` changes to the file.
+        runs: the folder where results are kept.
+
+    Returns:
+        For each step: name, kind, key and status ("done", "missing", "diverged", "skipped" or "given").
+
+    Raises:
+        UserError: the study, its data or its checkpoints are not as they should be.
+    """
+    plan = make_plan(_config(source, overrides))
+    store = Store(Path(runs) / "store")
+    return [{"name": s.name, "kind": s.kind, "key": s.key[:16], "status": step_status(s, store)} for s in plan.steps]
+
+
+def run_study(
+    source: str | Path | StudyConfig, *, overrides: Sequence[str] = (), runs: Path = DEFAULT_RUNS
+) -> StudyOutcome:
+    """Run what is missing of a study, and write its results and report to ``RUNS/NAME/``.
+
+    Interrupted at any moment, the next call goes on where this one was and ends with the same bits.
+
+    Args:
+        source: a YAML file, the name of a shipped study, or a configuration.
+        overrides: ``"key.key=value"`` changes to the file.
+        runs: the folder where results are kept; studies that share it share their steps.
+
+    Raises:
+        UserError: the study, its data or its checkpoints are not as they should be, or the disk is full.
+    """
+    plan = make_plan(_config(source, overrides))
+    store = Store(Path(runs) / "store")
+    missing = sum(step_status(s, store) == "missing" for s in plan.steps)
+    progress.note(f"study {plan.config.name}: {len(plan.steps)} steps, {missing} to run")
+    with progress.bar(plan.config.name, total=len(plan.steps)) as advance:
+        records = run_steps(plan, store, on_step=advance)
+    return _publish(plan, store, run_record(records), Path(runs) / plan.config.name)
+
+
+def _publish(plan: Plan, store: Store, run: dict[str, Any], folder: Path) -> StudyOutcome:
+    from uwc.reports.page import write_page
+    from uwc.reports.tables import result_table, to_markdown
+
+    results = gather(plan, store)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "results.json", results)
+    write_json(folder / "run.json", run)
+    (folder / "results.md").write_text(to_markdown(result_table(results)), encoding="utf-8")
+    write_page(results, run, folder / "report.html")
+    return StudyOutcome(folder, results, run)
+
+
+def _config(source: str | Path | StudyConfig, overrides: Sequence[str]) -> StudyConfig:
+    return source if isinstance(source, StudyConfig) else load_config(source, overrides=overrides)

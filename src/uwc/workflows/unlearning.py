@@ -1,0 +1,70 @@
+"""Unlearning of any checkpoint."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from uwc import progress
+from uwc.data.example import Example, require_disjoint
+from uwc.workflows.targets import target_of
+
+
+def unlearn(
+    model: str | Path,
+    output: Path,
+    *,
+    method: str,
+    forget: Sequence[Example],
+    retain: Sequence[Example] = (),
+    refusals: Sequence[str] = (),
+    settings: dict[str, Any] | None = None,
+    tricks: dict[str, float] | None = None,
+    **loading: Any,
+) -> Path:
+    """Unlearn questions from a model, and write a checkpoint that plain transformers loads.
+
+    Interrupted, a run with ``checkpoint_every`` goes on from its last checkpoint (in ``OUTPUT.checkpoints``) when it is
+    called again. Of a run that diverges the weights of the last finite step are written.
+
+    Args:
+        model: a folder or hub name.
+        output: the folder to write.
+        method: a registered method.
+        forget: what to remove.
+        retain: what to keep; needed by methods with a retain term.
+        refusals: answers that decline; needed by methods that teach them.
+        settings: training settings that differ from the defaults.
+        tricks: trick -> value.
+        loading: dtype, device, template and trust_remote_code, as `load_target` takes them.
+
+    Raises:
+        UserError: an argument cannot be used, training diverged, or the disk is full.
+    """
+    from uwc.models.loading import save_target
+    from uwc.objectives.methods import get_method
+    from uwc.studies.config import training_settings
+    from uwc.training.checkpoints import remove_checkpoint
+    from uwc.training.loading import TrainingData
+    from uwc.training.processes import main_process_writes
+    from uwc.training.unlearning import unlearn as unlearn_target
+
+    require_disjoint(forget, retain, names=("forget", "retain"))
+    chosen = get_method(method)
+    checked = training_settings({**chosen.training, **(settings or {})}, where="training settings")
+    checkpoints = Path(output).with_name(f"{Path(output).name}.checkpoints")
+    target = replace(target_of(model, loading), name="")
+    data = TrainingData(forget, retain, refusals)
+    done = unlearn_target(target, chosen, data, checked, tricks=tricks, checkpoints=checkpoints)
+    with main_process_writes() as writes:
+        if writes:
+            save_target(done.target, output)
+            remove_checkpoint(checkpoints)
+    if done.diverged is not None:
+        raise done.diverged
+    if done.collapse is not None and done.collapse.collapsed:
+        progress.note(
+            f"the model collapsed: its perplexity on the retain set rose from {done.collapse.before:.3g} to "
+            f"{done.collapse.after:.3g}; lower the learning rate, train less, or calibrate it"
+        )
+    return output
