@@ -1,6 +1,7 @@
 """One process of several that train together; started by `accelerate launch` in test_processes.
 
-Each case gets a copy of the model, and may be interrupted after its checkpoint at a given step and begun again.
+Each case gets a copy of the model, may be interrupted after its checkpoint at a given step, and is then begun again
+or left so.
 """
 
 import json
@@ -72,7 +73,8 @@ def main(folder: Path) -> None:
         if "interrupt" in case:
             with cut_off_after(case["interrupt"]):
                 run(case, folder)
-        run(case, folder)
+        if not case.get("left"):
+            run(case, folder)
     torch.distributed.destroy_process_group()
 
 

@@ -35,6 +35,7 @@ CASES: dict[str, dict[str, Any]] = {
     "resumed": {"method": "gd", "settings": {"checkpoint_every": 1}, "interrupt": 2},
     "whole": {"method": "gd", "settings": {"checkpoint_every": 1}},
 }
+LEFT = {"name": "left", "method": "gd", "settings": {"checkpoint_every": 1}, "interrupt": 2, "left": True}
 REFUSED = {"lora": {"lora": {"rank": 2}}, "l1": {"l1": 0.1}, "prune": {"prune": {"share": 0.5}}}
 
 
@@ -71,7 +72,7 @@ def together(request: pytest.FixtureRequest, knowing: Target, tmp_path_factory: 
     folder: Path = tmp_path_factory.mktemp(request.param)
     save_target(knowing, folder / "model")
     sharded = ("--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP")
-    cases = [{"name": name, **case} for name, case in CASES.items()]
+    cases = [{"name": name, **case} for name, case in CASES.items()] + [LEFT]
     if request.param == "sharded":
         cases += [{"name": name, "method": "gd", "settings": settings} for name, settings in REFUSED.items()]
     launched(folder, cases, *(sharded if request.param == "sharded" else ("--multi_gpu",)))
@@ -84,7 +85,7 @@ def test_two_processes_have_the_losses_of_one(name: str, together: Path, knowing
     """Over a set that does not divide evenly, to the last step and the written weights."""
     one = alone(knowing, CASES[name])
     # sharded, bf16 holds for the gradients that are sent, too
-    near = {"rel": 5e-2, "abs": 1e-3} if name == "bf16" else {"rel": 1e-3, "abs": 1e-5}
+    near = {"rel": 5e-2, "abs": 2e-2} if name == "bf16" else {"rel": 1e-3, "abs": 1e-5}
     for rank in range(2):
         log = json.loads((together / f"log-{name}-{rank}.json").read_text())
         assert len(log["steps"]) == len(one.log.steps)
@@ -105,6 +106,16 @@ def test_a_run_cut_off_goes_on_from_its_checkpoint_to_the_same_bits(together: Pa
     assert torch.equal(flat(resumed), flat(whole))
     logs = [json.loads((together / f"log-{n}-0.json").read_text())["steps"] for n in ("resumed", "whole")]
     assert logs[0] == logs[1]
+
+
+@pytest.mark.slow
+def test_one_process_goes_on_from_the_checkpoint_of_two(together: Path, knowing: Target) -> None:
+    method, settings = METHODS["gd"], TrainingSettings(epochs=2, batch_size=4, lr=1e-3, checkpoint_every=1)
+    done = unlearn(copied(knowing), method, DATA, settings, checkpoints=together / "checkpoints-left")
+    one = alone(knowing, CASES["whole"])
+    assert [s["step"] for s in done.log.steps] == [s["step"] for s in one.log.steps]
+    assert done.log.steps[-1]["loss"] == pytest.approx(one.log.steps[-1]["loss"], rel=1e-3, abs=1e-5)
+    torch.testing.assert_close(flat(done.target.model), flat(one.target.model), rtol=0, atol=3e-4)
 
 
 @pytest.mark.slow
