@@ -5,6 +5,7 @@ or left so.
 """
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +23,7 @@ from uwc.training import loop
 from uwc.training.loading import TrainingData
 from uwc.training.processes import main_process_writes
 from uwc.training.settings import TrainingSettings
+from uwc.training.stopping import StopRule
 from uwc.training.unlearning import unlearn
 
 DATA = TrainingData(people(4)[:5], people(4)[5:], ("I cannot say.", "No idea."))
@@ -68,7 +70,14 @@ def cut_off_after(step: int) -> Iterator[None]:
         loop._Run._save = save  # type: ignore[method-assign]
 
 
+def never(*_arguments: Any, **_options: Any) -> None:
+    raise AssertionError("only the main process samples and measures; the others are sent what it found")
+
+
 def main(folder: Path) -> None:
+    if os.environ["RANK"] != "0":
+        loop.sample_answers = never  # type: ignore[assignment]
+        StopRule.score = never  # type: ignore[assignment,method-assign]
     for case in json.loads((folder / "cases.json").read_text()):
         if "interrupt" in case:
             with cut_off_after(case["interrupt"]):

@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
+from uwc.errors import TrainingDiverged
 from uwc.models.target import Target
 from uwc.training.settings import TrainingSettings
 from uwc.training.sharding import check_sharding, fsdp_plugin, gather_weights, is_sharded, shard, sharding_asked
@@ -46,11 +47,10 @@ class Placement:
 
     def start(self, *, frozen: Any = None) -> None:
         """Cut the model over the processes, and the frozen one beside it, once nothing needs the whole weights."""
-        if self._sharding:
-            self.model = shard(copy.deepcopy(self.target.model), self.accelerator)
-            self.target.model.to("cpu")
+        if self._sharding:  # from host memory, so that a device holds its own part alone
+            self.model = shard(copy.deepcopy(self.target.model.to("cpu")), self.accelerator)
             if frozen is not None:
-                shard(frozen, self.accelerator)
+                shard(frozen.to("cpu"), self.accelerator)
 
     @contextmanager
     def whole(self) -> Iterator[Target]:
@@ -84,8 +84,6 @@ def placed(target: Target, settings: TrainingSettings) -> Iterator[Placement]:
 
     Raises what the run raises; only after an error that all processes meet are sharded weights gathered.
     """
-    from uwc.errors import TrainingDiverged
-
     placement = Placement(target, settings)
     together = False
     try:
