@@ -17,6 +17,7 @@ from uwc.errors import UserError
 from uwc.reports import tables
 from uwc.reports.plots import Style, alpha_figures, method_styles, tradeoff_figure
 from uwc.reports.tau_curve import tau_figure, tau_table, winners, with_frontier
+from uwc.reports.training_plots import GROUPS, effect_figures, training_figures, training_table
 
 SCHEMA = 1
 ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
@@ -71,6 +72,10 @@ def _render(results: Mapping[str, Any], run: Mapping[str, Any]) -> str:
         tau_figures=_tau_figures(results),
         tau_table=tau_table(results),
         winners=winners(results),
+        training_table=training_table(results),
+        training_curves=[_embedded(f, f"curve-training-{i}") for i, f in enumerate(training_figures(results).values())],
+        effect_curves=[_embedded(f, f"curve-effect-{i}") for i, f in enumerate(effect_figures(results).values())],
+        layer_groups=GROUPS,
         not_monotone=[m["name"] for m in methods if (m.get("calibration") or {}).get("monotone") is False],
         environment=run.get("environment") or {},
         config=json.dumps(results["study"].get("config") or {}, indent=2, ensure_ascii=False, default=str),

@@ -14,6 +14,7 @@ from uwc.studies.plan import PROBES, SET_LABELS, Plan, Step, scored_sets
 from uwc.studies.provenance import finite
 from uwc.studies.runner import step_status
 from uwc.studies.store import Store
+from uwc.studies.training_record import training_record
 
 FORMAT = 1
 """Version of the layout of results.json; the report reads this one."""
@@ -24,8 +25,9 @@ def gather(plan: Plan, store: Store) -> dict[str, Any]:
 
     Returns:
         Plain data: study, benchmark, model, metrics, sets, models (original and gold), unlearned (each with scores
-        before and after calibration, and its frontier), ranking by calibrated forget score, pairs (first -> second ->
-        share of paired bootstrap draws in which the first leaves less), and notes. NaN is given as null.
+        before and after calibration, its frontier, and what its training did), ranking by calibrated forget score,
+        pairs (first -> second -> share of paired bootstrap draws in which the first leaves less), and notes. NaN is
+        given as null.
     """
     gatherer = _Gatherer(plan, store)
     unlearned = [gatherer.unlearned(run) for run in plan.config.unlearn.runs]
@@ -91,8 +93,9 @@ class _Gatherer:
             "formula": method.formula, "source": method.source, "settings": dict(step.settings["training"]),
             "tricks": dict(run.tricks), "status": "ok", "message": "",
         }  # fmt: skip
+        outcome = (self.store.manifest(step.kind, step.key) or {})["outcome"]
+        record["training"] = training_record(self.store.folder(step.kind, step.key), outcome)
         if step_status(step, self.store) == "diverged":
-            outcome = (self.store.manifest(step.kind, step.key) or {})["outcome"]
             return record | {"status": "diverged", "message": outcome["message"]}
         calibrated = self.plan.step(f"calibrate {run.label}")
         folder = self.store.folder(calibrated.kind, calibrated.key)
@@ -148,6 +151,12 @@ def _notes(plan: Plan, unlearned: list[dict[str, Any]]) -> list[str]:
     if plan.benchmark.retention == "retain":
         notes.append(
             "Retention is measured on questions that the unlearning methods trained on; hold some back if you can."
+        )
+    collapsed = [u["name"] for u in unlearned if (u["training"]["collapse"] or {}).get("collapsed")]
+    if collapsed:
+        notes.append(
+            f"Collapsed before calibration, by their perplexity on the retain set: {', '.join(collapsed)} "
+            "(what training did, below, has the numbers)."
         )
     for record in unlearned:
         if record["status"] == "diverged":

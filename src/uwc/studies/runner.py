@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from uwc import progress
 from uwc.studies.plan import Plan, Step
 from uwc.studies.provenance import environment
+from uwc.studies.shelf import Shelf
 from uwc.studies.store import Store
 
 
@@ -43,22 +44,22 @@ def step_status(step: Step, store: Store) -> str:
 
 def run_steps(plan: Plan, store: Store, *, on_step: Callable[[], None]) -> list[StepRecord]:
     """Run every missing step, in order, calling `on_step` after each. A result is kept as soon as it is there."""
-    records = []
+    records, shelf = [], Shelf()
     for step in plan.steps:
         if step.kind != "checkpoint":
-            records.append(_run(step, plan, store))
+            records.append(_run(step, plan, store, shelf))
         on_step()
     return records
 
 
-def _run(step: Step, plan: Plan, store: Store) -> StepRecord:
+def _run(step: Step, plan: Plan, store: Store, shelf: Shelf) -> StepRecord:
     status = step_status(step, store)
     reused = status != "missing"
     if status == "missing":
         with store.lock(step.kind, step.key, name=step.name):
             reused = store.manifest(step.kind, step.key) is not None  # another run may have made it meanwhile
             if not reused:
-                _compute(step, plan, store)
+                _compute(step, plan, store, shelf)
         status = step_status(step, store)
     manifest = store.manifest(step.kind, step.key) or {}
     seconds = float(manifest.get("seconds", 0.0))
@@ -69,12 +70,12 @@ def _run(step: Step, plan: Plan, store: Store) -> StepRecord:
     return StepRecord(step.name, step.key, seconds, reused, outcome)
 
 
-def _compute(step: Step, plan: Plan, store: Store) -> None:
+def _compute(step: Step, plan: Plan, store: Store, shelf: Shelf) -> None:
     from uwc.studies.steps import STEP_FUNCTIONS, Workshop  # heavy: only where something is computed
 
     started = time.perf_counter()
     with store.writing(step.kind, step.key) as (folder, manifest):
-        outcome = STEP_FUNCTIONS[step.kind](step, Workshop(plan, store), folder)
+        outcome = STEP_FUNCTIONS[step.kind](step, Workshop(plan, store, shelf), folder)
         manifest.update(
             name=step.name,
             settings=dict(step.settings),
