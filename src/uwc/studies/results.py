@@ -93,8 +93,9 @@ class _Gatherer:
             "formula": method.formula, "source": method.source, "settings": dict(step.settings["training"]),
             "tricks": dict(run.tricks), "status": "ok", "message": "",
         }  # fmt: skip
-        outcome = (self.store.manifest(step.kind, step.key) or {})["outcome"]
-        record["training"] = training_record(self.store.folder(step.kind, step.key), outcome)
+        outcome = (self.store.manifest(step.kind, step.key) or {}).get("outcome") or {}
+        if step.kind == "unlearn":
+            record["training"] = training_record(self.store.folder(step.kind, step.key), outcome)
         if step_status(step, self.store) == "diverged":
             return record | {"status": "diverged", "message": outcome["message"]}
         calibrated = self.plan.step(f"calibrate {run.label}")
@@ -152,7 +153,7 @@ def _notes(plan: Plan, unlearned: list[dict[str, Any]]) -> list[str]:
         notes.append(
             "Retention is measured on questions that the unlearning methods trained on; hold some back if you can."
         )
-    collapsed = [u["name"] for u in unlearned if (u["training"]["collapse"] or {}).get("collapsed")]
+    collapsed = [u["name"] for u in unlearned if ((u.get("training") or {}).get("collapse") or {}).get("collapsed")]
     if collapsed:
         notes.append(
             f"Collapsed before calibration, by their perplexity on the retain set: {', '.join(collapsed)} "
