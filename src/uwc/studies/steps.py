@@ -16,6 +16,7 @@ from uwc.models.loading import load_target, parameter_count, save_target
 from uwc.models.target import Target
 from uwc.objectives.methods import FINE_TUNING, Method, WeightedTerm
 from uwc.objectives.objective import Objective
+from uwc.studies.attack_steps import attack
 from uwc.studies.plan import PROBES, Plan, Step, scored_sets
 from uwc.studies.shelf import Shelf
 from uwc.studies.store import Store, write_json
@@ -177,4 +178,5 @@ STEP_FUNCTIONS: Mapping[str, Callable[[Step, Workshop, Path], dict[str, Any]]] =
     "unlearn": unlearn,
     "score": score,
     "calibrate": calibrate_step,
+    "attack": attack,
 }
