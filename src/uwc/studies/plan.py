@@ -11,6 +11,7 @@ from uwc.errors import ConfigError
 from uwc.metrics.registry import INPUTS
 from uwc.metrics.scoring import EXTRAS, TEXTS, needs_of
 from uwc.metrics.suites import any_perturbed
+from uwc.models.adapters import is_adapter
 from uwc.studies.config import GOLD, ORIGINAL, RunConfig, StudyConfig
 from uwc.studies.provenance import checkpoint_fingerprint, digest, plain
 
@@ -134,9 +135,11 @@ class _Planner:
             "build model", "build", {**build.model_dump(), **self.model, "data": texts, "seed": self.config.seed}
         )
 
-    def _checkpoint(self, name: str, path: str) -> Step:
+    def _checkpoint(self, name: str, path: str, base: Step | None = None) -> Step:
+        """A model that the user brought; the folder of an adapter is one together with its base."""
         trust = self.config.model.trust_remote_code
-        return _step(name, "checkpoint", {"path": path, "trust": trust, "files": checkpoint_fingerprint(path)})
+        settings = {"path": path, "trust": trust, "files": checkpoint_fingerprint(path)}
+        return _step(name, "checkpoint", settings, **({"base": base} if base and is_adapter(path) else {}))
 
     def _finetuned(self, base: Step, *, with_forget: bool) -> Step:
         assert self.config.finetune is not None
@@ -155,6 +158,8 @@ class _Planner:
         return self._finetuned(base, with_forget=False) if self.config.gold else None
 
     def _unlearn(self, run: RunConfig, original: Step) -> Step:
+        if run.checkpoint is not None:
+            return self._checkpoint(f"checkpoint {run.label}", run.checkpoint, original)
         method = run.composition()
         if "refusals" in method.answer_pools and not self.benchmark.refusals:
             raise ConfigError(f"run {run.label!r} teaches refusals, and the benchmark has none; give it 'refusals'")
