@@ -18,9 +18,9 @@ def is_adapter(path: str | Path) -> bool:
         return (folder / CONFIG).is_file()
     from huggingface_hub import HfApi, try_to_load_from_cache
 
-    if isinstance(try_to_load_from_cache(str(path), CONFIG), str):
-        return True
     try:
+        if isinstance(try_to_load_from_cache(str(path), CONFIG), str):
+            return True
         return bool(HfApi().file_exists(str(path), CONFIG))
     except Exception:  # offline, gated, unknown: loading it says which
         return False

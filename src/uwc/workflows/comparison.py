@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uwc.errors import ConfigError
-from uwc.studies.config import StudyConfig
+from uwc.metrics.scoring import TEXTS, needs_of
+from uwc.studies.config import ScoreConfig, StudyConfig
 from uwc.studies.config_file import validated
 from uwc.studies.plan import make_plan
 from uwc.studies.store import Store
@@ -98,7 +99,7 @@ def compare(
         columns: field -> column, for files that name them otherwise.
         tau: the share of the original's retention that calibration keeps.
         metric: the metric that is held fixed and ranked by.
-        max_new_tokens: the most tokens of a generated answer.
+        max_new_tokens: the most tokens of a generated answer; 0 generates none.
         seed: of the bootstrap.
         title: of the report.
         out: the folder for the report, the results and what is needed to go on.
@@ -123,7 +124,7 @@ def compare(
             "model": _model(original, folder, template, loading),
             "gold": False if gold is None else kept_model(gold, folder, template),
             "unlearn": {"runs": [_run(name, kept_model(m, folder, template)) for name, m in given.items()]},
-            "score": {"max_new_tokens": max_new_tokens},
+            "score": _scoring(max_new_tokens),
             "calibrate": {"tau": tau, "metric": metric},
         },
         where="compare",
@@ -134,6 +135,13 @@ def compare(
 def _questions(data: Mapping[str, Questions | None], columns: Mapping[str, str] | None, folder: Path) -> dict[str, Any]:
     kept = {name: kept_questions(q, name, folder) for name, q in data.items() if q is not None}
     return {**kept, "columns": dict(columns)} if columns else kept
+
+
+def _scoring(max_new_tokens: int) -> dict[str, Any]:
+    """The usual metrics; without those of generated answers where none are generated."""
+    usual = ScoreConfig().metrics
+    silent = tuple(m for m in usual if not set(TEXTS) & needs_of([m]))
+    return {"max_new_tokens": max_new_tokens, "metrics": usual if max_new_tokens else silent}
 
 
 def _model(original: Any, folder: Path, template: Any, loading: Mapping[str, Any]) -> dict[str, Any]:
