@@ -126,7 +126,7 @@ def test_an_adapter_is_scored_as_its_merged_weights(finished: dict[str, Any], pl
                 continue
             plain = name.removeprefix("base_model.model.").replace(".lora_A.default", "")
             weights[plain] += (16.0 / 2) * factors[name.replace("lora_A", "lora_B")] @ a
-    expected = uwc.score(by_hand, people(4)[:4], metrics=["probability"], max_new_tokens=0)
+    expected = uwc.score(by_hand, people(4)[:4], metrics=["probability"], max_new_tokens=0).query("set == 'data'")
     found = by_name(finished)["adapter"]["before"]["forget"]["probability"]["mean"]
     assert found == pytest.approx(float(expected.set_index("metric").loc["probability", "mean"]), abs=1e-5)
     assert found < 0.99 * finished["models"][0]["scores"]["forget"]["probability"]["mean"]
@@ -215,7 +215,7 @@ def remote_code(place: Path, tmp_path: Path) -> str:
 @pytest.mark.parametrize(
     ("changes", "essentials"),
     [
-        (lambda p, t: {"retain": p / "forget.jsonl"}, ["forget and retain sets overlap", "remove it from one"]),
+        (lambda p, t: {"retain": p / "forget.jsonl"}, ["forget and retain sets overlap", "is in both"]),
         (lambda p, t: {"forget": p / "nowhere.jsonl"}, ["nowhere.jsonl"]),
         (lambda p, t: {"unlearned": [f"x={p}/mild", f"x={p}/strong"]}, ["two unlearned models are called 'x'"]),
         (lambda p, t: {"unlearned": {"original": p / "mild"}}, ["cannot be called 'original'"]),
@@ -260,16 +260,13 @@ def test_forget_data_that_the_original_does_not_know_is_a_warning(place: Path) -
     assert "Note: The original model scores only 0" in done.stdout
 
 
-def test_an_adapter_that_does_not_fit_its_base(place: Path, tmp_path: Path) -> None:
+def test_models_that_do_not_fit_the_original(place: Path, tmp_path: Path) -> None:
     save_target(tiny_target(hidden_size=32), tmp_path / "narrow")
-    settings = ("--unlearned", "x=adapter", *DATA, "--out", "misfit")
-    shutil_free = compare(
-        place, "--original", "original", "--unlearned", f"y={tmp_path / 'narrow'}", *DATA, "--out", "o"
-    )
-    assert "different architectures" in line_of(shutil_free)
+    done = compare(place, "--original", "original", "--unlearned", str(tmp_path / "narrow"), *DATA, "--out", "misfit")
+    assert "different architectures" in line_of(done)
     with_adapter(tiny_target(hidden_size=32)).model.save_pretrained(tmp_path / "other")
-    line = line_of(compare(place, "--original", "original", "--unlearned", str(tmp_path / "other"), *settings[2:]))
-    assert "does not fit the model" in line
+    done = compare(place, "--original", "original", "--unlearned", str(tmp_path / "other"), *DATA, "--out", "misfit")
+    assert "does not fit the model" in line_of(done)
 
 
 def test_nothing_to_compare(place: Path) -> None:
