@@ -14,7 +14,7 @@ from uwc.metrics.suites import any_perturbed
 from uwc.studies.config import GOLD, ORIGINAL, RunConfig, StudyConfig
 from uwc.studies.provenance import checkpoint_fingerprint, digest, plain
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of what the steps compute; raised when a change of code moves a number."""
 
 Kind = Literal["checkpoint", "build", "finetune", "unlearn", "score", "calibrate"]
