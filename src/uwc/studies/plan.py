@@ -11,11 +11,10 @@ from uwc.errors import ConfigError
 from uwc.metrics.registry import INPUTS
 from uwc.metrics.scoring import EXTRAS, TEXTS, needs_of
 from uwc.metrics.suites import any_perturbed
-from uwc.models.adapters import is_adapter
 from uwc.studies.config import GOLD, ORIGINAL, RunConfig, StudyConfig
 from uwc.studies.provenance import checkpoint_fingerprint, digest, plain
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of what the steps compute; raised when a change of code moves a number."""
 
 Kind = Literal["checkpoint", "build", "finetune", "unlearn", "score", "calibrate"]
@@ -137,9 +136,12 @@ class _Planner:
 
     def _checkpoint(self, name: str, path: str, base: Step | None = None) -> Step:
         """A model that the user brought; the folder of an adapter is one together with its base."""
+        from uwc.models.adapters import adapter_config  # heavy: only for checkpoints
+
         trust = self.config.model.trust_remote_code
         settings = {"path": path, "trust": trust, "files": checkpoint_fingerprint(path)}
-        return _step(name, "checkpoint", settings, **({"base": base} if base and is_adapter(path) else {}))
+        adapted = base is not None and adapter_config(path) is not None
+        return _step(name, "checkpoint", settings, **({"base": base} if base and adapted else {}))
 
     def _finetuned(self, base: Step, *, with_forget: bool) -> Step:
         assert self.config.finetune is not None
