@@ -198,9 +198,8 @@ class ExampleMeasure:
     def _bar(self, part: NDArray[np.int64]) -> Floats:
         """What each example would have to score on that line for exactly tau to be kept."""
         original = self._line(self.original[part])
-        if self.geometric:
-            return original + np.log(self.tau)
-        return original * (self.tau if self.higher else 1 / self.tau)
+        scaled: Floats = original * (self.tau if self.higher else 1 / self.tau)
+        return original + np.log(self.tau) if self.geometric else scaled
 
     def _reaches(self, values: Floats) -> bool:
         order = np.sort(self.order)

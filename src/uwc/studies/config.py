@@ -13,6 +13,7 @@ from uwc.metrics.registry import metrics
 from uwc.objectives.methods import Constraint, Method, WeightedTerm, check_term, get_method
 from uwc.objectives.registry import tricks
 from uwc.registry import unknown_name
+from uwc.studies.attack_config import AttackConfig
 from uwc.studies.problems import first_problem
 from uwc.studies.seeds import with_seeds
 from uwc.training.settings import TrainingSettings
@@ -278,6 +279,7 @@ class StudyConfig(_Section):
     unlearn: UnlearnConfig
     score: ScoreConfig = ScoreConfig()
     calibrate: CalibrateConfig = CalibrateConfig()
+    attack: AttackConfig | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "StudyConfig":
@@ -285,6 +287,9 @@ class StudyConfig(_Section):
             raise ConfigError("a model made from nothing knows no answers; give 'finetune' settings")
         if self.finetune is None and self.gold is True:
             raise ConfigError("gold: true trains a gold model, which needs 'finetune'; or give the path of one")
+        if self.attack is not None:
+            self.attack.attacked_models(gold=bool(self.gold))
+            self.attack.measured(self.score.metrics)
         return self
 
 

@@ -8,6 +8,7 @@ from uwc.studies.plan import Plan, Step
 from uwc.studies.provenance import environment
 from uwc.studies.remaining import time_left
 from uwc.studies.sanity import require_retention
+from uwc.studies.shelf import Shelf
 from uwc.studies.store import Store
 
 
@@ -48,10 +49,10 @@ def run_steps(plan: Plan, store: Store, *, on_step: progress.Advance) -> list[St
     Raises:
         UserError: a step cannot be done, or the original knows too little for a calibration to mean anything.
     """
-    records = []
+    records, shelf = [], Shelf()
     for step in plan.steps:
         if step.kind != "checkpoint":
-            records.append(_run(step, plan, store))
+            records.append(_run(step, plan, store, shelf))
         on_step(1, note=_time_left(plan, store))
         if step.name == "score original":
             require_retention(plan, store)
@@ -68,14 +69,14 @@ def _seconds(step: Step, store: Store) -> float:
     return float((store.manifest(step.kind, step.key) or {}).get("seconds", 0.0))
 
 
-def _run(step: Step, plan: Plan, store: Store) -> StepRecord:
+def _run(step: Step, plan: Plan, store: Store, shelf: Shelf) -> StepRecord:
     status = step_status(step, store)
     reused = status != "missing"
     if status == "missing":
         with store.lock(step.kind, step.key, name=step.name):
             reused = store.manifest(step.kind, step.key) is not None  # another run may have made it meanwhile
             if not reused:
-                _compute(step, plan, store)
+                _compute(step, plan, store, shelf)
         status = step_status(step, store)
     manifest, seconds = store.manifest(step.kind, step.key) or {}, _seconds(step, store)
     outcome = "ok" if status == "done" else status
@@ -87,12 +88,12 @@ def _run(step: Step, plan: Plan, store: Store) -> StepRecord:
     return StepRecord(step.name, step.key, seconds, reused, outcome)
 
 
-def _compute(step: Step, plan: Plan, store: Store) -> None:
+def _compute(step: Step, plan: Plan, store: Store, shelf: Shelf) -> None:
     from uwc.studies.steps import STEP_FUNCTIONS, Workshop  # heavy: only where something is computed
 
     started = time.perf_counter()
     with store.writing(step.kind, step.key) as (folder, manifest):
-        outcome = STEP_FUNCTIONS[step.kind](step, Workshop(plan, store), folder)
+        outcome = STEP_FUNCTIONS[step.kind](step, Workshop(plan, store, shelf), folder)
         manifest.update(
             name=step.name,
             settings=dict(step.settings),

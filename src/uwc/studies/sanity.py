@@ -9,6 +9,7 @@ from uwc.metrics.scored import ScoredSet
 from uwc.studies.plan import Plan, Step
 from uwc.studies.store import Store
 
+
 def require_retention(plan: Plan, store: Store) -> None:
     """Refuse to calibrate where the original, already scored, scores near 0 on the retain set.
 
