@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from uwc.commands.options import Columns, DataFile, Device, Dtype, Json, Prompt, Trust, loading, pairs
+from uwc.commands.options import Columns, DataFile, Device, Dtype, Json, Prompt, Trust, dotted_settings, loading, pairs
 from uwc.commands.printing import console, print_json
 from uwc.errors import UserError
 
@@ -33,6 +33,14 @@ def compare_command(
     heldout: Annotated[Path | None, typer.Option(help="Questions that no model was trained on.")] = None,
     tau: Annotated[float, typer.Option(help="Share of the original's retention to keep.")] = 0.95,
     metric: Annotated[str, typer.Option(help="The metric to hold fixed and to rank by.")] = "extraction_strength",
+    attack: Annotated[
+        list[str], typer.Option(help="An attack or a chain: relearn+probe; a quick set by default, 'none' for none.")
+    ] = [],  # noqa: B006
+    attack_examples: Annotated[int, typer.Option(help="Forget questions that are scored under attack.", min=2)] = 50,
+    setting: Annotated[
+        list[str],
+        typer.Option("--set", help="A setting of an attack: relearn.lr=1e-4", metavar="ATTACK.SETTING=VALUE"),
+    ] = [],  # noqa: B006
     max_new_tokens: Annotated[int, typer.Option(help="The most tokens of a generated answer; 0 generates none.")] = 64,
     title: Annotated[str, typer.Option(help="Title of the report.")] = "",
     out: Annotated[Path, typer.Option(help="Folder for the report and the results; a later run goes on there.")] = Path(
@@ -53,13 +61,19 @@ def compare_command(
         raise UserError("there is nothing to compare; give unlearned models with --unlearned")
     done = compare(
         original, named_by_path(models), forget=forget, retain=retain, gold=gold, heldout=heldout,
-        columns=pairs(column), tau=tau, metric=metric, max_new_tokens=max_new_tokens, title=title, out=out,
+        columns=pairs(column), attacks=_attacks(attack), attack_settings=dotted_settings(setting),
+        attack_examples=attack_examples, tau=tau, metric=metric, max_new_tokens=max_new_tokens, title=title, out=out,
         **loading(dtype, device, trust, prompt),
     )  # fmt: skip
     if as_json:
         print_json(done.results)
     else:
         _print(done)
+
+
+def _attacks(named: list[str]) -> list[str] | None:
+    """The attacks to make: None for the quick set."""
+    return None if not named else [name for name in named if name != "none"]
 
 
 def _print(done: "Comparison") -> None:

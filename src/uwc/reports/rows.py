@@ -28,5 +28,25 @@ def curve_rows(results: Record) -> list[dict[str, Any]]:
     ]
 
 
+def attack_rows(results: Record) -> list[dict[str, Any]]:
+    """One row for each attacked model, attack, set and metric: before, after, difference; beyond the gold model's."""
+    return [
+        {
+            "model": model["run"], "kind": model["kind"], "attack": chain, "set": set_name, "metric": metric,
+            "before": model["before"][set_name][metric]["mean"], "after": outcome["after"]["mean"],
+            **{k: (outcome["difference"] or {}).get(v) for k, v in _DIFFERENCE.items()},
+            "over_gold": (outcome.get("over_gold") or {}).get("mean"),
+            "strongest": (outcome.get("strongest") or {}).get("mean"),
+        }
+        for model in (results.get("attacks") or {}).get("models", [])
+        for chain, sets in model["outcomes"].items()
+        for set_name, by_metric in sets.items()
+        for metric, outcome in by_metric.items()
+    ]  # fmt: skip
+
+
+_DIFFERENCE = {"difference": "mean", "low": "low", "high": "high"}
+
+
 def _plain(aggregate: Record) -> dict[str, Any]:
     return {k: v for k, v in aggregate.items() if k != "why"}

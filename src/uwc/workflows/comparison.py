@@ -14,6 +14,7 @@ from uwc.studies.config_file import validated
 from uwc.studies.plan import make_plan
 from uwc.studies.store import Store
 from uwc.workflows.given import Questions, kept_model, kept_questions, precision_of, require_files
+from uwc.workflows.quick_attacks import attack_section
 from uwc.workflows.studies import StudyOutcome, run_plan
 
 if TYPE_CHECKING:
@@ -66,6 +67,13 @@ class Comparison:
         names = self.results["ranking"]
         return _frame(self.results["pairs"]).T.reindex(index=names, columns=names)
 
+    @cached_property
+    def attacks(self) -> "pd.DataFrame":
+        """For each model and attack the score before and under it, with interval, and how far above the gold model."""
+        from uwc.reports.rows import attack_rows
+
+        return _frame(attack_rows(self.results))
+
 
 def compare(
     original: Any,
@@ -78,13 +86,16 @@ def compare(
     columns: Mapping[str, str] | None = None,
     tau: float = 0.95,
     metric: str = "extraction_strength",
+    attacks: Sequence[str] | None = None,
+    attack_settings: Mapping[str, Mapping[str, Any]] | None = None,
+    attack_examples: int | None = 50,
     max_new_tokens: int = 64,
     seed: int = 0,
     title: str = "",
     out: str | Path = DEFAULT_OUT,
     **loading: Any,
 ) -> Comparison:
-    """Compare unlearned models: all are scored, calibrated at `tau` of the original's retention, and scored again.
+    """Compare unlearned models: scored, calibrated at `tau` of the original's retention, scored again and attacked.
 
     Interrupted at any moment, the next call goes on where this one was and ends with the same bits.
 
@@ -99,6 +110,9 @@ def compare(
         columns: field -> column, for files that name them otherwise.
         tau: the share of the original's retention that calibration keeps.
         metric: the metric that is held fixed and ranked by.
+        attacks: attacks and chains of them, such as ``"relearn+probe"``; None takes a quick set, an empty list none.
+        attack_settings: attack -> setting -> value.
+        attack_examples: how many forget questions are scored under attack; all if None.
         max_new_tokens: the most tokens of a generated answer; 0 generates none.
         seed: of the bootstrap.
         title: of the report.
@@ -126,6 +140,9 @@ def compare(
             "unlearn": {"runs": [_run(name, kept_model(m, folder, template)) for name, m in given.items()]},
             "score": _scoring(max_new_tokens),
             "calibrate": {"tau": tau, "metric": metric},
+            "attack": attack_section(
+                attacks, attack_settings or {}, metric=metric, gold=gold is not None, examples=attack_examples
+            ),
         },
         where="compare",
     )
