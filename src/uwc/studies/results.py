@@ -14,9 +14,11 @@ from uwc.data.benchmark import Benchmark
 from uwc.metrics.registry import metrics
 from uwc.metrics.scored import ScoredSet
 from uwc.models.token_scores import Floats
+from uwc.studies.attack_results import gather_attacks
 from uwc.studies.config import RunConfig
 from uwc.studies.plan import PROBES, SET_LABELS, Plan, Step, scored_sets
 from uwc.studies.provenance import finite
+from uwc.studies.robustness_results import gather_robustness
 from uwc.studies.runner import step_status
 from uwc.studies.sanity import doubts
 from uwc.studies.store import Store
@@ -32,7 +34,8 @@ def gather(plan: Plan, store: Store) -> dict[str, Any]:
         Plain data: study, benchmark, model, metrics, sets, models (original and gold), unlearned (each with scores
         before and after calibration, and its frontier), ranking by calibrated forget score, pairs (first -> second ->
         share of paired bootstrap draws in which the first leaves less), groups (methods with several seeds, by
-        their mean), and notes. NaN is given as null.
+        their mean), and notes; for a study with attacks also attacks (see `gather_attacks`) and robustness (see
+        `gather_robustness`). NaN is given as null.
     """
     gatherer = _Gatherer(plan, store)
     unlearned = [gatherer.unlearned(run) for run in plan.config.unlearn.runs]
@@ -57,9 +60,18 @@ def gather(plan: Plan, store: Store) -> dict[str, Any]:
         "pairs": gatherer.pairs([u["name"] for u in ranked]),
         "groups": gatherer.groups(ranked),
         "notes": [*doubts(plan, store), *_notes(plan, unlearned)],
+        **_under_attack(plan, store),
     }  # fmt: skip
     cleaned: dict[str, Any] = finite(results)
     return cleaned
+
+
+def _under_attack(plan: Plan, store: Store) -> dict[str, Any]:
+    """The attacks and the robustness of the metrics, for a study that has attacks."""
+    attacks = gather_attacks(plan, store)
+    if attacks is None:
+        return {}
+    return {"attacks": attacks, "robustness": gather_robustness(plan, store, attacks)}
 
 
 class _Gatherer:

@@ -192,11 +192,13 @@ def _run(name: str, path: str) -> dict[str, Any]:
 
 def _compare(config: StudyConfig, folder: Path) -> Comparison:
     from uwc.models.loading import depth_of
+    from uwc.models.pairs import require_mixable
 
-    plan = make_plan(config)
-    for step in plan.steps:
-        if step.kind == "checkpoint" and not step.inputs:
-            depth_of(step.settings["path"], trust_remote_code=config.model.trust_remote_code)
+    plan, trust = make_plan(config), config.model.trust_remote_code
+    for path in filter(None, (config.model.path, config.gold)):
+        depth_of(str(path), trust_remote_code=trust)
+    for run in config.unlearn.runs:
+        require_mixable(str(config.model.path), str(run.checkpoint), trust_remote_code=trust)
     return Comparison(run_plan(plan, Store(folder / "store"), folder))
 
 
