@@ -109,6 +109,11 @@ def make_plan(config: StudyConfig) -> Plan:
     return Plan(config, benchmark, steps, attacks)
 
 
+def unlearned_step_name(run: RunConfig) -> str:
+    """What the step is called that makes an unlearned model, or names the one that is given."""
+    return f"{'checkpoint' if run.given else 'unlearn'} {run.label}"
+
+
 def attack_step_name(chain: str, model: str) -> str:
     """What the step is called that carries out an attack on a model of the study."""
     return f"attack {model} with {chain}"
@@ -154,9 +159,14 @@ class _Planner:
             "build model", "build", {**build.model_dump(), **self.model, "data": texts, "seed": self.config.seed}
         )
 
-    def _checkpoint(self, name: str, path: str) -> Step:
+    def _checkpoint(self, name: str, path: str, base: Step | None = None) -> Step:
+        """A model that the user brought; the folder of an adapter is one together with its base."""
+        from uwc.models.adapters import adapter_config  # heavy: only for checkpoints
+
         trust = self.config.model.trust_remote_code
-        return _step(name, "checkpoint", {"path": path, "trust": trust, "files": checkpoint_fingerprint(path)})
+        settings = {"path": path, "trust": trust, "files": checkpoint_fingerprint(path)}
+        adapted = base is not None and adapter_config(path) is not None
+        return _step(name, "checkpoint", settings, **({"base": base} if base and adapted else {}))
 
     def _finetuned(self, base: Step, *, with_forget: bool) -> Step:
         assert self.config.finetune is not None
@@ -175,6 +185,8 @@ class _Planner:
         return self._finetuned(base, with_forget=False) if self.config.gold else None
 
     def _unlearn(self, run: RunConfig, original: Step) -> Step:
+        if run.checkpoint is not None:
+            return self._checkpoint(unlearned_step_name(run), run.checkpoint, original)
         method = run.composition()
         if "refusals" in method.answer_pools and not self.benchmark.refusals:
             raise ConfigError(f"run {run.label!r} teaches refusals, and the benchmark has none; give it 'refusals'")
@@ -188,7 +200,7 @@ class _Planner:
             "retain": fingerprint(self.benchmark[RETAIN]),
             "refusals": digest(list(self.benchmark.refusals)),
         }
-        return _step(f"unlearn {run.label}", "unlearn", settings, original=original)
+        return _step(unlearned_step_name(run), "unlearn", settings, original=original)
 
     def _score(self, name: str, model: Step, original: Step) -> Step:
         return _step(name, "score", {**self.model, **self._scoring()}, model=model, original=original)
@@ -240,10 +252,10 @@ def attacked_models(config: StudyConfig) -> dict[str, str]:
     """Name -> the step that makes it, for each model that is attacked."""
     if config.attack is None:
         return {}
-    runs = [run.label for run in config.unlearn.runs]
+    runs = config.unlearn.runs
     steps: dict[str, dict[str, str]] = {
-        "unlearned": {run: f"unlearn {run}" for run in runs},
-        "calibrated": {f"{run}{CALIBRATED}": f"calibrate {run}" for run in runs},
+        "unlearned": {run.label: unlearned_step_name(run) for run in runs},
+        "calibrated": {f"{run.label}{CALIBRATED}": f"calibrate {run.label}" for run in runs},
         ORIGINAL: {ORIGINAL: f"fine-tune {ORIGINAL}" if config.finetune else "base model"},
         GOLD: {GOLD: "gold model" if isinstance(config.gold, str) else f"fine-tune {GOLD}"},
     }

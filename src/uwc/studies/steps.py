@@ -1,7 +1,7 @@
 """What each kind of step does: a function of its settings, its inputs' folders and the benchmark."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from uwc.calibration.stopping import stop_at
 from uwc.data.benchmark import FORGET, RETAIN, Benchmark
 from uwc.data.prompts import PromptTemplate
 from uwc.metrics.scoring import score_set
+from uwc.models.adapters import merged
 from uwc.models.building import build_target
 from uwc.models.loading import load_target, parameter_count, save_target
 from uwc.models.target import Target
@@ -40,6 +41,9 @@ class Workshop:
 
     def model(self, step: Step, *, like: Step) -> Target:
         """Load the model that a step made or names, in the precision and on the device of the step `like`."""
+        if "base" in step.inputs and step.kind == "checkpoint":
+            base = self.model(step.inputs["base"], like=like)
+            return replace(merged(base, str(step.settings["path"])), name=step.name.split(" ", 1)[-1])
         if step.kind == "checkpoint":
             path, trust = str(step.settings["path"]), bool(step.settings["trust"])
         else:
