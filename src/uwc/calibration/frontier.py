@@ -82,20 +82,31 @@ class Frontier:
         low, high = np.quantile(self.resampled_forget_at(tau, seed=seed), [0.025, 0.975])
         return float(low), float(high)
 
+    def alpha_interval(self, tau: float, *, seed: int = 0) -> tuple[float, float]:
+        """The 95 % interval of the alpha found at tau, over the same draws."""
+        retain = self.retain.resampled_means(resamples=RESAMPLES, seed=seed)
+        low, high = np.quantile(_crossing(self.alphas, retain, tau), [0.025, 0.975])
+        return float(low), float(high)
+
     def area(self, *, points: int = 101) -> float:
         """The mean of the forget score over tau from 0 to 1: one number without a threshold; lower is better."""
         taus = np.linspace(0, 1, points)
         return float(np.trapezoid([self.forget_at(t) for t in taus], taus))
 
     def record(self, *, seed: int = 0, taus: Sequence[float] = TAUS) -> dict[str, Any]:
-        """The curve as plain data: for each tau alpha, the forget score and its interval; and the area."""
+        """The curve as plain data: for each tau alpha, the forget score and its interval; the probed path; the area."""
         rows = []
         for tau in taus:
             low, high = self.interval(tau, seed=seed)
             rows.append(
                 {"tau": tau, "alpha": self.alpha_at(tau), "forget": self.forget_at(tau), "low": low, "high": high}
             )
-        return {"curve": rows, "area": self.area()}
+        means = self.retain.values.mean(axis=1), self.forget.values.mean(axis=1)
+        path = [
+            {"alpha": float(a), "retain": float(r), "forget": float(f)}
+            for a, r, f in zip(self.alphas, *means, strict=True)
+        ]
+        return {"curve": rows, "path": path, "area": self.area()}
 
 
 def _crossing(alphas: Floats, retain: Floats, tau: float) -> Floats:
