@@ -218,7 +218,7 @@ def _notes(plan: Plan, unlearned: list[dict[str, Any]]) -> list[str]:
         notes.append(
             "Retention is measured on questions that the unlearning methods trained on; hold some back if you can."
         )
-    collapsed = [u["name"] for u in unlearned if (u["training"]["collapse"] or {}).get("collapsed")]
+    collapsed = [u["name"] for u in unlearned if ((u.get("training") or {}).get("collapse") or {}).get("collapsed")]
     if collapsed:
         notes.append(
             f"Collapsed before calibration, by their perplexity on the retain set: {', '.join(collapsed)} "
