@@ -10,6 +10,7 @@ from uwc.reports.tables import (
     Record,
     Table,
     aggregate_of,
+    calibrated_forget,
     known,
     listed,
     number,
@@ -39,14 +40,13 @@ def ranked(results: Record) -> list[dict[str, Any]]:
     rows = []
     for rank, name in enumerate(order, start=1):
         record = records[name]
-        after, intervals = aggregate_of(record["after"], "forget", metric), record.get("intervals") or {}
-        low, high = intervals.get("forget") or (after.get("low"), after.get("high"))
-        alpha_low, alpha_high = intervals.get("alpha") or (None, None)
+        forget, search = calibrated_forget(record, metric), record.get("calibration") or {}
+        alpha_low, alpha_high = (record.get("intervals") or {}).get("alpha") or (None, None)
         less = ((results.get("pairs") or {}).get(name) or {}).get(following.get(name, ""))
         rows.append(
             {
-                "rank": rank, "name": name, "group": record.get("group") or "", "forget": after.get("mean"),
-                "low": low, "high": high, "alpha": (record.get("calibration") or {}).get("alpha"),
+                "rank": rank, "name": name, "group": record.get("group") or "", "forget": forget.get("mean"),
+                "low": forget.get("low"), "high": forget.get("high"), "alpha": search.get("alpha"),
                 "alpha_low": alpha_low, "alpha_high": alpha_high,
                 "retain": aggregate_of(record["after"], "retain", metric).get("mean"), "less_than_next": less,
                 "told_apart": None if less is None else less >= SURE,
