@@ -14,13 +14,19 @@ from uwc.metrics.suites import any_perturbed
 from uwc.studies.config import GOLD, ORIGINAL, RunConfig, StudyConfig
 from uwc.studies.provenance import checkpoint_fingerprint, digest, plain
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of what the steps compute; raised when a change of code moves a number."""
 
 Kind = Literal["checkpoint", "build", "finetune", "unlearn", "score", "calibrate"]
 
+MODEL = "model"
+"""Where a step that makes a model keeps it."""
+
 PROBES = "probes.parquet"
 """Where a calibration keeps the values of its probes."""
+
+DATA_SETTINGS = ("data", "forget", "retain", "refusals", "sets")
+"""The settings of a step that are fingerprints of questions and answers, not choices."""
 
 SET_LABELS = {
     "forget": "forget",
@@ -48,6 +54,11 @@ class Step:
     settings: Mapping[str, Any]
     inputs: Mapping[str, "Step"]
     key: str
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The fingerprints of the questions and answers that it reads."""
+        return {name: self.settings[name] for name in DATA_SETTINGS if name in self.settings}
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from uwc.data.benchmark import Benchmark
 from uwc.metrics.registry import metrics
 from uwc.metrics.scored import ScoredSet
 from uwc.studies.config import RunConfig
+from uwc.studies.origins import origins
 from uwc.studies.plan import PROBES, SET_LABELS, Plan, Step, scored_sets
 from uwc.studies.provenance import finite
 from uwc.studies.runner import step_status
@@ -25,7 +26,8 @@ def gather(plan: Plan, store: Store) -> dict[str, Any]:
     Returns:
         Plain data: study, benchmark, model, metrics, sets, models (original and gold), unlearned (each with scores
         before and after calibration, and its frontier), ranking by calibrated forget score, pairs (first -> second ->
-        share of paired bootstrap draws in which the first leaves less), and notes. NaN is given as null.
+        share of paired bootstrap draws in which the first leaves less), notes, and provenance, in which each record's
+        `step` is found. NaN is given as null.
     """
     gatherer = _Gatherer(plan, store)
     unlearned = [gatherer.unlearned(run) for run in plan.config.unlearn.runs]
@@ -48,6 +50,7 @@ def gather(plan: Plan, store: Store) -> dict[str, Any]:
         "ranking": [u["name"] for u in ranked],
         "pairs": gatherer.pairs([u["name"] for u in ranked]),
         "notes": _notes(plan, unlearned),
+        "provenance": origins(plan, store),
     }  # fmt: skip
     cleaned: dict[str, Any] = finite(results)
     return cleaned
@@ -71,7 +74,7 @@ class _Gatherer:
         """The original and, where there is one, the gold model."""
         named = {s.name: s for s in self.plan.steps}
         return [
-            {"name": name, "scores": self.scores(named[f"score {name}"])}
+            {"name": name, "scores": self.scores(named[f"score {name}"]), "step": f"score {name}"}
             for name in ("original", "gold")
             if f"score {name}" in named
         ]
@@ -90,6 +93,7 @@ class _Gatherer:
             "name": run.label, "method": run.method or "composed", "summary": method.summary,
             "formula": method.formula, "source": method.source, "settings": dict(step.settings["training"]),
             "tricks": dict(run.tricks), "status": "ok", "message": "",
+            "steps": {"training": step.name, "before": f"score {run.label}", "after": f"calibrate {run.label}"},
         }  # fmt: skip
         if step_status(step, self.store) == "diverged":
             outcome = (self.store.manifest(step.kind, step.key) or {})["outcome"]

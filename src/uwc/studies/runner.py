@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from uwc import progress
-from uwc.studies.plan import Plan, Step
-from uwc.studies.provenance import environment
+from uwc.studies.plan import MODEL, Plan, Step
+from uwc.studies.provenance import checkpoint_fingerprint, environment
 from uwc.studies.store import Store
 
 
@@ -81,7 +81,8 @@ def _compute(step: Step, plan: Plan, store: Store) -> None:
             inputs={role: s.key for role, s in step.inputs.items()},
             outcome=outcome,
             seconds=time.perf_counter() - started,
-            environment=environment(),
+            files=checkpoint_fingerprint(str(folder / MODEL)) if (folder / MODEL).is_dir() else {},
+            environment=environment(device=step.settings["device"]),
         )
 
 

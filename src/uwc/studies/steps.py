@@ -16,15 +16,13 @@ from uwc.models.loading import load_target, parameter_count, save_target
 from uwc.models.target import Target
 from uwc.objectives.methods import FINE_TUNING, Method, WeightedTerm
 from uwc.objectives.objective import Objective
-from uwc.studies.plan import PROBES, Plan, Step, scored_sets
+from uwc.studies.plan import MODEL, PROBES, Plan, Step, scored_sets
 from uwc.studies.store import Store, write_json
 from uwc.training.loading import TrainingData
 from uwc.training.loop import train
 from uwc.training.settings import TrainingSettings
 from uwc.training.stopping import StopRule
 from uwc.training.unlearning import unlearn as unlearn_target
-
-MODEL = "model"
 
 
 @dataclass(frozen=True)
