@@ -17,8 +17,9 @@ def origins(plan: Plan, store: Store) -> dict[str, Any]:
     Returns:
         Plain data: schema (of the steps), data_files (path as the user named it -> SHA-256), environments (libraries,
         machine, device and threads, each one once), and steps: name -> kind, key, settings (SHA-256), data
-        (fingerprints), inputs (role -> step), files (of the model that the step made or names -> SHA-256) and
-        environment (its place in environments; null for a checkpoint or a step that was skipped).
+        (fingerprints), inputs (role -> step), files (of the model that the step made or names -> SHA-256),
+        environment (its place in environments; null for a checkpoint or a step that was skipped), and the path of a
+        checkpoint.
     """
     environments: list[dict[str, str]] = []
     steps = {}
@@ -42,7 +43,8 @@ def origins(plan: Plan, store: Store) -> dict[str, Any]:
 
 def identity(step: Step) -> dict[str, Any]:
     """What a step is, without what came of it."""
-    return {
+    named = {"path": step.settings["path"]} if step.kind == "checkpoint" else {}
+    return named | {
         "kind": step.kind, "key": step.key, "settings": digest(dict(step.settings)), "data": step.data,
         "inputs": {role: s.name for role, s in step.inputs.items()},
     }  # fmt: skip
