@@ -25,7 +25,9 @@ def replay_command(
         typer.Option(help="A folder of runs whose trained models are taken, so that only scores are computed again."),
     ] = None,
     tolerance: Annotated[float, typer.Option(help="Relative difference that still counts as within it.")] = 1e-5,
-    keep: Annotated[Path | None, typer.Option(help="Keep the recomputed steps in this folder.")] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="Keep the recomputed study, with its report, in this folder.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Compute a study's numbers again from its summary: equal, within tolerance, or different?"""
@@ -57,7 +59,7 @@ def _show(found: "Replay") -> None:
         f"{found.tolerance:g} (relative), {counts['different']} are different."
     )
     if found.kept:
-        typer.echo(f"recomputed steps: {found.kept}")
+        typer.echo(f"the recomputed study: {found.kept}")
 
 
 def _row(group: dict[str, Any], tolerance: float) -> dict[str, Any]:

@@ -51,14 +51,6 @@ def run_steps(plan: Plan, store: Store, *, on_step: Callable[[], None]) -> list[
     return records
 
 
-def run_missing(plan: Plan, store: Store, *, title: str) -> list[StepRecord]:
-    """Run every missing step under a progress bar, and say beforehand how many there are."""
-    missing = sum(step_status(s, store) == "missing" for s in plan.steps)
-    progress.note(f"{title}: {len(plan.steps)} steps, {missing} to run")
-    with progress.bar(plan.config.name, total=len(plan.steps)) as advance:
-        return run_steps(plan, store, on_step=advance)
-
-
 def _run(step: Step, plan: Plan, store: Store) -> StepRecord:
     status = step_status(step, store)
     reused = status != "missing"

@@ -1,6 +1,5 @@
 """Replaying a study: compute its summary again, and set every number beside the recorded one."""
 
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,11 +20,9 @@ from uwc.studies.replay import (
     group_counts,
     model_changes,
 )  # fmt: skip
-from uwc.studies.results import gather
-from uwc.studies.runner import run_missing
 from uwc.studies.store import Store
 from uwc.studies.summary import Summary, check_questions, check_sources, read_summary, require_same_files
-from uwc.workflows.studies import DEFAULT_RUNS
+from uwc.workflows.studies import DEFAULT_RUNS, run_plan
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class Replay:
         environment: what differs in libraries, machine, device and threads: what, recorded, now.
         models: the steps that made other weights than the recorded ones.
         warnings: what makes it doubtful that the numbers are the same.
-        kept: the folder of the recomputed steps; None where it was removed.
+        kept: the folder of the recomputed study; None where it was removed.
     """
 
     summary: Path
@@ -93,7 +90,7 @@ def replay(
         models_from: the folder of runs (``runs/``) whose trained models are taken instead of being trained again, if
             they are still those of the summary; only scores and calibrations are then computed anew.
         tolerance: the relative difference ``|a - b| / max(|a|, |b|)`` up to which numbers count as within it.
-        keep: a folder in which the recomputed steps are kept; otherwise they are removed at the end.
+        keep: a folder in which the recomputed study is kept, with its report; otherwise it is removed at the end.
 
     Raises:
         UserError: the file is no summary, or what it was made from is missing or has changed.
@@ -113,8 +110,7 @@ def replay(
     for step, theirs in models:
         store.borrow(step.kind, step.key, theirs)
     with _threads_of(recorded):
-        run_missing(plan, store, title=f"replay of {recorded.path}")
-    recomputed = json.loads(json.dumps(gather(plan, store)))
+        recomputed = run_plan(plan, store, folder).results
     if keep is None:
         shutil.rmtree(folder)
     now = recomputed["provenance"]

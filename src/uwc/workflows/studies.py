@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from uwc import progress
 from uwc.studies.config import StudyConfig
 from uwc.studies.config_file import load_config
 from uwc.studies.plan import Plan, make_plan
 from uwc.studies.results import gather
-from uwc.studies.runner import run_missing, run_record, step_status
+from uwc.studies.runner import run_record, run_steps, step_status
 from uwc.studies.store import Store, write_json
 
 DEFAULT_RUNS = Path("runs")
@@ -77,9 +78,16 @@ def run_study(
         UserError: the study, its data or its checkpoints are not as they should be, or the disk is full.
     """
     plan = make_plan(_config(source, overrides))
-    store = Store(Path(runs) / "store")
-    records = run_missing(plan, store, title=f"study {plan.config.name}")
-    return _publish(plan, store, run_record(records), Path(runs) / plan.config.name)
+    return run_plan(plan, Store(Path(runs) / "store"), Path(runs) / plan.config.name)
+
+
+def run_plan(plan: Plan, store: Store, folder: Path) -> StudyOutcome:
+    """Run what is missing of a plan, and write its results and report to a folder."""
+    missing = sum(step_status(s, store) == "missing" for s in plan.steps)
+    progress.note(f"{plan.config.name}: {len(plan.steps)} steps, {missing} to run")
+    with progress.bar(plan.config.name, total=len(plan.steps)) as advance:
+        records = run_steps(plan, store, on_step=advance)
+    return _publish(plan, store, run_record(records), folder)
 
 
 def _publish(plan: Plan, store: Store, run: dict[str, Any], folder: Path) -> StudyOutcome:
