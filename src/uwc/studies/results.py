@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 from uwc import __version__
-from uwc.calibration.frontier import load_frontiers, share_lower
+from uwc.calibration.frontier import load_frontiers, sure_lower
 from uwc.data.benchmark import Benchmark
 from uwc.metrics.registry import metrics
 from uwc.metrics.scored import ScoredSet
@@ -26,7 +26,7 @@ def gather(plan: Plan, store: Store) -> dict[str, Any]:
     Returns:
         Plain data: study, benchmark, model, metrics, sets, models (original and gold), unlearned (each with scores
         before and after calibration, and its frontier), ranking by calibrated forget score, pairs (first -> second ->
-        share of paired bootstrap draws in which the first leaves less), notes, and provenance, in which each record's
+        how sure paired bootstrap draws are that the first leaves less), notes, and provenance, in which each record's
         `step` is found. NaN is given as null.
     """
     gatherer = _Gatherer(plan, store)
@@ -113,12 +113,12 @@ class _Gatherer:
     def pairs(self, names: list[str]) -> dict[str, dict[str, float]]:
         """For each two methods, how surely the first leaves less of the forget set than the second."""
         tau, seed = self.plan.config.calibrate.tau, self.plan.config.seed
-        draws = {}
+        draws, clusters = {}, 0
         for name in names:
             step = self.plan.step(f"calibrate {name}")
             frontier = load_frontiers(self.store.folder(step.kind, step.key) / PROBES)["forget"]
-            draws[name] = frontier.resampled_forget_at(tau, seed=seed)
-        return {a: {b: share_lower(draws[a], draws[b]) for b in names if b != a} for a in names}
+            draws[name], clusters = frontier.resampled_forget_at(tau, seed=seed), frontier.clusters
+        return {a: {b: sure_lower(draws[a], draws[b], clusters=clusters) for b in names if b != a} for a in names}
 
 
 def _forget_score(plan: Plan, record: dict[str, Any]) -> float:
