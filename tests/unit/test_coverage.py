@@ -144,7 +144,8 @@ def test_the_harmonic_mean_of_model_utility() -> None:
         sets = [clustered(random, subjects, 0.0) for _ in range(3)]
         values = [mean + 0.1 * v for mean, (v, _) in zip((0.3, 0.5, 0.6), sets, strict=True)]
         found, _ = aggregate_sets(
-            quick_harmonic, values, [s for _, s in sets], groups=["retain", "authors", "facts"], seed=trial, resamples=300,
+            quick_harmonic, values, [s for _, s in sets], groups=["retain", "authors", "facts"],
+            seed=trial, resamples=300,
         )  # fmt: skip
         covered += found.low <= 3 / 7 <= found.high
     assert 0.90 <= covered / 150 <= 0.98

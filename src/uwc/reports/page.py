@@ -16,6 +16,7 @@ from plotly.offline import get_plotlyjs
 from uwc.errors import UserError
 from uwc.reports import tables
 from uwc.reports.plots import Style, alpha_figures, method_styles, tradeoff_figure
+from uwc.reports.published import published_table
 from uwc.reports.tau_curve import tau_figure, tau_table, winners, with_frontier
 
 SCHEMA = 1
@@ -71,6 +72,7 @@ def _render(results: Mapping[str, Any], run: Mapping[str, Any]) -> str:
         tau_figures=_tau_figures(results),
         tau_table=tau_table(results),
         winners=winners(results),
+        published=published_table(results),
         not_monotone=[m["name"] for m in methods if (m.get("calibration") or {}).get("monotone") is False],
         environment=run.get("environment") or {},
         config=json.dumps(results["study"].get("config") or {}, indent=2, ensure_ascii=False, default=str),

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from uwc.published.tables import published
+
 
 class PublishedPcc(NamedTuple):
     """A published PCC of a metric before against after an attack.
@@ -21,20 +23,9 @@ class PublishedPcc(NamedTuple):
     source: str
 
 
-_DISCUSSION = "arXiv:2406.09179, public review discussion"
+_TABLE = published("robustness-pcc")
 
-PUBLISHED_PCC: tuple[PublishedPcc, ...] = (
-    PublishedPcc("truth_ratio", "jailbreak", 0.97, 0.99, _DISCUSSION),
-    PublishedPcc("truth_ratio", "relearning", 0.56, 0.09, _DISCUSSION),
-    PublishedPcc("truth_ratio", "probing", 0.83, 0.02, _DISCUSSION),
-    PublishedPcc("truth_ratio", "token noising", 0.99, 0.99, _DISCUSSION),
-    PublishedPcc("perplexity", "GCG", 0.83, 0.50, _DISCUSSION),
-    PublishedPcc("perplexity", "relearning + probing", 0.54, 0.03, _DISCUSSION),
-    PublishedPcc("exact_memorization", "GCG", 0.92, 0.91, _DISCUSSION),
-    PublishedPcc("exact_memorization", "relearning + probing", 0.55, 0.29, _DISCUSSION),
-    PublishedPcc("extraction_strength", "GCG", 0.94, 0.91, _DISCUSSION),
-    PublishedPcc("extraction_strength", "relearning + probing", 0.73, 0.61, _DISCUSSION),
-)
+PUBLISHED_PCC: tuple[PublishedPcc, ...] = tuple(PublishedPcc(**row, source=_TABLE.source) for row in _TABLE.rows)
 
 OUR_NAMES: dict[str, str] = {
     "jailbreak": "jailbreak", "relearning": "relearn_original", "probing": "probe", "token noising": "token_noise",

@@ -12,6 +12,7 @@ from uwc.errors import ConfigError
 from uwc.metrics.registry import metrics
 from uwc.objectives.methods import Constraint, Method, WeightedTerm, check_term, get_method
 from uwc.objectives.registry import tricks
+from uwc.published.tables import published_benchmarks
 from uwc.registry import unknown_name
 from uwc.studies.problems import first_problem
 from uwc.training.settings import TrainingSettings
@@ -241,7 +242,8 @@ class CalibrateConfig(_Section):
 
 class StudyConfig(_Section):
     """A whole study. `finetune` absent: the model given already knows the data. `gold`: also train, or name, a model
-    that never saw the forget set."""
+    that never saw the forget set. `published`: a benchmark whose published scores the report sets beside ours; by
+    default the study's own, if there are such scores."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     title: str = ""
@@ -253,9 +255,12 @@ class StudyConfig(_Section):
     unlearn: UnlearnConfig
     score: ScoreConfig = ScoreConfig()
     calibrate: CalibrateConfig = CalibrateConfig()
+    published: str | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "StudyConfig":
+        if self.published is not None and self.published not in published_benchmarks():
+            raise ConfigError(unknown_name("benchmark with published scores", self.published, published_benchmarks()))
         if self.finetune is None and self.model.build is not None:
             raise ConfigError("a model made from nothing knows no answers; give 'finetune' settings")
         if self.finetune is None and self.gold is True:
