@@ -128,6 +128,21 @@ def test_a_replay_on_a_given_checkpoint_has_the_same_bits(given: Path, tmp_path:
     assert uwc.replay(path, tolerance=0.0, keep=tmp_path).counts["different"] == 0
 
 
+def test_a_comparison_with_an_attack_has_the_same_bits(trained: Path, tmp_path: Path) -> None:
+    unlearned = next((trained / "runs" / "store").glob("unlearn-*")) / "model"
+    compared = uwc.compare(
+        str(original(trained)), {"mine": str(unlearned)}, attacks=["jailbreak"], max_new_tokens=0,
+        forget=str(trained / "forget.jsonl"), retain=str(trained / "retain.jsonl"), out=tmp_path / "compared",
+    )  # fmt: skip
+    provenance = compared.results["provenance"]
+    assert provenance["steps"]["checkpoint mine"]["files"] == checkpoint_fingerprint(str(unlearned))
+    under_attack = compared.results["attacks"]["models"][0]
+    assert provenance["steps"][under_attack["steps"]["jailbreak"]]["data"]["attacker"]
+    found = uwc.replay(tmp_path / "compared" / "results.json", tolerance=0.0, keep=tmp_path)
+    assert found.counts["different"] == found.counts["within"] == 0
+    assert {"attacks", "mine, calibrated"} <= {row["group"] for row in found.groups}
+
+
 def test_a_changed_or_missing_source_is_named_before_anything_is_computed(given: Path, trained: Path) -> None:
     path = summary_of(given, "given")[0]
     weights, data = original(trained) / "config.json", trained / "forget.jsonl"

@@ -73,5 +73,7 @@ def test_a_study_on_local_files_can_name_the_benchmark() -> None:
     results["study"]["config"]["published"] = "tofu-forget05"
     assert published_table(results) is not None
     results["unlearned"] = [m for m in results["unlearned"] if m["name"] == "npo"]
+    results["unlearned"][0]["method"] = None
+    assert published_table(results) is not None, "a given model that is called npo"
     results["unlearned"][0]["method"] = "composed"
     assert published_table(results) is None, "nothing was published of this method"

@@ -35,8 +35,8 @@ def test_the_reference_is_the_adapter_switched_off(method: str, knowing: Target)
     objective = Objective(METHODS[method], adapted.model)
     from contextlib import nullcontext
 
-    assert Reference(adapted, objective, autocast=nullcontext)._copy is None
     settings = TrainingSettings(**SETTINGS)
+    assert Reference(adapted, objective, settings, autocast=nullcontext)._copy is None
     first = train(full, Objective(METHODS[method], full.model), DATA, settings).steps[0]
     log = train(adapted, objective, DATA, settings)
     for term in ("loss", *(t.label for t in objective.terms)):

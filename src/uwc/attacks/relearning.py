@@ -86,7 +86,7 @@ relearn_original = attacks.register(
     "relearn_original", source="arXiv:2406.09179", needs=(), trains_on_scored=True, **_RELEARN
 )(
     _relearn_on(
-        lambda d: [*d.scored, *d.train, *d.retain],
+        lambda d: d.original or [*d.scored, *d.train, *d.retain],
         "Fine-tune on all the original data, the scored answers included: the paper's attack, which needs a control.",
     )
 )

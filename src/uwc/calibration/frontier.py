@@ -91,20 +91,30 @@ class Frontier:
         """The 95 % interval of the forget score at tau, with the uncertainty of alpha in it: `bootstrap_interval`."""
         return bootstrap_interval(self.resampled_forget_at(tau, seed=seed), clusters=self.clusters)
 
+    def alpha_interval(self, tau: float, *, seed: int = 0) -> tuple[float, float]:
+        """The 95 % interval of the alpha found at tau, over the same draws."""
+        retain = self.retain.resampled_means(resamples=RESAMPLES, seed=seed)
+        return bootstrap_interval(_crossing(self.alphas, retain, tau), clusters=self.retain.clusters)
+
     def area(self, *, points: int = 101) -> float:
         """The mean of the forget score over tau from 0 to 1: one number without a threshold; lower is better."""
         taus = np.linspace(0, 1, points)
         return float(np.trapezoid([self.forget_at(t) for t in taus], taus))
 
     def record(self, *, seed: int = 0, taus: Sequence[float] = TAUS) -> dict[str, Any]:
-        """The curve as plain data: for each tau alpha, the forget score and its interval; and the area."""
+        """The curve as plain data: for each tau alpha, the forget score and its interval; the probed path; the area."""
         rows = []
         for tau in taus:
             low, high = self.interval(tau, seed=seed)
             rows.append(
                 {"tau": tau, "alpha": self.alpha_at(tau), "forget": self.forget_at(tau), "low": low, "high": high}
             )
-        return {"curve": rows, "area": self.area()}
+        means = self.retain.values.mean(axis=1), self.forget.values.mean(axis=1)
+        path = [
+            {"alpha": float(a), "retain": float(r), "forget": float(f)}
+            for a, r, f in zip(self.alphas, *means, strict=True)
+        ]
+        return {"curve": rows, "path": path, "area": self.area()}
 
 
 def _crossing(alphas: Floats, retain: Floats, tau: float) -> Floats:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -80,11 +81,19 @@ def aggregate(
     se = low = high = np.nan
     if clusters > 1 and np.isfinite(mean):
         se = float(np.sqrt(clusters / (clusters - 1) * np.sum((sums - mean * sizes) ** 2)) / n)
-        draws = np.random.default_rng(seed).multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples)
+        draws = _draws(clusters, seed, resamples)
         low, high = bootstrap_interval((draws @ sums) / (draws @ sizes), clusters=clusters)
     if average == "geometric":
         mean, se, low, high = np.exp(mean), np.exp(mean) * se, np.exp(low), np.exp(high)
     return Aggregate(float(mean), n, len(values) - n, clusters, float(se), float(low), float(high))
+
+
+@lru_cache(maxsize=8)
+def _draws(clusters: int, seed: int, resamples: int) -> NDArray[np.int64]:
+    """[resamples, C] how often each cluster is drawn; kept, for many metrics share them."""
+    draws = np.random.default_rng(seed).multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples)
+    draws.setflags(write=False)
+    return draws
 
 
 def bootstrap_interval(draws: Floats, *, clusters: int) -> tuple[float, float]:

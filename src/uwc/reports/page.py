@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.resources import files
 from math import isfinite
@@ -17,7 +17,8 @@ from uwc.errors import UserError
 from uwc.reports import tables
 from uwc.reports.plots import Style, alpha_figures, method_styles, tradeoff_figure
 from uwc.reports.published import published_table
-from uwc.reports.tau_curve import tau_figure, tau_table, winners, with_frontier
+from uwc.reports.ranking import groups_table, indistinct, pairs_table, ranking_table
+from uwc.reports.tau_curve import frontier_figure, probed_sets, tau_figure, tau_table, tau_words
 
 SCHEMA = 1
 ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
@@ -69,9 +70,15 @@ def _render(results: Mapping[str, Any], run: Mapping[str, Any]) -> str:
         metrics=[_metric(results, name) for name in results["metrics"]],
         tradeoff=_embedded(tradeoff_figure(results), "tradeoff"),
         curves=[_embedded(figure, f"curve-{i}") for i, figure in enumerate(curves.values())],
-        tau_figures=_tau_figures(results),
+        comparison=results["study"].get("kind") == "comparison",
+        ranking_table=ranking_table(results),
+        indistinct=indistinct(results),
+        pairs_table=pairs_table(results),
+        groups_table=groups_table(results),
+        tau_figures=_figures(results, tau_figure, "tau"),
+        frontier_figures=_figures(results, frontier_figure, "frontier"),
         tau_table=tau_table(results),
-        winners=winners(results),
+        tau_words=tau_words(results),
         published=published_table(results),
         not_monotone=[m["name"] for m in methods if (m.get("calibration") or {}).get("monotone") is False],
         environment=run.get("environment") or {},
@@ -80,11 +87,9 @@ def _render(results: Mapping[str, Any], run: Mapping[str, Any]) -> str:
     )
 
 
-def _tau_figures(results: Mapping[str, Any]) -> list[str]:
-    """The tau curve of the forget set and, where it was probed, of its paraphrases."""
-    probed = with_frontier(results)
-    names = [n for n in ("forget", "forget_paraphrased") if probed and all(n in m["frontier"] for m in probed)]
-    return [_embedded(tau_figure(results, name), f"tau-{name}") for name in names]
+def _figures(results: Mapping[str, Any], draw: Callable[..., go.Figure], identifier: str) -> list[str]:
+    """A figure for the forget set and, where it was probed, for its paraphrases."""
+    return [_embedded(draw(results, name), f"{identifier}-{name}") for name in probed_sets(results)]
 
 
 def _colour_of(styles: Mapping[str, Style], row: str) -> str | None:

@@ -16,7 +16,7 @@ def published_table(results: Record) -> Table | None:
     if not tables:
         return None
     known = {row["method"] for table in tables for row in table.rows}
-    methods = [m for m in ordered_methods(results) if m.get("method") in known]
+    methods = [m for m in ordered_methods(results) if _method(m) in known]
     if not methods:
         return None
     models = list(dict.fromkeys(row["model"] for table in tables for row in table.rows))
@@ -25,7 +25,7 @@ def published_table(results: Record) -> Table | None:
         ours = [_scores(method.get(when)) for when in ("before", "after")]
         rows.append((method["name"], "this study", *ours[0][:2], *ours[1]))
         for model in models:
-            theirs = [_row(table, method["method"], model) for table in _before_and_after(tables)]
+            theirs = [_row(table, _method(method), model) for table in _before_and_after(tables)]
             rows.append(("", f"{model}, published", *theirs[0][:2], *theirs[1]))
     tau = tau_of(results)
     remarks = [f"{table.title}: {table.source}. {table.setting}" for table in _before_and_after(tables)]
@@ -35,6 +35,11 @@ def published_table(results: Record) -> Table | None:
         "forget ES calibrated, paraphrased", "retain ES calibrated, paraphrased",
     )  # fmt: skip
     return Table("Beside published figures", columns, tuple(rows), "\n".join(remarks))
+
+
+def _method(record: Record) -> str:
+    """The method of an unlearned model; of a given one, what the user calls it."""
+    return str(record.get("method") or record.get("group") or record["name"]).lower()
 
 
 def _before_and_after(tables: list[PublishedTable]) -> list[PublishedTable]:

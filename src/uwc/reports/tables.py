@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
+from uwc.progress import duration
+
 Record = Mapping[str, Any]
 
 ES = "extraction_strength"
@@ -97,14 +99,6 @@ def with_error(aggregate: Record, metric: str = ES) -> str:
     return f"{text} ({aggregate['not_scored']} not scored)" if aggregate.get("not_scored") else text
 
 
-def duration(seconds: float) -> str:
-    """Seconds as text: ``31.2 s``, ``2 min 05 s`` or ``1 h 02 min``."""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 def listed(names: Sequence[str]) -> str:
     """Names in a sentence: ``a``, ``a and b``, ``a, b and c``."""
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])) if names else ""
@@ -185,7 +179,6 @@ def _told_apart(results: Record, best: str, others: Sequence[str]) -> str:
 SURE = 0.975  # a share of paired draws beyond which two methods count as told apart
 
 RESULT_COLUMNS = (
-    "method",
     "forget ES before",
     "retain ES before",
     "alpha",
@@ -212,7 +205,8 @@ def result_table(results: Record) -> Table:
             )
         )
     title = "Forget ES before and after calibration, best first (lower is better)"
-    return Table(title, RESULT_COLUMNS, tuple(rows), "\n".join(_result_remarks(results)))
+    what = "model" if results["study"].get("kind") == "comparison" else "method"
+    return Table(title, (what, *RESULT_COLUMNS), tuple(rows), "\n".join(_result_remarks(results)))
 
 
 def _calibrated_cells(scores: Record | None) -> tuple[str, str, str]:
@@ -270,6 +264,9 @@ def _details_cell(aggregate: Record, metric: str, *, with_count: bool) -> str:
 
 def methods_table(results: Record) -> Table:
     """What each unlearned model was made by: the method in words, its loss and where it is from."""
+    if all(m.get("method") is None for m in results["unlearned"]):
+        given = tuple((m["name"], str(m["source"])) for m in results["unlearned"])
+        return Table("The given models", ("model", "checkpoint"), given)
     columns = ("method", "what it does", "loss", "source")
     rows = tuple(
         (m["name"], *(m.get(fact) or MISSING for fact in ("summary", "formula", "source")))

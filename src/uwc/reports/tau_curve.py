@@ -59,6 +59,47 @@ def tau_table(results: Record) -> Table:
     )
 
 
+def frontier_figure(results: Record, name: str = "forget") -> go.Figure:
+    """The whole path of each method: the score left on the set `name` over the retain score, as alpha runs 0 to 1."""
+    figure, styles = go.Figure(), method_styles(results)
+    for method in with_frontier(results):
+        points = method["frontier"].get(name, {}).get("path") or []
+        style = styles[method["name"]]
+        figure.add_trace(
+            go.Scatter(
+                name=escape(method["name"]), x=[p["retain"] for p in points], y=[p["forget"] for p in points],
+                mode="lines+markers", line={"color": style.colour, "width": 2},
+                marker={"symbol": style.symbol, "size": 7, "color": style.colour},
+                customdata=[p["alpha"] for p in points],
+                hovertemplate="forget %{y:.3f}, retain %{x:.3f} at alpha %{customdata:.3f}",
+            )
+        )  # fmt: skip
+    figure.update_layout(figure_layout(height=420, margin={"l": 62, "r": 12, "t": 12, "b": 40}))
+    figure.update_layout(legend={"orientation": "h", "y": -0.18, "yanchor": "top", "x": 0})
+    figure.update_xaxes(**axis_of_share("retain ES (higher: more is kept)"))
+    figure.update_yaxes(**axis_of_share(escape(f"ES: {results['sets'][name]['label']}")))
+    return figure
+
+
+def tau_words(results: Record) -> list[str]:
+    """The tau curve in words: who leaves least where, and the area under each curve; for each set that was probed."""
+    sentences = []
+    for name in probed_sets(results):
+        label = results["sets"][name]["label"]
+        if where := winners(results, name):
+            sentences.append(f"{label[0].upper()}{label[1:]}: {where[0].lower()}{where[1:]}")
+        areas = sorted((m["frontier"][name]["area"], m["name"]) for m in with_frontier(results))
+        listed = ", ".join(f"{method} {number(area)}" for area, method in areas)
+        sentences.append(f"Area under the curve of {label}, over all tau from 0 to 1: {listed}.")
+    return sentences
+
+
+def probed_sets(results: Record) -> list[str]:
+    """The sets to be forgotten that every calibrated method was probed on: as asked and, where given, paraphrased."""
+    probed = with_frontier(results)
+    return [n for n in ("forget", "forget_paraphrased") if probed and all(n in m["frontier"] for m in probed)]
+
+
 def winners(results: Record, name: str = "forget") -> str:
     """Which method leaves least in which range of tau, as a sentence; empty where there is nothing to compare."""
     curves = {m["name"]: m["frontier"][name]["curve"] for m in with_frontier(results) if name in m["frontier"]}

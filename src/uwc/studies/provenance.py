@@ -64,13 +64,15 @@ def checkpoint_fingerprint(path: str) -> dict[str, str]:
 
 def _hub_revision(name: str) -> str:
     from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
     try:
         return str(HfApi().model_info(name, timeout=20).sha)
     except Exception as error:  # offline, gated, unknown: each a class of its own
-        cached = try_to_load_from_cache(name, "config.json")
-        if isinstance(cached, str | os.PathLike):
-            return Path(cached).parent.name
+        if not isinstance(error, HFValidationError):  # else no name of the hub, but a path to nowhere
+            cached = try_to_load_from_cache(name, "config.json")
+            if isinstance(cached, str | os.PathLike):
+                return Path(cached).parent.name
         reason = str(error).strip().split("\n")[0][:160]
         raise ModelError(f"{name!r} is neither a folder nor a model that the hub gives us: {reason}") from error
 

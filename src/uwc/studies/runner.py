@@ -1,12 +1,14 @@
 """Runs the steps of a plan that are not done yet."""
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from uwc import progress
 from uwc.studies.plan import MODEL, Plan, Step
 from uwc.studies.provenance import checkpoint_fingerprint, environment
+from uwc.studies.remaining import time_left
+from uwc.studies.sanity import require_retention
+from uwc.studies.shelf import Shelf
 from uwc.studies.store import Store
 
 
@@ -41,40 +43,57 @@ def step_status(step: Step, store: Store) -> str:
     return "diverged" if manifest["outcome"].get("status") == "diverged" else "done"
 
 
-def run_steps(plan: Plan, store: Store, *, on_step: Callable[[], None]) -> list[StepRecord]:
-    """Run every missing step, in order, calling `on_step` after each. A result is kept as soon as it is there."""
-    records = []
+def run_steps(plan: Plan, store: Store, *, on_step: progress.Advance) -> list[StepRecord]:
+    """Run every missing step, in order; `on_step` is told of each and of the time left. A result is kept at once.
+
+    Raises:
+        UserError: a step cannot be done, or the original knows too little for a calibration to mean anything.
+    """
+    records, shelf = [], Shelf()
     for step in plan.steps:
         if step.kind != "checkpoint":
-            records.append(_run(step, plan, store))
-        on_step()
+            records.append(_run(step, plan, store, shelf))
+        on_step(1, note=_time_left(plan, store))
+        if step.name == "score original":
+            require_retention(plan, store)
     return records
 
 
-def _run(step: Step, plan: Plan, store: Store) -> StepRecord:
+def _time_left(plan: Plan, store: Store) -> str:
+    steps = [(step, step_status(step, store)) for step in plan.steps]
+    finished = [(step.kind, _seconds(step, store)) for step, status in steps if status in ("done", "diverged")]
+    return time_left(finished, [step.kind for step, status in steps if status == "missing"])
+
+
+def _seconds(step: Step, store: Store) -> float:
+    return float((store.manifest(step.kind, step.key) or {}).get("seconds", 0.0))
+
+
+def _run(step: Step, plan: Plan, store: Store, shelf: Shelf) -> StepRecord:
     status = step_status(step, store)
     reused = status != "missing"
     if status == "missing":
         with store.lock(step.kind, step.key, name=step.name):
             reused = store.manifest(step.kind, step.key) is not None  # another run may have made it meanwhile
             if not reused:
-                _compute(step, plan, store)
+                _compute(step, plan, store, shelf)
         status = step_status(step, store)
-    manifest = store.manifest(step.kind, step.key) or {}
-    seconds = float(manifest.get("seconds", 0.0))
+    manifest, seconds = store.manifest(step.kind, step.key) or {}, _seconds(step, store)
     outcome = "ok" if status == "done" else status
     note = {"ok": "", "diverged": ": " + str(manifest.get("outcome", {}).get("message", "")), "skipped": ""}[outcome]
     if not reused or outcome == "diverged":
-        progress.note(f"{'diverged' if outcome == 'diverged' else 'done':>8}  {step.name} ({seconds:.1f} s){note}")
+        left = _time_left(plan, store)
+        told = f"{step.name} ({seconds:.1f} s){note}" + (f"; {left}" if left else "")
+        progress.note(f"{'diverged' if outcome == 'diverged' else 'done':>8}  {told}")
     return StepRecord(step.name, step.key, seconds, reused, outcome)
 
 
-def _compute(step: Step, plan: Plan, store: Store) -> None:
+def _compute(step: Step, plan: Plan, store: Store, shelf: Shelf) -> None:
     from uwc.studies.steps import STEP_FUNCTIONS, Workshop  # heavy: only where something is computed
 
     started = time.perf_counter()
     with store.writing(step.kind, step.key) as (folder, manifest):
-        outcome = STEP_FUNCTIONS[step.kind](step, Workshop(plan, store), folder)
+        outcome = STEP_FUNCTIONS[step.kind](step, Workshop(plan, store, shelf), folder)
         manifest.update(
             name=step.name,
             settings=dict(step.settings),

@@ -1,7 +1,7 @@
 """What each kind of step does: a function of its settings, its inputs' folders and the benchmark."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,19 @@ from uwc.calibration.stopping import stop_at
 from uwc.data.benchmark import FORGET, RETAIN, Benchmark
 from uwc.data.prompts import PromptTemplate
 from uwc.metrics.scoring import score_set
+from uwc.models.adapters import merged
 from uwc.models.building import build_target
 from uwc.models.loading import load_target, parameter_count, save_target
 from uwc.models.target import Target
 from uwc.objectives.methods import FINE_TUNING, Method, WeightedTerm
 from uwc.objectives.objective import Objective
+from uwc.studies.attack_steps import attack
 from uwc.studies.plan import MODEL, PROBES, Plan, Step, scored_sets
+from uwc.studies.shelf import Shelf
 from uwc.studies.store import Store, write_json
 from uwc.training.loading import TrainingData
 from uwc.training.loop import train
+from uwc.training.reference import frozen_copy, needs_frozen_copy
 from uwc.training.settings import TrainingSettings
 from uwc.training.stopping import StopRule
 from uwc.training.unlearning import unlearn as unlearn_target
@@ -27,13 +31,17 @@ from uwc.training.unlearning import unlearn as unlearn_target
 
 @dataclass(frozen=True)
 class Workshop:
-    """What a step may use: the plan, and where results are kept."""
+    """What a step may use: the plan, where results are kept, and the models that are held between steps."""
 
     plan: Plan
     store: Store
+    shelf: Shelf = field(default_factory=Shelf)
 
     def model(self, step: Step, *, like: Step) -> Target:
         """Load the model that a step made or names, in the precision and on the device of the step `like`."""
+        if "base" in step.inputs and step.kind == "checkpoint":
+            base = self.model(step.inputs["base"], like=like)
+            return replace(merged(base, str(step.settings["path"])), name=step.name.split(" ", 1)[-1])
         if step.kind == "checkpoint":
             path, trust = str(step.settings["path"]), bool(step.settings["trust"])
         else:
@@ -46,6 +54,34 @@ class Workshop:
             trust_remote_code=trust,
             name=step.name.split(" ", 1)[-1],
         )
+
+    def original(self, step: Step) -> Target:
+        """The original model that a step compares with, held for those after it; its weights must stay as they are."""
+        original = step.inputs["original"]
+
+        def load() -> Target:
+            target = self.model(original, like=step)
+            target.model.requires_grad_(False)
+            return target
+
+        target: Target = self.shelf.get(("original", original.key), load)
+        return target
+
+    def frozen(self, step: Step, objective: Objective, settings: TrainingSettings) -> Any:
+        """The frozen copy of the original that a run needs at every step, held for those after it; None without need.
+
+        In the weights' own precision it is the model that scores are compared with, too.
+        """
+        original = step.inputs["original"]
+        if not needs_frozen_copy(objective, settings):
+            self.shelf.keep()
+            return None
+        if settings.precision == "no":
+            self.shelf.keep(("original", original.key))
+            return self.original(step).model
+        key = ("frozen", original.key, settings.precision)
+        self.shelf.keep(key)
+        return self.shelf.get(key, lambda: frozen_copy(self.model(original, like=step).model, settings))
 
 
 def build(step: Step, shop: Workshop, out: Path) -> dict[str, Any]:
@@ -79,11 +115,11 @@ def unlearn(step: Step, shop: Workshop, out: Path) -> dict[str, Any]:
     method = Method(step.name.split(" ", 1)[-1], "", "", tuple(WeightedTerm.of(t) for t in step.settings["terms"]))
     benchmark = shop.plan.benchmark
     data = TrainingData(benchmark[FORGET], benchmark[RETAIN], benchmark.refusals)
-    stop = _stop_rule(step, shop, benchmark)
-    checkpoints = shop.store.checkpoints(step.kind, step.key)
+    frozen = shop.frozen(step, Objective(method, target.model), settings)
     done = unlearn_target(
-        target, method, data, settings, tricks=step.settings["tricks"], checkpoints=checkpoints, stop=stop
-    )
+        target, method, data, settings, tricks=step.settings["tricks"], frozen=frozen,
+        checkpoints=shop.store.checkpoints(step.kind, step.key), stop=_stop_rule(step, shop, benchmark),
+    )  # fmt: skip
     write_json(out / "log.json", done.log.steps)
     if done.log.effects:
         write_json(out / "effects.json", done.log.effects)
@@ -95,7 +131,7 @@ def _stop_rule(step: Step, shop: Workshop, benchmark: Benchmark) -> StopRule | N
     wanted = step.settings["stop"]
     if wanted is None:
         return None
-    original = shop.model(step.inputs["original"], like=step) if wanted["tau"] is not None else None
+    original = shop.original(step) if wanted["tau"] is not None else None
     retain = benchmark[benchmark.retention]
     return stop_at(forget=benchmark[FORGET], retain=retain, original=original, **wanted)
 
@@ -103,15 +139,15 @@ def _stop_rule(step: Step, shop: Workshop, benchmark: Benchmark) -> StopRule | N
 def score(step: Step, shop: Workshop, out: Path) -> dict[str, Any]:
     """Score a model on every set."""
     model, original = step.inputs["model"], step.inputs["original"]
-    target = shop.model(model, like=step)
-    reference = target if model == original else shop.model(original, like=step)
+    reference = shop.original(step)
+    target = reference if model == original else shop.model(model, like=step)
     _score_sets(target, reference, step, shop, out)
     return {"parameters": parameter_count(target.model), "vocabulary": len(target.tokenizer)}
 
 
 def calibrate_step(step: Step, shop: Workshop, out: Path) -> dict[str, Any]:
     """Find the calibrated mixture, and score it on every set."""
-    original = shop.model(step.inputs["original"], like=step)
+    original = shop.original(step)
     unlearned = shop.model(step.inputs["model"], like=step)
     sets = scored_sets(shop.plan.benchmark)
     watched = {name: sets[name] for name in ("forget_paraphrased",) if name in sets}
@@ -144,4 +180,5 @@ STEP_FUNCTIONS: Mapping[str, Callable[[Step, Workshop, Path], dict[str, Any]]] =
     "unlearn": unlearn,
     "score": score,
     "calibrate": calibrate_step,
+    "attack": attack,
 }

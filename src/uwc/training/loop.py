@@ -76,7 +76,7 @@ def train(
         settings: the optimisation.
         checkpoints: a folder for checkpoints. If it holds one of this run, the run goes on from there and ends with
             the same bits as one that was never interrupted; call with the weights it was begun with.
-        frozen: a frozen copy of the original model to share between runs, instead of making one.
+        frozen: a `frozen_copy` of the original model to share between runs, instead of making one.
         stop: ends the run early at a chosen score.
         log: is filled as the run goes, so that it can be read where the run ends with an error.
 
@@ -110,11 +110,7 @@ class _Run:
         self.identity, self.checkpoints = identity, checkpoints
         self.log, self.step = TrainingLog(), 0
         self.weights = Weights(self.objective)
-        low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.settings.precision)
-        self.reference = Reference(
-            target, self.objective, frozen=frozen, later=loader.samples and self.settings.samples.every is not None,
-            dtype=low, autocast=accelerator.autocast,
-        )  # fmt: skip
+        self.reference = Reference(target, self.objective, self.settings, frozen=frozen, autocast=accelerator.autocast)
         self.shape = WeightSpace(target, self.settings)
 
     def begin(self) -> None:

@@ -16,9 +16,34 @@ from uwc.objectives.forwards import Pass
 from uwc.objectives.objective import Objective
 from uwc.training.loading import Key
 from uwc.training.passes import run_model
+from uwc.training.settings import TrainingSettings
+
+COMPUTE_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 TOKEN_BUDGET = 1024
 """Padded tokens in a batch of the original's; small, so that its logits do not decide the run's peak memory."""
+
+
+def needs_frozen_copy(objective: Objective, settings: TrainingSettings) -> bool:
+    """Whether a second copy of the weights must be held while training.
+
+    It is for terms that read the original's logits or states at every step, and for its log-probabilities of answers
+    that are sampled again on the way; with an adapter the original is the model without it.
+    """
+    sampled_again = settings.samples.every is not None and "sampled.reference_logprobs" in objective.needs
+    return settings.lora is None and (objective.needs_reference_model or sampled_again)
+
+
+def frozen_copy(model: Any, settings: TrainingSettings) -> Any:
+    """The model itself, made ready to be a reference: frozen, in eval mode, its weights in the precision of training.
+
+    Buffers keep theirs: positions rounded to 16 bits would turn far tokens by whole radians.
+    """
+    dtype = COMPUTE_DTYPES.get(settings.precision)
+    for parameter in model.parameters():
+        if dtype is not None and parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
+    return model.requires_grad_(False).eval()
 
 
 class Reference:
@@ -30,9 +55,8 @@ class Reference:
     Args:
         target: the model before training.
         objective: says what is needed.
-        frozen: a frozen original to use instead of a copy, so that several runs may share it.
-        later: whether `remember` will be called after training began, as it is where answers are sampled again.
-        dtype: precision of the copy; the model's own by default.
+        settings: the run's.
+        frozen: a `frozen_copy` of the original to use instead of making one, so that several runs may share it.
         autocast: makes the context in which the trained model's forwards run too.
     """
 
@@ -40,26 +64,22 @@ class Reference:
         self,
         target: Target,
         objective: Objective,
+        settings: TrainingSettings,
         *,
         frozen: Any = None,
-        later: bool = False,
-        dtype: torch.dtype | None = None,
         autocast: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._target, self._objective, self._autocast = target, objective, autocast
         self._logprobs: dict[tuple[str, Key], Tensor] = {}
         self._copy: Any = None
-        later = later and any(need.endswith(".reference_logprobs") for need in objective.needs)
-        if (objective.needs_reference_model or later) and not has_adapter(target.model):
-            self._copy = frozen or copy.deepcopy(target.model).requires_grad_(False).eval()
-            if frozen is None and dtype is not None:
-                self._copy = self._copy.to(dtype)
+        if needs_frozen_copy(objective, settings) and not has_adapter(target.model):
+            self._copy = frozen or frozen_copy(copy.deepcopy(target.model), settings)
 
     @torch.no_grad()
     def remember(self, role: str, examples: Mapping[Key, EncodedExample]) -> None:
         """Compute the log-probabilities of a role's examples, at the temperature of training, where a term needs them.
 
-        Without `later`, must be called while the weights of the model are still the original's.
+        Without a frozen copy, must be called while the weights of the model are still the original's.
         """
         if f"{role}.reference_logprobs" not in self._objective.needs:
             return

@@ -1,0 +1,119 @@
+"""A study holds the original once for the steps that only read it, and no longer than it is of use."""
+
+import gc
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.conftest import copied, people, tiny_target
+
+from uwc.models.target import Target
+from uwc.objectives.methods import METHODS
+from uwc.objectives.objective import Objective
+from uwc.studies import steps
+from uwc.studies.config import StudyConfig
+from uwc.studies.shelf import Shelf
+from uwc.training.loading import TrainingData
+from uwc.training.loop import train
+from uwc.training.reference import frozen_copy, needs_frozen_copy
+from uwc.training.settings import LoraSettings, SampleSettings, TrainingSettings
+from uwc.workflows.studies import run_study
+
+STUDY = StudyConfig(
+    name="shared",
+    benchmark={
+        "name": "fictional-authors",
+        "settings": {"authors": 10, "forget_share": 0.2, "facts": 1, "phrasings": 1, "heldout": 2},
+    },
+    model={"build": {"vocabulary": 500, "hidden_size": 32, "layers": 2, "heads": 2, "context": 128}},
+    finetune={"epochs": 40, "batch_size": 8, "lr": 1e-2, "schedule": "cosine"},
+    unlearn={
+        "training": {"epochs": 1, "batch_size": 2, "lr": 1e-3},
+        "runs": [{"method": "kl"}, {"method": "rmu"}, {"method": "gd"}, {"method": "npo-kl"}],
+    },
+    score={"metrics": ["extraction_strength", "kl_to_original"], "max_new_tokens": 0},
+    calibrate={"scan": 2, "resolution": 0.2},
+)
+
+
+def weights_in(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.safetensors"))}
+
+
+def test_runs_share_one_frozen_original_and_end_with_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    originals: list[weakref.ref[Any]] = []
+    alive: dict[str, int] = {}
+    load, unlearn = steps.load_target, steps.unlearn_target
+
+    def counted(path: str, **options: Any) -> Target:
+        target = load(path, **options)
+        if options["name"] == "original":
+            originals.append(weakref.ref(target.model))
+        return target
+
+    def watched(target: Target, method: Any, *arguments: Any, **options: Any) -> Any:
+        gc.collect()
+        alive[method.name] = sum(o() is not None for o in originals)
+        return unlearn(target, method, *arguments, **options)
+
+    monkeypatch.setattr(steps, "load_target", counted)
+    monkeypatch.setattr(steps, "unlearn_target", watched)
+    shared = run_study(STUDY, runs=tmp_path / "shared")
+    gc.collect()
+    assert alive == {"kl": 2, "rmu": 2, "gd": 1, "npo-kl": 2}, "the trained model, and the frozen one where it is read"
+    assert not any(o() is not None for o in originals), "nothing is held once the study has ended"
+    assert len(originals) == 4 + 2, "one to train each run, and the shared one, again after gd had no use for it"
+
+    def never(_shelf: Shelf, _key: Any, make: Callable[[], Any]) -> Any:
+        return make()
+
+    monkeypatch.setattr(Shelf, "get", never)
+    alone = run_study(STUDY, runs=tmp_path / "alone")
+    assert alone.results == shared.results
+    assert weights_in(tmp_path / "alone") == weights_in(tmp_path / "shared")
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+@pytest.mark.parametrize("method", ["npo-kl", "rmu", "undial"])
+def test_a_frozen_copy_given_is_as_good_as_one_made(method: str, precision: str, knowing: Target) -> None:
+    settings = TrainingSettings(epochs=2, batch_size=2, lr=1e-3, precision=precision)  # type: ignore[arg-type]
+    data = TrainingData(people(4)[:4], people(4)[4:])
+    given = frozen_copy(copied(knowing).model, settings)
+    results = []
+    for frozen in (None, given, given):
+        target = copied(knowing)
+        train(target, Objective(METHODS[method], target.model), data, settings, frozen=frozen)
+        results.append(torch.cat([p.detach().flatten() for p in target.model.parameters()]))
+    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+    expected = torch.float32 if precision == "no" else torch.bfloat16
+    assert {p.dtype for p in given.parameters()} == {expected}
+    assert {b.dtype for b in given.buffers()} == {torch.float32}, "positions are not rounded"
+    assert not any(p.requires_grad for p in given.parameters())
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "needed"),
+    [
+        ("gd", {}, False),
+        ("npo", {}, False),
+        ("dpo", {}, False),
+        ("tnpo", {}, False),
+        ("kl", {}, True),
+        ("rmu", {}, True),
+        ("undial", {}, True),
+        ("rmu-long", {}, False),
+        ("kl", {"lora": LoraSettings()}, False),
+        ("npo-on-policy", {}, False),
+        ("npo-on-policy", {"samples": SampleSettings(every=2)}, True),
+        ("altpo-on-policy", {"samples": SampleSettings(every=2)}, True),
+        ("npo", {"samples": SampleSettings(every=2)}, False),
+    ],
+)
+def test_a_second_copy_is_held_only_where_a_term_reads_it(method: str, settings: Any, needed: bool) -> None:
+    objective = Objective(METHODS[method], tiny_target().model)
+    assert needs_frozen_copy(objective, TrainingSettings(**settings)) is needed
