@@ -74,7 +74,7 @@ def test_every_record_leads_to_weights_data_settings_and_machine(trained: Path) 
         step = provenance["steps"][name]
         assert len(step["key"]) == len(step["settings"]) == 64 and step["data"]
         environment = provenance["environments"][step["environment"]]
-        assert {"uwc", "torch", "transformers", "python", "device", "threads"} <= set(environment)
+        assert {"uwc", "code", "torch", "transformers", "python", "device", "threads"} <= set(environment)
         for role in step["inputs"].values():
             assert any(file.endswith(".safetensors") for file in provenance["steps"][role]["files"])
     assert provenance["steps"]["fine-tune original"]["files"] == checkpoint_fingerprint(str(original(trained)))

@@ -6,6 +6,7 @@ import math
 import os
 import platform
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ def environment(*, device: str = "auto") -> dict[str, str]:
     """Versions of everything that can move a number, and the machine; `device` is what the user asked for."""
     import torch
 
-    found = {"uwc": __version__, "python": platform.python_version()}
+    found = {"uwc": __version__, "code": code_fingerprint()[:16], "python": platform.python_version()}
     for library in LIBRARIES:
         try:
             found[library] = version(library)
@@ -30,6 +31,14 @@ def environment(*, device: str = "auto") -> dict[str, str]:
     found["device"] = _device_name(device)
     found["threads"] = str(torch.get_num_threads())
     return found
+
+
+@cache
+def code_fingerprint() -> str:
+    """SHA-256 (hex) over the package's source files: two builds of one version number can differ."""
+    root = Path(__file__).parents[1]
+    files = sorted(root.rglob("*.py"), key=lambda f: f.relative_to(root).as_posix())
+    return digest({f.relative_to(root).as_posix(): file_digest(f) for f in files})
 
 
 def _device_name(asked: str) -> str:
