@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +22,9 @@ from uwc.models.loading import load_target, save_target
 from uwc.models.lora import add_adapter
 from uwc.models.target import Target
 
-DATA = ("--forget", "forget.jsonl", "--retain", "retain.jsonl", "--max-new-tokens", "0")
+FILES = ("--forget", "forget.jsonl", "--retain", "retain.jsonl", "--max-new-tokens", "0")
+ATTACKS = ("--attack", "token_noise", "--attack", "relearn", "--set", "relearn.steps=2", "--set", "relearn.lr=1e-3")
+DATA = (*FILES, *ATTACKS)
 
 
 def damaged(target: Target, amount: float, *, seed: int) -> Target:
@@ -156,7 +159,9 @@ def test_killed_it_goes_on_and_tells_the_time_left(finished: dict[str, Any], pla
         process.wait()
     last = compare(place, *models, *DATA, "--out", "done-again", "--title", "")
     assert last.returncode == 0, last.stderr
-    assert "steps left, about" in last.stderr and "7 to run" not in last.stderr
+    left = re.search(r"(\d+) to run", last.stderr)
+    assert left and int(left[1]) <= 18, "of 22 steps four were done"
+    assert "steps left, about" in last.stderr
     found, expected = (hashes(place / name) for name in ("done-again", "done"))
     assert {k: v for k, v in found.items() if k != "results.json"} == {
         k: v for k, v in expected.items() if k != "results.json"
@@ -171,7 +176,8 @@ def test_models_and_questions_in_memory_give_the_same_numbers(
     models = {"mild": damaged(knowing, 0.02, seed=1), "heavy": place / "strong", "adapter": with_adapter(knowing)}
     done = uwc.compare(
         knowing, models, forget=people(4)[:4], retain=people(4)[4:], gold=tiny_target(hidden_size=64),
-        max_new_tokens=0, out=tmp_path / "memory", device="cpu",
+        attacks=["token_noise", "relearn"], attack_settings={"relearn": {"steps": 2, "lr": 1e-3}}, max_new_tokens=0,
+        out=tmp_path / "memory", device="cpu",
     )  # fmt: skip
     assert list(done.ranking["name"]) == finished["ranking"]
     for name, record in by_name(done.results).items():
@@ -181,6 +187,9 @@ def test_models_and_questions_in_memory_give_the_same_numbers(
     curve = done.tau_curve.query("model == 'heavy' and set == 'forget'")
     assert len(curve) == 13 and curve["forget"].between(0, 1).all()
     assert set(done.scores["calibration"]) == {"", "before", "after"}
+    under = done.attacks.set_index(["model", "kind", "attack"])["after"]
+    assert set(under.index.get_level_values("kind")) == {"unlearned", "calibrated", "gold"}
+    assert set(under.index.get_level_values("attack")) == {"token_noise", "relearn"}
     assert list(done.pairs.columns) == finished["ranking"]
     first, second = finished["ranking"][:2]
     assert done.pairs.loc[first, second] == pytest.approx(1 - done.pairs.loc[second, first])
@@ -189,7 +198,9 @@ def test_models_and_questions_in_memory_give_the_same_numbers(
 def test_several_seeds_of_a_method_are_shown_together(place: Path, knowing: Target, tmp_path: Path) -> None:
     models = {"noise@0": place / "mild", "noise@1": damaged(knowing, 0.03, seed=5), "other": place / "strong"}
     data = {"forget": place / "forget.jsonl", "retain": place / "retain.jsonl"}
-    done = uwc.compare(place / "original", models, **data, template=knowing.template, max_new_tokens=0, out=tmp_path)
+    done = uwc.compare(
+        place / "original", models, attacks=[], **data, template=knowing.template, max_new_tokens=0, out=tmp_path
+    )
     group = next(g for g in done.results["groups"] if g["name"] == "noise")
     scores = [
         r["after"]["forget"]["extraction_strength"]["mean"] for r in done.results["unlearned"] if r["group"] == "noise"
@@ -225,6 +236,9 @@ def remote_code(place: Path, tmp_path: Path) -> str:
         (lambda p, t: {"unlearned": {}}, ["runs"]),
         (lambda p, t: {"tau": 1.5}, ["calibrate.tau = 1.5"]),
         (lambda p, t: {"metric": "perplexity"}, ["unknown metric to calibrate on"]),
+        (lambda p, t: {"attacks": ["jailbrake"]}, ["jailbrake", "did you mean 'jailbreak'"]),
+        (lambda p, t: {"attack_settings": {"probe": {"epochs": 1}}}, ["'probe', which is not made", "relearn"]),
+        (lambda p, t: {"attacks": ["sampling"], "max_new_tokens": 0}, ["rouge_l"]),
         (lambda p, t: {"forget": people(2), "columns": {"question": "q"}}, ["forget is in memory"]),
     ],
 )
@@ -254,7 +268,7 @@ def test_retain_data_that_the_original_does_not_know(place: Path) -> None:
 
 
 def test_forget_data_that_the_original_does_not_know_is_a_warning(place: Path) -> None:
-    data = ("--forget", "unknown.jsonl", *DATA[2:])
+    data = ("--forget", "unknown.jsonl", *FILES[2:], "--attack", "none")
     done = compare(place, "--original", "original", "--unlearned", "mild", *data, "--out", "unknown")
     assert done.returncode == 0, done.stderr
     assert "Note: The original model scores only 0" in done.stdout

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,9 @@ def attach_adapter(base: Target, path: str | Path) -> Target:
     except ImportError:
         raise ModelError(f"{path} is an adapter, which needs peft; install it with: pip install peft") from None
     try:
-        model = PeftModel.from_pretrained(base.model, str(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of transformers, at peft's call
+            model = PeftModel.from_pretrained(base.model, str(path))
     except Exception as error:  # peft, safetensors and torch raise many kinds
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"the adapter {path} does not fit the model {base.name}: {reason}") from error

@@ -4,13 +4,12 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
-from importlib.resources import files
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from uwc.errors import UserError
@@ -18,6 +17,7 @@ from uwc.reports import tables
 from uwc.reports.plots import Style, alpha_figures, method_styles, tradeoff_figure
 from uwc.reports.published import published_table
 from uwc.reports.ranking import groups_table, indistinct, pairs_table, ranking_table
+from uwc.reports.robustness_section import attacked_section
 from uwc.reports.tau_curve import frontier_figure, probed_sets, tau_figure, tau_table, tau_words
 
 SCHEMA = 1
@@ -46,11 +46,14 @@ def write_page(results: dict[str, Any], run: dict[str, Any], path: Path) -> None
 
 
 def _render(results: Mapping[str, Any], run: Mapping[str, Any]) -> str:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=PackageLoader("uwc", "reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
     environment.filters["split_arxiv"] = ARXIV.split
     environment.globals["is_numeric"] = tables.is_numeric
     environment.globals["colour_of"] = partial(_colour_of, method_styles(results))
-    template = environment.from_string(files("uwc.reports").joinpath("page.html.jinja").read_text(encoding="utf-8"))
+    template = environment.get_template("page.html.jinja")
     curves = alpha_figures(results)
     methods = results["unlearned"]
     return template.render(
@@ -80,6 +83,7 @@ def _render(results: Mapping[str, Any], run: Mapping[str, Any]) -> str:
         tau_table=tau_table(results),
         tau_words=tau_words(results),
         published=published_table(results),
+        attacked=attacked_section(results, _embedded),
         not_monotone=[m["name"] for m in methods if (m.get("calibration") or {}).get("monotone") is False],
         environment=run.get("environment") or {},
         config=json.dumps(results["study"].get("config") or {}, indent=2, ensure_ascii=False, default=str),
