@@ -61,7 +61,7 @@ def test_a_report_on_the_same_benchmark_sets_ours_beside_them() -> None:
     assert rows[npo]["where"] == "this study"
     assert rows[npo]["forget ES calibrated"] == "0.040" and rows[npo]["retain ES calibrated"] == "0.975"
     assert rows[npo + 2] == {
-        "method": "", "where": "Llama-2-7B, published", "forget ES before": "0.089", "retain ES before": "0.499",
+        "method": "", "where": "Llama-2-7B", "forget ES before": "0.089", "retain ES before": "0.499",
         "forget ES calibrated": "0.110", "retain ES calibrated": "0.721",
         "forget ES calibrated, paraphrased": "0.279", "retain ES calibrated, paraphrased": "0.480",
     }  # fmt: skip

@@ -26,7 +26,7 @@ def published_table(results: Record) -> Table | None:
         rows.append((method["name"], "this study", *ours[0][:2], *ours[1]))
         for model in models:
             theirs = [_row(table, _method(method), model) for table in _before_and_after(tables)]
-            rows.append(("", f"{model}, published", *theirs[0][:2], *theirs[1]))
+            rows.append(("", model, *theirs[0][:2], *theirs[1]))
     tau = tau_of(results)
     remarks = [f"{table.title}: {table.source}. {table.setting}" for table in _before_and_after(tables)]
     remarks.append(f"This study: tau {MISSING if tau is None else setting(tau)}, one model of its own.")
