@@ -76,6 +76,16 @@ def test_a_changed_setting_repeats_only_what_depends_on_it(finished: Path) -> No
     assert missing == {"unlearn npo", "score npo", "calibrate npo"}
 
 
+def test_seeds_repeat_every_method_and_share_the_rest(finished: Path) -> None:
+    arguments = ("study", "plan", "tiny.yaml", "--set", "unlearn.seeds=[0,1]", "--json")
+    plan = subprocess.run(command(*arguments), cwd=finished, capture_output=True, text=True, check=True)
+    steps = {step["name"]: step for step in json.loads(plan.stdout)}
+    assert {f"unlearn {m}@{s}" for m in ("gd", "npo", "rmu") for s in (0, 1)} <= set(steps)
+    assert steps["unlearn gd@0"]["status"] == "done", "seed 0 is that of the study without seeds"
+    assert steps["unlearn gd@1"]["status"] == "missing"
+    assert steps["score original"]["status"] == "done"
+
+
 def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_bits(
     finished: Path, tmp_path: Path, tiny: Path
 ) -> None:

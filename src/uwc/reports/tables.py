@@ -275,8 +275,8 @@ def _details_cell(aggregate: Record, metric: str, *, with_count: bool) -> str:
 
 def methods_table(results: Record) -> Table:
     """What each unlearned model was made by: the method in words, its loss and where it is from."""
-    if all(m.get("method") is None for m in results["unlearned"]):
-        given = tuple((m["name"], str(m["source"])) for m in results["unlearned"])
+    if all(m.get("checkpoint") for m in results["unlearned"]):
+        given = tuple((m["name"], str(m["checkpoint"])) for m in results["unlearned"])
         return Table("The given models", ("model", "checkpoint"), given)
     columns = ("method", "what it does", "loss", "source")
     rows = tuple(

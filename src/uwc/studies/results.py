@@ -175,7 +175,8 @@ class _Gatherer:
 def _made_by(run: RunConfig, step: Step) -> dict[str, Any]:
     """What an unlearned model was made by; of a given checkpoint only where it is from is known."""
     if run.given:
-        return {"method": None, "summary": "", "formula": "", "source": run.checkpoint, "settings": {}, "tricks": {}}
+        unknown = {"summary": "", "formula": "", "source": "", "settings": {}, "tricks": {}}
+        return {"method": run.group or run.label, "checkpoint": run.checkpoint, **unknown}
     method = run.composition()
     return {
         "method": run.method or "composed", "summary": method.summary, "formula": method.formula,
