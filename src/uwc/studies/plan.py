@@ -154,11 +154,9 @@ class _Planner:
             steps.append(self._score("score gold", gold, original))
         for run in self.config.unlearn.runs:
             unlearned = self._unlearn(run, original)
-            steps += [
-                unlearned,
-                self._score(f"score {run.label}", unlearned, original),
-                self._calibrate(run, unlearned, original),
-            ]
+            steps += [unlearned, self._score(f"score {run.label}", unlearned, original)]
+            if self.config.calibrate is not None:
+                steps.append(self._calibrate(run, unlearned, original))
         return [*steps, *self._attacks({s.name: s for s in steps}, original)]
 
     def _base(self) -> Step:
@@ -222,7 +220,7 @@ class _Planner:
         return {"sets": self.sets, "max_new_tokens": score.max_new_tokens, "needs": sorted(needs)}
 
     def _calibrate(self, run: RunConfig, unlearned: Step, original: Step) -> Step:
-        settings = {**self.model, **self._scoring(), "calibrate": self.config.calibrate.model_dump()}
+        settings = {**self.model, **self._scoring(), "calibrate": self.config.calibration.model_dump()}
         return _step(f"calibrate {run.label}", "calibrate", settings, model=unlearned, original=original)
 
     def _attacks(self, named: Mapping[str, Step], original: Step) -> list[Step]:

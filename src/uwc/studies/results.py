@@ -40,7 +40,7 @@ def gather(plan: Plan, store: Store) -> dict[str, Any]:
     """
     gatherer = _Gatherer(plan, store)
     unlearned = [gatherer.unlearned(run) for run in plan.config.unlearn.runs]
-    ranked = sorted((u for u in unlearned if u["status"] == "ok"), key=lambda u: (_forget_score(plan, u), u["name"]))
+    ranked = sorted((u for u in unlearned if "after" in u), key=lambda u: (_forget_score(plan, u), u["name"]))
     results = {
         "schema": FORMAT,
         "study": {
@@ -108,20 +108,25 @@ class _Gatherer:
 
     def unlearned(self, run: RunConfig) -> dict[str, Any]:
         """One run with its scores before and after calibration; only a message if it diverged."""
-        calibrated = self.plan.step(f"calibrate {run.label}")
-        step = calibrated.inputs["model"]
+        scored = self.plan.step(f"score {run.label}")
+        step = scored.inputs["model"]
+        steps = {"model": step.name, "before": scored.name}
+        if self.plan.config.calibrate is not None:
+            steps["after"] = f"calibrate {run.label}"
         record = {
-            "name": run.label, "group": run.group, **_made_by(run, step), "status": "ok", "message": "",
-            "steps": {"model": step.name, "before": f"score {run.label}", "after": calibrated.name},
+            "name": run.label, "group": run.group, **_made_by(run, step), "status": "ok", "message": "", "steps": steps,
         }  # fmt: skip
         if step_status(step, self.store) == "diverged":
             outcome = (self.store.manifest(step.kind, step.key) or {})["outcome"]
             return record | {"status": "diverged", "message": outcome["message"]}
+        record["before"] = self.scores(scored)
+        if self.plan.config.calibrate is None:
+            return record
+        calibrated = self.plan.step(f"calibrate {run.label}")
         folder = self.store.folder(calibrated.kind, calibrated.key)
-        tau, seed = self.plan.config.calibrate.tau, self.plan.config.seed
+        tau, seed = self.plan.config.calibration.tau, self.plan.config.seed
         frontiers = load_frontiers(folder / PROBES)
         return record | {
-            "before": self.scores(self.plan.step(f"score {run.label}")),
             "calibration": json.loads((folder / "calibration.json").read_text(encoding="utf-8")),
             "after": self.scores(calibrated),
             "intervals": {
@@ -138,7 +143,7 @@ class _Gatherer:
 
     def draws(self, name: str) -> Floats:
         """[R] a run's calibrated forget score in each paired draw of the examples."""
-        return self.frontier(name).resampled_forget_at(self.plan.config.calibrate.tau, seed=self.plan.config.seed)
+        return self.frontier(name).resampled_forget_at(self.plan.config.calibration.tau, seed=self.plan.config.seed)
 
     def frontier(self, name: str) -> Frontier:
         """The path of a run's forget score, as its calibration probed it."""
@@ -152,7 +157,7 @@ class _Gatherer:
             members.setdefault(record["group"] or record["name"], []).append(record)
         if all(len(records) == 1 for records in members.values()):
             return []
-        metric = self.plan.config.calibrate.metric
+        metric = self.plan.config.calibration.metric
         seeded = {
             name: SeededScore(
                 np.array([_forget_score(self.plan, r) for r in records]),
@@ -185,7 +190,7 @@ def _made_by(run: RunConfig, step: Step) -> dict[str, Any]:
 
 
 def _forget_score(plan: Plan, record: dict[str, Any]) -> float:
-    return float(record["after"]["forget"][plan.config.calibrate.metric]["mean"])
+    return float(record["after"]["forget"][plan.config.calibration.metric]["mean"])
 
 
 def _describe(benchmark: Benchmark) -> dict[str, Any]:
@@ -224,6 +229,8 @@ def _notes(plan: Plan, unlearned: list[dict[str, Any]]) -> list[str]:
     for record in unlearned:
         if record["status"] == "diverged":
             notes.append(f"{record['name']}: {record['message']}.")
+        elif "calibration" not in record:
+            continue
         elif not record["calibration"]["monotone"]:
             notes.append(
                 f"{record['name']}: retention is not monotone in alpha; some mixture below the chosen alpha keeps less."
