@@ -75,7 +75,8 @@ def ranking_table(results: Record) -> Table:
     remarks = [
         "Intervals: 95%, bootstrap over whole subjects; alpha is found anew in each draw, so that its uncertainty is "
         "part of the score's.",
-        f"The last column is the share of paired draws of the same questions; from {SURE:.1%} on, two are told apart.",
+        f"The last column is the share of paired draws of the same questions, taken nearer to 50% for few subjects; "
+        f"from {SURE:.1%} on, two are told apart.",
     ]
     return Table(f"Ranking: forget {label} left{held} (lower is better)", columns, rows, "\n".join(remarks))
 
@@ -113,7 +114,8 @@ def pairs_table(results: Record) -> Table:
     ]
     return Table(
         "Pairs", ("model", *names), tuple(cells),
-        "The share of paired draws in which the row's model leaves less of the forget set than the column's.",
+        "The share of paired draws in which the row's model leaves less of the forget set than the column's, taken "
+        "nearer to 50% for few subjects.",
     )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ def label_of(results: Record, metric: str) -> str:
 
 def method_of_runs(results: Record) -> dict[str, str]:
     """Run -> its method; runs of one method count as one row where there are several."""
-    return {record["name"]: record["method"] for record in results["unlearned"]}
+    return {record["name"]: record["method"] or record["name"] for record in results["unlearned"]}
 
 
 # --- What comes back ---------------------------------------------------------------------------------------------

@@ -147,6 +147,8 @@ def summary(results: Record) -> list[str]:
 
 def _best_method(results: Record) -> list[str]:
     ranking = results.get("ranking") or []
+    if not ranking and not any("calibration" in method for method in results["unlearned"]):
+        return ["Nothing was calibrated, so the methods are shown as they are, and not ranked."]
     if not ranking:
         return ["No method reached a calibrated score, so there is nothing to rank."]
     after = {m["name"]: calibrated_forget(m) for m in results["unlearned"]}

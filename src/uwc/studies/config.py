@@ -12,6 +12,7 @@ from uwc.errors import ConfigError
 from uwc.metrics.registry import metrics
 from uwc.objectives.methods import Constraint, Method, WeightedTerm, check_term, get_method
 from uwc.objectives.registry import tricks
+from uwc.published.tables import published_benchmarks
 from uwc.registry import unknown_name
 from uwc.studies.attack_config import AttackConfig
 from uwc.studies.problems import first_problem
@@ -267,7 +268,9 @@ class CalibrateConfig(_Section):
 
 class StudyConfig(_Section):
     """A whole study. `finetune` absent: the model given already knows the data. `gold`: also train, or name, a model
-    that never saw the forget set."""
+    that never saw the forget set. `calibrate: null`: the unlearned models are scored as they are, and not ranked.
+    `published`: a benchmark whose published scores the report sets beside ours; by default the study's own, if there
+    are such scores."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     title: str = ""
@@ -278,17 +281,27 @@ class StudyConfig(_Section):
     gold: bool | str = False
     unlearn: UnlearnConfig
     score: ScoreConfig = ScoreConfig()
-    calibrate: CalibrateConfig = CalibrateConfig()
+    calibrate: CalibrateConfig | None = CalibrateConfig()
     attack: AttackConfig | None = None
+    published: str | None = None
+
+    @property
+    def calibration(self) -> CalibrateConfig:
+        """How models are calibrated; the defaults where none is, whose metric still says what is looked at first."""
+        return self.calibrate or CalibrateConfig()
 
     @model_validator(mode="after")
     def _consistent(self) -> "StudyConfig":
+        if self.published is not None and self.published not in published_benchmarks():
+            raise ConfigError(unknown_name("benchmark with published scores", self.published, published_benchmarks()))
         if self.finetune is None and self.model.build is not None:
             raise ConfigError("a model made from nothing knows no answers; give 'finetune' settings")
         if self.finetune is None and self.gold is True:
             raise ConfigError("gold: true trains a gold model, which needs 'finetune'; or give the path of one")
         if self.attack is not None:
-            self.attack.attacked_models(gold=bool(self.gold))
+            kinds = self.attack.attacked_models(gold=bool(self.gold))
+            if "calibrated" in kinds and self.calibrate is None:
+                raise ConfigError("attack: models names calibrated, and with calibrate: null no model is calibrated")
             self.attack.measured(self.score.metrics)
         return self
 

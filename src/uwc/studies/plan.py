@@ -15,10 +15,13 @@ from uwc.studies.attack_setup import AttackSetup, attack_setup, chain_metrics
 from uwc.studies.config import GOLD, ORIGINAL, RunConfig, StudyConfig
 from uwc.studies.provenance import checkpoint_fingerprint, digest, plain
 
-SCHEMA = 3
+SCHEMA = 4
 """Version of what the steps compute; raised when a change of code moves a number."""
 
 Kind = Literal["checkpoint", "build", "finetune", "unlearn", "score", "calibrate", "attack"]
+
+MODEL = "model"
+"""Where a step that makes a model keeps it."""
 
 PROBES = "probes.parquet"
 """Where a calibration keeps the values of its probes."""
@@ -28,6 +31,9 @@ ATTACKED = "attacked.parquet"
 
 CALIBRATED = ", calibrated"
 """What follows a run's name where its calibrated model is attacked."""
+
+DATA_SETTINGS = ("data", "forget", "retain", "refusals", "sets", "attacker")
+"""The settings of a step that are fingerprints of questions and answers, not choices."""
 
 ATTACKER_PARTS = ("train", "retain", "unrelated", "original")
 
@@ -57,6 +63,11 @@ class Step:
     settings: Mapping[str, Any]
     inputs: Mapping[str, "Step"]
     key: str
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The fingerprints of the questions and answers that it reads."""
+        return {name: self.settings[name] for name in DATA_SETTINGS if name in self.settings}
 
 
 @dataclass(frozen=True)
@@ -143,11 +154,9 @@ class _Planner:
             steps.append(self._score("score gold", gold, original))
         for run in self.config.unlearn.runs:
             unlearned = self._unlearn(run, original)
-            steps += [
-                unlearned,
-                self._score(f"score {run.label}", unlearned, original),
-                self._calibrate(run, unlearned, original),
-            ]
+            steps += [unlearned, self._score(f"score {run.label}", unlearned, original)]
+            if self.config.calibrate is not None:
+                steps.append(self._calibrate(run, unlearned, original))
         return [*steps, *self._attacks({s.name: s for s in steps}, original)]
 
     def _base(self) -> Step:
@@ -211,7 +220,7 @@ class _Planner:
         return {"sets": self.sets, "max_new_tokens": score.max_new_tokens, "needs": sorted(needs)}
 
     def _calibrate(self, run: RunConfig, unlearned: Step, original: Step) -> Step:
-        settings = {**self.model, **self._scoring(), "calibrate": self.config.calibrate.model_dump()}
+        settings = {**self.model, **self._scoring(), "calibrate": self.config.calibration.model_dump()}
         return _step(f"calibrate {run.label}", "calibrate", settings, model=unlearned, original=original)
 
     def _attacks(self, named: Mapping[str, Step], original: Step) -> list[Step]:

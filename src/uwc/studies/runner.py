@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from uwc import progress
-from uwc.studies.plan import Plan, Step
-from uwc.studies.provenance import environment
+from uwc.studies.plan import MODEL, Plan, Step
+from uwc.studies.provenance import checkpoint_fingerprint, environment
 from uwc.studies.remaining import time_left
 from uwc.studies.sanity import require_retention
 from uwc.studies.shelf import Shelf
@@ -114,7 +114,8 @@ def _compute(step: Step, plan: Plan, store: Store, shelf: Shelf) -> None:
             inputs={role: s.key for role, s in step.inputs.items()},
             outcome=outcome,
             seconds=time.perf_counter() - started,
-            environment=environment(),
+            files=checkpoint_fingerprint(str(folder / MODEL)) if (folder / MODEL).is_dir() else {},
+            environment=environment(device=step.settings["device"]),
         )
 
 

@@ -44,6 +44,6 @@ def doubts(plan: Plan, store: Store) -> list[str]:
 
 
 def _score_of(step: Step, name: str, plan: Plan, store: Store) -> tuple[float, str]:
-    metric = plan.config.calibrate.metric
+    metric = plan.config.calibration.metric
     scored = ScoredSet.load(store.folder(step.kind, step.key), name)
     return scored.aggregate(metric).mean, str(metrics.get(metric).facts["label"])
