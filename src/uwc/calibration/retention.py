@@ -12,8 +12,9 @@ from uwc.calibration.deciding import ERROR, MeanTest, looks
 from uwc.calibration.search import Reading
 from uwc.data.example import Example
 from uwc.errors import ConfigError, UserError
-from uwc.metrics.registry import metrics
+from uwc.metrics.registry import metrics, set_metrics
 from uwc.metrics.scoring import needs_of, score_set
+from uwc.metrics.set_level import UTILITY_SETS
 from uwc.models.forward import score_tokens
 from uwc.models.target import Target
 from uwc.models.token_scores import Floats
@@ -58,6 +59,12 @@ class Measure(Protocol):
 def example_metrics() -> list[str]:
     """The metrics of single examples that can be held fixed: those with a direction that need one model only."""
     return [e.name for e in metrics if _fits(e)]
+
+
+def retention_names() -> list[str]:
+    """All metrics that can be held fixed: those of single examples, and those of sets of data to keep."""
+    kept = [e.name for e in set_metrics if {need.partition(":")[0] for need in e.facts["needs"]} <= set(UTILITY_SETS)]
+    return [*example_metrics(), *(n for n in kept if set_metrics.get(n).facts["higher_remembers"])]
 
 
 def _fits(entry: Entry[Any]) -> bool:
@@ -198,9 +205,9 @@ class ExampleMeasure:
     def _bar(self, part: NDArray[np.int64]) -> Floats:
         """What each example would have to score on that line for exactly tau to be kept."""
         original = self._line(self.original[part])
-        if self.geometric:
-            return original + np.log(self.tau)
-        return original * (self.tau if self.higher else 1 / self.tau)
+        factor = self.tau if self.higher else 1 / self.tau
+        bar: Floats = original + np.log(self.tau) if self.geometric else original * factor
+        return bar
 
     def _reaches(self, values: Floats) -> bool:
         order = np.sort(self.order)
