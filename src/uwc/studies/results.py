@@ -160,12 +160,11 @@ class _Gatherer:
             members.setdefault(record["group"] or record["name"], []).append(record)
         if all(len(records) == 1 for records in members.values()):
             return []
-        metric = self.plan.config.calibration.metric
         seeded = {
             name: SeededScore(
                 np.array([_forget_score(self.plan, r) for r in records]),
                 np.stack([self.draws(r["name"]) for r in records]),
-                records[0]["after"]["forget"][metric]["clusters"],
+                self.frontier(records[0]["name"]).clusters,
             )
             for name, records in members.items()
         }

@@ -62,7 +62,7 @@ def run_steps(plan: Plan, store: Store, *, on_step: progress.Advance) -> list[St
             left = left if records[-1].reused else _time_left(plan, store)
             _tell(records[-1], store.manifest(step.kind, step.key), left)
         on_step(1, note=left)
-        if step.name == "score original":
+        if step.name == "score original" and plan.config.calibrate is not None:
             require_retention(plan, store)
     return records
 
