@@ -71,8 +71,13 @@ def _time_left(plan: Plan, store: Store) -> str:
     status: dict[str, str] = {}
     for step in plan.steps:
         status[step.key] = _status(step, store, [status[s.key] for s in step.inputs.values()])
-    finished = [(s.kind, _seconds(s, store)) for s in plan.steps if status[s.key] in ("done", "diverged")]
-    return time_left(finished, [s.kind for s in plan.steps if status[s.key] == "missing"])
+    finished = [(_sort(s), _seconds(s, store)) for s in plan.steps if status[s.key] in ("done", "diverged")]
+    return time_left(finished, [_sort(s) for s in plan.steps if status[s.key] == "missing"])
+
+
+def _sort(step: Step) -> str:
+    """Steps that cost about the same: of one kind, and of attacks those by one chain."""
+    return " ".join([step.kind, *(name for name, _ in step.settings.get("chain", ()))])
 
 
 def _seconds(step: Step, store: Store) -> float:
