@@ -15,6 +15,7 @@ from plotly.offline import get_plotlyjs
 from uwc.errors import UserError
 from uwc.reports import tables
 from uwc.reports.plots import Style, alpha_figures, method_styles, tradeoff_figure
+from uwc.reports.published import published_table
 from uwc.reports.ranking import groups_table, indistinct, pairs_table, ranking_table
 from uwc.reports.robustness_section import attacked_section
 from uwc.reports.tau_curve import frontier_figure, probed_sets, tau_figure, tau_table, tau_words
@@ -82,6 +83,7 @@ def _render(results: Mapping[str, Any], run: Mapping[str, Any]) -> str:
         frontier_figures=_figures(results, frontier_figure, "frontier"),
         tau_table=tau_table(results),
         tau_words=tau_words(results),
+        published=published_table(results),
         attacked=attacked_section(results, _embedded),
         training_table=training_table(results),
         training_curves=[_embedded(f, f"curve-training-{i}") for i, f in enumerate(training_figures(results).values())],

@@ -11,6 +11,7 @@ from uwc.data.benchmarks import benchmarks
 from uwc.errors import ConfigError
 from uwc.metrics.registry import metrics
 from uwc.objectives.methods import Constraint, Method, WeightedTerm, active_tricks, check_term, get_method
+from uwc.published.tables import published_benchmarks
 from uwc.registry import unknown_name
 from uwc.studies.attack_config import AttackConfig
 from uwc.studies.problems import first_problem
@@ -272,7 +273,9 @@ class CalibrateConfig(_Section):
 
 class StudyConfig(_Section):
     """A whole study. `finetune` absent: the model given already knows the data. `gold`: also train, or name, a model
-    that never saw the forget set. `calibrate: null`: the unlearned models are scored as they are, and not ranked."""
+    that never saw the forget set. `calibrate: null`: the unlearned models are scored as they are, and not ranked.
+    `published`: a benchmark whose published scores the report sets beside ours; by default the study's own, if there
+    are such scores."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     title: str = ""
@@ -285,6 +288,7 @@ class StudyConfig(_Section):
     score: ScoreConfig = ScoreConfig()
     calibrate: CalibrateConfig | None = CalibrateConfig()
     attack: AttackConfig | None = None
+    published: str | None = None
 
     @property
     def calibration(self) -> CalibrateConfig:
@@ -293,6 +297,8 @@ class StudyConfig(_Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "StudyConfig":
+        if self.published is not None and self.published not in published_benchmarks():
+            raise ConfigError(unknown_name("benchmark with published scores", self.published, published_benchmarks()))
         if self.finetune is None and self.model.build is not None:
             raise ConfigError("a model made from nothing knows no answers; give 'finetune' settings")
         if self.finetune is None and self.gold is True:

@@ -18,7 +18,7 @@ from uwc.models.target import Target
 from uwc.objectives.methods import FINE_TUNING, Method, WeightedTerm
 from uwc.objectives.objective import Objective
 from uwc.studies.attack_steps import attack
-from uwc.studies.plan import PROBES, Plan, Step, scored_sets
+from uwc.studies.plan import MODEL, PROBES, Plan, Step, scored_sets
 from uwc.studies.provenance import finite
 from uwc.studies.shelf import Shelf
 from uwc.studies.store import Store, write_json
@@ -28,8 +28,6 @@ from uwc.training.reference import frozen_copy, needs_frozen_copy
 from uwc.training.settings import TrainingSettings
 from uwc.training.stopping import StopRule
 from uwc.training.unlearning import unlearn as unlearn_target
-
-MODEL = "model"
 
 
 @dataclass(frozen=True)
