@@ -19,6 +19,7 @@ from uwc.reports.published import published_table
 from uwc.reports.ranking import groups_table, indistinct, pairs_table, ranking_table
 from uwc.reports.robustness_section import attacked_section
 from uwc.reports.tau_curve import frontier_figure, probed_sets, tau_figure, tau_table, tau_words
+from uwc.reports.training_plots import GROUPS, effect_figures, training_figures, training_table
 
 SCHEMA = 1
 ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
@@ -84,6 +85,10 @@ def _render(results: Mapping[str, Any], run: Mapping[str, Any]) -> str:
         tau_words=tau_words(results),
         published=published_table(results),
         attacked=attacked_section(results, _embedded),
+        training_table=training_table(results),
+        training_curves=[_embedded(f, f"curve-training-{i}") for i, f in enumerate(training_figures(results).values())],
+        effect_curves=[_embedded(f, f"curve-effect-{i}") for i, f in enumerate(effect_figures(results).values())],
+        layer_groups=GROUPS,
         not_monotone=[m["name"] for m in methods if (m.get("calibration") or {}).get("monotone") is False],
         environment=run.get("environment") or {},
         config=json.dumps(results["study"].get("config") or {}, indent=2, ensure_ascii=False, default=str),

@@ -10,8 +10,7 @@ from uwc.calibration.calibrate import retention_metrics
 from uwc.data.benchmarks import benchmarks
 from uwc.errors import ConfigError
 from uwc.metrics.registry import metrics
-from uwc.objectives.methods import Constraint, Method, WeightedTerm, check_term, get_method
-from uwc.objectives.registry import tricks
+from uwc.objectives.methods import Constraint, Method, WeightedTerm, active_tricks, check_term, get_method
 from uwc.published.tables import published_benchmarks
 from uwc.registry import unknown_name
 from uwc.studies.attack_config import AttackConfig
@@ -189,8 +188,7 @@ class RunConfig(_Section):
             return self
         for term in self.composition().terms:
             check_term(term)
-        for trick, value in self.tricks.items():
-            tricks.check(trick, {"value": value})
+        active_tricks(self.composition(), self.tricks)
         return self
 
 
@@ -224,7 +222,14 @@ class UnlearnConfig(_Section):
             if labels.count(label) > 1:
                 raise ConfigError(f"two unlearning runs are called {label!r}; give each a 'name' of its own")
         for run in self.runs:
-            if not run.given and self.settings_of(run, seed=0).contrast is not None:
+            if run.given:
+                continue
+            settings = self.settings_of(run, seed=0)
+            if settings.lora is not None and settings.lora.save == "adapter":
+                raise ConfigError(
+                    f"run {run.label!r}: a study keeps whole models; set lora.save to merged, or use uwc unlearn"
+                )
+            if settings.contrast is not None:
                 raise ConfigError(
                     f"run {run.label!r} gives two models that answer as one, which have no weights to mix for "
                     "calibration; make it with `uwc unlearn`, and score it with `uwc score`"

@@ -23,6 +23,7 @@ from uwc.studies.robustness_results import gather_robustness
 from uwc.studies.runner import step_status
 from uwc.studies.sanity import doubts
 from uwc.studies.store import Store
+from uwc.studies.training_record import training_record
 
 FORMAT = 1
 """Version of the layout of results.json; the report reads this one."""
@@ -33,10 +34,10 @@ def gather(plan: Plan, store: Store) -> dict[str, Any]:
 
     Returns:
         Plain data: study, benchmark, model, metrics, sets, models (original and gold), unlearned (each with scores
-        before and after calibration, and its frontier), ranking by calibrated forget score, pairs (first -> second ->
-        how sure paired bootstrap draws are that the first leaves less), groups (methods with several seeds, by their
-        mean), notes, and provenance, in which each record's `step` is found; for a study with attacks also attacks
-        (see `gather_attacks`) and robustness (see `gather_robustness`). NaN is given as null.
+        before and after calibration, its frontier, and what its training did), ranking by calibrated forget score,
+        pairs (first -> second -> how sure paired bootstrap draws are that the first leaves less), groups (methods with
+        several seeds, by their mean), notes, and provenance, in which each record's `step` is found; for a study with
+        attacks also attacks (see `gather_attacks`) and robustness (see `gather_robustness`). NaN is given as null.
     """
     gatherer = _Gatherer(plan, store)
     unlearned = [gatherer.unlearned(run) for run in plan.config.unlearn.runs]
@@ -116,8 +117,10 @@ class _Gatherer:
         record = {
             "name": run.label, "group": run.group, **_made_by(run, step), "status": "ok", "message": "", "steps": steps,
         }  # fmt: skip
-        if step_status(step, self.store) == "diverged":
+        if not run.given:
             outcome = (self.store.manifest(step.kind, step.key) or {})["outcome"]
+            record["training"] = training_record(self.store.folder(step.kind, step.key), outcome)
+        if step_status(step, self.store) == "diverged":
             return record | {"status": "diverged", "message": outcome["message"]}
         record["before"] = self.scores(scored)
         if self.plan.config.calibrate is None:
@@ -225,6 +228,12 @@ def _notes(plan: Plan, unlearned: list[dict[str, Any]]) -> list[str]:
     elif plan.benchmark.retention == "retain":
         notes.append(
             "Retention is measured on questions that the unlearning methods trained on; hold some back if you can."
+        )
+    collapsed = [u["name"] for u in unlearned if ((u.get("training") or {}).get("collapse") or {}).get("collapsed")]
+    if collapsed:
+        notes.append(
+            f"Collapsed before calibration, by their perplexity on the retain set: {', '.join(collapsed)} "
+            "(what training did, below, has the numbers)."
         )
     for record in unlearned:
         if record["status"] == "diverged":

@@ -19,6 +19,7 @@ from uwc.objectives.methods import FINE_TUNING, Method, WeightedTerm
 from uwc.objectives.objective import Objective
 from uwc.studies.attack_steps import attack
 from uwc.studies.plan import MODEL, PROBES, Plan, Step, scored_sets
+from uwc.studies.provenance import finite
 from uwc.studies.shelf import Shelf
 from uwc.studies.store import Store, write_json
 from uwc.training.loading import TrainingData
@@ -120,7 +121,7 @@ def unlearn(step: Step, shop: Workshop, out: Path) -> dict[str, Any]:
         target, method, data, settings, tricks=step.settings["tricks"], frozen=frozen,
         checkpoints=shop.store.checkpoints(step.kind, step.key), stop=_stop_rule(step, shop, benchmark),
     )  # fmt: skip
-    write_json(out / "log.json", done.log.steps)
+    write_json(out / "log.json", finite(done.log.steps))  # fp16 logs an infinite gradient for a step it skips
     if done.log.effects:
         write_json(out / "effects.json", done.log.effects)
     save_target(done.target, out / MODEL)
