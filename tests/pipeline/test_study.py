@@ -121,6 +121,21 @@ def test_two_runs_at_once_share_the_work(finished: Path, tmp_path: Path, tiny: P
     assert computed == 14, "each step is computed once, by one of the two"
 
 
+def test_a_given_checkpoint_has_the_numbers_of_the_run_that_made_it(finished: Path, uwc: Run) -> None:
+    made = {u["name"]: u for u in json.loads((finished / "runs" / "tiny" / "results.json").read_text())["unlearned"]}
+    steps = json.loads(uwc("study", "plan", finished / "tiny.yaml", "--runs", finished / "runs", "--json").stdout)
+    key = next(step["key"] for step in steps if step["name"] == "unlearn gd")
+    runs = f"[{{method: npo}}, {{name: given, checkpoint: {finished}/runs/store/unlearn-{key}/model}}]"
+    changes = ("--set", f"unlearn.runs={runs}", "--set", "name=mixed", "--json")
+    done = uwc("study", "run", finished / "tiny.yaml", "--runs", finished / "runs", *changes)
+    assert done.returncode == 0, done.stderr
+    assert "2 to run" in done.stderr, "only the checkpoint's score and calibration"
+    found = {u["name"]: u for u in json.loads(done.stdout)["unlearned"]}
+    for part in ("before", "calibration", "after", "intervals", "frontier"):
+        assert found["given"][part] == made["gd"][part]
+    assert found["npo"] == made["npo"]
+
+
 def test_a_diverging_method_is_reported_and_the_others_go_on(finished: Path, uwc: Run) -> None:
     """A learning rate that overflows float32: the study goes on, says so in one line, and exits with status 3."""
     done = uwc(

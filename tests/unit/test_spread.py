@@ -7,23 +7,23 @@ from uwc.calibration.spread import SeededScore, difference
 
 
 def test_the_two_sources_by_hand() -> None:
-    """Scores .2 and .4: sd = sqrt(.02), s^2/K = .01. Means over seeds of the draws: .1, .3, .5, variance .04."""
+    """Scores .2 and .4: sd = sqrt(.02), s^2/K = .01. Means of the draws: .1, .3, .5, variance .04 * 21/20."""
     scored = SeededScore(np.array([0.2, 0.4]), np.array([[0.0, 0.2, 0.4], [0.2, 0.4, 0.6]]), clusters=21)
     record = scored.record()
     assert record["mean"] == pytest.approx(0.3)
     assert record["sd_seeds"] == pytest.approx(0.02**0.5)
-    assert record["se_examples"] == pytest.approx(0.2)
-    assert record["se"] == pytest.approx(0.05**0.5)
-    # Satterthwaite: .05^2 / (.01^2 / 1 + .04^2 / 20) = 13.889 degrees, t = 2.1463; 2.1463 * .2236 = .4799
+    assert record["se_examples"] == pytest.approx(0.042**0.5)
+    assert record["se"] == pytest.approx(0.052**0.5)
+    # Satterthwaite: .052^2 / (.01^2 / 1 + .042^2 / 20) = 14.368 degrees, t = 2.1397; 2.1397 * .22804 = .4879
     assert record["low"] == 0.0
-    assert record["high"] == pytest.approx(0.3 + 0.4799, abs=1e-3)
+    assert record["high"] == pytest.approx(0.3 + 0.4879, abs=1e-3)
 
 
 def test_one_seed_has_the_examples_alone() -> None:
     record = SeededScore(np.array([0.5]), np.array([[0.4, 0.5, 0.6]]), clusters=11).record()
     assert np.isnan(record["sd_seeds"])
-    assert record["se"] == record["se_examples"] == pytest.approx(0.1)
-    assert record["high"] == pytest.approx(0.5 + 2.2281 * 0.1, abs=1e-4)  # t with 10 degrees
+    assert record["se"] == record["se_examples"] == pytest.approx(0.1 * 1.1**0.5)
+    assert record["high"] == pytest.approx(0.5 + 2.2281 * 0.104881, abs=1e-4)  # t with 10 degrees
 
 
 def test_a_difference_is_paired_by_examples() -> None:

@@ -117,8 +117,8 @@ class _Gatherer:
         record = {
             "name": run.label, "group": run.group, **_made_by(run, step), "status": "ok", "message": "", "steps": steps,
         }  # fmt: skip
+        outcome = (self.store.manifest(step.kind, step.key) or {}).get("outcome", {})
         if not run.given:
-            outcome = (self.store.manifest(step.kind, step.key) or {})["outcome"]
             record["training"] = training_record(self.store.folder(step.kind, step.key), outcome)
         if step_status(step, self.store) == "diverged":
             return record | {"status": "diverged", "message": outcome["message"]}
@@ -160,12 +160,11 @@ class _Gatherer:
             members.setdefault(record["group"] or record["name"], []).append(record)
         if all(len(records) == 1 for records in members.values()):
             return []
-        metric = self.plan.config.calibration.metric
         seeded = {
             name: SeededScore(
                 np.array([_forget_score(self.plan, r) for r in records]),
                 np.stack([self.draws(r["name"]) for r in records]),
-                records[0]["after"]["forget"][metric]["clusters"],
+                self.frontier(records[0]["name"]).clusters,
             )
             for name, records in members.items()
         }

@@ -23,6 +23,7 @@ from uwc.objectives.forwards import Forwards
 from uwc.objectives.objective import Objective, Weights
 from uwc.training.checkpoints import TrainingState, load_checkpoint, save_checkpoint
 from uwc.training.gradient_effect import gradient_effect
+from uwc.training.heap import return_large_blocks
 from uwc.training.loading import Key, Loader, MicroBatch, TrainingData, tokens_in
 from uwc.training.on_policy import sample_answers
 from uwc.training.optimizers import make_optimizer, make_schedule
@@ -30,6 +31,7 @@ from uwc.training.passes import run_passes
 from uwc.training.placement import Placement, placed
 from uwc.training.processes import from_main
 from uwc.training.reference import Reference
+from uwc.training.row_gradients import row_gradients
 from uwc.training.sampling import StepPlan
 from uwc.training.settings import TrainingSettings
 from uwc.training.sharding import cut_state, whole, whole_state
@@ -86,6 +88,7 @@ def train(
         ConfigError: settings do not go together, or the checkpoint is another run's.
         TrainingDiverged: a loss or gradient is NaN or infinite; the weights are those of the step before.
     """
+    return_large_blocks(target.model)
     loader = Loader(target, objective, data, settings)
     identity = _identity(target, objective, data, settings) if checkpoints is not None else ""
     with torch.random.fork_rng(), placed(target, settings) as placement:
@@ -195,7 +198,8 @@ class _Run:
         sums = torch.zeros(len(self.objective.terms), device=accelerator.device, dtype=torch.float64)
         for i, micro in enumerate(micro_batches):
             last = i == len(micro_batches) - 1
-            with nullcontext() if last else accelerator.no_sync(self.model):
+            alone = nullcontext() if self._shared else row_gradients(self.model)
+            with alone, nullcontext() if last else accelerator.no_sync(self.model):
                 means = self.objective.losses(self._forwards(micro), denominators)
                 loss = self.weights.total(means)
                 # data parallelism averages gradients over processes; the loss is a sum over their examples
