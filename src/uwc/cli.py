@@ -10,6 +10,8 @@ import typer
 from uwc import progress
 from uwc.commands.attack import attack_command
 from uwc.commands.calibrate import calibrate_command
+from uwc.commands.compare import compare_command
+from uwc.commands.replay import replay_command
 from uwc.commands.robustness import robustness_command
 from uwc.commands.score import explain_command, import_logs_command, list_registry, score_command
 from uwc.commands.study import study
@@ -29,9 +31,11 @@ app.command("explain")(explain_command)
 app.command("score")(score_command)
 app.command("import-logs")(import_logs_command)
 app.command("unlearn")(unlearn_command)
+app.command("compare")(compare_command)
 app.command("calibrate")(calibrate_command)
 app.command("attack")(attack_command)
 app.command("robustness")(robustness_command)
+app.command("replay")(replay_command)
 
 
 def main() -> None:

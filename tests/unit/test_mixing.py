@@ -92,5 +92,5 @@ def test_calibration_keeps_what_it_promises(knowing: Target, untrained: Target) 
 
 
 def test_calibration_refuses_a_metric_that_it_cannot_hold_fixed(untrained: Target) -> None:
-    with pytest.raises(ConfigError, match="calibration cannot hold 'perplexity' fixed"):
-        calibrate(untrained, untrained, retain=people(1), forget=people(1), metric="perplexity")
+    with pytest.raises(ConfigError, match="unknown metric to hold fixed"):
+        calibrate(untrained, untrained, retain=people(1), forget=people(1), metric="kl_to_original")

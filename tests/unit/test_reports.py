@@ -9,11 +9,11 @@ import pytest
 from rich.console import Console
 
 from uwc.errors import UserError
+from uwc.progress import duration
 from uwc.reports.page import write_page
 from uwc.reports.plots import COLOURS, alpha_figures, method_styles, tradeoff_figure
 from uwc.reports.tables import (
     Table,
-    duration,
     listed,
     metrics_table,
     number,

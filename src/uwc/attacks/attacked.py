@@ -24,5 +24,5 @@ class Attacked:
 
 
 def with_own_weights(target: Target) -> Target:
-    """The same target with a copy of the weights, to be changed. Holds the model twice in memory."""
-    return replace(target, model=copy.deepcopy(target.model))
+    """The same target with a copy of the weights, which may be trained. Holds the model twice in memory."""
+    return replace(target, model=copy.deepcopy(target.model).requires_grad_(True))

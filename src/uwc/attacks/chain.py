@@ -51,6 +51,11 @@ class Chain:
         """Whether any of them is shown the scored answers."""
         return any(s.entry.facts["trains_on_scored"] for s in self.steps)
 
+    @property
+    def names_layers(self) -> bool:
+        """Whether any of them is told which blocks to work on."""
+        return any(s.settings.get("layers") or s.settings.get("layer") for s in self.steps)
+
     def check_data(self, data: AttackData) -> None:
         """Raise DataError, naming the attack and the option, if data that an attack needs is missing."""
         for step in self.steps:

@@ -47,6 +47,7 @@ def budget_curve(
     metric: str = "extraction_strength",
     original_score: float | None = None,
     max_new_tokens: int = 64,
+    reference: Target | None = None,
 ) -> Curve:
     """Score an attack at several efforts; relearning and GCG share one run over their steps.
 
@@ -60,6 +61,7 @@ def budget_curve(
         metric: what is measured; must be high where answers are remembered, for `half_effort` to be found.
         original_score: the metric of the original model on the same examples.
         max_new_tokens: the most tokens of a generated answer.
+        reference: the original model, for metrics that compare with it.
 
     Raises:
         ConfigError: the attack has no effort, or no such setting, or no effort is given.
@@ -68,7 +70,7 @@ def budget_curve(
     scores: list[float] = []
     before = float("nan")
     for chain in chains:
-        outcomes = measure(target, data, chain, [metric], max_new_tokens=max_new_tokens)
+        outcomes = measure(target, data, chain, [metric], max_new_tokens=max_new_tokens, reference=reference)
         before = outcomes[0].before
         if len(chains) < len(set(efforts)):
             scores = [o.after for o in outcomes if o.variant not in (STRONGEST, MEAN)]

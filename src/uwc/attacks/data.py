@@ -19,6 +19,8 @@ class AttackData:
         retain: what the attacker has of the retained data.
         unrelated: examples that have nothing to do with either.
         translations: id of a scored example -> its question in another language.
+        original: all that the original model was trained on, the scored answers too, for the attack that is defined by
+            it; by default all of the above.
 
     Raises:
         DataError: nothing is scored, or the attacker has a scored example: its id, its question with its answer, or
@@ -30,6 +32,7 @@ class AttackData:
     retain: Sequence[Example] = ()
     unrelated: Sequence[Example] = ()
     translations: Mapping[str, str] = field(default_factory=dict)
+    original: Sequence[Example] = ()
 
     def __post_init__(self) -> None:
         if not self.scored:

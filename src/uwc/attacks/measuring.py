@@ -11,15 +11,14 @@ from uwc.attacks.data import AttackData
 from uwc.data.example import Example
 from uwc.errors import ConfigError
 from uwc.metrics.aggregation import aggregate
-from uwc.metrics.registry import metrics
-from uwc.metrics.scored import ScoredSet
-from uwc.models.forward import score_tokens
-from uwc.models.generation import generate
+from uwc.metrics.registry import INPUTS, metrics
+from uwc.metrics.scoring import needs_of, score_set
+from uwc.metrics.suites import any_perturbed
 from uwc.models.target import Target
 from uwc.models.token_scores import Floats
 
 STRONGEST, MEAN = "strongest", "mean"
-_MEASURABLE = {"scores", "texts", "answers"}
+_MEASURABLE = {"scores", "texts", "text_tokens", "answers", "restated", "perturbed", "sampled", "reference"}
 
 
 @dataclass(frozen=True)
@@ -52,21 +51,41 @@ class Outcome:
     note: str
 
 
-def check_metrics(names: Sequence[str], chains: Sequence[Chain]) -> None:
-    """Raise ConfigError for a metric that is unknown, needs more than the target, or cannot see an attack."""
+def check_metrics(
+    names: Sequence[str], chains: Sequence[Chain], *, examples: Sequence[Example] = (), reference: bool = False
+) -> None:
+    """Raise ConfigError for a metric that is unknown, cannot see an attack, or needs more than there is.
+
+    Args:
+        names: the metrics.
+        chains: the attacks.
+        examples: what is scored, which some metrics want wrong answers for.
+        reference: whether there is a model to compare with.
+    """
     for name in names:
-        needs = _needs(name)
+        needs = needs_of([name])
         if needs - _MEASURABLE:
             raise ConfigError(
                 f"the metric {name!r} needs {', '.join(sorted(needs - _MEASURABLE))}, which attacks do not provide; "
                 "take one of scores or generated texts, such as extraction_strength or rouge_l"
             )
+        if "reference" in needs and not reference:
+            raise ConfigError(f"the metric {name!r} needs the original model; give it with --original")
+        if "perturbed" in needs and not any_perturbed(examples):
+            raise ConfigError(f"the metric {name!r} needs {INPUTS['perturbed']}")
         for chain in chains:
-            if "texts" not in needs and chain.steps[-1].entry.facts["kind"] == "decoding":
+            if name not in visible([name], chain):
                 raise ConfigError(
                     f"the attack {chain.name!r} changes only how answers are generated, which {name!r} does not see; "
                     "take a metric of generated texts, such as rouge_l"
                 )
+
+
+def visible(names: Sequence[str], chain: Chain) -> list[str]:
+    """The metrics that can see what an attack changes: one on decoding shows in generated texts only."""
+    if chain.steps[-1].entry.facts["kind"] != "decoding":
+        return list(names)
+    return [name for name in names if "texts" in needs_of([name])]
 
 
 def measure(
@@ -77,6 +96,7 @@ def measure(
     *,
     max_new_tokens: int = 64,
     before: Mapping[str, Floats] | None = None,
+    reference: Target | None = None,
 ) -> list[Outcome]:
     """Score a target before an attack and under each of its variants.
 
@@ -87,6 +107,7 @@ def measure(
         names: the metrics.
         max_new_tokens: the most tokens of a generated answer.
         before: metric -> [E] its values without the attack, where they are known already.
+        reference: the original model, for metrics that compare with it; it reads what the attacked model reads.
 
     Returns:
         For each metric one outcome a variant and, where there are several, the strongest and the mean.
@@ -94,16 +115,11 @@ def measure(
     Raises:
         UserError: data or layers are missing, or a metric does not suit the attack.
     """
-    check_metrics(names, [chain])
-    chain.check_data(data)
+    check_metrics(names, [chain], examples=data.scored, reference=reference is not None)
     if before is None:
-        before = metric_values(target, data.scored, names, max_new_tokens=max_new_tokens)
-    variants: list[Attacked] = []
-    after: list[dict[str, Floats]] = []
-    with attacked(target, data, chain) as offered:
-        for variant in offered:
-            after.append(metric_values(variant.target, data.scored, names, max_new_tokens=max_new_tokens))
-            variants.append(Attacked(target, variant.label, variant.effort, variant.note))
+        before = metric_values(target, data.scored, names, max_new_tokens=max_new_tokens, reference=reference)
+    found = list(attacked_values(target, data, chain, names, max_new_tokens=max_new_tokens, reference=reference))
+    variants, after = [v for v, _ in found], [values for _, values in found]
     return [
         outcome
         for name in names
@@ -111,30 +127,61 @@ def measure(
     ]
 
 
+def attacked_values(
+    target: Target,
+    data: AttackData,
+    chain: Chain,
+    names: Sequence[str],
+    *,
+    max_new_tokens: int,
+    reference: Target | None = None,
+) -> Iterator[tuple[Attacked, dict[str, Floats]]]:
+    """For each variant of an attack metric -> [E] its values, beside the variant with the target as it was before.
+
+    Raises:
+        UserError: data or layers are missing.
+    """
+    with attacked(target, data, chain) as offered:
+        for variant in offered:
+            values = metric_values(
+                variant.target, data.scored, names, max_new_tokens=max_new_tokens, reference=reference
+            )
+            yield Attacked(target, variant.label, variant.effort, variant.note), values
+
+
 def metric_values(
-    target: Target, examples: Sequence[Example], names: Sequence[str], *, max_new_tokens: int
+    target: Target,
+    examples: Sequence[Example],
+    names: Sequence[str],
+    *,
+    max_new_tokens: int,
+    reference: Target | None = None,
 ) -> dict[str, Floats]:
-    """Metric -> [E] its values for the examples; answers are generated only where a metric reads them."""
-    reads_text = any("texts" in _needs(name) for name in names)
-    texts = tuple(generate(target, examples, max_new_tokens=max_new_tokens)) if reads_text else ()
-    scored = ScoredSet(score_tokens(target, examples), tuple(e.answer for e in examples), texts)
+    """Metric -> [E] its values for the examples; nothing is scored or generated that no metric reads."""
+    needs = needs_of(names)
+    compared = reference if "reference" in needs else None
+    scored = score_set(target, examples, needs=needs, reference=compared, max_new_tokens=max_new_tokens)
     return {name: scored.values(name) for name in names}
 
 
-def mean_value(target: Target, examples: Sequence[Example], name: str, *, max_new_tokens: int = 64) -> float:
+def mean_value(
+    target: Target, examples: Sequence[Example], name: str, *, max_new_tokens: int = 64, reference: Target | None = None
+) -> float:
     """The metric's mean over the examples, without an attack."""
-    values = metric_values(target, examples, [name], max_new_tokens=max_new_tokens)[name]
+    values = metric_values(target, examples, [name], max_new_tokens=max_new_tokens, reference=reference)[name]
     return aggregate(values, [e.subject for e in examples], average=metrics.get(name).facts["average"]).mean
 
 
-def combine(values: Sequence[Floats], *, higher_remembers: bool) -> dict[str, Floats]:
-    """The strongest value of each example over [n] variants, and their mean; NaN where all are."""
+def combine(values: Sequence[Floats], *, higher_remembers: bool, average: str = "arithmetic") -> dict[str, Floats]:
+    """The strongest value of each example over [n] variants, and their mean of that kind; NaN where all are."""
     stacked = np.stack(values)
     extreme = np.fmax if higher_remembers else np.fmin
+    with np.errstate(divide="ignore"):
+        averaged = np.log(stacked) if average == "geometric" else stacked
     counted = (~np.isnan(stacked)).sum(axis=0)
     mean = np.full(stacked.shape[1], np.nan)
-    np.divide(np.nansum(stacked, axis=0), counted, out=mean, where=counted > 0)
-    return {STRONGEST: extreme.reduce(stacked, axis=0), MEAN: mean}
+    np.divide(np.nansum(averaged, axis=0), counted, out=mean, where=counted > 0)
+    return {STRONGEST: extreme.reduce(stacked, axis=0), MEAN: np.exp(mean) if average == "geometric" else mean}
 
 
 def _outcomes(
@@ -144,7 +191,7 @@ def _outcomes(
     facts = metrics.get(name).facts
     listed = [(v.label, v.effort, v.note, values) for v, values in zip(variants, after, strict=True)]
     if len(listed) > 1:
-        summary = combine(after, higher_remembers=facts["higher_remembers"])
+        summary = combine(after, higher_remembers=facts["higher_remembers"], average=facts["average"])
         listed += [(label, None, "", values) for label, values in summary.items()]
     subjects = [e.subject for e in examples]
     for label, effort, note, values in listed:
@@ -154,8 +201,3 @@ def _outcomes(
         if facts["average"] == "geometric":  # the interval of a difference of arithmetic means would not belong to it
             low = high = float("nan")
         yield Outcome(chain.name, label, name, first, second, second - first, low, high, effort, note)
-
-
-def _needs(name: str) -> set[str]:
-    needs = metrics.get(name).facts["needs"]
-    return {needs} if isinstance(needs, str) else set(needs)

@@ -30,15 +30,17 @@ class SoftPrompted(Surrogate):
         super().__init__(model)
         self.prompt = nn.Parameter(prompt)
 
-    def states(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """[B, T, d] the final states at the positions of the tokens."""
+    def states(self, input_ids: Tensor, attention_mask: Tensor | None = None, cache: Any = None) -> Tensor:
+        """[B, T, d] the final states at the positions of the tokens; what a cache holds begins with the prompt."""
         embedded = self.get_input_embeddings()(input_ids)
         prompt = self.prompt.to(embedded.dtype).expand(len(input_ids), -1, -1)
         if attention_mask is not None:
             attention_mask = torch.cat(
                 [attention_mask.new_ones(len(input_ids), prompt.shape[1]), attention_mask], dim=1
             )
-        whole = self.body(attention_mask, inputs_embeds=torch.cat([prompt, embedded], dim=1))
+        if cache is not None and cache.get_seq_length():
+            return self.body({"inputs_embeds": embedded}, attention_mask, cache)
+        whole = self.body({"inputs_embeds": torch.cat([prompt, embedded], dim=1)}, attention_mask, cache)
         return whole[:, prompt.shape[1] :]
 
 

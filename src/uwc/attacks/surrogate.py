@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import DynamicCache
 from transformers.modeling_outputs import CausalLMOutput
 
 from uwc.models.forward import unwrapped
@@ -42,30 +43,34 @@ class Wrapped(nn.Module):
 class Surrogate(Wrapped):
     """A model whose logits are ``head(states(tokens))``: subclasses say where the [B, T, d] states come from."""
 
-    def states(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """[B, T, d] the states that the head reads."""
+    def states(self, input_ids: Tensor, attention_mask: Tensor | None = None, cache: Any = None) -> Tensor:
+        """[B, T, d] the states that the head reads; `cache` holds what was read before, which the mask covers too."""
         raise NotImplementedError
 
-    def body(self, attention_mask: Tensor | None, **inputs: Any) -> Tensor:
+    def body(self, inputs: Mapping[str, Tensor], attention_mask: Tensor | None, cache: Any) -> Tensor:
         """[B, T, d] the final states of the model, without its head; padding is on the left where there is a mask."""
+        given: dict[str, Any] = {**inputs, "use_cache": cache is not None, "past_key_values": cache}
         if attention_mask is not None:
-            positions = (attention_mask.cumsum(dim=1) - 1).clamp_min(0)
-            inputs |= {"attention_mask": attention_mask, "position_ids": positions}
-        return unwrapped(self.inner).base_model(use_cache=False, **inputs)[0]  # type: ignore[no-any-return]
+            (length,) = {tensor.shape[1] for tensor in inputs.values()}
+            positions = (attention_mask.cumsum(dim=1) - 1).clamp_min(0)[:, -length:]
+            given |= {"attention_mask": attention_mask, "position_ids": positions}
+        return unwrapped(self.inner).base_model(**given)[0]  # type: ignore[no-any-return]
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, use_cache: bool = False) -> Any:
-        """The logits, as transformers returns them; there is no cache."""
+        """The logits, as transformers returns them."""
         return CausalLMOutput(logits=self.get_output_embeddings()(self.states(input_ids, attention_mask)))
 
     @torch.inference_mode()
     def generate(self, *, input_ids: Tensor, attention_mask: Tensor, generation_config: Any) -> Tensor:
         """[B, T + new] greedy continuations of prompts padded on the left."""
         eos, pad = generation_config.eos_token_id, generation_config.pad_token_id
-        ids, mask = input_ids, attention_mask
+        ids, mask, unread = input_ids, attention_mask, input_ids
+        cache = DynamicCache(config=self.config)
         done = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
         for _ in range(generation_config.max_new_tokens):
-            chosen = self.get_output_embeddings()(self.states(ids, mask)[:, -1]).argmax(dim=-1)
+            chosen = self.get_output_embeddings()(self.states(unread, mask, cache)[:, -1]).argmax(dim=-1)
             chosen = torch.where(done, pad, chosen)
+            unread = chosen[:, None]
             ids = torch.cat([ids, chosen[:, None]], dim=1)
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
             done = done | (chosen == eos) if eos is not None else done
@@ -93,7 +98,7 @@ class ReadAt(Surrogate):
         """The head, in place of the model's own."""
         return self.head
 
-    def states(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def states(self, input_ids: Tensor, attention_mask: Tensor | None = None, cache: Any = None) -> Tensor:
         """[B, T, d] the block's output after the final norm, in the head's precision."""
         found: list[Tensor] = []
 
@@ -102,7 +107,7 @@ class ReadAt(Surrogate):
 
         handle = blocks(self.inner)[self.layer - 1].register_forward_hook(keep)
         try:
-            self.body(attention_mask, input_ids=input_ids)
+            self.body({"input_ids": input_ids}, attention_mask, cache)
         finally:
             handle.remove()
         precision = next(self.head.parameters()).dtype

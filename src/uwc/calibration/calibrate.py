@@ -1,20 +1,24 @@
 """Calibration of an unlearned model: mix it with the original until retention is what was asked for."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
+from uwc import progress
 from uwc.calibration.frontier import ProbedSet
-from uwc.calibration.search import SearchResult, largest_alpha
+from uwc.calibration.retention import ExampleMeasure, Measure, Retention, geometric_mean, measured
+from uwc.calibration.search import PASSES, Reading, SearchResult, search
 from uwc.data.example import Example
 from uwc.errors import ConfigError
 from uwc.metrics.registry import metrics
-from uwc.models.forward import score_tokens
-from uwc.models.mixing import Mixer
+from uwc.models.mixing import Mixer, Mixing
 from uwc.models.target import Target
 from uwc.models.token_scores import Floats
+
+UNKNOWN = 0.1
+"""The original's mean score on the forget data, on metrics from 0 to 1, below which there is little to forget."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +27,12 @@ class Calibration:
 
     Attributes:
         tau: share of the original's retention kept.
-        metric: the metric held fixed.
+        metric: the metric that the sets are measured with.
         search: the search on the retain set.
-        alphas: every probed mixture, ascending.
-        probed: set -> the metric's value for each example at each of these; "retain" and "forget" at least.
+        alphas: the mixtures at which every set was scored on all examples, ascending.
+        probed: set -> the metric's value for each example at each of these; "forget", and "retain" where it is what
+            was held fixed.
+        kept: for each retention measure its value on the original and at alpha, and the share kept.
     """
 
     tau: float
@@ -34,6 +40,7 @@ class Calibration:
     search: SearchResult
     alphas: tuple[float, ...]
     probed: Mapping[str, ProbedSet]
+    kept: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
 
     @property
     def alpha(self) -> float:
@@ -41,26 +48,25 @@ class Calibration:
         return self.search.alpha
 
     def mean(self, name: str, alpha: float) -> float:
-        """The metric's mean on a set at a probed mixture."""
-        return float(self.probed[name].values[self.alphas.index(alpha)].mean())
+        """The metric's mean on a set at a mixture at which it was scored on all examples."""
+        values = self.probed[name].values[self.alphas.index(alpha)]
+        return geometric_mean(values) if metrics.get(self.metric).facts["average"] == "geometric" else values.mean()
 
     def record(self) -> dict[str, Any]:
         """The calibration as plain data."""
-        trace = [{**asdict(p), "forget": self.mean("forget", p.alpha)} for p in self.search.probes]
-        searched = {p.alpha for p in self.search.probes}
-        trace += [
-            {"alpha": a, "retain": self.mean("retain", a), "phase": "curve", "forget": self.mean("forget", a)}
-            for a in self.alphas
-            if a not in searched
-        ]
+        forget = {a: float(self.mean("forget", a)) for a in self.alphas} if "forget" in self.probed else {}
         return {
             "alpha": self.alpha,
+            "upper": self.search.upper,
             "tau": self.tau,
             "metric": self.metric,
             "original": self.search.probes[0].retain,
             "threshold": self.search.threshold,
             "monotone": self.search.monotone,
-            "trace": trace,
+            "passes": self.search.passes,
+            "unchecked": list(self.search.unchecked),
+            "kept": [dict(k) for k in self.kept],
+            "trace": [{**asdict(p), "forget": forget.get(p.alpha)} for p in self.search.probes],
         }
 
 
@@ -86,13 +92,14 @@ def calibrate(
         original: the model before unlearning.
         unlearned: the model after it; becomes the calibrated model.
         retain: questions on which retention is measured.
-        forget: questions that should be forgotten; measured at every probe for the record.
-        watched: further sets to measure at every probe, by name.
+        forget: questions that should be forgotten; measured for the record.
+        watched: further sets to measure, by name.
         tau: share of the original's mean score on `retain` to keep.
-        metric: a metric of token scores for which high means 'remembers'.
+        metric: a metric of single examples, see `example_metrics`.
         scan: points of the coarse grid.
         resolution: how finely alpha is found.
-        curve: also measure the grid points that the search did not need.
+        curve: score every set on all examples at each probe, and probe the whole grid: what the tau curve needs.
+            Without, a probe ends as soon as it is decided, and the other sets are scored at 0 and alpha only.
 
     Returns:
         The calibration, and the calibrated model (`unlearned` with the mixed weights).
@@ -100,35 +107,119 @@ def calibrate(
     Raises:
         ConfigError: the metric does not fit.
         ModelError: the two models differ in architecture or vocabulary.
-        UserError: the original scores 0 on the retain set.
+        UserError: the original scores near 0 on the retain set.
     """
-    entry = metrics.get(metric)
-    if entry.facts["needs"] != ("scores",) or not entry.facts["higher_remembers"]:
-        raise ConfigError(f"calibration cannot hold {metric!r} fixed; choose one of {', '.join(retention_metrics())}")
-    mixer = Mixer(original, unlearned)
-    sets = {"retain": retain, "forget": forget, **(watched or {})}
-    values: dict[float, dict[str, Floats]] = {}
+    held = ExampleMeasure(retain, metric=metric, tau=tau, early=not curve)
+    return calibrate_mixing(
+        Mixer(original, unlearned), [held], sets={"forget": forget, **(watched or {})}, tau=tau, metric=metric,
+        scan=scan, resolution=resolution, curve=curve,
+    )  # fmt: skip
 
-    def measure(alpha: float) -> float:
-        mixed = mixer.mix(alpha)
-        values[alpha] = {name: entry.function(score_tokens(mixed, examples)) for name, examples in sets.items()}
-        return float(values[alpha]["retain"].mean())
 
-    search = largest_alpha(measure, tau=tau, scan=scan, resolution=resolution)
-    for alpha in sorted({k / scan for k in range(scan + 1)} - set(values)) if curve else ():
-        measure(alpha)
-    alphas = tuple(sorted(values))
-    probed = {
-        name: ProbedSet(
-            tuple(e.id for e in examples),
-            tuple(e.subject for e in examples),
-            np.stack([values[alpha][name] for alpha in alphas]),
-        )
-        for name, examples in sets.items()
-    }
-    return Calibration(tau, metric, search, alphas, probed), mixer.mix(search.alpha)
+def calibrate_mixing(
+    mixing: Mixing,
+    measures: Sequence[Measure],
+    *,
+    sets: Mapping[str, Sequence[Example]],
+    tau: float = 0.95,
+    metric: str = "extraction_strength",
+    scan: int = 8,
+    resolution: float = 1 / 128,
+    passes: float = PASSES,
+    curve: bool = False,
+    max_new_tokens: int = 64,
+) -> tuple[Calibration, Target]:
+    """The same for any way of mixing and any retention measures.
+
+    Args:
+        mixing: gives the model at any alpha.
+        measures: what is held fixed; all of them keep tau.
+        sets: what else is measured, with `metric`: "forget", and others by name.
+        tau, metric, scan, resolution, curve: as `calibrate` takes them.
+        passes: the most scoring passes, as `search` takes it.
+        max_new_tokens: the most tokens of a generated answer, for metrics that read them.
+
+    Returns:
+        The calibration, and the calibrated model.
+
+    Raises:
+        UserError: a measure, the metric or the models do not fit, or the original itself knows nothing.
+    """
+    if not 0 < tau <= 1:
+        raise ConfigError(f"tau = {tau} must be above 0 and at most 1")
+    return _Calibrating(mixing, Retention(measures, tau=tau), sets, metric, curve, max_new_tokens).run(
+        scan=scan, resolution=resolution, passes=passes
+    )
+
+
+class _Calibrating:
+    def __init__(
+        self, mixing: Mixing, retention: Retention, sets: Mapping[str, Sequence[Example]], metric: str, curve: bool,
+        max_new_tokens: int,
+    ) -> None:  # fmt: skip
+        self.mixing, self.retention, self.sets, self.curve = mixing, retention, sets, curve
+        self.entry, self.max_new_tokens = metrics.get(metric), max_new_tokens
+        self.values: dict[float, dict[str, Floats]] = {}
+
+    def run(self, *, scan: int, resolution: float, passes: float) -> tuple[Calibration, Target]:
+        original = self.read(0.0, whole=True)
+        with progress.bar("calibrate", total=round(passes) + 1) as advance:
+
+            def gauge(alpha: float, *, whole: bool) -> Reading:
+                reading = original if alpha == 0.0 else self.read(alpha, whole=whole)
+                advance(1, f"alpha {alpha:.4f} {'keeps' if reading.feasible else 'loses'} enough")
+                return reading
+
+            found = search(
+                gauge, threshold=self.retention.threshold, scan=scan, resolution=resolution, passes=passes,
+                whole_grid=self.curve,
+            )  # fmt: skip
+        calibrated = self.mixing.mix(found.alpha)
+        self.watch(calibrated, found.alpha)
+        alphas = tuple(sorted(self.values))
+        kept = self.retention.record(found.alpha)
+        return Calibration(self.retention.tau, self.entry.name, found, alphas, self.probed(alphas), kept), calibrated
+
+    def read(self, alpha: float, *, whole: bool) -> Reading:
+        """Mix, and look at the retention; the other sets too where they are wanted."""
+        mixed = self.mixing.mix(alpha)
+        reading = self.retention.probe(mixed, alpha, whole=whole)
+        if alpha == 0.0 or self.curve:
+            self.watch(mixed, alpha)
+        return reading
+
+    def watch(self, mixed: Target, alpha: float) -> None:
+        """Measure the other sets; warn if the original does not know what is to be forgotten."""
+        if alpha in self.values:
+            return
+        self.values[alpha] = {
+            name: measured(mixed, examples, self.entry, max_new_tokens=self.max_new_tokens)
+            for name, examples in self.sets.items()
+        }
+        known = float(np.nanmean(self.values[alpha]["forget"])) if alpha == 0.0 and "forget" in self.sets else 1.0
+        if self.entry.facts["range"] == (0.0, 1.0) and self.entry.facts["higher_remembers"] and not known >= UNKNOWN:
+            progress.note(
+                f"warning: the original model itself scores {known:.3g} ({self.entry.name}) on the forget data: there "
+                "is nothing to forget; are these the questions, and is this the model, that it was trained on?"
+            )
+
+    def probed(self, alphas: tuple[float, ...]) -> dict[str, ProbedSet]:
+        sets = {}
+        for measure in self.retention.measures:
+            if isinstance(measure, ExampleMeasure) and measure.metric == self.entry.name:
+                rows = [measure.values_at(alpha) for alpha in alphas]
+                sets[measure.name] = _probed_set(measure.scored_examples, rows)
+        for name, examples in self.sets.items():
+            scored = np.flatnonzero(~np.isnan(self.values[0.0][name]))
+            rows = [self.values[alpha][name][scored] for alpha in alphas]
+            sets[name] = _probed_set([examples[int(i)] for i in scored], rows)
+        return sets
+
+
+def _probed_set(examples: Sequence[Example], rows: Sequence[Floats]) -> ProbedSet:
+    return ProbedSet(tuple(e.id for e in examples), tuple(e.subject for e in examples), np.stack(rows))
 
 
 def retention_metrics() -> list[str]:
-    """The metrics that calibration can hold fixed."""
+    """The metrics of token scores for which high means 'remembers': those that a study can hold fixed."""
     return [e.name for e in metrics if e.facts["needs"] == ("scores",) and e.facts["higher_remembers"]]

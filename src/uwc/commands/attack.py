@@ -37,7 +37,7 @@ def attack_command(
         str | None, typer.Option(help="A model never trained on the data: what the attack elicits there is no leak.")
     ] = None,
     original: Annotated[
-        str | None, typer.Option(help="The model before unlearning: a curve finds half its score.")
+        str | None, typer.Option(help="The model before unlearning: for kl_to_original, and half its score on a curve.")
     ] = None,
     setting: Settings = [],  # noqa: B006
     metric: Metric = [],  # noqa: B006
@@ -98,21 +98,24 @@ def _outcomes(
 ) -> list[dict[str, Any]]:  # fmt: skip
     from uwc.attacks.chain import make_chain
     from uwc.attacks.measuring import check_metrics, measure, metric_values
+    from uwc.metrics.scoring import needs_of
 
     chains = [make_chain(name, settings) for name in attack]
     _require_used(settings, [s.entry.name for c in chains for s in c.steps])
-    check_metrics(metrics, chains)
+    check_metrics(metrics, chains, examples=data.scored, reference="original" in models)
     for chain in chains:
         chain.check_data(data)
     _check_depths(models, chains, loading)
+    original = _load(models["original"], loading) if "reference" in needs_of(metrics) else None
+    scoring: dict[str, Any] = {"max_new_tokens": max_new_tokens, "reference": original}
     rows = []
     for kind, path in models.items():
         if kind == "original":
             continue
         target = _load(path, loading)
-        before = metric_values(target, data.scored, metrics, max_new_tokens=max_new_tokens)
+        before = metric_values(target, data.scored, metrics, **scoring)
         for chain in chains:
-            for outcome in measure(target, data, chain, metrics, max_new_tokens=max_new_tokens, before=before):
+            for outcome in measure(target, data, chain, metrics, before=before, **scoring):
                 rows.append({"model": kind, **asdict(outcome)})
     return rows
 
@@ -123,24 +126,29 @@ def _curves(
 ) -> list[dict[str, Any]]:  # fmt: skip
     from uwc.attacks.curves import budget_curve, curve_chains
     from uwc.attacks.measuring import check_metrics, mean_value
+    from uwc.metrics.scoring import needs_of
 
     if len(attack) != 1 or "+" in attack[0] or len(metrics) != 1:
         raise ConfigError("a curve is of one attack and one metric; give --attack and --metric once, without a chain")
     (name,), (metric,) = attack, metrics
     _require_used(settings, [name])
     _, chains = curve_chains(name, efforts, settings=settings.get(name), over=over)
-    check_metrics([metric], chains)
+    check_metrics([metric], chains, examples=data.scored, reference="original" in models)
     for chain in chains:
         chain.check_data(data)
     _check_depths(models, chains, loading)
-    reference = None
+    scoring: dict[str, Any] = {"max_new_tokens": max_new_tokens}
+    half_of = None
     if "original" in models:
-        reference = mean_value(_load(models["original"], loading), data.scored, metric, max_new_tokens=max_new_tokens)
+        original = _load(models["original"], loading)
+        half_of = mean_value(original, data.scored, metric, reference=original, **scoring)
+        scoring["reference"] = original if "reference" in needs_of([metric]) else None
+        del original
     rows = []
     for kind in [k for k in models if k != "original"]:
         found = budget_curve(
             _load(models[kind], loading), data, name, efforts, settings=settings.get(name), over=over, metric=metric,
-            original_score=reference, max_new_tokens=max_new_tokens,
+            original_score=half_of, **scoring,
         )  # fmt: skip
         shared = {"model": kind, "attack": name, "metric": metric, "before": found.before, "over": found.over}
         for effort, score in zip(found.efforts, found.scores, strict=True):
@@ -176,7 +184,7 @@ def _check_depths(models: dict[str, str], chains: list[Any], loading: dict[str, 
     """Refuse layers that a model does not have, from its configuration alone."""
     from uwc.models.loading import depth_of
 
-    if any(s.settings.get("layers") or s.settings.get("layer") for c in chains for s in c.steps):
+    if any(chain.names_layers for chain in chains):
         for path in models.values():
             depth = depth_of(path, trust_remote_code=loading["trust_remote_code"])
             for chain in chains:

@@ -50,17 +50,13 @@ def robustness_command(
 
 
 def _row(cell: "Cell") -> dict[str, Any]:
-    from uwc.robustness.published import OUR_NAMES, PUBLISHED_PCC
+    from uwc.robustness.published import published_pcc
 
     row: dict[str, Any] = {"metric": cell.metric, "attack": cell.attack, "split": cell.split, "n": cell.agreement.n}
     for name in _STATISTICS:
         estimate = getattr(cell.agreement, name)
         row[name] = f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
-    known = [
-        getattr(p, cell.split) for p in PUBLISHED_PCC
-        if cell.split in ("retain", "forget") and p.metric == cell.metric and OUR_NAMES[p.attack] == cell.attack
-    ]  # fmt: skip
-    return {**row, "published": known[0] if known else None}
+    return {**row, "published": published_pcc(cell.metric, cell.attack, cell.split)}
 
 
 def _faithfulness(path: Path) -> list[dict[str, Any]]:

@@ -49,6 +49,7 @@ def load_target(
     template: PromptTemplate | None = None,
     trust_remote_code: bool = False,
     name: str = "",
+    require_whole: bool = True,
 ) -> Target:
     """Load any causal language model that transformers knows, from a folder or the hub.
 
@@ -59,6 +60,7 @@ def load_target(
         template: how questions are put to it; the default uses the tokenizer's chat template where there is one.
         trust_remote_code: run Python code that comes with the checkpoint.
         name: what messages call it; the folder's or hub's name by default.
+        require_whole: refuse a checkpoint that lacks weights of the model, which transformers would make up.
 
     Raises:
         ModelError: there is no such model, it has no safetensors weights, or it needs remote code.
@@ -70,9 +72,19 @@ def load_target(
             AutoModelForCausalLM.from_pretrained, dtype=getattr(torch, dtype), use_safetensors=True,
             trust_remote_code=trust_remote_code,
         )  # fmt: skip
-        model = load_contrast(Path(where), load) if (Path(where) / CONTRAST_FILE).exists() else load(where)
+        if (Path(where) / CONTRAST_FILE).exists():
+            model, lacking = load_contrast(Path(where), load), []
+        else:
+            model, report = load(where, output_loading_info=True)
+            lacking = sorted(report["missing_keys"])
     except Exception as error:  # transformers, the hub and safetensors raise many kinds
-        raise ModelError(_loading_failed(where, error)) from error
+        raise ModelError(loading_failed(where, error)) from error
+    if lacking and require_whole:
+        raise ModelError(
+            f"cannot load the model {where!r}: its files have no tensor {lacking[0]!r}"
+            + (f", nor {len(lacking) - 1} others" if len(lacking) > 1 else "")
+            + "; were they saved under other names, such as with a prefix '_orig_mod.' or 'module.'?"
+        )
     model.to(pick_device(device)).eval()
     return Target(model, tokenizer, template or PromptTemplate(), name or Path(where).name)
 
@@ -83,10 +95,11 @@ def depth_of(path: str | Path, *, trust_remote_code: bool = False) -> int:
         config = AutoConfig.from_pretrained(str(path), trust_remote_code=trust_remote_code)
         return int(config.get_text_config().num_hidden_layers)
     except Exception as error:  # transformers and the hub raise many kinds
-        raise ModelError(_loading_failed(str(path), error)) from error
+        raise ModelError(loading_failed(str(path), error)) from error
 
 
-def _loading_failed(where: str, error: Exception) -> str:
+def loading_failed(where: str, error: Exception) -> str:
+    """One line that says why a model cannot be loaded."""
     reason = str(error).strip().split("\n")[0][:200]
     if "trust_remote_code" in str(error):
         reason = "it needs Python code of its own; pass --trust-remote-code if you trust its author"

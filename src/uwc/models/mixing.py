@@ -1,12 +1,28 @@
 """Model mixing: the weights between an original model and an unlearned one (arXiv:2406.09179)."""
 
 from collections.abc import Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from uwc.errors import ModelError
 from uwc.models.target import Target
+
+_CHUNK = 1 << 24  # numbers mixed at a time where they have to be converted
+
+
+class Mixing(Protocol):
+    """Gives the model at any mixture of an original and an unlearned one."""
+
+    def mix(self, alpha: float) -> Target:
+        """The model between the two; the one given before may be overwritten."""
+
+
+def require_alpha(alpha: float) -> None:
+    """Raise ValueError if alpha is outside 0..1."""
+    if not 0.0 <= alpha <= 1.0:
+        raise ValueError(f"alpha = {alpha} is outside 0..1 (0 = original, 1 = unlearned)")
 
 
 def check_same_architecture(
@@ -29,17 +45,36 @@ def check_same_architecture(
 
 @torch.no_grad()
 def mix_tensor(original: Tensor, unlearned: Tensor, alpha: float) -> Tensor:
-    """(1 - alpha) * original + alpha * unlearned, computed in float32 and rounded once to the original's dtype.
+    """(1 - alpha) * original + alpha * unlearned, computed in float32 and rounded once.
 
-    Evaluated as ``original + alpha * (unlearned - original)`` (from the nearer end), so that equal weights stay equal
-    to the bit; alpha = 0 and alpha = 1 give the two tensors themselves. Tensors of integers are not mixed: the
-    original's are kept below alpha = 1.
+    The result has the least type that holds both exactly, which is their own where they share one. Evaluated as
+    ``original + alpha * (unlearned - original)`` (from the nearer end), so that equal weights stay equal to the bit;
+    alpha = 0 and alpha = 1 give the two tensors themselves. Tensors of integers are not mixed: the original's are kept
+    below alpha = 1.
     """
+    dtype = torch.promote_types(original.dtype, unlearned.dtype)
     if alpha == 0.0 or (alpha < 1.0 and not original.is_floating_point()):
-        return original
+        return original.to(dtype)
     if alpha == 1.0:
-        return unlearned.to(original.dtype)
-    return torch.lerp(original.float(), unlearned.float(), alpha).to(original.dtype)
+        return unlearned.to(dtype)
+    return torch.lerp(original.float(), unlearned.float(), alpha).to(dtype)
+
+
+@torch.no_grad()
+def mix_into(destination: Tensor, original: Tensor, unlearned: Tensor, alpha: float) -> None:
+    """Write the mixture (see `mix_tensor`) into a tensor of any floating-point type on any device.
+
+    What is converted or moved on the way is done in pieces, so that no copy of a large tensor is made.
+    """
+    plain = all(t.dtype == torch.float32 and t.device == destination.device for t in (original, unlearned))
+    if plain and destination.dtype == torch.float32 and 0.0 < alpha < 1.0:
+        torch.lerp(original, unlearned, alpha, out=destination)
+        return
+    into, first, second = destination.view(-1), original.reshape(-1), unlearned.reshape(-1)
+    for start in range(0, into.numel(), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        ours, theirs = (t[part].to(into.device, non_blocking=True) for t in (first, second))
+        into[part].copy_(mix_tensor(ours, theirs, alpha))
 
 
 class Mixer:
@@ -68,8 +103,7 @@ class Mixer:
         Raises:
             ValueError: alpha is outside 0..1.
         """
-        if not 0.0 <= alpha <= 1.0:
-            raise ValueError(f"alpha = {alpha} is outside 0..1 (0 = original, 1 = unlearned)")
+        require_alpha(alpha)
         for name, tensor in self.working.model.state_dict().items():
-            tensor.copy_(mix_tensor(self._original[name], self._unlearned[name], alpha).to(tensor.device))
+            mix_into(tensor, self._original[name], self._unlearned[name], alpha)
         return self.working

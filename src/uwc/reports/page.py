@@ -2,21 +2,23 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from importlib.resources import files
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from uwc.errors import UserError
 from uwc.reports import tables
 from uwc.reports.plots import Style, alpha_figures, method_styles, tradeoff_figure
-from uwc.reports.tau_curve import tau_figure, tau_table, winners, with_frontier
+from uwc.reports.published import published_table
+from uwc.reports.ranking import groups_table, indistinct, pairs_table, ranking_table
+from uwc.reports.robustness_section import attacked_section
+from uwc.reports.tau_curve import frontier_figure, probed_sets, tau_figure, tau_table, tau_words
 from uwc.reports.training_plots import GROUPS, effect_figures, training_figures, training_table
 
 SCHEMA = 1
@@ -45,11 +47,14 @@ def write_page(results: dict[str, Any], run: dict[str, Any], path: Path) -> None
 
 
 def _render(results: Mapping[str, Any], run: Mapping[str, Any]) -> str:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=PackageLoader("uwc", "reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
     environment.filters["split_arxiv"] = ARXIV.split
     environment.globals["is_numeric"] = tables.is_numeric
     environment.globals["colour_of"] = partial(_colour_of, method_styles(results))
-    template = environment.from_string(files("uwc.reports").joinpath("page.html.jinja").read_text(encoding="utf-8"))
+    template = environment.get_template("page.html.jinja")
     curves = alpha_figures(results)
     methods = results["unlearned"]
     return template.render(
@@ -69,9 +74,17 @@ def _render(results: Mapping[str, Any], run: Mapping[str, Any]) -> str:
         metrics=[_metric(results, name) for name in results["metrics"]],
         tradeoff=_embedded(tradeoff_figure(results), "tradeoff"),
         curves=[_embedded(figure, f"curve-{i}") for i, figure in enumerate(curves.values())],
-        tau_figures=_tau_figures(results),
+        comparison=results["study"].get("kind") == "comparison",
+        ranking_table=ranking_table(results),
+        indistinct=indistinct(results),
+        pairs_table=pairs_table(results),
+        groups_table=groups_table(results),
+        tau_figures=_figures(results, tau_figure, "tau"),
+        frontier_figures=_figures(results, frontier_figure, "frontier"),
         tau_table=tau_table(results),
-        winners=winners(results),
+        tau_words=tau_words(results),
+        published=published_table(results),
+        attacked=attacked_section(results, _embedded),
         training_table=training_table(results),
         training_curves=[_embedded(f, f"curve-training-{i}") for i, f in enumerate(training_figures(results).values())],
         effect_curves=[_embedded(f, f"curve-effect-{i}") for i, f in enumerate(effect_figures(results).values())],
@@ -83,11 +96,9 @@ def _render(results: Mapping[str, Any], run: Mapping[str, Any]) -> str:
     )
 
 
-def _tau_figures(results: Mapping[str, Any]) -> list[str]:
-    """The tau curve of the forget set and, where it was probed, of its paraphrases."""
-    probed = with_frontier(results)
-    names = [n for n in ("forget", "forget_paraphrased") if probed and all(n in m["frontier"] for m in probed)]
-    return [_embedded(tau_figure(results, name), f"tau-{name}") for name in names]
+def _figures(results: Mapping[str, Any], draw: Callable[..., go.Figure], identifier: str) -> list[str]:
+    """A figure for the forget set and, where it was probed, for its paraphrases."""
+    return [_embedded(draw(results, name), f"{identifier}-{name}") for name in probed_sets(results)]
 
 
 def _colour_of(styles: Mapping[str, Style], row: str) -> str | None:

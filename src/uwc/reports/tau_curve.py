@@ -6,7 +6,7 @@ from itertools import groupby
 import plotly.graph_objects as go
 
 from uwc.reports.plots import axis_of_share, figure_layout, method_styles
-from uwc.reports.tables import MISSING, Record, Table, number, ordered_methods, setting
+from uwc.reports.tables import MISSING, Record, Table, number, ordered_methods, setting, with_interval
 
 SHOWN = (0.9, 0.8, 0.6, 0.4)
 
@@ -45,9 +45,7 @@ def tau_table(results: Record) -> Table:
     rows = []
     for method in with_frontier(results):
         found = {p["tau"]: p for p in method["frontier"]["forget"]["curve"]}
-        scores = [
-            f"{number(found[t]['forget'])} [{number(found[t]['low'])}, {number(found[t]['high'])}]" for t in SHOWN
-        ]
+        scores = [with_interval({**found[t], "mean": found[t]["forget"]}) for t in SHOWN]
         perturbed = method["frontier"].get("forget_paraphrased")
         areas = [number(method["frontier"]["forget"]["area"]), number(perturbed["area"]) if perturbed else MISSING]
         rows.append((method["name"], *scores, *areas))
@@ -59,6 +57,47 @@ def tau_table(results: Record) -> Table:
         "found anew in each draw.\narea: the mean of the forget ES over tau from 0 to 1, one number without a "
         "threshold (lower is better).",
     )
+
+
+def frontier_figure(results: Record, name: str = "forget") -> go.Figure:
+    """The whole path of each method: the score left on the set `name` over the retain score, as alpha runs 0 to 1."""
+    figure, styles = go.Figure(), method_styles(results)
+    for method in with_frontier(results):
+        points = method["frontier"].get(name, {}).get("path") or []
+        style = styles[method["name"]]
+        figure.add_trace(
+            go.Scatter(
+                name=escape(method["name"]), x=[p["retain"] for p in points], y=[p["forget"] for p in points],
+                mode="lines+markers", line={"color": style.colour, "width": 2},
+                marker={"symbol": style.symbol, "size": 7, "color": style.colour},
+                customdata=[p["alpha"] for p in points],
+                hovertemplate="forget %{y:.3f}, retain %{x:.3f} at alpha %{customdata:.3f}",
+            )
+        )  # fmt: skip
+    figure.update_layout(figure_layout(height=420, margin={"l": 62, "r": 12, "t": 12, "b": 40}))
+    figure.update_layout(legend={"orientation": "h", "y": -0.18, "yanchor": "top", "x": 0})
+    figure.update_xaxes(**axis_of_share("retain ES (higher: more is kept)"))
+    figure.update_yaxes(**axis_of_share(escape(f"ES: {results['sets'][name]['label']}")))
+    return figure
+
+
+def tau_words(results: Record) -> list[str]:
+    """The tau curve in words: who leaves least where, and the area under each curve; for each set that was probed."""
+    sentences = []
+    for name in probed_sets(results):
+        label = results["sets"][name]["label"]
+        if where := winners(results, name):
+            sentences.append(f"{label[0].upper()}{label[1:]}: {where[0].lower()}{where[1:]}")
+        areas = sorted((m["frontier"][name]["area"], m["name"]) for m in with_frontier(results))
+        listed = ", ".join(f"{method} {number(area)}" for area, method in areas)
+        sentences.append(f"Area under the curve of {label}, over all tau from 0 to 1: {listed}.")
+    return sentences
+
+
+def probed_sets(results: Record) -> list[str]:
+    """The sets to be forgotten that every calibrated method was probed on: as asked and, where given, paraphrased."""
+    probed = with_frontier(results)
+    return [n for n in ("forget", "forget_paraphrased") if probed and all(n in m["frontier"] for m in probed)]
 
 
 def winners(results: Record, name: str = "forget") -> str:

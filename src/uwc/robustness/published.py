@@ -1,6 +1,12 @@
-"""Published correlations, to be shown beside ours."""
+"""Published correlations, to be shown beside ours, and whether ours put the metrics in the same order."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
 from typing import NamedTuple
+
+from uwc.published.tables import published
+from uwc.robustness.comparison import Cell
 
 
 class PublishedPcc(NamedTuple):
@@ -21,23 +27,67 @@ class PublishedPcc(NamedTuple):
     source: str
 
 
-_DISCUSSION = "arXiv:2406.09179, public review discussion"
+_TABLE = published("robustness-pcc")
 
-PUBLISHED_PCC: tuple[PublishedPcc, ...] = (
-    PublishedPcc("truth_ratio", "jailbreak", 0.97, 0.99, _DISCUSSION),
-    PublishedPcc("truth_ratio", "relearning", 0.56, 0.09, _DISCUSSION),
-    PublishedPcc("truth_ratio", "probing", 0.83, 0.02, _DISCUSSION),
-    PublishedPcc("truth_ratio", "token noising", 0.99, 0.99, _DISCUSSION),
-    PublishedPcc("perplexity", "GCG", 0.83, 0.50, _DISCUSSION),
-    PublishedPcc("perplexity", "relearning + probing", 0.54, 0.03, _DISCUSSION),
-    PublishedPcc("exact_memorization", "GCG", 0.92, 0.91, _DISCUSSION),
-    PublishedPcc("exact_memorization", "relearning + probing", 0.55, 0.29, _DISCUSSION),
-    PublishedPcc("extraction_strength", "GCG", 0.94, 0.91, _DISCUSSION),
-    PublishedPcc("extraction_strength", "relearning + probing", 0.73, 0.61, _DISCUSSION),
-)
+PUBLISHED_PCC: tuple[PublishedPcc, ...] = tuple(PublishedPcc(**row, source=_TABLE.source) for row in _TABLE.rows)
 
 OUR_NAMES: dict[str, str] = {
     "jailbreak": "jailbreak", "relearning": "relearn_original", "probing": "probe", "token noising": "token_noise",
     "GCG": "gcg", "relearning + probing": "relearn_original+probe",
 }  # fmt: skip
 """The published name of an attack -> our chain."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """Two metrics under one attack on one split, which a publication puts in an order.
+
+    Attributes:
+        attack: our chain.
+        split: "retain" or "forget".
+        first: the metric with the higher published PCC.
+        second: the other.
+        published: their PCC as published.
+        ours: their PCC here.
+        same: whether ours have the published order.
+    """
+
+    attack: str
+    split: str
+    first: str
+    second: str
+    published: tuple[float, float]
+    ours: tuple[float, float]
+    same: bool
+
+
+def published_pcc(metric: str, attack: str, split: str) -> float | None:
+    """The published PCC of our metric under our chain on a split; None where there is none."""
+    if split not in ("retain", "forget"):
+        return None
+    found = [getattr(p, split) for p in PUBLISHED_PCC if (p.metric, OUR_NAMES[p.attack]) == (metric, attack)]
+    return found[0] if found else None
+
+
+def compared_orders(cells: Sequence[Cell], chains: Mapping[str, str] | None = None) -> list[Order]:
+    """Every two metrics with different published PCC under one attack and split, in the published order and in ours.
+
+    Args:
+        cells: our correlations; pairs with one that does not exist are left out.
+        chains: attack, as the cells name it -> our chain, where the two differ.
+    """
+    chains = chains or {}
+    groups: dict[tuple[str, str], list[tuple[float, float, str]]] = {}
+    for cell in cells:
+        attack = chains.get(cell.attack, cell.attack)
+        published, ours = published_pcc(cell.metric, attack, cell.split), cell.agreement.pcc.value
+        if published is not None and ours == ours:
+            groups.setdefault((attack, cell.split), []).append((published, ours, cell.metric))
+    orders = []
+    for (attack, split), group in groups.items():
+        for high, low in combinations(sorted(group, reverse=True), 2):
+            if high[0] > low[0]:
+                orders.append(
+                    Order(attack, split, high[2], low[2], (high[0], low[0]), (high[1], low[1]), high[1] > low[1])
+                )
+    return orders

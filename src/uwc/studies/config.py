@@ -4,15 +4,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 
 from uwc.calibration.calibrate import retention_metrics
 from uwc.data.benchmarks import benchmarks
 from uwc.errors import ConfigError
 from uwc.metrics.registry import metrics
 from uwc.objectives.methods import Constraint, Method, WeightedTerm, active_tricks, check_term, get_method
+from uwc.published.tables import published_benchmarks
 from uwc.registry import unknown_name
+from uwc.studies.attack_config import AttackConfig
 from uwc.studies.problems import first_problem
+from uwc.studies.seeds import with_seeds
 from uwc.training.settings import TrainingSettings
 
 ORIGINAL, GOLD = "original", "gold"
@@ -106,12 +109,15 @@ class StopConfig(_Section):
 
 
 class RunConfig(_Section):
-    """One unlearning run: a named method, or `terms` of its own, and what differs from the common settings.
+    """One unlearned model: by a named method, by `terms` of its own, or a `checkpoint` that is there already.
 
     Attributes:
         method: a registered method.
         name: what tables call the run; the method's name by default.
         terms: a composition of its own, instead of `method`.
+        checkpoint: an unlearned model, instead of either: a folder, a hub name, or the folder of an adapter of the
+            original's. It takes no training settings.
+        group: runs that share it are one method with several seeds.
         weights: term -> coefficient, where it differs from the method's.
         settings: term -> its settings, where they differ from the defaults.
         roles: term -> declared role -> the role that plays it, as in ``{npo: {forget: sampled}}``.
@@ -123,6 +129,8 @@ class RunConfig(_Section):
     method: str | None = None
     name: str = ""
     terms: tuple[TermConfig, ...] = ()
+    checkpoint: str | None = None
+    group: str = ""
     weights: dict[str, float] = Field(default_factory=dict)
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     roles: dict[str, dict[str, str]] = Field(default_factory=dict)
@@ -134,6 +142,11 @@ class RunConfig(_Section):
     def label(self) -> str:
         """The run's name."""
         return self.name or str(self.method)
+
+    @property
+    def given(self) -> bool:
+        """Whether the model is a checkpoint that the user brought."""
+        return self.checkpoint is not None
 
     def composition(self) -> Method:
         """The method with the run's weights and term settings put in."""
@@ -159,12 +172,20 @@ class RunConfig(_Section):
 
     @model_validator(mode="after")
     def _valid(self) -> "RunConfig":
-        if (self.method is None) == (not self.terms):
-            raise ConfigError("each run needs either 'method' (a registered name) or 'terms' (a list), and not both")
-        if self.terms and not self.name:
-            raise ConfigError("a run with 'terms' of its own needs a 'name'")
+        if (self.method is not None) + bool(self.terms) + self.given != 1:
+            raise ConfigError(
+                "each run needs either 'method' (a registered name) or 'terms' (a list) or 'checkpoint' (a model that "
+                "is unlearned already), and one only"
+            )
+        if self.method is None and not self.name:
+            raise ConfigError(f"a run with {'a checkpoint' if self.given else 'terms of its own'} needs a 'name'")
         if self.name in (ORIGINAL, GOLD):
             raise ConfigError(f"a run cannot be called {self.name!r}; that name is taken")
+        if self.given:
+            for key in ("weights", "settings", "roles", "tricks", "training", "stop"):
+                if getattr(self, key):
+                    raise ConfigError(f"run {self.label!r} is a given checkpoint and trains nothing; remove {key!r}")
+            return self
         for term in self.composition().terms:
             check_term(term)
         active_tricks(self.composition(), self.tricks)
@@ -172,11 +193,17 @@ class RunConfig(_Section):
 
 
 class UnlearnConfig(_Section):
-    """The unlearning runs and their common training settings."""
+    """The unlearning runs and their common training settings; `seeds` repeats every method with each of them."""
 
     training: dict[str, Any] = Field(default_factory=dict)
     stop: StopConfig | None = None
+    seeds: tuple[NonNegativeInt, ...] = ()
     runs: tuple[RunConfig, ...] = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_run_a_seed(cls, values: Any) -> Any:
+        return with_seeds(values)
 
     def settings_of(self, run: RunConfig, *, seed: int) -> TrainingSettings:
         """The run's training settings: its own over the common ones over its method's over the defaults."""
@@ -195,6 +222,8 @@ class UnlearnConfig(_Section):
             if labels.count(label) > 1:
                 raise ConfigError(f"two unlearning runs are called {label!r}; give each a 'name' of its own")
         for run in self.runs:
+            if run.given:
+                continue
             settings = self.settings_of(run, seed=0)
             if settings.lora is not None and settings.lora.save == "adapter":
                 raise ConfigError(
@@ -244,7 +273,9 @@ class CalibrateConfig(_Section):
 
 class StudyConfig(_Section):
     """A whole study. `finetune` absent: the model given already knows the data. `gold`: also train, or name, a model
-    that never saw the forget set."""
+    that never saw the forget set. `calibrate: null`: the unlearned models are scored as they are, and not ranked.
+    `published`: a benchmark whose published scores the report sets beside ours; by default the study's own, if there
+    are such scores."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     title: str = ""
@@ -255,14 +286,28 @@ class StudyConfig(_Section):
     gold: bool | str = False
     unlearn: UnlearnConfig
     score: ScoreConfig = ScoreConfig()
-    calibrate: CalibrateConfig = CalibrateConfig()
+    calibrate: CalibrateConfig | None = CalibrateConfig()
+    attack: AttackConfig | None = None
+    published: str | None = None
+
+    @property
+    def calibration(self) -> CalibrateConfig:
+        """How models are calibrated; the defaults where none is, whose metric still says what is looked at first."""
+        return self.calibrate or CalibrateConfig()
 
     @model_validator(mode="after")
     def _consistent(self) -> "StudyConfig":
+        if self.published is not None and self.published not in published_benchmarks():
+            raise ConfigError(unknown_name("benchmark with published scores", self.published, published_benchmarks()))
         if self.finetune is None and self.model.build is not None:
             raise ConfigError("a model made from nothing knows no answers; give 'finetune' settings")
         if self.finetune is None and self.gold is True:
             raise ConfigError("gold: true trains a gold model, which needs 'finetune'; or give the path of one")
+        if self.attack is not None:
+            kinds = self.attack.attacked_models(gold=bool(self.gold))
+            if "calibrated" in kinds and self.calibrate is None:
+                raise ConfigError("attack: models names calibrated, and with calibrate: null no model is calibrated")
+            self.attack.measured(self.score.metrics)
         return self
 
 

@@ -1,6 +1,6 @@
 """Reads a study's YAML file, from a path or among the shipped ones, with changes from the command line."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,11 @@ def load_config(source: str | Path, *, overrides: Sequence[str] = ()) -> StudyCo
         raise ConfigError(f"{where}: a study is a mapping of keys such as name, benchmark, model, unlearn")
     for override in overrides:
         _override(content, override)
+    return validated(content, where=where)
+
+
+def validated(content: Mapping[str, Any], *, where: str) -> StudyConfig:
+    """A study from plain data. Raises ConfigError, naming `where`, the key and the valid ones."""
     try:
         return StudyConfig(**content)
     except ValidationError as error:

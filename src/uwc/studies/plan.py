@@ -11,16 +11,31 @@ from uwc.errors import ConfigError
 from uwc.metrics.registry import INPUTS
 from uwc.metrics.scoring import EXTRAS, TEXTS, needs_of
 from uwc.metrics.suites import any_perturbed
+from uwc.studies.attack_setup import AttackSetup, attack_setup, chain_metrics
 from uwc.studies.config import GOLD, ORIGINAL, RunConfig, StudyConfig
 from uwc.studies.provenance import checkpoint_fingerprint, digest, plain
 
-SCHEMA = 3
+SCHEMA = 4
 """Version of what the steps compute; raised when a change of code moves a number."""
 
-Kind = Literal["checkpoint", "build", "finetune", "unlearn", "score", "calibrate"]
+Kind = Literal["checkpoint", "build", "finetune", "unlearn", "score", "calibrate", "attack"]
+
+MODEL = "model"
+"""Where a step that makes a model keeps it."""
 
 PROBES = "probes.parquet"
 """Where a calibration keeps the values of its probes."""
+
+ATTACKED = "attacked.parquet"
+"""Where an attack keeps the metrics' values under it."""
+
+CALIBRATED = ", calibrated"
+"""What follows a run's name where its calibrated model is attacked."""
+
+DATA_SETTINGS = ("data", "forget", "retain", "refusals", "sets", "attacker")
+"""The settings of a step that are fingerprints of questions and answers, not choices."""
+
+ATTACKER_PARTS = ("train", "retain", "unrelated", "original")
 
 SET_LABELS = {
     "forget": "forget",
@@ -49,6 +64,11 @@ class Step:
     inputs: Mapping[str, "Step"]
     key: str
 
+    @property
+    def data(self) -> dict[str, Any]:
+        """The fingerprints of the questions and answers that it reads."""
+        return {name: self.settings[name] for name in DATA_SETTINGS if name in self.settings}
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -57,6 +77,7 @@ class Plan:
     config: StudyConfig
     benchmark: Benchmark
     steps: tuple[Step, ...]
+    attacks: AttackSetup | None = None
 
     def step(self, name: str) -> Step:
         """The step of that name."""
@@ -92,13 +113,28 @@ def make_plan(config: StudyConfig) -> Plan:
     for metric in config.score.metrics:
         if "perturbed" in needs_of([metric]) and not wrong_answers:
             raise ConfigError(f"score: the metric {metric!r} needs {INPUTS['perturbed']}")
-    return Plan(config, benchmark, tuple(_Planner(config, benchmark).steps()))
+    attacks = None
+    if config.attack is not None:
+        attacks = attack_setup(config.attack, benchmark, scored_sets(benchmark), seed=config.seed)
+    steps = tuple(_Planner(config, benchmark, attacks).steps())
+    return Plan(config, benchmark, steps, attacks)
+
+
+def unlearned_step_name(run: RunConfig) -> str:
+    """What the step is called that makes an unlearned model, or names the one that is given."""
+    return f"{'checkpoint' if run.given else 'unlearn'} {run.label}"
+
+
+def attack_step_name(chain: str, model: str) -> str:
+    """What the step is called that carries out an attack on a model of the study."""
+    return f"attack {model} with {chain}"
 
 
 class _Planner:
-    def __init__(self, config: StudyConfig, benchmark: Benchmark) -> None:
+    def __init__(self, config: StudyConfig, benchmark: Benchmark, attacks: AttackSetup | None) -> None:
         self.config = config
         self.benchmark = benchmark
+        self.attacks = attacks
         self.model = {
             "dtype": config.model.dtype, "device": config.model.device, "prompt": config.model.prompt.model_dump(),
         }  # fmt: skip
@@ -118,12 +154,10 @@ class _Planner:
             steps.append(self._score("score gold", gold, original))
         for run in self.config.unlearn.runs:
             unlearned = self._unlearn(run, original)
-            steps += [
-                unlearned,
-                self._score(f"score {run.label}", unlearned, original),
-                self._calibrate(run, unlearned, original),
-            ]
-        return steps
+            steps += [unlearned, self._score(f"score {run.label}", unlearned, original)]
+            if self.config.calibrate is not None:
+                steps.append(self._calibrate(run, unlearned, original))
+        return [*steps, *self._attacks({s.name: s for s in steps}, original)]
 
     def _base(self) -> Step:
         build = self.config.model.build
@@ -134,9 +168,14 @@ class _Planner:
             "build model", "build", {**build.model_dump(), **self.model, "data": texts, "seed": self.config.seed}
         )
 
-    def _checkpoint(self, name: str, path: str) -> Step:
+    def _checkpoint(self, name: str, path: str, base: Step | None = None) -> Step:
+        """A model that the user brought; the folder of an adapter is one together with its base."""
+        from uwc.models.adapters import adapter_config  # heavy: only for checkpoints
+
         trust = self.config.model.trust_remote_code
-        return _step(name, "checkpoint", {"path": path, "trust": trust, "files": checkpoint_fingerprint(path)})
+        settings = {"path": path, "trust": trust, "files": checkpoint_fingerprint(path)}
+        adapted = base is not None and adapter_config(path) is not None
+        return _step(name, "checkpoint", settings, **({"base": base} if base and adapted else {}))
 
     def _finetuned(self, base: Step, *, with_forget: bool) -> Step:
         assert self.config.finetune is not None
@@ -155,6 +194,8 @@ class _Planner:
         return self._finetuned(base, with_forget=False) if self.config.gold else None
 
     def _unlearn(self, run: RunConfig, original: Step) -> Step:
+        if run.checkpoint is not None:
+            return self._checkpoint(unlearned_step_name(run), run.checkpoint, original)
         method = run.composition()
         if "refusals" in method.answer_pools and not self.benchmark.refusals:
             raise ConfigError(f"run {run.label!r} teaches refusals, and the benchmark has none; give it 'refusals'")
@@ -168,7 +209,7 @@ class _Planner:
             "retain": fingerprint(self.benchmark[RETAIN]),
             "refusals": digest(list(self.benchmark.refusals)),
         }
-        return _step(f"unlearn {run.label}", "unlearn", settings, original=original)
+        return _step(unlearned_step_name(run), "unlearn", settings, original=original)
 
     def _score(self, name: str, model: Step, original: Step) -> Step:
         return _step(name, "score", {**self.model, **self._scoring()}, model=model, original=original)
@@ -179,8 +220,56 @@ class _Planner:
         return {"sets": self.sets, "max_new_tokens": score.max_new_tokens, "needs": sorted(needs)}
 
     def _calibrate(self, run: RunConfig, unlearned: Step, original: Step) -> Step:
-        settings = {**self.model, **self._scoring(), "calibrate": self.config.calibrate.model_dump()}
+        settings = {**self.model, **self._scoring(), "calibrate": self.config.calibration.model_dump()}
         return _step(f"calibrate {run.label}", "calibrate", settings, model=unlearned, original=original)
+
+    def _attacks(self, named: Mapping[str, Step], original: Step) -> list[Step]:
+        """The attacks on one model after those on another, at the end, so that one model at a time is in memory."""
+        config, setup = self.config.attack, self.attacks
+        if config is None or setup is None:
+            return []
+        depths = self._depths() if any(chain.made().names_layers for chain in config.chains) else []
+        metrics = config.measured(self.config.score.metrics)
+        chains = [(c, chain_metrics(metrics, c, setup, depths=depths)) for c in config.chains]
+        data = {
+            "sets": {name: fingerprint(examples) for name, examples in setup.sets.items()},
+            "attacker": {part: fingerprint(getattr(setup.data, part)) for part in ATTACKER_PARTS},
+        }
+        steps = []
+        for label, model in attacked_models(self.config).items():
+            for chain, seen in chains:
+                settings = {
+                    **self.model, **data, "max_new_tokens": self.config.score.max_new_tokens, "metrics": seen,
+                    "chain": [[s.entry.name, dict(s.settings)] for s in chain.made().steps],
+                }  # fmt: skip
+                name = attack_step_name(chain.label, label)
+                steps.append(_step(name, "attack", settings, model=named[model], original=original))
+        return steps
+
+    def _depths(self) -> list[int]:
+        """The number of blocks of the models, from their configurations alone."""
+        if self.config.model.build is not None:
+            return [self.config.model.build.layers]
+        from uwc.models.loading import depth_of
+
+        paths = [self.config.model.path, self.config.gold]
+        trust = self.config.model.trust_remote_code
+        return [depth_of(path, trust_remote_code=trust) for path in paths if isinstance(path, str)]
+
+
+def attacked_models(config: StudyConfig) -> dict[str, str]:
+    """Name -> the step that makes it, for each model that is attacked."""
+    if config.attack is None:
+        return {}
+    runs = config.unlearn.runs
+    steps: dict[str, dict[str, str]] = {
+        "unlearned": {run.label: unlearned_step_name(run) for run in runs},
+        "calibrated": {f"{run.label}{CALIBRATED}": f"calibrate {run.label}" for run in runs},
+        ORIGINAL: {ORIGINAL: f"fine-tune {ORIGINAL}" if config.finetune else "base model"},
+        GOLD: {GOLD: "gold model" if isinstance(config.gold, str) else f"fine-tune {GOLD}"},
+    }
+    kinds = config.attack.attacked_models(gold=bool(config.gold))
+    return {name: step for kind in dict.fromkeys(kinds) for name, step in steps[kind].items()}
 
 
 def _step(name: str, kind: Kind, settings: Mapping[str, Any], **inputs: Step) -> Step:

@@ -2,17 +2,26 @@
 
 import json
 import math
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
 from uwc import __version__
-from uwc.calibration.frontier import load_frontiers, share_lower
+from uwc.calibration.frontier import Frontier, load_frontiers, sure_lower
+from uwc.calibration.spread import SeededScore, difference
 from uwc.data.benchmark import Benchmark
 from uwc.metrics.registry import metrics
 from uwc.metrics.scored import ScoredSet
+from uwc.models.token_scores import Floats
+from uwc.studies.attack_results import gather_attacks
 from uwc.studies.config import RunConfig
+from uwc.studies.origins import origins
 from uwc.studies.plan import PROBES, SET_LABELS, Plan, Step, scored_sets
 from uwc.studies.provenance import finite
+from uwc.studies.robustness_results import gather_robustness
 from uwc.studies.runner import step_status
+from uwc.studies.sanity import doubts
 from uwc.studies.store import Store
 from uwc.studies.training_record import training_record
 
@@ -26,16 +35,18 @@ def gather(plan: Plan, store: Store) -> dict[str, Any]:
     Returns:
         Plain data: study, benchmark, model, metrics, sets, models (original and gold), unlearned (each with scores
         before and after calibration, its frontier, and what its training did), ranking by calibrated forget score,
-        pairs (first -> second -> share of paired bootstrap draws in which the first leaves less), and notes. NaN is
-        given as null.
+        pairs (first -> second -> how sure paired bootstrap draws are that the first leaves less), groups (methods with
+        several seeds, by their mean), notes, and provenance, in which each record's `step` is found; for a study with
+        attacks also attacks (see `gather_attacks`) and robustness (see `gather_robustness`). NaN is given as null.
     """
     gatherer = _Gatherer(plan, store)
     unlearned = [gatherer.unlearned(run) for run in plan.config.unlearn.runs]
-    ranked = sorted((u for u in unlearned if u["status"] == "ok"), key=lambda u: (_forget_score(plan, u), u["name"]))
+    ranked = sorted((u for u in unlearned if "after" in u), key=lambda u: (_forget_score(plan, u), u["name"]))
     results = {
         "schema": FORMAT,
         "study": {
             "name": plan.config.name, "title": plan.config.title, "uwc_version": __version__,
+            "kind": "comparison" if all(run.given for run in plan.config.unlearn.runs) else "study",
             "config": plan.config.model_dump(mode="json"),
         },
         "benchmark": _describe(plan.benchmark),
@@ -49,10 +60,21 @@ def gather(plan: Plan, store: Store) -> dict[str, Any]:
         "unlearned": unlearned,
         "ranking": [u["name"] for u in ranked],
         "pairs": gatherer.pairs([u["name"] for u in ranked]),
-        "notes": _notes(plan, unlearned),
+        "groups": gatherer.groups(ranked),
+        "notes": [*doubts(plan, store), *_notes(plan, unlearned)],
+        **_under_attack(plan, store),
+        "provenance": origins(plan, store),
     }  # fmt: skip
     cleaned: dict[str, Any] = finite(results)
     return cleaned
+
+
+def _under_attack(plan: Plan, store: Store) -> dict[str, Any]:
+    """The attacks and the robustness of the metrics, for a study that has attacks."""
+    attacks = gather_attacks(plan, store)
+    if attacks is None:
+        return {}
+    return {"attacks": attacks, "robustness": gather_robustness(plan, store, attacks)}
 
 
 class _Gatherer:
@@ -73,7 +95,7 @@ class _Gatherer:
         """The original and, where there is one, the gold model."""
         named = {s.name: s for s in self.plan.steps}
         return [
-            {"name": name, "scores": self.scores(named[f"score {name}"])}
+            {"name": name, "scores": self.scores(named[f"score {name}"]), "step": f"score {name}"}
             for name in ("original", "gold")
             if f"score {name}" in named
         ]
@@ -87,42 +109,90 @@ class _Gatherer:
 
     def unlearned(self, run: RunConfig) -> dict[str, Any]:
         """One run with its scores before and after calibration; only a message if it diverged."""
-        step, method = self.plan.step(f"unlearn {run.label}"), run.composition()
-        record: dict[str, Any] = {
-            "name": run.label, "method": run.method or "composed", "summary": method.summary,
-            "formula": method.formula, "source": method.source, "settings": dict(step.settings["training"]),
-            "tricks": dict(run.tricks), "status": "ok", "message": "",
+        scored = self.plan.step(f"score {run.label}")
+        step = scored.inputs["model"]
+        steps = {"model": step.name, "before": scored.name}
+        if self.plan.config.calibrate is not None:
+            steps["after"] = f"calibrate {run.label}"
+        record = {
+            "name": run.label, "group": run.group, **_made_by(run, step), "status": "ok", "message": "", "steps": steps,
         }  # fmt: skip
-        outcome = (self.store.manifest(step.kind, step.key) or {}).get("outcome") or {}
-        if step.kind == "unlearn":
+        outcome = (self.store.manifest(step.kind, step.key) or {}).get("outcome", {})
+        if not run.given:
             record["training"] = training_record(self.store.folder(step.kind, step.key), outcome)
         if step_status(step, self.store) == "diverged":
             return record | {"status": "diverged", "message": outcome["message"]}
+        record["before"] = self.scores(scored)
+        if self.plan.config.calibrate is None:
+            return record
         calibrated = self.plan.step(f"calibrate {run.label}")
         folder = self.store.folder(calibrated.kind, calibrated.key)
+        tau, seed = self.plan.config.calibration.tau, self.plan.config.seed
+        frontiers = load_frontiers(folder / PROBES)
         return record | {
-            "before": self.scores(self.plan.step(f"score {run.label}")),
             "calibration": json.loads((folder / "calibration.json").read_text(encoding="utf-8")),
             "after": self.scores(calibrated),
-            "frontier": {
-                name: frontier.record(seed=self.plan.config.seed)
-                for name, frontier in load_frontiers(folder / PROBES).items()
+            "intervals": {
+                "alpha": frontiers["forget"].alpha_interval(tau, seed=seed),
+                **{name: frontier.interval(tau, seed=seed) for name, frontier in frontiers.items()},
             },
+            "frontier": {name: frontier.record(seed=seed) for name, frontier in frontiers.items()},
         }
 
     def pairs(self, names: list[str]) -> dict[str, dict[str, float]]:
         """For each two methods, how surely the first leaves less of the forget set than the second."""
-        tau, seed = self.plan.config.calibrate.tau, self.plan.config.seed
-        draws = {}
-        for name in names:
-            step = self.plan.step(f"calibrate {name}")
-            frontier = load_frontiers(self.store.folder(step.kind, step.key) / PROBES)["forget"]
-            draws[name] = frontier.resampled_forget_at(tau, seed=seed)
-        return {a: {b: share_lower(draws[a], draws[b]) for b in names if b != a} for a in names}
+        draws, clusters = {name: self.draws(name) for name in names}, [self.frontier(n).clusters for n in names]
+        return {a: {b: sure_lower(draws[a], draws[b], clusters=min(clusters)) for b in names if b != a} for a in names}
+
+    def draws(self, name: str) -> Floats:
+        """[R] a run's calibrated forget score in each paired draw of the examples."""
+        return self.frontier(name).resampled_forget_at(self.plan.config.calibration.tau, seed=self.plan.config.seed)
+
+    def frontier(self, name: str) -> Frontier:
+        """The path of a run's forget score, as its calibration probed it."""
+        step = self.plan.step(f"calibrate {name}")
+        return load_frontiers(self.store.folder(step.kind, step.key) / PROBES)["forget"]
+
+    def groups(self, ranked: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The methods by their mean over seeds, each with its difference from the next; none without several seeds."""
+        members: dict[str, list[dict[str, Any]]] = {}
+        for record in ranked:
+            members.setdefault(record["group"] or record["name"], []).append(record)
+        if all(len(records) == 1 for records in members.values()):
+            return []
+        seeded = {
+            name: SeededScore(
+                np.array([_forget_score(self.plan, r) for r in records]),
+                np.stack([self.draws(r["name"]) for r in records]),
+                self.frontier(records[0]["name"]).clusters,
+            )
+            for name, records in members.items()
+        }
+        order = sorted(seeded, key=lambda name: (seeded[name].mean, name))
+        following = dict(pairwise(order))
+        return [
+            {
+                "name": name, "runs": [r["name"] for r in members[name]], **seeded[name].record(),
+                "next": difference(seeded[name], seeded[following[name]]) if name in following else None,
+            }
+            for name in order
+        ]  # fmt: skip
+
+
+def _made_by(run: RunConfig, step: Step) -> dict[str, Any]:
+    """What an unlearned model was made by; of a given checkpoint only where it is from is known."""
+    if run.given:
+        unknown = {"summary": "", "formula": "", "source": "", "settings": {}, "tricks": {}}
+        return {"method": run.group or run.label, "checkpoint": run.checkpoint, **unknown}
+    method = run.composition()
+    return {
+        "method": run.method or "composed", "summary": method.summary, "formula": method.formula,
+        "source": method.source, "settings": dict(step.settings["training"]), "tricks": dict(run.tricks),
+    }  # fmt: skip
 
 
 def _forget_score(plan: Plan, record: dict[str, Any]) -> float:
-    return float(record["after"]["forget"][plan.config.calibrate.metric]["mean"])
+    return float(record["after"]["forget"][plan.config.calibration.metric]["mean"])
 
 
 def _describe(benchmark: Benchmark) -> dict[str, Any]:
@@ -149,7 +219,12 @@ def _notes(plan: Plan, unlearned: list[dict[str, Any]]) -> list[str]:
         notes.append(
             "The questions have no paraphrases, so extraction strength is measured on the original wording only."
         )
-    if plan.benchmark.retention == "retain":
+    if plan.benchmark.retention == "retain" and any(run.given for run in plan.config.unlearn.runs):
+        notes.append(
+            "If a given model was trained to keep the very questions on which retention is measured, it looks better "
+            "than one that was not; take questions that none of them saw, if you can."
+        )
+    elif plan.benchmark.retention == "retain":
         notes.append(
             "Retention is measured on questions that the unlearning methods trained on; hold some back if you can."
         )
@@ -162,6 +237,8 @@ def _notes(plan: Plan, unlearned: list[dict[str, Any]]) -> list[str]:
     for record in unlearned:
         if record["status"] == "diverged":
             notes.append(f"{record['name']}: {record['message']}.")
+        elif "calibration" not in record:
+            continue
         elif not record["calibration"]["monotone"]:
             notes.append(
                 f"{record['name']}: retention is not monotone in alpha; some mixture below the chosen alpha keeps less."

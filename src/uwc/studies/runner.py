@@ -1,12 +1,15 @@
 """Runs the steps of a plan that are not done yet."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from uwc import progress
-from uwc.studies.plan import Plan, Step
-from uwc.studies.provenance import environment
+from uwc.studies.plan import MODEL, Plan, Step
+from uwc.studies.provenance import checkpoint_fingerprint, environment
+from uwc.studies.remaining import time_left
+from uwc.studies.sanity import require_retention
 from uwc.studies.shelf import Shelf
 from uwc.studies.store import Store
 
@@ -32,9 +35,13 @@ class StepRecord:
 
 def step_status(step: Step, store: Store) -> str:
     """ "done", "missing", "diverged", "skipped" (what it needs diverged) or "given" (a user's checkpoint)."""
+    return _status(step, store, [step_status(s, store) for s in step.inputs.values()])
+
+
+def _status(step: Step, store: Store, inputs: Sequence[str]) -> str:
     if step.kind == "checkpoint":
         return "given"
-    if any(step_status(s, store) in ("diverged", "skipped") for s in step.inputs.values()):
+    if any(status in ("diverged", "skipped") for status in inputs):
         return "skipped"
     manifest = store.manifest(step.kind, step.key)
     if manifest is None:
@@ -42,14 +49,39 @@ def step_status(step: Step, store: Store) -> str:
     return "diverged" if manifest["outcome"].get("status") == "diverged" else "done"
 
 
-def run_steps(plan: Plan, store: Store, *, on_step: Callable[[], None]) -> list[StepRecord]:
-    """Run every missing step, in order, calling `on_step` after each. A result is kept as soon as it is there."""
-    records, shelf = [], Shelf()
+def run_steps(plan: Plan, store: Store, *, on_step: progress.Advance) -> list[StepRecord]:
+    """Run every missing step, in order; `on_step` is told of each and of the time left. A result is kept at once.
+
+    Raises:
+        UserError: a step cannot be done, or the original knows too little for a calibration to mean anything.
+    """
+    records, shelf, left = [], Shelf(), _time_left(plan, store)
     for step in plan.steps:
         if step.kind != "checkpoint":
             records.append(_run(step, plan, store, shelf))
-        on_step()
+            left = left if records[-1].reused else _time_left(plan, store)
+            _tell(records[-1], store.manifest(step.kind, step.key), left)
+        on_step(1, note=left)
+        if step.name == "score original" and plan.config.calibrate is not None:
+            require_retention(plan, store)
     return records
+
+
+def _time_left(plan: Plan, store: Store) -> str:
+    status: dict[str, str] = {}
+    for step in plan.steps:
+        status[step.key] = _status(step, store, [status[s.key] for s in step.inputs.values()])
+    finished = [(_sort(s), _seconds(s, store)) for s in plan.steps if status[s.key] in ("done", "diverged")]
+    return time_left(finished, [_sort(s) for s in plan.steps if status[s.key] == "missing"])
+
+
+def _sort(step: Step) -> str:
+    """Steps that cost about the same: of one kind, and of attacks those by one chain."""
+    return " ".join([step.kind, *(name for name, _ in step.settings.get("chain", ()))])
+
+
+def _seconds(step: Step, store: Store) -> float:
+    return float((store.manifest(step.kind, step.key) or {}).get("seconds", 0.0))
 
 
 def _run(step: Step, plan: Plan, store: Store, shelf: Shelf) -> StepRecord:
@@ -61,13 +93,18 @@ def _run(step: Step, plan: Plan, store: Store, shelf: Shelf) -> StepRecord:
             if not reused:
                 _compute(step, plan, store, shelf)
         status = step_status(step, store)
-    manifest = store.manifest(step.kind, step.key) or {}
-    seconds = float(manifest.get("seconds", 0.0))
     outcome = "ok" if status == "done" else status
-    note = {"ok": "", "diverged": ": " + str(manifest.get("outcome", {}).get("message", "")), "skipped": ""}[outcome]
-    if not reused or outcome == "diverged":
-        progress.note(f"{'diverged' if outcome == 'diverged' else 'done':>8}  {step.name} ({seconds:.1f} s){note}")
-    return StepRecord(step.name, step.key, seconds, reused, outcome)
+    return StepRecord(step.name, step.key, _seconds(step, store), reused, outcome)
+
+
+def _tell(record: StepRecord, manifest: Mapping[str, Any] | None, left: str) -> None:
+    """Note that a step was done, or diverged and why, and the time left."""
+    diverged = record.outcome == "diverged"
+    if record.reused and not diverged:
+        return
+    why = f": {((manifest or {}).get('outcome') or {}).get('message', '')}" if diverged else ""
+    word, after = "diverged" if diverged else "done", f"; {left}" if left else ""
+    progress.note(f"{word:>8}  {record.name} ({record.seconds:.1f} s){why}{after}")
 
 
 def _compute(step: Step, plan: Plan, store: Store, shelf: Shelf) -> None:
@@ -82,7 +119,8 @@ def _compute(step: Step, plan: Plan, store: Store, shelf: Shelf) -> None:
             inputs={role: s.key for role, s in step.inputs.items()},
             outcome=outcome,
             seconds=time.perf_counter() - started,
-            environment=environment(),
+            files=checkpoint_fingerprint(str(folder / MODEL)) if (folder / MODEL).is_dir() else {},
+            environment=environment(device=step.settings["device"]),
         )
 
 

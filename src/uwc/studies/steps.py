@@ -1,7 +1,7 @@
 """What each kind of step does: a function of its settings, its inputs' folders and the benchmark."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,14 @@ from uwc.calibration.stopping import stop_at
 from uwc.data.benchmark import FORGET, RETAIN, Benchmark
 from uwc.data.prompts import PromptTemplate
 from uwc.metrics.scoring import score_set
+from uwc.models.adapters import merged
 from uwc.models.building import build_target
 from uwc.models.loading import load_target, parameter_count, save_target
 from uwc.models.target import Target
 from uwc.objectives.methods import FINE_TUNING, Method, WeightedTerm
 from uwc.objectives.objective import Objective
-from uwc.studies.plan import PROBES, Plan, Step, scored_sets
+from uwc.studies.attack_steps import attack
+from uwc.studies.plan import MODEL, PROBES, Plan, Step, scored_sets
 from uwc.studies.provenance import finite
 from uwc.studies.shelf import Shelf
 from uwc.studies.store import Store, write_json
@@ -26,8 +28,6 @@ from uwc.training.reference import frozen_copy, needs_frozen_copy
 from uwc.training.settings import TrainingSettings
 from uwc.training.stopping import StopRule
 from uwc.training.unlearning import unlearn as unlearn_target
-
-MODEL = "model"
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,9 @@ class Workshop:
 
     def model(self, step: Step, *, like: Step) -> Target:
         """Load the model that a step made or names, in the precision and on the device of the step `like`."""
+        if "base" in step.inputs and step.kind == "checkpoint":
+            base = self.model(step.inputs["base"], like=like)
+            return replace(merged(base, str(step.settings["path"])), name=step.name.split(" ", 1)[-1])
         if step.kind == "checkpoint":
             path, trust = str(step.settings["path"]), bool(step.settings["trust"])
         else:
@@ -178,4 +181,5 @@ STEP_FUNCTIONS: Mapping[str, Callable[[Step, Workshop, Path], dict[str, Any]]] =
     "unlearn": unlearn,
     "score": score,
     "calibrate": calibrate_step,
+    "attack": attack,
 }

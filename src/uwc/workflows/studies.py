@@ -83,23 +83,27 @@ def run_study(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("a study runs in one process; use accelerate launch with: uwc unlearn")
     plan = make_plan(_config(source, overrides))
-    store = Store(Path(runs) / "store")
+    return run_plan(plan, Store(Path(runs) / "store"), Path(runs) / plan.config.name)
+
+
+def run_plan(plan: Plan, store: Store, folder: Path) -> StudyOutcome:
+    """Run what is missing of a plan, and write its results and report to a folder."""
     missing = sum(step_status(s, store) == "missing" for s in plan.steps)
-    progress.note(f"study {plan.config.name}: {len(plan.steps)} steps, {missing} to run")
-    with progress.bar(plan.config.name, total=len(plan.steps)) as advance:
+    progress.note(f"{plan.config.name}: {len(plan.steps)} steps, {missing} to run")
+    with progress.bar(plan.config.name, total=len(plan.steps), alike=False) as advance:
         records = run_steps(plan, store, on_step=advance)
-    return _publish(plan, store, run_record(records), Path(runs) / plan.config.name)
+    return _publish(plan, store, run_record(records), folder)
 
 
 def _publish(plan: Plan, store: Store, run: dict[str, Any], folder: Path) -> StudyOutcome:
+    from uwc.reports.markdown import results_markdown
     from uwc.reports.page import write_page
-    from uwc.reports.tables import result_table, to_markdown
 
     results = gather(plan, store)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "results.json", results)
     write_json(folder / "run.json", run)
-    (folder / "results.md").write_text(to_markdown(result_table(results)), encoding="utf-8")
+    (folder / "results.md").write_text(results_markdown(results), encoding="utf-8")
     write_page(results, run, folder / "report.html")
     return StudyOutcome(folder, results, run)
 

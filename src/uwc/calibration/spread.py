@@ -1,0 +1,77 @@
+"""How sure the score of a method with several seeds is: the spread between seeds, and that over examples."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from uwc.models.token_scores import Floats
+
+
+@dataclass(frozen=True, eq=False)
+class SeededScore:
+    """The calibrated score of one method with K seeds, all scored on the same examples.
+
+    The two sources are independent: another seed would give another model, other examples another score of the same
+    models. With s the standard deviation between seeds and v the bootstrap variance of the mean over seeds,
+    times C / (C - 1), ``se^2 = s^2 / K + v``; the interval takes Student's t with Welch and Satterthwaite's degrees of
+    freedom.
+
+    Attributes:
+        scores: [K] the score of each seed.
+        draws: [K, R] its bootstrap draws over examples, the same draws for each seed.
+        clusters: C, how many independent groups the examples form.
+    """
+
+    scores: Floats
+    draws: Floats
+    clusters: int
+
+    @property
+    def mean(self) -> float:
+        """The mean over seeds."""
+        return float(np.mean(self.scores))
+
+    @property
+    def sd_seeds(self) -> float:
+        """The standard deviation between seeds; NaN for one seed."""
+        return float(np.std(self.scores, ddof=1)) if len(self.scores) > 1 else float("nan")
+
+    @property
+    def se_examples(self) -> float:
+        """The standard error of the mean over examples, the seeds as they are."""
+        return float(np.sqrt(_over_examples(self.draws.mean(axis=0), self.clusters)))
+
+    def record(self) -> dict[str, float]:
+        """Both sources alone and together, as plain data; the interval lies within 0..1."""
+        se, degrees = _combined([self], self.se_examples**2)
+        half = float(stats.t.ppf(0.975, degrees)) * se
+        return {
+            "mean": self.mean, "sd_seeds": self.sd_seeds, "se_examples": self.se_examples, "se": se,
+            "low": max(0.0, self.mean - half), "high": min(1.0, self.mean + half),
+        }  # fmt: skip
+
+
+def difference(first: SeededScore, second: SeededScore) -> dict[str, float]:
+    """First minus second, paired by examples, with the 95 % interval that both sources give."""
+    over_examples = first.draws.mean(axis=0) - second.draws.mean(axis=0)
+    clusters = min(first.clusters, second.clusters)
+    se, degrees = _combined([first, second], _over_examples(over_examples, clusters))
+    found, half = first.mean - second.mean, float(stats.t.ppf(0.975, degrees)) * se
+    return {"difference": found, "low": found - half, "high": found + half}
+
+
+def _over_examples(draws: Floats, clusters: int) -> float:
+    """The variance over bootstrap draws, which is too small by (C - 1) / C."""
+    return float(np.var(draws, ddof=1)) * clusters / max(clusters - 1, 1)
+
+
+def _combined(scores: Sequence[SeededScore], over_examples: float) -> tuple[float, float]:
+    """The standard error from both sources, and its degrees of freedom (Satterthwaite 1946)."""
+    seeded = [s for s in scores if len(s.scores) > 1]
+    parts = [(s.sd_seeds**2 / len(s.scores), len(s.scores) - 1) for s in seeded]
+    parts.append((over_examples, max(min(s.clusters for s in scores) - 1, 1)))
+    total = sum(variance for variance, _ in parts)
+    doubt = sum(variance**2 / degrees for variance, degrees in parts)
+    return float(np.sqrt(total)), total**2 / doubt if doubt > 0 else float(parts[-1][1])

@@ -1,0 +1,97 @@
+"""`uwc compare`: which of several unlearned models has forgotten most at equal retention, and how sure is that?"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from uwc.commands.options import Columns, DataFile, Device, Dtype, Json, Prompt, Trust, dotted_settings, loading, pairs
+from uwc.commands.printing import console, print_json
+from uwc.errors import UserError
+
+if TYPE_CHECKING:
+    from uwc.workflows.comparison import Comparison
+
+Unlearned = Annotated[
+    list[str],
+    typer.Option(
+        "--unlearned", metavar="[NAME=]MODEL",
+        help="An unlearned model: a folder, a hub name or the folder of an adapter. Several may follow, or repeat it. "
+        "npo@0=... and npo@1=... are two seeds of one method.",
+    ),
+]  # fmt: skip
+More = Annotated[list[str] | None, typer.Argument(metavar="[[NAME=]MODEL]...", help="Further unlearned models.")]
+
+
+def compare_command(
+    original: Annotated[str, typer.Option(help="The model before unlearning: a folder or hub name.")],
+    forget: DataFile,
+    retain: DataFile,
+    unlearned: Unlearned = [],  # noqa: B006
+    more: More = None,
+    gold: Annotated[str | None, typer.Option(help="A model that was never trained on the forget questions.")] = None,
+    heldout: Annotated[Path | None, typer.Option(help="Questions that no model was trained on.")] = None,
+    tau: Annotated[float, typer.Option(help="Share of the original's retention to keep.")] = 0.95,
+    metric: Annotated[str, typer.Option(help="The metric to hold fixed and to rank by.")] = "extraction_strength",
+    attack: Annotated[
+        list[str], typer.Option(help="An attack or a chain: relearn+probe; a quick set by default, 'none' for none.")
+    ] = [],  # noqa: B006
+    attack_examples: Annotated[int, typer.Option(help="Forget questions that are scored under attack.", min=2)] = 50,
+    setting: Annotated[
+        list[str],
+        typer.Option("--set", help="A setting of an attack: relearn.lr=1e-4", metavar="ATTACK.SETTING=VALUE"),
+    ] = [],  # noqa: B006
+    max_new_tokens: Annotated[int, typer.Option(help="The most tokens of a generated answer; 0 generates none.")] = 64,
+    title: Annotated[str, typer.Option(help="Title of the report.")] = "",
+    out: Annotated[Path, typer.Option(help="Folder for the report and the results; a later run goes on there.")] = Path(
+        "comparison"
+    ),
+    column: Columns = [],  # noqa: B006
+    dtype: Dtype = "float32",
+    device: Device = "auto",
+    trust: Trust = False,
+    prompt: Prompt = "",
+    as_json: Json = False,
+) -> None:
+    """Compare unlearned models at equal retention: what is still remembered, and how sure is that?"""
+    from uwc.workflows.comparison import compare, named_by_path
+
+    models = [*unlearned, *(more or [])]
+    if not models:
+        raise UserError("there is nothing to compare; give unlearned models with --unlearned")
+    done = compare(
+        original, named_by_path(models), forget=forget, retain=retain, gold=gold, heldout=heldout,
+        columns=pairs(column), attacks=_attacks(attack), attack_settings=dotted_settings(setting),
+        attack_examples=attack_examples, tau=tau, metric=metric, max_new_tokens=max_new_tokens, title=title, out=out,
+        **loading(dtype, device, trust, prompt),
+    )  # fmt: skip
+    if as_json:
+        print_json(done.results)
+    else:
+        _print(done)
+
+
+def _attacks(named: list[str]) -> list[str] | None:
+    """The attacks to make: None for the quick set."""
+    return None if not named else [name for name in named if name != "none"]
+
+
+def _print(done: "Comparison") -> None:
+    from uwc.reports.ranking import groups_table, indistinct, ranking_table
+    from uwc.reports.robustness_tables import recovery_table, recovery_words
+    from uwc.reports.tables import print_table
+    from uwc.reports.tau_curve import tau_words
+
+    results = done.results
+    print_table(ranking_table(results), console())
+    if results["groups"]:
+        print_table(groups_table(results), console())
+    attacked = bool(results.get("attacks"))
+    if attacked:
+        print_table(recovery_table(results), console())
+    under_attack = recovery_words(results) if attacked else []
+    for sentence in filter(None, [indistinct(results), *tau_words(results), *under_attack]):
+        typer.echo(sentence)
+    for note in results["notes"]:
+        typer.echo(f"Note: {note}")
+    typer.echo(f"report: {done.outcome.report}")

@@ -1,0 +1,119 @@
+"""An original and an unlearned checkpoint: whether they can be mixed, told from their files, and how they are."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from uwc import progress
+from uwc.errors import ModelError
+from uwc.models.adapters import AdapterMixer, adapter_config, is_scale_enough, merged, require_base
+from uwc.models.contrast import FILE as CONTRAST_FILE
+from uwc.models.loading import load_target, loading_failed
+from uwc.models.mixing import Mixer, Mixing
+from uwc.models.streaming import StoredOtherwise, StreamedMixer, pair_weights
+from uwc.models.weight_files import WeightFiles
+
+
+def open_mixing(original: str | Path, unlearned: str | Path, **loading: Any) -> Mixing:
+    """What mixes two checkpoints; checked from their files before any weight is read.
+
+    A plain LoRA adapter is mixed by its scale; two checkpoints are streamed into one loaded model. Where files hold
+    the weights under names of their own, or an adapter is more than its scale, both models are loaded.
+
+    Args:
+        original: the model before unlearning, a folder or hub name.
+        unlearned: the model after it, or an adapter on the original.
+        loading: as `load_target` takes it.
+
+    Raises:
+        ModelError: the two cannot be mixed.
+    """
+    trust = bool(loading.get("trust_remote_code", False))
+    if adapter_config(original) is not None:
+        raise ModelError(f"{original} is an adapter; merge it into its base, and give that as the original")
+    adapter = adapter_config(unlearned)
+    config = _config(original, trust)
+    if adapter is not None:
+        require_base(unlearned, adapter, original)
+        _require_same_tokens(original, unlearned, trust)
+        if is_scale_enough(adapter):
+            return AdapterMixer(load_target(original, **loading), unlearned)
+        progress.note(f"{unlearned}: more than a plain LoRA adapter; merged into a second copy of the model")
+        return Mixer(load_target(original, **loading), merged(load_target(original, **loading), unlearned))
+    _require_same_kind(original, config, unlearned, _config(unlearned, trust))
+    _require_same_tokens(original, unlearned, trust)
+    files = WeightFiles(original), WeightFiles(unlearned)
+    try:
+        with torch.device("meta"):
+            pair_weights(AutoModelForCausalLM.from_config(config, trust_remote_code=trust), *files)
+        return StreamedMixer(load_target(original, require_whole=False, **loading), *files)
+    except StoredOtherwise as error:
+        progress.note(f"{error}; both models are loaded to be mixed")
+        return Mixer(load_target(original, **loading), load_target(unlearned, **loading))
+
+
+def require_mixable(original: str | Path, unlearned: str | Path, *, trust_remote_code: bool = False) -> None:
+    """Raise ModelError if two checkpoints cannot be mixed, as far as their files tell without reading a weight."""
+    adapter, config = adapter_config(unlearned), _config(original, trust_remote_code)
+    if adapter is not None:
+        require_base(unlearned, adapter, original)
+    else:
+        _require_same_kind(original, config, unlearned, _config(unlearned, trust_remote_code))
+    _require_same_tokens(original, unlearned, trust_remote_code)
+    if adapter is None:
+        with suppress(StoredOtherwise), torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+            pair_weights(model, WeightFiles(original), WeightFiles(unlearned))
+
+
+def _config(path: str | Path, trust: bool) -> Any:
+    if (Path(path) / CONTRAST_FILE).exists():
+        raise ModelError(f"{path} is a contrast of two models, which has no single set of weights to mix")
+    try:
+        config = AutoConfig.from_pretrained(str(path), trust_remote_code=trust)
+    except Exception as error:  # transformers and the hub raise many kinds
+        raise ModelError(loading_failed(str(path), error)) from error
+    if getattr(config, "quantization_config", None):
+        raise ModelError(f"{path} is quantised; mixing needs the weights before quantisation")
+    return config
+
+
+def _require_same_kind(original: str | Path, ours: Any, unlearned: str | Path, theirs: Any) -> None:
+    for what in ("model_type", "tie_word_embeddings"):
+        first, second = getattr(ours, what, None), getattr(theirs, what, None)
+        if first != second:
+            raise ModelError(
+                f"{original} and {unlearned} have different architectures: {what} is {first} in one and {second} in "
+                "the other; mixing needs two checkpoints of one model"
+            )
+
+
+def _require_same_tokens(original: str | Path, unlearned: str | Path, trust: bool) -> None:
+    """Raise ModelError if a token has different ids; a checkpoint without a tokenizer is read with the original's."""
+    vocabularies = []
+    for path in (original, unlearned):
+        try:
+            vocabularies.append(AutoTokenizer.from_pretrained(str(path), trust_remote_code=trust).get_vocab())
+        except Exception as error:  # a folder without a tokenizer: transformers raises many kinds
+            if path == original:
+                raise ModelError(loading_failed(str(path), error)) from error
+            if adapter_config(path) is None:
+                progress.note(f"{path} has no tokenizer of its own that can be read; the original's is used")
+            return
+    ours, theirs = vocabularies
+    moved = next((t for t, i in sorted(ours.items(), key=lambda p: p[1]) if theirs.get(t, i) != i), None)
+    if moved is not None:
+        raise ModelError(
+            f"{original} and {unlearned} have different tokenizers: {moved!r} is token {ours[moved]} in one and "
+            f"{theirs[moved]} in the other; mixing needs two checkpoints of one model"
+        )
+    shared = len(ours.keys() & theirs.keys())
+    if shared < min(len(ours), len(theirs)):
+        foreign = min(ours.keys() - theirs.keys())
+        raise ModelError(
+            f"{original} and {unlearned} have different tokenizers: {len(ours) - shared} tokens of the one are not in "
+            f"the other, such as {foreign!r}; mixing needs two checkpoints of one model"
+        )

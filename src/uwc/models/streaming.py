@@ -1,0 +1,135 @@
+"""Mixing straight from files: one model in memory, each probe one read of the two checkpoints."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from uwc.errors import ModelError
+from uwc.models.mixing import mix_into, require_alpha
+from uwc.models.target import Target
+from uwc.models.weight_files import WeightFiles
+
+
+class StoredOtherwise(ModelError):
+    """The files hold the weights under other names than the model has them; only transformers can load them."""
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Which tensors of two checkpoints make which tensor of the model.
+
+    Attributes:
+        tensors: the model's tensor -> its names in the original's and in the unlearned model's files.
+        names: tensor in the original's files -> the model's tensor; what the model does not read is not in it.
+    """
+
+    tensors: Mapping[str, tuple[str, str]]
+    names: Mapping[str, str] = field(default_factory=dict)
+
+
+def tied_groups(model: Any) -> dict[str, list[str]]:
+    """Each distinct tensor of the model's state -> all names that it has there."""
+    groups: dict[int, list[str]] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        groups.setdefault(id(tensor), []).append(name)
+    return {names[0]: names for names in groups.values()}
+
+
+def pair_weights(model: Any, original: WeightFiles, unlearned: WeightFiles) -> Pairing:
+    """Match the tensors of two checkpoints with the model's, from headers alone; the model may be on the meta device.
+
+    Raises:
+        StoredOtherwise: neither checkpoint has a tensor of the model under its name.
+        ModelError: a tensor is missing in one, differs in shape, or is in one only.
+    """
+    state = model.state_dict(keep_vars=True)
+    groups = tied_groups(model)
+    buffers = {name for name, _ in model.named_buffers()}
+    ours, theirs = (_by_model_name(w, model, set(state)) for w in (original, unlearned))
+    tensors: dict[str, tuple[str, str]] = {}
+    for name, aliases in groups.items():
+        found = [next((known[a] for a in aliases if a in known), None) for known in (ours, theirs)]
+        if found[0] is None and found[1] is None:
+            if name in buffers:
+                continue
+            raise StoredOtherwise(f"neither {original.path} nor {unlearned.path} has a tensor {name!r}")
+        for one, files in zip(found, (original, unlearned), strict=True):
+            if one is None:
+                raise _different(original, unlearned, f"{files.path} has no tensor {name!r}")
+            if files.shapes[one] != tuple(state[name].shape):
+                raise _different(
+                    original, unlearned,
+                    f"{name!r} is {files.shapes[one]} in {files.path}, and {tuple(state[name].shape)} in the model "
+                    "that its configuration describes",
+                )  # fmt: skip
+        tensors[name] = (str(found[0]), str(found[1]))
+    _require_same_extras(model, original, unlearned, (ours, theirs))
+    canonical = {alias: name for name, aliases in groups.items() for alias in aliases}
+    return Pairing(tensors, {stored: canonical[name] for name, stored in ours.items()})
+
+
+def _by_model_name(files: WeightFiles, model: Any, wanted: set[str]) -> dict[str, str]:
+    """The model's name of each tensor in the files that it has -> the name there; a bare base model's are found too."""
+    prefix = getattr(model, "base_model_prefix", "")
+    known = {}
+    for name in files.shapes:
+        if name in wanted:
+            known[name] = name
+        elif f"{prefix}.{name}" in wanted:
+            known[f"{prefix}.{name}"] = name
+    return known
+
+
+def _require_same_extras(
+    model: Any, original: WeightFiles, unlearned: WeightFiles, known: tuple[dict[str, str], dict[str, str]]
+) -> None:
+    ignored = [re.compile(p) for p in getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()]
+    ignored.append(re.compile(r"rotary_emb\.inv_freq$"))
+    extras = [
+        {n for n in files.shapes if n not in set(k.values()) and not any(p.search(n) for p in ignored)}
+        for files, k in zip((original, unlearned), known, strict=True)
+    ]
+    for only, files in ((extras[0] - extras[1], original), (extras[1] - extras[0], unlearned)):
+        if only:
+            raise _different(original, unlearned, f"only {files.path} has a tensor {min(only)!r}")
+
+
+def _different(original: WeightFiles, unlearned: WeightFiles, how: str) -> ModelError:
+    return ModelError(
+        f"{original.path} and {unlearned.path} have different architectures or vocabularies: {how}; "
+        "mixing needs two checkpoints of one model"
+    )
+
+
+class StreamedMixer:
+    """Sets a loaded model's weights to any mixture of two checkpoints on disk; no other copy is in memory.
+
+    Args:
+        working: the model whose weights `mix` overwrites: the original or the unlearned one, as loaded.
+        original: the files of the model before unlearning.
+        unlearned: the files of the model after it.
+
+    Raises:
+        ModelError: the two differ in architecture or vocabulary.
+    """
+
+    def __init__(self, working: Target, original: WeightFiles, unlearned: WeightFiles) -> None:
+        self.working, self.original, self.unlearned = working, original, unlearned
+        self.pairing = pair_weights(working.model, original, unlearned)
+        self._state: dict[str, Tensor] = dict(working.model.state_dict())
+
+    @torch.no_grad()
+    def mix(self, alpha: float) -> Target:
+        """The working model with the weights (1 - alpha) * original + alpha * unlearned.
+
+        Raises:
+            ValueError: alpha is outside 0..1.
+        """
+        require_alpha(alpha)
+        for name, (ours, theirs) in self.pairing.tensors.items():
+            mix_into(self._state[name], self.original.read(ours), self.unlearned.read(theirs), alpha)
+        return self.working

@@ -1,0 +1,155 @@
+"""The ranking by calibrated forget score: how sure it is, and which neighbours cannot be told apart."""
+
+from itertools import pairwise
+from typing import Any
+
+from uwc.reports.tables import (
+    ES,
+    MISSING,
+    SURE,
+    Record,
+    Table,
+    aggregate_of,
+    calibrated_forget,
+    known,
+    listed,
+    number,
+    tau_of,
+    with_interval,
+)
+
+
+def calibrated_metric(results: Record) -> tuple[str, str]:
+    """The metric that calibration held fixed, by which models are ranked: its name and its label."""
+    searches = (m.get("calibration") or {} for m in results["unlearned"])
+    name = next((str(s["metric"]) for s in searches if s.get("metric")), ES)
+    return name, str((results["metrics"].get(name) or {}).get("label", name))
+
+
+def ranked(results: Record) -> list[dict[str, Any]]:
+    """Best first, for each ranked model what the ranking rests on.
+
+    Returns:
+        rank; name; group; forget, the calibrated score, with low and high, its 95 % interval through alpha; alpha with
+        alpha_low and alpha_high; retain, the score kept; less_than_next, the share of paired draws in which it leaves
+        less than the next model; told_apart, whether that share is sure. The last two are None for the last model.
+    """
+    metric, _ = calibrated_metric(results)
+    order = results.get("ranking") or []
+    records, following = {m["name"]: m for m in results["unlearned"]}, dict(pairwise(order))
+    rows = []
+    for rank, name in enumerate(order, start=1):
+        record = records[name]
+        forget, search = calibrated_forget(record, metric), record.get("calibration") or {}
+        alpha_low, alpha_high = (record.get("intervals") or {}).get("alpha") or (None, None)
+        less = ((results.get("pairs") or {}).get(name) or {}).get(following.get(name, ""))
+        rows.append(
+            {
+                "rank": rank, "name": name, "group": record.get("group") or "", "forget": forget.get("mean"),
+                "low": forget.get("low"), "high": forget.get("high"), "alpha": search.get("alpha"),
+                "alpha_low": alpha_low, "alpha_high": alpha_high,
+                "retain": aggregate_of(record["after"], "retain", metric).get("mean"), "less_than_next": less,
+                "told_apart": None if less is None else less >= SURE,
+            }
+        )  # fmt: skip
+    return rows
+
+
+def ranking_table(results: Record) -> Table:
+    """The ranking: each model's calibrated score with its interval, and whether it can be told from the next one."""
+    _, label = calibrated_metric(results)
+    rows = tuple(
+        (
+            str(row["rank"]),
+            row["name"],
+            with_interval({"mean": row["forget"], "low": row["low"], "high": row["high"]}),
+            with_interval({"mean": row["alpha"], "low": row["alpha_low"], "high": row["alpha_high"]}),
+            number(row["retain"]),
+            _against_next(row),
+        )
+        for row in ranked(results)
+    )
+    columns = ("rank", "model", f"forget {label} left", "alpha", f"retain {label} kept", "less left than by the next?")
+    tau = tau_of(results)
+    held = "" if tau is None else f" at {tau:g} of the original's retain {label}"
+    remarks = [
+        "Intervals: 95%, bootstrap over whole subjects; alpha is found anew in each draw, so that its uncertainty is "
+        "part of the score's.",
+        f"The last column is the share of paired draws of the same questions, taken nearer to 50% for few subjects; "
+        f"from {SURE:.1%} on, two are told apart.",
+    ]
+    return Table(f"Ranking: forget {label} left{held} (lower is better)", columns, rows, "\n".join(remarks))
+
+
+def _against_next(row: Record) -> str:
+    if not known(row["less_than_next"]):
+        return MISSING if row["less_than_next"] is None else ""
+    return f"{'yes' if row['told_apart'] else 'not told apart'} ({row['less_than_next']:.1%})"
+
+
+def indistinct(results: Record) -> str:
+    """Which neighbours of the ranking cannot be told apart, as a sentence; empty where nothing was compared."""
+    rows = [r for r in ranked(results) if r["told_apart"] is not None]
+    if not rows:
+        return ""
+    runs: list[list[str]] = []
+    following = dict(pairwise(results["ranking"]))
+    for row in rows:
+        if row["told_apart"]:
+            continue
+        if runs and runs[-1][-1] == row["name"]:
+            runs[-1].append(following[row["name"]])
+        else:
+            runs.append([row["name"], following[row["name"]]])
+    if not runs:
+        return "Every model can be told apart from the next one in the ranking."
+    return f"Neighbours that cannot be told apart: {'; '.join(listed(names) for names in runs)}."
+
+
+def pairs_table(results: Record) -> Table:
+    """For each two models the share of paired draws in which the row's leaves less than the column's."""
+    names = [n for n in results.get("ranking") or [] if n in (results.get("pairs") or {})]
+    cells = [
+        (a, *(MISSING if a == b else f"{results['pairs'][a][b]:.1%}" for b in names)) for a in names if len(names) > 1
+    ]
+    return Table(
+        "Pairs", ("model", *names), tuple(cells),
+        "The share of paired draws in which the row's model leaves less of the forget set than the column's, taken "
+        "nearer to 50% for few subjects.",
+    )  # fmt: skip
+
+
+def groups_table(results: Record) -> Table:
+    """Methods with several seeds: the mean, the spread between seeds and over examples, and both together."""
+    _, label = calibrated_metric(results)
+    rows = []
+    for group in results.get("groups") or []:
+        both = with_interval(group)
+        rows.append(
+            (
+                group["name"],
+                str(len(group["runs"])),
+                both,
+                number(group["sd_seeds"]),
+                number(group["se_examples"]),
+                number(group["se"]),
+                _difference(group.get("next")),
+            )
+        )
+    columns = (
+        "method", "seeds", f"forget {label} left, mean over seeds", "sd between seeds", "se over examples",
+        "se of the mean, both", "minus the next",
+    )  # fmt: skip
+    caption = (
+        "sd between seeds: of the calibrated scores. se over examples: bootstrap of the mean over seeds. Both: the "
+        "mean's standard error from the two sources together; the intervals are made of it (Student's t)."
+    )
+    return Table("Methods with several seeds", columns, tuple(rows), caption)
+
+
+def _difference(found: Record | None) -> str:
+    if not found:
+        return MISSING
+    apart = known(found["high"]) and (found["high"] < 0 or found["low"] > 0)
+    text = with_interval({"mean": found["difference"], "low": found["low"], "high": found["high"]})
+    return text if apart else f"{text}, not told apart"

@@ -1,0 +1,119 @@
+"""The `attack:` section of a study: which attacks on which models, what is measured, and what the attacker has."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from uwc.attacks.chain import Chain, make_chain
+from uwc.errors import ConfigError
+
+ModelKind = Literal["unlearned", "calibrated", "original", "gold"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ChainConfig(_Section):
+    """One attack, or several that follow each other; in a file also as a word: ``relearn+probe``.
+
+    Attributes:
+        chain: the attacks' names, in the order in which they are carried out.
+        name: what results call it; the attacks' names joined by ``+`` by default.
+        settings: attack -> its settings, where they differ from the defaults.
+    """
+
+    chain: tuple[str, ...] = Field(min_length=1)
+    name: str = ""
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The chain's name in results."""
+        return self.name or "+".join(self.chain)
+
+    def made(self) -> Chain:
+        """The chain, with complete settings."""
+        return make_chain(self.chain, self.settings)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_word(cls, given: Any) -> Any:
+        """``relearn+probe`` as a chain."""
+        if isinstance(given, str):
+            return {"chain": given.split("+")}
+        if isinstance(given, dict) and isinstance(given.get("chain"), str):
+            return {**given, "chain": given["chain"].split("+")}
+        return given
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> "ChainConfig":
+        for attack, given in self.settings.items():
+            if attack not in self.chain or not isinstance(given, dict):
+                raise ConfigError(
+                    f"attack {self.label!r}: settings are given by attack, and {attack!r} = {given!r} is not; "
+                    f"write {{{self.chain[0]}: {{setting: value}}}}; its attacks: {', '.join(self.chain)}"
+                )
+        self.made()
+        return self
+
+
+class AttackerConfig(_Section):
+    """What the attacker has; it is never scored.
+
+    Attributes:
+        forget_share: the share of the forget set's subjects that the attacker knows; the others are scored.
+        retain_examples: how many retained examples the attacker has, spread over all; all if null.
+        unrelated: the set that has nothing to do with either; the first further split of the benchmark if null.
+    """
+
+    forget_share: float = Field(0.2, ge=0, lt=1)
+    retain_examples: int | None = Field(None, ge=1)
+    unrelated: str | None = None
+
+
+class AttackConfig(_Section):
+    """Attacks on the models of a study.
+
+    Attributes:
+        chains: the attacks.
+        models: unlearned, calibrated, original, gold; by default all unlearned models, the original and, where there
+            is one, the gold model, what is elicited from which is no leak.
+        metrics: what is measured, among the study's; all of these by default.
+        sets: which sets of questions are scored under attack.
+        examples: how many examples of each set, spread over all of it; all if null.
+        attacker: what the attacker has.
+    """
+
+    chains: tuple[ChainConfig, ...] = Field(min_length=1)
+    models: tuple[ModelKind, ...] | None = None
+    metrics: tuple[str, ...] | None = None
+    sets: tuple[str, ...] = Field(("forget", "retain"), min_length=1)
+    examples: int | None = Field(None, ge=2)
+    attacker: AttackerConfig = AttackerConfig()
+
+    @model_validator(mode="after")
+    def _one_name_each(self) -> "AttackConfig":
+        labels = [chain.label for chain in self.chains]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise ConfigError(f"attack: two attacks are called {label!r}; give each a 'name' of its own")
+        return self
+
+    def attacked_models(self, *, gold: bool) -> tuple[ModelKind, ...]:
+        """Which models are attacked. Raises ConfigError if the gold model is, and there is none."""
+        if self.models is None:
+            return ("unlearned", "original", "gold") if gold else ("unlearned", "original")
+        if "gold" in self.models and not gold:
+            raise ConfigError("attack: models names gold, and the study has no gold model; set gold: true or its path")
+        return self.models
+
+    def measured(self, scored: tuple[str, ...]) -> tuple[str, ...]:
+        """The metrics under attack, out of those the study scores. Raises ConfigError for any other."""
+        for metric in self.metrics or ():
+            if metric not in scored:
+                raise ConfigError(
+                    f"attack: the metric {metric!r} is not among score.metrics ({', '.join(scored)}), which give its "
+                    "value before the attack; add it there"
+                )
+        return self.metrics or scored

@@ -1,0 +1,111 @@
+"""What a study's attacks score and what its attacker has, both taken from the benchmark and checked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from uwc.attacks.chain import Chain
+from uwc.attacks.data import AttackData, split_by_subject
+from uwc.attacks.measuring import check_metrics, visible
+from uwc.data.benchmark import FORGET, HELDOUT, RETAIN, RETAIN_EVAL, Benchmark
+from uwc.data.example import Example
+from uwc.errors import ConfigError, DataError
+from uwc.registry import unknown_name
+from uwc.studies.attack_config import AttackConfig, ChainConfig
+
+RETAIN_SHARE = 0.5
+"""The attacker's share of the retain set's subjects where none of it is held back from the unlearner."""
+
+
+@dataclass(frozen=True)
+class AttackSetup:
+    """One attack scores all sets at once, so that it is carried out once.
+
+    Attributes:
+        data: what the attacker has, and all that is scored, set after set.
+        sets: the scored examples of each set; their ids are found again in the study's scores before the attack.
+    """
+
+    data: AttackData
+    sets: Mapping[str, tuple[Example, ...]]
+
+
+def attack_setup(
+    config: AttackConfig, benchmark: Benchmark, scored: Mapping[str, Sequence[Example]], *, seed: int
+) -> AttackSetup:
+    """The attacker's part of the benchmark, and the rest of the sets, to be scored.
+
+    The attacker has some subjects of the forget set, what the unlearner was given of the retained data, and a set that
+    has nothing to do with either. No subject or question of theirs is scored.
+
+    Args:
+        config: the study's attacks.
+        benchmark: where the examples come from.
+        scored: every set that the study scores.
+        seed: of the choice of the attacker's subjects.
+
+    Raises:
+        ConfigError: an unknown set is named.
+        DataError: there are too few subjects to share, or what the attacker has overlaps with what is scored.
+    """
+    for name in config.sets:
+        if name not in scored:
+            raise ConfigError(unknown_name("set in attack.sets", name, list(scored)))
+    attacker = config.attacker
+    train: list[Example] = []
+    if attacker.forget_share:
+        train, _ = split_by_subject(benchmark[FORGET], attacker.forget_share, seed=seed)
+    retain = list(benchmark[RETAIN])
+    if benchmark.retention == RETAIN and any(name.startswith(RETAIN) for name in config.sets):
+        retain, _ = split_by_subject(retain, RETAIN_SHARE, seed=seed)
+    owned = {e.id for e in (*train, *retain)}
+    sets = {name: _spread([e for e in scored[name] if e.id not in owned], config.examples) for name in config.sets}
+    data = AttackData(
+        [e for examples in sets.values() for e in examples],
+        train=train,
+        retain=_spread(retain, attacker.retain_examples),
+        unrelated=_unrelated(attacker.unrelated, benchmark),
+        original=benchmark.training_examples(with_forget=True),
+    )
+    return AttackSetup(data, sets)
+
+
+def chain_metrics(
+    metrics: Sequence[str], config: ChainConfig, setup: AttackSetup, *, depths: Sequence[int]
+) -> list[str]:
+    """The metrics that can see an attack, which is checked against the data and the models' depths.
+
+    Raises:
+        ConfigError: no metric sees it, a metric cannot be had under attack, or a layer does not exist.
+        DataError: data that it needs is missing.
+    """
+    chain: Chain = config.made()
+    seen = visible(metrics, chain)
+    check_metrics(seen or metrics, [chain], examples=setup.data.scored, reference=True)
+    try:
+        chain.check_data(setup.data)
+    except DataError as error:
+        raise DataError(
+            f"{error}; in a study the attacker's data come from the benchmark: a part of the forget set "
+            "(attack.attacker.forget_share above 0), the retain set, and a further set (attack.attacker.unrelated)"
+        ) from None
+    for depth in depths:
+        chain.check_depth(depth)
+    return seen
+
+
+def _unrelated(name: str | None, benchmark: Benchmark) -> Sequence[Example]:
+    further = [split for split in benchmark.splits if split not in (FORGET, RETAIN, RETAIN_EVAL, HELDOUT)]
+    if name is None:
+        return benchmark[further[0]] if further else ()
+    if name not in benchmark.splits:
+        raise ConfigError(unknown_name("set in attack.attacker.unrelated", name, list(benchmark.splits)))
+    return benchmark[name]
+
+
+def _spread(examples: Sequence[Example], count: int | None) -> tuple[Example, ...]:
+    """So many of the examples, evenly spread over all."""
+    if count is None or count >= len(examples):
+        return tuple(examples)
+    return tuple(examples[i] for i in np.linspace(0, len(examples) - 1, count).round().astype(int))

@@ -1,0 +1,207 @@
+"""Comparison of any unlearned checkpoints: a study whose unlearned models are given."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from uwc.errors import ConfigError
+from uwc.metrics.scoring import TEXTS, needs_of
+from uwc.studies.config import ScoreConfig, StudyConfig
+from uwc.studies.config_file import validated
+from uwc.studies.plan import make_plan
+from uwc.studies.store import Store
+from uwc.workflows.given import Questions, kept_model, kept_questions, precision_of, require_files
+from uwc.workflows.quick_attacks import attack_section
+from uwc.workflows.studies import StudyOutcome, run_plan
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DEFAULT_OUT = Path("comparison")
+SEED_MARK = "@"
+"""``npo@1`` is the method npo with the seed 1."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A finished comparison, as tables.
+
+    Attributes:
+        outcome: the study it is: its folder, report and ``results.json``.
+    """
+
+    outcome: StudyOutcome
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """What ``results.json`` holds."""
+        return self.outcome.results
+
+    @cached_property
+    def ranking(self) -> "pd.DataFrame":
+        """Best first: rank, name, group, alpha, calibrated forget score and interval, retain score, how sure."""
+        from uwc.reports.ranking import ranked
+
+        return _frame(ranked(self.results))
+
+    @cached_property
+    def scores(self) -> "pd.DataFrame":
+        """Every metric of every model on every set, before and after calibration."""
+        from uwc.reports.rows import score_rows
+
+        return _frame(score_rows(self.results))
+
+    @cached_property
+    def tau_curve(self) -> "pd.DataFrame":
+        """The forget score left at each share tau of retention, with alpha and interval."""
+        from uwc.reports.rows import curve_rows
+
+        return _frame(curve_rows(self.results))
+
+    @cached_property
+    def pairs(self) -> "pd.DataFrame":
+        """Row by column: the share of paired draws in which the row's model leaves less than the column's."""
+        names = self.results["ranking"]
+        return _frame(self.results["pairs"]).T.reindex(index=names, columns=names)
+
+    @cached_property
+    def attacks(self) -> "pd.DataFrame":
+        """For each model and attack the score before and under it, with interval, and how far above the gold model."""
+        from uwc.reports.rows import attack_rows
+
+        return _frame(attack_rows(self.results))
+
+
+def compare(
+    original: Any,
+    unlearned: Mapping[str, Any] | Sequence[str | Path],
+    *,
+    forget: Questions,
+    retain: Questions,
+    gold: Any | None = None,
+    heldout: Questions | None = None,
+    columns: Mapping[str, str] | None = None,
+    tau: float = 0.95,
+    metric: str = "extraction_strength",
+    attacks: Sequence[str] | None = None,
+    attack_settings: Mapping[str, Mapping[str, Any]] | None = None,
+    attack_examples: int | None = 50,
+    max_new_tokens: int = 64,
+    seed: int = 0,
+    title: str = "",
+    out: str | Path = DEFAULT_OUT,
+    **loading: Any,
+) -> Comparison:
+    """Compare unlearned models: scored, calibrated at `tau` of the original's retention, scored again and attacked.
+
+    Interrupted at any moment, the next call goes on where this one was and ends with the same bits.
+
+    Args:
+        original: the model before unlearning: a folder, a hub name, or a `Target` in memory.
+        unlearned: name -> unlearned model (also the folder of an adapter of the original); or paths, named by their
+            last part. Names such as ``npo@0`` and ``npo@1`` are one method with two seeds.
+        forget: the questions that should be forgotten.
+        retain: the questions on which retention is measured.
+        gold: a model that was never trained on the forget questions.
+        heldout: questions that no model was trained on.
+        columns: field -> column, for files that name them otherwise.
+        tau: the share of the original's retention that calibration keeps.
+        metric: the metric that is held fixed and ranked by.
+        attacks: attacks and chains of them, such as ``"relearn+probe"``; None takes a quick set, an empty list none.
+        attack_settings: attack -> setting -> value.
+        attack_examples: how many forget questions are scored under attack; all if None.
+        max_new_tokens: the most tokens of a generated answer; 0 generates none.
+        seed: of the bootstrap.
+        title, out: of the report; the folder for it, the results and what is needed to go on.
+        loading: dtype, device, template and trust_remote_code, as `load_target` takes them; dtype and template are
+            by default those of an original in memory.
+
+    Raises:
+        UserError: a model or file is not as it should be, or there is nothing to compare.
+    """
+    given = dict(unlearned) if isinstance(unlearned, Mapping) else named_by_path(unlearned)
+    folder = Path(out)
+    template = loading.pop("template", None) or getattr(original, "template", None)
+    data = {"forget": forget, "retain": retain, "heldout": heldout}
+    if columns:
+        require_files(data)
+    config = validated(
+        {
+            "name": re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).lstrip("._-") or "comparison",
+            "title": title or f"{len(given)} unlearned models compared",
+            "seed": seed,
+            "benchmark": {"name": "local-files", "settings": _questions(data, columns, folder)},
+            "model": _model(original, folder, template, loading),
+            "gold": False if gold is None else kept_model(gold, folder, template),
+            "unlearn": {"runs": [_run(name, kept_model(m, folder, template)) for name, m in given.items()]},
+            "score": _scoring(max_new_tokens),
+            "calibrate": {"tau": tau, "metric": metric},
+            "attack": attack_section(
+                attacks, attack_settings or {}, metric=metric, gold=gold is not None, examples=attack_examples
+            ),
+        },
+        where="compare",
+    )
+    return _compare(config, folder)
+
+
+def _questions(data: Mapping[str, Questions | None], columns: Mapping[str, str] | None, folder: Path) -> dict[str, Any]:
+    kept = {name: kept_questions(q, name, folder) for name, q in data.items() if q is not None}
+    return {**kept, "columns": dict(columns)} if columns else kept
+
+
+def _scoring(max_new_tokens: int) -> dict[str, Any]:
+    """The usual metrics; without those of generated answers where none are generated."""
+    usual = ScoreConfig().metrics
+    silent = tuple(m for m in usual if not set(TEXTS) & needs_of([m]))
+    return {"max_new_tokens": max_new_tokens, "metrics": usual if max_new_tokens else silent}
+
+
+def _model(original: Any, folder: Path, template: Any, loading: Mapping[str, Any]) -> dict[str, Any]:
+    prompt = {} if template is None else {"prompt": asdict(template)}
+    return {"dtype": precision_of(original), **loading, **prompt, "path": kept_model(original, folder, template)}
+
+
+def named_by_path(paths: Sequence[str | Path]) -> dict[str, str]:
+    """Name -> path, from ``NAME=PATH`` or a path alone, which is named by its last part.
+
+    Raises:
+        ConfigError: two have one name.
+    """
+    named: dict[str, str] = {}
+    for text in map(str, paths):
+        name, equals, path = text.partition("=")
+        if not equals or Path(text).exists():
+            name, path = Path(text).resolve().name if Path(text).exists() else Path(text).name, text
+        if name in named:
+            raise ConfigError(
+                f"two unlearned models are called {name!r} ({named[name]} and {path}); name them: NAME=PATH"
+            )
+        named[name] = path
+    return named
+
+
+def _run(name: str, path: str) -> dict[str, Any]:
+    method, mark, seed = name.rpartition(SEED_MARK)
+    return {"name": name, "checkpoint": path, "group": method if mark and seed.isdigit() else ""}
+
+
+def _compare(config: StudyConfig, folder: Path) -> Comparison:
+    from uwc.models.loading import depth_of
+    from uwc.models.pairs import require_mixable
+
+    plan, trust = make_plan(config), config.model.trust_remote_code
+    for path in filter(None, (config.model.path, config.gold)):
+        depth_of(str(path), trust_remote_code=trust)
+    for run in config.unlearn.runs:
+        require_mixable(str(config.model.path), str(run.checkpoint), trust_remote_code=trust)
+    return Comparison(run_plan(plan, Store(folder / "store"), folder))
+
+
+def _frame(rows: Any) -> "pd.DataFrame":
+    import pandas as pd
+
+    return pd.DataFrame(rows)

@@ -1,0 +1,88 @@
+"""Models and questions that a user has in memory, kept as files, so that work on them can be gone on with later."""
+
+import copy
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from uwc.data.example import Example, fingerprint
+from uwc.errors import ConfigError
+
+Questions = str | Path | Mapping[str, Any] | Sequence[Example]
+"""A file, a part of one (``{"path": ..., "limit": ..., "skip": ...}``), or examples in memory."""
+
+
+def kept_questions(questions: Questions, name: str, folder: Path) -> Any:
+    """The questions as a setting of the benchmark of local files; examples in memory are written to the folder."""
+    if isinstance(questions, str | Path):
+        return str(questions)
+    if isinstance(questions, Mapping):
+        return {**questions, "path": str(questions["path"])} if "path" in questions else dict(questions)
+    rows = [{k: v for k, v in asdict(e).items() if k != "split" and v} for e in questions]
+    path = folder / "data" / f"{name}-{fingerprint(questions)[:16]}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def require_files(data: Mapping[str, Questions | None]) -> None:
+    """Raise ConfigError if questions are in memory, where names of columns mean nothing."""
+    for name, questions in data.items():
+        if questions is not None and not isinstance(questions, str | Path | Mapping):
+            raise ConfigError(f"{name} is in memory, and columns are those of files; leave columns out, or give paths")
+
+
+def kept_model(model: Any, folder: Path, template: Any | None) -> str:
+    """A path or hub name as it is; a `Target` in memory is written to the folder, under a hash of its content.
+
+    Args:
+        model: a path, a hub name or a `Target`.
+        folder: where models are kept.
+        template: the prompt template of the comparison.
+
+    Raises:
+        ConfigError: the target is asked in another way than the others, or is changed by an attack.
+        DiskFull: no space was left.
+    """
+    if isinstance(model, str | Path):
+        return str(model)
+    from uwc.models.loading import save_target
+    from uwc.models.lora import has_adapter, merge_adapter
+
+    if model.rewrites or model.edits:
+        raise ConfigError(f"the model {model.name!r} has an attack on its prompts; compare the model itself")
+    if template is not None and model.template != template:
+        raise ConfigError(f"the model {model.name!r} has another prompt template than the original; give all one")
+    path = folder / "models" / _content_hash(model)[:16]
+    if not path.exists():
+        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        whole = merge_adapter(replace(model, model=copy.deepcopy(model.model))) if has_adapter(model.model) else model
+        save_target(whole, beside)
+        os.replace(beside, path)
+    return str(path)
+
+
+def precision_of(model: Any) -> str:
+    """The precision of a model in memory; float32 for one that is yet to be loaded."""
+    return "float32" if isinstance(model, str | Path) else str(model.model.dtype).removeprefix("torch.")
+
+
+def _content_hash(target: Any) -> str:
+    """SHA-256 (hex) over the names and bytes of all tensors, the configuration and the tokenizer."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in target.model.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    digest.update(target.model.config.to_json_string().encode())
+    digest.update(json.dumps(target.tokenizer.get_vocab(), sort_keys=True).encode())
+    digest.update(str(getattr(target.tokenizer, "chat_template", "")).encode())
+    return digest.hexdigest()
