@@ -22,7 +22,11 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict:
         {"method": "npo", "training": {**adapted, "lr": 2e-2}},
         {"method": "gd", "training": training},
     ]
-    config = StudyConfig(**{**STUDY.model_dump(), "unlearn": {"training": {"batch_size": 2}, "runs": runs}})
+    changed = {
+        "unlearn": {"training": {"batch_size": 2}, "runs": runs},
+        "calibrate": {"scan": 4, "resolution": 0.02},
+    }
+    config = StudyConfig(**{**STUDY.model_dump(), **changed})
     outcome = run_study(config, runs=folder)
     return {"results": outcome.results, "folder": folder}
 
