@@ -1,14 +1,15 @@
 """One comparison of a benchmark: our time and memory against a baseline's."""
 
+import ctypes
 import gc
-import threading
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 
@@ -68,27 +69,34 @@ def measure(work: Callable[[], Any], *, device: str, repeats: int = 1) -> Measur
 def _peak_memory(device: str) -> Iterator[list[int]]:
     """While open, follow memory; afterwards the list holds the peak above the start."""
     peak = [0]
+    before = start_of_peak(device)
+    yield peak
+    peak[0] = peak_bytes(device) - before
+
+
+def start_of_peak(device: str) -> int:
+    """Bytes in use now, free ones given back to the system; the peak is counted anew from here."""
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        yield peak
-        peak[0] = torch.cuda.max_memory_allocated() - before
-        return
-    process, done = psutil.Process(), threading.Event()
-    before = process.memory_info().rss
+        return torch.cuda.memory_allocated()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS:")
 
-    def follow() -> None:
-        while not done.wait(0.01):
-            peak[0] = max(peak[0], process.memory_info().rss - before)
 
-    follower = threading.Thread(target=follow, daemon=True)
-    follower.start()
-    try:
-        yield peak
-    finally:
-        done.set()
-        follower.join()
+def peak_bytes(device: str) -> int:
+    """The most bytes in use at once since `start_of_peak`."""
+    return torch.cuda.max_memory_allocated() if device == "cuda" else _status("VmHWM:")
+
+
+def _status(field_name: str) -> int:
+    """A line of the process's status; 0 on systems that do not have it."""
+    if sys.platform != "linux":
+        return 0
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(field_name)).split()[1]) * 1024
 
 
 def matmul_peak(device: str, dtype: torch.dtype) -> float:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from benchmarks.comparison import Comparison, matmul_peak
+from benchmarks.comparison import Comparison, matmul_peak, peak_bytes, start_of_peak
 from benchmarks.plain_loop import plain_loop
 from uwc.data.example import Example
 from uwc.models.building import build_target
@@ -84,7 +84,7 @@ def run_side(method: str, side: str, device: str) -> dict[str, Any]:
     objective = Objective(BENCHED[method], target.model)
     loader = Loader(target, objective, data, settings)
     weights = sum(p.numel() * p.element_size() for p in target.model.parameters())
-    before = _memory(device, reset=True)
+    before = start_of_peak(device)
     started = time.perf_counter()
     times: list[tuple[float, float]] = []
     if side == "ours":
@@ -96,7 +96,7 @@ def run_side(method: str, side: str, device: str) -> dict[str, Any]:
         for loss in plain_loop(method, target.model, frozen, loader, settings):
             losses.append(loss)
             times.append(_now())
-    peak = _memory(device) - before + weights
+    peak = peak_bytes(device) - before + weights
     timed = loader.plan[WARM_UP:STEPS]
     read, flops = _work(target, loader, timed)
     return {
@@ -151,20 +151,6 @@ def _work(target: Target, loader: Loader, steps: Any) -> tuple[int, float]:
 def _now() -> tuple[float, float]:
     """Wall-clock and processor time, in seconds."""
     return time.perf_counter(), time.process_time()
-
-
-def _memory(device: str, *, reset: bool = False) -> int:
-    """Peak bytes so far; with `reset` the bytes now, from which the peak is counted anew."""
-    if device == "cuda":
-        if reset:
-            torch.cuda.reset_peak_memory_stats()
-            return torch.cuda.memory_allocated()
-        return torch.cuda.max_memory_allocated()
-    if reset:
-        Path("/proc/self/clear_refs").write_text("5")
-    status = Path("/proc/self/status").read_text()
-    wanted = "VmRSS:" if reset else "VmHWM:"
-    return int(next(line for line in status.splitlines() if line.startswith(wanted)).split()[1]) * 1024
 
 
 if __name__ == "__main__":

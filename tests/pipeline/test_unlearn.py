@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -13,8 +14,10 @@ from tests.conftest import copied, people
 from tests.pipeline.conftest import Run, command
 from transformers import AutoModelForCausalLM
 
+from uwc.data.example import Example
 from uwc.data.refusals import DEFAULT_REFUSALS
-from uwc.errors import TrainingDiverged
+from uwc.errors import ConfigError, TrainingDiverged
+from uwc.metrics.memorization import exact_memorization
 from uwc.models.forward import score_tokens
 from uwc.models.loading import load_target, save_target
 from uwc.models.target import Target
@@ -50,6 +53,38 @@ def test_every_method_writes_a_model_that_loads(method: str, knowing: Target, tm
     assert score_tokens(again, FORGET).logprob.tolist() != score_tokens(knowing, FORGET).logprob.tolist()
     if method != "whp":  # two models; see docs/papers.md
         assert torch.isfinite(weights(output)).all()
+
+
+@pytest.mark.parametrize("tau", [None, 0.9])
+def test_a_run_stops_at_the_score_asked_for(tau: float | None, uwc: Run, workplace: Path, knowing: Target) -> None:
+    """Raw, and calibrated at a share of retention; with the score it says so, and far less is trained than asked."""
+    options = ("--train", "lr=2e-3", "--train", "epochs=60", "--train", "schedule=constant", "--train", "batch_size=4")
+    stop = ("--stop", "at_most=0.4", "--stop", "every=2", "--stop", "metric=exact_memorization")
+    stop += ("--stop", f"tau={tau}") if tau else ()
+    done = uwc("unlearn", "original", "--method", "npo-gd", *DATA, "--output", "stopped", *options, *stop)
+    assert done.returncode == 0, done.stderr
+    step, score = re.search(r"stopped after step (\d+), at a score of ([\d.]+)", done.stderr).groups()  # type: ignore[union-attr]
+    assert int(step) < 60 and float(score) <= 0.4
+    if tau is None:
+        left = exact_memorization(score_tokens(load_target(workplace / "stopped", device="cpu"), FORGET)).mean()
+        assert float(score) == pytest.approx(left, abs=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("stop", "retain", "message"),
+    [
+        ({"at_most": 0.4, "metric": "perplexity"}, RETAIN, "unknown metric to stop at 'perplexity'"),
+        ({"tau": 0.9}, RETAIN, "early stopping: the key 'at_most' is missing"),
+        ({"at_most": 0.4, "evry": 2}, RETAIN, r"'evry' \(did you mean 'every'\?\)"),
+        ({"at_most": 0.4, "tau": 0.9}, (), "measures retention; give retain questions"),
+    ],
+)
+def test_wrong_early_stopping_is_told(
+    stop: dict[str, object], retain: list[Example], message: str, knowing: Target, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        unlearn(copied(knowing), tmp_path / "out", method="ga", forget=FORGET, retain=retain, stop=stop)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_run_that_diverges_says_where_and_leaves_the_last_finite_model(knowing: Target, tmp_path: Path) -> None:

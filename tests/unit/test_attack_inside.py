@@ -21,6 +21,7 @@ from uwc.attacks.probing import cached_states, chosen_depths, train_heads
 from uwc.attacks.soft_prompt import SoftPrompted
 from uwc.attacks.suffix_search import Problem, SearchSettings, SuffixSearch, allowed_tokens
 from uwc.attacks.surrogate import Intervened, ReadAt, final_norm
+from uwc.errors import ConfigError
 from uwc.models.forward import score_tokens
 from uwc.models.generation import continue_greedily, generate
 from uwc.models.states import blocks
@@ -192,6 +193,7 @@ def test_gcg_for_each_question_talks_too_and_each_budget_is_at_least_the_one_bef
 def test_gcg_elicits_nothing_that_was_never_known() -> None:
     assert outcomes(reluctant(), "gcg", GCG, unknown=True)[""] < 0.2
     assert outcomes(ignorant(), "gcg", GCG)[""] < 0.1
+    assert outcomes(ignorant(), "gcg_per_question", GCG)[""] < 0.1
 
 
 @pytest.mark.parametrize("layer", [None, 2])
@@ -281,6 +283,29 @@ def test_strongest_and_mean_by_hand() -> None:
     np.testing.assert_array_equal(high["strongest"], [0.6, 0.4, np.nan])
     np.testing.assert_array_equal(low["strongest"], [0.2, 0.4, np.nan])
     np.testing.assert_allclose(high["mean"], [0.4, 0.4, np.nan])
+
+
+def test_the_mean_of_what_spans_magnitudes_is_geometric() -> None:
+    """Perplexities 2 and 8 have the mean 4; the stronger is the lower."""
+    both = combine([np.array([2.0]), np.array([8.0])], higher_remembers=False, average="geometric")
+    assert both["mean"] == pytest.approx([4.0]) and both["strongest"] == [2.0]
+
+
+INSIDE: list[tuple[str, dict[str, Any]]] = [("probe", PROBE), ("soft_prompt", {"steps": 1}), ("few_shot", {"shots": 1})]
+
+
+@pytest.mark.parametrize(("name", "settings"), INSIDE, ids=[i[0] for i in INSIDE])
+def test_divergence_from_the_original_is_measured_under_attack(
+    knowing: Target, name: str, settings: dict[str, Any]
+) -> None:
+    """A model that was not unlearned does not diverge from itself, unless the attack reads it otherwise."""
+    data = AttackData(SCORED, train=OWNED)
+    chain = make_chain(name, {name: settings})
+    (outcome, *_) = measure(knowing, data, chain, ["kl_to_original", "truth_ratio_forget"], reference=knowing)
+    assert outcome.before == 0.0
+    assert outcome.after == 0.0 if name == "few_shot" else outcome.after > 0.0
+    with pytest.raises(ConfigError, match="needs the original model; give it with --original"):
+        measure(knowing, data, chain, ["kl_to_original"])
 
 
 def test_a_curve_over_samples_never_falls() -> None:

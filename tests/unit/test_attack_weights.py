@@ -16,6 +16,7 @@ from uwc.attacks.curves import budget_curve
 from uwc.attacks.data import AttackData
 from uwc.attacks.measuring import measure
 from uwc.data.batches import collate
+from uwc.data.example import Example
 from uwc.models.forward import answer_logits, token_logprobs
 from uwc.models.states import blocks
 from uwc.models.target import Target
@@ -35,9 +36,47 @@ def test_relearning_a_part_brings_back_the_rest(knowing: Target) -> None:
     assert after(silent, "relearn", RELEARN) > 0.4
 
 
-@pytest.mark.parametrize("name", ["relearn", "relearn_retain"])
-def test_relearning_brings_nothing_that_was_never_known(name: str) -> None:
-    assert after(tiny_target(hidden_size=64), name, RELEARN) < 0.2
+UNRELATED = [
+    Example(id=f"u{i}", question=f"What is {thing}?", answer=answer)
+    for i, (thing, answer) in enumerate(
+        (
+            ("a lemon", "A yellow fruit that tastes sour"),
+            ("snow", "Frozen water that falls in winter"),
+            ("a mill", "A house in which corn is ground to flour"),
+            ("a harbour", "A place near the sea where ships are safe"),
+        )
+    )
+]
+GENTLE: list[tuple[str, AttackData, dict[str, Any]]] = [
+    ("relearn_retain", AttackData(SCORED, retain=UNKNOWN), {"steps": 8, "lr": 1e-3}),
+    ("relearn_unrelated", AttackData(SCORED, unrelated=UNRELATED), {"steps": 4, "lr": 2e-3, "batch_size": 4}),
+    ("relearn_original", AttackData(SCORED, train=OWNED), {"steps": 4, "lr": 1e-3}),
+]
+
+
+@pytest.mark.parametrize(("name", "data", "settings"), GENTLE, ids=[g[0] for g in GENTLE])
+def test_a_few_steps_on_other_data_give_back_what_is_only_silenced(
+    knowing: Target, name: str, data: AttackData, settings: dict[str, Any]
+) -> None:
+    """The output layer always says one token; steps too few to teach anything to a model that never knew mend it."""
+    chain = make_chain(name, {name: settings})
+    silent, never = shouting(knowing), tiny_target(hidden_size=64)
+    assert strength(silent, SCORED) == 0.0
+    assert measure(silent, data, chain, ["extraction_strength"])[-1].after > 0.5
+    assert measure(never, data, chain, ["extraction_strength"])[-1].after < 0.1
+
+
+def test_relearning_a_part_brings_nothing_that_was_never_known() -> None:
+    assert after(tiny_target(hidden_size=64), "relearn", RELEARN) < 0.2
+
+
+def test_the_original_data_may_hold_more_than_what_is_scored() -> None:
+    """Relearning on all of it takes what the data name as original, which here is longer by two examples."""
+    for data, steps in ((AttackData(SCORED), 4), (AttackData(SCORED, original=KNOWN[:6]), 6)):
+        with attacked(
+            tiny_target(), data, make_chain("relearn_original", {"relearn_original": {"batch_size": 1}})
+        ) as variants:
+            assert next(variants).effort == steps
 
 
 def test_relearning_the_scored_answers_themselves_teaches_them_anew() -> None:

@@ -43,14 +43,14 @@ def weights_in(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.safetensors"))}
 
 
-def test_runs_share_one_frozen_original_and_end_with_the_same_bits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> tuple[list[weakref.ref[Any]], dict[str, int]]:
+    """Every load of the original, and how many of them were still in memory when each run began to train."""
     originals: list[weakref.ref[Any]] = []
     alive: dict[str, int] = {}
     load, unlearn = steps.load_target, steps.unlearn_target
 
-    def counted(path: str, **options: Any) -> Target:
+    def loaded(path: str, **options: Any) -> Target:
         target = load(path, **options)
         if options["name"] == "original":
             originals.append(weakref.ref(target.model))
@@ -61,8 +61,15 @@ def test_runs_share_one_frozen_original_and_end_with_the_same_bits(
         alive[method.name] = sum(o() is not None for o in originals)
         return unlearn(target, method, *arguments, **options)
 
-    monkeypatch.setattr(steps, "load_target", counted)
+    monkeypatch.setattr(steps, "load_target", loaded)
     monkeypatch.setattr(steps, "unlearn_target", watched)
+    return originals, alive
+
+
+def test_runs_share_one_frozen_original_and_end_with_the_same_bits(
+    counted: tuple[list[weakref.ref[Any]], dict[str, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    originals, alive = counted
     shared = run_study(STUDY, runs=tmp_path / "shared")
     gc.collect()
     assert alive == {"kl": 2, "rmu": 2, "gd": 1, "npo-kl": 2}, "the trained model, and the frozen one where it is read"
@@ -76,6 +83,18 @@ def test_runs_share_one_frozen_original_and_end_with_the_same_bits(
     alone = run_study(STUDY, runs=tmp_path / "alone")
     assert alone.results == shared.results
     assert weights_in(tmp_path / "alone") == weights_in(tmp_path / "shared")
+
+
+def test_a_frozen_copy_in_the_precision_of_training_is_shared_too(
+    counted: tuple[list[weakref.ref[Any]], dict[str, int]], tmp_path: Path
+) -> None:
+    """Scores are still taken against the original in its own precision, which is not held while a run trains."""
+    originals, alive = counted
+    training = {"epochs": 1, "batch_size": 2, "lr": 1e-3, "precision": "bf16"}
+    unlearn = {"training": training, "runs": [{"method": "kl"}, {"method": "rmu"}]}
+    run_study(StudyConfig(**{**STUDY.model_dump(), "unlearn": unlearn}), runs=tmp_path)
+    assert alive == {"kl": 2, "rmu": 2}
+    assert len(originals) == 2 + 1 + 3, "one to train each run, one frozen, and one after another to score with"
 
 
 @pytest.mark.parametrize("precision", ["no", "bf16"])

@@ -3,18 +3,20 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 from pydantic import Field
-from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from uwc.attacks.attacked import Attacked, with_own_weights
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
 from uwc.data.example import Example
-from uwc.errors import ConfigError
+from uwc.errors import ConfigError, reporting_full_disk
 from uwc.models.target import Target
 from uwc.objectives.methods import FINE_TUNING
 from uwc.objectives.objective import Objective
@@ -25,7 +27,7 @@ from uwc.training.settings import TrainingSettings
 Count = Annotated[int, Field(ge=1)]
 _DETAILS = """
 AdamW on the mean negative log-likelihood of the answers at a constant rate, so that a longer run passes through every
-shorter one: all budgets are scored on one trajectory. The weights at a budget wait in main memory.
+shorter one: all budgets are scored on one trajectory. The weights at a budget wait in a temporary folder.
 
 Args:
     target: the model.
@@ -102,29 +104,34 @@ def _trajectory(
     target: Target, data: Sequence[Example], settings: TrainingSettings, budgets: Sequence[int], total: int
 ) -> Iterator[Attacked]:
     copy = with_own_weights(target)
-    with _weights_after(copy.model, budgets) as kept:
-        train(copy, Objective(FINE_TUNING, copy.model), TrainingData(retain=data), settings)
-    if not budgets:
-        yield Attacked(copy, effort=total)
-    for budget in sorted(set(budgets)):
-        copy.model.load_state_dict(kept.pop(budget))
-        yield Attacked(copy, label=f"{budget} steps", effort=budget)
+    with TemporaryDirectory(prefix="uwc-relearning-") as folder:
+        with _weights_after(copy.model, budgets, Path(folder)):
+            train(copy, Objective(FINE_TUNING, copy.model), TrainingData(retain=data), settings)
+        if not budgets:
+            yield Attacked(copy, effort=total)
+        for budget in sorted(set(budgets)):
+            copy.model.load_state_dict(torch.load(_snapshot(Path(folder), budget), weights_only=True))
+            yield Attacked(copy, label=f"{budget} steps", effort=budget)
 
 
 @contextmanager
-def _weights_after(model: Any, budgets: Sequence[int]) -> Iterator[dict[int, dict[str, Tensor]]]:
-    """While open, keeps the model's weights in main memory after each optimizer step that is in `budgets`."""
-    kept: dict[int, dict[str, Tensor]] = {}
+def _weights_after(model: Any, budgets: Sequence[int], folder: Path) -> Iterator[None]:
+    """While open, writes the model's weights to the folder after each optimizer step that is in `budgets`."""
     taken = 0
 
     def after_step(_optimizer: Any, _args: Any, _kwargs: Any) -> None:
         nonlocal taken
         taken += 1
         if taken in budgets:
-            kept[taken] = {name: t.detach().to("cpu", copy=True) for name, t in model.state_dict().items()}
+            with reporting_full_disk(folder):
+                torch.save({name: t.detach().cpu() for name, t in model.state_dict().items()}, _snapshot(folder, taken))
 
     handle = register_optimizer_step_post_hook(after_step)
     try:
-        yield kept
+        yield
     finally:
         handle.remove()
+
+
+def _snapshot(folder: Path, steps: int) -> Path:
+    return folder / f"{steps}.pt"

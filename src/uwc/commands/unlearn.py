@@ -32,6 +32,9 @@ def unlearn_command(
         list[str], typer.Option("--train", help="A training setting: lr=1e-5, lora.rank=8", metavar="KEY=VALUE")
     ] = [],  # noqa: B006
     trick: Annotated[list[str], typer.Option(help="A trick: temperature=2", metavar="NAME=VALUE")] = [],  # noqa: B006
+    stop: Annotated[
+        list[str], typer.Option(help="Early stopping: at_most=0.2, tau=0.95, every=10", metavar="KEY=VALUE")
+    ] = [],  # noqa: B006
     column: Columns = [],  # noqa: B006
     dtype: Dtype = "float32",
     device: Device = "auto",
@@ -53,6 +56,7 @@ def unlearn_command(
         refusals=read_lines(refusals) if refusals else DEFAULT_REFUSALS,
         settings=nested({key: yaml.safe_load(value) for key, value in pairs(setting).items()}),
         tricks={name: number(name, value) for name, value in pairs(trick).items()},
+        stop={key: yaml.safe_load(value) for key, value in pairs(stop).items()},
         **loading(dtype, device, trust, prompt),
     )
     if progress.FIRST_PROCESS:

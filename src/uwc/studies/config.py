@@ -317,3 +317,11 @@ def training_settings(values: Mapping[str, Any], *, where: str) -> TrainingSetti
         return TrainingSettings(**values)
     except ValidationError as error:
         raise ConfigError(f"{where}: {first_problem(error, TrainingSettings)}") from None
+
+
+def stop_settings(values: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+    """Validated settings of early stopping. Raises ConfigError, naming `where`, the key and the valid ones."""
+    try:
+        return StopConfig(**values).model_dump()
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {first_problem(error, StopConfig)}") from None

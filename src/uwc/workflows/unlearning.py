@@ -1,13 +1,20 @@
 """Unlearning of any checkpoint."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from uwc import progress
 from uwc.data.example import Example, require_disjoint
+from uwc.errors import ConfigError
 from uwc.workflows.targets import target_of
+
+if TYPE_CHECKING:
+    from uwc.models.target import Target
+    from uwc.training.loading import TrainingData
+    from uwc.training.stopping import StopRule
 
 
 def unlearn(
@@ -20,6 +27,7 @@ def unlearn(
     refusals: Sequence[str] = (),
     settings: dict[str, Any] | None = None,
     tricks: dict[str, float] | None = None,
+    stop: dict[str, Any] | None = None,
     **loading: Any,
 ) -> Path:
     """Unlearn questions from a model, and write a checkpoint that plain transformers loads.
@@ -36,6 +44,7 @@ def unlearn(
         refusals: answers that decline; needed by methods that teach them.
         settings: training settings that differ from the defaults.
         tricks: trick -> value.
+        stop: early stopping: ``at_most``, the forget score to come down to, and further settings of `stop_at`.
         loading: dtype, device, template and trust_remote_code, as `load_target` takes them.
 
     Raises:
@@ -43,7 +52,7 @@ def unlearn(
     """
     from uwc.models.loading import save_target
     from uwc.objectives.methods import get_method
-    from uwc.studies.config import training_settings
+    from uwc.studies.config import stop_settings, training_settings
     from uwc.training.checkpoints import remove_checkpoint
     from uwc.training.loading import TrainingData
     from uwc.training.processes import main_process_writes
@@ -53,18 +62,34 @@ def unlearn(
     chosen = get_method(method)
     checked = training_settings({**chosen.training, **(settings or {})}, where="training settings")
     checkpoints = Path(output).with_name(f"{Path(output).name}.checkpoints")
+    rule = stop_settings(stop, where="early stopping") if stop else None
+    if rule and rule["tau"] is not None and not retain:
+        raise ConfigError("early stopping at a calibrated score (tau) measures retention; give retain questions")
     target = replace(target_of(model, loading), name="")
     data = TrainingData(forget, retain, refusals)
-    done = unlearn_target(target, chosen, data, checked, tricks=tricks, checkpoints=checkpoints)
+    done = unlearn_target(
+        target, chosen, data, checked, tricks=tricks, checkpoints=checkpoints, stop=_stop_rule(rule, target, data)
+    )
     with main_process_writes() as writes:
         if writes:
             save_target(done.target, output)
             remove_checkpoint(checkpoints)
     if done.diverged is not None:
         raise done.diverged
+    if done.log.stopped is not None:
+        progress.note(f"stopped after step {done.log.stopped}, at a score of {done.log.steps[-1]['stop_score']:.3g}")
     if done.collapse is not None and done.collapse.collapsed:
         progress.note(
             f"the model collapsed: its perplexity on the retain set rose from {done.collapse.before:.3g} to "
             f"{done.collapse.after:.3g}; lower the learning rate, train less, or calibrate it"
         )
     return output
+
+
+def _stop_rule(rule: dict[str, Any] | None, target: "Target", data: "TrainingData") -> "StopRule | None":
+    from uwc.calibration.stopping import stop_at
+
+    if rule is None:
+        return None
+    original = replace(target, model=copy.deepcopy(target.model)) if rule["tau"] is not None else None
+    return stop_at(forget=data.forget, retain=data.retain, original=original, **rule)
