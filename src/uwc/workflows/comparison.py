@@ -115,8 +115,7 @@ def compare(
         attack_examples: how many forget questions are scored under attack; all if None.
         max_new_tokens: the most tokens of a generated answer; 0 generates none.
         seed: of the bootstrap.
-        title: of the report.
-        out: the folder for the report, the results and what is needed to go on.
+        title, out: of the report; the folder for it, the results and what is needed to go on.
         loading: dtype, device, template and trust_remote_code, as `load_target` takes them; dtype and template are
             by default those of an original in memory.
 
