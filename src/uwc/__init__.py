@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from uwc.studies.config_file import load_config as load_config
     from uwc.workflows.calibration import calibrate as calibrate
     from uwc.workflows.comparison import compare as compare
+    from uwc.workflows.replaying import replay as replay
     from uwc.workflows.scoring import score as score
     from uwc.workflows.studies import plan_study as plan_study
     from uwc.workflows.studies import run_study as run_study
@@ -34,6 +35,7 @@ _HOMES = {
     "calibrate": "uwc.workflows.calibration",
     "compare": "uwc.workflows.comparison",
     "plan_study": "uwc.workflows.studies",
+    "replay": "uwc.workflows.replaying",
     "run_study": "uwc.workflows.studies",
     "score": "uwc.workflows.scoring",
     "unlearn": "uwc.workflows.unlearning",

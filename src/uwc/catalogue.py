@@ -11,11 +11,12 @@ from uwc.metrics.registry import INPUTS, metrics, set_metrics
 from uwc.metrics.suites import SUITES, entry_of, is_set_metric
 from uwc.objectives.methods import METHODS
 from uwc.objectives.registry import terms, tricks
+from uwc.published.tables import published, published_names
 from uwc.registry import Entry, unknown_name
 
 
 def catalogue(kind: str) -> list[dict[str, Any]]:
-    """Name, summary and source of everything of a kind, and the settings it takes.
+    """Name, summary and source of everything of a kind, and the settings it takes; or the rows of a published table.
 
     Raises:
         ConfigError: there is no such kind.
@@ -29,10 +30,21 @@ def catalogue(kind: str) -> list[dict[str, Any]]:
         "tricks": lambda: [_describe(e, "formula", "neutral") for e in tricks],
         "attacks": lambda: [_describe(e, "kind", "needs", "touches_weights") for e in attacks],
         "benchmarks": lambda: [_describe(e) for e in benchmarks],
+        "published": _published,
     }
+    if kind in published_names():
+        return [dict(row) for row in published(kind).rows]
     if kind not in listings:
         raise ConfigError(unknown_name("kind", kind, list(listings)))
     return listings[kind]()
+
+
+def _published() -> list[dict[str, Any]]:
+    tables = map(published, published_names())
+    return [
+        {"name": t.name, "summary": t.title, "rows": len(t.rows), "setting": t.setting, "source": t.source}
+        for t in tables
+    ]
 
 
 def explain(metric: str) -> str:

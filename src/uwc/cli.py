@@ -11,6 +11,7 @@ from uwc import progress
 from uwc.commands.attack import attack_command
 from uwc.commands.calibrate import calibrate_command
 from uwc.commands.compare import compare_command
+from uwc.commands.replay import replay_command
 from uwc.commands.robustness import robustness_command
 from uwc.commands.score import explain_command, import_logs_command, list_registry, score_command
 from uwc.commands.study import study
@@ -34,6 +35,7 @@ app.command("compare")(compare_command)
 app.command("calibrate")(calibrate_command)
 app.command("attack")(attack_command)
 app.command("robustness")(robustness_command)
+app.command("replay")(replay_command)
 
 
 def main() -> None:

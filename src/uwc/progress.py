@@ -1,5 +1,9 @@
-"""Progress on standard error: bars for long work, and one-line notes. Standard output stays free for results."""
+"""Progress on standard error: bars for long work, and one-line notes. Standard output stays free for results.
 
+Of several processes that a launcher started, only the first shows it.
+"""
+
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -16,7 +20,9 @@ from rich.progress import (
 )
 from rich.text import Text
 
-console = Console(stderr=True, highlight=False)
+FIRST_PROCESS = os.environ.get("RANK", "0") == "0"
+
+console = Console(stderr=True, highlight=False, quiet=not FIRST_PROCESS)
 _live: Progress | None = None
 
 

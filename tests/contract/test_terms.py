@@ -153,13 +153,51 @@ def test_a_trick_at_its_neutral_value_changes_nothing(term: str, trick: str, mov
 def test_a_trick_combines_with_every_forget_term(
     term: str, trick: str, value: float, moved: Target, knowing: Target
 ) -> None:
-    plain, changed = objective_of(term, moved), objective_of(term, moved, **{trick: value})
+    plain = objective_of(term, moved)
+    if trick == "likelihood_cap" and term == "refusal":
+        with pytest.raises(ConfigError, match="acts on the answers that are to be forgotten"):
+            objective_of(term, moved, **{trick: value})
+        return
+    changed = objective_of(term, moved, **{trick: value})
     batches = batches_of(plain, moved)
     with torch.no_grad():
         expected = evaluated(plain, moved, knowing, batches)
         got = evaluated(changed, moved, knowing, batches)
     assert torch.isfinite(got).all()
     assert not torch.equal(got, expected)
+
+
+@pytest.mark.parametrize(
+    ("method", "forgotten"),
+    [
+        ("dpo", {"forget"}),
+        ("llmu", {"forget"}),
+        ("altpo", {"forget"}),
+        ("altpo-on-policy", {"forget"}),
+        ("npo-on-policy", {"sampled"}),
+        ("dpo-on-policy", {"sampled"}),
+        ("me-gd", {"forget"}),
+    ],
+)
+def test_the_likelihood_cap_spares_forgotten_answers_and_none_that_is_taught(
+    method: str, forgotten: set[str], moved: Target
+) -> None:
+    """With a cap that every token is below, a forgotten answer weighs nothing; one taught in its place weighs all."""
+    capped = Objective(METHODS[method], moved.model, trick_settings={"likelihood_cap": 0.999999})
+    for role in capped.roles:
+        sampled = role == "sampled"
+        batch = batches_of(Objective(METHODS["gd"], moved.model), moved)["forget" if sampled else "retain"]
+        with torch.no_grad():
+            passed = run_passes(moved.model, objective_of("nll", moved), {"retain": batch})["retain"]
+        weights = capped.apply_tricks(role, passed).weights
+        assert (weights is not None and not weights.any()) if role in forgotten else weights is None
+
+
+def test_the_likelihood_cap_has_nothing_to_spare_where_answers_are_only_taught(moved: Target) -> None:
+    for method in ("po", "idk-ap", "task-vector"):
+        Objective(METHODS[method], moved.model, trick_settings={"likelihood_cap": 0.0})
+        with pytest.raises(ConfigError, match=f"the method '{method}' only teaches others"):
+            Objective(METHODS[method], moved.model, trick_settings={"likelihood_cap": 0.1})
 
 
 def test_roles_that_share_a_forward_have_the_passes_of_separate_ones(moved: Target) -> None:
@@ -267,6 +305,9 @@ def test_a_study_composes_its_own_methods(tmp_path: Path) -> None:
         ("at_most: 0.2, tau: 0.9", "at_most: 0.2, metric: perplexity", "unknown metric to stop at 'perplexity'"),
         ("{method: prune-first,", "{method: whp,", "which have no weights to mix for calibration"),
         ("rank: 4", "rank: 0", "greater than or equal to 1"),
+        ("rank: 4", "rank: 4, save: adapter", "a study keeps whole models; set lora.save to merged"),
+        ("{method: npo, name: npo on own words, roles: {npo: {forget: sampled}}}",
+         "{method: po, tricks: {likelihood_cap: 0.5}}", "the method 'po' only teaches others"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_in_a_composition_is_told(old: str, new: str, message: str, tmp_path: Path) -> None:

@@ -1,33 +1,91 @@
-"""One process of a data-parallel run; started by `accelerate launch` in test_accumulation."""
+"""One process of several that train together; started by `accelerate launch` in test_processes.
+
+Each case gets a copy of the model, may be interrupted after its checkpoint at a given step, and is then begun again
+or left so.
+"""
 
 import json
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from tests.conftest import people
 
+from uwc.calibration.stopping import stop_at
+from uwc.errors import ConfigError
 from uwc.models.loading import load_target, save_target
 from uwc.objectives.methods import METHODS
-from uwc.objectives.objective import Objective
+from uwc.training import loop
 from uwc.training.loading import TrainingData
-from uwc.training.loop import train
 from uwc.training.processes import main_process_writes
 from uwc.training.settings import TrainingSettings
+from uwc.training.stopping import StopRule
+from uwc.training.unlearning import unlearn
+
+DATA = TrainingData(people(4)[:5], people(4)[5:], ("I cannot say.", "No idea."))
 
 
-def main(method: str, folder: Path) -> None:
+class Interrupted(Exception):
+    """The run is cut off here."""
+
+
+def run(case: dict[str, Any], folder: Path) -> None:
     target = load_target(folder / "model", device="cpu")
-    data = TrainingData(people(4)[:5], people(4)[5:], ("I cannot say.", "No idea."))
-    log = train(
-        target, Objective(METHODS[method], target.model), data, TrainingSettings(epochs=2, batch_size=4, lr=1e-3)
-    )
-    (folder / f"log-{torch.distributed.get_rank()}.json").write_text(json.dumps(log.steps))
+    method = METHODS[case["method"]]
+    settings = TrainingSettings(**{"epochs": 2, "batch_size": 4, "lr": 1e-3, **method.training, **case["settings"]})
+    stop = stop_at(forget=DATA.forget, **case["stop"]) if "stop" in case else None
+    name = case["name"]
+    try:
+        done = unlearn(target, method, DATA, settings, stop=stop, checkpoints=folder / f"checkpoints-{name}")
+    except ConfigError as error:
+        (folder / f"refused-{name}-{torch.distributed.get_rank()}").write_text(str(error))
+        return
+    log = {"steps": done.log.steps, "effects": done.log.effects}
+    (folder / f"log-{name}-{torch.distributed.get_rank()}.json").write_text(json.dumps(log))
     with main_process_writes() as writes:
         if writes:
-            save_target(target, folder / "trained")
+            save_target(done.target, folder / f"trained-{name}")
+
+
+@contextmanager
+def cut_off_after(step: int) -> Iterator[None]:
+    """While open, a run ends right after it has written its checkpoint of this step."""
+    save = loop._Run._save
+
+    def save_and_stop(self: Any) -> None:
+        save(self)
+        if self.step == step:
+            torch.distributed.barrier()
+            raise Interrupted
+
+    loop._Run._save = save_and_stop  # type: ignore[method-assign]
+    try:
+        with suppress(Interrupted):
+            yield
+    finally:
+        loop._Run._save = save  # type: ignore[method-assign]
+
+
+def never(*_arguments: Any, **_options: Any) -> None:
+    raise AssertionError("only the main process samples and measures; the others are sent what it found")
+
+
+def main(folder: Path) -> None:
+    if os.environ["RANK"] != "0":
+        loop.sample_answers = never  # type: ignore[assignment]
+        StopRule.score = never  # type: ignore[assignment,method-assign]
+    for case in json.loads((folder / "cases.json").read_text()):
+        if "interrupt" in case:
+            with cut_off_after(case["interrupt"]):
+                run(case, folder)
+        if not case.get("left"):
+            run(case, folder)
     torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(Path(sys.argv[1]))

@@ -76,6 +76,16 @@ def test_a_changed_setting_repeats_only_what_depends_on_it(finished: Path) -> No
     assert missing == {"unlearn npo", "score npo", "calibrate npo"}
 
 
+def test_seeds_repeat_every_method_and_share_the_rest(finished: Path) -> None:
+    arguments = ("study", "plan", "tiny.yaml", "--set", "unlearn.seeds=[0,1]", "--json")
+    plan = subprocess.run(command(*arguments), cwd=finished, capture_output=True, text=True, check=True)
+    steps = {step["name"]: step for step in json.loads(plan.stdout)}
+    assert {f"unlearn {m}@{s}" for m in ("gd", "npo", "rmu") for s in (0, 1)} <= set(steps)
+    assert steps["unlearn gd@0"]["status"] == "done", "seed 0 is that of the study without seeds"
+    assert steps["unlearn gd@1"]["status"] == "missing"
+    assert steps["score original"]["status"] == "done"
+
+
 def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_bits(
     finished: Path, tmp_path: Path, tiny: Path
 ) -> None:
@@ -109,6 +119,21 @@ def test_two_runs_at_once_share_the_work(finished: Path, tmp_path: Path, tiny: P
     assert numbers_in(tmp_path) == numbers_in(finished)
     computed = sum(output.count("done  ") for output in outputs)
     assert computed == 14, "each step is computed once, by one of the two"
+
+
+def test_a_given_checkpoint_has_the_numbers_of_the_run_that_made_it(finished: Path, uwc: Run) -> None:
+    made = {u["name"]: u for u in json.loads((finished / "runs" / "tiny" / "results.json").read_text())["unlearned"]}
+    steps = json.loads(uwc("study", "plan", finished / "tiny.yaml", "--runs", finished / "runs", "--json").stdout)
+    key = next(step["key"] for step in steps if step["name"] == "unlearn gd")
+    runs = f"[{{method: npo}}, {{name: given, checkpoint: {finished}/runs/store/unlearn-{key}/model}}]"
+    changes = ("--set", f"unlearn.runs={runs}", "--set", "name=mixed", "--json")
+    done = uwc("study", "run", finished / "tiny.yaml", "--runs", finished / "runs", *changes)
+    assert done.returncode == 0, done.stderr
+    assert "2 to run" in done.stderr, "only the checkpoint's score and calibration"
+    found = {u["name"]: u for u in json.loads(done.stdout)["unlearned"]}
+    for part in ("before", "calibration", "after", "intervals", "frontier"):
+        assert found["given"][part] == made["gd"][part]
+    assert found["npo"] == made["npo"]
 
 
 def test_a_diverging_method_is_reported_and_the_others_go_on(finished: Path, uwc: Run) -> None:

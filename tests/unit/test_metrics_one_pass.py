@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from tests.conftest import people
+from tests.unit.tiles import statistics
 from transformers import (
     CohereConfig,
     CohereForCausalLM,
@@ -23,8 +24,8 @@ from uwc.errors import ModelError
 from uwc.models import forward, head
 from uwc.models.budget import run_in_batches, token_budget_of
 from uwc.models.forward import score_tokens
-from uwc.models.head import answer_logits, logit_chunks
-from uwc.models.statistics import Sampling, chunk_statistics
+from uwc.models.head import AnswerLogits, answer_logits, tile_grid
+from uwc.models.statistics import Sampling
 from uwc.models.target import Target
 from uwc.models.token_scores import TOKEN_COLUMNS, TokenScores
 
@@ -36,14 +37,18 @@ def rich() -> list:
     ]
 
 
-def test_statistics_by_hand() -> None:
+WIDTHS = pytest.mark.parametrize("width", [1, 2, 3])
+
+
+@WIDTHS
+def test_statistics_by_hand(width: int) -> None:
     """p = (1/2, 1/4, 1/4): mean log p = -1.5 log 2, mean square 2.5 log^2 2, variance 0.25 log^2 2.
 
     Against q = (1/4, 1/4, 1/2): KL(q || p) = 1/4 log(1/2) + 0 + 1/2 log 2 = 1/4 log 2.
     """
     log2 = float(np.log(2))
     p, q = torch.tensor([[0.5, 0.25, 0.25]]), torch.tensor([[0.25, 0.25, 0.5]])
-    columns = chunk_statistics(p.log() + 5, torch.tensor([1]), end=0, reference=q.log() - 3)
+    columns = statistics(p.log() + 5, torch.tensor([1]), end=0, reference=q.log() - 3, width=width)
     assert float(columns["logprob"]) == pytest.approx(-2 * log2)
     assert float(columns["mean_logprob"]) == pytest.approx(-1.5 * log2)
     assert float(columns["var_logprob"]) == pytest.approx(0.25 * log2**2, rel=1e-5)
@@ -52,18 +57,40 @@ def test_statistics_by_hand() -> None:
     assert (bool(columns["greedy"]), bool(columns["stops"])) == (False, True)
 
 
-def test_statistics_hold_for_impossible_tokens_and_large_logits() -> None:
+@WIDTHS
+def test_statistics_hold_for_impossible_tokens_and_large_logits(width: int) -> None:
     logits = torch.tensor([[1000.0, 1000.0, float("-inf")], [0.0, float("-inf"), float("-inf")]])
-    columns = chunk_statistics(logits, torch.tensor([0, 1]), reference=logits.clone())
+    columns = statistics(logits, torch.tensor([0, 1]), reference=logits, width=width)
     assert columns["logprob"].tolist() == pytest.approx([-np.log(2), -np.inf])
     assert columns["mean_logprob"].tolist() == pytest.approx([-np.log(2), 0.0])
     assert columns["var_logprob"].tolist() == pytest.approx([0.0, 0.0], abs=1e-6)
     assert columns["kl"].tolist() == pytest.approx([0.0, 0.0])
 
 
-def test_statistics_of_broken_logits_are_not_numbers() -> None:
-    columns = chunk_statistics(torch.tensor([[float("nan"), 0.0]]), torch.tensor([1]))
+@WIDTHS
+def test_statistics_of_broken_logits_are_not_numbers(width: int) -> None:
+    columns = statistics(torch.tensor([[float("nan"), 0.0]]), torch.tensor([1]), width=width)
     assert columns["logprob"].isnan().all() and columns["mean_logprob"].isnan().all()
+
+
+@WIDTHS
+def test_tiles_are_joined_to_what_double_precision_gives(width: int) -> None:
+    torch.manual_seed(0)
+    z, other, targets = torch.randn(50, 7) * 20, torch.randn(50, 7) * 20, torch.randint(0, 7, (50,))
+    columns = statistics(z, targets, reference=other, end=3, width=width)
+    logp, logq = z.double().log_softmax(dim=1), other.double().log_softmax(dim=1)
+    mean = (logp.exp() * logp).sum(dim=1)
+    expected = {
+        "logprob": logp.gather(1, targets[:, None])[:, 0],
+        "mean_logprob": mean,
+        "var_logprob": (logp.exp() * (logp - mean[:, None]) ** 2).sum(dim=1),
+        "kl": (logq.exp() * (logq - logp)).sum(dim=1),
+        "reference_logprob": logq.gather(1, targets[:, None])[:, 0],
+    }
+    for name, values in expected.items():
+        assert columns[name].tolist() == pytest.approx(values.tolist(), rel=1e-4, abs=1e-4), name
+    assert columns["greedy"].tolist() == (z.argmax(dim=1) == targets).tolist()
+    assert columns["stops"].tolist() == (z.argmax(dim=1) == 3).tolist()
 
 
 SMALL = {
@@ -81,16 +108,18 @@ SMALL = {
     ],
     ids=["soft cap", "divided", "scaled"],
 )  # fmt: skip
-def test_chunks_are_what_the_model_itself_computes(make, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_tiles_are_what_the_model_itself_computes(make, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     torch.manual_seed(0)
     model = make().eval()
-    monkeypatch.setattr(head, "chunk_rows", lambda *_: 3)
+    small_tiles(monkeypatch)
     batch = batch_of_tokens()
     with torch.inference_mode():
-        chunks = list(logit_chunks(model, batch))
+        logits = AnswerLogits(model, batch)
+        grid = list(tile_grid(logits))
         whole = model(input_ids=batch.input_ids).logits[batch.rows, batch.positions]
-    assert [len(c) for c in chunks] == [3, 3, 1]
-    assert torch.allclose(torch.cat(chunks), whole, atol=1e-5)
+        found = torch.cat([torch.cat([logits.tile(rows, t) for t in parts], dim=1) for rows, parts in grid])
+    assert (len(grid), len(grid[0][1])) == (2, 3)
+    assert torch.allclose(found, whole, atol=1e-5)
 
 
 def test_a_model_that_does_something_else_to_its_logits_is_scored_by_its_own(untrained: Target) -> None:
@@ -106,7 +135,25 @@ def test_a_model_that_does_something_else_to_its_logits_is_scored_by_its_own(unt
     model.forward = biased
     batch = batch_of_tokens()
     with torch.inference_mode():
-        assert torch.allclose(torch.cat(list(logit_chunks(model, batch))), answer_logits(untrained.model, batch) + bias)
+        expected = answer_logits(untrained.model, batch) + bias
+        assert torch.allclose(AnswerLogits(model, batch).tile(slice(2, 4), slice(5, 9)), expected[2:4, 5:9])
+
+
+def test_a_hooked_output_embedding_is_called_and_not_cut(untrained: Target) -> None:
+    model = copy.deepcopy(untrained.model)
+    handle = model.get_output_embeddings().register_forward_hook(lambda *args: args[2] * 2)
+    batch = batch_of_tokens()
+    with torch.inference_mode():
+        logits = AnswerLogits(model, batch)
+        assert [len(parts) for _, parts in tile_grid(logits)] == [1]
+        assert torch.allclose(logits.tile(slice(0, 2), slice(0, 9)), answer_logits(model, batch)[:2, :9], atol=1e-5)
+    handle.remove()
+
+
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles of 4 rows and 20 tokens."""
+    monkeypatch.setattr(head, "_TILE_BYTES", {"cpu": 320})
+    monkeypatch.setattr(head, "_TILE_ROWS", 4)
 
 
 def batch_of_tokens():
@@ -120,29 +167,29 @@ def test_no_tensor_of_all_labelled_positions_by_the_vocabulary_is_made(
     knowing: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    original = head.after_head
+    original = AnswerLogits.tile
 
-    def watched(model):  # type: ignore[no-untyped-def]
-        finish = original(model)
+    def watched(self, rows, tokens):  # type: ignore[no-untyped-def]
+        made = original(self, rows, tokens)
+        seen.append(made.numel())
+        return made
 
-        def count(logits):  # type: ignore[no-untyped-def]
-            seen.append(logits.numel() // logits.shape[-1])
-            return finish(logits)
-
-        return count
-
-    monkeypatch.setattr(head, "after_head", watched)
-    monkeypatch.setattr(head, "chunk_rows", lambda *_: 4)
+    monkeypatch.setattr(AnswerLogits, "tile", watched)
+    small_tiles(monkeypatch)
     scores = score_tokens(knowing, people())
-    assert max(seen) == 4 < len(scores.logprob)
+    vocabulary = knowing.model.config.vocab_size
+    assert max(seen) <= max(80, vocabulary) < len(scores.logprob) * vocabulary  # one tile, or one row to compare with
 
 
-def test_chunk_size_changes_nothing(knowing: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = score_tokens(knowing, people(), reference=knowing)
-    monkeypatch.setattr(head, "chunk_rows", lambda *_: 5)
-    chunked = score_tokens(knowing, people(), reference=knowing)
+def test_tile_size_changes_nothing(knowing: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    samplings = (Sampling(0.7, 0), Sampling(1.0, 5))
+    whole = score_tokens(knowing, people(), reference=knowing, samplings=samplings)
+    small_tiles(monkeypatch)
+    tiled = score_tokens(knowing, people(), reference=knowing, samplings=samplings)
     for name in TOKEN_COLUMNS:
-        assert getattr(whole, name) == pytest.approx(getattr(chunked, name), abs=1e-5)
+        assert getattr(whole, name) == pytest.approx(getattr(tiled, name), abs=1e-5)
+    for name, values in whole.sampled.items():
+        assert values == pytest.approx(tiled.sampled[name], abs=1e-5)
 
 
 def test_out_of_memory_halves_the_budget(knowing: Target, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +214,7 @@ def test_out_of_memory_with_one_example_is_one_clear_line() -> None:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
 
     with pytest.raises(ModelError, match="single example of 7 tokens"):
-        list(run_in_batches([7, 3], token_budget=100, work=never))
+        list(run_in_batches([7, 3], token_budget=100, batch_cost=10, work=never))
 
 
 def test_other_errors_pass() -> None:
@@ -175,7 +222,7 @@ def test_other_errors_pass() -> None:
         raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes do not match"):
-        list(run_in_batches([7, 3], token_budget=100, work=broken))
+        list(run_in_batches([7, 3], token_budget=100, batch_cost=10, work=broken))
 
 
 def test_every_index_is_worked_on_once_whatever_fails() -> None:
@@ -186,7 +233,7 @@ def test_every_index_is_worked_on_once_whatever_fails() -> None:
             raise torch.OutOfMemoryError
         done.extend(group)
 
-    groups: Iterator[list[int]] = run_in_batches(lengths, token_budget=1000, work=work)
+    groups: Iterator[list[int]] = run_in_batches(lengths, token_budget=1000, batch_cost=10, work=work)
     assert sorted(i for g in groups for i in g) == sorted(done) == list(range(7))
 
 

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from tests.unit.scores_by_hand import scores
+from tests.unit.tiles import statistics
 
 from uwc.errors import ConfigError
 from uwc.metrics.sampling import probabilistic_extraction
-from uwc.models.statistics import Sampling, chunk_statistics
+from uwc.models.statistics import Sampling
 
 ALL = Sampling(1.0, 0).name
 
@@ -37,12 +38,12 @@ def test_what_was_not_scored_is_named() -> None:
         Sampling(temperature=0.0)
 
 
-def test_temperature_and_top_k_by_hand() -> None:
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_temperature_and_top_k_by_hand(width: int) -> None:
     """Probabilities 4/8, 3/8, 1/8. At temperature 1/2 they become 16, 9, 1 of 26; with the top 2, 16 and 9 of 25."""
     logits = torch.tensor([[4.0, 3.0, 1.0]]).log().repeat(3, 1)
-    columns = chunk_statistics(
-        logits, torch.tensor([0, 1, 2]), samplings=[Sampling(0.5, 0), Sampling(0.5, 2), Sampling(1.0, 9)]
-    )
+    samplings = [Sampling(0.5, 0), Sampling(0.5, 2), Sampling(1.0, 9)]
+    columns = statistics(logits, torch.tensor([0, 1, 2]), samplings=samplings, width=width)
     assert columns[Sampling(0.5, 0).name].exp().tolist() == pytest.approx([16 / 26, 9 / 26, 1 / 26])
     assert columns[Sampling(0.5, 2).name].exp().tolist() == pytest.approx([16 / 25, 9 / 25, 0.0])
     assert columns[Sampling(1.0, 9).name].exp().tolist() == pytest.approx([4 / 8, 3 / 8, 1 / 8])

@@ -1,5 +1,7 @@
 """Where the answer's tokens begin and end, on token ids."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -113,4 +115,24 @@ def test_labels_are_predicted_from_the_position_before() -> None:
 def test_batches_hold_all_examples_within_the_budget_longest_first() -> None:
     groups = group_by_length([3, 10, 5, 5, 9], token_budget=20)
     assert groups == [[1, 4], [2, 3, 0]]
+
+
+@pytest.mark.parametrize("batch_cost", [0, 3, 20])
+def test_batches_cost_no_more_than_any_other_cut(batch_cost: int) -> None:
+    """Against every way to cut nine sorted examples into batches within the budget."""
+    lengths, budget = [2, 9, 4, 4, 7, 1, 9, 3, 6], 20
+
+    def cost(groups: list[list[int]]) -> int:
+        return sum(max(lengths[i] for i in g) * len(g) + batch_cost for g in groups)
+
+    order = sorted(range(9), key=lambda i: -lengths[i])
+    cuts = [[0, *(i + 1 for i in range(8) if mask >> i & 1), 9] for mask in range(256)]
+    ways = [[order[a:b] for a, b in pairwise(cut)] for cut in cuts]
+    allowed = [w for w in ways if all(len(g) == 1 or lengths[g[0]] * len(g) <= budget for g in w)]
+    groups = group_by_length(lengths, token_budget=budget, batch_cost=batch_cost)
+    assert cost(groups) == min(map(cost, allowed))
+    assert sorted(i for g in groups for i in g) == list(range(9))
+
+
+def test_an_example_beyond_the_budget_is_a_batch_of_its_own() -> None:
     assert group_by_length([50], token_budget=20) == [[0]]

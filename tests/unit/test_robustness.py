@@ -63,6 +63,17 @@ def test_the_interval_covers_the_true_slope_as_often_as_it_says() -> None:
     assert 0.88 <= np.mean(covered) <= 0.99
 
 
+def test_the_interval_of_a_correlation_over_six_checkpoints_covers_the_truth() -> None:
+    """Pairs of normal values with correlation 0.8; plain percentiles cover it in 88 % of such data sets."""
+    random = np.random.default_rng(6)
+    covered = 0
+    for seed in range(300):
+        x = random.standard_normal(6)
+        found = agreement(x, 0.8 * x + 0.6 * random.standard_normal(6), resamples=300, seed=seed).pcc
+        covered += found.low <= 0.8 <= found.high
+    assert 0.90 <= covered / 300 <= 0.98
+
+
 def test_the_same_seed_gives_the_same_interval_and_another_one_another() -> None:
     x, y = noisy()
     assert agreement(x, y, seed=1) == agreement(x, y, seed=1)

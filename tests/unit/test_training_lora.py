@@ -36,7 +36,7 @@ def test_the_reference_is_the_adapter_switched_off(method: str, knowing: Target)
     from contextlib import nullcontext
 
     settings = TrainingSettings(**SETTINGS)
-    assert Reference(adapted, objective, settings, autocast=nullcontext)._copy is None
+    assert Reference(adapted, objective, settings, autocast=nullcontext).copy is None
     first = train(full, Objective(METHODS[method], full.model), DATA, settings).steps[0]
     log = train(adapted, objective, DATA, settings)
     for term in ("loss", *(t.label for t in objective.terms)):

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from uwc.metrics.aggregation import cluster_codes
+from uwc.metrics.aggregation import bootstrap_interval, bootstrap_sureness, cluster_codes
 from uwc.models.token_scores import Floats
 
 TAUS = tuple(round(0.40 + 0.05 * i, 2) for i in range(13))
@@ -29,6 +29,11 @@ class ProbedSet:
     ids: tuple[str, ...]
     subjects: tuple[str, ...]
     values: Floats
+
+    @property
+    def clusters(self) -> int:
+        """How many subjects there are; an example without one counts by itself."""
+        return int(cluster_codes(self.subjects).max()) + 1
 
     def resampled_means(self, *, resamples: int, seed: int) -> Floats:
         """[A, resamples] the means over bootstrap draws of whole subjects; the same draws for the same subjects."""
@@ -54,6 +59,11 @@ class Frontier:
     retain: ProbedSet
     forget: ProbedSet
 
+    @property
+    def clusters(self) -> int:
+        """The number of subjects of the set that has fewer."""
+        return min(self.retain.clusters, self.forget.clusters)
+
     def alpha_at(self, tau: float) -> float:
         """The largest alpha whose retention is at least tau times the original's."""
         return float(_crossing(self.alphas, self.retain.values.mean(axis=1, keepdims=True), tau)[0])
@@ -78,15 +88,13 @@ class Frontier:
         return scores
 
     def interval(self, tau: float, *, seed: int = 0) -> tuple[float, float]:
-        """The 95 % interval of the forget score at tau, with the uncertainty of alpha in it."""
-        low, high = np.quantile(self.resampled_forget_at(tau, seed=seed), [0.025, 0.975])
-        return float(low), float(high)
+        """The 95 % interval of the forget score at tau, with the uncertainty of alpha in it: `bootstrap_interval`."""
+        return bootstrap_interval(self.resampled_forget_at(tau, seed=seed), clusters=self.clusters)
 
     def alpha_interval(self, tau: float, *, seed: int = 0) -> tuple[float, float]:
         """The 95 % interval of the alpha found at tau, over the same draws."""
         retain = self.retain.resampled_means(resamples=RESAMPLES, seed=seed)
-        low, high = np.quantile(_crossing(self.alphas, retain, tau), [0.025, 0.975])
-        return float(low), float(high)
+        return bootstrap_interval(_crossing(self.alphas, retain, tau), clusters=self.retain.clusters)
 
     def area(self, *, points: int = 101) -> float:
         """The mean of the forget score over tau from 0 to 1: one number without a threshold; lower is better."""
@@ -124,9 +132,14 @@ def _crossing(alphas: Floats, retain: Floats, tau: float) -> Floats:
     return crossing
 
 
-def share_lower(first: Floats, second: Floats) -> float:
-    """The share of paired bootstrap draws in which the first score is lower; ties count half."""
-    return float((first < second).mean() + 0.5 * (first == second).mean())
+def sure_lower(first: Floats, second: Floats, *, clusters: int) -> float:
+    """How sure paired bootstrap draws make it that the first score is lower: their share, ties counting half.
+
+    With few clusters the share is taken nearer to one half, see `bootstrap_sureness`: from 0.975 on, the two are told
+    apart as by a 95 % interval of their difference.
+    """
+    share = float((first < second).mean() + 0.5 * (first == second).mean())
+    return bootstrap_sureness(share, clusters=clusters, resamples=len(first))
 
 
 def save_probes(path: Path, alphas: Sequence[float], sets: dict[str, ProbedSet]) -> None:

@@ -12,13 +12,16 @@ from uwc.calibration.deciding import ERROR, MeanTest, looks
 from uwc.calibration.search import Reading
 from uwc.data.example import Example
 from uwc.errors import ConfigError, UserError
-from uwc.metrics.registry import metrics
+from uwc.metrics.registry import metrics, set_metrics
 from uwc.metrics.scoring import needs_of, score_set
+from uwc.metrics.set_level import UTILITY_SETS
 from uwc.models.forward import score_tokens
 from uwc.models.target import Target
 from uwc.models.token_scores import Floats
 from uwc.registry import Entry, unknown_name
 
+RANDOM_PART = 4
+"""One in so many examples is scored in random order; the others, of those expected to have lost most, first."""
 NEAR_ZERO, LITTLE = 0.02, 0.2
 """Mean scores of the original, on metrics from 0 to 1, below which calibration is refused, and warned about."""
 _ANY_MODEL_HAS = frozenset(
@@ -60,6 +63,12 @@ def example_metrics() -> list[str]:
     return [e.name for e in metrics if _fits(e)]
 
 
+def retention_names() -> list[str]:
+    """All metrics that can be held fixed: those of single examples, and those of sets of data to keep."""
+    kept = [e.name for e in set_metrics if {need.partition(":")[0] for need in e.facts["needs"]} <= set(UTILITY_SETS)]
+    return [*example_metrics(), *(n for n in kept if set_metrics.get(n).facts["higher_remembers"])]
+
+
 def _fits(entry: Entry[Any]) -> bool:
     facts = entry.facts
     return (
@@ -73,9 +82,10 @@ class ExampleMeasure:
 
     A metric for which high means 'remembers' keeps its value v if ``mean(v) >= tau mean(v_original)``, one for which
     low does if ``mean(v) <= mean(v_original) / tau``; a geometric average does on logarithms, so that the share kept
-    is the ratio of averages, or its inverse, throughout. The examples are scored in a fixed random order, in blocks;
-    after each block `MeanTest` looks at the paired differences to the original. Examples that the metric gives no
-    value for on the original are left out.
+    is the ratio of averages, or its inverse, throughout. The examples are scored in blocks: a quarter of them in a
+    fixed random order, the others by what they scored at the nearest mixture, those that lost most first; after each
+    block `MeanTest` looks at the paired differences to the original. Examples that the metric gives no value for on
+    the original are left out.
 
     Args:
         examples: the questions.
@@ -123,7 +133,7 @@ class ExampleMeasure:
         if alpha == 0.0 and not self._seen:
             self._set_original(target)
         elif alpha not in self._seen:
-            self._seen[alpha] = _Seen(np.full(len(self.examples), np.nan), 0, self._test())
+            self._seen[alpha] = _Seen(alpha, np.full(len(self.examples), np.nan), 0, self._test(), self.order)
         seen = self._seen[alpha]
         for count in [len(self.order)] if whole or not self.early else looks(len(self.order)):
             if count > seen.count and (whole or seen.decided is None):
@@ -145,7 +155,7 @@ class ExampleMeasure:
         self.original = measured(target, self.examples, self.entry, max_new_tokens=self.max_new_tokens)
         scored = np.flatnonzero(~np.isnan(self.original))
         self.order = np.random.default_rng(self.seed).permutation(scored)
-        self._seen[0.0] = _Seen(self.original, len(scored), None)
+        self._seen[0.0] = _Seen(0.0, self.original, len(scored), None, self.order)
         mean = self._average(self.original[np.sort(self.order)])
         unit = self.entry.facts["range"] == (0.0, 1.0) and self.higher
         if not 0 < mean < np.inf or (unit and mean < NEAR_ZERO):
@@ -161,7 +171,12 @@ class ExampleMeasure:
 
     def _score(self, target: Target, seen: "_Seen", count: int) -> None:
         """Score on to `count` examples, and look whether it is decided."""
-        part = self.order[seen.count : count]
+        random = seen.count < self._random_part
+        if not random and seen.order is self.order:
+            rest = self.order[seen.count :]
+            most_lost = np.argsort(self._line(self._expected(seen.alpha)[rest]), kind="stable")
+            seen.order = np.append(self.order[: seen.count], rest[most_lost])
+        part = seen.order[seen.count : count]
         sorted_part = np.sort(part)
         examples = [self.examples[i] for i in sorted_part]
         seen.values[sorted_part] = measured(target, examples, self.entry, max_new_tokens=self.max_new_tokens)
@@ -169,24 +184,37 @@ class ExampleMeasure:
         if np.isnan(seen.values[part]).any():
             seen.decided = False
         elif seen.test is not None and seen.decided is None:
-            seen.decided = seen.test.see(self._line(seen.values[part]) - self._bar(part))
+            differences = self._line(seen.values[part]) - self._bar(part)
+            seen.decided = seen.test.see(np.searchsorted(np.sort(self.order), part), differences, random=random)
+
+    @property
+    def _random_part(self) -> int:
+        """How many examples are scored in random order before those that are expected to have lost most."""
+        return max(next(iter(looks(len(self.order)))), len(self.order) // RANDOM_PART)
+
+    def _expected(self, alpha: float) -> Floats:
+        """[E] for each example its value at the nearest mixture at which it was scored."""
+        expected = self.original
+        for known in sorted(self._seen, key=lambda a: -abs(a - alpha)):
+            values = self._seen[known].values
+            expected = np.where(np.isnan(values), expected, values)
+        return expected
 
     def _kept(self, seen: "_Seen") -> Kept:
         of = len(self.order)
         if seen.count == of:
             score = self._average(seen.values[np.sort(self.order)])
             return Kept(score, self._share(score), self._reaches(seen.values), of, of)
-        part = self.order[: seen.count]
-        line = float(self._line(self.original[self.order]).mean())
-        line += float((self._line(seen.values[part]) - self._line(self.original[part])).mean())
-        score = float(np.exp(line if self.higher else -line)) if self.geometric else line if self.higher else -line
+        part = self.order[: min(seen.count, self._random_part)]
+        ratio = self._average(seen.values[part]) / self._average(self.original[part])
+        score = float(ratio * self._average(self.original[np.sort(self.order)]))
         return Kept(score, self._share(score), bool(seen.decided), seen.count, of)
 
     def _test(self) -> MeanTest | None:
         if not self.early:
             return None
         ends = self._line(np.array(self.entry.facts["range"]))
-        bar = self._bar(self.order)
+        bar = self._bar(np.sort(self.order))
         return MeanTest(ends.min() - bar, ends.max() - bar, error=self.error)
 
     def _line(self, values: Floats) -> Floats:
@@ -198,8 +226,9 @@ class ExampleMeasure:
     def _bar(self, part: NDArray[np.int64]) -> Floats:
         """What each example would have to score on that line for exactly tau to be kept."""
         original = self._line(self.original[part])
-        scaled: Floats = original * (self.tau if self.higher else 1 / self.tau)
-        return original + np.log(self.tau) if self.geometric else scaled
+        factor = self.tau if self.higher else 1 / self.tau
+        bar: Floats = original + np.log(self.tau) if self.geometric else original * factor
+        return bar
 
     def _reaches(self, values: Floats) -> bool:
         order = np.sort(self.order)
@@ -218,11 +247,13 @@ class ExampleMeasure:
 
 @dataclass
 class _Seen:
-    """Values of a mixture, [E], NaN where not scored; how many are, in the measure's order; what they decide."""
+    """Values of a mixture, [E], NaN where not scored; how many are, in their order; what they decide."""
 
+    alpha: float
     values: Floats
     count: int
     test: MeanTest | None
+    order: NDArray[np.int64]
     decided: bool | None = None
 
 

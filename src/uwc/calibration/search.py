@@ -63,7 +63,8 @@ class SearchResult:
         threshold: the retention demanded: tau times that at alpha = 0.
         probes: every probe, in the order made.
         upper: the least infeasible mixture above alpha; 1 if there is none.
-        unchecked: grid points above `upper` that were not probed, for they would have cost too many passes.
+        unchecked: grid points above `upper`, by half a step at least, that were not probed, for they would have cost
+            too many passes.
     """
 
     alpha: float
@@ -161,7 +162,7 @@ class _Search:
         self, gauge: Gauge, threshold: float, scan: int, resolution: float, passes: float, whole_grid: bool
     ) -> None:
         self.gauge, self.threshold, self.resolution, self.budget = gauge, threshold, resolution, passes
-        self.grid = [k / scan for k in range(1, scan)]
+        self.grid, self.half_step = [k / scan for k in range(1, scan)], 0.5 / scan
         self.whole_grid = whole_grid
         self.probes: dict[float, Probe] = {}
         self.gap = (0.0, 0.0)
@@ -180,7 +181,7 @@ class _Search:
         while True:
             low = max(a for a, p in self.probes.items() if p.feasible)
             high = min((a for a in self.probes if a > low), default=1.0)
-            unchecked = [a for a in reversed(self.grid) if a > high and a not in self.probes]
+            unchecked = [a for a in reversed(self.grid) if a > high + self.half_step and a not in self.probes]
             if self.is_open(low, high):
                 self.refine(low, high)
             elif unchecked and self.affords_one(low):
@@ -219,7 +220,8 @@ class _Search:
     def expected(self, low: float, high: float) -> float:
         """Where to probe in the gap: the expected crossing, moved a little towards the gap's farther end.
 
-        If the crossing was well guessed, two such probes, one on either side, close the gap. What retention has lost is
+        If the crossing was well guessed, two such probes, one on either side, close the gap; near one end the probe is
+        taken where it closes the gap at once. What retention has lost is
         taken for a power of alpha between the gap's ends; where the lower end has lost nothing, the power is taken
         from the two points above it.
         """
@@ -235,4 +237,9 @@ class _Search:
         crossing = left * (allowed / lost[left]) ** (1 / power)
         margin = (0.05 if inside else 0.25) * (high - low)
         crossing = min(max(crossing, low + margin), high - margin)
+        near = 0.85 * self.resolution
+        if crossing - low < near:
+            return low + self.resolution
+        if high - crossing < near:
+            return high - self.resolution
         return float(crossing + 0.4 * self.resolution * (1 if crossing < middle else -1))

@@ -15,12 +15,13 @@ class SeededScore:
 
     The two sources are independent: another seed would give another model, other examples another score of the same
     models. With s the standard deviation between seeds and v the bootstrap variance of the mean over seeds,
-    ``se^2 = s^2 / K + v``; the interval takes Student's t with Welch and Satterthwaite's degrees of freedom.
+    times C / (C - 1), ``se^2 = s^2 / K + v``; the interval takes Student's t with Welch and Satterthwaite's degrees of
+    freedom.
 
     Attributes:
         scores: [K] the score of each seed.
         draws: [K, R] its bootstrap draws over examples, the same draws for each seed.
-        clusters: how many independent groups the examples form.
+        clusters: C, how many independent groups the examples form.
     """
 
     scores: Floats
@@ -40,7 +41,7 @@ class SeededScore:
     @property
     def se_examples(self) -> float:
         """The standard error of the mean over examples, the seeds as they are."""
-        return float(np.std(self.draws.mean(axis=0), ddof=1))
+        return float(np.sqrt(_over_examples(self.draws.mean(axis=0), self.clusters)))
 
     def record(self) -> dict[str, float]:
         """Both sources alone and together, as plain data; the interval lies within 0..1."""
@@ -55,9 +56,15 @@ class SeededScore:
 def difference(first: SeededScore, second: SeededScore) -> dict[str, float]:
     """First minus second, paired by examples, with the 95 % interval that both sources give."""
     over_examples = first.draws.mean(axis=0) - second.draws.mean(axis=0)
-    se, degrees = _combined([first, second], float(np.var(over_examples, ddof=1)))
+    clusters = min(first.clusters, second.clusters)
+    se, degrees = _combined([first, second], _over_examples(over_examples, clusters))
     found, half = first.mean - second.mean, float(stats.t.ppf(0.975, degrees)) * se
     return {"difference": found, "low": found - half, "high": found + half}
+
+
+def _over_examples(draws: Floats, clusters: int) -> float:
+    """The variance over bootstrap draws, which is too small by (C - 1) / C."""
+    return float(np.var(draws, ddof=1)) * clusters / max(clusters - 1, 1)
 
 
 def _combined(scores: Sequence[SeededScore], over_examples: float) -> tuple[float, float]:

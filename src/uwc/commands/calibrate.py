@@ -1,22 +1,37 @@
 """`uwc calibrate`: how much of an unlearned model keeps the original's retention."""
 
+import shlex
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from uwc.commands.options import Columns, DataFile, Device, Dtype, Json, Prompt, Trust, loading, pairs
 from uwc.commands.printing import print_json, print_rows
 
+RetainFiles = Annotated[
+    list[Path], typer.Option(help="Questions to keep; several times for several sets, each of which must be kept.")
+]
+AuthorsFile = Annotated[Path | None, typer.Option(help="TOFU's real authors, for --metric model_utility.")]
+FactsFile = Annotated[Path | None, typer.Option(help="TOFU's world facts, for --metric model_utility.")]
+
 
 def calibrate_command(
     original: Annotated[str, typer.Argument(help="The model before unlearning: a folder or hub name.")],
-    unlearned: Annotated[str, typer.Argument(help="The model after unlearning.")],
+    unlearned: Annotated[str, typer.Argument(help="The model after unlearning, or a LoRA adapter on the original.")],
     forget: DataFile,
-    retain: DataFile,
+    retain: RetainFiles = [],  # noqa: B006
+    retention_task: Annotated[
+        list[str],
+        typer.Option(help="Also hold a task of lm-evaluation-harness: mmlu, arc_easy:acc_norm", metavar="TASK"),
+    ] = [],  # noqa: B006
     tau: Annotated[float, typer.Option(help="Share of the original's retention to keep.")] = 0.95,
-    metric: Annotated[str, typer.Option(help="The metric to hold fixed.")] = "extraction_strength",
-    save: Annotated[Path | None, typer.Option(help="Folder for the calibrated model.")] = None,
+    metric: Annotated[str, typer.Option(help="The metric to hold fixed on the retain data.")] = "extraction_strength",
+    real_authors: AuthorsFile = None,
+    world_facts: FactsFile = None,
+    max_new_tokens: Annotated[int, typer.Option(help="The most tokens of a generated answer.")] = 64,
+    save: Annotated[Path | None, typer.Option(help="Folder for the calibrated model and its card.")] = None,
     column: Columns = [],  # noqa: B006
     dtype: Dtype = "float32",
     device: Device = "auto",
@@ -29,21 +44,62 @@ def calibrate_command(
     from uwc.workflows.calibration import calibrate
 
     columns = pairs(column)
+    utility = {"authors": real_authors, "facts": world_facts}
     record = calibrate(
         original,
         unlearned,
-        retain=read_examples(retain, columns=columns),
         forget=read_examples(forget, columns=columns),
+        retain={name: read_examples(path, columns=columns) for name, path in _named(retain).items()},
+        retention=retention_task,
         tau=tau,
         metric=metric,
+        utility_sets={name: read_examples(path, columns=columns) for name, path in utility.items() if path is not None},
+        max_new_tokens=max_new_tokens,
         save=save,
+        command=shlex.join(["uwc", *sys.argv[1:]]),
         **loading(dtype, device, trust, prompt),
     )
     if as_json:
         print_json(record)
     else:
-        print_rows("probes", record["trace"], False)
+        _print(record)
+
+
+def _named(files: list[Path]) -> dict[str, Path]:
+    """A name for each retain file: "retain" for a single one, else its own without the ending, numbered if repeated."""
+    if len(files) == 1:
+        return {"retain": files[0]}
+    named: dict[str, Path] = {}
+    for file in files:
+        name, count = file.stem, 1
+        while name in named or name == "forget":
+            count += 1
+            name = f"{file.stem} {count}"
+        named[name] = file
+    return named
+
+
+def _print(record: dict[str, Any]) -> None:
+    print_rows("probes", [_shown(probe) for probe in record["trace"]], False)
+    print_rows("scores", record["scores"], False)
+    for kept in record["kept"]:
         typer.echo(
-            f"alpha {record['alpha']:.4f} keeps {record['retain_score']:.3f} of at least {record['threshold']:.3f} "
-            f"on retain; forget {metric} is then {record['forget_score']:.3f} (lower is better)"
+            f"{kept['measure']}: {kept['score']:.3f}, {kept['share']:.1%} of the original's {kept['original']:.3f}"
         )
+    forget = next(r for r in record["scores"] if (r["set"], r["model"]) == ("forget", "calibrated"))
+    typer.echo(
+        f"alpha {record['alpha']:.4f} keeps at least {record['tau']:.0%} of each; forget {forget['metric']} is then "
+        f"{forget['mean']:.3f}; found in {record['passes']:.1f} scoring passes"
+    )
+    if record["unchecked"]:
+        points = ", ".join(f"{a:g}" for a in record["unchecked"])
+        typer.echo(f"not looked at, for it would have taken too many passes: alpha {points}")
+
+
+def _shown(probe: dict[str, Any]) -> dict[str, Any]:
+    """A probe for the table: on how many examples it was decided."""
+    decided = f"{probe['scored']} of {probe['of']}"
+    return {
+        "alpha": probe["alpha"], "why": probe["phase"], "retention": probe["retain"],
+        "enough": "yes" if probe["feasible"] else "no", "decided on": decided,
+    }  # fmt: skip

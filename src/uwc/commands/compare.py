@@ -78,6 +78,7 @@ def _attacks(named: list[str]) -> list[str] | None:
 
 def _print(done: "Comparison") -> None:
     from uwc.reports.ranking import groups_table, indistinct, ranking_table
+    from uwc.reports.robustness_tables import recovery_table, recovery_words
     from uwc.reports.tables import print_table
     from uwc.reports.tau_curve import tau_words
 
@@ -85,7 +86,11 @@ def _print(done: "Comparison") -> None:
     print_table(ranking_table(results), console())
     if results["groups"]:
         print_table(groups_table(results), console())
-    for sentence in filter(None, [indistinct(results), *tau_words(results)]):
+    attacked = bool(results.get("attacks"))
+    if attacked:
+        print_table(recovery_table(results), console())
+    under_attack = recovery_words(results) if attacked else []
+    for sentence in filter(None, [indistinct(results), *tau_words(results), *under_attack]):
         typer.echo(sentence)
     for note in results["notes"]:
         typer.echo(f"Note: {note}")

@@ -22,7 +22,10 @@ EntailmentModel = Annotated[str | None, typer.Option(help="A model of natural-la
 
 
 def list_registry(
-    kind: Annotated[str, typer.Argument(help="methods, terms, metrics, attacks, tricks or benchmarks")],
+    kind: Annotated[
+        str,
+        typer.Argument(help="methods, terms, metrics, attacks, tricks, benchmarks, published, or a published table"),
+    ],
     as_json: Json = False,
 ) -> None:
     """List what there is, with its source."""

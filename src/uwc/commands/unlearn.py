@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 import yaml
 
+from uwc import progress
 from uwc.commands.options import (
     Columns,
     DataFile,
@@ -54,4 +55,5 @@ def unlearn_command(
         tricks={name: number(name, value) for name, value in pairs(trick).items()},
         **loading(dtype, device, trust, prompt),
     )
-    typer.echo(str(written))
+    if progress.FIRST_PROCESS:
+        typer.echo(str(written))

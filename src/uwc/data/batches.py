@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,16 +63,30 @@ def collate(encoded: Sequence[EncodedExample], *, device: torch.device, scope: S
     )
 
 
-def group_by_length(lengths: Sequence[int], *, token_budget: int) -> list[list[int]]:
-    """Indices grouped into batches, longest first, so that a batch's padded size is at most `token_budget` tokens.
+def group_by_length(lengths: Sequence[int], *, token_budget: int, batch_cost: int = 64) -> list[list[int]]:
+    """Indices grouped into batches, longest first, so that the work is least: that of padded tokens and of batches.
 
-    A single example longer than the budget makes a batch of its own.
+    Among the ways to cut the sorted lengths into batches of at most `token_budget` padded tokens, the one with the
+    least ``sum over batches of (longest * size + batch_cost)``, by dynamic programming. A single example longer than
+    the budget makes a batch of its own.
+
+    Args:
+        lengths: in tokens.
+        token_budget: the most padded tokens in a batch.
+        batch_cost: what a batch costs beside its tokens, in tokens: reading the weights, starting operations.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    groups: list[list[int]] = []
-    for index in order:
-        if groups and lengths[groups[-1][0]] * (len(groups[-1]) + 1) <= token_budget:
-            groups[-1].append(index)
-        else:
-            groups.append([index])
+    longest = np.array([lengths[i] for i in order], dtype=np.int64)
+    costs = np.zeros(len(order) + 1, dtype=np.int64)  # of the examples from here on
+    sizes = np.ones(len(order), dtype=np.int64)
+    for start in range(len(order) - 1, -1, -1):
+        most = min(max(token_budget // max(int(longest[start]), 1), 1), len(order) - start)
+        size = np.arange(1, most + 1)
+        cost = longest[start] * size + batch_cost + costs[start + 1 : start + most + 1]
+        best = most - 1 - int(np.argmin(cost[::-1]))
+        sizes[start], costs[start] = size[best], cost[best]
+    groups, start = [], 0
+    while start < len(order):
+        groups.append(order[start : start + int(sizes[start])])
+        start += int(sizes[start])
     return groups

@@ -20,12 +20,14 @@ class Benchmark:
             ``heldout`` was never trained on by any model; any further split (``general``, ...) is scored as it is.
         trained: the splits on which the original model is fine-tuned, when a study does so.
         refusals: answers that decline, for the methods that teach to refuse.
+        files: the files it was read from, as the user named them.
     """
 
     name: str
     splits: Mapping[str, tuple[Example, ...]]
     trained: tuple[str, ...] = (FORGET, RETAIN, RETAIN_EVAL)
     refusals: tuple[str, ...] = field(default=())
+    files: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         for required in (FORGET, RETAIN):

@@ -308,6 +308,7 @@ def local_files(
         splits={split: tuple(examples) for split, examples in splits.items()},
         trained=tuple(split for split in (FORGET, RETAIN, RETAIN_EVAL) if split in splits),
         refusals=read_lines(refusals) if refusals else DEFAULT_REFUSALS,
+        files=tuple(dict.fromkeys([spec.path for spec in files.values()] + ([refusals] if refusals else []))),
     )
 
 

@@ -77,7 +77,17 @@ def tofu(
         splits={split: tuple(examples) for split, examples in splits.items() if examples},
         trained=(FORGET, RETAIN, RETAIN_EVAL) if held_back else (FORGET, RETAIN),
         refusals=DEFAULT_REFUSALS,
+        files=_files(path, forget, heldout),
     )
+
+
+def _files(path: str, forget: str, heldout: bool) -> tuple[str, ...]:
+    """The files that are read of a local copy; none where the data set comes from the hub."""
+    if not Path(path).expanduser().is_dir():
+        return ()
+    perturbed = [f"{name}_perturbed" for name in (forget, "retain", "real_authors", "world_facts")]
+    further = [forget.replace("forget", "holdout")] if heldout else []
+    return tuple(str(Path(path) / f"{config}.json") for config in (_RETAIN_OF[forget], *perturbed, *further))
 
 
 def _authors(examples: list[Example], config: str, *, first_row: int) -> list[Example]:

@@ -82,8 +82,7 @@ def aggregate(
     if clusters > 1 and np.isfinite(mean):
         se = float(np.sqrt(clusters / (clusters - 1) * np.sum((sums - mean * sizes) ** 2)) / n)
         draws = _draws(clusters, seed, resamples)
-        tail = _tail(clusters)
-        low, high = (float(q) for q in np.quantile((draws @ sums) / (draws @ sizes), [tail, 1 - tail]))
+        low, high = bootstrap_interval((draws @ sums) / (draws @ sizes), clusters=clusters)
     if average == "geometric":
         mean, se, low, high = np.exp(mean), np.exp(mean) * se, np.exp(low), np.exp(high)
     return Aggregate(float(mean), n, len(values) - n, clusters, float(se), float(low), float(high))
@@ -97,10 +96,40 @@ def _draws(clusters: int, seed: int, resamples: int) -> NDArray[np.int64]:
     return draws
 
 
-def _tail(clusters: int) -> float:
-    """The quantile that bounds a 95 % interval, widened for few clusters (Hesterberg, arXiv:1411.5279).
+def bootstrap_interval(draws: Floats, *, clusters: int) -> tuple[float, float]:
+    """The 95 % interval of a bootstrap: percentiles, taken further out for few clusters (Hesterberg, arXiv:1411.5279).
 
-    ``Phi(-sqrt(C / (C - 1)) t)`` with t the 97.5 % quantile of Student's t with C - 1 degrees of freedom: the plain
-    percentile interval is too narrow by as much as the normal one is.
+    The tails are ``Phi(-sqrt(C / (C - 1)) t)`` with t the 97.5 % quantile of Student's t with C - 1 degrees of freedom:
+    the plain percentile interval is too narrow by as much as the normal one is.
+
+    Args:
+        draws: the statistic in each draw of clusters; all finite.
+        clusters: how many clusters are drawn, C; of several sets drawn apart, the smallest number.
+
+    Returns:
+        Its ends; NaN for fewer than two clusters, which have no spread to see.
     """
-    return float(stats.norm.cdf(-np.sqrt(clusters / (clusters - 1)) * stats.t.ppf(0.975, clusters - 1)))
+    if clusters < 2:
+        return float("nan"), float("nan")
+    tail = stats.norm.cdf(-np.sqrt(clusters / (clusters - 1)) * stats.t.ppf(0.975, clusters - 1))
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def bootstrap_sureness(share: float, *, clusters: int, resamples: int) -> float:
+    """How sure a share of bootstrap draws makes one of what they show, with few clusters: nearer to one half.
+
+    ``T(Phi^-1(share) / sqrt(C / (C - 1)))`` with T the distribution function of Student's t with C - 1 degrees of
+    freedom: the rule of `bootstrap_interval` the other way round, so that 0.975 is reached where that interval ends.
+    From fewer than five clusters no 1,000 draws, however one they are, make it 0.975.
+
+    Args:
+        share: of draws, 0 to 1; no nearer to either than half a draw.
+        clusters: C, as there; a single one tells nothing, which is 0.5.
+        resamples: how many draws there are.
+    """
+    if clusters < 2:
+        return 0.5
+    half = 0.5 / resamples
+    normal = stats.norm.ppf(min(max(share, half), 1 - half))
+    return float(stats.t.cdf(normal / np.sqrt(clusters / (clusters - 1)), clusters - 1))

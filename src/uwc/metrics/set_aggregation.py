@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from uwc.metrics.aggregation import Aggregate, cluster_codes
+from uwc.metrics.aggregation import Aggregate, bootstrap_interval, cluster_codes
 from uwc.models.token_scores import Floats
 
 RESAMPLES = 500
@@ -28,7 +28,7 @@ def aggregate_sets(
         values: the arguments, each [E_i], NaN where not scored; such examples are left out of that argument.
         subjects: for each argument [E_i]; examples that share one are drawn together.
         groups: for each argument the set that its examples come from; arguments of one set hold the same examples.
-        interval: whether a standard error and a 95 % percentile interval are wanted.
+        interval: whether a standard error and a 95 % interval (see `bootstrap_interval`) are wanted.
         seed: of the bootstrap.
         resamples: number of draws.
 
@@ -37,9 +37,9 @@ def aggregate_sets(
         an argument has no value at all.
     """
     sizes = {group: len(v) for group, v in zip(groups, values, strict=True)}
-    clusters = {group: cluster_codes(s) for group, s in zip(groups, subjects, strict=True)}
+    clusters = {group: _members(cluster_codes(s)) for group, s in zip(groups, subjects, strict=True)}
     missing = int(sum(np.isnan(v).sum() for v in values))
-    number = int(sum(int(c.max()) + 1 if len(c) else 0 for c in clusters.values()))
+    number = sum(len(c) for c in clusters.values())
 
     def measure(chosen: dict[str, NDArray[np.int64]] | None) -> float:
         drawn = [v if chosen is None else v[chosen[g]] for v, g in zip(values, groups, strict=True)]
@@ -48,20 +48,22 @@ def aggregate_sets(
 
     mean = measure(None)
     se = low = high = float("nan")
-    if interval and np.isfinite(mean) and min(len(np.unique(c)) for c in clusters.values()) > 1:
+    fewest = min(len(c) for c in clusters.values())
+    if interval and np.isfinite(mean) and fewest > 1:
         random = np.random.default_rng(seed)
         draws = [measure({g: _resampled(c, random) for g, c in clusters.items()}) for _ in range(resamples)]
         finite = np.array([d for d in draws if np.isfinite(d)])
         if len(finite) > 1:
             se = float(finite.std(ddof=1))
-            low, high = (float(q) for q in np.quantile(finite, [0.025, 0.975]))
+            low, high = bootstrap_interval(finite, clusters=fewest)
     return Aggregate(mean, sum(sizes.values()), missing, number, se, low, high), missing
 
 
-def _resampled(codes: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
+def _members(codes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """The indices of each cluster's examples."""
+    return np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1]) if len(codes) else []
+
+
+def _resampled(clusters: list[NDArray[np.int64]], random: np.random.Generator) -> NDArray[np.int64]:
     """Indices of the examples of as many clusters as there are, drawn with replacement."""
-    order = np.argsort(codes, kind="stable")
-    sizes = np.bincount(codes)
-    starts = np.cumsum(sizes) - sizes
-    drawn = random.integers(0, len(sizes), len(sizes))
-    return np.concatenate([order[starts[c] : starts[c] + sizes[c]] for c in drawn])
+    return np.concatenate([clusters[c] for c in random.integers(0, len(clusters), len(clusters))])

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,10 @@ def adapter_config(path: str | Path) -> dict[str, Any] | None:
 
 def is_scale_enough(config: dict[str, Any]) -> bool:
     """Whether the weights with the adapter move on a straight line with its scale: plain LoRA, nothing else trained."""
-    more = ("use_dora", "modules_to_save", "trainable_token_indices", "target_parameters", "megatron_config")
+    more = ("modules_to_save", "trainable_token_indices", "target_parameters", "megatron_config", "arrow_config")
+    variants = [name for name in config if name.startswith("use_") and name != "use_rslora"]
     plain = config.get("bias", "none") == "none" and not config.get("lora_bias")
-    return config.get("peft_type") == "LORA" and plain and not any(config.get(name) for name in more)
+    return config.get("peft_type") == "LORA" and plain and not any(config.get(name) for name in (*more, *variants))
 
 
 def require_base(adapter: str | Path, config: dict[str, Any], original: str | Path) -> None:
@@ -83,7 +85,9 @@ def attach_adapter(base: Target, path: str | Path) -> Target:
     except ImportError:
         raise ModelError(f"{path} is an adapter, which needs peft; install it with: pip install peft") from None
     try:
-        model = PeftModel.from_pretrained(base.model, str(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of transformers, about a name that peft uses
+            model = PeftModel.from_pretrained(base.model, str(path))
     except Exception as error:  # peft, safetensors and torch raise many kinds
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"the adapter {path} does not fit the model {base.name}: {reason}") from error

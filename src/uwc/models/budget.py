@@ -11,6 +11,8 @@ from uwc.models.target import Target
 DEFAULT_TOKEN_BUDGET = 8192
 SCORING_BUDGET = 2048
 """Tokens in a batch that is scored on a CPU: more would be no faster there, and pad more."""
+BATCH_COST = {"cpu": 64, "cuda": 1024, "mps": 256}
+"""What a batch that is scored costs beside its tokens, in tokens; a GPU is idle with few."""
 _LEAST, _MOST = 1024, 1 << 15  # more tokens do not keep a GPU busier, but are padded more
 _SHARE_OF_FREE = 0.5
 
@@ -44,13 +46,14 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def run_in_batches(
-    lengths: Sequence[int], *, token_budget: int, work: Callable[[list[int]], None]
+    lengths: Sequence[int], *, token_budget: int, batch_cost: int, work: Callable[[list[int]], None]
 ) -> Iterator[list[int]]:
     """Call `work` on batches of indices, longest first; out of memory, halve the budget and try again.
 
     Args:
         lengths: the length of each item in tokens.
         token_budget: the most padded tokens in a batch.
+        batch_cost: what a batch costs beside its tokens; see `group_by_length`.
         work: what is done with a batch; it must have no effect before it can fail.
 
     Yields:
@@ -59,7 +62,7 @@ def run_in_batches(
     Raises:
         ModelError: a single item does not fit into the memory.
     """
-    waiting = group_by_length(lengths, token_budget=token_budget)
+    waiting = group_by_length(lengths, token_budget=token_budget, batch_cost=batch_cost)
     while waiting:
         group = waiting.pop(0)
         try:
@@ -79,4 +82,6 @@ def run_in_batches(
             torch.cuda.empty_cache()
         token_budget = max(len(group) * lengths[group[0]] // 2, 1)
         left = [index for indices in (group, *waiting) for index in indices]
-        waiting = [[left[i] for i in g] for g in group_by_length([lengths[i] for i in left], token_budget=token_budget)]
+        lengths_left = [lengths[i] for i in left]
+        groups = group_by_length(lengths_left, token_budget=token_budget, batch_cost=batch_cost)
+        waiting = [[left[i] for i in group] for group in groups]

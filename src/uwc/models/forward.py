@@ -11,9 +11,9 @@ from uwc.data.batches import Batch, collate
 from uwc.data.example import Example
 from uwc.data.prompts import EncodedExample
 from uwc.data.variants import Variant, with_variants
-from uwc.models.budget import DEFAULT_TOKEN_BUDGET, SCORING_BUDGET, run_in_batches, token_budget_of
-from uwc.models.head import answer_logits, logit_chunks, unwrapped
-from uwc.models.statistics import Sampling, chunk_statistics
+from uwc.models.budget import BATCH_COST, DEFAULT_TOKEN_BUDGET, SCORING_BUDGET, run_in_batches, token_budget_of
+from uwc.models.head import AnswerLogits, answer_logits, tile_grid, unwrapped
+from uwc.models.statistics import Sampling, joined, tile_sums
 from uwc.models.target import Target
 from uwc.models.token_scores import BOOLEAN_COLUMNS, TOKEN_COLUMNS, TokenScores
 
@@ -69,7 +69,8 @@ def score_tokens(
 
     budget = token_budget or token_budget_of(target, elsewhere=SCORING_BUDGET)
     with progress.bar(f"score {target.name}", total=len(encoded)) as advance:
-        for group in run_in_batches([len(e.tokens) for e in encoded], token_budget=budget, work=work):
+        lengths, cost = [len(e.tokens) for e in encoded], BATCH_COST.get(target.device.type, BATCH_COST["cpu"])
+        for group in run_in_batches(lengths, token_budget=budget, batch_cost=cost, work=work):
             advance(len(group))
     return _join(rows, kinds, encoded, by_row, [s.name for s in samplings])
 
@@ -79,16 +80,17 @@ def _score_batch(
 ) -> dict[str, np.ndarray]:
     """The token columns of one batch, as numpy arrays of length N."""
     itself = reference is not None and reference.model is target.model
-    theirs = None if reference is None or itself else logit_chunks(reference.model, batch)
-    chunks, start = [], 0
-    for logits in logit_chunks(target.model, batch):
-        targets = batch.targets[start : start + len(logits)]
-        start += len(logits)
-        other = next(theirs) if theirs is not None else logits.clone() if itself else None
-        chunks.append(
-            chunk_statistics(logits, targets, end=target.tokenizer.eos_token_id, reference=other, samplings=samplings)
-        )
-    return {name: torch.cat([c[name] for c in chunks]).cpu().numpy() for name in chunks[0]}
+    ours = AnswerLogits(target.model, batch)
+    theirs = None if reference is None or itself else AnswerLogits(reference.model, batch)
+    columns = []
+    for rows, parts in tile_grid(ours, *(() if theirs is None else (theirs,))):
+        targets, tiles = batch.targets[rows], []
+        for tokens in parts:
+            logits = ours.tile(rows, tokens)
+            other = theirs.tile(rows, tokens) if theirs is not None else logits.clone() if itself else None
+            tiles.append(tile_sums(logits, targets, first=tokens.start, reference=other, samplings=samplings))
+        columns.append(joined(tiles, targets, target.tokenizer.eos_token_id, samplings))
+    return {name: torch.cat([c[name] for c in columns]).cpu().numpy() for name in columns[0]}
 
 
 def _join(

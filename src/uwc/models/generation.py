@@ -114,7 +114,7 @@ def _continue_all(
     budget = token_budget or token_budget_of(target)
     with progress.bar(f"generate {target.name}", total=len(prompts)) as advance:
         lengths = [len(p) + max_new_tokens for p in prompts]
-        for group in run_in_batches(lengths, token_budget=budget, work=work):
+        for group in run_in_batches(lengths, token_budget=budget, batch_cost=budget, work=work):
             advance(len(group))
     return result
 

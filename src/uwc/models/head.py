@@ -6,11 +6,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from uwc.data.batches import Batch
 from uwc.errors import ModelError
 
-_CHUNK_BYTES = {"cpu": 32 << 20, "mps": 128 << 20, "cuda": 512 << 20}
+_TILE_BYTES = {"cpu": 8 << 20, "mps": 128 << 20, "cuda": 512 << 20}
+_TILE_ROWS = 512  # enough for a matrix product at full speed
+_TILE_STEP = 64  # widths that vector units like
 _RELATIVE_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}
 
 
@@ -48,29 +51,76 @@ def answer_logits(model: Any, batch: Batch) -> Tensor:
     return logits[0]  # type: ignore[no-any-return]
 
 
-def logit_chunks(model: Any, batch: Batch) -> Iterator[Tensor]:
-    """The [N, V] logits that predict the batch's labelled tokens, as [n, V] pieces in order, made one at a time.
+class AnswerLogits:
+    """The [N, V] logits that predict a batch's labelled tokens, made a tile at a time.
 
     The model's own forward gives the states and the logits of one position; the output embedding and the model's
     usual steps after it (`after_head`) give the others. Where these disagree with the model at that position, the
-    model does something else to its logits, and they are computed at once by `answer_logits` instead.
+    model does something else to its logits, and all are computed at once by `answer_logits` instead.
+
+    Attributes:
+        rows: N.
+        vocabulary: V.
     """
-    states: list[Tensor] = []
 
-    def choose(entering: Tensor) -> Tensor:
-        states.append(entering[batch.rows, batch.positions])
-        return states[0][:1]
+    def __init__(self, model: Any, batch: Batch) -> None:
+        states: list[Tensor] = []
 
-    with head_sees(model, choose):
-        own = model(input_ids=batch.input_ids, use_cache=False).logits[0, 0]
-    size = chunk_rows(own.shape[0], own.device)
-    head, finish = _head(model), after_head(model)
-    ours = finish(head(states[0][None, :1]))[0, 0]
-    if not _agree(ours, own):
-        yield from torch.split(answer_logits(model, batch), size)
-        return
-    for part in torch.split(states[0], size):
-        yield finish(head(part[None]))[0]
+        def choose(entering: Tensor) -> Tensor:
+            states.append(entering[batch.rows, batch.positions])
+            return states[0][:1]
+
+        with head_sees(model, choose):
+            own = model(input_ids=batch.input_ids, use_cache=False).logits[0, 0]
+        self.rows, self.vocabulary = len(batch.rows), own.shape[0]
+        self._head, self._finish, self._states = _head(model), after_head(model), states[0]
+        self._whole: Tensor | None = None
+        if not _agree(self.tile(slice(0, 1), slice(0, self.vocabulary))[0], own):
+            self._whole = answer_logits(model, batch)
+
+    @property
+    def divisible(self) -> bool:
+        """Whether a part of the vocabulary costs less than the whole: a plain linear map, and nothing hooked to it."""
+        head = self._head
+        return type(head) is torch.nn.Linear and not head._forward_hooks and not head._forward_pre_hooks
+
+    @property
+    def device(self) -> torch.device:
+        """Where the logits are made."""
+        return self._states.device
+
+    def tile(self, rows: slice, tokens: slice) -> Tensor:
+        """[n, v] logits of some rows and some neighbouring tokens, a tensor of its own."""
+        if self._whole is not None:
+            return self._whole[rows, tokens].clone()
+        states = self._states[None, rows]
+        if not self.divisible:
+            return self._finish(self._head(states))[0, :, tokens]
+        bias = None if self._head.bias is None else self._head.bias[tokens]
+        return self._finish(linear(states, self._head.weight[tokens], bias))[0]
+
+
+def tile_grid(logits: AnswerLogits, *others: AnswerLogits) -> Iterator[tuple[slice, list[slice]]]:
+    """Rows, and the parts of the vocabulary they are computed in one after another; a tile stays in the CPU's cache.
+
+    Raises:
+        ModelError: the models have different vocabularies.
+    """
+    for other in others:
+        if other.vocabulary != logits.vocabulary:
+            raise ModelError(
+                f"the reference has a vocabulary of {other.vocabulary} tokens and the model one of "
+                f"{logits.vocabulary}; a divergence needs the same one"
+            )
+    cells = _TILE_BYTES.get(logits.device.type, _TILE_BYTES["cpu"]) // 4
+    divisible = all(each.divisible for each in (logits, *others))
+    width = min(logits.vocabulary, max(cells // _TILE_ROWS, cells // logits.rows)) if divisible else logits.vocabulary
+    if logits.vocabulary > width > _TILE_STEP:
+        width -= width % _TILE_STEP
+    height = max(cells // width, 1)
+    for top in range(0, logits.rows, height):
+        rows = slice(top, min(top + height, logits.rows))
+        yield rows, [slice(at, min(at + width, logits.vocabulary)) for at in range(0, logits.vocabulary, width)]
 
 
 def after_head(model: Any) -> Callable[[Tensor], Tensor]:
@@ -92,11 +142,6 @@ def after_head(model: Any) -> Callable[[Tensor], Tensor]:
         return logits if cap is None else torch.tanh(logits / cap) * cap
 
     return finish
-
-
-def chunk_rows(vocabulary: int, device: torch.device) -> int:
-    """How many rows of float32 logits are handled at a time on a device."""
-    return max(16, _CHUNK_BYTES.get(device.type, _CHUNK_BYTES["cpu"]) // (4 * vocabulary))
 
 
 def _head(model: Any) -> Any:

@@ -1,5 +1,6 @@
 """Loading and saving models and tokenizers, with errors a user can act on."""
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -16,23 +17,27 @@ from uwc.models.target import Target
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+DEVICES: tuple[DeviceName, ...] = ("cuda", "mps", "cpu")
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
 
 def pick_device(name: DeviceName = "auto") -> torch.device:
-    """The device to compute on; "auto" takes CUDA, then MPS, then the CPU.
+    """The device to compute on; "auto" takes CUDA, then MPS, then the CPU. Started by a launcher, each process takes
+    the GPU that it was given.
 
     Raises:
         ModelError: the device asked for is not there.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        return torch.device(next(device for device, there in available.items() if there))
+        name = next(device for device in DEVICES if available[device])
     if not available[name]:
         usable = ", ".join(device for device, there in available.items() if there)
         raise ModelError(f"the device {name!r} is not available here; usable: auto, {usable}")
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        return torch.device(name, int(os.environ["LOCAL_RANK"]))
     return torch.device(name)
 
 

@@ -32,6 +32,8 @@ def open_mixing(original: str | Path, unlearned: str | Path, **loading: Any) -> 
         ModelError: the two cannot be mixed.
     """
     trust = bool(loading.get("trust_remote_code", False))
+    if adapter_config(original) is not None:
+        raise ModelError(f"{original} is an adapter; merge it into its base, and give that as the original")
     adapter = adapter_config(unlearned)
     config = _config(original, trust)
     if adapter is not None:
@@ -98,7 +100,8 @@ def _require_same_tokens(original: str | Path, unlearned: str | Path, trust: boo
         except Exception as error:  # a folder without a tokenizer: transformers raises many kinds
             if path == original:
                 raise ModelError(loading_failed(str(path), error)) from error
-            progress.note(f"{path} has no tokenizer of its own that can be read; the original's is used")
+            if adapter_config(path) is None:
+                progress.note(f"{path} has no tokenizer of its own that can be read; the original's is used")
             return
     ours, theirs = vocabularies
     moved = next((t for t, i in sorted(ours.items(), key=lambda p: p[1]) if theirs.get(t, i) != i), None)

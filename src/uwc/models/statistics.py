@@ -1,14 +1,17 @@
 """What is kept of each next-token distribution: a few numbers instead of the whole vocabulary."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from uwc.errors import ConfigError, ModelError
+from uwc.errors import ConfigError
 
 _FLOOR = -1e4  # exp of it is 0 in float32; stands for -inf where 0 * -inf would be NaN
+_LOWEST = -1e30  # stands for the greatest logit of a tile where all are -inf
+_BLOCK = 64
+_DRAWN = "drawn at "
 
 
 @dataclass(frozen=True)
@@ -36,84 +39,151 @@ class Sampling:
         return f"temperature={self.temperature:g} top_k={self.top_k}"
 
 
-def chunk_statistics(
+def tile_sums(
     logits: Tensor,
     targets: Tensor,
     *,
-    end: int | None = None,
+    first: int = 0,
     reference: Tensor | None = None,
     samplings: Sequence[Sampling] = (),
 ) -> dict[str, Tensor]:
-    """Statistics of n next-token distributions, in float32.
+    """What v neighbouring tokens of the vocabulary add to the statistics of n distributions.
+
+    With m the greatest of the v logits: ``sum e^(z - m) (z - m)^k`` for k = 0, 1, 2; where the greatest is; and the
+    target's logit, if it is among them.
 
     Args:
-        logits: [n, V]; overwritten if it is float32 already.
+        logits: [n, v]; overwritten if it is float32 already.
+        targets: [n] the true tokens.
+        first: the first of the v tokens.
+        reference: [n, v] the same part of another model's logits; overwritten likewise.
+        samplings: the ways of drawing.
+    """
+    z = logits.float()
+    greatest, best = _first_greatest(z)
+    greatest = greatest.clamp_min(_LOWEST)
+    z.sub_(greatest[:, None])
+    place = targets - first
+    inside = (place >= 0) & (place < z.shape[1])
+    place = place.clamp(0, z.shape[1] - 1)[:, None]
+    sums = {"greatest": greatest, "best": best + first, "inside": inside, "target": z.gather(1, place)[:, 0]}
+    for sampling in samplings:
+        sums |= _sampled_sums(z, greatest, first, sampling)
+    sums |= _moments(z)
+    return sums if reference is None else sums | _divergence_sums(z, place, reference)
+
+
+def joined(
+    tiles: Sequence[Mapping[str, Tensor]], targets: Tensor, end: int | None = None, samplings: Sequence[Sampling] = ()
+) -> dict[str, Tensor]:
+    """The statistics of n distributions from the sums of the tiles that make up the vocabulary.
+
+    Args:
+        tiles: what `tile_sums` returned for each, in order.
         targets: [n] the true tokens.
         end: the end-of-sequence token.
-        reference: [n, V] logits of another model; overwritten likewise.
-        samplings: the ways of drawing whose log-probabilities are wanted.
+        samplings: the ways of drawing.
 
     Returns:
         logprob, greedy, stops, mean_logprob, var_logprob, kl and reference_logprob as `TokenScores` describes them,
         and one column for each sampling, under its name.
-
-    Raises:
-        ModelError: the reference has another vocabulary.
     """
-    z = logits.float()
-    greatest, best = z.max(dim=1)
-    z.sub_(greatest[:, None])
-    of_target = z.gather(1, targets[:, None])[:, 0]
-    sampled = {s.name: _sampled_logprob(z, of_target, targets, s) for s in samplings}
-    log_sum, mean, square = _moments(z)
+    each = {name: torch.stack([t[name] for t in tiles]) for name in tiles[0] if not name.startswith(_DRAWN)}
+    greatest, shift, weight = _levels(each["greatest"])
+    total = (weight * each["total"]).sum(dim=0)
+    mean = (weight * (each["first"] + shift * each["total"])).sum(dim=0) / total
+    second = each["second"] + 2 * shift * each["first"] + shift * shift * each["total"]
+    square = (weight * second).sum(dim=0) / total
+    log_sum = total.log()
+    of_target = torch.where(each["inside"], each["target"] + shift, 0.0).sum(dim=0)
+    best = each["best"].gather(0, each["greatest"].argmax(dim=0)[None])[0]
     columns = {
         "logprob": of_target - log_sum,
         "greedy": best == targets,
         "stops": torch.zeros_like(best, dtype=torch.bool) if end is None else best == end,
         "mean_logprob": mean - log_sum,
         "var_logprob": (square - mean * mean).clamp_min_(0.0),
-        **_divergence(z, log_sum, targets, reference),
+        **_divergence(each, shift, log_sum),
     }
-    return columns | sampled
+    return columns | {s.name: _sampled_logprob(tiles, of_target + greatest, targets, s) for s in samplings}
 
 
-def _moments(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """log sum exp z, and mean and mean square of z under softmax(z), for z with greatest value 0."""
+def _first_greatest(z: Tensor) -> tuple[Tensor, Tensor]:
+    """[n] the greatest value of each row, and where it is first.
+
+    ``z.max(dim=1)``, but on a CPU several times as fast: the place is sought in the block that holds the greatest only.
+    """
+    if z.shape[1] % _BLOCK:
+        return z.max(dim=1)
+    blocks = torch.unflatten(z, 1, (-1, _BLOCK))
+    greatest, block = blocks.amax(dim=2).max(dim=1)
+    place = blocks[torch.arange(len(z), device=z.device), block].argmax(dim=1)
+    return greatest, block * _BLOCK + place
+
+
+def _levels(greatest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """[n] the greatest logit of all tiles, and for each tile [tiles, n] how far its own lies below, and e to that."""
+    overall = greatest.amax(dim=0)
+    shift = (greatest - overall).clamp_min_(_FLOOR)
+    return overall, shift, shift.exp()
+
+
+def _moments(z: Tensor) -> dict[str, Tensor]:
+    """Sums over a tile of e^z z^k for k = 0, 1, 2, for z with greatest value 0."""
     p = z.exp()
     total = p.sum(dim=1)
     first = p.mul_(z).sum(dim=1)
     second = p.mul_(z).sum(dim=1)
     if not torch.isfinite(first).all() and torch.isinf(z).any():
         return _moments(z.clamp_min_(_FLOOR))
-    return total.log(), first / total, second / total
+    return {"total": total, "first": first, "second": second}
 
 
-def _divergence(z: Tensor, log_sum: Tensor, targets: Tensor, reference: Tensor | None) -> dict[str, Tensor]:
-    """KL(reference || model) and the reference's log-probability of the targets; `z` is used up."""
-    if reference is None:
-        unknown = torch.full_like(log_sum, float("nan"))
-        return {"kl": unknown, "reference_logprob": unknown}
-    if reference.shape != z.shape:
-        raise ModelError(
-            f"the reference has a vocabulary of {reference.shape[1]} tokens and the model one of {z.shape[1]}; "
-            "a divergence needs the same one"
-        )
+def _divergence_sums(z: Tensor, place: Tensor, reference: Tensor) -> dict[str, Tensor]:
+    """The same sums under the reference, of the gap between its logits and the model's; `z` is used up."""
     other = reference.to(z.device).float()
-    other.sub_(other.amax(dim=1, keepdim=True)).clamp_min_(_FLOOR)
-    other_logprob = other.gather(1, targets[:, None])[:, 0]
+    greatest = other.amax(dim=1).clamp_min(_LOWEST)
+    other.sub_(greatest[:, None]).clamp_min_(_FLOOR)
+    of_target = other.gather(1, place)[:, 0]
     gap = z.clamp_min_(_FLOOR).sub_(other).neg_()
     q = other.exp_()
     total = q.sum(dim=1)
-    kl = q.mul_(gap).sum(dim=1) / total - total.log() + log_sum
-    return {"kl": kl.clamp_min_(0.0), "reference_logprob": other_logprob - total.log()}
+    return {
+        "q greatest": greatest, "q target": of_target, "q total": total, "q gap": q.mul_(gap).sum(dim=1),
+    }  # fmt: skip
 
 
-def _sampled_logprob(z: Tensor, of_target: Tensor, targets: Tensor, sampling: Sampling) -> Tensor:
+def _divergence(each: Mapping[str, Tensor], shift: Tensor, log_sum: Tensor) -> dict[str, Tensor]:
+    """KL(reference || model) and the reference's log-probability of the targets."""
+    if "q total" not in each:
+        unknown = torch.full_like(log_sum, float("nan"))
+        return {"kl": unknown, "reference_logprob": unknown}
+    _greatest, other_shift, weight = _levels(each["q greatest"])
+    total = (weight * each["q total"]).sum(dim=0)
+    gap = (weight * (each["q gap"] + (other_shift - shift) * each["q total"])).sum(dim=0)
+    of_target = torch.where(each["inside"], each["q target"] + other_shift, 0.0).sum(dim=0)
+    kl = gap / total - total.log() + log_sum
+    return {"kl": kl.clamp_min_(0.0), "reference_logprob": of_target - total.log()}
+
+
+def _sampled_sums(z: Tensor, greatest: Tensor, first: int, sampling: Sampling) -> dict[str, Tensor]:
+    """What a tile adds to a way of drawing: its log-sum-exp, or its most likely tokens."""
+    name = _DRAWN + sampling.name
+    if not sampling.top_k:
+        return {name: (z / sampling.temperature).logsumexp(dim=1) + greatest / sampling.temperature}
+    values, tokens = z.topk(min(sampling.top_k, z.shape[1]), dim=1)
+    return {name: values + greatest[:, None], f"{name} tokens": tokens + first}
+
+
+def _sampled_logprob(
+    tiles: Sequence[Mapping[str, Tensor]], of_target: Tensor, targets: Tensor, sampling: Sampling
+) -> Tensor:
     """[n] log-probability of drawing the target; -inf where it is not among the top k."""
-    k = min(sampling.top_k or z.shape[1], z.shape[1])
-    if k == z.shape[1]:
-        return of_target / sampling.temperature - (z / sampling.temperature).logsumexp(dim=1)
-    values, tokens = z.topk(k, dim=1)
-    inside = (tokens == targets[:, None]).any(dim=1)
+    name = _DRAWN + sampling.name
+    if not sampling.top_k:
+        return of_target / sampling.temperature - torch.stack([t[name] for t in tiles]).logsumexp(dim=0)
+    values = torch.cat([t[name] for t in tiles], dim=1)
+    values, places = values.topk(min(sampling.top_k, values.shape[1]), dim=1)
+    tokens = torch.cat([t[f"{name} tokens"] for t in tiles], dim=1).gather(1, places)
     logprob = of_target / sampling.temperature - (values / sampling.temperature).logsumexp(dim=1)
-    return logprob.masked_fill(~inside, float("-inf"))
+    return logprob.masked_fill(~(tokens == targets[:, None]).any(dim=1), float("-inf"))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from uwc.errors import ConfigError
-from uwc.objectives.registry import terms
+from uwc.objectives.registry import terms, tricks
 from uwc.objectives.roles import ROLES, role_of
 from uwc.registry import unknown_name
 
@@ -85,6 +85,12 @@ class Method:
         """Where the answers that it trains on come from; see `uwc.objectives.roles.Role`."""
         needs = [(t, role_of(need)) for t in self.terms for need in terms.get(t.term).facts["needs"]]
         return {ROLES[t.roles.get(role, role)].answers for t, role in needs}
+
+    @property
+    def forgotten_roles(self) -> set[str]:
+        """The roles whose answers it lowers, as they are really played; the others' answers it teaches or keeps."""
+        declared = ((t, {role_of(need) for need in terms.get(t.term).facts["needs"]}) for t in self.terms)
+        return {t.roles.get("forget", "forget") for t, roles in declared if "forget" in roles}
 
     @property
     def formula(self) -> str:
@@ -187,3 +193,23 @@ def check_term(term: WeightedTerm) -> dict[str, Any]:
         if actual not in ROLES:
             raise ConfigError(unknown_name("role", actual, list(ROLES)))
     return terms.check(term.term, term.settings)
+
+
+def active_tricks(method: Method, values: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+    """Trick -> its checked settings, without those at their neutral value.
+
+    Raises:
+        ConfigError: an unknown trick, or one that finds nothing in the method to act on.
+    """
+    active = {}
+    for name, value in values.items():
+        settings, facts = tricks.check(name, {"value": value}), tricks.get(name).facts
+        if settings["value"] == facts["neutral"]:
+            continue
+        if facts.get("acts_on") == "forgotten answers" and not method.forgotten_roles:
+            raise ConfigError(
+                f"the trick {name!r} acts on the answers that are to be forgotten, and the method {method.name!r} only "
+                "teaches others in their place; leave it out, or add a term that forgets"
+            )
+        active[name] = settings
+    return active

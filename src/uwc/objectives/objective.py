@@ -11,7 +11,7 @@ from uwc.data.batches import Scope
 from uwc.errors import ConfigError
 from uwc.models.states import resolve_layer
 from uwc.objectives.forwards import Forwards, Pass
-from uwc.objectives.methods import Constraint, Method, WeightedTerm, check_term
+from uwc.objectives.methods import Constraint, Method, WeightedTerm, active_tricks, check_term
 from uwc.objectives.registry import terms, tricks
 from uwc.objectives.roles import ROLES, role_of
 from uwc.objectives.tricks import kept_tokens
@@ -70,11 +70,8 @@ class Objective:
         self.terms: list[BoundTerm] = []
         for term in method.terms:
             self.terms.append(_bind(term, model, taken=[t.label for t in self.terms]))
-        checked = {n: tricks.check(n, {"value": v}) for n, v in (trick_settings or {}).items()}
-        self.tricks = [
-            (tricks.get(n), settings) for n, settings in checked.items()
-            if settings["value"] != tricks.get(n).facts["neutral"]
-        ]  # fmt: skip
+        active = active_tricks(method, trick_settings or {})
+        self.tricks = [(tricks.get(name), settings) for name, settings in active.items()]
         self._selected_share = float((trick_settings or {}).get("loss_selection", 1.0))
         self.needs = frozenset(need for t in self.terms for need in t.needs)
         self.roles = tuple(role for role in ROLES if role in {role_of(need) for need in self.needs})
@@ -89,8 +86,7 @@ class Objective:
         kinds = {"": "logprobs", "logits": "logits", "states": "states"}
         parts = [need.partition(".") for need in self.needs]
         read = {kinds[what] for name, _, what in parts if name == role and what in kinds}
-        if ROLES[role].tricked:
-            read |= {entry.facts["reads"] for entry, _ in self.tricks}
+        read |= {entry.facts["reads"] for entry, _ in self.tricks_on(role)}
         return frozenset(read)
 
     def layers(self, role: str) -> list[int]:
@@ -104,10 +100,17 @@ class Objective:
 
     def apply_tricks(self, role: str, passed: Pass) -> Pass:
         """The pass as the terms shall see it."""
-        if ROLES[role].tricked:
-            for entry, settings in self.tricks:
-                passed = entry.function(passed, **settings)
+        for entry, settings in self.tricks_on(role):
+            passed = entry.function(passed, **settings)
         return passed
+
+    def tricks_on(self, role: str) -> list[tuple[Entry[Any], dict[str, Any]]]:
+        """The tricks that change a role's pass, with their settings."""
+        forgotten = role in self.method.forgotten_roles
+        return [
+            (entry, settings) for entry, settings in self.tricks
+            if ROLES[role].tricked and (forgotten or entry.facts.get("acts_on") != "forgotten answers")
+        ]  # fmt: skip
 
     def counted_tokens(self, term: BoundTerm, answer_tokens: Tensor, all_tokens: Tensor) -> Tensor:
         """[B] how many tokens of each example the term's mean is over.

@@ -32,5 +32,6 @@ positions to compute) and ``ignore_first`` (how many tokens of each answer a tok
 tricks: Registry[Any] = Registry("trick", modules=("uwc.objectives.tricks",))
 """Functions that change the token weights or logits of a pass over forget questions before any term reads it.
 
-Each declares the ``formula``, the ``neutral`` value, and ``reads``: "logits" or "logprobs".
+Each declares the ``formula``, the ``neutral`` value, ``reads``: "logits" or "logprobs", and ``acts_on``: "forget
+questions", whatever the answer, or "forgotten answers" alone, and not those that a term teaches in their place.
 """

@@ -9,7 +9,10 @@ from uwc.objectives.forwards import Pass
 from uwc.objectives.registry import tricks
 
 
-@tricks.register("temperature", source="arXiv:2406.09179", formula="z / tau", neutral=1.0, reads="logits")
+@tricks.register(
+    "temperature", source="arXiv:2406.09179", formula="z / tau", neutral=1.0, reads="logits",
+    acts_on="forget questions",
+)  # fmt: skip
 def temperature(passed: Pass, *, value: float = 1.0) -> Pass:
     """Scale the forget logits: ``z / tau`` in the forget loss only. Neutral at 1. Raises ValueError unless positive."""
     if value <= 0:
@@ -19,7 +22,7 @@ def temperature(passed: Pass, *, value: float = 1.0) -> Pass:
 
 @tricks.register(
     "loss_selection", source="arXiv:2406.09179", formula="the q N_i likeliest tokens", neutral=1.0,
-    reads="logprobs",
+    reads="logprobs", acts_on="forget questions",
 )  # fmt: skip
 def loss_selection(passed: Pass, *, value: float = 1.0) -> Pass:
     """Keep only the likeliest share q of each answer's tokens: the floor(q N_i), at least 1, of smallest loss.
@@ -51,13 +54,14 @@ def kept_tokens(counts: Tensor, *, share: float) -> Tensor:
 
 @tricks.register(
     "likelihood_cap", source="arXiv:2406.09179", formula="only tokens with p_t > cap", neutral=0.0,
-    reads="logprobs",
+    reads="logprobs", acts_on="forgotten answers",
 )  # fmt: skip
 def likelihood_cap(passed: Pass, *, value: float = 0.0) -> Pass:
-    """Leave alone the tokens whose likelihood is already at or below a cap.
+    """Leave alone the tokens of forgotten answers whose likelihood is already at or below a cap.
 
-    ``w_t = 1[p_t > cap]``; means still divide by all N tokens, so the pressure fades as tokens are forgotten. Neutral
-    at 0. Raises ValueError outside [0, 1).
+    It spares what has been forgotten enough; an answer that is taught instead (a refusal, an alternative) is learned
+    from any likelihood. ``w_t = 1[p_t > cap]``; means still divide by all N tokens, so the pressure fades as
+    tokens are forgotten. Neutral at 0. Raises ValueError outside [0, 1).
     """
     if not 0 <= value < 1:
         raise ValueError(f"likelihood_cap = {value} must be in [0, 1)")

@@ -15,9 +15,11 @@ from plotly.offline import get_plotlyjs
 from uwc.errors import UserError
 from uwc.reports import tables
 from uwc.reports.plots import Style, alpha_figures, method_styles, tradeoff_figure
+from uwc.reports.published import published_table
 from uwc.reports.ranking import groups_table, indistinct, pairs_table, ranking_table
 from uwc.reports.robustness_section import attacked_section
 from uwc.reports.tau_curve import frontier_figure, probed_sets, tau_figure, tau_table, tau_words
+from uwc.reports.training_plots import GROUPS, effect_figures, training_figures, training_table
 
 SCHEMA = 1
 ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
@@ -81,7 +83,12 @@ def _render(results: Mapping[str, Any], run: Mapping[str, Any]) -> str:
         frontier_figures=_figures(results, frontier_figure, "frontier"),
         tau_table=tau_table(results),
         tau_words=tau_words(results),
+        published=published_table(results),
         attacked=attacked_section(results, _embedded),
+        training_table=training_table(results),
+        training_curves=[_embedded(f, f"curve-training-{i}") for i, f in enumerate(training_figures(results).values())],
+        effect_curves=[_embedded(f, f"curve-effect-{i}") for i, f in enumerate(effect_figures(results).values())],
+        layer_groups=GROUPS,
         not_monotone=[m["name"] for m in methods if (m.get("calibration") or {}).get("monotone") is False],
         environment=run.get("environment") or {},
         config=json.dumps(results["study"].get("config") or {}, indent=2, ensure_ascii=False, default=str),

@@ -10,6 +10,7 @@ from uwc.reports.tables import (
     Record,
     Table,
     aggregate_of,
+    calibrated_forget,
     known,
     listed,
     number,
@@ -39,14 +40,13 @@ def ranked(results: Record) -> list[dict[str, Any]]:
     rows = []
     for rank, name in enumerate(order, start=1):
         record = records[name]
-        after, intervals = aggregate_of(record["after"], "forget", metric), record.get("intervals") or {}
-        low, high = intervals.get("forget") or (after.get("low"), after.get("high"))
-        alpha_low, alpha_high = intervals.get("alpha") or (None, None)
+        forget, search = calibrated_forget(record, metric), record.get("calibration") or {}
+        alpha_low, alpha_high = (record.get("intervals") or {}).get("alpha") or (None, None)
         less = ((results.get("pairs") or {}).get(name) or {}).get(following.get(name, ""))
         rows.append(
             {
-                "rank": rank, "name": name, "group": record.get("group") or "", "forget": after.get("mean"),
-                "low": low, "high": high, "alpha": (record.get("calibration") or {}).get("alpha"),
+                "rank": rank, "name": name, "group": record.get("group") or "", "forget": forget.get("mean"),
+                "low": forget.get("low"), "high": forget.get("high"), "alpha": search.get("alpha"),
                 "alpha_low": alpha_low, "alpha_high": alpha_high,
                 "retain": aggregate_of(record["after"], "retain", metric).get("mean"), "less_than_next": less,
                 "told_apart": None if less is None else less >= SURE,
@@ -75,7 +75,8 @@ def ranking_table(results: Record) -> Table:
     remarks = [
         "Intervals: 95%, bootstrap over whole subjects; alpha is found anew in each draw, so that its uncertainty is "
         "part of the score's.",
-        f"The last column is the share of paired draws of the same questions; from {SURE:.1%} on, two are told apart.",
+        f"The last column is the share of paired draws of the same questions, taken nearer to 50% for few subjects; "
+        f"from {SURE:.1%} on, two are told apart.",
     ]
     return Table(f"Ranking: forget {label} left{held} (lower is better)", columns, rows, "\n".join(remarks))
 
@@ -113,7 +114,8 @@ def pairs_table(results: Record) -> Table:
     ]
     return Table(
         "Pairs", ("model", *names), tuple(cells),
-        "The share of paired draws in which the row's model leaves less of the forget set than the column's.",
+        "The share of paired draws in which the row's model leaves less of the forget set than the column's, taken "
+        "nearer to 50% for few subjects.",
     )  # fmt: skip
 
 

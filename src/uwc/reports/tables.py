@@ -43,6 +43,14 @@ def aggregate_of(scores: Record | None, set_name: str, metric: str = ES) -> Reco
     return ((scores or {}).get(set_name) or {}).get(metric) or {}
 
 
+def calibrated_forget(method: Record, metric: str = ES) -> Record:
+    """A method's forget score after calibration, its interval through alpha where there is such."""
+    after = aggregate_of(method.get("after"), "forget", metric)
+    through = (method.get("intervals") or {}).get("forget")
+    held = (method.get("calibration") or {}).get("metric")
+    return {**after, "low": through[0], "high": through[1]} if after and through and held == metric else after
+
+
 def ordered_methods(results: Record) -> list[Record]:
     """The unlearned models as the study ranks them, then those without a rank, then those that diverged."""
     rank = {name: place for place, name in enumerate(results.get("ranking") or [])}
@@ -143,7 +151,7 @@ def _best_method(results: Record) -> list[str]:
         return ["Nothing was calibrated, so the methods are shown as they are, and not ranked."]
     if not ranking:
         return ["No method reached a calibrated score, so there is nothing to rank."]
-    after = {m["name"]: aggregate_of(m.get("after"), "forget") for m in results["unlearned"]}
+    after = {m["name"]: calibrated_forget(m) for m in results["unlearned"]}
     best, others = ranking[0], ranking[1:]
     tau, n = tau_of(results), after[best].get("n")
     held = "" if tau is None else f" at equal retention (at least {tau:g} of the original's retain ES)"
@@ -194,7 +202,9 @@ def result_table(results: Record) -> Table:
     """The main comparison: a row for each reference model, then one a method by rank, the diverged ones last."""
     rows = []
     for model in results["models"]:
-        rows.append((model["name"], "", "", "", *_calibrated_cells(model["scores"])))
+        rows.append(
+            (model["name"], "", "", "", *_calibrated_cells(model["scores"], aggregate_of(model["scores"], "forget")))
+        )
     for method in ordered_methods(results):
         name, before = method["name"], method.get("before")
         rows.append(
@@ -203,7 +213,7 @@ def result_table(results: Record) -> Table:
                 number(aggregate_of(before, "forget").get("mean")),
                 number(aggregate_of(before, "retain").get("mean")),
                 number((method.get("calibration") or {}).get("alpha")),
-                *_calibrated_cells(method.get("after")),
+                *_calibrated_cells(method.get("after"), calibrated_forget(method)),
             )
         )
     title = "Forget ES before and after calibration, best first (lower is better)"
@@ -211,9 +221,9 @@ def result_table(results: Record) -> Table:
     return Table(title, (what, *RESULT_COLUMNS), tuple(rows), "\n".join(_result_remarks(results)))
 
 
-def _calibrated_cells(scores: Record | None) -> tuple[str, str, str]:
+def _calibrated_cells(scores: Record | None, forget: Record) -> tuple[str, str, str]:
     return (
-        with_interval(aggregate_of(scores, "forget")),
+        with_interval(forget),
         number(aggregate_of(scores, "forget_paraphrased").get("mean")),
         number(aggregate_of(scores, "retain").get("mean")),
     )
@@ -224,7 +234,8 @@ def _result_remarks(results: Record) -> Iterable[str]:
     yield f"Questions scored: {'; '.join(sizes)}. Every score has its n and interval in the details."
     yield (
         "Before, after: of calibration. alpha: how much of the unlearned model is mixed into the original "
-        "(0 = original, 1 = unlearned). Intervals: 95%, bootstrap over whole subjects."
+        "(0 = original, 1 = unlearned). Intervals: 95%, bootstrap over whole subjects; after calibration with alpha "
+        "found anew in each draw."
     )
     if reference_scores(results, "gold"):
         yield f"gold: {GOLD_MEANING}."
@@ -266,8 +277,8 @@ def _details_cell(aggregate: Record, metric: str, *, with_count: bool) -> str:
 
 def methods_table(results: Record) -> Table:
     """What each unlearned model was made by: the method in words, its loss and where it is from."""
-    if all(m.get("method") is None for m in results["unlearned"]):
-        given = tuple((m["name"], str(m["source"])) for m in results["unlearned"])
+    if all(m.get("checkpoint") for m in results["unlearned"]):
+        given = tuple((m["name"], str(m["checkpoint"])) for m in results["unlearned"])
         return Table("The given models", ("model", "checkpoint"), given)
     columns = ("method", "what it does", "loss", "source")
     rows = tuple(

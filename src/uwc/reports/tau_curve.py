@@ -6,7 +6,7 @@ from itertools import groupby
 import plotly.graph_objects as go
 
 from uwc.reports.plots import axis_of_share, figure_layout, method_styles
-from uwc.reports.tables import MISSING, Record, Table, number, ordered_methods, setting
+from uwc.reports.tables import MISSING, Record, Table, number, ordered_methods, setting, with_interval
 
 SHOWN = (0.9, 0.8, 0.6, 0.4)
 
@@ -45,9 +45,7 @@ def tau_table(results: Record) -> Table:
     rows = []
     for method in with_frontier(results):
         found = {p["tau"]: p for p in method["frontier"]["forget"]["curve"]}
-        scores = [
-            f"{number(found[t]['forget'])} [{number(found[t]['low'])}, {number(found[t]['high'])}]" for t in SHOWN
-        ]
+        scores = [with_interval({**found[t], "mean": found[t]["forget"]}) for t in SHOWN]
         perturbed = method["frontier"].get("forget_paraphrased")
         areas = [number(method["frontier"]["forget"]["area"]), number(perturbed["area"]) if perturbed else MISSING]
         rows.append((method["name"], *scores, *areas))

@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from uwc.metrics.aggregation import bootstrap_interval
+
 Floats = NDArray[np.float64]
 FEW_POINTS = 10
 LITTLE_SPREAD = 1e-3
@@ -53,8 +55,8 @@ def agreement(
     Args:
         before: [n] one value a checkpoint.
         after: [n] in the same order; pairs with a value that is not finite are left out.
-        resamples: bootstrap draws of n checkpoints with replacement; the percentile interval is taken over those in
-            which the statistic exists.
+        resamples: bootstrap draws of n checkpoints with replacement; the interval is taken over those in which the
+            statistic exists.
         seed: of the draws.
 
     Raises:
@@ -78,8 +80,7 @@ def agreement(
         drawn = drawn[np.isfinite(drawn)]
         if len(x) < 3 or not np.isfinite(value) or not len(drawn):
             return Estimate(value, np.nan, np.nan)
-        low, high = np.quantile(drawn, [0.025, 0.975])
-        return Estimate(value, float(low), float(high))
+        return Estimate(value, *bootstrap_interval(drawn, clusters=len(x)))
 
     names = ("pcc", "spearman", "slope", "intercept", "distance")
     statistics = (pearson, spearman, slope, intercept, distance)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import NamedTuple
 
+from uwc.published.tables import published
 from uwc.robustness.comparison import Cell
 
 
@@ -26,20 +27,9 @@ class PublishedPcc(NamedTuple):
     source: str
 
 
-_DISCUSSION = "arXiv:2406.09179, public review discussion"
+_TABLE = published("robustness-pcc")
 
-PUBLISHED_PCC: tuple[PublishedPcc, ...] = (
-    PublishedPcc("truth_ratio_arithmetic", "jailbreak", 0.97, 0.99, _DISCUSSION),
-    PublishedPcc("truth_ratio_arithmetic", "relearning", 0.56, 0.09, _DISCUSSION),
-    PublishedPcc("truth_ratio_arithmetic", "probing", 0.83, 0.02, _DISCUSSION),
-    PublishedPcc("truth_ratio_arithmetic", "token noising", 0.99, 0.99, _DISCUSSION),
-    PublishedPcc("perplexity", "GCG", 0.83, 0.50, _DISCUSSION),
-    PublishedPcc("perplexity", "relearning + probing", 0.54, 0.03, _DISCUSSION),
-    PublishedPcc("exact_memorization", "GCG", 0.92, 0.91, _DISCUSSION),
-    PublishedPcc("exact_memorization", "relearning + probing", 0.55, 0.29, _DISCUSSION),
-    PublishedPcc("extraction_strength", "GCG", 0.94, 0.91, _DISCUSSION),
-    PublishedPcc("extraction_strength", "relearning + probing", 0.73, 0.61, _DISCUSSION),
-)
+PUBLISHED_PCC: tuple[PublishedPcc, ...] = tuple(PublishedPcc(**row, source=_TABLE.source) for row in _TABLE.rows)
 
 OUR_NAMES: dict[str, str] = {
     "jailbreak": "jailbreak", "relearning": "relearn_original", "probing": "probe", "token noising": "token_noise",

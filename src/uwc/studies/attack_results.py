@@ -77,6 +77,7 @@ class _Attacks:
         record: dict[str, Any] = {"name": name, "kind": kind, "run": run, "before": {}, "failed": {}, "outcomes": {}}
         if before is None:
             return record | {"failed": {c.label: "the run diverged" for c in self.config.chains}}
+        record["steps"] = {c.label: attack_step_name(c.label, name) for c in self.config.chains}
         record["before"] = {
             of_set: {metric: self._aggregate(metric, of_set, values) for metric, values in of_metrics.items()}
             for of_set, of_metrics in before.items()

@@ -10,8 +10,8 @@ from uwc.calibration.calibrate import retention_metrics
 from uwc.data.benchmarks import benchmarks
 from uwc.errors import ConfigError
 from uwc.metrics.registry import metrics
-from uwc.objectives.methods import Constraint, Method, WeightedTerm, check_term, get_method
-from uwc.objectives.registry import tricks
+from uwc.objectives.methods import Constraint, Method, WeightedTerm, active_tricks, check_term, get_method
+from uwc.published.tables import published_benchmarks
 from uwc.registry import unknown_name
 from uwc.studies.attack_config import AttackConfig
 from uwc.studies.problems import first_problem
@@ -188,8 +188,7 @@ class RunConfig(_Section):
             return self
         for term in self.composition().terms:
             check_term(term)
-        for trick, value in self.tricks.items():
-            tricks.check(trick, {"value": value})
+        active_tricks(self.composition(), self.tricks)
         return self
 
 
@@ -223,7 +222,14 @@ class UnlearnConfig(_Section):
             if labels.count(label) > 1:
                 raise ConfigError(f"two unlearning runs are called {label!r}; give each a 'name' of its own")
         for run in self.runs:
-            if not run.given and self.settings_of(run, seed=0).contrast is not None:
+            if run.given:
+                continue
+            settings = self.settings_of(run, seed=0)
+            if settings.lora is not None and settings.lora.save == "adapter":
+                raise ConfigError(
+                    f"run {run.label!r}: a study keeps whole models; set lora.save to merged, or use uwc unlearn"
+                )
+            if settings.contrast is not None:
                 raise ConfigError(
                     f"run {run.label!r} gives two models that answer as one, which have no weights to mix for "
                     "calibration; make it with `uwc unlearn`, and score it with `uwc score`"
@@ -267,7 +273,9 @@ class CalibrateConfig(_Section):
 
 class StudyConfig(_Section):
     """A whole study. `finetune` absent: the model given already knows the data. `gold`: also train, or name, a model
-    that never saw the forget set. `calibrate: null`: the unlearned models are scored as they are, and not ranked."""
+    that never saw the forget set. `calibrate: null`: the unlearned models are scored as they are, and not ranked.
+    `published`: a benchmark whose published scores the report sets beside ours; by default the study's own, if there
+    are such scores."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     title: str = ""
@@ -280,6 +288,7 @@ class StudyConfig(_Section):
     score: ScoreConfig = ScoreConfig()
     calibrate: CalibrateConfig | None = CalibrateConfig()
     attack: AttackConfig | None = None
+    published: str | None = None
 
     @property
     def calibration(self) -> CalibrateConfig:
@@ -288,6 +297,8 @@ class StudyConfig(_Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "StudyConfig":
+        if self.published is not None and self.published not in published_benchmarks():
+            raise ConfigError(unknown_name("benchmark with published scores", self.published, published_benchmarks()))
         if self.finetune is None and self.model.build is not None:
             raise ConfigError("a model made from nothing knows no answers; give 'finetune' settings")
         if self.finetune is None and self.gold is True:

@@ -15,10 +15,13 @@ from uwc.studies.attack_setup import AttackSetup, attack_setup, chain_metrics
 from uwc.studies.config import GOLD, ORIGINAL, RunConfig, StudyConfig
 from uwc.studies.provenance import checkpoint_fingerprint, digest, plain
 
-SCHEMA = 3
+SCHEMA = 4
 """Version of what the steps compute; raised when a change of code moves a number."""
 
 Kind = Literal["checkpoint", "build", "finetune", "unlearn", "score", "calibrate", "attack"]
+
+MODEL = "model"
+"""Where a step that makes a model keeps it."""
 
 PROBES = "probes.parquet"
 """Where a calibration keeps the values of its probes."""
@@ -28,6 +31,9 @@ ATTACKED = "attacked.parquet"
 
 CALIBRATED = ", calibrated"
 """What follows a run's name where its calibrated model is attacked."""
+
+DATA_SETTINGS = ("data", "forget", "retain", "refusals", "sets", "attacker")
+"""The settings of a step that are fingerprints of questions and answers, not choices."""
 
 ATTACKER_PARTS = ("train", "retain", "unrelated", "original")
 
@@ -57,6 +63,11 @@ class Step:
     settings: Mapping[str, Any]
     inputs: Mapping[str, "Step"]
     key: str
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The fingerprints of the questions and answers that it reads."""
+        return {name: self.settings[name] for name in DATA_SETTINGS if name in self.settings}
 
 
 @dataclass(frozen=True)

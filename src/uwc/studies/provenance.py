@@ -6,6 +6,7 @@ import math
 import os
 import platform
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,20 +17,36 @@ from uwc.errors import ModelError
 LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "numpy", "scipy", "safetensors", "datasets")
 
 
-def environment() -> dict[str, str]:
-    """Versions of everything that can move a number, and the machine."""
+def environment(*, device: str = "auto") -> dict[str, str]:
+    """Versions of everything that can move a number, and the machine; `device` is what the user asked for."""
     import torch
 
-    found = {"uwc": __version__, "python": platform.python_version()}
+    found = {"uwc": __version__, "code": code_fingerprint()[:16], "python": platform.python_version()}
     for library in LIBRARIES:
         try:
             found[library] = version(library)
         except PackageNotFoundError:
             found[library] = "absent"
     found["platform"] = platform.platform()
-    found["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    found["device"] = _device_name(device)
     found["threads"] = str(torch.get_num_threads())
     return found
+
+
+@cache
+def code_fingerprint() -> str:
+    """SHA-256 (hex) over the package's source files: two builds of one version number can differ."""
+    root = Path(__file__).parents[1]
+    files = sorted(root.rglob("*.py"), key=lambda f: f.relative_to(root).as_posix())
+    return digest({f.relative_to(root).as_posix(): file_digest(f) for f in files})
+
+
+def _device_name(asked: str) -> str:
+    import torch
+
+    if asked in ("auto", "cuda") and torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return "mps" if asked != "cpu" and torch.backends.mps.is_available() else "cpu"
 
 
 def digest(value: Any) -> str:
@@ -48,7 +65,7 @@ def checkpoint_fingerprint(path: str) -> dict[str, str]:
         parts = sorted(f for f in folder.iterdir() if f.suffix in (".safetensors", ".json", ".jinja"))
         if not any(f.suffix == ".safetensors" for f in parts):
             raise ModelError(f"{path}: the folder holds no .safetensors file; uwc reads weights in this format only")
-        return {f.name: _file_digest(f) for f in parts}
+        return {f.name: file_digest(f) for f in parts}
     if folder.exists():
         raise ModelError(f"{path}: not a folder; give the folder that holds config.json and the weights")
     return {"hub": path, "revision": _hub_revision(path)}
@@ -69,7 +86,8 @@ def _hub_revision(name: str) -> str:
         raise ModelError(f"{name!r} is neither a folder nor a model that the hub gives us: {reason}") from error
 
 
-def _file_digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from uwc import __version__
-from uwc.calibration.frontier import load_frontiers, share_lower
+from uwc.calibration.frontier import Frontier, load_frontiers, sure_lower
 from uwc.calibration.spread import SeededScore, difference
 from uwc.data.benchmark import Benchmark
 from uwc.metrics.registry import metrics
@@ -16,12 +16,14 @@ from uwc.metrics.scored import ScoredSet
 from uwc.models.token_scores import Floats
 from uwc.studies.attack_results import gather_attacks
 from uwc.studies.config import RunConfig
+from uwc.studies.origins import origins
 from uwc.studies.plan import PROBES, SET_LABELS, Plan, Step, scored_sets
 from uwc.studies.provenance import finite
 from uwc.studies.robustness_results import gather_robustness
 from uwc.studies.runner import step_status
 from uwc.studies.sanity import doubts
 from uwc.studies.store import Store
+from uwc.studies.training_record import training_record
 
 FORMAT = 1
 """Version of the layout of results.json; the report reads this one."""
@@ -32,10 +34,10 @@ def gather(plan: Plan, store: Store) -> dict[str, Any]:
 
     Returns:
         Plain data: study, benchmark, model, metrics, sets, models (original and gold), unlearned (each with scores
-        before and after calibration, and its frontier), ranking by calibrated forget score, pairs (first -> second ->
-        share of paired bootstrap draws in which the first leaves less), groups (methods with several seeds, by
-        their mean), and notes; for a study with attacks also attacks (see `gather_attacks`) and robustness (see
-        `gather_robustness`). NaN is given as null.
+        before and after calibration, its frontier, and what its training did), ranking by calibrated forget score,
+        pairs (first -> second -> how sure paired bootstrap draws are that the first leaves less), groups (methods with
+        several seeds, by their mean), notes, and provenance, in which each record's `step` is found; for a study with
+        attacks also attacks (see `gather_attacks`) and robustness (see `gather_robustness`). NaN is given as null.
     """
     gatherer = _Gatherer(plan, store)
     unlearned = [gatherer.unlearned(run) for run in plan.config.unlearn.runs]
@@ -61,6 +63,7 @@ def gather(plan: Plan, store: Store) -> dict[str, Any]:
         "groups": gatherer.groups(ranked),
         "notes": [*doubts(plan, store), *_notes(plan, unlearned)],
         **_under_attack(plan, store),
+        "provenance": origins(plan, store),
     }  # fmt: skip
     cleaned: dict[str, Any] = finite(results)
     return cleaned
@@ -92,7 +95,7 @@ class _Gatherer:
         """The original and, where there is one, the gold model."""
         named = {s.name: s for s in self.plan.steps}
         return [
-            {"name": name, "scores": self.scores(named[f"score {name}"])}
+            {"name": name, "scores": self.scores(named[f"score {name}"]), "step": f"score {name}"}
             for name in ("original", "gold")
             if f"score {name}" in named
         ]
@@ -108,9 +111,16 @@ class _Gatherer:
         """One run with its scores before and after calibration; only a message if it diverged."""
         scored = self.plan.step(f"score {run.label}")
         step = scored.inputs["model"]
-        record = {"name": run.label, "group": run.group, **_made_by(run, step), "status": "ok", "message": ""}
+        steps = {"model": step.name, "before": scored.name}
+        if self.plan.config.calibrate is not None:
+            steps["after"] = f"calibrate {run.label}"
+        record = {
+            "name": run.label, "group": run.group, **_made_by(run, step), "status": "ok", "message": "", "steps": steps,
+        }  # fmt: skip
+        outcome = (self.store.manifest(step.kind, step.key) or {}).get("outcome", {})
+        if not run.given:
+            record["training"] = training_record(self.store.folder(step.kind, step.key), outcome)
         if step_status(step, self.store) == "diverged":
-            outcome = (self.store.manifest(step.kind, step.key) or {})["outcome"]
             return record | {"status": "diverged", "message": outcome["message"]}
         record["before"] = self.scores(scored)
         if self.plan.config.calibrate is None:
@@ -131,14 +141,17 @@ class _Gatherer:
 
     def pairs(self, names: list[str]) -> dict[str, dict[str, float]]:
         """For each two methods, how surely the first leaves less of the forget set than the second."""
-        draws = {name: self.draws(name) for name in names}
-        return {a: {b: share_lower(draws[a], draws[b]) for b in names if b != a} for a in names}
+        draws, clusters = {name: self.draws(name) for name in names}, [self.frontier(n).clusters for n in names]
+        return {a: {b: sure_lower(draws[a], draws[b], clusters=min(clusters)) for b in names if b != a} for a in names}
 
     def draws(self, name: str) -> Floats:
         """[R] a run's calibrated forget score in each paired draw of the examples."""
+        return self.frontier(name).resampled_forget_at(self.plan.config.calibration.tau, seed=self.plan.config.seed)
+
+    def frontier(self, name: str) -> Frontier:
+        """The path of a run's forget score, as its calibration probed it."""
         step = self.plan.step(f"calibrate {name}")
-        frontier = load_frontiers(self.store.folder(step.kind, step.key) / PROBES)["forget"]
-        return frontier.resampled_forget_at(self.plan.config.calibration.tau, seed=self.plan.config.seed)
+        return load_frontiers(self.store.folder(step.kind, step.key) / PROBES)["forget"]
 
     def groups(self, ranked: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The methods by their mean over seeds, each with its difference from the next; none without several seeds."""
@@ -147,12 +160,11 @@ class _Gatherer:
             members.setdefault(record["group"] or record["name"], []).append(record)
         if all(len(records) == 1 for records in members.values()):
             return []
-        metric = self.plan.config.calibration.metric
         seeded = {
             name: SeededScore(
                 np.array([_forget_score(self.plan, r) for r in records]),
                 np.stack([self.draws(r["name"]) for r in records]),
-                records[0]["after"]["forget"][metric]["clusters"],
+                self.frontier(records[0]["name"]).clusters,
             )
             for name, records in members.items()
         }
@@ -170,7 +182,8 @@ class _Gatherer:
 def _made_by(run: RunConfig, step: Step) -> dict[str, Any]:
     """What an unlearned model was made by; of a given checkpoint only where it is from is known."""
     if run.given:
-        return {"method": None, "summary": "", "formula": "", "source": run.checkpoint, "settings": {}, "tricks": {}}
+        unknown = {"summary": "", "formula": "", "source": "", "settings": {}, "tricks": {}}
+        return {"method": run.group or run.label, "checkpoint": run.checkpoint, **unknown}
     method = run.composition()
     return {
         "method": run.method or "composed", "summary": method.summary, "formula": method.formula,
@@ -214,6 +227,12 @@ def _notes(plan: Plan, unlearned: list[dict[str, Any]]) -> list[str]:
     elif plan.benchmark.retention == "retain":
         notes.append(
             "Retention is measured on questions that the unlearning methods trained on; hold some back if you can."
+        )
+    collapsed = [u["name"] for u in unlearned if ((u.get("training") or {}).get("collapse") or {}).get("collapsed")]
+    if collapsed:
+        notes.append(
+            f"Collapsed before calibration, by their perplexity on the retain set: {', '.join(collapsed)} "
+            "(what training did, below, has the numbers)."
         )
     for record in unlearned:
         if record["status"] == "diverged":

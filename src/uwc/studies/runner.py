@@ -1,11 +1,13 @@
 """Runs the steps of a plan that are not done yet."""
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from uwc import progress
-from uwc.studies.plan import Plan, Step
-from uwc.studies.provenance import environment
+from uwc.studies.plan import MODEL, Plan, Step
+from uwc.studies.provenance import checkpoint_fingerprint, environment
 from uwc.studies.remaining import time_left
 from uwc.studies.sanity import require_retention
 from uwc.studies.shelf import Shelf
@@ -33,9 +35,13 @@ class StepRecord:
 
 def step_status(step: Step, store: Store) -> str:
     """ "done", "missing", "diverged", "skipped" (what it needs diverged) or "given" (a user's checkpoint)."""
+    return _status(step, store, [step_status(s, store) for s in step.inputs.values()])
+
+
+def _status(step: Step, store: Store, inputs: Sequence[str]) -> str:
     if step.kind == "checkpoint":
         return "given"
-    if any(step_status(s, store) in ("diverged", "skipped") for s in step.inputs.values()):
+    if any(status in ("diverged", "skipped") for status in inputs):
         return "skipped"
     manifest = store.manifest(step.kind, step.key)
     if manifest is None:
@@ -49,20 +55,29 @@ def run_steps(plan: Plan, store: Store, *, on_step: progress.Advance) -> list[St
     Raises:
         UserError: a step cannot be done, or the original knows too little for a calibration to mean anything.
     """
-    records, shelf = [], Shelf()
+    records, shelf, left = [], Shelf(), _time_left(plan, store)
     for step in plan.steps:
         if step.kind != "checkpoint":
             records.append(_run(step, plan, store, shelf))
-        on_step(1, note=_time_left(plan, store))
-        if step.name == "score original":
+            left = left if records[-1].reused else _time_left(plan, store)
+            _tell(records[-1], store.manifest(step.kind, step.key), left)
+        on_step(1, note=left)
+        if step.name == "score original" and plan.config.calibrate is not None:
             require_retention(plan, store)
     return records
 
 
 def _time_left(plan: Plan, store: Store) -> str:
-    steps = [(step, step_status(step, store)) for step in plan.steps]
-    finished = [(step.kind, _seconds(step, store)) for step, status in steps if status in ("done", "diverged")]
-    return time_left(finished, [step.kind for step, status in steps if status == "missing"])
+    status: dict[str, str] = {}
+    for step in plan.steps:
+        status[step.key] = _status(step, store, [status[s.key] for s in step.inputs.values()])
+    finished = [(_sort(s), _seconds(s, store)) for s in plan.steps if status[s.key] in ("done", "diverged")]
+    return time_left(finished, [_sort(s) for s in plan.steps if status[s.key] == "missing"])
+
+
+def _sort(step: Step) -> str:
+    """Steps that cost about the same: of one kind, and of attacks those by one chain."""
+    return " ".join([step.kind, *(name for name, _ in step.settings.get("chain", ()))])
 
 
 def _seconds(step: Step, store: Store) -> float:
@@ -78,14 +93,18 @@ def _run(step: Step, plan: Plan, store: Store, shelf: Shelf) -> StepRecord:
             if not reused:
                 _compute(step, plan, store, shelf)
         status = step_status(step, store)
-    manifest, seconds = store.manifest(step.kind, step.key) or {}, _seconds(step, store)
     outcome = "ok" if status == "done" else status
-    note = {"ok": "", "diverged": ": " + str(manifest.get("outcome", {}).get("message", "")), "skipped": ""}[outcome]
-    if not reused or outcome == "diverged":
-        left = _time_left(plan, store)
-        told = f"{step.name} ({seconds:.1f} s){note}" + (f"; {left}" if left else "")
-        progress.note(f"{'diverged' if outcome == 'diverged' else 'done':>8}  {told}")
-    return StepRecord(step.name, step.key, seconds, reused, outcome)
+    return StepRecord(step.name, step.key, _seconds(step, store), reused, outcome)
+
+
+def _tell(record: StepRecord, manifest: Mapping[str, Any] | None, left: str) -> None:
+    """Note that a step was done, or diverged and why, and the time left."""
+    diverged = record.outcome == "diverged"
+    if record.reused and not diverged:
+        return
+    why = f": {((manifest or {}).get('outcome') or {}).get('message', '')}" if diverged else ""
+    word, after = "diverged" if diverged else "done", f"; {left}" if left else ""
+    progress.note(f"{word:>8}  {record.name} ({record.seconds:.1f} s){why}{after}")
 
 
 def _compute(step: Step, plan: Plan, store: Store, shelf: Shelf) -> None:
@@ -100,7 +119,8 @@ def _compute(step: Step, plan: Plan, store: Store, shelf: Shelf) -> None:
             inputs={role: s.key for role, s in step.inputs.items()},
             outcome=outcome,
             seconds=time.perf_counter() - started,
-            environment=environment(),
+            files=checkpoint_fingerprint(str(folder / MODEL)) if (folder / MODEL).is_dir() else {},
+            environment=environment(device=step.settings["device"]),
         )
 
 

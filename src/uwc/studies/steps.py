@@ -18,7 +18,8 @@ from uwc.models.target import Target
 from uwc.objectives.methods import FINE_TUNING, Method, WeightedTerm
 from uwc.objectives.objective import Objective
 from uwc.studies.attack_steps import attack
-from uwc.studies.plan import PROBES, Plan, Step, scored_sets
+from uwc.studies.plan import MODEL, PROBES, Plan, Step, scored_sets
+from uwc.studies.provenance import finite
 from uwc.studies.shelf import Shelf
 from uwc.studies.store import Store, write_json
 from uwc.training.loading import TrainingData
@@ -27,8 +28,6 @@ from uwc.training.reference import frozen_copy, needs_frozen_copy
 from uwc.training.settings import TrainingSettings
 from uwc.training.stopping import StopRule
 from uwc.training.unlearning import unlearn as unlearn_target
-
-MODEL = "model"
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ def unlearn(step: Step, shop: Workshop, out: Path) -> dict[str, Any]:
         target, method, data, settings, tricks=step.settings["tricks"], frozen=frozen,
         checkpoints=shop.store.checkpoints(step.kind, step.key), stop=_stop_rule(step, shop, benchmark),
     )  # fmt: skip
-    write_json(out / "log.json", done.log.steps)
+    write_json(out / "log.json", finite(done.log.steps))  # fp16 logs an infinite gradient for a step it skips
     if done.log.effects:
         write_json(out / "effects.json", done.log.effects)
     save_target(done.target, out / MODEL)

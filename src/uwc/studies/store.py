@@ -50,6 +50,12 @@ class Store:
             return None
         return found if found.get("key") == key else None
 
+    def borrow(self, kind: str, key: str, other: "Store") -> None:
+        """Make another store's complete artifact one of this store's, by a link to its folder."""
+        with self.lock(kind, key, name=kind):
+            if self.manifest(kind, key) is None:
+                self.folder(kind, key).symlink_to(other.folder(kind, key).resolve(), target_is_directory=True)
+
     @contextmanager
     def lock(self, kind: str, key: str, *, name: str) -> Iterator[None]:
         """Hold the step's lock; says so if another run holds it, and waits."""

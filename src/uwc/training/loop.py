@@ -4,15 +4,13 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from uwc import progress
@@ -25,13 +23,18 @@ from uwc.objectives.forwards import Forwards
 from uwc.objectives.objective import Objective, Weights
 from uwc.training.checkpoints import TrainingState, load_checkpoint, save_checkpoint
 from uwc.training.gradient_effect import gradient_effect
+from uwc.training.heap import return_large_blocks
 from uwc.training.loading import Key, Loader, MicroBatch, TrainingData, tokens_in
 from uwc.training.on_policy import sample_answers
 from uwc.training.optimizers import make_optimizer, make_schedule
 from uwc.training.passes import run_passes
+from uwc.training.placement import Placement, placed
+from uwc.training.processes import from_main
 from uwc.training.reference import Reference
+from uwc.training.row_gradients import row_gradients
 from uwc.training.sampling import StepPlan
 from uwc.training.settings import TrainingSettings
+from uwc.training.sharding import cut_state, whole, whole_state
 from uwc.training.stopping import StopRule
 from uwc.training.weight_space import WeightSpace
 
@@ -85,16 +88,15 @@ def train(
         ConfigError: settings do not go together, or the checkpoint is another run's.
         TrainingDiverged: a loss or gradient is NaN or infinite; the weights are those of the step before.
     """
+    return_large_blocks(target.model)
     loader = Loader(target, objective, data, settings)
     identity = _identity(target, objective, data, settings) if checkpoints is not None else ""
-    with torch.random.fork_rng(), _accelerated(target, settings) as (accelerator, model):
-        run = _Run(target, loader, accelerator, model, frozen=frozen, identity=identity, checkpoints=checkpoints)
+    with torch.random.fork_rng(), placed(target, settings) as placement:
+        run = _Run(placement, loader, frozen=frozen, identity=identity, checkpoints=checkpoints)
         run.log = log if log is not None else run.log
         run.begin()
-        try:
-            run.go(stop)
-        finally:
-            target.model.eval()
+        run.go(stop)
+    run.shape.finish()
     return run.log
 
 
@@ -102,16 +104,18 @@ class _Run:
     """The state of one training run."""
 
     def __init__(
-        self, target: Target, loader: Loader, accelerator: Accelerator, model: Any, *,
-        frozen: Any, identity: str, checkpoints: Path | None,
-    ) -> None:  # fmt: skip
-        self.target, self.loader, self.accelerator, self.model = target, loader, accelerator, model
+        self, placement: Placement, loader: Loader, *, frozen: Any, identity: str, checkpoints: Path | None
+    ) -> None:
+        self.placement, self.target, self.loader = placement, placement.target, loader
+        self.accelerator, self.model = placement.accelerator, placement.model
         self.objective, self.settings, self.data = loader.objective, loader.settings, loader.data
         self.identity, self.checkpoints = identity, checkpoints
         self.log, self.step = TrainingLog(), 0
         self.weights = Weights(self.objective)
-        self.reference = Reference(target, self.objective, self.settings, frozen=frozen, autocast=accelerator.autocast)
-        self.shape = WeightSpace(target, self.settings)
+        self.reference = Reference(
+            self.target, self.objective, self.settings, frozen=frozen, autocast=self.accelerator.autocast
+        )
+        self.shape = WeightSpace(self.target, self.settings)
 
     def begin(self) -> None:
         """Compute what depends on the original weights, then prune and load the checkpoint, if any."""
@@ -121,7 +125,11 @@ class _Run:
         if self.loader.samples:
             self._use_samples(_unpacked(state.samples) if state else self._sample())
         self.shape.prune(self.data, masks=state.masks if state else None)
-        self.optimizer = self.accelerator.prepare(make_optimizer(self.model.parameters(), self.settings))
+        if state is not None:
+            self._restore_weights(state)
+        self.placement.start(frozen=self.reference.copy)
+        self.model = self.placement.model
+        self.optimizer = self.accelerator.prepare_optimizer(make_optimizer(self.model.parameters(), self.settings))
         self.schedule = make_schedule(self.optimizer, self.settings, steps=len(self.loader.plan))
         if state is not None:
             self._restore(state)
@@ -138,15 +146,20 @@ class _Run:
                 self.step = number
                 speed = tokens / (time.perf_counter() - started)
                 advance(note=f"loss {self.log.steps[-1]['loss']:.3f}, {speed:,.0f} tokens/s")
-                score, reached = stop.reached(self.target, number) if stop else (None, False)
-                if score is not None:
-                    self.log.steps[-1]["stop_score"] = score
-                if reached:
+                if stop is not None and self._reached(stop, number):
                     self.log.stopped = number
                     break
                 if self.settings.checkpoint_every and number % self.settings.checkpoint_every == 0:
                     self._save()
-        self.shape.finish()
+
+    def _reached(self, stop: StopRule, number: int) -> bool:
+        """Whether to stop after this step, as the main process measures it."""
+        if not stop.due(number):
+            return False
+        with self.placement.whole() as target:
+            score = from_main(lambda: stop.score(target))
+        self.log.steps[-1]["stop_score"] = score
+        return score <= stop.bound
 
     def _take(self, number: int, step: StepPlan) -> int:
         """One optimizer step; returns how many tokens this process read."""
@@ -162,7 +175,7 @@ class _Run:
         shares = self.weights.shares(means)
         require_finite(shares, number)
         self._record_effect(number, micro_batches)
-        norm = float(accelerator.clip_grad_norm_(self.model.parameters(), self.settings.clip or math.inf))
+        norm = float(whole(accelerator.clip_grad_norm_(self.model.parameters(), self.settings.clip or math.inf)))
         if accelerator.scaler is None:  # fp16 finds overflow itself, skips the step and lowers its scale
             require_finite({"gradient": norm}, number)
         duals = {f"dual {t.label}": self.weights.values[t.label] for t in self.objective.terms if t.constraint}
@@ -185,7 +198,8 @@ class _Run:
         sums = torch.zeros(len(self.objective.terms), device=accelerator.device, dtype=torch.float64)
         for i, micro in enumerate(micro_batches):
             last = i == len(micro_batches) - 1
-            with nullcontext() if last else accelerator.no_sync(self.model):
+            alone = nullcontext() if self._shared else row_gradients(self.model)
+            with alone, nullcontext() if last else accelerator.no_sync(self.model):
                 means = self.objective.losses(self._forwards(micro), denominators)
                 loss = self.weights.total(means)
                 # data parallelism averages gradients over processes; the loss is a sum over their examples
@@ -213,8 +227,10 @@ class _Run:
         return Forwards({role: self.objective.apply_tricks(role, p) for role, p in passes.items()}, references)
 
     def _sample(self, number: int = 0) -> dict[Key, EncodedExample]:
+        """Answers drawn by the main process from the model as it is now, the same for all processes."""
         seed = self.settings.seed * 1_000_003 + number
-        return sample_answers(self.target, self.data.forget, self.settings.samples, seed=seed)
+        with self.placement.whole() as target:
+            return from_main(lambda: sample_answers(target, self.data.forget, self.settings.samples, seed=seed))
 
     def _use_samples(self, samples: dict[Key, EncodedExample]) -> None:
         self.loader.use_samples(samples)
@@ -225,30 +241,38 @@ class _Run:
         if not every or number % every:
             return
         inner = self.accelerator.unwrap_model(self.model)
-        gradients = {name: p.grad for name, p in inner.named_parameters() if p.grad is not None}
+        gradients = {name: whole(p.grad) for name, p in inner.named_parameters() if p.grad is not None}
+        if self.accelerator.scaler is not None:
+            gradients = {name: gradient / self.accelerator.scaler.get_scale() for name, gradient in gradients.items()}
         sets = {"forget": self.data.forget, "retain": self.data.retain}
         risks = {name: self.target.encode(examples[:16]) for name, examples in sets.items() if examples}
-        effects = gradient_effect(inner, gradients, risks, device=self.accelerator.device)
+        with self.placement.whole() as target:
+            effects = gradient_effect(target.model, gradients, risks, device=self.accelerator.device)
         self.log.effects.append({"step": number, **effects})
 
     def _save(self) -> None:
-        if self.checkpoints is None or not self.accelerator.is_main_process:
+        if self.checkpoints is None:
             return
         sampled = next((self.loader.encoded[r] for r in self.objective.roles if r == "sampled"), {})
+        with self.placement.whole() as target:
+            weights = {name: tensor.cpu() for name, tensor in _weights(target.model).items()}
         state = TrainingState(
-            identity=self.identity, step=self.step, weights=_weights(self.target.model),
-            optimizer=self.optimizer.state_dict(), schedule=self.schedule.state_dict(),
+            identity=self.identity, step=self.step, weights=weights,
+            optimizer=whole_state(self.optimizer.state_dict()), schedule=self.schedule.state_dict(),
             scaler=self.accelerator.scaler.state_dict() if self.accelerator.scaler else {},
             duals=self.weights.values, samples={k: (e.id, e.tokens, e.start, e.end) for k, e in sampled.items()},
             log=self.log.steps, effects=self.log.effects, masks=self.shape.masks,
         )  # fmt: skip
-        save_checkpoint(self.checkpoints, state)
+        if self.accelerator.is_main_process:
+            save_checkpoint(self.checkpoints, state)
+
+    @torch.no_grad()
+    def _restore_weights(self, state: TrainingState) -> None:
+        for name, tensor in _weights(self.target.model).items():
+            tensor.copy_(state.weights[name])
 
     def _restore(self, state: TrainingState) -> None:
-        with torch.no_grad():
-            for name, tensor in _weights(self.target.model).items():
-                tensor.copy_(state.weights[name])
-        self.optimizer.load_state_dict(state.optimizer)
+        self.optimizer.load_state_dict(cut_state(state.optimizer, self.optimizer))
         self.schedule.load_state_dict(state.schedule)
         if self.accelerator.scaler and state.scaler:
             self.accelerator.scaler.load_state_dict(state.scaler)
@@ -288,19 +312,3 @@ def _identity(target: Target, objective: Objective, data: TrainingData, settings
 
 def _unpacked(samples: Mapping[Key, tuple[str, tuple[int, ...], int, int]]) -> dict[Key, EncodedExample]:
     return {key: EncodedExample(*values) for key, values in samples.items()}
-
-
-@contextmanager
-def _accelerated(target: Target, settings: TrainingSettings) -> Iterator[tuple[Accelerator, Any]]:
-    """An Accelerator for this run, and the model prepared by it; afterwards the model is as it was."""
-    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-    accelerator = Accelerator(mixed_precision=settings.precision, cpu=target.device.type == "cpu")
-    if settings.gradient_checkpointing:
-        target.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    model = accelerator.prepare_model(target.model)
-    try:
-        yield accelerator, model
-    finally:
-        accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-        if settings.gradient_checkpointing:
-            target.model.gradient_checkpointing_disable()

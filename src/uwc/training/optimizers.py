@@ -13,6 +13,8 @@ from uwc.registry import unknown_name
 from uwc.training.settings import TrainingSettings
 
 FUSED = ("adam", "adamw", "sgd", "adagrad")
+OF_BITSANDBYTES = ("8bit", "32bit", "paged")
+"""Parts of a name by which an optimizer is one of bitsandbytes: with small or paged states."""
 
 
 def make_optimizer(parameters: Iterable[torch.nn.Parameter], settings: TrainingSettings) -> torch.optim.Optimizer:
@@ -20,7 +22,7 @@ def make_optimizer(parameters: Iterable[torch.nn.Parameter], settings: TrainingS
 
     Raises:
         ConfigError: there is no such optimizer, or it does not take one of the settings.
-        ModelError: an 8-bit optimizer is asked for and bitsandbytes is not installed.
+        ModelError: an 8-bit or paged optimizer is asked for and bitsandbytes is not installed.
     """
     trained = [p for p in parameters if p.requires_grad]
     groups = [
@@ -28,7 +30,7 @@ def make_optimizer(parameters: Iterable[torch.nn.Parameter], settings: TrainingS
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
     kind = _optimizer_class(settings.optimizer)
-    fused = {"fused": True} if settings.optimizer.lower() in FUSED else {}
+    fused = {"fused": True} if _plain(settings.optimizer) in FUSED else {}
     try:
         optimizer: torch.optim.Optimizer = kind(groups, **{"lr": settings.lr, **fused, **settings.optimizer_settings})
     except (TypeError, ValueError) as error:
@@ -44,20 +46,23 @@ def make_schedule(optimizer: Any, settings: TrainingSettings, *, steps: int) -> 
 
 
 def _optimizer_class(name: str) -> Any:
-    if "8bit" in name.lower():
+    module: Any = torch.optim
+    if any(part in _plain(name) for part in OF_BITSANDBYTES):
         try:
             module = import_module("bitsandbytes.optim")
         except ImportError:
             raise ModelError(
                 f"the optimizer {name!r} needs bitsandbytes; install it with: pip install bitsandbytes"
             ) from None
-    else:
-        module = torch.optim
     classes = {
         key.lower(): value for key, value in vars(module).items()
         if isinstance(value, type) and issubclass(value, torch.optim.Optimizer) and value is not torch.optim.Optimizer
         and key != "LBFGS"
     }  # fmt: skip
-    if name.lower() not in classes:
+    if _plain(name) not in classes:
         raise ConfigError(unknown_name("optimizer", name, sorted(classes)))
-    return classes[name.lower()]
+    return classes[_plain(name)]
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "")

@@ -12,6 +12,7 @@ from uwc.models.states import blocks, capturing_states
 from uwc.objectives.forwards import Pass
 from uwc.objectives.logprobs import target_logprobs
 from uwc.objectives.objective import Objective
+from uwc.training.sharding import is_sharded
 
 MOST_PADDING = 1.25
 """Roles share a forward if that pads them to at most this many times the tokens of separate ones."""
@@ -20,7 +21,8 @@ MOST_PADDING = 1.25
 def run_passes(model: Any, objective: Objective, batches: Mapping[str, Batch]) -> dict[str, Pass]:
     """The trained model's pass for each role, before any trick.
 
-    Roles go through the model together where their lengths are alike and their passes end at the same depth.
+    Roles go through the model together where their lengths are alike and their passes end at the same depth. In a
+    sharded model they always do: every process must make the same number of forwards, and lengths differ.
 
     Args:
         model: the model, possibly wrapped for data-parallel training.
@@ -28,7 +30,7 @@ def run_passes(model: Any, objective: Objective, batches: Mapping[str, Batch]) -
         batches: role -> its examples.
     """
     passes: dict[str, Pass] = {}
-    for roles in _groups(objective, batches):
+    for roles in _groups(objective, batches, together=is_sharded(model)):
         joint = join([batches[role] for role in roles])
         layers = sorted({layer for role in roles for layer in objective.layers(role)})
         needs_logits = bool(objective.reads(roles[0]) - {"states"})
@@ -48,7 +50,7 @@ def run_model(
         with capturing_states(model, layers, batch) as states:
             return answer_logits(model, batch), states
     with capturing_states(model, layers, batch) as states:
-        if unwrapped(model) is model:
+        if unwrapped(model) is model and not is_sharded(model):
             handle = blocks(model)[max(layers) - 1].register_forward_hook(_stop)
             try:
                 model(input_ids=batch.input_ids, use_cache=False)
@@ -57,7 +59,7 @@ def run_model(
             finally:
                 handle.remove()
             return None, states
-        # a data-parallel wrapper waits for the gradient of every weight that its output depends on: add a zero
+        # in parallel, the gradient of every weight that the output depends on is waited for: add a zero
         nothing = answer_logits(model, batch)[:0].sum()
         return None, {layer: values + nothing for layer, values in states.items()}
 
@@ -78,15 +80,16 @@ def join(batches: Sequence[Batch]) -> Batch:
     )
 
 
-def _groups(objective: Objective, batches: Mapping[str, Batch]) -> list[list[str]]:
+def _groups(objective: Objective, batches: Mapping[str, Batch], *, together: bool) -> list[list[str]]:
     """Roles that go through the model together: those that read logits, and those that read states alone."""
     groups: list[list[str]] = []
     for deep in (True, False):
         roles = [role for role in batches if bool(objective.reads(role) - {"states"}) == deep]
         apart = sum(batches[role].input_ids.numel() for role in roles)
         width = max((batches[role].input_ids.shape[1] for role in roles), default=0)
-        together = width * sum(batches[role].size for role in roles)
-        groups += [roles] if roles and together <= MOST_PADDING * apart else [[role] for role in roles]
+        joint = width * sum(batches[role].size for role in roles)
+        fits = together or joint <= MOST_PADDING * apart
+        groups += [roles] if roles and fits else [[role] for role in roles]
     return groups
 
 

@@ -58,6 +58,9 @@ class Reference:
         settings: the run's.
         frozen: a `frozen_copy` of the original to use instead of making one, so that several runs may share it.
         autocast: makes the context in which the trained model's forwards run too.
+
+    Attributes:
+        copy: the frozen copy, where one is held.
     """
 
     def __init__(
@@ -71,9 +74,9 @@ class Reference:
     ) -> None:
         self._target, self._objective, self._autocast = target, objective, autocast
         self._logprobs: dict[tuple[str, Key], Tensor] = {}
-        self._copy: Any = None
+        self.copy: Any = None
         if needs_frozen_copy(objective, settings) and not has_adapter(target.model):
-            self._copy = frozen or frozen_copy(copy.deepcopy(target.model), settings)
+            self.copy = frozen or frozen_copy(copy.deepcopy(target.model), settings)
 
     @torch.no_grad()
     def remember(self, role: str, examples: Mapping[Key, EncodedExample]) -> None:
@@ -87,7 +90,7 @@ class Reference:
         with self._frozen() as model:
             for group in group_by_length([len(examples[k].tokens) for k in keys], token_budget=TOKEN_BUDGET):
                 scope = self._objective.scope(role)
-                batch = collate([examples[keys[i]] for i in group], device=self._target.device, scope=scope)
+                batch = collate([examples[keys[i]] for i in group], device=model.device, scope=scope)
                 with self._autocast():
                     logits, _ = run_model(model, batch, layers=(), logits=True)
                 logprobs = self._objective.apply_tricks(role, Pass(batch, logits)).logprobs
@@ -120,8 +123,8 @@ class Reference:
     @contextmanager
     def _frozen(self) -> Iterator[Any]:
         """The original model: the frozen copy, the model with its adapter off, or the model itself before training."""
-        if self._copy is not None:
-            yield self._copy
+        if self.copy is not None:
+            yield self.copy
         else:
             with adapter_off(self._target.model) as model:
                 training = model.training

@@ -82,8 +82,8 @@ class TrainingSettings:
         lr: peak learning rate.
         schedule: how it falls after the warm-up.
         warmup_ratio: share of all steps over which it rises from 0.
-        optimizer: a class of `torch.optim` in any case ("adamw", "sgd", ...), or an 8-bit one of bitsandbytes
-            ("adamw8bit", "pagedadamw8bit", ...) where that is installed.
+        optimizer: a class of `torch.optim` in any case ("adamw", "sgd", ...), or an 8-bit or paged one of bitsandbytes
+            ("adamw8bit", "paged_adamw_8bit", "paged_adamw_32bit", ...) where that is installed.
         optimizer_settings: its further arguments, such as ``{"momentum": 0.9}``.
         weight_decay: the optimizer's, on matrices only.
         clip: the gradient's largest 2-norm; None does not clip.

@@ -20,12 +20,14 @@ class StopRule:
     bound: float
     every: int = 10
 
-    def reached(self, target: Target, step: int) -> tuple[float | None, bool]:
-        """The score after a step, where it is measured, and whether to stop. The model is measured in eval mode."""
-        if step % self.every:
-            return None, False
+    def due(self, step: int) -> bool:
+        """Whether the score is measured after a step."""
+        return step % self.every == 0
+
+    def score(self, target: Target) -> float:
+        """The score of the model as it is, measured in eval mode."""
         was_training = target.model.training
         target.model.eval()
         score = self.measure(target)
         target.model.train(was_training)
-        return score, score <= self.bound
+        return score

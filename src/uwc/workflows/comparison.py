@@ -127,8 +127,6 @@ def compare(
     folder = Path(out)
     template = loading.pop("template", None) or getattr(original, "template", None)
     data = {"forget": forget, "retain": retain, "heldout": heldout}
-    if columns:
-        require_files(data)
     config = validated(
         {
             "name": re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).lstrip("._-") or "comparison",
@@ -150,6 +148,8 @@ def compare(
 
 
 def _questions(data: Mapping[str, Questions | None], columns: Mapping[str, str] | None, folder: Path) -> dict[str, Any]:
+    if columns:
+        require_files(data)
     kept = {name: kept_questions(q, name, folder) for name, q in data.items() if q is not None}
     return {**kept, "columns": dict(columns)} if columns else kept
 

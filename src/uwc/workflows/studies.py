@@ -1,11 +1,13 @@
 """Studies: what they would do, and doing it."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from uwc import progress
+from uwc.errors import UserError
 from uwc.studies.config import StudyConfig
 from uwc.studies.config_file import load_config
 from uwc.studies.plan import Plan, make_plan
@@ -75,8 +77,11 @@ def run_study(
         runs: the folder where results are kept; studies that share it share their steps.
 
     Raises:
-        UserError: the study, its data or its checkpoints are not as they should be, or the disk is full.
+        UserError: the study, its data or its checkpoints are not as they should be, the disk is full, or several
+            processes were launched to run it together.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("a study runs in one process; use accelerate launch with: uwc unlearn")
     plan = make_plan(_config(source, overrides))
     return run_plan(plan, Store(Path(runs) / "store"), Path(runs) / plan.config.name)
 

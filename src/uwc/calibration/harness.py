@@ -1,0 +1,84 @@
+"""Benchmarks of lm-evaluation-harness as retention measures: a thin adapter to its `simple_evaluate`."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from importlib import import_module
+from importlib.util import find_spec
+from io import StringIO
+from typing import Any
+
+import numpy as np
+import torch
+
+from uwc.calibration.retention import NumberMeasure
+from uwc.errors import ConfigError, UserError
+from uwc.models.target import Target
+from uwc.registry import unknown_name
+
+
+class HarnessTask(NumberMeasure):
+    """A task's score by lm-evaluation-harness, such as the accuracy on ``mmlu``.
+
+    Args:
+        task: a task or group that the library knows, or ``TASK:METRIC``; the task's first metric by default.
+        tau: share of the original's score to keep.
+        limit: score only the first so many questions of each task.
+        batch_size: questions in a batch.
+
+    Raises:
+        UserError: the library is not installed.
+    """
+
+    def __init__(self, task: str, *, tau: float, limit: int | None = None, batch_size: int = 8) -> None:
+        require_harness()
+        self.task, _, self.wanted = task.partition(":")
+        self.limit, self.batch_size = limit, batch_size
+        super().__init__(self.score, tau=tau, label=task)
+
+    def score(self, target: Target) -> float:
+        """The task's score for a model; the metric's direction is taken from the library.
+
+        Raises:
+            ConfigError: there is no such task or metric.
+        """
+        evaluate: Any = import_module("lm_eval").simple_evaluate
+        wrapper: Any = import_module("lm_eval.models.huggingface").HFLM
+        with _own_random_state(), redirect_stdout(StringIO()):
+            model = wrapper(pretrained=target.model, tokenizer=target.tokenizer, batch_size=self.batch_size)
+            try:
+                found = evaluate(model=model, tasks=[self.task], limit=self.limit, bootstrap_iters=0, log_samples=False)
+            except (KeyError, ValueError) as error:
+                raise ConfigError(f"--retention-task {self.task}: lm-evaluation-harness says {error}") from error
+        return self._read(found)
+
+    def _read(self, found: dict[str, Any]) -> float:
+        row = found["results"].get(self.task, {})
+        scores = {n: float(v) for n, v in row.items() if isinstance(v, int | float) and "_stderr" not in n}
+        scores = {n: v for n, v in scores.items() if n != "sample_len"}
+        name = next((n for n in scores if not self.wanted or self.wanted in (n, n.split(",")[0])), None)
+        if name is None:
+            valid = [n.split(",")[0] for n in scores]
+            raise ConfigError(unknown_name(f"metric of the task {self.task!r}", self.wanted or "any", valid))
+        directions = found.get("higher_is_better", {}).get(self.task, {})
+        self.higher = bool(directions.get(name, directions.get(name.split(",")[0], True)))
+        self.label = f"{self.task}:{name.split(',')[0]}"
+        return scores[name]
+
+
+def require_harness() -> None:
+    """Raise UserError if lm-evaluation-harness is not installed."""
+    if find_spec("lm_eval") is None:
+        raise UserError("a retention task needs lm-evaluation-harness; install it with: pip install 'uwc[harness]'")
+
+
+@contextmanager
+def _own_random_state() -> Iterator[None]:
+    """The library seeds the global random states; they are as before afterwards."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

@@ -1,0 +1,102 @@
+"""Writing a mixture as a checkpoint: a shard at a time, in files like the original's."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import AutoConfig
+
+from uwc.errors import ModelError, reporting_full_disk
+from uwc.models.adapters import WEIGHTS as ADAPTER_WEIGHTS
+from uwc.models.adapters import AdapterMixer, save_scaled
+from uwc.models.loading import save_target
+from uwc.models.mixing import Mixing, mix_tensor
+from uwc.models.streaming import StreamedMixer
+from uwc.models.weight_files import INDEX, SINGLE
+
+
+def require_free(mixing: Mixing, folder: Path) -> None:
+    """Raise ModelError if the folder holds weights that writing the mixture there would not replace, or is a source."""
+    expected: set[str] = {SINGLE}
+    if isinstance(mixing, StreamedMixer):
+        sources = [mixing.original.path, mixing.unlearned.path]
+        expected = set(mixing.original.files)
+    else:
+        sources = [str(mixing.path)] if isinstance(mixing, AdapterMixer) else []
+        expected = {ADAPTER_WEIGHTS} if isinstance(mixing, AdapterMixer) else expected
+    if any(Path(source).resolve() == folder.resolve() for source in sources):
+        raise ModelError(f"--save {folder}: this is one of the models that are mixed; give another folder")
+    foreign = sorted(f.name for f in folder.glob("*.safetensors") if f.name not in expected)
+    if foreign:
+        raise ModelError(f"--save {folder}: it holds other weights ({foreign[0]}); give an empty folder")
+
+
+def save_mixture(mixing: Mixing, alpha: float, folder: Path) -> None:
+    """Write the mixture: the original's shards, configuration and tokenizer with mixed weights; or a scaled adapter.
+
+    Args:
+        mixing: what mixes, set to `alpha` before.
+        alpha: the mixture.
+        folder: where to; see `require_free`.
+
+    Raises:
+        DiskFull: no space was left.
+    """
+    with reporting_full_disk(folder):
+        if isinstance(mixing, StreamedMixer):
+            folder.mkdir(parents=True, exist_ok=True)
+            _save_streamed(mixing, alpha, folder)
+        elif isinstance(mixing, AdapterMixer):
+            save_scaled(mixing.path, folder, alpha)
+            mixing.original.tokenizer.save_pretrained(folder)
+        else:
+            save_target(mixing.mix(alpha), folder)
+
+
+@torch.no_grad()
+def _save_streamed(mixing: StreamedMixer, alpha: float, folder: Path) -> None:
+    where: dict[str, str] = {}
+    size = 0
+    dtypes: dict[torch.dtype, int] = {}
+    for file, names in mixing.original.files.items():
+        shard = {name: _stored(mixing, name, alpha) for name in names}
+        save_file(shard, folder / file, metadata={"format": "pt"})
+        where |= dict.fromkeys(names, file)
+        for tensor in shard.values():
+            size += tensor.nbytes
+            dtypes[tensor.dtype] = dtypes.get(tensor.dtype, 0) + tensor.numel()
+    if set(mixing.original.files) != {SINGLE}:
+        index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(where.items()))}
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    _save_beside(mixing, max(dtypes, key=lambda d: dtypes[d]), folder)
+
+
+def _stored(mixing: StreamedMixer, name: str, alpha: float) -> Tensor:
+    """A tensor of the original's files as it is written: mixed, in the least type that holds both models'."""
+    read_by = mixing.pairing.names.get(name)
+    if read_by is None:
+        return mixing.original.read(name)
+    ours, theirs = mixing.pairing.tensors[read_by]
+    return mix_tensor(mixing.original.read(ours), mixing.unlearned.read(theirs), alpha).contiguous()
+
+
+def _save_beside(mixing: StreamedMixer, dtype: torch.dtype, folder: Path) -> None:
+    """Write the configuration as the original's files have it, with the type of the weights, and the tokenizer."""
+    model, source = mixing.working.model, mixing.original.path
+    config: Any = AutoConfig.from_pretrained(source, trust_remote_code=True) if _is_own(model) else None
+    config = config or AutoConfig.from_pretrained(source)
+    config.dtype = dtype
+    config.save_pretrained(folder)
+    if getattr(model, "generation_config", None) is not None:
+        model.generation_config.save_pretrained(folder)
+    mixing.working.tokenizer.save_pretrained(folder)
+    for code in Path(source).glob("*.py"):
+        (folder / code.name).write_bytes(code.read_bytes())
+
+
+def _is_own(model: Any) -> bool:
+    """Whether the model's class came with the checkpoint, and was trusted when it was loaded."""
+    return type(model).__module__.startswith("transformers_modules")

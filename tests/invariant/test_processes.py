@@ -1,0 +1,126 @@
+"""Several processes that train together have the losses and the weights of one: copies in each, and sharded (FSDP2)."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.conftest import copied
+from tests.invariant.data_parallel_worker import DATA
+from transformers import AutoModelForCausalLM
+
+from uwc.calibration.stopping import stop_at
+from uwc.models.loading import save_target
+from uwc.models.target import Target
+from uwc.objectives.methods import METHODS
+from uwc.training.settings import TrainingSettings
+from uwc.training.unlearning import Unlearned, unlearn
+
+WORKER = Path(__file__).with_name("data_parallel_worker.py")
+AGAIN = {"every": 2, "max_new_tokens": 24}
+STOP = {"at_most": 0.9, "every": 1, "metric": "exact_memorization"}
+CASES: dict[str, dict[str, Any]] = {
+    "gd": {"method": "gd", "settings": {"micro_batch_size": 1, "gradient_effect_every": 2}},
+    "npo-kl": {"method": "npo-kl", "settings": {}},
+    "rmu": {"method": "rmu", "settings": {"weight_decay": 0.0, "gradient_checkpointing": True}},
+    "on-policy": {"method": "npo-on-policy", "settings": {"samples": AGAIN, "epochs": 3}},
+    "task-vector": {"method": "task-vector", "settings": {}},
+    "early-stop": {"method": "gd", "settings": {"epochs": 30, "lr": 3e-3, "schedule": "constant"}, "stop": STOP},
+    "bf16": {"method": "kl", "settings": {"precision": "bf16"}},
+    "resumed": {"method": "gd", "settings": {"checkpoint_every": 1}, "interrupt": 2},
+    "whole": {"method": "gd", "settings": {"checkpoint_every": 1}},
+}
+LEFT = {"name": "left", "method": "gd", "settings": {"checkpoint_every": 1}, "interrupt": 2, "left": True}
+REFUSED = {"lora": {"lora": {"rank": 2}}, "l1": {"l1": 0.1}, "prune": {"prune": {"share": 0.5}}}
+
+
+def launched(folder: Path, cases: list[dict[str, Any]], *options: str) -> None:
+    """Run the worker in two processes on the CPU (the launcher's "GPUs"; the model is on the CPU, with gloo)."""
+    (folder / "cases.json").write_text(json.dumps(cases))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        sys.executable, "-m", "accelerate.commands.launch", *options, "--num_processes", "2", "--num_machines", "1",
+        "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(port), str(WORKER), str(folder),
+    ]  # fmt: skip
+    root = str(Path(__file__).parents[2])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def alone(knowing: Target, case: dict[str, Any]) -> Unlearned:
+    method = METHODS[case["method"]]
+    settings = TrainingSettings(**{"epochs": 2, "batch_size": 4, "lr": 1e-3, **method.training, **case["settings"]})
+    stop = stop_at(forget=DATA.forget, **case["stop"]) if "stop" in case else None
+    return unlearn(copied(knowing), method, DATA, settings, stop=stop)
+
+
+def flat(model: Any) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+@pytest.fixture(scope="module", params=["copies", "sharded"])
+def together(request: pytest.FixtureRequest, knowing: Target, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which two processes have run every case."""
+    folder: Path = tmp_path_factory.mktemp(request.param)
+    save_target(knowing, folder / "model")
+    sharded = ("--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP")
+    cases = [{"name": name, **case} for name, case in CASES.items()] + [LEFT]
+    if request.param == "sharded":
+        cases += [{"name": name, "method": "gd", "settings": settings} for name, settings in REFUSED.items()]
+    launched(folder, cases, *(sharded if request.param == "sharded" else ("--multi_gpu",)))
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in CASES if name != "resumed"])
+def test_two_processes_have_the_losses_of_one(name: str, together: Path, knowing: Target) -> None:
+    """Over a set that does not divide evenly, to the last step and the written weights."""
+    one = alone(knowing, CASES[name])
+    # sharded, bf16 holds for the gradients that are sent, too
+    near = {"rel": 5e-2, "abs": 2e-2} if name == "bf16" else {"rel": 1e-3, "abs": 1e-5}
+    for rank in range(2):
+        log = json.loads((together / f"log-{name}-{rank}.json").read_text())
+        assert len(log["steps"]) == len(one.log.steps)
+        for expected, found in zip(one.log.steps, log["steps"], strict=True):
+            assert found["loss"] == pytest.approx(expected["loss"], **near)
+            assert found["gradient_norm"] == pytest.approx(expected["gradient_norm"], rel=near["rel"] * 3)
+        for expected, found in zip(one.log.effects, log["effects"], strict=True):
+            assert found["forget"] == pytest.approx(expected["forget"], rel=1e-2, abs=1e-4)
+    state = AutoModelForCausalLM.from_pretrained(together / f"trained-{name}")
+    assert float((flat(state) - flat(knowing.model)).abs().max()) > 1e-4, "it was trained"
+    tolerance = 2e-3 if name == "bf16" else 3e-4
+    torch.testing.assert_close(flat(state), flat(one.target.model), rtol=0, atol=tolerance)
+
+
+@pytest.mark.slow
+def test_a_run_cut_off_goes_on_from_its_checkpoint_to_the_same_bits(together: Path) -> None:
+    resumed, whole = (AutoModelForCausalLM.from_pretrained(together / f"trained-{n}") for n in ("resumed", "whole"))
+    assert torch.equal(flat(resumed), flat(whole))
+    logs = [json.loads((together / f"log-{n}-0.json").read_text())["steps"] for n in ("resumed", "whole")]
+    assert logs[0] == logs[1]
+
+
+@pytest.mark.slow
+def test_one_process_goes_on_from_the_checkpoint_of_two(together: Path, knowing: Target) -> None:
+    method, settings = METHODS["gd"], TrainingSettings(epochs=2, batch_size=4, lr=1e-3, checkpoint_every=1)
+    done = unlearn(copied(knowing), method, DATA, settings, checkpoints=together / "checkpoints-left")
+    one = alone(knowing, CASES["whole"])
+    assert [s["step"] for s in done.log.steps] == [s["step"] for s in one.log.steps]
+    assert done.log.steps[-1]["loss"] == pytest.approx(one.log.steps[-1]["loss"], rel=1e-3, abs=1e-5)
+    torch.testing.assert_close(flat(done.target.model), flat(one.target.model), rtol=0, atol=3e-4)
+
+
+@pytest.mark.slow
+def test_what_cannot_be_sharded_is_refused_in_a_line(together: Path) -> None:
+    if "sharded" in together.name:
+        for name in REFUSED:
+            text = (together / f"refused-{name}-0").read_text()
+            assert "sharded training do not go together" in text and name in text and "\n" not in text

@@ -1,0 +1,79 @@
+"""Published figures: shipped as they were printed, and set beside ours."""
+
+import numpy as np
+import pytest
+from tests.unit.example_results import example_results
+
+from uwc.catalogue import catalogue
+from uwc.errors import ConfigError
+from uwc.published.tables import published, published_benchmarks, published_names
+from uwc.reports.published import published_table
+
+ORDER = ("retain", "forget", "retain_paraphrased", "forget_paraphrased")
+
+
+def figures(name: str, method: str, model: str) -> tuple[float, ...]:
+    row = next(r for r in published(name).rows if (r["method"], r["model"]) == (method, model))
+    return tuple(row[key] for key in ORDER)
+
+
+def test_the_figures_are_those_that_were_printed() -> None:
+    """Exact retain, exact forget, perturb retain, perturb forget; and the sum of each table, added up by hand."""
+    assert figures("tofu-forget05-before", "npo", "Llama-2-7B") == (0.499, 0.089, 0.305, 0.078)
+    assert figures("tofu-forget05-before", "po", "Phi-1.5") == (0.059, 0.070, 0.066, 0.064)
+    assert figures("tofu-forget05-calibrated", "gd", "Phi-1.5") == (0.418, 0.425, 0.188, 0.005)
+    assert figures("tofu-forget05-calibrated", "kl", "Llama-2-7B") == (0.740, 0.102, 0.494, 0.158)
+    columns = {
+        ("tofu-forget05-before", "Phi-1.5"): (0.434, 0.157, 0.364, 0.136),
+        ("tofu-forget05-before", "Llama-2-7B"): (1.292, 0.205, 0.881, 0.231),
+        ("tofu-forget05-calibrated", "Phi-1.5"): (2.532, 2.367, 1.188, 1.008),
+        ("tofu-forget05-calibrated", "Llama-2-7B"): (4.500, 2.207, 2.759, 1.974),
+    }
+    for (name, model), sums in columns.items():
+        rows = [[row[key] for key in ORDER] for row in published(name).rows if row["model"] == model]
+        assert len(rows) == 6
+        assert tuple(np.sum(rows, axis=0)) == pytest.approx(sums)
+
+
+def test_every_table_says_where_it_is_from() -> None:
+    for name in published_names():
+        table = published(name)
+        assert "arXiv:2406.09179" in table.source and table.setting and table.title
+        assert len({tuple(row) for row in table.rows}) == 1, "each row has the same columns"
+    assert published_benchmarks() == ["tofu-forget05"]
+    with pytest.raises(ConfigError, match="did you mean 'robustness-pcc'"):
+        published("robustness-pc")
+
+
+def test_the_catalogue_lists_the_tables_and_their_rows() -> None:
+    assert [row["name"] for row in catalogue("published")] == published_names()
+    assert len(catalogue("tofu-forget05-calibrated")) == 12
+
+
+def test_a_report_on_the_same_benchmark_sets_ours_beside_them() -> None:
+    results = example_results()
+    assert published_table(results) is None
+    results["benchmark"]["name"] = "tofu-forget05"
+    table = published_table(results)
+    assert table is not None
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    npo = next(i for i, row in enumerate(rows) if row["method"] == "npo")
+    assert rows[npo]["where"] == "this study"
+    assert rows[npo]["forget ES calibrated"] == "0.040" and rows[npo]["retain ES calibrated"] == "0.975"
+    assert rows[npo + 2] == {
+        "method": "", "where": "Llama-2-7B", "forget ES before": "0.089", "retain ES before": "0.499",
+        "forget ES calibrated": "0.110", "retain ES calibrated": "0.721",
+        "forget ES calibrated, paraphrased": "0.279", "retain ES calibrated, paraphrased": "0.480",
+    }  # fmt: skip
+    assert "public review discussion" in table.caption
+
+
+def test_a_study_on_local_files_can_name_the_benchmark() -> None:
+    results = example_results()
+    results["study"]["config"]["published"] = "tofu-forget05"
+    assert published_table(results) is not None
+    results["unlearned"] = [m for m in results["unlearned"] if m["name"] == "npo"]
+    results["unlearned"][0]["method"] = None
+    assert published_table(results) is not None, "a given model that is called npo"
+    results["unlearned"][0]["method"] = "composed"
+    assert published_table(results) is None, "nothing was published of this method"

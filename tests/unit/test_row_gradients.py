@@ -1,0 +1,68 @@
+"""The input embedding's gradient row by row is what autograd makes of it."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from uwc.training.row_gradients import row_gradients
+
+
+def model_of(*, tied: bool, padding: int | None = None) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=30, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        tie_word_embeddings=tied, pad_token_id=padding, eos_token_id=1,
+    )  # fmt: skip
+    return LlamaForCausalLM(config).double()
+
+
+def gradients(model: LlamaForCausalLM, ids: Tensor, *, by_row: bool) -> dict[str, Tensor]:
+    model = copy.deepcopy(model)
+    for _ in range(2):  # two backward passes add up
+        if by_row:
+            with row_gradients(model):
+                model(ids, labels=ids).loss.backward()
+        else:
+            model(ids, labels=ids).loss.backward()
+    assert "forward" not in vars(model.get_input_embeddings())
+    return {name: p.grad for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("padding", [None, 3])
+def test_gradients_are_the_same(tied: bool, padding: int | None) -> None:
+    ids = torch.tensor([[3, 4, 4, 5], [9, 3, 1, 4]])
+    model = model_of(tied=tied, padding=padding)
+    expected, found = (gradients(model, ids, by_row=by_row) for by_row in (False, True))
+    assert expected.keys() == found.keys()
+    for name in expected:
+        assert torch.allclose(expected[name], found[name], rtol=1e-12, atol=1e-14), name
+    untouched = [i for i in range(30) if i not in ids.unique().tolist()]
+    assert tied or bool((found["model.embed_tokens.weight"][untouched] == 0).all())
+
+
+def test_what_is_more_than_a_table_is_left_alone() -> None:
+    model = model_of(tied=True)
+    table = model.get_input_embeddings()
+    table.register_forward_hook(lambda module, args, output: output * 2)
+    with row_gradients(model):
+        assert "forward" not in vars(table)
+    frozen = model_of(tied=False)
+    frozen.get_input_embeddings().weight.requires_grad_(False)
+    with row_gradients(frozen):
+        assert "forward" not in vars(frozen.get_input_embeddings())
+
+
+def test_no_tensor_as_large_as_the_embedding_is_made_beside_its_gradient() -> None:
+    model = model_of(tied=False)
+    weight = model.get_input_embeddings().weight
+    weight.grad = torch.zeros_like(weight)
+    before = weight.grad.data_ptr()
+    seen: list[Tensor] = []
+    weight.register_hook(seen.append)
+    with row_gradients(model):
+        model(torch.tensor([[1, 2, 3]]), labels=torch.tensor([[1, 2, 3]])).loss.backward()
+    assert seen == [] and weight.grad.data_ptr() == before and float(weight.grad.abs().sum()) > 0

@@ -1,0 +1,44 @@
+"""Several seeds a method in a study's file."""
+
+from typing import Any
+
+import pytest
+
+from uwc.errors import ConfigError
+from uwc.studies.config import UnlearnConfig
+
+
+def section(**changes: Any) -> UnlearnConfig:
+    runs = [{"method": "npo", "training": {"lr": 1e-4}}, {"name": "theirs", "checkpoint": "somewhere"}]
+    return UnlearnConfig(**{"seeds": [0, 3], "runs": runs, **changes})
+
+
+def test_every_method_is_run_with_every_seed_and_a_checkpoint_stays_alone() -> None:
+    config = section()
+    assert [(r.label, r.group) for r in config.runs] == [("npo@0", "npo"), ("npo@3", "npo"), ("theirs", "")]
+    assert [config.settings_of(r, seed=9).seed for r in config.runs[:2]] == [0, 3]
+    assert config.settings_of(config.runs[1], seed=9).lr == 1e-4
+
+
+def test_written_out_it_is_the_same_study() -> None:
+    config = section()
+    assert UnlearnConfig(**config.model_dump(mode="json")) == config
+
+
+def test_without_seeds_nothing_changes() -> None:
+    assert [r.label for r in section(seeds=[]).runs] == ["npo", "theirs"]
+
+
+@pytest.mark.parametrize("seeds", [[-1], ["one"], [0, 0], "0"])
+def test_what_is_no_list_of_seeds_is_refused(seeds: Any) -> None:
+    with pytest.raises((ConfigError, ValueError), match=r"seeds|two unlearning runs"):
+        section(seeds=seeds)
+
+
+def test_a_checkpoint_takes_no_training_settings() -> None:
+    with pytest.raises(ConfigError, match="'theirs' is a given checkpoint and trains nothing; remove 'training'"):
+        section(runs=[{"name": "theirs", "checkpoint": "x", "training": {"lr": 1.0}}])
+    with pytest.raises(ConfigError, match=r"'method'.*or 'terms'.*or 'checkpoint'.*one only"):
+        section(runs=[{"name": "theirs", "checkpoint": "x", "method": "npo"}], seeds=[])
+    with pytest.raises(ConfigError, match="a checkpoint needs a 'name'"):
+        section(runs=[{"checkpoint": "x"}])

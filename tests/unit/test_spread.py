@@ -1,0 +1,53 @@
+"""Several seeds a method: both sources of spread by hand, and the coverage of the interval by simulation."""
+
+import numpy as np
+import pytest
+
+from uwc.calibration.spread import SeededScore, difference
+
+
+def test_the_two_sources_by_hand() -> None:
+    """Scores .2 and .4: sd = sqrt(.02), s^2/K = .01. Means of the draws: .1, .3, .5, variance .04 * 21/20."""
+    scored = SeededScore(np.array([0.2, 0.4]), np.array([[0.0, 0.2, 0.4], [0.2, 0.4, 0.6]]), clusters=21)
+    record = scored.record()
+    assert record["mean"] == pytest.approx(0.3)
+    assert record["sd_seeds"] == pytest.approx(0.02**0.5)
+    assert record["se_examples"] == pytest.approx(0.042**0.5)
+    assert record["se"] == pytest.approx(0.052**0.5)
+    # Satterthwaite: .052^2 / (.01^2 / 1 + .042^2 / 20) = 14.368 degrees, t = 2.1397; 2.1397 * .22804 = .4879
+    assert record["low"] == 0.0
+    assert record["high"] == pytest.approx(0.3 + 0.4879, abs=1e-3)
+
+
+def test_one_seed_has_the_examples_alone() -> None:
+    record = SeededScore(np.array([0.5]), np.array([[0.4, 0.5, 0.6]]), clusters=11).record()
+    assert np.isnan(record["sd_seeds"])
+    assert record["se"] == record["se_examples"] == pytest.approx(0.1 * 1.1**0.5)
+    assert record["high"] == pytest.approx(0.5 + 2.2281 * 0.104881, abs=1e-4)  # t with 10 degrees
+
+
+def test_a_difference_is_paired_by_examples() -> None:
+    """Draws that move together cancel; the seeds are left: .1^2 with one degree of freedom, t = 12.706."""
+    moving = np.array([[0.1, 0.3, 0.5]])
+    first = SeededScore(np.array([0.2, 0.4]), np.concatenate([moving, moving]), clusters=30)
+    second = SeededScore(np.array([0.7]), moving + 0.4, clusters=30)
+    found = difference(first, second)
+    assert found["difference"] == pytest.approx(-0.4)
+    assert found["high"] - found["difference"] == pytest.approx(12.7062 * 0.1, rel=1e-3)
+
+
+def test_equal_scores_without_any_spread() -> None:
+    still = SeededScore(np.array([0.0, 0.0]), np.zeros((2, 5)), clusters=4)
+    assert still.record()["low"] == still.record()["high"] == 0.0
+
+
+def test_the_interval_covers_as_often_as_it_says() -> None:
+    """600 worlds of 4 seeds and 25 examples: score = .5 + seed effect + example effect; 95 % +- 3 % must cover .5."""
+    rng = np.random.default_rng(0)
+    weights = rng.multinomial(25, np.full(25, 1 / 25), size=200) / 25
+    covered = 0
+    for _ in range(600):
+        values = 0.5 + 0.05 * rng.normal(size=(4, 1)) + 0.1 * rng.normal(size=(1, 25))
+        record = SeededScore(values.mean(axis=1), values @ weights.T, clusters=25).record()
+        covered += record["low"] <= 0.5 <= record["high"]
+    assert 0.92 <= covered / 600 <= 0.98

@@ -1,0 +1,24 @@
+"""The statistics of distributions whose vocabulary is cut into tiles of a given width."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from uwc.models.statistics import Sampling, joined, tile_sums
+
+
+def statistics(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    width: int = 10**6,
+    end: int | None = None,
+    reference: Tensor | None = None,
+    samplings: Sequence[Sampling] = (),
+) -> dict[str, Tensor]:
+    tiles = []
+    for first in range(0, logits.shape[1], width):
+        part = slice(first, first + width)
+        other = None if reference is None else reference[:, part].clone()
+        tiles.append(tile_sums(logits[:, part].clone(), targets, first=first, reference=other, samplings=samplings))
+    return joined(tiles, targets, end, samplings)
