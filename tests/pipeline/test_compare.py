@@ -24,7 +24,7 @@ from uwc.models.target import Target
 
 FILES = ("--forget", "forget.jsonl", "--retain", "retain.jsonl", "--max-new-tokens", "0")
 ATTACKS = ("--attack", "token_noise", "--attack", "relearn", "--set", "relearn.steps=2", "--set", "relearn.lr=1e-3")
-DATA = (*FILES, *ATTACKS)
+DATA = (*FILES, *ATTACKS, "--attack-calibrated")
 
 
 def damaged(target: Target, amount: float, *, seed: int) -> Target:
@@ -177,6 +177,7 @@ def test_models_and_questions_in_memory_give_the_same_numbers(
     done = uwc.compare(
         knowing, models, forget=people(4)[:4], retain=people(4)[4:], gold=tiny_target(hidden_size=64),
         attacks=["token_noise", "relearn"], attack_settings={"relearn": {"steps": 2, "lr": 1e-3}}, max_new_tokens=0,
+        attack_calibrated=True,
         out=tmp_path / "memory", device="cpu",
     )  # fmt: skip
     assert list(done.ranking["name"]) == finished["ranking"]
@@ -189,6 +190,7 @@ def test_models_and_questions_in_memory_give_the_same_numbers(
     assert set(done.scores["calibration"]) == {"", "before", "after"}
     under = done.attacks.set_index(["model", "kind", "attack"])["after"]
     assert set(under.index.get_level_values("kind")) == {"unlearned", "calibrated", "gold"}
+    assert under.index.is_unique and len(under) == 2 * (3 + 3 + 1)
     assert set(under.index.get_level_values("attack")) == {"token_noise", "relearn"}
     assert list(done.pairs.columns) == finished["ranking"]
     first, second = finished["ranking"][:2]

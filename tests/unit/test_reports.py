@@ -14,6 +14,7 @@ from uwc.reports.page import write_page
 from uwc.reports.plots import COLOURS, alpha_figures, method_styles, tradeoff_figure
 from uwc.reports.tables import (
     Table,
+    aggregate_of,
     listed,
     metrics_table,
     number,
@@ -222,6 +223,20 @@ def test_page_of_a_study_with_only_a_diverged_method(results: dict[str, Any], tm
     assert "nothing to rank" in page
     assert "rmu (diverged)" in page
     assert "How each alpha was found" not in page
+
+
+def test_what_was_not_calibrated_is_shown_as_it_is(results: dict[str, Any]) -> None:
+    results["ranking"] = []
+    for method in results["unlearned"]:
+        for key in ("after", "calibration", "frontier"):
+            method.pop(key, None)
+    table = result_table(results)
+    assert table.columns == ("model", "forget ES [95% interval]", "forget ES, paraphrased", "retain ES")
+    rows = {row[0]: row[1:] for row in table.rows}
+    before = aggregate_of(method_named(results, "gd")["before"], "forget")
+    assert rows["gd"][0].startswith(number(before["mean"]))
+    assert rows["rmu (diverged)"] == ("—", "—", "—")
+    assert summary(results)[0].startswith("Nothing was calibrated")
 
 
 def test_page_of_another_schema_is_refused(results: dict[str, Any], tmp_path: Path) -> None:

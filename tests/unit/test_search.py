@@ -121,7 +121,7 @@ def test_a_probe_that_was_decided_wrongly_is_taken_back() -> None:
         return Reading(0.1, False, 10, 100)
 
     found = search(gauge, threshold=0.9)
-    assert 0.4 - 1 / 128 <= found.alpha <= 0.4
+    assert 0.4 - 2 / 128 <= found.alpha <= 0.4
     assert found.retain == 1.0 and next(p for p in found.probes if p.alpha == found.alpha).passes == 1.0
 
 

@@ -17,6 +17,8 @@ from uwc.models.mixing import Mixer, Mixing
 from uwc.models.target import Target
 from uwc.models.token_scores import Floats
 
+KNOWN_SAMPLE = 64
+"""So many of the questions that should be forgotten are put to the original, to see that it knows them."""
 UNKNOWN = 0.1
 """The original's mean score on the forget data, on metrics from 0 to 1, below which there is little to forget."""
 
@@ -32,6 +34,7 @@ class Calibration:
         alphas: the mixtures at which every set was scored on all examples, ascending.
         probed: set -> the metric's value for each example at each of these; "forget", and "retain" where it is what
             was held fixed.
+        original: set -> the same at alpha = 0, where not every set need be scored on all examples.
         kept: for each retention measure its value on the original and at alpha, and the share kept.
     """
 
@@ -40,6 +43,7 @@ class Calibration:
     search: SearchResult
     alphas: tuple[float, ...]
     probed: Mapping[str, ProbedSet]
+    original: Mapping[str, ProbedSet] = field(default_factory=dict)
     kept: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
 
     @property
@@ -99,7 +103,8 @@ def calibrate(
         scan: points of the coarse grid.
         resolution: how finely alpha is found.
         curve: score every set on all examples at each probe, and probe the whole grid: what the tau curve needs.
-            Without, a probe ends as soon as it is decided, and the other sets are scored at 0 and alpha only.
+            Without, a probe ends as soon as it is decided, and the other sets are scored at alpha only, and on the
+            original 64 of the questions that should be forgotten.
 
     Returns:
         The calibration, and the calibrated model (`unlearned` with the mixed weights).
@@ -160,6 +165,7 @@ class _Calibrating:
         self.mixing, self.retention, self.sets, self.curve = mixing, retention, sets, curve
         self.entry, self.max_new_tokens = metrics.get(metric), max_new_tokens
         self.values: dict[float, dict[str, Floats]] = {}
+        self.original: dict[str, ProbedSet] = {}
 
     def run(self, *, scan: int, resolution: float, passes: float) -> tuple[Calibration, Target]:
         original = self.read(0.0, whole=True)
@@ -177,40 +183,56 @@ class _Calibrating:
         calibrated = self.mixing.mix(found.alpha)
         self.watch(calibrated, found.alpha)
         alphas = tuple(sorted(self.values))
+        for measure in self.own_measures():
+            self.original[measure.name] = _probed_set(measure.scored_examples, [measure.values_at(0.0)])
         kept = self.retention.record(found.alpha)
-        return Calibration(self.retention.tau, self.entry.name, found, alphas, self.probed(alphas), kept), calibrated
+        sets = self.probed(alphas)
+        return Calibration(self.retention.tau, self.entry.name, found, alphas, sets, self.original, kept), calibrated
 
     def read(self, alpha: float, *, whole: bool) -> Reading:
         """Mix, and look at the retention; the other sets too where they are wanted."""
         mixed = self.mixing.mix(alpha)
         reading = self.retention.probe(mixed, alpha, whole=whole)
-        if alpha == 0.0 or self.curve:
+        if self.curve:
             self.watch(mixed, alpha)
+        if alpha == 0.0:
+            self.look_at_forget(mixed)
         return reading
 
     def watch(self, mixed: Target, alpha: float) -> None:
-        """Measure the other sets; warn if the original does not know what is to be forgotten."""
-        if alpha in self.values:
+        """Measure the other sets."""
+        if alpha not in self.values:
+            self.values[alpha] = {name: self.measured(mixed, examples) for name, examples in self.sets.items()}
+
+    def measured(self, mixed: Target, examples: Sequence[Example]) -> Floats:
+        return measured(mixed, examples, self.entry, max_new_tokens=self.max_new_tokens)
+
+    def look_at_forget(self, original: Target) -> None:
+        """Warn if the original does not know what is to be forgotten."""
+        forget = list(self.sets.get("forget", ()))
+        if not forget:
             return
-        self.values[alpha] = {
-            name: measured(mixed, examples, self.entry, max_new_tokens=self.max_new_tokens)
-            for name, examples in self.sets.items()
-        }
-        known = float(np.nanmean(self.values[alpha]["forget"])) if alpha == 0.0 and "forget" in self.sets else 1.0
+        if len(forget) > KNOWN_SAMPLE and not self.curve:
+            forget = [forget[i] for i in sorted(np.random.default_rng(0).permutation(len(forget))[:KNOWN_SAMPLE])]
+        values = self.values[0.0]["forget"] if self.curve else self.measured(original, forget)
+        scored = np.flatnonzero(~np.isnan(values))
+        self.original["forget"] = _probed_set([forget[int(i)] for i in scored], [values[scored]])
+        known = float(values[scored].mean()) if len(scored) else float("nan")
         if self.entry.facts["range"] == (0.0, 1.0) and self.entry.facts["higher_remembers"] and not known >= UNKNOWN:
             progress.note(
                 f"warning: the original model itself scores {known:.3g} ({self.entry.name}) on the forget data: there "
                 "is nothing to forget; are these the questions, and is this the model, that it was trained on?"
             )
 
+    def own_measures(self) -> list[ExampleMeasure]:
+        """The retention measures that use the metric that the other sets are measured with."""
+        return [m for m in self.retention.measures if isinstance(m, ExampleMeasure) and m.metric == self.entry.name]
+
     def probed(self, alphas: tuple[float, ...]) -> dict[str, ProbedSet]:
-        sets = {}
-        for measure in self.retention.measures:
-            if isinstance(measure, ExampleMeasure) and measure.metric == self.entry.name:
-                rows = [measure.values_at(alpha) for alpha in alphas]
-                sets[measure.name] = _probed_set(measure.scored_examples, rows)
+        """Every set's values at the mixtures at which all were scored on all examples."""
+        sets = {m.name: _probed_set(m.scored_examples, [m.values_at(a) for a in alphas]) for m in self.own_measures()}
         for name, examples in self.sets.items():
-            scored = np.flatnonzero(~np.isnan(self.values[0.0][name]))
+            scored = np.flatnonzero(~np.isnan(self.values[alphas[0]][name]))
             rows = [self.values[alpha][name][scored] for alpha in alphas]
             sets[name] = _probed_set([examples[int(i)] for i in scored], rows)
         return sets

@@ -208,6 +208,8 @@ class ExampleMeasure:
         part = self.order[: min(seen.count, self._random_part)]
         ratio = self._average(seen.values[part]) / self._average(self.original[part])
         score = float(ratio * self._average(self.original[np.sort(self.order)]))
+        bar = self._average(self.original[np.sort(self.order)]) * (self.tau if self.higher else 1 / self.tau)
+        score = max(score, bar) if bool(seen.decided) is self.higher else min(score, bar)
         return Kept(score, self._share(score), bool(seen.decided), seen.count, of)
 
     def _test(self) -> MeanTest | None:

@@ -235,11 +235,11 @@ class _Search:
             return middle
         power = math.log(lost[right] / lost[left]) / math.log(right / left)
         crossing = left * (allowed / lost[left]) ** (1 / power)
+        near = 0.85 * self.resolution
+        if crossing > high - near:
+            return high - self.resolution
+        if inside and crossing < low + near:
+            return low + self.resolution
         margin = (0.05 if inside else 0.25) * (high - low)
         crossing = min(max(crossing, low + margin), high - margin)
-        near = 0.85 * self.resolution
-        if crossing - low < near:
-            return low + self.resolution
-        if high - crossing < near:
-            return high - self.resolution
         return float(crossing + 0.4 * self.resolution * (1 if crossing < middle else -1))

@@ -37,6 +37,9 @@ def compare_command(
         list[str], typer.Option(help="An attack or a chain: relearn+probe; a quick set by default, 'none' for none.")
     ] = [],  # noqa: B006
     attack_examples: Annotated[int, typer.Option(help="Forget questions that are scored under attack.", min=2)] = 50,
+    attack_calibrated: Annotated[
+        bool, typer.Option("--attack-calibrated", help="Attack the calibrated models too.")
+    ] = False,
     setting: Annotated[
         list[str],
         typer.Option("--set", help="A setting of an attack: relearn.lr=1e-4", metavar="ATTACK.SETTING=VALUE"),
@@ -62,7 +65,8 @@ def compare_command(
     done = compare(
         original, named_by_path(models), forget=forget, retain=retain, gold=gold, heldout=heldout,
         columns=pairs(column), attacks=_attacks(attack), attack_settings=dotted_settings(setting),
-        attack_examples=attack_examples, tau=tau, metric=metric, max_new_tokens=max_new_tokens, title=title, out=out,
+        attack_examples=attack_examples, attack_calibrated=attack_calibrated,
+        tau=tau, metric=metric, max_new_tokens=max_new_tokens, title=title, out=out,
         **loading(dtype, device, trust, prompt),
     )  # fmt: skip
     if as_json:

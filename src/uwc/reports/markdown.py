@@ -1,7 +1,7 @@
 """The results of a study as one Markdown page: conclusion, ranking, scores and the tau curve in words."""
 
 from uwc.reports.ranking import groups_table, indistinct, ranking_table
-from uwc.reports.robustness_tables import recovery_table, recovery_words
+from uwc.reports.robustness_tables import pcc_table, ranking_tables, recovery_table, recovery_words, robustness_words
 from uwc.reports.tables import Record, result_table, summary, to_markdown
 from uwc.reports.tau_curve import tau_table, tau_words
 
@@ -19,6 +19,8 @@ def results_markdown(results: Record) -> str:
         parts += [to_markdown(tau_table(results)), "\n".join(f"- {sentence}" for sentence in words) + "\n"]
     if results.get("attacks"):
         parts += [to_markdown(recovery_table(results)), " ".join(recovery_words(results)) + "\n"]
+        parts += [to_markdown(table) for table in (*ranking_tables(results), pcc_table(results))]
+        parts.append("\n".join(f"- {sentence}" for sentence in robustness_words(results)) + "\n")
     if notes := results.get("notes"):
         parts.append("### Please note\n\n" + "\n".join(f"- {note}" for note in notes) + "\n")
     return "\n".join(filter(None, parts))

@@ -9,10 +9,11 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from uwc.reports.plots import COLOURS, FAINT, GRID, INK, figure_layout
-from uwc.reports.robustness_tables import label_of, method_of_runs
+from uwc.reports.robustness_tables import label_of, method_of_runs, shown
 from uwc.reports.tables import Record, known
 
-_ROW, _TOP = 118, 74
+_ROW, _COLUMN, _TOP = 118, 125, 74
+_FITTING = 7  # columns that a page has room for; more are scrolled
 _DECADES = 2.0
 
 
@@ -46,6 +47,8 @@ def panels_figure(results: Record, split: str) -> go.Figure | None:
         figure.add_trace(go.Scatter(x=[None], y=[None], mode="markers", name=escape(method), marker=marker))
     height = _TOP + _ROW * len(metrics) + 40
     figure.update_layout(figure_layout(height, {"l": 118, "r": 8, "t": _TOP, "b": 40}))
+    if len(chains) > _FITTING:
+        figure.update_layout(width=126 + _COLUMN * len(chains))
     figure.update_layout(legend={"orientation": "h", "y": 1, "yref": "container", "yanchor": "top", "x": 0})
     return figure
 
@@ -82,8 +85,8 @@ def _draw_panel(
         "gridcolor": GRID, "zeroline": False, "showline": True, "linecolor": "#b0b0b0", "ticks": "",
         "exponentformat": "power", "minor": {"ticks": ""},
     }  # fmt: skip
-    if logged:
-        axis["dtick"] = max(1, math.ceil((high - low) / _DECADES))
+    if logged and high - low > _DECADES:
+        axis["dtick"] = math.ceil((high - low) / _DECADES)
     figure.update_xaxes(**axis, **place)
     figure.update_yaxes(**axis, **place)
     pcc = agreement["pcc"]["value"]
@@ -111,7 +114,7 @@ def _name_rows_and_columns(figure: go.Figure, rows: Sequence[str], columns: Sequ
     for number, name in enumerate(columns, start=1):
         (low, high) = next(figure.select_xaxes(row=1, col=number)).domain
         figure.add_annotation(
-            text=escape(name).replace("+", "<br>+ "), x=(low + high) / 2, y=1, xref="paper", yref="paper",
+            text=escape(shown(name)).replace(" + ", "<br>+ "), x=(low + high) / 2, y=1, xref="paper", yref="paper",
             xanchor="center", yanchor="bottom", showarrow=False, font={"size": 12, "color": INK}, yshift=4,
         )  # fmt: skip
     for number, name in enumerate(rows, start=1):

@@ -9,6 +9,9 @@ from uwc.reports.tables import ES, MISSING, Record, Table, known, listed, number
 FORGET = "forget"
 Pair = tuple[str, str]
 
+ENOUGH = 10
+"""Checkpoints below which the report draws no conclusion from a correlation."""
+
 WEIGHTS_ALONE = "Attacks that leave the weights alone"
 WEIGHTS_CHANGED = "Attacks that change the weights"
 
@@ -22,6 +25,11 @@ def headline_metric(results: Record) -> str:
 def label_of(results: Record, metric: str) -> str:
     """What tables call a metric."""
     return str((results["metrics"].get(metric) or {}).get("label", metric))
+
+
+def shown(chain: str) -> str:
+    """A chain's name, with places where a narrow column may break it."""
+    return chain.replace("_", " ").replace("+", " + ")
 
 
 def method_of_runs(results: Record) -> dict[str, str]:
@@ -40,7 +48,7 @@ def recovery_table(results: Record) -> Table:
         before = fmean(m["before"][_set(results)][metric]["mean"] for m in models)
         cells = [_recovery_cell(models, chain, which, metric, _set(results)) for chain, which in columns]
         rows.append((name, number(before, metric), *cells))
-    titles = [chain if not which else f"{chain}, {which}" for chain, which in columns]
+    titles = [shown(chain) if not which else f"{shown(chain)}, {which}" for chain, which in columns]
     label = label_of(results, metric)
     title = f"{label} on the {_set(results)} set under attack (in brackets: more than the attack gets from gold)"
     return Table(title, ("model", "before", *titles), tuple(rows), "\n".join(_recovery_remarks(results)))
@@ -75,7 +83,7 @@ def runs_table(results: Record) -> Table:
                 continue
             after, over = _after(outcome, which), _over(outcome, which)
             before = model["before"][of_set][metric]
-            name = chain if not which else f"{chain}, {which}"
+            name = shown(chain) if not which else f"{shown(chain)}, {which}"
             rows.append(
                 (
                     model["name"], name, with_interval(before, metric), with_interval(after, metric),
@@ -199,14 +207,23 @@ def ranking_tables(results: Record) -> list[Table]:
         ranks = [r for r in results["robustness"]["ranking"] if r["touches_weights"] == touches]
         if not ranks:
             continue
+        raw = {
+            r["metric"]: r["pcc"]
+            for r in results["robustness"]["without_logarithms"]
+            if r["touches_weights"] == touches
+        }
         rows = tuple(
             (
                 str(r["place"]), label_of(results, r["metric"]), number(r["pcc"]), number(r["worst"]),
-                number(r["distance_from_one"]), f"{r['cells'] - r['missing']} of {r['cells']}",
+                number(r["distance_from_one"]), number(raw.get(r["metric"])),
+                f"{r['cells'] - r['missing']} of {r['cells']}",
             )
             for r in ranks
         )  # fmt: skip
-        columns = ("place", "metric", "mean PCC", "lowest PCC", "mean |slope - 1|", "PCC exists in")
+        columns = (
+            "place", "metric", "mean PCC", "lowest PCC", "mean |slope - 1|", "mean PCC without logarithms",
+            "PCC exists in",
+        )  # fmt: skip
         tables.append(Table(title, columns, rows))
     return tables
 
@@ -222,13 +239,13 @@ def pcc_table(results: Record) -> Table:
         row = [label_of(results, metric)]
         for chain in chains:
             found = [cells.get((metric, chain, split)) for split in splits]
-            ours = " / ".join(number(c["agreement"]["pcc"]["value"] if c else None) for c in found)
+            ours = _pair([c["agreement"]["pcc"]["value"] if c else None for c in found])
             published = [c["published"] if c else None for c in found]
             row.append(ours if not any(map(known, published)) else f"{ours}\n({_pair(published)})")
         rows.append(tuple(row))
     title = f"PCC before against after, {' / '.join(splits)}; published in brackets"
     caption = "Published: arXiv:2406.09179, review discussion, on TOFU with Phi-1.5 and Llama-2-7B."
-    return Table(title, ("metric", *chains), tuple(rows), caption)
+    return Table(title, ("metric", *map(shown, chains)), tuple(rows), caption)
 
 
 def _pair(values: Sequence[Any]) -> str:
@@ -276,24 +293,36 @@ def faithfulness_table(results: Record) -> Table | None:
 def robustness_words(results: Record) -> list[str]:
     """Whether extraction strength holds best here, as the paper found, and in how many pairs our order is the same."""
     found = results["robustness"]
+    if found["checkpoints"] < ENOUGH:
+        return [
+            f"{found['checkpoints']} models are too few to say which metric holds: correlations need at least "
+            f"{ENOUGH}. The shipped study `robustness` has 36."
+        ]
     sentences = []
     for touches, where in ((False, "that leave the weights alone"), (True, "that change the weights")):
         ranks = [r for r in found["ranking"] if r["touches_weights"] == touches]
         es = next((r for r in ranks if r["metric"] == ES), None)
         if es is None or len(ranks) < 2:
             continue
-        best = label_of(results, ranks[0]["metric"])
-        place = "is the most robust" if es["place"] == 1 else f"is number {es['place']} of {len(ranks)} (first: {best})"
-        agrees = "agrees" if es["place"] == 1 else "differs"
+        best, agrees = ranks[0], es["place"] == 1
+        place = "is the most robust metric" if agrees else f"is number {es['place']} of {len(ranks)} metrics"
+        lead = "" if agrees else f"; {label_of(results, best['metric'])} leads with {number(best['pcc'])}"
+        verdict = "agrees with" if agrees else "differs from"
         sentences.append(
-            f"Over attacks {where}, extraction strength {place}, with a mean PCC of {number(es['pcc'])}; "
-            f"this {agrees} {'with' if es['place'] == 1 else 'from'} the paper, in which it is the most robust."
+            f"Under attacks {where}, ES {place}, with a mean PCC of {number(es['pcc'])}{lead}. "
+            f"This {verdict} the paper, in which ES is the most robust."
         )
     if orders := found["orders"]:
         same = sum(order["same"] for order in orders)
         sentences.append(
             f"Of {len(orders)} pairs of metrics whose published PCC under one of these attacks differ, {same} have the "
             "published order here."
+        )
+    if found["log_metrics"]:
+        names = listed([label_of(results, name) for name in found["log_metrics"]])
+        sentences.append(
+            f"{names} span magnitudes and are compared on logarithms; as they are, a few models far from the others "
+            "decide the correlation, which the tables give too."
         )
     warned = sum(bool(cell["agreement"]["warnings"]) for cell in found["cells"])
     if warned:

@@ -200,6 +200,9 @@ RESULT_COLUMNS = (
 
 def result_table(results: Record) -> Table:
     """The main comparison: a row for each reference model, then one a method by rank, the diverged ones last."""
+    trained = [method for method in results["unlearned"] if method["status"] == "ok"]
+    if trained and not any(method.get("calibration") for method in trained):
+        return _uncalibrated_table(results)
     rows = []
     for model in results["models"]:
         rows.append(
@@ -219,6 +222,20 @@ def result_table(results: Record) -> Table:
     title = "Forget ES before and after calibration, best first (lower is better)"
     what = "model" if results["study"].get("kind") == "comparison" else "method"
     return Table(title, (what, *RESULT_COLUMNS), tuple(rows), "\n".join(_result_remarks(results)))
+
+
+def _uncalibrated_table(results: Record) -> Table:
+    """The scores of every model as it is, where nothing was calibrated."""
+    columns = ("model", "forget ES [95% interval]", "forget ES, paraphrased", "retain ES")
+    rows = [
+        (name.removesuffix(", before"), *_calibrated_cells(scores, aggregate_of(scores, "forget")))
+        for name, scores in all_scores(results)
+    ]
+    rows += [
+        (f"{m['name']} (diverged)", MISSING, MISSING, MISSING) for m in results["unlearned"] if m["status"] != "ok"
+    ]
+    caption = f"Nothing was calibrated. Intervals: 95%, bootstrap over whole subjects. gold: {GOLD_MEANING}."
+    return Table("ES of every model", columns, tuple(rows), caption)
 
 
 def _calibrated_cells(scores: Record | None, forget: Record) -> tuple[str, str, str]:

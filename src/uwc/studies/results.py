@@ -117,8 +117,8 @@ class _Gatherer:
         record = {
             "name": run.label, "group": run.group, **_made_by(run, step), "status": "ok", "message": "", "steps": steps,
         }  # fmt: skip
-        outcome = (self.store.manifest(step.kind, step.key) or {}).get("outcome", {})
-        if not run.given:
+        outcome = (self.store.manifest(step.kind, step.key) or {}).get("outcome") or {}
+        if step.kind == "unlearn":
             record["training"] = training_record(self.store.folder(step.kind, step.key), outcome)
         if step_status(step, self.store) == "diverged":
             return record | {"status": "diverged", "message": outcome["message"]}

@@ -30,7 +30,8 @@ def gather_robustness(plan: Plan, store: Store, attacks: Mapping[str, Any]) -> d
 
     Returns:
         Plain data: checkpoints, points (the values compared), cells (one for each metric, attack and set, with its
-        published PCC), ranking (apart for attacks that touch the weights), orders (pairs of metrics whose published
+        published PCC), ranking (apart for attacks that touch the weights), without_logarithms (the same for the metrics
+        in log_metrics, as they are), orders (pairs of metrics whose published
         PCC under one attack are known, and whether ours have the same order), log_metrics, and faithfulness: metric,
         set and the AUC with which the metric tells subjects of the original model from those of the gold model.
     """
@@ -39,11 +40,13 @@ def gather_robustness(plan: Plan, store: Store, attacks: Mapping[str, Any]) -> d
     points = _points(attacks)
     chains = {chain["name"]: chain["attack"] for chain in attacks["chains"]}
     cells = compare(points, log_metrics=logged, seed=plan.config.seed)
+    spanning = [p for p in points if p.metric in logged]
     return {
         "checkpoints": len({p.checkpoint for p in points}),
         "points": [asdict(p) for p in points],
         "cells": [{**asdict(c), "published": published_pcc(c.metric, chains[c.attack], c.split)} for c in cells],
         "ranking": [asdict(r) for r in rank(cells)],
+        "without_logarithms": [asdict(r) for r in rank(compare(spanning, log_metrics=(), seed=plan.config.seed))],
         "orders": [asdict(o) for o in compared_orders(cells, chains)],
         "log_metrics": logged,
         "faithfulness": _faithfulness(plan, store, names),

@@ -155,10 +155,13 @@ def _scores(found: Any) -> list[dict[str, Any]]:
     average = metrics.get(found.metric).facts["average"]
     rows = []
     for name, probed in found.probed.items():
-        for model, alpha in (("original", 0.0), ("calibrated", found.alpha)):
-            values = probed.values[found.alphas.index(alpha)]
+        before = found.original[name]
+        for model, subjects, values in (
+            ("original", before.subjects, before.values[0]),
+            ("calibrated", probed.subjects, probed.values[found.alphas.index(found.alpha)]),
+        ):
             row = {"set": name, "metric": found.metric, "model": model}
-            rows.append(row | asdict(aggregate(values, probed.subjects, average=average)))
+            rows.append(row | asdict(aggregate(values, subjects, average=average)))
     return rows
 
 

@@ -89,6 +89,7 @@ def compare(
     attacks: Sequence[str] | None = None,
     attack_settings: Mapping[str, Mapping[str, Any]] | None = None,
     attack_examples: int | None = 50,
+    attack_calibrated: bool = False,
     max_new_tokens: int = 64,
     seed: int = 0,
     title: str = "",
@@ -113,11 +114,11 @@ def compare(
         attacks: attacks and chains of them, such as ``"relearn+probe"``; None takes a quick set, an empty list none.
         attack_settings: attack -> setting -> value.
         attack_examples: how many forget questions are scored under attack; all if None.
+        attack_calibrated: attack the calibrated models too; by default the given ones and gold.
         max_new_tokens: the most tokens of a generated answer; 0 generates none.
         seed: of the bootstrap.
         title, out: of the report; the folder for it, the results and what is needed to go on.
-        loading: dtype, device, template and trust_remote_code, as `load_target` takes them; dtype and template are
-            by default those of an original in memory.
+        loading: dtype, device, template, trust_remote_code for `load_target`; by default as an original in memory.
 
     Raises:
         UserError: a model or file is not as it should be, or there is nothing to compare.
@@ -126,8 +127,6 @@ def compare(
     folder = Path(out)
     template = loading.pop("template", None) or getattr(original, "template", None)
     data = {"forget": forget, "retain": retain, "heldout": heldout}
-    if columns:
-        require_files(data)
     config = validated(
         {
             "name": re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).lstrip("._-") or "comparison",
@@ -140,15 +139,18 @@ def compare(
             "score": _scoring(max_new_tokens),
             "calibrate": {"tau": tau, "metric": metric},
             "attack": attack_section(
-                attacks, attack_settings or {}, metric=metric, gold=gold is not None, examples=attack_examples
+                attacks, attack_settings or {}, metric=metric, examples=attack_examples,
+                models=["unlearned", *["calibrated"] * attack_calibrated, *["gold"] * (gold is not None)],
             ),
         },
         where="compare",
-    )
+    )  # fmt: skip
     return _compare(config, folder)
 
 
 def _questions(data: Mapping[str, Questions | None], columns: Mapping[str, str] | None, folder: Path) -> dict[str, Any]:
+    if columns:
+        require_files(data)
     kept = {name: kept_questions(q, name, folder) for name, q in data.items() if q is not None}
     return {**kept, "columns": dict(columns)} if columns else kept
 

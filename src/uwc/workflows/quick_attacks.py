@@ -19,8 +19,8 @@ def attack_section(
     settings: Mapping[str, Mapping[str, Any]],
     *,
     metric: str,
-    gold: bool,
     examples: int | None,
+    models: Sequence[str],
 ) -> dict[str, Any] | None:
     """The section, or None where nothing is to be attacked.
 
@@ -28,8 +28,8 @@ def attack_section(
         attacks: chains such as ``"relearn+probe"``; None takes the quick set, an empty list none.
         settings: attack -> setting -> value, for every chain that has the attack.
         metric: what is measured under attack; generated answers too where an attack changes only these.
-        gold: whether there is a gold model, what is elicited from which is no leak.
         examples: how many forget questions are scored under attack; all if None.
+        models: which kinds of models are attacked; what is elicited from gold is no leak.
 
     Raises:
         ConfigError: an unknown attack or setting, or settings of an attack that is not made.
@@ -51,7 +51,7 @@ def attack_section(
     changes_text = any(make_chain(names, own).steps[-1].entry.facts["kind"] == "decoding" for names, own in chains)
     return {
         "chains": [{"chain": names, "settings": own} for names, own in chains],
-        "models": ["unlearned", "calibrated", *(["gold"] if gold else [])],
+        "models": list(models),
         "metrics": [metric, *(["rouge_l"] if changes_text else [])],
         "sets": ["forget"],
         "examples": examples,
