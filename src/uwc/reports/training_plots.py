@@ -13,6 +13,9 @@ DASHES = ("dash", "dot", "dashdot", "longdash")
 GROUPS = {group: COLOURS[i] for i, group in enumerate(("embedding", "early", "middle", "late", "head"))}
 """Layer group -> colour, in the order of depth."""
 
+LEGEND_LETTERS = 26
+"""How many letters of names stand side by side above a small figure."""
+
 STOPPED, DIVERGED = "#0072B2", "#D55E00"
 
 
@@ -60,7 +63,7 @@ def _ending(method: Record) -> str:
         endings.append(f"diverged at step {training['diverged']}")
     if (training.get("collapse") or {}).get("collapsed"):
         endings.append("collapsed")
-    return "; ".join(endings) or "all steps taken"
+    return "; ".join(endings) or "complete"
 
 
 def _short(value: Any) -> str:
@@ -93,7 +96,8 @@ def _training_figure(method: Record, colour: str) -> go.Figure:
     for step, mark in ((training.get("stopped"), STOPPED), (training.get("diverged"), DIVERGED)):
         if known(step):
             figure.add_vline(x=step, line={"color": mark, "width": 1.6, "dash": "dash"})
-    _finish(figure, method["name"], top=52)
+    lines_of_legend = len(lines) if sum(len(name) for name, *_ in lines) > LEGEND_LETTERS else 1
+    _finish(figure, method["name"], top=36 + 16 * lines_of_legend, height=314 + 16 * lines_of_legend)
     figure.update_yaxes(title={"text": "loss", "standoff": 4}, row=1, col=1)
     figure.update_xaxes(title={"text": "step", "standoff": 4}, row=2 if has_norm else 1, col=1)
     return figure
