@@ -34,6 +34,7 @@ def test_a_difference_is_paired_by_examples() -> None:
     found = difference(first, second)
     assert found["difference"] == pytest.approx(-0.4)
     assert found["high"] - found["difference"] == pytest.approx(12.7062 * 0.1, rel=1e-3)
+    assert found["low"] == -1.0
 
 
 def test_equal_scores_without_any_spread() -> None:

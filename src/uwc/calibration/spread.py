@@ -54,12 +54,12 @@ class SeededScore:
 
 
 def difference(first: SeededScore, second: SeededScore) -> dict[str, float]:
-    """First minus second, paired by examples, with the 95 % interval that both sources give."""
+    """First minus second, paired by examples, with the 95 % interval that both sources give, within -1..1."""
     over_examples = first.draws.mean(axis=0) - second.draws.mean(axis=0)
     clusters = min(first.clusters, second.clusters)
     se, degrees = _combined([first, second], _over_examples(over_examples, clusters))
     found, half = first.mean - second.mean, float(stats.t.ppf(0.975, degrees)) * se
-    return {"difference": found, "low": found - half, "high": found + half}
+    return {"difference": found, "low": max(-1.0, found - half), "high": min(1.0, found + half)}
 
 
 def _over_examples(draws: Floats, clusters: int) -> float:
