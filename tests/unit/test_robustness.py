@@ -15,7 +15,7 @@ from uwc.robustness.agreement import agreement
 from uwc.robustness.comparison import Point, compare, rank
 from uwc.robustness.faithfulness import faithfulness_auc
 from uwc.robustness.points import read_points
-from uwc.robustness.published import PUBLISHED_PCC
+from uwc.robustness.published import PUBLISHED_PCC, compared_orders, published_pcc
 
 
 def noisy(n: int = 40, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -205,3 +205,24 @@ def test_the_command_prints_agreement_ranking_and_faithfulness(tmp_path: Path) -
     assert found["faithfulness"][0]["auc"] == 1.0
     table = CliRunner().invoke(app, arguments, catch_exceptions=False).stdout
     assert "published" in table and "0.91" in table
+
+
+def test_orders_are_compared_where_two_metrics_have_a_published_pcc() -> None:
+    """Published under GCG on forget: EM and ES 0.91 (no order between them), perplexity 0.50."""
+    xs = np.arange(12.0)
+    noise = np.random.default_rng(0).standard_normal(12)
+    after = {"extraction_strength": xs, "exact_memorization": xs + 20 * noise, "perplexity": np.exp(xs + 3 * noise)}
+    points = [
+        Point(f"c{i}", metric, "suffix", "forget", float(np.exp(x) if metric == "perplexity" else x), float(values[i]))
+        for metric, values in after.items()
+        for i, x in enumerate(xs)
+    ]
+    cells = compare(points)
+    orders = compared_orders(cells, {"suffix": "gcg"})
+    assert {(o.first, o.second): o.same for o in orders} == {
+        ("extraction_strength", "perplexity"): True, ("exact_memorization", "perplexity"): False,
+    }  # fmt: skip
+    assert all(o.published[0] == 0.91 and o.published[1] == 0.5 for o in orders)
+    assert compared_orders(cells) == []
+    assert published_pcc("truth_ratio_arithmetic", "probe", "forget") == 0.02
+    assert published_pcc("extraction_strength", "gcg", "heldout") is None

@@ -99,8 +99,8 @@ def test_runs_of_one_method_are_averaged_and_gold_stands_without_a_difference(re
     table = recovery_table(results)
     assert table.columns == ("model", "before", "jailbreak, mean", "jailbreak, strongest", "relearn")
     rows = {row[0]: row[1:] for row in table.rows}
-    assert rows["ga (2 runs)"] == ("0.300", "0.200 (+0.150)", "0.400 (+0.300)", "0.800 (+0.700)")
-    assert rows["npo"] == ("0.200", "0.350 (+0.300)", "0.550 (+0.450)", "0.600 (+0.500)")
+    assert rows["ga (2 runs)"] == ("0.300", "0.200\n(+0.150)", "0.400\n(+0.300)", "0.800\n(+0.700)")
+    assert rows["npo"] == ("0.200", "0.350\n(+0.300)", "0.550\n(+0.450)", "0.600\n(+0.500)")
     assert rows["gold"] == ("0.000", "0.050", "0.250", "0.100")
     assert recovery_words(results) == ["Most is left in npo: under relearn it scores 0.500 [0.400, 0.600] above gold."]
 

@@ -50,7 +50,7 @@ def recovery_table(results: Record) -> Table:
         rows.append((name, number(before, metric), *cells))
     titles = [shown(chain) if not which else f"{shown(chain)}, {which}" for chain, which in columns]
     label = label_of(results, metric)
-    title = f"{label} on the {_set(results)} set under attack (in brackets: more than the attack gets from gold)"
+    title = f"{label} on the {_set(results)} set under attack (below, in brackets: how much more than from gold)"
     return Table(title, ("model", "before", *titles), tuple(rows), "\n".join(_recovery_remarks(results)))
 
 
@@ -170,7 +170,7 @@ def _recovery_cell(models: Sequence[Record], chain: str, which: str, metric: str
     above = [o["mean"] for o in (_over(outcome, which) for outcome in outcomes) if o and known(o["mean"])]
     if not above or models[0]["kind"] == "gold":
         return number(after, metric)
-    return f"{number(after, metric)} ({fmean(above):+.3f})"
+    return f"{number(after, metric)}\n({fmean(above):+.3f})"
 
 
 def _of(model: Record, chain: str, of_set: str) -> Record:
