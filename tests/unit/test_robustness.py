@@ -226,3 +226,13 @@ def test_orders_are_compared_where_two_metrics_have_a_published_pcc() -> None:
     assert compared_orders(cells) == []
     assert published_pcc("truth_ratio_arithmetic", "probe", "forget") == 0.02
     assert published_pcc("extraction_strength", "gcg", "heldout") is None
+
+
+def test_an_attack_that_makes_all_models_alike_is_warned_about() -> None:
+    before = np.linspace(0.0, 1.0, 12)
+    levelled, kept = (agreement(before, 0.9 + share * before, resamples=10) for share in (0.04, 0.06))
+    assert levelled.warnings == (
+        "the attack makes the checkpoints nearly alike: their spread after it is 4.0% of that before; "
+        "a correlation rests on little",
+    )
+    assert kept.warnings == ()

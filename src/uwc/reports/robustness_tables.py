@@ -327,7 +327,7 @@ def robustness_words(results: Record) -> list[str]:
     warned = sum(bool(cell["agreement"]["warnings"]) for cell in found["cells"])
     if warned:
         sentences.append(
-            f"{warned} of {len(found['cells'])} comparisons carry a warning (too few models, or no spread between "
+            f"{warned} of {len(found['cells'])} comparisons carry a warning (too few models, or little spread between "
             "them); their correlations mean little."
         )
     return sentences

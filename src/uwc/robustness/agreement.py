@@ -12,6 +12,7 @@ from uwc.metrics.aggregation import bootstrap_interval
 Floats = NDArray[np.float64]
 FEW_POINTS = 10
 LITTLE_SPREAD = 1e-3
+LEVELLED = 0.05
 RESAMPLES = 2000
 
 
@@ -133,4 +134,9 @@ def _warnings(x: Floats, y: Floats, dropped: int) -> tuple[str, ...]:
     for name, values in (("before", x), ("after", y)):
         if len(values) and float(values.std()) < LITTLE_SPREAD * max(1.0, float(np.abs(values).max())):
             found.append(f"no spread {name} the attack; a correlation means nothing")
+    if len(x) and not found and float(y.std()) < LEVELLED * float(x.std()):
+        found.append(
+            f"the attack makes the checkpoints nearly alike: their spread after it is {y.std() / x.std():.1%} of that "
+            "before; a correlation rests on little"
+        )
     return tuple(found)
