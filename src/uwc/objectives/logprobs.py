@@ -3,12 +3,18 @@
 Both functions work through the rows in chunks, and their gradients are one tensor of the logits' own shape and dtype.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-CHUNK = 256
+_ROWS, _CACHE_BYTES = 256, 2 << 20
+
+
+def chunk_rows(logits: Tensor) -> int:
+    """How many rows are handled at a time: on a CPU as many as stay in its cache."""
+    return _ROWS if logits.is_cuda else max(_CACHE_BYTES // (4 * logits.shape[1]), 8)
 
 
 def target_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
@@ -25,8 +31,14 @@ def divergence(reference: Tensor, logits: Tensor) -> Tensor:
 
 def _log_normalizers(logits: Tensor) -> Tensor:
     return torch.cat(
-        [part.float().logsumexp(dim=1) for part in torch.split(logits, CHUNK)] or [logits.new_zeros(0).float()]
+        [part.float().logsumexp(dim=1) for part in torch.split(logits, chunk_rows(logits))]
+        or [logits.new_zeros(0).float()]
     )
+
+
+def _parts(logits: Tensor) -> Iterator[slice]:
+    size = chunk_rows(logits)
+    return (slice(start, start + size) for start in range(0, len(logits), size))
 
 
 class _TargetLogprobs(torch.autograd.Function):
@@ -40,8 +52,7 @@ class _TargetLogprobs(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         logits, targets, normalizers = ctx.saved_tensors
         result = torch.empty_like(logits)
-        for start in range(0, len(logits), CHUNK):
-            part = slice(start, start + CHUNK)
+        for part in _parts(logits):
             piece = (logits[part].float() - normalizers[part, None]).exp_().mul_(-gradient[part, None])
             piece.scatter_add_(1, targets[part, None], gradient[part, None])
             result[part] = piece
@@ -51,23 +62,22 @@ class _TargetLogprobs(torch.autograd.Function):
 class _Divergence(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, reference: Tensor, logits: Tensor) -> Tensor:
-        ours, theirs = _log_normalizers(logits), _log_normalizers(reference)
-        ctx.save_for_backward(reference, logits, theirs, ours)
-        parts = []
-        for start in range(0, len(logits), CHUNK):
-            part = slice(start, start + CHUNK)
-            log_q = reference[part].float() - theirs[part, None]
-            difference = (log_q - logits[part].float()).add_(ours[part, None])
+        result, ours, theirs = (torch.empty(len(logits), device=logits.device) for _ in range(3))
+        for part in _parts(logits):
+            z, z_reference = logits[part].float(), reference[part].float()
+            ours[part], theirs[part] = z.logsumexp(dim=1), z_reference.logsumexp(dim=1)
+            log_q = z_reference - theirs[part, None]
+            difference = (log_q - z).add_(ours[part, None])
             q = log_q.exp_()
-            parts.append(difference.mul_(q).masked_fill_(q == 0, 0.0).sum(dim=1))  # 0 log 0 = 0, also where z = -inf
-        return torch.cat(parts) if parts else ours
+            result[part] = difference.mul_(q).masked_fill_(q == 0, 0.0).sum(dim=1)  # 0 log 0 = 0, also where z = -inf
+        ctx.save_for_backward(reference, logits, theirs, ours)
+        return result
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
         reference, logits, theirs, ours = ctx.saved_tensors
         result = torch.empty_like(logits)
-        for start in range(0, len(logits), CHUNK):
-            part = slice(start, start + CHUNK)
+        for part in _parts(logits):
             p = (logits[part].float() - ours[part, None]).exp_()
             q = (reference[part].float() - theirs[part, None]).exp_()
             result[part] = p.sub_(q).mul_(gradient[part, None])
