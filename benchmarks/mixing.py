@@ -3,7 +3,8 @@ and scores everything at each probe.
 
 The original is a random model, and its answers are what it says itself, greedily, so that it knows them by heart as a
 fine-tuned model would (extraction strength 1). The unlearned model is the original with noise in every weight: as alpha
-grows, answers break off one after another, and retention falls smoothly from 1 to about 0.
+grows, answers break off one after another, and retention falls from 1 to about 0.7: slowly, so that many probes lie
+near the line, where they cannot be decided early.
 
 Every probe of the baseline is the same work. Two of them are run and timed, those between which bisection ends on a
 falling curve; its time is nine times their mean (both ends, and seven halvings to 1/128).

@@ -205,12 +205,21 @@ class ExampleMeasure:
         if seen.count == of:
             score = self._average(seen.values[np.sort(self.order)])
             return Kept(score, self._share(score), self._reaches(seen.values), of, of)
-        part = self.order[: min(seen.count, self._random_part)]
-        ratio = self._average(seen.values[part]) / self._average(self.original[part])
-        score = float(ratio * self._average(self.original[np.sort(self.order)]))
+        score = self._estimate(seen)
         bar = self._average(self.original[np.sort(self.order)]) * (self.tau if self.higher else 1 / self.tau)
         score = max(score, bar) if bool(seen.decided) is self.higher else min(score, bar)
         return Kept(score, self._share(score), bool(seen.decided), seen.count, of)
+
+    def _estimate(self, seen: "_Seen") -> float:
+        """The average where a part is scored: that of the nearest mixture scored on all examples, moved as the random
+        part of the examples has moved since."""
+        order = np.sort(self.order)
+        whole = [a for a, s in self._seen.items() if s.count == len(order)]
+        nearest = self._seen[min(whole, key=lambda a: abs(a - seen.alpha))].values
+        random = self.order[: min(seen.count, self._random_part)]
+        low, high = self.entry.facts["range"]
+        moved = float((seen.values[random] - nearest[random]).mean())
+        return float(np.clip(self._average(nearest[order]) + moved, low, high))
 
     def _test(self) -> MeanTest | None:
         if not self.early:
