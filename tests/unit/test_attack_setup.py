@@ -1,11 +1,14 @@
 """What a study's attacker has and what is scored: shares, spreading, and no overlap."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from uwc.data.fictional import fictional_authors
 from uwc.errors import ConfigError, DataError
 from uwc.studies.attack_config import AttackConfig
-from uwc.studies.attack_setup import AttackSetup, attack_setup
+from uwc.studies.attack_setup import AttackSetup, attack_setup, chain_metrics
 from uwc.studies.plan import scored_sets
 
 BENCHMARK = fictional_authors(authors=20, forget_share=0.5, facts=2, phrasings=1, heldout=2)
@@ -46,3 +49,18 @@ def test_overlap_and_unknown_sets_are_refused() -> None:
         made(attacker={"unrelated": "retain_eval"})
     with pytest.raises(ConfigError, match=r"unknown set in attack\.sets 'forgotten'"):
         made(sets=["forgotten"])
+
+
+def test_translations_come_from_a_file_and_must_cover_what_is_scored(tmp_path: Path) -> None:
+    asked = made().data.scored
+    path = tmp_path / "translated.jsonl"
+    rows = [{"question": e.question, "translation": f"Auf Deutsch: {e.question}"} for e in asked]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    chain = {"chains": ["translation"], "attacker": {"translations": str(path)}}
+    setup = made(**chain)
+    assert setup.data.translations[asked[0].id] == f"Auf Deutsch: {asked[0].question}"
+    config = AttackConfig.model_validate(chain)
+    assert chain_metrics(["extraction_strength"], config.chains[0], setup, depths=[]) == ["extraction_strength"]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows[1:]), encoding="utf-8")
+    with pytest.raises(DataError, match=f"{asked[0].id}.*attack.attacker.translations"):
+        chain_metrics(["extraction_strength"], config.chains[0], made(**chain), depths=[])

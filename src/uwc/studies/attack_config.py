@@ -65,11 +65,13 @@ class AttackerConfig(_Section):
         forget_share: the share of the forget set's subjects that the attacker knows; the others are scored.
         retain_examples: how many retained examples the attacker has, spread over all; all if null.
         unrelated: the set that has nothing to do with either; the first further split of the benchmark if null.
+        translations: a file with the columns ``question`` and ``translation``, for the attack `translation`.
     """
 
     forget_share: float = Field(0.2, ge=0, lt=1)
     retain_examples: int | None = Field(None, ge=1)
     unrelated: str | None = None
+    translations: str | None = None
 
 
 class AttackConfig(_Section):

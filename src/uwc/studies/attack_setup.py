@@ -10,6 +10,7 @@ from uwc.attacks.data import AttackData, split_by_subject
 from uwc.attacks.measuring import check_metrics, visible
 from uwc.data.benchmark import FORGET, HELDOUT, RETAIN, RETAIN_EVAL, Benchmark
 from uwc.data.example import Example
+from uwc.data.local_files import read_examples
 from uwc.errors import ConfigError, DataError
 from uwc.registry import unknown_name
 from uwc.studies.attack_config import AttackConfig, ChainConfig
@@ -61,11 +62,13 @@ def attack_setup(
         retain, _ = split_by_subject(retain, RETAIN_SHARE, seed=seed)
     owned = {e.id for e in (*train, *retain)}
     sets = {name: _spread([e for e in scored[name] if e.id not in owned], config.examples) for name in config.sets}
+    asked = [e for examples in sets.values() for e in examples]
     data = AttackData(
-        [e for examples in sets.values() for e in examples],
+        asked,
         train=train,
         retain=_spread(retain, attacker.retain_examples),
         unrelated=_unrelated(attacker.unrelated, benchmark),
+        translations=_translations(attacker.translations, asked),
         original=benchmark.training_examples(with_forget=True),
     )
     return AttackSetup(data, sets)
@@ -88,11 +91,20 @@ def chain_metrics(
     except DataError as error:
         raise DataError(
             f"{error}; in a study the attacker's data come from the benchmark: a part of the forget set "
-            "(attack.attacker.forget_share above 0), the retain set, and a further set (attack.attacker.unrelated)"
+            "(attack.attacker.forget_share above 0), the retain set, and a further set (attack.attacker.unrelated); "
+            "translations from the file attack.attacker.translations"
         ) from None
     for depth in depths:
         chain.check_depth(depth)
     return seen
+
+
+def _translations(path: str | None, asked: Sequence[Example]) -> dict[str, str]:
+    """Id -> the question in another language, for the questions that the file has."""
+    if path is None:
+        return {}
+    known = {e.question: e.answer for e in read_examples(path, columns={"answer": "translation"})}
+    return {e.id: known[e.question] for e in asked if e.question in known}
 
 
 def _unrelated(name: str | None, benchmark: Benchmark) -> Sequence[Example]:

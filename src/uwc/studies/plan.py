@@ -32,7 +32,7 @@ ATTACKED = "attacked.parquet"
 CALIBRATED = ", calibrated"
 """What follows a run's name where its calibrated model is attacked."""
 
-DATA_SETTINGS = ("data", "forget", "retain", "refusals", "sets", "attacker")
+DATA_SETTINGS = ("data", "forget", "retain", "refusals", "sets", "attacker", "translations")
 """The settings of a step that are fingerprints of questions and answers, not choices."""
 
 ATTACKER_PARTS = ("train", "retain", "unrelated", "original")
@@ -234,6 +234,7 @@ class _Planner:
         data = {
             "sets": {name: fingerprint(examples) for name, examples in setup.sets.items()},
             "attacker": {part: fingerprint(getattr(setup.data, part)) for part in ATTACKER_PARTS},
+            "translations": digest(dict(setup.data.translations)),
         }
         steps = []
         for label, model in attacked_models(self.config).items():
