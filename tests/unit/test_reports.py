@@ -282,6 +282,14 @@ def test_tradeoff_shows_before_after_interval_and_threshold(results: dict[str, A
     assert any("Lower right is better" in note.text for note in figure.layout.annotations)
 
 
+def test_the_calibrated_interval_in_the_figure_is_that_of_the_tables(results: dict[str, Any]) -> None:
+    """0.131, with 0.031 to 0.931 when alpha is found anew in each draw."""
+    method_named(results, "gd")["intervals"] = {"forget": [0.031, 0.931]}
+    *_, after = (trace for trace in tradeoff_figure(results).data if trace.name == "gd")
+    assert after.error_y.array == pytest.approx((0.8,))
+    assert after.error_y.arrayminus == pytest.approx((0.1,))
+
+
 def test_alpha_figure_sorts_the_probes_and_marks_the_choice(results: dict[str, Any]) -> None:
     figure = alpha_figures(results)["gd"]
     assert figure.data[0].x == (0.0, 0.381, 0.762, 1.0)

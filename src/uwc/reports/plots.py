@@ -11,6 +11,7 @@ from uwc.reports.tables import (
     ES,
     Record,
     aggregate_of,
+    calibrated_forget,
     known,
     number,
     ordered_methods,
@@ -52,6 +53,8 @@ def tradeoff_figure(results: Record) -> go.Figure:
     for method in ordered_methods(results):
         name, style = method["name"], styles[method["name"]]
         before, after = _point(method.get("before")), _point(method.get("after"))
+        if after:
+            after = after[0], calibrated_forget(method)  # the interval that the tables give
         if before and after:
             figure.add_trace(_joining_line(name, before, after, style))
         if before:
