@@ -1,5 +1,6 @@
 """Modules that stand in for a causal language model and read it, or feed it, in another place."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -40,12 +41,12 @@ class Wrapped(nn.Module):
         return self.inner.get_input_embeddings()
 
 
-class Surrogate(Wrapped):
+class Surrogate(Wrapped, ABC):
     """A model whose logits are ``head(states(tokens))``: subclasses say where the [B, T, d] states come from."""
 
+    @abstractmethod
     def states(self, input_ids: Tensor, attention_mask: Tensor | None = None, cache: Any = None) -> Tensor:
         """[B, T, d] the states that the head reads; `cache` holds what was read before, which the mask covers too."""
-        raise NotImplementedError
 
     def body(self, inputs: Mapping[str, Tensor], attention_mask: Tensor | None, cache: Any) -> Tensor:
         """[B, T, d] the final states of the model, without its head; padding is on the left where there is a mask."""

@@ -221,9 +221,8 @@ class _Search:
         """Where to probe in the gap: the expected crossing, moved a little towards the gap's farther end.
 
         If the crossing was well guessed, two such probes, one on either side, close the gap; near one end the probe is
-        taken where it closes the gap at once. What retention has lost is
-        taken for a power of alpha between the gap's ends; where the lower end has lost nothing, the power is taken
-        from the two points above it.
+        taken where it closes the gap at once. What retention has lost is taken for a power of alpha between the gap's
+        ends; where the lower end has lost nothing, the power is taken from the two points above it.
         """
         above = min((a for a in self.probes if a > high), default=None)
         lost = {a: self.probes[0.0].retain - p.retain for a, p in self.probes.items()}

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from rouge_score.rouge_scorer import RougeScorer
@@ -11,7 +11,10 @@ from uwc.metrics.registry import metrics
 from uwc.models.token_scores import Floats
 
 Part = Literal["precision", "recall", "fmeasure"]
-_UNSCORED = "the true answer has no word"
+_SHARED: dict[str, Any] = {
+    "needs": ("answers", "texts"), "range": (0.0, 1.0), "higher_remembers": True, "average": "arithmetic",
+    "unscored": "the true answer has no word",
+}  # fmt: skip
 _NEXT_QUESTION = re.compile(r"\n\n|\nQuestion|Question:")
 
 
@@ -26,10 +29,7 @@ def rouge(answers: Sequence[str], generated: Sequence[str], *, kind: str, part: 
     return np.array(values, dtype=np.float64)
 
 
-@metrics.register(
-    "rouge_l", source="arXiv:2401.06121", needs=("answers", "texts"), range=(0.0, 1.0),
-    higher_remembers=True, average="arithmetic", label="ROUGE-L", unscored=_UNSCORED,
-)  # fmt: skip
+@metrics.register("rouge_l", source="arXiv:2401.06121", label="ROUGE-L", **_SHARED)
 def rouge_l(answers: Sequence[str], generated: Sequence[str]) -> Floats:
     """ROUGE-L recall: the share of the true answer's words in the longest subsequence common with the generated text.
 
@@ -41,10 +41,7 @@ def rouge_l(answers: Sequence[str], generated: Sequence[str]) -> Floats:
     return rouge(answers, generated, kind="rougeL", part="recall")
 
 
-@metrics.register(
-    "rouge_l_f1", source="arXiv:2407.06460", needs=("answers", "texts"), range=(0.0, 1.0),
-    higher_remembers=True, average="arithmetic", label="ROUGE-L F1", unscored=_UNSCORED,
-)  # fmt: skip
+@metrics.register("rouge_l_f1", source="arXiv:2407.06460", label="ROUGE-L F1", **_SHARED)
 def rouge_l_f1(answers: Sequence[str], generated: Sequence[str]) -> Floats:
     """ROUGE-L F1: the harmonic mean of recall and precision of the longest common subsequence, stemmed.
 
@@ -56,10 +53,7 @@ def rouge_l_f1(answers: Sequence[str], generated: Sequence[str]) -> Floats:
     return rouge(answers, generated, kind="rougeL", part="fmeasure")
 
 
-@metrics.register(
-    "rouge_1", source="arXiv:2401.06121", needs=("answers", "texts"), range=(0.0, 1.0),
-    higher_remembers=True, average="arithmetic", label="ROUGE-1", unscored=_UNSCORED,
-)  # fmt: skip
+@metrics.register("rouge_1", source="arXiv:2401.06121", label="ROUGE-1", **_SHARED)
 def rouge_1(answers: Sequence[str], generated: Sequence[str]) -> Floats:
     """ROUGE-1 recall: the share of the true answer's words that occur in the generated text, in any order, stemmed.
 
@@ -71,10 +65,7 @@ def rouge_1(answers: Sequence[str], generated: Sequence[str]) -> Floats:
     return rouge(answers, generated, kind="rouge1", part="recall")
 
 
-@metrics.register(
-    "rouge_1_f1", source="ROUGE (Lin 2004)", needs=("answers", "texts"), range=(0.0, 1.0),
-    higher_remembers=True, average="arithmetic", label="ROUGE-1 F1", unscored=_UNSCORED,
-)  # fmt: skip
+@metrics.register("rouge_1_f1", source="ROUGE (Lin 2004)", label="ROUGE-1 F1", **_SHARED)
 def rouge_1_f1(answers: Sequence[str], generated: Sequence[str]) -> Floats:
     """ROUGE-1 F1: the harmonic mean of recall and precision of single words, stemmed.
 
@@ -86,10 +77,7 @@ def rouge_1_f1(answers: Sequence[str], generated: Sequence[str]) -> Floats:
     return rouge(answers, generated, kind="rouge1", part="fmeasure")
 
 
-@metrics.register(
-    "verbatim_memorization", source="arXiv:2407.06460", needs=("answers", "texts"), range=(0.0, 1.0),
-    higher_remembers=True, average="arithmetic", label="VerbMem", unscored=_UNSCORED, only="verbatim",
-)  # fmt: skip
+@metrics.register("verbatim_memorization", source="arXiv:2407.06460", label="VerbMem", only="verbatim", **_SHARED)
 def verbatim_memorization(answers: Sequence[str], generated: Sequence[str]) -> Floats:
     """MUSE's verbatim memorization: ROUGE-L F1, not stemmed, of a text's continuation.
 
@@ -102,10 +90,7 @@ def verbatim_memorization(answers: Sequence[str], generated: Sequence[str]) -> F
     return rouge(answers, generated, kind="rougeL", part="fmeasure", stemmer=False)
 
 
-@metrics.register(
-    "knowledge_memorization", source="arXiv:2407.06460", needs=("answers", "texts"), range=(0.0, 1.0),
-    higher_remembers=True, average="arithmetic", label="KnowMem", unscored=_UNSCORED,
-)  # fmt: skip
+@metrics.register("knowledge_memorization", source="arXiv:2407.06460", label="KnowMem", **_SHARED)
 def knowledge_memorization(answers: Sequence[str], generated: Sequence[str]) -> Floats:
     """MUSE's knowledge memorization: ROUGE-L F1, not stemmed, of the answer to a question.
 

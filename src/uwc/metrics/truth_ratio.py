@@ -1,6 +1,6 @@
 """How much likelier wrong answers are than the true one in other words: the truth ratio, in each published form."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -11,12 +11,12 @@ from uwc.models.token_scores import Floats, TokenScores
 
 Definition = Literal["geometric", "arithmetic"]
 _LARGEST_EXPONENT = 700.0
-_UNSCORED = "no wrong answer to compare"
+_SHARED: dict[str, Any] = {"needs": ("restated", "perturbed"), "unscored": "no wrong answer to compare"}
 
 
 @metrics.register(
-    "truth_ratio_geometric", source="arXiv:2506.12618", needs=("restated", "perturbed"), range=(0.0, np.inf),
-    higher_remembers=False, average="geometric", label="truth ratio (geometric)", unscored=_UNSCORED,
+    "truth_ratio_geometric", source="arXiv:2506.12618", range=(0.0, np.inf), higher_remembers=False,
+    average="geometric", label="truth ratio (geometric)", **_SHARED,
 )  # fmt: skip
 def truth_ratio_geometric(restated: TokenScores, perturbed: TokenScores) -> Floats:
     """The likelihood of wrong answers, by their geometric mean, relative to the true answer in other words.
@@ -35,8 +35,8 @@ def truth_ratio_geometric(restated: TokenScores, perturbed: TokenScores) -> Floa
 
 
 @metrics.register(
-    "truth_ratio_inverse", source="arXiv:2401.06121", needs=("restated", "perturbed"), range=(0.0, np.inf),
-    higher_remembers=True, average="geometric", label="truth ratio (inverse)", unscored=_UNSCORED,
+    "truth_ratio_inverse", source="arXiv:2401.06121", range=(0.0, np.inf), higher_remembers=True,
+    average="geometric", label="truth ratio (inverse)", **_SHARED,
 )  # fmt: skip
 def truth_ratio_inverse(restated: TokenScores, perturbed: TokenScores) -> Floats:
     """The inverse of `truth_ratio_geometric`, as TOFU's code takes it for the forget quality.
@@ -54,8 +54,8 @@ def truth_ratio_inverse(restated: TokenScores, perturbed: TokenScores) -> Floats
 
 
 @metrics.register(
-    "truth_ratio_arithmetic", source="arXiv:2401.06121", needs=("restated", "perturbed"), range=(0.0, np.inf),
-    higher_remembers=False, average="geometric", label="truth ratio (arithmetic)", unscored=_UNSCORED,
+    "truth_ratio_arithmetic", source="arXiv:2401.06121", range=(0.0, np.inf), higher_remembers=False,
+    average="geometric", label="truth ratio (arithmetic)", **_SHARED,
 )  # fmt: skip
 def truth_ratio_arithmetic(restated: TokenScores, perturbed: TokenScores) -> Floats:
     """The likelihood of wrong answers, by their arithmetic mean, relative to the true answer in other words.
@@ -73,8 +73,8 @@ def truth_ratio_arithmetic(restated: TokenScores, perturbed: TokenScores) -> Flo
 
 
 @metrics.register(
-    "truth_ratio_forget", source="arXiv:2401.06121", needs=("restated", "perturbed"), range=(0.0, 1.0),
-    higher_remembers=False, average="arithmetic", label="truth ratio (forget)", unscored=_UNSCORED,
+    "truth_ratio_forget", source="arXiv:2401.06121", range=(0.0, 1.0), higher_remembers=False,
+    average="arithmetic", label="truth ratio (forget)", **_SHARED,
 )  # fmt: skip
 def truth_ratio_forget(
     restated: TokenScores, perturbed: TokenScores, *, definition: Definition = "arithmetic"
@@ -95,8 +95,8 @@ def truth_ratio_forget(
 
 
 @metrics.register(
-    "truth_ratio_utility", source="arXiv:2401.06121", needs=("restated", "perturbed"), range=(0.0, 1.0),
-    higher_remembers=True, average="arithmetic", label="truth ratio (utility)", unscored=_UNSCORED,
+    "truth_ratio_utility", source="arXiv:2401.06121", range=(0.0, 1.0), higher_remembers=True,
+    average="arithmetic", label="truth ratio (utility)", **_SHARED,
 )  # fmt: skip
 def truth_ratio_utility(
     restated: TokenScores, perturbed: TokenScores, *, definition: Definition = "arithmetic"
@@ -117,8 +117,8 @@ def truth_ratio_utility(
 
 
 @metrics.register(
-    "truth_probability", source="arXiv:2506.12618", needs=("restated", "perturbed"), range=(0.0, 1.0),
-    higher_remembers=True, average="arithmetic", label="truth probability", unscored=_UNSCORED,
+    "truth_probability", source="arXiv:2506.12618", range=(0.0, 1.0), higher_remembers=True,
+    average="arithmetic", label="truth probability", **_SHARED,
 )  # fmt: skip
 def truth_probability(restated: TokenScores, perturbed: TokenScores) -> Floats:
     """The probability of the true answer in other words against that of the wrong ones.

@@ -31,9 +31,9 @@ def gather_robustness(plan: Plan, store: Store, attacks: Mapping[str, Any]) -> d
     Returns:
         Plain data: checkpoints, points (the values compared), cells (one for each metric, attack and set, with its
         published PCC), ranking (apart for attacks that touch the weights), without_logarithms (the same for the metrics
-        in log_metrics, as they are), orders (pairs of metrics whose published
-        PCC under one attack are known, and whether ours have the same order), log_metrics, and faithfulness: metric,
-        set and the AUC with which the metric tells subjects of the original model from those of the gold model.
+        in log_metrics, as they are), orders (pairs of metrics whose published PCC under one attack are known, and
+        whether ours have the same order), log_metrics, and faithfulness: metric, set and the AUC with which the metric
+        tells subjects of the original model from those of the gold model.
     """
     names = plan.config.attack.measured(plan.config.score.metrics) if plan.config.attack else ()
     logged = [name for name in names if metrics.get(name).facts["average"] == "geometric"]
