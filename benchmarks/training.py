@@ -30,8 +30,8 @@ from uwc.training.stopping import StopRule
 
 STEPS, WARM_UP = 20, 3
 SIZES: dict[str, dict[str, Any]] = {
-    "cpu": {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 7, "num_attention_heads": 8,
-            "num_key_value_heads": 8, "vocab_size": 32_000},
+    "cpu": {"hidden_size": 896, "intermediate_size": 2432, "num_hidden_layers": 4, "num_attention_heads": 14,
+            "num_key_value_heads": 14, "vocab_size": 32_000},
     "cuda": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32,
              "num_key_value_heads": 8, "vocab_size": 128_256},
 }  # fmt: skip

@@ -1,5 +1,6 @@
 """Every registered term and trick keeps its promises, through a real model; a new one is covered without a new test."""
 
+import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from uwc.catalogue import catalogue
 from uwc.data.batches import Batch, collate
 from uwc.errors import ConfigError
 from uwc.models.target import Target
-from uwc.objectives.forwards import Forwards
+from uwc.objectives.forwards import Forwards, Pass
 from uwc.objectives.methods import METHODS, Constraint, Method, WeightedTerm
 from uwc.objectives.objective import Objective
 from uwc.objectives.registry import terms, tricks
@@ -22,6 +23,7 @@ from uwc.studies.config_file import load_config
 from uwc.studies.plan import make_plan
 from uwc.training.loading import Loader, TrainingData
 from uwc.training.passes import join, run_passes
+from uwc.training.seams import Seams
 from uwc.training.settings import LoraSettings, PruneSettings, SampleSettings, TrainingSettings
 
 TERMS = terms.names()
@@ -210,6 +212,34 @@ def test_roles_that_share_a_forward_have_the_passes_of_separate_ones(moved: Targ
     both = join(list(batches.values()))
     assert both.size == sum(b.size for b in batches.values())
     assert torch.equal(both.input_ids[both.rows, both.positions + 1], both.targets)
+
+
+def read_by(passed: Pass) -> Tensor:
+    return passed.logprobs if not passed.states else torch.cat(list(passed.states.values()))
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_gradients_through_seams_are_those_of_one_graph(
+    apart: bool, moved: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uwc.training.passes.BATCH_COST", {"cpu": 0 if apart else 10**6})
+    for method in ("dpo", "kl", "rmu"):
+        model = copy.deepcopy(moved.model).double()
+        objective = Objective(METHODS[method], model)
+        batches = batches_of(objective, moved)
+        gradients = []
+        for seams in (None, Seams()):
+            model.zero_grad()
+            passes = run_passes(model, objective, batches, seams=seams)
+            total = sum(read_by(p).tanh().sum() * (2.0 if role == "forget" else 1.0) for role, p in passes.items())
+            total.backward()
+            if seams is not None:
+                assert all(p.grad is None for p in model.parameters())  # nothing has gone beyond the seams yet
+                seams.backward()
+            gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+        assert gradients[0].keys() == gradients[1].keys() and len(gradients[0]) > 3
+        for name, expected in gradients[0].items():
+            torch.testing.assert_close(gradients[1][name], expected, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -41,6 +41,19 @@ def _parts(logits: Tensor) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, len(logits), size))
 
 
+def _less(logits: Tensor, normalizers: Tensor, *, into: Tensor) -> Tensor:
+    """Their difference in float32: in the memory of `into` if that is float32, else in a tensor of its own."""
+    if into.dtype == torch.float32:
+        return torch.sub(logits, normalizers, out=into)
+    return logits.float() - normalizers
+
+
+def _put(piece: Tensor, into: Tensor) -> None:
+    """Write what `_less` began to where it belongs, if it is not there already."""
+    if piece is not into:
+        into.copy_(piece)
+
+
 class _TargetLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
@@ -53,9 +66,10 @@ class _TargetLogprobs(torch.autograd.Function):
         logits, targets, normalizers = ctx.saved_tensors
         result = torch.empty_like(logits)
         for part in _parts(logits):
-            piece = (logits[part].float() - normalizers[part, None]).exp_().mul_(-gradient[part, None])
+            piece = _less(logits[part], normalizers[part, None], into=result[part])
+            piece.exp_().mul_(-gradient[part, None])
             piece.scatter_add_(1, targets[part, None], gradient[part, None])
-            result[part] = piece
+            _put(piece, result[part])
         return result, None
 
 
@@ -78,7 +92,7 @@ class _Divergence(torch.autograd.Function):
         reference, logits, theirs, ours = ctx.saved_tensors
         result = torch.empty_like(logits)
         for part in _parts(logits):
-            p = (logits[part].float() - ours[part, None]).exp_()
+            p = _less(logits[part], ours[part, None], into=result[part]).exp_()
             q = (reference[part].float() - theirs[part, None]).exp_()
-            result[part] = p.sub_(q).mul_(gradient[part, None])
+            _put(p.sub_(q).mul_(gradient[part, None]), result[part])
         return None, result

@@ -22,8 +22,8 @@ from uwc.models.target import Target
 from uwc.objectives.forwards import Forwards
 from uwc.objectives.objective import Objective, Weights
 from uwc.training.checkpoints import TrainingState, load_checkpoint, save_checkpoint
+from uwc.training.embedding_gradients import embedding_gradients
 from uwc.training.gradient_effect import gradient_effect
-from uwc.training.heap import return_large_blocks
 from uwc.training.loading import Key, Loader, MicroBatch, TrainingData, tokens_in
 from uwc.training.on_policy import sample_answers
 from uwc.training.optimizers import make_optimizer, make_schedule
@@ -31,8 +31,8 @@ from uwc.training.passes import run_passes
 from uwc.training.placement import Placement, placed
 from uwc.training.processes import from_main
 from uwc.training.reference import Reference
-from uwc.training.row_gradients import row_gradients
 from uwc.training.sampling import StepPlan
+from uwc.training.seams import Seams
 from uwc.training.settings import TrainingSettings
 from uwc.training.sharding import cut_state, whole, whole_state
 from uwc.training.stopping import StopRule
@@ -88,7 +88,6 @@ def train(
         ConfigError: settings do not go together, or the checkpoint is another run's.
         TrainingDiverged: a loss or gradient is NaN or infinite; the weights are those of the step before.
     """
-    return_large_blocks(target.model)
     loader = Loader(target, objective, data, settings)
     identity = _identity(target, objective, data, settings) if checkpoints is not None else ""
     with torch.random.fork_rng(), placed(target, settings) as placement:
@@ -198,12 +197,15 @@ class _Run:
         sums = torch.zeros(len(self.objective.terms), device=accelerator.device, dtype=torch.float64)
         for i, micro in enumerate(micro_batches):
             last = i == len(micro_batches) - 1
-            alone = nullcontext() if self._shared else row_gradients(self.model)
+            alone = nullcontext() if self._shared else embedding_gradients(self.model)
             with alone, nullcontext() if last else accelerator.no_sync(self.model):
-                means = self.objective.losses(self._forwards(micro), denominators)
+                seams = None if self._shared else Seams()
+                means = self.objective.losses(self._forwards(micro, seams), denominators)
                 loss = self.weights.total(means)
                 # data parallelism averages gradients over processes; the loss is a sum over their examples
                 accelerator.backward(loss * accelerator.num_processes * micro.live if self._shared else loss)
+                if seams is not None:
+                    seams.backward()
                 sums += torch.stack([m.detach().double() for m in means.values()]) * micro.live
         if self._shared:
             sums = accelerator.reduce(sums, reduction="sum")
@@ -213,14 +215,14 @@ class _Run:
     def _shared(self) -> bool:
         return bool(self.accelerator.num_processes > 1)
 
-    def _forwards(self, micro: MicroBatch) -> Forwards:
+    def _forwards(self, micro: MicroBatch, seams: Seams | None) -> Forwards:
         """Run the passes that the objective declared, and look up or run those of the reference."""
         batches = {
             role: collate(part.encoded, device=self.accelerator.device, scope=self.objective.scope(role))
             for role, part in micro.roles.items()
         }
         with self.accelerator.autocast():
-            passes = run_passes(self.model, self.objective, batches)
+            passes = run_passes(self.model, self.objective, batches, seams=seams)
         references: dict[str, Tensor | Mapping[int, Tensor]] = {}
         for role, batch in batches.items():
             references |= self.reference.values(role, micro.roles[role].keys, batch)

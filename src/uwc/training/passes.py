@@ -7,35 +7,42 @@ import torch
 from torch import Tensor
 
 from uwc.data.batches import Batch
+from uwc.models.budget import BATCH_COST
 from uwc.models.forward import answer_logits, unwrapped
 from uwc.models.states import blocks, capturing_states
 from uwc.objectives.forwards import Pass
 from uwc.objectives.logprobs import target_logprobs
 from uwc.objectives.objective import Objective
+from uwc.training.seams import Seams
 from uwc.training.sharding import is_sharded
 
-MOST_PADDING = 1.25
-"""Roles share a forward if that pads them to at most this many times the tokens of separate ones."""
 
-
-def run_passes(model: Any, objective: Objective, batches: Mapping[str, Batch]) -> dict[str, Pass]:
+def run_passes(
+    model: Any, objective: Objective, batches: Mapping[str, Batch], *, seams: Seams | None = None
+) -> dict[str, Pass]:
     """The trained model's pass for each role, before any trick.
 
-    Roles go through the model together where their lengths are alike and their passes end at the same depth. In a
-    sharded model they always do: every process must make the same number of forwards, and lengths differ.
+    Roles whose passes end at the same depth go through the model together where that costs less: they are padded to
+    the longest, but a forward has costs of its own. In a sharded model they always do: every process must make the
+    same number of forwards, and lengths differ.
 
     Args:
         model: the model, possibly wrapped for data-parallel training.
         objective: says what is read of each role.
         batches: role -> its examples.
+        seams: cuts the passes from the graphs of the forwards.
     """
     passes: dict[str, Pass] = {}
     for roles in _groups(objective, batches, together=is_sharded(model)):
         joint = join([batches[role] for role in roles])
         layers = sorted({layer for role in roles for layer in objective.layers(role)})
-        needs_logits = bool(objective.reads(roles[0]) - {"states"})
-        logits, states = run_model(model, joint, layers=layers, logits=needs_logits)
-        passes |= _split(objective, roles, batches, joint, logits, states)
+        logits, values = run_model(model, joint, layers=layers, logits=bool(objective.reads(roles[0]) - {"states"}))
+        outputs: dict[Any, Tensor] = dict(values)
+        if logits is not None and any("logits" in objective.reads(role) for role in roles):
+            outputs["logits"] = logits
+        elif logits is not None:
+            outputs["logprobs"] = target_logprobs(logits, joint.targets)
+        passes |= _split(objective, roles, batches, outputs if seams is None else seams.cut(outputs))
     return {role: passes[role] for role in batches}
 
 
@@ -81,35 +88,29 @@ def join(batches: Sequence[Batch]) -> Batch:
 
 
 def _groups(objective: Objective, batches: Mapping[str, Batch], *, together: bool) -> list[list[str]]:
-    """Roles that go through the model together: those that read logits, and those that read states alone."""
+    """Roles that go through the model together, those with most tokens last, to be gone back through first."""
     groups: list[list[str]] = []
     for deep in (True, False):
         roles = [role for role in batches if bool(objective.reads(role) - {"states"}) == deep]
         apart = sum(batches[role].input_ids.numel() for role in roles)
         width = max((batches[role].input_ids.shape[1] for role in roles), default=0)
         joint = width * sum(batches[role].size for role in roles)
-        fits = together or joint <= MOST_PADDING * apart
-        groups += [roles] if roles and fits else [[role] for role in roles]
-    return groups
+        saved = sum(BATCH_COST.get(batches[role].input_ids.device.type, BATCH_COST["cpu"]) for role in roles[1:])
+        groups += [roles] if roles and (together or joint <= apart + saved) else [[role] for role in roles]
+    return sorted(groups, key=lambda roles: sum(batches[role].input_ids.numel() for role in roles))
 
 
 def _split(
-    objective: Objective, roles: Sequence[str], batches: Mapping[str, Batch], joint: Batch,
-    logits: Tensor | None, states: Mapping[int, Tensor],
-) -> dict[str, Pass]:  # fmt: skip
+    objective: Objective, roles: Sequence[str], batches: Mapping[str, Batch], outputs: Mapping[Any, Tensor]
+) -> dict[str, Pass]:
+    """Each role's part of what a forward gave for several."""
     sizes = [len(batches[role].rows) for role in roles]
-    by_role = {layer: torch.split(values, sizes) for layer, values in states.items()}
-    keep_logits = [bool({"logits"} & objective.reads(role)) for role in roles]
-    logit_parts: Sequence[Tensor | None] = [None] * len(roles)
-    logprob_parts: Sequence[Tensor | None] = [None] * len(roles)
-    if logits is not None and any(keep_logits):
-        logit_parts = torch.split(logits, sizes)
-    elif logits is not None:
-        logprob_parts = torch.split(target_logprobs(logits, joint.targets), sizes)
+    parts = {name: torch.split(values, sizes) if len(roles) > 1 else (values,) for name, values in outputs.items()}
     passes = {}
     for i, role in enumerate(roles):
-        wanted = {layer: parts[i] for layer, parts in by_role.items() if layer in objective.layers(role)}
-        passes[role] = Pass(batches[role], logit_parts[i], wanted, known_logprobs=logprob_parts[i])
+        of_role = {name: values[i] for name, values in parts.items()}
+        states = {layer: of_role[layer] for layer in objective.layers(role)}
+        passes[role] = Pass(batches[role], of_role.get("logits"), states, known_logprobs=of_role.get("logprobs"))
     return passes
 
 

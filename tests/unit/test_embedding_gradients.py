@@ -1,4 +1,4 @@
-"""The input embedding's gradient row by row is what autograd makes of it."""
+"""The embeddings' gradients added in place are what autograd makes of them."""
 
 import copy
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from uwc.training.row_gradients import row_gradients
+from uwc.training.embedding_gradients import embedding_gradients
 
 
 def model_of(*, tied: bool, padding: int | None = None) -> LlamaForCausalLM:
@@ -19,15 +19,15 @@ def model_of(*, tied: bool, padding: int | None = None) -> LlamaForCausalLM:
     return LlamaForCausalLM(config).double()
 
 
-def gradients(model: LlamaForCausalLM, ids: Tensor, *, by_row: bool) -> dict[str, Tensor]:
+def gradients(model: LlamaForCausalLM, ids: Tensor, *, in_place: bool) -> dict[str, Tensor]:
     model = copy.deepcopy(model)
     for _ in range(2):  # two backward passes add up
-        if by_row:
-            with row_gradients(model):
+        if in_place:
+            with embedding_gradients(model):
                 model(ids, labels=ids).loss.backward()
         else:
             model(ids, labels=ids).loss.backward()
-    assert "forward" not in vars(model.get_input_embeddings())
+    assert not any("forward" in vars(e) for e in (model.get_input_embeddings(), model.get_output_embeddings()))
     return {name: p.grad for name, p in model.named_parameters()}
 
 
@@ -36,7 +36,7 @@ def gradients(model: LlamaForCausalLM, ids: Tensor, *, by_row: bool) -> dict[str
 def test_gradients_are_the_same(tied: bool, padding: int | None) -> None:
     ids = torch.tensor([[3, 4, 4, 5], [9, 3, 1, 4]])
     model = model_of(tied=tied, padding=padding)
-    expected, found = (gradients(model, ids, by_row=by_row) for by_row in (False, True))
+    expected, found = (gradients(model, ids, in_place=in_place) for in_place in (False, True))
     assert expected.keys() == found.keys()
     for name in expected:
         assert torch.allclose(expected[name], found[name], rtol=1e-12, atol=1e-14), name
@@ -48,21 +48,33 @@ def test_what_is_more_than_a_table_is_left_alone() -> None:
     model = model_of(tied=True)
     table = model.get_input_embeddings()
     table.register_forward_hook(lambda module, args, output: output * 2)
-    with row_gradients(model):
+    with embedding_gradients(model):
         assert "forward" not in vars(table)
     frozen = model_of(tied=False)
     frozen.get_input_embeddings().weight.requires_grad_(False)
-    with row_gradients(frozen):
+    with embedding_gradients(frozen):
         assert "forward" not in vars(frozen.get_input_embeddings())
 
 
-def test_no_tensor_as_large_as_the_embedding_is_made_beside_its_gradient() -> None:
-    model = model_of(tied=False)
-    weight = model.get_input_embeddings().weight
-    weight.grad = torch.zeros_like(weight)
-    before = weight.grad.data_ptr()
+@pytest.mark.parametrize("tied", [True, False])
+def test_no_tensor_as_large_as_an_embedding_is_made_beside_its_gradient(tied: bool) -> None:
+    model = model_of(tied=tied)
+    weights = [model.get_input_embeddings().weight, model.get_output_embeddings().weight]
     seen: list[Tensor] = []
-    weight.register_hook(seen.append)
-    with row_gradients(model):
+    for weight in weights:
+        weight.grad = torch.zeros_like(weight)
+        weight.register_hook(seen.append)
+    before = [weight.grad.data_ptr() for weight in weights]
+    with embedding_gradients(model):
         model(torch.tensor([[1, 2, 3]]), labels=torch.tensor([[1, 2, 3]])).loss.backward()
-    assert seen == [] and weight.grad.data_ptr() == before and float(weight.grad.abs().sum()) > 0
+    assert seen == [] and [weight.grad.data_ptr() for weight in weights] == before
+    assert all(float(weight.grad.abs().sum()) > 0 for weight in weights)
+
+
+def test_under_autocast_the_output_embedding_is_autograds() -> None:
+    model, ids = model_of(tied=False).float(), torch.tensor([[1, 2, 3]])
+    with embedding_gradients(model), torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = model(ids).logits
+    assert logits.dtype == torch.bfloat16
+    logits.float().sum().backward()
+    assert float(model.get_output_embeddings().weight.grad.abs().sum()) > 0
