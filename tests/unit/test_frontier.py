@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from uwc.calibration.frontier import Frontier, ProbedSet, load_frontiers, save_probes, sure_lower
+from uwc.calibration.frontier import Frontier, ProbedSet, load_probes, save_probes, sure_lower
 
 
 def probed(rows: list[list[float]], subjects: list[str] | None = None) -> ProbedSet:
@@ -80,6 +80,6 @@ def test_probes_survive_storage(tmp_path: Path) -> None:
     frontier = straight(end_forget=0.3)
     sets = {"retain": frontier.retain, "forget": frontier.forget}
     save_probes(tmp_path / "probes.parquet", list(frontier.alphas), sets)
-    loaded = load_frontiers(tmp_path / "probes.parquet")
-    assert list(loaded) == ["forget"]
-    assert loaded["forget"].record() == frontier.record()
+    alphas, loaded = load_probes(tmp_path / "probes.parquet")
+    assert list(loaded) == ["retain", "forget"]
+    assert Frontier(alphas, loaded["retain"], loaded["forget"]).record() == frontier.record()

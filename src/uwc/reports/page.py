@@ -14,6 +14,7 @@ from plotly.offline import get_plotlyjs
 
 from uwc.errors import UserError
 from uwc.reports import tables
+from uwc.reports.held import ES, held_fixed, ranked_metric
 from uwc.reports.plots import Style, alpha_figures, method_styles, tradeoff_figure
 from uwc.reports.published import published_table
 from uwc.reports.ranking import groups_table, indistinct, pairs_table, ranking_table
@@ -65,6 +66,8 @@ def _render(results: Mapping[str, Any], run: Mapping[str, Any]) -> str:
         notes=results.get("notes") or [],
         counts={"methods": len(methods), "ranked": len(results.get("ranking") or [])},
         tau=tables.tau_of(results),
+        held_fixed=held_fixed(results),
+        ranked=_ranked(results),
         references=[model["name"] for model in results["models"]],
         result_table=tables.result_table(results),
         splits=tables.split_sizes(results),
@@ -94,6 +97,12 @@ def _render(results: Mapping[str, Any], run: Mapping[str, Any]) -> str:
         config=json.dumps(results["study"].get("config") or {}, indent=2, ensure_ascii=False, default=str),
         plotlyjs=get_plotlyjs(),
     )
+
+
+def _ranked(results: Mapping[str, Any]) -> dict[str, Any]:
+    """The metric of the ranking: its label and summary, and whether it is extraction strength."""
+    name, label = ranked_metric(results)
+    return {"es": name == ES, "label": label, "summary": (results["metrics"].get(name) or {}).get("summary") or ""}
 
 
 def _figures(results: Mapping[str, Any], draw: Callable[..., go.Figure], identifier: str) -> list[str]:

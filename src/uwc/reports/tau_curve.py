@@ -5,6 +5,7 @@ from itertools import groupby
 
 import plotly.graph_objects as go
 
+from uwc.reports.held import held_as_share, held_fixed, intervals_in_words, ranked_metric
 from uwc.reports.plots import axis_of_share, figure_layout, method_styles
 from uwc.reports.tables import MISSING, Record, Table, number, ordered_methods, setting, with_interval
 
@@ -34,15 +35,15 @@ def tau_figure(results: Record, name: str = "forget") -> go.Figure:
         )  # fmt: skip
     figure.update_layout(figure_layout(height=420, margin={"l": 62, "r": 12, "t": 12, "b": 40}))
     figure.update_layout(legend={"orientation": "h", "y": -0.18, "yanchor": "top", "x": 0})
-    figure.update_xaxes(**axis_of_share("tau: share of the original's retain ES that is kept"))
+    figure.update_xaxes(**axis_of_share(escape(f"tau: share of the original's {held_fixed(results)} that is kept")))
     figure.update_xaxes(range=[1.01, 0.39], tickvals=[1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
-    figure.update_yaxes(**axis_of_share(escape(f"ES: {results['sets'][name]['label']}")))
+    figure.update_yaxes(**axis_of_share(escape(f"{ranked_metric(results)[1]}: {results['sets'][name]['label']}")))
     return figure
 
 
 def tau_table(results: Record) -> Table:
     """The forget score at some tau with its interval, and the area under the whole curve, one row a method."""
-    rows = []
+    rows, (_, label) = [], ranked_metric(results)
     for method in with_frontier(results):
         found = {p["tau"]: p for p in method["frontier"]["forget"]["curve"]}
         scores = [with_interval({**found[t], "mean": found[t]["forget"]}) for t in SHOWN]
@@ -50,11 +51,11 @@ def tau_table(results: Record) -> Table:
         areas = [number(method["frontier"]["forget"]["area"]), number(perturbed["area"]) if perturbed else MISSING]
         rows.append((method["name"], *scores, *areas))
     return Table(
-        title="Forget ES at other retentions",
+        title=f"Forget {label} at other retentions",
         columns=("method", *(f"at tau {setting(t)}" for t in SHOWN), "area", "area, paraphrased"),
         rows=tuple(rows),
-        caption="Scores between two probes are interpolated. Intervals: 95%, bootstrap over whole subjects, with alpha "
-        "found anew in each draw.\narea: the mean of the forget ES over tau from 0 to 1, one number without a "
+        caption=f"Scores between two probes are interpolated. Intervals: {intervals_in_words(results)}.\n"
+        f"area: the mean of the forget {label} over tau from 0 to 1, one number without a "
         "threshold (lower is better).",
     )
 
@@ -76,8 +77,12 @@ def frontier_figure(results: Record, name: str = "forget") -> go.Figure:
         )  # fmt: skip
     figure.update_layout(figure_layout(height=420, margin={"l": 62, "r": 12, "t": 12, "b": 40}))
     figure.update_layout(legend={"orientation": "h", "y": -0.18, "yanchor": "top", "x": 0})
-    figure.update_xaxes(**axis_of_share("retain ES (higher: more is kept)"))
-    figure.update_yaxes(**axis_of_share(escape(f"ES: {results['sets'][name]['label']}")))
+    held = held_fixed(results)
+    axis = f"the least share kept of {held}" if held_as_share(results) else f"{held} (higher: more is kept)"
+    figure.update_xaxes(**axis_of_share(escape(axis)))
+    if any(p["retain"] > 1 for m in with_frontier(results) for p in m["frontier"][name]["path"]):
+        figure.update_xaxes(range=None, tickvals=None)
+    figure.update_yaxes(**axis_of_share(escape(f"{ranked_metric(results)[1]}: {results['sets'][name]['label']}")))
     return figure
 
 

@@ -13,6 +13,7 @@ from uwc.metrics.scoring import EXTRAS, TEXTS, needs_of
 from uwc.metrics.suites import any_perturbed
 from uwc.studies.attack_setup import AttackSetup, attack_setup, chain_metrics
 from uwc.studies.config import GOLD, ORIGINAL, RunConfig, StudyConfig
+from uwc.studies.held import require_held
 from uwc.studies.provenance import checkpoint_fingerprint, digest, plain
 
 SCHEMA = 4
@@ -22,9 +23,6 @@ Kind = Literal["checkpoint", "build", "finetune", "unlearn", "score", "calibrate
 
 MODEL = "model"
 """Where a step that makes a model keeps it."""
-
-PROBES = "probes.parquet"
-"""Where a calibration keeps the values of its probes."""
 
 ATTACKED = "attacked.parquet"
 """Where an attack keeps the metrics' values under it."""
@@ -113,6 +111,11 @@ def make_plan(config: StudyConfig) -> Plan:
     for metric in config.score.metrics:
         if "perturbed" in needs_of([metric]) and not wrong_answers:
             raise ConfigError(f"score: the metric {metric!r} needs {INPUTS['perturbed']}")
+    if config.calibrate is not None:
+        require_held(
+            config.calibrate, scored_sets(benchmark), benchmark=benchmark.name,
+            max_new_tokens=config.score.max_new_tokens,
+        )  # fmt: skip
     attacks = None
     if config.attack is not None:
         attacks = attack_setup(config.attack, benchmark, scored_sets(benchmark), seed=config.seed)
@@ -220,7 +223,7 @@ class _Planner:
         return {"sets": self.sets, "max_new_tokens": score.max_new_tokens, "needs": sorted(needs)}
 
     def _calibrate(self, run: RunConfig, unlearned: Step, original: Step) -> Step:
-        settings = {**self.model, **self._scoring(), "calibrate": self.config.calibration.model_dump()}
+        settings = {**self.model, **self._scoring(), "calibrate": self.config.calibration.settings()}
         return _step(f"calibrate {run.label}", "calibrate", settings, model=unlearned, original=original)
 
     def _attacks(self, named: Mapping[str, Step], original: Step) -> list[Step]:

@@ -14,7 +14,9 @@ from typing import Any
 from uwc import __version__
 from uwc.errors import ModelError
 
-LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "numpy", "scipy", "safetensors", "datasets")
+LIBRARIES = (
+    "torch", "transformers", "tokenizers", "accelerate", "numpy", "scipy", "safetensors", "datasets", "lm_eval",
+)  # fmt: skip
 
 
 def environment(*, device: str = "auto") -> dict[str, str]:
@@ -100,7 +102,7 @@ def plain(value: Mapping[str, Any]) -> dict[str, Any]:
 
 def finite(value: Any) -> Any:
     """Plain data with None for NaN and infinities, which JSON does not have."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {k: finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [finite(v) for v in value]

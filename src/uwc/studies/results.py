@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from uwc import __version__
-from uwc.calibration.frontier import Frontier, load_frontiers, sure_lower
+from uwc.calibration.frontier import Frontier, sure_lower
 from uwc.calibration.spread import SeededScore, difference
 from uwc.data.benchmark import Benchmark
 from uwc.metrics.registry import metrics
@@ -16,8 +16,9 @@ from uwc.metrics.scored import ScoredSet
 from uwc.models.token_scores import Floats
 from uwc.studies.attack_results import gather_attacks
 from uwc.studies.config import RunConfig
+from uwc.studies.held import RECORD, describe_held, read_frontiers
 from uwc.studies.origins import origins
-from uwc.studies.plan import PROBES, SET_LABELS, Plan, Step, scored_sets
+from uwc.studies.plan import SET_LABELS, Plan, Step, scored_sets
 from uwc.studies.provenance import finite
 from uwc.studies.robustness_results import gather_robustness
 from uwc.studies.runner import step_status
@@ -33,7 +34,8 @@ def gather(plan: Plan, store: Store) -> dict[str, Any]:
     """All that a report shows, computed from stored scores alone: the same bits each time.
 
     Returns:
-        Plain data: study, benchmark, model, metrics, sets, models (original and gold), unlearned (each with scores
+        Plain data: study, benchmark, model, metrics, sets, retention (what is held fixed: `describe_held`; null where
+        nothing is calibrated), models (original and gold), unlearned (each with scores
         before and after calibration, its frontier, and what its training did), ranking by calibrated forget score,
         pairs (first -> second -> how sure paired bootstrap draws are that the first leaves less), groups (methods with
         several seeds, by their mean), notes, and provenance, in which each record's `step` is found; for a study with
@@ -56,6 +58,7 @@ def gather(plan: Plan, store: Store) -> dict[str, Any]:
             name: {"label": SET_LABELS.get(name, name.replace("_", " ")), "examples": len(examples)}
             for name, examples in scored_sets(plan.benchmark).items()
         },
+        "retention": describe_held(plan.config.calibration, SET_LABELS) if plan.config.calibrate else None,
         "models": gatherer.models(),
         "unlearned": unlearned,
         "ranking": [u["name"] for u in ranked],
@@ -128,9 +131,9 @@ class _Gatherer:
         calibrated = self.plan.step(f"calibrate {run.label}")
         folder = self.store.folder(calibrated.kind, calibrated.key)
         tau, seed = self.plan.config.calibration.tau, self.plan.config.seed
-        frontiers = load_frontiers(folder / PROBES)
+        frontiers = read_frontiers(self.plan.config.calibration, folder)
         return record | {
-            "calibration": json.loads((folder / "calibration.json").read_text(encoding="utf-8")),
+            "calibration": json.loads((folder / RECORD).read_text(encoding="utf-8")),
             "after": self.scores(calibrated),
             "intervals": {
                 "alpha": frontiers["forget"].alpha_interval(tau, seed=seed),
@@ -151,7 +154,7 @@ class _Gatherer:
     def frontier(self, name: str) -> Frontier:
         """The path of a run's forget score, as its calibration probed it."""
         step = self.plan.step(f"calibrate {name}")
-        return load_frontiers(self.store.folder(step.kind, step.key) / PROBES)["forget"]
+        return read_frontiers(self.plan.config.calibration, self.store.folder(step.kind, step.key))["forget"]
 
     def groups(self, ranked: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The methods by their mean over seeds, each with its difference from the next; none without several seeds."""
@@ -192,7 +195,7 @@ def _made_by(run: RunConfig, step: Step) -> dict[str, Any]:
 
 
 def _forget_score(plan: Plan, record: dict[str, Any]) -> float:
-    return float(record["after"]["forget"][plan.config.calibration.metric]["mean"])
+    return float(record["after"]["forget"][plan.config.calibration.ranked_by]["mean"])
 
 
 def _describe(benchmark: Benchmark) -> dict[str, Any]:
@@ -233,6 +236,14 @@ def _notes(plan: Plan, unlearned: list[dict[str, Any]]) -> list[str]:
         notes.append(
             f"Collapsed before calibration, by their perplexity on the retain set: {', '.join(collapsed)} "
             "(what training did, below, has the numbers)."
+        )
+    held = describe_held(plan.config.calibration, SET_LABELS)
+    if plan.config.calibrate is not None and (silent := held["without_spread"]):
+        some = len(silent) < len(held["held"])
+        notes.append(
+            f"What is held fixed by {' and '.join(silent)} is one number a model, without values by example. The "
+            f"intervals have {'only a part' if some else 'nothing'} of what is unsure of alpha in them, and are too "
+            "narrow by that."
         )
     for record in unlearned:
         if record["status"] == "diverged":
