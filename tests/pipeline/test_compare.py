@@ -104,8 +104,22 @@ def test_every_model_is_scored_calibrated_and_ranked(finished: dict[str, Any], p
         assert path[0]["alpha"] == 0 and path[-1]["alpha"] == 1
         assert path[-1]["forget"] == pytest.approx(record["before"]["forget"]["extraction_strength"]["mean"])
         assert "forget_paraphrased" in record["frontier"]
-    scores = [by_name(finished)[n]["after"]["forget"]["extraction_strength"]["mean"] for n in finished["ranking"]]
+        assert_one_number_at_tau(record)
+    scores = [by_name(finished)[n]["at_tau"]["forget"] for n in finished["ranking"]]
     assert scores == sorted(scores)
+
+
+def assert_one_number_at_tau(record: dict[str, Any]) -> None:
+    """What is ranked is the tau curve's own point, and lies between the measured mixtures on either side of it."""
+    at_tau, calibration = record["at_tau"], record["calibration"]
+    point = next(p for p in record["frontier"]["forget"]["curve"] if p["tau"] == calibration["tau"])
+    assert (at_tau["forget"], at_tau["alpha"]) == (point["forget"], point["alpha"])
+    if calibration["alpha"] < 1:
+        assert calibration["alpha"] <= at_tau["alpha"] <= calibration["upper"]
+        assert at_tau["retain"] == pytest.approx(calibration["threshold"])
+    probed = {p["alpha"]: p["forget"] for p in calibration["trace"]}
+    ends = sorted((probed[calibration["alpha"]], probed[calibration["upper"]]))
+    assert ends[0] - 1e-12 <= at_tau["forget"] <= ends[1] + 1e-12
 
 
 def test_report_and_markdown_speak_of_given_models(finished: dict[str, Any], place: Path) -> None:
@@ -204,9 +218,7 @@ def test_several_seeds_of_a_method_are_shown_together(place: Path, knowing: Targ
         place / "original", models, attacks=[], **data, template=knowing.template, max_new_tokens=0, out=tmp_path
     )
     group = next(g for g in done.results["groups"] if g["name"] == "noise")
-    scores = [
-        r["after"]["forget"]["extraction_strength"]["mean"] for r in done.results["unlearned"] if r["group"] == "noise"
-    ]
+    scores = [r["at_tau"]["forget"] for r in done.results["unlearned"] if r["group"] == "noise"]
     assert group["mean"] == pytest.approx(sum(scores) / 2)
     assert group["sd_seeds"] == pytest.approx(abs(scores[0] - scores[1]) / 2**0.5)
     assert group["se"] == pytest.approx((group["sd_seeds"] ** 2 / 2 + group["se_examples"] ** 2) ** 0.5)

@@ -29,6 +29,7 @@ def test_on_straight_lines_the_curve_is_the_diagonal() -> None:
     for tau in (0.0, 0.25, 0.5, 0.8, 1.0):
         assert frontier.alpha_at(tau) == pytest.approx(1 - tau)
         assert frontier.forget_at(tau) == pytest.approx(tau)
+        assert frontier.retain_at(tau) == pytest.approx(tau)
     assert frontier.area() == pytest.approx(0.5)
 
 

@@ -89,8 +89,12 @@ class Frontier:
         """The largest alpha whose retention is at least tau times the original's."""
         return float(_crossing(self.alphas, self.retain.means[:, np.newaxis], tau)[0])
 
+    def retain_at(self, tau: float) -> float:
+        """The retention at that alpha: tau times the original's, or more where alpha = 1 keeps more."""
+        return float(np.interp(self.alpha_at(tau), self.alphas, self.retain.means))
+
     def forget_at(self, tau: float) -> float:
-        """The forget score at that alpha."""
+        """The forget score at that alpha: what methods are ranked by, at the same retention for all of them."""
         return float(np.interp(self.alpha_at(tau), self.alphas, self.forget.means))
 
     def resampled_forget_at(self, tau: float, *, resamples: int = RESAMPLES, seed: int = 0) -> Floats:

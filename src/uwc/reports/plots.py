@@ -12,6 +12,7 @@ from uwc.reports.tables import (
     Record,
     aggregate_of,
     calibrated_forget,
+    calibrated_retain,
     known,
     number,
     ordered_methods,
@@ -54,7 +55,7 @@ def tradeoff_figure(results: Record) -> go.Figure:
         name, style = method["name"], styles[method["name"]]
         before, after = _point(method.get("before"), metric), _point(method.get("after"), metric)
         if after:
-            after = after[0], calibrated_forget(method, metric)  # the interval that the tables give
+            after = calibrated_retain(method, metric), calibrated_forget(method, metric)  # as the tables have them
         if before and after:
             figure.add_trace(_joining_line(name, before, after, style))
         if before:

@@ -5,6 +5,7 @@ from typing import Any
 
 from uwc.reports.held import held_fixed, held_plainly, intervals_in_words, ranked_metric, share_kept
 from uwc.reports.tables import (
+    AT_TAU,
     MISSING,
     SURE,
     Record,
@@ -23,10 +24,11 @@ def ranked(results: Record) -> list[dict[str, Any]]:
     """Best first, for each ranked model what the ranking rests on.
 
     Returns:
-        rank; name; group; forget, the calibrated score, with low and high, its 95 % interval through alpha; alpha with
-        alpha_low and alpha_high; retain, the score on the retain set; share, the least share kept of what is held
-        fixed; less_than_next, the share of paired draws in which it leaves
-        less than the next model; told_apart, whether that share is sure. The last two are None for the last model.
+        rank; name; group; forget, the score at tau, with low and high, its 95 % interval through alpha; alpha at tau
+        with alpha_low and alpha_high; of the mixture that calibration gives, measured: mixture (its alpha), measured
+        (its forget score), retain (its score on the retain set) and share (the least share kept of what is held fixed);
+        less_than_next, the share of paired draws in which it leaves less than the next model; told_apart, whether that
+        share is sure. The last two are None for the last model.
     """
     metric, _ = ranked_metric(results)
     order = results.get("ranking") or []
@@ -40,8 +42,10 @@ def ranked(results: Record) -> list[dict[str, Any]]:
         rows.append(
             {
                 "rank": rank, "name": name, "group": record.get("group") or "", "forget": forget.get("mean"),
-                "low": forget.get("low"), "high": forget.get("high"), "alpha": search.get("alpha"),
-                "alpha_low": alpha_low, "alpha_high": alpha_high,
+                "low": forget.get("low"), "high": forget.get("high"),
+                "alpha": (record.get("at_tau") or search).get("alpha"), "alpha_low": alpha_low,
+                "alpha_high": alpha_high, "mixture": search.get("alpha"),
+                "measured": aggregate_of(record["after"], "forget", metric).get("mean"),
                 "retain": aggregate_of(record["after"], "retain", metric).get("mean"),
                 "share": share_kept(record), "less_than_next": less,
                 "told_apart": None if less is None else less >= SURE,
@@ -60,21 +64,33 @@ def ranking_table(results: Record) -> Table:
             row["name"],
             with_interval({"mean": row["forget"], "low": row["low"], "high": row["high"]}),
             with_interval({"mean": row["alpha"], "low": row["alpha_low"], "high": row["alpha_high"]}),
-            number(row["retain"] if plain else row["share"]),
+            ", ".join(number(row[key]) for key in ("mixture", "measured", "retain" if plain else "share")),
             _against_next(row),
         )
         for row in ranked(results)
     )
-    kept = f"retain {label} kept" if plain else "least share kept"
-    columns = ("rank", "model", f"forget {label} left", "alpha", kept, "less left than by the next?")
+    measured = f"measured: alpha, forget {label}, {f'retain {label}' if plain else 'least share kept'}"
+    columns = ("rank", "model", f"forget {label} left", "alpha", measured, "less left than by the next?")
     tau = tau_of(results)
     held = "" if tau is None else f" at {tau:g} of the original's {held_fixed(results)}"
     remarks = [
+        f"Ranked and compared {AT_TAU.split(';')[0]}. Measured: the mixture that calibration gives, which keeps at "
+        f"least that. {_measured_otherwise(results)}".rstrip(),
         f"Intervals: {intervals_in_words(results)}.",
         f"The last column is the share of paired draws of the same questions, taken nearer to 50% for few subjects; "
         f"from {SURE:.1%} on, two are told apart.",
     ]
     return Table(f"Ranking: forget {label} left{held} (lower is better)", columns, rows, "\n".join(remarks))
+
+
+def _measured_otherwise(results: Record) -> str:
+    """Which neighbours of the ranking would change places by the scores of their mixtures, which keep unlike shares."""
+    turned = [
+        f"{second['name']} ({number(second['measured'])}) before {first['name']} ({number(first['measured'])})"
+        for first, second in pairwise(ranked(results))
+        if known(first["measured"]) and known(second["measured"]) and second["measured"] < first["measured"]
+    ]
+    return f"By these scores alone the order would be {listed(turned)}." if turned else ""
 
 
 def _against_next(row: Record) -> str:

@@ -17,6 +17,10 @@ from uwc.reports.held import ES, held_fixed, intervals_in_words, ranked_metric
 Record = Mapping[str, Any]
 
 MISSING = "—"
+AT_TAU = (
+    "at exactly tau, interpolated between the two mixtures on either side; the mixture that calibration gives keeps at "
+    "least that, and is under all scores."
+)
 GOLD_MEANING = "trained like the original, but without the forget data"
 
 
@@ -43,12 +47,22 @@ def aggregate_of(scores: Record | None, set_name: str, metric: str = ES) -> Reco
     return ((scores or {}).get(set_name) or {}).get(metric) or {}
 
 
-def calibrated_forget(method: Record, metric: str = ES) -> Record:
-    """A method's forget score after calibration, its interval through alpha where there is such."""
-    after = aggregate_of(method.get("after"), "forget", metric)
-    through = (method.get("intervals") or {}).get("forget")
-    held = (method.get("calibration") or {}).get("metric")
-    return {**after, "low": through[0], "high": through[1]} if after and through and held == metric else after
+def calibrated_forget(method: Record, metric: str = ES, name: str = "forget") -> Record:
+    """A method's score at tau on a set to be forgotten, with its interval through alpha; that of the mixture, measured,
+    where the results have no such."""
+    after = aggregate_of(method.get("after"), name, metric)
+    if not after or (method.get("calibration") or {}).get("metric") != metric:
+        return after
+    low, high = (method.get("intervals") or {}).get(name) or (after.get("low"), after.get("high"))
+    return {**after, "mean": (method.get("at_tau") or {}).get(name, after.get("mean")), "low": low, "high": high}
+
+
+def calibrated_retain(method: Record, metric: str = ES) -> Record:
+    """A method's score at tau on the retain set, where this is what is held fixed; else that of the mixture."""
+    after = aggregate_of(method.get("after"), "retain", metric)
+    if not after or (method.get("calibration") or {}).get("set") != "retain":
+        return after
+    return {**after, "mean": (method.get("at_tau") or {}).get("retain", after.get("mean"))}
 
 
 def ordered_methods(results: Record) -> list[Record]:
@@ -200,7 +214,7 @@ def result_table(results: Record) -> Table:
     rows = []
     for model in results["models"]:
         forget = aggregate_of(model["scores"], "forget", metric)
-        rows.append((model["name"], "", "", "", *_calibrated_cells(model["scores"], forget, metric)))
+        rows.append((model["name"], "", "", "", *_cells(model["scores"], forget, metric)))
     for method in ordered_methods(results):
         name, before = method["name"], method.get("before")
         rows.append(
@@ -208,8 +222,10 @@ def result_table(results: Record) -> Table:
                 name if method["status"] == "ok" else f"{name} (diverged)",
                 number(aggregate_of(before, "forget", metric).get("mean")),
                 number(aggregate_of(before, "retain", metric).get("mean")),
-                number((method.get("calibration") or {}).get("alpha")),
-                *_calibrated_cells(method.get("after"), calibrated_forget(method, metric), metric),
+                number((method.get("at_tau") or method.get("calibration") or {}).get("alpha")),
+                with_interval(calibrated_forget(method, metric)),
+                number(calibrated_forget(method, metric, "forget_paraphrased").get("mean")),
+                number(calibrated_retain(method, metric).get("mean")),
             )
         )
     what = "model" if results["study"].get("kind") == "comparison" else "method"
@@ -225,7 +241,7 @@ def _uncalibrated_table(results: Record) -> Table:
     """The scores of every model as it is, where nothing was calibrated."""
     columns = ("model", "forget ES [95% interval]", "forget ES, paraphrased", "retain ES")
     rows = [
-        (name.removesuffix(", before"), *_calibrated_cells(scores, aggregate_of(scores, "forget"), ES))
+        (name.removesuffix(", before"), *_cells(scores, aggregate_of(scores, "forget"), ES))
         for name, scores in all_scores(results)
     ]
     rows += [
@@ -235,7 +251,7 @@ def _uncalibrated_table(results: Record) -> Table:
     return Table("ES of every model", columns, tuple(rows), caption)
 
 
-def _calibrated_cells(scores: Record | None, forget: Record, metric: str) -> tuple[str, str, str]:
+def _cells(scores: Record | None, forget: Record, metric: str) -> tuple[str, str, str]:
     return (
         with_interval(forget),
         number(aggregate_of(scores, "forget_paraphrased", metric).get("mean")),
@@ -248,7 +264,7 @@ def _result_remarks(results: Record) -> Iterable[str]:
     yield f"Questions scored: {'; '.join(sizes)}. Every score has its n and interval in the details."
     yield (
         "Before, after: of calibration. alpha: how much of the unlearned model is mixed into the original "
-        f"(0 = original, 1 = unlearned). Intervals after calibration: {intervals_in_words(results)}."
+        f"(0 = original, 1 = unlearned). After: {AT_TAU} Intervals after calibration: {intervals_in_words(results)}."
     )
     if reference_scores(results, "gold"):
         yield f"gold: {GOLD_MEANING}."

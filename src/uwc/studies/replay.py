@@ -13,7 +13,8 @@ SMALLEST = 1e-12
 
 _NOT_COMPUTED = {"schema", "study", "provenance", "metrics", "notes", "settings", "tricks", "retention"}
 _PARTS = {
-    "before": "before calibration", "calibration": "calibration", "after": "calibrated", "frontier": "tau curve",
+    "before": "before calibration", "calibration": "calibration", "after": "calibrated", "at_tau": "at tau",
+    "frontier": "tau curve",
 }  # fmt: skip
 
 

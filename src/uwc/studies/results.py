@@ -36,14 +36,15 @@ def gather(plan: Plan, store: Store) -> dict[str, Any]:
     Returns:
         Plain data: study, benchmark, model, metrics, sets, retention (what is held fixed: `describe_held`; null where
         nothing is calibrated), models (original and gold), unlearned (each with scores
-        before and after calibration, its frontier, and what its training did), ranking by calibrated forget score,
+        before and after calibration, its frontier, what is left at exactly tau on it (at_tau), and what its training
+        did), ranking by the forget score at tau,
         pairs (first -> second -> how sure paired bootstrap draws are that the first leaves less), groups (methods with
         several seeds, by their mean), notes, and provenance, in which each record's `step` is found; for a study with
         attacks also attacks (see `gather_attacks`) and robustness (see `gather_robustness`). NaN is given as null.
     """
     gatherer = _Gatherer(plan, store)
     unlearned = [gatherer.unlearned(run) for run in plan.config.unlearn.runs]
-    ranked = sorted((u for u in unlearned if "after" in u), key=lambda u: (_forget_score(plan, u), u["name"]))
+    ranked = sorted((u for u in unlearned if "after" in u), key=lambda u: (_forget_score(u), u["name"]))
     results = {
         "schema": FORMAT,
         "study": {
@@ -135,6 +136,11 @@ class _Gatherer:
         return record | {
             "calibration": json.loads((folder / RECORD).read_text(encoding="utf-8")),
             "after": self.scores(calibrated),
+            "at_tau": {
+                "alpha": frontiers["forget"].alpha_at(tau),
+                "retain": frontiers["forget"].retain_at(tau),
+                **{name: frontier.forget_at(tau) for name, frontier in frontiers.items()},
+            },
             "intervals": {
                 "alpha": frontiers["forget"].alpha_interval(tau, seed=seed),
                 **{name: frontier.interval(tau, seed=seed) for name, frontier in frontiers.items()},
@@ -165,7 +171,7 @@ class _Gatherer:
             return []
         seeded = {
             name: SeededScore(
-                np.array([_forget_score(self.plan, r) for r in records]),
+                np.array([_forget_score(r) for r in records]),
                 np.stack([self.draws(r["name"]) for r in records]),
                 self.frontier(records[0]["name"]).clusters,
             )
@@ -194,8 +200,9 @@ def _made_by(run: RunConfig, step: Step) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _forget_score(plan: Plan, record: dict[str, Any]) -> float:
-    return float(record["after"]["forget"][plan.config.calibration.ranked_by]["mean"])
+def _forget_score(record: dict[str, Any]) -> float:
+    """What a run is ranked by: the score at tau, as intervals, pairs and the tau curve have it."""
+    return float(record["at_tau"]["forget"])
 
 
 def _describe(benchmark: Benchmark) -> dict[str, Any]:
