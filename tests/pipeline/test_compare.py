@@ -223,6 +223,8 @@ def test_several_seeds_of_a_method_are_shown_together(place: Path, knowing: Targ
     assert group["sd_seeds"] == pytest.approx(abs(scores[0] - scores[1]) / 2**0.5)
     assert group["se"] == pytest.approx((group["sd_seeds"] ** 2 / 2 + group["se_examples"] ** 2) ** 0.5)
     assert next(g for g in done.results["groups"] if g["name"] == "other")["sd_seeds"] is None
+    point = done.method_tau_curve.query("method == 'noise' and set == 'forget' and tau == 0.95").iloc[0]
+    assert (point["mean"], point["se"], point["seeds"]) == (group["mean"], group["se"], 2)
     assert "sd between seeds" in (tmp_path / "results.md").read_text(encoding="utf-8")
 
 

@@ -19,7 +19,7 @@ from uwc.reports.plots import Style, alpha_figures, method_styles, tradeoff_figu
 from uwc.reports.published import published_table
 from uwc.reports.ranking import groups_table, indistinct, pairs_table, ranking_table
 from uwc.reports.robustness_section import attacked_section
-from uwc.reports.tau_curve import frontier_figure, probed_sets, tau_figure, tau_table, tau_words
+from uwc.reports.tau_curve import frontier_figure, probed_sets, runs_tau_table, tau_figure, tau_table, tau_words
 from uwc.reports.training_plots import GROUPS, effect_figures, training_figures, training_table
 
 SCHEMA = 1
@@ -85,6 +85,7 @@ def _render(results: Mapping[str, Any], run: Mapping[str, Any]) -> str:
         tau_figures=_figures(results, tau_figure, "tau"),
         frontier_figures=_figures(results, frontier_figure, "frontier"),
         tau_table=tau_table(results),
+        runs_tau_table=runs_tau_table(results),
         tau_words=tau_words(results),
         published=published_table(results),
         attacked=attacked_section(results, _embedded),
@@ -112,8 +113,9 @@ def _figures(results: Mapping[str, Any], draw: Callable[..., go.Figure], identif
 
 def _colour_of(styles: Mapping[str, Style], row: str) -> str | None:
     """The colour of the method that a table's row is about; None for a reference model."""
-    names = (row.removesuffix(suffix) for suffix in ("", " (diverged)", ", before", ", after"))
-    return next((styles[name].colour for name in names if name in styles), None)
+    names = [row.removesuffix(suffix) for suffix in ("", " (diverged)", ", before", ", after")]
+    seeds = [name for name in styles if name.rpartition("@")[0] == row]
+    return next((styles[name].colour for name in (*names, *seeds) if name in styles), None)
 
 
 def _metric(results: Mapping[str, Any], name: str) -> dict[str, Any]:

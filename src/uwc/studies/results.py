@@ -5,15 +5,12 @@ import math
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
-
 from uwc import __version__
 from uwc.calibration.frontier import Frontier, sure_lower
-from uwc.calibration.spread import SeededScore, difference
+from uwc.calibration.spread import difference, mean_curve, seeded_at
 from uwc.data.benchmark import Benchmark
 from uwc.metrics.registry import metrics
 from uwc.metrics.scored import ScoredSet
-from uwc.models.token_scores import Floats
 from uwc.studies.attack_results import gather_attacks
 from uwc.studies.config import RunConfig
 from uwc.studies.held import RECORD, describe_held, read_frontiers
@@ -132,7 +129,7 @@ class _Gatherer:
         calibrated = self.plan.step(f"calibrate {run.label}")
         folder = self.store.folder(calibrated.kind, calibrated.key)
         tau, seed = self.plan.config.calibration.tau, self.plan.config.seed
-        frontiers = read_frontiers(self.plan.config.calibration, folder)
+        frontiers = self.frontiers(run.label)
         return record | {
             "calibration": json.loads((folder / RECORD).read_text(encoding="utf-8")),
             "after": self.scores(calibrated),
@@ -150,39 +147,35 @@ class _Gatherer:
 
     def pairs(self, names: list[str]) -> dict[str, dict[str, float]]:
         """For each two methods, how surely the first leaves less of the forget set than the second."""
-        draws, clusters = {name: self.draws(name) for name in names}, [self.frontier(n).clusters for n in names]
+        tau, seed = self.plan.config.calibration.tau, self.plan.config.seed
+        frontiers = {name: self.frontiers(name)["forget"] for name in names}
+        draws = {name: f.resampled_forget_at(tau, seed=seed) for name, f in frontiers.items()}
+        clusters = [f.clusters for f in frontiers.values()]
         return {a: {b: sure_lower(draws[a], draws[b], clusters=min(clusters)) for b in names if b != a} for a in names}
 
-    def draws(self, name: str) -> Floats:
-        """[R] a run's calibrated forget score in each paired draw of the examples."""
-        return self.frontier(name).resampled_forget_at(self.plan.config.calibration.tau, seed=self.plan.config.seed)
-
-    def frontier(self, name: str) -> Frontier:
-        """The path of a run's forget score, as its calibration probed it."""
+    def frontiers(self, name: str) -> dict[str, Frontier]:
+        """The path of a run's scores on each set to be forgotten, as its calibration probed it."""
         step = self.plan.step(f"calibrate {name}")
-        return read_frontiers(self.plan.config.calibration, self.store.folder(step.kind, step.key))["forget"]
+        return read_frontiers(self.plan.config.calibration, self.store.folder(step.kind, step.key))
 
     def groups(self, ranked: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The methods by their mean over seeds, each with its difference from the next; none without several seeds."""
+        """The methods by their mean over seeds, with their mean tau curve and their difference from the next; none
+        without several seeds."""
         members: dict[str, list[dict[str, Any]]] = {}
         for record in ranked:
             members.setdefault(record["group"] or record["name"], []).append(record)
         if all(len(records) == 1 for records in members.values()):
             return []
-        seeded = {
-            name: SeededScore(
-                np.array([_forget_score(r) for r in records]),
-                np.stack([self.draws(r["name"]) for r in records]),
-                self.frontier(records[0]["name"]).clusters,
-            )
-            for name, records in members.items()
-        }
+        tau, seed = self.plan.config.calibration.tau, self.plan.config.seed
+        frontiers = {name: [self.frontiers(r["name"]) for r in records] for name, records in members.items()}
+        seeded = {name: seeded_at([f["forget"] for f in runs], tau, seed=seed) for name, runs in frontiers.items()}
         order = sorted(seeded, key=lambda name: (seeded[name].mean, name))
         following = dict(pairwise(order))
         return [
             {
                 "name": name, "runs": [r["name"] for r in members[name]], **seeded[name].record(),
                 "next": difference(seeded[name], seeded[following[name]]) if name in following else None,
+                "frontier": {s: mean_curve([f[s] for f in frontiers[name]], seed=seed) for s in frontiers[name][0]},
             }
             for name in order
         ]  # fmt: skip

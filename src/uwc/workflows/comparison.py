@@ -64,6 +64,13 @@ class Comparison:
         return _frame(curve_rows(self.results))
 
     @cached_property
+    def method_tau_curve(self) -> "pd.DataFrame":
+        """The tau curve of each method with several seeds: mean, spread between seeds and over examples, interval."""
+        from uwc.reports.rows import method_curve_rows
+
+        return _frame(method_curve_rows(self.results))
+
+    @cached_property
     def pairs(self) -> "pd.DataFrame":
         """Row by column: the share of paired draws in which the row's model leaves less than the column's."""
         names = self.results["ranking"]
