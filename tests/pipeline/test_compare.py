@@ -21,6 +21,7 @@ from uwc.errors import UserError
 from uwc.models.loading import load_target, save_target
 from uwc.models.lora import add_adapter
 from uwc.models.target import Target
+from uwc.studies.provenance import checkpoint_fingerprint
 
 FILES = ("--forget", "forget.jsonl", "--retain", "retain.jsonl", "--max-new-tokens", "0")
 ATTACKS = ("--attack", "token_noise", "--attack", "relearn", "--set", "relearn.steps=2", "--set", "relearn.lr=1e-3")
@@ -120,6 +121,20 @@ def assert_one_number_at_tau(record: dict[str, Any]) -> None:
     probed = {p["alpha"]: p["forget"] for p in calibration["trace"]}
     ends = sorted((probed[calibration["alpha"]], probed[calibration["upper"]]))
     assert ends[0] - 1e-12 <= at_tau["forget"] <= ends[1] + 1e-12
+
+
+def test_a_mixture_has_a_hash_of_its_parents_and_alpha(finished: dict[str, Any], place: Path) -> None:
+    """SHA-256 of JSON with sorted keys, by hand; the adapter's parent is its folder with its base."""
+    steps, base = finished["provenance"]["steps"], checkpoint_fingerprint(str(place / "original"))
+    for name, parents in (("mild", ["mild"]), ("heavy", ["strong"]), ("adapter", ["adapter", "original"])):
+        first, *rest = [checkpoint_fingerprint(str(place / p)) for p in parents]
+        content = {
+            "alpha": by_name(finished)[name]["calibration"]["alpha"], "original": [base],
+            "model": [first, *([r] for r in rest)],
+        }  # fmt: skip
+        expected = hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+        assert steps[f"calibrate {name}"]["mixture"] == expected
+    assert "mixture" not in steps["score mild"]
 
 
 def test_report_and_markdown_speak_of_given_models(finished: dict[str, Any], place: Path) -> None:

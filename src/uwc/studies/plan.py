@@ -1,7 +1,7 @@
 """The steps of a study: what each needs, and the key under which its result is kept."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from uwc.data.benchmark import FORGET, HELDOUT, RETAIN, Benchmark
@@ -51,7 +51,7 @@ class Step:
     Attributes:
         name: unique within a study, for people.
         kind: which function does it; "checkpoint" is a model that the user brought, and needs no work.
-        settings: everything that can change its result, as plain data.
+        settings: everything that can change its result, as plain data; for a checkpoint also its path, which cannot.
         inputs: role -> the step whose result it reads.
         key: hash of kind, settings, the inputs' keys and the schema version.
     """
@@ -172,13 +172,14 @@ class _Planner:
         )
 
     def _checkpoint(self, name: str, path: str, base: Step | None = None) -> Step:
-        """A model that the user brought; the folder of an adapter is one together with its base."""
+        """A model that the user brought, known by its files wherever they lie; an adapter's folder has a base."""
         from uwc.models.adapters import adapter_config  # heavy: only for checkpoints
 
         trust = self.config.model.trust_remote_code
-        settings = {"path": path, "trust": trust, "files": checkpoint_fingerprint(path)}
+        settings = {"trust": trust, "files": checkpoint_fingerprint(path)}
         adapted = base is not None and adapter_config(path) is not None
-        return _step(name, "checkpoint", settings, **({"base": base} if base and adapted else {}))
+        step = _step(name, "checkpoint", settings, **({"base": base} if base and adapted else {}))
+        return replace(step, settings={**step.settings, "path": path})
 
     def _finetuned(self, base: Step, *, with_forget: bool) -> Step:
         assert self.config.finetune is not None
