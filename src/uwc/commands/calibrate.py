@@ -49,13 +49,13 @@ def calibrate_command(
     from uwc.data.local_files import read_examples
     from uwc.workflows.calibration import calibrate
 
-    columns = pairs(column)
+    columns, files = pairs(column), {"retain": retain[0]} if len(retain) == 1 else named_files(retain)
     utility = {"authors": real_authors, "facts": world_facts}
     record = calibrate(
         original,
         unlearned,
         forget=read_examples(forget, columns=columns),
-        retain={name: read_examples(path, columns=columns) for name, path in named_files(retain).items()},
+        retain={name: read_examples(path, columns=columns) for name, path in files.items()},
         retention=retention_task,
         tau=tau,
         metric=metric,

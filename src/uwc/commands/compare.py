@@ -39,6 +39,12 @@ Unlearned = Annotated[
 More = Annotated[list[str] | None, typer.Argument(metavar="[[NAME=]MODEL]...", help="Further unlearned models.")]
 
 
+_TAKEN = (
+    "forget", "forget_paraphrased", "retain", "retain_paraphrased", "retain_eval", "heldout", "general", "real_authors",
+    "world_facts",
+)  # fmt: skip
+
+
 def compare_command(
     original: Annotated[str, typer.Option(help="The model before unlearning: a folder or hub name.")],
     forget: DataFile,
@@ -84,11 +90,11 @@ def compare_command(
     models = [*unlearned, *(more or [])]
     if not models:
         raise UserError("there is nothing to compare; give unlearned models with --unlearned")
-    (_, first), *further = named_files(retain).items()
     utility = {"authors": real_authors, "facts": world_facts}
     done = compare(
-        original, named_by_path(models), forget=forget, retain=first, further_retain=dict(further), gold=gold,
-        heldout=heldout, utility_sets={name: path for name, path in utility.items() if path is not None},
+        original, named_by_path(models), forget=forget, retain=retain[0], gold=gold, heldout=heldout,
+        further_retain=named_files(retain[1:], taken=_TAKEN),
+        utility_sets={name: path for name, path in utility.items() if path is not None},
         columns=pairs(column), attacks=_attacks(attack), attack_settings=dotted_settings(setting),
         attack_examples=attack_examples, attack_calibrated=attack_calibrated,
         tau=tau, metric=metric, retention=retention_task, rank_by=rank_by, max_new_tokens=max_new_tokens,

@@ -1,5 +1,6 @@
 """What the commands' options share: their types, and how their values are read."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,14 +40,12 @@ def pairs(options: list[str]) -> dict[str, str]:
     return read
 
 
-def named_files(files: list[Path]) -> dict[str, Path]:
-    """A name for each retain file: "retain" for a single one, else its own without the ending, numbered if repeated."""
-    if len(files) == 1:
-        return {"retain": files[0]}
+def named_files(files: list[Path], *, taken: Collection[str] = ("forget",)) -> dict[str, Path]:
+    """A name for each retain file: its own without the ending, numbered where that is repeated or taken."""
     named: dict[str, Path] = {}
     for file in files:
         name, count = file.stem, 1
-        while name in named or name == "forget":
+        while name in named or name in taken:
             count += 1
             name = f"{file.stem} {count}"
         named[name] = file
