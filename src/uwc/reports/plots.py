@@ -18,6 +18,7 @@ from uwc.reports.tables import (
     ordered_methods,
     reference_scores,
     setting,
+    tau_of,
     with_interval,
 )
 
@@ -37,6 +38,9 @@ class Style:
 
     colour: str
     symbol: str
+
+
+CALIBRATION_KEY = "<br>○ before calibration<br>● calibrated, with 95% intervals"
 
 
 def method_styles(results: Record) -> dict[str, Style]:
@@ -62,7 +66,8 @@ def tradeoff_figure(results: Record) -> go.Figure:
         if before and after:
             figure.add_trace(_joining_line(name, before, after, style))
         if before:
-            figure.add_trace(_marker(name, "before calibration", before, style, filled=False, in_legend=not after))
+            when = "before calibration" if after else "as it was left"
+            figure.add_trace(_marker(name, when, before, style, filled=False, in_legend=not after))
         if after:
             figure.add_trace(_marker(name, "calibrated", after, style))
     for name, symbol in (("original", "star"), ("gold", "x")):
@@ -71,7 +76,7 @@ def tradeoff_figure(results: Record) -> go.Figure:
     _mark_threshold(figure, results)
     figure.add_annotation(
         x=0.02, y=0.98, xref="paper", yref="paper", xanchor="left", yanchor="top", align="left", showarrow=False,
-        text="<b>Lower right is better ↘</b><br>○ before calibration<br>● calibrated, with 95% intervals",
+        text="<b>Lower right is better ↘</b>" + (CALIBRATION_KEY if tau_of(results) is not None else ""),
         font={"size": 13, "color": FAINT},
     )  # fmt: skip
     figure.update_layout(figure_layout(height=540, margin={"l": 62, "r": 12, "t": 34, "b": 40}))
