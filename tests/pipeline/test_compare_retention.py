@@ -92,13 +92,22 @@ def test_a_benchmark_is_held_fixed_and_its_missing_spread_is_said(
 
 
 def test_the_utility_is_held_fixed_as_calibrate_holds_it(knowing: Target, tmp_path: Path) -> None:
-    """On answers with wrong ones beside them; alpha has no interval, and is the one that `uwc.calibrate` finds."""
-    sets = {"authors": people(4)[6:7], "facts": people(4)[7:]}
+    """On answers with wrong ones beside them; alpha has an interval, and is the one that `uwc.calibrate` finds."""
+    known = people(4)
+    sets = {"authors": [known[2], known[5]], "facts": [known[3], known[7]]}
     options: dict[str, Any] = {"metric": "model_utility", "utility_sets": sets, "max_new_tokens": 4, "tau": 0.9}
+    options |= {"forget": known[:2], "retain": [known[4], known[6]]}
     done = run(knowing, tmp_path, **options)
     strong = next(u for u in done.results["unlearned"] if u["name"] == "strong")
-    assert strong["intervals"]["alpha"] == [None, None] and None not in strong["intervals"]["forget"]
-    found = alone(knowing, "strong", retain=people(4)[4:6], **options)
+    least = {p["alpha"]: p["retain"] / strong["calibration"]["original"] for p in strong["calibration"]["trace"]}
+    path = {p["alpha"]: p["retain"] for p in strong["frontier"]["forget"]["path"]}
+    assert path == pytest.approx(least, abs=1e-9), "the harmonic mean of the stored values is the utility measured"
+    low, high = strong["intervals"]["alpha"]
+    assert low <= strong["at_tau"]["alpha"] <= high and low < high
+    amount, seed = MODELS["strong"]
+    unlearned = damaged(knowing, amount, seed=seed)
+    found = uwc.calibrate(knowing, unlearned, **options)
     assert strong["calibration"]["alpha"] == pytest.approx(found["alpha"], abs=1 / 64)
     assert strong["calibration"]["kept"][0]["original"] == pytest.approx(found["kept"][0]["original"], rel=1e-5)
-    assert any("model utility is one number a model" in n and "nothing" in n for n in done.results["notes"])
+    assert not any("one number a model" in n for n in done.results["notes"])
+    assert "at 0.9 of the original's model utility" in (tmp_path / "results.md").read_text(encoding="utf-8")

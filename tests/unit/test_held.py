@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from uwc.calibration.frontier import Frontier, ProbedSet
-from uwc.calibration.held import HeldNumber, HeldSet, LeastShare
+from uwc.calibration.held import HeldMeans, HeldNumber, HeldSet, LeastShare
 from uwc.data.example import Example
 from uwc.errors import ConfigError, UserError
+from uwc.metrics.set_level import harmonic_means
 from uwc.studies.calibrate_config import CalibrateConfig
 from uwc.studies.held import describe_held, require_held
 
@@ -59,6 +60,16 @@ def test_draws_of_one_set_are_shared_and_of_another_are_not() -> None:
     assert alone == pytest.approx(expected[1] / expected[0])
     number = LeastShare([one], [HeldNumber("mmlu", np.array([1.0, 0.7]))]).resampled_means(resamples=50, seed=3)[1]
     assert number == pytest.approx(np.minimum(alone, 0.7))
+
+
+def test_a_utility_by_hand_and_in_draws() -> None:
+    """Harmonic means: of 1 and 1, then of 0.5 and 1: 2 / (2 + 1) = 2/3; and 0 where one of them is 0."""
+    inputs = [probed([[1.0, 1.0], [0.2, 0.8], [0.0, 0.0]]), probed([[1.0, 1.0]] * 3, prefix="other ")]
+    held = HeldMeans(inputs, harmonic_means)
+    assert held.shares == pytest.approx([1.0, 2 / 3, 0.0])
+    assert LeastShare([held]).clusters == 2
+    draws = LeastShare([held]).resampled_means(resamples=200, seed=0)[1]
+    assert set(draws.round(6)) == {round(2 / (1 / m + 1), 6) for m in (0.2, 0.5, 0.8)}
 
 
 def test_without_values_by_example_alpha_has_no_interval_and_the_score_has() -> None:

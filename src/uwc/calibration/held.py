@@ -1,6 +1,6 @@
 """Several things held fixed at once, over the probed mixtures: the least share that is kept, and its uncertainty."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,6 +9,8 @@ import numpy as np
 from uwc.calibration.frontier import ProbedSet
 from uwc.models.token_scores import Floats
 
+SeedOf = Callable[[ProbedSet], int]
+"""The seed with which the examples of a set are drawn."""
 _LEAST = 1e-300
 _DIGITS = 12
 
@@ -32,9 +34,14 @@ class HeldSet:
         """[A] the share of the original's average that is kept."""
         return self._shares(self._averaged.means)
 
-    def resampled_shares(self, *, resamples: int, seed: int) -> Floats:
+    @property
+    def clusters(self) -> int:
+        """How many subjects there are."""
+        return self.probed.clusters
+
+    def resampled_shares(self, *, resamples: int, seed_of: SeedOf) -> Floats:
         """[A, resamples] the same over bootstrap draws of whole subjects."""
-        return self._shares(self._averaged.resampled_means(resamples=resamples, seed=seed))
+        return self._shares(self._averaged.resampled_means(resamples=resamples, seed=seed_of(self.probed)))
 
     @cached_property
     def _averaged(self) -> ProbedSet:
@@ -47,6 +54,36 @@ class HeldSet:
             kept: Floats = np.exp(means - means[0] if self.higher else means[0] - means)
             return kept
         return _ratio(means, means[0]) if self.higher else _ratio(means[0], means)
+
+
+@dataclass(frozen=True, eq=False)
+class HeldMeans:
+    """A metric of whole sets that is a function of means, such as TOFU's utility; more is better.
+
+    Attributes:
+        inputs: I sets of values, several of them perhaps of the same examples.
+        function: from their means [I, ...] to the metric [...].
+    """
+
+    inputs: Sequence[ProbedSet]
+    function: Callable[[Floats], Floats]
+
+    @property
+    def shares(self) -> Floats:
+        """[A] the share of the original's value that is kept."""
+        values = self.function(np.stack([i.means for i in self.inputs]))
+        return _ratio(values, values[0])
+
+    @property
+    def clusters(self) -> int:
+        """The number of subjects of the input that has the fewest."""
+        return min(i.clusters for i in self.inputs)
+
+    def resampled_shares(self, *, resamples: int, seed_of: SeedOf) -> Floats:
+        """[A, resamples] the same over bootstrap draws of whole subjects."""
+        draws = [i.resampled_means(resamples=resamples, seed=seed_of(i)) for i in self.inputs]
+        values = self.function(np.stack(draws))
+        return _ratio(values, values[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +119,7 @@ class LeastShare:
         numbers: what is held fixed without.
     """
 
-    sets: Sequence[HeldSet]
+    sets: Sequence[HeldSet | HeldMeans]
     numbers: Sequence[HeldNumber] = ()
 
     @property
@@ -93,16 +130,17 @@ class LeastShare:
     @property
     def clusters(self) -> int:
         """The number of subjects of the set that has the fewest; 0 without any set."""
-        return min((s.probed.clusters for s in self.sets), default=0)
+        return min((s.clusters for s in self.sets), default=0)
 
     def resampled_means(self, *, resamples: int, seed: int) -> Floats:
         """[A, resamples] the least share over bootstrap draws of whole subjects."""
         seeds: dict[tuple[tuple[str, ...], ...], int] = {}
-        shares: list[Floats] = []
-        for held in self.sets:
-            # the forget set is drawn with seed + 1
-            own = seeds.setdefault((held.probed.ids, held.probed.subjects), seed + len(seeds) + bool(seeds))
-            shares.append(held.resampled_shares(resamples=resamples, seed=own))
+
+        def seed_of(probed: ProbedSet) -> int:
+            """One for each set of examples; seed + 1 is left for the forget set."""
+            return seeds.setdefault((probed.ids, probed.subjects), seed + len(seeds) + bool(seeds))
+
+        shares = [held.resampled_shares(resamples=resamples, seed_of=seed_of) for held in self.sets]
         shares += [np.tile(number.shares[:, np.newaxis], resamples) for number in self.numbers]
         return _least(shares)
 

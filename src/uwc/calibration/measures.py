@@ -3,12 +3,24 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from uwc.calibration.retention import ExampleMeasure, Measure, NumberMeasure, example_metrics, retention_names
+import numpy as np
+
+from uwc.calibration.frontier import ProbedSet
+from uwc.calibration.retention import (
+    ExampleMeasure,
+    Kept,
+    Measure,
+    NumberMeasure,
+    example_metrics,
+    retention_names,
+)
 from uwc.data.example import Example
 from uwc.errors import ConfigError
-from uwc.metrics.registry import metrics
-from uwc.metrics.suites import is_set_metric
+from uwc.metrics.evaluation import Evaluator
+from uwc.metrics.registry import metrics, set_metrics
+from uwc.metrics.suites import Given, is_set_metric, split_input, what_is_missing
 from uwc.models.target import Target
+from uwc.models.token_scores import Floats
 from uwc.registry import unknown_name
 
 Sets = Mapping[str, Sequence[Example]]
@@ -46,7 +58,7 @@ def retention_measures(
     measures: list[Measure] = []
     if is_set_metric(metric):
         sets = {**retains, **(utility_sets or {})}
-        measures.append(NumberMeasure(_utility(metric, sets, max_new_tokens), tau=tau, label=metric))
+        measures.append(SetMeasure(metric, sets, tau=tau, max_new_tokens=max_new_tokens))
     else:
         measures += [
             ExampleMeasure(examples, metric=metric, tau=tau, name=name, early=early, max_new_tokens=max_new_tokens)
@@ -73,13 +85,49 @@ def _ranks(facts: Mapping[str, Any]) -> bool:
     return facts["higher_remembers"] is True and facts["average"] == "arithmetic" and facts["range"] == (0.0, 1.0)
 
 
-def _utility(metric: str, sets: Sets, max_new_tokens: int) -> Callable[[Target], float]:
-    """A metric of whole sets as a function of a model. Raises ConfigError if it lacks a set or a column."""
-    from uwc.metrics.evaluation import Evaluator
-    from uwc.metrics.suites import Given, what_is_missing
+class SetMeasure(NumberMeasure):
+    """A metric of whole sets, such as ``model_utility``, with the values by example that it is made of.
 
-    given = Given(sets, max_new_tokens=max_new_tokens)
-    if lacking := what_is_missing(metric, given):
-        raise ConfigError(f"the metric {metric!r} needs {lacking}")
-    evaluator = Evaluator(given, [metric])
-    return lambda target: float(next(r["mean"] for r in evaluator.evaluate(target).rows if r["metric"] == metric))
+    Args:
+        metric: its name.
+        sets: the sets, by the names that it has for them.
+        tau: share of the original's value to keep.
+        max_new_tokens: the most tokens of a generated answer.
+
+    Raises:
+        ConfigError: it lacks a set or a column.
+    """
+
+    def __init__(self, metric: str, sets: Sets, *, tau: float, max_new_tokens: int = 64) -> None:
+        given = Given(sets, max_new_tokens=max_new_tokens)
+        if lacking := what_is_missing(metric, given):
+            raise ConfigError(f"the metric {metric!r} needs {lacking}")
+        self.metric, self.sets = metric, sets
+        self._evaluator = Evaluator(given, [metric])
+        self._inputs = [split_input(text)[1:] for text in set_metrics.get(metric).facts["needs"]]
+        self._latest: list[Floats] = []
+        self._values: dict[float, list[Floats]] = {}
+        super().__init__(self._evaluated, tau=tau, label=metric)
+
+    def probe(self, target: Target, alpha: float, *, whole: bool) -> Kept:
+        """See `Measure.probe`."""
+        kept = super().probe(target, alpha, whole=whole)
+        self._values.setdefault(alpha, self._latest)
+        return kept
+
+    def probed(self, alphas: Sequence[float]) -> dict[str, ProbedSet]:
+        """``"SET:METRIC"`` -> the values at mixtures asked before, of the examples that have one on the original."""
+        found = {}
+        for i, (name, metric) in enumerate(self._inputs):
+            scored = np.flatnonzero(~np.isnan(self._values[0.0][i]))
+            examples = [self.sets[name][int(e)] for e in scored]
+            rows = np.stack([self._values[alpha][i][scored] for alpha in alphas])
+            found[f"{name}:{metric}"] = ProbedSet(
+                tuple(e.id for e in examples), tuple(e.subject for e in examples), rows
+            )
+        return found
+
+    def _evaluated(self, target: Target) -> float:
+        evaluation = self._evaluator.evaluate(target)
+        self._latest = [evaluation.scored[name].values(metric) for name, metric in self._inputs]
+        return float(next(row["mean"] for row in evaluation.rows if row["metric"] == self.metric))

@@ -10,8 +10,8 @@ import numpy as np
 
 from uwc.calibration.calibrate import Calibration
 from uwc.calibration.frontier import Frontier, ProbedSet, Retained, load_probes
-from uwc.calibration.held import HeldNumber, HeldSet, LeastShare
-from uwc.calibration.measures import retention_measures
+from uwc.calibration.held import HeldMeans, HeldNumber, HeldSet, LeastShare
+from uwc.calibration.measures import SetMeasure, retention_measures
 from uwc.calibration.retention import ExampleMeasure, Measure
 from uwc.data.example import Example
 from uwc.errors import ConfigError
@@ -97,6 +97,8 @@ class Probed:
     def of(cls, found: Calibration, measures: Sequence[Measure], mixed: Target, config: CalibrateConfig) -> "Probed":
         """What was found; each measure answers for the mixtures that it was asked before from memory."""
         sets = {m.name: _probed(m, found.alphas) for m in measures if isinstance(m, ExampleMeasure)}
+        for measure in measures:
+            sets |= measure.probed(found.alphas) if isinstance(measure, SetMeasure) else {}
         sets |= {name: probed for name, probed in found.probed.items() if name in FORGET_SETS}
         numbers = [
             {
@@ -104,7 +106,7 @@ class Probed:
                 "scores": [m.probe(mixed, alpha, whole=True).score for alpha in found.alphas],
             }
             for m in measures
-            if not isinstance(m, ExampleMeasure)
+            if not isinstance(m, ExampleMeasure) and not (isinstance(m, SetMeasure) and _of_means(m.metric))
         ]  # fmt: skip
         of_set = {"set": config.sets[0] if config.plain else None}
         return cls(sets, {**found.record(), **of_set, **({"numbers": numbers} if numbers else {})})
@@ -128,12 +130,20 @@ def _retained(config: CalibrateConfig, sets: Mapping[str, ProbedSet], numbers: S
     """What is held fixed at each mixture, as `Retention` judges it: one metric by itself, or the least share kept."""
     fixed = [HeldNumber(n["measure"], np.array(n["scores"], dtype=float), n["higher"]) for n in numbers]
     if config.utility:
-        return LeastShare((), fixed)
+        entry = set_metrics.get(config.metric)
+        known = _of_means(config.metric)
+        inputs = [sets[name] for name in entry.facts["needs"]]
+        return LeastShare([HeldMeans(inputs, entry.facts["of_means"])] if known else [], fixed)
     if _by_itself(config):
         return sets[config.sets[0]]
     facts = metrics.get(config.metric).facts
     higher, geometric = bool(facts["higher_remembers"]), facts["average"] == "geometric"
     return LeastShare([HeldSet(sets[name], higher, geometric) for name in config.sets], fixed)
+
+
+def _of_means(metric: str) -> bool:
+    """Whether a metric of whole sets is a function of means, so that its spread is known."""
+    return "of_means" in set_metrics.get(metric).facts
 
 
 def _by_itself(config: CalibrateConfig) -> bool:
@@ -163,7 +173,7 @@ def describe_held(config: CalibrateConfig, labels: Mapping[str, str]) -> dict[st
         "held": [*sets, *config.tasks],
         "share": not _by_itself(config),
         "plain": config.plain and config.sets == ("retain",),
-        "without_spread": [*(sets if config.utility else []), *config.tasks],
+        "without_spread": [*(sets if config.utility and not _of_means(config.metric) else []), *config.tasks],
         "ranked_by": config.ranked_by,
         "label": str(metrics.get(config.ranked_by).facts["label"]),
     }
