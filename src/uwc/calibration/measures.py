@@ -103,7 +103,7 @@ class SetMeasure(NumberMeasure):
         if lacking := what_is_missing(metric, given):
             raise ConfigError(f"the metric {metric!r} needs {lacking}")
         self.metric, self.sets = metric, sets
-        self._evaluator = Evaluator(given, [metric])
+        self._evaluator = Evaluator(given, [metric], intervals=False)
         self._inputs = [split_input(text)[1:] for text in set_metrics.get(metric).facts["needs"]]
         self._latest: list[Floats] = []
         self._values: dict[float, list[Floats]] = {}
