@@ -91,6 +91,17 @@ def test_a_benchmark_is_held_fixed_and_its_missing_spread_is_said(
     assert "mmlu as it is" in (tmp_path / "results.md").read_text(encoding="utf-8")
 
 
+def test_a_benchmark_alone_is_held_fixed(knowing: Target, tmp_path: Path, harness: list[str]) -> None:
+    """Alpha is where the accuracy has fallen to 0.9 of 0.8, whatever the retain set says, and has no interval."""
+    done = run(knowing, tmp_path, retention=["mmlu"], metric=None, tau=0.9)
+    for record in done.results["unlearned"]:
+        assert [k["measure"] for k in record["calibration"]["kept"]] == ["mmlu:acc"]
+        assert record["intervals"]["alpha"] == [None, None] and None not in record["intervals"]["forget"]
+    assert 0 < min(u["at_tau"]["alpha"] for u in done.results["unlearned"]) < 1
+    assert any("mmlu is one number a model" in n and "have nothing" in n for n in done.results["notes"])
+    assert "at 0.9 of the original's mmlu" in (tmp_path / "results.md").read_text(encoding="utf-8")
+
+
 def test_the_utility_is_held_fixed_as_calibrate_holds_it(knowing: Target, tmp_path: Path) -> None:
     """On answers with wrong ones beside them; alpha has an interval, and is the one that `uwc.calibrate` finds."""
     known = people(4)

@@ -54,7 +54,9 @@ def compare_command(
     gold: Annotated[str | None, typer.Option(help="A model that was never trained on the forget questions.")] = None,
     heldout: Annotated[Path | None, typer.Option(help="Questions that no model was trained on.")] = None,
     tau: Annotated[float, typer.Option(help="Share of the original's retention to keep.")] = 0.95,
-    metric: Annotated[str, typer.Option(help="The metric to hold fixed on the retain data.")] = "extraction_strength",
+    metric: Annotated[str, typer.Option(help="The metric to hold fixed on the retain data; none: the tasks alone.")] = (
+        "extraction_strength"
+    ),
     retention_task: RetentionTasks = [],  # noqa: B006
     rank_by: Annotated[
         str | None, typer.Option(help="The metric to rank by; the one held fixed if it can be, else ES.")
@@ -97,8 +99,8 @@ def compare_command(
         utility_sets={name: path for name, path in utility.items() if path is not None},
         columns=pairs(column), attacks=_attacks(attack), attack_settings=dotted_settings(setting),
         attack_examples=attack_examples, attack_calibrated=attack_calibrated,
-        tau=tau, metric=metric, retention=retention_task, rank_by=rank_by, max_new_tokens=max_new_tokens,
-        title=title, out=out, **loading(dtype, device, trust, prompt),
+        tau=tau, metric=None if metric == "none" else metric, retention=retention_task, rank_by=rank_by,
+        max_new_tokens=max_new_tokens, title=title, out=out, **loading(dtype, device, trust, prompt),
     )  # fmt: skip
     if as_json:
         print_json(done.results)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DEFAULT_OUT = Path("comparison")
+ES = "extraction_strength"
 SEED_MARK = "@"
 """``npo@1`` is the method npo with the seed 1."""
 
@@ -88,7 +89,7 @@ def compare(
     original: Any, unlearned: Mapping[str, Any] | Sequence[str | Path], *, forget: Questions, retain: Questions,
     further_retain: Mapping[str, Questions] | None = None, utility_sets: Mapping[str, Questions] | None = None,
     gold: Any | None = None, heldout: Questions | None = None, columns: Mapping[str, str] | None = None,
-    tau: float = 0.95, metric: str = "extraction_strength", retention: Sequence[str] = (), rank_by: str | None = None,
+    tau: float = 0.95, metric: str | None = ES, retention: Sequence[str] = (), rank_by: str | None = None,
     attacks: Sequence[str] | None = None, attack_settings: Mapping[str, Mapping[str, Any]] | None = None,
     attack_examples: int | None = 50, attack_calibrated: bool = False, max_new_tokens: int = 64, seed: int = 0,
     title: str = "", out: str | Path = DEFAULT_OUT, **loading: Any,
@@ -109,7 +110,8 @@ def compare(
         heldout: questions that no model was trained on.
         columns: field -> column, for files that name them otherwise.
         tau: the share of the original's retention that calibration keeps.
-        metric: the metric that is held fixed, in its own direction: any that `uwc.calibrate` takes.
+        metric: the metric that is held fixed, in its own direction: any that `uwc.calibrate` takes; None holds what
+            `retention` names alone.
         retention: what else is held fixed: tasks of lm-evaluation-harness (``"mmlu"``, ``"arc_easy:acc_norm"``).
         rank_by: the metric of the forget set that models are ranked by; `metric` if it can be, else extraction
             strength.
@@ -131,7 +133,7 @@ def compare(
     data = {"forget": forget, "retain": retain, "heldout": heldout}
     sets = {**(further_retain or {}), **{UTILITY.get(n, n): q for n, q in (utility_sets or {}).items()}}
     calibrate = _calibration(metric, tuple(further_retain or {}), retention, rank_by) | {"tau": tau}
-    ranked_by = ranking_metric(metric, rank_by)
+    ranked_by = ranking_metric(metric or ES, rank_by)
     config = validated(
         {
             "name": re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).lstrip("._-") or "comparison",
@@ -167,10 +169,15 @@ def _questions(
     return {**kept, "columns": dict(columns)} if columns else kept
 
 
-def _calibration(metric: str, further: Sequence[str], tasks: Sequence[str], rank_by: str | None) -> dict[str, Any]:
+def _calibration(
+    metric: str | None, further: Sequence[str], tasks: Sequence[str], rank_by: str | None
+) -> dict[str, Any]:
     """The section without tau, each key only where it says something."""
-    given = {"sets": ["retain", *further] if further else None, "tasks": list(tasks) or None, "rank_by": rank_by}
-    return {"metric": metric} | {key: value for key, value in given.items() if value is not None}
+    if metric is None and further:
+        raise ConfigError(f"no metric is held fixed, so {', '.join(further)} cannot be kept; name a metric")
+    sets = [] if metric is None else ["retain", *further] if further else None
+    given = {"sets": sets, "tasks": list(tasks) or None, "rank_by": rank_by}
+    return {"metric": metric or ES} | {key: value for key, value in given.items() if value is not None}
 
 
 def _scoring(max_new_tokens: int, ranked_by: str) -> dict[str, Any]:
