@@ -32,7 +32,10 @@ def line_of(done: subprocess.CompletedProcess[str], *, status: int = 1) -> str:
 @pytest.mark.parametrize(
     ("changes", "essentials"),
     [
-        (["calibrate.tao=0.9"], ["tao", "did you mean 'tau'", "valid: tau, metric, scan, resolution"]),
+        (
+            ["calibrate.tao=0.9"],
+            ["tao", "did you mean 'tau'", "valid: tau, metric, sets, tasks, rank_by, scan"],
+        ),
         (["unlearn.runs.0.method=gdd"], ["unknown method 'gdd'", "did you mean 'gd'", "valid: ga, gd, kl"]),
         (["unlearn.runs.0.training={lrr: 1}"], ["run 'gd'", "lrr", "valid: epochs, batch_size"]),
         (["unlearn.runs.1.settings={npo: {bta: 1}}"], ["bta", "did you mean 'beta'"]),
@@ -45,7 +48,10 @@ def line_of(done: subprocess.CompletedProcess[str], *, status: int = 1) -> str:
         (["finetune=null"], ["made from nothing knows no answers"]),
         (["model.path=somewhere"], ["either 'path'", "or 'build'"]),
         (["score.metrics=[extraction_strenth]"], ["unknown metric", "did you mean 'extraction_strength'"]),
-        (["calibrate.metric=perplexity"], ["unknown metric to calibrate on", "extraction_strength"]),
+        (["calibrate.metric=kl_to_original"], ["unknown metric to hold fixed", "extraction_strength"]),
+        (["calibrate.metric=model_utility"], ["needs the sets real_authors and world_facts", "fictional-authors"]),
+        (["calibrate.sets=[retain, forget]"], ["unknown set to hold fixed 'forget'", "general"]),
+        (["calibrate.rank_by=rouge_1"], ["ranked by 'rouge_1'; add it to score.metrics"]),
         (["name=../outside"], ["name = '../outside'"]),
     ],
 )

@@ -21,6 +21,7 @@ from uwc.errors import UserError
 from uwc.models.loading import load_target, save_target
 from uwc.models.lora import add_adapter
 from uwc.models.target import Target
+from uwc.studies.provenance import checkpoint_fingerprint
 
 FILES = ("--forget", "forget.jsonl", "--retain", "retain.jsonl", "--max-new-tokens", "0")
 ATTACKS = ("--attack", "token_noise", "--attack", "relearn", "--set", "relearn.steps=2", "--set", "relearn.lr=1e-3")
@@ -104,8 +105,36 @@ def test_every_model_is_scored_calibrated_and_ranked(finished: dict[str, Any], p
         assert path[0]["alpha"] == 0 and path[-1]["alpha"] == 1
         assert path[-1]["forget"] == pytest.approx(record["before"]["forget"]["extraction_strength"]["mean"])
         assert "forget_paraphrased" in record["frontier"]
-    scores = [by_name(finished)[n]["after"]["forget"]["extraction_strength"]["mean"] for n in finished["ranking"]]
+        assert_one_number_at_tau(record)
+    scores = [by_name(finished)[n]["at_tau"]["forget"] for n in finished["ranking"]]
     assert scores == sorted(scores)
+
+
+def assert_one_number_at_tau(record: dict[str, Any]) -> None:
+    """What is ranked is the tau curve's own point, and lies between the measured mixtures on either side of it."""
+    at_tau, calibration = record["at_tau"], record["calibration"]
+    point = next(p for p in record["frontier"]["forget"]["curve"] if p["tau"] == calibration["tau"])
+    assert (at_tau["forget"], at_tau["alpha"]) == (point["forget"], point["alpha"])
+    if calibration["alpha"] < 1:
+        assert calibration["alpha"] <= at_tau["alpha"] <= calibration["upper"]
+        assert at_tau["retain"] == pytest.approx(calibration["threshold"])
+    probed = {p["alpha"]: p["forget"] for p in calibration["trace"]}
+    ends = sorted((probed[calibration["alpha"]], probed[calibration["upper"]]))
+    assert ends[0] - 1e-12 <= at_tau["forget"] <= ends[1] + 1e-12
+
+
+def test_a_mixture_has_a_hash_of_its_parents_and_alpha(finished: dict[str, Any], place: Path) -> None:
+    """SHA-256 of JSON with sorted keys, by hand; the adapter's parent is its folder with its base."""
+    steps, base = finished["provenance"]["steps"], checkpoint_fingerprint(str(place / "original"))
+    for name, parents in (("mild", ["mild"]), ("heavy", ["strong"]), ("adapter", ["adapter", "original"])):
+        first, *rest = [checkpoint_fingerprint(str(place / p)) for p in parents]
+        content = {
+            "alpha": by_name(finished)[name]["calibration"]["alpha"], "original": [base],
+            "model": [first, *([r] for r in rest)],
+        }  # fmt: skip
+        expected = hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+        assert steps[f"calibrate {name}"]["mixture"] == expected
+    assert "mixture" not in steps["score mild"]
 
 
 def test_report_and_markdown_speak_of_given_models(finished: dict[str, Any], place: Path) -> None:
@@ -204,13 +233,13 @@ def test_several_seeds_of_a_method_are_shown_together(place: Path, knowing: Targ
         place / "original", models, attacks=[], **data, template=knowing.template, max_new_tokens=0, out=tmp_path
     )
     group = next(g for g in done.results["groups"] if g["name"] == "noise")
-    scores = [
-        r["after"]["forget"]["extraction_strength"]["mean"] for r in done.results["unlearned"] if r["group"] == "noise"
-    ]
+    scores = [r["at_tau"]["forget"] for r in done.results["unlearned"] if r["group"] == "noise"]
     assert group["mean"] == pytest.approx(sum(scores) / 2)
     assert group["sd_seeds"] == pytest.approx(abs(scores[0] - scores[1]) / 2**0.5)
     assert group["se"] == pytest.approx((group["sd_seeds"] ** 2 / 2 + group["se_examples"] ** 2) ** 0.5)
     assert next(g for g in done.results["groups"] if g["name"] == "other")["sd_seeds"] is None
+    point = done.method_tau_curve.query("method == 'noise' and set == 'forget' and tau == 0.95").iloc[0]
+    assert (point["mean"], point["se"], point["seeds"]) == (group["mean"], group["se"], 2)
     assert "sd between seeds" in (tmp_path / "results.md").read_text(encoding="utf-8")
 
 
@@ -237,7 +266,14 @@ def remote_code(place: Path, tmp_path: Path) -> str:
         (lambda p, t: {"gold": remote_code(p, t)}, ["custom", "--trust-remote-code"]),
         (lambda p, t: {"unlearned": {}}, ["runs"]),
         (lambda p, t: {"tau": 1.5}, ["calibrate.tau = 1.5"]),
-        (lambda p, t: {"metric": "perplexity"}, ["unknown metric to calibrate on"]),
+        (lambda p, t: {"metric": "kl_to_original"}, ["unknown metric to hold fixed"]),
+        (lambda p, t: {"rank_by": "perplexity"}, ["unknown metric to rank by 'perplexity'"]),
+        (lambda p, t: {"metric": "model_utility"}, ["needs the sets real_authors and world_facts"]),
+        (
+            lambda p, t: {"further_retain": {"heldout": p / "unknown.jsonl"}},
+            ["'heldout' is a set with a part"],
+        ),
+        (lambda p, t: {"further_retain": {"more": p / "forget.jsonl"}}, ["forget and more sets overlap"]),
         (lambda p, t: {"attacks": ["jailbrake"]}, ["jailbrake", "did you mean 'jailbreak'"]),
         (lambda p, t: {"attack_settings": {"probe": {"epochs": 1}}}, ["'probe', which is not made", "relearn"]),
         (lambda p, t: {"attacks": ["sampling"], "max_new_tokens": 0}, ["rouge_l"]),

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from uwc.calibration.frontier import Frontier, ProbedSet, load_frontiers, save_probes, sure_lower
+from uwc.calibration.frontier import Frontier, ProbedSet, load_probes, save_probes, sure_lower
 
 
 def probed(rows: list[list[float]], subjects: list[str] | None = None) -> ProbedSet:
@@ -29,6 +29,7 @@ def test_on_straight_lines_the_curve_is_the_diagonal() -> None:
     for tau in (0.0, 0.25, 0.5, 0.8, 1.0):
         assert frontier.alpha_at(tau) == pytest.approx(1 - tau)
         assert frontier.forget_at(tau) == pytest.approx(tau)
+        assert frontier.retain_at(tau) == pytest.approx(tau)
     assert frontier.area() == pytest.approx(0.5)
 
 
@@ -80,6 +81,6 @@ def test_probes_survive_storage(tmp_path: Path) -> None:
     frontier = straight(end_forget=0.3)
     sets = {"retain": frontier.retain, "forget": frontier.forget}
     save_probes(tmp_path / "probes.parquet", list(frontier.alphas), sets)
-    loaded = load_frontiers(tmp_path / "probes.parquet")
-    assert list(loaded) == ["forget"]
-    assert loaded["forget"].record() == frontier.record()
+    alphas, loaded = load_probes(tmp_path / "probes.parquet")
+    assert list(loaded) == ["retain", "forget"]
+    assert Frontier(alphas, loaded["retain"], loaded["forget"]).record() == frontier.record()

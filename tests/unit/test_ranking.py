@@ -6,6 +6,7 @@ import pytest
 from tests.unit.example_results import example_results
 
 from uwc.reports.markdown import results_markdown
+from uwc.reports.plots import tradeoff_figure
 from uwc.reports.ranking import groups_table, indistinct, pairs_table, ranked, ranking_table
 from uwc.reports.rows import attack_rows, score_rows
 from uwc.reports.tables import result_table, summary
@@ -54,7 +55,7 @@ def test_the_table_says_yes_or_not() -> None:
         "yes (100.0%)",
         "—",
     ]
-    assert table.rows[1][2:5] == ("0.131 [0.111, 0.161]", "0.762 [0.300, 0.900]", "0.934")
+    assert table.rows[1][2:5] == ("0.131 [0.111, 0.161]", "0.762 [0.300, 0.900]", "0.762, 0.131, 0.934")
     assert "0.95 of the original's retain ES" in table.title
 
 
@@ -62,6 +63,35 @@ def test_the_interval_through_alpha_is_shown_wherever_the_calibrated_score_is() 
     results = with_pairs()
     assert result_table(results).rows[3][4] == "0.131 [0.111, 0.161]"
     assert "0.040 [0.020, 0.070], n = 100" in summary(results)[0]
+
+
+def at_tau(results: dict[str, Any], **left: float) -> dict[str, Any]:
+    """The results with what is left at exactly tau, at an alpha just above the mixture's; elsewhere as measured."""
+    for method in results["unlearned"]:
+        if method["status"] == "ok":
+            es = method["after"]["forget"]["extraction_strength"]["mean"]
+            found = {"alpha": method["calibration"]["alpha"] + 0.004, "retain": 0.931}
+            method["at_tau"] = {**found, "forget": left.get(method["name"], es), "forget_paraphrased": 0.111}
+    return results
+
+
+def test_ranking_and_tables_show_the_score_at_tau_and_the_mixture_beside_it() -> None:
+    """kl leaves 0.187 as measured, 0.125 at tau, where gd leaves 0.120 (measured 0.131)."""
+    results = at_tau(with_pairs(), gd=0.12, kl=0.125)
+    rows = {row[1]: row for row in ranking_table(results).rows}
+    assert rows["gd"][2:5] == ("0.120 [0.111, 0.161]", "0.766 [0.300, 0.900]", "0.762, 0.131, 0.934")
+    table = {row[0]: row for row in result_table(results).rows}
+    assert table["gd"][3:] == ("0.766", "0.120 [0.111, 0.161]", "0.111", "0.931")
+    filled = next(t for t in tradeoff_figure(results).data if t.name == "gd" and "calibrated" in (t.text or [""])[0])
+    assert (filled.x[0], filled.y[0]) == (0.931, 0.12)
+    assert "the order would be" not in ranking_table(results).caption
+
+
+def test_it_is_said_where_the_mixtures_alone_would_be_ranked_otherwise() -> None:
+    """At tau gd leaves 0.19 and comes after kl with 0.125; measured 0.131 and 0.187."""
+    results = at_tau(with_pairs(), gd=0.19, kl=0.125)
+    results["ranking"] = ["npo", "kl", "gd", "po", "ga"]
+    assert "By these scores alone the order would be gd (0.131) before kl (0.187)." in ranking_table(results).caption
 
 
 def test_every_pair_is_listed_and_the_diverged_is_not() -> None:

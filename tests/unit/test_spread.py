@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from uwc.calibration.spread import SeededScore, difference
+from uwc.calibration.frontier import Frontier, ProbedSet
+from uwc.calibration.spread import SeededScore, difference, mean_curve, seeded_at
 
 
 def test_the_two_sources_by_hand() -> None:
@@ -52,3 +53,25 @@ def test_the_interval_covers_as_often_as_it_says() -> None:
         record = SeededScore(values.mean(axis=1), values @ weights.T, clusters=25).record()
         covered += record["low"] <= 0.5 <= record["high"]
     assert 0.92 <= covered / 600 <= 0.98
+
+
+def test_the_mean_curve_over_seeds_by_hand() -> None:
+    """Two seeds that keep 1 - a and leave 1 - a and 1 - a / 2: at tau .6 they leave .6 and .8, mean .7, sd .1414.
+
+    Areas 1/2 and 3/4: mean .625, sd .1768. All examples are alike, so that examples add no spread.
+    """
+
+    def seeded(slope: float) -> Frontier:
+        alphas = np.array([0.0, 1.0])
+        sets = [ProbedSet(tuple("abcd"), ("",) * 4, np.outer(1 - alphas * s, np.ones(4))) for s in (1.0, slope)]
+        return Frontier(alphas, *sets)
+
+    runs = [seeded(1.0), seeded(0.5)]
+    found = mean_curve(runs, taus=(0.6, 1.0))
+    first, last = found["curve"]
+    assert (first["tau"], first["mean"], first["sd_seeds"]) == pytest.approx((0.6, 0.7, 0.1 * 2**0.5))
+    assert first["se_examples"] == pytest.approx(0.0, abs=1e-12) and first["se"] == pytest.approx(0.1)
+    assert (last["mean"], last["sd_seeds"]) == pytest.approx((1.0, 0.0))
+    assert (found["area"], found["area_sd"]) == pytest.approx((0.625, 0.25 / 2**0.5))
+    assert first["mean"] == seeded_at(runs, 0.6).mean
+    assert np.isnan(mean_curve(runs[:1])["area_sd"])

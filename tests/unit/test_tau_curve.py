@@ -4,8 +4,9 @@ from typing import Any
 
 from tests.unit.example_results import example_results
 
+from uwc.reports.rows import method_curve_rows
 from uwc.reports.tables import summary
-from uwc.reports.tau_curve import frontier_figure, tau_figure, tau_table, tau_words, winners
+from uwc.reports.tau_curve import frontier_figure, runs_tau_table, tau_figure, tau_table, tau_words, winners
 
 TAUS = (0.4, 0.6, 0.8, 0.9, 0.95, 1.0)
 
@@ -72,3 +73,37 @@ def test_the_curve_in_words_for_each_set_that_was_probed() -> None:
         if "frontier" in method:
             method["frontier"]["forget_paraphrased"] = method["frontier"]["forget"]
     assert tau_words(results)[2].startswith("Forget, paraphrased: least is left by gd")
+
+
+def with_seeds() -> dict[str, Any]:
+    """gd and npo as two seeds of one method, `both`: mean and deviation of tau / 2 and 0.35."""
+    results = with_curves()
+    runs = [m for m in results["unlearned"] if m["name"] in ("gd", "npo")]
+    curve = []
+    for first, second in zip(*(m["frontier"]["forget"]["curve"] for m in runs), strict=True):
+        mean, sd = (first["forget"] + second["forget"]) / 2, abs(first["forget"] - second["forget"]) / 2**0.5
+        curve.append({"tau": first["tau"], "mean": mean, "sd_seeds": sd, "low": mean - 0.2, "high": mean + 0.2})
+    frontier = {"forget": {"curve": curve, "area": 0.36875, "area_sd": 0.0265}}
+    for method in runs:
+        method["group"] = "both"
+    results["groups"] = [{"name": "both", "runs": [m["name"] for m in runs], "frontier": frontier}]
+    return results
+
+
+def test_a_method_with_several_seeds_has_its_mean_and_every_run() -> None:
+    """At tau 0.8: (0.4 + 0.35) / 2 = 0.375, sd 0.05 / sqrt 2 = 0.035."""
+    results = with_seeds()
+    (row,) = tau_table(results).rows
+    cells = dict(zip(tau_table(results).columns, row, strict=True))
+    assert cells["at tau 0.8"] == "0.375 [0.175, 0.575]\nsd 0.035" and cells["area"] == "0.369\nsd 0.026"
+    every = runs_tau_table(results)
+    assert every is not None and {r[0] for r in every.rows} == {"gd", "npo"}
+    assert runs_tau_table(with_curves()) is None
+    mean = next(t for t in tau_figure(results).data if t.mode == "lines+markers")
+    assert mean.name == "both, mean over 2 seeds" and mean.y[TAUS.index(0.8)] == 0.375
+    band = next(t for t in tau_figure(results).data if t.fill == "toself")
+    assert min(band.y) == min(p["mean"] - p["sd_seeds"] for p in results["groups"][0]["frontier"]["forget"]["curve"])
+    assert len({t.line.color for t in tau_figure(results).data if t.mode != "lines" or not t.fill}) == 1
+    rows = method_curve_rows(results)
+    assert len(rows) == len(TAUS) and rows[0]["seeds"] == 2 and rows[2]["mean"] == 0.375
+    assert tau_words(results) == ["Area under the curve of forget, over all tau from 0 to 1: both 0.369, sd 0.026."]

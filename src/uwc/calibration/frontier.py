@@ -1,9 +1,9 @@
 """What a method leaves over at every retention: the tau curve, its uncertainty, and the area under it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -35,6 +35,12 @@ class ProbedSet:
         """How many subjects there are; an example without one counts by itself."""
         return int(cluster_codes(self.subjects).max()) + 1
 
+    @property
+    def means(self) -> Floats:
+        """[A] the mean over examples at each mixture."""
+        means: Floats = self.values.mean(axis=1)
+        return means
+
     def resampled_means(self, *, resamples: int, seed: int) -> Floats:
         """[A, resamples] the means over bootstrap draws of whole subjects; the same draws for the same subjects."""
         codes = cluster_codes(self.subjects)
@@ -45,32 +51,51 @@ class ProbedSet:
         return means
 
 
+class Retained(Protocol):
+    """What is held fixed, at each probed mixture: a `ProbedSet`, or several things together (`held.LeastShare`)."""
+
+    @property
+    def means(self) -> Floats:
+        """[A] the retention; more is better."""
+
+    @property
+    def clusters(self) -> int:
+        """How many subjects there are; 0 where there are no values by example to draw from."""
+
+    def resampled_means(self, *, resamples: int, seed: int) -> Floats:
+        """[A, resamples] the retention over bootstrap draws of whole subjects."""
+
+
 @dataclass(frozen=True, eq=False)
 class Frontier:
     """The path from the original to the unlearned model, probed at alpha = 0, ..., 1, and linear in between.
 
     Attributes:
         alphas: [A] probed mixtures, ascending from 0 to 1.
-        retain: the values on the retain set.
+        retain: what is held fixed.
         forget: the values on a set that should be forgotten.
     """
 
     alphas: Floats
-    retain: ProbedSet
+    retain: Retained
     forget: ProbedSet
 
     @property
     def clusters(self) -> int:
-        """The number of subjects of the set that has fewer."""
-        return min(self.retain.clusters, self.forget.clusters)
+        """The number of subjects of the set that has fewer, of those that are drawn from."""
+        return min(filter(None, (self.retain.clusters, self.forget.clusters)))
 
     def alpha_at(self, tau: float) -> float:
         """The largest alpha whose retention is at least tau times the original's."""
-        return float(_crossing(self.alphas, self.retain.values.mean(axis=1, keepdims=True), tau)[0])
+        return float(_crossing(self.alphas, self.retain.means[:, np.newaxis], tau)[0])
+
+    def retain_at(self, tau: float) -> float:
+        """The retention at that alpha: tau times the original's, or more where alpha = 1 keeps more."""
+        return float(np.interp(self.alpha_at(tau), self.alphas, self.retain.means))
 
     def forget_at(self, tau: float) -> float:
-        """The forget score at that alpha."""
-        return float(np.interp(self.alpha_at(tau), self.alphas, self.forget.values.mean(axis=1)))
+        """The forget score at that alpha: what methods are ranked by, at the same retention for all of them."""
+        return float(np.interp(self.alpha_at(tau), self.alphas, self.forget.means))
 
     def resampled_forget_at(self, tau: float, *, resamples: int = RESAMPLES, seed: int = 0) -> Floats:
         """[resamples] the forget score at tau when both sets are drawn anew, and alpha found anew in each draw.
@@ -109,7 +134,7 @@ class Frontier:
             rows.append(
                 {"tau": tau, "alpha": self.alpha_at(tau), "forget": self.forget_at(tau), "low": low, "high": high}
             )
-        means = self.retain.values.mean(axis=1), self.forget.values.mean(axis=1)
+        means = self.retain.means, self.forget.means
         path = [
             {"alpha": float(a), "retain": float(r), "forget": float(f)}
             for a, r, f in zip(self.alphas, *means, strict=True)
@@ -142,7 +167,7 @@ def sure_lower(first: Floats, second: Floats, *, clusters: int) -> float:
     return bootstrap_sureness(share, clusters=clusters, resamples=len(first))
 
 
-def save_probes(path: Path, alphas: Sequence[float], sets: dict[str, ProbedSet]) -> None:
+def save_probes(path: Path, alphas: Sequence[float], sets: Mapping[str, ProbedSet]) -> None:
     """Write the values of every probe as Parquet: alpha, set, id, subject, value."""
     frames = [
         pd.DataFrame({"alpha": alpha, "set": name, "id": s.ids, "subject": s.subjects, "value": s.values[row]})
@@ -152,14 +177,13 @@ def save_probes(path: Path, alphas: Sequence[float], sets: dict[str, ProbedSet])
     pd.concat(frames, ignore_index=True).to_parquet(path, index=False)
 
 
-def load_frontiers(path: Path, *, retain: str = "retain") -> dict[str, Frontier]:
-    """For each set but `retain`, the frontier of that set, from what `save_probes` wrote."""
+def load_probes(path: Path) -> tuple[Floats, dict[str, ProbedSet]]:
+    """The mixtures, ascending, and the sets that `save_probes` wrote."""
     table = pd.read_parquet(path)
-    alphas = np.sort(table["alpha"].unique())
     sets = {}
     for name, part in table.groupby("set", sort=False):
         by_alpha = [rows for _, rows in part.groupby("alpha", sort=True)]
         sets[str(name)] = ProbedSet(
             tuple(by_alpha[0]["id"]), tuple(by_alpha[0]["subject"]), np.stack([r["value"].to_numpy() for r in by_alpha])
         )
-    return {name: Frontier(alphas, sets[retain], probed) for name, probed in sets.items() if name != retain}
+    return np.sort(table["alpha"].unique()), sets

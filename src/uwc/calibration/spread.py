@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from uwc.calibration.frontier import TAUS, Frontier
 from uwc.models.token_scores import Floats
 
 
@@ -51,6 +53,30 @@ class SeededScore:
             "mean": self.mean, "sd_seeds": self.sd_seeds, "se_examples": self.se_examples, "se": se,
             "low": max(0.0, self.mean - half), "high": min(1.0, self.mean + half),
         }  # fmt: skip
+
+
+def seeded_at(frontiers: Sequence[Frontier], tau: float, *, seed: int = 0) -> SeededScore:
+    """The score at tau of one method, from the frontiers of its K runs; `seed` is of the draws over examples."""
+    return SeededScore(
+        np.array([f.forget_at(tau) for f in frontiers]),
+        np.stack([f.resampled_forget_at(tau, seed=seed) for f in frontiers]),
+        min(f.clusters for f in frontiers),
+    )
+
+
+def mean_curve(frontiers: Sequence[Frontier], *, seed: int = 0, taus: Sequence[float] = TAUS) -> dict[str, Any]:
+    """The tau curve of one method as plain data: the mean over its runs, with the spread of both sources.
+
+    Returns:
+        curve: for each tau what `SeededScore.record` has; area: the mean of the runs' areas; area_sd: their standard
+        deviation between seeds, NaN for one run.
+    """
+    areas = np.array([f.area() for f in frontiers])
+    return {
+        "curve": [{"tau": tau, **seeded_at(frontiers, tau, seed=seed).record()} for tau in taus],
+        "area": float(areas.mean()),
+        "area_sd": float(areas.std(ddof=1)) if len(areas) > 1 else float("nan"),
+    }
 
 
 def difference(first: SeededScore, second: SeededScore) -> dict[str, float]:

@@ -7,14 +7,23 @@ from typing import Annotated, Any
 
 import typer
 
-from uwc.commands.options import Columns, DataFile, Device, Dtype, Json, Prompt, Trust, loading, pairs
+from uwc.commands.options import (
+    AuthorsFile,
+    Columns,
+    DataFile,
+    Device,
+    Dtype,
+    FactsFile,
+    Json,
+    Prompt,
+    RetainFiles,
+    RetentionTasks,
+    Trust,
+    loading,
+    named_files,
+    pairs,
+)
 from uwc.commands.printing import print_json, print_rows
-
-RetainFiles = Annotated[
-    list[Path], typer.Option(help="Questions to keep; several times for several sets, each of which must be kept.")
-]
-AuthorsFile = Annotated[Path | None, typer.Option(help="TOFU's real authors, for --metric model_utility.")]
-FactsFile = Annotated[Path | None, typer.Option(help="TOFU's world facts, for --metric model_utility.")]
 
 
 def calibrate_command(
@@ -22,10 +31,7 @@ def calibrate_command(
     unlearned: Annotated[str, typer.Argument(help="The model after unlearning, or a LoRA adapter on the original.")],
     forget: DataFile,
     retain: RetainFiles = [],  # noqa: B006
-    retention_task: Annotated[
-        list[str],
-        typer.Option(help="Also hold a task of lm-evaluation-harness: mmlu, arc_easy:acc_norm", metavar="TASK"),
-    ] = [],  # noqa: B006
+    retention_task: RetentionTasks = [],  # noqa: B006
     tau: Annotated[float, typer.Option(help="Share of the original's retention to keep.")] = 0.95,
     metric: Annotated[str, typer.Option(help="The metric to hold fixed on the retain data.")] = "extraction_strength",
     real_authors: AuthorsFile = None,
@@ -43,13 +49,13 @@ def calibrate_command(
     from uwc.data.local_files import read_examples
     from uwc.workflows.calibration import calibrate
 
-    columns = pairs(column)
+    columns, files = pairs(column), {"retain": retain[0]} if len(retain) == 1 else named_files(retain)
     utility = {"authors": real_authors, "facts": world_facts}
     record = calibrate(
         original,
         unlearned,
         forget=read_examples(forget, columns=columns),
-        retain={name: read_examples(path, columns=columns) for name, path in _named(retain).items()},
+        retain={name: read_examples(path, columns=columns) for name, path in files.items()},
         retention=retention_task,
         tau=tau,
         metric=metric,
@@ -63,20 +69,6 @@ def calibrate_command(
         print_json(record)
     else:
         _print(record)
-
-
-def _named(files: list[Path]) -> dict[str, Path]:
-    """A name for each retain file: "retain" for a single one, else its own without the ending, numbered if repeated."""
-    if len(files) == 1:
-        return {"retain": files[0]}
-    named: dict[str, Path] = {}
-    for file in files:
-        name, count = file.stem, 1
-        while name in named or name == "forget":
-            count += 1
-            name = f"{file.stem} {count}"
-        named[name] = file
-    return named
 
 
 def _print(record: dict[str, Any]) -> None:

@@ -5,7 +5,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from uwc.commands.options import Columns, DataFile, Device, Dtype, Json, Prompt, Trust, dotted_settings, loading, pairs
+from uwc.commands.options import (
+    AuthorsFile,
+    Columns,
+    DataFile,
+    Device,
+    Dtype,
+    FactsFile,
+    Json,
+    Prompt,
+    RetainFiles,
+    RetentionTasks,
+    Trust,
+    dotted_settings,
+    loading,
+    named_files,
+    pairs,
+)
 from uwc.commands.printing import console, print_json
 from uwc.errors import UserError
 
@@ -23,16 +39,30 @@ Unlearned = Annotated[
 More = Annotated[list[str] | None, typer.Argument(metavar="[[NAME=]MODEL]...", help="Further unlearned models.")]
 
 
+_TAKEN = (
+    "forget", "forget_paraphrased", "retain", "retain_paraphrased", "retain_eval", "heldout", "general", "real_authors",
+    "world_facts",
+)  # fmt: skip
+
+
 def compare_command(
     original: Annotated[str, typer.Option(help="The model before unlearning: a folder or hub name.")],
     forget: DataFile,
-    retain: DataFile,
+    retain: RetainFiles,
     unlearned: Unlearned = [],  # noqa: B006
     more: More = None,
     gold: Annotated[str | None, typer.Option(help="A model that was never trained on the forget questions.")] = None,
     heldout: Annotated[Path | None, typer.Option(help="Questions that no model was trained on.")] = None,
     tau: Annotated[float, typer.Option(help="Share of the original's retention to keep.")] = 0.95,
-    metric: Annotated[str, typer.Option(help="The metric to hold fixed and to rank by.")] = "extraction_strength",
+    metric: Annotated[str, typer.Option(help="The metric to hold fixed on the retain data; none: the tasks alone.")] = (
+        "extraction_strength"
+    ),
+    retention_task: RetentionTasks = [],  # noqa: B006
+    rank_by: Annotated[
+        str | None, typer.Option(help="The metric to rank by; the one held fixed if it can be, else ES.")
+    ] = None,
+    real_authors: AuthorsFile = None,
+    world_facts: FactsFile = None,
     attack: Annotated[
         list[str], typer.Option(help="An attack or a chain: relearn+probe; a quick set by default, 'none' for none.")
     ] = [],  # noqa: B006
@@ -62,12 +92,15 @@ def compare_command(
     models = [*unlearned, *(more or [])]
     if not models:
         raise UserError("there is nothing to compare; give unlearned models with --unlearned")
+    utility = {"authors": real_authors, "facts": world_facts}
     done = compare(
-        original, named_by_path(models), forget=forget, retain=retain, gold=gold, heldout=heldout,
+        original, named_by_path(models), forget=forget, retain=retain[0], gold=gold, heldout=heldout,
+        further_retain=named_files(retain[1:], taken=_TAKEN),
+        utility_sets={name: path for name, path in utility.items() if path is not None},
         columns=pairs(column), attacks=_attacks(attack), attack_settings=dotted_settings(setting),
         attack_examples=attack_examples, attack_calibrated=attack_calibrated,
-        tau=tau, metric=metric, max_new_tokens=max_new_tokens, title=title, out=out,
-        **loading(dtype, device, trust, prompt),
+        tau=tau, metric=None if metric == "none" else metric, retention=retention_task, rank_by=rank_by,
+        max_new_tokens=max_new_tokens, title=title, out=out, **loading(dtype, device, trust, prompt),
     )  # fmt: skip
     if as_json:
         print_json(done.results)

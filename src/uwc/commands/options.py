@@ -1,5 +1,6 @@
 """What the commands' options share: their types, and how their values are read."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,14 @@ Prompt = Annotated[
     str, typer.Option("--prompt", help="Plain prompt with {question}, instead of the tokenizer's chat template.")
 ]
 Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the checkpoint.")]
+RetainFiles = Annotated[
+    list[Path], typer.Option(help="Questions to keep; several times for several sets, each of which must be kept.")
+]
+RetentionTasks = Annotated[
+    list[str], typer.Option(help="Also hold a task of lm-evaluation-harness: mmlu, arc_easy:acc_norm", metavar="TASK")
+]
+AuthorsFile = Annotated[Path | None, typer.Option(help="TOFU's real authors, for --metric model_utility.")]
+FactsFile = Annotated[Path | None, typer.Option(help="TOFU's world facts, for --metric model_utility.")]
 Columns = Annotated[list[str], typer.Option("--column", help="Name a column: question=prompt", metavar="FIELD=COLUMN")]
 
 
@@ -29,6 +38,18 @@ def pairs(options: list[str]) -> dict[str, str]:
             raise UserError(f"{option!r}: write it as NAME=VALUE")
         read[key] = value
     return read
+
+
+def named_files(files: list[Path], *, taken: Collection[str] = ("forget",)) -> dict[str, Path]:
+    """A name for each retain file: its own without the ending, numbered where that is repeated or taken."""
+    named: dict[str, Path] = {}
+    for file in files:
+        name, count = file.stem, 1
+        while name in named or name in taken:
+            count += 1
+            name = f"{file.stem} {count}"
+        named[name] = file
+    return named
 
 
 def dotted_settings(options: list[str]) -> dict[str, dict[str, Any]]:

@@ -28,6 +28,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 }
 """Column names that stand for a field where no column bears the field's own name."""
 
+_REWORDED = ("forget_paraphrased", "retain_paraphrased")
 _NEEDED = ("id", "question", "answer")  # may not be empty; without an `id` column, ids are made up
 
 
@@ -251,6 +252,7 @@ def local_files(
     retain_eval: File | None = None,
     heldout: File | None = None,
     general: File | None = None,
+    further: Mapping[str, File] | None = None,
     refusals: str | None = None,
     columns: Mapping[str, str] | None = None,
     subject_every: int | None = None,
@@ -267,6 +269,7 @@ def local_files(
         retain_eval: what is to be kept but never shown to the unlearner.
         heldout: what no model was trained on.
         general: what is scored besides.
+        further: name -> what is scored besides, too, such as other questions to keep.
         refusals: a text file with a declining answer on each line; by default a list that comes with this package.
         columns: the column that holds a field, for all files, as for `read_examples`.
         subject_every: how many consecutive rows share a subject, where no column says it, as for `read_examples`.
@@ -286,7 +289,7 @@ def local_files(
     if retain_eval is not None and retain_eval_share:
         raise ConfigError(f"{name}: set either retain_eval or retain_eval_share, not both")
     given = {FORGET: forget, RETAIN: retain, RETAIN_EVAL: retain_eval, HELDOUT: heldout, GENERAL: general}
-    files = {split: _checked(split, spec, name) for split, spec in given.items() if spec is not None}
+    files = {split: _checked(split, spec, name) for split, spec in _with(given, further or {}, name).items()}
     prefixes = _prefixes(files)
     splits = {
         split: read_examples(
@@ -310,6 +313,14 @@ def local_files(
         refusals=read_lines(refusals) if refusals else DEFAULT_REFUSALS,
         files=tuple(dict.fromkeys([spec.path for spec in files.values()] + ([refusals] if refusals else []))),
     )
+
+
+def _with(given: Mapping[str, Any], further: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """All files that are given. Raises ConfigError if a further one takes the name of a part."""
+    for split in further:
+        if split in (*given, *_REWORDED):
+            raise ConfigError(f"{name}: further: {split!r} is a set with a part of its own; give it another name")
+    return {split: spec for split, spec in {**given, **further}.items() if spec is not None}
 
 
 def _checked(split: str, value: Any, name: str) -> FileSpec:

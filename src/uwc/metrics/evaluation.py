@@ -61,6 +61,7 @@ class Evaluator:
         entailment: a judge of entailment.
         compat: whose definitions are used; None for ours.
         seed: of the bootstrap.
+        intervals: whether numbers for whole sets get an interval, which takes longer than all else for small models.
     """
 
     given: Given
@@ -70,6 +71,7 @@ class Evaluator:
     entailment: Entailment | None = None
     compat: Compat | None = None
     seed: int = 0
+    intervals: bool = True
 
     def __post_init__(self) -> None:
         for name in self.settings:
@@ -177,7 +179,7 @@ class Evaluator:
         ]
         result, missing = aggregate_sets(
             entry.function, values, [s.subjects for s in sources], groups=[of_set for _, of_set, _ in inputs],
-            interval=entry.facts["interval"], seed=self.seed,
+            interval=entry.facts["interval"] and self.intervals, seed=self.seed,
         )  # fmt: skip
         sets = " / ".join(dict.fromkeys(of_set for _, of_set, _ in inputs))
         why = {"an input metric has no value": missing} if missing else {}

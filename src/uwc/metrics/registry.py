@@ -29,6 +29,7 @@ Each declares:
         arguments with a default may be missing.
     range, higher_remembers, label: as above; `higher_remembers` is None where neither direction means it.
     interval: whether a bootstrap interval makes sense.
+    of_means: where it is a function of the means of its arguments, that function of [I, ...] means; else absent.
 """
 
 INPUTS: dict[str, str] = {

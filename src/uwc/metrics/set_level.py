@@ -28,6 +28,13 @@ def forget_quality(unlearned: Floats, retrained: Floats) -> float:
     return float(stats.ks_2samp(unlearned, retrained).pvalue)
 
 
+def harmonic_means(means: Floats) -> Floats:
+    """[...] the harmonic means ``I / sum_i 1 / m_i`` over the first axis of [I, ...]; 0 where any m_i is 0."""
+    above = means.min(axis=0) > 0
+    found: Floats = np.where(above, stats.hmean(np.where(above, means, 1.0), axis=0), 0.0)
+    return found
+
+
 @set_metrics.register(
     "model_utility", source="arXiv:2401.06121",
     needs=tuple(
@@ -37,6 +44,7 @@ def forget_quality(unlearned: Floats, retrained: Floats) -> float:
                        "truth_ratio_utility")
     ),
     range=(0.0, 1.0), higher_remembers=True, label="model utility", interval=True,
+    of_means=harmonic_means,
 )  # fmt: skip
 def model_utility(*values: Floats) -> float:
     """What the model still can: the harmonic mean of nine means on data to keep.
@@ -52,7 +60,7 @@ def model_utility(*values: Floats) -> float:
 
 def harmonic_mean(values: list[float]) -> float:
     """``n / sum_i 1 / v_i``; 0 if any value is 0."""
-    return 0.0 if min(values) <= 0 else float(stats.hmean(values))
+    return float(harmonic_means(np.array(values)))
 
 
 def auc(members: Floats, others: Floats) -> float:

@@ -14,11 +14,12 @@ from plotly.offline import get_plotlyjs
 
 from uwc.errors import UserError
 from uwc.reports import tables
+from uwc.reports.held import ES, held_fixed, ranked_metric
 from uwc.reports.plots import Style, alpha_figures, method_styles, tradeoff_figure
 from uwc.reports.published import published_table
 from uwc.reports.ranking import groups_table, indistinct, pairs_table, ranking_table
 from uwc.reports.robustness_section import attacked_section
-from uwc.reports.tau_curve import frontier_figure, probed_sets, tau_figure, tau_table, tau_words
+from uwc.reports.tau_curve import frontier_figure, probed_sets, runs_tau_table, tau_figure, tau_table, tau_words
 from uwc.reports.training_plots import GROUPS, effect_figures, training_figures, training_table
 
 SCHEMA = 1
@@ -65,6 +66,8 @@ def _render(results: Mapping[str, Any], run: Mapping[str, Any]) -> str:
         notes=results.get("notes") or [],
         counts={"methods": len(methods), "ranked": len(results.get("ranking") or [])},
         tau=tables.tau_of(results),
+        held_fixed=held_fixed(results),
+        ranked=_ranked(results),
         references=[model["name"] for model in results["models"]],
         result_table=tables.result_table(results),
         splits=tables.split_sizes(results),
@@ -82,6 +85,7 @@ def _render(results: Mapping[str, Any], run: Mapping[str, Any]) -> str:
         tau_figures=_figures(results, tau_figure, "tau"),
         frontier_figures=_figures(results, frontier_figure, "frontier"),
         tau_table=tau_table(results),
+        runs_tau_table=runs_tau_table(results),
         tau_words=tau_words(results),
         published=published_table(results),
         attacked=attacked_section(results, _embedded),
@@ -96,6 +100,12 @@ def _render(results: Mapping[str, Any], run: Mapping[str, Any]) -> str:
     )
 
 
+def _ranked(results: Mapping[str, Any]) -> dict[str, Any]:
+    """The metric of the ranking: its label and summary, and whether it is extraction strength."""
+    name, label = ranked_metric(results)
+    return {"es": name == ES, "label": label, "summary": (results["metrics"].get(name) or {}).get("summary") or ""}
+
+
 def _figures(results: Mapping[str, Any], draw: Callable[..., go.Figure], identifier: str) -> list[str]:
     """A figure for the forget set and, where it was probed, for its paraphrases."""
     return [_embedded(draw(results, name), f"{identifier}-{name}") for name in probed_sets(results)]
@@ -103,8 +113,9 @@ def _figures(results: Mapping[str, Any], draw: Callable[..., go.Figure], identif
 
 def _colour_of(styles: Mapping[str, Style], row: str) -> str | None:
     """The colour of the method that a table's row is about; None for a reference model."""
-    names = (row.removesuffix(suffix) for suffix in ("", " (diverged)", ", before", ", after"))
-    return next((styles[name].colour for name in names if name in styles), None)
+    names = [row.removesuffix(suffix) for suffix in ("", " (diverged)", ", before", ", after")]
+    seeds = [name for name in styles if name.rpartition("@")[0] == row]
+    return next((styles[name].colour for name in (*names, *seeds) if name in styles), None)
 
 
 def _metric(results: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -7,11 +7,12 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from uwc.reports.held import ranked_metric
 from uwc.reports.tables import (
-    ES,
     Record,
     aggregate_of,
     calibrated_forget,
+    calibrated_retain,
     known,
     number,
     ordered_methods,
@@ -43,22 +44,25 @@ CALIBRATION_KEY = "<br>○ before calibration<br>● calibrated, with 95% interv
 
 
 def method_styles(results: Record) -> dict[str, Style]:
-    """One colour and symbol for each method's name, the same in every figure and table."""
+    """One colour and symbol for each method's name, the same in every figure and table; seeds share the colour."""
+    groups = list(dict.fromkeys(method.get("group") or method["name"] for method in results["unlearned"]))
     return {
-        method["name"]: Style(COLOURS[i % len(COLOURS)], SYMBOLS[i % len(SYMBOLS)])
+        method["name"]: Style(
+            COLOURS[groups.index(method.get("group") or method["name"]) % len(COLOURS)], SYMBOLS[i % len(SYMBOLS)]
+        )
         for i, method in enumerate(results["unlearned"])
     }
 
 
 def tradeoff_figure(results: Record) -> go.Figure:
-    """Forget ES over retain ES: each method before (open) and after calibration (filled), and the reference models."""
+    """Forget over retain score: each method before (open) and after calibration (filled), and the reference models."""
     figure = go.Figure()
-    styles = method_styles(results)
+    styles, (metric, label) = method_styles(results), ranked_metric(results)
     for method in ordered_methods(results):
         name, style = method["name"], styles[method["name"]]
-        before, after = _point(method.get("before")), _point(method.get("after"))
+        before, after = _point(method.get("before"), metric), _point(method.get("after"), metric)
         if after:
-            after = after[0], calibrated_forget(method)  # the interval that the tables give
+            after = calibrated_retain(method, metric), calibrated_forget(method, metric)  # as the tables have them
         if before and after:
             figure.add_trace(_joining_line(name, before, after, style))
         if before:
@@ -67,7 +71,7 @@ def tradeoff_figure(results: Record) -> go.Figure:
         if after:
             figure.add_trace(_marker(name, "calibrated", after, style))
     for name, symbol in (("original", "star"), ("gold", "x")):
-        if point := _point(reference_scores(results, name)):
+        if point := _point(reference_scores(results, name), metric):
             figure.add_trace(_marker(name, "", point, Style("#000000", symbol)))
     _mark_threshold(figure, results)
     figure.add_annotation(
@@ -77,14 +81,14 @@ def tradeoff_figure(results: Record) -> go.Figure:
     )  # fmt: skip
     figure.update_layout(figure_layout(height=540, margin={"l": 62, "r": 12, "t": 34, "b": 40}))
     figure.update_layout(legend={"orientation": "h", "y": -0.14, "yanchor": "top", "x": 0, "itemwidth": 30})
-    figure.update_xaxes(**axis_of_share("retain ES (higher: more is kept)"))
-    figure.update_yaxes(**axis_of_share("forget ES (lower: more is forgotten)"))
+    figure.update_xaxes(**axis_of_share(escape(f"retain {label} (higher: more is kept)")))
+    figure.update_yaxes(**axis_of_share(escape(f"forget {label} (lower: more is forgotten)")))
     return figure
 
 
-def _point(scores: Record | None) -> Point | None:
-    """The retain and the forget ES of a model; None if one of them is not available."""
-    retain, forget = aggregate_of(scores, "retain"), aggregate_of(scores, "forget")
+def _point(scores: Record | None, metric: str) -> Point | None:
+    """The retain and the forget score of a model; None if one of them is not available."""
+    retain, forget = (aggregate_of(scores, name, metric) for name in ("retain", "forget"))
     return (retain, forget) if known(retain.get("mean")) and known(forget.get("mean")) else None
 
 
@@ -120,7 +124,7 @@ def _marker(
         name=group,
         legendgroup=group,
         showlegend=in_legend,
-        text=[f"<b>{group}</b> {when}<br>retain ES {_hover(retain)}<br>forget ES {_hover(forget)}"],
+        text=[f"<b>{group}</b> {when}<br>retain {_hover(retain)}<br>forget {_hover(forget)}"],
         hovertemplate="%{text}<extra></extra>",
     )
 
@@ -146,7 +150,7 @@ def _hover(aggregate: Record) -> str:
 
 def _mark_threshold(figure: go.Figure, results: Record) -> None:
     found = next((method["calibration"] for method in results["unlearned"] if method.get("calibration")), None)
-    if not found or (found["metric"], found["set"]) != (ES, "retain") or not known(found["threshold"]):
+    if not found or found["set"] != "retain" or not known(found["threshold"]):
         return
     figure.add_vline(x=found["threshold"], line={"color": FAINT, "width": 1, "dash": "dash"})
     figure.add_annotation(
@@ -171,6 +175,7 @@ def _alpha_figure(method: Record, style: Style, metrics: Record) -> go.Figure:
     probes = sorted(probed, key=lambda probe: float(probe["alpha"]))
     facts = metrics.get(calibration["metric"], {})
     metric = facts.get("label", calibration["metric"])
+    says = {"retain": metric if calibration["set"] else "kept", "forget": metric}
     figure = go.Figure()
     for side, dash, fill in (("retain", "solid", style.colour), ("forget", "dot", "#ffffff")):
         figure.add_trace(
@@ -182,7 +187,7 @@ def _alpha_figure(method: Record, style: Style, metrics: Record) -> go.Figure:
                 connectgaps=True,
                 line={"color": style.colour, "width": 2, "dash": dash},
                 marker={"color": fill, "size": 7, "line": {"color": style.colour, "width": 1.5}},
-                hovertemplate=f"{side} {escape(metric)} %{{y:.3f}} at alpha %{{x:.3f}}<extra></extra>",
+                hovertemplate=f"{side} {escape(says[side])} %{{y:.3f}} at alpha %{{x:.3f}}<extra></extra>",
             )
         )
     if known(calibration.get("threshold")):
@@ -193,8 +198,8 @@ def _alpha_figure(method: Record, style: Style, metrics: Record) -> go.Figure:
     figure.update_layout(figure_layout(height=270, margin={"l": 48, "r": 8, "t": 34, "b": 42}), showlegend=False)
     figure.update_layout(title={"text": title, "font": {"size": 14}, "x": 0, "xref": "paper", "y": 0.97})
     figure.update_xaxes(**axis_of_share("alpha"))
-    figure.update_yaxes(**axis_of_share(escape(metric)))
-    if facts.get("range") != [0, 1]:
+    figure.update_yaxes(**axis_of_share(escape(metric if calibration["set"] else f"retention; forget {metric}")))
+    if facts.get("range") != [0, 1] or any(p["retain"] > 1 for p in probes if known(p.get("retain"))):
         figure.update_yaxes(range=None, tickvals=None)
     return figure
 

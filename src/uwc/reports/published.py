@@ -29,6 +29,7 @@ def published_table(results: Record) -> Table | None:
             rows.append(("", model, *theirs[0][:2], *theirs[1]))
     tau = tau_of(results)
     remarks = [f"{table.title}: {table.source}. {table.setting}" for table in _before_and_after(tables)]
+    remarks.append("Calibrated, here: the mixture itself, measured, as it was in what is published.")
     remarks.append(f"This study: tau {MISSING if tau is None else setting(tau)}, one model of its own.")
     columns = (
         "method", "where", "forget ES before", "retain ES before", "forget ES calibrated", "retain ES calibrated",

@@ -3,8 +3,9 @@
 from itertools import pairwise
 from typing import Any
 
+from uwc.reports.held import held_fixed, held_plainly, intervals_in_words, ranked_metric, share_kept
 from uwc.reports.tables import (
-    ES,
+    AT_TAU,
     MISSING,
     SURE,
     Record,
@@ -19,22 +20,17 @@ from uwc.reports.tables import (
 )
 
 
-def calibrated_metric(results: Record) -> tuple[str, str]:
-    """The metric that calibration held fixed, by which models are ranked: its name and its label."""
-    searches = (m.get("calibration") or {} for m in results["unlearned"])
-    name = next((str(s["metric"]) for s in searches if s.get("metric")), ES)
-    return name, str((results["metrics"].get(name) or {}).get("label", name))
-
-
 def ranked(results: Record) -> list[dict[str, Any]]:
     """Best first, for each ranked model what the ranking rests on.
 
     Returns:
-        rank; name; group; forget, the calibrated score, with low and high, its 95 % interval through alpha; alpha with
-        alpha_low and alpha_high; retain, the score kept; less_than_next, the share of paired draws in which it leaves
-        less than the next model; told_apart, whether that share is sure. The last two are None for the last model.
+        rank; name; group; forget, the score at tau, with low and high, its 95 % interval through alpha; alpha at tau
+        with alpha_low and alpha_high; of the mixture that calibration gives, measured: mixture (its alpha), measured
+        (its forget score), retain (its score on the retain set) and share (the least share kept of what is held fixed);
+        less_than_next, the share of paired draws in which it leaves less than the next model; told_apart, whether that
+        share is sure. The last two are None for the last model.
     """
-    metric, _ = calibrated_metric(results)
+    metric, _ = ranked_metric(results)
     order = results.get("ranking") or []
     records, following = {m["name"]: m for m in results["unlearned"]}, dict(pairwise(order))
     rows = []
@@ -46,9 +42,12 @@ def ranked(results: Record) -> list[dict[str, Any]]:
         rows.append(
             {
                 "rank": rank, "name": name, "group": record.get("group") or "", "forget": forget.get("mean"),
-                "low": forget.get("low"), "high": forget.get("high"), "alpha": search.get("alpha"),
-                "alpha_low": alpha_low, "alpha_high": alpha_high,
-                "retain": aggregate_of(record["after"], "retain", metric).get("mean"), "less_than_next": less,
+                "low": forget.get("low"), "high": forget.get("high"),
+                "alpha": (record.get("at_tau") or search).get("alpha"), "alpha_low": alpha_low,
+                "alpha_high": alpha_high, "mixture": search.get("alpha"),
+                "measured": aggregate_of(record["after"], "forget", metric).get("mean"),
+                "retain": aggregate_of(record["after"], "retain", metric).get("mean"),
+                "share": share_kept(record), "less_than_next": less,
                 "told_apart": None if less is None else less >= SURE,
             }
         )  # fmt: skip
@@ -57,28 +56,41 @@ def ranked(results: Record) -> list[dict[str, Any]]:
 
 def ranking_table(results: Record) -> Table:
     """The ranking: each model's calibrated score with its interval, and whether it can be told from the next one."""
-    _, label = calibrated_metric(results)
+    _, label = ranked_metric(results)
+    plain = held_plainly(results)
     rows = tuple(
         (
             str(row["rank"]),
             row["name"],
             with_interval({"mean": row["forget"], "low": row["low"], "high": row["high"]}),
             with_interval({"mean": row["alpha"], "low": row["alpha_low"], "high": row["alpha_high"]}),
-            number(row["retain"]),
+            ", ".join(number(row[key]) for key in ("mixture", "measured", "retain" if plain else "share")),
             _against_next(row),
         )
         for row in ranked(results)
     )
-    columns = ("rank", "model", f"forget {label} left", "alpha", f"retain {label} kept", "less left than by the next?")
+    measured = f"measured: alpha, forget {label}, {f'retain {label}' if plain else 'least share kept'}"
+    columns = ("rank", "model", f"forget {label} left", "alpha", measured, "less left than by the next?")
     tau = tau_of(results)
-    held = "" if tau is None else f" at {tau:g} of the original's retain {label}"
+    held = "" if tau is None else f" at {tau:g} of the original's {held_fixed(results)}"
     remarks = [
-        "Intervals: 95%, bootstrap over whole subjects; alpha is found anew in each draw, so that its uncertainty is "
-        "part of the score's.",
+        f"Ranked and compared {AT_TAU.split(';')[0]}. Measured: the mixture that calibration gives, which keeps at "
+        f"least that. {_measured_otherwise(results)}".rstrip(),
+        f"Intervals: {intervals_in_words(results)}.",
         f"The last column is the share of paired draws of the same questions, taken nearer to 50% for few subjects; "
         f"from {SURE:.1%} on, two are told apart.",
     ]
     return Table(f"Ranking: forget {label} left{held} (lower is better)", columns, rows, "\n".join(remarks))
+
+
+def _measured_otherwise(results: Record) -> str:
+    """Which neighbours of the ranking would change places by the scores of their mixtures, which keep unlike shares."""
+    turned = [
+        f"{second['name']} ({number(second['measured'])}) before {first['name']} ({number(first['measured'])})"
+        for first, second in pairwise(ranked(results))
+        if known(first["measured"]) and known(second["measured"]) and second["measured"] < first["measured"]
+    ]
+    return f"By these scores alone the order would be {listed(turned)}." if turned else ""
 
 
 def _against_next(row: Record) -> str:
@@ -121,7 +133,7 @@ def pairs_table(results: Record) -> Table:
 
 def groups_table(results: Record) -> Table:
     """Methods with several seeds: the mean, the spread between seeds and over examples, and both together."""
-    _, label = calibrated_metric(results)
+    _, label = ranked_metric(results)
     rows = []
     for group in results.get("groups") or []:
         both = with_interval(group)

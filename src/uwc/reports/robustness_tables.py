@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean
 from typing import Any
 
-from uwc.reports.tables import ES, MISSING, Record, Table, known, listed, number, with_interval
+from uwc.reports.held import ES
+from uwc.reports.tables import MISSING, Record, Table, known, listed, number, with_interval
 
 FORGET = "forget"
 Pair = tuple[str, str]

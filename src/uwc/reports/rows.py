@@ -28,6 +28,19 @@ def curve_rows(results: Record) -> list[dict[str, Any]]:
     ]
 
 
+def method_curve_rows(results: Record) -> list[dict[str, Any]]:
+    """One row for each method with several seeds, set and tau: the mean over seeds and its spread, and the area's."""
+    return [
+        {
+            "method": group["name"], "seeds": len(group["runs"]), "set": set_name, **point, "area": frontier["area"],
+            "area_sd": frontier["area_sd"],
+        }
+        for group in results.get("groups") or []
+        for set_name, frontier in (group.get("frontier") or {}).items()
+        for point in frontier["curve"]
+    ]  # fmt: skip
+
+
 def attack_rows(results: Record) -> list[dict[str, Any]]:
     """One row for each attacked model, attack, set and metric: before, after, difference; beyond the gold model's."""
     return [

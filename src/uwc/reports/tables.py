@@ -12,11 +12,15 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from uwc.progress import duration
+from uwc.reports.held import ES, held_fixed, intervals_in_words, ranked_metric
 
 Record = Mapping[str, Any]
 
-ES = "extraction_strength"
 MISSING = "—"
+AT_TAU = (
+    "at exactly tau, interpolated between the two mixtures on either side; the mixture that calibration gives keeps at "
+    "least that, and is under all scores."
+)
 GOLD_MEANING = "trained like the original, but without the forget data"
 
 
@@ -43,12 +47,22 @@ def aggregate_of(scores: Record | None, set_name: str, metric: str = ES) -> Reco
     return ((scores or {}).get(set_name) or {}).get(metric) or {}
 
 
-def calibrated_forget(method: Record, metric: str = ES) -> Record:
-    """A method's forget score after calibration, its interval through alpha where there is such."""
-    after = aggregate_of(method.get("after"), "forget", metric)
-    through = (method.get("intervals") or {}).get("forget")
-    held = (method.get("calibration") or {}).get("metric")
-    return {**after, "low": through[0], "high": through[1]} if after and through and held == metric else after
+def calibrated_forget(method: Record, metric: str = ES, name: str = "forget") -> Record:
+    """A method's score at tau on a set to be forgotten, with its interval through alpha; that of the mixture, measured,
+    where the results have no such."""
+    after = aggregate_of(method.get("after"), name, metric)
+    if not after or (method.get("calibration") or {}).get("metric") != metric:
+        return after
+    low, high = (method.get("intervals") or {}).get(name) or (after.get("low"), after.get("high"))
+    return {**after, "mean": (method.get("at_tau") or {}).get(name, after.get("mean")), "low": low, "high": high}
+
+
+def calibrated_retain(method: Record, metric: str = ES) -> Record:
+    """A method's score at tau on the retain set, where this is what is held fixed; else that of the mixture."""
+    after = aggregate_of(method.get("after"), "retain", metric)
+    if not after or (method.get("calibration") or {}).get("set") != "retain":
+        return after
+    return {**after, "mean": (method.get("at_tau") or {}).get("retain", after.get("mean"))}
 
 
 def ordered_methods(results: Record) -> list[Record]:
@@ -135,7 +149,7 @@ def summary(results: Record) -> list[str]:
     compared = [
         f"the {name} model{note} scores {with_interval(es)}"
         for name, note in (("original", ""), ("gold", f" ({GOLD_MEANING})"))
-        if (es := aggregate_of(reference_scores(results, name), "forget"))
+        if (es := aggregate_of(reference_scores(results, name), "forget", ranked_metric(results)[0]))
     ]
     if compared:
         sentences.append(f"For comparison: {listed(compared)}.")
@@ -151,12 +165,13 @@ def _best_method(results: Record) -> list[str]:
         return ["Nothing was calibrated, so the methods are shown as they are, and not ranked."]
     if not ranking:
         return ["No method reached a calibrated score, so there is nothing to rank."]
-    after = {m["name"]: calibrated_forget(m) for m in results["unlearned"]}
+    metric, label = ranked_metric(results)
+    after = {m["name"]: calibrated_forget(m, metric) for m in results["unlearned"]}
     best, others = ranking[0], ranking[1:]
     tau, n = tau_of(results), after[best].get("n")
-    held = "" if tau is None else f" at equal retention (at least {tau:g} of the original's retain ES)"
+    held = "" if tau is None else f" at equal retention (at least {tau:g} of the original's {held_fixed(results)})"
     sentences = [
-        f"{best} has the lowest forget ES{held}: {with_interval(after[best])}, n = {setting(n)}; lower is better."
+        f"{best} has the lowest forget {label}{held}: {with_interval(after[best])}, n = {setting(n)}; lower is better."
     ]
     if not others:
         return sentences
@@ -176,7 +191,8 @@ def _told_apart(results: Record, best: str, others: Sequence[str]) -> str:
         if close:
             return f"It cannot be told apart from {listed(close)}."
         return "In paired draws of the same questions it leaves less than every other method."
-    after = {m["name"]: aggregate_of(m.get("after"), "forget") for m in results["unlearned"]}
+    metric, _ = ranked_metric(results)
+    after = {m["name"]: aggregate_of(m.get("after"), "forget", metric) for m in results["unlearned"]}
     overlapping = [name for name in others if after[name]["low"] <= after[best]["high"]]
     if not overlapping:
         return "Its interval lies below that of every other method."
@@ -188,47 +204,44 @@ def _told_apart(results: Record, best: str, others: Sequence[str]) -> str:
 
 SURE = 0.975  # a share of paired draws beyond which two methods count as told apart
 
-RESULT_COLUMNS = (
-    "forget ES before",
-    "retain ES before",
-    "alpha",
-    "forget ES after [95% interval]",
-    "forget ES after, paraphrased",
-    "retain ES after",
-)
-
 
 def result_table(results: Record) -> Table:
     """The main comparison: a row for each reference model, then one a method by rank, the diverged ones last."""
     trained = [method for method in results["unlearned"] if method["status"] == "ok"]
     if trained and not any(method.get("calibration") for method in trained):
         return _uncalibrated_table(results)
+    metric, label = ranked_metric(results)
     rows = []
     for model in results["models"]:
-        rows.append(
-            (model["name"], "", "", "", *_calibrated_cells(model["scores"], aggregate_of(model["scores"], "forget")))
-        )
+        forget = aggregate_of(model["scores"], "forget", metric)
+        rows.append((model["name"], "", "", "", *_cells(model["scores"], forget, metric)))
     for method in ordered_methods(results):
         name, before = method["name"], method.get("before")
         rows.append(
             (
                 name if method["status"] == "ok" else f"{name} (diverged)",
-                number(aggregate_of(before, "forget").get("mean")),
-                number(aggregate_of(before, "retain").get("mean")),
-                number((method.get("calibration") or {}).get("alpha")),
-                *_calibrated_cells(method.get("after"), calibrated_forget(method)),
+                number(aggregate_of(before, "forget", metric).get("mean")),
+                number(aggregate_of(before, "retain", metric).get("mean")),
+                number((method.get("at_tau") or method.get("calibration") or {}).get("alpha")),
+                with_interval(calibrated_forget(method, metric)),
+                number(calibrated_forget(method, metric, "forget_paraphrased").get("mean")),
+                number(calibrated_retain(method, metric).get("mean")),
             )
         )
-    title = "Forget ES before and after calibration, best first (lower is better)"
     what = "model" if results["study"].get("kind") == "comparison" else "method"
-    return Table(title, (what, *RESULT_COLUMNS), tuple(rows), "\n".join(_result_remarks(results)))
+    columns = (
+        what, f"forget {label} before", f"retain {label} before", "alpha", f"forget {label} after [95% interval]",
+        f"forget {label} after, paraphrased", f"retain {label} after",
+    )  # fmt: skip
+    title = f"Forget {label} before and after calibration, best first (lower is better)"
+    return Table(title, columns, tuple(rows), "\n".join(_result_remarks(results)))
 
 
 def _uncalibrated_table(results: Record) -> Table:
     """The scores of every model as it is, where nothing was calibrated."""
     columns = ("model", "forget ES [95% interval]", "forget ES, paraphrased", "retain ES")
     rows = [
-        (name.removesuffix(", before"), *_calibrated_cells(scores, aggregate_of(scores, "forget")))
+        (name.removesuffix(", before"), *_cells(scores, aggregate_of(scores, "forget"), ES))
         for name, scores in all_scores(results)
     ]
     rows += [
@@ -238,11 +251,11 @@ def _uncalibrated_table(results: Record) -> Table:
     return Table("ES of every model", columns, tuple(rows), caption)
 
 
-def _calibrated_cells(scores: Record | None, forget: Record) -> tuple[str, str, str]:
+def _cells(scores: Record | None, forget: Record, metric: str) -> tuple[str, str, str]:
     return (
         with_interval(forget),
-        number(aggregate_of(scores, "forget_paraphrased").get("mean")),
-        number(aggregate_of(scores, "retain").get("mean")),
+        number(aggregate_of(scores, "forget_paraphrased", metric).get("mean")),
+        number(aggregate_of(scores, "retain", metric).get("mean")),
     )
 
 
@@ -251,8 +264,7 @@ def _result_remarks(results: Record) -> Iterable[str]:
     yield f"Questions scored: {'; '.join(sizes)}. Every score has its n and interval in the details."
     yield (
         "Before, after: of calibration. alpha: how much of the unlearned model is mixed into the original "
-        "(0 = original, 1 = unlearned). Intervals: 95%, bootstrap over whole subjects; after calibration with alpha "
-        "found anew in each draw."
+        f"(0 = original, 1 = unlearned). After: {AT_TAU} Intervals after calibration: {intervals_in_words(results)}."
     )
     if reference_scores(results, "gold"):
         yield f"gold: {GOLD_MEANING}."

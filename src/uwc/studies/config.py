@@ -14,6 +14,7 @@ from uwc.objectives.methods import Constraint, Method, WeightedTerm, active_tric
 from uwc.published.tables import published_benchmarks
 from uwc.registry import unknown_name
 from uwc.studies.attack_config import AttackConfig
+from uwc.studies.calibrate_config import CalibrateConfig
 from uwc.studies.problems import first_problem
 from uwc.studies.seeds import with_seeds
 from uwc.training.settings import TrainingSettings
@@ -256,21 +257,6 @@ class ScoreConfig(_Section):
         return self
 
 
-class CalibrateConfig(_Section):
-    """Calibration: the share `tau` of the original's mean `metric` on the retain set is kept."""
-
-    tau: float = Field(0.95, gt=0, le=1)
-    metric: str = "extraction_strength"
-    scan: int = Field(8, ge=1)
-    resolution: float = Field(1 / 128, gt=0, lt=1)
-
-    @model_validator(mode="after")
-    def _known(self) -> "CalibrateConfig":
-        if self.metric not in retention_metrics():
-            raise ConfigError(unknown_name("metric to calibrate on", self.metric, retention_metrics()))
-        return self
-
-
 class StudyConfig(_Section):
     """A whole study. `finetune` absent: the model given already knows the data. `gold`: also train, or name, a model
     that never saw the forget set. `calibrate: null`: the unlearned models are scored as they are, and not ranked.
@@ -303,6 +289,9 @@ class StudyConfig(_Section):
             raise ConfigError("a model made from nothing knows no answers; give 'finetune' settings")
         if self.finetune is None and self.gold is True:
             raise ConfigError("gold: true trains a gold model, which needs 'finetune'; or give the path of one")
+        ranked_by = self.calibration.ranked_by
+        if self.calibrate is not None and ranked_by not in self.score.metrics:
+            raise ConfigError(f"calibrate: models are ranked by {ranked_by!r}; add it to score.metrics, or set rank_by")
         if self.attack is not None:
             kinds = self.attack.attacked_models(gold=bool(self.gold))
             if "calibrated" in kinds and self.calibrate is None:

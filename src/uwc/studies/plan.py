@@ -1,7 +1,7 @@
 """The steps of a study: what each needs, and the key under which its result is kept."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from uwc.data.benchmark import FORGET, HELDOUT, RETAIN, Benchmark
@@ -13,6 +13,7 @@ from uwc.metrics.scoring import EXTRAS, TEXTS, needs_of
 from uwc.metrics.suites import any_perturbed
 from uwc.studies.attack_setup import AttackSetup, attack_setup, chain_metrics
 from uwc.studies.config import GOLD, ORIGINAL, RunConfig, StudyConfig
+from uwc.studies.held import require_held
 from uwc.studies.provenance import checkpoint_fingerprint, digest, plain
 
 SCHEMA = 4
@@ -22,9 +23,6 @@ Kind = Literal["checkpoint", "build", "finetune", "unlearn", "score", "calibrate
 
 MODEL = "model"
 """Where a step that makes a model keeps it."""
-
-PROBES = "probes.parquet"
-"""Where a calibration keeps the values of its probes."""
 
 ATTACKED = "attacked.parquet"
 """Where an attack keeps the metrics' values under it."""
@@ -53,7 +51,7 @@ class Step:
     Attributes:
         name: unique within a study, for people.
         kind: which function does it; "checkpoint" is a model that the user brought, and needs no work.
-        settings: everything that can change its result, as plain data.
+        settings: everything that can change its result, as plain data; for a checkpoint also its path, which cannot.
         inputs: role -> the step whose result it reads.
         key: hash of kind, settings, the inputs' keys and the schema version.
     """
@@ -113,6 +111,11 @@ def make_plan(config: StudyConfig) -> Plan:
     for metric in config.score.metrics:
         if "perturbed" in needs_of([metric]) and not wrong_answers:
             raise ConfigError(f"score: the metric {metric!r} needs {INPUTS['perturbed']}")
+    if config.calibrate is not None:
+        require_held(
+            config.calibrate, scored_sets(benchmark), benchmark=benchmark.name,
+            max_new_tokens=config.score.max_new_tokens,
+        )  # fmt: skip
     attacks = None
     if config.attack is not None:
         attacks = attack_setup(config.attack, benchmark, scored_sets(benchmark), seed=config.seed)
@@ -169,13 +172,14 @@ class _Planner:
         )
 
     def _checkpoint(self, name: str, path: str, base: Step | None = None) -> Step:
-        """A model that the user brought; the folder of an adapter is one together with its base."""
+        """A model that the user brought, known by its files wherever they lie; an adapter's folder has a base."""
         from uwc.models.adapters import adapter_config  # heavy: only for checkpoints
 
         trust = self.config.model.trust_remote_code
-        settings = {"path": path, "trust": trust, "files": checkpoint_fingerprint(path)}
+        settings = {"trust": trust, "files": checkpoint_fingerprint(path)}
         adapted = base is not None and adapter_config(path) is not None
-        return _step(name, "checkpoint", settings, **({"base": base} if base and adapted else {}))
+        step = _step(name, "checkpoint", settings, **({"base": base} if base and adapted else {}))
+        return replace(step, settings={**step.settings, "path": path})
 
     def _finetuned(self, base: Step, *, with_forget: bool) -> Step:
         assert self.config.finetune is not None
@@ -220,7 +224,7 @@ class _Planner:
         return {"sets": self.sets, "max_new_tokens": score.max_new_tokens, "needs": sorted(needs)}
 
     def _calibrate(self, run: RunConfig, unlearned: Step, original: Step) -> Step:
-        settings = {**self.model, **self._scoring(), "calibrate": self.config.calibration.model_dump()}
+        settings = {**self.model, **self._scoring(), "calibrate": self.config.calibration.settings()}
         return _step(f"calibrate {run.label}", "calibrate", settings, model=unlearned, original=original)
 
     def _attacks(self, named: Mapping[str, Step], original: Step) -> list[Step]:

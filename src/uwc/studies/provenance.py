@@ -14,7 +14,9 @@ from typing import Any
 from uwc import __version__
 from uwc.errors import ModelError
 
-LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "numpy", "scipy", "safetensors", "datasets")
+LIBRARIES = (
+    "torch", "transformers", "tokenizers", "accelerate", "numpy", "scipy", "safetensors", "datasets", "lm_eval",
+)  # fmt: skip
 
 
 def environment(*, device: str = "auto") -> dict[str, str]:
@@ -54,18 +56,23 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
+_CONTENT = (".safetensors", ".json", ".jinja", ".model", ".txt", ".tiktoken")
+"""Endings of the files of a checkpoint that say what it computes, besides Python code: weights, settings, tokenizer."""
+
+
 def checkpoint_fingerprint(path: str) -> dict[str, str]:
-    """What identifies a checkpoint's content: hashes of its files, or the revision of a hub model.
+    """What identifies a checkpoint's content: hashes of its files, its Python code among them, or a hub revision.
 
     Raises:
         ModelError: the folder holds no model, or the hub does not know the name.
     """
     folder = Path(path)
     if folder.is_dir():
-        parts = sorted(f for f in folder.iterdir() if f.suffix in (".safetensors", ".json", ".jinja"))
+        code = [f for f in folder.rglob("*.py") if not any(p.startswith(".") for p in f.relative_to(folder).parts)]
+        parts = [*sorted(f for f in folder.iterdir() if f.suffix in _CONTENT), *sorted(code)]
         if not any(f.suffix == ".safetensors" for f in parts):
             raise ModelError(f"{path}: the folder holds no .safetensors file; uwc reads weights in this format only")
-        return {f.name: file_digest(f) for f in parts}
+        return {f.relative_to(folder).as_posix(): file_digest(f) for f in parts}
     if folder.exists():
         raise ModelError(f"{path}: not a folder; give the folder that holds config.json and the weights")
     return {"hub": path, "revision": _hub_revision(path)}
@@ -100,7 +107,7 @@ def plain(value: Mapping[str, Any]) -> dict[str, Any]:
 
 def finite(value: Any) -> Any:
     """Plain data with None for NaN and infinities, which JSON does not have."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {k: finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [finite(v) for v in value]

@@ -11,9 +11,10 @@ TOLERANCE = 1e-5
 SMALLEST = 1e-12
 """A difference up to this is rounding, whatever the numbers."""
 
-_NOT_COMPUTED = {"schema", "study", "provenance", "metrics", "notes", "settings", "tricks"}
+_NOT_COMPUTED = {"schema", "study", "provenance", "metrics", "notes", "settings", "tricks", "retention"}
 _PARTS = {
-    "before": "before calibration", "calibration": "calibration", "after": "calibrated", "frontier": "tau curve",
+    "before": "before calibration", "calibration": "calibration", "after": "calibrated", "at_tau": "at tau",
+    "frontier": "tau curve",
 }  # fmt: skip
 
 

@@ -5,19 +5,17 @@ import math
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
-
 from uwc import __version__
-from uwc.calibration.frontier import Frontier, load_frontiers, sure_lower
-from uwc.calibration.spread import SeededScore, difference
+from uwc.calibration.frontier import Frontier, sure_lower
+from uwc.calibration.spread import difference, mean_curve, seeded_at
 from uwc.data.benchmark import Benchmark
 from uwc.metrics.registry import metrics
 from uwc.metrics.scored import ScoredSet
-from uwc.models.token_scores import Floats
 from uwc.studies.attack_results import gather_attacks
 from uwc.studies.config import RunConfig
+from uwc.studies.held import RECORD, describe_held, read_frontiers
 from uwc.studies.origins import origins
-from uwc.studies.plan import PROBES, SET_LABELS, Plan, Step, scored_sets
+from uwc.studies.plan import SET_LABELS, Plan, Step, scored_sets
 from uwc.studies.provenance import finite
 from uwc.studies.robustness_results import gather_robustness
 from uwc.studies.runner import step_status
@@ -33,15 +31,17 @@ def gather(plan: Plan, store: Store) -> dict[str, Any]:
     """All that a report shows, computed from stored scores alone: the same bits each time.
 
     Returns:
-        Plain data: study, benchmark, model, metrics, sets, models (original and gold), unlearned (each with scores
-        before and after calibration, its frontier, and what its training did), ranking by calibrated forget score,
+        Plain data: study, benchmark, model, metrics, sets, retention (what is held fixed: `describe_held`; null where
+        nothing is calibrated), models (original and gold), unlearned (each with scores
+        before and after calibration, its frontier, what is left at exactly tau on it (at_tau), and what its training
+        did), ranking by the forget score at tau,
         pairs (first -> second -> how sure paired bootstrap draws are that the first leaves less), groups (methods with
         several seeds, by their mean), notes, and provenance, in which each record's `step` is found; for a study with
         attacks also attacks (see `gather_attacks`) and robustness (see `gather_robustness`). NaN is given as null.
     """
     gatherer = _Gatherer(plan, store)
     unlearned = [gatherer.unlearned(run) for run in plan.config.unlearn.runs]
-    ranked = sorted((u for u in unlearned if "after" in u), key=lambda u: (_forget_score(plan, u), u["name"]))
+    ranked = sorted((u for u in unlearned if "after" in u), key=lambda u: (_forget_score(u), u["name"]))
     results = {
         "schema": FORMAT,
         "study": {
@@ -56,6 +56,7 @@ def gather(plan: Plan, store: Store) -> dict[str, Any]:
             name: {"label": SET_LABELS.get(name, name.replace("_", " ")), "examples": len(examples)}
             for name, examples in scored_sets(plan.benchmark).items()
         },
+        "retention": describe_held(plan.config.calibration, SET_LABELS) if plan.config.calibrate else None,
         "models": gatherer.models(),
         "unlearned": unlearned,
         "ranking": [u["name"] for u in ranked],
@@ -128,10 +129,15 @@ class _Gatherer:
         calibrated = self.plan.step(f"calibrate {run.label}")
         folder = self.store.folder(calibrated.kind, calibrated.key)
         tau, seed = self.plan.config.calibration.tau, self.plan.config.seed
-        frontiers = load_frontiers(folder / PROBES)
+        frontiers = self.frontiers(run.label)
         return record | {
-            "calibration": json.loads((folder / "calibration.json").read_text(encoding="utf-8")),
+            "calibration": json.loads((folder / RECORD).read_text(encoding="utf-8")),
             "after": self.scores(calibrated),
+            "at_tau": {
+                "alpha": frontiers["forget"].alpha_at(tau),
+                "retain": frontiers["forget"].retain_at(tau),
+                **{name: frontier.forget_at(tau) for name, frontier in frontiers.items()},
+            },
             "intervals": {
                 "alpha": frontiers["forget"].alpha_interval(tau, seed=seed),
                 **{name: frontier.interval(tau, seed=seed) for name, frontier in frontiers.items()},
@@ -141,39 +147,35 @@ class _Gatherer:
 
     def pairs(self, names: list[str]) -> dict[str, dict[str, float]]:
         """For each two methods, how surely the first leaves less of the forget set than the second."""
-        draws, clusters = {name: self.draws(name) for name in names}, [self.frontier(n).clusters for n in names]
+        tau, seed = self.plan.config.calibration.tau, self.plan.config.seed
+        frontiers = {name: self.frontiers(name)["forget"] for name in names}
+        draws = {name: f.resampled_forget_at(tau, seed=seed) for name, f in frontiers.items()}
+        clusters = [f.clusters for f in frontiers.values()]
         return {a: {b: sure_lower(draws[a], draws[b], clusters=min(clusters)) for b in names if b != a} for a in names}
 
-    def draws(self, name: str) -> Floats:
-        """[R] a run's calibrated forget score in each paired draw of the examples."""
-        return self.frontier(name).resampled_forget_at(self.plan.config.calibration.tau, seed=self.plan.config.seed)
-
-    def frontier(self, name: str) -> Frontier:
-        """The path of a run's forget score, as its calibration probed it."""
+    def frontiers(self, name: str) -> dict[str, Frontier]:
+        """The path of a run's scores on each set to be forgotten, as its calibration probed it."""
         step = self.plan.step(f"calibrate {name}")
-        return load_frontiers(self.store.folder(step.kind, step.key) / PROBES)["forget"]
+        return read_frontiers(self.plan.config.calibration, self.store.folder(step.kind, step.key))
 
     def groups(self, ranked: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The methods by their mean over seeds, each with its difference from the next; none without several seeds."""
+        """The methods by their mean over seeds, with their mean tau curve and their difference from the next; none
+        without several seeds."""
         members: dict[str, list[dict[str, Any]]] = {}
         for record in ranked:
             members.setdefault(record["group"] or record["name"], []).append(record)
         if all(len(records) == 1 for records in members.values()):
             return []
-        seeded = {
-            name: SeededScore(
-                np.array([_forget_score(self.plan, r) for r in records]),
-                np.stack([self.draws(r["name"]) for r in records]),
-                self.frontier(records[0]["name"]).clusters,
-            )
-            for name, records in members.items()
-        }
+        tau, seed = self.plan.config.calibration.tau, self.plan.config.seed
+        frontiers = {name: [self.frontiers(r["name"]) for r in records] for name, records in members.items()}
+        seeded = {name: seeded_at([f["forget"] for f in runs], tau, seed=seed) for name, runs in frontiers.items()}
         order = sorted(seeded, key=lambda name: (seeded[name].mean, name))
         following = dict(pairwise(order))
         return [
             {
                 "name": name, "runs": [r["name"] for r in members[name]], **seeded[name].record(),
                 "next": difference(seeded[name], seeded[following[name]]) if name in following else None,
+                "frontier": {s: mean_curve([f[s] for f in frontiers[name]], seed=seed) for s in frontiers[name][0]},
             }
             for name in order
         ]  # fmt: skip
@@ -191,8 +193,9 @@ def _made_by(run: RunConfig, step: Step) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _forget_score(plan: Plan, record: dict[str, Any]) -> float:
-    return float(record["after"]["forget"][plan.config.calibration.metric]["mean"])
+def _forget_score(record: dict[str, Any]) -> float:
+    """What a run is ranked by: the score at tau, as intervals, pairs and the tau curve have it."""
+    return float(record["at_tau"]["forget"])
 
 
 def _describe(benchmark: Benchmark) -> dict[str, Any]:
@@ -233,6 +236,14 @@ def _notes(plan: Plan, unlearned: list[dict[str, Any]]) -> list[str]:
         notes.append(
             f"Collapsed before calibration, by their perplexity on the retain set: {', '.join(collapsed)} "
             "(what training did, below, has the numbers)."
+        )
+    held = describe_held(plan.config.calibration, SET_LABELS)
+    if plan.config.calibrate is not None and (silent := held["without_spread"]):
+        some = len(silent) < len(held["held"])
+        notes.append(
+            f"What is held fixed by {' and '.join(silent)} is one number a model, without values by example. The "
+            f"intervals have {'only a part' if some else 'nothing'} of what is unsure of alpha in them, and are too "
+            "narrow by that."
         )
     for record in unlearned:
         if record["status"] == "diverged":

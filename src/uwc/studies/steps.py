@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from uwc.calibration.calibrate import calibrate
+from uwc.calibration.calibrate import calibrate_mixing
 from uwc.calibration.frontier import save_probes
 from uwc.calibration.stopping import stop_at
 from uwc.data.benchmark import FORGET, RETAIN, Benchmark
@@ -14,11 +14,13 @@ from uwc.metrics.scoring import score_set
 from uwc.models.adapters import merged
 from uwc.models.building import build_target
 from uwc.models.loading import load_target, parameter_count, save_target
+from uwc.models.mixing import Mixer
 from uwc.models.target import Target
 from uwc.objectives.methods import FINE_TUNING, Method, WeightedTerm
 from uwc.objectives.objective import Objective
 from uwc.studies.attack_steps import attack
-from uwc.studies.plan import MODEL, PROBES, Plan, Step, scored_sets
+from uwc.studies.held import FORGET_SETS, PROBES, RECORD, Probed, measures_of
+from uwc.studies.plan import MODEL, Plan, Step, scored_sets
 from uwc.studies.provenance import finite
 from uwc.studies.shelf import Shelf
 from uwc.studies.store import Store, write_json
@@ -148,23 +150,20 @@ def score(step: Step, shop: Workshop, out: Path) -> dict[str, Any]:
 
 def calibrate_step(step: Step, shop: Workshop, out: Path) -> dict[str, Any]:
     """Find the calibrated mixture, and score it on every set."""
-    original = shop.original(step)
+    original, config = shop.original(step), shop.plan.config.calibration
     unlearned = shop.model(step.inputs["model"], like=step)
-    sets = scored_sets(shop.plan.benchmark)
-    watched = {name: sets[name] for name in ("forget_paraphrased",) if name in sets}
-    calibration, mixed = calibrate(
-        original,
-        unlearned,
-        retain=sets["retain"],
-        forget=sets["forget"],
-        watched=watched,
-        curve=True,
-        **step.settings["calibrate"],
-    )
-    save_probes(out / PROBES, calibration.alphas, dict(calibration.probed))
-    write_json(out / "calibration.json", {**calibration.record(), "set": "retain"})
+    sets, max_new_tokens = scored_sets(shop.plan.benchmark), step.settings["max_new_tokens"]
+    measures = measures_of(config, sets, max_new_tokens=max_new_tokens)
+    found, mixed = calibrate_mixing(
+        Mixer(original, unlearned), measures, sets={name: sets[name] for name in FORGET_SETS if name in sets},
+        tau=config.tau, metric=config.ranked_by, scan=config.scan, resolution=config.resolution, curve=True,
+        max_new_tokens=max_new_tokens,
+    )  # fmt: skip
+    probed = Probed.of(found, measures, mixed, config)
+    save_probes(out / PROBES, found.alphas, probed.sets)
+    write_json(out / RECORD, finite(probed.record))
     _score_sets(mixed, original, step, shop, out)
-    return {"alpha": calibration.alpha}
+    return {"alpha": found.alpha}
 
 
 def _score_sets(target: Target, reference: Target, step: Step, shop: Workshop, out: Path) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from uwc.data.example import Example, fingerprint, require_disjoint
-from uwc.errors import ConfigError
 from uwc.workflows.model_card import model_card
 from uwc.workflows.targets import target_of
 
@@ -95,46 +94,13 @@ def _measures(
     max_new_tokens: int,
 ) -> tuple[list[Any], str]:
     """What is held fixed, cheap ones first, and the metric that the forget set is measured with."""
-    from uwc.calibration.harness import HarnessTask
-    from uwc.calibration.retention import ExampleMeasure, NumberMeasure, retention_names
+    from uwc.calibration.measures import retention_measures
     from uwc.metrics.suites import is_set_metric
-    from uwc.registry import unknown_name
 
-    if not 0 < tau <= 1:
-        raise ConfigError(f"tau = {tau} must be above 0 and at most 1")
-    if metric not in retention_names():
-        raise ConfigError(unknown_name("metric to hold fixed", metric, retention_names()))
-    measures: list[Any] = []
-    measured_with = metric
-    if is_set_metric(metric):
-        measured_with = "extraction_strength"
-        sets = {**retains, **(utility_sets or {})}
-        measures.append(NumberMeasure(_utility(metric, sets, max_new_tokens), tau=tau, label=metric))
-    else:
-        measures += [
-            ExampleMeasure(examples, metric=metric, tau=tau, name=name, max_new_tokens=max_new_tokens)
-            for name, examples in retains.items()
-        ]
-    for given in retention:
-        if isinstance(given, str):
-            measures.append(HarnessTask(given, tau=tau))
-        else:
-            measures.append(NumberMeasure(given, tau=tau, label=getattr(given, "__name__", "a function")))
-    if not measures:
-        raise ConfigError("calibration needs something to hold fixed; give --retain or --retention-task")
-    return measures, measured_with
-
-
-def _utility(metric: str, sets: Sets, max_new_tokens: int) -> Callable[[Any], float]:
-    """A metric of whole sets as a function of a model. Raises ConfigError if it lacks a set or a column."""
-    from uwc.metrics.evaluation import Evaluator
-    from uwc.metrics.suites import Given, what_is_missing
-
-    given = Given(sets, max_new_tokens=max_new_tokens)
-    if lacking := what_is_missing(metric, given):
-        raise ConfigError(f"the metric {metric!r} needs {lacking}")
-    evaluator = Evaluator(given, [metric])
-    return lambda target: float(next(r["mean"] for r in evaluator.evaluate(target).rows if r["metric"] == metric))
+    measures: list[Any] = retention_measures(
+        retains, retention, metric=metric, tau=tau, utility_sets=utility_sets, max_new_tokens=max_new_tokens
+    )
+    return measures, "extraction_strength" if is_set_metric(metric) else metric
 
 
 def _mixing(original: Any, unlearned: Any, loading: dict[str, Any]) -> Any:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from uwc.errors import ConfigError
 from uwc.metrics.scoring import TEXTS, needs_of
+from uwc.studies.calibrate_config import ranking_metric
 from uwc.studies.config import ScoreConfig, StudyConfig
 from uwc.studies.config_file import validated
+from uwc.studies.held import UTILITY
 from uwc.studies.plan import make_plan
 from uwc.studies.store import Store
 from uwc.workflows.given import Questions, kept_model, kept_questions, precision_of, require_files
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DEFAULT_OUT = Path("comparison")
+ES = "extraction_strength"
 SEED_MARK = "@"
 """``npo@1`` is the method npo with the seed 1."""
 
@@ -62,6 +65,13 @@ class Comparison:
         return _frame(curve_rows(self.results))
 
     @cached_property
+    def method_tau_curve(self) -> "pd.DataFrame":
+        """The tau curve of each method with several seeds: mean, spread between seeds and over examples, interval."""
+        from uwc.reports.rows import method_curve_rows
+
+        return _frame(method_curve_rows(self.results))
+
+    @cached_property
     def pairs(self) -> "pd.DataFrame":
         """Row by column: the share of paired draws in which the row's model leaves less than the column's."""
         names = self.results["ranking"]
@@ -76,26 +86,14 @@ class Comparison:
 
 
 def compare(
-    original: Any,
-    unlearned: Mapping[str, Any] | Sequence[str | Path],
-    *,
-    forget: Questions,
-    retain: Questions,
-    gold: Any | None = None,
-    heldout: Questions | None = None,
-    columns: Mapping[str, str] | None = None,
-    tau: float = 0.95,
-    metric: str = "extraction_strength",
-    attacks: Sequence[str] | None = None,
-    attack_settings: Mapping[str, Mapping[str, Any]] | None = None,
-    attack_examples: int | None = 50,
-    attack_calibrated: bool = False,
-    max_new_tokens: int = 64,
-    seed: int = 0,
-    title: str = "",
-    out: str | Path = DEFAULT_OUT,
-    **loading: Any,
-) -> Comparison:
+    original: Any, unlearned: Mapping[str, Any] | Sequence[str | Path], *, forget: Questions, retain: Questions,
+    further_retain: Mapping[str, Questions] | None = None, utility_sets: Mapping[str, Questions] | None = None,
+    gold: Any | None = None, heldout: Questions | None = None, columns: Mapping[str, str] | None = None,
+    tau: float = 0.95, metric: str | None = ES, retention: Sequence[str] = (), rank_by: str | None = None,
+    attacks: Sequence[str] | None = None, attack_settings: Mapping[str, Mapping[str, Any]] | None = None,
+    attack_examples: int | None = 50, attack_calibrated: bool = False, max_new_tokens: int = 64, seed: int = 0,
+    title: str = "", out: str | Path = DEFAULT_OUT, **loading: Any,
+) -> Comparison:  # fmt: skip
     """Compare unlearned models: scored, calibrated at `tau` of the original's retention, scored again and attacked.
 
     Interrupted at any moment, the next call goes on where this one was and ends with the same bits.
@@ -106,11 +104,17 @@ def compare(
             last part. Names such as ``npo@0`` and ``npo@1`` are one method with two seeds.
         forget: the questions that should be forgotten.
         retain: the questions on which retention is measured.
+        further_retain: name -> further questions on which it is measured; each set is held fixed by itself.
+        utility_sets: "authors" and "facts", for ``model_utility``.
         gold: a model that was never trained on the forget questions.
         heldout: questions that no model was trained on.
         columns: field -> column, for files that name them otherwise.
         tau: the share of the original's retention that calibration keeps.
-        metric: the metric that is held fixed and ranked by.
+        metric: the metric that is held fixed, in its own direction: any that `uwc.calibrate` takes; None holds what
+            `retention` names alone.
+        retention: what else is held fixed: tasks of lm-evaluation-harness (``"mmlu"``, ``"arc_easy:acc_norm"``).
+        rank_by: the metric of the forget set that models are ranked by; `metric` if it can be, else extraction
+            strength.
         attacks: attacks and chains of them, such as ``"relearn+probe"``; None takes a quick set, an empty list none.
         attack_settings: attack -> setting -> value.
         attack_examples: how many forget questions are scored under attack; all if None.
@@ -127,19 +131,22 @@ def compare(
     folder = Path(out)
     template = loading.pop("template", None) or getattr(original, "template", None)
     data = {"forget": forget, "retain": retain, "heldout": heldout}
+    sets = {**(further_retain or {}), **{UTILITY.get(n, n): q for n, q in (utility_sets or {}).items()}}
+    calibrate = _calibration(metric, tuple(further_retain or {}), retention, rank_by) | {"tau": tau}
+    ranked_by = ranking_metric(metric or ES, rank_by)
     config = validated(
         {
             "name": re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).lstrip("._-") or "comparison",
             "title": title or f"{len(given)} unlearned models compared",
             "seed": seed,
-            "benchmark": {"name": "local-files", "settings": _questions(data, columns, folder)},
+            "benchmark": {"name": "local-files", "settings": _questions(data, sets, columns, folder)},
             "model": _model(original, folder, template, loading),
             "gold": False if gold is None else kept_model(gold, folder, template),
             "unlearn": {"runs": [_run(name, kept_model(m, folder, template)) for name, m in given.items()]},
-            "score": _scoring(max_new_tokens),
-            "calibrate": {"tau": tau, "metric": metric},
+            "score": _scoring(max_new_tokens, ranked_by),
+            "calibrate": calibrate,
             "attack": attack_section(
-                attacks, attack_settings or {}, metric=metric, examples=attack_examples,
+                attacks, attack_settings or {}, metric=ranked_by, examples=attack_examples,
                 models=["unlearned", *["calibrated"] * attack_calibrated, *["gold"] * (gold is not None)],
             ),
         },
@@ -148,18 +155,37 @@ def compare(
     return _compare(config, folder)
 
 
-def _questions(data: Mapping[str, Questions | None], columns: Mapping[str, str] | None, folder: Path) -> dict[str, Any]:
+def _questions(
+    data: Mapping[str, Questions | None],
+    sets: Mapping[str, Questions],
+    columns: Mapping[str, str] | None,
+    folder: Path,
+) -> dict[str, Any]:
     if columns:
-        require_files(data)
-    kept = {name: kept_questions(q, name, folder) for name, q in data.items() if q is not None}
+        require_files({**data, **sets})
+    kept: dict[str, Any] = {name: kept_questions(q, name, folder) for name, q in data.items() if q is not None}
+    if sets:
+        kept["further"] = {name: kept_questions(q, name, folder) for name, q in sets.items()}
     return {**kept, "columns": dict(columns)} if columns else kept
 
 
-def _scoring(max_new_tokens: int) -> dict[str, Any]:
-    """The usual metrics; without those of generated answers where none are generated."""
+def _calibration(
+    metric: str | None, further: Sequence[str], tasks: Sequence[str], rank_by: str | None
+) -> dict[str, Any]:
+    """The section without tau, each key only where it says something."""
+    if metric is None and further:
+        raise ConfigError(f"no metric is held fixed, so {', '.join(further)} cannot be kept; name a metric")
+    sets = [] if metric is None else ["retain", *further] if further else None
+    given = {"sets": sets, "tasks": list(tasks) or None, "rank_by": rank_by}
+    return {"metric": metric or ES} | {key: value for key, value in given.items() if value is not None}
+
+
+def _scoring(max_new_tokens: int, ranked_by: str) -> dict[str, Any]:
+    """The usual metrics and that of the ranking; without those of generated answers where none are generated."""
     usual = ScoreConfig().metrics
     silent = tuple(m for m in usual if not set(TEXTS) & needs_of([m]))
-    return {"max_new_tokens": max_new_tokens, "metrics": usual if max_new_tokens else silent}
+    wanted = dict.fromkeys([*(usual if max_new_tokens else silent), ranked_by])
+    return {"max_new_tokens": max_new_tokens, "metrics": tuple(wanted)}
 
 
 def _model(original: Any, folder: Path, template: Any, loading: Mapping[str, Any]) -> dict[str, Any]:

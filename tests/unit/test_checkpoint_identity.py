@@ -1,0 +1,73 @@
+"""What a given checkpoint is known by: the content of its files, its code among them, and not where it lies."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.conftest import people
+
+from uwc.models.loading import save_target
+from uwc.models.target import Target
+from uwc.studies.config_file import validated
+from uwc.studies.plan import Plan, make_plan
+from uwc.studies.provenance import checkpoint_fingerprint
+
+
+@pytest.fixture
+def folder(tmp_path: Path, untrained: Target) -> Path:
+    """Two models, one with code of its own, and questions."""
+    for name in ("original", "mine"):
+        save_target(untrained, tmp_path / name)
+    (tmp_path / "mine" / "own.py").write_text("SCALE = 1.0\n", encoding="utf-8")
+    for name, part in (("forget", people(2)), ("retain", people(4)[4:])):
+        rows = [json.dumps({"id": e.id, "question": e.question, "answer": e.answer}) + "\n" for e in part]
+        (tmp_path / f"{name}.jsonl").write_text("".join(rows), encoding="utf-8")
+    return tmp_path
+
+
+def planned(folder: Path, original: str, mine: str) -> Plan:
+    settings = {name: str(folder / f"{name}.jsonl") for name in ("forget", "retain")}
+    return make_plan(
+        validated(
+            {
+                "name": "identity", "benchmark": {"name": "local-files", "settings": settings},
+                "model": {"path": str(folder / original)},
+                "unlearn": {"runs": [{"name": "mine", "checkpoint": str(folder / mine)}]},
+                "score": {"max_new_tokens": 0, "metrics": ["extraction_strength"]},
+            },
+            where="test",
+        )
+    )  # fmt: skip
+
+
+def test_a_moved_folder_keeps_every_key_and_is_loaded_from_where_it_is(folder: Path) -> None:
+    before = planned(folder, "original", "mine")
+    for name in ("original", "mine"):
+        shutil.move(folder / name, folder / f"moved-{name}")
+    after = planned(folder, "moved-original", "moved-mine")
+    assert [s.key for s in after.steps] == [s.key for s in before.steps]
+    assert after.step("checkpoint mine").settings["path"] == str(folder / "moved-mine")
+
+
+def test_changed_weights_and_changed_code_change_the_key(folder: Path) -> None:
+    before = planned(folder, "original", "mine")
+    (folder / "mine" / "own.py").write_text("SCALE = 2.0\n", encoding="utf-8")
+    code = planned(folder, "original", "mine")
+    assert code.step("score mine").key != before.step("score mine").key
+    assert code.step("score original").key == before.step("score original").key
+    weights = folder / "mine" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(bytes(content))
+    assert planned(folder, "original", "mine").step("score mine").key != code.step("score mine").key
+
+
+def test_the_fingerprint_names_code_below_and_the_tokenizers_files(folder: Path) -> None:
+    mine = folder / "mine"
+    for name in ("layers/attention.py", "merges.txt", "spiece.model", ".cache/old.py", "notes.md"):
+        (mine / name).parent.mkdir(exist_ok=True)
+        (mine / name).write_text("x", encoding="utf-8")
+    found = set(checkpoint_fingerprint(str(mine)))
+    assert {"own.py", "layers/attention.py", "merges.txt", "spiece.model", "model.safetensors"} <= found
+    assert not {".cache/old.py", "notes.md"} & found
