@@ -23,11 +23,11 @@ def made_up(monkeypatch: pytest.MonkeyPatch, curve: dict[float, np.ndarray]) -> 
     """Scoring that reads values from a table instead of a model; the target is the alpha. Gives the sizes scored."""
     sizes: list[int] = []
 
-    def measured(target: float, examples: list[Example], _entry: object, **_options: object) -> np.ndarray:
+    def measured(target: float, examples: list[Example], _entry: object, **_options: object) -> tuple[np.ndarray, None]:
         sizes.append(len(examples))
-        return curve[target][[int(e.id) for e in examples]].copy()
+        return curve[target][[int(e.id) for e in examples]].copy(), None
 
-    monkeypatch.setattr("uwc.calibration.retention.measured", measured)
+    monkeypatch.setattr("uwc.calibration.retention.measured_closely", measured)
     return sizes
 
 
@@ -192,13 +192,16 @@ def test_falling_curves_of_many_examples_take_few_passes(monkeypatch: pytest.Mon
 
         def measured(
             target: float, asked: list[Example], _entry: object, values: Callable = values, **_: object
-        ) -> np.ndarray:
-            return values(target)[[int(e.id) for e in asked]]
+        ) -> tuple[np.ndarray, None]:
+            return values(target)[[int(e.id) for e in asked]], None
 
-        monkeypatch.setattr("uwc.calibration.retention.measured", measured)
+        monkeypatch.setattr("uwc.calibration.retention.measured_closely", measured)
         retention = Retention([ExampleMeasure(examples, metric="extraction_strength", tau=0.95)], tau=0.95)
         retention.probe(0.0, 0.0, whole=True)  # type: ignore[arg-type]
-        found = search(lambda a, whole, r=retention: r.probe(a, a, whole=whole), threshold=retention.threshold)  # type: ignore
+        found = search(
+            lambda a, whole, r=retention: r.probe(a, a, whole=whole), threshold=retention.threshold,  # type: ignore
+            expected=retention.expected,
+        )  # fmt: skip
         passes.append(found.passes)
         assert values(found.alpha).mean() >= 0.95 == found.threshold
         assert found.alpha == 1 or values(found.upper).mean() < 0.95
