@@ -27,10 +27,13 @@ class Expectation:
         entry: the metric.
         values: [E] its values on the original.
         tokens: the original's token scores with margins, where the metric reads these alone.
+
+    Attributes:
+        by_token: whether tokens are followed; values alone say little of where a curve bends.
     """
 
     def __init__(self, entry: Entry[Any], values: Floats, tokens: TokenScores | None) -> None:
-        self._entry, self._tokens = entry, tokens
+        self._entry, self._tokens, self.by_token = entry, tokens, tokens is not None
         self._owner = np.arange(len(values)) if tokens is None else tokens.rows
         self._known: dict[float, Floats] = {}
         self.add(0.0, np.arange(len(values)), values, tokens)

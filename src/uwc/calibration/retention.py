@@ -202,8 +202,8 @@ class ExampleMeasure:
         return measured_closely(target, examples, self.entry, max_new_tokens=self.max_new_tokens, margins=self.expects)
 
     def expected_share(self, alpha: float) -> float:
-        """The share expected to be kept at a mixture, from what was scored at others; NaN where nothing is expected."""
-        if self._expectation is None:
+        """The share expected to be kept at a mixture, from what tokens scored at others; NaN if none were followed."""
+        if self._expectation is None or not self._expectation.by_token:
             return float("nan")
         return self._share(self._average(self._expected(alpha)[np.sort(self.order)]))
 

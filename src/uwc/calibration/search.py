@@ -220,7 +220,8 @@ class _Search:
         step = self.resolution if foreseen else self.resolution / 8
         first, last = math.floor(low / step + 1e-9) + 1, math.ceil(high / step - 1e-9) - 1
         place = self.just_above(first, last) if foreseen else round(self.crossing(low, high) / step)
-        widest = max(self.widest, 2 * self.resolution * 2.0 ** math.floor(self.left(low) - 1))
+        spared = 2 * self.resolution * 2.0 ** math.floor(self.left(low) - 1) if foreseen else 0.0
+        widest = max(self.widest, spared)
         place = max(place, math.ceil((high - widest) / step - 1e-9))
         place = min(place, math.floor((low + widest) / step + 1e-9))
         alpha = step * min(max(place, first), last)
