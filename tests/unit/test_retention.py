@@ -110,6 +110,7 @@ def test_all_measures_must_keep_tau() -> None:
     retention.probe(0.0, 0.0, whole=True)  # type: ignore[arg-type]
     found = search(lambda a, whole: retention.probe(a, a, whole=whole), threshold=retention.threshold)  # type: ignore[arg-type]
     assert retention.threshold == 0.6
+    assert math.isnan(retention.expected(0.5))  # of numbers nothing is expected
     assert 0.4 - 1 / 128 <= found.alpha <= 0.4
     assert max(asked) <= 0.4
     shares = [row["share"] for row in retention.record(found.alpha)]
@@ -253,3 +254,14 @@ def test_a_curve_whose_tokens_are_followed_takes_fewer_passes(monkeypatch: pytes
         passes.append(found.passes)
     assert max(passes) <= 9
     assert np.mean(passes) <= 4.5
+
+
+def test_of_several_measures_the_least_share_is_expected(knowing: Target) -> None:
+    """At 1 all is known: what is expected there is the least of the shares kept, and at 0 it is 1."""
+    sets = {"one": people(4)[:4], "two": people(4)[4:]}
+    retention = Retention([ExampleMeasure(e, metric="probability", tau=0.8, name=n) for n, e in sets.items()], tau=0.8)
+    retention.probe(knowing, 0.0, whole=True)
+    found = retention.probe(noisy(knowing), 1.0, whole=True)
+    assert retention.expected(1.0) == pytest.approx(found.retain, abs=1e-6)
+    assert retention.expected(0.0) == pytest.approx(1.0, abs=1e-6)
+    assert found.retain < retention.expected(0.5) < 1
