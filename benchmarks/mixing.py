@@ -1,16 +1,20 @@
 """Calibration: weights streamed into one model and probes decided early, against a bisection that reloads both models
 and scores everything at each probe.
 
-The original is a random model, and its answers are what it says itself, greedily, so that it knows them by heart as a
-fine-tuned model would (extraction strength 1). The unlearned model is the original with noise in every weight: as alpha
-grows, answers break off one after another, and retention falls from 1 to about 0.7: slowly, so that many probes lie
-near the line, where they cannot be decided early.
+The answers are what a random model says itself, greedily, so that it knows them by heart (extraction strength 1). Two
+pairs of checkpoints are made of it:
 
-Every probe of the baseline is the same work. Two of them are run and timed, those between which bisection ends on a
-falling curve; its time is nine times their mean (both ends, and seven halvings to 1/128).
+- a slow fall: the original is the random model, whose answers hang by a hair, and the unlearned model has noise in
+  every weight. Retention falls from the start and never far: a step of 1/128 changes one answer of 300, and probes near
+  the line are decided late.
+- a steep fall: the original was trained on the answers too, so that they lead as those of a fine-tuned model do, and
+  the unlearned model has been through a few steps of gradient ascent on the forget answers, too large ones, as in a run
+  that collapsed. Retention stays whole for a while and then breaks down.
+
+The baseline is run as it is: both ends, and halvings to 1/128, each with both models loaded anew and both sets scored
+on every question.
 """
 
-import math
 import random
 import tempfile
 from collections.abc import Iterator
@@ -22,10 +26,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from benchmarks.comparison import Comparison, Measured, measure
+from uwc.calibration.calibrate import KNOWN_SAMPLE
+from uwc.data.batches import collate
 from uwc.data.example import Example
 from uwc.data.prompts import PromptTemplate
 from uwc.metrics.memorization import extraction_strength
-from uwc.models.forward import score_tokens
+from uwc.models.forward import answer_logits, score_tokens
 from uwc.models.generation import generate_tokens
 from uwc.models.loading import load_target, save_target
 from uwc.models.pairs import open_mixing
@@ -38,43 +44,43 @@ SIZES = {
              "questions": 400},
 }  # fmt: skip
 TAU, RESOLUTION, NOISE = 0.95, 1 / 128, 0.004
-PLAIN_PROBES = 9
+LEARN = {"lr": 1e-4, "batch": 64, "steps": 19}
+ASCEND = {"lr": 1.5e-3, "batch": 16, "steps": 4}
 QUESTION, ANSWER = (6, 12), (10, 20)
 TEMPLATE = PromptTemplate(text="{question}", separator=" ", chat=False)
 
 
 def comparisons(device: str) -> Iterator[Comparison]:
-    """Mixing alone, and the whole calibration."""
+    """Mixing alone, and the whole calibration of two pairs."""
     size = SIZES[device]
-    with tempfile.TemporaryDirectory() as folder:
-        retain, forget = make_pair(Path(folder), device=device, **{k: v for k, v in size.items() if k != "name"})
-        pair = Pair(Path(folder), retain, forget, device)
-        ours = measure(pair.calibrate, device=device)
-        grid = math.ceil(ours.value["alpha"] / RESOLUTION) * RESOLUTION
-        probes = {a: measure(lambda a=a: pair.plain_probe(a), device=device) for a in (grid, grid + RESOLUTION)}
-        if probes[grid].value < ours.value["threshold"]:  # the crossing is below the first of the two
-            probes[grid - RESOLUTION] = measure(lambda: pair.plain_probe(grid - RESOLUTION), device=device)
-        check_same_answer(ours.value, {a: probe.value for a, probe in probes.items()})
-        plain_peak = max(p.peak_bytes for p in probes.values())
-        plain = sum(p.seconds for p in probes.values()) / len(probes)
-        yield from pair.mixing(str(size["name"]))
-        yield Comparison(
-            f"calibration, {size['name']}", ours.seconds, PLAIN_PROBES * plain, ours.peak_bytes,
-            plain_peak, device,
-            {
-                "questions": len(retain) + len(forget), "alpha": ours.value["alpha"], "passes": ours.value["passes"],
-                "probes": len(ours.value["trace"]), "tau": TAU, "plain probes": PLAIN_PROBES,
-                "seconds of a plain probe": plain,
-            },
-        )  # fmt: skip
+    for kind, make in {"slow fall": slow_fall, "steep fall": steep_fall}.items():
+        with tempfile.TemporaryDirectory() as folder:
+            target, examples = knowing_model(device=device, **{k: v for k, v in size.items() if k != "name"})
+            pair = Pair(Path(folder), examples[::2], examples[1::2], device)
+            make(target, pair)
+            del target
+            if make is slow_fall:
+                yield from pair.mixing(str(size["name"]))
+            yield calibration(f"calibration, {size['name']}, {kind}", pair)
 
 
-def check_same_answer(found: dict, retained: dict[float, float]) -> None:
-    """Raise RuntimeError unless bisection on the grid of 1/128 ends within a step of the alpha found."""
-    feasible = max((a for a, score in retained.items() if score >= found["threshold"]), default=math.nan)
-    above = min((a for a, score in retained.items() if score < found["threshold"]), default=math.nan)
-    if not above - feasible <= RESOLUTION + 1e-9 or not abs(found["alpha"] - feasible) <= RESOLUTION + 1e-9:
-        raise RuntimeError(f"plain bisection ends elsewhere: {found['alpha']} against {retained}")
+def calibration(name: str, pair: "Pair") -> Comparison:
+    """Our calibration and the plain bisection. Raises RuntimeError if they end more than a step apart."""
+    ours = measure(pair.calibrate, device=pair.device)
+    plain = measure(pair.bisection, device=pair.device)
+    alpha, retained = plain.value
+    if abs(ours.value["alpha"] - alpha) > RESOLUTION + 1e-9:
+        raise RuntimeError(f"plain bisection ends elsewhere: {ours.value['alpha']} against {alpha}: {retained}")
+    asked = len(pair.retain) + len(pair.forget)
+    scored = sum(p["scored"] for p in ours.value["trace"]) + len(pair.forget) + min(len(pair.forget), KNOWN_SAMPLE)
+    return Comparison(
+        name, ours.seconds, plain.seconds, ours.peak_bytes, plain.peak_bytes, pair.device,
+        {
+            "questions": asked, "tau": TAU, "retention at alpha = 1": retained[1.0], "alpha": ours.value["alpha"],
+            "alpha of the baseline": alpha, "passes": ours.value["passes"], "probes": len(ours.value["trace"]),
+            "probes of the baseline": len(retained), "ratio of questions scored": asked * len(retained) / scored,
+        },
+    )  # fmt: skip
 
 
 class Pair:
@@ -84,6 +90,11 @@ class Pair:
         self.original, self.unlearned = folder / "original", folder / "unlearned"
         self.retain, self.forget, self.device = retain, forget, device
         self.loading = {"device": device, "template": TEMPLATE, "dtype": "float32"}
+
+    def save(self, target: Target, folder: Path) -> None:
+        """Write a checkpoint, and leave the model where it was."""
+        save_target(replace(target, model=target.model.to("cpu")), folder)
+        target.model.to(self.device)
 
     def calibrate(self) -> dict:
         return calibrate(
@@ -106,6 +117,16 @@ class Pair:
         strengths = [extraction_strength(score_tokens(mixed, examples)) for examples in (self.retain, self.forget)]
         return float(strengths[0].mean())
 
+    def bisection(self) -> tuple[float, dict[float, float]]:
+        """The largest feasible alpha on the grid of 1/128, as on a falling curve, and retention at every probe."""
+        retained = {0.0: self.plain_probe(0.0), 1.0: self.plain_probe(1.0)}
+        low, high = (1.0, 1.0) if retained[1.0] >= TAU * retained[0.0] else (0.0, 1.0)
+        while high - low > RESOLUTION:
+            middle = (low + high) / 2
+            retained[middle] = self.plain_probe(middle)
+            low, high = (middle, high) if retained[middle] >= TAU * retained[0.0] else (low, middle)
+        return low, retained
+
     def mixing(self, name: str) -> Iterator[Comparison]:
         """A mixture streamed into the loaded model, against loading both; and its share of a probe."""
         mixing = open_mixing(self.original, self.unlearned, **self.loading)
@@ -126,11 +147,48 @@ class Pair:
         return measure(lambda: score_tokens(target, self.retain), device=self.device)
 
 
-def make_pair(
-    folder: Path, *, vocabulary: int, hidden: int, layers: int, intermediate: int, questions: int, device: str = "cpu"
-) -> tuple[list[Example], list[Example]]:
-    """Write an original and an unlearned checkpoint, and give questions to retain and to forget with the original's
-    own answers."""
+def slow_fall(target: Target, pair: Pair) -> None:
+    """Write the model as it is, and with noise in every weight."""
+    pair.save(target, pair.original)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in target.model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator).to(parameter.device)
+            parameter.add_(NOISE * parameter.std() * noise if parameter.dim() > 1 else 0.0)
+    pair.save(target, pair.unlearned)
+
+
+def steep_fall(target: Target, pair: Pair) -> None:
+    """Write the model trained on all its answers, and after gradient ascent on those to forget."""
+    train(target, [*pair.retain, *pair.forget], 1.0, **LEARN)
+    pair.save(target, pair.original)
+    train(target, pair.forget, -1.0, **ASCEND)
+    pair.save(target, pair.unlearned)
+
+
+def train(target: Target, examples: list[Example], sign: float, *, lr: float, batch: int, steps: int) -> None:
+    """A few steps of Adam down (or with sign -1 up) the mean negative log-likelihood of the answers."""
+    weights = [p for p in target.model.parameters() if p.dim() > 1]
+    optimizer = torch.optim.Adam(weights, lr=lr, betas=(0.9, 0.95))
+    encoded, generator = target.encode(examples), random.Random(0)
+    order: list[int] = []
+    for _ in range(steps):
+        if not order:
+            order = list(range(len(encoded)))
+            generator.shuffle(order)
+        chosen, order = order[:batch], order[batch:]
+        part = collate([encoded[i] for i in chosen], device=target.device)
+        loss = torch.nn.functional.cross_entropy(answer_logits(target.model, part).float(), part.targets)
+        optimizer.zero_grad()
+        (sign * loss).backward()
+        optimizer.step()
+    optimizer.zero_grad()
+
+
+def knowing_model(
+    *, vocabulary: int, hidden: int, layers: int, intermediate: int, questions: int, device: str = "cpu"
+) -> tuple[Target, list[Example]]:
+    """A random model, and twice as many questions with its own answers."""
     words = {f"w{i}": i for i in range(vocabulary - 2)} | {"[UNK]": vocabulary - 2, "[EOS]": vocabulary - 1}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -145,15 +203,7 @@ def make_pair(
     )  # fmt: skip
     torch.manual_seed(0)
     target = Target(LlamaForCausalLM(config).to(device).eval(), wrapped, TEMPLATE, "original")
-    examples = answered(target, questions)
-    save_target(replace(target, model=target.model.to("cpu")), folder / "original")
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in target.model.parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.add_(NOISE * parameter.std() * noise if parameter.dim() > 1 else 0.0)
-    save_target(target, folder / "unlearned")
-    return examples[::2], examples[1::2]
+    return target, answered(target, questions)
 
 
 def answered(target: Target, questions: int) -> list[Example]:

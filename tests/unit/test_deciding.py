@@ -62,7 +62,7 @@ def test_clear_cases_are_decided_on_a_small_part() -> None:
 
 
 def test_looks_grow_and_end_with_all() -> None:
-    assert looks(100) == [16, 24, 36, 54, 100]
+    assert looks(100) == [16, 20, 25, 31, 38, 47, 58, 72, 90, 100]
     assert looks(10) == [10]
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uwc.calibration.search import Reading, largest_alpha, search
+from uwc.calibration.search import Reading, SearchResult, largest_alpha, search
 from uwc.errors import UserError
 
 
@@ -98,6 +98,54 @@ def test_any_falling_curve_takes_eight_passes_and_the_originals(
         assert found.alpha <= crossing(curve, found.threshold) <= found.upper
         assert found.upper - found.alpha <= 2 / 128 + 1e-12
         assert found.upper - found.alpha <= 1 / 128 or found.passes == 9
+
+
+def guessing(
+    curve: Callable[[float], float], tau: float, guess: Callable[[float], float], *, lost: int = 100
+) -> SearchResult:
+    """A search that is told what to expect; that too little is kept is decided on `lost` of 100 examples."""
+
+    def gauge(alpha: float, *, whole: bool) -> Reading:
+        enough = curve(alpha) >= tau * curve(0.0)
+        return Reading(curve(alpha), enough, 100 if enough or whole else lost, 100)
+
+    return search(gauge, threshold=tau * curve(0.0), expected=guess)
+
+
+@pytest.mark.parametrize("place", [0.004, 0.3, 0.77, 0.995])
+def test_a_curve_that_is_expected_takes_four_probes(place: float) -> None:
+    """Both ends, the first multiple of 1/128 that keeps too little, and the one before it; then the grid above."""
+
+    def curve(alpha: float) -> float:
+        return 1.0 if alpha < place else 0.0
+
+    found = guessing(curve, 0.9, curve, lost=20)
+    above = math.ceil(place * 128) / 128
+    near = [p.alpha for p in found.probes if p.phase != "scan"]
+    assert near == list(dict.fromkeys([0.0, 1.0, above, above - 1 / 128]))
+    assert found.alpha == above - 1 / 128 and found.upper == above
+
+
+@given(
+    place=st.floats(0.01, 0.99), wrong=st.floats(0.0, 1.2), power=st.floats(0.3, 8.0), tau=st.floats(0.55, 0.99),
+    kind=st.sampled_from(["step", "cliff"]),
+)  # fmt: skip
+@settings(max_examples=300, deadline=None)
+def test_wrong_expectations_cost_no_more_than_eight_passes_either(
+    place: float, wrong: float, power: float, tau: float, kind: str
+) -> None:
+    """The curve is expected to fall at `wrong`, wherever it does, again and again."""
+    curves: dict[str, Callable[[float], float]] = {
+        "step": lambda a: 1.0 if a < place else 0.2,
+        "cliff": lambda a: 1 / (1 + math.exp((a - place) * 10 * power)),
+    }
+    curve = curves[kind]
+    found = guessing(curve, tau, lambda a: 1.0 if a < wrong else 0.0)
+    assert found.passes <= 9
+    assert curve(found.alpha) >= tau * curve(0)
+    if found.alpha < 1:
+        assert found.alpha <= crossing(curve, found.threshold) <= found.upper
+        assert found.upper - found.alpha <= 2 / 128 + 1e-12
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0, 2.0, 3.0, 6.0])

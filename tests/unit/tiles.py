@@ -15,10 +15,14 @@ def statistics(
     end: int | None = None,
     reference: Tensor | None = None,
     samplings: Sequence[Sampling] = (),
+    margins: bool = False,
 ) -> dict[str, Tensor]:
     tiles = []
     for first in range(0, logits.shape[1], width):
         part = slice(first, first + width)
         other = None if reference is None else reference[:, part].clone()
-        tiles.append(tile_sums(logits[:, part].clone(), targets, first=first, reference=other, samplings=samplings))
+        sums = tile_sums(
+            logits[:, part].clone(), targets, first=first, reference=other, samplings=samplings, margins=margins
+        )
+        tiles.append(sums)
     return joined(tiles, targets, end, samplings)

@@ -178,7 +178,7 @@ class _Calibrating:
 
             found = search(
                 gauge, threshold=self.retention.threshold, scan=scan, resolution=resolution, passes=passes,
-                whole_grid=self.curve,
+                whole_grid=self.curve, expected=None if self.curve else self.retention.expected,
             )  # fmt: skip
         calibrated = self.mixing.mix(found.alpha)
         self.watch(calibrated, found.alpha)

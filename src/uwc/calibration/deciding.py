@@ -77,8 +77,8 @@ class MeanTest:
         self._squares += (scaled - before) * (scaled - self._sum / (count + 1))
 
 
-def looks(size: int, *, first: int = 16, growth: float = 1.5) -> list[int]:
-    """After how many examples one looks: 16, then half as many again each time, and at the end."""
+def looks(size: int, *, first: int = 16, growth: float = 1.25) -> list[int]:
+    """After how many examples one looks: 16, then a quarter more each time, and at the end."""
     counts = [min(first, size)]
     while counts[-1] < size:
         grown = int(counts[-1] * growth)

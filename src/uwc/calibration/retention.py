@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from uwc import progress
 from uwc.calibration.deciding import ERROR, MeanTest, looks
+from uwc.calibration.expecting import Expectation
 from uwc.calibration.search import Reading
 from uwc.data.example import Example
 from uwc.errors import ConfigError, UserError
@@ -17,11 +18,13 @@ from uwc.metrics.scoring import needs_of, score_set
 from uwc.metrics.set_level import UTILITY_SETS
 from uwc.models.forward import score_tokens
 from uwc.models.target import Target
-from uwc.models.token_scores import Floats
+from uwc.models.token_scores import Floats, TokenScores
 from uwc.registry import Entry, unknown_name
 
 RANDOM_PART = 4
-"""One in so many examples is scored in random order; the others, of those expected to have lost most, first."""
+"""One in so many examples is scored in random order where that may decide a probe."""
+FURTHER = 1.25
+"""Those expected to have lost most, at a mixture and at so many times as much of it, are scored first."""
 NEAR_ZERO, LITTLE = 0.02, 0.2
 """Mean scores of the original, on metrics from 0 to 1, below which calibration is refused, and warned about."""
 _ANY_MODEL_HAS = frozenset(
@@ -82,9 +85,9 @@ class ExampleMeasure:
 
     A metric for which high means 'remembers' keeps its value v if ``mean(v) >= tau mean(v_original)``, one for which
     low does if ``mean(v) <= mean(v_original) / tau``; a geometric average does on logarithms, so that the share kept
-    is the ratio of averages, or its inverse, throughout. The examples are scored in blocks: a quarter of them in a
-    fixed random order, the others by what they scored at the nearest mixture, those that lost most first; after each
-    block `MeanTest` looks at the paired differences to the original. Examples that the metric gives no value for on
+    is the ratio of averages, or its inverse, throughout. The examples are scored in blocks: some in a fixed random
+    order, then those first that are expected (see `Expectation`) to have lost most; after each block `MeanTest` looks
+    at the paired differences to the original. Examples that the metric gives no value for on
     the original are left out.
 
     Args:
@@ -92,7 +95,8 @@ class ExampleMeasure:
         metric: a metric of single examples, see `example_metrics`.
         tau: share of the original's average to keep.
         name: what messages call the set.
-        early: stop as soon as it is decided; metrics without bounds are always scored on all examples.
+        early: stop as soon as it is decided, and expect values at other mixtures; metrics without bounds are always
+            scored on all examples.
         max_new_tokens: the most tokens of a generated answer.
         error: the chance of a wrong early decision in each direction.
         seed: of the order.
@@ -122,18 +126,21 @@ class ExampleMeasure:
         self.label = f"{metric} on {name}"
         self.max_new_tokens = max_new_tokens
         low, high = self.entry.facts["range"]
+        self.expects = early
         self.early = early and not self.geometric and bool(np.isfinite([low, high]).all())
         self.seed = seed
         self.order = np.arange(len(self.examples))
         self.original = np.zeros(0)
         self._seen: dict[float, _Seen] = {}
+        self._expectation: Expectation | None = None
 
     def probe(self, target: Target, alpha: float, *, whole: bool) -> Kept:
         """See `Measure.probe`."""
         if alpha == 0.0 and not self._seen:
             self._set_original(target)
         elif alpha not in self._seen:
-            self._seen[alpha] = _Seen(alpha, np.full(len(self.examples), np.nan), 0, self._test(), self.order)
+            random = self._random_part(alpha)
+            self._seen[alpha] = _Seen(alpha, np.full(len(self.examples), np.nan), 0, self._test(), self.order, random)
         seen = self._seen[alpha]
         for count in [len(self.order)] if whole or not self.early else looks(len(self.order)):
             if count > seen.count and (whole or seen.decided is None):
@@ -152,10 +159,12 @@ class ExampleMeasure:
 
     def _set_original(self, target: Target) -> None:
         """Score the original, and put the examples that have a value into their order."""
-        self.original = measured(target, self.examples, self.entry, max_new_tokens=self.max_new_tokens)
+        self.original, tokens = self._measured(target, self.examples)
         scored = np.flatnonzero(~np.isnan(self.original))
         self.order = np.random.default_rng(self.seed).permutation(scored)
-        self._seen[0.0] = _Seen(0.0, self.original, len(scored), None, self.order)
+        self._seen[0.0] = _Seen(0.0, self.original, len(scored), None, self.order, 0)
+        if self.expects:
+            self._expectation = Expectation(self.entry, self.original, tokens)
         mean = self._average(self.original[np.sort(self.order)])
         unit = self.entry.facts["range"] == (0.0, 1.0) and self.higher
         if not 0 < mean < np.inf or (unit and mean < NEAR_ZERO):
@@ -171,15 +180,17 @@ class ExampleMeasure:
 
     def _score(self, target: Target, seen: "_Seen", count: int) -> None:
         """Score on to `count` examples, and look whether it is decided."""
-        random = seen.count < self._random_part
+        random = seen.count < seen.random
         if not random and seen.order is self.order:
             rest = self.order[seen.count :]
-            most_lost = np.argsort(self._line(self._expected(seen.alpha)[rest]), kind="stable")
-            seen.order = np.append(self.order[: seen.count], rest[most_lost])
+            ahead = self._ahead(seen.alpha)[rest] + self._ahead(min(1.0, FURTHER * seen.alpha))[rest]
+            seen.order = np.append(self.order[: seen.count], rest[np.argsort(ahead, kind="stable")])
         part = seen.order[seen.count : count]
         sorted_part = np.sort(part)
         examples = [self.examples[i] for i in sorted_part]
-        seen.values[sorted_part] = measured(target, examples, self.entry, max_new_tokens=self.max_new_tokens)
+        seen.values[sorted_part], tokens = self._measured(target, examples)
+        if self._expectation is not None:
+            self._expectation.add(seen.alpha, sorted_part, seen.values[sorted_part], tokens)
         seen.count = count
         if np.isnan(seen.values[part]).any():
             seen.decided = False
@@ -187,39 +198,48 @@ class ExampleMeasure:
             differences = self._line(seen.values[part]) - self._bar(part)
             seen.decided = seen.test.see(np.searchsorted(np.sort(self.order), part), differences, random=random)
 
-    @property
-    def _random_part(self) -> int:
-        """How many examples are scored in random order before those that are expected to have lost most."""
-        return max(next(iter(looks(len(self.order)))), len(self.order) // RANDOM_PART)
+    def _measured(self, target: Target, examples: Sequence[Example]) -> tuple[Floats, TokenScores | None]:
+        return measured_closely(target, examples, self.entry, max_new_tokens=self.max_new_tokens, margins=self.expects)
+
+    def expected_share(self, alpha: float) -> float:
+        """The share expected to be kept at a mixture, from what tokens scored at others; NaN if none were followed."""
+        if self._expectation is None or not self._expectation.by_token:
+            return float("nan")
+        return self._share(self._average(self._expected(alpha)[np.sort(self.order)]))
 
     def _expected(self, alpha: float) -> Floats:
-        """[E] for each example its value at the nearest mixture at which it was scored."""
-        expected = self.original
-        for known in sorted(self._seen, key=lambda a: -abs(a - alpha)):
-            values = self._seen[known].values
-            expected = np.where(np.isnan(values), expected, values)
-        return expected
+        """[E] for each example its value expected at a mixture."""
+        return self.original if self._expectation is None else self._expectation.values(alpha)
+
+    def _ahead(self, alpha: float) -> Floats:
+        """[E] by how much each example is expected to be above what keeps exactly tau."""
+        ahead: Floats = self._line(self._expected(alpha)) - self._bar(slice(None))
+        return ahead
+
+    def _random_part(self, alpha: float) -> int:
+        """How many examples are scored in random order before those that are expected to have lost most.
+
+        A quarter, where nothing is known yet, or where that many may be expected to win the bet that the bar is
+        reached. Else those up to the first look, so that some examples are scored at every mixture.
+        """
+        first = looks(len(self.order))[0]
+        part = max(first, len(self.order) // RANDOM_PART)
+        if self._expectation is None or len(self._seen) == 1:
+            return part
+        ahead = self._ahead(alpha)[self.order]
+        return part if ahead.mean() > np.sqrt(2 * np.log(1 / self.error) * ahead.var() / part) else first
 
     def _kept(self, seen: "_Seen") -> Kept:
         of = len(self.order)
         if seen.count == of:
             score = self._average(seen.values[np.sort(self.order)])
             return Kept(score, self._share(score), self._reaches(seen.values), of, of)
-        score = self._estimate(seen)
+        score = float(
+            np.clip(self._average(self._expected(seen.alpha)[np.sort(self.order)]), *self.entry.facts["range"])
+        )
         bar = self._average(self.original[np.sort(self.order)]) * (self.tau if self.higher else 1 / self.tau)
         score = max(score, bar) if bool(seen.decided) is self.higher else min(score, bar)
         return Kept(score, self._share(score), bool(seen.decided), seen.count, of)
-
-    def _estimate(self, seen: "_Seen") -> float:
-        """The average where a part is scored: that of the nearest mixture scored on all examples, moved as the random
-        part of the examples has moved since."""
-        order = np.sort(self.order)
-        whole = [a for a, s in self._seen.items() if s.count == len(order)]
-        nearest = self._seen[min(whole, key=lambda a: abs(a - seen.alpha))].values
-        random = self.order[: min(seen.count, self._random_part)]
-        low, high = self.entry.facts["range"]
-        moved = float((seen.values[random] - nearest[random]).mean())
-        return float(np.clip(self._average(nearest[order]) + moved, low, high))
 
     def _test(self) -> MeanTest | None:
         if not self.early:
@@ -234,7 +254,7 @@ class ExampleMeasure:
             line: Floats = np.log(values) if self.geometric else values
         return line if self.higher else -line
 
-    def _bar(self, part: NDArray[np.int64]) -> Floats:
+    def _bar(self, part: NDArray[np.int64] | slice) -> Floats:
         """What each example would have to score on that line for exactly tau to be kept."""
         original = self._line(self.original[part])
         factor = self.tau if self.higher else 1 / self.tau
@@ -258,13 +278,15 @@ class ExampleMeasure:
 
 @dataclass
 class _Seen:
-    """Values of a mixture, [E], NaN where not scored; how many are, in their order; what they decide."""
+    """Values of a mixture, [E], NaN where not scored; how many are, in their order, and how many of these in random
+    order; what they decide."""
 
     alpha: float
     values: Floats
     count: int
     test: MeanTest | None
     order: NDArray[np.int64]
+    random: int
     decided: bool | None = None
 
 
@@ -276,11 +298,19 @@ def geometric_mean(values: Floats) -> float:
 
 def measured(target: Target, examples: Sequence[Example], entry: Entry[Any], *, max_new_tokens: int = 64) -> Floats:
     """[E] a metric's values on a model, scored with no more than it needs."""
+    return measured_closely(target, examples, entry, max_new_tokens=max_new_tokens)[0]
+
+
+def measured_closely(
+    target: Target, examples: Sequence[Example], entry: Entry[Any], *, max_new_tokens: int = 64, margins: bool = False
+) -> tuple[Floats, TokenScores | None]:
+    """[E] the same, and the token scores, with margins if wanted, where the metric reads these alone."""
     if entry.facts["needs"] == ("scores",):
-        values: Floats = entry.function(score_tokens(target, examples))
-        return values
+        tokens = score_tokens(target, examples, margins=margins)
+        values: Floats = entry.function(tokens)
+        return values, tokens
     scored = score_set(target, examples, needs=needs_of([entry.name]), max_new_tokens=max_new_tokens)
-    return scored.values(entry.name)
+    return scored.values(entry.name), None
 
 
 class NumberMeasure:
@@ -347,6 +377,12 @@ class Retention:
         return Reading(
             worst.score if self.alone else worst.share, all(k.feasible for k in kept), sum(k.scored for k in kept), of
         )
+
+    def expected(self, alpha: float) -> float:
+        """The retention expected at a mixture; NaN where a measure cannot say."""
+        shares = [m.expected_share(alpha) if isinstance(m, ExampleMeasure) else float("nan") for m in self.measures]
+        least = float(np.min(shares))
+        return least * self.kept[0.0][0].score if self.alone else least
 
     def record(self, alpha: float) -> list[dict[str, Any]]:
         """For each measure its value on the original and at a mixture scored whole, and the share kept."""

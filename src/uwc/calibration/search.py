@@ -130,15 +130,18 @@ def search(
     resolution: float = 1 / 128,
     passes: float = PASSES,
     whole_grid: bool = False,
+    expected: Callable[[float], float] | None = None,
 ) -> SearchResult:
     """The largest alpha in 0..1 that the gauge calls feasible (arXiv:2406.09179).
 
-    The ends are probed first. If alpha = 1 is not feasible, the gap above the largest feasible alpha is narrowed by
-    interpolation, kept in step with bisection: after j probes in a gap it is at most twice as wide as bisection would
-    have left it. Since the curve need not be monotone, the grid above is then probed from the top, and a feasible
-    point found there takes the search there. The alpha returned was scored on all examples and found feasible. A gap
-    of twice the resolution (its middle is alpha to +- the resolution) is left as it is if closing it would take more
-    than `passes`, and so is the rest of the grid; a curve that was seen to be not monotone may cost more.
+    The ends are probed first. If alpha = 1 is not feasible, the gap above the largest feasible alpha is narrowed:
+    probes are taken just above where the gauge expects the crossing, or else where interpolation does. That is kept in
+    step with bisection: after j probes in a gap it is at most twice as wide as bisection would have left it, or narrow
+    enough that the passes left suffice for bisection. Since the curve need not be monotone, the grid above is then
+    probed from the top, and a feasible point found there takes the search there. The alpha returned was scored on all
+    examples and found feasible. A gap of twice the resolution (its middle is alpha to +- the resolution) is left as it
+    is if closing it would take more than `passes`, and so is the rest of the grid; a curve that was seen to be not
+    monotone may cost more.
 
     Args:
         gauge: the reading at a mixture; that at alpha = 0 must be feasible.
@@ -147,6 +150,7 @@ def search(
         resolution: the widest gap that is not narrowed further.
         passes: the most scoring passes on a monotone curve, that at alpha = 0 not counted.
         whole_grid: probe the whole grid first, and everything on all examples.
+        expected: the retention expected at a mixture, from what the gauge has seen so far; NaN where it cannot say.
 
     Raises:
         ValueError: scan or resolution is out of range.
@@ -154,16 +158,17 @@ def search(
     """
     if scan < 1 or not 0 < resolution < 1:
         raise ValueError(f"scan = {scan} must be at least 1, resolution = {resolution} in (0, 1)")
-    return _Search(gauge, threshold, scan, resolution, passes, whole_grid).run()
+    return _Search(gauge, threshold, scan, resolution, passes, whole_grid, expected or (lambda _: math.nan)).run()
 
 
 class _Search:
     def __init__(
-        self, gauge: Gauge, threshold: float, scan: int, resolution: float, passes: float, whole_grid: bool
-    ) -> None:
+        self, gauge: Gauge, threshold: float, scan: int, resolution: float, passes: float, whole_grid: bool,
+        expected: Callable[[float], float],
+    ) -> None:  # fmt: skip
         self.gauge, self.threshold, self.resolution, self.budget = gauge, threshold, resolution, passes
         self.grid, self.half_step = [k / scan for k in range(1, scan)], 0.5 / scan
-        self.whole_grid = whole_grid
+        self.whole_grid, self.expected = whole_grid, expected
         self.probes: dict[float, Probe] = {}
         self.gap = (0.0, 0.0)
         self.widest = 0.0
@@ -184,7 +189,7 @@ class _Search:
             unchecked = [a for a in reversed(self.grid) if a > high + self.half_step and a not in self.probes]
             if self.is_open(low, high):
                 self.refine(low, high)
-            elif unchecked and self.affords_one(low):
+            elif unchecked and self.left(low) >= 1:
                 self.probe(unchecked[0], "scan")
             elif self.probe(low, self.probes[low].phase, whole=True).feasible:
                 return SearchResult(low, self.threshold, tuple(self.probes.values()), high, tuple(sorted(unchecked)))
@@ -197,27 +202,45 @@ class _Search:
             self.probes[alpha] = Probe(alpha, reading.retain, phase, reading.feasible, reading.scored, reading.of)
         return self.probes[alpha]
 
-    def affords_one(self, low: float) -> bool:
-        """Whether one more pass is within the budget, when `low` has yet to be scored on all examples."""
+    def left(self, low: float) -> float:
+        """The passes that are left of the budget, when `low` has yet to be scored on all examples."""
         spent = sum(p.passes for p in self.probes.values()) - 1.0
-        return spent + (1.0 - self.probes[low].passes) + 1.0 <= self.budget + 1e-9
+        return self.budget - spent - (1.0 - self.probes[low].passes) + 1e-9
 
     def is_open(self, low: float, high: float) -> bool:
         width = high - low
-        return width > self.resolution and (width > 2 * self.resolution or self.affords_one(low))
+        return width > self.resolution * (1 + 1e-9) and (width > 2 * self.resolution or self.left(low) >= 1)
 
     def refine(self, low: float, high: float) -> None:
-        """Probe between, where the curve is expected to cross, but not so far out that bisection would win."""
+        """Probe between, where the curve is expected to cross, but not so far out that bisection would win, unless
+        the budget leaves time for bisection after that."""
         if (low, high) != self.gap:
             self.widest = self.resolution * 2.0 ** math.ceil(math.log2((high - low) / self.resolution))
-        step = self.resolution / 8
-        wanted = self.expected(low, high)
-        inside = max(low + step, high - self.widest), min(high - step, low + self.widest)
-        alpha = step * round(min(max(wanted, inside[0]), inside[1]) / step)
+        foreseen = not math.isnan(self.expected(high))
+        step = self.resolution if foreseen else self.resolution / 8
+        first, last = math.floor(low / step + 1e-9) + 1, math.ceil(high / step - 1e-9) - 1
+        place = self.just_above(first, last) if foreseen else round(self.crossing(low, high) / step)
+        spared = 2 * self.resolution * 2.0 ** math.floor(self.left(low) - 1) if foreseen else 0.0
+        widest = max(self.widest, spared)
+        place = max(place, math.ceil((high - widest) / step - 1e-9))
+        place = min(place, math.floor((low + widest) / step + 1e-9))
+        alpha = step * min(max(place, first), last)
         self.gap = (alpha, high) if self.probe(alpha, "refine").feasible else (low, alpha)
         self.widest /= 2
 
-    def expected(self, low: float, high: float) -> float:
+    def just_above(self, first: int, last: int) -> int:
+        """The first of some multiples of the resolution at which too little is expected to be kept, or else the last.
+
+        That too little is kept is soon certain; that enough is, near the crossing, takes all examples. So the gap is
+        closed from above.
+        """
+        while first < last:
+            middle = (first + last) // 2
+            enough = self.expected(middle * self.resolution) >= self.threshold
+            first, last = (middle + 1, last) if enough else (first, middle)
+        return first
+
+    def crossing(self, low: float, high: float) -> float:
         """Where to probe in the gap: the expected crossing, moved a little towards the gap's farther end.
 
         If the crossing was well guessed, two such probes, one on either side, close the gap; near one end the probe is

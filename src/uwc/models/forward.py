@@ -34,6 +34,7 @@ def score_tokens(
     variants: Sequence[Variant] = ("answer",),
     reference: Target | None = None,
     samplings: Sequence[Sampling] = (),
+    margins: bool = False,
     token_budget: int | None = None,
 ) -> TokenScores:
     """Score every answer token of the examples, teacher-forced, in one pass.
@@ -45,6 +46,7 @@ def score_tokens(
         reference: a model with the same vocabulary; its divergence from the target is scored as ``kl``, and its
             log-probability of the true token as ``reference_logprob``.
         samplings: ways of drawing tokens; each adds a column with the log-probability of drawing the true token.
+        margins: whether by how much each true token's logit leads is kept.
         token_budget: the most padded tokens in a batch; by default what fits the memory. Halved on out-of-memory.
 
     Raises:
@@ -56,12 +58,12 @@ def score_tokens(
     for model in (target, reference):
         if model is not None:
             model.model.eval()
-    names = (*TOKEN_COLUMNS, *(s.name for s in samplings))
+    names = (*TOKEN_COLUMNS, *(s.name for s in samplings), *(("margin",) if margins else ()))
     by_row: list[dict[str, np.ndarray]] = [{}] * len(encoded)
 
     def work(group: list[int]) -> None:
         batch = collate([encoded[i] for i in group], device=target.device)
-        columns = _score_batch(target, batch, reference, samplings)
+        columns = _score_batch(target, batch, reference, samplings, margins)
         cuts = np.cumsum(np.bincount(batch.rows.cpu().numpy(), minlength=len(group)))[:-1]
         pieces = {name: np.split(columns[name], cuts) for name in names}
         for place, index in enumerate(group):
@@ -72,11 +74,11 @@ def score_tokens(
         lengths, cost = [len(e.tokens) for e in encoded], BATCH_COST.get(target.device.type, BATCH_COST["cpu"])
         for group in run_in_batches(lengths, token_budget=budget, batch_cost=cost, work=work):
             advance(len(group))
-    return _join(rows, kinds, encoded, by_row, [s.name for s in samplings])
+    return _join(rows, kinds, encoded, by_row, [s.name for s in samplings], margins)
 
 
 def _score_batch(
-    target: Target, batch: Batch, reference: Target | None, samplings: Sequence[Sampling]
+    target: Target, batch: Batch, reference: Target | None, samplings: Sequence[Sampling], margins: bool
 ) -> dict[str, np.ndarray]:
     """The token columns of one batch, as numpy arrays of length N."""
     itself = reference is not None and reference.model is target.model
@@ -88,7 +90,8 @@ def _score_batch(
         for tokens in parts:
             logits = ours.tile(rows, tokens)
             other = theirs.tile(rows, tokens) if theirs is not None else logits.clone() if itself else None
-            tiles.append(tile_sums(logits, targets, first=tokens.start, reference=other, samplings=samplings))
+            sums = tile_sums(logits, targets, first=tokens.start, reference=other, samplings=samplings, margins=margins)
+            tiles.append(sums)
         columns.append(joined(tiles, targets, target.tokenizer.eos_token_id, samplings))
     return {name: torch.cat([c[name] for c in columns]).cpu().numpy() for name in columns[0]}
 
@@ -99,6 +102,7 @@ def _join(
     encoded: Sequence[EncodedExample],
     columns: Sequence[dict[str, np.ndarray]],
     samplings: Sequence[str],
+    margins: bool,
 ) -> TokenScores:
     def flat(name: str) -> np.ndarray:
         empty = np.zeros(0, dtype=bool if name in BOOLEAN_COLUMNS else np.float32)
@@ -112,4 +116,5 @@ def _join(
         has_end=np.array([e.end < len(e.tokens) for e in encoded], dtype=bool),
         **{name: flat(name) for name in TOKEN_COLUMNS},
         sampled={name: flat(name) for name in samplings},
+        margin=flat("margin") if margins else None,
     )

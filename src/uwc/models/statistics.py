@@ -46,6 +46,7 @@ def tile_sums(
     first: int = 0,
     reference: Tensor | None = None,
     samplings: Sequence[Sampling] = (),
+    margins: bool = False,
 ) -> dict[str, Tensor]:
     """What v neighbouring tokens of the vocabulary add to the statistics of n distributions.
 
@@ -58,8 +59,10 @@ def tile_sums(
         first: the first of the v tokens.
         reference: [n, v] the same part of another model's logits; overwritten likewise.
         samplings: the ways of drawing.
+        margins: whether the greatest logit of all other tokens than the target is wanted too.
     """
     z = logits.float()
+    rival = _greatest_rival(z, targets - first) if margins else {}
     greatest, best = _first_greatest(z)
     greatest = greatest.clamp_min(_LOWEST)
     z.sub_(greatest[:, None])
@@ -69,7 +72,7 @@ def tile_sums(
     sums = {"greatest": greatest, "best": best + first, "inside": inside, "target": z.gather(1, place)[:, 0]}
     for sampling in samplings:
         sums |= _sampled_sums(z, greatest, first, sampling)
-    sums |= _moments(z)
+    sums |= rival | _moments(z)
     return sums if reference is None else sums | _divergence_sums(z, place, reference)
 
 
@@ -86,7 +89,7 @@ def joined(
 
     Returns:
         logprob, greedy, stops, mean_logprob, var_logprob, kl and reference_logprob as `TokenScores` describes them,
-        and one column for each sampling, under its name.
+        margin where the sums have it, and one column for each sampling, under its name.
     """
     each = {name: torch.stack([t[name] for t in tiles]) for name in tiles[0] if not name.startswith(_DRAWN)}
     greatest, shift, weight = _levels(each["greatest"])
@@ -105,6 +108,8 @@ def joined(
         "var_logprob": (square - mean * mean).clamp_min_(0.0),
         **_divergence(each, shift, log_sum),
     }
+    if "rival" in each:
+        columns["margin"] = of_target + greatest - each["rival"].amax(dim=0)
     return columns | {s.name: _sampled_logprob(tiles, of_target + greatest, targets, s) for s in samplings}
 
 
@@ -119,6 +124,17 @@ def _first_greatest(z: Tensor) -> tuple[Tensor, Tensor]:
     greatest, block = blocks.amax(dim=2).max(dim=1)
     place = blocks[torch.arange(len(z), device=z.device), block].argmax(dim=1)
     return greatest, block * _BLOCK + place
+
+
+def _greatest_rival(z: Tensor, place: Tensor) -> dict[str, Tensor]:
+    """[n] the greatest value of each row beside the one at `place`, which may lie outside the tile."""
+    inside = ((place >= 0) & (place < z.shape[1]))[:, None]
+    place = place.clamp(0, z.shape[1] - 1)[:, None]
+    own = z.gather(1, place)
+    z.scatter_(1, place, own.masked_fill(inside, float("-inf")))
+    rival = z.amax(dim=1)
+    z.scatter_(1, place, own)
+    return {"rival": rival}
 
 
 def _levels(greatest: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -35,6 +35,7 @@ class TokenScores:
         kl: [N] KL(reference || model) in nats, NaN where no reference was given.
         reference_logprob: [N] the reference's log-probability of the true token, NaN likewise.
         sampled: name of a sampling -> [N] log-probability of drawing the true token, -inf where it cannot be drawn.
+        margin: [N] the true token's logit minus the greatest other, where it was asked for; not stored.
     """
 
     ids: tuple[str, ...]
@@ -50,6 +51,7 @@ class TokenScores:
     kl: NDArray[np.float32]
     reference_logprob: NDArray[np.float32]
     sampled: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    margin: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -106,6 +108,7 @@ class TokenScores:
             has_end=self.has_end[list(indices)],
             **{name: getattr(self, name)[flat] for name in TOKEN_COLUMNS},
             sampled={name: column[flat] for name, column in self.sampled.items()},
+            margin=None if self.margin is None else self.margin[flat],
         )
 
     def save(self, path: Path) -> None:
