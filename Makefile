@@ -22,8 +22,8 @@ $(STAMP): pyproject.toml constraints.txt
 study: setup ## run the quick-start study (4 to 5 minutes on 2 cores); CONFIG=... for another one
 	$(BIN)/uwc study run $(CONFIG)
 
-test: setup ## run the tests
-	$(BIN)/python -m pytest
+test: setup ## run the tests, one process a core
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
 
 check: setup ## lint, formatting and types
 	$(BIN)/ruff check .
