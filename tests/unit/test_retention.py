@@ -12,7 +12,8 @@ from tests.conftest import copied, people
 from tests.unit.scores_by_hand import scores
 
 from uwc.calibration.calibrate import calibrate, calibrate_mixing
-from uwc.calibration.retention import ExampleMeasure, NumberMeasure, Retention, example_metrics
+from uwc.calibration.example_measure import ExampleMeasure, example_metrics
+from uwc.calibration.retention import NumberMeasure, Retention
 from uwc.calibration.search import search
 from uwc.data.example import Example
 from uwc.errors import ConfigError, UserError
@@ -32,7 +33,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch, curve: dict[float, np.ndarray]) -> 
         sizes.append(len(examples))
         return curve[target][[int(e.id) for e in examples]].copy(), None
 
-    monkeypatch.setattr("uwc.calibration.retention.measured_closely", measured)
+    monkeypatch.setattr("uwc.calibration.example_measure.measured_closely", measured)
     return sizes
 
 
@@ -201,7 +202,7 @@ def test_falling_curves_of_many_examples_take_few_passes(monkeypatch: pytest.Mon
         ) -> tuple[np.ndarray, None]:
             return values(target)[[int(e.id) for e in asked]], None
 
-        monkeypatch.setattr("uwc.calibration.retention.measured_closely", measured)
+        monkeypatch.setattr("uwc.calibration.example_measure.measured_closely", measured)
         retention = Retention([ExampleMeasure(examples, metric="extraction_strength", tau=0.95)], tau=0.95)
         retention.probe(0.0, 0.0, whole=True)  # type: ignore[arg-type]
         found = search(
@@ -241,7 +242,7 @@ def test_a_curve_whose_tokens_are_followed_takes_fewer_passes(monkeypatch: pytes
             found = scored(target).select([int(e.id) for e in asked])
             return entry.function(found), found
 
-        monkeypatch.setattr("uwc.calibration.retention.measured_closely", measured)
+        monkeypatch.setattr("uwc.calibration.example_measure.measured_closely", measured)
         retention = Retention([ExampleMeasure(examples, metric="extraction_strength", tau=0.95)], tau=0.95)
         retention.probe(0.0, 0.0, whole=True)  # type: ignore[arg-type]
         found = search(

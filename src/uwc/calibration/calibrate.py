@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from uwc import progress
+from uwc.calibration.example_measure import ExampleMeasure, geometric_mean, measured
 from uwc.calibration.frontier import ProbedSet
-from uwc.calibration.retention import ExampleMeasure, Measure, Retention, geometric_mean, measured
+from uwc.calibration.retention import Measure, Retention
 from uwc.calibration.search import PASSES, Reading, SearchResult, search
 from uwc.data.example import Example
 from uwc.errors import ConfigError

@@ -5,15 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from uwc.calibration.example_measure import ExampleMeasure, example_metrics, retention_names
 from uwc.calibration.frontier import ProbedSet
-from uwc.calibration.retention import (
-    ExampleMeasure,
-    Kept,
-    Measure,
-    NumberMeasure,
-    example_metrics,
-    retention_names,
-)
+from uwc.calibration.retention import Kept, Measure, NumberMeasure
 from uwc.data.example import Example
 from uwc.errors import ConfigError
 from uwc.metrics.evaluation import Evaluator

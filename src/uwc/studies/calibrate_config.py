@@ -4,8 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from uwc.calibration.example_measure import retention_names
 from uwc.calibration.measures import ranking_metrics
-from uwc.calibration.retention import retention_names
 from uwc.errors import ConfigError
 from uwc.metrics.suites import is_set_metric
 from uwc.registry import unknown_name

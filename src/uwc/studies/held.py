@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from uwc.calibration.calibrate import Calibration
+from uwc.calibration.example_measure import ExampleMeasure
 from uwc.calibration.frontier import Frontier, ProbedSet, Retained, load_probes
 from uwc.calibration.held import HeldMeans, HeldNumber, HeldSet, LeastShare
 from uwc.calibration.measures import SetMeasure, retention_measures
-from uwc.calibration.retention import ExampleMeasure, Measure
+from uwc.calibration.retention import Measure
 from uwc.data.example import Example
 from uwc.errors import ConfigError
 from uwc.metrics.registry import metrics, set_metrics
