@@ -48,7 +48,7 @@ def answer_logits(model: Any, batch: Batch) -> Tensor:
         logits = model(input_ids=batch.input_ids, use_cache=False).logits
     if not chosen or logits.shape[:2] != (1, len(batch.rows)):
         raise ModelError(f"{type(model).__name__} does not compute its logits through its output embedding alone")
-    return logits[0]  # type: ignore[no-any-return]
+    return logits.squeeze(0)  # type: ignore[no-any-return]  # an index would make its gradient anew, in zeros
 
 
 class AnswerLogits:
