@@ -55,6 +55,17 @@ def test_the_summary_tells_what_cannot_be_told_apart_from_paired_draws() -> None
     assert f"It cannot be told apart from {others[0]} (in 70% of paired draws it leaves less)." in summary(results)
 
 
+def test_a_sentence_names_no_more_than_a_few_methods() -> None:
+    results = with_curves()
+    best = results["ranking"][0]
+    names = [f"m{i}" for i in range(9)]
+    results["ranking"] = [best, *names]
+    results["unlearned"] += [{**results["unlearned"][0], "name": name} for name in names]
+    results["pairs"] = {best: dict.fromkeys(names, 0.5)}
+    told = " ".join(summary(results))
+    assert "m4 (in 50% of paired draws it leaves less) and 4 more." in told and "m5" not in told
+
+
 def test_the_frontier_runs_from_the_original_to_the_unlearned_model() -> None:
     figure = frontier_figure(with_curves())
     assert {trace.name for trace in figure.data} == {"gd", "npo"}

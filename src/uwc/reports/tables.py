@@ -17,6 +17,8 @@ from uwc.reports.held import ES, held_fixed, intervals_in_words, ranked_metric
 Record = Mapping[str, Any]
 
 MISSING = "—"
+MOST_NAMED = 5
+"""How many names a sentence holds; the tables have them all."""
 AT_TAU = (
     "at exactly tau, interpolated between the two mixtures on either side; the mixture that calibration gives keeps at "
     "least that, and is under all scores."
@@ -181,6 +183,12 @@ def _best_method(results: Record) -> list[str]:
     return [*sentences, _told_apart(results, best, others)]
 
 
+def _few(names: Sequence[str]) -> str:
+    """The first names of a long list in a sentence, and how many more there are."""
+    hidden = len(names) - MOST_NAMED
+    return listed([*names[:MOST_NAMED], f"{hidden} more"] if hidden > 1 else names)
+
+
 def _told_apart(results: Record, best: str, others: Sequence[str]) -> str:
     """Which methods the best one cannot be told from, by paired draws of the same questions where there are such."""
     paired = (results.get("pairs") or {}).get(best)
@@ -189,7 +197,7 @@ def _told_apart(results: Record, best: str, others: Sequence[str]) -> str:
             f"{name} (in {paired[name]:.0%} of paired draws it leaves less)" for name in others if paired[name] < SURE
         ]
         if close:
-            return f"It cannot be told apart from {listed(close)}."
+            return f"It cannot be told apart from {_few(close)}."
         return "In paired draws of the same questions it leaves less than every other method."
     metric, _ = ranked_metric(results)
     after = {m["name"]: aggregate_of(m.get("after"), "forget", metric) for m in results["unlearned"]}
@@ -197,7 +205,7 @@ def _told_apart(results: Record, best: str, others: Sequence[str]) -> str:
     if not overlapping:
         return "Its interval lies below that of every other method."
     whose = "that of" if len(overlapping) == 1 else "those of"
-    return f"Its interval overlaps with {whose} {listed(overlapping)}, so this study cannot tell them apart."
+    return f"Its interval overlaps with {whose} {_few(overlapping)}, so this study cannot tell them apart."
 
 
 # --- Tables ------------------------------------------------------------------------------------------------------
