@@ -202,7 +202,10 @@ def test_the_likelihood_cap_has_nothing_to_spare_where_answers_are_only_taught(m
             Objective(METHODS[method], moved.model, trick_settings={"likelihood_cap": 0.1})
 
 
-def test_roles_that_share_a_forward_have_the_passes_of_separate_ones(moved: Target) -> None:
+def test_roles_that_share_a_forward_have_the_passes_of_separate_ones(
+    moved: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uwc.training.passes.BATCH_COST", {"cpu": 10**6})
     objective = Objective(METHODS["dpo"], moved.model)
     batches = batches_of(objective, moved)
     joint = run_passes(moved.model, objective, batches)

@@ -14,7 +14,7 @@ from tests.unit.scores_by_hand import scores
 from uwc.calibration.calibrate import calibrate, calibrate_mixing
 from uwc.calibration.example_measure import ExampleMeasure, example_metrics
 from uwc.calibration.retention import NumberMeasure, Retention
-from uwc.calibration.search import search
+from uwc.calibration.search import SearchResult, search
 from uwc.data.example import Example
 from uwc.errors import ConfigError, UserError
 from uwc.metrics.memorization import extraction_strength
@@ -35,6 +35,24 @@ def made_up(monkeypatch: pytest.MonkeyPatch, curve: dict[float, np.ndarray]) -> 
 
     monkeypatch.setattr("uwc.calibration.example_measure.measured_closely", measured)
     return sizes
+
+
+def searched(examples: list[Example]) -> SearchResult:
+    """A search that holds extraction strength fixed at tau 0.95, with the alpha in the target's place."""
+    retention = Retention([ExampleMeasure(examples, metric="extraction_strength", tau=0.95)], tau=0.95)
+    retention.probe(0.0, 0.0, whole=True)  # type: ignore[arg-type]
+    return search(
+        lambda a, whole: retention.probe(a, a, whole=whole),  # type: ignore[arg-type]
+        threshold=retention.threshold, expected=retention.expected,
+    )  # fmt: skip
+
+
+def test_a_number_of_exactly_tau_is_kept() -> None:
+    """0.036 is 0.9 of 0.04, though not in binary; 0.0359 is not."""
+    for higher, numbers in ((True, (0.04, 0.036, 0.0359)), (False, (0.036, 0.04, 0.0401))):
+        measure = NumberMeasure(lambda target: target, tau=0.9, label="made up", higher=higher)  # type: ignore
+        kept = [measure.probe(s, a, whole=True).feasible for a, s in enumerate(numbers)]  # type: ignore[arg-type]
+        assert kept == [True, True, False]
 
 
 def test_low_perplexity_is_kept_as_the_inverse_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,12 +221,7 @@ def test_falling_curves_of_many_examples_take_few_passes(monkeypatch: pytest.Mon
             return values(target)[[int(e.id) for e in asked]], None
 
         monkeypatch.setattr("uwc.calibration.example_measure.measured_closely", measured)
-        retention = Retention([ExampleMeasure(examples, metric="extraction_strength", tau=0.95)], tau=0.95)
-        retention.probe(0.0, 0.0, whole=True)  # type: ignore[arg-type]
-        found = search(
-            lambda a, whole, r=retention: r.probe(a, a, whole=whole), threshold=retention.threshold,  # type: ignore
-            expected=retention.expected,
-        )  # fmt: skip
+        found = searched(examples)
         passes.append(found.passes)
         assert values(found.alpha).mean() >= 0.95 == found.threshold
         assert found.alpha == 1 or values(found.upper).mean() < 0.95
@@ -243,12 +256,7 @@ def test_a_curve_whose_tokens_are_followed_takes_fewer_passes(monkeypatch: pytes
             return entry.function(found), found
 
         monkeypatch.setattr("uwc.calibration.example_measure.measured_closely", measured)
-        retention = Retention([ExampleMeasure(examples, metric="extraction_strength", tau=0.95)], tau=0.95)
-        retention.probe(0.0, 0.0, whole=True)  # type: ignore[arg-type]
-        found = search(
-            lambda a, whole, r=retention: r.probe(a, a, whole=whole), threshold=retention.threshold,  # type: ignore
-            expected=retention.expected,
-        )  # fmt: skip
+        found = searched(examples)
         assert 0 < found.alpha < 1 and found.upper - found.alpha == 1 / 128
         for probe in found.probes:
             assert probe.feasible == (extraction_strength(scored(probe.alpha)).mean() >= 0.95)

@@ -58,8 +58,8 @@ class ExampleMeasure:
     low does if ``mean(v) <= mean(v_original) / tau``; a geometric average does on logarithms, so that the share kept
     is the ratio of averages, or its inverse, throughout. The examples are scored in blocks: some in a fixed random
     order, then those first that are expected (see `Expectation`) to have lost most; after each block `MeanTest` looks
-    at the paired differences to the original. Examples that the metric gives no value for on
-    the original are left out.
+    at the paired differences to the original. Examples that the metric gives no value for on the original are left
+    out.
 
     Args:
         examples: the questions.

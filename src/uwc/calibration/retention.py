@@ -10,6 +10,9 @@ from uwc.calibration.search import Reading
 from uwc.errors import ConfigError, UserError
 from uwc.models.target import Target
 
+ROUNDING = 1e-12
+"""By so much a share may miss tau: one of exactly tau counts as kept."""
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -69,7 +72,7 @@ class NumberMeasure:
             )
         with np.errstate(divide="ignore"):
             share = float(np.divide(score, original) if self.higher else np.divide(original, score))
-        return Kept(score, share, score >= self.tau * original if self.higher else score <= original / self.tau)
+        return Kept(score, share, share >= self.tau - ROUNDING)
 
     def expected_share(self, alpha: float) -> float:
         """NaN: a number for a whole model says nothing of other models."""

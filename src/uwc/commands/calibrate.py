@@ -22,6 +22,7 @@ from uwc.commands.options import (
     loading,
     named_files,
     pairs,
+    utility_files,
 )
 from uwc.commands.printing import print_json, print_rows
 
@@ -50,7 +51,7 @@ def calibrate_command(
     from uwc.workflows.calibration import calibrate
 
     columns, files = pairs(column), {"retain": retain[0]} if len(retain) == 1 else named_files(retain)
-    utility = {"authors": real_authors, "facts": world_facts}
+    utility = utility_files(real_authors, world_facts)
     record = calibrate(
         original,
         unlearned,
@@ -59,7 +60,10 @@ def calibrate_command(
         retention=retention_task,
         tau=tau,
         metric=metric,
-        utility_sets={name: read_examples(path, columns=columns) for name, path in utility.items() if path is not None},
+        utility_sets={
+            name: read_examples(path, columns=columns)
+            for name, path in utility_files(real_authors, world_facts).items()
+        },
         max_new_tokens=max_new_tokens,
         save=save,
         command=shlex.join(["uwc", *sys.argv[1:]]),

@@ -21,6 +21,7 @@ from uwc.commands.options import (
     loading,
     named_files,
     pairs,
+    utility_files,
 )
 from uwc.commands.printing import console, print_json
 from uwc.errors import UserError
@@ -92,11 +93,10 @@ def compare_command(
     models = [*unlearned, *(more or [])]
     if not models:
         raise UserError("there is nothing to compare; give unlearned models with --unlearned")
-    utility = {"authors": real_authors, "facts": world_facts}
     done = compare(
         original, named_by_path(models), forget=forget, retain=retain[0], gold=gold, heldout=heldout,
         further_retain=named_files(retain[1:], taken=_TAKEN),
-        utility_sets={name: path for name, path in utility.items() if path is not None},
+        utility_sets=utility_files(real_authors, world_facts),
         columns=pairs(column), attacks=_attacks(attack), attack_settings=dotted_settings(setting),
         attack_examples=attack_examples, attack_calibrated=attack_calibrated,
         tau=tau, metric=None if metric == "none" else metric, retention=retention_task, rank_by=rank_by,

@@ -40,6 +40,11 @@ def pairs(options: list[str]) -> dict[str, str]:
     return read
 
 
+def utility_files(authors: Path | None, facts: Path | None) -> dict[str, Path]:
+    """The files given for ``model_utility``, by the names that it has for them."""
+    return {name: path for name, path in {"authors": authors, "facts": facts}.items() if path is not None}
+
+
 def named_files(files: list[Path], *, taken: Collection[str] = ("forget",)) -> dict[str, Path]:
     """A name for each retain file: its own without the ending, numbered where that is repeated or taken."""
     named: dict[str, Path] = {}

@@ -41,17 +41,15 @@ def _parts(logits: Tensor) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, len(logits), size))
 
 
-def _less(logits: Tensor, normalizers: Tensor, *, into: Tensor) -> Tensor:
-    """Their difference in float32: in the memory of `into` if that is float32, else in a tensor of its own."""
-    if into.dtype == torch.float32:
-        return torch.sub(logits, normalizers, out=into)
-    return logits.float() - normalizers
+def _float32(memory: Tensor) -> Tensor:
+    """Where a gradient that ends in `memory` is worked out: there if that is float32, else in a tensor of its own."""
+    return memory if memory.dtype == torch.float32 else torch.empty_like(memory, dtype=torch.float32)
 
 
-def _put(piece: Tensor, into: Tensor) -> None:
-    """Write what `_less` began to where it belongs, if it is not there already."""
-    if piece is not into:
-        into.copy_(piece)
+def _put(piece: Tensor, memory: Tensor) -> None:
+    """Write what was worked out in ``_float32(memory)`` to `memory`, if it is not there already."""
+    if piece is not memory:
+        memory.copy_(piece)
 
 
 class _TargetLogprobs(torch.autograd.Function):
@@ -66,10 +64,11 @@ class _TargetLogprobs(torch.autograd.Function):
         logits, targets, normalizers = ctx.saved_tensors
         result = torch.empty_like(logits)
         for part in _parts(logits):
-            piece = _less(logits[part], normalizers[part, None], into=result[part])
+            memory = result[part]
+            piece = torch.sub(logits[part], normalizers[part, None], out=_float32(memory))
             piece.exp_().mul_(-gradient[part, None])
             piece.scatter_add_(1, targets[part, None], gradient[part, None])
-            _put(piece, result[part])
+            _put(piece, memory)
         return result, None
 
 
@@ -92,7 +91,8 @@ class _Divergence(torch.autograd.Function):
         reference, logits, theirs, ours = ctx.saved_tensors
         result = torch.empty_like(logits)
         for part in _parts(logits):
-            p = _less(logits[part], ours[part, None], into=result[part]).exp_()
+            memory = result[part]
+            p = torch.sub(logits[part], ours[part, None], out=_float32(memory)).exp_()
             q = (reference[part].float() - theirs[part, None]).exp_()
-            _put(p.sub_(q).mul_(gradient[part, None]), result[part])
+            _put(p.sub_(q).mul_(gradient[part, None]), memory)
         return None, result

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from uwc.reports.words import listed
+
 ES = "extraction_strength"
 
 
@@ -16,7 +18,7 @@ def ranked_metric(results: Mapping[str, Any]) -> tuple[str, str]:
 def held_fixed(results: Mapping[str, Any]) -> str:
     """What is held fixed, ``retain ES``, or several things: ``retain ROUGE-L, maths ROUGE-L and mmlu``."""
     names = (results.get("retention") or {}).get("held") or [f"retain {ranked_metric(results)[1]}"]
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+    return listed(names)
 
 
 def held_plainly(results: Mapping[str, Any]) -> bool:

@@ -13,11 +13,11 @@ from uwc.reports.tables import (
     aggregate_of,
     calibrated_forget,
     known,
-    listed,
     number,
     tau_of,
     with_interval,
 )
+from uwc.reports.words import listed
 
 
 def ranked(results: Record) -> list[dict[str, Any]]:

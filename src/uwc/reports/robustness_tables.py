@@ -5,7 +5,8 @@ from statistics import fmean
 from typing import Any
 
 from uwc.reports.held import ES
-from uwc.reports.tables import MISSING, Record, Table, known, listed, number, with_interval
+from uwc.reports.tables import MISSING, Record, Table, known, number, with_interval
+from uwc.reports.words import listed
 
 FORGET = "forget"
 Pair = tuple[str, str]

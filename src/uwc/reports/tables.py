@@ -13,6 +13,7 @@ from rich.table import Table as RichTable
 
 from uwc.progress import duration
 from uwc.reports.held import ES, held_fixed, intervals_in_words, ranked_metric
+from uwc.reports.words import listed
 
 Record = Mapping[str, Any]
 
@@ -121,11 +122,6 @@ def with_error(aggregate: Record, metric: str = ES) -> str:
     if known(aggregate.get("se")):
         text += f" ± {number(aggregate['se'], metric)}"
     return f"{text} ({aggregate['not_scored']} not scored)" if aggregate.get("not_scored") else text
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names in a sentence: ``a``, ``a and b``, ``a, b and c``."""
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])) if names else ""
 
 
 def setting(value: Any) -> str:
