@@ -60,10 +60,7 @@ def calibrate_command(
         retention=retention_task,
         tau=tau,
         metric=metric,
-        utility_sets={
-            name: read_examples(path, columns=columns)
-            for name, path in utility_files(real_authors, world_facts).items()
-        },
+        utility_sets={name: read_examples(path, columns=columns) for name, path in utility.items()},
         max_new_tokens=max_new_tokens,
         save=save,
         command=shlex.join(["uwc", *sys.argv[1:]]),
