@@ -17,7 +17,7 @@ from uwc.attacks.data import AttackData
 from uwc.attacks.measuring import measure
 from uwc.data.batches import collate
 from uwc.data.example import Example
-from uwc.models.forward import answer_logits, token_logprobs
+from uwc.models.head import answer_logits, token_logprobs
 from uwc.models.states import blocks
 from uwc.models.target import Target
 

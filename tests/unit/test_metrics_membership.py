@@ -13,8 +13,8 @@ from tests.unit.scores_by_hand import scores
 from uwc.data.batches import collate
 from uwc.errors import ConfigError
 from uwc.metrics.membership import mia_loss, mia_min_k, mia_min_k_plus_plus, mia_reference, mia_zlib
-from uwc.models.forward import answer_logits
 from uwc.models.gradients import gradient_norms
+from uwc.models.head import answer_logits
 from uwc.models.target import Target
 
 

@@ -13,7 +13,8 @@ from uwc.attacks.registry import attacks
 from uwc.attacks.surrogate import Intervened
 from uwc.data.batches import collate, group_by_length
 from uwc.data.example import Example
-from uwc.models.forward import DEFAULT_TOKEN_BUDGET, unwrapped
+from uwc.models.budget import DEFAULT_TOKEN_BUDGET
+from uwc.models.head import unwrapped
 from uwc.models.states import blocks, capturing_states
 from uwc.models.target import Target
 

@@ -14,7 +14,7 @@ from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
 from uwc.attacks.surrogate import Surrogate
 from uwc.data.batches import collate
-from uwc.models.forward import answer_logits, token_logprobs
+from uwc.models.head import answer_logits, token_logprobs
 from uwc.models.target import Target
 
 

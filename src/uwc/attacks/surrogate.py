@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.modeling_outputs import CausalLMOutput
 
-from uwc.models.forward import unwrapped
+from uwc.models.head import unwrapped
 from uwc.models.states import blocks
 
 

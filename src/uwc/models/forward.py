@@ -4,26 +4,17 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from uwc import progress
 from uwc.data.batches import Batch, collate
 from uwc.data.example import Example
 from uwc.data.prompts import EncodedExample
 from uwc.data.variants import Variant, with_variants
-from uwc.models.budget import BATCH_COST, DEFAULT_TOKEN_BUDGET, SCORING_BUDGET, run_in_batches, token_budget_of
-from uwc.models.head import AnswerLogits, answer_logits, tile_grid, unwrapped
+from uwc.models.budget import BATCH_COST, SCORING_BUDGET, run_in_batches, token_budget_of
+from uwc.models.head import AnswerLogits, tile_grid
 from uwc.models.statistics import Sampling, joined, tile_sums
 from uwc.models.target import Target
 from uwc.models.token_scores import BOOLEAN_COLUMNS, TOKEN_COLUMNS, TokenScores
-
-__all__ = ["DEFAULT_TOKEN_BUDGET", "answer_logits", "score_tokens", "token_logprobs", "unwrapped"]
-
-
-def token_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
-    """[N] float32 log-probabilities of the targets under [N, V] logits."""
-    logits = logits.float()
-    return logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(dim=1)
 
 
 @torch.inference_mode()

@@ -9,8 +9,7 @@ import torch
 from uwc import progress
 from uwc.data.batches import collate
 from uwc.data.example import Example
-from uwc.models.forward import token_logprobs
-from uwc.models.head import answer_logits
+from uwc.models.head import answer_logits, token_logprobs
 from uwc.models.target import Target
 from uwc.models.token_scores import Floats
 

@@ -51,6 +51,12 @@ def answer_logits(model: Any, batch: Batch) -> Tensor:
     return logits.squeeze(0)  # type: ignore[no-any-return]  # an index would make its gradient anew, in zeros
 
 
+def token_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
+    """[N] float32 log-probabilities of the targets under [N, V] logits."""
+    logits = logits.float()
+    return logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(dim=1)
+
+
 class AnswerLogits:
     """The [N, V] logits that predict a batch's labelled tokens, made a tile at a time.
 

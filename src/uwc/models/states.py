@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from uwc.data.batches import Batch
 from uwc.errors import ConfigError, ModelError
-from uwc.models.forward import unwrapped
+from uwc.models.head import unwrapped
 
 
 def blocks(model: Any) -> nn.ModuleList:

@@ -8,7 +8,8 @@ import torch
 
 from uwc.data.batches import collate, group_by_length
 from uwc.data.example import Example
-from uwc.models.forward import DEFAULT_TOKEN_BUDGET, answer_logits
+from uwc.models.budget import DEFAULT_TOKEN_BUDGET
+from uwc.models.head import answer_logits
 from uwc.models.target import Target
 from uwc.objectives.logprobs import target_logprobs
 

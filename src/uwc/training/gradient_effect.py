@@ -8,7 +8,7 @@ from torch import Tensor
 
 from uwc.data.batches import collate
 from uwc.data.prompts import EncodedExample
-from uwc.models.forward import answer_logits, unwrapped
+from uwc.models.head import answer_logits, unwrapped
 from uwc.models.states import blocks
 from uwc.objectives.logprobs import target_logprobs
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from uwc.data.batches import Batch
 from uwc.models.budget import BATCH_COST
-from uwc.models.forward import answer_logits, unwrapped
+from uwc.models.head import answer_logits, unwrapped
 from uwc.models.states import blocks, capturing_states
 from uwc.objectives.forwards import Pass
 from uwc.objectives.logprobs import target_logprobs

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from uwc.data.batches import Batch
 from uwc.errors import ConfigError
-from uwc.models.forward import unwrapped
+from uwc.models.head import unwrapped
 from uwc.models.states import blocks
 
 

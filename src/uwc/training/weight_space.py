@@ -8,7 +8,7 @@ from torch import Tensor
 
 from uwc.data.batches import collate, group_by_length
 from uwc.errors import ConfigError
-from uwc.models.forward import DEFAULT_TOKEN_BUDGET
+from uwc.models.budget import DEFAULT_TOKEN_BUDGET
 from uwc.models.target import Target
 from uwc.training.loading import TrainingData
 from uwc.training.settings import TrainingSettings
