@@ -11,11 +11,8 @@ from uwc.attacks.data import AttackData
 from uwc.attacks.probing import chosen_depths
 from uwc.attacks.registry import attacks
 from uwc.attacks.surrogate import Intervened
-from uwc.data.batches import collate, group_by_length
 from uwc.data.example import Example
-from uwc.models.budget import DEFAULT_TOKEN_BUDGET
-from uwc.models.head import unwrapped
-from uwc.models.states import blocks, capturing_states
+from uwc.models.states import answer_states, blocks
 from uwc.models.target import Target
 
 
@@ -54,19 +51,13 @@ def _without(direction: Tensor) -> Callable[[Tensor], Tensor]:
     return project
 
 
-@torch.no_grad()
 def _mean_states(target: Target, examples: Sequence[Example], depths: list[int]) -> dict[int, Tensor]:
     """Block -> [d] the mean state that predicts an answer token, float32."""
-    encoded = target.encode(examples)
-    target.model.eval()
     totals: dict[int, Tensor] = {}
     count = 0
-    for group in group_by_length([len(e.tokens) for e in encoded], token_budget=DEFAULT_TOKEN_BUDGET):
-        batch = collate([encoded[i] for i in group], device=target.device)
-        with capturing_states(target.model, depths, batch) as captured:
-            unwrapped(target.model).base_model(input_ids=batch.input_ids, use_cache=False)
-        count += len(batch.targets)
+    for states, tokens in answer_states(target, examples, depths):
+        count += len(tokens)
         for depth in depths:
-            total = captured[depth].float().sum(dim=0)
+            total = states[depth].float().sum(dim=0)
             totals[depth] = totals[depth] + total if depth in totals else total
     return {depth: total / count for depth, total in totals.items()}

@@ -12,11 +12,9 @@ from uwc.attacks.attacked import Attacked
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
 from uwc.attacks.surrogate import ReadAt, final_norm
-from uwc.data.batches import collate, group_by_length
 from uwc.data.example import Example
-from uwc.models.budget import DEFAULT_TOKEN_BUDGET
 from uwc.models.head import unwrapped
-from uwc.models.states import blocks, capturing_states, resolve_layer
+from uwc.models.states import answer_states, blocks, resolve_layer
 from uwc.models.target import Target
 
 _INSIDE = {
@@ -96,18 +94,13 @@ def cached_states(
     Returns:
         Block -> [N, d] states after the final norm that predict the N answer tokens, float32; and the [N] tokens.
     """
-    encoded = target.encode(examples)
     norm = final_norm(target.model)
-    target.model.eval()
     states: dict[int, list[Tensor]] = {depth: [] for depth in depths}
     targets: list[Tensor] = []
-    for group in group_by_length([len(e.tokens) for e in encoded], token_budget=DEFAULT_TOKEN_BUDGET):
-        batch = collate([encoded[i] for i in group], device=target.device)
-        with capturing_states(target.model, depths, batch) as captured:
-            unwrapped(target.model).base_model(input_ids=batch.input_ids, use_cache=False)
-        targets.append(batch.targets)
+    for found, tokens in answer_states(target, examples, depths):
+        targets.append(tokens)
         for depth in depths:
-            states[depth].append(norm(captured[depth]).float())
+            states[depth].append(norm(found[depth]).float())
     return {depth: torch.cat(parts) for depth, parts in states.items()}, torch.cat(targets)
 
 

@@ -1,8 +1,7 @@
 """The search behind GCG (arXiv:2307.15043): gradients on one-hot tokens, candidates scored on a cached prefix."""
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from uwc.attacks.surrogate import final_norm
 from uwc.data.prompts import EncodedExample
-from uwc.models.states import blocks, resolve_layer
+from uwc.models.states import capturing_outputs, resolve_layer
 from uwc.models.target import Target
 
 _TOKENS_A_BATCH = 8192
@@ -142,31 +141,15 @@ class SuffixSearch:
         expanded = copy.deepcopy(cache)
         expanded.batch_repeat_interleave(n)
         keep = len(wanted) + 1
-        with self._states_at_layer() as states:
+        with capturing_outputs(self._model, [] if self._layer is None else [self._layer]) as states:
             logits = self._model(
                 inputs_embeds=torch.cat([suffixes.to(embedded.dtype), embedded], dim=1),
                 past_key_values=expanded, use_cache=True, logits_to_keep=keep,
             ).logits  # fmt: skip
         if self._layer is not None:
             head = self._model.get_output_embeddings()
-            logits = head(final_norm(self._model)(states[-1][:, -keep:]))
+            logits = head(final_norm(self._model)(states[self._layer][:, -keep:]))
         logits = logits[:, :-1].float()
         losses = nn.functional.cross_entropy(logits.flatten(0, 1), wanted.repeat(n), reduction="none")
         means: Tensor = losses.view(n, -1).mean(dim=1)
         return means
-
-    @contextmanager
-    def _states_at_layer(self) -> Iterator[list[Tensor]]:
-        found: list[Tensor] = []
-        if self._layer is None:
-            yield found
-            return
-
-        def keep(_module: Any, _args: Any, output: Any) -> None:
-            found.append(output[0] if isinstance(output, tuple) else output)
-
-        handle = blocks(self._model)[self._layer - 1].register_forward_hook(keep)
-        try:
-            yield found
-        finally:
-            handle.remove()

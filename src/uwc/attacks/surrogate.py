@@ -11,7 +11,7 @@ from transformers import DynamicCache
 from transformers.modeling_outputs import CausalLMOutput
 
 from uwc.models.head import unwrapped
-from uwc.models.states import blocks
+from uwc.models.states import blocks, capturing_outputs
 
 
 class Wrapped(nn.Module):
@@ -101,18 +101,10 @@ class ReadAt(Surrogate):
 
     def states(self, input_ids: Tensor, attention_mask: Tensor | None = None, cache: Any = None) -> Tensor:
         """[B, T, d] the block's output after the final norm, in the head's precision."""
-        found: list[Tensor] = []
-
-        def keep(_module: Any, _args: Any, output: Any) -> None:
-            found.append(output[0] if isinstance(output, tuple) else output)
-
-        handle = blocks(self.inner)[self.layer - 1].register_forward_hook(keep)
-        try:
+        with capturing_outputs(self.inner, [self.layer]) as found:
             self.body({"input_ids": input_ids}, attention_mask, cache)
-        finally:
-            handle.remove()
         precision = next(self.head.parameters()).dtype
-        return self.norm(found[0]).to(precision)  # type: ignore[no-any-return]
+        return self.norm(found[self.layer]).to(precision)  # type: ignore[no-any-return]
 
 
 class Intervened(Wrapped):

@@ -1,8 +1,6 @@
 """Decoding-time contrast: a model minus what a reinforced copy says more strongly (arXiv:2310.02238)."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from uwc.models.head import head_sees
 from uwc.models.target import Target
 
 FILE = "contrast.json"
@@ -85,24 +84,9 @@ class _ContrastHead(nn.Module):
         return base - self.strength * torch.relu(reinforced - base)
 
     def _logits(self, model: Any, places: Tensor) -> Tensor:
-        with _only(model, places):
+        with head_sees(model, lambda states: states.flatten(0, 1)[places.flatten()]):
             logits: Tensor = model(**self.inputs).logits
-        return logits
-
-
-@contextmanager
-def _only(model: Any, places: Tensor) -> Iterator[None]:
-    """While open, the model's output embedding sees only the states at these places."""
-
-    def select(_module: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        states = args[0].flatten(0, 1)[places.flatten()]
-        return (states.view(*places.shape[:2], -1), *args[1:])
-
-    handle = model.get_output_embeddings().register_forward_pre_hook(select)
-    try:
-        yield
-    finally:
-        handle.remove()
+        return logits.view(*places.shape[:2], -1)
 
 
 def contrast(base: Target, reinforced: Target, *, strength: float = 1.0) -> Target:
