@@ -90,6 +90,8 @@ def test_a_chain_carries_out_its_attacks_in_order() -> None:
         ("pruning", {"pruning": {"share": -0.1}}, "greater than or equal to 0"),
         ("quantization", {"quantization": {"bits": 1}}, "bits = 1"),
         ("relearn", {"relearn": {"steps": 0}}, "steps = 0"),
+        ("relearn", {"relearn": {"steps": 2, "budgets": [3]}}, "'relearn': the budget 3 is more than steps = 2"),
+        ("gcg_per_question", {"gcg_per_question": {"budgets": [251]}}, "the budget 251 is more than steps = 250"),
     ],
 )
 def test_bad_chains_are_refused(names: str, settings: dict[str, Any], message: str) -> None:
@@ -111,7 +113,6 @@ NOTHING = AttackData(KNOWN)
         ("paraphrase", {}, AttackData([replace(KNOWN[0], paraphrased_question="")]), "'0/0' has none"),
         ("few_shot", {}, replace(NOTHING, retain=UNKNOWN), "needs 5 examples, and the attacker has 4"),
         ("jailbreak", {"kinds": ["charm"]}, NOTHING, "unknown kind 'charm'; valid: role play"),
-        ("relearn", {"steps": 2, "budgets": [3]}, data(), "budget 3 is more than steps = 2"),
     ],
 )
 def test_missing_data_is_refused(name: str, settings: Any, given: AttackData, message: str) -> None:

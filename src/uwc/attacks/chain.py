@@ -86,7 +86,8 @@ def make_chain(names: str | Sequence[str], settings: Mapping[str, Mapping[str, A
         settings: attack -> setting -> value.
 
     Raises:
-        ConfigError: an unknown attack or setting, a bad value, or an order that makes no sense.
+        ConfigError: an unknown attack or setting, a bad value, a budget beyond the last step, or an order that makes no
+            sense.
     """
     listed = names.split("+") if isinstance(names, str) else list(names)
     settings = settings or {}
@@ -94,6 +95,8 @@ def make_chain(names: str | Sequence[str], settings: Mapping[str, Mapping[str, A
     chain = Chain(steps)
     if not steps:
         raise ConfigError("a chain of attacks needs at least one")
+    for step in steps:
+        _check_budgets(step)
     for first, second in pairwise(steps):
         _check_order(first.entry, second.entry, chain.name)
     return chain
@@ -130,6 +133,12 @@ def _carry_out(start: Attacked, data: AttackData, steps: tuple[Step, ...]) -> Ge
                 note=" ".join(filter(None, (start.note, outcome.note))),
             )
             yield from _carry_out(joined, data, steps[1:])
+
+
+def _check_budgets(step: Step) -> None:
+    steps, budgets = (step.settings.get(name) for name in ("steps", "budgets"))
+    if steps and budgets and max(budgets) > steps:
+        raise ConfigError(f"attack {step.entry.name!r}: the budget {max(budgets)} is more than steps = {steps}")
 
 
 def _check_order(first: Entry[Any], second: Entry[Any], name: str) -> None:

@@ -16,7 +16,7 @@ from uwc.attacks.attacked import Attacked, with_own_weights
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
 from uwc.data.example import Example
-from uwc.errors import ConfigError, reporting_full_disk
+from uwc.errors import reporting_full_disk
 from uwc.models.target import Target
 from uwc.objectives.methods import FINE_TUNING
 from uwc.objectives.objective import Objective
@@ -44,14 +44,8 @@ Raises:
 """
 
 
-def _check_budgets(_data: AttackData, settings: Any) -> None:
-    steps, budgets = settings["steps"], settings["budgets"]
-    if steps is not None and budgets and max(budgets) > steps:
-        raise ConfigError(f"relearning: the budget {max(budgets)} is more than steps = {steps}")
-
-
 _RELEARN = {
-    "kind": "weights", "touches_weights": True, "effort": "steps", "budgets": True, "check": _check_budgets,
+    "kind": "weights", "touches_weights": True, "effort": "steps", "budgets": True, "check": None,
 }  # fmt: skip
 
 
