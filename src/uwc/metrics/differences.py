@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 from uwc.errors import DataError
 from uwc.metrics.aggregation import Aggregate, Average, aggregate
@@ -49,8 +50,6 @@ def paired_difference(
     Raises:
         DataError: the two do not have the same number of examples.
     """
-    from scipy import stats
-
     if len(first) != len(second) or len(first) != len(subjects):
         raise DataError(
             f"paired comparison of {len(first)} with {len(second)} values for {len(subjects)} examples; "

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +149,7 @@ class Evaluator:
     ) -> ScoredSet:
         new_tokens = self.given.max_new_tokens
         if name == "verbatim":
-            target = Target(target.model, target.tokenizer, RAW, target.name)
+            target = replace(target, template=RAW)
             examples, new_tokens = [cut(e, target) for e in examples], VERBATIM_TOKENS
         elif self.compat is not None:
             target = self.compat.adapt(target)

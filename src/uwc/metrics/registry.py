@@ -26,7 +26,7 @@ set_metrics: Registry[Any] = Registry("set-metric", modules=("uwc.metrics.set_le
 
 Each declares:
     needs: its arguments as ``"SET:METRIC"``, or ``"retrained/SET:METRIC"`` for the model that never saw the data;
-        arguments with a default may be missing.
+        those with a default, which come last, are left out where there is no such model.
     range, higher_remembers, label: as above; `higher_remembers` is None where neither direction means it.
     interval: whether a bootstrap interval makes sense.
     of_means: where it is a function of the means of its arguments, that function of [I, ...] means; else absent.

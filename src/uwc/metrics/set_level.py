@@ -7,6 +7,7 @@ from uwc.metrics.registry import set_metrics
 from uwc.models.token_scores import Floats
 
 UTILITY_SETS = ("retain", "authors", "facts")
+MEMBERSHIP_ATTACKS = ("loss", "zlib", "reference", "min_k", "min_k_plus_plus", "gradient_norm")
 
 
 @set_metrics.register(
@@ -77,7 +78,7 @@ def auc(members: Floats, others: Floats) -> float:
     return float(statistic / (len(members) * len(others)))
 
 
-for _attack in ("loss", "zlib", "reference", "min_k", "min_k_plus_plus", "gradient_norm"):
+for _attack in MEMBERSHIP_ATTACKS:
     set_metrics.register(
         f"auc_{_attack}", source="arXiv:2506.12618", needs=(f"data:mia_{_attack}", f"holdout:mia_{_attack}"),
         range=(0.0, 1.0), higher_remembers=True, label=f"AUC: {_attack.replace('_', '-')}", interval=True,

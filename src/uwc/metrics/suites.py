@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any
 
 from uwc.data.example import Example
 from uwc.errors import ConfigError
 from uwc.metrics.registry import INPUTS, metrics, set_metrics
+from uwc.metrics.set_level import MEMBERSHIP_ATTACKS
 from uwc.registry import Entry, unknown_name
 
 SET_FLAGS = {
@@ -14,7 +16,6 @@ SET_FLAGS = {
     "facts": "--world-facts", "verbatim": "--verbatim",
 }  # fmt: skip
 RETRAINED = "retrained/"
-_ATTACKS = ("loss", "zlib", "reference", "min_k", "min_k_plus_plus", "gradient_norm")
 
 SUITES: dict[str, tuple[str, ...]] = {
     "core": (
@@ -25,7 +26,9 @@ SUITES: dict[str, tuple[str, ...]] = {
         "exact_memorization", "forget_quality", "model_utility",
     ),
     "muse": ("verbatim_memorization", "knowledge_memorization", "privleak"),
-    "membership": (*(f"mia_{a}" for a in _ATTACKS), *(f"auc_{a}" for a in _ATTACKS), "privleak"),
+    "membership": (
+        *(f"mia_{a}" for a in MEMBERSHIP_ATTACKS), *(f"auc_{a}" for a in MEMBERSHIP_ATTACKS), "privleak",
+    ),
 }  # fmt: skip
 """Suite -> its metrics. ``all`` is every metric there is."""
 
@@ -90,11 +93,15 @@ def is_set_metric(name: str) -> bool:
 
 
 def required_inputs(entry: Entry[Any], given: Given) -> list[tuple[bool, str, str]]:
-    """(of the retrained model?, set, metric) for each argument of a set metric, without optional ones not given."""
+    """(of the retrained model?, set, metric) for each argument of a set metric.
+
+    Without a retrained model the arguments that have a default, the last ones, are left out.
+    """
     inputs = [split_input(text) for text in entry.facts["needs"]]
-    if entry.name == "privleak" and "retrained" not in given.models:
-        inputs = [i for i in inputs if not i[0]]
-    return inputs
+    if "retrained" in given.models:
+        return inputs
+    optional = sum(p.default is not p.empty for p in signature(entry.function).parameters.values())
+    return inputs[: len(inputs) - optional]
 
 
 def split_input(text: str) -> tuple[bool, str, str]:
