@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from uwc.models.loading import load_target as load_target
     from uwc.models.target import Target as Target
     from uwc.studies.config_file import load_config as load_config
+    from uwc.workflows.attacking import attack as attack
     from uwc.workflows.calibration import calibrate as calibrate
     from uwc.workflows.comparison import compare as compare
     from uwc.workflows.replaying import replay as replay
@@ -32,6 +33,7 @@ _HOMES = {
     "load_target": "uwc.models.loading",
     "Target": "uwc.models.target",
     "load_config": "uwc.studies.config_file",
+    "attack": "uwc.workflows.attacking",
     "calibrate": "uwc.workflows.calibration",
     "compare": "uwc.workflows.comparison",
     "plan_study": "uwc.workflows.studies",

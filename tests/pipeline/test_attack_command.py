@@ -8,6 +8,8 @@ import pytest
 from tests.conftest import people, tiny_target
 from typer.testing import CliRunner, Result
 
+import uwc
+from uwc.attacks.data import AttackData
 from uwc.cli import app
 from uwc.data.example import Example
 from uwc.errors import UserError
@@ -54,6 +56,12 @@ def test_attacks_and_chains_are_measured_on_model_and_control(files: dict[str, s
     assert {r["attack"] for r in rows} == {"relearn+probe", "translation"}
 
 
+def test_a_model_in_memory_is_attacked_as_its_folder_is(files: dict[str, str], knowing: Target) -> None:
+    printed = run(files["model"], "--data", files["scored"], "--attack", "prefix", "--json").stdout
+    scored = uwc.read_examples(files["scored"])
+    assert uwc.attack(knowing, AttackData(scored), ["prefix"], control=files["never"])[:1] == json.loads(printed)
+
+
 def test_a_table_is_printed(files: dict[str, str]) -> None:
     table = run(files["model"], "--data", files["scored"], "--attack", "prefix", "--metric", "rouge_l").stdout
     assert "before" in table and "prefix" in table and "rouge_l" in table
@@ -96,7 +104,7 @@ def test_points_of_several_checkpoints_are_collected_for_uwc_robustness(files: d
         (["--attack", "prefix", "--set", "prefix.tokens=0"], "tokens = 0"),
         (["--attack", "prefix", "--set", "prefix"], "NAME=VALUE"),
         (["--attack", "prefix", "--set", "tokens=2"], "NAME.SETTING=VALUE"),
-        (["--attack", "prefix", "--set", "probe.epochs=2"], "'probe' is not among the attacks made: prefix"),
+        (["--attack", "prefix", "--set", "probe.epochs=2"], "'probe', which is not among the attacks: prefix"),
         (["--attack", "sampling"], "changes only how answers are generated"),
         (["--attack", "prefix", "--metric", "es"], "unknown metric 'es'"),
         (["--attack", "prefix", "--curve", "1,two"], "write numbers with commas"),
