@@ -10,8 +10,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from uwc.data.example import Example as Example
-    from uwc.data.local_files import read_examples as read_examples
     from uwc.data.prompts import PromptTemplate as PromptTemplate
+    from uwc.data.question_files import read_examples as read_examples
     from uwc.errors import UserError as UserError
     from uwc.models.loading import load_target as load_target
     from uwc.models.target import Target as Target
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Example": "uwc.data.example",
-    "read_examples": "uwc.data.local_files",
+    "read_examples": "uwc.data.question_files",
     "PromptTemplate": "uwc.data.prompts",
     "UserError": "uwc.errors",
     "load_target": "uwc.models.loading",

@@ -11,7 +11,7 @@ from tests.pipeline.conftest import Run
 from transformers import AutoModelForCausalLM
 
 import uwc as package
-from uwc.data.local_files import read_examples
+from uwc.data.question_files import read_examples
 from uwc.models.loading import load_target, save_target
 from uwc.models.target import Target
 

@@ -16,7 +16,8 @@ import pytest
 
 from uwc.data.benchmark import Benchmark
 from uwc.data.example import Example
-from uwc.data.local_files import FileSpec, local_files, read_examples, read_lines
+from uwc.data.local_files import FileSpec, local_files
+from uwc.data.question_files import read_examples, read_lines
 from uwc.data.refusals import DEFAULT_REFUSALS
 from uwc.errors import ConfigError, DataError
 from uwc.registry import Registry

@@ -82,7 +82,7 @@ def _attack_data(
     scored: Path, files: dict[str, Path | None], columns: dict[str, str], translation_column: str | None
 ) -> "AttackData":
     from uwc.attacks.data import AttackData
-    from uwc.data.local_files import read_examples
+    from uwc.data.question_files import read_examples
 
     examples = read_examples(scored, columns=columns, id_prefix="scored")
     translations = {}

@@ -47,7 +47,7 @@ def calibrate_command(
     as_json: Json = False,
 ) -> None:
     """Mix an unlearned model with its original until it keeps `tau` of the retention; what is still forgotten then?"""
-    from uwc.data.local_files import read_examples
+    from uwc.data.question_files import read_examples
     from uwc.workflows.calibration import calibrate
 
     columns, files = pairs(column), {"retain": retain[0]} if len(retain) == 1 else named_files(retain)

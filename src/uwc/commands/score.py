@@ -71,8 +71,8 @@ def score_command(
     as_json: Json = False,
 ) -> None:
     """Score a model on questions: how much of their answers does it remember?"""
-    from uwc.data.local_files import read_examples
     from uwc.data.prompts import few_shot
+    from uwc.data.question_files import read_examples
     from uwc.workflows.scoring import evaluate
 
     columns = pairs(column)

@@ -42,7 +42,7 @@ def unlearn_command(
     prompt: Prompt = "",
 ) -> None:
     """Unlearn questions from a model, and write a checkpoint that plain transformers loads."""
-    from uwc.data.local_files import read_examples, read_lines
+    from uwc.data.question_files import read_examples, read_lines
     from uwc.data.refusals import DEFAULT_REFUSALS
     from uwc.workflows.unlearning import unlearn
 

@@ -173,6 +173,3 @@ _READERS: Mapping[str, Callable[[Path, bytes], Table]] = {
     ".tsv": partial(_read_csv, delimiter="\t"),
     ".parquet": _read_parquet,
 }
-
-
-# ------------------------------------------------------------------------------------------ from files to a benchmark

@@ -7,7 +7,7 @@ from typing import Literal
 
 from uwc.data.benchmark import FORGET, HELDOUT, RETAIN, RETAIN_EVAL, Benchmark
 from uwc.data.example import Example
-from uwc.data.local_files import read_examples, to_examples
+from uwc.data.question_files import read_examples, to_examples
 from uwc.data.refusals import DEFAULT_REFUSALS
 from uwc.data.tables import Table
 from uwc.errors import ConfigError, DataError

@@ -10,7 +10,7 @@ from uwc.attacks.data import AttackData, split_by_subject
 from uwc.attacks.measuring import check_metrics, visible
 from uwc.data.benchmark import FORGET, HELDOUT, RETAIN, RETAIN_EVAL, Benchmark
 from uwc.data.example import Example
-from uwc.data.local_files import read_examples
+from uwc.data.question_files import read_examples
 from uwc.errors import ConfigError, DataError
 from uwc.registry import unknown_name
 from uwc.studies.attack_config import AttackConfig, ChainConfig
