@@ -5,11 +5,12 @@ from typing import Any
 import pytest
 from tests.unit.example_results import example_results
 
+from uwc.reports.conclusion import summary
 from uwc.reports.markdown import results_markdown
 from uwc.reports.plots import tradeoff_figure
 from uwc.reports.ranking import groups_table, indistinct, pairs_table, ranked, ranking_table
 from uwc.reports.rows import attack_rows, score_rows
-from uwc.reports.tables import result_table, summary
+from uwc.reports.tables import result_table
 
 
 def with_pairs(**less: float) -> dict[str, Any]:

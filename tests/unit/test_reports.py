@@ -10,22 +10,13 @@ from rich.console import Console
 
 from uwc.errors import UserError
 from uwc.progress import duration
+from uwc.reports.conclusion import summary
+from uwc.reports.grid import Table, print_table, to_markdown
 from uwc.reports.page import write_page
 from uwc.reports.plots import COLOURS, alpha_figures, method_styles, tradeoff_figure
-from uwc.reports.tables import (
-    Table,
-    aggregate_of,
-    listed,
-    metrics_table,
-    number,
-    print_table,
-    result_table,
-    settings_table,
-    split_sizes,
-    steps_table,
-    summary,
-    to_markdown,
-)
+from uwc.reports.records import aggregate_of
+from uwc.reports.tables import metrics_table, result_table, settings_table, split_sizes, steps_table
+from uwc.reports.words import listed, number
 
 from .example_results import aggregate, calibration, example_results, example_run
 

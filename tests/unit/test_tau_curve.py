@@ -4,8 +4,8 @@ from typing import Any
 
 from tests.unit.example_results import example_results
 
+from uwc.reports.conclusion import summary
 from uwc.reports.rows import method_curve_rows
-from uwc.reports.tables import summary
 from uwc.reports.tau_curve import frontier_figure, runs_tau_table, tau_figure, tau_table, tau_words, winners
 
 TAUS = (0.4, 0.6, 0.8, 0.9, 0.95, 1.0)

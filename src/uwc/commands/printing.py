@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from uwc.reports.tables import Table, print_table
+from uwc.reports.grid import Table, print_table
 from uwc.studies.provenance import finite
 
 

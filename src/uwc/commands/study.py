@@ -24,7 +24,8 @@ StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A YAML file, or
 @study.command("run")
 def study_run(source: StudyName, overrides: Set = [], runs: Runs = Path("runs"), as_json: Json = False) -> None:  # noqa: B006
     """Run what is missing of a study, then print its result table and the path of its report."""
-    from uwc.reports.tables import print_table, result_table
+    from uwc.reports.grid import print_table
+    from uwc.reports.tables import result_table
     from uwc.workflows.studies import run_study
 
     outcome = run_study(source, overrides=overrides, runs=runs)

@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from uwc.reports.records import ES
 from uwc.reports.words import listed
-
-ES = "extraction_strength"
 
 
 def ranked_metric(results: Mapping[str, Any]) -> tuple[str, str]:

@@ -14,10 +14,13 @@ from plotly.offline import get_plotlyjs
 
 from uwc.errors import UserError
 from uwc.reports import tables
-from uwc.reports.held import ES, held_fixed, ranked_metric
+from uwc.reports.conclusion import summary
+from uwc.reports.grid import is_numeric
+from uwc.reports.held import held_fixed, ranked_metric
 from uwc.reports.plots import Style, alpha_figures, method_styles, tradeoff_figure
 from uwc.reports.published import published_table
 from uwc.reports.ranking import groups_table, indistinct, pairs_table, ranking_table
+from uwc.reports.records import ES, tau_of
 from uwc.reports.robustness_section import attacked_section
 from uwc.reports.tau_curve import frontier_figure, probed_sets, runs_tau_table, tau_figure, tau_table, tau_words
 from uwc.reports.training_plots import GROUPS, effect_figures, training_figures, training_table
@@ -53,7 +56,7 @@ def _render(results: Mapping[str, Any], run: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["split_arxiv"] = ARXIV.split
-    environment.globals["is_numeric"] = tables.is_numeric
+    environment.globals["is_numeric"] = is_numeric
     environment.globals["colour_of"] = partial(_colour_of, method_styles(results))
     template = environment.get_template("page.html.jinja")
     curves = alpha_figures(results)
@@ -62,10 +65,10 @@ def _render(results: Mapping[str, Any], run: Mapping[str, Any]) -> str:
         study=results["study"],
         benchmark=results["benchmark"],
         model=results["model"],
-        summary=tables.summary(results),
+        summary=summary(results),
         notes=results.get("notes") or [],
         counts={"methods": len(methods), "ranked": len(results.get("ranking") or [])},
-        tau=tables.tau_of(results),
+        tau=tau_of(results),
         held_fixed=held_fixed(results),
         ranked=_ranked(results),
         references=[model["name"] for model in results["models"]],

@@ -8,19 +8,17 @@ from typing import Any
 import plotly.graph_objects as go
 
 from uwc.reports.held import ranked_metric
-from uwc.reports.tables import (
+from uwc.reports.records import (
     Record,
     aggregate_of,
     calibrated_forget,
     calibrated_retain,
     known,
-    number,
     ordered_methods,
     reference_scores,
-    setting,
     tau_of,
-    with_interval,
 )
+from uwc.reports.words import number, setting, with_interval
 
 # Okabe and Ito's colours, told apart with any colour vision; without their yellow, too pale on white, and black.
 COLOURS = ("#E69F00", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")

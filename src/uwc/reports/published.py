@@ -1,7 +1,9 @@
 """Our scores beside the published ones of the same methods."""
 
 from uwc.published.tables import PublishedTable, published, published_names
-from uwc.reports.tables import MISSING, Record, Table, aggregate_of, number, ordered_methods, setting, tau_of
+from uwc.reports.grid import Table
+from uwc.reports.records import Record, aggregate_of, ordered_methods, tau_of
+from uwc.reports.words import MISSING, number, setting
 
 _COLUMNS = ("forget", "retain", "forget_paraphrased", "retain_paraphrased")
 

@@ -3,21 +3,14 @@
 from itertools import pairwise
 from typing import Any
 
+from uwc.reports.grid import Table
 from uwc.reports.held import held_fixed, held_plainly, intervals_in_words, ranked_metric, share_kept
-from uwc.reports.tables import (
-    AT_TAU,
-    MISSING,
-    SURE,
-    Record,
-    Table,
-    aggregate_of,
-    calibrated_forget,
-    known,
-    number,
-    tau_of,
-    with_interval,
-)
-from uwc.reports.words import listed
+from uwc.reports.records import Record, aggregate_of, calibrated_forget, known, tau_of
+from uwc.reports.tables import AT_TAU
+from uwc.reports.words import MISSING, listed, number, with_interval
+
+SURE = 0.975
+"""A share of paired draws beyond which two methods count as told apart."""
 
 
 def ranked(results: Record) -> list[dict[str, Any]]:
@@ -74,7 +67,7 @@ def ranking_table(results: Record) -> Table:
     tau = tau_of(results)
     held = "" if tau is None else f" at {tau:g} of the original's {held_fixed(results)}"
     remarks = [
-        f"Ranked and compared {AT_TAU.split(';')[0]}. Measured: the mixture that calibration gives, which keeps at "
+        f"Ranked and compared {AT_TAU}. Measured: the mixture that calibration gives, which keeps at "
         f"least that. {_measured_otherwise(results)}".rstrip(),
         f"Intervals: {intervals_in_words(results)}.",
         f"The last column is the share of paired draws of the same questions, taken nearer to 50% for few subjects; "

@@ -6,8 +6,8 @@ from typing import Any
 import plotly.graph_objects as go
 
 from uwc.reports import robustness_tables as tables
+from uwc.reports.records import Record
 from uwc.reports.robustness_plots import panels_figure
-from uwc.reports.tables import Record
 
 
 def attacked_section(results: Record, embedded: Callable[[go.Figure, str], str]) -> dict[str, Any] | None:

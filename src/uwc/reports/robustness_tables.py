@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean
 from typing import Any
 
-from uwc.reports.held import ES
-from uwc.reports.tables import MISSING, Record, Table, known, number, with_interval
-from uwc.reports.words import listed
+from uwc.reports.grid import Table
+from uwc.reports.records import ES, Record, known
+from uwc.reports.words import MISSING, listed, number, with_interval
 
 FORGET = "forget"
 Pair = tuple[str, str]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from uwc.reports.tables import Record, ordered_methods
+from uwc.reports.records import Record, ordered_methods
 
 
 def score_rows(results: Record) -> list[dict[str, Any]]:

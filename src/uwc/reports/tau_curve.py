@@ -7,9 +7,11 @@ from itertools import groupby
 
 import plotly.graph_objects as go
 
+from uwc.reports.grid import Table
 from uwc.reports.held import held_as_share, held_fixed, intervals_in_words, ranked_metric
 from uwc.reports.plots import Style, axis_of_share, figure_layout, method_styles
-from uwc.reports.tables import MISSING, Record, Table, known, number, ordered_methods, setting, with_interval
+from uwc.reports.records import Record, known, ordered_methods
+from uwc.reports.words import MISSING, number, setting, with_interval
 
 SHOWN = (0.9, 0.8, 0.6, 0.4)
 

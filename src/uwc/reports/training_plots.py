@@ -6,8 +6,10 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from uwc.reports.grid import Table
 from uwc.reports.plots import COLOURS, FAINT, GRID, INK, figure_layout, method_styles
-from uwc.reports.tables import MISSING, Record, Table, known, number, ordered_methods
+from uwc.reports.records import Record, known, ordered_methods
+from uwc.reports.words import MISSING, number
 
 DASHES = ("dash", "dot", "dashdot", "longdash")
 GROUPS = {group: COLOURS[i] for i, group in enumerate(("embedding", "early", "middle", "late", "head"))}

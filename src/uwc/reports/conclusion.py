@@ -1,0 +1,74 @@
+"""What a study concludes, in sentences."""
+
+from collections.abc import Sequence
+
+from uwc.reports.held import held_fixed, ranked_metric
+from uwc.reports.ranking import SURE
+from uwc.reports.records import Record, aggregate_of, calibrated_forget, known, reference_scores, tau_of
+from uwc.reports.words import GOLD_MEANING, listed, setting, with_interval
+
+MOST_NAMED = 5
+"""How many names a sentence holds; the tables have them all."""
+
+
+def summary(results: Record) -> list[str]:
+    """The conclusion in two to four sentences: who forgets most at equal retention, how sure that is, against what."""
+    sentences = _best_method(results)
+    compared = [
+        f"the {name} model{note} scores {with_interval(es)}"
+        for name, note in (("original", ""), ("gold", f" ({GOLD_MEANING})"))
+        if (es := aggregate_of(reference_scores(results, name), "forget", ranked_metric(results)[0]))
+    ]
+    if compared:
+        sentences.append(f"For comparison: {listed(compared)}.")
+    if diverged := [m["name"] for m in results["unlearned"] if m["status"] != "ok"]:
+        verb = "is" if len(diverged) == 1 else "are"
+        sentences.append(f"Training diverged for {listed(diverged)}, which {verb} not ranked.")
+    return sentences
+
+
+def _best_method(results: Record) -> list[str]:
+    ranking = results.get("ranking") or []
+    if not ranking and not any("calibration" in method for method in results["unlearned"]):
+        return ["Nothing was calibrated, so the methods are shown as they are, and not ranked."]
+    if not ranking:
+        return ["No method reached a calibrated score, so there is nothing to rank."]
+    metric, label = ranked_metric(results)
+    after = {m["name"]: calibrated_forget(m, metric) for m in results["unlearned"]}
+    best, others = ranking[0], ranking[1:]
+    tau, n = tau_of(results), after[best].get("n")
+    held = "" if tau is None else f" at equal retention (at least {tau:g} of the original's {held_fixed(results)})"
+    sentences = [
+        f"{best} has the lowest forget {label}{held}: {with_interval(after[best])}, n = {setting(n)}; lower is better."
+    ]
+    if not others:
+        return sentences
+    if not all(known(after[name].get(end)) for name in ranking for end in ("low", "high")):
+        doubt = "Not every method has an interval (that takes two subjects or more), so do not trust small differences."
+        return [*sentences, doubt]
+    return [*sentences, _told_apart(results, best, others)]
+
+
+def _few(names: Sequence[str]) -> str:
+    """The first names of a long list in a sentence, and how many more there are."""
+    hidden = len(names) - MOST_NAMED
+    return listed([*names[:MOST_NAMED], f"{hidden} more"] if hidden > 1 else names)
+
+
+def _told_apart(results: Record, best: str, others: Sequence[str]) -> str:
+    """Which methods the best one cannot be told from, by paired draws of the same questions where there are such."""
+    paired = (results.get("pairs") or {}).get(best)
+    if paired:
+        close = [
+            f"{name} (in {paired[name]:.0%} of paired draws it leaves less)" for name in others if paired[name] < SURE
+        ]
+        if close:
+            return f"It cannot be told apart from {_few(close)}."
+        return "In paired draws of the same questions it leaves less than every other method."
+    metric, _ = ranked_metric(results)
+    after = {m["name"]: aggregate_of(m.get("after"), "forget", metric) for m in results["unlearned"]}
+    overlapping = [name for name in others if after[name]["low"] <= after[best]["high"]]
+    if not overlapping:
+        return "Its interval lies below that of every other method."
+    whose = "that of" if len(overlapping) == 1 else "those of"
+    return f"Its interval overlaps with {whose} {_few(overlapping)}, so this study cannot tell them apart."

@@ -1,0 +1,61 @@
+"""Reading what a study's results hold."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+ES = "extraction_strength"
+Record = Mapping[str, Any]
+
+
+def known(value: Any) -> bool:
+    """Whether a stored number is there: neither absent, null nor NaN."""
+    return value is not None and not math.isnan(value)
+
+
+def aggregate_of(scores: Record | None, set_name: str, metric: str = ES) -> Record:
+    """The stored aggregate of one metric on one set of questions; empty where there is none."""
+    return ((scores or {}).get(set_name) or {}).get(metric) or {}
+
+
+def calibrated_forget(method: Record, metric: str = ES, name: str = "forget") -> Record:
+    """A method's score at tau on a set to be forgotten, with its interval through alpha; that of the mixture, measured,
+    where the results have no such."""
+    after = aggregate_of(method.get("after"), name, metric)
+    if not after or (method.get("calibration") or {}).get("metric") != metric:
+        return after
+    low, high = (method.get("intervals") or {}).get(name) or (after.get("low"), after.get("high"))
+    return {**after, "mean": (method.get("at_tau") or {}).get(name, after.get("mean")), "low": low, "high": high}
+
+
+def calibrated_retain(method: Record, metric: str = ES) -> Record:
+    """A method's score at tau on the retain set, where this is what is held fixed; else that of the mixture."""
+    after = aggregate_of(method.get("after"), "retain", metric)
+    if not after or (method.get("calibration") or {}).get("set") != "retain":
+        return after
+    return {**after, "mean": (method.get("at_tau") or {}).get("retain", after.get("mean"))}
+
+
+def ordered_methods(results: Record) -> list[Record]:
+    """The unlearned models as the study ranks them, then those without a rank, then those that diverged."""
+    rank = {name: place for place, name in enumerate(results.get("ranking") or [])}
+    return sorted(results["unlearned"], key=lambda m: (m["status"] != "ok", rank.get(m["name"], len(rank))))
+
+
+def reference_scores(results: Record, name: str) -> Record | None:
+    """The scores of the model called `name` ("original" or "gold"); None if the study has no such model."""
+    return next((model["scores"] for model in results["models"] if model["name"] == name), None)
+
+
+def tau_of(results: Record) -> float | None:
+    """The share of the original's retain score that calibration had to keep; None if nothing was calibrated."""
+    searches = (method.get("calibration") or {} for method in results["unlearned"])
+    return next((search["tau"] for search in searches if known(search.get("tau"))), None)
+
+
+def all_scores(results: Record) -> list[tuple[str, Record]]:
+    """Every scored model with its scores: the references, then each method before and after calibration."""
+    scored = [(model["name"], model["scores"]) for model in results["models"]]
+    for method in ordered_methods(results):
+        scored += [(f"{method['name']}, {when}", method[when]) for when in ("before", "after") if method.get(when)]
+    return scored
