@@ -14,7 +14,8 @@ from uwc.reports.conclusion import summary
 from uwc.reports.grid import Table, print_table, to_markdown
 from uwc.reports.page import write_page
 from uwc.reports.plots import COLOURS, alpha_figures, method_styles, tradeoff_figure
-from uwc.reports.records import aggregate_of
+from uwc.reports.ranking_plot import ranking_figure
+from uwc.reports.records import aggregate_of, reference_scores
 from uwc.reports.tables import metrics_table, result_table, settings_table, split_sizes, steps_table
 from uwc.reports.words import listed, number
 
@@ -250,7 +251,7 @@ def test_a_method_has_one_colour_in_all_figures(results: dict[str, Any], tmp_pat
     assert set(curves) == {trace.name for trace in paths} == set(styles) - {"rmu"}
     drawn = [(trace.name, trace) for trace in paths] + [(name, t) for name in curves for t in curves[name].data]
     for name, trace in drawn:
-        used = {trace.line.color, trace.marker.color, trace.marker.line.color, trace.error_y.color}
+        used = {trace.line.color, trace.marker.color, trace.marker.line.color}
         assert used - {None, "#ffffff"} == {styles[name].colour}
     page = page_of(results, tmp_path)
     assert all(f'style="background: {styles[name].colour}"></span>{name}' in page for name in styles)
@@ -261,13 +262,12 @@ def test_many_methods_are_told_apart_by_colour_and_symbol(results: dict[str, Any
     assert len(set(method_styles(results).values())) == 40
 
 
-def test_tradeoff_shows_before_after_interval_and_threshold(results: dict[str, Any]) -> None:
+def test_tradeoff_shows_before_after_and_threshold(results: dict[str, Any]) -> None:
     figure = tradeoff_figure(results)
     line, before, after = (trace for trace in figure.data if trace.name == "gd")
     assert (line.x, line.y) == ((0.81, 0.934), (0.0, 0.131))
-    assert (before.x, before.y, before.marker.color, before.error_y.array) == ((0.81,), (0.0,), "#ffffff", None)
+    assert (before.x, before.y, before.marker.color) == ((0.81,), (0.0,), "#ffffff")
     assert (after.x, after.y, after.marker.color) == ((0.934,), (0.131,), "#0072B2")
-    assert after.error_y.array == pytest.approx((0.05,))
     assert [trace.showlegend for trace in (line, before, after)] == [False, False, True]
     assert [shape.x0 for shape in figure.layout.shapes] == [0.931]
     assert any("Lower right is better" in note.text for note in figure.layout.annotations)
@@ -277,8 +277,27 @@ def test_the_calibrated_interval_in_the_figure_is_that_of_the_tables(results: di
     """0.131, with 0.031 to 0.931 when alpha is found anew in each draw."""
     method_named(results, "gd")["intervals"] = {"forget": [0.031, 0.931]}
     *_, after = (trace for trace in tradeoff_figure(results).data if trace.name == "gd")
-    assert after.error_y.array == pytest.approx((0.8,))
-    assert after.error_y.arrayminus == pytest.approx((0.1,))
+    assert "forget 0.131 [0.031, 0.931]" in after.text[0]
+    bar = next(trace for trace in ranking_figure(results).data if trace.name == "gd")
+    assert bar.x == (0.131,) and bar.error_x.array == pytest.approx((0.8,))
+    assert bar.error_x.arrayminus == pytest.approx((0.1,))
+
+
+def test_the_ranking_is_drawn_best_on_top_between_the_original_and_gold(results: dict[str, Any]) -> None:
+    figure = ranking_figure(results)
+    assert [trace.y[0] for trace in figure.data] == results["ranking"]
+    assert figure.layout.yaxis.autorange == "reversed"  # the first row is the uppermost
+    lines = {note.text: shape.x0 for note, shape in zip(figure.layout.annotations, figure.layout.shapes, strict=True)}
+    assert lines == {name: reference_scores(results, name)["forget"]["extraction_strength"]["mean"] for name in lines}
+    assert set(lines) == {model["name"] for model in results["models"]}
+
+
+def test_a_model_without_an_interval_has_no_bar_and_without_a_ranking_there_is_no_figure(
+    results: dict[str, Any],
+) -> None:
+    method_named(results, "gd")["after"]["forget"]["extraction_strength"].update(low=None, high=None)
+    assert next(trace for trace in ranking_figure(results).data if trace.name == "gd").error_x.array is None
+    assert ranking_figure({**results, "ranking": []}) is None
 
 
 def test_alpha_figure_sorts_the_probes_and_marks_the_choice(results: dict[str, Any]) -> None:

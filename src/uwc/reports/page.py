@@ -20,6 +20,7 @@ from uwc.reports.held import held_fixed, ranked_metric
 from uwc.reports.plots import Style, alpha_figures, method_styles, tradeoff_figure
 from uwc.reports.published import published_table
 from uwc.reports.ranking import groups_table, indistinct, pairs_table, ranking_table
+from uwc.reports.ranking_plot import ranking_figure
 from uwc.reports.records import ES, tau_of
 from uwc.reports.robustness_section import attacked_section
 from uwc.reports.tau_curve import frontier_figure, probed_sets, runs_tau_table, tau_figure, tau_table, tau_words
@@ -59,7 +60,7 @@ def _render(results: Mapping[str, Any], run: Mapping[str, Any]) -> str:
     environment.globals["is_numeric"] = is_numeric
     environment.globals["colour_of"] = partial(_colour_of, method_styles(results))
     template = environment.get_template("page.html.jinja")
-    curves = alpha_figures(results)
+    curves, ranking = alpha_figures(results), ranking_figure(results)
     methods = results["unlearned"]
     return template.render(
         study=results["study"],
@@ -81,6 +82,7 @@ def _render(results: Mapping[str, Any], run: Mapping[str, Any]) -> str:
         tradeoff=_embedded(tradeoff_figure(results), "tradeoff"),
         curves=[_embedded(figure, f"curve-{i}") for i, figure in enumerate(curves.values())],
         comparison=results["study"].get("kind") == "comparison",
+        ranking_figure=_embedded(ranking, "ranking") if ranking else "",
         ranking_table=ranking_table(results),
         indistinct=indistinct(results),
         pairs_table=pairs_table(results),

@@ -38,7 +38,7 @@ class Style:
     symbol: str
 
 
-CALIBRATION_KEY = "<br>○ before calibration<br>● calibrated, with 95% intervals"
+CALIBRATION_KEY = "<br>○ before calibration<br>● calibrated"
 
 
 def method_styles(results: Record) -> dict[str, Style]:
@@ -103,7 +103,7 @@ def _joining_line(name: str, before: Point, after: Point, style: Style) -> go.Sc
 def _marker(
     name: str, when: str, point: Point, style: Style, *, filled: bool = True, in_legend: bool = True
 ) -> go.Scatter:
-    """One model: filled with its intervals, or a larger open marker that stays visible around a filled one."""
+    """One model: filled, or a larger open marker that stays visible around a filled one; its intervals on hovering."""
     retain, forget = point
     marker = {
         "symbol": style.symbol,
@@ -117,28 +117,12 @@ def _marker(
         y=[forget["mean"]],
         mode="markers",
         marker=marker,
-        error_x=_error_bar(retain, style.colour) if filled else None,
-        error_y=_error_bar(forget, style.colour) if filled else None,
         name=group,
         legendgroup=group,
         showlegend=in_legend,
         text=[f"<b>{group}</b> {when}<br>retain {_hover(retain)}<br>forget {_hover(forget)}"],
         hovertemplate="%{text}<extra></extra>",
     )
-
-
-def _error_bar(aggregate: Record, colour: str) -> dict[str, Any] | None:
-    if not known(aggregate.get("low")) or not known(aggregate.get("high")):
-        return None
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": [max(0.0, aggregate["high"] - aggregate["mean"])],
-        "arrayminus": [max(0.0, aggregate["mean"] - aggregate["low"])],
-        "color": colour,
-        "thickness": 1.2,
-        "width": 3,
-    }
 
 
 def _hover(aggregate: Record) -> str:
