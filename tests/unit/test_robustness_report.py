@@ -4,18 +4,10 @@ from typing import Any
 
 import pytest
 
+from uwc.reports.recovery_tables import budget_table, recovery_table, recovery_words, runs_table
 from uwc.reports.robustness_plots import panels_figure
 from uwc.reports.robustness_section import attacked_section
-from uwc.reports.robustness_tables import (
-    budget_table,
-    faithfulness_table,
-    pcc_table,
-    ranking_tables,
-    recovery_table,
-    recovery_words,
-    robustness_words,
-    runs_table,
-)
+from uwc.reports.robustness_tables import faithfulness_table, pcc_table, ranking_tables, robustness_words
 
 ES, PPL = "extraction_strength", "perplexity"
 RUNS = {"ga weak": "ga", "ga strong": "ga", "npo": "npo"}

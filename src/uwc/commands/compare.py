@@ -116,7 +116,7 @@ def _attacks(named: list[str]) -> list[str] | None:
 def _print(done: "Comparison") -> None:
     from uwc.reports.grid import print_table
     from uwc.reports.ranking import groups_table, indistinct, ranking_table
-    from uwc.reports.robustness_tables import recovery_table, recovery_words
+    from uwc.reports.recovery_tables import recovery_table, recovery_words
     from uwc.reports.tau_curve import tau_words
 
     results = done.results

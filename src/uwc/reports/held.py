@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from uwc.reports.records import ES
+from uwc.reports.records import ES, label_of
 from uwc.reports.words import listed
 
 
@@ -11,7 +11,7 @@ def ranked_metric(results: Mapping[str, Any]) -> tuple[str, str]:
     """The metric of the forget set that models are ranked by: its name and its label."""
     searches = (m.get("calibration") or {} for m in results["unlearned"])
     name = next((str(s["metric"]) for s in searches if s.get("metric")), ES)
-    return name, str((results["metrics"].get(name) or {}).get("label", name))
+    return name, label_of(results, name)
 
 
 def held_fixed(results: Mapping[str, Any]) -> str:

@@ -4,7 +4,8 @@ from uwc.reports.conclusion import summary
 from uwc.reports.grid import to_markdown
 from uwc.reports.ranking import groups_table, indistinct, ranking_table
 from uwc.reports.records import Record
-from uwc.reports.robustness_tables import pcc_table, ranking_tables, recovery_table, recovery_words, robustness_words
+from uwc.reports.recovery_tables import recovery_table, recovery_words
+from uwc.reports.robustness_tables import pcc_table, ranking_tables, robustness_words
 from uwc.reports.tables import result_table
 from uwc.reports.tau_curve import tau_table, tau_words
 

@@ -42,6 +42,16 @@ def ordered_methods(results: Record) -> list[Record]:
     return sorted(results["unlearned"], key=lambda m: (m["status"] != "ok", rank.get(m["name"], len(rank))))
 
 
+def label_of(results: Record, metric: str) -> str:
+    """What tables call a metric."""
+    return str((results["metrics"].get(metric) or {}).get("label", metric))
+
+
+def method_of_runs(results: Record) -> dict[str, str]:
+    """Run -> its method; runs of one method count as one row where there are several."""
+    return {record["name"]: record["method"] or record["name"] for record in results["unlearned"]}
+
+
 def reference_scores(results: Record, name: str) -> Record | None:
     """The scores of the model called `name` ("original" or "gold"); None if the study has no such model."""
     return next((model["scores"] for model in results["models"] if model["name"] == name), None)

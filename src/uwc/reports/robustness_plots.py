@@ -9,8 +9,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from uwc.reports.plots import COLOURS, FAINT, GRID, INK, figure_layout
-from uwc.reports.records import Record, known
-from uwc.reports.robustness_tables import label_of, method_of_runs, shown
+from uwc.reports.records import Record, known, label_of, method_of_runs
+from uwc.reports.robustness_tables import shown
 
 _ROW, _COLUMN, _TOP = 118, 125, 74
 _FITTING = 7  # columns that a page has room for; more are scrolled

@@ -5,6 +5,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from uwc.reports import recovery_tables as recovery
 from uwc.reports import robustness_tables as tables
 from uwc.reports.records import Record
 from uwc.reports.robustness_plots import panels_figure
@@ -16,10 +17,10 @@ def attacked_section(results: Record, embedded: Callable[[go.Figure, str], str])
         return None
     figures = {split: panels_figure(results, split) for split in results["attacks"]["sets"]}
     return {
-        "words": tables.recovery_words(results),
-        "recovery": tables.recovery_table(results),
-        "budgets": tables.budget_table(results),
-        "runs": tables.runs_table(results),
+        "words": recovery.recovery_words(results),
+        "recovery": recovery.recovery_table(results),
+        "budgets": recovery.budget_table(results),
+        "runs": recovery.runs_table(results),
         "checkpoints": results["robustness"]["checkpoints"],
         "holds": tables.robustness_words(results),
         "rankings": tables.ranking_tables(results),
