@@ -46,6 +46,18 @@ SCORES = {
 }
 
 
+RANKING = ("npo", "gd", "kl", "po", "ga")
+
+
+def pairs(**less: float) -> dict[str, dict[str, float]]:
+    """The shares of paired draws, all sure but those in `less`: method -> in which it leaves less than the next."""
+    shares = {a: {b: 1.0 if i < j else 0.0 for j, b in enumerate(RANKING) if a != b} for i, a in enumerate(RANKING)}
+    for name, share in less.items():
+        following = RANKING[RANKING.index(name) + 1]
+        shares[name][following], shares[following][name] = share, 1 - share
+    return shares
+
+
 def aggregate(mean: float | None, n: int = 100, half: float = 0.05) -> dict[str, Any]:
     """A mean with the interval ``mean ± half``, cut at 0."""
     if mean is None:
@@ -79,8 +91,8 @@ def calibration(name: str) -> dict[str, Any]:
     trace = [
         {"alpha": 0.0, "retain": 0.98, "forget": 0.97, "phase": "end"},
         {"alpha": 1.0, "retain": retain, "forget": forget, "phase": "end"},
-        {"alpha": 0.5 * alpha, "retain": 0.96, "forget": 0.5 * (0.97 + forget_after), "phase": "bisect"},
-        {"alpha": alpha, "retain": retain_after, "forget": forget_after, "phase": "bisect"},
+        {"alpha": 0.5 * alpha, "retain": 0.96, "forget": 0.5 * (0.97 + forget_after), "phase": "refine"},
+        {"alpha": alpha, "retain": retain_after, "forget": forget_after, "phase": "refine"},
     ]
     return {
         "alpha": alpha,
@@ -98,6 +110,7 @@ def unlearned(name: str) -> dict[str, Any]:
     """What is stored of one unlearned model; `rmu` is the one that diverged."""
     facts = {
         "name": name,
+        "group": "",
         "method": name,
         "summary": f"the {name} method in words",
         "formula": f"L_{name}",
@@ -108,14 +121,18 @@ def unlearned(name: str) -> dict[str, Any]:
     if name not in SCORES:
         message = "training diverged: the gradient was not finite at step 7"
         return {**facts, "status": "diverged", "message": message, "before": None, "calibration": None, "after": None}
-    forget, retain, _, forget_after, retain_after = SCORES[name]
+    forget, retain, alpha, forget_after, retain_after = SCORES[name]
+    after = scores(forget_after, retain_after)
+    forgotten = {split: after[split]["extraction_strength"] for split in ("forget", "forget_paraphrased")}
     return {
         **facts,
         "status": "ok",
         "message": "",
         "before": scores(forget, retain),
         "calibration": calibration(name),
-        "after": scores(forget_after, retain_after),
+        "after": after,
+        "at_tau": {"alpha": alpha, "retain": retain_after, **{split: es["mean"] for split, es in forgotten.items()}},
+        "intervals": {"alpha": [alpha, alpha], **{split: [es["low"], es["high"]] for split, es in forgotten.items()}},
     }
 
 
@@ -129,6 +146,7 @@ def example_results() -> dict[str, Any]:
             "title": "Six methods on fictional authors",
             "config": {"seed": 0, "tau": 0.95},
             "uwc_version": "0.1.0",
+            "kind": "study",
         },
         "benchmark": {
             "name": "fictional-authors",
@@ -143,8 +161,29 @@ def example_results() -> dict[str, Any]:
             {"name": "gold", "scores": scores(0.11, 0.979)},
         ],
         "unlearned": [unlearned(name) for name in SETTINGS],
-        "ranking": ["npo", "gd", "kl", "po", "ga"],
+        "retention": {
+            "held": ["retain ES"],
+            "share": False,
+            "plain": True,
+            "without_spread": [],
+            "ranked_by": "extraction_strength",
+            "label": "ES",
+        },
+        "ranking": list(RANKING),
+        "pairs": pairs(),
+        "groups": [],
         "notes": ["the heldout set is small"],
+    }
+
+
+def renamed(results: dict[str, Any], old: str, new: str) -> None:
+    """Give a ranked model another name, wherever the results have it."""
+    method = next(m for m in results["unlearned"] if m["name"] == old)
+    method["name"] = new
+    results["ranking"] = [new if name == old else name for name in results["ranking"]]
+    results["pairs"] = {
+        new if a == old else a: {new if b == old else b: share for b, share in row.items()}
+        for a, row in results["pairs"].items()
     }
 
 

@@ -19,7 +19,7 @@ from uwc.reports.records import aggregate_of, reference_scores
 from uwc.reports.tables import metrics_table, result_table, settings_table, split_sizes, steps_table
 from uwc.reports.words import listed, number
 
-from .example_results import aggregate, calibration, example_results, example_run
+from .example_results import aggregate, calibration, example_results, example_run, pairs, renamed
 
 SCRIPT = re.compile(r"<script\b[^>]*>.*?</script>", re.DOTALL)
 
@@ -88,25 +88,26 @@ def test_result_table_without_paraphrases_or_gold_says_why(results: dict[str, An
 
 def test_a_score_without_an_interval_is_shown_alone(results: dict[str, Any]) -> None:
     method_named(results, "npo")["after"]["forget"]["extraction_strength"].update(low=None, high=None, se=None)
+    method_named(results, "npo")["intervals"]["forget"] = [None, None]
     assert result_table(results).rows[2][4] == "0.040"
     assert metrics_table(results, "extraction_strength").rows[3][1] == "0.040"
     assert summary(results)[1].startswith("Not every method has an interval")
 
 
-def test_summary_names_the_best_and_those_it_cannot_be_told_from(results: dict[str, Any]) -> None:
+def test_summary_names_the_best_and_what_it_is_held_against(results: dict[str, Any]) -> None:
     assert summary(results) == [
         "npo has the lowest forget ES at equal retention (at least 0.95 of the original's retain ES): "
         "0.040 [0.000, 0.090], n = 100; lower is better.",
-        "Its interval overlaps with that of gd, so this study cannot tell them apart.",
+        "In paired draws of the same questions it leaves less than every other method.",
         "For comparison: the original model scores 0.970 [0.920, 1.020] and the gold model (trained like the original, "
         "but without the forget data) scores 0.110 [0.060, 0.160].",
         "Training diverged for rmu, which is not ranked.",
     ]
 
 
-def test_summary_of_a_clear_winner_and_of_nothing_to_rank(results: dict[str, Any]) -> None:
-    method_named(results, "npo")["after"]["forget"]["extraction_strength"] = aggregate(0.01, half=0.01)
-    assert summary(results)[1] == "Its interval lies below that of every other method."
+def test_summary_of_a_near_winner_and_of_nothing_to_rank(results: dict[str, Any]) -> None:
+    results["pairs"] = pairs(npo=0.96)
+    assert summary(results)[1] == "It cannot be told apart from gd (in 96% of paired draws it leaves less)."
     results["ranking"] = []
     assert summary(results)[0] == "No method reached a calibrated score, so there is nothing to rank."
 
@@ -156,7 +157,7 @@ def test_markdown_aligns_numbers_and_escapes_cells() -> None:
 
 
 def test_terminal_table_does_not_wrap_numbers_and_takes_brackets_literally(results: dict[str, Any]) -> None:
-    method_named(results, "gd")["name"] = results["ranking"][1] = "gd[bold]"
+    renamed(results, "gd", "gd[bold]")
     stream = StringIO()
     print_table(result_table(results), Console(file=stream, width=110))
     assert re.search(
@@ -196,7 +197,7 @@ def test_page_needs_no_network(results: dict[str, Any], tmp_path: Path) -> None:
 
 def test_page_and_figures_escape_names(results: dict[str, Any], tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>"
-    method_named(results, "npo")["name"] = results["ranking"][0] = evil
+    renamed(results, "npo", evil)
     results["study"]["title"] = results["notes"][0] = evil
     results["study"]["config"] = {"name": evil}
     write_page(results, example_run(), tmp_path / "report.html")
@@ -218,9 +219,9 @@ def test_page_of_a_study_with_only_a_diverged_method(results: dict[str, Any], tm
 
 
 def test_what_was_not_calibrated_is_shown_as_it_is(results: dict[str, Any]) -> None:
-    results["ranking"] = []
+    results |= {"ranking": [], "pairs": {}, "retention": None}
     for method in results["unlearned"]:
-        for key in ("after", "calibration", "frontier"):
+        for key in ("after", "calibration", "at_tau", "intervals"):
             method.pop(key, None)
     table = result_table(results)
     assert table.columns == ("model", "forget ES [95% interval]", "forget ES, paraphrased", "retain ES")
@@ -275,7 +276,7 @@ def test_tradeoff_shows_before_after_and_threshold(results: dict[str, Any]) -> N
 
 def test_the_calibrated_interval_in_the_figure_is_that_of_the_tables(results: dict[str, Any]) -> None:
     """0.131, with 0.031 to 0.931 when alpha is found anew in each draw."""
-    method_named(results, "gd")["intervals"] = {"forget": [0.031, 0.931]}
+    method_named(results, "gd")["intervals"]["forget"] = [0.031, 0.931]
     *_, after = (trace for trace in tradeoff_figure(results).data if trace.name == "gd")
     assert "forget 0.131 [0.031, 0.931]" in after.text[0]
     bar = next(trace for trace in ranking_figure(results).data if trace.name == "gd")
@@ -295,7 +296,7 @@ def test_the_ranking_is_drawn_best_on_top_between_the_original_and_gold(results:
 def test_a_model_without_an_interval_has_no_bar_and_without_a_ranking_there_is_no_figure(
     results: dict[str, Any],
 ) -> None:
-    method_named(results, "gd")["after"]["forget"]["extraction_strength"].update(low=None, high=None)
+    method_named(results, "gd")["intervals"]["forget"] = [None, None]
     assert next(trace for trace in ranking_figure(results).data if trace.name == "gd").error_x.array is None
     assert ranking_figure({**results, "ranking": []}) is None
 

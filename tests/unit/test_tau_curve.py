@@ -46,15 +46,6 @@ def test_the_figure_has_a_line_for_each_method() -> None:
     assert list(figure.data[0].x) == list(TAUS)
 
 
-def test_the_summary_tells_what_cannot_be_told_apart_from_paired_draws() -> None:
-    results = with_curves()
-    best, others = results["ranking"][0], results["ranking"][1:]
-    results["pairs"] = {best: dict.fromkeys(others, 1.0)}
-    assert "leaves less than every other method" in " ".join(summary(results))
-    results["pairs"][best][others[0]] = 0.7
-    assert f"It cannot be told apart from {others[0]} (in 70% of paired draws it leaves less)." in summary(results)
-
-
 def test_a_sentence_names_no_more_than_a_few_methods() -> None:
     results = with_curves()
     best = results["ranking"][0]

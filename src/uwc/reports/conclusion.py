@@ -28,7 +28,7 @@ def summary(results: Record) -> list[str]:
 
 
 def _best_method(results: Record) -> list[str]:
-    ranking = results.get("ranking") or []
+    ranking = results["ranking"]
     if not ranking and not any("calibration" in method for method in results["unlearned"]):
         return ["Nothing was calibrated, so the methods are shown as they are, and not ranked."]
     if not ranking:
@@ -56,19 +56,9 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _told_apart(results: Record, best: str, others: Sequence[str]) -> str:
-    """Which methods the best one cannot be told from, by paired draws of the same questions where there are such."""
-    paired = (results.get("pairs") or {}).get(best)
-    if paired:
-        close = [
-            f"{name} (in {paired[name]:.0%} of paired draws it leaves less)" for name in others if paired[name] < SURE
-        ]
-        if close:
-            return f"It cannot be told apart from {_few(close)}."
-        return "In paired draws of the same questions it leaves less than every other method."
-    metric, _ = ranked_metric(results)
-    after = {m["name"]: aggregate_of(m.get("after"), "forget", metric) for m in results["unlearned"]}
-    overlapping = [name for name in others if after[name]["low"] <= after[best]["high"]]
-    if not overlapping:
-        return "Its interval lies below that of every other method."
-    whose = "that of" if len(overlapping) == 1 else "those of"
-    return f"Its interval overlaps with {whose} {_few(overlapping)}, so this study cannot tell them apart."
+    """Which methods the best one cannot be told from, by paired draws of the same questions."""
+    paired = results["pairs"][best]
+    close = [f"{name} (in {paired[name]:.0%} of paired draws it leaves less)" for name in others if paired[name] < SURE]
+    if close:
+        return f"It cannot be told apart from {_few(close)}."
+    return "In paired draws of the same questions it leaves less than every other method."

@@ -9,30 +9,29 @@ from uwc.reports.words import listed
 
 def ranked_metric(results: Mapping[str, Any]) -> tuple[str, str]:
     """The metric of the forget set that models are ranked by: its name and its label."""
-    searches = (m.get("calibration") or {} for m in results["unlearned"])
-    name = next((str(s["metric"]) for s in searches if s.get("metric")), ES)
+    name = results["retention"]["ranked_by"] if results["retention"] else ES
     return name, label_of(results, name)
 
 
 def held_fixed(results: Mapping[str, Any]) -> str:
     """What is held fixed, ``retain ES``, or several things: ``retain ROUGE-L, maths ROUGE-L and mmlu``."""
-    names = (results.get("retention") or {}).get("held") or [f"retain {ranked_metric(results)[1]}"]
+    names = results["retention"]["held"] if results["retention"] else [f"retain {ranked_metric(results)[1]}"]
     return listed(names)
 
 
 def held_plainly(results: Mapping[str, Any]) -> bool:
     """Whether it is the ranking's own metric on the retain set, so that the score kept says all."""
-    return bool((results.get("retention") or {}).get("plain", True))
+    return results["retention"] is None or bool(results["retention"]["plain"])
 
 
 def held_as_share(results: Mapping[str, Any]) -> bool:
     """Whether the retention of a frontier is the least share kept of what is held fixed."""
-    return bool((results.get("retention") or {}).get("share", False))
+    return results["retention"] is not None and bool(results["retention"]["share"])
 
 
 def intervals_in_words(results: Mapping[str, Any]) -> str:
     """What the intervals of calibrated scores are made of."""
-    held = results.get("retention") or {}
+    held = results["retention"] or {}
     silent = held.get("without_spread") or []
     if not silent:
         how = "with alpha found anew in each draw"

@@ -13,10 +13,10 @@ from uwc.reports.tau_curve import tau_table, tau_words
 def results_markdown(results: Record) -> str:
     """The page, in GitHub's Markdown."""
     parts = [f"## {results['study']['title'] or results['study']['name']}\n", " ".join(summary(results)) + "\n"]
-    if results.get("ranking"):
+    if results["ranking"]:
         parts.append(to_markdown(ranking_table(results)))
         parts.append(indistinct(results) + "\n" if indistinct(results) else "")
-    if results.get("groups"):
+    if results["groups"]:
         parts.append(to_markdown(groups_table(results)))
     parts.append(to_markdown(result_table(results)))
     if words := tau_words(results):
@@ -25,6 +25,6 @@ def results_markdown(results: Record) -> str:
         parts += [to_markdown(recovery_table(results)), " ".join(recovery_words(results)) + "\n"]
         parts += [to_markdown(table) for table in (*ranking_tables(results), pcc_table(results))]
         parts.append("\n".join(f"- {sentence}" for sentence in robustness_words(results)) + "\n")
-    if notes := results.get("notes"):
+    if notes := results["notes"]:
         parts.append("### Please note\n\n" + "\n".join(f"- {note}" for note in notes) + "\n")
     return "\n".join(filter(None, parts))

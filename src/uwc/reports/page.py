@@ -34,7 +34,7 @@ def write_page(results: dict[str, Any], run: dict[str, Any], path: Path) -> None
     """Writes the report of a study to one HTML file, everything inside.
 
     Args:
-        results: the content of ``results.json``; scores may be null, ``gold`` and the paraphrased sets may be missing.
+        results: the content of ``results.json``, as `uwc.studies.results.gather` gives it.
         run: the environment and the steps of the run, the content of ``run.json``; may be empty.
         path: the file to write; it is replaced, its folder is created.
 
@@ -67,8 +67,8 @@ def _render(results: Mapping[str, Any], run: Mapping[str, Any]) -> str:
         benchmark=results["benchmark"],
         model=results["model"],
         summary=summary(results),
-        notes=results.get("notes") or [],
-        counts={"methods": len(methods), "ranked": len(results.get("ranking") or [])},
+        notes=results["notes"],
+        counts={"methods": len(methods), "ranked": len(results["ranking"])},
         tau=tau_of(results),
         held_fixed=held_fixed(results),
         ranked=_ranked(results),
@@ -81,7 +81,7 @@ def _render(results: Mapping[str, Any], run: Mapping[str, Any]) -> str:
         metrics=[_metric(results, name) for name in results["metrics"]],
         tradeoff=_embedded(tradeoff_figure(results), "tradeoff"),
         curves=[_embedded(figure, f"curve-{i}") for i, figure in enumerate(curves.values())],
-        comparison=results["study"].get("kind") == "comparison",
+        comparison=results["study"]["kind"] == "comparison",
         ranking_figure=_embedded(ranking, "ranking") if ranking else "",
         ranking_table=ranking_table(results),
         indistinct=indistinct(results),

@@ -43,10 +43,10 @@ CALIBRATION_KEY = "<br>○ before calibration<br>● calibrated"
 
 def method_styles(results: Record) -> dict[str, Style]:
     """One colour and symbol for each method's name, the same in every figure and table; seeds share the colour."""
-    groups = list(dict.fromkeys(method.get("group") or method["name"] for method in results["unlearned"]))
+    groups = list(dict.fromkeys(method["group"] or method["name"] for method in results["unlearned"]))
     return {
         method["name"]: Style(
-            COLOURS[groups.index(method.get("group") or method["name"]) % len(COLOURS)], SYMBOLS[i % len(SYMBOLS)]
+            COLOURS[groups.index(method["group"] or method["name"]) % len(COLOURS)], SYMBOLS[i % len(SYMBOLS)]
         )
         for i, method in enumerate(results["unlearned"])
     }

@@ -42,7 +42,7 @@ def published_table(results: Record) -> Table | None:
 
 def _method(record: Record) -> str:
     """The method of an unlearned model; of a given one, what the user calls it."""
-    return str(record.get("method") or record.get("group") or record["name"]).lower()
+    return str(record["method"] or record["group"] or record["name"]).lower()
 
 
 def _before_and_after(tables: list[PublishedTable]) -> list[PublishedTable]:

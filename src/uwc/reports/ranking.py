@@ -24,20 +24,19 @@ def ranked(results: Record) -> list[dict[str, Any]]:
         share is sure. The last two are None for the last model.
     """
     metric, _ = ranked_metric(results)
-    order = results.get("ranking") or []
+    order = results["ranking"]
     records, following = {m["name"]: m for m in results["unlearned"]}, dict(pairwise(order))
     rows = []
     for rank, name in enumerate(order, start=1):
         record = records[name]
-        forget, search = calibrated_forget(record, metric), record.get("calibration") or {}
-        alpha_low, alpha_high = (record.get("intervals") or {}).get("alpha") or (None, None)
-        less = ((results.get("pairs") or {}).get(name) or {}).get(following.get(name, ""))
+        forget, (alpha_low, alpha_high) = calibrated_forget(record, metric), record["intervals"]["alpha"]
+        less = results["pairs"][name].get(following.get(name, ""))
         rows.append(
             {
-                "rank": rank, "name": name, "group": record.get("group") or "", "forget": forget.get("mean"),
+                "rank": rank, "name": name, "group": record["group"], "forget": forget.get("mean"),
                 "low": forget.get("low"), "high": forget.get("high"),
-                "alpha": (record.get("at_tau") or search).get("alpha"), "alpha_low": alpha_low,
-                "alpha_high": alpha_high, "mixture": search.get("alpha"),
+                "alpha": record["at_tau"]["alpha"], "alpha_low": alpha_low,
+                "alpha_high": alpha_high, "mixture": record["calibration"]["alpha"],
                 "measured": aggregate_of(record["after"], "forget", metric).get("mean"),
                 "retain": aggregate_of(record["after"], "retain", metric).get("mean"),
                 "share": share_kept(record), "less_than_next": less,
@@ -113,7 +112,7 @@ def indistinct(results: Record) -> str:
 
 def pairs_table(results: Record) -> Table:
     """For each two models the share of paired draws in which the row's leaves less than the column's."""
-    names = [n for n in results.get("ranking") or [] if n in (results.get("pairs") or {})]
+    names = results["ranking"]
     cells = [
         (a, *(MISSING if a == b else f"{results['pairs'][a][b]:.1%}" for b in names)) for a in names if len(names) > 1
     ]
@@ -128,7 +127,7 @@ def groups_table(results: Record) -> Table:
     """Methods with several seeds: the mean, the spread between seeds and over examples, and both together."""
     _, label = ranked_metric(results)
     rows = []
-    for group in results.get("groups") or []:
+    for group in results["groups"]:
         both = with_interval(group)
         rows.append(
             (

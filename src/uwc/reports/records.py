@@ -19,26 +19,26 @@ def aggregate_of(scores: Record | None, set_name: str, metric: str = ES) -> Reco
 
 
 def calibrated_forget(method: Record, metric: str = ES, name: str = "forget") -> Record:
-    """A method's score at tau on a set to be forgotten, with its interval through alpha; that of the mixture, measured,
-    where the results have no such."""
+    """A method's score at tau on a set to be forgotten, with its interval through alpha; by another metric than that of
+    the ranking, the mixture's score."""
     after = aggregate_of(method.get("after"), name, metric)
-    if not after or (method.get("calibration") or {}).get("metric") != metric:
+    if not after or method["calibration"]["metric"] != metric:
         return after
-    low, high = (method.get("intervals") or {}).get(name) or (after.get("low"), after.get("high"))
-    return {**after, "mean": (method.get("at_tau") or {}).get(name, after.get("mean")), "low": low, "high": high}
+    low, high = method["intervals"][name]
+    return {**after, "mean": method["at_tau"][name], "low": low, "high": high}
 
 
 def calibrated_retain(method: Record, metric: str = ES) -> Record:
     """A method's score at tau on the retain set, where this is what is held fixed; else that of the mixture."""
     after = aggregate_of(method.get("after"), "retain", metric)
-    if not after or (method.get("calibration") or {}).get("set") != "retain":
+    if not after or method["calibration"]["set"] != "retain":
         return after
-    return {**after, "mean": (method.get("at_tau") or {}).get("retain", after.get("mean"))}
+    return {**after, "mean": method["at_tau"]["retain"]}
 
 
 def ordered_methods(results: Record) -> list[Record]:
     """The unlearned models as the study ranks them, then those without a rank, then those that diverged."""
-    rank = {name: place for place, name in enumerate(results.get("ranking") or [])}
+    rank = {name: place for place, name in enumerate(results["ranking"])}
     return sorted(results["unlearned"], key=lambda m: (m["status"] != "ok", rank.get(m["name"], len(rank))))
 
 

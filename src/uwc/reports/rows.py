@@ -35,8 +35,8 @@ def method_curve_rows(results: Record) -> list[dict[str, Any]]:
             "method": group["name"], "seeds": len(group["runs"]), "set": set_name, **point, "area": frontier["area"],
             "area_sd": frontier["area_sd"],
         }
-        for group in results.get("groups") or []
-        for set_name, frontier in (group.get("frontier") or {}).items()
+        for group in results["groups"]
+        for set_name, frontier in group["frontier"].items()
         for point in frontier["curve"]
     ]  # fmt: skip
 

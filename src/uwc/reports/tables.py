@@ -47,13 +47,13 @@ def result_table(results: Record) -> Table:
                 name if method["status"] == "ok" else f"{name} (diverged)",
                 number(aggregate_of(before, "forget", metric).get("mean")),
                 number(aggregate_of(before, "retain", metric).get("mean")),
-                number((method.get("at_tau") or method.get("calibration") or {}).get("alpha")),
+                number((method.get("at_tau") or {}).get("alpha")),
                 with_interval(calibrated_forget(method, metric)),
                 number(calibrated_forget(method, metric, "forget_paraphrased").get("mean")),
                 number(calibrated_retain(method, metric).get("mean")),
             )
         )
-    what = "model" if results["study"].get("kind") == "comparison" else "method"
+    what = "model" if results["study"]["kind"] == "comparison" else "method"
     columns = (
         what, f"forget {label} before", f"retain {label} before", "alpha", f"forget {label} after [95% interval]",
         f"forget {label} after, paraphrased", f"retain {label} after",

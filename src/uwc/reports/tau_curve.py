@@ -39,7 +39,7 @@ class Curve:
 def curves(results: Record, name: str = "forget", *, single: bool = False) -> list[Curve]:
     """The curves of the set `name`, best first: one for a method with several seeds, or one a run if `single`."""
     probed = {m["name"]: m for m in with_frontier(results) if name in m["frontier"]}
-    groups = [] if single else [g for g in results.get("groups") or [] if name in (g.get("frontier") or {})]
+    groups = [] if single else [g for g in results["groups"] if name in g["frontier"]]
     if not groups:
         found = [(run, m["frontier"][name]) for run, m in probed.items()]
         return [Curve(run, (probed[run],), f["curve"], number(f["area"])) for run, f in found]
