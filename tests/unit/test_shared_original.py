@@ -10,6 +10,7 @@ import pytest
 import torch
 from tests.conftest import copied, people, tiny_target
 
+from uwc.models.streaming import StoredOtherwise
 from uwc.models.target import Target
 from uwc.objectives.methods import METHODS
 from uwc.objectives.objective import Objective
@@ -95,6 +96,25 @@ def test_a_frozen_copy_in_the_precision_of_training_is_shared_too(
     run_study(StudyConfig(**{**STUDY.model_dump(), "unlearn": unlearn}), runs=tmp_path)
     assert alive == {"kl": 2, "rmu": 2}
     assert len(originals) == 2 + 1 + 3, "one to train each run, one frozen, and one after another to score with"
+
+
+def test_mixtures_are_read_from_files_and_equal_those_made_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = StudyConfig(**{**STUDY.model_dump(), "unlearn": {**STUDY.unlearn.model_dump(), "runs": [{"method": "gd"}]}})
+    mixed_by: list[str] = []
+    for name in ("StreamedMixer", "Mixer"):
+        made = getattr(steps, name)
+        monkeypatch.setattr(steps, name, lambda *a, made=made, name=name: (mixed_by.append(name), made(*a))[1])
+    streamed = run_study(one, runs=tmp_path / "streamed")
+    assert mixed_by == ["StreamedMixer"]
+
+    def stored_otherwise(*_: Any) -> Any:
+        raise StoredOtherwise("named otherwise")
+
+    monkeypatch.setattr(steps, "StreamedMixer", stored_otherwise)
+    assert run_study(one, runs=tmp_path / "in-memory").results == streamed.results
+    assert mixed_by == ["StreamedMixer", "Mixer"]
 
 
 @pytest.mark.parametrize("precision", ["no", "bf16"])

@@ -9,7 +9,6 @@ from uwc.attacks.chain import make_chain
 from uwc.attacks.measuring import attacked_values
 from uwc.errors import DataError, TrainingDiverged
 from uwc.metrics.scoring import needs_of
-from uwc.models.mixing import Mixer
 from uwc.models.target import Target
 from uwc.studies.plan import ATTACKED, Step
 
@@ -60,8 +59,7 @@ def _model_under_attack(step: Step, shop: "Workshop") -> Target:
         if model.kind != "calibrate":
             return shop.model(model, like=step)
         alpha = (shop.store.manifest(model.kind, model.key) or {})["outcome"]["alpha"]
-        unlearned = shop.model(model.inputs["model"], like=step)
-        return Mixer(shop.original(step), unlearned).mix(alpha)
+        return shop.mixing(step, model.inputs["model"]).mix(alpha)
 
     key = ("attacked", model.key)
     shop.shelf.keep(("original", original.key), key)

@@ -1,6 +1,7 @@
 """What each kind of step does: a function of its settings, its inputs' folders and the benchmark."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from uwc.metrics.scoring import score_set
 from uwc.models.adapters import merged
 from uwc.models.building import build_target
 from uwc.models.loading import load_target, parameter_count, save_target
-from uwc.models.mixing import Mixer
+from uwc.models.mixing import Mixer, Mixing
+from uwc.models.streaming import StoredOtherwise, StreamedMixer
 from uwc.models.target import Target
+from uwc.models.weight_files import WeightFiles
 from uwc.objectives.methods import FINE_TUNING, Method, WeightedTerm
 from uwc.objectives.objective import Objective
 from uwc.studies.attack_steps import attack
@@ -42,21 +45,21 @@ class Workshop:
 
     def model(self, step: Step, *, like: Step) -> Target:
         """Load the model that a step made or names, in the precision and on the device of the step `like`."""
-        if "base" in step.inputs and step.kind == "checkpoint":
-            base = self.model(step.inputs["base"], like=like)
-            return replace(merged(base, str(step.settings["path"])), name=step.name.split(" ", 1)[-1])
-        if step.kind == "checkpoint":
-            path, trust = str(step.settings["path"]), bool(step.settings["trust"])
-        else:
-            path, trust = str(self.store.folder(step.kind, step.key) / MODEL), False
+        path, name = self._path(step), step.name.split(" ", 1)[-1]
+        if _is_adapter(step):
+            return replace(merged(self.model(step.inputs["base"], like=like), path), name=name)
         return load_target(
             path,
             dtype=like.settings["dtype"],
             device=like.settings["device"],
             template=PromptTemplate(**like.settings["prompt"]),
-            trust_remote_code=trust,
-            name=step.name.split(" ", 1)[-1],
+            trust_remote_code=step.kind == "checkpoint" and bool(step.settings["trust"]),
+            name=name,
         )
+
+    def _path(self, step: Step) -> str:
+        given = step.kind == "checkpoint"
+        return str(step.settings["path"] if given else self.store.folder(step.kind, step.key) / MODEL)
 
     def original(self, step: Step) -> Target:
         """The original model that a step compares with, held for those after it; its weights must stay as they are."""
@@ -69,6 +72,16 @@ class Workshop:
 
         target: Target = self.shelf.get(("original", original.key), load)
         return target
+
+    def mixing(self, step: Step, unlearned: Step) -> Mixing:
+        """What mixes the original with an unlearned model: streamed from their files into one loaded model; an adapter
+        merged into its base, and weights stored under names of their own, are mixed in memory."""
+        working = self.model(unlearned, like=step)
+        if not _is_adapter(unlearned):
+            with suppress(StoredOtherwise):
+                files = (WeightFiles(self._path(s)) for s in (step.inputs["original"], unlearned))
+                return StreamedMixer(working, *files)
+        return Mixer(self.original(step), working)
 
     def frozen(self, step: Step, objective: Objective, settings: TrainingSettings) -> Any:
         """The frozen copy of the original that a run needs at every step, held for those after it; None without need.
@@ -85,6 +98,10 @@ class Workshop:
         key = ("frozen", original.key, settings.precision)
         self.shelf.keep(key)
         return self.shelf.get(key, lambda: frozen_copy(self.model(original, like=step).model, settings))
+
+
+def _is_adapter(step: Step) -> bool:
+    return step.kind == "checkpoint" and "base" in step.inputs
 
 
 def build(step: Step, shop: Workshop, out: Path) -> dict[str, Any]:
@@ -150,19 +167,18 @@ def score(step: Step, shop: Workshop, out: Path) -> dict[str, Any]:
 
 def calibrate_step(step: Step, shop: Workshop, out: Path) -> dict[str, Any]:
     """Find the calibrated mixture, and score it on every set."""
-    original, config = shop.original(step), shop.plan.config.calibration
-    unlearned = shop.model(step.inputs["model"], like=step)
+    config, mixing = shop.plan.config.calibration, shop.mixing(step, step.inputs["model"])
     sets, max_new_tokens = scored_sets(shop.plan.benchmark), step.settings["max_new_tokens"]
     measures = measures_of(config, sets, max_new_tokens=max_new_tokens)
     found, mixed = calibrate_mixing(
-        Mixer(original, unlearned), measures, sets={name: sets[name] for name in FORGET_SETS if name in sets},
+        mixing, measures, sets={name: sets[name] for name in FORGET_SETS if name in sets},
         tau=config.tau, metric=config.ranked_by, scan=config.scan, resolution=config.resolution, curve=True,
         max_new_tokens=max_new_tokens,
     )  # fmt: skip
     probed = Probed.of(found, measures, mixed, config)
     save_probes(out / PROBES, found.alphas, probed.sets)
     write_json(out / RECORD, finite(probed.record))
-    _score_sets(mixed, original, step, shop, out)
+    _score_sets(mixed, shop.original(step), step, shop, out)
     return {"alpha": found.alpha}
 
 
