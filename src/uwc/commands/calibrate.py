@@ -73,8 +73,8 @@ def calibrate_command(
 
 
 def _print(record: dict[str, Any]) -> None:
-    print_rows("probes", [_shown(probe) for probe in record["trace"]], False)
-    print_rows("scores", record["scores"], False)
+    print_rows("probes", [_shown(probe) for probe in record["trace"]])
+    print_rows("scores", record["scores"])
     for kept in record["kept"]:
         typer.echo(
             f"{kept['measure']}: {kept['score']:.3f}, {kept['share']:.1%} of the original's {kept['original']:.3f}"

@@ -24,8 +24,8 @@ RetainFiles = Annotated[
 RetentionTasks = Annotated[
     list[str], typer.Option(help="Also hold a task of lm-evaluation-harness: mmlu, arc_easy:acc_norm", metavar="TASK")
 ]
-AuthorsFile = Annotated[Path | None, typer.Option(help="TOFU's real authors, for --metric model_utility.")]
-FactsFile = Annotated[Path | None, typer.Option(help="TOFU's world facts, for --metric model_utility.")]
+AuthorsFile = Annotated[Path | None, typer.Option(help="TOFU's real authors, for model_utility.")]
+FactsFile = Annotated[Path | None, typer.Option(help="TOFU's world facts, for model_utility.")]
 Columns = Annotated[list[str], typer.Option("--column", help="Name a column: question=prompt", metavar="FIELD=COLUMN")]
 
 

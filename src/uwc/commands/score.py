@@ -5,13 +5,24 @@ from typing import Annotated, Any
 
 import typer
 
-from uwc.commands.options import Columns, DataFile, Device, Dtype, Json, Prompt, Trust, dotted_settings, loading, pairs
+from uwc.commands.options import (
+    AuthorsFile,
+    Columns,
+    DataFile,
+    Device,
+    Dtype,
+    FactsFile,
+    Json,
+    Prompt,
+    Trust,
+    dotted_settings,
+    loading,
+    pairs,
+)
 from uwc.commands.printing import print_json, print_rows
 
 RetainFile = Annotated[Path | None, typer.Option(help="Questions to keep.")]
 HoldoutFile = Annotated[Path | None, typer.Option(help="Questions of the same kind, never trained on.")]
-AuthorsFile = Annotated[Path | None, typer.Option(help="TOFU's real authors.")]
-FactsFile = Annotated[Path | None, typer.Option(help="TOFU's world facts.")]
 VerbatimFile = Annotated[Path | None, typer.Option(help="Texts: beginning (question), continuation (answer).")]
 ShotsFile = Annotated[Path | None, typer.Option(help="Solved questions that go before each question.")]
 ReferenceModel = Annotated[str | None, typer.Option(help="The original model, to compare with.")]
@@ -90,9 +101,9 @@ def score_command(
     if as_json:
         print_json({"scores": rows, "differences": differences} if differences else rows)
         return
-    print_rows(f"{model} on {data}", [_shown(row) for row in rows], False)
+    print_rows(f"{model} on {data}", [_shown(row) for row in rows])
     if differences:
-        print_rows(f"{model} minus {compare}", differences, False)
+        print_rows(f"{model} minus {compare}", differences)
 
 
 def import_logs_command(

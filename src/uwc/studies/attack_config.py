@@ -2,19 +2,16 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from uwc.attacks.chain import Chain, make_chain
 from uwc.errors import ConfigError
+from uwc.studies.section import Section
 
 ModelKind = Literal["unlearned", "calibrated", "original", "gold"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ChainConfig(_Section):
+class ChainConfig(Section):
     """One attack, or several that follow each other; in a file also as a word: ``relearn+probe``.
 
     Attributes:
@@ -58,7 +55,7 @@ class ChainConfig(_Section):
         return self
 
 
-class AttackerConfig(_Section):
+class AttackerConfig(Section):
     """What the attacker has; it is never scored.
 
     Attributes:
@@ -74,7 +71,7 @@ class AttackerConfig(_Section):
     translations: str | None = None
 
 
-class AttackConfig(_Section):
+class AttackConfig(Section):
     """Attacks on the models of a study.
 
     Attributes:

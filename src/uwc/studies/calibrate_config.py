@@ -2,13 +2,14 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from uwc.calibration.example_measure import retention_names
 from uwc.calibration.measures import ranking_metrics
 from uwc.errors import ConfigError
 from uwc.metrics.suites import is_set_metric
 from uwc.registry import unknown_name
+from uwc.studies.section import Section
 
 
 def ranking_metric(metric: str, rank_by: str | None = None) -> str:
@@ -16,7 +17,7 @@ def ranking_metric(metric: str, rank_by: str | None = None) -> str:
     return rank_by or (metric if metric in ranking_metrics() else "extraction_strength")
 
 
-class CalibrateConfig(BaseModel):
+class CalibrateConfig(Section):
     """Calibration: the largest mixture that keeps the share `tau` of all that the original has of what is held fixed.
 
     Attributes:
@@ -28,8 +29,6 @@ class CalibrateConfig(BaseModel):
             strength.
         scan, resolution: of the search for alpha.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     tau: float = Field(0.95, gt=0, le=1)
     metric: str = "extraction_strength"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, ValidationError, model_validator
 
 from uwc.calibration.calibrate import retention_metrics
 from uwc.data.benchmarks import benchmarks
@@ -16,17 +16,14 @@ from uwc.registry import unknown_name
 from uwc.studies.attack_config import AttackConfig
 from uwc.studies.calibrate_config import CalibrateConfig
 from uwc.studies.problems import first_problem
+from uwc.studies.section import Section
 from uwc.studies.seeds import with_seeds
 from uwc.training.settings import TrainingSettings
 
 ORIGINAL, GOLD = "original", "gold"
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class BenchmarkConfig(_Section):
+class BenchmarkConfig(Section):
     """Which questions: a registered benchmark and its settings."""
 
     name: str
@@ -38,7 +35,7 @@ class BenchmarkConfig(_Section):
         return self
 
 
-class PromptConfig(_Section):
+class PromptConfig(Section):
     """How a question is put to the model; see `uwc.data.prompts.PromptTemplate`."""
 
     text: str = "Question: {question}\nAnswer:"
@@ -47,7 +44,7 @@ class PromptConfig(_Section):
     system: str = ""
 
 
-class BuildConfig(_Section):
+class BuildConfig(Section):
     """Sizes of a small model made from nothing; see `uwc.models.building.build_target`."""
 
     vocabulary: int = 1024
@@ -58,7 +55,7 @@ class BuildConfig(_Section):
     initializer_range: float = Field(0.02, gt=0)
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """The model to start from: a folder or hub name in `path`, or sizes of one to be made in `build`."""
 
     path: str | None = None
@@ -75,7 +72,7 @@ class ModelConfig(_Section):
         return self
 
 
-class TermConfig(_Section):
+class TermConfig(Section):
     """One term of a method composed in the file."""
 
     term: str
@@ -94,7 +91,7 @@ class TermConfig(_Section):
         return self
 
 
-class StopConfig(_Section):
+class StopConfig(Section):
     """Early stopping: end the run once the forget score has come down to `at_most`; see `stop_at`."""
 
     at_most: float
@@ -109,7 +106,7 @@ class StopConfig(_Section):
         return self
 
 
-class RunConfig(_Section):
+class RunConfig(Section):
     """One unlearned model: by a named method, by `terms` of its own, or a `checkpoint` that is there already.
 
     Attributes:
@@ -193,7 +190,7 @@ class RunConfig(_Section):
         return self
 
 
-class UnlearnConfig(_Section):
+class UnlearnConfig(Section):
     """The unlearning runs and their common training settings; `seeds` repeats every method with each of them."""
 
     training: dict[str, Any] = Field(default_factory=dict)
@@ -238,7 +235,7 @@ class UnlearnConfig(_Section):
         return self
 
 
-class ScoreConfig(_Section):
+class ScoreConfig(Section):
     """What is measured. `max_new_tokens` bounds generated answers; 0 generates none."""
 
     metrics: tuple[str, ...] = (
@@ -257,7 +254,7 @@ class ScoreConfig(_Section):
         return self
 
 
-class StudyConfig(_Section):
+class StudyConfig(Section):
     """A whole study. `finetune` absent: the model given already knows the data. `gold`: also train, or name, a model
     that never saw the forget set. `calibrate: null`: the unlearned models are scored as they are, and not ranked.
     `published`: a benchmark whose published scores the report sets beside ours; by default the study's own, if there

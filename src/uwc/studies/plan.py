@@ -185,7 +185,7 @@ class _Planner:
         assert self.config.finetune is not None
         settings = {
             **self.model,
-            "training": {**asdict(self.config.finetune)},
+            "training": asdict(self.config.finetune),
             "data": fingerprint(self.benchmark.training_examples(with_forget=with_forget)),
             "with_forget": with_forget,
         }

@@ -14,10 +14,9 @@ from uwc.robustness.comparison import Point, compare, rank
 from uwc.robustness.faithfulness import faithfulness_auc
 from uwc.robustness.published import compared_orders, published_pcc
 from uwc.studies.config import GOLD, ORIGINAL
+from uwc.studies.held import FORGET_SETS
 from uwc.studies.plan import Plan, scored_sets
 from uwc.studies.store import Store
-
-FAITHFUL_SETS = ("forget", "forget_paraphrased")
 
 
 def gather_robustness(plan: Plan, store: Store, attacks: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,7 +72,7 @@ def _faithfulness(plan: Plan, store: Store, names: Sequence[str]) -> list[dict[s
     if f"score {GOLD}" not in steps:
         return []
     rows = []
-    for of_set in (s for s in FAITHFUL_SETS if s in scored_sets(plan.benchmark)):
+    for of_set in (s for s in FORGET_SETS if s in scored_sets(plan.benchmark)):
         sides = []
         for model in (ORIGINAL, GOLD):
             step = steps[f"score {model}"]
