@@ -4,10 +4,11 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from uwc import progress
+from uwc import __version__, progress
 from uwc.commands.attack import attack_command
 from uwc.commands.calibrate import calibrate_command
 from uwc.commands.compare import compare_command
@@ -23,8 +24,25 @@ INTERRUPTED = 130
 
 app = typer.Typer(
     name="uwc", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich",
-    help="Has this language model really forgotten, and which unlearning method is better?",
 )  # fmt: skip
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _everywhere(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+    _debug: Annotated[bool, typer.Option("--debug", help="Show where an error happened.")] = False,
+) -> None:
+    """Has this language model really forgotten, and which unlearning method is better?"""
+
+
 app.add_typer(study, name="study")
 app.command("list")(list_registry)
 app.command("explain")(explain_command)

@@ -63,9 +63,13 @@ def test_another_prompt_gives_other_scores(uwc: Run, workplace: Path) -> None:
     assert json.loads(usual.stdout)[0]["mean"] > 0.9 > json.loads(other.stdout)[0]["mean"]
 
 
-@pytest.mark.parametrize("kind", ["methods", "metrics", "tricks", "benchmarks"])
+@pytest.mark.parametrize("kind", ["methods", "terms", "metrics", "attacks", "tricks", "benchmarks", "published"])
 def test_lists_are_printed_as_json(uwc: Run, kind: str) -> None:
     assert all(row["name"] for row in json.loads(uwc("list", kind, "--json").stdout))
+
+
+def test_the_version_is_printed(uwc: Run) -> None:
+    assert uwc("--version").stdout.strip() == package.__version__
 
 
 def test_the_public_names_are_there() -> None:
