@@ -2,7 +2,6 @@
 
 import zlib
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -44,10 +43,6 @@ def test_min_k_plus_plus_standardises() -> None:
     rows = scores([[-3.0, -1.0, -2.0]], mean=[-1.0, -1.0, -5.0], variance=[4.0, 1.0, 0.0])
     assert mia_min_k_plus_plus(rows)[0] == pytest.approx(1.0)
     assert mia_min_k_plus_plus(rows, k=1.0)[0] == pytest.approx(-2999 / 3, rel=1e-4)
-
-
-def test_an_empty_answer_is_not_scored() -> None:
-    assert np.isnan(mia_min_k(scores([[]]))[0])
 
 
 @pytest.mark.parametrize("k", [-0.1, 1.5])

@@ -22,6 +22,17 @@ def of(*greedy: str, stops: list[str] | None = None, end: bool = False):
     return scores([[-1.0] * len(g) for g in greedy], greedy=list(greedy), stops=stops, end=end)
 
 
+@pytest.mark.parametrize("end", [True, False])
+def test_extraction_strength_counts_the_correct_suffix(end: bool) -> None:
+    """1111: nothing needed, 1. 0011: two of four. 1101: one. 1110: the last is wrong, 0, not 1/n. 0: 0, not 1."""
+    answers = [greedy + "0" * end for greedy in ("1111", "0011", "1101", "1110", "0", "1")]
+    assert extraction_strength(of(*answers, end=end)).tolist() == [1.0, 0.5, 0.25, 0.0, 0.0, 1.0]
+
+
+def test_exact_memorization_counts_correct_tokens_and_no_end_token() -> None:
+    assert exact_memorization(of("11110", "00110", "11010", "00001", end=True)).tolist() == [1.0, 0.5, 0.75, 0.0]
+
+
 @given(st.lists(bits, min_size=1, max_size=6))
 def test_extraction_strength_is_the_slow_definition(answers: list[str]) -> None:
     for answer, value in zip(answers, extraction_strength(of(*answers)), strict=True):
