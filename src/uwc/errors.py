@@ -42,7 +42,7 @@ class DiskFull(UserError):
 
 @contextmanager
 def reporting_full_disk(path: Path) -> Iterator[None]:
-    """Turn 'no space left', however a library words it, into one clear line."""
+    """Raise DiskFull, one clear line, where a library says in words of its own that no space is left."""
     try:
         yield
     except Exception as error:  # safetensors raises its own class, with the system's words in the message

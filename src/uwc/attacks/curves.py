@@ -84,7 +84,11 @@ def budget_curve(
 def curve_chains(
     attack: str, efforts: Sequence[float], *, settings: Mapping[str, Any] | None = None, over: str | None = None
 ) -> tuple[str, list[Any]]:
-    """The setting that a curve varies, and the runs it takes: one for all efforts, or one for each."""
+    """The setting that a curve varies, and the runs it takes: one for all efforts, or one for each.
+
+    Raises:
+        ConfigError: the attack has no effort, or no such setting, or no effort is given.
+    """
     entry = attacks.get(attack)
     setting = over or entry.facts["effort"]
     if not setting:

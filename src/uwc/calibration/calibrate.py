@@ -244,5 +244,5 @@ def _probed_set(examples: Sequence[Example], rows: Sequence[Floats]) -> ProbedSe
 
 
 def retention_metrics() -> list[str]:
-    """The metrics of token scores for which high means 'remembers': those that a study can hold fixed."""
+    """The metrics of token scores for which high means 'remembers': those at which a run can be stopped early."""
     return [e.name for e in metrics if e.facts["needs"] == ("scores",) and e.facts["higher_remembers"]]

@@ -43,7 +43,11 @@ class OfficialTemplate(PromptTemplate):
     chat: bool = False
 
     def encode(self, examples: Sequence[Example], tokenizer: Any, *, max_length: int) -> list[EncodedExample]:
-        """As `PromptTemplate.encode`, with the start at the token count of the bare question, and no end token."""
+        """As `PromptTemplate.encode`, with the start at the token count of the bare question, and no end token.
+
+        Raises:
+            DataError: the question has no token, or so many that nothing of the answer is left.
+        """
         result = []
         for example, ours in zip(examples, super().encode(examples, tokenizer, max_length=max_length), strict=True):
             question = tokenizer(example.question, add_special_tokens=False)["input_ids"]

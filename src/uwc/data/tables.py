@@ -71,7 +71,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def decode(path: Path, data: bytes) -> str:
-    """A text file's content, with plain line ends."""
+    """A text file's content, with plain line ends. Raises DataError, naming the line, if it is not UTF-8."""
     try:
         return data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:

@@ -20,6 +20,9 @@ def build_tokenizer(texts: Iterable[str], *, vocabulary: int) -> PreTrainedToken
     Args:
         texts: what it is trained on.
         vocabulary: the most entries, at least 258 (all bytes, the end and the padding token).
+
+    Raises:
+        ConfigError: the vocabulary is smaller than that.
     """
     if vocabulary < 258:
         raise ConfigError(

@@ -43,7 +43,11 @@ def head_sees(model: Any, choose: Callable[[Tensor], Tensor]) -> Iterator[list[T
 
 
 def answer_logits(model: Any, batch: Batch) -> Tensor:
-    """[N, V] logits that predict the batch's labelled tokens, differentiable, in the model's dtype."""
+    """[N, V] logits that predict the batch's labelled tokens, differentiable, in the model's dtype.
+
+    Raises:
+        ModelError: the model makes its logits otherwise than by its output embedding.
+    """
     with head_sees(model, lambda states: states[batch.rows, batch.positions]) as chosen:
         logits = model(input_ids=batch.input_ids, use_cache=False).logits
     if not chosen or logits.shape[:2] != (1, len(batch.rows)):
