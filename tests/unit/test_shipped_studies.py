@@ -1,9 +1,36 @@
 """The studies that come with the package."""
 
-import pytest
+import re
+from pathlib import Path
 
+import pytest
+import yaml
+
+from uwc.data.question_files import ALIASES, FIELDS
 from uwc.objectives.methods import METHODS
+from uwc.studies import attack_config, config
 from uwc.studies.config_file import load_config, shipped_configs
+from uwc.studies.section import Section
+
+DOCUMENTED = (Path(__file__).parents[2] / "docs" / "studies.md").read_text(encoding="utf-8")
+SECTIONS = {s for module in (config, attack_config) for s in vars(module).values() if isinstance(s, type)}
+
+
+@pytest.mark.parametrize("section", sorted((s for s in SECTIONS if issubclass(s, Section)), key=lambda s: s.__name__))
+def test_every_key_of_a_study_is_documented(section: type[Section]) -> None:
+    prose = "".join(DOCUMENTED.split("```")[::2])
+    words = set(re.findall(r"\w+", " ".join(re.findall(r"`[^`]+`", prose))))
+    assert set(section.model_fields) <= words
+
+
+def test_the_documented_runs_are_valid() -> None:
+    runs = config.UnlearnConfig(**yaml.safe_load(DOCUMENTED.split("```yaml")[1].split("```")[0])).runs
+    assert [run.label for run in runs] == ["npo", "npo on policy", "bounded", "theirs@0"]
+
+
+def test_every_column_name_of_a_question_file_is_documented() -> None:
+    names = {*FIELDS, *(alias for aliases in ALIASES.values() for alias in aliases)}
+    assert all(f"`{name}`" in DOCUMENTED for name in names)
 
 
 @pytest.mark.parametrize("name", shipped_configs())

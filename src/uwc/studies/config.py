@@ -147,7 +147,7 @@ class RunConfig(Section):
         return self.checkpoint is not None
 
     def composition(self) -> Method:
-        """The method with the run's weights and term settings put in. Raises ConfigError for a term it does not have."""
+        """The method with the run's weights, settings and roles. Raises ConfigError for a term it does not have."""
         if self.method is not None:
             method = get_method(self.method)
         else:
