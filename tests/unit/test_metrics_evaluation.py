@@ -76,12 +76,12 @@ def test_scores_are_written(scores: scoring.Scores, tmp_path_factory: pytest.Tem
     ("options", "words"),
     [
         ({"suite": "tofu"}, "'truth_ratio_forget' needs wrong answers .* perturbed_answers"),
-        ({"metrics": ["auc_loss"]}, "'auc_loss' needs the set 'holdout'; give a file with --holdout"),
-        ({"metrics": ["kl_to_original"]}, "needs the original model; give it with --reference"),
+        ({"metrics": ["auc_loss"]}, "'auc_loss' needs the set 'holdout'; give a file with --heldout"),
+        ({"metrics": ["kl_to_original"]}, "needs the original model; give it with --original"),
         ({"metrics": ["semantic_similarity"]}, "needs a sentence encoder.*--encoder"),
         ({"metrics": ["verbatim_memorization"]}, "needs the set 'verbatim'; give a file with --verbatim"),
         ({"metrics": ["rouge_l"], "max_new_tokens": 0}, "needs generated answers"),
-        ({"metrics": ["forget_quality"]}, "needs wrong answers|--retrained"),
+        ({"metrics": ["forget_quality"]}, "needs wrong answers|--gold"),
         ({"suite": "membershp"}, "unknown suite 'membershp' .did you mean 'membership'"),
         ({"metrics": ["esn"]}, "unknown metric 'esn'"),
         ({"compat": "tofu"}, "unknown compatibility mode 'tofu'"),
@@ -144,7 +144,7 @@ def test_the_command_line_scores_and_explains(knowing: Target, tmp_path: Path) -
     run = CliRunner().invoke(
         app,
         ["score", str(tmp_path / "model"), "--data", str(tmp_path / "data.jsonl"), "--metric", "mia_min_k",
-         "--setting", "mia_min_k.k=1", "--max-new-tokens", "0", "--json", "--out", str(tmp_path / "out")],
+         "--set", "mia_min_k.k=1", "--max-new-tokens", "0", "--json", "--out", str(tmp_path / "out")],
     )  # fmt: skip
     rows = json.loads(run.stdout)
     assert [(r["set"], r["metric"], r["n"]) for r in rows] == [("data", "mia_min_k", 4)]

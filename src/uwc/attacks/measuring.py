@@ -70,7 +70,7 @@ def check_metrics(
                 "take one of scores or generated texts, such as extraction_strength or rouge_l"
             )
         if "reference" in needs and not reference:
-            raise ConfigError(f"the metric {name!r} needs the original model; give it with --original")
+            raise ConfigError(f"the metric {name!r} needs {INPUTS['reference']}")
         if "perturbed" in needs and not any_perturbed(examples):
             raise ConfigError(f"the metric {name!r} needs {INPUTS['perturbed']}")
         for chain in chains:

@@ -22,11 +22,18 @@ from uwc.commands.options import (
 from uwc.commands.printing import print_json, print_rows
 
 RetainFile = Annotated[Path | None, typer.Option(help="Questions to keep.")]
-HoldoutFile = Annotated[Path | None, typer.Option(help="Questions of the same kind, never trained on.")]
+HoldoutFile = Annotated[
+    Path | None,
+    typer.Option("--heldout", "--holdout", help="Questions of the same kind, that no model was trained on."),
+]
 VerbatimFile = Annotated[Path | None, typer.Option(help="Texts: beginning (question), continuation (answer).")]
 ShotsFile = Annotated[Path | None, typer.Option(help="Solved questions that go before each question.")]
-ReferenceModel = Annotated[str | None, typer.Option(help="The original model, to compare with.")]
-RetrainedModel = Annotated[str | None, typer.Option(help="A model that was never trained on the data.")]
+ReferenceModel = Annotated[
+    str | None, typer.Option("--original", "--reference", help="The model before unlearning, to compare with.")
+]
+RetrainedModel = Annotated[
+    str | None, typer.Option("--gold", "--retrained", help="A model that was never trained on the data.")
+]
 ComparedModel = Annotated[str | None, typer.Option(help="Another model: paired differences on the same examples.")]
 EncoderModel = Annotated[str | None, typer.Option(help="A sentence encoder, for semantic similarity.")]
 EntailmentModel = Annotated[str | None, typer.Option(help="A model of natural-language inference, for entailment.")]
@@ -68,7 +75,8 @@ def score_command(
     suite: Annotated[str | None, typer.Option(help="core, tofu, muse, membership or all; core by default.")] = None,
     metric: Annotated[list[str], typer.Option(help="Further metrics; may be given several times.")] = [],  # noqa: B006
     setting: Annotated[
-        list[str], typer.Option(help="A metric's setting: mia_min_k.k=0.2", metavar="METRIC.NAME=VALUE")
+        list[str],
+        typer.Option("--set", "--setting", help="A setting of a metric: mia_min_k.k=0.2", metavar="METRIC.NAME=VALUE"),
     ] = [],  # noqa: B006
     compat: Annotated[str | None, typer.Option(help="open-unlearning or uwc-official: their definitions.")] = None,
     shots: ShotsFile = None,
@@ -109,7 +117,10 @@ def score_command(
 def import_logs_command(
     logs: Annotated[Path, typer.Argument(help="A model's evaluation logs: a JSON file of TOFU or OpenUnlearning.")],
     retrained: Annotated[
-        Path | None, typer.Option(help="The logs of a model never trained on the data, for forget quality.")
+        Path | None,
+        typer.Option(
+            "--gold", "--retrained", help="The logs of a model never trained on the data, for forget quality."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

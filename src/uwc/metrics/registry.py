@@ -35,7 +35,7 @@ Each declares:
 INPUTS: dict[str, str] = {
     "scores": "",
     "answers": "",
-    "reference": "the original model; give it with --reference",
+    "reference": "the original model; give it with --original",
     "restated": "",
     "perturbed": "wrong answers of the same form; give the questions a column perturbed_answers",
     "texts": "generated answers; give --max-new-tokens more than 0",
