@@ -2,7 +2,6 @@
 
 import copy
 import os
-from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny, and tests run beside other work
 
@@ -16,8 +15,6 @@ from uwc.objectives.objective import Objective
 from uwc.training.loading import TrainingData
 from uwc.training.loop import train
 from uwc.training.settings import TrainingSettings
-
-TOFU = Path(__file__).parents[2] / "shared" / "data" / "tofu"
 
 PEOPLE = ("Mira Oln", "Tobas Kerrin", "Ulla Fensk", "Dorin Vask", "Ebba Strond", "Pell Aruma")
 TOWNS = ("Quarnholt", "Little Besk", "Ostermere Bay", "Vint", "Upper Zalder", "Cormanstead on Lyle")

@@ -22,8 +22,6 @@ from uwc.data.refusals import DEFAULT_REFUSALS
 from uwc.errors import ConfigError, DataError
 from uwc.registry import Registry
 
-TOFU_DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "tofu"
-
 ROWS: list[dict[str, Any]] = [
     {
         "id": "a",
@@ -532,43 +530,6 @@ def registry() -> Registry[Any]:
     benchmarks: Registry[Any] = Registry("test-benchmark")
     benchmarks.register("files", source="here")(local_files)
     return benchmarks
-
-
-# ------------------------------------------------------------------------------------------------- real files, imports
-
-
-@pytest.mark.skipif(not TOFU_DATA.is_dir(), reason="TOFU's files are not beside the project (../shared/data/tofu)")
-@pytest.mark.parametrize(
-    ("name", "rows", "wrong"),
-    [
-        ("forget10_first300", 300, 0),
-        ("retain_perturbed_300", 300, 0),
-        ("real_authors", 100, 3),
-        ("world_facts", 117, 3),
-    ],
-)
-def test_real_files_are_read(tmp_path: Path, name: str, rows: int, wrong: int) -> None:
-    examples = read_examples(TOFU_DATA / f"{name}.jsonl", subject_every=20)
-    assert len(examples) == rows
-    assert {len(e.perturbed_answers) for e in examples} == {wrong}
-    assert len({e.subject for e in examples}) == -(-rows // 20)
-    raw = [json.loads(line) for line in (TOFU_DATA / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert [(e.question, e.answer) for e in examples] == [(r["question"], r["answer"]) for r in raw]
-    copy = write_csv(tmp_path / f"{name}.csv", raw)
-    assert read_examples(copy, subject_every=20) == examples
-
-
-@pytest.mark.skipif(not TOFU_DATA.is_dir(), reason="TOFU's files are not beside the project (../shared/data/tofu)")
-def test_real_files_make_a_benchmark() -> None:
-    benchmark = local_files(
-        forget=str(TOFU_DATA / "forget10_first300.jsonl"),
-        retain=str(TOFU_DATA / "retain_perturbed_300.jsonl"),
-        general=str(TOFU_DATA / "world_facts.jsonl"),
-        refusals=str(TOFU_DATA / "idontknow.jsonl"),
-        subject_every=20,
-        retain_eval_share=0.2,
-    )
-    assert (len(benchmark["retain"]), len(benchmark["retain_eval"]), len(benchmark.refusals)) == (240, 60, 100)
 
 
 def test_importing_the_data_sources_is_light() -> None:
