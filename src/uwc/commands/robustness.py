@@ -31,11 +31,12 @@ def robustness_command(
 ) -> None:
     """Compare metrics before and after attacks, over checkpoints: correlations, slopes, and a ranking."""
     from uwc.robustness.comparison import compare, rank
-    from uwc.robustness.points import read_points
+    from uwc.robustness.faithfulness import faithfulness_rows
+    from uwc.robustness.points import read_known, read_points
 
     cells = compare(read_points(points), log_metrics=log_metric, seed=seed)
     ranks = [asdict(r) for r in rank(cells)]
-    faithful = _faithfulness(faithfulness) if faithfulness is not None else []
+    faithful = faithfulness_rows(read_known(faithfulness)) if faithfulness is not None else []
     if as_json:
         found = {"agreement": [asdict(c) for c in cells], "ranking": ranks, "faithfulness": faithful}
         print_json(found)
@@ -57,17 +58,3 @@ def _row(cell: "Cell") -> dict[str, Any]:
         estimate = getattr(cell.agreement, name)
         row[name] = f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
     return {**row, "published": published_pcc(cell.metric, cell.attack, cell.split)}
-
-
-def _faithfulness(path: Path) -> list[dict[str, Any]]:
-    from uwc.metrics.registry import metrics
-    from uwc.robustness.faithfulness import faithfulness_auc
-    from uwc.robustness.points import read_known
-
-    return [
-        {
-            "metric": metric, "split": split, "knowing": len(knowing), "ignorant": len(ignorant),
-            "auc": faithfulness_auc(knowing, ignorant, higher_remembers=metrics.get(metric).facts["higher_remembers"]),
-        }
-        for (metric, split), (knowing, ignorant) in read_known(path).items()
-    ]  # fmt: skip

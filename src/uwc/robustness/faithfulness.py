@@ -1,9 +1,12 @@
 """How well a metric tells models that know from models that do not."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from scipy import stats
+
+from uwc.metrics.registry import metrics
 
 
 def faithfulness_auc(knowing: Sequence[float], ignorant: Sequence[float], *, higher_remembers: bool = True) -> float:
@@ -27,3 +30,23 @@ def faithfulness_auc(knowing: Sequence[float], ignorant: Sequence[float], *, hig
         return float("nan")
     wins = float(stats.mannwhitneyu(first, second).statistic) / (len(first) * len(second))
     return wins if higher_remembers else 1.0 - wins
+
+
+def faithfulness_rows(
+    known: Mapping[tuple[str, str], tuple[Sequence[float], Sequence[float]]],
+) -> list[dict[str, Any]]:
+    """One row for each metric and split: how many models know and do not, and `faithfulness_auc`.
+
+    Args:
+        known: (metric, split) -> the values of models that know, and of those that do not; see `read_known`.
+
+    Raises:
+        ConfigError: there is no such metric.
+    """
+    return [
+        {
+            "metric": metric, "split": split, "knowing": len(knowing), "ignorant": len(ignorant),
+            "auc": faithfulness_auc(knowing, ignorant, higher_remembers=metrics.get(metric).facts["higher_remembers"]),
+        }
+        for (metric, split), (knowing, ignorant) in known.items()
+    ]  # fmt: skip
