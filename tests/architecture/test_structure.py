@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "uwc"
 FILES = sorted(SOURCE.rglob("*.py"))
 
 LAYERS = [
-    {"errors", "registry", "progress", "published"},
+    {"errors", "registry", "progress", "plain", "published"},
     {"data"},
     {"models"},
     {"metrics", "objectives"},

@@ -9,7 +9,7 @@ import typer
 from uwc.commands.options import Columns, Device, Dtype, Json, Prompt, Trust, dotted_settings, loading, numbers, pairs
 from uwc.commands.printing import print_rows
 from uwc.errors import ConfigError
-from uwc.studies.provenance import finite
+from uwc.plain import finite
 
 if TYPE_CHECKING:
     from uwc.attacks.data import AttackData

@@ -7,8 +7,8 @@ from typing import Any
 import typer
 from rich.console import Console
 
+from uwc.plain import finite
 from uwc.reports.grid import Table, print_table
-from uwc.studies.provenance import finite
 
 
 def print_rows(title: str, rows: list[dict[str, Any]], as_json: bool = False) -> None:

@@ -1,8 +1,7 @@
 """Evaluating a model: every metric asked for, on every set given, from one pass over each set."""
 
 import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from uwc.metrics.set_aggregation import aggregate_sets
 from uwc.metrics.suites import Given, is_set_metric, required_inputs, what_is_missing
 from uwc.models.statistics import Sampling
 from uwc.models.target import Target
+from uwc.plain import finite
 
 Settings = Mapping[str, Mapping[str, Any]]
 VERBATIM_TOKENS = 128
@@ -208,14 +208,9 @@ def save(evaluation: Evaluation, names: Sequence[str], folder: Path) -> None:
             if not is_set_metric(m) and any(r["set"] == name and r["metric"] == m for r in evaluation.rows)
         ]
         evaluation.examples(name, measured).to_parquet(folder / f"{stem}.metrics.parquet")
-    rows = json.dumps(plain_rows(evaluation.rows), indent=1, ensure_ascii=False)
+    rows = json.dumps(finite(evaluation.rows), indent=1, ensure_ascii=False)
     (folder / "scores.json").write_text(rows + "\n", encoding="utf-8")
 
 
 def _without_mean(aggregate: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in aggregate.items() if key != "mean"}
-
-
-def plain_rows(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows for JSON: numbers that are not finite become null."""
-    return [{k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()} for row in rows]

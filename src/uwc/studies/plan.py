@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from uwc.data.benchmark import FORGET, HELDOUT, RETAIN, Benchmark
+from uwc.data.benchmark import FORGET, HELDOUT, RETAIN, RETAIN_EVAL, Benchmark
 from uwc.data.benchmarks import benchmarks
 from uwc.data.example import Example, fingerprint, paraphrased
 from uwc.errors import ConfigError
@@ -92,7 +92,7 @@ def scored_sets(benchmark: Benchmark) -> dict[str, list[Example]]:
         "retain_paraphrased": paraphrased(retain),
         "heldout": list(benchmark[HELDOUT]),
     }
-    further = {n: list(s) for n, s in benchmark.splits.items() if n not in (FORGET, RETAIN, HELDOUT, "retain_eval")}
+    further = {n: list(s) for n, s in benchmark.splits.items() if n not in (FORGET, RETAIN, RETAIN_EVAL, HELDOUT)}
     return {name: examples for name, examples in (sets | further).items() if examples}
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import os
 import platform
 from collections.abc import Mapping
@@ -103,12 +102,3 @@ def plain(value: Mapping[str, Any]) -> dict[str, Any]:
     """A deep copy as JSON would give it back: tuples as lists, keys as strings."""
     copied: dict[str, Any] = json.loads(json.dumps(value))
     return copied
-
-
-def finite(value: Any) -> Any:
-    """Plain data with None for NaN and infinities, which JSON does not have."""
-    if isinstance(value, Mapping):
-        return {k: finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

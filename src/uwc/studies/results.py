@@ -11,12 +11,12 @@ from uwc.calibration.spread import difference, mean_curve, seeded_at
 from uwc.data.benchmark import Benchmark
 from uwc.metrics.registry import metrics
 from uwc.metrics.scored import ScoredSet
+from uwc.plain import finite
 from uwc.studies.attack_results import gather_attacks
 from uwc.studies.config import RunConfig
 from uwc.studies.held import RECORD, describe_held, read_frontiers
 from uwc.studies.origins import origins
 from uwc.studies.plan import SET_LABELS, Plan, Step, scored_sets
-from uwc.studies.provenance import finite
 from uwc.studies.robustness_results import gather_robustness
 from uwc.studies.runner import step_status
 from uwc.studies.sanity import doubts

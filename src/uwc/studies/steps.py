@@ -21,10 +21,10 @@ from uwc.models.target import Target
 from uwc.models.weight_files import WeightFiles
 from uwc.objectives.methods import FINE_TUNING, Method, WeightedTerm
 from uwc.objectives.objective import Objective
+from uwc.plain import finite
 from uwc.studies.attack_steps import attack
 from uwc.studies.held import FORGET_SETS, PROBES, RECORD, Probed, measures_of
 from uwc.studies.plan import MODEL, Plan, Step, scored_sets
-from uwc.studies.provenance import finite
 from uwc.studies.shelf import Shelf
 from uwc.studies.store import Store, write_json
 from uwc.training.loading import TrainingData

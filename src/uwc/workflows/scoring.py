@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from uwc import progress
 from uwc.data.example import Example
+from uwc.plain import finite
 from uwc.workflows.targets import target_of
 
 if TYPE_CHECKING:
@@ -31,17 +32,14 @@ class Scores:
 
     def rows(self) -> list[dict[str, Any]]:
         """The table as plain data; numbers that are not finite are None."""
-        from uwc.metrics.evaluation import plain_rows
-
-        return plain_rows(self.evaluation.rows)
+        rows: list[dict[str, Any]] = finite(self.evaluation.rows)
+        return rows
 
     def difference_rows(self) -> list[dict[str, Any]]:
         """The differences as plain data; empty without a model compared with."""
-        from uwc.metrics.evaluation import plain_rows
-
         if self.differences is None:
             return []
-        return plain_rows({str(k): v for k, v in row.items()} for row in self.differences.to_dict("records"))
+        return [{str(k): finite(v) for k, v in row.items()} for row in self.differences.to_dict("records")]
 
 
 def score(model: str | Path | Any, examples: Sequence[Example] = (), **options: Any) -> "pd.DataFrame":
