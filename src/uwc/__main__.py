@@ -1,0 +1,6 @@
+"""``python -m uwc``: the command line, for launchers that take a module."""
+
+from uwc.cli import main
+
+if __name__ == "__main__":
+    main()
