@@ -34,7 +34,7 @@ def tiny(tmp_path: Path) -> Path:
 
 def command(*arguments: str | Path) -> list[str]:
     """The command line to start uwc with these arguments."""
-    return [sys.executable, "-c", "from uwc.cli import main; main()", *map(str, arguments)]
+    return [sys.executable, "-m", "uwc", *map(str, arguments)]
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """The commands for one's own checkpoints, on saved models, through the real command line."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -72,8 +70,6 @@ def test_lists_are_printed_as_json(uwc: Run, kind: str) -> None:
 
 def test_the_version_is_printed(uwc: Run) -> None:
     assert uwc("--version").stdout.strip() == package.__version__
-    as_module = subprocess.run([sys.executable, "-m", "uwc", "--version"], capture_output=True, text=True, check=True)
-    assert as_module.stdout.strip() == package.__version__
 
 
 def test_the_public_names_are_there() -> None:
