@@ -49,7 +49,7 @@ def loss_selection(passed: Pass, *, value: float = 1.0) -> Pass:
 
 def kept_tokens(counts: Tensor, *, share: float) -> Tensor:
     """[B] how many of each answer's tokens loss selection keeps: floor(share x count), but at least one."""
-    return (counts * share + 1e-9).floor().clamp_min(1).to(counts.dtype)
+    return (counts.double() * share + 1e-9).floor().clamp_min(1).to(counts.dtype)
 
 
 @tricks.register(
@@ -61,11 +61,14 @@ def likelihood_cap(passed: Pass, *, value: float = 0.0) -> Pass:
 
     It spares what has been forgotten enough; an answer that is taught instead (a refusal, an alternative) is learned
     from any likelihood. ``w_t = 1[p_t > cap]``; means still divide by all N tokens, so the pressure fades as
-    tokens are forgotten. Neutral at 0. Raises ValueError outside [0, 1).
+    tokens are forgotten. Tokens before the answer, where a term computes them, are left as they are. Neutral at 0. Raises ValueError outside [0, 1).
     """
     if not 0 <= value < 1:
         raise ValueError(f"likelihood_cap = {value} must be in [0, 1)")
-    return passed if value == 0.0 else _weighted(passed, (passed.logprobs.detach().exp() > value).float())
+    if value == 0.0:
+        return passed
+    above = passed.logprobs.detach().exp() > value
+    return _weighted(passed, (above | ~passed.batch.in_answer).to(passed.logprobs.dtype))
 
 
 def _weighted(passed: Pass, weights: Tensor) -> Pass:
