@@ -2,6 +2,7 @@
 
 import copy
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -151,13 +152,16 @@ def test_a_trick_at_its_neutral_value_changes_nothing(term: str, trick: str, mov
 
 
 @pytest.mark.parametrize(("trick", "value"), [("temperature", 2.0), ("loss_selection", 0.5), ("likelihood_cap", 0.95)])
-@pytest.mark.parametrize("term", [t for t in FORGET_SIDE if "misdirection" not in t])
+@pytest.mark.parametrize("term", FORGET_SIDE)
 def test_a_trick_combines_with_every_forget_term(
     term: str, trick: str, value: float, moved: Target, knowing: Target
 ) -> None:
+    """Save where it has nothing to act on, and is refused."""
     plain = objective_of(term, moved)
-    if trick == "likelihood_cap" and term == "refusal":
-        with pytest.raises(ConfigError, match="acts on the answers that are to be forgotten"):
+    nothing = {("likelihood_cap", "refusal"): "acts on the answers that are to be forgotten"}
+    nothing |= {("temperature", t): "read hidden states alone" for t in ("misdirection", "misdirection_long")}
+    if (trick, term) in nothing:
+        with pytest.raises(ConfigError, match=nothing[trick, term]):
             objective_of(term, moved, **{trick: value})
         return
     changed = objective_of(term, moved, **{trick: value})
@@ -247,8 +251,9 @@ def test_gradients_through_seams_are_those_of_one_graph(
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_names_known_terms_and_gives_a_formula(method: str, moved: Target) -> None:
+    """Its own, with what it does to the weights: no two methods have the same."""
     chosen = METHODS[method]
-    assert len(chosen.formula) > 10
+    assert [m.name for m in METHODS.values() if m.formula == chosen.formula] == [method]
     objective = Objective(chosen, moved.model)
     assert len({t.label for t in objective.terms}) == len(chosen.terms)
     TrainingSettings(**chosen.training)
@@ -281,6 +286,31 @@ def test_a_plug_in_adds_a_term_through_its_entry_point(
         assert "halved" in [row["name"] for row in catalogue("terms")]
     finally:
         terms._entries.pop("halved", None)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("raise RuntimeError('no luck')", "RuntimeError: no luck"),
+        ("import a_package_that_is_not_there", "ModuleNotFoundError"),
+        ("from uwc.objectives.registry import terms\nterms.register('x', source='here', side='forget')(len)",
+         "the term 'x' must declare 'role'"),
+    ],
+)  # fmt: skip
+def test_a_plug_in_that_does_not_load_is_named(
+    body: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "broken_plugin", raising=False)
+    (tmp_path / "broken_plugin.py").write_text(body)
+    information = tmp_path / "broken_plugin-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-plugin\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text("[uwc.terms]\nbroken = broken_plugin\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    terms._plugins_loaded = False
+    with pytest.raises(ConfigError, match=rf"the plug-in 'broken' \(broken_plugin\).*{message}"):
+        terms.names()
+    assert "x" not in terms.names()
 
 
 COMPOSED = """
