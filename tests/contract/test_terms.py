@@ -333,6 +333,7 @@ unlearn:
     - {method: kl, weights: {kl: 5}, settings: {kl: {scope: attended}}}
     - {method: npo, name: npo on own words, roles: {npo: {forget: sampled}}}
     - {method: prune-first, training: {prune: {share: 0.25, by: wanda}}}
+    - {method: task-vector, training: {precision: no}}
 """
 
 
@@ -340,7 +341,7 @@ def test_a_study_composes_its_own_methods(tmp_path: Path) -> None:
     path = tmp_path / "composed.yaml"
     path.write_text(COMPOSED)
     config = load_config(path)
-    mine, kl, own, pruned = config.unlearn.runs
+    mine, kl, own, pruned, negated = config.unlearn.runs
     first, second, third = mine.composition().terms
     assert (first.term, first.settings, first.roles) == ("npo", {"beta": 0.2}, {"forget": "sampled"})
     assert second.weight == 0.3
@@ -350,6 +351,8 @@ def test_a_study_composes_its_own_methods(tmp_path: Path) -> None:
     assert [(t.weight, dict(t.settings)) for t in kl.composition().terms] == [(1.0, {}), (5.0, {"scope": "attended"})]
     assert own.composition().terms[0].roles == {"forget": "sampled"}
     assert config.unlearn.settings_of(pruned, seed=0).prune == PruneSettings(share=0.25, by="wanda")
+    assert config.unlearn.stop_of(negated) is None, "the common rule is for runs that forget on the way"
+    assert config.unlearn.settings_of(negated, seed=0).precision == "no", "in YAML a bare no is false"
     settings = config.unlearn.settings_of(mine, seed=0)
     assert (settings.lora, settings.samples) == (LoraSettings(rank=4), SampleSettings(every=3))
     plan = make_plan(config)
@@ -367,6 +370,10 @@ def test_a_study_composes_its_own_methods(tmp_path: Path) -> None:
          r"unknown role 'sample' \(did you mean 'sampled'\?\)"),
         ("at_most: 0.2, tau: 0.9", "at_most: 0.2, metric: perplexity", "unknown metric to stop at 'perplexity'"),
         ("{method: prune-first,", "{method: whp,", "which have no weights to mix for calibration"),
+        ("{method: prune-first,", "{method: whp, stop: {at_most: 0.1},", "forgets once, after its last step"),
+        ("bound: 0.5", "bound: .nan", "unlearn.runs.0.terms.2.constraint.bound = nan: Input should be a finite number"),
+        ("weight: 0.3", "weight: .inf", "unlearn.runs.0.terms.1.weight = inf: Input should be a finite number"),
+        ("epochs: 2", "epochs: .inf", "epochs = inf: Input should be a finite number"),
         ("rank: 4", "rank: 0", "greater than or equal to 1"),
         ("rank: 4", "rank: 4, save: adapter", "a study keeps whole models; set lora.save to merged"),
         ("{method: npo, name: npo on own words, roles: {npo: {forget: sampled}}}",

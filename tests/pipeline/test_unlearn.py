@@ -87,6 +87,12 @@ def test_wrong_early_stopping_is_told(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("method", ["task-vector", "whp", "mini-unlearning"])
+def test_what_forgets_at_the_end_alone_cannot_stop_early(method: str, knowing: Target, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"early stopping of '{method}': this method forgets once, after its last"):
+        unlearn(copied(knowing), tmp_path / "out", method=method, forget=FORGET, retain=RETAIN, stop={"at_most": 0.4})
+
+
 def test_a_run_that_diverges_says_where_and_leaves_the_last_finite_model(knowing: Target, tmp_path: Path) -> None:
     settings = {"epochs": 50, "lr": 1e30, "batch_size": 4, "schedule": "constant", "warmup_ratio": 0.0}
     with pytest.raises(TrainingDiverged, match="training diverged"):

@@ -56,6 +56,7 @@ def unlearn(
     from uwc.training.checkpoints import remove_checkpoint
     from uwc.training.loading import TrainingData
     from uwc.training.processes import main_process_writes
+    from uwc.training.stopping import check_stop
     from uwc.training.unlearning import unlearn as unlearn_target
 
     require_disjoint(forget, retain, names=("forget", "retain"))
@@ -63,6 +64,8 @@ def unlearn(
     checked = training_settings({**chosen.training, **(settings or {})}, where="training settings")
     checkpoints = Path(output).with_name(f"{Path(output).name}.checkpoints")
     rule = stop_settings(stop, where="early stopping") if stop else None
+    if rule:
+        check_stop(checked, where=f"early stopping of {method!r}")
     if rule and rule["tau"] is not None and not retain:
         raise ConfigError("early stopping at a calibrated score (tau) measures retention; give retain questions")
     target = replace(target_of(model, loading), name="")
