@@ -13,6 +13,7 @@ from uwc.data.example import Example
 from uwc.data.prompts import EncodedExample
 from uwc.errors import ConfigError, DataError, ModelError, TrainingDiverged
 from uwc.models.head import answer_logits
+from uwc.models.lora import add_adapter, has_adapter
 from uwc.models.target import Target
 from uwc.objectives.forwards import Forwards
 from uwc.objectives.logprobs import target_logprobs
@@ -100,8 +101,9 @@ def test_a_perplexity_that_cannot_be_computed_is_a_collapse(after: float, collap
 
 
 @pytest.mark.parametrize("tau", [None, 0.9])
-def test_a_run_stops_once_enough_is_forgotten(tau: float | None, knowing: Target) -> None:
-    target = copied(knowing)
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_run_stops_once_enough_is_forgotten(lora: bool, tau: float | None, knowing: Target) -> None:
+    target = add_adapter(copied(knowing), rank=4) if lora else copied(knowing)
     rule = stop_at(
         forget=DATA.forget,
         at_most=0.4,
@@ -111,10 +113,11 @@ def test_a_run_stops_once_enough_is_forgotten(tau: float | None, knowing: Target
         retain=DATA.retain,
         original=knowing,
     )
-    settings = TrainingSettings(epochs=40, batch_size=4, lr=2e-3, schedule="constant")
+    settings = TrainingSettings(epochs=40, batch_size=4, lr=2e-2 if lora else 2e-3, schedule="constant")
     log = train(target, Objective(METHODS["gd"], target.model), DATA, settings, stop=rule)
     assert log.stopped is not None and log.stopped < 40
     assert log.stopped == len(log.steps)
+    assert has_adapter(target.model) == lora, "measuring merges a copy alone"
     assert log.steps[-1]["stop_score"] <= 0.4
     assert all(s["stop_score"] > 0.4 for s in log.steps[:-1] if "stop_score" in s)
 
