@@ -137,7 +137,10 @@ def test_a_given_checkpoint_has_the_numbers_of_the_run_that_made_it(finished: Pa
 
 
 def test_a_diverging_method_is_reported_and_the_others_go_on(finished: Path, uwc: Run) -> None:
-    """A learning rate that overflows float32, and with it the gradient effect: the study goes on, says so in one line, and exits with status 3."""
+    """A learning rate that overflows float32, and with it the gradient effect: the study goes on.
+
+    It says so in one line, and exits with status 3.
+    """
     done = uwc(
         "study", "run", finished / "tiny.yaml", "--runs", finished / "runs", "--set", "name=wild",
         "--set", "unlearn.runs.0.training={lr: 1.0e+30, clip: null, warmup_ratio: 0.0, gradient_effect_every: 1}",
