@@ -31,8 +31,9 @@ from uwc.data.batches import collate
 from uwc.data.example import Example
 from uwc.data.prompts import PromptTemplate
 from uwc.metrics.memorization import extraction_strength
-from uwc.models.forward import answer_logits, score_tokens
+from uwc.models.forward import score_tokens
 from uwc.models.generation import generate_tokens
+from uwc.models.head import answer_logits
 from uwc.models.loading import load_target, save_target
 from uwc.models.pairs import open_mixing
 from uwc.models.target import Target

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from uwc.errors import ConfigError
 
@@ -49,19 +49,23 @@ class Registry(Generic[F]):
     Args:
         kind: what is registered, in the singular, as messages say it (``"metric"``).
         modules: the modules that register what comes with uwc; imported when a name is first looked up.
+        declares: the facts that every entry must declare.
 
     Another package adds to it by an entry point in the group ``uwc.<kind>s`` that names a module; importing the module
     runs its ``@registry.register(...)`` decorators.
     """
 
-    def __init__(self, kind: str, *, modules: tuple[str, ...] = ()) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, *, modules: tuple[str, ...] = (), declares: tuple[str, ...] = ()) -> None:
+        self.kind, self._declares = kind, declares
         self._entries: dict[str, Entry[F]] = {}
         self._unloaded = modules
         self._plugins_loaded = False
 
     def register(self, name: str, *, source: str, **facts: Any) -> Callable[[F], F]:
-        """Decorator: make the function known as `name`. Raises ValueError if the name is taken."""
+        """Decorator: make the function known as `name`. Raises ValueError if the name is taken or a fact is missing."""
+        for fact in self._declares:
+            if fact not in facts:
+                raise ValueError(f"the {self.kind} {name!r} must declare {fact!r}")
 
         def decorate(function: F) -> F:
             if name in self._entries:
@@ -114,7 +118,17 @@ class Registry(Generic[F]):
         if not self._plugins_loaded:
             self._plugins_loaded = True
             for point in entry_points(group=f"uwc.{self.kind}s"):
-                point.load()
+                _load_plugin(self.kind, point)
+
+
+def _load_plugin(kind: str, point: EntryPoint) -> None:
+    try:
+        point.load()
+    except Exception as error:
+        raise ConfigError(
+            f"the plug-in {point.name!r} ({point.value}), which adds to the {kind}s, cannot be loaded: "
+            f"{type(error).__name__}: {error}; mend it or uninstall its package"
+        ) from error
 
 
 def unknown_name(kind: str, name: str, valid: list[str]) -> str:
@@ -128,6 +142,7 @@ def _validated(what: str, value: Any, parameter: inspect.Parameter) -> Any:
     if parameter.annotation is inspect.Parameter.empty:
         return value
     try:
-        return TypeAdapter(parameter.annotation).validate_python(value, strict=False)
+        adapter = TypeAdapter(parameter.annotation, config=ConfigDict(allow_inf_nan=False))
+        return adapter.validate_python(value, strict=False)
     except ValidationError as error:
         raise ConfigError(f"{what} = {value!r}: {error.errors()[0]['msg']}") from None

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -151,13 +152,16 @@ def test_a_trick_at_its_neutral_value_changes_nothing(term: str, trick: str, mov
 
 
 @pytest.mark.parametrize(("trick", "value"), [("temperature", 2.0), ("loss_selection", 0.5), ("likelihood_cap", 0.95)])
-@pytest.mark.parametrize("term", [t for t in FORGET_SIDE if "misdirection" not in t])
+@pytest.mark.parametrize("term", FORGET_SIDE)
 def test_a_trick_combines_with_every_forget_term(
     term: str, trick: str, value: float, moved: Target, knowing: Target
 ) -> None:
+    """Save where it has nothing to act on, and is refused."""
     plain = objective_of(term, moved)
-    if trick == "likelihood_cap" and term == "refusal":
-        with pytest.raises(ConfigError, match="acts on the answers that are to be forgotten"):
+    nothing = {("likelihood_cap", "refusal"): "acts on the answers that are to be forgotten"}
+    nothing |= {("temperature", t): "read hidden states alone" for t in ("misdirection", "misdirection_long")}
+    if (trick, term) in nothing:
+        with pytest.raises(ConfigError, match=nothing[trick, term]):
             objective_of(term, moved, **{trick: value})
         return
     changed = objective_of(term, moved, **{trick: value})
@@ -247,8 +251,9 @@ def test_gradients_through_seams_are_those_of_one_graph(
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_names_known_terms_and_gives_a_formula(method: str, moved: Target) -> None:
+    """Its own, with what it does to the weights: no two methods have the same."""
     chosen = METHODS[method]
-    assert len(chosen.formula) > 10
+    assert [m.name for m in METHODS.values() if m.formula == chosen.formula] == [method]
     objective = Objective(chosen, moved.model)
     assert len({t.label for t in objective.terms}) == len(chosen.terms)
     TrainingSettings(**chosen.training)
@@ -283,6 +288,31 @@ def test_a_plug_in_adds_a_term_through_its_entry_point(
         terms._entries.pop("halved", None)
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("raise RuntimeError('no luck')", "RuntimeError: no luck"),
+        ("import a_package_that_is_not_there", "ModuleNotFoundError"),
+        ("from uwc.objectives.registry import terms\nterms.register('x', source='here', side='forget')(len)",
+         "the term 'x' must declare 'role'"),
+    ],
+)  # fmt: skip
+def test_a_plug_in_that_does_not_load_is_named(
+    body: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "broken_plugin", raising=False)
+    (tmp_path / "broken_plugin.py").write_text(body)
+    information = tmp_path / "broken_plugin-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-plugin\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text("[uwc.terms]\nbroken = broken_plugin\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    terms._plugins_loaded = False
+    with pytest.raises(ConfigError, match=rf"the plug-in 'broken' \(broken_plugin\).*{message}"):
+        terms.names()
+    assert "x" not in terms.names()
+
+
 COMPOSED = """
 name: composed
 benchmark: {name: fictional-authors, settings: {authors: 10, forget_share: 0.2, facts: 1, phrasings: 1, heldout: 2}}
@@ -303,6 +333,7 @@ unlearn:
     - {method: kl, weights: {kl: 5}, settings: {kl: {scope: attended}}}
     - {method: npo, name: npo on own words, roles: {npo: {forget: sampled}}}
     - {method: prune-first, training: {prune: {share: 0.25, by: wanda}}}
+    - {method: task-vector, training: {precision: no}}
 """
 
 
@@ -310,7 +341,7 @@ def test_a_study_composes_its_own_methods(tmp_path: Path) -> None:
     path = tmp_path / "composed.yaml"
     path.write_text(COMPOSED)
     config = load_config(path)
-    mine, kl, own, pruned = config.unlearn.runs
+    mine, kl, own, pruned, negated = config.unlearn.runs
     first, second, third = mine.composition().terms
     assert (first.term, first.settings, first.roles) == ("npo", {"beta": 0.2}, {"forget": "sampled"})
     assert second.weight == 0.3
@@ -320,6 +351,8 @@ def test_a_study_composes_its_own_methods(tmp_path: Path) -> None:
     assert [(t.weight, dict(t.settings)) for t in kl.composition().terms] == [(1.0, {}), (5.0, {"scope": "attended"})]
     assert own.composition().terms[0].roles == {"forget": "sampled"}
     assert config.unlearn.settings_of(pruned, seed=0).prune == PruneSettings(share=0.25, by="wanda")
+    assert config.unlearn.stop_of(negated) is None, "the common rule is for runs that forget on the way"
+    assert config.unlearn.settings_of(negated, seed=0).precision == "no", "in YAML a bare no is false"
     settings = config.unlearn.settings_of(mine, seed=0)
     assert (settings.lora, settings.samples) == (LoraSettings(rank=4), SampleSettings(every=3))
     plan = make_plan(config)
@@ -337,6 +370,10 @@ def test_a_study_composes_its_own_methods(tmp_path: Path) -> None:
          r"unknown role 'sample' \(did you mean 'sampled'\?\)"),
         ("at_most: 0.2, tau: 0.9", "at_most: 0.2, metric: perplexity", "unknown metric to stop at 'perplexity'"),
         ("{method: prune-first,", "{method: whp,", "which have no weights to mix for calibration"),
+        ("{method: prune-first,", "{method: whp, stop: {at_most: 0.1},", "forgets once, after its last step"),
+        ("bound: 0.5", "bound: .nan", "unlearn.runs.0.terms.2.constraint.bound = nan: Input should be a finite number"),
+        ("weight: 0.3", "weight: .inf", "unlearn.runs.0.terms.1.weight = inf: Input should be a finite number"),
+        ("epochs: 2", "epochs: .inf", "epochs = inf: Input should be a finite number"),
         ("rank: 4", "rank: 0", "greater than or equal to 1"),
         ("rank: 4", "rank: 4, save: adapter", "a study keeps whole models; set lora.save to merged"),
         ("{method: npo, name: npo on own words, roles: {npo: {forget: sampled}}}",

@@ -137,10 +137,13 @@ def test_a_given_checkpoint_has_the_numbers_of_the_run_that_made_it(finished: Pa
 
 
 def test_a_diverging_method_is_reported_and_the_others_go_on(finished: Path, uwc: Run) -> None:
-    """A learning rate that overflows float32: the study goes on, says so in one line, and exits with status 3."""
+    """A learning rate that overflows float32, and with it the gradient effect: the study goes on.
+
+    It says so in one line, and exits with status 3.
+    """
     done = uwc(
         "study", "run", finished / "tiny.yaml", "--runs", finished / "runs", "--set", "name=wild",
-        "--set", "unlearn.runs.0.training={lr: 1.0e+30, clip: null, warmup_ratio: 0.0}",
+        "--set", "unlearn.runs.0.training={lr: 1.0e+30, clip: null, warmup_ratio: 0.0, gradient_effect_every: 1}",
     )  # fmt: skip
     assert done.returncode == 3, done.stderr
     assert "training diverged" in done.stderr and "Traceback" not in done.stderr

@@ -87,6 +87,27 @@ def test_wrong_early_stopping_is_told(
     assert not (tmp_path / "out").exists()
 
 
+def test_an_output_that_would_be_mistaken_or_lost_is_refused(knowing: Target, tmp_path: Path) -> None:
+    """A folder with a contrast or an adapter is loaded as such, whatever weights are written beside it."""
+    save_target(knowing, tmp_path / "original")
+    arguments = {"forget": FORGET, "retain": RETAIN, "device": "cpu"}
+    with pytest.raises(ConfigError, match="is the model itself; give another folder"):
+        unlearn(str(tmp_path / "original"), tmp_path / "x" / ".." / "original", method="gd", **arguments)
+    adapter = {"epochs": 1, "lora": {"rank": 2, "save": "adapter"}}
+    for first, method, file in (({}, "whp", "contrast.json"), (adapter, "gd", "adapter_config.json")):
+        folder = tmp_path / file
+        for _again in range(2):
+            unlearn(str(tmp_path / "original"), folder, method=method, settings={"epochs": 1, **first}, **arguments)
+        with pytest.raises(ConfigError, match=f"holds a model of another kind .{file}.; give another folder"):
+            unlearn(str(tmp_path / "original"), folder, method="ga", **arguments)
+
+
+@pytest.mark.parametrize("method", ["task-vector", "whp", "mini-unlearning"])
+def test_what_forgets_at_the_end_alone_cannot_stop_early(method: str, knowing: Target, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"early stopping of '{method}': this method forgets once, after its last"):
+        unlearn(copied(knowing), tmp_path / "out", method=method, forget=FORGET, retain=RETAIN, stop={"at_most": 0.4})
+
+
 def test_a_run_that_diverges_says_where_and_leaves_the_last_finite_model(knowing: Target, tmp_path: Path) -> None:
     settings = {"epochs": 50, "lr": 1e30, "batch_size": 4, "schedule": "constant", "warmup_ratio": 0.0}
     with pytest.raises(TrainingDiverged, match="training diverged"):

@@ -74,6 +74,17 @@ def test_one_step_of_mini_unlearning_is_the_step_without_the_forget_data(knowing
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
+def test_mini_unlearning_takes_tricks_and_says_what_it_did(knowing: Target) -> None:
+    settings = TrainingSettings(epochs=1, batch_size=2, lr=0.05, mini=MiniSettings(), seed=3)
+    plain, hot = (
+        unlearn(copied(knowing), METHODS["mini-unlearning"], DATA, settings, tricks=tricks)
+        for tricks in ({}, {"temperature": 5.0})
+    )
+    assert hot.log.steps[0]["nll(forget)"] > 2 * plain.log.steps[0]["nll(forget)"], "flatter, so less likely"
+    assert hot.log.steps[0]["nll"] == plain.log.steps[0]["nll"]
+    assert all(step["gradient_norm"] > 0 and step["lr"] == 0.05 for step in plain.log.steps)
+
+
 def test_mini_unlearning_contracts_the_past(knowing: Target) -> None:
     """A smaller contraction undoes less of the earlier steps, so the forget answers stay likelier."""
 

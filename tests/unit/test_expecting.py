@@ -12,7 +12,8 @@ from tests.unit.tiles import statistics
 from uwc.calibration.expecting import Expectation, Path
 from uwc.data.batches import collate
 from uwc.metrics.registry import metrics
-from uwc.models.forward import answer_logits, score_tokens
+from uwc.models.forward import score_tokens
+from uwc.models.head import answer_logits
 from uwc.models.target import Target
 from uwc.models.token_scores import TOKEN_COLUMNS, TokenScores
 

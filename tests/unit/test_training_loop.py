@@ -1,22 +1,30 @@
 """What a run records, when it ends, and what it leaves behind."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from tests.conftest import copied, people
 
 from uwc.calibration.stopping import stop_at
+from uwc.data.batches import Batch, collate
+from uwc.data.example import Example
+from uwc.data.prompts import EncodedExample
 from uwc.errors import ConfigError, DataError, ModelError, TrainingDiverged
+from uwc.models.head import answer_logits
+from uwc.models.lora import add_adapter, has_adapter
 from uwc.models.target import Target
 from uwc.objectives.forwards import Forwards
+from uwc.objectives.logprobs import target_logprobs
 from uwc.objectives.methods import METHODS, Constraint, Method, WeightedTerm
 from uwc.objectives.objective import Objective
 from uwc.objectives.registry import terms
 from uwc.training.collapse import Collapse, retain_perplexity
-from uwc.training.loading import Loader, TrainingData
+from uwc.training.loading import Key, Loader, TrainingData
 from uwc.training.loop import TrainingLog, train
-from uwc.training.settings import SampleSettings, TrainingSettings
+from uwc.training.reference import Reference
+from uwc.training.settings import LoraSettings, SampleSettings, TrainingSettings
 from uwc.training.unlearning import unlearn
 
 DATA = TrainingData(people(4)[:4], people(4)[4:], ("I cannot say.", "No idea."))
@@ -93,8 +101,9 @@ def test_a_perplexity_that_cannot_be_computed_is_a_collapse(after: float, collap
 
 
 @pytest.mark.parametrize("tau", [None, 0.9])
-def test_a_run_stops_once_enough_is_forgotten(tau: float | None, knowing: Target) -> None:
-    target = copied(knowing)
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_run_stops_once_enough_is_forgotten(lora: bool, tau: float | None, knowing: Target) -> None:
+    target = add_adapter(copied(knowing), rank=4) if lora else copied(knowing)
     rule = stop_at(
         forget=DATA.forget,
         at_most=0.4,
@@ -104,10 +113,11 @@ def test_a_run_stops_once_enough_is_forgotten(tau: float | None, knowing: Target
         retain=DATA.retain,
         original=knowing,
     )
-    settings = TrainingSettings(epochs=40, batch_size=4, lr=2e-3, schedule="constant")
+    settings = TrainingSettings(epochs=40, batch_size=4, lr=2e-2 if lora else 2e-3, schedule="constant")
     log = train(target, Objective(METHODS["gd"], target.model), DATA, settings, stop=rule)
     assert log.stopped is not None and log.stopped < 40
     assert log.stopped == len(log.steps)
+    assert has_adapter(target.model) == lora, "measuring merges a copy alone"
     assert log.steps[-1]["stop_score"] <= 0.4
     assert all(s["stop_score"] > 0.4 for s in log.steps[:-1] if "stop_score" in s)
 
@@ -130,6 +140,8 @@ def test_each_optimizer_is_the_one_named(knowing: Target) -> None:
 
 
 def test_a_wrong_optimizer_is_told(knowing: Target) -> None:
+    with pytest.raises(ConfigError, match="unknown optimizer 'sparse_adam'"):
+        trained(knowing, METHODS["ga"], optimizer="sparse_adam")
     with pytest.raises(ConfigError, match=r"unknown optimizer 'adamv' \(did you mean 'adam"):
         trained(knowing, METHODS["ga"], optimizer="adamv")
     with pytest.raises(ConfigError, match="optimizer 'sgd'"):
@@ -225,6 +237,39 @@ def test_sampled_answers_are_the_models_own(knowing: Target) -> None:
     assert len(log.steps) == 16
     later = sample_answers(target, DATA.forget, samples, seed=0)
     assert [later[i, 0].tokens for i in range(4)] != [e.tokens for e in own]
+
+
+@pytest.mark.parametrize("lora", [None, LoraSettings(rank=2)])
+def test_answers_are_sampled_again_every_k_steps_and_compared_with_the_original(
+    lora: LoraSettings | None, knowing: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixteen steps, again every six: before steps 1, 7 and 13; each step trains on the last."""
+    drawn: list[dict[Key, EncodedExample]] = []
+    read: list[list[EncodedExample]] = []
+    answers = [e.answer for e in DATA.forget]
+
+    def sample(target: Target, examples: list[Example], _settings: SampleSettings, *, seed: int) -> object:
+        turned = answers[len(drawn) :] + answers[: len(drawn)]
+        encoded = target.encode([replace(e, answer=a) for e, a in zip(examples, turned, strict=True)])
+        drawn.append({(i, 0): e for i, e in enumerate(encoded)})
+        return drawn[-1]
+
+    def values(self: Reference, role: str, keys: list[Key], batch: Batch) -> object:
+        read.append([drawn[-1][key] for key in keys])
+        made = given(self, role, keys, batch)
+        alone = collate(read[-1], device=knowing.device)
+        original = target_logprobs(answer_logits(knowing.model, alone), alone.targets)
+        torch.testing.assert_close(made["sampled.reference_logprobs"], original, rtol=1e-3, atol=1e-3)
+        assert torch.equal(alone.targets, batch.targets)
+        return made
+
+    given = Reference.values
+    monkeypatch.setattr("uwc.training.loop.sample_answers", sample)
+    monkeypatch.setattr(Reference, "values", values)
+    method = Method("on-policy", "", "", (WeightedTerm("npo", roles={"forget": "sampled"}),))
+    settings = {**SETTINGS, "epochs": 8, "lr": 1e-2, "samples": SampleSettings(every=6), "lora": lora}
+    done = unlearn(copied(knowing), method, DATA, TrainingSettings(**settings))  # type: ignore[arg-type]
+    assert (len(done.log.steps), len(drawn), len(read)) == (16, 3, 16)
 
 
 def test_the_gradient_effect_sums_to_the_squared_norm_of_the_forget_gradient(knowing: Target) -> None:

@@ -1,5 +1,7 @@
 """A run that is killed at any step goes on from its last checkpoint and ends with the same bits."""
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ import pytest
 import torch
 from tests.conftest import copied, people
 
+from uwc.data.prompts import PromptTemplate
 from uwc.errors import ConfigError
 from uwc.models.target import Target
 from uwc.objectives.methods import METHODS
@@ -106,10 +109,18 @@ def test_a_killed_write_leaves_the_checkpoint_before_it(
 
 
 def test_the_checkpoint_of_another_run_is_refused(knowing: Target, tmp_path: Path) -> None:
+    """Of other settings, another prompt, other tokens of the same prompt, another precision of the same weights."""
+    half, knowing = copied(knowing), copied(knowing)
+    half.model.bfloat16()
+    knowing.model.bfloat16().float()
     with pytest.raises(Killed):
         run(knowing, "gd", tmp_path, kill=3)
-    with pytest.raises(ConfigError, match="was written by a run with other settings"):
-        run(knowing, "gd", tmp_path, lr=2e-3)
+    asked_otherwise = replace(knowing, template=PromptTemplate("{question} ->"))
+    tokens_otherwise = replace(knowing, tokenizer=copy.deepcopy(knowing.tokenizer))
+    tokens_otherwise.tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    for other, settings in ((knowing, {"lr": 2e-3}), (asked_otherwise, {}), (tokens_otherwise, {}), (half, {})):
+        with pytest.raises(ConfigError, match="was written by a run with other settings"):
+            run(other, "gd", tmp_path, **settings)
     (tmp_path / FILE).write_bytes(b"not a checkpoint")
     with pytest.raises(ConfigError, match="cannot be read"):
         run(knowing, "gd", tmp_path)

@@ -1,10 +1,15 @@
 """Pruning, shrinking and negation of weights."""
 
+from typing import Any
+
 import pytest
 import torch
 from tests.conftest import copied, people
+from transformers import GPT2Config, GPT2LMHeadModel
+from transformers.pytorch_utils import Conv1D
 
 from uwc.data.batches import collate
+from uwc.data.prompts import EncodedExample
 from uwc.errors import ConfigError
 from uwc.models.target import Target
 from uwc.objectives.methods import METHODS
@@ -57,6 +62,41 @@ def test_wanda_weighs_by_the_inputs_and_ignores_padding(knowing: Target) -> None
         assert scores[row][~mask[row]].max() <= scores[row][mask[row]].min()
 
 
+def transposed_maps() -> Any:
+    """A small GPT-2, whose linear maps are of a class of their own, with a column for each output."""
+    torch.manual_seed(0)
+    sizes = GPT2Config(vocab_size=50, n_positions=32, n_embd=16, n_layer=2, n_head=2)
+    return GPT2LMHeadModel(sizes).eval()
+
+
+def test_the_linear_maps_of_gpt2_are_found_and_pruned_by_output() -> None:
+    model = transposed_maps()
+    maps = linear_weights(model)
+    assert len(maps) == 2 * 4 and {"transformer.h.1.mlp.c_fc.weight"} < set(maps)
+    encoded = [EncodedExample("a", tuple(range(1, 9)), 3, 8), EncodedExample("b", (4, 2, 9), 1, 3)]
+    batch = collate(encoded, device=torch.device("cpu"), scope="attended")
+    mask = wanda_masks(model, [batch], share=0.25)["transformer.h.1.mlp.c_fc.weight"]
+    inputs: list[torch.Tensor] = []
+    hook = model.transformer.h[1].mlp.c_fc.register_forward_hook(lambda _m, args, _o: inputs.append(args[0][0]))
+    for e in encoded:
+        model(input_ids=torch.tensor([e.tokens[:-1]]))
+    hook.remove()
+    scores = maps["transformer.h.1.mlp.c_fc.weight"].abs() * torch.cat(inputs).square().sum(dim=0).sqrt()[:, None]
+    assert mask.shape == (16, 64) and ((~mask).sum(dim=0) == 4).all()
+    for column in range(0, 64, 7):
+        assert scores[:, column][~mask[:, column]].max() <= scores[:, column][mask[:, column]].min()
+
+
+def test_a_model_without_linear_maps_is_refused() -> None:
+    model = transposed_maps()
+    for block in model.transformer.h:
+        for name, module in block.named_modules():
+            if isinstance(module, Conv1D):
+                block.get_submodule(name.rpartition(".")[0])._modules[name.rpartition(".")[2]] = torch.nn.Identity()
+    with pytest.raises(ConfigError, match="the blocks of GPT2LMHeadModel hold none"):
+        linear_weights(model)
+
+
 def test_linear_weights_are_those_of_the_blocks(knowing: Target) -> None:
     names = linear_weights(knowing.model)
     assert len(names) == 2 * 7
@@ -92,6 +132,17 @@ def test_negation_is_the_opposite_of_what_was_learned(knowing: Target) -> None:
     parameters = zip(knowing.model.parameters(), learned.model.parameters(), negated.model.parameters(), strict=True)
     for start, there, back in parameters:
         torch.testing.assert_close(back, start - 0.5 * (there - start))
+
+
+def test_an_adapter_is_negated_as_the_update_that_it_is(knowing: Target) -> None:
+    """Long enough that both of its factors have moved: turning both would give another matrix."""
+    updates = []
+    for negate in (None, 0.5):
+        settings = TrainingSettings(**{**SETTINGS, "epochs": 20}, lora=LoraSettings(rank=2), negate=negate)
+        target = unlearn(copied(knowing), METHODS["task-vector"], DATA, settings).target
+        pairs = zip(target.model.parameters(), knowing.model.parameters(), strict=True)
+        updates.append(torch.cat([(after - before).detach().flatten() for after, before in pairs]))
+    torch.testing.assert_close(updates[1], -0.5 * updates[0], rtol=1e-4, atol=1e-6)
 
 
 def test_weights_that_an_adapter_leaves_alone_cannot_be_pruned(knowing: Target) -> None:

@@ -10,6 +10,7 @@ from uwc.calibration.calibrate import calibrate
 from uwc.data.example import Example
 from uwc.metrics.registry import metrics
 from uwc.models.forward import score_tokens
+from uwc.models.lora import merge_adapter
 from uwc.models.target import Target
 from uwc.training.stopping import StopRule
 
@@ -43,7 +44,7 @@ def stop_at(
     def calibrated(target: Target) -> float:
         if original is None:
             raise ValueError("the calibrated score needs the original model")
-        working = replace(target, model=copy.deepcopy(target.model))
+        working = merge_adapter(replace(target, model=copy.deepcopy(target.model)))
         found, _ = calibrate(original, working, retain=retain, forget=forget, tau=tau or 1.0, metric=metric)
         return found.mean("forget", found.alpha)
 

@@ -68,12 +68,17 @@ def dotted_settings(options: list[str]) -> dict[str, dict[str, Any]]:
         name, dot, setting = key.partition(".")
         if not dot or not setting:
             raise UserError(f"{key}={text}: write it as NAME.SETTING=VALUE")
-        try:
-            value = yaml.safe_load(f"[{text}]" if "," in text and not text.startswith("[") else text)
-        except yaml.YAMLError:
-            raise UserError(f"{key}={text}: the value is not YAML") from None
+        value = yaml_value(key, f"[{text}]" if "," in text and not text.startswith("[") else text)
         settings.setdefault(name, {})[setting] = value
     return settings
+
+
+def yaml_value(name: str, text: str) -> Any:
+    """The value of an option, written in YAML. Raises UserError, naming the option, if it is none."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"{name}={text}: the value is not YAML") from None
 
 
 def numbers(text: str) -> list[float]:
@@ -97,13 +102,15 @@ def loading(dtype: str, device: str, trust: bool, prompt: str) -> dict[str, Any]
 
 
 def nested(flat: dict[str, Any]) -> dict[str, Any]:
-    """``{"lora.rank": 8}`` as ``{"lora": {"rank": 8}}``."""
+    """``{"lora.rank": 8}`` as ``{"lora": {"rank": 8}}``. Raises UserError if a key has a value and keys below it."""
     nested: dict[str, Any] = {}
     for path, value in flat.items():
         *parents, last = path.split(".")
         at = nested
         for key in parents:
             at = at.setdefault(key, {})
+            if not isinstance(at, dict):
+                raise UserError(f"{path}: {key!r} has a value already, {at!r}; give the one or the other")
         at[last] = value
     return nested
 

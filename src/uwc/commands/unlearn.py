@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 
 from uwc import progress
 from uwc.commands.options import (
@@ -18,6 +17,7 @@ from uwc.commands.options import (
     nested,
     number,
     pairs,
+    yaml_value,
 )
 
 
@@ -54,9 +54,9 @@ def unlearn_command(
         forget=read_examples(forget, columns=columns),
         retain=read_examples(retain, columns=columns) if retain else (),
         refusals=read_lines(refusals) if refusals else DEFAULT_REFUSALS,
-        settings=nested({key: yaml.safe_load(value) for key, value in pairs(setting).items()}),
+        settings=nested({key: yaml_value(key, value) for key, value in pairs(setting).items()}),
         tricks={name: number(name, value) for name, value in pairs(trick).items()},
-        stop={key: yaml.safe_load(value) for key, value in pairs(stop).items()},
+        stop={key: yaml_value(key, value) for key, value in pairs(stop).items()},
         **loading(dtype, device, trust, prompt),
     )
     if progress.FIRST_PROCESS:

@@ -18,10 +18,10 @@ def gradient_ascent(forwards: Forwards) -> Tensor:
 
 @terms.register(
     "refusal", source="arXiv:2401.06121", side="forget", role="refusal", needs=("refusal",), reduction="tokens",
-    formula="(1/N) sum_t l_t on a random refusal",
+    formula="(1/N) sum_t l_t on the answer taught",
 )  # fmt: skip
 def refusal(forwards: Forwards) -> Tensor:
-    """Teach to answer forget questions with a refusal: ``L = (1/N) sum_t l_t``. Returns [B] sums over tokens."""
+    """Teach to answer forget questions with a random refusal: ``L = (1/N) sum_t l_t``. Returns [B] sums over tokens."""
     return -forwards.refusal.total(forwards.refusal.logprobs)
 
 

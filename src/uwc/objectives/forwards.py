@@ -22,6 +22,7 @@ class Pass:
         states: layer -> [N, d] hidden states that predict them, for the layers asked for.
         weights: [N] weight of each token in losses; 1 unless a trick changed it.
         selected: [N] True for the tokens that means count; all unless a trick selected some.
+        unread: how many tokens at the start of each answer no term reads; loss selection passes over them.
         known_logprobs: [N] log-probabilities of the labelled tokens, where they were computed without keeping logits.
     """
 
@@ -30,6 +31,7 @@ class Pass:
     states: Mapping[int, Tensor] = field(default_factory=dict)
     weights: Tensor | None = None
     selected: Tensor | None = None
+    unread: int = 0
     known_logprobs: Tensor | None = None
 
     @property

@@ -93,13 +93,33 @@ class Method:
         return {t.roles.get("forget", "forget") for t, roles in declared if "forget" in roles}
 
     @property
+    def scales_logits(self) -> bool:
+        """Whether a term reads likelihoods or logits on forget questions, and not hidden states alone."""
+        needs = [(t, *need.partition(".")) for t in self.terms for need in terms.get(t.term).facts["needs"]]
+        return any(ROLES[t.roles.get(role, role)].tricked and what in ("", "logits") for t, role, _, what in needs)
+
+    @property
     def formula(self) -> str:
-        """The sum in the terms' notation."""
-        return " + ".join(_formula(t) for t in self.terms)
+        """The sum in the terms' notation, and what is done to the weights besides."""
+        besides = [text for setting, text in _WEIGHT_SPACE.items() if setting in self.training]
+        return "; ".join([" + ".join(_formula(t) for t in self.terms), *besides])
+
+
+_WEIGHT_SPACE = {
+    "negate": "then w_original - a (w - w_original)",
+    "contrast": "decoded with z_original - a relu(z - z_original)",
+    "mini": "then w + d, where at each step d <- c d + (lr/2) grad L_forget",
+    "l1": "after each step w <- sign(w) max(|w| - lr g, 0)",
+    "prune": "on the weights that pruning keeps",
+}
+"""What a method's training settings add to its formula."""
 
 
 def _formula(term: WeightedTerm) -> str:
-    what = f"{term.label}[{terms.get(term.term).facts['formula']}]"
+    facts = terms.get(term.term).facts
+    several = len({role_of(need) for need in facts["needs"]}) > 1
+    played = ", ".join(f"{role}: {actual}" if several else actual for role, actual in term.roles.items())
+    what = f"{term.term}{f'({played})' if played else ''}[{facts['formula']}]"
     if term.constraint is not None:
         return f"a ({what} - {term.constraint.bound:g})"
     return what if term.weight == 1 else f"{term.weight:g} {what}"
@@ -206,10 +226,15 @@ def active_tricks(method: Method, values: Mapping[str, float]) -> dict[str, dict
         settings, facts = tricks.check(name, {"value": value}), tricks.get(name).facts
         if settings["value"] == facts["neutral"]:
             continue
-        if facts.get("acts_on") == "forgotten answers" and not method.forgotten_roles:
+        if facts["acts_on"] == "forgotten answers" and not method.forgotten_roles:
             raise ConfigError(
                 f"the trick {name!r} acts on the answers that are to be forgotten, and the method {method.name!r} only "
                 "teaches others in their place; leave it out, or add a term that forgets"
+            )
+        if facts["reads"] == "logits" and not method.scales_logits:
+            raise ConfigError(
+                f"the trick {name!r} changes logits, and the forget terms of the method {method.name!r} read hidden "
+                "states alone; leave it out"
             )
         active[name] = settings
     return active

@@ -1,7 +1,7 @@
 """A method bound to a model: which passes a step needs, and the loss it gives."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -71,7 +71,7 @@ class Objective:
         for term in method.terms:
             self.terms.append(_bind(term, model, taken=[t.label for t in self.terms]))
         active = active_tricks(method, trick_settings or {})
-        self.tricks = [(tricks.get(name), settings) for name, settings in active.items()]
+        self.tricks = [(tricks.get(name), active[name]) for name in tricks.names() if name in active]
         self._selected_share = float((trick_settings or {}).get("loss_selection", 1.0))
         self.needs = frozenset(need for t in self.terms for need in t.needs)
         self.roles = tuple(role for role in ROLES if role in {role_of(need) for need in self.needs})
@@ -100,6 +100,8 @@ class Objective:
 
     def apply_tricks(self, role: str, passed: Pass) -> Pass:
         """The pass as the terms shall see it."""
+        if unread := self._unread(role):
+            passed = replace(passed, unread=unread)
         for entry, settings in self.tricks_on(role):
             passed = entry.function(passed, **settings)
         return passed
@@ -109,7 +111,7 @@ class Objective:
         forgotten = role in self.method.forgotten_roles
         return [
             (entry, settings) for entry, settings in self.tricks
-            if ROLES[role].tricked and (forgotten or entry.facts.get("acts_on") != "forgotten answers")
+            if ROLES[role].tricked and (forgotten or entry.facts["acts_on"] != "forgotten answers")
         ]  # fmt: skip
 
     def counted_tokens(self, term: BoundTerm, answer_tokens: Tensor, all_tokens: Tensor) -> Tensor:
@@ -122,10 +124,15 @@ class Objective:
         """
         kept = answer_tokens
         if ROLES[term.role].tricked and self._selected_share < 1:
-            kept = kept_tokens(answer_tokens, share=self._selected_share)
+            unread = self._unread(term.role)
+            kept = kept_tokens((kept - unread).clamp_min(0), share=self._selected_share) + unread
         if term.settings.get("scope") == "attended":
             return all_tokens - answer_tokens + kept
         return (kept - int(term.settings.get("ignore_first", 0))).clamp_min(0)
+
+    def _unread(self, role: str) -> int:
+        """How many tokens at the start of each answer none of the role's terms reads."""
+        return min((int(t.settings.get("ignore_first", 0)) for t in self.terms if t.role == role), default=0)
 
     def losses(self, forwards: Forwards, denominators: Mapping[str, float]) -> dict[str, Tensor]:
         """Each term's mean loss over the step, or this micro-batch's share of it, by label and without its weight.

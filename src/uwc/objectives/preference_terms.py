@@ -1,17 +1,22 @@
 """Preference terms: the forget answer is rejected. Notation: NLL is a sequence sum, NLL_o the original model's."""
 
+from typing import Annotated
+
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from uwc.objectives.forwards import Forwards
 from uwc.objectives.registry import terms
+
+Positive = Annotated[float, Field(gt=0)]
 
 
 @terms.register(
     "npo", source="arXiv:2404.05868", side="forget", role="forget", needs=("forget", "forget.reference_logprobs"),
     reduction="examples", formula="-(2/beta) log sigmoid(beta (NLL - NLL_original))",
 )  # fmt: skip
-def npo(forwards: Forwards, *, beta: float = 0.5) -> Tensor:
+def npo(forwards: Forwards, *, beta: Positive = 0.5) -> Tensor:
     """Negative preference optimization: gradient ascent that fades as the answer becomes unlikely.
 
     ``L_i = -(2 / beta) log sigmoid(beta r_i)``, ``r_i = NLL_theta,i - NLL_original,i``, sums over the answer's tokens.
@@ -24,7 +29,7 @@ def npo(forwards: Forwards, *, beta: float = 0.5) -> Tensor:
     "simnpo", source="arXiv:2410.07163", side="forget", role="forget", needs=("forget",), reduction="examples",
     formula="-(2/beta) log sigmoid(beta (NLL / N - delta))",
 )  # fmt: skip
-def simnpo(forwards: Forwards, *, beta: float = 4.5, delta: float = 0.0) -> Tensor:
+def simnpo(forwards: Forwards, *, beta: Positive = 4.5, delta: float = 0.0) -> Tensor:
     """SimNPO: NPO without a reference, on the loss per token.
 
     ``L_i = -(2 / beta) log sigmoid(beta (NLL_i / N_i - delta))``; the paper's margin gamma is beta * delta.
@@ -40,7 +45,7 @@ def simnpo(forwards: Forwards, *, beta: float = 4.5, delta: float = 0.0) -> Tens
     needs=("forget", "forget.reference_logprobs", "refusal", "refusal.reference_logprobs"), reduction="examples",
     formula="-(2/beta) log sigmoid(beta ((NLL_o - NLL)(preferred) - (NLL_o - NLL)(forget)))",
 )  # fmt: skip
-def dpo(forwards: Forwards, *, beta: float = 0.1) -> Tensor:
+def dpo(forwards: Forwards, *, beta: Positive = 0.1) -> Tensor:
     """Direct preference optimization: prefer a refusal to the forget answer.
 
     ``L_i = -(2 / beta) log sigmoid(beta (d_w - d_l))``, ``d = NLL_original - NLL_theta``, w the preferred answer, l the
@@ -55,7 +60,7 @@ def dpo(forwards: Forwards, *, beta: float = 0.1) -> Tensor:
     "answer_preservation", source="arXiv:2410.08109", side="retain", role="retain", needs=("retain", "retain_refusal"),
     reduction="examples", formula="-(1/beta) log sigmoid(beta (NLL(retain, refusal) - NLL(retain)))",
 )  # fmt: skip
-def answer_preservation(forwards: Forwards, *, beta: float = 0.1) -> Tensor:
+def answer_preservation(forwards: Forwards, *, beta: Positive = 0.1) -> Tensor:
     """Keep answering retain questions rather than refusing them.
 
     ``L_i = -(1 / beta) log sigmoid(beta (NLL(x_r, refusal) - NLL(x_r, y_r)))``, sums over tokens; the refusal line is

@@ -13,6 +13,7 @@ terms: Registry[Any] = Registry(
         "uwc.objectives.activation_terms",
         "uwc.objectives.retain_terms",
     ),
+    declares=("side", "role", "needs", "reduction", "formula"),
 )
 """Functions of one step's `Forwards` that return a loss for each example, shape [B].
 
@@ -29,9 +30,12 @@ Three names of settings have a meaning for the step: ``layer`` (which hidden sta
 positions to compute) and ``ignore_first`` (how many tokens of each answer a token mean leaves out).
 """
 
-tricks: Registry[Any] = Registry("trick", modules=("uwc.objectives.tricks",))
+tricks: Registry[Any] = Registry(
+    "trick", modules=("uwc.objectives.tricks",), declares=("formula", "neutral", "reads", "acts_on")
+)
 """Functions that change the token weights or logits of a pass over forget questions before any term reads it.
 
-Each declares the ``formula``, the ``neutral`` value, ``reads``: "logits" or "logprobs", and ``acts_on``: "forget
-questions", whatever the answer, or "forgotten answers" alone, and not those that a term teaches in their place.
+They act in the order of registration. Each declares the ``formula``, the ``neutral`` value, ``reads``: "logits" or
+"logprobs", and ``acts_on``: "forget questions", whatever the answer, or "forgotten answers" alone, and not those that a
+term teaches in their place.
 """

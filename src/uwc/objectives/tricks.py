@@ -1,8 +1,14 @@
-"""Tricks that combine with every forget term: each changes a pass before the term reads it."""
+"""Tricks that combine with every forget term: each changes a pass before the term reads it.
+
+They act in the order of this file, however the user wrote them: tokens are chosen by the model's own likelihoods, and
+what is left is scaled by the temperature.
+"""
 
 from dataclasses import replace
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from uwc.objectives.forwards import Pass
@@ -10,31 +16,18 @@ from uwc.objectives.registry import tricks
 
 
 @tricks.register(
-    "temperature", source="arXiv:2406.09179", formula="z / tau", neutral=1.0, reads="logits",
-    acts_on="forget questions",
-)  # fmt: skip
-def temperature(passed: Pass, *, value: float = 1.0) -> Pass:
-    """Scale the forget logits: ``z / tau`` in the forget loss only. Neutral at 1. Raises ValueError unless positive."""
-    if value <= 0:
-        raise ValueError(f"temperature = {value} must be positive")
-    return passed if value == 1.0 else replace(passed, all_logits=passed.logits / value, known_logprobs=None)
-
-
-@tricks.register(
     "loss_selection", source="arXiv:2406.09179", formula="the q N_i likeliest tokens", neutral=1.0,
     reads="logprobs", acts_on="forget questions",
 )  # fmt: skip
-def loss_selection(passed: Pass, *, value: float = 1.0) -> Pass:
+def loss_selection(passed: Pass, *, value: Annotated[float, Field(gt=0, le=1)] = 1.0) -> Pass:
     """Keep only the likeliest share q of each answer's tokens: the floor(q N_i), at least 1, of smallest loss.
 
-    A token mean is then taken over the kept tokens. Tokens before the answer, where a term computes them, are left as
-    they are. Neutral at 1. Raises ValueError outside (0, 1].
+    A token mean is then taken over the kept tokens. Tokens before the answer, where a term computes them, and tokens of
+    it that no term reads are left as they are. Neutral at 1.
     """
-    if not 0 < value <= 1:
-        raise ValueError(f"loss_selection = {value} must be in (0, 1]")
     if value == 1.0:
         return passed
-    answer = passed.batch.in_answer
+    answer = passed.batch.in_answer & (passed.order_in_answer() >= passed.unread)
     logprobs, rows = passed.logprobs.detach()[answer], passed.batch.rows[answer]
     order = torch.argsort(logprobs, descending=True, stable=True)
     order = order[torch.argsort(rows[order], stable=True)]  # by example, likeliest first
@@ -48,24 +41,34 @@ def loss_selection(passed: Pass, *, value: float = 1.0) -> Pass:
 
 
 def kept_tokens(counts: Tensor, *, share: float) -> Tensor:
-    """[B] how many of each answer's tokens loss selection keeps: floor(share x count), but at least one."""
-    return (counts * share + 1e-9).floor().clamp_min(1).to(counts.dtype)
+    """[B] how many of each answer's tokens loss selection keeps: floor(share x count), but at least one of any."""
+    return (counts.double() * share + 1e-9).floor().clamp_min(1).to(counts.dtype).minimum(counts)
 
 
 @tricks.register(
     "likelihood_cap", source="arXiv:2406.09179", formula="only tokens with p_t > cap", neutral=0.0,
     reads="logprobs", acts_on="forgotten answers",
 )  # fmt: skip
-def likelihood_cap(passed: Pass, *, value: float = 0.0) -> Pass:
+def likelihood_cap(passed: Pass, *, value: Annotated[float, Field(ge=0, lt=1)] = 0.0) -> Pass:
     """Leave alone the tokens of forgotten answers whose likelihood is already at or below a cap.
 
     It spares what has been forgotten enough; an answer that is taught instead (a refusal, an alternative) is learned
     from any likelihood. ``w_t = 1[p_t > cap]``; means still divide by all N tokens, so the pressure fades as
-    tokens are forgotten. Neutral at 0. Raises ValueError outside [0, 1).
+    tokens are forgotten. Tokens before the answer, where a term computes them, are left as they are. Neutral at 0.
     """
-    if not 0 <= value < 1:
-        raise ValueError(f"likelihood_cap = {value} must be in [0, 1)")
-    return passed if value == 0.0 else _weighted(passed, (passed.logprobs.detach().exp() > value).float())
+    if value == 0.0:
+        return passed
+    above = passed.logprobs.detach().exp() > value
+    return _weighted(passed, (above | ~passed.batch.in_answer).to(passed.logprobs.dtype))
+
+
+@tricks.register(
+    "temperature", source="arXiv:2406.09179", formula="z / tau", neutral=1.0, reads="logits",
+    acts_on="forget questions",
+)  # fmt: skip
+def temperature(passed: Pass, *, value: Annotated[float, Field(gt=0)] = 1.0) -> Pass:
+    """Scale the forget logits: ``z / tau`` in the forget loss only. Neutral at 1."""
+    return passed if value == 1.0 else replace(passed, all_logits=passed.logits / value, known_logprobs=None)
 
 
 def _weighted(passed: Pass, weights: Tensor) -> Pass:

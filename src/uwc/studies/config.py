@@ -19,6 +19,7 @@ from uwc.studies.problems import first_problem
 from uwc.studies.section import Section
 from uwc.studies.seeds import with_seeds
 from uwc.training.settings import TrainingSettings
+from uwc.training.stopping import check_stop, stops_early
 
 ORIGINAL, GOLD = "original", "gold"
 
@@ -209,8 +210,8 @@ class UnlearnConfig(Section):
         return training_settings({"seed": seed, **method, **self.training, **run.training}, where=f"run {run.label!r}")
 
     def stop_of(self, run: RunConfig) -> dict[str, Any] | None:
-        """The run's rule of early stopping, as plain data."""
-        stop = run.stop or self.stop
+        """The run's rule of early stopping, as plain data; the common one is for the runs that can stop early."""
+        stop = run.stop or (self.stop if stops_early(self.settings_of(run, seed=0)) else None)
         return stop.model_dump() if stop is not None else None
 
     @model_validator(mode="after")
@@ -223,6 +224,8 @@ class UnlearnConfig(Section):
             if run.given:
                 continue
             settings = self.settings_of(run, seed=0)
+            if run.stop is not None:
+                check_stop(settings, where=f"run {run.label!r}")
             if settings.lora is not None and settings.lora.save == "adapter":
                 raise ConfigError(
                     f"run {run.label!r}: a study keeps whole models; set lora.save to merged, or use uwc unlearn"

@@ -4,6 +4,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Section(BaseModel):
-    """A section of a study's file: unknown keys are refused, and what was read stays as it is."""
+    """A section of a study's file: unknown keys and numbers that are not finite are refused; what was read stays."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -142,7 +142,7 @@ def unlearn(step: Step, shop: Workshop, out: Path) -> dict[str, Any]:
     )  # fmt: skip
     write_json(out / "log.json", finite(done.log.steps))  # fp16 logs an infinite gradient for a step it skips
     if done.log.effects:
-        write_json(out / "effects.json", done.log.effects)
+        write_json(out / "effects.json", finite(done.log.effects))
     save_target(done.target, out / MODEL)
     return done.record()
 

@@ -89,7 +89,7 @@ def train(
         TrainingDiverged: a loss or gradient is NaN or infinite; the weights are those of the step before.
     """
     loader = Loader(target, objective, data, settings)
-    identity = _identity(target, objective, data, settings) if checkpoints is not None else ""
+    identity = _identity(loader) if checkpoints is not None else ""
     with torch.random.fork_rng(), placed(target, settings) as placement:
         run = _Run(placement, loader, frozen=frozen, identity=identity, checkpoints=checkpoints)
         run.log = log if log is not None else run.log
@@ -299,14 +299,19 @@ def _weights(model: Any) -> dict[str, Tensor]:
     return trained | {name: b for name, b in model.named_buffers() if b.numel()}
 
 
-def _identity(target: Target, objective: Objective, data: TrainingData, settings: TrainingSettings) -> str:
+def _identity(loader: Loader) -> str:
     """Hash of everything that a run's result follows from, the weights by their sums."""
-    weights = {name: (tuple(p.shape), float(p.double().sum())) for name, p in _weights(target.model).items()}
+    data, objective = loader.data, loader.objective
+    weights = {
+        n: (tuple(p.shape), str(p.dtype), float(p.double().sum())) for n, p in _weights(loader.target.model).items()
+    }
     content = {
         "terms": [asdict(t) for t in objective.method.terms],
         "tricks": [(entry.name, settings_of) for entry, settings_of in objective.tricks],
-        "settings": asdict(settings),
+        "settings": asdict(loader.settings),
         "data": [fingerprint(data.forget), fingerprint(data.retain), list(data.refusals)],
+        "template": asdict(loader.target.template),
+        "tokens": {role: list(encoded.values()) for role, encoded in loader.encoded.items()},
         "weights": weights,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()

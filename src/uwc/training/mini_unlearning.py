@@ -48,15 +48,20 @@ def mini_unlearn(
     for number, step in enumerate(loader.plan, start=1):
         (micro,) = loader.micro_batches(step, None)
         batches = {role: collate(part.encoded, device=target.device) for role, part in micro.roles.items()}
-        losses = objective.losses(Forwards(run_passes(target.model, objective, batches), {}), loader.denominators(step))
+        passes = run_passes(target.model, objective, batches)
+        passes = {role: objective.apply_tricks(role, passed) for role, passed in passes.items()}
+        losses = objective.losses(Forwards(passes, {}), loader.denominators(step))
         shares = {label: float(loss.detach()) for label, loss in losses.items()}
         require_finite(shares, number)
         forget, retain = (_gradient(losses[label], weights) for label in (FORGET, RETAIN))
+        norm = sum(float((forget[n] + retain[n]).square().sum()) for n in weights) ** 0.5 / 2
+        require_finite({"gradient": norm}, number)
         with torch.no_grad():
             for name, weight in weights.items():
                 weight -= (settings.lr / 2 * (forget[name] + retain[name])).to(weight.dtype)
                 difference[name].mul_(settings.mini.contraction).add_(forget[name], alpha=settings.lr / 2)
-        log.steps.append({"step": number, "loss": sum(shares.values()) / 2, **shares})
+        loss = sum(shares.values()) / 2
+        log.steps.append({"step": number, "loss": loss, **shares, "gradient_norm": norm, "lr": settings.lr})
     with torch.no_grad():
         for name, weight in weights.items():
             weight += (settings.mini.strength * difference[name]).to(weight.dtype)

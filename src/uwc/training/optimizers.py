@@ -57,7 +57,7 @@ def _optimizer_class(name: str) -> Any:
     classes = {
         key.lower(): value for key, value in vars(module).items()
         if isinstance(value, type) and issubclass(value, torch.optim.Optimizer) and value is not torch.optim.Optimizer
-        and key != "LBFGS"
+        and key not in ("LBFGS", "SparseAdam")  # the one needs a closure, the other sparse gradients
     }  # fmt: skip
     if _plain(name) not in classes:
         raise ConfigError(unknown_name("optimizer", name, sorted(classes)))

@@ -3,10 +3,13 @@
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-_STRICT = ConfigDict(extra="forbid")
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+Precision = Annotated[Literal["no", "bf16", "fp16"], BeforeValidator(lambda value: "no" if value is False else value)]
+"""Of forwards; in YAML a bare ``no`` is false."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -97,7 +100,8 @@ class TrainingSettings:
         negate: after training go the opposite way instead: ``w_0 - negate (w - w_0)``.
         contrast: use what was trained only to hold its logits against the original's, with this strength; gives two
             models that answer as one (arXiv:2310.02238).
-        mini: retrace training instead of minimising the loss.
+        mini: retrace training by plain gradient descent instead of minimising the loss; of the other settings it
+            reads `epochs`, `batch_size`, `lr` and `seed`.
         checkpoint_every: steps between checkpoints, where a folder for them is given; None writes none.
         gradient_effect_every: steps between records of the gradient effect; None records none.
         seed: of batch order, retain partners, drawn answers and dropout.
@@ -113,7 +117,7 @@ class TrainingSettings:
     optimizer_settings: dict[str, Any] = field(default_factory=dict)
     weight_decay: float = Field(0.0, ge=0)
     clip: float | None = Field(1.0, gt=0)
-    precision: Literal["no", "bf16", "fp16"] = "no"
+    precision: Precision = "no"
     gradient_checkpointing: bool = False
     lora: LoraSettings | None = None
     samples: SampleSettings = SampleSettings()

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from uwc.data.batches import Batch
 from uwc.errors import ConfigError
@@ -16,11 +17,14 @@ from uwc.models.states import blocks
 def linear_weights(model: Any) -> dict[str, Tensor]:
     """Name -> weight matrix of every linear map in the model's blocks.
 
-    Embeddings, output embedding, norms and biases are left out. Raises ConfigError if the model has an adapter.
+    Embeddings, output embedding, norms and biases are left out. Raises ConfigError if the model has an adapter, or no
+    linear map that is known as one.
     """
     found = {f"{name}.weight": module.weight for name, module in _linear_maps(model).items()}
     if any("lora_" in name for name in found):
         raise ConfigError("pruning and l1 change the weights themselves; they do not go together with lora")
+    if not found:
+        raise ConfigError(f"pruning and l1 change linear maps, and the blocks of {type(model).__name__} hold none")
     return found
 
 
@@ -50,7 +54,7 @@ def magnitude_masks(weights: Mapping[str, Tensor], *, share: float) -> dict[str,
 
 @torch.no_grad()
 def wanda_masks(model: Any, batches: Iterable[Batch], *, share: float) -> dict[str, Tensor]:
-    """Name -> True for the weights kept: in each row all but the floor(share x width) with the smallest score.
+    """Name -> True for the weights kept: of each output all but the floor(share x inputs) with the smallest score.
 
     The score is ``|W_ij| ||X_j||_2``, X_j the j-th input over all tokens of the batches. Source: arXiv:2306.11695.
     """
@@ -61,10 +65,13 @@ def wanda_masks(model: Any, batches: Iterable[Batch], *, share: float) -> dict[s
                 model(input_ids=batch.input_ids, use_cache=False)
     masks = {}
     for name, module in maps.items():
-        scores = module.weight.abs().float() * squares.sums[name].sqrt()
+        turned = isinstance(module, Conv1D)  # GPT-2's linear map, which has a column for each output and not a row
+        weight = module.weight.T if turned else module.weight
+        scores = weight.abs().float() * squares.sums[name].sqrt()
         kept = torch.ones_like(scores, dtype=torch.bool)
         lowest = torch.argsort(scores, dim=1, stable=True)[:, : int(share * scores.shape[1])]
-        masks[f"{name}.weight"] = kept.scatter(1, lowest, False)
+        mask = kept.scatter(1, lowest, False)
+        masks[f"{name}.weight"] = mask.T if turned else mask
     return masks
 
 
@@ -75,10 +82,10 @@ def apply_masks(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> N
         weights[name].mul_(mask.to(weights[name].device))
 
 
-def _linear_maps(model: Any) -> dict[str, nn.Linear]:
+def _linear_maps(model: Any) -> dict[str, Any]:
     stack = blocks(model)
     prefix = next(name for name, module in unwrapped(model).named_modules() if module is stack)
-    return {f"{prefix}.{name}": m for name, m in stack.named_modules() if isinstance(m, nn.Linear)}
+    return {f"{prefix}.{name}": m for name, m in stack.named_modules() if isinstance(m, nn.Linear | Conv1D)}
 
 
 class _Squares:
@@ -98,7 +105,7 @@ class _Squares:
 
 
 @contextmanager
-def _summing_squares(maps: Mapping[str, nn.Linear]) -> Iterator[_Squares]:
+def _summing_squares(maps: Mapping[str, Any]) -> Iterator[_Squares]:
     squares = _Squares()
     with ExitStack() as stack:
         for name, module in maps.items():

@@ -3,7 +3,23 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from uwc.errors import ConfigError
 from uwc.models.target import Target
+from uwc.training.settings import TrainingSettings
+
+
+def stops_early(settings: TrainingSettings) -> bool:
+    """Whether a score on the way says anything: not where weights learn what is taken out of them at the end."""
+    return settings.negate is None and settings.contrast is None and settings.mini is None
+
+
+def check_stop(settings: TrainingSettings, *, where: str) -> None:
+    """Raise ConfigError if a run with these settings cannot be stopped early."""
+    if not stops_early(settings):
+        raise ConfigError(
+            f"{where}: this method forgets once, after its last step, so that no score on the way can end it; leave "
+            "early stopping out, and choose epochs or strength instead"
+        )
 
 
 @dataclass(frozen=True)

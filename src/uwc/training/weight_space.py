@@ -9,6 +9,7 @@ from torch import Tensor
 from uwc.data.batches import collate, group_by_length
 from uwc.errors import ConfigError
 from uwc.models.budget import DEFAULT_TOKEN_BUDGET
+from uwc.models.lora import has_adapter
 from uwc.models.target import Target
 from uwc.training.loading import TrainingData
 from uwc.training.settings import TrainingSettings
@@ -65,11 +66,18 @@ class WeightSpace:
 
     @torch.no_grad()
     def finish(self) -> None:
-        """After the last step: ``w_0 - negate (w - w_0)``, the negated task vector (arXiv:2212.04089)."""
+        """After the last step: ``w_0 - negate (w - w_0)``, the negated task vector (arXiv:2212.04089).
+
+        An adapter's w - w_0 is a product of a factor that began at zero and one that did not: the former alone is
+        scaled, as turning both would leave the product as it is.
+        """
         scale = self._settings.negate
         if scale is not None:
+            adapter = has_adapter(self._target.model)
             for name, weight in _trained(self._target.model).items():
                 start = self._start[name].float()
+                if adapter and bool(start.any()):
+                    continue
                 weight.copy_((start - scale * (weight.float() - start)).to(weight.dtype))
 
     def _wanda(self, data: TrainingData, share: float) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from uwc.workflows.targets import target_of
 if TYPE_CHECKING:
     from uwc.models.target import Target
     from uwc.training.loading import TrainingData
+    from uwc.training.settings import TrainingSettings
     from uwc.training.stopping import StopRule
 
 
@@ -56,6 +57,7 @@ def unlearn(
     from uwc.training.checkpoints import remove_checkpoint
     from uwc.training.loading import TrainingData
     from uwc.training.processes import main_process_writes
+    from uwc.training.stopping import check_stop
     from uwc.training.unlearning import unlearn as unlearn_target
 
     require_disjoint(forget, retain, names=("forget", "retain"))
@@ -63,8 +65,11 @@ def unlearn(
     checked = training_settings({**chosen.training, **(settings or {})}, where="training settings")
     checkpoints = Path(output).with_name(f"{Path(output).name}.checkpoints")
     rule = stop_settings(stop, where="early stopping") if stop else None
+    if rule:
+        check_stop(checked, where=f"early stopping of {method!r}")
     if rule and rule["tau"] is not None and not retain:
         raise ConfigError("early stopping at a calibrated score (tau) measures retention; give retain questions")
+    _require_free(Path(output), model, checked)
     target = replace(target_of(model, loading), name="")
     data = TrainingData(forget, retain, refusals)
     done = unlearn_target(
@@ -84,6 +89,20 @@ def unlearn(
             f"{done.collapse.after:.3g}; lower the learning rate, train less, or calibrate it"
         )
     return output
+
+
+def _require_free(output: Path, model: Any, settings: "TrainingSettings") -> None:
+    """Raise ConfigError if writing there would overwrite the model, or leave files by which another kind is loaded."""
+    from uwc.models.adapters import CONFIG as ADAPTER
+    from uwc.models.contrast import FILE as CONTRAST
+
+    if isinstance(model, str | Path) and Path(model).resolve() == output.resolve():
+        raise ConfigError(f"the output {output} is the model itself; give another folder")
+    adapter = settings.lora is not None and settings.lora.save == "adapter"
+    leftover = {CONTRAST: settings.contrast is None, ADAPTER: not adapter}
+    for file, foreign in leftover.items():
+        if foreign and (output / file).exists():
+            raise ConfigError(f"the output {output} holds a model of another kind ({file}); give another folder")
 
 
 def _stop_rule(rule: dict[str, Any] | None, target: "Target", data: "TrainingData") -> "StopRule | None":
