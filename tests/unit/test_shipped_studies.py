@@ -1,6 +1,7 @@
 """The studies that come with the package."""
 
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from uwc.objectives.methods import METHODS
 from uwc.studies import attack_config, config
 from uwc.studies.config_file import load_config, shipped_configs
 from uwc.studies.section import Section
+from uwc.training.settings import LoraSettings, MiniSettings, PruneSettings, SampleSettings, TrainingSettings
 
+TRAINING = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
 DOCUMENTED = (Path(__file__).parents[2] / "docs" / "studies.md").read_text(encoding="utf-8")
 SECTIONS = {s for module in (config, attack_config) for s in vars(module).values() if isinstance(s, type)}
 
@@ -21,6 +24,24 @@ def test_every_key_of_a_study_is_documented(section: type[Section]) -> None:
     prose = "".join(DOCUMENTED.split("```")[::2])
     words = set(re.findall(r"\w+", " ".join(re.findall(r"`[^`]+`", prose))))
     assert set(section.model_fields) <= words
+
+
+def test_every_training_setting_is_documented_with_its_default() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|(.*?)\|(.*)$", TRAINING.split("## All settings")[1], flags=re.MULTILINE)
+    defaults = asdict(TrainingSettings())
+    assert [name for name, _, _ in rows] == list(defaults)
+    parts = {"samples": SampleSettings(), "lora": LoraSettings(), "prune": PruneSettings(), "mini": MiniSettings()}
+    for name, default, words in rows:
+        assert name == "samples" or default.strip() == in_yaml(defaults[name]), name
+        for key, value in asdict(parts[name]).items() if name in parts else ():
+            assert f"`{key}` {in_yaml(value)}" in words
+
+
+def in_yaml(value: object) -> str:
+    """A default as the table has it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", False: "false", True: "true"}[value]
+    return f"{value:g}".replace("e-0", "e-") if isinstance(value, int | float) else str(value)
 
 
 def test_the_documented_runs_are_valid() -> None:
