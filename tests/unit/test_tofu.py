@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit import written_files
 
 from uwc.data.benchmark import Benchmark
 from uwc.data.refusals import DEFAULT_REFUSALS
@@ -67,11 +68,7 @@ def load(copy: Path, forget: Any = "forget10", **settings: Any) -> Benchmark:
 
 
 def complaint(copy: Path | str, kind: type[Exception] = DataError, **settings: Any) -> str:
-    with pytest.raises(kind) as caught:
-        tofu(path=str(copy), **{"retain_eval": EVALUATED, **settings})
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
+    return written_files.complaint(lambda: tofu(path=str(copy), **{"retain_eval": EVALUATED, **settings}), kind)
 
 
 @pytest.mark.parametrize("forget", FORGOTTEN)
