@@ -67,7 +67,7 @@ def run_in_batches(
         group = waiting.pop(0)
         try:
             work(group)
-        except (RuntimeError, torch.OutOfMemoryError) as error:
+        except RuntimeError as error:  # torch.OutOfMemoryError among them
             if not is_out_of_memory(error):
                 raise
             if len(group) == 1:
