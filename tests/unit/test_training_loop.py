@@ -139,6 +139,17 @@ def test_each_optimizer_is_the_one_named(knowing: Target) -> None:
     assert float((weights(target) - weights(knowing)).abs().max()) == pytest.approx(1e-3, rel=1e-3)
 
 
+def test_gradients_are_clipped_to_the_norm_asked_for(knowing: Target) -> None:
+    """One step of SGD then moves by lr times that norm; a gradient that is shorter stays as it is."""
+    sgd = {"optimizer": "sgd", "epochs": 0.1, "schedule": "constant"}
+    target, log = trained(knowing, METHODS["ga"], clip=0.01, **sgd)
+    assert log.steps[0]["gradient_norm"] > 0.1, "the log has the norm before clipping"
+    assert float((weights(target) - weights(knowing)).norm()) == pytest.approx(1e-3 * 0.01, rel=1e-2)
+    free, _ = trained(knowing, METHODS["ga"], clip=None, **sgd)
+    wide, _ = trained(knowing, METHODS["ga"], clip=1e3, **sgd)
+    assert torch.equal(weights(free), weights(wide))
+
+
 def test_a_wrong_optimizer_is_told(knowing: Target) -> None:
     with pytest.raises(ConfigError, match="unknown optimizer 'sparse_adam'"):
         trained(knowing, METHODS["ga"], optimizer="sparse_adam")
