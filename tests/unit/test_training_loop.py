@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from tests.conftest import copied, people
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from uwc.calibration.stopping import stop_at
 from uwc.data.batches import Batch, collate
@@ -23,6 +24,7 @@ from uwc.objectives.registry import terms
 from uwc.training.collapse import Collapse, retain_perplexity
 from uwc.training.loading import Key, Loader, TrainingData
 from uwc.training.loop import TrainingLog, train
+from uwc.training.on_policy import sample_answers
 from uwc.training.reference import Reference
 from uwc.training.settings import LoraSettings, SampleSettings, TrainingSettings
 from uwc.training.unlearning import unlearn
@@ -239,8 +241,6 @@ def test_sampled_answers_are_the_models_own(knowing: Target) -> None:
     samples = SampleSettings(temperature=0.01, max_new_tokens=40, every=6)
     objective = Objective(METHODS["npo-on-policy"], knowing.model)
     target = copied(knowing)
-    from uwc.training.on_policy import sample_answers
-
     drawn = sample_answers(target, DATA.forget, samples, seed=0)
     own = target.encode(DATA.forget)
     assert [drawn[i, 0].tokens for i in range(4)] == [e.tokens for e in own]
@@ -248,6 +248,17 @@ def test_sampled_answers_are_the_models_own(knowing: Target) -> None:
     assert len(log.steps) == 16
     later = sample_answers(target, DATA.forget, samples, seed=0)
     assert [later[i, 0].tokens for i in range(4)] != [e.tokens for e in own]
+
+
+def test_sampled_answers_end_with_the_context(untrained: Target) -> None:
+    """Learned positions have no place beyond it; the model without knowledge hardly ever stops by itself."""
+    torch.manual_seed(0)
+    sizes = GPT2Config(vocab_size=len(untrained.tokenizer), n_positions=48, n_embd=16, n_layer=1, n_head=2)
+    target = replace(untrained, model=GPT2LMHeadModel(sizes).eval())
+    drawn = sample_answers(target, DATA.forget, SampleSettings(max_new_tokens=500), seed=0)
+    assert max(len(e.tokens) for e in drawn.values()) == 48
+    assert all(e.tokens[: e.start] == own.tokens[: own.start] for e, own in zip(
+        (drawn[i, 0] for i in range(4)), target.encode(DATA.forget), strict=True))  # fmt: skip
 
 
 @pytest.mark.parametrize("lora", [None, LoraSettings(rank=2)])
