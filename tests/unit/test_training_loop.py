@@ -1,6 +1,7 @@
 """What a run records, when it ends, and what it leaves behind."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -303,3 +304,25 @@ def test_the_gradient_effect_sums_to_the_squared_norm_of_the_forget_gradient(kno
     plain, _ = trained(knowing, METHODS["ga"], batch_size=4, epochs=1)
     recorded, _ = trained(knowing, METHODS["ga"], batch_size=4, epochs=1, gradient_effect_every=1)
     assert torch.equal(weights(plain), weights(recorded)), "recording changes nothing"
+
+
+@pytest.mark.parametrize("method", ["gd", "me-gd"])
+def test_the_gradient_effect_is_what_a_small_step_does_to_each_risk(method: str, knowing: Target) -> None:
+    """Against the difference between one step of plain descent, cut into micro-batches, and the same step backwards."""
+
+    def risk(target: Target, examples: Sequence[Example]) -> float:
+        batch = collate(target.encode(examples), device=target.device)
+        with torch.no_grad():
+            return float(-target_logprobs(answer_logits(target.model, batch), batch.targets).double().mean())
+
+    moved, log = trained(
+        knowing, METHODS[method], optimizer="sgd", lr=2e-3, clip=None, batch_size=4, epochs=1, schedule="constant",
+        gradient_effect_every=1, micro_batch_size=3,
+    )  # fmt: skip
+    back = copied(knowing)
+    with torch.no_grad():
+        for there, here in zip(moved.model.parameters(), back.model.parameters(), strict=True):
+            here.mul_(2).sub_(there)
+    for name, examples in (("forget", DATA.forget), ("retain", DATA.retain)):
+        fallen = (risk(back, examples) - risk(moved, examples)) / 4e-3
+        assert sum(log.effects[0][name].values()) == pytest.approx(fallen, rel=0.05)
