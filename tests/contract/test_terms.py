@@ -158,8 +158,11 @@ def test_a_trick_combines_with_every_forget_term(
 ) -> None:
     """Save where it has nothing to act on, and is refused."""
     plain = objective_of(term, moved)
-    nothing = {("likelihood_cap", "refusal"): "acts on the answers that are to be forgotten"}
-    nothing |= {("temperature", t): "read hidden states alone" for t in ("misdirection", "misdirection_long")}
+    nothing = {("likelihood_cap", "refusal"): "acts on forgotten answers, and no term"}
+    nothing |= {
+        ("temperature", t): "acts on logits of forget questions, and no term"
+        for t in ("misdirection", "misdirection_long")
+    }
     if (trick, term) in nothing:
         with pytest.raises(ConfigError, match=nothing[trick, term]):
             objective_of(term, moved, **{trick: value})
@@ -202,8 +205,11 @@ def test_the_likelihood_cap_spares_forgotten_answers_and_none_that_is_taught(
 def test_the_likelihood_cap_has_nothing_to_spare_where_answers_are_only_taught(moved: Target) -> None:
     for method in ("po", "idk-ap", "task-vector"):
         Objective(METHODS[method], moved.model, trick_settings={"likelihood_cap": 0.0})
-        with pytest.raises(ConfigError, match=f"the method '{method}' only teaches others"):
+        with pytest.raises(ConfigError, match=f"no term of the method '{method}' reads any"):
             Objective(METHODS[method], moved.model, trick_settings={"likelihood_cap": 0.1})
+    for trick, value in (("likelihood_cap", 0.1), ("loss_selection", 0.5), ("temperature", 2.0)):
+        with pytest.raises(ConfigError, match="no term of the method 'l1-sparse' reads any; leave it out, or add"):
+            Objective(METHODS["l1-sparse"], moved.model, trick_settings={trick: value})
 
 
 def test_roles_that_share_a_forward_have_the_passes_of_separate_ones(
@@ -377,7 +383,7 @@ def test_a_study_composes_its_own_methods(tmp_path: Path) -> None:
         ("rank: 4", "rank: 0", "greater than or equal to 1"),
         ("rank: 4", "rank: 4, save: adapter", "a study keeps whole models; set lora.save to merged"),
         ("{method: npo, name: npo on own words, roles: {npo: {forget: sampled}}}",
-         "{method: po, tricks: {likelihood_cap: 0.5}}", "the method 'po' only teaches others"),
+         "{method: po, tricks: {likelihood_cap: 0.5}}", "no term of the method 'po' reads any; leave it out"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_in_a_composition_is_told(old: str, new: str, message: str, tmp_path: Path) -> None:

@@ -14,19 +14,30 @@ from uwc.training.settings import TrainingSettings
 DATA = TrainingData(people(4)[:5], people(4)[5:], ("I cannot say.", "No idea."))
 
 
-def losses(knowing: Target, method: str, **settings: int) -> tuple[list[dict[str, float]], torch.Tensor]:
+TRICKS = {"temperature": 1.5, "loss_selection": 0.4, "likelihood_cap": 0.02}
+
+
+def losses(
+    knowing: Target, method: str, tricks: dict[str, float] | None = None, **settings: int
+) -> tuple[list[dict[str, float]], torch.Tensor]:
     target = copied(knowing)
     chosen = TrainingSettings(epochs=2, batch_size=4, lr=1e-3, **METHODS[method].training, **settings)  # type: ignore[arg-type]
-    log = train(target, Objective(METHODS[method], target.model), DATA, chosen)
+    log = train(target, Objective(METHODS[method], target.model, trick_settings=tricks), DATA, chosen)
     return log.steps, torch.cat([p.detach().flatten() for p in target.model.parameters()])
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_micro_batches_change_no_loss(method: str, knowing: Target) -> None:
+@pytest.mark.parametrize(
+    ("method", "tricks"),
+    [
+        *((method, None) for method in METHODS),
+        *((method, TRICKS) for method in ("ga", "npo", "simnpo", "ce-u", "me-gd")),
+    ],
+)
+def test_micro_batches_change_no_loss(method: str, tricks: dict[str, float] | None, knowing: Target) -> None:
     """Five examples in steps of four and one; cut into ones, twos and threes."""
-    whole, weights = losses(knowing, method)
+    whole, weights = losses(knowing, method, tricks)
     for size in (1, 2, 3):
-        cut, again = losses(knowing, method, micro_batch_size=size)
+        cut, again = losses(knowing, method, tricks, micro_batch_size=size)
         for a, b in zip(whole, cut, strict=True):
             assert b["loss"] == pytest.approx(a["loss"], rel=1e-3, abs=1e-4)
         torch.testing.assert_close(again, weights, rtol=0, atol=2e-4)

@@ -48,6 +48,10 @@ def test_every_method_writes_a_model_that_loads(method: str, knowing: Target, tm
     settings = {"epochs": 2, "batch_size": 2, "lr": 1e-3, "samples": {"max_new_tokens": 8}}
     target, output = copied(knowing), tmp_path / "unlearned"
     unlearn(target, output, method=method, forget=FORGET, retain=RETAIN, refusals=DEFAULT_REFUSALS, settings=settings)
+    record = json.loads((output / "training_log.json").read_text(encoding="utf-8"))
+    assert (record["method"], record["status"], record["training"]["lr"]) == (method, "ok", 1e-3)
+    assert [step["step"] for step in record["log"]] == [1, 2, 3, 4]
+    assert all(step["loss"] and step["gradient_norm"] > 0 for step in record["log"])
     again = load_target(output, device="cpu")
     assert score_tokens(again, RETAIN).logprob.shape == score_tokens(knowing, RETAIN).logprob.shape
     assert score_tokens(again, FORGET).logprob.tolist() != score_tokens(knowing, FORGET).logprob.tolist()
@@ -110,9 +114,14 @@ def test_what_forgets_at_the_end_alone_cannot_stop_early(method: str, knowing: T
 
 def test_a_run_that_diverges_says_where_and_leaves_the_last_finite_model(knowing: Target, tmp_path: Path) -> None:
     settings = {"epochs": 50, "lr": 1e30, "batch_size": 4, "schedule": "constant", "warmup_ratio": 0.0}
+    settings |= {"gradient_effect_every": 1}
     with pytest.raises(TrainingDiverged, match="training diverged"):
         unlearn(copied(knowing), tmp_path / "out", method="ga", forget=FORGET, settings=settings)
     assert torch.isfinite(weights(tmp_path / "out")).all()
+    record = json.loads((tmp_path / "out" / "training_log.json").read_text(encoding="utf-8"))
+    assert record["status"] == "diverged" and record["step"] == len(record["log"]) + 1
+    assert record["term"] in ("gradient", "gradient_ascent")
+    assert record["effects"][0]["forget"]["early"] != 0, "what was recorded on the way is kept"
 
 
 @pytest.mark.slow

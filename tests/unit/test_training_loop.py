@@ -1,11 +1,13 @@
 """What a run records, when it ends, and what it leaves behind."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 import torch
 from tests.conftest import copied, people
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from uwc.calibration.stopping import stop_at
 from uwc.data.batches import Batch, collate
@@ -23,6 +25,7 @@ from uwc.objectives.registry import terms
 from uwc.training.collapse import Collapse, retain_perplexity
 from uwc.training.loading import Key, Loader, TrainingData
 from uwc.training.loop import TrainingLog, train
+from uwc.training.on_policy import sample_answers
 from uwc.training.reference import Reference
 from uwc.training.settings import LoraSettings, SampleSettings, TrainingSettings
 from uwc.training.unlearning import unlearn
@@ -139,6 +142,17 @@ def test_each_optimizer_is_the_one_named(knowing: Target) -> None:
     assert float((weights(target) - weights(knowing)).abs().max()) == pytest.approx(1e-3, rel=1e-3)
 
 
+def test_gradients_are_clipped_to_the_norm_asked_for(knowing: Target) -> None:
+    """One step of SGD then moves by lr times that norm; a gradient that is shorter stays as it is."""
+    sgd = {"optimizer": "sgd", "epochs": 0.1, "schedule": "constant"}
+    target, log = trained(knowing, METHODS["ga"], clip=0.01, **sgd)
+    assert log.steps[0]["gradient_norm"] > 0.1, "the log has the norm before clipping"
+    assert float((weights(target) - weights(knowing)).norm()) == pytest.approx(1e-3 * 0.01, rel=1e-2)
+    free, _ = trained(knowing, METHODS["ga"], clip=None, **sgd)
+    wide, _ = trained(knowing, METHODS["ga"], clip=1e3, **sgd)
+    assert torch.equal(weights(free), weights(wide))
+
+
 def test_a_wrong_optimizer_is_told(knowing: Target) -> None:
     with pytest.raises(ConfigError, match="unknown optimizer 'sparse_adam'"):
         trained(knowing, METHODS["ga"], optimizer="sparse_adam")
@@ -228,8 +242,6 @@ def test_sampled_answers_are_the_models_own(knowing: Target) -> None:
     samples = SampleSettings(temperature=0.01, max_new_tokens=40, every=6)
     objective = Objective(METHODS["npo-on-policy"], knowing.model)
     target = copied(knowing)
-    from uwc.training.on_policy import sample_answers
-
     drawn = sample_answers(target, DATA.forget, samples, seed=0)
     own = target.encode(DATA.forget)
     assert [drawn[i, 0].tokens for i in range(4)] == [e.tokens for e in own]
@@ -237,6 +249,17 @@ def test_sampled_answers_are_the_models_own(knowing: Target) -> None:
     assert len(log.steps) == 16
     later = sample_answers(target, DATA.forget, samples, seed=0)
     assert [later[i, 0].tokens for i in range(4)] != [e.tokens for e in own]
+
+
+def test_sampled_answers_end_with_the_context(untrained: Target) -> None:
+    """Learned positions have no place beyond it; the model without knowledge hardly ever stops by itself."""
+    torch.manual_seed(0)
+    sizes = GPT2Config(vocab_size=len(untrained.tokenizer), n_positions=48, n_embd=16, n_layer=1, n_head=2)
+    target = replace(untrained, model=GPT2LMHeadModel(sizes).eval())
+    drawn = sample_answers(target, DATA.forget, SampleSettings(max_new_tokens=500), seed=0)
+    assert max(len(e.tokens) for e in drawn.values()) == 48
+    assert all(e.tokens[: e.start] == own.tokens[: own.start] for e, own in zip(
+        (drawn[i, 0] for i in range(4)), target.encode(DATA.forget), strict=True))  # fmt: skip
 
 
 @pytest.mark.parametrize("lora", [None, LoraSettings(rank=2)])
@@ -281,3 +304,25 @@ def test_the_gradient_effect_sums_to_the_squared_norm_of_the_forget_gradient(kno
     plain, _ = trained(knowing, METHODS["ga"], batch_size=4, epochs=1)
     recorded, _ = trained(knowing, METHODS["ga"], batch_size=4, epochs=1, gradient_effect_every=1)
     assert torch.equal(weights(plain), weights(recorded)), "recording changes nothing"
+
+
+@pytest.mark.parametrize("method", ["gd", "me-gd"])
+def test_the_gradient_effect_is_what_a_small_step_does_to_each_risk(method: str, knowing: Target) -> None:
+    """Against the difference between one step of plain descent, cut into micro-batches, and the same step backwards."""
+
+    def risk(target: Target, examples: Sequence[Example]) -> float:
+        batch = collate(target.encode(examples), device=target.device)
+        with torch.no_grad():
+            return float(-target_logprobs(answer_logits(target.model, batch), batch.targets).double().mean())
+
+    moved, log = trained(
+        knowing, METHODS[method], optimizer="sgd", lr=2e-3, clip=None, batch_size=4, epochs=1, schedule="constant",
+        gradient_effect_every=1, micro_batch_size=3,
+    )  # fmt: skip
+    back = copied(knowing)
+    with torch.no_grad():
+        for there, here in zip(moved.model.parameters(), back.model.parameters(), strict=True):
+            here.mul_(2).sub_(there)
+    for name, examples in (("forget", DATA.forget), ("retain", DATA.retain)):
+        fallen = (risk(back, examples) - risk(moved, examples)) / 4e-3
+        assert sum(log.effects[0][name].values()) == pytest.approx(fallen, rel=0.05)

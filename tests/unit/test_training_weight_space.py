@@ -11,9 +11,11 @@ from transformers.pytorch_utils import Conv1D
 from uwc.data.batches import collate
 from uwc.data.prompts import EncodedExample
 from uwc.errors import ConfigError
+from uwc.models.lora import add_adapter
 from uwc.models.target import Target
 from uwc.objectives.methods import METHODS
 from uwc.objectives.objective import Objective
+from uwc.studies.config import training_settings
 from uwc.training.loading import TrainingData
 from uwc.training.loop import train
 from uwc.training.settings import LoraSettings, PruneSettings, TrainingSettings
@@ -146,6 +148,22 @@ def test_an_adapter_is_negated_as_the_update_that_it_is(knowing: Target) -> None
 
 
 def test_weights_that_an_adapter_leaves_alone_cannot_be_pruned(knowing: Target) -> None:
-    settings = TrainingSettings(**SETTINGS, prune=PruneSettings(), lora=LoraSettings(rank=2))
+    target = add_adapter(copied(knowing), rank=2)
     with pytest.raises(ConfigError, match="do not go together with lora"):
-        unlearn(copied(knowing), METHODS["ga"], DATA, settings)
+        train(target, Objective(METHODS["ga"], target.model), DATA, TrainingSettings(**SETTINGS, prune=PruneSettings()))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lora": {}, "prune": {}}, "run 'x': lora and prune do not go together; leave one of them out"),
+        ({"lora": {}, "l1": 0.5}, "lora and l1 do not go together"),
+        ({"mini": {}, "lora": {}}, "mini and lora do not go together"),
+        ({"mini": {}, "negate": 1.0}, "mini and negate do not go together"),
+    ],
+)
+def test_settings_that_exclude_each_other_are_told_before_anything_runs(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        training_settings(settings, where="run 'x'")
+    alone = [training_settings({name: value}, where="") for name, value in settings.items()]
+    assert len(alone) == 2, "each by itself is as good as ever"

@@ -93,12 +93,6 @@ class Method:
         return {t.roles.get("forget", "forget") for t, roles in declared if "forget" in roles}
 
     @property
-    def scales_logits(self) -> bool:
-        """Whether a term reads likelihoods or logits on forget questions, and not hidden states alone."""
-        needs = [(t, *need.partition(".")) for t in self.terms for need in terms.get(t.term).facts["needs"]]
-        return any(ROLES[t.roles.get(role, role)].tricked and what in ("", "logits") for t, role, _, what in needs)
-
-    @property
     def formula(self) -> str:
         """The sum in the terms' notation, and what is done to the weights besides."""
         besides = [text for setting, text in _WEIGHT_SPACE.items() if setting in self.training]
@@ -226,15 +220,20 @@ def active_tricks(method: Method, values: Mapping[str, float]) -> dict[str, dict
         settings, facts = tricks.check(name, {"value": value}), tricks.get(name).facts
         if settings["value"] == facts["neutral"]:
             continue
-        if facts["acts_on"] == "forgotten answers" and not method.forgotten_roles:
+        if not _finds_something(method, facts):
+            what = f"{'logits of ' if facts['reads'] == 'logits' else ''}{facts['acts_on']}"
             raise ConfigError(
-                f"the trick {name!r} acts on the answers that are to be forgotten, and the method {method.name!r} only "
-                "teaches others in their place; leave it out, or add a term that forgets"
-            )
-        if facts["reads"] == "logits" and not method.scales_logits:
-            raise ConfigError(
-                f"the trick {name!r} changes logits, and the forget terms of the method {method.name!r} read hidden "
-                "states alone; leave it out"
+                f"the trick {name!r} acts on {what}, and no term of the method {method.name!r} reads any; leave it "
+                "out, or add a term that does"
             )
         active[name] = settings
     return active
+
+
+def _finds_something(method: Method, facts: Mapping[str, Any]) -> bool:
+    """Whether there is something in a method for a trick to act on."""
+    if facts["acts_on"] == "forgotten answers":
+        return bool(method.forgotten_roles)
+    needs = [(t, *need.partition(".")) for t in method.terms for need in terms.get(t.term).facts["needs"]]
+    read = {what for t, role, _, what in needs if ROLES[t.roles.get(role, role)].tricked}
+    return bool(read & {"", "logits"} if facts["reads"] == "logits" else read)

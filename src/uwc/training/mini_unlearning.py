@@ -36,11 +36,11 @@ def mini_unlearn(
         log: gets one entry a step.
 
     Raises:
-        ConfigError: the objective has other terms, or the settings ask for an adapter.
+        ConfigError: the objective has other terms.
         TrainingDiverged: a loss is NaN or infinite.
     """
-    if settings.mini is None or {t.label for t in objective.terms} != {FORGET, RETAIN} or settings.lora is not None:
-        raise ConfigError("mini-unlearning retraces training on forget and retain answers, without lora")
+    if settings.mini is None or {t.label for t in objective.terms} != {FORGET, RETAIN}:
+        raise ConfigError("mini-unlearning retraces training on forget and retain answers, and takes no other terms")
     loader = Loader(target, objective, data, settings)
     weights = {name: p for name, p in target.model.named_parameters() if p.requires_grad}
     difference = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in weights.items()}

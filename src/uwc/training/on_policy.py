@@ -21,8 +21,9 @@ def sample_answers(
 ) -> dict[Key, EncodedExample]:
     """(question, number) -> the prompt with an answer drawn from the model's own distribution.
 
-    An answer ends with the end-of-sequence token, unless it was cut at `max_new_tokens`; one that ends at once has that
-    token alone. The same seed and weights give the same answers.
+    An answer ends with the end-of-sequence token, unless it was cut at `max_new_tokens`, or where the longest prompt
+    would leave the model's context; one that ends at once has that token alone. The same seed and weights give the same
+    answers.
 
     Args:
         target: the model to sample from.
@@ -31,16 +32,18 @@ def sample_answers(
         seed: of the draws.
     """
     prompts = [(e.id, list(e.tokens[: e.start])) for e in target.encode(examples)]
+    room = target.context_length - max(len(prompt) for _, prompt in prompts)
+    longest = min(settings.max_new_tokens, room)  # learned positions have no place beyond the context
     config = GenerationConfig(
         do_sample=True, temperature=settings.temperature, top_k=0, top_p=1.0, num_return_sequences=settings.count,
-        max_new_tokens=settings.max_new_tokens, eos_token_id=target.tokenizer.eos_token_id, pad_token_id=_pad(target),
+        max_new_tokens=longest, eos_token_id=target.tokenizer.eos_token_id, pad_token_id=_pad(target),
     )  # fmt: skip
     was_training = target.model.training
     target.model.eval()
     sampled: dict[Key, EncodedExample] = {}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        lengths = [(len(p) + settings.max_new_tokens) * settings.count for _, p in prompts]
+        lengths = [(len(p) + longest) * settings.count for _, p in prompts]
         for group in group_by_length(lengths, token_budget=TOKEN_BUDGET):
             answers = _continuations(target, [prompts[i][1] for i in group], config)
             for place, answer in enumerate(answers):
@@ -63,8 +66,7 @@ def _encoded(target: Target, name: str, prompt: list[int], answer: list[int]) ->
     eos = target.tokenizer.eos_token_id
     words = answer[: answer.index(eos)] if eos in answer else answer
     ended = [eos] if eos in answer else []
-    tokens = (*prompt, *words, *ended)[: target.context_length]
-    return EncodedExample(name, tokens, len(prompt), min(len(prompt) + len(words), len(tokens)))
+    return EncodedExample(name, (*prompt, *words, *ended), len(prompt), len(prompt) + len(words))
 
 
 def _pad(target: Target) -> int:

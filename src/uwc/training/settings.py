@@ -3,7 +3,7 @@
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -129,3 +129,16 @@ class TrainingSettings:
     checkpoint_every: int | None = Field(None, ge=1)
     gradient_effect_every: int | None = Field(None, ge=1)
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _together(self) -> "TrainingSettings":
+        sparse: dict[str, Any] = {"prune": self.prune, "l1": self.l1 or None}
+        others = {
+            "lora": sparse,
+            "mini": {**sparse, "lora": self.lora, "negate": self.negate, "contrast": self.contrast},
+        }
+        for name, excluded in others.items():
+            for other, value in excluded.items():
+                if getattr(self, name) is not None and value is not None:
+                    raise ValueError(f"{name} and {other} do not go together; leave one of them out")
+        return self

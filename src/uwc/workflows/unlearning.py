@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from uwc.training.loading import TrainingData
     from uwc.training.settings import TrainingSettings
     from uwc.training.stopping import StopRule
+    from uwc.training.unlearning import Unlearned
+
+TRAINING_LOG = "training_log.json"
 
 
 def unlearn(
@@ -34,7 +37,9 @@ def unlearn(
     """Unlearn questions from a model, and write a checkpoint that plain transformers loads.
 
     Interrupted, a run with ``checkpoint_every`` goes on from its last checkpoint (in ``OUTPUT.checkpoints``) when it is
-    called again. Of a run that diverges the weights of the last finite step are written.
+    called again. Of a run that diverges the weights of the last finite step are written. Beside the weights stands what
+    training did (`training_log.json`): method, settings, how the run ended, each step's losses and gradient norm, and
+    the gradient effect where it was asked for.
 
     Args:
         model: a folder or hub name.
@@ -78,9 +83,25 @@ def unlearn(
     with main_process_writes() as writes:
         if writes:
             save_target(done.target, output)
+            made_by = {"method": method, "formula": chosen.formula, "tricks": dict(tricks or {})}
+            _write_log(Path(output), done, {**made_by, "training": asdict(checked)})
             remove_checkpoint(checkpoints)
     if done.diverged is not None:
         raise done.diverged
+    _tell(done)
+    return output
+
+
+def _write_log(output: Path, done: "Unlearned", made_by: dict[str, Any]) -> None:
+    from uwc.studies.provenance import finite
+    from uwc.studies.store import write_json
+
+    log = {"log": done.log.steps, "effects": done.log.effects}
+    write_json(output / TRAINING_LOG, finite({**made_by, **done.record(), **log}))
+
+
+def _tell(done: "Unlearned") -> None:
+    """Say that the run stopped early or that the model collapsed."""
     if done.log.stopped is not None:
         progress.note(f"stopped after step {done.log.stopped}, at a score of {done.log.steps[-1]['stop_score']:.3g}")
     if done.collapse is not None and done.collapse.collapsed:
@@ -88,7 +109,6 @@ def unlearn(
             f"the model collapsed: its perplexity on the retain set rose from {done.collapse.before:.3g} to "
             f"{done.collapse.after:.3g}; lower the learning rate, train less, or calibrate it"
         )
-    return output
 
 
 def _require_free(output: Path, model: Any, settings: "TrainingSettings") -> None:
