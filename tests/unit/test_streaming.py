@@ -103,11 +103,29 @@ def test_what_wrappers_add_to_names_is_taken_off(folders: Path, prefix: str, ren
     assert same(streamed.mix(0.4), Mixer(tiny_target(seed=1), tiny_target(seed=2)).mix(0.4))
 
 
-def test_a_wrapped_checkpoint_is_not_loaded_with_made_up_weights(folders: Path) -> None:
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module._orig_mod."])
+def test_a_wrapped_checkpoint_is_loaded_whole_and_saved_plainly(folders: Path, prefix: str) -> None:
     names = load_file(folders / "unlearned" / "model.safetensors").keys()
-    rewrite(folders / "unlearned", {n: "_orig_mod." + n for n in names})
-    with pytest.raises(ModelError, match=r"its files have no tensor '.*', nor \d+ others; .* '_orig_mod\.'"):
+    rewrite(folders / "unlearned", {n: prefix + n for n in names})
+    loaded = load_target(folders / "unlearned")
+    assert same(loaded, tiny_target(seed=2))
+    save_target(loaded, folders / "again")
+    assert load_file(folders / "again" / "model.safetensors").keys() == names
+
+
+def test_a_checkpoint_that_lacks_a_weight_is_not_filled_with_made_up_ones(folders: Path) -> None:
+    drop(folders / "unlearned", "model.norm.weight")
+    with pytest.raises(ModelError, match=r"its files have no tensor 'model\.norm\.weight'; save the whole model again"):
         load_target(folders / "unlearned")
+
+
+def test_a_checkpoint_without_a_tokenizer_is_read_with_another_ones(folders: Path) -> None:
+    for file in (folders / "unlearned").glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(ModelError, match=r"cannot load the tokenizer of the model '.*unlearned': put tokenizer\.json"):
+        load_target(folders / "unlearned")
+    loaded = load_target(folders / "unlearned", tokenizer_of=str(folders / "original"))
+    assert loaded.tokenizer.get_vocab() == tiny_target().tokenizer.get_vocab()
 
 
 def test_weights_of_the_bare_model_are_found(folders: Path) -> None:

@@ -84,6 +84,20 @@ def _by_model_name(files: WeightFiles, model: Any, wanted: set[str]) -> dict[str
     return known
 
 
+@torch.no_grad()
+def fill(model: Any, files: WeightFiles) -> list[str]:
+    """Write a checkpoint's tensors, known by their plain names, into a model; the names of those that it lacks."""
+    state = model.state_dict(keep_vars=True)
+    known, lacking = _by_model_name(files, model, set(state)), []
+    for name, aliases in tied_groups(model).items():
+        stored = next((known[a] for a in aliases if a in known), None)
+        if stored is None or files.shapes[stored] != tuple(state[name].shape):
+            lacking.append(name)
+        else:
+            state[name].copy_(files.read(stored))
+    return lacking
+
+
 def _require_same_extras(
     model: Any, original: WeightFiles, unlearned: WeightFiles, known: tuple[dict[str, str], dict[str, str]]
 ) -> None:

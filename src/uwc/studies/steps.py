@@ -19,6 +19,7 @@ from uwc.models.target import Target
 from uwc.objectives.methods import FINE_TUNING, Method, WeightedTerm
 from uwc.objectives.objective import Objective
 from uwc.studies.attack_steps import attack
+from uwc.studies.config import ORIGINAL
 from uwc.studies.held import FORGET_SETS, PROBES, RECORD, Probed, measures_of
 from uwc.studies.plan import MODEL, Plan, Step, scored_sets
 from uwc.studies.provenance import finite
@@ -44,7 +45,7 @@ class Workshop:
         """Load the model that a step made or names, in the precision and on the device of the step `like`."""
         if "base" in step.inputs and step.kind == "checkpoint":
             base = self.model(step.inputs["base"], like=like)
-            return replace(merged(base, str(step.settings["path"])), name=step.name.split(" ", 1)[-1])
+            return replace(merged(base, str(step.settings["path"])), name=_name(step))
         if step.kind == "checkpoint":
             path, trust = str(step.settings["path"]), bool(step.settings["trust"])
         else:
@@ -55,7 +56,8 @@ class Workshop:
             device=like.settings["device"],
             template=PromptTemplate(**like.settings["prompt"]),
             trust_remote_code=trust,
-            name=step.name.split(" ", 1)[-1],
+            name=_name(step),
+            tokenizer_of=self.plan.config.model.path if step.kind == "checkpoint" else None,
         )
 
     def original(self, step: Step) -> Target:
@@ -85,6 +87,11 @@ class Workshop:
         key = ("frozen", original.key, settings.precision)
         self.shelf.keep(key)
         return self.shelf.get(key, lambda: frozen_copy(self.model(original, like=step).model, settings))
+
+
+def _name(step: Step) -> str:
+    """What messages call the model of a step: a given original has a step of another name."""
+    return ORIGINAL if step.name == "base model" and step.kind == "checkpoint" else step.name.split(" ", 1)[-1]
 
 
 def build(step: Step, shop: Workshop, out: Path) -> dict[str, Any]:
