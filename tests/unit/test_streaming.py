@@ -16,7 +16,7 @@ from uwc.errors import ModelError
 from uwc.models.export import require_free, save_mixture
 from uwc.models.loading import load_target, save_target
 from uwc.models.mixing import Mixer, mix_into, mix_tensor
-from uwc.models.pairs import open_mixing
+from uwc.models.pairs import open_mixing, require_mixable
 from uwc.models.streaming import StreamedMixer
 from uwc.models.target import Target
 from uwc.models.weight_files import WeightFiles, plain_name
@@ -160,6 +160,34 @@ def test_two_names_for_one_tensor_are_refused(folders: Path) -> None:
     with pytest.raises(ModelError, match=r"'module\.model\.norm\.weight'.* are both 'model\.norm\.weight'|are both"):
         WeightFiles(folders / "unlearned")
     assert plain_name("module._orig_mod.model.module.x") == "model.module.x"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(("broken", "alpha"), [("unlearned", 1.0), ("first", 0.0)])
+def test_weights_that_are_not_finite_are_refused_by_name(
+    folders: Path, broken: str, alpha: float, value: float
+) -> None:
+    save_target(tiny_target(seed=1), folders / "first")
+    target = load_target(folders / broken)
+    with torch.no_grad():
+        target.model.model.norm.weight[3] = value
+    save_target(target, folders / broken)
+    with pytest.raises(ModelError, match=rf"{broken}: the weight 'model\.norm\.weight' holds NaN or an infinity"):
+        open_mixing(folders / "first", folders / "unlearned").mix(alpha)
+    with pytest.raises(ModelError, match=r"'model\.norm\.weight' holds NaN or an infinity"):
+        Mixer(load_target(folders / "first"), load_target(folders / "unlearned"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("num_attention_heads", 1), ("rms_norm_eps", 0.1), ("num_hidden_layers", 1)]
+)
+def test_configurations_that_compute_otherwise_are_refused(folders: Path, key: str, value: float) -> None:
+    """Other heads, another epsilon, fewer layers: no name or shape of a weight need tell."""
+    path = folders / "unlearned" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    for check in (open_mixing, require_mixable):
+        with pytest.raises(ModelError, match=f"{key} is .* in one and {value} in the other"):
+            check(folders / "original", folders / "unlearned")
 
 
 def drop(folder: Path, name: str) -> None:

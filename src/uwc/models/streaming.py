@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from uwc.errors import ModelError
-from uwc.models.mixing import mix_into, require_alpha
+from uwc.models.mixing import mix_into, require_alpha, require_finite
 from uwc.models.target import Target
 from uwc.models.weight_files import WeightFiles
 
@@ -64,7 +64,7 @@ def pair_weights(model: Any, original: WeightFiles, unlearned: WeightFiles) -> P
                 raise _different(
                     original, unlearned,
                     f"{name!r} is {files.shapes[one]} in {files.path}, and {tuple(state[name].shape)} in the model "
-                    "that its configuration describes",
+                    f"that the configuration of {original.path} describes",
                 )  # fmt: skip
         tensors[name] = (str(found[0]), str(found[1]))
     _require_same_extras(model, original, unlearned, (ours, theirs))
@@ -142,8 +142,12 @@ class StreamedMixer:
 
         Raises:
             ValueError: alpha is outside 0..1.
+            ModelError: at an end, that one of the two has a weight that is not finite.
         """
         require_alpha(alpha)
         for name, (ours, theirs) in self.pairing.tensors.items():
             mix_into(self._state[name], self.original.read(ours), self.unlearned.read(theirs), alpha)
+        if alpha in (0.0, 1.0):
+            for name, weight in self.working.model.named_parameters():
+                require_finite(name, weight.detach(), model=(self.unlearned if alpha else self.original).path)
         return self.working
