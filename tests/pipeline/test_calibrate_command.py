@@ -108,7 +108,7 @@ def refused(uwc: Run, *arguments: str) -> str:
 def test_what_is_refused_in_one_line(uwc: Run, workplace: Path) -> None:
     save_target(tiny_target(hidden_size=32, layers=1), workplace / "small")
     pair = ("original", "unlearned")
-    assert "different architectures or vocabularies" in refused(uwc, "original", "small", *DATA)
+    assert "different architectures: num_hidden_layers is 2 in one and 1" in refused(uwc, "original", "small", *DATA)
     assert "something to hold fixed; give --retain or --retention-task" in refused(uwc, *pair, *DATA[:2])
     assert "the forget and retain sets overlap" in refused(uwc, *pair, *DATA[:3], "forget.jsonl")
     assert "on the retain data; give retain data" in refused(uwc, *pair, *DATA[:3], "unknown.jsonl")

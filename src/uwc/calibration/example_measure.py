@@ -144,8 +144,8 @@ class ExampleMeasure:
                 f"{self.name} data; give retain data that it knows, or another retention metric"
             )
         if unit and mean < LITTLE:
-            progress.note(
-                f"warning: the original model itself scores only {mean:.3g} ({self.metric}) on the {self.name} data; "
+            progress.warn(
+                f"the original model itself scores only {mean:.3g} ({self.metric}) on the {self.name} data; "
                 "a share of so little says little: give retain data that it knows, or another retention metric"
             )
 

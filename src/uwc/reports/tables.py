@@ -189,9 +189,7 @@ def _told_apart(results: Record, best: str, others: Sequence[str]) -> str:
     """Which methods the best one cannot be told from, by paired draws of the same questions where there are such."""
     paired = (results.get("pairs") or {}).get(best)
     if paired:
-        close = [
-            f"{name} (in {paired[name]:.0%} of paired draws it leaves less)" for name in others if paired[name] < SURE
-        ]
+        close = [f"{name} ({paired[name]:.0%} sure that it leaves less)" for name in others if paired[name] < SURE]
         if close:
             return f"It cannot be told apart from {_few(close)}."
         return "In paired draws of the same questions it leaves less than every other method."

@@ -103,7 +103,7 @@ def replay(
     check_questions(recorded, plan.benchmark)
     warnings = recorded.warnings()
     for warning in warnings:
-        progress.note(f"warning: {warning}")
+        progress.warn(warning)
     folder = Path(keep or DEFAULT_RUNS) / _name(recorded, scores_only=models_from is not None)
     models = _models_in(Path(models_from), recorded, plan) if models_from is not None else []
     store = Store(folder / "store")
