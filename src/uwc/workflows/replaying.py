@@ -36,7 +36,7 @@ class Replay:
         numbers: every number, recorded and recomputed.
         environment: what differs in libraries, machine, device and threads: what, recorded, now.
         models: the steps that made other weights than the recorded ones.
-        record_changes: what the summary says otherwise in words and hashes than the same code does now: what, recorded, now.
+        record_changes: which words and hashes of the summary the same code says otherwise: what, recorded, now.
         warnings: what makes it doubtful that the numbers are the same.
         kept: the folder of the recomputed study; None where it was removed.
     """
