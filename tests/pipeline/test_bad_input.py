@@ -7,6 +7,8 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from tests.conftest import tiny_target
@@ -16,6 +18,7 @@ from transformers import AutoModelForCausalLM
 from uwc.errors import DiskFull, reporting_full_disk
 from uwc.models.loading import save_target
 from uwc.studies.store import Store, write_json
+from uwc.workflows.studies import run_plan
 
 QUESTION = '{"question": "Where is it?", "answer": "In Vint"}\n'
 
@@ -193,6 +196,18 @@ def test_a_step_that_meets_a_full_disk_leaves_nothing_half_made(tmp_path: Path) 
         write_json(folder / "numbers.json", [1])
         manifest["outcome"] = {}
     assert store.manifest("score", "k" * 64) is not None
+
+
+def test_a_disk_that_is_full_at_the_report_is_named_by_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("uwc.workflows.studies.gather", full)
+    plan: Any = SimpleNamespace(config=SimpleNamespace(name="x"), steps=())
+    with pytest.raises(DiskFull, match=f"while writing {tmp_path}/out; free"):
+        run_plan(plan, Store(tmp_path / "store"), tmp_path / "out")
 
 
 @pytest.mark.skipif(not shutil.which("mount") or os.geteuid() != 0, reason="needs root, to mount a small file system")
