@@ -162,6 +162,23 @@ def test_two_names_for_one_tensor_are_refused(folders: Path) -> None:
     assert plain_name("module._orig_mod.model.module.x") == "model.module.x"
 
 
+def test_tied_weights_that_are_stored_twice_have_to_be_equal(folders: Path) -> None:
+    """transformers loads two values of a tie as two weights, so that one of them would be left out of the mixture."""
+    path = folders / "unlearned" / "model.safetensors"
+    weights = load_file(path)
+    head = weights["model.embed_tokens.weight"].clone()
+    save_file({**weights, "lm_head.weight": head}, path, metadata={"format": "pt"})
+    streamed = open_mixing(folders / "original", folders / "unlearned")
+    assert same(streamed.mix(0.4), Mixer(tiny_target(seed=1), tiny_target(seed=2)).mix(0.4))
+    head[0, 0] += 1
+    save_file({**weights, "lm_head.weight": head}, path, metadata={"format": "pt"})
+    for check in (open_mixing, require_mixable):
+        with pytest.raises(
+            ModelError, match=r"unlearned: its configuration ties .*'lm_head\.weight'.* different values"
+        ):
+            check(folders / "original", folders / "unlearned")
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize(("broken", "alpha"), [("unlearned", 1.0), ("first", 0.0)])
 def test_weights_that_are_not_finite_are_refused_by_name(

@@ -42,9 +42,11 @@ def tied_groups(model: Any) -> dict[str, list[str]]:
 def pair_weights(model: Any, original: WeightFiles, unlearned: WeightFiles) -> Pairing:
     """Match the tensors of two checkpoints with the model's, from headers alone; the model may be on the meta device.
 
+    Only of a tensor that a checkpoint has under two names are the values read.
+
     Raises:
         StoredOtherwise: neither checkpoint has a tensor of the model under its name.
-        ModelError: a tensor is missing in one, differs in shape, or is in one only.
+        ModelError: a tensor is missing in one, differs in shape, is in one only, or is tied and has two values.
     """
     state = model.state_dict(keep_vars=True)
     groups = tied_groups(model)
@@ -52,6 +54,8 @@ def pair_weights(model: Any, original: WeightFiles, unlearned: WeightFiles) -> P
     ours, theirs = (_by_model_name(w, model, set(state)) for w in (original, unlearned))
     tensors: dict[str, tuple[str, str]] = {}
     for name, aliases in groups.items():
+        for known, files in ((ours, original), (theirs, unlearned)):
+            _require_tied([known[a] for a in aliases if a in known], files)
         found = [next((known[a] for a in aliases if a in known), None) for known in (ours, theirs)]
         if found[0] is None and found[1] is None:
             if name in buffers:
@@ -70,6 +74,16 @@ def pair_weights(model: Any, original: WeightFiles, unlearned: WeightFiles) -> P
     _require_same_extras(model, original, unlearned, (ours, theirs))
     canonical = {alias: name for name, aliases in groups.items() for alias in aliases}
     return Pairing(tensors, {stored: canonical[name] for name, stored in ours.items()})
+
+
+def _require_tied(stored: list[str], files: WeightFiles) -> None:
+    """Raise ModelError if a checkpoint has several values for one tensor, which transformers then takes for several."""
+    for other in stored[1:]:
+        if not torch.equal(files.read(stored[0]), files.read(other)):
+            raise ModelError(
+                f"{files.path}: its configuration ties {stored[0]!r} and {other!r}, and its files have different "
+                "values for the two; set tie_word_embeddings to false in both models, or save it with the weights tied"
+            )
 
 
 def _by_model_name(files: WeightFiles, model: Any, wanted: set[str]) -> dict[str, str]:
