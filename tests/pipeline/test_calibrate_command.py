@@ -134,7 +134,9 @@ def test_what_is_refused_in_one_line(uwc: Run, workplace: Path) -> None:
     assert "different architectures: num_hidden_layers is 2 in one and 1" in refused(uwc, "original", "small", *DATA)
     assert "something to hold fixed; give --retain or --retention-task" in refused(uwc, *pair, *DATA[:2])
     assert "the forget and retain sets overlap" in refused(uwc, *pair, *DATA[:3], "forget.jsonl")
-    assert "on the retain data; give retain data" in refused(uwc, *pair, *DATA[:3], "unknown.jsonl")
+    assert "on the retain data (extraction_strength), and at least 0.02 is needed; give data" in refused(
+        uwc, *pair, *DATA[:3], "unknown.jsonl"
+    )
     assert "unknown metric to hold fixed 'rouge'" in refused(uwc, *pair, *DATA, "--metric", "rouge")
     assert "pip install 'uwc[harness]'" in refused(uwc, *pair, *DATA, "--retention-task", "mmlu")
     assert "tau = 1.5 must be above 0 and at most 1" in refused(uwc, *pair, *DATA, "--tau", "1.5")
