@@ -15,6 +15,7 @@ from tests.conftest import tiny_target
 from tests.pipeline.conftest import TINY, Run, command
 from transformers import AutoModelForCausalLM
 
+from uwc.cli import main
 from uwc.errors import DiskFull, reporting_full_disk
 from uwc.models.loading import save_target
 from uwc.studies.store import Store, write_json
@@ -243,3 +244,25 @@ def test_an_interrupt_ends_with_130_and_keeps_what_is_done(tiny: Path, tmp_path:
     assert process.returncode == 130
     assert "run the same command again" in told and "Traceback" not in told
     assert not list((tmp_path / "runs" / "store" / "tmp").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("command_name", "told"),
+    [("compare", "run the same command again to go on"), ("calibrate", "nothing is kept: the same command begins anew"),
+     ("unlearn", "goes on from the last checkpoint, if")],
+)  # fmt: skip
+def test_an_interrupt_promises_no_more_than_is_kept(
+    command_name: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(**_: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr("uwc.cli.app", interrupted)
+    monkeypatch.setattr("sys.argv", ["uwc", command_name, "original"])
+    try:
+        with pytest.raises(SystemExit, match="130"):
+            main()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert told in " ".join(capsys.readouterr().err.split())
