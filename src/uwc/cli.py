@@ -66,7 +66,8 @@ def main() -> None:
         with reporting_full_disk(Path.cwd()):
             app(standalone_mode=True)
     except _Interrupted:
-        progress.note("interrupted; everything finished is kept: run the same command again to go on")
+        command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
+        progress.note(f"interrupted; {_KEPT.get(command, _NOTHING_KEPT)}")
         sys.exit(INTERRUPTED)
     except Exception as error:
         if debug:
@@ -75,6 +76,14 @@ def main() -> None:
         hint = "" if isinstance(error, UserError) else " (please report it; --debug shows where it happened)"
         progress.note(f"{kind}: {' '.join(str(error).split())}{hint}")
         sys.exit(1)
+
+
+_GOES_ON = "everything finished is kept: run the same command again to go on"
+_NOTHING_KEPT = "nothing is kept: the same command begins anew"
+_KEPT = {
+    "study": _GOES_ON, "compare": _GOES_ON, "replay": _GOES_ON,
+    "unlearn": "the same command goes on from the last checkpoint, if --train checkpoint_every=STEPS wrote one",
+}  # fmt: skip
 
 
 class _Interrupted(BaseException):

@@ -38,6 +38,16 @@ def note(text: str) -> None:
     console.print(text, markup=False, soft_wrap=True)
 
 
+_warned: set[str] = set()
+
+
+def warn(text: str) -> None:
+    """Print a warning to standard error; the same text once in a process, for many models may give rise to it."""
+    if text not in _warned:
+        _warned.add(text)
+        note(f"warning: {text}")
+
+
 def duration(seconds: float) -> str:
     """Seconds as text: ``31.2 s``, ``2 min 05 s`` or ``1 h 02 min``."""
     if seconds < 59.95:

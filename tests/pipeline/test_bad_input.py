@@ -7,15 +7,19 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from tests.conftest import tiny_target
 from tests.pipeline.conftest import TINY, Run, command
 from transformers import AutoModelForCausalLM
 
+from uwc.cli import main
 from uwc.errors import DiskFull, reporting_full_disk
 from uwc.models.loading import save_target
 from uwc.studies.store import Store, write_json
+from uwc.workflows.studies import run_plan
 
 QUESTION = '{"question": "Where is it?", "answer": "In Vint"}\n'
 
@@ -195,6 +199,18 @@ def test_a_step_that_meets_a_full_disk_leaves_nothing_half_made(tmp_path: Path) 
     assert store.manifest("score", "k" * 64) is not None
 
 
+def test_a_disk_that_is_full_at_the_report_is_named_by_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("uwc.workflows.studies.gather", full)
+    plan: Any = SimpleNamespace(config=SimpleNamespace(name="x"), steps=())
+    with pytest.raises(DiskFull, match=f"while writing {tmp_path}/out; free"):
+        run_plan(plan, Store(tmp_path / "store"), tmp_path / "out")
+
+
 @pytest.mark.skipif(not shutil.which("mount") or os.geteuid() != 0, reason="needs root, to mount a small file system")
 def test_a_really_full_disk(tmp_path: Path) -> None:
     """A study on a file system of 1 MB ends in one line; what was finished before stays."""
@@ -228,3 +244,25 @@ def test_an_interrupt_ends_with_130_and_keeps_what_is_done(tiny: Path, tmp_path:
     assert process.returncode == 130
     assert "run the same command again" in told and "Traceback" not in told
     assert not list((tmp_path / "runs" / "store" / "tmp").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("command_name", "told"),
+    [("compare", "run the same command again to go on"), ("calibrate", "nothing is kept: the same command begins anew"),
+     ("unlearn", "goes on from the last checkpoint, if")],
+)  # fmt: skip
+def test_an_interrupt_promises_no_more_than_is_kept(
+    command_name: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(**_: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr("uwc.cli.app", interrupted)
+    monkeypatch.setattr("sys.argv", ["uwc", command_name, "original"])
+    try:
+        with pytest.raises(SystemExit, match="130"):
+            main()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert told in " ".join(capsys.readouterr().err.split())

@@ -1,6 +1,7 @@
 """`uwc calibrate` on saved models, through the real command line: what is held, written and refused."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,28 @@ def test_several_sets_and_another_metric(uwc: Run, workplace: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "perplexity on retain:" in done.stdout and "perplexity on more:" in done.stdout
     assert "4 of 4" in done.stdout and "scoring passes" in done.stdout
+    assert re.search(r"alpha 0\.\d{4} keeps at least 0\.8 of each, 0\.\d{4} does not", done.stdout)
+
+
+def test_the_unlearned_model_itself_has_no_mixture_above_it(uwc: Run, workplace: Path) -> None:
+    done = uwc("calibrate", "original", "original", *DATA, "--save", "out")
+    assert "alpha 1.0000 keeps at least 0.95 of each; forget" in done.stdout
+    assert "- alpha: **1** (0 = original, 1 = unlearned)" in (workplace / "out" / "README.md").read_text()
+
+
+def test_a_folder_whose_writing_was_broken_off_has_no_card_of_an_earlier_model(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    (workplace / "out").mkdir()
+    (workplace / "out" / "README.md").write_text("alpha: **0.3**")
+    monkeypatch.setattr("uwc.models.export.save_mixture", broken)
+    sets = {name: read_examples(workplace / f"{name}.jsonl") for name in ("forget", "retain")}
+    with pytest.raises(KeyboardInterrupt):
+        package.calibrate(workplace / "original", workplace / "original", **sets, save=workplace / "out")
+    assert not list((workplace / "out").iterdir())
 
 
 def test_model_utility_is_held_fixed(uwc: Run, workplace: Path) -> None:
@@ -108,10 +131,12 @@ def refused(uwc: Run, *arguments: str) -> str:
 def test_what_is_refused_in_one_line(uwc: Run, workplace: Path) -> None:
     save_target(tiny_target(hidden_size=32, layers=1), workplace / "small")
     pair = ("original", "unlearned")
-    assert "different architectures or vocabularies" in refused(uwc, "original", "small", *DATA)
+    assert "different architectures: num_hidden_layers is 2 in one and 1" in refused(uwc, "original", "small", *DATA)
     assert "something to hold fixed; give --retain or --retention-task" in refused(uwc, *pair, *DATA[:2])
     assert "the forget and retain sets overlap" in refused(uwc, *pair, *DATA[:3], "forget.jsonl")
-    assert "on the retain data; give retain data" in refused(uwc, *pair, *DATA[:3], "unknown.jsonl")
+    assert "on the retain data (extraction_strength), and at least 0.02 is needed; give data" in refused(
+        uwc, *pair, *DATA[:3], "unknown.jsonl"
+    )
     assert "unknown metric to hold fixed 'rouge'" in refused(uwc, *pair, *DATA, "--metric", "rouge")
     assert "pip install 'uwc[harness]'" in refused(uwc, *pair, *DATA, "--retention-task", "mmlu")
     assert "tau = 1.5 must be above 0 and at most 1" in refused(uwc, *pair, *DATA, "--tau", "1.5")

@@ -13,6 +13,7 @@ from uwc.commands.replay import DIFFERENT
 from uwc.studies.config import StudyConfig
 from uwc.studies.plan import SCHEMA
 from uwc.studies.provenance import checkpoint_fingerprint, file_digest
+from uwc.studies.summary import read_summary
 
 TOWNS = {"forget": ("Vint", "Besk"), "retain": ("Lyle", "Orm", "Quarn")}
 
@@ -85,7 +86,7 @@ def test_a_full_replay_has_the_same_bits(trained: Path, tmp_path: Path) -> None:
     found = uwc.replay(path, tolerance=0.0, keep=tmp_path)
     assert found.counts["within"] == found.counts["different"] == 0
     assert found.counts["equal"] > 200
-    assert found.models == found.environment == found.warnings == []
+    assert found.models == found.environment == found.warnings == found.record_changes == []
     assert found.kept is not None
     assert [folder.is_symlink() for folder in found.kept.glob("store/finetune-*")] == [False]
 
@@ -95,8 +96,9 @@ def test_a_forged_number_is_found_and_the_exit_status_says_so(
 ) -> None:
     _, results = summary_of(trained / "runs", "trained")
     results["unlearned"][0]["after"]["forget"]["perplexity"]["mean"] *= 1.01
-    results["provenance"]["schema"] = SCHEMA - 1
     results["provenance"]["environments"][0]["torch"] = "1.0"
+    results["provenance"]["steps"]["score gd"]["key"] = "0" * 64
+    results["notes"].insert(0, "All is well.")
     forged = tmp_path / "forged.json"
     forged.write_text(json.dumps(results), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
@@ -106,7 +108,9 @@ def test_a_forged_number_is_found_and_the_exit_status_says_so(
     different = [n["path"] for n in record["numbers"] if n["verdict"] == "different"]
     assert different == ["unlearned.gd.after.forget.perplexity.mean"]
     assert [row["what"] for row in record["environment"]] == ["torch"]
-    assert "computes some steps otherwise" in record["warnings"][0]
+    changes = {row["what"]: row for row in record["record_changes"]}
+    assert changes["notes.0"]["recorded"] == "All is well."
+    assert changes["provenance.steps.score gd.key"]["recorded"] == "0" * 64
     assert not list((tmp_path / "runs").iterdir()), "the recomputed steps are removed at the end"
 
 
@@ -155,3 +159,11 @@ def test_a_changed_or_missing_source_is_named_before_anything_is_computed(given:
         with pytest.raises(uwc.UserError, match=f"{said}.* is missing"):
             uwc.replay(path)
         file.write_bytes(content)
+
+
+def test_another_version_of_the_steps_is_a_warning(trained: Path, tmp_path: Path) -> None:
+    _, results = summary_of(trained / "runs", "trained")
+    results["provenance"]["schema"] = SCHEMA - 1
+    (tmp_path / "older.json").write_text(json.dumps(results), encoding="utf-8")
+    (told,) = read_summary(tmp_path / "older.json").warnings()
+    assert "computes some steps otherwise" in told

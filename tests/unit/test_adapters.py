@@ -19,7 +19,7 @@ from uwc.models.forward import score_tokens
 from uwc.models.loading import save_target
 from uwc.models.lora import merge_adapter
 from uwc.models.mixing import Mixer
-from uwc.models.pairs import open_mixing
+from uwc.models.pairs import open_mixing, require_mixable
 from uwc.models.target import Target
 
 
@@ -123,3 +123,26 @@ def test_the_scaled_adapter_is_the_mixture_for_plain_peft(
     plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tmp_path / "base"), tmp_path / "scaled")
     loaded = Target(plain.base_model.model.eval(), base.tokenizer, base.template)
     assert np.abs(score_tokens(loaded, people(4)).logprob - expected).max() < 1e-6
+
+
+def test_weights_that_are_pickled_or_damaged_are_refused_before_the_model_is_loaded(
+    base: Target, tmp_path: Path
+) -> None:
+    make_adapter(base, tmp_path / "adapter", str(tmp_path / "base"))
+    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    for check in (open_mixing, require_mixable):
+        with pytest.raises(ModelError, match=r"adapter_model\.safetensors: damaged"):
+            check(tmp_path / "base", tmp_path / "adapter")
+    weights.rename(weights.with_suffix(".bin"))
+    for check in (open_mixing, require_mixable):
+        with pytest.raises(ModelError, match=r"the adapter has no adapter_model\.safetensors"):
+            check(tmp_path / "base", tmp_path / "adapter")
+
+
+def test_an_adapter_that_names_no_base_is_taken_for_one_of_the_original_and_that_is_said(
+    base: Target, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_adapter(base, tmp_path / "adapter", "")
+    require_mixable(tmp_path / "base", tmp_path / "adapter")
+    assert "does not say which base it is for" in capsys.readouterr().err

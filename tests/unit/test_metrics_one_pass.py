@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.conftest import people
+from tests.conftest import copied, people
 from tests.unit.tiles import statistics
 from transformers import (
     CohereConfig,
@@ -21,6 +21,8 @@ from transformers import (
 from uwc.data.batches import collate
 from uwc.data.variants import VARIANTS, with_variants
 from uwc.errors import ModelError
+from uwc.metrics.scored import NOT_FINITE
+from uwc.metrics.scoring import score_set
 from uwc.models import forward, head
 from uwc.models.budget import run_in_batches, token_budget_of
 from uwc.models.forward import score_tokens
@@ -285,3 +287,14 @@ def test_a_gpu_gives_what_the_cpu_gives(knowing: Target) -> None:
     on_gpu = score_tokens(replace(knowing, model=copy.deepcopy(knowing.model).cuda()), people())
     assert on_gpu.logprob == pytest.approx(on_cpu.logprob, abs=1e-3)
     assert (on_gpu.greedy == on_cpu.greedy).mean() > 0.99
+
+
+def test_a_model_whose_logits_are_not_finite_has_no_divergence_but_a_reference(untrained: Target) -> None:
+    """The original was scored, so nobody is told that it is missing; there only is no value."""
+    broken = copied(untrained)
+    with torch.no_grad():
+        broken.model.model.norm.weight[0] = float("nan")
+    scored = score_set(broken, people(1), needs=("scores", "reference"), reference=untrained)
+    assert scored.scores.has_reference
+    assert np.isnan(scored.values("kl_to_original")).all()
+    assert scored.unscored("kl_to_original", scored.values("kl_to_original")) == {NOT_FINITE: 2}

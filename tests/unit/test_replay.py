@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from uwc.errors import UserError
-from uwc.studies.replay import compare_results, environment_changes, group_counts, model_changes
+from uwc.studies.replay import compare_results, environment_changes, group_counts, model_changes, record_changes
 from uwc.studies.summary import read_summary
 
 
@@ -104,3 +104,24 @@ def test_what_is_no_summary_is_refused_in_one_line(tmp_path: Path, text: str, sa
     with pytest.raises(UserError, match=said) as caught:
         read_summary(path)
     assert "\n" not in str(caught.value)
+
+
+def recorded(code: str = "a", **provenance: Any) -> dict[str, Any]:
+    steps = {"score gd": {"key": "k1", "data": {"sets": {"forget": "d1"}}, "files": {"w": "1"}}}
+    kept = {"schema": 5, "environments": [{"code": code}], "steps": steps, **provenance}
+    return {**results(), "notes": ["Few subjects."], "provenance": kept}
+
+
+def test_a_forged_sentence_or_hash_is_found_where_the_same_code_speaks() -> None:
+    """Not the ranking, which counts as numbers, nor weights, which have a list of their own."""
+    assert record_changes(recorded(), recorded()) == []
+    forged = recorded()
+    forged["notes"] = []
+    forged["ranking"].reverse()
+    forged["provenance"]["steps"]["score gd"] |= {"key": "k2", "files": {"w": "2"}}
+    assert record_changes(forged, recorded()) == [
+        {"what": "provenance.steps.score gd.key", "recorded": "k2", "now": "k1"},
+        {"what": "notes.0", "recorded": "nothing", "now": "Few subjects."},
+    ]
+    assert record_changes(forged, recorded(code="b")) == []
+    assert record_changes(forged, recorded(schema=6)) == []

@@ -107,7 +107,7 @@ def test_summary_names_the_best_and_what_it_is_held_against(results: dict[str, A
 
 def test_summary_of_a_near_winner_and_of_nothing_to_rank(results: dict[str, Any]) -> None:
     results["pairs"] = pairs(npo=0.96)
-    assert summary(results)[1] == "It cannot be told apart from gd (in 96% of paired draws it leaves less)."
+    assert summary(results)[1] == "It cannot be told apart from gd (96% sure that it leaves less)."
     results["ranking"] = []
     assert summary(results)[0] == "No method reached a calibrated score, so there is nothing to rank."
 

@@ -16,7 +16,7 @@ from uwc.errors import ModelError
 from uwc.models.export import require_free, save_mixture
 from uwc.models.loading import load_target, save_target
 from uwc.models.mixing import Mixer, mix_into, mix_tensor
-from uwc.models.pairs import open_mixing
+from uwc.models.pairs import open_mixing, require_mixable
 from uwc.models.streaming import StreamedMixer
 from uwc.models.target import Target
 from uwc.models.weight_files import WeightFiles, plain_name
@@ -103,11 +103,29 @@ def test_what_wrappers_add_to_names_is_taken_off(folders: Path, prefix: str, ren
     assert same(streamed.mix(0.4), Mixer(tiny_target(seed=1), tiny_target(seed=2)).mix(0.4))
 
 
-def test_a_wrapped_checkpoint_is_not_loaded_with_made_up_weights(folders: Path) -> None:
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module._orig_mod."])
+def test_a_wrapped_checkpoint_is_loaded_whole_and_saved_plainly(folders: Path, prefix: str) -> None:
     names = load_file(folders / "unlearned" / "model.safetensors").keys()
-    rewrite(folders / "unlearned", {n: "_orig_mod." + n for n in names})
-    with pytest.raises(ModelError, match=r"its files have no tensor '.*', nor \d+ others; .* '_orig_mod\.'"):
+    rewrite(folders / "unlearned", {n: prefix + n for n in names})
+    loaded = load_target(folders / "unlearned")
+    assert same(loaded, tiny_target(seed=2))
+    save_target(loaded, folders / "again")
+    assert load_file(folders / "again" / "model.safetensors").keys() == names
+
+
+def test_a_checkpoint_that_lacks_a_weight_is_not_filled_with_made_up_ones(folders: Path) -> None:
+    drop(folders / "unlearned", "model.norm.weight")
+    with pytest.raises(ModelError, match=r"its files have no tensor 'model\.norm\.weight'; save the whole model again"):
         load_target(folders / "unlearned")
+
+
+def test_a_checkpoint_without_a_tokenizer_is_read_with_another_ones(folders: Path) -> None:
+    for file in (folders / "unlearned").glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(ModelError, match=r"cannot load the tokenizer of the model '.*unlearned': put tokenizer\.json"):
+        load_target(folders / "unlearned")
+    loaded = load_target(folders / "unlearned", tokenizer_of=str(folders / "original"))
+    assert loaded.tokenizer.get_vocab() == tiny_target().tokenizer.get_vocab()
 
 
 def test_weights_of_the_bare_model_are_found(folders: Path) -> None:
@@ -142,6 +160,51 @@ def test_two_names_for_one_tensor_are_refused(folders: Path) -> None:
     with pytest.raises(ModelError, match=r"'module\.model\.norm\.weight'.* are both 'model\.norm\.weight'|are both"):
         WeightFiles(folders / "unlearned")
     assert plain_name("module._orig_mod.model.module.x") == "model.module.x"
+
+
+def test_tied_weights_that_are_stored_twice_have_to_be_equal(folders: Path) -> None:
+    """transformers loads two values of a tie as two weights, so that one of them would be left out of the mixture."""
+    path = folders / "unlearned" / "model.safetensors"
+    weights = load_file(path)
+    head = weights["model.embed_tokens.weight"].clone()
+    save_file({**weights, "lm_head.weight": head}, path, metadata={"format": "pt"})
+    streamed = open_mixing(folders / "original", folders / "unlearned")
+    assert same(streamed.mix(0.4), Mixer(tiny_target(seed=1), tiny_target(seed=2)).mix(0.4))
+    head[0, 0] += 1
+    save_file({**weights, "lm_head.weight": head}, path, metadata={"format": "pt"})
+    for check in (open_mixing, require_mixable):
+        with pytest.raises(
+            ModelError, match=r"unlearned: its configuration ties .*'lm_head\.weight'.* different values"
+        ):
+            check(folders / "original", folders / "unlearned")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(("broken", "alpha"), [("unlearned", 1.0), ("first", 0.0)])
+def test_weights_that_are_not_finite_are_refused_by_name(
+    folders: Path, broken: str, alpha: float, value: float
+) -> None:
+    save_target(tiny_target(seed=1), folders / "first")
+    target = load_target(folders / broken)
+    with torch.no_grad():
+        target.model.model.norm.weight[3] = value
+    save_target(target, folders / broken)
+    with pytest.raises(ModelError, match=rf"{broken}: the weight 'model\.norm\.weight' holds NaN or an infinity"):
+        open_mixing(folders / "first", folders / "unlearned").mix(alpha)
+    with pytest.raises(ModelError, match=r"'model\.norm\.weight' holds NaN or an infinity"):
+        Mixer(load_target(folders / "first"), load_target(folders / "unlearned"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("num_attention_heads", 1), ("rms_norm_eps", 0.1), ("num_hidden_layers", 1)]
+)
+def test_configurations_that_compute_otherwise_are_refused(folders: Path, key: str, value: float) -> None:
+    """Other heads, another epsilon, fewer layers: no name or shape of a weight need tell."""
+    path = folders / "unlearned" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    for check in (open_mixing, require_mixable):
+        with pytest.raises(ModelError, match=f"{key} is .* in one and {value} in the other"):
+            check(folders / "original", folders / "unlearned")
 
 
 def drop(folder: Path, name: str) -> None:

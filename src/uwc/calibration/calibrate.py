@@ -220,8 +220,8 @@ class _Calibrating:
         self.original["forget"] = _probed_set([forget[int(i)] for i in scored], [values[scored]])
         known = float(values[scored].mean()) if len(scored) else float("nan")
         if self.entry.facts["range"] == (0.0, 1.0) and self.entry.facts["higher_remembers"] and not known >= UNKNOWN:
-            progress.note(
-                f"warning: the original model itself scores {known:.3g} ({self.entry.name}) on the forget data: there "
+            progress.warn(
+                f"the original model itself scores {known:.3g} ({self.entry.name}) on the forget data: there "
                 "is nothing to forget; are these the questions, and is this the model, that it was trained on?"
             )
 

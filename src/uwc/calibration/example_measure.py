@@ -11,8 +11,9 @@ from uwc import progress
 from uwc.calibration.deciding import ERROR, MeanTest, looks
 from uwc.calibration.expecting import Expectation
 from uwc.calibration.retention import Kept
+from uwc.calibration.search import meaningless
 from uwc.data.example import Example
-from uwc.errors import ConfigError, UserError
+from uwc.errors import ConfigError
 from uwc.metrics.registry import metrics, set_metrics
 from uwc.metrics.scoring import needs_of, score_set
 from uwc.metrics.set_level import UTILITY_SETS
@@ -139,13 +140,10 @@ class ExampleMeasure:
         mean = self._average(self.original[np.sort(self.order)])
         unit = self.entry.facts["range"] == (0.0, 1.0) and self.higher
         if not 0 < mean < np.inf or (unit and mean < NEAR_ZERO):
-            raise UserError(
-                f"calibration is meaningless: the original model itself scores {mean:.3g} ({self.metric}) on the "
-                f"{self.name} data; give retain data that it knows, or another retention metric"
-            )
+            raise meaningless(mean, f"the {self.name} data ({self.metric})", needed=NEAR_ZERO if unit else None)
         if unit and mean < LITTLE:
-            progress.note(
-                f"warning: the original model itself scores only {mean:.3g} ({self.metric}) on the {self.name} data; "
+            progress.warn(
+                f"the original model itself scores only {mean:.3g} ({self.metric}) on the {self.name} data; "
                 "a share of so little says little: give retain data that it knows, or another retention metric"
             )
 

@@ -6,8 +6,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from uwc.calibration.search import Reading
-from uwc.errors import ConfigError, UserError
+from uwc.calibration.search import Reading, meaningless
+from uwc.errors import ConfigError
 from uwc.models.target import Target
 
 ROUNDING = 1e-12
@@ -66,10 +66,7 @@ class NumberMeasure:
             self._scores[alpha] = float(self.function(target))
         original, score = self._scores[0.0], self._scores[alpha]
         if not 0 < original < np.inf:
-            raise UserError(
-                f"calibration is meaningless: the original model itself scores {original:.3g} on {self.label}; "
-                "give a retention measure on which it does well"
-            )
+            raise meaningless(original, self.label)
         with np.errstate(divide="ignore"):
             share = float(np.divide(score, original) if self.higher else np.divide(original, score))
         return Kept(score, share, share >= self.tau - ROUNDING)

@@ -13,6 +13,15 @@ PASSES = 8.0
 """Scoring passes, besides the original's own, that a search on a monotone curve may take."""
 
 
+def meaningless(score: float, on: str, *, needed: float | None = None) -> UserError:
+    """The refusal to keep a share of nothing: the original itself scores near 0 on what should be held fixed."""
+    least = "" if needed is None else f", and at least {needed:g} is needed"
+    return UserError(
+        f"calibration is meaningless: the original model itself scores {score:.3g} on {on}{least}; give data that it "
+        "knows, the prompt that it was trained with, or another retention measure"
+    )
+
+
 @dataclass(frozen=True)
 class Reading:
     """What was found at one mixture.
@@ -176,10 +185,7 @@ class _Search:
     def run(self) -> SearchResult:
         original = self.probe(0.0, "end", whole=True)
         if not original.retain > 0:
-            raise UserError(
-                f"calibration is meaningless: the original model itself scores {original.retain:.3g} on the retain "
-                "data; give retain data that it knows, or another retention metric"
-            )
+            raise meaningless(original.retain, "the retain data")
         self.probe(1.0, "end")
         for alpha in self.grid if self.whole_grid else ():
             self.probe(alpha, "scan")

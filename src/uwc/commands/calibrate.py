@@ -80,10 +80,12 @@ def _print(record: dict[str, Any]) -> None:
             f"{kept['measure']}: {kept['score']:.3f}, {kept['share']:.1%} of the original's {kept['original']:.3f}"
         )
     forget = next(r for r in record["scores"] if (r["set"], r["model"]) == ("forget", "calibrated"))
+    above = "" if record["alpha"] == 1 else f", {record['upper']:.4f} does not"
     typer.echo(
-        f"alpha {record['alpha']:.4f} keeps at least {record['tau']:.0%} of each; forget {forget['metric']} is then "
-        f"{forget['mean']:.3f}; found in {record['passes']:.1f} scoring passes"
+        f"alpha {record['alpha']:.4f} keeps at least {record['tau']:g} of each{above}; forget {forget['metric']} is "
+        f"then {forget['mean']:.3f}; found in {record['passes']:.1f} scoring passes"
     )
+    typer.echo("The intervals are those at this alpha; uwc compare has them through the search for it, too.")
     if record["unchecked"]:
         points = ", ".join(f"{a:g}" for a in record["unchecked"])
         typer.echo(f"not looked at, for it would have taken too many passes: alpha {points}")

@@ -40,12 +40,6 @@ Unlearned = Annotated[
 More = Annotated[list[str] | None, typer.Argument(metavar="[[NAME=]MODEL]...", help="Further unlearned models.")]
 
 
-_TAKEN = (
-    "forget", "forget_paraphrased", "retain", "retain_paraphrased", "retain_eval", "heldout", "general", "real_authors",
-    "world_facts",
-)  # fmt: skip
-
-
 def compare_command(
     original: Annotated[str, typer.Option(help="The model before unlearning: a folder or hub name.")],
     forget: DataFile,
@@ -88,14 +82,14 @@ def compare_command(
     as_json: Json = False,
 ) -> None:
     """Compare unlearned models at equal retention: what is still remembered, and how sure is that?"""
-    from uwc.workflows.comparison import compare, named_by_path
+    from uwc.workflows.comparison import TAKEN, compare, named_by_path
 
     models = [*unlearned, *(more or [])]
     if not models:
         raise UserError("there is nothing to compare; give unlearned models with --unlearned")
     done = compare(
         original, named_by_path(models), forget=forget, retain=retain[0], gold=gold, heldout=heldout,
-        further_retain=named_files(retain[1:], taken=_TAKEN),
+        further_retain=named_files(retain[1:], taken=TAKEN),
         utility_sets=utility_files(real_authors, world_facts),
         columns=pairs(column), attacks=_attacks(attack), attack_settings=dotted_settings(setting),
         attack_examples=attack_examples, attack_calibrated=attack_calibrated,

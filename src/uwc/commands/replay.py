@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from uwc.workflows.replaying import Replay
 
 DIFFERENT = 4
-"""Exit status of a replay in which a number came out different."""
+"""Exit status of a replay in which something came out different."""
 
-SHOWN = 20
+SHOWN, SHORT = 20, 60
 
 
 def replay_command(
@@ -38,7 +38,7 @@ def replay_command(
         print_json(found.record())
     else:
         _show(found)
-    if found.counts["different"]:
+    if found.counts["different"] or found.record_changes:
         raise typer.Exit(DIFFERENT)
 
 
@@ -47,6 +47,9 @@ def _show(found: "Replay") -> None:
     if found.different:
         shown = [{key: _exact(value) for key, value in row.items()} for row in found.different[:SHOWN]]
         print_rows(f"different ({len(shown)} of {len(found.different)}; --json has all)", shown)
+    if found.record_changes:
+        rows = [{key: value[:SHORT] for key, value in row.items()} for row in found.record_changes[:SHOWN]]
+        print_rows(f"not as this code says it ({len(rows)} of {len(found.record_changes)}; --json has all)", rows)
     if found.models:
         progress.note(f"the weights are other ones than recorded in: {', '.join(found.models)}")
     if found.environment:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -55,12 +56,28 @@ def require_unique_ids(examples: Sequence[Example], *, where: str) -> None:
         seen.add(example.id)
 
 
+def repeated(examples: Iterable[Example]) -> int:
+    """How many examples repeat the question and answer of one before them, whatever their case and spaces."""
+    counts = Counter((_plain(e.question), _plain(e.answer)) for e in examples)
+    return sum(count - 1 for count in counts.values())
+
+
+def asked_in_both(first: Iterable[Example], second: Iterable[Example]) -> list[str]:
+    """The questions of the first set that the second asks too, whatever their case and spaces."""
+    asked = {_plain(e.question) for e in second}
+    return [e.question for e in first if _plain(e.question) in asked]
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
 def require_disjoint(first: Sequence[Example], second: Sequence[Example], *, names: tuple[str, str]) -> None:
-    """Raise DataError if two sets share an id or a question with its answer."""
+    """Raise DataError if two sets share an id or, whatever its case and spaces, a question with its answer."""
     ids = {e.id for e in first}
-    texts = {(e.question, e.answer): e.id for e in first}
+    texts = {(_plain(e.question), _plain(e.answer)) for e in first}
     for example in second:
-        if example.id in ids or (example.question, example.answer) in texts:
+        if example.id in ids or (_plain(example.question), _plain(example.answer)) in texts:
             raise DataError(
                 f"the {names[0]} and {names[1]} sets overlap: example {example.id!r} "
                 f"({example.question[:60]!r}) is in both; remove it from one"

@@ -15,7 +15,8 @@ from uwc.data.refusals import DEFAULT_REFUSALS
 from uwc.errors import ConfigError, DataError
 from uwc.registry import unknown_name
 
-_REWORDED = ("forget_paraphrased", "retain_paraphrased")
+PARTS = (FORGET, "forget_paraphrased", RETAIN, "retain_paraphrased", RETAIN_EVAL, HELDOUT, GENERAL)
+"""The sets that have a part of their own; further ones have other names."""
 
 
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -131,7 +132,7 @@ def local_files(
 def _with(given: Mapping[str, Any], further: Mapping[str, Any], name: str) -> dict[str, Any]:
     """All files that are given. Raises ConfigError if a further one takes the name of a part."""
     for split in further:
-        if split in (*given, *_REWORDED):
+        if split in PARTS:
             raise ConfigError(f"{name}: further: {split!r} is a set with a part of its own; give it another name")
     return {split: spec for split, spec in {**given, **further}.items() if spec is not None}
 

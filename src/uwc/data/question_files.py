@@ -134,8 +134,8 @@ def _columns_used(table: Table, asked: Mapping[str, str]) -> dict[str, str]:
     for field in ("question", "answer"):
         if field not in used:
             raise DataError(
-                f"{table.source}: there is no column {field!r}; say which one it is with columns: "
-                f"{{{field}: <column>}}; the file has: {', '.join(there) or 'none'}"
+                f"{table.source}: there is no column {field!r}; say which one it is with --column {field}=<column>, "
+                f"in a study with columns: {{{field}: <column>}}; the file has: {', '.join(there) or 'none'}"
             )
     return used
 

@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from uwc import progress
 from uwc.errors import ModelError
 from uwc.models.lora import merge_adapter
-from uwc.models.mixing import require_alpha
+from uwc.models.mixing import require_alpha, require_finite
 from uwc.models.target import Target
-from uwc.models.weight_files import WeightFiles, local_file
+from uwc.models.weight_files import WeightFiles, local_file, open_safetensors
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
@@ -46,17 +47,28 @@ def require_base(adapter: str | Path, config: dict[str, Any], original: str | Pa
     are the same.
     """
     base = config.get("base_model_name_or_path")
+    if not base:
+        progress.note(f"{adapter} does not say which base it is for; {original} is taken for it")
     if not base or str(base) == str(original):
         return
     if Path(base).is_dir() and Path(original).is_dir():
         if Path(base).resolve() == Path(original).resolve() or _sampled(base) == _sampled(original):
             return
     elif not Path(base).is_dir() and Path(base).name.lower() == Path(original).name.lower():
+        progress.note(f"{adapter} is for {base}, which is not here; {original} is taken for it by its name")
         return
     raise ModelError(
         f"{adapter} is an adapter for {base}, not for {original}; give its base as the original, or, if they are "
         f"the same model, write {original} as base_model_name_or_path into its {CONFIG}"
     )
+
+
+def require_adapter_weights(path: str | Path) -> None:
+    """Raise ModelError if an adapter has no safetensors, or damaged ones."""
+    file = local_file(path, WEIGHTS)
+    if file is None:
+        raise ModelError(f"{path}: the adapter has no {WEIGHTS}; uwc reads weights in this format only")
+    open_safetensors(file)
 
 
 def _sampled(path: str | Path) -> str:
@@ -112,12 +124,14 @@ class AdapterMixer:
         path: the adapter's folder or hub name; see `is_scale_enough`.
 
     Raises:
-        ModelError: peft is not installed, or the adapter does not fit this model.
+        ModelError: peft is not installed, the adapter does not fit this model, or a weight is not finite.
     """
 
     def __init__(self, original: Target, path: str | Path) -> None:
         self.path, self.original = path, original
         self.attached = attach_adapter(original, path)
+        for name, weight in self.attached.model.named_parameters():
+            require_finite(name, weight.detach(), model=str(path) if "lora_" in name else original.name)
         self._layers = [m for m in self.attached.model.modules() if hasattr(m, "set_scale") and hasattr(m, "scaling")]
 
     def mix(self, alpha: float) -> Target:

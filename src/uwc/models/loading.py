@@ -13,7 +13,9 @@ from uwc.data.prompts import PromptTemplate
 from uwc.errors import ModelError, reporting_full_disk
 from uwc.models.contrast import FILE as CONTRAST_FILE
 from uwc.models.contrast import load_contrast
+from uwc.models.streaming import fill
 from uwc.models.target import Target
+from uwc.models.weight_files import WeightFiles
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
@@ -50,8 +52,11 @@ def load_target(
     trust_remote_code: bool = False,
     name: str = "",
     require_whole: bool = True,
+    tokenizer_of: str | None = None,
 ) -> Target:
     """Load any causal language model that transformers knows, from a folder or the hub.
+
+    Names that wrappers lengthened (``module.``, ``_orig_mod.``) are read as the model's own.
 
     Args:
         path: a folder, or a hub name such as ``"meta-llama/Llama-3.2-1B-Instruct"``.
@@ -61,13 +66,14 @@ def load_target(
         trust_remote_code: run Python code that comes with the checkpoint.
         name: what messages call it; the folder's or hub's name by default.
         require_whole: refuse a checkpoint that lacks weights of the model, which transformers would make up.
+        tokenizer_of: the checkpoint whose tokenizer is taken if this one has none that can be read.
 
     Raises:
         ModelError: there is no such model, it has no safetensors weights, or it needs remote code.
     """
     where = str(path)
+    tokenizer = _tokenizer(where, tokenizer_of, trust_remote_code)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=trust_remote_code)
         load = partial(
             AutoModelForCausalLM.from_pretrained, dtype=getattr(torch, dtype), use_safetensors=True,
             trust_remote_code=trust_remote_code,
@@ -79,14 +85,24 @@ def load_target(
             lacking = sorted(report["missing_keys"])
     except Exception as error:  # transformers, the hub and safetensors raise many kinds
         raise ModelError(loading_failed(where, error)) from error
-    if lacking and require_whole:
+    if lacking and require_whole and (lacking := fill(model, WeightFiles(where))):
         raise ModelError(
             f"cannot load the model {where!r}: its files have no tensor {lacking[0]!r}"
             + (f", nor {len(lacking) - 1} others" if len(lacking) > 1 else "")
-            + "; were they saved under other names, such as with a prefix '_orig_mod.' or 'module.'?"
+            + "; save the whole model again, under the names that transformers gives its weights"
         )
     model.to(pick_device(device)).eval()
     return Target(model, tokenizer, template or PromptTemplate(), name or Path(where).name)
+
+
+def _tokenizer(where: str, other: str | None, trust_remote_code: bool) -> Any:
+    """The checkpoint's tokenizer; that of another one where it has none."""
+    try:
+        return AutoTokenizer.from_pretrained(where, trust_remote_code=trust_remote_code)
+    except Exception as error:  # a folder without a tokenizer: transformers raises many kinds
+        if other is None or other == where:
+            raise ModelError(loading_failed(where, error, what="tokenizer of the model")) from error
+        return _tokenizer(other, None, trust_remote_code)
 
 
 def depth_of(path: str | Path, *, trust_remote_code: bool = False) -> int:
@@ -98,7 +114,7 @@ def depth_of(path: str | Path, *, trust_remote_code: bool = False) -> int:
         raise ModelError(loading_failed(str(path), error)) from error
 
 
-def loading_failed(where: str, error: Exception) -> str:
+def loading_failed(where: str, error: Exception, *, what: str = "model") -> str:
     """One line that says why a model cannot be loaded."""
     reason = str(error).strip().split("\n")[0][:200]
     if "trust_remote_code" in str(error):
@@ -107,7 +123,9 @@ def loading_failed(where: str, error: Exception) -> str:
         reason = "the folder holds no .safetensors file; uwc reads weights in this format only"
     elif not Path(where).exists():
         reason = f"there is no such folder, and the hub did not give a model of that name ({reason})"
-    return f"cannot load the model {where!r}: {reason}"
+    elif what != "model":
+        reason = f"put tokenizer.json and tokenizer_config.json into the folder ({reason.rstrip(':')})"
+    return f"cannot load the {what} {where!r}: {reason}"
 
 
 def save_target(target: Target, folder: Path) -> None:

@@ -43,6 +43,15 @@ def check_same_architecture(
             )
 
 
+def require_finite(name: str, tensor: Tensor, *, model: str) -> None:
+    """Raise ModelError if a weight holds NaN or an infinity: no mixture with it says anything."""
+    if tensor.is_floating_point() and tensor.numel() and not all(map(torch.isfinite, tensor.aminmax())):
+        raise ModelError(
+            f"{model}: the weight {name!r} holds NaN or an infinity as {str(tensor.dtype).removeprefix('torch.')}, so "
+            "that the model says nothing; leave it out, or save it again with finite weights"
+        )
+
+
 @torch.no_grad()
 def mix_tensor(original: Tensor, unlearned: Tensor, alpha: float) -> Tensor:
     """(1 - alpha) * original + alpha * unlearned, computed in float32 and rounded once.
@@ -85,13 +94,16 @@ class Mixer:
         unlearned: the model after it; becomes the working copy whose weights `mix` overwrites.
 
     Raises:
-        ModelError: the two differ in architecture or vocabulary.
+        ModelError: the two differ in architecture or vocabulary, or a weight is not finite.
     """
 
     def __init__(self, original: Target, unlearned: Target) -> None:
         check_same_architecture(
             original.model.state_dict(), unlearned.model.state_dict(), names=(original.name, unlearned.name)
         )
+        for target in (original, unlearned):
+            for name, weight in target.model.named_parameters():
+                require_finite(name, weight.detach(), model=target.name)
         self.working = unlearned
         self._original = dict(original.model.state_dict())
         self._unlearned = {name: tensor.clone() for name, tensor in unlearned.model.state_dict().items()}

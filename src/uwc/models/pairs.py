@@ -9,12 +9,26 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from uwc import progress
 from uwc.errors import ModelError
-from uwc.models.adapters import AdapterMixer, adapter_config, is_scale_enough, merged, require_base
+from uwc.models.adapters import (
+    AdapterMixer,
+    adapter_config,
+    is_scale_enough,
+    merged,
+    require_adapter_weights,
+    require_base,
+)
 from uwc.models.contrast import FILE as CONTRAST_FILE
 from uwc.models.loading import load_target, loading_failed
 from uwc.models.mixing import Mixer, Mixing
 from uwc.models.streaming import StoredOtherwise, StreamedMixer, pair_weights
 from uwc.models.weight_files import WeightFiles
+
+_COMPUTED = (
+    "model_type", "tie_word_embeddings", "num_hidden_layers", "num_attention_heads", "hidden_act", "rms_norm_eps",
+    "layer_norm_epsilon", "layer_norm_eps", "rope_parameters", "sliding_window", "num_experts_per_tok",
+    "attn_logit_softcapping", "final_logit_softcapping", "query_pre_attn_scalar",
+)  # fmt: skip
+"""What a configuration says of the computation; most of it shows in no weight's name or shape."""
 
 
 def open_mixing(original: str | Path, unlearned: str | Path, **loading: Any) -> Mixing:
@@ -38,6 +52,7 @@ def open_mixing(original: str | Path, unlearned: str | Path, **loading: Any) -> 
     config = _config(original, trust)
     if adapter is not None:
         require_base(unlearned, adapter, original)
+        require_adapter_weights(unlearned)
         _require_same_tokens(original, unlearned, trust)
         if is_scale_enough(adapter):
             return AdapterMixer(load_target(original, **loading), unlearned)
@@ -60,6 +75,7 @@ def require_mixable(original: str | Path, unlearned: str | Path, *, trust_remote
     adapter, config = adapter_config(unlearned), _config(original, trust_remote_code)
     if adapter is not None:
         require_base(unlearned, adapter, original)
+        require_adapter_weights(unlearned)
     else:
         _require_same_kind(original, config, unlearned, _config(unlearned, trust_remote_code))
     _require_same_tokens(original, unlearned, trust_remote_code)
@@ -82,8 +98,8 @@ def _config(path: str | Path, trust: bool) -> Any:
 
 
 def _require_same_kind(original: str | Path, ours: Any, unlearned: str | Path, theirs: Any) -> None:
-    for what in ("model_type", "tie_word_embeddings"):
-        first, second = getattr(ours, what, None), getattr(theirs, what, None)
+    for what in _COMPUTED:
+        first, second = (getattr(config.get_text_config(), what, None) for config in (ours, theirs))
         if first != second:
             raise ModelError(
                 f"{original} and {unlearned} have different architectures: {what} is {first} in one and {second} in "

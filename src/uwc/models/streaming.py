@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from uwc.errors import ModelError
-from uwc.models.mixing import mix_into, require_alpha
+from uwc.models.mixing import mix_into, require_alpha, require_finite
 from uwc.models.target import Target
 from uwc.models.weight_files import WeightFiles
 
@@ -42,9 +42,11 @@ def tied_groups(model: Any) -> dict[str, list[str]]:
 def pair_weights(model: Any, original: WeightFiles, unlearned: WeightFiles) -> Pairing:
     """Match the tensors of two checkpoints with the model's, from headers alone; the model may be on the meta device.
 
+    Only of a tensor that a checkpoint has under two names are the values read.
+
     Raises:
         StoredOtherwise: neither checkpoint has a tensor of the model under its name.
-        ModelError: a tensor is missing in one, differs in shape, or is in one only.
+        ModelError: a tensor is missing in one, differs in shape, is in one only, or is tied and has two values.
     """
     state = model.state_dict(keep_vars=True)
     groups = tied_groups(model)
@@ -52,6 +54,8 @@ def pair_weights(model: Any, original: WeightFiles, unlearned: WeightFiles) -> P
     ours, theirs = (_by_model_name(w, model, set(state)) for w in (original, unlearned))
     tensors: dict[str, tuple[str, str]] = {}
     for name, aliases in groups.items():
+        for known, files in ((ours, original), (theirs, unlearned)):
+            _require_tied([known[a] for a in aliases if a in known], files)
         found = [next((known[a] for a in aliases if a in known), None) for known in (ours, theirs)]
         if found[0] is None and found[1] is None:
             if name in buffers:
@@ -64,12 +68,22 @@ def pair_weights(model: Any, original: WeightFiles, unlearned: WeightFiles) -> P
                 raise _different(
                     original, unlearned,
                     f"{name!r} is {files.shapes[one]} in {files.path}, and {tuple(state[name].shape)} in the model "
-                    "that its configuration describes",
+                    f"that the configuration of {original.path} describes",
                 )  # fmt: skip
         tensors[name] = (str(found[0]), str(found[1]))
     _require_same_extras(model, original, unlearned, (ours, theirs))
     canonical = {alias: name for name, aliases in groups.items() for alias in aliases}
     return Pairing(tensors, {stored: canonical[name] for name, stored in ours.items()})
+
+
+def _require_tied(stored: list[str], files: WeightFiles) -> None:
+    """Raise ModelError if a checkpoint has several values for one tensor, which transformers then takes for several."""
+    for other in stored[1:]:
+        if not torch.equal(files.read(stored[0]), files.read(other)):
+            raise ModelError(
+                f"{files.path}: its configuration ties {stored[0]!r} and {other!r}, and its files have different "
+                "values for the two; set tie_word_embeddings to false in both models, or save it with the weights tied"
+            )
 
 
 def _by_model_name(files: WeightFiles, model: Any, wanted: set[str]) -> dict[str, str]:
@@ -82,6 +96,20 @@ def _by_model_name(files: WeightFiles, model: Any, wanted: set[str]) -> dict[str
         elif f"{prefix}.{name}" in wanted:
             known[f"{prefix}.{name}"] = name
     return known
+
+
+@torch.no_grad()
+def fill(model: Any, files: WeightFiles) -> list[str]:
+    """Write a checkpoint's tensors, known by their plain names, into a model; the names of those that it lacks."""
+    state = model.state_dict(keep_vars=True)
+    known, lacking = _by_model_name(files, model, set(state)), []
+    for name, aliases in tied_groups(model).items():
+        stored = next((known[a] for a in aliases if a in known), None)
+        if stored is None or files.shapes[stored] != tuple(state[name].shape):
+            lacking.append(name)
+        else:
+            state[name].copy_(files.read(stored))
+    return lacking
 
 
 def _require_same_extras(
@@ -128,8 +156,12 @@ class StreamedMixer:
 
         Raises:
             ValueError: alpha is outside 0..1.
+            ModelError: at an end, that one of the two has a weight that is not finite.
         """
         require_alpha(alpha)
         for name, (ours, theirs) in self.pairing.tensors.items():
             mix_into(self._state[name], self.original.read(ours), self.unlearned.read(theirs), alpha)
+        if alpha in (0.0, 1.0):
+            for name, weight in self.working.model.named_parameters():
+                require_finite(name, weight.detach(), model=(self.unlearned if alpha else self.original).path)
         return self.working

@@ -71,7 +71,7 @@ class TokenScores:
     @property
     def has_reference(self) -> bool:
         """Whether a reference model was scored too."""
-        return not len(self.kl) or not bool(np.isnan(self.kl).all())
+        return not len(self.kl) or not bool(np.isnan(self.reference_logprob).all())
 
     def answer_lengths(self) -> NDArray[np.int64]:
         """[E] number of answer tokens, without the end-of-sequence token."""

@@ -40,6 +40,14 @@ def local_file(path: str | Path, file: str) -> Path | None:
     return None if found is None else Path(found)
 
 
+def open_safetensors(file: Path) -> Any:
+    """The open file, its header read. Raises ModelError if it is damaged."""
+    try:
+        return safe_open(str(file), framework="pt", device="cpu")
+    except Exception as error:  # safetensors raises a class of its own
+        raise ModelError(f"{file}: damaged ({error}); fetch or save the model again") from error
+
+
 @dataclass(frozen=True)
 class _Place:
     file: str
@@ -94,11 +102,7 @@ class WeightFiles:
         local = local_file(self.path, file)
         if local is None:
             raise ModelError(f"{self.path}: the shard {file} is missing; fetch or save the model again")
-        try:
-            handle: Any = safe_open(str(local), framework="pt", device="cpu")
-        except Exception as error:  # safetensors raises a class of its own
-            raise ModelError(f"{local}: damaged ({error}); fetch or save the model again") from error
-        self._handles[file] = handle
+        handle = self._handles[file] = open_safetensors(local)
         for key in list(handle.keys()):
             name = plain_name(key)
             if name in self._places:

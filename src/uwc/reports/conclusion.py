@@ -58,7 +58,7 @@ def _few(names: Sequence[str]) -> str:
 def _told_apart(results: Record, best: str, others: Sequence[str]) -> str:
     """Which methods the best one cannot be told from, by paired draws of the same questions."""
     paired = results["pairs"][best]
-    close = [f"{name} (in {paired[name]:.0%} of paired draws it leaves less)" for name in others if paired[name] < SURE]
+    close = [f"{name} ({paired[name]:.0%} sure that it leaves less)" for name in others if paired[name] < SURE]
     if close:
         return f"It cannot be told apart from {_few(close)}."
     return "In paired draws of the same questions it leaves less than every other method."

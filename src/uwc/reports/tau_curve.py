@@ -1,6 +1,6 @@
 """What each method leaves over at every retention: figure, table and the sentence that says who wins where."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import groupby
@@ -11,9 +11,11 @@ from uwc.reports.grid import Table
 from uwc.reports.held import held_as_share, held_fixed, intervals_in_words, ranked_metric
 from uwc.reports.plots import Style, axis_of_share, figure_layout, method_styles
 from uwc.reports.records import Record, known, ordered_methods
-from uwc.reports.words import MISSING, number, setting, with_interval
+from uwc.reports.words import MISSING, listed, number, setting, with_interval
 
 SHOWN = (0.9, 0.8, 0.6, 0.4)
+ROUNDING = 1e-12
+"""Scores that are nearer than this are equal."""
 
 
 def with_frontier(results: Record) -> list[Record]:
@@ -196,10 +198,16 @@ def winners(results: Record, name: str = "forget") -> str:
     if len(drawn) < 2:
         return ""
     taus = [p["tau"] for p in next(iter(drawn.values()))]
-    best = [(tau, min(drawn, key=lambda m: drawn[m][i]["forget"])) for i, tau in enumerate(taus)]
+    best = [(tau, _least({name: points[i]["forget"] for name, points in drawn.items()})) for i, tau in enumerate(taus)]
     ranges = []
-    for method, group in groupby(best, key=lambda pair: pair[1]):
+    for methods, group in groupby(best, key=lambda pair: pair[1]):
         inside = [tau for tau, _ in group]
         where = f"for tau from {inside[0]:g} to {inside[-1]:g}" if len(inside) > 1 else f"at tau {inside[0]:g}"
-        ranges.append(f"{method} {where}")
+        ranges.append(f"{listed(methods)} {where}")
     return f"Least is left by {', '.join(ranges)}."
+
+
+def _least(scores: Mapping[str, float]) -> list[str]:
+    """The methods with the least score; several where they are equal."""
+    least = min(scores.values())
+    return [name for name, score in scores.items() if score - least <= ROUNDING]

@@ -12,6 +12,7 @@ SMALLEST = 1e-12
 """A difference up to this is rounding, whatever the numbers."""
 
 _NOT_COMPUTED = {"schema", "study", "provenance", "metrics", "notes", "settings", "tricks", "retention"}
+_NOT_WORDS = {("ranking",), ("provenance", "environments"), ("provenance", "data_files")}
 _PARTS = {
     "before": "before calibration", "calibration": "calibration", "after": "calibrated", "at_tau": "at tau",
     "frontier": "tau curve",
@@ -85,6 +86,24 @@ def environment_changes(recorded: list[Mapping[str, str]], now: list[Mapping[str
     return rows
 
 
+def record_changes(recorded: Mapping[str, Any], recomputed: Mapping[str, Any]) -> list[dict[str, str]]:
+    """What two results of the same code say otherwise in words and hashes: what, recorded, now.
+
+    None where another version of the code made one of them, which may word or key its results otherwise. Weights and
+    mixtures are left to `model_changes`, machines to `environment_changes`.
+    """
+    first, second = (r["provenance"] for r in (recorded, recomputed))
+    codes = {e.get("code") for p in (first, second) for e in p["environments"]}
+    if len(codes) > 1 or first["schema"] != second["schema"]:
+        return []
+    then, now = dict(_texts(recorded)), dict(_texts(recomputed))
+    return [
+        {"what": ".".join(path), "recorded": then.get(path, "nothing"), "now": now.get(path, "nothing")}
+        for path in dict.fromkeys([*then, *now])
+        if then.get(path) != now.get(path)
+    ]
+
+
 def model_changes(recorded: Mapping[str, Any], recomputed: Mapping[str, Any]) -> list[str]:
     """The steps that made other weights than the recorded ones."""
     return [name for name, step in recorded.items() if _weights(step) != _weights(recomputed.get(name, {"files": {}}))]
@@ -107,6 +126,18 @@ def _numbers(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
                 name = inner.get("name", place) if isinstance(inner, Mapping) else place
                 yield from _numbers(inner, (*path, str(name)))
     elif value is None or isinstance(value, int | float):
+        yield path, value
+
+
+def _texts(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if (*path, key) not in _NOT_WORDS and key not in ("files", "mixture"):
+                yield from _texts(inner, (*path, str(key)))
+    elif isinstance(value, list):
+        for place, inner in enumerate(value):
+            yield from _texts(inner, (*path, str(place)))
+    elif isinstance(value, str):
         yield path, value
 
 

@@ -13,6 +13,7 @@ from uwc.metrics.registry import metrics
 from uwc.metrics.scored import ScoredSet
 from uwc.plain import finite
 from uwc.studies.attack_results import gather_attacks
+from uwc.studies.cautions import cautions
 from uwc.studies.config import RunConfig
 from uwc.studies.held import RECORD, describe_held, read_frontiers
 from uwc.studies.origins import origins
@@ -62,7 +63,7 @@ def gather(plan: Plan, store: Store) -> dict[str, Any]:
         "ranking": [u["name"] for u in ranked],
         "pairs": gatherer.pairs([u["name"] for u in ranked]),
         "groups": gatherer.groups(ranked),
-        "notes": [*doubts(plan, store), *_notes(plan, unlearned)],
+        "notes": [*doubts(plan, store), *cautions(plan), *_notes(plan, unlearned)],
         **_under_attack(plan, store),
         "provenance": origins(plan, store),
     }  # fmt: skip

@@ -3,8 +3,8 @@
 from uwc.calibration.calibrate import UNKNOWN
 from uwc.calibration.example_measure import LITTLE, NEAR_ZERO
 from uwc.calibration.measures import ranking_metrics
+from uwc.calibration.search import meaningless
 from uwc.data.benchmark import FORGET
-from uwc.errors import UserError
 from uwc.metrics.registry import metrics
 from uwc.metrics.scored import ScoredSet
 from uwc.metrics.scoring import EXTRAS, needs_of
@@ -22,11 +22,7 @@ def require_retention(plan: Plan, store: Store) -> None:
     """
     for name, found, label in _kept(plan, store):
         if not found >= NEAR_ZERO:
-            raise UserError(
-                f"calibration is meaningless: the original model itself scores {found:.3g} ({label}) on the {name} "
-                f"data, and at least {NEAR_ZERO:g} is needed; give {name} data that it knows, the prompt it was "
-                "trained with, or another retention metric"
-            )
+            raise meaningless(found, f"the {name} data ({label})", needed=NEAR_ZERO)
 
 
 def doubts(plan: Plan, store: Store) -> list[str]:

@@ -23,6 +23,7 @@ from uwc.objectives.methods import FINE_TUNING, Method, WeightedTerm
 from uwc.objectives.objective import Objective
 from uwc.plain import finite
 from uwc.studies.attack_steps import attack
+from uwc.studies.config import ORIGINAL
 from uwc.studies.held import FORGET_SETS, PROBES, RECORD, Probed, measures_of
 from uwc.studies.plan import MODEL, Plan, Step, scored_sets
 from uwc.studies.shelf import Shelf
@@ -45,7 +46,7 @@ class Workshop:
 
     def model(self, step: Step, *, like: Step) -> Target:
         """Load the model that a step made or names, in the precision and on the device of the step `like`."""
-        path, name = self._path(step), step.name.split(" ", 1)[-1]
+        path, name = self._path(step), _name(step)
         if _is_adapter(step):
             return replace(merged(self.model(step.inputs["base"], like=like), path), name=name)
         return load_target(
@@ -55,6 +56,7 @@ class Workshop:
             template=PromptTemplate(**like.settings["prompt"]),
             trust_remote_code=step.kind == "checkpoint" and bool(step.settings["trust"]),
             name=name,
+            tokenizer_of=self.plan.config.model.path if step.kind == "checkpoint" else None,
         )
 
     def _path(self, step: Step) -> str:
@@ -102,6 +104,11 @@ class Workshop:
 
 def _is_adapter(step: Step) -> bool:
     return step.kind == "checkpoint" and "base" in step.inputs
+
+
+def _name(step: Step) -> str:
+    """What messages call the model of a step: a given original has a step of another name."""
+    return ORIGINAL if step.name == "base model" and step.kind == "checkpoint" else step.name.split(" ", 1)[-1]
 
 
 def build(step: Step, shop: Workshop, out: Path) -> dict[str, Any]:

@@ -138,6 +138,7 @@ def _save(
     from uwc.models.adapters import AdapterMixer
     from uwc.models.export import save_mixture
 
+    (folder / "README.md").unlink(missing_ok=True)  # an earlier model's: a folder without a card is not complete
     save_mixture(mixing, record["alpha"], folder)
     card = model_card(
         record, record["scores"], original=names[0], unlearned=names[1], data=data, command=command,

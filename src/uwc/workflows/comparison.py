@@ -7,8 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from uwc.data.local_files import PARTS
 from uwc.errors import ConfigError
 from uwc.metrics.scoring import TEXTS, needs_of
+from uwc.reports.records import ES
 from uwc.studies.calibrate_config import ranking_metric
 from uwc.studies.config import ScoreConfig, StudyConfig
 from uwc.studies.config_file import validated
@@ -23,9 +25,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DEFAULT_OUT = Path("comparison")
-ES = "extraction_strength"
 SEED_MARK = "@"
 """``npo@1`` is the method npo with the seed 1."""
+TAKEN = (*PARTS, *UTILITY.values())
+"""The names of sets that further questions to keep cannot have."""
 
 
 @dataclass(frozen=True)

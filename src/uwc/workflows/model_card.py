@@ -45,8 +45,7 @@ def model_card(
         f"Made of `{original}` (the original) and `{unlearned}` (unlearned): {what}, with the largest alpha found that "
         f"keeps {tau:.4g} of the original's retention (arXiv:2406.09179). Methods are compared at this line, on what "
         "is left of the forget set.", "",
-        f"- alpha: **{alpha:.6g}** (0 = original, 1 = unlearned; the next mixture that was found to lose too much: "
-        f"{record['upper']:.6g})",
+        f"- alpha: **{alpha:.6g}** (0 = original, 1 = unlearned{_bracket(record)})",
         f"- tau: {tau:.6g}",
         *(
             f"- held fixed: {row['measure']}: {row['score']:.4f}, {row['share']:.1%} of the original's "
@@ -65,6 +64,11 @@ def model_card(
         f"uwc {__version__}", "",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _bracket(record: Mapping[str, Any]) -> str:
+    """From which mixture on too much is lost; nothing where the unlearned model itself keeps enough."""
+    return "" if record["alpha"] == 1 else f"; the next mixture that was found to lose too much: {record['upper']:.6g}"
 
 
 def _interval(row: Mapping[str, Any]) -> str:

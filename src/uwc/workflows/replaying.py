@@ -19,6 +19,7 @@ from uwc.studies.replay import (
     environment_changes,
     group_counts,
     model_changes,
+    record_changes,
 )  # fmt: skip
 from uwc.studies.store import Store
 from uwc.studies.summary import Summary, check_questions, check_sources, read_summary, require_same_files
@@ -35,6 +36,7 @@ class Replay:
         numbers: every number, recorded and recomputed.
         environment: what differs in libraries, machine, device and threads: what, recorded, now.
         models: the steps that made other weights than the recorded ones.
+        record_changes: which words and hashes of the summary the same code says otherwise: what, recorded, now.
         warnings: what makes it doubtful that the numbers are the same.
         kept: the folder of the recomputed study; None where it was removed.
     """
@@ -44,6 +46,7 @@ class Replay:
     numbers: list[Compared]
     environment: list[dict[str, str]]
     models: list[str]
+    record_changes: list[dict[str, str]]
     warnings: list[str]
     kept: Path | None
 
@@ -67,7 +70,8 @@ class Replay:
         """All of it as plain data."""
         return {
             "summary": str(self.summary), "tolerance": self.tolerance, "counts": self.counts, "groups": self.groups,
-            "environment": self.environment, "models": self.models, "warnings": self.warnings,
+            "environment": self.environment, "models": self.models,
+            "record_changes": self.record_changes, "warnings": self.warnings,
             "kept": None if self.kept is None else str(self.kept), "numbers": [asdict(n) for n in self.numbers],
         }  # fmt: skip
 
@@ -103,7 +107,7 @@ def replay(
     check_questions(recorded, plan.benchmark)
     warnings = recorded.warnings()
     for warning in warnings:
-        progress.note(f"warning: {warning}")
+        progress.warn(warning)
     folder = Path(keep or DEFAULT_RUNS) / _name(recorded, scores_only=models_from is not None)
     models = _models_in(Path(models_from), recorded, plan) if models_from is not None else []
     store = Store(folder / "store")
@@ -117,7 +121,8 @@ def replay(
     return Replay(
         recorded.path, tolerance, compare_results(recorded.results, recomputed, tolerance=tolerance),
         environment_changes(recorded.provenance["environments"], now["environments"]),
-        model_changes(recorded.steps, now["steps"]), warnings, None if keep is None else folder,
+        model_changes(recorded.steps, now["steps"]), record_changes(recorded.results, recomputed), warnings,
+        None if keep is None else folder,
     )  # fmt: skip
 
 

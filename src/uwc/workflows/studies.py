@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from uwc import progress
-from uwc.errors import UserError
+from uwc.errors import UserError, reporting_full_disk
 from uwc.studies.config import StudyConfig
 from uwc.studies.config_file import load_config
 from uwc.studies.plan import Plan, make_plan
@@ -92,7 +92,8 @@ def run_plan(plan: Plan, store: Store, folder: Path) -> StudyOutcome:
     progress.note(f"{plan.config.name}: {len(plan.steps)} steps, {missing} to run")
     with progress.bar(plan.config.name, total=len(plan.steps), alike=False) as advance:
         records = run_steps(plan, store, on_step=advance)
-    return _publish(plan, store, run_record(records), folder)
+    with reporting_full_disk(folder):
+        return _publish(plan, store, run_record(records), folder)
 
 
 def _publish(plan: Plan, store: Store, run: dict[str, Any], folder: Path) -> StudyOutcome:

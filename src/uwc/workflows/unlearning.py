@@ -93,7 +93,7 @@ def unlearn(
 
 
 def _write_log(output: Path, done: "Unlearned", made_by: dict[str, Any]) -> None:
-    from uwc.studies.provenance import finite
+    from uwc.plain import finite
     from uwc.studies.store import write_json
 
     log = {"log": done.log.steps, "effects": done.log.effects}

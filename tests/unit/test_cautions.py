@@ -1,0 +1,76 @@
+"""What a study says of the questions and models that it was given."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.conftest import people, tiny_target
+
+from uwc.data.example import Example, asked_in_both, repeated, require_disjoint
+from uwc.errors import DataError
+from uwc.models.loading import save_target
+from uwc.studies.cautions import cautions
+from uwc.studies.config_file import validated
+from uwc.studies.plan import make_plan
+
+
+def written(path: Path, examples: Sequence[Example]) -> str:
+    rows = [{"question": e.question, "answer": e.answer, "subject": e.subject} for e in examples]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def told(folder: Path, forget: Sequence[Example], retain: Sequence[Example], seeds: dict[str, int]) -> list[str]:
+    """What a comparison of models of these seeds says; seed 0 is the original."""
+    for name, seed in {"original": 0, **seeds}.items():
+        save_target(tiny_target(seed=seed), folder / name)
+    data = {"forget": written(folder / "f.jsonl", forget), "retain": written(folder / "r.jsonl", retain)}
+    study = {
+        "name": "given", "benchmark": {"name": "local-files", "settings": data},
+        "model": {"path": str(folder / "original")}, "finetune": None, "gold": False,
+        "unlearn": {"runs": [{"name": n, "checkpoint": str(folder / n)} for n in seeds]}, "calibrate": {},
+    }  # fmt: skip
+    return cautions(make_plan(validated(study, where="test")))
+
+
+def about(subjects: int, *, of: str) -> list[Example]:
+    return [Example(f"{of}{i}", f"Who is {of} {i}?", f"It is {i}", subject=f"{of}{i % subjects}") for i in range(12)]
+
+
+def test_few_subjects_and_none(tmp_path: Path) -> None:
+    """Four subjects are too few and five are not; one shows no spread; without a name each question counts."""
+    models = {"a": 1, "b": 2}
+    assert told(tmp_path, about(5, of="f"), about(6, of="r"), models) == []
+    (few,) = told(tmp_path, about(5, of="f"), about(4, of="r"), models)
+    assert few.startswith("The retain questions are about 4 subjects only") and "no two models" in few
+    (one,) = told(tmp_path, about(1, of="f"), about(5, of="r"), models)
+    assert one.startswith("All forget questions are about one subject")
+    nameless = [replace(e, subject="") for e in about(5, of="f")]
+    (silent,) = told(tmp_path, nameless, about(5, of="r"), models)
+    assert silent.startswith("No subject is named for the forget questions")
+
+
+def test_repeated_questions_and_such_as_are_in_both_sets(tmp_path: Path) -> None:
+    forget, retain = about(5, of="f"), about(5, of="r")
+    again = replace(forget[3], id="again", question=forget[3].question.upper())
+    other = replace(forget[0], id="other", answer="Nobody knows", subject="r0")
+    repeats, both = told(tmp_path, [*forget, again], [*retain, other], {"a": 1})
+    assert repeats == "1 of the forget questions repeat another one with its answer, and count twice."
+    assert both.startswith("1 of the forget questions is asked in the retain set too, with another answer ('Who is f 0")
+    assert repeated([*forget, again, again]) == 2 and asked_in_both(forget, [other]) == [forget[0].question]
+
+
+def test_case_and_spaces_do_not_hide_an_overlap() -> None:
+    first = people(1)
+    hidden = [replace(first[0], id="x", question=f" {first[0].question.upper()} ", answer=first[0].answer.lower())]
+    with pytest.raises(DataError, match="the forget and retain sets overlap"):
+        require_disjoint(first, hidden, names=("forget", "retain"))
+    require_disjoint(first, [replace(hidden[0], answer="elsewhere")], names=("forget", "retain"))
+
+
+def test_one_model_under_several_names(tmp_path: Path) -> None:
+    same, nothing = told(tmp_path, about(5, of="f"), about(5, of="r"), {"a": 1, "b": 1, "c": 0, "d": 2})
+    assert same == "c: the weights are those of the original, so nothing is unlearned in them."
+    assert nothing == "a and b have the same weights: they are one model under several names."
