@@ -265,24 +265,34 @@ def test_a_method_names_known_terms_and_gives_a_formula(method: str, moved: Targ
     TrainingSettings(**chosen.training)
 
 
+def install_plug_in(name: str, body: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another package: a module, and the entry point that names it; terms are looked for anew."""
+    module = f"{name}_plugin"
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    (folder / f"{module}.py").write_text(body)
+    information = folder / f"{module}-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}-plugin\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text(f"[uwc.terms]\n{name} = {module}\n")
+    monkeypatch.syspath_prepend(str(folder))
+    terms._plugins_loaded = False
+
+
 def test_a_plug_in_adds_a_term_through_its_entry_point(
     moved: Target, knowing: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another package: a module with a decorated function, and the entry point that names it."""
-    (tmp_path / "some_plugin.py").write_text(
+    install_plug_in(
+        "some",
         "from uwc.objectives.registry import terms\n"
         "@terms.register('halved', source='here', side='forget', role='forget', needs=('forget',),\n"
         "                reduction='tokens', formula='-(1/2N) sum_t l_t')\n"
         "def halved(forwards, *, share: float = 0.5):\n"
         "    'Half the ascent.'\n"
-        "    return share * forwards.forget.total(forwards.forget.logprobs)\n"
+        "    return share * forwards.forget.total(forwards.forget.logprobs)\n",
+        tmp_path,
+        monkeypatch,
     )
-    information = tmp_path / "some_plugin-1.0.dist-info"
-    information.mkdir()
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: some-plugin\nVersion: 1.0\n")
-    (information / "entry_points.txt").write_text("[uwc.terms]\nsome = some_plugin\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    terms._plugins_loaded = False
     try:
         plain, half = objective_of("gradient_ascent", moved), objective_of("halved", moved)
         batches = batches_of(plain, moved)
@@ -306,14 +316,7 @@ def test_a_plug_in_adds_a_term_through_its_entry_point(
 def test_a_plug_in_that_does_not_load_is_named(
     body: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "broken_plugin", raising=False)
-    (tmp_path / "broken_plugin.py").write_text(body)
-    information = tmp_path / "broken_plugin-1.0.dist-info"
-    information.mkdir()
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-plugin\nVersion: 1.0\n")
-    (information / "entry_points.txt").write_text("[uwc.terms]\nbroken = broken_plugin\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    terms._plugins_loaded = False
+    install_plug_in("broken", body, tmp_path, monkeypatch)
     with pytest.raises(ConfigError, match=rf"the plug-in 'broken' \(broken_plugin\).*{message}"):
         terms.names()
     assert "x" not in terms.names()
