@@ -1,6 +1,8 @@
 """An original and an unlearned checkpoint: whether they can be mixed, told from their files, and how they are."""
 
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,81 +14,109 @@ from uwc.errors import ModelError
 from uwc.models.adapters import (
     AdapterMixer,
     adapter_config,
+    attach_adapter,
     is_scale_enough,
-    merged,
-    require_adapter_weights,
+    keeps_base,
+    require_adapter,
     require_base,
 )
-from uwc.models.contrast import FILE as CONTRAST_FILE
+from uwc.models.checkpoint_files import contents, require_tokenizer_config
 from uwc.models.loading import load_target, loading_failed
+from uwc.models.lora import merge_adapter
 from uwc.models.mixing import Mixer, Mixing
 from uwc.models.streaming import StoredOtherwise, StreamedMixer, pair_weights
+from uwc.models.target import Target
 from uwc.models.weight_files import WeightFiles
 
 _COMPUTED = (
-    "model_type", "tie_word_embeddings", "num_hidden_layers", "num_attention_heads", "hidden_act", "rms_norm_eps",
-    "layer_norm_epsilon", "layer_norm_eps", "rope_parameters", "sliding_window", "num_experts_per_tok",
-    "attn_logit_softcapping", "final_logit_softcapping", "query_pre_attn_scalar",
+    "model_type", "num_hidden_layers", "num_attention_heads", "hidden_act", "rms_norm_eps", "layer_norm_epsilon",
+    "layer_norm_eps", "rope_parameters", "sliding_window", "num_experts_per_tok", "attn_logit_softcapping",
+    "final_logit_softcapping", "query_pre_attn_scalar",
 )  # fmt: skip
 """What a configuration says of the computation; most of it shows in no weight's name or shape."""
 
 
-def open_mixing(original: str | Path, unlearned: str | Path, **loading: Any) -> Mixing:
+def open_mixing(
+    original: str | Path, unlearned: str | Path, *, shared: Callable[[], Target] | None = None, **loading: Any
+) -> Mixing:
     """What mixes two checkpoints; checked from their files before any weight is read.
 
-    A plain LoRA adapter is mixed by its scale; two checkpoints are streamed into one loaded model. Where files hold
-    the weights under names of their own, or an adapter is more than its scale, both models are loaded.
+    A plain LoRA adapter is mixed by its scale; two checkpoints are streamed into one loaded model. Where transformers
+    puts weights together that the files hold in pieces, or an adapter is more than its scale, both models are loaded.
 
     Args:
         original: the model before unlearning, a folder or hub name.
         unlearned: the model after it, or an adapter on the original.
+        shared: gives the original, loaded, where it is only read; loads it by default.
         loading: as `load_target` takes it.
 
     Raises:
         ModelError: the two cannot be mixed.
     """
     trust = bool(loading.get("trust_remote_code", False))
-    if adapter_config(original) is not None:
-        raise ModelError(f"{original} is an adapter; merge it into its base, and give that as the original")
+    require_whole(original)
     adapter = adapter_config(unlearned)
     config = _config(original, trust)
+    shared = shared or (lambda: load_target(original, **loading))
     if adapter is not None:
-        require_base(unlearned, adapter, original)
-        require_adapter_weights(unlearned)
+        _require_mixable_adapter(unlearned, adapter, original)
         _require_same_tokens(original, unlearned, trust)
-        if is_scale_enough(adapter):
-            return AdapterMixer(load_target(original, **loading), unlearned)
+        base = load_target(original, **loading)
+        if is_scale_enough(adapter) and keeps_base(base, unlearned):
+            return AdapterMixer(base, unlearned)
         progress.note(f"{unlearned}: more than a plain LoRA adapter; merged into a second copy of the model")
-        return Mixer(load_target(original, **loading), merged(load_target(original, **loading), unlearned))
-    _require_same_kind(original, config, unlearned, _config(unlearned, trust))
+        return Mixer(shared(), replace(merge_adapter(attach_adapter(base, unlearned)), name=base.name))
+    theirs = _config(unlearned, trust)
+    _require_same_kind(original, config, unlearned, theirs)
     _require_same_tokens(original, unlearned, trust)
     files = WeightFiles(original), WeightFiles(unlearned)
     try:
-        with torch.device("meta"):
-            pair_weights(AutoModelForCausalLM.from_config(config, trust_remote_code=trust), *files)
-        return StreamedMixer(load_target(original, require_whole=False, **loading), *files)
+        return StreamedMixer(load_target(original, **loading), *files, ties=(_ties(config), _ties(theirs)))
     except StoredOtherwise as error:
         progress.note(f"{error}; both models are loaded to be mixed")
-        return Mixer(load_target(original, **loading), load_target(unlearned, **loading))
+        return Mixer(shared(), load_target(unlearned, **loading))
 
 
 def require_mixable(original: str | Path, unlearned: str | Path, *, trust_remote_code: bool = False) -> None:
     """Raise ModelError if two checkpoints cannot be mixed, as far as their files tell without reading a weight."""
+    require_whole(original)
     adapter, config = adapter_config(unlearned), _config(original, trust_remote_code)
     if adapter is not None:
-        require_base(unlearned, adapter, original)
-        require_adapter_weights(unlearned)
-    else:
-        _require_same_kind(original, config, unlearned, _config(unlearned, trust_remote_code))
+        _require_mixable_adapter(unlearned, adapter, original)
+        _require_same_tokens(original, unlearned, trust_remote_code)
+        return
+    theirs = _config(unlearned, trust_remote_code)
+    _require_same_kind(original, config, unlearned, theirs)
     _require_same_tokens(original, unlearned, trust_remote_code)
-    if adapter is None:
-        with suppress(StoredOtherwise), torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-            pair_weights(model, WeightFiles(original), WeightFiles(unlearned))
+    with suppress(StoredOtherwise), torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+        pair_weights(model, WeightFiles(original), WeightFiles(unlearned), ties=(_ties(config), _ties(theirs)))
+
+
+def require_whole(original: str | Path) -> None:
+    """Raise ModelError if the original of a comparison is an adapter, whose weights cannot be mixed or trained."""
+    if contents(original).kind == "adapter":
+        raise ModelError(f"{original} is an adapter; merge it into its base, and give that as the original")
+
+
+def _require_mixable_adapter(path: str | Path, config: dict[str, Any], original: str | Path) -> None:
+    require_base(path, config, original)
+    require_adapter(path, config)
+    require_tokenizer_config(path)
+    if config.get("layer_replication"):
+        raise ModelError(
+            f"{path}: with layer_replication the adapter makes another architecture, which cannot be mixed"
+        )
+
+
+def _ties(config: Any) -> bool:
+    """Whether a configuration ties the embeddings."""
+    return bool(config.tie_word_embeddings or getattr(config.get_text_config(), "tie_word_embeddings", False))
 
 
 def _config(path: str | Path, trust: bool) -> Any:
-    if (Path(path) / CONTRAST_FILE).exists():
+    require_tokenizer_config(path)
+    if contents(path).kind == "contrast":
         raise ModelError(f"{path} is a contrast of two models, which has no single set of weights to mix")
     try:
         config = AutoConfig.from_pretrained(str(path), trust_remote_code=trust)

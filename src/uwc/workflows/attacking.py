@@ -13,7 +13,7 @@ from uwc.errors import ConfigError
 from uwc.metrics.scoring import needs_of
 from uwc.models.loading import depth_of
 from uwc.models.target import Target
-from uwc.workflows.targets import target_of
+from uwc.workflows.targets import plain_target_of, target_of
 
 Model = str | Path | Target
 Settings = Mapping[str, Mapping[str, Any]]
@@ -67,7 +67,9 @@ def attack(
             yield from map(asdict, found)
 
     attacked = {"model": model} | ({} if control is None else {"control": control})
-    return [{"model": kind, **row} for kind, path in attacked.items() for row in outcomes(target_of(path, loading))]
+    return [
+        {"model": kind, **row} for kind, path in attacked.items() for row in outcomes(plain_target_of(path, loading))
+    ]
 
 
 def attack_curve(
@@ -116,7 +118,7 @@ def attack_curve(
         if path is None:
             continue
         found = budget_curve(
-            target_of(path, loading), data, attack, efforts, settings=of_attack, over=over, metric=metric,
+            plain_target_of(path, loading), data, attack, efforts, settings=of_attack, over=over, metric=metric,
             original_score=half_of, max_new_tokens=max_new_tokens, reference=reference,
         )  # fmt: skip
         shared = {"model": kind, "attack": attack, "metric": metric, "before": found.before, "over": found.over}

@@ -87,13 +87,37 @@ def run_study(
 
 
 def run_plan(plan: Plan, store: Store, folder: Path) -> StudyOutcome:
-    """Run what is missing of a plan, and write its results and report to a folder."""
+    """Run what is missing of a plan, and write its results and report to a folder.
+
+    Raises:
+        UserError: as `run_study`; models that the study names are looked at before the first step.
+    """
+    _require_models(plan.config)
     missing = sum(step_status(s, store) == "missing" for s in plan.steps)
     progress.note(f"{plan.config.name}: {len(plan.steps)} steps, {missing} to run")
     with progress.bar(plan.config.name, total=len(plan.steps), alike=False) as advance:
         records = run_steps(plan, store, on_step=advance)
     with reporting_full_disk(folder):
         return _publish(plan, store, run_record(records), folder)
+
+
+def _require_models(config: StudyConfig) -> None:
+    """Raise ModelError if a given model cannot be used, as far as the files tell: before anything is computed."""
+    trust, original = config.model.trust_remote_code, config.model.path
+    given = [str(path) for path in (original, config.gold) if isinstance(path, str)]
+    runs = [str(run.checkpoint) for run in config.unlearn.runs if run.checkpoint is not None]
+    if not given and not runs:
+        return
+    from uwc.models.loading import depth_of
+    from uwc.models.pairs import require_mixable, require_whole
+
+    if original is not None:
+        require_whole(original)
+    for path in given:
+        depth_of(path, trust_remote_code=trust)
+    if original is not None and config.finetune is None:
+        for path in runs:
+            require_mixable(original, path, trust_remote_code=trust)
 
 
 def _publish(plan: Plan, store: Store, run: dict[str, Any], folder: Path) -> StudyOutcome:

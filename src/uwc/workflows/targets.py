@@ -9,3 +9,15 @@ def target_of(model: Any, loading: dict[str, Any]) -> Any:
     from uwc.models.target import Target
 
     return model if isinstance(model, Target) else load_target(model, **loading)
+
+
+def plain_target_of(model: Any, loading: dict[str, Any]) -> Any:
+    """`target_of`, with an adapter merged into its base; a model in memory is left as it is, and a copy is merged.
+
+    Raises:
+        ModelError: the adapter cannot be merged.
+    """
+    from uwc.models.lora import merge_adapter
+    from uwc.models.target import Target
+
+    return merge_adapter(target_of(model, loading), keep=isinstance(model, Target))
