@@ -18,7 +18,7 @@ from uwc.errors import ModelError
 from uwc.models.checkpoint_files import ADAPTER, ADAPTER_WEIGHTS, CONFIG, contents, local_file, read_json
 from uwc.models.mixing import require_alpha, require_finite
 from uwc.models.target import Target
-from uwc.models.ties import embedding_names
+from uwc.models.ties import embedding_names, say_untied, tied_embeddings
 from uwc.models.weight_files import WeightFiles, open_safetensors
 
 _SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
@@ -72,7 +72,7 @@ def require_scored_kind(path: str | Path, config: dict[str, Any]) -> None:
     kind = str(config.get("peft_type")).rpartition(".")[2]
     initial = str(config.get("init_lora_weights", ""))
     reason = _REASONS.get(kind, "" if kind in SCORED_KINDS else "uwc does not know this kind")
-    remedy = "merge it into its base with peft, and give the merged model"
+    remedy = "give whole weights, or an adapter that changes the model's own layers, such as LORA"
     if kind == "LORA" and config.get("arrow_config"):
         kind, reason = "LORA with arrow_config", "it routes between adapters in other folders"
     if kind == "LORA" and initial.startswith("pissa_niter"):
@@ -98,7 +98,7 @@ def named_base(path: str | Path, config: dict[str, Any]) -> str:
     if not Path(base).is_dir() and revision not in (None, "main"):
         raise ModelError(f"{path}: the adapter is for revision {revision} of {base}; fetch that revision, and {give}")
     try:
-        found = local_file(base, CONFIG) is not None
+        found = Path(base).is_dir() or local_file(base, CONFIG) is not None
     except ModelError:
         found = False
     if not found:
@@ -178,7 +178,7 @@ def attach_adapter(base: Target, path: str | Path) -> Target:
     require_adapter(path, read_json(path, ADAPTER))
     _require_same_vocabulary(base, path)
     try:
-        with warnings.catch_warnings(record=True) as told:
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             model = PeftModel.from_pretrained(base.model, str(path))
             mapping = getattr(base.model, "_checkpoint_conversion_mapping", {})
@@ -259,8 +259,11 @@ class AdapterMixer:
     """
 
     def __init__(self, original: Target, path: str | Path) -> None:
-        self.path = path
+        self.path, tied = path, tied_embeddings(original.model)
+        ends = [original.model.get_input_embeddings(), original.model.get_output_embeddings()]
         self.original = replace(attach_adapter(original, path), name=original.name)
+        if tied and ends != [original.model.get_input_embeddings(), original.model.get_output_embeddings()]:
+            say_untied(original.model)
         for name, weight in self.original.model.named_parameters():
             require_finite(name, weight.detach(), model=str(path) if "lora_" in name else original.name)
         self._layers = [m for m in self.original.model.modules() if hasattr(m, "set_scale") and hasattr(m, "scaling")]

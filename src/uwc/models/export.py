@@ -74,7 +74,7 @@ def _save_streamed(mixing: StreamedMixer, alpha: float, folder: Path) -> None:
         shard = {name: _stored(mixing, name, alpha) for name in mixing.original.files[source]}
         if number == len(files):
             shard |= {name: _mixed(mixing, name, alpha) for name in _untied(mixing)}
-        save_file(shard, folder / file, metadata={"format": "pt"})
+        save_file(_apart(shard), folder / file, metadata={"format": "pt"})
         where |= dict.fromkeys(shard, file)
         for tensor in shard.values():
             size += tensor.nbytes
@@ -83,6 +83,14 @@ def _save_streamed(mixing: StreamedMixer, alpha: float, folder: Path) -> None:
         index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(where.items()))}
         (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     _save_beside(mixing, max(dtypes, key=lambda d: dtypes[d]), folder)
+
+
+def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same, of which no two share memory, as they do where one of the models has its embeddings tied."""
+    first: dict[int, str] = {}
+    for name, tensor in tensors.items():
+        first.setdefault(tensor.data_ptr(), name)
+    return {name: t if first[t.data_ptr()] == name else t.clone() for name, t in tensors.items()}
 
 
 def _stored(mixing: StreamedMixer, name: str, alpha: float) -> Tensor:

@@ -119,7 +119,8 @@ def _probe(model: Any) -> Tensor:
 
 
 def _own_shared_weights(model: Any) -> None:
-    """Give each module of a peft model's base its own copy of weights that it shares and an adapter changes."""
+    """Give each module of a peft model's base its own copy of weights that it shares and an adapter changes, or that
+    replicated layers share."""
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
 
@@ -132,6 +133,8 @@ def _own_shared_weights(model: Any) -> None:
             changed |= {id(p) for p in module.original_module.parameters()}
         for name, parameter in module.named_parameters(recurse=False):
             owners.setdefault(id(parameter), []).append((module, name))
+    if getattr(model.active_peft_config, "layer_replication", None):
+        changed |= {key for key in owners if key != id(model.get_input_embeddings().weight)}
     for key, places in owners.items():
         for module, name in places[1:] if key in changed else ():
             shared = getattr(module, name)

@@ -1,5 +1,6 @@
 """An original and an unlearned checkpoint: whether they can be mixed, told from their files, and how they are."""
 
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -28,12 +29,16 @@ from uwc.models.streaming import StoredOtherwise, StreamedMixer, pair_weights
 from uwc.models.target import Target
 from uwc.models.weight_files import WeightFiles
 
-_COMPUTED = (
-    "model_type", "num_hidden_layers", "num_attention_heads", "hidden_act", "rms_norm_eps", "layer_norm_epsilon",
-    "layer_norm_eps", "rope_parameters", "sliding_window", "num_experts_per_tok", "attn_logit_softcapping",
-    "final_logit_softcapping", "query_pre_attn_scalar",
-)  # fmt: skip
-"""What a configuration says of the computation; most of it shows in no weight's name or shape."""
+_NOT_COMPUTED = (
+    "architectures auto_map bos_token_id eos_token_id pad_token_id sep_token_id decoder_start_token_id dtype use_cache "
+    "transformers_version transformers_weights id2label label2id problem_type return_dict output_hidden_states "
+    "output_attentions output_router_logits router_aux_loss_coef max_position_embeddings tie_word_embeddings "
+    "pretraining_tp gradient_checkpointing chunk_size_feed_forward is_encoder_decoder task_specific_params "
+    "summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj use_mamba_kernels"
+)
+_ONLY_IN_TRAINING = re.compile(r"drop|(^|_)init|^_")
+"""What a configuration says without a difference to what is computed from the weights; the embeddings' tie shows in
+the files."""
 
 
 def open_mixing(
@@ -128,13 +133,28 @@ def _config(path: str | Path, trust: bool) -> Any:
 
 
 def _require_same_kind(original: str | Path, ours: Any, unlearned: str | Path, theirs: Any) -> None:
-    for what in _COMPUTED:
-        first, second = (getattr(config.get_text_config(), what, None) for config in (ours, theirs))
-        if first != second:
-            raise ModelError(
-                f"{original} and {unlearned} have different architectures: {what} is {first} in one and {second} in "
-                "the other; mixing needs two checkpoints of one model"
-            )
+    """Raise ModelError if two configurations compute otherwise, which shows in no weight's name or shape."""
+    first, second = (config.get_text_config() for config in (ours, theirs))
+    for what in ("model_type", *_known(first)):
+        if what in _NOT_COMPUTED.split() or _ONLY_IN_TRAINING.search(what):
+            continue
+        one, other = (getattr(config, what, None) for config in (first, second))
+        if one == other:
+            continue
+        how = f"{what} is {one} in one and {other} in the other"
+        if what == "vocab_size":
+            how = f"{original} has embeddings for {one} tokens, {unlearned} for {other}, by their config.json"
+        raise ModelError(
+            f"{original} and {unlearned} have different architectures: {how}; mixing needs two checkpoints of one model"
+        )
+
+
+def _known(config: Any) -> list[str]:
+    """The keys of a configuration that its class knows; what others wrote into the file is of no account."""
+    try:
+        return list(type(config)().to_dict())
+    except Exception:  # code of its own may need arguments
+        return list(config.to_dict())
 
 
 def _require_same_tokens(original: str | Path, unlearned: str | Path, trust: bool) -> None:

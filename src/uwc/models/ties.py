@@ -31,7 +31,7 @@ def untie_embeddings(model: Any) -> None:
 
 
 def say_untied(model: Any) -> None:
-    """Let the model's configuration say that the embeddings are two."""
+    """Let the model's configuration say that the embeddings are two, so that transformers does not tie them again."""
     for config in {id(c): c for c in (model.config, model.config.get_text_config())}.values():
         config.tie_word_embeddings = False
     model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=True)
