@@ -10,6 +10,7 @@ import torch
 from peft import LoraConfig, PeftModel, PeftType, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from tests.conftest import people, tiny_target
+from transformers import MixtralConfig, MixtralForCausalLM
 
 from uwc.data.example import Example
 from uwc.errors import ModelError
@@ -17,6 +18,7 @@ from uwc.metrics.memorization import extraction_strength
 from uwc.models.adapters import SCORED_KINDS
 from uwc.models.forward import score_tokens
 from uwc.models.loading import load_target, save_target
+from uwc.models.pairs import open_mixing
 from uwc.models.target import Target
 
 EXAMPLES = people(4)
@@ -118,6 +120,30 @@ def test_each_variant_of_lora_is_exact(base: tuple[Target, Path], settings: dict
     if "alora_invocation_tokens" in settings:
         settings = {"alora_invocation_tokens": base[0].tokenizer("?", add_special_tokens=False)["input_ids"]}
     assert_as_plain_peft(base, adapted(base, name, LoraConfig(**{**LORA, **settings})))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_adapter_on_fused_experts_is_exact(tmp_path: Path) -> None:
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "head_dim": 8,
+    }
+    tokenizer = tiny_target().tokenizer
+    config = MixtralConfig(
+        vocab_size=len(tokenizer), num_key_value_heads=2, num_local_experts=4, eos_token_id=0, pad_token_id=1, **sizes
+    )
+    target = Target(MixtralForCausalLM(config).eval(), tokenizer)
+    save_target(target, tmp_path / "base")
+    on_experts = {"target_parameters": ["experts.gate_up_proj", "experts.down_proj"], "target_modules": ["q_proj"]}
+    assert_as_plain_peft((target, tmp_path), adapted((target, tmp_path), "a", LoraConfig(**{**LORA, **on_experts})))
+    expected = score_tokens(load_target(tmp_path / "a", device="cpu"), EXAMPLES).logprob
+    mixing = open_mixing(tmp_path / "base", tmp_path / "a", device="cpu")
+    assert abs(score_tokens(mixing.mix(1.0), EXAMPLES).logprob - expected).max() < 1e-5
+    unchanged = score_tokens(target, EXAMPLES).logprob
+    assert abs(score_tokens(mixing.mix(0.0), EXAMPLES).logprob - unchanged).max() < 1e-5
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,10 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda x: change_weights(x, lambda w: {**w, "v_head.weight": torch.ones(2)}),
         r"x: its files hold tensors that LlamaForCausalLM does not have: 'v_head.weight'; use",
     ),
+    "a tensor under two names": (
+        lambda x: change_weights(x, lambda w: {**w, "norm.weight": w["model.norm.weight"] + 1}),
+        r"x: 'model.norm.weight' and 'norm.weight' are both 'model.norm.weight' of the model; keep one",
+    ),
     "fewer layers": (
         lambda x: change_config(x, num_hidden_layers=1),
         r"x: config.json says 1 layers .*, and the files hold 2 \(such as 'model.layers.1",

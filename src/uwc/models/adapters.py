@@ -15,7 +15,7 @@ from torch import Tensor
 
 from uwc import progress
 from uwc.errors import ModelError
-from uwc.models.checkpoint_files import ADAPTER, ADAPTER_WEIGHTS, CONFIG, contents, local_file, read_json
+from uwc.models.checkpoint_files import ADAPTER, ADAPTER_WEIGHTS, CONFIG, kind_of, local_file, read_json
 from uwc.models.mixing import require_alpha, require_finite
 from uwc.models.target import Target
 from uwc.models.ties import embedding_names, say_untied, tied_embeddings
@@ -56,9 +56,9 @@ def adapter_config(path: str | Path) -> dict[str, Any] | None:
     """What the checkpoint's adapter_config.json says; None if it is not an adapter.
 
     Raises:
-        ModelError: it is damaged, or beside whole weights; see `contents`.
+        ModelError: it is damaged, or beside whole weights; see `kind_of`.
     """
-    return read_json(path, ADAPTER) if contents(path).kind == "adapter" else None
+    return read_json(path, ADAPTER) if kind_of(path) == "adapter" else None
 
 
 def is_scale_enough(config: dict[str, Any]) -> bool:
@@ -106,7 +106,7 @@ def named_base(path: str | Path, config: dict[str, Any]) -> str:
             f"{path}: the adapter is for {base}, which is neither a folder (seen from {Path.cwd()}) nor a model that "
             f"the hub gives; {give}"
         )
-    if contents(base).kind != "model":
+    if kind_of(base) != "model":
         raise ModelError(f"{path}: its base {base} is no whole model; merge that first, and {give}")
     return str(base)
 

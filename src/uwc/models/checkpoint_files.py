@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +34,9 @@ _LOGS = ("training_log.json", "trainer_state.json", "all_results.json", "train_r
 _TEMPLATES = "additional_chat_templates"
 
 
+Kind = Literal["model", "adapter", "contrast"]
+
+
 @dataclass(frozen=True)
 class Contents:
     """What a folder or hub name holds, and the files with tensors that are read.
@@ -43,7 +47,7 @@ class Contents:
         index: the file that names the shards, where they are several.
     """
 
-    kind: Literal["model", "adapter", "contrast"]
+    kind: Kind
     weights: tuple[str, ...]
     index: str | None = None
 
@@ -75,28 +79,42 @@ def contents(path: str | Path) -> Contents:
         ModelError: there is no model, two kinds of model, or an index that names files outside or files that are
             missing; all files concerned are named.
     """
-    where, folder = str(path), Path(path)
-    if folder.exists() and not folder.is_dir():
-        raise ModelError(f"{where}: not a folder; give the folder that holds {CONFIG} and the weights")
-    named = _named_weights(where)
-    whole = next((f for f in (named, SINGLE, INDEX) if f is not None and _has(where, f)), None)
-    adapter, two_models = _has(where, ADAPTER), (folder / CONTRAST).is_file()
-    kinds = {CONTRAST: two_models, ADAPTER: adapter, whole or SINGLE: whole is not None}
-    several = [file for file, there in kinds.items() if there]
-    if len(several) > 1:
-        raise _two_models(where, several)
-    if two_models:
-        return Contents("contrast", ())
-    if adapter:
+    where, folder, kind = str(path), Path(path), kind_of(path)
+    if kind == "contrast":
+        return Contents(kind, ())
+    if kind == "adapter":
         _note_nested(where, folder, ADAPTER)
         if not _has(where, ADAPTER_WEIGHTS):
             raise ModelError(f"{where}: the adapter has no {ADAPTER_WEIGHTS}; uwc reads weights in this format only")
-        return Contents("adapter", (ADAPTER_WEIGHTS,))
+        return Contents(kind, (ADAPTER_WEIGHTS,))
+    named, whole = _named_weights(where), _first_of_whole(where)
     if named is not None and whole != named:
         raise ModelError(f"{where}: {CONFIG} names {named!r} as its weights ({_NAMED}), which is missing")
     if whole is None:
         raise _nothing_to_read(where, folder)
     return _whole(where, folder, whole)
+
+
+def kind_of(path: str | Path) -> Kind:
+    """What a checkpoint is, without a look at weights; a model where nothing else is there.
+
+    Raises:
+        ModelError: the path is a file, or the folder holds two kinds of model.
+    """
+    where, folder = str(path), Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise ModelError(f"{where}: not a folder; give the folder that holds {CONFIG} and the weights")
+    whole = _first_of_whole(where)
+    there = {CONTRAST: (folder / CONTRAST).is_file(), ADAPTER: _has(where, ADAPTER), whole or SINGLE: whole is not None}
+    several = [file for file in there if there[file]]
+    if len(several) > 1:
+        raise _two_models(where, several)
+    return "contrast" if there[CONTRAST] else "adapter" if there[ADAPTER] else "model"
+
+
+def _first_of_whole(where: str) -> str | None:
+    """The file that whole weights are read from: the one that config.json names, the single one, or the index."""
+    return next((f for f in (_named_weights(where), SINGLE, INDEX) if f is not None and _has(where, f)), None)
 
 
 def _whole(where: str, folder: Path, file: str) -> Contents:
@@ -160,12 +178,16 @@ def _leaves(file: str) -> bool:
 
 def _has(where: str, file: str) -> bool:
     """Whether a checkpoint has a file, which is not fetched. Raises ModelError if there is no such checkpoint."""
-    if Path(where).is_dir():
-        return (Path(where) / file).is_file()
+    return (Path(where) / file).is_file() if Path(where).is_dir() else _on_the_hub(where, file)
+
+
+@cache
+def _on_the_hub(name: str, file: str) -> bool:
+    """Whether a model on the hub has a file, asked for once in a process."""
     try:
-        return bool(has_file(where, file))
+        return bool(has_file(name, file))
     except Exception as error:  # of the hub: each a class of its own
-        raise _no_model(where) from error
+        raise _no_model(name) from error
 
 
 def read_json(path: str | Path, file: str) -> dict[str, Any]:

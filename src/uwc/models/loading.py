@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from uwc.data.prompts import PromptTemplate
 from uwc.errors import ModelError, reporting_full_disk
 from uwc.models.adapters import adapter_config, attach_adapter, named_base, require_adapter
-from uwc.models.checkpoint_files import ADAPTER, CONFIG, INDEX, SINGLE, contents, read_json, require_tokenizer_config
+from uwc.models.checkpoint_files import ADAPTER, CONFIG, INDEX, SINGLE, kind_of, read_json, require_tokenizer_config
 from uwc.models.contrast import load_contrast
 from uwc.models.lora import has_adapter
 from uwc.models.stored import require_all_read
@@ -85,7 +85,7 @@ def load_target(
         return replace(attach_adapter(target, where), tokenizer=tokenizer, name=name)
     tokenizer = _tokenizer(where, tokenizer_of, trust_remote_code)
     load = partial(_load_whole, dtype=getattr(torch, dtype), device=pick_device(device), trust=trust_remote_code)
-    contrast = contents(where).kind == "contrast"
+    contrast = kind_of(where) == "contrast"
     model = load_contrast(Path(where), load) if contrast else load(where)
     return Target(model.eval(), tokenizer, template or PromptTemplate(), name)
 
@@ -118,7 +118,7 @@ def _tokenizer(where: str, other: str | None, trust_remote_code: bool) -> Any:
 
 def depth_of(path: str | Path, *, trust_remote_code: bool = False) -> int:
     """How many transformer blocks a model has, from its configuration alone. Raises ModelError if there is no model."""
-    kind, source = contents(path).kind, str(path)
+    kind, source = kind_of(path), str(path)
     if kind == "adapter":
         source = named_base(path, adapter_config(path) or {})
     elif kind == "contrast":

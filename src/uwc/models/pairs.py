@@ -21,7 +21,7 @@ from uwc.models.adapters import (
     require_adapter,
     require_base,
 )
-from uwc.models.checkpoint_files import contents, require_tokenizer_config
+from uwc.models.checkpoint_files import kind_of, require_tokenizer_config
 from uwc.models.loading import load_target, loading_failed
 from uwc.models.lora import merge_adapter
 from uwc.models.mixing import Mixer, Mixing
@@ -100,7 +100,7 @@ def require_mixable(original: str | Path, unlearned: str | Path, *, trust_remote
 
 def require_whole(original: str | Path) -> None:
     """Raise ModelError if the original of a comparison is an adapter, whose weights cannot be mixed or trained."""
-    if contents(original).kind == "adapter":
+    if kind_of(original) == "adapter":
         raise ModelError(f"{original} is an adapter; merge it into its base, and give that as the original")
 
 
@@ -121,7 +121,7 @@ def _ties(config: Any) -> bool:
 
 def _config(path: str | Path, trust: bool) -> Any:
     require_tokenizer_config(path)
-    if contents(path).kind == "contrast":
+    if kind_of(path) == "contrast":
         raise ModelError(f"{path} is a contrast of two models, which has no single set of weights to mix")
     try:
         config = AutoConfig.from_pretrained(str(path), trust_remote_code=trust)
@@ -135,7 +135,7 @@ def _config(path: str | Path, trust: bool) -> Any:
 def _require_same_kind(original: str | Path, ours: Any, unlearned: str | Path, theirs: Any) -> None:
     """Raise ModelError if two configurations compute otherwise, which shows in no weight's name or shape."""
     first, second = (config.get_text_config() for config in (ours, theirs))
-    for what in ("model_type", *_known(first)):
+    for what in ("model_type", "num_hidden_layers", *_known(first)):
         if what in _NOT_COMPUTED.split() or _ONLY_IN_TRAINING.search(what):
             continue
         one, other = (getattr(config, what, None) for config in (first, second))

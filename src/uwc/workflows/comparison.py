@@ -19,7 +19,7 @@ from uwc.studies.plan import make_plan
 from uwc.studies.store import Store
 from uwc.workflows.given import Questions, kept_model, kept_questions, precision_of, require_files
 from uwc.workflows.quick_attacks import attack_section
-from uwc.workflows.studies import StudyOutcome, run_plan
+from uwc.workflows.studies import StudyOutcome, require_models, run_plan
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -221,7 +221,9 @@ def _run(name: str, path: str) -> dict[str, Any]:
 
 
 def _compare(config: StudyConfig, folder: Path) -> Comparison:
-    return Comparison(run_plan(make_plan(config), Store(folder / "store"), folder))
+    plan = make_plan(config)
+    require_models(config)
+    return Comparison(run_plan(plan, Store(folder / "store"), folder))
 
 
 def _frame(rows: Any) -> "pd.DataFrame":

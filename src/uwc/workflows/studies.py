@@ -83,16 +83,12 @@ def run_study(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("a study runs in one process; use accelerate launch with: uwc unlearn")
     plan = make_plan(_config(source, overrides))
+    require_models(plan.config)
     return run_plan(plan, Store(Path(runs) / "store"), Path(runs) / plan.config.name)
 
 
 def run_plan(plan: Plan, store: Store, folder: Path) -> StudyOutcome:
-    """Run what is missing of a plan, and write its results and report to a folder.
-
-    Raises:
-        UserError: as `run_study`; models that the study names are looked at before the first step.
-    """
-    _require_models(plan.config)
+    """Run what is missing of a plan, and write its results and report to a folder."""
     missing = sum(step_status(s, store) == "missing" for s in plan.steps)
     progress.note(f"{plan.config.name}: {len(plan.steps)} steps, {missing} to run")
     with progress.bar(plan.config.name, total=len(plan.steps), alike=False) as advance:
@@ -101,7 +97,7 @@ def run_plan(plan: Plan, store: Store, folder: Path) -> StudyOutcome:
         return _publish(plan, store, run_record(records), folder)
 
 
-def _require_models(config: StudyConfig) -> None:
+def require_models(config: StudyConfig) -> None:
     """Raise ModelError if a given model cannot be used, as far as the files tell: before anything is computed."""
     trust, original = config.model.trust_remote_code, config.model.path
     given = [str(path) for path in (original, config.gold) if isinstance(path, str)]
