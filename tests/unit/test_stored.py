@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.conftest import people, tiny_target
-from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
+from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, ZambaConfig, ZambaForCausalLM
 
 import uwc
 from uwc.attacks.data import AttackData
@@ -152,6 +152,27 @@ def test_a_learned_bias_that_the_model_does_not_have_is_surplus(folder: Path) ->
     change_weights(folder / "x", lambda w: w | {"model.layers.0.self_attn.bias": torch.ones(32)})
     with pytest.raises(ModelError, match=r"'model\.layers\.0\.self_attn\.bias'"):
         load_target(folder / "x")
+
+
+def test_two_values_of_what_else_a_model_ties_are_refused(tmp_path: Path) -> None:
+    """Zamba runs one block at several depths, which its files hold once."""
+    tokenizer = tiny_target().tokenizer
+    config = ZambaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=5, num_attention_heads=4, intermediate_size=48,
+        layers_block_type=["mamba", "mamba", "hybrid", "mamba", "hybrid"], mamba_d_state=4, n_mamba_heads=2,
+        eos_token_id=0, pad_token_id=1,
+    )  # fmt: skip
+    for name in ("first", "second"):
+        save_target(Target(ZambaForCausalLM(config).eval(), tokenizer), tmp_path / name)
+    open_mixing(tmp_path / "first", tmp_path / "second", device="cpu")
+    (stored,) = [
+        n for n in load_file(tmp_path / "second" / SINGLE) if n.endswith("shared_transf.self_attn.q_proj.weight")
+    ]
+    other = stored.replace("layers.2", "layers.4")
+    change_weights(tmp_path / "second", lambda w: w | {other: w[stored] + 1})
+    for check in (open_mixing, require_mixable):
+        with pytest.raises(ModelError, match=r"second: its model ties .*layers.2.*layers.4.*different values"):
+            check(tmp_path / "first", tmp_path / "second")
 
 
 def test_a_missing_output_embedding_names_the_tie(folder: Path) -> None:

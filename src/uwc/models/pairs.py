@@ -79,7 +79,9 @@ def open_mixing(
         return StreamedMixer(load_target(original, **loading), *files, ties=(_ties(config), _ties(theirs)))
     except StoredOtherwise as error:
         progress.note(f"{error}; both models are loaded to be mixed")
-        return Mixer(shared(), load_target(unlearned, **loading))
+        kept = shared()
+        working = load_target(unlearned, **{**loading, "tokenizer_of": str(original)})
+        return Mixer(kept, replace(working, tokenizer=kept.tokenizer))
 
 
 def require_mixable(original: str | Path, unlearned: str | Path, *, trust_remote_code: bool = False) -> None:

@@ -103,14 +103,24 @@ def fill(model: Any, files: WeightFiles) -> list[str]:
         if not found:
             lacking.append(name)
             continue
-        for other in found[1:]:
-            if not torch.equal(files.read(found[0]), files.read(other)):
-                raise ModelError(
-                    f"{files.path}: its configuration ties {found[0]!r} and {other!r}, and its files have different "
-                    "values for the two; set tie_word_embeddings to false, or save it with the weights tied"
-                )
+        require_one_value(files, found)
         state[name].copy_(files.read(found[0]))
     return lacking
+
+
+def same_value(files: WeightFiles, first: str, second: str) -> bool:
+    """Whether two tensors of a checkpoint are equal."""
+    return first == second or torch.equal(files.read(first), files.read(second))
+
+
+def require_one_value(files: WeightFiles, names: Sequence[str]) -> None:
+    """Raise ModelError if a checkpoint has several values for what is one tensor of the model."""
+    for other in names[1:]:
+        if not same_value(files, names[0], other):
+            raise ModelError(
+                f"{files.path}: its model ties {names[0]!r} and {other!r}, and its files have different values for the "
+                "two; set tie_word_embeddings to false, or save it with the weights tied"
+            )
 
 
 def require_all_read(model: Any, files: WeightFiles, report: Mapping[str, Any], *, quantised: bool = False) -> None:

@@ -9,7 +9,15 @@ from torch import Tensor
 
 from uwc.errors import ModelError
 from uwc.models.mixing import mix_into, require_alpha, require_finite
-from uwc.models.stored import Stored, refuse_surplus, require_floats, require_shapes, stored_in
+from uwc.models.stored import (
+    Stored,
+    refuse_surplus,
+    require_floats,
+    require_one_value,
+    require_shapes,
+    same_value,
+    stored_in,
+)
 from uwc.models.target import Target
 from uwc.models.ties import embedding_names, tied_embeddings, tied_groups, untie_embeddings
 from uwc.models.weight_files import WeightFiles
@@ -68,6 +76,8 @@ def pair_weights(
     tensors: dict[str, tuple[str, str]] = {}
     groups = tied_groups(model)
     for name, aliases in groups.items():
+        for (files, _), names in zip(both, known, strict=True):
+            require_one_value(files, [names[a] for a in aliases if a in names])
         ours, theirs = (next((k[a] for a in aliases if a in k), None) for k in known)
         if ours is not None and theirs is not None:
             tensors[name] = (ours, theirs)
@@ -82,7 +92,7 @@ def pair_weights(
 def _is_tied(model: Any, files: WeightFiles, stored: Stored) -> bool:
     """Whether a checkpoint has one value for the embeddings, under one name or two; transformers reads two as two."""
     found = [stored.names[n] for n in embedding_names(model) if n.endswith(".weight") and n in stored.names]
-    return all(torch.equal(files.read(found[0]), files.read(other)) for other in found[1:])
+    return all(same_value(files, found[0], other) for other in found[1:])
 
 
 def _with_ties(model: Any, names: Mapping[str, str]) -> dict[str, str]:
