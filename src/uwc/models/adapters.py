@@ -176,7 +176,7 @@ def attach_adapter(base: Target, path: str | Path) -> Target:
     except ImportError:
         raise ModelError(f"{path} is an adapter, which needs peft; install it with: pip install peft") from None
     require_adapter(path, read_json(path, ADAPTER))
-    _require_same_vocabulary(base, path)
+    require_same_vocabulary(base.model, path, base=base.name)
     try:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
@@ -202,21 +202,27 @@ def _unfit(base: Target, path: str | Path, reason: str) -> ModelError:
     return ModelError(f"the adapter {path} does not fit the model {base.name}: {reason[:200]}")
 
 
-def _stored_base_weights(base: Target, path: str | Path) -> Iterator[tuple[str, Any]]:
-    """The base's own tensors that an adapter's file holds too: the model's name, and the slice of the file."""
+def _stored_base_weights(model: Any, path: str | Path) -> Iterator[tuple[str, Any]]:
+    """The base model's own tensors that an adapter's file holds too: their names, and the slices of the file."""
     stored = _weights(path)
-    state = set(base.model.state_dict())
+    state = set(model.state_dict())
     for key in stored.keys():  # noqa: SIM118 - a file, not a dict
         name = key.removeprefix(_INSIDE).replace(".base_layer.", ".")
         if key.startswith(_INSIDE) and name in state:
             yield name, stored.get_slice(key)
 
 
-def _require_same_vocabulary(base: Target, path: str | Path) -> None:
-    """Raise ModelError if an adapter was trained on a base whose embeddings had been resized; both sizes are named."""
-    ends = [name for name in embedding_names(base.model) if name.endswith(".weight")]
-    state, stored = base.model.state_dict(), _weights(path)
-    sizes = {name: (tensor.get_shape()[0], state[name].shape[0]) for name, tensor in _stored_base_weights(base, path)}
+def require_same_vocabulary(model: Any, path: str | Path, *, base: str) -> None:
+    """Raise ModelError if an adapter was trained on a base whose embeddings had been resized; both sizes are named.
+
+    Args:
+        model: its base; on the meta device is enough.
+        path: the adapter.
+        base: what messages call the base.
+    """
+    ends = [name for name in embedding_names(model) if name.endswith(".weight")]
+    state, stored = model.state_dict(), _weights(path)
+    sizes = {name: (tensor.get_shape()[0], state[name].shape[0]) for name, tensor in _stored_base_weights(model, path)}
     for name in ends:
         inside = f"{_INSIDE}{name.removesuffix('weight')}"
         for key, axis in ((f"{inside}lora_embedding_A", 1), (f"{inside}lora_B.weight", 0)):
@@ -226,7 +232,7 @@ def _require_same_vocabulary(base: Target, path: str | Path) -> None:
         theirs, ours = sizes.get(name, (0, 0))
         if theirs != ours:
             raise ModelError(
-                f"{path}: the adapter has embeddings for {theirs} tokens, its base {base.name} for {ours}; merge it as "
+                f"{path}: the adapter has embeddings for {theirs} tokens, its base {base} for {ours}; merge it as "
                 f"it was trained, into the base resized to {theirs} tokens, and give the merged model"
             )
 
@@ -236,7 +242,7 @@ def keeps_base(base: Target, path: str | Path) -> bool:
     state = base.model.state_dict()
     return all(
         torch.equal(_whole(tensor).to(state[name].dtype), state[name].cpu())
-        for name, tensor in _stored_base_weights(base, path)
+        for name, tensor in _stored_base_weights(base.model, path)
     )
 
 

@@ -13,7 +13,16 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from uwc.data.prompts import PromptTemplate
 from uwc.errors import ModelError, reporting_full_disk
 from uwc.models.adapters import adapter_config, attach_adapter, named_base, require_adapter
-from uwc.models.checkpoint_files import ADAPTER, CONFIG, INDEX, SINGLE, kind_of, read_json, require_tokenizer_config
+from uwc.models.checkpoint_files import (
+    ADAPTER,
+    CONFIG,
+    INDEX,
+    SINGLE,
+    contents,
+    kind_of,
+    read_json,
+    require_tokenizer_config,
+)
 from uwc.models.contrast import load_contrast
 from uwc.models.lora import has_adapter
 from uwc.models.stored import require_all_read
@@ -77,7 +86,9 @@ def load_target(
     """
     where, name = str(path), name or Path(path).name
     given: dict[str, Any] = {"dtype": dtype, "device": device, "template": template}
-    if (adapter := adapter_config(where)) is not None:
+    kind = contents(where).kind
+    if kind == "adapter":
+        adapter = adapter_config(where) or {}
         require_adapter(where, adapter)
         base = named_base(where, adapter)
         tokenizer = _tokenizer(where, tokenizer_of or base, trust_remote_code)
@@ -85,8 +96,7 @@ def load_target(
         return replace(attach_adapter(target, where), tokenizer=tokenizer, name=name)
     tokenizer = _tokenizer(where, tokenizer_of, trust_remote_code)
     load = partial(_load_whole, dtype=getattr(torch, dtype), device=pick_device(device), trust=trust_remote_code)
-    contrast = kind_of(where) == "contrast"
-    model = load_contrast(Path(where), load) if contrast else load(where)
+    model = load_contrast(Path(where), load) if kind == "contrast" else load(where)
     return Target(model.eval(), tokenizer, template or PromptTemplate(), name)
 
 

@@ -20,6 +20,7 @@ from uwc.models.adapters import (
     keeps_base,
     require_adapter,
     require_base,
+    require_same_vocabulary,
 )
 from uwc.models.checkpoint_files import kind_of, require_tokenizer_config
 from uwc.models.loading import load_target, loading_failed
@@ -90,14 +91,21 @@ def require_mixable(original: str | Path, unlearned: str | Path, *, trust_remote
     adapter, config = adapter_config(unlearned), _config(original, trust_remote_code)
     if adapter is not None:
         _require_mixable_adapter(unlearned, adapter, original)
+        require_same_vocabulary(_unloaded(config, trust_remote_code), unlearned, base=str(original))
         _require_same_tokens(original, unlearned, trust_remote_code)
         return
     theirs = _config(unlearned, trust_remote_code)
     _require_same_kind(original, config, unlearned, theirs)
     _require_same_tokens(original, unlearned, trust_remote_code)
-    with suppress(StoredOtherwise), torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    with suppress(StoredOtherwise):
+        model = _unloaded(config, trust_remote_code)
         pair_weights(model, WeightFiles(original), WeightFiles(unlearned), ties=(_ties(config), _ties(theirs)))
+
+
+def _unloaded(config: Any, trust: bool) -> Any:
+    """The model that a configuration describes, without weights."""
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
 
 
 def require_whole(original: str | Path) -> None:

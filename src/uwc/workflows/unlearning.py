@@ -97,6 +97,7 @@ def _trainable(model: str | Path, loading: dict[str, Any]) -> "Target":
 
     target: Target = plain_target_of(model, loading)
     require_unquantised(target.model, target.name)
+    target.model.requires_grad_(True)  # peft freezes what it puts an adapter on
     return replace(target, name="")
 
 
