@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from uwc.errors import DataError
@@ -23,6 +23,9 @@ class Example:
         refusal: an answer that declines, or ``""``.
         subject: what the question is about; examples that share it are not independent.
         split: the part of the benchmark it belongs to.
+        history: earlier turns of the conversation as (role, text), the role "system", "user" or "assistant": perhaps a
+            system message, then questions with their answers.
+        prefill: how the model's turn is made to begin, before the answer; not scored.
     """
 
     id: str
@@ -34,6 +37,8 @@ class Example:
     refusal: str = ""
     subject: str = ""
     split: str = ""
+    history: tuple[tuple[str, str], ...] = ()
+    prefill: str = ""
 
     def __post_init__(self) -> None:
         if not self.question.strip():
@@ -45,6 +50,18 @@ class Example:
 def paraphrased(examples: Iterable[Example]) -> list[Example]:
     """The examples that have a paraphrased question, asked in those words (for ES-perturb)."""
     return [replace(e, question=e.paraphrased_question) for e in examples if e.paraphrased_question]
+
+
+def after_shots(shots: Sequence[Example]) -> Callable[[Example], Example]:
+    """What puts solved questions before an example's own, as earlier turns of the conversation."""
+    turns = tuple(turn for shot in shots for turn in (("user", shot.question), ("assistant", shot.answer)))
+
+    def ask(example: Example) -> Example:
+        system = [turn for turn in example.history if turn[0] == "system"]
+        rest = [turn for turn in example.history if turn[0] != "system"]
+        return replace(example, history=(*system, *turns, *rest))
+
+    return ask
 
 
 def require_unique_ids(examples: Sequence[Example], *, where: str) -> None:

@@ -12,7 +12,7 @@ from uwc.data.tables import Table, decode, read_bytes, read_table
 from uwc.errors import DataError
 from uwc.registry import unknown_name
 
-FIELDS = tuple(f.name for f in fields(Example) if f.name != "split")
+FIELDS = tuple(f.name for f in fields(Example) if f.name not in ("split", "history", "prefill"))
 """What a file may say of an example; which split it belongs to is said by the benchmark."""
 
 ALIASES: Mapping[str, tuple[str, ...]] = {

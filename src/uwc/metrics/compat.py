@@ -70,7 +70,7 @@ def official_extraction_strength(scores: TokenScores) -> Floats:
 
 
 def _last_left_out(scores: TokenScores) -> TokenScores:
-    return replace(scores, has_end=np.diff(scores.offsets) > 0)
+    return replace(scores, end_lengths=np.minimum(np.diff(scores.offsets), 1))
 
 
 def _zero_where_empty(metric: Callable[..., Floats]) -> Callable[..., Floats]:

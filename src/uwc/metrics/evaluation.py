@@ -149,7 +149,7 @@ class Evaluator:
     ) -> ScoredSet:
         new_tokens = self.given.max_new_tokens
         if name == "verbatim":
-            target = replace(target, template=RAW)
+            target = replace(target, template=RAW, rewrites=())
             examples, new_tokens = [cut(e, target) for e in examples], VERBATIM_TOKENS
         elif self.compat is not None:
             target = self.compat.adapt(target)
