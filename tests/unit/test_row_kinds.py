@@ -5,10 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.unit.written_files import complaint, write, write_csv, write_jsonl, write_parquet
 
 from uwc.data.example import Example
-from uwc.data.question_files import read_examples
+from uwc.data.layouts import ALIASES
+from uwc.data.question_files import read_examples, to_examples
+from uwc.data.tables import Table
+from uwc.errors import DataError
 
 Row = dict[str, Any]
 
@@ -124,6 +129,8 @@ def test_a_row_is_read_as_what_it_is(tmp_path: Path, row: Row, says: tuple[Any, 
         ({"opa": "Bo", "opb": "Ada", "cop": "b"}, ("Ada", ("Bo",))),
         ({"option1": "Bo", "option2": "Ada", "answer": "Ada"}, ("Ada", ("Bo",))),
         ({"choices": '["Bo", "Ada"]', "answer": 1}, ("Ada", ("Bo",))),
+        ({"question": None, "prompt": [Q], "choices": ["Bo", "Ada"], "answer": 1}, ("Ada", ("Bo",))),
+        ({"question": None, "messages": [Q], "choices": ["Bo", "Ada"], "label": 1}, ("Ada", ("Bo",))),
     ],
 )
 def test_of_multiple_choice_the_answer_is_the_right_choice(tmp_path: Path, row: Row, says: tuple[Any, ...]) -> None:
@@ -166,7 +173,7 @@ def test_what_goes_with_a_question_goes_with_its_paraphrase(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("given", "history"),
+    ("turns", "history"),
     [
         ([["system", "Be brief."], ["user", "Hi"], ["assistant", "Hello"]], BEFORE),
         ([S, *MORE], BEFORE),
@@ -176,8 +183,8 @@ def test_what_goes_with_a_question_goes_with_its_paraphrase(tmp_path: Path) -> N
         (None, ()),
     ],
 )
-def test_a_history_is_read(tmp_path: Path, given: Any, history: tuple[Any, ...]) -> None:
-    assert read(tmp_path, [{"question": "Who?", "answer": "Ada", "history": given}])[0].history == history
+def test_a_history_is_read(tmp_path: Path, turns: Any, history: tuple[Any, ...]) -> None:
+    assert read(tmp_path, [{"question": "Who?", "answer": "Ada", "history": turns}])[0].history == history
 
 
 # --------------------------------------------------------------------------------------------- columns that are named
@@ -295,6 +302,19 @@ def test_a_choice_that_is_not_clear_is_refused(tmp_path: Path, row: Row, essenti
     refused(tmp_path, [{"question": "Who?", **row}], "line 1", *essentials)
 
 
+@pytest.mark.parametrize(
+    ("row", "columns"),
+    [
+        ({"question": "Q", "x": "X", "answer": "A"}, {"input": "x"}),
+        ({"question": "Q", "x": "X", "answer": "A"}, {"answer_key": "x"}),
+        ({"messages": [Q, A], "x": "X"}, {"context": "x"}),
+        ({"instruction": "Q", "x": "X", "output": "A"}, {"question": "instruction", "instruction": "x"}),
+    ],
+)
+def test_a_named_column_that_nothing_reads_is_refused(tmp_path: Path, row: Row, columns: dict[str, str]) -> None:
+    refused(tmp_path, [row], "nothing there reads it", columns=columns)
+
+
 def test_a_named_answer_is_not_a_choice_that_does_not_exist(tmp_path: Path) -> None:
     row = {"question": "Who?", "choices": ["x", "y"], "correct": 2}
     refused(tmp_path, [row], "none of the 2 choices", columns={"answer": "correct"})
@@ -324,3 +344,33 @@ def test_long_names_and_values_do_not_make_long_messages(tmp_path: Path) -> None
     refused(tmp_path, [{"id": "x" * 9999, "question": "Q", "answer": "A"}] * 2, "was used before")
     refused(tmp_path, [{"question": "Q", "choices": ["1", "x" * 9999], "answer": "1"}], "the text of another")
     refused(tmp_path, [{"messages": [turn("x" * 9999, "x"), A]}], "the role is")
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-1, 3)
+    | st.floats()
+    | st.sampled_from(["", "A", "Who?", "Ada", "1", "[x]"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["role", "content", "from", "value", "text", "label", "type", "A", "B"]), inner, max_size=4
+        )
+        | st.lists(st.sampled_from([S, Q, A]), max_size=4)
+    ),
+    max_leaves=6,
+)
+NAMES = sorted({*ALIASES, *(name for names in ALIASES.values() for name in names), "A", "B", "hint", "x", "Question"})
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.dictionaries(st.sampled_from(NAMES), VALUES, min_size=1, max_size=6), min_size=1, max_size=3))
+def test_any_rows_are_read_or_refused_in_one_line(rows: list[Row]) -> None:
+    message, examples = "x.jsonl", []
+    try:
+        examples = to_examples(Table("x.jsonl", "line", list(enumerate(rows, 1))), prefix="x")
+    except DataError as error:
+        message = str(error)
+    assert len(message) < 500 and "\n" not in message and message.startswith("x.jsonl")
+    assert all(isinstance(e.question, str) and isinstance(e.answer, str) for e in examples)

@@ -189,6 +189,12 @@ def _columns(
                 "with --column answer=<column>, in a study with columns: {answer: <column>}"
             )
         del used["answer"]  # a conversation has its own
+    chosen = ("choices", "answer_key") if options or "choices" in used else ()
+    for part in asked:
+        if part not in (*FIELDS, *prompt, "system", *chosen):
+            raise DataError(
+                f"{table.source}: columns: {part}: the rows are {layout.name}, and nothing there reads it; leave it out"
+            )
     read = {*used.values(), *options}
     left = [c for c in full if c not in read and c.strip().casefold() in _PROMPT_NAMES]
     return Columns(layout, used, prompt, frozenset(asked), options, () if whole else tuple(left))

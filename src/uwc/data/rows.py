@@ -153,12 +153,12 @@ class RowReader:
                     "name the columns of question and answer with --column"
                 )
             return prompt.answer, ()
-        if not self._has("answer") and not self._has("answer_key"):
+        options = self._options(number, row)
+        if not self._has("answer") and not (options and self._has("answer_key")):
             raise DataError(
                 f"{self._cell(number, self.columns.layout.needs[0])} ends with the user's turn; add the answer, remove "
                 f"that turn or this {self.table.unit}, or name the answer's column with --column answer=<column>"
             )
-        options = None if prompt.turns else self._options(number, row)
         if options is not None:
             return self._choice(number, row, options)
         value, where = self._required(number, row, "answer"), self._cell(number, "answer")
