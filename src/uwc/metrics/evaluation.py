@@ -190,7 +190,13 @@ def cut(example: Example, target: Target) -> Example:
     """The example with its answer cut to as many tokens as a verbatim continuation has."""
     ids = target.tokenizer(example.answer, add_special_tokens=False)["input_ids"][:VERBATIM_TOKENS]
     text = target.tokenizer.decode(ids, skip_special_tokens=True)
-    return Example(id=example.id, question=example.question, answer=text or example.answer, subject=example.subject)
+    return Example(
+        id=example.id,
+        question=example.question,
+        answer=text or example.answer,
+        subject=example.subject,
+        history=example.history,
+    )
 
 
 def save(evaluation: Evaluation, names: Sequence[str], folder: Path) -> None:
