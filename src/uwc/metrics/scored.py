@@ -17,7 +17,7 @@ from uwc.metrics.registry import INPUTS, metrics
 from uwc.metrics.semantics import Encoder, Entailment
 from uwc.models.token_scores import Floats, TokenScores
 
-NOT_FINITE = "the model's logits are not finite"
+NOT_FINITE = "the logits are not finite"
 
 
 @dataclass(frozen=True)

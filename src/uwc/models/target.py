@@ -71,6 +71,10 @@ class Target:
             object.__setattr__(self, "batching", examined(self.model, self.name))
         return self.batching or Batching()
 
+    def reading(self, tokenizer: Any, template: PromptTemplate, ends: tuple[int, ...]) -> "Target":
+        """The same model, read with another tokenizer, prompt template and tokens that end its turn."""
+        return replace(self, tokenizer=tokenizer, template=template, ends=ends)
+
     def rewritten(self, rewrite: Rewrite) -> "Target":
         """The same model, asked in other words: `rewrite` comes after the rewrites there are."""
         return replace(self, rewrites=(*self.rewrites, rewrite))
