@@ -192,7 +192,7 @@ def attach_adapter(base: Target, path: str | Path) -> Target:
         raise _unfit(base, path, f"its file has no tensor {lacking[0][1]!r}")
     if unread:
         raise _unfit(base, path, f"its file holds {unread[0]!r}, for which the model has no place")
-    return replace(base, model=model.eval(), name=Path(path).name)
+    return replace(base, model=model.eval(), name=Path(path).name, batching=None)
 
 
 def _unfit(base: Target, path: str | Path, reason: str) -> ModelError:

@@ -82,7 +82,7 @@ def open_mixing(
         progress.note(f"{error}; both models are loaded to be mixed")
         kept = shared()
         working = load_target(unlearned, **{**loading, "tokenizer_of": str(original)})
-        return Mixer(kept, replace(working, tokenizer=kept.tokenizer))
+        return Mixer(kept, working.reading(kept.tokenizer, kept.template, kept.end_ids))
 
 
 def require_mixable(original: str | Path, unlearned: str | Path, *, trust_remote_code: bool = False) -> None:
