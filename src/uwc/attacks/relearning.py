@@ -12,11 +12,13 @@ import torch
 from pydantic import Field
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from uwc.attacks.attacked import Attacked, with_own_weights
+from uwc import progress
+from uwc.attacks.attacked import Attacked, changed_share, with_own_weights
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
 from uwc.data.example import Example
 from uwc.errors import reporting_full_disk
+from uwc.models.block_weights import LEAST_SHARE
 from uwc.models.target import Target
 from uwc.objectives.methods import FINE_TUNING
 from uwc.objectives.objective import Objective
@@ -99,30 +101,52 @@ def _trajectory(
 ) -> Iterator[Attacked]:
     copy = with_own_weights(target)
     with TemporaryDirectory(prefix="uwc-relearning-") as folder:
-        with _weights_after(copy.model, budgets, Path(folder)):
+        with _weights_after(copy.model, budgets, Path(folder)) as reached:
             train(copy, Objective(FINE_TUNING, copy.model), TrainingData(retain=data), settings)
+        claimed = dict.fromkeys(reached, 1)  # each parameter that a gradient reached moves somewhere
         if not budgets:
-            yield Attacked(copy, effort=total)
+            _warn_of_rounding(target, copy, settings.lr)
+            yield Attacked(copy, effort=total, claimed=claimed)
         for budget in sorted(set(budgets)):
             copy.model.load_state_dict(torch.load(_snapshot(Path(folder), budget), weights_only=True))
-            yield Attacked(copy, label=f"{budget} steps", effort=budget)
+            _warn_of_rounding(target, copy, settings.lr)
+            yield Attacked(copy, label=f"{budget} steps", effort=budget, claimed=claimed)
+
+
+def _warn_of_rounding(before: Target, after: Target, lr: float) -> None:
+    """Warn where steps are lost, being smaller than the distance between neighbouring numbers of low precision."""
+    dtype = next(before.model.parameters()).dtype
+    if dtype.itemsize >= torch.float32.itemsize:
+        return
+    share = changed_share(before, after, None, attack="relearning")
+    if share < LEAST_SHARE:
+        progress.warn(
+            f"relearning moved {share:.0%} of the weights of {before.name}: steps of {lr:g} are lost in "
+            f"{str(dtype).removeprefix('torch.')}; load the model with --dtype float32, or take a higher lr"
+        )
 
 
 @contextmanager
-def _weights_after(model: Any, budgets: Sequence[int], folder: Path) -> Iterator[None]:
-    """While open, writes the model's weights to the folder after each optimizer step that is in `budgets`."""
-    taken = 0
+def _weights_after(model: Any, budgets: Sequence[int], folder: Path) -> Iterator[set[str]]:
+    """While open, writes the model's weights to the folder after each optimizer step that is in `budgets`.
+
+    Yields the names of the parameters that a gradient has reached.
+    """
+    taken, reached = 0, set()
 
     def after_step(_optimizer: Any, _args: Any, _kwargs: Any) -> None:
         nonlocal taken
         taken += 1
+        for name, parameter in model.named_parameters():
+            if name not in reached and parameter.grad is not None and bool(parameter.grad.any()):
+                reached.add(name)
         if taken in budgets:
             with reporting_full_disk(folder):
                 torch.save({name: t.detach().cpu() for name, t in model.state_dict().items()}, _snapshot(folder, taken))
 
     handle = register_optimizer_step_post_hook(after_step)
     try:
-        yield
+        yield reached
     finally:
         handle.remove()
 

@@ -33,6 +33,7 @@ def attack(step: Step, shop: "Workshop", out: Path) -> dict[str, Any]:
             )
         ):
             told = {"variant": number, "label": variant.label, "effort": variant.effort, "note": variant.note}
+            told["changed"] = variant.changed
             examples = {"set": sets, "id": [e.id for e in setup.data.scored]}
             frames.append(pd.DataFrame({**examples, **told, **values}))
     except TrainingDiverged as error:
@@ -42,7 +43,7 @@ def attack(step: Step, shop: "Workshop", out: Path) -> dict[str, Any]:
 
 
 def load_attacked(path: Path) -> pd.DataFrame:
-    """What the step kept: set, id, variant, label, effort, note and each metric. Raises DataError if damaged."""
+    """What was kept: set, id, variant, label, effort, note, changed and each metric. Raises DataError if damaged."""
     try:
         return pd.read_parquet(path)
     except (OSError, ValueError) as error:
