@@ -10,7 +10,6 @@ import pytest
 import torch
 from tests.conftest import copied, people, tiny_target
 from tests.unit.hidden_knowledge import KNOWN, TRIGGER, UNKNOWN, ignorant, muted, reluctant, strength
-from torch import nn
 from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, PhiConfig, Qwen3Config
 
 from uwc.attacks.chain import attacked, make_chain
@@ -20,7 +19,7 @@ from uwc.attacks.measuring import combine, measure, metric_values
 from uwc.attacks.probing import cached_states, chosen_depths, train_heads
 from uwc.attacks.soft_prompt import SoftPrompted
 from uwc.attacks.suffix_search import Problem, SearchSettings, SuffixSearch, allowed_tokens
-from uwc.attacks.surrogate import Intervened, ReadAt, final_norm
+from uwc.attacks.surrogate import Intervened, ReadAt
 from uwc.errors import ConfigError
 from uwc.models.forward import score_tokens
 from uwc.models.generation import continue_greedily, generate
@@ -94,7 +93,7 @@ def test_other_architectures_are_read_fed_and_searched_as_well(config: Any) -> N
     target = Target(AutoModelForCausalLM.from_config(config).eval(), tokenizer)
     models = score_tokens(target, people())
     head = target.model.get_output_embeddings()
-    for reader in (ReadAt(target.model, 2, head), SoftPrompted(target.model, torch.zeros(0, 32))):
+    for reader in (ReadAt(target.model, 2, head), SoftPrompted(target.model, torch.zeros(0, 32), torch.zeros(0).long())):
         read = replace(target, model=reader)
         np.testing.assert_allclose(score_tokens(read, people()).logprob, models.logprob, atol=1e-4)
         assert generate(read, people(), max_new_tokens=4) == generate(target, people(), max_new_tokens=4)
@@ -107,7 +106,6 @@ def test_default_depths_are_a_third_two_thirds_and_the_last() -> None:
     target = tiny_target(layers=6)
     assert chosen_depths(target.model, ()) == [2, 4, 6]
     assert chosen_depths(target.model, (-1, 1)) == [1, 6]
-    assert final_norm(target.model) is target.model.model.norm
 
 
 def with_a_last_block_of_noise(target: Target) -> Target:
@@ -320,9 +318,3 @@ def test_a_curve_over_samples_never_falls() -> None:
 def test_metrics_of_text_and_of_scores_are_measured_together(knowing: Target) -> None:
     values = metric_values(knowing, SCORED, ["extraction_strength", SPOKEN], max_new_tokens=24)
     assert {name: v.mean() for name, v in values.items()} == pytest.approx({"extraction_strength": 1, SPOKEN: 1})
-
-
-def test_a_model_whose_blocks_have_no_norm_after_them_is_read_as_it_is() -> None:
-    target = tiny_target()
-    target.model.model.norm = nn.Identity()
-    assert isinstance(final_norm(target.model), nn.Identity)

@@ -133,7 +133,7 @@ def changed_output(model: Any, layer: int, change: Callable[[Tensor], Tensor]) -
 
     def hook(_module: Any, _args: Any, output: Any) -> Any:
         states = change(output_states(output))
-        return (states, *output[1:]) if isinstance(output, tuple) else states
+        return type(output)([states, *output[1:]]) if isinstance(output, tuple | list) else states
 
     handle = blocks(model)[layer - 1].register_forward_hook(hook)
     try:

@@ -2,7 +2,7 @@
 
 from bisect import bisect, insort
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,8 @@ class BlockMatrix:
         rows: of one matrix, as it is stored.
         columns: of one matrix, as it is stored.
         transposed: whether it is stored as [in, out], as GPT-2 does, and not as [out, in].
+        called: False where the model multiplies by the parameter without giving the module that holds it an input, so
+            that a change to what that module makes of its input has no effect.
     """
 
     name: str
@@ -38,6 +40,7 @@ class BlockMatrix:
     rows: int
     columns: int
     transposed: bool
+    called: bool
 
     @property
     def matrices(self) -> list[Tensor]:
@@ -68,6 +71,12 @@ def block_matrices(model: Any) -> list[BlockMatrix]:
             its blocks, more than 5 % of them, that these tokens did not reach, so that nobody knows what they are.
     """
     return [matrix for prefix, part in _text_models(model) for matrix in _matrices_of(part, prefix)]
+
+
+def few_tokens(model: Any) -> Tensor:
+    """[1, T] ids of a few tokens, for a forward in which only the way through the model counts."""
+    tokens = torch.arange(_TOKENS, device=next(model.parameters()).device)
+    return tokens[None] % model.config.get_text_config().vocab_size  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -215,7 +224,8 @@ def _matrices_of(model: Any, prefix: str) -> list[BlockMatrix]:
         raise ModelError(f"{type(model).__name__} holds its weights packed by a quantisation; load it unquantised")
     parameters = dict(_parameters(model, prefix))
     many = {n: p for n, p in parameters.items() if sum(size > 1 for size in p.shape) > 1}
-    linear = {id(m.weight): m for m in blocks(model).modules() if isinstance(m, nn.Linear | Conv1D)}
+    maps = [m for m in blocks(model).modules() if isinstance(m, nn.Linear | Conv1D)]
+    linear = {id(m.weight): m for m in reversed(maps)}  # of those that share a weight, the first
     shapes: dict[str, tuple[int, int, bool]] = {}
 
     def see(product: Product) -> None:
@@ -224,20 +234,29 @@ def _matrices_of(model: Any, prefix: str) -> list[BlockMatrix]:
         if known != shape:  # parts of one matrix were used by themselves
             shapes[product.name] = (*whole.shape[-2:], known[2])
 
-    with watching_products(model, many, see) as watch:
-        device = next(model.parameters()).device
-        model(input_ids=torch.arange(_TOKENS, device=device)[None], use_cache=False)
+    holders = {name: model.get_submodule(name.removeprefix(prefix).rpartition(".")[0]) for name in many}
+    called: set[nn.Module] = set()
+    with ExitStack() as hooks, watching_products(model, many, see) as watch:
+        for module in holders.values():
+            hooks.callback(module.register_forward_pre_hook(_noting(called)).remove)
+        model(input_ids=few_tokens(model), use_cache=False)
     matrices, unknown = [], {}
     for name, parameter in parameters.items():
         if (module := linear.get(id(parameter))) is not None:
             rows, columns = parameter.shape
-            matrices.append(BlockMatrix(name, parameter, rows, columns, isinstance(module, Conv1D)))
+            reached = module in called or name not in watch.used
+            matrices.append(BlockMatrix(name, parameter, rows, columns, isinstance(module, Conv1D), reached))
         elif name in shapes:
-            matrices.append(BlockMatrix(name, parameter, *shapes[name]))
+            matrices.append(BlockMatrix(name, parameter, *shapes[name], holders[name] in called))
         elif name in many and (name in watch.rearranged or name not in watch.used):
             unknown[name] = parameter
     _require_known(model, matrices, unknown)
     return matrices
+
+
+def _noting(called: set[nn.Module]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    """A hook that notes the modules that are called with an input."""
+    return lambda module, args: called.add(module) if args else None
 
 
 def _stored(parameter: Tensor, factor: Tensor) -> tuple[int, int, bool]:

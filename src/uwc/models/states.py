@@ -53,8 +53,8 @@ def resolve_layer(model: Any, layer: int | None) -> int:
 
 
 def output_states(output: Any) -> Tensor:
-    """The states among what a block returned: the first of a tuple, or the tensor itself."""
-    states: Tensor = output[0] if isinstance(output, tuple) else output
+    """The states among what a block returned: the first of several outputs, or the only one."""
+    states: Tensor = output[0] if isinstance(output, tuple | list) else output
     return states
 
 
