@@ -13,7 +13,7 @@ from uwc.attacks.probing import chosen_depths
 from uwc.attacks.registry import attacks
 from uwc.attacks.surrogate import Intervened
 from uwc.data.example import Example
-from uwc.errors import DataError, ModelError
+from uwc.errors import AttackFailed
 from uwc.models.head import relative_tolerance, unwrapped
 from uwc.models.states import answer_batches, answer_states, blocks
 from uwc.models.target import Target
@@ -36,8 +36,8 @@ def direction_ablation(target: Target, data: AttackData, *, layers: tuple[int, .
 
     Raises:
         ConfigError: there is no such block.
-        DataError: forget and retain states do not differ.
-        ModelError: a block's output is not one state a token, or what the next block reads still has the direction.
+        ModelError: a block's output is not one state a token.
+        AttackFailed: forget and retain states do not differ, or what the next block reads still has the direction.
     """
     depths = chosen_depths(target.model, layers or tuple(range(1, len(blocks(target.model)) + 1)))
     forget, retain = (_mean_states(target, examples, depths) for examples in (data.train, data.retain))
@@ -45,7 +45,7 @@ def direction_ablation(target: Target, data: AttackData, *, layers: tuple[int, .
     for depth in depths:
         direction = forget[depth] - retain[depth]
         if not bool(direction.any()):
-            raise DataError(
+            raise AttackFailed(
                 f"the attack 'direction_ablation' on {target.name}: forget and retain states after block {depth} are "
                 "the same; give the attacker forgotten and retained data that differ (--attacker-data, --retain)"
             )
@@ -58,7 +58,7 @@ def direction_ablation(target: Target, data: AttackData, *, layers: tuple[int, .
 
 @torch.no_grad()
 def _require_gone(target: Target, examples: Sequence[Example], units: Mapping[int, Tensor]) -> None:
-    """Raise ModelError if a block reads a state with a part along the direction taken out after the one before it."""
+    """Raise AttackFailed if a block reads a state with a part along the direction taken out after the one before it."""
     modules = blocks(target.model)
     for depth in (d for d in units if d < len(modules)):
         read: list[Tensor] = []
@@ -75,7 +75,7 @@ def _require_gone(target: Target, examples: Sequence[Example], units: Mapping[in
         for states in read:
             along = (states.float() @ units[depth]).abs() / states.float().norm(dim=-1)
             if float(along.max()) > relative_tolerance(states.dtype):
-                raise ModelError(
+                raise AttackFailed(
                     f"direction ablation does not work on {type(unwrapped(target.model)).__name__}: what block "
                     f"{depth + 1} reads is not what block {depth} returned"
                 )

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from uwc.errors import ModelError
+from uwc.errors import AttackFailed, ModelError
 from uwc.models.block_weights import LEAST_SHARE, block_parameters
 from uwc.models.target import Target
 
@@ -46,13 +46,13 @@ def changed_share(before: Target, after: Target, claimed: Mapping[str, int] | No
     Of a model without a list of blocks all parameters count.
 
     Raises:
-        ModelError: none differs, or fewer than 95 % of those claimed do.
+        AttackFailed: none differs, or fewer than 95 % of those claimed do.
     """
     first, second = _counted(before.model), _counted(after.model)
     changed = {name: int((first[name] != p.to(first[name].device)).sum()) for name, p in second.items()}
     if not any(changed.values()):
         dtype = str(next(iter(first.values())).dtype).removeprefix("torch.")
-        raise ModelError(
+        raise AttackFailed(
             f"the attack {attack!r} changed no weight of {before.name}: they are what it makes of them, or its steps "
             f"are too small for {dtype}; leave it out, or give it a stronger setting"
         )
@@ -61,7 +61,7 @@ def changed_share(before: Target, after: Target, claimed: Mapping[str, int] | No
     missed, whole = sum(left.values()), sum(of_blocks.values())
     if missed > (1 - LEAST_SHARE) * whole:
         most = ", ".join(sorted(left, key=lambda name: -left[name])[:3])
-        raise ModelError(
+        raise AttackFailed(
             f"the attack {attack!r} changed {1 - missed / whole:.0%} of what it is to change in the weights of "
             f"{before.name}, and left alone most of all {most}"
         )

@@ -9,7 +9,7 @@ from typing import Any
 from uwc.attacks.attacked import Attacked, changed_share
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
-from uwc.errors import ConfigError, DataError
+from uwc.errors import AttackFailed, ConfigError, DataError
 from uwc.models.states import blocks
 from uwc.models.target import Target
 from uwc.registry import Entry
@@ -111,9 +111,9 @@ def attacked(target: Target, data: AttackData, chain: Chain) -> Iterator[Iterato
         An iterator over the variants of the attack; each may be used until the next is asked for.
 
     Raises:
-        DataError: data that an attack needs is missing, or an attack on prompts changes none.
+        DataError: data that an attack needs is missing.
         ConfigError: a layer that the model does not have.
-        ModelError: an attack on weights changes none, or less than it is to change.
+        AttackFailed: an attack on prompts or weights changes none, or less than it is to change.
     """
     chain.check_data(data)
     if chain.names_layers:
@@ -131,10 +131,12 @@ def _carry_out(start: Attacked, data: AttackData, steps: tuple[Step, ...]) -> Ge
     with closing(steps[0].entry.function(start.target, data, **steps[0].settings)) as outcomes:
         for outcome in outcomes:
             changed, entry = start.changed, steps[0].entry
-            if entry.facts["kind"] == "weights":
+            if outcome.effort == 0:  # it was asked to change nothing
+                changed = 0.0 if entry.facts["kind"] == "weights" else changed
+            elif entry.facts["kind"] == "weights":
                 changed = changed_share(start.target, outcome.target, outcome.claimed, attack=entry.name)
             elif entry.facts["kind"] == "prompt" and prompts == outcome.target.encode(data.scored):
-                raise DataError(f"the attack {entry.name!r} changes no prompt of the scored questions; leave it out")
+                raise AttackFailed(f"the attack {entry.name!r} changes no prompt of the scored questions; leave it out")
             joined = replace(
                 outcome,
                 changed=changed,

@@ -12,7 +12,7 @@ from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
 from uwc.attacks.suffix_search import Problem, SearchSettings, SuffixSearch, allowed_tokens, text_of
 from uwc.data.example import Example
-from uwc.errors import ConfigError, ModelError
+from uwc.errors import AttackFailed, ConfigError
 from uwc.models.target import Target
 
 Count = Annotated[int, Field(ge=1)]
@@ -53,7 +53,7 @@ def gcg(
 
     Raises:
         ConfigError: the start has no tokens of its own after a question, or some that are not printable ASCII.
-        ModelError: in no step a candidate was read as the tokens that were tried.
+        AttackFailed: in no step a candidate was read as the tokens that were tried.
     """
     settings = SearchSettings(steps, candidates, top_k, target_tokens, layer, seed)
     for budget, text in _search(target, list(data.train)[:questions], start, settings, budgets):
@@ -103,7 +103,7 @@ def _search(
     for step in range(1, max(wanted) + 1):
         search.step()
         if search.barren == max(wanted):
-            raise ModelError(
+            raise AttackFailed(
                 f"attack 'gcg' on {target.name}: no step had a candidate that, typed after the question, is read as "
                 "the tokens that were tried; give more candidates, more steps, or another start"
             )

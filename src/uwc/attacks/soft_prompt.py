@@ -15,7 +15,7 @@ from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
 from uwc.attacks.surrogate import Wrapped
 from uwc.data.batches import collate
-from uwc.models.head import answer_logits, head_of, token_logprobs
+from uwc.models.head import answer_logits, embedding_of, head_of, token_logprobs
 from uwc.models.target import Target
 
 
@@ -116,10 +116,13 @@ def soft_prompt(
         lr: Adam's.
         batch_size: examples a step.
         seed: of the beginning and of the order.
+
+    Raises:
+        ModelError: the model has no input embedding of its own.
     """
     rng = np.random.default_rng(seed)
     encoded = target.encode(list(data.train or data.retain))
-    embedding = target.model.get_input_embeddings()
+    embedding = embedding_of(target.model)
     first = torch.from_numpy(rng.integers(len(embedding.weight), size=tokens)).to(target.device)
     with torch.no_grad():
         prompt = embedding(first[None])[0].float()

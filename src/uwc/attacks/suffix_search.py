@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from uwc.attacks.surrogate import reading_at
 from uwc.data.prompts import EncodedExample
 from uwc.errors import ModelError
-from uwc.models.head import head_sees, relative_tolerance
+from uwc.models.head import embedding_of, head_sees, relative_tolerance
 from uwc.models.states import resolve_layer
 from uwc.models.target import Target
 
@@ -95,9 +95,7 @@ class SuffixSearch:
         self._model, self._tokenizer = target.model.eval(), target.tokenizer
         self._problems, self._settings, self._readable = problems, settings, readable
         self._device = target.device
-        if not hasattr(self._model, "get_input_embeddings"):
-            raise ModelError(f"{target.name}: a search for a suffix needs a model with an input embedding of its own")
-        self._embedding: Any = self._model.get_input_embeddings()
+        self._embedding = embedding_of(target.model)
         self._allowed = torch.tensor(allowed_tokens(target.tokenizer), device=self._device)
         self._generator = torch.Generator().manual_seed(settings.seed)
         self._layer = None if settings.layer is None else resolve_layer(target.model, settings.layer)
@@ -110,7 +108,7 @@ class SuffixSearch:
         """What each problem's tokens before the suffix leave in the model's cache, computed once.
 
         None where whole sequences must be read: for a cache that cannot be repeated for many suffixes (recurrent and
-        hybrid models), or one that gives the first suffix another loss than reading the whole does.
+        hybrid models), or with which two copies of the first suffix have another loss than read as a whole.
         """
         return [self._cache(problem) for problem in self._problems]
 
@@ -119,10 +117,14 @@ class SuffixSearch:
         ids = torch.tensor([problem.before], device=self._device)
         with head_sees(self._model, lambda states: states[0, :1]):
             cache = getattr(self._model(input_ids=ids, use_cache=True), "past_key_values", None)
-        layers = getattr(cache, "layers", None)
-        if not layers or not all(hasattr(layer, "batch_repeat_interleave") for layer in layers):
+        if not hasattr(cache, "batch_repeat_interleave"):
             return None
-        whole, cached = (self._loss(problem, self._current[None], c) for c in (None, cache))
+        twice = self._current.expand(2, -1)
+        whole = self._loss(problem, twice, None)
+        try:
+            cached = self._loss(problem, twice, cache)
+        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):  # of caches that only look like one
+            return None
         return cache if torch.allclose(whole, cached, rtol=relative_tolerance(self._model.dtype), atol=0.0) else None
 
     def step(self) -> None:
@@ -166,7 +168,7 @@ class SuffixSearch:
 
         def cut(_module: Any, _args: Any, output: Tensor) -> Tensor:
             outputs.append(output.detach().requires_grad_())
-            return outputs[-1]
+            return outputs[-1].clone()  # which the model may change in place
 
         handle = self._embedding.register_forward_hook(cut)
         try:

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers.pytorch_utils import Conv1D
 
 from uwc.errors import ModelError
 from uwc.models.contrast import ContrastModel
@@ -71,6 +70,13 @@ def block_matrices(model: Any) -> list[BlockMatrix]:
             its blocks, more than 5 % of them, that these tokens did not reach, so that nobody knows what they are.
     """
     return [matrix for prefix, part in _text_models(model) for matrix in _matrices_of(part, prefix)]
+
+
+def linear_maps(model: nn.Module) -> dict[str, Any]:
+    """Name -> the modules that are a linear map with a weight of their own: `nn.Linear`, and GPT-2's `Conv1D`."""
+    from transformers.pytorch_utils import Conv1D  # a study is planned without transformers
+
+    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
 
 
 def few_tokens(model: Any) -> Tensor:
@@ -224,7 +230,7 @@ def _matrices_of(model: Any, prefix: str) -> list[BlockMatrix]:
         raise ModelError(f"{type(model).__name__} holds its weights packed by a quantisation; load it unquantised")
     parameters = dict(_parameters(model, prefix))
     many = {n: p for n, p in parameters.items() if sum(size > 1 for size in p.shape) > 1}
-    maps = [m for m in blocks(model).modules() if isinstance(m, nn.Linear | Conv1D)]
+    maps = linear_maps(blocks(model)).values()
     linear = {id(m.weight): m for m in reversed(maps)}  # of those that share a weight, the first
     shapes: dict[str, tuple[int, int, bool]] = {}
 
@@ -245,7 +251,8 @@ def _matrices_of(model: Any, prefix: str) -> list[BlockMatrix]:
         if (module := linear.get(id(parameter))) is not None:
             rows, columns = parameter.shape
             reached = module in called or name not in watch.used
-            matrices.append(BlockMatrix(name, parameter, rows, columns, isinstance(module, Conv1D), reached))
+            transposed = not isinstance(module, nn.Linear)
+            matrices.append(BlockMatrix(name, parameter, rows, columns, transposed, reached))
         elif name in shapes:
             matrices.append(BlockMatrix(name, parameter, *shapes[name], holders[name] in called))
         elif name in many and (name in watch.rearranged or name not in watch.used):

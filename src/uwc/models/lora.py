@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from uwc import progress
 from uwc.errors import ConfigError, ModelError
-from uwc.models.block_weights import BlockMatrix, block_matrices, few_tokens
+from uwc.models.block_weights import BlockMatrix, block_matrices, few_tokens, linear_maps
 from uwc.models.head import head_of
 from uwc.models.target import Target
 
@@ -71,8 +70,8 @@ def add_adapter(
 
 def _adapted_everywhere(target: Target, adapted: Callable[..., Any], dropout: float) -> Any:
     """The model with an adapter on all that peft can adapt; a note says what is left out of the blocks' matrices."""
-    model, matrices = target.model, block_matrices(target.model)
-    listed = {f"{n}.weight": m for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
+    model, matrices = target.model.eval(), block_matrices(target.model)
+    listed = {f"{name}.weight": module for name, module in linear_maps(model).items()}
     users = Counter(id(m.weight) for m in listed.values())
     maps = {name: m for name, m in listed.items() if users[id(m.weight)] == 1}  # an update of one would change others
     refused = _REFUSED if model.config.model_type in _REFUSED_IN else ()
@@ -95,11 +94,7 @@ def _adapted_everywhere(target: Target, adapted: Callable[..., Any], dropout: fl
                 whole(input_ids=few_tokens(model), use_cache=False)
             _tell_left_out(target, matrices, wanted)
             return whole
-        except (
-            AttributeError,
-            TypeError,
-            RuntimeError,
-        ):  # of a module that reads another's parameters past its forward
+        except (AttributeError, TypeError, RuntimeError):  # some module reads another's parameters past its forward
             whole.unload()
     wanted = {name: None for name in wanted if name in maps}
     _tell_left_out(target, matrices, wanted)
