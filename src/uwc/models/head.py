@@ -62,11 +62,15 @@ def head_sees(model: Any, choose: Callable[[Tensor], Tensor]) -> Iterator[list[T
 def replaced_head(model: Any, head: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """While open, the output embedding gives ``head(states)``; the model's own forward runs unchanged around it."""
     own = head_of(model)
+    before = vars(own).get("forward")
     own.forward = head
     try:
         yield
     finally:
-        del own.forward
+        if before is None:
+            del own.forward
+        else:
+            own.forward = before
 
 
 def own_steps_after_head(model: Any) -> Callable[[Tensor], Tensor]:
