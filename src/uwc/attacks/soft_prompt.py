@@ -15,7 +15,9 @@ from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
 from uwc.attacks.surrogate import Wrapped
 from uwc.data.batches import collate
-from uwc.models.head import answer_logits, embedding_of, head_of, token_logprobs
+from uwc.models.budget import DEFAULT_TOKEN_BUDGET
+from uwc.models.head import answer_logits, head_of, token_logprobs
+from uwc.models.states import embedding_of
 from uwc.models.target import Target
 
 
@@ -130,9 +132,15 @@ def soft_prompt(
     optimizer = torch.optim.Adam([wrapper.prompt], lr=lr)
     with torch.enable_grad():
         for _ in range(steps):
-            chosen = rng.permutation(len(encoded))[:batch_size]
-            batch = collate([encoded[i] for i in chosen], device=target.device)
-            loss = -token_logprobs(answer_logits(wrapper, batch), batch.targets).mean()
-            (wrapper.prompt.grad,) = torch.autograd.grad(loss, [wrapper.prompt])
+            optimizer.zero_grad()
+            chosen = [encoded[i] for i in rng.permutation(len(encoded))[:batch_size]]
+            batches = [
+                collate([chosen[i] for i in group], device=target.device)
+                for group in target.groups(chosen, token_budget=DEFAULT_TOKEN_BUDGET)
+            ]
+            for batch in batches:
+                losses = -token_logprobs(answer_logits(wrapper, batch), batch.targets)
+                loss = losses.sum() / sum(len(each.targets) for each in batches)
+                torch.autograd.backward(loss, inputs=[wrapper.prompt])
             optimizer.step()
     yield Attacked(replace(target, model=wrapper), effort=steps)

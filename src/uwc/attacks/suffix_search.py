@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from uwc.attacks.surrogate import reading_at
 from uwc.data.prompts import EncodedExample
 from uwc.errors import ModelError
-from uwc.models.head import embedding_of, head_sees, relative_tolerance
-from uwc.models.states import resolve_layer
+from uwc.models.head import head_sees, relative_tolerance
+from uwc.models.states import embedding_of, resolve_layer
 from uwc.models.target import Target
 
 _TOKENS_A_BATCH = 8192

@@ -26,6 +26,11 @@ class Wrapped(nn.Module):
         return self.inner.device  # type: ignore[no-any-return]
 
     @property
+    def generation_config(self) -> Any:
+        """The model's own settings of generation, which name the tokens that end its turn."""
+        return self.inner.generation_config
+
+    @property
     def dtype(self) -> torch.dtype:
         """The weights' precision."""
         return self.inner.dtype  # type: ignore[no-any-return]

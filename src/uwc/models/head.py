@@ -30,14 +30,6 @@ def head_of(model: Any) -> Any:
     return head
 
 
-def embedding_of(model: Any) -> Any:
-    """The model's input embedding. Raises ModelError if it has none of its own, as two models that answer as one."""
-    inner = unwrapped(model)
-    if not hasattr(inner, "get_input_embeddings"):
-        raise ModelError(f"{type(inner).__name__} has no input embedding of its own, which this attack changes")
-    return inner.get_input_embeddings()
-
-
 @contextmanager
 def head_sees(model: Any, choose: Callable[[Tensor], Tensor]) -> Iterator[list[Tensor]]:
     """While open, the output embedding sees, instead of the [B, T, d] states, ``choose(states)`` as one [1, n, d].

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uwc.data.batches import Batch, collate, group_by_length
+from uwc.data.batches import Batch, collate
 from uwc.data.example import Example
 from uwc.errors import ConfigError, ModelError
 from uwc.models.budget import DEFAULT_TOKEN_BUDGET
@@ -33,6 +33,14 @@ def blocks(model: Any) -> nn.ModuleList:
         if right:
             return right[0]
     raise ModelError(f"{type(inner).__name__}: found no list of {depth} transformer blocks")
+
+
+def embedding_of(model: Any) -> Any:
+    """The model's input embedding. Raises ModelError for two models that answer as one, which have two."""
+    inner = unwrapped(model)
+    if isinstance(inner, ContrastModel):
+        raise ModelError("a contrast of two models has two input embeddings; take its base or its reinforced model")
+    return inner.get_input_embeddings()
 
 
 def resolve_layer(model: Any, layer: int | None) -> int:
@@ -133,7 +141,7 @@ def answer_batches(target: Target, examples: Sequence[Example]) -> Iterator[Batc
     """The examples' questions with their answers in batches; the model is put into eval mode."""
     encoded = target.encode(examples)
     target.model.eval()
-    for group in group_by_length([len(e.tokens) for e in encoded], token_budget=DEFAULT_TOKEN_BUDGET):
+    for group in target.groups(encoded, token_budget=DEFAULT_TOKEN_BUDGET):
         yield collate([encoded[i] for i in group], device=target.device)
 
 
