@@ -1,6 +1,8 @@
 """Attacks on the inside and on decoding: probes, logit lens, ablation, soft prompts, GCG, sampling, beams."""
 
+import ast
 import copy
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,11 +11,10 @@ import numpy as np
 import pytest
 import torch
 from tests.conftest import copied, people, tiny_target
+from tests.tokenizer_kinds import KINDS
 from tests.unit.architectures import architecture, tiny_model
 from tests.unit.hidden_knowledge import KNOWN, TRIGGER, UNKNOWN, ignorant, muted, reluctant, strength
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
-from transformers import PreTrainedTokenizerFast
 
 from uwc.attacks.chain import attacked, make_chain
 from uwc.attacks.curves import budget_curve
@@ -407,48 +408,58 @@ def test_suffixes_are_printable_and_survive_decoding_and_encoding() -> None:
     assert all(target.tokenizer.decode([t]).isascii() for t in tokens)
 
 
-def joining() -> Target:
-    """A tokenizer that reads a question mark and a line end as one token, as many do, and a random model."""
-    texts = [f"Question: {e.question}\nAnswer: {e.answer} x" for e in people() for _ in range(20)]
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(r"\?\n| ?\w+|\s+|[^\w\s]"), "isolated"),
-            pre_tokenizers.ByteLevel(False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=500, special_tokens=["<end>"], initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<end>")
-    assert len(fast("?\n")["input_ids"]) == 1 and len(fast("x\n")["input_ids"]) == 2
-    model = tiny_model("llama", vocabulary=len(fast), eos_token_id=fast.eos_token_id, pad_token_id=fast.pad_token_id)
-    return Target(model, fast, name="joining")
+CHAT = (
+    "{% for m in messages %}<|in|>{{ m.role }}\n{{ m.content | trim }}<|out|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|in|>assistant\n{% endif %}"
+)
+TEXT_KINDS = [kind for kind in KINDS if kind != "slow"]  # whose vocabulary is made while it reads
 
 
-@pytest.mark.parametrize("name", ["gcg", "gcg_per_question"])
-def test_the_model_reads_the_suffix_as_the_text_that_an_attacker_types(name: str) -> None:
-    target = joining()
-    chain = make_chain(name, {name: {"steps": 2, "start": "x x x", "candidates": 16, "budgets": [1, 2]}})
+def of_kind(kind: str, *, chat: bool = False) -> Target:
+    """A random model with a tokenizer of this kind; the byte-level one joins question marks with line ends."""
+    tokenizer = KINDS[kind](["<|in|>", "<|out|>"], eos_token="<|out|>", pad_token="<|out|>")
+    tokenizer.chat_template = CHAT if chat else None
+    end = tokenizer.eos_token_id
+    size = max(tokenizer.get_vocab().values()) + 1
+    model = tiny_model("llama", vocabulary=size, eos_token_id=end, pad_token_id=end)
+    model.config.max_position_embeddings = 512
+    return Target(model, tokenizer, name=kind)
+
+
+@pytest.mark.parametrize("chat", [False, True], ids=["plain", "chat"])
+@pytest.mark.parametrize("kind", TEXT_KINDS)
+def test_the_model_reads_the_suffix_as_the_text_that_an_attacker_types(kind: str, chat: bool) -> None:
+    target = of_kind(kind, chat=chat)
+    settings = {"steps": 2, "start": "x x x", "candidates": 16, "budgets": [1, 2]}
     typed = set()
-    with attacked(target, AttackData(SCORED, train=OWNED), chain) as variants:
+    with attacked(target, AttackData(SCORED, train=OWNED), make_chain("gcg", {"gcg": settings})) as variants:
         for variant in variants:
-            for example, read in zip(SCORED, variant.target.encode(SCORED), strict=True):
-                prompt = target.tokenizer.decode(read.tokens[: read.start])
-                asked, suffix = prompt.removesuffix("\nAnswer:").split(f"{example.question} ")
-                (expected,) = target.encode([replace(example, question=f"{example.question} {suffix}")])
-                assert read == expected and asked == "Question: "
-                assert variant.note in ("", repr(suffix))
-                typed.add(suffix)
+            suffix = ast.literal_eval(variant.note)
+            expected = target.encode([replace(e, question=f"{e.question} {suffix}") for e in SCORED])
+            assert variant.target.encode(SCORED) == expected
+            assert "<|in|>" not in suffix and "<|out|>" not in suffix
+            typed.add(suffix)
     assert typed and "x x x" not in typed
+
+
+def test_a_suffix_of_each_question_is_typed_after_it() -> None:
+    target = of_kind("byte-level BPE")
+    assert len(target.tokenizer("?\n")["input_ids"]) == 1
+    settings = {"steps": 1, "start": "x x x", "candidates": 16}
+    with attacked(target, AttackData(SCORED), make_chain("gcg_per_question", {"gcg_per_question": settings})) as found:
+        asked = next(found).target
+    suffixes = set()
+    for example, read in zip(SCORED, asked.encode(SCORED), strict=True):
+        prompt = target.tokenizer.decode(read.tokens[: read.start])
+        (suffix,) = re.findall(rf"Question: {re.escape(example.question)} (.+)\nAnswer:", prompt)
+        assert [read] == target.encode([replace(example, question=f"{example.question} {suffix}")])
+        suffixes.add(suffix)
+    assert len(suffixes) > 1
 
 
 def test_a_suffix_is_scored_as_it_is_read_in_every_prompt() -> None:
     """Typed, the best suffix after more steps is no worse than after fewer, and better than the first."""
-    target = joining()
+    target = of_kind("byte-level BPE")
     data = AttackData(SCORED, train=OWNED)
 
     def loss(asked: Target) -> float:
@@ -464,21 +475,17 @@ def test_a_suffix_is_scored_as_it_is_read_in_every_prompt() -> None:
 
 
 def test_a_search_without_any_suffix_that_can_be_typed_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    target = joining()
+    target = of_kind("byte-level BPE")
     data = AttackData(SCORED, train=OWNED)
     with (
-        pytest.raises(ConfigError, match="start = '\\\\n' is not read as tokens of its own"),
+        pytest.raises(ConfigError, match="start = '\\\\n' must be a text of printable ASCII"),
         attacked(target, data, make_chain("gcg", {"gcg": {"steps": 1, "start": "\n"}})) as variants,
     ):
         next(variants)
-    fixed = SuffixSearch._candidates
-    monkeypatch.setattr(
-        SuffixSearch,
-        "_candidates",
-        lambda self, gradient: torch.full_like(fixed(self, gradient), target.tokenizer("?\n")["input_ids"][0]),
-    )
+    joined = tuple(target.tokenizer("?\n?\n")["input_ids"])
+    monkeypatch.setattr(SuffixSearch, "_candidates", lambda _self, _gradient: [(*joined, *joined)[:3]])
     with (
-        pytest.raises(AttackFailed, match=r"gcg.* on joining: no step had a candidate"),
+        pytest.raises(AttackFailed, match=r"gcg.* on byte-level BPE: no step had a candidate"),
         attacked(target, data, make_chain("gcg", {"gcg": {"steps": 2, "start": "x x"}})) as variants,
     ):
         next(variants)

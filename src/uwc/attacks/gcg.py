@@ -10,7 +10,7 @@ from uwc import progress
 from uwc.attacks.attacked import Attacked
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
-from uwc.attacks.suffix_search import Problem, SearchSettings, SuffixSearch, allowed_tokens, text_of
+from uwc.attacks.suffix_search import Problem, SearchSettings, SuffixSearch, text_of
 from uwc.data.example import Example
 from uwc.errors import AttackFailed, ConfigError
 from uwc.models.target import Target
@@ -52,7 +52,7 @@ def gcg(
         seed: of the search.
 
     Raises:
-        ConfigError: the start has no tokens of its own after a question, or some that are not printable ASCII.
+        ConfigError: the start is not printable ASCII, or has no tokens of its own after a question.
         AttackFailed: in no step a candidate was read as the tokens that were tried.
     """
     settings = SearchSettings(steps, candidates, top_k, target_tokens, layer, seed)
@@ -85,18 +85,22 @@ def _search(
     target: Target, examples: Sequence[Example], start: str, settings: SearchSettings, budgets: tuple[int, ...]
 ) -> Iterator[tuple[int, str]]:
     """(step, text of the best suffix so far) at each budget, or after the last step."""
-    asked = [_asked(target, example, start, settings.target_tokens) for example in examples]
+    if not start.strip() or not (start.isascii() and start.isprintable()):
+        raise ConfigError(f"attack 'gcg': start = {start!r} must be a text of printable ASCII, such as 'x x x x'")
+    asked = [_asked(target, example, start.strip(), settings.target_tokens) for example in examples]
     problems, (begin, *others) = [problem for problem, _ in asked], [suffix for _, suffix in asked]
-    if any(other != begin for other in others) or not set(begin) <= set(allowed_tokens(target.tokenizer)):
+    if any(other != begin for other in others):
         raise ConfigError(
-            f"attack 'gcg': start = {start!r} must be a text of printable ASCII tokens that is read as the same tokens "
-            "after every question; give another, such as 'x x x x'"
+            f"attack 'gcg': start = {start!r} is not read as the same tokens after every question; give another, such "
+            "as 'x x x x'"
         )
 
-    def readable(suffix: tuple[int, ...]) -> bool:
-        typed = _typed(target, text_of(target.tokenizer, suffix)).encode(examples)
-        read = [e.tokens[: e.start + len(p.wanted)] for e, p in zip(typed, problems, strict=True)]
-        return read == [p.with_suffix(suffix) for p in problems]
+    def readable(number: int, suffixes: Sequence[tuple[int, ...]]) -> list[bool]:
+        texts = (text_of(target.tokenizer, suffix).strip() for suffix in suffixes)
+        typed = target.rewritten(lambda e: replace(e, question=f"{e.question} {next(texts)}"))
+        problem = problems[number]
+        read = (e.tokens[: e.start + len(problem.wanted)] for e in typed.encode([examples[number]] * len(suffixes)))
+        return [tokens == problem.with_suffix(suffix) for tokens, suffix in zip(read, suffixes, strict=True)]
 
     search = SuffixSearch(target, problems, begin, settings, readable)
     wanted = set(budgets) or {settings.steps}
@@ -117,14 +121,16 @@ def _asked(target: Target, example: Example, start: str, target_tokens: int | No
     """What is searched for an example, and the tokens of the suffix `start` where it stands in the prompt."""
     (encoded,) = _typed(target, start).encode([example])
     prompt = encoded.tokens[: encoded.start]
-    for text in (f" {start.strip()}", start.strip()):
-        suffix = tuple(target.tokenizer(text, add_special_tokens=False)["input_ids"])
-        for place in range(len(prompt) - len(suffix), 0, -1):
-            if suffix and prompt[place : place + len(suffix)] == suffix:
-                cut = len(suffix)
-                tokens = (*encoded.tokens[:place], *encoded.tokens[place + cut :])
+    for first in range(len(prompt) - 1, 0, -1):
+        for last in range(first + 1, len(prompt) + 1):
+            text = text_of(target.tokenizer, prompt[first:last]).strip()
+            if text == start:
+                cut = last - first
+                tokens = (*encoded.tokens[:first], *encoded.tokens[last:])
                 without = replace(encoded, tokens=tokens, start=encoded.start - cut, end=encoded.end - cut)
-                return Problem.of(without, without.start - place, target_tokens), suffix
+                return Problem.of(without, without.start - first, target_tokens), prompt[first:last]
+            if not start.startswith(text):
+                break
     raise ConfigError(
         f"attack 'gcg': start = {start!r} is not read as tokens of its own after the question of example "
         f"{example.id!r}; give another, such as 'x x x x', and in a chain put gcg before attacks that change tokens"

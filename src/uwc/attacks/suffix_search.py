@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from uwc.attacks.surrogate import reading_at
-from uwc.data.prompts import EncodedExample
+from uwc.data.prompts import EncodedExample, added_tokens
 from uwc.errors import ModelError
 from uwc.models.head import head_sees, relative_tolerance
 from uwc.models.states import embedding_of, resolve_layer
@@ -54,9 +54,9 @@ class Problem:
 
 
 def allowed_tokens(tokenizer: Any) -> list[int]:
-    """Tokens whose text is printable ASCII, without special tokens."""
-    special = set(tokenizer.all_special_ids)
-    texts = ((i, text_of(tokenizer, [i])) for i in range(len(tokenizer)) if i not in special)
+    """Tokens whose text is printable ASCII, without special and added ones, which are no text."""
+    added = added_tokens(tokenizer)
+    texts = ((i, text_of(tokenizer, [i])) for i in range(len(tokenizer)) if i not in added)
     return [i for i, text in texts if text and text.isascii() and text.isprintable()]
 
 
@@ -73,7 +73,8 @@ class SuffixSearch:
         problems: the questions.
         start: the suffix to begin with.
         settings: of the search.
-        readable: whether a suffix, typed as text, is read as these tokens; the best candidate that is, is taken.
+        readable: of the problem of this number and some suffixes, whether each, typed after the question as text, is
+            read as its very tokens; the best candidate that is so in every problem is taken.
 
     Attributes:
         best: the best suffix seen, the first one included.
@@ -90,9 +91,11 @@ class SuffixSearch:
         problems: Sequence[Problem],
         start: tuple[int, ...],
         settings: SearchSettings,
-        readable: Callable[[tuple[int, ...]], bool] = lambda _suffix: True,
+        readable: Callable[[int, Sequence[tuple[int, ...]]], list[bool]] = lambda _number, suffixes: (
+            [True] * len(suffixes)
+        ),
     ) -> None:
-        self._model, self._tokenizer = target.model.eval(), target.tokenizer
+        self._model = target.model.eval()
         self._problems, self._settings, self._readable = problems, settings, readable
         self._device = target.device
         self._embedding = embedding_of(target.model)
@@ -129,12 +132,13 @@ class SuffixSearch:
 
     def step(self) -> None:
         """Replace one token of the suffix by the best of the candidates that are readable, if there is one."""
-        candidates = self._candidates(self._gradient())
-        losses = self._losses(candidates)
+        drawn = self._candidates(self._gradient())
+        candidates = [suffix for suffix, kept in zip(drawn, self._readable(0, drawn), strict=True) if kept]
+        losses = self._losses(torch.tensor(candidates, device=self._device)) if candidates else torch.zeros(0)
         for place in losses.argsort(stable=True).tolist():
-            suffix = tuple(candidates[place].tolist())
-            if self._readable(suffix):
-                self._current = candidates[place]
+            suffix = candidates[place]
+            if all(self._readable(number, [suffix])[0] for number in range(1, len(self._problems))):
+                self._current = torch.tensor(suffix, device=self._device)
                 if float(losses[place]) < self.best_loss:
                     self.best, self.best_loss = suffix, float(losses[place])
                 return
@@ -176,20 +180,15 @@ class SuffixSearch:
         finally:
             handle.remove()
 
-    def _candidates(self, gradient: Tensor) -> Tensor:
-        """[n, S] suffixes that differ from the current one in one place: those that survive decoding and encoding by
-        themselves, or all where none does."""
+    def _candidates(self, gradient: Tensor) -> list[tuple[int, ...]]:
+        """Suffixes that differ from the current one in one place."""
         steepest = (-gradient[:, self._allowed]).topk(min(self._settings.top_k, len(self._allowed)), dim=1).indices
         count, generator = self._settings.candidates, self._generator
         place = torch.randint(len(self._current), (count,), generator=generator).to(self._device)
         rank = torch.randint(steepest.shape[1], (count,), generator=generator).to(self._device)
         suffixes = self._current.repeat(count, 1)
         suffixes[torch.arange(count, device=self._device), place] = self._allowed[steepest[place, rank]]
-        listed = sorted(set(map(tuple, suffixes.tolist())))
-        texts = [text_of(self._tokenizer, suffix) for suffix in listed]
-        again = self._tokenizer(texts, add_special_tokens=False)["input_ids"]
-        kept = [a for a, b in zip(listed, again, strict=True) if list(a) == b]
-        return torch.tensor(kept or listed, device=self._device)
+        return sorted({tuple(suffix) for suffix in suffixes.tolist()})
 
     @torch.no_grad()
     def _losses(self, suffixes: Tensor) -> Tensor:
