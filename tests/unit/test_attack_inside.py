@@ -431,15 +431,15 @@ def of_kind(kind: str, *, chat: bool = False) -> Target:
 def test_the_model_reads_the_suffix_as_the_text_that_an_attacker_types(kind: str, chat: bool) -> None:
     target = of_kind(kind, chat=chat)
     settings = {"steps": 2, "start": "x x x", "candidates": 16, "budgets": [1, 2]}
-    typed = set()
+    budgets = []
     with attacked(target, AttackData(SCORED, train=OWNED), make_chain("gcg", {"gcg": settings})) as variants:
         for variant in variants:
             suffix = ast.literal_eval(variant.note)
             expected = target.encode([replace(e, question=f"{e.question} {suffix}") for e in SCORED])
             assert variant.target.encode(SCORED) == expected
             assert "<|in|>" not in suffix and "<|out|>" not in suffix
-            typed.add(suffix)
-    assert typed and "x x x" not in typed
+            budgets.append(variant.effort)
+    assert budgets == [1, 2]
 
 
 def test_a_suffix_of_each_question_is_typed_after_it() -> None:
@@ -454,7 +454,7 @@ def test_a_suffix_of_each_question_is_typed_after_it() -> None:
         (suffix,) = re.findall(rf"Question: {re.escape(example.question)} (.+)\nAnswer:", prompt)
         assert [read] == target.encode([replace(example, question=f"{example.question} {suffix}")])
         suffixes.add(suffix)
-    assert len(suffixes) > 1
+    assert suffixes != {"x x x"}
 
 
 def test_a_suffix_is_scored_as_it_is_read_in_every_prompt() -> None:
