@@ -129,6 +129,7 @@ def soft_prompt(
     with torch.no_grad():
         prompt = embedding(first[None])[0].float()
     wrapper = SoftPrompted(target.model, prompt, first).eval()
+    prompted = replace(target, model=wrapper, batching=target.sharing().lengthened(tokens))
     optimizer = torch.optim.Adam([wrapper.prompt], lr=lr)
     with torch.enable_grad():
         for _ in range(steps):
@@ -136,11 +137,11 @@ def soft_prompt(
             chosen = [encoded[i] for i in rng.permutation(len(encoded))[:batch_size]]
             batches = [
                 collate([chosen[i] for i in group], device=target.device)
-                for group in target.groups(chosen, token_budget=DEFAULT_TOKEN_BUDGET)
+                for group in prompted.groups(chosen, token_budget=DEFAULT_TOKEN_BUDGET)
             ]
             for batch in batches:
                 losses = -token_logprobs(answer_logits(wrapper, batch), batch.targets)
                 loss = losses.sum() / sum(len(each.targets) for each in batches)
                 torch.autograd.backward(loss, inputs=[wrapper.prompt])
             optimizer.step()
-    yield Attacked(replace(target, model=wrapper), effort=steps)
+    yield Attacked(prompted, effort=steps)
