@@ -58,6 +58,7 @@ OWN: dict[str, dict[str, Any]] = {
         **COMMON, **MOE, **MAMBA, "layers_block_type": ["mamba", "attention", "moe"], "num_hidden_layers": 3,
         "n_routed_experts": 4, "moe_shared_expert_intermediate_size": 20, "n_group": 1, "topk_group": 1,
     },
+    "minimax": {**COMMON, **MOE, "layer_types": ["linear_attention", "full_attention"]},
     "falcon_h1": {
         **COMMON, "mamba_d_ssm": 48, "mamba_n_heads": 8, "mamba_d_head": 6, "mamba_d_state": 4, "mamba_n_groups": 1,
         "lm_head_multiplier": 0.5,

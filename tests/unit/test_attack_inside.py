@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from tests.tokenizer_kinds import KINDS
 from tests.unit.architectures import architecture, tiny_model
 from tests.unit.hidden_knowledge import KNOWN, TRIGGER, UNKNOWN, ignorant, muted, reluctant, strength
 from torch import nn
+from transformers import GenerationConfig
 
 from uwc.attacks.chain import attacked, make_chain
 from uwc.attacks.curves import budget_curve
@@ -264,7 +266,9 @@ def test_a_direction_that_is_none_is_told() -> None:
         next(variants)
 
 
-@pytest.mark.parametrize("name", ["probe", "logit_lens", "soft_prompt", "direction_ablation", "gcg"])
+@pytest.mark.parametrize(
+    "name", ["probe", "logit_lens", "soft_prompt", "direction_ablation", "gcg", "sampling", "beam_search"]
+)
 def test_two_models_that_answer_as_one_are_not_read_inside(name: str, knowing: Target) -> None:
     both = contrast(knowing, copied(knowing))
     chain = make_chain(name, {"gcg": {"steps": 1, "start": "x"}} if name == "gcg" else {})
@@ -508,6 +512,24 @@ def test_the_best_of_many_samples_and_a_beam_search_find_what_greedy_decoding_hi
     found = outcomes(reluctant(), "sampling", {"samples": 6}, SPOKEN)
     assert found["strongest"] > 0.6 > found["mean"]
     assert outcomes(reluctant(), "beam_search", {}, SPOKEN)[""] > 0.5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["llama", "minimax", "rwkv", "recurrent_gemma", "falcon_h1"])
+def test_a_beam_search_finds_what_it_finds_without_a_cache(name: str) -> None:
+    """Of MiniMax transformers does not reorder what the linear attention keeps; RWKV's state it cannot reorder."""
+    target = architecture(name)
+    end = target.tokenizer.eos_token_id
+    plain = GenerationConfig(
+        num_beams=3, max_new_tokens=8, do_sample=False, use_cache=False, eos_token_id=end, pad_token_id=end
+    )
+    with attacked(target, AttackData(SCORED), make_chain("beam_search", {"beam_search": {"beams": 3}})) as variants:
+        searching = next(variants).target
+        for encoded in target.encode(SCORED[:3]):
+            prompt = list(encoded.before)
+            ((found, _),) = continue_greedily(searching, [prompt], max_new_tokens=8)
+            (expected,) = target.model.generate(input_ids=torch.tensor([prompt]), generation_config=plain)
+            assert found == list(itertools.takewhile(lambda t: t != end, expected[len(prompt) :].tolist()))
 
 
 def test_decoding_otherwise_finds_nothing_that_was_never_known() -> None:

@@ -12,6 +12,10 @@ from uwc.attacks.attacked import Attacked
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
 from uwc.attacks.surrogate import Wrapped
+from uwc.errors import ModelError
+from uwc.models.block_weights import few_tokens
+from uwc.models.contrast import ContrastModel
+from uwc.models.head import unwrapped
 from uwc.models.target import Target
 
 _DECODING = {
@@ -27,9 +31,14 @@ class DecodedBy(Wrapped):
         model: the model.
         settings: fields of transformers' GenerationConfig.
         seed: of the draws; global random state is neither read nor changed.
+
+    Raises:
+        ModelError: there are two models that answer as one, which generate greedily only.
     """
 
     def __init__(self, model: Any, settings: Mapping[str, Any], *, seed: int = 0) -> None:
+        if isinstance(unwrapped(model), ContrastModel):
+            raise ModelError("a contrast of two models generates greedily only; take its base or its reinforced model")
         super().__init__(model)
         self._settings = dict(settings)
         self._seed = seed
@@ -76,8 +85,22 @@ def sampling(
 def beam_search(target: Target, _data: AttackData, *, beams: Annotated[int, Field(ge=2)] = 5) -> Iterator[Attacked]:
     """Answer with the likeliest of the sequences that a beam search finds.
 
+    A cache of anything but keys and values (recurrent and hybrid models) is not used, as transformers does not put all
+    of them in the order of the beams.
+
     Args:
         target: the model.
         beams: how many beginnings are kept at each token.
     """
-    yield Attacked(replace(target, model=DecodedBy(target.model, {"num_beams": beams})), effort=beams)
+    settings = {"num_beams": beams, "use_cache": _caches_keys_and_values(target.model)}
+    yield Attacked(replace(target, model=DecodedBy(target.model, settings)), effort=beams)
+
+
+@torch.no_grad()
+def _caches_keys_and_values(model: Any) -> bool:
+    """Whether all that a model keeps of a text are keys and values."""
+    from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+
+    cache: Any = getattr(model.eval()(input_ids=few_tokens(model), use_cache=True), "past_key_values", None)
+    known = (DynamicLayer, DynamicSlidingWindowLayer)
+    return type(cache) is DynamicCache and all(type(layer) in known for layer in cache.layers)
