@@ -25,6 +25,7 @@ from uwc.models.checkpoint_files import (
 )
 from uwc.models.contrast import load_contrast
 from uwc.models.lora import has_adapter
+from uwc.models.reading import Reading, read_as
 from uwc.models.stored import require_all_read
 from uwc.models.target import Target
 from uwc.models.weight_files import WeightFiles
@@ -63,7 +64,7 @@ def load_target(
     template: PromptTemplate | None = None,
     trust_remote_code: bool = False,
     name: str = "",
-    tokenizer_of: str | None = None,
+    reading: Reading | None = None,
 ) -> Target:
     """Load any causal language model that transformers knows, from a folder or the hub; or an adapter with its base.
 
@@ -78,11 +79,13 @@ def load_target(
         template: how questions are put to it; the default uses the tokenizer's chat template where there is one.
         trust_remote_code: run Python code that comes with the checkpoint.
         name: what messages call it; the folder's or hub's name by default.
-        tokenizer_of: the checkpoint whose tokenizer is taken if this one has none that can be read.
+        reading: how the model that it is compared with reads: tokenizer, template and ends are taken from there, and
+            what of its own differs is named in a warning; its own by default.
 
     Raises:
         ModelError: there is no such model, it has no safetensors weights or two sets of them, a tensor is missing or
-            has no place in the model, an adapter's kind cannot be scored, or it needs remote code.
+            has no place in the model, an adapter's kind cannot be scored, it needs remote code, or a token has another
+            id than in the reading given.
     """
     where, name = str(path), name or Path(path).name
     given: dict[str, Any] = {"dtype": dtype, "device": device, "template": template}
@@ -91,13 +94,15 @@ def load_target(
         adapter = adapter_config(where) or {}
         require_adapter(where, adapter)
         base = named_base(where, adapter)
-        tokenizer = _tokenizer(where, tokenizer_of or base, trust_remote_code)
+        tokenizer = _tokenizer(where, base if reading is None else None, trust_remote_code, needed=reading is None)
         target = load_target(base, trust_remote_code=trust_remote_code, **given)
-        return replace(attach_adapter(target, where), tokenizer=tokenizer, name=name)
-    tokenizer = _tokenizer(where, tokenizer_of, trust_remote_code)
-    load = partial(_load_whole, dtype=getattr(torch, dtype), device=pick_device(device), trust=trust_remote_code)
-    model = load_contrast(Path(where), load) if kind == "contrast" else load(where)
-    return Target(model.eval(), tokenizer, template or PromptTemplate(), name)
+        target = replace(attach_adapter(target, where), tokenizer=tokenizer, name=name)
+    else:
+        tokenizer = _tokenizer(where, None, trust_remote_code, needed=reading is None)
+        load = partial(_load_whole, dtype=getattr(torch, dtype), device=pick_device(device), trust=trust_remote_code)
+        model = load_contrast(Path(where), load) if kind == "contrast" else load(where)
+        target = Target(model.eval(), tokenizer, template or PromptTemplate(), name)
+    return target if reading is None else read_as(target, reading, path=where)
 
 
 def _load_whole(where: str, *, dtype: torch.dtype, device: torch.device, trust: bool) -> Any:
@@ -115,15 +120,17 @@ def _load_whole(where: str, *, dtype: torch.dtype, device: torch.device, trust: 
     return model if quantised else model.to(device)
 
 
-def _tokenizer(where: str, other: str | None, trust_remote_code: bool) -> Any:
-    """The checkpoint's tokenizer; that of another one where it has none."""
+def _tokenizer(where: str, other: str | None, trust_remote_code: bool, *, needed: bool = True) -> Any:
+    """The checkpoint's tokenizer; that of another one where it has none; None where that is not needed."""
     require_tokenizer_config(where)
     try:
         return AutoTokenizer.from_pretrained(where, trust_remote_code=trust_remote_code)
     except Exception as error:  # a folder without a tokenizer: transformers raises many kinds
-        if other is None or other == where:
+        if other is not None and other != where:
+            return _tokenizer(other, None, trust_remote_code)
+        if needed:
             raise ModelError(loading_failed(where, error, what="tokenizer of the model")) from error
-        return _tokenizer(other, None, trust_remote_code)
+        return None
 
 
 def depth_of(path: str | Path, *, trust_remote_code: bool = False) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from uwc import progress
 from uwc.errors import ModelError
@@ -26,6 +26,7 @@ from uwc.models.checkpoint_files import kind_of, require_tokenizer_config
 from uwc.models.loading import load_target, loading_failed
 from uwc.models.lora import merge_adapter
 from uwc.models.mixing import Mixer, Mixing
+from uwc.models.reading import Reading, compare_readings, load_reading
 from uwc.models.streaming import StoredOtherwise, StreamedMixer, pair_weights
 from uwc.models.target import Target
 from uwc.models.weight_files import WeightFiles
@@ -66,7 +67,7 @@ def open_mixing(
     shared = shared or (lambda: load_target(original, **loading))
     if adapter is not None:
         _require_mixable_adapter(unlearned, adapter, original)
-        _require_same_tokens(original, unlearned, trust)
+        _compare_readings(original, unlearned, trust)
         base = load_target(original, **loading)
         if is_scale_enough(adapter) and keeps_base(base, unlearned):
             return AdapterMixer(base, unlearned)
@@ -74,15 +75,14 @@ def open_mixing(
         return Mixer(shared(), replace(merge_adapter(attach_adapter(base, unlearned)), name=base.name))
     theirs = _config(unlearned, trust)
     _require_same_kind(original, config, unlearned, theirs)
-    _require_same_tokens(original, unlearned, trust)
+    _compare_readings(original, unlearned, trust)
     files = WeightFiles(original), WeightFiles(unlearned)
     try:
         return StreamedMixer(load_target(original, **loading), *files, ties=(_ties(config), _ties(theirs)))
     except StoredOtherwise as error:
         progress.note(f"{error}; both models are loaded to be mixed")
         kept = shared()
-        working = load_target(unlearned, **{**loading, "tokenizer_of": str(original)})
-        return Mixer(kept, working.reading(kept.tokenizer, kept.template, kept.end_ids))
+        return Mixer(kept, load_target(unlearned, reading=Reading.of(kept), **loading))
 
 
 def require_mixable(original: str | Path, unlearned: str | Path, *, trust_remote_code: bool = False) -> None:
@@ -92,11 +92,11 @@ def require_mixable(original: str | Path, unlearned: str | Path, *, trust_remote
     if adapter is not None:
         _require_mixable_adapter(unlearned, adapter, original)
         require_same_vocabulary(_unloaded(config, trust_remote_code), unlearned, base=str(original))
-        _require_same_tokens(original, unlearned, trust_remote_code)
+        _compare_readings(original, unlearned, trust_remote_code)
         return
     theirs = _config(unlearned, trust_remote_code)
     _require_same_kind(original, config, unlearned, theirs)
-    _require_same_tokens(original, unlearned, trust_remote_code)
+    _compare_readings(original, unlearned, trust_remote_code)
     with suppress(StoredOtherwise):
         model = _unloaded(config, trust_remote_code)
         pair_weights(model, WeightFiles(original), WeightFiles(unlearned), ties=(_ties(config), _ties(theirs)))
@@ -167,29 +167,15 @@ def _known(config: Any) -> list[str]:
         return list(config.to_dict())
 
 
-def _require_same_tokens(original: str | Path, unlearned: str | Path, trust: bool) -> None:
-    """Raise ModelError if a token has different ids; a checkpoint without a tokenizer is read with the original's."""
-    vocabularies = []
-    for path in (original, unlearned):
-        try:
-            vocabularies.append(AutoTokenizer.from_pretrained(str(path), trust_remote_code=trust).get_vocab())
-        except Exception as error:  # a folder without a tokenizer: transformers raises many kinds
-            if path == original:
-                raise ModelError(loading_failed(str(path), error)) from error
-            if adapter_config(path) is None:
-                progress.note(f"{path} has no tokenizer of its own that can be read; the original's is used")
-            return
-    ours, theirs = vocabularies
-    moved = next((t for t, i in sorted(ours.items(), key=lambda p: p[1]) if theirs.get(t, i) != i), None)
-    if moved is not None:
-        raise ModelError(
-            f"{original} and {unlearned} have different tokenizers: {moved!r} is token {ours[moved]} in one and "
-            f"{theirs[moved]} in the other; mixing needs two checkpoints of one model"
-        )
-    shared = len(ours.keys() & theirs.keys())
-    if shared < min(len(ours), len(theirs)):
-        foreign = min(ours.keys() - theirs.keys())
-        raise ModelError(
-            f"{original} and {unlearned} have different tokenizers: {len(ours) - shared} tokens of the one are not in "
-            f"the other, such as {foreign!r}; mixing needs two checkpoints of one model"
-        )
+def _compare_readings(original: str | Path, unlearned: str | Path, trust: bool) -> None:
+    """Compare how two checkpoints read, see `compare_readings`; one without a tokenizer is read with the original's."""
+    ours = load_reading(original, trust_remote_code=trust)
+    try:
+        theirs = load_reading(unlearned, trust_remote_code=trust)
+    except ModelError:
+        if adapter_config(unlearned) is None:
+            progress.note(f"{unlearned} has no tokenizer of its own that can be read; {original}'s is used")
+        return
+    if adapter_config(unlearned) is not None:  # an adapter's folder has no generation configuration
+        theirs = replace(theirs, ends=ours.ends)
+    compare_readings(theirs, ours)

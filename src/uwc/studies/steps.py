@@ -16,6 +16,7 @@ from uwc.models.building import build_target
 from uwc.models.loading import load_target, parameter_count, save_target
 from uwc.models.mixing import Mixing
 from uwc.models.pairs import open_mixing
+from uwc.models.reading import load_reading
 from uwc.models.target import Target
 from uwc.objectives.methods import FINE_TUNING, Method, WeightedTerm
 from uwc.objectives.objective import Objective
@@ -45,13 +46,16 @@ class Workshop:
     def model(self, step: Step, *, like: Step) -> Target:
         """Load the model that a step made or names, in the precision and on the device of the step `like`.
 
-        An adapter is put on the study's original, as a peft model.
+        An adapter is put on the study's original, as a peft model. A given model is read as the original is.
         """
         path, name = self._path(step), _name(step)
         if _is_adapter(step):
             return replace(attach_adapter(self.model(step.inputs["base"], like=like), path), name=name)
-        other = self.plan.config.model.path if step.kind == "checkpoint" else None
-        return load_target(path, name=name, tokenizer_of=other, **self._loading(step, like))
+        reading, original = None, like.inputs.get("original")
+        if step.kind == "checkpoint" and original is not None and step.key != original.key:
+            template, trust = (self._loading(original, like)[key] for key in ("template", "trust_remote_code"))
+            reading = load_reading(self._path(original), template=template, trust_remote_code=trust)
+        return load_target(path, name=name, reading=reading, **self._loading(step, like))
 
     def _loading(self, step: Step, like: Step) -> dict[str, Any]:
         return {
