@@ -152,6 +152,7 @@ def test_an_adapter_on_fused_experts_is_exact(tmp_path: Path) -> None:
         ({"init_lora_weights": "pissa_niter_4"}, r"kind LORA with init_lora_weights 'pissa_niter_4' .* plain LoRA"),
         ({"arrow_config": {"top_k": 1}}, "kind LORA with arrow_config"),
         ({"task_type": "SEQ_CLS"}, "kind LORA for the task SEQ_CLS"),
+        ({"use_newer_lora": True}, r"peft .* does not know 'use_newer_lora' of adapter_config.json"),
         ({"peft_type": "NEWLORA"}, "kind NEWLORA cannot be scored .uwc does not know"),
     ],
 )

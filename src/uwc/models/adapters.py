@@ -6,7 +6,8 @@ import re
 import shutil
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,8 @@ def require_base(adapter: str | Path, config: dict[str, Any], original: str | Pa
     base = config.get("base_model_name_or_path")
     if not base:
         progress.note(f"{adapter} does not say which base it is for; {original} is taken for it")
+    if (revision := config.get("revision")) not in (None, "main") and not Path(original).is_dir():
+        progress.note(f"{adapter} is for revision {revision} of its base; the main one of {original} is read")
     if not base or str(base) == str(original):
         return
     if Path(base).is_dir() and Path(original).is_dir():
@@ -175,7 +178,9 @@ def attach_adapter(base: Target, path: str | Path) -> Target:
         from peft import PeftModel
     except ImportError:
         raise ModelError(f"{path} is an adapter, which needs peft; install it with: pip install peft") from None
-    require_adapter(path, read_json(path, ADAPTER))
+    config = read_json(path, ADAPTER)
+    require_adapter(path, config)
+    _require_known_settings(path, config)
     require_same_vocabulary(base.model, path, base=base.name)
     try:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings(record=True) as told:
@@ -193,6 +198,19 @@ def attach_adapter(base: Target, path: str | Path) -> Target:
     if unread:
         raise _unfit(base, path, f"its file holds {unread[0]!r}, for which the model has no place")
     return replace(base, model=model.eval(), name=Path(path).name, batching=None)
+
+
+def _require_known_settings(path: str | Path, config: dict[str, Any]) -> None:
+    """Raise ModelError if an adapter has a setting that this version of peft does not know, and would leave out."""
+    from peft import PeftType
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    known = {field.name for field in fields(PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(config["peft_type"])])}
+    for name in sorted(name for name, value in config.items() if value and name not in known):
+        raise ModelError(
+            f"{path}: the installed peft {version('peft')} does not know {name!r} of {ADAPTER}, written by peft "
+            f"{config.get('peft_version') or 'of another version'}; install that one"
+        )
 
 
 def _unfit(base: Target, path: str | Path, reason: str) -> ModelError:
