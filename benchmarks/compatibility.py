@@ -3,8 +3,9 @@
     python -m benchmarks.compatibility FOLDER
 
 FOLDER holds TOFU's files (retain_perturbed.json, real_authors_perturbed.json, world_facts_perturbed.json). For each
-kind of tokenizer and template a small Llama is made, trained on the questions as OpenUnlearning trains (its prompt,
-labels and mask), for some epochs, and scored by our definitions and by the mode's. Half an hour on one core.
+kind of tokenizer and template a small Llama is made, trained on the questions for some epochs as OpenUnlearning trains
+(its prompt, labels and mask), and scored by our definitions and by the mode's. For uwc-official a plain one is trained
+with our prompt. Half an hour on one core.
 """
 
 import argparse
@@ -17,13 +18,16 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from uwc.data.example import Example
+from uwc.data.prompts import PromptTemplate
 from uwc.data.question_files import read_examples
 from uwc.metrics.compat import COMPAT, Compat
 from uwc.metrics.evaluation import Evaluator
+from uwc.metrics.memorization import extraction_strength
 from uwc.metrics.scored import ScoredSet
 from uwc.metrics.set_level import model_utility
 from uwc.metrics.suites import Given
 from uwc.models.building import build_tokenizer
+from uwc.models.forward import score_tokens
 from uwc.models.target import Target
 from uwc.objectives.methods import FINE_TUNING
 from uwc.objectives.objective import Objective
@@ -56,11 +60,13 @@ _HEADERS = (
 
 @dataclass(frozen=True)
 class Kind:
-    """A tokenizer's special tokens, the first its end of sequence, its template, and whether it pads with its own."""
+    """A tokenizer's special tokens, the first its end of sequence, its template, and whether it pads with its own; and
+    the mode whose prompt it is trained with, if it is not ours."""
 
     special: tuple[str, ...]
     template: str | None = None
     padding: bool = True
+    trained_as: str | None = "open-unlearning"
 
 
 KINDS = {
@@ -68,6 +74,7 @@ KINDS = {
     "ChatML": Kind(("<|im_end|>", "<|im_start|>"), _CHATML),
     "ChatML, pad = eos": Kind(("<|im_end|>", "<|im_start|>"), _CHATML, padding=False),
     "Llama-3's form, pad = eot": Kind(("<|eot|>", "<|start|>", "<|stop|>"), _HEADERS, padding=False),
+    "plain, our prompt": Kind(("<|endoftext|>",), trained_as=None),
 }
 
 
@@ -83,7 +90,8 @@ def main() -> None:
     for kind in options.kind or KINDS:
         for level in options.level or LEVELS:
             target = trained(KINDS[kind], [e for part in sets.values() for e in part], epochs=LEVELS[level])
-            for line in measured(target, sets):
+            compare = measured if KINDS[kind].trained_as else official
+            for line in compare(target, sets):
                 print(f"| {kind} | {level} | {line} |", flush=True)
 
 
@@ -100,7 +108,7 @@ def trained(kind: Kind, examples: Sequence[Example], *, epochs: int) -> Target:
     model.generation_config.update(eos_token_id=tokenizer.eos_token_id, bos_token_id=None)
     target = Target(model, tokenizer)
     if epochs:
-        peer = COMPAT["open-unlearning"].adapt(target)
+        peer = COMPAT[kind.trained_as].adapt(target) if kind.trained_as else target
         settings = TrainingSettings(epochs=epochs, batch_size=16, lr=1e-3, schedule="cosine")
         train(peer, Objective(FINE_TUNING, model), TrainingData(retain=examples), settings)
     return target
@@ -131,6 +139,21 @@ def measured(target: Target, sets: dict[str, list[Example]]) -> list[str]:
     floored = np.maximum(strength, 1 / lengths).mean()
     lines.append(f"data | extraction_strength, the floor alone | {strength.mean():.3f} | | {floored:.3f}")
     return lines
+
+
+def official(target: Target, sets: dict[str, list[Example]]) -> list[str]:
+    """Lines of extraction strengths: ours, and by each rule of the official code alone and by all."""
+    peer, questions = COMPAT["uwc-official"], sets["data"]
+    theirs = peer.functions["extraction_strength"]
+    prompt = replace(target, template=PromptTemplate(text=peer.template.text, chat=False))
+    scores = {
+        "ours": extraction_strength(score_tokens(target, questions)),
+        "its prompt, our start": extraction_strength(score_tokens(prompt, questions)),
+        "its prompt and start": extraction_strength(score_tokens(peer.adapt(target), questions)),
+        "our prompt and start, its search": theirs(score_tokens(target, questions)),
+        "all together": theirs(score_tokens(peer.adapt(target), questions)),
+    }
+    return [f"data | extraction_strength, {name} | {values.mean():.3f}" for name, values in scores.items()]
 
 
 def evaluated(target: Target, sets: dict[str, list[Example]], compat: Compat | None) -> Mapping[str, ScoredSet]:
