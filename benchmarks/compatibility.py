@@ -37,8 +37,8 @@ from uwc.training.settings import TrainingSettings
 
 QUESTIONS = 60
 NEW_TOKENS = 200
-SIZES = {"hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4}
-LEVELS = {"A": 0, "B": 20, "C": 48}
+SIZES = {"hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 4, "num_attention_heads": 4}
+LEVELS = {"A": 0, "B": 16, "C": 48}
 """Name -> epochs of training."""
 
 METRICS = (
@@ -109,7 +109,7 @@ def trained(kind: Kind, examples: Sequence[Example], *, epochs: int) -> Target:
     target = Target(model, tokenizer)
     if epochs:
         peer = COMPAT[kind.trained_as].adapt(target) if kind.trained_as else target
-        settings = TrainingSettings(epochs=epochs, batch_size=16, lr=1e-3, schedule="cosine")
+        settings = TrainingSettings(epochs=epochs, batch_size=16, lr=2e-3, schedule="cosine")
         train(peer, Objective(FINE_TUNING, model), TrainingData(retain=examples), settings)
     return target
 

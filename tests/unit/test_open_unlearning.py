@@ -4,6 +4,7 @@ import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -290,6 +291,14 @@ def test_settings_of_the_prompt_stay() -> None:
     assert text.startswith(f"[INST] {questions()[1].question} [/INST]{questions()[1].answer}")
     spoken = COMPAT["open-unlearning"].adapt(replace(target, template=PromptTemplate(system="Be loud.")))
     assert "Be loud." in target.tokenizer.decode(spoken.encode(questions()[:1])[0].before)
+
+
+def test_the_texts_that_were_scored_are_stored(tmp_path: Path) -> None:
+    target = target_of(KINDS["ChatML, pad is eos"])
+    ours = scored(target, questions(), ["mia_zlib"], out=tmp_path)
+    again = replace(ScoredSet.load(tmp_path, "data"), compat=COMPAT["open-unlearning"])
+    assert again.labelled == ours.labelled == tuple(f"{e.answer}\n" for e in questions())
+    assert again.values("mia_zlib").tolist() == ours.values("mia_zlib").tolist()
 
 
 def test_plain_prompts_are_cut_as_there() -> None:
