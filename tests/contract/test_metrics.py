@@ -123,7 +123,8 @@ EMPTY = TokenScores(
 )  # fmt: skip
 EMPTY_INPUTS: dict[str, Any] = {
     "scores": EMPTY, "reference": EMPTY, "restated": EMPTY, "perturbed": EMPTY, "sampled": EMPTY, "answers": [""],
-    "texts": [""], "text_tokens": [[]], "gradient_norms": np.array([np.nan]), "similar_from": np.array([0.0]),
+    "labelled": [""], "texts": [""], "text_tokens": [[]],
+    "gradient_norms": np.array([np.nan]), "similar_from": np.array([0.0]),
     "encoder": lambda texts: np.zeros((len(texts), 2)), "entailment": lambda a, b: np.zeros(len(a), bool),
 }  # fmt: skip
 

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from uwc.errors import DataError
+from uwc.cli import app
+from uwc.errors import ConfigError, DataError
 from uwc.metrics.logs import TOFU_FILES, from_logs, read_logs
 
 LOG2 = float(np.log(2))
@@ -27,15 +29,20 @@ def tofu() -> dict[str, Any]:
     return {file: tofu_set() for file in TOFU_FILES.values()}
 
 
-def open_unlearning() -> dict[str, Any]:
-    def metric(**fields: float) -> dict[str, Any]:
-        return {"agg_value": 0.0, "value_by_index": {"0": fields, "1": fields}}
+def metric(**fields: Any) -> dict[str, Any]:
+    return {"agg_value": 0.0, "value_by_index": {"0": fields, "1": fields}}
 
-    log = {"forget_truth_ratio": metric(score=0.25), "forget_Q_A_Prob": metric(prob=0.5, avg_loss=LOG2)}
-    for prefix, normalised in (("retain", ""), ("ra", "_normalised"), ("wf", "_normalised")):
+
+def open_unlearning(*, losses: bool = True) -> dict[str, Any]:
+    """The same probabilities, but that of the answer .6, normalised or not; the ratios alone without the losses."""
+    log = {}
+    for prefix, normalised in (("forget", ""), ("retain", ""), ("ra", "_normalised"), ("wf", "_normalised")):
         log[f"{prefix}_Truth_Ratio"] = metric(score=0.25)
-        log[f"{prefix}_Q_A_Prob{normalised}"] = metric(prob=0.6)
+        log[f"{prefix}_Q_A_Prob{normalised}"] = metric(prob=0.6, avg_loss=LOG2)
         log[f"{prefix}_Q_A_ROUGE"] = metric(rougeL_recall=0.5, rouge1_recall=0.9)
+        if losses:
+            log[f"{prefix}_Q_A_PARA_Prob" if not normalised else f"{prefix}_Q_A_Prob"] = metric(avg_loss=LOG2)
+            log[f"{prefix}_Q_A_PERT_Prob"] = metric(avg_loss=[2 * LOG2, 4 * LOG2])
     return log
 
 
@@ -44,35 +51,92 @@ def written(folder: Path, log: Any, name: str = "log.json") -> Path:
     return folder / name
 
 
-def test_tofu_logs_by_hand(tmp_path: Path) -> None:
-    """ROUGE 1/2, truth ratio 1 - 5/16 = 11/16 thrice; probability 1/2 once, and 1/2 / (1/2 + 5/16) = 8/13 twice."""
+def values(rows: list[dict[str, Any]]) -> dict[tuple[str, str], Any]:
+    return {(row["set"].partition(" ")[0], row["metric"]): row["value"] for row in rows}
+
+
+@pytest.mark.parametrize(("average", "wrong"), [(None, 5 / 16), ("probabilities", 5 / 16), ("losses", 1 / 4)])
+def test_tofu_logs_by_hand(average: str | None, wrong: float, tmp_path: Path) -> None:
+    """ROUGE 1/2 and truth ratio 1 - R thrice; probability 1/2 once, and 1/2 / (1/2 + 5/16) = 8/13 twice.
+
+    R is the mean of the wrong answers' probabilities (5/32) or the probability of their mean loss (1/8), over 1/2.
+    """
     path = written(tmp_path, tofu())
-    sets = read_logs(path)
-    assert sets["forget"].truth_ratio == pytest.approx([0.25, 0.25])
-    assert sets["authors"].utility[1] == pytest.approx([8 / 13, 8 / 13])
-    quality, utility = from_logs(path, retrained=path)
-    assert (quality["metric"], quality["value"], quality["n"]) == ("forget_quality", 1.0, 2)
-    assert utility["value"] == pytest.approx(9 / (3 * 2 + 3 * 16 / 11 + 2 + 2 * 13 / 8))
+    rows = from_logs(path, retrained=path, average=average)
+    found = values(rows)
+    assert found["forget", "forget_quality"] == 1.0
+    assert found["retain", "model_utility"] == pytest.approx(9 / (3 * 2 + 3 / (1 - wrong) + 2 + 2 * 13 / 8))
+    for name in ("retain", "authors", "facts"):
+        assert found[name, "rouge_l_ascii"] == 0.5
+        assert found[name, "truth_ratio_utility"] == pytest.approx(1 - wrong)
+    assert found["retain", "probability"] == found["forget", "probability"] == pytest.approx(0.5)
+    assert found["authors", "probability_normalised"] == pytest.approx(8 / 13)
+    assert found["forget", "truth_ratio_forget"] == pytest.approx(wrong)
+    assert {row["n"] for row in rows} == {2, 6}
 
 
-def test_open_unlearning_logs_by_hand(tmp_path: Path) -> None:
-    """ROUGE 1/2, probability 3/5 and truth ratio 1 - 1/4 = 3/4, thrice each."""
-    path = written(tmp_path, open_unlearning())
-    quality, utility = from_logs(path, retrained=path)
-    assert quality["value"] == 1.0
-    assert utility["value"] == pytest.approx(3 / (2 + 5 / 3 + 4 / 3))
+def test_the_two_codes_differ_where_wrong_answers_are_likelier(tmp_path: Path) -> None:
+    """One example with R 2 by either average, one with 17/16 or 1/2: the mean of max(0, 1 - R) is 0 or 1/4."""
+    log = tofu()
+    log[TOFU_FILES["retain"]]["average_perturb_loss"] = {"0": [0.0, 0.0], "1": [0.0, 4 * LOG2]}
+    path = written(tmp_path, log)
+    by = [values(from_logs(path, average=a))["retain", "truth_ratio_utility"] for a in ("probabilities", "losses")]
+    assert by == pytest.approx([0.0, 0.25])
 
 
-def test_both_kinds_give_the_same_forget_quality(tmp_path: Path) -> None:
+@pytest.mark.parametrize("losses", [True, False])
+def test_open_unlearning_logs_by_hand(losses: bool, tmp_path: Path) -> None:
+    """ROUGE 1/2, probability 3/5 and truth ratio 1 - 1/4 = 3/4, thrice each; 1/2 / (1/2 + 1/8) = 4/5 is true."""
+    path = written(tmp_path, open_unlearning(losses=losses))
+    found = values(from_logs(path, retrained=path))
+    assert found["forget", "forget_quality"] == 1.0
+    assert found["retain", "model_utility"] == pytest.approx(3 / (2 + 5 / 3 + 4 / 3))
+    assert found["facts", "truth_ratio_utility"] == pytest.approx(0.75)
+    assert found["forget", "truth_ratio_forget"] == pytest.approx(0.25)
+    assert found.get(("forget", "truth_probability")) == (pytest.approx(0.8) if losses else None)
+
+
+def test_open_unlearning_logs_by_the_other_average(tmp_path: Path) -> None:
+    found = values(from_logs(written(tmp_path, open_unlearning()), average="probabilities"))
+    assert found["retain", "truth_ratio_utility"] == pytest.approx(11 / 16)
+    with pytest.raises(DataError, match="losses of the wrong answers of 'forget' are missing"):
+        from_logs(written(tmp_path, open_unlearning(losses=False)), average="probabilities")
+
+
+def test_truth_ratios_of_unknown_form_are_not_compared(tmp_path: Path) -> None:
+    """Without losses, ratios up to 1 may be true / (true + wrong); one above 1 shows that they are not."""
+    doubtful = written(tmp_path, open_unlearning(losses=False), "doubtful.json")
+    log = open_unlearning(losses=False)
+    log["forget_Truth_Ratio"]["value_by_index"]["1"] = {"score": 1.5}
+    known = written(tmp_path, log, "known.json")
+    rows = from_logs(doubtful, retrained=known)
+    assert [row["metric"] for row in rows if "does not say" in row["note"]] == ["truth_ratio_forget", "forget_quality"]
+    assert values(rows)["forget", "forget_quality"] is None
+    assert values(from_logs(known, retrained=known))["forget", "forget_quality"] == 1.0
+
+
+def test_an_unknown_average_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"unknown average 'loss' .did you mean 'losses'"):
+        from_logs(written(tmp_path, tofu()), average="loss")
+
+
+def test_both_kinds_give_the_same_truth_ratios(tmp_path: Path) -> None:
     first, second = written(tmp_path, tofu(), "a.json"), written(tmp_path, open_unlearning(), "b.json")
-    assert read_logs(first)["forget"].truth_ratio == pytest.approx(read_logs(second)["forget"].truth_ratio)
+    ours, theirs = (read_logs(path)["forget"].truth_ratio("losses") for path in (first, second))
+    assert ours == pytest.approx(theirs)
 
 
 def test_utility_that_cannot_be_had_says_why(tmp_path: Path) -> None:
     log = tofu()
     del log[TOFU_FILES["authors"]]
-    row = from_logs(written(tmp_path, log))[0]
-    assert (row["value"], row["note"]) == (None, "the logs lack authors")
+    row = from_logs(written(tmp_path, log))[-1]
+    assert (row["metric"], row["value"], row["note"]) == ("model_utility", None, "the logs lack authors")
+
+
+def test_the_command_line_prints_the_parts(tmp_path: Path) -> None:
+    path = written(tmp_path, tofu())
+    run = CliRunner().invoke(app, ["import-logs", str(path), "--average", "losses", "--json"])
+    assert values(json.loads(run.stdout))["authors", "truth_ratio_utility"] == pytest.approx(0.75)
 
 
 def fewer(log: dict[str, Any]) -> None:

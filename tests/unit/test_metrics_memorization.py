@@ -1,11 +1,15 @@
 """Extraction strength and exact memorization against slow definitions, and in other codes' forms."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.conftest import people
+from tests.conftest import people, tiny_target
 from tests.unit.scores_by_hand import scores
+from tokenizers.processors import TemplateProcessing
 
 from uwc.metrics.compat import COMPAT, compat_of, floored_extraction_strength, official_extraction_strength
 from uwc.metrics.memorization import exact_memorization, extraction_strength, extraction_strength_similar
@@ -13,7 +17,13 @@ from uwc.metrics.scored import ScoredSet
 from uwc.models.forward import score_tokens
 from uwc.models.generation import continue_greedily, shortest_similar_prefixes
 from uwc.models.target import Target
+from uwc.objectives.methods import FINE_TUNING
+from uwc.objectives.objective import Objective
 from uwc.registry import ConfigError
+from uwc.training.loading import TrainingData
+from uwc.training.loop import train
+from uwc.training.settings import TrainingSettings
+from uwc.workflows import scoring
 
 bits = st.text("01", min_size=1, max_size=12)
 
@@ -129,6 +139,41 @@ def test_the_official_prompt_starts_inside_the_question(untrained: Target) -> No
     assert encoded.end == len(encoded.tokens)
     text = untrained.tokenizer.decode(encoded.tokens)
     assert text == f"### Question: {example.question}\n ### Answer: {example.answer}"
+
+
+@pytest.mark.parametrize("beginning", [False, True])
+def test_the_official_score_is_that_of_a_slow_bisection(beginning: bool) -> None:
+    """With one generation for each prefix, on a tokenizer that writes a beginning and on one that does not."""
+    examples = [replace(e, answer=f"{e.answer} ") for e in people(2)]
+    target = tiny_target(hidden_size=48)
+    tokenizer = target.tokenizer
+    if beginning:
+        bos = ("<|pad|>", tokenizer.pad_token_id)
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<|pad|> $A", special_tokens=[bos])
+    peer = COMPAT["uwc-official"].adapt(target)
+    settings = TrainingSettings(epochs=40, batch_size=4, lr=5e-3, schedule="cosine")
+    train(peer, Objective(FINE_TUNING, target.model), TrainingData(retain=examples[:3]), settings)
+    found = scoring.evaluate(
+        target, examples, metrics=["extraction_strength"], compat="uwc-official", max_new_tokens=0
+    ).evaluation.scored["data"].values("extraction_strength")  # fmt: skip
+    slow = []
+    for example in examples:
+        whole = tokenizer(f"### Question: {example.question}\n ### Answer: {example.answer}")["input_ids"]
+        first = left = len(tokenizer(example.question)["input_ids"])
+        right, before = len(whole), -1
+        while (middle := (left + right) // 2) != before:
+            ids = torch.tensor([whole[:middle]])
+            said = target.model.generate(
+                ids, attention_mask=torch.ones_like(ids), do_sample=False, max_length=len(whole),
+                pad_token_id=tokenizer.eos_token_id,
+            )[0].tolist()  # fmt: skip
+            said = [t for t in said if t != tokenizer.eos_token_id][middle : len(whole)]
+            same = sum(a == b for a, b in zip(said, whole[middle:], strict=False)) == len(said)
+            left, right = (left, middle) if same else (middle, right)
+            before = middle
+        slow.append(1 - (right - first) / (len(whole) - first))
+    assert found == pytest.approx(slow)
+    assert 0 < np.mean(slow) < 1
 
 
 def test_the_prompt_of_open_unlearning_hides_the_first_token(untrained: Target) -> None:

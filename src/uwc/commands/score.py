@@ -122,12 +122,19 @@ def import_logs_command(
             "--gold", "--retrained", help="The logs of a model never trained on the data, for forget quality."
         ),
     ] = None,
+    average: Annotated[
+        str | None,
+        typer.Option(
+            help="Over the wrong answers in the truth ratio: probabilities (TOFU's paper; the default for its logs) or "
+            "losses (the code of TOFU's leaderboard; the default for OpenUnlearning's logs)."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Forget quality and model utility of a model of which only the evaluation logs exist."""
+    """Model utility with its parts, and forget quality, of a model of which only the evaluation logs exist."""
     from uwc.metrics.logs import from_logs
 
-    print_rows(str(logs), from_logs(logs, retrained=retrained), as_json)
+    print_rows(str(logs), from_logs(logs, retrained=retrained, average=average), as_json)
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,8 @@ Scope = Literal["answer", "attended"]
 class Batch:
     """B examples padded on the right to T tokens, with the N labelled tokens as flat lists.
 
-    Right padding needs no attention mask: under causal attention no real token ever sees a pad.
+    Right padding needs no attention mask: under causal attention no real token ever sees a pad. There is one only where
+    examples have tokens that are not attended to.
 
     Attributes:
         input_ids: [B, T] token ids.
@@ -25,6 +26,7 @@ class Batch:
         positions: [N] the position whose state *predicts* the labelled token: its own position minus one.
         targets: [N] the labelled tokens.
         in_answer: [N] False only for the further tokens that the scope "attended" labels.
+        attention_mask: [B, T] False for padding and for tokens that are not attended to; None where all real ones are.
     """
 
     input_ids: Tensor
@@ -32,6 +34,13 @@ class Batch:
     positions: Tensor
     targets: Tensor
     in_answer: Tensor
+    attention_mask: Tensor | None = None
+
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """What a model's forward takes."""
+        mask = {} if self.attention_mask is None else {"attention_mask": self.attention_mask}
+        return {"input_ids": self.input_ids, **mask}
 
     @property
     def size(self) -> int:
@@ -53,13 +62,18 @@ def collate(encoded: Sequence[EncodedExample], *, device: torch.device, scope: S
         rows.extend([row] * len(labelled))
         at.extend(labelled)
         in_answer.extend(t >= example.start for t in labelled)
-    row_index, own_position = torch.tensor(rows), torch.tensor(at)
+    mask = None
+    if any(e.unattended is not None for e in encoded):
+        attended = [[token != e.unattended for token in e.tokens] for e in encoded]
+        mask = torch.tensor([[*row, *[False] * (longest - len(row))] for row in attended], device=device)
+    row_index, own_position = torch.tensor(rows, dtype=torch.long), torch.tensor(at, dtype=torch.long)
     return Batch(
         input_ids=ids.to(device),
         rows=row_index.to(device),
         positions=(own_position - 1).to(device),
         targets=ids[row_index, own_position].to(device),
-        in_answer=torch.tensor(in_answer).to(device),
+        in_answer=torch.tensor(in_answer, dtype=torch.bool).to(device),
+        attention_mask=mask,
     )
 
 

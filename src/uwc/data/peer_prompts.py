@@ -1,12 +1,15 @@
 """Prompts as other evaluation codes write them, for numbers that can be compared with theirs."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from uwc.data.example import Example
 from uwc.data.prompts import EncodedExample, PromptTemplate, Renderer
-from uwc.errors import DataError
+from uwc.errors import DataError, ModelError
+
+OPEN_UNLEARNING_LENGTH = 512
+"""The most tokens of a plain prompt with its answer in OpenUnlearning, which cuts off what is more."""
 
 
 @dataclass(frozen=True)
@@ -16,6 +19,8 @@ class OpenUnlearningTemplate(PromptTemplate):
     Where the tokenizer joins that space to the answer's first word, the first token of the answer lies inside the
     prompt's length, and is neither scored nor counted. Everything that a chat template writes after the answer counts
     as answer, but for the last token: the end of sequence, which is added where the template does not end with it.
+
+    The padding token (the end of sequence where the tokenizer has none) is not attended to, wherever it stands.
     """
 
     text: str = "Question: {question}\nAnswer: "
@@ -25,30 +30,63 @@ class OpenUnlearningTemplate(PromptTemplate):
         self, examples: Sequence[Example], tokenizer: Any, *, max_length: int, ends: Collection[int] = ()
     ) -> list[EncodedExample]:
         """As `PromptTemplate.encode`, with the answer's start at the length of the prompt's own tokens, from which
-        answers are generated too."""
+        answers are generated too.
+
+        Where that length is the whole conversation's, the answer has no token.
+
+        Raises:
+            ModelError: the tokenizer has no end of sequence.
+        """
         renderer = Renderer(self, tokenizer, frozenset(ends))
-        encoded = []
-        for example in examples:
-            if renderer.chat:
-                turns = renderer.turns(example, example.answer)
-                texts = [renderer.apply(turns), renderer.apply(turns[:-1], add_generation_prompt=True)]
-            else:
-                texts = [renderer.plain(example) + example.answer, renderer.plain(example)]
-            whole, prompt = tokenizer(texts, add_special_tokens=not renderer.chat)["input_ids"]
-            eos = (
-                []
-                if tokenizer.eos_token_id is None or whole[-1] == tokenizer.eos_token_id
-                else [tokenizer.eos_token_id]
+        return [self._encoded(example, renderer, max_length) for example in examples]
+
+    def _encoded(self, example: Example, renderer: Renderer, max_length: int) -> EncodedExample:
+        tokenizer, eos = renderer.tokenizer, renderer.tokenizer.eos_token_id
+        if eos is None:
+            raise ModelError(
+                "the tokenizer has no end-of-sequence token, and OpenUnlearning would add one to its vocabulary; set "
+                "eos_token in the checkpoint's tokenizer_config.json"
             )
-            tokens = (*whole, *eos)
-            if len(tokens) > max_length:
-                raise DataError(
-                    f"example {example.id!r} has {len(tokens)} tokens, more than the model's context of {max_length}; "
-                    "shorten or remove it"
-                )
-            start = min(len(prompt), len(tokens) - 1)
-            encoded.append(EncodedExample(example.id, tokens, start, len(tokens) - 1, example.answer, tuple(prompt)))
-        return encoded
+        if renderer.chat:
+            turns = renderer.turns(example, example.answer)
+            texts = [renderer.apply(turns), renderer.apply(turns[:-1], add_generation_prompt=True)]
+            whole, prompt = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        else:
+            before = renderer.plain(example)
+            texts = [before + example.answer, before]
+            whole, prompt = tokenizer(texts, truncation=True, max_length=OPEN_UNLEARNING_LENGTH)["input_ids"]
+        tokens = (*whole, *([] if whole[-1:] == [eos] else [eos]))
+        if len(tokens) > max_length:
+            raise _too_long(example, len(tokens), max_length)
+        start = min(len(prompt), len(tokens))
+        return EncodedExample(
+            example.id,
+            tokens,
+            start,
+            end=max(start, len(tokens) - 1),
+            answer=cleaned(tokens, tokenizer).replace(cleaned(prompt, tokenizer), "").strip(),
+            prompt=tuple(prompt),
+            labelled=_decoded(tokens[start:], tokenizer),
+            unattended=padding_of(tokenizer),
+        )
+
+
+def padding_of(tokenizer: Any) -> int:
+    """The token that OpenUnlearning pads with: the tokenizer's, or its end of sequence where it has none."""
+    return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
+
+
+def cleaned(tokens: Sequence[int], tokenizer: Any) -> str:
+    """The text of tokens as OpenUnlearning reads it for ROUGE: no special tokens, no space before punctuation."""
+    text = tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return str(tokenizer.clean_up_tokenization(text))
+
+
+def _decoded(tokens: Sequence[int], tokenizer: Any) -> str:
+    """The text of tokens without special ones, cleaned up where the tokenizer's configuration asks for it."""
+    if tokenizer.clean_up_tokenization_spaces:
+        return cleaned(tokens, tokenizer)
+    return str(tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 @dataclass(frozen=True)
@@ -70,13 +108,33 @@ class OfficialTemplate(PromptTemplate):
         Raises:
             DataError: the question has no token, or so many that nothing of the answer is left.
         """
-        result = []
-        beginning = Renderer(self, tokenizer, frozenset(ends)).beginning
-        encoded = super().encode(examples, tokenizer, max_length=max_length, ends=ends)
-        for example, ours in zip(examples, encoded, strict=True):
-            question = tokenizer(example.question, add_special_tokens=False)["input_ids"]
-            start = len(beginning) + len(question)
-            if not 0 < start < ours.end:
+        renderer = Renderer(self, tokenizer, frozenset(ends))
+        encoded = []
+        for example in examples:
+            before = renderer.plain(example)
+            whole, prompt, question = tokenizer([before + self.separator + example.answer, before, example.question])[
+                "input_ids"
+            ]
+            if len(whole) > max_length:
+                raise _too_long(example, len(whole), max_length)
+            if not 0 < len(question) < len(whole):
                 raise DataError(f"example {example.id!r}: the question has no token to begin from")
-            result.append(replace(ours, tokens=ours.tokens[: ours.end], start=start))
-        return result
+            encoded.append(
+                EncodedExample(
+                    example.id, tuple(whole), len(question), len(whole), example.answer, prompt=tuple(prompt)
+                )
+            )
+        return encoded
+
+
+def _too_long(example: Example, length: int, most: int) -> DataError:
+    return DataError(
+        f"example {example.id!r} has {length} tokens, more than the model's context of {most}; shorten or remove it"
+    )
+
+
+def with_settings(peer: PromptTemplate, given: PromptTemplate) -> PromptTemplate:
+    """A peer's prompt with the settings that a user has changed from their defaults."""
+    default = PromptTemplate()
+    changed = {f.name: getattr(given, f.name) for f in fields(PromptTemplate)}
+    return replace(peer, **{name: value for name, value in changed.items() if value != getattr(default, name)})

@@ -32,6 +32,8 @@ class EncodedExample:
             to and including the first token that ends the turn. It may be empty.
         answer: the answer's text as the template renders it.
         prompt: the ids that a generated answer continues, where they are not ``tokens[:start]``.
+        labelled: the text of answer and end, decoded from their tokens, where it is to be read instead of `answer`.
+        unattended: a token that no other attends to, wherever it stands; None where all tokens are attended to.
     """
 
     id: str
@@ -40,6 +42,8 @@ class EncodedExample:
     end: int
     answer: str = ""
     prompt: tuple[int, ...] | None = None
+    labelled: str | None = None
+    unattended: int | None = None
 
     @property
     def before(self) -> tuple[int, ...]:

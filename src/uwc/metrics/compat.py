@@ -7,12 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from uwc.data.peer_prompts import OfficialTemplate, OpenUnlearningTemplate
+from uwc.data.peer_prompts import OfficialTemplate, OpenUnlearningTemplate, with_settings
 from uwc.data.prompts import PromptTemplate
 from uwc.errors import ConfigError
+from uwc.metrics.grouping import sum_by_example
+from uwc.metrics.likelihood import probability
 from uwc.metrics.membership import mia_min_k, mia_min_k_plus_plus
 from uwc.metrics.memorization import exact_memorization, extraction_strength
 from uwc.metrics.overlap import ascii_rouge
+from uwc.metrics.truth_ratio import truth_ratio_forget, truth_ratio_geometric, truth_ratio_utility
+from uwc.models.generation import Generated, generate
+from uwc.models.peer_generation import generate_as_open_unlearning
 from uwc.models.target import Target
 from uwc.models.token_scores import Floats, TokenScores
 from uwc.registry import unknown_name
@@ -27,16 +32,19 @@ class Compat:
         template: its prompt.
         functions: metric -> its definition.
         settings: metric -> the settings that are its definition.
+        generate: how it generates answers.
     """
 
     name: str
     template: PromptTemplate
     functions: Mapping[str, Callable[..., Floats]]
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    generate: Callable[..., Generated] = generate
 
     def adapt(self, target: Target) -> Target:
-        """The same model, asked with that code's prompt."""
-        return replace(target, template=self.template)
+        """The same model, asked with that code's prompt; settings of the target's own prompt that differ from the
+        defaults (a system message, a date, another text) stay."""
+        return replace(target, template=with_settings(self.template, target.template))
 
 
 def floored_extraction_strength(scores: TokenScores) -> Floats:
@@ -75,6 +83,48 @@ def _last_left_out(scores: TokenScores) -> TokenScores:
     return replace(scores, end_lengths=np.minimum(np.diff(scores.offsets), 1))
 
 
+_SMALL = 1e-10
+"""What OpenUnlearning adds to denominators."""
+
+
+def open_unlearning_probability_normalised(scores: TokenScores, perturbed: TokenScores) -> Floats:
+    """``P(y) / (P(y) + sum_j P(y~_j) + 1e-10)``."""
+    true = probability(scores)
+    share: Floats = true / (true + sum_by_example(probability(perturbed), perturbed, scores) + _SMALL)
+    return share
+
+
+def open_unlearning_truth_ratio(restated: TokenScores, perturbed: TokenScores) -> Floats:
+    """R = ``exp(-mean_j m_j) / (exp(-s) + 1e-10)``: an answer of which nothing is left counts as true."""
+    true = probability(restated)
+    ratio: Floats = truth_ratio_geometric(restated, perturbed) * (true / (true + _SMALL))
+    return ratio
+
+
+def _truth_ratio_forget(restated: TokenScores, perturbed: TokenScores, *, definition: Any) -> Floats:
+    if definition != "geometric":
+        ours: Floats = truth_ratio_forget(restated, perturbed, definition=definition)
+        return ours
+    ratio = open_unlearning_truth_ratio(restated, perturbed)
+    nearness: Floats = np.minimum(ratio, 1.0 / (ratio + _SMALL))
+    return nearness
+
+
+def _truth_ratio_utility(restated: TokenScores, perturbed: TokenScores, *, definition: Any) -> Floats:
+    if definition != "geometric":
+        ours: Floats = truth_ratio_utility(restated, perturbed, definition=definition)
+        return ours
+    utility: Floats = np.maximum(0.0, 1.0 - open_unlearning_truth_ratio(restated, perturbed))
+    return utility
+
+
+def _truth_probability(restated: TokenScores, perturbed: TokenScores) -> Floats:
+    true = probability(restated)
+    wrong = truth_ratio_geometric(restated, perturbed) * true
+    share: Floats = true / (true + wrong + _SMALL)
+    return share
+
+
 def _zero_where_empty(metric: Callable[..., Floats]) -> Callable[..., Floats]:
     def measured(scores: TokenScores, **settings: Any) -> Floats:
         return np.nan_to_num(metric(_last_left_out(scores), **settings))
@@ -89,6 +139,11 @@ COMPAT: dict[str, Compat] = {
         {
             "extraction_strength": floored_extraction_strength,
             "exact_memorization": lambda scores: exact_memorization(_last_left_out(scores)),
+            "probability_normalised": open_unlearning_probability_normalised,
+            "truth_ratio_geometric": open_unlearning_truth_ratio,
+            "truth_ratio_forget": _truth_ratio_forget,
+            "truth_ratio_utility": _truth_ratio_utility,
+            "truth_probability": _truth_probability,
             "mia_min_k": _zero_where_empty(mia_min_k),
             "mia_min_k_plus_plus": _zero_where_empty(mia_min_k_plus_plus),
             "rouge_l": partial(ascii_rouge, kind="rougeL", part="recall", strict=False),
@@ -101,6 +156,7 @@ COMPAT: dict[str, Compat] = {
             "truth_ratio_forget": {"definition": "geometric"},
             "truth_ratio_utility": {"definition": "geometric"},
         },
+        generate_as_open_unlearning,
     ),
     "uwc-official": Compat("uwc-official", OfficialTemplate(), {"extraction_strength": official_extraction_strength}),
 }

@@ -17,6 +17,7 @@ from uwc.metrics.scoring import needs_of, score_set
 from uwc.metrics.semantics import Encoder, Entailment
 from uwc.metrics.set_aggregation import aggregate_sets
 from uwc.metrics.suites import Given, is_set_metric, required_inputs, what_is_missing
+from uwc.models.generation import generate
 from uwc.models.statistics import Sampling
 from uwc.models.target import Target
 from uwc.plain import finite
@@ -147,15 +148,15 @@ class Evaluator:
     def _score(
         self, target: Target, name: str, examples: Sequence[Example], wanted: Sequence[str], reference: Target | None
     ) -> ScoredSet:
-        new_tokens = self.given.max_new_tokens
+        new_tokens, answered = self.given.max_new_tokens, generate
         if name == "verbatim":
             target = replace(target, template=RAW, rewrites=())
             examples, new_tokens = [cut(e, target) for e in examples], VERBATIM_TOKENS
         elif self.compat is not None:
-            target = self.compat.adapt(target)
+            target, answered = self.compat.adapt(target), self.compat.generate
         scored = score_set(
             target, examples, needs=needs_of(wanted), reference=reference, samplings=self._samplings(),
-            max_new_tokens=new_tokens,
+            max_new_tokens=new_tokens, answered=answered,
         )  # fmt: skip
         return scored.judged_by(encoder=self.encoder, entailment=self.entailment, compat=self.compat)
 

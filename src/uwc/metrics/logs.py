@@ -1,16 +1,18 @@
-"""Forget quality and model utility of models of which only the evaluation logs exist: TOFU's and OpenUnlearning's."""
+"""What can be had of a model of which only the evaluation logs exist: TOFU's and OpenUnlearning's."""
 
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
+from scipy.special import logsumexp
 
-from uwc.errors import DataError
+from uwc.errors import ConfigError, DataError
 from uwc.metrics.set_level import UTILITY_SETS, forget_quality, model_utility
 from uwc.models.token_scores import Floats
+from uwc.registry import unknown_name
 
 TOFU_FILES = {
     "forget": "eval_log_forget.json", "retain": "eval_log.json", "authors": "eval_real_author_wo_options.json",
@@ -18,62 +20,146 @@ TOFU_FILES = {
 }  # fmt: skip
 _TOFU_FIELDS = ("avg_gt_loss", "average_perturb_loss", "avg_paraphrased_loss", "rougeL_recall")
 _OPEN_PREFIXES = {"forget": "forget", "retain": "retain", "authors": "ra", "facts": "wf"}
+_NORMALISED = ("authors", "facts")
+_NONE = np.zeros(0)
+
+Average = Literal["probabilities", "losses"]
+"""What the truth ratio averages over an example's wrong answers: their probabilities or their losses."""
 
 
 @dataclass(frozen=True)
 class LoggedSet:
-    """What a log says of one set.
+    """What a log says of one set of E examples; an array is empty where the log lacks it.
 
     Attributes:
         indices: the log's numbers of the examples.
-        truth_ratio: [E] wrong answers relative to the true one, as R in the truth ratio's geometric form; NaN where
-            the log has none.
-        utility: three arrays [E]: ROUGE-L recall, probability (normalised for authors and facts), and
-            max(0, 1 - R) with the log's own form of R; empty arrays where the log has none.
+        rouge: [E] ROUGE-L recall.
+        probability: [E] of the answer; normalised for authors and facts.
+        true_loss: [E] mean token loss of the paraphrased answer, of the answer itself where there is none.
+        wrong_losses: [E, J] of the wrong answers.
+        logged_ratio: [E] truth ratios as the log has them, where it lacks the losses.
+        added: what the log's code adds to the true answer's probability in the ratio's denominator.
+        own: what the log's code averages.
+        doubt: why `logged_ratio` may be something else; empty if it is known.
     """
 
     indices: tuple[str, ...]
-    truth_ratio: Floats
-    utility: tuple[Floats, Floats, Floats]
+    rouge: Floats
+    probability: Floats
+    true_loss: Floats
+    wrong_losses: Floats
+    logged_ratio: Floats
+    added: float
+    own: Average
+    doubt: str = ""
+
+    def truth_ratio(self, average: str | None = None) -> Floats:
+        """[E] R: wrong answers relative to the true one; empty where it cannot be had.
+
+        ``exp(-mean_j m_j) / exp(-s)`` by an average of losses, ``mean_j exp(-m_j) / exp(-s)`` by one of probabilities.
+        """
+        average = average or self.own
+        if not len(self.wrong_losses):
+            return self.logged_ratio if average == "losses" else _NONE
+        if average == "losses":
+            log_wrong = -self.wrong_losses.mean(axis=1)
+        else:
+            log_wrong = logsumexp(-self.wrong_losses, axis=1) - np.log(self.wrong_losses.shape[1])
+        with np.errstate(divide="ignore"):
+            log_true = np.logaddexp(-self.true_loss, np.log(self.added))
+        ratio: Floats = np.exp(np.clip(log_wrong - log_true, -700.0, 700.0))
+        return ratio
 
 
-def from_logs(logs: Path, *, retrained: Path | None = None) -> list[dict[str, Any]]:
-    """Forget quality (with the logs of a retrained model) and model utility, as far as the logs go.
+def from_logs(logs: Path, *, retrained: Path | None = None, average: str | None = None) -> list[dict[str, Any]]:
+    """The parts of model utility by set and the same of the forget set, model utility, and forget quality.
+
+    Model utility is the harmonic mean of ROUGE-L recall, probability and ``max(0, 1 - R)``, each a mean over the
+    examples of one of three sets. The two codes that TOFU published differ in the truth ratio R: its paper and the
+    evaluation's own summary average the probabilities of the wrong answers, the code of its leaderboard their losses.
 
     Args:
         logs: TOFU's ``eval_log_aggregated.json``, or OpenUnlearning's ``TOFU_EVAL.json``.
-        retrained: the same of a model that was never trained on the forget set.
+        retrained: the same of a model that was never trained on the forget set; for forget quality.
+        average: over the wrong answers in R; by default "probabilities" for TOFU's logs, as the paper and as
+            `model_utility` has it, and "losses" for OpenUnlearning's, as that code has it.
 
     Returns:
-        One row a metric: metric, value, n, and what is missing where it has no value.
+        One row for each set and metric: set, metric, value, n, and a note where it has no value or a doubtful one.
 
     Raises:
-        DataError: a file is not such a log, or the two logs cover other examples.
+        DataError: a file is not such a log, the two logs cover other examples, or a log lacks what the average needs.
+        ConfigError: no such average.
     """
+    if average not in (None, *get_args(Average)):
+        raise ConfigError(unknown_name("average", str(average), list(get_args(Average))))
     ours = read_logs(logs)
-    rows: list[dict[str, Any]] = []
+    rows = [row for name, found in ours.items() for row in _rows(logs, name, found, average)]
+    rows.append(_utility(ours, average))
     if retrained is not None:
-        theirs = read_logs(retrained)
-        for path, log in ((logs, ours), (retrained, theirs)):
-            if "forget" not in log or not len(log["forget"].truth_ratio):
-                raise DataError(f"{path}: the truth ratios of the forget set are missing; forget quality needs them")
-        first, second = ours["forget"], theirs["forget"]
-        if first.indices != second.indices:
-            raise DataError(
-                f"{logs} has {len(first.indices)} forget examples and {retrained} {len(second.indices)}, or others; "
-                "forget quality needs logs of the same examples"
-            )
-        value = forget_quality(first.truth_ratio, second.truth_ratio)
-        rows.append({"metric": "forget_quality", "value": value, "n": len(first.indices), "note": ""})
-    absent = [name for name in UTILITY_SETS if name not in ours or not all(len(u) for u in ours[name].utility)]
-    row: dict[str, Any] = {"metric": "model_utility", "value": float("nan"), "n": 0, "note": ""}
-    if absent:
-        rows.append({**row, "value": None, "note": f"the logs lack {', '.join(absent)}"})
-        return rows
-    values = [u for name in UTILITY_SETS for u in ours[name].utility]
-    number = sum(len(ours[name].indices) for name in UTILITY_SETS)
-    rows.append({**row, "value": model_utility(*values), "n": number})
+        rows.append(_quality(logs, ours, retrained, read_logs(retrained)))
     return rows
+
+
+def _row(name: str, metric: str, value: float | None, n: int, note: str = "") -> dict[str, Any]:
+    return {"set": name, "metric": metric, "value": value, "n": n, "note": note}
+
+
+def _rows(path: Path, name: str, log: LoggedSet, average: str | None) -> list[dict[str, Any]]:
+    """The means of one set's metrics."""
+    ratio = log.truth_ratio(average)
+    if len(log.logged_ratio) and not len(ratio):
+        raise DataError(
+            f"{path}: the losses of the wrong answers of {name!r} are missing, and an average of probabilities needs "
+            "them; leave --average out"
+        )
+    with np.errstate(divide="ignore"):
+        truth = np.minimum(ratio, 1.0 / (ratio + log.added)) if name == "forget" else np.maximum(0.0, 1.0 - ratio)
+    metrics = {
+        "rouge_l_ascii": log.rouge,
+        "probability_normalised" if name in _NORMALISED else "probability": log.probability,
+        "truth_ratio_forget" if name == "forget" else "truth_ratio_utility": truth,
+    }
+    if name == "forget" and log.added and len(log.wrong_losses):  # what OpenUnlearning reports since December 2025
+        true = np.exp(-log.true_loss)
+        metrics["truth_probability"] = true / (true + np.exp(-log.wrong_losses.mean(axis=1)) + log.added)
+    return [
+        _row(name, metric, float(values.mean()), len(values), log.doubt if values is truth else "")
+        for metric, values in metrics.items()
+        if len(values)
+    ]
+
+
+def _utility(logs: Mapping[str, LoggedSet], average: str | None) -> dict[str, Any]:
+    sets = " / ".join(UTILITY_SETS)
+    values = {
+        name: (log.rouge, log.probability, np.maximum(0.0, 1.0 - log.truth_ratio(average)))
+        for name, log in logs.items()
+    }
+    absent = [name for name in UTILITY_SETS if name not in logs or not all(len(v) for v in values[name])]
+    if absent:
+        return _row(sets, "model_utility", None, 0, f"the logs lack {', '.join(absent)}")
+    number = sum(len(logs[name].indices) for name in UTILITY_SETS)
+    return _row(sets, "model_utility", model_utility(*(v for name in UTILITY_SETS for v in values[name])), number)
+
+
+def _quality(
+    path: Path, log: Mapping[str, LoggedSet], other_path: Path, other: Mapping[str, LoggedSet]
+) -> dict[str, Any]:
+    """Of the truth ratios by averages of losses, as both codes have it."""
+    for file, found in ((path, log), (other_path, other)):
+        if "forget" not in found or not len(found["forget"].truth_ratio("losses")):
+            raise DataError(f"{file}: the truth ratios of the forget set are missing; forget quality needs them")
+    first, second = log["forget"], other["forget"]
+    if first.indices != second.indices:
+        raise DataError(
+            f"{path} has {len(first.indices)} forget examples and {other_path} {len(second.indices)}, or others; "
+            "forget quality needs logs of the same examples"
+        )
+    if bool(first.doubt) != bool(second.doubt):
+        return _row("forget", "forget_quality", None, 0, first.doubt or second.doubt)
+    value = forget_quality(first.truth_ratio("losses"), second.truth_ratio("losses"))
+    return _row("forget", "forget_quality", value, len(first.indices), first.doubt)
 
 
 def read_logs(path: Path) -> dict[str, LoggedSet]:
@@ -91,7 +177,7 @@ def read_logs(path: Path) -> dict[str, LoggedSet]:
     if any(file in log for file in TOFU_FILES.values()):
         return {name: _tofu_set(path, log[file], name) for name, file in TOFU_FILES.items() if file in log}
     if any(str(key).endswith(("_Truth_Ratio", "_truth_ratio", "_Q_A_Prob", "_Q_A_ROUGE")) for key in log):
-        return {name: s for name, prefix in _OPEN_PREFIXES.items() if (s := _open_set(path, log, prefix))}
+        return {name: s for name in _OPEN_PREFIXES if (s := _open_set(path, log, name))}
     raise DataError(
         f"{path}: neither a log of TOFU (it would have {TOFU_FILES['forget']!r}) nor of OpenUnlearning "
         "(it would have 'forget_Q_A_Prob')"
@@ -108,42 +194,52 @@ def _tofu_set(path: Path, log: Mapping[str, Any], name: str) -> LoggedSet:
         if set(log[field]) != set(indices):
             raise DataError(f"{path}: {TOFU_FILES[name]}: {field!r} covers other examples than 'avg_gt_loss'")
         columns[field] = _numbers(path, field, [log[field][i] for i in indices])
-    loss, wrong = columns["avg_gt_loss"], columns["average_perturb_loss"]
-    true, rouge = columns["avg_paraphrased_loss"], columns["rougeL_recall"]
+    loss, wrong, true, rouge = (columns[field] for field in _TOFU_FIELDS)
     probability = np.exp(-loss)
-    if name in ("authors", "facts"):
+    if name in _NORMALISED:
         probability = probability / (probability + np.exp(-wrong).sum(axis=1))
-    arithmetic = np.exp(-wrong).mean(axis=1) / np.exp(-true)
-    return LoggedSet(
-        indices, np.exp(true - wrong.mean(axis=1)), (rouge, probability, np.maximum(0.0, 1.0 - arithmetic))
-    )
+    return LoggedSet(indices, rouge, probability, true, wrong, _NONE, added=0.0, own="probabilities")
 
 
-def _open_set(path: Path, log: Mapping[str, Any], prefix: str) -> LoggedSet | None:
-    normalised = "_normalised" if prefix in ("ra", "wf") else ""
+def _open_set(path: Path, log: Mapping[str, Any], name: str) -> LoggedSet | None:
+    prefix, normalised = _OPEN_PREFIXES[name], "_normalised" if name in _NORMALISED else ""
     indices: tuple[str, ...] = ()
 
     def column(choices: tuple[str, ...], read: Callable[[Any], Any]) -> Floats:
         nonlocal indices
-        for name in choices:
-            values = log.get(name, {}).get("value_by_index")
+        for metric in choices:
+            values = log.get(metric, {}).get("value_by_index")
             if values:
                 known = tuple(sorted(values, key=_order))
                 if indices and known != indices:
-                    raise DataError(f"{path}: {name!r} covers other examples than the metrics of {prefix!r} before it")
+                    raise DataError(
+                        f"{path}: {metric!r} covers other examples than the metrics of {prefix!r} before it"
+                    )
                 indices = known
                 try:
-                    return _numbers(path, name, [read(values[i]) for i in known])
+                    return _numbers(path, metric, [read(values[i]) for i in known])
                 except (KeyError, TypeError):
-                    raise DataError(f"{path}: {name!r} lacks a field of OpenUnlearning's logs") from None
-        return np.zeros(0)
+                    raise DataError(f"{path}: {metric!r} lacks a field of OpenUnlearning's logs") from None
+        return _NONE
 
+    restated = f"{prefix}_Q_A_PARA_Prob" if name not in _NORMALISED else f"{prefix}_Q_A_Prob"
+    true = column((restated,), lambda v: v["avg_loss"])
+    wrong = column((f"{prefix}_Q_A_PERT_Prob",), lambda v: np.atleast_1d(v["avg_loss"]))
     ratio = column((f"{prefix}_Truth_Ratio", f"{prefix}_truth_ratio"), lambda v: v["score"])
     probability = column((f"{prefix}_Q_A_Prob{normalised}",), lambda v: v["prob"])
     rouge = column((f"{prefix}_Q_A_ROUGE",), lambda v: v["rougeL_recall"])
     if not indices:
         return None
-    return LoggedSet(indices, ratio, (rouge, probability, np.maximum(0.0, 1.0 - ratio)))
+    if not len(true) or not len(wrong):
+        true = wrong = _NONE
+    doubtful = name == "forget" and not len(wrong) and len(ratio) and ratio.max() <= 1.0
+    doubt = (
+        "the log lacks the losses, and does not say whether its truth ratios are wrong / true or, as since "
+        "December 2025, true / (true + wrong)"
+        if doubtful
+        else ""
+    )
+    return LoggedSet(indices, rouge, probability, true, wrong, ratio, added=1e-10, own="losses", doubt=doubt)
 
 
 def _numbers(path: Path, field: str, values: list[Any]) -> Floats:

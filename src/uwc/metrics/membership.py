@@ -29,18 +29,22 @@ def mia_loss(scores: TokenScores) -> Floats:
 
 
 @metrics.register(
-    "mia_zlib", source="arXiv:2012.07805", needs=("scores", "answers"), range=(0.0, np.inf),
+    "mia_zlib", source="arXiv:2012.07805", needs=("scores", "labelled"), range=(0.0, np.inf),
     higher_remembers=False, average="arithmetic", label="MIA: zlib", unscored=_UNSCORED,
 )  # fmt: skip
-def mia_zlib(scores: TokenScores, answers: Sequence[str]) -> Floats:
+def mia_zlib(scores: TokenScores, labelled: Sequence[str]) -> Floats:
     """The loss of the answer relative to how well zlib compresses it.
 
-    ``(NLL / N) / bytes of zlib(answer)`` in nats a byte, the form of OpenUnlearning.
+    ``(NLL / N) / bytes of zlib(answer)`` in nats a byte.
+
+    Args:
+        scores: of the true answers.
+        labelled: their texts; OpenUnlearning's are decoded from the labelled tokens.
 
     Returns:
         [E] in 0..inf; NaN for an example without tokens.
     """
-    sizes = np.array([len(zlib.compress(a.encode("utf-8"))) for a in answers], dtype=np.float64)
+    sizes = np.array([len(zlib.compress(a.encode("utf-8"))) for a in labelled], dtype=np.float64)
     per_byte: Floats = mia_loss(scores) / sizes
     return per_byte
 

@@ -35,6 +35,7 @@ Each declares:
 INPUTS: dict[str, str] = {
     "scores": "",
     "answers": "",
+    "labelled": "",
     "reference": "the original model; give it with --original",
     "restated": "",
     "perturbed": "wrong answers of the same form; give the questions a column perturbed_answers",
@@ -50,6 +51,7 @@ INPUTS: dict[str, str] = {
 
 scores: TokenScores of the true answers.
 answers: the true answers as text.
+labelled: the same, or the text of their labelled tokens where a peer's definitions say so.
 reference: TokenScores of the true answers, with the columns that a reference model adds.
 restated: TokenScores of the paraphrased answers; of the true answer where an example has none.
 perturbed: TokenScores of the wrong answers, several an example.

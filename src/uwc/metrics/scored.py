@@ -32,6 +32,7 @@ class ScoredSet:
         text_finite: [E] whether all logits were finite while they were generated; likewise.
         gradient_norms: [E] gradient norms, where they were computed.
         similar_from: [E] the shortest similar prefixes, where they were searched.
+        labelled: [E] the text of the true answers' labelled tokens, where a peer reads that instead; else empty.
         encoder: a sentence encoder for the metrics that need one; not stored.
         entailment: a judge of entailment, likewise.
         compat: whose definitions are used; None for ours.
@@ -44,6 +45,7 @@ class ScoredSet:
     text_finite: NDArray[np.bool_] | None = None
     gradient_norms: Floats | None = None
     similar_from: Floats | None = None
+    labelled: tuple[str, ...] = ()
     encoder: Encoder | None = None
     entailment: Entailment | None = None
     compat: Compat | None = None
@@ -124,6 +126,7 @@ class ScoredSet:
         self.tokens.save(folder / f"{name}.parquet")
         columns: dict[str, Sequence[Any]] = {"id": self.scores.ids, "answer": self.answers}
         optional: dict[str, Any] = {
+            "labelled": self.labelled or None,
             "generated": self.texts or None, "generated_tokens": self.text_tokens or None,
             "generated_finite": None if self.text_finite is None else self.text_finite.tolist(),
             "gradient_norm": None if self.gradient_norms is None else self.gradient_norms.tolist(),
@@ -148,6 +151,7 @@ class ScoredSet:
                 text_finite=np.array([r["generated_finite"] for r in rows]) if "generated_finite" in keys else None,
                 gradient_norms=np.array([r["gradient_norm"] for r in rows]) if "gradient_norm" in keys else None,
                 similar_from=np.array([r["similar_from"] for r in rows]) if "similar_from" in keys else None,
+                labelled=tuple(r["labelled"] for r in rows) if "labelled" in keys else (),
             )
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{path}: damaged or missing ({error}); remove its folder and run again") from error
@@ -164,6 +168,8 @@ class ScoredSet:
             return self.scores
         if need == "answers":
             return self.answers
+        if need == "labelled":
+            return self.labelled or self.answers
         if need == "reference":
             return self.scores if self.scores.has_reference else None
         if need in ("restated", "perturbed"):

@@ -1,6 +1,7 @@
 """Scoring a set of examples: all that the metrics asked for need, and nothing else."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -40,6 +41,7 @@ def score_set(
     samplings: Sequence[Sampling] = (DEFAULT_SAMPLING,),
     max_new_tokens: int = 64,
     token_budget: int | None = None,
+    answered: Callable[..., Generated] = generate,
 ) -> ScoredSet:
     """Score examples for some metrics: one forward pass over all answers, and generation where a metric reads text.
 
@@ -51,6 +53,7 @@ def score_set(
         samplings: the ways of drawing tokens that the metrics ask for.
         max_new_tokens: the most tokens of a generated answer.
         token_budget: the most padded tokens in a batch; by default what fits the memory.
+        answered: how answers are generated, in the form of `generate`.
 
     Raises:
         UserError: an example or the reference cannot be used.
@@ -63,11 +66,13 @@ def score_set(
         samplings=samplings if "sampled" in needs else (),
         token_budget=token_budget,
     )
-    answers = tuple(e.answer for e in target.encode(examples))
+    encoded = target.encode(examples)
+    answers = tuple(e.answer for e in encoded)
+    labelled = tuple(e.labelled or "" for e in encoded) if any(e.labelled is not None for e in encoded) else ()
     texts: Generated | None = None
     gradients = similar = None
     if any(text in needs for text in TEXTS):
-        texts = generate(target, examples, max_new_tokens=max_new_tokens, token_budget=token_budget)
+        texts = answered(target, examples, max_new_tokens=max_new_tokens, token_budget=token_budget)
     if "gradient_norms" in needs:
         from uwc.models.gradients import gradient_norms
 
@@ -76,6 +81,7 @@ def score_set(
         scores = tokens.variant("answer")
         exact = np.rint(scores.answer_lengths() * (1.0 - extraction_strength(scores))).astype(np.int64)
         similar = shortest_similar_prefixes(target, examples, exact)
+    scored = ScoredSet(tokens, answers, labelled=labelled, gradient_norms=gradients, similar_from=similar)
     if texts is None:
-        return ScoredSet(tokens, answers, gradient_norms=gradients, similar_from=similar)
-    return ScoredSet(tokens, answers, texts.texts, texts.tokens, texts.finite, gradients, similar)
+        return scored
+    return replace(scored, texts=texts.texts, text_tokens=texts.tokens, text_finite=texts.finite)

@@ -55,7 +55,9 @@ def score_tokens(
 
     def work(group: list[int]) -> None:
         batch = collate([encoded[i] for i in group], device=target.device)
-        columns = _score_batch(target, batch, reference, stops, samplings, margins)
+        labelled = len(batch.rows) > 0  # a peer's prompt may leave an answer without a token
+        columns = _score_batch(target, batch, reference, stops, samplings, margins) if labelled else {}
+        columns = {name: columns.get(name, _none_of(name)) for name in names}
         cuts = np.cumsum(np.bincount(batch.rows.cpu().numpy(), minlength=len(group)))[:-1]
         pieces = {name: np.split(columns[name], cuts) for name in names}
         for place, index in enumerate(group):
@@ -103,8 +105,7 @@ def _join(
     margins: bool,
 ) -> TokenScores:
     def flat(name: str) -> np.ndarray:
-        empty = np.zeros(0, dtype=bool if name in BOOLEAN_COLUMNS else np.float32)
-        return np.concatenate([empty, *[c[name] for c in columns]])
+        return np.concatenate([_none_of(name), *[c[name] for c in columns]])
 
     return TokenScores(
         ids=tuple(e.id for e in rows),
@@ -117,3 +118,8 @@ def _join(
         sampled={name: flat(name) for name in samplings},
         margin=flat("margin") if margins else None,
     )
+
+
+def _none_of(name: str) -> np.ndarray:
+    """A token column without a token."""
+    return np.zeros(0, dtype=bool if name in (*BOOLEAN_COLUMNS, "finite") else np.float32)

@@ -1,8 +1,10 @@
 """Greedy generation of answers, for the metrics that read text."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +18,8 @@ from uwc.data.example import Example
 from uwc.models.batching import own_settings_off
 from uwc.models.budget import run_in_batches, token_budget_of
 from uwc.models.target import Target
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,9 @@ def generate(
     """
     encoded = target.encode(examples)
     prompts = [list(e.before) for e in encoded]
-    added = _continue_all(
-        target, prompts, stops=target.stops(encoded), max_new_tokens=max_new_tokens, token_budget=token_budget
-    )
+    stops = target.stops(encoded)
+    continued = partial(continue_greedily, target, stops=stops, max_new_tokens=max_new_tokens)
+    added = continue_all(target, prompts, continued, max_new_tokens=max_new_tokens, token_budget=token_budget)
     texts = [target.tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens, _ in added]
     return Generated(
         tuple(tuple(tokens) for tokens, _ in added), tuple(texts), np.array([finite for _, finite in added], dtype=bool)
@@ -87,8 +91,9 @@ def shortest_similar_prefixes(
             if not open_:
                 break
             longest = max(len(r) for r in rests)
-            continued = _continue_all(target, prompts, stops=stops, max_new_tokens=longest, token_budget=None)
-            alike = [_similar(c[: len(r)], r, share) for (c, _), r in zip(continued, rests, strict=True)]
+            continued = partial(continue_greedily, target, stops=stops, max_new_tokens=longest)
+            added = continue_all(target, prompts, continued, max_new_tokens=longest)
+            alike = [_similar(c[: len(r)], r, share) for (c, _), r in zip(added, rests, strict=True)]
             found[[i for i, a in zip(open_, alike, strict=True) if a]] = k
             open_ = [i for i, a in zip(open_, alike, strict=True) if not a]
             advance()
@@ -112,16 +117,27 @@ def _similar(continuation: Sequence[int], rest: Sequence[int], share: float) -> 
     return bool(_IDS_ROUGE.score(*texts)["rougeL"].recall >= share)
 
 
-def _continue_all(
-    target: Target, prompts: Sequence[list[int]], *, stops: Sequence[int], max_new_tokens: int, token_budget: int | None
-) -> list[tuple[list[int], bool]]:
-    """`continue_greedily` in batches that fit the memory, in the order of the prompts."""
-    result: list[tuple[list[int], bool]] = [([], True)] * len(prompts)
+def continue_all(
+    target: Target,
+    prompts: Sequence[list[int]],
+    continued: Callable[[list[list[int]]], list[T]],
+    *,
+    max_new_tokens: int,
+    token_budget: int | None = None,
+) -> list[T]:
+    """What `continued` gives for batches of prompts that fit the memory, in the order of the prompts.
+
+    Args:
+        target: the model.
+        prompts: token ids.
+        continued: a function from some of them to one result each.
+        max_new_tokens: the most tokens that it adds to a prompt.
+        token_budget: the most tokens in a batch; by default what fits the memory. Halved on out-of-memory.
+    """
+    found: dict[int, T] = {}
 
     def work(group: list[int]) -> None:
-        added = continue_greedily(target, [prompts[i] for i in group], stops=stops, max_new_tokens=max_new_tokens)
-        for index, continued in zip(group, added, strict=True):
-            result[index] = continued
+        found.update(zip(group, continued([prompts[i] for i in group]), strict=True))
 
     budget = token_budget or token_budget_of(target)
     with progress.bar(f"generate {target.name}", total=len(prompts)) as advance:
@@ -129,7 +145,7 @@ def _continue_all(
         lengths = [len(p) + max_new_tokens for p in prompts]
         for group in run_in_batches(lengths, kinds=kinds, token_budget=budget, batch_cost=budget, work=work):
             advance(len(group))
-    return result
+    return [found[i] for i in range(len(prompts))]
 
 
 @torch.inference_mode()
@@ -151,7 +167,7 @@ def continue_greedily(
         do_sample=False, num_beams=1, max_new_tokens=max_new_tokens, eos_token_id=list(stops) or None, pad_token_id=pad
     )
     target.model.eval()
-    watch = _Finite(len(prompts))
+    watch = FiniteWatch(len(prompts))
     with own_settings_off(target.model):
         watching = LogitsProcessorList([watch])
         output = target.model.generate(
@@ -176,20 +192,22 @@ def until(tokens: Sequence[int], stops: Collection[int]) -> list[int]:
     return list(takewhile(lambda token: token not in stops, tokens))
 
 
-class _Finite(LogitsProcessor):  # type: ignore[misc]  # transformers has no types
+class FiniteWatch(LogitsProcessor):  # type: ignore[misc]  # transformers has no types
     """Watches the logits of each step, and changes nothing.
 
     Args:
         rows: how many prompts are continued, each perhaps with several beams.
+        suppressed: whether logits of minus infinity, which settings of generation may make, are allowed beside others.
     """
 
-    def __init__(self, rows: int) -> None:
-        self._rows = rows
+    def __init__(self, rows: int, *, suppressed: bool = False) -> None:
+        self._rows, self._suppressed = rows, suppressed
         self._steps: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """The scores as they are."""
-        self._steps.append(torch.isfinite(scores).all(dim=1).view(self._rows, -1).all(dim=1))
+        finite = torch.isfinite(scores.amax(dim=1, keepdim=True) if self._suppressed else scores)
+        self._steps.append(finite.all(dim=1).view(self._rows, -1).all(dim=1))
         return scores
 
     def finite(self, row: int, steps: int) -> bool:

@@ -18,7 +18,8 @@ def gradient_norms(target: Target, examples: Sequence[Example]) -> Floats:
     """[E] mean over the model's parameter tensors of the 2-norm of the gradient of an example's mean token loss.
 
     ``(1/P) sum_p || d(NLL / n) / d theta_p ||_2`` over the n answer tokens, without the end-of-sequence token; dropout
-    off. One backward pass an example; the model's gradients are left empty, and its parameters as they were.
+    off; NaN where there is no answer token. One backward pass an example; the model's gradients are left empty, and its
+    parameters as they were.
 
     Raises:
         DataError: an example does not fit into the context.
@@ -32,12 +33,13 @@ def gradient_norms(target: Target, examples: Sequence[Example]) -> Floats:
             parameter.requires_grad_(True)
         with progress.bar(f"gradients {target.name}", total=len(examples)) as advance, torch.enable_grad():
             for i, encoded in enumerate(target.encode(examples)):
-                without_end = replace(encoded, tokens=encoded.tokens[: encoded.end])
-                batch = collate([without_end], device=target.device)
-                loss = -token_logprobs(answer_logits(target.model, batch), batch.targets).mean()
-                gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-                sizes = [0.0 if g is None else float(g.float().norm()) for g in gradients]
-                norms[i] = float(np.mean(sizes))
+                if encoded.end > encoded.start:
+                    without_end = replace(encoded, tokens=encoded.tokens[: encoded.end])
+                    batch = collate([without_end], device=target.device)
+                    loss = -token_logprobs(answer_logits(target.model, batch), batch.targets).mean()
+                    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+                    sizes = [0.0 if g is None else float(g.float().norm()) for g in gradients]
+                    norms[i] = float(np.mean(sizes))
                 advance()
     finally:
         for parameter, before in zip(parameters, trainable, strict=True):

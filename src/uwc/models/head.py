@@ -92,7 +92,7 @@ def answer_logits(model: Any, batch: Batch) -> Tensor:
         ModelError: the model makes its logits otherwise than by its output embedding.
     """
     with head_sees(model, lambda states: states[batch.rows, batch.positions]) as chosen:
-        logits = model(input_ids=batch.input_ids, use_cache=False).logits
+        logits = model(**batch.inputs, use_cache=False).logits
     if not chosen or logits.shape[:2] != (1, len(batch.rows)):
         raise ModelError(f"{type(model).__name__} does not compute its logits through its output embedding alone")
     return logits.squeeze(0)  # type: ignore[no-any-return]  # an index would make its gradient anew, in zeros
@@ -124,7 +124,7 @@ class AnswerLogits:
             return states[0][:1]
 
         with head_sees(model, choose):
-            own = model(input_ids=batch.input_ids, use_cache=False).logits[0, 0]
+            own = model(**batch.inputs, use_cache=False).logits[0, 0]
         self.rows, self.vocabulary = len(batch.rows), own.shape[0]
         self._head, self._finish, self._states = head_of(model), after_head(model), states[0]
         self._whole: Tensor | None = None
