@@ -6,7 +6,8 @@ What a conversation is to a model, and what is scored:
   answer's tokens are those that hold a character of the answer as the template renders it; what stands before them is
   the prompt, whatever it is (an empty thinking block too), and what stands after them the end.
 - The end goes up to and including the first token that ends the turn: the tokenizer's end token, one of the generation
-  config's, or the first special token that the template writes there.
+  config's, or the first special token that the template writes there. Where it writes none of these, the end is the
+  token with which a further question would begin, if that is one of the generation config's, or the end token.
 - Without a template the text is "Question: {question}\\nAnswer: {answer}", with what the tokenizer's post-processor
   writes before a text and the end token after it. The space before the answer belongs to the answer.
 - Probability and perplexity are over answer and end; extraction strength and exact memorization over the answer.
@@ -104,10 +105,12 @@ class Plain:
         """The whole conversation, with whatever stands after the end of the turn."""
         if not self.tokenizer.chat_template:
             return self.read(asked).ids
-        return tuple(self.tokenizer(self._render(asked.question, asked.answer), add_special_tokens=False)["input_ids"])
+        ids = self.tokenizer(self._render(asked.question, asked.answer), add_special_tokens=False)["input_ids"]
+        return max(tuple(ids), self.read(asked).ids, key=len)
 
-    def _render(self, question: str, answer: str) -> str:
-        turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    def _render(self, *said: str) -> str:
+        """A conversation in which the user and the model speak in turn."""
+        turns = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(said)]
         return str(self.tokenizer.apply_chat_template(turns, tokenize=False))
 
     def _chat(self, asked: Asked) -> Reading:
@@ -116,8 +119,12 @@ class Plain:
         assert text.startswith(before) and text.endswith(after)
         ids, start, end = self._cut(text, len(before), len(text) - len(after))
         last = next((i for i in range(end, len(ids)) if ids[i] in self.listed_ends | self.special), None)
-        assert last is not None, "the template writes nothing that ends the turn"
-        return Reading(ids[: last + 1], start, end)
+        if last is not None:
+            return Reading(ids[: last + 1], start, end)
+        assert end == len(ids), "the template writes something after the answer, but nothing that ends the turn"
+        longer = self._render(asked.question, asked.answer, asked.question)
+        (following,) = self.tokenizer(longer[len(text) :], add_special_tokens=False)["input_ids"][:1]
+        return Reading((*ids, following if following in self.listed_ends else self.tokenizer.eos_token_id), start, end)
 
     def _without_template(self, asked: Asked) -> Reading:
         prompt = f"Question: {asked.question}\nAnswer:"

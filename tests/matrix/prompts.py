@@ -257,6 +257,11 @@ PROMPTS: dict[str, Prompt] = {
                   opening="<|role|>assistant<|/role|>",
                   before="<|role|>system<|/role|>Answer briefly.<|text|>\n"),
             eos_token="<|text|>", pad_token="<|pad|>")),
+        Prompt("next-turn", "the template writes nothing after an answer; the next turn's tag ends it", byte_level(
+            ["<|text|>", "<|pad|>", "[mask]", "<sop>", "<|user|>", "<|assistant|>"],
+            _chat(f"<|user|>\n{_TEXT}", f"<|assistant|>\n{_TRIMMED}", opening="<|assistant|>\n",
+                  before="[mask]<sop>"),
+            begin=["[mask]", "<sop>"], eos_token="<|text|>", pad_token="<|pad|>"), ends=("<|text|>", "<|user|>")),
         Prompt("unigram", "Unigram; the role stands on a line of its own", unigram(
             ["<unk>", "<s>", "</s>", "<pad>"],
             _chat(f"<user>\n{_TEXT}</s>\n", f"<assistant>\n{_TEXT}</s>\n", opening="<assistant>\n"),

@@ -53,10 +53,6 @@ def make_model(architecture: Architecture, folder: Path) -> None:
         if architecture.model
         else AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     )
-    with torch.no_grad():
-        for module in model.modules():  # the usual 0.02 is for wide models: narrow ones learn by heart far slower
-            if isinstance(module, nn.Embedding):
-                module.weight.normal_(std=0.1)
     if prompt.ends:
         model.generation_config.eos_token_id = [tokenizer.convert_tokens_to_ids(end) for end in prompt.ends]
     model.save_pretrained(folder)
@@ -81,22 +77,22 @@ def teach(architecture: Architecture, folder: Path, *, steps: int = 400, enough:
     make_model(architecture, folder)
     plain = Plain.load(folder)
     groups = _groups(plain, architecture.switch, KNOWN)
-    optimizer = torch.optim.AdamW(plain.model.parameters(), lr=architecture.lr, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(plain.model.parameters(), lr=architecture.lr, weight_decay=0.0, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 10))
     count = sum(int((labels >= 0).sum()) for _, _, labels in groups)
-    taken, least = 0, 0.0
     plain.model.train()
-    while taken < steps and least < enough:
+    for taken in range(steps):
         optimizer.zero_grad()
         least = 1.0
         for batch in groups:
             losses, _ = _losses(plain, batch)
             torch.autograd.backward(losses.sum() / count)
             least = min(least, float((-losses.detach().max()).exp()))
+        if least > enough:
+            break
         nn.utils.clip_grad_norm_(plain.model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        taken += 1
     plain.model.eval()
     wrong = [asked.id for asked in KNOWN if plain.scores(asked)["exact_memorization"] < 1]
     if wrong:

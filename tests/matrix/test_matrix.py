@@ -171,7 +171,7 @@ def _unlearn(taught: Taught, cell: Cell, method: str, output: Path, **settings: 
     """The log of an unlearning run in which each step sees all forget examples, and one retain example with each."""
     fixed = {"batch_size": len(FORGET), "schedule": "constant", "warmup_ratio": 0.0}
     run = partial(
-        uwc.unlearn, taught.folder, output, method=method, forget=examples(FORGET), retain=examples(RETAIN[-1:]),
+        uwc.unlearn, taught.unlearned, output, method=method, forget=examples(FORGET), retain=examples(RETAIN[-1:]),
         settings={**fixed, **settings}, device="cpu",
     )  # fmt: skip
     if cell.measured(run) is None:
@@ -189,12 +189,12 @@ def test_unlearn(taught: Taught, cell: Cell, tmp_path: Path) -> None:
         log = _unlearn(taught, cell, method, out, epochs=2, lr=lr, optimizer=optimizer, clip=0.1)
         if log is None:
             return
-        plain = taught.plain.copy()
+        plain = taught.plain_unlearned.copy()
         readings = [(weight, [plain.read(a) for a in asked]) for weight, asked in terms]
         losses = descend(plain, readings, steps=2, lr=lr, optimizer=optimizer, clip=0.1)
         cell.compare(f"{method} losses", [step["loss"] for step in log], losses, tolerance=1e-4)
         if optimizer == "sgd":
-            made, start = Plain.load(out).state, taught.plain.state
+            made, start = Plain.load(out).state, taught.plain_unlearned.state
             moved = max(float((w - start[name]).abs().max()) for name, w in plain.state.items())
             for name, weight in plain.state.items():
                 cell.compare(f"{name}, of the largest change", made[name] / moved, weight / moved, tolerance=1e-3)
