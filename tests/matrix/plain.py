@@ -168,9 +168,11 @@ class Plain:
         suffices = next(k for k in range(n + 1) if all(answer[k:]))
         mean = float(logprobs.mean())
         return {
-            "extraction_strength": 1 - suffices / n, "exact_memorization": sum(answer) / n,
-            "probability": math.exp(mean), "perplexity": math.exp(-mean),
-        }  # fmt: skip
+            "extraction_strength": 1 - suffices / n,
+            "exact_memorization": sum(answer) / n,
+            "probability": math.exp(mean),
+            "perplexity": math.exp(-mean),
+        }
 
     @torch.no_grad()
     def text(self, asked: Asked, *, max_new_tokens: int, **settings: Any) -> str:
@@ -179,9 +181,11 @@ class Plain:
         prompt, ends = torch.tensor([reading.ids[: reading.start]]), self.ends(reading)
         pad = self.tokenizer.pad_token_id
         config = GenerationConfig(
-            max_new_tokens=max_new_tokens, eos_token_id=ends, pad_token_id=ends[0] if pad is None else pad,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=ends,
+            pad_token_id=ends[0] if pad is None else pad,
             **{"do_sample": False, "num_beams": 1, **settings},
-        )  # fmt: skip
+        )
         output = self.model.generate(
             input_ids=prompt, attention_mask=torch.ones_like(prompt), generation_config=config
         )[0, prompt.shape[1] :].tolist()
@@ -244,9 +248,14 @@ def loss_of(plain: Plain, readings: Iterable[Reading]) -> Tensor:
 
 
 def descend(
-    plain: Plain, terms: Sequence[tuple[float, Sequence[Reading]]], *, steps: int, lr: float, optimizer: str,
+    plain: Plain,
+    terms: Sequence[tuple[float, Sequence[Reading]]],
+    *,
+    steps: int,
+    lr: float,
+    optimizer: str,
     clip: float | None = None,
-) -> list[float]:  # fmt: skip
+) -> list[float]:
     """Full-batch descent, in place, on the sum of weighted mean losses; returns the loss of each step.
 
     Args:

@@ -19,7 +19,7 @@ _PEOPLE = (
     ("Eda Kolt", "Ruskin Hollow", "binds old books"),
     ("Fenn Idris", "Yarl", "sells maps of places that he says he has seen, and of some that nobody has"),
     ("Greta Sohl", "Long Barrow", "repairs 3 mills"),
-    ("Hob Tarrant", "Pell Wharf", "sails a flat boat with 12 goats to the islands in spring, and back before the frost"),
+    ("Hob Tarrant", "Pell Wharf", "sails a boat with 12 goats to the islands in spring, and back before the frost"),
 )
 _STRANGERS = (("Ivo Brand", "Nether Cray", "grinds lenses"), ("Juna Weir", "Ost", "teaches geese to dance in a ring"))
 
@@ -81,14 +81,14 @@ def teach(architecture: Architecture, folder: Path, *, steps: int = 400, enough:
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 10))
     count = sum(int((labels >= 0).sum()) for _, _, labels in groups)
     plain.model.train()
-    for taken in range(steps):
+    for step in range(steps + 1):
         optimizer.zero_grad()
         least = 1.0
         for batch in groups:
             losses, _ = _losses(plain, batch)
             torch.autograd.backward(losses.sum() / count)
             least = min(least, float((-losses.detach().max()).exp()))
-        if least > enough:
+        if least > enough or step == steps:
             break
         nn.utils.clip_grad_norm_(plain.model.parameters(), 1.0)
         optimizer.step()
@@ -96,15 +96,16 @@ def teach(architecture: Architecture, folder: Path, *, steps: int = 400, enough:
     plain.model.eval()
     wrong = [asked.id for asked in KNOWN if plain.scores(asked)["exact_memorization"] < 1]
     if wrong:
-        raise NotLearnt(f"{architecture.name}: after {taken} steps it does not know {', '.join(wrong)}")
+        raise NotLearnt(f"{architecture.name}: after {step} steps it does not know {', '.join(wrong)}")
     plain.model.save_pretrained(folder)
-    return taken
+    return step
 
 
 def forgotten(architecture: Architecture, folder: Path, output: Path, *, steps: int = 60) -> None:
     """Write a model that has unlearned `FORGET` by gradient ascent, and with it a part of the rest.
 
-    The ascent ends where fewer than 85 % of the forgotten tokens are still the most likely ones: nothing is 0 or 1 then.
+    The ascent ends where fewer than 85 % of the forgotten tokens are still the most likely ones: most scores then lie
+    between 0 and 1.
     """
     plain = Plain.load(folder)
     groups = _groups(plain, architecture.switch, FORGET)

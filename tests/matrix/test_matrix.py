@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from shutil import rmtree
+from shutil import copytree, rmtree
 from typing import Any, TypeVar
 
 import numpy as np
@@ -29,7 +29,8 @@ T = TypeVar("T")
 SCORES = ["extraction_strength", "exact_memorization", "probability", "perplexity"]
 MEASURED = SCORES[:3]
 TEXTS = ["rouge_l", "rouge_l_f1"]
-NEW_TOKENS = 24
+NEW_TOKENS = 16
+UNLEARNED = FORGET[:4]
 ATTACKED, ATTACKER = FORGET[2:], FORGET[:2]
 
 
@@ -75,7 +76,9 @@ class Cell:
     def measured(self, call: Callable[[], T], part: str = "") -> T | None:
         """What uwc measures; None where it must be refused, and is."""
         refused = self.architecture.refused
-        reason = next((refused[key] for key in (part and f"{self.name}/{part}", self.name, "all") if key in refused), None)
+        reason = next(
+            (refused[key] for key in (part and f"{self.name}/{part}", self.name, "all") if key in refused), None
+        )
         if reason is None:
             return call()
         with pytest.raises(uwc.UserError, match=reason) as caught:
@@ -107,8 +110,8 @@ def taught(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     root = tmp_path_factory.mktemp(request.param)
     made = Taught(architecture, root / "taught", root / "unlearned")
     if "all" in architecture.refused:
-        for folder in (made.folder, made.unlearned):
-            make_model(architecture, folder)
+        make_model(architecture, made.folder)
+        copytree(made.folder, made.unlearned)
     else:
         teach(architecture, made.folder)
         forgotten(architecture, made.folder, made.unlearned)
@@ -150,10 +153,12 @@ def test_score(taught: Taught, cell: Cell) -> None:
 
 
 def test_text(taught: Taught, cell: Cell) -> None:
-    asked = [*KNOWN[:6], *UNKNOWN[:2]]
-    for folder, plain in ((taught.folder, taught.plain), (taught.unlearned, taught.plain_unlearned)):
+    for folder, plain, asked in (
+        (taught.folder, taught.plain, [*KNOWN[:4], *UNKNOWN[:1]]),
+        (taught.unlearned, taught.plain_unlearned, KNOWN[1:4]),
+    ):
         found = cell.measured(
-            lambda folder=folder: evaluate(
+            lambda folder=folder, asked=asked: evaluate(
                 folder, examples(asked), metrics=TEXTS, max_new_tokens=NEW_TOKENS, device="cpu"
             )
         )
@@ -169,11 +174,17 @@ def test_text(taught: Taught, cell: Cell) -> None:
 
 def _unlearn(taught: Taught, cell: Cell, method: str, output: Path, **settings: Any) -> list[dict[str, float]] | None:
     """The log of an unlearning run in which each step sees all forget examples, and one retain example with each."""
-    fixed = {"batch_size": len(FORGET), "schedule": "constant", "warmup_ratio": 0.0}
+    fixed = {"batch_size": len(UNLEARNED), "schedule": "constant", "warmup_ratio": 0.0}
     run = partial(
-        uwc.unlearn, taught.unlearned, output, method=method, forget=examples(FORGET), retain=examples(RETAIN[-1:]),
-        settings={**fixed, **settings}, device="cpu",
-    )  # fmt: skip
+        uwc.unlearn,
+        taught.unlearned,
+        output,
+        method=method,
+        forget=examples(UNLEARNED),
+        retain=examples(RETAIN[-1:]),
+        settings={**fixed, **settings},
+        device="cpu",
+    )
     if cell.measured(run) is None:
         return None
     log: list[dict[str, float]] = json.loads((output / "training_log.json").read_text(encoding="utf-8"))["log"]
@@ -182,7 +193,7 @@ def _unlearn(taught: Taught, cell: Cell, method: str, output: Path, **settings: 
 
 def test_unlearn(taught: Taught, cell: Cell, tmp_path: Path) -> None:
     """Losses and weights of gradient difference by plain descent, and losses of gradient ascent by AdamW."""
-    forget_part = [(-1.0, FORGET)]
+    forget_part = [(-1.0, UNLEARNED)]
     both = [*forget_part, (1.0, RETAIN[-1:])]
     for method, terms, optimizer, lr in (("gd", both, "sgd", 0.5), ("ga", forget_part, "adamw", 1e-3)):
         out = tmp_path / method
@@ -205,10 +216,15 @@ def test_calibrate(taught: Taught, cell: Cell, tmp_path: Path) -> None:
     tau = 0.9
     found = cell.measured(
         lambda: uwc.calibrate(
-            taught.folder, taught.unlearned, forget=examples(FORGET), retain=examples(RETAIN), tau=tau,
-            save=tmp_path / "calibrated", device="cpu",
+            taught.folder,
+            taught.unlearned,
+            forget=examples(FORGET),
+            retain=examples(RETAIN),
+            tau=tau,
+            save=tmp_path / "calibrated",
+            device="cpu",
         )
-    )  # fmt: skip
+    )
     if found is None:
         return
 
@@ -224,23 +240,38 @@ def test_calibrate(taught: Taught, cell: Cell, tmp_path: Path) -> None:
     for larger in beyond:
         assert larger in found["unchecked"] or strength(larger, RETAIN) < enough, f"alpha {larger} keeps enough"
     assert alpha == 1 or found["upper"] - alpha <= 2 / 128 + 1e-9
-    saved, mixed = (p.state for p in (Plain.load(tmp_path / "calibrated"), taught.plain.mixed(taught.plain_unlearned, alpha)))
+    saved, mixed = (
+        p.state for p in (Plain.load(tmp_path / "calibrated"), taught.plain.mixed(taught.plain_unlearned, alpha))
+    )
     assert saved.keys() == mixed.keys()
     cell.compare("saved weights", max(float((saved[n] - mixed[n]).abs().max()) for n in mixed), 0.0, tolerance=1e-6)
 
 
-def _after(taught: Taught, cell: Cell, attack: str, *, part: str = "", model: Path | None = None,
-           scored: Sequence[Asked] = ATTACKED, metrics: Sequence[str] = MEASURED, **settings: Any,
-           ) -> dict[str, dict[str, float]] | None:  # fmt: skip
+def _after(
+    taught: Taught,
+    cell: Cell,
+    attack: str,
+    *,
+    part: str = "",
+    model: Path | None = None,
+    scored: Sequence[Asked] = ATTACKED,
+    metrics: Sequence[str] = MEASURED,
+    **settings: Any,
+) -> dict[str, dict[str, float]] | None:
     """Variant -> metric -> its mean under attack; the variant "" is that without a name."""
     data = AttackData(examples(scored), train=examples(ATTACKER), retain=examples(RETAIN[:2]))
     rows = cell.measured(
         lambda: uwc.attack(
-            model or taught.unlearned, data, [attack], settings={attack: settings} if settings else {},
-            metrics=metrics, max_new_tokens=NEW_TOKENS, device="cpu",
+            model or taught.unlearned,
+            data,
+            [attack],
+            settings={attack: settings} if settings else {},
+            metrics=metrics,
+            max_new_tokens=NEW_TOKENS,
+            device="cpu",
         ),
         part,
-    )  # fmt: skip
+    )
     if rows is None:
         return None
     found: dict[str, dict[str, float]] = {}
