@@ -38,7 +38,7 @@ class Architecture:
         tolerance: the largest difference of a score, where the architecture's own kernels give more than 1e-5.
         inputs_first: ends of names of parameters in its blocks that are [..., in, out].
         leave: ends of names of parameters with two dimensions that are no linear maps.
-        refused: cell -> a word of the reason, for what cannot be measured; "all" for the whole.
+        refused: cell -> a word of the reason, for what cannot be measured; "all" for whatever is measured.
         lr: the learning rate with which it is taught.
         fast: whether it is among those of `make test`.
     """
@@ -503,6 +503,15 @@ ARCHITECTURES: dict[str, Architecture] = {
             leave=("A_log",),
         ),
         Architecture(
+            "hrm_text",
+            "HrmTextConfig",
+            _decoder(num_hidden_layers=1, num_key_value_heads=4, head_dim=12, H_cycles=1, L_cycles=1),
+            prompt="chatml",
+            note="a prefix LM, read causally, as without token types; its blocks run several times",
+            blocks="model.L_module.layers",
+            refused={"attack-weights": "block", "attack-inside": "block"},
+        ),
+        Architecture(
             "bert",
             "BertConfig",
             {
@@ -515,6 +524,14 @@ ARCHITECTURES: dict[str, Architecture] = {
             prompt="wordpiece",
             note="an encoder",
             blocks="bert.encoder.layer",
+            refused={"all": "causal"},
+        ),
+        Architecture(
+            "gemma3-both-ways",
+            "Gemma3TextConfig",
+            _decoder(head_dim=12, sliding_window=24, query_pre_attn_scalar=12, use_bidirectional_attention=True),
+            prompt="turns",
+            note="reads both ways, as embedding models do",
             refused={"all": "causal"},
         ),
         Architecture(
