@@ -1,7 +1,7 @@
 """The errors a user can cause and mend, each told in one clear line."""
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -53,3 +53,14 @@ def reporting_full_disk(path: Path) -> Iterator[None]:
                 "everything finished before is kept"
             ) from error
         raise
+
+
+def brief(text: str, width: int = 60) -> str:
+    """The text in quotes, cut where it is long, for messages."""
+    return repr(text if len(text) <= width else f"{text[: width - 3]}...")
+
+
+def listed(names: Iterable[str], width: int = 240) -> str:
+    """The names with commas, as far as they fit into a message."""
+    text = ", ".join(names)
+    return text if len(text) <= width else f"{text[:width].rpartition(', ')[0] or text[:width]}, ..."

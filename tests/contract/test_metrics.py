@@ -115,7 +115,8 @@ def test_what_is_remembered_stands_on_the_declared_side(
 
 
 EMPTY = TokenScores(
-    ids=("0",), subjects=("",), variants=("answer",), offsets=np.array([0, 0]), has_end=np.array([False]),
+    ids=("0",), subjects=("",), variants=("answer",), offsets=np.array([0, 0]),
+    end_lengths=np.array([0]), finite=np.array([True]),
     logprob=np.zeros(0, np.float32), greedy=np.zeros(0, bool), stops=np.zeros(0, bool),
     mean_logprob=np.zeros(0, np.float32), var_logprob=np.zeros(0, np.float32), kl=np.zeros(0, np.float32),
     reference_logprob=np.zeros(0, np.float32), sampled={"temperature=1 top_k=40": np.zeros(0, np.float32)},

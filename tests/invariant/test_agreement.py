@@ -27,7 +27,7 @@ def strength_by_generation(target: Target, example: Example) -> float:
     for k in range(len(answer) + 1):
         missing = answer[k:]
         prompt = list(encoded.tokens[: encoded.start + k])
-        if not missing or continue_greedily(target, [prompt], max_new_tokens=len(missing)) == [missing]:
+        if not missing or continue_greedily(target, [prompt], max_new_tokens=len(missing))[0][0] == missing:
             return len(missing) / len(answer)
     raise AssertionError("the whole answer is always its own completion")
 

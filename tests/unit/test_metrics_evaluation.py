@@ -11,8 +11,7 @@ from tests.conftest import people
 from typer.testing import CliRunner
 
 from uwc.cli import app
-from uwc.data.example import Example
-from uwc.data.prompts import PromptTemplate, few_shot
+from uwc.data.example import Example, after_shots
 from uwc.errors import ConfigError, DataError
 from uwc.metrics.evaluation import VERBATIM_TOKENS, cut
 from uwc.metrics.memorization import extraction_strength
@@ -117,12 +116,10 @@ def test_verbatim_texts_are_asked_raw_and_cut(knowing: Target) -> None:
 
 
 def test_solved_questions_stand_before_each_question(knowing: Target) -> None:
-    template = few_shot(people()[:1])
-    asked = template.encode(people()[1:2], knowing.tokenizer, max_length=128)[0]
+    asked = knowing.rewritten(after_shots(people()[:1])).encode(people()[1:2])[0]
     prompt = knowing.tokenizer.decode(asked.tokens[: asked.start])
     first = people()[0]
     assert prompt.startswith(f"Question: {first.question}\nAnswer: {first.answer}\n\nQuestion: ")
-    assert isinstance(template, PromptTemplate) and not template.chat
 
 
 def test_peers_numbers_come_from_peers_prompts(untrained: Target) -> None:

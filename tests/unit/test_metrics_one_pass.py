@@ -50,7 +50,7 @@ def test_statistics_by_hand(width: int) -> None:
     """
     log2 = float(np.log(2))
     p, q = torch.tensor([[0.5, 0.25, 0.25]]), torch.tensor([[0.25, 0.25, 0.5]])
-    columns = statistics(p.log() + 5, torch.tensor([1]), end=0, reference=q.log() - 3, width=width)
+    columns = statistics(p.log() + 5, torch.tensor([1]), ends=(0,), reference=q.log() - 3, width=width)
     assert float(columns["logprob"]) == pytest.approx(-2 * log2)
     assert float(columns["mean_logprob"]) == pytest.approx(-1.5 * log2)
     assert float(columns["var_logprob"]) == pytest.approx(0.25 * log2**2, rel=1e-5)
@@ -67,6 +67,7 @@ def test_statistics_hold_for_impossible_tokens_and_large_logits(width: int) -> N
     assert columns["mean_logprob"].tolist() == pytest.approx([-np.log(2), 0.0])
     assert columns["var_logprob"].tolist() == pytest.approx([0.0, 0.0], abs=1e-6)
     assert columns["kl"].tolist() == pytest.approx([0.0, 0.0])
+    assert columns["finite"].tolist() == [False, False]
 
 
 @WIDTHS
@@ -76,10 +77,19 @@ def test_statistics_of_broken_logits_are_not_numbers(width: int) -> None:
 
 
 @WIDTHS
+def test_logits_that_are_not_finite_are_found_wherever_they_are(width: int) -> None:
+    """One bad entry in each of three rows of seven tokens, beside a row of large but finite ones."""
+    logits = torch.linspace(-1e4, 1e4, 28).view(4, 7)
+    for row, value in enumerate((float("nan"), float("inf"), float("-inf"))):
+        logits[row, 2 * row] = value
+    assert statistics(logits, torch.tensor([1, 1, 1, 1]), width=width)["finite"].tolist() == [False] * 3 + [True]
+
+
+@WIDTHS
 def test_tiles_are_joined_to_what_double_precision_gives(width: int) -> None:
     torch.manual_seed(0)
     z, other, targets = torch.randn(50, 7) * 20, torch.randn(50, 7) * 20, torch.randint(0, 7, (50,))
-    columns = statistics(z, targets, reference=other, end=3, width=width)
+    columns = statistics(z, targets, reference=other, ends=(3,), width=width)
     logp, logq = z.double().log_softmax(dim=1), other.double().log_softmax(dim=1)
     mean = (logp.exp() * logp).sum(dim=1)
     expected = {
@@ -216,7 +226,7 @@ def test_out_of_memory_with_one_example_is_one_clear_line() -> None:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
 
     with pytest.raises(ModelError, match="single example of 7 tokens"):
-        list(run_in_batches([7, 3], token_budget=100, batch_cost=10, work=never))
+        list(run_in_batches([7, 3], kinds=[0, 0], token_budget=100, batch_cost=10, work=never))
 
 
 def test_other_errors_pass() -> None:
@@ -224,7 +234,7 @@ def test_other_errors_pass() -> None:
         raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes do not match"):
-        list(run_in_batches([7, 3], token_budget=100, batch_cost=10, work=broken))
+        list(run_in_batches([7, 3], kinds=[0, 0], token_budget=100, batch_cost=10, work=broken))
 
 
 def test_every_index_is_worked_on_once_whatever_fails() -> None:
@@ -235,7 +245,7 @@ def test_every_index_is_worked_on_once_whatever_fails() -> None:
             raise torch.OutOfMemoryError
         done.extend(group)
 
-    groups: Iterator[list[int]] = run_in_batches(lengths, token_budget=1000, batch_cost=10, work=work)
+    groups: Iterator[list[int]] = run_in_batches(lengths, kinds=[0] * 7, token_budget=1000, batch_cost=10, work=work)
     assert sorted(i for g in groups for i in g) == sorted(done) == list(range(7))
 
 

@@ -6,6 +6,8 @@ Example 1 has no paraphrase: its answer has P = 1/8; one wrong answer with P = 1
 Example 2 has no wrong answer.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tests.unit.scores_by_hand import scores
@@ -68,9 +70,9 @@ def test_why_an_example_is_not_scored_is_said() -> None:
     scored = ScoredSet(rows(), ("a", "b", "c"))
     values = scored.values("truth_ratio_forget")
     assert scored.unscored("truth_ratio_forget", values) == {"no wrong answer to compare": 1}
-    broken = ScoredSet(scores([[float("nan")], []]), ("a", "b"))
+    broken = ScoredSet(replace(scores([[-1.0], []]), finite=np.array([False, True])), ("a", "b"))
     assert broken.unscored("probability", broken.values("probability")) == {
-        "the model's logits are not finite": 1, "the answer has no token": 1,
+        "the logits are not finite": 1, "the answer has no token": 1,
     }  # fmt: skip
 
 

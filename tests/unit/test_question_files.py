@@ -1,12 +1,26 @@
 """Questions from files: every format says the same, and every mistake is told with its line and its remedy."""
 
+import csv
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from tests.unit.written_files import EXAMPLES, PLAIN, ROWS, WRITERS, complaint, write, write_jsonl, write_parquet
+from tests.unit.written_files import (
+    EXAMPLES,
+    PLAIN,
+    ROWS,
+    WRITERS,
+    complaint,
+    write,
+    write_csv,
+    write_jsonl,
+    write_parquet,
+)
 
 from uwc.data.example import Example
 from uwc.data.question_files import read_examples, read_lines
@@ -16,6 +30,7 @@ from uwc.data.refusals import DEFAULT_REFUSALS
 def refused(path: Path, *essentials: str, **settings: Any) -> None:
     """Reading the file must fail with a message that names it and says all the essentials."""
     message = complaint(lambda: read_examples(path, **settings))
+    assert len(message.replace(str(path), path.name)) < 500
     for essential in (str(path), *essentials):
         assert essential in message
 
@@ -44,7 +59,13 @@ def test_ids_and_subjects_do_not_depend_on_the_part_taken(tmp_path: Path, name: 
 
 @pytest.mark.parametrize(
     ("question", "answer"),
-    [("prompt", "response"), ("input", "output"), ("prompt", "completion"), ("question", "target")],
+    [
+        ("prompt", "response"),
+        ("input", "output"),
+        ("prompt", "completion"),
+        ("question", "target"),
+        ("query", "answer"),
+    ],
 )
 def test_well_known_names_stand_for_fields(tmp_path: Path, question: str, answer: str) -> None:
     row = {question: "Q?", answer: "A", "perturbed_answer": ["B"], "author": "X"}
@@ -52,8 +73,8 @@ def test_well_known_names_stand_for_fields(tmp_path: Path, question: str, answer
     assert example == Example("x-00001", "Q?", "A", perturbed_answers=("B",), subject="X")
 
 
-def test_the_own_name_goes_before_an_alias(tmp_path: Path) -> None:
-    row = {"prompt": "wrong", "question": "Q?", "output": "wrong", "answer": "A"}
+def test_the_own_name_of_the_answer_goes_before_an_alias(tmp_path: Path) -> None:
+    row = {"prompt": "Q?", "output": "wrong", "answer": "A"}
     (example,) = read_examples(write_jsonl(tmp_path / "x.jsonl", [row]))
     assert (example.question, example.answer) == ("Q?", "A")
 
@@ -102,6 +123,25 @@ def test_files_as_windows_writes_them_are_read(tmp_path: Path) -> None:
     assert read_examples(tmp_path / "x.csv") == read_examples(tmp_path / "x.jsonl")
 
 
+def test_cells_of_csv_may_have_any_length(tmp_path: Path) -> None:
+    """Longer than the csv module's limit, which is the whole process's and stays as it is."""
+    answer = "word " * 40_000
+    limit = csv.field_size_limit()
+    path = write_csv(tmp_path / "x.csv", [{"question": "Recite.", "answer": answer}])
+    assert read_examples(path)[0].answer == answer
+    refused(write(tmp_path / "y.csv", f'question,answer\nQ?,"{answer}'), "line 2", "invalid CSV")
+    assert csv.field_size_limit() == limit
+
+
+def test_long_cells_are_read_by_several_threads(tmp_path: Path) -> None:
+    answer = "x" * 200_000
+    paths = [write_csv(tmp_path / f"{i}.csv", [{"question": f"Q{i}?", "answer": answer}]) for i in range(8)]
+    limit = csv.field_size_limit()
+    with ThreadPoolExecutor(8) as pool:
+        assert [e.answer for (e,) in pool.map(read_examples, paths)] == [answer] * 8
+    assert csv.field_size_limit() == limit
+
+
 def test_lines_are_read_without_blank_ones(tmp_path: Path) -> None:
     assert read_lines(write(tmp_path / "x.txt", "No.\n\n  I can't say. \n")) == ("No.", "I can't say.")
 
@@ -147,7 +187,7 @@ def test_another_encoding_is_refused_with_its_line(tmp_path: Path, name: str) ->
 
 
 def test_an_unreadable_parquet_file_is_refused(tmp_path: Path) -> None:
-    refused(write(tmp_path / "x.parquet", "question,answer"), "not a readable Parquet file", "write it anew")
+    refused(write(tmp_path / "x.parquet", "question,answer"), "not a readable Parquet file", "write it again")
 
 
 def test_an_unreadable_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +257,7 @@ GOOD = '{"question": "Q?", "answer": "A"}'
     [
         ("x.jsonl", f"{GOOD}\n\n{{'question': 1}}\n", ("line 3, column 2", "invalid JSON", "one whole object on each")),
         ("x.json", f"{GOOD}\n{{\n", ("line 2", "invalid JSON", "one whole object on each line")),
-        ("x.json", f"[{GOOD},\n{GOOD}\n{GOOD}]", ("line 3, column 1", "invalid JSON", "mend this line")),
+        ("x.json", f"[{GOOD},\n{GOOD}\n{GOOD}]", ("line 3, column 1", "invalid JSON", "correct this line")),
         ("x.jsonl", f'{GOOD}\n["Q?", "A"]\n', ("line 2", "a list, not an object", '{"question": ...')),
         ("x.json", f'[{GOOD}, "Q?"]', ("item 2", "a str, not an object", '{"question": ...')),
         ("x.jsonl", f'{GOOD}\n{{"question": "Q?"}}\n', ("line 2", "the answer is missing", "add it or remove")),
@@ -231,7 +271,7 @@ GOOD = '{"question": "Q?", "answer": "A"}'
         ("x.jsonl", '{"question": "Q?", "answer": {"a": 1}}', ("line 1", "the answer is a dict", "one text")),
         ("x.jsonl", '{"question": "Q?", "answer": true}', ("line 1", "the answer is a bool", "one text")),
         ("x.jsonl", '{"question": "Q?", "answer": "\\ud83d"}', ("line 1", "half a character", "write it whole")),
-        ("x.jsonl", '{"prompt": "Q?", "output": []}', ("line 1", "the answer (column 'output') is a list")),
+        ("x.jsonl", '{"prompt": "Q?", "output": [["A"]]}', ("line 1", "the answer (column 'output') is a list")),
         (
             "x.csv",
             'question,answer\n"Q\n?",A\nQ?,A,B\n',
@@ -241,6 +281,23 @@ GOOD = '{"question": "Q?", "answer": "A"}'
         ("x.csv", 'question,answer\nQ?,A\n"Q?,A\n', ("line 3", "invalid CSV", "check the quotes")),
         ("x.csv", 'question,answer\nQ?,A\n"Q"?,A\nQ?,A\n', ("line 3", "invalid CSV", "check the quotes")),
         ("x.csv", "question,answer,answer\nQ?,A,B\n", ("line 1", "'answer' occurs twice", "rename one")),
+        (
+            "x.jsonl",
+            f'{GOOD}\n{{"question": "Q?", "question": "R?", "answer": "A"}}',
+            ("line 2", "'question' occurs twice"),
+        ),
+        ("x.jsonl", '{"question": "Q?", "answer": "A", "x": {"y": 1, "y": 2}}', ("line 1", "'y' occurs twice")),
+        ("x.json", f'[{GOOD}, {GOOD} ,{{"answer": "A", "answer": "B"}}]', ("item 3", "'answer' occurs twice")),
+        (
+            "x.jsonl",
+            f'{GOOD}\n{{"question": "Q?", "answer": {"9" * 5000}}}',
+            ("line 2", "thousands of digits", "quotes"),
+        ),
+        ("x.json", f'[{GOOD}, {{"question": "Q?", "answer": {"9" * 5000}}}]', ("item 2", "thousands of digits")),
+        ("x.jsonl", '{"question": "Q?", "answer": Infinity}', ("line 1", "the answer is inf", "finite")),
+        ("x.jsonl", '{"question": "Q?", "answer": -1e999}', ("line 1", "the answer is -inf")),
+        ("x.jsonl", '{"question": "Q?", "answer": NaN}', ("line 1", "the answer is empty")),
+        ("x.jsonl", f'{{"question": "Q?", "answer": {"[" * 100_000}{"]" * 100_000}}}', ("line 1", "nested too deeply")),
     ],
 )
 def test_a_wrong_row_is_told_with_its_line_and_remedy(
@@ -252,6 +309,12 @@ def test_a_wrong_row_is_told_with_its_line_and_remedy(
 def test_a_wrong_row_of_parquet_is_told_with_its_number(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "x.parquet", [*PLAIN, {"question": "Q?", "answer": None}])
     refused(path, "row 7", "the answer is empty", "remove this row")
+
+
+def test_a_column_twice_in_parquet_is_refused(tmp_path: Path) -> None:
+    table = pa.table([["Q?"], ["A"], ["B"]], names=["question", "answer", "answer"])
+    pq.write_table(table, tmp_path / "x.parquet")
+    refused(tmp_path / "x.parquet", "'answer' occurs twice", "rename one")
 
 
 @pytest.mark.parametrize(

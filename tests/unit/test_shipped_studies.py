@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from uwc.data.question_files import ALIASES, FIELDS
+from uwc.data.layouts import ALIASES, FIELDS, UNREAD
 from uwc.objectives.methods import METHODS
 from uwc.studies import attack_config, config
 from uwc.studies.config_file import load_config, shipped_configs
@@ -50,7 +50,7 @@ def test_the_documented_runs_are_valid() -> None:
 
 
 def test_every_column_name_of_a_question_file_is_documented() -> None:
-    names = {*FIELDS, *(alias for aliases in ALIASES.values() for alias in aliases)}
+    names = {*FIELDS, *ALIASES, *UNREAD, *(alias for aliases in ALIASES.values() for alias in aliases)}
     assert all(f"`{name}`" in DOCUMENTED for name in names)
 
 

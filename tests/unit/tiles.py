@@ -12,7 +12,7 @@ def statistics(
     targets: Tensor,
     *,
     width: int = 10**6,
-    end: int | None = None,
+    ends: Sequence[int] = (),
     reference: Tensor | None = None,
     samplings: Sequence[Sampling] = (),
     margins: bool = False,
@@ -25,4 +25,4 @@ def statistics(
             logits[:, part].clone(), targets, first=first, reference=other, samplings=samplings, margins=margins
         )
         tiles.append(sums)
-    return joined(tiles, targets, end, samplings)
+    return joined(tiles, targets, ends, samplings)

@@ -11,10 +11,10 @@ from uwc.attacks.attacked import Attacked
 from uwc.attacks.data import AttackData
 from uwc.attacks.jailbreak_templates import TEMPLATES, Template
 from uwc.attacks.registry import attacks
-from uwc.data.example import Example
+from uwc.data.example import Example, after_shots
 from uwc.data.prompts import EncodedExample
 from uwc.errors import ConfigError, DataError
-from uwc.models.target import Edit, Target
+from uwc.models.target import Target
 
 _PROMPT = {"kind": "prompt", "touches_weights": False, "budgets": False, "trains_on_scored": False}
 _KINDS = tuple(dict.fromkeys(t.kind for t in TEMPLATES))
@@ -43,16 +43,10 @@ def jailbreak(target: Target, data: AttackData, *, kinds: tuple[str, ...] = ()) 
 
 
 def _jailbroken(target: Target, template: Template) -> Target:
-    asked = target.rewritten(lambda e: replace(e, question=template.text.replace("{question}", e.question)))
-    if not template.lead:
-        return asked
-    lead = tuple(target.tokenizer(template.lead, add_special_tokens=False)["input_ids"])
+    def ask(e: Example) -> Example:
+        return replace(e, question=template.text.replace("{question}", e.question), prefill=template.lead)
 
-    def begin_with_lead(e: EncodedExample) -> EncodedExample:
-        tokens = (*e.tokens[: e.start], *lead, *e.tokens[e.start :])
-        return replace(e, tokens=tokens, start=e.start + len(lead), end=e.end + len(lead))
-
-    return asked.edited(begin_with_lead)
+    return target.rewritten(ask)
 
 
 def _check_shots(data: AttackData, settings: Any) -> None:
@@ -70,7 +64,7 @@ def _check_shots(data: AttackData, settings: Any) -> None:
 def few_shot(
     target: Target, data: AttackData, *, shots: Annotated[int, Field(ge=1)] = 5, seed: int = 0
 ) -> Iterator[Attacked]:
-    """Put solved questions before each question, in the model's own prompt format.
+    """Put solved questions before each question, as earlier turns of the conversation.
 
     Args:
         target: the model.
@@ -80,29 +74,7 @@ def few_shot(
     """
     rng = np.random.default_rng(seed)
     pool: list[Example] = [part[i] for part in (data.train, data.retain) for i in rng.permutation(len(part))]
-    yield Attacked(target.edited(_after_shots(target, pool[:shots])), effort=shots)
-
-
-def _after_shots(target: Target, shots: list[Example]) -> Edit:
-    tokenizer = target.tokenizer
-    blank_line = tuple(tokenizer("\n\n", add_special_tokens=False)["input_ids"])
-    chat = target.template.chat and bool(getattr(tokenizer, "chat_template", None))
-    context: tuple[int, ...] = ()
-    for shot in target.template.encode(shots, tokenizer, max_length=target.context_length):
-        own = shot.tokens if chat else (*shot.tokens[: shot.end], *blank_line)
-        context += _without_begin(own, tokenizer) if context else own
-
-    def edit(e: EncodedExample) -> EncodedExample:
-        rest = _without_begin(e.tokens, tokenizer)
-        shift = len(context) + len(rest) - len(e.tokens)
-        return replace(e, tokens=(*context, *rest), start=e.start + shift, end=e.end + shift)
-
-    return edit
-
-
-def _without_begin(tokens: tuple[int, ...], tokenizer: Any) -> tuple[int, ...]:
-    begin = tokenizer.bos_token_id
-    return tokens[1:] if begin is not None and tokens[0] == begin else tokens
+    yield Attacked(target.rewritten(after_shots(pool[:shots])), effort=shots)
 
 
 def _check_paraphrases(data: AttackData, _settings: Any) -> None:

@@ -28,6 +28,11 @@ class Wrapped(nn.Module):
         return self.inner.device  # type: ignore[no-any-return]
 
     @property
+    def generation_config(self) -> Any:
+        """The model's own settings of generation, which name the tokens that end its turn."""
+        return self.inner.generation_config
+
+    @property
     def dtype(self) -> torch.dtype:
         """The weights' precision."""
         return self.inner.dtype  # type: ignore[no-any-return]
@@ -62,19 +67,24 @@ class Surrogate(Wrapped, ABC):
         return CausalLMOutput(logits=self.get_output_embeddings()(self.states(input_ids, attention_mask)))
 
     @torch.inference_mode()
-    def generate(self, *, input_ids: Tensor, attention_mask: Tensor, generation_config: Any) -> Tensor:
+    def generate(
+        self, *, input_ids: Tensor, attention_mask: Tensor, generation_config: Any, logits_processor: Any = ()
+    ) -> Tensor:
         """[B, T + new] greedy continuations of prompts padded on the left."""
-        eos, pad = generation_config.eos_token_id, generation_config.pad_token_id
+        pad = generation_config.pad_token_id
+        ends = torch.tensor(generation_config.eos_token_id or [], dtype=torch.long, device=input_ids.device)
         ids, mask, unread = input_ids, attention_mask, input_ids
         cache = DynamicCache(config=self.config)
         done = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
         for _ in range(generation_config.max_new_tokens):
-            chosen = self.get_output_embeddings()(self.states(unread, mask, cache)[:, -1]).argmax(dim=-1)
-            chosen = torch.where(done, pad, chosen)
+            logits = self.get_output_embeddings()(self.states(unread, mask, cache)[:, -1])
+            for processor in logits_processor:
+                logits = processor(ids, logits)
+            chosen = torch.where(done, pad, logits.argmax(dim=-1))
             unread = chosen[:, None]
             ids = torch.cat([ids, chosen[:, None]], dim=1)
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-            done = done | (chosen == eos) if eos is not None else done
+            done = done | torch.isin(chosen, ends)
             if bool(done.all()):
                 break
         return ids

@@ -15,6 +15,7 @@ from uwc.calibration.search import meaningless
 from uwc.data.example import Example
 from uwc.errors import ConfigError
 from uwc.metrics.registry import metrics, set_metrics
+from uwc.metrics.scored import ScoredSet
 from uwc.metrics.scoring import needs_of, score_set
 from uwc.metrics.set_level import UTILITY_SETS
 from uwc.models.forward import score_tokens
@@ -276,7 +277,6 @@ def measured_closely(
     """[E] the same, and the token scores, with margins if wanted, where the metric reads these alone."""
     if entry.facts["needs"] == ("scores",):
         tokens = score_tokens(target, examples, margins=margins)
-        values: Floats = entry.function(tokens)
-        return values, tokens
+        return ScoredSet(tokens, ()).values(entry.name), tokens
     scored = score_set(target, examples, needs=needs_of([entry.name]), max_new_tokens=max_new_tokens)
     return scored.values(entry.name), None

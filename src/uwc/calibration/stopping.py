@@ -8,7 +8,7 @@ import numpy as np
 
 from uwc.calibration.calibrate import calibrate
 from uwc.data.example import Example
-from uwc.metrics.registry import metrics
+from uwc.metrics.scored import ScoredSet
 from uwc.models.forward import score_tokens
 from uwc.models.lora import merge_adapter
 from uwc.models.target import Target
@@ -36,10 +36,9 @@ def stop_at(
         retain: questions on which retention is measured; needed with `tau`.
         original: the model before unlearning; needed with `tau`.
     """
-    entry = metrics.get(metric)
 
     def raw(target: Target) -> float:
-        return float(np.mean(entry.function(score_tokens(target, forget))))
+        return float(np.mean(ScoredSet(score_tokens(target, forget), ()).values(metric)))
 
     def calibrated(target: Target) -> float:
         if original is None:

@@ -49,7 +49,7 @@ def attack_command(
     dtype: Dtype = "float32",
     device: Device = "auto",
     trust: Trust = False,
-    prompt: Prompt = "",
+    prompt: Prompt = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
     """Attack a model and score it before and after: how much forgotten knowledge comes back?"""

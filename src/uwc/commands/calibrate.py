@@ -43,7 +43,7 @@ def calibrate_command(
     dtype: Dtype = "float32",
     device: Device = "auto",
     trust: Trust = False,
-    prompt: Prompt = "",
+    prompt: Prompt = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
     """Mix an unlearned model with its original until it keeps `tau` of the retention; what is still forgotten then?"""

@@ -78,7 +78,7 @@ def compare_command(
     dtype: Dtype = "float32",
     device: Device = "auto",
     trust: Trust = False,
-    prompt: Prompt = "",
+    prompt: Prompt = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
     """Compare unlearned models at equal retention: what is still remembered, and how sure is that?"""

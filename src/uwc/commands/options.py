@@ -1,6 +1,7 @@
 """What the commands' options share: their types, and how their values are read."""
 
 from collections.abc import Collection
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,13 @@ Dtype = Annotated[str, typer.Option(help="Precision of the weights: float32, bfl
 Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda or mps.")]
 DataFile = Annotated[Path, typer.Option(help="Questions: JSONL, CSV or Parquet.")]
 Prompt = Annotated[
-    str, typer.Option("--prompt", help="Plain prompt with {question}, instead of the tokenizer's chat template.")
+    list[str],
+    typer.Option(
+        "--prompt",
+        help="A plain prompt with {question}, instead of the tokenizer's chat template; or a setting of the prompt: "
+        "system=TEXT, date=2025-04-10, chat=false, template_arguments.enable_thinking=false. May be repeated.",
+        metavar="TEXT|KEY=VALUE",
+    ),
 ]
 Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the checkpoint.")]
 RetainFiles = Annotated[
@@ -90,15 +97,47 @@ def numbers(text: str) -> list[float]:
     return [int(n) if n.is_integer() else n for n in read]
 
 
-def loading(dtype: str, device: str, trust: bool, prompt: str) -> dict[str, Any]:
+def loading(dtype: str, device: str, trust: bool, prompt: list[str]) -> dict[str, Any]:
     """The options about how a model is loaded, as `load_target` takes them. Raises UserError for an unknown value."""
-    from uwc.data.prompts import PromptTemplate
-
     for value, valid in ((dtype, ("float32", "bfloat16", "float16")), (device, ("auto", "cpu", "cuda", "mps"))):
         if value not in valid:
             raise UserError(unknown_name("value", value, list(valid)))
-    template = PromptTemplate(prompt.replace("\\n", "\n"), chat=False) if prompt else PromptTemplate()
-    return {"dtype": dtype, "device": device, "trust_remote_code": trust, "template": template}
+    return {"dtype": dtype, "device": device, "trust_remote_code": trust, "template": prompt_template(prompt)}
+
+
+def prompt_template(options: list[str]) -> Any:
+    """The prompt that the options describe: texts with ``{question}``, and settings as KEY=VALUE.
+
+    Raises:
+        UserError: an option is neither, or a setting or its value is unknown.
+    """
+    from uwc.data.prompts import PromptTemplate
+
+    keys = [f.name for f in fields(PromptTemplate)]
+    given: dict[str, Any] = {}
+    for option in options:
+        key, _, text = option.partition("=")
+        if key.partition(".")[0] not in keys:
+            if "{question}" not in option:
+                raise UserError(
+                    f"--prompt {option!r}: give a text that contains {{question}}, or a setting: {', '.join(keys)}"
+                )
+            given |= {"text": option.replace("\\n", "\n"), "chat": False}
+        elif key in ("text", "separator", "system", "date"):
+            given[key] = text.replace("\\n", "\n")
+        else:
+            given[key] = yaml_value(f"--prompt {key}", text)
+    settings = nested(given)
+    for key, kind in (("chat", bool), ("template_arguments", dict)):
+        if not isinstance(settings.get(key, kind()), kind):
+            raise UserError(f"--prompt {key}={settings[key]!r}: {_PROMPT_VALUES[key]}")
+    return PromptTemplate(**settings)
+
+
+_PROMPT_VALUES = {
+    "chat": "write true or false",
+    "template_arguments": "name the argument, as in template_arguments.enable_thinking=false",
+}
 
 
 def nested(flat: dict[str, Any]) -> dict[str, Any]:

@@ -86,24 +86,22 @@ def score_command(
     dtype: Dtype = "float32",
     device: Device = "auto",
     trust: Trust = False,
-    prompt: Prompt = "",
+    prompt: Prompt = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
     """Score a model on questions: how much of their answers does it remember?"""
-    from uwc.data.prompts import few_shot
     from uwc.data.question_files import read_examples
     from uwc.workflows.scoring import evaluate
 
     columns = pairs(column)
     files = {"retain": retain, "holdout": holdout, "authors": real_authors, "facts": world_facts, "verbatim": verbatim}
     how = loading(dtype, device, trust, prompt)
-    if shots is not None:
-        how["template"] = few_shot(read_examples(shots, columns=columns), how["template"])
     scores = evaluate(
         model, read_examples(data, columns=columns), suite=suite, metrics=metric,
         sets={name: read_examples(path, columns=columns) for name, path in files.items() if path is not None},
         reference=reference, retrained=retrained, compare=compare, encoder=encoder, entailment=entailment,
-        settings=dotted_settings(setting), compat=compat, max_new_tokens=max_new_tokens, out=out, **how,
+        settings=dotted_settings(setting), shots=[] if shots is None else read_examples(shots, columns=columns),
+        compat=compat, max_new_tokens=max_new_tokens, out=out, **how,
     )  # fmt: skip
     rows, differences = scores.rows(), scores.difference_rows()
     if as_json:

@@ -39,7 +39,7 @@ def unlearn_command(
     dtype: Dtype = "float32",
     device: Device = "auto",
     trust: Trust = False,
-    prompt: Prompt = "",
+    prompt: Prompt = [],  # noqa: B006
 ) -> None:
     """Unlearn questions from a model, and write a checkpoint that plain transformers loads."""
     from uwc.data.question_files import read_examples, read_lines

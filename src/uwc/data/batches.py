@@ -1,6 +1,6 @@
 """Batches of encoded examples, and the one place of the token shift."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,7 +63,9 @@ def collate(encoded: Sequence[EncodedExample], *, device: torch.device, scope: S
     )
 
 
-def group_by_length(lengths: Sequence[int], *, token_budget: int, batch_cost: int = 64) -> list[list[int]]:
+def group_by_length(
+    lengths: Sequence[int], *, token_budget: int, batch_cost: int = 64, kinds: Sequence[Hashable] | None = None
+) -> list[list[int]]:
     """Indices grouped into batches, longest first, so that the work is least: that of padded tokens and of batches.
 
     Among the ways to cut the sorted lengths into batches of at most `token_budget` padded tokens, the one with the
@@ -74,7 +76,15 @@ def group_by_length(lengths: Sequence[int], *, token_budget: int, batch_cost: in
         lengths: in tokens.
         token_budget: the most padded tokens in a batch.
         batch_cost: what a batch costs beside its tokens, in tokens: reading the weights, starting operations.
+        kinds: a label for each; a batch has items of one only. By default all share one.
     """
+    if kinds is not None and len(set(kinds)) > 1:
+        groups = []
+        for kind in dict.fromkeys(kinds):
+            members = [i for i, k in enumerate(kinds) if k == kind]
+            parts = group_by_length([lengths[i] for i in members], token_budget=token_budget, batch_cost=batch_cost)
+            groups += [[members[i] for i in part] for part in parts]
+        return sorted(groups, key=lambda group: -lengths[group[0]])
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     longest = np.array([lengths[i] for i in order], dtype=np.int64)
     costs = np.zeros(len(order) + 1, dtype=np.int64)  # of the examples from here on

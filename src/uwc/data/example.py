@@ -3,10 +3,13 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from uwc.errors import DataError
+
+Turns = tuple[tuple[str, str], ...]
+"""Turns of a conversation: (role, text), with the roles "system", "user" and "assistant"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,9 @@ class Example:
         refusal: an answer that declines, or ``""``.
         subject: what the question is about; examples that share it are not independent.
         split: the part of the benchmark it belongs to.
+        history: the turns of the conversation before the question: an optional system message, then whole pairs of a
+            user's and an assistant's turn.
+        prefill: how the model's turn is made to begin, before the answer; not scored, and not read from files.
     """
 
     id: str
@@ -34,17 +40,50 @@ class Example:
     refusal: str = ""
     subject: str = ""
     split: str = ""
+    history: Turns = ()
+    prefill: str = ""
 
     def __post_init__(self) -> None:
         if not self.question.strip():
             raise DataError(f"example {self.id!r}: the question is empty; fill it in or remove the example")
         if not self.answer.strip():
             raise DataError(f"example {self.id!r}: the answer is empty; fill it in or remove the example")
+        try:
+            check_history(self.history)
+        except ValueError as error:
+            raise DataError(f"example {self.id!r}: the history: {error}") from None
+
+
+def check_history(turns: Turns) -> None:
+    """Raise ValueError, saying which turn is wrong, unless turns may stand before a question."""
+    first = bool(turns) and turns[0][0] == "system"
+    for number, (role, text) in enumerate(turns[first:], 1 + first):
+        expected = "assistant" if (number - first) % 2 == 0 else "user"
+        if role != expected:
+            raise ValueError(f"turn {number} is of {role!r} instead of {expected!r}; user and assistant take turns")
+        if not text.strip():
+            raise ValueError(f"turn {number} is empty; fill it in")
+    if len(turns[first:]) % 2:
+        raise ValueError(f"turn {len(turns)} is a user's without an answer; write one")
+    if first and not turns[0][1].strip():
+        raise ValueError("turn 1 is empty; fill it in")
 
 
 def paraphrased(examples: Iterable[Example]) -> list[Example]:
     """The examples that have a paraphrased question, asked in those words (for ES-perturb)."""
     return [replace(e, question=e.paraphrased_question) for e in examples if e.paraphrased_question]
+
+
+def after_shots(shots: Sequence[Example]) -> Callable[[Example], Example]:
+    """What puts solved questions before an example's own, as earlier turns of the conversation."""
+    turns = tuple(turn for shot in shots for turn in (("user", shot.question), ("assistant", shot.answer)))
+
+    def ask(example: Example) -> Example:
+        system = [turn for turn in example.history if turn[0] == "system"]
+        rest = [turn for turn in example.history if turn[0] != "system"]
+        return replace(example, history=(*system, *turns, *rest))
+
+    return ask
 
 
 def require_unique_ids(examples: Sequence[Example], *, where: str) -> None:
@@ -58,14 +97,19 @@ def require_unique_ids(examples: Sequence[Example], *, where: str) -> None:
 
 def repeated(examples: Iterable[Example]) -> int:
     """How many examples repeat the question and answer of one before them, whatever their case and spaces."""
-    counts = Counter((_plain(e.question), _plain(e.answer)) for e in examples)
+    counts = Counter((_asked(e), _plain(e.answer)) for e in examples)
     return sum(count - 1 for count in counts.values())
 
 
 def asked_in_both(first: Iterable[Example], second: Iterable[Example]) -> list[str]:
     """The questions of the first set that the second asks too, whatever their case and spaces."""
-    asked = {_plain(e.question) for e in second}
-    return [e.question for e in first if _plain(e.question) in asked]
+    asked = {_asked(e) for e in second}
+    return [e.question for e in first if _asked(e) in asked]
+
+
+def _asked(example: Example) -> Turns:
+    """What a model is asked, whatever its case and spaces: the history and the question."""
+    return tuple((role, _plain(text)) for role, text in (*example.history, ("user", example.question)))
 
 
 def _plain(text: str) -> str:
@@ -75,9 +119,9 @@ def _plain(text: str) -> str:
 def require_disjoint(first: Sequence[Example], second: Sequence[Example], *, names: tuple[str, str]) -> None:
     """Raise DataError if two sets share an id or, whatever its case and spaces, a question with its answer."""
     ids = {e.id for e in first}
-    texts = {(_plain(e.question), _plain(e.answer)) for e in first}
+    texts = {(_asked(e), _plain(e.answer)) for e in first}
     for example in second:
-        if example.id in ids or (_plain(example.question), _plain(example.answer)) in texts:
+        if example.id in ids or (_asked(example), _plain(example.answer)) in texts:
             raise DataError(
                 f"the {names[0]} and {names[1]} sets overlap: example {example.id!r} "
                 f"({example.question[:60]!r}) is in both; remove it from one"

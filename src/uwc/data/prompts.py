@@ -1,28 +1,50 @@
-"""The one place where a question becomes a prompt, and where the answer's tokens are found."""
+"""The one place where a question becomes a prompt, and where the tokens of its answer and of its end are found."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import datetime
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+from uwc import progress
 from uwc.data.example import Example
+from uwc.data.token_spans import common_prefix, find_spans
 from uwc.errors import ConfigError, DataError, ModelError
+
+DATE = "2025-04-10"
+"""The day that a chat template is told where it asks for today's; the one that OpenUnlearning tells it."""
+
+_OURS = ("messages", "conversation", "chat_template", "tokenize", "add_generation_prompt", "continue_final_message")
+_DIRECTIVES = "aAbBdeHIjmMpSuUwWyYFDZ"
+_TURN = "\n\n"
+"""What stands between two questions of a plain prompt."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedExample:
-    """The token ids of a prompt and its answer.
+    """The token ids of a conversation: prompt, answer and end.
 
     Attributes:
         id: the example's id.
-        tokens: prompt, answer and, where the tokenizer has one, the end-of-sequence token.
+        tokens: prompt, answer and the end of the turn.
         start: index of the first answer token; ``tokens[:start]`` is the prompt.
-        end: one past the last answer token; ``tokens[end:]`` is the end-of-sequence token, or empty.
+        end: one past the last answer token; ``tokens[end:]`` is the end: what the template writes after the answer up
+            to and including the first token that ends the turn. It may be empty.
+        answer: the answer's text as the template renders it.
+        prompt: the ids that a generated answer continues, where they are not ``tokens[:start]``.
     """
 
     id: str
     tokens: tuple[int, ...]
     start: int
     end: int
+    answer: str = ""
+    prompt: tuple[int, ...] | None = None
+
+    @property
+    def before(self) -> tuple[int, ...]:
+        """The ids that a generated answer continues."""
+        return self.tokens[: self.start] if self.prompt is None else self.prompt
 
 
 @dataclass(frozen=True)
@@ -35,101 +57,316 @@ class PromptTemplate:
         text: the plain template; must contain ``{question}`` and should not end in white space.
         separator: stands between the prompt and the answer, and belongs to the answer.
         chat: whether to use the tokenizer's chat template where it has one.
-        system: the chat template's system message; none if empty.
+        system: the system message; none if empty. A plain prompt begins with it.
+        date: the day, as ``YYYY-MM-DD``, that a chat template is told for today; None is `DATE`.
+        template_arguments: further arguments of the chat template, such as ``{"enable_thinking": False}``.
     """
 
     text: str = "Question: {question}\nAnswer:"
     separator: str = " "
     chat: bool = True
     system: str = ""
+    date: str | None = None
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if "{question}" not in self.text:
             raise ConfigError(f"prompt template {self.text!r}: it must contain {{question}}")
+        for name in self.template_arguments:
+            if name in _OURS:
+                raise ConfigError(f"prompt.template_arguments: {name!r} is set by uwc itself; remove it")
+        try:
+            datetime.date.fromisoformat(self.date or DATE)
+        except ValueError:
+            raise ConfigError(f"prompt.date = {self.date!r}: write a day as YYYY-MM-DD, such as {DATE}") from None
 
-    def encode(self, examples: Sequence[Example], tokenizer: Any, *, max_length: int) -> list[EncodedExample]:
-        """Tokenize prompts with their answers.
+    def encode(
+        self, examples: Sequence[Example], tokenizer: Any, *, max_length: int, ends: Collection[int] = ()
+    ) -> list[EncodedExample]:
+        """Render each conversation, tokenize it once, and find prompt, answer and end in it.
 
-        The answer starts where the token ids of prompt + answer part from those of the prompt alone, so a token
-        that spans both counts as answer, and none of the answer is ever masked.
+        Everything before the answer is prompt, a lead that the chat template writes into the model's turn (an empty
+        thinking block, a channel) included. A token that holds a part of the answer is an answer token. White space
+        around an answer and end tokens written behind it are not part of it.
+
+        The end is what the template writes after the answer, up to and including the first token that ends the turn:
+        one of `ends` or the tokenizer's end-of-sequence token; where there is none of them, the first added token of
+        the tokenizer. Where the template writes nothing, it is the token that begins the next turn, if this is one of
+        `ends`, or else the end-of-sequence token; so it is after a plain prompt.
+
+        Args:
+            examples: questions, answers and earlier turns.
+            tokenizer: a transformers tokenizer.
+            max_length: the model's context, in tokens.
+            ends: further tokens that end a turn, as the model's generation configuration lists them.
 
         Raises:
             DataError: an example is longer than `max_length` tokens, or its answer has no token.
+            ModelError: the chat template fails, or does not write the answer.
+            ConfigError: the template has no place for the system message, the date or an argument that is given.
         """
         if not examples:
             return []
-        prompts = [self._prompt(e, tokenizer) for e in examples]
-        leads = [self._lead(e, p, tokenizer) for e, p in zip(examples, prompts, strict=True)]
-        prefix = self._prefix(tokenizer)
-        bare = _token_ids(prompts, tokenizer)
-        whole = _token_ids([p + s + e.answer for p, s, e in zip(prompts, leads, examples, strict=True)], tokenizer)
-        eos = tokenizer.eos_token_id
+        renderer = Renderer(self, tokenizer, frozenset(ends))
+        texts = [renderer.rendered(e) for e in examples]
+        _tell_trimmed(examples, texts)
         encoded = []
-        for example, prompt_ids, ids in zip(examples, bare, whole, strict=True):
-            start = len(prefix) + _common_prefix(prompt_ids, ids)
-            tokens = (*prefix, *ids)
-            end = len(tokens)
-            if eos is not None:
-                end -= tokens[-1] == eos
-                tokens = (*tokens[:end], eos)
+        spans = find_spans([(t.text, t.start, t.end) for t in texts], tokenizer)
+        for example, text, (ids, start, end) in zip(examples, texts, spans, strict=True):
             if end <= start:
                 raise DataError(f"example {example.id!r}: the answer {example.answer!r} has no token of its own")
+            before = renderer.beginning if tuple(ids[: len(renderer.beginning)]) != renderer.beginning else ()
+            tokens = (*before, *ids[:end], *renderer.end(ids[end:]))
             if len(tokens) > max_length:
                 raise DataError(
                     f"example {example.id!r} has {len(tokens)} tokens, more than the model's context of {max_length}; "
                     "shorten or remove it"
                 )
-            encoded.append(EncodedExample(example.id, tokens, start, end))
+            shift = len(before)
+            encoded.append(EncodedExample(example.id, tokens, start + shift, end + shift, text.answer))
         return encoded
 
-    def _uses_chat(self, tokenizer: Any) -> bool:
+    def uses_chat(self, tokenizer: Any) -> bool:
+        """Whether questions are put to a model with this tokenizer through its chat template."""
         return self.chat and bool(getattr(tokenizer, "chat_template", None))
 
-    def _messages(self, example: Example) -> list[dict[str, str]]:
-        system = [{"role": "system", "content": self.system}] if self.system else []
-        return [*system, {"role": "user", "content": example.question}]
 
-    def _prompt(self, example: Example, tokenizer: Any) -> str:
-        if not self._uses_chat(tokenizer):
-            return self.text.replace("{question}", example.question)
+def end_ids(tokenizer: Any, generation_config: Any = None) -> tuple[int, ...]:
+    """The tokens that end a model's turn: the tokenizer's end of sequence, and those of its generation configuration.
+
+    Of the latter an ordinary entry of the vocabulary, which the default configuration of another tokenizer may name, is
+    left out with a note.
+    """
+    listed = getattr(generation_config, "eos_token_id", None)
+    named = [listed] if isinstance(listed, int) else list(listed or ())
+    added = added_tokens(tokenizer)
+    ordinary = [t for t in named if t not in added and t != tokenizer.eos_token_id]
+    for token in ordinary:
+        progress.warn(
+            f"the generation configuration names token {token} ({tokenizer.convert_ids_to_tokens(token)!r}) as an end, "
+            "which is an ordinary token of this tokenizer; generated answers do not end there"
+        )
+    own = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    return tuple(dict.fromkeys([*own, *(t for t in named if t not in ordinary)]))
+
+
+def added_tokens(tokenizer: Any) -> frozenset[int]:
+    """The tokens that are no part of ordinary text: special ones and all that were added to the vocabulary."""
+    return frozenset(tokenizer.all_special_ids) | frozenset(getattr(tokenizer, "added_tokens_decoder", {}))
+
+
+@dataclass(frozen=True)
+class _Rendered:
+    """A conversation as text; ``text[start:end]`` is the answer, in a plain prompt with the separator before it."""
+
+    text: str
+    start: int
+    end: int
+    answer: str
+
+
+class Renderer:
+    """A prompt template together with a tokenizer: renders conversations, and closes them.
+
+    Args:
+        template: how questions are put.
+        tokenizer: a transformers tokenizer.
+        ends: the tokens that end a turn, besides the tokenizer's end of sequence.
+
+    Raises:
+        ConfigError: the chat template has no place for the date or an argument that is given.
+    """
+
+    def __init__(self, template: PromptTemplate, tokenizer: Any, ends: frozenset[int]) -> None:
+        self.template, self.tokenizer = template, tokenizer
+        self.chat = template.uses_chat(tokenizer)
+        own = frozenset() if tokenizer.eos_token_id is None else frozenset([tokenizer.eos_token_id])
+        self.ends = ends | own
+        self._added = added_tokens(tokenizer)
+        self._end_texts = [t for t in tokenizer.convert_ids_to_tokens(sorted(self.ends)) if t]
+        self._source, self._arguments = self._chat_template() if self.chat else ("", {})
+        if not self.chat and (template.date is not None or template.template_arguments):
+            raise ConfigError(
+                "prompt: date and template_arguments are for chat templates, and no chat template is used here; "
+                "remove them"
+            )
+
+    @cached_property
+    def beginning(self) -> tuple[int, ...]:
+        """What the tokenizer writes before a text of its own accord; a chat template writes its own beginning."""
+        return () if self.chat else self._around[0]
+
+    def end(self, after: Sequence[int]) -> tuple[int, ...]:
+        """The tokens of the end, from those that the template writes after the answer."""
+        for ending in (self.ends, self._added):
+            for i, token in enumerate(after):
+                if token in ending:
+                    return tuple(after[: i + 1])
+        return tuple(after) or self._closing
+
+    def rendered(self, example: Example) -> _Rendered:
+        """The conversation as text, up to where the template ends it."""
+        answer = self._trimmed(example.answer)
+        if not self.chat:
+            before = self.plain(example)
+            whole = before + self._separator(example) + answer
+            return _Rendered(whole, len(before), len(whole), answer)
+        mark = _unused([example.question, example.prefill, *(text for _, text in example.history)])
+        marked = self._render(example, mark)
+        at = marked.rfind(mark)
+        if at < 0:
+            raise ModelError(
+                f"the chat template does not write the answer of example {example.id!r}; set prompt.chat to false, or "
+                "give a template that writes the assistant's messages"
+            )
+        before, after = marked[:at], marked[at + len(mark) :]
+        whole = self._render(example, answer)
+        if whole.startswith(before) and whole.endswith(after) and len(before) + len(after) <= len(whole):
+            start, end = len(before), len(whole) - len(after)
+        else:  # the template writes this answer into a turn of another form
+            start = whole.rfind(answer, common_prefix(before, whole))
+            end = start + len(answer)
+        if start < 0 or not whole[start:end].strip():
+            raise ModelError(
+                f"the chat template does not write the answer of example {example.id!r} as it is ({answer[:60]!r}); "
+                "set prompt.chat to false, or leave the example out"
+            )
+        text = whole[start:end]
+        start, end = start + len(text) - len(text.lstrip()), end - len(text) + len(text.rstrip())
+        return _Rendered(whole, start, end, whole[start:end])
+
+    def _trimmed(self, answer: str) -> str:
+        """The answer without surrounding white space, and without end tokens that are written behind it."""
+        answer = answer.strip()
+        while (found := next((t for t in self._end_texts if answer.endswith(t) and answer != t), None)) is not None:
+            answer = answer.removesuffix(found).rstrip()
+        return answer
+
+    def plain(self, example: Example) -> str:
+        """A plain prompt up to the answer: the system message, earlier questions with answers, and the question."""
+        text, separator = self.template.text, self.template.separator
+        parts = [self.template.system] if self.template.system else []
+        question = ""
+        for role, said in example.history:
+            if role == "user":
+                question = text.replace("{question}", said)
+            else:
+                parts.append(said if role == "system" else question + separator + self._trimmed(said))
+        asked = text.replace("{question}", example.question)
+        return _TURN.join([*parts, asked + separator + example.prefill if example.prefill else asked])
+
+    def _separator(self, example: Example) -> str:
+        """What stands between a plain prompt and the answer."""
+        return " " if example.prefill else self.template.separator
+
+    def turns(self, example: Example, answer: str) -> list[tuple[str, str]]:
+        """The conversation as (role, text), the last turn the model's."""
+        given = [role for role, _ in example.history]
+        system = [("system", self.template.system)] if self.template.system and "system" not in given else []
+        turns = [(role, self._trimmed(text) if role == "assistant" else text) for role, text in example.history]
+        prefill = f"{example.prefill} " if example.prefill else ""
+        return [*system, *turns, ("user", example.question), ("assistant", prefill + answer)]
+
+    def _render(self, example: Example, answer: str) -> str:
+        return self.apply(self.turns(example, answer))
+
+    def apply(self, turns: Sequence[tuple[str, str]], *, add_generation_prompt: bool = False) -> str:
+        """The chat template's rendering. Raises ModelError if it fails."""
+        return self._apply(turns, in_parts=self._in_parts, add_generation_prompt=add_generation_prompt)
+
+    @cached_property
+    def _in_parts(self) -> bool:
+        """Whether the template wants contents as lists of parts, as those of multimodal models may."""
+        return not self._writes_answers(in_parts=False) and self._writes_answers(in_parts=True)
+
+    def _writes_answers(self, *, in_parts: bool) -> bool:
+        mark = _unused([])
         try:
-            return str(
-                tokenizer.apply_chat_template(self._messages(example), tokenize=False, add_generation_prompt=True)
+            return mark in self._apply([("user", "a"), ("assistant", mark)], in_parts=in_parts)
+        except ModelError:
+            return False
+
+    def _apply(self, turns: Sequence[tuple[str, str]], *, in_parts: bool, add_generation_prompt: bool = False) -> str:
+        messages = [
+            {"role": role, "content": [{"type": "text", "text": text}] if in_parts else text} for role, text in turns
+        ]
+        arguments = {**self._arguments, "add_generation_prompt": add_generation_prompt}
+        try:
+            rendered = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, chat_template=self._source, **arguments
             )
         except Exception as error:  # a template is a program of the model's author; it raises what it likes
-            raise ModelError(f"the tokenizer's chat template failed: {error}; set prompt.chat to false") from error
+            reason = " ".join(str(error).split())[:200]
+            reason += "; it may take no system message" if turns[0][0] == "system" else ""
+            raise ModelError(f"the tokenizer's chat template failed: {reason}; set prompt.chat to false") from error
+        return str(rendered)
 
-    def _lead(self, example: Example, prompt: str, tokenizer: Any) -> str:
-        """What the template writes between the prompt and the answer."""
-        if not self._uses_chat(tokenizer):
-            return self.separator
-        messages = [*self._messages(example), {"role": "assistant", "content": example.answer}]
-        rendered = str(tokenizer.apply_chat_template(messages, tokenize=False))
-        at = rendered.find(example.answer.strip(), len(prompt)) if rendered.startswith(prompt) else -1
-        return rendered[len(prompt) : at] if at >= 0 else ""
+    def _chat_template(self) -> tuple[str, dict[str, Any]]:
+        """The template's source, with the date pinned, and its arguments."""
+        source = str(self.tokenizer.get_chat_template())
+        arguments = dict(self.template.template_arguments)
+        for name in arguments:
+            if name not in source:
+                raise ConfigError(f"prompt.template_arguments: the chat template has no argument {name!r}; remove it")
+        day = datetime.date.fromisoformat(self.template.date or DATE)
+        if self.template.date is not None:
+            if not any(name in source for name in ("strftime_now", "date_string")):
+                raise ConfigError("prompt.date: the chat template writes no date; remove it")
+            if "date_string" in source:
+                arguments.setdefault("date_string", day.strftime("%d %b %Y"))
+        return (_strftime_macro(day) + source if "strftime_now" in source else source), arguments
 
-    def _prefix(self, tokenizer: Any) -> tuple[int, ...]:
-        """The beginning-of-sequence token, where the tokenizer adds one; a chat template writes its own."""
-        if self._uses_chat(tokenizer) or tokenizer.bos_token_id is None:
-            return ()
-        with_special = tokenizer("a", add_special_tokens=True)["input_ids"]
-        return (tokenizer.bos_token_id,) if with_special[:1] == [tokenizer.bos_token_id] else ()
+    @cached_property
+    def _closing(self) -> tuple[int, ...]:
+        """The token that ends a turn after which the template writes nothing."""
+        if self.chat:
+            mark = _unused([])
+            try:
+                turns = [("user", "a"), ("assistant", mark), ("user", "a")]
+                following = self.apply(turns).rpartition(mark)[2]
+            except ModelError:  # a template of single questions
+                following = ""
+            ids = self.tokenizer(following, add_special_tokens=False)["input_ids"]
+            spoken = [t for t in ids if self.tokenizer.decode([t]).strip() or t in self._added]
+            if spoken and spoken[0] in self.ends:
+                return (spoken[0],)
+        elif self._around[1]:
+            return self.end(self._around[1])
+        return () if self.tokenizer.eos_token_id is None else (self.tokenizer.eos_token_id,)
+
+    @cached_property
+    def _around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """What the tokenizer's post-processor writes before and after a text."""
+        bare = list(self.tokenizer("a", add_special_tokens=False)["input_ids"])
+        whole = list(self.tokenizer("a", add_special_tokens=True)["input_ids"])
+        for at in range(len(whole) - len(bare) + 1):
+            if whole[at : at + len(bare)] == bare:
+                return tuple(whole[:at]), tuple(whole[at + len(bare) :])
+        return (), ()
 
 
-def few_shot(examples: Sequence[Example], template: PromptTemplate | None = None) -> PromptTemplate:
-    """The template with solved questions before each question; it is plain, for a chat has no place for them."""
-    template = template or PromptTemplate()
-    solved = [template.text.replace("{question}", e.question) + template.separator + e.answer for e in examples]
-    shots = "\n\n".join(solved).replace("{question}", "")
-    return replace(template, text=f"{shots}\n\n{template.text}", chat=False)
+def _unused(texts: Collection[str]) -> str:
+    """A word that stands in none of the texts, and that no template changes."""
+    word = "uwcanswer"
+    while any(word in text for text in texts):
+        word += "x"
+    return word
 
 
-def _token_ids(texts: list[str], tokenizer: Any) -> list[list[int]]:
-    return list(tokenizer(texts, add_special_tokens=False)["input_ids"])
+def _strftime_macro(day: datetime.date) -> str:
+    """A Jinja macro `strftime_now`, which hides the function of that name, for a pinned day at midnight."""
+    moment = datetime.datetime.combine(day, datetime.time())
+    unpadded = {"%-d": day.day, "%-m": day.month, "%-j": day.timetuple().tm_yday, "%-H": 0, "%-I": 12, "%-M": 0}
+    padded = {f"%{letter}": moment.strftime(f"%{letter}") for letter in _DIRECTIVES}
+    values = {key: str(value) for key, value in unpadded.items()} | padded
+    filters = "".join(f"|replace({key!r}, {value!r})" for key, value in values.items())
+    return f"{{% macro strftime_now(format) %}}{{{{ format{filters} }}}}{{% endmacro %}}\n"
 
 
-def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
-    for i, (a, b) in enumerate(zip(first, second, strict=False)):
-        if a != b:
-            return i
-    return min(len(first), len(second))
+def _tell_trimmed(examples: Sequence[Example], texts: Sequence[_Rendered]) -> None:
+    changed = [e.id for e, t in zip(examples, texts, strict=True) if e.answer != t.answer]
+    if changed:
+        progress.warn(
+            f"{len(changed)} of {len(examples)} answers (such as that of {changed[0]!r}) begin or end with white space "
+            "or an end token, or are changed by the chat template; they are scored as the template renders them"
+        )

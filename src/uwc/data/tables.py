@@ -3,14 +3,22 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
-from uwc.errors import DataError
+from uwc.data.strict_json import DECODER, what_is_wrong
+from uwc.errors import DataError, brief, listed
+
+_SPACE = re.compile(r"\s*")
+_LIMIT = Lock()
 
 
 @dataclass(frozen=True)
@@ -85,11 +93,13 @@ def _read_json(path: Path, data: bytes) -> Table:
     if not text.lstrip().startswith("["):
         return _read_json_lines(path, data)
     try:
-        items = json.loads(text)
+        items = DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise DataError(
-            f"{path}, line {error.lineno}, column {error.colno}: invalid JSON ({error.msg}); mend this line"
+            f"{path}, line {error.lineno}, column {error.colno}: invalid JSON ({error.msg}); correct this line"
         ) from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}, item {_failing_item(text)}: {what_is_wrong(error)}") from None
     for number, item in enumerate(items, 1):
         _require_object(item, f"{path}, item {number}")
     return Table(str(path), "item", list(enumerate(items, 1)))
@@ -102,15 +112,29 @@ def _read_json_lines(path: Path, data: bytes) -> Table:
         if not line.strip():
             continue
         try:
-            item = json.loads(line)
+            item = DECODER.decode(line)
         except json.JSONDecodeError as error:
             raise DataError(
                 f"{path}, line {number}, column {error.colno}: invalid JSON ({error.msg}); "
                 "write one whole object on each line"
             ) from None
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}, line {number}: {what_is_wrong(error)}") from None
         _require_object(item, f"{path}, line {number}")
         rows.append((number, item))
     return Table(str(path), "line", rows)
+
+
+def _failing_item(text: str) -> int:
+    """The number of the first item of a JSON list that cannot be decoded."""
+    at, number = text.index("["), 0
+    try:
+        while True:
+            number += 1
+            _, at = DECODER.raw_decode(text, _SPACE.match(text, at + 1).end())  # type: ignore[union-attr]
+            at = text.index(",", at)
+    except (ValueError, RecursionError):
+        return number
 
 
 def _require_object(item: Any, where: str) -> None:
@@ -119,36 +143,54 @@ def _require_object(item: Any, where: str) -> None:
 
 
 def _read_csv(path: Path, data: bytes, *, delimiter: str) -> Table:
-    """Comma- or tab-separated values below a line of column names."""
-    reader = csv.reader(io.StringIO(decode(path, data), newline=""), delimiter=delimiter, strict=True)
+    """Comma- or tab-separated values below a line of column names; cells may have any length."""
+    text = decode(path, data)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: list[tuple[int, Mapping[str, Any]]] = []
     header: list[str] | None = None
     start = 1
     try:
-        for cells in reader:
-            if cells and header is None:
-                header = _header(cells, f"{path}, line {start}")
-            elif cells and header is not None:
-                rows.append((start, _cells(header, cells, f"{path}, line {start}")))
-            start = reader.line_num + 1  # a quoted cell may hold line ends
+        with _cells_up_to(len(text)):
+            for cells in reader:
+                if cells and header is None:
+                    header = _header(cells, f"{path}, line {start}")
+                elif cells and header is not None:
+                    rows.append((start, _cells(header, cells, f"{path}, line {start}")))
+                start = reader.line_num + 1  # a quoted cell may hold line ends
     except csv.Error as error:
         raise DataError(f"{path}, line {start}: invalid CSV ({error}); check the quotes of this row") from None
     return Table(str(path), "line", rows, json_cells=True)
 
 
+@contextmanager
+def _cells_up_to(length: int) -> Iterator[None]:
+    """Let the csv module, which has one limit for the whole process, read cells of that length; put it back after."""
+    with _LIMIT:
+        before = csv.field_size_limit()
+        csv.field_size_limit(max(before, length))
+        try:
+            yield
+        finally:
+            csv.field_size_limit(before)
+
+
 def _header(cells: list[str], where: str) -> list[str]:
     names = [cell.strip() for cell in cells]
-    for name in names:
-        if names.count(name) > 1:
-            raise DataError(f"{where}: the column {name!r} occurs twice; rename one")
+    _require_unique_columns(names, where)
     return names
+
+
+def _require_unique_columns(names: Sequence[str], where: str) -> None:
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise DataError(f"{where}: the column {brief(name)} occurs twice; rename one")
 
 
 def _cells(header: list[str], cells: list[str], where: str) -> dict[str, str]:
     if len(cells) != len(header):
         raise DataError(
             f"{where}: the row has {len(cells)} cells, but there are {len(header)} columns "
-            f"({', '.join(header)}); put quotes around a cell that holds the delimiter"
+            f"({listed(header)}); put quotes around a cell that holds the delimiter"
         )
     return dict(zip(header, cells, strict=True))
 
@@ -158,10 +200,12 @@ def _read_parquet(path: Path, data: bytes) -> Table:
     import pyarrow.parquet as pq
 
     try:
-        rows = pq.ParquetFile(pa.BufferReader(data)).read().to_pylist()
+        file = pq.ParquetFile(pa.BufferReader(data))
+        _require_unique_columns(file.schema_arrow.names, str(path))
+        rows = file.read().to_pylist()
     except (pa.ArrowException, OSError) as error:
         reason = str(error).split("\n", 1)[0]
-        raise DataError(f"{path}: this is not a readable Parquet file ({reason}); write it anew") from None
+        raise DataError(f"{path}: this is not a readable Parquet file ({reason}); write it again") from None
     return Table(str(path), "row", list(enumerate(rows, 1)))
 
 

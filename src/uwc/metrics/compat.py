@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from uwc.data.prompts import PromptTemplate
 from uwc.errors import ConfigError
 from uwc.metrics.membership import mia_min_k, mia_min_k_plus_plus
 from uwc.metrics.memorization import exact_memorization, extraction_strength
+from uwc.metrics.overlap import ascii_rouge
 from uwc.models.target import Target
 from uwc.models.token_scores import Floats, TokenScores
 from uwc.registry import unknown_name
@@ -70,7 +72,7 @@ def official_extraction_strength(scores: TokenScores) -> Floats:
 
 
 def _last_left_out(scores: TokenScores) -> TokenScores:
-    return replace(scores, has_end=np.diff(scores.offsets) > 0)
+    return replace(scores, end_lengths=np.minimum(np.diff(scores.offsets), 1))
 
 
 def _zero_where_empty(metric: Callable[..., Floats]) -> Callable[..., Floats]:
@@ -89,6 +91,11 @@ COMPAT: dict[str, Compat] = {
             "exact_memorization": lambda scores: exact_memorization(_last_left_out(scores)),
             "mia_min_k": _zero_where_empty(mia_min_k),
             "mia_min_k_plus_plus": _zero_where_empty(mia_min_k_plus_plus),
+            "rouge_l": partial(ascii_rouge, kind="rougeL", part="recall", strict=False),
+            "rouge_l_ascii": partial(ascii_rouge, kind="rougeL", part="recall", strict=False),
+            "rouge_l_f1": partial(ascii_rouge, kind="rougeL", part="fmeasure", strict=False),
+            "rouge_1": partial(ascii_rouge, kind="rouge1", part="recall", strict=False),
+            "rouge_1_f1": partial(ascii_rouge, kind="rouge1", part="fmeasure", strict=False),
         },
         {
             "truth_ratio_forget": {"definition": "geometric"},

@@ -149,7 +149,7 @@ class Evaluator:
     ) -> ScoredSet:
         new_tokens = self.given.max_new_tokens
         if name == "verbatim":
-            target = replace(target, template=RAW)
+            target = replace(target, template=RAW, rewrites=())
             examples, new_tokens = [cut(e, target) for e in examples], VERBATIM_TOKENS
         elif self.compat is not None:
             target = self.compat.adapt(target)
@@ -190,7 +190,13 @@ def cut(example: Example, target: Target) -> Example:
     """The example with its answer cut to as many tokens as a verbatim continuation has."""
     ids = target.tokenizer(example.answer, add_special_tokens=False)["input_ids"][:VERBATIM_TOKENS]
     text = target.tokenizer.decode(ids, skip_special_tokens=True)
-    return Example(id=example.id, question=example.question, answer=text or example.answer, subject=example.subject)
+    return Example(
+        id=example.id,
+        question=example.question,
+        answer=text or example.answer,
+        subject=example.subject,
+        history=example.history,
+    )
 
 
 def save(evaluation: Evaluation, names: Sequence[str], folder: Path) -> None:

@@ -1,11 +1,13 @@
-"""How much of the true answer stands in the generated one."""
+"""ROUGE: how much of the true answer is in the generated one, over the words of any script."""
 
-import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
+import regex
 from rouge_score.rouge_scorer import RougeScorer
+from rouge_score.tokenizers import DefaultTokenizer
 
 from uwc.metrics.registry import metrics
 from uwc.models.token_scores import Floats
@@ -15,25 +17,118 @@ _SHARED: dict[str, Any] = {
     "needs": ("answers", "texts"), "range": (0.0, 1.0), "higher_remembers": True, "average": "arithmetic",
     "unscored": "the true answer has no word",
 }  # fmt: skip
-_NEXT_QUESTION = re.compile(r"\n\n|\nQuestion|Question:")
+_NEXT_QUESTION = regex.compile(r"\n\n|\nQuestion|Question:")
+
+_BEYOND_ASCII = regex.compile(
+    r"[[\p{L}\p{N}\p{M}]--\p{ASCII}--\p{Emoji_Component}--[\p{No}&&\p{Script=Common}]]", regex.V1
+)
+"""A letter, digit or mark outside ASCII, no superscript or fraction (² ½), no mark that shapes an emoji."""
+_BOUNDARY = regex.compile(r"\b", regex.WORD | regex.V1)
+"""A word boundary of UAX 29."""
+_UNSPACED = regex.compile(
+    r"(?=[[\p{L}\p{N}]&&[\p{lb=ID}\p{lb=CJ}\p{lb=NS}\p{lb=SA}\p{lb=AK}\p{lb=AP}\p{lb=AS}]])\X", regex.V1
+)
+"""A grapheme of a script in which a line may break without a space (the line breaking classes of UAX 14)."""
+_WORD_CHARACTER = regex.compile(r"[\p{L}\p{N}]")
+_INVISIBLE = regex.compile(r"[\p{Default_Ignorable_Code_Point}--\u200b]", regex.V1)
+"""Soft hyphens, joiners, variation selectors; the zero-width space stays, for it separates words."""
+_APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc", "'"))
+
+
+class UnicodeWords:
+    """The words of any script, as a tokenizer of rouge-score.
+
+    A text is normalised (`normalised`) and cut at the word boundaries of UAX 29; pieces without a letter or number are
+    no words. In scripts that are written without spaces (Han, Hiragana, Katakana, Yi, Thai, Lao, Khmer, Myanmar,
+    Javanese, ...: letters at which UAX 14 lets a line break) each grapheme, a letter with its marks, is a word.
+    """
+
+    def tokenize(self, text: str) -> list[str]:
+        """The words, in order."""
+        return _words(normalised(text))
+
+
+def normalised(text: str) -> str:
+    """The text in Unicode's NFKC_Casefold form, with one kind of apostrophe.
+
+    Full-width, half-width and other compatibility forms, capital letters, composed and decomposed accents and invisible
+    characters make no difference; accents and vowel signs themselves do.
+    """
+    text = _INVISIBLE.sub("", unicodedata.normalize("NFD", text)).translate(_APOSTROPHES)
+    for _ in range(2):  # a compatibility form may decompose into capital letters
+        text = unicodedata.normalize("NFKC", text.casefold())
+    return text
+
+
+def _words(text: str) -> list[str]:
+    return [piece for piece in _BOUNDARY.split(_UNSPACED.sub(r" \g<0> ", text)) if _WORD_CHARACTER.search(piece)]
 
 
 def rouge(answers: Sequence[str], generated: Sequence[str], *, kind: str, part: Part, stemmer: bool = True) -> Floats:
-    """[E] one number of one kind of ROUGE; NaN where the true answer has no word, 0 for an empty generation."""
-    scorer = RougeScorer([kind], use_stemmer=stemmer)
-    words = re.compile(r"[a-z0-9]")
-    values = [
-        getattr(scorer.score(a, g)[kind], part) if words.search(a.lower()) else np.nan
-        for a, g in zip(answers, generated, strict=True)
+    """[E] one number of one kind of ROUGE; NaN where the true answer has no word, 0 for an empty generation.
+
+    Each true answer decides how it is read. If all its letters and digits are ASCII: TOFU's form, rouge-score's own
+    tokens ``[a-z0-9]+``, stemmed. Otherwise the words of `UnicodeWords`, not stemmed.
+
+    Args:
+        answers: [E] the true answers.
+        generated: [E] the generated ones.
+        kind: ``"rouge1"``, ``"rougeL"``, ... as in rouge-score.
+        part: which number of it.
+        stemmer: whether the English (Porter) stemmer is applied to answers in ASCII.
+    """
+    ascii_form, unicode_form = DefaultTokenizer(use_stemmer=stemmer), UnicodeWords()
+    return _rouge(answers, generated, kind, part, lambda a: unicode_form if _BEYOND_ASCII.search(a) else ascii_form)
+
+
+def ascii_rouge(
+    answers: Sequence[str],
+    generated: Sequence[str],
+    *,
+    kind: str,
+    part: Part,
+    stemmer: bool = True,
+    strict: bool = True,
+) -> Floats:
+    """[E] ROUGE in TOFU's form whatever the answer: tokens ``[a-z0-9]+``, so that an accented letter cuts its word.
+
+    The form cannot read a true answer that has no word, or one of which no letter or digit is in ``[a-z0-9]`` (another
+    script, a full-width form, a lone accented letter).
+
+    Args:
+        answers: as for `rouge`, and so are generated, kind, part and stemmer.
+        strict: whether an answer that cannot be read is NaN. Otherwise the words that can be read are scored, 0 if
+            there are none, as rouge-score itself does.
+    """
+    form = DefaultTokenizer(use_stemmer=stemmer)
+    values = _rouge(answers, generated, kind, part, lambda _: form)
+    if not strict:
+        return np.nan_to_num(values)
+    unread = [
+        any(_BEYOND_ASCII.search(word) and not form.tokenize(word) for word in _words(answer)) for answer in answers
     ]
-    return np.array(values, dtype=np.float64)
+    return np.where(unread, np.nan, values)
+
+
+def _rouge(
+    answers: Sequence[str], generated: Sequence[str], kind: str, part: Part, form: Callable[[str], Any]
+) -> Floats:
+    scorers: dict[Any, RougeScorer] = {}
+    values = np.full(len(answers), np.nan)
+    for i, (answer, text) in enumerate(zip(answers, generated, strict=True)):
+        tokenizer = form(answer)
+        if tokenizer.tokenize(answer):
+            scorer = scorers.setdefault(tokenizer, RougeScorer([kind], tokenizer=tokenizer))
+            values[i] = getattr(scorer.score(answer, text)[kind], part)
+    return values
 
 
 @metrics.register("rouge_l", source="arXiv:2401.06121", label="ROUGE-L", **_SHARED)
 def rouge_l(answers: Sequence[str], generated: Sequence[str]) -> Floats:
     """ROUGE-L recall: the share of the true answer's words in the longest subsequence common with the generated text.
 
-    ``LCS(answer, generated) / words in the answer``, stemmed, as TOFU reports it. An empty generation scores 0.
+    ``LCS(answer, generated) / words in the answer``. Answers in ASCII are read and stemmed as TOFU does it; others by
+    the words of their script. An empty generation scores 0.
 
     Returns:
         [E] in 0..1; NaN where the true answer has no word.
@@ -43,7 +138,7 @@ def rouge_l(answers: Sequence[str], generated: Sequence[str]) -> Floats:
 
 @metrics.register("rouge_l_f1", source="arXiv:2407.06460", label="ROUGE-L F1", **_SHARED)
 def rouge_l_f1(answers: Sequence[str], generated: Sequence[str]) -> Floats:
-    """ROUGE-L F1: the harmonic mean of recall and precision of the longest common subsequence, stemmed.
+    """ROUGE-L F1: the harmonic mean of recall and precision of the longest common subsequence, read as by `rouge_l`.
 
     ``2 LCS / (words in the answer + words generated)``.
 
@@ -55,9 +150,9 @@ def rouge_l_f1(answers: Sequence[str], generated: Sequence[str]) -> Floats:
 
 @metrics.register("rouge_1", source="arXiv:2401.06121", label="ROUGE-1", **_SHARED)
 def rouge_1(answers: Sequence[str], generated: Sequence[str]) -> Floats:
-    """ROUGE-1 recall: the share of the true answer's words that occur in the generated text, in any order, stemmed.
+    """ROUGE-1 recall: the share of the true answer's words that occur in the generated text, in any order.
 
-    ``sum_w min(count in the answer, count generated) / words in the answer``.
+    ``sum_w min(count in the answer, count generated) / words in the answer``, read as by `rouge_l`.
 
     Returns:
         [E] in 0..1; NaN where the true answer has no word.
@@ -67,7 +162,7 @@ def rouge_1(answers: Sequence[str], generated: Sequence[str]) -> Floats:
 
 @metrics.register("rouge_1_f1", source="ROUGE (Lin 2004)", label="ROUGE-1 F1", **_SHARED)
 def rouge_1_f1(answers: Sequence[str], generated: Sequence[str]) -> Floats:
-    """ROUGE-1 F1: the harmonic mean of recall and precision of single words, stemmed.
+    """ROUGE-1 F1: the harmonic mean of recall and precision of single words, read as by `rouge_l`.
 
     ``2 overlap / (words in the answer + words generated)``.
 
@@ -77,12 +172,27 @@ def rouge_1_f1(answers: Sequence[str], generated: Sequence[str]) -> Floats:
     return rouge(answers, generated, kind="rouge1", part="fmeasure")
 
 
+@metrics.register(
+    "rouge_l_ascii", source="arXiv:2401.06121", label="ROUGE-L (ASCII)",
+    **_SHARED | {"unscored": "the true answer has no word, or one outside a-z and 0-9"},
+)  # fmt: skip
+def rouge_l_ascii(answers: Sequence[str], generated: Sequence[str]) -> Floats:
+    """ROUGE-L recall in TOFU's published form: words are runs of a-z and 0-9, and an accented letter cuts its word.
+
+    ``LCS(answer, generated) / words in the answer``, stemmed. It equals `rouge_l` on answers in ASCII.
+
+    Returns:
+        [E] in 0..1; NaN where the form cannot read the true answer: it has no word, or one without any of a-z and 0-9.
+    """
+    return ascii_rouge(answers, generated, kind="rougeL", part="recall")
+
+
 @metrics.register("verbatim_memorization", source="arXiv:2407.06460", label="VerbMem", only="verbatim", **_SHARED)
 def verbatim_memorization(answers: Sequence[str], generated: Sequence[str]) -> Floats:
     """MUSE's verbatim memorization: ROUGE-L F1, not stemmed, of a text's continuation.
 
     The question is the beginning of a text, given without a template, and the answer its continuation, cut to as many
-    tokens as are generated (128 in MUSE); `uwc score --verbatim` does both.
+    tokens as are generated (128 in MUSE); `uwc score --verbatim` does both. Words are read as by `rouge_l`.
 
     Returns:
         [E] in 0..1; NaN where the true continuation has no word.
@@ -92,7 +202,7 @@ def verbatim_memorization(answers: Sequence[str], generated: Sequence[str]) -> F
 
 @metrics.register("knowledge_memorization", source="arXiv:2407.06460", label="KnowMem", **_SHARED)
 def knowledge_memorization(answers: Sequence[str], generated: Sequence[str]) -> Floats:
-    """MUSE's knowledge memorization: ROUGE-L F1, not stemmed, of the answer to a question.
+    """MUSE's knowledge memorization: ROUGE-L F1, not stemmed, of the answer to a question, read as by `rouge_l`.
 
     The generated text ends where the model begins another question: at an empty line or at ``Question:``.
 

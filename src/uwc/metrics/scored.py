@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from uwc.errors import ConfigError, DataError
 from uwc.metrics.aggregation import Aggregate, aggregate
@@ -16,7 +17,7 @@ from uwc.metrics.registry import INPUTS, metrics
 from uwc.metrics.semantics import Encoder, Entailment
 from uwc.models.token_scores import Floats, TokenScores
 
-NOT_FINITE = "the model's logits are not finite"
+NOT_FINITE = "the logits are not finite"
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,10 @@ class ScoredSet:
 
     Attributes:
         tokens: token scores of all answer variants that were scored, the true answers among them.
-        answers: [E] the true answers.
+        answers: [E] the true answers, as the prompt's template renders them.
         texts: [E] the generated answers; empty where none were generated.
         text_tokens: [E] their token ids; likewise.
+        text_finite: [E] whether all logits were finite while they were generated; likewise.
         gradient_norms: [E] gradient norms, where they were computed.
         similar_from: [E] the shortest similar prefixes, where they were searched.
         encoder: a sentence encoder for the metrics that need one; not stored.
@@ -39,6 +41,7 @@ class ScoredSet:
     answers: tuple[str, ...]
     texts: tuple[str, ...] = ()
     text_tokens: tuple[tuple[int, ...], ...] = ()
+    text_finite: NDArray[np.bool_] | None = None
     gradient_norms: Floats | None = None
     similar_from: Floats | None = None
     encoder: Encoder | None = None
@@ -55,8 +58,15 @@ class ScoredSet:
         """[E] what each example is about."""
         return self.scores.subjects
 
+    @property
+    def finite(self) -> NDArray[np.bool_]:
+        """[E] whether all logits that an example's scores and text come from are finite; else no metric has a value."""
+        broken = {identity for identity, finite in zip(self.tokens.ids, self.tokens.finite, strict=True) if not finite}
+        known = np.array([identity not in broken for identity in self.scores.ids], dtype=bool)
+        return known if self.text_finite is None else known & self.text_finite
+
     def values(self, metric: str, **settings: Any) -> Floats:
-        """[E] the metric for each example.
+        """[E] the metric for each example; NaN where it does not apply, or a logit is not finite.
 
         Raises:
             ConfigError: what it needs was not scored, or a setting is wrong.
@@ -71,7 +81,7 @@ class ScoredSet:
                 raise ConfigError(f"the metric {metric!r} needs {INPUTS[need] or f'{need}, which were not scored'}")
             arguments.append(argument)
         function = self.compat.functions.get(metric, entry.function) if self.compat else entry.function
-        result: Floats = function(*arguments, **checked)
+        result: Floats = np.where(self.finite, function(*arguments, **checked), np.nan)
         return result
 
     def aggregate(self, metric: str, *, seed: int = 0, **settings: Any) -> Aggregate:
@@ -89,12 +99,10 @@ class ScoredSet:
     def unscored(self, metric: str, values: Floats) -> dict[str, int]:
         """Reason -> how many examples have no value for it."""
         missing = np.isnan(values)
-        scores = self.scores
-        broken = np.zeros(len(scores), dtype=bool)
-        broken[scores.rows[np.isnan(scores.logprob)]] = True
+        finite = self.finite
         counts = {
-            NOT_FINITE: int((missing & broken).sum()),
-            metrics.get(metric).facts["unscored"]: int((missing & ~broken).sum()),
+            NOT_FINITE: int((missing & ~finite).sum()),
+            metrics.get(metric).facts["unscored"]: int((missing & finite).sum()),
         }
         return {reason: count for reason, count in counts.items() if count}
 
@@ -117,6 +125,7 @@ class ScoredSet:
         columns: dict[str, Sequence[Any]] = {"id": self.scores.ids, "answer": self.answers}
         optional: dict[str, Any] = {
             "generated": self.texts or None, "generated_tokens": self.text_tokens or None,
+            "generated_finite": None if self.text_finite is None else self.text_finite.tolist(),
             "gradient_norm": None if self.gradient_norms is None else self.gradient_norms.tolist(),
             "similar_from": None if self.similar_from is None else self.similar_from.tolist(),
         }  # fmt: skip
@@ -136,6 +145,7 @@ class ScoredSet:
                 answers=tuple(r["answer"] for r in rows),
                 texts=tuple(r["generated"] for r in rows) if "generated" in keys else (),
                 text_tokens=tuple(tuple(r["generated_tokens"]) for r in rows) if "generated_tokens" in keys else (),
+                text_finite=np.array([r["generated_finite"] for r in rows]) if "generated_finite" in keys else None,
                 gradient_norms=np.array([r["gradient_norm"] for r in rows]) if "gradient_norm" in keys else None,
                 similar_from=np.array([r["similar_from"] for r in rows]) if "similar_from" in keys else None,
             )

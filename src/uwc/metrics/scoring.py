@@ -10,6 +10,7 @@ from uwc.metrics.memorization import extraction_strength
 from uwc.metrics.registry import metrics
 from uwc.metrics.scored import ScoredSet
 from uwc.models.forward import score_tokens
+from uwc.models.generation import Generated, generate, shortest_similar_prefixes
 from uwc.models.statistics import Sampling
 from uwc.models.target import Target
 
@@ -62,23 +63,19 @@ def score_set(
         samplings=samplings if "sampled" in needs else (),
         token_budget=token_budget,
     )
-    answers = tuple(e.answer for e in examples)
-    texts: tuple[str, ...] = ()
-    text_tokens: tuple[tuple[int, ...], ...] = ()
+    answers = tuple(e.answer for e in target.encode(examples))
+    texts: Generated | None = None
     gradients = similar = None
     if any(text in needs for text in TEXTS):
-        from uwc.models.generation import decode, generate_tokens
-
-        generated = generate_tokens(target, examples, max_new_tokens=max_new_tokens, token_budget=token_budget)
-        text_tokens, texts = tuple(map(tuple, generated)), tuple(decode(target, generated))
+        texts = generate(target, examples, max_new_tokens=max_new_tokens, token_budget=token_budget)
     if "gradient_norms" in needs:
         from uwc.models.gradients import gradient_norms
 
         gradients = gradient_norms(target, examples)
     if "similar_from" in needs:
-        from uwc.models.generation import shortest_similar_prefixes
-
         scores = tokens.variant("answer")
         exact = np.rint(scores.answer_lengths() * (1.0 - extraction_strength(scores))).astype(np.int64)
         similar = shortest_similar_prefixes(target, examples, exact)
-    return ScoredSet(tokens, answers, texts, text_tokens, gradients, similar)
+    if texts is None:
+        return ScoredSet(tokens, answers, gradient_norms=gradients, similar_from=similar)
+    return ScoredSet(tokens, answers, texts.texts, texts.tokens, texts.finite, gradients, similar)

@@ -41,7 +41,7 @@ def harmonic_means(means: Floats) -> Floats:
     needs=tuple(
         f"{name}:{metric}"
         for name in UTILITY_SETS
-        for metric in ("rouge_l", "probability" if name == "retain" else "probability_normalised",
+        for metric in ("rouge_l_ascii", "probability" if name == "retain" else "probability_normalised",
                        "truth_ratio_utility")
     ),
     range=(0.0, 1.0), higher_remembers=True, label="model utility", interval=True,
@@ -50,8 +50,9 @@ def harmonic_means(means: Floats) -> Floats:
 def model_utility(*values: Floats) -> float:
     """What the model still can: the harmonic mean of nine means on data to keep.
 
-    {retain, real authors, world facts} x {ROUGE-L recall, probability (normalised for the last two), truth ratio
-    ``max(0, 1 - R)``}. Any mean of 0 makes it 0.
+    {retain, real authors, world facts} x {ROUGE-L recall in TOFU's form, probability (normalised for the last two),
+    truth ratio ``max(0, 1 - R)``}. Any mean of 0 makes it 0. Answers that TOFU's form of ROUGE cannot read are left out
+    and counted, see `rouge_l_ascii`.
 
     Args:
         values: nine arrays, each with the values of one metric on one set.

@@ -22,7 +22,7 @@ SUITES: dict[str, tuple[str, ...]] = {
         "extraction_strength", "exact_memorization", "probability", "perplexity", "rouge_l", "kl_to_original",
     ),
     "tofu": (
-        "probability", "rouge_l", "truth_ratio_forget", "truth_ratio_utility", "extraction_strength",
+        "probability", "rouge_l_ascii", "truth_ratio_forget", "truth_ratio_utility", "extraction_strength",
         "exact_memorization", "forget_quality", "model_utility",
     ),
     "muse": ("verbatim_memorization", "knowledge_memorization", "privleak"),

@@ -1,6 +1,6 @@
 """How many tokens a batch may hold: found from the memory that is free, and halved when that was too many."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 
 import torch
 
@@ -46,12 +46,18 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def run_in_batches(
-    lengths: Sequence[int], *, token_budget: int, batch_cost: int, work: Callable[[list[int]], None]
+    lengths: Sequence[int],
+    *,
+    kinds: Sequence[Hashable],
+    token_budget: int,
+    batch_cost: int,
+    work: Callable[[list[int]], None],
 ) -> Iterator[list[int]]:
     """Call `work` on batches of indices, longest first; out of memory, halve the budget and try again.
 
     Args:
         lengths: the length of each item in tokens.
+        kinds: a label for each; items of different ones never share a batch.
         token_budget: the most padded tokens in a batch.
         batch_cost: what a batch costs beside its tokens; see `group_by_length`.
         work: what is done with a batch; it must have no effect before it can fail.
@@ -62,7 +68,7 @@ def run_in_batches(
     Raises:
         ModelError: a single item does not fit into the memory.
     """
-    waiting = group_by_length(lengths, token_budget=token_budget, batch_cost=batch_cost)
+    waiting = group_by_length(lengths, token_budget=token_budget, batch_cost=batch_cost, kinds=kinds)
     while waiting:
         group = waiting.pop(0)
         try:
@@ -82,6 +88,6 @@ def run_in_batches(
             torch.cuda.empty_cache()
         token_budget = max(len(group) * lengths[group[0]] // 2, 1)
         left = [index for indices in (group, *waiting) for index in indices]
-        lengths_left = [lengths[i] for i in left]
-        groups = group_by_length(lengths_left, token_budget=token_budget, batch_cost=batch_cost)
+        lengths_left, kinds_left = [lengths[i] for i in left], [kinds[i] for i in left]
+        groups = group_by_length(lengths_left, token_budget=token_budget, batch_cost=batch_cost, kinds=kinds_left)
         waiting = [[left[i] for i in group] for group in groups]

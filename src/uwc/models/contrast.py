@@ -38,9 +38,18 @@ class ContrastModel(nn.Module):
         device: torch.device = self.head.base.device
         return device
 
+    @property
+    def generation_config(self) -> Any:
+        """The base's own settings of generation, which name the tokens that end its turn."""
+        return self.head.base.generation_config
+
     def get_output_embeddings(self) -> nn.Module:
         """The module whose output are the logits."""
         return self.head
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The base's map from tokens to embeddings."""
+        return self.head.base.get_input_embeddings()  # type: ignore[no-any-return]
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_options: Any) -> Any:
         """Logits [B, T, V], or [1, N, V] where a hook on the output embedding selects N positions."""
@@ -49,17 +58,22 @@ class ContrastModel(nn.Module):
         return SimpleNamespace(logits=self.head(places))
 
     @torch.no_grad()
-    def generate(self, input_ids: Tensor, attention_mask: Tensor, generation_config: Any) -> Tensor:
+    def generate(
+        self, input_ids: Tensor, attention_mask: Tensor, generation_config: Any, logits_processor: Any = ()
+    ) -> Tensor:
         """[B, T + new] greedy continuations; sequences that ended are padded. Raises ValueError if asked to sample."""
         if generation_config.do_sample:
             raise ValueError("a contrast of two models generates greedily only")
+        ends = torch.tensor(generation_config.eos_token_id or [], dtype=torch.long, device=input_ids.device)
         done = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
         for _ in range(generation_config.max_new_tokens):
-            following = self(input_ids, attention_mask).logits[:, -1].argmax(dim=-1)
-            following = following.masked_fill(done, generation_config.pad_token_id)
+            logits = self(input_ids, attention_mask).logits[:, -1]
+            for processor in logits_processor:
+                logits = processor(input_ids, logits)
+            following = logits.argmax(dim=-1).masked_fill(done, generation_config.pad_token_id)
             input_ids = torch.cat([input_ids, following[:, None]], dim=1)
             attention_mask = torch.cat([attention_mask, torch.ones_like(following)[:, None]], dim=1)
-            done |= following == generation_config.eos_token_id
+            done |= torch.isin(following, ends)
             if bool(done.all()):
                 break
         return input_ids

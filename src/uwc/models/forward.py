@@ -49,12 +49,13 @@ def score_tokens(
     for model in (target, reference):
         if model is not None:
             model.model.eval()
-    names = (*TOKEN_COLUMNS, *(s.name for s in samplings), *(("margin",) if margins else ()))
+    names = (*TOKEN_COLUMNS, "finite", *(s.name for s in samplings), *(("margin",) if margins else ()))
+    stops = target.stops(encoded)
     by_row: list[dict[str, np.ndarray]] = [{}] * len(encoded)
 
     def work(group: list[int]) -> None:
         batch = collate([encoded[i] for i in group], device=target.device)
-        columns = _score_batch(target, batch, reference, samplings, margins)
+        columns = _score_batch(target, batch, reference, stops, samplings, margins)
         cuts = np.cumsum(np.bincount(batch.rows.cpu().numpy(), minlength=len(group)))[:-1]
         pieces = {name: np.split(columns[name], cuts) for name in names}
         for place, index in enumerate(group):
@@ -63,13 +64,19 @@ def score_tokens(
     budget = token_budget or token_budget_of(target, elsewhere=SCORING_BUDGET)
     with progress.bar(f"score {target.name}", total=len(encoded)) as advance:
         lengths, cost = [len(e.tokens) for e in encoded], BATCH_COST.get(target.device.type, BATCH_COST["cpu"])
-        for group in run_in_batches(lengths, token_budget=budget, batch_cost=cost, work=work):
+        labels = target.sharing().kinds(lengths)
+        for group in run_in_batches(lengths, kinds=labels, token_budget=budget, batch_cost=cost, work=work):
             advance(len(group))
     return _join(rows, kinds, encoded, by_row, [s.name for s in samplings], margins)
 
 
 def _score_batch(
-    target: Target, batch: Batch, reference: Target | None, samplings: Sequence[Sampling], margins: bool
+    target: Target,
+    batch: Batch,
+    reference: Target | None,
+    stops: Sequence[int],
+    samplings: Sequence[Sampling],
+    margins: bool,
 ) -> dict[str, np.ndarray]:
     """The token columns of one batch, as numpy arrays of length N."""
     itself = reference is not None and reference.model is target.model
@@ -83,7 +90,7 @@ def _score_batch(
             other = theirs.tile(rows, tokens) if theirs is not None else logits.clone() if itself else None
             sums = tile_sums(logits, targets, first=tokens.start, reference=other, samplings=samplings, margins=margins)
             tiles.append(sums)
-        columns.append(joined(tiles, targets, target.tokenizer.eos_token_id, samplings))
+        columns.append(joined(tiles, targets, stops, samplings))
     return {name: torch.cat([c[name] for c in columns]).cpu().numpy() for name in columns[0]}
 
 
@@ -104,7 +111,8 @@ def _join(
         subjects=tuple(e.subject for e in rows),
         variants=tuple(kinds),
         offsets=np.concatenate([[0], np.cumsum([len(c["logprob"]) for c in columns])]).astype(np.int64),
-        has_end=np.array([e.end < len(e.tokens) for e in encoded], dtype=bool),
+        end_lengths=np.array([len(e.tokens) - e.end for e in encoded], dtype=np.int64),
+        finite=np.array([c["finite"].all() for c in columns], dtype=bool),
         **{name: flat(name) for name in TOKEN_COLUMNS},
         sampled={name: flat(name) for name in samplings},
         margin=flat("margin") if margins else None,

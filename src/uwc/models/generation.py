@@ -1,52 +1,63 @@
 """Greedy generation of answers, for the metrics that read text."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from rouge_score.rouge_scorer import RougeScorer
-from transformers import GenerationConfig
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from uwc import progress
 from uwc.data.example import Example
+from uwc.models.batching import own_settings_off
 from uwc.models.budget import run_in_batches, token_budget_of
 from uwc.models.target import Target
 
 
+@dataclass(frozen=True)
+class Generated:
+    """Greedy answers to E questions.
+
+    Attributes:
+        tokens: [E] the token ids of each answer, without those that end it.
+        texts: [E] their texts, without special tokens and surrounding white space; ``""`` if the model stopped at once.
+        finite: [E] whether all logits on the way were finite; where they were not, an answer means nothing.
+    """
+
+    tokens: tuple[tuple[int, ...], ...]
+    texts: tuple[str, ...]
+    finite: NDArray[np.bool_]
+
+
 def generate(
     target: Target, examples: Sequence[Example], *, max_new_tokens: int, token_budget: int | None = None
-) -> list[str]:
-    """Answer each question greedily, with up to `max_new_tokens` tokens; special tokens are left out.
+) -> Generated:
+    """Answer each question greedily, with up to `max_new_tokens` tokens.
 
-    Returns:
-        One text an example, in their order, without surrounding white space; ``""`` if the model stopped at once.
-
-    Raises:
-        DataError: a question with its answer does not fit into the context.
-    """
-    tokens = generate_tokens(target, examples, max_new_tokens=max_new_tokens, token_budget=token_budget)
-    return decode(target, tokens)
-
-
-def generate_tokens(
-    target: Target, examples: Sequence[Example], *, max_new_tokens: int, token_budget: int | None = None
-) -> list[list[int]]:
-    """As `generate`, but the token ids of the answers, without the end-of-sequence token.
+    An answer ends at any token that ends the model's turn (`Target.stops`).
 
     Args:
         target: the model.
         examples: the questions.
         max_new_tokens: the most tokens of an answer.
         token_budget: the most tokens in a batch; by default what fits the memory. Halved on out-of-memory.
+
+    Raises:
+        DataError: a question with its answer does not fit into the context.
     """
-    prompts = [list(e.tokens[: e.start]) for e in target.encode(examples)]
-    return _continue_all(target, prompts, max_new_tokens=max_new_tokens, token_budget=token_budget)
-
-
-def decode(target: Target, tokens: Sequence[Sequence[int]]) -> list[str]:
-    """The texts of token ids, without special tokens and surrounding white space."""
-    return [target.tokenizer.decode(list(t), skip_special_tokens=True).strip() for t in tokens]
+    encoded = target.encode(examples)
+    prompts = [list(e.before) for e in encoded]
+    added = _continue_all(
+        target, prompts, stops=target.stops(encoded), max_new_tokens=max_new_tokens, token_budget=token_budget
+    )
+    texts = [target.tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens, _ in added]
+    return Generated(
+        tuple(tuple(tokens) for tokens, _ in added), tuple(texts), np.array([finite for _, finite in added], dtype=bool)
+    )
 
 
 def shortest_similar_prefixes(
@@ -65,6 +76,7 @@ def shortest_similar_prefixes(
         share: how much of the rest must be in common, in order.
     """
     encoded = target.encode(examples)
+    stops = target.stops(encoded)
     found = exact.astype(np.float64)
     open_ = [i for i in range(len(encoded)) if exact[i] > 0]
     with progress.bar(f"similar continuations {target.name}", total=int(max(exact, default=0))) as advance:
@@ -75,8 +87,8 @@ def shortest_similar_prefixes(
             if not open_:
                 break
             longest = max(len(r) for r in rests)
-            continued = _continue_all(target, prompts, max_new_tokens=longest, token_budget=None)
-            alike = [_similar(c[: len(r)], r, share) for c, r in zip(continued, rests, strict=True)]
+            continued = _continue_all(target, prompts, stops=stops, max_new_tokens=longest, token_budget=None)
+            alike = [_similar(c[: len(r)], r, share) for (c, _), r in zip(continued, rests, strict=True)]
             found[[i for i, a in zip(open_, alike, strict=True) if a]] = k
             open_ = [i for i, a in zip(open_, alike, strict=True) if not a]
             advance()
@@ -101,42 +113,85 @@ def _similar(continuation: Sequence[int], rest: Sequence[int], share: float) -> 
 
 
 def _continue_all(
-    target: Target, prompts: Sequence[list[int]], *, max_new_tokens: int, token_budget: int | None
-) -> list[list[int]]:
+    target: Target, prompts: Sequence[list[int]], *, stops: Sequence[int], max_new_tokens: int, token_budget: int | None
+) -> list[tuple[list[int], bool]]:
     """`continue_greedily` in batches that fit the memory, in the order of the prompts."""
-    result: list[list[int]] = [[]] * len(prompts)
+    result: list[tuple[list[int], bool]] = [([], True)] * len(prompts)
 
     def work(group: list[int]) -> None:
-        added = continue_greedily(target, [prompts[i] for i in group], max_new_tokens=max_new_tokens)
-        for index, tokens in zip(group, added, strict=True):
-            result[index] = tokens
+        added = continue_greedily(target, [prompts[i] for i in group], stops=stops, max_new_tokens=max_new_tokens)
+        for index, continued in zip(group, added, strict=True):
+            result[index] = continued
 
     budget = token_budget or token_budget_of(target)
     with progress.bar(f"generate {target.name}", total=len(prompts)) as advance:
+        kinds = target.sharing().prompt_kinds([len(p) for p in prompts], new=max_new_tokens)
         lengths = [len(p) + max_new_tokens for p in prompts]
-        for group in run_in_batches(lengths, token_budget=budget, batch_cost=budget, work=work):
+        for group in run_in_batches(lengths, kinds=kinds, token_budget=budget, batch_cost=budget, work=work):
             advance(len(group))
     return result
 
 
 @torch.inference_mode()
-def continue_greedily(target: Target, prompts: Sequence[list[int]], *, max_new_tokens: int) -> list[list[int]]:
-    """The tokens a model adds to each prompt of token ids, without the end-of-sequence token.
+def continue_greedily(
+    target: Target, prompts: Sequence[list[int]], *, max_new_tokens: int, stops: Sequence[int] | None = None
+) -> list[tuple[list[int], bool]]:
+    """The tokens a model adds to each prompt of token ids, up to the first that stops it, and whether all logits on the
+    way were finite.
 
     Args:
         target: the model.
         prompts: non-empty lists of token ids; padded on the left into one batch.
         max_new_tokens: the most tokens added.
+        stops: the tokens at which a continuation ends; those that end the model's turn by default.
     """
-    eos = target.tokenizer.eos_token_id
-    pad = target.tokenizer.pad_token_id if target.tokenizer.pad_token_id is not None else (eos or 0)
+    stops = target.stops(()) if stops is None else stops
+    ids, mask, pad = padded_left(target, prompts, stops)
+    settings = GenerationConfig(
+        do_sample=False, num_beams=1, max_new_tokens=max_new_tokens, eos_token_id=list(stops) or None, pad_token_id=pad
+    )
+    target.model.eval()
+    watch = _Finite(len(prompts))
+    with own_settings_off(target.model):
+        watching = LogitsProcessorList([watch])
+        output = target.model.generate(
+            input_ids=ids, attention_mask=mask, generation_config=settings, logits_processor=watching
+        )
+    added = [until(tokens, stops) for tokens in output[:, ids.shape[1] :].tolist()]
+    return [(tokens, watch.finite(row, len(tokens) + 1)) for row, tokens in enumerate(added)]
+
+
+def padded_left(target: Target, prompts: Sequence[list[int]], stops: Sequence[int]) -> tuple[Tensor, Tensor, int]:
+    """[B, T] prompts padded on the left, their attention mask, and the token that pads them."""
+    pad = target.tokenizer.pad_token_id
+    pad = int(pad if pad is not None else next(iter(stops), 0))
     width = max(len(p) for p in prompts)
     ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=target.device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=target.device)
-    settings = GenerationConfig(
-        do_sample=False, num_beams=1, max_new_tokens=max_new_tokens, eos_token_id=eos, pad_token_id=pad
-    )
-    target.model.eval()
-    output = target.model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
-    added = output[:, width:].tolist()
-    return [tokens[: tokens.index(eos)] if eos in tokens else tokens for tokens in added]
+    return ids, mask, pad
+
+
+def until(tokens: Sequence[int], stops: Collection[int]) -> list[int]:
+    """The tokens before the first that stops."""
+    return list(takewhile(lambda token: token not in stops, tokens))
+
+
+class _Finite(LogitsProcessor):  # type: ignore[misc]  # transformers has no types
+    """Watches the logits of each step, and changes nothing.
+
+    Args:
+        rows: how many prompts are continued, each perhaps with several beams.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._steps: list[Tensor] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """The scores as they are."""
+        self._steps.append(torch.isfinite(scores).all(dim=1).view(self._rows, -1).all(dim=1))
+        return scores
+
+    def finite(self, row: int, steps: int) -> bool:
+        """Whether a row's logits were finite in the first so many steps."""
+        return all(bool(step[row]) for step in self._steps[:steps])

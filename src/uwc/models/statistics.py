@@ -50,8 +50,8 @@ def tile_sums(
 ) -> dict[str, Tensor]:
     """What v neighbouring tokens of the vocabulary add to the statistics of n distributions.
 
-    With m the greatest of the v logits: ``sum e^(z - m) (z - m)^k`` for k = 0, 1, 2; where the greatest is; and the
-    target's logit, if it is among them.
+    With m the greatest of the v logits: ``sum e^(z - m) (z - m)^k`` for k = 0, 1, 2; where the greatest is; the
+    target's logit, if it is among them; and whether all v logits are finite.
 
     Args:
         logits: [n, v]; overwritten if it is float32 already.
@@ -77,18 +77,22 @@ def tile_sums(
 
 
 def joined(
-    tiles: Sequence[Mapping[str, Tensor]], targets: Tensor, end: int | None = None, samplings: Sequence[Sampling] = ()
+    tiles: Sequence[Mapping[str, Tensor]],
+    targets: Tensor,
+    ends: Sequence[int] = (),
+    samplings: Sequence[Sampling] = (),
 ) -> dict[str, Tensor]:
     """The statistics of n distributions from the sums of the tiles that make up the vocabulary.
 
     Args:
         tiles: what `tile_sums` returned for each, in order.
         targets: [n] the true tokens.
-        end: the end-of-sequence token.
+        ends: the tokens that end a turn.
         samplings: the ways of drawing.
 
     Returns:
-        logprob, greedy, stops, mean_logprob, var_logprob, kl and reference_logprob as `TokenScores` describes them,
+        finite, whether all logits are; logprob, greedy, stops, mean_logprob, var_logprob, kl and reference_logprob as
+        `TokenScores` describes them,
         margin where the sums have it, and one column for each sampling, under its name.
     """
     each = {name: torch.stack([t[name] for t in tiles]) for name in tiles[0] if not name.startswith(_DRAWN)}
@@ -103,7 +107,8 @@ def joined(
     columns = {
         "logprob": of_target - log_sum,
         "greedy": best == targets,
-        "stops": torch.zeros_like(best, dtype=torch.bool) if end is None else best == end,
+        "stops": torch.isin(best, torch.tensor(list(ends), dtype=best.dtype, device=best.device)),
+        "finite": each["finite"].all(dim=0),
         "mean_logprob": mean - log_sum,
         "var_logprob": (square - mean * mean).clamp_min_(0.0),
         **_divergence(each, shift, log_sum),
@@ -145,14 +150,15 @@ def _levels(greatest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _moments(z: Tensor) -> dict[str, Tensor]:
-    """Sums over a tile of e^z z^k for k = 0, 1, 2, for z with greatest value 0."""
+    """Sums over a tile of e^z z^k for k = 0, 1, 2, for z with greatest value 0; and whether all z are finite."""
     p = z.exp()
     total = p.sum(dim=1)
     first = p.mul_(z).sum(dim=1)
     second = p.mul_(z).sum(dim=1)
-    if not torch.isfinite(first).all() and torch.isinf(z).any():
-        return _moments(z.clamp_min_(_FLOOR))
-    return {"total": total, "first": first, "second": second}
+    finite = torch.isfinite(first)  # a logit of -inf has e^z z = 0 * -inf
+    if not finite.all() and torch.isinf(z).any():
+        return {**_moments(z.clamp_min_(_FLOOR)), "finite": finite}
+    return {"total": total, "first": first, "second": second, "finite": finite}
 
 
 def _divergence_sums(z: Tensor, place: Tensor, reference: Tensor) -> dict[str, Tensor]:

@@ -1,14 +1,16 @@
 """A model under test: what is scored, trained, attacked and mixed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
+from uwc.data.batches import group_by_length
 from uwc.data.example import Example
-from uwc.data.prompts import EncodedExample, PromptTemplate
+from uwc.data.prompts import EncodedExample, PromptTemplate, added_tokens, end_ids
 from uwc.errors import DataError
+from uwc.models.batching import Batching, examined
 
 FALLBACK_CONTEXT = 2048
 
@@ -27,6 +29,8 @@ class Target:
         name: what messages and reports call it.
         rewrites: change each example before it is encoded, in order.
         edits: change each encoded example, in order; they keep its id.
+        ends: the tokens that end the model's turn; by default those of its tokenizer and generation configuration.
+        batching: which sequences may share a forward pass; found out by itself where it is None.
     """
 
     model: Any
@@ -35,6 +39,15 @@ class Target:
     name: str = "model"
     rewrites: tuple[Rewrite, ...] = ()
     edits: tuple[Edit, ...] = ()
+    ends: tuple[int, ...] | None = None
+    batching: Batching | None = None
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """The tokens that end the model's turn, whatever the template."""
+        if self.ends is not None:
+            return self.ends
+        return end_ids(self.tokenizer, getattr(self.model, "generation_config", None))
 
     @property
     def device(self) -> torch.device:
@@ -48,6 +61,20 @@ class Target:
         config = self.model.config.get_text_config()
         return int(getattr(config, "max_position_embeddings", None) or FALLBACK_CONTEXT)
 
+    def sharing(self) -> Batching:
+        """Which sequences may share a forward pass of the model.
+
+        Raises:
+            ModelError: it is not a causal language model.
+        """
+        if self.batching is None:
+            object.__setattr__(self, "batching", examined(self.model, self.name))
+        return self.batching or Batching()
+
+    def reading(self, tokenizer: Any, template: PromptTemplate, ends: tuple[int, ...]) -> "Target":
+        """The same model, read with another tokenizer, prompt template and tokens that end its turn."""
+        return replace(self, tokenizer=tokenizer, template=template, ends=ends)
+
     def rewritten(self, rewrite: Rewrite) -> "Target":
         """The same model, asked in other words: `rewrite` comes after the rewrites there are."""
         return replace(self, rewrites=(*self.rewrites, rewrite))
@@ -60,7 +87,7 @@ class Target:
         """The examples as this model reads them. Raises DataError if one does not fit into its context."""
         for rewrite in self.rewrites:
             examples = [rewrite(e) for e in examples]
-        encoded = self.template.encode(examples, self.tokenizer, max_length=self.context_length)
+        encoded = self.template.encode(examples, self.tokenizer, max_length=self.context_length, ends=self.end_ids)
         for edit in self.edits:
             encoded = [edit(e) for e in encoded]
         for example in encoded if self.edits else ():
@@ -70,3 +97,14 @@ class Target:
                     f"model's context of {self.context_length}; leave it out or weaken the attack (fewer shots)"
                 )
         return encoded
+
+    def groups(self, encoded: Sequence[EncodedExample], *, token_budget: int, batch_cost: int = 64) -> list[list[int]]:
+        """Indices of encoded examples grouped into batches that the model may read at once; see `group_by_length`."""
+        lengths = [len(e.tokens) for e in encoded]
+        kinds = self.sharing().kinds(lengths)
+        return group_by_length(lengths, token_budget=token_budget, batch_cost=batch_cost, kinds=kinds)
+
+    def stops(self, encoded: Iterable[EncodedExample]) -> list[int]:
+        """The tokens at which a generated answer ends: `end_ids`, and those that end the turns of encoded examples."""
+        written = {e.tokens[-1] for e in encoded if e.end < len(e.tokens)}
+        return sorted({*self.end_ids, *(written & added_tokens(self.tokenizer))})

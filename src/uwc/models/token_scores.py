@@ -26,10 +26,12 @@ class TokenScores:
         subjects: E subjects; examples that share one are not independent.
         variants: E times which of the example's answers it is: answer, paraphrased_answer or perturbed_answers.
         offsets: [E + 1]; row i owns tokens ``offsets[i]:offsets[i + 1]``.
-        has_end: [E] whether a row's last token is its end-of-sequence token.
+        end_lengths: [E] how many of a row's last tokens are its end: what the template writes after the answer, up to
+            and including the token that ends the turn.
+        finite: [E] whether all logits of a row's tokens were finite; where they were not, its numbers mean nothing.
         logprob: [N] natural log of the probability of the true token.
         greedy: [N] whether the true token is the most likely one.
-        stops: [N] whether the end-of-sequence token is the most likely one.
+        stops: [N] whether a token that ends the turn is the most likely one.
         mean_logprob: [N] mean of the log-probability under the model's own next-token distribution.
         var_logprob: [N] its variance.
         kl: [N] KL(reference || model) in nats, NaN where no reference was given.
@@ -42,7 +44,8 @@ class TokenScores:
     subjects: tuple[str, ...]
     variants: tuple[str, ...]
     offsets: NDArray[np.int64]
-    has_end: NDArray[np.bool_]
+    end_lengths: NDArray[np.int64]
+    finite: NDArray[np.bool_]
     logprob: NDArray[np.float32]
     greedy: NDArray[np.bool_]
     stops: NDArray[np.bool_]
@@ -63,10 +66,9 @@ class TokenScores:
 
     @property
     def in_answer(self) -> NDArray[np.bool_]:
-        """[N] True for answer tokens, False for end-of-sequence tokens."""
-        mask = np.ones(int(self.offsets[-1]), dtype=bool)
-        mask[self.offsets[1:][self.has_end] - 1] = False
-        return mask
+        """[N] True for answer tokens, False for those of the end."""
+        inside: NDArray[np.bool_] = np.arange(self.offsets[-1]) < (self.offsets[1:] - self.end_lengths)[self.rows]
+        return inside
 
     @property
     def has_reference(self) -> bool:
@@ -74,8 +76,8 @@ class TokenScores:
         return not len(self.kl) or not bool(np.isnan(self.reference_logprob).all())
 
     def answer_lengths(self) -> NDArray[np.int64]:
-        """[E] number of answer tokens, without the end-of-sequence token."""
-        return np.diff(self.offsets) - self.has_end
+        """[E] number of answer tokens, without the end."""
+        return np.diff(self.offsets) - self.end_lengths
 
     def total(self, values: NDArray[np.generic], *, with_end: bool) -> Floats:
         """[E] sum of a token column over each row, in float64."""
@@ -105,7 +107,8 @@ class TokenScores:
             subjects=tuple(self.subjects[i] for i in indices),
             variants=tuple(self.variants[i] for i in indices),
             offsets=np.concatenate([[0], np.cumsum([len(t) for t in tokens])]).astype(np.int64),
-            has_end=self.has_end[list(indices)],
+            end_lengths=self.end_lengths[list(indices)],
+            finite=self.finite[list(indices)],
             **{name: getattr(self, name)[flat] for name in TOKEN_COLUMNS},
             sampled={name: column[flat] for name, column in self.sampled.items()},
             margin=None if self.margin is None else self.margin[flat],
@@ -118,7 +121,8 @@ class TokenScores:
             "id": pa.array(self.ids, pa.string()),
             "subject": pa.array(self.subjects, pa.string()),
             "variant": pa.array(self.variants, pa.string()),
-            "has_end": pa.array(self.has_end),
+            "end_length": pa.array(self.end_lengths),
+            "finite": pa.array(self.finite),
         }
         for name, column in self._token_columns().items():
             columns[name] = pa.ListArray.from_arrays(offsets, pa.array(column))
@@ -140,7 +144,8 @@ class TokenScores:
             subjects=subjects,
             variants=variants,
             offsets=np.asarray(first.offsets, dtype=np.int64) - first.offsets[0].as_py(),
-            has_end=np.asarray(table["has_end"].combine_chunks()),
+            end_lengths=np.asarray(table["end_length"].combine_chunks(), dtype=np.int64),
+            finite=np.asarray(table["finite"].combine_chunks()),
             **{name: np.asarray(lists[name].flatten()) for name in TOKEN_COLUMNS},
             sampled={name.removeprefix(_SAMPLED): np.asarray(lists[name].flatten()) for name in sampled},
         )
@@ -151,7 +156,8 @@ class TokenScores:
         return (
             (self.ids, self.subjects, self.variants) == (other.ids, other.subjects, other.variants)
             and self.offsets.tobytes() == other.offsets.tobytes()
-            and self.has_end.tobytes() == other.has_end.tobytes()
+            and self.end_lengths.tobytes() == other.end_lengths.tobytes()
+            and self.finite.tobytes() == other.finite.tobytes()
             and ours.keys() == theirs.keys()
             and all(column.tobytes() == theirs[name].tobytes() for name, column in ours.items())
         )

@@ -21,9 +21,9 @@ def summary(results: Record) -> list[str]:
     ]
     if compared:
         sentences.append(f"For comparison: {listed(compared)}.")
-    if diverged := [m["name"] for m in results["unlearned"] if m["status"] != "ok"]:
-        verb = "is" if len(diverged) == 1 else "are"
-        sentences.append(f"Training diverged for {listed(diverged)}, which {verb} not ranked.")
+    for status, reason in (("diverged", "Training diverged for"), ("not_finite", "Logits are not finite for")):
+        if unranked := [m["name"] for m in results["unlearned"] if m["status"] == status]:
+            sentences.append(f"{reason} {listed(unranked)}, which {'is' if len(unranked) == 1 else 'are'} not ranked.")
     return sentences
 
 

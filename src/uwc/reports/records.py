@@ -36,6 +36,12 @@ def calibrated_retain(method: Record, metric: str = ES) -> Record:
     return {**after, "mean": method["at_tau"]["retain"]}
 
 
+def unranked(method: Record) -> str:
+    """Why an unlearned model has no rank, in brackets behind its name; empty for one that is well."""
+    reasons = {"ok": "", "diverged": " (diverged)", "not_finite": " (logits not finite)"}
+    return reasons[method["status"]]
+
+
 def ordered_methods(results: Record) -> list[Record]:
     """The unlearned models as the study ranks them, then those without a rank, then those that diverged."""
     rank = {name: place for place, name in enumerate(results["ranking"])}

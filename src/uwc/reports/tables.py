@@ -15,6 +15,7 @@ from uwc.reports.records import (
     known,
     ordered_methods,
     reference_scores,
+    unranked,
 )
 from uwc.reports.words import GOLD_MEANING, MISSING, number, setting, with_error, with_interval
 
@@ -44,7 +45,7 @@ def result_table(results: Record) -> Table:
         name, before = method["name"], method.get("before")
         rows.append(
             (
-                name if method["status"] == "ok" else f"{name} (diverged)",
+                f"{name}{unranked(method)}",
                 number(aggregate_of(before, "forget", metric).get("mean")),
                 number(aggregate_of(before, "retain", metric).get("mean")),
                 number((method.get("at_tau") or {}).get("alpha")),
@@ -70,7 +71,7 @@ def _uncalibrated_table(results: Record) -> Table:
         for name, scores in all_scores(results)
     ]
     rows += [
-        (f"{m['name']} (diverged)", MISSING, MISSING, MISSING) for m in results["unlearned"] if m["status"] != "ok"
+        (f"{m['name']}{unranked(m)}", MISSING, MISSING, MISSING) for m in results["unlearned"] if m["status"] != "ok"
     ]
     caption = f"Nothing was calibrated. Intervals: 95%, bootstrap over whole subjects. gold: {GOLD_MEANING}."
     return Table("ES of every model", columns, tuple(rows), caption)

@@ -1,13 +1,15 @@
 """A study's YAML file, validated: unknown keys, wrong types and unknown names are refused with the valid choices."""
 
+import datetime
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeInt, ValidationError, model_validator
 
 from uwc.calibration.calibrate import retention_metrics
 from uwc.data.benchmarks import benchmarks
+from uwc.data.prompts import PromptTemplate
 from uwc.errors import ConfigError
 from uwc.metrics.registry import metrics
 from uwc.objectives.methods import Constraint, Method, WeightedTerm, active_tricks, check_term, get_method
@@ -43,6 +45,13 @@ class PromptConfig(Section):
     separator: str = " "
     chat: bool = True
     system: str = ""
+    date: Annotated[str | None, BeforeValidator(lambda day: str(day) if isinstance(day, datetime.date) else day)] = None
+    template_arguments: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _valid(self) -> "PromptConfig":
+        PromptTemplate(**self.model_dump())
+        return self
 
 
 class BuildConfig(Section):

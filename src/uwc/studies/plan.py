@@ -16,7 +16,7 @@ from uwc.studies.config import GOLD, ORIGINAL, RunConfig, StudyConfig
 from uwc.studies.held import require_held
 from uwc.studies.provenance import checkpoint_fingerprint, digest, plain
 
-SCHEMA = 6
+SCHEMA = 7
 """Version of what the steps compute; raised when a change of code moves a number."""
 
 Kind = Literal["checkpoint", "build", "finetune", "unlearn", "score", "calibrate", "attack"]

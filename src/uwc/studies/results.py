@@ -10,7 +10,7 @@ from uwc.calibration.frontier import Frontier, sure_lower
 from uwc.calibration.spread import difference, mean_curve, seeded_at
 from uwc.data.benchmark import Benchmark
 from uwc.metrics.registry import metrics
-from uwc.metrics.scored import ScoredSet
+from uwc.metrics.scored import NOT_FINITE, ScoredSet
 from uwc.plain import finite
 from uwc.studies.attack_results import gather_attacks
 from uwc.studies.cautions import cautions
@@ -110,7 +110,8 @@ class _Gatherer:
         return {"source": path or "built from nothing", "dtype": self.plan.config.model.dtype, **outcome}
 
     def unlearned(self, run: RunConfig) -> dict[str, Any]:
-        """One run with its scores before and after calibration; only a message if it diverged."""
+        """One run with its scores before and after calibration; only a message if it diverged, and no calibrated scores
+        if its logits are not finite."""
         scored = self.plan.step(f"score {run.label}")
         step = scored.inputs["model"]
         steps = {"model": step.name, "before": scored.name}
@@ -125,6 +126,8 @@ class _Gatherer:
         if step_status(step, self.store) == "diverged":
             return record | {"status": "diverged", "message": outcome["message"]}
         record["before"] = self.scores(scored)
+        if lost := _not_finite(record["before"]):
+            return record | {"status": "not_finite", "message": f"{NOT_FINITE} on {lost}, so that it is not ranked"}
         if self.plan.config.calibrate is None:
             return record
         calibrated = self.plan.step(f"calibrate {run.label}")
@@ -180,6 +183,16 @@ class _Gatherer:
             }
             for name in order
         ]  # fmt: skip
+
+
+def _not_finite(scores: dict[str, Any]) -> str:
+    """On how many questions of which sets a model's logits were not finite, in words; empty where all were."""
+    lost = {
+        name: max(int(aggregate["why"].get(NOT_FINITE, 0)) for aggregate in by_metric.values())
+        for name, by_metric in scores.items()
+        if by_metric
+    }
+    return ", ".join(f"{count} questions ({SET_LABELS.get(name, name)})" for name, count in lost.items() if count)
 
 
 def _made_by(run: RunConfig, step: Step) -> dict[str, Any]:
@@ -247,7 +260,7 @@ def _notes(plan: Plan, unlearned: list[dict[str, Any]]) -> list[str]:
             "narrow by that."
         )
     for record in unlearned:
-        if record["status"] == "diverged":
+        if record["status"] != "ok":
             notes.append(f"{record['name']}: {record['message']}.")
         elif "calibration" not in record:
             continue

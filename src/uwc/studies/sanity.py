@@ -5,21 +5,31 @@ from uwc.calibration.example_measure import LITTLE, NEAR_ZERO
 from uwc.calibration.measures import ranking_metrics
 from uwc.calibration.search import meaningless
 from uwc.data.benchmark import FORGET
+from uwc.errors import UserError
 from uwc.metrics.registry import metrics
-from uwc.metrics.scored import ScoredSet
+from uwc.metrics.scored import NOT_FINITE, ScoredSet
 from uwc.metrics.scoring import EXTRAS, needs_of
-from uwc.studies.plan import Plan
+from uwc.studies.plan import Plan, scored_sets
 from uwc.studies.store import Store
 
 
 def require_retention(plan: Plan, store: Store) -> None:
-    """Refuse to calibrate where the original, already scored, scores near 0 on a set that is held fixed.
+    """Refuse to calibrate where the original, already scored, scores near 0 on a set that is held fixed, or where its
+    logits are not finite.
 
     What was not scored yet, such as benchmarks, is looked at by the first calibration.
 
     Raises:
         UserError: it does; a share of its retention would mean nothing.
     """
+    step = plan.step("score original")
+    for name in scored_sets(plan.benchmark):
+        finite = ScoredSet.load(store.folder(step.kind, step.key), name).finite
+        if not finite.all():
+            raise UserError(
+                f"the original: {NOT_FINITE} on {(~finite).sum()} of {len(finite)} questions ({name}); load it in a "
+                "higher precision, or leave these questions out"
+            )
     for name, found, label in _kept(plan, store):
         if not found >= NEAR_ZERO:
             raise meaningless(found, f"the {name} data ({label})", needed=NEAR_ZERO)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from uwc.data.batches import collate, group_by_length
+from uwc.data.batches import collate
 from uwc.data.example import Example
 from uwc.models.budget import DEFAULT_TOKEN_BUDGET
 from uwc.models.head import answer_logits
@@ -49,7 +49,7 @@ def retain_perplexity(target: Target, examples: Sequence[Example]) -> float:
     was_training = target.model.training
     target.model.eval()
     total, tokens = 0.0, 0
-    for group in group_by_length([len(e.tokens) for e in encoded], token_budget=DEFAULT_TOKEN_BUDGET):
+    for group in target.groups(encoded, token_budget=DEFAULT_TOKEN_BUDGET):
         batch = collate([encoded[i] for i in group], device=target.device)
         logprobs = target_logprobs(answer_logits(target.model, batch), batch.targets)
         total, tokens = total - float(logprobs.double().sum()), tokens + len(logprobs)

@@ -33,7 +33,11 @@ def layer_groups(model: Any) -> dict[str, str]:
 
 
 def gradient_effect(
-    model: Any, gradients: Mapping[str, Tensor], risks: Mapping[str, Sequence[EncodedExample]], *, device: torch.device
+    model: Any,
+    gradients: Mapping[str, Tensor],
+    risks: Mapping[str, Sequence[Sequence[EncodedExample]]],
+    *,
+    device: torch.device,
 ) -> dict[str, dict[str, float]]:
     """Risk -> layer group -> ``<grad objective, grad risk>``, the risk being the mean NLL per answer token.
 
@@ -43,15 +47,16 @@ def gradient_effect(
     Args:
         model: the trained model, not wrapped.
         gradients: parameter name -> the objective's gradient [...]; parameters without one are left out.
-        risks: name -> the examples it is measured on.
+        risks: name -> the examples it is measured on, in groups that the model may read at once.
         device: where the model is.
     """
     groups = layer_groups(model)
     parameters = {name: p for name, p in model.named_parameters() if name in gradients}
     effects: dict[str, dict[str, float]] = {}
-    for risk, examples in risks.items():
-        batch = collate(examples, device=device)
-        loss = -target_logprobs(answer_logits(model, batch), batch.targets).mean()
+    for risk, groups_of in risks.items():
+        batches = [collate(examples, device=device) for examples in groups_of]
+        logprobs = [target_logprobs(answer_logits(model, batch), batch.targets) for batch in batches]
+        loss = -torch.cat(logprobs).mean()
         risk_gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
         totals = dict.fromkeys(sorted(set(groups.values())), 0.0)
         for name, gradient in zip(parameters, risk_gradients, strict=True):

@@ -112,7 +112,7 @@ class Loader:
         """
         places = list(range(len(step.anchors)))
         share = -(-len(places) // of)
-        size = size or share
+        size = (size or share) if self._may_share(step) else 1
         mine = places[rank::of]
         pieces = [mine[i : i + size] for i in range(0, share, size)]
         return [self._micro_batch(step, piece or places[:1], live=bool(piece)) for piece in pieces]
@@ -185,6 +185,11 @@ class Loader:
             "alternatives": lambda: example.perturbed_answers[number],
         }
         return replace(example, answer=answers[kind.answers]())
+
+    def _may_share(self, step: StepPlan) -> bool:
+        """Whether the model may read each role's examples of a step at once."""
+        lengths = ([len(self.encoded[r][key].tokens) for key in self._keys(step, r)] for r in self.objective.roles)
+        return all(self.target.sharing().share(of_role) for of_role in lengths)
 
     def _micro_batch(self, step: StepPlan, places: Sequence[int], *, live: bool) -> MicroBatch:
         roles = {}

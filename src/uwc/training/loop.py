@@ -24,7 +24,7 @@ from uwc.objectives.objective import Objective, Weights
 from uwc.training.checkpoints import TrainingState, load_checkpoint, save_checkpoint
 from uwc.training.embedding_gradients import embedding_gradients
 from uwc.training.gradient_effect import gradient_effect
-from uwc.training.loading import Key, Loader, MicroBatch, TrainingData, tokens_in
+from uwc.training.loading import ANY, Key, Loader, MicroBatch, TrainingData, tokens_in
 from uwc.training.on_policy import sample_answers
 from uwc.training.optimizers import make_optimizer, make_schedule
 from uwc.training.passes import run_passes
@@ -222,7 +222,7 @@ class _Run:
             for role, part in micro.roles.items()
         }
         with self.accelerator.autocast():
-            passes = run_passes(self.model, self.objective, batches, seams=seams)
+            passes = run_passes(self.model, self.objective, batches, seams=seams, sharing=self.target.sharing())
         references: dict[str, Tensor | Mapping[int, Tensor]] = {}
         for role, batch in batches.items():
             references |= self.reference.values(role, micro.roles[role].keys, batch)
@@ -247,7 +247,11 @@ class _Run:
         if self.accelerator.scaler is not None:
             gradients = {name: gradient / self.accelerator.scaler.get_scale() for name, gradient in gradients.items()}
         sets = {"forget": self.data.forget, "retain": self.data.retain}
-        risks = {name: self.target.encode(examples[:16]) for name, examples in sets.items() if examples}
+        encoded = {name: self.target.encode(examples[:16]) for name, examples in sets.items() if examples}
+        risks = {
+            name: [[of[i] for i in group] for group in self.target.groups(of, token_budget=ANY, batch_cost=ANY)]
+            for name, of in encoded.items()
+        }
         with self.placement.whole() as target:
             effects = gradient_effect(target.model, gradients, risks, device=self.accelerator.device)
         self.log.effects.append({"step": number, **effects})

@@ -46,14 +46,17 @@ def mini_unlearn(
     difference = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in weights.items()}
     target.model.eval()
     for number, step in enumerate(loader.plan, start=1):
-        (micro,) = loader.micro_batches(step, None)
-        batches = {role: collate(part.encoded, device=target.device) for role, part in micro.roles.items()}
-        passes = run_passes(target.model, objective, batches)
-        passes = {role: objective.apply_tricks(role, passed) for role, passed in passes.items()}
-        losses = objective.losses(Forwards(passes, {}), loader.denominators(step))
-        shares = {label: float(loss.detach()) for label, loss in losses.items()}
+        shares = dict.fromkeys((FORGET, RETAIN), 0.0)
+        forget, retain = ({n: torch.zeros_like(d) for n, d in difference.items()} for _ in range(2))
+        for micro in loader.micro_batches(step, None):
+            batches = {role: collate(part.encoded, device=target.device) for role, part in micro.roles.items()}
+            passes = run_passes(target.model, objective, batches, sharing=target.sharing())
+            passes = {role: objective.apply_tricks(role, passed) for role, passed in passes.items()}
+            losses = objective.losses(Forwards(passes, {}), loader.denominators(step))
+            for label, total in ((FORGET, forget), (RETAIN, retain)):
+                shares[label] += float(losses[label].detach())
+                _add_gradient(total, losses[label], weights)
         require_finite(shares, number)
-        forget, retain = (_gradient(losses[label], weights) for label in (FORGET, RETAIN))
         norm = sum(float((forget[n] + retain[n]).square().sum()) for n in weights) ** 0.5 / 2
         require_finite({"gradient": norm}, number)
         with torch.no_grad():
@@ -67,6 +70,7 @@ def mini_unlearn(
             weight += (settings.mini.strength * difference[name]).to(weight.dtype)
 
 
-def _gradient(loss: Tensor, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _add_gradient(total: Mapping[str, Tensor], loss: Tensor, weights: Mapping[str, Tensor]) -> None:
     gradients = torch.autograd.grad(loss, list(weights.values()), retain_graph=True)
-    return {name: g.float() for name, g in zip(weights, gradients, strict=True)}
+    for name, gradient in zip(weights, gradients, strict=True):
+        total[name].add_(gradient.float())

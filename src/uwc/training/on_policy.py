@@ -8,6 +8,8 @@ from transformers import GenerationConfig
 from uwc.data.batches import group_by_length
 from uwc.data.example import Example
 from uwc.data.prompts import EncodedExample
+from uwc.models.batching import own_settings_off
+from uwc.models.generation import padded_left, until
 from uwc.models.target import Target
 from uwc.training.loading import Key
 from uwc.training.settings import SampleSettings
@@ -21,7 +23,7 @@ def sample_answers(
 ) -> dict[Key, EncodedExample]:
     """(question, number) -> the prompt with an answer drawn from the model's own distribution.
 
-    An answer ends with the end-of-sequence token, unless it was cut at `max_new_tokens`, or where the longest prompt
+    An answer ends with a token that ends the turn, unless it was cut at `max_new_tokens`, or where the longest prompt
     would leave the model's context; one that ends at once has that token alone. The same seed and weights give the same
     answers.
 
@@ -31,12 +33,14 @@ def sample_answers(
         settings: how many answers of each, how long, at which temperature.
         seed: of the draws.
     """
-    prompts = [(e.id, list(e.tokens[: e.start])) for e in target.encode(examples)]
+    encoded = target.encode(examples)
+    stops = target.stops(encoded)
+    prompts = [(e.id, list(e.tokens[: e.start])) for e in encoded]
     room = target.context_length - max(len(prompt) for _, prompt in prompts)
     longest = min(settings.max_new_tokens, room)  # learned positions have no place beyond the context
     config = GenerationConfig(
         do_sample=True, temperature=settings.temperature, top_k=0, top_p=1.0, num_return_sequences=settings.count,
-        max_new_tokens=longest, eos_token_id=target.tokenizer.eos_token_id, pad_token_id=_pad(target),
+        max_new_tokens=longest, eos_token_id=stops or None,
     )  # fmt: skip
     was_training = target.model.training
     target.model.eval()
@@ -44,31 +48,27 @@ def sample_answers(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         lengths = [(len(p) + longest) * settings.count for _, p in prompts]
-        for group in group_by_length(lengths, token_budget=TOKEN_BUDGET):
-            answers = _continuations(target, [prompts[i][1] for i in group], config)
+        kinds = target.sharing().prompt_kinds([len(p) for _, p in prompts], new=longest)
+        for group in group_by_length(lengths, token_budget=TOKEN_BUDGET, kinds=kinds):
+            answers = _continuations(target, [prompts[i][1] for i in group], config, stops)
             for place, answer in enumerate(answers):
                 index, number = group[place // settings.count], place % settings.count
-                sampled[index, number] = _encoded(target, *prompts[index], answer)
+                sampled[index, number] = _encoded(*prompts[index], answer, stops)
     target.model.train(was_training)
     return sampled
 
 
-def _continuations(target: Target, prompts: Sequence[list[int]], config: GenerationConfig) -> list[list[int]]:
+def _continuations(
+    target: Target, prompts: Sequence[list[int]], config: GenerationConfig, stops: Sequence[int]
+) -> list[list[int]]:
     """The new tokens of each prompt's continuations, one prompt's after the other's."""
-    width, pad = max(len(p) for p in prompts), _pad(target)
-    ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=target.device)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=target.device)
-    output = target.model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
-    return [tokens[width:] for tokens in output.tolist()]
+    ids, mask, config.pad_token_id = padded_left(target, prompts, stops)
+    with own_settings_off(target.model):
+        output = target.model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+    return [tokens[ids.shape[1] :] for tokens in output.tolist()]
 
 
-def _encoded(target: Target, name: str, prompt: list[int], answer: list[int]) -> EncodedExample:
-    eos = target.tokenizer.eos_token_id
-    words = answer[: answer.index(eos)] if eos in answer else answer
-    ended = [eos] if eos in answer else []
+def _encoded(name: str, prompt: list[int], answer: list[int], stops: Sequence[int]) -> EncodedExample:
+    words = until(answer, stops)
+    ended = answer[len(words) : len(words) + 1]
     return EncodedExample(name, (*prompt, *words, *ended), len(prompt), len(prompt) + len(words))
-
-
-def _pad(target: Target) -> int:
-    pad = target.tokenizer.pad_token_id
-    return int(pad if pad is not None else target.tokenizer.eos_token_id or 0)

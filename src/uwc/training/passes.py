@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from uwc.data.batches import Batch
+from uwc.errors import ModelError
+from uwc.models.batching import Batching
 from uwc.models.budget import BATCH_COST
 from uwc.models.head import answer_logits, unwrapped
 from uwc.models.states import blocks, capturing_states
@@ -18,7 +20,12 @@ from uwc.training.sharding import is_sharded
 
 
 def run_passes(
-    model: Any, objective: Objective, batches: Mapping[str, Batch], *, seams: Seams | None = None
+    model: Any,
+    objective: Objective,
+    batches: Mapping[str, Batch],
+    *,
+    seams: Seams | None = None,
+    sharing: Batching | None = None,
 ) -> dict[str, Pass]:
     """The trained model's pass for each role, before any trick.
 
@@ -31,9 +38,16 @@ def run_passes(
         objective: says what is read of each role.
         batches: role -> its examples.
         seams: cuts the passes from the graphs of the forwards.
+        sharing: which sequences may share a forward; any by default. Those of each role are taken to be such.
+
+    Raises:
+        ModelError: a sharded model must read sequences together that it may not.
     """
     passes: dict[str, Pass] = {}
-    for roles in _groups(objective, batches, together=is_sharded(model)):
+    sharing, sharded = sharing or Batching(), is_sharded(model)
+    if sharded and not sharing.share([batch.input_ids.shape[1] for batch in batches.values()]):
+        raise ModelError("this model's results depend on what it reads together; train it without sharding (FSDP)")
+    for roles in _groups(objective, batches, sharing, together=sharded):
         joint = join([batches[role] for role in roles])
         layers = sorted({layer for role in roles for layer in objective.layers(role)})
         logits, values = run_model(model, joint, layers=layers, logits=bool(objective.reads(roles[0]) - {"states"}))
@@ -87,7 +101,9 @@ def join(batches: Sequence[Batch]) -> Batch:
     )
 
 
-def _groups(objective: Objective, batches: Mapping[str, Batch], *, together: bool) -> list[list[str]]:
+def _groups(
+    objective: Objective, batches: Mapping[str, Batch], sharing: Batching, *, together: bool
+) -> list[list[str]]:
     """Roles that go through the model together, those with most tokens last, to be gone back through first."""
     groups: list[list[str]] = []
     for deep in (True, False):
@@ -96,7 +112,8 @@ def _groups(objective: Objective, batches: Mapping[str, Batch], *, together: boo
         width = max((batches[role].input_ids.shape[1] for role in roles), default=0)
         joint = width * sum(batches[role].size for role in roles)
         saved = sum(BATCH_COST.get(batches[role].input_ids.device.type, BATCH_COST["cpu"]) for role in roles[1:])
-        groups += [roles] if roles and (together or joint <= apart + saved) else [[role] for role in roles]
+        cheaper = joint <= apart + saved and sharing.share([batches[role].input_ids.shape[1] for role in roles])
+        groups += [roles] if roles and (together or cheaper) else [[role] for role in roles]
     return sorted(groups, key=lambda roles: sum(batches[role].input_ids.numel() for role in roles))
 
 

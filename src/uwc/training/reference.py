@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uwc.data.batches import Batch, collate, group_by_length
+from uwc.data.batches import Batch, collate
 from uwc.data.prompts import EncodedExample
 from uwc.models.lora import adapter_off, has_adapter
 from uwc.models.target import Target
@@ -87,8 +87,9 @@ class Reference:
         if f"{role}.reference_logprobs" not in self._objective.needs:
             return
         keys = list(examples)
+        groups = self._target.groups([examples[k] for k in keys], token_budget=TOKEN_BUDGET)
         with self._frozen() as model:
-            for group in group_by_length([len(examples[k].tokens) for k in keys], token_budget=TOKEN_BUDGET):
+            for group in groups:
                 scope = self._objective.scope(role)
                 batch = collate([examples[keys[i]] for i in group], device=model.device, scope=scope)
                 with self._autocast():

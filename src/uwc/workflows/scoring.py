@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uwc import progress
-from uwc.data.example import Example
+from uwc.data.example import Example, after_shots
 from uwc.plain import finite
 from uwc.workflows.targets import target_of
 
@@ -72,6 +72,7 @@ def evaluate(
     encoder: str | Path | Any | None = None,
     entailment: str | Path | Any | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
+    shots: Sequence[Example] = (),
     compat: str | None = None,
     max_new_tokens: int = 64,
     seed: int = 0,
@@ -92,6 +93,7 @@ def evaluate(
         encoder: a sentence encoder, as a path or as a function; for semantic similarity.
         entailment: a model of natural-language inference, likewise.
         settings: metric -> its settings that differ from the defaults.
+        shots: solved questions that go before each question.
         compat: "open-unlearning" or "uwc-official": that code's definitions and prompt.
         max_new_tokens: the most tokens of a generated answer.
         seed: of the bootstrap.
@@ -113,15 +115,18 @@ def evaluate(
         progress.note(f"{name} left out: it needs {lacking}")
     evaluator = Evaluator(given, names, settings or {}, compat=compat_of(compat), seed=seed)
     evaluator = _with_judges(evaluator, encoder, entailment, loading)
-    other = None if reference is None else target_of(reference, loading)
+
+    def loaded(given: Any) -> Any:
+        target = target_of(given, loading)
+        return target.rewritten(after_shots(shots)) if shots else target
+
+    other = None if reference is None else loaded(reference)
     evaluation = evaluator.evaluate(
-        target_of(model, loading),
-        reference=other,
-        retrained=None if retrained is None else target_of(retrained, loading),
+        loaded(model), reference=other, retrained=None if retrained is None else loaded(retrained)
     )
     differences = None
     if compare is not None:
-        differences = evaluator.compare(evaluation, target_of(compare, loading), reference=other)
+        differences = evaluator.compare(evaluation, loaded(compare), reference=other)
     if out is not None:
         save(evaluation, names, out)
     return Scores(evaluation.table(), differences, evaluation)

@@ -1,0 +1,248 @@
+"""From a row of a question file to what an example says: its history, question, answer and their variants."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from uwc.data.cells import as_text, as_texts, filled
+from uwc.data.choices import Options, Prefer, named_option, read_options, read_own_columns
+from uwc.data.example import Turns
+from uwc.data.layouts import FIELDS, Columns, columns_of
+from uwc.data.strict_json import DECODER
+from uwc.data.tables import Table
+from uwc.data.turns import is_turns, read_history, read_turns, split_turns
+from uwc.errors import DataError
+
+Row = Mapping[str, Any]
+_READ_HERE = ("question", "answer", "perturbed_answers", "history")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What one row asks.
+
+    Attributes:
+        history: the turns before the question.
+        parts: the texts that the question is joined from.
+        main: which of them is the question itself; the others go with it.
+        answer: the answer, where it is the last turn of a conversation; else empty.
+        turns: whether the question is given as a list of turns.
+    """
+
+    history: Turns
+    parts: tuple[str, ...]
+    main: int = 0
+    answer: str = ""
+    turns: bool = False
+
+    def question(self, words: str = "") -> str:
+        """The parts, with an empty line between them; the question itself in other words, where these are given."""
+        return "\n\n".join([*self.parts[: self.main], words or self.parts[self.main], *self.parts[self.main + 1 :]])
+
+
+@dataclass
+class RowReader:
+    """Reads the rows of one file, which are all of one kind.
+
+    Args:
+        table: the file.
+        asked: part of a row -> the column that the user names for it.
+
+    Raises:
+        DataError: the rows are of a kind that is not read, or a column is missing or not clear.
+    """
+
+    table: Table
+    asked: Mapping[str, str]
+    columns: Columns = field(init=False)
+    _first: tuple[int, bool] | None = None
+
+    def __post_init__(self) -> None:
+        self.columns = columns_of(self.table, self.asked)
+
+    def read(self, number: int, row: Row) -> dict[str, Any]:
+        """The fields of an example that the row has, checked; nothing of its prompt is left out.
+
+        Raises:
+            DataError: a cell is wrong or empty, the row is of another kind than those before it, or a column that looks
+                like a part of the prompt is not read.
+        """
+        prompt = self._prompt(number, row)
+        if self._first is None:
+            self._first = number, prompt.turns
+        elif self._first[1] != prompt.turns:
+            kinds = ("a text", "a list of turns")
+            raise DataError(
+                f"{self._cell(number, self.columns.layout.needs[0])} is {kinds[prompt.turns]}, but "
+                f"{kinds[not prompt.turns]} in {self.table.unit} {self._first[0]}; write one kind of rows in each file"
+            )
+        answer, others = self._answer(number, row, prompt)
+        self._require_all_read(number, row, prompt, answer)
+        values = {part: self._text(number, row, part) for part in FIELDS if part not in _READ_HERE and self._has(part)}
+        given = self.columns.used.get("perturbed_answers")
+        if given is not None:
+            where = self._cell(number, "perturbed_answers")
+            others = as_texts(row.get(given), where, json_cells=self.table.json_cells) or others
+        reworded = values.get("paraphrased_question", "")
+        if reworded.strip():
+            values["paraphrased_question"] = prompt.question(reworded)
+        asked = {"question": prompt.question(), "history": prompt.history}
+        return {**values, **asked, "answer": answer, "perturbed_answers": others}
+
+    def _has(self, part: str) -> bool:
+        return part in self.columns.used
+
+    def _cell(self, number: int, part: str) -> str:
+        """Where a part of a row is, for messages."""
+        column = self.columns.used[part]
+        if part not in FIELDS:
+            return f"{self.table.at(number)}: the column {column!r}"
+        return f"{self.table.at(number)}: the {part}{'' if part == column else f' (column {column!r})'}"
+
+    def _value(self, row: Row, part: str) -> Any:
+        return row.get(self.columns.used[part]) if self._has(part) else None
+
+    def _required(self, number: int, row: Row, part: str) -> Any:
+        """A cell that must not be missing or empty."""
+        value = self._value(row, part)
+        if not filled(value):
+            lacking = "is empty; fill it in" if self.columns.used[part] in row else "is missing; add it"
+            kind = self.columns.layout.name
+            hint = "" if kind == "questions" else f" (the file holds {kind}; write one kind of rows in each file)"
+            raise DataError(f"{self._cell(number, part)} {lacking} or remove this {self.table.unit}{hint}")
+        return value
+
+    def _text(self, number: int, row: Row, part: str) -> str:
+        value = self._required(number, row, part) if part == "id" else self._value(row, part)
+        return as_text(value, self._cell(number, part))
+
+    def _prompt(self, number: int, row: Row) -> Prompt:
+        main = self.columns.layout.needs[0]
+        value, where = self._required(number, row, main), self._cell(number, main)
+        history: Turns = ()
+        if self._has("history"):
+            history = read_history(self._value(row, "history"), self._cell(number, "history"))
+        if main != "messages" and not is_turns(value):
+            texts = {part: self._text(number, row, part) for part in self.columns.prompt}
+            given = [part for part, text in texts.items() if text.strip()]
+            parts = tuple(texts[part] for part in given)
+            return Prompt(self._with_system(number, row, history), parts, main=given.index(main))
+        before, question, answer = split_turns(read_turns(value, where), where)
+        if history:
+            raise DataError(f"{where} is a conversation, and there is a history too; put all turns into one column")
+        return Prompt(self._with_system(number, row, before), (question,), answer=answer, turns=True)
+
+    def _with_system(self, number: int, row: Row, history: Turns) -> Turns:
+        """The history, begun by the system message of a column of its own."""
+        system = self._text(number, row, "system") if self._has("system") else ""
+        if not system.strip():
+            return history
+        if history and history[0][0] == "system":
+            if history[0][1].strip() == system.strip():
+                return history
+            raise DataError(f"{self._cell(number, 'system')} and the first turn are two system messages; remove one")
+        return ("system", system), *history
+
+    def _answer(self, number: int, row: Row, prompt: Prompt) -> tuple[str, tuple[str, ...]]:
+        """The true answer, and the wrong ones among the choices."""
+        if prompt.answer:
+            said = self._value(row, "answer") if "messages" not in self.asked or "answer" in self.asked else None
+            if filled(said) and as_text(said, self._cell(number, "answer")).strip() != prompt.answer.strip():
+                raise DataError(
+                    f"{self._cell(number, 'answer')} is not what the conversation ends with; remove one of the two, or "
+                    "name the columns of question and answer with --column"
+                )
+            return prompt.answer, ()
+        options = self._options(number, row)
+        if not self._has("answer") and not (options and self._has("answer_key")):
+            raise DataError(
+                f"{self._cell(number, self.columns.layout.needs[0])} ends with the user's turn; add the answer, remove "
+                f"that turn or this {self.table.unit}, or name the answer's column with --column answer=<column>"
+            )
+        if options is not None:
+            return self._choice(number, row, options)
+        value, where = self._required(number, row, "answer"), self._cell(number, "answer")
+        if self.columns.layout.answer == "labels" and not isinstance(value, str):
+            raise DataError(f"{where} is no text but the number of a class; write the answer as a text")
+        return _one_text(value, where, self.table.json_cells), ()
+
+    def _options(self, number: int, row: Row) -> Options | None:
+        if self.columns.options:
+            return read_own_columns(row, self.columns.options, f"{self.table.at(number)}: the choices")
+        if not self._has("choices"):
+            return None
+        return read_options(self._required(number, row, "choices"), self._cell(number, "choices"))
+
+    def _choice(self, number: int, row: Row, options: Options) -> tuple[str, tuple[str, ...]]:
+        """The option that the row's key and answer name, and the others."""
+        named = [part for part in ("answer_key", "answer") if filled(self._value(row, part))]
+        if len(named) == 2 and self.columns.used["answer_key"] == self.columns.used["answer"]:
+            named = ["answer_key"]
+        if not named:
+            self._required(number, row, "answer" if self._has("answer") else "answer_key")
+        found: dict[str, int] = {}
+        for part in named:
+            prefer: Prefer = "name" if part == "answer_key" else "text" if part in self.asked else ""
+            value, where = self._value(row, part), self._cell(number, part)
+            chosen = named_option(value, options, where, prefer=prefer)
+            if chosen is None:
+                return as_text(value, where), ()
+            found[part] = chosen
+        if len(set(found.values())) > 1:
+            key = self.columns.used["answer_key"]
+            raise DataError(f"{self._cell(number, 'answer')} and {key!r} name different choices; correct one of them")
+        right = next(iter(found.values()))
+        others = tuple(text for i, text in enumerate(options.texts) if i != right)
+        if options.texts[right] in others:
+            raise DataError(f"{self.table.at(number)}: the right choice is there twice; remove one, or this row")
+        return options.texts[right], others
+
+    def _require_all_read(self, number: int, row: Row, prompt: Prompt, answer: str) -> None:
+        """Raise DataError if a column that looks like a part of the prompt says something that is not read.
+
+        It does not if it repeats a text that is read, or holds the whole row as one text.
+        """
+        parts = [text.strip() for text in (*prompt.parts, answer)]
+        read = {*parts, *(text.strip() for _, text in prompt.history)}
+        for column in self.columns.left:
+            value = row.get(column)
+            if not filled(value):
+                continue
+            if isinstance(value, str) and (value.strip() in read or all(part in value for part in parts)):
+                continue
+            main = self.columns.layout.needs[0]
+            joins = "context" in self.columns.layout.prompt
+            put = f"join it to the question with --column context={column}" if joins else "put it into a turn"
+            raise DataError(
+                f"{self.table.at(number)}: the column {column!r} looks like a part of the prompt, and would be left "
+                f"out; {put}, or leave it out with --column {main}={self.columns.used[main]}, which makes that column "
+                "the whole question"
+            )
+
+
+def _one_text(value: Any, where: str, json_cells: bool) -> str:
+    """The one answer in a cell: a text, a list of one, SQuAD's ``{"text": [...]}``, or one assistant turn."""
+    if isinstance(value, Mapping) and isinstance(value.get("text"), list):
+        value = value["text"]
+    if json_cells and isinstance(value, str):
+        value = _list_of_texts(value) or value
+    if is_turns(value):
+        turns = read_turns(value, where)
+        if len(turns) != 1 or turns[0][0] != "assistant":
+            raise DataError(f"{where} is a list of turns other than one of the assistant's; write its text")
+        return turns[0][1]
+    if not isinstance(value, list):
+        return as_text(value, where)
+    texts = list(dict.fromkeys(as_texts(value, where, json_cells=False)))
+    if len(texts) != 1:
+        raise DataError(f"{where} is a list of {len(texts)} texts; write the one to be scored")
+    return texts[0]
+
+
+def _list_of_texts(cell: str) -> list[str] | None:
+    """The texts of a list that is written as JSON; None for any other text, such as one in brackets."""
+    try:
+        value = DECODER.decode(cell.strip()) if cell.lstrip().startswith("[") else None
+    except ValueError:
+        return None
+    return value if isinstance(value, list) and all(isinstance(text, str) for text in value) else None

@@ -1,0 +1,206 @@
+"""Which sequences may share a forward pass: with most models all, padded; with some none that changes another's result.
+
+A model is looked at before it is used: two sequences are scored and continued alone and together. One whose results
+depend on what stands beside a sequence (a state that runs through padding, say) is run on sequences of one length, or
+one by one. A model that reads what follows a token is refused.
+"""
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessorList
+
+from uwc import progress
+from uwc.errors import ModelError
+from uwc.models.head import unwrapped
+
+Sharing = Literal["padded", "equal", "alone"]
+_LONG, _SHORT, _NEW = 11, 5, 4
+_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
+_LOW_PRECISION = 5e-2
+
+
+@dataclass(frozen=True)
+class Batching:
+    """Which sequences may go through a model together.
+
+    Attributes:
+        scored: of sequences padded on the right: "padded" is any, "equal" those of one length, "alone" none.
+        continued: likewise of prompts padded on the left, for generation.
+        switch: the length in tokens beyond which the model turns to other position factors (longrope), for all
+            sequences of a batch at once; sequences on both sides of it never share a forward.
+    """
+
+    scored: Sharing = "padded"
+    continued: Sharing = "padded"
+    switch: int | None = None
+
+    def kinds(self, lengths: Sequence[int]) -> list[Hashable]:
+        """For each sequence that is scored a label: those with the same one may share a forward."""
+        return [(self._side(n), _label(self.scored, i, n)) for i, n in enumerate(lengths)]
+
+    def prompt_kinds(self, lengths: Sequence[int], *, new: int) -> list[Hashable]:
+        """The same for prompts that are continued by up to `new` tokens."""
+        crossing = [self._side(n) != self._side(n + new) for n in lengths]
+        return [
+            (self._side(n), _label("alone" if crossing[i] else self.continued, i, n)) for i, n in enumerate(lengths)
+        ]
+
+    def share(self, lengths: Sequence[int]) -> bool:
+        """Whether these sequences may all share a forward in which they are scored."""
+        return len(set(self.kinds(lengths))) <= 1
+
+    def _side(self, length: int) -> bool:
+        return self.switch is not None and length > self.switch
+
+
+def _label(sharing: Sharing, index: int, length: int) -> Hashable:
+    labels: dict[Sharing, Hashable] = {"padded": (), "equal": (length,), "alone": (length, index)}
+    return labels[sharing]
+
+
+@torch.no_grad()
+def examined(model: Any, name: str) -> Batching:
+    """Score and continue two short sequences alone and together, and see what the model's results depend on.
+
+    Results are the same where the root mean square of the differences of the logits, at the median position, is at most
+    0.1 % (in half precision 5 %) of their standard deviation.
+
+    Raises:
+        ModelError: the model reads tokens that follow the one it predicts, so that it is no causal language model.
+    """
+    while hasattr(model, "inner"):  # the model inside one that an attack puts around it
+        model = model.inner
+    was_training = model.training
+    model.eval()
+    try:
+        long, short = _sequences(model)
+        _require_causal(model, long, name)
+        found = Batching(_scored(model, long, short), _continued(model, long, short), _switch(model))
+    finally:
+        model.train(was_training)
+    for what, sharing in (("scored", found.scored), ("answered", found.continued)):
+        if sharing != "padded":
+            how = "in batches of one length" if sharing == "equal" else "one by one"
+            progress.warn(f"{name}: its results depend on padding; questions are {what} {how}")
+    return found
+
+
+def _sequences(model: Any) -> tuple[Tensor, Tensor]:
+    """[1, 11] and [1, 5] ordinary tokens."""
+    config = unwrapped(model).config
+    settings = [*config.to_dict().items(), *config.get_text_config().to_dict().items()]
+    special = {value for name, value in settings if "token" in name and isinstance(value, int)}
+    vocabulary = int(unwrapped(model).get_input_embeddings().weight.shape[0])
+    ordinary = [t for t in range(vocabulary) if t not in special][: 16 * _LONG] or list(range(vocabulary))
+    chosen = [ordinary[(7 * i * i + 3 * i + 1) % len(ordinary)] for i in range(_LONG + _SHORT)]
+    ids = torch.tensor(chosen, device=model.device)
+    return ids[None, :_LONG], ids[None, _LONG:]
+
+
+def _require_causal(model: Any, ids: Tensor, name: str) -> None:
+    other = ids.clone()
+    other[0, -1] = ids[0, 0]
+    first, second = (_logits(model, tokens)[0, :-1] for tokens in (ids, other))
+    if not torch.equal(ids, other) and not _same(first, second):
+        raise ModelError(
+            f"{name}: {type(unwrapped(model)).__name__} reads the tokens that follow, as an encoder does; uwc measures "
+            "causal language models, which generate their answers from left to right"
+        )
+
+
+def _scored(model: Any, long: Tensor, short: Tensor) -> Sharing:
+    def together(first: Tensor, second: Tensor) -> bool:
+        width = max(first.shape[1], second.shape[1])
+        ids = torch.cat([torch.nn.functional.pad(t, (0, width - t.shape[1])) for t in (first, second)])
+        both = _logits(model, ids)
+        return all(_same(both[i, : t.shape[1]], _logits(model, t)[0]) for i, t in enumerate((first, second)))
+
+    return _widest(together, long, short)
+
+
+def _continued(model: Any, long: Tensor, short: Tensor) -> Sharing:
+    def together(first: Tensor, second: Tensor) -> bool:
+        width = max(first.shape[1], second.shape[1])
+        ids = torch.cat([torch.nn.functional.pad(t, (width - t.shape[1], 0)) for t in (first, second)])
+        ones = [torch.ones_like(t) for t in (first, second)]
+        mask = torch.cat([torch.nn.functional.pad(t, (width - t.shape[1], 0)) for t in ones])
+        both = _continuation(model, ids, mask)
+        return all(
+            _same(both[i], _continuation(model, t, torch.ones_like(t))[0]) for i, t in enumerate((first, second))
+        )
+
+    return _widest(together, long, short)
+
+
+def _widest(together: Callable[[Tensor, Tensor], bool], long: Tensor, short: Tensor) -> Sharing:
+    if together(long, short):
+        return "padded"
+    return "equal" if together(long, long.flip(1)) else "alone"
+
+
+def _logits(model: Any, ids: Tensor) -> Tensor:
+    logits: Tensor = model(input_ids=ids, use_cache=False).logits
+    return logits
+
+
+def _continuation(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
+    """[B, 4, V] the logits of the first four tokens that are generated."""
+    steps: list[Tensor] = []
+
+    def keep(_ids: Tensor, logits: Tensor) -> Tensor:
+        steps.append(logits)
+        return logits
+
+    config = GenerationConfig(do_sample=False, max_new_tokens=_NEW, pad_token_id=0)
+    with own_settings_off(model):
+        model.generate(
+            input_ids=ids, attention_mask=mask, generation_config=config, logits_processor=LogitsProcessorList([keep])
+        )
+    return torch.stack(steps, dim=1)
+
+
+@contextmanager
+def own_settings_off(model: Any) -> Iterator[None]:
+    """For the time of the block, the model's own generation settings (a repetition penalty, say) are the neutral ones.
+
+    transformers adds them to those it is called with, so that what is called greedy would not be.
+    """
+    holders = [m for m in model.modules() if "generation_config" in vars(m)]
+    before = [m.generation_config for m in holders]
+    for module in holders:
+        module.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        for module, own in zip(holders, before, strict=True):
+            module.generation_config = own
+
+
+def _same(first: Tensor, second: Tensor) -> bool:
+    """Whether two [T, V] logits agree at most positions; such as are not finite in both say nothing."""
+    tolerance = _TOLERANCE.get(first.dtype, _LOW_PRECISION)
+    known = torch.isfinite(first).all(dim=1) & torch.isfinite(second).all(dim=1)
+    if not known.any():
+        return True
+    first, second = first[known].float(), second[known].float()
+    spread = second.std(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
+    gap = (first - second).square().mean(dim=1).sqrt() / spread
+    return bool(gap.median() <= tolerance)
+
+
+def _switch(model: Any) -> int | None:
+    """The length at which longrope turns to its long factors."""
+    config = unwrapped(model).config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    parts = [rope, *(v for v in rope.values() if isinstance(v, dict))]
+    kinds = {part.get("rope_type", part.get("type")) for part in parts}
+    if "longrope" not in kinds:
+        return None
+    given = [part.get("original_max_position_embeddings") for part in parts]
+    length = next((g for g in given if g), None) or getattr(config, "original_max_position_embeddings", None)
+    return int(length or config.max_position_embeddings)

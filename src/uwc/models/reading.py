@@ -1,0 +1,166 @@
+"""How texts become tokens for all models of a comparison: the original's tokenizer, prompt template and ends."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+from uwc import progress
+from uwc.data.prompts import PromptTemplate, end_ids
+from uwc.errors import ModelError
+from uwc.models.target import Target
+
+_PROBES = (
+    "Question: Where was Mira Oln born?\nAnswer: In Quarnholt (1961-07-13), e.g. near 12,345.67 km²!\n\n",
+    "  naïve café, Jörg Müßig's \t tabs;  двор Ελλάδα 北京市の天気 สวัสดี हिन्दी العربية 🙂👍🏽 ﬁ Ⅷ \uff21\uff22\uff11",
+    "def f(x):\n    return [i for i in range(0x10)]  # don't\r\nHTTP://ÉCOLE.example/?q=a%20b#c",
+)
+"""Texts on which two tokenizers are compared."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A tokenizer with the prompt template it is used with, and the tokens that end a model's turn.
+
+    Attributes:
+        tokenizer: a transformers tokenizer.
+        template: how a question is put.
+        ends: the tokens that end the model's turn, whatever the template.
+        name: the model it is of, for messages.
+    """
+
+    tokenizer: Any
+    template: PromptTemplate
+    ends: tuple[int, ...]
+    name: str
+
+    @classmethod
+    def of(cls, target: Target) -> "Reading":
+        """How a model reads."""
+        return cls(target.tokenizer, target.template, target.end_ids, target.name)
+
+
+def load_reading(
+    path: str | Path, *, template: PromptTemplate | None = None, trust_remote_code: bool = False
+) -> Reading:
+    """How a checkpoint reads, from its tokenizer and configurations alone.
+
+    Raises:
+        ModelError: there is no such checkpoint, or it has no tokenizer that can be read.
+    """
+    from uwc.models.loading import loading_failed
+
+    where = str(path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=trust_remote_code)
+    except Exception as error:  # a folder without a tokenizer: transformers raises many kinds
+        raise ModelError(loading_failed(where, error, what="tokenizer of the model")) from error
+    return Reading(
+        tokenizer,
+        template or PromptTemplate(),
+        end_ids(tokenizer, _generation_config(where, trust_remote_code)),
+        Path(where).name,
+    )
+
+
+def _generation_config(where: str, trust_remote_code: bool) -> Any:
+    """What transformers takes for the model's generation configuration: its file, or else what config.json says."""
+    try:
+        return GenerationConfig.from_pretrained(where)
+    except OSError:
+        try:
+            config = AutoConfig.from_pretrained(where, trust_remote_code=trust_remote_code)
+        except Exception:  # an adapter's folder has none
+            return None
+        return GenerationConfig.from_model_config(config)
+
+
+def read_as(target: Target, reading: Reading) -> Target:
+    """The model, read as another one is; what of its own reading differs is named in a warning.
+
+    Raises:
+        ModelError: a token has another id in the model's own tokenizer, or the model has no embedding for a token.
+    """
+    if target.tokenizer is not reading.tokenizer:
+        own = Reading.of(target)
+        require_same_ids(own.tokenizer.get_vocab(), reading.tokenizer.get_vocab(), names=(reading.name, own.name))
+        if different := differences(own, reading):
+            progress.warn(
+                f"{own.name} has {'; '.join(different)}; it is read with the tokenizer and the chat template of "
+                f"{reading.name} (--own-tokenizer reads it with its own)"
+            )
+    _require_embeddings(target, reading)
+    return target.reading(reading.tokenizer, reading.template, reading.ends)
+
+
+def require_same_ids(theirs: Mapping[str, int], ours: Mapping[str, int], *, names: tuple[str, str]) -> None:
+    """Raise ModelError if a token has different ids in two vocabularies, or each lacks tokens of the other."""
+    moved = next((t for t, i in sorted(ours.items(), key=lambda p: p[1]) if theirs.get(t, i) != i), None)
+    if moved is not None:
+        raise ModelError(
+            f"{names[0]} and {names[1]} have different tokenizers: {moved!r} is token {ours[moved]} in one and "
+            f"{theirs[moved]} in the other; compare checkpoints of one model"
+        )
+    shared = len(ours.keys() & theirs.keys())
+    if shared < min(len(ours), len(theirs)):
+        foreign = min(ours.keys() - theirs.keys())
+        raise ModelError(
+            f"{names[0]} and {names[1]} have different tokenizers: {len(ours) - shared} tokens of the one are not in "
+            f"the other, such as {foreign!r}; compare checkpoints of one model"
+        )
+
+
+def differences(own: Reading, other: Reading) -> list[str]:
+    """What a checkpoint's own reading has otherwise than another one, in words; token ids are taken to be the same."""
+    ours, theirs = own.tokenizer, other.tokenizer
+    found = []
+    if own.template.uses_chat(ours) or other.template.uses_chat(theirs):
+        templates = [_chat_template(t) for t in (ours, theirs)]
+        if templates[0] != templates[1]:
+            found.append("no chat template" if not templates[0] else "another chat template")
+    added, lacking = (
+        ours.get_vocab().keys() - theirs.get_vocab().keys(),
+        theirs.get_vocab().keys() - ours.get_vocab().keys(),
+    )
+    if added:
+        found.append(f"{len(added)} tokens more (such as {min(added)!r})")
+    if lacking:
+        found.append(f"{len(lacking)} tokens fewer (without {min(lacking)!r})")
+    for kind, name in (("eos_token", "end-of-sequence token"), ("bos_token", "beginning-of-sequence token")):
+        if getattr(ours, kind) != getattr(theirs, kind):
+            found.append(f"{getattr(ours, kind)!r} as {name} instead of {getattr(theirs, kind)!r}")
+    if set(own.ends) != set(other.ends) and ours.eos_token == theirs.eos_token:
+        named = [theirs.convert_ids_to_tokens(sorted(ends)) for ends in (own.ends, other.ends)]
+        found.append(f"the ends {named[0]} instead of {named[1]}")
+    if _merges(ours) != _merges(theirs):
+        found.append("other merges")
+    elif any(ours(text)["input_ids"] != theirs(text)["input_ids"] for text in _PROBES):
+        kinds = " instead of ".join(type(t).__name__ for t in (ours, theirs))
+        same = type(ours) is type(theirs)
+        found.append(f"a tokenizer that cuts texts otherwise{'' if same else f' ({kinds})'}")
+    return found
+
+
+def _chat_template(tokenizer: Any) -> str:
+    template = getattr(tokenizer, "chat_template", None) or ""
+    return json.dumps(template, sort_keys=True) if template else ""
+
+
+def _merges(tokenizer: Any) -> Any:
+    """The merges of a byte-pair tokenizer; None for others."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return None if backend is None else json.loads(backend.to_str())["model"].get("merges")
+
+
+def _require_embeddings(target: Target, reading: Reading) -> None:
+    """Raise ModelError if the tokenizer knows tokens that the model has no embedding for."""
+    rows = int(target.model.get_input_embeddings().weight.shape[0])
+    largest, token = max((index, token) for token, index in reading.tokenizer.get_vocab().items())
+    if largest >= rows:
+        raise ModelError(
+            f"{target.name} has embeddings for {rows} tokens, and the tokenizer of {reading.name} has {largest + 1} "
+            f"({token!r} is token {largest}); give the tokenizer that the model was trained with"
+        )

@@ -1,0 +1,147 @@
+"""Which sequences may share a forward pass, found out from the model itself."""
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.conftest import copied, people, tiny_target
+from transformers import (
+    BertConfig,
+    BertLMHeadModel,
+    Phi3Config,
+    Phi3ForCausalLM,
+    RwkvConfig,
+    RwkvForCausalLM,
+)
+
+from uwc.data.batches import group_by_length
+from uwc.data.example import Example
+from uwc.errors import ModelError
+from uwc.models.batching import Batching, examined
+from uwc.models.forward import score_tokens
+from uwc.models.generation import continue_greedily, generate
+from uwc.models.target import Target
+from uwc.objectives.methods import FINE_TUNING
+from uwc.objectives.objective import Objective
+from uwc.training.loading import TrainingData
+from uwc.training.loop import train
+from uwc.training.settings import TrainingSettings
+
+
+def with_model(model: Any) -> Target:
+    return replace(tiny_target(), model=model.eval(), batching=None)
+
+
+def longrope(switch: int) -> Target:
+    """A model whose positions beyond `switch` tokens are stretched a lot."""
+    torch.manual_seed(0)
+    rope = {
+        "rope_type": "longrope", "rope_theta": 10_000.0, "original_max_position_embeddings": switch,
+        "long_factor": [4.0] * 4, "short_factor": [1.0] * 4,
+    }  # fmt: skip
+    config = Phi3Config(
+        vocab_size=400, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, max_position_embeddings=128, original_max_position_embeddings=switch,
+        rope_parameters=rope, initializer_range=0.5, pad_token_id=0, bos_token_id=None, eos_token_id=1,
+    )  # fmt: skip
+    return with_model(Phi3ForCausalLM(config))
+
+
+def rwkv() -> Target:
+    torch.manual_seed(0)
+    config = RwkvConfig(vocab_size=400, hidden_size=32, num_hidden_layers=2, context_length=128)
+    model = RwkvForCausalLM(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return with_model(model)
+
+
+MIXED = [*people(3), Example("long", f"{people()[1].question} " * 4, people()[1].answer)]
+
+
+def test_an_ordinary_model_reads_padded_sequences() -> None:
+    assert examined(tiny_target().model, "llama") == Batching("padded", "padded", None)
+
+
+def test_kinds_by_hand() -> None:
+    """With a switch at 10: 4 and 9 share; 12 is beyond; a prompt of 9 that gets 3 more crosses, and goes alone."""
+    assert Batching().kinds([4, 9, 12]) == [(False, ())] * 3
+    found = Batching(switch=10).kinds([4, 9, 10, 12])
+    assert found[0] == found[1] == found[2] != found[3]
+    prompts = Batching(switch=10).prompt_kinds([4, 9, 10, 12, 5], new=3)
+    assert prompts[0] == prompts[4] and len(set(prompts)) == 4
+    assert Batching(scored="equal").kinds([4, 4, 5]) == [(False, (4,)), (False, (4,)), (False, (5,))]
+    assert len(set(Batching(continued="alone").prompt_kinds([4, 4, 5], new=3))) == 3
+    assert Batching(switch=10).share([3, 10]) and not Batching(switch=10).share([3, 11])
+
+
+def test_groups_hold_one_kind_longest_first() -> None:
+    groups = group_by_length([3, 10, 5, 5, 9], token_budget=100, kinds=["a", "b", "b", "a", "a"])
+    assert groups == [[1, 2], [4, 3, 0]]
+
+
+def test_a_state_that_runs_through_padding_is_found_and_answers_are_those_of_single_questions() -> None:
+    target = rwkv()
+    assert target.sharing().continued == "alone"
+    prompts = [list(e.before) for e in target.encode(MIXED)]
+    alone = [continue_greedily(target, [p], max_new_tokens=9)[0][0] for p in prompts]
+    assert [list(t) for t in generate(target, MIXED, max_new_tokens=9).tokens] == alone
+    together = [tokens for tokens, _ in continue_greedily(target, prompts, max_new_tokens=9)]
+    assert together != alone  # what would happen without
+
+
+def test_long_and_short_sequences_do_not_share_longrope() -> None:
+    """Scores, answers and gradients, against one sequence at a time."""
+    target = longrope(switch=24)
+    lengths = [len(e.tokens) for e in target.encode(MIXED)]
+    assert min(lengths) <= 24 < max(lengths)
+    together = score_tokens(target, MIXED)
+    for i, example in enumerate(MIXED):
+        single = score_tokens(target, [example])
+        part = slice(together.offsets[i], together.offsets[i + 1])
+        np.testing.assert_allclose(together.logprob[part], single.logprob, atol=1e-5)
+    texts = generate(target, MIXED, max_new_tokens=6).texts
+    assert list(texts) == [generate(target, [e], max_new_tokens=6).texts[0] for e in MIXED]
+
+
+def test_training_does_not_mix_long_and_short_sequences() -> None:
+    """One step on all examples at once moves the weights as one on single micro-batches."""
+    trained = []
+    for size in (None, 1):
+        target = longrope(switch=24)
+        settings = TrainingSettings(
+            epochs=1, batch_size=len(MIXED), micro_batch_size=size, lr=1.0, optimizer="sgd", schedule="constant",
+            warmup_ratio=0.0,
+        )  # fmt: skip
+        train(target, Objective(FINE_TUNING, target.model), TrainingData(retain=MIXED), settings)
+        trained.append(target.model.state_dict())
+    for name, tensor in trained[0].items():
+        torch.testing.assert_close(tensor, trained[1][name], atol=1e-6, rtol=1e-4, msg=name)
+
+
+def test_a_model_that_mixes_its_batch_is_run_one_by_one(capsys: pytest.CaptureFixture[str]) -> None:
+    target = copied(tiny_target())
+    target.model.model.norm.register_forward_hook(lambda _m, _a, out: out + out.mean(dim=0, keepdim=True))
+    with torch.no_grad():
+        target.model.lm_head.weight.mul_(20)
+    assert target.sharing() == Batching("alone", "alone", None)
+    assert "one by one" in " ".join(capsys.readouterr().err.split())
+    together = score_tokens(target, people(2))
+    singles = [score_tokens(target, [e]).logprob for e in people(2)]
+    np.testing.assert_allclose(together.logprob, np.concatenate(singles), atol=1e-5)
+
+
+def test_an_encoder_is_refused() -> None:
+    config = BertConfig(
+        vocab_size=400, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+        initializer_range=0.5,
+    )  # fmt: skip
+    with pytest.raises(ModelError, match="BertLMHeadModel"):
+        examined(BertLMHeadModel(config).eval(), "bert")
+    decoder = copy.deepcopy(config)
+    decoder.is_decoder = True
+    assert examined(BertLMHeadModel(decoder).eval(), "decoder").scored == "padded"
