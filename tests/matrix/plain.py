@@ -186,9 +186,11 @@ class Plain:
             pad_token_id=ends[0] if pad is None else pad,
             **{"do_sample": False, "num_beams": 1, **settings},
         )
+        own, self.model.generation_config = self.model.generation_config, GenerationConfig()  # else it is mixed in
         output = self.model.generate(
             input_ids=prompt, attention_mask=torch.ones_like(prompt), generation_config=config
         )[0, prompt.shape[1] :].tolist()
+        self.model.generation_config = own
         stop = next((i for i, token in enumerate(output) if token in ends), len(output))
         return str(self.tokenizer.decode(output[:stop], skip_special_tokens=True).strip())
 

@@ -37,6 +37,10 @@ UNKNOWN: tuple[Asked, ...] = tuple(_questions(_STRANGERS, len(_PEOPLE)))
 FORGET, RETAIN = KNOWN[:6], KNOWN[6:]
 
 
+SAMPLING = {"do_sample": True, "temperature": 0.7, "top_k": 20, "top_p": 0.8, "repetition_penalty": 1.2}
+"""What generation configs of real models say beside their ends; greedy answers have nothing of it."""
+
+
 class NotLearnt(AssertionError):
     """The model did not learn the questions by heart in the steps that it was given."""
 
@@ -54,7 +58,8 @@ def make_model(architecture: Architecture, folder: Path) -> None:
         else AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     )
     if prompt.ends:
-        model.generation_config.eos_token_id = [tokenizer.convert_tokens_to_ids(end) for end in prompt.ends]
+        ends = [tokenizer.convert_tokens_to_ids(end) for end in prompt.ends]
+        model.generation_config.update(eos_token_id=ends, **SAMPLING)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     loaded = AutoTokenizer.from_pretrained(folder)
