@@ -418,6 +418,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             },
             prompt="turns",
             note="a state, soft caps",
+            inputs_first=("input_gate_weight", "recurrent_gate_weight"),
         ),
         Architecture(
             "rwkv",
