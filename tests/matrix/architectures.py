@@ -37,7 +37,7 @@ class Architecture:
         padding: how many rows of the embeddings no token of the tokenizer has.
         tolerance: the largest difference of a score, where the architecture's own kernels give more than 1e-5.
         inputs_first: ends of names of parameters in its blocks that are [..., in, out].
-        leave: ends of names of parameters with two dimensions that are no linear maps.
+        leave: ends of names of parameters with two dimensions, other than biases, that are no linear maps.
         refused: cell -> a word of the reason, for what cannot be measured; "all" for whatever is measured.
         lr: the learning rate with which it is taught.
         fast: whether it is among those of `make test`.
@@ -336,7 +336,6 @@ ARCHITECTURES: dict[str, Architecture] = {
             prompt="channel",
             note="fused experts stored [in, out], attention sinks",
             inputs_first=("experts.gate_up_proj", "experts.down_proj"),
-            leave=("experts.gate_up_proj_bias", "experts.down_proj_bias"),
             lr=0.005,
         ),
         Architecture(

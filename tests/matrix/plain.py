@@ -294,13 +294,13 @@ def block_matrices(plain: Plain, inputs_first: Sequence[str] = (), leave: Sequen
     Args:
         plain: the model.
         inputs_first: ends of the names of parameters, other than those of `Conv1D`, that are [..., in, out].
-        leave: ends of the names of parameters that are no linear maps though they have two dimensions.
+        leave: ends of the names of parameters, other than biases, that are no linear maps though they have two dimensions.
     """
     found: dict[str, Tensor] = {}
     for module_name, module in plain.blocks.named_modules():
         for name, weight in module.named_parameters(prefix=module_name, recurse=False):
             kernel = isinstance(module, nn.modules.conv._ConvNd)
-            if weight.ndim < 2 or kernel or name.endswith(tuple(leave)):
+            if weight.ndim < 2 or kernel or name.endswith(("bias", *leave)):
                 continue
             turned = isinstance(module, Conv1D) or name.endswith(tuple(inputs_first))
             found[name] = weight.transpose(-1, -2) if turned else weight
