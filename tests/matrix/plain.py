@@ -294,7 +294,7 @@ def block_matrices(plain: Plain, inputs_first: Sequence[str] = (), leave: Sequen
     Args:
         plain: the model.
         inputs_first: ends of the names of parameters, other than those of `Conv1D`, that are [..., in, out].
-        leave: ends of the names of parameters, other than biases, that are no linear maps though they have two dimensions.
+        leave: ends of the names of parameters with two dimensions, other than biases, that are no linear maps.
     """
     found: dict[str, Tensor] = {}
     for module_name, module in plain.blocks.named_modules():
