@@ -31,7 +31,6 @@ class Architecture:
         prompt: the name of the tokenizer and template it is taught with, one of `PROMPTS`.
         note: what is special about it, for the table.
         blocks: the name of the list of its blocks.
-        model: the class of the model, where AutoModelForCausalLM does not make it from the configuration.
         switch: the length from which a sequence is computed otherwise, so that rows on both sides of it cannot share
             a forward; 0 where there is none.
         padding: how many rows of the embeddings no token of the tokenizer has.
@@ -49,7 +48,6 @@ class Architecture:
     prompt: str
     note: str = ""
     blocks: str = "model.layers"
-    model: str = ""
     switch: int = 0
     padding: int = 0
     tolerance: float = 1e-5

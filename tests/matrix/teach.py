@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-import transformers
 from tests.matrix.architectures import Architecture
 from tests.matrix.plain import Asked, Plain
 from tests.matrix.prompts import PROMPTS
@@ -50,13 +49,10 @@ def make_model(architecture: Architecture, folder: Path) -> None:
     prompt = PROMPTS[architecture.prompt]
     tokenizer = prompt.make(_texts(architecture.prompt))
     special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-    torch.manual_seed(0)
     config = architecture.make_config(len(tokenizer), **special)
-    model = (
-        getattr(transformers, architecture.model)(config)
-        if architecture.model
-        else AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     if prompt.ends:
         ends = [tokenizer.convert_tokens_to_ids(end) for end in prompt.ends]
         model.generation_config.update(eos_token_id=ends, **SAMPLING)

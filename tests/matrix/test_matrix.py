@@ -73,10 +73,10 @@ class Cell:
     properties: list[tuple[str, object]]
     largest: float = 0.0
 
-    def measured(self, call: Callable[[], T], part: str = "") -> T | None:
+    def measured(self, call: Callable[[], T]) -> T | None:
         """What uwc measures; None where it must be refused, and is."""
-        keys = (f"{self.name}/{part}" if part else "", self.name, "" if self.name == "save-load" else "all")
-        reason = next((reason for key, reason in self.architecture.refused.items() if key in keys), None)
+        refused = self.architecture.refused
+        reason = refused.get(self.name) or (refused.get("all") if self.name != "save-load" else None)
         if reason is None:
             return call()
         with pytest.raises(uwc.UserError, match=reason) as caught:
@@ -250,14 +250,12 @@ def _after(
     cell: Cell,
     attack: str,
     *,
-    part: str = "",
     model: Path | None = None,
-    scored: Sequence[Asked] = ATTACKED,
     metrics: Sequence[str] = MEASURED,
     **settings: Any,
 ) -> dict[str, dict[str, float]] | None:
     """Variant -> metric -> its mean under attack; the variant "" is that without a name."""
-    data = AttackData(examples(scored), train=examples(ATTACKER), retain=examples(RETAIN[:2]))
+    data = AttackData(examples(ATTACKED), train=examples(ATTACKER), retain=examples(RETAIN[:2]))
     rows = cell.measured(
         lambda: uwc.attack(
             model or taught.unlearned,
@@ -267,8 +265,7 @@ def _after(
             metrics=metrics,
             max_new_tokens=NEW_TOKENS,
             device="cpu",
-        ),
-        part,
+        )
     )
     if rows is None:
         return None
@@ -321,9 +318,9 @@ def test_attack_inside(taught: Taught, cell: Cell) -> None:
         trained = [taught.plain.read(a) for a in (*ATTACKER, *RETAIN[:2])]
         head = probed(taught.plain_unlearned, trained, layer, steps=3, lr=1e-2)
         _compare_means(cell, f"probe at {layer}", found[f"layer {layer}"], _mean_scores(head, ATTACKED), 1e-4)
-    texts = _after(taught, cell, "logit_lens", part="texts", layers=(depth,), metrics=TEXTS)
-    if texts is not None:
-        _compare_texts(cell, "lens", texts[f"layer {depth}"], taught.plain_unlearned)
+    texts = _after(taught, cell, "logit_lens", layers=(depth,), metrics=TEXTS)
+    assert texts is not None
+    _compare_texts(cell, "lens", texts[f"layer {depth}"], taught.plain_unlearned)
 
 
 def test_attack_prompt(taught: Taught, cell: Cell) -> None:
