@@ -39,12 +39,12 @@ def damaged(target: Target, amount: float, *, seed: int) -> Target:
 
 
 def with_adapter(target: Target) -> Target:
-    """The model with a low-rank adapter that changes what it says."""
-    adapted = add_adapter(copied(target), rank=2, targets="q_proj,v_proj")
+    """The model with a low-rank adapter that changes what it says, on one of its two tied embeddings too."""
+    adapted = add_adapter(copied(target), rank=2, targets="q_proj,v_proj,embed_tokens")
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for name, parameter in adapted.model.named_parameters():
-            if "lora_B" in name:
+            if "lora_" in name and not parameter.any():
                 parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
     return adapted
 
@@ -127,7 +127,7 @@ def test_a_mixture_has_a_hash_of_its_parents_and_alpha(finished: dict[str, Any],
     """SHA-256 of JSON with sorted keys, by hand; the adapter's parent is its folder with its base."""
     steps, base = finished["provenance"]["steps"], checkpoint_fingerprint(str(place / "original"))
     for name, parents in (("mild", ["mild"]), ("heavy", ["strong"]), ("adapter", ["adapter", "original"])):
-        first, *rest = [checkpoint_fingerprint(str(place / p)) for p in parents]
+        first, *rest = [checkpoint_fingerprint(str(place / p), with_base=False) for p in parents]
         content = {
             "alpha": by_name(finished)[name]["calibration"]["alpha"], "original": [base],
             "model": [first, *([r] for r in rest)],
@@ -146,13 +146,16 @@ def test_report_and_markdown_speak_of_given_models(finished: dict[str, Any], pla
     assert "| rank | model |" in markdown and "Area under the curve of forget" in markdown
 
 
-def test_an_adapter_is_scored_as_its_merged_weights(finished: dict[str, Any], place: Path, knowing: Target) -> None:
-    """Merged by hand: W + (alpha / rank) B A for each adapted matrix."""
+def test_an_adapter_is_scored_as_what_it_computes(finished: dict[str, Any], place: Path, knowing: Target) -> None:
+    """Merged by hand: W + (alpha / rank) B A for each adapted matrix, and not for the one that was tied to it."""
     adapted = with_adapter(knowing)
     by_hand = copied(knowing)
+    by_hand.model.lm_head.weight = torch.nn.Parameter(by_hand.model.lm_head.weight.detach().clone())
     weights = dict(by_hand.model.named_parameters())
     factors = {n: p for n, p in adapted.model.named_parameters() if "lora_" in n}
     with torch.no_grad():
+        (up,), (down,) = ([p for n, p in factors.items() if f"embedding_{x}" in n] for x in "BA")
+        weights["model.embed_tokens.weight"] += (16.0 / 2) * (up @ down).T
         for name, a in factors.items():
             if "lora_A" not in name:
                 continue
@@ -162,6 +165,12 @@ def test_an_adapter_is_scored_as_its_merged_weights(finished: dict[str, Any], pl
     found = by_name(finished)["adapter"]["before"]["forget"]["probability"]["mean"]
     assert found == pytest.approx(float(expected.set_index("metric").loc["probability", "mean"]), abs=1e-5)
     assert found < 0.99 * finished["models"][0]["scores"]["forget"]["probability"]["mean"]
+    record = by_name(finished)["adapter"]
+    alone = uwc.calibrate(place / "original", place / "adapter", forget=people(4)[:4], retain=people(4)[4:])
+    assert record["calibration"]["alpha"] == pytest.approx(alone["alpha"], abs=1 / 64)
+    assert record["frontier"]["forget"]["path"][-1]["forget"] == pytest.approx(
+        record["before"]["forget"]["extraction_strength"]["mean"]
+    )
 
 
 def test_a_second_run_computes_nothing_and_prints_the_ranking(finished: dict[str, Any], place: Path) -> None:
@@ -261,7 +270,7 @@ def remote_code(place: Path, tmp_path: Path) -> str:
         (lambda p, t: {"forget": p / "nowhere.jsonl"}, ["nowhere.jsonl"]),
         (lambda p, t: {"unlearned": [f"x={p}/mild", f"x={p}/strong"]}, ["two unlearned models are called 'x'"]),
         (lambda p, t: {"unlearned": {"original": p / "mild"}}, ["cannot be called 'original'"]),
-        (lambda p, t: {"unlearned": {"x": p / "nothing-here"}}, ["nothing-here", "neither a folder nor a model"]),
+        (lambda p, t: {"unlearned": {"x": p / "nothing-here"}}, ["nothing-here", "there is no such folder"]),
         (lambda p, t: {"unlearned": {"x": remote_code(p, t)}}, ["custom", "--trust-remote-code"]),
         (lambda p, t: {"gold": remote_code(p, t)}, ["custom", "--trust-remote-code"]),
         (lambda p, t: {"unlearned": {}}, ["runs"]),

@@ -73,7 +73,7 @@ def test_no_weight_is_copied(base: Target, tmp_path: Path) -> None:
     place = base.model.model.embed_tokens.weight.data_ptr()
     weights = {n: p.data_ptr() for n, p in mixing.mix(0.3).model.named_parameters()}
     assert {n: p.data_ptr() for n, p in mixing.mix(0.9).model.named_parameters()} == weights
-    assert weights["model.embed_tokens.weight"] == place
+    assert place in weights.values()
 
 
 @pytest.mark.parametrize("settings", [{"use_dora": True}, {"modules_to_save": ["embed_tokens"]}, {"bias": "lora_only"}])

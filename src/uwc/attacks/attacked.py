@@ -3,7 +3,9 @@
 import copy
 from dataclasses import dataclass, replace
 
+from uwc.models.lora import merge_adapter
 from uwc.models.target import Target
+from uwc.models.ties import require_unquantised
 
 
 @dataclass(frozen=True)
@@ -24,5 +26,10 @@ class Attacked:
 
 
 def with_own_weights(target: Target) -> Target:
-    """The same target with a copy of the weights, which may be trained. Holds the model twice in memory."""
-    return replace(target, model=copy.deepcopy(target.model).requires_grad_(True))
+    """The same target with a copy of the weights, which may be trained; an adapter is merged into it.
+
+    Holds the model twice in memory. Raises ModelError if it is quantised, or the adapter cannot be merged.
+    """
+    require_unquantised(target.model, target.name)
+    plain = merge_adapter(replace(target, model=copy.deepcopy(target.model)))
+    return replace(plain, model=plain.model.requires_grad_(True))

@@ -6,7 +6,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from uwc.commands.options import Columns, Device, Dtype, Json, Prompt, Trust, dotted_settings, loading, numbers, pairs
+from uwc.commands.options import (
+    Columns,
+    Device,
+    Dtype,
+    Json,
+    OwnTokenizer,
+    Prompt,
+    Trust,
+    dotted_settings,
+    loading,
+    numbers,
+    pairs,
+)
 from uwc.commands.printing import print_rows
 from uwc.errors import ConfigError
 from uwc.plain import finite
@@ -50,6 +62,7 @@ def attack_command(
     device: Device = "auto",
     trust: Trust = False,
     prompt: Prompt = [],  # noqa: B006
+    own_tokenizer: OwnTokenizer = False,
     as_json: Json = False,
 ) -> None:
     """Attack a model and score it before and after: how much forgotten knowledge comes back?"""
@@ -62,7 +75,7 @@ def attack_command(
     metrics = metric or ["extraction_strength"]
     shared: dict[str, Any] = {
         "control": control, "original": original, "settings": dotted_settings(setting),
-        "max_new_tokens": max_new_tokens, **loading(dtype, device, trust, prompt),
+        "max_new_tokens": max_new_tokens, "own_tokenizer": own_tokenizer, **loading(dtype, device, trust, prompt),
     }  # fmt: skip
     if curve is None:
         rows = attack_model(model, owned, attack, metrics=metrics, **shared)

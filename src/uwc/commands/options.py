@@ -24,6 +24,12 @@ Prompt = Annotated[
         metavar="TEXT|KEY=VALUE",
     ),
 ]
+OwnTokenizer = Annotated[
+    bool,
+    typer.Option(
+        "--own-tokenizer", help="Read every model with its own tokenizer and chat template, not with the original's."
+    ),
+]
 Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the checkpoint.")]
 RetainFiles = Annotated[
     list[Path], typer.Option(help="Questions to keep; several times for several sets, each of which must be kept.")

@@ -13,6 +13,7 @@ from uwc.commands.options import (
     Dtype,
     FactsFile,
     Json,
+    OwnTokenizer,
     Prompt,
     Trust,
     dotted_settings,
@@ -87,6 +88,7 @@ def score_command(
     device: Device = "auto",
     trust: Trust = False,
     prompt: Prompt = [],  # noqa: B006
+    own_tokenizer: OwnTokenizer = False,
     as_json: Json = False,
 ) -> None:
     """Score a model on questions: how much of their answers does it remember?"""
@@ -101,7 +103,7 @@ def score_command(
         sets={name: read_examples(path, columns=columns) for name, path in files.items() if path is not None},
         reference=reference, retrained=retrained, compare=compare, encoder=encoder, entailment=entailment,
         settings=dotted_settings(setting), shots=[] if shots is None else read_examples(shots, columns=columns),
-        compat=compat, max_new_tokens=max_new_tokens, out=out, **how,
+        compat=compat, max_new_tokens=max_new_tokens, out=out, own_tokenizer=own_tokenizer, **how,
     )  # fmt: skip
     rows, differences = scores.rows(), scores.difference_rows()
     if as_json:

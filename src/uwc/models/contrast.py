@@ -13,6 +13,7 @@ from uwc.models.head import head_sees
 from uwc.models.target import Target
 
 FILE = "contrast.json"
+PARTS = ("base", "reinforced")
 
 
 class ContrastModel(nn.Module):

@@ -10,20 +10,19 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from uwc.errors import ModelError, reporting_full_disk
-from uwc.models.adapters import WEIGHTS as ADAPTER_WEIGHTS
 from uwc.models.adapters import AdapterMixer, save_scaled
-from uwc.models.loading import save_target
+from uwc.models.checkpoint_files import ADAPTER, ADAPTER_WEIGHTS, CONTRAST, INDEX, SINGLE
+from uwc.models.loading import require_none_of, save_target
 from uwc.models.mixing import Mixing, mix_tensor
 from uwc.models.streaming import StreamedMixer
-from uwc.models.weight_files import INDEX, SINGLE
 
 
 def require_free(mixing: Mixing, folder: Path) -> None:
     """Raise ModelError if the folder holds weights that writing the mixture there would not replace, or is a source."""
-    expected: set[str] = {SINGLE}
+    expected = {SINGLE}
     if isinstance(mixing, StreamedMixer):
         sources = [mixing.original.path, mixing.unlearned.path]
-        expected = set(mixing.original.files)
+        expected = set(_file_names(mixing).values())
     else:
         sources = [str(mixing.path)] if isinstance(mixing, AdapterMixer) else []
         expected = {ADAPTER_WEIGHTS} if isinstance(mixing, AdapterMixer) else expected
@@ -32,6 +31,13 @@ def require_free(mixing: Mixing, folder: Path) -> None:
     foreign = sorted(f.name for f in folder.glob("*.safetensors") if f.name not in expected)
     if foreign:
         raise ModelError(f"--save {folder}: it holds other weights ({foreign[0]}); give an empty folder")
+    require_none_of(folder, CONTRAST, *((INDEX,) if isinstance(mixing, AdapterMixer) else (ADAPTER,)))
+
+
+def _file_names(mixing: StreamedMixer) -> dict[str, str]:
+    """The original's file -> what the mixture's is called, so that transformers reads it."""
+    files = mixing.original.files
+    return dict.fromkeys(files, SINGLE) if mixing.original.index is None else {f: f.replace("/", "-") for f in files}
 
 
 def save_mixture(mixing: Mixing, alpha: float, folder: Path) -> None:
@@ -58,29 +64,50 @@ def save_mixture(mixing: Mixing, alpha: float, folder: Path) -> None:
 
 @torch.no_grad()
 def _save_streamed(mixing: StreamedMixer, alpha: float, folder: Path) -> None:
+    for old in (folder / SINGLE, folder / INDEX):
+        old.unlink(missing_ok=True)
     where: dict[str, str] = {}
     size = 0
     dtypes: dict[torch.dtype, int] = {}
-    for file, names in mixing.original.files.items():
-        shard = {name: _stored(mixing, name, alpha) for name in names}
-        save_file(shard, folder / file, metadata={"format": "pt"})
-        where |= dict.fromkeys(names, file)
+    files = _file_names(mixing)
+    for number, (source, file) in enumerate(files.items(), start=1):
+        shard = {name: _stored(mixing, name, alpha) for name in mixing.original.files[source]}
+        if number == len(files):
+            shard |= {name: _mixed(mixing, name, alpha) for name in _untied(mixing)}
+        save_file(_apart(shard), folder / file, metadata={"format": "pt"})
+        where |= dict.fromkeys(shard, file)
         for tensor in shard.values():
             size += tensor.nbytes
             dtypes[tensor.dtype] = dtypes.get(tensor.dtype, 0) + tensor.numel()
-    if set(mixing.original.files) != {SINGLE}:
+    if set(files.values()) != {SINGLE}:
         index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(where.items()))}
         (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     _save_beside(mixing, max(dtypes, key=lambda d: dtypes[d]), folder)
 
 
+def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same, of which no two share memory, as they do where one of the models has its embeddings tied."""
+    first: dict[int, str] = {}
+    for name, tensor in tensors.items():
+        first.setdefault(tensor.data_ptr(), name)
+    return {name: t if first[t.data_ptr()] == name else t.clone() for name, t in tensors.items()}
+
+
 def _stored(mixing: StreamedMixer, name: str, alpha: float) -> Tensor:
     """A tensor of the original's files as it is written: mixed, in the least type that holds both models'."""
     read_by = mixing.pairing.names.get(name)
-    if read_by is None:
-        return mixing.original.read(name)
-    ours, theirs = mixing.pairing.tensors[read_by]
+    return mixing.original.read(name) if read_by is None else _mixed(mixing, read_by, alpha)
+
+
+def _mixed(mixing: StreamedMixer, name: str, alpha: float) -> Tensor:
+    """A tensor of the model."""
+    ours, theirs = mixing.pairing.tensors[name]
     return mix_tensor(mixing.original.read(ours), mixing.unlearned.read(theirs), alpha).contiguous()
+
+
+def _untied(mixing: StreamedMixer) -> list[str]:
+    """What the mixture has of its own and the original's files have not: an embedding that is no longer tied."""
+    return sorted(set(mixing.pairing.tensors) - set(mixing.pairing.names.values()))
 
 
 def _save_beside(mixing: StreamedMixer, dtype: torch.dtype, folder: Path) -> None:
@@ -89,6 +116,8 @@ def _save_beside(mixing: StreamedMixer, dtype: torch.dtype, folder: Path) -> Non
     config: Any = AutoConfig.from_pretrained(source, trust_remote_code=True) if _is_own(model) else None
     config = config or AutoConfig.from_pretrained(source)
     config.dtype = dtype
+    if config.tie_word_embeddings and not model.config.tie_word_embeddings:
+        config.tie_word_embeddings = config.get_text_config().tie_word_embeddings = False
     config.save_pretrained(folder)
     if getattr(model, "generation_config", None) is not None:
         model.generation_config.save_pretrained(folder)

@@ -1,6 +1,7 @@
 """Loading and saving models and tokenizers, with errors a user can act on."""
 
 import os
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -11,9 +12,21 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from uwc.data.prompts import PromptTemplate
 from uwc.errors import ModelError, reporting_full_disk
-from uwc.models.contrast import FILE as CONTRAST_FILE
+from uwc.models.adapters import adapter_config, attach_adapter, named_base, require_adapter
+from uwc.models.checkpoint_files import (
+    ADAPTER,
+    CONFIG,
+    INDEX,
+    SINGLE,
+    contents,
+    kind_of,
+    read_json,
+    require_tokenizer_config,
+)
 from uwc.models.contrast import load_contrast
-from uwc.models.streaming import fill
+from uwc.models.lora import has_adapter
+from uwc.models.reading import Reading, read_as
+from uwc.models.stored import require_all_read
 from uwc.models.target import Target
 from uwc.models.weight_files import WeightFiles
 
@@ -51,12 +64,13 @@ def load_target(
     template: PromptTemplate | None = None,
     trust_remote_code: bool = False,
     name: str = "",
-    require_whole: bool = True,
-    tokenizer_of: str | None = None,
+    reading: Reading | None = None,
 ) -> Target:
-    """Load any causal language model that transformers knows, from a folder or the hub.
+    """Load any causal language model that transformers knows, from a folder or the hub; or an adapter with its base.
 
-    Names that wrappers lengthened (``module.``, ``_orig_mod.``) are read as the model's own.
+    The files that transformers reads are read (see `contents`), and every tensor in them has to be one of the model.
+    Names that wrappers lengthened (``module.``, ``_orig_mod.``) are read as the model's own. An adapter is put on the
+    base that its configuration names, as a peft model.
 
     Args:
         path: a folder, or a hub name such as ``"meta-llama/Llama-3.2-1B-Instruct"``.
@@ -65,50 +79,69 @@ def load_target(
         template: how questions are put to it; the default uses the tokenizer's chat template where there is one.
         trust_remote_code: run Python code that comes with the checkpoint.
         name: what messages call it; the folder's or hub's name by default.
-        require_whole: refuse a checkpoint that lacks weights of the model, which transformers would make up.
-        tokenizer_of: the checkpoint whose tokenizer is taken if this one has none that can be read.
+        reading: how the model that it is compared with reads: tokenizer, template and ends are taken from there, and
+            what of its own differs is named in a warning; its own by default.
 
     Raises:
-        ModelError: there is no such model, it has no safetensors weights, or it needs remote code.
+        ModelError: there is no such model, it has no safetensors weights or two sets of them, a tensor is missing or
+            has no place in the model, an adapter's kind cannot be scored, it needs remote code, or a token has another
+            id than in the reading given.
     """
-    where = str(path)
-    tokenizer = _tokenizer(where, tokenizer_of, trust_remote_code)
+    where, name = str(path), name or Path(path).name
+    given: dict[str, Any] = {"dtype": dtype, "device": device, "template": template}
+    kind = contents(where).kind
+    if kind == "adapter":
+        adapter = adapter_config(where) or {}
+        require_adapter(where, adapter)
+        base = named_base(where, adapter)
+        tokenizer = _tokenizer(where, base if reading is None else None, trust_remote_code, needed=reading is None)
+        target = load_target(base, trust_remote_code=trust_remote_code, **given)
+        target = replace(attach_adapter(target, where), tokenizer=tokenizer, name=name)
+    else:
+        tokenizer = _tokenizer(where, None, trust_remote_code, needed=reading is None)
+        load = partial(_load_whole, dtype=getattr(torch, dtype), device=pick_device(device), trust=trust_remote_code)
+        model = load_contrast(Path(where), load) if kind == "contrast" else load(where)
+        target = Target(model.eval(), tokenizer, template or PromptTemplate(), name)
+    return target if reading is None else read_as(target, reading, path=where)
+
+
+def _load_whole(where: str, *, dtype: torch.dtype, device: torch.device, trust: bool) -> Any:
+    """A model from whole weights, every one of them read. Raises ModelError if that cannot be."""
+    files, quantised = WeightFiles(where), bool(read_json(where, CONFIG).get("quantization_config"))
+    place = {"device_map": {"": device}} if quantised else {}
     try:
-        load = partial(
-            AutoModelForCausalLM.from_pretrained, dtype=getattr(torch, dtype), use_safetensors=True,
-            trust_remote_code=trust_remote_code,
+        model, report = AutoModelForCausalLM.from_pretrained(
+            where, dtype=dtype, use_safetensors=True, trust_remote_code=trust, output_loading_info=True,
+            ignore_mismatched_sizes=True, **place,
         )  # fmt: skip
-        if (Path(where) / CONTRAST_FILE).exists():
-            model, lacking = load_contrast(Path(where), load), []
-        else:
-            model, report = load(where, output_loading_info=True)
-            lacking = sorted(report["missing_keys"])
     except Exception as error:  # transformers, the hub and safetensors raise many kinds
         raise ModelError(loading_failed(where, error)) from error
-    if lacking and require_whole and (lacking := fill(model, WeightFiles(where))):
-        raise ModelError(
-            f"cannot load the model {where!r}: its files have no tensor {lacking[0]!r}"
-            + (f", nor {len(lacking) - 1} others" if len(lacking) > 1 else "")
-            + "; save the whole model again, under the names that transformers gives its weights"
-        )
-    model.to(pick_device(device)).eval()
-    return Target(model, tokenizer, template or PromptTemplate(), name or Path(where).name)
+    require_all_read(model, files, report, quantised=quantised)
+    return model if quantised else model.to(device)
 
 
-def _tokenizer(where: str, other: str | None, trust_remote_code: bool) -> Any:
-    """The checkpoint's tokenizer; that of another one where it has none."""
+def _tokenizer(where: str, other: str | None, trust_remote_code: bool, *, needed: bool = True) -> Any:
+    """The checkpoint's tokenizer; that of another one where it has none; None where that is not needed."""
+    require_tokenizer_config(where)
     try:
         return AutoTokenizer.from_pretrained(where, trust_remote_code=trust_remote_code)
     except Exception as error:  # a folder without a tokenizer: transformers raises many kinds
-        if other is None or other == where:
+        if other is not None and other != where:
+            return _tokenizer(other, None, trust_remote_code)
+        if needed:
             raise ModelError(loading_failed(where, error, what="tokenizer of the model")) from error
-        return _tokenizer(other, None, trust_remote_code)
+        return None
 
 
 def depth_of(path: str | Path, *, trust_remote_code: bool = False) -> int:
     """How many transformer blocks a model has, from its configuration alone. Raises ModelError if there is no model."""
+    kind, source = kind_of(path), str(path)
+    if kind == "adapter":
+        source = named_base(path, adapter_config(path) or {})
+    elif kind == "contrast":
+        source = str(Path(path) / "base")
     try:
-        config = AutoConfig.from_pretrained(str(path), trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
         return int(config.get_text_config().num_hidden_layers)
     except Exception as error:  # transformers and the hub raise many kinds
         raise ModelError(loading_failed(str(path), error)) from error
@@ -129,14 +162,28 @@ def loading_failed(where: str, error: Exception, *, what: str = "model") -> str:
 
 
 def save_target(target: Target, folder: Path) -> None:
-    """Write weights (safetensors), configuration and tokenizer so that plain transformers loads them.
+    """Write weights (safetensors), configuration and tokenizer so that plain transformers loads them; an adapter alone.
+
+    Whole weights that lie in the folder are replaced, so that it holds one set.
 
     Raises:
+        ModelError: the folder holds a model of another kind, which would be loaded with this one.
         DiskFull: no space was left.
     """
+    other = (SINGLE, INDEX) if has_adapter(target.model) else (ADAPTER,)
+    require_none_of(folder, *other)
     with reporting_full_disk(folder):
+        for old in (folder / SINGLE, folder / INDEX):
+            old.unlink(missing_ok=True)
         target.model.save_pretrained(folder)
         target.tokenizer.save_pretrained(folder)
+
+
+def require_none_of(folder: Path, *files: str) -> None:
+    """Raise ModelError if a folder to write to holds one of the files, by which another kind of model is loaded."""
+    for file in files:
+        if (folder / file).exists():
+            raise ModelError(f"{folder} holds a model of another kind ({file}); give another folder")
 
 
 def parameter_count(model: Any) -> int:

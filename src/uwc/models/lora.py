@@ -1,14 +1,22 @@
-"""Low-rank adapters through peft (arXiv:2106.09685)."""
+"""Low-rank adapters through peft (arXiv:2106.09685), and merging of adapters of any kind."""
 
+import copy
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from uwc.errors import ConfigError, ModelError
 from uwc.models.target import Target
+from uwc.models.ties import say_untied, tied_embeddings
+
+_PROBED = 24
+_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+"""Of the largest logit: how far a merged model may lie from the adapter on its base."""
 
 
 def add_adapter(
@@ -45,7 +53,8 @@ def add_adapter(
     config = LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=names, task_type="CAUSAL_LM", bias="none"
     )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*tie_word_embeddings")  # merge_adapter unties
         torch.manual_seed(seed)
         try:
             model = get_peft_model(target.model, config)
@@ -54,14 +63,87 @@ def add_adapter(
     return replace(target, model=model.eval())
 
 
-def merge_adapter(target: Target) -> Target:
-    """The plain model with the adapter's update added to its weights."""
-    return replace(target, model=target.model.merge_and_unload().eval()) if has_adapter(target.model) else target
+def merge_adapter(target: Target, *, keep: bool = False) -> Target:
+    """The plain model with the adapter's update added to its weights; it computes the same up to rounding.
+
+    A weight that the adapter changes in one module and another module shares is given to each as its own before: tied
+    embeddings are untied, and the configuration says so. The logits of a few tokens are compared before and after.
+
+    Args:
+        target: the model; a plain one is given back as it is.
+        keep: whether the adapter's base stays as it is, and a copy is merged.
+
+    Raises:
+        ModelError: the adapter cannot be merged, or the merged model does not compute the same.
+    """
+    if not has_adapter(target.model):
+        return target
+    model = copy.deepcopy(target.model) if keep else target.model
+    kind = str(model.active_peft_config.peft_type.value)
+    before = _probe(model)
+    _own_shared_weights(model)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of peft, about ties that are no more
+            merged = model.merge_and_unload().eval()
+    except Exception as error:  # peft raises many kinds
+        raise _unmergeable(target, kind, " ".join(str(error).split())[:120]) from error
+    if merged.config.get_text_config().tie_word_embeddings and not tied_embeddings(merged):
+        say_untied(merged)
+    for name, shared in merged.get_expanded_tied_weights_keys(all_submodels=True).items():
+        if merged.get_parameter(name) is not merged.get_parameter(shared):
+            raise _unmergeable(target, kind, f"it changes {name!r}, which {type(merged).__name__} ties to {shared!r}")
+    after = _probe(merged)
+    off, largest = float((after - before).abs().max()), float(before.abs().max())
+    if bool(before.isfinite().all()) and not off <= _TOLERANCE.get(merged.dtype, 1e-4) * largest:
+        raise _unmergeable(target, kind, f"the merged model's logits lie up to {off:.3g} away")
+    return replace(target, model=merged)
+
+
+def _unmergeable(target: Target, kind: str, reason: str) -> ModelError:
+    return ModelError(
+        f"{target.name}: an adapter of kind {kind} cannot be merged into its base ({reason}), which mixing, training "
+        "and attacks need; it can be scored"
+    )
+
+
+@torch.no_grad()
+def _probe(model: Any) -> Tensor:
+    """[1, n, V] float32 logits for a few tokens from all over the vocabulary."""
+    size = model.config.get_text_config().vocab_size
+    tokens = torch.linspace(0, size - 1, min(_PROBED, size)).long()[None].to(model.device)
+    training = model.training
+    logits: Tensor = model.eval()(input_ids=tokens, use_cache=False).logits.float()
+    model.train(training)
+    return logits
+
+
+def _own_shared_weights(model: Any) -> None:
+    """Give each module of a peft model's base its own copy of weights that it shares and an adapter changes, or that
+    replicated layers share."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    owners: dict[int, list[tuple[nn.Module, str]]] = {}
+    changed: set[int] = set()
+    for module in model.get_base_model().modules():
+        if isinstance(module, BaseTunerLayer):
+            changed |= {id(p) for p in module.get_base_layer().parameters()}
+        if isinstance(module, AuxiliaryTrainingWrapper):
+            changed |= {id(p) for p in module.original_module.parameters()}
+        for name, parameter in module.named_parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append((module, name))
+    if getattr(model.active_peft_config, "layer_replication", None):
+        changed |= {key for key in owners if key != id(model.get_input_embeddings().weight)}
+    for key, places in owners.items():
+        for module, name in places[1:] if key in changed else ():
+            shared = getattr(module, name)
+            setattr(module, name, nn.Parameter(shared.detach().clone(), requires_grad=shared.requires_grad))
 
 
 def has_adapter(model: Any) -> bool:
     """Whether the model is one with an adapter that can be switched off."""
-    return hasattr(model, "disable_adapter") and hasattr(model, "merge_and_unload")
+    return hasattr(model, "disable_adapter") and hasattr(model, "active_peft_config")
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from uwc.errors import ModelError
 from uwc.models.target import Target
+from uwc.models.ties import tied_embeddings, untie_embeddings
 
 _CHUNK = 1 << 24  # numbers mixed at a time where they have to be converted
 
@@ -39,7 +40,7 @@ def check_same_architecture(
         if original[key].shape != unlearned[key].shape:
             raise ModelError(
                 f"{names[0]} and {names[1]} have different architectures or vocabularies: {key!r} is "
-                f"{tuple(original[key].shape)} in one and {tuple(unlearned[key].shape)} in the other"
+                f"{tuple(original[key].shape)} in {names[0]} and {tuple(unlearned[key].shape)} in {names[1]}"
             )
 
 
@@ -91,7 +92,8 @@ class Mixer:
 
     Args:
         original: the model before unlearning; its weights are copied once.
-        unlearned: the model after it; becomes the working copy whose weights `mix` overwrites.
+        unlearned: the model after it; becomes the working copy whose weights `mix` overwrites. Its embeddings are
+            untied if the original's are.
 
     Raises:
         ModelError: the two differ in architecture or vocabulary, or a weight is not finite.
@@ -104,6 +106,8 @@ class Mixer:
         for target in (original, unlearned):
             for name, weight in target.model.named_parameters():
                 require_finite(name, weight.detach(), model=target.name)
+        if tied_embeddings(unlearned.model) and not tied_embeddings(original.model):
+            untie_embeddings(unlearned.model)
         self.working = unlearned
         self._original = dict(original.model.state_dict())
         self._unlearned = {name: tensor.clone() for name, tensor in unlearned.model.state_dict().items()}

@@ -1,92 +1,137 @@
 """An original and an unlearned checkpoint: whether they can be mixed, told from their files, and how they are."""
 
+import re
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from uwc import progress
 from uwc.errors import ModelError
 from uwc.models.adapters import (
     AdapterMixer,
     adapter_config,
+    attach_adapter,
     is_scale_enough,
-    merged,
-    require_adapter_weights,
+    keeps_base,
+    require_adapter,
     require_base,
+    require_same_vocabulary,
 )
-from uwc.models.contrast import FILE as CONTRAST_FILE
+from uwc.models.checkpoint_files import kind_of, require_tokenizer_config
 from uwc.models.loading import load_target, loading_failed
+from uwc.models.lora import merge_adapter
 from uwc.models.mixing import Mixer, Mixing
+from uwc.models.reading import Reading, compare_readings, load_reading
 from uwc.models.streaming import StoredOtherwise, StreamedMixer, pair_weights
+from uwc.models.target import Target
 from uwc.models.weight_files import WeightFiles
 
-_COMPUTED = (
-    "model_type", "tie_word_embeddings", "num_hidden_layers", "num_attention_heads", "hidden_act", "rms_norm_eps",
-    "layer_norm_epsilon", "layer_norm_eps", "rope_parameters", "sliding_window", "num_experts_per_tok",
-    "attn_logit_softcapping", "final_logit_softcapping", "query_pre_attn_scalar",
-)  # fmt: skip
-"""What a configuration says of the computation; most of it shows in no weight's name or shape."""
+_NOT_COMPUTED = (
+    "architectures auto_map bos_token_id eos_token_id pad_token_id sep_token_id decoder_start_token_id dtype use_cache "
+    "transformers_version transformers_weights id2label label2id problem_type return_dict output_hidden_states "
+    "output_attentions output_router_logits router_aux_loss_coef max_position_embeddings tie_word_embeddings "
+    "pretraining_tp gradient_checkpointing chunk_size_feed_forward is_encoder_decoder task_specific_params "
+    "summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj use_mamba_kernels"
+)
+_ONLY_IN_TRAINING = re.compile(r"drop|(^|_)init|^_")
+"""What a configuration says without a difference to what is computed from the weights; the embeddings' tie shows in
+the files."""
 
 
-def open_mixing(original: str | Path, unlearned: str | Path, **loading: Any) -> Mixing:
+def open_mixing(
+    original: str | Path, unlearned: str | Path, *, shared: Callable[[], Target] | None = None, **loading: Any
+) -> Mixing:
     """What mixes two checkpoints; checked from their files before any weight is read.
 
-    A plain LoRA adapter is mixed by its scale; two checkpoints are streamed into one loaded model. Where files hold
-    the weights under names of their own, or an adapter is more than its scale, both models are loaded.
+    A plain LoRA adapter is mixed by its scale; two checkpoints are streamed into one loaded model. Where transformers
+    puts weights together that the files hold in pieces, or an adapter is more than its scale, both models are loaded.
 
     Args:
         original: the model before unlearning, a folder or hub name.
         unlearned: the model after it, or an adapter on the original.
+        shared: gives the original, loaded, where it is only read; loads it by default.
         loading: as `load_target` takes it.
 
     Raises:
         ModelError: the two cannot be mixed.
     """
     trust = bool(loading.get("trust_remote_code", False))
-    if adapter_config(original) is not None:
-        raise ModelError(f"{original} is an adapter; merge it into its base, and give that as the original")
+    require_whole(original)
     adapter = adapter_config(unlearned)
     config = _config(original, trust)
+    shared = shared or (lambda: load_target(original, **loading))
     if adapter is not None:
-        require_base(unlearned, adapter, original)
-        require_adapter_weights(unlearned)
-        _require_same_tokens(original, unlearned, trust)
-        if is_scale_enough(adapter):
-            return AdapterMixer(load_target(original, **loading), unlearned)
+        _require_mixable_adapter(unlearned, adapter, original)
+        _compare_readings(original, unlearned, trust)
+        base = load_target(original, **loading)
+        if is_scale_enough(adapter) and keeps_base(base, unlearned):
+            return AdapterMixer(base, unlearned)
         progress.note(f"{unlearned}: more than a plain LoRA adapter; merged into a second copy of the model")
-        return Mixer(load_target(original, **loading), merged(load_target(original, **loading), unlearned))
-    _require_same_kind(original, config, unlearned, _config(unlearned, trust))
-    _require_same_tokens(original, unlearned, trust)
+        return Mixer(shared(), replace(merge_adapter(attach_adapter(base, unlearned)), name=base.name))
+    theirs = _config(unlearned, trust)
+    _require_same_kind(original, config, unlearned, theirs)
+    _compare_readings(original, unlearned, trust)
     files = WeightFiles(original), WeightFiles(unlearned)
     try:
-        with torch.device("meta"):
-            pair_weights(AutoModelForCausalLM.from_config(config, trust_remote_code=trust), *files)
-        return StreamedMixer(load_target(original, require_whole=False, **loading), *files)
+        return StreamedMixer(load_target(original, **loading), *files, ties=(_ties(config), _ties(theirs)))
     except StoredOtherwise as error:
         progress.note(f"{error}; both models are loaded to be mixed")
-        return Mixer(load_target(original, **loading), load_target(unlearned, **loading))
+        kept = shared()
+        return Mixer(kept, load_target(unlearned, reading=Reading.of(kept), **loading))
 
 
 def require_mixable(original: str | Path, unlearned: str | Path, *, trust_remote_code: bool = False) -> None:
     """Raise ModelError if two checkpoints cannot be mixed, as far as their files tell without reading a weight."""
+    require_whole(original)
     adapter, config = adapter_config(unlearned), _config(original, trust_remote_code)
     if adapter is not None:
-        require_base(unlearned, adapter, original)
-        require_adapter_weights(unlearned)
-    else:
-        _require_same_kind(original, config, unlearned, _config(unlearned, trust_remote_code))
-    _require_same_tokens(original, unlearned, trust_remote_code)
-    if adapter is None:
-        with suppress(StoredOtherwise), torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-            pair_weights(model, WeightFiles(original), WeightFiles(unlearned))
+        _require_mixable_adapter(unlearned, adapter, original)
+        require_same_vocabulary(_unloaded(config, trust_remote_code), unlearned, base=str(original))
+        _compare_readings(original, unlearned, trust_remote_code)
+        return
+    theirs = _config(unlearned, trust_remote_code)
+    _require_same_kind(original, config, unlearned, theirs)
+    _compare_readings(original, unlearned, trust_remote_code)
+    with suppress(StoredOtherwise):
+        model = _unloaded(config, trust_remote_code)
+        pair_weights(model, WeightFiles(original), WeightFiles(unlearned), ties=(_ties(config), _ties(theirs)))
+
+
+def _unloaded(config: Any, trust: bool) -> Any:
+    """The model that a configuration describes, without weights."""
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
+
+
+def require_whole(original: str | Path) -> None:
+    """Raise ModelError if the original of a comparison is an adapter, whose weights cannot be mixed or trained."""
+    if kind_of(original) == "adapter":
+        raise ModelError(f"{original} is an adapter; merge it into its base, and give that as the original")
+
+
+def _require_mixable_adapter(path: str | Path, config: dict[str, Any], original: str | Path) -> None:
+    require_base(path, config, original)
+    require_adapter(path, config)
+    require_tokenizer_config(path)
+    if config.get("layer_replication"):
+        raise ModelError(
+            f"{path}: with layer_replication the adapter makes another architecture, which cannot be mixed"
+        )
+
+
+def _ties(config: Any) -> bool:
+    """Whether a configuration ties the embeddings."""
+    return bool(config.tie_word_embeddings or getattr(config.get_text_config(), "tie_word_embeddings", False))
 
 
 def _config(path: str | Path, trust: bool) -> Any:
-    if (Path(path) / CONTRAST_FILE).exists():
+    require_tokenizer_config(path)
+    if kind_of(path) == "contrast":
         raise ModelError(f"{path} is a contrast of two models, which has no single set of weights to mix")
     try:
         config = AutoConfig.from_pretrained(str(path), trust_remote_code=trust)
@@ -98,38 +143,39 @@ def _config(path: str | Path, trust: bool) -> Any:
 
 
 def _require_same_kind(original: str | Path, ours: Any, unlearned: str | Path, theirs: Any) -> None:
-    for what in _COMPUTED:
-        first, second = (getattr(config.get_text_config(), what, None) for config in (ours, theirs))
-        if first != second:
-            raise ModelError(
-                f"{original} and {unlearned} have different architectures: {what} is {first} in one and {second} in "
-                "the other; mixing needs two checkpoints of one model"
-            )
+    """Raise ModelError if two configurations compute otherwise, which shows in no weight's name or shape."""
+    first, second = (config.get_text_config() for config in (ours, theirs))
+    for what in ("model_type", "num_hidden_layers", *_known(first)):
+        if what in _NOT_COMPUTED.split() or _ONLY_IN_TRAINING.search(what):
+            continue
+        one, other = (getattr(config, what, None) for config in (first, second))
+        if one == other:
+            continue
+        how = f"{what} is {one} in one and {other} in the other"
+        if what == "vocab_size":
+            how = f"{original} has embeddings for {one} tokens, {unlearned} for {other}, by their config.json"
+        raise ModelError(
+            f"{original} and {unlearned} have different architectures: {how}; mixing needs two checkpoints of one model"
+        )
 
 
-def _require_same_tokens(original: str | Path, unlearned: str | Path, trust: bool) -> None:
-    """Raise ModelError if a token has different ids; a checkpoint without a tokenizer is read with the original's."""
-    vocabularies = []
-    for path in (original, unlearned):
-        try:
-            vocabularies.append(AutoTokenizer.from_pretrained(str(path), trust_remote_code=trust).get_vocab())
-        except Exception as error:  # a folder without a tokenizer: transformers raises many kinds
-            if path == original:
-                raise ModelError(loading_failed(str(path), error)) from error
-            if adapter_config(path) is None:
-                progress.note(f"{path} has no tokenizer of its own that can be read; the original's is used")
-            return
-    ours, theirs = vocabularies
-    moved = next((t for t, i in sorted(ours.items(), key=lambda p: p[1]) if theirs.get(t, i) != i), None)
-    if moved is not None:
-        raise ModelError(
-            f"{original} and {unlearned} have different tokenizers: {moved!r} is token {ours[moved]} in one and "
-            f"{theirs[moved]} in the other; mixing needs two checkpoints of one model"
-        )
-    shared = len(ours.keys() & theirs.keys())
-    if shared < min(len(ours), len(theirs)):
-        foreign = min(ours.keys() - theirs.keys())
-        raise ModelError(
-            f"{original} and {unlearned} have different tokenizers: {len(ours) - shared} tokens of the one are not in "
-            f"the other, such as {foreign!r}; mixing needs two checkpoints of one model"
-        )
+def _known(config: Any) -> list[str]:
+    """The keys of a configuration that its class knows; what others wrote into the file is of no account."""
+    try:
+        return list(type(config)().to_dict())
+    except Exception:  # code of its own may need arguments
+        return list(config.to_dict())
+
+
+def _compare_readings(original: str | Path, unlearned: str | Path, trust: bool) -> None:
+    """Compare how two checkpoints read, see `compare_readings`; one without a tokenizer is read with the original's."""
+    ours = load_reading(original, trust_remote_code=trust)
+    try:
+        theirs = load_reading(unlearned, trust_remote_code=trust)
+    except ModelError:
+        if adapter_config(unlearned) is None:
+            progress.note(f"{unlearned} has no tokenizer of its own that can be read; {original}'s is used")
+        return
+    if adapter_config(unlearned) is not None:  # an adapter's folder has no generation configuration
+        theirs = replace(theirs, ends=ours.ends)
+    compare_readings(theirs, ours)

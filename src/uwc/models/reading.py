@@ -51,19 +51,15 @@ def load_reading(
     Raises:
         ModelError: there is no such checkpoint, or it has no tokenizer that can be read.
     """
-    from uwc.models.loading import loading_failed
+    from uwc.models.loading import loading_failed  # which needs this module
 
     where = str(path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=trust_remote_code)
     except Exception as error:  # a folder without a tokenizer: transformers raises many kinds
         raise ModelError(loading_failed(where, error, what="tokenizer of the model")) from error
-    return Reading(
-        tokenizer,
-        template or PromptTemplate(),
-        end_ids(tokenizer, _generation_config(where, trust_remote_code)),
-        Path(where).name,
-    )
+    ends = end_ids(tokenizer, _generation_config(where, trust_remote_code))
+    return Reading(tokenizer, template or PromptTemplate(), ends, where)
 
 
 def _generation_config(where: str, trust_remote_code: bool) -> Any:
@@ -78,22 +74,36 @@ def _generation_config(where: str, trust_remote_code: bool) -> Any:
         return GenerationConfig.from_model_config(config)
 
 
-def read_as(target: Target, reading: Reading) -> Target:
+def read_as(target: Target, reading: Reading, *, path: str = "") -> Target:
     """The model, read as another one is; what of its own reading differs is named in a warning.
+
+    Args:
+        target: the model; without a tokenizer there is nothing to compare.
+        reading: how the other model reads.
+        path: what messages call the model; its name by default.
 
     Raises:
         ModelError: a token has another id in the model's own tokenizer, or the model has no embedding for a token.
     """
-    if target.tokenizer is not reading.tokenizer:
-        own = Reading.of(target)
-        require_same_ids(own.tokenizer.get_vocab(), reading.tokenizer.get_vocab(), names=(reading.name, own.name))
-        if different := differences(own, reading):
-            progress.warn(
-                f"{own.name} has {'; '.join(different)}; it is read with the tokenizer and the chat template of "
-                f"{reading.name} (--own-tokenizer reads it with its own)"
-            )
+    if target.tokenizer is None:
+        progress.note(f"{path or target.name} has no tokenizer of its own that can be read; {reading.name}'s is used")
+    elif target.tokenizer is not reading.tokenizer:
+        compare_readings(Reading(target.tokenizer, target.template, target.end_ids, path or target.name), reading)
     _require_embeddings(target, reading)
     return target.reading(reading.tokenizer, reading.template, reading.ends)
+
+
+def compare_readings(own: Reading, other: Reading) -> None:
+    """Name in a warning what a model's own reading has otherwise than the one that it is read with.
+
+    Raises:
+        ModelError: a token has different ids in the two.
+    """
+    require_same_ids(own.tokenizer.get_vocab(), other.tokenizer.get_vocab(), names=(other.name, own.name))
+    if different := differences(own, other):
+        progress.warn(
+            f"{own.name} has {'; '.join(different)}; it is read with the tokenizer and the prompt of {other.name}"
+        )
 
 
 def require_same_ids(theirs: Mapping[str, int], ours: Mapping[str, int], *, names: tuple[str, str]) -> None:
@@ -116,7 +126,7 @@ def require_same_ids(theirs: Mapping[str, int], ours: Mapping[str, int], *, name
 def differences(own: Reading, other: Reading) -> list[str]:
     """What a checkpoint's own reading has otherwise than another one, in words; token ids are taken to be the same."""
     ours, theirs = own.tokenizer, other.tokenizer
-    found = []
+    found = [] if own.template == other.template else ["another prompt"]
     if own.template.uses_chat(ours) or other.template.uses_chat(theirs):
         templates = [_chat_template(t) for t in (ours, theirs)]
         if templates[0] != templates[1]:

@@ -1,7 +1,6 @@
 """Mixing straight from files: one model in memory, each probe one read of the two checkpoints."""
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,12 +9,22 @@ from torch import Tensor
 
 from uwc.errors import ModelError
 from uwc.models.mixing import mix_into, require_alpha, require_finite
+from uwc.models.stored import (
+    Stored,
+    refuse_surplus,
+    require_floats,
+    require_one_value,
+    require_shapes,
+    same_value,
+    stored_in,
+)
 from uwc.models.target import Target
+from uwc.models.ties import embedding_names, tied_embeddings, tied_groups, untie_embeddings
 from uwc.models.weight_files import WeightFiles
 
 
 class StoredOtherwise(ModelError):
-    """The files hold the weights under other names than the model has them; only transformers can load them."""
+    """The files hold the weights in other pieces than the model has them; only transformers can load them."""
 
 
 @dataclass(frozen=True)
@@ -31,99 +40,82 @@ class Pairing:
     names: Mapping[str, str] = field(default_factory=dict)
 
 
-def tied_groups(model: Any) -> dict[str, list[str]]:
-    """Each distinct tensor of the model's state -> all names that it has there."""
-    groups: dict[int, list[str]] = {}
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        groups.setdefault(id(tensor), []).append(name)
-    return {names[0]: names for names in groups.values()}
-
-
-def pair_weights(model: Any, original: WeightFiles, unlearned: WeightFiles) -> Pairing:
+def pair_weights(
+    model: Any, original: WeightFiles, unlearned: WeightFiles, *, ties: Sequence[bool] = (True, True)
+) -> Pairing:
     """Match the tensors of two checkpoints with the model's, from headers alone; the model may be on the meta device.
 
-    Only of a tensor that a checkpoint has under two names are the values read.
+    If one of the two has embeddings that are not tied, the model's are untied, in place, and the tied one's are read
+    for both. Only of a tensor that a checkpoint has under two names are the values read.
+
+    Args:
+        model: what is to hold the mixture; built from the configuration of one of the two.
+        original: the files of the model before unlearning.
+        unlearned: the files of the model after it.
+        ties: whether their configurations tie the embeddings.
 
     Raises:
-        StoredOtherwise: neither checkpoint has a tensor of the model under its name.
-        ModelError: a tensor is missing in one, differs in shape, is in one only, or is tied and has two values.
+        StoredOtherwise: transformers puts tensors of the files together, or cuts them.
+        ModelError: a tensor is missing, differs in shape, has no place in the model or is stored as integers.
     """
+    both = [(files, stored_in(model, files)) for files in (original, unlearned)]
+    for files, stored in both:
+        refuse_surplus(model, files, stored.surplus)
+        require_floats(model, files, stored)
+    if tied_embeddings(model) and not all(
+        _is_tied(model, f, s) and tied for (f, s), tied in zip(both, ties, strict=True)
+    ):
+        untie_embeddings(model)
     state = model.state_dict(keep_vars=True)
-    groups = tied_groups(model)
+    _require_same_shapes(model, both)
+    converted = [name for _, stored in both for name in stored.converted]
+    if converted:
+        raise StoredOtherwise(f"{original.path} and {unlearned.path} store {converted[0]!r} in other pieces")
+    known = [_with_ties(model, s.names) if tied else s.names for (_, s), tied in zip(both, ties, strict=True)]
     buffers = {name for name, _ in model.named_buffers()}
-    ours, theirs = (_by_model_name(w, model, set(state)) for w in (original, unlearned))
     tensors: dict[str, tuple[str, str]] = {}
+    groups = tied_groups(model)
     for name, aliases in groups.items():
-        for known, files in ((ours, original), (theirs, unlearned)):
-            _require_tied([known[a] for a in aliases if a in known], files)
-        found = [next((known[a] for a in aliases if a in known), None) for known in (ours, theirs)]
-        if found[0] is None and found[1] is None:
-            if name in buffers:
-                continue
-            raise StoredOtherwise(f"neither {original.path} nor {unlearned.path} has a tensor {name!r}")
-        for one, files in zip(found, (original, unlearned), strict=True):
-            if one is None:
-                raise _different(original, unlearned, f"{files.path} has no tensor {name!r}")
-            if files.shapes[one] != tuple(state[name].shape):
-                raise _different(
-                    original, unlearned,
-                    f"{name!r} is {files.shapes[one]} in {files.path}, and {tuple(state[name].shape)} in the model "
-                    f"that the configuration of {original.path} describes",
-                )  # fmt: skip
-        tensors[name] = (str(found[0]), str(found[1]))
-    _require_same_extras(model, original, unlearned, (ours, theirs))
-    canonical = {alias: name for name, aliases in groups.items() for alias in aliases}
-    return Pairing(tensors, {stored: canonical[name] for name, stored in ours.items()})
-
-
-def _require_tied(stored: list[str], files: WeightFiles) -> None:
-    """Raise ModelError if a checkpoint has several values for one tensor, which transformers then takes for several."""
-    for other in stored[1:]:
-        if not torch.equal(files.read(stored[0]), files.read(other)):
-            raise ModelError(
-                f"{files.path}: its configuration ties {stored[0]!r} and {other!r}, and its files have different "
-                "values for the two; set tie_word_embeddings to false in both models, or save it with the weights tied"
+        for (files, _), names in zip(both, known, strict=True):
+            require_one_value(files, [names[a] for a in aliases if a in names])
+        ours, theirs = (next((k[a] for a in aliases if a in k), None) for k in known)
+        if ours is not None and theirs is not None:
+            tensors[name] = (ours, theirs)
+        elif name not in buffers or ours is not theirs:
+            raise _different(
+                original, unlearned, f"{(original if ours is None else unlearned).path} has no tensor {name!r}"
             )
+    canonical = {alias: name for name, aliases in groups.items() for alias in aliases}
+    return Pairing(tensors, {stored: canonical[name] for name, stored in both[0][1].names.items() if name in state})
 
 
-def _by_model_name(files: WeightFiles, model: Any, wanted: set[str]) -> dict[str, str]:
-    """The model's name of each tensor in the files that it has -> the name there; a bare base model's are found too."""
-    prefix = getattr(model, "base_model_prefix", "")
-    known = {}
-    for name in files.shapes:
-        if name in wanted:
-            known[name] = name
-        elif f"{prefix}.{name}" in wanted:
-            known[f"{prefix}.{name}"] = name
-    return known
+def _is_tied(model: Any, files: WeightFiles, stored: Stored) -> bool:
+    """Whether a checkpoint has one value for the embeddings, under one name or two; transformers reads two as two."""
+    found = [stored.names[n] for n in embedding_names(model) if n.endswith(".weight") and n in stored.names]
+    return all(same_value(files, found[0], other) for other in found[1:])
 
 
-@torch.no_grad()
-def fill(model: Any, files: WeightFiles) -> list[str]:
-    """Write a checkpoint's tensors, known by their plain names, into a model; the names of those that it lacks."""
-    state = model.state_dict(keep_vars=True)
-    known, lacking = _by_model_name(files, model, set(state)), []
-    for name, aliases in tied_groups(model).items():
-        stored = next((known[a] for a in aliases if a in known), None)
-        if stored is None or files.shapes[stored] != tuple(state[name].shape):
-            lacking.append(name)
-        else:
-            state[name].copy_(files.read(stored))
-    return lacking
+def _with_ties(model: Any, names: Mapping[str, str]) -> dict[str, str]:
+    """The names of a checkpoint whose embeddings are tied: what is stored of one is the other's, too."""
+    ends = [n for n in embedding_names(model) if n.endswith(".weight")]
+    stored = next((names[n] for n in ends if n in names), None)
+    return {**(dict.fromkeys(ends, stored) if stored is not None else {}), **names}
 
 
-def _require_same_extras(
-    model: Any, original: WeightFiles, unlearned: WeightFiles, known: tuple[dict[str, str], dict[str, str]]
-) -> None:
-    ignored = [re.compile(p) for p in getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()]
-    ignored.append(re.compile(r"rotary_emb\.inv_freq$"))
-    extras = [
-        {n for n in files.shapes if n not in set(k.values()) and not any(p.search(n) for p in ignored)}
-        for files, k in zip((original, unlearned), known, strict=True)
-    ]
-    for only, files in ((extras[0] - extras[1], original), (extras[1] - extras[0], unlearned)):
-        if only:
-            raise _different(original, unlearned, f"only {files.path} has a tensor {min(only)!r}")
+def _require_same_shapes(model: Any, both: Sequence[tuple[WeightFiles, Stored]]) -> None:
+    """Raise ModelError if a tensor has another shape in one of the two, or in both another than the model."""
+    (original, ours), (unlearned, theirs) = both
+    for name in ours.names.keys() & theirs.names.keys():
+        first, second = original.shapes[ours.names[name]], unlearned.shapes[theirs.names[name]]
+        if first != second and name in embedding_names(model) and first[1:] == second[1:]:
+            how = f"{original.path} has embeddings ({name!r}) for {first[0]} tokens, {unlearned.path} for {second[0]}"
+            raise _different(original, unlearned, how)
+        if first != second:
+            how = f"{name!r} is {first} in {original.path}, and {second} in {unlearned.path}"
+            raise _different(original, unlearned, how)
+    state = model.state_dict()
+    for files, stored in both:
+        require_shapes(model, files, [(n, files.shapes[key], tuple(state[n].shape)) for n, key in stored.names.items()])
 
 
 def _different(original: WeightFiles, unlearned: WeightFiles, how: str) -> ModelError:
@@ -140,14 +132,17 @@ class StreamedMixer:
         working: the model whose weights `mix` overwrites: the original or the unlearned one, as loaded.
         original: the files of the model before unlearning.
         unlearned: the files of the model after it.
+        ties: whether their configurations tie the embeddings; if one does not, the mixtures' are not tied.
 
     Raises:
         ModelError: the two differ in architecture or vocabulary.
     """
 
-    def __init__(self, working: Target, original: WeightFiles, unlearned: WeightFiles) -> None:
+    def __init__(
+        self, working: Target, original: WeightFiles, unlearned: WeightFiles, *, ties: Sequence[bool] = (True, True)
+    ) -> None:
         self.working, self.original, self.unlearned = working, original, unlearned
-        self.pairing = pair_weights(working.model, original, unlearned)
+        self.pairing = pair_weights(working.model, original, unlearned, ties=ties)
         self._state: dict[str, Tensor] = dict(working.model.state_dict())
 
     @torch.no_grad()

@@ -9,6 +9,7 @@ from uwc.attacks.chain import make_chain
 from uwc.attacks.measuring import attacked_values
 from uwc.errors import DataError, TrainingDiverged
 from uwc.metrics.scoring import needs_of
+from uwc.models.lora import merge_adapter
 from uwc.models.target import Target
 from uwc.studies.plan import ATTACKED, Step
 
@@ -50,16 +51,16 @@ def load_attacked(path: Path) -> pd.DataFrame:
 
 
 def _model_under_attack(step: Step, shop: "Workshop") -> Target:
-    """The model, held for the other attacks on it; the one before is let go."""
+    """The model, an adapter merged into it, held for the other attacks on it; the one before is let go."""
     model, original = step.inputs["model"], step.inputs["original"]
     if model.key == original.key:
         return shop.original(step)
 
     def load() -> Target:
         if model.kind != "calibrate":
-            return shop.model(model, like=step)
+            return merge_adapter(shop.model(model, like=step))
         alpha = (shop.store.manifest(model.kind, model.key) or {})["outcome"]["alpha"]
-        return shop.mixing(step, model.inputs["model"]).mix(alpha)
+        return merge_adapter(shop.mixing(step, model.inputs["model"]).mix(alpha))
 
     key = ("attacked", model.key)
     shop.shelf.keep(("original", original.key), key)

@@ -176,8 +176,8 @@ class _Planner:
         from uwc.models.adapters import adapter_config  # heavy: only for checkpoints
 
         trust = self.config.model.trust_remote_code
-        settings = {"trust": trust, "files": checkpoint_fingerprint(path)}
         adapted = base is not None and adapter_config(path) is not None
+        settings = {"trust": trust, "files": checkpoint_fingerprint(path, with_base=not adapted)}
         step = _step(name, "checkpoint", settings, **({"base": base} if base and adapted else {}))
         return replace(step, settings={**step.settings, "path": path})
 

@@ -55,26 +55,35 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
-_CONTENT = (".safetensors", ".json", ".jinja", ".model", ".txt", ".tiktoken")
-"""Endings of the files of a checkpoint that say what it computes, besides Python code: weights, settings, tokenizer."""
+BASE = "base:"
+"""Precedes the names of an adapter's base's files in the adapter's fingerprint."""
 
 
-def checkpoint_fingerprint(path: str) -> dict[str, str]:
-    """What identifies a checkpoint's content: hashes of its files, its Python code among them, or a hub revision.
+def checkpoint_fingerprint(path: str, *, with_base: bool = True) -> dict[str, str]:
+    """What identifies a checkpoint's content: hashes of the files that loading reads, or a hub revision.
+
+    The files are weights (of two sets those that are read), configurations, tokenizer, chat templates and Python code;
+    of an adapter also those of the base that it names.
+
+    Args:
+        path: a folder or hub name.
+        with_base: whether an adapter's base counts; not where it is put on another model that is known by itself.
 
     Raises:
-        ModelError: the folder holds no model, or the hub does not know the name.
+        ModelError: the folder holds no model, or two, or the hub does not know the name.
     """
+    from uwc.models.adapters import adapter_config, named_base  # heavy: only for checkpoints
+    from uwc.models.checkpoint_files import files_read
+
     folder = Path(path)
-    if folder.is_dir():
-        code = [f for f in folder.rglob("*.py") if not any(p.startswith(".") for p in f.relative_to(folder).parts)]
-        parts = [*sorted(f for f in folder.iterdir() if f.suffix in _CONTENT), *sorted(code)]
-        if not any(f.suffix == ".safetensors" for f in parts):
-            raise ModelError(f"{path}: the folder holds no .safetensors file; uwc reads weights in this format only")
-        return {f.relative_to(folder).as_posix(): file_digest(f) for f in parts}
     if folder.exists():
-        raise ModelError(f"{path}: not a folder; give the folder that holds config.json and the weights")
-    return {"hub": path, "revision": _hub_revision(path)}
+        found = {name: file_digest(folder / name) for name in files_read(folder)}
+    else:
+        found = {"hub": path, "revision": _hub_revision(path)}
+    if with_base and (adapter := adapter_config(path)) is not None:
+        base = checkpoint_fingerprint(named_base(path, adapter), with_base=False)
+        found |= {f"{BASE}{name}": value for name, value in base.items()}
+    return found
 
 
 def _hub_revision(name: str) -> str:
@@ -85,9 +94,10 @@ def _hub_revision(name: str) -> str:
         return str(HfApi().model_info(name, timeout=20).sha)
     except Exception as error:  # offline, gated, unknown: each a class of its own
         if not isinstance(error, HFValidationError):  # else no name of the hub, but a path to nowhere
-            cached = try_to_load_from_cache(name, "config.json")
-            if isinstance(cached, str | os.PathLike):
-                return Path(cached).parent.name
+            for file in ("config.json", "adapter_config.json"):
+                cached = try_to_load_from_cache(name, file)
+                if isinstance(cached, str | os.PathLike):
+                    return Path(cached).parent.name
         reason = str(error).strip().split("\n")[0][:160]
         raise ModelError(f"{name!r} is neither a folder nor a model that the hub gives us: {reason}") from error
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from uwc import __version__
 from uwc.calibration.frontier import Frontier, sure_lower
+from uwc.calibration.retention import ROUNDING
 from uwc.calibration.spread import difference, mean_curve, seeded_at
 from uwc.data.benchmark import Benchmark
 from uwc.metrics.registry import metrics
@@ -134,8 +135,10 @@ class _Gatherer:
         folder = self.store.folder(calibrated.kind, calibrated.key)
         tau, seed = self.plan.config.calibration.tau, self.plan.config.seed
         frontiers = self.frontiers(run.label)
+        calibration = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        _require_kept(run.label, calibration, self.plan.config.calibration.tau)
         return record | {
-            "calibration": json.loads((folder / RECORD).read_text(encoding="utf-8")),
+            "calibration": calibration,
             "after": self.scores(calibrated),
             "at_tau": {
                 "alpha": frontiers["forget"].alpha_at(tau),
@@ -183,6 +186,15 @@ class _Gatherer:
             }
             for name in order
         ]  # fmt: skip
+
+
+def _require_kept(name: str, calibration: dict[str, Any], tau: float) -> None:
+    """Raise AssertionError if a calibrated model keeps less than tau: no such row is ever printed."""
+    for kept in calibration["kept"]:
+        if not kept["share"] >= tau - ROUNDING:
+            raise AssertionError(
+                f"{name}: calibrated at tau = {tau}, and keeps {kept['share']} of the original's {kept['measure']}"
+            )
 
 
 def _not_finite(scores: dict[str, Any]) -> str:

@@ -1,7 +1,6 @@
 """What each kind of step does: a function of its settings, its inputs' folders and the benchmark."""
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,13 @@ from uwc.calibration.stopping import stop_at
 from uwc.data.benchmark import FORGET, RETAIN, Benchmark
 from uwc.data.prompts import PromptTemplate
 from uwc.metrics.scoring import score_set
-from uwc.models.adapters import merged
+from uwc.models.adapters import attach_adapter
 from uwc.models.building import build_target
 from uwc.models.loading import load_target, parameter_count, save_target
-from uwc.models.mixing import Mixer, Mixing
-from uwc.models.streaming import StoredOtherwise, StreamedMixer
+from uwc.models.mixing import Mixing
+from uwc.models.pairs import open_mixing
+from uwc.models.reading import load_reading
 from uwc.models.target import Target
-from uwc.models.weight_files import WeightFiles
 from uwc.objectives.methods import FINE_TUNING, Method, WeightedTerm
 from uwc.objectives.objective import Objective
 from uwc.plain import finite
@@ -45,19 +44,26 @@ class Workshop:
     shelf: Shelf = field(default_factory=Shelf)
 
     def model(self, step: Step, *, like: Step) -> Target:
-        """Load the model that a step made or names, in the precision and on the device of the step `like`."""
+        """Load the model that a step made or names, in the precision and on the device of the step `like`.
+
+        An adapter is put on the study's original, as a peft model. A given model is read as the original is.
+        """
         path, name = self._path(step), _name(step)
         if _is_adapter(step):
-            return replace(merged(self.model(step.inputs["base"], like=like), path), name=name)
-        return load_target(
-            path,
-            dtype=like.settings["dtype"],
-            device=like.settings["device"],
-            template=PromptTemplate(**like.settings["prompt"]),
-            trust_remote_code=step.kind == "checkpoint" and bool(step.settings["trust"]),
-            name=name,
-            tokenizer_of=self.plan.config.model.path if step.kind == "checkpoint" else None,
-        )
+            return replace(attach_adapter(self.model(step.inputs["base"], like=like), path), name=name)
+        reading, original = None, like.inputs.get("original")
+        if step.kind == "checkpoint" and original is not None and step.key != original.key:
+            template, trust = (self._loading(original, like)[key] for key in ("template", "trust_remote_code"))
+            reading = load_reading(self._path(original), template=template, trust_remote_code=trust)
+        return load_target(path, name=name, reading=reading, **self._loading(step, like))
+
+    def _loading(self, step: Step, like: Step) -> dict[str, Any]:
+        return {
+            "dtype": like.settings["dtype"],
+            "device": like.settings["device"],
+            "template": PromptTemplate(**like.settings["prompt"]),
+            "trust_remote_code": step.kind == "checkpoint" and bool(step.settings["trust"]),
+        }
 
     def _path(self, step: Step) -> str:
         given = step.kind == "checkpoint"
@@ -76,14 +82,12 @@ class Workshop:
         return target
 
     def mixing(self, step: Step, unlearned: Step) -> Mixing:
-        """What mixes the original with an unlearned model: streamed from their files into one loaded model; an adapter
-        merged into its base, and weights stored under names of their own, are mixed in memory."""
-        working = self.model(unlearned, like=step)
-        if not _is_adapter(unlearned):
-            with suppress(StoredOtherwise):
-                files = (WeightFiles(self._path(s)) for s in (step.inputs["original"], unlearned))
-                return StreamedMixer(working, *files)
-        return Mixer(self.original(step), working)
+        """What mixes the original with an unlearned model, from their files, as `open_mixing` does."""
+        original = step.inputs["original"]
+        return open_mixing(
+            self._path(original), self._path(unlearned), shared=lambda: self.original(step), name=_name(unlearned),
+            **self._loading(original, step),
+        )  # fmt: skip
 
     def frozen(self, step: Step, objective: Objective, settings: TrainingSettings) -> Any:
         """The frozen copy of the original that a run needs at every step, held for those after it; None without need.

@@ -14,7 +14,7 @@ from uwc.errors import ConfigError, DataError, ModelError, UserError
 from uwc.studies.config import StudyConfig
 from uwc.studies.plan import SCHEMA
 from uwc.studies.problems import first_problem
-from uwc.studies.provenance import checkpoint_fingerprint, file_digest
+from uwc.studies.provenance import BASE, checkpoint_fingerprint, file_digest
 from uwc.studies.results import FORMAT
 
 _WHERE = "relative paths count from the current folder"
@@ -114,7 +114,7 @@ def check_sources(summary: Summary) -> None:
 
 def require_same_files(path: str, recorded: Mapping[str, str]) -> None:
     """Raise ModelError, naming the file, if a checkpoint is not what it was."""
-    now = checkpoint_fingerprint(path)
+    now = checkpoint_fingerprint(path, with_base=any(name.startswith(BASE) for name in recorded))
     for name in sorted({*recorded, *now}):
         if recorded.get(name) != now.get(name):
             what = "is missing" if name not in now else "is new" if name not in recorded else "has changed"

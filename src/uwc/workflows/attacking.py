@@ -13,7 +13,7 @@ from uwc.errors import ConfigError
 from uwc.metrics.scoring import needs_of
 from uwc.models.loading import depth_of
 from uwc.models.target import Target
-from uwc.workflows.targets import target_of
+from uwc.workflows.targets import plain_target_of, reading_of, target_of
 
 Model = str | Path | Target
 Settings = Mapping[str, Mapping[str, Any]]
@@ -30,6 +30,7 @@ def attack(
     settings: Settings | None = None,
     metrics: Sequence[str] = ("extraction_strength",),
     max_new_tokens: int = 64,
+    own_tokenizer: bool = False,
     **loading: Any,
 ) -> list[Row]:
     """Score a model before and under attacks, each carried out by itself; the model is left as it was.
@@ -43,6 +44,8 @@ def attack(
         settings: attack -> setting -> value, where it differs from the default.
         metrics: what is measured.
         max_new_tokens: the most tokens of a generated answer.
+        own_tokenizer: read every model with its own tokenizer, chat template and ends; by default all are read as the
+            original is, or else the model.
         loading: dtype, device, template and trust_remote_code, as `load_target` takes them.
 
     Returns:
@@ -56,6 +59,7 @@ def attack(
     chains = [make_chain(name, settings) for name in attacks]
     _require_used(settings or {}, [s.entry.name for c in chains for s in c.steps])
     _check(chains, metrics, data, (model, control, original), original, loading)
+    reading = None if own_tokenizer else reading_of(model if original is None else original, loading)
     reference = target_of(original, loading) if original is not None and "reference" in needs_of(metrics) else None
 
     def outcomes(target: Target) -> Iterable[Row]:
@@ -67,7 +71,11 @@ def attack(
             yield from map(asdict, found)
 
     attacked = {"model": model} | ({} if control is None else {"control": control})
-    return [{"model": kind, **row} for kind, path in attacked.items() for row in outcomes(target_of(path, loading))]
+    return [
+        {"model": kind, **row}
+        for kind, path in attacked.items()
+        for row in outcomes(plain_target_of(path, loading, reading))
+    ]
 
 
 def attack_curve(
@@ -82,12 +90,13 @@ def attack_curve(
     settings: Settings | None = None,
     metric: str = "extraction_strength",
     max_new_tokens: int = 64,
+    own_tokenizer: bool = False,
     **loading: Any,
 ) -> list[Row]:
     """Score a model under one attack at several efforts.
 
     Args:
-        model, data, control, settings, max_new_tokens, loading: as `attack` takes them.
+        model, data, control, settings, max_new_tokens, own_tokenizer, loading: as `attack` takes them.
         attack: one attack, no chain.
         efforts: the values of its effort.
         over: another setting to vary; the attack's effort by default.
@@ -105,6 +114,7 @@ def attack_curve(
     _require_used(settings or {}, [attack])
     _, chains = curve_chains(attack, efforts, settings=of_attack, over=over)
     _check(chains, [metric], data, (model, control, original), original, loading)
+    reading = None if own_tokenizer else reading_of(model if original is None else original, loading)
     reference, half_of = None, None
     if original is not None:
         known = target_of(original, loading)
@@ -116,7 +126,8 @@ def attack_curve(
         if path is None:
             continue
         found = budget_curve(
-            target_of(path, loading), data, attack, efforts, settings=of_attack, over=over, metric=metric,
+            plain_target_of(path, loading, reading), data, attack, efforts, settings=of_attack, over=over,
+            metric=metric,
             original_score=half_of, max_new_tokens=max_new_tokens, reference=reference,
         )  # fmt: skip
         shared = {"model": kind, "attack": attack, "metric": metric, "before": found.before, "over": found.over}

@@ -7,7 +7,7 @@ from typing import Any
 
 from uwc.data.example import Example, fingerprint, require_disjoint
 from uwc.workflows.model_card import model_card
-from uwc.workflows.targets import target_of
+from uwc.workflows.targets import plain_target_of, reading_of
 
 Sets = Mapping[str, Sequence[Example]]
 
@@ -110,7 +110,8 @@ def _mixing(original: Any, unlearned: Any, loading: dict[str, Any]) -> Any:
 
     if isinstance(original, str | Path) and isinstance(unlearned, str | Path):
         return open_mixing(original, unlearned, **loading)
-    return Mixer(target_of(original, loading), target_of(unlearned, loading))
+    reading = reading_of(original, loading)
+    return Mixer(plain_target_of(original, loading), plain_target_of(unlearned, loading, reading))
 
 
 def _scores(found: Any) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from uwc.studies.plan import make_plan
 from uwc.studies.store import Store
 from uwc.workflows.given import Questions, kept_model, kept_questions, precision_of, require_files
 from uwc.workflows.quick_attacks import attack_section
-from uwc.workflows.studies import StudyOutcome, run_plan
+from uwc.workflows.studies import StudyOutcome, require_models, run_plan
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -221,14 +221,8 @@ def _run(name: str, path: str) -> dict[str, Any]:
 
 
 def _compare(config: StudyConfig, folder: Path) -> Comparison:
-    from uwc.models.loading import depth_of
-    from uwc.models.pairs import require_mixable
-
-    plan, trust = make_plan(config), config.model.trust_remote_code
-    for path in filter(None, (config.model.path, config.gold)):
-        depth_of(str(path), trust_remote_code=trust)
-    for run in config.unlearn.runs:
-        require_mixable(str(config.model.path), str(run.checkpoint), trust_remote_code=trust)
+    plan = make_plan(config)
+    require_models(config)
     return Comparison(run_plan(plan, Store(folder / "store"), folder))
 
 

@@ -1,12 +1,11 @@
 """Models and questions that a user has in memory, kept as files, so that work on them can be gone on with later."""
 
-import copy
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +51,7 @@ def kept_model(model: Any, folder: Path, template: Any | None) -> str:
     if isinstance(model, str | Path):
         return str(model)
     from uwc.models.loading import save_target
-    from uwc.models.lora import has_adapter, merge_adapter
+    from uwc.models.lora import merge_adapter
 
     if model.rewrites or model.edits:
         raise ConfigError(f"the model {model.name!r} has an attack on its prompts; compare the model itself")
@@ -63,8 +62,7 @@ def kept_model(model: Any, folder: Path, template: Any | None) -> str:
         beside = path.with_name(f".{path.name}.{os.getpid()}")
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
-        whole = merge_adapter(replace(model, model=copy.deepcopy(model.model))) if has_adapter(model.model) else model
-        save_target(whole, beside)
+        save_target(merge_adapter(model, keep=True), beside)
         os.replace(beside, path)
     return str(path)
 

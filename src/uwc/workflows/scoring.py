@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from uwc import progress
 from uwc.data.example import Example, after_shots
 from uwc.plain import finite
-from uwc.workflows.targets import target_of
+from uwc.workflows.targets import reading_of, target_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,6 +77,7 @@ def evaluate(
     max_new_tokens: int = 64,
     seed: int = 0,
     out: Path | None = None,
+    own_tokenizer: bool = False,
     **loading: Any,
 ) -> Scores:
     """Score a model on several sets of questions, compare it with another, and keep every example's scores.
@@ -98,6 +99,8 @@ def evaluate(
         max_new_tokens: the most tokens of a generated answer.
         seed: of the bootstrap.
         out: a folder for the scores.
+        own_tokenizer: read every model with its own tokenizer, chat template and ends; by default all are read as the
+            original (`reference`, else `compare`) is.
         loading: dtype, device, template and trust_remote_code, as `load_target` takes them.
 
     Raises:
@@ -116,8 +119,11 @@ def evaluate(
     evaluator = Evaluator(given, names, settings or {}, compat=compat_of(compat), seed=seed)
     evaluator = _with_judges(evaluator, encoder, entailment, loading)
 
+    first = reference if reference is not None else compare
+    reading = None if own_tokenizer or first is None else reading_of(first, loading)
+
     def loaded(given: Any) -> Any:
-        target = target_of(given, loading)
+        target = target_of(given, loading, reading)
         return target.rewritten(after_shots(shots)) if shots else target
 
     other = None if reference is None else loaded(reference)

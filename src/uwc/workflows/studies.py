@@ -83,6 +83,7 @@ def run_study(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("a study runs in one process; use accelerate launch with: uwc unlearn")
     plan = make_plan(_config(source, overrides))
+    require_models(plan.config)
     return run_plan(plan, Store(Path(runs) / "store"), Path(runs) / plan.config.name)
 
 
@@ -94,6 +95,25 @@ def run_plan(plan: Plan, store: Store, folder: Path) -> StudyOutcome:
         records = run_steps(plan, store, on_step=advance)
     with reporting_full_disk(folder):
         return _publish(plan, store, run_record(records), folder)
+
+
+def require_models(config: StudyConfig) -> None:
+    """Raise ModelError if a given model cannot be used, as far as the files tell: before anything is computed."""
+    trust, original = config.model.trust_remote_code, config.model.path
+    given = [str(path) for path in (original, config.gold) if isinstance(path, str)]
+    runs = [str(run.checkpoint) for run in config.unlearn.runs if run.checkpoint is not None]
+    if not given and not runs:
+        return
+    from uwc.models.loading import depth_of
+    from uwc.models.pairs import require_mixable, require_whole
+
+    if original is not None:
+        require_whole(original)
+    for path in given:
+        depth_of(path, trust_remote_code=trust)
+    if original is not None and config.finetune is None:
+        for path in runs:
+            require_mixable(original, path, trust_remote_code=trust)
 
 
 def _publish(plan: Plan, store: Store, run: dict[str, Any], folder: Path) -> StudyOutcome:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uwc import progress
 from uwc.data.example import Example, require_disjoint
 from uwc.errors import ConfigError
-from uwc.workflows.targets import target_of
+from uwc.workflows.targets import plain_target_of
 
 if TYPE_CHECKING:
     from uwc.models.target import Target
@@ -75,7 +75,7 @@ def unlearn(
     if rule and rule["tau"] is not None and not retain:
         raise ConfigError("early stopping at a calibrated score (tau) measures retention; give retain questions")
     _require_free(Path(output), model, checked)
-    target = replace(target_of(model, loading), name="")
+    target = _trainable(model, loading)
     data = TrainingData(forget, retain, refusals)
     done = unlearn_target(
         target, chosen, data, checked, tricks=tricks, checkpoints=checkpoints, stop=_stop_rule(rule, target, data)
@@ -90,6 +90,15 @@ def unlearn(
         raise done.diverged
     _tell(done)
     return output
+
+
+def _trainable(model: str | Path, loading: dict[str, Any]) -> "Target":
+    from uwc.models.ties import require_unquantised
+
+    target: Target = plain_target_of(model, loading)
+    require_unquantised(target.model, target.name)
+    target.model.requires_grad_(True)  # peft freezes what it puts an adapter on
+    return replace(target, name="")
 
 
 def _write_log(output: Path, done: "Unlearned", made_by: dict[str, Any]) -> None:
@@ -112,14 +121,21 @@ def _tell(done: "Unlearned") -> None:
 
 
 def _require_free(output: Path, model: Any, settings: "TrainingSettings") -> None:
-    """Raise ConfigError if writing there would overwrite the model, or leave files by which another kind is loaded."""
-    from uwc.models.adapters import CONFIG as ADAPTER
-    from uwc.models.contrast import FILE as CONTRAST
+    """Raise ConfigError if writing there would overwrite the model, or leave files by which another kind is loaded, or
+    if an adapter would be written whose base is on no disk."""
+    from uwc.models.adapters import adapter_config
+    from uwc.models.checkpoint_files import ADAPTER, CONTRAST, INDEX, SINGLE
 
     if isinstance(model, str | Path) and Path(model).resolve() == output.resolve():
         raise ConfigError(f"the output {output} is the model itself; give another folder")
     adapter = settings.lora is not None and settings.lora.save == "adapter"
-    leftover = {CONTRAST: settings.contrast is None, ADAPTER: not adapter}
+    if adapter and isinstance(model, str | Path) and adapter_config(model) is not None:
+        raise ConfigError(
+            f"{model} is an adapter, and a further one (lora.save: adapter) would lack its base; save it merged, or "
+            "give the merged model"
+        )
+    apart = settings.contrast is not None
+    leftover = {CONTRAST: not apart, ADAPTER: not adapter, SINGLE: adapter or apart, INDEX: adapter or apart}
     for file, foreign in leftover.items():
         if foreign and (output / file).exists():
             raise ConfigError(f"the output {output} holds a model of another kind ({file}); give another folder")

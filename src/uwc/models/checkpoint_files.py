@@ -1,0 +1,281 @@
+"""Which files of a checkpoint are read: the ones that transformers and peft read, or the checkpoint is refused."""
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers.utils import cached_file
+from transformers.utils.hub import has_file
+
+from uwc import progress
+from uwc.errors import ModelError
+from uwc.models import contrast
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
+CONTRAST = contrast.FILE
+
+_NAMED = "transformers_weights"
+"""The key of config.json that names the file of weights, for transformers before any other."""
+_DISTRIBUTED = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
+_TRAINERS_COPY = re.compile(r"checkpoint-\d+")
+_VOCABULARIES = (
+    "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt", "spiece.model",
+    "sentencepiece.bpe.model",
+)  # fmt: skip
+_SETTINGS = (".json", ".jinja", ".model", ".txt", ".tiktoken", ".vocab", ".bpe", ".spm")
+"""Endings of the files beside the weights that say what a checkpoint computes: configurations, tokenizer, template."""
+_LOGS = ("training_log.json", "trainer_state.json", "all_results.json", "train_results.json", "eval_results.json")
+"""Files with such endings that no loading reads."""
+_TEMPLATES = "additional_chat_templates"
+
+
+Kind = Literal["model", "adapter", "contrast"]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a folder or hub name holds, and the files with tensors that are read.
+
+    Attributes:
+        kind: whole weights, an adapter on a base, or a contrast of two models in folders of their own.
+        weights: names of safetensors files, relative to the checkpoint; of a contrast none.
+        index: the file that names the shards, where they are several.
+    """
+
+    kind: Kind
+    weights: tuple[str, ...]
+    index: str | None = None
+
+
+def local_file(path: str | Path, file: str) -> Path | None:
+    """A checkpoint's file on this machine, fetched if the path is a hub name; None if the checkpoint has no such file.
+
+    Raises:
+        ModelError: there is no such checkpoint.
+    """
+    try:
+        found = cached_file(
+            str(path), file, _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False, _raise_exceptions_for_gated_repo=False,
+        )  # fmt: skip
+    except OSError as error:
+        raise _no_model(path) from error
+    return None if found is None else Path(found)
+
+
+def contents(path: str | Path) -> Contents:
+    """Which files a checkpoint is read from; every reader of weights asks here.
+
+    As in transformers: the file that config.json names (``transformers_weights``), else model.safetensors, else the
+    shards of model.safetensors.index.json; other safetensors are not read. A folder with adapter_config.json is an
+    adapter, one with contrast.json a contrast.
+
+    Raises:
+        ModelError: there is no model, two kinds of model, or an index that names files outside or files that are
+            missing; all files concerned are named.
+    """
+    where, folder, kind = str(path), Path(path), kind_of(path)
+    if kind == "contrast":
+        return Contents(kind, ())
+    if kind == "adapter":
+        _note_nested(where, folder, ADAPTER)
+        if not _has(where, ADAPTER_WEIGHTS):
+            raise ModelError(f"{where}: the adapter has no {ADAPTER_WEIGHTS}; uwc reads weights in this format only")
+        return Contents(kind, (ADAPTER_WEIGHTS,))
+    named, whole = _named_weights(where), _first_of_whole(where)
+    if named is not None and whole != named:
+        raise ModelError(f"{where}: {CONFIG} names {named!r} as its weights ({_NAMED}), which is missing")
+    if whole is None:
+        raise _nothing_to_read(where, folder)
+    return _whole(where, folder, whole)
+
+
+def kind_of(path: str | Path) -> Kind:
+    """What a checkpoint is, without a look at weights; a model where nothing else is there.
+
+    Raises:
+        ModelError: the path is a file, or the folder holds two kinds of model.
+    """
+    where, folder = str(path), Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise ModelError(f"{where}: not a folder; give the folder that holds {CONFIG} and the weights")
+    whole = _first_of_whole(where)
+    there = {CONTRAST: (folder / CONTRAST).is_file(), ADAPTER: _has(where, ADAPTER), whole or SINGLE: whole is not None}
+    several = [file for file in there if there[file]]
+    if len(several) > 1:
+        raise _two_models(where, several)
+    return "contrast" if there[CONTRAST] else "adapter" if there[ADAPTER] else "model"
+
+
+def _first_of_whole(where: str) -> str | None:
+    """The file that whole weights are read from: the one that config.json names, the single one, or the index."""
+    return next((f for f in (_named_weights(where), SINGLE, INDEX) if f is not None and _has(where, f)), None)
+
+
+def _whole(where: str, folder: Path, file: str) -> Contents:
+    """The files that whole weights are read from, given the first of them; what else is there is told."""
+    for other in sorted(f.name for f in folder.glob("*.safetensors") if _DISTRIBUTED.fullmatch(f.name)):
+        raise ModelError(
+            f"{where}: transformers reads {other}, a part of a distributed checkpoint, before {file}; remove one of "
+            "the two, or save the model again with save_pretrained"
+        )
+    _note_nested(where, folder, file)
+    for other in (SINGLE, INDEX):
+        if other != file and folder.is_dir() and _has(where, other) and _is_complete(where, other):
+            progress.warn(
+                f"{where} holds two sets of weights: {file}, which is read, as transformers reads it, and {other}, "
+                "which is not; remove the one that is out of date"
+            )
+    if file.endswith(".index.json"):
+        return Contents("model", _shards(where, file), file)
+    return Contents("model", (file,))
+
+
+def _named_weights(where: str) -> str | None:
+    """The file of weights that config.json names, if it names one; it has to lie inside the checkpoint."""
+    named = read_json(where, CONFIG).get(_NAMED)
+    if named is None:
+        return None
+    if not str(named).endswith((".safetensors", ".safetensors.index.json")) or _leaves(str(named)):
+        raise ModelError(
+            f"{where}: {CONFIG} names {named!r} as its weights ({_NAMED}); give a safetensors file inside the folder"
+        )
+    return str(named)
+
+
+def _shards(where: str, index: str) -> tuple[str, ...]:
+    """The files that an index names. Raises ModelError if one lies outside the checkpoint, or is missing."""
+    content = read_json(where, index)
+    places = content.get("weight_map")
+    if not isinstance(places, dict) or not places or "metadata" not in content:
+        raise ModelError(f"{where}: {index} is not an index of shards (weight_map and metadata); save the model again")
+    files = sorted(set(map(str, places.values())))
+    for file in files:
+        if _leaves(file):
+            raise ModelError(f"{where}: {index} names {file!r}, which lies outside the checkpoint; save it as a whole")
+        if not _has(where, file):
+            raise ModelError(f"{where}: the shard {file} is missing; fetch or save the model again")
+    return tuple(files)
+
+
+def _is_complete(where: str, file: str) -> bool:
+    """Whether a file of weights that is not read could be: of an index, whether its shards are all there."""
+    try:
+        return file != INDEX or bool(_shards(where, file))
+    except ModelError:
+        return False
+
+
+def _leaves(file: str) -> bool:
+    """Whether a relative name leads out of its folder."""
+    return Path(file).is_absolute() or ".." in Path(file).parts or "\\" in file
+
+
+def _has(where: str, file: str) -> bool:
+    """Whether a checkpoint has a file, which is not fetched. Raises ModelError if there is no such checkpoint."""
+    return (Path(where) / file).is_file() if Path(where).is_dir() else _on_the_hub(where, file)
+
+
+@cache
+def _on_the_hub(name: str, file: str) -> bool:
+    """Whether a model on the hub has a file, asked for once in a process."""
+    try:
+        return bool(has_file(name, file))
+    except Exception as error:  # of the hub: each a class of its own
+        raise _no_model(name) from error
+
+
+def read_json(path: str | Path, file: str) -> dict[str, Any]:
+    """What a checkpoint's JSON file says; empty where there is none. Raises ModelError if it is damaged."""
+    found = local_file(path, file)
+    if found is None:
+        return {}
+    try:
+        content = json.loads(found.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{found}: damaged ({error}); fetch or save it again") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{found}: damaged (not a JSON object); fetch or save it again")
+    return content
+
+
+def require_tokenizer_config(path: str | Path) -> None:
+    """Raise ModelError if a checkpoint has a vocabulary, but not the file that says which tokens are special."""
+    if _has(str(path), TOKENIZER_CONFIG):
+        return
+    for file in _VOCABULARIES:
+        if _has(str(path), file):
+            raise ModelError(
+                f"{path}: it has {file}, but no {TOKENIZER_CONFIG}, without which its end token and chat template are "
+                "lost; put the file there that belongs to it"
+            )
+
+
+def files_read(path: str | Path) -> list[str]:
+    """The names of all files in a checkpoint's folder that decide what is computed with it, relative to it.
+
+    Weights and index as `contents` finds them, configurations, tokenizer, chat templates and Python code; of a contrast
+    those of both models.
+
+    Raises:
+        ModelError: as `contents`.
+    """
+    folder, found = Path(path), contents(path)
+    if found.kind == "contrast":
+        parts = [f"{part}/{file}" for part in contrast.PARTS for file in files_read(folder / part)]
+    else:
+        parts = [*found.weights, *([found.index] if found.index else [])]
+    settings = [f.name for f in folder.iterdir() if f.suffix in _SETTINGS and f.name not in _LOGS]
+    parts += [name for name in settings if not name.endswith(".safetensors.index.json")]
+    parts += [f"{_TEMPLATES}/{f.name}" for f in (folder / _TEMPLATES).glob("*.jinja")]
+    code = [f.relative_to(folder) for f in folder.rglob("*.py")]
+    parts += [f.as_posix() for f in code if not any(part.startswith(".") for part in f.parts)]
+    return sorted(set(parts))
+
+
+def _no_model(path: str | Path) -> ModelError:
+    return ModelError(f"{path}: there is no such folder, and the hub did not give a model of that name")
+
+
+def _two_models(where: str, files: list[str]) -> ModelError:
+    remedy = {
+        CONTRAST: f"remove {CONTRAST}, or give an empty folder to what writes there",
+        ADAPTER: f"if the adapter was merged into them, remove {ADAPTER} and {ADAPTER_WEIGHTS}; if it is meant, remove "
+        f"{files[-1]}",
+    }[files[0]]
+    return ModelError(f"{where} holds two models, {' and '.join(files)}; {remedy}")
+
+
+def _nested(folder: Path, *files: str) -> list[str]:
+    """The sub-folders that hold one of the files."""
+    return sorted({found.parent.name for file in files for found in folder.glob(f"*/{file}")})
+
+
+def _note_nested(where: str, folder: Path, read: str) -> None:
+    """Tell of adapters in sub-folders, which are not read; a trainer's checkpoints are no surprise."""
+    others = [name for name in _nested(folder, ADAPTER) if not _TRAINERS_COPY.fullmatch(name)]
+    if others:
+        progress.warn(f"{where}: {read} is read, and not the adapters in its folders {', '.join(others)}")
+
+
+def _nothing_to_read(where: str, folder: Path) -> ModelError:
+    if not folder.is_dir() and not _has(where, CONFIG):
+        return _no_model(where)
+    if adapters := _nested(folder, ADAPTER):
+        return ModelError(
+            f"{where} is no model itself; it holds adapters in folders of their own: {', '.join(adapters)}; give one "
+            f"of them, such as {folder / adapters[0]}"
+        )
+    if models := _nested(folder, SINGLE, INDEX):
+        return ModelError(
+            f"{where} is no model itself; its folders {', '.join(models)} are; give one of them, such as "
+            f"{folder / models[0]}"
+        )
+    if _has(where, ADAPTER_WEIGHTS):
+        return ModelError(f"{where}: it has {ADAPTER_WEIGHTS}, but no {ADAPTER} that says what kind of adapter it is")
+    return ModelError(f"{where}: no {SINGLE} and no {INDEX}; uwc reads weights in this format only")

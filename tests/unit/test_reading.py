@@ -1,0 +1,173 @@
+"""All models of a comparison are read as the original is."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conftest import people, tiny_target
+from transformers import AutoTokenizer
+
+import uwc
+from uwc.attacks.data import AttackData
+from uwc.data.prompts import PromptTemplate
+from uwc.errors import ModelError
+from uwc.models.loading import load_target, save_target
+from uwc.models.reading import Reading, differences, load_reading, read_as
+from uwc.models.target import Target
+from uwc.objectives.methods import FINE_TUNING
+from uwc.objectives.objective import Objective
+from uwc.training.loading import TrainingData
+from uwc.training.loop import train
+from uwc.training.settings import TrainingSettings
+from uwc.workflows.scoring import evaluate
+
+CHAT = (
+    "{% for m in messages %}{{ 'Q ' if m.role == 'user' else 'A ' }}{{ m.content }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}A {% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that knows the answers when it is asked through its chat template, and not otherwise."""
+    target = tiny_target(hidden_size=64)
+    target.tokenizer.chat_template = CHAT
+    settings = TrainingSettings(epochs=60, batch_size=8, lr=5e-3, schedule="cosine")
+    train(target, Objective(FINE_TUNING, target.model), TrainingData(retain=people(4)), settings)
+    folder = tmp_path_factory.mktemp("reading") / "original"
+    save_target(target, folder)
+    return folder
+
+
+def changed(original: Path, folder: Path, change: Callable[[Path], None]) -> Path:
+    """A copy of the original with something else about its reading."""
+    target = load_target(original)
+    save_target(target, folder)
+    change(folder)
+    return folder
+
+
+def without_template(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+
+
+def edited(file: str, edit: Callable[[Any], None]) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        content = json.loads((folder / file).read_text(encoding="utf-8"))
+        edit(content)
+        (folder / file).write_text(json.dumps(content), encoding="utf-8")
+
+    return change
+
+
+def without_a_merge(tokenizer: Any) -> None:
+    tokenizer["model"]["merges"].pop()
+
+
+def with_a_prefix_space(tokenizer: Any) -> None:
+    tokenizer["pre_tokenizer"]["add_prefix_space"] = True
+
+
+def with_a_token_more(folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["<more>"])
+    tokenizer.save_pretrained(folder)
+
+
+def with_another_end(folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.eos_token = "<|pad|>"
+    tokenizer.save_pretrained(folder)
+
+
+def moved(tokenizer: Any) -> None:
+    vocabulary = tokenizer["model"]["vocab"]
+    first, second = list(vocabulary)[-2:]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+
+
+CHANGES = {
+    "no chat template": without_template,
+    "another chat template": lambda folder: (folder / "chat_template.jinja").write_text(CHAT + "\n{# x #}"),
+    "other merges": edited("tokenizer.json", without_a_merge),
+    "cuts texts otherwise": edited("tokenizer.json", with_a_prefix_space),
+    "1 tokens more": with_a_token_more,
+    "as end-of-sequence token": with_another_end,
+    "the ends": edited("generation_config.json", lambda config: config.update(eos_token_id=[0, 1])),
+}
+
+
+@pytest.mark.parametrize("said", CHANGES)
+def test_what_differs_is_named_and_the_original_s_reading_is_used(said: str, original: Path, tmp_path: Path) -> None:
+    folder = changed(original, tmp_path / "other", CHANGES[said])
+    reading = load_reading(original)
+    (found,) = differences(load_reading(folder), reading)
+    assert said in found
+    target = load_target(folder, reading=reading)
+    encoded = load_target(original).encode(people(4))
+    assert target.encode(people(4)) == encoded
+    assert target.stops(encoded) == load_target(original).stops(encoded)
+
+
+def test_a_reading_from_files_is_that_of_the_loaded_model(original: Path) -> None:
+    target, reading = load_target(original), load_reading(original)
+    assert (reading.ends, reading.template) == (target.end_ids, target.template)
+    assert differences(Reading.of(target), reading) == []
+
+
+def test_tokens_with_other_ids_are_refused_in_every_command(original: Path, tmp_path: Path) -> None:
+    folder = changed(original, tmp_path / "other", edited("tokenizer.json", moved))
+    forget, retain = people(4)[:4], people(4)[4:]
+    calls: list[Callable[[], Any]] = [
+        lambda: uwc.score(folder, forget, reference=original, metrics=["kl_to_original"]),
+        lambda: uwc.score(original, forget, reference=original, retrained=folder, metrics=["exact_memorization"]),
+        lambda: uwc.calibrate(original, folder, forget=forget, retain=retain),
+        lambda: uwc.compare(original, {"x": folder}, forget=forget, retain=retain, attacks=[], out=tmp_path / "out"),
+        lambda: uwc.attack(original, AttackData(forget), ["token_noise"], control=folder),
+    ]
+    for call in calls:
+        with pytest.raises(ModelError, match="is token"):
+            call()
+    alone = uwc.score(folder, forget, metrics=["exact_memorization"], max_new_tokens=0)
+    own = evaluate(
+        folder, forget, compare=original, metrics=["exact_memorization"], max_new_tokens=0, own_tokenizer=True
+    )
+    assert own.table["mean"][0] == alone["mean"][0]
+
+
+def test_a_checkpoint_that_lost_its_template_is_not_taken_for_one_that_forgot(original: Path, tmp_path: Path) -> None:
+    """The same weights: everything is still there, at alpha 1, and nothing of the retention is lost."""
+    folder = changed(original, tmp_path / "x", without_template)
+    forget, retain = people(4)[:4], people(4)[4:]
+    own = uwc.score(folder, forget, metrics=["extraction_strength"], max_new_tokens=0)["mean"][0]
+    done = uwc.compare(
+        original, {"x": folder}, gold=folder, forget=forget, retain=retain, attacks=["token_noise"],
+        max_new_tokens=0, out=tmp_path / "out",
+    )  # fmt: skip
+    scores = done.scores[(done.scores["set"] == "forget") & (done.scores["metric"] == "extraction_strength")]
+    assert len(scores) == 4 and scores["mean"].nunique() == 1 and scores["mean"].iloc[0] > own + 0.1
+    assert (done.ranking["alpha"][0], done.ranking["share"][0]) == (1.0, 1.0)
+    found = uwc.calibrate(original, folder, forget=forget, retain=retain)
+    assert (found["alpha"], found["forget_score"]) == (1.0, scores["mean"].iloc[0])
+    compared = evaluate(folder, forget, compare=original, metrics=["probability"], max_new_tokens=0)
+    assert compared.differences is not None and compared.differences["difference"][0] == 0.0
+
+
+def test_a_tokenizer_with_tokens_that_have_no_embedding_is_refused(original: Path) -> None:
+    reading = load_reading(original)
+    reading.tokenizer.add_tokens([f"<{i}>" for i in range(5)])
+    rows = load_target(original).model.get_input_embeddings().weight.shape[0]
+    with pytest.raises(ModelError, match=rf"embeddings for {rows} tokens.*{len(reading.tokenizer)}"):
+        load_target(original, reading=reading)
+
+
+def test_models_in_memory_are_read_as_the_original_too(knowing: Target) -> None:
+    asked_otherwise = replace(knowing, template=PromptTemplate("{question} ->"))
+    assert read_as(asked_otherwise, Reading.of(knowing)).encode(people(1)) == knowing.encode(people(1))
+    table = evaluate(
+        asked_otherwise, people(2), reference=knowing, metrics=["extraction_strength"], max_new_tokens=0
+    ).table
+    assert table["mean"][0] == uwc.score(knowing, people(2), metrics=["extraction_strength"])["mean"][0]
