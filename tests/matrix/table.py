@@ -1,5 +1,6 @@
 """The table of `docs/models.md`, from what a run of the matrix found."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -42,12 +43,12 @@ def _table(found: Mapping[tuple[str, str], Found]) -> str:
         lines.append(_row(name, architecture.prompt, *(_cell(found[name, cell]) for cell in CELLS)))
     lines += ["", "What is special about each:", ""]
     lines += [f"- {a.name}: {a.note}" for a in ARCHITECTURES.values() if a.note]
-    reasons = {f.reason: n for (n, _), f in found.items() if f.outcome == "refused"}
-    if reasons:
-        lines += ["", "Refused:", "", *(f"- {name}: `{reason}`" for reason, name in reasons.items())]
+    refused = dict.fromkeys((n, f.reason) for (n, _), f in found.items() if f.outcome == "refused")
+    if refused:
+        lines += ["", "Refused:", "", *(f"- {name}: {reason}" for name, reason in refused)]
     lines += ["", _row("prompt", "what is special about it", "taught to", "score", "text"), _rule(3)]
     for prompt in PROMPTS.values():
-        users = [a.name for a in ARCHITECTURES.values() if a.prompt == prompt.name]
+        users = [a.name for a in ARCHITECTURES.values() if a.prompt == prompt.name and "all" not in a.refused]
         worst = [_worst([found[n, cell] for n in users]) for cell in ("score", "text")]
         lines.append(_row(prompt.name, prompt.note, ", ".join(users), *worst))
     return "\n".join(lines)
@@ -55,7 +56,7 @@ def _table(found: Mapping[tuple[str, str], Found]) -> str:
 
 def _cell(found: Found) -> str:
     if found.outcome == "exact":
-        return "0" if found.deviation == 0 else f"{found.deviation:.0e}"
+        return "0" if found.deviation < 1e-12 else f"<1e{math.floor(math.log10(found.deviation)) + 1}"
     return found.outcome if found.outcome == "refused" else "**fails**"
 
 

@@ -141,8 +141,8 @@ def test_the_table_is_put_between_the_markers() -> None:
     found["rwkv", "attack-decoding"] = Found("refused", reason="no beam search")
     page = with_table(f"before\n{BEGIN}\nold\n{END}\nafter", found)
     assert page.startswith(f"before\n{BEGIN}\n") and page.endswith(f"{END}\nafter") and "old" not in page
-    assert "| gpt2 | plain | 2e-07 | **fails** | 2e-07 |" in page
-    assert "- rwkv: `no beam search`" in page
+    assert "| gpt2 | plain | <1e-6 | **fails** | <1e-6 |" in page
+    assert "- rwkv: no beam search" in page
     with pytest.raises(ValueError, match="matrix: begin"):
         with_table("no markers", found)
 
