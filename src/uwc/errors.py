@@ -22,6 +22,10 @@ class ConfigError(UserError):
     """A study's YAML file or a command-line option is wrong."""
 
 
+class AttackFailed(UserError):
+    """An attack did not do to a model what it says it does, so that a score under it would mean nothing."""
+
+
 class TrainingDiverged(UserError):
     """A loss or gradient became NaN or infinite; carries where that happened.
 

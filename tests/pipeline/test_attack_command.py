@@ -53,6 +53,7 @@ def test_attacks_and_chains_are_measured_on_model_and_control(files: dict[str, s
     for row in rows:
         assert row["difference"] == pytest.approx(row["after"] - row["before"])
         assert row["before"] == pytest.approx(1.0 if row["model"] == "model" else 0.0, abs=0.05)
+        assert (row["changed"] is not None) == (row["attack"] == "relearn+probe" and "layer" in row["variant"])
     assert {r["attack"] for r in rows} == {"relearn+probe", "translation"}
 
 

@@ -86,6 +86,7 @@ def test_after_is_the_mean_of_variants_and_of_budgets_the_largest(results: dict[
     assert jailbreak["strongest"]["mean"] >= max(means)
     relearned = outcomes["relearn and probe"]["forget"]["extraction_strength"]
     assert [v["effort"] for v in relearned["variants"]] == [1.0, 1.0, 2.0, 2.0]
+    assert all(v["changed"] > 0.95 for v in relearned["variants"]) and jailbreak["variants"][0]["changed"] is None
     assert relearned["after"]["mean"] == pytest.approx(sum(v["mean"] for v in relearned["variants"][2:]) / 2)
 
 

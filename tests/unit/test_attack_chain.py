@@ -13,7 +13,7 @@ from uwc.attacks.curves import curve_chains, effort_to_reach
 from uwc.attacks.data import AttackData, split_by_subject
 from uwc.attacks.measuring import check_metrics
 from uwc.attacks.registry import attacks
-from uwc.errors import ConfigError, DataError
+from uwc.errors import AttackFailed, ConfigError, DataError
 from uwc.models.target import Target
 
 QUICK: dict[str, dict[str, Any]] = {
@@ -185,3 +185,22 @@ def test_a_curve_over_steps_is_one_run_and_over_other_settings_one_each() -> Non
 def test_bad_curves_are_refused(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         call()
+
+
+def test_an_attack_on_prompts_that_changes_none_fails() -> None:
+    same = [replace(e, paraphrased_question=e.question) for e in KNOWN[:2]]
+    with (
+        pytest.raises(AttackFailed, match="'paraphrase' changes no prompt"),
+        attacked(tiny_target(), AttackData(same), make_chain("paraphrase")) as variants,
+    ):
+        next(variants)
+    one = [*same, replace(KNOWN[2], paraphrased_question="Who else?")]
+    with attacked(tiny_target(), AttackData(one), make_chain("paraphrase")) as variants:
+        assert next(variants).changed is None
+
+
+def test_no_effort_asked_for_is_no_failure() -> None:
+    for name in ("token_noise", "pruning"):
+        setting = attacks.get(name).facts["effort"]
+        with attacked(tiny_target(), AttackData(KNOWN[:2]), make_chain(name, {name: {setting: 0.0}})) as variants:
+            assert next(variants).changed == (0.0 if name == "pruning" else None)

@@ -1,6 +1,8 @@
 """Attacks on the inside and on decoding: probes, logit lens, ablation, soft prompts, GCG, sampling, beams."""
 
+import ast
 import copy
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 from tests.conftest import copied, people, tiny_target
+from tests.tokenizer_kinds import KINDS
+from tests.unit.architectures import architecture, tiny_model
 from tests.unit.hidden_knowledge import KNOWN, TRIGGER, UNKNOWN, ignorant, muted, reluctant, strength
 from torch import nn
-from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, PhiConfig, Qwen3Config
 
 from uwc.attacks.chain import attacked, make_chain
 from uwc.attacks.curves import budget_curve
@@ -20,8 +23,9 @@ from uwc.attacks.measuring import combine, measure, metric_values
 from uwc.attacks.probing import cached_states, chosen_depths, train_heads
 from uwc.attacks.soft_prompt import SoftPrompted
 from uwc.attacks.suffix_search import Problem, SearchSettings, SuffixSearch, allowed_tokens
-from uwc.attacks.surrogate import Intervened, ReadAt, final_norm
-from uwc.errors import ConfigError
+from uwc.attacks.surrogate import Intervened, ReadAt
+from uwc.errors import AttackFailed, ConfigError, ModelError
+from uwc.models.contrast import contrast
 from uwc.models.forward import score_tokens
 from uwc.models.generation import continue_greedily, generate
 from uwc.models.states import blocks
@@ -77,39 +81,204 @@ def test_the_last_layer_read_with_the_models_own_head_is_the_model(knowing: Targ
     assert continue_greedily(reader, prompts, max_new_tokens=5) == continue_greedily(knowing, prompts, max_new_tokens=5)
 
 
-ARCHITECTURES = [
-    GPT2Config(n_layer=2, n_embd=32, n_head=2, n_positions=128),
-    GPTNeoXConfig(num_hidden_layers=2, hidden_size=32, num_attention_heads=2, intermediate_size=64),
-    PhiConfig(num_hidden_layers=2, hidden_size=32, num_attention_heads=2, intermediate_size=64),
-    Qwen3Config(num_hidden_layers=2, hidden_size=32, num_attention_heads=2, num_key_value_heads=2, head_dim=16),
-]
+READ = [
+    "gpt2", "openai-gpt", "opt", "granite", "cohere", "gemma2", "gemma3", "gemma3n_text", "mixtral", "mamba", "rwkv",
+    "recurrent_gemma", "nemotron_h", "falcon_h1", "modernbert-decoder",
+]  # fmt: skip
+HYBRID = ["openai-gpt", "mamba", "rwkv", "recurrent_gemma", "nemotron_h", "falcon_h1"]
 
 
-@pytest.mark.parametrize("config", ARCHITECTURES, ids=lambda c: c.model_type)
-def test_other_architectures_are_read_fed_and_searched_as_well(config: Any) -> None:
-    """The last layer read with the own head is the model, padded on the left too; no soft prompt changes nothing."""
-    tokenizer = tiny_target().tokenizer
-    config.vocab_size, config.max_position_embeddings = len(tokenizer), 128
-    config.bos_token_id, config.eos_token_id, config.pad_token_id = None, tokenizer.eos_token_id, tokenizer.pad_token_id
-    torch.manual_seed(0)
-    target = Target(AutoModelForCausalLM.from_config(config).eval(), tokenizer)
-    models = score_tokens(target, people())
-    head = target.model.get_output_embeddings()
-    for reader in (ReadAt(target.model, 2, head), SoftPrompted(target.model, torch.zeros(0, 32))):
-        read = replace(target, model=reader)
-        np.testing.assert_allclose(score_tokens(read, people()).logprob, models.logprob, atol=1e-4)
-        texts = [generate(asked, people(), max_new_tokens=4).texts for asked in (read, target)]
-        assert texts[0] == texts[1]
-    settings = {"steps": 1, "start": " x", "candidates": 8}
-    found = measure(target, AttackData(SCORED, train=OWNED), make_chain("gcg", {"gcg": settings}), ["probability"])
-    assert found[0].note
+def ids_of(target: Target, count: int = 3) -> list[torch.Tensor]:
+    return [torch.tensor([e.tokens]) for e in target.encode(people()[:count])]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", READ)
+def test_a_lens_is_the_model_without_the_blocks_above(name: str) -> None:
+    """Bit for bit, with the model's own norms, projections, soft caps and scales; at the last block it is the model.
+
+    RWKV halves its states after every sixth block, which its last norm takes out again, but for its epsilon.
+    """
+    target = architecture(name)
+    depth = len(blocks(target.model))
+    for layer in {1, depth - 1, depth}:
+        cut = copy.deepcopy(target.model)
+        del blocks(cut)[layer:]
+        for ids in ids_of(target, 2):
+            expected = cut(input_ids=ids, use_cache=False).logits
+            found = ReadAt(target.model, layer)(input_ids=ids, use_cache=False).logits
+            torch.testing.assert_close(found, expected, rtol=0.0, atol=1e-4 if name == "rwkv" else 0.0)
+    lens = replace(target, model=ReadAt(target.model, depth))
+    ours, models = score_tokens(lens, people()[:4]), score_tokens(target, people()[:4])
+    np.testing.assert_array_equal(ours.logprob, models.logprob)
+    texts = [generate(asked, people()[:3], max_new_tokens=4).texts for asked in (lens, target)]
+    assert texts[0] == texts[1]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", READ)
+def test_a_probe_that_is_the_models_own_output_embedding_is_the_model(name: str) -> None:
+    """What the model does to logits after its output embedding happens to those of a probe."""
+    target = architecture(name)
+    own = target.model.get_output_embeddings()
+    probe = nn.Linear(own.weight.shape[1], own.weight.shape[0], bias=own.bias is not None)
+    probe.load_state_dict(own.state_dict())
+    read = replace(target, model=ReadAt(target.model, len(blocks(target.model)), probe))
+    ours, models = score_tokens(read, people()[:4]), score_tokens(target, people()[:4])
+    np.testing.assert_allclose(ours.logprob, models.logprob, atol=1e-5)
+    texts = [generate(asked, people()[:3], max_new_tokens=4).texts for asked in (read, target)]
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "finish"),
+    [
+        ("gemma2", lambda z: 0.5 * torch.tanh(z / 0.5)),
+        ("granite", lambda z: z / 8.0),
+        ("cohere", lambda z: z * 0.1),
+        ("falcon_h1", lambda z: z * 0.5),
+        ("llama", lambda z: z),
+    ],
+)
+def test_a_probe_is_trained_through_what_follows_the_output_embedding(name: str, finish: Any) -> None:
+    """Against descent written out, from zero: one step of Adam on all positions at once."""
+    target = architecture(name)
+    layer = 1
+    with attacked(
+        target,
+        AttackData(SCORED, train=OWNED),
+        make_chain("probe", {"probe": {"layers": [layer], "epochs": 2, "lr": 0.1, "start": "zero"}}),
+    ) as variants:
+        found = next(variants).target.model.head.weight.detach()
+    entering: list[torch.Tensor] = []
+    labels: list[int] = []
+    cut = copy.deepcopy(target.model)
+    del blocks(cut)[layer:]
+    cut.get_output_embeddings().register_forward_pre_hook(lambda _m, args: entering.append(args[0].detach()[0]))
+    states = []
+    for e in target.encode(OWNED):
+        cut(input_ids=torch.tensor([e.tokens]), use_cache=False)
+        states.append(entering[-1][e.start - 1 : len(e.tokens) - 1])
+        labels += e.tokens[e.start :]
+    weight = torch.zeros_like(found, requires_grad=True)
+    optimizer = torch.optim.Adam([weight], lr=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(finish(torch.cat(states) @ weight.T), torch.tensor(labels))
+        loss.backward()
+        optimizer.step()
+    torch.testing.assert_close(found, weight.detach(), atol=1e-4, rtol=1e-3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", READ)
+def test_a_soft_prompt_of_a_texts_embeddings_is_the_text(name: str) -> None:
+    """Whatever the embedding module does to a row of its table; in generation it stands after padding on the left."""
+    target = architecture(name)
+    typed = target.tokenizer("Tell me this:", add_special_tokens=False)["input_ids"]
+    prompt = target.model.get_input_embeddings()(torch.tensor([typed]))[0]
+    soft = replace(target, model=SoftPrompted(target.model, prompt, torch.tensor(typed)))
+    expected: list[float] = []
+    for e in target.encode(people()[:4]):
+        logits = target.model(input_ids=torch.tensor([[*typed, *e.tokens]]), use_cache=False).logits[0, len(typed) :]
+        log_p = logits.float().log_softmax(dim=-1)
+        expected += [log_p[t - 1, e.tokens[t]].item() for t in range(e.start, len(e.tokens))]
+    np.testing.assert_allclose(score_tokens(soft, people()[:4]).logprob, expected, atol=1e-5)
+    prompts = [list(e.tokens[: e.start]) for e in target.encode(people()[:3])]
+    alone = [continue_greedily(target, [[*typed, *p]], max_new_tokens=4)[0][0] for p in prompts]
+    assert list(map(list, generate(soft, people()[:3], max_new_tokens=4).tokens)) == alone
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2", "gemma3n_text", "ctrl", "mixtral", *HYBRID])
+def test_the_gradient_of_a_suffix_goes_through_the_embedding_module(name: str) -> None:
+    """Against autograd on one-hot tokens times what the module makes of every token, the whole sequence at once."""
+    target = architecture(name)
+    (encoded,) = target.encode(people()[1:2])
+    suffix = tuple(target.tokenizer(" x x x", add_special_tokens=False)["input_ids"])
+    problem = Problem.of(encoded, 2, None)
+    search = SuffixSearch(target, [problem], suffix, SearchSettings(1, 8, 8, None, None, 0))
+    model, embedding = target.model, target.model.get_input_embeddings()
+    rows = embedding(torch.arange(len(embedding.weight))).detach()
+    one_hot = nn.functional.one_hot(torch.tensor(suffix), len(rows)).float().requires_grad_()
+    first, last = len(problem.before), len(problem.before) + len(suffix)
+    handle = embedding.register_forward_hook(
+        lambda _m, _a, output: torch.cat([output[:, :first], (one_hot @ rows)[None], output[:, last:]], dim=1)
+    )
+    ids = torch.tensor([problem.with_suffix(suffix)])
+    logits = model(input_ids=ids, use_cache=False).logits[0, -len(problem.wanted) - 1 : -1].float()
+    handle.remove()
+    loss = nn.functional.cross_entropy(logits, torch.tensor(problem.wanted))
+    (expected,) = torch.autograd.grad(loss, [one_hot])
+    assert search.best_loss == pytest.approx(loss.item(), rel=1e-5)
+    torch.testing.assert_close(search._gradient(), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2"])
+def test_losses_with_a_cached_prefix_are_those_of_whole_sequences(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = architecture(name)
+    problems = [Problem.of(e, 2, None) for e in target.encode(people()[:3])]
+    start = tuple(target.tokenizer(" x x x", add_special_tokens=False)["input_ids"])
+    suffixes = torch.tensor([start, start[::-1], (5, 6, 7)[: len(start)] + start[3:]])
+    cached = SuffixSearch(target, problems, start, SearchSettings(1, 8, 8, None, None, 0))
+    assert all(cache is not None for cache in cached._caches)
+    monkeypatch.setattr(SuffixSearch, "_cache", lambda _self, _problem: None)
+    whole = SuffixSearch(target, problems, start, SearchSettings(1, 8, 8, None, None, 0))
+    torch.testing.assert_close(cached._losses(suffixes), whole._losses(suffixes), atol=1e-5, rtol=0.0)
+
+
+@pytest.mark.parametrize("name", HYBRID)
+def test_models_whose_caches_cannot_be_repeated_are_searched_too(name: str) -> None:
+    settings = {"steps": 1, "start": "x", "candidates": 8}
+    data = AttackData(SCORED[:2], train=OWNED[:2])
+    (found,) = measure(architecture(name), data, make_chain("gcg", {"gcg": settings}), ["probability"])
+    assert found.note
+
+
+@pytest.mark.parametrize("name", ["gpt2", "openai-gpt", "mixtral", "rwkv", "recurrent_gemma", "nemotron_h"])
+def test_directions_are_ablated_in_blocks_of_every_kind(name: str) -> None:
+    target = architecture(name)
+    data = AttackData(SCORED, train=OWNED, retain=UNKNOWN)
+    with attacked(target, data, make_chain("direction_ablation")) as variants:
+        ablated = next(variants).target
+        assert not np.allclose(score_tokens(ablated, SCORED).logprob, score_tokens(target, SCORED).logprob, atol=1e-4)
+
+
+def test_states_that_are_several_a_token_are_not_ablated() -> None:
+    with (
+        pytest.raises(ModelError, match=r"states of shape .* its hidden states cannot be read"),
+        attacked(
+            architecture("gemma3n_text"),
+            AttackData(SCORED, train=OWNED, retain=UNKNOWN),
+            make_chain("direction_ablation"),
+        ) as variants,
+    ):
+        next(variants)
+
+
+def test_a_direction_that_is_none_is_told() -> None:
+    data = AttackData(SCORED, train=OWNED, retain=[replace(e, id=f"again {e.id}") for e in OWNED])
+    with (
+        pytest.raises(AttackFailed, match="after block 1 are the same"),
+        attacked(architecture("llama"), data, make_chain("direction_ablation")) as variants,
+    ):
+        next(variants)
+
+
+@pytest.mark.parametrize("name", ["probe", "logit_lens", "soft_prompt", "direction_ablation", "gcg"])
+def test_two_models_that_answer_as_one_are_not_read_inside(name: str, knowing: Target) -> None:
+    both = contrast(knowing, copied(knowing))
+    chain = make_chain(name, {"gcg": {"steps": 1, "start": "x"}} if name == "gcg" else {})
+    with (
+        pytest.raises(ModelError),
+        attacked(both, AttackData(SCORED, train=OWNED, retain=UNKNOWN), chain) as variants,
+    ):
+        next(variants)
 
 
 def test_default_depths_are_a_third_two_thirds_and_the_last() -> None:
     target = tiny_target(layers=6)
     assert chosen_depths(target.model, ()) == [2, 4, 6]
     assert chosen_depths(target.model, (-1, 1)) == [1, 6]
-    assert final_norm(target.model) is target.model.model.norm
 
 
 def with_a_last_block_of_noise(target: Target) -> Target:
@@ -117,6 +286,7 @@ def with_a_last_block_of_noise(target: Target) -> Target:
     noisy = copied(target)
     listed = blocks(noisy.model)
     extra = copy.deepcopy(listed[-1])
+    extra.self_attn.layer_idx = len(listed)
     with torch.no_grad():
         extra.mlp.down_proj.weight.normal_(std=30.0, generator=torch.Generator().manual_seed(0))
     listed.append(extra)
@@ -238,6 +408,89 @@ def test_suffixes_are_printable_and_survive_decoding_and_encoding() -> None:
     assert all(target.tokenizer.decode([t]).isascii() for t in tokens)
 
 
+CHAT = (
+    "{% for m in messages %}<|in|>{{ m.role }}\n{{ m.content | trim }}<|out|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|in|>assistant\n{% endif %}"
+)
+TEXT_KINDS = [kind for kind in KINDS if kind != "slow"]  # whose vocabulary is made while it reads
+
+
+def of_kind(kind: str, *, chat: bool = False) -> Target:
+    """A random model with a tokenizer of this kind; the byte-level one joins question marks with line ends."""
+    tokenizer = KINDS[kind](["<|in|>", "<|out|>"], eos_token="<|out|>", pad_token="<|out|>")
+    tokenizer.chat_template = CHAT if chat else None
+    end = tokenizer.eos_token_id
+    size = max(tokenizer.get_vocab().values()) + 1
+    model = tiny_model("llama", vocabulary=size, eos_token_id=end, pad_token_id=end)
+    model.config.max_position_embeddings = 512
+    return Target(model, tokenizer, name=kind)
+
+
+@pytest.mark.parametrize("chat", [False, True], ids=["plain", "chat"])
+@pytest.mark.parametrize("kind", TEXT_KINDS)
+def test_the_model_reads_the_suffix_as_the_text_that_an_attacker_types(kind: str, chat: bool) -> None:
+    target = of_kind(kind, chat=chat)
+    settings = {"steps": 2, "start": "x x x", "candidates": 16, "budgets": [1, 2]}
+    budgets = []
+    with attacked(target, AttackData(SCORED, train=OWNED), make_chain("gcg", {"gcg": settings})) as variants:
+        for variant in variants:
+            suffix = ast.literal_eval(variant.note)
+            expected = target.encode([replace(e, question=f"{e.question} {suffix}") for e in SCORED])
+            assert variant.target.encode(SCORED) == expected
+            assert "<|in|>" not in suffix and "<|out|>" not in suffix
+            budgets.append(variant.effort)
+    assert budgets == [1, 2]
+
+
+def test_a_suffix_of_each_question_is_typed_after_it() -> None:
+    target = of_kind("byte-level BPE")
+    assert len(target.tokenizer("?\n")["input_ids"]) == 1
+    settings = {"steps": 1, "start": "x x x", "candidates": 16}
+    with attacked(target, AttackData(SCORED), make_chain("gcg_per_question", {"gcg_per_question": settings})) as found:
+        asked = next(found).target
+    suffixes = set()
+    for example, read in zip(SCORED, asked.encode(SCORED), strict=True):
+        prompt = target.tokenizer.decode(read.tokens[: read.start])
+        (suffix,) = re.findall(rf"Question: {re.escape(example.question)} (.+)\nAnswer:", prompt)
+        assert [read] == target.encode([replace(example, question=f"{example.question} {suffix}")])
+        suffixes.add(suffix)
+    assert suffixes != {"x x x"}
+
+
+def test_a_suffix_is_scored_as_it_is_read_in_every_prompt() -> None:
+    """Typed, the best suffix after more steps is no worse than after fewer, and better than the first."""
+    target = of_kind("byte-level BPE")
+    data = AttackData(SCORED, train=OWNED)
+
+    def loss(asked: Target) -> float:
+        scores = score_tokens(asked, OWNED)
+        answers = np.split(scores.logprob, scores.offsets[1:-1])
+        return float(-np.mean([part[:-1].mean() for part in answers]))  # without the end token
+
+    typed = [loss(target.rewritten(lambda e: replace(e, question=f"{e.question} x x x")))]
+    chain = make_chain("gcg", {"gcg": {"start": "x x x", "candidates": 32, "budgets": [1, 3]}})
+    with attacked(target, data, chain) as variants:
+        typed += [loss(variant.target) for variant in variants]
+    assert typed[0] > typed[1] >= typed[2]
+
+
+def test_a_search_without_any_suffix_that_can_be_typed_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    target = of_kind("byte-level BPE")
+    data = AttackData(SCORED, train=OWNED)
+    with (
+        pytest.raises(ConfigError, match="start = '\\\\n' must be a text of printable ASCII"),
+        attacked(target, data, make_chain("gcg", {"gcg": {"steps": 1, "start": "\n"}})) as variants,
+    ):
+        next(variants)
+    joined = tuple(target.tokenizer("?\n?\n")["input_ids"])
+    monkeypatch.setattr(SuffixSearch, "_candidates", lambda _self, _gradient: [(*joined, *joined)[:3]])
+    with (
+        pytest.raises(AttackFailed, match=r"gcg.* on byte-level BPE: no step had a candidate"),
+        attacked(target, data, make_chain("gcg", {"gcg": {"steps": 2, "start": "x x"}})) as variants,
+    ):
+        next(variants)
+
+
 def test_a_soft_prompt_makes_a_reluctant_model_talk() -> None:
     found = measure(
         reluctant(), AttackData(SCORED, train=OWNED), make_chain("soft_prompt", {"soft_prompt": SOFT}), [SPOKEN],
@@ -322,9 +575,3 @@ def test_a_curve_over_samples_never_falls() -> None:
 def test_metrics_of_text_and_of_scores_are_measured_together(knowing: Target) -> None:
     values = metric_values(knowing, SCORED, ["extraction_strength", SPOKEN], max_new_tokens=24)
     assert {name: v.mean() for name, v in values.items()} == pytest.approx({"extraction_strength": 1, SPOKEN: 1})
-
-
-def test_a_model_whose_blocks_have_no_norm_after_them_is_read_as_it_is() -> None:
-    target = tiny_target()
-    target.model.model.norm = nn.Identity()
-    assert isinstance(final_norm(target.model), nn.Identity)

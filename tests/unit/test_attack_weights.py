@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import torch
 from tests.conftest import copied, tiny_target
+from tests.unit.architectures import architecture
 from tests.unit.hidden_knowledge import KNOWN, UNKNOWN, shouting, strength, weights
 from torch import Tensor
 
+from uwc.attacks.attacked import changed_share
 from uwc.attacks.chain import attacked, make_chain
 from uwc.attacks.compression import round_to_nearest
 from uwc.attacks.curves import budget_curve
@@ -17,6 +19,8 @@ from uwc.attacks.data import AttackData
 from uwc.attacks.measuring import measure
 from uwc.data.batches import collate
 from uwc.data.example import Example
+from uwc.errors import AttackFailed
+from uwc.models.block_weights import block_matrices, block_parameters
 from uwc.models.head import answer_logits, token_logprobs
 from uwc.models.states import blocks
 from uwc.models.target import Target
@@ -24,6 +28,7 @@ from uwc.models.target import Target
 SCORED, OWNED = KNOWN[:4], KNOWN[4:]
 DATA = AttackData(SCORED, train=OWNED, retain=UNKNOWN)
 RELEARN = {"steps": 8, "lr": 2e-3}
+TWO = torch.tensor([[0, 1]]).expand(512, -1)
 
 
 def after(target: Target, name: str, settings: dict[str, Any]) -> float:
@@ -181,3 +186,126 @@ def test_pruning_removes_exactly_the_share(knowing: Target) -> None:
         if old.ndim == 2:
             assert int((new == 0).sum()) == math.floor(0.25 * old.numel())
             assert old[new == 0].abs().max().item() <= old[new != 0].abs().min().item()
+
+
+def made(target: Target, name: str, settings: dict[str, Any]) -> tuple[Target, float]:
+    """The target after an attack on its weights, and the share of its blocks' numbers that is said to have changed."""
+    with attacked(target, DATA, make_chain(name, {name: settings})) as variants:
+        variant = next(variants)
+        assert variant.changed is not None
+        return variant.target, variant.changed
+
+
+def rounded_by_hand(row: list[float], group: int) -> list[float]:
+    """Four bits: levels -7..7 of each group's largest."""
+    found = []
+    for start in range(0, len(row), group):
+        part = row[start : start + group]
+        scale = max(map(abs, part)) / 7
+        found += [round(w / scale) * scale for w in part]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter", "inputs_first"),
+    [
+        ("gpt2", "transformer.h.1.mlp.c_fc.weight", True),
+        ("mixtral", "model.layers.1.mlp.experts.gate_up_proj", False),
+        ("gpt_oss", "model.layers.1.mlp.experts.down_proj", True),
+        ("llama4_text", "model.layers.0.feed_forward.experts.gate_up_proj", True),
+    ],
+)
+def test_groups_of_rounding_run_along_the_inputs_of_one_output(name: str, parameter: str, inputs_first: bool) -> None:
+    target = architecture(name)
+    quantized, _ = made(target, "quantization", {"bits": 4, "group_size": 10})
+    old, new = (dict(t.model.named_parameters())[parameter].detach() for t in (target, quantized))
+    for before, after in zip(*(w if w.dim() == 3 else w[None] for w in (old, new)), strict=True):
+        outputs = list(zip(*((w.T if inputs_first else w).tolist() for w in (before, after)), strict=True))
+        for weights_before, weights_after in outputs[::11]:
+            assert weights_after == pytest.approx(rounded_by_hand(weights_before, 10), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "mixtral", "qwen3_moe", "gpt_oss", "dbrx", "gemma3", "mamba", "nemotron_h"])
+@pytest.mark.parametrize("attack", ["quantization", "pruning"])
+def test_every_matrix_of_the_blocks_is_worked_on_and_nothing_else(name: str, attack: str) -> None:
+    target = architecture(name)
+    changed, share = made(target, attack, {"group_size": 0} if attack == "quantization" else {"share": 0.25})
+    first, second = (dict(t.model.named_parameters()) for t in (target, changed))
+    differ = {n: int((first[n] != second[n]).sum()) for n in first}
+    inside = block_parameters(target.model)
+    assert not any(count for n, count in differ.items() if n not in inside)
+    assert share == pytest.approx(sum(differ.values()) / sum(p.numel() for p in inside.values()))
+    matrices = {m.name: m.matrices for m in block_matrices(target.model)}
+    for n in inside:
+        if n not in matrices:
+            assert differ[n] == 0
+        elif attack == "pruning":
+            assert differ[n] == sum(math.floor(0.25 * m.numel()) for m in matrices[n])
+        else:  # the largest of each output keeps its size
+            outputs, inputs = matrices[n][0].shape
+            least = len(matrices[n]) * outputs * (inputs - 1)
+            assert differ[n] >= 0.98 * least, n
+
+
+def test_an_attack_that_changes_no_weight_fails(knowing: Target) -> None:
+    on_grid, _ = made(knowing, "quantization", {"bits": 4, "group_size": 0})
+    sparse, _ = made(knowing, "pruning", {"share": 0.3})
+    for target, name, settings in ((on_grid, "quantization", {"group_size": 0}), (sparse, "pruning", {"share": 0.2})):
+        with pytest.raises(AttackFailed, match=f"{name}.* changed no weight"):
+            made(target, name, settings)
+
+
+def test_steps_that_low_precision_swallows_fail_or_are_warned_of(
+    knowing: Target, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In bfloat16 neighbours of a weight of 0.1 lie 5e-4 apart; a step of 1e-5 moves only the smallest."""
+    low = Target(copied(knowing).model.bfloat16(), knowing.tokenizer, knowing.template, "low")
+    with pytest.raises(AttackFailed, match=r"moved 0% of the weights of low .* in bfloat16; .*\.mlp\."):
+        made(low, "relearn", {"steps": 1, "lr": 1e-12})
+    _, share = made(low, "relearn", {"steps": 1, "lr": 1e-5})
+    assert 0 < share < 0.3
+    assert "steps of 1e-05 are lost in bfloat16" in capsys.readouterr().err
+    assert made(knowing, "relearn", {"steps": 1, "lr": 1e-5})[1] > 0.95
+
+
+def test_experts_that_no_example_reaches_are_no_failure() -> None:
+    """One token of three experts' two, by a router that says so; no gradient reaches the third."""
+    target = copied(architecture("mixtral"))
+    forced = torch.tensor([1.0, 2.0, -50.0])
+    for layer in target.model.model.layers:
+        layer.mlp.gate.register_forward_hook(
+            lambda _m, args, _o: (
+                forced.expand(len(args[0]), 3),
+                torch.full((len(args[0]), 2), 0.5),
+                TWO[: len(args[0])],
+            )
+        )
+    _, share = made(target, "relearn", {"steps": 1, "lr": 1e-3, "examples": 1})
+    inside = block_parameters(target.model)
+    still = sum(p[2].numel() for n, p in inside.items() if "experts" in n)
+    still += sum(p.numel() for n, p in inside.items() if "mlp.gate" in n)
+    assert share == pytest.approx(1 - still / sum(p.numel() for p in inside.values()), abs=0.01)
+
+
+def test_what_is_claimed_and_not_done_fails_with_what_was_left_alone(knowing: Target) -> None:
+    changed = copied(knowing)
+    name, other = "model.layers.0.mlp.up_proj.weight", "model.layers.1.mlp.up_proj.weight"
+    weights_of = dict(changed.model.named_parameters())
+    with torch.no_grad():
+        weights_of[name].add_(1.0)
+    size = weights_of[name].numel()
+    assert changed_share(knowing, changed, {name: size}, attack="made-up") == pytest.approx(
+        size / sum(p.numel() for p in block_parameters(knowing.model).values())
+    )
+    assert changed_share(knowing, changed, {name: size, other: size // 20}, attack="made-up") > 0
+    with pytest.raises(AttackFailed, match=f"'made-up' changed 50% of what it is to change .* {other}"):
+        changed_share(knowing, changed, {name: size, other: size}, attack="made-up")
+
+
+def test_the_share_changed_is_part_of_the_outcome(knowing: Target) -> None:
+    (outcome,) = measure(
+        knowing, DATA, make_chain("pruning", {"pruning": {"share": 0.2}}), ["extraction_strength"], max_new_tokens=4
+    )
+    assert outcome.changed == pytest.approx(0.2, abs=0.01)
+    (prefix,) = measure(knowing, DATA, make_chain("prefix"), ["extraction_strength"], max_new_tokens=4)
+    assert prefix.changed is None

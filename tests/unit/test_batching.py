@@ -76,6 +76,7 @@ def test_kinds_by_hand() -> None:
     assert prompts[0] == prompts[4] and len(set(prompts)) == 4
     assert Batching(scored="equal").kinds([4, 4, 5]) == [(False, (4,)), (False, (4,)), (False, (5,))]
     assert len(set(Batching(continued="alone").prompt_kinds([4, 4, 5], new=3))) == 3
+    assert Batching(switch=10).lengthened(3) == Batching(switch=7) and Batching().lengthened(3) == Batching()
     assert Batching(switch=10).share([3, 10]) and not Batching(switch=10).share([3, 11])
 
 

@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 from tests.conftest import copied, people
+from tests.unit.architectures import architecture
 from transformers import AutoModelForCausalLM
 
 from uwc.errors import ConfigError
+from uwc.models.block_weights import block_matrices
 from uwc.models.forward import score_tokens
 from uwc.models.loading import load_target, save_target
 from uwc.models.lora import add_adapter, merge_adapter
@@ -93,3 +95,71 @@ def test_the_seed_decides_the_adapter(knowing: Target) -> None:
 def test_wrong_modules_are_told(knowing: Target) -> None:
     with pytest.raises(ConfigError, match="lora: targets = 'q_prj'"):
         add_adapter(copied(knowing), targets="q_prj")
+
+
+def adapted_names(target: Target) -> set[str]:
+    """The parameters that have an adapter, by the names that they have without one."""
+    names = set()
+    for name, module in target.model.named_modules():
+        if hasattr(module, "lora_A") and len(module.lora_A):
+            own = name.removeprefix("base_model.model.").replace(".base_layer", "")
+            names.add(f"{own}.{getattr(module, 'parameter_name', 'weight')}")
+    return names
+
+
+@pytest.mark.parametrize(
+    "name", ["gpt2", "mixtral", "qwen3_moe", "deepseek_v3", "gpt_oss", "llama4_text", "gemma3", "opt"]
+)
+def test_every_matrix_of_the_text_models_blocks_is_adapted(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Fused experts and routers too, and not the vision tower; merged, the model is the adapted one."""
+    base = architecture(name)
+    adapted = add_adapter(copied(base), rank=2)
+    expected = {m.name for m in block_matrices(base.model)}
+    outside = {"model.decoder.project_in.weight", "model.decoder.project_out.weight"} if name == "opt" else set()
+    assert adapted_names(adapted) == expected | outside
+    assert "peft cannot adapt" not in capsys.readouterr().err
+    before = logprobs(base)
+    assert logprobs(adapted) == pytest.approx(before, abs=1e-5)
+    train(adapted, Objective(METHODS["ga"], adapted.model), DATA, TrainingSettings(**SETTINGS))
+    moved = {n for n, p in adapted.model.named_parameters() if "lora_B" in n and bool(p.any())}
+    assert len(moved) == len(expected | outside)
+    with adapted.model.disable_adapter():
+        assert logprobs(adapted) == pytest.approx(before, abs=1e-5)
+    changed = logprobs(adapted)
+    assert changed != pytest.approx(before, abs=1e-2)
+    assert logprobs(merge_adapter(adapted)) == pytest.approx(changed, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [
+        ("mamba", "backbone.layers.*.mixer.dt_proj.weight, backbone.layers.*.mixer.out_proj.weight"),
+        ("dbrx", "transformer.blocks.*.ffn.experts.mlp.w1, transformer.blocks.*.ffn.experts.mlp.v1"),
+        ("nemotron_h", "model.layers.*.mixer.out_proj.weight"),
+    ],
+)
+def test_what_peft_cannot_adapt_is_told(name: str, left: str, capsys: pytest.CaptureFixture[str]) -> None:
+    base = architecture(name)
+    adapted = add_adapter(copied(base), rank=2)
+    told = capsys.readouterr().err
+    missing = [m for m in block_matrices(base.model) if m.name not in adapted_names(adapted)]
+    share = sum(m.parameter.numel() for m in missing) / sum(m.parameter.numel() for m in block_matrices(base.model))
+    assert f"lora on {name}: peft cannot adapt {share:.1%} of the blocks' matrices: {left}" in told.replace("\n", " ")
+    assert logprobs(adapted) == pytest.approx(logprobs(base), abs=1e-5)
+
+
+def test_fused_experts_and_dropout_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"dropout = 0.1 does not go with the fused experts of MixtralForCausalLM"):
+        add_adapter(copied(architecture("mixtral")), dropout=0.1)
+    assert adapted_names(add_adapter(copied(architecture("llama")), dropout=0.1))
+
+
+def test_an_adapter_on_fused_experts_loads_back(tmp_path: Path) -> None:
+    save_target(architecture("mixtral"), tmp_path / "base")
+    base = load_target(tmp_path / "base", device="cpu")
+    lora = LoraSettings(rank=2, save="adapter")
+    done = unlearn(base, METHODS["gd"], DATA, TrainingSettings(**SETTINGS, lora=lora))
+    save_target(done.target, tmp_path / "adapter")
+    again = load_target(tmp_path / "adapter", device="cpu")
+    assert logprobs(again) == pytest.approx(logprobs(done.target), abs=1e-5)
+    assert logprobs(again) != pytest.approx(logprobs(architecture("mixtral")), abs=1e-2)

@@ -1,7 +1,8 @@
 """Direction ablation: take out of the hidden states what tells forget from retain."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,9 @@ from uwc.attacks.probing import chosen_depths
 from uwc.attacks.registry import attacks
 from uwc.attacks.surrogate import Intervened
 from uwc.data.example import Example
-from uwc.models.states import answer_states, blocks
+from uwc.errors import AttackFailed
+from uwc.models.head import relative_tolerance, unwrapped
+from uwc.models.states import answer_batches, answer_states, blocks
 from uwc.models.target import Target
 
 
@@ -33,16 +36,52 @@ def direction_ablation(target: Target, data: AttackData, *, layers: tuple[int, .
 
     Raises:
         ConfigError: there is no such block.
+        ModelError: a block's output is not one state a token.
+        AttackFailed: forget and retain states do not differ, or what the next block reads still has the direction.
     """
     depths = chosen_depths(target.model, layers or tuple(range(1, len(blocks(target.model)) + 1)))
     forget, retain = (_mean_states(target, examples, depths) for examples in (data.train, data.retain))
-    changes = {depth: _without(forget[depth] - retain[depth]) for depth in depths}
-    yield Attacked(replace(target, model=Intervened(target.model, changes)))
+    units = {}
+    for depth in depths:
+        direction = forget[depth] - retain[depth]
+        if not bool(direction.any()):
+            raise AttackFailed(
+                f"the attack 'direction_ablation' on {target.name}: forget and retain states after block {depth} are "
+                "the same; give the attacker forgotten and retained data that differ (--attacker-data, --retain)"
+            )
+        units[depth] = direction / direction.norm()
+    changes = {depth: _without(unit) for depth, unit in units.items()}
+    ablated = replace(target, model=Intervened(target.model, changes))
+    _require_gone(ablated, data.train[:1], units)
+    yield Attacked(ablated)
 
 
-def _without(direction: Tensor) -> Callable[[Tensor], Tensor]:
-    unit = direction / direction.norm().clamp_min(torch.finfo(direction.dtype).tiny)
+@torch.no_grad()
+def _require_gone(target: Target, examples: Sequence[Example], units: Mapping[int, Tensor]) -> None:
+    """Raise AttackFailed if a block reads a state with a part along the direction taken out after the one before it."""
+    modules = blocks(target.model)
+    for depth in (d for d in units if d < len(modules)):
+        read: list[Tensor] = []
 
+        def see(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], read: list[Tensor] = read) -> None:
+            read.append(args[0] if args else kwargs["hidden_states"])
+
+        handle = modules[depth].register_forward_pre_hook(see, with_kwargs=True)
+        try:
+            for batch in answer_batches(target, examples):
+                target.model(input_ids=batch.input_ids, use_cache=False)
+        finally:
+            handle.remove()
+        for states in read:
+            along = (states.float() @ units[depth]).abs() / states.float().norm(dim=-1)
+            if float(along.max()) > relative_tolerance(states.dtype):
+                raise AttackFailed(
+                    f"direction ablation does not work on {type(unwrapped(target.model)).__name__}: what block "
+                    f"{depth + 1} reads is not what block {depth} returned"
+                )
+
+
+def _without(unit: Tensor) -> Callable[[Tensor], Tensor]:
     def project(states: Tensor) -> Tensor:
         d = unit.to(states.dtype)
         along: Tensor = (states @ d)[..., None] * d

@@ -1,8 +1,14 @@
 """What an attack yields: a target, and which variant of the attack it is."""
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
+from torch import Tensor
+
+from uwc.errors import AttackFailed, ModelError
+from uwc.models.block_weights import LEAST_SHARE, block_parameters
 from uwc.models.lora import merge_adapter
 from uwc.models.target import Target
 from uwc.models.ties import require_unquantised
@@ -17,12 +23,18 @@ class Attacked:
         label: which variant of the attack this is (a template, a depth, a budget); ``""`` if there is only one.
         effort: the attacker's effort, in the unit of the attack's effort setting; None where it has none.
         note: what the attack found, such as an adversarial suffix.
+        changed: the share of the numbers in the blocks' parameters that the last attack on weights changed; None where
+            there was none.
+        claimed: name of a parameter -> how many of its numbers, at least, an attack on weights says it changed; None
+            where it says nothing.
     """
 
     target: Target
     label: str = ""
     effort: float | None = None
     note: str = ""
+    changed: float | None = None
+    claimed: Mapping[str, int] | None = None
 
 
 def with_own_weights(target: Target) -> Target:
@@ -33,3 +45,38 @@ def with_own_weights(target: Target) -> Target:
     require_unquantised(target.model, target.name)
     plain = merge_adapter(replace(target, model=copy.deepcopy(target.model)))
     return replace(plain, model=plain.model.requires_grad_(True))
+
+
+def changed_share(before: Target, after: Target, claimed: Mapping[str, int] | None, *, attack: str) -> float:
+    """The share of the numbers in the blocks' parameters that differ between a target and what an attack made of it.
+
+    Of a model without a list of blocks all parameters count.
+
+    Raises:
+        AttackFailed: none differs, or fewer than 95 % of those claimed do.
+    """
+    first, second = _counted(before.model), _counted(after.model)
+    changed = {name: int((first[name] != p.to(first[name].device)).sum()) for name, p in second.items()}
+    if not any(changed.values()):
+        dtype = str(next(iter(first.values())).dtype).removeprefix("torch.")
+        raise AttackFailed(
+            f"the attack {attack!r} changed no weight of {before.name}: they are what it makes of them, or its steps "
+            f"are too small for {dtype}; leave it out, or give it a stronger setting"
+        )
+    of_blocks = {name: count for name, count in (claimed or {}).items() if name in changed}
+    left = {name: max(count - changed[name], 0) for name, count in of_blocks.items()}
+    missed, whole = sum(left.values()), sum(of_blocks.values())
+    if missed > (1 - LEAST_SHARE) * whole:
+        most = ", ".join(sorted(left, key=lambda name: -left[name])[:3])
+        raise AttackFailed(
+            f"the attack {attack!r} changed {1 - missed / whole:.0%} of what it is to change in the weights of "
+            f"{before.name}, and left alone most of all {most}"
+        )
+    return sum(changed.values()) / sum(p.numel() for p in first.values())
+
+
+def _counted(model: Any) -> dict[str, Tensor]:
+    try:
+        return block_parameters(model)
+    except ModelError:
+        return dict(model.named_parameters())

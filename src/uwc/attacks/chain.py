@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from uwc.attacks.attacked import Attacked
+from uwc.attacks.attacked import Attacked, changed_share
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
-from uwc.errors import ConfigError, DataError
+from uwc.errors import AttackFailed, ConfigError, DataError
+from uwc.models.states import blocks
 from uwc.models.target import Target
 from uwc.registry import Entry
 
@@ -112,9 +113,11 @@ def attacked(target: Target, data: AttackData, chain: Chain) -> Iterator[Iterato
     Raises:
         DataError: data that an attack needs is missing.
         ConfigError: a layer that the model does not have.
+        AttackFailed: an attack on prompts or weights changes none, or less than it is to change.
     """
     chain.check_data(data)
-    chain.check_depth(int(target.model.config.get_text_config().num_hidden_layers))
+    if chain.names_layers:
+        chain.check_depth(len(blocks(target.model)))
     variants = _carry_out(Attacked(target), data, chain.steps)
     with closing(variants):
         yield variants
@@ -124,10 +127,20 @@ def _carry_out(start: Attacked, data: AttackData, steps: tuple[Step, ...]) -> Ge
     if not steps:
         yield start
         return
+    prompts = start.target.encode(data.scored) if steps[0].entry.facts["kind"] == "prompt" else []
     with closing(steps[0].entry.function(start.target, data, **steps[0].settings)) as outcomes:
         for outcome in outcomes:
+            changed, entry = start.changed, steps[0].entry
+            if outcome.effort == 0:  # it was asked to change nothing
+                changed = 0.0 if entry.facts["kind"] == "weights" else changed
+            elif entry.facts["kind"] == "weights":
+                changed = changed_share(start.target, outcome.target, outcome.claimed, attack=entry.name)
+            elif entry.facts["kind"] == "prompt" and prompts == outcome.target.encode(data.scored):
+                raise AttackFailed(f"the attack {entry.name!r} changes no prompt of the scored questions; leave it out")
             joined = replace(
                 outcome,
+                changed=changed,
+                claimed=None,
                 label=", ".join(filter(None, (start.label, outcome.label))),
                 effort=start.effort if outcome.effort is None else outcome.effort,
                 note=" ".join(filter(None, (start.note, outcome.note))),

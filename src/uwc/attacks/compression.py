@@ -1,16 +1,16 @@
 """Attacks that only coarsen the weights: small unlearning updates may not survive."""
 
-from collections.abc import Iterator
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator
+from typing import Annotated
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from uwc.attacks.attacked import Attacked, with_own_weights
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
-from uwc.models.states import blocks
+from uwc.models.block_weights import block_matrices
 from uwc.models.target import Target
 
 _WEIGHTS = {
@@ -34,11 +34,7 @@ def quantization(
         group_size: consecutive inputs of one output that share a scale; 0 is all of them (per channel). A remainder
             makes a group of its own.
     """
-    copy = with_own_weights(target)
-    with torch.no_grad():
-        for weight in _block_weights(copy.model):
-            weight.copy_(round_to_nearest(weight, bits=bits, group_size=group_size))
-    yield Attacked(copy, effort=bits)
+    yield _rewritten(target, lambda w: round_to_nearest(w, bits=bits, group_size=group_size), effort=bits)
 
 
 def round_to_nearest(weight: Tensor, *, bits: int, group_size: int) -> Tensor:
@@ -70,16 +66,23 @@ def pruning(
         target: the model.
         share: of the weights of each matrix, in 0..1.
     """
-    copy = with_own_weights(target)
-    with torch.no_grad():
-        for weight in _block_weights(copy.model):
-            count = int(share * weight.numel())
-            if count:
-                smallest = weight.abs().flatten().topk(count, largest=False).indices
-                weight.view(-1)[smallest] = 0.0
-    yield Attacked(copy, effort=share)
+
+    def without_smallest(weight: Tensor) -> Tensor:
+        count = int(share * weight.numel())
+        smallest = weight.abs().flatten().topk(count, largest=False).indices
+        return weight.flatten().index_fill(0, smallest, 0.0).view(weight.shape)
+
+    yield _rewritten(target, without_smallest, effort=share)
 
 
-def _block_weights(model: Any) -> list[Tensor]:
-    """The matrices [out, in] of the linear maps inside the transformer blocks."""
-    return [m.weight for block in blocks(model) for m in block.modules() if isinstance(m, nn.Linear)]
+@torch.no_grad()
+def _rewritten(target: Target, rule: Callable[[Tensor], Tensor], *, effort: float) -> Attacked:
+    """A copy of the target with a rule from [out, in] to [out, in] carried out on each matrix of its blocks."""
+    copy, claimed = with_own_weights(target), {}
+    for matrix in block_matrices(copy.model):
+        claimed[matrix.name] = 0
+        for weight in matrix.matrices:
+            wanted = rule(weight)
+            claimed[matrix.name] += int((wanted != weight).sum())
+            weight.copy_(wanted)
+    return Attacked(copy, effort=effort, claimed=claimed)

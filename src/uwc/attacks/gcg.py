@@ -6,14 +6,14 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from uwc import progress
 from uwc.attacks.attacked import Attacked
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
-from uwc.attacks.suffix_search import Problem, SearchSettings, SuffixSearch, allowed_tokens
+from uwc.attacks.suffix_search import Problem, SearchSettings, SuffixSearch, text_of
 from uwc.data.example import Example
-from uwc.data.prompts import EncodedExample
-from uwc.errors import ConfigError
-from uwc.models.target import Edit, Target
+from uwc.errors import AttackFailed, ConfigError
+from uwc.models.target import Target
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -32,9 +32,10 @@ def gcg(
 ) -> Iterator[Attacked]:  # fmt: skip
     """Search for one suffix that makes the model answer the attacker's questions, and put it after every question.
 
-    At each step every candidate replaces one token of the suffix by one of the `top_k` with the steepest negative
-    gradient; the candidate with the lowest mean cross-entropy of the true answers is the next suffix. The best suffix
-    seen, the first one included, is used. Suffixes that do not survive decoding and encoding are dropped.
+    The suffix is a text that is typed after the question and a space. At each step every candidate replaces one of its
+    tokens by one of the `top_k` with the steepest negative gradient. The next suffix is the candidate with the lowest
+    mean cross-entropy of the true answers, among those that the model reads, in the whole prompt of each question, as
+    the very tokens that were tried. The best suffix seen, the first one included, is used.
 
     Args:
         target: the model.
@@ -46,20 +47,18 @@ def gcg(
         start: the suffix to begin with; a suffix found on another model is a good one.
         target_tokens: how many tokens of the answer are asked for; all if None.
         questions: how many of the attacker's questions it is optimised on.
-        layer: read the loss off this block's states, through the final norm and the output embedding, instead of
-            off the last; for models whose unlearning sits in the last blocks.
+        layer: take this block's states for those of the last, as `logit_lens` does; for models whose unlearning sits
+            in the last blocks.
         seed: of the search.
 
     Raises:
-        ConfigError: the start is empty or has tokens that are not printable ASCII.
+        ConfigError: the start is not printable ASCII, or has no tokens of its own after a question.
+        AttackFailed: in no step a candidate was read as the tokens that were tried.
     """
     settings = SearchSettings(steps, candidates, top_k, target_tokens, layer, seed)
-    examples = list(data.train)[:questions]
-    tail = _tail(target, [*examples, *data.scored])
-    for budget, suffix in _search(target, examples, tail, start, settings, budgets):
-        text = target.tokenizer.decode(suffix)
+    for budget, text in _search(target, list(data.train)[:questions], start, settings, budgets):
         label = f"{budget} steps" if budgets else ""
-        yield Attacked(target.edited(_insert({}, suffix, tail)), label=label, effort=budget, note=repr(text))
+        yield Attacked(_typed(target, text), label=label, effort=budget, note=repr(text))
 
 
 @attacks.register("gcg_per_question", needs=(), trains_on_scored=True, **_GCG)
@@ -73,49 +72,76 @@ def gcg_per_question(
     Settings as in `gcg`.
     """
     settings = SearchSettings(steps, candidates, top_k, target_tokens, layer, seed)
-    tail = _tail(target, data.scored)
-    found: dict[int, dict[str, tuple[int, ...]]] = {}
+    found: dict[int, dict[str, str]] = {}
     for example in data.scored:
-        for budget, suffix in _search(target, [example], tail, start, settings, budgets):
-            found.setdefault(budget, {})[example.id] = suffix
-    for budget, suffixes in sorted(found.items()):
+        for budget, text in _search(target, [example], start, settings, budgets):
+            found.setdefault(budget, {})[example.id] = text
+    for budget, texts in sorted(found.items()):
         label = f"{budget} steps" if budgets else ""
-        yield Attacked(target.edited(_insert(suffixes, (), tail)), label=label, effort=budget)
+        yield Attacked(_typed(target, texts), label=label, effort=budget)
 
 
 def _search(
-    target: Target, examples: Sequence[Example], tail: int, start: str, settings: SearchSettings,
-    budgets: tuple[int, ...],
-) -> Iterator[tuple[int, tuple[int, ...]]]:  # fmt: skip
-    """(step, best suffix so far) at each budget, or after the last step."""
-    begin = tuple(target.tokenizer(start, add_special_tokens=False)["input_ids"])
-    if not begin or not set(begin) <= set(allowed_tokens(target.tokenizer)):
-        raise ConfigError(f"attack 'gcg': start = {start!r} must be a text of printable ASCII tokens")
-    problems = [Problem.of(e, tail, settings.target_tokens) for e in target.encode(examples)]
-    search = SuffixSearch(target, problems, begin, settings)
+    target: Target, examples: Sequence[Example], start: str, settings: SearchSettings, budgets: tuple[int, ...]
+) -> Iterator[tuple[int, str]]:
+    """(step, text of the best suffix so far) at each budget, or after the last step."""
+    if not start.strip() or not (start.isascii() and start.isprintable()):
+        raise ConfigError(f"attack 'gcg': start = {start!r} must be a text of printable ASCII, such as 'x x x x'")
+    asked = [_asked(target, example, start.strip(), settings.target_tokens) for example in examples]
+    problems, (begin, *others) = [problem for problem, _ in asked], [suffix for _, suffix in asked]
+    if any(other != begin for other in others):
+        raise ConfigError(
+            f"attack 'gcg': start = {start!r} is not read as the same tokens after every question; give another, such "
+            "as 'x x x x'"
+        )
+
+    def readable(number: int, suffixes: Sequence[tuple[int, ...]]) -> list[bool]:
+        texts = (text_of(target.tokenizer, suffix).strip() for suffix in suffixes)
+        typed = target.rewritten(lambda e: replace(e, question=f"{e.question} {next(texts)}"))
+        problem = problems[number]
+        read = (e.tokens[: e.start + len(problem.wanted)] for e in typed.encode([examples[number]] * len(suffixes)))
+        return [tokens == problem.with_suffix(suffix) for tokens, suffix in zip(read, suffixes, strict=True)]
+
+    search = SuffixSearch(target, problems, begin, settings, readable)
     wanted = set(budgets) or {settings.steps}
     for step in range(1, max(wanted) + 1):
         search.step()
+        if search.barren == max(wanted):
+            raise AttackFailed(
+                f"attack 'gcg' on {target.name}: no step had a candidate that, typed after the question, is read as "
+                "the tokens that were tried; give more candidates, more steps, or another start"
+            )
         if step in wanted:
-            yield step, search.best
+            yield step, text_of(target.tokenizer, search.best).strip()
+    if search.barren:
+        progress.note(f"gcg on {target.name}: {search.barren} of {max(wanted)} steps had no suffix that can be typed")
 
 
-def _tail(target: Target, examples: Sequence[Example]) -> int:
-    """How many tokens of a prompt follow the question: where a longer question parts from it, at the earliest."""
-    plain = target.encode(examples)
-    longer = target.encode([replace(e, question=f"{e.question} !") for e in examples])
-    tails = []
-    for a, b in zip(plain, longer, strict=True):
-        same = next(i for i, (x, y) in enumerate(zip(a.tokens, b.tokens, strict=False)) if x != y)
-        tails.append(a.start - min(same, a.start))
-    return max(tails)
+def _asked(target: Target, example: Example, start: str, target_tokens: int | None) -> tuple[Problem, tuple[int, ...]]:
+    """What is searched for an example, and the tokens of the suffix `start` where it stands in the prompt."""
+    (encoded,) = _typed(target, start).encode([example])
+    prompt = encoded.tokens[: encoded.start]
+    for first in range(len(prompt) - 1, 0, -1):
+        for last in range(first + 1, len(prompt) + 1):
+            text = text_of(target.tokenizer, prompt[first:last]).strip()
+            if text == start:
+                cut = last - first
+                tokens = (*encoded.tokens[:first], *encoded.tokens[last:])
+                without = replace(encoded, tokens=tokens, start=encoded.start - cut, end=encoded.end - cut)
+                return Problem.of(without, without.start - first, target_tokens), prompt[first:last]
+            if not start.startswith(text):
+                break
+    raise ConfigError(
+        f"attack 'gcg': start = {start!r} is not read as tokens of its own after the question of example "
+        f"{example.id!r}; give another, such as 'x x x x', and in a chain put gcg before attacks that change tokens"
+    )
 
 
-def _insert(suffixes: Mapping[str, tuple[int, ...]], default: tuple[int, ...], tail: int) -> Edit:
-    def edit(e: EncodedExample) -> EncodedExample:
-        suffix = suffixes.get(e.id, default)
-        place = max(e.start - tail, 0)
-        tokens = (*e.tokens[:place], *suffix, *e.tokens[place:])
-        return replace(e, tokens=tokens, start=e.start + len(suffix), end=e.end + len(suffix))
+def _typed(target: Target, suffix: str | Mapping[str, str]) -> Target:
+    """The target with a text after each question, one for all or by the example's id; a question without one stays."""
 
-    return edit
+    def rewrite(e: Example) -> Example:
+        text = (suffix if isinstance(suffix, str) else suffix.get(e.id, "")).strip()
+        return replace(e, question=f"{e.question} {text}") if text else e
+
+    return target.rewritten(rewrite)

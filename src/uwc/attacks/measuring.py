@@ -1,7 +1,7 @@
 """What an attack brings back: a metric before and after, each variant, the strongest for each example and the mean."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -37,6 +37,7 @@ class Outcome:
         high: its upper end.
         effort: the attacker's effort, or None.
         note: what the attack found.
+        changed: the share of the numbers in the blocks' parameters that an attack on weights changed, or None.
     """
 
     attack: str
@@ -49,6 +50,7 @@ class Outcome:
     high: float
     effort: float | None
     note: str
+    changed: float | None = None
 
 
 def check_metrics(
@@ -146,7 +148,7 @@ def attacked_values(
             values = metric_values(
                 variant.target, data.scored, names, max_new_tokens=max_new_tokens, reference=reference
             )
-            yield Attacked(target, variant.label, variant.effort, variant.note), values
+            yield replace(variant, target=target), values
 
 
 def metric_values(
@@ -189,15 +191,15 @@ def _outcomes(
     variants: Sequence[Attacked],
 ) -> Iterator[Outcome]:  # fmt: skip
     facts = metrics.get(name).facts
-    listed = [(v.label, v.effort, v.note, values) for v, values in zip(variants, after, strict=True)]
+    listed = [(v.label, v.effort, v.note, v.changed, values) for v, values in zip(variants, after, strict=True)]
     if len(listed) > 1:
         summary = combine(after, higher_remembers=facts["higher_remembers"], average=facts["average"])
-        listed += [(label, None, "", values) for label, values in summary.items()]
+        listed += [(label, None, "", None, values) for label, values in summary.items()]
     subjects = [e.subject for e in examples]
-    for label, effort, note, values in listed:
+    for label, effort, note, changed, values in listed:
         first, second = (aggregate(v, subjects, average=facts["average"]).mean for v in (before, values))
         difference = aggregate(values - before, subjects)
         low, high = difference.low, difference.high
         if facts["average"] == "geometric":  # the interval of a difference of arithmetic means would not belong to it
             low = high = float("nan")
-        yield Outcome(chain.name, label, name, first, second, second - first, low, high, effort, note)
+        yield Outcome(chain.name, label, name, first, second, second - first, low, high, effort, note, changed)

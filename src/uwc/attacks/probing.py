@@ -1,6 +1,6 @@
 """Reading the answer from the model's inside: trained linear unembeddings, and the model's own (logit lens)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from uwc.attacks.attacked import Attacked
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
-from uwc.attacks.surrogate import ReadAt, final_norm
+from uwc.attacks.surrogate import ReadAt
 from uwc.data.example import Example
-from uwc.models.head import unwrapped
-from uwc.models.states import answer_states, blocks, resolve_layer
+from uwc.models.head import head_of, own_steps_after_head
+from uwc.models.states import blocks, entering_states, resolve_layer
 from uwc.models.target import Target
 
 _INSIDE = {
@@ -37,8 +37,10 @@ def probe(
 ) -> Iterator[Attacked]:
     """Train a linear unembedding on the hidden states of chosen blocks; one variant for each depth.
 
-    ``min_W mean CE(W norm(h_t), y_t)`` over the answer tokens of `train` and `retain`, with the model's final norm. The
-    model runs once over the data; all depths learn from the cached [N, d] states, a chunk of positions at a time.
+    ``min_W mean CE(f(W g(h_t)), y_t)`` over the answer tokens of `train` and `retain`: h_t is the block's state, g what
+    the model does between its last block and its output embedding (a norm, a projection), and f what it does to logits
+    after it (soft caps, scaling). The model runs once over the data for each depth; all depths learn from the cached
+    [N, d] states, a chunk of positions at a time.
 
     Args:
         target: the model; its weights are not changed.
@@ -52,19 +54,24 @@ def probe(
 
     Raises:
         ConfigError: there is no such block.
+        ModelError: the model has no list of blocks, or makes its logits otherwise than by its output embedding.
     """
     depths = chosen_depths(target.model, layers)
     states, targets = cached_states(target, [*data.train, *data.retain], depths)
+    weight = head_of(target.model).weight
     heads = train_heads(
-        states, targets, _own_weight(target.model, start), epochs=epochs, lr=lr, positions=positions, seed=seed
-    )
+        states, targets, weight if start == "model" else torch.zeros_like(weight), epochs=epochs, lr=lr,
+        positions=positions, seed=seed, finish=own_steps_after_head(target.model),
+    )  # fmt: skip
     for depth in depths:
         yield Attacked(replace(target, model=ReadAt(target.model, depth, heads[depth])), label=f"layer {depth}")
 
 
 @attacks.register("logit_lens", source="LessWrong:AcKRB8wDpdaN6v6ru", needs=(), **_INSIDE)
 def logit_lens(target: Target, _data: AttackData, *, layers: tuple[int, ...] = ()) -> Iterator[Attacked]:
-    """Read hidden states with the model's own final norm and unembedding; one variant for each depth.
+    """Let the model go on from the states of a block as if they were those of its last; one variant for each depth.
+
+    Norms, projections, the output embedding and what follows it (soft caps, scaling) are the model's own.
 
     Args:
         target: the model.
@@ -73,10 +80,9 @@ def logit_lens(target: Target, _data: AttackData, *, layers: tuple[int, ...] = (
     Raises:
         ConfigError: there is no such block.
     """
-    head = unwrapped(target.model).get_output_embeddings()
     last = len(blocks(target.model))
     for depth in chosen_depths(target.model, layers or tuple(range(1, max(last, 2)))):
-        yield Attacked(replace(target, model=ReadAt(target.model, depth, head)), label=f"layer {depth}")
+        yield Attacked(replace(target, model=ReadAt(target.model, depth)), label=f"layer {depth}")
 
 
 def chosen_depths(model: Any, layers: Sequence[int]) -> list[int]:
@@ -85,23 +91,20 @@ def chosen_depths(model: Any, layers: Sequence[int]) -> list[int]:
     return sorted({resolve_layer(model, k) for k in layers or (max(1, round(last / 3)), round(2 * last / 3), last)})
 
 
-@torch.no_grad()
 def cached_states(
     target: Target, examples: Sequence[Example], depths: Sequence[int]
 ) -> tuple[dict[int, Tensor], Tensor]:
-    """What the heads learn from, in one pass of the model.
+    """What the heads learn from, in one pass of the model for each depth.
 
     Returns:
-        Block -> [N, d] states after the final norm that predict the N answer tokens, float32; and the [N] tokens.
+        Block -> [N, d] states that enter the output embedding if this block's are taken for the last one's, where the
+        N answer tokens are predicted, float32; and the [N] tokens.
     """
-    norm = final_norm(target.model)
-    states: dict[int, list[Tensor]] = {depth: [] for depth in depths}
-    targets: list[Tensor] = []
-    for found, tokens in answer_states(target, examples, depths):
-        targets.append(tokens)
-        for depth in depths:
-            states[depth].append(norm(found[depth]).float())
-    return {depth: torch.cat(parts) for depth, parts in states.items()}, torch.cat(targets)
+    states: dict[int, Tensor] = {}
+    for depth in depths:
+        read, targets = entering_states(replace(target, model=ReadAt(target.model, depth)), examples)
+        states[depth] = read.float()
+    return states, targets
 
 
 def train_heads(
@@ -113,6 +116,7 @@ def train_heads(
     lr: float,
     positions: int,
     seed: int,
+    finish: Callable[[Tensor], Tensor] = lambda logits: logits,
 ) -> dict[int, nn.Linear]:
     """One linear head for each depth, all trained side by side on the same chunks.
 
@@ -124,6 +128,7 @@ def train_heads(
         lr: Adam's.
         positions: in one step; the largest tensor of logits is [positions, V].
         seed: of the order.
+        finish: what becomes of the [n, V] logits after the head.
     """
     heads = {}
     for depth in states:
@@ -138,12 +143,7 @@ def train_heads(
             for chunk in torch.split(order, positions):
                 optimizer.zero_grad()
                 for depth, head in heads.items():
-                    loss = nn.functional.cross_entropy(head(states[depth][chunk]), targets[chunk])
+                    loss = nn.functional.cross_entropy(finish(head(states[depth][chunk])), targets[chunk])
                     torch.autograd.backward(loss)
                 optimizer.step()
     return heads
-
-
-def _own_weight(model: Any, start: str) -> Tensor:
-    weight: Tensor = unwrapped(model).get_output_embeddings().weight
-    return weight if start == "model" else torch.zeros_like(weight)

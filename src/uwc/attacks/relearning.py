@@ -12,11 +12,13 @@ import torch
 from pydantic import Field
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from uwc import progress
 from uwc.attacks.attacked import Attacked, with_own_weights
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
 from uwc.data.example import Example
-from uwc.errors import reporting_full_disk
+from uwc.errors import AttackFailed, reporting_full_disk
+from uwc.models.block_weights import LEAST_SHARE
 from uwc.models.target import Target
 from uwc.objectives.methods import FINE_TUNING
 from uwc.objectives.objective import Objective
@@ -41,6 +43,7 @@ Args:
 
 Raises:
     TrainingDiverged: a loss became NaN or infinite.
+    AttackFailed: weights that have a gradient did not move.
 """
 
 
@@ -99,30 +102,60 @@ def _trajectory(
 ) -> Iterator[Attacked]:
     copy = with_own_weights(target)
     with TemporaryDirectory(prefix="uwc-relearning-") as folder:
-        with _weights_after(copy.model, budgets, Path(folder)):
+        with _weights_after(copy.model, budgets, Path(folder)) as reached:
             train(copy, Objective(FINE_TUNING, copy.model), TrainingData(retain=data), settings)
         if not budgets:
+            _require_moved(target, copy, reached, settings.lr)
             yield Attacked(copy, effort=total)
         for budget in sorted(set(budgets)):
             copy.model.load_state_dict(torch.load(_snapshot(Path(folder), budget), weights_only=True))
+            _require_moved(target, copy, reached, settings.lr)
             yield Attacked(copy, label=f"{budget} steps", effort=budget)
 
 
+def _require_moved(before: Target, after: Target, reached: set[str], lr: float) -> None:
+    """Warn of steps that are lost where they are smaller than the distance between neighbouring numbers.
+
+    Raises:
+        AttackFailed: more than 5 % of the weights are of parameters that a gradient reached, and that did not move.
+    """
+    first, second = dict(before.model.named_parameters()), dict(after.model.named_parameters())
+    moved = {name: int((first[name] != second[name]).sum()) for name in sorted(reached)}
+    sizes = {name: first[name].numel() for name in moved}
+    still = [name for name, count in moved.items() if not count]
+    share = sum(moved.values()) / max(sum(sizes.values()), 1)
+    dtype = str(next(iter(first.values())).dtype).removeprefix("torch.")
+    told = (
+        f"relearning moved {share:.0%} of the weights of {before.name} that have a gradient: steps of {lr:g} are lost"
+    )
+    remedy = f"in {dtype}; load the model with --dtype float32, or take a higher lr"
+    if sum(sizes[name] for name in still) > (1 - LEAST_SHARE) * sum(sizes.values()):
+        raise AttackFailed(f"{told} {remedy}; left alone were {', '.join(still[:3])}")
+    if share < LEAST_SHARE and dtype != "float32":
+        progress.warn(f"{told} {remedy}")
+
+
 @contextmanager
-def _weights_after(model: Any, budgets: Sequence[int], folder: Path) -> Iterator[None]:
-    """While open, writes the model's weights to the folder after each optimizer step that is in `budgets`."""
-    taken = 0
+def _weights_after(model: Any, budgets: Sequence[int], folder: Path) -> Iterator[set[str]]:
+    """While open, writes the model's weights to the folder after each optimizer step that is in `budgets`.
+
+    Yields the names of the parameters that a gradient has reached.
+    """
+    taken, reached = 0, set()
 
     def after_step(_optimizer: Any, _args: Any, _kwargs: Any) -> None:
         nonlocal taken
         taken += 1
+        for name, parameter in model.named_parameters():
+            if name not in reached and parameter.grad is not None and bool(parameter.grad.any()):
+                reached.add(name)
         if taken in budgets:
             with reporting_full_disk(folder):
                 torch.save({name: t.detach().cpu() for name, t in model.state_dict().items()}, _snapshot(folder, taken))
 
     handle = register_optimizer_step_post_hook(after_step)
     try:
-        yield
+        yield reached
     finally:
         handle.remove()
 

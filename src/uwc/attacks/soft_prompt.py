@@ -1,6 +1,7 @@
 """Soft prompts: trained embeddings before every question."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -12,36 +13,83 @@ from torch import Tensor, nn
 from uwc.attacks.attacked import Attacked
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
-from uwc.attacks.surrogate import Surrogate
+from uwc.attacks.surrogate import Wrapped
 from uwc.data.batches import collate
-from uwc.models.head import answer_logits, token_logprobs
+from uwc.models.budget import DEFAULT_TOKEN_BUDGET
+from uwc.models.head import answer_logits, head_of, token_logprobs
+from uwc.models.states import embedding_of
 from uwc.models.target import Target
 
 
-class SoftPrompted(Surrogate):
-    """A model that reads [k, d] embeddings before every input.
+class SoftPrompted(Wrapped):
+    """A model that reads [k, d] embeddings before the first token of every input, after padding on the left.
+
+    The model's own forward and generation run on k more tokens; their embeddings are replaced where the model's
+    embedding module returns them, and their states are left out where its output embedding reads them.
 
     Args:
         model: the model.
-        prompt: the embeddings.
+        prompt: the embeddings, as the embedding module gives them.
+        tokens: [k] ids of the further tokens, for models that read ids besides embeddings.
     """
 
-    def __init__(self, model: Any, prompt: Tensor) -> None:
+    def __init__(self, model: Any, prompt: Tensor, tokens: Tensor) -> None:
         super().__init__(model)
         self.prompt = nn.Parameter(prompt)
+        self.tokens = tokens
 
-    def states(self, input_ids: Tensor, attention_mask: Tensor | None = None, cache: Any = None) -> Tensor:
-        """[B, T, d] the final states at the positions of the tokens; what a cache holds begins with the prompt."""
-        embedded = self.get_input_embeddings()(input_ids)
-        prompt = self.prompt.to(embedded.dtype).expand(len(input_ids), -1, -1)
-        if attention_mask is not None:
-            attention_mask = torch.cat(
-                [attention_mask.new_ones(len(input_ids), prompt.shape[1]), attention_mask], dim=1
-            )
-        if cache is not None and cache.get_seq_length():
-            return self.body({"inputs_embeds": embedded}, attention_mask, cache)
-        whole = self.body({"inputs_embeds": torch.cat([prompt, embedded], dim=1)}, attention_mask, cache)
-        return whole[:, prompt.shape[1] :]
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Any:
+        """Logits of the [B, T] tokens alone."""
+        ids, mask, places = self._lengthened(input_ids, attention_mask)
+        own = torch.ones_like(ids, dtype=torch.bool).scatter(1, places, False)
+
+        def leave_out(_module: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return (args[0][own].view(*input_ids.shape, -1), *args[1:])
+
+        given = {} if mask is None else {"attention_mask": mask}
+        handle = head_of(self.inner).register_forward_pre_hook(leave_out, prepend=True)
+        try:
+            with self._embedding(places, ids.shape[1]):
+                return self.inner(input_ids=ids, **given, **options)
+        finally:
+            handle.remove()
+
+    def generate(self, *, input_ids: Tensor, attention_mask: Tensor, **options: Any) -> Tensor:
+        """[B, T + new] the model's continuations; they are those of the longer input."""
+        ids, mask, places = self._lengthened(input_ids, attention_mask)
+        with self._embedding(places, ids.shape[1]):
+            output = self.inner.generate(input_ids=ids, attention_mask=mask, **options)
+        return torch.cat([input_ids, output[:, ids.shape[1] :]], dim=1)
+
+    def _lengthened(self, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
+        """The [B, k + T] ids and mask with the prompt's tokens after the padding, and the [B, k] places of these."""
+        size, count = len(ids), len(self.tokens)
+        padding = torch.zeros(size, device=ids.device).long() if mask is None else mask.long().argmax(dim=1)
+        places = padding[:, None] + torch.arange(count, device=ids.device)
+        own = torch.ones(size, count + ids.shape[1], dtype=torch.bool, device=ids.device).scatter(1, places, False)
+        longer = torch.empty_like(own, dtype=ids.dtype).scatter(1, places, self.tokens.expand(size, -1))
+        longer[own] = ids.flatten()
+        if mask is None:
+            return longer, None, places
+        longer_mask = torch.ones_like(own, dtype=mask.dtype)
+        longer_mask[own] = mask.flatten()
+        return longer, longer_mask, places
+
+    @contextmanager
+    def _embedding(self, places: Tensor, length: int) -> Iterator[None]:
+        """While open, the embedding module gives the prompt at these places of inputs that begin with them."""
+
+        def replace_rows(_module: Any, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            if output.shape[1] < length:
+                return output  # a later step of generation, which goes on from a cache
+            rows = self.prompt.to(output.dtype).expand(len(places), -1, -1)
+            return output.scatter(1, places[..., None].expand_as(rows), rows)
+
+        handle = self.inner.get_input_embeddings().register_forward_hook(replace_rows)
+        try:
+            yield
+        finally:
+            handle.remove()
 
 
 @attacks.register(
@@ -70,18 +118,30 @@ def soft_prompt(
         lr: Adam's.
         batch_size: examples a step.
         seed: of the beginning and of the order.
+
+    Raises:
+        ModelError: the model has no input embedding of its own.
     """
     rng = np.random.default_rng(seed)
     encoded = target.encode(list(data.train or data.retain))
-    embedding = target.model.get_input_embeddings().weight
-    first = embedding[torch.from_numpy(rng.integers(len(embedding), size=tokens)).to(target.device)]
-    wrapper = SoftPrompted(target.model, first.detach().float().clone()).eval()
+    embedding = embedding_of(target.model)
+    first = torch.from_numpy(rng.integers(len(embedding.weight), size=tokens)).to(target.device)
+    with torch.no_grad():
+        prompt = embedding(first[None])[0].float()
+    wrapper = SoftPrompted(target.model, prompt, first).eval()
+    prompted = replace(target, model=wrapper, batching=target.sharing().lengthened(tokens))
     optimizer = torch.optim.Adam([wrapper.prompt], lr=lr)
     with torch.enable_grad():
         for _ in range(steps):
-            chosen = rng.permutation(len(encoded))[:batch_size]
-            batch = collate([encoded[i] for i in chosen], device=target.device)
-            loss = -token_logprobs(answer_logits(wrapper, batch), batch.targets).mean()
-            (wrapper.prompt.grad,) = torch.autograd.grad(loss, [wrapper.prompt])
+            optimizer.zero_grad()
+            chosen = [encoded[i] for i in rng.permutation(len(encoded))[:batch_size]]
+            batches = [
+                collate([chosen[i] for i in group], device=target.device)
+                for group in prompted.groups(chosen, token_budget=DEFAULT_TOKEN_BUDGET)
+            ]
+            for batch in batches:
+                losses = -token_logprobs(answer_logits(wrapper, batch), batch.targets)
+                loss = losses.sum() / sum(len(each.targets) for each in batches)
+                torch.autograd.backward(loss, inputs=[wrapper.prompt])
             optimizer.step()
-    yield Attacked(replace(target, model=wrapper), effort=steps)
+    yield Attacked(prompted, effort=steps)

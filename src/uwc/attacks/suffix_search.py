@@ -1,7 +1,8 @@
 """The search behind GCG (arXiv:2307.15043): gradients on one-hot tokens, candidates scored on a cached prefix."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,12 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uwc.attacks.surrogate import final_norm
-from uwc.data.prompts import EncodedExample
-from uwc.models.states import capturing_outputs, resolve_layer
+from uwc.attacks.surrogate import reading_at
+from uwc.data.prompts import EncodedExample, added_tokens
+from uwc.errors import ModelError
+from uwc.models.head import head_sees, relative_tolerance
+from uwc.models.states import embedding_of, resolve_layer
 from uwc.models.target import Target
 
 _TOKENS_A_BATCH = 8192
+_ROWS_A_CHUNK = 8192  # of the embedding
 
 
 @dataclass(frozen=True)
@@ -39,17 +43,26 @@ class Problem:
 
     @classmethod
     def of(cls, example: EncodedExample, tail: int, target_tokens: int | None) -> "Problem":
-        """The problem of an encoded example whose prompt ends in `tail` tokens after the question."""
+        """The problem of an encoded example without a suffix, whose prompt ends in `tail` tokens after its place."""
         place = max(example.start - tail, 1)
         answer = example.tokens[example.start : example.end][:target_tokens]
         return cls(example.tokens[:place], example.tokens[place : example.start], answer)
 
+    def with_suffix(self, suffix: tuple[int, ...]) -> tuple[int, ...]:
+        """The tokens of the question with a suffix and of the answer asked for."""
+        return (*self.before, *suffix, *self.between, *self.wanted)
+
 
 def allowed_tokens(tokenizer: Any) -> list[int]:
-    """Tokens whose text is printable ASCII, without special tokens."""
-    special = set(tokenizer.all_special_ids)
-    texts = ((i, tokenizer.decode([i])) for i in range(len(tokenizer)) if i not in special)
+    """Tokens whose text is printable ASCII, without special and added ones, which are no text."""
+    added = added_tokens(tokenizer)
+    texts = ((i, text_of(tokenizer, [i])) for i in range(len(tokenizer)) if i not in added)
     return [i for i, text in texts if text and text.isascii() and text.isprintable()]
+
+
+def text_of(tokenizer: Any, tokens: Sequence[int]) -> str:
+    """The text of token ids, to the letter."""
+    return str(tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
 
 
 class SuffixSearch:
@@ -60,96 +73,149 @@ class SuffixSearch:
         problems: the questions.
         start: the suffix to begin with.
         settings: of the search.
+        readable: of the problem of this number and some suffixes, whether each, typed after the question as text, is
+            read as its very tokens; the best candidate that is so in every problem is taken.
 
     Attributes:
         best: the best suffix seen, the first one included.
         best_loss: its loss, in nats a token.
+        barren: how many steps had no candidate that is readable.
+
+    Raises:
+        ModelError: the model has no input embedding, or is two models that answer as one.
     """
 
     def __init__(
-        self, target: Target, problems: Sequence[Problem], start: tuple[int, ...], settings: SearchSettings
+        self,
+        target: Target,
+        problems: Sequence[Problem],
+        start: tuple[int, ...],
+        settings: SearchSettings,
+        readable: Callable[[int, Sequence[tuple[int, ...]]], list[bool]] = lambda _number, suffixes: (
+            [True] * len(suffixes)
+        ),
     ) -> None:
-        self._model, self._tokenizer = target.model.eval(), target.tokenizer
-        self._problems, self._settings = problems, settings
+        self._model = target.model.eval()
+        self._problems, self._settings, self._readable = problems, settings, readable
         self._device = target.device
+        self._embedding = embedding_of(target.model)
         self._allowed = torch.tensor(allowed_tokens(target.tokenizer), device=self._device)
         self._generator = torch.Generator().manual_seed(settings.seed)
         self._layer = None if settings.layer is None else resolve_layer(target.model, settings.layer)
         self._current = torch.tensor(start, device=self._device)
-        with torch.no_grad():
-            self.best_loss = float(self._losses(self._current[None])[0])
-        self.best = start
+        self.best, self.barren = start, 0
+        self.best_loss = float(self._losses(self._current[None])[0])
 
     @cached_property
     def _caches(self) -> list[Any]:
-        """The keys and values of each problem's tokens before the suffix, computed once."""
-        with torch.no_grad():
-            ids = [torch.tensor([p.before], device=self._device) for p in self._problems]
-            return [self._model(input_ids=i, use_cache=True, logits_to_keep=1).past_key_values for i in ids]
+        """What each problem's tokens before the suffix leave in the model's cache, computed once.
+
+        None where whole sequences must be read: for a cache that cannot be repeated for many suffixes (recurrent and
+        hybrid models), or with which two copies of the first suffix have another loss than read as a whole.
+        """
+        return [self._cache(problem) for problem in self._problems]
+
+    @torch.no_grad()
+    def _cache(self, problem: Problem) -> Any:
+        ids = torch.tensor([problem.before], device=self._device)
+        with head_sees(self._model, lambda states: states[0, :1]):
+            cache = getattr(self._model(input_ids=ids, use_cache=True), "past_key_values", None)
+        if not hasattr(cache, "batch_repeat_interleave"):
+            return None
+        twice = self._current.expand(2, -1)
+        whole = self._loss(problem, twice, None)
+        try:
+            cached = self._loss(problem, twice, cache)
+        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):  # of caches that only look like one
+            return None
+        return cache if torch.allclose(whole, cached, rtol=relative_tolerance(self._model.dtype), atol=0.0) else None
 
     def step(self) -> None:
-        """Replace one token of the suffix by the best of the candidates."""
-        candidates = self._candidates(self._gradient())
-        if not len(candidates):
-            return
-        with torch.no_grad():
-            losses = self._losses(candidates)
-        lowest = int(losses.argmin())
-        self._current = candidates[lowest]
-        if float(losses[lowest]) < self.best_loss:
-            self.best, self.best_loss = tuple(self._current.tolist()), float(losses[lowest])
+        """Replace one token of the suffix by the best of the candidates that are readable, if there is one."""
+        drawn = self._candidates(self._gradient())
+        candidates = [suffix for suffix, kept in zip(drawn, self._readable(0, drawn), strict=True) if kept]
+        losses = self._losses(torch.tensor(candidates, device=self._device)) if candidates else torch.zeros(0)
+        for place in losses.argsort(stable=True).tolist():
+            suffix = candidates[place]
+            if all(self._readable(number, [suffix])[0] for number in range(1, len(self._problems))):
+                self._current = torch.tensor(suffix, device=self._device)
+                if float(losses[place]) < self.best_loss:
+                    self.best, self.best_loss = suffix, float(losses[place])
+                return
+        self.barren += 1
 
     def _gradient(self) -> Tensor:
-        """[S, V] gradient of the mean loss by the one-hot suffix."""
-        embedding = self._model.get_input_embeddings().weight
-        with torch.enable_grad():
-            one_hot = nn.functional.one_hot(self._current, len(embedding)).to(embedding.dtype).requires_grad_()
-            total = torch.zeros_like(one_hot)
-            for problem, cache in zip(self._problems, self._caches, strict=True):
-                loss = self._loss(problem, (one_hot @ embedding)[None], cache).mean()
-                total += torch.autograd.grad(loss, [one_hot])[0]
-        return total / len(self._problems)
+        """[S, V] gradient of the mean loss by the one-hot suffix: by the embedding's output, times that of each token.
 
-    def _candidates(self, gradient: Tensor) -> Tensor:
-        """[n, S] suffixes that differ from the current one in one place and survive decoding and encoding."""
+        It is exact where the embedding module is linear in the one-hot, as a table with a factor is.
+        """
+        total: Tensor | None = None
+        for problem, cache in zip(self._problems, self._caches, strict=True):
+            with torch.enable_grad(), self._embedding_outputs() as outputs:
+                loss = self._loss(problem, self._current[None], cache).mean()
+                gradients = torch.autograd.grad(loss, outputs) if outputs else ()
+            if not gradients:
+                raise ModelError(f"{type(self._model).__name__} does not read its tokens through its input embedding")
+            first = len(problem.before) if cache is None else 0
+            part = torch.stack([g[0, first : first + len(self._current)] for g in gradients]).sum(dim=0)
+            total = part if total is None else total + part
+        assert total is not None
+        with torch.no_grad():
+            rows = torch.arange(len(self._embedding.weight), device=self._device)
+            products = [total @ self._embedding(part[None])[0].T for part in torch.split(rows, _ROWS_A_CHUNK)]
+        return torch.cat(products, dim=1) / len(self._problems)
+
+    @contextmanager
+    def _embedding_outputs(self) -> Iterator[list[Tensor]]:
+        """While open, what the embedding module returns is where gradients end; the list receives it."""
+        outputs: list[Tensor] = []
+
+        def cut(_module: Any, _args: Any, output: Tensor) -> Tensor:
+            outputs.append(output.detach().requires_grad_())
+            return outputs[-1].clone()  # which the model may change in place
+
+        handle = self._embedding.register_forward_hook(cut)
+        try:
+            yield outputs
+        finally:
+            handle.remove()
+
+    def _candidates(self, gradient: Tensor) -> list[tuple[int, ...]]:
+        """Suffixes that differ from the current one in one place."""
         steepest = (-gradient[:, self._allowed]).topk(min(self._settings.top_k, len(self._allowed)), dim=1).indices
         count, generator = self._settings.candidates, self._generator
         place = torch.randint(len(self._current), (count,), generator=generator).to(self._device)
         rank = torch.randint(steepest.shape[1], (count,), generator=generator).to(self._device)
         suffixes = self._current.repeat(count, 1)
         suffixes[torch.arange(count, device=self._device), place] = self._allowed[steepest[place, rank]]
-        suffixes = torch.tensor(sorted(set(map(tuple, suffixes.tolist()))), device=self._device)
-        again = self._tokenizer(self._tokenizer.batch_decode(suffixes.tolist()), add_special_tokens=False)["input_ids"]
-        kept = [i for i, (a, b) in enumerate(zip(suffixes.tolist(), again, strict=True)) if a == b]
-        return suffixes[torch.tensor(kept, dtype=torch.long, device=self._device)]
+        return sorted({tuple(suffix) for suffix in suffixes.tolist()})
 
+    @torch.no_grad()
     def _losses(self, suffixes: Tensor) -> Tensor:
         """[n] the mean loss over the problems."""
-        embedding = self._model.get_input_embeddings()
         total = torch.zeros(len(suffixes), device=self._device)
         for problem, cache in zip(self._problems, self._caches, strict=True):
-            length = len(problem.before) + suffixes.shape[1] + len(problem.between) + len(problem.wanted)
+            length = len(problem.with_suffix(self.best))
             parts = torch.split(suffixes, max(1, _TOKENS_A_BATCH // length))
-            total += torch.cat([self._loss(problem, embedding(part), cache) for part in parts])
+            total += torch.cat([self._loss(problem, part, cache) for part in parts])
         return total / len(self._problems)
 
     def _loss(self, problem: Problem, suffixes: Tensor, cache: Any) -> Tensor:
-        """[n] mean cross-entropy of the wanted tokens after each of the [n, S, d] embedded suffixes."""
-        n, wanted = len(suffixes), torch.tensor(problem.wanted, device=self._device)
-        rest = torch.tensor([*problem.between, *problem.wanted], device=self._device)
-        embedded = self._model.get_input_embeddings()(rest).expand(n, -1, -1)
-        expanded = copy.deepcopy(cache)
-        expanded.batch_repeat_interleave(n)
-        keep = len(wanted) + 1
-        with capturing_outputs(self._model, [] if self._layer is None else [self._layer]) as states:
-            logits = self._model(
-                inputs_embeds=torch.cat([suffixes.to(embedded.dtype), embedded], dim=1),
-                past_key_values=expanded, use_cache=True, logits_to_keep=keep,
-            ).logits  # fmt: skip
-        if self._layer is not None:
-            head = self._model.get_output_embeddings()
-            logits = head(final_norm(self._model)(states[self._layer][:, -keep:]))
-        logits = logits[:, :-1].float()
-        losses = nn.functional.cross_entropy(logits.flatten(0, 1), wanted.repeat(n), reduction="none")
+        """[n] mean cross-entropy of the wanted tokens after each of the [n, S] suffixes."""
+        n, keep = len(suffixes), len(problem.wanted)
+        wanted = torch.tensor(problem.wanted, device=self._device)
+        before = torch.tensor(problem.before if cache is None else (), dtype=torch.long, device=self._device)
+        after = torch.tensor((*problem.between, *problem.wanted[:-1]), dtype=torch.long, device=self._device)
+        given: dict[str, Any] = {"use_cache": False}
+        if cache is not None:
+            given = {"use_cache": True, "past_key_values": copy.deepcopy(cache)}
+            given["past_key_values"].batch_repeat_interleave(n)
+        with ExitStack() as stack:
+            if self._layer is not None:
+                stack.enter_context(reading_at(self._model, self._layer))
+            stack.enter_context(head_sees(self._model, lambda states: states[:, -keep:].flatten(0, 1)))
+            ids = torch.cat([before.expand(n, -1), suffixes, after.expand(n, -1)], dim=1)
+            logits = self._model(input_ids=ids, **given).logits[0]
+        losses = nn.functional.cross_entropy(logits.float(), wanted.repeat(n), reduction="none")
         means: Tensor = losses.view(n, -1).mean(dim=1)
         return means

@@ -1,17 +1,15 @@
-"""Modules that stand in for a causal language model and read it, or feed it, in another place."""
+"""Modules that stand in for a causal language model while its own forward runs, changed in one place."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
-from transformers.modeling_outputs import CausalLMOutput
 
-from uwc.models.head import unwrapped
-from uwc.models.states import blocks, capturing_outputs
+from uwc.models.head import head_of, replaced_head
+from uwc.models.states import blocks, output_states
 
 
 class Wrapped(nn.Module):
@@ -45,79 +43,59 @@ class Wrapped(nn.Module):
         """The map from tokens to embeddings."""
         return self.inner.get_input_embeddings()
 
+    def get_decoder(self) -> Any:
+        """The text model without its output embedding."""
+        return self.inner.get_decoder()
 
-class Surrogate(Wrapped, ABC):
-    """A model whose logits are ``head(states(tokens))``: subclasses say where the [B, T, d] states come from."""
+
+class Altered(Wrapped, ABC):
+    """A model that is changed while it runs: its own forward and generation, within what `altering` opens."""
 
     @abstractmethod
-    def states(self, input_ids: Tensor, attention_mask: Tensor | None = None, cache: Any = None) -> Tensor:
-        """[B, T, d] the states that the head reads; `cache` holds what was read before, which the mask covers too."""
+    def altering(self) -> AbstractContextManager[None]:
+        """While open, the inner model is changed."""
 
-    def body(self, inputs: Mapping[str, Tensor], attention_mask: Tensor | None, cache: Any) -> Tensor:
-        """[B, T, d] the final states of the model, without its head; padding is on the left where there is a mask."""
-        given: dict[str, Any] = {**inputs, "use_cache": cache is not None, "past_key_values": cache}
-        if attention_mask is not None:
-            (length,) = {tensor.shape[1] for tensor in inputs.values()}
-            positions = (attention_mask.cumsum(dim=1) - 1).clamp_min(0)[:, -length:]
-            given |= {"attention_mask": attention_mask, "position_ids": positions}
-        return unwrapped(self.inner).base_model(**given)[0]  # type: ignore[no-any-return]
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The model's forward, changed."""
+        with self.altering():
+            return self.inner(*args, **kwargs)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, use_cache: bool = False) -> Any:
-        """The logits, as transformers returns them."""
-        return CausalLMOutput(logits=self.get_output_embeddings()(self.states(input_ids, attention_mask)))
-
-    @torch.inference_mode()
-    def generate(
-        self, *, input_ids: Tensor, attention_mask: Tensor, generation_config: Any, logits_processor: Any = ()
-    ) -> Tensor:
-        """[B, T + new] greedy continuations of prompts padded on the left."""
-        pad = generation_config.pad_token_id
-        ends = torch.tensor(generation_config.eos_token_id or [], dtype=torch.long, device=input_ids.device)
-        ids, mask, unread = input_ids, attention_mask, input_ids
-        cache = DynamicCache(config=self.config)
-        done = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
-        for _ in range(generation_config.max_new_tokens):
-            logits = self.get_output_embeddings()(self.states(unread, mask, cache)[:, -1])
-            for processor in logits_processor:
-                logits = processor(ids, logits)
-            chosen = torch.where(done, pad, logits.argmax(dim=-1))
-            unread = chosen[:, None]
-            ids = torch.cat([ids, chosen[:, None]], dim=1)
-            mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-            done = done | torch.isin(chosen, ends)
-            if bool(done.all()):
-                break
-        return ids
+    def generate(self, **kwargs: Any) -> Any:
+        """The model's generation, changed."""
+        with self.altering():
+            return self.inner.generate(**kwargs)
 
 
-class ReadAt(Surrogate):
-    """A model read out after one of its blocks, through its final norm and a head.
+class ReadAt(Altered):
+    """A model that takes the output of one of its blocks for that of the last.
+
+    Whatever the model does after its last block follows: norms, projections, output embedding, soft caps, scaling.
 
     Args:
         model: the model.
         layer: the block, 1..L.
-        head: maps [.., d] states to [.., V] logits.
+        head: maps [.., d] states to [.., V] logits in place of the model's output embedding; None keeps that.
     """
 
-    def __init__(self, model: Any, layer: int, head: nn.Module) -> None:
+    def __init__(self, model: Any, layer: int, head: nn.Module | None = None) -> None:
         super().__init__(model)
-        self.layer = layer
-        self.head = head
-        self.norm = final_norm(model)
+        self.layer, self.head = layer, None if head is head_of(model) else head
 
-    def get_output_embeddings(self) -> nn.Module:
-        """The head, in place of the model's own."""
-        return self.head
+    def get_output_embeddings(self) -> Any:
+        """The map from states to logits that is used."""
+        return self.inner.get_output_embeddings() if self.head is None else self.head
 
-    def states(self, input_ids: Tensor, attention_mask: Tensor | None = None, cache: Any = None) -> Tensor:
-        """[B, T, d] the block's output after the final norm, in the head's precision."""
-        with capturing_outputs(self.inner, [self.layer]) as found:
-            self.body({"input_ids": input_ids}, attention_mask, cache)
-        precision = next(self.head.parameters()).dtype
-        return self.norm(found[self.layer]).to(precision)  # type: ignore[no-any-return]
+    @contextmanager
+    def altering(self) -> Iterator[None]:
+        """The block's output stands for the last one's, and the head for the model's."""
+        with reading_at(self.inner, self.layer), ExitStack() as stack:
+            if self.head is not None:
+                head, precision = self.head, next(self.head.parameters()).dtype
+                stack.enter_context(replaced_head(self.inner, lambda states: head(states.to(precision))))
+            yield
 
 
-class Intervened(Wrapped):
+class Intervened(Altered):
     """A model whose block outputs are changed while it runs.
 
     Args:
@@ -130,38 +108,40 @@ class Intervened(Wrapped):
         self._changes = dict(changes)
 
     @contextmanager
-    def _changing(self) -> Iterator[None]:
-        modules = blocks(self.inner)
-
-        def hook_of(change: Callable[[Tensor], Tensor]) -> Any:
-            def hook(_module: Any, _args: Any, output: Any) -> Any:
-                return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
-
-            return hook
-
+    def altering(self) -> Iterator[None]:
+        """The blocks' outputs are changed."""
         with ExitStack() as stack:
             for layer, change in self._changes.items():
-                stack.callback(modules[layer - 1].register_forward_hook(hook_of(change)).remove)
+                stack.enter_context(changed_output(self.inner, layer, change))
             yield
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The model's forward, changed."""
-        with self._changing():
-            return self.inner(*args, **kwargs)
 
-    def generate(self, **kwargs: Any) -> Any:
-        """The model's generation, changed."""
-        with self._changing():
-            return self.inner.generate(**kwargs)
+@contextmanager
+def reading_at(model: Any, layer: int) -> Iterator[None]:
+    """While open, the states that block `layer` of 1..L returns stand for those that the last block returns."""
+    read: list[Tensor] = []
+    modules = blocks(model)
+
+    def keep(_module: Any, _args: Any, output: Any) -> None:
+        read[:] = [output_states(output)]
+
+    with ExitStack() as stack:
+        if layer < len(modules):
+            stack.callback(modules[layer - 1].register_forward_hook(keep).remove)
+            stack.enter_context(changed_output(model, len(modules), lambda _last: read[0]))
+        yield
 
 
-def final_norm(model: Any) -> nn.Module:
-    """The normalisation between the last block and the output embedding; the identity where there is none."""
-    inner = unwrapped(model)
-    listed = blocks(inner)
-    for parent in inner.modules():
-        children = dict(parent.named_children())
-        if any(child is listed for child in children.values()):
-            norms = [c for n, c in children.items() if "norm" in type(c).__name__.lower() or n == "ln_f"]
-            return norms[-1] if norms else nn.Identity()
-    return nn.Identity()
+@contextmanager
+def changed_output(model: Any, layer: int, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """While open, the states that block `layer` of 1..L returns are changed; what else it returns stays."""
+
+    def hook(_module: Any, _args: Any, output: Any) -> Any:
+        states = change(output_states(output))
+        return type(output)([states, *output[1:]]) if isinstance(output, tuple | list) else states
+
+    handle = blocks(model)[layer - 1].register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()

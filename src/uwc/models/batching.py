@@ -7,7 +7,7 @@ one by one. A model that reads what follows a token is refused.
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -53,6 +53,10 @@ class Batching:
     def share(self, lengths: Sequence[int]) -> bool:
         """Whether these sequences may all share a forward in which they are scored."""
         return len(set(self.kinds(lengths))) <= 1
+
+    def lengthened(self, by: int) -> "Batching":
+        """The same for sequences to which the model itself adds so many tokens."""
+        return self if self.switch is None else replace(self, switch=self.switch - by)
 
     def _side(self, length: int) -> bool:
         return self.switch is not None and length > self.switch

@@ -22,6 +22,14 @@ def unwrapped(model: Any) -> Any:
     return getattr(model, "module", model)
 
 
+def head_of(model: Any) -> Any:
+    """The model's output embedding. Raises ModelError if it has none."""
+    head = unwrapped(model).get_output_embeddings()
+    if head is None:
+        raise ModelError(f"{type(model).__name__} has no output embedding; uwc needs a causal language model")
+    return head
+
+
 @contextmanager
 def head_sees(model: Any, choose: Callable[[Tensor], Tensor]) -> Iterator[list[Tensor]]:
     """While open, the output embedding sees, instead of the [B, T, d] states, ``choose(states)`` as one [1, n, d].
@@ -35,11 +43,46 @@ def head_sees(model: Any, choose: Callable[[Tensor], Tensor]) -> Iterator[list[T
         chosen.append(choose(args[0]).unsqueeze(0))
         return (chosen[-1], *args[1:])
 
-    handle = _head(model).register_forward_pre_hook(replace)
+    handle = head_of(model).register_forward_pre_hook(replace)
     try:
         yield chosen
     finally:
         handle.remove()
+
+
+@contextmanager
+def replaced_head(model: Any, head: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """While open, the output embedding gives ``head(states)``; the model's own forward runs unchanged around it."""
+    own = head_of(model)
+    before = vars(own).get("forward")
+    own.forward = head
+    try:
+        yield
+    finally:
+        if before is None:
+            del own.forward
+        else:
+            own.forward = before
+
+
+def own_steps_after_head(model: Any) -> Callable[[Tensor], Tensor]:
+    """What the model's forward makes of [n, V] logits after its output embedding, differentiable, for any model.
+
+    The forward itself runs, on one token, with the logits in the place of its output embedding's.
+    """
+    device = next(model.parameters()).device
+    token = torch.zeros(1, 1, dtype=torch.long, device=device)
+
+    def finish(logits: Tensor) -> Tensor:
+        with replaced_head(model, lambda _states: logits[None]):
+            finished: Tensor = model(input_ids=token, use_cache=False).logits
+        if finished.shape != (1, *logits.shape):
+            raise ModelError(f"{type(model).__name__} does not compute its logits through its output embedding alone")
+        return finished[0]
+
+    with torch.no_grad():
+        trial = torch.linspace(-99.0, 99.0, head_of(model).weight.shape[0], device=device)[None]
+        return (lambda logits: logits) if torch.equal(finish(trial), trial) else finish
 
 
 def answer_logits(model: Any, batch: Batch) -> Tensor:
@@ -83,7 +126,7 @@ class AnswerLogits:
         with head_sees(model, choose):
             own = model(input_ids=batch.input_ids, use_cache=False).logits[0, 0]
         self.rows, self.vocabulary = len(batch.rows), own.shape[0]
-        self._head, self._finish, self._states = _head(model), after_head(model), states[0]
+        self._head, self._finish, self._states = head_of(model), after_head(model), states[0]
         self._whole: Tensor | None = None
         if not _agree(self.tile(slice(0, 1), slice(0, self.vocabulary))[0], own):
             self._whole = answer_logits(model, batch)
@@ -154,16 +197,14 @@ def after_head(model: Any) -> Callable[[Tensor], Tensor]:
     return finish
 
 
-def _head(model: Any) -> Any:
-    head = unwrapped(model).get_output_embeddings()
-    if head is None:
-        raise ModelError(f"{type(model).__name__} has no output embedding; uwc needs a causal language model")
-    return head
+def relative_tolerance(dtype: torch.dtype) -> float:
+    """How far two ways of computing a logit in this precision may lie apart."""
+    return _RELATIVE_TOLERANCE.get(dtype, 1e-4)
 
 
 def _agree(ours: Tensor, own: Tensor) -> bool:
     """Whether two [V] logits are equal up to rounding; NaN where both are NaN counts as equal."""
     if ours.shape != own.shape:
         return False
-    bound = _RELATIVE_TOLERANCE.get(own.dtype, 1e-4) * float(own.float().nan_to_num(0, 0, 0).abs().max())
+    bound = relative_tolerance(own.dtype) * float(own.float().nan_to_num(0, 0, 0).abs().max())
     return torch.allclose(ours.float(), own.float(), rtol=0.0, atol=bound, equal_nan=True)

@@ -7,22 +7,40 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uwc.data.batches import Batch, collate, group_by_length
+from uwc.data.batches import Batch, collate
 from uwc.data.example import Example
 from uwc.errors import ConfigError, ModelError
 from uwc.models.budget import DEFAULT_TOKEN_BUDGET
-from uwc.models.head import unwrapped
+from uwc.models.contrast import ContrastModel
+from uwc.models.head import head_sees, unwrapped
 from uwc.models.target import Target
 
 
 def blocks(model: Any) -> nn.ModuleList:
-    """The model's transformer blocks, first to last. Raises ModelError if there is no such list."""
+    """The text model's transformer blocks, first to last; the other towers of a multimodal model are left out.
+
+    Raises:
+        ModelError: there is no such list, or there are two models that answer as one.
+    """
     inner = unwrapped(model)
+    if isinstance(inner, ContrastModel):
+        raise ModelError("a contrast of two models has no blocks of its own; take its base or its reinforced model")
     depth = inner.config.get_text_config().num_hidden_layers
-    for module in inner.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == depth:
-            return module
-    raise ModelError(f"{type(inner).__name__}: found no list of {depth} transformer blocks; hidden states are needed")
+    for decoder in (inner.get_decoder() if hasattr(inner, "get_decoder") else inner, inner):
+        lists = [child for child in decoder.children() if isinstance(child, nn.ModuleList) and len(child)]
+        nested = [module for module in decoder.modules() if isinstance(module, nn.ModuleList) and len(module) == depth]
+        right = [child for child in lists if len(child) == depth] or (lists if len(lists) == 1 else nested)
+        if right:
+            return right[0]
+    raise ModelError(f"{type(inner).__name__}: found no list of {depth} transformer blocks")
+
+
+def embedding_of(model: Any) -> Any:
+    """The model's input embedding. Raises ModelError for two models that answer as one, which have two."""
+    inner = unwrapped(model)
+    if isinstance(inner, ContrastModel):
+        raise ModelError("a contrast of two models has two input embeddings; take its base or its reinforced model")
+    return inner.get_input_embeddings()
 
 
 def resolve_layer(model: Any, layer: int | None) -> int:
@@ -42,6 +60,12 @@ def resolve_layer(model: Any, layer: int | None) -> int:
     return resolved
 
 
+def output_states(output: Any) -> Tensor:
+    """The states among what a block returned: the first of several outputs, or the only one."""
+    states: Tensor = output[0] if isinstance(output, tuple | list) else output
+    return states
+
+
 @contextmanager
 def capturing_outputs(
     model: Any, layers: Iterable[int], choose: Callable[[Tensor], Tensor] | None = None
@@ -55,7 +79,7 @@ def capturing_outputs(
 
     def hook_of(layer: int) -> Any:
         def hook(_module: Any, _args: Any, output: Any) -> None:
-            states = output[0] if isinstance(output, tuple) else output
+            states = output_states(output)
             captured[layer] = states if choose is None else choose(states)
 
         return hook
@@ -67,22 +91,59 @@ def capturing_outputs(
 
 
 def capturing_states(model: Any, layers: Iterable[int], batch: Batch) -> AbstractContextManager[dict[int, Tensor]]:
-    """`capturing_outputs`, of which only the [N, d] states are kept that predict the batch's labelled tokens."""
-    return capturing_outputs(model, layers, lambda states: states[batch.rows, batch.positions])
+    """`capturing_outputs`, of which only the [N, d] states are kept that predict the batch's labelled tokens.
+
+    A forward raises ModelError if a block's output is not one state a token (Gemma 3n, whose blocks return several).
+    """
+
+    def choose(states: Tensor) -> Tensor:
+        if states.shape[:-1] != batch.input_ids.shape:
+            raise ModelError(
+                f"the blocks of {type(unwrapped(model)).__name__} return states of shape {tuple(states.shape)}, and "
+                f"not one for each of {tuple(batch.input_ids.shape)} tokens; its hidden states cannot be read"
+            )
+        return states[batch.rows, batch.positions]
+
+    return capturing_outputs(model, layers, choose)
 
 
 @torch.no_grad()
 def answer_states(
     target: Target, examples: Sequence[Example], layers: Sequence[int]
 ) -> Iterator[tuple[dict[int, Tensor], Tensor]]:
-    """Batch by batch the states that predict answer tokens, layer -> [n, d], and the [n] tokens.
+    """Batch by batch the block outputs that predict answer tokens, layer -> [n, d], and the [n] tokens.
 
-    The model runs in eval mode, without its output embedding.
+    The model's own forward runs in eval mode, with its output embedding at a single position.
     """
+    for batch in answer_batches(target, examples):
+        with capturing_states(target.model, layers, batch) as captured, head_sees(target.model, _first):
+            target.model(input_ids=batch.input_ids, use_cache=False)
+        yield captured, batch.targets
+
+
+@torch.no_grad()
+def entering_states(target: Target, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
+    """[N, d] the states that enter the output embedding where the N answer tokens are predicted; and the [N] tokens."""
+    states, targets = [], []
+    for batch in answer_batches(target, examples):
+
+        def choose(entering: Tensor, batch: Batch = batch) -> Tensor:
+            states.append(entering[batch.rows, batch.positions])
+            return states[-1][:1]
+
+        with head_sees(target.model, choose):
+            target.model(input_ids=batch.input_ids, use_cache=False)
+        targets.append(batch.targets)
+    return torch.cat(states), torch.cat(targets)
+
+
+def answer_batches(target: Target, examples: Sequence[Example]) -> Iterator[Batch]:
+    """The examples' questions with their answers in batches; the model is put into eval mode."""
     encoded = target.encode(examples)
     target.model.eval()
-    for group in group_by_length([len(e.tokens) for e in encoded], token_budget=DEFAULT_TOKEN_BUDGET):
-        batch = collate([encoded[i] for i in group], device=target.device)
-        with capturing_states(target.model, layers, batch) as captured:
-            unwrapped(target.model).base_model(input_ids=batch.input_ids, use_cache=False)
-        yield captured, batch.targets
+    for group in target.groups(encoded, token_budget=DEFAULT_TOKEN_BUDGET):
+        yield collate([encoded[i] for i in group], device=target.device)
+
+
+def _first(entering: Tensor) -> Tensor:
+    return entering[0, :1]

@@ -31,8 +31,8 @@ def gather_attacks(plan: Plan, store: Store) -> dict[str, Any] | None:
         attacker (-> examples), and models, each with name, kind, run, before (set -> metric -> aggregate), failed
         (chain -> why) and outcomes: chain -> set -> metric -> after, difference (after - before), over_gold
         (after - the gold model's after), all aggregates; strongest and strongest_over_gold where the attack has
-        several variants, of which `after` is the mean; and variants (label, effort, mean, note). With budgets, `after`
-        is at the largest. Where a metric's average is geometric, differences are ratios.
+        several variants, of which `after` is the mean; and variants (label, effort, note, changed, mean). With budgets,
+        `after` is at the largest. Where a metric's average is geometric, differences are ratios.
     """
     if plan.config.attack is None or plan.attacks is None:
         return None
@@ -121,8 +121,8 @@ class _Attacks:
         told, values = [], []
         for _, rows in table.groupby("variant", sort=True):
             first = rows.iloc[0]
-            effort = None if pd.isna(first["effort"]) else float(first["effort"])
-            told.append({"label": first["label"], "effort": effort, "note": first["note"]})
+            effort, changed = (None if pd.isna(first[name]) else float(first[name]) for name in ("effort", "changed"))
+            told.append({"label": first["label"], "effort": effort, "note": first["note"], "changed": changed})
             by_set = {str(of_set): part for of_set, part in rows.groupby("set")}
             values.append(
                 {s: {m: by_set[s][m].to_numpy(np.float64) for m in step.settings["metrics"]} for s in self.sets}

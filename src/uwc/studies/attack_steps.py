@@ -7,7 +7,7 @@ import pandas as pd
 
 from uwc.attacks.chain import make_chain
 from uwc.attacks.measuring import attacked_values
-from uwc.errors import DataError, TrainingDiverged
+from uwc.errors import AttackFailed, DataError, TrainingDiverged
 from uwc.metrics.scoring import needs_of
 from uwc.models.lora import merge_adapter
 from uwc.models.target import Target
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def attack(step: Step, shop: "Workshop", out: Path) -> dict[str, Any]:
-    """Attack a model and score it under each variant of the attack. Divergence of relearning is a result."""
+    """Attack a model and score it under each variant. That relearning diverged, or an attack failed, is a result."""
     setup, settings = shop.plan.attacks, step.settings
     assert setup is not None
     names = settings["metrics"]
@@ -34,16 +34,17 @@ def attack(step: Step, shop: "Workshop", out: Path) -> dict[str, Any]:
             )
         ):
             told = {"variant": number, "label": variant.label, "effort": variant.effort, "note": variant.note}
+            told["changed"] = variant.changed
             examples = {"set": sets, "id": [e.id for e in setup.data.scored]}
             frames.append(pd.DataFrame({**examples, **told, **values}))
-    except TrainingDiverged as error:
-        return {"status": "diverged", "message": str(error)}
+    except (TrainingDiverged, AttackFailed) as error:
+        return {"status": "diverged" if isinstance(error, TrainingDiverged) else "failed", "message": str(error)}
     pd.concat(frames, ignore_index=True).to_parquet(out / ATTACKED, index=False)
     return {"variants": len(frames)}
 
 
 def load_attacked(path: Path) -> pd.DataFrame:
-    """What the step kept: set, id, variant, label, effort, note and each metric. Raises DataError if damaged."""
+    """What was kept: set, id, variant, label, effort, note, changed and each metric. Raises DataError if damaged."""
     try:
         return pd.read_parquet(path)
     except (OSError, ValueError) as error:

@@ -23,7 +23,7 @@ class StepRecord:
         key: what its result is kept under.
         seconds: how long it took when it was computed; 0 for a checkpoint that the user brought.
         reused: whether it was there already.
-        outcome: "ok", "diverged", or "skipped" for what depends on a diverged run.
+        outcome: "ok", "diverged" (an attack: or failed), or "skipped" for what depends on a diverged run.
     """
 
     name: str
@@ -46,7 +46,7 @@ def _status(step: Step, store: Store, inputs: Sequence[str]) -> str:
     manifest = store.manifest(step.kind, step.key)
     if manifest is None:
         return "missing"
-    return "diverged" if manifest["outcome"].get("status") == "diverged" else "done"
+    return "diverged" if manifest["outcome"].get("status") in ("diverged", "failed") else "done"
 
 
 def run_steps(plan: Plan, store: Store, *, on_step: progress.Advance) -> list[StepRecord]:
@@ -102,8 +102,9 @@ def _tell(record: StepRecord, manifest: Mapping[str, Any] | None, left: str) -> 
     diverged = record.outcome == "diverged"
     if record.reused and not diverged:
         return
-    why = f": {((manifest or {}).get('outcome') or {}).get('message', '')}" if diverged else ""
-    word, after = "diverged" if diverged else "done", f"; {left}" if left else ""
+    outcome = (manifest or {}).get("outcome") or {}
+    why = f": {outcome.get('message', '')}" if diverged else ""
+    word, after = outcome.get("status", "diverged") if diverged else "done", f"; {left}" if left else ""
     progress.note(f"{word:>8}  {record.name} ({record.seconds:.1f} s){why}{after}")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uwc.data.batches import collate, group_by_length
+from uwc.data.batches import collate
 from uwc.errors import ConfigError
 from uwc.models.budget import DEFAULT_TOKEN_BUDGET
 from uwc.models.lora import has_adapter
@@ -85,7 +85,7 @@ class WeightSpace:
         if not examples:
             raise ConfigError("prune: wanda measures inputs on retain or forget examples, and there are none")
         encoded = self._target.encode(examples)
-        groups = group_by_length([len(e.tokens) for e in encoded], token_budget=DEFAULT_TOKEN_BUDGET)
+        groups = self._target.groups(encoded, token_budget=DEFAULT_TOKEN_BUDGET)
         batches = (collate([encoded[i] for i in g], device=self._target.device, scope="attended") for g in groups)
         return wanda_masks(self._target.model, batches, share=share)
 
