@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.up-to-date
 CONFIG ?= quickstart
 
-.PHONY: help setup study test check format bench clean
+.PHONY: help setup study test matrix check format bench clean
 
 help: ## show what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -24,6 +24,9 @@ study: setup ## run the quick-start study (4 to 5 minutes on 2 cores); CONFIG=..
 
 test: setup ## run the tests, one process a core
 	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
+
+matrix: setup ## check some forty architectures against plain transformers (15 minutes); writes docs/models.md
+	UWC_MATRIX_TABLE=docs/models.md $(BIN)/python -m pytest tests/matrix -m ""
 
 check: setup ## lint, formatting and types
 	$(BIN)/ruff check .
