@@ -32,7 +32,7 @@ from uwc.data.example import Example
 from uwc.data.prompts import PromptTemplate
 from uwc.metrics.memorization import extraction_strength
 from uwc.models.forward import score_tokens
-from uwc.models.generation import generate_tokens
+from uwc.models.generation import generate
 from uwc.models.head import answer_logits
 from uwc.models.loading import load_target, save_target
 from uwc.models.pairs import open_mixing
@@ -218,7 +218,7 @@ def answered(target: Target, questions: int) -> list[Example]:
         )
         for i in range(2 * questions)
     ]  # fmt: skip
-    generated = generate_tokens(target, asked, max_new_tokens=ANSWER[1])
-    cut = [list(tokens)[: generator.randint(*ANSWER)] for tokens in generated]
+    generated = generate(target, asked, max_new_tokens=ANSWER[1])
+    cut = [list(tokens)[: generator.randint(*ANSWER)] for tokens in generated.tokens]
     texts = target.tokenizer.batch_decode(cut)
     return [replace(e, answer=text) for e, text in zip(asked, texts, strict=True) if text.strip() and "[" not in text]

@@ -10,6 +10,7 @@ import pytest
 import torch
 from tests.conftest import copied, people, tiny_target
 
+from uwc.models import pairs
 from uwc.models.streaming import StoredOtherwise
 from uwc.models.target import Target
 from uwc.objectives.methods import METHODS
@@ -104,15 +105,17 @@ def test_mixtures_are_read_from_files_and_equal_those_made_in_memory(
     one = StudyConfig(**{**STUDY.model_dump(), "unlearn": {**STUDY.unlearn.model_dump(), "runs": [{"method": "gd"}]}})
     mixed_by: list[str] = []
     for name in ("StreamedMixer", "Mixer"):
-        made = getattr(steps, name)
-        monkeypatch.setattr(steps, name, lambda *a, made=made, name=name: (mixed_by.append(name), made(*a))[1])
+        made = getattr(pairs, name)
+        monkeypatch.setattr(
+            pairs, name, lambda *a, made=made, name=name, **k: (mixed_by.append(name), made(*a, **k))[1]
+        )
     streamed = run_study(one, runs=tmp_path / "streamed")
     assert mixed_by == ["StreamedMixer"]
 
-    def stored_otherwise(*_: Any) -> Any:
+    def stored_otherwise(*_: Any, **__: Any) -> Any:
         raise StoredOtherwise("named otherwise")
 
-    monkeypatch.setattr(steps, "StreamedMixer", stored_otherwise)
+    monkeypatch.setattr(pairs, "StreamedMixer", stored_otherwise)
     assert run_study(one, runs=tmp_path / "in-memory").results == streamed.results
     assert mixed_by == ["StreamedMixer", "Mixer"]
 

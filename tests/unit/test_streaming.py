@@ -17,6 +17,7 @@ from uwc.models.export import require_free, save_mixture
 from uwc.models.loading import load_target, save_target
 from uwc.models.mixing import Mixer, mix_into, mix_tensor
 from uwc.models.pairs import open_mixing, require_mixable
+from uwc.models.reading import load_reading
 from uwc.models.streaming import StreamedMixer
 from uwc.models.target import Target
 from uwc.models.weight_files import WeightFiles, plain_name
@@ -124,7 +125,7 @@ def test_a_checkpoint_without_a_tokenizer_is_read_with_another_ones(folders: Pat
         file.unlink()
     with pytest.raises(ModelError, match=r"cannot load the tokenizer of the model '.*unlearned': put tokenizer\.json"):
         load_target(folders / "unlearned")
-    loaded = load_target(folders / "unlearned", tokenizer_of=str(folders / "original"))
+    loaded = load_target(folders / "unlearned", reading=load_reading(folders / "original"))
     assert loaded.tokenizer.get_vocab() == tiny_target().tokenizer.get_vocab()
 
 

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessorList
 
 from uwc import progress
 from uwc.errors import ModelError
@@ -154,6 +153,8 @@ def _logits(model: Any, ids: Tensor) -> Tensor:
 
 def _continuation(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
     """[B, 4, V] the logits of the first four tokens that are generated."""
+    from transformers import GenerationConfig, LogitsProcessorList
+
     steps: list[Tensor] = []
 
     def keep(_ids: Tensor, logits: Tensor) -> Tensor:
@@ -174,6 +175,8 @@ def own_settings_off(model: Any) -> Iterator[None]:
 
     transformers adds them to those it is called with, so that what is called greedy would not be.
     """
+    from transformers import GenerationConfig
+
     holders = [m for m in model.modules() if "generation_config" in vars(m)]
     before = [m.generation_config for m in holders]
     for module in holders:

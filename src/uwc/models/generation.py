@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from rouge_score.rouge_scorer import RougeScorer
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from uwc import progress
 from uwc.data.example import Example
@@ -161,6 +160,8 @@ def continue_greedily(
         max_new_tokens: the most tokens added.
         stops: the tokens at which a continuation ends; those that end the model's turn by default.
     """
+    from transformers import GenerationConfig, LogitsProcessorList
+
     stops = target.stops(()) if stops is None else stops
     ids, mask, pad = padded_left(target, prompts, stops)
     settings = GenerationConfig(
@@ -192,8 +193,8 @@ def until(tokens: Sequence[int], stops: Collection[int]) -> list[int]:
     return list(takewhile(lambda token: token not in stops, tokens))
 
 
-class FiniteWatch(LogitsProcessor):  # type: ignore[misc]  # transformers has no types
-    """Watches the logits of each step, and changes nothing.
+class FiniteWatch:
+    """Watches the logits of each step, as a logits processor that changes nothing.
 
     Args:
         rows: how many prompts are continued, each perhaps with several beams.

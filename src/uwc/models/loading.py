@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from uwc.data.prompts import PromptTemplate
 from uwc.errors import ModelError, reporting_full_disk
@@ -21,11 +21,10 @@ from uwc.models.checkpoint_files import (
     contents,
     kind_of,
     read_json,
-    require_tokenizer_config,
 )
 from uwc.models.contrast import load_contrast
 from uwc.models.lora import has_adapter
-from uwc.models.reading import Reading, read_as
+from uwc.models.reading import Reading, load_tokenizer, read_as
 from uwc.models.stored import require_all_read
 from uwc.models.target import Target
 from uwc.models.weight_files import WeightFiles
@@ -94,11 +93,11 @@ def load_target(
         adapter = adapter_config(where) or {}
         require_adapter(where, adapter)
         base = named_base(where, adapter)
-        tokenizer = _tokenizer(where, base if reading is None else None, trust_remote_code, needed=reading is None)
+        tokenizer = load_tokenizer(where, base if reading is None else None, trust_remote_code, needed=reading is None)
         target = load_target(base, trust_remote_code=trust_remote_code, **given)
         target = replace(attach_adapter(target, where), tokenizer=tokenizer, name=name)
     else:
-        tokenizer = _tokenizer(where, None, trust_remote_code, needed=reading is None)
+        tokenizer = load_tokenizer(where, None, trust_remote_code, needed=reading is None)
         load = partial(_load_whole, dtype=getattr(torch, dtype), device=pick_device(device), trust=trust_remote_code)
         model = load_contrast(Path(where), load) if kind == "contrast" else load(where)
         target = Target(model.eval(), tokenizer, template or PromptTemplate(), name)
@@ -118,19 +117,6 @@ def _load_whole(where: str, *, dtype: torch.dtype, device: torch.device, trust: 
         raise ModelError(loading_failed(where, error)) from error
     require_all_read(model, files, report, quantised=quantised)
     return model if quantised else model.to(device)
-
-
-def _tokenizer(where: str, other: str | None, trust_remote_code: bool, *, needed: bool = True) -> Any:
-    """The checkpoint's tokenizer; that of another one where it has none; None where that is not needed."""
-    require_tokenizer_config(where)
-    try:
-        return AutoTokenizer.from_pretrained(where, trust_remote_code=trust_remote_code)
-    except Exception as error:  # a folder without a tokenizer: transformers raises many kinds
-        if other is not None and other != where:
-            return _tokenizer(other, None, trust_remote_code)
-        if needed:
-            raise ModelError(loading_failed(where, error, what="tokenizer of the model")) from error
-        return None
 
 
 def depth_of(path: str | Path, *, trust_remote_code: bool = False) -> int:

@@ -6,7 +6,6 @@ from functools import partial
 
 import numpy as np
 import torch
-from transformers import LogitsProcessorList
 
 from uwc.data.example import Example
 from uwc.data.peer_prompts import cleaned, padding_of
@@ -38,6 +37,8 @@ def generate_as_open_unlearning(
 @torch.inference_mode()
 def _continued(target: Target, prompts: Sequence[list[int]], *, max_new_tokens: int) -> list[tuple[list[int], bool]]:
     """What is added to each prompt, up to and including the token that ends it, and whether all logits were finite."""
+    from transformers import LogitsProcessorList
+
     padding, stops = padding_of(target.tokenizer), _listed(target)
     width = max(len(p) for p in prompts)
     ids = torch.tensor([[padding] * (width - len(p)) + p for p in prompts], device=target.device)

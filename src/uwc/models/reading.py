@@ -11,6 +11,8 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 from uwc import progress
 from uwc.data.prompts import PromptTemplate, end_ids
 from uwc.errors import ModelError
+from uwc.models.adapters import adapter_config, named_base
+from uwc.models.checkpoint_files import kind_of, require_tokenizer_config
 from uwc.models.target import Target
 
 _PROBES = (
@@ -51,15 +53,30 @@ def load_reading(
     Raises:
         ModelError: there is no such checkpoint, or it has no tokenizer that can be read.
     """
+    where, kind = str(path), kind_of(path)
+    whole = named_base(where, adapter_config(where) or {}) if kind == "adapter" else where
+    tokenizer = load_tokenizer(where, whole, trust_remote_code)
+    generation = _generation_config(str(Path(where) / "base") if kind == "contrast" else whole, trust_remote_code)
+    return Reading(tokenizer, template or PromptTemplate(), end_ids(tokenizer, generation), where)
+
+
+def load_tokenizer(where: str, other: str | None, trust_remote_code: bool, *, needed: bool = True) -> Any:
+    """A checkpoint's tokenizer; that of another one where it has none; None where that is not needed.
+
+    Raises:
+        ModelError: there is none that can be read.
+    """
     from uwc.models.loading import loading_failed  # which needs this module
 
-    where = str(path)
+    require_tokenizer_config(where)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=trust_remote_code)
+        return AutoTokenizer.from_pretrained(where, trust_remote_code=trust_remote_code)
     except Exception as error:  # a folder without a tokenizer: transformers raises many kinds
-        raise ModelError(loading_failed(where, error, what="tokenizer of the model")) from error
-    ends = end_ids(tokenizer, _generation_config(where, trust_remote_code))
-    return Reading(tokenizer, template or PromptTemplate(), ends, where)
+        if other is not None and other != where:
+            return load_tokenizer(other, None, trust_remote_code)
+        if needed:
+            raise ModelError(loading_failed(where, error, what="tokenizer of the model")) from error
+        return None
 
 
 def _generation_config(where: str, trust_remote_code: bool) -> Any:
@@ -69,7 +86,7 @@ def _generation_config(where: str, trust_remote_code: bool) -> Any:
     except OSError:
         try:
             config = AutoConfig.from_pretrained(where, trust_remote_code=trust_remote_code)
-        except Exception:  # an adapter's folder has none
+        except Exception:  # no configuration that can be read: loading the weights will say so
             return None
         return GenerationConfig.from_model_config(config)
 

@@ -1,6 +1,6 @@
 """Scores of one model, or of two compared on the same questions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from uwc.metrics.evaluation import Evaluation
+    from uwc.metrics.suites import Given
 
 
 @dataclass(frozen=True)
@@ -108,24 +109,17 @@ def evaluate(
     """
     from uwc.metrics.compat import compat_of
     from uwc.metrics.evaluation import Evaluator, save
-    from uwc.metrics.suites import Given, chosen_metrics
+    from uwc.metrics.suites import Given
 
     given_sets = {n: s for n, s in {"data": examples, **(sets or {})}.items() if len(s)}
     models = {"reference": reference, "retrained": retrained, "encoder": encoder, "entailment": entailment}
     given = Given(given_sets, frozenset(n for n, m in models.items() if m is not None), max_new_tokens)
-    names, left_out = chosen_metrics(suite if suite or metrics else "core", metrics, given)
-    for name, lacking in left_out.items():
-        progress.note(f"{name} left out: it needs {lacking}")
+    names = _chosen(suite if suite or metrics else "core", metrics, given)
     evaluator = Evaluator(given, names, settings or {}, compat=compat_of(compat), seed=seed)
     evaluator = _with_judges(evaluator, encoder, entailment, loading)
 
-    first = reference if reference is not None else compare
-    reading = None if own_tokenizer or first is None else reading_of(first, loading)
-
-    def loaded(given: Any) -> Any:
-        target = target_of(given, loading, reading)
-        return target.rewritten(after_shots(shots)) if shots else target
-
+    first = None if own_tokenizer else reference if reference is not None else compare
+    loaded = _loader(first, shots, loading)
     other = None if reference is None else loaded(reference)
     evaluation = evaluator.evaluate(
         loaded(model), reference=other, retrained=None if retrained is None else loaded(retrained)
@@ -136,6 +130,27 @@ def evaluate(
     if out is not None:
         save(evaluation, names, out)
     return Scores(evaluation.table(), differences, evaluation)
+
+
+def _loader(first: Any, shots: Sequence[Example], loading: dict[str, Any]) -> Callable[[Any], Any]:
+    """What loads a model with its solved questions, to be read as `first` is, or each as itself where that is None."""
+    reading = None if first is None else reading_of(first, loading)
+
+    def loaded(given: Any) -> Any:
+        target = target_of(given, loading, reading)
+        return target.rewritten(after_shots(shots)) if shots else target
+
+    return loaded
+
+
+def _chosen(suite: str | None, metrics: Sequence[str], given: "Given") -> list[str]:
+    """The metrics asked for; which of the suite are left out is said."""
+    from uwc.metrics.suites import chosen_metrics
+
+    names, left_out = chosen_metrics(suite, metrics, given)
+    for name, lacking in left_out.items():
+        progress.note(f"{name} left out: it needs {lacking}")
+    return names
 
 
 def _with_judges(evaluator: Any, encoder: Any, entailment: Any, loading: dict[str, Any]) -> Any:
