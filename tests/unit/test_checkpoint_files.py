@@ -18,11 +18,13 @@ from uwc import progress
 from uwc.attacks.data import AttackData
 from uwc.errors import ConfigError, ModelError
 from uwc.models.checkpoint_files import contents, files_read
+from uwc.models.contrast import contrast
 from uwc.models.export import require_free, save_mixture
 from uwc.models.forward import score_tokens
 from uwc.models.loading import depth_of, load_target, save_target
 from uwc.models.lora import merge_adapter
 from uwc.models.pairs import open_mixing, require_mixable
+from uwc.models.reading import Reading, differences, load_reading
 from uwc.models.target import Target
 from uwc.models.weight_files import WeightFiles
 from uwc.studies.provenance import checkpoint_fingerprint
@@ -359,8 +361,6 @@ def test_the_fingerprint_of_an_adapter_has_its_base_unless_that_is_given(folder:
 
 
 def test_the_fingerprint_of_a_contrast_has_both_models(folder: Path, untrained: Target) -> None:
-    from uwc.models.contrast import contrast
-
     save_target(contrast(untrained, copied(tiny_target(seed=1))), folder / "contrast")
     found = checkpoint_fingerprint(str(folder / "contrast"))
     assert {f"{part}/{SINGLE}" for part in ("base", "reinforced")} | {"contrast.json"} <= set(found)
@@ -368,3 +368,15 @@ def test_the_fingerprint_of_a_contrast_has_both_models(folder: Path, untrained: 
     save_file({n: t for n, t in load_file(drop).items() if "norm" not in n}, drop, metadata={"format": "pt"})
     with pytest.raises(ModelError, match=r"reinforced': its files have no tensor"):
         load_target(folder / "contrast")
+
+
+def test_the_reading_of_an_adapter_or_a_contrast_is_that_of_the_loaded_model(folder: Path, untrained: Target) -> None:
+    """An adapter may lie without a tokenizer, and neither has generation settings of its own."""
+    base = tiny_target(seed=3)
+    base.model.generation_config.eos_token_id = [base.tokenizer.eos_token_id, base.tokenizer.pad_token_id]
+    save_target(base, folder / "original")
+    save_target(contrast(base, copied(base)), folder / "contrast")
+    for path in (adapter(folder, "adapter"), folder / "contrast"):
+        target, reading = load_target(path, device="cpu"), load_reading(path)
+        assert reading.ends == target.end_ids == tuple(base.model.generation_config.eos_token_id)
+        assert differences(Reading.of(target), reading) == []
