@@ -431,7 +431,6 @@ ARCHITECTURES: dict[str, Architecture] = {
             note="a state without a mask",
             blocks="rwkv.blocks",
             leave=("time_mix_key", "time_mix_value", "time_mix_receptance"),
-            refused={"attack-decoding": "beam"},
             fast=True,
         ),
         Architecture(

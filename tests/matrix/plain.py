@@ -321,11 +321,12 @@ def quantized(plain: Plain, matrices: dict[str, Tensor], *, bits: int, group: in
 def probed(plain: Plain, readings: Sequence[Reading], depth: int, *, steps: int, lr: float) -> Plain:
     """The model cut after `depth` blocks, with its output matrix trained on the readings by full-batch Adam.
 
-    What follows the output matrix (a bias, soft caps, scales) stays as it is.
+    A bias of the output embedding is left out; what the model does to logits (soft caps, scales) stays.
     """
     made = plain.truncated(depth)
     head = made.model.get_output_embeddings()
     head.weight = nn.Parameter(head.weight.detach().clone())  # no longer the input embedding
+    head.bias = None
     made.model.requires_grad_(False)
     head.weight.requires_grad_(True)
     optimizer = torch.optim.Adam([head.weight], lr=lr)

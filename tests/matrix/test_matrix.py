@@ -357,10 +357,10 @@ def _with_noise(taught: Taught, rate: float) -> Iterator[Reading]:
 
 
 def test_attack_decoding(taught: Taught, cell: Cell) -> None:
-    """Beam search."""
+    """Beam search; the reference's has no cache, which transformers does not always put in the order of the beams."""
     found = _after(taught, cell, "beam_search", metrics=TEXTS, beams=3)
     if found is not None:
-        _compare_texts(cell, "beam search", found[""], taught.plain_unlearned, num_beams=3)
+        _compare_texts(cell, "beam search", found[""], taught.plain_unlearned, num_beams=3, use_cache=False)
 
 
 def _compare_texts(cell: Cell, what: str, ours: dict[str, float], plain: Plain, **settings: Any) -> None:

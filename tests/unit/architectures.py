@@ -19,6 +19,7 @@ GEMMA_TEXT = {**COMMON, "query_pre_attn_scalar": 8}
 OWN: dict[str, dict[str, Any]] = {
     "gpt2": {"n_embd": 24, "n_layer": 2, "n_head": 4, "n_inner": 40, "n_positions": 128},
     "openai-gpt": {"n_embd": 24, "n_layer": 2, "n_head": 4, "n_positions": 128},
+    "gptj": {"n_embd": 24, "n_layer": 2, "n_head": 4, "n_inner": 40, "rotary_dim": 4, "n_positions": 128},
     "ctrl": {"n_embd": 24, "n_layer": 2, "n_head": 4, "dff": 40, "n_positions": 128},
     "opt": {**COMMON, "ffn_dim": 40, "word_embed_proj_dim": 12},
     "llama": COMMON,

@@ -10,6 +10,7 @@ from tests.conftest import copied, tiny_target
 from tests.unit.architectures import architecture
 from tests.unit.hidden_knowledge import KNOWN, UNKNOWN, shouting, strength, weights
 from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from uwc.attacks.attacked import changed_share
 from uwc.attacks.chain import attacked, make_chain
@@ -21,6 +22,8 @@ from uwc.data.batches import collate
 from uwc.data.example import Example
 from uwc.errors import AttackFailed
 from uwc.models.block_weights import block_matrices, block_parameters
+from uwc.models.contrast import contrast
+from uwc.models.gradients import let_train
 from uwc.models.head import answer_logits, token_logprobs
 from uwc.models.states import blocks
 from uwc.models.target import Target
@@ -309,3 +312,16 @@ def test_the_share_changed_is_part_of_the_outcome(knowing: Target) -> None:
     assert outcome.changed == pytest.approx(0.2, abs=0.01)
     (prefix,) = measure(knowing, DATA, make_chain("prefix"), ["extraction_strength"], max_new_tokens=4)
     assert prefix.changed is None
+
+
+def test_what_a_model_never_trains_stays_so(knowing: Target) -> None:
+    """HRM's first state of its low cycle is a parameter that no training changes; a frozen original has no others."""
+    config = AutoConfig.for_model(
+        "hrm_text", vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2,
+        head_dim=4, intermediate_size=8, H_cycles=1, L_cycles=1, bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config)
+    model.requires_grad_(False)
+    assert {name for name, p in let_train(model).named_parameters() if not p.requires_grad} == {"model.z_L_init"}
+    both = contrast(copied(knowing), copied(knowing)).model.requires_grad_(False)
+    assert all(p.requires_grad for p in let_train(both).parameters())

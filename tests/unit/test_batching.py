@@ -15,6 +15,8 @@ from transformers import (
     Phi3ForCausalLM,
     RwkvConfig,
     RwkvForCausalLM,
+    XLNetConfig,
+    XLNetLMHeadModel,
 )
 
 from uwc.data.batches import group_by_length
@@ -134,6 +136,16 @@ def test_a_model_that_mixes_its_batch_is_run_one_by_one(capsys: pytest.CaptureFi
     together = score_tokens(target, people(2))
     singles = [score_tokens(target, [e]).logprob for e in people(2)]
     np.testing.assert_allclose(together.logprob, np.concatenate(singles), atol=1e-5)
+
+
+def test_a_model_without_a_limit_of_length_that_reads_both_ways_is_refused() -> None:
+    """XLNet's configuration says -1 where others have their longest text."""
+    tokenizer = tiny_target().tokenizer
+    config = XLNetConfig(vocab_size=len(tokenizer), d_model=16, d_inner=16, n_layer=1, n_head=2, initializer_range=0.5)
+    target = Target(XLNetLMHeadModel(config).eval(), tokenizer, name="xlnet")
+    assert target.context_length == 2048
+    with pytest.raises(ModelError, match="reads the tokens that follow"):
+        score_tokens(target, people()[:2])
 
 
 def test_an_encoder_is_refused() -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from uwc.errors import AttackFailed, ModelError
 from uwc.models.block_weights import LEAST_SHARE, block_parameters
+from uwc.models.gradients import let_train
 from uwc.models.lora import merge_adapter
 from uwc.models.target import Target
 from uwc.models.ties import require_unquantised
@@ -44,7 +45,7 @@ def with_own_weights(target: Target) -> Target:
     """
     require_unquantised(target.model, target.name)
     plain = merge_adapter(replace(target, model=copy.deepcopy(target.model)))
-    return replace(plain, model=plain.model.requires_grad_(True))
+    return replace(plain, model=let_train(plain.model))
 
 
 def changed_share(before: Target, after: Target, claimed: Mapping[str, int] | None, *, attack: str) -> float:

@@ -39,8 +39,9 @@ def probe(
 
     ``min_W mean CE(f(W g(h_t)), y_t)`` over the answer tokens of `train` and `retain`: h_t is the block's state, g what
     the model does between its last block and its output embedding (a norm, a projection), and f what it does to logits
-    after it (soft caps, scaling). The model runs once over the data for each depth; all depths learn from the cached
-    [N, d] states, a chunk of positions at a time.
+    after it (soft caps, scaling). The output embedding's own bias is left out: it says nothing of the states, and can
+    drown them. The model runs once over the data for each depth; all depths learn from the cached [N, d] states, a
+    chunk of positions at a time.
 
     Args:
         target: the model; its weights are not changed.

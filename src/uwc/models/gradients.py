@@ -1,7 +1,8 @@
-"""The size of the gradient of each example's loss."""
+"""Which weights have gradients, and the size of the gradient of each example's loss."""
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,23 @@ from uwc.data.example import Example
 from uwc.models.head import answer_logits, token_logprobs
 from uwc.models.target import Target
 from uwc.models.token_scores import Floats
+
+
+def let_train(model: Any) -> Any:
+    """The model, with all of its weights to be trained but those that its class does not train (a constant state)."""
+    from transformers import PreTrainedModel
+
+    model.requires_grad_(True)
+    inside: set[int] = set()
+    for part in model.modules():
+        if isinstance(part, PreTrainedModel) and id(part) not in inside:
+            inside.update(id(module) for module in part.modules())
+            with torch.device("meta"):
+                made = type(part)(part.config)
+            for name, parameter in made.named_parameters():
+                if not parameter.requires_grad:
+                    part.get_parameter(name).requires_grad_(False)
+    return model
 
 
 def gradient_norms(target: Target, examples: Sequence[Example]) -> Floats:

@@ -75,7 +75,8 @@ def capturing_outputs(
     Yields a dict: layer k in 1..L -> the output of block k (before the final norm, also for k = L).
     """
     captured: dict[int, Tensor] = {}
-    modules = blocks(model)
+    layers = list(layers)
+    modules = blocks(model) if layers else nn.ModuleList()
 
     def hook_of(layer: int) -> Any:
         def hook(_module: Any, _args: Any, output: Any) -> None:

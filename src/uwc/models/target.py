@@ -57,9 +57,10 @@ class Target:
 
     @property
     def context_length(self) -> int:
-        """The longest sequence the model takes, in tokens."""
+        """The longest sequence the model takes, in tokens; 2048 where its configuration names none."""
         config = self.model.config.get_text_config()
-        return int(getattr(config, "max_position_embeddings", None) or FALLBACK_CONTEXT)
+        length = int(getattr(config, "max_position_embeddings", None) or 0)
+        return length if length > 0 else FALLBACK_CONTEXT
 
     def sharing(self) -> Batching:
         """Which sequences may share a forward pass of the model.

@@ -93,12 +93,12 @@ def unlearn(
 
 
 def _trainable(model: str | Path, loading: dict[str, Any]) -> "Target":
+    from uwc.models.gradients import let_train
     from uwc.models.ties import require_unquantised
 
     target: Target = plain_target_of(model, loading)
     require_unquantised(target.model, target.name)
-    target.model.requires_grad_(True)  # peft freezes what it puts an adapter on
-    return replace(target, name="")
+    return replace(target, model=let_train(target.model), name="")  # peft freezes what it puts an adapter on
 
 
 def _write_log(output: Path, done: "Unlearned", made_by: dict[str, Any]) -> None:
