@@ -4,6 +4,7 @@ import copy
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny, and tests run beside other work
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test waits for the hub
 
 import pytest
 

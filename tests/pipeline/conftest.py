@@ -1,9 +1,11 @@
 """A study of a few seconds, and the real command line in a process of its own."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -33,18 +35,45 @@ def tiny(tmp_path: Path) -> Path:
 
 
 def command(*arguments: str | Path) -> list[str]:
-    """The command line to start uwc with these arguments."""
+    """The command line to start uwc with these arguments, in a process that imports all itself and can be killed."""
     return [sys.executable, "-m", "uwc", *map(str, arguments)]
+
+
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(
+    ["uwc.cli", "uwc.models.loading", "uwc.workflows.studies", "transformers.models.llama.modeling_llama", "peft"]
+)
+
+
+def run_command(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run uwc to its end in a process of its own, forked from one that has imported what takes seconds to import."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / name for name in ("stdout", "stderr")]
+        line = [str(a) for a in arguments]
+        process = _FORKS.Process(target=_main, args=(line, cwd, environment, files))
+        process.start()
+        process.join()
+        stdout, stderr = (file.read_text(encoding="utf-8") for file in files)
+    return subprocess.CompletedProcess(line, process.exitcode or 0, stdout, stderr)
+
+
+def _main(arguments: Sequence[str], folder: Path, environment: Mapping[str, str], files: Sequence[Path]) -> None:
+    from uwc.cli import main
+
+    os.chdir(folder)
+    os.environ.update(environment)
+    sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115  # until the process ends
+    for descriptor, file in enumerate(files, start=1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), descriptor)
+    sys.argv = ["uwc", *arguments]
+    main()
 
 
 @pytest.fixture
 def uwc(tmp_path: Path) -> Run:
     """Run uwc to its end in `tmp_path`; gives exit status and both outputs."""
 
-    def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command(*arguments), cwd=tmp_path, env={**os.environ, "HF_HUB_OFFLINE": "1", **environment},
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+    def in_folder(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        return run_command(*arguments, cwd=tmp_path, **environment)
 
-    return run
+    return in_folder

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from tests.conftest import tiny_target
-from tests.pipeline.conftest import TINY, Run, command
+from tests.pipeline.conftest import TINY, Run, command, run_command
 from transformers import AutoModelForCausalLM
 
 from uwc.cli import main
@@ -221,13 +221,7 @@ def test_a_really_full_disk(tmp_path: Path) -> None:
         pytest.skip("mounting is not allowed here")
     try:
         (tmp_path / "tiny.yaml").write_text(TINY, encoding="utf-8")
-        done = subprocess.run(
-            command("study", "run", "tiny.yaml", "--runs", small),
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = run_command("study", "run", "tiny.yaml", "--runs", small, cwd=tmp_path)
         assert "no space left on the device" in line_of(done)
         assert list((small / "store").glob("*/manifest.json"))
         assert not list((small / "store" / "tmp").iterdir())

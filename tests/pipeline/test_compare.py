@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from tests.conftest import copied, people, tiny_target
-from tests.pipeline.conftest import command
+from tests.pipeline.conftest import command, run_command
 from tests.pipeline.test_bad_input import line_of
 
 import uwc
@@ -69,7 +69,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, knowing: Target) -> Path:
 
 
 def compare(place: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(command("compare", *arguments), cwd=place, capture_output=True, text=True, check=False)
+    return run_command("compare", *arguments, cwd=place)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.pipeline.conftest import TINY, Run, command
+from tests.pipeline.conftest import TINY, Run, command, run_command
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
@@ -17,7 +17,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an uninterrupted run."""
     folder = tmp_path_factory.mktemp("finished")
     (folder / "tiny.yaml").write_text(TINY, encoding="utf-8")
-    done = subprocess.run(command("study", "run", "tiny.yaml"), cwd=folder, capture_output=True, text=True, check=False)
+    done = run_command("study", "run", "tiny.yaml", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -54,9 +54,7 @@ def test_saved_models_load_with_plain_transformers(finished: Path) -> None:
 
 def test_a_second_run_computes_nothing(finished: Path) -> None:
     before = numbers_in(finished)
-    again = subprocess.run(
-        command("study", "run", "tiny.yaml", "--json"), cwd=finished, capture_output=True, text=True, check=False
-    )
+    again = run_command("study", "run", "tiny.yaml", "--json", cwd=finished)
     assert again.returncode == 0
     assert "0 to run" in again.stderr
     assert json.loads(again.stdout)["study"]["name"] == "tiny"
@@ -67,18 +65,18 @@ def test_a_second_run_computes_nothing(finished: Path) -> None:
 
 def test_a_changed_setting_repeats_only_what_depends_on_it(finished: Path) -> None:
     arguments = ("study", "plan", "tiny.yaml", "--set", "calibrate.tau=0.8", "--json")
-    plan = subprocess.run(command(*arguments), cwd=finished, capture_output=True, text=True, check=True)
+    plan = run_command(*arguments, cwd=finished)
     missing = {step["name"] for step in json.loads(plan.stdout) if step["status"] == "missing"}
     assert missing == {"calibrate gd", "calibrate npo", "calibrate rmu"}
     arguments = ("study", "plan", "tiny.yaml", "--set", "unlearn.runs.1.training.lr=0.01", "--json")
-    plan = subprocess.run(command(*arguments), cwd=finished, capture_output=True, text=True, check=True)
+    plan = run_command(*arguments, cwd=finished)
     missing = {step["name"] for step in json.loads(plan.stdout) if step["status"] == "missing"}
     assert missing == {"unlearn npo", "score npo", "calibrate npo"}
 
 
 def test_seeds_repeat_every_method_and_share_the_rest(finished: Path) -> None:
     arguments = ("study", "plan", "tiny.yaml", "--set", "unlearn.seeds=[0,1]", "--json")
-    plan = subprocess.run(command(*arguments), cwd=finished, capture_output=True, text=True, check=True)
+    plan = run_command(*arguments, cwd=finished)
     steps = {step["name"]: step for step in json.loads(plan.stdout)}
     assert {f"unlearn {m}@{s}" for m in ("gd", "npo", "rmu") for s in (0, 1)} <= set(steps)
     assert steps["unlearn gd@0"]["status"] == "done", "seed 0 is that of the study without seeds"
@@ -103,7 +101,7 @@ def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_bits(
         process.kill()
         process.wait()
     assert kills > 0
-    last = subprocess.run(command("study", "run", tiny), cwd=tmp_path, capture_output=True, text=True, check=False)
+    last = run_command("study", "run", tiny, cwd=tmp_path)
     assert last.returncode == 0, last.stderr
     assert numbers_in(tmp_path) == numbers_in(finished)
     assert not list((tmp_path / "runs" / "store" / "tmp").iterdir())

@@ -1,12 +1,11 @@
 """Attacks as steps of a study, through the real command line: results, reuse, and what is refused beforehand."""
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.pipeline.conftest import TINY, Run, command
+from tests.pipeline.conftest import TINY, Run, run_command
 
 from uwc.errors import UserError
 from uwc.studies.config_file import load_config
@@ -40,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the study was run."""
     place = tmp_path_factory.mktemp("attacked")
     (place / "tiny.yaml").write_text(STUDY, encoding="utf-8")
-    done = subprocess.run(command("study", "run", "tiny.yaml"), cwd=place, capture_output=True, text=True, check=False)
+    done = run_command("study", "run", "tiny.yaml", cwd=place)
     assert done.returncode == 0, done.stderr
     return place
 
@@ -136,7 +135,7 @@ def test_the_report_tells_it(folder: Path) -> None:
 )  # fmt: skip
 def test_a_changed_attack_repeats_itself_alone(folder: Path, change: str, repeated: set[str]) -> None:
     arguments = ("study", "plan", "tiny.yaml", "--set", change, "--json")
-    plan = subprocess.run(command(*arguments), cwd=folder, capture_output=True, text=True, check=True)
+    plan = run_command(*arguments, cwd=folder)
     assert {s["name"] for s in json.loads(plan.stdout) if s["status"] == "missing"} == repeated
 
 
@@ -178,7 +177,7 @@ def test_a_mistake_is_one_line_and_nothing_is_run(uwc: Run, tmp_path: Path) -> N
 def test_what_is_not_calibrated_is_scored_and_attacked_all_the_same(folder: Path) -> None:
     changes = ("name=plain", "calibrate=null", "attack.models=[unlearned, gold]")
     arguments = ["study", "run", "tiny.yaml", "--json", *(part for c in changes for part in ("--set", c))]
-    done = subprocess.run(command(*arguments), cwd=folder, capture_output=True, text=True, check=False)
+    done = run_command(*arguments, cwd=folder)
     assert done.returncode == 0 and "0 to run" in done.stderr, done.stderr
     found = json.loads(done.stdout)
     assert found["ranking"] == [] and all("after" not in u for u in found["unlearned"])
