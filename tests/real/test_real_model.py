@@ -243,6 +243,7 @@ def verbatim(sets: dict[str, list[uwc.Example]]) -> list[uwc.Example]:
 
 
 SIMILAR = "extraction_strength_similar"
+ROUNDING = {"mia_gradient_norm": 1e-4}  # plain transformers in float32 is 2e-5 away from itself in float64
 
 
 @pytest.fixture(scope="module")
@@ -276,7 +277,8 @@ def test_every_metric_of_every_question(name: str, ours: Scores, slow: Any, sets
     assert list(table["id"]) == [e.id for e in sets[name]]
     for metric in theirs[0]:
         expected = [row[metric] for row in theirs]
-        np.testing.assert_allclose(table[metric], expected, rtol=1e-5, atol=1e-5, err_msg=metric)
+        tolerance = ROUNDING.get(metric, 1e-5)
+        np.testing.assert_allclose(table[metric], expected, rtol=tolerance, atol=tolerance, err_msg=metric)
         print(f"{name} {metric}: off by {np.abs(table[metric] - np.array(expected)).max():.1e}")
 
 

@@ -204,6 +204,20 @@ def read_json(path: str | Path, file: str) -> dict[str, Any]:
     return content
 
 
+def loading_failed(where: str, error: Exception, *, what: str = "model") -> str:
+    """One line that says why a model cannot be loaded."""
+    reason = str(error).strip().split("\n")[0][:200]
+    if "trust_remote_code" in str(error):
+        reason = "it needs Python code of its own; pass --trust-remote-code if you trust its author"
+    elif Path(where).is_dir() and not list(Path(where).glob("*.safetensors")):
+        reason = "the folder holds no .safetensors file; uwc reads weights in this format only"
+    elif not Path(where).exists():
+        reason = f"there is no such folder, and the hub did not give a model of that name ({reason})"
+    elif what != "model":
+        reason = f"put tokenizer.json and tokenizer_config.json into the folder ({reason.rstrip(':')})"
+    return f"cannot load the {what} {where!r}: {reason}"
+
+
 def require_tokenizer_config(path: str | Path) -> None:
     """Raise ModelError if a checkpoint has a vocabulary, but not the file that says which tokens are special."""
     if _has(str(path), TOKENIZER_CONFIG):

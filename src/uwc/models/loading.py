@@ -20,6 +20,7 @@ from uwc.models.checkpoint_files import (
     SINGLE,
     contents,
     kind_of,
+    loading_failed,
     read_json,
 )
 from uwc.models.contrast import load_contrast
@@ -131,20 +132,6 @@ def depth_of(path: str | Path, *, trust_remote_code: bool = False) -> int:
         return int(config.get_text_config().num_hidden_layers)
     except Exception as error:  # transformers and the hub raise many kinds
         raise ModelError(loading_failed(str(path), error)) from error
-
-
-def loading_failed(where: str, error: Exception, *, what: str = "model") -> str:
-    """One line that says why a model cannot be loaded."""
-    reason = str(error).strip().split("\n")[0][:200]
-    if "trust_remote_code" in str(error):
-        reason = "it needs Python code of its own; pass --trust-remote-code if you trust its author"
-    elif Path(where).is_dir() and not list(Path(where).glob("*.safetensors")):
-        reason = "the folder holds no .safetensors file; uwc reads weights in this format only"
-    elif not Path(where).exists():
-        reason = f"there is no such folder, and the hub did not give a model of that name ({reason})"
-    elif what != "model":
-        reason = f"put tokenizer.json and tokenizer_config.json into the folder ({reason.rstrip(':')})"
-    return f"cannot load the {what} {where!r}: {reason}"
 
 
 def save_target(target: Target, folder: Path) -> None:

@@ -22,8 +22,8 @@ from uwc.models.adapters import (
     require_base,
     require_same_vocabulary,
 )
-from uwc.models.checkpoint_files import kind_of, require_tokenizer_config
-from uwc.models.loading import load_target, loading_failed
+from uwc.models.checkpoint_files import kind_of, loading_failed, require_tokenizer_config
+from uwc.models.loading import load_target
 from uwc.models.lora import merge_adapter
 from uwc.models.mixing import Mixer, Mixing
 from uwc.models.reading import Reading, compare_readings, load_reading

@@ -12,7 +12,7 @@ from uwc import progress
 from uwc.data.prompts import PromptTemplate, end_ids
 from uwc.errors import ModelError
 from uwc.models.adapters import adapter_config, named_base
-from uwc.models.checkpoint_files import kind_of, require_tokenizer_config
+from uwc.models.checkpoint_files import kind_of, loading_failed, require_tokenizer_config
 from uwc.models.target import Target
 
 _PROBES = (
@@ -66,8 +66,6 @@ def load_tokenizer(where: str, other: str | None, trust_remote_code: bool, *, ne
     Raises:
         ModelError: there is none that can be read.
     """
-    from uwc.models.loading import loading_failed  # which needs this module
-
     require_tokenizer_config(where)
     try:
         return AutoTokenizer.from_pretrained(where, trust_remote_code=trust_remote_code)
