@@ -150,6 +150,10 @@ def test_a_checkpoint_that_lost_its_template_is_not_taken_for_one_that_forgot(or
     scores = done.scores[(done.scores["set"] == "forget") & (done.scores["metric"] == "extraction_strength")]
     assert len(scores) == 4 and scores["mean"].nunique() == 1 and scores["mean"].iloc[0] > own + 0.1
     assert (done.ranking["alpha"][0], done.ranking["share"][0]) == (1.0, 1.0)
+    told = [
+        note for note in done.results["notes"] if "it is read with the tokenizer and the prompt of the original" in note
+    ]
+    assert [note.split(";")[0] for note in told] == [f"{name} has no chat template" for name in ("gold", "x")]
     found = uwc.calibrate(original, folder, forget=forget, retain=retain)
     assert (found["alpha"], found["forget_score"]) == (1.0, scores["mean"].iloc[0])
     compared = evaluate(folder, forget, compare=original, metrics=["probability"], max_new_tokens=0)

@@ -26,7 +26,7 @@ from uwc.models.checkpoint_files import kind_of, loading_failed, require_tokeniz
 from uwc.models.loading import load_target
 from uwc.models.lora import merge_adapter
 from uwc.models.mixing import Mixer, Mixing
-from uwc.models.reading import Reading, compare_readings, load_reading
+from uwc.models.reading import Reading, compare_readings, load_both
 from uwc.models.streaming import StoredOtherwise, StreamedMixer, pair_weights
 from uwc.models.target import Target
 from uwc.models.weight_files import WeightFiles
@@ -169,13 +169,9 @@ def _known(config: Any) -> list[str]:
 
 def _compare_readings(original: str | Path, unlearned: str | Path, trust: bool) -> None:
     """Compare how two checkpoints read, see `compare_readings`; one without a tokenizer is read with the original's."""
-    ours = load_reading(original, trust_remote_code=trust)
-    try:
-        theirs = load_reading(unlearned, trust_remote_code=trust)
-    except ModelError:
+    ours, theirs = load_both(original, unlearned, trust_remote_code=trust)
+    if theirs is None:
         if adapter_config(unlearned) is None:
             progress.note(f"{unlearned} has no tokenizer of its own that can be read; {original}'s is used")
         return
-    if adapter_config(unlearned) is not None:  # an adapter's folder has no generation configuration
-        theirs = replace(theirs, ends=ours.ends)
     compare_readings(theirs, ours)

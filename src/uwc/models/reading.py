@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,21 @@ def load_reading(
     tokenizer = load_tokenizer(where, whole, trust_remote_code)
     generation = _generation_config(str(Path(where) / "base") if kind == "contrast" else whole, trust_remote_code)
     return Reading(tokenizer, template or PromptTemplate(), end_ids(tokenizer, generation), where)
+
+
+def load_both(
+    original: str | Path, other: str | Path, *, trust_remote_code: bool = False
+) -> tuple[Reading, Reading | None]:
+    """How two checkpoints read, each by itself; None for the second where it has no tokenizer that can be read.
+
+    An adapter has no ends of its own.
+    """
+    ours = load_reading(original, trust_remote_code=trust_remote_code)
+    try:
+        theirs = load_reading(other, trust_remote_code=trust_remote_code)
+    except ModelError:
+        return ours, None
+    return ours, replace(theirs, ends=ours.ends) if kind_of(other) == "adapter" else theirs
 
 
 def load_tokenizer(where: str, other: str | None, trust_remote_code: bool, *, needed: bool = True) -> Any:

@@ -64,7 +64,7 @@ def gather(plan: Plan, store: Store) -> dict[str, Any]:
         "ranking": [u["name"] for u in ranked],
         "pairs": gatherer.pairs([u["name"] for u in ranked]),
         "groups": gatherer.groups(ranked),
-        "notes": [*doubts(plan, store), *cautions(plan), *_notes(plan, unlearned)],
+        "notes": [*doubts(plan, store), *cautions(plan), *_on_readings(plan, store), *_notes(plan, unlearned)],
         **_under_attack(plan, store),
         "provenance": origins(plan, store),
     }  # fmt: skip
@@ -239,6 +239,19 @@ def _describe_metric(name: str) -> dict[str, Any]:
         "higher_remembers": entry.facts["higher_remembers"],
         "range": [None if math.isinf(bound) else bound for bound in entry.facts["range"]],
     }  # fmt: skip
+
+
+def _on_readings(plan: Plan, store: Store) -> list[str]:
+    """Which given models have a tokenizer or a prompt of their own that is not the original's."""
+    told = []
+    for step in (s for s in plan.steps if s.kind == "score"):
+        outcome = (store.manifest(step.kind, step.key) or {}).get("outcome") or {}
+        if otherwise := outcome.get("read_otherwise"):
+            told.append(
+                f"{step.name.removeprefix('score ')} has {'; '.join(otherwise)}; it is read with the tokenizer and the "
+                "prompt of the original, as all models are."
+            )
+    return told
 
 
 def _notes(plan: Plan, unlearned: list[dict[str, Any]]) -> list[str]:

@@ -16,7 +16,7 @@ from uwc.models.building import build_target
 from uwc.models.loading import load_target, parameter_count, save_target
 from uwc.models.mixing import Mixing
 from uwc.models.pairs import open_mixing
-from uwc.models.reading import load_reading
+from uwc.models.reading import differences, load_both, load_reading
 from uwc.models.target import Target
 from uwc.objectives.methods import FINE_TUNING, Method, WeightedTerm
 from uwc.objectives.objective import Objective
@@ -56,6 +56,17 @@ class Workshop:
             template, trust = (self._loading(original, like)[key] for key in ("template", "trust_remote_code"))
             reading = load_reading(self._path(original), template=template, trust_remote_code=trust)
         return load_target(path, name=name, reading=reading, **self._loading(step, like))
+
+    def read_otherwise(self, step: Step, *, like: Step) -> list[str]:
+        """What a given model's own tokenizer and prompt have otherwise than the original's, with which it is read."""
+        original = like.inputs["original"]
+        if step.kind != "checkpoint" or step.key == original.key:
+            return []
+        trust = self._loading(original, like)["trust_remote_code"]
+        ours, theirs = load_both(self._path(original), self._path(step), trust_remote_code=trust)
+        if theirs is None:
+            return [] if _is_adapter(step) else ["no tokenizer of its own that can be read"]
+        return differences(theirs, ours)
 
     def _loading(self, step: Step, like: Step) -> dict[str, Any]:
         return {
@@ -173,7 +184,9 @@ def score(step: Step, shop: Workshop, out: Path) -> dict[str, Any]:
     reference = shop.original(step)
     target = reference if model == original else shop.model(model, like=step)
     _score_sets(target, reference, step, shop, out)
-    return {"parameters": parameter_count(target.model), "vocabulary": len(target.tokenizer)}
+    told = {"parameters": parameter_count(target.model), "vocabulary": len(target.tokenizer)}
+    otherwise = shop.read_otherwise(model, like=step)
+    return {**told, "read_otherwise": otherwise} if otherwise else told
 
 
 def calibrate_step(step: Step, shop: Workshop, out: Path) -> dict[str, Any]:
