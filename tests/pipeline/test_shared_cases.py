@@ -21,6 +21,7 @@ from uwc.data.example import Example
 from uwc.errors import DataError, ModelError, UserError
 from uwc.metrics.overlap import rouge
 from uwc.models.loading import load_target
+from uwc.studies.config_file import load_config
 
 CASES = Path(__file__).parents[2].parent / "shared" / "cases"
 
@@ -193,4 +194,14 @@ def test_gcg_on_a_hybrid_model() -> None:
 def test_malformed_question_files(name: str) -> None:
     with pytest.raises(UserError) as caught:
         uwc.read_examples(f"inputs/{name}")
+    assert name in str(caught.value) and len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["cyclic_training.yaml", "dup_nested.yaml", "laughs_title.yaml", "merge_bomb.yaml", "num__finetune.seed__neg.yaml"],
+)
+def test_malformed_studies(name: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_config(f"inputs/{name}")
     assert name in str(caught.value) and len(str(caught.value)) < 500

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from uwc.data.strict_yaml import read_yaml
 from uwc.errors import UserError
 from uwc.registry import unknown_name
 
@@ -89,7 +90,7 @@ def dotted_settings(options: list[str]) -> dict[str, dict[str, Any]]:
 def yaml_value(name: str, text: str) -> Any:
     """The value of an option, written in YAML. Raises UserError, naming the option, if it is none."""
     try:
-        return yaml.safe_load(text)
+        return read_yaml(text)
     except yaml.YAMLError:
         raise UserError(f"{name}={text}: the value is not YAML") from None
 

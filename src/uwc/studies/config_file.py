@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from uwc.data.strict_yaml import read_yaml
 from uwc.errors import ConfigError
 from uwc.studies.config import StudyConfig
 from uwc.studies.problems import first_problem
@@ -31,7 +32,7 @@ def load_config(source: str | Path, *, overrides: Sequence[str] = ()) -> StudyCo
     """
     text, where = _read(str(source))
     try:
-        content = yaml.safe_load(text)
+        content = read_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         at = f", line {mark.line + 1}" if mark else ""
@@ -82,9 +83,11 @@ def _override(content: dict[str, Any], override: str) -> None:
         else:
             raise ConfigError(f"--set {override!r}: there is nothing at {key!r}")
     try:
-        parsed = yaml.safe_load(value)
+        parsed = read_yaml(value)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override!r}: the value is not valid YAML ({error})") from None
+        raise ConfigError(
+            f"--set {override!r}: the value is not valid YAML ({getattr(error, 'problem', error)})"
+        ) from None
     if isinstance(at, list) and keys[-1].isdigit() and int(keys[-1]) < len(at):
         at[int(keys[-1])] = parsed
     elif isinstance(at, dict):

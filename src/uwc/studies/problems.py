@@ -20,7 +20,9 @@ def first_problem(error: ValidationError, model: type) -> str:
     if problem["type"] == "missing":
         return f"the key {path!r} is missing"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{path} = {problem['input']!r}: {message}" if path else message
+    given = repr(problem["input"])
+    given = given if len(given) <= 120 else f"{given[:117]}..."
+    return f"{path} = {given}: {message}" if path else message
 
 
 def _keys_at(model: Any, location: Sequence[str]) -> list[str]:

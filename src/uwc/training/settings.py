@@ -128,7 +128,7 @@ class TrainingSettings:
     mini: MiniSettings | None = None
     checkpoint_every: int | None = Field(None, ge=1)
     gradient_effect_every: int | None = Field(None, ge=1)
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
     def _together(self) -> "TrainingSettings":

@@ -1,0 +1,69 @@
+"""YAML as plain data, in which no mapping has a key twice and no alias unfolds without end."""
+
+from typing import Any
+
+import yaml
+from yaml.constructor import ConstructorError
+
+from uwc.errors import brief
+
+LARGEST = 100_000
+"""The most values of a document, counted with every alias written out."""
+_MERGE = "tag:yaml.org,2002:merge"
+
+
+def read_yaml(text: str) -> Any:
+    """The value of a YAML document, of plain types only.
+
+    Raises:
+        yaml.YAMLError: a mistake of syntax, a key that occurs twice in one mapping, an alias inside of what it stands
+            for, lists or mappings nested too deeply, or more than `LARGEST` values.
+    """
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _count(node, {})
+        return loader.construct_document(node)
+    except RecursionError:
+        raise ConstructorError(problem="lists or mappings are nested too deeply") from None
+    except (ValueError, OverflowError) as error:  # an impossible date, an integer of thousands of digits
+        raise ConstructorError(problem=f"a value cannot be read ({error})") from None
+    finally:
+        loader.dispose()
+
+
+def _count(node: yaml.Node, counted: dict[int, int]) -> int:
+    """How many values a node has with all aliases written out; `counted` holds those of nodes, 0 for open ones."""
+    if (known := counted.get(id(node))) is not None:
+        if not known:
+            raise ConstructorError(problem="an alias stands inside of what it stands for", problem_mark=node.start_mark)
+        return known
+    counted[id(node)] = 0
+    inner: list[yaml.Node] = []
+    if isinstance(node, yaml.MappingNode):
+        _require_unique(node)
+        inner = [part for pair in node.value for part in pair]
+    elif isinstance(node, yaml.SequenceNode):
+        inner = node.value
+    total = 1 + sum(_count(part, counted) for part in inner)
+    if total > LARGEST:
+        raise ConstructorError(
+            problem=f"with its aliases written out it has more than {LARGEST:,} values", problem_mark=node.start_mark
+        )
+    counted[id(node)] = total
+    return total
+
+
+def _require_unique(mapping: yaml.MappingNode) -> None:
+    seen: set[tuple[str, str]] = set()
+    for key, _ in mapping.value:
+        if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
+            continue
+        if (key.tag, key.value) in seen:
+            raise ConstructorError(
+                problem=f"the key {brief(key.value)} occurs twice in one mapping; remove or rename one",
+                problem_mark=key.start_mark,
+            )
+        seen.add((key.tag, key.value))
