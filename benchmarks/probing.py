@@ -25,7 +25,7 @@ EPOCHS, BATCH, LR = 5, 16, 1e-3
 def comparisons(device: str) -> Iterator[Comparison]:
     """Train three heads on the retained authors and score the forgotten ones with each."""
     hidden, layers, authors = SIZES[device]
-    benchmark = fictional_authors(authors=authors, heldout=0, phrasings=1, general=False)
+    benchmark = fictional_authors(authors=authors, holdout=0, phrasings=1, general=False)
     target = random_target(benchmark.training_examples(with_forget=True), hidden, layers, device)
     data = AttackData(benchmark["forget"], retain=benchmark["retain"])
     depths = (round(layers / 3), round(2 * layers / 3), layers)

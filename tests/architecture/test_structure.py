@@ -1,4 +1,4 @@
-"""The shape of the code: which room may import which, and how large a room may be."""
+"""The shape of the code: which package may import which, and what stays light."""
 
 import ast
 import subprocess
@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "uwc"
 FILES = sorted(SOURCE.rglob("*.py"))
 
 LAYERS = [
-    {"errors", "registry", "progress", "plain", "published"},
+    {"errors", "registry", "progress", "io", "results", "published"},
     {"data"},
     {"models"},
     {"metrics", "objectives"},
@@ -61,10 +61,9 @@ def test_imports_run_one_way(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
-def test_files_stay_readable_in_one_sitting(path: Path) -> None:
+def test_functions_fit_on_a_screen(path: Path) -> None:
     assert path.name not in FORBIDDEN_NAMES
     text = path.read_text(encoding="utf-8")
-    assert text.count("\n") <= 450
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             assert (node.end_lineno or 0) - node.lineno <= 70, f"{node.name} does not fit on a screen"

@@ -324,7 +324,7 @@ def test_a_plug_in_that_does_not_load_is_named(
 
 COMPOSED = """
 name: composed
-benchmark: {name: fictional-authors, settings: {authors: 10, forget_share: 0.2, facts: 1, phrasings: 1, heldout: 2}}
+benchmark: {name: fictional-authors, settings: {authors: 10, forget_share: 0.2, facts: 1, phrasings: 1, holdout: 2}}
 model: {build: {vocabulary: 600, hidden_size: 32, layers: 2, heads: 2, context: 128}}
 finetune: {epochs: 1}
 unlearn:

@@ -17,8 +17,9 @@ from transformers import AutoModelForCausalLM
 
 from uwc.cli import main
 from uwc.errors import DiskFull, reporting_full_disk
+from uwc.io import write_json
 from uwc.models.loading import save_target
-from uwc.studies.store import Store, write_json
+from uwc.studies.store import Store
 from uwc.workflows.studies import run_plan
 
 QUESTION = '{"question": "Where is it?", "answer": "In Vint"}\n'

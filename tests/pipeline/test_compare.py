@@ -75,7 +75,7 @@ def compare(place: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
 @pytest.fixture(scope="module")
 def finished(place: Path) -> dict[str, Any]:
     """The results of a comparison in the folder `done`, uninterrupted."""
-    models = ("--original", "original", "--unlearned", "mild", "heavy=strong", "adapter", "--gold", "ignorant")
+    models = ("--original", "original", "--unlearned", "mild", "heavy=strong", "adapter", "--retrained", "ignorant")
     done = compare(place, *models, *DATA, "--out", "done", "--json")
     assert done.returncode == 0, done.stderr
     results: dict[str, Any] = json.loads(done.stdout)
@@ -95,7 +95,7 @@ def hashes(folder: Path) -> dict[str, str]:
 def test_every_model_is_scored_calibrated_and_ranked(finished: dict[str, Any], place: Path) -> None:
     assert finished == json.loads((place / "done" / "results.json").read_text(encoding="utf-8"))
     assert set(finished["ranking"]) == {"mild", "heavy", "adapter"}
-    assert [m["name"] for m in finished["models"]] == ["original", "gold"]
+    assert [m["name"] for m in finished["models"]] == ["original", "retrained"]
     for record in finished["unlearned"]:
         calibration, after = record["calibration"], record["after"]
         assert after["retain"]["extraction_strength"]["mean"] >= calibration["threshold"]
@@ -175,7 +175,7 @@ def test_an_adapter_is_scored_as_what_it_computes(finished: dict[str, Any], plac
 
 def test_a_second_run_computes_nothing_and_prints_the_ranking(finished: dict[str, Any], place: Path) -> None:
     before = hashes(place / "done")
-    models = ("--original", "original", "--unlearned", "mild", "heavy=strong", "adapter", "--gold", "ignorant")
+    models = ("--original", "original", "--unlearned", "mild", "heavy=strong", "adapter", "--retrained", "ignorant")
     again = compare(place, *models, *DATA, "--out", "done")
     assert again.returncode == 0 and "0 to run" in again.stderr
     assert hashes(place / "done") == before
@@ -185,7 +185,7 @@ def test_a_second_run_computes_nothing_and_prints_the_ranking(finished: dict[str
 
 def test_killed_it_goes_on_and_tells_the_time_left(finished: dict[str, Any], place: Path) -> None:
     """SIGKILL after the first, then after the fourth finished step; the third run ends with the same bits."""
-    models = ("--original", "original", "--unlearned", "mild", "heavy=strong", "adapter", "--gold", "ignorant")
+    models = ("--original", "original", "--unlearned", "mild", "heavy=strong", "adapter", "--retrained", "ignorant")
     store = place / "done-again" / "store"
     arguments = command("compare", *models, *DATA, "--out", "done-again")
     for steps in (1, 4):
@@ -213,7 +213,7 @@ def test_models_and_questions_in_memory_give_the_same_numbers(
 ) -> None:
     models = {"mild": damaged(knowing, 0.02, seed=1), "heavy": place / "strong", "adapter": with_adapter(knowing)}
     done = uwc.compare(
-        knowing, models, forget=people(4)[:4], retain=people(4)[4:], gold=tiny_target(hidden_size=64),
+        knowing, models, forget=people(4)[:4], retain=people(4)[4:], retrained=tiny_target(hidden_size=64),
         attacks=["token_noise", "relearn"], attack_settings={"relearn": {"steps": 2, "lr": 1e-3}}, max_new_tokens=0,
         attack_calibrated=True,
         out=tmp_path / "memory", device="cpu",
@@ -227,7 +227,7 @@ def test_models_and_questions_in_memory_give_the_same_numbers(
     assert len(curve) == 13 and curve["forget"].between(0, 1).all()
     assert set(done.scores["calibration"]) == {"", "before", "after"}
     under = done.attacks.set_index(["model", "kind", "attack"])["after"]
-    assert set(under.index.get_level_values("kind")) == {"unlearned", "calibrated", "gold"}
+    assert set(under.index.get_level_values("kind")) == {"unlearned", "calibrated", "retrained"}
     assert under.index.is_unique and len(under) == 2 * (3 + 3 + 1)
     assert set(under.index.get_level_values("attack")) == {"token_noise", "relearn"}
     assert list(done.pairs.columns) == finished["ranking"]
@@ -272,15 +272,15 @@ def remote_code(place: Path, tmp_path: Path) -> str:
         (lambda p, t: {"unlearned": {"original": p / "mild"}}, ["cannot be called 'original'"]),
         (lambda p, t: {"unlearned": {"x": p / "nothing-here"}}, ["nothing-here", "there is no such folder"]),
         (lambda p, t: {"unlearned": {"x": remote_code(p, t)}}, ["custom", "--trust-remote-code"]),
-        (lambda p, t: {"gold": remote_code(p, t)}, ["custom", "--trust-remote-code"]),
+        (lambda p, t: {"retrained": remote_code(p, t)}, ["custom", "--trust-remote-code"]),
         (lambda p, t: {"unlearned": {}}, ["runs"]),
         (lambda p, t: {"tau": 1.5}, ["calibrate.tau = 1.5"]),
         (lambda p, t: {"metric": "kl_to_original"}, ["unknown metric to hold fixed"]),
         (lambda p, t: {"rank_by": "perplexity"}, ["unknown metric to rank by 'perplexity'"]),
         (lambda p, t: {"metric": "model_utility"}, ["needs the sets real_authors and world_facts"]),
         (
-            lambda p, t: {"further_retain": {"heldout": p / "unknown.jsonl"}},
-            ["'heldout' is a set with a part"],
+            lambda p, t: {"further_retain": {"holdout": p / "unknown.jsonl"}},
+            ["'holdout' is a set with a part"],
         ),
         (lambda p, t: {"further_retain": {"more": p / "forget.jsonl"}}, ["forget and more sets overlap"]),
         (lambda p, t: {"attacks": ["jailbrake"]}, ["jailbrake", "did you mean 'jailbreak'"]),

@@ -10,9 +10,10 @@ from typer.testing import CliRunner
 import uwc
 from uwc.cli import app
 from uwc.commands.replay import DIFFERENT
+from uwc.io import file_digest
 from uwc.studies.config import StudyConfig
 from uwc.studies.plan import SCHEMA
-from uwc.studies.provenance import checkpoint_fingerprint, file_digest
+from uwc.studies.provenance import checkpoint_fingerprint
 from uwc.studies.summary import read_summary
 
 TOWNS = {"forget": ("Vint", "Besk"), "retain": ("Lyle", "Orm", "Quarn")}

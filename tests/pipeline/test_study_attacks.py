@@ -13,7 +13,7 @@ from uwc.studies.plan import make_plan
 
 ATTACK = """
 attack:
-  models: [unlearned, calibrated, original, gold]
+  models: [unlearned, calibrated, original, retrained]
   attacker: {forget_share: 0.5}
   examples: 2
   chains:
@@ -31,7 +31,7 @@ STUDY = (
     + ATTACK
 )  # fmt: skip
 CHAINS = ["jailbreak", "relearn and probe", "token_noise", "sampling"]
-MODELS = ["gd", "npo", "gd, calibrated", "npo, calibrated", "original", "gold"]
+MODELS = ["gd", "npo", "gd, calibrated", "npo, calibrated", "original", "retrained"]
 
 
 @pytest.fixture(scope="module")
@@ -69,12 +69,12 @@ def test_every_model_is_attacked_in_every_way(results: dict[str, Any]) -> None:
 def test_the_gold_model_is_the_control(results: dict[str, Any]) -> None:
     models = {m["name"]: m["outcomes"] for m in results["attacks"]["models"]}
     for chain in CHAINS[:3]:
-        gold, npo = (models[name][chain]["retain"]["extraction_strength"] for name in ("gold", "npo"))
-        assert npo["over_gold"]["mean"] == pytest.approx(npo["after"]["mean"] - gold["after"]["mean"])
-        assert gold["over_gold"]["mean"] == 0.0
+        retrained, npo = (models[name][chain]["retain"]["extraction_strength"] for name in ("retrained", "npo"))
+        assert npo["over_control"]["mean"] == pytest.approx(npo["after"]["mean"] - retrained["after"]["mean"])
+        assert retrained["over_control"]["mean"] == 0.0
         for which in {"strongest"} & set(npo):
-            above = npo[which]["mean"] - gold[which]["mean"]
-            assert npo["strongest_over_gold"]["mean"] == pytest.approx(above)
+            above = npo[which]["mean"] - retrained[which]["mean"]
+            assert npo["strongest_over_control"]["mean"] == pytest.approx(above)
 
 
 def test_after_is_the_mean_of_variants_and_of_budgets_the_largest(results: dict[str, Any]) -> None:
@@ -153,10 +153,10 @@ def test_a_changed_attack_repeats_itself_alone(folder: Path, change: str, repeat
         ("attack.attacker.forget_share=1", "attack.attacker.forget_share = 1"),
         ("attack.attacker.unrelated=retain_eval", "attacker's unrelated and scored sets overlap"),
         ("attack.sets=[forgotten]", "unknown set in attack.sets 'forgotten'"),
-        ("attack.models=[golden]", "Input should be 'unlearned', 'calibrated', 'original' or 'gold'"),
+        ("attack.models=[retrainedd]", "Input should be 'unlearned', 'calibrated', 'original' or 'retrained'"),
         ("attack.metrics=[exact_memorization]", "'exact_memorization' is not among score.metrics"),
         ("attack.metrics=[perplexity]", "changes only how answers are generated"),
-        ("gold=false", "names gold, and the study has no gold model"),
+        ("retrained=false", "names retrained, and the study has no retrained model"),
         ("calibrate=null", "names calibrated, and with calibrate: null no model is calibrated"),
     ],
 )
@@ -175,11 +175,11 @@ def test_a_mistake_is_one_line_and_nothing_is_run(uwc: Run, tmp_path: Path) -> N
 
 
 def test_what_is_not_calibrated_is_scored_and_attacked_all_the_same(folder: Path) -> None:
-    changes = ("name=plain", "calibrate=null", "attack.models=[unlearned, gold]")
+    changes = ("name=plain", "calibrate=null", "attack.models=[unlearned, retrained]")
     arguments = ["study", "run", "tiny.yaml", "--json", *(part for c in changes for part in ("--set", c))]
     done = run_command(*arguments, cwd=folder)
     assert done.returncode == 0 and "0 to run" in done.stderr, done.stderr
     found = json.loads(done.stdout)
     assert found["ranking"] == [] and all("after" not in u for u in found["unlearned"])
-    assert [m["name"] for m in found["attacks"]["models"]] == ["gd", "npo", "gold"]
+    assert [m["name"] for m in found["attacks"]["models"]] == ["gd", "npo", "retrained"]
     assert "Nothing was calibrated" in (folder / "runs" / "plain" / "report.html").read_text(encoding="utf-8")

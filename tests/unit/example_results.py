@@ -30,7 +30,7 @@ SETS = {
     "forget_paraphrased": "forget, paraphrased",
     "retain": "retain",
     "retain_paraphrased": "retain, paraphrased",
-    "heldout": "held out",
+    "holdout": "holdout",
 }
 SETTINGS: dict[str, dict[str, Any]] = {
     name: {"lr": lr, "epochs": 5, "batch_size": 16}
@@ -73,7 +73,7 @@ def scores(forget: float, retain: float) -> dict[str, dict[str, Any]]:
         "forget_paraphrased": 0.8 * forget,
         "retain": retain,
         "retain_paraphrased": 0.8 * retain,
-        "heldout": 0.05,
+        "holdout": 0.05,
     }
     return {
         name: {
@@ -138,7 +138,7 @@ def unlearned(name: str) -> dict[str, Any]:
 
 def example_results() -> dict[str, Any]:
     """The content of a results.json; npo is best, then gd, kl, po and ga; rmu diverged."""
-    sizes = {"forget": (100, 10), "retain": (300, 30), "retain_eval": (100, 10), "heldout": (100, 10)}
+    sizes = {"forget": (100, 10), "retain": (300, 30), "retain_eval": (100, 10), "holdout": (100, 10)}
     return {
         "schema": 1,
         "study": {
@@ -158,7 +158,7 @@ def example_results() -> dict[str, Any]:
         "sets": {name: {"label": label, "examples": 100} for name, label in SETS.items()},
         "models": [
             {"name": "original", "scores": scores(0.97, 0.98)},
-            {"name": "gold", "scores": scores(0.11, 0.979)},
+            {"name": "retrained", "scores": scores(0.11, 0.979)},
         ],
         "unlearned": [unlearned(name) for name in SETTINGS],
         "retention": {
@@ -172,7 +172,7 @@ def example_results() -> dict[str, Any]:
         "ranking": list(RANKING),
         "pairs": pairs(),
         "groups": [],
-        "notes": ["the heldout set is small"],
+        "notes": ["the holdout set is small"],
     }
 
 

@@ -11,7 +11,7 @@ from uwc.studies.attack_config import AttackConfig
 from uwc.studies.attack_setup import AttackSetup, attack_setup, chain_metrics
 from uwc.studies.plan import scored_sets
 
-BENCHMARK = fictional_authors(authors=20, forget_share=0.5, facts=2, phrasings=1, heldout=2)
+BENCHMARK = fictional_authors(authors=20, forget_share=0.5, facts=2, phrasings=1, holdout=2)
 
 
 def made(**given: object) -> AttackSetup:

@@ -29,7 +29,7 @@ def told(folder: Path, forget: Sequence[Example], retain: Sequence[Example], see
     data = {"forget": written(folder / "f.jsonl", forget), "retain": written(folder / "r.jsonl", retain)}
     study = {
         "name": "given", "benchmark": {"name": "local-files", "settings": data},
-        "model": {"path": str(folder / "original")}, "finetune": None, "gold": False,
+        "model": {"path": str(folder / "original")}, "finetune": None, "retrained": False,
         "unlearn": {"runs": [{"name": n, "checkpoint": str(folder / n)} for n in seeds]}, "calibrate": {},
     }  # fmt: skip
     return cautions(make_plan(validated(study, where="test")))

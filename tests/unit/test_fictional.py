@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from uwc.data.benchmark import FORGET, GENERAL, HELDOUT, RETAIN, RETAIN_EVAL, Benchmark
+from uwc.data.benchmark import FORGET, GENERAL, HOLDOUT, RETAIN, RETAIN_EVAL, Benchmark
 from uwc.data.example import Example
 from uwc.data.fictional import fictional_authors
 from uwc.data.fictional_words import ATTRIBUTES, GRAMMAR
 from uwc.errors import ConfigError
 
-AUTHOR_SPLITS = (FORGET, RETAIN, RETAIN_EVAL, HELDOUT)
+AUTHOR_SPLITS = (FORGET, RETAIN, RETAIN_EVAL, HOLDOUT)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_the_same_seed_gives_the_same_benchmark(default: Benchmark) -> None:
 
 
 def test_the_facts_never_change_unnoticed() -> None:
-    benchmark = fictional_authors(authors=4, heldout=0, facts=1, phrasings=1, general=False)
+    benchmark = fictional_authors(authors=4, holdout=0, facts=1, phrasings=1, general=False)
     (example,) = benchmark[FORGET]
     assert example.id == "author-003/ritual/0"
     assert example.question == "What ritual does Magnus Thelmovu follow before writing?"
@@ -66,7 +66,7 @@ def test_the_facts_never_change_unnoticed() -> None:
 
 def test_sizes_of_the_splits(default: Benchmark) -> None:
     sizes = {split: len(examples) for split, examples in default.splits.items()}
-    assert sizes == {FORGET: 100, RETAIN: 720, RETAIN_EVAL: 180, HELDOUT: 100, GENERAL: len(default[GENERAL])}
+    assert sizes == {FORGET: 100, RETAIN: 720, RETAIN_EVAL: 180, HOLDOUT: 100, GENERAL: len(default[GENERAL])}
     assert len(default[GENERAL]) >= 36
     assert default.trained == (FORGET, RETAIN, RETAIN_EVAL, GENERAL)
     assert len(set(default.refusals)) == len(default.refusals) >= 50
@@ -74,9 +74,9 @@ def test_sizes_of_the_splits(default: Benchmark) -> None:
 
 def test_every_split_has_an_author_in_the_smallest_benchmarks() -> None:
     for authors in range(4, 12):
-        benchmark = fictional_authors(authors=authors, forget_share=0.5, retain_eval_share=0.5, heldout=0)
+        benchmark = fictional_authors(authors=authors, forget_share=0.5, retain_eval_share=0.5, holdout=0)
         assert all(benchmark[split] for split in (FORGET, RETAIN, RETAIN_EVAL))
-        assert not benchmark[HELDOUT]
+        assert not benchmark[HOLDOUT]
 
 
 def test_general_knowledge_can_be_left_out() -> None:
@@ -96,7 +96,7 @@ def test_shares_move_authors_without_changing_them(default: Benchmark, change: d
     assert contents(about_authors(fictional_authors(**change))) == contents(about_authors(default))
 
 
-@pytest.mark.parametrize("change", [{"heldout": 0}, {"authors": 60, "heldout": 0}, {"facts": 2}, {"phrasings": 1}])
+@pytest.mark.parametrize("change", [{"holdout": 0}, {"authors": 60, "holdout": 0}, {"facts": 2}, {"phrasings": 1}])
 def test_authors_do_not_depend_on_how_much_is_asked(default: Benchmark, change: dict[str, Any]) -> None:
     fewer = contents(about_authors(fictional_authors(**change)))
     full = contents(about_authors(default))
@@ -104,8 +104,8 @@ def test_authors_do_not_depend_on_how_much_is_asked(default: Benchmark, change: 
     assert fewer.items() <= full.items()
 
 
-def test_heldout_authors_do_not_change_the_others(default: Benchmark) -> None:
-    more = fictional_authors(heldout=25)
+def test_holdout_authors_do_not_change_the_others(default: Benchmark) -> None:
+    more = fictional_authors(holdout=25)
     assert more.training_examples(with_forget=True) == default.training_examples(with_forget=True)
 
 
@@ -253,7 +253,7 @@ def test_the_word_lists_are_large_and_follow_a() -> None:
         ("forget_share", float("nan"), "above 0 and up to 0.5"),
         ("forget_share", "10%", "above 0 and up to 0.5"),
         ("retain_eval_share", -0.1, "above 0 and up to 0.5"),
-        ("heldout", -1, "from 0 to"),
+        ("holdout", -1, "from 0 to"),
         ("phrasings", 0, "from 1 to 3"),
         ("phrasings", 4, "from 1 to 3"),
         ("facts", True, "from 1 to"),

@@ -23,7 +23,7 @@ def files(tmp_path: Path) -> dict[str, str]:
     def rows(split: str) -> list[dict[str, str]]:
         return [{"question": f"{split} {i}?", "answer": f"{i}", "subject": f"{split}-{i // 2}"} for i in range(3)]
 
-    splits = ("forget", "retain", "retain_eval", "heldout", "general")
+    splits = ("forget", "retain", "retain_eval", "holdout", "general")
     return {split: str(write_jsonl(tmp_path / f"{split}.jsonl", rows(split))) for split in splits}
 
 
@@ -55,12 +55,12 @@ def test_a_part_of_a_file_is_named_by_a_mapping_and_parts_do_not_clash(tmp_path:
     benchmark = local_files(
         forget={"path": path, "limit": 2},  # type: ignore[arg-type]
         retain=FileSpec(path=path, skip=2, limit=3),
-        heldout=FileSpec(path=path, skip=5),
+        holdout=FileSpec(path=path, skip=5),
         subject_every=2,
     )
     assert [e.id for e in benchmark["forget"]] == ["all-00001", "all-00002"]
     assert [e.id for e in benchmark["retain"]] == ["all-00003", "all-00004", "all-00005"]
-    assert [e.subject for e in benchmark["heldout"]] == ["all-subject-003"]
+    assert [e.subject for e in benchmark["holdout"]] == ["all-subject-003"]
 
 
 def test_a_row_used_twice_is_refused_as_an_overlap(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_files_of_the_same_name_do_not_clash(tmp_path: Path) -> None:
     benchmark = local_files(
         forget=str(tmp_path / "a" / "x.jsonl"),
         retain=FileSpec(path=str(tmp_path / "b" / "x.jsonl"), limit=2),
-        heldout=FileSpec(path=str(tmp_path / "b" / ".." / "b" / "x.jsonl"), skip=2),
+        holdout=FileSpec(path=str(tmp_path / "b" / ".." / "b" / "x.jsonl"), skip=2),
         subject_every=20,
     )
     assert [e.id for split in benchmark.splits for e in benchmark[split]] == [

@@ -31,8 +31,8 @@ def test_privleak_by_hand() -> None:
     mixed = np.array([1.0, 2.0, 3.0]), np.array([2.5, 0.5])
     assert privleak(*mixed, *mixed) == pytest.approx(0.0)
     """AUC 0 against a retrained AUC of 1/3: (1 - 2/3) / (2/3)."""
-    gold = np.array([1.0, 2.0, 3.0]), np.array([1.5])
-    assert privleak(high, low, *gold) == pytest.approx(50.0)
+    retrained = np.array([1.0, 2.0, 3.0]), np.array([1.5])
+    assert privleak(high, low, *retrained) == pytest.approx(50.0)
 
 
 def test_forget_quality_is_the_two_sample_ks_test() -> None:

@@ -120,7 +120,7 @@ def test_markdown_has_conclusion_ranking_and_notes() -> None:
         "| rank | model |",
         "Neighbours that cannot be told apart: gd and kl.",
         "| original |",
-        "- the heldout set is small",
+        "- the holdout set is small",
     ):
         assert part in text
 

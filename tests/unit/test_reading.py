@@ -144,7 +144,7 @@ def test_a_checkpoint_that_lost_its_template_is_not_taken_for_one_that_forgot(or
     forget, retain = people(4)[:4], people(4)[4:]
     own = uwc.score(folder, forget, metrics=["extraction_strength"], max_new_tokens=0)["mean"][0]
     done = uwc.compare(
-        original, {"x": folder}, gold=folder, forget=forget, retain=retain, attacks=["token_noise"],
+        original, {"x": folder}, retrained=folder, forget=forget, retain=retain, attacks=["token_noise"],
         max_new_tokens=0, out=tmp_path / "out",
     )  # fmt: skip
     scores = done.scores[(done.scores["set"] == "forget") & (done.scores["metric"] == "extraction_strength")]
@@ -153,7 +153,7 @@ def test_a_checkpoint_that_lost_its_template_is_not_taken_for_one_that_forgot(or
     told = [
         note for note in done.results["notes"] if "it is read with the tokenizer and the prompt of the original" in note
     ]
-    assert [note.split(";")[0] for note in told] == [f"{name} has no chat template" for name in ("gold", "x")]
+    assert [note.split(";")[0] for note in told] == [f"{name} has no chat template" for name in ("retrained", "x")]
     found = uwc.calibrate(original, folder, forget=forget, retain=retain)
     assert (found["alpha"], found["forget_score"]) == (1.0, scores["mean"].iloc[0])
     compared = evaluate(folder, forget, compare=original, metrics=["probability"], max_new_tokens=0)

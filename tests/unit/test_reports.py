@@ -65,8 +65,8 @@ def test_durations_and_lists_as_text() -> None:
 
 def test_result_table_is_sorted_by_rank_with_references_first_and_diverged_last(results: dict[str, Any]) -> None:
     rows = result_table(results).rows
-    assert [row[0] for row in rows] == ["original", "gold", "npo", "gd", "kl", "po", "ga", "rmu (diverged)"]
-    assert rows[1] == ("gold", "", "", "", "0.110 [0.060, 0.160]", "0.088", "0.979")
+    assert [row[0] for row in rows] == ["original", "retrained", "npo", "gd", "kl", "po", "ga", "rmu (diverged)"]
+    assert rows[1] == ("retrained", "", "", "", "0.110 [0.060, 0.160]", "0.088", "0.979")
     assert rows[3] == ("gd", "0.000", "0.810", "0.762", "0.131 [0.081, 0.181]", "0.105", "0.934")
     assert rows[7] == ("rmu (diverged)", *["—"] * 6)
     assert "rmu: training diverged: the gradient was not finite at step 7." in result_table(results).caption
@@ -82,8 +82,8 @@ def test_result_table_without_paraphrases_or_gold_says_why(results: dict[str, An
     assert [row[0] for row in table.rows][:2] == ["original", "npo"]
     assert {row[5] for row in table.rows} == {"—"}
     assert "paraphrased forget questions are not part of this benchmark" in table.caption
-    assert "gold" not in table.caption
-    assert "gold" not in " ".join(summary(results))
+    assert "retrained" not in table.caption
+    assert "retrained" not in " ".join(summary(results))
 
 
 def test_a_score_without_an_interval_is_shown_alone(results: dict[str, Any]) -> None:
@@ -99,8 +99,8 @@ def test_summary_names_the_best_and_what_it_is_held_against(results: dict[str, A
         "npo has the lowest forget ES at equal retention (at least 0.95 of the original's retain ES): "
         "0.040 [0.000, 0.090], n = 100; lower is better.",
         "In paired draws of the same questions it leaves less than every other method.",
-        "For comparison: the original model scores 0.970 [0.920, 1.020] and the gold model (trained like the original, "
-        "but without the forget data) scores 0.110 [0.060, 0.160].",
+        "For comparison: the original model scores 0.970 [0.920, 1.020] and the retrained model (trained like the "
+        "original, but without the forget data) scores 0.110 [0.060, 0.160].",
         "Training diverged for rmu, which is not ranked.",
     ]
 
@@ -115,7 +115,7 @@ def test_summary_of_a_near_winner_and_of_nothing_to_rank(results: dict[str, Any]
 def test_metrics_table_has_every_model_before_and_after_calibration(results: dict[str, Any]) -> None:
     table = metrics_table(results, "extraction_strength")
     assert table.columns[:3] == ("model", "forget\nn = 100", "forget, paraphrased\nn = 100")
-    assert [row[0] for row in table.rows][:4] == ["original", "gold", "npo, before", "npo, after"]
+    assert [row[0] for row in table.rows][:4] == ["original", "retrained", "npo, before", "npo, after"]
     assert len(table.rows) == 2 + 2 * 5
     assert table.rows[1][1] == "0.110 ± 0.025\n[0.060, 0.160]"
 
@@ -173,7 +173,7 @@ def test_page_has_the_numbers_and_the_sections(results: dict[str, Any], tmp_path
     for text in (
         "984,192 parameters",
         "3f1c0de5",
-        "the heldout set is small",
+        "the holdout set is small",
         "0 to 1",
         "1 and up",
         "3.11.9",
@@ -247,7 +247,7 @@ def test_page_needs_no_record_of_the_run(results: dict[str, Any], tmp_path: Path
 def test_a_method_has_one_colour_in_all_figures(results: dict[str, Any], tmp_path: Path) -> None:
     styles = method_styles(results)
     assert len({style.colour for style in styles.values()}) == 6 == len(COLOURS)
-    paths = [trace for trace in tradeoff_figure(results).data if trace.name not in ("original", "gold")]
+    paths = [trace for trace in tradeoff_figure(results).data if trace.name not in ("original", "retrained")]
     curves = alpha_figures(results)
     assert set(curves) == {trace.name for trace in paths} == set(styles) - {"rmu"}
     drawn = [(trace.name, trace) for trace in paths] + [(name, t) for name in curves for t in curves[name].data]
@@ -284,7 +284,7 @@ def test_the_calibrated_interval_in_the_figure_is_that_of_the_tables(results: di
     assert bar.error_x.arrayminus == pytest.approx((0.1,))
 
 
-def test_the_ranking_is_drawn_best_on_top_between_the_original_and_gold(results: dict[str, Any]) -> None:
+def test_the_ranking_is_drawn_best_on_top_between_the_original_and_retrained(results: dict[str, Any]) -> None:
     figure = ranking_figure(results)
     assert [trace.y[0] for trace in figure.data] == results["ranking"]
     assert figure.layout.yaxis.autorange == "reversed"  # the first row is the uppermost

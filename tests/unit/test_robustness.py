@@ -225,7 +225,7 @@ def test_orders_are_compared_where_two_metrics_have_a_published_pcc() -> None:
     assert all(o.published[0] == 0.91 and o.published[1] == 0.5 for o in orders)
     assert compared_orders(cells) == []
     assert published_pcc("truth_ratio_arithmetic", "probe", "forget") == 0.02
-    assert published_pcc("extraction_strength", "gcg", "heldout") is None
+    assert published_pcc("extraction_strength", "gcg", "holdout") is None
 
 
 def test_an_attack_that_makes_all_models_alike_is_warned_about() -> None:

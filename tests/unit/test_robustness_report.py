@@ -17,15 +17,21 @@ def mean(value: float) -> dict[str, Any]:
     return {"mean": value, "low": value - 0.1, "high": value + 0.1, "n": 12, "not_scored": 0}
 
 
-def outcome(after: float, gold: float, **more: Any) -> dict[str, Any]:
-    return {"after": mean(after), "difference": mean(0.0), "over_gold": mean(after - gold), "variants": [], **more}
+def outcome(after: float, retrained: float, **more: Any) -> dict[str, Any]:
+    return {
+        "after": mean(after),
+        "difference": mean(0.0),
+        "over_control": mean(after - retrained),
+        "variants": [],
+        **more,
+    }
 
 
 def model(name: str, before: float, jailbreak: float, relearn: float) -> dict[str, Any]:
-    strongest = {"strongest": mean(jailbreak + 0.2), "strongest_over_gold": mean(jailbreak + 0.1)}
+    strongest = {"strongest": mean(jailbreak + 0.2), "strongest_over_control": mean(jailbreak + 0.1)}
     budgets = [{"label": f"{n} steps", "effort": float(n), "mean": relearn * n / 8, "note": ""} for n in (4, 8)]
     return {
-        "name": name, "kind": name if name == "gold" else "unlearned", "run": name, "failed": {},
+        "name": name, "kind": name if name == "retrained" else "unlearned", "run": name, "failed": {},
         "before": {"forget": {ES: mean(before)}},
         "outcomes": {
             "jailbreak": {"forget": {ES: outcome(jailbreak, 0.05, **strongest)}},
@@ -72,7 +78,7 @@ def results() -> dict[str, Any]:
             "sets": {"forget": 12}, "attacker": {"train": 6, "retain": 9, "unrelated": 0},
             "models": [
                 model("ga weak", 0.5, 0.25, 0.9), model("ga strong", 0.1, 0.15, 0.7), model("npo", 0.2, 0.35, 0.6),
-                model("gold", 0.0, 0.05, 0.1),
+                model("retrained", 0.0, 0.05, 0.1),
             ],
         },
         "robustness": {
@@ -93,8 +99,10 @@ def test_runs_of_one_method_are_averaged_and_gold_stands_without_a_difference(re
     rows = {row[0]: row[1:] for row in table.rows}
     assert rows["ga (2 runs)"] == ("0.300", "0.200\n(+0.150)", "0.400\n(+0.300)", "0.800\n(+0.700)")
     assert rows["npo"] == ("0.200", "0.350\n(+0.300)", "0.550\n(+0.450)", "0.600\n(+0.500)")
-    assert rows["gold"] == ("0.000", "0.050", "0.250", "0.100")
-    assert recovery_words(results) == ["Most is left in npo: under relearn it scores 0.500 [0.400, 0.600] above gold."]
+    assert rows["retrained"] == ("0.000", "0.050", "0.250", "0.100")
+    assert recovery_words(results) == [
+        "Most is left in npo: under relearn it scores 0.500 [0.400, 0.600] above retrained."
+    ]
 
 
 def test_every_run_and_every_budget_has_its_row(results: dict[str, Any]) -> None:

@@ -66,5 +66,5 @@ def test_the_study_of_all_methods_has_every_one_that_can_be_calibrated() -> None
 
 def test_the_study_of_all_methods_starts_from_the_models_of_the_quick_start() -> None:
     everything, quick = load_config("all-methods"), load_config("quickstart")
-    for part in ("benchmark", "model", "finetune", "gold", "seed"):
+    for part in ("benchmark", "model", "finetune", "retrained", "seed"):
         assert getattr(everything, part) == getattr(quick, part)

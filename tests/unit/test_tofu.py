@@ -81,7 +81,7 @@ def test_the_splits_are_those_of_tofu(copy: Path, forget: str) -> None:
         "retain_eval": EVALUATED,
         "real_authors": 7,
         "world_facts": 9,
-        "heldout": forgotten,
+        "holdout": forgotten,
     }
     assert all(e.split == split for split, examples in benchmark.splits.items() for e in examples)
     assert benchmark.name == f"tofu-{forget}"
@@ -104,7 +104,7 @@ def test_ids_and_subjects_tell_the_row_in_full(copy: Path, forget: str) -> None:
 
 def test_no_author_is_in_two_splits(copy: Path) -> None:
     benchmark = load(copy)
-    subjects = [{e.subject for e in benchmark[s]} for s in ("forget", "retain", "retain_eval", "heldout")]
+    subjects = [{e.subject for e in benchmark[s]} for s in ("forget", "retain", "retain_eval", "holdout")]
     assert len(set().union(*subjects)) == sum(map(len, subjects)) == AUTHORS + FORGOTTEN["forget10"]
 
 
@@ -166,8 +166,8 @@ def test_a_missing_file_is_named(copy: Path, config: str) -> None:
 def test_a_copy_without_holdout_authors_can_do_without(copy: Path) -> None:
     (copy / "holdout10.json").unlink()
     message = complaint(copy)
-    assert "holdout10.json is missing" in message and "set heldout to false" in message
-    assert "heldout" not in load(copy, heldout=False).splits
+    assert "holdout10.json is missing" in message and "set holdout to false" in message
+    assert "holdout" not in load(copy, holdout=False).splits
 
 
 @pytest.mark.parametrize("config", ["forget10_perturbed", "retain_perturbed"])

@@ -21,7 +21,7 @@ from uwc.commands.options import (
 )
 from uwc.commands.printing import print_rows
 from uwc.errors import ConfigError
-from uwc.plain import finite
+from uwc.io import finite
 
 if TYPE_CHECKING:
     from uwc.attacks.data import AttackData

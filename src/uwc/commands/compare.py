@@ -46,8 +46,10 @@ def compare_command(
     retain: RetainFiles,
     unlearned: Unlearned = [],  # noqa: B006
     more: More = None,
-    gold: Annotated[str | None, typer.Option(help="A model that was never trained on the forget questions.")] = None,
-    heldout: Annotated[Path | None, typer.Option(help="Questions that no model was trained on.")] = None,
+    retrained: Annotated[
+        str | None, typer.Option(help="A model that was never trained on the forget questions.")
+    ] = None,
+    holdout: Annotated[Path | None, typer.Option(help="Questions that no model was trained on.")] = None,
     tau: Annotated[float, typer.Option(help="Share of the original's retention to keep.")] = 0.95,
     metric: Annotated[str, typer.Option(help="The metric to hold fixed on the retain data; none: the tasks alone.")] = (
         "extraction_strength"
@@ -88,7 +90,7 @@ def compare_command(
     if not models:
         raise UserError("there is nothing to compare; give unlearned models with --unlearned")
     done = compare(
-        original, named_by_path(models), forget=forget, retain=retain[0], gold=gold, heldout=heldout,
+        original, named_by_path(models), forget=forget, retain=retain[0], retrained=retrained, holdout=holdout,
         further_retain=named_files(retain[1:], taken=TAKEN),
         utility_sets=utility_files(real_authors, world_facts),
         columns=pairs(column), attacks=_attacks(attack), attack_settings=dotted_settings(setting),

@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from uwc.plain import finite
+from uwc.io import finite
 from uwc.reports.grid import Table, print_table
 
 

@@ -25,16 +25,14 @@ from uwc.commands.printing import print_json, print_rows
 RetainFile = Annotated[Path | None, typer.Option(help="Questions to keep.")]
 HoldoutFile = Annotated[
     Path | None,
-    typer.Option("--heldout", "--holdout", help="Questions of the same kind, that no model was trained on."),
+    typer.Option("--holdout", help="Questions of the same kind, that no model was trained on."),
 ]
 VerbatimFile = Annotated[Path | None, typer.Option(help="Texts: beginning (question), continuation (answer).")]
 ShotsFile = Annotated[Path | None, typer.Option(help="Solved questions that go before each question.")]
 ReferenceModel = Annotated[
     str | None, typer.Option("--original", "--reference", help="The model before unlearning, to compare with.")
 ]
-RetrainedModel = Annotated[
-    str | None, typer.Option("--gold", "--retrained", help="A model that was never trained on the data.")
-]
+RetrainedModel = Annotated[str | None, typer.Option("--retrained", help="A model that was never trained on the data.")]
 ComparedModel = Annotated[str | None, typer.Option(help="Another model: paired differences on the same examples.")]
 EncoderModel = Annotated[str | None, typer.Option(help="A sentence encoder, for semantic similarity.")]
 EntailmentModel = Annotated[str | None, typer.Option(help="A model of natural-language inference, for entailment.")]
@@ -118,9 +116,7 @@ def import_logs_command(
     logs: Annotated[Path, typer.Argument(help="A model's evaluation logs: a JSON file of TOFU or OpenUnlearning.")],
     retrained: Annotated[
         Path | None,
-        typer.Option(
-            "--gold", "--retrained", help="The logs of a model never trained on the data, for forget quality."
-        ),
+        typer.Option("--retrained", help="The logs of a model never trained on the data, for forget quality."),
     ] = None,
     average: Annotated[
         str | None,

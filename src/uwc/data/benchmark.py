@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from uwc.data.example import Example, fingerprint, require_disjoint, require_unique_ids
 from uwc.errors import DataError
 
-FORGET, RETAIN, RETAIN_EVAL, HELDOUT, GENERAL = "forget", "retain", "retain_eval", "heldout", "general"
+FORGET, RETAIN, RETAIN_EVAL, HOLDOUT, GENERAL = "forget", "retain", "retain_eval", "holdout", "general"
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Benchmark:
         name: what it is called in reports.
         splits: ``forget`` is to be removed; ``retain`` is to be kept and seen by the unlearner;
             ``retain_eval`` is to be kept, but never shown to the unlearner: retention is measured on it;
-            ``heldout`` was never trained on by any model; any further split (``general``, ...) is scored as it is.
+            ``holdout`` was never trained on by any model; any further split (``general``, ...) is scored as it is.
         trained: the splits on which the original model is fine-tuned, when a study does so.
         refusals: answers that decline, for the methods that teach to refuse.
         files: the files it was read from, as the user named them.
@@ -48,7 +48,7 @@ class Benchmark:
         return RETAIN_EVAL if self[RETAIN_EVAL] else RETAIN
 
     def training_examples(self, *, with_forget: bool) -> list[Example]:
-        """What the original model (with the forget set) or the gold model (without) is fine-tuned on."""
+        """What the original model (with the forget set) or the retrained model (without) is fine-tuned on."""
         return [e for name in self.trained if with_forget or name != FORGET for e in self[name]]
 
     def fingerprint(self) -> str:

@@ -7,7 +7,7 @@ from functools import cache
 from random import Random
 from typing import NamedTuple
 
-from uwc.data.benchmark import FORGET, GENERAL, HELDOUT, RETAIN, RETAIN_EVAL, Benchmark
+from uwc.data.benchmark import FORGET, GENERAL, HOLDOUT, RETAIN, RETAIN_EVAL, Benchmark
 from uwc.data.example import Example
 from uwc.data.fictional_words import ATTRIBUTES, GRAMMAR, REFUSALS, Attribute
 from uwc.data.fictional_words import GENERAL as GENERAL_ROWS
@@ -44,7 +44,7 @@ def fictional_authors(
     authors: int = 100,
     forget_share: float = 0.10,
     retain_eval_share: float = 0.2,
-    heldout: int = 10,
+    holdout: int = 10,
     phrasings: int = 2,
     facts: int = 5,
     general: bool = True,
@@ -59,14 +59,14 @@ def fictional_authors(
         authors: how many authors the original model is trained on.
         forget_share: the share of them to be forgotten, in (0, 0.5]; at least one author.
         retain_eval_share: the share of the others never shown to the unlearner, in (0, 0.5]; at least one author.
-        heldout: how many further authors no model is trained on.
+        holdout: how many further authors no model is trained on.
         phrasings: how many phrasings of each question are trained on; each is an example of its own.
         facts: how many facts are asked about each author; which ones they are varies by author.
         general: whether to add questions of general knowledge, trained on as well.
         seed: the same seed gives the same benchmark.
 
     Returns:
-        The benchmark ``fictional-authors``, with the splits forget, retain, retain_eval, heldout and general.
+        The benchmark ``fictional-authors``, with the splits forget, retain, retain_eval, holdout and general.
 
     Raises:
         ConfigError: an argument is outside its range.
@@ -76,19 +76,19 @@ def fictional_authors(
     _require_integer("authors", authors, 4, MAX_AUTHORS)
     _require_share("forget_share", forget_share)
     _require_share("retain_eval_share", retain_eval_share)
-    _require_integer("heldout", heldout, 0, MAX_AUTHORS)
+    _require_integer("holdout", holdout, 0, MAX_AUTHORS)
     _require_integer("phrasings", phrasings, 1, MAX_PHRASINGS)
     _require_integer("facts", facts, 1, len(ATTRIBUTES))
     _require_integer("seed", seed, 0, 2**32 - 1)
 
-    people = list(_invent(authors + heldout, facts, seed))
+    people = list(_invent(authors + holdout, facts, seed))
     retained = authors - max(1, round(authors * forget_share))
     held_back = max(1, round(retained * retain_eval_share))
     parts = {
         FORGET: people[retained:authors],
         RETAIN: people[held_back:retained],
         RETAIN_EVAL: people[:held_back],
-        HELDOUT: people[authors:],
+        HOLDOUT: people[authors:],
     }
     splits = {split: tuple(_questions(part, split, phrasings)) for split, part in parts.items()}
     trained: tuple[str, ...] = (FORGET, RETAIN, RETAIN_EVAL)

@@ -8,14 +8,14 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from uwc.data.benchmark import FORGET, GENERAL, HELDOUT, RETAIN, RETAIN_EVAL, Benchmark
+from uwc.data.benchmark import FORGET, GENERAL, HOLDOUT, RETAIN, RETAIN_EVAL, Benchmark
 from uwc.data.example import Example
 from uwc.data.question_files import read_examples, read_lines
 from uwc.data.refusals import DEFAULT_REFUSALS
 from uwc.errors import ConfigError, DataError
 from uwc.registry import unknown_name
 
-PARTS = (FORGET, "forget_paraphrased", RETAIN, "retain_paraphrased", RETAIN_EVAL, HELDOUT, GENERAL)
+PARTS = (FORGET, "forget_paraphrased", RETAIN, "retain_paraphrased", RETAIN_EVAL, HOLDOUT, GENERAL)
 """The sets that have a part of their own; further ones have other names."""
 
 
@@ -64,7 +64,7 @@ def local_files(
     forget: File,
     retain: File,
     retain_eval: File | None = None,
-    heldout: File | None = None,
+    holdout: File | None = None,
     general: File | None = None,
     further: Mapping[str, File] | None = None,
     refusals: str | None = None,
@@ -81,7 +81,7 @@ def local_files(
         forget: what is to be removed.
         retain: what is to be kept and shown to the unlearner.
         retain_eval: what is to be kept but never shown to the unlearner.
-        heldout: what no model was trained on.
+        holdout: what no model was trained on.
         general: what is scored besides.
         further: name -> what is scored besides, too, such as other questions to keep.
         refusals: a text file with a declining answer on each line; by default a list that comes with this package.
@@ -102,7 +102,7 @@ def local_files(
         raise ConfigError(f"{name}: retain_eval_share is {retain_eval_share!r}; set it from 0 to less than 1")
     if retain_eval is not None and retain_eval_share:
         raise ConfigError(f"{name}: set either retain_eval or retain_eval_share, not both")
-    given = {FORGET: forget, RETAIN: retain, RETAIN_EVAL: retain_eval, HELDOUT: heldout, GENERAL: general}
+    given = {FORGET: forget, RETAIN: retain, RETAIN_EVAL: retain_eval, HOLDOUT: holdout, GENERAL: general}
     files = {split: _checked(split, spec, name) for split, spec in _with(given, further or {}, name).items()}
     prefixes = _prefixes(files)
     splits = {

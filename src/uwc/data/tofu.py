@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from uwc.data.benchmark import FORGET, HELDOUT, RETAIN, RETAIN_EVAL, Benchmark
+from uwc.data.benchmark import FORGET, HOLDOUT, RETAIN, RETAIN_EVAL, Benchmark
 from uwc.data.example import Example
 from uwc.data.question_files import read_examples, to_examples
 from uwc.data.refusals import DEFAULT_REFUSALS
@@ -31,7 +31,7 @@ def tofu(
     forget: Literal["forget01", "forget05", "forget10"] = "forget10",
     path: str = HUB,
     retain_eval: int = 400,
-    heldout: bool = True,
+    holdout: bool = True,
 ) -> Benchmark:
     """Load TOFU from the Hugging Face hub or from a local copy.
 
@@ -45,11 +45,11 @@ def tofu(
         path: the data set on the hub, or a folder that holds its files (`forget10_perturbed.json`, ...).
         retain_eval: how many of the retain examples on which TOFU evaluates are held back from the unlearner: a
             multiple of 20, so that no author is divided, up to the 400 that there are.
-        heldout: whether to add the holdout authors; copies of TOFU older than 2025-03 lack them.
+        holdout: whether to add the holdout authors; copies of TOFU older than 2025-03 lack them.
 
     Returns:
         The benchmark ``tofu-<forget>`` with the splits forget, retain, retain_eval, real_authors, world_facts and
-        heldout; the original model is trained on the first three.
+        holdout; the original model is trained on the first three.
 
     Raises:
         ConfigError: `forget` or `retain_eval` is outside its range.
@@ -70,23 +70,23 @@ def tofu(
         "real_authors": _load(path, "real_authors_perturbed", split="real_authors", columns=_WRONG),
         "world_facts": _load(path, "world_facts_perturbed", split="world_facts", columns=_WRONG),
     }
-    if heldout:
-        splits[HELDOUT] = _load(path, forget.replace("forget", "holdout"), split=HELDOUT, subject_every=PER_AUTHOR)
+    if holdout:
+        splits[HOLDOUT] = _load(path, forget.replace("forget", "holdout"), split=HOLDOUT, subject_every=PER_AUTHOR)
     return Benchmark(
         name=f"tofu-{forget}",
         splits={split: tuple(examples) for split, examples in splits.items() if examples},
         trained=(FORGET, RETAIN, RETAIN_EVAL) if held_back else (FORGET, RETAIN),
         refusals=DEFAULT_REFUSALS,
-        files=_files(path, forget, heldout),
+        files=_files(path, forget, holdout),
     )
 
 
-def _files(path: str, forget: str, heldout: bool) -> tuple[str, ...]:
+def _files(path: str, forget: str, holdout: bool) -> tuple[str, ...]:
     """The files that are read of a local copy; none where the data set comes from the hub."""
     if not Path(path).expanduser().is_dir():
         return ()
     perturbed = [f"{name}_perturbed" for name in (forget, "retain", "real_authors", "world_facts")]
-    further = [forget.replace("forget", "holdout")] if heldout else []
+    further = [forget.replace("forget", "holdout")] if holdout else []
     return tuple(str(Path(path) / f"{config}.json") for config in (_RETAIN_OF[forget], *perturbed, *further))
 
 
@@ -135,7 +135,7 @@ def _load(
 ) -> list[Example]:
     """One of TOFU's configurations, from a folder if `path` is one, and otherwise from the hub."""
     prefix = config.removesuffix("_perturbed")
-    remedy = _LOCAL_COPY + ("; or set heldout to false" if split == HELDOUT else "")
+    remedy = _LOCAL_COPY + ("; or set holdout to false" if split == HOLDOUT else "")
     folder = Path(path).expanduser()
     if not folder.is_dir():
         table = _from_hub(path, config, remedy)

@@ -10,6 +10,7 @@ import pandas as pd
 
 from uwc.data.example import Example, paraphrased
 from uwc.data.prompts import PromptTemplate
+from uwc.io import finite
 from uwc.metrics.compat import Compat
 from uwc.metrics.registry import metrics, set_metrics
 from uwc.metrics.scored import ScoredSet
@@ -20,7 +21,6 @@ from uwc.metrics.suites import Given, is_set_metric, required_inputs, what_is_mi
 from uwc.models.generation import generate
 from uwc.models.statistics import Sampling
 from uwc.models.target import Target
-from uwc.plain import finite
 
 Settings = Mapping[str, Mapping[str, Any]]
 VERBATIM_TOKENS = 128
@@ -100,12 +100,12 @@ class Evaluator:
                 continue
             scored[name] = self._score(target, name, examples, wanted, reference)
             rows += [self._row(scored[name], name, metric) for metric in asked]
-        gold: dict[str, ScoredSet] = {}
+        control: dict[str, ScoredSet] = {}
         if retrained is not None:
             for name, examples in self.given.sets.items():
                 if wanted := self._for_set_metrics(name, retrained=True):
-                    gold[name] = self._score(retrained, name, examples, wanted, reference)
-        rows += [self._set_row(name, scored, gold) for name in self.names if is_set_metric(name)]
+                    control[name] = self._score(retrained, name, examples, wanted, reference)
+        rows += [self._set_row(name, scored, control) for name in self.names if is_set_metric(name)]
         return Evaluation(tuple(rows), scored)
 
     def compare(self, evaluation: Evaluation, other: Target, *, reference: Target | None = None) -> pd.DataFrame:
@@ -143,7 +143,7 @@ class Evaluator:
 
     def _for_set_metrics(self, name: str, *, retrained: bool) -> list[str]:
         inputs = [i for m in self.names if is_set_metric(m) for i in required_inputs(set_metrics.get(m), self.given)]
-        return [metric for gold, of_set, metric in inputs if (gold, of_set) == (retrained, name)]
+        return [metric for retrained, of_set, metric in inputs if (retrained, of_set) == (retrained, name)]
 
     def _score(
         self, target: Target, name: str, examples: Sequence[Example], wanted: Sequence[str], reference: Target | None
@@ -171,10 +171,10 @@ class Evaluator:
         aggregate = asdict(scored.aggregate(metric, seed=self.seed, **settings))
         return {"set": name, "metric": metric} | aggregate | {"why": scored.unscored(metric, values)}
 
-    def _set_row(self, name: str, scored: Mapping[str, ScoredSet], gold: Mapping[str, ScoredSet]) -> dict[str, Any]:
+    def _set_row(self, name: str, scored: Mapping[str, ScoredSet], control: Mapping[str, ScoredSet]) -> dict[str, Any]:
         entry = set_metrics.get(name)
         inputs = required_inputs(entry, self.given)
-        sources = [(gold if retrained else scored)[of_set] for retrained, of_set, _ in inputs]
+        sources = [(control if retrained else scored)[of_set] for retrained, of_set, _ in inputs]
         values = [
             s.values(metric, **self.settings.get(metric, {})) for s, (_, _, metric) in zip(sources, inputs, strict=True)
         ]

@@ -109,9 +109,9 @@ def privleak(
         retrained_members: the same of the retrained model.
         retrained_others: the same of the retrained model.
     """
-    gold = 0.5
+    retrained = 0.5
     if retrained_members is not None and retrained_others is not None:
-        gold = auc(retrained_members, retrained_others)
-    if gold == 1.0:
+        retrained = auc(retrained_members, retrained_others)
+    if retrained == 1.0:
         return float("nan")
-    return 100.0 * (gold - auc(members, others)) / (1.0 - gold)
+    return 100.0 * (retrained - auc(members, others)) / (1.0 - retrained)

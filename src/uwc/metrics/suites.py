@@ -12,7 +12,7 @@ from uwc.metrics.set_level import MEMBERSHIP_ATTACKS
 from uwc.registry import Entry, unknown_name
 
 SET_FLAGS = {
-    "data": "--data", "retain": "--retain", "holdout": "--heldout", "authors": "--real-authors",
+    "data": "--data", "retain": "--retain", "holdout": "--holdout", "authors": "--real-authors",
     "facts": "--world-facts", "verbatim": "--verbatim",
 }  # fmt: skip
 RETRAINED = "retrained/"
@@ -118,7 +118,7 @@ def what_is_missing(name: str, given: Given) -> str:
             if of_set not in given.sets:
                 return f"the set {of_set!r}; give a file with {SET_FLAGS[of_set]}"
             if retrained and "retrained" not in given.models:
-                return "a model that was never trained on the data; give it with --gold"
+                return "a model that was never trained on the data; give it with --retrained"
             lacking = _missing_input(metrics.get(metric), of_set, given)
             if lacking:
                 return lacking

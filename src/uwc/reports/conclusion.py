@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from uwc.reports.held import held_fixed, ranked_metric
 from uwc.reports.ranking import SURE
 from uwc.reports.records import Record, aggregate_of, calibrated_forget, known, reference_scores, tau_of
-from uwc.reports.words import GOLD_MEANING, listed, setting, with_interval
+from uwc.reports.words import RETRAINED_MEANING, listed, setting, with_interval
 
 MOST_NAMED = 5
 """How many names a sentence holds; the tables have them all."""
@@ -16,7 +16,7 @@ def summary(results: Record) -> list[str]:
     sentences = _best_method(results)
     compared = [
         f"the {name} model{note} scores {with_interval(es)}"
-        for name, note in (("original", ""), ("gold", f" ({GOLD_MEANING})"))
+        for name, note in (("original", ""), ("retrained", f" ({RETRAINED_MEANING})"))
         if (es := aggregate_of(reference_scores(results, name), "forget", ranked_metric(results)[0]))
     ]
     if compared:

@@ -68,7 +68,7 @@ def tradeoff_figure(results: Record) -> go.Figure:
             figure.add_trace(_marker(name, when, before, style, filled=False, in_legend=not after))
         if after:
             figure.add_trace(_marker(name, "calibrated", after, style))
-    for name, symbol in (("original", "star"), ("gold", "x")):
+    for name, symbol in (("original", "star"), ("retrained", "x")):
         if point := _point(reference_scores(results, name), metric):
             figure.add_trace(_marker(name, "", point, Style("#000000", symbol)))
     _mark_threshold(figure, results)

@@ -16,7 +16,7 @@ _AROUND, _ROW = 96, 26
 def ranking_figure(results: Record) -> go.Figure | None:
     """A row for each ranked model: its forget score at tau and the 95 % interval through alpha; None without a ranking.
 
-    Dashed lines are the original and, where there is one, the gold model.
+    Dashed lines are the original and, where there is one, the retrained model.
     """
     rows = [row for row in ranked(results) if known(row["forget"])]
     if not rows:
@@ -24,7 +24,7 @@ def ranking_figure(results: Record) -> go.Figure | None:
     figure, styles, (metric, label) = go.Figure(), method_styles(results), ranked_metric(results)
     for row in rows:
         figure.add_trace(_row(row, styles[row["name"]]))
-    for name in ("original", "gold"):
+    for name in ("original", "retrained"):
         score = aggregate_of(reference_scores(results, name), "forget", metric).get("mean")
         if known(score):
             figure.add_vline(x=score, line={"color": FAINT, "width": 1, "dash": "dash"})

@@ -59,7 +59,7 @@ def method_of_runs(results: Record) -> dict[str, str]:
 
 
 def reference_scores(results: Record, name: str) -> Record | None:
-    """The scores of the model called `name` ("original" or "gold"); None if the study has no such model."""
+    """The scores of the model called `name` ("original" or "retrained"); None if the study has no such model."""
     return next((model["scores"] for model in results["models"] if model["name"] == name), None)
 
 

@@ -18,7 +18,7 @@ def headline_metric(results: Record) -> str:
 
 
 def recovery_table(results: Record) -> Table:
-    """For each method (averaged over its runs), the original and gold: the score before and under each attack."""
+    """For each method (averaged over its runs), the original and retrained: the score before and under each attack."""
     metric, columns = headline_metric(results), _attack_columns(results)
     rows = []
     for name, models in _grouped(results).items():
@@ -27,12 +27,12 @@ def recovery_table(results: Record) -> Table:
         rows.append((name, number(before, metric), *cells))
     titles = [shown(chain) if not which else f"{shown(chain)}, {which}" for chain, which in columns]
     label = label_of(results, metric)
-    title = f"{label} on the {_set(results)} set under attack (below, in brackets: how much more than from gold)"
+    title = f"{label} on the {_set(results)} set under attack (below, in brackets: over retrained)"
     return Table(title, ("model", "before", *titles), tuple(rows), "\n".join(_recovery_remarks(results)))
 
 
 def recovery_words(results: Record) -> list[str]:
-    """Which attack gets most out of which unlearned model, beyond what it gets from gold."""
+    """Which attack gets most out of which unlearned model, beyond what it gets from the retrained model."""
     metric, of_set = headline_metric(results), _set(results)
     found = [
         (over["mean"], over, name, chain)
@@ -45,11 +45,11 @@ def recovery_words(results: Record) -> list[str]:
     if not found:
         return []
     _, over, name, chain = max(found, key=lambda f: f[0])
-    return [f"Most is left in {name}: under {chain} it scores {with_interval(over, metric)} above gold."]
+    return [f"Most is left in {name}: under {chain} it scores {with_interval(over, metric)} above retrained."]
 
 
 def runs_table(results: Record) -> Table:
-    """Every attacked model by itself: the score under each attack with its interval, and how far it lies over gold."""
+    """Every attacked model by itself: the score under each attack with its interval, and its excess over retrained."""
     metric, of_set = headline_metric(results), _set(results)
     rows = []
     for model in results["attacks"]["models"]:
@@ -67,7 +67,7 @@ def runs_table(results: Record) -> Table:
                     with_interval(over, metric) if over else MISSING, str(after["n"]),
                 )
             )  # fmt: skip
-    columns = ("model", "attack", "before", "after", "over gold", "n")
+    columns = ("model", "attack", "before", "after", "over retrained", "n")
     return Table("Every model under every attack", columns, tuple(rows), "95% intervals, bootstrap over subjects.")
 
 
@@ -135,7 +135,7 @@ def _after(outcome: Record, which: str) -> Record:
 
 
 def _over(outcome: Record, which: str) -> Record | None:
-    found: Record | None = outcome.get("strongest_over_gold" if which == "strongest" else "over_gold")
+    found: Record | None = outcome.get("strongest_over_control" if which == "strongest" else "over_control")
     return found
 
 
@@ -145,7 +145,7 @@ def _recovery_cell(models: Sequence[Record], chain: str, which: str, metric: str
         return MISSING
     after = fmean(_after(o, which)["mean"] for o in outcomes)
     above = [o["mean"] for o in (_over(outcome, which) for outcome in outcomes) if o and known(o["mean"])]
-    if not above or models[0]["kind"] == "gold":
+    if not above or models[0]["kind"] == "retrained":
         return number(after, metric)
     return f"{number(after, metric)}\n({fmean(above):+.3f})"
 
@@ -169,6 +169,6 @@ def _recovery_remarks(results: Record) -> Iterator[str]:
         )
     taught = [chain["name"] for chain in attacks["chains"] if chain["trains_on_scored"]]
     if taught:
-        yield f"{listed(taught)}: the attacker trains on the scored answers too; only what exceeds gold is a leak."
-    if not any(model["kind"] == "gold" for model in attacks["models"]):
-        yield "No gold model was attacked, so what an attack gets from a model that never knew is unknown."
+        yield f"{listed(taught)}: the attacker trains on the scored answers too; only what exceeds retrained is a leak."
+    if not any(model["kind"] == "retrained" for model in attacks["models"]):
+        yield "No retrained model was attacked, so what an attack gets from a model that never knew is unknown."

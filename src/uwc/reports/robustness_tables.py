@@ -95,7 +95,7 @@ def agreement_table(results: Record) -> Table:
 
 
 def faithfulness_table(results: Record) -> Table | None:
-    """How surely each metric tells what the original knows from what gold does not; None without a gold model."""
+    """How well each metric separates the original from the retrained model; None where there is none."""
     found = results["robustness"]["faithfulness"]
     if not found:
         return None
@@ -106,7 +106,7 @@ def faithfulness_table(results: Record) -> Table | None:
     labels = [results["sets"][s]["label"] for s in sets]
     caption = (
         f"AUC over {found[0]['subjects']} subjects of each model: how often one that the original was trained on has a "
-        "more knowing score than one that gold never saw; 0.5 is chance, 1 is always."
+        "more knowing score than one that retrained never saw; 0.5 is chance, 1 is always."
     )
     return Table("Faithfulness", ("metric", *labels), rows, caption)
 

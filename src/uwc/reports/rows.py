@@ -42,13 +42,13 @@ def method_curve_rows(results: Record) -> list[dict[str, Any]]:
 
 
 def attack_rows(results: Record) -> list[dict[str, Any]]:
-    """One row for each attacked model, attack, set and metric: before, after, difference; beyond the gold model's."""
+    """One row for each attacked model, attack, set and metric: before, after, difference; over the control."""
     return [
         {
             "model": model["run"], "kind": model["kind"], "attack": chain, "set": set_name, "metric": metric,
             "before": model["before"][set_name][metric]["mean"], "after": outcome["after"]["mean"],
             **{k: (outcome["difference"] or {}).get(v) for k, v in _DIFFERENCE.items()},
-            "over_gold": (outcome.get("over_gold") or {}).get("mean"),
+            "over_control": (outcome.get("over_control") or {}).get("mean"),
             "strongest": (outcome.get("strongest") or {}).get("mean"),
         }
         for model in (results.get("attacks") or {}).get("models", [])

@@ -17,7 +17,7 @@ from uwc.reports.records import (
     reference_scores,
     unranked,
 )
-from uwc.reports.words import GOLD_MEANING, MISSING, number, setting, with_error, with_interval
+from uwc.reports.words import MISSING, RETRAINED_MEANING, number, setting, with_error, with_interval
 
 AT_TAU = "at exactly tau, interpolated between the two mixtures on either side"
 
@@ -73,7 +73,7 @@ def _uncalibrated_table(results: Record) -> Table:
     rows += [
         (f"{m['name']}{unranked(m)}", MISSING, MISSING, MISSING) for m in results["unlearned"] if m["status"] != "ok"
     ]
-    caption = f"Nothing was calibrated. Intervals: 95%, bootstrap over whole subjects. gold: {GOLD_MEANING}."
+    caption = f"Nothing was calibrated. Intervals: 95%, bootstrap over whole subjects. retrained: {RETRAINED_MEANING}."
     return Table("ES of every model", columns, tuple(rows), caption)
 
 
@@ -93,8 +93,8 @@ def _result_remarks(results: Record) -> Iterable[str]:
         f"(0 = original, 1 = unlearned). After: {AT_TAU}; the mixture that calibration gives keeps at least that, and "
         f"is under all scores. Intervals after calibration: {intervals_in_words(results)}."
     )
-    if reference_scores(results, "gold"):
-        yield f"gold: {GOLD_MEANING}."
+    if reference_scores(results, "retrained"):
+        yield f"retrained: {RETRAINED_MEANING}."
     if not any(aggregate_of(scores, "forget_paraphrased") for _, scores in all_scores(results)):
         given = "forget_paraphrased" in results["sets"]
         reason = "were not scored" if given else "are not part of this benchmark"

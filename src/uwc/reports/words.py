@@ -7,7 +7,7 @@ from typing import Any
 from uwc.reports.records import ES, Record, known
 
 MISSING = "—"
-GOLD_MEANING = "trained like the original, but without the forget data"
+RETRAINED_MEANING = "trained like the original, but without the forget data"
 
 
 def number(value: Any, metric: str = ES) -> str:

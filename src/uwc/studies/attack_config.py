@@ -8,7 +8,7 @@ from uwc.attacks.chain import Chain, make_chain
 from uwc.errors import ConfigError
 from uwc.studies.section import Section
 
-ModelKind = Literal["unlearned", "calibrated", "original", "gold"]
+ModelKind = Literal["unlearned", "calibrated", "original", "retrained"]
 
 
 class ChainConfig(Section):
@@ -76,8 +76,8 @@ class AttackConfig(Section):
 
     Attributes:
         chains: the attacks.
-        models: unlearned, calibrated, original, gold; by default all unlearned models, the original and, where there
-            is one, the gold model, what is elicited from which is no leak.
+        models: unlearned, calibrated, original, retrained; by default all unlearned models, the original and, where
+            there is one, the retrained model, what is elicited from which is no leak.
         metrics: what is measured, among the study's; all of these by default.
         sets: which sets of questions are scored under attack.
         examples: how many examples of each set, spread over all of it; all if null.
@@ -99,12 +99,14 @@ class AttackConfig(Section):
                 raise ConfigError(f"attack: two attacks are called {label!r}; give each a 'name' of its own")
         return self
 
-    def attacked_models(self, *, gold: bool) -> tuple[ModelKind, ...]:
-        """Which models are attacked. Raises ConfigError if the gold model is, and there is none."""
+    def attacked_models(self, *, retrained: bool) -> tuple[ModelKind, ...]:
+        """Which models are attacked. Raises ConfigError if the retrained model is, and there is none."""
         if self.models is None:
-            return ("unlearned", "original", "gold") if gold else ("unlearned", "original")
-        if "gold" in self.models and not gold:
-            raise ConfigError("attack: models names gold, and the study has no gold model; set gold: true or its path")
+            return ("unlearned", "original", "retrained") if retrained else ("unlearned", "original")
+        if "retrained" in self.models and not retrained:
+            raise ConfigError(
+                "attack: models names retrained, and the study has no retrained model; set retrained: true or its path"
+            )
         return self.models
 
     def measured(self, scored: tuple[str, ...]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from uwc.metrics.scored import ScoredSet
 from uwc.models.token_scores import Floats
 from uwc.studies.attack_config import ChainConfig
 from uwc.studies.attack_steps import load_attacked
-from uwc.studies.config import GOLD, ORIGINAL
+from uwc.studies.config import ORIGINAL, RETRAINED
 from uwc.studies.plan import ATTACKED, CALIBRATED, Plan, attack_step_name, attacked_models
 from uwc.studies.runner import step_status
 from uwc.studies.store import Store
@@ -29,8 +29,8 @@ def gather_attacks(plan: Plan, store: Store) -> dict[str, Any] | None:
     Returns:
         Plain data: chains (name, attack, settings, touches_weights, trains_on_scored, metrics), sets (-> examples),
         attacker (-> examples), and models, each with name, kind, run, before (set -> metric -> aggregate), failed
-        (chain -> why) and outcomes: chain -> set -> metric -> after, difference (after - before), over_gold
-        (after - the gold model's after), all aggregates; strongest and strongest_over_gold where the attack has
+        (chain -> why) and outcomes: chain -> set -> metric -> after, difference (after - before), over_control
+        (after - the retrained model's after), all aggregates; strongest and strongest_over_control where the attack has
         several variants, of which `after` is the mean; and variants (label, effort, note, changed, mean). With budgets,
         `after` is at the largest. Where a metric's average is geometric, differences are ratios.
     """
@@ -55,8 +55,8 @@ class _Attacks:
         self.sets = plan.attacks.sets
         self.steps = {s.name: s for s in plan.steps}
         self.control: dict[str, list[Values]] = {}
-        if GOLD in attacked_models(plan.config):
-            self.control = {c.label: self._variants(c, GOLD)[1] for c in self.config.chains}
+        if RETRAINED in attacked_models(plan.config):
+            self.control = {c.label: self._variants(c, RETRAINED)[1] for c in self.config.chains}
 
     def chain(self, config: ChainConfig) -> dict[str, Any]:
         """What the attack is."""
@@ -72,7 +72,7 @@ class _Attacks:
     def model(self, name: str) -> dict[str, Any]:
         """A model under every attack."""
         run = name.removesuffix(CALIBRATED)
-        kind = name if name in (ORIGINAL, GOLD) else "unlearned" if run == name else "calibrated"
+        kind = name if name in (ORIGINAL, RETRAINED) else "unlearned" if run == name else "calibrated"
         before = self._before(name, run)
         record: dict[str, Any] = {"name": name, "kind": kind, "run": run, "before": {}, "failed": {}, "outcomes": {}}
         if before is None:
@@ -140,7 +140,7 @@ class _Attacks:
         record = {
             "after": self._aggregate(metric, of_set, after[MEAN]),
             "difference": self._difference(metric, of_set, before, after[MEAN]),
-            "over_gold": self._difference(metric, of_set, control[MEAN], after[MEAN]) if control else None,
+            "over_control": self._difference(metric, of_set, control[MEAN], after[MEAN]) if control else None,
             "variants": [
                 {**what, "mean": self._aggregate(metric, of_set, v)["mean"]} for what, v in zip(told, each, strict=True)
             ],
@@ -148,7 +148,7 @@ class _Attacks:
         if STRONGEST in after:
             record["strongest"] = self._aggregate(metric, of_set, after[STRONGEST])
             above = self._difference(metric, of_set, control[STRONGEST], after[STRONGEST]) if control else None
-            record["strongest_over_gold"] = above
+            record["strongest_over_control"] = above
         return record
 
     def _aggregate(self, metric: str, of_set: str, values: Floats) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 from uwc.attacks.chain import Chain
 from uwc.attacks.data import AttackData, split_by_subject
 from uwc.attacks.measuring import check_metrics, visible
-from uwc.data.benchmark import FORGET, HELDOUT, RETAIN, RETAIN_EVAL, Benchmark
+from uwc.data.benchmark import FORGET, HOLDOUT, RETAIN, RETAIN_EVAL, Benchmark
 from uwc.data.example import Example
 from uwc.data.question_files import read_examples
 from uwc.errors import ConfigError, DataError
@@ -108,7 +108,7 @@ def _translations(path: str | None, asked: Sequence[Example]) -> dict[str, str]:
 
 
 def _unrelated(name: str | None, benchmark: Benchmark) -> Sequence[Example]:
-    further = [split for split in benchmark.splits if split not in (FORGET, RETAIN, RETAIN_EVAL, HELDOUT)]
+    further = [split for split in benchmark.splits if split not in (FORGET, RETAIN, RETAIN_EVAL, HOLDOUT)]
     if name is None:
         return benchmark[further[0]] if further else ()
     if name not in benchmark.splits:

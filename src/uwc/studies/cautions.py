@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from uwc.data.example import Example, asked_in_both, repeated
 from uwc.metrics.aggregation import cluster_codes
-from uwc.studies.config import GOLD, ORIGINAL
+from uwc.studies.config import ORIGINAL, RETRAINED
 from uwc.studies.plan import SET_LABELS, Plan, Step, scored_sets
 
 FEW_SUBJECTS = 5
@@ -60,7 +60,7 @@ def _on_questions(sets: Mapping[str, Sequence[Example]]) -> list[str]:
 
 
 def _on_models(plan: Plan) -> list[str]:
-    names = {"base model": ORIGINAL, "gold model": GOLD}
+    names = {"base model": ORIGINAL, "retrained model": RETRAINED}
     given = {names.get(s.name, s.name.removeprefix("checkpoint ")): s for s in plan.steps if s.kind == "checkpoint"}
     same: dict[tuple[str, ...], list[str]] = {}
     for name, step in given.items():

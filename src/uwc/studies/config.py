@@ -23,7 +23,7 @@ from uwc.studies.seeds import with_seeds
 from uwc.training.settings import TrainingSettings
 from uwc.training.stopping import check_stop, stops_early
 
-ORIGINAL, GOLD = "original", "gold"
+ORIGINAL, RETRAINED = "original", "retrained"
 
 
 class BenchmarkConfig(Section):
@@ -187,7 +187,7 @@ class RunConfig(Section):
             )
         if self.method is None and not self.name:
             raise ConfigError(f"a run with {'a checkpoint' if self.given else 'terms of its own'} needs a 'name'")
-        if self.name in (ORIGINAL, GOLD):
+        if self.name in (ORIGINAL, RETRAINED):
             raise ConfigError(f"a run cannot be called {self.name!r}; that name is taken")
         if self.given:
             for key in ("weights", "settings", "roles", "tricks", "training", "stop"):
@@ -267,8 +267,8 @@ class ScoreConfig(Section):
 
 
 class StudyConfig(Section):
-    """A whole study. `finetune` absent: the model given already knows the data. `gold`: also train, or name, a model
-    that never saw the forget set. `calibrate: null`: the unlearned models are scored as they are, and not ranked.
+    """A whole study. `finetune` absent: the model given already knows the data. `retrained`: also train, or name, a
+    model that never saw the forget set. `calibrate: null`: the unlearned models are scored as they are, and not ranked.
     `published`: a benchmark whose published scores the report sets beside ours; by default the study's own, if there
     are such scores."""
 
@@ -278,7 +278,7 @@ class StudyConfig(Section):
     benchmark: BenchmarkConfig
     model: ModelConfig
     finetune: TrainingSettings | None = None
-    gold: bool | str = False
+    retrained: bool | str = False
     unlearn: UnlearnConfig
     score: ScoreConfig = ScoreConfig()
     calibrate: CalibrateConfig | None = CalibrateConfig()
@@ -296,13 +296,15 @@ class StudyConfig(Section):
             raise ConfigError(unknown_name("benchmark with published scores", self.published, published_benchmarks()))
         if self.finetune is None and self.model.build is not None:
             raise ConfigError("a model made from nothing knows no answers; give 'finetune' settings")
-        if self.finetune is None and self.gold is True:
-            raise ConfigError("gold: true trains a gold model, which needs 'finetune'; or give the path of one")
+        if self.finetune is None and self.retrained is True:
+            raise ConfigError(
+                "retrained: true trains a retrained model, which needs 'finetune'; or give the path of one"
+            )
         ranked_by = self.calibration.ranked_by
         if self.calibrate is not None and ranked_by not in self.score.metrics:
             raise ConfigError(f"calibrate: models are ranked by {ranked_by!r}; add it to score.metrics, or set rank_by")
         if self.attack is not None:
-            kinds = self.attack.attacked_models(gold=bool(self.gold))
+            kinds = self.attack.attacked_models(retrained=bool(self.retrained))
             if "calibrated" in kinds and self.calibrate is None:
                 raise ConfigError("attack: models names calibrated, and with calibrate: null no model is calibrated")
             self.attack.measured(self.score.metrics)

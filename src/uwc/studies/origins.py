@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from uwc.io import digest, file_digest
 from uwc.studies.plan import SCHEMA, Plan, Step
-from uwc.studies.provenance import digest, file_digest
 from uwc.studies.store import Store
 
 

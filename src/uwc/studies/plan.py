@@ -4,19 +4,20 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from uwc.data.benchmark import FORGET, HELDOUT, RETAIN, RETAIN_EVAL, Benchmark
+from uwc.data.benchmark import FORGET, HOLDOUT, RETAIN, RETAIN_EVAL, Benchmark
 from uwc.data.benchmarks import benchmarks
 from uwc.data.example import Example, fingerprint, paraphrased
 from uwc.errors import ConfigError
+from uwc.io import digest, plain
 from uwc.metrics.registry import INPUTS
 from uwc.metrics.scoring import EXTRAS, TEXTS, needs_of
 from uwc.metrics.suites import any_perturbed
 from uwc.studies.attack_setup import AttackSetup, attack_setup, chain_metrics
-from uwc.studies.config import GOLD, ORIGINAL, RunConfig, StudyConfig
+from uwc.studies.config import ORIGINAL, RETRAINED, RunConfig, StudyConfig
 from uwc.studies.held import require_held
-from uwc.studies.provenance import checkpoint_fingerprint, digest, plain
+from uwc.studies.provenance import checkpoint_fingerprint
 
-SCHEMA = 7
+SCHEMA = 8
 """Version of what the steps compute; raised when a change of code moves a number."""
 
 Kind = Literal["checkpoint", "build", "finetune", "unlearn", "score", "calibrate", "attack"]
@@ -40,7 +41,7 @@ SET_LABELS = {
     "forget_paraphrased": "forget, paraphrased",
     "retain": "retain",
     "retain_paraphrased": "retain, paraphrased",
-    "heldout": "held out",
+    "holdout": "holdout",
 }
 
 
@@ -90,9 +91,9 @@ def scored_sets(benchmark: Benchmark) -> dict[str, list[Example]]:
         "forget_paraphrased": paraphrased(forget),
         "retain": retain,
         "retain_paraphrased": paraphrased(retain),
-        "heldout": list(benchmark[HELDOUT]),
+        "holdout": list(benchmark[HOLDOUT]),
     }
-    further = {n: list(s) for n, s in benchmark.splits.items() if n not in (FORGET, RETAIN, RETAIN_EVAL, HELDOUT)}
+    further = {n: list(s) for n, s in benchmark.splits.items() if n not in (FORGET, RETAIN, RETAIN_EVAL, HOLDOUT)}
     return {name: examples for name, examples in (sets | further).items() if examples}
 
 
@@ -148,13 +149,13 @@ class _Planner:
         steps: list[Step] = []
         base = self._base()
         original = self._finetuned(base, with_forget=True) if self.config.finetune else base
-        gold = self._gold(base)
-        for step in (base, original, gold):
+        retrained = self._retrained(base)
+        for step in (base, original, retrained):
             if step is not None and step not in steps:
                 steps.append(step)
         steps.append(self._score("score original", original, original))
-        if gold is not None:
-            steps.append(self._score("score gold", gold, original))
+        if retrained is not None:
+            steps.append(self._score("score retrained", retrained, original))
         for run in self.config.unlearn.runs:
             unlearned = self._unlearn(run, original)
             steps += [unlearned, self._score(f"score {run.label}", unlearned, original)]
@@ -189,13 +190,13 @@ class _Planner:
             "data": fingerprint(self.benchmark.training_examples(with_forget=with_forget)),
             "with_forget": with_forget,
         }
-        name = f"fine-tune {ORIGINAL if with_forget else GOLD}"
+        name = f"fine-tune {ORIGINAL if with_forget else RETRAINED}"
         return _step(name, "finetune", settings, base=base)
 
-    def _gold(self, base: Step) -> Step | None:
-        if isinstance(self.config.gold, str):
-            return self._checkpoint("gold model", self.config.gold)
-        return self._finetuned(base, with_forget=False) if self.config.gold else None
+    def _retrained(self, base: Step) -> Step | None:
+        if isinstance(self.config.retrained, str):
+            return self._checkpoint("retrained model", self.config.retrained)
+        return self._finetuned(base, with_forget=False) if self.config.retrained else None
 
     def _unlearn(self, run: RunConfig, original: Step) -> Step:
         if run.checkpoint is not None:
@@ -257,7 +258,7 @@ class _Planner:
             return [self.config.model.build.layers]
         from uwc.models.loading import depth_of
 
-        paths = [self.config.model.path, self.config.gold]
+        paths = [self.config.model.path, self.config.retrained]
         trust = self.config.model.trust_remote_code
         return [depth_of(path, trust_remote_code=trust) for path in paths if isinstance(path, str)]
 
@@ -271,9 +272,9 @@ def attacked_models(config: StudyConfig) -> dict[str, str]:
         "unlearned": {run.label: unlearned_step_name(run) for run in runs},
         "calibrated": {f"{run.label}{CALIBRATED}": f"calibrate {run.label}" for run in runs},
         ORIGINAL: {ORIGINAL: f"fine-tune {ORIGINAL}" if config.finetune else "base model"},
-        GOLD: {GOLD: "gold model" if isinstance(config.gold, str) else f"fine-tune {GOLD}"},
+        RETRAINED: {RETRAINED: "retrained model" if isinstance(config.retrained, str) else f"fine-tune {RETRAINED}"},
     }
-    kinds = config.attack.attacked_models(gold=bool(config.gold))
+    kinds = config.attack.attacked_models(retrained=bool(config.retrained))
     return {name: step for kind in dict.fromkeys(kinds) for name, step in steps[kind].items()}
 
 

@@ -1,17 +1,14 @@
 """Where a number came from: versions, machine and device."""
 
-import hashlib
-import json
 import os
 import platform
-from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from uwc import __version__
 from uwc.errors import ModelError
+from uwc.io import digest, file_digest
 
 LIBRARIES = (
     "torch", "transformers", "tokenizers", "accelerate", "numpy", "scipy", "safetensors", "datasets", "lm_eval",
@@ -48,11 +45,6 @@ def _device_name(asked: str) -> str:
     if asked in ("auto", "cuda") and torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return "mps" if asked != "cpu" and torch.backends.mps.is_available() else "cpu"
-
-
-def digest(value: Any) -> str:
-    """SHA-256 (hex) of plain data, independent of the order of keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 BASE = "base:"
@@ -100,15 +92,3 @@ def _hub_revision(name: str) -> str:
                     return Path(cached).parent.name
         reason = str(error).strip().split("\n")[0][:160]
         raise ModelError(f"{name!r} is neither a folder nor a model that the hub gives us: {reason}") from error
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 (hex) of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def plain(value: Mapping[str, Any]) -> dict[str, Any]:
-    """A deep copy as JSON would give it back: tuples as lists, keys as strings."""
-    copied: dict[str, Any] = json.loads(json.dumps(value))
-    return copied

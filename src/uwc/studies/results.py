@@ -10,9 +10,9 @@ from uwc.calibration.frontier import Frontier, sure_lower
 from uwc.calibration.retention import ROUNDING
 from uwc.calibration.spread import difference, mean_curve, seeded_at
 from uwc.data.benchmark import Benchmark
+from uwc.io import finite
 from uwc.metrics.registry import metrics
 from uwc.metrics.scored import NOT_FINITE, ScoredSet
-from uwc.plain import finite
 from uwc.studies.attack_results import gather_attacks
 from uwc.studies.cautions import cautions
 from uwc.studies.config import RunConfig
@@ -34,7 +34,7 @@ def gather(plan: Plan, store: Store) -> dict[str, Any]:
 
     Returns:
         Plain data: study, benchmark, model, metrics, sets, retention (what is held fixed: `describe_held`; null where
-        nothing is calibrated), models (original and gold), unlearned (each with scores
+        nothing is calibrated), models (original and retrained), unlearned (each with scores
         before and after calibration, its frontier, what is left at exactly tau on it (at_tau), and what its training
         did), ranking by the forget score at tau,
         pairs (first -> second -> how sure paired bootstrap draws are that the first leaves less), groups (methods with
@@ -95,11 +95,11 @@ class _Gatherer:
         }
 
     def models(self) -> list[dict[str, Any]]:
-        """The original and, where there is one, the gold model."""
+        """The original and, where there is one, the retrained model."""
         named = {s.name: s for s in self.plan.steps}
         return [
             {"name": name, "scores": self.scores(named[f"score {name}"]), "step": f"score {name}"}
-            for name in ("original", "gold")
+            for name in ("original", "retrained")
             if f"score {name}" in named
         ]
 

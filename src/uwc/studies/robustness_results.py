@@ -13,7 +13,7 @@ from uwc.models.token_scores import Floats
 from uwc.robustness.comparison import Point, compare, rank
 from uwc.robustness.faithfulness import faithfulness_auc
 from uwc.robustness.published import compared_orders, published_pcc
-from uwc.studies.config import GOLD, ORIGINAL
+from uwc.studies.config import ORIGINAL, RETRAINED
 from uwc.studies.held import FORGET_SETS
 from uwc.studies.plan import Plan, scored_sets
 from uwc.studies.store import Store
@@ -32,7 +32,7 @@ def gather_robustness(plan: Plan, store: Store, attacks: Mapping[str, Any]) -> d
         published PCC), ranking (apart for attacks that touch the weights), without_logarithms (the same for the metrics
         in log_metrics, as they are), orders (pairs of metrics whose published PCC under one attack are known, and
         whether ours have the same order), log_metrics, and faithfulness: metric, set and the AUC with which the metric
-        tells subjects of the original model from those of the gold model.
+        tells subjects of the original model from those of the retrained model.
     """
     names = plan.config.attack.measured(plan.config.score.metrics) if plan.config.attack else ()
     logged = [name for name in names if metrics.get(name).facts["average"] == "geometric"]
@@ -69,12 +69,12 @@ def _points(attacks: Mapping[str, Any]) -> list[Point]:
 
 def _faithfulness(plan: Plan, store: Store, names: Sequence[str]) -> list[dict[str, Any]]:
     steps = {s.name: s for s in plan.steps}
-    if f"score {GOLD}" not in steps:
+    if f"score {RETRAINED}" not in steps:
         return []
     rows = []
     for of_set in (s for s in FORGET_SETS if s in scored_sets(plan.benchmark)):
         sides = []
-        for model in (ORIGINAL, GOLD):
+        for model in (ORIGINAL, RETRAINED):
             step = steps[f"score {model}"]
             sides.append(ScoredSet.load(store.folder(step.kind, step.key), of_set))
         for metric in names:

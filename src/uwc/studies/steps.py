@@ -10,6 +10,7 @@ from uwc.calibration.frontier import save_probes
 from uwc.calibration.stopping import stop_at
 from uwc.data.benchmark import FORGET, RETAIN, Benchmark
 from uwc.data.prompts import PromptTemplate
+from uwc.io import finite, write_json
 from uwc.metrics.scoring import score_set
 from uwc.models.adapters import attach_adapter
 from uwc.models.building import build_target
@@ -20,13 +21,12 @@ from uwc.models.reading import differences, load_both, load_reading
 from uwc.models.target import Target
 from uwc.objectives.methods import FINE_TUNING, Method, WeightedTerm
 from uwc.objectives.objective import Objective
-from uwc.plain import finite
 from uwc.studies.attack_steps import attack
 from uwc.studies.config import ORIGINAL
 from uwc.studies.held import FORGET_SETS, PROBES, RECORD, Probed, measures_of
 from uwc.studies.plan import MODEL, Plan, Step, scored_sets
 from uwc.studies.shelf import Shelf
-from uwc.studies.store import Store, write_json
+from uwc.studies.store import Store
 from uwc.training.loading import TrainingData
 from uwc.training.loop import train
 from uwc.training.reference import frozen_copy, needs_frozen_copy

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from uwc import progress
 from uwc.errors import UserError, reporting_full_disk
+from uwc.io import write_json
 
 MANIFEST = "manifest.json"
 
@@ -90,14 +91,3 @@ class Store:
             except BaseException:
                 shutil.rmtree(temporary, ignore_errors=True)
                 raise
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write plain data as JSON, whole or not at all: beside the file first, then renamed and forced to the disk."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with beside.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, ensure_ascii=False, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)

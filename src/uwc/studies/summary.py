@@ -11,10 +11,11 @@ from pydantic import ValidationError
 from uwc import __version__
 from uwc.data.benchmark import Benchmark
 from uwc.errors import ConfigError, DataError, ModelError, UserError
+from uwc.io import file_digest
 from uwc.studies.config import StudyConfig
 from uwc.studies.plan import SCHEMA
 from uwc.studies.problems import first_problem
-from uwc.studies.provenance import BASE, checkpoint_fingerprint, file_digest
+from uwc.studies.provenance import BASE, checkpoint_fingerprint
 from uwc.studies.results import FORMAT
 
 _WHERE = "relative paths count from the current folder"

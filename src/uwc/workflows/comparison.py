@@ -82,7 +82,7 @@ class Comparison:
 
     @cached_property
     def attacks(self) -> "pd.DataFrame":
-        """For each model and attack the score before and under it, with interval, and how far above the gold model."""
+        """For each model and attack the score before and under it, with interval, and its excess over retrained."""
         from uwc.reports.rows import attack_rows
 
         return _frame(attack_rows(self.results))
@@ -91,7 +91,7 @@ class Comparison:
 def compare(
     original: Any, unlearned: Mapping[str, Any] | Sequence[str | Path], *, forget: Questions, retain: Questions,
     further_retain: Mapping[str, Questions] | None = None, utility_sets: Mapping[str, Questions] | None = None,
-    gold: Any | None = None, heldout: Questions | None = None, columns: Mapping[str, str] | None = None,
+    retrained: Any | None = None, holdout: Questions | None = None, columns: Mapping[str, str] | None = None,
     tau: float = 0.95, metric: str | None = ES, retention: Sequence[str] = (), rank_by: str | None = None,
     attacks: Sequence[str] | None = None, attack_settings: Mapping[str, Mapping[str, Any]] | None = None,
     attack_examples: int | None = 50, attack_calibrated: bool = False, max_new_tokens: int = 64, seed: int = 0,
@@ -109,8 +109,8 @@ def compare(
         retain: the questions on which retention is measured.
         further_retain: name -> further questions on which it is measured; each set is held fixed by itself.
         utility_sets: "authors" and "facts", for ``model_utility``.
-        gold: a model that was never trained on the forget questions.
-        heldout: questions that no model was trained on.
+        retrained: a model that was never trained on the forget questions.
+        holdout: questions that no model was trained on.
         columns: field -> column, for files that name them otherwise.
         tau: the share of the original's retention that calibration keeps.
         metric: the metric that is held fixed, in its own direction: any that `uwc.calibrate` takes; None holds what
@@ -121,7 +121,7 @@ def compare(
         attacks: attacks and chains of them, such as ``"relearn+probe"``; None takes a quick set, an empty list none.
         attack_settings: attack -> setting -> value.
         attack_examples: how many forget questions are scored under attack; all if None.
-        attack_calibrated: attack the calibrated models too; by default the given ones and gold.
+        attack_calibrated: attack the calibrated models too; by default the given ones and retrained.
         max_new_tokens: the most tokens of a generated answer; 0 generates none.
         seed: of the bootstrap.
         title, out: of the report; the folder for it, the results and what is needed to go on.
@@ -133,7 +133,7 @@ def compare(
     given = dict(unlearned) if isinstance(unlearned, Mapping) else named_by_path(unlearned)
     folder = Path(out)
     template = loading.pop("template", None) or getattr(original, "template", None)
-    data = {"forget": forget, "retain": retain, "heldout": heldout}
+    data = {"forget": forget, "retain": retain, "holdout": holdout}
     sets = {**(further_retain or {}), **{UTILITY.get(n, n): q for n, q in (utility_sets or {}).items()}}
     calibrate = _calibration(metric, tuple(further_retain or {}), retention, rank_by) | {"tau": tau}
     ranked_by = ranking_metric(metric or ES, rank_by)
@@ -144,13 +144,13 @@ def compare(
             "seed": seed,
             "benchmark": {"name": "local-files", "settings": _questions(data, sets, columns, folder)},
             "model": _model(original, folder, template, loading),
-            "gold": False if gold is None else kept_model(gold, folder, template),
+            "retrained": False if retrained is None else kept_model(retrained, folder, template),
             "unlearn": {"runs": [_run(name, kept_model(m, folder, template)) for name, m in given.items()]},
             "score": _scoring(max_new_tokens, ranked_by),
             "calibrate": calibrate,
             "attack": attack_section(
                 attacks, attack_settings or {}, metric=ranked_by, examples=attack_examples,
-                models=["unlearned", *["calibrated"] * attack_calibrated, *["gold"] * (gold is not None)],
+                models=["unlearned", *["calibrated"] * attack_calibrated, *["retrained"] * (retrained is not None)],
             ),
         },
         where="compare",

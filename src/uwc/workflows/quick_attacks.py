@@ -29,7 +29,7 @@ def attack_section(
         settings: attack -> setting -> value, for every chain that has the attack.
         metric: what is measured under attack; generated answers too where an attack changes only these.
         examples: how many forget questions are scored under attack; all if None.
-        models: which kinds of models are attacked; what is elicited from gold is no leak.
+        models: which kinds of models are attacked; what is elicited from the retrained model is no leak.
 
     Raises:
         ConfigError: an unknown attack or setting, or settings of an attack that is not made.

@@ -9,8 +9,8 @@ from typing import Any
 
 from uwc import progress
 from uwc.errors import ConfigError, UserError
+from uwc.io import digest
 from uwc.studies.plan import MODEL, Plan, Step, make_plan
-from uwc.studies.provenance import digest
 from uwc.studies.replay import (
     TOLERANCE,
     VERDICTS,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from uwc import progress
 from uwc.data.example import Example, after_shots
-from uwc.plain import finite
+from uwc.io import finite
 from uwc.workflows.targets import reading_of, target_of
 
 if TYPE_CHECKING:

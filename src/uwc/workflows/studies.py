@@ -8,12 +8,13 @@ from typing import Any
 
 from uwc import progress
 from uwc.errors import UserError, reporting_full_disk
+from uwc.io import write_json
 from uwc.studies.config import StudyConfig
 from uwc.studies.config_file import load_config
 from uwc.studies.plan import Plan, make_plan
 from uwc.studies.results import gather
 from uwc.studies.runner import run_record, run_steps, step_status
-from uwc.studies.store import Store, write_json
+from uwc.studies.store import Store
 
 DEFAULT_RUNS = Path("runs")
 
@@ -100,7 +101,7 @@ def run_plan(plan: Plan, store: Store, folder: Path) -> StudyOutcome:
 def require_models(config: StudyConfig) -> None:
     """Raise ModelError if a given model cannot be used, as far as the files tell: before anything is computed."""
     trust, original = config.model.trust_remote_code, config.model.path
-    given = [str(path) for path in (original, config.gold) if isinstance(path, str)]
+    given = [str(path) for path in (original, config.retrained) if isinstance(path, str)]
     runs = [str(run.checkpoint) for run in config.unlearn.runs if run.checkpoint is not None]
     if not given and not runs:
         return

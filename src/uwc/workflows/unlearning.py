@@ -102,8 +102,7 @@ def _trainable(model: str | Path, loading: dict[str, Any]) -> "Target":
 
 
 def _write_log(output: Path, done: "Unlearned", made_by: dict[str, Any]) -> None:
-    from uwc.plain import finite
-    from uwc.studies.store import write_json
+    from uwc.io import finite, write_json
 
     log = {"log": done.log.steps, "effects": done.log.effects}
     write_json(output / TRAINING_LOG, finite({**made_by, **done.record(), **log}))

@@ -1,0 +1,876 @@
+"""The results that uwc writes and reads back: one typed description of results.json, score.json, calibration.json and
+attack.json, from which their JSON Schemas are made.
+
+A number that does not exist (too few clusters for an interval, a metric that applies to no example) or that is not
+finite is NaN here, and null in JSON.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue, ValidationError, WithJsonSchema
+
+from uwc.errors import UserError
+from uwc.io import write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA_VERSION = 2
+"""Version of the layout of these files."""
+
+Number = Annotated[
+    float,
+    BeforeValidator(lambda value: float("nan") if value is None else value),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "null"}]}),
+]
+"""A number; NaN where there is none, null in JSON."""
+
+Role = Literal["original", "retrained", "unlearned", "calibrated"]
+"""What a model is in a study: the model before unlearning, one that never saw the forget set, an unlearned model as it
+is delivered, or the calibrated mixture of an unlearned model with the original."""
+
+Settings = dict[str, JsonValue]
+
+
+class Part(BaseModel):
+    """A part of a result: it does not change, and unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Warning(Part):
+    """Something a reader should know before trusting a number."""
+
+    code: str
+    """Names the kind of warning; it does not change between versions."""
+    text: str
+    """The warning in words."""
+
+
+class ModelKey(Part):
+    """Which model of a study: its role and, for unlearned and calibrated models, the name of its run."""
+
+    role: Role
+    run: str = ""
+
+    @property
+    def label(self) -> str:
+        """What tables and figures call the model."""
+        return {"unlearned": self.run, "calibrated": f"{self.run}, calibrated"}.get(self.role, self.role)
+
+
+class Estimate(Part):
+    """A number with its 95 % interval."""
+
+    value: Number
+    low: Number
+    high: Number
+
+
+class Aggregate(Part):
+    """An average over examples, and how sure it is."""
+
+    mean: Number
+    """The average of the scored examples: arithmetic or geometric, as the metric declares."""
+    n: int
+    """How many examples were scored."""
+    not_scored: int = 0
+    """How many have no value."""
+    clusters: int = 0
+    """How many independent groups the scored examples form."""
+    se: Number = float("nan")
+    """Standard error, from the spread between clusters."""
+    low: Number = float("nan")
+    """Lower end of the 95 % bootstrap interval."""
+    high: Number = float("nan")
+    """Its upper end."""
+
+
+class Score(Aggregate):
+    """A metric's average on a set of questions; of a metric for whole sets the one number."""
+
+    set: str
+    """The set; of a metric for whole sets all that it reads, joined by ``+``."""
+    metric: str
+    why: dict[str, int] = {}
+    """Reason -> how many examples have no value for it."""
+
+
+class Difference(Aggregate):
+    """Two models, or one before and under attack, on the same examples: ``mean`` is the average paired difference, or
+    the ratio of geometric averages."""
+
+    kind: Literal["difference", "ratio"]
+    """``second - first``, or ``second / first`` for a metric that is averaged geometrically."""
+    p_value: Number
+    """Two-sided, of no difference (ratio 1)."""
+
+
+class ScoreDifference(Difference):
+    """The model minus the one it is compared with, by a metric on a set."""
+
+    set: str
+    metric: str
+
+
+class SetInfo(Part):
+    """A set of questions."""
+
+    label: str
+    """What tables call it."""
+    examples: int
+    sha256: str = ""
+    """Hash of the questions and answers."""
+
+
+class MetricInfo(Part):
+    """A metric, as tables describe it."""
+
+    label: str
+    summary: str
+    source: str
+    higher_remembers: bool | None
+    """Whether a high value means that answers are remembered; null where neither direction does."""
+    range: tuple[Number, Number]
+    """Least and greatest value; null where there is no bound."""
+    average: Literal["arithmetic", "geometric", "set"]
+    """How examples are averaged; ``set`` for one number for whole sets."""
+
+
+class Probe(Part):
+    """A mixture that the search for alpha looked at."""
+
+    alpha: float
+    retention: Number
+    """Ratio to the original's value, the least of all measures; an estimate where only a part was scored."""
+    forget: Number = float("nan")
+    """Forget score, where all forget questions were scored."""
+    phase: Literal["end", "scan", "refine"]
+    feasible: bool
+    """Whether the retention is at least tau."""
+    scored: int
+    """On how many examples that was decided."""
+    of: int
+    """How many there are."""
+
+
+class Kept(Part):
+    """What the calibrated mixture keeps by one retention measure."""
+
+    measure: str
+    original: Number
+    """The original's value."""
+    value: Number
+    """The mixture's value."""
+    ratio: Number
+    """``value / original``, or its inverse where low is good."""
+    n: int
+
+
+class CurvePoint(Estimate):
+    """The residual forget score at one tau, with its interval through alpha."""
+
+    tau: float
+    alpha: float
+
+
+class PathPoint(Part):
+    """A probed mixture of the frontier."""
+
+    alpha: float
+    retention: Number
+    forget: Number
+
+
+class Frontier(Part):
+    """How a set's score falls with retention, from the original to the unlearned model."""
+
+    curve: tuple[CurvePoint, ...]
+    """The tau curve."""
+    path: tuple[PathPoint, ...]
+    area: Number
+    """Mean of the residual forget score over tau from 0 to 1."""
+
+
+class AtTau(Part):
+    """What models are ranked by: interpolated to exactly tau between the two mixtures on either side."""
+
+    alpha: Estimate
+    retention: Number
+    """tau, or more where the unlearned model itself keeps more."""
+    scores: dict[str, Estimate]
+    """Set -> residual score; the intervals go through the search for alpha."""
+
+
+class Calibration(Part):
+    """The largest mixture with the original that keeps tau of its retention (arXiv:2406.09179)."""
+
+    tau: float
+    metric: str
+    """The metric of the forget sets."""
+    alpha: float
+    """The calibrated mixture: the largest probed alpha whose retention is at least tau, scored on all examples."""
+    upper: float
+    """The least infeasible mixture above alpha; 1 if there is none."""
+    monotone: bool
+    """Whether every mixture probed below alpha keeps tau too."""
+    passes: float
+    """Work of the search, in passes over all examples."""
+    unchecked: tuple[float, ...]
+    """Grid points above ``upper`` that were not probed."""
+    kept: tuple[Kept, ...]
+    probes: tuple[Probe, ...]
+    at_tau: AtTau | None
+    """Null where only alpha was searched."""
+    frontier: dict[str, Frontier]
+    """Set -> its frontier; empty where only alpha was searched."""
+
+
+class TrainingLog(Part):
+    """What was logged at some steps of a training, one list a quantity."""
+
+    step: tuple[int, ...]
+    loss: tuple[Number, ...] = ()
+    gradient_norm: tuple[Number, ...] = ()
+    lr: tuple[Number, ...] = ()
+    terms: dict[str, tuple[Number, ...]] = {}
+    duals: dict[str, tuple[Number, ...]] = {}
+
+
+class StopScores(Part):
+    """The forget score that early stopping measured."""
+
+    step: tuple[int, ...]
+    score: tuple[Number, ...]
+
+
+class GradientEffects(Part):
+    """Inner products of the objective's gradient with those of the two risks (arXiv:2502.19301)."""
+
+    step: tuple[int, ...]
+    risks: dict[str, dict[str, tuple[Number, ...]]]
+    """Risk -> layer group -> values."""
+
+
+class Collapse(Part):
+    """Perplexity per answer token on the retain set, before and after training."""
+
+    before: Number
+    after: Number
+    bound: float
+    collapsed: bool
+
+
+class TrainingRecord(Part):
+    """What the training of one unlearned model did."""
+
+    steps: int
+    log: TrainingLog
+    scores: StopScores | None = None
+    effects: GradientEffects | None = None
+    stopped: int | None = None
+    """The step after which early stopping ended it."""
+    diverged: int | None = None
+    """The step whose loss or gradient was not finite."""
+    collapse: Collapse | None = None
+
+
+class ReferenceModel(Part):
+    """The original or the retrained model."""
+
+    role: Literal["original", "retrained"]
+    scores: tuple[Score, ...]
+    step: str
+    """The step that scored it, see ``provenance``."""
+
+
+class StepNames(Part):
+    """The steps that a model's numbers come from, see ``provenance``."""
+
+    model: str
+    score: str
+    calibrate: str | None = None
+
+
+class UnlearnedModel(Part):
+    """One unlearned model: as its method left it (as delivered), and calibrated."""
+
+    name: str
+    group: str
+    """Runs that share it are one method with several seeds."""
+    method: str
+    checkpoint: str | None = None
+    """Where a given model is from; null for one that the study trained."""
+    summary: str = ""
+    formula: str = ""
+    source: str = ""
+    settings: Settings = {}
+    tricks: dict[str, float] = {}
+    status: Literal["ok", "diverged", "not_finite"]
+    message: str = ""
+    steps: StepNames
+    training: TrainingRecord | None = None
+    scores: tuple[Score, ...] = ()
+    """Of the model as delivered."""
+    calibration: Calibration | None = None
+    calibrated_scores: tuple[Score, ...] = ()
+    """Of the calibrated mixture."""
+
+    def residual(self, name: str, metric: str) -> Score | None:
+        """The score of the calibrated model: at exactly tau, with its interval through alpha, by the metric of the
+        ranking; by any other metric that of the mixture."""
+        score = find(self.calibrated_scores, name, metric)
+        at_tau = self.calibration.at_tau if self.calibration else None
+        if score is None or self.calibration is None or at_tau is None or self.calibration.metric != metric:
+            return score
+        found = at_tau.scores.get(name)
+        if found is None:
+            return score
+        return score.model_copy(update={"mean": found.value, "low": found.low, "high": found.high, "se": float("nan")})
+
+
+class SeededScore(Part):
+    """A residual forget score of one method with several seeds."""
+
+    mean: Number
+    sd_seeds: Number
+    """Standard deviation between seeds."""
+    se_examples: Number
+    """Standard error over examples of the mean over seeds."""
+    se: Number
+    """Both sources together."""
+    low: Number
+    high: Number
+
+
+class SeededPoint(SeededScore):
+    """The same at one tau."""
+
+    tau: float
+
+
+class MeanFrontier(Part):
+    """The mean tau curve of a method's seeds."""
+
+    curve: tuple[SeededPoint, ...]
+    area: Number
+    area_sd: Number
+
+
+class Group(SeededScore):
+    """A method with several seeds."""
+
+    name: str
+    runs: tuple[str, ...]
+    next: Estimate | None
+    """Difference from the next method in the ranking."""
+    frontier: dict[str, MeanFrontier]
+
+
+class Retention(Part):
+    """The retention constraint of a study: what is kept, and what models are ranked by."""
+
+    tau: float
+    """The bar: least ratio to the original's value."""
+    measures: tuple[str, ...]
+    """Labels of the retention measures."""
+    without_interval: tuple[str, ...] = ()
+    """Those without values by example, which intervals know nothing of."""
+    rank_by: str
+    """The metric of the forget set that models are ranked by."""
+
+
+class AttackInfo(Part):
+    """An attack, or several that follow each other."""
+
+    name: str
+    chain: tuple[str, ...]
+    """The attacks in the order in which they are carried out."""
+    settings: dict[str, Settings]
+    touches_weights: bool
+    """Whether it may add knowledge."""
+    trains_on_scored: bool
+    """Whether the attacker trains on the scored answers, so that only what exceeds a control is a leak."""
+    metrics: tuple[str, ...]
+    """The metrics that can see it."""
+
+
+class Variant(Part):
+    """One variant of an attack: a template, a depth, a budget."""
+
+    label: str
+    effort: float | None
+    note: str
+    changed: float | None
+    """Share of the blocks' weights that the attack changed; null for an attack that leaves them alone."""
+    mean: Number
+    """The metric's average under it."""
+
+
+class AttackOutcome(Part):
+    """A metric on a set under an attack, beside the same examples without it."""
+
+    attack: str
+    set: str
+    metric: str
+    before: Aggregate
+    after: Aggregate
+    """The mean over variants; with budgets, at the largest."""
+    recovery: Difference
+    """After against before, paired."""
+    over_control: Difference | None = None
+    """The model under attack against the control under attack, paired."""
+    worst_case: Aggregate | None = None
+    """The worst variant for each example: an upper bound; null where there is one variant."""
+    worst_case_over_control: Difference | None = None
+    variants: tuple[Variant, ...] = ()
+
+
+class AttackedModel(Part):
+    """One model under every attack."""
+
+    model: ModelKey
+    outcomes: tuple[AttackOutcome, ...] = ()
+    failed: dict[str, str] = {}
+    """Attack -> why it has no outcome."""
+
+    def outcome(self, attack: str, name: str, metric: str) -> AttackOutcome | None:
+        """The outcome of an attack on a set by a metric; None where there is none."""
+        asked = (attack, name, metric)
+        return next((o for o in self.outcomes if (o.attack, o.set, o.metric) == asked), None)
+
+
+class Attacks(Part):
+    """Attacks on several models."""
+
+    attacks: tuple[AttackInfo, ...]
+    sets: dict[str, int]
+    """Set -> scored examples."""
+    attacker: dict[str, int]
+    """Part of what the attacker has -> examples."""
+    models: tuple[AttackedModel, ...]
+
+
+class Agreement(Part):
+    """A metric before an attack against after it, over checkpoints."""
+
+    n: int
+    """Checkpoints with both values finite."""
+    pcc: Estimate
+    """Pearson's correlation."""
+    spearman: Estimate
+    slope: Estimate
+    """Of the least-squares line of after on before; 1 where the attack changes nothing."""
+    intercept: Estimate
+    distance: Estimate
+    """Mean distance from the line after = before, ``mean |after - before| / sqrt(2)``."""
+    warnings: tuple[str, ...] = ()
+
+
+class Point(Part):
+    """One checkpoint under one attack by one metric on one set."""
+
+    checkpoint: str
+    metric: str
+    attack: str
+    split: str
+    before: Number
+    after: Number
+    touches_weights: bool = False
+
+
+class Cell(Part):
+    """A metric's agreement under an attack on a set."""
+
+    metric: str
+    attack: str
+    split: str
+    touches_weights: bool
+    on_logarithms: bool
+    """Whether logarithms were compared."""
+    agreement: Agreement
+    published: float | None = None
+    """The published PCC; null where there is none."""
+
+
+class Rank(Part):
+    """A metric's place among the metrics by mean PCC."""
+
+    place: int
+    metric: str
+    touches_weights: bool
+    """Over attacks that may add knowledge, or over those that leave the weights alone."""
+    pcc: Number
+    worst: Number
+    """The lowest PCC."""
+    distance_from_one: Number
+    """Mean ``|slope - 1|``."""
+    cells: int
+    missing: int
+    """In how many the PCC does not exist; it counts as 0."""
+
+
+class Order(Part):
+    """Two metrics under one attack on one set whose order was published."""
+
+    attack: str
+    split: str
+    first: str
+    """The metric with the higher published PCC."""
+    second: str
+    published: tuple[float, float]
+    ours: tuple[float, float]
+    same: bool
+    """Whether ours have the published order."""
+
+
+class Faithfulness(Part):
+    """How well a metric separates subjects of a model that knows from those of one that does not."""
+
+    metric: str
+    set: str
+    subjects: int
+    auc: Number
+    """0.5 is chance, 1 is always."""
+
+
+class Robustness(Part):
+    """Which metrics hold under a study's attacks."""
+
+    checkpoints: int
+    points: tuple[Point, ...]
+    cells: tuple[Cell, ...]
+    ranking: tuple[Rank, ...]
+    without_logarithms: tuple[Rank, ...]
+    """The same for the metrics of ``log_metrics``, as they are."""
+    log_metrics: tuple[str, ...]
+    orders: tuple[Order, ...]
+    faithfulness: tuple[Faithfulness, ...]
+
+
+class StepOrigin(Part):
+    """Where a step's result comes from."""
+
+    kind: str
+    key: str
+    """Hash of all that decides the result."""
+    settings: str
+    """SHA-256 of the settings."""
+    data: Settings = {}
+    """Fingerprints of the questions and answers that it reads."""
+    inputs: dict[str, str] = {}
+    """Role -> step."""
+    path: str | None = None
+    """Where a given checkpoint is."""
+    mixture: str | None = None
+    """SHA-256 of alpha and of both parents' files, of a calibration."""
+    files: dict[str, str] = {}
+    """Files of the model that it made or names -> SHA-256."""
+    environment: int | None = None
+    """Place in ``environments``."""
+
+
+class Provenance(Part):
+    """Where every number of a study comes from."""
+
+    store_version: int
+    """Version of what the steps compute."""
+    data_files: dict[str, str]
+    """Path, as the user named it -> SHA-256."""
+    environments: tuple[dict[str, str], ...]
+    """Libraries, machine, device and threads, each once."""
+    steps: dict[str, StepOrigin]
+
+
+class StudyInfo(Part):
+    """Which study."""
+
+    name: str
+    title: str
+    kind: Literal["study", "comparison"]
+    uwc_version: str
+    config: Settings
+    """The complete configuration."""
+
+
+class SplitInfo(Part):
+    """A split of a benchmark."""
+
+    examples: int
+    subjects: int
+
+
+class BenchmarkInfo(Part):
+    """Which questions."""
+
+    name: str
+    fingerprint: str
+    splits: dict[str, SplitInfo]
+
+
+class ModelInfo(Part):
+    """What the original model is."""
+
+    source: str
+    dtype: str
+    parameters: int | None = None
+    vocabulary: int | None = None
+
+
+class ConditionScore(Score):
+    """A score of one model of a calibration."""
+
+    condition: Literal["original", "as delivered", "calibrated", "at tau"]
+    """The original; the unlearned model as delivered; the calibrated mixture; interpolated to exactly tau."""
+
+
+class StepTime(Part):
+    """How one step of a run went."""
+
+    name: str
+    key: str
+    seconds: Number
+    """How long it took when it was computed."""
+    reused: bool
+    """Whether it was taken from the cache."""
+    outcome: str
+
+
+class RunRecord(Part):
+    """How a run of a study went: the content of run.json."""
+
+    environment: dict[str, str] = {}
+    steps: tuple[StepTime, ...] = ()
+
+
+class Result(Part):
+    """A result that is written to a file of its own."""
+
+    FILE: ClassVar[str]
+
+    schema_version: Literal[2] = 2
+    uwc_version: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data as JSON has it: None for NaN."""
+        plain: dict[str, Any] = json.loads(self.model_dump_json())
+        return plain
+
+    def to_json(self) -> str:
+        """The file's content."""
+        return self.model_dump_json(indent=1) + "\n"
+
+    def to_frame(self) -> "pd.DataFrame":
+        """The main table as a data frame: one row a number."""
+        import pandas as pd
+
+        return pd.DataFrame(list(self.rows()))
+
+    def rows(self) -> Iterable[Mapping[str, Any]]:
+        """The rows of `to_frame`."""
+        raise NotImplementedError
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the result's file into a folder, which is made where it is missing; returns its path."""
+        path = Path(folder) / self.FILE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, self.to_json())
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read the file. Raises UserError, naming the file, if it is not one of this kind and version."""
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not text"
+            raise UserError(f"{path}: cannot be read ({reason}); give a {cls.FILE}") from None
+        return cls.parse(text, where=str(path))
+
+    @classmethod
+    def parse(cls, text: str, *, where: str) -> Self:
+        """Read the content of such a file. Raises UserError, naming `where`."""
+        try:
+            content = json.loads(text)
+        except ValueError:
+            raise UserError(f"{where}: not JSON; give a {cls.FILE}") from None
+        version = content.get("schema_version") if isinstance(content, dict) else None
+        if version != SCHEMA_VERSION:
+            found = f"schema_version is {version!r}" if version is not None else "there is no schema_version"
+            raise UserError(
+                f"{where}: {found}, and this version of uwc reads {SCHEMA_VERSION}; "
+                f"give a {cls.FILE} that it wrote, or run the command again"
+            )
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            at = ".".join(map(str, problem["loc"]))
+            raise UserError(
+                f"{where}: not a {cls.FILE} of this version ({at}: {problem['msg']}); give one that it wrote"
+            ) from None
+
+
+class Scores(Result):
+    """What one model remembers: the content of score.json."""
+
+    FILE: ClassVar[str] = "score.json"
+
+    model: str
+    sets: dict[str, SetInfo]
+    metrics: dict[str, MetricInfo]
+    scores: tuple[Score, ...]
+    compared_with: str = ""
+    differences: tuple[ScoreDifference, ...] = ()
+    """The model minus the one of ``compared_with``, paired."""
+    left_out: dict[str, str] = {}
+    """Metric of the suite -> what it needs that was not given."""
+    warnings: tuple[Warning, ...] = ()
+
+    def rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for each set and metric."""
+        return (_score_row(score) for score in self.scores)
+
+
+class StudyResults(Result):
+    """A whole study or comparison: the content of results.json."""
+
+    FILE: ClassVar[str] = "results.json"
+
+    study: StudyInfo
+    benchmark: BenchmarkInfo
+    model: ModelInfo
+    metrics: dict[str, MetricInfo]
+    sets: dict[str, SetInfo]
+    retention: Retention | None
+    """Null where nothing is calibrated."""
+    references: tuple[ReferenceModel, ...]
+    unlearned: tuple[UnlearnedModel, ...]
+    ranking: tuple[str, ...]
+    """The names of the ranked models, best first."""
+    pairs: dict[str, dict[str, Number]]
+    """First -> second -> confidence of paired bootstrap draws that the first leaves less."""
+    groups: tuple[Group, ...]
+    attacks: Attacks | None = None
+    robustness: Robustness | None = None
+    warnings: tuple[Warning, ...]
+    provenance: Provenance
+
+    def reference(self, role: Role) -> ReferenceModel | None:
+        """The original or the retrained model; None where the study has none."""
+        return next((model for model in self.references if model.role == role), None)
+
+    def run(self, name: str) -> UnlearnedModel:
+        """The unlearned model of that name."""
+        return next(model for model in self.unlearned if model.name == name)
+
+    def scored(self) -> Iterable[tuple[ModelKey, tuple[Score, ...]]]:
+        """Every scored model with its scores: the references, then each run as delivered and calibrated, by rank."""
+        for model in self.references:
+            yield ModelKey(role=model.role), model.scores
+        for run in self.by_rank():
+            for role, scores in (("unlearned", run.scores), ("calibrated", run.calibrated_scores)):
+                if scores:
+                    yield ModelKey(role=role, run=run.name), scores
+
+    def by_rank(self) -> list[UnlearnedModel]:
+        """The unlearned models as they are ranked, then those without a rank, then those that failed."""
+        rank = {name: place for place, name in enumerate(self.ranking)}
+        return sorted(self.unlearned, key=lambda m: (m.status != "ok", rank.get(m.name, len(rank))))
+
+    def rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for each model, as delivered and calibrated, set and metric."""
+        for key, scores in self.scored():
+            for score in scores:
+                yield {"model": key.run or key.role, "role": key.role, **_score_row(score)}
+
+
+class CalibrationResults(Result):
+    """The calibration of one unlearned model: the content of calibration.json."""
+
+    FILE: ClassVar[str] = "calibration.json"
+
+    original: str
+    unlearned: str
+    sets: dict[str, SetInfo]
+    calibration: Calibration
+    scores: tuple[ConditionScore, ...]
+    warnings: tuple[Warning, ...] = ()
+
+    def rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for each set and condition."""
+        return ({"condition": score.condition, **_score_row(score)} for score in self.scores)
+
+
+class AttackResults(Result):
+    """Attacks on one model and its control: the content of attack.json."""
+
+    FILE: ClassVar[str] = "attack.json"
+
+    model: str
+    control: str = ""
+    attacks: Attacks
+    warnings: tuple[Warning, ...] = ()
+
+    def rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for each model, attack, set and metric."""
+        return attack_rows(self.attacks)
+
+
+def attack_rows(attacks: Attacks) -> Iterable[Mapping[str, Any]]:
+    """One row for each attacked model, attack, set and metric: before, after, recovery and its interval."""
+    for model in attacks.models:
+        for outcome in model.outcomes:
+            yield {
+                "model": model.model.run or model.model.role,
+                "role": model.model.role,
+                "attack": outcome.attack,
+                "set": outcome.set,
+                "metric": outcome.metric,
+                "before": outcome.before.mean,
+                "after": outcome.after.mean,
+                "n": outcome.after.n,
+                "kind": outcome.recovery.kind,
+                "recovery": outcome.recovery.mean,
+                "low": outcome.recovery.low,
+                "high": outcome.recovery.high,
+                "over_control": outcome.over_control.mean if outcome.over_control else None,
+                "worst_case": outcome.worst_case.mean if outcome.worst_case else None,
+            }
+
+
+def find(scores: Iterable[Score], name: str, metric: str) -> Score | None:
+    """The score on a set by a metric; None where there is none."""
+    return next((s for s in scores if s.set == name and s.metric == metric), None)
+
+
+def _score_row(score: Score) -> dict[str, Any]:
+    row = score.model_dump()
+    return {"set": row.pop("set"), "metric": row.pop("metric"), **row}
+
+
+RESULTS: dict[str, type[Result]] = {
+    "results": StudyResults,
+    "score": Scores,
+    "calibration": CalibrationResults,
+    "attack": AttackResults,
+}
+"""Name of a result -> its type, as `uwc schema NAME` takes it."""
+
+
+def json_schema(name: str) -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a result's file.
+
+    Raises:
+        KeyError: there is no such result, see `RESULTS`.
+    """
+    kind = RESULTS[name]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": kind.FILE,
+        **kind.model_json_schema(mode="serialization"),
+    }
