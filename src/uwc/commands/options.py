@@ -31,6 +31,7 @@ OwnTokenizer = Annotated[
         "--own-tokenizer", help="Read every model with its own tokenizer and chat template, not with the original's."
     ),
 ]
+OutputDir = Annotated[Path | None, typer.Option("--output-dir", "-o", help="Folder for the results.")]
 Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the checkpoint.")]
 RetainFiles = Annotated[
     list[Path], typer.Option(help="Questions to keep; several times for several sets, each of which must be kept.")

@@ -218,10 +218,9 @@ class UnlearnConfig(Section):
         method = run.composition().training
         return training_settings({"seed": seed, **method, **self.training, **run.training}, where=f"run {run.label!r}")
 
-    def stop_of(self, run: RunConfig) -> dict[str, Any] | None:
-        """The run's rule of early stopping, as plain data; the common one is for the runs that can stop early."""
-        stop = run.stop or (self.stop if stops_early(self.settings_of(run, seed=0)) else None)
-        return stop.model_dump() if stop is not None else None
+    def stop_of(self, run: RunConfig) -> StopConfig | None:
+        """The run's rule of early stopping; the common one is for the runs that can stop early."""
+        return run.stop or (self.stop if stops_early(self.settings_of(run, seed=0)) else None)
 
     @model_validator(mode="after")
     def _valid(self) -> "UnlearnConfig":
