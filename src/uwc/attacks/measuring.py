@@ -10,9 +10,9 @@ from uwc.attacks.chain import Chain, attacked
 from uwc.attacks.data import AttackData
 from uwc.data.example import Example
 from uwc.errors import ConfigError
-from uwc.metrics.aggregation import aggregate
 from uwc.metrics.registry import INPUTS, metrics
 from uwc.metrics.scoring import needs_of, score_set
+from uwc.metrics.stats import aggregate
 from uwc.metrics.suites import any_perturbed
 from uwc.models.target import Target
 from uwc.models.token_scores import Floats

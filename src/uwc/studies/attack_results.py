@@ -1,17 +1,15 @@
 """What attacks brought back, gathered from finished steps: each model before and after, beside the control."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from uwc.attacks.measuring import MEAN, STRONGEST, combine
-from uwc.metrics.aggregation import aggregate
-from uwc.metrics.differences import paired_difference
 from uwc.metrics.registry import metrics
 from uwc.metrics.scored import ScoredSet
+from uwc.metrics.stats import aggregate, paired_difference
 from uwc.models.token_scores import Floats
 from uwc.studies.attack_config import ChainConfig
 from uwc.studies.attack_steps import load_attacked
@@ -103,7 +101,7 @@ class _Attacks:
         step = self.steps[f"score {run}" if run == name else f"calibrate {run}"]
         if step_status(step, self.store) != "done":
             return None
-        names = self.config.measured(self.plan.config.score.metrics)
+        names = self.plan.attacked_metrics
         found: Values = {}
         for of_set, examples in self.sets.items():
             scored = ScoredSet.load(self.store.folder(step.kind, step.key), of_set)
@@ -154,14 +152,13 @@ class _Attacks:
     def _aggregate(self, metric: str, of_set: str, values: Floats) -> dict[str, Any]:
         subjects = [e.subject for e in self.sets[of_set]]
         average = metrics.get(metric).facts["average"]
-        return asdict(aggregate(values, subjects, average=average, seed=self.plan.config.seed))
+        return aggregate(values, subjects, average=average, seed=self.plan.config.seed).model_dump()
 
     def _difference(self, metric: str, of_set: str, first: Floats, second: Floats) -> dict[str, Any]:
         subjects = [e.subject for e in self.sets[of_set]]
         average = metrics.get(metric).facts["average"]
-        return asdict(
-            paired_difference(first, second, subjects, average=average, seed=self.plan.config.seed).difference
-        )
+        found = paired_difference(first, second, subjects, average=average, seed=self.plan.config.seed)
+        return found.model_dump(exclude={"kind", "p_value"})
 
 
 def _headline(chain: ChainConfig, told: Sequence[Mapping[str, Any]], values: Sequence[Floats]) -> list[Floats]:

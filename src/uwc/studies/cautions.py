@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from uwc.data.example import Example, asked_in_both, repeated
-from uwc.metrics.aggregation import cluster_codes
+from uwc.metrics.stats import cluster_codes
 from uwc.studies.config import ORIGINAL, RETRAINED
 from uwc.studies.plan import SET_LABELS, Plan, Step, scored_sets
 

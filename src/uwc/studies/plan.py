@@ -1,17 +1,18 @@
 """The steps of a study: what each needs, and the key under which its result is kept."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from uwc.data.benchmark import FORGET, HOLDOUT, RETAIN, RETAIN_EVAL, Benchmark
 from uwc.data.benchmarks import benchmarks
-from uwc.data.example import Example, fingerprint, paraphrased
+from uwc.data.example import Example, fingerprint
 from uwc.errors import ConfigError
 from uwc.io import digest, plain
-from uwc.metrics.registry import INPUTS
-from uwc.metrics.scoring import EXTRAS, TEXTS, needs_of
-from uwc.metrics.suites import any_perturbed
+from uwc.metrics.evaluate import Scoring
+from uwc.metrics.registry import JUDGES, metrics
+from uwc.metrics.suites import SET_LABELS as SET_LABELS
+from uwc.metrics.suites import Given, chosen_metrics, in_all_wordings
 from uwc.studies.attack_setup import AttackSetup, attack_setup, chain_metrics
 from uwc.studies.config import ORIGINAL, RETRAINED, RunConfig, StudyConfig
 from uwc.studies.held import require_held
@@ -35,14 +36,6 @@ DATA_SETTINGS = ("data", "forget", "retain", "refusals", "sets", "attacker", "tr
 """The settings of a step that are fingerprints of questions and answers, not choices."""
 
 ATTACKER_PARTS = ("train", "retain", "unrelated", "original")
-
-SET_LABELS = {
-    "forget": "forget",
-    "forget_paraphrased": "forget, paraphrased",
-    "retain": "retain",
-    "retain_paraphrased": "retain, paraphrased",
-    "holdout": "holdout",
-}
 
 
 @dataclass(frozen=True)
@@ -71,30 +64,71 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """A study's steps in an order in which they can be run, and what they work on."""
+    """A study's steps in an order in which they can be run, and what they work on.
+
+    Attributes:
+        config: the study's configuration.
+        benchmark: its questions.
+        scoring: what every model is scored by.
+        left_out: metric of the suite -> what it needs that the study does not have.
+        steps: the steps.
+        attacks: what attacks score and have, in a study with attacks.
+    """
 
     config: StudyConfig
     benchmark: Benchmark
+    scoring: Scoring
+    left_out: Mapping[str, str]
     steps: tuple[Step, ...]
     attacks: AttackSetup | None = None
+
+    @property
+    def attacked_metrics(self) -> tuple[str, ...]:
+        """The metrics that are measured under attack; none in a study without attacks."""
+        return _attacked_metrics(self.config, self.scoring)
 
     def step(self, name: str) -> Step:
         """The step of that name."""
         return next(s for s in self.steps if s.name == name)
 
 
-def scored_sets(benchmark: Benchmark) -> dict[str, list[Example]]:
+def scored_sets(benchmark: Benchmark) -> dict[str, Sequence[Example]]:
     """The sets every model is scored on. Retention is measured on what the unlearner never saw, where there is such."""
-    forget, retain = list(benchmark[FORGET]), list(benchmark[benchmark.retention])
-    sets = {
-        "forget": forget,
-        "forget_paraphrased": paraphrased(forget),
-        "retain": retain,
-        "retain_paraphrased": paraphrased(retain),
-        "holdout": list(benchmark[HOLDOUT]),
+    sets: dict[str, Sequence[Example]] = {
+        "forget": benchmark[FORGET],
+        "retain": benchmark[benchmark.retention],
+        "holdout": benchmark[HOLDOUT],
     }
-    further = {n: list(s) for n, s in benchmark.splits.items() if n not in (FORGET, RETAIN, RETAIN_EVAL, HOLDOUT)}
-    return {name: examples for name, examples in (sets | further).items() if examples}
+    further = {n: s for n, s in benchmark.splits.items() if n not in (FORGET, RETAIN, RETAIN_EVAL, HOLDOUT)}
+    return in_all_wordings({**sets, **further})
+
+
+def _scoring(config: StudyConfig, benchmark: Benchmark) -> tuple[Scoring, dict[str, str]]:
+    """What every model of a study is scored by, and the metrics of the suite that are left out, with the reason.
+
+    Raises:
+        ConfigError: a metric needs what the study does not have, or models are ranked by another one.
+    """
+    score = config.score
+    models = {"original", *score.judges.given(), *(["retrained"] if config.retrained else [])}
+    given = Given(scored_sets(benchmark), frozenset(models), score.max_new_tokens)
+    try:
+        names, left_out = chosen_metrics(score.suite, score.metrics, given)
+    except ConfigError as error:
+        raise ConfigError(f"score: {error}") from None
+    ranked_by = config.calibration.ranked_by
+    if config.calibrate is not None and ranked_by not in names:
+        raise ConfigError(f"calibrate: models are ranked by {ranked_by!r}; add it to score.metrics, or set rank_by")
+    return Scoring(given, names, seed=config.seed, texts=True), left_out
+
+
+def _attacked_metrics(config: StudyConfig, scoring: Scoring) -> tuple[str, ...]:
+    if config.attack is None:
+        return ()
+    hidden = {*JUDGES, "gradient_norms", "similar_from"}
+    facts = {name: metrics.get(name).facts for name in scoring.of_examples}
+    visible = [name for name, of in facts.items() if not hidden & set(of["needs"]) and "only" not in of]
+    return config.attack.measured(scoring.metrics, visible=visible)
 
 
 def make_plan(config: StudyConfig) -> Plan:
@@ -108,10 +142,7 @@ def make_plan(config: StudyConfig) -> Plan:
     entry = benchmarks.get(config.benchmark.name)
     settings = benchmarks.check(config.benchmark.name, config.benchmark.settings)
     benchmark: Benchmark = entry.function(**settings)
-    wrong_answers = any(any_perturbed(examples) for examples in scored_sets(benchmark).values())
-    for metric in config.score.metrics:
-        if "perturbed" in needs_of([metric]) and not wrong_answers:
-            raise ConfigError(f"score: the metric {metric!r} needs {INPUTS['perturbed']}")
+    scoring, left_out = _scoring(config, benchmark)
     if config.calibrate is not None:
         require_held(
             config.calibrate, scored_sets(benchmark), benchmark=benchmark.name,
@@ -120,8 +151,8 @@ def make_plan(config: StudyConfig) -> Plan:
     attacks = None
     if config.attack is not None:
         attacks = attack_setup(config.attack, benchmark, scored_sets(benchmark), seed=config.seed)
-    steps = tuple(_Planner(config, benchmark, attacks).steps())
-    return Plan(config, benchmark, steps, attacks)
+    steps = tuple(_Planner(config, benchmark, scoring, attacks).steps())
+    return Plan(config, benchmark, scoring, left_out, steps, attacks)
 
 
 def unlearned_step_name(run: RunConfig) -> str:
@@ -135,14 +166,17 @@ def attack_step_name(chain: str, model: str) -> str:
 
 
 class _Planner:
-    def __init__(self, config: StudyConfig, benchmark: Benchmark, attacks: AttackSetup | None) -> None:
+    def __init__(
+        self, config: StudyConfig, benchmark: Benchmark, scoring: Scoring, attacks: AttackSetup | None
+    ) -> None:
         self.config = config
         self.benchmark = benchmark
+        self.scoring = scoring
         self.attacks = attacks
         self.model = {
             "dtype": config.model.dtype, "device": config.model.device, "prompt": config.model.prompt.model_dump(),
         }  # fmt: skip
-        self.sets = {name: fingerprint(examples) for name, examples in scored_sets(benchmark).items()}
+        self.sets = {name: fingerprint(examples) for name, examples in scoring.given.sets.items()}
 
     def steps(self) -> list[Step]:
         """Every step, inputs before those that read them."""
@@ -220,9 +254,13 @@ class _Planner:
         return _step(name, "score", {**self.model, **self._scoring()}, model=model, original=original)
 
     def _scoring(self) -> dict[str, Any]:
-        score = self.config.score
-        needs = (needs_of(score.metrics) & EXTRAS) | (set(TEXTS) if score.max_new_tokens else set())
-        return {"sets": self.sets, "max_new_tokens": score.max_new_tokens, "needs": sorted(needs)}
+        """All that decides what a model is scored by, the content of the judges among it."""
+        judges = self.config.score.judges.given()
+        content = {name: checkpoint_fingerprint(path) for name, path in judges.items() if self._judged_by(name)}
+        return {"sets": self.sets, **self.scoring.plain(), **({"judges": content} if content else {})}
+
+    def _judged_by(self, judge: str) -> bool:
+        return any(judge in metrics.get(name).facts["needs"] for name in self.scoring.of_examples)
 
     def _calibrate(self, run: RunConfig, unlearned: Step, original: Step) -> Step:
         settings = {**self.model, **self._scoring(), "calibrate": self.config.calibration.settings()}
@@ -234,8 +272,8 @@ class _Planner:
         if config is None or setup is None:
             return []
         depths = self._depths() if any(chain.made().names_layers for chain in config.chains) else []
-        metrics = config.measured(self.config.score.metrics)
-        chains = [(c, chain_metrics(metrics, c, setup, depths=depths)) for c in config.chains]
+        measured = _attacked_metrics(self.config, self.scoring)
+        chains = [(c, chain_metrics(measured, c, setup, depths=depths)) for c in config.chains]
         data = {
             "sets": {name: fingerprint(examples) for name, examples in setup.sets.items()},
             "attacker": {part: fingerprint(getattr(setup.data, part)) for part in ATTACKER_PARTS},

@@ -12,7 +12,7 @@ from uwc.calibration.spread import difference, mean_curve, seeded_at
 from uwc.data.benchmark import Benchmark
 from uwc.io import finite
 from uwc.metrics.registry import metrics
-from uwc.metrics.scored import NOT_FINITE, ScoredSet
+from uwc.metrics.scored import NOT_FINITE
 from uwc.studies.attack_results import gather_attacks
 from uwc.studies.cautions import cautions
 from uwc.studies.config import RunConfig
@@ -22,6 +22,7 @@ from uwc.studies.plan import SET_LABELS, Plan, Step, scored_sets
 from uwc.studies.robustness_results import gather_robustness
 from uwc.studies.runner import step_status
 from uwc.studies.sanity import doubts
+from uwc.studies.scores import StepScores
 from uwc.studies.store import Store
 from uwc.studies.training_record import training_record
 
@@ -53,7 +54,7 @@ def gather(plan: Plan, store: Store) -> dict[str, Any]:
         },
         "benchmark": _describe(plan.benchmark),
         "model": gatherer.model(),
-        "metrics": {name: _describe_metric(name) for name in plan.config.score.metrics},
+        "metrics": {name: _describe_metric(name) for name in plan.scoring.of_examples},
         "sets": {
             name: {"label": SET_LABELS.get(name, name.replace("_", " ")), "examples": len(examples)}
             for name, examples in scored_sets(plan.benchmark).items()
@@ -84,15 +85,15 @@ class _Gatherer:
     def __init__(self, plan: Plan, store: Store) -> None:
         self.plan = plan
         self.store = store
+        self.step_scores = StepScores(plan, store)
 
     def scores(self, step: Step) -> dict[str, Any]:
         """Set -> metric -> aggregate."""
-        folder = self.store.folder(step.kind, step.key)
-        names = self.plan.config.score.metrics
-        return {
-            name: ScoredSet.load(folder, name).aggregates(names, seed=self.plan.config.seed)
-            for name in scored_sets(self.plan.benchmark)
-        }
+        found: dict[str, Any] = {}
+        for score in self.step_scores(step):
+            row = score.model_dump()
+            found.setdefault(row.pop("set"), {})[row.pop("metric")] = row
+        return found
 
     def models(self) -> list[dict[str, Any]]:
         """The original and, where there is one, the retrained model."""

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from uwc.metrics.aggregation import cluster_codes
 from uwc.metrics.registry import metrics
 from uwc.metrics.scored import ScoredSet
+from uwc.metrics.stats import cluster_codes
 from uwc.models.token_scores import Floats
 from uwc.robustness.comparison import Point, compare, rank
 from uwc.robustness.faithfulness import faithfulness_auc
@@ -34,7 +34,7 @@ def gather_robustness(plan: Plan, store: Store, attacks: Mapping[str, Any]) -> d
         whether ours have the same order), log_metrics, and faithfulness: metric, set and the AUC with which the metric
         tells subjects of the original model from those of the retrained model.
     """
-    names = plan.config.attack.measured(plan.config.score.metrics) if plan.config.attack else ()
+    names = plan.attacked_metrics
     logged = [name for name in names if metrics.get(name).facts["average"] == "geometric"]
     points = _points(attacks)
     chains = {chain["name"]: chain["attack"] for chain in attacks["chains"]}

@@ -59,7 +59,7 @@ def _kept(plan: Plan, store: Store) -> list[tuple[str, float, str]]:
     config = plan.config.calibration
     if config.metric not in ranking_metrics():
         return []
-    if needs_of([config.metric]) & EXTRAS and config.metric not in plan.config.score.metrics:
+    if needs_of([config.metric]) & EXTRAS and config.metric not in plan.scoring.metrics:
         return []
     return [(name, *_score_of(name, config.metric, plan, store)) for name in config.sets]
 

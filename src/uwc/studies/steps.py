@@ -11,7 +11,8 @@ from uwc.calibration.stopping import stop_at
 from uwc.data.benchmark import FORGET, RETAIN, Benchmark
 from uwc.data.prompts import PromptTemplate
 from uwc.io import finite, write_json
-from uwc.metrics.scoring import score_set
+from uwc.metrics.evaluate import save_sets, score_sets
+from uwc.metrics.semantics import Judges
 from uwc.models.adapters import attach_adapter
 from uwc.models.building import build_target
 from uwc.models.loading import load_target, parameter_count, save_target
@@ -91,6 +92,14 @@ class Workshop:
 
         target: Target = self.shelf.get(("original", original.key), load)
         return target
+
+    def judges(self, step: Step) -> Judges:
+        """The models that judge generated answers, held for the steps after it."""
+        given = self.plan.config.score.judges.given() if "judges" in step.settings else {}
+        judges: Judges = self.shelf.get(
+            ("judges", *given.values()), lambda: Judges.load(given, device=step.settings["device"])
+        )
+        return judges
 
     def mixing(self, step: Step, unlearned: Step) -> Mixing:
         """What mixes the original with an unlearned model, from their files, as `open_mixing` does."""
@@ -206,12 +215,8 @@ def calibrate_step(step: Step, shop: Workshop, out: Path) -> dict[str, Any]:
     return {"alpha": found.alpha}
 
 
-def _score_sets(target: Target, reference: Target, step: Step, shop: Workshop, out: Path) -> None:
-    for name, examples in scored_sets(shop.plan.benchmark).items():
-        score_set(
-            target, examples, needs=step.settings["needs"], reference=reference,
-            max_new_tokens=step.settings["max_new_tokens"],
-        ).save(out, name)  # fmt: skip
+def _score_sets(target: Target, original: Target, step: Step, shop: Workshop, out: Path) -> None:
+    save_sets(score_sets(target, shop.plan.scoring, original=original, judges=shop.judges(step)), out)
 
 
 STEP_FUNCTIONS: Mapping[str, Callable[[Step, Workshop, Path], dict[str, Any]]] = {
