@@ -792,7 +792,11 @@ class Scores(Result):
 
     def rows(self) -> Iterable[Mapping[str, Any]]:
         """One row for each set and metric."""
-        return (_score_row(score) for score in self.scores)
+        return map(_score_row, self.scores)
+
+    def difference_rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for each set and metric of the differences."""
+        return map(_score_row, self.differences)
 
 
 class StudyResults(Result):
@@ -992,7 +996,7 @@ def find(scores: Iterable[Score], name: str, metric: str) -> Score | None:
     return next((s for s in scores if s.set == name and s.metric == metric), None)
 
 
-def _score_row(score: Score) -> dict[str, Any]:
+def _score_row(score: Score | ScoreDifference) -> dict[str, Any]:
     row = score.model_dump()
     return {"set": row.pop("set"), "metric": row.pop("metric"), **row}
 

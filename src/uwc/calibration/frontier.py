@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from uwc.metrics.aggregation import bootstrap_interval, bootstrap_sureness, cluster_codes
+from uwc.metrics.stats import bootstrap_interval, bootstrap_sureness, cluster_codes
 from uwc.models.token_scores import Floats
 
 TAUS = tuple(round(0.40 + 0.05 * i, 2) for i in range(13))

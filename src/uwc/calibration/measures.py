@@ -10,7 +10,7 @@ from uwc.calibration.frontier import ProbedSet
 from uwc.calibration.retention import Kept, Measure, NumberMeasure
 from uwc.data.example import Example
 from uwc.errors import ConfigError
-from uwc.metrics.evaluation import Evaluator
+from uwc.metrics.evaluate import Scoring, evaluate, score_sets
 from uwc.metrics.registry import metrics, set_metrics
 from uwc.metrics.suites import Given, is_set_metric, split_input, what_is_missing
 from uwc.models.target import Target
@@ -37,7 +37,8 @@ def retention_measures(
         retention: what else: tasks of lm-evaluation-harness by name, functions from a model to a number.
         metric: one of `retention_names`.
         tau: share of the original's value to keep.
-        utility_sets: "authors" and "facts", for ``model_utility``, which is one number for these and `retains`.
+        utility_sets: "real_authors" and "world_facts", for ``model_utility``, which is one number for these and
+            `retains`.
         max_new_tokens: the most tokens of a generated answer.
         early: stop scoring a mixture as soon as it is decided.
 
@@ -97,7 +98,7 @@ class SetMeasure(NumberMeasure):
         if lacking := what_is_missing(metric, given):
             raise ConfigError(f"the metric {metric!r} needs {lacking}")
         self.metric, self.sets = metric, sets
-        self._evaluator = Evaluator(given, [metric], intervals=False)
+        self._scoring = Scoring(given, [metric], intervals=False)
         self._inputs = [split_input(text)[1:] for text in set_metrics.get(metric).facts["needs"]]
         self._latest: list[Floats] = []
         self._values: dict[float, list[Floats]] = {}
@@ -122,6 +123,7 @@ class SetMeasure(NumberMeasure):
         return found
 
     def _evaluated(self, target: Target) -> float:
-        evaluation = self._evaluator.evaluate(target)
-        self._latest = [evaluation.scored[name].values(metric) for name, metric in self._inputs]
-        return float(next(row["mean"] for row in evaluation.rows if row["metric"] == self.metric))
+        scored = score_sets(target, self._scoring)
+        self._latest = [scored[name].values(metric) for name, metric in self._inputs]
+        (score,) = evaluate(scored, self._scoring)
+        return score.mean

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from uwc.metrics.aggregation import bootstrap_interval
+from uwc.metrics.stats import bootstrap_interval
 from uwc.results import Agreement, Estimate
 
 Floats = NDArray[np.float64]

@@ -9,7 +9,7 @@ from uwc.calibration.measures import ranking_metrics
 from uwc.errors import ConfigError
 from uwc.metrics.suites import is_set_metric
 from uwc.registry import unknown_name
-from uwc.studies.section import Section
+from uwc.studies.section import MetricName, Section
 
 
 def ranking_metric(metric: str, rank_by: str | None = None) -> str:
@@ -31,10 +31,10 @@ class CalibrateConfig(Section):
     """
 
     tau: float = Field(0.95, gt=0, le=1)
-    metric: str = "extraction_strength"
+    metric: MetricName = "extraction_strength"
     sets: tuple[str, ...] = ("retain",)
     tasks: tuple[str, ...] = ()
-    rank_by: str | None = None
+    rank_by: MetricName | None = None
     scan: int = Field(8, ge=1)
     resolution: float = Field(1 / 128, gt=0, lt=1)
 

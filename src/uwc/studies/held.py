@@ -24,8 +24,8 @@ from uwc.studies.calibrate_config import CalibrateConfig
 
 Sets = Mapping[str, Sequence[Example]]
 
-UTILITY: Mapping[str, str] = {"authors": "real_authors", "facts": "world_facts"}
-"""What ``model_utility`` calls a set -> the benchmark's name of it."""
+UTILITY = ("real_authors", "world_facts")
+"""The sets that ``model_utility`` reads besides the retain set."""
 
 FORGET_SETS = ("forget", "forget_paraphrased")
 PROBES, RECORD = "probes.parquet", "calibration.json"
@@ -49,20 +49,19 @@ def require_held(config: CalibrateConfig, sets: Sets, *, benchmark: str, max_new
     for name in config.sets:
         if name not in kept:
             raise ConfigError(f"calibrate: {unknown_name('set to hold fixed', name, kept)}")
-    if config.utility and (missing := [name for name in UTILITY.values() if name not in sets]):
+    if config.utility and (missing := [name for name in UTILITY if name not in sets]):
         raise ConfigError(
             f"calibrate: the metric {config.metric!r} needs the sets {' and '.join(missing)}, which {benchmark} does "
             "not have; hold another metric fixed, or give them"
         )
-    asked = {(config.ranked_by, "forget"): {"data": sets["forget"]}}
+    asked = {(config.ranked_by, "forget"): {"forget": sets["forget"]}}
     if config.utility:
         asked[config.metric, "retain"] = {"retain": sets["retain"], **_utility_sets(sets)}
     else:
-        asked |= {(config.metric, name): {"data": sets[name]} for name in config.sets}
-    for (metric, name), given in asked.items():
+        asked |= {(config.metric, name): {name: sets[name]} for name in config.sets}
+    for (metric, _), given in asked.items():
         if lacking := what_is_missing(metric, Given(given, max_new_tokens=max_new_tokens)):
-            named = lacking.replace("'data'", repr(name))
-            raise ConfigError(f"calibrate: the metric {metric!r} needs {named}")
+            raise ConfigError(f"calibrate: the metric {metric!r} needs {lacking}")
     if config.tasks:
         from uwc.calibration.harness import require_harness
 
@@ -70,7 +69,7 @@ def require_held(config: CalibrateConfig, sets: Sets, *, benchmark: str, max_new
 
 
 def _utility_sets(sets: Sets) -> dict[str, Sequence[Example]]:
-    return {name: sets[split] for name, split in UTILITY.items()}
+    return {name: sets[name] for name in UTILITY}
 
 
 def measures_of(config: CalibrateConfig, sets: Sets, *, max_new_tokens: int) -> list[Measure]:

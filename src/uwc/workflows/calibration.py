@@ -1,7 +1,6 @@
 """Calibration of one unlearned checkpoint."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ def calibrate(
         tau: share of the original's retention to keep.
         metric: the metric held fixed, in its own direction; the forget set is measured with it too. ``model_utility``
             holds TOFU's utility fixed, which needs `utility_sets`.
-        utility_sets: "authors" and "facts", for ``model_utility``.
+        utility_sets: "real_authors" and "world_facts", for ``model_utility``.
         max_new_tokens: the most tokens of a generated answer, for metrics that read them.
         resolution: how finely alpha is found.
         save: a folder for the calibrated model and its card; None does not write it.
@@ -116,8 +115,8 @@ def _mixing(original: Any, unlearned: Any, loading: dict[str, Any]) -> Any:
 
 def _scores(found: Any) -> list[dict[str, Any]]:
     """Each set's average for the original and the calibrated model, with its n and interval."""
-    from uwc.metrics.aggregation import aggregate
     from uwc.metrics.registry import metrics
+    from uwc.metrics.stats import aggregate
 
     average = metrics.get(found.metric).facts["average"]
     rows = []
@@ -128,7 +127,7 @@ def _scores(found: Any) -> list[dict[str, Any]]:
             ("calibrated", probed.subjects, probed.values[found.alphas.index(found.alpha)]),
         ):
             row = {"set": name, "metric": found.metric, "model": model}
-            rows.append(row | asdict(aggregate(values, subjects, average=average)))
+            rows.append(row | aggregate(values, subjects, average=average).model_dump())
     return rows
 
 
