@@ -14,7 +14,6 @@ from uwc.metrics.scoring import EXTRAS, TEXTS, needs_of
 from uwc.metrics.suites import any_perturbed
 from uwc.studies.attack_setup import AttackSetup, attack_setup, chain_metrics
 from uwc.studies.config import ORIGINAL, RETRAINED, RunConfig, StudyConfig
-from uwc.studies.held import require_held
 from uwc.studies.provenance import checkpoint_fingerprint
 
 SCHEMA = 8
@@ -113,10 +112,9 @@ def make_plan(config: StudyConfig) -> Plan:
         if "perturbed" in needs_of([metric]) and not wrong_answers:
             raise ConfigError(f"score: the metric {metric!r} needs {INPUTS['perturbed']}")
     if config.calibrate is not None:
-        require_held(
-            config.calibrate, scored_sets(benchmark), benchmark=benchmark.name,
-            max_new_tokens=config.score.max_new_tokens,
-        )  # fmt: skip
+        config.calibrate.check(
+            scored_sets(benchmark), benchmark=benchmark.name, max_new_tokens=config.score.max_new_tokens
+        )
     attacks = None
     if config.attack is not None:
         attacks = attack_setup(config.attack, benchmark, scored_sets(benchmark), seed=config.seed)
@@ -225,7 +223,9 @@ class _Planner:
         return {"sets": self.sets, "max_new_tokens": score.max_new_tokens, "needs": sorted(needs)}
 
     def _calibrate(self, run: RunConfig, unlearned: Step, original: Step) -> Step:
-        settings = {**self.model, **self._scoring(), "calibrate": self.config.calibration.settings()}
+        calibration = self.config.calibration
+        chosen = calibration.model_dump() | {"rank_by": calibration.ranked_by}
+        settings = {**self.model, **self._scoring(), "calibrate": chosen}
         return _step(f"calibrate {run.label}", "calibrate", settings, model=unlearned, original=original)
 
     def _attacks(self, named: Mapping[str, Step], original: Step) -> list[Step]:

@@ -1,22 +1,22 @@
 """The results of a study, gathered from its finished steps into one plain dictionary."""
 
-import json
 import math
-from itertools import pairwise
+from collections.abc import Mapping
 from typing import Any
 
 from uwc import __version__
-from uwc.calibration.frontier import Frontier, sure_lower
-from uwc.calibration.retention import ROUNDING
-from uwc.calibration.spread import difference, mean_curve, seeded_at
+from uwc.calibration.calibrate import Calibrated
+from uwc.calibration.frontier import Frontier
+from uwc.calibration.probed import ROUNDING
+from uwc.calibration.seeds import pair_confidences, seed_groups
 from uwc.data.benchmark import Benchmark
 from uwc.io import finite
 from uwc.metrics.registry import metrics
 from uwc.metrics.scored import NOT_FINITE, ScoredSet
+from uwc.results import Calibration
 from uwc.studies.attack_results import gather_attacks
 from uwc.studies.cautions import cautions
 from uwc.studies.config import RunConfig
-from uwc.studies.held import RECORD, describe_held, read_frontiers
 from uwc.studies.origins import origins
 from uwc.studies.plan import SET_LABELS, Plan, Step, scored_sets
 from uwc.studies.robustness_results import gather_robustness
@@ -33,7 +33,7 @@ def gather(plan: Plan, store: Store) -> dict[str, Any]:
     """All that a report shows, computed from stored scores alone: the same bits each time.
 
     Returns:
-        Plain data: study, benchmark, model, metrics, sets, retention (what is held fixed: `describe_held`; null where
+        Plain data: study, benchmark, model, metrics, sets, retention (null where
         nothing is calibrated), models (original and retrained), unlearned (each with scores
         before and after calibration, its frontier, what is left at exactly tau on it (at_tau), and what its training
         did), ranking by the forget score at tau,
@@ -58,7 +58,7 @@ def gather(plan: Plan, store: Store) -> dict[str, Any]:
             name: {"label": SET_LABELS.get(name, name.replace("_", " ")), "examples": len(examples)}
             for name, examples in scored_sets(plan.benchmark).items()
         },
-        "retention": describe_held(plan.config.calibration, SET_LABELS) if plan.config.calibrate else None,
+        "retention": _described(plan) if plan.config.calibrate else None,
         "models": gatherer.models(),
         "unlearned": unlearned,
         "ranking": [u["name"] for u in ranked],
@@ -84,6 +84,7 @@ class _Gatherer:
     def __init__(self, plan: Plan, store: Store) -> None:
         self.plan = plan
         self.store = store
+        self._calibrated: dict[str, Calibrated] = {}
 
     def scores(self, step: Step) -> dict[str, Any]:
         """Set -> metric -> aggregate."""
@@ -132,38 +133,25 @@ class _Gatherer:
         if self.plan.config.calibrate is None:
             return record
         calibrated = self.plan.step(f"calibrate {run.label}")
-        folder = self.store.folder(calibrated.kind, calibrated.key)
-        tau, seed = self.plan.config.calibration.tau, self.plan.config.seed
-        frontiers = self.frontiers(run.label)
-        calibration = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        _require_kept(run.label, calibration, self.plan.config.calibration.tau)
-        return record | {
-            "calibration": calibration,
-            "after": self.scores(calibrated),
-            "at_tau": {
-                "alpha": frontiers["forget"].alpha_at(tau),
-                "retain": frontiers["forget"].retain_at(tau),
-                **{name: frontier.forget_at(tau) for name, frontier in frontiers.items()},
-            },
-            "intervals": {
-                "alpha": frontiers["forget"].alpha_interval(tau, seed=seed),
-                **{name: frontier.interval(tau, seed=seed) for name, frontier in frontiers.items()},
-            },
-            "frontier": {name: frontier.record(seed=seed) for name, frontier in frontiers.items()},
-        }
+        calibration = self.calibrated(run.label).record(seed=self.plan.config.seed)
+        _require_kept(run.label, calibration)
+        return record | {"after": self.scores(calibrated), **_old_records(calibration)}
 
     def pairs(self, names: list[str]) -> dict[str, dict[str, float]]:
         """For each two methods, how surely the first leaves less of the forget set than the second."""
         tau, seed = self.plan.config.calibration.tau, self.plan.config.seed
-        frontiers = {name: self.frontiers(name)["forget"] for name in names}
-        draws = {name: f.resampled_forget_at(tau, seed=seed) for name, f in frontiers.items()}
-        clusters = [f.clusters for f in frontiers.values()]
-        return {a: {b: sure_lower(draws[a], draws[b], clusters=min(clusters)) for b in names if b != a} for a in names}
+        return pair_confidences({name: self.frontiers(name)["forget"] for name in names}, tau, seed=seed)
 
-    def frontiers(self, name: str) -> dict[str, Frontier]:
-        """The path of a run's scores on each set to be forgotten, as its calibration probed it."""
-        step = self.plan.step(f"calibrate {name}")
-        return read_frontiers(self.plan.config.calibration, self.store.folder(step.kind, step.key))
+    def calibrated(self, name: str) -> Calibrated:
+        """What a run's calibration found."""
+        if name not in self._calibrated:
+            step = self.plan.step(f"calibrate {name}")
+            self._calibrated[name] = Calibrated.load(self.store.folder(step.kind, step.key))
+        return self._calibrated[name]
+
+    def frontiers(self, name: str) -> Mapping[str, Frontier]:
+        """The frontier of a run for each forget set."""
+        return self.calibrated(name).frontiers
 
     def groups(self, ranked: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The methods by their mean over seeds, with their mean tau curve and their difference from the next; none
@@ -174,26 +162,58 @@ class _Gatherer:
         if all(len(records) == 1 for records in members.values()):
             return []
         tau, seed = self.plan.config.calibration.tau, self.plan.config.seed
-        frontiers = {name: [self.frontiers(r["name"]) for r in records] for name, records in members.items()}
-        seeded = {name: seeded_at([f["forget"] for f in runs], tau, seed=seed) for name, runs in frontiers.items()}
-        order = sorted(seeded, key=lambda name: (seeded[name].mean, name))
-        following = dict(pairwise(order))
-        return [
-            {
-                "name": name, "runs": [r["name"] for r in members[name]], **seeded[name].record(),
-                "next": difference(seeded[name], seeded[following[name]]) if name in following else None,
-                "frontier": {s: mean_curve([f[s] for f in frontiers[name]], seed=seed) for s in frontiers[name][0]},
-            }
-            for name in order
-        ]  # fmt: skip
+        runs = {name: {r["name"]: self.frontiers(r["name"]) for r in records} for name, records in members.items()}
+        groups = [g.model_dump() for g in seed_groups(runs, tau, seed=seed)]
+        return [g | {"next": g["next"] and {**g["next"], "difference": g["next"]["value"]}} for g in groups]
 
 
-def _require_kept(name: str, calibration: dict[str, Any], tau: float) -> None:
+def _described(plan: Plan) -> dict[str, Any]:
+    """The retention constraint in words."""
+    config = plan.config.calibration
+    found = config.described(SET_LABELS)
+    return {
+        "held": list(found.measures), "share": True, "plain": False,
+        "without_spread": list(found.without_interval), "ranked_by": found.rank_by,
+        "label": str(metrics.get(found.rank_by).facts["label"]),
+    }  # fmt: skip
+
+
+def _old_records(calibration: Calibration) -> dict[str, Any]:
+    """A calibration as the reports read it."""
+    at_tau = calibration.at_tau
+    assert at_tau is not None
+    kept = [
+        {"measure": k.measure, "original": k.original, "score": k.value, "share": k.ratio, "n": k.n}
+        for k in calibration.kept
+    ]
+    trace = [{**p.model_dump(exclude={"retention"}), "retain": p.retention} for p in calibration.probes]
+    estimates = {"alpha": at_tau.alpha, **at_tau.scores}
+    frontier = {
+        name: {
+            "curve": [{**p.model_dump(exclude={"value"}), "forget": p.value} for p in found.curve],
+            "path": [{"alpha": p.alpha, "retain": p.retention, "forget": p.forget} for p in found.path],
+            "area": found.area,
+        }
+        for name, found in calibration.frontier.items()
+    }
+    return {
+        "calibration": {
+            **calibration.model_dump(exclude={"kept", "probes", "at_tau", "frontier"}),
+            "set": None, "original": 1.0, "threshold": calibration.tau, "kept": kept, "trace": trace,
+        },
+        "at_tau": {"retain": at_tau.retention} | {name: e.value for name, e in estimates.items()},
+        "intervals": {name: (e.low, e.high) for name, e in estimates.items()},
+        "frontier": frontier,
+    }  # fmt: skip
+
+
+def _require_kept(name: str, calibration: Calibration) -> None:
     """Raise AssertionError if a calibrated model keeps less than tau: no such row is ever printed."""
-    for kept in calibration["kept"]:
-        if not kept["share"] >= tau - ROUNDING:
+    for kept in calibration.kept:
+        if not kept.ratio >= calibration.tau - ROUNDING:
             raise AssertionError(
-                f"{name}: calibrated at tau = {tau}, and keeps {kept['share']} of the original's {kept['measure']}"
+                f"{name}: calibrated at tau = {calibration.tau}, and keeps {kept.ratio} of the original's "
+                f"{kept.measure}"
             )
 
 
@@ -276,7 +296,7 @@ def _notes(plan: Plan, unlearned: list[dict[str, Any]]) -> list[str]:
             f"Collapsed before calibration, by their perplexity on the retain set: {', '.join(collapsed)} "
             "(what training did, below, has the numbers)."
         )
-    held = describe_held(plan.config.calibration, SET_LABELS)
+    held = _described(plan)
     if plan.config.calibrate is not None and (silent := held["without_spread"]):
         some = len(silent) < len(held["held"])
         notes.append(

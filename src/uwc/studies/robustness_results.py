@@ -13,8 +13,8 @@ from uwc.models.token_scores import Floats
 from uwc.robustness.comparison import Point, compare, rank
 from uwc.robustness.faithfulness import faithfulness_auc
 from uwc.robustness.published import compared_orders, published_pcc
+from uwc.studies.calibrate_config import FORGET_SETS
 from uwc.studies.config import ORIGINAL, RETRAINED
-from uwc.studies.held import FORGET_SETS
 from uwc.studies.plan import Plan, scored_sets
 from uwc.studies.store import Store
 

@@ -1,9 +1,7 @@
 """Is there anything to compare? What the original model knows of the data, looked at as soon as it is scored."""
 
 from uwc.calibration.calibrate import UNKNOWN
-from uwc.calibration.example_measure import LITTLE, NEAR_ZERO
-from uwc.calibration.measures import ranking_metrics
-from uwc.calibration.search import meaningless
+from uwc.calibration.measures import LITTLE, NEAR_ZERO, meaningless, ranking_metrics
 from uwc.data.benchmark import FORGET
 from uwc.errors import UserError
 from uwc.metrics.registry import metrics

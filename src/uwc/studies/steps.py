@@ -5,8 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from uwc.calibration.calibrate import calibrate_mixing
-from uwc.calibration.frontier import save_probes
+from uwc.calibration.calibrate import calibrate
 from uwc.calibration.stopping import stop_at
 from uwc.data.benchmark import FORGET, RETAIN, Benchmark
 from uwc.data.prompts import PromptTemplate
@@ -22,8 +21,8 @@ from uwc.models.target import Target
 from uwc.objectives.methods import FINE_TUNING, Method, WeightedTerm
 from uwc.objectives.objective import Objective
 from uwc.studies.attack_steps import attack
+from uwc.studies.calibrate_config import FORGET_SETS
 from uwc.studies.config import ORIGINAL
-from uwc.studies.held import FORGET_SETS, PROBES, RECORD, Probed, measures_of
 from uwc.studies.plan import MODEL, Plan, Step, scored_sets
 from uwc.studies.shelf import Shelf
 from uwc.studies.store import Store
@@ -193,16 +192,18 @@ def calibrate_step(step: Step, shop: Workshop, out: Path) -> dict[str, Any]:
     """Find the calibrated mixture, and score it on every set."""
     config, mixing = shop.plan.config.calibration, shop.mixing(step, step.inputs["model"])
     sets, max_new_tokens = scored_sets(shop.plan.benchmark), step.settings["max_new_tokens"]
-    measures = measures_of(config, sets, max_new_tokens=max_new_tokens)
-    found, mixed = calibrate_mixing(
-        mixing, measures, sets={name: sets[name] for name in FORGET_SETS if name in sets},
-        tau=config.tau, metric=config.ranked_by, scan=config.scan, resolution=config.resolution, curve=True,
+    found = calibrate(
+        mixing,
+        config.measures(sets, max_new_tokens=max_new_tokens),
+        {name: sets[name] for name in FORGET_SETS if name in sets},
+        tau=config.tau,
+        metric=config.ranked_by,
+        scan=config.scan,
+        resolution=config.resolution,
         max_new_tokens=max_new_tokens,
-    )  # fmt: skip
-    probed = Probed.of(found, measures, mixed, config)
-    save_probes(out / PROBES, found.alphas, probed.sets)
-    write_json(out / RECORD, finite(probed.record))
-    _score_sets(mixed, shop.original(step), step, shop, out)
+    )
+    found.save(out)
+    _score_sets(mixing.mix(found.alpha), shop.original(step), step, shop, out)
     return {"alpha": found.alpha}
 
 

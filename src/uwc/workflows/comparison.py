@@ -7,14 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from uwc.calibration.measures import UTILITY, ranking_metric
 from uwc.data.local_files import PARTS
 from uwc.errors import ConfigError
 from uwc.metrics.scoring import TEXTS, needs_of
 from uwc.reports.records import ES
-from uwc.studies.calibrate_config import ranking_metric
 from uwc.studies.config import ScoreConfig, StudyConfig
 from uwc.studies.config_file import validated
-from uwc.studies.held import UTILITY
 from uwc.studies.plan import make_plan
 from uwc.studies.store import Store
 from uwc.workflows.given import Questions, kept_model, kept_questions, precision_of, require_files
