@@ -1,9 +1,8 @@
 """Metrics under attack: each variant of an attack scored by example, and what it recovers."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,10 +11,9 @@ from uwc.attacks.chain import Chain, attacked
 from uwc.attacks.data import AttackData
 from uwc.data.example import Example
 from uwc.errors import ConfigError, DataError
-from uwc.metrics.aggregation import aggregate
-from uwc.metrics.differences import paired_difference
 from uwc.metrics.registry import INPUTS, metrics
 from uwc.metrics.scoring import needs_of, score_set
+from uwc.metrics.stats import aggregate, paired_difference
 from uwc.metrics.suites import any_perturbed
 from uwc.models.target import Target
 from uwc.models.token_scores import Floats
@@ -249,14 +247,11 @@ class _Measure:
     seed: int
 
     def average(self, metric: str, values: Floats) -> Aggregate:
-        found = aggregate(values, self.subjects, average=metrics.get(metric).facts["average"], seed=self.seed)
-        return Aggregate(**asdict(found))
+        return aggregate(values, self.subjects, average=metrics.get(metric).facts["average"], seed=self.seed)
 
     def difference(self, metric: str, first: Floats, second: Floats) -> Difference:
         average = metrics.get(metric).facts["average"]
-        found = paired_difference(first, second, self.subjects, average=average, seed=self.seed)
-        kind: Any = "ratio" if average == "geometric" else "difference"
-        return Difference(kind=kind, p_value=found.p_value, **asdict(found.difference))
+        return paired_difference(first, second, self.subjects, average=average, seed=self.seed)
 
 
 def _headline(chain: Chain, variants: Sequence[VariantValues]) -> list[VariantValues]:

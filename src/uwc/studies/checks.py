@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from uwc.calibration.measures import LITTLE, NEAR_ZERO, UNKNOWN, ranking_metrics
-from uwc.calibration.search import meaningless
+from uwc.calibration.calibrate import UNKNOWN
+from uwc.calibration.measures import LITTLE, NEAR_ZERO, meaningless, ranking_metrics
 from uwc.data.benchmark import FORGET
 from uwc.data.example import Example, asked_in_both, repeated
 from uwc.errors import UserError
@@ -11,8 +11,9 @@ from uwc.metrics.registry import metrics
 from uwc.metrics.scored import NOT_FINITE, ScoredSet
 from uwc.metrics.scoring import EXTRAS, needs_of
 from uwc.metrics.stats import cluster_codes
+from uwc.metrics.suites import SET_LABELS
 from uwc.results import Retention, UnlearnedModel, Warning
-from uwc.studies.plan import SET_LABELS, Plan
+from uwc.studies.plan import Plan
 from uwc.studies.step import Step
 from uwc.studies.steps import Checkpoint
 from uwc.studies.store import Store
@@ -182,8 +183,8 @@ def _on_design(plan: Plan, unlearned: Sequence[UnlearnedModel], retention: Reten
     if collapsed:
         yield (
             "collapsed",
-            f"Collapsed before calibration, by their perplexity on the retain set: {', '.join(collapsed)} (the table of "
-            "the training curves has the numbers).",
+            f"Collapsed before calibration, by their perplexity on the retain set: {', '.join(collapsed)}; the "
+            "training curves have the numbers.",
         )
     if retention is not None and (silent := retention.without_interval):
         some = len(silent) < len(retention.measures)
@@ -214,7 +215,7 @@ def _retention_scores(plan: Plan, store: Store) -> list[tuple[str, float, str]]:
     config = plan.config.calibration
     if config.metric not in ranking_metrics():
         return []
-    if needs_of([config.metric]) & EXTRAS and config.metric not in plan.config.score.metrics:
+    if needs_of([config.metric]) & EXTRAS and config.metric not in plan.scoring.metrics:
         return []
     return [(name, *_score_of(name, config.metric, plan, store)) for name in config.sets]
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, ValidationError, field_validator, model_validator
 
-from uwc.calibration.calibrate import retention_metrics
+from uwc.calibration.measures import early_stopping_metrics
 from uwc.data.benchmarks import benchmarks
 from uwc.data.prompts import PromptTemplate
 from uwc.errors import ConfigError
@@ -111,8 +111,8 @@ class StopConfig(Section):
 
     @model_validator(mode="after")
     def _known(self) -> "StopConfig":
-        if self.metric not in retention_metrics():
-            raise ConfigError(unknown_name("metric to stop at", self.metric, retention_metrics()))
+        if self.metric not in early_stopping_metrics():
+            raise ConfigError(unknown_name("metric to stop at", self.metric, early_stopping_metrics()))
         return self
 
 

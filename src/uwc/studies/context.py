@@ -1,10 +1,11 @@
 """What steps share while a study runs: the store, and the models that several of them read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from uwc.data.prompts import PromptTemplate
+from uwc.metrics.semantics import Judges
 from uwc.models.adapters import attach_adapter
 from uwc.models.loading import load_target
 from uwc.models.mixing import Mixing
@@ -79,6 +80,12 @@ class Context:
 
         target: Target = self.cache.get(("original", step.key), load)
         return target
+
+    def judges(self, paths: Mapping[str, str], loading: Loading) -> Judges:
+        """The models that judge generated answers, kept for the steps after this one."""
+        device: Any = loading.device
+        judges: Judges = self.cache.get(("judges", *paths.values()), lambda: Judges.load(paths, device=device))
+        return judges
 
     def mixing(self, original: Step, unlearned: Step, loading: Loading) -> Mixing:
         """What mixes the original with an unlearned model, from their files, as `open_mixing` does."""

@@ -7,19 +7,21 @@ import numpy as np
 
 from uwc import __version__
 from uwc.attacks.evaluate import VariantValues, describe, load_variants, outcomes
-from uwc.calibration.calibrate import StoredCalibration, load_calibration
-from uwc.calibration.frontier import confidence_lower
-from uwc.calibration.seeds import group
-from uwc.metrics.evaluate import evaluate_scored, metric_info
+from uwc.calibration.calibrate import Calibrated
+from uwc.calibration.probed import ROUNDING
+from uwc.calibration.seeds import pair_confidences, seed_groups
+from uwc.metrics.evaluate import evaluate, load_sets
 from uwc.metrics.registry import metrics
 from uwc.metrics.scored import NOT_FINITE, ScoredSet
 from uwc.metrics.stats import cluster_codes
+from uwc.metrics.suites import SET_LABELS, metric_info, set_info
 from uwc.models.token_scores import Floats
 from uwc.results import (
     AttackedModel,
     AttackOutcome,
     Attacks,
     BenchmarkInfo,
+    Calibration,
     Faithfulness,
     Group,
     ModelInfo,
@@ -27,7 +29,6 @@ from uwc.results import (
     ReferenceModel,
     Robustness,
     Score,
-    SetInfo,
     SplitInfo,
     StepNames,
     StudyInfo,
@@ -37,11 +38,11 @@ from uwc.results import (
 from uwc.robustness.comparison import compare, rank
 from uwc.robustness.faithfulness import faithfulness_auc
 from uwc.robustness.published import compared_orders, published_pcc
+from uwc.studies.calibrate_config import FORGET_SETS
 from uwc.studies.checks import study_warnings
 from uwc.studies.config import RunConfig
-from uwc.studies.held import FORGET_SETS, describe_retention
 from uwc.studies.origins import origins
-from uwc.studies.plan import SET_LABELS, Plan, PlannedAttack, PlannedModel, PlannedRun
+from uwc.studies.plan import Plan, PlannedAttack, PlannedModel, PlannedRun
 from uwc.studies.run import step_status
 from uwc.studies.step import Step
 from uwc.studies.steps import ATTACKED, Unlearn
@@ -56,7 +57,7 @@ def gather(plan: Plan, store: Store) -> StudyResults:
     ranking = gatherer.ranking(unlearned)
     attacks = gatherer.attacks()
     config = plan.config
-    retention = describe_retention(config.calibrate, SET_LABELS) if config.calibrate else None
+    retention = config.calibrate.described(SET_LABELS) if config.calibrate else None
     return StudyResults(
         uwc_version=__version__,
         study=StudyInfo(
@@ -75,17 +76,14 @@ def gather(plan: Plan, store: Store) -> StudyResults:
             },
         ),
         model=gatherer.model(),
-        metrics={name: metric_info(name) for name in config.score.metrics},
-        sets={
-            name: SetInfo(label=SET_LABELS.get(name, name.replace("_", " ")), examples=len(examples))
-            for name, examples in plan.sets.items()
-        },
+        metrics={name: metric_info(name) for name in plan.scoring.metrics},
+        sets={name: set_info(name, examples) for name, examples in plan.sets.items()},
         retention=retention,
         references=tuple(gatherer.reference(model) for model in plan.references),
         unlearned=tuple(unlearned),
         ranking=tuple(ranking),
         pairs=gatherer.pairs(ranking),
-        groups=tuple(gatherer.groups([u for u in unlearned if u.name in ranking])),
+        groups=gatherer.groups([u for u in unlearned if u.name in ranking]),
         attacks=attacks,
         robustness=None if attacks is None else gatherer.robustness(attacks),
         warnings=tuple(study_warnings(plan, store, unlearned, retention)),
@@ -98,24 +96,19 @@ class _Gatherer:
         self.plan, self.store = plan, store
         self.seed = plan.config.seed
         self._scored: dict[str, dict[str, ScoredSet]] = {}
-        self._calibrations: dict[str, StoredCalibration] = {}
+        self._calibrations: dict[str, Calibrated] = {}
 
     def scored(self, step: Step) -> dict[str, ScoredSet]:
         """Set -> what a model scored on it."""
         if step.key not in self._scored:
-            folder = self.store.folder(step)
-            self._scored[step.key] = {name: ScoredSet.load(folder, name) for name in self.plan.sets}
+            self._scored[step.key] = load_sets(self.store.folder(step), list(self.plan.sets))
         return self._scored[step.key]
 
     def scores(self, model: PlannedModel) -> tuple[Score, ...]:
         """Every metric on every set."""
         retrained = self.plan.retrained
-        return evaluate_scored(
-            self.scored(model.score),
-            self.plan.config.score.metrics,
-            retrained=None if retrained is None else self.scored(retrained.score),
-            seed=self.seed,
-        )
+        control = None if retrained is None else self.scored(retrained.score)
+        return evaluate(self.scored(model.score), self.plan.scoring, retrained=control)
 
     def reference(self, model: PlannedModel) -> ReferenceModel:
         role: Any = model.key.role
@@ -156,16 +149,17 @@ class _Gatherer:
         if run.calibrate is None:
             return UnlearnedModel(**known, status="ok")
         calibration = self.calibration(run.config.label).record(seed=self.seed)
+        _require_kept(run.config.label, calibration)
         return UnlearnedModel(
             **known, status="ok", calibration=calibration, calibrated_scores=self.scores(run.calibrated)
         )
 
-    def calibration(self, name: str) -> StoredCalibration:
+    def calibration(self, name: str) -> Calibrated:
         """What the calibration of a run kept."""
         if name not in self._calibrations:
             step = next(run.calibrate for run in self.plan.runs if run.config.label == name)
             assert step is not None
-            self._calibrations[name] = load_calibration(self.store.folder(step))
+            self._calibrations[name] = Calibrated.load(self.store.folder(step))
         return self._calibrations[name]
 
     def ranking(self, unlearned: Sequence[UnlearnedModel]) -> list[str]:
@@ -175,21 +169,18 @@ class _Gatherer:
 
     def pairs(self, names: Sequence[str]) -> dict[str, dict[str, float]]:
         """For each two methods the confidence that the first leaves less of the forget set than the second."""
-        tau = self.plan.config.calibration.tau
         frontiers = {name: self.calibration(name).frontiers["forget"] for name in names}
-        draws = {name: f.resampled_forget_at(tau, seed=self.seed) for name, f in frontiers.items()}
-        clusters = min((f.clusters for f in frontiers.values()), default=0)
-        return {a: {b: confidence_lower(draws[a], draws[b], clusters=clusters) for b in names if b != a} for a in names}
+        return pair_confidences(frontiers, self.plan.config.calibration.tau, seed=self.seed)
 
-    def groups(self, ranked: Sequence[UnlearnedModel]) -> list[Group]:
+    def groups(self, ranked: Sequence[UnlearnedModel]) -> tuple[Group, ...]:
         """The methods by their mean over seeds; none without several seeds."""
         members: dict[str, list[str]] = {}
         for model in ranked:
             members.setdefault(model.group or model.name, []).append(model.name)
         if all(len(names) == 1 for names in members.values()):
-            return []
+            return ()
         frontiers = {name: {run: self.calibration(run).frontiers for run in runs} for name, runs in members.items()}
-        return group(frontiers, self.plan.config.calibration.tau, seed=self.seed)
+        return seed_groups(frontiers, self.plan.config.calibration.tau, seed=self.seed)
 
     def attacks(self) -> Attacks | None:
         """All that the attacks of the study recover; None for a study without attacks."""
@@ -239,8 +230,8 @@ class _Gatherer:
 
     def before(self, model: PlannedModel) -> dict[str, Floats]:
         """Metric -> [E] the values of the attacked examples before the attack, set after set."""
-        assert self.plan.setup is not None and self.plan.config.attack is not None
-        names = self.plan.config.attack.measured(self.plan.config.score.metrics)
+        assert self.plan.setup is not None
+        names = self.plan.attacked_metrics
         found: dict[str, list[Floats]] = {name: [] for name in names}
         for of_set, examples in self.plan.setup.sets.items():
             scored = self.scored(model.score)[of_set]
@@ -252,9 +243,7 @@ class _Gatherer:
 
     def robustness(self, attacks: Attacks) -> Robustness:
         """Statistics of every metric before against after every attack, over the study's unlearned models."""
-        config = self.plan.config.attack
-        assert config is not None
-        names = config.measured(self.plan.config.score.metrics)
+        names = self.plan.attacked_metrics
         logged = [name for name in names if metrics.get(name).facts["average"] == "geometric"]
         points = _points(attacks)
         chains = {info.name: "+".join(info.chain) for info in attacks.attacks}
@@ -285,6 +274,13 @@ class _Gatherer:
                 auc = faithfulness_auc(*sides, higher_remembers=higher)
                 rows.append(Faithfulness(metric=metric, set=of_set, subjects=len(sides[0]), auc=auc))
         return rows
+
+
+def _require_kept(name: str, calibration: Calibration) -> None:
+    """Raise AssertionError if a calibrated model keeps less than tau: no such row is ever printed."""
+    for kept in calibration.kept:
+        if not kept.ratio >= calibration.tau - ROUNDING:
+            raise AssertionError(f"{name}: tau = {calibration.tau}, and {kept.measure} has the ratio {kept.ratio}")
 
 
 def _points(attacks: Attacks) -> list[Point]:

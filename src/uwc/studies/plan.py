@@ -5,29 +5,20 @@ from dataclasses import dataclass
 
 from uwc.data.benchmark import FORGET, HOLDOUT, RETAIN, RETAIN_EVAL, Benchmark
 from uwc.data.benchmarks import benchmarks
-from uwc.data.example import Example, paraphrased
+from uwc.data.example import Example
 from uwc.errors import ConfigError
-from uwc.metrics.registry import INPUTS
-from uwc.metrics.scoring import EXTRAS, TEXTS, needs_of
-from uwc.metrics.suites import any_perturbed
+from uwc.metrics.evaluate import Scoring
+from uwc.metrics.registry import JUDGES, metrics
+from uwc.metrics.suites import Given, chosen_metrics, in_all_wordings
 from uwc.results import ModelKey
 from uwc.studies.attack_config import ChainConfig
 from uwc.studies.attack_setup import AttackSetup, attack_setup, chain_metrics
 from uwc.studies.config import RunConfig, StudyConfig
-from uwc.studies.held import require_held
 from uwc.studies.provenance import checkpoint_fingerprint
 from uwc.studies.step import Step
-from uwc.studies.steps import Attack, Build, Calibrate, Checkpoint, FineTune, Loading, Score, Scoring, Unlearn
+from uwc.studies.steps import Attack, Build, Calibrate, Checkpoint, Evaluation, FineTune, Loading, Score, Unlearn
 
 ORIGINAL, RETRAINED = ModelKey(role="original"), ModelKey(role="retrained")
-
-SET_LABELS = {
-    "forget": "forget",
-    "forget_paraphrased": "forget, paraphrased",
-    "retain": "retain",
-    "retain_paraphrased": "retain, paraphrased",
-    "holdout": "holdout",
-}
 
 
 @dataclass(frozen=True)
@@ -82,7 +73,8 @@ class Plan:
     Attributes:
         config: the study.
         benchmark: its questions.
-        sets: set -> the questions that every model is scored on.
+        scoring: what every model is scored by, and on which sets.
+        left_out: metric of the suite -> what it needs that the study does not have.
         original: the model before unlearning.
         retrained: the model that never saw the forget set, where there is one.
         runs: the unlearned models.
@@ -93,7 +85,8 @@ class Plan:
 
     config: StudyConfig
     benchmark: Benchmark
-    sets: Mapping[str, Sequence[Example]]
+    scoring: Scoring
+    left_out: Mapping[str, str]
     original: PlannedModel
     retrained: PlannedModel | None
     runs: tuple[PlannedRun, ...]
@@ -102,23 +95,30 @@ class Plan:
     steps: tuple[Step, ...]
 
     @property
+    def sets(self) -> Mapping[str, Sequence[Example]]:
+        """Set -> the questions that every model is scored on."""
+        return self.scoring.given.sets
+
+    @property
+    def attacked_metrics(self) -> tuple[str, ...]:
+        """The metrics that are measured under attack; none in a study without attacks."""
+        return _attacked_metrics(self.config, self.scoring)
+
+    @property
     def references(self) -> list[PlannedModel]:
         """The original and, where there is one, the retrained model."""
         return [self.original] if self.retrained is None else [self.original, self.retrained]
 
 
-def scored_sets(benchmark: Benchmark) -> dict[str, list[Example]]:
+def scored_sets(benchmark: Benchmark) -> dict[str, Sequence[Example]]:
     """The sets every model is scored on. Retention is measured on what the unlearner never saw, where there is such."""
-    forget, retain = list(benchmark[FORGET]), list(benchmark[benchmark.retention])
-    sets = {
-        "forget": forget,
-        "forget_paraphrased": paraphrased(forget),
-        "retain": retain,
-        "retain_paraphrased": paraphrased(retain),
-        "holdout": list(benchmark[HOLDOUT]),
+    sets: dict[str, Sequence[Example]] = {
+        "forget": benchmark[FORGET],
+        "retain": benchmark[benchmark.retention],
+        "holdout": benchmark[HOLDOUT],
     }
-    further = {n: list(s) for n, s in benchmark.splits.items() if n not in (FORGET, RETAIN, RETAIN_EVAL, HOLDOUT)}
-    return {name: examples for name, examples in (sets | further).items() if examples}
+    further = {n: s for n, s in benchmark.splits.items() if n not in (FORGET, RETAIN, RETAIN_EVAL, HOLDOUT)}
+    return in_all_wordings({**sets, **further})
 
 
 def make_plan(config: StudyConfig) -> Plan:
@@ -133,14 +133,40 @@ def make_plan(config: StudyConfig) -> Plan:
     settings = benchmarks.check(config.benchmark.name, config.benchmark.settings)
     benchmark: Benchmark = entry.function(**settings)
     sets = scored_sets(benchmark)
-    wrong_answers = any(any_perturbed(examples) for examples in sets.values())
-    for metric in config.score.metrics:
-        if "perturbed" in needs_of([metric]) and not wrong_answers:
-            raise ConfigError(f"score: the metric {metric!r} needs {INPUTS['perturbed']}")
+    scoring, left_out = _scoring(config, sets)
     if config.calibrate is not None:
-        require_held(config.calibrate, sets, benchmark=benchmark.name, max_new_tokens=config.score.max_new_tokens)
+        config.calibrate.check(sets, benchmark=benchmark.name, max_new_tokens=config.score.max_new_tokens)
     setup = None if config.attack is None else attack_setup(config.attack, benchmark, sets, seed=config.seed)
-    return _Planner(config, benchmark, sets, setup).plan()
+    return _Planner(config, benchmark, scoring, setup).plan(left_out)
+
+
+def _scoring(config: StudyConfig, sets: Mapping[str, Sequence[Example]]) -> tuple[Scoring, dict[str, str]]:
+    """What every model of a study is scored by, and the metrics of the suite that are left out, with the reason.
+
+    Raises:
+        ConfigError: a metric needs what the study does not have, or models are ranked by another one.
+    """
+    score = config.score
+    models = {"original", *score.judges.given(), *(["retrained"] if config.retrained else [])}
+    given = Given(sets, frozenset(models), score.max_new_tokens)
+    try:
+        names, left_out = chosen_metrics(score.suite, score.metrics, given)
+    except ConfigError as error:
+        raise ConfigError(f"score: {error}") from None
+    ranked_by = config.calibration.ranked_by
+    if config.calibrate is not None and ranked_by not in names:
+        raise ConfigError(f"calibrate: models are ranked by {ranked_by!r}; add it to score.metrics, or set rank_by")
+    return Scoring(given, names, seed=config.seed, texts=True), left_out
+
+
+def _attacked_metrics(config: StudyConfig, scoring: Scoring) -> tuple[str, ...]:
+    """The metrics that are measured under attack; none in a study without attacks."""
+    if config.attack is None:
+        return ()
+    hidden = {*JUDGES, "gradient_norms", "similar_from"}
+    facts = {name: metrics.get(name).facts for name in scoring.of_examples}
+    visible = [name for name, of in facts.items() if not hidden & set(of["needs"]) and "only" not in of]
+    return config.attack.measured(scoring.metrics, visible=visible)
 
 
 class _Planner:
@@ -148,16 +174,18 @@ class _Planner:
         self,
         config: StudyConfig,
         benchmark: Benchmark,
-        sets: Mapping[str, Sequence[Example]],
+        scoring: Scoring,
         setup: AttackSetup | None,
     ) -> None:
-        self.config, self.benchmark, self.sets, self.setup = config, benchmark, sets, setup
-        model, score = config.model, config.score
+        self.config, self.benchmark, self.scoring, self.setup = config, benchmark, scoring, setup
+        model, paths = config.model, config.score.judges.given()
         self.loading = Loading(model.dtype, model.device, model.prompt)
-        needs = (needs_of(score.metrics) & EXTRAS) | (set(TEXTS) if score.max_new_tokens else set())
-        self.scoring = Scoring(sets, tuple(sorted(needs)), score.max_new_tokens)
+        judging = {need for name in scoring.of_examples for need in metrics.get(name).facts["needs"]}
+        used = {name: path for name, path in paths.items() if name in judging}
+        judges = {name: checkpoint_fingerprint(path) for name, path in used.items()}
+        self.evaluation = Evaluation(scoring, scoring.plain(), scoring.given.sets, judges, used)
 
-    def plan(self) -> Plan:
+    def plan(self, left_out: Mapping[str, str]) -> Plan:
         base = self.base()
         original = self.finetuned(base, ORIGINAL) if self.config.finetune else base
         retrained = self.retrained(base)
@@ -176,7 +204,8 @@ class _Planner:
         return Plan(
             self.config,
             self.benchmark,
-            self.sets,
+            self.scoring,
+            left_out,
             references[0],
             references[1] if retrained is not None else None,
             runs,
@@ -188,7 +217,8 @@ class _Planner:
     def base(self) -> Step:
         build = self.config.model.build
         if build is None:
-            return self.checkpoint(("original",), "original model", str(self.config.model.path))
+            name = "base model" if self.config.finetune else "original model"
+            return self.checkpoint(("original",), name, str(self.config.model.path))
         texts = self.benchmark.training_examples(with_forget=True)
         return Build(("base",), "build model", build, self.loading, texts, self.config.seed)
 
@@ -214,7 +244,7 @@ class _Planner:
         return PlannedModel(key, model, self.score(key, model, original))
 
     def score(self, key: ModelKey, model: Step, original: Step) -> Score:
-        return Score(_of(key), f"score {key.label}", model, original, self.loading, self.scoring)
+        return Score(_of(key), f"score {key.label}", model, original, self.loading, self.evaluation)
 
     def run(self, run: RunConfig, original: Step) -> PlannedRun:
         key = ModelKey(role="unlearned", run=run.label)
@@ -222,7 +252,7 @@ class _Planner:
         calibrate = None
         if self.config.calibrate is not None:
             of, name = _of(ModelKey(role="calibrated", run=run.label)), f"calibrate {run.label}"
-            calibrate = Calibrate(of, name, model, original, self.loading, self.scoring, self.config.calibrate)
+            calibrate = Calibrate(of, name, model, original, self.loading, self.evaluation, self.config.calibrate)
         return PlannedRun(run, model, self.score(key, model, original), calibrate)
 
     def unlearned(self, run: RunConfig, key: ModelKey, original: Step) -> Step:
@@ -255,7 +285,7 @@ class _Planner:
         if config is None or setup is None:
             return
         depths = self.depths() if any(chain.made().names_layers for chain in config.chains) else []
-        measured = config.measured(self.config.score.metrics)
+        measured = _attacked_metrics(self.config, self.scoring)
         seen = {c.label: tuple(chain_metrics(measured, c, setup, depths=depths)) for c in config.chains}
         for model in self.attacked(references, runs):
             for chain in config.chains:

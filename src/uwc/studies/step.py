@@ -145,7 +145,7 @@ def identity(value: Any) -> Any:
             return fingerprint(value)
         return [identity(item) for item in value]
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: identity(getattr(value, f.name)) for f in fields(value)}
+        return {f.name: identity(getattr(value, f.name)) for f in fields(value) if f.metadata.get("key", True)}
     raise TypeError(f"a step cannot be keyed by a {type(value).__qualname__}")
 
 
@@ -157,4 +157,5 @@ def _find_examples(name: str, value: Any, found: dict[str, str]) -> None:
             _find_examples(str(key), item, found)
     elif is_dataclass(value) and not isinstance(value, type | Step):
         for f in fields(value):
-            _find_examples(f.name, getattr(value, f.name), found)
+            if f.metadata.get("key", True):
+                _find_examples(f.name, getattr(value, f.name), found)

@@ -11,13 +11,14 @@ from uwc.data.example import Example
 from uwc.data.prompts import PromptTemplate
 from uwc.errors import AttackFailed, TrainingDiverged
 from uwc.io import finite, write_json
+from uwc.metrics.evaluate import Scoring
 from uwc.metrics.registry import metrics
 from uwc.metrics.scoring import needs_of
 from uwc.objectives.methods import FINE_TUNING, Method, WeightedTerm
 from uwc.objectives.registry import terms, tricks
 from uwc.registry import Entry
 from uwc.results import Collapse
-from uwc.studies.calibrate_config import CalibrateConfig
+from uwc.studies.calibrate_config import FORGET_SETS, CalibrateConfig
 from uwc.studies.config import BuildConfig, PromptConfig, StopConfig
 from uwc.studies.step import NOT_IN_KEY, Outcome, Step
 from uwc.training.settings import TrainingSettings
@@ -49,12 +50,28 @@ class Loading:
 
 
 @dataclass(frozen=True)
-class Scoring:
-    """What is scored: every set, for the metrics that need more than token scores the `needs`."""
+class Evaluation:
+    """What models are scored by.
 
+    Attributes:
+        scoring: what is measured on which sets.
+        work: what decides the scores, of that.
+        judges: judge -> the files of the model that judges generated answers.
+        judge_paths: judge -> its folder or hub name.
+    """
+
+    scoring: Scoring = field(metadata=NOT_IN_KEY)
+    work: Mapping[str, Any]
     sets: Sets
-    needs: tuple[str, ...]
-    max_new_tokens: int
+    judges: Mapping[str, Mapping[str, str]]
+    judge_paths: Mapping[str, str] = field(metadata=NOT_IN_KEY)
+
+    def run(self, target: "Target", original: "Target", context: "Context", loading: Loading, out: Path) -> None:
+        """Score a model on every set, and keep the scores in a folder."""
+        from uwc.metrics.evaluate import save_sets, score_sets
+
+        judges = context.judges(self.judge_paths, loading)
+        save_sets(score_sets(target, self.scoring, original=original, judges=judges), out)
 
 
 @dataclass(frozen=True)
@@ -204,7 +221,7 @@ class Score(Step):
     model: Step
     original: Step
     loading: Loading
-    scoring: Scoring
+    evaluation: Evaluation
 
     def run(self, context: "Context", out: Path) -> Outcome:
         """Score the model."""
@@ -213,7 +230,7 @@ class Score(Step):
         reference = context.original(self.original, self.loading)
         same = self.model.key == self.original.key
         target = reference if same else context.model(self.model, self.loading, original=self.original)
-        score_sets(target, reference, self.scoring, out)
+        self.evaluation.run(target, reference, context, self.loading, out)
         return Outcome(
             parameters=parameter_count(target.model),
             vocabulary=len(target.tokenizer),
@@ -230,7 +247,7 @@ class Calibrate(Step):
     unlearned: Step
     original: Step
     loading: Loading
-    scoring: Scoring
+    evaluation: Evaluation
     retention: CalibrateConfig
 
     def uses(self) -> Iterable[Entry[Any]]:
@@ -240,28 +257,24 @@ class Calibrate(Step):
 
     def run(self, context: "Context", out: Path) -> Outcome:
         """Find the mixture, and score it."""
-        from uwc.calibration.calibrate import calibrate_mixing
-        from uwc.calibration.frontier import save_probes
-        from uwc.studies.held import FORGET_SETS, PROBES, RECORD, Probed, measures_of
+        from uwc.calibration.calibrate import calibrate
 
-        config, sets = self.retention, self.scoring.sets
+        config, sets = self.retention, self.evaluation.sets
+        max_new_tokens = self.evaluation.scoring.given.max_new_tokens
         mixing = context.mixing(self.original, self.unlearned, self.loading)
-        measures = measures_of(config, sets, max_new_tokens=self.scoring.max_new_tokens)
-        found, mixed = calibrate_mixing(
+        found = calibrate(
             mixing,
-            measures,
-            sets={name: sets[name] for name in FORGET_SETS if name in sets},
+            config.measures(sets, max_new_tokens=max_new_tokens),
+            {name: sets[name] for name in FORGET_SETS if name in sets},
             tau=config.tau,
             metric=config.ranked_by,
             scan=config.scan,
             resolution=config.resolution,
-            curve=True,
-            max_new_tokens=self.scoring.max_new_tokens,
+            max_new_tokens=max_new_tokens,
         )
-        probed = Probed.of(found, measures, mixed, config)
-        save_probes(out / PROBES, found.alphas, probed.sets)
-        write_json(out / RECORD, finite(probed.record))
-        score_sets(mixed, context.original(self.original, self.loading), self.scoring, out)
+        found.save(out)
+        original = context.original(self.original, self.loading)
+        self.evaluation.run(mixing.mix(found.alpha), original, context, self.loading, out)
         return Outcome(alpha=found.alpha)
 
 
@@ -309,7 +322,7 @@ class Attack(Step):
             )
         except (TrainingDiverged, AttackFailed) as error:
             status = "diverged" if isinstance(error, TrainingDiverged) else "failed"
-            return Outcome(status=status, message=str(error))  # type: ignore[arg-type]  # one of two words
+            return Outcome(status=status, message=str(error))
         save_variants(out / ATTACKED, variants, self.sets)
         return Outcome()
 
@@ -332,13 +345,3 @@ class Attack(Step):
         context.cache.keep(("original", self.original.key), key)
         target: Target = context.cache.get(key, load)
         return target
-
-
-def score_sets(target: "Target", reference: "Target", scoring: Scoring, out: Path) -> None:
-    """Score a model on every set, and keep the scores in a folder."""
-    from uwc.metrics.scoring import score_set
-
-    for name, examples in scoring.sets.items():
-        score_set(
-            target, examples, needs=scoring.needs, reference=reference, max_new_tokens=scoring.max_new_tokens
-        ).save(out, name)

@@ -40,7 +40,7 @@ def read_recorded(path: Path) -> Recorded:
     """
     results = StudyResults.load(path)
     try:
-        config = StudyConfig(**results.study.config)  # type: ignore[arg-type]  # checked by it
+        config = StudyConfig(**results.study.config)
     except ValidationError as error:
         raise ConfigError(f"{path}: study.config: {first_problem(error, StudyConfig)}") from None
     except ConfigError as error:

@@ -17,9 +17,9 @@ from uwc.attacks.evaluate import (
     outcomes,
 )
 from uwc.errors import AttackFailed, ConfigError, TrainingDiverged
-from uwc.metrics.aggregation import aggregate
 from uwc.metrics.registry import metrics as metric_registry
 from uwc.metrics.scoring import needs_of
+from uwc.metrics.stats import aggregate
 from uwc.models.loading import depth_of
 from uwc.models.target import Target
 from uwc.results import AttackedModel, AttackOutcome, AttackResults, Attacks, BudgetCurve, ModelKey, Point

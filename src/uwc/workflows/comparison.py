@@ -7,14 +7,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from uwc.calibration.measures import ranking_metric
 from uwc.data.local_files import PARTS
 from uwc.errors import ConfigError
+from uwc.metrics.set_level import UTILITY_SETS
 from uwc.metrics.suites import metric_name
 from uwc.reports.records import ES
-from uwc.studies.calibrate_config import ranking_metric
 from uwc.studies.config import StudyConfig
 from uwc.studies.config_file import validated
-from uwc.studies.held import UTILITY
 from uwc.studies.plan import make_plan
 from uwc.studies.store import Store
 from uwc.workflows.given import Questions, kept_model, kept_questions, precision_of, require_files
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 DEFAULT_OUT = Path("comparison")
 SEED_MARK = "@"
 """``npo@1`` is the method npo with the seed 1."""
-TAKEN = (*PARTS, *UTILITY)
+TAKEN = (*PARTS, *UTILITY_SETS)
 """The names of sets that further questions to keep cannot have."""
 
 
