@@ -849,7 +849,7 @@ class StudyResults(Result):
                 yield {"model": key.run or key.role, "role": key.role, **_score_row(score)}
 
     def ranking_rows(self) -> Iterable[Mapping[str, Any]]:
-        """One row for each ranked model, best first: the fields of `RankedModel`, intervals as ``_low`` and ``_high``."""
+        """One row for each ranked model, best first: the fields of `RankedModel`, each interval in two."""
         for model in self.ranked():
             row = model.model_dump(exclude={"forget", "alpha"})
             confidence = row.pop("confidence")
@@ -874,7 +874,7 @@ class StudyResults(Result):
                     yield {"model": model.name, "set": name, **point.model_dump(), "area": frontier.area}
 
     def mean_curve_rows(self) -> Iterable[Mapping[str, Any]]:
-        """One row for each method with several seeds, set and tau: the mean over seeds, its spread, the curve's area."""
+        """One row for each method with several seeds, set and tau: mean over seeds, spread, the curve's area."""
         for group in self.groups:
             for name, frontier in group.frontier.items():
                 for point in frontier.curve:

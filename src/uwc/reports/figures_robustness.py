@@ -8,93 +8,115 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from uwc.reports.plots import COLOURS, FAINT, GRID, INK, figure_layout
-from uwc.reports.records import Record, known, label_of, method_of_runs
-from uwc.reports.robustness_tables import shown
+from uwc.reports.figures import AXIS, COLOURS, FAINT, GRID, INK, figure_layout
+from uwc.reports.format import known
+from uwc.reports.tables_attacks import method_of_runs, shown
+from uwc.results import Cell, Point, Robustness, StudyResults
 
 _ROW, _COLUMN, _TOP = 118, 125, 74
 _FITTING = 7  # columns that a page has room for; more are scrolled
 _DECADES = 2.0
 
 
-def panels_figure(results: Record, split: str) -> go.Figure | None:
+def panels_figure(results: StudyResults, split: str) -> go.Figure | None:
     """A grid of panels, a row for each metric and a column for each attack; None without points on that set.
 
     Each panel has the identity line (dashed) and the least-squares line (solid), with its PCC.
     """
-    found = results["robustness"]
-    cells = {(c["metric"], c["attack"]): c for c in found["cells"] if c["split"] == split}
-    if not cells:
+    found = results.robustness
+    cells = {(c.metric, c.attack): c for c in found.cells if c.split == split} if found else {}
+    if found is None or not cells:
         return None
-    metrics, chains = (list(dict.fromkeys(key[i] for key in cells)) for i in (0, 1))
+    metrics, attacks = (list(dict.fromkeys(key[i] for key in cells)) for i in (0, 1))
     figure = make_subplots(
-        rows=len(metrics), cols=len(chains), horizontal_spacing=0.09 / len(chains), vertical_spacing=0.16 / len(metrics)
+        rows=len(metrics),
+        cols=len(attacks),
+        horizontal_spacing=0.09 / len(attacks),
+        vertical_spacing=0.16 / len(metrics),
     )
     methods = method_of_runs(results)
     colours = {m: COLOURS[i % len(COLOURS)] for i, m in enumerate(dict.fromkeys(methods.values()))}
-    for row, metric in enumerate(metrics, start=1):
-        for column, chain in enumerate(chains, start=1):
-            points = [
-                p for p in found["points"]
-                if (p["metric"], p["attack"], p["split"]) == (metric, chain, split) and _drawable(p, found, metric)
-            ]  # fmt: skip
-            place = {"row": row, "col": column}
-            if (metric, chain) in cells and points:
-                _draw_panel(figure, place, points, cells[metric, chain], colours, methods)
-    _name_rows_and_columns(figure, [label_of(results, m) for m in metrics], chains)
+    for (metric, attack), cell in cells.items():
+        points = [
+            point
+            for point in found.points
+            if (point.metric, point.attack, point.split) == (metric, attack, split) and _drawable(point, found)
+        ]
+        if points:
+            place = {"row": metrics.index(metric) + 1, "col": attacks.index(attack) + 1}
+            _draw_panel(figure, place, points, cell, {run: colours[method] for run, method in methods.items()})
+    _name_rows_and_columns(figure, [results.metric_label(m) for m in metrics], attacks)
     for method, colour in colours.items():
         marker = {"color": colour, "size": 9}
         figure.add_trace(go.Scatter(x=[None], y=[None], mode="markers", name=escape(method), marker=marker))
     height = _TOP + _ROW * len(metrics) + 40
     figure.update_layout(figure_layout(height, {"l": 118, "r": 8, "t": _TOP, "b": 40}))
-    if len(chains) > _FITTING:
-        figure.update_layout(width=126 + _COLUMN * len(chains))
+    if len(attacks) > _FITTING:
+        figure.update_layout(width=126 + _COLUMN * len(attacks))
     figure.update_layout(legend={"orientation": "h", "y": 1, "yref": "container", "yanchor": "top", "x": 0})
     return figure
 
 
-def _drawable(point: Record, found: Record, metric: str) -> bool:
-    logged = metric in found["log_metrics"]
-    return all(known(point[end]) and (point[end] > 0 or not logged) for end in ("before", "after"))
+def _drawable(point: Point, found: Robustness) -> bool:
+    logged = point.metric in found.log_metrics
+    return all(known(value) and (value > 0 or not logged) for value in (point.before, point.after))
 
 
 def _draw_panel(
-    figure: go.Figure, place: Mapping[str, int], points: Sequence[Record], cell: Record, colours: Mapping[str, str],
-    methods: Mapping[str, str],
-) -> None:  # fmt: skip
-    logged, agreement = cell["on_logarithms"], cell["agreement"]
-    low, high = _span([p[end] for p in points for end in ("before", "after")], logged)
+    figure: go.Figure, place: Mapping[str, int], points: Sequence[Point], cell: Cell, colours: Mapping[str, str]
+) -> None:
+    logged = cell.on_logarithms
+    low, high = _span([value for point in points for value in (point.before, point.after)], logged)
     ends = [10.0**low, 10.0**high] if logged else [low, high]
     figure.add_trace(_line(ends, ends, "dash", FAINT), **place)
-    slope, intercept = (agreement[name]["value"] for name in ("slope", "intercept"))
+    slope, intercept = cell.agreement.slope.value, cell.agreement.intercept.value
     if known(slope) and known(intercept):
-        xs = [f([p["before"] for p in points]) for f in (min, max)]
+        xs = [f([point.before for point in points]) for f in (min, max)]
         fitted = [math.exp(intercept + slope * math.log(x)) if logged else intercept + slope * x for x in xs]
         figure.add_trace(_line(xs, fitted, "solid", INK), **place)
     figure.add_trace(
         go.Scatter(
-            x=[p["before"] for p in points], y=[p["after"] for p in points], mode="markers", showlegend=False,
-            marker={"size": 5, "opacity": 0.8, "color": [colours[methods[p["checkpoint"]]] for p in points]},
-            text=[escape(p["checkpoint"]) for p in points],
+            x=[point.before for point in points],
+            y=[point.after for point in points],
+            mode="markers",
+            showlegend=False,
+            marker={"size": 5, "opacity": 0.8, "color": [colours[point.checkpoint] for point in points]},
+            text=[escape(point.checkpoint) for point in points],
             hovertemplate="%{text}<br>before %{x:.3g}, after %{y:.3g}<extra></extra>",
         ),
         **place,
-    )  # fmt: skip
+    )
     axis = {
-        "type": "log" if logged else "linear", "range": [low, high], "nticks": 3, "tickfont": {"size": 9},
-        "gridcolor": GRID, "zeroline": False, "showline": True, "linecolor": "#b0b0b0", "ticks": "",
-        "exponentformat": "power", "minor": {"ticks": ""},
-    }  # fmt: skip
+        "type": "log" if logged else "linear",
+        "range": [low, high],
+        "nticks": 3,
+        "tickfont": {"size": 9},
+        "gridcolor": GRID,
+        "zeroline": False,
+        "showline": True,
+        "linecolor": AXIS,
+        "ticks": "",
+        "exponentformat": "power",
+        "minor": {"ticks": ""},
+    }
     if logged and high - low > _DECADES:
         axis["dtick"] = math.ceil((high - low) / _DECADES)
     figure.update_xaxes(**axis, **place)
     figure.update_yaxes(**axis, **place)
-    pcc = agreement["pcc"]["value"]
+    pcc = cell.agreement.pcc.value
     figure.add_annotation(
-        text=f"{pcc:.2f}" if known(pcc) else "no PCC", x=0.03, y=0.99, xref="x domain", yref="y domain",
-        xanchor="left", yanchor="top", showarrow=False, font={"size": 10, "color": INK},
-        bgcolor="rgba(255,255,255,0.7)", **place,
-    )  # fmt: skip
+        text=f"{pcc:.2f}" if known(pcc) else "no PCC",
+        x=0.03,
+        y=0.99,
+        xref="x domain",
+        yref="y domain",
+        xanchor="left",
+        yanchor="top",
+        showarrow=False,
+        font={"size": 10, "color": INK},
+        bgcolor="rgba(255,255,255,0.7)",
+        **place,
+    )
 
 
 def _span(values: Sequence[float], logged: bool) -> tuple[float, float]:
@@ -114,13 +136,29 @@ def _name_rows_and_columns(figure: go.Figure, rows: Sequence[str], columns: Sequ
     for number, name in enumerate(columns, start=1):
         (low, high) = next(figure.select_xaxes(row=1, col=number)).domain
         figure.add_annotation(
-            text=escape(shown(name)).replace(" + ", "<br>+ "), x=(low + high) / 2, y=1, xref="paper", yref="paper",
-            xanchor="center", yanchor="bottom", showarrow=False, font={"size": 12, "color": INK}, yshift=4,
-        )  # fmt: skip
+            text=escape(shown(name)).replace(" + ", "<br>+ "),
+            x=(low + high) / 2,
+            y=1,
+            xref="paper",
+            yref="paper",
+            xanchor="center",
+            yanchor="bottom",
+            showarrow=False,
+            font={"size": 12, "color": INK},
+            yshift=4,
+        )
     for number, name in enumerate(rows, start=1):
         (low, high) = next(figure.select_yaxes(row=number, col=1)).domain
         figure.add_annotation(
-            text=escape(name).replace(" ", "<br>"), x=0, y=(low + high) / 2, xref="paper", yref="paper",
-            xanchor="right", yanchor="middle", align="right", showarrow=False, font={"size": 12, "color": INK},
+            text=escape(name).replace(" ", "<br>"),
+            x=0,
+            y=(low + high) / 2,
+            xref="paper",
+            yref="paper",
+            xanchor="right",
+            yanchor="middle",
+            align="right",
+            showarrow=False,
+            font={"size": 12, "color": INK},
             xshift=-34,
-        )  # fmt: skip
+        )

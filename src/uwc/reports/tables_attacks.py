@@ -37,12 +37,13 @@ def shown(attack: str) -> str:
 
 
 def method_of_runs(results: StudyResults) -> dict[str, str]:
-    """Run -> its method. A method with several formulas (composed by the study) is as many methods as runs."""
-    formulas: dict[str, set[str]] = {}
+    """Run -> its method. Where runs of one method have different losses, each with its seeds is a method of its own."""
+    losses: dict[str, set[str]] = {}
     for run in results.unlearned:
-        formulas.setdefault(run.method, set()).add(run.formula)
+        losses.setdefault(run.method, set()).add(run.formula)
     return {
-        run.name: run.method if run.method and len(formulas[run.method]) == 1 else run.name for run in results.unlearned
+        run.name: run.method if run.method and len(losses[run.method]) == 1 else run.group or run.name
+        for run in results.unlearned
     }
 
 
@@ -84,6 +85,14 @@ class _Headline:
             columns += [(attack.name, which) for which in (("mean", WORST) if several else ("",))]
         return columns
 
+    def excess(self, over: Difference) -> float:
+        """How much more is remembered, by which models and attacks are compared; NaN where there is no number."""
+        ratio = over.kind == "ratio"
+        if ratio and not over.mean > 0:
+            return float("nan")
+        sign = -1 if self.info and self.info.higher_remembers is False else 1
+        return sign * (log(over.mean) if ratio else over.mean)
+
     def average(self, values: Sequence[float]) -> str:
         return number(average(values, geometric=self.geometric), self.info)
 
@@ -112,16 +121,14 @@ def recovery_table(results: StudyResults) -> Table:
 def recovery_words(results: StudyResults) -> list[str]:
     """Which attack recovers most from which unlearned model, beyond its recovery from the retrained model."""
     found = _Headline(results)
-    sign = -1 if found.info and found.info.higher_remembers is False else 1
     over = [
-        (sign * (log(outcome.over_control.mean) if outcome.over_control.kind == "ratio" else outcome.over_control.mean),
-         outcome.over_control, model.model.label, attack.name)
+        (found.excess(outcome.over_control), outcome.over_control, model.model.label, attack.name)
         for model in found.attacks.models
         if model.model.role == "unlearned"
         for attack in found.attacks.attacks
         if (outcome := found.outcome(model, attack.name)) and outcome.over_control
-        and known(outcome.over_control.mean) and (outcome.over_control.kind != "ratio" or outcome.over_control.mean > 0)
     ]
+    over = [row for row in over if known(row[0])]
     if not over:
         return []
     _, most, name, attack = max(over, key=lambda row: row[0])

@@ -25,10 +25,11 @@ def summary(results: StudyResults) -> list[str]:
     """The conclusion in sentences: which model forgets most at equal retention, with which confidence, against what."""
     sentences = _best(results)
     info = results.metrics.get(results.rank_by)
+    notes = {"retrained": f" ({RETRAINED_MEANING})"}
     compared = [
-        f"the {role} model{note} scores {with_interval(score, info)}"
-        for role, note in (("original", ""), ("retrained", f" ({RETRAINED_MEANING})"))
-        if (model := results.reference(role)) and (score := find(model.scores, FORGET, results.rank_by))
+        f"the {model.role} model{notes.get(model.role, '')} scores {with_interval(score, info)}"
+        for model in results.references
+        if (score := find(model.scores, FORGET, results.rank_by))
     ]
     if compared:
         sentences.append(f"For comparison: {listed(compared)}.")
