@@ -7,6 +7,8 @@ finite is NaN here, and null in JSON.
 
 import json
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 2
 """Version of the layout of these files."""
 
+SIGNIFICANT = 0.975
+"""Confidence from which one model leaves significantly less than another: 5 %, two-sided."""
+
 Number = Annotated[
     float,
     BeforeValidator(lambda value: float("nan") if value is None else value),
@@ -33,6 +38,11 @@ Role = Literal["original", "retrained", "unlearned", "calibrated"]
 is delivered, or the calibrated mixture of an unlearned model with the original."""
 
 Settings = dict[str, JsonValue]
+
+FORGET = "forget"
+"""The set that is to be forgotten."""
+ES = "extraction_strength"
+"""The metric that models are ranked by unless a study names another."""
 
 
 class Part(BaseModel):
@@ -402,6 +412,33 @@ class Retention(Part):
     """Those without values by example, which intervals know nothing of."""
     rank_by: str
     """The metric of the forget set that models are ranked by."""
+
+
+class RankedModel(Part):
+    """A model's place in the ranking, and the numbers behind it; made from the others, not written to a file."""
+
+    rank: int
+    name: str
+    group: str
+    forget: Estimate
+    """Residual forget score at exactly tau, by which models are ranked."""
+    alpha: Estimate
+    """Where the frontier reaches tau."""
+    retention: Number
+    """Retention ratio there."""
+    mixture_alpha: Number
+    """Alpha of the calibrated mixture."""
+    mixture_forget: Number
+    """Its forget score."""
+    mixture_retention: Number
+    """Its retention ratio, the least of all measures."""
+    confidence: float | None
+    """That it leaves less than the next model; null for the last."""
+
+    @property
+    def significant(self) -> bool | None:
+        """Whether it leaves significantly less than the next model; None for the last."""
+        return None if self.confidence is None else self.confidence >= SIGNIFICANT
 
 
 class AttackInfo(Part):
@@ -845,11 +882,73 @@ class StudyResults(Result):
         rank = {name: place for place, name in enumerate(self.ranking)}
         return sorted(self.unlearned, key=lambda m: (m.status != "ok", rank.get(m.name, len(rank))))
 
+    @property
+    def rank_by(self) -> str:
+        """The metric of the ranking; where nothing is calibrated extraction strength, or else the first."""
+        if self.retention is not None:
+            return self.retention.rank_by
+        return next(iter(self.metrics)) if self.metrics and ES not in self.metrics else ES
+
+    def metric_label(self, metric: str) -> str:
+        """What tables call a metric."""
+        return self.metrics[metric].label if metric in self.metrics else metric
+
+    def set_label(self, name: str) -> str:
+        """What tables call a set, or several that are joined by ``+``."""
+        return " + ".join(self.sets[part].label if part in self.sets else part for part in name.split("+"))
+
+    def ranked(self) -> list[RankedModel]:
+        """The ranked models, best first."""
+        following = dict(pairwise(self.ranking))
+        return [
+            _ranked(self.run(name), rank, self.rank_by, self.pairs.get(name, {}).get(following.get(name, "")))
+            for rank, name in enumerate(self.ranking, start=1)
+        ]
+
     def rows(self) -> Iterable[Mapping[str, Any]]:
         """One row for each model, as delivered and calibrated, set and metric."""
         for key, scores in self.scored():
             for score in scores:
                 yield {"model": key.run or key.role, "role": key.role, **_score_row(score)}
+
+    def ranking_rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for each ranked model, best first: the fields of `RankedModel`, each interval in two."""
+        for model in self.ranked():
+            row = model.model_dump(exclude={"forget", "alpha"})
+            confidence = row.pop("confidence")
+            intervals = {
+                f"{name}{end}": value
+                for name, found in (("forget", model.forget), ("alpha", model.alpha))
+                for end, value in (("", found.value), ("_low", found.low), ("_high", found.high))
+            }
+            yield {
+                **{name: row.pop(name) for name in ("rank", "name", "group")},
+                **intervals,
+                **row,
+                "confidence": confidence,
+                "significant": model.significant,
+            }
+
+    def curve_rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for each calibrated model, set and tau: alpha, the residual score, its interval, the curve's area."""
+        for model in self.by_rank():
+            for name, frontier in model.calibration.frontier.items() if model.calibration else ():
+                for point in frontier.curve:
+                    yield {"model": model.name, "set": name, **point.model_dump(), "area": frontier.area}
+
+    def mean_curve_rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for each method with several seeds, set and tau: mean over seeds, spread, the curve's area."""
+        for group in self.groups:
+            for name, frontier in group.frontier.items():
+                for point in frontier.curve:
+                    yield {
+                        "method": group.name,
+                        "seeds": len(group.runs),
+                        "set": name,
+                        **point.model_dump(),
+                        "area": frontier.area,
+                        "area_sd": frontier.area_sd,
+                    }
 
 
 class CalibrationResults(Result):
@@ -994,6 +1093,26 @@ def attack_rows(attacks: Attacks) -> Iterable[Mapping[str, Any]]:
 def find(scores: Iterable[Score], name: str, metric: str) -> Score | None:
     """The score on a set by a metric; None where there is none."""
     return next((s for s in scores if s.set == name and s.metric == metric), None)
+
+
+def _ranked(model: UnlearnedModel, rank: int, metric: str, confidence: float | None) -> RankedModel:
+    found = model.calibration
+    if found is None or found.at_tau is None:
+        raise ValueError(f"{model.name} is ranked, and has no residual score")
+    mixture = find(model.calibrated_scores, FORGET, metric)
+    ratios = [kept.ratio for kept in found.kept]
+    return RankedModel(
+        rank=rank,
+        name=model.name,
+        group=model.group,
+        forget=found.at_tau.scores[FORGET],
+        alpha=found.at_tau.alpha,
+        retention=found.at_tau.retention,
+        mixture_alpha=found.alpha,
+        mixture_forget=mixture.mean if mixture else float("nan"),
+        mixture_retention=min(ratios) if ratios and not any(map(isnan, ratios)) else float("nan"),
+        confidence=confidence,
+    )
 
 
 def _score_row(score: Score | ScoreDifference) -> dict[str, Any]:

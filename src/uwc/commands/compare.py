@@ -26,7 +26,7 @@ from uwc.commands.options import (
     pairs,
     utility_files,
 )
-from uwc.commands.printing import console, print_json
+from uwc.commands.printing import console
 from uwc.errors import UserError
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def compare_command(
         max_new_tokens=max_new_tokens, title=title, out=out, **loading(dtype, device, trust, prompt),
     )  # fmt: skip
     if as_json:
-        print_json(done.results)
+        typer.echo(done.results.to_json(), nl=False)
     else:
         _print(done)
 
@@ -124,21 +124,20 @@ def _attacks(named: list[str]) -> list[str] | None:
 
 
 def _print(done: "Comparison") -> None:
-    from uwc.reports.grid import print_table
-    from uwc.reports.ranking import groups_table, indistinct, ranking_table
-    from uwc.reports.recovery_tables import recovery_table, recovery_words
-    from uwc.reports.tau_curve import tau_words
+    from uwc.reports.format import print_table
+    from uwc.reports.tables_attacks import recovery_table, recovery_words
+    from uwc.reports.tables_frontier import tau_words
+    from uwc.reports.tables_ranking import groups_table, indistinct, ranking_table
 
     results = done.results
     print_table(ranking_table(results), console())
-    if results["groups"]:
+    if results.groups:
         print_table(groups_table(results), console())
-    attacked = bool(results.get("attacks"))
-    if attacked:
+    if results.attacks:
         print_table(recovery_table(results), console())
-    under_attack = recovery_words(results) if attacked else []
+    under_attack = recovery_words(results) if results.attacks else []
     for sentence in filter(None, [indistinct(results), *tau_words(results), *under_attack]):
         typer.echo(sentence)
-    for note in results["notes"]:
-        typer.echo(f"Note: {note}")
+    for warning in results.warnings:
+        typer.echo(f"Warning: {warning.text}")
     typer.echo(f"report: {done.outcome.report}")

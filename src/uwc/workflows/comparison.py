@@ -12,7 +12,7 @@ from uwc.data.local_files import PARTS
 from uwc.errors import ConfigError
 from uwc.metrics.set_level import UTILITY_SETS
 from uwc.metrics.suites import metric_name
-from uwc.reports.records import ES
+from uwc.results import ES, StudyResults, attack_rows
 from uwc.studies.config import StudyConfig
 from uwc.studies.config_file import validated
 from uwc.studies.plan import make_plan
@@ -42,50 +42,41 @@ class Comparison:
     outcome: StudyOutcome
 
     @property
-    def results(self) -> dict[str, Any]:
-        """What ``results.json`` holds."""
+    def results(self) -> StudyResults:
+        """The content of ``results.json``."""
         return self.outcome.results
 
     @cached_property
     def ranking(self) -> "pd.DataFrame":
-        """Best first: rank, name, group, alpha, calibrated forget score and interval, retain score, how sure."""
-        from uwc.reports.ranking import ranked
-
-        return _frame(ranked(self.results))
+        """Best first: residual forget score and alpha with intervals, retention, the calibrated mixture, confidence."""
+        return _frame(self.results.ranking_rows())
 
     @cached_property
     def scores(self) -> "pd.DataFrame":
-        """Every metric of every model on every set, before and after calibration."""
-        from uwc.reports.rows import score_rows
-
-        return _frame(score_rows(self.results))
+        """Every metric of every model, as delivered and calibrated, on every set."""
+        return self.results.to_frame()
 
     @cached_property
     def tau_curve(self) -> "pd.DataFrame":
-        """The forget score left at each share tau of retention, with alpha and interval."""
-        from uwc.reports.rows import curve_rows
-
-        return _frame(curve_rows(self.results))
+        """The residual forget score of each model at each tau, with alpha and interval."""
+        return _frame(self.results.curve_rows())
 
     @cached_property
     def method_tau_curve(self) -> "pd.DataFrame":
         """The tau curve of each method with several seeds: mean, spread between seeds and over examples, interval."""
-        from uwc.reports.rows import method_curve_rows
-
-        return _frame(method_curve_rows(self.results))
+        return _frame(self.results.mean_curve_rows())
 
     @cached_property
     def pairs(self) -> "pd.DataFrame":
-        """Row by column: the share of paired draws in which the row's model leaves less than the column's."""
-        names = self.results["ranking"]
-        return _frame(self.results["pairs"]).T.reindex(index=names, columns=names)
+        """Row by column: the confidence that the row's model leaves less than the column's."""
+        names = list(self.results.ranking)
+        return _frame(self.results.pairs).T.reindex(index=names, columns=names)
 
     @cached_property
     def attacks(self) -> "pd.DataFrame":
-        """For each model and attack the score before and under it, with interval, and its excess over retrained."""
-        from uwc.reports.rows import attack_rows
-
-        return _frame(attack_rows(self.results))
+        """For each model and attack the score before and under it, the recovery with its interval, and the excess over
+        the retrained model."""
+        return _frame(attack_rows(self.results.attacks) if self.results.attacks else ())
 
 
 def compare(
@@ -249,4 +240,4 @@ def _compare(config: StudyConfig, folder: Path) -> Comparison:
 def _frame(rows: Any) -> "pd.DataFrame":
     import pandas as pd
 
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows if isinstance(rows, Mapping) else list(rows))
