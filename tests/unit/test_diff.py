@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from uwc.studies.replay import compare_results, environment_changes, group_counts, model_changes, record_changes
 
 from uwc.errors import UserError
-from uwc.studies.replay import compare_results, environment_changes, group_counts, model_changes, record_changes
 from uwc.studies.summary import read_summary
 
 
