@@ -59,6 +59,15 @@ def test_neighbours_without_a_significant_difference_are_joined() -> None:
     assert indistinct(study_results(ranking=("npo",))) == ""
 
 
+def test_without_a_confidence_nothing_is_said_of_significance() -> None:
+    """One cluster: no draws, so no confidence."""
+    results = study_results(pairs={a: dict.fromkeys(row, NAN) for a, row in pairs().items()})
+    assert {model.significant for model in results.ranked()} == {None}
+    assert indistinct(results) == ""
+    assert {row[-1] for row in ranking_table(results).rows} == {MISSING}
+    assert set(pairs_table(results).rows[0][1:]) == {MISSING}
+
+
 def test_the_table_has_the_confidence_of_each_difference() -> None:
     rows = ranking_table(with_pairs(gd=0.9)).rows
     assert [row[-1] for row in rows] == ["yes (100.0%)", "no (90.0%)", "yes (100.0%)", "yes (100.0%)", MISSING]

@@ -102,7 +102,7 @@ def test_a_difference_has_its_sign_and_a_ratio_is_a_ratio() -> None:
 def test_averages_are_geometric_where_the_metric_is() -> None:
     assert average([1.0, 4.0], geometric=True) == pytest.approx(2.0)
     assert average([1.0, 4.0], geometric=False) == 2.5
-    assert number(average([], geometric=False)) == number(average([0.0, 1.0], geometric=True)) == MISSING
+    assert number(average([], geometric=False)) == number(average([NAN, 0.0], geometric=True)) == MISSING
 
 
 def test_result_table_is_sorted_by_rank_with_references_first_and_diverged_last() -> None:
