@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from uwc.calibration.frontier import Frontier, ProbedSet, sure_lower
-from uwc.metrics.aggregation import bootstrap_interval, bootstrap_sureness
-from uwc.metrics.set_aggregation import aggregate_sets
 from uwc.metrics.set_level import auc, harmonic_mean
+from uwc.metrics.stats import aggregate_sets, bootstrap_interval, bootstrap_sureness
 
 ALPHAS = np.linspace(0, 1, 9)
 QUESTIONS = 4

@@ -1,248 +1,354 @@
-"""Calibration of an unlearned model: mix it with the original until retention is what was asked for."""
+"""Calibration of an unlearned model: the largest mixture with the original that keeps tau of its retention."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
-from uwc import progress
-from uwc.calibration.example_measure import ExampleMeasure, geometric_mean, measured
-from uwc.calibration.frontier import ProbedSet
-from uwc.calibration.retention import Measure, Retention
+from uwc import progress, results
+from uwc.calibration.frontier import Frontier, at_tau
+from uwc.calibration.measures import LeastRatio, Measure, measured
+from uwc.calibration.probed import Measured, ProbedSet, RetentionCurve, load_probes, save_probes
 from uwc.calibration.search import PASSES, Reading, SearchResult, search
 from uwc.data.example import Example
 from uwc.errors import ConfigError
-from uwc.metrics.registry import metrics
-from uwc.models.mixing import Mixer, Mixing
+from uwc.io import write_text
+from uwc.metrics.registry import metrics, set_metrics
+from uwc.metrics.stats import Average, aggregate, aggregate_sets
+from uwc.models.mixing import Mixing
 from uwc.models.target import Target
 from uwc.models.token_scores import Floats
+from uwc.results import ConditionScore, Number, Part, Warning
 
 KNOWN_SAMPLE = 64
-"""So many of the questions that should be forgotten are put to the original, to see that it knows them."""
+"""In a search without curve, so many forget questions are put to the original, to see that it knows them."""
 UNKNOWN = 0.1
 """The original's mean score on the forget data, on metrics from 0 to 1, below which there is little to forget."""
+PROBES, SEARCH = "probes.parquet", "probes.json"
+"""Where a calibration keeps the values of its probes, and how they were searched."""
+
+Sets = Mapping[str, Sequence[Example]]
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """The mixture found, and every probe made on the way.
+@dataclass(frozen=True, eq=False)
+class Calibrated:
+    """The mixture found, and all that its probes measured.
 
     Attributes:
-        tau: share of the original's retention kept.
-        metric: the metric that the sets are measured with.
-        search: the search on the retain set.
-        alphas: the mixtures at which every set was scored on all examples, ascending.
-        probed: set -> the metric's value for each example at each of these; "forget", and "retain" where it is what
-            was held fixed.
-        original: set -> the same at alpha = 0, where not every set need be scored on all examples.
-        kept: for each retention measure its value on the original and at alpha, and the share kept.
+        tau: the least ratio to the original's retention.
+        metric: the metric of the forget sets.
+        search: the search for alpha.
+        measures: what each retention measure found.
+        forget: set -> the metric's value for each example at each mixture.
+        warnings: why its numbers may say little.
     """
 
     tau: float
     metric: str
     search: SearchResult
-    alphas: tuple[float, ...]
-    probed: Mapping[str, ProbedSet]
-    original: Mapping[str, ProbedSet] = field(default_factory=dict)
-    kept: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+    measures: tuple[Measured, ...]
+    forget: Mapping[str, ProbedSet]
+    warnings: tuple[Warning, ...] = ()
 
     @property
     def alpha(self) -> float:
         """The mixture: 0 = original, 1 = unlearned."""
         return self.search.alpha
 
-    def mean(self, name: str, alpha: float) -> float:
-        """The metric's mean on a set at a mixture at which it was scored on all examples."""
-        values = self.probed[name].values[self.alphas.index(alpha)]
-        return geometric_mean(values) if metrics.get(self.metric).facts["average"] == "geometric" else values.mean()
+    @property
+    def forget_score(self) -> float:
+        """The mean of the metric on the forget set at alpha."""
+        probed = self.forget["forget"]
+        return float(probed.means()[np.flatnonzero(probed.alphas == self.alpha)[0]])
 
-    def record(self) -> dict[str, Any]:
-        """The calibration as plain data."""
-        forget = {a: float(self.mean("forget", a)) for a in self.alphas} if "forget" in self.probed else {}
-        return {
-            "alpha": self.alpha,
-            "upper": self.search.upper,
-            "tau": self.tau,
-            "metric": self.metric,
-            "original": self.search.probes[0].retain,
-            "threshold": self.search.threshold,
-            "monotone": self.search.monotone,
-            "passes": self.search.passes,
-            "unchecked": list(self.search.unchecked),
-            "kept": [dict(k) for k in self.kept],
-            "trace": [{**asdict(p), "forget": forget.get(p.alpha)} for p in self.search.probes],
+    @cached_property
+    def frontiers(self) -> Mapping[str, Frontier]:
+        """Forget set -> its frontier; none where only alpha was searched."""
+        curve = RetentionCurve(self.measures)
+        return {name: Frontier(curve, s) for name, s in self.forget.items() if np.array_equal(s.alphas, curve.alphas)}
+
+    def record(self, *, seed: int = 0) -> results.Calibration:
+        """The calibration with its intervals; `seed` is of the bootstrap."""
+        forget = self.forget.get("forget")
+        scores = {} if forget is None else dict(zip(forget.alphas.tolist(), forget.means().tolist(), strict=True))
+        probes = [p.model_copy(update={"forget": scores.get(p.alpha, p.forget)}) for p in self.search.probes]
+        return results.Calibration(
+            tau=self.tau,
+            metric=self.metric,
+            alpha=self.alpha,
+            upper=self.search.upper,
+            monotone=self.search.monotone,
+            passes=self.search.passes,
+            unchecked=self.search.unchecked,
+            kept=tuple(_kept(m, self.alpha) for m in self.measures),
+            probes=tuple(probes),
+            at_tau=at_tau(self.frontiers, self.tau, seed=seed) if self.frontiers else None,
+            frontier={name: frontier.record(seed=seed) for name, frontier in self.frontiers.items()},
+        )
+
+    def scores(self, *, seed: int = 0) -> tuple[ConditionScore, ...]:
+        """The scores of the original, the unlearned model as delivered, the calibrated mixture, and at tau.
+
+        On each forget set and on each set that a retention measure reads, on all its examples. A model that was not
+        scored on all examples of a set, as a search without curve leaves it, has no row there.
+        """
+        rows: list[ConditionScore] = []
+        for name, probed in self.forget.items():
+            frontier = self.frontiers.get(name)
+            residual = frontier.estimate(self.tau, seed=seed) if frontier else None
+            rows += self._rows(Measured.of(self.metric, [probed]), residual, seed)
+        first = next(iter(self.frontiers.values()), None)
+        for place, measure in enumerate(self.measures):
+            residual = first.measure_estimates(self.tau, seed=seed)[place] if first else None
+            rows += self._rows(measure, residual, seed) if measure.inputs else []
+        return tuple(rows)
+
+    def _rows(self, measure: Measured, at: results.Estimate | None, seed: int) -> list[ConditionScore]:
+        """The rows of one metric on its set or sets."""
+        rows: list[ConditionScore] = []
+        where = {
+            "set": "+".join(dict.fromkeys(i.name for i in measure.inputs)),
+            "metric": measure.inputs[0].metric if measure.single else measure.average,
         }
+        for condition, alpha in {"original": 0.0, "as delivered": 1.0, "calibrated": self.alpha}.items():
+            if (score := _score(measure, alpha, seed)) is not None:
+                rows.append(ConditionScore.model_validate({"condition": condition, **where, **score.model_dump()}))
+        if at is not None:
+            interpolated = {"mean": at.value, "se": float("nan"), "low": at.low, "high": at.high}
+            rows.append(rows[0].model_copy(update={"condition": "at tau", **interpolated}))
+        return rows
+
+    def save(self, folder: Path) -> None:
+        """Write what `load` reads: ``probes.parquet`` (the values by example) and ``probes.json`` (the rest)."""
+        save_probes(folder / PROBES, [*self.forget.values(), *(i for m in self.measures for i in m.inputs)])
+        kept = _Stored(
+            tau=self.tau,
+            metric=self.metric,
+            alpha=self.alpha,
+            upper=self.search.upper,
+            unchecked=self.search.unchecked,
+            probes=self.search.probes,
+            measures=tuple(_StoredMeasure.of(m) for m in self.measures),
+            forget=tuple(self.forget),
+            warnings=self.warnings,
+        )
+        write_text(folder / SEARCH, kept.model_dump_json(indent=1) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Calibrated":
+        """Read what `save` wrote."""
+        kept = _Stored.model_validate_json((folder / SEARCH).read_text(encoding="utf-8"))
+        sets = load_probes(folder / PROBES)
+        return cls(
+            kept.tau,
+            kept.metric,
+            SearchResult(kept.alpha, kept.probes, kept.upper, kept.unchecked),
+            tuple(m.measured(sets) for m in kept.measures),
+            {name: sets[name, kept.metric] for name in kept.forget},
+            kept.warnings,
+        )
+
+
+class _StoredMeasure(Part):
+    label: str
+    higher: bool
+    average: str
+    inputs: tuple[tuple[str, str], ...]
+    alphas: tuple[float, ...]
+    values: tuple[Number, ...]
+
+    @classmethod
+    def of(cls, measure: Measured) -> "_StoredMeasure":
+        return cls(
+            label=measure.label,
+            higher=measure.higher,
+            average=measure.average,
+            inputs=tuple((i.name, i.metric) for i in measure.inputs),
+            alphas=tuple(measure.alphas.tolist()),
+            values=() if measure.inputs else tuple(measure.values.tolist()),
+        )
+
+    def measured(self, sets: Mapping[tuple[str, str], ProbedSet]) -> Measured:
+        if self.inputs:
+            inputs = [sets[key] for key in self.inputs]
+            return Measured.of(self.label, inputs, higher=self.higher, average=self.average)
+        return Measured(self.label, self.higher, np.array(self.alphas), np.array(self.values))
+
+
+class _Stored(Part):
+    tau: float
+    metric: str
+    alpha: float
+    upper: float
+    unchecked: tuple[float, ...]
+    probes: tuple[results.Probe, ...]
+    measures: tuple[_StoredMeasure, ...]
+    forget: tuple[str, ...]
+    warnings: tuple[Warning, ...]
+
+
+def _kept(measure: Measured, alpha: float) -> results.Kept:
+    at = int(np.flatnonzero(measure.alphas == alpha)[0])
+    original, value, ratio = float(measure.values[0]), float(measure.values[at]), float(measure.ratios[at])
+    return results.Kept(measure=measure.label, original=original, value=value, ratio=ratio, n=measure.n)
+
+
+def _score(measure: Measured, alpha: float, seed: int) -> results.Aggregate | None:
+    """The aggregate of a measure at a mixture; None where not all examples were scored there."""
+    found = [i.row(alpha) for i in measure.inputs]
+    rows = [row for row in found if row is not None]
+    if len(rows) < len(found):
+        return None
+    if measure.single:
+        average: Average = "geometric" if measure.average == "geometric" else "arithmetic"
+        aggregated = aggregate(rows[0], measure.inputs[0].subjects, average=average, seed=seed)
+    else:
+        entry = set_metrics.get(measure.average)
+        aggregated = aggregate_sets(
+            entry.function,
+            rows,
+            [i.subjects for i in measure.inputs],
+            groups=[i.name for i in measure.inputs],
+            interval=entry.facts["interval"],
+            seed=seed,
+        )
+    return aggregated
 
 
 def calibrate(
-    original: Target,
-    unlearned: Target,
-    *,
-    retain: Sequence[Example],
-    forget: Sequence[Example],
-    watched: Mapping[str, Sequence[Example]] | None = None,
-    tau: float = 0.95,
-    metric: str = "extraction_strength",
-    scan: int = 8,
-    resolution: float = 1 / 128,
-    curve: bool = False,
-) -> tuple[Calibration, Target]:
-    """Find the largest alpha at which theta(alpha) keeps `tau` of the original's retention (arXiv:2406.09179).
-
-    ``theta(alpha) = (1 - alpha) * original + alpha * unlearned``. No file is read: the unlearned model's weights are
-    overwritten in place at each probe.
-
-    Args:
-        original: the model before unlearning.
-        unlearned: the model after it; becomes the calibrated model.
-        retain: questions on which retention is measured.
-        forget: questions that should be forgotten; measured for the record.
-        watched: further sets to measure, by name.
-        tau: share of the original's mean score on `retain` to keep.
-        metric: a metric of single examples, see `example_metrics`.
-        scan: points of the coarse grid.
-        resolution: how finely alpha is found.
-        curve: score every set on all examples at each probe, and probe the whole grid: what the tau curve needs.
-            Without, a probe ends as soon as it is decided, and the other sets are scored at alpha only, and on the
-            original 64 of the questions that should be forgotten.
-
-    Returns:
-        The calibration, and the calibrated model (`unlearned` with the mixed weights).
-
-    Raises:
-        ConfigError: the metric does not fit.
-        ModelError: the two models differ in architecture or vocabulary.
-        UserError: the original scores near 0 on the retain set.
-    """
-    held = ExampleMeasure(retain, metric=metric, tau=tau, early=not curve)
-    return calibrate_mixing(
-        Mixer(original, unlearned), [held], sets={"forget": forget, **(watched or {})}, tau=tau, metric=metric,
-        scan=scan, resolution=resolution, curve=curve,
-    )  # fmt: skip
-
-
-def calibrate_mixing(
     mixing: Mixing,
     measures: Sequence[Measure],
+    forget: Sets,
     *,
-    sets: Mapping[str, Sequence[Example]],
     tau: float = 0.95,
     metric: str = "extraction_strength",
     scan: int = 8,
     resolution: float = 1 / 128,
     passes: float = PASSES,
-    curve: bool = False,
+    curve: bool = True,
     max_new_tokens: int = 64,
-) -> tuple[Calibration, Target]:
-    """The same for any way of mixing and any retention measures.
+) -> Calibrated:
+    """Find the largest alpha at which theta(alpha) keeps `tau` of the original's retention (arXiv:2406.09179).
+
+    ``theta(alpha) = (1 - alpha) * original + alpha * unlearned``; retention is the least ratio of the measures'
+    values to the original's, 1 at alpha = 0.
 
     Args:
-        mixing: gives the model at any alpha.
-        measures: what is held fixed; all of them keep tau.
-        sets: what else is measured, with `metric`: "forget", and others by name.
-        tau, metric, scan, resolution, curve: as `calibrate` takes them.
+        mixing: gives the model at any alpha; `Mixing.mix` gives the calibrated model afterwards.
+        measures: the retention constraint, see `retention_measures`; each must keep tau.
+        forget: the forget set, "forget", and further ones by name, which are measured with `metric`.
+        tau: the bar.
+        metric: what models are ranked by, see `ranking_metrics`.
+        scan: points of the coarse grid.
+        resolution: how finely alpha is found.
         passes: the most scoring passes, as `search` takes it.
+        curve: score every set on all examples at each probe, and probe the whole grid, as the frontier, the score at
+            tau and the intervals need. Without, a probe ends as soon as it is decided, and the forget sets are scored
+            at alpha only.
         max_new_tokens: the most tokens of a generated answer, for metrics that read them.
-
-    Returns:
-        The calibration, and the calibrated model.
 
     Raises:
         UserError: a measure, the metric or the models do not fit, or the original itself knows nothing.
     """
     if not 0 < tau <= 1:
         raise ConfigError(f"tau = {tau} must be above 0 and at most 1")
-    return _Calibrating(mixing, Retention(measures, tau=tau), sets, metric, curve, max_new_tokens).run(
-        scan=scan, resolution=resolution, passes=passes
-    )
+    run = _Calibrating(mixing, measures, forget, metric, curve, max_new_tokens)
+    found = run.search(tau=tau, scan=scan, resolution=resolution, passes=passes)
+    probed = {name: run.probed(name) for name in forget}
+    return Calibrated(tau, metric, found, tuple(m.measured() for m in measures), probed, tuple(run.warnings))
 
 
 class _Calibrating:
     def __init__(
-        self, mixing: Mixing, retention: Retention, sets: Mapping[str, Sequence[Example]], metric: str, curve: bool,
+        self,
+        mixing: Mixing,
+        measures: Sequence[Measure],
+        forget: Sets,
+        metric: str,
+        curve: bool,
         max_new_tokens: int,
-    ) -> None:  # fmt: skip
-        self.mixing, self.retention, self.sets, self.curve = mixing, retention, sets, curve
+    ) -> None:
+        self.mixing, self.retention, self.forget, self.curve = mixing, LeastRatio(measures), forget, curve
         self.entry, self.max_new_tokens = metrics.get(metric), max_new_tokens
         self.values: dict[float, dict[str, Floats]] = {}
-        self.original: dict[str, ProbedSet] = {}
+        self.warnings: list[Warning] = []
 
-    def run(self, *, scan: int, resolution: float, passes: float) -> tuple[Calibration, Target]:
-        original = self.read(0.0, whole=True)
+    def search(self, *, tau: float, scan: int, resolution: float, passes: float) -> SearchResult:
+        original = self.begin(tau)
         with progress.bar("calibrate", total=round(passes) + 1) as advance:
 
             def gauge(alpha: float, *, whole: bool) -> Reading:
-                reading = original if alpha == 0.0 else self.read(alpha, whole=whole)
+                reading = original if alpha == 0.0 else self.probe(alpha, whole=whole)
                 advance(1, f"alpha {alpha:.4f} {'keeps' if reading.feasible else 'loses'} enough")
                 return reading
 
             found = search(
-                gauge, threshold=self.retention.threshold, scan=scan, resolution=resolution, passes=passes,
-                whole_grid=self.curve, expected=None if self.curve else self.retention.expected,
-            )  # fmt: skip
-        calibrated = self.mixing.mix(found.alpha)
-        self.watch(calibrated, found.alpha)
-        alphas = tuple(sorted(self.values))
-        for measure in self.own_measures():
-            self.original[measure.name] = _probed_set(measure.scored_examples, [measure.values_at(0.0)])
-        kept = self.retention.record(found.alpha)
-        sets = self.probed(alphas)
-        return Calibration(self.retention.tau, self.entry.name, found, alphas, sets, self.original, kept), calibrated
+                gauge,
+                tau=tau,
+                scan=scan,
+                resolution=resolution,
+                passes=passes,
+                whole_grid=self.curve,
+                expected=None if self.curve else self.retention.expected,
+            )
+        if found.alpha not in self.values:
+            self.score(self.mixing.mix(found.alpha), found.alpha)
+        return found
 
-    def read(self, alpha: float, *, whole: bool) -> Reading:
-        """Mix, and look at the retention; the other sets too where they are wanted."""
-        mixed = self.mixing.mix(alpha)
-        reading = self.retention.probe(mixed, alpha, whole=whole)
+    def begin(self, tau: float) -> Reading:
+        """Measure the original, and warn where it knows little."""
+        original = self.mixing.mix(0.0)
+        reading = self.retention.begin(original, tau=tau, early=not self.curve)
         if self.curve:
-            self.watch(mixed, alpha)
-        if alpha == 0.0:
-            self.look_at_forget(mixed)
+            self.score(original, 0.0)
+        for measure in self.retention.measures:
+            self.warn("low_retention", measure.doubt)
+        self.warn("low_forget", self.doubt(original))
         return reading
 
-    def watch(self, mixed: Target, alpha: float) -> None:
-        """Measure the other sets."""
-        if alpha not in self.values:
-            self.values[alpha] = {name: self.measured(mixed, examples) for name, examples in self.sets.items()}
+    def probe(self, alpha: float, *, whole: bool) -> Reading:
+        """Mix, and measure the retention; in a curve the forget sets too."""
+        mixture = self.mixing.mix(alpha)
+        reading = self.retention.probe(mixture, alpha, whole=whole)
+        if self.curve and alpha not in self.values:
+            self.score(mixture, alpha)
+        return reading
 
-    def measured(self, mixed: Target, examples: Sequence[Example]) -> Floats:
-        return measured(mixed, examples, self.entry, max_new_tokens=self.max_new_tokens)
+    def score(self, mixture: Target, alpha: float) -> None:
+        """Measure the forget sets."""
+        self.values[alpha] = {name: self.measured(mixture, examples) for name, examples in self.forget.items()}
 
-    def look_at_forget(self, original: Target) -> None:
-        """Warn if the original does not know what is to be forgotten."""
-        forget = list(self.sets.get("forget", ()))
-        if not forget:
-            return
-        if len(forget) > KNOWN_SAMPLE and not self.curve:
-            forget = [forget[i] for i in sorted(np.random.default_rng(0).permutation(len(forget))[:KNOWN_SAMPLE])]
-        values = self.values[0.0]["forget"] if self.curve else self.measured(original, forget)
-        scored = np.flatnonzero(~np.isnan(values))
-        self.original["forget"] = _probed_set([forget[int(i)] for i in scored], [values[scored]])
-        known = float(values[scored].mean()) if len(scored) else float("nan")
-        if self.entry.facts["range"] == (0.0, 1.0) and self.entry.facts["higher_remembers"] and not known >= UNKNOWN:
-            progress.warn(
-                f"the original model itself scores {known:.3g} ({self.entry.name}) on the forget data: there "
-                "is nothing to forget; are these the questions, and is this the model, that it was trained on?"
-            )
+    def measured(self, mixture: Target, examples: Sequence[Example]) -> Floats:
+        return measured(mixture, examples, self.entry, max_new_tokens=self.max_new_tokens)
 
-    def own_measures(self) -> list[ExampleMeasure]:
-        """The retention measures that use the metric that the other sets are measured with."""
-        return [m for m in self.retention.measures if isinstance(m, ExampleMeasure) and m.metric == self.entry.name]
+    def doubt(self, original: Target) -> str:
+        """Why the original leaves nothing to forget; empty where it knows the forget set."""
+        forget = list(self.forget.get("forget", ()))
+        if not forget or self.entry.facts["range"] != (0.0, 1.0) or not self.entry.facts["higher_remembers"]:
+            return ""
+        if 0.0 in self.values:
+            values = self.values[0.0]["forget"]
+        else:
+            sample = sorted(np.random.default_rng(0).permutation(len(forget))[:KNOWN_SAMPLE])
+            values = self.measured(original, [forget[i] for i in sample])
+        scored = values[~np.isnan(values)]
+        known = float(scored.mean()) if len(scored) else float("nan")
+        if known >= UNKNOWN:
+            return ""
+        return (
+            f"the original model itself scores {known:.3g} ({self.entry.name}) on the forget data: there is nothing to "
+            "forget; are these the questions, and is this the model, that it was trained on?"
+        )
 
-    def probed(self, alphas: tuple[float, ...]) -> dict[str, ProbedSet]:
-        """Every set's values at the mixtures at which all were scored on all examples."""
-        sets = {m.name: _probed_set(m.scored_examples, [m.values_at(a) for a in alphas]) for m in self.own_measures()}
-        for name, examples in self.sets.items():
-            scored = np.flatnonzero(~np.isnan(self.values[alphas[0]][name]))
-            rows = [self.values[alpha][name][scored] for alpha in alphas]
-            sets[name] = _probed_set([examples[int(i)] for i in scored], rows)
-        return sets
+    def warn(self, code: str, text: str) -> None:
+        if text:
+            progress.warn(text)
+            self.warnings.append(Warning(code=code, text=text))
 
-
-def _probed_set(examples: Sequence[Example], rows: Sequence[Floats]) -> ProbedSet:
-    return ProbedSet(tuple(e.id for e in examples), tuple(e.subject for e in examples), np.stack(rows))
-
-
-def retention_metrics() -> list[str]:
-    """The metrics of token scores for which high means 'remembers': those at which a run can be stopped early."""
-    return [e.name for e in metrics if e.facts["needs"] == ("scores",) and e.facts["higher_remembers"]]
+    def probed(self, name: str) -> ProbedSet:
+        """A forget set's values at the mixtures at which it was scored."""
+        alphas, examples = sorted(self.values), self.forget[name]
+        rows = [self.values[alpha][name] for alpha in alphas]
+        return ProbedSet.of(name, self.entry.name, examples, alphas, rows)

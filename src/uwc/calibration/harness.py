@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from uwc.calibration.retention import NumberMeasure
+from uwc.calibration.measures import NumberMeasure
 from uwc.errors import ConfigError, UserError
 from uwc.models.target import Target
 from uwc.registry import unknown_name
@@ -22,7 +22,6 @@ class HarnessTask(NumberMeasure):
 
     Args:
         task: a task or group that the library knows, or ``TASK:METRIC``; the task's first metric by default.
-        tau: share of the original's score to keep.
         limit: score only the first so many questions of each task.
         batch_size: questions in a batch.
 
@@ -30,11 +29,11 @@ class HarnessTask(NumberMeasure):
         UserError: the library is not installed.
     """
 
-    def __init__(self, task: str, *, tau: float, limit: int | None = None, batch_size: int = 8) -> None:
+    def __init__(self, task: str, *, limit: int | None = None, batch_size: int = 8) -> None:
         require_harness()
         self.task, _, self.wanted = task.partition(":")
         self.limit, self.batch_size = limit, batch_size
-        super().__init__(self.score, tau=tau, label=task)
+        super().__init__(self.score, label=task)
 
     def score(self, target: Target) -> float:
         """The task's score for a model; the metric's direction is taken from the library.

@@ -1,73 +1,50 @@
-"""From names to what calibration holds fixed: a metric on one set or several, a utility, benchmarks, functions."""
+"""Retention measures: what a mixture has to keep of the original. Each probes mixtures, and gives the ratio to the
+original's value."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from uwc.calibration.example_measure import ExampleMeasure, example_metrics, retention_names
-from uwc.calibration.frontier import ProbedSet
-from uwc.calibration.retention import Kept, Measure, NumberMeasure
+from uwc.calibration.deciding import ERROR, MeanTest, looks
+from uwc.calibration.expecting import Expectation
+from uwc.calibration.probed import ROUNDING, Measured, ProbedSet, logarithm, ratio_to_original
+from uwc.calibration.search import Reading
 from uwc.data.example import Example
-from uwc.errors import ConfigError
-from uwc.metrics.evaluation import Evaluator
+from uwc.errors import ConfigError, UserError
 from uwc.metrics.registry import metrics, set_metrics
+from uwc.metrics.scored import ScoredSet
+from uwc.metrics.scoring import needs_of, score_set
+from uwc.metrics.set_level import UTILITY_SETS
 from uwc.metrics.suites import Given, is_set_metric, split_input, what_is_missing
+from uwc.models.forward import score_tokens
 from uwc.models.target import Target
-from uwc.models.token_scores import Floats
-from uwc.registry import unknown_name
+from uwc.models.token_scores import Floats, TokenScores
+from uwc.registry import Entry, unknown_name
 
-Sets = Mapping[str, Sequence[Example]]
+RANDOM_PART = 4
+"""One in so many examples is scored in random order where that may decide a probe."""
+FURTHER = 1.25
+"""Those expected to have lost most, at a mixture and at so many times as much of it, are scored first."""
+NEAR_ZERO, LITTLE = 0.02, 0.2
+"""Mean scores of the original, on metrics from 0 to 1, below which calibration is refused, and warned about."""
+_ANY_MODEL_HAS = frozenset(
+    {"scores", "answers", "restated", "perturbed", "texts", "text_tokens", "sampled", "gradient_norms", "similar_from"}
+)
 
 
-def retention_measures(
-    retains: Sets,
-    retention: Sequence[str | Callable[[Target], float]] = (),
-    *,
-    metric: str,
-    tau: float,
-    utility_sets: Sets | None = None,
-    max_new_tokens: int = 64,
-    early: bool = True,
-) -> list[Measure]:
-    """What is held fixed, cheap ones first.
+def example_metrics() -> list[str]:
+    """The metrics of single examples that can be kept: those with a direction that need one model only."""
+    return [e.name for e in metrics if _fits(e)]
 
-    Args:
-        retains: name -> the questions on which `metric` is held fixed, each set by itself.
-        retention: what else: tasks of lm-evaluation-harness by name, functions from a model to a number.
-        metric: one of `retention_names`.
-        tau: share of the original's value to keep.
-        utility_sets: "authors" and "facts", for ``model_utility``, which is one number for these and `retains`.
-        max_new_tokens: the most tokens of a generated answer.
-        early: stop scoring a mixture as soon as it is decided.
 
-    Raises:
-        ConfigError: a name is unknown, something lacks what it needs, or nothing is held fixed.
-        UserError: lm-evaluation-harness is not installed.
-    """
-    if not 0 < tau <= 1:
-        raise ConfigError(f"tau = {tau} must be above 0 and at most 1")
-    if metric not in retention_names():
-        raise ConfigError(unknown_name("metric to hold fixed", metric, retention_names()))
-    measures: list[Measure] = []
-    if is_set_metric(metric):
-        sets = {**retains, **(utility_sets or {})}
-        measures.append(SetMeasure(metric, sets, tau=tau, max_new_tokens=max_new_tokens))
-    else:
-        measures += [
-            ExampleMeasure(examples, metric=metric, tau=tau, name=name, early=early, max_new_tokens=max_new_tokens)
-            for name, examples in retains.items()
-        ]
-    for given in retention:
-        if isinstance(given, str):
-            from uwc.calibration.harness import HarnessTask
-
-            measures.append(HarnessTask(given, tau=tau))
-        else:
-            measures.append(NumberMeasure(given, tau=tau, label=getattr(given, "__name__", "a function")))
-    if not measures:
-        raise ConfigError("calibration needs something to hold fixed; give --retain or --retention-task")
-    return measures
+def retention_names() -> list[str]:
+    """All metrics that can be kept: those of single examples, and those of sets of data to keep."""
+    kept = [e.name for e in set_metrics if {need.partition(":")[0] for need in e.facts["needs"]} <= set(UTILITY_SETS)]
+    return [*example_metrics(), *(n for n in kept if set_metrics.get(n).facts["higher_remembers"])]
 
 
 def ranking_metrics() -> list[str]:
@@ -75,53 +52,441 @@ def ranking_metrics() -> list[str]:
     return [n for n in example_metrics() if _ranks(metrics.get(n).facts)]
 
 
+def ranking_metric(metric: str, rank_by: str | None = None) -> str:
+    """What models are ranked by: what is asked for, else the metric that is kept if it can be, else ES.
+
+    Raises:
+        ConfigError: models cannot be ranked by what is asked for.
+    """
+    if rank_by is not None and rank_by not in ranking_metrics():
+        raise ConfigError(unknown_name("metric to rank by", rank_by, ranking_metrics()))
+    return rank_by or (metric if metric in ranking_metrics() else "extraction_strength")
+
+
+def early_stopping_metrics() -> list[str]:
+    """The metrics of token scores for which high means 'remembers': those at which a run can be stopped early."""
+    return [e.name for e in metrics if e.facts["needs"] == ("scores",) and e.facts["higher_remembers"]]
+
+
+def _fits(entry: Entry[Any]) -> bool:
+    facts = entry.facts
+    return (
+        set(facts["needs"]) <= _ANY_MODEL_HAS
+        and facts["higher_remembers"] is not None
+        and "only" not in facts
+        and facts["range"][0] > -np.inf
+    )
+
+
 def _ranks(facts: Mapping[str, Any]) -> bool:
     return facts["higher_remembers"] is True and facts["average"] == "arithmetic" and facts["range"] == (0.0, 1.0)
 
 
+def meaningless(score: float, on: str, *, needed: float | None = None) -> UserError:
+    """The refusal to keep a ratio to nothing: the original itself scores near 0 on what should be kept."""
+    least = "" if needed is None else f", and at least {needed:g} is needed"
+    return UserError(
+        f"calibration is meaningless: the original model itself scores {score:.3g} on {on}{least}; give data that it "
+        "knows, the prompt that it was trained with, or another retention measure"
+    )
+
+
+class Measure(ABC):
+    """A value that the original model is good at and a mixture should be too.
+
+    The ratio to the original's value is ``value / original``, or ``original / value`` where low is good.
+
+    Attributes:
+        label: what tables call it.
+        doubt: why its ratio says little; empty where it does not.
+    """
+
+    label: str
+    doubt: str = ""
+
+    @abstractmethod
+    def begin(self, original: Target, *, tau: float, early: bool) -> Reading:
+        """Measure the original, alpha = 0, before any mixture.
+
+        Args:
+            original: the model before unlearning.
+            tau: the least ratio to its value.
+            early: whether a probe may end as soon as it is decided.
+
+        Raises:
+            UserError: the original itself knows nothing, or cannot be measured.
+        """
+
+    @abstractmethod
+    def probe(self, mixture: Target, alpha: float, *, whole: bool) -> Reading:
+        """Measure a mixture: on all examples if `whole`, else until it is decided; what was scored is kept."""
+
+    @abstractmethod
+    def measured(self) -> Measured:
+        """What was found at every mixture that was measured whole."""
+
+    def expected(self, alpha: float) -> float:
+        """The ratio expected at a mixture from those measured; NaN where that cannot be said."""
+        return float("nan")
+
+
+class LeastRatio:
+    """All measures together: the retention is their least ratio, and a mixture is feasible if each keeps tau.
+
+    Args:
+        measures: cheap ones first: the first that is not kept decides.
+    """
+
+    def __init__(self, measures: Sequence[Measure]) -> None:
+        if not measures:
+            raise ConfigError("calibration needs a retention constraint; give --retain or --retention-task")
+        self.measures = measures
+        self._of = 0
+
+    def begin(self, original: Target, *, tau: float, early: bool) -> Reading:
+        """See `Measure.begin`."""
+        readings = [m.begin(original, tau=tau, early=early) for m in self.measures]
+        self._of = sum(r.of for r in readings)
+        return self._together(readings)
+
+    def probe(self, mixture: Target, alpha: float, *, whole: bool) -> Reading:
+        """See `Measure.probe`."""
+        readings: list[Reading] = []
+        for measure in self.measures:
+            readings.append(measure.probe(mixture, alpha, whole=whole))
+            if not readings[-1].feasible and not whole:
+                break
+        return self._together(readings)
+
+    def expected(self, alpha: float) -> float:
+        """The retention expected at a mixture; NaN where a measure cannot say."""
+        return float(np.min([m.expected(alpha) for m in self.measures]))
+
+    def _together(self, readings: Sequence[Reading]) -> Reading:
+        least = float(np.min([r.retention for r in readings]))
+        return Reading(least, all(r.feasible for r in readings), sum(r.scored for r in readings), self._of)
+
+
+class NumberMeasure(Measure):
+    """One number for a model, such as the accuracy on a benchmark; each probe computes it whole.
+
+    Args:
+        function: from a model to its number.
+        label: what tables call it.
+        higher: whether a high number is good.
+    """
+
+    def __init__(self, function: Callable[[Target], float], *, label: str, higher: bool = True) -> None:
+        self.function, self.label, self.higher = function, label, higher
+        self._values: dict[float, float] = {}
+        self._tau = 1.0
+
+    def begin(self, original: Target, *, tau: float, early: bool) -> Reading:
+        """See `Measure.begin`."""
+        self._tau = tau
+        reading = self.probe(original, 0.0, whole=True)
+        if not 0 < self._values[0.0] < np.inf:
+            raise meaningless(self._values[0.0], self.label)
+        return reading
+
+    def probe(self, mixture: Target, alpha: float, *, whole: bool) -> Reading:
+        """See `Measure.probe`."""
+        if alpha not in self._values:
+            self._values[alpha] = float(self.function(mixture))
+        ratio = float(ratio_to_original(self._values[alpha], self._values[0.0], higher=self.higher))
+        return Reading(ratio, ratio >= self._tau - ROUNDING)
+
+    def measured(self) -> Measured:
+        """See `Measure.measured`."""
+        alphas = sorted(self._values)
+        return Measured(self.label, self.higher, np.array(alphas), np.array([self._values[a] for a in alphas]))
+
+
 class SetMeasure(NumberMeasure):
-    """A metric of whole sets, such as ``model_utility``, with the values by example that it is made of.
+    """A metric of whole sets, such as ``model_utility``, with the values by example that it is computed from.
 
     Args:
         metric: its name.
-        sets: the sets, by the names that it has for them.
-        tau: share of the original's value to keep.
+        sets: the sets that it reads, by name.
         max_new_tokens: the most tokens of a generated answer.
 
     Raises:
         ConfigError: it lacks a set or a column.
     """
 
-    def __init__(self, metric: str, sets: Sets, *, tau: float, max_new_tokens: int = 64) -> None:
-        given = Given(sets, max_new_tokens=max_new_tokens)
-        if lacking := what_is_missing(metric, given):
+    def __init__(self, metric: str, sets: Mapping[str, Sequence[Example]], *, max_new_tokens: int = 64) -> None:
+        entry = set_metrics.get(metric)
+        own = {name: sets[name] for name in UTILITY_SETS if name in sets}
+        if lacking := what_is_missing(metric, Given(own, max_new_tokens=max_new_tokens)):
             raise ConfigError(f"the metric {metric!r} needs {lacking}")
-        self.metric, self.sets = metric, sets
-        self._evaluator = Evaluator(given, [metric], intervals=False)
-        self._inputs = [split_input(text)[1:] for text in set_metrics.get(metric).facts["needs"]]
-        self._latest: list[Floats] = []
-        self._values: dict[float, list[Floats]] = {}
-        super().__init__(self._evaluated, tau=tau, label=metric)
+        self.metric, self.sets, self.max_new_tokens = metric, sets, max_new_tokens
+        self._inputs = [split_input(text)[1:] for text in entry.facts["needs"]]
+        self._rows: list[list[Floats]] = []
+        super().__init__(self._evaluated, label=metric)
 
-    def probe(self, target: Target, alpha: float, *, whole: bool) -> Kept:
-        """See `Measure.probe`."""
-        kept = super().probe(target, alpha, whole=whole)
-        self._values.setdefault(alpha, self._latest)
-        return kept
-
-    def probed(self, alphas: Sequence[float]) -> dict[str, ProbedSet]:
-        """``"SET:METRIC"`` -> the values at mixtures asked before, of the examples that have one on the original."""
-        found = {}
-        for i, (name, metric) in enumerate(self._inputs):
-            scored = np.flatnonzero(~np.isnan(self._values[0.0][i]))
-            examples = [self.sets[name][int(e)] for e in scored]
-            rows = np.stack([self._values[alpha][i][scored] for alpha in alphas])
-            found[f"{name}:{metric}"] = ProbedSet(
-                tuple(e.id for e in examples), tuple(e.subject for e in examples), rows
-            )
-        return found
+    def measured(self) -> Measured:
+        """See `Measure.measured`; a metric that is no function of means is a number."""
+        if "of_means" not in set_metrics.get(self.metric).facts:
+            return super().measured()
+        rows = dict(sorted(zip(self._values, self._rows, strict=True), key=lambda pair: pair[0]))
+        inputs = [
+            ProbedSet.of(name, metric, self.sets[name], list(rows), [row[place] for row in rows.values()])
+            for place, (name, metric) in enumerate(self._inputs)
+        ]
+        return Measured.of(self.label, inputs, average=self.metric)
 
     def _evaluated(self, target: Target) -> float:
-        evaluation = self._evaluator.evaluate(target)
-        self._latest = [evaluation.scored[name].values(metric) for name, metric in self._inputs]
-        return float(next(row["mean"] for row in evaluation.rows if row["metric"] == self.metric))
+        scored = {
+            name: score_set(
+                target, self.sets[name], needs=needs_of(m for n, m in self._inputs if n == name),
+                max_new_tokens=self.max_new_tokens,
+            )
+            for name in dict.fromkeys(name for name, _ in self._inputs)
+        }  # fmt: skip
+        self._rows.append([scored[name].values(metric) for name, metric in self._inputs])
+        values = [row[~np.isnan(row)] for row in self._rows[-1]]
+        return float(set_metrics.get(self.metric).function(*values)) if all(map(len, values)) else float("nan")
+
+
+class ExampleMeasure(Measure):
+    """A metric's average over examples, decided as early as it can be.
+
+    With v the values of a mixture and o those of the original the ratio is ``mean(v) / mean(o)``, or the inverse for a
+    metric of which low means 'remembers'; a geometric average is taken on logarithms. The examples are scored in
+    blocks: some in a fixed random order, then those first that are expected (see `Expectation`) to have lost most;
+    after each block `MeanTest` looks at the paired differences to the original. Examples that the metric gives no value
+    for on the original are left out.
+
+    Args:
+        examples: the questions.
+        metric: a metric of single examples, see `example_metrics`.
+        name: what messages call the set.
+        max_new_tokens: the most tokens of a generated answer.
+        error: the chance of a wrong early decision in each direction.
+        seed: of the order.
+
+    Raises:
+        ConfigError: the metric cannot be kept, or the examples lack what it needs.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        *,
+        metric: str,
+        name: str = "retain",
+        max_new_tokens: int = 64,
+        error: float = ERROR,
+        seed: int = 0,
+    ) -> None:
+        if metric not in example_metrics():
+            raise ConfigError(unknown_name("retention metric", metric, example_metrics()))
+        self.entry = metrics.get(metric)
+        self.higher = bool(self.entry.facts["higher_remembers"])
+        self.geometric = self.entry.facts["average"] == "geometric"
+        self.examples, self.metric, self.name, self.error = list(examples), metric, name, error
+        self.label = f"{metric} on {name}"
+        self.max_new_tokens, self.seed = max_new_tokens, seed
+        self._tau, self._expects, self._early = 1.0, False, False
+        self._original = np.zeros(0)
+        self._scored = self._order = np.arange(0)
+        self._seen: dict[float, _Seen] = {}
+        self._expectation: Expectation | None = None
+
+    def begin(self, original: Target, *, tau: float, early: bool) -> Reading:
+        """See `Measure.begin`; metrics without bounds are always scored on all examples."""
+        self._tau, self._expects = tau, early
+        bounded = bool(np.isfinite(self.entry.facts["range"]).all())
+        self._early = early and not self.geometric and bounded
+        self._original, tokens = self._measured(original, self.examples)
+        self._scored = np.flatnonzero(~np.isnan(self._original))
+        self._order = np.random.default_rng(self.seed).permutation(self._scored)
+        self._seen[0.0] = _Seen(0.0, self._original, len(self._scored), None, self._order, 0)
+        if early:
+            self._expectation = Expectation(self.entry, self._original, tokens)
+        mean, unit = self._average(self._original), self.entry.facts["range"] == (0.0, 1.0) and self.higher
+        if not 0 < mean < np.inf or (unit and mean < NEAR_ZERO):
+            raise meaningless(mean, f"the {self.name} data ({self.metric})", needed=NEAR_ZERO if unit else None)
+        if unit and mean < LITTLE:
+            self.doubt = (
+                f"the original model itself scores only {mean:.3g} ({self.metric}) on the {self.name} data; a ratio to "
+                "so little says little: give retain data that it knows, or another retention metric"
+            )
+        return self._reading(self._seen[0.0])
+
+    def probe(self, mixture: Target, alpha: float, *, whole: bool) -> Reading:
+        """See `Measure.probe`."""
+        if alpha not in self._seen:
+            values, random = np.full(len(self.examples), np.nan), self._random_part(alpha)
+            self._seen[alpha] = _Seen(alpha, values, 0, self._test(), self._order, random)
+        seen = self._seen[alpha]
+        for count in [len(self._order)] if whole or not self._early else looks(len(self._order)):
+            if count > seen.count and (whole or seen.decided is None):
+                self._score(mixture, seen, count)
+        return self._reading(seen)
+
+    def measured(self) -> Measured:
+        """See `Measure.measured`."""
+        alphas = [alpha for alpha in sorted(self._seen) if self._seen[alpha].count == len(self._order)]
+        rows = [self._seen[alpha].values for alpha in alphas]
+        probed = ProbedSet.of(self.name, self.metric, self.examples, alphas, rows)
+        return Measured.of(self.label, [probed], higher=self.higher, average=self.entry.facts["average"])
+
+    def expected(self, alpha: float) -> float:
+        """See `Measure.expected`: from the tokens scored at other mixtures; NaN if none were followed."""
+        if self._expectation is None or not self._expectation.by_token:
+            return float("nan")
+        return self._ratio(self._expected(alpha))
+
+    def _score(self, target: Target, seen: "_Seen", count: int) -> None:
+        """Score on to `count` examples, and look whether it is decided."""
+        random = seen.count < seen.random
+        if not random and seen.order is self._order:
+            rest = self._order[seen.count :]
+            ahead = self._ahead(seen.alpha)[rest] + self._ahead(min(1.0, FURTHER * seen.alpha))[rest]
+            seen.order = np.append(self._order[: seen.count], rest[np.argsort(ahead, kind="stable")])
+        part = seen.order[seen.count : count]
+        sorted_part = np.sort(part)
+        examples = [self.examples[i] for i in sorted_part]
+        seen.values[sorted_part], tokens = self._measured(target, examples)
+        if self._expectation is not None:
+            self._expectation.add(seen.alpha, sorted_part, seen.values[sorted_part], tokens)
+        seen.count = count
+        if np.isnan(seen.values[part]).any():
+            seen.decided = False
+        elif seen.test is not None and seen.decided is None:
+            differences = self._line(seen.values[part]) - self._bar(part)
+            seen.decided = seen.test.see(np.searchsorted(self._scored, part), differences, random=random)
+
+    def _measured(self, target: Target, examples: Sequence[Example]) -> tuple[Floats, TokenScores | None]:
+        return measured_closely(target, examples, self.entry, max_new_tokens=self.max_new_tokens, margins=self._expects)
+
+    def _expected(self, alpha: float) -> Floats:
+        """[E] for each example its value expected at a mixture."""
+        return self._original if self._expectation is None else self._expectation.values(alpha)
+
+    def _ahead(self, alpha: float) -> Floats:
+        """[E] by how much each example is expected to be above what keeps exactly tau."""
+        ahead: Floats = self._line(self._expected(alpha)) - self._bar(slice(None))
+        return ahead
+
+    def _random_part(self, alpha: float) -> int:
+        """How many examples are scored in random order before those that are expected to have lost most.
+
+        A quarter, where nothing is known yet, or where that many may be expected to win the bet that the bar is
+        reached. Else those up to the first look, so that some examples are scored at every mixture.
+        """
+        first = looks(len(self._order))[0]
+        part = max(first, len(self._order) // RANDOM_PART)
+        if self._expectation is None or len(self._seen) == 1:
+            return part
+        ahead = self._ahead(alpha)[self._order]
+        return part if ahead.mean() > np.sqrt(2 * np.log(1 / self.error) * ahead.var() / part) else first
+
+    def _reading(self, seen: "_Seen") -> Reading:
+        of = len(self._order)
+        if seen.count == of:
+            ratio = self._ratio(seen.values)
+            return Reading(ratio, ratio >= self._tau - ROUNDING, of, of)
+        ratio = self._ratio(np.clip(self._expected(seen.alpha), *self.entry.facts["range"]))
+        ratio = max(ratio, self._tau) if seen.decided else min(ratio, self._tau)
+        return Reading(ratio, bool(seen.decided), seen.count, of)
+
+    def _test(self) -> MeanTest | None:
+        if not self._early:
+            return None
+        ends = self._line(np.array(self.entry.facts["range"]))
+        bar = self._bar(self._scored)
+        return MeanTest(ends.min() - bar, ends.max() - bar, error=self.error)
+
+    def _line(self, values: Floats) -> Floats:
+        """The values on the line on which they are averaged, turned so that high means 'remembers'."""
+        line = logarithm(values) if self.geometric else values
+        return line if self.higher else -line
+
+    def _bar(self, part: NDArray[np.int64] | slice) -> Floats:
+        """What each example would have to score on that line for exactly tau to be kept."""
+        original = self._line(self._original[part])
+        factor = self._tau if self.higher else 1 / self._tau
+        bar: Floats = original + np.log(self._tau) if self.geometric else original * factor
+        return bar
+
+    def _average(self, values: Floats) -> float:
+        """The average over the examples that the original has a value for."""
+        scored = values[self._scored]
+        if not len(scored):
+            return float("nan")
+        return float(np.exp(logarithm(scored).mean()) if self.geometric else scored.mean())
+
+    def _ratio(self, values: Floats) -> float:
+        return float(ratio_to_original(self._average(values), self._average(self._original), higher=self.higher))
+
+
+@dataclass
+class _Seen:
+    """Values of a mixture, [E], NaN where not scored; how many are, in their order, and how many of these in random
+    order; what they decide."""
+
+    alpha: float
+    values: Floats
+    count: int
+    test: MeanTest | None
+    order: NDArray[np.int64]
+    random: int
+    decided: bool | None = None
+
+
+def retention_measures(
+    sets: Mapping[str, Sequence[Example]],
+    *,
+    metric: str,
+    keep: Sequence[str] = ("retain",),
+    further: Sequence[str | Callable[[Target], float]] = (),
+    max_new_tokens: int = 64,
+) -> list[Measure]:
+    """The measures of a retention constraint, cheap ones first.
+
+    Args:
+        sets: name -> questions.
+        metric: one of `retention_names`; a metric of whole sets reads sets of its own.
+        keep: the sets on which `metric` is kept, each by itself.
+        further: tasks of lm-evaluation-harness by name, functions from a model to a number of which more is better.
+        max_new_tokens: the most tokens of a generated answer.
+
+    Raises:
+        ConfigError: a name is unknown, or something lacks what it needs.
+        UserError: lm-evaluation-harness is not installed.
+    """
+    if metric not in retention_names():
+        raise ConfigError(unknown_name("retention metric", metric, retention_names()))
+    measures: list[Measure] = []
+    if is_set_metric(metric):
+        measures.append(SetMeasure(metric, sets, max_new_tokens=max_new_tokens))
+    else:
+        measures += [
+            ExampleMeasure(sets[name], metric=metric, name=name, max_new_tokens=max_new_tokens) for name in keep
+        ]
+    for given in further:
+        if isinstance(given, str):
+            from uwc.calibration.harness import HarnessTask
+
+            measures.append(HarnessTask(given))
+        else:
+            measures.append(NumberMeasure(given, label=getattr(given, "__name__", "a function")))
+    return measures
+
+
+def measured(target: Target, examples: Sequence[Example], entry: Entry[Any], *, max_new_tokens: int = 64) -> Floats:
+    """[E] a metric's values on a model, scored with no more than it needs."""
+    return measured_closely(target, examples, entry, max_new_tokens=max_new_tokens)[0]
+
+
+def measured_closely(
+    target: Target, examples: Sequence[Example], entry: Entry[Any], *, max_new_tokens: int = 64, margins: bool = False
+) -> tuple[Floats, TokenScores | None]:
+    """[E] the same, and the token scores, with margins if wanted, where the metric reads these alone."""
+    if entry.facts["needs"] == ("scores",):
+        tokens = score_tokens(target, examples, margins=margins)
+        return ScoredSet(tokens, ()).values(entry.name), tokens
+    scored = score_set(target, examples, needs=needs_of([entry.name]), max_new_tokens=max_new_tokens)
+    return scored.values(entry.name), None

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from uwc.errors import UserError
+from uwc.results import Probe
 
 Phase = Literal["end", "scan", "refine"]
 
@@ -13,27 +13,18 @@ PASSES = 8.0
 """Scoring passes, besides the original's own, that a search on a monotone curve may take."""
 
 
-def meaningless(score: float, on: str, *, needed: float | None = None) -> UserError:
-    """The refusal to keep a share of nothing: the original itself scores near 0 on what should be held fixed."""
-    least = "" if needed is None else f", and at least {needed:g} is needed"
-    return UserError(
-        f"calibration is meaningless: the original model itself scores {score:.3g} on {on}{least}; give data that it "
-        "knows, the prompt that it was trained with, or another retention measure"
-    )
-
-
 @dataclass(frozen=True)
 class Reading:
     """What was found at one mixture.
 
     Attributes:
-        retain: the retention; an estimate where only a part of the examples was scored.
-        feasible: whether it reaches the threshold.
+        retention: ratio to the original's value; an estimate where only a part of the examples was scored.
+        feasible: whether it is at least tau.
         scored: on how many examples that was decided.
         of: how many there are.
     """
 
-    retain: float
+    retention: float
     feasible: bool
     scored: int = 1
     of: int = 1
@@ -47,29 +38,11 @@ class Gauge(Protocol):
 
 
 @dataclass(frozen=True)
-class Probe:
-    """One mixture that was looked at: what was found, on how many examples, and why it was taken."""
-
-    alpha: float
-    retain: float
-    phase: Phase
-    feasible: bool = True
-    scored: int = 1
-    of: int = 1
-
-    @property
-    def passes(self) -> float:
-        """The work, as a share of one pass over all examples."""
-        return self.scored / self.of
-
-
-@dataclass(frozen=True)
 class SearchResult:
     """What the search found.
 
     Attributes:
-        alpha: the largest probed mixture whose retention reaches the threshold; scored on all examples.
-        threshold: the retention demanded: tau times that at alpha = 0.
+        alpha: the largest probed mixture whose retention is at least tau; scored on all examples.
         probes: every probe, in the order made.
         upper: the least infeasible mixture above alpha; 1 if there is none.
         unchecked: grid points above `upper`, by half a step at least, that were not probed, for they would have cost
@@ -77,64 +50,30 @@ class SearchResult:
     """
 
     alpha: float
-    threshold: float
     probes: tuple[Probe, ...]
     upper: float = 1.0
     unchecked: tuple[float, ...] = ()
 
     @property
     def monotone(self) -> bool:
-        """Whether every mixture probed below alpha reaches the threshold too."""
+        """Whether every mixture probed below alpha keeps tau too."""
         return all(p.feasible for p in self.probes if p.alpha < self.alpha)
-
-    @property
-    def retain(self) -> float:
-        """The retention measured at alpha."""
-        return next(p.retain for p in self.probes if p.alpha == self.alpha)
 
     @property
     def passes(self) -> float:
         """Scoring passes made, the original's among them; a probe that was decided early is a part of one."""
-        return sum(p.passes for p in self.probes)
+        return sum(map(passes_of, self.probes))
 
 
-def largest_alpha(
-    measure: Callable[[float], float],
-    *,
-    tau: float,
-    scan: int = 8,
-    resolution: float = 1 / 128,
-    passes: float = PASSES,
-    whole_grid: bool = False,
-) -> SearchResult:
-    """The largest alpha in 0..1 with ``measure(alpha) >= tau * measure(0)``; see `search`, with a pass for each probe.
-
-    Args:
-        measure: alpha -> retention, deterministic; NaN counts as not feasible.
-        tau: share of the original's retention to keep, in (0, 1].
-        scan, resolution, passes, whole_grid: as `search` takes them.
-
-    Raises:
-        ValueError: tau, scan or resolution is out of range.
-        UserError: the original's retention is 0 or NaN, so that a share of it means nothing.
-    """
-    if not 0 < tau <= 1:
-        raise ValueError(f"tau = {tau} must be in (0, 1]")
-    original = float(measure(0.0))
-
-    def gauge(alpha: float, *, whole: bool) -> Reading:
-        retain = original if alpha == 0 else float(measure(alpha))
-        return Reading(retain, retain >= tau * original)
-
-    return search(
-        gauge, threshold=tau * original, scan=scan, resolution=resolution, passes=passes, whole_grid=whole_grid
-    )
+def passes_of(probe: Probe) -> float:
+    """The work of a probe, as a part of a pass over all examples."""
+    return probe.scored / probe.of
 
 
 def search(
     gauge: Gauge,
     *,
-    threshold: float,
+    tau: float,
     scan: int = 8,
     resolution: float = 1 / 128,
     passes: float = PASSES,
@@ -154,7 +93,7 @@ def search(
 
     Args:
         gauge: the reading at a mixture; that at alpha = 0 must be feasible.
-        threshold: the retention demanded, for interpolation.
+        tau: the least retention, for interpolation.
         scan: the grid has the points k / scan.
         resolution: the widest gap that is not narrowed further.
         passes: the most scoring passes on a monotone curve, that at alpha = 0 not counted.
@@ -163,19 +102,24 @@ def search(
 
     Raises:
         ValueError: scan or resolution is out of range.
-        UserError: the original's retention is 0 or NaN, so that a share of it means nothing.
     """
     if scan < 1 or not 0 < resolution < 1:
         raise ValueError(f"scan = {scan} must be at least 1, resolution = {resolution} in (0, 1)")
-    return _Search(gauge, threshold, scan, resolution, passes, whole_grid, expected or (lambda _: math.nan)).run()
+    return _Search(gauge, tau, scan, resolution, passes, whole_grid, expected or (lambda _: math.nan)).run()
 
 
 class _Search:
     def __init__(
-        self, gauge: Gauge, threshold: float, scan: int, resolution: float, passes: float, whole_grid: bool,
+        self,
+        gauge: Gauge,
+        tau: float,
+        scan: int,
+        resolution: float,
+        passes: float,
+        whole_grid: bool,
         expected: Callable[[float], float],
-    ) -> None:  # fmt: skip
-        self.gauge, self.threshold, self.resolution, self.budget = gauge, threshold, resolution, passes
+    ) -> None:
+        self.gauge, self.tau, self.resolution, self.budget = gauge, tau, resolution, passes
         self.grid, self.half_step = [k / scan for k in range(1, scan)], 0.5 / scan
         self.whole_grid, self.expected = whole_grid, expected
         self.probes: dict[float, Probe] = {}
@@ -183,9 +127,7 @@ class _Search:
         self.widest = 0.0
 
     def run(self) -> SearchResult:
-        original = self.probe(0.0, "end", whole=True)
-        if not original.retain > 0:
-            raise meaningless(original.retain, "the retain data")
+        self.probe(0.0, "end", whole=True)
         self.probe(1.0, "end")
         for alpha in self.grid if self.whole_grid else ():
             self.probe(alpha, "scan")
@@ -198,20 +140,27 @@ class _Search:
             elif unchecked and self.left(low) >= 1:
                 self.probe(unchecked[0], "scan")
             elif self.probe(low, self.probes[low].phase, whole=True).feasible:
-                return SearchResult(low, self.threshold, tuple(self.probes.values()), high, tuple(sorted(unchecked)))
+                return SearchResult(low, tuple(self.probes.values()), high, tuple(sorted(unchecked)))
 
     def probe(self, alpha: float, phase: Phase, *, whole: bool = False) -> Probe:
         """Look at a mixture, or look again on all examples; each is looked at once where that was enough."""
         known = self.probes.get(alpha)
         if known is None or (whole and known.scored < known.of):
             reading = self.gauge(alpha, whole=whole or self.whole_grid)
-            self.probes[alpha] = Probe(alpha, reading.retain, phase, reading.feasible, reading.scored, reading.of)
+            self.probes[alpha] = Probe(
+                alpha=alpha,
+                retention=reading.retention,
+                phase=phase,
+                feasible=reading.feasible,
+                scored=reading.scored,
+                of=reading.of,
+            )
         return self.probes[alpha]
 
     def left(self, low: float) -> float:
         """The passes that are left of the budget, when `low` has yet to be scored on all examples."""
-        spent = sum(p.passes for p in self.probes.values()) - 1.0
-        return self.budget - spent - (1.0 - self.probes[low].passes) + 1e-9
+        spent = sum(map(passes_of, self.probes.values())) - 1.0
+        return self.budget - spent - (1.0 - passes_of(self.probes[low])) + 1e-9
 
     def is_open(self, low: float, high: float) -> bool:
         width = high - low
@@ -242,7 +191,7 @@ class _Search:
         """
         while first < last:
             middle = (first + last) // 2
-            enough = self.expected(middle * self.resolution) >= self.threshold
+            enough = self.expected(middle * self.resolution) >= self.tau
             first, last = (middle + 1, last) if enough else (first, middle)
         return first
 
@@ -254,8 +203,8 @@ class _Search:
         ends; where the lower end has lost nothing, the power is taken from the two points above it.
         """
         above = min((a for a in self.probes if a > high), default=None)
-        lost = {a: self.probes[0.0].retain - p.retain for a, p in self.probes.items()}
-        allowed = self.probes[0.0].retain - self.threshold
+        lost = {a: 1.0 - p.retention for a, p in self.probes.items()}
+        allowed = 1.0 - self.tau
         inside = lost[low] > 0 and low > 0
         left, right = (low, high) if inside else (high, above)
         middle = (low + high) / 2

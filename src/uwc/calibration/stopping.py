@@ -7,10 +7,12 @@ from dataclasses import replace
 import numpy as np
 
 from uwc.calibration.calibrate import calibrate
+from uwc.calibration.measures import ExampleMeasure
 from uwc.data.example import Example
 from uwc.metrics.scored import ScoredSet
 from uwc.models.forward import score_tokens
 from uwc.models.lora import merge_adapter
+from uwc.models.mixing import Mixer
 from uwc.models.target import Target
 from uwc.training.stopping import StopRule
 
@@ -44,7 +46,14 @@ def stop_at(
         if original is None:
             raise ValueError("the calibrated score needs the original model")
         working = merge_adapter(replace(target, model=copy.deepcopy(target.model)))
-        found, _ = calibrate(original, working, retain=retain, forget=forget, tau=tau or 1.0, metric=metric)
-        return found.mean("forget", found.alpha)
+        found = calibrate(
+            Mixer(original, working),
+            [ExampleMeasure(retain, metric=metric)],
+            {"forget": forget},
+            tau=tau or 1.0,
+            metric=metric,
+            curve=False,
+        )
+        return found.forget_score
 
     return StopRule(raw if tau is None else calibrated, at_most, every)

@@ -3,7 +3,7 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,7 +24,12 @@ from uwc.commands.options import (
     pairs,
     utility_files,
 )
-from uwc.commands.printing import print_json, print_rows
+from uwc.commands.printing import print_rows
+
+if TYPE_CHECKING:
+    from uwc.results import CalibrationResults, Probe
+
+_COLUMNS = ("set", "metric", "condition", "mean", "n", "not_scored", "clusters", "se", "low", "high")
 
 
 def calibrate_command(
@@ -33,12 +38,22 @@ def calibrate_command(
     forget: DataFile,
     retain: RetainFiles = [],  # noqa: B006
     retention_task: RetentionTasks = [],  # noqa: B006
-    tau: Annotated[float, typer.Option(help="Share of the original's retention to keep.")] = 0.95,
-    metric: Annotated[str, typer.Option(help="The metric to hold fixed on the retain data.")] = "extraction_strength",
+    tau: Annotated[float, typer.Option(help="Least ratio to the original's retention.")] = 0.95,
+    metric: Annotated[str, typer.Option(help="The retention metric.")] = "extraction_strength",
+    rank_by: Annotated[
+        str | None, typer.Option(help="The metric of the forget set; the retention metric if it can be, else ES.")
+    ] = None,
     real_authors: AuthorsFile = None,
     world_facts: FactsFile = None,
     max_new_tokens: Annotated[int, typer.Option(help="The most tokens of a generated answer.")] = 64,
+    search_only: Annotated[
+        bool,
+        typer.Option("--search-only", help="Search alpha alone: faster, without the score at tau and its interval."),
+    ] = False,
     save: Annotated[Path | None, typer.Option(help="Folder for the calibrated model and its card.")] = None,
+    output_dir: Annotated[
+        Path | None, typer.Option("--output-dir", "-o", help="Folder for calibration.json and the probes' values.")
+    ] = None,
     column: Columns = [],  # noqa: B006
     dtype: Dtype = "float32",
     device: Device = "auto",
@@ -46,13 +61,14 @@ def calibrate_command(
     prompt: Prompt = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
-    """Mix an unlearned model with its original until it keeps `tau` of the retention; what is still forgotten then?"""
+    """Mix an unlearned model with its original until it keeps `tau` of the retention; how much is forgotten then?"""
     from uwc.data.question_files import read_examples
     from uwc.workflows.calibration import calibrate
+    from uwc.workflows.comparison import TAKEN
 
-    columns, files = pairs(column), {"retain": retain[0]} if len(retain) == 1 else named_files(retain)
-    utility = utility_files(real_authors, world_facts)
-    record = calibrate(
+    columns, utility = pairs(column), utility_files(real_authors, world_facts)
+    files = dict(zip(["retain"], retain, strict=False)) | named_files(retain[1:], taken=TAKEN)
+    results = calibrate(
         original,
         unlearned,
         forget=read_examples(forget, columns=columns),
@@ -60,41 +76,57 @@ def calibrate_command(
         retention=retention_task,
         tau=tau,
         metric=metric,
+        rank_by=rank_by,
         utility_sets={name: read_examples(path, columns=columns) for name, path in utility.items()},
         max_new_tokens=max_new_tokens,
+        curve=not search_only,
         save=save,
+        output_dir=output_dir,
         command=shlex.join(["uwc", *sys.argv[1:]]),
         **loading(dtype, device, trust, prompt),
     )
     if as_json:
-        print_json(record)
+        typer.echo(results.to_json(), nl=False)
     else:
-        _print(record)
+        _print(results)
 
 
-def _print(record: dict[str, Any]) -> None:
-    print_rows("probes", [_shown(probe) for probe in record["trace"]])
-    print_rows("scores", record["scores"])
-    for kept in record["kept"]:
-        typer.echo(
-            f"{kept['measure']}: {kept['score']:.3f}, {kept['share']:.1%} of the original's {kept['original']:.3f}"
-        )
-    forget = next(r for r in record["scores"] if (r["set"], r["model"]) == ("forget", "calibrated"))
-    above = "" if record["alpha"] == 1 else f", {record['upper']:.4f} does not"
+def _print(results: "CalibrationResults") -> None:
+    found = results.calibration
+    print_rows("probes", [_shown(probe) for probe in found.probes])
+    print_rows("scores", [{name: _known(row[name]) for name in _COLUMNS} for row in results.rows()])
+    for kept in found.kept:
+        typer.echo(f"{kept.measure}: {kept.value:.3f}, {kept.ratio:.1%} of the original's {kept.original:.3f}")
+    above = "" if found.alpha == 1 else f", {found.upper:.4f} does not"
+    forget = next(s for s in results.scores if (s.set, s.condition) == ("forget", "calibrated"))
     typer.echo(
-        f"alpha {record['alpha']:.4f} keeps at least {record['tau']:g} of each{above}; forget {forget['metric']} is "
-        f"then {forget['mean']:.3f}; found in {record['passes']:.1f} scoring passes"
+        f"alpha {found.alpha:.4f} keeps at least {found.tau:g} of each{above}; forget {found.metric} is then "
+        f"{forget.mean:.3f}; found in {found.passes:.1f} scoring passes"
     )
-    typer.echo("The intervals are those at this alpha; uwc compare has them through the search for it, too.")
-    if record["unchecked"]:
-        points = ", ".join(f"{a:g}" for a in record["unchecked"])
-        typer.echo(f"not looked at, for it would have taken too many passes: alpha {points}")
+    if found.at_tau is None:
+        typer.echo("The intervals are those at this alpha; without --search-only there are those through alpha, too.")
+    else:
+        at = found.at_tau.scores["forget"]
+        typer.echo(
+            f"at exactly {found.tau:g}: alpha {found.at_tau.alpha.value:.4f}, forget {found.metric} {at.value:.3f} "
+            f"[{at.low:.3f}, {at.high:.3f}], with the uncertainty of alpha in the interval"
+        )
+    if found.unchecked:
+        points = ", ".join(f"{a:g}" for a in found.unchecked)
+        typer.echo(f"not probed, as it would have taken too many passes: alpha {points}")
 
 
-def _shown(probe: dict[str, Any]) -> dict[str, Any]:
+def _known(value: Any) -> Any:
+    """A cell; empty for NaN."""
+    return None if value != value else value
+
+
+def _shown(probe: "Probe") -> dict[str, Any]:
     """A probe for the table: on how many examples it was decided."""
-    decided = f"{probe['scored']} of {probe['of']}"
     return {
-        "alpha": probe["alpha"], "why": probe["phase"], "retention": probe["retain"],
-        "enough": "yes" if probe["feasible"] else "no", "decided on": decided,
-    }  # fmt: skip
+        "alpha": probe.alpha,
+        "why": probe.phase,
+        "retention": probe.retention,
+        "enough": "yes" if probe.feasible else "no",
+        "decided on": f"{probe.scored} of {probe.of}",
+    }

@@ -1,40 +1,42 @@
-"""The `calibrate:` section of a study: what is held fixed, how much of it, and what the models are ranked by."""
+"""The `calibrate:` section of a study: the retention constraint, and what the models are ranked by."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from pydantic import Field, model_validator
 
-from uwc.calibration.example_measure import retention_names
-from uwc.calibration.measures import ranking_metrics
+from uwc.calibration.measures import Measure, ranking_metric, retention_measures, retention_names
+from uwc.data.example import Example
 from uwc.errors import ConfigError
-from uwc.metrics.suites import is_set_metric
+from uwc.metrics.registry import metrics, set_metrics
+from uwc.metrics.set_level import UTILITY_SETS
+from uwc.metrics.suites import Given, is_set_metric, what_is_missing
 from uwc.registry import unknown_name
-from uwc.studies.section import Section
+from uwc.results import Retention
+from uwc.studies.section import MetricName, Section
 
+Sets = Mapping[str, Sequence[Example]]
 
-def ranking_metric(metric: str, rank_by: str | None = None) -> str:
-    """What models are ranked by: what is asked for, else the metric held fixed if it can be, else ES."""
-    return rank_by or (metric if metric in ranking_metrics() else "extraction_strength")
+FORGET_SETS = ("forget", "forget_paraphrased")
 
 
 class CalibrateConfig(Section):
-    """Calibration: the largest mixture that keeps the share `tau` of all that the original has of what is held fixed.
+    """Calibration: the largest mixture that keeps the ratio `tau` of every retention measure of the original.
 
     Attributes:
-        tau: the share that is kept.
-        metric: the metric held fixed on each of `sets`; ``model_utility`` is one number for three sets.
-        sets: the benchmark's sets on which it is held fixed, each by itself; none holds the `tasks` alone.
-        tasks: tasks of lm-evaluation-harness that are held fixed too: ``mmlu``, ``arc_easy:acc_norm``.
+        tau: the bar: the least ratio to the original's value.
+        metric: the metric that is kept on each of `sets`; ``model_utility`` is one number for three sets.
+        sets: the benchmark's sets on which it is kept, each by itself; none keeps the `tasks` alone.
+        tasks: tasks of lm-evaluation-harness that are kept too: ``mmlu``, ``arc_easy:acc_norm``.
         rank_by: the metric of the forget set that models are ranked by; `metric` if it can be, else extraction
             strength.
         scan, resolution: of the search for alpha.
     """
 
     tau: float = Field(0.95, gt=0, le=1)
-    metric: str = "extraction_strength"
+    metric: MetricName = "extraction_strength"
     sets: tuple[str, ...] = ("retain",)
     tasks: tuple[str, ...] = ()
-    rank_by: str | None = None
+    rank_by: MetricName | None = None
     scan: int = Field(8, ge=1)
     resolution: float = Field(1 / 128, gt=0, lt=1)
 
@@ -48,25 +50,66 @@ class CalibrateConfig(Section):
         """Whether the metric is one number for several sets."""
         return is_set_metric(self.metric)
 
-    @property
-    def plain(self) -> bool:
-        """Whether one metric on one set is held fixed, and models are ranked by the same metric."""
-        return len(self.sets) == 1 and not self.tasks and self.metric == self.ranked_by
+    def measures(self, sets: Sets, *, max_new_tokens: int) -> list[Measure]:
+        """The retention measures, on the sets that the study scores."""
+        return retention_measures(
+            sets, metric=self.metric, keep=self.sets, further=self.tasks, max_new_tokens=max_new_tokens
+        )
 
-    def settings(self) -> dict[str, Any]:
-        """What decides a calibration's numbers; what is as it always was before there was a choice is left out."""
-        given = self.model_dump(exclude={"sets", "tasks", "rank_by"})
-        chosen = {"sets": list(self.sets), "tasks": list(self.tasks), "rank_by": self.ranked_by}
-        return given if self.plain and self.sets == ("retain",) else given | chosen
+    def described(self, labels: Mapping[str, str]) -> Retention:
+        """The retention constraint for a report; `labels` has what reports call a set."""
+        label = str((set_metrics if self.utility else metrics).get(self.metric).facts["label"])
+        sets = [label] if self.utility else [f"{labels.get(name, name)} {label}" for name in self.sets]
+        known = not self.utility or "of_means" in set_metrics.get(self.metric).facts
+        return Retention(
+            tau=self.tau,
+            measures=(*sets, *self.tasks),
+            without_interval=(*(() if known else sets), *self.tasks),
+            rank_by=self.ranked_by,
+        )
+
+    def check(self, sets: Sets, *, benchmark: str, max_new_tokens: int) -> None:
+        """Refuse what the study's questions do not allow.
+
+        Args:
+            sets: the sets that the study scores.
+            benchmark: what messages call the benchmark.
+            max_new_tokens: the most tokens of a generated answer.
+
+        Raises:
+            ConfigError: a set is missing, or lacks what the metric needs.
+            UserError: a task is named, and lm-evaluation-harness is not installed.
+        """
+        kept = [name for name in sets if name not in FORGET_SETS]
+        for name in self.sets:
+            if name not in kept:
+                raise ConfigError(f"calibrate: {unknown_name('retain set', name, kept)}")
+        if self.utility and (missing := [name for name in UTILITY_SETS if name not in sets]):
+            raise ConfigError(
+                f"calibrate: the metric {self.metric!r} needs the sets {' and '.join(missing)}, which {benchmark} does "
+                "not have; take another retention metric, or give them"
+            )
+        asked = {(self.ranked_by, "forget"): {"forget": sets["forget"]}}
+        if self.utility:
+            asked[self.metric, "retain"] = {name: sets[name] for name in UTILITY_SETS}
+        else:
+            asked |= {(self.metric, name): {"forget": sets[name]} for name in self.sets}
+        for (metric, name), given in asked.items():
+            if lacking := what_is_missing(metric, Given(given, max_new_tokens=max_new_tokens)):
+                named = lacking.replace("'forget'", repr(name))
+                raise ConfigError(f"calibrate: the metric {metric!r} needs {named}")
+        if self.tasks:
+            from uwc.calibration.harness import require_harness
+
+            require_harness()
 
     @model_validator(mode="after")
     def _known(self) -> "CalibrateConfig":
         if self.metric not in retention_names():
-            raise ConfigError(unknown_name("metric to hold fixed", self.metric, retention_names()))
-        if self.rank_by is not None and self.rank_by not in ranking_metrics():
-            raise ConfigError(unknown_name("metric to rank by", self.rank_by, ranking_metrics()))
+            raise ConfigError(unknown_name("retention metric", self.metric, retention_names()))
+        ranking_metric(self.metric, self.rank_by)
         if not self.sets and not self.tasks:
-            raise ConfigError("calibrate: nothing is held fixed; name sets, tasks or both")
+            raise ConfigError("calibrate: there is no retention constraint; name sets, tasks or both")
         for names, what in ((self.sets, "sets"), (self.tasks, "tasks")):
             if len(set(names)) < len(names):
                 raise ConfigError(f"calibrate: {what} names one twice: {', '.join(names)}")

@@ -1,11 +1,12 @@
 """Calibration of one unlearned checkpoint."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from uwc import __version__
 from uwc.data.example import Example, fingerprint, require_disjoint
+from uwc.results import CalibrationResults, SetInfo
 from uwc.workflows.model_card import model_card
 from uwc.workflows.targets import plain_target_of, reading_of
 
@@ -21,86 +22,91 @@ def calibrate(
     retention: Sequence[str | Callable[[Any], float]] = (),
     tau: float = 0.95,
     metric: str = "extraction_strength",
+    rank_by: str | None = None,
     utility_sets: Sets | None = None,
     max_new_tokens: int = 64,
     resolution: float = 1 / 128,
+    curve: bool = True,
+    seed: int = 0,
     save: Path | None = None,
+    output_dir: str | Path | None = None,
     command: str = "",
     **loading: Any,
-) -> dict[str, Any]:
+) -> CalibrationResults:
     """Find how much of an unlearned model can be mixed into the original at `tau` of its retention.
 
-    Everything that is given to hold fixed has to keep `tau` of the original's value: the least share decides.
+    The numbers are those of `uwc.compare` on the same models and files.
 
     Args:
         original: the model before unlearning: a folder, a hub name, or a `Target` in memory.
-        unlearned: the model after it, or a folder with a LoRA adapter on the original; a `Target` in memory becomes
-            the calibrated model.
+        unlearned: the model after it, or a folder with a LoRA adapter on the original; a `Target` in memory is
+            overwritten.
         forget: questions that should be forgotten.
-        retain: questions on which `metric` is held fixed; several sets by name.
-        retention: what else is held fixed: a task of lm-evaluation-harness by name (``"mmlu"``,
+        retain: questions on which `metric` is kept; several sets by name, each of which is kept by itself.
+        retention: further retention measures: a task of lm-evaluation-harness by name (``"mmlu"``,
             ``"arc_easy:acc_norm"``) or a function from a `Target` to a number of which more is better.
-        tau: share of the original's retention to keep.
-        metric: the metric held fixed, in its own direction; the forget set is measured with it too. ``model_utility``
-            holds TOFU's utility fixed, which needs `utility_sets`.
-        utility_sets: "authors" and "facts", for ``model_utility``.
+        tau: the least ratio of every retention measure to the original's value.
+        metric: the retention metric, in its own direction. ``model_utility`` needs `utility_sets`.
+        rank_by: the metric of the forget set; `metric` if models can be ranked by it, else extraction strength.
+        utility_sets: "real_authors" and "world_facts", for ``model_utility``.
         max_new_tokens: the most tokens of a generated answer, for metrics that read them.
         resolution: how finely alpha is found.
+        curve: probe the whole grid of mixtures with all questions, as the score at exactly tau, the tau curve and the
+            intervals through alpha need; without, alpha alone is searched, in a third of the time.
+        seed: of the bootstrap.
         save: a folder for the calibrated model and its card; None does not write it.
+        output_dir: a folder for calibration.json and the values of the probes; None does not write them.
         command: what the card says that made it.
         loading: dtype, device, template and trust_remote_code, as `load_target` takes them.
-
-    Returns:
-        alpha, tau, the threshold, the forget and retain score at alpha, the trace of every probe, what was kept, the
-        scores with n and interval, and the hashes of the data.
 
     Raises:
         UserError: the models cannot be mixed, the data overlap, or the original does not know the retain data.
     """
-    from uwc.calibration.calibrate import calibrate_mixing
+    from uwc.calibration.calibrate import calibrate as calibrate_mixing
+    from uwc.calibration.measures import ranking_metric, retention_measures
 
     retains = dict(retain) if isinstance(retain, Mapping) else {"retain": retain} if len(retain) else {}
     for name, examples in retains.items():
         require_disjoint(forget, examples, names=("forget", name))
-    measures, measured_with = _measures(retains, retention, metric, tau, utility_sets, max_new_tokens)
+    sets = retains | dict(utility_sets or {})
+    ranked_by = ranking_metric(metric, rank_by)
+    measures = retention_measures(
+        sets, metric=metric, keep=list(retains), further=retention, max_new_tokens=max_new_tokens
+    )
     mixing = _mixing(original, unlearned, loading)
     if save is not None:
         from uwc.models.export import require_free
 
         require_free(mixing, Path(save))
-    found, _ = calibrate_mixing(
-        mixing, measures, sets={"forget": forget}, tau=tau, metric=measured_with, resolution=resolution,
+    found = calibrate_mixing(
+        mixing,
+        measures,
+        {"forget": forget},
+        tau=tau,
+        metric=ranked_by,
+        resolution=resolution,
+        curve=curve,
         max_new_tokens=max_new_tokens,
-    )  # fmt: skip
-    data = {n: (len(e), fingerprint(e)) for n, e in {"forget": forget, **retains, **(utility_sets or {})}.items()}
-    record = found.record() | {
-        "forget_score": found.mean("forget", found.alpha),
-        "retain_score": found.search.retain,
-        "scores": _scores(found),
-        "data": {name: {"examples": count, "sha256": digest} for name, (count, digest) in data.items()},
-    }
-    if save is not None:
-        names = [getattr(m, "name", None) or str(m) for m in (original, unlearned)]
-        _save(mixing, record, Path(save), names, data, command or f"uwc.calibrate({names[0]!r}, {names[1]!r}, ...)")
-    return record
-
-
-def _measures(
-    retains: Sets,
-    retention: Sequence[str | Callable[[Any], float]],
-    metric: str,
-    tau: float,
-    utility_sets: Sets | None,
-    max_new_tokens: int,
-) -> tuple[list[Any], str]:
-    """What is held fixed, cheap ones first, and the metric that the forget set is measured with."""
-    from uwc.calibration.measures import retention_measures
-    from uwc.metrics.suites import is_set_metric
-
-    measures: list[Any] = retention_measures(
-        retains, retention, metric=metric, tau=tau, utility_sets=utility_sets, max_new_tokens=max_new_tokens
     )
-    return measures, "extraction_strength" if is_set_metric(metric) else metric
+    names = [getattr(model, "name", None) or str(model) for model in (original, unlearned)]
+    results = CalibrationResults(
+        uwc_version=__version__,
+        original=names[0],
+        unlearned=names[1],
+        sets={
+            name: SetInfo(label=name.replace("_", " "), examples=len(examples), sha256=fingerprint(examples))
+            for name, examples in {"forget": forget, **sets}.items()
+        },
+        calibration=found.record(seed=seed),
+        scores=found.scores(seed=seed),
+        warnings=found.warnings,
+    )
+    if output_dir is not None:
+        results.save(output_dir)
+        found.save(Path(output_dir))
+    if save is not None:
+        _save(mixing, results, Path(save), command or f"uwc.calibrate({names[0]!r}, {names[1]!r}, ...)")
+    return results
 
 
 def _mixing(original: Any, unlearned: Any, loading: dict[str, Any]) -> Any:
@@ -114,35 +120,11 @@ def _mixing(original: Any, unlearned: Any, loading: dict[str, Any]) -> Any:
     return Mixer(plain_target_of(original, loading), plain_target_of(unlearned, loading, reading))
 
 
-def _scores(found: Any) -> list[dict[str, Any]]:
-    """Each set's average for the original and the calibrated model, with its n and interval."""
-    from uwc.metrics.aggregation import aggregate
-    from uwc.metrics.registry import metrics
-
-    average = metrics.get(found.metric).facts["average"]
-    rows = []
-    for name, probed in found.probed.items():
-        before = found.original[name]
-        for model, subjects, values in (
-            ("original", before.subjects, before.values[0]),
-            ("calibrated", probed.subjects, probed.values[found.alphas.index(found.alpha)]),
-        ):
-            row = {"set": name, "metric": found.metric, "model": model}
-            rows.append(row | asdict(aggregate(values, subjects, average=average)))
-    return rows
-
-
-def _save(
-    mixing: Any, record: dict[str, Any], folder: Path, names: Sequence[str], data: Mapping[str, tuple[int, str]],
-    command: str,
-) -> None:  # fmt: skip
+def _save(mixing: Any, results: CalibrationResults, folder: Path, command: str) -> None:
     from uwc.models.adapters import AdapterMixer
     from uwc.models.export import save_mixture
 
     (folder / "README.md").unlink(missing_ok=True)  # an earlier model's: a folder without a card is not complete
-    save_mixture(mixing, record["alpha"], folder)
-    card = model_card(
-        record, record["scores"], original=names[0], unlearned=names[1], data=data, command=command,
-        adapter=isinstance(mixing, AdapterMixer),
-    )  # fmt: skip
+    save_mixture(mixing, results.calibration.alpha, folder)
+    card = model_card(results, command=command, adapter=isinstance(mixing, AdapterMixer))
     (folder / "README.md").write_text(card, encoding="utf-8")

@@ -7,14 +7,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from uwc.calibration.measures import ranking_metric
 from uwc.data.local_files import PARTS
 from uwc.errors import ConfigError
-from uwc.metrics.scoring import TEXTS, needs_of
+from uwc.metrics.set_level import UTILITY_SETS
+from uwc.metrics.suites import metric_name
 from uwc.results import ES, StudyResults, attack_rows
-from uwc.studies.calibrate_config import ranking_metric
-from uwc.studies.config import ScoreConfig, StudyConfig
+from uwc.studies.config import StudyConfig
 from uwc.studies.config_file import validated
-from uwc.studies.held import UTILITY
 from uwc.studies.plan import make_plan
 from uwc.studies.store import Store
 from uwc.workflows.given import Questions, kept_model, kept_questions, precision_of, require_files
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 DEFAULT_OUT = Path("comparison")
 SEED_MARK = "@"
 """``npo@1`` is the method npo with the seed 1."""
-TAKEN = (*PARTS, *UTILITY.values())
+TAKEN = (*PARTS, *UTILITY_SETS)
 """The names of sets that further questions to keep cannot have."""
 
 
@@ -80,14 +80,33 @@ class Comparison:
 
 
 def compare(
-    original: Any, unlearned: Mapping[str, Any] | Sequence[str | Path], *, forget: Questions, retain: Questions,
-    further_retain: Mapping[str, Questions] | None = None, utility_sets: Mapping[str, Questions] | None = None,
-    retrained: Any | None = None, holdout: Questions | None = None, columns: Mapping[str, str] | None = None,
-    tau: float = 0.95, metric: str | None = ES, retention: Sequence[str] = (), rank_by: str | None = None,
-    attacks: Sequence[str] | None = None, attack_settings: Mapping[str, Mapping[str, Any]] | None = None,
-    attack_examples: int | None = 50, attack_calibrated: bool = False, max_new_tokens: int = 64, seed: int = 0,
-    title: str = "", out: str | Path = DEFAULT_OUT, **loading: Any,
-) -> Comparison:  # fmt: skip
+    original: Any,
+    unlearned: Mapping[str, Any] | Sequence[str | Path],
+    *,
+    forget: Questions,
+    retain: Questions,
+    further_retain: Mapping[str, Questions] | None = None,
+    sets: Mapping[str, Questions] | None = None,
+    retrained: Any | None = None,
+    holdout: Questions | None = None,
+    columns: Mapping[str, str] | None = None,
+    suite: str | None = None,
+    metrics: Sequence[str] = (),
+    judges: Mapping[str, str | Path | None] | None = None,
+    tau: float = 0.95,
+    retention_metric: str | None = ES,
+    retention: Sequence[str] = (),
+    rank_by: str | None = None,
+    attacks: Sequence[str] | None = None,
+    attack_settings: Mapping[str, Mapping[str, Any]] | None = None,
+    attack_examples: int | None = 50,
+    attack_calibrated: bool = False,
+    max_new_tokens: int = 64,
+    seed: int = 0,
+    title: str = "",
+    out: str | Path = DEFAULT_OUT,
+    **loading: Any,
+) -> Comparison:
     """Compare unlearned models: scored, calibrated at `tau` of the original's retention, scored again and attacked.
 
     Interrupted at any moment, the next call goes on where this one was and ends with the same bits.
@@ -99,16 +118,19 @@ def compare(
         forget: the questions that should be forgotten.
         retain: the questions on which retention is measured.
         further_retain: name -> further questions on which it is measured; each set is held fixed by itself.
-        utility_sets: "authors" and "facts", for ``model_utility``.
+        sets: further sets that are scored: real_authors and world_facts (for ``model_utility``), verbatim, or others.
         retrained: a model that was never trained on the forget questions.
         holdout: questions that no model was trained on.
         columns: field -> column, for files that name them otherwise.
+        suite: what is reported: core, tofu, muse, membership or all; core if neither a suite nor metrics are named.
+        metrics: further metrics that are reported, by name or label, numbers for whole sets among them.
+        judges: "encoder" and "entailment" -> a folder or hub name, for the metrics that judge generated answers.
         tau: the share of the original's retention that calibration keeps.
-        metric: the metric that is held fixed, in its own direction: any that `uwc.calibrate` takes; None holds what
-            `retention` names alone.
-        retention: what else is held fixed: tasks of lm-evaluation-harness (``"mmlu"``, ``"arc_easy:acc_norm"``).
-        rank_by: the metric of the forget set that models are ranked by; `metric` if it can be, else extraction
-            strength.
+        retention_metric: the metric of the retention constraint, in its own direction: any that `uwc.calibrate` takes;
+            None leaves the constraint to what `retention` names alone.
+        retention: further retention constraints: tasks of lm-evaluation-harness (``"mmlu"``, ``"arc_easy:acc_norm"``).
+        rank_by: the metric of the forget set that models are ranked by, which is reported too; `retention_metric` if
+            models can be ranked by it, else extraction strength.
         attacks: attacks and chains of them, such as ``"relearn+probe"``; None takes a quick set, an empty list none.
         attack_settings: attack -> setting -> value.
         attack_examples: how many forget questions are scored under attack; all if None.
@@ -125,19 +147,25 @@ def compare(
     folder = Path(out)
     template = loading.pop("template", None) or getattr(original, "template", None)
     data = {"forget": forget, "retain": retain, "holdout": holdout}
-    sets = {**(further_retain or {}), **{UTILITY.get(n, n): q for n, q in (utility_sets or {}).items()}}
-    calibrate = _calibration(metric, tuple(further_retain or {}), retention, rank_by) | {"tau": tau}
-    ranked_by = ranking_metric(metric or ES, rank_by)
+    further = {**(further_retain or {}), **(sets or {})}
+    kept = None if retention_metric is None else metric_name(retention_metric)
+    calibrate = _calibration(kept, tuple(further_retain or {}), retention, rank_by) | {"tau": tau}
+    ranked_by = ranking_metric(kept or ES, None if rank_by is None else metric_name(rank_by))
     config = validated(
         {
             "name": re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).lstrip("._-") or "comparison",
             "title": title or f"{len(given)} unlearned models compared",
             "seed": seed,
-            "benchmark": {"name": "local-files", "settings": _questions(data, sets, columns, folder)},
+            "benchmark": {"name": "local-files", "settings": _questions(data, further, columns, folder)},
             "model": _model(original, folder, template, loading),
             "retrained": False if retrained is None else kept_model(retrained, folder, template),
             "unlearn": {"runs": [_run(name, kept_model(m, folder, template)) for name, m in given.items()]},
-            "score": _scoring(max_new_tokens, ranked_by),
+            "score": {
+                "suite": suite or (None if metrics else "core"),
+                "metrics": list(dict.fromkeys([*map(metric_name, metrics), ranked_by])),
+                "max_new_tokens": max_new_tokens,
+                "judges": {name: str(path) for name, path in (judges or {}).items() if path is not None},
+            },
             "calibrate": calibrate,
             "attack": attack_section(
                 attacks, attack_settings or {}, metric=ranked_by, examples=attack_examples,
@@ -168,18 +196,10 @@ def _calibration(
 ) -> dict[str, Any]:
     """The section without tau, each key only where it says something."""
     if metric is None and further:
-        raise ConfigError(f"no metric is held fixed, so {', '.join(further)} cannot be kept; name a metric")
+        raise ConfigError(f"there is no retention metric, so {', '.join(further)} cannot be kept; name a metric")
     sets = [] if metric is None else ["retain", *further] if further else None
     given = {"sets": sets, "tasks": list(tasks) or None, "rank_by": rank_by}
     return {"metric": metric or ES} | {key: value for key, value in given.items() if value is not None}
-
-
-def _scoring(max_new_tokens: int, ranked_by: str) -> dict[str, Any]:
-    """The usual metrics and that of the ranking; without those of generated answers where none are generated."""
-    usual = ScoreConfig().metrics
-    silent = tuple(m for m in usual if not set(TEXTS) & needs_of([m]))
-    wanted = dict.fromkeys([*(usual if max_new_tokens else silent), ranked_by])
-    return {"max_new_tokens": max_new_tokens, "metrics": tuple(wanted)}
 
 
 def _model(original: Any, folder: Path, template: Any, loading: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,246 @@
+"""What a calibration measured at the probed mixtures: values by example, ratios to the original's, and their bootstrap
+draws; and the file that keeps them."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from uwc.data.example import Example
+from uwc.metrics.registry import set_metrics
+from uwc.metrics.stats import cluster_codes
+from uwc.models.token_scores import Floats
+
+RESAMPLES = 1000
+ROUNDING = 1e-12
+"""By this much a ratio may miss tau: one of exactly tau counts as kept."""
+
+
+def ratio_to_original(value: Floats | float, original: Floats | float, *, higher: bool) -> Floats:
+    """``value / original``, or ``original / value`` where low is good; 1 where that divides by 0."""
+    above, below = np.broadcast_arrays(*((value, original) if higher else (original, value)))
+    ratio: Floats = np.divide(above, below, out=np.ones(below.shape), where=below != 0)
+    return ratio
+
+
+def logarithm(values: Floats) -> Floats:
+    """``log v``, finite for 0."""
+    logarithms: Floats = np.log(np.maximum(values, 1e-300))
+    return logarithms
+
+
+@dataclass(frozen=True, eq=False)
+class ProbedSet:
+    """A metric's value for each example of one set at each probed mixture.
+
+    Attributes:
+        name: the set.
+        metric: the metric.
+        alphas: [A] the mixtures, ascending.
+        ids: E example ids.
+        subjects: E subjects; examples that share one are drawn together.
+        values: [A, E]; examples that are NaN in the first row are left out of means and draws.
+    """
+
+    name: str
+    metric: str
+    alphas: Floats
+    ids: tuple[str, ...]
+    subjects: tuple[str, ...]
+    values: Floats
+
+    @classmethod
+    def of(
+        cls, name: str, metric: str, examples: Sequence[Example], alphas: Sequence[float], rows: Sequence[Floats]
+    ) -> "ProbedSet":
+        """The values of examples, a row [E] a mixture."""
+        ids, subjects = tuple(e.id for e in examples), tuple(e.subject for e in examples)
+        return cls(name, metric, np.array(alphas), ids, subjects, np.stack(rows))
+
+    @cached_property
+    def scored(self) -> NDArray[np.intp]:
+        """Places of the examples that have a value at the first mixture."""
+        return np.flatnonzero(~np.isnan(self.values[0]))
+
+    @property
+    def drawn(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Ids and subjects of the scored examples: sets that share them share their bootstrap draws."""
+        return tuple(self.ids[i] for i in self.scored), tuple(self.subjects[i] for i in self.scored)
+
+    @property
+    def clusters(self) -> int:
+        """The number of clusters: of subjects, and of examples without one."""
+        return int(self._codes.max()) + 1
+
+    def row(self, alpha: float) -> Floats | None:
+        """[E] the values at a mixture; None where not all examples were scored there."""
+        found = np.flatnonzero(self.alphas == alpha)
+        return self.values[found[0]] if len(found) else None
+
+    def means(self, *, logarithms: bool = False) -> Floats:
+        """[A] the mean over examples at each mixture, of logarithms if wanted."""
+        means: Floats = self._line(logarithms).mean(axis=1)
+        return means
+
+    def resampled_means(self, *, seed: int, logarithms: bool = False, resamples: int = RESAMPLES) -> Floats:
+        """[A, R] the means over bootstrap draws of whole clusters; the same draws for the same subjects and seed."""
+        clusters = self.clusters
+        draws = np.random.default_rng(seed).multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples)
+        weights = draws[:, self._codes].astype(np.float64)
+        means: Floats = (self._line(logarithms) @ weights.T) / weights.sum(axis=1)
+        return means
+
+    @cached_property
+    def _codes(self) -> NDArray[np.int64]:
+        return cluster_codes(self.drawn[1])
+
+    def _line(self, logarithms: bool) -> Floats:
+        """[A, E'] the values on the line on which they are averaged."""
+        values = np.ascontiguousarray(self.values[:, self.scored])
+        return logarithm(values) if logarithms else values
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What a retention measure found at each mixture that was scored whole.
+
+    Attributes:
+        label: what tables call the measure.
+        higher: whether a high value is good; else the ratio is the original's value over the mixture's.
+        alphas: [A] the mixtures, ascending from 0, the original.
+        values: [A] the measure's value.
+        inputs: the values by example that it is computed from; none where it is a number for a whole model.
+        average: how: "arithmetic" or "geometric", of one input; or the name of a set metric that is a function of
+            their means.
+    """
+
+    label: str
+    higher: bool
+    alphas: Floats
+    values: Floats
+    inputs: tuple[ProbedSet, ...] = ()
+    average: str = "arithmetic"
+
+    @classmethod
+    def of(
+        cls, label: str, inputs: Sequence[ProbedSet], *, higher: bool = True, average: str = "arithmetic"
+    ) -> "Measured":
+        """A measure that is computed from values by example."""
+        means = [i.means(logarithms=average == "geometric") for i in inputs]
+        return cls(label, higher, inputs[0].alphas, _combined(average, means), tuple(inputs), average)
+
+    @property
+    def single(self) -> bool:
+        """Whether it is an average over the examples of one set."""
+        return self.average in ("arithmetic", "geometric")
+
+    @property
+    def ratios(self) -> Floats:
+        """[A] the ratio to the original's value."""
+        return ratio_to_original(self.values, self.values[0], higher=self.higher)
+
+    @property
+    def n(self) -> int:
+        """The number of distinct examples; 1 for a number."""
+        return len({(i.name, e) for i in self.inputs for e in i.drawn[0]}) or 1
+
+    @property
+    def clusters(self) -> int:
+        """The number of clusters of the input that has the fewest; 0 without inputs."""
+        return min((i.clusters for i in self.inputs), default=0)
+
+    def resampled(self, seed_of: Callable[[ProbedSet], int]) -> Floats:
+        """[A, R] the value over bootstrap draws of whole clusters; a number stays as it is."""
+        if not self.inputs:
+            return np.tile(self.values[:, np.newaxis], RESAMPLES)
+        logarithms = self.average == "geometric"
+        return _combined(self.average, [i.resampled_means(seed=seed_of(i), logarithms=logarithms) for i in self.inputs])
+
+
+def _combined(average: str, means: Sequence[Floats]) -> Floats:
+    """[...] a measure's value from the means [...] of its inputs."""
+    if average in ("arithmetic", "geometric"):
+        return means[0] if average == "arithmetic" else np.exp(means[0])
+    value: Floats = set_metrics.get(average).facts["of_means"](np.stack(means))
+    return value
+
+
+@dataclass(frozen=True, eq=False)
+class RetentionCurve:
+    """The retention along the probed mixtures: the least ratio of all measures.
+
+    In bootstrap draws each set of examples is drawn independently of the others; measures of the same examples share
+    their draws. Numbers for whole models stay as they are, so that their uncertainty is not in the intervals.
+
+    Attributes:
+        measures: what was measured, at the same mixtures.
+    """
+
+    measures: tuple[Measured, ...]
+    _drawn: dict[int, tuple[Floats, ...]] = field(default_factory=dict, repr=False)
+
+    @property
+    def alphas(self) -> Floats:
+        """[A] the mixtures, ascending from 0."""
+        return self.measures[0].alphas
+
+    @cached_property
+    def ratios(self) -> Floats:
+        """[A] the retention; NaN where a measure has no value."""
+        least: Floats = np.stack([m.ratios for m in self.measures]).min(axis=0)
+        return least
+
+    @property
+    def clusters(self) -> int:
+        """The number of clusters of the set that has the fewest; 0 where there are only numbers."""
+        return min(filter(None, (m.clusters for m in self.measures)), default=0)
+
+    def resampled(self, *, seed: int) -> tuple[Floats, ...]:
+        """For each measure [A, R] its value over bootstrap draws, drawn once for a seed.
+
+        The first set of examples is drawn with `seed`, further ones with `seed` + 2, + 3, ...; `seed` + 1 is the forget
+        set's.
+        """
+        if seed not in self._drawn:
+            seeds: dict[object, int] = {}
+
+            def seed_of(probed: ProbedSet) -> int:
+                return seeds.setdefault(probed.drawn, seed + len(seeds) + bool(seeds))
+
+            self._drawn[seed] = tuple(m.resampled(seed_of) for m in self.measures)
+        return self._drawn[seed]
+
+    def resampled_ratios(self, *, seed: int) -> Floats:
+        """[A, R] the retention over the same draws."""
+        drawn = zip(self.measures, self.resampled(seed=seed), strict=True)
+        least: Floats = np.stack([ratio_to_original(d, d[0], higher=m.higher) for m, d in drawn]).min(axis=0)
+        return least
+
+
+def save_probes(path: Path, sets: Iterable[ProbedSet]) -> None:
+    """Write the values of every probe as Parquet: set, metric, alpha, id, subject, value."""
+    frames = [
+        pd.DataFrame(
+            {"set": s.name, "metric": s.metric, "alpha": alpha, "id": s.ids, "subject": s.subjects, "value": row}
+        )
+        for s in sets
+        for alpha, row in zip(s.alphas, s.values, strict=True)
+    ]
+    pd.concat(frames, ignore_index=True).to_parquet(path, index=False)
+
+
+def load_probes(path: Path) -> Mapping[tuple[str, str], ProbedSet]:
+    """(set, metric) -> what `save_probes` wrote."""
+    found = {}
+    for (name, metric), part in pd.read_parquet(path).groupby(["set", "metric"], sort=False):
+        rows = dict(list(part.groupby("alpha", sort=True)))
+        first = next(iter(rows.values()))
+        values = np.stack([r["value"].to_numpy() for r in rows.values()])
+        found[str(name), str(metric)] = ProbedSet(
+            str(name), str(metric), np.array(list(rows)), tuple(first["id"]), tuple(first["subject"]), values
+        )
+    return found
