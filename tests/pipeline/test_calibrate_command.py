@@ -103,7 +103,7 @@ def test_model_utility_is_held_fixed(uwc: Run, workplace: Path) -> None:
     assert done.returncode == 0, done.stderr
     (kept,) = json.loads(done.stdout)["kept"]
     assert kept["measure"] == "model_utility" and kept["share"] >= 0.9
-    assert "needs the set 'authors'; give a file with --real-authors" in uwc(*arguments).stderr
+    assert "needs the set 'real_authors'; give a file with --real-authors" in uwc(*arguments).stderr
 
 
 def test_a_function_is_held_fixed(workplace: Path) -> None:

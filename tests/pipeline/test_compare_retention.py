@@ -31,7 +31,7 @@ def alone(knowing: Target, name: str, **options: Any) -> dict[str, Any]:
 def test_each_of_several_sets_keeps_its_share(knowing: Target, tmp_path: Path) -> None:
     """Perplexity may rise to 1 / tau of the original's on each; models are ranked by extraction strength."""
     further = {"others": people(4)[6:]}
-    done = run(knowing, tmp_path, further_retain=further, metric="perplexity", tau=0.9)
+    done = run(knowing, tmp_path, further_retain=further, retention_metric="perplexity", tau=0.9)
     for record in done.results["unlearned"]:
         calibration = record["calibration"]
         assert [k["measure"] for k in calibration["kept"]] == ["perplexity on retain", "perplexity on others"]
@@ -93,7 +93,7 @@ def test_a_benchmark_is_held_fixed_and_its_missing_spread_is_said(
 
 def test_a_benchmark_alone_is_held_fixed(knowing: Target, tmp_path: Path, harness: list[str]) -> None:
     """Alpha is where the accuracy has fallen to 0.9 of 0.8, whatever the retain set says, and has no interval."""
-    done = run(knowing, tmp_path, retention=["mmlu"], metric=None, tau=0.9)
+    done = run(knowing, tmp_path, retention=["mmlu"], retention_metric=None, tau=0.9)
     for record in done.results["unlearned"]:
         assert [k["measure"] for k in record["calibration"]["kept"]] == ["mmlu:acc"]
         assert record["intervals"]["alpha"] == [None, None] and None not in record["intervals"]["forget"]
@@ -105,10 +105,10 @@ def test_a_benchmark_alone_is_held_fixed(knowing: Target, tmp_path: Path, harnes
 def test_the_utility_is_held_fixed_as_calibrate_holds_it(knowing: Target, tmp_path: Path) -> None:
     """On answers with wrong ones beside them; alpha has an interval, and is the one that `uwc.calibrate` finds."""
     known = people(4)
-    sets = {"authors": [known[2], known[5]], "facts": [known[3], known[7]]}
-    options: dict[str, Any] = {"metric": "model_utility", "utility_sets": sets, "max_new_tokens": 4, "tau": 0.9}
+    sets = {"real_authors": [known[2], known[5]], "world_facts": [known[3], known[7]]}
+    options: dict[str, Any] = {"max_new_tokens": 4, "tau": 0.9}
     options |= {"forget": known[:2], "retain": [known[4], known[6]]}
-    done = run(knowing, tmp_path, **options)
+    done = run(knowing, tmp_path, retention_metric="model_utility", sets=sets, **options)
     strong = next(u for u in done.results["unlearned"] if u["name"] == "strong")
     least = {p["alpha"]: p["retain"] / strong["calibration"]["original"] for p in strong["calibration"]["trace"]}
     path = {p["alpha"]: p["retain"] for p in strong["frontier"]["forget"]["path"]}
@@ -117,7 +117,7 @@ def test_the_utility_is_held_fixed_as_calibrate_holds_it(knowing: Target, tmp_pa
     assert low <= strong["at_tau"]["alpha"] <= high and low < high
     amount, seed = MODELS["strong"]
     unlearned = damaged(knowing, amount, seed=seed)
-    found = uwc.calibrate(knowing, unlearned, **options)
+    found = uwc.calibrate(knowing, unlearned, metric="model_utility", utility_sets=sets, **options)
     assert strong["calibration"]["alpha"] == pytest.approx(found["alpha"], abs=1 / 64)
     assert strong["calibration"]["kept"][0]["original"] == pytest.approx(found["kept"][0]["original"], rel=1e-5)
     assert not any("one number a model" in n for n in done.results["notes"])
