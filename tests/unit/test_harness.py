@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from uwc.calibration.retention import Retention
 
 from uwc.calibration.harness import HarnessTask
-from uwc.calibration.retention import Retention
 from uwc.calibration.search import search
 from uwc.errors import ConfigError, UserError
 from uwc.models.target import Target

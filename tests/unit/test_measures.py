@@ -10,10 +10,10 @@ import pytest
 import torch
 from tests.conftest import copied, people
 from tests.unit.scores_by_hand import scores
-
-from uwc.calibration.calibrate import calibrate, calibrate_mixing
 from uwc.calibration.example_measure import ExampleMeasure, example_metrics
 from uwc.calibration.retention import NumberMeasure, Retention
+
+from uwc.calibration.calibrate import calibrate, calibrate_mixing
 from uwc.calibration.search import SearchResult, search
 from uwc.data.example import Example
 from uwc.errors import ConfigError, UserError
