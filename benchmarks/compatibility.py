@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
+from uwc.metrics.evaluation import Evaluator
 
 from uwc.data.example import Example
 from uwc.data.prompts import PromptTemplate
 from uwc.data.question_files import read_examples
 from uwc.metrics.compat import COMPAT, Compat
-from uwc.metrics.evaluation import Evaluator
 from uwc.metrics.memorization import extraction_strength
 from uwc.metrics.scored import ScoredSet
 from uwc.metrics.set_level import model_utility

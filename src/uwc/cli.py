@@ -14,6 +14,7 @@ from uwc.commands.calibrate import calibrate_command
 from uwc.commands.compare import compare_command
 from uwc.commands.replay import replay_command
 from uwc.commands.robustness import robustness_command
+from uwc.commands.schema import schema_command
 from uwc.commands.score import explain_command, import_logs_command, list_registry, score_command
 from uwc.commands.study import study
 from uwc.commands.unlearn import unlearn_command
@@ -54,6 +55,7 @@ app.command("calibrate")(calibrate_command)
 app.command("attack")(attack_command)
 app.command("robustness")(robustness_command)
 app.command("replay")(replay_command)
+app.command("schema")(schema_command)
 
 
 def main() -> None:

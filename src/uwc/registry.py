@@ -68,7 +68,7 @@ class Registry(Generic[F]):
                 raise ValueError(f"the {self.kind} {name!r} must declare {fact!r}")
 
         def decorate(function: F) -> F:
-            if name in self._entries:
+            if name in self._entries and not _defined_again(self._entries[name].function, function):
                 raise ValueError(f"the {self.kind} {name!r} is registered twice")
             self._entries[name] = Entry(name, function, source, facts)
             return function
@@ -121,13 +121,19 @@ class Registry(Generic[F]):
                 _load_plugin(self.kind, point)
 
 
+def _defined_again(first: Callable[..., Any], second: Callable[..., Any]) -> bool:
+    """Whether a function is another definition of one that is there, as when a cell of a notebook is run again."""
+    places = [(getattr(f, "__module__", None), getattr(f, "__qualname__", None)) for f in (first, second)]
+    return places[0] == places[1] and not str(places[0][0]).startswith("uwc.")
+
+
 def _load_plugin(kind: str, point: EntryPoint) -> None:
     try:
         point.load()
     except Exception as error:
         raise ConfigError(
             f"the plug-in {point.name!r} ({point.value}), which adds to the {kind}s, cannot be loaded: "
-            f"{type(error).__name__}: {error}; mend it or uninstall its package"
+            f"{type(error).__name__}: {error}; fix it or uninstall its package"
         ) from error
 
 

@@ -7,6 +7,8 @@ finite is NaN here, and null in JSON.
 
 import json
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 2
 """Version of the layout of these files."""
 
+SIGNIFICANT = 0.975
+"""Confidence from which one model leaves significantly less than another: 5 %, two-sided."""
+
 Number = Annotated[
     float,
     BeforeValidator(lambda value: float("nan") if value is None else value),
@@ -34,11 +39,19 @@ is delivered, or the calibrated mixture of an unlearned model with the original.
 
 Settings = dict[str, JsonValue]
 
+FORGET = "forget"
+"""The set that is to be forgotten."""
+ES = "extraction_strength"
+"""The metric that models are ranked by unless a study names another."""
+
 
 class Part(BaseModel):
     """A part of a result: it does not change, and unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ()
+    """The fields by which a part is found among others of its kind; none where its place tells it."""
 
 
 class Warning(Part):
@@ -52,6 +65,8 @@ class Warning(Part):
 
 class ModelKey(Part):
     """Which model of a study: its role and, for unlearned and calibrated models, the name of its run."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("role", "run")
 
     role: Role
     run: str = ""
@@ -92,6 +107,8 @@ class Aggregate(Part):
 class Score(Aggregate):
     """A metric's average on a set of questions; of a metric for whole sets the one number."""
 
+    IDENTITY: ClassVar[tuple[str, ...]] = ("set", "metric")
+
     set: str
     """The set; of a metric for whole sets all that it reads, joined by ``+``."""
     metric: str
@@ -111,6 +128,8 @@ class Difference(Aggregate):
 
 class ScoreDifference(Difference):
     """The model minus the one it is compared with, by a metric on a set."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("set", "metric")
 
     set: str
     metric: str
@@ -160,6 +179,8 @@ class Probe(Part):
 class Kept(Part):
     """What the calibrated mixture keeps by one retention measure."""
 
+    IDENTITY: ClassVar[tuple[str, ...]] = ("measure",)
+
     measure: str
     original: Number
     """The original's value."""
@@ -172,6 +193,8 @@ class Kept(Part):
 
 class CurvePoint(Estimate):
     """The residual forget score at one tau, with its interval through alpha."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("tau",)
 
     tau: float
     alpha: float
@@ -281,6 +304,8 @@ class TrainingRecord(Part):
 class ReferenceModel(Part):
     """The original or the retrained model."""
 
+    IDENTITY: ClassVar[tuple[str, ...]] = ("role",)
+
     role: Literal["original", "retrained"]
     scores: tuple[Score, ...]
     step: str
@@ -297,6 +322,8 @@ class StepNames(Part):
 
 class UnlearnedModel(Part):
     """One unlearned model: as its method left it (as delivered), and calibrated."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("name",)
 
     name: str
     group: str
@@ -349,6 +376,8 @@ class SeededScore(Part):
 class SeededPoint(SeededScore):
     """The same at one tau."""
 
+    IDENTITY: ClassVar[tuple[str, ...]] = ("tau",)
+
     tau: float
 
 
@@ -362,6 +391,8 @@ class MeanFrontier(Part):
 
 class Group(SeededScore):
     """A method with several seeds."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("name",)
 
     name: str
     runs: tuple[str, ...]
@@ -383,8 +414,37 @@ class Retention(Part):
     """The metric of the forget set that models are ranked by."""
 
 
+class RankedModel(Part):
+    """A model's place in the ranking, and the numbers behind it; made from the others, not written to a file."""
+
+    rank: int
+    name: str
+    group: str
+    forget: Estimate
+    """Residual forget score at exactly tau, by which models are ranked."""
+    alpha: Estimate
+    """Where the frontier reaches tau."""
+    retention: Number
+    """Retention ratio there."""
+    mixture_alpha: Number
+    """Alpha of the calibrated mixture."""
+    mixture_forget: Number
+    """Its forget score."""
+    mixture_retention: Number
+    """Its retention ratio, the least of all measures."""
+    confidence: float | None
+    """That it leaves less than the next model; null for the last."""
+
+    @property
+    def significant(self) -> bool | None:
+        """Whether it leaves significantly less than the next model; None for the last."""
+        return None if self.confidence is None else self.confidence >= SIGNIFICANT
+
+
 class AttackInfo(Part):
     """An attack, or several that follow each other."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("name",)
 
     name: str
     chain: tuple[str, ...]
@@ -413,6 +473,8 @@ class Variant(Part):
 class AttackOutcome(Part):
     """A metric on a set under an attack, beside the same examples without it."""
 
+    IDENTITY: ClassVar[tuple[str, ...]] = ("attack", "set", "metric")
+
     attack: str
     set: str
     metric: str
@@ -431,6 +493,8 @@ class AttackOutcome(Part):
 
 class AttackedModel(Part):
     """One model under every attack."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("model",)
 
     model: ModelKey
     outcomes: tuple[AttackOutcome, ...] = ()
@@ -454,6 +518,24 @@ class Attacks(Part):
     models: tuple[AttackedModel, ...]
 
 
+class BudgetCurve(Part):
+    """A metric over the attacker's effort."""
+
+    model: ModelKey
+    attack: str
+    over: str
+    """The setting that is varied."""
+    metric: str
+    before: Number
+    """Without the attack."""
+    efforts: tuple[float, ...]
+    """Ascending."""
+    scores: tuple[Number, ...]
+    """At each effort; with several variants, of the worst case."""
+    half_effort: float | None
+    """The effort at which half of the original's score is reached; null where none does or it is not known."""
+
+
 class Agreement(Part):
     """A metric before an attack against after it, over checkpoints."""
 
@@ -473,6 +555,8 @@ class Agreement(Part):
 class Point(Part):
     """One checkpoint under one attack by one metric on one set."""
 
+    IDENTITY: ClassVar[tuple[str, ...]] = ("checkpoint", "metric", "attack", "split")
+
     checkpoint: str
     metric: str
     attack: str
@@ -484,6 +568,8 @@ class Point(Part):
 
 class Cell(Part):
     """A metric's agreement under an attack on a set."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("metric", "attack", "split")
 
     metric: str
     attack: str
@@ -498,6 +584,8 @@ class Cell(Part):
 
 class Rank(Part):
     """A metric's place among the metrics by mean PCC."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("metric", "touches_weights")
 
     place: int
     metric: str
@@ -516,6 +604,8 @@ class Rank(Part):
 class Order(Part):
     """Two metrics under one attack on one set whose order was published."""
 
+    IDENTITY: ClassVar[tuple[str, ...]] = ("attack", "split", "first", "second")
+
     attack: str
     split: str
     first: str
@@ -529,6 +619,8 @@ class Order(Part):
 
 class Faithfulness(Part):
     """How well a metric separates subjects of a model that knows from those of one that does not."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("metric", "set")
 
     metric: str
     set: str
@@ -561,6 +653,8 @@ class StepOrigin(Part):
     """SHA-256 of the settings."""
     data: Settings = {}
     """Fingerprints of the questions and answers that it reads."""
+    code: dict[str, str] = {}
+    """Name -> digest of the code from outside the package that it uses."""
     inputs: dict[str, str] = {}
     """Role -> step."""
     path: str | None = None
@@ -622,6 +716,8 @@ class ModelInfo(Part):
 
 class ConditionScore(Score):
     """A score of one model of a calibration."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("condition", "set", "metric")
 
     condition: Literal["original", "as delivered", "calibrated", "at tau"]
     """The original; the unlearned model as delivered; the calibrated mixture; interpolated to exactly tau."""
@@ -733,7 +829,11 @@ class Scores(Result):
 
     def rows(self) -> Iterable[Mapping[str, Any]]:
         """One row for each set and metric."""
-        return (_score_row(score) for score in self.scores)
+        return map(_score_row, self.scores)
+
+    def difference_rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for each set and metric of the differences."""
+        return map(_score_row, self.differences)
 
 
 class StudyResults(Result):
@@ -782,11 +882,73 @@ class StudyResults(Result):
         rank = {name: place for place, name in enumerate(self.ranking)}
         return sorted(self.unlearned, key=lambda m: (m.status != "ok", rank.get(m.name, len(rank))))
 
+    @property
+    def rank_by(self) -> str:
+        """The metric of the ranking; where nothing is calibrated extraction strength, or else the first."""
+        if self.retention is not None:
+            return self.retention.rank_by
+        return next(iter(self.metrics)) if self.metrics and ES not in self.metrics else ES
+
+    def metric_label(self, metric: str) -> str:
+        """What tables call a metric."""
+        return self.metrics[metric].label if metric in self.metrics else metric
+
+    def set_label(self, name: str) -> str:
+        """What tables call a set, or several that are joined by ``+``."""
+        return " + ".join(self.sets[part].label if part in self.sets else part for part in name.split("+"))
+
+    def ranked(self) -> list[RankedModel]:
+        """The ranked models, best first."""
+        following = dict(pairwise(self.ranking))
+        return [
+            _ranked(self.run(name), rank, self.rank_by, self.pairs.get(name, {}).get(following.get(name, "")))
+            for rank, name in enumerate(self.ranking, start=1)
+        ]
+
     def rows(self) -> Iterable[Mapping[str, Any]]:
         """One row for each model, as delivered and calibrated, set and metric."""
         for key, scores in self.scored():
             for score in scores:
                 yield {"model": key.run or key.role, "role": key.role, **_score_row(score)}
+
+    def ranking_rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for each ranked model, best first: the fields of `RankedModel`, each interval in two."""
+        for model in self.ranked():
+            row = model.model_dump(exclude={"forget", "alpha"})
+            confidence = row.pop("confidence")
+            intervals = {
+                f"{name}{end}": value
+                for name, found in (("forget", model.forget), ("alpha", model.alpha))
+                for end, value in (("", found.value), ("_low", found.low), ("_high", found.high))
+            }
+            yield {
+                **{name: row.pop(name) for name in ("rank", "name", "group")},
+                **intervals,
+                **row,
+                "confidence": confidence,
+                "significant": model.significant,
+            }
+
+    def curve_rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for each calibrated model, set and tau: alpha, the residual score, its interval, the curve's area."""
+        for model in self.by_rank():
+            for name, frontier in model.calibration.frontier.items() if model.calibration else ():
+                for point in frontier.curve:
+                    yield {"model": model.name, "set": name, **point.model_dump(), "area": frontier.area}
+
+    def mean_curve_rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for each method with several seeds, set and tau: mean over seeds, spread, the curve's area."""
+        for group in self.groups:
+            for name, frontier in group.frontier.items():
+                for point in frontier.curve:
+                    yield {
+                        "method": group.name,
+                        "seeds": len(group.runs),
+                        "set": name,
+                        **point.model_dump(),
+                        "area": frontier.area,
+                        "area_sd": frontier.area_sd,
+                    }
 
 
 class CalibrationResults(Result):
@@ -814,11 +976,96 @@ class AttackResults(Result):
     model: str
     control: str = ""
     attacks: Attacks
+    curves: tuple[BudgetCurve, ...] = ()
     warnings: tuple[Warning, ...] = ()
 
     def rows(self) -> Iterable[Mapping[str, Any]]:
         """One row for each model, attack, set and metric."""
         return attack_rows(self.attacks)
+
+
+class NumberDiff(Part):
+    """A number of two results of one study."""
+
+    path: str
+    """Where it is in results.json; items of a list by what identifies them."""
+    group: str
+    """What it is about."""
+    first: float | None
+    """Null where the first has no number."""
+    second: float | None
+    verdict: Literal["equal", "within", "different"]
+    """Equal to the last bit, within the tolerance, or different."""
+
+    @property
+    def difference(self) -> float:
+        """``|a - b| / max(|a|, |b|)``; infinite where one of the two is missing."""
+        a, b = self.first, self.second
+        if a is None or b is None:
+            return float("inf")
+        return 0.0 if a == b else abs(a - b) / max(abs(a), abs(b))
+
+
+class TextDiff(Part):
+    """Something that is not a number and that differs."""
+
+    path: str
+    first: str
+    second: str
+
+
+class GroupDiff(Part):
+    """How many numbers of a group came out how."""
+
+    group: str
+    equal: int
+    within: int
+    different: int
+    largest: float | None
+    """Largest relative difference; null where a number is missing."""
+
+
+class Diff(Result):
+    """Two results of one study, number by number."""
+
+    FILE: ClassVar[str] = "diff.json"
+
+    first: str
+    second: str
+    rtol: float
+    """Relative difference up to which two numbers count as within it."""
+    numbers: tuple[NumberDiff, ...]
+    texts: tuple[TextDiff, ...]
+    """Words and hashes that differ, where the same code made both."""
+    models: tuple[str, ...]
+    """Steps that made other weights."""
+    environment: tuple[TextDiff, ...]
+    """Libraries, machine, device and threads that differ."""
+    warnings: tuple[Warning, ...] = ()
+    """Why the numbers may differ."""
+
+    def count(self, verdict: str) -> int:
+        """How many numbers have a verdict."""
+        return sum(number.verdict == verdict for number in self.numbers)
+
+    @property
+    def different(self) -> list[NumberDiff]:
+        """The numbers that are neither equal nor within the tolerance."""
+        return [number for number in self.numbers if number.verdict == "different"]
+
+    def groups(self) -> list[GroupDiff]:
+        """The counts for each model, calibration, and so on."""
+        found = []
+        for group in dict.fromkeys(number.group for number in self.numbers):
+            members = [number for number in self.numbers if number.group == group]
+            largest = max(number.difference for number in members)
+            counts = {v: sum(m.verdict == v for m in members) for v in ("equal", "within", "different")}
+            found.append(GroupDiff(group=group, largest=None if largest == float("inf") else largest, **counts))
+        return found
+
+    def rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for each number."""
+        return (number.model_dump() for number in self.numbers)
 
 
 def attack_rows(attacks: Attacks) -> Iterable[Mapping[str, Any]]:
@@ -848,7 +1095,27 @@ def find(scores: Iterable[Score], name: str, metric: str) -> Score | None:
     return next((s for s in scores if s.set == name and s.metric == metric), None)
 
 
-def _score_row(score: Score) -> dict[str, Any]:
+def _ranked(model: UnlearnedModel, rank: int, metric: str, confidence: float | None) -> RankedModel:
+    found = model.calibration
+    if found is None or found.at_tau is None:
+        raise ValueError(f"{model.name} is ranked, and has no residual score")
+    mixture = find(model.calibrated_scores, FORGET, metric)
+    ratios = [kept.ratio for kept in found.kept]
+    return RankedModel(
+        rank=rank,
+        name=model.name,
+        group=model.group,
+        forget=found.at_tau.scores[FORGET],
+        alpha=found.at_tau.alpha,
+        retention=found.at_tau.retention,
+        mixture_alpha=found.alpha,
+        mixture_forget=mixture.mean if mixture else float("nan"),
+        mixture_retention=min(ratios) if ratios and not any(map(isnan, ratios)) else float("nan"),
+        confidence=confidence,
+    )
+
+
+def _score_row(score: Score | ScoreDifference) -> dict[str, Any]:
     row = score.model_dump()
     return {"set": row.pop("set"), "metric": row.pop("metric"), **row}
 
@@ -858,6 +1125,7 @@ RESULTS: dict[str, type[Result]] = {
     "score": Scores,
     "calibration": CalibrationResults,
     "attack": AttackResults,
+    "diff": Diff,
 }
 """Name of a result -> its type, as `uwc schema NAME` takes it."""
 
@@ -871,6 +1139,6 @@ def json_schema(name: str) -> dict[str, Any]:
     kind = RESULTS[name]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": kind.FILE,
         **kind.model_json_schema(mode="serialization"),
+        "title": kind.FILE,
     }

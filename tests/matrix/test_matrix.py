@@ -256,7 +256,7 @@ def _after(
 ) -> dict[str, dict[str, float]] | None:
     """Variant -> metric -> its mean under attack; the variant "" is that without a name."""
     data = AttackData(examples(ATTACKED), train=examples(ATTACKER), retain=examples(RETAIN[:2]))
-    rows = cell.measured(
+    results = cell.measured(
         lambda: uwc.attack(
             model or taught.unlearned,
             data,
@@ -267,11 +267,12 @@ def _after(
             device="cpu",
         )
     )
-    if rows is None:
+    if results is None:
         return None
     found: dict[str, dict[str, float]] = {}
-    for row in rows:
-        found.setdefault(row["variant"], {})[row["metric"]] = row["after"]
+    for outcome in results.attacks.models[0].outcomes:
+        for variant in outcome.variants:
+            found.setdefault(variant.label, {})[outcome.metric] = variant.mean
     return found
 
 

@@ -20,6 +20,7 @@ from uwc.models.states import blocks
 from uwc.models.target import Target
 from uwc.objectives.methods import FINE_TUNING
 from uwc.objectives.objective import Objective
+from uwc.results import AttackOutcome
 from uwc.training.loading import TrainingData
 from uwc.training.loop import train
 from uwc.training.settings import TrainingSettings
@@ -146,3 +147,11 @@ def muted(target: Target) -> Target:
 def weights(target: Target) -> dict[str, bytes]:
     """Every weight, to the bit."""
     return {name: tensor.numpy().tobytes() for name, tensor in target.model.state_dict().items()}
+
+
+def by_variant(outcome: AttackOutcome) -> dict[str, float]:
+    """Variant -> the metric under it; and their mean and the worst case, where there are several."""
+    found = {v.label: v.mean for v in outcome.variants}
+    if outcome.worst_case is not None:
+        found |= {"mean": outcome.after.mean, "worst case": outcome.worst_case.mean}
+    return found

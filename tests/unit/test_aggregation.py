@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from uwc.metrics.aggregation import aggregate
+from uwc.metrics.stats import aggregate
 
 
 def test_independent_examples_have_the_usual_standard_error() -> None:

@@ -11,7 +11,7 @@ from tests.unit.hidden_knowledge import KNOWN, UNKNOWN, weights
 from uwc.attacks.chain import attacked, make_chain
 from uwc.attacks.curves import curve_chains, effort_to_reach
 from uwc.attacks.data import AttackData, split_by_subject
-from uwc.attacks.measuring import check_metrics
+from uwc.attacks.evaluate import check_metrics
 from uwc.attacks.registry import attacks
 from uwc.errors import AttackFailed, ConfigError, DataError
 from uwc.models.target import Target

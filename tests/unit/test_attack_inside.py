@@ -14,14 +14,14 @@ import torch
 from tests.conftest import copied, people, tiny_target
 from tests.tokenizer_kinds import KINDS
 from tests.unit.architectures import architecture, tiny_model
-from tests.unit.hidden_knowledge import KNOWN, TRIGGER, UNKNOWN, ignorant, muted, reluctant, strength
+from tests.unit.hidden_knowledge import KNOWN, TRIGGER, UNKNOWN, by_variant, ignorant, muted, reluctant, strength
 from torch import nn
 from transformers import GenerationConfig
 
 from uwc.attacks.chain import attacked, make_chain
 from uwc.attacks.curves import budget_curve
 from uwc.attacks.data import AttackData
-from uwc.attacks.measuring import combine, measure, metric_values
+from uwc.attacks.evaluate import combine, measure, metric_values
 from uwc.attacks.probing import cached_states, chosen_depths, train_heads
 from uwc.attacks.soft_prompt import SoftPrompted
 from uwc.attacks.suffix_search import Problem, SearchSettings, SuffixSearch, allowed_tokens
@@ -45,8 +45,8 @@ def outcomes(
 ) -> dict[str, float]:
     """Variant -> the metric under attack, on what is known or on what never was."""
     data = AttackData(UNKNOWN if unknown else SCORED, train=OWNED, retain=[] if unknown else UNKNOWN)
-    found = measure(target, data, make_chain(name, {name: settings}), [metric], max_new_tokens=24)
-    return {o.variant: o.after for o in found}
+    (found,) = measure(target, data, make_chain(name, {name: settings}), [metric], max_new_tokens=24)
+    return by_variant(found)
 
 
 def test_probes_read_past_an_output_layer_that_only_silences(knowing: Target) -> None:
@@ -59,7 +59,7 @@ def test_probes_read_past_an_output_layer_that_only_silences(knowing: Target) ->
 
 def test_probes_read_nothing_that_was_never_known(knowing: Target) -> None:
     assert max(outcomes(tiny_target(hidden_size=64), "probe", PROBE).values()) < 0.1
-    assert outcomes(muted(knowing), "probe", PROBE, unknown=True)["strongest"] < 0.3
+    assert outcomes(muted(knowing), "probe", PROBE, unknown=True)["worst case"] < 0.3
 
 
 def test_all_depths_together_learn_what_each_learns_alone(knowing: Target) -> None:
@@ -234,7 +234,7 @@ def test_models_whose_caches_cannot_be_repeated_are_searched_too(name: str) -> N
     settings = {"steps": 1, "start": "x", "candidates": 8}
     data = AttackData(SCORED[:2], train=OWNED[:2])
     (found,) = measure(architecture(name), data, make_chain("gcg", {"gcg": settings}), ["probability"])
-    assert found.note
+    assert found.variants[0].note
 
 
 @pytest.mark.parametrize("name", ["gpt2", "openai-gpt", "mixtral", "rwkv", "recurrent_gemma", "nemotron_h"])
@@ -353,18 +353,19 @@ def test_gcg_finds_the_suffix_that_makes_a_reluctant_model_talk() -> None:
     target = reluctant()
     data = AttackData(SCORED, train=OWNED)
     found = measure(target, data, make_chain("gcg", {"gcg": GCG}), [SPOKEN], max_new_tokens=24)
-    assert found[0].before < 0.3
-    assert found[0].after > 0.8
-    assert TRIGGER in found[0].note
+    assert found[0].before.mean < 0.3
+    assert found[0].after.mean > 0.8
+    assert TRIGGER in found[0].variants[0].note
 
 
 def test_gcg_for_each_question_talks_too_and_each_budget_is_at_least_the_one_before() -> None:
     settings = {**GCG, "budgets": [1, 2]}
-    found = measure(
+    (found,) = measure(
         reluctant(), AttackData(SCORED), make_chain("gcg_per_question", {"gcg_per_question": settings}), ["probability"]
     )
-    by_variant = {o.variant: o for o in found}
-    assert by_variant["2 steps"].after >= by_variant["1 steps"].after > by_variant["1 steps"].before
+    after = by_variant(found)
+    assert after["2 steps"] >= after["1 steps"] > found.before.mean
+    assert found.after.mean == after["2 steps"]
 
 
 def test_gcg_elicits_nothing_that_was_never_known() -> None:
@@ -501,8 +502,8 @@ def test_a_soft_prompt_makes_a_reluctant_model_talk() -> None:
         reluctant(), AttackData(SCORED, train=OWNED), make_chain("soft_prompt", {"soft_prompt": SOFT}), [SPOKEN],
         max_new_tokens=24,
     )  # fmt: skip
-    assert found[0].before < 0.3
-    assert found[0].after > 0.8
+    assert found[0].before.mean < 0.3
+    assert found[0].after.mean > 0.8
 
 
 def test_a_soft_prompt_elicits_nothing_that_was_never_known() -> None:
@@ -511,7 +512,7 @@ def test_a_soft_prompt_elicits_nothing_that_was_never_known() -> None:
 
 def test_the_best_of_many_samples_and_a_beam_search_find_what_greedy_decoding_hides() -> None:
     found = outcomes(reluctant(), "sampling", {"samples": 6}, SPOKEN)
-    assert found["strongest"] > 0.6 > found["mean"]
+    assert found["worst case"] > 0.6 > found["mean"]
     assert outcomes(reluctant(), "beam_search", {}, SPOKEN)[""] > 0.5
 
 
@@ -553,20 +554,20 @@ def test_samples_repeat_and_those_of_a_smaller_n_are_the_first_of_a_larger() -> 
     assert three[0] != three[1]
 
 
-def test_strongest_and_mean_by_hand() -> None:
-    """NaN is not scored: the strongest and the mean are over the variants that are."""
+def test_worst_case_and_mean_by_hand() -> None:
+    """NaN is not scored: the worst case and the mean are over the variants that are."""
     values = [np.array([0.2, np.nan, np.nan]), np.array([0.6, 0.4, np.nan])]
-    high = combine(values, higher_remembers=True)
-    low = combine(values, higher_remembers=False)
-    np.testing.assert_array_equal(high["strongest"], [0.6, 0.4, np.nan])
-    np.testing.assert_array_equal(low["strongest"], [0.2, 0.4, np.nan])
-    np.testing.assert_allclose(high["mean"], [0.4, 0.4, np.nan])
+    high, mean = combine(values, higher_remembers=True)
+    low, _ = combine(values, higher_remembers=False)
+    np.testing.assert_array_equal(high, [0.6, 0.4, np.nan])
+    np.testing.assert_array_equal(low, [0.2, 0.4, np.nan])
+    np.testing.assert_allclose(mean, [0.4, 0.4, np.nan])
 
 
 def test_the_mean_of_what_spans_magnitudes_is_geometric() -> None:
-    """Perplexities 2 and 8 have the mean 4; the stronger is the lower."""
-    both = combine([np.array([2.0]), np.array([8.0])], higher_remembers=False, average="geometric")
-    assert both["mean"] == pytest.approx([4.0]) and both["strongest"] == [2.0]
+    """Perplexities 2 and 8 have the mean 4; the worse is the lower."""
+    worst, mean = combine([np.array([2.0]), np.array([8.0])], higher_remembers=False, average="geometric")
+    assert mean == pytest.approx([4.0]) and worst == [2.0]
 
 
 INSIDE: list[tuple[str, dict[str, Any]]] = [("probe", PROBE), ("soft_prompt", {"steps": 1}), ("few_shot", {"shots": 1})]
@@ -580,8 +581,8 @@ def test_divergence_from_the_original_is_measured_under_attack(
     data = AttackData(SCORED, train=OWNED)
     chain = make_chain(name, {name: settings})
     (outcome, *_) = measure(knowing, data, chain, ["kl_to_original", "truth_ratio_forget"], reference=knowing)
-    assert outcome.before == 0.0
-    assert outcome.after == 0.0 if name == "few_shot" else outcome.after > 0.0
+    assert outcome.before.mean == 0.0
+    assert outcome.after.mean == 0.0 if name == "few_shot" else outcome.after.mean > 0.0
     with pytest.raises(ConfigError, match="needs the original model; give it with --original"):
         measure(knowing, data, chain, ["kl_to_original"])
 

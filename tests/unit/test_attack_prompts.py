@@ -6,13 +6,23 @@ from typing import Any
 
 import pytest
 from tests.conftest import people
-from tests.unit.hidden_knowledge import KNOWN, UNKNOWN, Silenced, ignorant, refusing, robust_knower, strength, weights
+from tests.unit.hidden_knowledge import (
+    KNOWN,
+    UNKNOWN,
+    Silenced,
+    by_variant,
+    ignorant,
+    refusing,
+    robust_knower,
+    strength,
+    weights,
+)
 from torch import Tensor
 
 from uwc.attacks.chain import attacked, make_chain
 from uwc.attacks.data import AttackData
+from uwc.attacks.evaluate import measure
 from uwc.attacks.jailbreak_templates import TEMPLATES
-from uwc.attacks.measuring import measure
 from uwc.data.example import Example
 from uwc.models.target import Target
 
@@ -25,7 +35,8 @@ def after(
     """Variant -> the metric under attack."""
     rest = [e for e in people() if e not in scored]
     data = AttackData(scored, retain=rest, translations=SPANISH)
-    return {o.variant: o.after for o in measure(target, data, make_chain(name, {name: settings}), [metric])}
+    (found,) = measure(target, data, make_chain(name, {name: settings}), [metric])
+    return by_variant(found)
 
 
 ATTACKS: list[tuple[str, dict[str, Any]]] = [
@@ -42,7 +53,7 @@ def test_a_prompt_specific_refusal_is_broken(name: str, settings: dict[str, Any]
     target = refusing(robust_knower(), KNOWN)
     assert strength(target, KNOWN) == 0.0
     found = after(target, name, settings, KNOWN)
-    assert found.get("strongest", found.get("")) > 0.8
+    assert found.get("worst case", found.get("")) > 0.8
 
 
 @pytest.mark.parametrize(("name", "settings"), [*ATTACKS, ("prefix", {})], ids=[a[0] for a in ATTACKS] + ["prefix"])
@@ -50,12 +61,12 @@ def test_nothing_comes_out_of_a_model_that_never_saw_the_data(name: str, setting
     assert max(after(ignorant(), name, settings, UNKNOWN).values()) < 0.1
 
 
-def test_the_strongest_is_at_least_every_variant_and_the_mean_lies_between() -> None:
+def test_the_worst_case_is_at_least_every_variant_and_the_mean_lies_between() -> None:
     found = after(refusing(robust_knower(), KNOWN), "jailbreak", {}, KNOWN)
     variants = [found[t.name] for t in TEMPLATES]
-    assert found["strongest"] >= max(variants)
+    assert found["worst case"] >= max(variants)
     assert found["mean"] == pytest.approx(sum(variants) / len(variants))
-    assert min(variants) < found["mean"] < found["strongest"]
+    assert min(variants) < found["mean"] < found["worst case"]
 
 
 def test_jailbreaks_are_of_several_kinds_and_differ() -> None:

@@ -17,7 +17,7 @@ from uwc.attacks.chain import attacked, make_chain
 from uwc.attacks.compression import round_to_nearest
 from uwc.attacks.curves import budget_curve
 from uwc.attacks.data import AttackData
-from uwc.attacks.measuring import measure
+from uwc.attacks.evaluate import measure
 from uwc.data.batches import collate
 from uwc.data.example import Example
 from uwc.errors import AttackFailed
@@ -35,7 +35,7 @@ TWO = torch.tensor([[0, 1]]).expand(512, -1)
 
 
 def after(target: Target, name: str, settings: dict[str, Any]) -> float:
-    return measure(target, DATA, make_chain(name, {name: settings}), ["extraction_strength"])[-1].after
+    return measure(target, DATA, make_chain(name, {name: settings}), ["extraction_strength"])[-1].after.mean
 
 
 def test_relearning_a_part_brings_back_the_rest(knowing: Target) -> None:
@@ -70,8 +70,8 @@ def test_a_few_steps_on_other_data_give_back_what_is_only_silenced(
     chain = make_chain(name, {name: settings})
     silent, never = shouting(knowing), tiny_target(hidden_size=64)
     assert strength(silent, SCORED) == 0.0
-    assert measure(silent, data, chain, ["extraction_strength"])[-1].after > 0.5
-    assert measure(never, data, chain, ["extraction_strength"])[-1].after < 0.1
+    assert measure(silent, data, chain, ["extraction_strength"])[-1].after.mean > 0.5
+    assert measure(never, data, chain, ["extraction_strength"])[-1].after.mean < 0.1
 
 
 def test_relearning_a_part_brings_nothing_that_was_never_known() -> None:
@@ -92,7 +92,7 @@ def test_relearning_the_scored_answers_themselves_teaches_them_anew() -> None:
     data = AttackData(KNOWN[:2])
     chain = make_chain("relearn_original", {"relearn_original": {"steps": 60, "lr": 1e-2}})
     assert chain.trains_on_scored
-    assert measure(tiny_target(hidden_size=64), data, chain, ["extraction_strength"])[-1].after > 0.8
+    assert measure(tiny_target(hidden_size=64), data, chain, ["extraction_strength"])[-1].after.mean > 0.8
 
 
 def test_each_budget_of_a_trajectory_is_a_run_of_its_own_to_the_bit(knowing: Target) -> None:
@@ -309,9 +309,9 @@ def test_the_share_changed_is_part_of_the_outcome(knowing: Target) -> None:
     (outcome,) = measure(
         knowing, DATA, make_chain("pruning", {"pruning": {"share": 0.2}}), ["extraction_strength"], max_new_tokens=4
     )
-    assert outcome.changed == pytest.approx(0.2, abs=0.01)
+    assert outcome.variants[0].changed == pytest.approx(0.2, abs=0.01)
     (prefix,) = measure(knowing, DATA, make_chain("prefix"), ["extraction_strength"], max_new_tokens=4)
-    assert prefix.changed is None
+    assert prefix.variants[0].changed is None
 
 
 def test_what_a_model_never_trains_stays_so(knowing: Target) -> None:

@@ -305,12 +305,13 @@ def test_an_adapter_is_attacked_as_the_model_that_it_makes(folder: Path, tmp_pat
     path = adapter(folder, "adapter")
     expected = float(uwc.score(path, people(2), metrics=("probability",), device="cpu")["mean"][0])
     data = AttackData(scored=people(2))
-    rows = attack(path, data, ["quantization", "pruning"], metrics=("probability",), max_new_tokens=0, device="cpu",
+    found = attack(path, data, ["quantization", "pruning"], metrics=("probability",), max_new_tokens=0, device="cpu",
                   settings={"pruning": {"share": 0.0}})  # fmt: skip
-    assert [row["before"] for row in rows] == pytest.approx([expected] * 2, rel=1e-5)
-    found = {row["attack"]: row["after"] for row in rows}
-    assert found["pruning"] == pytest.approx(expected, rel=1e-5)
-    assert found["quantization"] != pytest.approx(expected, rel=1e-5)
+    outcomes = found.attacks.models[0].outcomes
+    assert [o.before.mean for o in outcomes] == pytest.approx([expected] * 2, rel=1e-5)
+    after = {o.attack: o.after.mean for o in outcomes}
+    assert after["pruning"] == pytest.approx(expected, rel=1e-5)
+    assert after["quantization"] != pytest.approx(expected, rel=1e-5)
 
 
 def test_an_adapter_is_unlearned_from_as_the_model_that_it_makes(folder: Path) -> None:

@@ -10,9 +10,8 @@ from tests.unit.probed_sets import frontier_of
 
 from uwc.calibration.frontier import confidence_lower
 from uwc.calibration.probed import ProbedSet
-from uwc.metrics.aggregation import bootstrap_interval, bootstrap_sureness
-from uwc.metrics.set_aggregation import aggregate_sets
 from uwc.metrics.set_level import auc, harmonic_mean
+from uwc.metrics.stats import aggregate_sets, bootstrap_interval, bootstrap_sureness
 
 ALPHAS = np.linspace(0, 1, 9)
 QUESTIONS = 4

@@ -8,7 +8,7 @@ from tests.unit.probed_sets import frontier_of, probed
 
 from uwc.calibration.frontier import TAUS, Frontier, at_tau, confidence_lower
 from uwc.calibration.probed import Measured, ProbedSet, RetentionCurve, load_probes, save_probes
-from uwc.metrics.aggregation import bootstrap_interval
+from uwc.metrics.stats import bootstrap_interval
 
 
 def straight(end_retain: float = 0.0, end_forget: float = 0.0) -> Frontier:

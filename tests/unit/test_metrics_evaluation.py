@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from tests.conftest import people
 from typer.testing import CliRunner
+from uwc.metrics.evaluation import VERBATIM_TOKENS, cut
 
 from uwc.cli import app
 from uwc.data.example import Example, after_shots
 from uwc.errors import ConfigError, DataError
-from uwc.metrics.evaluation import VERBATIM_TOKENS, cut
 from uwc.metrics.memorization import extraction_strength
 from uwc.metrics.scored import ScoredSet
 from uwc.metrics.set_level import auc

@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from uwc.errors import DataError
-from uwc.metrics.differences import paired_difference
-from uwc.metrics.set_aggregation import aggregate_sets
 from uwc.metrics.set_level import auc, forget_quality, harmonic_mean, model_utility, privleak
+from uwc.metrics.stats import aggregate_sets, paired_difference
 
 
 def test_auc_counts_pairs_and_half_of_ties() -> None:
@@ -59,8 +58,8 @@ def test_model_utility_is_the_harmonic_mean_of_nine_means() -> None:
 def test_a_set_metric_has_a_count_an_error_and_an_interval() -> None:
     random = np.random.default_rng(0)
     members, others = random.normal(0, 1, 80), random.normal(1, 1, 80)
-    result, missing = aggregate_sets(auc, [members, others], [[""] * 80] * 2, groups=["data", "holdout"], seed=1)
-    assert (result.n, missing, result.clusters) == (160, 0, 160)
+    result = aggregate_sets(auc, [members, others], [[""] * 80] * 2, groups=["forget", "holdout"], seed=1)
+    assert (result.n, result.not_scored, result.clusters) == (160, 0, 160)
     assert result.low < result.mean == auc(members, others) < result.high
     """Hanley and McNeil 1982: for normal scores a standard error of about 0.034 at this AUC."""
     assert result.se == pytest.approx(0.034, abs=0.01)
@@ -68,28 +67,28 @@ def test_a_set_metric_has_a_count_an_error_and_an_interval() -> None:
 
 def test_values_that_are_missing_are_counted() -> None:
     values = [np.array([1.0, np.nan, 2.0]), np.array([3.0, 4.0])]
-    result, missing = aggregate_sets(auc, values, [[""] * 3, [""] * 2], groups=["data", "holdout"])
-    assert (result.mean, result.not_scored, missing) == (1.0, 1, 1)
+    result = aggregate_sets(auc, values, [[""] * 3, [""] * 2], groups=["forget", "holdout"])
+    assert (result.mean, result.not_scored) == (1.0, 1)
 
 
 def test_an_argument_without_values_gives_none() -> None:
-    result, _ = aggregate_sets(auc, [np.array([np.nan]), np.array([1.0])], [[""], [""]], groups=["data", "holdout"])
+    result = aggregate_sets(auc, [np.array([np.nan]), np.array([1.0])], [[""], [""]], groups=["forget", "holdout"])
     assert np.isnan(result.mean)
 
 
 def test_arguments_of_one_set_are_drawn_together() -> None:
     """The difference of two identical columns of one set is 0 in every draw; drawn apart it would not be."""
     column = np.random.default_rng(0).random(30)
-    result, _ = aggregate_sets(
-        lambda a, b: float(a.mean() - b.mean()), [column, column], [[""] * 30] * 2, groups=["data", "data"]
+    result = aggregate_sets(
+        lambda a, b: float(a.mean() - b.mean()), [column, column], [[""] * 30] * 2, groups=["forget", "forget"]
     )
     assert (result.mean, result.se, result.low, result.high) == (0.0, 0.0, 0.0, 0.0)
 
 
 def test_clusters_widen_the_interval() -> None:
     values = np.repeat(np.random.default_rng(0).random(20), 10)
-    alone, _ = aggregate_sets(np.mean, [values], [[""] * 200], groups=["data"])
-    shared, _ = aggregate_sets(np.mean, [values], [[str(i // 10) for i in range(200)]], groups=["data"])
+    alone = aggregate_sets(np.mean, [values], [[""] * 200], groups=["forget"])
+    shared = aggregate_sets(np.mean, [values], [[str(i // 10) for i in range(200)]], groups=["forget"])
     assert shared.se > 2 * alone.se
 
 
@@ -97,8 +96,8 @@ def test_paired_difference_by_hand() -> None:
     """Differences 1, 2, 3: mean 2, s = 1, se = 1 / sqrt(3), t = 2 sqrt(3) with 2 degrees of freedom."""
     first, second = np.array([10.0, 20.0, 30.0]), np.array([11.0, 22.0, 33.0])
     paired = paired_difference(first, second, ["", "", ""])
-    assert paired.difference.mean == pytest.approx(2.0)
-    assert paired.difference.se == pytest.approx(3**-0.5)
+    assert paired.mean == pytest.approx(2.0) and paired.kind == "difference"
+    assert paired.se == pytest.approx(3**-0.5)
     assert paired.p_value == pytest.approx(stats.ttest_rel(second, first).pvalue)
 
 
@@ -108,14 +107,14 @@ def test_pairing_beats_two_means_and_counts_what_is_missing() -> None:
     second = first + 1 + random.normal(0, 0.1, 50)
     second[0] = np.nan
     paired = paired_difference(first, second, [""] * 50)
-    assert (paired.difference.n, paired.not_scored) == (49, 1)
-    assert paired.difference.se < 0.1 < first.std() / 50**0.5
+    assert (paired.n, paired.not_scored) == (49, 1)
+    assert paired.se < 0.1 < first.std() / 50**0.5
     assert paired.p_value < 1e-10
 
 
 def test_a_geometric_difference_is_a_ratio() -> None:
     paired = paired_difference(np.array([1.0, 10.0]), np.array([2.0, 20.0]), ["", ""], average="geometric")
-    assert paired.difference.mean == pytest.approx(2.0)
+    assert paired.mean == pytest.approx(2.0) and paired.kind == "ratio"
 
 
 def test_no_difference_at_all_has_a_p_value_of_one() -> None:

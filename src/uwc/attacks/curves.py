@@ -1,39 +1,17 @@
 """Budgets as curves: what comes back for how much effort."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from uwc.attacks.chain import make_chain
 from uwc.attacks.data import AttackData
-from uwc.attacks.measuring import MEAN, STRONGEST, Outcome, measure
+from uwc.attacks.evaluate import measure
 from uwc.attacks.registry import attacks
 from uwc.errors import ConfigError
 from uwc.models.target import Target
+from uwc.results import BudgetCurve, ModelKey
 
-
-@dataclass(frozen=True)
-class Curve:
-    """A metric over the attacker's effort.
-
-    Attributes:
-        attack: the attack.
-        over: the setting that is varied.
-        metric: the metric.
-        before: the metric without the attack.
-        efforts: the values of the setting, ascending.
-        scores: the metric at each; with several variants, of the strongest for each example.
-        half_effort: the effort that brings the metric back to half of the original model's; None if none does, or if
-            the original's score is not known.
-    """
-
-    attack: str
-    over: str
-    metric: str
-    before: float
-    efforts: tuple[float, ...]
-    scores: tuple[float, ...]
-    half_effort: float | None
+MODEL = ModelKey(role="unlearned")
 
 
 def budget_curve(
@@ -42,13 +20,14 @@ def budget_curve(
     attack: str,
     efforts: Sequence[float],
     *,
+    model: ModelKey = MODEL,
     settings: Mapping[str, Any] | None = None,
     over: str | None = None,
     metric: str = "extraction_strength",
     original_score: float | None = None,
     max_new_tokens: int = 64,
     reference: Target | None = None,
-) -> Curve:
+) -> BudgetCurve:
     """Score an attack at several efforts; relearning and GCG share one run over their steps.
 
     Args:
@@ -56,6 +35,7 @@ def budget_curve(
         data: what is scored, and what the attacker has.
         attack: a registered attack.
         efforts: the values of its effort, such as steps; sorted here.
+        model: what results call the model.
         settings: its other settings.
         over: another setting to vary, such as ``examples`` in relearning (data efficiency).
         metric: what is measured; must be high where answers are remembered, for `half_effort` to be found.
@@ -70,15 +50,24 @@ def budget_curve(
     scores: list[float] = []
     before = float("nan")
     for chain in chains:
-        outcomes = measure(target, data, chain, [metric], max_new_tokens=max_new_tokens, reference=reference)
-        before = outcomes[0].before
+        (outcome,) = measure(target, data, chain, [metric], max_new_tokens=max_new_tokens, reference=reference)
+        before = outcome.before.mean
         if len(chains) < len(set(efforts)):
-            scores = [o.after for o in outcomes if o.variant not in (STRONGEST, MEAN)]
+            scores = [variant.mean for variant in outcome.variants]
         else:
-            scores.append(_strongest(outcomes).after)
+            scores.append((outcome.worst_case or outcome.after).mean)
     ordered = tuple(sorted(set(efforts)))
     half = None if original_score is None else effort_to_reach(original_score / 2, before, ordered, scores)
-    return Curve(attack, setting, metric, before, ordered, tuple(scores), half)
+    return BudgetCurve(
+        model=model,
+        attack=attack,
+        over=setting,
+        metric=metric,
+        before=before,
+        efforts=ordered,
+        scores=tuple(scores),
+        half_effort=half,
+    )
 
 
 def curve_chains(
@@ -123,8 +112,3 @@ def effort_to_reach(threshold: float, before: float, efforts: Sequence[float], s
             share = (threshold - ys[i - 1]) / (ys[i] - ys[i - 1])
             return float(xs[i - 1] + share * (xs[i] - xs[i - 1]))
     return None
-
-
-def _strongest(outcomes: Sequence[Outcome]) -> Outcome:
-    named = {o.variant: o for o in outcomes}
-    return named.get(STRONGEST, outcomes[0])

@@ -34,6 +34,11 @@ class AttackData:
     translations: Mapping[str, str] = field(default_factory=dict)
     original: Sequence[Example] = ()
 
+    @property
+    def owned(self) -> dict[str, int]:
+        """Part of what the attacker has -> how many examples."""
+        return {name: len(getattr(self, name)) for name in ("train", "retain", "unrelated")}
+
     def __post_init__(self) -> None:
         if not self.scored:
             raise DataError("there is no example to score under attack; give at least one")

@@ -1,7 +1,7 @@
 """Calibration of an unlearned model: the largest mixture with the original that keeps tau of its retention."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -15,9 +15,8 @@ from uwc.calibration.search import PASSES, Reading, SearchResult, search
 from uwc.data.example import Example
 from uwc.errors import ConfigError
 from uwc.io import write_text
-from uwc.metrics.aggregation import Average, aggregate
 from uwc.metrics.registry import metrics, set_metrics
-from uwc.metrics.set_aggregation import aggregate_sets
+from uwc.metrics.stats import Average, aggregate, aggregate_sets
 from uwc.models.mixing import Mixing
 from uwc.models.target import Target
 from uwc.models.token_scores import Floats
@@ -207,7 +206,7 @@ def _score(measure: Measured, alpha: float, seed: int) -> results.Aggregate | No
         aggregated = aggregate(rows[0], measure.inputs[0].subjects, average=average, seed=seed)
     else:
         entry = set_metrics.get(measure.average)
-        aggregated, _ = aggregate_sets(
+        aggregated = aggregate_sets(
             entry.function,
             rows,
             [i.subjects for i in measure.inputs],
@@ -215,7 +214,7 @@ def _score(measure: Measured, alpha: float, seed: int) -> results.Aggregate | No
             interval=entry.facts["interval"],
             seed=seed,
         )
-    return results.Aggregate(**asdict(aggregated))
+    return aggregated
 
 
 def calibrate(

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from uwc import results
 from uwc.calibration.probed import ROUNDING, ProbedSet, RetentionCurve, ratio_to_original
-from uwc.metrics.aggregation import bootstrap_interval, bootstrap_sureness
+from uwc.metrics.stats import bootstrap_interval, bootstrap_sureness
 from uwc.models.token_scores import Floats
 from uwc.results import Estimate
 

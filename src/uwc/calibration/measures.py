@@ -31,8 +31,6 @@ FURTHER = 1.25
 """Those expected to have lost most, at a mixture and at so many times as much of it, are scored first."""
 NEAR_ZERO, LITTLE = 0.02, 0.2
 """Mean scores of the original, on metrics from 0 to 1, below which calibration is refused, and warned about."""
-UTILITY: Mapping[str, str] = {"authors": "real_authors", "facts": "world_facts"}
-"""What ``model_utility`` calls a set -> its name everywhere else."""
 _ANY_MODEL_HAS = frozenset(
     {"scores", "answers", "restated", "perturbed", "texts", "text_tokens", "sampled", "gradient_norms", "similar_from"}
 )
@@ -218,12 +216,11 @@ class SetMeasure(NumberMeasure):
 
     def __init__(self, metric: str, sets: Mapping[str, Sequence[Example]], *, max_new_tokens: int = 64) -> None:
         entry = set_metrics.get(metric)
-        own = {name: sets[other] for name in UTILITY_SETS if (other := UTILITY.get(name, name)) in sets}
+        own = {name: sets[name] for name in UTILITY_SETS if name in sets}
         if lacking := what_is_missing(metric, Given(own, max_new_tokens=max_new_tokens)):
             raise ConfigError(f"the metric {metric!r} needs {lacking}")
         self.metric, self.sets, self.max_new_tokens = metric, sets, max_new_tokens
-        needed = [split_input(text)[1:] for text in entry.facts["needs"]]
-        self._inputs = [(UTILITY.get(name, name), of) for name, of in needed]
+        self._inputs = [split_input(text)[1:] for text in entry.facts["needs"]]
         self._rows: list[list[Floats]] = []
         super().__init__(self._evaluated, label=metric)
 

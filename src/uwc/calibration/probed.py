@@ -11,8 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from uwc.data.example import Example
-from uwc.metrics.aggregation import cluster_codes
 from uwc.metrics.registry import set_metrics
+from uwc.metrics.stats import cluster_codes
 from uwc.models.token_scores import Floats
 
 RESAMPLES = 1000

@@ -1,6 +1,5 @@
 """``uwc attack``: how much of what a model seems to have forgotten comes back."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +10,7 @@ from uwc.commands.options import (
     Device,
     Dtype,
     Json,
+    OutputDir,
     OwnTokenizer,
     Prompt,
     Trust,
@@ -20,11 +20,11 @@ from uwc.commands.options import (
     pairs,
 )
 from uwc.commands.printing import print_rows
-from uwc.errors import ConfigError
-from uwc.io import finite
+from uwc.errors import AttackFailed, ConfigError
 
 if TYPE_CHECKING:
     from uwc.attacks.data import AttackData
+    from uwc.results import AttackResults
 
 Attack = Annotated[
     list[str], typer.Option(help="An attack, or a chain of them: relearn+probe. Several are made one by one.")
@@ -55,8 +55,9 @@ def attack_command(
     curve: Annotated[str | None, typer.Option(help="Efforts to try: 1,2,4,8 (one attack only).")] = None,
     over: Annotated[str | None, typer.Option(help="The setting that --curve varies; its effort by default.")] = None,
     points: Annotated[Path | None, typer.Option(help="Append points for uwc robustness to this JSONL file.")] = None,
-    split: Annotated[str, typer.Option(help="What --data is, in the points: forget or retain.")] = "forget",
+    split: Annotated[str, typer.Option(help="The set that --data is: forget or retain.")] = "forget",
     max_new_tokens: Annotated[int, typer.Option(help="The most tokens of a generated answer.")] = 64,
+    output_dir: OutputDir = None,
     column: Columns = [],  # noqa: B006
     dtype: Dtype = "float32",
     device: Device = "auto",
@@ -68,27 +69,57 @@ def attack_command(
     """Attack a model and score it before and after: how much forgotten knowledge comes back?"""
     from uwc.workflows.attacking import attack as attack_model
     from uwc.workflows.attacking import attack_curve
-    from uwc.workflows.attacking import points as points_of
 
     files = {"train": attacker_data, "retain": retain, "unrelated": unrelated}
     owned = _attack_data(data, files, pairs(column), translation_column)
     metrics = metric or ["extraction_strength"]
     shared: dict[str, Any] = {
-        "control": control, "original": original, "settings": dotted_settings(setting),
-        "max_new_tokens": max_new_tokens, "own_tokenizer": own_tokenizer, **loading(dtype, device, trust, prompt),
-    }  # fmt: skip
+        "control": control,
+        "original": original,
+        "settings": dotted_settings(setting),
+        "max_new_tokens": max_new_tokens,
+        "own_tokenizer": own_tokenizer,
+        "output_dir": output_dir,
+        **loading(dtype, device, trust, prompt),
+    }
     if curve is None:
-        rows = attack_model(model, owned, attack, metrics=metrics, **shared)
+        found = attack_model(model, owned, attack, metrics=metrics, of_set=split, **shared)
     elif points is not None:
         raise ConfigError("--points and --curve exclude each other; a point is one attack at one effort")
     elif len(attack) != 1 or "+" in attack[0] or len(metrics) != 1:
         raise ConfigError("a curve is of one attack and one metric; give --attack and --metric once, without a chain")
     else:
-        rows = attack_curve(model, owned, attack[0], numbers(curve), over=over, metric=metrics[0], **shared)
+        found = attack_curve(model, owned, attack[0], numbers(curve), over=over, metric=metrics[0], **shared)
     if points is not None:
-        with points.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(finite(point)) + "\n" for point in points_of(rows, model, split))
-    print_rows(f"{', '.join(attack)} on {data}", rows, as_json)
+        _append_points(found, model, points)
+    if as_json:
+        typer.echo(found.to_json())
+    else:
+        _print(found, f"{', '.join(attack)} on {data}")
+    failed = {key: why for attacked in found.attacks.models for key, why in attacked.failed.items()}
+    if failed:
+        raise AttackFailed("; ".join(f"{name}: {why}" for name, why in failed.items()))
+
+
+def _append_points(found: "AttackResults", model: str, path: Path) -> None:
+    from uwc.workflows.attacking import points
+
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(point.model_dump_json() + "\n" for point in points(found.attacks, model))
+
+
+def _print(found: "AttackResults", title: str) -> None:
+    rows = [dict(row) for row in found.rows()]
+    if rows:
+        print_rows(title, rows)
+    for curve in found.curves:
+        name = curve.model.run or "control"
+        table = [
+            {curve.over: effort, curve.metric: score} for effort, score in zip(curve.efforts, curve.scores, strict=True)
+        ]
+        print_rows(f"{curve.attack} on {name}: {curve.metric} {curve.before:.4g} before", table)
+        if curve.half_effort is not None:
+            typer.echo(f"half of the original's score is reached at {curve.over} = {curve.half_effort:.4g}")
 
 
 def _attack_data(

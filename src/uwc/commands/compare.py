@@ -11,19 +11,22 @@ from uwc.commands.options import (
     DataFile,
     Device,
     Dtype,
+    EncoderModel,
+    EntailmentModel,
     FactsFile,
     Json,
     Prompt,
     RetainFiles,
     RetentionTasks,
     Trust,
+    VerbatimFile,
     dotted_settings,
     loading,
     named_files,
     pairs,
     utility_files,
 )
-from uwc.commands.printing import console, print_json
+from uwc.commands.printing import console
 from uwc.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,15 +54,24 @@ def compare_command(
     ] = None,
     holdout: Annotated[Path | None, typer.Option(help="Questions that no model was trained on.")] = None,
     tau: Annotated[float, typer.Option(help="Share of the original's retention to keep.")] = 0.95,
-    metric: Annotated[str, typer.Option(help="The metric to hold fixed on the retain data; none: the tasks alone.")] = (
-        "extraction_strength"
-    ),
+    suite: Annotated[
+        str | None, typer.Option(help="What is reported: core, tofu, muse, membership or all; core by default.")
+    ] = None,
+    metric: Annotated[
+        list[str], typer.Option(help="A further metric to report, by name or label; may be repeated.")
+    ] = [],  # noqa: B006
+    encoder: EncoderModel = None,
+    entailment: EntailmentModel = None,
+    retention_metric: Annotated[
+        str, typer.Option(help="The metric to keep on the retain data; none: the tasks alone.")
+    ] = "extraction_strength",
     retention_task: RetentionTasks = [],  # noqa: B006
     rank_by: Annotated[
-        str | None, typer.Option(help="The metric to rank by; the one held fixed if it can be, else ES.")
+        str | None, typer.Option(help="The metric to rank by; the retention metric if it can be, else ES.")
     ] = None,
     real_authors: AuthorsFile = None,
     world_facts: FactsFile = None,
+    verbatim: VerbatimFile = None,
     attack: Annotated[
         list[str], typer.Option(help="An attack or a chain: relearn+probe; a quick set by default, 'none' for none.")
     ] = [],  # noqa: B006
@@ -92,14 +104,16 @@ def compare_command(
     done = compare(
         original, named_by_path(models), forget=forget, retain=retain[0], retrained=retrained, holdout=holdout,
         further_retain=named_files(retain[1:], taken=TAKEN),
-        utility_sets=utility_files(real_authors, world_facts),
+        sets=utility_files(real_authors, world_facts) | ({} if verbatim is None else {"verbatim": verbatim}),
+        suite=suite, metrics=metric, judges={"encoder": encoder, "entailment": entailment},
         columns=pairs(column), attacks=_attacks(attack), attack_settings=dotted_settings(setting),
         attack_examples=attack_examples, attack_calibrated=attack_calibrated,
-        tau=tau, metric=None if metric == "none" else metric, retention=retention_task, rank_by=rank_by,
+        tau=tau, retention_metric=None if retention_metric == "none" else retention_metric,
+        retention=retention_task, rank_by=rank_by,
         max_new_tokens=max_new_tokens, title=title, out=out, **loading(dtype, device, trust, prompt),
     )  # fmt: skip
     if as_json:
-        print_json(done.results)
+        typer.echo(done.results.to_json(), nl=False)
     else:
         _print(done)
 
@@ -110,21 +124,20 @@ def _attacks(named: list[str]) -> list[str] | None:
 
 
 def _print(done: "Comparison") -> None:
-    from uwc.reports.grid import print_table
-    from uwc.reports.ranking import groups_table, indistinct, ranking_table
-    from uwc.reports.recovery_tables import recovery_table, recovery_words
-    from uwc.reports.tau_curve import tau_words
+    from uwc.reports.format import print_table
+    from uwc.reports.tables_attacks import recovery_table, recovery_words
+    from uwc.reports.tables_frontier import tau_words
+    from uwc.reports.tables_ranking import groups_table, indistinct, ranking_table
 
     results = done.results
     print_table(ranking_table(results), console())
-    if results["groups"]:
+    if results.groups:
         print_table(groups_table(results), console())
-    attacked = bool(results.get("attacks"))
-    if attacked:
+    if results.attacks:
         print_table(recovery_table(results), console())
-    under_attack = recovery_words(results) if attacked else []
+    under_attack = recovery_words(results) if results.attacks else []
     for sentence in filter(None, [indistinct(results), *tau_words(results), *under_attack]):
         typer.echo(sentence)
-    for note in results["notes"]:
-        typer.echo(f"Note: {note}")
+    for warning in results.warnings:
+        typer.echo(f"Warning: {warning.text}")
     typer.echo(f"report: {done.outcome.report}")

@@ -31,6 +31,7 @@ OwnTokenizer = Annotated[
         "--own-tokenizer", help="Read every model with its own tokenizer and chat template, not with the original's."
     ),
 ]
+OutputDir = Annotated[Path | None, typer.Option("--output-dir", "-o", help="Folder for the results.")]
 Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the checkpoint.")]
 RetainFiles = Annotated[
     list[Path], typer.Option(help="Questions to keep; several times for several sets, each of which must be kept.")
@@ -40,6 +41,9 @@ RetentionTasks = Annotated[
 ]
 AuthorsFile = Annotated[Path | None, typer.Option(help="TOFU's real authors, for model_utility.")]
 FactsFile = Annotated[Path | None, typer.Option(help="TOFU's world facts, for model_utility.")]
+EncoderModel = Annotated[str | None, typer.Option(help="A sentence encoder, for semantic similarity.")]
+EntailmentModel = Annotated[str | None, typer.Option(help="A model of natural-language inference, for entailment.")]
+VerbatimFile = Annotated[Path | None, typer.Option(help="Texts: beginning (question), continuation (answer).")]
 Columns = Annotated[list[str], typer.Option("--column", help="Name a column: question=prompt", metavar="FIELD=COLUMN")]
 
 
@@ -54,9 +58,10 @@ def pairs(options: list[str]) -> dict[str, str]:
     return read
 
 
-def utility_files(authors: Path | None, facts: Path | None) -> dict[str, Path]:
-    """The files given for ``model_utility``, by the names that it has for them."""
-    return {name: path for name, path in {"authors": authors, "facts": facts}.items() if path is not None}
+def utility_files(real_authors: Path | None, world_facts: Path | None) -> dict[str, Path]:
+    """The files given for ``model_utility``, by the names of the sets."""
+    files = {"real_authors": real_authors, "world_facts": world_facts}
+    return {name: path for name, path in files.items() if path is not None}
 
 
 def named_files(files: list[Path], *, taken: Collection[str] = ("forget",)) -> dict[str, Path]:

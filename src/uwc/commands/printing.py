@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from uwc.io import finite
-from uwc.reports.grid import Table, print_table
+from uwc.reports.format import Table, print_table
 
 
 def print_rows(title: str, rows: list[dict[str, Any]], as_json: bool = False) -> None:

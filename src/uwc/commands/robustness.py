@@ -1,6 +1,5 @@
 """``uwc robustness``: which metrics keep their order under attack."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +10,7 @@ from uwc.commands.options import Json
 from uwc.commands.printing import print_json, print_rows
 
 if TYPE_CHECKING:
-    from uwc.robustness.comparison import Cell
+    from uwc.results import Cell
 
 _STATISTICS = ("pcc", "spearman", "slope", "intercept", "distance")
 
@@ -35,10 +34,10 @@ def robustness_command(
     from uwc.robustness.points import read_known, read_points
 
     cells = compare(read_points(points), log_metrics=log_metric, seed=seed)
-    ranks = [asdict(r) for r in rank(cells)]
+    ranks = [r.model_dump() for r in rank(cells)]
     faithful = faithfulness_rows(read_known(faithfulness)) if faithfulness is not None else []
     if as_json:
-        found = {"agreement": [asdict(c) for c in cells], "ranking": ranks, "faithfulness": faithful}
+        found = {"agreement": [c.model_dump() for c in cells], "ranking": ranks, "faithfulness": faithful}
         print_json(found)
         return
     print_rows("before against after, with 95 % intervals over checkpoints", [_row(c) for c in cells])

@@ -1,5 +1,6 @@
 """`uwc score`, `uwc explain`, `uwc import-logs` and `uwc list`: what a model remembers, and what the numbers mean."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,34 +9,37 @@ import typer
 from uwc.commands.options import (
     AuthorsFile,
     Columns,
-    DataFile,
     Device,
     Dtype,
+    EncoderModel,
+    EntailmentModel,
     FactsFile,
     Json,
+    OutputDir,
     OwnTokenizer,
     Prompt,
     Trust,
+    VerbatimFile,
     dotted_settings,
     loading,
     pairs,
 )
 from uwc.commands.printing import print_json, print_rows
 
+ForgetFile = Annotated[
+    Path, typer.Option("--forget", "--data", help="Questions: JSONL, CSV or Parquet; the set called forget.")
+]
 RetainFile = Annotated[Path | None, typer.Option(help="Questions to keep.")]
 HoldoutFile = Annotated[
     Path | None,
     typer.Option("--holdout", help="Questions of the same kind, that no model was trained on."),
 ]
-VerbatimFile = Annotated[Path | None, typer.Option(help="Texts: beginning (question), continuation (answer).")]
 ShotsFile = Annotated[Path | None, typer.Option(help="Solved questions that go before each question.")]
-ReferenceModel = Annotated[
+OriginalModel = Annotated[
     str | None, typer.Option("--original", "--reference", help="The model before unlearning, to compare with.")
 ]
 RetrainedModel = Annotated[str | None, typer.Option("--retrained", help="A model that was never trained on the data.")]
 ComparedModel = Annotated[str | None, typer.Option(help="Another model: paired differences on the same examples.")]
-EncoderModel = Annotated[str | None, typer.Option(help="A sentence encoder, for semantic similarity.")]
-EntailmentModel = Annotated[str | None, typer.Option(help="A model of natural-language inference, for entailment.")]
 
 
 def list_registry(
@@ -60,19 +64,21 @@ def explain_command(metric: Annotated[str, typer.Argument(help="See: uwc list me
 
 def score_command(
     model: Annotated[str, typer.Argument(help="A folder or hub name.")],
-    data: DataFile,
+    forget: ForgetFile,
     retain: RetainFile = None,
     holdout: HoldoutFile = None,
     real_authors: AuthorsFile = None,
     world_facts: FactsFile = None,
     verbatim: VerbatimFile = None,
-    reference: ReferenceModel = None,
+    original: OriginalModel = None,
     retrained: RetrainedModel = None,
     compare: ComparedModel = None,
     encoder: EncoderModel = None,
     entailment: EntailmentModel = None,
     suite: Annotated[str | None, typer.Option(help="core, tofu, muse, membership or all; core by default.")] = None,
-    metric: Annotated[list[str], typer.Option(help="Further metrics; may be given several times.")] = [],  # noqa: B006
+    metric: Annotated[
+        list[str], typer.Option(help="Further metrics by name or label; may be given several times.")
+    ] = [],  # noqa: B006
     setting: Annotated[
         list[str],
         typer.Option("--set", "--setting", help="A setting of a metric: mia_min_k.k=0.2", metavar="METRIC.NAME=VALUE"),
@@ -81,7 +87,7 @@ def score_command(
     shots: ShotsFile = None,
     column: Columns = [],  # noqa: B006
     max_new_tokens: Annotated[int, typer.Option(help="The most tokens of a generated answer.")] = 64,
-    out: Annotated[Path | None, typer.Option(help="Folder for the scores, in JSON and Parquet.")] = None,
+    output_dir: OutputDir = None,
     dtype: Dtype = "float32",
     device: Device = "auto",
     trust: Trust = False,
@@ -91,25 +97,37 @@ def score_command(
 ) -> None:
     """Score a model on questions: how much of their answers does it remember?"""
     from uwc.data.question_files import read_examples
-    from uwc.workflows.scoring import evaluate
+    from uwc.workflows.scoring import score
 
     columns = pairs(column)
-    files = {"retain": retain, "holdout": holdout, "authors": real_authors, "facts": world_facts, "verbatim": verbatim}
-    how = loading(dtype, device, trust, prompt)
-    scores = evaluate(
-        model, read_examples(data, columns=columns), suite=suite, metrics=metric,
+    files = {
+        "retain": retain, "holdout": holdout, "real_authors": real_authors, "world_facts": world_facts,
+        "verbatim": verbatim,
+    }  # fmt: skip
+    scores = score(
+        model,
+        read_examples(forget, columns=columns),
+        suite=suite,
+        metrics=metric,
         sets={name: read_examples(path, columns=columns) for name, path in files.items() if path is not None},
-        reference=reference, retrained=retrained, compare=compare, encoder=encoder, entailment=entailment,
-        settings=dotted_settings(setting), shots=[] if shots is None else read_examples(shots, columns=columns),
-        compat=compat, max_new_tokens=max_new_tokens, out=out, own_tokenizer=own_tokenizer, **how,
-    )  # fmt: skip
-    rows, differences = scores.rows(), scores.difference_rows()
+        original=original,
+        retrained=retrained,
+        compare=compare,
+        judges={"encoder": encoder, "entailment": entailment},
+        settings=dotted_settings(setting),
+        shots=[] if shots is None else read_examples(shots, columns=columns),
+        compat=compat,
+        max_new_tokens=max_new_tokens,
+        output_dir=output_dir,
+        own_tokenizer=own_tokenizer,
+        **loading(dtype, device, trust, prompt),
+    )
     if as_json:
-        print_json({"scores": rows, "differences": differences} if differences else rows)
+        print_json(scores.to_dict())
         return
-    print_rows(f"{model} on {data}", [_shown(row) for row in rows])
-    if differences:
-        print_rows(f"{model} minus {compare}", differences)
+    print_rows(f"{model} on {forget}", [_shown(row) for row in scores.rows()])
+    if scores.differences:
+        print_rows(f"{model} minus {compare}", [dict(row) for row in scores.difference_rows()])
 
 
 def import_logs_command(
@@ -133,7 +151,7 @@ def import_logs_command(
     print_rows(str(logs), from_logs(logs, retrained=retrained, average=average), as_json)
 
 
-def _shown(row: dict[str, Any]) -> dict[str, Any]:
+def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of scores for the table: why examples were not scored stands beside how many."""
     why = "; ".join(row["why"])
     missing = f"{row['not_scored']} ({why})" if why else str(row["not_scored"])

@@ -7,7 +7,7 @@ import typer
 
 from uwc import progress
 from uwc.commands.options import Json
-from uwc.commands.printing import console, print_json, print_rows
+from uwc.commands.printing import console, print_rows
 
 DIVERGED = 3
 """Exit status of a study in which a method diverged."""
@@ -24,13 +24,13 @@ StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A YAML file, or
 @study.command("run")
 def study_run(source: StudyName, overrides: Set = [], runs: Runs = Path("runs"), as_json: Json = False) -> None:  # noqa: B006
     """Run what is missing of a study, then print its result table and the path of its report."""
-    from uwc.reports.grid import print_table
-    from uwc.reports.tables import result_table
+    from uwc.reports.format import print_table
+    from uwc.reports.tables_results import result_table
     from uwc.workflows.studies import run_study
 
     outcome = run_study(source, overrides=overrides, runs=runs)
     if as_json:
-        print_json(outcome.results)
+        typer.echo(outcome.results.to_json(), nl=False)
     else:
         print_table(result_table(outcome.results), console())
         typer.echo(f"report: {outcome.report}")

@@ -15,12 +15,12 @@ from uwc.models.token_scores import Floats
 from uwc.registry import unknown_name
 
 TOFU_FILES = {
-    "forget": "eval_log_forget.json", "retain": "eval_log.json", "authors": "eval_real_author_wo_options.json",
-    "facts": "eval_real_world_wo_options.json",
+    "forget": "eval_log_forget.json", "retain": "eval_log.json", "real_authors": "eval_real_author_wo_options.json",
+    "world_facts": "eval_real_world_wo_options.json",
 }  # fmt: skip
 _TOFU_FIELDS = ("avg_gt_loss", "average_perturb_loss", "avg_paraphrased_loss", "rougeL_recall")
-_OPEN_PREFIXES = {"forget": "forget", "retain": "retain", "authors": "ra", "facts": "wf"}
-_NORMALISED = ("authors", "facts")
+_OPEN_PREFIXES = {"forget": "forget", "retain": "retain", "real_authors": "ra", "world_facts": "wf"}
+_NORMALISED = ("real_authors", "world_facts")
 _NONE = np.zeros(0)
 
 Average = Literal["probabilities", "losses"]
@@ -34,7 +34,7 @@ class LoggedSet:
     Attributes:
         indices: the log's numbers of the examples.
         rouge: [E] ROUGE-L recall.
-        probability: [E] of the answer; normalised for authors and facts.
+        probability: [E] of the answer; normalised for real_authors and world_facts.
         true_loss: [E] mean token loss of the paraphrased answer, of the answer itself where there is none.
         wrong_losses: [E, J] of the wrong answers.
         logged_ratio: [E] truth ratios as the log has them, where it lacks the losses.
@@ -131,7 +131,7 @@ def _rows(path: Path, name: str, log: LoggedSet, average: str | None) -> list[di
 
 
 def _utility(logs: Mapping[str, LoggedSet], average: str | None) -> dict[str, Any]:
-    sets = " / ".join(UTILITY_SETS)
+    sets = "+".join(UTILITY_SETS)
     values = {
         name: (log.rouge, log.probability, np.maximum(0.0, 1.0 - log.truth_ratio(average)))
         for name, log in logs.items()
@@ -163,7 +163,7 @@ def _quality(
 
 
 def read_logs(path: Path) -> dict[str, LoggedSet]:
-    """The sets (forget, retain, authors, facts) that a log holds.
+    """The sets (forget, retain, real_authors, world_facts) that a log holds.
 
     Raises:
         DataError: the file is not a log of TOFU or OpenUnlearning, or a field is missing or malformed.

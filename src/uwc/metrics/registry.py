@@ -32,6 +32,9 @@ Each declares:
     of_means: where it is a function of the means of its arguments, that function of [I, ...] means; else absent.
 """
 
+JUDGES = ("encoder", "entailment")
+"""The inputs that are models which judge texts."""
+
 INPUTS: dict[str, str] = {
     "scores": "",
     "answers": "",
@@ -39,13 +42,15 @@ INPUTS: dict[str, str] = {
     "reference": "the original model; give it with --original",
     "restated": "",
     "perturbed": "wrong answers of the same form; give the questions a column perturbed_answers",
-    "texts": "generated answers; give --max-new-tokens more than 0",
-    "text_tokens": "generated answers; give --max-new-tokens more than 0",
+    "texts": "generated answers; give --max-new-tokens more than 0 (a study: score.max_new_tokens)",
+    "text_tokens": "generated answers; give --max-new-tokens more than 0 (a study: score.max_new_tokens)",
     "sampled": "",
     "gradient_norms": "",
     "similar_from": "",
-    "encoder": "a sentence encoder; give a folder or hub name with --encoder",
-    "entailment": "a model of natural-language inference; give a folder or hub name with --entailment",
+    "encoder": "a sentence encoder; give a folder or hub name with --encoder (a study: score.judges)",
+    "entailment": (
+        "a model of natural-language inference; give a folder or hub name with --entailment (a study: score.judges)"
+    ),
 }
 """The arguments a metric may ask for -> what a user must provide; empty where scoring gives it by itself.
 
@@ -59,7 +64,7 @@ texts: the generated answers.
 text_tokens: their token ids.
 sampled: TokenScores with a column for the metric's temperature and top_k.
 gradient_norms: [E] norms of the gradient of each example's loss.
-similar_from: [E] the shortest prefix of the answer from which the model goes on much like it.
+similar_from: [E] the shortest prefix of the answer from which the model's continuation is much like it.
 encoder: a function from n texts to [n, d] embeddings.
 entailment: a function from premises and hypotheses to whether the one entails the other.
 """

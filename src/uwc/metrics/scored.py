@@ -1,8 +1,8 @@
 """A scored set: what a model said about a set of examples, and every metric computed from it."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uwc.errors import ConfigError, DataError
-from uwc.metrics.aggregation import Aggregate, aggregate
 from uwc.metrics.compat import Compat
-from uwc.metrics.differences import Paired, paired_difference
-from uwc.metrics.registry import INPUTS, metrics
-from uwc.metrics.semantics import Encoder, Entailment
+from uwc.metrics.registry import INPUTS, JUDGES, metrics
+from uwc.metrics.semantics import Judges
+from uwc.metrics.stats import aggregate, paired_difference
 from uwc.models.token_scores import Floats, TokenScores
+from uwc.results import Aggregate, Difference
 
 NOT_FINITE = "the logits are not finite"
 
@@ -33,9 +33,8 @@ class ScoredSet:
         gradient_norms: [E] gradient norms, where they were computed.
         similar_from: [E] the shortest similar prefixes, where they were searched.
         labelled: [E] the text of the true answers' labelled tokens, where a peer reads that instead; else empty.
-        encoder: a sentence encoder for the metrics that need one; not stored.
-        entailment: a judge of entailment, likewise.
-        compat: whose definitions are used; None for ours.
+        judged: metric with its settings (see `judged_by`) -> [E] the values that a judge of texts gave.
+        compat: whose definitions are used; None for ours. It is not stored.
     """
 
     tokens: TokenScores
@@ -46,9 +45,9 @@ class ScoredSet:
     gradient_norms: Floats | None = None
     similar_from: Floats | None = None
     labelled: tuple[str, ...] = ()
-    encoder: Encoder | None = None
-    entailment: Entailment | None = None
+    judged: Mapping[str, Floats] = field(default_factory=dict)
     compat: Compat | None = None
+    _known: dict[str, Floats] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def scores(self) -> TokenScores:
@@ -68,39 +67,46 @@ class ScoredSet:
         return known if self.text_finite is None else known & self.text_finite
 
     def values(self, metric: str, **settings: Any) -> Floats:
-        """[E] the metric for each example; NaN where it does not apply, or a logit is not finite.
+        """[E] the metric for each example; NaN where it does not apply, or a logit is not finite. Computed once.
 
         Raises:
             ConfigError: what it needs was not scored, or a setting is wrong.
         """
-        entry = metrics.get(metric)
+        checked = self._checked(metric, settings)
+        key = _key(metric, checked)
+        if key not in self._known:
+            values: Floats = np.where(self.finite, self._computed(metric, checked), np.nan)
+            values.setflags(write=False)
+            self._known[key] = values
+        return self._known[key]
+
+    def _checked(self, metric: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """All settings of a metric: those given, else those of the peer, else the defaults."""
         peer = self.compat.settings.get(metric, {}) if self.compat else {}
-        checked = metrics.check(metric, {**peer, **settings})
+        return metrics.check(metric, {**peer, **settings})
+
+    def _computed(self, metric: str, settings: Mapping[str, Any], judges: Judges | None = None) -> Floats:
+        entry = metrics.get(metric)
+        if judges is None and _key(metric, settings) in self.judged:
+            return self.judged[_key(metric, settings)]
         arguments = []
         for need in entry.facts["needs"]:
-            argument = self._input(need)
+            argument = getattr(judges, need, None) if need in JUDGES else self._input(need)
             if argument is None:
                 raise ConfigError(f"the metric {metric!r} needs {INPUTS[need] or f'{need}, which were not scored'}")
             arguments.append(argument)
         function = self.compat.functions.get(metric, entry.function) if self.compat else entry.function
-        result: Floats = np.where(self.finite, function(*arguments, **checked), np.nan)
-        return result
+        found: Floats = function(*arguments, **settings)
+        return found
 
     def aggregate(self, metric: str, *, seed: int = 0, **settings: Any) -> Aggregate:
         """The metric's average over the set."""
         average = metrics.get(metric).facts["average"]
         return aggregate(self.values(metric, **settings), self.subjects, average=average, seed=seed)
 
-    def aggregates(self, names: Sequence[str], *, seed: int = 0) -> dict[str, dict[str, Any]]:
-        """Metric -> its aggregate over the set, and why examples were not scored, as plain data."""
-        return {
-            name: asdict(self.aggregate(name, seed=seed)) | {"why": self.unscored(name, self.values(name))}
-            for name in names
-        }
-
-    def unscored(self, metric: str, values: Floats) -> dict[str, int]:
+    def unscored(self, metric: str, **settings: Any) -> dict[str, int]:
         """Reason -> how many examples have no value for it."""
-        missing = np.isnan(values)
+        missing = np.isnan(self.values(metric, **settings))
         finite = self.finite
         counts = {
             NOT_FINITE: int((missing & ~finite).sum()),
@@ -108,7 +114,7 @@ class ScoredSet:
         }
         return {reason: count for reason, count in counts.items() if count}
 
-    def difference(self, other: "ScoredSet", metric: str, *, seed: int = 0, **settings: Any) -> Paired:
+    def difference(self, other: "ScoredSet", metric: str, *, seed: int = 0, **settings: Any) -> Difference:
         """The other model minus this one on the same examples, paired.
 
         Raises:
@@ -131,6 +137,7 @@ class ScoredSet:
             "generated_finite": None if self.text_finite is None else self.text_finite.tolist(),
             "gradient_norm": None if self.gradient_norms is None else self.gradient_norms.tolist(),
             "similar_from": None if self.similar_from is None else self.similar_from.tolist(),
+            "judged": self._judged_rows() if self.judged else None,
         }  # fmt: skip
         columns |= {key: column for key, column in optional.items() if column is not None}
         lines = [json.dumps(dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
@@ -152,15 +159,36 @@ class ScoredSet:
                 gradient_norms=np.array([r["gradient_norm"] for r in rows]) if "gradient_norm" in keys else None,
                 similar_from=np.array([r["similar_from"] for r in rows]) if "similar_from" in keys else None,
                 labelled=tuple(r["labelled"] for r in rows) if "labelled" in keys else (),
+                judged={
+                    k: np.array([r["judged"][k] for r in rows]) for k in (rows[0]["judged"] if "judged" in keys else ())
+                },
             )
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{path}: damaged or missing ({error}); remove its folder and run again") from error
 
     def judged_by(
-        self, *, encoder: Encoder | None = None, entailment: Entailment | None = None, compat: Compat | None = None
+        self, judges: Judges, names: Iterable[str], settings: Mapping[str, Mapping[str, Any]] | None = None
     ) -> "ScoredSet":
-        """The same scores with models that judge the generated answers, and another code's definitions."""
-        return replace(self, encoder=encoder, entailment=entailment, compat=compat)
+        """The same with the values of the metrics that a judge of texts is needed for; no judge is needed afterwards.
+
+        Args:
+            judges: the models that judge.
+            names: metrics; those that need no judge are left alone.
+            settings: metric -> its settings that differ from the defaults.
+
+        Raises:
+            ConfigError: a judge is missing, or a setting is wrong.
+        """
+        found: dict[str, Floats] = {}
+        for metric in dict.fromkeys(names):
+            if set(metrics.get(metric).facts["needs"]) & set(JUDGES):
+                checked = self._checked(metric, (settings or {}).get(metric, {}))
+                found[_key(metric, checked)] = self._computed(metric, checked, judges)
+        return replace(self, judged={**self.judged, **found}) if found else self
+
+    def _judged_rows(self) -> list[dict[str, float]]:
+        columns = {key: values.tolist() for key, values in self.judged.items()}
+        return [{key: column[i] for key, column in columns.items()} for i in range(len(self.answers))]
 
     def _input(self, need: str) -> Any:
         """The argument of that name (see `INPUTS`), or None where it was not scored."""
@@ -184,3 +212,8 @@ class ScoredSet:
             if variant == "paraphrased_answer" or (variant == "answer" and identity not in chosen):
                 chosen[identity] = i
         return self.tokens.select([chosen[identity] for identity in self.scores.ids])
+
+
+def _key(metric: str, settings: Mapping[str, Any]) -> str:
+    """A metric with all its settings."""
+    return f"{metric} {json.dumps(settings, sort_keys=True, default=str)}"

@@ -1,17 +1,77 @@
 """Whether the generated answer means what the true one means, as other models judge it."""
 
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from uwc.errors import ConfigError
 from uwc.metrics.overlap import rouge_l
-from uwc.metrics.registry import metrics
+from uwc.metrics.registry import JUDGES, metrics
 from uwc.models.token_scores import Floats
+from uwc.registry import unknown_name
+
+if TYPE_CHECKING:
+    from uwc.models.loading import DeviceName
 
 Encoder = Callable[[Sequence[str]], Floats]
 Entailment = Callable[[Sequence[str], Sequence[str]], NDArray[np.bool_]]
+
+
+@dataclass(frozen=True)
+class Judges:
+    """The models that judge generated answers.
+
+    Attributes:
+        encoder: a sentence encoder, from n texts to [n, d] embeddings.
+        entailment: a judge of entailment, from n premises and n hypotheses to [n] whether one entails the other.
+    """
+
+    encoder: Encoder | None = None
+    entailment: Entailment | None = None
+
+    @classmethod
+    def load(cls, given: Mapping[str, Any], *, device: "DeviceName" = "auto") -> "Judges":
+        """The judges that were given; none is asked twice for the same texts.
+
+        Args:
+            given: "encoder" and "entailment" -> a folder, a hub name or a function; None counts as not given.
+            device: where to compute.
+
+        Raises:
+            ConfigError: another name is given.
+            ModelError: there is no such model, or it is none of the kind.
+        """
+        from uwc.models.sentences import load_encoder, load_entailment
+
+        require_judges(given)
+        judges: dict[str, Any] = {}
+        for name, load in (("encoder", load_encoder), ("entailment", load_entailment)):
+            judge: Any = given.get(name)
+            if judge is not None:
+                judges[name] = _once(load(judge, device=device) if isinstance(judge, str | Path) else judge)
+        return cls(**judges)
+
+
+def require_judges(given: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a name that is none of a judge."""
+    for name in given:
+        if name not in JUDGES:
+            raise ConfigError(unknown_name("judge", name, list(JUDGES)))
+
+
+def _once(judge: Callable[..., Any]) -> Callable[..., Any]:
+    """The judge with a memory of what it was asked: one call for one list of texts, whatever model wrote them."""
+
+    @cache
+    def asked(*texts: tuple[str, ...]) -> Any:
+        return judge(*texts)
+
+    return lambda *texts: asked(*map(tuple, texts))
 
 
 @metrics.register(

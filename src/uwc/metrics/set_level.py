@@ -6,13 +6,13 @@ from scipy import stats
 from uwc.metrics.registry import set_metrics
 from uwc.models.token_scores import Floats
 
-UTILITY_SETS = ("retain", "authors", "facts")
+UTILITY_SETS = ("retain", "real_authors", "world_facts")
 MEMBERSHIP_ATTACKS = ("loss", "zlib", "reference", "min_k", "min_k_plus_plus", "gradient_norm")
 
 
 @set_metrics.register(
     "forget_quality", source="arXiv:2401.06121",
-    needs=("data:truth_ratio_geometric", "retrained/data:truth_ratio_geometric"),
+    needs=("forget:truth_ratio_geometric", "retrained/forget:truth_ratio_geometric"),
     range=(0.0, 1.0), higher_remembers=False, label="forget quality", interval=False,
 )  # fmt: skip
 def forget_quality(unlearned: Floats, retrained: Floats) -> float:
@@ -81,14 +81,14 @@ def auc(members: Floats, others: Floats) -> float:
 
 for _attack in MEMBERSHIP_ATTACKS:
     set_metrics.register(
-        f"auc_{_attack}", source="arXiv:2506.12618", needs=(f"data:mia_{_attack}", f"holdout:mia_{_attack}"),
+        f"auc_{_attack}", source="arXiv:2506.12618", needs=(f"forget:mia_{_attack}", f"holdout:mia_{_attack}"),
         range=(0.0, 1.0), higher_remembers=True, label=f"AUC: {_attack.replace('_', '-')}", interval=True,
     )(auc)  # fmt: skip
 
 
 @set_metrics.register(
     "privleak", source="arXiv:2407.06460",
-    needs=("data:mia_min_k", "holdout:mia_min_k", "retrained/data:mia_min_k", "retrained/holdout:mia_min_k"),
+    needs=("forget:mia_min_k", "holdout:mia_min_k", "retrained/forget:mia_min_k", "retrained/holdout:mia_min_k"),
     range=(-100.0, np.inf), higher_remembers=None, label="PrivLeak", interval=True,
 )  # fmt: skip
 def privleak(

@@ -1,20 +1,25 @@
-"""Named lists of metrics, and the check that everything they need was given."""
+"""Names: sets of questions, metrics and their labels, suites; and the check that all that metrics need was given."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any
 
-from uwc.data.example import Example
+from uwc.data.example import Example, fingerprint, paraphrased
 from uwc.errors import ConfigError
-from uwc.metrics.registry import INPUTS, metrics, set_metrics
+from uwc.metrics.registry import INPUTS, JUDGES, metrics, set_metrics
 from uwc.metrics.set_level import MEMBERSHIP_ATTACKS
 from uwc.registry import Entry, unknown_name
+from uwc.results import MetricInfo, SetInfo
 
+FORGET, VERBATIM = "forget", "verbatim"
 SET_FLAGS = {
-    "data": "--data", "retain": "--retain", "holdout": "--holdout", "authors": "--real-authors",
-    "facts": "--world-facts", "verbatim": "--verbatim",
+    FORGET: "--forget", "retain": "--retain", "holdout": "--holdout", "real_authors": "--real-authors",
+    "world_facts": "--world-facts", VERBATIM: "--verbatim",
 }  # fmt: skip
+"""Set -> the option that gives it on the command line."""
+SET_LABELS = {"forget_paraphrased": "forget, paraphrased", "retain_paraphrased": "retain, paraphrased"}
+"""Set -> its label, where that is not its name."""
 RETRAINED = "retrained/"
 
 SUITES: dict[str, tuple[str, ...]] = {
@@ -30,10 +35,10 @@ SUITES: dict[str, tuple[str, ...]] = {
         *(f"mia_{a}" for a in MEMBERSHIP_ATTACKS), *(f"auc_{a}" for a in MEMBERSHIP_ATTACKS), "privleak",
     ),
 }  # fmt: skip
-"""Suite -> its metrics. ``all`` is every metric there is."""
+"""Suite -> its metrics; ``all`` is every metric."""
 
 OPTIONAL: dict[str, frozenset[str]] = {
-    "core": frozenset({"kl_to_original"}),
+    "core": frozenset({"kl_to_original", "rouge_l"}),
     "membership": frozenset({"mia_reference", "auc_reference"}),
 }
 """Suite -> metrics that are left out, with a note, where what they need was not given; in ``all`` every metric is."""
@@ -44,8 +49,8 @@ class Given:
     """What there is to measure with.
 
     Attributes:
-        sets: the sets of examples, by the names of `SET_FLAGS`.
-        models: which further models were given: "reference", "retrained", "encoder", "entailment".
+        sets: the sets of examples by name.
+        models: which further models were given: "original", "retrained", "encoder", "entailment".
         max_new_tokens: the most tokens of a generated answer.
     """
 
@@ -54,42 +59,100 @@ class Given:
     max_new_tokens: int = 64
 
 
-def chosen_metrics(suite: str | None, names: Sequence[str], given: Given) -> tuple[list[str], dict[str, str]]:
-    """The metrics of a suite and those asked for by name, and those of the suite that are left out with the reason.
+def in_all_wordings(sets: Mapping[str, Sequence[Example]]) -> dict[str, Sequence[Example]]:
+    """The sets that are not empty, the forget and the retain set also in the words of their paraphrased questions."""
+    found: dict[str, Sequence[Example]] = {}
+    for name, examples in sets.items():
+        found[name] = examples
+        if name in (FORGET, "retain"):
+            found[f"{name}_paraphrased"] = paraphrased(examples)
+    return {name: examples for name, examples in found.items() if examples}
 
-    Raises:
-        ConfigError: unknown suite or metric, or something needed was not given.
-    """
-    if suite is not None and suite not in (*SUITES, "all"):
-        raise ConfigError(unknown_name("suite", suite, [*SUITES, "all"]))
-    of_suite = [*metrics.names(), *set_metrics.names()] if suite == "all" else list(SUITES.get(suite or "", ()))
-    optional = set(of_suite) if suite == "all" else OPTIONAL.get(suite or "", frozenset())
-    chosen: list[str] = []
-    left_out: dict[str, str] = {}
-    for name in dict.fromkeys([*of_suite, *names]):
-        lacking = what_is_missing(name, given)
-        if not lacking:
-            chosen.append(name)
-        elif name in optional and name not in names:
-            left_out[name] = lacking
-        else:
-            alone = f" (suite {suite!r}; ask for single metrics with --metric)" if name in of_suite else ""
-            raise ConfigError(f"the metric {name!r} needs {lacking}{alone}")
-    return chosen, left_out
+
+def set_info(name: str, examples: Sequence[Example]) -> SetInfo:
+    """What results say of a set."""
+    label = SET_LABELS.get(name, name.replace("_", " "))
+    return SetInfo(label=label, examples=len(examples), sha256=fingerprint(examples))
+
+
+def metric_info(name: str) -> MetricInfo:
+    """What results say of a metric. Raises ConfigError if there is none of that name or label."""
+    entry = entry_of(name)
+    return MetricInfo(
+        label=entry.facts["label"],
+        summary=entry.summary,
+        source=entry.source,
+        higher_remembers=entry.facts["higher_remembers"],
+        range=entry.facts["range"],
+        average=entry.facts.get("average", "set"),
+    )
+
+
+def metric_name(text: str) -> str:
+    """The name of the metric that has this name or label ("ES", "PPL", in any case); an unknown text as it is."""
+    if text in metrics.names() or text in set_metrics.names():
+        return text
+    labels: dict[str, str] = {str(e.facts["label"]).lower(): e.name for e in (*metrics, *set_metrics)}
+    return labels.get(text.lower(), text)
 
 
 def entry_of(name: str) -> Entry[Any]:
-    """The metric of that name, for an example or for sets. Raises ConfigError if there is none."""
-    if name in set_metrics.names():
-        return set_metrics.get(name)
-    if name not in metrics.names():
+    """The metric of that name or label, for an example or for sets. Raises ConfigError if there is none."""
+    known = metric_name(name)
+    if known in set_metrics.names():
+        return set_metrics.get(known)
+    if known not in metrics.names():
         raise ConfigError(unknown_name("metric", name, [*metrics.names(), *set_metrics.names()]))
-    return metrics.get(name)
+    return metrics.get(known)
 
 
 def is_set_metric(name: str) -> bool:
     """Whether the metric is one number for whole sets."""
     return name in set_metrics.names()
+
+
+def is_judged(name: str) -> bool:
+    """Whether a metric of single examples needs a model that judges texts."""
+    return not is_set_metric(name) and bool(set(metrics.get(name).facts["needs"]) & set(JUDGES))
+
+
+def require_suite(name: str | None) -> None:
+    """Raise ConfigError if there is no such suite."""
+    if name is not None and name not in (*SUITES, "all"):
+        raise ConfigError(unknown_name("suite", name, [*SUITES, "all"]))
+
+
+def chosen_metrics(suite: str | None, names: Sequence[str], given: Given) -> tuple[list[str], dict[str, str]]:
+    """The metrics of a suite and those asked for by name or label, and those of the suite that are left out.
+
+    Args:
+        suite: one of `SUITES`, or "all"; None for the metrics of `names` alone, or for core where there are none.
+        names: further metrics.
+        given: what there is to measure with.
+
+    Returns:
+        The names of the metrics, and metric -> what it needs for those that are left out.
+
+    Raises:
+        ConfigError: unknown suite or metric, or something needed was not given.
+    """
+    require_suite(suite)
+    suite = suite if suite or names else "core"
+    named = [entry_of(name).name for name in names]
+    of_suite = [*metrics.names(), *set_metrics.names()] if suite == "all" else list(SUITES.get(suite or "", ()))
+    optional = set(of_suite) if suite == "all" else OPTIONAL.get(suite or "", frozenset())
+    chosen: list[str] = []
+    left_out: dict[str, str] = {}
+    for name in dict.fromkeys([*of_suite, *named]):
+        lacking = what_is_missing(name, given)
+        if not lacking:
+            chosen.append(name)
+        elif name in optional and name not in named:
+            left_out[name] = lacking
+        else:
+            alone = f" (suite {suite!r}; ask for single metrics with --metric)" if name in of_suite else ""
+            raise ConfigError(f"the metric {name!r} needs {lacking}{alone}")
+    return chosen, left_out
 
 
 def required_inputs(entry: Entry[Any], given: Given) -> list[tuple[bool, str, str]]:
@@ -105,33 +168,40 @@ def required_inputs(entry: Entry[Any], given: Given) -> list[tuple[bool, str, st
 
 
 def split_input(text: str) -> tuple[bool, str, str]:
-    """``"retrained/data:mia_loss"`` as (True, "data", "mia_loss")."""
+    """``"retrained/forget:mia_loss"`` as (True, "forget", "mia_loss")."""
     where, _, metric = text.partition(":")
     return where.startswith(RETRAINED), where.removeprefix(RETRAINED), metric
 
 
 def what_is_missing(name: str, given: Given) -> str:
-    """What a user has to provide for a metric; empty if all is there."""
+    """What a user has to provide for a metric, on one set at least; empty if all is there."""
     entry = entry_of(name)
-    if is_set_metric(name):
+    if is_set_metric(entry.name):
         for retrained, of_set, metric in required_inputs(entry, given):
             if of_set not in given.sets:
-                return f"the set {of_set!r}; give a file with {SET_FLAGS[of_set]}"
+                return _missing_set(of_set)
             if retrained and "retrained" not in given.models:
-                return "a model that was never trained on the data; give it with --retrained"
-            lacking = _missing_input(metrics.get(metric), of_set, given)
-            if lacking:
+                return "a model that was never trained on the data; give it with --retrained (a study: retrained)"
+            if lacking := missing_input(metric, of_set, given):
                 return lacking
         return ""
-    return _missing_input(entry, entry.facts.get("only", "data"), given)
+    only = entry.facts.get("only")
+    by_set = [missing_input(entry.name, of_set, given) for of_set in given.sets if _suits(of_set, only)]
+    if not by_set:
+        return _missing_set(only or FORGET)
+    return "" if "" in by_set else by_set[0]
 
 
-def _missing_input(entry: Entry[Any], of_set: str, given: Given) -> str:
-    if of_set not in given.sets:
-        return f"the set {of_set!r}; give a file with {SET_FLAGS[of_set]}"
-    for need in entry.facts["needs"]:
+def measured_on(name: str, of_set: str, given: Given) -> bool:
+    """Whether a metric of single examples can be had on a set."""
+    return _suits(of_set, metrics.get(name).facts.get("only")) and not missing_input(name, of_set, given)
+
+
+def missing_input(name: str, of_set: str, given: Given) -> str:
+    """What a metric of single examples lacks on a set that is there; empty if nothing."""
+    for need in metrics.get(name).facts["needs"]:
         absent = {
-            "reference": "reference" not in given.models,
+            "reference": "original" not in given.models,
             "encoder": "encoder" not in given.models,
             "entailment": "entailment" not in given.models,
             "texts": given.max_new_tokens < 1,
@@ -141,6 +211,20 @@ def _missing_input(entry: Entry[Any], of_set: str, given: Given) -> str:
         if absent:
             return INPUTS[need] + (f" (set {of_set!r})" if need == "perturbed" else "")
     return ""
+
+
+def _missing_set(name: str) -> str:
+    flag = SET_FLAGS.get(name)
+    return (
+        f"the set {name!r}; give a file with {flag} (a study: a benchmark that has it)"
+        if flag
+        else (f"the set {name!r}, which was not given")
+    )
+
+
+def _suits(of_set: str, only: str | None) -> bool:
+    """Whether a set is of the kind that a metric is for: texts to be continued, or questions."""
+    return (only == VERBATIM) == (of_set == VERBATIM) and only in (None, of_set)
 
 
 def any_perturbed(examples: Iterable[Example]) -> bool:

@@ -1,30 +1,42 @@
 """The results of a study as one Markdown page: conclusion, ranking, scores and the tau curve in words."""
 
-from uwc.reports.conclusion import summary
-from uwc.reports.grid import to_markdown
-from uwc.reports.ranking import groups_table, indistinct, ranking_table
-from uwc.reports.records import Record
-from uwc.reports.recovery_tables import recovery_table, recovery_words
-from uwc.reports.robustness_tables import pcc_table, ranking_tables, robustness_words
-from uwc.reports.tables import result_table
-from uwc.reports.tau_curve import tau_table, tau_words
+from collections.abc import Iterator, Sequence
+
+from uwc.reports.format import to_markdown
+from uwc.reports.tables_attacks import recovery_table, recovery_words
+from uwc.reports.tables_frontier import tau_table, tau_words
+from uwc.reports.tables_ranking import groups_table, indistinct, ranking_table, summary
+from uwc.reports.tables_results import result_table
+from uwc.reports.tables_robustness import pcc_table, ranking_tables, robustness_words
+from uwc.results import StudyResults
 
 
-def results_markdown(results: Record) -> str:
+def results_markdown(results: StudyResults) -> str:
     """The page, in GitHub's Markdown."""
-    parts = [f"## {results['study']['title'] or results['study']['name']}\n", " ".join(summary(results)) + "\n"]
-    if results["ranking"]:
-        parts.append(to_markdown(ranking_table(results)))
-        parts.append(indistinct(results) + "\n" if indistinct(results) else "")
-    if results["groups"]:
-        parts.append(to_markdown(groups_table(results)))
-    parts.append(to_markdown(result_table(results)))
+    return "\n".join(filter(None, _parts(results)))
+
+
+def _parts(results: StudyResults) -> Iterator[str]:
+    yield f"## {results.study.title or results.study.name}\n"
+    yield " ".join(summary(results)) + "\n"
+    if results.ranking:
+        yield to_markdown(ranking_table(results))
+        yield indistinct(results) and indistinct(results) + "\n"
+    if results.groups:
+        yield to_markdown(groups_table(results))
+    yield to_markdown(result_table(results))
     if words := tau_words(results):
-        parts += [to_markdown(tau_table(results)), "\n".join(f"- {sentence}" for sentence in words) + "\n"]
-    if results.get("attacks"):
-        parts += [to_markdown(recovery_table(results)), " ".join(recovery_words(results)) + "\n"]
-        parts += [to_markdown(table) for table in (*ranking_tables(results), pcc_table(results))]
-        parts.append("\n".join(f"- {sentence}" for sentence in robustness_words(results)) + "\n")
-    if notes := results["notes"]:
-        parts.append("### Please note\n\n" + "\n".join(f"- {note}" for note in notes) + "\n")
-    return "\n".join(filter(None, parts))
+        yield to_markdown(tau_table(results))
+        yield _bullets(words)
+    if results.attacks:
+        yield to_markdown(recovery_table(results))
+        yield " ".join(recovery_words(results)) + "\n"
+    if results.robustness:
+        yield from map(to_markdown, (*ranking_tables(results), pcc_table(results)))
+        yield _bullets(robustness_words(results))
+    if results.warnings:
+        yield "### Warnings\n\n" + _bullets([warning.text for warning in results.warnings])
+
+
+def _bullets(sentences: Sequence[str]) -> str:
+    return "\n".join(f"- {sentence}" for sentence in sentences) + "\n"

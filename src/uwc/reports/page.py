@@ -12,137 +12,185 @@ import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
-from uwc.errors import UserError
-from uwc.reports import tables
-from uwc.reports.conclusion import summary
-from uwc.reports.grid import is_numeric
-from uwc.reports.held import held_fixed, ranked_metric
-from uwc.reports.plots import Style, alpha_figures, method_styles, tradeoff_figure
-from uwc.reports.published import published_table
-from uwc.reports.ranking import groups_table, indistinct, pairs_table, ranking_table
-from uwc.reports.ranking_plot import ranking_figure
-from uwc.reports.records import ES, tau_of
-from uwc.reports.robustness_section import attacked_section
-from uwc.reports.tau_curve import frontier_figure, probed_sets, runs_tau_table, tau_figure, tau_table, tau_words
-from uwc.reports.training_plots import GROUPS, effect_figures, training_figures, training_table
+from uwc.io import write_text
+from uwc.reports.figures import (
+    Style,
+    alpha_figures,
+    frontier_figure,
+    model_styles,
+    ranking_figure,
+    tau_figure,
+    tradeoff_figure,
+)
+from uwc.reports.figures_robustness import panels_figure
+from uwc.reports.figures_training import GROUPS, effect_figures, training_figures
+from uwc.reports.format import is_numeric, retention_bar
+from uwc.reports.tables_attacks import budget_table, recovery_table, recovery_words, runs_table
+from uwc.reports.tables_frontier import probed_sets, runs_tau_table, tau_table, tau_words
+from uwc.reports.tables_ranking import groups_table, indistinct, pairs_table, ranking_table, summary
+from uwc.reports.tables_results import metrics_table, published_table, result_table, split_sizes
+from uwc.reports.tables_robustness import (
+    agreement_table,
+    faithfulness_table,
+    pcc_table,
+    ranking_tables,
+    robustness_words,
+)
+from uwc.reports.tables_training import methods_table, settings_table, steps_table, training_table
+from uwc.results import ES, RunRecord, StudyResults
 
-SCHEMA = 1
 ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 
 
-def write_page(results: dict[str, Any], run: dict[str, Any], path: Path) -> None:
-    """Writes the report of a study to one HTML file, everything inside.
+def write_page(results: StudyResults, run: RunRecord, path: Path) -> None:
+    """Write the report of a study to one HTML file, everything inside.
 
     Args:
-        results: the content of ``results.json``, as `uwc.studies.results.gather` gives it.
-        run: the environment and the steps of the run, the content of ``run.json``; may be empty.
+        results: the study's results.
+        run: the environment and the steps of the run; may be empty.
         path: the file to write; it is replaced, its folder is created.
 
     Raises:
-        UserError: the results were written in a format that this version does not read.
         OSError: the file cannot be written.
     """
-    if results.get("schema") != SCHEMA:
-        raise UserError(
-            f"the results have schema {results.get('schema')!r}, this version of uwc reads schema {SCHEMA}: "
-            "run the study again with this version, or make its report with the version that ran it"
-        )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_render(results, run), encoding="utf-8")
+    write_text(path, _render(results, run))
 
 
-def _render(results: Mapping[str, Any], run: Mapping[str, Any]) -> str:
+def _render(results: StudyResults, run: RunRecord) -> str:
     environment = Environment(
-        loader=PackageLoader("uwc", "reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=PackageLoader("uwc", "reports/templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
         lstrip_blocks=True,
-    )  # fmt: skip
+    )
     environment.filters["split_arxiv"] = ARXIV.split
     environment.globals["is_numeric"] = is_numeric
-    environment.globals["colour_of"] = partial(_colour_of, method_styles(results))
-    template = environment.get_template("page.html.jinja")
-    curves, ranking = alpha_figures(results), ranking_figure(results)
-    methods = results["unlearned"]
-    return template.render(
-        study=results["study"],
-        benchmark=results["benchmark"],
-        model=results["model"],
+    environment.globals["colour_of"] = partial(_colour_of, model_styles(results))
+    return environment.get_template("page.html.jinja").render(
+        results=results,
+        run=run,
+        comparison=results.study.kind == "comparison",
+        config=json.dumps(results.study.config, indent=2, ensure_ascii=False),
+        bar=retention_bar(results),
+        rank_by=_rank_by(results),
         summary=summary(results),
-        notes=results["notes"],
-        counts={"methods": len(methods), "ranked": len(results["ranking"])},
-        tau=tau_of(results),
-        held_fixed=held_fixed(results),
-        ranked=_ranked(results),
-        references=[model["name"] for model in results["models"]],
-        result_table=tables.result_table(results),
-        splits=tables.split_sizes(results),
-        methods_table=tables.methods_table(results),
-        settings_table=tables.settings_table(results),
-        steps_table=tables.steps_table(run),
-        metrics=[_metric(results, name) for name in results["metrics"]],
-        tradeoff=_embedded(tradeoff_figure(results), "tradeoff"),
-        curves=[_embedded(figure, f"curve-{i}") for i, figure in enumerate(curves.values())],
-        comparison=results["study"]["kind"] == "comparison",
-        ranking_figure=_embedded(ranking, "ranking") if ranking else "",
-        ranking_table=ranking_table(results),
+        splits=split_sizes(results),
+        not_monotone=[m.name for m in results.unlearned if m.calibration and not m.calibration.monotone],
         indistinct=indistinct(results),
-        pairs_table=pairs_table(results),
-        groups_table=groups_table(results),
-        tau_figures=_figures(results, tau_figure, "tau"),
-        frontier_figures=_figures(results, frontier_figure, "frontier"),
-        tau_table=tau_table(results),
-        runs_tau_table=runs_tau_table(results),
         tau_words=tau_words(results),
-        published=published_table(results),
-        attacked=attacked_section(results, _embedded),
-        training_table=training_table(results),
-        training_curves=[_embedded(f, f"curve-training-{i}") for i, f in enumerate(training_figures(results).values())],
-        effect_curves=[_embedded(f, f"curve-effect-{i}") for i, f in enumerate(effect_figures(results).values())],
+        metrics=[_metric(results, name) for name in results.metrics],
         layer_groups=GROUPS,
-        not_monotone=[m["name"] for m in methods if (m.get("calibration") or {}).get("monotone") is False],
-        environment=run.get("environment") or {},
-        config=json.dumps(results["study"].get("config") or {}, indent=2, ensure_ascii=False, default=str),
         plotlyjs=get_plotlyjs(),
+        **_tables(results, run),
+        **_figures(results),
+        **_attacks(results),
     )
 
 
-def _ranked(results: Mapping[str, Any]) -> dict[str, Any]:
+def _tables(results: StudyResults, run: RunRecord) -> dict[str, Any]:
+    return {
+        "result_table": result_table(results),
+        "ranking_table": ranking_table(results),
+        "pairs_table": pairs_table(results),
+        "groups_table": groups_table(results),
+        "tau_table": tau_table(results),
+        "runs_tau_table": runs_tau_table(results),
+        "published": published_table(results),
+        "training_table": training_table(results),
+        "methods_table": methods_table(results),
+        "settings_table": settings_table(results),
+        "steps_table": steps_table(run),
+    }
+
+
+def _figures(results: StudyResults) -> dict[str, Any]:
+    """The figures as markup; for the tau curve and the frontier one for each probed forget set."""
+    ranking = ranking_figure(results)
+    curves: dict[str, Callable[[StudyResults, str], go.Figure]] = {"tau": tau_figure, "frontier": frontier_figure}
+    small = {"alpha": alpha_figures, "training": training_figures, "effect": effect_figures}
+    return {
+        "ranking_figure": _embedded(ranking, "ranking") if ranking else "",
+        "tradeoff": _embedded(tradeoff_figure(results), "tradeoff"),
+        **{
+            f"{kind}_figures": [_embedded(draw(results, name), f"{kind}-{name}") for name in probed_sets(results)]
+            for kind, draw in curves.items()
+        },
+        **{
+            f"{kind}_curves": [_embedded(f, f"curve-{kind}-{i}") for i, f in enumerate(draw(results).values())]
+            for kind, draw in small.items()
+        },
+    }
+
+
+def _attacks(results: StudyResults) -> dict[str, Any]:
+    """Tables, words and figures about attacks and about the robustness of the metrics; empty without them."""
+    attacked: dict[str, Any] = {}
+    if results.attacks:
+        attacked = {
+            "words": recovery_words(results),
+            "recovery": recovery_table(results),
+            "budgets": budget_table(results),
+            "runs": runs_table(results),
+        }
+    robustness: dict[str, Any] = {}
+    if results.robustness:
+        splits = dict.fromkeys(cell.split for cell in results.robustness.cells)
+        figures = {name: panels_figure(results, name) for name in splits}
+        robustness = {
+            "checkpoints": results.robustness.checkpoints,
+            "words": robustness_words(results),
+            "rankings": ranking_tables(results),
+            "pcc": pcc_table(results),
+            "panels": [
+                {"label": results.set_label(name), "figure": _embedded(figure, f"panels-{name}")}
+                for name, figure in figures.items()
+                if figure is not None
+            ],
+            "faithfulness": faithfulness_table(results),
+            "agreement": agreement_table(results),
+        }
+    return {"attacked": attacked, "robustness": robustness}
+
+
+def _rank_by(results: StudyResults) -> dict[str, Any]:
     """The metric of the ranking: its label and summary, and whether it is extraction strength."""
-    name, label = ranked_metric(results)
-    return {"es": name == ES, "label": label, "summary": (results["metrics"].get(name) or {}).get("summary") or ""}
-
-
-def _figures(results: Mapping[str, Any], draw: Callable[..., go.Figure], identifier: str) -> list[str]:
-    """A figure for the forget set and, where it was probed, for its paraphrases."""
-    return [_embedded(draw(results, name), f"{identifier}-{name}") for name in probed_sets(results)]
+    info = results.metrics.get(results.rank_by)
+    return {
+        "es": results.rank_by == ES,
+        "label": results.metric_label(results.rank_by),
+        "summary": info.summary if info else "",
+    }
 
 
 def _colour_of(styles: Mapping[str, Style], row: str) -> str | None:
-    """The colour of the method that a table's row is about; None for a reference model."""
-    names = [row.removesuffix(suffix) for suffix in ("", " (diverged)", ", before", ", after")]
+    """The colour of the model that a table's row is about; None for a reference model."""
+    suffixes = ("", " (diverged)", " (logits not finite)", ", as delivered", ", calibrated")
+    names = [row.removesuffix(suffix) for suffix in suffixes]
     seeds = [name for name in styles if name.rpartition("@")[0] == row]
     return next((styles[name].colour for name in (*names, *seeds) if name in styles), None)
 
 
-def _metric(results: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _metric(results: StudyResults, name: str) -> dict[str, Any]:
     """A metric's description in words and its table."""
-    facts = results["metrics"][name]
+    info = results.metrics[name]
+    directions = {True: "high means remembered", False: "low means remembered", None: "neither end means remembered"}
     return {
-        "name": name,
-        "label": facts["label"],
-        "summary": facts.get("summary") or "",
-        "direction": "high means remembered" if facts.get("higher_remembers") else "low means remembered",
-        "range": _span(*(facts.get("range") or (None, None))),
-        "source": facts.get("source") or "",
-        "table": tables.metrics_table(results, name),
+        "label": info.label,
+        "summary": info.summary,
+        "direction": directions[info.higher_remembers],
+        "range": _span(*info.range),
+        "source": info.source,
+        "table": metrics_table(results, name),
     }
 
 
-def _span(low: float | None, high: float | None) -> str:
+def _span(low: float, high: float) -> str:
     """The possible values of a metric in words."""
-    bounded = [end is not None and isfinite(end) for end in (low, high)]
-    if all(bounded):
+    if isfinite(low) and isfinite(high):
         return f"{low:g} to {high:g}"
-    return f"{low:g} and up" if bounded[0] else "any number"
+    return f"{low:g} and up" if isfinite(low) else "any number"
 
 
 def _embedded(figure: go.Figure, identifier: str) -> str:

@@ -1,51 +1,19 @@
 """How well a metric before an attack agrees with the metric after it, over checkpoints; on plain numbers."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from uwc.metrics.aggregation import bootstrap_interval
+from uwc.metrics.stats import bootstrap_interval
+from uwc.results import Agreement, Estimate
 
 Floats = NDArray[np.float64]
 FEW_POINTS = 10
 LITTLE_SPREAD = 1e-3
 LEVELLED = 0.05
 RESAMPLES = 2000
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A statistic with its 95 % bootstrap interval over checkpoints; NaN where it does not exist."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """Before against after, over n checkpoints.
-
-    Attributes:
-        n: checkpoints with both values finite.
-        pcc: Pearson's correlation, in -1..1.
-        spearman: that of the ranks.
-        slope: of the least-squares line of after on before; 1 where the attack changes nothing.
-        intercept: of that line.
-        distance: mean distance from the identity line, ``mean |after - before| / sqrt(2)``, in the metric's unit.
-        warnings: why a correlation means little here; empty if nothing speaks against it.
-    """
-
-    n: int
-    pcc: Estimate
-    spearman: Estimate
-    slope: Estimate
-    intercept: Estimate
-    distance: Estimate
-    warnings: tuple[str, ...]
 
 
 def agreement(
@@ -75,13 +43,14 @@ def agreement(
 
     def estimate(statistic: Callable[[Floats, Floats], Floats]) -> Estimate:
         if draws is None:
-            return Estimate(np.nan, np.nan, np.nan)
+            return Estimate(value=np.nan, low=np.nan, high=np.nan)
         value = float(statistic(x[None], y[None])[0])
         drawn = statistic(x[draws], y[draws])
         drawn = drawn[np.isfinite(drawn)]
         if len(x) < 3 or not np.isfinite(value) or not len(drawn):
-            return Estimate(value, np.nan, np.nan)
-        return Estimate(value, *bootstrap_interval(drawn, clusters=len(x)))
+            return Estimate(value=value, low=np.nan, high=np.nan)
+        low, high = bootstrap_interval(drawn, clusters=len(x))
+        return Estimate(value=value, low=low, high=high)
 
     names = ("pcc", "spearman", "slope", "intercept", "distance")
     statistics = (pearson, spearman, slope, intercept, distance)

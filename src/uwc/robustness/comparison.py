@@ -1,72 +1,12 @@
 """Every metric under every attack: one agreement each, and the metrics ranked."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from uwc.errors import DataError
-from uwc.robustness.agreement import Agreement, agreement
-
-
-@dataclass(frozen=True)
-class Point:
-    """One checkpoint under one attack, by one metric on one split.
-
-    Attributes:
-        checkpoint: its name.
-        metric: the metric.
-        attack: the attack, or chain.
-        split: "forget" or "retain".
-        before: the metric's average without the attack.
-        after: under attack.
-        touches_weights: whether the attack may add knowledge.
-    """
-
-    checkpoint: str
-    metric: str
-    attack: str
-    split: str
-    before: float
-    after: float
-    touches_weights: bool = False
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A metric's agreement under an attack on a split, and whether it was taken on logarithms."""
-
-    metric: str
-    attack: str
-    split: str
-    touches_weights: bool
-    on_logarithms: bool
-    agreement: Agreement
-
-
-@dataclass(frozen=True)
-class Rank:
-    """A metric's place among the metrics.
-
-    Attributes:
-        place: from 1, the most robust.
-        metric: the metric.
-        touches_weights: over which attacks: those that may add knowledge, or those that leave the weights alone.
-        pcc: the mean PCC over attacks and splits.
-        worst: the lowest of them.
-        distance_from_one: the mean ``|slope - 1|``, which matters where the weights are left alone.
-        cells: how many attacks and splits it is over.
-        missing: in how many the PCC does not exist.
-    """
-
-    place: int
-    metric: str
-    touches_weights: bool
-    pcc: float
-    worst: float
-    distance_from_one: float
-    cells: int
-    missing: int
+from uwc.results import Agreement, Cell, Point, Rank
+from uwc.robustness.agreement import agreement
 
 
 def compare(points: Sequence[Point], *, log_metrics: Sequence[str] = ("perplexity",), seed: int = 0) -> list[Cell]:
@@ -94,7 +34,16 @@ def compare(points: Sequence[Point], *, log_metrics: Sequence[str] = ("perplexit
         before = [_value(p.before, logged, where) for p in group]
         after = [_value(p.after, logged, where) for p in group]
         touches = group[0].touches_weights
-        cells.append(Cell(metric, attack, split, touches, logged, agreement(before, after, seed=seed)))
+        cells.append(
+            Cell(
+                metric=metric,
+                attack=attack,
+                split=split,
+                touches_weights=touches,
+                on_logarithms=logged,
+                agreement=agreement(before, after, seed=seed),
+            )
+        )
     return cells
 
 
@@ -116,11 +65,16 @@ def rank(cells: Sequence[Cell]) -> list[Rank]:
             slopes = np.abs(slopes[np.isfinite(slopes)] - 1.0)
             ranks.append(
                 Rank(
-                    place, metric, touches, float(pccs.mean()), float(pccs.min()),
-                    float(slopes.mean()) if len(slopes) else float("nan"), len(group),
-                    sum(bool(np.isnan(a.pcc.value)) for a in group),
+                    place=place,
+                    metric=metric,
+                    touches_weights=touches,
+                    pcc=float(pccs.mean()),
+                    worst=float(pccs.min()),
+                    distance_from_one=float(slopes.mean()) if len(slopes) else float("nan"),
+                    cells=len(group),
+                    missing=sum(bool(np.isnan(a.pcc.value)) for a in group),
                 )
-            )  # fmt: skip
+            )
     return ranks
 
 

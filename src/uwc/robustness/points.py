@@ -5,7 +5,7 @@ from typing import Any
 
 from uwc.data.tables import Table, read_table
 from uwc.errors import DataError
-from uwc.robustness.comparison import Point
+from uwc.results import Point
 
 _NEEDED = ("checkpoint", "metric", "attack", "split", "before", "after")
 _TRUE, _FALSE = {"true", "1", "yes"}, {"false", "0", "no", ""}

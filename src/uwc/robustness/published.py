@@ -1,12 +1,11 @@
 """Published correlations, to be shown beside ours, and whether ours put the metrics in the same order."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from typing import NamedTuple
 
 from uwc.published.tables import published
-from uwc.robustness.comparison import Cell
+from uwc.results import Cell, Order
 
 
 class PublishedPcc(NamedTuple):
@@ -38,29 +37,6 @@ OUR_NAMES: dict[str, str] = {
 """The published name of an attack -> our chain."""
 
 
-@dataclass(frozen=True)
-class Order:
-    """Two metrics under one attack on one split, which a publication puts in an order.
-
-    Attributes:
-        attack: our chain.
-        split: "retain" or "forget".
-        first: the metric with the higher published PCC.
-        second: the other.
-        published: their PCC as published.
-        ours: their PCC here.
-        same: whether ours have the published order.
-    """
-
-    attack: str
-    split: str
-    first: str
-    second: str
-    published: tuple[float, float]
-    ours: tuple[float, float]
-    same: bool
-
-
 def published_pcc(metric: str, attack: str, split: str) -> float | None:
     """The published PCC of our metric under our chain on a split; None where there is none."""
     if split not in ("retain", "forget"):
@@ -88,6 +64,14 @@ def compared_orders(cells: Sequence[Cell], chains: Mapping[str, str] | None = No
         for high, low in combinations(sorted(group, reverse=True), 2):
             if high[0] > low[0]:
                 orders.append(
-                    Order(attack, split, high[2], low[2], (high[0], low[0]), (high[1], low[1]), high[1] > low[1])
+                    Order(
+                        attack=attack,
+                        split=split,
+                        first=high[2],
+                        second=low[2],
+                        published=(high[0], low[0]),
+                        ours=(high[1], low[1]),
+                        same=high[1] > low[1],
+                    )
                 )
     return orders

@@ -1,12 +1,13 @@
 """The `attack:` section of a study: which attacks on which models, what is measured, and what the attacker has."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from uwc.attacks.chain import Chain, make_chain
 from uwc.errors import ConfigError
-from uwc.studies.section import Section
+from uwc.studies.section import MetricName, Section
 
 ModelKind = Literal["unlearned", "calibrated", "original", "retrained"]
 
@@ -86,7 +87,7 @@ class AttackConfig(Section):
 
     chains: tuple[ChainConfig, ...] = Field(min_length=1)
     models: tuple[ModelKind, ...] | None = None
-    metrics: tuple[str, ...] | None = None
+    metrics: tuple[MetricName, ...] | None = None
     sets: tuple[str, ...] = Field(("forget", "retain"), min_length=1)
     examples: int | None = Field(None, ge=2)
     attacker: AttackerConfig = AttackerConfig()
@@ -109,12 +110,20 @@ class AttackConfig(Section):
             )
         return self.models
 
-    def measured(self, scored: tuple[str, ...]) -> tuple[str, ...]:
-        """The metrics under attack, out of those the study scores. Raises ConfigError for any other."""
+    def measured(self, scored: Sequence[str], *, visible: Sequence[str]) -> tuple[str, ...]:
+        """The metrics under attack: those that were named, else all that the study scores and that attacks can change.
+
+        Args:
+            scored: the metrics that the study scores.
+            visible: those of them that can be measured under attack.
+
+        Raises:
+            ConfigError: a named metric is not scored.
+        """
         for metric in self.metrics or ():
             if metric not in scored:
                 raise ConfigError(
                     f"attack: the metric {metric!r} is not among score.metrics ({', '.join(scored)}), which give its "
                     "value before the attack; add it there"
                 )
-        return self.metrics or scored
+        return self.metrics or tuple(visible)

@@ -7,7 +7,7 @@ import numpy as np
 
 from uwc.attacks.chain import Chain
 from uwc.attacks.data import AttackData, split_by_subject
-from uwc.attacks.measuring import check_metrics, visible
+from uwc.attacks.evaluate import check_metrics, visible
 from uwc.data.benchmark import FORGET, HOLDOUT, RETAIN, RETAIN_EVAL, Benchmark
 from uwc.data.example import Example
 from uwc.data.question_files import read_examples

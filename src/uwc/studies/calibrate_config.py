@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import Field, model_validator
 
-from uwc.calibration.measures import UTILITY, Measure, ranking_metric, retention_measures, retention_names
+from uwc.calibration.measures import Measure, ranking_metric, retention_measures, retention_names
 from uwc.data.example import Example
 from uwc.errors import ConfigError
 from uwc.metrics.registry import metrics, set_metrics
@@ -12,7 +12,7 @@ from uwc.metrics.set_level import UTILITY_SETS
 from uwc.metrics.suites import Given, is_set_metric, what_is_missing
 from uwc.registry import unknown_name
 from uwc.results import Retention
-from uwc.studies.section import Section
+from uwc.studies.section import MetricName, Section
 
 Sets = Mapping[str, Sequence[Example]]
 
@@ -33,10 +33,10 @@ class CalibrateConfig(Section):
     """
 
     tau: float = Field(0.95, gt=0, le=1)
-    metric: str = "extraction_strength"
+    metric: MetricName = "extraction_strength"
     sets: tuple[str, ...] = ("retain",)
     tasks: tuple[str, ...] = ()
-    rank_by: str | None = None
+    rank_by: MetricName | None = None
     scan: int = Field(8, ge=1)
     resolution: float = Field(1 / 128, gt=0, lt=1)
 
@@ -84,19 +84,19 @@ class CalibrateConfig(Section):
         for name in self.sets:
             if name not in kept:
                 raise ConfigError(f"calibrate: {unknown_name('retain set', name, kept)}")
-        if self.utility and (missing := [name for name in UTILITY.values() if name not in sets]):
+        if self.utility and (missing := [name for name in UTILITY_SETS if name not in sets]):
             raise ConfigError(
                 f"calibrate: the metric {self.metric!r} needs the sets {' and '.join(missing)}, which {benchmark} does "
                 "not have; take another retention metric, or give them"
             )
-        asked = {(self.ranked_by, "forget"): {"data": sets["forget"]}}
+        asked = {(self.ranked_by, "forget"): {"forget": sets["forget"]}}
         if self.utility:
-            asked[self.metric, "retain"] = {name: sets[UTILITY.get(name, name)] for name in UTILITY_SETS}
+            asked[self.metric, "retain"] = {name: sets[name] for name in UTILITY_SETS}
         else:
-            asked |= {(self.metric, name): {"data": sets[name]} for name in self.sets}
+            asked |= {(self.metric, name): {"forget": sets[name]} for name in self.sets}
         for (metric, name), given in asked.items():
             if lacking := what_is_missing(metric, Given(given, max_new_tokens=max_new_tokens)):
-                named = lacking.replace("'data'", repr(name))
+                named = lacking.replace("'forget'", repr(name))
                 raise ConfigError(f"calibrate: the metric {metric!r} needs {named}")
         if self.tasks:
             from uwc.calibration.harness import require_harness

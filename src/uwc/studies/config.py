@@ -5,20 +5,20 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, NonNegativeInt, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeInt, ValidationError, field_validator, model_validator
 
 from uwc.calibration.measures import early_stopping_metrics
 from uwc.data.benchmarks import benchmarks
 from uwc.data.prompts import PromptTemplate
 from uwc.errors import ConfigError
-from uwc.metrics.registry import metrics
+from uwc.metrics.suites import entry_of, require_suite
 from uwc.objectives.methods import Constraint, Method, WeightedTerm, active_tricks, check_term, get_method
 from uwc.published.tables import published_benchmarks
 from uwc.registry import unknown_name
 from uwc.studies.attack_config import AttackConfig
 from uwc.studies.calibrate_config import CalibrateConfig
 from uwc.studies.problems import first_problem
-from uwc.studies.section import Section
+from uwc.studies.section import MetricName, Section
 from uwc.studies.seeds import with_seeds
 from uwc.training.settings import TrainingSettings
 from uwc.training.stopping import check_stop, stops_early
@@ -105,7 +105,7 @@ class StopConfig(Section):
     """Early stopping: end the run once the forget score has come down to `at_most`; see `stop_at`."""
 
     at_most: float
-    metric: str = "extraction_strength"
+    metric: MetricName = "extraction_strength"
     every: int = Field(10, ge=1)
     tau: float | None = Field(None, gt=0, le=1)
 
@@ -218,10 +218,9 @@ class UnlearnConfig(Section):
         method = run.composition().training
         return training_settings({"seed": seed, **method, **self.training, **run.training}, where=f"run {run.label!r}")
 
-    def stop_of(self, run: RunConfig) -> dict[str, Any] | None:
-        """The run's rule of early stopping, as plain data; the common one is for the runs that can stop early."""
-        stop = run.stop or (self.stop if stops_early(self.settings_of(run, seed=0)) else None)
-        return stop.model_dump() if stop is not None else None
+    def stop_of(self, run: RunConfig) -> StopConfig | None:
+        """The run's rule of early stopping; the common one is for the runs that can stop early."""
+        return run.stop or (self.stop if stops_early(self.settings_of(run, seed=0)) else None)
 
     @model_validator(mode="after")
     def _valid(self) -> "UnlearnConfig":
@@ -247,22 +246,41 @@ class UnlearnConfig(Section):
         return self
 
 
-class ScoreConfig(Section):
-    """What is measured. `max_new_tokens` bounds generated answers; 0 generates none."""
+class JudgesConfig(Section):
+    """The models that judge generated answers, each a folder or hub name: a sentence `encoder`, for semantic
+    similarity, and a model of natural-language inference, for `entailment`."""
 
-    metrics: tuple[str, ...] = (
-        "extraction_strength", "exact_memorization", "probability", "perplexity", "rouge_l", "kl_to_original",
-    )  # fmt: skip
+    encoder: str | None = None
+    entailment: str | None = None
+
+    def given(self) -> dict[str, str]:
+        """Judge -> its path, of those that were given."""
+        return self.model_dump(exclude_none=True)
+
+
+class ScoreConfig(Section):
+    """What is measured. What a metric needs and the study does not have is refused before anything is computed.
+
+    Attributes:
+        metrics: metrics by name or label, those of `suite` aside.
+        suite: core, tofu, muse, membership or all; core if neither a suite nor metrics are named.
+        max_new_tokens: the most tokens of a generated answer; 0 generates none.
+        judges: the models that judge generated answers.
+    """
+
+    metrics: tuple[str, ...] = ()
+    suite: str | None = None
     max_new_tokens: int = Field(64, ge=0)
+    judges: JudgesConfig = JudgesConfig()
+
+    @field_validator("metrics")
+    @classmethod
+    def _by_name(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(entry_of(name).name for name in given)
 
     @model_validator(mode="after")
     def _known(self) -> "ScoreConfig":
-        for name in self.metrics:
-            needs = set(metrics.get(name).facts["needs"])
-            if needs & {"encoder", "entailment"}:
-                raise ConfigError(f"score: {name!r} is judged by a model of its own; use uwc score for it")
-            if needs & {"texts", "text_tokens"} and not self.max_new_tokens:
-                raise ConfigError(f"score: the metric {name!r} reads generated answers; set max_new_tokens above 0")
+        require_suite(self.suite)
         return self
 
 
@@ -300,14 +318,10 @@ class StudyConfig(Section):
             raise ConfigError(
                 "retrained: true trains a retrained model, which needs 'finetune'; or give the path of one"
             )
-        ranked_by = self.calibration.ranked_by
-        if self.calibrate is not None and ranked_by not in self.score.metrics:
-            raise ConfigError(f"calibrate: models are ranked by {ranked_by!r}; add it to score.metrics, or set rank_by")
         if self.attack is not None:
             kinds = self.attack.attacked_models(retrained=bool(self.retrained))
             if "calibrated" in kinds and self.calibrate is None:
                 raise ConfigError("attack: models names calibrated, and with calibrate: null no model is calibrated")
-            self.attack.measured(self.score.metrics)
         return self
 
 

@@ -1,99 +1,124 @@
-"""The steps of a study: what each needs, and the key under which its result is kept."""
+"""The steps of a study, made from its configuration and its benchmark."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from uwc.data.benchmark import FORGET, HOLDOUT, RETAIN, RETAIN_EVAL, Benchmark
 from uwc.data.benchmarks import benchmarks
-from uwc.data.example import Example, fingerprint, paraphrased
+from uwc.data.example import Example
 from uwc.errors import ConfigError
-from uwc.io import digest, plain
-from uwc.metrics.registry import INPUTS
-from uwc.metrics.scoring import EXTRAS, TEXTS, needs_of
-from uwc.metrics.suites import any_perturbed
+from uwc.metrics.evaluate import Scoring
+from uwc.metrics.registry import JUDGES, metrics
+from uwc.metrics.suites import Given, chosen_metrics, in_all_wordings
+from uwc.results import ModelKey
+from uwc.studies.attack_config import ChainConfig
 from uwc.studies.attack_setup import AttackSetup, attack_setup, chain_metrics
-from uwc.studies.config import ORIGINAL, RETRAINED, RunConfig, StudyConfig
+from uwc.studies.config import RunConfig, StudyConfig
 from uwc.studies.provenance import checkpoint_fingerprint
+from uwc.studies.step import Step
+from uwc.studies.steps import Attack, Build, Calibrate, Checkpoint, Evaluation, FineTune, Loading, Score, Unlearn
 
-SCHEMA = 8
-"""Version of what the steps compute; raised when a change of code moves a number."""
-
-Kind = Literal["checkpoint", "build", "finetune", "unlearn", "score", "calibrate", "attack"]
-
-MODEL = "model"
-"""Where a step that makes a model keeps it."""
-
-ATTACKED = "attacked.parquet"
-"""Where an attack keeps the metrics' values under it."""
-
-CALIBRATED = ", calibrated"
-"""What follows a run's name where its calibrated model is attacked."""
-
-DATA_SETTINGS = ("data", "forget", "retain", "refusals", "sets", "attacker", "translations")
-"""The settings of a step that are fingerprints of questions and answers, not choices."""
-
-ATTACKER_PARTS = ("train", "retain", "unrelated", "original")
-
-SET_LABELS = {
-    "forget": "forget",
-    "forget_paraphrased": "forget, paraphrased",
-    "retain": "retain",
-    "retain_paraphrased": "retain, paraphrased",
-    "holdout": "holdout",
-}
+ORIGINAL, RETRAINED = ModelKey(role="original"), ModelKey(role="retrained")
 
 
 @dataclass(frozen=True)
-class Step:
-    """One piece of work.
+class PlannedModel:
+    """A model of the study, the step that scores it and, for a calibrated one, the step that finds and scores it.
 
     Attributes:
-        name: unique within a study, for people.
-        kind: which function does it; "checkpoint" is a model that the user brought, and needs no work.
-        settings: everything that can change its result, as plain data; for a checkpoint also its path, which cannot.
-        inputs: role -> the step whose result it reads.
-        key: hash of kind, settings, the inputs' keys and the schema version.
+        key: which model.
+        model: the step that makes or names it.
+        score: the step whose scores are the model's.
     """
 
-    name: str
-    kind: Kind
-    settings: Mapping[str, Any]
-    inputs: Mapping[str, "Step"]
-    key: str
+    key: ModelKey
+    model: Step
+    score: Step
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One unlearned model: its configuration and its steps."""
+
+    config: RunConfig
+    model: Step
+    score: Score
+    calibrate: Calibrate | None
 
     @property
-    def data(self) -> dict[str, Any]:
-        """The fingerprints of the questions and answers that it reads."""
-        return {name: self.settings[name] for name in DATA_SETTINGS if name in self.settings}
+    def delivered(self) -> PlannedModel:
+        """The model as delivered."""
+        return PlannedModel(ModelKey(role="unlearned", run=self.config.label), self.model, self.score)
+
+    @property
+    def calibrated(self) -> PlannedModel:
+        """The calibrated mixture."""
+        assert self.calibrate is not None
+        return PlannedModel(ModelKey(role="calibrated", run=self.config.label), self.calibrate, self.calibrate)
+
+
+@dataclass(frozen=True)
+class PlannedAttack:
+    """One attack on one model."""
+
+    model: PlannedModel
+    chain: ChainConfig
+    step: Attack
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A study's steps in an order in which they can be run, and what they work on."""
+    """A study's steps, and what they work on.
+
+    Attributes:
+        config: the study.
+        benchmark: its questions.
+        scoring: what every model is scored by, and on which sets.
+        left_out: metric of the suite -> what it needs that the study does not have.
+        original: the model before unlearning.
+        retrained: the model that never saw the forget set, where there is one.
+        runs: the unlearned models.
+        setup: what attacks score and what the attacker has; None for a study without attacks.
+        attacks: every attack on every model, those on one model after those on another.
+        steps: all steps, inputs before those that read them.
+    """
 
     config: StudyConfig
     benchmark: Benchmark
+    scoring: Scoring
+    left_out: Mapping[str, str]
+    original: PlannedModel
+    retrained: PlannedModel | None
+    runs: tuple[PlannedRun, ...]
+    setup: AttackSetup | None
+    attacks: tuple[PlannedAttack, ...]
     steps: tuple[Step, ...]
-    attacks: AttackSetup | None = None
 
-    def step(self, name: str) -> Step:
-        """The step of that name."""
-        return next(s for s in self.steps if s.name == name)
+    @property
+    def sets(self) -> Mapping[str, Sequence[Example]]:
+        """Set -> the questions that every model is scored on."""
+        return self.scoring.given.sets
+
+    @property
+    def attacked_metrics(self) -> tuple[str, ...]:
+        """The metrics that are measured under attack; none in a study without attacks."""
+        return _attacked_metrics(self.config, self.scoring)
+
+    @property
+    def references(self) -> list[PlannedModel]:
+        """The original and, where there is one, the retrained model."""
+        return [self.original] if self.retrained is None else [self.original, self.retrained]
 
 
-def scored_sets(benchmark: Benchmark) -> dict[str, list[Example]]:
+def scored_sets(benchmark: Benchmark) -> dict[str, Sequence[Example]]:
     """The sets every model is scored on. Retention is measured on what the unlearner never saw, where there is such."""
-    forget, retain = list(benchmark[FORGET]), list(benchmark[benchmark.retention])
-    sets = {
-        "forget": forget,
-        "forget_paraphrased": paraphrased(forget),
-        "retain": retain,
-        "retain_paraphrased": paraphrased(retain),
-        "holdout": list(benchmark[HOLDOUT]),
+    sets: dict[str, Sequence[Example]] = {
+        "forget": benchmark[FORGET],
+        "retain": benchmark[benchmark.retention],
+        "holdout": benchmark[HOLDOUT],
     }
-    further = {n: list(s) for n, s in benchmark.splits.items() if n not in (FORGET, RETAIN, RETAIN_EVAL, HOLDOUT)}
-    return {name: examples for name, examples in (sets | further).items() if examples}
+    further = {n: s for n, s in benchmark.splits.items() if n not in (FORGET, RETAIN, RETAIN_EVAL, HOLDOUT)}
+    return in_all_wordings({**sets, **further})
 
 
 def make_plan(config: StudyConfig) -> Plan:
@@ -107,152 +132,190 @@ def make_plan(config: StudyConfig) -> Plan:
     entry = benchmarks.get(config.benchmark.name)
     settings = benchmarks.check(config.benchmark.name, config.benchmark.settings)
     benchmark: Benchmark = entry.function(**settings)
-    wrong_answers = any(any_perturbed(examples) for examples in scored_sets(benchmark).values())
-    for metric in config.score.metrics:
-        if "perturbed" in needs_of([metric]) and not wrong_answers:
-            raise ConfigError(f"score: the metric {metric!r} needs {INPUTS['perturbed']}")
+    sets = scored_sets(benchmark)
+    scoring, left_out = _scoring(config, sets)
     if config.calibrate is not None:
-        config.calibrate.check(
-            scored_sets(benchmark), benchmark=benchmark.name, max_new_tokens=config.score.max_new_tokens
-        )
-    attacks = None
-    if config.attack is not None:
-        attacks = attack_setup(config.attack, benchmark, scored_sets(benchmark), seed=config.seed)
-    steps = tuple(_Planner(config, benchmark, attacks).steps())
-    return Plan(config, benchmark, steps, attacks)
+        config.calibrate.check(sets, benchmark=benchmark.name, max_new_tokens=config.score.max_new_tokens)
+    setup = None if config.attack is None else attack_setup(config.attack, benchmark, sets, seed=config.seed)
+    return _Planner(config, benchmark, scoring, setup).plan(left_out)
 
 
-def unlearned_step_name(run: RunConfig) -> str:
-    """What the step is called that makes an unlearned model, or names the one that is given."""
-    return f"{'checkpoint' if run.given else 'unlearn'} {run.label}"
+def _scoring(config: StudyConfig, sets: Mapping[str, Sequence[Example]]) -> tuple[Scoring, dict[str, str]]:
+    """What every model of a study is scored by, and the metrics of the suite that are left out, with the reason.
+
+    Raises:
+        ConfigError: a metric needs what the study does not have, or models are ranked by another one.
+    """
+    score = config.score
+    models = {"original", *score.judges.given(), *(["retrained"] if config.retrained else [])}
+    given = Given(sets, frozenset(models), score.max_new_tokens)
+    try:
+        names, left_out = chosen_metrics(score.suite, score.metrics, given)
+    except ConfigError as error:
+        raise ConfigError(f"score: {error}") from None
+    ranked_by = config.calibration.ranked_by
+    if config.calibrate is not None and ranked_by not in names:
+        raise ConfigError(f"calibrate: models are ranked by {ranked_by!r}; add it to score.metrics, or set rank_by")
+    return Scoring(given, names, seed=config.seed, texts=True), left_out
 
 
-def attack_step_name(chain: str, model: str) -> str:
-    """What the step is called that carries out an attack on a model of the study."""
-    return f"attack {model} with {chain}"
+def _attacked_metrics(config: StudyConfig, scoring: Scoring) -> tuple[str, ...]:
+    """The metrics that are measured under attack; none in a study without attacks."""
+    if config.attack is None:
+        return ()
+    hidden = {*JUDGES, "gradient_norms", "similar_from"}
+    facts = {name: metrics.get(name).facts for name in scoring.of_examples}
+    visible = [name for name, of in facts.items() if not hidden & set(of["needs"]) and "only" not in of]
+    return config.attack.measured(scoring.metrics, visible=visible)
 
 
 class _Planner:
-    def __init__(self, config: StudyConfig, benchmark: Benchmark, attacks: AttackSetup | None) -> None:
-        self.config = config
-        self.benchmark = benchmark
-        self.attacks = attacks
-        self.model = {
-            "dtype": config.model.dtype, "device": config.model.device, "prompt": config.model.prompt.model_dump(),
-        }  # fmt: skip
-        self.sets = {name: fingerprint(examples) for name, examples in scored_sets(benchmark).items()}
+    def __init__(
+        self,
+        config: StudyConfig,
+        benchmark: Benchmark,
+        scoring: Scoring,
+        setup: AttackSetup | None,
+    ) -> None:
+        self.config, self.benchmark, self.scoring, self.setup = config, benchmark, scoring, setup
+        model, paths = config.model, config.score.judges.given()
+        self.loading = Loading(model.dtype, model.device, model.prompt)
+        judging = {need for name in scoring.of_examples for need in metrics.get(name).facts["needs"]}
+        used = {name: path for name, path in paths.items() if name in judging}
+        judges = {name: checkpoint_fingerprint(path) for name, path in used.items()}
+        self.evaluation = Evaluation(scoring, scoring.plain(), scoring.given.sets, judges, used)
 
-    def steps(self) -> list[Step]:
-        """Every step, inputs before those that read them."""
-        steps: list[Step] = []
-        base = self._base()
-        original = self._finetuned(base, with_forget=True) if self.config.finetune else base
-        retrained = self._retrained(base)
-        for step in (base, original, retrained):
-            if step is not None and step not in steps:
-                steps.append(step)
-        steps.append(self._score("score original", original, original))
+    def plan(self, left_out: Mapping[str, str]) -> Plan:
+        base = self.base()
+        original = self.finetuned(base, ORIGINAL) if self.config.finetune else base
+        retrained = self.retrained(base)
+        references = [self.reference(ORIGINAL, original, original)]
         if retrained is not None:
-            steps.append(self._score("score retrained", retrained, original))
-        for run in self.config.unlearn.runs:
-            unlearned = self._unlearn(run, original)
-            steps += [unlearned, self._score(f"score {run.label}", unlearned, original)]
-            if self.config.calibrate is not None:
-                steps.append(self._calibrate(run, unlearned, original))
-        return [*steps, *self._attacks({s.name: s for s in steps}, original)]
-
-    def _base(self) -> Step:
-        build = self.config.model.build
-        if build is None:
-            return self._checkpoint("base model", str(self.config.model.path))
-        texts = fingerprint(self.benchmark.training_examples(with_forget=True))
-        return _step(
-            "build model", "build", {**build.model_dump(), **self.model, "data": texts, "seed": self.config.seed}
+            references.append(self.reference(RETRAINED, retrained, original))
+        runs = tuple(self.run(run, original) for run in self.config.unlearn.runs)
+        attacks = tuple(self.attacks(references, runs, original))
+        steps = [
+            base,
+            *(r.model for r in references),
+            *(r.score for r in references),
+            *(s for run in runs for s in (run.model, run.score, run.calibrate) if s is not None),
+            *(a.step for a in attacks),
+        ]
+        return Plan(
+            self.config,
+            self.benchmark,
+            self.scoring,
+            left_out,
+            references[0],
+            references[1] if retrained is not None else None,
+            runs,
+            self.setup,
+            attacks,
+            tuple({step.id: step for step in steps}.values()),
         )
 
-    def _checkpoint(self, name: str, path: str, base: Step | None = None) -> Step:
-        """A model that the user brought, known by its files wherever they lie; an adapter's folder has a base."""
+    def base(self) -> Step:
+        build = self.config.model.build
+        if build is None:
+            name = "base model" if self.config.finetune else "original model"
+            return self.checkpoint(("original",), name, str(self.config.model.path))
+        texts = self.benchmark.training_examples(with_forget=True)
+        return Build(("base",), "build model", build, self.loading, texts, self.config.seed)
+
+    def checkpoint(self, of: tuple[str, ...], name: str, path: str, base: Step | None = None) -> Checkpoint:
+        """A model that the user brought; an adapter's folder has a base."""
         from uwc.models.adapters import adapter_config  # heavy: only for checkpoints
 
-        trust = self.config.model.trust_remote_code
         adapted = base is not None and adapter_config(path) is not None
-        settings = {"trust": trust, "files": checkpoint_fingerprint(path, with_base=not adapted)}
-        step = _step(name, "checkpoint", settings, **({"base": base} if base and adapted else {}))
-        return replace(step, settings={**step.settings, "path": path})
+        files = checkpoint_fingerprint(path, with_base=not adapted)
+        return Checkpoint(of, name, path, self.config.model.trust_remote_code, files, base if adapted else None)
 
-    def _finetuned(self, base: Step, *, with_forget: bool) -> Step:
+    def finetuned(self, base: Step, key: ModelKey) -> FineTune:
         assert self.config.finetune is not None
-        settings = {
-            **self.model,
-            "training": asdict(self.config.finetune),
-            "data": fingerprint(self.benchmark.training_examples(with_forget=with_forget)),
-            "with_forget": with_forget,
-        }
-        name = f"fine-tune {ORIGINAL if with_forget else RETRAINED}"
-        return _step(name, "finetune", settings, base=base)
+        answers = self.benchmark.training_examples(with_forget=key == ORIGINAL)
+        return FineTune((key.role,), f"fine-tune {key.role}", base, self.loading, self.config.finetune, answers)
 
-    def _retrained(self, base: Step) -> Step | None:
+    def retrained(self, base: Step) -> Step | None:
         if isinstance(self.config.retrained, str):
-            return self._checkpoint("retrained model", self.config.retrained)
-        return self._finetuned(base, with_forget=False) if self.config.retrained else None
+            return self.checkpoint(("retrained",), "retrained model", self.config.retrained)
+        return self.finetuned(base, RETRAINED) if self.config.retrained else None
 
-    def _unlearn(self, run: RunConfig, original: Step) -> Step:
+    def reference(self, key: ModelKey, model: Step, original: Step) -> PlannedModel:
+        return PlannedModel(key, model, self.score(key, model, original))
+
+    def score(self, key: ModelKey, model: Step, original: Step) -> Score:
+        return Score(_of(key), f"score {key.label}", model, original, self.loading, self.evaluation)
+
+    def run(self, run: RunConfig, original: Step) -> PlannedRun:
+        key = ModelKey(role="unlearned", run=run.label)
+        model = self.unlearned(run, key, original)
+        calibrate = None
+        if self.config.calibrate is not None:
+            of, name = _of(ModelKey(role="calibrated", run=run.label)), f"calibrate {run.label}"
+            calibrate = Calibrate(of, name, model, original, self.loading, self.evaluation, self.config.calibrate)
+        return PlannedRun(run, model, self.score(key, model, original), calibrate)
+
+    def unlearned(self, run: RunConfig, key: ModelKey, original: Step) -> Step:
         if run.checkpoint is not None:
-            return self._checkpoint(unlearned_step_name(run), run.checkpoint, original)
+            return self.checkpoint(_of(key), f"checkpoint {run.label}", run.checkpoint, original)
         method = run.composition()
         if "refusals" in method.answer_pools and not self.benchmark.refusals:
             raise ConfigError(f"run {run.label!r} teaches refusals, and the benchmark has none; give it 'refusals'")
-        settings = {
-            **self.model,
-            "terms": [asdict(t) for t in method.terms],
-            "tricks": dict(run.tricks),
-            "training": asdict(self.config.unlearn.settings_of(run, seed=self.config.seed)),
-            "stop": self.config.unlearn.stop_of(run),
-            "forget": fingerprint(self.benchmark[FORGET]),
-            "retain": fingerprint(self.benchmark[RETAIN]),
-            "refusals": digest(list(self.benchmark.refusals)),
-        }
-        return _step(unlearned_step_name(run), "unlearn", settings, original=original)
+        stop = self.config.unlearn.stop_of(run)
+        return Unlearn(
+            _of(key),
+            f"unlearn {run.label}",
+            original,
+            self.loading,
+            method.terms,
+            run.tricks,
+            self.config.unlearn.settings_of(run, seed=self.config.seed),
+            stop,
+            self.benchmark[FORGET],
+            self.benchmark[RETAIN],
+            self.benchmark.refusals if "refusals" in method.answer_pools else (),
+            self.benchmark[self.benchmark.retention] if stop is not None and stop.tau is not None else (),
+        )
 
-    def _score(self, name: str, model: Step, original: Step) -> Step:
-        return _step(name, "score", {**self.model, **self._scoring()}, model=model, original=original)
-
-    def _scoring(self) -> dict[str, Any]:
-        score = self.config.score
-        needs = (needs_of(score.metrics) & EXTRAS) | (set(TEXTS) if score.max_new_tokens else set())
-        return {"sets": self.sets, "max_new_tokens": score.max_new_tokens, "needs": sorted(needs)}
-
-    def _calibrate(self, run: RunConfig, unlearned: Step, original: Step) -> Step:
-        calibration = self.config.calibration
-        chosen = calibration.model_dump() | {"rank_by": calibration.ranked_by}
-        settings = {**self.model, **self._scoring(), "calibrate": chosen}
-        return _step(f"calibrate {run.label}", "calibrate", settings, model=unlearned, original=original)
-
-    def _attacks(self, named: Mapping[str, Step], original: Step) -> list[Step]:
-        """The attacks on one model after those on another, at the end, so that one model at a time is in memory."""
-        config, setup = self.config.attack, self.attacks
+    def attacks(
+        self, references: Sequence[PlannedModel], runs: Sequence[PlannedRun], original: Step
+    ) -> Iterator[PlannedAttack]:
+        """The attacks on one model after those on another, so that one model at a time is in memory."""
+        config, setup = self.config.attack, self.setup
         if config is None or setup is None:
-            return []
-        depths = self._depths() if any(chain.made().names_layers for chain in config.chains) else []
-        metrics = config.measured(self.config.score.metrics)
-        chains = [(c, chain_metrics(metrics, c, setup, depths=depths)) for c in config.chains]
-        data = {
-            "sets": {name: fingerprint(examples) for name, examples in setup.sets.items()},
-            "attacker": {part: fingerprint(getattr(setup.data, part)) for part in ATTACKER_PARTS},
-            "translations": digest(dict(setup.data.translations)),
-        }
-        steps = []
-        for label, model in attacked_models(self.config).items():
-            for chain, seen in chains:
-                settings = {
-                    **self.model, **data, "max_new_tokens": self.config.score.max_new_tokens, "metrics": seen,
-                    "chain": [[s.entry.name, dict(s.settings)] for s in chain.made().steps],
-                }  # fmt: skip
-                name = attack_step_name(chain.label, label)
-                steps.append(_step(name, "attack", settings, model=named[model], original=original))
-        return steps
+            return
+        depths = self.depths() if any(chain.made().names_layers for chain in config.chains) else []
+        measured = _attacked_metrics(self.config, self.scoring)
+        seen = {c.label: tuple(chain_metrics(measured, c, setup, depths=depths)) for c in config.chains}
+        for model in self.attacked(references, runs):
+            for chain in config.chains:
+                attack = tuple((s.entry.name, dict(s.settings)) for s in chain.made().steps)
+                step = Attack(
+                    (*_of(model.key), chain.label),
+                    f"attack {model.key.label} with {chain.label}",
+                    model.model,
+                    original,
+                    self.loading,
+                    attack,
+                    seen[chain.label],
+                    setup.data,
+                    setup.sets,
+                    self.config.score.max_new_tokens,
+                )
+                yield PlannedAttack(model, chain, step)
 
-    def _depths(self) -> list[int]:
+    def attacked(self, references: Sequence[PlannedModel], runs: Sequence[PlannedRun]) -> list[PlannedModel]:
+        """The models that are attacked, in the order that the study names their roles."""
+        assert self.config.attack is not None
+        roles = self.config.attack.attacked_models(retrained=bool(self.config.retrained))
+        by_role: dict[str, list[PlannedModel]] = {
+            "unlearned": [run.delivered for run in runs],
+            "calibrated": [run.calibrated for run in runs if run.calibrate is not None],
+            **{reference.key.role: [reference] for reference in references},
+        }
+        return [model for role in dict.fromkeys(roles) for model in by_role[role]]
+
+    def depths(self) -> list[int]:
         """The number of blocks of the models, from their configurations alone."""
         if self.config.model.build is not None:
             return [self.config.model.build.layers]
@@ -263,22 +326,5 @@ class _Planner:
         return [depth_of(path, trust_remote_code=trust) for path in paths if isinstance(path, str)]
 
 
-def attacked_models(config: StudyConfig) -> dict[str, str]:
-    """Name -> the step that makes it, for each model that is attacked."""
-    if config.attack is None:
-        return {}
-    runs = config.unlearn.runs
-    steps: dict[str, dict[str, str]] = {
-        "unlearned": {run.label: unlearned_step_name(run) for run in runs},
-        "calibrated": {f"{run.label}{CALIBRATED}": f"calibrate {run.label}" for run in runs},
-        ORIGINAL: {ORIGINAL: f"fine-tune {ORIGINAL}" if config.finetune else "base model"},
-        RETRAINED: {RETRAINED: "retrained model" if isinstance(config.retrained, str) else f"fine-tune {RETRAINED}"},
-    }
-    kinds = config.attack.attacked_models(retrained=bool(config.retrained))
-    return {name: step for kind in dict.fromkeys(kinds) for name, step in steps[kind].items()}
-
-
-def _step(name: str, kind: Kind, settings: Mapping[str, Any], **inputs: Step) -> Step:
-    settings = plain(settings)
-    content = {"schema": SCHEMA, "kind": kind, "settings": settings, "inputs": {r: s.key for r, s in inputs.items()}}
-    return Step(name, kind, settings, inputs, digest(content))
+def _of(key: ModelKey) -> tuple[str, ...]:
+    return (key.role, key.run) if key.run else (key.role,)

@@ -1,6 +1,13 @@
 """What the sections of a study's file have in common."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+from uwc.metrics.suites import metric_name
+
+MetricName = Annotated[str, AfterValidator(metric_name)]
+"""A metric by name or label, kept by its name; an unknown one as it is."""
 
 
 class Section(BaseModel):

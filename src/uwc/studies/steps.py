@@ -1,225 +1,347 @@
-"""What each kind of step does: a function of its settings, its inputs' folders and the benchmark."""
+"""The kinds of steps of a study. Each holds everything that its `run` reads, so that its key and its work agree."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from uwc.calibration.calibrate import calibrate
-from uwc.calibration.stopping import stop_at
-from uwc.data.benchmark import FORGET, RETAIN, Benchmark
+from uwc.attacks.data import AttackData
+from uwc.attacks.registry import attacks
+from uwc.data.example import Example
 from uwc.data.prompts import PromptTemplate
+from uwc.errors import AttackFailed, TrainingDiverged
 from uwc.io import finite, write_json
-from uwc.metrics.scoring import score_set
-from uwc.models.adapters import attach_adapter
-from uwc.models.building import build_target
-from uwc.models.loading import load_target, parameter_count, save_target
-from uwc.models.mixing import Mixing
-from uwc.models.pairs import open_mixing
-from uwc.models.reading import differences, load_both, load_reading
-from uwc.models.target import Target
+from uwc.metrics.evaluate import Scoring
+from uwc.metrics.registry import metrics
+from uwc.metrics.scoring import needs_of
 from uwc.objectives.methods import FINE_TUNING, Method, WeightedTerm
-from uwc.objectives.objective import Objective
-from uwc.studies.attack_steps import attack
-from uwc.studies.calibrate_config import FORGET_SETS
-from uwc.studies.config import ORIGINAL
-from uwc.studies.plan import MODEL, Plan, Step, scored_sets
-from uwc.studies.shelf import Shelf
-from uwc.studies.store import Store
-from uwc.training.loading import TrainingData
-from uwc.training.loop import train
-from uwc.training.reference import frozen_copy, needs_frozen_copy
+from uwc.objectives.registry import terms, tricks
+from uwc.registry import Entry
+from uwc.results import Collapse
+from uwc.studies.calibrate_config import FORGET_SETS, CalibrateConfig
+from uwc.studies.config import BuildConfig, PromptConfig, StopConfig
+from uwc.studies.step import NOT_IN_KEY, Outcome, Step
 from uwc.training.settings import TrainingSettings
-from uwc.training.stopping import StopRule
-from uwc.training.unlearning import unlearn as unlearn_target
+
+if TYPE_CHECKING:
+    from uwc.models.target import Target
+    from uwc.studies.context import Context
+
+Examples = Sequence[Example]
+Sets = Mapping[str, Examples]
+
+MODEL = "model"
+"""The folder of a step in which it keeps a model that it made."""
+LOG, EFFECTS = "log.json", "effects.json"
+ATTACKED = "attacked.parquet"
 
 
 @dataclass(frozen=True)
-class Workshop:
-    """What a step may use: the plan, where results are kept, and the models that are held between steps."""
+class Loading:
+    """How models are loaded: precision, device and prompt."""
 
-    plan: Plan
-    store: Store
-    shelf: Shelf = field(default_factory=Shelf)
+    dtype: str
+    device: str
+    prompt: PromptConfig
 
-    def model(self, step: Step, *, like: Step) -> Target:
-        """Load the model that a step made or names, in the precision and on the device of the step `like`.
+    def template(self) -> PromptTemplate:
+        """The prompt template."""
+        return PromptTemplate(**self.prompt.model_dump())
 
-        An adapter is put on the study's original, as a peft model. A given model is read as the original is.
-        """
-        path, name = self._path(step), _name(step)
-        if _is_adapter(step):
-            return replace(attach_adapter(self.model(step.inputs["base"], like=like), path), name=name)
-        reading, original = None, like.inputs.get("original")
-        if step.kind == "checkpoint" and original is not None and step.key != original.key:
-            template, trust = (self._loading(original, like)[key] for key in ("template", "trust_remote_code"))
-            reading = load_reading(self._path(original), template=template, trust_remote_code=trust)
-        return load_target(path, name=name, reading=reading, **self._loading(step, like))
 
-    def read_otherwise(self, step: Step, *, like: Step) -> list[str]:
-        """What a given model's own tokenizer and prompt have otherwise than the original's, with which it is read."""
-        original = like.inputs["original"]
-        if step.kind != "checkpoint" or step.key == original.key:
-            return []
-        trust = self._loading(original, like)["trust_remote_code"]
-        ours, theirs = load_both(self._path(original), self._path(step), trust_remote_code=trust)
-        if theirs is None:
-            return [] if _is_adapter(step) else ["no tokenizer of its own that can be read"]
-        return differences(theirs, ours)
+@dataclass(frozen=True)
+class Evaluation:
+    """What models are scored by.
 
-    def _loading(self, step: Step, like: Step) -> dict[str, Any]:
-        return {
-            "dtype": like.settings["dtype"],
-            "device": like.settings["device"],
-            "template": PromptTemplate(**like.settings["prompt"]),
-            "trust_remote_code": step.kind == "checkpoint" and bool(step.settings["trust"]),
-        }
+    Attributes:
+        scoring: what is measured on which sets.
+        work: what decides the scores, of that.
+        judges: judge -> the files of the model that judges generated answers.
+        judge_paths: judge -> its folder or hub name.
+    """
 
-    def _path(self, step: Step) -> str:
-        given = step.kind == "checkpoint"
-        return str(step.settings["path"] if given else self.store.folder(step.kind, step.key) / MODEL)
+    scoring: Scoring = field(metadata=NOT_IN_KEY)
+    work: Mapping[str, Any]
+    sets: Sets
+    judges: Mapping[str, Mapping[str, str]]
+    judge_paths: Mapping[str, str] = field(metadata=NOT_IN_KEY)
 
-    def original(self, step: Step) -> Target:
-        """The original model that a step compares with, held for those after it; its weights must stay as they are."""
-        original = step.inputs["original"]
+    def run(self, target: "Target", original: "Target", context: "Context", loading: Loading, out: Path) -> None:
+        """Score a model on every set, and keep the scores in a folder."""
+        from uwc.metrics.evaluate import save_sets, score_sets
+
+        judges = context.judges(self.judge_paths, loading)
+        save_sets(score_sets(target, self.scoring, original=original, judges=judges), out)
+
+
+@dataclass(frozen=True)
+class Checkpoint(Step):
+    """A model that the user brought, known by its files wherever they are; it needs no work.
+
+    Attributes:
+        path: a folder or hub name.
+        trust: whether Python code that comes with it may run.
+        files: its files -> SHA-256, or its revision on the hub.
+        base: for the folder of an adapter the model that it is put on.
+    """
+
+    kind: ClassVar[str] = "checkpoint"
+
+    path: str = field(metadata=NOT_IN_KEY)
+    trust: bool
+    files: Mapping[str, str]
+    base: Step | None = None
+
+
+@dataclass(frozen=True)
+class Build(Step):
+    """A small model and its tokenizer, made from nothing for some texts."""
+
+    kind: ClassVar[str] = "build"
+
+    build: BuildConfig
+    loading: Loading
+    texts: Examples
+    seed: int
+
+    def run(self, context: "Context", out: Path) -> Outcome:
+        """Make the model."""
+        from uwc.models.building import build_target
+        from uwc.models.loading import parameter_count, save_target
+
+        target = build_target(
+            list(self.texts), template=self.loading.template(), seed=self.seed, **self.build.model_dump()
+        )
+        save_target(target, out / MODEL)
+        return Outcome(parameters=parameter_count(target.model))
+
+
+@dataclass(frozen=True)
+class FineTune(Step):
+    """A model fine-tuned on the benchmark's answers."""
+
+    kind: ClassVar[str] = "finetune"
+
+    base: Step
+    loading: Loading
+    training: TrainingSettings
+    answers: Examples
+
+    def run(self, context: "Context", out: Path) -> Outcome:
+        """Train."""
+        from uwc.models.loading import save_target
+        from uwc.objectives.objective import Objective
+        from uwc.training.loading import TrainingData
+        from uwc.training.loop import train
+
+        target = context.model(self.base, self.loading)
+        log = train(
+            target,
+            Objective(FINE_TUNING, target.model),
+            TrainingData(retain=self.answers),
+            self.training,
+            checkpoints=context.store.checkpoints(self),
+        )
+        save_target(target, out / MODEL)
+        write_json(out / LOG, log.steps)
+        return Outcome()
+
+
+@dataclass(frozen=True)
+class Unlearn(Step):
+    """An unlearned model.
+
+    Attributes:
+        evaluated: the questions on which early stopping measures retention; none where it does not.
+    """
+
+    kind: ClassVar[str] = "unlearn"
+
+    original: Step
+    loading: Loading
+    terms: tuple[WeightedTerm, ...]
+    tricks: Mapping[str, float]
+    training: TrainingSettings
+    stop: StopConfig | None
+    forget: Examples
+    retain: Examples
+    refusals: tuple[str, ...]
+    evaluated: Examples = ()
+
+    def uses(self) -> Iterable[Entry[Any]]:
+        """The terms and tricks."""
+        return [*(terms.get(t.term) for t in self.terms), *(tricks.get(name) for name in self.tricks)]
+
+    def run(self, context: "Context", out: Path) -> Outcome:
+        """Unlearn the forget set. Divergence is a result: the weights of the last finite step are kept."""
+        from uwc.models.loading import save_target
+        from uwc.objectives.objective import Objective
+        from uwc.training.loading import TrainingData
+        from uwc.training.unlearning import unlearn
+
+        target = context.model(self.original, self.loading)
+        method = Method(self.of[-1], "", "", self.terms)
+        done = unlearn(
+            target,
+            method,
+            TrainingData(self.forget, self.retain, self.refusals),
+            self.training,
+            tricks=self.tricks,
+            frozen=context.frozen(self.original, self.loading, Objective(method, target.model), self.training),
+            checkpoints=context.store.checkpoints(self),
+            stop=self._stop_rule(context),
+        )
+        write_json(out / LOG, finite(done.log.steps))  # fp16 logs an infinite gradient for a step it skips
+        if done.log.effects:
+            write_json(out / EFFECTS, finite(done.log.effects))
+        save_target(done.target, out / MODEL)
+        return Outcome(
+            status="done" if done.diverged is None else "diverged",
+            message="" if done.diverged is None else str(done.diverged),
+            diverged=None if done.diverged is None else done.diverged.step,
+            stopped=done.log.stopped,
+            collapse=None if done.collapse is None else Collapse(**done.collapse.record()),
+        )
+
+    def _stop_rule(self, context: "Context") -> Any:
+        from uwc.calibration.stopping import stop_at
+
+        if self.stop is None:
+            return None
+        original = context.original(self.original, self.loading) if self.stop.tau is not None else None
+        return stop_at(forget=self.forget, retain=self.evaluated, original=original, **self.stop.model_dump())
+
+
+@dataclass(frozen=True)
+class Score(Step):
+    """A model scored on every set."""
+
+    kind: ClassVar[str] = "score"
+
+    model: Step
+    original: Step
+    loading: Loading
+    evaluation: Evaluation
+
+    def run(self, context: "Context", out: Path) -> Outcome:
+        """Score the model."""
+        from uwc.models.loading import parameter_count
+
+        reference = context.original(self.original, self.loading)
+        same = self.model.key == self.original.key
+        target = reference if same else context.model(self.model, self.loading, original=self.original)
+        self.evaluation.run(target, reference, context, self.loading, out)
+        return Outcome(
+            parameters=parameter_count(target.model),
+            vocabulary=len(target.tokenizer),
+            read_otherwise=context.read_otherwise(self.model, self.original),
+        )
+
+
+@dataclass(frozen=True)
+class Calibrate(Step):
+    """The calibrated mixture of an unlearned model with the original, scored on every set."""
+
+    kind: ClassVar[str] = "calibrate"
+
+    unlearned: Step
+    original: Step
+    loading: Loading
+    evaluation: Evaluation
+    retention: CalibrateConfig
+
+    def uses(self) -> Iterable[Entry[Any]]:
+        """The metrics of the retention constraint and of the ranking."""
+        names = {self.retention.metric, self.retention.ranked_by}
+        return [entry for entry in metrics if entry.name in names]
+
+    def run(self, context: "Context", out: Path) -> Outcome:
+        """Find the mixture, and score it."""
+        from uwc.calibration.calibrate import calibrate
+
+        config, sets = self.retention, self.evaluation.sets
+        max_new_tokens = self.evaluation.scoring.given.max_new_tokens
+        mixing = context.mixing(self.original, self.unlearned, self.loading)
+        found = calibrate(
+            mixing,
+            config.measures(sets, max_new_tokens=max_new_tokens),
+            {name: sets[name] for name in FORGET_SETS if name in sets},
+            tau=config.tau,
+            metric=config.ranked_by,
+            scan=config.scan,
+            resolution=config.resolution,
+            max_new_tokens=max_new_tokens,
+        )
+        found.save(out)
+        original = context.original(self.original, self.loading)
+        self.evaluation.run(mixing.mix(found.alpha), original, context, self.loading, out)
+        return Outcome(alpha=found.alpha)
+
+
+@dataclass(frozen=True)
+class Attack(Step):
+    """A model under every variant of one attack, or of several that follow each other.
+
+    Attributes:
+        model: the model; of a calibration its mixture.
+        attack: each attack of the chain with its complete settings.
+        measured: the metrics.
+        data: what the attacker has, and what is scored, set after set.
+        sets: set -> the scored examples, which together are those of `data`.
+    """
+
+    kind: ClassVar[str] = "attack"
+
+    model: Step
+    original: Step
+    loading: Loading
+    attack: tuple[tuple[str, Mapping[str, Any]], ...]
+    measured: tuple[str, ...]
+    data: AttackData
+    sets: Sets
+    max_new_tokens: int
+
+    def uses(self) -> Iterable[Entry[Any]]:
+        """The attacks and the metrics."""
+        return [*(attacks.get(name) for name, _ in self.attack), *(metrics.get(name) for name in self.measured)]
+
+    def run(self, context: "Context", out: Path) -> Outcome:
+        """Attack and score. That relearning diverged, or that the attack failed, is a result."""
+        from uwc.attacks.chain import make_chain
+        from uwc.attacks.evaluate import attacked_values, save_variants
+
+        needs_reference = "reference" in needs_of(self.measured)
+        reference = context.original(self.original, self.loading) if needs_reference else None
+        target = self._target(context)
+        chain = make_chain([name for name, _ in self.attack], dict(self.attack))
+        try:
+            variants = list(
+                attacked_values(
+                    target, self.data, chain, self.measured, max_new_tokens=self.max_new_tokens, reference=reference
+                )
+            )
+        except (TrainingDiverged, AttackFailed) as error:
+            status = "diverged" if isinstance(error, TrainingDiverged) else "failed"
+            return Outcome(status=status, message=str(error))
+        save_variants(out / ATTACKED, variants, self.sets)
+        return Outcome()
+
+    def _target(self, context: "Context") -> "Target":
+        """The model, an adapter merged into it, kept for the other attacks on it; the one before is dropped."""
+        from uwc.models.lora import merge_adapter
+
+        if self.model.key == self.original.key:
+            return context.original(self.original, self.loading)
 
         def load() -> Target:
-            target = self.model(original, like=step)
-            target.model.requires_grad_(False)
-            return target
+            step = self.model
+            if not isinstance(step, Calibrate):
+                return merge_adapter(context.model(step, self.loading, original=self.original))
+            alpha = context.store.outcome(step).alpha
+            assert alpha is not None
+            return merge_adapter(context.mixing(step.original, step.unlearned, self.loading).mix(alpha))
 
-        target: Target = self.shelf.get(("original", original.key), load)
+        key = ("attacked", self.model.key)
+        context.cache.keep(("original", self.original.key), key)
+        target: Target = context.cache.get(key, load)
         return target
-
-    def mixing(self, step: Step, unlearned: Step) -> Mixing:
-        """What mixes the original with an unlearned model, from their files, as `open_mixing` does."""
-        original = step.inputs["original"]
-        return open_mixing(
-            self._path(original), self._path(unlearned), shared=lambda: self.original(step), name=_name(unlearned),
-            **self._loading(original, step),
-        )  # fmt: skip
-
-    def frozen(self, step: Step, objective: Objective, settings: TrainingSettings) -> Any:
-        """The frozen copy of the original that a run needs at every step, held for those after it; None without need.
-
-        In the weights' own precision it is the model that scores are compared with, too.
-        """
-        original = step.inputs["original"]
-        if not needs_frozen_copy(objective, settings):
-            self.shelf.keep()
-            return None
-        if settings.precision == "no":
-            self.shelf.keep(("original", original.key))
-            return self.original(step).model
-        key = ("frozen", original.key, settings.precision)
-        self.shelf.keep(key)
-        return self.shelf.get(key, lambda: frozen_copy(self.model(original, like=step).model, settings))
-
-
-def _is_adapter(step: Step) -> bool:
-    return step.kind == "checkpoint" and "base" in step.inputs
-
-
-def _name(step: Step) -> str:
-    """What messages call the model of a step: a given original has a step of another name."""
-    return ORIGINAL if step.name == "base model" and step.kind == "checkpoint" else step.name.split(" ", 1)[-1]
-
-
-def build(step: Step, shop: Workshop, out: Path) -> dict[str, Any]:
-    """Make the small model and its tokenizer."""
-    names = ("vocabulary", "hidden_size", "layers", "heads", "context", "initializer_range", "seed")
-    target = build_target(
-        shop.plan.benchmark.training_examples(with_forget=True),
-        template=PromptTemplate(**step.settings["prompt"]),
-        **{name: step.settings[name] for name in names},
-    )
-    save_target(target, out / MODEL)
-    return {"parameters": parameter_count(target.model)}
-
-
-def finetune(step: Step, shop: Workshop, out: Path) -> dict[str, Any]:
-    """Train on the benchmark's answers, with or without the forget set."""
-    target = shop.model(step.inputs["base"], like=step)
-    examples = shop.plan.benchmark.training_examples(with_forget=step.settings["with_forget"])
-    settings = TrainingSettings(**step.settings["training"])
-    checkpoints = shop.store.checkpoints(step.kind, step.key)
-    objective = Objective(FINE_TUNING, target.model)
-    log = train(target, objective, TrainingData(retain=examples), settings, checkpoints=checkpoints)
-    save_target(target, out / MODEL)
-    write_json(out / "log.json", log.steps)
-    return {}
-
-
-def unlearn(step: Step, shop: Workshop, out: Path) -> dict[str, Any]:
-    """Unlearn the forget set. Divergence is a result: the weights of the last finite step are kept."""
-    target, settings = shop.model(step.inputs["original"], like=step), TrainingSettings(**step.settings["training"])
-    method = Method(step.name.split(" ", 1)[-1], "", "", tuple(WeightedTerm.of(t) for t in step.settings["terms"]))
-    benchmark = shop.plan.benchmark
-    data = TrainingData(benchmark[FORGET], benchmark[RETAIN], benchmark.refusals)
-    frozen = shop.frozen(step, Objective(method, target.model), settings)
-    done = unlearn_target(
-        target, method, data, settings, tricks=step.settings["tricks"], frozen=frozen,
-        checkpoints=shop.store.checkpoints(step.kind, step.key), stop=_stop_rule(step, shop, benchmark),
-    )  # fmt: skip
-    write_json(out / "log.json", finite(done.log.steps))  # fp16 logs an infinite gradient for a step it skips
-    if done.log.effects:
-        write_json(out / "effects.json", finite(done.log.effects))
-    save_target(done.target, out / MODEL)
-    return done.record()
-
-
-def _stop_rule(step: Step, shop: Workshop, benchmark: Benchmark) -> StopRule | None:
-    wanted = step.settings["stop"]
-    if wanted is None:
-        return None
-    original = shop.original(step) if wanted["tau"] is not None else None
-    retain = benchmark[benchmark.retention]
-    return stop_at(forget=benchmark[FORGET], retain=retain, original=original, **wanted)
-
-
-def score(step: Step, shop: Workshop, out: Path) -> dict[str, Any]:
-    """Score a model on every set."""
-    model, original = step.inputs["model"], step.inputs["original"]
-    reference = shop.original(step)
-    target = reference if model == original else shop.model(model, like=step)
-    _score_sets(target, reference, step, shop, out)
-    told = {"parameters": parameter_count(target.model), "vocabulary": len(target.tokenizer)}
-    otherwise = shop.read_otherwise(model, like=step)
-    return {**told, "read_otherwise": otherwise} if otherwise else told
-
-
-def calibrate_step(step: Step, shop: Workshop, out: Path) -> dict[str, Any]:
-    """Find the calibrated mixture, and score it on every set."""
-    config, mixing = shop.plan.config.calibration, shop.mixing(step, step.inputs["model"])
-    sets, max_new_tokens = scored_sets(shop.plan.benchmark), step.settings["max_new_tokens"]
-    found = calibrate(
-        mixing,
-        config.measures(sets, max_new_tokens=max_new_tokens),
-        {name: sets[name] for name in FORGET_SETS if name in sets},
-        tau=config.tau,
-        metric=config.ranked_by,
-        scan=config.scan,
-        resolution=config.resolution,
-        max_new_tokens=max_new_tokens,
-    )
-    found.save(out)
-    _score_sets(mixing.mix(found.alpha), shop.original(step), step, shop, out)
-    return {"alpha": found.alpha}
-
-
-def _score_sets(target: Target, reference: Target, step: Step, shop: Workshop, out: Path) -> None:
-    for name, examples in scored_sets(shop.plan.benchmark).items():
-        score_set(
-            target, examples, needs=step.settings["needs"], reference=reference,
-            max_new_tokens=step.settings["max_new_tokens"],
-        ).save(out, name)  # fmt: skip
-
-
-STEP_FUNCTIONS: Mapping[str, Callable[[Step, Workshop, Path], dict[str, Any]]] = {
-    "build": build,
-    "finetune": finetune,
-    "unlearn": unlearn,
-    "score": score,
-    "calibrate": calibrate_step,
-    "attack": attack,
-}

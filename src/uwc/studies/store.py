@@ -1,27 +1,44 @@
-"""Where finished steps are kept: one folder each, named by a hash of all that can change its numbers."""
+"""Where finished steps are kept: one folder each, named by the step's key."""
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
 from uwc import progress
 from uwc.errors import UserError, reporting_full_disk
-from uwc.io import write_json
+from uwc.io import write_text
+from uwc.results import Part, Settings
+from uwc.studies.step import Outcome, Step
 
 MANIFEST = "manifest.json"
 
 
-class Store:
-    """A folder of artifacts. An artifact is complete if and only if its folder holds a manifest.
+class Manifest(Part):
+    """What a finished step was and what came of it, beside its files."""
 
-    An artifact is written beside (under ``tmp/``) and renamed, under a lock that the system releases when its holder
-    dies; so a killed run leaves nothing half-made in place, and two runs at once share their work.
+    key: str
+    kind: str
+    name: str
+    settings: Settings
+    inputs: dict[str, str]
+    """Role -> key."""
+    outcome: Outcome
+    seconds: float
+    files: dict[str, str]
+    """Files of the model that it made -> SHA-256."""
+    environment: dict[str, str]
+
+
+class Store:
+    """A folder of results of steps. A result is complete if and only if its folder holds a manifest.
+
+    It is written beside (under ``tmp/``) and renamed, under a lock that the system releases when its holder dies; so a
+    killed run leaves nothing half-made in place, and two runs at once share their work.
 
     Args:
         root: the folder; made where it is missing.
@@ -35,36 +52,42 @@ class Store:
         except OSError as error:
             raise UserError(f"cannot write to {root}: {error.strerror}; choose another folder with --runs") from error
 
-    def folder(self, kind: str, key: str) -> Path:
-        """Where the artifact of that kind and key is, or would be."""
-        return self.root / f"{kind}-{key[:16]}"
+    def folder(self, step: Step) -> Path:
+        """Where the step's result is, or would be."""
+        return self.root / _short(step)
 
-    def checkpoints(self, kind: str, key: str) -> Path:
-        """Where the training of an artifact keeps what it needs to go on; removed once the artifact is complete."""
-        return self.root / "checkpoints" / f"{kind}-{key[:16]}"
+    def checkpoints(self, step: Step) -> Path:
+        """Where the training of a step keeps what it needs to resume; removed once the step is complete."""
+        return self.root / "checkpoints" / _short(step)
 
-    def manifest(self, kind: str, key: str) -> dict[str, Any] | None:
-        """The artifact's manifest, or None where it is not complete."""
+    def manifest(self, step: Step) -> Manifest | None:
+        """The step's manifest, or None where it is not complete."""
         try:
-            found: dict[str, Any] = json.loads((self.folder(kind, key) / MANIFEST).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            text = (self.folder(step) / MANIFEST).read_text(encoding="utf-8")
+            found = Manifest.model_validate_json(text)
+        except (OSError, ValidationError):
             return None
-        return found if found.get("key") == key else None
+        return found if found.key == step.key else None
 
-    def borrow(self, kind: str, key: str, other: "Store") -> None:
-        """Make another store's complete artifact one of this store's, by a link to its folder."""
-        with self.lock(kind, key, name=kind):
-            if self.manifest(kind, key) is None:
-                self.folder(kind, key).symlink_to(other.folder(kind, key).resolve(), target_is_directory=True)
+    def outcome(self, step: Step) -> Outcome:
+        """What came of a complete step; of any other the outcome of one that did nothing."""
+        found = self.manifest(step)
+        return Outcome() if found is None else found.outcome
+
+    def borrow(self, step: Step, other: "Store") -> None:
+        """Make another store's complete result one of this store's, by a link to its folder."""
+        with self.lock(step):
+            if self.manifest(step) is None:
+                self.folder(step).symlink_to(other.folder(step).resolve(), target_is_directory=True)
 
     @contextmanager
-    def lock(self, kind: str, key: str, *, name: str) -> Iterator[None]:
+    def lock(self, step: Step) -> Iterator[None]:
         """Hold the step's lock; says so if another run holds it, and waits."""
-        lock = FileLock(self.root / "locks" / f"{kind}-{key[:16]}.lock")
+        lock = FileLock(self.root / "locks" / f"{_short(step)}.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            progress.note(f"another run is working on '{name}'; waiting for it")
+            progress.note(f"another run is working on '{step.name}'; waiting for it")
             lock.acquire()
         try:
             yield
@@ -72,22 +95,35 @@ class Store:
             lock.release()
 
     @contextmanager
-    def writing(self, kind: str, key: str) -> Iterator[tuple[Path, dict[str, Any]]]:
-        """A temporary folder and a manifest to fill; on success both become the artifact, at once.
+    def writing(self, step: Step) -> Iterator["Writing"]:
+        """A temporary folder for the step's files; it becomes the result, at once, if a manifest was given.
 
         Call with the step's lock held. Raises DiskFull if there is no space left.
         """
-        temporary, final = self.root / "tmp" / f"{kind}-{key[:16]}", self.folder(kind, key)
-        manifest: dict[str, Any] = {"key": key, "kind": kind}
+        temporary, final = self.root / "tmp" / _short(step), self.folder(step)
         with reporting_full_disk(temporary):
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir()
+            writing = Writing(temporary)
             try:
-                yield temporary, manifest
-                write_json(temporary / MANIFEST, manifest)
+                yield writing
+                write_text(temporary / MANIFEST, writing.manifest.model_dump_json(indent=1) + "\n")
                 shutil.rmtree(final, ignore_errors=True)  # an incomplete folder, if any
                 os.replace(temporary, final)
-                shutil.rmtree(self.checkpoints(kind, key), ignore_errors=True)
+                shutil.rmtree(self.checkpoints(step), ignore_errors=True)
             except BaseException:
                 shutil.rmtree(temporary, ignore_errors=True)
                 raise
+
+
+class Writing:
+    """A step's result while it is written: its folder, and the manifest that completes it."""
+
+    manifest: Manifest
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+
+def _short(step: Step) -> str:
+    return f"{step.kind}-{step.key[:16]}"

@@ -5,6 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from uwc.results import GradientEffects, StopScores, TrainingLog, TrainingRecord
+from uwc.studies.step import Outcome
+from uwc.studies.steps import EFFECTS, LOG
+
 POINTS = 50
 """The most steps of a run that are kept."""
 
@@ -16,31 +20,25 @@ _SCORE, _DUAL = "stop_score", "dual "
 Entry = Mapping[str, Any]
 
 
-def training_record(folder: Path, outcome: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of one run from its ``log.json`` and ``effects.json`` (where it has one), in columns.
+def training_record(folder: Path, outcome: Outcome) -> TrainingRecord:
+    """The record of one run from the logs that its step left.
 
     Args:
         folder: what the run's step left.
-        outcome: how it ended, from the step's manifest.
-
-    Returns:
-        ``steps`` taken; ``log`` with one list a column: step, each of loss, gradient_norm and lr that was recorded,
-        ``terms`` and ``duals`` by name; ``scores`` of early stopping: step and score; ``effects``: step, and risk ->
-        layer group -> list; ``stopped``, the step after which early stopping ended it, ``diverged``, the step that was
-        not finite, and ``collapse``, the retain perplexity before and after, each None where there is no such thing.
+        outcome: how it ended.
     """
-    log: list[Entry] = json.loads((folder / "log.json").read_text(encoding="utf-8"))
-    path = folder / "effects.json"
+    log: list[Entry] = json.loads((folder / LOG).read_text(encoding="utf-8"))
+    path = folder / EFFECTS
     effects: list[Entry] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    return {
-        "steps": log[-1]["step"] if log else 0,
-        "log": _columns(thinned(log)),
-        "scores": _scores([entry for entry in log if _SCORE in entry]),
-        "effects": _effect_columns(thinned(effects)),
-        "stopped": outcome.get("stopped"),
-        "diverged": outcome.get("step") if outcome.get("status") == "diverged" else None,
-        "collapse": outcome.get("collapse"),
-    }
+    return TrainingRecord(
+        steps=log[-1]["step"] if log else 0,
+        log=_log(thinned(log)),
+        scores=_scores([entry for entry in log if _SCORE in entry]),
+        effects=_effects(thinned(effects)),
+        stopped=outcome.stopped,
+        diverged=outcome.diverged,
+        collapse=outcome.collapse,
+    )
 
 
 def thinned(entries: Sequence[Entry], *, points: int = POINTS) -> list[Entry]:
@@ -51,32 +49,35 @@ def thinned(entries: Sequence[Entry], *, points: int = POINTS) -> list[Entry]:
     return [entries[round(i * last / (points - 1))] for i in range(points)]
 
 
-def _columns(log: Sequence[Entry]) -> dict[str, Any]:
+def _log(log: Sequence[Entry]) -> TrainingLog:
     names = list(dict.fromkeys(name for entry in log for name in entry))
     duals = [name for name in names if name.startswith(_DUAL)]
     terms = [name for name in names if name not in (*_MEASURES, "step", _SCORE, *duals)]
-    return {
-        "step": [entry["step"] for entry in log],
+    return TrainingLog(
+        step=tuple(entry["step"] for entry in log),
+        terms={name: _column(log, name) for name in terms},
+        duals={name.removeprefix(_DUAL): _column(log, name) for name in duals},
         **{name: _column(log, name) for name in _MEASURES if name in names},
-        "terms": {name: _column(log, name) for name in terms},
-        "duals": {name.removeprefix(_DUAL): _column(log, name) for name in duals},
-    }
+    )
 
 
-def _scores(measured: Sequence[Entry]) -> dict[str, Any]:
+def _scores(measured: Sequence[Entry]) -> StopScores | None:
     kept = thinned(measured)
-    return {"step": [entry["step"] for entry in kept], "score": _column(kept, _SCORE)} if kept else {}
+    return StopScores(step=tuple(entry["step"] for entry in kept), score=_column(kept, _SCORE)) if kept else None
 
 
-def _effect_columns(effects: Sequence[Entry]) -> dict[str, Any]:
+def _effects(effects: Sequence[Entry]) -> GradientEffects | None:
     if not effects:
-        return {}
+        return None
     risks = [name for name in effects[0] if name != "step"]
-    return {"step": [entry["step"] for entry in effects]} | {
-        risk: {group: _column([entry[risk] for entry in effects], group) for group in effects[0][risk]}
-        for risk in risks
-    }
+    return GradientEffects(
+        step=tuple(entry["step"] for entry in effects),
+        risks={
+            risk: {group: _column([entry[risk] for entry in effects], group) for group in effects[0][risk]}
+            for risk in risks
+        },
+    )
 
 
-def _column(entries: Sequence[Entry], name: str) -> list[float | None]:
-    return [None if entry.get(name) is None else float(f"{entry[name]:.{DIGITS}g}") for entry in entries]
+def _column(entries: Sequence[Entry], name: str) -> tuple[float, ...]:
+    return tuple(float("nan") if entry.get(name) is None else float(f"{entry[name]:.{DIGITS}g}") for entry in entries)

@@ -63,12 +63,12 @@ def calibrate(
         UserError: the models cannot be mixed, the data overlap, or the original does not know the retain data.
     """
     from uwc.calibration.calibrate import calibrate as calibrate_mixing
-    from uwc.calibration.measures import UTILITY, ranking_metric, retention_measures
+    from uwc.calibration.measures import ranking_metric, retention_measures
 
     retains = dict(retain) if isinstance(retain, Mapping) else {"retain": retain} if len(retain) else {}
     for name, examples in retains.items():
         require_disjoint(forget, examples, names=("forget", name))
-    sets = retains | {UTILITY.get(name, name): examples for name, examples in (utility_sets or {}).items()}
+    sets = retains | dict(utility_sets or {})
     ranked_by = ranking_metric(metric, rank_by)
     measures = retention_measures(
         sets, metric=metric, keep=list(retains), further=retention, max_new_tokens=max_new_tokens

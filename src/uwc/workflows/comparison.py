@@ -7,12 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uwc.calibration.measures import UTILITY, ranking_metric
+from uwc.calibration.measures import ranking_metric
 from uwc.data.local_files import PARTS
 from uwc.errors import ConfigError
-from uwc.metrics.scoring import TEXTS, needs_of
-from uwc.reports.records import ES
-from uwc.studies.config import ScoreConfig, StudyConfig
+from uwc.metrics.set_level import UTILITY_SETS
+from uwc.metrics.suites import metric_name
+from uwc.results import ES, StudyResults, attack_rows
+from uwc.studies.config import StudyConfig
 from uwc.studies.config_file import validated
 from uwc.studies.plan import make_plan
 from uwc.studies.store import Store
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 DEFAULT_OUT = Path("comparison")
 SEED_MARK = "@"
 """``npo@1`` is the method npo with the seed 1."""
-TAKEN = (*PARTS, *UTILITY.values())
+TAKEN = (*PARTS, *UTILITY_SETS)
 """The names of sets that further questions to keep cannot have."""
 
 
@@ -41,61 +42,71 @@ class Comparison:
     outcome: StudyOutcome
 
     @property
-    def results(self) -> dict[str, Any]:
-        """What ``results.json`` holds."""
+    def results(self) -> StudyResults:
+        """The content of ``results.json``."""
         return self.outcome.results
 
     @cached_property
     def ranking(self) -> "pd.DataFrame":
-        """Best first: rank, name, group, alpha, calibrated forget score and interval, retain score, how sure."""
-        from uwc.reports.ranking import ranked
-
-        return _frame(ranked(self.results))
+        """Best first: residual forget score and alpha with intervals, retention, the calibrated mixture, confidence."""
+        return _frame(self.results.ranking_rows())
 
     @cached_property
     def scores(self) -> "pd.DataFrame":
-        """Every metric of every model on every set, before and after calibration."""
-        from uwc.reports.rows import score_rows
-
-        return _frame(score_rows(self.results))
+        """Every metric of every model, as delivered and calibrated, on every set."""
+        return self.results.to_frame()
 
     @cached_property
     def tau_curve(self) -> "pd.DataFrame":
-        """The forget score left at each share tau of retention, with alpha and interval."""
-        from uwc.reports.rows import curve_rows
-
-        return _frame(curve_rows(self.results))
+        """The residual forget score of each model at each tau, with alpha and interval."""
+        return _frame(self.results.curve_rows())
 
     @cached_property
     def method_tau_curve(self) -> "pd.DataFrame":
         """The tau curve of each method with several seeds: mean, spread between seeds and over examples, interval."""
-        from uwc.reports.rows import method_curve_rows
-
-        return _frame(method_curve_rows(self.results))
+        return _frame(self.results.mean_curve_rows())
 
     @cached_property
     def pairs(self) -> "pd.DataFrame":
-        """Row by column: the share of paired draws in which the row's model leaves less than the column's."""
-        names = self.results["ranking"]
-        return _frame(self.results["pairs"]).T.reindex(index=names, columns=names)
+        """Row by column: the confidence that the row's model leaves less than the column's."""
+        names = list(self.results.ranking)
+        return _frame(self.results.pairs).T.reindex(index=names, columns=names)
 
     @cached_property
     def attacks(self) -> "pd.DataFrame":
-        """For each model and attack the score before and under it, with interval, and its excess over retrained."""
-        from uwc.reports.rows import attack_rows
-
-        return _frame(attack_rows(self.results))
+        """For each model and attack the score before and under it, the recovery with its interval, and the excess over
+        the retrained model."""
+        return _frame(attack_rows(self.results.attacks) if self.results.attacks else ())
 
 
 def compare(
-    original: Any, unlearned: Mapping[str, Any] | Sequence[str | Path], *, forget: Questions, retain: Questions,
-    further_retain: Mapping[str, Questions] | None = None, utility_sets: Mapping[str, Questions] | None = None,
-    retrained: Any | None = None, holdout: Questions | None = None, columns: Mapping[str, str] | None = None,
-    tau: float = 0.95, metric: str | None = ES, retention: Sequence[str] = (), rank_by: str | None = None,
-    attacks: Sequence[str] | None = None, attack_settings: Mapping[str, Mapping[str, Any]] | None = None,
-    attack_examples: int | None = 50, attack_calibrated: bool = False, max_new_tokens: int = 64, seed: int = 0,
-    title: str = "", out: str | Path = DEFAULT_OUT, **loading: Any,
-) -> Comparison:  # fmt: skip
+    original: Any,
+    unlearned: Mapping[str, Any] | Sequence[str | Path],
+    *,
+    forget: Questions,
+    retain: Questions,
+    further_retain: Mapping[str, Questions] | None = None,
+    sets: Mapping[str, Questions] | None = None,
+    retrained: Any | None = None,
+    holdout: Questions | None = None,
+    columns: Mapping[str, str] | None = None,
+    suite: str | None = None,
+    metrics: Sequence[str] = (),
+    judges: Mapping[str, str | Path | None] | None = None,
+    tau: float = 0.95,
+    retention_metric: str | None = ES,
+    retention: Sequence[str] = (),
+    rank_by: str | None = None,
+    attacks: Sequence[str] | None = None,
+    attack_settings: Mapping[str, Mapping[str, Any]] | None = None,
+    attack_examples: int | None = 50,
+    attack_calibrated: bool = False,
+    max_new_tokens: int = 64,
+    seed: int = 0,
+    title: str = "",
+    out: str | Path = DEFAULT_OUT,
+    **loading: Any,
+) -> Comparison:
     """Compare unlearned models: scored, calibrated at `tau` of the original's retention, scored again and attacked.
 
     Interrupted at any moment, the next call goes on where this one was and ends with the same bits.
@@ -107,16 +118,19 @@ def compare(
         forget: the questions that should be forgotten.
         retain: the questions on which retention is measured.
         further_retain: name -> further questions on which it is measured; each set is held fixed by itself.
-        utility_sets: "authors" and "facts", for ``model_utility``.
+        sets: further sets that are scored: real_authors and world_facts (for ``model_utility``), verbatim, or others.
         retrained: a model that was never trained on the forget questions.
         holdout: questions that no model was trained on.
         columns: field -> column, for files that name them otherwise.
+        suite: what is reported: core, tofu, muse, membership or all; core if neither a suite nor metrics are named.
+        metrics: further metrics that are reported, by name or label, numbers for whole sets among them.
+        judges: "encoder" and "entailment" -> a folder or hub name, for the metrics that judge generated answers.
         tau: the share of the original's retention that calibration keeps.
-        metric: the metric that is held fixed, in its own direction: any that `uwc.calibrate` takes; None holds what
-            `retention` names alone.
-        retention: what else is held fixed: tasks of lm-evaluation-harness (``"mmlu"``, ``"arc_easy:acc_norm"``).
-        rank_by: the metric of the forget set that models are ranked by; `metric` if it can be, else extraction
-            strength.
+        retention_metric: the metric of the retention constraint, in its own direction: any that `uwc.calibrate` takes;
+            None leaves the constraint to what `retention` names alone.
+        retention: further retention constraints: tasks of lm-evaluation-harness (``"mmlu"``, ``"arc_easy:acc_norm"``).
+        rank_by: the metric of the forget set that models are ranked by, which is reported too; `retention_metric` if
+            models can be ranked by it, else extraction strength.
         attacks: attacks and chains of them, such as ``"relearn+probe"``; None takes a quick set, an empty list none.
         attack_settings: attack -> setting -> value.
         attack_examples: how many forget questions are scored under attack; all if None.
@@ -133,19 +147,25 @@ def compare(
     folder = Path(out)
     template = loading.pop("template", None) or getattr(original, "template", None)
     data = {"forget": forget, "retain": retain, "holdout": holdout}
-    sets = {**(further_retain or {}), **{UTILITY.get(n, n): q for n, q in (utility_sets or {}).items()}}
-    calibrate = _calibration(metric, tuple(further_retain or {}), retention, rank_by) | {"tau": tau}
-    ranked_by = ranking_metric(metric or ES, rank_by)
+    further = {**(further_retain or {}), **(sets or {})}
+    kept = None if retention_metric is None else metric_name(retention_metric)
+    calibrate = _calibration(kept, tuple(further_retain or {}), retention, rank_by) | {"tau": tau}
+    ranked_by = ranking_metric(kept or ES, None if rank_by is None else metric_name(rank_by))
     config = validated(
         {
             "name": re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).lstrip("._-") or "comparison",
             "title": title or f"{len(given)} unlearned models compared",
             "seed": seed,
-            "benchmark": {"name": "local-files", "settings": _questions(data, sets, columns, folder)},
+            "benchmark": {"name": "local-files", "settings": _questions(data, further, columns, folder)},
             "model": _model(original, folder, template, loading),
             "retrained": False if retrained is None else kept_model(retrained, folder, template),
             "unlearn": {"runs": [_run(name, kept_model(m, folder, template)) for name, m in given.items()]},
-            "score": _scoring(max_new_tokens, ranked_by),
+            "score": {
+                "suite": suite or (None if metrics else "core"),
+                "metrics": list(dict.fromkeys([*map(metric_name, metrics), ranked_by])),
+                "max_new_tokens": max_new_tokens,
+                "judges": {name: str(path) for name, path in (judges or {}).items() if path is not None},
+            },
             "calibrate": calibrate,
             "attack": attack_section(
                 attacks, attack_settings or {}, metric=ranked_by, examples=attack_examples,
@@ -176,18 +196,10 @@ def _calibration(
 ) -> dict[str, Any]:
     """The section without tau, each key only where it says something."""
     if metric is None and further:
-        raise ConfigError(f"no metric is held fixed, so {', '.join(further)} cannot be kept; name a metric")
+        raise ConfigError(f"there is no retention metric, so {', '.join(further)} cannot be kept; name a metric")
     sets = [] if metric is None else ["retain", *further] if further else None
     given = {"sets": sets, "tasks": list(tasks) or None, "rank_by": rank_by}
     return {"metric": metric or ES} | {key: value for key, value in given.items() if value is not None}
-
-
-def _scoring(max_new_tokens: int, ranked_by: str) -> dict[str, Any]:
-    """The usual metrics and that of the ranking; without those of generated answers where none are generated."""
-    usual = ScoreConfig().metrics
-    silent = tuple(m for m in usual if not set(TEXTS) & needs_of([m]))
-    wanted = dict.fromkeys([*(usual if max_new_tokens else silent), ranked_by])
-    return {"max_new_tokens": max_new_tokens, "metrics": tuple(wanted)}
 
 
 def _model(original: Any, folder: Path, template: Any, loading: Mapping[str, Any]) -> dict[str, Any]:
@@ -228,4 +240,4 @@ def _compare(config: StudyConfig, folder: Path) -> Comparison:
 def _frame(rows: Any) -> "pd.DataFrame":
     import pandas as pd
 
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows if isinstance(rows, Mapping) else list(rows))

@@ -4,16 +4,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from uwc import progress
 from uwc.errors import UserError, reporting_full_disk
-from uwc.io import write_json
+from uwc.io import write_text
+from uwc.results import RunRecord, StudyResults
 from uwc.studies.config import StudyConfig
 from uwc.studies.config_file import load_config
 from uwc.studies.plan import Plan, make_plan
-from uwc.studies.results import gather
-from uwc.studies.runner import run_record, run_steps, step_status
+from uwc.studies.run import missing_steps, run_steps, step_status
 from uwc.studies.store import Store
 
 DEFAULT_RUNS = Path("runs")
@@ -24,19 +23,19 @@ class StudyOutcome:
     """A finished study.
 
     Attributes:
-        folder: where the report and the results lie.
+        folder: where the report and the results are.
         results: what ``results.json`` holds.
         run: how the run went: environment, and each step with its time.
     """
 
     folder: Path
-    results: dict[str, Any]
-    run: dict[str, Any]
+    results: StudyResults
+    run: RunRecord
 
     @property
     def diverged(self) -> list[str]:
         """The names of the runs that diverged."""
-        return [u["name"] for u in self.results["unlearned"] if u["status"] == "diverged"]
+        return [model.name for model in self.results.unlearned if model.status == "diverged"]
 
     @property
     def report(self) -> Path:
@@ -70,7 +69,7 @@ def run_study(
 ) -> StudyOutcome:
     """Run what is missing of a study, and write its results and report to ``RUNS/NAME/``.
 
-    Interrupted at any moment, the next call goes on where this one was and ends with the same bits.
+    Interrupted at any moment, the next call resumes and ends with the same bits.
 
     Args:
         source: a YAML file, the name of a shipped study, or a configuration.
@@ -90,12 +89,14 @@ def run_study(
 
 def run_plan(plan: Plan, store: Store, folder: Path) -> StudyOutcome:
     """Run what is missing of a plan, and write its results and report to a folder."""
-    missing = sum(step_status(s, store) == "missing" for s in plan.steps)
+    missing = len(missing_steps(plan, store))
+    for name, lacking in plan.left_out.items():
+        progress.note(f"{name} left out: it needs {lacking}")
     progress.note(f"{plan.config.name}: {len(plan.steps)} steps, {missing} to run")
     with progress.bar(plan.config.name, total=len(plan.steps), alike=False) as advance:
-        records = run_steps(plan, store, on_step=advance)
+        run = run_steps(plan, store, on_step=advance)
     with reporting_full_disk(folder):
-        return _publish(plan, store, run_record(records), folder)
+        return _publish(plan, store, run, folder)
 
 
 def require_models(config: StudyConfig) -> None:
@@ -117,15 +118,15 @@ def require_models(config: StudyConfig) -> None:
             require_mixable(original, path, trust_remote_code=trust)
 
 
-def _publish(plan: Plan, store: Store, run: dict[str, Any], folder: Path) -> StudyOutcome:
+def _publish(plan: Plan, store: Store, run: RunRecord, folder: Path) -> StudyOutcome:
     from uwc.reports.markdown import results_markdown
     from uwc.reports.page import write_page
+    from uwc.studies.gather import gather
 
     results = gather(plan, store)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "results.json", results)
-    write_json(folder / "run.json", run)
-    (folder / "results.md").write_text(results_markdown(results), encoding="utf-8")
+    results.save(folder)
+    write_text(folder / "run.json", run.model_dump_json(indent=1) + "\n")
+    write_text(folder / "results.md", results_markdown(results))
     write_page(results, run, folder / "report.html")
     return StudyOutcome(folder, results, run)
 

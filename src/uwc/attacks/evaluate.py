@@ -1,0 +1,329 @@
+"""Metrics under attack: each variant of an attack scored by example, and what it recovers."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from uwc.attacks.chain import Chain, attacked
+from uwc.attacks.data import AttackData
+from uwc.data.example import Example
+from uwc.errors import ConfigError, DataError
+from uwc.metrics.registry import INPUTS, metrics
+from uwc.metrics.scoring import needs_of, score_set
+from uwc.metrics.stats import aggregate, paired_difference
+from uwc.metrics.suites import any_perturbed
+from uwc.models.target import Target
+from uwc.models.token_scores import Floats
+from uwc.results import Aggregate, AttackInfo, AttackOutcome, Difference, Variant
+
+Values = Mapping[str, Floats]
+"""Metric -> [E] its values by example."""
+
+_MEASURABLE = {"scores", "texts", "text_tokens", "answers", "restated", "perturbed", "sampled", "reference"}
+
+
+@dataclass(frozen=True)
+class VariantValues:
+    """One variant of an attack, scored by example.
+
+    Attributes:
+        label: the variant (a template, a depth, a budget); ``""`` if there is only one.
+        effort: the attacker's effort, or None.
+        note: what the attack found.
+        changed: the share of the numbers in the blocks' parameters that an attack on weights changed, or None.
+        values: metric -> [E] its values for the scored examples.
+    """
+
+    label: str
+    effort: float | None
+    note: str
+    changed: float | None
+    values: Values
+
+
+def check_metrics(
+    names: Sequence[str], chains: Sequence[Chain], *, examples: Sequence[Example] = (), reference: bool = False
+) -> None:
+    """Raise ConfigError for a metric that is unknown, cannot see an attack, or needs more than there is.
+
+    Args:
+        names: the metrics.
+        chains: the attacks.
+        examples: what is scored, which some metrics want wrong answers for.
+        reference: whether there is a model to compare with.
+    """
+    for name in names:
+        needs = needs_of([name])
+        if needs - _MEASURABLE:
+            raise ConfigError(
+                f"the metric {name!r} needs {', '.join(sorted(needs - _MEASURABLE))}, which attacks do not provide; "
+                "take one of scores or generated texts, such as extraction_strength or rouge_l"
+            )
+        if "reference" in needs and not reference:
+            raise ConfigError(f"the metric {name!r} needs {INPUTS['reference']}")
+        if "perturbed" in needs and not any_perturbed(examples):
+            raise ConfigError(f"the metric {name!r} needs {INPUTS['perturbed']}")
+        for chain in chains:
+            if name not in visible([name], chain):
+                raise ConfigError(
+                    f"the attack {chain.name!r} changes only how answers are generated, which {name!r} does not see; "
+                    "take a metric of generated texts, such as rouge_l"
+                )
+
+
+def visible(names: Sequence[str], chain: Chain) -> list[str]:
+    """The metrics that can see what an attack changes: one on decoding shows in generated texts only."""
+    if chain.steps[-1].entry.facts["kind"] != "decoding":
+        return list(names)
+    return [name for name in names if "texts" in needs_of([name])]
+
+
+def attacked_values(
+    target: Target,
+    data: AttackData,
+    chain: Chain,
+    names: Sequence[str],
+    *,
+    max_new_tokens: int,
+    reference: Target | None = None,
+) -> Iterator[VariantValues]:
+    """Score a model under each variant of an attack; its own weights stay bit-identical.
+
+    Args:
+        target: the model.
+        data: what is scored, and what the attacker has.
+        chain: the attack.
+        names: the metrics.
+        max_new_tokens: the most tokens of a generated answer.
+        reference: the original model, for metrics that compare with it; it reads what the attacked model reads.
+
+    Raises:
+        UserError: data or layers are missing.
+    """
+    with attacked(target, data, chain) as offered:
+        for variant in offered:
+            values = metric_values(
+                variant.target, data.scored, names, max_new_tokens=max_new_tokens, reference=reference
+            )
+            yield VariantValues(variant.label, variant.effort, variant.note, variant.changed, values)
+
+
+def metric_values(
+    target: Target,
+    examples: Sequence[Example],
+    names: Sequence[str],
+    *,
+    max_new_tokens: int,
+    reference: Target | None = None,
+) -> dict[str, Floats]:
+    """Metric -> [E] its values for the examples; nothing is scored or generated that no metric reads."""
+    needs = needs_of(names)
+    compared = reference if "reference" in needs else None
+    scored = score_set(target, examples, needs=needs, reference=compared, max_new_tokens=max_new_tokens)
+    return {name: scored.values(name) for name in names}
+
+
+def measure(
+    target: Target,
+    data: AttackData,
+    chain: Chain,
+    names: Sequence[str],
+    *,
+    name: str = "",
+    of_set: str = "forget",
+    before: Values | None = None,
+    control: Sequence[VariantValues] = (),
+    max_new_tokens: int = 64,
+    reference: Target | None = None,
+    seed: int = 0,
+) -> list[AttackOutcome]:
+    """Score a model before an attack and under each of its variants: one outcome for each metric.
+
+    Args:
+        target: the model; left bit-identical.
+        data: what is scored, and what the attacker has.
+        chain: the attack.
+        names: the metrics.
+        name: what results call the attack; the chain's name by default.
+        of_set: what they call the scored examples.
+        before: metric -> [E] values without the attack, where they are known already.
+        control: the values of a control under the same attack.
+        max_new_tokens, reference: as `attacked_values` takes them.
+        seed: of the bootstrap.
+
+    Raises:
+        UserError: data or layers are missing, or a metric does not suit the attack.
+    """
+    check_metrics(names, [chain], examples=data.scored, reference=reference is not None)
+    if before is None:
+        before = metric_values(target, data.scored, names, max_new_tokens=max_new_tokens, reference=reference)
+    variants = list(attacked_values(target, data, chain, names, max_new_tokens=max_new_tokens, reference=reference))
+    return outcomes(name or chain.name, chain, {of_set: data.scored}, before, variants, control=control, seed=seed)
+
+
+def describe(name: str, chain: Chain, names: Sequence[str]) -> AttackInfo:
+    """An attack as results have it; `names` are the metrics that see it."""
+    return AttackInfo(
+        name=name,
+        chain=tuple(step.entry.name for step in chain.steps),
+        settings={step.entry.name: dict(step.settings) for step in chain.steps},
+        touches_weights=chain.touches_weights,
+        trains_on_scored=chain.trains_on_scored,
+        metrics=tuple(names),
+    )
+
+
+def outcomes(
+    name: str,
+    chain: Chain,
+    sets: Mapping[str, Sequence[Example]],
+    before: Values,
+    variants: Sequence[VariantValues],
+    *,
+    control: Sequence[VariantValues] = (),
+    seed: int = 0,
+) -> list[AttackOutcome]:
+    """What an attack recovers, by metric and set.
+
+    ``after`` is the mean over variants, where the attack has budgets at the largest; the worst case takes for each
+    example the variant under which it is remembered most. Differences are paired by example, and ratios for metrics
+    that are averaged geometrically.
+
+    Args:
+        name: what results call the attack.
+        chain: the attack.
+        sets: set -> its scored examples; all values hold these one set after the other.
+        before: metric -> [E] values without the attack.
+        variants: the values under it.
+        control: the same of a model that was never trained on the data; left out where it has other variants.
+        seed: of the bootstrap.
+    """
+    theirs = control if len(control) == len(variants) else ()
+    found, start = [], 0
+    for of_set, examples in sets.items():
+        part = slice(start, start + len(examples))
+        start += len(examples)
+        measure = _Measure([e.subject for e in examples], seed)
+        for metric in variants[0].values:
+            ours = _summaries(metric, _headline(chain, variants), part)
+            his = _summaries(metric, _headline(chain, theirs), part) if theirs else {}
+            after, worst = ours[False], ours.get(True)
+            found.append(
+                AttackOutcome(
+                    attack=name,
+                    set=of_set,
+                    metric=metric,
+                    before=measure.average(metric, before[metric][part]),
+                    after=measure.average(metric, after),
+                    recovery=measure.difference(metric, before[metric][part], after),
+                    over_control=measure.difference(metric, his[False], after) if his else None,
+                    worst_case=None if worst is None else measure.average(metric, worst),
+                    worst_case_over_control=(
+                        measure.difference(metric, his[True], worst) if worst is not None and True in his else None
+                    ),
+                    variants=tuple(
+                        Variant(
+                            label=v.label,
+                            effort=v.effort,
+                            note=v.note,
+                            changed=v.changed,
+                            mean=measure.average(metric, v.values[metric][part]).mean,
+                        )
+                        for v in variants
+                    ),
+                )
+            )
+    return found
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """Averages and differences over the examples of one set."""
+
+    subjects: Sequence[str]
+    seed: int
+
+    def average(self, metric: str, values: Floats) -> Aggregate:
+        return aggregate(values, self.subjects, average=metrics.get(metric).facts["average"], seed=self.seed)
+
+    def difference(self, metric: str, first: Floats, second: Floats) -> Difference:
+        average = metrics.get(metric).facts["average"]
+        return paired_difference(first, second, self.subjects, average=average, seed=self.seed)
+
+
+def _headline(chain: Chain, variants: Sequence[VariantValues]) -> list[VariantValues]:
+    """The variants that count: those at the largest budget, where the attack is scored at several; otherwise all."""
+    if not any(step.settings.get("budgets") for step in chain.steps):
+        return list(variants)
+    largest = max(v.effort or 0.0 for v in variants)
+    return [v for v in variants if v.effort == largest]
+
+
+def _summaries(metric: str, variants: Sequence[VariantValues], part: slice) -> dict[bool, Floats]:
+    """Whether it is the worst case -> [E] values: the mean of the variants and, where there are several, the worst."""
+    values = [v.values[metric][part] for v in variants]
+    if len(values) == 1:
+        return {False: values[0]}
+    facts = metrics.get(metric).facts
+    worst, mean = combine(values, higher_remembers=facts["higher_remembers"], average=facts["average"])
+    return {False: mean, True: worst}
+
+
+def combine(values: Sequence[Floats], *, higher_remembers: bool, average: str = "arithmetic") -> tuple[Floats, Floats]:
+    """[E] the worst value of each example over n variants, and [E] their mean of that kind; NaN where all are.
+
+    Args:
+        values: n times [E].
+        higher_remembers: whether the worst value is the greatest.
+        average: "arithmetic" or "geometric".
+    """
+    stacked = np.stack(values)
+    extreme = np.fmax if higher_remembers else np.fmin
+    with np.errstate(divide="ignore"):
+        averaged = np.log(stacked) if average == "geometric" else stacked
+    counted = (~np.isnan(stacked)).sum(axis=0)
+    mean = np.full(stacked.shape[1], np.nan)
+    np.divide(np.nansum(averaged, axis=0), counted, out=mean, where=counted > 0)
+    return extreme.reduce(stacked, axis=0), np.exp(mean) if average == "geometric" else mean
+
+
+def save_variants(path: Path, variants: Sequence[VariantValues], sets: Mapping[str, Sequence[Example]]) -> None:
+    """Write a row for each variant and example as Parquet: set, id, variant, label, effort, note, changed, metrics."""
+    keys = {
+        "set": [name for name, examples in sets.items() for _ in examples],
+        "id": [e.id for examples in sets.values() for e in examples],
+    }
+    frames = [
+        pd.DataFrame(
+            {
+                **keys,
+                "variant": number,
+                "label": v.label,
+                "effort": v.effort,
+                "note": v.note,
+                "changed": v.changed,
+                **v.values,
+            }
+        )
+        for number, v in enumerate(variants)
+    ]
+    pd.concat(frames, ignore_index=True).to_parquet(path, index=False)
+
+
+def load_variants(path: Path) -> list[VariantValues]:
+    """What `save_variants` wrote. Raises DataError if the file is damaged."""
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: damaged or missing ({error}); remove its folder and run again") from error
+    names = [c for c in table.columns if c not in ("set", "id", "variant", "label", "effort", "note", "changed")]
+    found = []
+    for _, rows in table.groupby("variant", sort=True):
+        first = rows.iloc[0]
+        effort, changed = (None if pd.isna(first[name]) else float(first[name]) for name in ("effort", "changed"))
+        values = {name: rows[name].to_numpy(np.float64) for name in names}
+        found.append(VariantValues(str(first["label"]), effort, str(first["note"]), changed, values))
+    return found

@@ -1,0 +1,291 @@
+"""Evaluation of a model in two halves: what it says about sets of questions, and all numbers computed from that.
+
+`score_sets` runs a model and gives a `ScoredSet` by set, which holds everything that the metrics asked for need;
+`evaluate` computes from these the scores by metric and set, numbers for whole sets among them, and needs no model.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from uwc.data.example import Example
+from uwc.data.prompts import PromptTemplate
+from uwc.metrics.compat import Compat
+from uwc.metrics.registry import metrics, set_metrics
+from uwc.metrics.scored import ScoredSet
+from uwc.metrics.scoring import EXTRAS, TEXTS, needs_of, score_set
+from uwc.metrics.semantics import Judges
+from uwc.metrics.stats import aggregate_sets
+from uwc.metrics.suites import VERBATIM, Given, is_judged, is_set_metric, measured_on, required_inputs
+from uwc.models.generation import generate
+from uwc.models.statistics import Sampling
+from uwc.models.target import Target
+from uwc.results import Score, ScoreDifference
+
+Settings = Mapping[str, Mapping[str, Any]]
+ScoredSets = Mapping[str, ScoredSet]
+VERBATIM_TOKENS = 128
+RAW = PromptTemplate(text="{question}", separator=" ", chat=False)
+_SEPARATE = frozenset({*TEXTS, "gradient_norms", "similar_from"})
+"""The needs that are not met by the teacher-forced pass over the answers."""
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What is measured, and how: the same for every model of a table.
+
+    Attributes:
+        given: the sets, in all wordings, and which further models there are.
+        metrics: the metrics, as `suites.chosen_metrics` gives them.
+        settings: metric -> its settings that differ from the defaults.
+        compat: whose definitions are used; None for ours.
+        seed: of the bootstrap.
+        intervals: whether numbers for whole sets get an interval, which takes longer than all else for small models.
+        texts: generate answers on every set of questions, also where no metric reads them.
+
+    Raises:
+        ConfigError: a setting is unknown or wrong.
+    """
+
+    given: Given
+    metrics: Sequence[str]
+    settings: Settings = field(default_factory=dict)
+    compat: Compat | None = None
+    seed: int = 0
+    intervals: bool = True
+    texts: bool = False
+
+    def __post_init__(self) -> None:
+        for name, settings in self.settings.items():
+            metrics.check(name, settings)
+
+    @property
+    def of_examples(self) -> tuple[str, ...]:
+        """The metrics that have a value for each example."""
+        return tuple(name for name in self.metrics if not is_set_metric(name))
+
+    @property
+    def of_sets(self) -> tuple[str, ...]:
+        """The metrics that are one number for whole sets."""
+        return tuple(name for name in self.metrics if is_set_metric(name))
+
+    def measured(self, of_set: str) -> list[str]:
+        """The metrics of single examples that are reported on a set: those that can be had there."""
+        return [name for name in self.of_examples if measured_on(name, of_set, self.given)]
+
+    def read(self, of_set: str, *, retrained: bool = False) -> list[str]:
+        """The metrics of single examples that numbers for whole sets read on a set, of the model or the retrained."""
+        return [metric for of, name, metric in self._inputs if (of, name) == (retrained, of_set)]
+
+    def needs(self, of_set: str) -> set[str]:
+        """What is scored on a set besides the true answers: the same for every model, so that equal models score equal.
+
+        How examples are batched, and with that the last bits, depends on which answers are scored together.
+        """
+        wanted = {*self.measured(of_set), *self.read(of_set), *self.read(of_set, retrained=True)}
+        texts = set(TEXTS) if self.texts and self.given.max_new_tokens else set()
+        return (needs_of(wanted) & EXTRAS) | texts
+
+    def judged(self, of_set: str) -> list[str]:
+        """The metrics that judges are asked for on a set."""
+        return [name for name in self.measured(of_set) if is_judged(name)]
+
+    def plain(self) -> dict[str, Any]:
+        """What decides the result of `score_sets`, beside the models, the judges and the examples, as plain data."""
+        found: dict[str, Any] = {
+            "max_new_tokens": self.given.max_new_tokens,
+            "needs": {name: sorted(self.needs(name)) for name in self.given.sets},
+            "judged": {
+                metric: metrics.check(metric, self.settings.get(metric, {}))
+                for name in self.given.sets
+                for metric in self.judged(name)
+            },
+        }
+        return {key: value for key, value in found.items() if key != "judged" or value}
+
+    @cached_property
+    def _inputs(self) -> list[tuple[bool, str, str]]:
+        return [found for name in self.of_sets for found in required_inputs(set_metrics.get(name), self.given)]
+
+
+def score_sets(
+    target: Target,
+    scoring: Scoring,
+    *,
+    original: Target | None = None,
+    judges: Judges | None = None,
+    control: bool = False,
+) -> dict[str, ScoredSet]:
+    """Run a model on every set: the expensive half.
+
+    Args:
+        target: the model.
+        scoring: what is measured.
+        original: the model before unlearning, for metrics that compare with it.
+        judges: models that judge generated answers, for metrics that need them.
+        control: the model is the retrained one, and only what numbers for whole sets read of it is wanted.
+
+    Returns:
+        Set -> its scores; a set on which nothing is measured is left out.
+
+    Raises:
+        UserError: a model or an example cannot be used, or a judge is missing.
+    """
+    found: dict[str, ScoredSet] = {}
+    for name, examples in scoring.given.sets.items():
+        read = scoring.read(name, retrained=control)
+        wanted = read if control else [*scoring.measured(name), *read]
+        needs = scoring.needs(name)
+        if control:
+            needs -= _SEPARATE - needs_of(wanted)
+        if wanted or (not control and needs):
+            scored = _score_set(target, name, examples, scoring, needs, original)
+            if not control and judges is not None:
+                scored = scored.judged_by(judges, scoring.judged(name), scoring.settings)
+            found[name] = scored
+    return found
+
+
+def evaluate(scored: ScoredSets, scoring: Scoring, *, retrained: ScoredSets | None = None) -> tuple[Score, ...]:
+    """All numbers of a model: the cheap half. The same bits each time.
+
+    Args:
+        scored: what `score_sets` gave for the model.
+        scoring: what is measured.
+        retrained: the same of the retrained model, where a number for whole sets compares with it.
+
+    Returns:
+        For each set the metrics of single examples in the order of `Scoring.metrics`, then the numbers for whole sets.
+
+    Raises:
+        ConfigError: what a metric needs was not scored.
+    """
+    of_examples = [
+        _example_score(scored[name], name, metric, scoring) for name in scored for metric in scoring.measured(name)
+    ]
+    return (*of_examples, *(_set_score(name, scored, retrained or {}, scoring) for name in scoring.of_sets))
+
+
+def paired_differences(first: ScoredSets, second: ScoredSets, scoring: Scoring) -> tuple[ScoreDifference, ...]:
+    """The second model minus the first, paired on the same examples of each set, by each metric of single examples.
+
+    Raises:
+        DataError: the two were scored on different examples.
+    """
+    return tuple(
+        ScoreDifference(
+            set=name,
+            metric=metric,
+            **first[name]
+            .difference(second[name], metric, seed=scoring.seed, **scoring.settings.get(metric, {}))
+            .model_dump(),
+        )
+        for name in first
+        for metric in scoring.measured(name)
+    )
+
+
+def example_values(scored: ScoredSets, scoring: Scoring) -> pd.DataFrame:
+    """One row for each example: set, id, subject and the value of each metric; NaN where it has none."""
+    return pd.concat(
+        [
+            pd.DataFrame(
+                {
+                    "set": name,
+                    "id": found.scores.ids,
+                    "subject": found.subjects,
+                    **{m: found.values(m, **scoring.settings.get(m, {})) for m in scoring.measured(name)},
+                }
+            )
+            for name, found in scored.items()
+        ],
+        ignore_index=True,
+    )
+
+
+def save_sets(scored: ScoredSets, folder: Path) -> None:
+    """Write ``SET.parquet`` (token scores) and ``SET.jsonl`` (texts) for each set into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, found in scored.items():
+        found.save(folder, name)
+
+
+def load_sets(folder: Path, names: Sequence[str]) -> dict[str, ScoredSet]:
+    """Read what `save_sets` wrote. Raises DataError if a file is damaged or missing."""
+    return {name: ScoredSet.load(folder, name) for name in names}
+
+
+def _score_set(
+    target: Target,
+    name: str,
+    examples: Sequence[Example],
+    scoring: Scoring,
+    needs: set[str],
+    original: Target | None,
+) -> ScoredSet:
+    new_tokens, answered, compat = scoring.given.max_new_tokens, generate, scoring.compat
+    if name == VERBATIM:
+        target = replace(target, template=RAW, rewrites=())
+        examples, new_tokens = [cut(e, target) for e in examples], VERBATIM_TOKENS
+    elif compat is not None:
+        target, answered = compat.adapt(target), compat.generate
+    scored = score_set(
+        target,
+        examples,
+        needs=needs,
+        reference=original,
+        samplings=_samplings(scoring.settings),
+        max_new_tokens=new_tokens,
+        answered=answered,
+    )
+    return replace(scored, compat=compat)
+
+
+def cut(example: Example, target: Target) -> Example:
+    """The example with its answer cut to as many tokens as a verbatim continuation has."""
+    ids = target.tokenizer(example.answer, add_special_tokens=False)["input_ids"][:VERBATIM_TOKENS]
+    text = target.tokenizer.decode(ids, skip_special_tokens=True)
+    return Example(
+        id=example.id,
+        question=example.question,
+        answer=text or example.answer,
+        subject=example.subject,
+        history=example.history,
+    )
+
+
+def _samplings(settings: Settings) -> list[Sampling]:
+    name = "probabilistic_extraction"
+    checked = metrics.check(name, settings.get(name, {}))
+    return [Sampling(checked["temperature"], checked["top_k"])]
+
+
+def _example_score(scored: ScoredSet, name: str, metric: str, scoring: Scoring) -> Score:
+    settings = scoring.settings.get(metric, {})
+    aggregate = scored.aggregate(metric, seed=scoring.seed, **settings)
+    return Score(set=name, metric=metric, why=scored.unscored(metric, **settings), **aggregate.model_dump())
+
+
+def _set_score(name: str, scored: ScoredSets, retrained: ScoredSets, scoring: Scoring) -> Score:
+    entry = set_metrics.get(name)
+    inputs = required_inputs(entry, scoring.given)
+    sources = [(retrained if of_retrained else scored)[of_set] for of_retrained, of_set, _ in inputs]
+    values = [
+        source.values(metric, **scoring.settings.get(metric, {}))
+        for source, (_, _, metric) in zip(sources, inputs, strict=True)
+    ]
+    result = aggregate_sets(
+        entry.function,
+        values,
+        [source.subjects for source in sources],
+        groups=[of_set for _, of_set, _ in inputs],
+        interval=entry.facts["interval"] and scoring.intervals,
+        seed=scoring.seed,
+    )
+    sets = "+".join(dict.fromkeys(of_set for _, of_set, _ in inputs))
+    why = {"an input metric has no value": result.not_scored} if result.not_scored else {}
+    return Score(set=sets, metric=name, why=why, **result.model_dump())

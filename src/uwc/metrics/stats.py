@@ -1,0 +1,230 @@
+"""Averages, paired differences and numbers for whole sets, with standard error and bootstrap interval over clusters."""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from uwc.errors import DataError
+from uwc.models.token_scores import Floats
+from uwc.results import Aggregate, Difference
+
+Average = Literal["arithmetic", "geometric"]
+RESAMPLES, SET_RESAMPLES = 2000, 500
+"""Bootstrap draws of an average over examples, and of a number for whole sets."""
+
+
+def cluster_codes(subjects: Sequence[str]) -> NDArray[np.int64]:
+    """[E] the number of each example's cluster; an example without a subject is a cluster of its own."""
+    keys = [("", str(i)) if not s else (s, "") for i, s in enumerate(subjects)]
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    return np.array([numbers[key] for key in keys], dtype=np.int64)
+
+
+def aggregate(
+    values: Floats,
+    subjects: Sequence[str],
+    *,
+    average: Average = "arithmetic",
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Aggregate:
+    """The mean over examples with a cluster-robust standard error and an expanded percentile bootstrap interval.
+
+    With clusters c of size n_c and sum s_c, C of them, n in all and m the mean: ``se^2 = C/(C-1) sum_c (s_c - m n_c)^2
+    / n^2``, which for clusters of one is the usual ``s^2 / n``; the bootstrap draws whole clusters. A geometric average
+    is taken on logarithms and transformed back (its standard error by the delta method).
+
+    Args:
+        values: [E], NaN where not scored.
+        subjects: [E]; examples that share one are drawn together.
+        average: which mean.
+        seed: of the bootstrap.
+        resamples: number of bootstrap draws.
+
+    Returns:
+        The aggregate; with fewer than two clusters `se`, `low` and `high` are NaN.
+    """
+    scored = ~np.isnan(values)
+    n = int(scored.sum())
+    if n == 0:
+        return Aggregate(mean=np.nan, n=0, not_scored=len(values))
+    with np.errstate(divide="ignore"):
+        used = np.log(values[scored]) if average == "geometric" else values[scored]
+    codes = np.unique(cluster_codes(subjects)[scored], return_inverse=True)[1]
+    sums, sizes = np.bincount(codes, weights=used), np.bincount(codes)
+    mean, clusters = float(sums.sum() / n), len(sums)
+    se = low = high = np.nan
+    if clusters > 1 and np.isfinite(mean):
+        se = float(np.sqrt(clusters / (clusters - 1) * np.sum((sums - mean * sizes) ** 2)) / n)
+        draws = _draws(clusters, seed, resamples)
+        low, high = bootstrap_interval((draws @ sums) / (draws @ sizes), clusters=clusters)
+    if average == "geometric":
+        mean, se, low, high = np.exp(mean), np.exp(mean) * se, np.exp(low), np.exp(high)
+    return Aggregate(
+        mean=float(mean),
+        n=n,
+        not_scored=len(values) - n,
+        clusters=clusters,
+        se=float(se),
+        low=float(low),
+        high=float(high),
+    )
+
+
+@lru_cache(maxsize=8)
+def _draws(clusters: int, seed: int, resamples: int) -> NDArray[np.int64]:
+    """[resamples, C] how often each cluster is drawn; cached, since many metrics share them."""
+    draws = np.random.default_rng(seed).multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples)
+    draws.setflags(write=False)
+    return draws
+
+
+def paired_difference(
+    first: Floats,
+    second: Floats,
+    subjects: Sequence[str],
+    *,
+    average: Average = "arithmetic",
+    seed: int = 0,
+) -> Difference:
+    """Compare two models example by example; the bootstrap draws whole clusters of pairs.
+
+    The average of ``second - first``; for geometric averages the ratio ``second / first`` of the averages. Pairing
+    removes what the examples differ in: the error of the difference is mostly far below that of each mean.
+
+    Args:
+        first: [E] values of the first model, NaN where not scored.
+        second: [E] values of the second on the same examples in the same order.
+        subjects: [E]; examples that share one are drawn together.
+        average: "geometric" compares on logarithms and reports a ratio.
+        seed: of the bootstrap.
+
+    Returns:
+        The difference over the examples that both models have a value for. Its p-value is two-sided, of no difference:
+        the mean over its standard error as Student's t with one degree of freedom less than there are clusters; NaN for
+        fewer than two clusters.
+
+    Raises:
+        DataError: the two do not have the same number of examples.
+    """
+    if len(first) != len(second) or len(first) != len(subjects):
+        raise DataError(
+            f"paired comparison of {len(first)} with {len(second)} values for {len(subjects)} examples; "
+            "score both models on the same examples"
+        )
+    if average == "geometric":
+        with np.errstate(divide="ignore", invalid="ignore"):
+            gap = np.log(second) - np.log(first)
+    else:
+        gap = second - first
+    on_line = aggregate(gap, subjects, seed=seed)
+    p_value = float("nan")
+    if on_line.clusters > 1 and on_line.se > 0:
+        p_value = float(2 * stats.t.sf(abs(on_line.mean / on_line.se), on_line.clusters - 1))
+    elif on_line.clusters > 1 and on_line.se == 0:
+        p_value = float(on_line.mean == 0)
+    if average == "geometric":
+        on_line = aggregate(np.exp(gap), subjects, average="geometric", seed=seed)
+    kind: Literal["difference", "ratio"] = "ratio" if average == "geometric" else "difference"
+    return Difference(**on_line.model_dump(), kind=kind, p_value=p_value)
+
+
+def aggregate_sets(
+    function: Callable[..., float],
+    values: Sequence[Floats],
+    subjects: Sequence[Sequence[str]],
+    *,
+    groups: Sequence[str],
+    interval: bool = True,
+    seed: int = 0,
+    resamples: int = SET_RESAMPLES,
+) -> Aggregate:
+    """A set metric with its spread under resampling of clusters; inputs of one group are resampled together.
+
+    Args:
+        function: from the arrays of values to one number.
+        values: the arguments, each [E_i], NaN where not scored; such examples are left out of that argument.
+        subjects: for each argument [E_i]; examples that share one are drawn together.
+        groups: for each argument the set that its examples come from; arguments of one set hold the same examples.
+        interval: whether a standard error and a 95 % interval (see `bootstrap_interval`) are wanted.
+        seed: of the bootstrap.
+        resamples: number of draws.
+
+    Returns:
+        The aggregate, with n the number of distinct examples and not_scored that of the values that were left out. Its
+        mean is NaN where an argument has no value at all.
+    """
+    sizes = {group: len(v) for group, v in zip(groups, values, strict=True)}
+    clusters = {group: _members(cluster_codes(s)) for group, s in zip(groups, subjects, strict=True)}
+    missing = int(sum(np.isnan(v).sum() for v in values))
+    number = sum(len(c) for c in clusters.values())
+
+    def measure(chosen: dict[str, NDArray[np.int64]] | None) -> float:
+        drawn = [v if chosen is None else v[chosen[g]] for v, g in zip(values, groups, strict=True)]
+        kept = [v[~np.isnan(v)] for v in drawn]
+        return function(*kept) if all(len(v) for v in kept) else float("nan")
+
+    mean = measure(None)
+    se = low = high = float("nan")
+    fewest = min(len(c) for c in clusters.values())
+    if interval and np.isfinite(mean) and fewest > 1:
+        random = np.random.default_rng(seed)
+        draws = [measure({g: _resampled(c, random) for g, c in clusters.items()}) for _ in range(resamples)]
+        finite = np.array([d for d in draws if np.isfinite(d)])
+        if len(finite) > 1:
+            se = float(finite.std(ddof=1))
+            low, high = bootstrap_interval(finite, clusters=fewest)
+    return Aggregate(mean=mean, n=sum(sizes.values()), not_scored=missing, clusters=number, se=se, low=low, high=high)
+
+
+def _members(codes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """The indices of each cluster's examples."""
+    return np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1]) if len(codes) else []
+
+
+def _resampled(clusters: list[NDArray[np.int64]], random: np.random.Generator) -> NDArray[np.int64]:
+    """Indices of the examples of as many clusters as there are, drawn with replacement."""
+    return np.concatenate([clusters[c] for c in random.integers(0, len(clusters), len(clusters))])
+
+
+def bootstrap_interval(draws: Floats, *, clusters: int) -> tuple[float, float]:
+    """The 95 % interval of a bootstrap: percentiles, taken further out for few clusters (Hesterberg, arXiv:1411.5279).
+
+    The tails are ``Phi(-sqrt(C / (C - 1)) t)`` with t the 97.5 % quantile of Student's t with C - 1 degrees of freedom:
+    the plain percentile interval is too narrow by as much as the normal one is.
+
+    Args:
+        draws: the statistic in each draw of clusters; all finite.
+        clusters: how many clusters are drawn, C; of several sets drawn apart, the smallest number.
+
+    Returns:
+        Its ends; NaN for fewer than two clusters, which have no spread to see.
+    """
+    if clusters < 2:
+        return float("nan"), float("nan")
+    tail = stats.norm.cdf(-np.sqrt(clusters / (clusters - 1)) * stats.t.ppf(0.975, clusters - 1))
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def bootstrap_sureness(share: float, *, clusters: int, resamples: int) -> float:
+    """How sure a share of bootstrap draws makes one of what they show, with few clusters: nearer to one half.
+
+    ``T(Phi^-1(share) / sqrt(C / (C - 1)))`` with T the distribution function of Student's t with C - 1 degrees of
+    freedom: the rule of `bootstrap_interval` the other way round, so that 0.975 is reached where that interval ends.
+    From fewer than five clusters no 1,000 draws, however one they are, make it 0.975.
+
+    Args:
+        share: of draws, 0 to 1; no nearer to either than half a draw.
+        clusters: C, as there; a single one tells nothing, which is 0.5.
+        resamples: how many draws there are.
+    """
+    if clusters < 2:
+        return 0.5
+    half = 0.5 / resamples
+    normal = stats.norm.ppf(min(max(share, half), 1 - half))
+    return float(stats.t.cdf(normal / np.sqrt(clusters / (clusters - 1)), clusters - 1))

@@ -1,0 +1,157 @@
+"""Numbers, intervals and names as text, and a plain table with its rendering in the terminal and in Markdown."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from textwrap import wrap
+from typing import TypeGuard
+
+from pydantic import JsonValue
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as RichTable
+
+from uwc.results import Aggregate, Difference, Estimate, MetricInfo, SeededScore, StudyResults
+
+MISSING = "—"
+RETRAINED_MEANING = "trained like the original, but without the forget data"
+SMALL = 0.001
+"""Below it a number for whole sets (a p-value) is shown by its significant digits."""
+
+
+def known(value: float | None) -> TypeGuard[float]:
+    """Whether a number exists: neither None nor NaN."""
+    return value is not None and not math.isnan(value)
+
+
+def number(value: float | None, metric: MetricInfo | None = None) -> str:
+    """A score as text: three decimals; three significant digits where the metric is averaged geometrically, or where it
+    is one number for whole sets and close to 0; a dash where there is none."""
+    if value is None or math.isnan(value):
+        return MISSING
+    if metric is not None and (metric.average == "geometric" or (metric.average == "set" and 0 < abs(value) < SMALL)):
+        return significant(value)
+    return f"{value:.3f}"
+
+
+def significant(value: float) -> str:
+    """Three significant digits: ``1.50``, ``12,300``, ``2.50e+07``."""
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:,.0f}" if 100 <= abs(rounded) < 1e6 else f"{rounded:#.3g}"
+
+
+def with_interval(score: Aggregate | Estimate | SeededScore | None, metric: MetricInfo | None = None) -> str:
+    """A value and its interval, ``0.212 [0.160, 0.270]``; the value alone if there is no interval."""
+    if score is None:
+        return MISSING
+    text = number(score.value if isinstance(score, Estimate) else score.mean, metric)
+    if not known(score.low) or not known(score.high):
+        return text
+    return f"{text} [{number(score.low, metric)}, {number(score.high, metric)}]"
+
+
+def with_error(score: Aggregate, metric: MetricInfo | None = None) -> str:
+    """A mean and its standard error, ``0.212 ± 0.030``, and how many examples the metric does not apply to."""
+    text = number(score.mean, metric)
+    if known(score.se):
+        text += f" ± {number(score.se, metric)}"
+    return f"{text} ({score.not_scored} not scored)" if score.not_scored else text
+
+
+def change(value: float, kind: str) -> str:
+    """A difference with its sign, ``+0.150``, or a ratio, ``x 1.30``."""
+    if not known(value):
+        return MISSING
+    return f"x {significant(value)}" if kind == "ratio" else f"{value:+.3f}"
+
+
+def difference(found: Difference | None) -> str:
+    """A difference or ratio with its interval, ``+0.150 [+0.100, +0.200]``."""
+    if found is None:
+        return MISSING
+    text = change(found.mean, found.kind)
+    if not known(found.low) or not known(found.high):
+        return text
+    return f"{text} [{', '.join(change(end, found.kind).removeprefix('x ') for end in (found.low, found.high))}]"
+
+
+def average(values: Iterable[float], *, geometric: bool) -> float:
+    """The arithmetic or geometric mean; NaN of nothing, and where the geometric mean does not exist."""
+    found = list(values)
+    if not found or (geometric and min(found) <= 0):
+        return float("nan")
+    return math.exp(fmean(map(math.log, found))) if geometric else fmean(found)
+
+
+def setting(value: JsonValue) -> str:
+    """A setting's value as text."""
+    return f"{value:g}" if isinstance(value, float) else MISSING if value is None else str(value)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence: ``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])) if names else ""
+
+
+def retention_bar(results: StudyResults) -> str:
+    """The retention constraint in words, ``0.95 of the original's retain ES``; empty where nothing is calibrated."""
+    if results.retention is None:
+        return ""
+    return f"{results.retention.tau:g} of the original's {listed(results.retention.measures)}"
+
+
+def intervals(results: StudyResults) -> str:
+    """How the intervals of residual scores are made."""
+    fixed = results.retention.without_interval if results.retention else ()
+    how = "with the search for alpha repeated in each draw"
+    if fixed and results.retention and len(fixed) == len(results.retention.measures):
+        how = f"with alpha fixed, since {listed(fixed)} has no values by example to draw from"
+    elif fixed:
+        how += f" and {listed(fixed)} fixed"
+    return f"95%, bootstrap over clusters, {how}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A titled grid of strings; the first column names the row. A caption holds one remark a line."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str = ""
+
+
+def is_numeric(table: Table, column: int) -> bool:
+    """Whether a column holds numbers, which line up on the right."""
+    cells = [row[column] for row in table.rows]
+    return all(cell[:1].isdigit() or cell[:1] in ("", "-", "+", MISSING, "∞") or cell[:2] == "x " for cell in cells)
+
+
+def to_markdown(table: Table) -> str:
+    """The table in GitHub's Markdown, with its title as a heading and its caption as a list below."""
+    lines = [f"### {_markdown_cell(table.title)}", ""]
+    alignment = ["---:" if is_numeric(table, i) else "---" for i in range(len(table.columns))]
+    for row in (table.columns, alignment, *table.rows):
+        lines.append(f"| {' | '.join(_markdown_cell(cell) for cell in row)} |")
+    remarks = [f"- {remark}" for remark in table.caption.splitlines()]
+    return "\n".join([*lines, "", *remarks]).rstrip() + "\n"
+
+
+def _markdown_cell(cell: str) -> str:
+    return cell.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", "<br>")
+
+
+def print_table(table: Table, console: Console) -> None:
+    """Print the table to a rich console, its caption below it."""
+    grid = RichTable(title=escape(table.title), title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    for i, column in enumerate(table.columns):
+        widest = max((len(line) for row in table.rows for line in row[i].splitlines()), default=0)
+        header = "\n".join(wrap(column, max(widest, 9), break_long_words=False))
+        grid.add_column(escape(header), justify="right" if is_numeric(table, i) else "left", overflow="fold")
+    for row in table.rows:
+        grid.add_row(*(escape(cell) for cell in row))
+    console.print(grid)
+    for remark in table.caption.splitlines():
+        console.print(remark, style="dim", markup=False, highlight=False)

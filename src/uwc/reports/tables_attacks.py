@@ -1,0 +1,248 @@
+"""Scores under attack, as tables and in words: what attacks recover from each model, beside the retrained model."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from math import log
+
+from uwc.reports.format import (
+    MISSING,
+    Table,
+    average,
+    change,
+    difference,
+    known,
+    listed,
+    number,
+    with_interval,
+)
+from uwc.results import (
+    ES,
+    FORGET,
+    Aggregate,
+    AttackedModel,
+    AttackOutcome,
+    Attacks,
+    Difference,
+    MetricInfo,
+    StudyResults,
+)
+
+Column = tuple[str, str]
+"""An attack, and "mean" or "worst case" where one of its outcomes has several variants, else ""."""
+WORST = "worst case"
+
+
+def shown(attack: str) -> str:
+    """An attack's name, with spaces where a narrow column may break it."""
+    return attack.replace("_", " ").replace("+", " + ")
+
+
+def method_of_runs(results: StudyResults) -> dict[str, str]:
+    """Run -> its method. Where runs of one method have different losses, each with its seeds is a method of its own."""
+    losses: dict[str, set[str]] = {}
+    for run in results.unlearned:
+        losses.setdefault(run.method, set()).add(run.formula)
+    return {
+        run.name: run.method if run.method and len(losses[run.method]) == 1 else run.group or run.name
+        for run in results.unlearned
+    }
+
+
+def headline_metric(attacks: Attacks) -> str:
+    """The metric that the tables show: extraction strength, where it was measured."""
+    names = dict.fromkeys(metric for attack in attacks.attacks for metric in attack.metrics)
+    return ES if ES in names else next(iter(names))
+
+
+def headline_set(attacks: Attacks) -> str:
+    """The set that the tables show: the forget set, where it was attacked."""
+    return FORGET if FORGET in attacks.sets else next(iter(attacks.sets))
+
+
+class _Headline:
+    """The outcomes of a study's attacks on the one set and by the one metric that the tables show."""
+
+    def __init__(self, results: StudyResults) -> None:
+        if results.attacks is None:
+            raise ValueError("the results have no attacks")
+        self.attacks: Attacks = results.attacks
+        self.metric, self.set = headline_metric(results.attacks), headline_set(results.attacks)
+        self.info: MetricInfo | None = results.metrics.get(self.metric)
+        self.label, self.set_label = results.metric_label(self.metric), results.set_label(self.set)
+        self.geometric = self.info is not None and self.info.average == "geometric"
+
+    def outcome(self, model: AttackedModel, attack: str) -> AttackOutcome | None:
+        return model.outcome(attack, self.set, self.metric)
+
+    def before(self, model: AttackedModel) -> Aggregate | None:
+        found = (self.outcome(model, attack.name) for attack in self.attacks.attacks)
+        return next((outcome.before for outcome in found if outcome), None)
+
+    def columns(self) -> list[Column]:
+        columns = []
+        for attack in self.attacks.attacks:
+            outcomes = [self.outcome(model, attack.name) for model in self.attacks.models]
+            several = any(outcome and outcome.worst_case for outcome in outcomes)
+            columns += [(attack.name, which) for which in (("mean", WORST) if several else ("",))]
+        return columns
+
+    def excess(self, over: Difference) -> float:
+        """How much more is remembered, by which models and attacks are compared; NaN where there is no number."""
+        ratio = over.kind == "ratio"
+        if ratio and not over.mean > 0:
+            return float("nan")
+        sign = -1 if self.info and self.info.higher_remembers is False else 1
+        return sign * (log(over.mean) if ratio else over.mean)
+
+    def average(self, values: Sequence[float]) -> str:
+        return number(average(values, geometric=self.geometric), self.info)
+
+
+def _title(column: Column) -> str:
+    return ", ".join(filter(None, (shown(column[0]), column[1])))
+
+
+def recovery_table(results: StudyResults) -> Table:
+    """For each method (averaged over its runs), the original and retrained: the score before and under each attack.
+
+    Raises:
+        ValueError: the results have no attacks.
+    """
+    found = _Headline(results)
+    columns = found.columns()
+    rows = []
+    for name, models in _grouped(results, found.attacks).items():
+        before = found.average([b.mean for b in map(found.before, models) if b])
+        rows.append((name, before, *(_recovery_cell(found, models, column) for column in columns)))
+    title = f"{found.label} on the {found.set_label} set under attack (below, in brackets: over retrained)"
+    titles = map(_title, columns)
+    return Table(title, ("model", "before", *titles), tuple(rows), "\n".join(_recovery_remarks(results, found)))
+
+
+def recovery_words(results: StudyResults) -> list[str]:
+    """Which attack recovers most from which unlearned model, beyond its recovery from the retrained model."""
+    found = _Headline(results)
+    over = [
+        (found.excess(outcome.over_control), outcome.over_control, model.model.label, attack.name)
+        for model in found.attacks.models
+        if model.model.role == "unlearned"
+        for attack in found.attacks.attacks
+        if (outcome := found.outcome(model, attack.name)) and outcome.over_control
+    ]
+    over = [row for row in over if known(row[0])]
+    if not over:
+        return []
+    _, most, name, attack = max(over, key=lambda row: row[0])
+    return [
+        f"The largest recovery beyond the retrained model's is that of {attack} from {name}: {found.label} "
+        f"{difference(most)} against retrained under the same attack."
+    ]
+
+
+def runs_table(results: StudyResults) -> Table:
+    """Every attacked model by itself: the score before and under each attack, the recovery, the excess over retrained,
+    with intervals."""
+    found = _Headline(results)
+    rows = []
+    for model in found.attacks.models:
+        for attack, which in found.columns():
+            outcome = found.outcome(model, attack)
+            if outcome is None:
+                why = model.failed.get(attack, MISSING)
+                rows.append((model.model.label, _title((attack, which)), MISSING, why, MISSING, MISSING, MISSING))
+                continue
+            after = _after(outcome, which)
+            rows.append(
+                (
+                    model.model.label,
+                    _title((attack, which)),
+                    with_interval(outcome.before, found.info),
+                    with_interval(after, found.info),
+                    MISSING if which == WORST else difference(outcome.recovery),
+                    difference(_over(outcome, which)),
+                    str(after.n),
+                )
+            )
+    columns = ("model", "attack", "before", "after", "recovery", "over retrained", "n")
+    caption = "recovery: after against before, paired. 95% intervals, bootstrap over clusters."
+    return Table("Every model under every attack", columns, tuple(rows), caption)
+
+
+def budget_table(results: StudyResults) -> Table | None:
+    """The score at each budget of the attacks that were scored at several; None where there is none."""
+    found = _Headline(results)
+    rows: list[tuple[str, str, float, Mapping[float, list[float]]]] = []
+    for model in found.attacks.models:
+        for attack in found.attacks.attacks:
+            outcome = found.outcome(model, attack.name)
+            if outcome is None or not any(settings.get("budgets") for settings in attack.settings.values()):
+                continue
+            by_effort: dict[float, list[float]] = {}
+            for variant in outcome.variants:
+                if variant.effort is not None:
+                    by_effort.setdefault(variant.effort, []).append(variant.mean)
+            rows.append((model.model.label, attack.name, outcome.before.mean, by_effort))
+    efforts = sorted({effort for *_, at in rows for effort in at})
+    if not efforts:
+        return None
+    cells = tuple(
+        (name, attack, number(before, found.info), *(found.average(at.get(effort, [])) for effort in efforts))
+        for name, attack, before, at in rows
+    )
+    columns = ("model", "attack", "0", *(f"{effort:g}" for effort in efforts))
+    return Table(f"{found.label} on the {found.set_label} set over the attacker's effort (steps)", columns, cells)
+
+
+def _grouped(results: StudyResults, attacks: Attacks) -> dict[str, list[AttackedModel]]:
+    """Name of a row -> the models that it averages: the runs of one method."""
+    methods = method_of_runs(results)
+    runs = list(methods.values())
+    groups: dict[str, list[AttackedModel]] = {}
+    for model in attacks.models:
+        if not model.outcomes:
+            continue
+        name, method = model.model.label, methods.get(model.model.run)
+        if method is not None and runs.count(method) > 1:
+            calibrated = ", calibrated" if model.model.role == "calibrated" else ""
+            name = f"{method}{calibrated} ({runs.count(method)} runs)"
+        groups.setdefault(name, []).append(model)
+    return groups
+
+
+def _after(outcome: AttackOutcome, which: str) -> Aggregate:
+    return outcome.worst_case if which == WORST and outcome.worst_case else outcome.after
+
+
+def _over(outcome: AttackOutcome, which: str) -> Difference | None:
+    return outcome.worst_case_over_control if which == WORST else outcome.over_control
+
+
+def _recovery_cell(found: _Headline, models: Sequence[AttackedModel], column: Column) -> str:
+    attack, which = column
+    outcomes = [outcome for model in models if (outcome := found.outcome(model, attack))]
+    if not outcomes:
+        return MISSING
+    after = found.average([_after(outcome, which).mean for outcome in outcomes])
+    over = [o for outcome in outcomes if (o := _over(outcome, which)) and known(o.mean)]
+    if not over or models[0].model.role == "retrained":
+        return after
+    kind = over[0].kind
+    return f"{after}\n({change(average([o.mean for o in over], geometric=kind == 'ratio'), kind)})"
+
+
+def _recovery_remarks(results: StudyResults, found: _Headline) -> Iterator[str]:
+    attacks = found.attacks
+    has = [f"{count} {part}" for part, count in attacks.attacker.items()]
+    yield (
+        f"Scored: {attacks.sets[found.set]} questions about subjects that the attacker does not have. "
+        f"The attacker's examples: {listed(has)}."
+    )
+    if any(which for _, which in found.columns()):
+        yield (
+            f"mean, {WORST}: over an attack's variants (templates, depths). The {WORST} takes the worst variant for "
+            "each question, which no attacker can know: an upper bound."
+        )
+    taught = [attack.name for attack in attacks.attacks if attack.trains_on_scored]
+    if taught:
+        yield f"{listed(taught)}: the attacker trains on the scored answers too; only what exceeds retrained is a leak."
+    if not any(model.model.role == "retrained" for model in attacks.models):
+        yield "No retrained model was attacked, so what an attack gets from a model that never knew is unknown."

@@ -1,0 +1,225 @@
+"""What is checked of a study: before anything is calibrated, and what a reader should know of its results."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from uwc.calibration.calibrate import UNKNOWN
+from uwc.calibration.measures import LITTLE, NEAR_ZERO, meaningless, ranking_metrics
+from uwc.data.benchmark import FORGET
+from uwc.data.example import Example, asked_in_both, repeated
+from uwc.errors import UserError
+from uwc.metrics.registry import metrics
+from uwc.metrics.scored import NOT_FINITE, ScoredSet
+from uwc.metrics.scoring import EXTRAS, needs_of
+from uwc.metrics.stats import cluster_codes
+from uwc.metrics.suites import SET_LABELS
+from uwc.results import Retention, UnlearnedModel, Warning
+from uwc.studies.plan import Plan
+from uwc.studies.step import Step
+from uwc.studies.steps import Checkpoint
+from uwc.studies.store import Store
+
+FEW_CLUSTERS = 5
+"""With fewer clusters than this, intervals hold the truth less often than they say."""
+
+
+def require_retention(plan: Plan, store: Store) -> None:
+    """Refuse to calibrate where the original, already scored, scores near 0 on a set of the retention constraint, or
+    where its logits are not finite.
+
+    What was not scored yet, such as benchmarks, is looked at by the first calibration.
+
+    Raises:
+        UserError: it does; a share of its retention would mean nothing.
+    """
+    folder = store.folder(plan.original.score)
+    for name in plan.sets:
+        finite = ScoredSet.load(folder, name).finite
+        if not finite.all():
+            raise UserError(
+                f"the original: {NOT_FINITE} on {(~finite).sum()} of {len(finite)} questions ({name}); load it in a "
+                "higher precision, or leave these questions out"
+            )
+    for name, found, label in _retention_scores(plan, store):
+        if not found >= NEAR_ZERO:
+            raise meaningless(found, f"the {name} data ({label})", needed=NEAR_ZERO)
+
+
+def study_warnings(
+    plan: Plan, store: Store, unlearned: Sequence[UnlearnedModel], retention: Retention | None
+) -> list[Warning]:
+    """What a reader of the results should know, each with a code."""
+    asked = ("forget", *(plan.config.calibration.sets if plan.config.calibrate else ()))
+    sets = {name: examples for name, examples in plan.sets.items() if name in asked}
+    found = [
+        *_on_original(plan, store),
+        *_on_clusters(sets, several=len(plan.runs) > 1),
+        *_on_questions(sets),
+        *_on_weights(plan),
+        *_on_readings(plan, store),
+        *_on_design(plan, unlearned, retention),
+        *(warning for model in unlearned for warning in _on_model(model)),
+    ]
+    return [Warning(code=code, text=text) for code, text in found]
+
+
+Coded = Iterator[tuple[str, str]]
+
+
+def _on_original(plan: Plan, store: Store) -> Coded:
+    """Data that the original hardly knows."""
+    found, label = _score_of(FORGET, plan.config.calibration.ranked_by, plan, store)
+    if not found >= UNKNOWN:
+        yield (
+            "forget_unknown",
+            f"The original model scores only {found:.3g} ({label}) on the forget data, so there is little to be "
+            "forgotten; check the file and the prompt.",
+        )
+    for name, found, label in _retention_scores(plan, store):
+        if not found >= LITTLE:
+            yield (
+                "retain_unknown",
+                f"The original model scores only {found:.3g} ({label}) on the {name} data, and a share of so little "
+                f"says little; give {name} data that it knows, or another retention metric.",
+            )
+
+
+def _on_clusters(sets: Mapping[str, Sequence[Example]], *, several: bool) -> Coded:
+    for name, examples in sets.items():
+        label, count = SET_LABELS.get(name, name), int(cluster_codes([e.subject for e in examples]).max()) + 1
+        if count == 1:
+            yield "one_cluster", f"All {label} questions are about one subject, so that no score has an interval."
+        elif count < FEW_CLUSTERS:
+            unsure = ", and no two models differ significantly by them" if several else ""
+            yield (
+                "few_clusters",
+                f"The {label} questions are about {count} subjects only: intervals from fewer than {FEW_CLUSTERS} hold "
+                f"the truth less often than 95%{unsure}; take questions about more subjects.",
+            )
+    silent = [SET_LABELS.get(name, name) for name, examples in sets.items() if not any(e.subject for e in examples)]
+    if silent:
+        yield (
+            "no_subjects",
+            f"No subject is named for the {' and '.join(silent)} questions, so each counts as independent of the "
+            "others. If several are about one person or thing, name it in a column 'subject': else intervals are too "
+            "narrow.",
+        )
+
+
+def _on_questions(sets: Mapping[str, Sequence[Example]]) -> Coded:
+    for name, examples in sets.items():
+        if count := repeated(examples):
+            yield (
+                "repeated_questions",
+                f"{count} of the {SET_LABELS.get(name, name)} questions repeat another one with its answer, and count "
+                "twice.",
+            )
+        if name != "forget" and (both := asked_in_both(sets["forget"], examples)):
+            yield (
+                "asked_in_both",
+                f"{len(both)} of the forget questions {'is' if len(both) == 1 else 'are'} asked in the "
+                f"{SET_LABELS.get(name, name)} set too, with another answer ({both[0][:60]!r}); remove them from one.",
+            )
+
+
+def _on_weights(plan: Plan) -> Coded:
+    """Given models that are one model under several names."""
+    models = [*((m.key.label, m.model) for m in plan.references), *((r.config.label, r.model) for r in plan.runs)]
+    same: dict[tuple[str, ...], list[str]] = {}
+    for name, step in models:
+        if isinstance(step, Checkpoint):
+            same.setdefault(_weights(step), []).append(name)
+    for names in same.values():
+        if len(names) < 2:
+            continue
+        if names[0] == plan.original.key.label:
+            yield (
+                "weights_of_original",
+                f"{' and '.join(names[1:])}: the weights are those of the original, so nothing is unlearned in them.",
+            )
+        else:
+            yield (
+                "same_weights",
+                f"{' and '.join(names)} have the same weights: they are one model.",
+            )
+
+
+def _weights(step: Step) -> tuple[str, ...]:
+    """Hashes of a given model's files of weights, with those of its base, or the hub's revision."""
+    assert isinstance(step, Checkpoint)
+    base = _weights(step.base) if isinstance(step.base, Checkpoint) else ()
+    files = step.files
+    return (*base, *sorted(value for name, value in files.items() if name.endswith(".safetensors") or "hub" in files))
+
+
+def _on_readings(plan: Plan, store: Store) -> Coded:
+    """Given models with a tokenizer or a prompt of their own that is not the original's."""
+    for key, step in [*((m.key, m.score) for m in plan.references), *((r.delivered.key, r.score) for r in plan.runs)]:
+        if otherwise := store.outcome(step).read_otherwise:
+            yield (
+                "read_as_original",
+                f"{key.label} has {'; '.join(otherwise)}; it is read with the original's tokenizer and prompt, "
+                "as all models are.",
+            )
+
+
+def _on_design(plan: Plan, unlearned: Sequence[UnlearnedModel], retention: Retention | None) -> Coded:
+    if "forget_paraphrased" not in plan.sets:
+        yield (
+            "no_paraphrases",
+            "The questions have no paraphrases, so extraction strength is measured on the original wording only.",
+        )
+    if plan.benchmark.retention == "retain" and any(run.config.given for run in plan.runs):
+        yield (
+            "retain_maybe_trained_on",
+            "If a given model was trained to keep the very questions on which retention is measured, it looks better "
+            "than one that was not; take questions that none of them saw, if you can.",
+        )
+    elif plan.benchmark.retention == "retain":
+        yield (
+            "retain_trained_on",
+            "Retention is measured on questions that the unlearning methods trained on; hold some back if you can.",
+        )
+    collapsed = [m.name for m in unlearned if m.training and m.training.collapse and m.training.collapse.collapsed]
+    if collapsed:
+        yield (
+            "collapsed",
+            f"Collapsed before calibration, by their perplexity on the retain set: {', '.join(collapsed)}; the "
+            "training curves have the numbers.",
+        )
+    if retention is not None and (silent := retention.without_interval):
+        some = len(silent) < len(retention.measures)
+        yield (
+            "retention_without_interval",
+            f"Retention by {' and '.join(silent)} is one number a model, without values by example. The intervals have "
+            f"{'only a part' if some else 'nothing'} of the uncertainty of alpha in them, and are too narrow by that.",
+        )
+
+
+def _on_model(model: UnlearnedModel) -> Coded:
+    if model.status != "ok":
+        yield model.status, f"{model.name}: {model.message}."
+    elif model.calibration is None:
+        return
+    elif not model.calibration.monotone:
+        yield (
+            "not_monotone",
+            f"{model.name}: retention is not monotone in alpha; some mixture below the chosen alpha keeps less.",
+        )
+    elif model.calibration.alpha == 0:
+        yield "alpha_zero", f"{model.name}: no mixture keeps enough retention; calibration gives the original."
+
+
+def _retention_scores(plan: Plan, store: Store) -> list[tuple[str, float, str]]:
+    """Each set of the retention constraint, with the original's score on it and the metric's label, where that was
+    scored and a low score means little knowledge."""
+    config = plan.config.calibration
+    if config.metric not in ranking_metrics():
+        return []
+    if needs_of([config.metric]) & EXTRAS and config.metric not in plan.scoring.metrics:
+        return []
+    return [(name, *_score_of(name, config.metric, plan, store)) for name in config.sets]
+
+
+def _score_of(name: str, metric: str, plan: Plan, store: Store) -> tuple[float, str]:
+    scored = ScoredSet.load(store.folder(plan.original.score), name)
+    return scored.aggregate(metric).mean, str(metrics.get(metric).facts["label"])

@@ -1,0 +1,135 @@
+"""What steps share while a study runs: the store, and the models that several of them read."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from uwc.data.prompts import PromptTemplate
+from uwc.metrics.semantics import Judges
+from uwc.models.adapters import attach_adapter
+from uwc.models.loading import load_target
+from uwc.models.mixing import Mixing
+from uwc.models.pairs import open_mixing
+from uwc.models.reading import differences, load_both, load_reading
+from uwc.models.target import Target
+from uwc.objectives.objective import Objective
+from uwc.studies.step import Step
+from uwc.studies.steps import MODEL, Checkpoint, Loading
+from uwc.studies.store import Store
+from uwc.training.reference import frozen_copy, needs_frozen_copy
+from uwc.training.settings import TrainingSettings
+
+Key = tuple[str, ...]
+
+
+class ModelCache:
+    """Models that steps only read, kept until a step has no use for them."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Key, Any] = {}
+
+    def get(self, key: Key, make: Callable[[], Any]) -> Any:
+        """What is kept under the key; made where there is nothing."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
+
+    def keep(self, *keys: Key) -> None:
+        """Drop everything else, so that its memory is free."""
+        self._kept = {key: self._kept[key] for key in keys if key in self._kept}
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a step may use beside its own fields."""
+
+    store: Store
+    cache: ModelCache = field(default_factory=ModelCache)
+
+    def model(self, step: Step, loading: Loading, *, original: Step | None = None) -> Target:
+        """Load the model that a step made or names.
+
+        An adapter is put on the study's original, as a peft model. A given model is read as the original is.
+        """
+        path, name = self._path(step), model_name(step)
+        if isinstance(step, Checkpoint) and step.base is not None:
+            return replace(attach_adapter(self.model(step.base, loading), path), name=name)
+        reading = None
+        if isinstance(step, Checkpoint) and original is not None and step.key != original.key:
+            reading = load_reading(
+                self._path(original), template=loading.template(), trust_remote_code=_trusted(original)
+            )
+        return load_target(path, name=name, reading=reading, **_options(step, loading))
+
+    def read_otherwise(self, step: Step, original: Step) -> tuple[str, ...]:
+        """How a given model's own tokenizer and prompt differ from the original's, with which it is read."""
+        if not isinstance(step, Checkpoint) or step.key == original.key:
+            return ()
+        ours, theirs = load_both(self._path(original), self._path(step), trust_remote_code=_trusted(original))
+        if theirs is None:
+            return () if step.base is not None else ("no tokenizer of its own that can be read",)
+        return tuple(differences(theirs, ours))
+
+    def original(self, step: Step, loading: Loading) -> Target:
+        """The original model, kept for the steps after this one; its weights must stay as they are."""
+
+        def load() -> Target:
+            target = self.model(step, loading)
+            target.model.requires_grad_(False)
+            return target
+
+        target: Target = self.cache.get(("original", step.key), load)
+        return target
+
+    def judges(self, paths: Mapping[str, str], loading: Loading) -> Judges:
+        """The models that judge generated answers, kept for the steps after this one."""
+        device: Any = loading.device
+        judges: Judges = self.cache.get(("judges", *paths.values()), lambda: Judges.load(paths, device=device))
+        return judges
+
+    def mixing(self, original: Step, unlearned: Step, loading: Loading) -> Mixing:
+        """What mixes the original with an unlearned model, from their files, as `open_mixing` does."""
+        return open_mixing(
+            self._path(original),
+            self._path(unlearned),
+            shared=lambda: self.original(original, loading),
+            name=model_name(unlearned),
+            **_options(original, loading),
+        )
+
+    def frozen(self, original: Step, loading: Loading, objective: Objective, settings: TrainingSettings) -> Any:
+        """The frozen copy of the original that a run needs at every step, kept for those after it; None without need.
+
+        In the weights' own precision it is the model that scores are compared with, too.
+        """
+        if not needs_frozen_copy(objective, settings):
+            self.cache.keep()
+            return None
+        if settings.precision == "no":
+            self.cache.keep(("original", original.key))
+            return self.original(original, loading).model
+        key = ("frozen", original.key, settings.precision)
+        self.cache.keep(key)
+        return self.cache.get(key, lambda: frozen_copy(self.model(original, loading).model, settings))
+
+    def _path(self, step: Step) -> str:
+        return step.path if isinstance(step, Checkpoint) else str(self.store.folder(step) / MODEL)
+
+
+def model_name(step: Step) -> str:
+    """What messages call the model of a step."""
+    return step.of[-1]
+
+
+def _trusted(step: Step) -> bool:
+    return isinstance(step, Checkpoint) and step.trust
+
+
+def _options(step: Step, loading: Loading) -> dict[str, Any]:
+    template: PromptTemplate = loading.template()
+    return {
+        "dtype": loading.dtype,
+        "device": loading.device,
+        "template": template,
+        "trust_remote_code": _trusted(step),
+    }

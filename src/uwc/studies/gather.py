@@ -1,0 +1,338 @@
+"""The results of a study, gathered from its finished steps."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from uwc import __version__
+from uwc.attacks.evaluate import VariantValues, describe, load_variants, outcomes
+from uwc.calibration.calibrate import Calibrated
+from uwc.calibration.probed import ROUNDING
+from uwc.calibration.seeds import pair_confidences, seed_groups
+from uwc.metrics.evaluate import evaluate, load_sets
+from uwc.metrics.registry import metrics
+from uwc.metrics.scored import NOT_FINITE, ScoredSet
+from uwc.metrics.stats import cluster_codes
+from uwc.metrics.suites import SET_LABELS, metric_info, set_info
+from uwc.models.token_scores import Floats
+from uwc.results import (
+    AttackedModel,
+    AttackOutcome,
+    Attacks,
+    BenchmarkInfo,
+    Calibration,
+    Faithfulness,
+    Group,
+    ModelInfo,
+    Point,
+    ReferenceModel,
+    Robustness,
+    Score,
+    SplitInfo,
+    StepNames,
+    StudyInfo,
+    StudyResults,
+    UnlearnedModel,
+)
+from uwc.robustness.comparison import compare, rank
+from uwc.robustness.faithfulness import faithfulness_auc
+from uwc.robustness.published import compared_orders, published_pcc
+from uwc.studies.calibrate_config import FORGET_SETS
+from uwc.studies.checks import study_warnings
+from uwc.studies.config import RunConfig
+from uwc.studies.origins import origins
+from uwc.studies.plan import Plan, PlannedAttack, PlannedModel, PlannedRun
+from uwc.studies.run import step_status
+from uwc.studies.step import Step
+from uwc.studies.steps import ATTACKED, Unlearn
+from uwc.studies.store import Store
+from uwc.studies.training_record import training_record
+
+
+def gather(plan: Plan, store: Store) -> StudyResults:
+    """All that a report shows, computed from stored scores alone: the same bits each time."""
+    gatherer = _Gatherer(plan, store)
+    unlearned = [gatherer.unlearned(run) for run in plan.runs]
+    ranking = gatherer.ranking(unlearned)
+    attacks = gatherer.attacks()
+    config = plan.config
+    retention = config.calibrate.described(SET_LABELS) if config.calibrate else None
+    return StudyResults(
+        uwc_version=__version__,
+        study=StudyInfo(
+            name=config.name,
+            title=config.title,
+            kind="comparison" if all(run.given for run in config.unlearn.runs) else "study",
+            uwc_version=__version__,
+            config=config.model_dump(mode="json"),
+        ),
+        benchmark=BenchmarkInfo(
+            name=plan.benchmark.name,
+            fingerprint=plan.benchmark.fingerprint(),
+            splits={
+                name: SplitInfo(examples=len(split), subjects=len({e.subject for e in split if e.subject}))
+                for name, split in plan.benchmark.splits.items()
+            },
+        ),
+        model=gatherer.model(),
+        metrics={name: metric_info(name) for name in plan.scoring.metrics},
+        sets={name: set_info(name, examples) for name, examples in plan.sets.items()},
+        retention=retention,
+        references=tuple(gatherer.reference(model) for model in plan.references),
+        unlearned=tuple(unlearned),
+        ranking=tuple(ranking),
+        pairs=gatherer.pairs(ranking),
+        groups=gatherer.groups([u for u in unlearned if u.name in ranking]),
+        attacks=attacks,
+        robustness=None if attacks is None else gatherer.robustness(attacks),
+        warnings=tuple(study_warnings(plan, store, unlearned, retention)),
+        provenance=origins(plan, store),
+    )
+
+
+class _Gatherer:
+    def __init__(self, plan: Plan, store: Store) -> None:
+        self.plan, self.store = plan, store
+        self.seed = plan.config.seed
+        self._scored: dict[str, dict[str, ScoredSet]] = {}
+        self._calibrations: dict[str, Calibrated] = {}
+
+    def scored(self, step: Step) -> dict[str, ScoredSet]:
+        """Set -> what a model scored on it."""
+        if step.key not in self._scored:
+            self._scored[step.key] = load_sets(self.store.folder(step), list(self.plan.sets))
+        return self._scored[step.key]
+
+    def scores(self, model: PlannedModel) -> tuple[Score, ...]:
+        """Every metric on every set."""
+        retrained = self.plan.retrained
+        control = None if retrained is None else self.scored(retrained.score)
+        return evaluate(self.scored(model.score), self.plan.scoring, retrained=control)
+
+    def reference(self, model: PlannedModel) -> ReferenceModel:
+        role: Any = model.key.role
+        return ReferenceModel(role=role, scores=self.scores(model), step=model.score.id)
+
+    def model(self) -> ModelInfo:
+        """What the original is."""
+        outcome, config = self.store.outcome(self.plan.original.score), self.plan.config.model
+        return ModelInfo(
+            source=config.path or "built from nothing",
+            dtype=config.dtype,
+            parameters=outcome.parameters,
+            vocabulary=outcome.vocabulary,
+        )
+
+    def unlearned(self, run: PlannedRun) -> UnlearnedModel:
+        """One run as delivered and calibrated; only a message if it diverged, and no calibrated scores if its logits
+        are not finite."""
+        outcome = self.store.outcome(run.model)
+        known: dict[str, Any] = {
+            "name": run.config.label,
+            "group": run.config.group,
+            **_made_by(run.config, run.model),
+            "steps": StepNames(
+                model=run.model.id,
+                score=run.score.id,
+                calibrate=None if run.calibrate is None else run.calibrate.id,
+            ),
+        }
+        if isinstance(run.model, Unlearn):
+            known["training"] = training_record(self.store.folder(run.model), outcome)
+        if step_status(run.model, self.store) == "diverged":
+            return UnlearnedModel(**known, status="diverged", message=outcome.message)
+        known["scores"] = self.scores(run.delivered)
+        if lost := _not_finite(known["scores"]):
+            message = f"{NOT_FINITE} on {lost}, so that it is not ranked"
+            return UnlearnedModel(**known, status="not_finite", message=message)
+        if run.calibrate is None:
+            return UnlearnedModel(**known, status="ok")
+        calibration = self.calibration(run.config.label).record(seed=self.seed)
+        _require_kept(run.config.label, calibration)
+        return UnlearnedModel(
+            **known, status="ok", calibration=calibration, calibrated_scores=self.scores(run.calibrated)
+        )
+
+    def calibration(self, name: str) -> Calibrated:
+        """What the calibration of a run kept."""
+        if name not in self._calibrations:
+            step = next(run.calibrate for run in self.plan.runs if run.config.label == name)
+            assert step is not None
+            self._calibrations[name] = Calibrated.load(self.store.folder(step))
+        return self._calibrations[name]
+
+    def ranking(self, unlearned: Sequence[UnlearnedModel]) -> list[str]:
+        """The calibrated models by their residual forget score at tau, least first."""
+        scores = {u.name: _residual(u) for u in unlearned if u.calibration is not None}
+        return sorted(scores, key=lambda name: (scores[name], name))
+
+    def pairs(self, names: Sequence[str]) -> dict[str, dict[str, float]]:
+        """For each two methods the confidence that the first leaves less of the forget set than the second."""
+        frontiers = {name: self.calibration(name).frontiers["forget"] for name in names}
+        return pair_confidences(frontiers, self.plan.config.calibration.tau, seed=self.seed)
+
+    def groups(self, ranked: Sequence[UnlearnedModel]) -> tuple[Group, ...]:
+        """The methods by their mean over seeds; none without several seeds."""
+        members: dict[str, list[str]] = {}
+        for model in ranked:
+            members.setdefault(model.group or model.name, []).append(model.name)
+        if all(len(names) == 1 for names in members.values()):
+            return ()
+        frontiers = {name: {run: self.calibration(run).frontiers for run in runs} for name, runs in members.items()}
+        return seed_groups(frontiers, self.plan.config.calibration.tau, seed=self.seed)
+
+    def attacks(self) -> Attacks | None:
+        """All that the attacks of the study recover; None for a study without attacks."""
+        config, setup = self.plan.config.attack, self.plan.setup
+        if config is None or setup is None:
+            return None
+        by_model: dict[str, list[PlannedAttack]] = {}
+        for planned in self.plan.attacks:
+            by_model.setdefault(planned.model.key.model_dump_json(), []).append(planned)
+        first = next(iter(by_model.values()))
+        return Attacks(
+            attacks=tuple(describe(p.chain.label, p.chain.made(), p.step.measured) for p in first),
+            sets={name: len(examples) for name, examples in setup.sets.items()},
+            attacker=setup.data.owned,
+            models=tuple(self.attacked(planned) for planned in by_model.values()),
+        )
+
+    def attacked(self, attacks: Sequence[PlannedAttack]) -> AttackedModel:
+        """A model under every attack."""
+        model, found, failed = attacks[0].model, list[AttackOutcome](), dict[str, str]()
+        if step_status(model.score, self.store) != "done":
+            return AttackedModel(model=model.key, failed={a.chain.label: "the run diverged" for a in attacks})
+        before = self.before(model)
+        for attack in attacks:
+            if step_status(attack.step, self.store) != "done":
+                failed[attack.chain.label] = self.store.outcome(attack.step).message or "it was not carried out"
+                continue
+            found += outcomes(
+                attack.chain.label,
+                attack.chain.made(),
+                attack.step.sets,
+                before,
+                self.variants(attack),
+                control=self.control(attack),
+                seed=self.seed,
+            )
+        return AttackedModel(model=model.key, outcomes=tuple(found), failed=failed)
+
+    def variants(self, attack: PlannedAttack) -> list[VariantValues]:
+        return load_variants(self.store.folder(attack.step) / ATTACKED)
+
+    def control(self, attack: PlannedAttack) -> list[VariantValues]:
+        """The retrained model under the same attack; none where it is not attacked, or the attack failed."""
+        theirs = [a for a in self.plan.attacks if a.model.key.role == "retrained" and a.chain is attack.chain]
+        done = [a for a in theirs if step_status(a.step, self.store) == "done"]
+        return self.variants(done[0]) if done else []
+
+    def before(self, model: PlannedModel) -> dict[str, Floats]:
+        """Metric -> [E] the values of the attacked examples before the attack, set after set."""
+        assert self.plan.setup is not None
+        names = self.plan.attacked_metrics
+        found: dict[str, list[Floats]] = {name: [] for name in names}
+        for of_set, examples in self.plan.setup.sets.items():
+            scored = self.scored(model.score)[of_set]
+            place = {identity: i for i, identity in enumerate(scored.scores.ids)}
+            chosen = [place[e.id] for e in examples]
+            for name in names:
+                found[name].append(scored.values(name)[chosen])
+        return {name: np.concatenate(values) for name, values in found.items()}
+
+    def robustness(self, attacks: Attacks) -> Robustness:
+        """Statistics of every metric before against after every attack, over the study's unlearned models."""
+        names = self.plan.attacked_metrics
+        logged = [name for name in names if metrics.get(name).facts["average"] == "geometric"]
+        points = _points(attacks)
+        chains = {info.name: "+".join(info.chain) for info in attacks.attacks}
+        cells = compare(points, log_metrics=logged, seed=self.seed)
+        spanning = [p for p in points if p.metric in logged]
+        published = {(c.metric, c.attack, c.split): published_pcc(c.metric, chains[c.attack], c.split) for c in cells}
+        return Robustness(
+            checkpoints=len({p.checkpoint for p in points}),
+            points=tuple(points),
+            cells=tuple(c.model_copy(update={"published": published[c.metric, c.attack, c.split]}) for c in cells),
+            ranking=tuple(rank(cells)),
+            without_logarithms=tuple(rank(compare(spanning, log_metrics=(), seed=self.seed))),
+            log_metrics=tuple(logged),
+            orders=tuple(compared_orders(cells, chains)),
+            faithfulness=tuple(self.faithfulness(names)),
+        )
+
+    def faithfulness(self, names: Sequence[str]) -> list[Faithfulness]:
+        """How well each metric separates the subjects of the original from those of the retrained model."""
+        if self.plan.retrained is None:
+            return []
+        knowing, ignorant = (self.scored(m.score) for m in (self.plan.original, self.plan.retrained))
+        rows = []
+        for of_set in (name for name in FORGET_SETS if name in self.plan.sets):
+            for metric in names:
+                sides = [_by_subject(s[of_set].values(metric), s[of_set].subjects) for s in (knowing, ignorant)]
+                higher = metrics.get(metric).facts["higher_remembers"]
+                auc = faithfulness_auc(*sides, higher_remembers=higher)
+                rows.append(Faithfulness(metric=metric, set=of_set, subjects=len(sides[0]), auc=auc))
+        return rows
+
+
+def _require_kept(name: str, calibration: Calibration) -> None:
+    """Raise AssertionError if a calibrated model keeps less than tau: no such row is ever printed."""
+    for kept in calibration.kept:
+        if not kept.ratio >= calibration.tau - ROUNDING:
+            raise AssertionError(f"{name}: tau = {calibration.tau}, and {kept.measure} has the ratio {kept.ratio}")
+
+
+def _points(attacks: Attacks) -> list[Point]:
+    return [
+        Point(
+            checkpoint=model.model.run,
+            metric=outcome.metric,
+            attack=info.name,
+            split=outcome.set,
+            before=outcome.before.mean,
+            after=outcome.after.mean,
+            touches_weights=info.touches_weights,
+        )
+        for info in attacks.attacks
+        for model in attacks.models
+        if model.model.role == "unlearned"
+        for outcome in model.outcomes
+        if outcome.attack == info.name
+    ]
+
+
+def _residual(model: UnlearnedModel) -> float:
+    """What a run is ranked by."""
+    assert model.calibration is not None and model.calibration.at_tau is not None
+    return model.calibration.at_tau.scores["forget"].value
+
+
+def _not_finite(scores: Sequence[Score]) -> str:
+    """On how many questions of which sets a model's logits were not finite, in words; empty where all were."""
+    lost: dict[str, int] = {}
+    for score in scores:
+        lost[score.set] = max(lost.get(score.set, 0), score.why.get(NOT_FINITE, 0))
+    return ", ".join(f"{count} questions ({SET_LABELS.get(name, name)})" for name, count in lost.items() if count)
+
+
+def _made_by(run: RunConfig, step: Step) -> dict[str, Any]:
+    """What an unlearned model was made by; of a given checkpoint only where it is from is known."""
+    if not isinstance(step, Unlearn):
+        return {"method": run.group or run.label, "checkpoint": run.checkpoint}
+    method = run.composition()
+    return {
+        "method": run.method or "composed",
+        "summary": method.summary,
+        "formula": method.formula,
+        "source": method.source,
+        "settings": dict(step.settings["training"]),
+        "tricks": dict(run.tricks),
+    }
+
+
+def _by_subject(values: Floats, subjects: Sequence[str]) -> list[float]:
+    """The mean of each subject's scored examples."""
+    codes = cluster_codes(subjects)
+    groups = [values[codes == code] for code in np.unique(codes)]
+    return [float(np.nanmean(group)) for group in groups if not np.isnan(group).all()]

@@ -1,0 +1,164 @@
+"""Runs the steps of a plan that are not done yet."""
+
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from uwc import progress
+from uwc.progress import duration
+from uwc.results import RunRecord, StepTime
+from uwc.studies.checks import require_retention
+from uwc.studies.plan import Plan
+from uwc.studies.provenance import checkpoint_fingerprint, environment
+from uwc.studies.step import Step
+from uwc.studies.steps import MODEL, Attack, Checkpoint
+from uwc.studies.store import Manifest, Store
+
+if TYPE_CHECKING:
+    from uwc.studies.context import Context
+
+Status = Literal["done", "missing", "diverged", "failed", "skipped", "given"]
+"""Of a step; "skipped" is what depends on a step that diverged, "given" a model that the user brought."""
+
+
+def step_status(step: Step, store: Store) -> Status:
+    """Whether a step is done, and how it ended."""
+    return _status(step, store, [step_status(s, store) for s in step.inputs.values()])
+
+
+def _status(step: Step, store: Store, inputs: Sequence[Status]) -> Status:
+    if isinstance(step, Checkpoint):
+        return "given"
+    if any(status in ("diverged", "failed", "skipped") for status in inputs):
+        return "skipped"
+    manifest = store.manifest(step)
+    return "missing" if manifest is None else manifest.outcome.status
+
+
+def missing_steps(plan: Plan, store: Store) -> list[Step]:
+    """The steps that a run computes, in order."""
+    return [step for step in plan.steps if step_status(step, store) == "missing"]
+
+
+def run_steps(plan: Plan, store: Store, *, on_step: progress.Advance) -> RunRecord:
+    """Run every missing step, in order; `on_step` is told of each and of the time left. A result is kept at once.
+
+    Raises:
+        UserError: a step cannot be done, or the original knows too little for a calibration to mean anything.
+    """
+    from uwc.studies.context import Context  # heavy: only where something is computed
+
+    context = Context(store)
+    _forget_not_cached(plan, store)
+    times, left = [], _time_left(plan, store)
+    for step in plan.steps:
+        if not isinstance(step, Checkpoint):
+            times.append(_run(step, context))
+            left = left if times[-1].reused else _time_left(plan, store)
+            _report(step, times[-1], store, left)
+        on_step(1, note=left)
+        if step is plan.original.score and plan.config.calibrate is not None:
+            require_retention(plan, store)
+    return RunRecord(environment=environment(), steps=tuple(times))
+
+
+def _forget_not_cached(plan: Plan, store: Store) -> None:
+    """Remove the results of steps whose code may have changed without notice."""
+    reasons = {step.not_cached for step in plan.steps if step.not_cached}
+    for reason in reasons:
+        progress.warn(f"{reason}, so the steps that use it are computed in every run")
+    for step in plan.steps:
+        if step.not_cached:
+            with store.lock(step):
+                shutil.rmtree(store.folder(step), ignore_errors=True)
+
+
+def _time_left(plan: Plan, store: Store) -> str:
+    status: dict[str, Status] = {}
+    for step in plan.steps:
+        status[step.key] = _status(step, store, [status[s.key] for s in step.inputs.values()])
+    finished = [(_cost_class(s), _seconds(s, store)) for s in plan.steps if status[s.key] in ("done", "diverged")]
+    return time_left(finished, [_cost_class(s) for s in plan.steps if status[s.key] == "missing"])
+
+
+def _cost_class(step: Step) -> str:
+    """Steps that cost about the same: of one kind, and of attacks those by one chain."""
+    return " ".join([step.kind, *(name for name, _ in step.attack)]) if isinstance(step, Attack) else step.kind
+
+
+def seconds_left(finished: Iterable[tuple[str, float]], missing: Sequence[str]) -> tuple[float, bool]:
+    """For each missing step the mean time of the finished ones that cost the same, added up.
+
+    Args:
+        finished: the class of each finished step and the seconds that it took, here or in an earlier run.
+        missing: the classes of the steps still to run.
+
+    Returns:
+        The seconds, and whether they cover every missing step: a class of which none is finished has no time yet.
+    """
+    spent: dict[str, list[float]] = defaultdict(list)
+    for kind, seconds in finished:
+        spent[kind].append(seconds)
+    known = [sum(spent[kind]) / len(spent[kind]) for kind in missing if spent[kind]]
+    return sum(known), len(known) == len(missing)
+
+
+def time_left(finished: Iterable[tuple[str, float]], missing: Sequence[str]) -> str:
+    """The steps left and the ETA in words, such as ``3 steps left, about 40.0 s``; empty where nothing is left."""
+    if not missing:
+        return ""
+    seconds, complete = seconds_left(finished, missing)
+    steps = f"{len(missing)} {'step' if len(missing) == 1 else 'steps'} left"
+    return f"{steps}, {'about' if complete else 'more than'} {duration(seconds)}" if seconds else steps
+
+
+def _seconds(step: Step, store: Store) -> float:
+    manifest = store.manifest(step)
+    return 0.0 if manifest is None else manifest.seconds
+
+
+def _run(step: Step, context: "Context") -> StepTime:
+    store = context.store
+    status = step_status(step, store)
+    reused = status != "missing"
+    if status == "missing":
+        with store.lock(step):
+            reused = store.manifest(step) is not None  # another run may have made it meanwhile
+            if not reused:
+                _compute(step, context)
+        status = step_status(step, store)
+    return StepTime(name=step.name, key=step.key, seconds=_seconds(step, store), reused=reused, outcome=status)
+
+
+def _report(step: Step, time: StepTime, store: Store, left: str) -> None:
+    """Note that a step was done, or how it failed and why, and the time left."""
+    failed = time.outcome in ("diverged", "failed")
+    if time.reused and not failed:
+        return
+    why = f": {store.outcome(step).message}" if failed else ""
+    after = f"; {left}" if left else ""
+    progress.note(f"{time.outcome if failed else 'done':>8}  {step.name} ({time.seconds:.1f} s){why}{after}")
+
+
+def _compute(step: Step, context: "Context") -> None:
+    started = time.perf_counter()
+    with context.store.writing(step) as writing:
+        outcome = step.run(context, writing.folder)
+        writing.manifest = Manifest(
+            key=step.key,
+            kind=step.kind,
+            name=step.name,
+            settings=step.settings,
+            inputs={role: s.key for role, s in step.inputs.items()},
+            outcome=outcome,
+            seconds=time.perf_counter() - started,
+            files=_model_files(writing.folder / MODEL),
+            environment=environment(device=step.settings["loading"]["device"]),
+        )
+
+
+def _model_files(folder: Path) -> dict[str, str]:
+    return checkpoint_fingerprint(str(folder)) if folder.is_dir() else {}
