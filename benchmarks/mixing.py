@@ -37,6 +37,7 @@ from uwc.models.head import answer_logits
 from uwc.models.loading import load_target, save_target
 from uwc.models.pairs import open_mixing
 from uwc.models.target import Target
+from uwc.results import Calibration
 from uwc.workflows.calibration import calibrate
 
 SIZES = {
@@ -70,15 +71,16 @@ def calibration(name: str, pair: "Pair") -> Comparison:
     ours = measure(pair.calibrate, device=pair.device)
     plain = measure(pair.bisection, device=pair.device)
     alpha, retained = plain.value
-    if abs(ours.value["alpha"] - alpha) > RESOLUTION + 1e-9:
-        raise RuntimeError(f"plain bisection ends elsewhere: {ours.value['alpha']} against {alpha}: {retained}")
+    found = ours.value
+    if abs(found.alpha - alpha) > RESOLUTION + 1e-9:
+        raise RuntimeError(f"plain bisection ends elsewhere: {found.alpha} against {alpha}: {retained}")
     asked = len(pair.retain) + len(pair.forget)
-    scored = sum(p["scored"] for p in ours.value["trace"]) + len(pair.forget) + min(len(pair.forget), KNOWN_SAMPLE)
+    scored = sum(p.scored for p in found.probes) + len(pair.forget) + min(len(pair.forget), KNOWN_SAMPLE)
     return Comparison(
         name, ours.seconds, plain.seconds, ours.peak_bytes, plain.peak_bytes, pair.device,
         {
-            "questions": asked, "tau": TAU, "retention at alpha = 1": retained[1.0], "alpha": ours.value["alpha"],
-            "alpha of the baseline": alpha, "passes": ours.value["passes"], "probes": len(ours.value["trace"]),
+            "questions": asked, "tau": TAU, "retention at alpha = 1": retained[1.0], "alpha": found.alpha,
+            "alpha of the baseline": alpha, "passes": found.passes, "probes": len(found.probes),
             "probes of the baseline": len(retained), "ratio of questions scored": asked * len(retained) / scored,
         },
     )  # fmt: skip
@@ -97,11 +99,18 @@ class Pair:
         save_target(replace(target, model=target.model.to("cpu")), folder)
         target.model.to(self.device)
 
-    def calibrate(self) -> dict:
+    def calibrate(self) -> Calibration:
+        """The search for alpha, without the curve."""
         return calibrate(
-            self.original, self.unlearned, forget=self.forget, retain=self.retain, tau=TAU, resolution=RESOLUTION,
+            self.original,
+            self.unlearned,
+            forget=self.forget,
+            retain=self.retain,
+            tau=TAU,
+            resolution=RESOLUTION,
+            curve=False,
             **self.loading,
-        )  # fmt: skip
+        ).calibration
 
     @torch.no_grad()
     def plain_mixture(self, alpha: float) -> Target:

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import stats
+from tests.unit.probed_sets import frontier_of
 
-from uwc.calibration.frontier import Frontier, ProbedSet, sure_lower
+from uwc.calibration.frontier import confidence_lower
+from uwc.calibration.probed import ProbedSet
 from uwc.metrics.set_level import auc, harmonic_mean
 from uwc.metrics.stats import aggregate_sets, bootstrap_interval, bootstrap_sureness
 
@@ -24,7 +26,7 @@ def probed(middles: NDArray[np.float64]) -> ProbedSet:
     kept = 1 / (1 + np.exp(12 * (ALPHAS[:, None] - middles.ravel())))
     names = tuple(str(i) for i in range(middles.size))
     subjects = tuple(f"subject {i // middles.shape[1]}" for i in range(middles.size))
-    return ProbedSet(names, subjects, np.round(kept * TOKENS) / TOKENS)
+    return ProbedSet("a set", "extraction_strength", ALPHAS, names, subjects, np.round(kept * TOKENS) / TOKENS)
 
 
 def middles(random: np.random.Generator, subjects: int, center: float) -> NDArray[np.float64]:
@@ -40,7 +42,8 @@ def truth(tau: float) -> float:
     curves = [
         probed(middles(random, 100_000, center)).values.mean(axis=1, keepdims=True) for center in (RETAIN, FORGET)
     ]
-    return Frontier(ALPHAS, *(ProbedSet(("all",), ("",), curve) for curve in curves)).forget_at(tau)
+    sets = [ProbedSet("all", "extraction_strength", ALPHAS, ("all",), ("",), curve) for curve in curves]
+    return frontier_of(*sets).forget_at(tau)
 
 
 @pytest.mark.parametrize(
@@ -48,21 +51,19 @@ def truth(tau: float) -> float:
     [(0.9, 5, 5), (0.9, 10, 10), (0.9, 20, 20), (0.9, 40, 40), (0.6, 10, 10), (0.9, 40, 8), (0.9, 8, 40)],
 )
 def test_the_calibrated_score(tau: float, retain: int, forget: int) -> None:
-    """Both sets are drawn anew, alpha is found anew on each: the true score is in 90 to 98 % of the intervals."""
+    """Both sets are drawn, and alpha is searched in each draw: the true score is in 90 to 98 % of the intervals."""
     random = np.random.default_rng(retain + 100 * forget)
     covered = 0
     for trial in range(TRIALS):
-        frontier = Frontier(
-            ALPHAS, probed(middles(random, retain, RETAIN)), probed(middles(random, forget, FORGET))
-        )  # fmt: skip
-        low, high = frontier.interval(tau, seed=trial)
-        covered += low <= truth(tau) <= high
+        sets = probed(middles(random, retain, RETAIN)), probed(middles(random, forget, FORGET))
+        found = frontier_of(*sets).estimate(tau, seed=trial)
+        covered += found.low <= truth(tau) <= found.high
     assert 0.90 <= covered / TRIALS <= 0.98
 
 
 @pytest.mark.parametrize("subjects", [5, 20])
-def test_two_methods_that_are_equally_good_are_rarely_told_apart(subjects: int) -> None:
-    """Two methods of the same truth on the same questions: at most 8 % of pairs are called sure, nominally 5 %."""
+def test_two_methods_that_are_equally_good_rarely_differ_significantly(subjects: int) -> None:
+    """Two methods of the same truth on the same questions: at most 8 % of pairs differ significantly, nominally 5 %."""
     random = np.random.default_rng(subjects)
     mistaken = 0
     for trial in range(TRIALS):
@@ -72,24 +73,24 @@ def test_two_methods_that_are_equally_good_are_rarely_told_apart(subjects: int) 
             own = [
                 m + 0.1 * random.standard_normal((subjects, 1)) + 0.05 * random.standard_normal(m.shape) for m in common
             ]
-            frontier = Frontier(ALPHAS, *map(probed, own))
+            frontier = frontier_of(*map(probed, own))
             draws.append(frontier.resampled_forget_at(0.9, seed=trial))
-        sure = sure_lower(*draws, clusters=subjects)
+        sure = confidence_lower(*draws, clusters=subjects)
         mistaken += sure >= 0.975 or sure <= 0.025
     assert mistaken / TRIALS <= 0.08
 
 
 def test_a_method_that_is_better_is_found() -> None:
-    """The second method keeps each forget answer a tenth of alpha longer: sure in nearly every data set."""
+    """The second method keeps each forget answer a tenth of alpha longer: significant in nearly every data set."""
     random = np.random.default_rng(3)
     found = 0
     for trial in range(50):
         retain, forget = middles(random, 20, RETAIN), middles(random, 20, FORGET)
         draws = [
-            Frontier(ALPHAS, probed(retain), probed(forget + more)).resampled_forget_at(0.9, seed=trial)
+            frontier_of(probed(retain), probed(forget + more)).resampled_forget_at(0.9, seed=trial)
             for more in (0.0, 0.1)
         ]
-        found += sure_lower(*draws, clusters=20) >= 0.975
+        found += confidence_lower(*draws, clusters=20) >= 0.975
     assert found >= 48
 
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from uwc.calibration.harness import HarnessTask
-from uwc.calibration.retention import Retention
 from uwc.calibration.search import search
 from uwc.errors import ConfigError, UserError
 from uwc.models.target import Target
@@ -58,40 +57,42 @@ def at(alpha: float) -> Target:
     return Target(alpha, "a tokenizer")
 
 
-def test_a_task_is_held_fixed(calls: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_task_is_kept(calls: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
     """Accuracy 0.8 (1 - alpha), tau 0.75: alpha is 0.25. Nothing of the library's goes to standard output."""
-    retention = Retention([HarnessTask("mmlu", tau=0.75)], tau=0.75)
-    retention.probe(at(0.0), 0.0, whole=True)
-    found = search(lambda a, whole: retention.probe(at(a), a, whole=whole), threshold=retention.threshold)  # type: ignore[arg-type]
+    task = HarnessTask("mmlu")
+    original = task.begin(at(0.0), tau=0.75, early=True)
+    found = search(lambda a, whole: task.probe(at(a), a, whole=whole) if a else original, tau=0.75)
     assert 0.25 - 1 / 128 <= found.alpha <= 0.25
     assert calls[0] == {"tasks": ["mmlu"], "limit": None, "bootstrap_iters": 0, "log_samples": False}
     assert len(calls) == len(found.probes) <= 9  # each mixture is evaluated once
+    assert task.measured().label == "mmlu:acc"
     assert capsys.readouterr().out == ""
 
 
 def test_a_task_where_low_is_better(calls: list[dict[str, Any]]) -> None:
     """Perplexity 2 / (1 - alpha / 2): at alpha = 0.5, three quarters are kept."""
-    task = HarnessTask("wikitext", tau=0.75)
-    assert task.probe(at(0.0), 0.0, whole=True).score == 2.0
-    kept = task.probe(at(0.5), 0.5, whole=True)
-    assert kept.share == pytest.approx(0.75) and kept.feasible
+    task = HarnessTask("wikitext")
+    task.begin(at(0.0), tau=0.75, early=True)
+    found = task.probe(at(0.5), 0.5, whole=True)
+    assert found.retention == pytest.approx(0.75) and found.feasible
     assert not task.probe(at(0.51), 0.51, whole=True).feasible
+    assert task.measured().values[0] == 2.0 and not task.measured().higher
 
 
 def test_a_metric_of_a_task_by_name(calls: list[dict[str, Any]]) -> None:
-    assert HarnessTask("mmlu:acc_norm", tau=0.9).probe(at(0.5), 0.0, whole=True).score == 0.5
+    assert HarnessTask("mmlu:acc_norm").score(at(0.5)) == 0.5
     with pytest.raises(ConfigError, match=r"unknown metric of the task 'mmlu' 'f1'.*valid: acc, acc_norm"):
-        HarnessTask("mmlu:f1", tau=0.9).probe(at(0.5), 0.0, whole=True)
+        HarnessTask("mmlu:f1").score(at(0.5))
 
 
 def test_an_unknown_task_is_named(calls: list[dict[str, Any]]) -> None:
     with pytest.raises(ConfigError, match="--retention-task nothing"):
-        HarnessTask("nothing", tau=0.9).probe(at(0.0), 0.0, whole=True)
+        HarnessTask("nothing").score(at(0.0))
 
 
 def test_global_random_states_are_left_alone(calls: list[dict[str, Any]]) -> None:
     before = random.getstate(), np.random.get_state()[1].tobytes(), torch.get_rng_state()  # type: ignore[union-attr]
-    HarnessTask("mmlu", tau=0.9).probe(at(0.0), 0.0, whole=True)
+    HarnessTask("mmlu").score(at(0.0))
     assert random.getstate() == before[0]
     assert np.random.get_state()[1].tobytes() == before[1]  # type: ignore[union-attr]
     assert torch.equal(torch.get_rng_state(), before[2])

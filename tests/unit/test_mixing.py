@@ -2,11 +2,9 @@
 
 import pytest
 import torch
-from tests.conftest import copied, people, tiny_target
+from tests.conftest import tiny_target
 
-from uwc.calibration.calibrate import calibrate
-from uwc.errors import ConfigError, ModelError
-from uwc.models.forward import score_tokens
+from uwc.errors import ModelError
 from uwc.models.mixing import Mixer, mix_tensor
 from uwc.models.target import Target
 
@@ -71,26 +69,3 @@ def test_another_architecture_is_refused_by_the_tensor_that_differs() -> None:
 def test_alpha_outside_0_to_1_is_refused() -> None:
     with pytest.raises(ValueError, match=r"alpha = 1\.2"):
         Mixer(tiny_target(), tiny_target()).mix(1.2)
-
-
-def test_calibration_keeps_what_it_promises(knowing: Target, untrained: Target) -> None:
-    """Mixing towards noise: the returned model really has the retention found, and no finer step keeps it."""
-    noise = copied(knowing)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in noise.model.parameters():
-            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
-    examples = people(4)
-    found, mixed = calibrate(knowing, noise, retain=examples[:4], forget=examples[4:], tau=0.9, curve=True)
-    from uwc.metrics.memorization import extraction_strength
-
-    assert 0 < found.alpha < 1
-    assert (
-        extraction_strength(score_tokens(mixed, examples[:4])).mean() == found.search.retain >= found.search.threshold
-    )
-    assert {k / 8 for k in range(9)} <= {p["alpha"] for p in found.record()["trace"]}
-
-
-def test_calibration_refuses_a_metric_that_it_cannot_hold_fixed(untrained: Target) -> None:
-    with pytest.raises(ConfigError, match="unknown metric to hold fixed"):
-        calibrate(untrained, untrained, retain=people(1), forget=people(1), metric="kl_to_original")

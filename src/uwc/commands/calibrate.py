@@ -15,6 +15,7 @@ from uwc.commands.options import (
     Dtype,
     FactsFile,
     Json,
+    OutputDir,
     Prompt,
     RetainFiles,
     RetentionTasks,
@@ -39,7 +40,9 @@ def calibrate_command(
     retain: RetainFiles = [],  # noqa: B006
     retention_task: RetentionTasks = [],  # noqa: B006
     tau: Annotated[float, typer.Option(help="Least ratio to the original's retention.")] = 0.95,
-    metric: Annotated[str, typer.Option(help="The retention metric.")] = "extraction_strength",
+    retention_metric: Annotated[
+        str, typer.Option(help="The metric to keep on the retain data; none: the tasks alone.")
+    ] = "extraction_strength",
     rank_by: Annotated[
         str | None, typer.Option(help="The metric of the forget set; the retention metric if it can be, else ES.")
     ] = None,
@@ -51,9 +54,7 @@ def calibrate_command(
         typer.Option("--search-only", help="Search alpha alone: faster, without the score at tau and its interval."),
     ] = False,
     save: Annotated[Path | None, typer.Option(help="Folder for the calibrated model and its card.")] = None,
-    output_dir: Annotated[
-        Path | None, typer.Option("--output-dir", "-o", help="Folder for calibration.json and the probes' values.")
-    ] = None,
+    output_dir: OutputDir = None,
     column: Columns = [],  # noqa: B006
     dtype: Dtype = "float32",
     device: Device = "auto",
@@ -75,9 +76,9 @@ def calibrate_command(
         retain={name: read_examples(path, columns=columns) for name, path in files.items()},
         retention=retention_task,
         tau=tau,
-        metric=metric,
+        retention_metric=None if retention_metric == "none" else retention_metric,
         rank_by=rank_by,
-        utility_sets={name: read_examples(path, columns=columns) for name, path in utility.items()},
+        sets={name: read_examples(path, columns=columns) for name, path in utility.items()},
         max_new_tokens=max_new_tokens,
         curve=not search_only,
         save=save,

@@ -21,9 +21,9 @@ def calibrate(
     retain: Sequence[Example] | Sets = (),
     retention: Sequence[str | Callable[[Any], float]] = (),
     tau: float = 0.95,
-    metric: str = "extraction_strength",
+    retention_metric: str | None = "extraction_strength",
     rank_by: str | None = None,
-    utility_sets: Sets | None = None,
+    sets: Sets | None = None,
     max_new_tokens: int = 64,
     resolution: float = 1 / 128,
     curve: bool = True,
@@ -42,13 +42,15 @@ def calibrate(
         unlearned: the model after it, or a folder with a LoRA adapter on the original; a `Target` in memory is
             overwritten.
         forget: questions that should be forgotten.
-        retain: questions on which `metric` is kept; several sets by name, each of which is kept by itself.
+        retain: questions on which `retention_metric` is kept; several sets by name, each of which is kept by itself.
         retention: further retention measures: a task of lm-evaluation-harness by name (``"mmlu"``,
             ``"arc_easy:acc_norm"``) or a function from a `Target` to a number of which more is better.
         tau: the least ratio of every retention measure to the original's value.
-        metric: the retention metric, in its own direction. ``model_utility`` needs `utility_sets`.
-        rank_by: the metric of the forget set; `metric` if models can be ranked by it, else extraction strength.
-        utility_sets: "real_authors" and "world_facts", for ``model_utility``.
+        retention_metric: the metric of the retention constraint, in its own direction; None leaves the constraint to
+            `retention` alone.
+        rank_by: the metric of the forget set; `retention_metric` if models can be ranked by it, else extraction
+            strength.
+        sets: "real_authors" and "world_facts", for ``model_utility``.
         max_new_tokens: the most tokens of a generated answer, for metrics that read them.
         resolution: how finely alpha is found.
         curve: probe the whole grid of mixtures with all questions, as the score at exactly tau, the tau curve and the
@@ -64,14 +66,19 @@ def calibrate(
     """
     from uwc.calibration.calibrate import calibrate as calibrate_mixing
     from uwc.calibration.measures import ranking_metric, retention_measures
+    from uwc.metrics.suites import metric_name
 
     retains = dict(retain) if isinstance(retain, Mapping) else {"retain": retain} if len(retain) else {}
     for name, examples in retains.items():
         require_disjoint(forget, examples, names=("forget", name))
-    sets = retains | dict(utility_sets or {})
-    ranked_by = ranking_metric(metric, rank_by)
+    questions = retains | dict(sets or {})
+    metric = metric_name(retention_metric or "extraction_strength")
     measures = retention_measures(
-        sets, metric=metric, keep=list(retains), further=retention, max_new_tokens=max_new_tokens
+        questions,
+        metric=metric,
+        keep=() if retention_metric is None else tuple(retains),
+        further=retention,
+        max_new_tokens=max_new_tokens,
     )
     mixing = _mixing(original, unlearned, loading)
     if save is not None:
@@ -83,7 +90,7 @@ def calibrate(
         measures,
         {"forget": forget},
         tau=tau,
-        metric=ranked_by,
+        metric=ranking_metric(metric, None if rank_by is None else metric_name(rank_by)),
         resolution=resolution,
         curve=curve,
         max_new_tokens=max_new_tokens,
@@ -95,7 +102,7 @@ def calibrate(
         unlearned=names[1],
         sets={
             name: SetInfo(label=name.replace("_", " "), examples=len(examples), sha256=fingerprint(examples))
-            for name, examples in {"forget": forget, **sets}.items()
+            for name, examples in {"forget": forget, **questions}.items()
         },
         calibration=found.record(seed=seed),
         scores=found.scores(seed=seed),
