@@ -57,10 +57,12 @@ def calibrate(
         UserError: the models cannot be mixed, the data overlap, or the original does not know the retain data.
     """
     from uwc.calibration.calibrate import calibrate_mixing
+    from uwc.metrics.suites import metric_name
 
     retains = dict(retain) if isinstance(retain, Mapping) else {"retain": retain} if len(retain) else {}
     for name, examples in retains.items():
         require_disjoint(forget, examples, names=("forget", name))
+    metric = metric_name(metric)
     measures, measured_with = _measures(retains, retention, metric, tau, utility_sets, max_new_tokens)
     mixing = _mixing(original, unlearned, loading)
     if save is not None:
