@@ -53,7 +53,7 @@ def test_the_calibrated_model_has_the_scores_that_its_card_states(uwc: Run, work
         examples = read_examples(workplace / f"{name}.jsonl")
         table = package.score(Target(plain.eval(), tokenizer), examples, metrics=["extraction_strength"])
         row = next(r for r in record["scores"] if (r["set"], r["model"]) == (name, "calibrated"))
-        assert float(table["mean"][0]) == pytest.approx(row["mean"])
+        assert table.scores[0].mean == pytest.approx(row["mean"])
     card = (workplace / "out" / "README.md").read_text()
     digest = record["data"]["forget"]["sha256"]
     for essential in (

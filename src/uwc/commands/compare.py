@@ -85,7 +85,7 @@ def compare_command(
     ] = [],  # noqa: B006
     max_new_tokens: Annotated[int, typer.Option(help="The most tokens of a generated answer; 0 generates none.")] = 64,
     title: Annotated[str, typer.Option(help="Title of the report.")] = "",
-    out: Annotated[Path, typer.Option(help="Folder for the report and the results; a later run goes on there.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder for the report and the results; a later run resumes there.")] = Path(
         "comparison"
     ),
     column: Columns = [],  # noqa: B006
