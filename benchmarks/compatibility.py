@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
-from uwc.metrics.evaluation import Evaluator
 
 from uwc.data.example import Example
 from uwc.data.prompts import PromptTemplate
 from uwc.data.question_files import read_examples
 from uwc.metrics.compat import COMPAT, Compat
+from uwc.metrics.evaluate import Scoring, score_sets
 from uwc.metrics.memorization import extraction_strength
 from uwc.metrics.scored import ScoredSet
 from uwc.metrics.set_level import model_utility
@@ -84,9 +84,13 @@ def main() -> None:
     parser.add_argument("--kind", choices=[*KINDS], action="append", help="only this one; may be repeated")
     parser.add_argument("--level", choices=[*LEVELS], action="append", help="likewise")
     options = parser.parse_args()
-    names = {"data": "retain_perturbed", "authors": "real_authors_perturbed", "facts": "world_facts_perturbed"}
+    names = {
+        "retain": "retain_perturbed",
+        "real_authors": "real_authors_perturbed",
+        "world_facts": "world_facts_perturbed",
+    }
     sets = {name: list(read_examples(options.folder / f"{file}.json")) for name, file in names.items()}
-    sets["data"] = [replace(e, paraphrased_question="") for e in sets["data"][:QUESTIONS]]
+    sets["retain"] = [replace(e, paraphrased_question="") for e in sets["retain"][:QUESTIONS]]
     for kind in options.kind or KINDS:
         for level in options.level or LEVELS:
             target = trained(KINDS[kind], [e for part in sets.values() for e in part], epochs=LEVELS[level])
@@ -128,22 +132,22 @@ def measured(target: Target, sets: dict[str, list[Example]]) -> list[str]:
     unmasked = _Unmasked(peer.name, peer.template, peer.functions, peer.settings)
     ways = [evaluated(target, sets, compat) for compat in (None, unmasked, peer)]
     lines = []
-    for name, metrics in (("data", METRICS), ("facts", FACTS)):
+    for name, metrics in (("retain", METRICS), ("world_facts", FACTS)):
         for metric in metrics:
             values = [way[name].aggregate(metric).mean for way in ways]
             lines.append(" | ".join([name, metric, *(f"{v:.3f}" for v in values)]))
     lines.append(" | ".join(["all", "model_utility", *(f"{utility(way):.3f}" for way in ways)]))
     both = [utility(ways[0], definition=d) for d in ("arithmetic", "geometric")]
     lines.append(f"all | model_utility, by probabilities and by losses | {both[0]:.3f} | | {both[1]:.3f}")
-    strength, lengths = ways[0]["data"].values("extraction_strength"), ways[0]["data"].scores.answer_lengths()
+    strength, lengths = ways[0]["retain"].values("extraction_strength"), ways[0]["retain"].scores.answer_lengths()
     floored = np.maximum(strength, 1 / lengths).mean()
-    lines.append(f"data | extraction_strength, the floor alone | {strength.mean():.3f} | | {floored:.3f}")
+    lines.append(f"retain | extraction_strength, the floor alone | {strength.mean():.3f} | | {floored:.3f}")
     return lines
 
 
 def official(target: Target, sets: dict[str, list[Example]]) -> list[str]:
     """Lines of extraction strengths: ours, and by each rule of the official code alone and by all."""
-    peer, questions = COMPAT["uwc-official"], sets["data"]
+    peer, questions = COMPAT["uwc-official"], sets["retain"]
     theirs = peer.functions["extraction_strength"]
     prompt = replace(target, template=PromptTemplate(text=peer.template.text, chat=False))
     scores = {
@@ -153,20 +157,20 @@ def official(target: Target, sets: dict[str, list[Example]]) -> list[str]:
         "our prompt and start, its search": theirs(score_tokens(target, questions)),
         "all together": theirs(score_tokens(peer.adapt(target), questions)),
     }
-    return [f"data | extraction_strength, {name} | {values.mean():.3f}" for name, values in scores.items()]
+    return [f"retain | extraction_strength, {name} | {values.mean():.3f}" for name, values in scores.items()]
 
 
 def evaluated(target: Target, sets: dict[str, list[Example]], compat: Compat | None) -> Mapping[str, ScoredSet]:
     """The scores of each set by a mode's rules, or by ours."""
-    evaluator = Evaluator(Given(sets, max_new_tokens=NEW_TOKENS), [*METRICS, *PARTS], compat=compat, intervals=False)
-    return evaluator.evaluate(target).scored
+    scoring = Scoring(Given(sets, max_new_tokens=NEW_TOKENS), [*METRICS, *PARTS], compat=compat)
+    return score_sets(target, scoring)
 
 
 def utility(scored: Mapping[str, ScoredSet], **truth: str) -> float:
     """TOFU's model utility of the three sets."""
     values = []
     for name, part in scored.items():
-        probability = "probability" if name == "data" else "probability_normalised"
+        probability = "probability" if name == "retain" else "probability_normalised"
         values += [part.values("rouge_l_ascii"), part.values(probability), part.values("truth_ratio_utility", **truth)]
     return model_utility(*values)
 

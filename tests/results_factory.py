@@ -97,12 +97,12 @@ NUMBERS = {
 RANKING = ("npo", "gd", "kl", "po", "ga")
 
 
-def changed(part: P, **update: Any) -> P:
+def changed(part: P, /, **update: Any) -> P:
     """The part with other values, which are validated."""
     return type(part)(**{**dict(part), **update})
 
 
-def changed_run(results: StudyResults, name: str, **update: Any) -> StudyResults:
+def changed_run(results: StudyResults, name: str, /, **update: Any) -> StudyResults:
     """The results with an unlearned model changed, also its name."""
     run = changed(results.run(name), **update)
     new = {name: run.name}
@@ -114,7 +114,7 @@ def changed_run(results: StudyResults, name: str, **update: Any) -> StudyResults
     )
 
 
-def changed_calibration(results: StudyResults, name: str, **update: Any) -> StudyResults:
+def changed_calibration(results: StudyResults, name: str, /, **update: Any) -> StudyResults:
     """The results with the calibration of an unlearned model changed."""
     calibration = results.run(name).calibration
     assert calibration is not None

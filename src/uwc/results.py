@@ -433,12 +433,12 @@ class RankedModel(Part):
     mixture_retention: Number
     """Its retention ratio, the least of all measures."""
     confidence: float | None
-    """That it leaves less than the next model; null for the last."""
+    """That it leaves less than the next model; None for the last."""
 
     @property
     def significant(self) -> bool | None:
-        """Whether it leaves significantly less than the next model; None for the last."""
-        return None if self.confidence is None else self.confidence >= SIGNIFICANT
+        """Whether it leaves significantly less than the next model; None for the last, and where there is no number."""
+        return None if self.confidence is None or isnan(self.confidence) else self.confidence >= SIGNIFICANT
 
 
 class AttackInfo(Part):

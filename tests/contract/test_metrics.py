@@ -13,6 +13,7 @@ from uwc.data.example import Example
 from uwc.metrics.registry import INPUTS, metrics, set_metrics
 from uwc.metrics.scored import ScoredSet
 from uwc.metrics.scoring import needs_of, score_set
+from uwc.metrics.semantics import Judges
 from uwc.metrics.suites import SUITES, Given, chosen_metrics, split_input
 from uwc.models.target import Target
 from uwc.models.token_scores import TokenScores
@@ -40,7 +41,7 @@ def contains(premises: Sequence[str], hypotheses: Sequence[str]) -> np.ndarray:
 
 def score(target: Target, examples: list[Example], reference: Target, **options: Any) -> ScoredSet:
     scored = score_set(target, examples, needs=EVERYTHING, reference=reference, max_new_tokens=24, **options)
-    return scored.judged_by(encoder=letters, entailment=contains)
+    return scored.judged_by(Judges(letters, contains), ALL)
 
 
 @pytest.fixture(scope="module")
@@ -138,8 +139,8 @@ def test_an_empty_answer_is_not_scored(name: str) -> None:
 
 @pytest.mark.parametrize("suite", [*SUITES, "all"])
 def test_every_suite_can_be_had_when_everything_is_given(suite: str) -> None:
-    sets = dict.fromkeys(("data", "retain", "holdout", "authors", "facts", "verbatim"), complete())
-    models = frozenset({"reference", "retrained", "encoder", "entailment"})
+    sets = dict.fromkeys(("forget", "retain", "holdout", "real_authors", "world_facts", "verbatim"), complete())
+    models = frozenset({"original", "retrained", "encoder", "entailment"})
     chosen, left_out = chosen_metrics(suite, [], Given(sets, models))
     assert not left_out
     assert chosen == list(SUITES.get(suite, [*ALL, *set_metrics.names()]))

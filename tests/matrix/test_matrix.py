@@ -141,7 +141,7 @@ def test_score(taught: Taught, cell: Cell) -> None:
         found = cell.measured(lambda folder=folder: evaluate(folder, examples(asked), metrics=SCORES, device="cpu"))
         if found is None:
             return
-        table = found.evaluation.examples("data", SCORES)
+        table = found.examples()
         assert list(table["id"]) == [a.id for a in asked]
         theirs = [plain.scores(a) for a in asked]
         for metric in SCORES:
@@ -163,10 +163,10 @@ def test_text(taught: Taught, cell: Cell) -> None:
         if found is None:
             return
         theirs = [plain.text(a, max_new_tokens=NEW_TOKENS) for a in asked]
-        assert list(found.evaluation.scored["data"].texts) == theirs
+        assert list(found.sets["forget"].texts) == theirs
         rouge = [rouge_l(a.answer, text) for a, text in zip(asked, theirs, strict=True)]
         for metric in TEXTS:
-            ours = found.evaluation.examples("data", [metric])[metric]
+            ours = found.examples()[metric]
             cell.compare(metric, ours, [r[metric] for r in rouge], tolerance=1e-9)
 
 

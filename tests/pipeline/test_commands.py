@@ -37,11 +37,11 @@ def test_unlearn_score_and_calibrate(uwc: Run, workplace: Path) -> None:
     AutoModelForCausalLM.from_pretrained(workplace / "unlearned")
 
     done = uwc("score", "unlearned", "--data", "forget.jsonl", *columns, "--reference", "original", "--json")
-    rows = {(r["set"], r["metric"]): r for r in json.loads(done.stdout)}
-    strength = rows["data", "extraction_strength"]
+    rows = {(r["set"], r["metric"]): r for r in json.loads(done.stdout)["scores"]}
+    strength = rows["forget", "extraction_strength"]
     assert strength["n"] == 4 and strength["clusters"] == 2
-    assert rows["data", "kl_to_original"]["mean"] > 0.1
-    assert ("data, paraphrased", "extraction_strength") in rows
+    assert rows["forget", "kl_to_original"]["mean"] > 0.1
+    assert ("forget_paraphrased", "extraction_strength") in rows
 
     done = uwc("calibrate", "original", "unlearned", *data, "--tau", "0.9", "--save", "mixed", "--json")
     results = CalibrationResults.parse(done.stdout, where="stdout")
@@ -49,7 +49,7 @@ def test_unlearn_score_and_calibrate(uwc: Run, workplace: Path) -> None:
     assert 0 <= results.calibration.alpha <= 1
     forget = next(s for s in results.scores if (s.set, s.condition) == ("forget", "calibrated"))
     done = uwc("score", "mixed", "--data", "forget.jsonl", *columns, "--metric", "extraction_strength", "--json")
-    assert json.loads(done.stdout)[0]["mean"] == pytest.approx(forget.mean)
+    assert json.loads(done.stdout)["scores"][0]["mean"] == pytest.approx(forget.mean)
 
 
 def test_a_table_is_printed_without_json(uwc: Run, workplace: Path) -> None:
@@ -62,7 +62,7 @@ def test_another_prompt_gives_other_scores(uwc: Run, workplace: Path) -> None:
     options = ("--column", "question=q", "--column", "answer=a", "--metric", "probability", "--json")
     usual = uwc("score", "original", "--data", "forget.jsonl", *options)
     other = uwc("score", "original", "--data", "forget.jsonl", *options, "--prompt", "{question}")
-    assert json.loads(usual.stdout)[0]["mean"] > 0.9 > json.loads(other.stdout)[0]["mean"]
+    assert json.loads(usual.stdout)["scores"][0]["mean"] > 0.9 > json.loads(other.stdout)["scores"][0]["mean"]
 
 
 @pytest.mark.parametrize("kind", ["methods", "terms", "metrics", "attacks", "tricks", "benchmarks", "published"])

@@ -52,7 +52,9 @@ def run(line: str) -> Result:
 
 def means(line: str) -> dict[str, float]:
     """Metric -> mean, as a call of `uwc score` prints them."""
-    return {row["metric"]: row["mean"] for row in json.loads(run(f"{line.replace(' --json', '')} --json").stdout)}
+    return {
+        row["metric"]: row["mean"] for row in json.loads(run(f"{line.replace(' --json', '')} --json").stdout)["scores"]
+    }
 
 
 @pytest.mark.parametrize(("line", "expected"), _scored())
@@ -103,9 +105,13 @@ def test_a_lost_chat_template(tmp_path: Path) -> None:
 
 def test_a_long_row_beside_short_ones() -> None:
     """B12."""
-    found = uwc.workflows.scoring.evaluate(
-        "B12/longrope", uwc.read_examples("B12/with-one-long.jsonl"), metrics=["extraction_strength"]
-    ).evaluation.examples("data", ["extraction_strength"])
+    found = (
+        uwc.workflows.scoring.evaluate(
+            "B12/longrope", uwc.read_examples("B12/with-one-long.jsonl"), metrics=["extraction_strength"]
+        )
+        .examples()
+        .query("set == 'forget'")
+    )
     expected = {"long": pytest.approx(0.7778, abs=6e-5)}
     assert dict(zip(found["id"], found["extraction_strength"], strict=True)) == {
         i: expected.get(i, 1.0) for i in found["id"]
@@ -170,9 +176,9 @@ def test_a_folder_with_two_sets_of_weights() -> None:
     forget, retain = _questions("forget", "retain")
     for name, expected in (("index-left", 0.0), ("single-left", 1.0)):
         table = uwc.score(f"B20/{name}", forget, metrics=["extraction_strength"])
-        assert float(table["mean"][0]) == pytest.approx(expected, abs=6e-5)
+        assert table.scores[0].mean == pytest.approx(expected, abs=6e-5)
         results = uwc.calibrate("base/plain", f"B20/{name}", forget=forget, retain=retain)
-        kept = float(uwc.score(f"B20/{name}", retain, metrics=["extraction_strength"])["mean"][0])
+        kept = uwc.score(f"B20/{name}", retain, metrics=["extraction_strength"]).scores[0].mean
         delivered = next(s for s in results.scores if (s.set, s.condition) == ("retain", "as delivered"))
         assert delivered.mean == pytest.approx(kept)
 

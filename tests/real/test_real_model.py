@@ -30,15 +30,15 @@ from torch import Tensor
 
 import uwc
 from uwc.metrics.registry import metrics, set_metrics
-from uwc.workflows.scoring import Scores, evaluate
+from uwc.workflows.scoring import Evaluation, evaluate
 
 MODEL, TOFU = (os.environ.get(name, "") for name in ("UWC_REAL_MODEL", "UWC_TOFU"))
 FILES = {
-    "data": ("forget10_perturbed", range(0, 400, 20)),
+    "forget": ("forget10_perturbed", range(0, 400, 20)),
     "holdout": ("forget10_perturbed", range(5, 400, 40)),
     "retain": ("retain_perturbed", range(0, 400, 40)),
-    "authors": ("real_authors_perturbed", range(0, 100, 10)),
-    "facts": ("world_facts_perturbed", range(0, 100, 10)),
+    "real_authors": ("real_authors_perturbed", range(0, 100, 10)),
+    "world_facts": ("world_facts_perturbed", range(0, 100, 10)),
 }
 NEW_TOKENS, CONTINUED = 48, 128
 VERBATIM = 4
@@ -247,11 +247,12 @@ ROUNDING = {"mia_gradient_norm": 1e-4}  # plain transformers in float32 is 2e-5 
 
 
 @pytest.fixture(scope="module")
-def ours(models: dict[str, Path], sets: dict[str, list[uwc.Example]], verbatim: list[uwc.Example]) -> Scores:
+def ours(models: dict[str, Path], sets: dict[str, list[uwc.Example]], verbatim: list[uwc.Example]) -> Evaluation:
     names = [name for name in (*metrics.names(), *set_metrics.names()) if name != SIMILAR]
     return evaluate(
-        models["model"], metrics=names, sets={**sets, "verbatim": verbatim}, reference=models["reference"],
-        retrained=models["retrained"], encoder=encoder, entailment=entails, max_new_tokens=NEW_TOKENS, device="cpu",
+        models["model"], metrics=names, sets={**sets, "verbatim": verbatim}, original=models["reference"],
+        retrained=models["retrained"], judges={"encoder": encoder, "entailment": entails},
+        max_new_tokens=NEW_TOKENS, device="cpu",
     )  # fmt: skip
 
 
@@ -270,10 +271,10 @@ def slow(models: dict[str, Path], sets: dict[str, list[uwc.Example]]) -> Callabl
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_metric_of_every_question(name: str, ours: Scores, slow: Any, sets: Any) -> None:
+def test_every_metric_of_every_question(name: str, ours: Evaluation, slow: Any, sets: Any) -> None:
     theirs = slow(name)
     assert set(theirs[0]) | {SIMILAR, "verbatim_memorization"} == set(metrics.names())
-    table = ours.evaluation.examples(name, list(theirs[0]))
+    table = ours.examples().query("set == @name")
     assert list(table["id"]) == [e.id for e in sets[name]]
     for metric in theirs[0]:
         expected = [row[metric] for row in theirs]
@@ -282,17 +283,15 @@ def test_every_metric_of_every_question(name: str, ours: Scores, slow: Any, sets
         print(f"{name} {metric}: off by {np.abs(table[metric] - np.array(expected)).max():.1e}")
 
 
-@pytest.mark.parametrize("name", ["authors", "facts"])
+@pytest.mark.parametrize("name", ["real_authors", "world_facts"])
 def test_similar_continuations(name: str, models: dict[str, Path], sets: Any) -> None:
     plain = Plain.load(models["model"])
     expected = [Slow(plain, plain, e).similar() for e in sets[name]]
-    found = evaluate(models["model"], sets[name], metrics=[SIMILAR], device="cpu").evaluation.examples(
-        "data", [SIMILAR]
-    )
+    found = evaluate(models["model"], sets[name], metrics=[SIMILAR], device="cpu").examples()
     np.testing.assert_allclose(found[SIMILAR], expected, atol=1e-9)
 
 
-def test_continued_texts(ours: Scores, models: dict[str, Path], verbatim: list[uwc.Example]) -> None:
+def test_continued_texts(ours: Evaluation, models: dict[str, Path], verbatim: list[uwc.Example]) -> None:
     plain = Plain.load(models["model"])
     expected = []
     for example in verbatim:
@@ -300,7 +299,7 @@ def test_continued_texts(ours: Scores, models: dict[str, Path], verbatim: list[u
         tokens = Slow(plain, plain, example).continued(ids, sorted(plain.listed_ends), CONTINUED)
         text = plain.tokenizer.decode(tokens, skip_special_tokens=True).strip()
         expected.append(RougeScorer(["rougeL"], use_stemmer=False).score(example.answer, text)["rougeL"].fmeasure)
-    found = ours.evaluation.examples("verbatim", ["verbatim_memorization"])["verbatim_memorization"]
+    found = ours.examples().query("set == 'verbatim'")["verbatim_memorization"]
     np.testing.assert_allclose(found, expected, atol=1e-9)
 
 
@@ -312,21 +311,21 @@ def _auc(members: Sequence[float], others: Sequence[float]) -> float:
     return float(np.mean([(b > a) + (b == a) / 2 for a in members for b in others]))
 
 
-def test_numbers_of_whole_sets(ours: Scores, slow: Any) -> None:
+def test_numbers_of_whole_sets(ours: Evaluation, slow: Any) -> None:
     expected = {}
     for attack in ("loss", "zlib", "reference", "min_k", "min_k_plus_plus", "gradient_norm"):
-        data, holdout = (_column(slow(name), f"mia_{attack}") for name in ("data", "holdout"))
+        data, holdout = (_column(slow(name), f"mia_{attack}") for name in ("forget", "holdout"))
         expected[f"auc_{attack}"] = _auc(data, holdout)
-    retrained = _auc(*(_column(slow(name, "retrained"), "mia_min_k") for name in ("data", "holdout")))
+    retrained = _auc(*(_column(slow(name, "retrained"), "mia_min_k") for name in ("forget", "holdout")))
     expected["privleak"] = 100 * (retrained - expected["auc_min_k"]) / (1 - retrained)
-    ratios = [_column(slow("data", of), "truth_ratio_geometric") for of in ("model", "retrained")]
+    ratios = [_column(slow("forget", of), "truth_ratio_geometric") for of in ("model", "retrained")]
     expected["forget_quality"] = float(stats.ks_2samp(*ratios).pvalue)
     expected["model_utility"] = harmonic_mean(
         float(np.mean(_column(slow(name), metric)))
-        for name in ("retain", "authors", "facts")
+        for name in ("retain", "real_authors", "world_facts")
         for metric in (
             "rouge_l_ascii", "probability" if name == "retain" else "probability_normalised", "truth_ratio_utility"
         )
     )  # fmt: skip
-    found = {row["metric"]: row["mean"] for row in ours.rows() if row["metric"] in set_metrics.names()}
+    found = {row["metric"]: row["mean"] for row in ours.scores.rows() if row["metric"] in set_metrics.names()}
     assert found == pytest.approx(expected, rel=1e-5, abs=1e-5)

@@ -303,7 +303,7 @@ def test_an_adapter_of_a_resized_base_is_told_by_both_sizes(folder: Path) -> Non
 def test_an_adapter_is_attacked_as_the_model_that_it_makes(folder: Path, tmp_path: Path) -> None:
     """Merged before: what is scored, and what an attack on weights changes, is the whole."""
     path = adapter(folder, "adapter")
-    expected = float(uwc.score(path, people(2), metrics=("probability",), device="cpu")["mean"][0])
+    expected = float(uwc.score(path, people(2), metrics=("probability",), device="cpu").scores[0].mean)
     data = AttackData(scored=people(2))
     found = attack(path, data, ["quantization", "pruning"], metrics=("probability",), max_new_tokens=0, device="cpu",
                   settings={"pruning": {"share": 0.0}})  # fmt: skip

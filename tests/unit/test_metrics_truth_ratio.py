@@ -68,16 +68,15 @@ def test_normalised_probability() -> None:
 
 def test_why_an_example_is_not_scored_is_said() -> None:
     scored = ScoredSet(rows(), ("a", "b", "c"))
-    values = scored.values("truth_ratio_forget")
-    assert scored.unscored("truth_ratio_forget", values) == {"no wrong answer to compare": 1}
+    assert scored.unscored("truth_ratio_forget") == {"no wrong answer to compare": 1}
     broken = ScoredSet(replace(scores([[-1.0], []]), finite=np.array([False, True])), ("a", "b"))
-    assert broken.unscored("probability", broken.values("probability")) == {
+    assert broken.unscored("probability") == {
         "the logits are not finite": 1, "the answer has no token": 1,
     }  # fmt: skip
 
 
 def test_a_set_without_wrong_answers_has_no_value_and_says_why() -> None:
     scored = ScoredSet(scores([[-1.0], [-2.0]]), ("a", "b"))
-    result = scored.aggregates(["truth_ratio_geometric"])["truth_ratio_geometric"]
-    assert (result["n"], result["not_scored"]) == (0, 2)
-    assert result["why"] == {"no wrong answer to compare": 2}
+    result = scored.aggregate("truth_ratio_geometric")
+    assert (result.n, result.not_scored) == (0, 2)
+    assert scored.unscored("truth_ratio_geometric") == {"no wrong answer to compare": 2}

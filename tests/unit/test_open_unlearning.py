@@ -219,7 +219,7 @@ def expected(peer: Peer, examples: Sequence[Example]) -> dict[str, list[float]]:
 
 def scored(target: Target, examples: Sequence[Example], names: Sequence[str], **options: Any) -> ScoredSet:
     found = scoring.evaluate(target, examples, metrics=names, compat="open-unlearning", max_new_tokens=NEW, **options)
-    return found.evaluation.scored["data"]
+    return found.sets["forget"]
 
 
 def test_every_metric_is_that_of_the_slow_implementation(trained: tuple[Kind, Target]) -> None:
@@ -255,7 +255,7 @@ def test_the_reference_is_read_alike(trained: tuple[Kind, Target]) -> None:
     asked, answers = [e.question for e in questions()], [e.answer for e in questions()]
     with torch.no_grad():
         gap = Peer(kind, target).losses(asked, answers) - Peer(kind, other).losses(asked, answers)
-    ours = scored(target, questions(), ["mia_reference"], reference=other).values("mia_reference")
+    ours = scored(target, questions(), ["mia_reference"], original=other).values("mia_reference")
     assert ours == pytest.approx(gap, abs=1e-5)
 
 
@@ -295,8 +295,8 @@ def test_settings_of_the_prompt_stay() -> None:
 
 def test_the_texts_that_were_scored_are_stored(tmp_path: Path) -> None:
     target = target_of(KINDS["ChatML, pad is eos"])
-    ours = scored(target, questions(), ["mia_zlib"], out=tmp_path)
-    again = replace(ScoredSet.load(tmp_path, "data"), compat=COMPAT["open-unlearning"])
+    ours = scored(target, questions(), ["mia_zlib"], output_dir=tmp_path)
+    again = replace(ScoredSet.load(tmp_path, "forget"), compat=COMPAT["open-unlearning"])
     assert again.labelled == ours.labelled == tuple(f"{e.answer}\n" for e in questions())
     assert again.values("mia_zlib").tolist() == ours.values("mia_zlib").tolist()
 

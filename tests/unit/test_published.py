@@ -1,13 +1,13 @@
-"""Published figures: shipped as they were printed, and set beside ours."""
+"""Published figures: shipped as they were printed, and shown beside ours."""
 
 import numpy as np
 import pytest
-from tests.unit.example_results import example_results
+from tests.results_factory import changed, changed_run, study_results
 
 from uwc.catalogue import catalogue
 from uwc.errors import ConfigError
 from uwc.published.tables import published, published_benchmarks, published_names
-from uwc.reports.published import published_table
+from uwc.reports.tables_results import published_table
 
 ORDER = ("retain", "forget", "retain_paraphrased", "forget_paraphrased")
 
@@ -50,30 +50,42 @@ def test_the_catalogue_lists_the_tables_and_their_rows() -> None:
     assert len(catalogue("tofu-forget05-calibrated")) == 12
 
 
-def test_a_report_on_the_same_benchmark_sets_ours_beside_them() -> None:
-    results = example_results()
+def test_a_report_on_the_same_benchmark_has_ours_beside_the_published() -> None:
+    results = study_results()
     assert published_table(results) is None
-    results["benchmark"]["name"] = "tofu-forget05"
-    table = published_table(results)
+    table = published_table(changed(results, benchmark=changed(results.benchmark, name="tofu-forget05")))
     assert table is not None
     rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
     npo = next(i for i, row in enumerate(rows) if row["method"] == "npo")
-    assert rows[npo]["where"] == "this study"
-    assert rows[npo]["forget ES calibrated"] == "0.040" and rows[npo]["retain ES calibrated"] == "0.975"
+    assert rows[npo] == {
+        "method": "npo",
+        "from": "this study",
+        "forget ES, as delivered": "0.040",
+        "retain ES, as delivered": "0.975",
+        "forget ES, calibrated": "0.040",
+        "retain ES, calibrated": "0.975",
+        "forget ES, paraphrased, calibrated": "0.032",
+        "retain ES, paraphrased, calibrated": "0.780",
+    }
     assert rows[npo + 2] == {
-        "method": "", "where": "Llama-2-7B", "forget ES before": "0.089", "retain ES before": "0.499",
-        "forget ES calibrated": "0.110", "retain ES calibrated": "0.721",
-        "forget ES calibrated, paraphrased": "0.279", "retain ES calibrated, paraphrased": "0.480",
-    }  # fmt: skip
-    assert "public review discussion" in table.caption
+        "method": "",
+        "from": "Llama-2-7B",
+        "forget ES, as delivered": "0.089",
+        "retain ES, as delivered": "0.499",
+        "forget ES, calibrated": "0.110",
+        "retain ES, calibrated": "0.721",
+        "forget ES, paraphrased, calibrated": "0.279",
+        "retain ES, paraphrased, calibrated": "0.480",
+    }
+    assert "arXiv:2406.09179" in table.caption
 
 
 def test_a_study_on_local_files_can_name_the_benchmark() -> None:
-    results = example_results()
-    results["study"]["config"]["published"] = "tofu-forget05"
+    results = study_results()
+    named = changed(results.study, config={"published": "tofu-forget05"})
+    results = changed(results, study=named, unlearned=[results.run("npo")], ranking=("npo",))
     assert published_table(results) is not None
-    results["unlearned"] = [m for m in results["unlearned"] if m["name"] == "npo"]
-    results["unlearned"][0]["method"] = None
-    assert published_table(results) is not None, "a given model that is called npo"
-    results["unlearned"][0]["method"] = "composed"
-    assert published_table(results) is None, "nothing was published of this method"
+    given = changed_run(results, "npo", method="")
+    assert published_table(given) is not None, "a given model that is called npo"
+    composed = changed_run(results, "npo", method="composed")
+    assert published_table(composed) is None, "nothing was published of this method"

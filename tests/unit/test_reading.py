@@ -122,8 +122,8 @@ def test_tokens_with_other_ids_are_refused_in_every_command(original: Path, tmp_
     folder = changed(original, tmp_path / "other", edited("tokenizer.json", moved))
     forget, retain = people(4)[:4], people(4)[4:]
     calls: list[Callable[[], Any]] = [
-        lambda: uwc.score(folder, forget, reference=original, metrics=["kl_to_original"]),
-        lambda: uwc.score(original, forget, reference=original, retrained=folder, metrics=["exact_memorization"]),
+        lambda: uwc.score(folder, forget, original=original, metrics=["kl_to_original"]),
+        lambda: uwc.score(original, forget, original=original, retrained=folder, metrics=["exact_memorization"]),
         lambda: uwc.calibrate(original, folder, forget=forget, retain=retain),
         lambda: uwc.compare(original, {"x": folder}, forget=forget, retain=retain, attacks=[], out=tmp_path / "out"),
         lambda: uwc.attack(original, AttackData(forget), ["token_noise"], control=folder),
@@ -135,14 +135,14 @@ def test_tokens_with_other_ids_are_refused_in_every_command(original: Path, tmp_
     own = evaluate(
         folder, forget, compare=original, metrics=["exact_memorization"], max_new_tokens=0, own_tokenizer=True
     )
-    assert own.table["mean"][0] == alone["mean"][0]
+    assert own.scores.scores[0].mean == alone.scores[0].mean
 
 
 def test_a_checkpoint_that_lost_its_template_is_not_taken_for_one_that_forgot(original: Path, tmp_path: Path) -> None:
     """The same weights: everything is still there, at alpha 1, and nothing of the retention is lost."""
     folder = changed(original, tmp_path / "x", without_template)
     forget, retain = people(4)[:4], people(4)[4:]
-    own = uwc.score(folder, forget, metrics=["extraction_strength"], max_new_tokens=0)["mean"][0]
+    own = uwc.score(folder, forget, metrics=["extraction_strength"], max_new_tokens=0).scores[0].mean
     done = uwc.compare(
         original, {"x": folder}, retrained=folder, forget=forget, retain=retain, attacks=["token_noise"],
         max_new_tokens=0, out=tmp_path / "out",
@@ -157,7 +157,7 @@ def test_a_checkpoint_that_lost_its_template_is_not_taken_for_one_that_forgot(or
     found = uwc.calibrate(original, folder, forget=forget, retain=retain)
     assert (found["alpha"], found["forget_score"]) == (1.0, scores["mean"].iloc[0])
     compared = evaluate(folder, forget, compare=original, metrics=["probability"], max_new_tokens=0)
-    assert compared.differences is not None and compared.differences["difference"][0] == 0.0
+    assert compared.scores.differences[0].mean == 0.0
 
 
 def test_a_tokenizer_with_tokens_that_have_no_embedding_is_refused(original: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_tokenizer_with_tokens_that_have_no_embedding_is_refused(original: Pat
 def test_models_in_memory_are_read_as_the_original_too(knowing: Target) -> None:
     asked_otherwise = replace(knowing, template=PromptTemplate("{question} ->"))
     assert read_as(asked_otherwise, Reading.of(knowing)).encode(people(1)) == knowing.encode(people(1))
-    table = evaluate(
-        asked_otherwise, people(2), reference=knowing, metrics=["extraction_strength"], max_new_tokens=0
-    ).table
-    assert table["mean"][0] == uwc.score(knowing, people(2), metrics=["extraction_strength"])["mean"][0]
+    (found, *_) = uwc.score(
+        asked_otherwise, people(2), original=knowing, metrics=["extraction_strength"], max_new_tokens=0
+    ).scores
+    assert found.mean == uwc.score(knowing, people(2), metrics=["extraction_strength"]).scores[0].mean

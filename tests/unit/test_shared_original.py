@@ -15,9 +15,10 @@ from uwc.models.streaming import StoredOtherwise
 from uwc.models.target import Target
 from uwc.objectives.methods import METHODS
 from uwc.objectives.objective import Objective
-from uwc.studies import steps
+from uwc.studies import context
 from uwc.studies.config import StudyConfig
-from uwc.studies.shelf import Shelf
+from uwc.studies.context import ModelCache
+from uwc.training import unlearning
 from uwc.training.loading import TrainingData
 from uwc.training.loop import train
 from uwc.training.reference import frozen_copy, needs_frozen_copy
@@ -50,7 +51,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> tuple[list[weakref.ref[Any]], di
     """Every load of the original, and how many of them were still in memory when each run began to train."""
     originals: list[weakref.ref[Any]] = []
     alive: dict[str, int] = {}
-    load, unlearn = steps.load_target, steps.unlearn_target
+    load, unlearn = context.load_target, unlearning.unlearn
 
     def loaded(path: str, **options: Any) -> Target:
         target = load(path, **options)
@@ -63,8 +64,8 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> tuple[list[weakref.ref[Any]], di
         alive[method.name] = sum(o() is not None for o in originals)
         return unlearn(target, method, *arguments, **options)
 
-    monkeypatch.setattr(steps, "load_target", loaded)
-    monkeypatch.setattr(steps, "unlearn_target", watched)
+    monkeypatch.setattr(context, "load_target", loaded)
+    monkeypatch.setattr(unlearning, "unlearn", watched)
     return originals, alive
 
 
@@ -78,12 +79,12 @@ def test_runs_share_one_frozen_original_and_end_with_the_same_bits(
     assert not any(o() is not None for o in originals), "nothing is held once the study has ended"
     assert len(originals) == 4 + 2, "one to train each run, and the shared one, again after gd had no use for it"
 
-    def never(_shelf: Shelf, _key: Any, make: Callable[[], Any]) -> Any:
+    def never(_cache: ModelCache, _key: Any, make: Callable[[], Any]) -> Any:
         return make()
 
-    monkeypatch.setattr(Shelf, "get", never)
+    monkeypatch.setattr(ModelCache, "get", never)
     alone = run_study(STUDY, runs=tmp_path / "alone")
-    assert alone.results == shared.results
+    assert alone.results.to_dict() == shared.results.to_dict()
     assert weights_in(tmp_path / "alone") == weights_in(tmp_path / "shared")
 
 
@@ -116,7 +117,7 @@ def test_mixtures_are_read_from_files_and_equal_those_made_in_memory(
         raise StoredOtherwise("named otherwise")
 
     monkeypatch.setattr(pairs, "StreamedMixer", stored_otherwise)
-    assert run_study(one, runs=tmp_path / "in-memory").results == streamed.results
+    assert run_study(one, runs=tmp_path / "in-memory").results.to_dict() == streamed.results.to_dict()
     assert mixed_by == ["StreamedMixer", "Mixer"]
 
 

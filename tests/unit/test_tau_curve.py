@@ -1,34 +1,43 @@
-"""The tau curve in the report."""
+"""The tau curve and the frontier in the report."""
 
-from typing import Any
+import pytest
+from tests.results_factory import (
+    changed,
+    changed_calibration,
+    changed_run,
+    frontier,
+    study_results,
+    unlearned,
+)
 
-from tests.unit.example_results import example_results
-
-from uwc.reports.conclusion import summary
-from uwc.reports.rows import method_curve_rows
-from uwc.reports.tau_curve import frontier_figure, runs_tau_table, tau_figure, tau_table, tau_words, winners
+from uwc.reports.figures import frontier_figure, tau_figure
+from uwc.reports.format import MISSING
+from uwc.reports.tables_frontier import curves, runs_tau_table, tau_table, tau_words, winners
+from uwc.reports.tables_ranking import summary
+from uwc.results import Group, MeanFrontier, PathPoint, SeededPoint, StudyResults
 
 TAUS = (0.4, 0.6, 0.8, 0.9, 0.95, 1.0)
+LEFT = {"gd": {t: t / 2 for t in TAUS}, "npo": dict.fromkeys(TAUS, 0.35)}
 
 
-def with_curves() -> dict[str, Any]:
+def with_curves(sets: tuple[str, ...] = ("forget",), **left: dict[float, float]) -> StudyResults:
     """Two methods whose curves cross between 0.6 and 0.8: gd leaves tau / 2, npo a constant 0.35."""
-    results = example_results()
-    for method in results["unlearned"]:
-        if method["name"] in ("gd", "npo"):
-            left = [t / 2 if method["name"] == "gd" else 0.35 for t in TAUS]
-            curve = [
-                {"tau": t, "alpha": 0.5, "forget": v, "low": v - 0.1, "high": v + 0.1}
-                for t, v in zip(TAUS, left, strict=True)
-            ]
-            path = [{"alpha": a, "retain": 1 - a / 2, "forget": 1 - a} for a in (0.0, 0.5, 1.0)]
-            record = {"curve": curve, "path": path, "area": sum(left) / len(left)}
-            method["frontier"] = {"forget": record}
+    results = study_results()
+    results = changed(results, unlearned=[m for m in results.unlearned if m.name in LEFT], ranking=("npo", "gd"))
+    for name, scores in {**LEFT, **left}.items():
+        results = changed_calibration(results, name, frontier=dict.fromkeys(sets, frontier(scores)))
     return results
 
 
 def test_the_winners_are_named_with_their_ranges() -> None:
-    assert winners(with_curves()) == "Least is left by gd for tau from 0.4 to 0.6, npo for tau from 0.8 to 1."
+    assert winners(with_curves()).endswith("gd for tau from 0.4 to 0.6, npo for tau from 0.8 to 1.")
+    assert winners(study_results()) == ""
+
+
+def test_a_tie_has_two_winners() -> None:
+    """npo's constant 0.35 is made equal to gd's score, but for rounding, up to 0.6: both are named."""
+    tied = {t: min(0.35, t / 2 + 1e-15) for t in TAUS}
+    assert winners(with_curves(npo=tied)).endswith("npo and gd for tau from 0.4 to 0.6, npo for tau from 0.8 to 1.")
 
 
 def test_the_table_shows_score_and_interval_at_each_tau() -> None:
@@ -37,59 +46,83 @@ def test_the_table_shows_score_and_interval_at_each_tau() -> None:
     assert set(rows) == {"gd", "npo"}
     assert rows["gd"]["at tau 0.8"] == "0.400 [0.300, 0.500]"
     assert rows["npo"]["area"] == "0.350"
-    assert rows["npo"]["area, paraphrased"] == "—"
+    assert rows["npo"]["area, paraphrased"] == MISSING
 
 
 def test_the_figure_has_a_line_for_each_method() -> None:
     figure = tau_figure(with_curves())
-    assert {trace.name for trace in figure.data} == {"gd", "npo"}
-    assert list(figure.data[0].x) == list(TAUS)
+    drawn = {trace.name: dict(zip(trace.x, trace.y, strict=True)) for trace in figure.data}
+    assert drawn == LEFT
+
+
+def test_the_curves_as_rows() -> None:
+    rows = list(with_curves().curve_rows())
+    assert len(rows) == 2 * len(TAUS)
+    assert rows[0] | {"low": 0, "high": 0} == {
+        "model": "npo",
+        "set": "forget",
+        "tau": 0.4,
+        "alpha": 0.5,
+        "value": 0.35,
+        "low": 0,
+        "high": 0,
+        "area": pytest.approx(0.35),
+    }
 
 
 def test_a_sentence_names_no_more_than_a_few_methods() -> None:
-    results = with_curves()
-    best = results["ranking"][0]
+    results = study_results()
     names = [f"m{i}" for i in range(9)]
-    results["ranking"] = [best, *names]
-    results["unlearned"] += [{**results["unlearned"][0], "name": name} for name in names]
-    results["pairs"] = {best: dict.fromkeys(names, 0.5)}
+    more = [unlearned(name, calibration=results.run("ga").calibration) for name in names]
+    results = changed(
+        results,
+        unlearned=[*results.unlearned, *more],
+        ranking=("npo", *names),
+        pairs={"npo": dict.fromkeys(names, 0.5)},
+    )
     told = " ".join(summary(results))
-    assert "m4 (50% sure that it leaves less) and 4 more." in told and "m5" not in told
+    assert "m4 (confidence 50%) and 4 more." in told and "m5" not in told
 
 
-def test_the_frontier_runs_from_the_original_to_the_unlearned_model() -> None:
+def test_the_frontier_is_drawn_over_the_retention_ratio_with_the_bar_at_tau() -> None:
     figure = frontier_figure(with_curves())
     assert {trace.name for trace in figure.data} == {"gd", "npo"}
     assert list(figure.data[0].x) == [1.0, 0.75, 0.5] and list(figure.data[0].y) == [1.0, 0.5, 0.0]
     assert list(figure.data[0].customdata) == [0.0, 0.5, 1.0]
+    assert [shape.x0 for shape in figure.layout.shapes] == [0.95]
+    assert figure.layout.xaxis.range is not None
+
+
+def test_a_retention_above_1_is_inside_the_frontier_figure() -> None:
+    path = tuple(PathPoint(alpha=a, retention=1 + a / 2, forget=1 - a) for a in (0.0, 0.5, 1.0))
+    wide = changed(frontier(LEFT["gd"]), path=path)
+    figure = frontier_figure(changed_calibration(with_curves(), "gd", frontier={"forget": wide}))
+    assert figure.layout.xaxis.range is None
 
 
 def test_the_curve_in_words_for_each_set_that_was_probed() -> None:
     """Areas: gd (0.4 + 0.6 + 0.8 + 0.9 + 0.95 + 1) / 2 / 6 = 0.3875, npo 0.35."""
-    results = with_curves()
-    assert tau_words(results) == [
-        "Forget: least is left by gd for tau from 0.4 to 0.6, npo for tau from 0.8 to 1.",
-        "Area under the curve of forget, over all tau from 0 to 1: npo 0.350, gd 0.388.",
-    ]
-    for method in results["unlearned"]:
-        if "frontier" in method:
-            method["frontier"]["forget_paraphrased"] = method["frontier"]["forget"]
-    assert tau_words(results)[2].startswith("Forget, paraphrased: least is left by gd")
+    words = tau_words(with_curves())
+    assert len(words) == 2 and words[1].endswith(": npo 0.350, gd 0.388.")
+    both = tau_words(with_curves(("forget", "forget_paraphrased")))
+    assert len(both) == 4 and "paraphrased" in both[2]
 
 
-def with_seeds() -> dict[str, Any]:
+def with_seeds() -> StudyResults:
     """gd and npo as two seeds of one method, `both`: mean and deviation of tau / 2 and 0.35."""
     results = with_curves()
-    runs = [m for m in results["unlearned"] if m["name"] in ("gd", "npo")]
-    curve = []
-    for first, second in zip(*(m["frontier"]["forget"]["curve"] for m in runs), strict=True):
-        mean, sd = (first["forget"] + second["forget"]) / 2, abs(first["forget"] - second["forget"]) / 2**0.5
-        curve.append({"tau": first["tau"], "mean": mean, "sd_seeds": sd, "low": mean - 0.2, "high": mean + 0.2})
-    frontier = {"forget": {"curve": curve, "area": 0.36875, "area_sd": 0.0265}}
-    for method in runs:
-        method["group"] = "both"
-    results["groups"] = [{"name": "both", "runs": [m["name"] for m in runs], "frontier": frontier}]
-    return results
+    for name in LEFT:
+        results = changed_run(results, name, group="both")
+    points = []
+    for tau in TAUS:
+        first, second = LEFT["gd"][tau], LEFT["npo"][tau]
+        mean, sd = (first + second) / 2, abs(first - second) / 2**0.5
+        spread = {"sd_seeds": sd, "se_examples": 0.01, "se": 0.05, "low": mean - 0.2, "high": mean + 0.2}
+        points.append(SeededPoint(tau=tau, mean=mean, **spread))
+    found = MeanFrontier(curve=tuple(points), area=0.36875, area_sd=0.0265)
+    at_tau = {name: value for name, value in dict(points[-2]).items() if name != "tau"}
+    group = Group(name="both", runs=("gd", "npo"), next=None, frontier={"forget": found}, **at_tau)
+    return changed(results, groups=(group,))
 
 
 def test_a_method_with_several_seeds_has_its_mean_and_every_run() -> None:
@@ -101,25 +134,21 @@ def test_a_method_with_several_seeds_has_its_mean_and_every_run() -> None:
     every = runs_tau_table(results)
     assert every is not None and {r[0] for r in every.rows} == {"gd", "npo"}
     assert runs_tau_table(with_curves()) is None
-    mean = next(t for t in tau_figure(results).data if t.mode == "lines+markers")
-    assert mean.name == "both, mean over 2 seeds" and mean.y[TAUS.index(0.8)] == 0.375
-    band = next(t for t in tau_figure(results).data if t.fill == "toself")
-    assert min(band.y) == min(p["mean"] - p["sd_seeds"] for p in results["groups"][0]["frontier"]["forget"]["curve"])
-    assert len({t.line.color for t in tau_figure(results).data if t.mode != "lines" or not t.fill}) == 1
-    rows = method_curve_rows(results)
+    assert tau_words(results)[-1].endswith(": both 0.369, sd 0.026.")
+    rows = list(results.mean_curve_rows())
     assert len(rows) == len(TAUS) and rows[0]["seeds"] == 2 and rows[2]["mean"] == 0.375
-    assert tau_words(results) == ["Area under the curve of forget, over all tau from 0 to 1: both 0.369, sd 0.026."]
 
 
-def test_a_tie_has_two_winners() -> None:
-    """npo's constant 0.35 is gd's score at tau 0.7: made equal there but for rounding, both are named."""
-    results = with_curves()
-    for method in results["unlearned"]:
-        if method["name"] == "npo":
-            for point in method["frontier"]["forget"]["curve"]:
-                point["forget"] = min(point["forget"], point["tau"] / 2 + 1e-15)
-    named = winners(results)
-    assert named.startswith("Least is left by ") and named.endswith(
-        "for tau from 0.4 to 0.6, npo for tau from 0.8 to 1."
+def test_the_figure_of_seeds_has_the_mean_a_band_and_every_run_in_one_colour() -> None:
+    results = with_seeds()
+    (curve,) = curves(results)
+    figure = tau_figure(results)
+    mean = next(t for t in figure.data if t.mode == "lines+markers")
+    assert mean.name == "both, mean over 2 seeds" and list(mean.y) == curve.scores
+    band = next(t for t in figure.data if t.fill == "toself")
+    assert min(band.y) == min(
+        m - sd for m, sd in ((p.mean, p.sd_seeds) for p in results.groups[0].frontier["forget"].curve)
     )
-    assert " and " in named.split(" for tau")[0] and {"gd", "npo"} <= set(named.split(" for tau")[0].split())
+    thin = [dict(zip(t.x, t.y, strict=True)) for t in figure.data if t.line.dash == "dot"]
+    assert thin == [LEFT["gd"], LEFT["npo"]]
+    assert len({t.line.color for t in figure.data if not t.fill}) == 1

@@ -1,4 +1,4 @@
-"""What a study keeps of its training, and how the report shows it."""
+"""The record that a study keeps of its trainings."""
 
 import json
 from itertools import pairwise
@@ -6,10 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.example_results import example_results, example_run
 
-from uwc.reports.page import write_page
-from uwc.reports.training_plots import effect_figures, training_figures, training_table
 from uwc.studies.training_record import POINTS, thinned, training_record
 
 LOG = [
@@ -58,59 +55,3 @@ def test_a_long_log_is_thinned_to_its_first_last_and_evenly_spread_steps(length:
         assert kept[0] == 0 and kept[-1] == length - 1
         gaps = {b - a for a, b in pairwise(kept)}
         assert not gaps or max(gaps) - min(gaps) <= 1
-
-
-def with_training(tmp_path: Path) -> dict[str, Any]:
-    """npo stopped early and recorded its effect, gd collapsed, rmu diverged after a step; the others have no record."""
-    results = example_results()
-    collapse = {"before": 1.5, "after": 99.0, "bound": 10.0, "collapsed": True}
-    outcomes = {
-        "npo": {"stopped": 2, "collapse": {**collapse, "after": 2.0, "collapsed": False}},
-        "gd": {"collapse": collapse},
-        "rmu": {"status": "diverged", "step": 2, "term": "gradient", "collapse": {**collapse, "after": None}},
-    }
-    for method in results["unlearned"]:
-        if method["name"] in outcomes:
-            folder = tmp_path / method["name"]
-            folder.mkdir()
-            log = LOG[:1] if method["name"] == "rmu" else LOG
-            written(folder, log, EFFECTS if method["name"] == "npo" else [])
-            method["training"] = training_record(folder, outcomes[method["name"]])
-    return results
-
-
-def test_the_table_says_how_each_run_ended(tmp_path: Path) -> None:
-    table = training_table(with_training(tmp_path))
-    rows = {row[0]: row[1:] for row in table.rows}
-    assert list(rows) == ["npo", "gd", "rmu"], "by rank, the diverged one last"
-    assert rows["npo"] == ("2", "2", "1.23", "4", "1.50", "2.00", "stopped early after step 2, at a score of 0.250")
-    assert rows["gd"] == ("2", "2", "1.23", "4", "1.50", "99.0", "collapsed")
-    assert rows["rmu"] == ("1", "2", "2", "4", "1.50", "∞", "diverged at step 2; collapsed")
-    assert "more than 10 times the original's" in table.caption
-
-
-def test_the_figures_hold_loss_terms_gradient_and_marks(tmp_path: Path) -> None:
-    figures = training_figures(with_training(tmp_path))
-    assert list(figures) == ["npo", "gd", "rmu"]
-    lines = {trace.name: (list(trace.x), list(trace.y)) for trace in figures["npo"].data}
-    assert lines["loss"] == ([1, 2], [2.0, 1.2346]) and lines["nll"] == ([1, 2], [3.0, 3.2346])
-    assert lines["gradient norm"] == ([1, 2], [4.0, None])
-    marked = {name: sorted({shape.x0 for shape in figure.layout.shapes}) for name, figure in figures.items()}
-    assert marked == {"npo": [2], "gd": [], "rmu": [2]}
-
-
-def test_the_effect_is_drawn_by_risk_and_layer_group(tmp_path: Path) -> None:
-    (figure,) = effect_figures(with_training(tmp_path)).values()
-    drawn = {(trace.yaxis, trace.name): list(trace.y) for trace in figure.data}
-    assert drawn == {("y", "early"): [-1.5], ("y", "head"): [0.5], ("y2", "early"): [0.25], ("y2", "head"): [0.0]}
-    assert figure.layout.yaxis.title.text == "forget risk" and figure.layout.yaxis2.title.text == "retain risk"
-
-
-def test_the_page_has_the_section_only_where_there_is_a_record(tmp_path: Path) -> None:
-    page = tmp_path / "report.html"
-    write_page(with_training(tmp_path), example_run(), page)
-    text = page.read_text(encoding="utf-8")
-    assert "What training did" in text and "The gradient effect" in text
-    assert "curve-training-2" in text and "curve-effect-0" in text
-    write_page(example_results(), example_run(), page)
-    assert "What training did" not in page.read_text(encoding="utf-8")

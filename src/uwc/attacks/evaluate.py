@@ -11,6 +11,7 @@ from uwc.attacks.chain import Chain, attacked
 from uwc.attacks.data import AttackData
 from uwc.data.example import Example
 from uwc.errors import ConfigError, DataError
+from uwc.io import plain
 from uwc.metrics.registry import INPUTS, metrics
 from uwc.metrics.scoring import needs_of, score_set
 from uwc.metrics.stats import aggregate, paired_difference
@@ -169,7 +170,7 @@ def describe(name: str, chain: Chain, names: Sequence[str]) -> AttackInfo:
     return AttackInfo(
         name=name,
         chain=tuple(step.entry.name for step in chain.steps),
-        settings={step.entry.name: dict(step.settings) for step in chain.steps},
+        settings={step.entry.name: plain(step.settings) for step in chain.steps},
         touches_weights=chain.touches_weights,
         trains_on_scored=chain.trains_on_scored,
         metrics=tuple(names),

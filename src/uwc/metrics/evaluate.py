@@ -45,7 +45,7 @@ class Scoring:
         compat: whose definitions are used; None for ours.
         seed: of the bootstrap.
         intervals: whether numbers for whole sets get an interval, which takes longer than all else for small models.
-        texts: generate answers on every set of questions, also where no metric reads them.
+        complete: score every set, and generate answers on it, also where no metric reads them, as a study keeps them.
 
     Raises:
         ConfigError: a setting is unknown or wrong.
@@ -57,7 +57,7 @@ class Scoring:
     compat: Compat | None = None
     seed: int = 0
     intervals: bool = True
-    texts: bool = False
+    complete: bool = False
 
     def __post_init__(self) -> None:
         for name, settings in self.settings.items():
@@ -87,7 +87,7 @@ class Scoring:
         How examples are batched, and with that the last bits, depends on which answers are scored together.
         """
         wanted = {*self.measured(of_set), *self.read(of_set), *self.read(of_set, retrained=True)}
-        texts = set(TEXTS) if self.texts and self.given.max_new_tokens else set()
+        texts = set(TEXTS) if self.complete and self.given.max_new_tokens else set()
         return (needs_of(wanted) & EXTRAS) | texts
 
     def judged(self, of_set: str) -> list[str]:
@@ -142,7 +142,7 @@ def score_sets(
         needs = scoring.needs(name)
         if control:
             needs -= _SEPARATE - needs_of(wanted)
-        if wanted or (not control and needs):
+        if wanted or (scoring.complete and not control):
             scored = _score_set(target, name, examples, scoring, needs, original)
             if not control and judges is not None:
                 scored = scored.judged_by(judges, scoring.judged(name), scoring.settings)

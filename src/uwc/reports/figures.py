@@ -7,7 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from uwc.reports.format import known, number, retention_bar, with_interval
+from uwc.reports.format import known, listed, number, with_interval
 from uwc.reports.tables_frontier import Curve, curves, frontiers
 from uwc.results import (
     FORGET,
@@ -15,6 +15,7 @@ from uwc.results import (
     Frontier,
     MetricInfo,
     RankedModel,
+    ReferenceModel,
     Retention,
     Score,
     SeededPoint,
@@ -113,11 +114,11 @@ def tradeoff_figure(results: StudyResults) -> go.Figure:
     was calibrated, the horizontal axis is the retain score, and the retrained model a point.
     """
     figure, styles, retention = go.Figure(), model_styles(results), results.retention
-    metric, label = results.rank_by, results.metric_label(results.rank_by)
+    label, info = results.metric_label(results.rank_by), results.metrics.get(results.rank_by)
     for run in results.by_rank():
         style = styles[run.name]
-        delivered = _at_end(run, metric) if retention else _by_retain_score(run.scores, metric)
-        at_tau = _at_tau(run, metric)
+        delivered = _at_end(results, run) if retention else _by_retain_score(results, run.scores)
+        at_tau = _at_tau(results, run)
         if delivered and at_tau:
             figure.add_trace(_joining_line(run.name, delivered, at_tau, style))
         if delivered:
@@ -125,18 +126,8 @@ def tradeoff_figure(results: StudyResults) -> go.Figure:
             figure.add_trace(_marker(run.name, when, delivered, style, filled=not retention, in_legend=not at_tau))
         if at_tau:
             figure.add_trace(_marker(run.name, "at tau", at_tau, style))
-    for reference, symbol in zip(results.references, ("star", "x"), strict=False):
-        score = find(reference.scores, FORGET, metric)
-        point = _by_retain_score(reference.scores, metric)
-        if retention and score and reference.role == "original":
-            point = _Point(1.0, score.mean, f"forget {_hover(score)}")
-        if retention and score and reference.role == "retrained":
-            figure.add_hline(y=score.mean, line={"color": FAINT, "width": 1, "dash": "dot"})
-            figure.add_annotation(
-                x=0, xref="paper", xanchor="left", y=score.mean, yanchor="bottom", **_remark("retrained")
-            )
-        elif point:
-            figure.add_trace(_marker(reference.role, "", point, Style("#000000", symbol)))
+    for model in results.references:
+        _add_reference(figure, results, model)
     if retention:
         _mark_bar(figure, retention)
     key = "<b>Lower right is better ↘</b>" + (KEY if retention else "")
@@ -144,7 +135,6 @@ def tradeoff_figure(results: StudyResults) -> go.Figure:
     figure.add_annotation(x=0.02, y=0.98, **place, **_remark(key, size=13))
     figure.update_layout(figure_layout(height=540, margin={"l": 62, "r": 12, "t": 34, "b": 40}))
     figure.update_layout(legend={"orientation": "h", "y": -0.14, "yanchor": "top", "x": 0, "itemwidth": 30})
-    info = results.metrics.get(metric)
     if retention:
         figure.update_xaxes(**retention_axis([x for trace in figure.data for x in trace.x]))
     else:
@@ -153,32 +143,51 @@ def tradeoff_figure(results: StudyResults) -> go.Figure:
     return figure
 
 
-def _by_retain_score(scores: tuple[Score, ...], metric: str) -> _Point | None:
-    retain, forget = find(scores, "retain", metric), find(scores, FORGET, metric)
+def _add_reference(figure: go.Figure, results: StudyResults, model: ReferenceModel) -> None:
+    forget = find(model.scores, FORGET, results.rank_by)
+    point = _by_retain_score(results, model.scores)
+    if results.retention and forget and known(forget.mean):
+        if model.role == "retrained":
+            figure.add_hline(y=forget.mean, line={"color": FAINT, "width": 1, "dash": "dot"})
+            figure.add_annotation(
+                x=0, xref="paper", xanchor="left", y=forget.mean, yanchor="bottom", **_remark("retrained")
+            )
+            return
+        point = _Point(1.0, forget.mean, f"forget {_hover(results, forget)}")
+    if point:
+        figure.add_trace(_marker(model.role, "", point, Style("#000000", "x" if model.role == "retrained" else "star")))
+
+
+def _by_retain_score(results: StudyResults, scores: tuple[Score, ...]) -> _Point | None:
+    retain, forget = find(scores, "retain", results.rank_by), find(scores, FORGET, results.rank_by)
     if not retain or not forget or not known(retain.mean) or not known(forget.mean):
         return None
-    return _Point(retain.mean, forget.mean, f"retain {_hover(retain)}<br>forget {_hover(forget)}")
+    text = f"retain {_hover(results, retain)}<br>forget {_hover(results, forget)}"
+    return _Point(retain.mean, forget.mean, text)
 
 
-def _at_end(run: UnlearnedModel, metric: str) -> _Point | None:
+def _at_end(results: StudyResults, run: UnlearnedModel) -> _Point | None:
     """The unlearned model as delivered: its retention is that of the probe at alpha = 1."""
-    forget = find(run.scores, FORGET, metric)
+    forget = find(run.scores, FORGET, results.rank_by)
     probes = run.calibration.probes if run.calibration else ()
     retention = next((probe.retention for probe in probes if probe.alpha == 1), None)
     if not forget or not known(forget.mean) or not known(retention):
         return None
-    return _Point(retention, forget.mean, f"retention {number(retention)}<br>forget {_hover(forget)}")
+    return _Point(retention, forget.mean, f"retention {number(retention)}<br>forget {_hover(results, forget)}")
 
 
-def _at_tau(run: UnlearnedModel, metric: str) -> _Point | None:
-    found, score = run.calibration.at_tau if run.calibration else None, run.residual(FORGET, metric)
+def _at_tau(results: StudyResults, run: UnlearnedModel) -> _Point | None:
+    found = run.calibration.at_tau if run.calibration else None
+    score = run.residual(FORGET, results.rank_by)
     if not found or not score or not known(score.mean):
         return None
-    return _Point(found.retention, score.mean, f"retention {number(found.retention)}<br>forget {_hover(score)}")
+    return _Point(
+        found.retention, score.mean, f"retention {number(found.retention)}<br>forget {_hover(results, score)}"
+    )
 
 
-def _hover(score: Score) -> str:
-    return f"{with_interval(score)}, n = {score.n}"
+def _hover(results: StudyResults, score: Score) -> str:
+    return f"{with_interval(score, results.metrics.get(results.rank_by))}, n = {score.n}"
 
 
 def _joining_line(name: str, first: _Point, second: _Point, style: Style) -> go.Scatter:
@@ -241,10 +250,9 @@ def tau_figure(results: StudyResults, name: str = FORGET) -> go.Figure:
             figure.add_trace(_band(curve, style))
         figure.add_trace(_line(curve, style))
     _lay_out_lines(figure, results, name)
-    measures = retention_bar(results).partition(" of ")[2]
-    figure.update_xaxes(
-        **axis(f"tau: least ratio to {measures}", [1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4]), range=[1.01, 0.39]
-    )
+    measures = listed(results.retention.measures) if results.retention else ""
+    figure.update_xaxes(**axis(f"tau: least ratio to the original's {measures}", [1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4]))
+    figure.update_xaxes(range=[1.01, 0.39])
     return figure
 
 

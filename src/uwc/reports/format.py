@@ -80,9 +80,14 @@ def difference(found: Difference | None) -> str:
 def average(values: Iterable[float], *, geometric: bool) -> float:
     """The arithmetic or geometric mean; NaN of nothing, and where the geometric mean does not exist."""
     found = list(values)
-    if not found or (geometric and min(found) <= 0):
+    if not found or (geometric and not all(value > 0 for value in found)):
         return float("nan")
     return math.exp(fmean(map(math.log, found))) if geometric else fmean(found)
+
+
+def percentage(share: float | None) -> str:
+    """A confidence as text, ``97.5%``; a dash where there is none."""
+    return f"{share:.1%}" if known(share) else MISSING
 
 
 def setting(value: JsonValue) -> str:

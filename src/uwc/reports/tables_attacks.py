@@ -115,7 +115,7 @@ def recovery_table(results: StudyResults) -> Table:
         rows.append((name, before, *(_recovery_cell(found, models, column) for column in columns)))
     title = f"{found.label} on the {found.set_label} set under attack (below, in brackets: over retrained)"
     titles = map(_title, columns)
-    return Table(title, ("model", "before", *titles), tuple(rows), "\n".join(_recovery_remarks(results, found)))
+    return Table(title, ("model", "before", *titles), tuple(rows), "\n".join(_recovery_remarks(found)))
 
 
 def recovery_words(results: StudyResults) -> list[str]:
@@ -193,19 +193,21 @@ def budget_table(results: StudyResults) -> Table | None:
 
 
 def _grouped(results: StudyResults, attacks: Attacks) -> dict[str, list[AttackedModel]]:
-    """Name of a row -> the models that it averages: the runs of one method."""
+    """Name of a row -> the models that it averages: the runs of one method, either as delivered or calibrated."""
     methods = method_of_runs(results)
-    runs = list(methods.values())
-    groups: dict[str, list[AttackedModel]] = {}
+    groups: dict[tuple[str, str], list[AttackedModel]] = {}
     for model in attacks.models:
-        if not model.outcomes:
-            continue
-        name, method = model.model.label, methods.get(model.model.run)
-        if method is not None and runs.count(method) > 1:
-            calibrated = ", calibrated" if model.model.role == "calibrated" else ""
-            name = f"{method}{calibrated} ({runs.count(method)} runs)"
-        groups.setdefault(name, []).append(model)
-    return groups
+        if model.outcomes:
+            key = model.model.role, methods.get(model.model.run, model.model.run)
+            groups.setdefault(key, []).append(model)
+    return {_row_name(method, models): models for (_, method), models in groups.items()}
+
+
+def _row_name(method: str, models: Sequence[AttackedModel]) -> str:
+    first = models[0].model
+    if len(models) == 1:
+        return first.label
+    return f"{method}{', calibrated' if first.role == 'calibrated' else ''} ({len(models)} runs)"
 
 
 def _after(outcome: AttackOutcome, which: str) -> Aggregate:
@@ -229,12 +231,13 @@ def _recovery_cell(found: _Headline, models: Sequence[AttackedModel], column: Co
     return f"{after}\n({change(average([o.mean for o in over], geometric=kind == 'ratio'), kind)})"
 
 
-def _recovery_remarks(results: StudyResults, found: _Headline) -> Iterator[str]:
+def _recovery_remarks(found: _Headline) -> Iterator[str]:
     attacks = found.attacks
-    has = [f"{count} {part}" for part, count in attacks.attacker.items()]
+    names = {"train": "other forget"}
+    has = [f"{count} {names.get(part, part)}" for part, count in attacks.attacker.items() if count]
     yield (
         f"Scored: {attacks.sets[found.set]} questions about subjects that the attacker does not have. "
-        f"The attacker's examples: {listed(has)}."
+        f"The attacker has {listed(has) or 'no'} examples."
     )
     if any(which for _, which in found.columns()):
         yield (

@@ -11,6 +11,7 @@ from uwc.reports.format import (
     known,
     listed,
     number,
+    percentage,
     retention_bar,
     with_interval,
 )
@@ -126,23 +127,23 @@ def _order_of_mixtures(results: StudyResults) -> str:
 
 
 def _against_next(model: RankedModel) -> str:
-    if model.confidence is None:
+    if model.significant is None:
         return MISSING
-    return f"{'yes' if model.significant else 'no'} ({model.confidence:.1%})" if known(model.confidence) else ""
+    return f"{'yes' if model.significant else 'no'} ({percentage(model.confidence)})"
 
 
 def indistinct(results: StudyResults) -> str:
     """Which neighbours of the ranking do not differ significantly, as a sentence; empty where nothing was compared."""
-    models = results.ranked()
+    compared = [(model, after) for model, after in pairwise(results.ranked()) if model.significant is not None]
     close: list[list[str]] = []
-    for model, after in pairwise(models):
+    for model, after in compared:
         if model.significant:
             continue
         if close and close[-1][-1] == model.name:
             close[-1].append(after.name)
         else:
             close.append([model.name, after.name])
-    if len(models) < 2:
+    if not compared:
         return ""
     if not close:
         return "Every model differs significantly from the next one in the ranking."
@@ -152,9 +153,7 @@ def indistinct(results: StudyResults) -> str:
 def pairs_table(results: StudyResults) -> Table:
     """For each two models the confidence that the row's leaves less than the column's."""
     names = results.ranking
-    rows = tuple(
-        (a, *(MISSING if a == b else f"{results.pairs[a][b]:.1%}" for b in names)) for a in names if len(names) > 1
-    )
+    rows = tuple((a, *(percentage(results.pairs[a].get(b)) for b in names)) for a in names if len(names) > 1)
     caption = (
         "Confidence that the row's model leaves less of the forget set than the column's: the share of paired draws, "
         "shrunk towards 50% for few clusters."

@@ -48,17 +48,24 @@ def study_warnings(
     plan: Plan, store: Store, unlearned: Sequence[UnlearnedModel], retention: Retention | None
 ) -> list[Warning]:
     """What a reader of the results should know, each with a code."""
+    return [
+        *_coded(_on_original(plan, store)),
+        *input_warnings(plan),
+        *_coded(_on_readings(plan, store)),
+        *_coded(_on_design(plan, unlearned, retention)),
+        *(warning for model in unlearned for warning in _coded(_on_model(model))),
+    ]
+
+
+def input_warnings(plan: Plan) -> list[Warning]:
+    """What a reader should know of the questions and models that were given."""
     asked = ("forget", *(plan.config.calibration.sets if plan.config.calibrate else ()))
     sets = {name: examples for name, examples in plan.sets.items() if name in asked}
-    found = [
-        *_on_original(plan, store),
-        *_on_clusters(sets, several=len(plan.runs) > 1),
-        *_on_questions(sets),
-        *_on_weights(plan),
-        *_on_readings(plan, store),
-        *_on_design(plan, unlearned, retention),
-        *(warning for model in unlearned for warning in _on_model(model)),
-    ]
+    several = len(plan.runs) > 1
+    return [*_coded(_on_clusters(sets, several=several)), *_coded(_on_questions(sets)), *_coded(_on_weights(plan))]
+
+
+def _coded(found: "Coded") -> list[Warning]:
     return [Warning(code=code, text=text) for code, text in found]
 
 

@@ -156,7 +156,7 @@ def _scoring(config: StudyConfig, sets: Mapping[str, Sequence[Example]]) -> tupl
     ranked_by = config.calibration.ranked_by
     if config.calibrate is not None and ranked_by not in names:
         raise ConfigError(f"calibrate: models are ranked by {ranked_by!r}; add it to score.metrics, or set rank_by")
-    return Scoring(given, names, seed=config.seed, texts=True), left_out
+    return Scoring(given, names, seed=config.seed, complete=True), left_out
 
 
 def _attacked_metrics(config: StudyConfig, scoring: Scoring) -> tuple[str, ...]:

@@ -333,7 +333,7 @@ class Attack(Step):
         if self.model.key == self.original.key:
             return context.original(self.original, self.loading)
 
-        def load() -> Target:
+        def load() -> Any:
             step = self.model
             if not isinstance(step, Calibrate):
                 return merge_adapter(context.model(step, self.loading, original=self.original))

@@ -118,7 +118,7 @@ def evaluate(
         return halves.score_sets(loaded(which), scoring, original=reference, judges=asked, control=control)
 
     ours = scored(model)
-    control = scored(retrained, control=True) if retrained is not None and scoring.of_sets else {}
+    control = {} if retrained is None else scored(retrained, control=True)
     theirs = {} if compare is None else scored(compare)
     scores = Scores(
         uwc_version=__version__,

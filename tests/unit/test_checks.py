@@ -11,7 +11,8 @@ from tests.conftest import people, tiny_target
 from uwc.data.example import Example, asked_in_both, repeated, require_disjoint
 from uwc.errors import DataError
 from uwc.models.loading import save_target
-from uwc.studies.cautions import cautions
+from uwc.results import Warning
+from uwc.studies.checks import input_warnings
 from uwc.studies.config_file import validated
 from uwc.studies.plan import make_plan
 
@@ -22,17 +23,21 @@ def written(path: Path, examples: Sequence[Example]) -> str:
     return str(path)
 
 
-def told(folder: Path, forget: Sequence[Example], retain: Sequence[Example], seeds: dict[str, int]) -> list[str]:
-    """What a comparison of models of these seeds says; seed 0 is the original."""
+def told(folder: Path, forget: Sequence[Example], retain: Sequence[Example], seeds: dict[str, int]) -> list[Warning]:
+    """The warnings on a comparison of models of these seeds; seed 0 is the original."""
     for name, seed in {"original": 0, **seeds}.items():
         save_target(tiny_target(seed=seed), folder / name)
     data = {"forget": written(folder / "f.jsonl", forget), "retain": written(folder / "r.jsonl", retain)}
     study = {
-        "name": "given", "benchmark": {"name": "local-files", "settings": data},
-        "model": {"path": str(folder / "original")}, "finetune": None, "retrained": False,
-        "unlearn": {"runs": [{"name": n, "checkpoint": str(folder / n)} for n in seeds]}, "calibrate": {},
-    }  # fmt: skip
-    return cautions(make_plan(validated(study, where="test")))
+        "name": "given",
+        "benchmark": {"name": "local-files", "settings": data},
+        "model": {"path": str(folder / "original")},
+        "finetune": None,
+        "retrained": False,
+        "unlearn": {"runs": [{"name": n, "checkpoint": str(folder / n)} for n in seeds]},
+        "calibrate": {},
+    }
+    return input_warnings(make_plan(validated(study, where="test")))
 
 
 def about(subjects: int, *, of: str) -> list[Example]:
@@ -44,12 +49,12 @@ def test_few_subjects_and_none(tmp_path: Path) -> None:
     models = {"a": 1, "b": 2}
     assert told(tmp_path, about(5, of="f"), about(6, of="r"), models) == []
     (few,) = told(tmp_path, about(5, of="f"), about(4, of="r"), models)
-    assert few.startswith("The retain questions are about 4 subjects only") and "no two models" in few
+    assert few.code == "few_clusters" and "retain" in few.text and "4 subjects" in few.text
     (one,) = told(tmp_path, about(1, of="f"), about(5, of="r"), models)
-    assert one.startswith("All forget questions are about one subject")
+    assert one.code == "one_cluster" and "forget" in one.text
     nameless = [replace(e, subject="") for e in about(5, of="f")]
     (silent,) = told(tmp_path, nameless, about(5, of="r"), models)
-    assert silent.startswith("No subject is named for the forget questions")
+    assert silent.code == "no_subjects" and "forget" in silent.text
 
 
 def test_repeated_questions_and_such_as_are_in_both_sets(tmp_path: Path) -> None:
@@ -57,8 +62,8 @@ def test_repeated_questions_and_such_as_are_in_both_sets(tmp_path: Path) -> None
     again = replace(forget[3], id="again", question=forget[3].question.upper())
     other = replace(forget[0], id="other", answer="Nobody knows", subject="r0")
     repeats, both = told(tmp_path, [*forget, again], [*retain, other], {"a": 1})
-    assert repeats == "1 of the forget questions repeat another one with its answer, and count twice."
-    assert both.startswith("1 of the forget questions is asked in the retain set too, with another answer ('Who is f 0")
+    assert repeats.code == "repeated_questions" and repeats.text.startswith("1 of the forget questions")
+    assert both.code == "asked_in_both" and "'Who is f 0" in both.text
     assert repeated([*forget, again, again]) == 2 and asked_in_both(forget, [other]) == [forget[0].question]
 
 
@@ -71,6 +76,7 @@ def test_case_and_spaces_do_not_hide_an_overlap() -> None:
 
 
 def test_one_model_under_several_names(tmp_path: Path) -> None:
-    same, nothing = told(tmp_path, about(5, of="f"), about(5, of="r"), {"a": 1, "b": 1, "c": 0, "d": 2})
-    assert same == "c: the weights are those of the original, so nothing is unlearned in them."
-    assert nothing == "a and b have the same weights: they are one model under several names."
+    found = told(tmp_path, about(5, of="f"), about(5, of="r"), {"a": 1, "b": 1, "c": 0, "d": 2})
+    texts = {w.code: w.text for w in found}
+    assert set(texts) == {"weights_of_original", "same_weights"}
+    assert texts["weights_of_original"].startswith("c:") and texts["same_weights"].startswith("a and b ")

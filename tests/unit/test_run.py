@@ -1,6 +1,6 @@
 """The time left, from the steps that are done."""
 
-from uwc.studies.remaining import seconds_left, time_left
+from uwc.studies.run import seconds_left, time_left
 
 
 def test_each_missing_step_costs_the_mean_of_its_kind() -> None:

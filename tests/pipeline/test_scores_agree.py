@@ -1,0 +1,175 @@
+"""`uwc score` and `uwc compare` give the same scores of one model, numbers for whole sets and judged ones too."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.conftest import people, tiny_target
+from tests.pipeline.conftest import run_command
+from tests.pipeline.test_bad_input import line_of
+from tests.pipeline.test_compare import damaged
+from transformers import BertConfig, BertForSequenceClassification, BertModel, BertTokenizerFast
+
+from uwc.data.example import Example
+from uwc.metrics.registry import metrics, set_metrics
+from uwc.models.loading import save_target
+from uwc.models.target import Target
+
+SETS = {
+    "forget": (0, 2), "retain": (1, 3), "holdout": (8, 10), "real_authors": (4, 6), "world_facts": (5, 7),
+    "verbatim": (9, 11),
+}  # fmt: skip
+"""Two people's questions each; the original knows all but those of holdout and verbatim."""
+FILES = tuple(word for name in SETS for word in (f"--{name.replace('_', '-')}", f"{name}.jsonl"))
+JUDGES = ("--encoder", "encoder", "--entailment", "entailment")
+MODELS = ("--original", "original", "--retrained", "ignorant")
+ALL = ("--suite", "all", "--max-new-tokens", "6")
+SIZES = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "in", "near", "a", "old", "clocks", "little", "mends")
+
+
+def write(path: Path, examples: list[Example]) -> None:
+    path.write_text("".join(json.dumps(asdict(e)) + "\n" for e in examples), encoding="utf-8")
+
+
+def save_judges(folder: Path) -> None:
+    """A sentence encoder and a judge of entailment of random weights."""
+    kinds = {"encoder": BertModel, "entailment": BertForSequenceClassification}
+    for name, kind in kinds.items():
+        (folder / name).mkdir()
+        (folder / name / "vocab.txt").write_text("\n".join(WORDS), encoding="utf-8")
+        BertTokenizerFast(str(folder / name / "vocab.txt")).save_pretrained(folder / name)
+        torch.manual_seed(0)
+        labels = {0: "contradiction", 1: "entailment"}
+        config = BertConfig(vocab_size=len(WORDS), id2label=labels, label2id={v: k for k, v in labels.items()}, **SIZES)
+        kind(config).save_pretrained(folder / name)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, knowing: Target) -> Path:
+    folder = tmp_path_factory.mktemp("agree")
+    models = {"original": knowing, "mild": damaged(knowing, 0.03, seed=1), "ignorant": tiny_target(hidden_size=64)}
+    for name, target in models.items():
+        save_target(target, folder / name)
+    known = [replace(e, paraphrased_answer=e.answer) for e in people()]
+    for name, part in SETS.items():
+        write(folder / f"{name}.jsonl", [known[i] for i in part])
+    save_judges(folder)
+    return folder
+
+
+def compared(place: Path, out: str, *options: str) -> dict[str, Any]:
+    done = run_command(
+        "compare", *MODELS, "--unlearned", "mild", *FILES, "--attack", "none", "--out", out, "--json", *options,
+        cwd=place,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    results: dict[str, Any] = json.loads(done.stdout)
+    return results
+
+
+def scored(place: Path, model: str, *options: str) -> dict[str, Any]:
+    done = run_command("score", model, *FILES, *MODELS, *options, "--json", cwd=place)
+    assert done.returncode == 0, done.stderr
+    scores: dict[str, Any] = json.loads(done.stdout)
+    return scores
+
+
+def in_study(scores: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str], Any]:
+    """The scores of a model in results.json by set and metric."""
+    return {(name, metric): row for name, by_metric in scores.items() for metric, row in by_metric.items()}
+
+
+def alone(scores: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
+    return {
+        (row["set"], row["metric"]): {k: v for k, v in row.items() if k not in ("set", "metric")}
+        for row in scores["scores"]
+    }
+
+
+@pytest.fixture(scope="module")
+def results(place: Path) -> dict[str, Any]:
+    return compared(place, "all", *ALL, *JUDGES)
+
+
+def test_every_number_is_the_same_to_the_bit(place: Path, results: dict[str, Any]) -> None:
+    """Every metric there is, on every set, of the unlearned model and of the retrained one."""
+    known = {
+        "mild": results["unlearned"][0]["before"],
+        "ignorant": next(m for m in results["models"] if m["name"] == "retrained")["scores"],
+    }
+    for model, scores in known.items():
+        by_command = alone(scored(place, model, *ALL, *JUDGES))
+        assert in_study(scores) == by_command
+        assert {metric for _, metric in by_command} == {*metrics.names(), *set_metrics.names()}
+    mild = alone(scored(place, "mild", *ALL, *JUDGES))
+    assert mild["forget", "forget_quality"]["mean"] is not None
+    assert 0 < mild["retain+real_authors+world_facts", "model_utility"]["mean"] < 1
+    assert mild["forget+holdout", "auc_loss"]["low"] <= mild["forget+holdout", "auc_loss"]["mean"]
+    assert known["ignorant"]["forget"]["forget_quality"]["mean"] == 1.0
+    assert known["ignorant"]["forget+holdout"]["privleak"]["mean"] == 0.0
+
+
+def test_the_calibrated_mixture_has_them_too(results: dict[str, Any]) -> None:
+    record = results["unlearned"][0]
+    assert in_study(record["after"]).keys() == in_study(record["before"]).keys()
+
+
+def test_chosen_metrics_are_reported_by_name_and_by_label(place: Path) -> None:
+    options = ("--metric", "PrivLeak", "--metric", "auc_loss", "--metric", "ppl", "--max-new-tokens", "0")
+    found = in_study(compared(place, "chosen", *options)["unlearned"][0]["before"])
+    own = alone(scored(place, "mild", *options, "--metric", "ES"))
+    assert {metric for _, metric in found} == {"privleak", "auc_loss", "perplexity", "extraction_strength"}
+    assert found == own
+
+
+def test_gathering_loads_no_judge(place: Path, results: dict[str, Any]) -> None:
+    """What judges said is stored with the scores: with the judges' weights gone, a second run needs none of them."""
+    stored = [json.loads(p.read_text().splitlines()[0]) for p in (place / "all" / "store").glob("score-*/forget.jsonl")]
+    assert stored and all(any("semantic_similarity" in key for key in row["judged"]) for row in stored)
+
+
+def test_another_judge_is_another_step(place: Path, results: dict[str, Any]) -> None:
+    """The content of the judges is part of what a score is kept under, wherever they lie; other steps stay."""
+    weights = place / "encoder" / "model.safetensors"
+    before = weights.read_bytes()
+    try:
+        torch.manual_seed(1)
+        BertModel(BertConfig(vocab_size=len(WORDS), **SIZES)).save_pretrained(place / "encoder")
+        again = compared(place, "all", *ALL, *JUDGES)
+    finally:
+        weights.write_bytes(before)
+    first, second = (r["provenance"]["steps"]["score mild"]["key"] for r in (results, again))
+    assert first != second
+    values = [r["unlearned"][0]["before"]["forget"]["semantic_similarity"]["mean"] for r in (results, again)]
+    assert values[0] != values[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "essentials"),
+    [
+        (("--metric", "semantic_similarity"), ["'semantic_similarity' needs a sentence encoder", "--encoder"]),
+        (("--metric", "forget_qualty"), ["unknown metric 'forget_qualty'", "did you mean 'forget_quality'"]),
+        (("--suite", "tofuu"), ["unknown suite 'tofuu'"]),
+        (("--metric", "ROUGE-L", "--max-new-tokens", "0"), ["'rouge_l' needs generated answers"]),
+    ],
+)
+def test_what_is_missing_is_refused_before_anything_is_computed(
+    place: Path, options: tuple[str, ...], essentials: list[str]
+) -> None:
+    arguments = ("compare", *MODELS, "--unlearned", "mild", *FILES[:4], "--out", "refused", *options)
+    line = line_of(run_command(*arguments, cwd=place))
+    for essential in essentials:
+        assert essential in line
+    assert not list((place / "refused").rglob("manifest.json"))
+
+
+def test_a_set_that_a_number_needs_is_asked_for(place: Path) -> None:
+    arguments = ("compare", *MODELS, "--unlearned", "mild", *FILES[:4], "--out", "refused")
+    assert "'auc_loss' needs the set 'holdout'" in line_of(run_command(*arguments, "--metric", "auc_loss", cwd=place))
+    without = ("compare", *MODELS[:2], "--unlearned", "mild", *FILES[:4], "--out", "refused")
+    assert "--retrained" in line_of(run_command(*without, "--metric", "forget_quality", cwd=place))
