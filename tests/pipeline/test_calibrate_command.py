@@ -159,9 +159,7 @@ def test_a_folder_whose_writing_was_broken_off_has_no_card_of_an_earlier_model(
     monkeypatch.setattr("uwc.models.export.save_mixture", broken)
     sets = {name: read_examples(workplace / f"{name}.jsonl") for name in ("forget", "retain")}
     with pytest.raises(KeyboardInterrupt):
-        package.calibrate(
-            workplace / "original", workplace / "original", **sets, curve=False, save=workplace / "out"
-        )
+        package.calibrate(workplace / "original", workplace / "original", **sets, curve=False, save=workplace / "out")
     assert not list((workplace / "out").iterdir())
 
 

@@ -91,7 +91,7 @@ def test_an_adapter_on_tied_embeddings(tmp_path: Path) -> None:
     results = uwc.calibrate("base/tied", "B07/adapter", forget=forget, retain=retain, tau=0.9)
     scores = {s.set: s.mean for s in results.scores if s.condition == "calibrated"}
     for at in (
-        (row["alpha"], row["retain"], row["forget"]),
+        (row["alpha"], row["retention"], row["forget"]),
         (results.calibration.alpha, scores["retain"], scores["forget"]),
     ):
         assert at == (1.0, 1.0, pytest.approx(0.1102, abs=6e-5))
@@ -100,7 +100,7 @@ def test_an_adapter_on_tied_embeddings(tmp_path: Path) -> None:
 def test_a_lost_chat_template(tmp_path: Path) -> None:
     """B10."""
     row = _compared("B10/original", {"x": "B10/no-template"}, tmp_path)
-    assert (row["alpha"], row["retain"], row["forget"]) == (1.0, 1.0, 1.0)
+    assert (row["alpha"], row["retention"], row["forget"]) == (1.0, 1.0, 1.0)
 
 
 def test_a_long_row_beside_short_ones() -> None:
