@@ -219,6 +219,7 @@ def test_calibrate(taught: Taught, cell: Cell, tmp_path: Path) -> None:
             forget=examples(FORGET),
             retain=examples(RETAIN),
             tau=tau,
+            curve=False,
             save=tmp_path / "calibrated",
             device="cpu",
         )
@@ -230,14 +231,16 @@ def test_calibrate(taught: Taught, cell: Cell, tmp_path: Path) -> None:
         mixed = taught.plain.mixed(taught.plain_unlearned, alpha)
         return float(np.mean([mixed.scores(a)["extraction_strength"] for a in asked]))
 
-    alpha, enough = found["alpha"], tau * strength(0.0, RETAIN)
-    cell.compare("retain", found["retain_score"], strength(alpha, RETAIN), tolerance=1e-9)
-    cell.compare("forget", found["forget_score"], strength(alpha, FORGET), tolerance=1e-9)
-    assert found["retain_score"] >= enough - 1e-9
-    beyond = [] if alpha == 1 else [found["upper"], *(k / 8 for k in range(1, 9) if k / 8 > found["upper"] + 1 / 16)]
+    calibration = found.calibration
+    scores = {s.set: s.mean for s in found.scores if s.condition == "calibrated"}
+    alpha, upper, enough = calibration.alpha, calibration.upper, tau * strength(0.0, RETAIN)
+    cell.compare("retain", scores["retain"], strength(alpha, RETAIN), tolerance=1e-9)
+    cell.compare("forget", scores["forget"], strength(alpha, FORGET), tolerance=1e-9)
+    assert scores["retain"] >= enough - 1e-9
+    beyond = [] if alpha == 1 else [upper, *(k / 8 for k in range(1, 9) if k / 8 > upper + 1 / 16)]
     for larger in beyond:
-        assert larger in found["unchecked"] or strength(larger, RETAIN) < enough, f"alpha {larger} keeps enough"
-    assert alpha == 1 or found["upper"] - alpha <= 2 / 128 + 1e-9
+        assert larger in calibration.unchecked or strength(larger, RETAIN) < enough, f"alpha {larger} keeps enough"
+    assert alpha == 1 or upper - alpha <= 2 / 128 + 1e-9
     saved, mixed = (
         p.state for p in (Plain.load(tmp_path / "calibrated"), taught.plain.mixed(taught.plain_unlearned, alpha))
     )

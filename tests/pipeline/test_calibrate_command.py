@@ -1,4 +1,5 @@
-"""`uwc calibrate` on saved models, through the real command line: what is held, written and refused."""
+"""`uwc calibrate` on saved models, through the real command line: what is kept, written and refused; and that
+`uwc compare` says the same."""
 
 import json
 import re
@@ -13,8 +14,11 @@ from transformers import AutoModelForCausalLM
 
 import uwc as package
 from uwc.data.question_files import read_examples
+from uwc.metrics.memorization import extraction_strength
+from uwc.models.forward import score_tokens
 from uwc.models.loading import load_target, save_target
 from uwc.models.target import Target
+from uwc.results import CalibrationResults, ConditionScore, Score, StudyResults
 
 DATA = ("--forget", "forget.jsonl", "--retain", "retain.jsonl")
 
@@ -44,34 +48,97 @@ def workplace(tmp_path: Path, knowing: Target) -> Path:
 def test_the_calibrated_model_has_the_scores_that_its_card_states(uwc: Run, workplace: Path) -> None:
     done = uwc("calibrate", "original", "unlearned", *DATA, "--tau", "0.9", "--save", "out", "--json")
     assert done.returncode == 0, done.stderr
-    record = json.loads(done.stdout)
-    assert 0 < record["alpha"] < record["upper"] < 1
+    results = CalibrationResults.parse(done.stdout, where="stdout")
+    found = results.calibration
+    assert 0 < found.alpha < found.upper < 1
     assert len(list((workplace / "out").glob("model-*.safetensors"))) > 1
     plain = AutoModelForCausalLM.from_pretrained(workplace / "out")
     tokenizer = load_target(workplace / "out").tokenizer
     for name in ("forget", "retain"):
         examples = read_examples(workplace / f"{name}.jsonl")
-        table = package.score(Target(plain.eval(), tokenizer), examples, metrics=["extraction_strength"])
-        row = next(r for r in record["scores"] if (r["set"], r["model"]) == (name, "calibrated"))
-        assert table.scores[0].mean == pytest.approx(row["mean"])
+        scored = extraction_strength(score_tokens(Target(plain.eval(), tokenizer), examples))
+        assert float(scored.mean()) == pytest.approx(row(results, name, "calibrated").mean)
     card = (workplace / "out" / "README.md").read_text()
-    digest = record["data"]["forget"]["sha256"]
     for essential in (
-        f"- alpha: **{record['alpha']:.6g}**", "- tau: 0.9", f"| forget | 4 | `{digest}` |", "95 % interval",
+        f"- alpha: **{found.alpha:.6g}**",
+        "- tau: 0.9",
+        f"| forget | 4 | `{results.sets['forget'].sha256}` |",
+        "95 % interval",
         "uwc calibrate original unlearned --forget forget.jsonl --retain retain.jsonl --tau 0.9 --save out --json",
-        f"| forget | extraction_strength | calibrated | {record['forget_score']:.4f} |", 'base_model: "original"',
-    ):  # fmt: skip
+        f"| forget | extraction_strength | calibrated | {row(results, 'forget', 'calibrated').mean:.4f} |",
+        'base_model: "original"',
+    ):
         assert essential in card
+
+
+def row(results: CalibrationResults, name: str, condition: str) -> ConditionScore:
+    return next(s for s in results.scores if (s.set, s.condition) == (name, condition))
+
+
+def test_calibrate_and_compare_say_the_same_to_the_bit(uwc: Run, workplace: Path) -> None:
+    """The same alpha, at tau and as a mixture, with the same interval; the same forget and retain scores of the
+    original, the model as delivered and the mixture with the same intervals; the same tau curve."""
+    options = (*DATA, "--retain", "more.jsonl", "--tau", "0.8")
+    for name in ("forget", "retain", "more"):  # every question is a cluster of its own
+        path = workplace / f"{name}.jsonl"
+        rows = [json.loads(line) | {"subject": ""} for line in path.read_text().splitlines()]
+        path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    alone = uwc("calibrate", "original", "unlearned", *options, "-o", "alone", "--json")
+    assert alone.returncode == 0, alone.stderr
+    arguments = ("--original", "original", "--unlearned", "unlearned", *options, "--attack", "none")
+    done = uwc("compare", *arguments, "--max-new-tokens", "0", "--out", "compared", "--json")
+    assert done.returncode == 0, done.stderr
+    one = CalibrationResults.parse(alone.stdout, where="stdout")
+    study = StudyResults.parse(done.stdout, where="stdout")
+    (other,) = study.unlearned
+    assert other.calibration is not None and one.calibration.at_tau is not None
+    assert one.calibration.model_dump_json() == other.calibration.model_dump_json()
+    assert 0 < one.calibration.alpha < 1
+    assert one.calibration.at_tau.alpha.low < one.calibration.at_tau.alpha.high
+    original = study.reference("original")
+    assert original is not None
+    scores = {"original": original.scores, "as delivered": other.scores, "calibrated": other.calibrated_scores}
+    for condition, of_model in scores.items():
+        for name in ("forget", "retain", "more"):
+            same(row(one, name, condition), score_of(of_model, name))
+    residual = other.residual("forget", "extraction_strength")
+    assert residual is not None
+    same(row(one, "forget", "at tau"), residual)
+    assert len(one.scores) == 4 * 3 and {s.n for s in one.scores if s.set == "forget"} == {4}
+    written = CalibrationResults.load(workplace / "alone" / "calibration.json")
+    assert written.model_dump_json() == one.model_dump_json()
+    assert (workplace / "alone" / "probes.parquet").exists()
+
+
+def score_of(scores: tuple[Score, ...], name: str) -> Score:
+    return next(s for s in scores if (s.set, s.metric) == (name, "extraction_strength"))
+
+
+def same(one: Score, other: Score) -> None:
+    for field in ("mean", "n", "not_scored", "clusters", "se", "low", "high"):
+        ours, theirs = getattr(one, field), getattr(other, field)
+        assert ours == theirs or np.isnan([ours, theirs]).all(), field
+
+
+def test_the_printed_scores_name_each_condition_and_sample_size(uwc: Run, workplace: Path) -> None:
+    done = uwc("calibrate", "original", "unlearned", *DATA, "--tau", "0.9")
+    assert done.returncode == 0, done.stderr
+    for essential in ("as delivered", "at tau", "condition", "at exactly 0.9: alpha 0."):
+        assert essential in done.stdout
+    fast = uwc("calibrate", "original", "unlearned", *DATA, "--tau", "0.9", "--search-only")
+    assert fast.returncode == 0, fast.stderr
+    assert "at tau" not in fast.stdout and "--search-only" in fast.stdout
 
 
 def test_several_sets_and_another_metric(uwc: Run, workplace: Path) -> None:
     """Each set keeps 80 % of the inverse perplexity; the table says on how many examples probes were decided."""
     done = uwc(
-        "calibrate", "original", "unlearned", *DATA, "--retain", "more.jsonl", "--metric", "perplexity", "--tau", "0.8"
+        *("calibrate", "original", "unlearned", *DATA, "--retain", "more.jsonl"),
+        *("--retention-metric", "PPL", "--tau", "0.8"),
     )
     assert done.returncode == 0, done.stderr
     assert "perplexity on retain:" in done.stdout and "perplexity on more:" in done.stdout
-    assert "4 of 4" in done.stdout and "scoring passes" in done.stdout
+    assert "4 of 4" in done.stdout and "extraction_strength" in done.stdout and "scoring passes" in done.stdout
     assert re.search(r"alpha 0\.\d{4} keeps at least 0\.8 of each, 0\.\d{4} does not", done.stdout)
 
 
@@ -92,21 +159,23 @@ def test_a_folder_whose_writing_was_broken_off_has_no_card_of_an_earlier_model(
     monkeypatch.setattr("uwc.models.export.save_mixture", broken)
     sets = {name: read_examples(workplace / f"{name}.jsonl") for name in ("forget", "retain")}
     with pytest.raises(KeyboardInterrupt):
-        package.calibrate(workplace / "original", workplace / "original", **sets, save=workplace / "out")
+        package.calibrate(workplace / "original", workplace / "original", **sets, curve=False, save=workplace / "out")
     assert not list((workplace / "out").iterdir())
 
 
-def test_model_utility_is_held_fixed(uwc: Run, workplace: Path) -> None:
+def test_model_utility_is_kept(uwc: Run, workplace: Path) -> None:
     sets = ("--real-authors", "more.jsonl", "--world-facts", "retain.jsonl", "--max-new-tokens", "16")
-    arguments = ("calibrate", "original", "unlearned", *DATA, "--metric", "model_utility", "--tau", "0.9")
+    arguments = ("calibrate", "original", "unlearned", *DATA, "--retention-metric", "model_utility", "--tau", "0.9")
     done = uwc(*arguments, *sets, "--json")
     assert done.returncode == 0, done.stderr
-    (kept,) = json.loads(done.stdout)["kept"]
-    assert kept["measure"] == "model_utility" and kept["share"] >= 0.9
+    results = CalibrationResults.parse(done.stdout, where="stdout")
+    (kept,) = results.calibration.kept
+    assert kept.measure == "model_utility" and kept.ratio >= 0.9 and kept.n == 6
+    assert row(results, "retain+real_authors+world_facts", "calibrated").mean == pytest.approx(kept.value)
     assert "needs the set 'real_authors'; give a file with --real-authors" in uwc(*arguments).stderr
 
 
-def test_a_function_is_held_fixed(workplace: Path) -> None:
+def test_a_function_is_kept(workplace: Path) -> None:
     """The norm of a weight that both models share is always kept; one that falls with alpha decides."""
     forget = read_examples(workplace / "forget.jsonl")
     start = float(load_target(workplace / "original").model.model.norm.weight[0].detach())
@@ -115,11 +184,13 @@ def test_a_function_is_held_fixed(workplace: Path) -> None:
     def distance(target: Target) -> float:
         return 1.0 - abs(float(target.model.model.norm.weight[0].detach()) - start) / abs(end - start)
 
-    record = package.calibrate(
+    results = package.calibrate(
         workplace / "original", workplace / "unlearned", forget=forget, retention=[distance], tau=0.7
     )
-    assert 0.3 - 1 / 128 <= record["alpha"] <= 0.3 + 1e-6
-    assert record["kept"][0]["measure"] == "distance"
+    found = results.calibration
+    assert 0.3 - 1 / 128 <= found.alpha <= 0.3 + 1e-6
+    assert found.kept[0].measure == "distance" and found.at_tau is not None
+    assert found.at_tau.alpha.value == pytest.approx(0.3, abs=1e-5) and np.isnan(found.at_tau.alpha.low)
 
 
 def refused(uwc: Run, *arguments: str) -> str:
@@ -132,12 +203,12 @@ def test_what_is_refused_in_one_line(uwc: Run, workplace: Path) -> None:
     save_target(tiny_target(hidden_size=32, layers=1), workplace / "small")
     pair = ("original", "unlearned")
     assert "different architectures: num_hidden_layers is 2 in one and 1" in refused(uwc, "original", "small", *DATA)
-    assert "something to hold fixed; give --retain or --retention-task" in refused(uwc, *pair, *DATA[:2])
+    assert "a retention constraint; give --retain or --retention-task" in refused(uwc, *pair, *DATA[:2])
     assert "the forget and retain sets overlap" in refused(uwc, *pair, *DATA[:3], "forget.jsonl")
     assert "on the retain data (extraction_strength), and at least 0.02 is needed; give data" in refused(
         uwc, *pair, *DATA[:3], "unknown.jsonl"
     )
-    assert "unknown metric to hold fixed 'rouge'" in refused(uwc, *pair, *DATA, "--metric", "rouge")
+    assert "unknown retention metric 'rouge'" in refused(uwc, *pair, *DATA, "--retention-metric", "rouge")
     assert "pip install 'uwc[harness]'" in refused(uwc, *pair, *DATA, "--retention-task", "mmlu")
     assert "tau = 1.5 must be above 0 and at most 1" in refused(uwc, *pair, *DATA, "--tau", "1.5")
     assert "one of the models that are mixed" in refused(uwc, *pair, *DATA, "--save", "original")
@@ -155,4 +226,6 @@ def test_forget_data_that_the_original_does_not_know_are_warned_about(uwc: Run, 
     done = uwc("calibrate", "original", "unlearned", "--forget", "unknown.jsonl", "--retain", "retain.jsonl", "--json")
     assert done.returncode == 0
     assert "warning: the original model itself scores" in done.stderr and "there is nothing to forget" in done.stderr
-    assert np.isfinite(json.loads(done.stdout)["forget_score"])
+    results = CalibrationResults.parse(done.stdout, where="stdout")
+    assert [w.code for w in results.warnings] == ["low_forget"]
+    assert np.isfinite(row(results, "forget", "calibrated").mean)

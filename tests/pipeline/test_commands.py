@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 import uwc as package
 from uwc.models.loading import save_target
 from uwc.models.target import Target
+from uwc.results import CalibrationResults
 
 
 @pytest.fixture
@@ -43,11 +44,12 @@ def test_unlearn_score_and_calibrate(uwc: Run, workplace: Path) -> None:
     assert ("forget_paraphrased", "extraction_strength") in rows
 
     done = uwc("calibrate", "original", "unlearned", *data, "--tau", "0.9", "--save", "mixed", "--json")
-    record = json.loads(done.stdout)
-    assert record["retain_score"] >= record["threshold"]
-    assert 0 <= record["alpha"] <= 1
+    results = CalibrationResults.parse(done.stdout, where="stdout")
+    assert results.calibration.kept[0].ratio >= 0.9
+    assert 0 <= results.calibration.alpha <= 1
+    forget = next(s for s in results.scores if (s.set, s.condition) == ("forget", "calibrated"))
     done = uwc("score", "mixed", "--data", "forget.jsonl", *columns, "--metric", "extraction_strength", "--json")
-    assert json.loads(done.stdout)["scores"][0]["mean"] == pytest.approx(record["forget_score"])
+    assert json.loads(done.stdout)["scores"][0]["mean"] == pytest.approx(forget.mean)
 
 
 def test_a_table_is_printed_without_json(uwc: Run, workplace: Path) -> None:

@@ -1,16 +1,19 @@
-"""`uwc.compare` with other things held fixed: several sets, a metric of which less is better, benchmarks, a utility."""
+"""`uwc.compare` with other retention constraints: several sets, a metric of which less is better, benchmarks, a
+utility."""
 
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.conftest import people
 from tests.pipeline.test_compare import damaged
 
 import uwc
 from uwc.models.target import Target
+from uwc.results import Calibration, find
 from uwc.workflows.comparison import Comparison
 
 MODELS = {"mild": (0.02, 1), "strong": (0.08, 2)}
@@ -22,34 +25,50 @@ def run(knowing: Target, out: Path, **options: Any) -> Comparison:
     return uwc.compare(knowing, models, out=out, device="cpu", **{**given, **options})
 
 
-def alone(knowing: Target, name: str, **options: Any) -> dict[str, Any]:
-    """What `uwc.calibrate` finds for one of the models."""
+def alone(knowing: Target, name: str, **options: Any) -> Calibration:
+    """The calibration of one of the models by `uwc.calibrate`."""
     amount, seed = MODELS[name]
-    return uwc.calibrate(knowing, damaged(knowing, amount, seed=seed), forget=people(4)[:4], **options)
+    given: dict[str, Any] = {"forget": people(4)[:4], "retain": people(4)[4:6]}
+    return uwc.calibrate(knowing, damaged(knowing, amount, seed=seed), **{**given, **options}).calibration
 
 
-def test_each_of_several_sets_keeps_its_share(knowing: Target, tmp_path: Path) -> None:
+def calibrations(done: Comparison) -> dict[str, Calibration]:
+    found = {u.name: u.calibration for u in done.results.unlearned}
+    assert None not in found.values()
+    return found  # type: ignore[return-value]
+
+
+def of_forget(found: Calibration) -> str:
+    """All numbers but those of the paraphrased questions, which `uwc.calibrate` does not score."""
+    further = {"forget_paraphrased": True}
+    return found.model_dump_json(exclude={"frontier": further, "at_tau": {"scores": further}})
+
+
+def codes(done: Comparison) -> dict[str, str]:
+    return {w.code: w.text for w in done.results.warnings}
+
+
+def test_each_of_several_sets_keeps_its_ratio(knowing: Target, tmp_path: Path) -> None:
     """Perplexity may rise to 1 / tau of the original's on each; models are ranked by extraction strength."""
     further = {"others": people(4)[6:]}
-    done = run(knowing, tmp_path, further_retain=further, retention_metric="perplexity", tau=0.9)
-    for record in done.results["unlearned"]:
-        calibration = record["calibration"]
-        assert [k["measure"] for k in calibration["kept"]] == ["perplexity on retain", "perplexity on others"]
-        for kept, name in zip(calibration["kept"], ("retain", "others"), strict=True):
-            assert kept["share"] >= 0.9 - 1e-9
-            assert kept["score"] == pytest.approx(record["after"][name]["perplexity"]["mean"], rel=1e-4)
-        least = {p["alpha"]: p["retain"] for p in calibration["trace"]}
-        assert [p["retain"] for p in record["frontier"]["forget"]["path"]] == pytest.approx(
-            [least[a] for a in sorted(least)], abs=1e-9
-        )
-    strong = next(u for u in done.results["unlearned"] if u["name"] == "strong")
-    by_itself = alone(knowing, "strong", retain={"retain": people(4)[4:6], **further}, metric="perplexity", tau=0.9)
-    assert strong["calibration"]["alpha"] == pytest.approx(by_itself["alpha"], abs=1 / 64)
-    assert 0 < strong["calibration"]["alpha"] < 1
-    assert list(done.ranking["forget"]) == sorted(done.ranking["forget"])
-    page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "the share of the original's retain PPL and others PPL that calibration keeps" in page
-    assert "forget ES left at 0.9 of the original's retain PPL and others PPL" in (tmp_path / "results.md").read_text()
+    options: dict[str, Any] = {"retention_metric": "perplexity", "tau": 0.9}
+    done = run(knowing, tmp_path, further_retain=further, **options)
+    for model in done.results.unlearned:
+        calibration = model.calibration
+        assert calibration is not None
+        assert [k.measure for k in calibration.kept] == ["perplexity on retain", "perplexity on others"]
+        for kept, name in zip(calibration.kept, ("retain", "others"), strict=True):
+            assert kept.ratio == pytest.approx(kept.original / kept.value) and kept.ratio >= 0.9 - 1e-9
+            scored = find(model.calibrated_scores, name, "perplexity")
+            assert scored is not None and kept.value == pytest.approx(scored.mean, rel=1e-9)
+        least = {p.alpha: p.retention for p in calibration.probes}
+        assert {p.alpha: p.retention for p in calibration.frontier["forget"].path} == least
+    strong = calibrations(done)["strong"]
+    by_itself = alone(knowing, "strong", retain={"retain": people(4)[4:6], **further}, **options)
+    assert of_forget(strong) == of_forget(by_itself)
+    assert 0 < strong.alpha < 1
+    assert done.results.retention is not None
+    assert done.results.retention.measures == ("retain PPL", "others PPL")
 
 
 @pytest.fixture
@@ -74,51 +93,45 @@ def harness(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
-def test_a_benchmark_is_held_fixed_and_its_missing_spread_is_said(
+def test_a_benchmark_is_kept_and_its_missing_spread_is_said(
     knowing: Target, tmp_path: Path, harness: list[str]
 ) -> None:
     done = run(knowing, tmp_path, retention=["mmlu"], tau=0.9)
-    for record in done.results["unlearned"]:
-        calibration = record["calibration"]
-        (number,) = calibration["numbers"]
-        assert number["measure"] == "mmlu:acc" and number["higher"]
-        assert len(number["scores"]) == len(record["frontier"]["forget"]["path"])
-        at_alpha = sorted(p["alpha"] for p in calibration["trace"]).index(calibration["alpha"])
-        assert number["scores"][at_alpha] >= 0.9 * 0.8
-        assert {k["measure"] for k in calibration["kept"]} == {"extraction_strength on retain", "mmlu:acc"}
-    assert len(harness) == sum(len(u["calibration"]["trace"]) for u in done.results["unlearned"]), "once a mixture"
-    assert any("mmlu is one number a model" in n and "only a part" in n for n in done.results["notes"])
-    assert "mmlu as it is" in (tmp_path / "results.md").read_text(encoding="utf-8")
+    for found in calibrations(done).values():
+        assert [k.measure for k in found.kept] == ["extraction_strength on retain", "mmlu:acc"]
+        assert all(k.ratio >= 0.9 - 1e-12 for k in found.kept)
+        assert found.kept[1].original == 0.8
+    assert len(harness) == sum(len(c.probes) for c in calibrations(done).values()), "once a mixture"
+    assert done.results.retention is not None and done.results.retention.without_interval == ("mmlu",)
+    assert any("mmlu" in text for text in codes(done).values())
 
 
-def test_a_benchmark_alone_is_held_fixed(knowing: Target, tmp_path: Path, harness: list[str]) -> None:
+def test_a_benchmark_alone_is_kept(knowing: Target, tmp_path: Path, harness: list[str]) -> None:
     """Alpha is where the accuracy has fallen to 0.9 of 0.8, whatever the retain set says, and has no interval."""
     done = run(knowing, tmp_path, retention=["mmlu"], retention_metric=None, tau=0.9)
-    for record in done.results["unlearned"]:
-        assert [k["measure"] for k in record["calibration"]["kept"]] == ["mmlu:acc"]
-        assert record["intervals"]["alpha"] == [None, None] and None not in record["intervals"]["forget"]
-    assert 0 < min(u["at_tau"]["alpha"] for u in done.results["unlearned"]) < 1
-    assert any("mmlu is one number a model" in n and "have nothing" in n for n in done.results["notes"])
-    assert "at 0.9 of the original's mmlu" in (tmp_path / "results.md").read_text(encoding="utf-8")
+    for found in calibrations(done).values():
+        assert [k.measure for k in found.kept] == ["mmlu:acc"] and found.at_tau is not None
+        assert np.isnan([found.at_tau.alpha.low, found.at_tau.alpha.high]).all()
+        score = found.at_tau.scores["forget"]
+        assert score.low <= score.value <= score.high
+    assert 0 < min(c.at_tau.alpha.value for c in calibrations(done).values() if c.at_tau) < 1
+    assert any("mmlu" in text for text in codes(done).values())
 
 
-def test_the_utility_is_held_fixed_as_calibrate_holds_it(knowing: Target, tmp_path: Path) -> None:
+def test_the_utility_is_kept_as_calibrate_keeps_it(knowing: Target, tmp_path: Path) -> None:
     """On answers with wrong ones beside them; alpha has an interval, and is the one that `uwc.calibrate` finds."""
     known = people(4)
     sets = {"real_authors": [known[2], known[5]], "world_facts": [known[3], known[7]]}
-    options: dict[str, Any] = {"max_new_tokens": 4, "tau": 0.9}
+    options: dict[str, Any] = {"retention_metric": "model_utility", "sets": sets, "max_new_tokens": 4, "tau": 0.9}
     options |= {"forget": known[:2], "retain": [known[4], known[6]]}
-    done = run(knowing, tmp_path, retention_metric="model_utility", sets=sets, **options)
-    strong = next(u for u in done.results["unlearned"] if u["name"] == "strong")
-    least = {p["alpha"]: p["retain"] / strong["calibration"]["original"] for p in strong["calibration"]["trace"]}
-    path = {p["alpha"]: p["retain"] for p in strong["frontier"]["forget"]["path"]}
-    assert path == pytest.approx(least, abs=1e-9), "the harmonic mean of the stored values is the utility measured"
-    low, high = strong["intervals"]["alpha"]
-    assert low <= strong["at_tau"]["alpha"] <= high and low < high
-    amount, seed = MODELS["strong"]
-    unlearned = damaged(knowing, amount, seed=seed)
-    found = uwc.calibrate(knowing, unlearned, metric="model_utility", utility_sets=sets, **options)
-    assert strong["calibration"]["alpha"] == pytest.approx(found["alpha"], abs=1 / 64)
-    assert strong["calibration"]["kept"][0]["original"] == pytest.approx(found["kept"][0]["original"], rel=1e-5)
-    assert not any("one number a model" in n for n in done.results["notes"])
-    assert "at 0.9 of the original's model utility" in (tmp_path / "results.md").read_text(encoding="utf-8")
+    done = run(knowing, tmp_path, metrics=["model_utility"], **options)
+    strong = calibrations(done)["strong"]
+    assert strong.at_tau is not None and strong.at_tau.alpha.low < strong.at_tau.alpha.high
+    assert strong.at_tau.alpha.low <= strong.at_tau.alpha.value <= strong.at_tau.alpha.high
+    path = {p.alpha: p.retention for p in strong.frontier["forget"].path}
+    assert path == pytest.approx({p.alpha: p.retention for p in strong.probes}, abs=1e-12)
+    assert of_forget(strong) == of_forget(alone(knowing, "strong", **options))
+    utility = next(s for s in done.results.run("strong").calibrated_scores if s.metric == "model_utility")
+    assert utility.mean == pytest.approx(strong.kept[0].value, rel=1e-9)
+    assert done.results.retention is not None and done.results.retention.measures == ("model utility",)
+    assert done.results.retention.without_interval == ()

@@ -13,6 +13,7 @@ from tests.pipeline.conftest import run_command
 from tests.pipeline.test_bad_input import line_of
 from tests.pipeline.test_compare import damaged
 from transformers import BertConfig, BertForSequenceClassification, BertModel, BertTokenizerFast
+from uwc.studies.scores import StepScores
 
 from uwc.data.example import Example
 from uwc.metrics.registry import metrics, set_metrics
@@ -21,7 +22,6 @@ from uwc.models.target import Target
 from uwc.results import find
 from uwc.studies.config_file import validated
 from uwc.studies.plan import Plan, make_plan
-from uwc.studies.scores import StepScores
 from uwc.studies.store import Store
 
 SETS = {

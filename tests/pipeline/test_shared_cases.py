@@ -88,10 +88,11 @@ def test_an_adapter_on_tied_embeddings(tmp_path: Path) -> None:
     """B07."""
     row = _compared("base/tied", {"lora": "B07/adapter"}, tmp_path, tau=0.9)
     forget, retain = _questions("forget", "retain")
-    found = uwc.calibrate("base/tied", "B07/adapter", forget=forget, retain=retain, tau=0.9)
+    results = uwc.calibrate("base/tied", "B07/adapter", forget=forget, retain=retain, tau=0.9)
+    scores = {s.set: s.mean for s in results.scores if s.condition == "calibrated"}
     for at in (
-        (row["alpha"], row["retain"], row["forget"]),
-        tuple(found[k] for k in ("alpha", "retain_score", "forget_score")),
+        (row["alpha"], row["retention"], row["forget"]),
+        (results.calibration.alpha, scores["retain"], scores["forget"]),
     ):
         assert at == (1.0, 1.0, pytest.approx(0.1102, abs=6e-5))
 
@@ -99,7 +100,7 @@ def test_an_adapter_on_tied_embeddings(tmp_path: Path) -> None:
 def test_a_lost_chat_template(tmp_path: Path) -> None:
     """B10."""
     row = _compared("B10/original", {"x": "B10/no-template"}, tmp_path)
-    assert (row["alpha"], row["retain"], row["forget"]) == (1.0, 1.0, 1.0)
+    assert (row["alpha"], row["retention"], row["forget"]) == (1.0, 1.0, 1.0)
 
 
 def test_a_long_row_beside_short_ones() -> None:
@@ -176,9 +177,10 @@ def test_a_folder_with_two_sets_of_weights() -> None:
     for name, expected in (("index-left", 0.0), ("single-left", 1.0)):
         table = uwc.score(f"B20/{name}", forget, metrics=["extraction_strength"])
         assert table.scores[0].mean == pytest.approx(expected, abs=6e-5)
-        found = uwc.calibrate("base/plain", f"B20/{name}", forget=forget, retain=retain)
+        results = uwc.calibrate("base/plain", f"B20/{name}", forget=forget, retain=retain)
         kept = uwc.score(f"B20/{name}", retain, metrics=["extraction_strength"]).scores[0].mean
-        assert next(row["retain"] for row in found["trace"] if row["alpha"] == 1.0) == pytest.approx(kept)
+        delivered = next(s for s in results.scores if (s.set, s.condition) == ("retain", "as delivered"))
+        assert delivered.mean == pytest.approx(kept)
 
 
 def test_a_vocabulary_that_the_base_lacks() -> None:
