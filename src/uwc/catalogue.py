@@ -54,6 +54,7 @@ def explain(metric: str) -> str:
         ConfigError: there is no such metric.
     """
     entry = entry_of(metric)
+    metric = entry.name
     low, high = entry.facts["range"]
     direction = {
         True: "high values mean that the answers are remembered",

@@ -1,5 +1,6 @@
 """A study of a few seconds, and the real command line in a process of its own."""
 
+import json
 import multiprocessing
 import os
 import subprocess
@@ -7,8 +8,12 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
+
+from uwc.results import json_schema
 
 TINY = """
 name: tiny
@@ -77,3 +82,13 @@ def uwc(tmp_path: Path) -> Run:
         return run_command(*arguments, cwd=tmp_path, **environment)
 
     return in_folder
+
+
+def validate_result(path: Path) -> None:
+    """Raise ValidationError if a file that uwc wrote does not follow its JSON Schema."""
+    jsonschema.validate(json.loads(path.read_text(encoding="utf-8")), json_schema(path.stem))
+
+
+def scores_of(scores: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
+    """(set, metric) -> the score, of the scores in a result's JSON."""
+    return {(score["set"], score["metric"]): score for score in scores}

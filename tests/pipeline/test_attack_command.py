@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from tests.conftest import people, tiny_target
+from tests.pipeline.conftest import validate_result
 from typer.testing import CliRunner, Result
 
 import uwc
@@ -15,6 +16,7 @@ from uwc.data.example import Example
 from uwc.errors import UserError
 from uwc.models.loading import save_target
 from uwc.models.target import Target
+from uwc.results import AttackResults
 from uwc.robustness.points import read_points
 
 
@@ -41,26 +43,56 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["attack", *arguments], catch_exceptions=False)
 
 
-def test_attacks_and_chains_are_measured_on_model_and_control(files: dict[str, str]) -> None:
+def test_attacks_and_chains_are_measured_on_model_and_control(files: dict[str, str], tmp_path: Path) -> None:
     result = run(
         files["model"], "--data", files["scored"], "--attacker-data", files["owned"], "--control", files["never"],
         "--attack", "relearn+probe", "--attack", "translation", "--translation-column", "question_es",
         "--set", "relearn.steps=1", "--set", "probe.epochs=1", "--set", "probe.layers=1,2", "--json",
+        "-o", str(tmp_path / "out"),
     )  # fmt: skip
-    rows = json.loads(result.stdout)
-    relearned = [r["variant"] for r in rows if r["model"] == "control" and r["attack"] == "relearn+probe"]
-    assert relearned == ["layer 1", "layer 2", "strongest", "mean"]
-    for row in rows:
-        assert row["difference"] == pytest.approx(row["after"] - row["before"])
-        assert row["before"] == pytest.approx(1.0 if row["model"] == "model" else 0.0, abs=0.05)
-        assert (row["changed"] is not None) == (row["attack"] == "relearn+probe" and "layer" in row["variant"])
-    assert {r["attack"] for r in rows} == {"relearn+probe", "translation"}
+    validate_result(tmp_path / "out" / "attack.json")
+    found = AttackResults.parse(result.stdout, where="stdout")
+    assert found.to_dict() == AttackResults.load(tmp_path / "out" / "attack.json").to_dict()
+    for model in found.attacks.models:
+        for outcome in model.outcomes:
+            chained = outcome.attack == "relearn+probe"
+            assert [v.label for v in outcome.variants] == (["layer 1", "layer 2"] if chained else [""])
+            assert (outcome.worst_case is not None) == chained
+            assert all((v.changed is not None) == chained for v in outcome.variants)
+            assert outcome.recovery.mean == pytest.approx(outcome.after.mean - outcome.before.mean)
+            known = model.model.role == "unlearned"
+            assert outcome.before.mean == pytest.approx(1.0 if known else 0.0, abs=0.05)
+            assert (outcome.over_control is not None) == known
+        assert [o.attack for o in model.outcomes] == ["relearn+probe", "translation"]
 
 
 def test_a_model_in_memory_is_attacked_as_its_folder_is(files: dict[str, str], knowing: Target) -> None:
     printed = run(files["model"], "--data", files["scored"], "--attack", "prefix", "--json").stdout
     scored = uwc.read_examples(files["scored"])
-    assert uwc.attack(knowing, AttackData(scored), ["prefix"], control=files["never"])[:1] == json.loads(printed)
+    ours = uwc.attack(knowing, AttackData(scored), ["prefix"], control=files["never"]).attacks.models[0].outcomes
+    theirs = AttackResults.parse(printed, where="stdout").attacks.models[0].outcomes
+    assert [o.model_copy(update={"over_control": None}) for o in ours] == list(theirs)
+
+
+def test_perplexity_is_compared_by_a_ratio(files: dict[str, str]) -> None:
+    printed = run(
+        files["model"], "--data", files["scored"], "--attack", "jailbreak", "--metric", "perplexity",
+        "--set", "jailbreak.kinds=[pressure]", "--json",
+    ).stdout  # fmt: skip
+    (outcome,) = AttackResults.parse(printed, where="stdout").attacks.models[0].outcomes
+    assert outcome.recovery.kind == "ratio"
+    assert outcome.recovery.mean == pytest.approx(outcome.after.mean / outcome.before.mean)
+
+
+def test_an_attack_that_fails_is_told_and_the_others_are_kept(files: dict[str, str], tmp_path: Path) -> None:
+    """A paraphrase that is the question itself changes no prompt."""
+    rows = [{"question": e.question, "answer": e.answer, "paraphrased_question": e.question} for e in people(2)]
+    same = tmp_path / "same.jsonl"
+    same.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with pytest.raises(UserError, match="changes no prompt"):
+        run(files["model"], "--data", str(same), "--attack", "paraphrase", "--attack", "prefix", "-o", str(tmp_path))
+    (model,) = AttackResults.load(tmp_path / "attack.json").attacks.models
+    assert [o.attack for o in model.outcomes] == ["prefix"] and list(model.failed) == ["paraphrase"]
 
 
 def test_a_table_is_printed(files: dict[str, str]) -> None:
@@ -73,10 +105,10 @@ def test_a_curve_has_the_half_effort(files: dict[str, str]) -> None:
         files["never"], "--data", files["scored"], "--attack", "relearn_original", "--original", files["model"],
         "--set", "relearn_original.lr=0.01", "--curve", "40,5", "--json",
     )  # fmt: skip
-    rows = json.loads(result.stdout)
-    assert [r["effort"] for r in rows] == [5, 40]
-    assert rows[1]["after"] > 0.5
-    assert 0 < rows[0]["half_effort"] <= 40
+    (curve,) = AttackResults.parse(result.stdout, where="stdout").curves
+    assert curve.efforts == (5, 40) and curve.over == "steps"
+    assert curve.scores[1] > 0.5
+    assert curve.half_effort is not None and 0 < curve.half_effort <= 40
 
 
 def test_points_of_several_checkpoints_are_collected_for_uwc_robustness(files: dict[str, str], tmp_path: Path) -> None:
@@ -107,7 +139,7 @@ def test_points_of_several_checkpoints_are_collected_for_uwc_robustness(files: d
         (["--attack", "prefix", "--set", "tokens=2"], "NAME.SETTING=VALUE"),
         (["--attack", "prefix", "--set", "probe.epochs=2"], "'probe', which is not among the attacks: prefix"),
         (["--attack", "sampling"], "changes only how answers are generated"),
-        (["--attack", "prefix", "--metric", "es"], "unknown metric 'es'"),
+        (["--attack", "prefix", "--metric", "ess"], "unknown metric 'ess'"),
         (["--attack", "prefix", "--curve", "1,two"], "write numbers with commas"),
         (["--attack", "prefix+token_noise", "--curve", "1"], "a curve is of one attack"),
         (["--attack", "paraphrase", "--curve", "1"], "has no effort to vary"),

@@ -207,7 +207,7 @@ def test_a_disk_that_is_full_at_the_report_is_named_by_its_folder(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("uwc.workflows.studies.gather", full)
-    plan: Any = SimpleNamespace(config=SimpleNamespace(name="x"), steps=())
+    plan: Any = SimpleNamespace(config=SimpleNamespace(name="x"), steps=(), left_out={})
     with pytest.raises(DiskFull, match=f"while writing {tmp_path}/out; free"):
         run_plan(plan, Store(tmp_path / "store"), tmp_path / "out")
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.pipeline.conftest import TINY, Run, command, run_command
+from tests.pipeline.conftest import TINY, Run, command, run_command, scores_of, validate_result
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
@@ -33,10 +33,12 @@ def test_results_and_report_are_there(finished: Path) -> None:
     folder = finished / "runs" / "tiny"
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert {u["name"] for u in results["unlearned"]} == set(results["ranking"]) == {"gd", "npo", "rmu"}
+    validate_result(folder / "results.json")
     for record in results["unlearned"]:
         calibration = record["calibration"]
-        retain = record["after"]["retain"]["extraction_strength"]
-        assert retain["mean"] >= calibration["threshold"] == pytest.approx(0.9 * calibration["original"])
+        assert calibration["tau"] == 0.9 and all(kept["ratio"] >= 0.9 for kept in calibration["kept"])
+        assert calibration["probes"][0]["retention"] == 1.0
+        retain = scores_of(record["calibrated_scores"])["retain", "extraction_strength"]
         assert retain["n"] == 2 and retain["clusters"] == 2
     assert "tiny" in (folder / "report.html").read_text(encoding="utf-8")
     assert "npo" in (folder / "results.md").read_text(encoding="utf-8")
@@ -129,7 +131,7 @@ def test_a_given_checkpoint_has_the_numbers_of_the_run_that_made_it(finished: Pa
     assert done.returncode == 0, done.stderr
     assert "2 to run" in done.stderr, "only the checkpoint's score and calibration"
     found = {u["name"]: u for u in json.loads(done.stdout)["unlearned"]}
-    for part in ("before", "calibration", "after", "intervals", "frontier"):
+    for part in ("scores", "calibration", "calibrated_scores"):
         assert found["given"][part] == made["gd"][part]
     assert found["npo"] == made["npo"]
 
@@ -166,4 +168,4 @@ def test_local_files_run_the_same_study(uwc: Run, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)
     assert results["benchmark"]["splits"]["retain_eval"]["examples"] == 1
-    assert any("no paraphrases" in note for note in results["notes"])
+    assert "no_paraphrases" in [warning["code"] for warning in results["warnings"]]

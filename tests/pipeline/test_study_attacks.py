@@ -2,12 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from tests.pipeline.conftest import TINY, Run, run_command
+from tests.pipeline.conftest import TINY, Run, run_command, validate_result
 
 from uwc.errors import UserError
+from uwc.results import ES, AttackOutcome, StudyResults
 from uwc.studies.config_file import load_config
 from uwc.studies.plan import make_plan
 
@@ -32,6 +32,7 @@ STUDY = (
 )  # fmt: skip
 CHAINS = ["jailbreak", "relearn and probe", "token_noise", "sampling"]
 MODELS = ["gd", "npo", "gd, calibrated", "npo, calibrated", "original", "retrained"]
+PROBED = "relearn and probe"
 
 
 @pytest.fixture(scope="module")
@@ -45,70 +46,82 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def results(folder: Path) -> dict[str, Any]:
+def results(folder: Path) -> StudyResults:
     """The study's results."""
-    found: dict[str, Any] = json.loads((folder / "runs" / "tiny" / "results.json").read_text(encoding="utf-8"))
+    path = folder / "runs" / "tiny" / "results.json"
+    validate_result(path)
+    return StudyResults.load(path)
+
+
+def outcome(results: StudyResults, model: str, attack: str, name: str = "forget", metric: str = ES) -> AttackOutcome:
+    """What an attack on a model did to a metric on a set."""
+    assert results.attacks is not None
+    attacked = {m.model.label: m for m in results.attacks.models}[model]
+    found = attacked.outcome(attack, name, metric)
+    assert found is not None
     return found
 
 
-def test_every_model_is_attacked_in_every_way(results: dict[str, Any]) -> None:
-    attacks = results["attacks"]
-    assert [c["name"] for c in attacks["chains"]] == CHAINS
-    assert attacks["chains"][1]["attack"] == "relearn+probe" and attacks["chains"][1]["touches_weights"]
-    assert [m["name"] for m in attacks["models"]] == MODELS
-    for model in attacks["models"]:
-        assert not model["failed"] and list(model["outcomes"]) == CHAINS
-        for chain in CHAINS[:3]:
-            outcome = model["outcomes"][chain]["forget"]["extraction_strength"]
-            before = model["before"]["forget"]["extraction_strength"]
-            assert outcome["after"]["n"] == before["n"] == 2
-            expected = outcome["after"]["mean"] - before["mean"]
-            assert outcome["difference"]["mean"] == pytest.approx(expected)
+def test_every_model_is_attacked_in_every_way(results: StudyResults) -> None:
+    attacks = results.attacks
+    assert attacks is not None and [a.name for a in attacks.attacks] == CHAINS
+    assert attacks.attacks[1].chain == ("relearn", "probe") and attacks.attacks[1].touches_weights
+    assert [m.model.label for m in attacks.models] == MODELS
+    for model in MODELS:
+        for attack in CHAINS[:3]:
+            found = outcome(results, model, attack)
+            assert found.after.n == found.before.n == 2 and found.recovery.kind == "difference"
+            assert found.recovery.mean == pytest.approx(found.after.mean - found.before.mean)
 
 
-def test_the_gold_model_is_the_control(results: dict[str, Any]) -> None:
-    models = {m["name"]: m["outcomes"] for m in results["attacks"]["models"]}
-    for chain in CHAINS[:3]:
-        retrained, npo = (models[name][chain]["retain"]["extraction_strength"] for name in ("retrained", "npo"))
-        assert npo["over_control"]["mean"] == pytest.approx(npo["after"]["mean"] - retrained["after"]["mean"])
-        assert retrained["over_control"]["mean"] == 0.0
-        for which in {"strongest"} & set(npo):
-            above = npo[which]["mean"] - retrained[which]["mean"]
-            assert npo["strongest_over_control"]["mean"] == pytest.approx(above)
+def test_a_metric_that_is_averaged_geometrically_is_compared_by_ratio(results: StudyResults) -> None:
+    found = outcome(results, "npo", "jailbreak", metric="perplexity")
+    assert found.recovery.kind == "ratio"
+    assert found.recovery.mean == pytest.approx(found.after.mean / found.before.mean)
 
 
-def test_after_is_the_mean_of_variants_and_of_budgets_the_largest(results: dict[str, Any]) -> None:
-    outcomes = results["attacks"]["models"][0]["outcomes"]
-    jailbreak = outcomes["jailbreak"]["forget"]["extraction_strength"]
-    means = [v["mean"] for v in jailbreak["variants"]]
-    assert len(means) == 3 and jailbreak["after"]["mean"] == pytest.approx(sum(means) / 3)
-    assert jailbreak["strongest"]["mean"] >= max(means)
-    relearned = outcomes["relearn and probe"]["forget"]["extraction_strength"]
-    assert [v["effort"] for v in relearned["variants"]] == [1.0, 1.0, 2.0, 2.0]
-    assert all(v["changed"] > 0.95 for v in relearned["variants"]) and jailbreak["variants"][0]["changed"] is None
-    assert relearned["after"]["mean"] == pytest.approx(sum(v["mean"] for v in relearned["variants"][2:]) / 2)
+def test_the_retrained_model_is_the_control(results: StudyResults) -> None:
+    for attack in CHAINS[:3]:
+        retrained, npo = (outcome(results, model, attack, "retain") for model in ("retrained", "npo"))
+        assert npo.over_control is not None and retrained.over_control is not None
+        assert npo.over_control.mean == pytest.approx(npo.after.mean - retrained.after.mean)
+        assert retrained.over_control.mean == 0.0
+        if npo.worst_case is not None:
+            assert retrained.worst_case is not None and npo.worst_case_over_control is not None
+            above = npo.worst_case.mean - retrained.worst_case.mean
+            assert npo.worst_case_over_control.mean == pytest.approx(above)
 
 
-def test_metrics_with_a_reference_or_wrong_answers_are_measured_under_attack(results: dict[str, Any]) -> None:
-    original = next(m for m in results["attacks"]["models"] if m["name"] == "original")
-    assert original["before"]["forget"]["kl_to_original"]["mean"] == 0.0
-    under = original["outcomes"]
-    assert under["jailbreak"]["forget"]["kl_to_original"]["after"]["mean"] == 0.0
-    assert under["relearn and probe"]["forget"]["kl_to_original"]["after"]["mean"] > 0.0
-    assert under["token_noise"]["forget"]["truth_ratio_arithmetic"]["after"]["n"] == 2
+def test_after_is_the_mean_of_variants_and_of_budgets_the_largest(results: StudyResults) -> None:
+    jailbreak = outcome(results, "gd", "jailbreak")
+    means = [v.mean for v in jailbreak.variants]
+    assert len(means) == 3 and jailbreak.after.mean == pytest.approx(sum(means) / 3)
+    assert jailbreak.worst_case is not None and jailbreak.worst_case.mean >= max(means)
+    relearned = outcome(results, "gd", PROBED)
+    assert [v.effort for v in relearned.variants] == [1.0, 1.0, 2.0, 2.0]
+    assert all((v.changed or 0) > 0.95 for v in relearned.variants) and jailbreak.variants[0].changed is None
+    assert relearned.after.mean == pytest.approx(sum(v.mean for v in relearned.variants[2:]) / 2)
 
 
-def test_an_attack_on_decoding_is_seen_by_texts_alone(results: dict[str, Any]) -> None:
-    assert results["attacks"]["chains"][3]["metrics"] == ["rouge_l"]
-    assert list(results["attacks"]["models"][0]["outcomes"]["sampling"]["forget"]) == ["rouge_l"]
+def test_metrics_with_a_reference_or_wrong_answers_are_measured_under_attack(results: StudyResults) -> None:
+    diverged = {attack: outcome(results, "original", attack, metric="kl_to_original") for attack in CHAINS[:2]}
+    assert diverged["jailbreak"].before.mean == diverged["jailbreak"].after.mean == 0.0
+    assert diverged[PROBED].after.mean > 0.0
+    assert outcome(results, "original", "token_noise", metric="truth_ratio_arithmetic").after.n == 2
 
 
-def test_the_statistics_are_over_the_unlearned_models(results: dict[str, Any]) -> None:
-    found = results["robustness"]
-    assert found["checkpoints"] == 2 and {p["checkpoint"] for p in found["points"]} == {"gd", "npo"}
-    assert all(any("only 2 checkpoints" in w for w in cell["agreement"]["warnings"]) for cell in found["cells"])
-    assert found["log_metrics"] == ["perplexity", "truth_ratio_arithmetic"]
-    auc = {r["metric"]: r["auc"] for r in found["faithfulness"] if r["set"] == "forget"}
+def test_an_attack_on_decoding_is_seen_by_texts_alone(results: StudyResults) -> None:
+    assert results.attacks is not None and results.attacks.attacks[3].metrics == ("rouge_l",)
+    sampled = [o.metric for o in results.attacks.models[0].outcomes if o.attack == "sampling" and o.set == "forget"]
+    assert sampled == ["rouge_l"]
+
+
+def test_the_statistics_are_over_the_unlearned_models(results: StudyResults) -> None:
+    found = results.robustness
+    assert found is not None and found.checkpoints == 2 and {p.checkpoint for p in found.points} == {"gd", "npo"}
+    assert all(any("only 2 checkpoints" in w for w in cell.agreement.warnings) for cell in found.cells)
+    assert found.log_metrics == ("perplexity", "truth_ratio_arithmetic")
+    auc = {r.metric: r.auc for r in found.faithfulness if r.set == "forget"}
     assert auc["extraction_strength"] == auc["perplexity"] == 1.0
 
 
@@ -180,6 +193,6 @@ def test_what_is_not_calibrated_is_scored_and_attacked_all_the_same(folder: Path
     done = run_command(*arguments, cwd=folder)
     assert done.returncode == 0 and "0 to run" in done.stderr, done.stderr
     found = json.loads(done.stdout)
-    assert found["ranking"] == [] and all("after" not in u for u in found["unlearned"])
-    assert [m["name"] for m in found["attacks"]["models"]] == ["gd", "npo", "retrained"]
+    assert found["ranking"] == [] and all(u["calibration"] is None for u in found["unlearned"])
+    assert [m["model"]["role"] for m in found["attacks"]["models"]] == ["unlearned", "unlearned", "retrained"]
     assert "Nothing was calibrated" in (folder / "runs" / "plain" / "report.html").read_text(encoding="utf-8")

@@ -1,7 +1,6 @@
 """Robustness statistics: against scipy and hand-worked numbers."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +10,26 @@ from typer.testing import CliRunner
 
 from uwc.cli import app
 from uwc.errors import DataError
+from uwc.results import Point
 from uwc.robustness.agreement import agreement
-from uwc.robustness.comparison import Point, compare, rank
+from uwc.robustness.comparison import compare, rank
 from uwc.robustness.faithfulness import faithfulness_auc
 from uwc.robustness.points import read_points
 from uwc.robustness.published import PUBLISHED_PCC, compared_orders, published_pcc
+
+
+def point(
+    checkpoint: str, metric: str, attack: str, split: str, before: float, after: float, touches: bool = False
+) -> Point:
+    return Point(
+        checkpoint=checkpoint,
+        metric=metric,
+        attack=attack,
+        split=split,
+        before=before,
+        after=after,
+        touches_weights=touches,
+    )
 
 
 def noisy(n: int = 40, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -123,7 +137,7 @@ def test_faithfulness_counts_every_pair() -> None:
 def points(metric: str, attack: str, *, noise: float, touches: bool = False, n: int = 12) -> list[Point]:
     rng = np.random.default_rng(0)
     return [
-        Point(f"c{i}", metric, attack, "forget", i / n, i / n + noise * float(rng.standard_normal()), touches)
+        point(f"c{i}", metric, attack, "forget", i / n, i / n + noise * float(rng.standard_normal()), touches)
         for i in range(n)
     ]
 
@@ -133,7 +147,7 @@ def test_metrics_are_ranked_apart_for_attacks_that_touch_the_weights() -> None:
     listed = [
         *points("steady", "probe", noise=0.01),
         *points("shaky", "probe", noise=0.5),
-        *[Point(f"c{i}", "flat", "probe", "forget", 0.5, 0.5) for i in range(12)],
+        *[point(f"c{i}", "flat", "probe", "forget", 0.5, 0.5) for i in range(12)],
         *points("steady", "relearn", noise=0.5, touches=True),
         *points("shaky", "relearn", noise=0.01, touches=True),
     ]
@@ -146,16 +160,16 @@ def test_metrics_are_ranked_apart_for_attacks_that_touch_the_weights() -> None:
 
 def test_perplexity_is_compared_on_logarithms() -> None:
     """Before e, e^2, e^3 and after e^2, e^4, e^6: a slope of 2 on logarithms."""
-    listed = [Point(f"c{i}", "perplexity", "gcg", "retain", np.exp(i), np.exp(2 * i)) for i in (1, 2, 3)]
+    listed = [point(f"c{i}", "perplexity", "gcg", "retain", np.exp(i), np.exp(2 * i)) for i in (1, 2, 3)]
     (cell,) = compare(listed)
     assert cell.on_logarithms
     assert cell.agreement.slope.value == pytest.approx(2)
     with pytest.raises(DataError, match="0 has no logarithm"):
-        compare([Point("c", "perplexity", "gcg", "retain", 1, 0)])
+        compare([point("c", "perplexity", "gcg", "retain", 1, 0)])
 
 
 def test_a_checkpoint_that_occurs_twice_is_refused() -> None:
-    twice = [Point("a", "m", "probe", "forget", 0, 0), Point("a", "m", "probe", "forget", 1, 1)]
+    twice = [point("a", "m", "probe", "forget", 0, 0), point("a", "m", "probe", "forget", 1, 1)]
     with pytest.raises(DataError, match="'a' occurs twice"):
         compare(twice)
 
@@ -176,15 +190,18 @@ def written(tmp_path: Path, rows: list[dict[str, object]], name: str = "points.j
 
 def test_points_from_a_file_are_the_points_written(tmp_path: Path) -> None:
     listed = points("extraction_strength", "relearn", noise=0.1, touches=True)
-    assert read_points(written(tmp_path, [asdict(p) for p in listed])) == listed
+    assert read_points(written(tmp_path, [p.model_dump() for p in listed])) == listed
 
 
 @pytest.mark.parametrize(
     ("row", "message"),
     [
         ({"checkpoint": "a"}, "no column 'metric'"),
-        (asdict(Point("a", "m", "x", "forget", 0, 0)) | {"before": "much"}, "before is 'much'; it must be a number"),
-        (asdict(Point("a", "m", "x", "forget", 0, 0)) | {"touches_weights": "perhaps"}, "must be true or false"),
+        (
+            point("a", "m", "x", "forget", 0, 0).model_dump() | {"before": "much"},
+            "before is 'much'; it must be a number",
+        ),
+        (point("a", "m", "x", "forget", 0, 0).model_dump() | {"touches_weights": "perhaps"}, "must be true or false"),
     ],
 )
 def test_a_malformed_file_is_refused(tmp_path: Path, row: dict[str, object], message: str) -> None:
@@ -196,7 +213,7 @@ def test_the_command_prints_agreement_ranking_and_faithfulness(tmp_path: Path) -
     listed = points("extraction_strength", "gcg", noise=0.05) + points("exact_memorization", "gcg", noise=0.4)
     known = [{"metric": "extraction_strength", "split": "forget", "value": i, "knows": i > 3} for i in range(8)]
     arguments = [
-        "robustness", str(written(tmp_path, [asdict(p) for p in listed])),
+        "robustness", str(written(tmp_path, [p.model_dump() for p in listed])),
         "--faithfulness", str(written(tmp_path, known, "known.jsonl")),
     ]  # fmt: skip
     result = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
@@ -213,7 +230,7 @@ def test_orders_are_compared_where_two_metrics_have_a_published_pcc() -> None:
     noise = np.random.default_rng(0).standard_normal(12)
     after = {"extraction_strength": xs, "exact_memorization": xs + 20 * noise, "perplexity": np.exp(xs + 3 * noise)}
     points = [
-        Point(f"c{i}", metric, "suffix", "forget", float(np.exp(x) if metric == "perplexity" else x), float(values[i]))
+        point(f"c{i}", metric, "suffix", "forget", float(np.exp(x) if metric == "perplexity" else x), float(values[i]))
         for metric, values in after.items()
         for i, x in enumerate(xs)
     ]

@@ -22,7 +22,7 @@ from uwc.reports.markdown import results_markdown
 from uwc.reports.tables_attacks import (
     budget_table,
     method_of_runs,
-    recovery_table,
+    recovery_tables,
     recovery_words,
     runs_table,
 )
@@ -43,7 +43,7 @@ def with_models(results: StudyResults, *models: AttackedModel) -> StudyResults:
 
 
 def test_runs_of_one_method_are_averaged_and_retrained_has_no_difference() -> None:
-    table = recovery_table(attacked_results())
+    table = recovery_tables(attacked_results())[0]
     assert table.columns == ("model", "before", "jailbreak, mean", "jailbreak, worst case", "relearn")
     rows = {row[0]: row[1:] for row in table.rows}
     assert rows["ga (2 runs)"] == ("0.300", "0.200\n(+0.150)", "0.400\n(+0.300)", "0.800\n(+0.700)")
@@ -68,8 +68,27 @@ def test_only_attacked_runs_are_counted_and_calibrated_ones_are_a_row_of_their_o
     assert results.attacks is not None
     first = results.attacks.models[0]
     calibrated = changed(first, model=ModelKey(role="calibrated", run="ga weak"))
-    table = recovery_table(with_models(results, first, calibrated))
+    table = recovery_tables(with_models(results, first, calibrated))[0]
     assert [row[0] for row in table.rows] == ["ga weak", "ga weak, calibrated"]
+
+
+def test_an_attack_that_the_first_metric_cannot_see_has_a_table_by_another() -> None:
+    """Sampling is seen by PPL alone; its retrained model is the control of the ratio 0.5."""
+    results = attacked_results()
+    assert results.attacks is not None
+    sampling = changed(results.attacks.attacks[0], name="sampling", metrics=(PPL,))
+    ratio = difference(0.5, kind="ratio", low=0.25, high=1.0)
+    values = {"metric": PPL, "before": aggregate(8.0), "after": aggregate(4.0), "over_control": ratio}
+    first, *others = results.attacks.models
+    first = changed(first, outcomes=[*first.outcomes, changed(outcome("sampling", 0.0, 0.0, 0.0), **values)])
+    attacks = changed(results.attacks, attacks=[*results.attacks.attacks, sampling], models=[first, *others])
+    results = changed(results, attacks=attacks)
+    by_es, by_ppl = recovery_tables(results)
+    assert by_es == recovery_tables(attacked_results())[0]
+    assert by_ppl.columns == ("model", "before", "sampling")
+    assert {row[0]: row for row in by_ppl.rows}["ga (2 runs)"] == ("ga (2 runs)", "8.00", "4.00\n(x 0.500)")
+    (row,) = (row for row in runs_table(results).rows if row[:2] == ("ga weak", "sampling"))
+    assert row[2] == "PPL" and row[4].startswith("4.00") and row[6] == "x 0.500 [0.250, 1.00]"
 
 
 def test_the_largest_recovery_beyond_retrained_is_named() -> None:
@@ -97,7 +116,7 @@ def perplexities() -> StudyResults:
 def test_ratios_are_printed_as_ratios_and_averaged_geometrically() -> None:
     """sqrt(100 * 400) = 200, sqrt(4 * 1) = 2, sqrt(0.4 * 0.1) = 0.2; low perplexity is remembered."""
     results = perplexities()
-    assert recovery_table(results).rows == (("ga (2 runs)", "200", "2.00\n(x 0.200)"),)
+    assert recovery_tables(results)[0].rows == (("ga (2 runs)", "200", "2.00\n(x 0.200)"),)
     (sentence,) = recovery_words(results)
     assert "ga strong" in sentence and "x 0.100 [0.0500, 0.200]" in sentence
 
@@ -121,14 +140,14 @@ def test_an_attack_that_failed_says_why() -> None:
     failing = changed(failing, outcomes=failing.outcomes[:1], failed={"relearn": "the loss became NaN"})
     results = with_models(results, failing)
     assert any("the loss became NaN" in row for row in runs_table(results).rows)
-    assert {row[0]: row for row in recovery_table(results).rows}["npo"][-1] == MISSING
+    assert {row[0]: row for row in recovery_tables(results)[0].rows}["npo"][-1] == MISSING
 
 
 def test_without_an_attacked_retrained_model_this_is_said() -> None:
     results = attacked_results()
     assert results.attacks is not None
-    assert "No retrained model" in recovery_table(with_models(results, results.attacks.models[0])).caption
-    assert "No retrained model" not in recovery_table(results).caption
+    assert "No retrained model" in recovery_tables(with_models(results, results.attacks.models[0]))[0].caption
+    assert "No retrained model" not in recovery_tables(results)[0].caption
 
 
 def test_rows_for_data_frames() -> None:
@@ -188,4 +207,4 @@ def test_faithfulness_and_markdown() -> None:
 
 def test_a_metric_that_the_study_does_not_describe_is_shown_by_its_name() -> None:
     results = attacked_results(metrics={PPL: METRICS[PPL]})
-    assert recovery_table(results).title.startswith(ES)
+    assert recovery_tables(results)[0].title.startswith(ES)

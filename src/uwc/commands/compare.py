@@ -85,7 +85,7 @@ def compare_command(
     ] = [],  # noqa: B006
     max_new_tokens: Annotated[int, typer.Option(help="The most tokens of a generated answer; 0 generates none.")] = 64,
     title: Annotated[str, typer.Option(help="Title of the report.")] = "",
-    out: Annotated[Path, typer.Option(help="Folder for the report and the results; a later run goes on there.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder for the report and the results; a later run resumes there.")] = Path(
         "comparison"
     ),
     column: Columns = [],  # noqa: B006
@@ -125,7 +125,7 @@ def _attacks(named: list[str]) -> list[str] | None:
 
 def _print(done: "Comparison") -> None:
     from uwc.reports.format import print_table
-    from uwc.reports.tables_attacks import recovery_table, recovery_words
+    from uwc.reports.tables_attacks import recovery_tables, recovery_words
     from uwc.reports.tables_frontier import tau_words
     from uwc.reports.tables_ranking import groups_table, indistinct, ranking_table
 
@@ -134,7 +134,8 @@ def _print(done: "Comparison") -> None:
     if results.groups:
         print_table(groups_table(results), console())
     if results.attacks:
-        print_table(recovery_table(results), console())
+        for table in recovery_tables(results):
+            print_table(table, console())
     under_attack = recovery_words(results) if results.attacks else []
     for sentence in filter(None, [indistinct(results), *tau_words(results), *under_attack]):
         typer.echo(sentence)

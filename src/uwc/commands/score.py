@@ -49,7 +49,7 @@ def list_registry(
     ],
     as_json: Json = False,
 ) -> None:
-    """List what there is, with its source."""
+    """List what can be chosen, with its source."""
     from uwc.catalogue import catalogue
 
     print_rows(kind, catalogue(kind), as_json)

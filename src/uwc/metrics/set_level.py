@@ -68,15 +68,16 @@ def harmonic_mean(values: list[float]) -> float:
 def auc(members: Floats, others: Floats) -> float:
     """The chance that a random example never trained on has a higher loss-like score than a random member.
 
-    ``P(others > members) + P(equal) / 2``, exactly, by the Mann-Whitney statistic: 1 when every member scores lower,
-    0.5 when the scores tell nothing.
+    ``P(others > members) + P(equal) / 2``, exactly, which is the Mann-Whitney statistic over the number of pairs: 1
+    when every member scores lower, 0.5 when the scores tell nothing.
 
     Args:
         members: [E] scores of the examples in question.
         others: [E'] scores of examples that were never trained on.
     """
-    statistic = stats.mannwhitneyu(others, members, method="asymptotic").statistic
-    return float(statistic / (len(members) * len(others)))
+    ordered = np.sort(members)  # scipy's mannwhitneyu gives the same statistic, and takes 100 times as long
+    below, up_to = (np.searchsorted(ordered, others, side=side).sum() for side in ("left", "right"))
+    return float((below + up_to) / 2 / (len(members) * len(others)))
 
 
 for _attack in MEMBERSHIP_ATTACKS:

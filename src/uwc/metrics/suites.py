@@ -46,7 +46,7 @@ OPTIONAL: dict[str, frozenset[str]] = {
 
 @dataclass(frozen=True)
 class Given:
-    """What there is to measure with.
+    """The questions and models that were given to measure with.
 
     Attributes:
         sets: the sets of examples by name.
@@ -128,7 +128,7 @@ def chosen_metrics(suite: str | None, names: Sequence[str], given: Given) -> tup
     Args:
         suite: one of `SUITES`, or "all"; None for the metrics of `names` alone, or for core where there are none.
         names: further metrics.
-        given: what there is to measure with.
+        given: the questions and models that were given.
 
     Returns:
         The names of the metrics, and metric -> what it needs for those that are left out.

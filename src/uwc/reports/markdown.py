@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from uwc.reports.format import to_markdown
-from uwc.reports.tables_attacks import recovery_table, recovery_words
+from uwc.reports.tables_attacks import recovery_tables, recovery_words
 from uwc.reports.tables_frontier import tau_table, tau_words
 from uwc.reports.tables_ranking import groups_table, indistinct, ranking_table, summary
 from uwc.reports.tables_results import result_table
@@ -29,7 +29,7 @@ def _parts(results: StudyResults) -> Iterator[str]:
         yield to_markdown(tau_table(results))
         yield _bullets(words)
     if results.attacks:
-        yield to_markdown(recovery_table(results))
+        yield from map(to_markdown, recovery_tables(results))
         yield " ".join(recovery_words(results)) + "\n"
     if results.robustness:
         yield from map(to_markdown, (*ranking_tables(results), pcc_table(results)))

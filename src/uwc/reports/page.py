@@ -25,7 +25,7 @@ from uwc.reports.figures import (
 from uwc.reports.figures_robustness import panels_figure
 from uwc.reports.figures_training import GROUPS, effect_figures, training_figures
 from uwc.reports.format import is_numeric, retention_bar
-from uwc.reports.tables_attacks import budget_table, recovery_table, recovery_words, runs_table
+from uwc.reports.tables_attacks import budget_table, recovery_tables, recovery_words, runs_table
 from uwc.reports.tables_frontier import probed_sets, runs_tau_table, tau_table, tau_words
 from uwc.reports.tables_ranking import groups_table, indistinct, pairs_table, ranking_table, summary
 from uwc.reports.tables_results import metrics_table, published_table, result_table, split_sizes
@@ -130,7 +130,7 @@ def _attacks(results: StudyResults) -> dict[str, Any]:
     if results.attacks:
         attacked = {
             "words": recovery_words(results),
-            "recovery": recovery_table(results),
+            "recovery": recovery_tables(results),
             "budgets": budget_table(results),
             "runs": runs_table(results),
         }

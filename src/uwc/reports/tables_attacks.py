@@ -19,6 +19,7 @@ from uwc.results import (
     FORGET,
     Aggregate,
     AttackedModel,
+    AttackInfo,
     AttackOutcome,
     Attacks,
     Difference,
@@ -47,25 +48,22 @@ def method_of_runs(results: StudyResults) -> dict[str, str]:
     }
 
 
-def headline_metric(attacks: Attacks) -> str:
-    """The metric that the tables show: extraction strength, where it was measured."""
-    names = dict.fromkeys(metric for attack in attacks.attacks for metric in attack.metrics)
+def shown_metric(attacks: Attacks, attack: AttackInfo | None = None) -> str:
+    """The metric that tables show of an attack, or of all: extraction strength, or else the first that can see it."""
+    shown_of = (attack,) if attack else attacks.attacks
+    names = dict.fromkeys(metric for attack in shown_of for metric in attack.metrics)
     return ES if ES in names else next(iter(names))
 
 
-def headline_set(attacks: Attacks) -> str:
-    """The set that the tables show: the forget set, where it was attacked."""
-    return FORGET if FORGET in attacks.sets else next(iter(attacks.sets))
+class _Shown:
+    """The outcomes of a study's attacks on one set, forget where it was attacked, by one metric."""
 
-
-class _Headline:
-    """The outcomes of a study's attacks on the one set and by the one metric that the tables show."""
-
-    def __init__(self, results: StudyResults) -> None:
-        if results.attacks is None:
-            raise ValueError("the results have no attacks")
-        self.attacks: Attacks = results.attacks
-        self.metric, self.set = headline_metric(results.attacks), headline_set(results.attacks)
+    def __init__(self, results: StudyResults, metric: str | None = None) -> None:
+        attacks = _attacks(results)
+        self.attacks = attacks
+        self.metric = metric or shown_metric(attacks)
+        self.infos = [attack for attack in attacks.attacks if shown_metric(attacks, attack) == self.metric]
+        self.set = FORGET if FORGET in attacks.sets else next(iter(attacks.sets))
         self.info: MetricInfo | None = results.metrics.get(self.metric)
         self.label, self.set_label = results.metric_label(self.metric), results.set_label(self.set)
         self.geometric = self.info is not None and self.info.average == "geometric"
@@ -74,12 +72,12 @@ class _Headline:
         return model.outcome(attack, self.set, self.metric)
 
     def before(self, model: AttackedModel) -> Aggregate | None:
-        found = (self.outcome(model, attack.name) for attack in self.attacks.attacks)
+        found = (self.outcome(model, attack.name) for attack in self.infos)
         return next((outcome.before for outcome in found if outcome), None)
 
     def columns(self) -> list[Column]:
         columns = []
-        for attack in self.attacks.attacks:
+        for attack in self.infos:
             outcomes = [self.outcome(model, attack.name) for model in self.attacks.models]
             several = any(outcome and outcome.worst_case for outcome in outcomes)
             columns += [(attack.name, which) for which in (("mean", WORST) if several else ("",))]
@@ -101,13 +99,31 @@ def _title(column: Column) -> str:
     return ", ".join(filter(None, (shown(column[0]), column[1])))
 
 
-def recovery_table(results: StudyResults) -> Table:
+def _attacks(results: StudyResults) -> Attacks:
+    if results.attacks is None:
+        raise ValueError("the results have no attacks")
+    return results.attacks
+
+
+def _by_metric(results: StudyResults) -> list[_Shown]:
+    """The outcomes by the metric that tables show, then those of attacks that it cannot see, by another metric."""
+    attacks = _attacks(results)
+    others = [shown_metric(attacks, attack) for attack in attacks.attacks]
+    return [_Shown(results, metric) for metric in dict.fromkeys((shown_metric(attacks), *others))]
+
+
+def recovery_tables(results: StudyResults) -> list[Table]:
     """For each method (averaged over its runs), the original and retrained: the score before and under each attack.
+
+    A table by extraction strength; attacks that it cannot see have one by another metric.
 
     Raises:
         ValueError: the results have no attacks.
     """
-    found = _Headline(results)
+    return [_recovery_table(results, found) for found in _by_metric(results)]
+
+
+def _recovery_table(results: StudyResults, found: _Shown) -> Table:
     columns = found.columns()
     rows = []
     for name, models in _grouped(results, found.attacks).items():
@@ -120,12 +136,12 @@ def recovery_table(results: StudyResults) -> Table:
 
 def recovery_words(results: StudyResults) -> list[str]:
     """Which attack recovers most from which unlearned model, beyond its recovery from the retrained model."""
-    found = _Headline(results)
+    found = _Shown(results)
     over = [
         (found.excess(outcome.over_control), outcome.over_control, model.model.label, attack.name)
         for model in found.attacks.models
         if model.model.role == "unlearned"
-        for attack in found.attacks.attacks
+        for attack in found.infos
         if (outcome := found.outcome(model, attack.name)) and outcome.over_control
     ]
     over = [row for row in over if known(row[0])]
@@ -141,38 +157,40 @@ def recovery_words(results: StudyResults) -> list[str]:
 def runs_table(results: StudyResults) -> Table:
     """Every attacked model by itself: the score before and under each attack, the recovery, the excess over retrained,
     with intervals."""
-    found = _Headline(results)
-    rows = []
-    for model in found.attacks.models:
-        for attack, which in found.columns():
-            outcome = found.outcome(model, attack)
-            if outcome is None:
-                why = model.failed.get(attack, MISSING)
-                rows.append((model.model.label, _title((attack, which)), MISSING, why, MISSING, MISSING, MISSING))
-                continue
-            after = _after(outcome, which)
-            rows.append(
-                (
-                    model.model.label,
-                    _title((attack, which)),
-                    with_interval(outcome.before, found.info),
-                    with_interval(after, found.info),
-                    MISSING if which == WORST else difference(outcome.recovery),
-                    difference(_over(outcome, which)),
-                    str(after.n),
-                )
-            )
-    columns = ("model", "attack", "before", "after", "recovery", "over retrained", "n")
+    rows = [
+        _run_row(found, model, column)
+        for model in _attacks(results).models
+        for found in _by_metric(results)
+        for column in found.columns()
+    ]
+    columns = ("model", "attack", "metric", "before", "after", "recovery", "over retrained", "n")
     caption = "recovery: after against before, paired. 95% intervals, bootstrap over clusters."
     return Table("Every model under every attack", columns, tuple(rows), caption)
 
 
+def _run_row(found: _Shown, model: AttackedModel, column: Column) -> tuple[str, ...]:
+    attack, which = column
+    outcome = found.outcome(model, attack)
+    first = model.model.label, _title(column), found.label
+    if outcome is None:
+        return (*first, MISSING, model.failed.get(attack, MISSING), MISSING, MISSING, MISSING)
+    after = _after(outcome, which)
+    return (
+        *first,
+        with_interval(outcome.before, found.info),
+        with_interval(after, found.info),
+        MISSING if which == WORST else difference(outcome.recovery),
+        difference(_over(outcome, which)),
+        str(after.n),
+    )
+
+
 def budget_table(results: StudyResults) -> Table | None:
     """The score at each budget of the attacks that were scored at several; None where there is none."""
-    found = _Headline(results)
+    found = _Shown(results)
     rows: list[tuple[str, str, float, Mapping[float, list[float]]]] = []
     for model in found.attacks.models:
-        for attack in found.attacks.attacks:
+        for attack in found.infos:
             outcome = found.outcome(model, attack.name)
             if outcome is None or not any(settings.get("budgets") for settings in attack.settings.values()):
                 continue
@@ -218,7 +236,7 @@ def _over(outcome: AttackOutcome, which: str) -> Difference | None:
     return outcome.worst_case_over_control if which == WORST else outcome.over_control
 
 
-def _recovery_cell(found: _Headline, models: Sequence[AttackedModel], column: Column) -> str:
+def _recovery_cell(found: _Shown, models: Sequence[AttackedModel], column: Column) -> str:
     attack, which = column
     outcomes = [outcome for model in models if (outcome := found.outcome(model, attack))]
     if not outcomes:
@@ -231,20 +249,21 @@ def _recovery_cell(found: _Headline, models: Sequence[AttackedModel], column: Co
     return f"{after}\n({change(average([o.mean for o in over], geometric=kind == 'ratio'), kind)})"
 
 
-def _recovery_remarks(found: _Headline) -> Iterator[str]:
+def _recovery_remarks(found: _Shown) -> Iterator[str]:
     attacks = found.attacks
     names = {"train": "other forget"}
     has = [f"{count} {names.get(part, part)}" for part, count in attacks.attacker.items() if count]
-    yield (
-        f"Scored: {attacks.sets[found.set]} questions about subjects that the attacker does not have. "
-        f"The attacker has {listed(has) or 'no'} examples."
-    )
+    if found.metric == shown_metric(attacks):
+        yield (
+            f"Scored: {attacks.sets[found.set]} questions about subjects that the attacker does not have. "
+            f"The attacker has {listed(has) or 'no'} examples."
+        )
     if any(which for _, which in found.columns()):
         yield (
             f"mean, {WORST}: over an attack's variants (templates, depths). The {WORST} takes the worst variant for "
             "each question, which no attacker can know: an upper bound."
         )
-    taught = [attack.name for attack in attacks.attacks if attack.trains_on_scored]
+    taught = [attack.name for attack in found.infos if attack.trains_on_scored]
     if taught:
         yield f"{listed(taught)}: the attacker trains on the scored answers too; only what exceeds retrained is a leak."
     if not any(model.model.role == "retrained" for model in attacks.models):

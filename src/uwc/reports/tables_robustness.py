@@ -126,7 +126,7 @@ def robustness_words(results: StudyResults) -> list[str]:
     if found.checkpoints < ENOUGH:
         return [
             f"{found.checkpoints} models are too few to say which metric holds: correlations need at least "
-            f"{ENOUGH}. The shipped study `robustness` has 36."
+            f"{ENOUGH}. The shipped study robustness has 36."
         ]
     sentences = []
     for touches, where in ((False, "that leave the weights alone"), (True, "that change the weights")):

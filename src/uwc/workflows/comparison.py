@@ -109,7 +109,7 @@ def compare(
 ) -> Comparison:
     """Compare unlearned models: scored, calibrated at `tau` of the original's retention, scored again and attacked.
 
-    Interrupted at any moment, the next call goes on where this one was and ends with the same bits.
+    Interrupted at any moment, the next call resumes it and ends with the same bits.
 
     Args:
         original: the model before unlearning: a folder, a hub name, or a `Target` in memory.
@@ -117,7 +117,7 @@ def compare(
             last part. Names such as ``npo@0`` and ``npo@1`` are one method with two seeds.
         forget: the questions that should be forgotten.
         retain: the questions on which retention is measured.
-        further_retain: name -> further questions on which it is measured; each set is held fixed by itself.
+        further_retain: name -> further questions on which it is measured; each set must keep `tau` by itself.
         sets: further sets that are scored: real_authors and world_facts (for ``model_utility``), verbatim, or others.
         retrained: a model that was never trained on the forget questions.
         holdout: questions that no model was trained on.
@@ -137,7 +137,7 @@ def compare(
         attack_calibrated: attack the calibrated models too; by default the given ones and retrained.
         max_new_tokens: the most tokens of a generated answer; 0 generates none.
         seed: of the bootstrap.
-        title, out: of the report; the folder for it, the results and what is needed to go on.
+        title, out: of the report; the folder for it, the results and the cache.
         loading: dtype, device, template, trust_remote_code for `load_target`; by default as an original in memory.
 
     Raises:
