@@ -12,7 +12,7 @@ from uwc.data.prompts import PromptTemplate
 from uwc.errors import AttackFailed, TrainingDiverged
 from uwc.io import finite, write_json
 from uwc.metrics.evaluate import Scoring
-from uwc.metrics.registry import metrics
+from uwc.metrics.registry import metrics, set_metrics
 from uwc.metrics.scoring import needs_of
 from uwc.objectives.methods import FINE_TUNING, Method, WeightedTerm
 from uwc.objectives.registry import terms, tricks
@@ -253,7 +253,7 @@ class Calibrate(Step):
     def uses(self) -> Iterable[Entry[Any]]:
         """The metrics of the retention constraint and of the ranking."""
         names = {self.retention.metric, self.retention.ranked_by}
-        return [entry for entry in metrics if entry.name in names]
+        return [entry for registry in (metrics, set_metrics) for entry in registry if entry.name in names]
 
     def run(self, context: "Context", out: Path) -> Outcome:
         """Find the mixture, and score it."""
