@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 import uwc
 from uwc.attacks.data import AttackData
-from uwc.cli import app
+from uwc.cli.main import app
 from uwc.data.example import Example
 from uwc.errors import UserError
 from uwc.models.loading import save_target

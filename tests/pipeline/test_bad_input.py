@@ -15,7 +15,7 @@ from tests.conftest import tiny_target
 from tests.pipeline.conftest import TINY, Run, command, run_command
 from transformers import AutoModelForCausalLM
 
-from uwc.cli import main
+from uwc.cli.main import main
 from uwc.errors import DiskFull, reporting_full_disk
 from uwc.io import write_json
 from uwc.models.loading import save_target
@@ -253,7 +253,7 @@ def test_an_interrupt_promises_no_more_than_is_kept(
         os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr("uwc.cli.app", interrupted)
+    monkeypatch.setattr("uwc.cli.main.app", interrupted)
     monkeypatch.setattr("sys.argv", ["uwc", command_name, "original"])
     try:
         with pytest.raises(SystemExit, match="130"):

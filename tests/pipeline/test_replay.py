@@ -9,8 +9,8 @@ from tests.pipeline.conftest import scores_of
 from typer.testing import CliRunner
 
 import uwc
-from uwc.cli import app
-from uwc.commands.replay import DIFFERENT
+from uwc.cli.main import app
+from uwc.cli.replay import DIFFERENT
 from uwc.io import file_digest
 from uwc.studies.config import StudyConfig
 from uwc.studies.provenance import checkpoint_fingerprint

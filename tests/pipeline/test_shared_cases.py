@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 import uwc
 from uwc.attacks.suffix_search import Problem, SearchSettings, SuffixSearch
-from uwc.cli import app
+from uwc.cli.main import app
 from uwc.data.example import Example
 from uwc.errors import DataError, ModelError, UserError
 from uwc.metrics.overlap import rouge

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import people
 from typer.testing import CliRunner
 
-from uwc.cli import app
+from uwc.cli.main import app
 from uwc.data.example import Example, after_shots
 from uwc.errors import ConfigError, DataError
 from uwc.metrics.evaluate import VERBATIM_TOKENS, cut

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from uwc.commands.options import dotted_settings, nested, yaml_value
+from uwc.cli.options import dotted_settings, nested, yaml_value
 from uwc.errors import UserError
 
 

@@ -9,8 +9,9 @@ from pydantic import BeforeValidator, ConfigDict, NonNegativeInt, PositiveInt, V
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from uwc.data.benchmark import FORGET, GENERAL, HOLDOUT, RETAIN, RETAIN_EVAL, Benchmark
+from uwc.data.columns import columns_by_file, read_tables
 from uwc.data.example import Example
-from uwc.data.question_files import read_examples, read_lines
+from uwc.data.question_files import read_lines, to_examples
 from uwc.data.refusals import DEFAULT_REFUSALS
 from uwc.errors import ConfigError, DataError
 from uwc.registry import unknown_name
@@ -68,7 +69,7 @@ def local_files(
     general: File | None = None,
     further: Mapping[str, File] | None = None,
     refusals: str | None = None,
-    columns: Mapping[str, str] | None = None,
+    columns: Mapping[str, str | Mapping[str, str]] | None = None,
     subject_every: int | None = None,
     retain_eval_share: float = 0.0,
     name: str = "local-files",
@@ -85,7 +86,8 @@ def local_files(
         general: what is scored besides.
         further: name -> what is scored besides, too, such as other questions to keep.
         refusals: a text file with a declining answer on each line; by default a list that comes with this package.
-        columns: the column that holds a field, for all files, as for `read_examples`.
+        columns: field -> the column that holds it, for every file that has this column; or name -> field -> column,
+            for one file. A file with neither is read by its own names (`read_examples`).
         subject_every: how many consecutive rows share a subject, where no column says it, as for `read_examples`.
         retain_eval_share: in [0, 1), the share of the retain subjects (of the examples that have none), at least one,
             that becomes `retain_eval` where no file is given for it: the last ones.
@@ -95,7 +97,7 @@ def local_files(
         The benchmark; the original model is trained on forget, retain and retain_eval.
 
     Raises:
-        ConfigError: an argument is outside its range.
+        ConfigError: an argument is outside its range, or no file has a column of `columns`.
         DataError: a file is wrong, or two splits overlap.
     """
     if not 0 <= retain_eval_share < 1:
@@ -105,15 +107,17 @@ def local_files(
     given = {FORGET: forget, RETAIN: retain, RETAIN_EVAL: retain_eval, HOLDOUT: holdout, GENERAL: general}
     files = {split: _checked(split, spec, name) for split, spec in _with(given, further or {}, name).items()}
     prefixes = _prefixes(files)
+    tables = read_tables({split: spec.path for split, spec in files.items()})
+    asked = columns_by_file(tables, columns or {})
     splits = {
-        split: read_examples(
-            spec.path,
-            columns=columns,
+        split: to_examples(
+            tables[split],
+            columns=asked[split],
             split=split,
             limit=spec.limit,
             skip=spec.skip,
             subject_every=subject_every,
-            id_prefix=prefixes[split],
+            prefix=prefixes[split],
         )
         for split, spec in files.items()
     }

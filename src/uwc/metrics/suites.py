@@ -13,10 +13,9 @@ from uwc.registry import Entry, unknown_name
 from uwc.results import MetricInfo, SetInfo
 
 FORGET, VERBATIM = "forget", "verbatim"
-SET_FLAGS = {
-    FORGET: "--forget", "retain": "--retain", "holdout": "--holdout", "real_authors": "--real-authors",
-    "world_facts": "--world-facts", VERBATIM: "--verbatim",
-}  # fmt: skip
+SET_FLAGS = {name: f"--{name}" for name in (FORGET, "retain", "holdout")} | {
+    name: f"--set benchmark.settings.further.{name}=FILE" for name in ("real_authors", "world_facts", VERBATIM)
+}
 """Set -> the option that gives it on the command line."""
 SET_LABELS = {"forget_paraphrased": "forget, paraphrased", "retain_paraphrased": "retain, paraphrased"}
 """Set -> its label, where that is not its name."""
@@ -122,6 +121,18 @@ def require_suite(name: str | None) -> None:
         raise ConfigError(unknown_name("suite", name, [*SUITES, "all"]))
 
 
+def split_suite(names: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The suite among names of metrics and suites, or None, and the names of the metrics.
+
+    Raises:
+        ConfigError: several suites are named.
+    """
+    suites = [name for name in dict.fromkeys(names) if name in (*SUITES, "all")]
+    if len(suites) > 1:
+        raise ConfigError(f"several suites are named: {', '.join(suites)}; name one, and further metrics one by one")
+    return (suites[0] if suites else None), [name for name in dict.fromkeys(names) if name not in suites]
+
+
 def chosen_metrics(suite: str | None, names: Sequence[str], given: Given) -> tuple[list[str], dict[str, str]]:
     """The metrics of a suite and those asked for by name or label, and those of the suite that are left out.
 
@@ -216,7 +227,7 @@ def missing_input(name: str, of_set: str, given: Given) -> str:
 def _missing_set(name: str) -> str:
     flag = SET_FLAGS.get(name)
     return (
-        f"the set {name!r}; give a file with {flag} (a study: a benchmark that has it)"
+        f"the set {name!r}; give it with {flag} (a study: a benchmark that has it)"
         if flag
         else (f"the set {name!r}, which was not given")
     )

@@ -65,15 +65,20 @@ class BuildConfig(Section):
     initializer_range: float = Field(0.02, gt=0)
 
 
-class ModelConfig(Section):
-    """The model to start from: a folder or hub name in `path`, or sizes of one to be made in `build`."""
+class LoadingConfig(Section):
+    """How models are loaded and asked."""
 
-    path: str | None = None
-    build: BuildConfig | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     trust_remote_code: bool = False
     prompt: PromptConfig = PromptConfig()
+
+
+class ModelConfig(LoadingConfig):
+    """The model to start from: a folder or hub name in `path`, or sizes of one to be made in `build`."""
+
+    path: str | None = None
+    build: BuildConfig | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> "ModelConfig":

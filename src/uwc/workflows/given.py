@@ -1,4 +1,4 @@
-"""Models and questions that a user has in memory, kept as files, so that work on them can be gone on with later."""
+"""Models and questions that a user has in memory, kept as files, so that work on them can be resumed."""
 
 import hashlib
 import json
@@ -27,13 +27,6 @@ def kept_questions(questions: Questions, name: str, folder: Path) -> Any:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return str(path)
-
-
-def require_files(data: Mapping[str, Questions | None]) -> None:
-    """Raise ConfigError if questions are in memory, where names of columns mean nothing."""
-    for name, questions in data.items():
-        if questions is not None and not isinstance(questions, str | Path | Mapping):
-            raise ConfigError(f"{name} is in memory, and columns are those of files; leave columns out, or give paths")
 
 
 def kept_model(model: Any, folder: Path, template: Any | None) -> str:

@@ -1,8 +1,6 @@
 """Studies: what they would do, and doing it."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from uwc import progress
@@ -10,7 +8,7 @@ from uwc.errors import UserError, reporting_full_disk
 from uwc.io import write_text
 from uwc.results import RunRecord, StudyResults
 from uwc.studies.config import StudyConfig
-from uwc.studies.config_file import load_config
+from uwc.studies.config_file import Overrides, load_config
 from uwc.studies.plan import Plan, make_plan
 from uwc.studies.run import missing_steps, run_steps, step_status
 from uwc.studies.store import Store
@@ -18,39 +16,14 @@ from uwc.studies.store import Store
 DEFAULT_RUNS = Path("runs")
 
 
-@dataclass(frozen=True)
-class StudyOutcome:
-    """A finished study.
-
-    Attributes:
-        folder: where the report and the results are.
-        results: what ``results.json`` holds.
-        run: how the run went: environment, and each step with its time.
-    """
-
-    folder: Path
-    results: StudyResults
-    run: RunRecord
-
-    @property
-    def diverged(self) -> list[str]:
-        """The names of the runs that diverged."""
-        return [model.name for model in self.results.unlearned if model.status == "diverged"]
-
-    @property
-    def report(self) -> Path:
-        """The report, one HTML file."""
-        return self.folder / "report.html"
-
-
 def plan_study(
-    source: str | Path | StudyConfig, *, overrides: Sequence[str] = (), runs: Path = DEFAULT_RUNS
+    source: str | Path | StudyConfig, *, overrides: Overrides = (), runs: Path = DEFAULT_RUNS
 ) -> list[dict[str, str]]:
     """The steps of a study and which are done, without running any.
 
     Args:
         source: a YAML file, the name of a shipped study, or a configuration.
-        overrides: ``"key.key=value"`` changes to the file.
+        overrides: changes to the file: ``["key.key=value"]``, or key -> value.
         runs: the folder where results are kept.
 
     Returns:
@@ -65,15 +38,15 @@ def plan_study(
 
 
 def run_study(
-    source: str | Path | StudyConfig, *, overrides: Sequence[str] = (), runs: Path = DEFAULT_RUNS
-) -> StudyOutcome:
+    source: str | Path | StudyConfig, *, overrides: Overrides = (), runs: Path = DEFAULT_RUNS
+) -> StudyResults:
     """Run what is missing of a study, and write its results and report to ``RUNS/NAME/``.
 
     Interrupted at any moment, the next call resumes and ends with the same bits.
 
     Args:
         source: a YAML file, the name of a shipped study, or a configuration.
-        overrides: ``"key.key=value"`` changes to the file.
+        overrides: changes to the file: ``["key.key=value"]``, or key -> value.
         runs: the folder where results are kept; studies that share it share their steps.
 
     Raises:
@@ -87,7 +60,7 @@ def run_study(
     return run_plan(plan, Store(Path(runs) / "store"), Path(runs) / plan.config.name)
 
 
-def run_plan(plan: Plan, store: Store, folder: Path) -> StudyOutcome:
+def run_plan(plan: Plan, store: Store, folder: Path) -> StudyResults:
     """Run what is missing of a plan, and write its results and report to a folder."""
     missing = len(missing_steps(plan, store))
     for name, lacking in plan.left_out.items():
@@ -118,7 +91,7 @@ def require_models(config: StudyConfig) -> None:
             require_mixable(original, path, trust_remote_code=trust)
 
 
-def _publish(plan: Plan, store: Store, run: RunRecord, folder: Path) -> StudyOutcome:
+def _publish(plan: Plan, store: Store, run: RunRecord, folder: Path) -> StudyResults:
     from uwc.reports.markdown import results_markdown
     from uwc.reports.page import write_page
     from uwc.studies.gather import gather
@@ -128,8 +101,8 @@ def _publish(plan: Plan, store: Store, run: RunRecord, folder: Path) -> StudyOut
     write_text(folder / "run.json", run.model_dump_json(indent=1) + "\n")
     write_text(folder / "results.md", results_markdown(results))
     write_page(results, run, folder / "report.html")
-    return StudyOutcome(folder, results, run)
+    return results
 
 
-def _config(source: str | Path | StudyConfig, overrides: Sequence[str]) -> StudyConfig:
+def _config(source: str | Path | StudyConfig, overrides: Overrides) -> StudyConfig:
     return source if isinstance(source, StudyConfig) else load_config(source, overrides=overrides)
