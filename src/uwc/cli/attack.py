@@ -1,5 +1,6 @@
 """`uwc attack`: how much of what a model seems to have forgotten can be recovered."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,9 +32,17 @@ from uwc.errors import AttackFailed, ConfigError
 
 if TYPE_CHECKING:
     from uwc.attacks.data import AttackData
+    from uwc.data.columns import FileColumns
     from uwc.results import AttackResults
 
-_SCORED = "data"
+_PREFIXES = {
+    "forget": "scored",
+    "translated": "scored",
+    "attacker_data": "train",
+    "retain": "retain",
+    "unrelated": "unrelated",
+}
+"""File -> what begins the ids that are made up."""
 
 
 def attack_command(
@@ -100,15 +109,16 @@ def attack_command(
 ) -> None:
     """Attack a model and score it before and after: how much forgotten knowledge can be recovered?
 
-    Sections for --set: attack.settings.ATTACK.KEY (attack.settings.relearn.steps=20), model, score.max_new_tokens, seed.
+    Sections for --set: attack.settings.ATTACK.KEY (attack.settings.relearn.steps=20), model, score.max_new_tokens,
+    seed.
     """
     from uwc.cli.sections import AttackSections
     from uwc.workflows.attacking import attack as attack_model
     from uwc.workflows.attacking import attack_curve
 
     given = sections(AttackSections, setting, {"benchmark": {"settings": {"columns": file_columns(column)}}})
-    files = given_files(train=attacker_data, retain=retain, unrelated=unrelated)
-    owned = _attack_data(data, files, given.benchmark.settings.columns, translation_column)
+    files = given_files(forget=data, attacker_data=attacker_data, retain=retain, unrelated=unrelated)
+    owned = _attack_data(files, given.benchmark.settings.columns, translation_column)
     metrics = _metrics(metric)
     shared: dict[str, Any] = {
         "control": retrained,
@@ -166,19 +176,20 @@ def _print(found: "AttackResults", title: str) -> None:
             typer.echo(f"half of the original's score is reached at {curve.over} = {curve.half_effort:.4g}")
 
 
-def _attack_data(
-    scored: Path, files: dict[str, Path], columns: dict[str, Any], translation_column: str | None
-) -> "AttackData":
+def _attack_data(files: dict[str, Path], columns: "FileColumns", translation_column: str | None) -> "AttackData":
     from uwc.attacks.data import AttackData
     from uwc.data.columns import read_files
-    from uwc.data.question_files import read_examples
 
-    prefixes = {_SCORED: "scored"} | {name: name for name in files}
-    own = columns.get("attacker_data")
-    columns = {("train" if name == "attacker_data" else name): of for name, of in columns.items()} if own else columns
-    read = read_files({_SCORED: scored, **files}, columns, prefixes=prefixes)
-    translations = {}
     if translation_column is not None:
-        translated = read_examples(scored, columns={"question": translation_column}, id_prefix="scored")
-        translations = {e.id: e.question for e in translated}
-    return AttackData(read.pop(_SCORED), translations=translations, **read)
+        own = columns.get("forget", {})
+        files = {**files, "translated": files["forget"]}
+        asked = {**(own if isinstance(own, Mapping) else {}), "question": translation_column}
+        columns = {**columns, "translated": asked}
+    read = read_files(files, columns, prefixes=_PREFIXES)
+    return AttackData(
+        read["forget"],
+        train=read.get("attacker_data", ()),
+        retain=read.get("retain", ()),
+        unrelated=read.get("unrelated", ()),
+        translations={e.id: e.question for e in read.get("translated", ())},
+    )

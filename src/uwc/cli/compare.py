@@ -46,7 +46,7 @@ More = Annotated[list[str] | None, typer.Argument(metavar="[[NAME=]MODEL]...", h
 def compare_command(
     original: Annotated[
         str,
-        typer.Option(rich_help_panel=MODELS, metavar="MODEL", help="The model before unlearning: a folder or hub name."),
+        typer.Option(rich_help_panel=MODELS, metavar="MODEL", help="The model before unlearning."),
     ],
     forget: Forget,
     retain: Retains,

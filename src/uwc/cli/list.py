@@ -12,7 +12,8 @@ def list_command(
     kind: Annotated[
         str,
         typer.Argument(
-            metavar="KIND", help="methods, terms, metrics, attacks, tricks, benchmarks, published, or a published table."
+            metavar="KIND",
+            help="methods, terms, metrics, attacks, tricks, benchmarks, published, or a published table.",
         ),
     ],
     as_json: Json = False,

@@ -28,7 +28,6 @@ INTERRUPTED = 130
 app = typer.Typer(
     name="uwc",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )

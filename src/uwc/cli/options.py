@@ -40,9 +40,7 @@ Scored = Annotated[
         help="The questions that are scored: JSONL, JSON, CSV or Parquet; the set called forget.",
     ),
 ]
-Retain = Annotated[
-    Path | None, typer.Option(rich_help_panel=QUESTIONS, metavar="FILE", help="Questions to retain.")
-]
+Retain = Annotated[Path | None, typer.Option(rich_help_panel=QUESTIONS, metavar="FILE", help="Questions to retain.")]
 Retains = Annotated[
     list[Path],
     typer.Option(
@@ -66,7 +64,8 @@ Columns = Annotated[
     ),
 ]
 Original = Annotated[
-    str | None, typer.Option(rich_help_panel=MODELS, metavar="MODEL", help="The model before unlearning, to compare with.")
+    str | None,
+    typer.Option(rich_help_panel=MODELS, metavar="MODEL", help="The model before unlearning, to compare with."),
 ]
 Retrained = Annotated[
     str | None,
@@ -93,7 +92,8 @@ Tau = Annotated[
     ),
 ]
 OutputDir = Annotated[
-    Path | None, typer.Option("--output-dir", "-o", rich_help_panel=OUTPUT, metavar="FOLDER", help="Folder for the results.")
+    Path | None,
+    typer.Option("--output-dir", "-o", rich_help_panel=OUTPUT, metavar="FOLDER", help="Folder for the results."),
 ]
 Json = Annotated[
     bool, typer.Option("--json", rich_help_panel=OUTPUT, help="Print the result as JSON, and nothing else.")

@@ -22,7 +22,10 @@ def replay_command(
     results: Annotated[Path, typer.Argument(metavar="RESULTS.json", help="The results.json of a study.")],
     models_from: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="A folder of runs whose trained models are taken, so that only scores are computed again."),
+        typer.Option(
+            metavar="FOLDER",
+            help="A folder of runs whose trained models are taken, so that only scores are computed again.",
+        ),
     ] = None,
     rtol: Annotated[float, typer.Option(help="Relative difference that still counts as within it.")] = 1e-5,
     output_dir: Annotated[

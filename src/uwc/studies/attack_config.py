@@ -147,7 +147,9 @@ class AttackConfig(Section):
         """
         if self.metrics is None:
             return tuple(visible)
-        named = [name for metric in self.metrics for name in ([metric] if metric != RANK_BY else self._ranking(ranked_by))]
+        named = [
+            name for metric in self.metrics for name in ([metric] if metric != RANK_BY else self._ranking(ranked_by))
+        ]
         for metric in named:
             if metric not in scored:
                 raise ConfigError(

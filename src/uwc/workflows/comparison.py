@@ -140,7 +140,9 @@ def _retain_sets(retain: Questions | Mapping[str, Questions]) -> dict[str, Quest
     if not isinstance(retain, Mapping) or "path" in retain:
         return {"retain": retain}
     if "retain" not in retain:
-        raise ConfigError(f"retain: one of the sets has to be called 'retain'; given are: {', '.join(retain) or 'none'}")
+        raise ConfigError(
+            f"retain: one of the sets has to be called 'retain'; given are: {', '.join(retain) or 'none'}"
+        )
     return dict(retain)
 
 
