@@ -59,8 +59,8 @@ Columns = Annotated[
         "--column",
         rich_help_panel=QUESTIONS,
         metavar="[FILE:]FIELD=COLUMN",
-        help='The column of a field, where files name it otherwise: question="Customer Question" in every file that has '
-        'it, forget:question="Customer Question" in one.',
+        help='The column of a field, where files name it otherwise: question="Customer Question" in every file that '
+        'has it, forget:question="Customer Question" in one.',
     ),
 ]
 Original = Annotated[

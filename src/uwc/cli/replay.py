@@ -24,7 +24,7 @@ def replay_command(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="A folder of runs whose trained models are taken, so that only scores are computed again.",
+            help="A folder of runs whose models are taken: only scores are computed.",
         ),
     ] = None,
     rtol: Annotated[float, typer.Option(help="Relative difference that still counts as within it.")] = 1e-5,

@@ -11,7 +11,11 @@ from uwc.studies.section import Section
 
 
 class OwnLoading(LoadingConfig):
-    """How models are loaded and asked; `own_tokenizer`: each with its own tokenizer and template, not the original's."""
+    """How models are loaded and asked.
+
+    Attributes:
+        own_tokenizer: read each with its own tokenizer, chat template and ends, not with the original's.
+    """
 
     own_tokenizer: bool = False
 

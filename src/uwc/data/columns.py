@@ -11,7 +11,7 @@ from uwc.errors import ConfigError, listed
 from uwc.registry import unknown_name
 
 FileColumns = Mapping[str, str | Mapping[str, str]]
-"""Field -> column, for every file that has the column; or file -> field -> column: ``{"forget": {"question": "ask"}}``."""
+"""Field -> column, for every file that has the column; or file -> field -> column, for one."""
 
 
 def read_files(

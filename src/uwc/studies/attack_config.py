@@ -39,12 +39,7 @@ class ChainConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _from_word(cls, given: Any) -> Any:
-        """``relearn+probe`` as a chain."""
-        if isinstance(given, str):
-            return {"chain": given.split("+")}
-        if isinstance(given, dict) and isinstance(given.get("chain"), str):
-            return {**given, "chain": given["chain"].split("+")}
-        return given
+        return _from_word(given)
 
     @model_validator(mode="after")
     def _makes_sense(self) -> "ChainConfig":
@@ -112,7 +107,8 @@ class AttackConfig(Section):
             if all(attack not in chain.chain for chain in self.chains):
                 made = ", ".join(chain.label for chain in self.chains)
                 raise ConfigError(
-                    f"attack.settings: settings are given for the attack {attack!r}, which is not made; made are: {made}"
+                    f"attack.settings: there are settings of {attack!r}, which is not among the attacks: {made}; "
+                    "remove them"
                 )
         return self
 
@@ -164,9 +160,18 @@ class AttackConfig(Section):
         return [ranked_by, *(["rouge_l"] if changes_text else [])]
 
 
+def _from_word(given: Any) -> Any:
+    """``relearn+probe`` as a chain; what is no word as it is."""
+    if isinstance(given, str):
+        return {"chain": given.split("+")}
+    if isinstance(given, dict) and isinstance(given.get("chain"), str):
+        return {**given, "chain": given["chain"].split("+")}
+    return given
+
+
 def _with_settings(chain: Any, common: Mapping[str, Any]) -> Any:
     """A chain as a file has it, with the common settings of its attacks; what is not a chain as it is."""
-    read = ChainConfig._from_word(chain)
+    read = _from_word(chain)
     if not isinstance(read, dict) or not isinstance(read.get("chain"), list | tuple):
         return chain
     own = read.get("settings") or {}

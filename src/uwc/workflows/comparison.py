@@ -43,9 +43,9 @@ def compare(
 ) -> StudyResults:
     """Compare unlearned models: scored, calibrated to the retention constraint, scored again and attacked.
 
-    It runs the shipped study `compare`, as ``uwc study run compare`` does, with what is given here filled in. Interrupted
-    at any moment, the next call resumes it and ends with the same bits. ``OUTPUT_DIR`` then holds ``results.json``,
-    ``report.html``, ``results.md`` and the cache.
+    It runs the shipped study `compare`, as ``uwc study run compare`` does, with what is given here filled in.
+    Interrupted at any moment, the next call resumes it and ends with the same bits. The folder then holds
+    ``results.json``, ``report.html``, ``results.md`` and the cache.
 
     Args:
         original: the model before unlearning: a folder, a hub name, or a `Target` in memory.
@@ -160,7 +160,7 @@ def _questions(
 
 
 def _attacks(attacks: str | Sequence[str] | None, retrained: bool) -> dict[str, Any]:
-    """The changes to the section `attack`: what is elicited from a retrained model is no leak, so it is attacked too."""
+    """The changes to the section `attack`. A retrained model is attacked too: what is elicited from it is no leak."""
     if attacks != "quick" and not attacks:
         return {"attack": None}
     changes: dict[str, Any] = {"attack.models": ["unlearned", *(["retrained"] if retrained else [])]}
