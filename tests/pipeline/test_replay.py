@@ -136,10 +136,10 @@ def test_a_replay_on_a_given_checkpoint_has_the_same_bits(given: Path, tmp_path:
 def test_a_comparison_with_an_attack_has_the_same_bits(trained: Path, tmp_path: Path) -> None:
     unlearned = next((trained / "runs" / "store").glob("unlearn-*")) / "model"
     compared = uwc.compare(
-        str(original(trained)), {"mine": str(unlearned)}, attacks=["jailbreak"], max_new_tokens=0,
-        forget=str(trained / "forget.jsonl"), retain=str(trained / "retain.jsonl"), out=tmp_path / "compared",
+        str(original(trained)), {"mine": str(unlearned)}, attacks=["jailbreak"], overrides=["score.max_new_tokens=0"],
+        forget=str(trained / "forget.jsonl"), retain=str(trained / "retain.jsonl"), output_dir=tmp_path / "compared",
     )  # fmt: skip
-    steps = compared.results.provenance.steps
+    steps = compared.provenance.steps
     assert steps["checkpoint/unlearned/mine"].files == checkpoint_fingerprint(str(unlearned))
     assert {"scored", "train"} <= set(steps["attack/unlearned/mine/jailbreak"].data)
     found = uwc.replay(tmp_path / "compared" / "results.json", rtol=0.0, keep=tmp_path).diff

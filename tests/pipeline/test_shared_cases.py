@@ -78,15 +78,22 @@ def _compared(original: str, unlearned: dict[str, str], out: Path, **options: An
     """The row of the one checkpoint that is compared with its original."""
     forget, retain = _questions("forget", "retain")
     done = uwc.compare(
-        original, unlearned, forget=forget, retain=retain, attacks=[], max_new_tokens=0, out=out, **options
+        original,
+        unlearned,
+        forget=forget,
+        retain=retain,
+        attacks=[],
+        overrides=["score.max_new_tokens=0"],
+        output_dir=out,
+        **options,
     )
-    (row,) = [row for _, row in done.ranking.iterrows() if row["name"] in unlearned]
+    (row,) = [row for row in done.ranking_rows() if row["name"] in unlearned]
     return row
 
 
 def test_an_adapter_on_tied_embeddings(tmp_path: Path) -> None:
     """B07."""
-    row = _compared("base/tied", {"lora": "B07/adapter"}, tmp_path, tau=0.9)
+    row = _compared("base/tied", {"lora": "B07/adapter"}, tmp_path, retention={"tau": 0.9})
     forget, retain = _questions("forget", "retain")
     results = uwc.calibrate("base/tied", "B07/adapter", forget=forget, retain=retain, tau=0.9)
     scores = {s.set: s.mean for s in results.scores if s.condition == "calibrated"}
@@ -193,7 +200,7 @@ def test_gcg_on_a_hybrid_model() -> None:
     """B28."""
     result = run(
         "uwc attack B28/hybrid --data base/retain.jsonl --attacker-data base/forget.jsonl --attack gcg "
-        "--set gcg.steps=2 --set gcg.candidates=8 --json"
+        "--set attack.settings.gcg.steps=2 --set attack.settings.gcg.candidates=8 --json"
     )
     assert all(np.isfinite(row["after"]) for row in json.loads(result.stdout))
 

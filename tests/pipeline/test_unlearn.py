@@ -62,10 +62,10 @@ def test_every_method_writes_a_model_that_loads(method: str, knowing: Target, tm
 @pytest.mark.parametrize("tau", [None, 0.9])
 def test_a_run_stops_at_the_score_asked_for(tau: float | None, uwc: Run, workplace: Path, knowing: Target) -> None:
     """Raw, and calibrated at a share of retention; with the score it says so, and far less is trained than asked."""
-    options = ("--train", "lr=2e-3", "--train", "epochs=60", "--train", "schedule=constant", "--train", "batch_size=4")
-    stop = ("--stop", "at_most=0.4", "--stop", "every=2", "--stop", "metric=exact_memorization")
-    stop += ("--stop", f"tau={tau}") if tau else ()
-    done = uwc("unlearn", "original", "--method", "npo-gd", *DATA, "--output", "stopped", *options, *stop)
+    options = ("--set", "training={lr: 2.0e-3, epochs: 60, schedule: constant, batch_size: 4}")
+    stop = ("--set", "stop={at_most: 0.4, every: 2, metric: exact_memorization}")
+    stop += ("--set", f"stop.tau={tau}") if tau else ()
+    done = uwc("unlearn", "original", "--method", "npo-gd", *DATA, "--output-dir", "stopped", *options, *stop)
     assert done.returncode == 0, done.stderr
     step, score = re.search(r"stopped after step (\d+), at a score of ([\d.]+)", done.stderr).groups()  # type: ignore[union-attr]
     assert int(step) < 60 and float(score) <= 0.4
@@ -127,8 +127,8 @@ def test_a_run_that_diverges_says_where_and_leaves_the_last_finite_model(knowing
 @pytest.mark.slow
 def test_one_at_a_time_eight_times_is_eight_at_once(uwc: Run, workplace: Path) -> None:
     for name, size in (("eight", "8"), ("one", "1")):
-        options = ("--train", "batch_size=8", "--train", f"micro_batch_size={size}", "--train", "lr=1e-3")
-        done = uwc("unlearn", "original", "--method", "npo-kl", *DATA, "--output", name, *options)
+        options = ("--set", f"training={{batch_size: 8, micro_batch_size: {size}, lr: 1.0e-3}}")
+        done = uwc("unlearn", "original", "--method", "npo-kl", *DATA, "--output-dir", name, *options)
         assert done.returncode == 0, done.stderr
     torch.testing.assert_close(weights(workplace / "one"), weights(workplace / "eight"), rtol=0, atol=1e-4)
 
@@ -139,14 +139,14 @@ def test_a_killed_run_goes_on_where_it_was(uwc: Run, workplace: Path) -> None:
         "--method",
         "npo",
         *DATA,
-        "--train",
-        "epochs=60",
-        "--train",
-        "batch_size=1",
-        "--train",
-        "checkpoint_every=5",
+        "--set",
+        "training.epochs=60",
+        "--set",
+        "training.batch_size=1",
+        "--set",
+        "training.checkpoint_every=5",
     )
-    killed = ("unlearn", "original", "--output", "killed", *options)
+    killed = ("unlearn", "original", "--output-dir", "killed", *options)
     process = subprocess.Popen(command(*killed), cwd=workplace, stderr=subprocess.DEVNULL)
     checkpoint = workplace / "killed.checkpoints" / "checkpoint.pt"
     for _ in range(6000):
@@ -158,7 +158,7 @@ def test_a_killed_run_goes_on_where_it_was(uwc: Run, workplace: Path) -> None:
     assert checkpoint.exists() and not (workplace / "killed").exists()
     done = uwc(*killed)
     assert done.returncode == 0, done.stderr
-    assert "goes on after step" in done.stderr
+    assert "resumes after step" in done.stderr
     assert not checkpoint.parent.exists()
-    assert uwc("unlearn", "original", "--output", "whole", *options).returncode == 0
+    assert uwc("unlearn", "original", "--output-dir", "whole", *options).returncode == 0
     assert torch.equal(weights(workplace / "killed"), weights(workplace / "whole"))

@@ -86,7 +86,7 @@ def test_a_metric_of_a_task_by_name(calls: list[dict[str, Any]]) -> None:
 
 
 def test_an_unknown_task_is_named(calls: list[dict[str, Any]]) -> None:
-    with pytest.raises(ConfigError, match="--retention-task nothing"):
+    with pytest.raises(ConfigError, match=r"calibrate\.tasks: nothing"):
         HarnessTask("nothing").score(at(0.0))
 
 

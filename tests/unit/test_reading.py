@@ -125,7 +125,9 @@ def test_tokens_with_other_ids_are_refused_in_every_command(original: Path, tmp_
         lambda: uwc.score(folder, forget, original=original, metrics=["kl_to_original"]),
         lambda: uwc.score(original, forget, original=original, retrained=folder, metrics=["exact_memorization"]),
         lambda: uwc.calibrate(original, folder, forget=forget, retain=retain),
-        lambda: uwc.compare(original, {"x": folder}, forget=forget, retain=retain, attacks=[], out=tmp_path / "out"),
+        lambda: uwc.compare(
+            original, {"x": folder}, forget=forget, retain=retain, attacks=[], output_dir=tmp_path / "out"
+        ),
         lambda: uwc.attack(original, AttackData(forget), ["token_noise"], control=folder),
     ]
     for call in calls:
@@ -144,18 +146,24 @@ def test_a_checkpoint_that_lost_its_template_is_not_taken_for_one_that_forgot(or
     forget, retain = people(4)[:4], people(4)[4:]
     own = uwc.score(folder, forget, metrics=["extraction_strength"], max_new_tokens=0).scores[0].mean
     done = uwc.compare(
-        original, {"x": folder}, retrained=folder, forget=forget, retain=retain, attacks=["token_noise"],
-        max_new_tokens=0, out=tmp_path / "out",
-    )  # fmt: skip
-    scores = done.scores[(done.scores["set"] == "forget") & (done.scores["metric"] == "extraction_strength")]
-    assert len(scores) == 4 and scores["mean"].nunique() == 1 and scores["mean"].iloc[0] > own + 0.1
-    assert (done.ranking["alpha"][0], done.ranking["share"][0]) == (1.0, 1.0)
-    told = [
-        note for note in done.results["notes"] if "it is read with the tokenizer and the prompt of the original" in note
-    ]
-    assert [note.split(";")[0] for note in told] == [f"{name} has no chat template" for name in ("retrained", "x")]
+        original,
+        {"x": folder},
+        retrained=folder,
+        forget=forget,
+        retain=retain,
+        attacks=["token_noise"],
+        overrides=["score.max_new_tokens=0"],
+        output_dir=tmp_path / "out",
+    )
+    scores = [row["mean"] for row in done.rows() if (row["set"], row["metric"]) == ("forget", "extraction_strength")]
+    assert len(scores) == 4 and len(set(scores)) == 1 and scores[0] > own + 0.1
+    (ranked,) = done.ranked()
+    assert (ranked.alpha.value, ranked.retention) == (1.0, 1.0)
+    told = [warning.text for warning in done.warnings if warning.code == "read_as_original"]
+    assert [text.split(";")[0] for text in told] == [f"{name} has no chat template" for name in ("retrained", "x")]
     found = uwc.calibrate(original, folder, forget=forget, retain=retain)
-    assert (found["alpha"], found["forget_score"]) == (1.0, scores["mean"].iloc[0])
+    mixture = next(s for s in found.scores if (s.set, s.condition) == ("forget", "calibrated"))
+    assert (found.calibration.alpha, mixture.mean) == (1.0, scores[0])
     compared = evaluate(folder, forget, compare=original, metrics=["probability"], max_new_tokens=0)
     assert compared.scores.differences[0].mean == 0.0
 

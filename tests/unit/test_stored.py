@@ -89,7 +89,7 @@ def test_a_checkpoint_that_is_not_what_it_says_is_refused_everywhere(folder: Pat
     x, sound = folder / "x", folder / "sound"
     change(x)
     questions = {"forget": people(2)[:2], "retain": people(2)[2:]}
-    quiet: dict[str, Any] = {"attacks": [], "max_new_tokens": 0}
+    quiet: dict[str, Any] = {"attacks": [], "overrides": ["score.max_new_tokens=0"]}
     ways: dict[str, Callable[[], object]] = {
         "load": lambda: load_target(x),
         "score": lambda: uwc.score(x, people(1)),
@@ -97,7 +97,7 @@ def test_a_checkpoint_that_is_not_what_it_says_is_refused_everywhere(folder: Pat
         "unlearn": lambda: uwc.unlearn(x, folder / "out", method="ga", forget=people(1)),
         "calibrate": lambda: uwc.calibrate(sound, x, **questions),
         "calibrate from": lambda: uwc.calibrate(x, sound, **questions),
-        "compare": lambda: uwc.compare(sound, {"x": x}, **questions, **quiet, out=folder / "compared"),
+        "compare": lambda: uwc.compare(sound, {"x": x}, **questions, **quiet, output_dir=folder / "compared"),
         "mix": lambda: open_mixing(sound, x),
         "preflight": lambda: require_mixable(sound, x),
     }

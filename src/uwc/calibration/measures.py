@@ -139,7 +139,7 @@ class LeastRatio:
 
     def __init__(self, measures: Sequence[Measure]) -> None:
         if not measures:
-            raise ConfigError("calibration needs a retention constraint; give --retain or --retention-task")
+            raise ConfigError("calibration needs a retention constraint; give --retain, or tasks (calibrate.tasks)")
         self.measures = measures
         self._of = 0
 

@@ -42,15 +42,13 @@ INPUTS: dict[str, str] = {
     "reference": "the original model; give it with --original",
     "restated": "",
     "perturbed": "wrong answers of the same form; give the questions a column perturbed_answers",
-    "texts": "generated answers; give --max-new-tokens more than 0 (a study: score.max_new_tokens)",
-    "text_tokens": "generated answers; give --max-new-tokens more than 0 (a study: score.max_new_tokens)",
+    "texts": "generated answers; set score.max_new_tokens to more than 0",
+    "text_tokens": "generated answers; set score.max_new_tokens to more than 0",
     "sampled": "",
     "gradient_norms": "",
     "similar_from": "",
-    "encoder": "a sentence encoder; give a folder or hub name with --encoder (a study: score.judges)",
-    "entailment": (
-        "a model of natural-language inference; give a folder or hub name with --entailment (a study: score.judges)"
-    ),
+    "encoder": "a sentence encoder; give a folder or hub name with --set score.judges.encoder=MODEL",
+    "entailment": ("a model of natural-language inference; give one with --set score.judges.entailment=MODEL"),
 }
 """The arguments a metric may ask for -> what a user must provide; empty where scoring gives it by itself.
 

@@ -161,7 +161,7 @@ def chosen_metrics(suite: str | None, names: Sequence[str], given: Given) -> tup
         elif name in optional and name not in named:
             left_out[name] = lacking
         else:
-            alone = f" (suite {suite!r}; ask for single metrics with --metric)" if name in of_suite else ""
+            alone = f" (suite {suite!r}; name single metrics instead)" if name in of_suite else ""
             raise ConfigError(f"the metric {name!r} needs {lacking}{alone}")
     return chosen, left_out
 
