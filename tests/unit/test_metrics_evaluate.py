@@ -174,7 +174,7 @@ def test_the_command_line_scores_and_explains(knowing: Target, tmp_path: Path) -
     run = CliRunner().invoke(
         app,
         ["score", str(tmp_path / "model"), "--forget", str(tmp_path / "data.jsonl"), "--metric", "mia_min_k",
-         "--set", "score={max_new_tokens: 0, settings: {mia_min_k: {k: 1}}}", "--json", "--output-dir", str(tmp_path / "out")],
+         "--set", "score={max_new_tokens: 0, settings: {mia_min_k: {k: 1}}}", "--json", "-o", str(tmp_path / "out")],
     )  # fmt: skip
     rows = json.loads(run.stdout)["scores"]
     assert [(r["set"], r["metric"], r["n"]) for r in rows] == [("forget", "mia_min_k", 4)]

@@ -69,11 +69,11 @@ def main() -> None:
     sys.argv = [a for a in sys.argv if a != "--debug"]
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     signal.signal(signal.SIGINT, _interrupt)
+    command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
     try:
-        with reporting_full_disk(Path.cwd()):
+        with reporting_full_disk(Path.cwd()), progress.watched(f"uwc {command}"):
             app(standalone_mode=True)
     except _Interrupted:
-        command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
         progress.note(f"interrupted; {_KEPT.get(command, _NOTHING_KEPT)}")
         sys.exit(INTERRUPTED)
     except Exception as error:

@@ -61,14 +61,14 @@ def run_study(
 
 
 def run_plan(plan: Plan, store: Store, folder: Path) -> StudyResults:
-    """Run what is missing of a plan, and write its results and report to a folder."""
+    """Run what is missing of a plan, and write its results, report and log (``run.log``) to a folder."""
     missing = len(missing_steps(plan, store))
-    for name, lacking in plan.left_out.items():
-        progress.note(f"{name} left out: it needs {lacking}")
-    progress.note(f"{plan.config.name}: {len(plan.steps)} steps, {missing} to run")
-    with progress.bar(plan.config.name, total=len(plan.steps), alike=False) as advance:
-        run = run_steps(plan, store, on_step=advance)
-    with reporting_full_disk(folder):
+    with reporting_full_disk(folder), progress.logged(folder / "run.log"):
+        for name, lacking in plan.left_out.items():
+            progress.note(f"{name} left out: it needs {lacking}")
+        progress.note(f"{plan.config.name}: {len(plan.steps)} steps, {missing} to run")
+        with progress.bar(plan.config.name, total=len(plan.steps), alike=False) as advance:
+            run = run_steps(plan, store, on_step=advance)
         return _publish(plan, store, run, folder)
 
 
