@@ -28,10 +28,11 @@ test: setup ## run the tests, one process a core
 matrix: setup ## check some forty architectures against plain transformers (15 minutes); writes docs/models.md
 	UWC_MATRIX_TABLE=docs/models.md $(BIN)/python -m pytest tests/matrix -m ""
 
-check: setup ## lint, formatting and types
+check: setup ## lint, formatting, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 bench: setup ## run the benchmarks (DEVICE=cpu or cuda): one table, and benchmarks/results.json
 	$(BIN)/python benchmarks/run.py $(if $(DEVICE),--device $(DEVICE))

@@ -11,7 +11,7 @@ pairs of checkpoints are made of it:
   the unlearned model has been through a few steps of gradient ascent on the forget answers, too large ones, as in a run
   that collapsed. Retention stays whole for a while and then breaks down.
 
-The baseline is run as it is: both ends, and halvings to 1/128, each with both models loaded anew and both sets scored
+The baseline is run as it is: both ends, and halvings to 1/128, each with both models loaded and both sets scored
 on every question.
 """
 

@@ -128,8 +128,8 @@ def test_the_statistics_are_over_the_unlearned_models(results: StudyResults) -> 
 def test_the_report_tells_it(folder: Path) -> None:
     page = (folder / "runs" / "tiny" / "report.html").read_text(encoding="utf-8")
     for words in (
-        "Under attack",
-        "Which metrics hold under attack",
+        "<h2>Attacks</h2>",
+        "Robustness of the metrics",
         "relearn and probe",
         "Faithfulness",
         "panels-retain",

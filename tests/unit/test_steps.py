@@ -27,8 +27,8 @@ STUDY: dict[str, Any] = {
         "name": "fictional-authors",
         "settings": {"authors": 10, "forget_share": 0.4, "facts": 1, "phrasings": 1, "holdout": 2},
     },
-    "model": {"build": {"vocabulary": 500, "hidden_size": 32, "layers": 1, "heads": 2, "context": 128}},
-    "finetune": {"epochs": 30, "batch_size": 8, "lr": 1e-2},
+    "model": {"build": {"vocabulary": 500, "hidden_size": 32, "layers": 2, "heads": 2, "context": 128}},
+    "finetune": {"epochs": 40, "batch_size": 8, "lr": 1e-2, "schedule": "cosine"},
     "retrained": True,
     "unlearn": {
         "training": {"epochs": 1, "batch_size": 2, "lr": 1e-3},

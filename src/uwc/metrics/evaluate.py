@@ -94,59 +94,70 @@ class Scoring:
         """The metrics that judges are asked for on a set."""
         return [name for name in self.measured(of_set) if is_judged(name)]
 
-    def plain(self) -> dict[str, Any]:
-        """What decides the result of `score_sets`, beside the models, the judges and the examples, as plain data."""
-        found: dict[str, Any] = {
-            "max_new_tokens": self.given.max_new_tokens,
-            "needs": {name: sorted(self.needs(name)) for name in self.given.sets},
-            "judged": {
-                metric: metrics.check(metric, self.settings.get(metric, {}))
-                for name in self.given.sets
-                for metric in self.judged(name)
-            },
-        }
-        return {key: value for key, value in found.items() if key != "judged" or value}
+    def work(self, *, control: bool = False) -> "Work":
+        """What a model is scored on and for; of the `control`, the retrained model, only what numbers for whole sets
+        read of it."""
+        sets, needs, judged = {}, {}, {}
+        for name, examples in self.given.sets.items():
+            read = self.read(name, retrained=control)
+            wanted = read if control else [*self.measured(name), *read]
+            if not wanted and (control or not self.complete):
+                continue
+            unread = _SEPARATE - needs_of(wanted) if control else frozenset()
+            sets[name], needs[name] = examples, tuple(sorted(self.needs(name) - unread))
+            if not control:
+                judged[name] = {m: metrics.check(m, self.settings.get(m, {})) for m in self.judged(name)}
+        samplings = _samplings(self.settings) if any("sampled" in need for need in needs.values()) else ()
+        return Work(sets, needs, judged, samplings, self.given.max_new_tokens, self.compat)
 
     @cached_property
     def _inputs(self) -> list[tuple[bool, str, str]]:
         return [found for name in self.of_sets for found in required_inputs(set_metrics.get(name), self.given)]
 
 
+@dataclass(frozen=True)
+class Work:
+    """All that `score_sets` reads beside the models; a study keys its scores by it.
+
+    Attributes:
+        sets: set -> its examples.
+        needs: set -> what is scored on it besides the true answers, see `scoring.needs_of`.
+        judged: set -> metric that a judge is asked for -> its complete settings.
+        samplings: the ways of drawing tokens that metrics ask for.
+        max_new_tokens: the most tokens of a generated answer.
+        compat: whose definitions are used; None for ours.
+    """
+
+    sets: Mapping[str, Sequence[Example]]
+    needs: Mapping[str, tuple[str, ...]]
+    judged: Mapping[str, Settings]
+    samplings: tuple[Sampling, ...]
+    max_new_tokens: int
+    compat: Compat | None = None
+
+
 def score_sets(
-    target: Target,
-    scoring: Scoring,
-    *,
-    original: Target | None = None,
-    judges: Judges | None = None,
-    control: bool = False,
+    target: Target, work: Work, *, original: Target | None = None, judges: Judges | None = None
 ) -> dict[str, ScoredSet]:
     """Run a model on every set: the expensive half.
 
     Args:
         target: the model.
-        scoring: what is measured.
+        work: what it is scored on and for, as `Scoring.work` gives it.
         original: the model before unlearning, for metrics that compare with it.
         judges: models that judge generated answers, for metrics that need them.
-        control: the model is the retrained one, and only what numbers for whole sets read of it is wanted.
 
     Returns:
-        Set -> its scores; a set on which nothing is measured is left out.
+        Set -> its scores.
 
     Raises:
         UserError: a model or an example cannot be used, or a judge is missing.
     """
     found: dict[str, ScoredSet] = {}
-    for name, examples in scoring.given.sets.items():
-        read = scoring.read(name, retrained=control)
-        wanted = read if control else [*scoring.measured(name), *read]
-        needs = scoring.needs(name)
-        if control:
-            needs -= _SEPARATE - needs_of(wanted)
-        if wanted or (scoring.complete and not control):
-            scored = _score_set(target, name, examples, scoring, needs, original)
-            if not control and judges is not None:
-                scored = scored.judged_by(judges, scoring.judged(name), scoring.settings)
-            found[name] = scored
+    for name in work.sets:
+        found[name] = _score_set(target, name, work, original)
+        if judged := work.judged.get(name):
+            found[name] = found[name].judged_by(judges or Judges(), judged, judged)
     return found
 
 
@@ -219,30 +230,23 @@ def load_sets(folder: Path, names: Sequence[str]) -> dict[str, ScoredSet]:
     return {name: ScoredSet.load(folder, name) for name in names}
 
 
-def _score_set(
-    target: Target,
-    name: str,
-    examples: Sequence[Example],
-    scoring: Scoring,
-    needs: set[str],
-    original: Target | None,
-) -> ScoredSet:
-    new_tokens, answered, compat = scoring.given.max_new_tokens, generate, scoring.compat
+def _score_set(target: Target, name: str, work: Work, original: Target | None) -> ScoredSet:
+    examples, new_tokens, answered = work.sets[name], work.max_new_tokens, generate
     if name == VERBATIM:
         target = replace(target, template=RAW, rewrites=())
         examples, new_tokens = [cut(e, target) for e in examples], VERBATIM_TOKENS
-    elif compat is not None:
-        target, answered = compat.adapt(target), compat.generate
+    elif work.compat is not None:
+        target, answered = work.compat.adapt(target), work.compat.generate
     scored = score_set(
         target,
         examples,
-        needs=needs,
+        needs=work.needs[name],
         reference=original,
-        samplings=_samplings(scoring.settings),
+        samplings=work.samplings,
         max_new_tokens=new_tokens,
         answered=answered,
     )
-    return replace(scored, compat=compat)
+    return replace(scored, compat=work.compat)
 
 
 def cut(example: Example, target: Target) -> Example:
@@ -258,10 +262,10 @@ def cut(example: Example, target: Target) -> Example:
     )
 
 
-def _samplings(settings: Settings) -> list[Sampling]:
+def _samplings(settings: Settings) -> tuple[Sampling, ...]:
     name = "probabilistic_extraction"
     checked = metrics.check(name, settings.get(name, {}))
-    return [Sampling(checked["temperature"], checked["top_k"])]
+    return (Sampling(checked["temperature"], checked["top_k"]),)
 
 
 def _example_score(scored: ScoredSet, name: str, metric: str, scoring: Scoring) -> Score:

@@ -185,7 +185,7 @@ class _Planner:
         judging = {need for name in scoring.of_examples for need in metrics.get(name).facts["needs"]}
         used = {name: path for name, path in paths.items() if name in judging}
         judges = {name: checkpoint_fingerprint(path) for name, path in used.items()}
-        self.evaluation = Evaluation(scoring, scoring.plain(), scoring.given.sets, judges, used)
+        self.evaluation = Evaluation(scoring.work(), judges, used)
 
     def plan(self, left_out: Mapping[str, str]) -> Plan:
         base = self.base()

@@ -11,8 +11,8 @@ from uwc.data.example import Example
 from uwc.data.prompts import PromptTemplate
 from uwc.errors import AttackFailed, TrainingDiverged
 from uwc.io import finite, write_json
-from uwc.metrics.evaluate import Scoring
-from uwc.metrics.registry import metrics
+from uwc.metrics.evaluate import Work, save_sets, score_sets
+from uwc.metrics.registry import metrics, set_metrics
 from uwc.metrics.scoring import needs_of
 from uwc.objectives.methods import FINE_TUNING, Method, WeightedTerm
 from uwc.objectives.registry import terms, tricks
@@ -51,27 +51,28 @@ class Loading:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What models are scored by.
+    """What models are scored on and for.
 
     Attributes:
-        scoring: what is measured on which sets.
-        work: what decides the scores, of that.
+        work: the sets, and what is scored on each.
         judges: judge -> the files of the model that judges generated answers.
         judge_paths: judge -> its folder or hub name.
     """
 
-    scoring: Scoring = field(metadata=NOT_IN_KEY)
-    work: Mapping[str, Any]
-    sets: Sets
+    work: Work
     judges: Mapping[str, Mapping[str, str]]
     judge_paths: Mapping[str, str] = field(metadata=NOT_IN_KEY)
 
+    @property
+    def judged(self) -> list[Entry[Any]]:
+        """The metrics that judges are asked for, whose values are kept."""
+        names = dict.fromkeys(metric for judged in self.work.judged.values() for metric in judged)
+        return [metrics.get(name) for name in names]
+
     def run(self, target: "Target", original: "Target", context: "Context", loading: Loading, out: Path) -> None:
         """Score a model on every set, and keep the scores in a folder."""
-        from uwc.metrics.evaluate import save_sets, score_sets
-
         judges = context.judges(self.judge_paths, loading)
-        save_sets(score_sets(target, self.scoring, original=original, judges=judges), out)
+        save_sets(score_sets(target, self.work, original=original, judges=judges), out)
 
 
 @dataclass(frozen=True)
@@ -223,6 +224,10 @@ class Score(Step):
     loading: Loading
     evaluation: Evaluation
 
+    def uses(self) -> Iterable[Entry[Any]]:
+        """The metrics whose values are kept."""
+        return self.evaluation.judged
+
     def run(self, context: "Context", out: Path) -> Outcome:
         """Score the model."""
         from uwc.models.loading import parameter_count
@@ -253,14 +258,15 @@ class Calibrate(Step):
     def uses(self) -> Iterable[Entry[Any]]:
         """The metrics of the retention constraint and of the ranking."""
         names = {self.retention.metric, self.retention.ranked_by}
-        return [entry for entry in metrics if entry.name in names]
+        kept = [entry for registry in (metrics, set_metrics) for entry in registry if entry.name in names]
+        return [*kept, *self.evaluation.judged]
 
     def run(self, context: "Context", out: Path) -> Outcome:
         """Find the mixture, and score it."""
         from uwc.calibration.calibrate import calibrate
 
-        config, sets = self.retention, self.evaluation.sets
-        max_new_tokens = self.evaluation.scoring.given.max_new_tokens
+        config, sets = self.retention, self.evaluation.work.sets
+        max_new_tokens = self.evaluation.work.max_new_tokens
         mixing = context.mixing(self.original, self.unlearned, self.loading)
         found = calibrate(
             mixing,

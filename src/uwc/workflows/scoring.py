@@ -115,7 +115,8 @@ def evaluate(
     reference = None if original is None else loaded(original)
 
     def scored(which: Any, *, control: bool = False) -> dict[str, Any]:
-        return halves.score_sets(loaded(which), scoring, original=reference, judges=asked, control=control)
+        work = scoring.work(control=control)
+        return halves.score_sets(loaded(which), work, original=reference, judges=asked)
 
     ours = scored(model)
     control = {} if retrained is None else scored(retrained, control=True)
