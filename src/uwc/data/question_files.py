@@ -1,12 +1,145 @@
-"""Questions and answers from files: JSON Lines, JSON, CSV, TSV and Parquet."""
+"""Questions and answers from files (JSON Lines, JSON, CSV, TSV and Parquet) and from tables in memory."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from uwc.data.example import Example
+from uwc.data.example import Example, require_unique_ids
 from uwc.data.rows import RowReader
 from uwc.data.tables import Table, decode, read_bytes, read_table
-from uwc.errors import DataError, brief
+from uwc.errors import ConfigError, DataError, brief, listed
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from datasets import Dataset
+
+Questions: TypeAlias = "str | Path | Sequence[Example] | Sequence[Mapping[str, Any]] | pd.DataFrame | Dataset"
+"""A file, examples, rows as mappings, a pandas data frame, or a `datasets.Dataset`."""
+
+Columns = Mapping[str, str]
+"""Field -> column. Of several sets: ``"SET:FIELD"`` of one, ``"FIELD"`` of every set that has the column."""
+
+
+def load_questions(
+    path: str | Path, *, columns: Mapping[str, str] | None = None, limit: int | None = None
+) -> list[Example]:
+    """Read questions and answers from a .jsonl, .ndjson, .json, .csv, .tsv or .parquet file.
+
+    Args:
+        path: the file.
+        columns: field -> column, such as ``{"question": "ask"}``, where a file names them otherwise.
+        limit: how many rows to take at most.
+
+    Raises:
+        DataError: the file cannot be read or a row is wrong; the message names the file and the line.
+    """
+    return read_examples(path, columns=columns, limit=limit)
+
+
+def examples_of(data: Questions, *, name: str = "data", columns: Columns | None = None) -> list[Example]:
+    """Questions as a user gives them, as examples.
+
+    Args:
+        data: the questions.
+        name: what messages call them; begins the ids where a table in memory has none.
+        columns: field -> column, where a file or table names them otherwise.
+
+    Raises:
+        DataError: a row is wrong; the message names the file or table, the row (of a table in memory from 0) and the
+            column.
+        ConfigError: the data are of another kind, or columns are named for examples.
+    """
+    if isinstance(data, str | Path):
+        return read_examples(data, columns=columns)
+    if _are_examples(data, name):
+        if columns:
+            raise ConfigError(f"{name} holds examples, which have no columns; leave columns out")
+        examples = list(data)
+        require_unique_ids(examples, where=name)
+        return examples
+    return to_examples(_table(data, name), prefix=name, columns=columns)
+
+
+def sets_of(sets: Mapping[str, Questions], columns: Columns | None = None) -> dict[str, list[Example]]:
+    """Several sets of questions as examples, by name.
+
+    Args:
+        sets: name -> questions.
+        columns: column by ``"SET:FIELD"``, or by ``"FIELD"`` for every set that has the column; a set that has it not
+            is read by the field's own name.
+
+    Raises:
+        UserError: as `examples_of`; also for a set that is not given, and a column that no set has.
+    """
+    given = dict(columns or {})
+    tables = {name: _columns_of(data, name) for name, data in sets.items()} if given else {}
+    asked: dict[str, dict[str, str]] = {name: {} for name in sets}
+    for key, column in given.items():
+        of_set, colon, field = key.rpartition(":")
+        if colon:
+            if of_set not in sets:
+                raise ConfigError(f"columns: {key!r} names the set {of_set!r}, which is not given; given: {listed(sets)}")
+            asked[of_set][field] = column
+            continue
+        having = [name for name, there in tables.items() if column in there]
+        if not having:
+            there = listed(dict.fromkeys(c for columns in tables.values() for c in columns)) or "none"
+            raise ConfigError(f"columns: {field}: no file or table has the column {column!r}; valid: {there}")
+        for name in having:
+            asked[name].setdefault(field, column)
+    return {name: examples_of(data, name=name, columns=asked[name]) for name, data in sets.items()}
+
+
+def _are_examples(data: Any, name: str) -> bool:
+    """Whether data are a list of examples. Raises ConfigError if only some of them are."""
+    if not isinstance(data, Sequence):
+        return False
+    kinds = [isinstance(item, Example) for item in data]
+    if any(kinds) and not all(kinds):
+        other = data[kinds.index(False)]
+        raise ConfigError(f"{name}, item {kinds.index(False)}: a {type(other).__name__} among examples; give one kind")
+    return all(kinds)
+
+
+def _columns_of(data: Questions, name: str) -> list[str]:
+    """The columns of a file or table; none of examples."""
+    if isinstance(data, str | Path):
+        return read_table(Path(data).expanduser()).columns
+    return [] if _are_examples(data, name) else _table(data, name).columns
+
+
+def _table(data: Any, name: str) -> Table:
+    """The rows of a table in memory, numbered from 0."""
+    pandas, datasets = (sys.modules.get(module) for module in ("pandas", "datasets"))
+    if pandas is not None and isinstance(data, pandas.DataFrame):
+        source = f"the data frame {name!r}"
+        if not data.columns.is_unique:
+            raise DataError(f"{source}: the column {brief(str(data.columns[data.columns.duplicated()][0]))} occurs twice")
+        rows = [{str(key): _plain(cell) for key, cell in row.items()} for row in data.to_dict("records")]
+    elif datasets is not None and isinstance(data, datasets.Dataset):
+        source, rows = f"the dataset {name!r}", data.to_list()
+    elif datasets is not None and isinstance(data, datasets.DatasetDict):
+        raise ConfigError(f"{name} holds several splits; give one of them: {listed(map(str, data))}")
+    elif isinstance(data, Sequence) and all(isinstance(row, Mapping) for row in data):
+        source, rows = f"the list {name!r}", list(data)
+    else:
+        raise ConfigError(
+            f"{name} is a {type(data).__name__}; give a path, a list of examples, a pandas DataFrame or a "
+            "datasets.Dataset"
+        )
+    if not rows:
+        raise DataError(f"{source} has no rows; add at least one")
+    return Table(source, "row", list(enumerate(rows)))
+
+
+def _plain(cell: Any) -> Any:
+    """A cell of a data frame as JSON would have it: lists for arrays, None for a missing value."""
+    if hasattr(cell, "tolist"):
+        return cell.tolist()
+    if isinstance(cell, str | bool | int | list | tuple | dict):
+        return list(cell) if isinstance(cell, tuple) else cell
+    return None if cell != cell or str(cell) in ("<NA>", "NaT") else cell
 
 
 def read_examples(

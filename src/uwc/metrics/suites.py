@@ -7,7 +7,7 @@ from typing import Any
 
 from uwc.data.example import Example, fingerprint, paraphrased
 from uwc.errors import ConfigError
-from uwc.metrics.registry import INPUTS, JUDGES, metrics, set_metrics
+from uwc.metrics.registry import INPUTS, JUDGES, metric, metrics, set_metrics
 from uwc.metrics.set_level import MEMBERSHIP_ATTACKS
 from uwc.registry import Entry, unknown_name
 from uwc.results import MetricInfo, SetInfo
@@ -88,8 +88,15 @@ def metric_info(name: str) -> MetricInfo:
     )
 
 
-def metric_name(text: str) -> str:
-    """The name of the metric that has this name or label ("ES", "PPL", in any case); an unknown text as it is."""
+def metric_name(text: Any) -> str:
+    """The name of the metric that has this name or label ("ES", "PPL", in any case); an unknown text as it is.
+
+    A function that is not yet a metric becomes one with the default declarations, see `uwc.metrics.registry.metric`.
+    """
+    if callable(text):
+        return metrics.name_of(text) or str(metrics.name_of(metric(text)))
+    if not isinstance(text, str):
+        raise ConfigError(f"{text!r} is no metric; give a name, a label or a function")
     if text in metrics.names() or text in set_metrics.names():
         return text
     labels: dict[str, str] = {str(e.facts["label"]).lower(): e.name for e in (*metrics, *set_metrics)}
