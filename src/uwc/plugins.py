@@ -62,7 +62,9 @@ def _line(error: Exception, path: Path) -> int:
     """The line of the file at which an error arose."""
     if isinstance(error, SyntaxError) and error.filename == str(path):
         return error.lineno or 1
-    return next((f.lineno or 1 for f in reversed(traceback.extract_tb(error.__traceback__)) if f.filename == str(path)), 1)
+    return next(
+        (f.lineno or 1 for f in reversed(traceback.extract_tb(error.__traceback__)) if f.filename == str(path)), 1
+    )
 
 
 def _forget(name: str) -> None:

@@ -100,17 +100,17 @@ class Registry(Generic[F]):
 
         return decorate
 
-    def add(self, function: F, name: str | None, *, source: str, **facts: Any) -> F:
+    def add(self, function: F, name: str | None, *, source: str, **facts: Any) -> None:
         """Register a function of a user's under a name, by default its own, after all that comes with the package.
 
         Raises:
             ConfigError: as `register`; also for a function without a name.
         """
         self._load()
-        known = name or self.name_of(function) or getattr(function, "__name__", "")
-        if not known.isidentifier() and name is None:
+        known = name or self.name_of(function) or str(getattr(function, "__name__", ""))
+        if name is None and not known.isidentifier():
             raise ConfigError(f"the {self.kind} {known or repr(function)} has no name; give it one: name='...'")
-        return self.register(known, source=source, **facts)(function)
+        self.register(known, source=source, **facts)(function)
 
     def name_of(self, function: Callable[..., Any]) -> str | None:
         """The name that a function is registered by; None if it is not."""

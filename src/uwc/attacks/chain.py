@@ -15,7 +15,6 @@ from uwc.models.target import Target
 from uwc.registry import Entry
 
 
-
 @dataclass(frozen=True)
 class Step:
     """One attack of a chain, with complete settings."""

@@ -45,7 +45,9 @@ def _check(entry: Entry[Any]) -> None:
     if facts["effort"] and facts["effort"] not in entry.settings:
         raise ConfigError(unknown_name(f"effort of the attack {name!r}", facts["effort"], list(entry.settings)))
     if facts["budgets"] and "budgets" not in entry.settings:
-        raise ConfigError(f"the attack {name!r} declares budgets, and has no setting 'budgets'; add it, or leave it out")
+        raise ConfigError(
+            f"the attack {name!r} declares budgets, and has no setting 'budgets'; add it, or leave it out"
+        )
 
 
 attacks: Registry[Any] = Registry("attack", modules=tuple(f"uwc.attacks.{m}" for m in _MODULES), check=_check)
@@ -66,7 +68,7 @@ Each declares:
 
 
 @overload
-def attack_method(function: F, /, **declared: Any) -> F: ...
+def attack_method(function: F, /) -> F: ...
 
 
 @overload
@@ -122,7 +124,7 @@ def attack_method(
 
     def decorate(given: F) -> F:
         settings = Entry(name or "", given, source).settings
-        return attacks.add(
+        attacks.add(
             given,
             name,
             source=source,
@@ -134,12 +136,13 @@ def attack_method(
             check=check,
             trains_on_scored=trains_on_scored,
         )
+        return given
 
     return decorate if function is None else decorate(function)
 
 
 def attack_name(given: Any) -> Any:
-    """The name of an attack or chain; a function that is not yet an attack becomes one with the default declarations."""
+    """The name of an attack or chain; a function that is not yet an attack becomes one, with the defaults."""
     if not callable(given):
         return given
     known = attacks.name_of(given)

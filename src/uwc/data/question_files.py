@@ -74,12 +74,14 @@ def sets_of(sets: Mapping[str, Questions], columns: Columns | None = None) -> di
     """
     given = dict(columns or {})
     tables = {name: _columns_of(data, name) for name, data in sets.items()} if given else {}
-    asked: dict[str, dict[str, str]] = {name: {} for name in sets}
+    asked: dict[str, dict[str, str]] = {name: {} for name in sets} if given else {}
     for key, column in given.items():
         of_set, colon, field = key.rpartition(":")
         if colon:
             if of_set not in sets:
-                raise ConfigError(f"columns: {key!r} names the set {of_set!r}, which is not given; given: {listed(sets)}")
+                raise ConfigError(
+                    f"columns: {key!r} names the set {of_set!r}, which is not given; given: {listed(sets)}"
+                )
             asked[of_set][field] = column
             continue
         having = [name for name, there in tables.items() if column in there]
@@ -88,7 +90,13 @@ def sets_of(sets: Mapping[str, Questions], columns: Columns | None = None) -> di
             raise ConfigError(f"columns: {field}: no file or table has the column {column!r}; valid: {there}")
         for name in having:
             asked[name].setdefault(field, column)
-    return {name: examples_of(data, name=name, columns=asked[name]) for name, data in sets.items()}
+    stems = [Path(data).stem for data in sets.values() if isinstance(data, str | Path)]
+    return {
+        name: read_examples(data, columns=asked.get(name), id_prefix=name)
+        if isinstance(data, str | Path) and stems.count(Path(data).stem) > 1
+        else examples_of(data, name=name, columns=asked.get(name))
+        for name, data in sets.items()
+    }
 
 
 def _are_examples(data: Any, name: str) -> bool:
@@ -115,7 +123,9 @@ def _table(data: Any, name: str) -> Table:
     if pandas is not None and isinstance(data, pandas.DataFrame):
         source = f"the data frame {name!r}"
         if not data.columns.is_unique:
-            raise DataError(f"{source}: the column {brief(str(data.columns[data.columns.duplicated()][0]))} occurs twice")
+            raise DataError(
+                f"{source}: the column {brief(str(data.columns[data.columns.duplicated()][0]))} occurs twice"
+            )
         rows = [{str(key): _plain(cell) for key, cell in row.items()} for row in data.to_dict("records")]
     elif datasets is not None and isinstance(data, datasets.Dataset):
         source, rows = f"the dataset {name!r}", data.to_list()

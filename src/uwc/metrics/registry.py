@@ -43,9 +43,7 @@ def _check(entry: Entry[Any]) -> None:
         )
 
 
-metrics: Registry[Any] = Registry(
-    "metric", modules=tuple(f"uwc.metrics.{m}" for m in _EXAMPLE_LEVEL), check=_check
-)
+metrics: Registry[Any] = Registry("metric", modules=tuple(f"uwc.metrics.{m}" for m in _EXAMPLE_LEVEL), check=_check)
 """Functions from the scores of a set of examples to one float64 value an example, NaN where it does not apply.
 
 Each declares:
@@ -107,7 +105,7 @@ entailment: a function from premises and hypotheses to whether the one entails t
 
 
 @overload
-def metric(function: F, /, **declared: Any) -> F: ...
+def metric(function: F, /) -> F: ...
 
 
 @overload
@@ -161,10 +159,10 @@ def metric(
     def decorate(given: F) -> F:
         from uwc.metrics.suites import SUITES
 
-        called = name or metrics.name_of(given) or getattr(given, "__name__", "")
+        called = name or metrics.name_of(given) or str(getattr(given, "__name__", ""))
         if called in (*SUITES, "all") or called in set_metrics.names():
             raise ConfigError(f"the metric {called!r} has the name of a suite or of a metric of whole sets; rename it")
-        return metrics.add(
+        metrics.add(
             given,
             name,
             source=source,
@@ -176,5 +174,6 @@ def metric(
             unscored=unscored,
             **({} if only is None else {"only": only}),
         )
+        return given
 
     return decorate if function is None else decorate(function)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import signature
+from itertools import chain
 from typing import Any
 
 from uwc.data.example import Example, fingerprint, paraphrased
@@ -103,8 +104,8 @@ def metric_name(text: Any) -> str:
     return labels.get(text.lower(), text)
 
 
-def entry_of(name: str) -> Entry[Any]:
-    """The metric of that name or label, for an example or for sets. Raises ConfigError if there is none."""
+def entry_of(name: Any) -> Entry[Any]:
+    """The metric of that name, label or function, for an example or for sets. Raises ConfigError if there is none."""
     known = metric_name(name)
     if known in set_metrics.names():
         return set_metrics.get(known)
@@ -129,12 +130,17 @@ def require_suite(name: str | None) -> None:
         raise ConfigError(unknown_name("suite", name, [*SUITES, "all"]))
 
 
-def chosen_metrics(suite: str | None, names: Sequence[str], given: Given) -> tuple[list[str], dict[str, str]]:
-    """The metrics of a suite and those asked for by name or label, and those of the suite that are left out.
+def is_suite(name: Any) -> bool:
+    """Whether it is the name of a suite."""
+    return isinstance(name, str) and name in (*SUITES, "all")
+
+
+def chosen_metrics(suite: str | None, names: Sequence[Any], given: Given) -> tuple[list[str], dict[str, str]]:
+    """The metrics asked for, and those of suites that are left out.
 
     Args:
-        suite: one of `SUITES`, or "all"; None for the metrics of `names` alone, or for core where there are none.
-        names: further metrics.
+        suite: one of `SUITES`, or "all"; None for those of `names` alone, or for core where there are none.
+        names: further metrics, by name, label or function, and suites.
         given: the questions and models that were given.
 
     Returns:
@@ -144,22 +150,27 @@ def chosen_metrics(suite: str | None, names: Sequence[str], given: Given) -> tup
         ConfigError: unknown suite or metric, or something needed was not given.
     """
     require_suite(suite)
-    suite = suite if suite or names else "core"
-    named = [entry_of(name).name for name in names]
-    of_suite = [*metrics.names(), *set_metrics.names()] if suite == "all" else list(SUITES.get(suite or "", ()))
-    optional = set(of_suite) if suite == "all" else OPTIONAL.get(suite or "", frozenset())
+    suites = [name for name in dict.fromkeys([suite, *filter(is_suite, names)]) if name is not None]
+    named = [entry_of(name).name for name in names if not is_suite(name)]
+    if not suites and not named:
+        suites = ["core"]
+    of_suites = {name: _of_suite(name) for name in suites}
     chosen: list[str] = []
     left_out: dict[str, str] = {}
-    for name in dict.fromkeys([*of_suite, *named]):
-        lacking = what_is_missing(name, given)
-        if not lacking:
+    for name in dict.fromkeys([*chain.from_iterable(of_suites.values()), *named]):
+        if not (lacking := what_is_missing(name, given)):
             chosen.append(name)
-        elif name in optional and name not in named:
-            left_out[name] = lacking
-        else:
-            alone = f" (suite {suite!r}; ask for single metrics with --metric)" if name in of_suite else ""
+            continue
+        needing = [s for s, of in of_suites.items() if name in of and s != "all" and name not in OPTIONAL.get(s, ())]
+        if needing or name in named:
+            alone = f" (suite {needing[0]!r}; ask for single metrics with --metric)" if needing else ""
             raise ConfigError(f"the metric {name!r} needs {lacking}{alone}")
+        left_out[name] = lacking
     return chosen, left_out
+
+
+def _of_suite(name: str) -> list[str]:
+    return [*metrics.names(), *set_metrics.names()] if name == "all" else list(SUITES[name])
 
 
 def required_inputs(entry: Entry[Any], given: Given) -> list[tuple[bool, str, str]]:

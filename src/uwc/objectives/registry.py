@@ -75,7 +75,7 @@ term teaches in their place.
 
 
 @overload
-def loss(function: F, /, **declared: Any) -> F: ...
+def loss(function: F, /) -> F: ...
 
 
 @overload
@@ -124,7 +124,7 @@ def loss(
 
     def decorate(given: F) -> F:
         on = role or side
-        return terms.add(
+        terms.add(
             given,
             name,
             source=source,
@@ -134,6 +134,7 @@ def loss(
             reduction=reduction,
             formula=formula or name or getattr(given, "__name__", ""),
         )
+        return given
 
     return decorate if function is None else decorate(function)
 

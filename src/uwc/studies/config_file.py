@@ -1,6 +1,7 @@
 """Reads a study's YAML file, from a path or among the shipped ones, with changes from the command line."""
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -20,17 +21,38 @@ def shipped_configs() -> list[str]:
     return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
 
 
-def load_config(source: str | Path, *, overrides: Sequence[str] = ()) -> StudyConfig:
-    """Read a study from a YAML file, or a shipped one by its name.
+def load_config(source: str | Path | Mapping[str, Any], *, overrides: Sequence[str] = ()) -> StudyConfig:
+    """Read a study from a YAML file, a shipped one by its name, or a mapping of the same keys.
 
     Args:
-        source: a path, or a name such as ``"quickstart"``.
+        source: a path, a name such as ``"quickstart"``, or the study itself.
         overrides: ``"key.key=value"`` strings, the value in YAML; list items by number (``unlearn.runs.0.method=ga``).
 
     Raises:
         ConfigError: no such file, a syntax error (with its line), an unknown key or name, a wrong type.
     """
-    text, where = _read(str(source))
+    if isinstance(source, Mapping):
+        content, where = deepcopy(dict(source)), "study"
+    else:
+        content, where = _content(str(source))
+    for override in overrides:
+        _override(content, override)
+    return validated(_beside(content, source), where=where)
+
+
+def _beside(content: dict[str, Any], source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+    """The study with plug-ins that lie beside its file by their path from the current folder."""
+    plugins = content.get("plugins")
+    if isinstance(source, Mapping) or not isinstance(plugins, list):
+        return content
+    folder = Path(source).parent
+    found = [str(folder / p) if isinstance(p, str) and (folder / p).is_file() else p for p in plugins]
+    return {**content, "plugins": found}
+
+
+def _content(source: str) -> tuple[dict[str, Any], str]:
+    """The content of a study's file, and what messages call it."""
+    text, where = _read(source)
     try:
         content = read_yaml(text)
     except yaml.YAMLError as error:
@@ -39,9 +61,7 @@ def load_config(source: str | Path, *, overrides: Sequence[str] = ()) -> StudyCo
         raise ConfigError(f"{where}{at}: not valid YAML: {getattr(error, 'problem', error)}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{where}: a study is a mapping of keys such as name, benchmark, model, unlearn")
-    for override in overrides:
-        _override(content, override)
-    return validated(content, where=where)
+    return content, where
 
 
 def validated(content: Mapping[str, Any], *, where: str) -> StudyConfig:

@@ -1,9 +1,10 @@
 """Studies: what they would do, and doing it."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from uwc import progress
 from uwc.errors import UserError, reporting_full_disk
@@ -16,6 +17,7 @@ from uwc.studies.run import missing_steps, run_steps, step_status
 from uwc.studies.store import Store
 
 DEFAULT_RUNS = Path("runs")
+Source = str | Path | Mapping[str, Any] | StudyConfig
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,11 @@ class StudyOutcome:
         return self.folder / "report.html"
 
 
-def plan_study(
-    source: str | Path | StudyConfig, *, overrides: Sequence[str] = (), runs: Path = DEFAULT_RUNS
-) -> list[dict[str, str]]:
+def plan_study(source: Source, *, overrides: Sequence[str] = (), runs: Path = DEFAULT_RUNS) -> list[dict[str, str]]:
     """The steps of a study and which are done, without running any.
 
     Args:
-        source: a YAML file, the name of a shipped study, or a configuration.
+        source: a YAML file, the name of a shipped study, a mapping of the same keys, or a configuration.
         overrides: ``"key.key=value"`` changes to the file.
         runs: the folder where results are kept.
 
@@ -65,16 +65,17 @@ def plan_study(
 
 
 def run_study(
-    source: str | Path | StudyConfig, *, overrides: Sequence[str] = (), runs: Path = DEFAULT_RUNS
+    source: Source, *, overrides: Sequence[str] = (), runs: Path = DEFAULT_RUNS, fresh: bool = False
 ) -> StudyOutcome:
     """Run what is missing of a study, and write its results and report to ``RUNS/NAME/``.
 
     Interrupted at any moment, the next call resumes and ends with the same bits.
 
     Args:
-        source: a YAML file, the name of a shipped study, or a configuration.
+        source: a YAML file, the name of a shipped study, a mapping of the same keys, or a configuration.
         overrides: ``"key.key=value"`` changes to the file.
         runs: the folder where results are kept; studies that share it share their steps.
+        fresh: compute every step again.
 
     Raises:
         UserError: the study, its data or its checkpoints are not as they should be, the disk is full, or several
@@ -84,7 +85,11 @@ def run_study(
         raise UserError("a study runs in one process; use accelerate launch with: uwc unlearn")
     plan = make_plan(_config(source, overrides))
     require_models(plan.config)
-    return run_plan(plan, Store(Path(runs) / "store"), Path(runs) / plan.config.name)
+    store = Store(Path(runs) / "store")
+    if fresh:
+        for step in plan.steps:
+            store.remove(step)
+    return run_plan(plan, store, Path(runs) / plan.config.name)
 
 
 def run_plan(plan: Plan, store: Store, folder: Path) -> StudyOutcome:
@@ -131,5 +136,5 @@ def _publish(plan: Plan, store: Store, run: RunRecord, folder: Path) -> StudyOut
     return StudyOutcome(folder, results, run)
 
 
-def _config(source: str | Path | StudyConfig, overrides: Sequence[str]) -> StudyConfig:
+def _config(source: Source, overrides: Sequence[str]) -> StudyConfig:
     return source if isinstance(source, StudyConfig) else load_config(source, overrides=overrides)
