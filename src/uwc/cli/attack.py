@@ -22,7 +22,6 @@ from uwc.cli.options import (
     Scored,
     Set,
     file_columns,
-    given_files,
     loading,
     numbers,
     sections,
@@ -31,18 +30,10 @@ from uwc.cli.printing import print_rows
 from uwc.errors import AttackFailed, ConfigError
 
 if TYPE_CHECKING:
-    from uwc.attacks.data import AttackData
-    from uwc.data.columns import FileColumns
     from uwc.results import AttackResults
 
-_PREFIXES = {
-    "forget": "scored",
-    "translated": "scored",
-    "attacker_data": "train",
-    "retain": "retain",
-    "unrelated": "unrelated",
-}
-"""File -> what begins the ids that are made up."""
+_PARTS = {"attacker-data": "attacker.train", "retain": "attacker.retain", "unrelated": "attacker.unrelated"}
+"""Option -> what its questions are called in `uwc.attack`."""
 
 
 def attack_command(
@@ -112,31 +103,50 @@ def attack_command(
     Sections for --set: attack.settings.ATTACK.KEY (attack.settings.relearn.steps=20), model, score.max_new_tokens,
     seed.
     """
+    from uwc.api import attack as attack_model
+    from uwc.api import attack_curve
+    from uwc.attacks.data import Attacker
     from uwc.cli.sections import AttackSections
-    from uwc.workflows.attacking import attack as attack_model
-    from uwc.workflows.attacking import attack_curve
 
     given = sections(AttackSections, setting, {"benchmark": {"settings": {"columns": file_columns(column)}}})
-    files = given_files(forget=data, attacker_data=attacker_data, retain=retain, unrelated=unrelated)
-    owned = _attack_data(files, given.benchmark.settings.columns, translation_column)
-    metrics = _metrics(metric)
+    names = {"forget": split, "data": split, **_PARTS}
+    columns = {_of_set(key, names): name for key, name in given.benchmark.settings.columns.items()}
+    settings = given.attack.settings
     shared: dict[str, Any] = {
+        "attacker": Attacker(
+            train=attacker_data or (),
+            retain=retain or (),
+            unrelated=unrelated or (),
+            translations=_translations(data, given.benchmark.settings.columns, translation_column),
+        ),
         "control": retrained,
         "original": original,
-        "settings": given.attack.settings,
+        "columns": columns,
         "max_new_tokens": given.score.max_new_tokens,
         "own_tokenizer": given.model.own_tokenizer,
         "output_dir": output_dir,
         **loading(given.model),
     }
+    metrics = metric or ["extraction_strength"]
     if curve is None:
-        found = attack_model(model, owned, attack, metrics=metrics, of_set=split, seed=given.seed, **shared)
+        found = attack_model(
+            model, {split: data}, attack, metrics=metrics, settings=settings, seed=given.seed, **shared
+        )
     elif points is not None:
         raise ConfigError("--points and --curve exclude each other; a point is one attack at one effort")
     elif len(attack) != 1 or "+" in attack[0] or len(metrics) != 1:
         raise ConfigError("a curve is of one attack and one metric; give --attack and --metric once, without a chain")
     else:
-        found = attack_curve(model, owned, attack[0], numbers(curve), over=over, metric=metrics[0], **shared)
+        found = attack_curve(
+            model,
+            data,
+            attack[0],
+            numbers(curve),
+            over=over,
+            metric=metrics[0],
+            settings=settings.get(attack[0]),
+            **shared,
+        )
     if points is not None:
         _append_points(found, model, points)
     if as_json:
@@ -148,18 +158,11 @@ def attack_command(
         raise AttackFailed("; ".join(f"{name}: {why}" for name, why in failed.items()))
 
 
-def _metrics(named: list[str]) -> list[str]:
-    """The metrics by name; extraction strength where none is named."""
-    from uwc.metrics.suites import entry_of
-
-    return [entry_of(name).name for name in named] or ["extraction_strength"]
-
-
 def _append_points(found: "AttackResults", model: str, path: Path) -> None:
-    from uwc.workflows.attacking import points
+    from uwc.robustness.points import points_of
 
     with path.open("a", encoding="utf-8") as file:
-        file.writelines(point.model_dump_json() + "\n" for point in points(found.attacks, model))
+        file.writelines(point.model_dump_json() + "\n" for point in points_of(found.attacks, model))
 
 
 def _print(found: "AttackResults", title: str) -> None:
@@ -176,20 +179,18 @@ def _print(found: "AttackResults", title: str) -> None:
             typer.echo(f"half of the original's score is reached at {curve.over} = {curve.half_effort:.4g}")
 
 
-def _attack_data(files: dict[str, Path], columns: "FileColumns", translation_column: str | None) -> "AttackData":
-    from uwc.attacks.data import AttackData
-    from uwc.data.columns import read_files
+def _of_set(key: str, names: Mapping[str, str]) -> str:
+    """``"retain:question"`` with the name that the option's file has in `uwc.attack`."""
+    name, colon, field = key.rpartition(":")
+    return f"{names.get(name, name)}:{field}" if colon else key
 
-    if translation_column is not None:
-        own = columns.get("forget", {})
-        files = {**files, "translated": files["forget"]}
-        asked = {**(own if isinstance(own, Mapping) else {}), "question": translation_column}
-        columns = {**columns, "translated": asked}
-    read = read_files(files, columns, prefixes=_PREFIXES)
-    return AttackData(
-        read["forget"],
-        train=read.get("attacker_data", ()),
-        retain=read.get("retain", ()),
-        unrelated=read.get("unrelated", ()),
-        translations={e.id: e.question for e in read.get("translated", ())},
-    )
+
+def _translations(scored: Path, columns: Mapping[str, str], translation_column: str | None) -> dict[str, str]:
+    """Id -> translated question, of the scored file."""
+    from uwc.data.question_files import sets_of
+
+    if translation_column is None:
+        return {}
+    own = {key: name for key, name in columns.items() if key.rpartition(":")[0] in ("", "forget", "data")}
+    asked = {key.rpartition(":")[2]: name for key, name in own.items()} | {"question": translation_column}
+    return {e.id: e.question for e in sets_of({"forget": scored}, asked)["forget"]}

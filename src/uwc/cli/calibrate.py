@@ -60,9 +60,8 @@ def calibrate_command(
     Sections for --set: model, calibrate (metric, tasks=[mmlu], rank_by, resolution; sets=[] keeps the tasks alone),
     score.max_new_tokens, seed, and benchmark.settings.further.NAME=FILE for further sets (real_authors, world_facts).
     """
+    from uwc.api import calibrate
     from uwc.cli.sections import CalibrateSections
-    from uwc.data.columns import read_files
-    from uwc.workflows.calibration import calibrate
 
     files = retain_files(retain)
     kept: dict[str, Any] = {"sets": list(files)} | ({} if tau is None else {"tau": tau})
@@ -71,25 +70,19 @@ def calibrate_command(
         setting,
         {"calibrate": kept, "benchmark": {"settings": {"columns": file_columns(column)}}},
     )
-    further = given.benchmark.settings.further
-    questions = read_files({"forget": forget, **files, **further}, given.benchmark.settings.columns)
     results = calibrate(
         original,
         unlearned,
-        forget=questions["forget"],
-        retain={name: questions[name] for name in files},
-        retention=given.calibrate.tasks,
-        tau=given.calibrate.tau,
-        retention_metric=given.calibrate.metric if given.calibrate.sets else None,
-        rank_by=given.calibrate.rank_by,
-        sets={name: questions[name] for name in further},
+        forget=forget,
+        retain=files | given.benchmark.settings.further,
+        retention=given.calibrate,
+        columns=given.benchmark.settings.columns,
         max_new_tokens=given.score.max_new_tokens,
-        resolution=given.calibrate.resolution,
         curve=not search_only,
         seed=given.seed,
         save=save,
-        output_dir=output_dir,
         command=shlex.join(["uwc", *sys.argv[1:]]),
+        output_dir=output_dir,
         **loading(given.model),
     )
     if as_json:

@@ -88,7 +88,6 @@ def compare_command(
     models = [*unlearned, *(more or [])]
     if not models:
         raise UserError("there is nothing to compare; give unlearned models with --unlearned")
-    columns = file_columns(column)
     results = compare(
         original,
         named_by_path(models),
@@ -99,7 +98,8 @@ def compare_command(
         metrics=metric or "core",
         retention={} if tau is None else {"tau": tau},
         attacks=_attacks(attack),
-        overrides=[*_columns(columns), *overrides],
+        columns=file_columns(column),
+        overrides=overrides,
         output_dir=output_dir,
     )
     if as_json:
@@ -112,13 +112,6 @@ def compare_command(
 def _attacks(named: list[str]) -> list[str] | str:
     """The attacks to make: the quick ones where none is named."""
     return [name for name in named if name != "none"] if named else "quick"
-
-
-def _columns(columns: dict[str, object]) -> list[str]:
-    """The columns as an override of the study's key."""
-    import json
-
-    return [f"benchmark.settings.columns={json.dumps(columns, ensure_ascii=False)}"] if columns else []
 
 
 def _print(results: "StudyResults") -> None:

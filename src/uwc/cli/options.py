@@ -19,9 +19,9 @@ ATTACKS, OUTPUT, SETTINGS = "Attacks", "Output", "Further settings"
 
 def _load_plugins(paths: list[Path]) -> list[Path]:
     if paths:
-        from importlib import import_module
+        from uwc.plugins import load_plugins
 
-        import_module("uwc.plugins").load_plugins(paths)
+        load_plugins(paths)
     return paths
 
 
@@ -122,33 +122,19 @@ Plugins = Annotated[
 S = TypeVar("S", bound="Section")
 
 
-def pairs(options: Sequence[str]) -> dict[str, str]:
-    """``["a=b"]`` as a dict. Raises UserError for what is not of this form."""
-    read = {}
-    for option in options:
-        key, equals, value = option.partition("=")
-        if not equals or not key:
-            raise UserError(f"{option!r}: write it as NAME=VALUE")
-        read[key] = value
-    return read
-
-
-def file_columns(options: Sequence[str]) -> dict[str, Any]:
-    """``["question=ask", "forget:answer=says"]`` as ``{"question": "ask", "forget": {"answer": "says"}}``.
+def file_columns(options: Sequence[str]) -> dict[str, str]:
+    """``["question=ask", "forget:answer=says"]`` as column by ``FIELD`` or ``FILE:FIELD``.
 
     Raises:
         UserError: an option is not of the form [FILE:]FIELD=COLUMN.
     """
-    columns: dict[str, Any] = {}
+    columns = {}
     for option in options:
         place, equals, column = option.partition("=")
         file, colon, field = place.rpartition(":")
         if not equals or not field or not column or (colon and not file):
             raise UserError(f"--column {option!r}: write it as FIELD=COLUMN, or FILE:FIELD=COLUMN for one file")
-        at = columns.setdefault(file, {}) if colon else columns
-        if not isinstance(at, dict):
-            raise UserError(f"--column {option!r}: {file!r} is a field here and a file there; rename neither, drop one")
-        at[field] = column
+        columns[place] = column
     return columns
 
 
@@ -203,14 +189,14 @@ def sections(kind: type[S], options: Sequence[str], defaults: Mapping[str, Mappi
 
 
 def loading(model: "LoadingConfig") -> dict[str, Any]:
-    """How a model is loaded, as `load_target` takes it."""
+    """How models are loaded and asked, as the functions of `uwc.api` take it."""
     from uwc.data.prompts import PromptTemplate
 
     return {
         "dtype": model.dtype,
         "device": model.device,
         "trust_remote_code": model.trust_remote_code,
-        "template": PromptTemplate(**model.prompt.model_dump()),
+        "prompt": PromptTemplate(**model.prompt.model_dump()),
     }
 
 

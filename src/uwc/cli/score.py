@@ -52,32 +52,27 @@ def score_command(
     Sections for --set: model, score (judges.encoder, settings.METRIC.KEY, compat, shots, max_new_tokens), seed, and
     benchmark.settings.further.NAME=FILE for further sets (real_authors, world_facts, verbatim).
     """
+    from uwc.api import score
     from uwc.cli.sections import ScoreSections
-    from uwc.data.columns import read_files
-    from uwc.metrics.suites import split_suite
-    from uwc.workflows.scoring import score
 
     given = sections(ScoreSections, setting, {"benchmark": {"settings": {"columns": file_columns(column)}}})
-    suite, names = split_suite([*metric, *filter(None, [given.score.suite]), *given.score.metrics])
-    files = given_files(forget=forget, retain=retain, holdout=holdout, shots=given.score.shots)
-    questions = read_files(files | given.benchmark.settings.further, given.benchmark.settings.columns)
+    files = given_files(forget=forget, retain=retain, holdout=holdout) | given.benchmark.settings.further
     scores = score(
         model,
-        questions.pop("forget"),
-        suite=suite,
-        metrics=names,
-        shots=questions.pop("shots", []),
-        sets=questions,
+        files,
+        metrics=[*metric, *filter(None, [given.score.suite]), *given.score.metrics],
         original=original,
         retrained=retrained,
         compare=compare,
         judges=given.score.judges.given(),
         settings=given.score.settings,
+        shots=given.score.shots or (),
         compat=given.score.compat,
+        columns=given.benchmark.settings.columns,
         max_new_tokens=given.score.max_new_tokens,
         seed=given.seed,
-        output_dir=output_dir,
         own_tokenizer=given.model.own_tokenizer,
+        output_dir=output_dir,
         **loading(given.model),
     )
     if as_json:

@@ -5,8 +5,9 @@ from typing import Any
 
 from pydantic import Field
 
+from uwc.objectives.methods import Method
 from uwc.studies.calibrate_config import CalibrateConfig
-from uwc.studies.config import LoadingConfig, ScoreConfig, StopConfig
+from uwc.studies.config import LoadingConfig, RunConfig, ScoreConfig, StopConfig
 from uwc.studies.section import Section
 
 
@@ -25,12 +26,12 @@ class FileSettings(Section):
 
     Attributes:
         further: name -> file of a further set: real_authors, world_facts, verbatim or another.
-        columns: field -> column, or file -> field -> column.
+        columns: column by ``field`` or ``file:field``.
         refusals: a text file with a declining answer on each line.
     """
 
     further: dict[str, Path] = Field(default_factory=dict)
-    columns: dict[str, str | dict[str, str]] = Field(default_factory=dict)
+    columns: dict[str, str] = Field(default_factory=dict)
     refusals: Path | None = None
 
 
@@ -94,6 +95,14 @@ class UnlearnSections(Section):
 
     model: LoadingConfig = LoadingConfig()
     benchmark: FileConfig = FileConfig()
-    training: dict[str, Any] = Field(default_factory=dict)
+    weights: dict[str, float] = Field(default_factory=dict)
+    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    roles: dict[str, dict[str, str]] = Field(default_factory=dict)
     tricks: dict[str, float] = Field(default_factory=dict)
+    training: dict[str, Any] = Field(default_factory=dict)
     stop: StopConfig | None = None
+
+    def method(self, name: str) -> Method:
+        """The method with these weights, settings and roles of its terms. Raises ConfigError for an unknown name."""
+        changes = {"weights": self.weights, "settings": self.settings, "roles": self.roles}
+        return RunConfig(method=name, **changes).composition()

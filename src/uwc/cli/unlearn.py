@@ -1,6 +1,5 @@
 """`uwc unlearn`: make a model forget."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -17,11 +16,10 @@ from uwc.cli.options import (
     Plugins,
     Retain,
     file_columns,
-    given_files,
     loading,
     sections,
 )
-from uwc.cli.printing import print_json
+from uwc.errors import TrainingDiverged
 
 
 def unlearn_command(
@@ -51,33 +49,30 @@ def unlearn_command(
 ) -> None:
     """Unlearn questions from a model, and write a checkpoint that plain transformers loads.
 
-    Sections for --set: training, tricks, stop, model, benchmark.settings.refusals=FILE (one a line).
+    Sections for --set: training, tricks, stop, weights, settings and roles (of terms), model, and
+    benchmark.settings.refusals=FILE (one a line).
     """
+    from uwc.api import unlearn
     from uwc.cli.sections import UnlearnSections
-    from uwc.data.columns import read_files
     from uwc.data.question_files import read_lines
     from uwc.data.refusals import DEFAULT_REFUSALS
-    from uwc.workflows.unlearning import unlearn
 
     given = sections(UnlearnSections, setting, {"benchmark": {"settings": {"columns": file_columns(column)}}})
-    settings = given.benchmark.settings
-    questions = read_files(given_files(forget=forget, retain=retain), settings.columns)
-    written = unlearn(
+    files = given.benchmark.settings
+    result = unlearn(
         model,
-        output_dir,
-        method=method,
-        forget=questions["forget"],
-        retain=questions.get("retain", ()),
-        refusals=read_lines(settings.refusals) if settings.refusals else DEFAULT_REFUSALS,
-        settings=given.training,
+        given.method(method),
+        forget=forget,
+        retain=retain or (),
+        training=given.training,
         tricks=given.tricks,
         stop=None if given.stop is None else given.stop.model_dump(),
+        refusals=read_lines(files.refusals) if files.refusals else DEFAULT_REFUSALS,
+        columns=files.columns,
+        output_dir=output_dir,
         **loading(given.model),
     )
-    if not progress.FIRST_PROCESS:
-        return
-    if as_json:
-        log = json.loads((written / "training_log.json").read_text(encoding="utf-8"))
-        print_json({"output_dir": str(written), **log})
-    else:
-        typer.echo(str(written))
+    if progress.FIRST_PROCESS:
+        typer.echo(result.to_json() if as_json else result.path, nl=not as_json)
+    if result.status == "diverged":
+        raise TrainingDiverged(result.message, step=result.diverged or 0, term=result.term)

@@ -9,10 +9,10 @@ from pydantic import BeforeValidator, ConfigDict, NonNegativeInt, PositiveInt, V
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from uwc.data.benchmark import FORGET, GENERAL, HOLDOUT, RETAIN, RETAIN_EVAL, Benchmark
-from uwc.data.columns import columns_by_file, read_tables
 from uwc.data.example import Example
-from uwc.data.question_files import read_lines, to_examples
+from uwc.data.question_files import Columns, columns_by_set, read_lines, to_examples
 from uwc.data.refusals import DEFAULT_REFUSALS
+from uwc.data.tables import read_table
 from uwc.errors import ConfigError, DataError
 from uwc.registry import unknown_name
 
@@ -69,7 +69,7 @@ def local_files(
     general: File | None = None,
     further: Mapping[str, File] | None = None,
     refusals: str | None = None,
-    columns: Mapping[str, str | Mapping[str, str]] | None = None,
+    columns: Columns | None = None,
     subject_every: int | None = None,
     retain_eval_share: float = 0.0,
     name: str = "local-files",
@@ -86,8 +86,7 @@ def local_files(
         general: what is scored besides.
         further: name -> what is scored besides, too, such as other questions to keep.
         refusals: a text file with a declining answer on each line; by default a list that comes with this package.
-        columns: field -> the column that holds it, for every file that has this column; or name -> field -> column,
-            for one file. A file with neither is read by its own names (`read_examples`).
+        columns: column by ``field``, for every file that has it, or by ``split:field``, see `columns_by_set`.
         subject_every: how many consecutive rows share a subject, where no column says it, as for `read_examples`.
         retain_eval_share: in [0, 1), the share of the retain subjects (of the examples that have none), at least one,
             that becomes `retain_eval` where no file is given for it: the last ones.
@@ -107,8 +106,9 @@ def local_files(
     given = {FORGET: forget, RETAIN: retain, RETAIN_EVAL: retain_eval, HOLDOUT: holdout, GENERAL: general}
     files = {split: _checked(split, spec, name) for split, spec in _with(given, further or {}, name).items()}
     prefixes = _prefixes(files)
-    tables = read_tables({split: spec.path for split, spec in files.items()})
-    asked = columns_by_file(tables, columns or {})
+    read = {path: read_table(path) for path in dict.fromkeys(Path(s.path).expanduser() for s in files.values())}
+    tables = {split: read[Path(spec.path).expanduser()] for split, spec in files.items()}
+    asked = columns_by_set(tables, columns or {})
     splits = {
         split: to_examples(
             tables[split],

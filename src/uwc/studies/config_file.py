@@ -48,7 +48,17 @@ def load_config(
         _set(content, path, value, where=path)
     for path, value, told in _parsed(overrides):
         _set(content, path, value, where=told)
-    return validated(content, where=where)
+    return validated(_beside(content, source), where=where)
+
+
+def _beside(content: dict[str, Any], source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+    """The study with plug-ins that lie beside its file by their path from the current folder."""
+    plugins = content.get("plugins")
+    if isinstance(source, Mapping) or not isinstance(plugins, list):
+        return content
+    folder = Path(source).parent
+    found = [str(folder / p) if isinstance(p, str) and (folder / p).is_file() else p for p in plugins]
+    return {**content, "plugins": found}
 
 
 def validated(content: Mapping[str, Any], *, where: str) -> StudyConfig:

@@ -1,24 +1,30 @@
 """Comparison of any unlearned checkpoints: the shipped study `compare` with models and questions filled in."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+from uwc.attacks.registry import attack_name
 from uwc.data.local_files import PARTS
+from uwc.data.question_files import Columns, Questions, columns_by_set, table_of
 from uwc.errors import ConfigError
 from uwc.metrics.set_level import UTILITY_SETS
-from uwc.metrics.suites import split_suite
 from uwc.results import StudyResults
-from uwc.studies.config import StudyConfig
+from uwc.studies.calibrate_config import CalibrateConfig
 from uwc.studies.config_file import Overrides, load_config
 from uwc.studies.plan import make_plan
 from uwc.studies.store import Store
-from uwc.workflows.given import Questions, kept_model, kept_questions, precision_of
+from uwc.workflows.given import kept_model, kept_questions, precision_of
 from uwc.workflows.studies import require_models, run_plan
 
+Sets: TypeAlias = "Questions | Mapping[str, Questions]"
+Metric = str | Callable[..., Any]
+
 STUDY = "compare"
+OWN_PARTS = ("forget", "retain", "holdout")
+"""The sets that have a setting of their own in the benchmark; the others are further ones."""
 SEED_MARK = "@"
 """``npo@1`` is the method npo with the seed 1."""
 TAKEN = (*PARTS, *UTILITY_SETS)
@@ -30,14 +36,15 @@ def compare(
     unlearned: Mapping[str, Any] | Sequence[str | Path],
     *,
     forget: Questions,
-    retain: Questions | Mapping[str, Questions],
+    retain: Sets,
     retrained: Any | None = None,
     holdout: Questions | None = None,
     sets: Mapping[str, Questions] | None = None,
-    metrics: str | Sequence[str] = "core",
+    metrics: Metric | Sequence[Metric] = "core",
     rank_by: str | None = None,
-    retention: Mapping[str, Any] | None = None,
-    attacks: str | Sequence[str] | None = "quick",
+    retention: CalibrateConfig | Mapping[str, Any] | None = None,
+    attacks: Metric | Sequence[Metric] | None = "quick",
+    columns: Columns | None = None,
     overrides: Overrides = (),
     output_dir: str | Path = "comparison",
 ) -> StudyResults:
@@ -60,9 +67,11 @@ def compare(
         metrics: what is reported: metrics by name or label, numbers for whole sets among them, and at most one suite.
         rank_by: the metric of the forget set that models are ranked by, which is reported too; the metric of the
             retention constraint if models can be ranked by it, else extraction strength.
-        retention: the retention constraint, with the keys of a study's `calibrate`: tau, metric, sets, tasks.
-        attacks: attacks and chains of them, such as ``["relearn+probe"]``; ``"quick"`` for those of the shipped study,
-            an empty list or None for none.
+        retention: the retention constraint: a `Retention`, or the keys of a study's `calibrate`: tau, metric, sets,
+            tasks.
+        attacks: attacks and chains of them, such as ``["relearn+probe"]``, or functions; ``"quick"`` for those of the
+            shipped study, an empty list or None for none.
+        columns: field -> column, where files or tables name them otherwise; ``"SET:FIELD"`` for one of them.
         overrides: changes to any other key of the study: ``["score.max_new_tokens=0"]``, or
             ``{"attack.settings.relearn.steps": 20}``.
         output_dir: the folder for report, results and cache.
@@ -70,104 +79,66 @@ def compare(
     Raises:
         UserError: a model or file is not as it should be, or there is nothing to compare.
     """
-    config = compare_config(
-        original,
-        unlearned,
-        forget=forget,
-        retain=retain,
-        retrained=retrained,
-        holdout=holdout,
-        sets=sets,
-        metrics=metrics,
-        rank_by=rank_by,
-        retention=retention,
-        attacks=attacks,
-        overrides=overrides,
-        output_dir=output_dir,
-    )
-    plan = make_plan(config)
-    require_models(config)
-    return run_plan(plan, Store(Path(output_dir) / "store"), Path(output_dir))
-
-
-def compare_config(
-    original: Any,
-    unlearned: Mapping[str, Any] | Sequence[str | Path],
-    *,
-    forget: Questions,
-    retain: Questions | Mapping[str, Questions],
-    retrained: Any | None,
-    holdout: Questions | None,
-    sets: Mapping[str, Questions] | None,
-    metrics: str | Sequence[str],
-    rank_by: str | None,
-    retention: Mapping[str, Any] | None,
-    attacks: str | Sequence[str] | None,
-    overrides: Overrides,
-    output_dir: str | Path,
-) -> StudyConfig:
-    """The shipped study with what `compare` takes filled in; models and questions in memory are written to the folder.
-
-    Raises:
-        UserError: an argument cannot be used, or an override is wrong.
-    """
-    given = dict(unlearned) if isinstance(unlearned, Mapping) else named_by_path(unlearned)
-    folder = Path(output_dir)
-    template = getattr(original, "template", None)
+    folder, template = Path(output_dir), getattr(original, "template", None)
+    models = dict(unlearned) if isinstance(unlearned, Mapping) else named_by_path(unlearned)
+    kept = retention.model_dump(exclude_unset=True) if isinstance(retention, CalibrateConfig) else dict(retention or {})
     retains = _retain_sets(retain)
-    suite, names = split_suite([metrics] if isinstance(metrics, str) else metrics)
+    given = {"forget": forget, **retains, "holdout": holdout, **(sets or {})}
     changes: dict[str, Any] = {
         "name": re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).lstrip("._-") or STUDY,
-        "title": f"{len(given)} unlearned models compared",
-        "benchmark.settings": _questions({"forget": forget, "holdout": holdout}, retains, sets or {}, folder),
+        "title": f"{len(models)} unlearned models compared",
+        "benchmark.settings": _questions({k: q for k, q in given.items() if q is not None}, columns or {}, folder),
         "model.path": kept_model(original, folder, template),
         "model.dtype": precision_of(original),
         "retrained": False if retrained is None else kept_model(retrained, folder, template),
-        "unlearn.runs": [_run(name, kept_model(model, folder, template)) for name, model in given.items()],
-        "score.suite": suite,
-        "score.metrics": names,
+        "unlearn.runs": [_run(name, kept_model(model, folder, template)) for name, model in models.items()],
+        "score.suite": None,
+        "score.metrics": [metrics] if isinstance(metrics, str) or callable(metrics) else list(metrics),
         "calibrate.sets": list(retains),
-        "calibrate.rank_by": rank_by,
-        **{f"calibrate.{key}": value for key, value in (retention or {}).items()},
+        **{f"calibrate.{key}": value for key, value in kept.items()},
+        **({} if rank_by is None else {"calibrate.rank_by": rank_by}),
+        **({} if template is None else {"model.prompt": asdict(template)}),
+        **_attacks(attacks, retrained is not None),
     }
-    if template is not None:
-        changes["model.prompt"] = asdict(template)
-    return load_config(STUDY, changes=changes | _attacks(attacks, retrained is not None), overrides=overrides)
+    plan = make_plan(load_config(STUDY, changes=changes, overrides=overrides))
+    require_models(plan.config)
+    return run_plan(plan, Store(folder / "store"), folder)
 
 
-def _retain_sets(retain: Questions | Mapping[str, Questions]) -> dict[str, Questions]:
+def _retain_sets(retain: Sets) -> dict[str, Questions]:
     """The sets on which retention is measured, by name."""
-    if not isinstance(retain, Mapping) or "path" in retain:
+    if not isinstance(retain, Mapping):
         return {"retain": retain}
     if "retain" not in retain:
-        raise ConfigError(
-            f"retain: one of the sets has to be called 'retain'; given are: {', '.join(retain) or 'none'}"
-        )
+        named = ", ".join(map(str, retain)) or "none"
+        raise ConfigError(f"retain: one of the sets has to be called 'retain'; given: {named}")
     return dict(retain)
 
 
-def _questions(
-    data: Mapping[str, Questions | None],
-    retains: Mapping[str, Questions],
-    sets: Mapping[str, Questions],
-    folder: Path,
-) -> dict[str, Any]:
-    """The settings of the benchmark of local files."""
-    first = {**data, "retain": retains["retain"]}
-    further = {**{name: questions for name, questions in retains.items() if name != "retain"}, **sets}
-    kept: dict[str, Any] = {name: kept_questions(q, name, folder) for name, q in first.items() if q is not None}
-    return kept | {"further": {name: kept_questions(q, name, folder) for name, q in further.items()}}
+def _questions(sets: Mapping[str, Questions], columns: Columns, folder: Path) -> dict[str, Any]:
+    """The settings of the benchmark of local files; questions in memory are written to the folder."""
+    tables = {name: table for name, data in sets.items() if (table := table_of(data, name)) is not None}
+    asked = columns_by_set(tables, columns, given=list(sets))
+    kept = {name: kept_questions(data, name, folder, asked.get(name)) for name, data in sets.items()}
+    of_files = {
+        f"{name}:{field}": column
+        for name, of_set in asked.items()
+        if isinstance(sets[name], str | Path)
+        for field, column in of_set.items()
+    }
+    own = {name: path for name, path in kept.items() if name in OWN_PARTS}
+    return {**own, "further": {n: p for n, p in kept.items() if n not in OWN_PARTS}, "columns": of_files}
 
 
-def _attacks(attacks: str | Sequence[str] | None, retrained: bool) -> dict[str, Any]:
+def _attacks(attacks: Metric | Sequence[Metric] | None, retrained: bool) -> dict[str, Any]:
     """The changes to the section `attack`. A retrained model is attacked too: what is elicited from it is no leak."""
-    if attacks != "quick" and not attacks:
-        return {"attack": None}
     changes: dict[str, Any] = {"attack.models": ["unlearned", *(["retrained"] if retrained else [])]}
-    if attacks != "quick":
-        chains = [attacks] if isinstance(attacks, str) else list(attacks or ())
-        changes |= {"attack.chains": chains, "attack.settings": {}}
-    return changes
+    if isinstance(attacks, str) and attacks == "quick":
+        return changes
+    named = [] if attacks is None else [attacks] if isinstance(attacks, str) or callable(attacks) else list(attacks)
+    if not named:
+        return {"attack": None}
+    return changes | {"attack.chains": [attack_name(attack) for attack in named], "attack.settings": {}}
 
 
 def named_by_path(paths: Sequence[str | Path]) -> dict[str, str]:

@@ -1,7 +1,9 @@
 """Studies: what they would do, and doing it."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from uwc import progress
 from uwc.errors import UserError, reporting_full_disk
@@ -14,15 +16,15 @@ from uwc.studies.run import missing_steps, run_steps, step_status
 from uwc.studies.store import Store
 
 DEFAULT_RUNS = Path("runs")
+REPORT = "report.html"
+Source = str | Path | Mapping[str, Any] | StudyConfig
 
 
-def plan_study(
-    source: str | Path | StudyConfig, *, overrides: Overrides = (), runs: Path = DEFAULT_RUNS
-) -> list[dict[str, str]]:
+def plan_study(source: Source, *, overrides: Overrides = (), runs: Path = DEFAULT_RUNS) -> list[dict[str, str]]:
     """The steps of a study and which are done, without running any.
 
     Args:
-        source: a YAML file, the name of a shipped study, or a configuration.
+        source: a YAML file, the name of a shipped study, a mapping of the same keys, or a configuration.
         overrides: changes to the file: ``["key.key=value"]``, or key -> value.
         runs: the folder where results are kept.
 
@@ -38,16 +40,17 @@ def plan_study(
 
 
 def run_study(
-    source: str | Path | StudyConfig, *, overrides: Overrides = (), runs: Path = DEFAULT_RUNS
+    source: Source, *, overrides: Overrides = (), runs: Path = DEFAULT_RUNS, fresh: bool = False
 ) -> StudyResults:
     """Run what is missing of a study, and write its results and report to ``RUNS/NAME/``.
 
     Interrupted at any moment, the next call resumes and ends with the same bits.
 
     Args:
-        source: a YAML file, the name of a shipped study, or a configuration.
+        source: a YAML file, the name of a shipped study, a mapping of the same keys, or a configuration.
         overrides: changes to the file: ``["key.key=value"]``, or key -> value.
         runs: the folder where results are kept; studies that share it share their steps.
+        fresh: compute every step again.
 
     Raises:
         UserError: the study, its data or its checkpoints are not as they should be, the disk is full, or several
@@ -57,7 +60,11 @@ def run_study(
         raise UserError("a study runs in one process; use accelerate launch with: uwc unlearn")
     plan = make_plan(_config(source, overrides))
     require_models(plan.config)
-    return run_plan(plan, Store(Path(runs) / "store"), Path(runs) / plan.config.name)
+    store = Store(Path(runs) / "store")
+    if fresh:
+        for step in plan.steps:
+            store.remove(step)
+    return run_plan(plan, store, Path(runs) / plan.config.name)
 
 
 def run_plan(plan: Plan, store: Store, folder: Path) -> StudyResults:
@@ -100,9 +107,9 @@ def _publish(plan: Plan, store: Store, run: RunRecord, folder: Path) -> StudyRes
     results.save(folder)
     write_text(folder / "run.json", run.model_dump_json(indent=1) + "\n")
     write_text(folder / "results.md", results_markdown(results))
-    write_page(results, run, folder / "report.html")
+    write_page(results, run, folder / REPORT)
     return results
 
 
-def _config(source: str | Path | StudyConfig, overrides: Overrides) -> StudyConfig:
+def _config(source: Source, overrides: Overrides) -> StudyConfig:
     return source if isinstance(source, StudyConfig) else load_config(source, overrides=overrides)
