@@ -18,7 +18,7 @@ from uwc.objectives.methods import FINE_TUNING, Method, WeightedTerm
 from uwc.objectives.registry import terms, tricks
 from uwc.registry import Entry
 from uwc.results import Collapse
-from uwc.studies.calibrate_config import FORGET_SETS, CalibrateConfig
+from uwc.studies.calibrate_config import FORGET_SETS, CalibrateConfig, task_label
 from uwc.studies.config import BuildConfig, PromptConfig, StopConfig
 from uwc.studies.step import NOT_IN_KEY, Outcome, Step
 from uwc.training.settings import TrainingSettings
@@ -65,6 +65,11 @@ class Evaluation:
     sets: Sets
     judges: Mapping[str, Mapping[str, str]]
     judge_paths: Mapping[str, str] = field(metadata=NOT_IN_KEY)
+
+    @property
+    def judged(self) -> set[str]:
+        """The metrics that judges are asked for."""
+        return {metric for name in self.scoring.given.sets for metric in self.scoring.judged(name)}
 
     def run(self, target: "Target", original: "Target", context: "Context", loading: Loading, out: Path) -> None:
         """Score a model on every set, and keep the scores in a folder."""
@@ -223,6 +228,10 @@ class Score(Step):
     loading: Loading
     evaluation: Evaluation
 
+    def uses(self) -> Iterable[Entry[Any]]:
+        """The metrics that judges are asked for, whose values are kept with the scores."""
+        return [metrics.get(name) for name in self.evaluation.judged]
+
     def run(self, context: "Context", out: Path) -> Outcome:
         """Score the model."""
         from uwc.models.loading import parameter_count
@@ -251,9 +260,10 @@ class Calibrate(Step):
     retention: CalibrateConfig
 
     def uses(self) -> Iterable[Entry[Any]]:
-        """The metrics of the retention constraint and of the ranking."""
-        names = {self.retention.metric, self.retention.ranked_by}
-        return [entry for entry in metrics if entry.name in names]
+        """The metrics of the retention constraint and of the ranking, those that judges are asked for, and measures."""
+        names = {self.retention.metric, self.retention.ranked_by, *self.evaluation.judged}
+        measures = [Entry(task_label(task), task, "") for task in self.retention.tasks if not isinstance(task, str)]
+        return [*(entry for entry in metrics if entry.name in names), *measures]
 
     def run(self, context: "Context", out: Path) -> Outcome:
         """Find the mixture, and score it."""
