@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
@@ -68,7 +68,7 @@ from uwc.training.unlearning import unlearn as unlearn_model
 from uwc.workflows import studies
 from uwc.workflows.model_card import model_card
 
-Sets = Questions | Mapping[str, Questions]
+Sets: TypeAlias = "Questions | Mapping[str, Questions]"
 """Questions, or several sets of them by name."""
 Metric = str | Callable[..., Any]
 """A metric by name, label ("ES", "PPL") or as a function, or a suite: core, tofu, muse, membership, all."""
@@ -267,7 +267,7 @@ def calibrate(
     constraint = _constraint(retention, tuple(name for name in kept if name in questions))
     for name in constraint.sets:
         require_disjoint(questions["forget"], questions.get(name, ()), names=("forget", name))
-    constraint.check(questions, benchmark="the data given", max_new_tokens=max_new_tokens)
+    constraint.check(questions, benchmark="retain", max_new_tokens=max_new_tokens)
     measures = constraint.measures(questions, max_new_tokens=max_new_tokens)
     mixing = _mixing(original, unlearned, loading)
     if save is not None:
@@ -627,8 +627,13 @@ def _by_name(data: Sets, name: str = "forget") -> dict[str, Questions]:
 def _constraint(given: CalibrateConfig | Mapping[str, Any] | None, sets: tuple[str, ...]) -> CalibrateConfig:
     """The retention constraint; where it names no sets, on all that are given."""
     config = given if isinstance(given, CalibrateConfig) else Retention(**(given or {}))
-    if "sets" in config.model_fields_set or config.utility or not sets:
+    if "sets" in config.model_fields_set or config.utility:
         return config
+    if not sets and not config.tasks:
+        raise ConfigError(
+            "calibration needs a retention constraint; give --retain or --retention-task (in Python retain, or "
+            "retention=Retention(tasks=...))"
+        )
     return config.model_copy(update={"sets": sets})
 
 

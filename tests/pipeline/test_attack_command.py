@@ -10,7 +10,6 @@ from tests.pipeline.conftest import validate_result
 from typer.testing import CliRunner, Result
 
 import uwc
-from uwc.attacks.data import AttackData
 from uwc.cli.main import app
 from uwc.data.example import Example
 from uwc.errors import UserError
@@ -68,8 +67,7 @@ def test_attacks_and_chains_are_measured_on_model_and_control(files: dict[str, s
 
 def test_a_model_in_memory_is_attacked_as_its_folder_is(files: dict[str, str], knowing: Target) -> None:
     printed = run(files["model"], "--data", files["scored"], "--attack", "prefix", "--json").stdout
-    scored = uwc.read_examples(files["scored"])
-    ours = uwc.attack(knowing, AttackData(scored), ["prefix"], control=files["never"]).attacks.models[0].outcomes
+    ours = uwc.attack(knowing, files["scored"], ["prefix"], control=files["never"]).attacks.models[0].outcomes
     theirs = AttackResults.parse(printed, where="stdout").attacks.models[0].outcomes
     assert [o.model_copy(update={"over_control": None}) for o in ours] == list(theirs)
 

@@ -12,7 +12,6 @@ import uwc
 from uwc.cli.main import app
 from uwc.cli.replay import DIFFERENT
 from uwc.io import file_digest
-from uwc.studies.config import StudyConfig
 from uwc.studies.provenance import checkpoint_fingerprint
 from uwc.studies.step import STORE_VERSION
 
@@ -37,7 +36,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "score": {"max_new_tokens": 4},
         "calibrate": {"scan": 2, "resolution": 0.25},
     }
-    uwc.run_study(StudyConfig(**config), runs=folder / "runs")
+    uwc.run_study(config, runs_dir=folder / "runs")
     return folder
 
 
@@ -50,7 +49,7 @@ def given(trained: Path) -> Path:
         "finetune": None,
         "model": {"path": str(original(trained))},
     }
-    uwc.run_study(StudyConfig(**config), runs=trained / "given")
+    uwc.run_study(config, runs_dir=trained / "given")
     return trained / "given"
 
 

@@ -71,7 +71,7 @@ def test_a_date_in_a_template() -> None:
 
 
 def _questions(*names: str) -> list[list[Example]]:
-    return [list(uwc.read_examples(f"base/{name}.jsonl")) for name in names]
+    return [list(uwc.load_questions(f"base/{name}.jsonl")) for name in names]
 
 
 def _compared(original: str, unlearned: dict[str, str], out: Path, **options: Any) -> Any:
@@ -95,7 +95,7 @@ def test_an_adapter_on_tied_embeddings(tmp_path: Path) -> None:
     """B07."""
     row = _compared("base/tied", {"lora": "B07/adapter"}, tmp_path, retention={"tau": 0.9})
     forget, retain = _questions("forget", "retain")
-    results = uwc.calibrate("base/tied", "B07/adapter", forget=forget, retain=retain, tau=0.9)
+    results = uwc.calibrate("base/tied", "B07/adapter", forget=forget, retain=retain, retention=uwc.Retention(tau=0.9))
     scores = {s.set: s.mean for s in results.scores if s.condition == "calibrated"}
     for at in (
         (row["alpha"], row["retention"], row["forget"]),
@@ -113,9 +113,7 @@ def test_a_lost_chat_template(tmp_path: Path) -> None:
 def test_a_long_row_beside_short_ones() -> None:
     """B12."""
     found = (
-        uwc.workflows.scoring.evaluate(
-            "B12/longrope", uwc.read_examples("B12/with-one-long.jsonl"), metrics=["extraction_strength"]
-        )
+        uwc.score("B12/longrope", "B12/with-one-long.jsonl", metrics=["extraction_strength"])
         .examples()
         .query("set == 'forget'")
     )
@@ -156,19 +154,19 @@ def test_words_of_every_script() -> None:
 def test_alpaca_rows() -> None:
     """B16."""
     rows = [json.loads(line) for line in Path("B16/alpaca.jsonl").read_text(encoding="utf-8").splitlines()]
-    for row, example in zip(rows, uwc.read_examples("B16/alpaca.jsonl"), strict=True):
+    for row, example in zip(rows, uwc.load_questions("B16/alpaca.jsonl"), strict=True):
         assert row["instruction"] in example.question and row["input"] in example.question
 
 
 def test_multiple_choice_rows() -> None:
     """B17."""
-    assert [e.answer for e in uwc.read_examples("B17/choices.parquet")] == ["Quarnholt", "Clocks"]
+    assert [e.answer for e in uwc.load_questions("B17/choices.parquet")] == ["Quarnholt", "Clocks"]
 
 
 def test_a_long_cell() -> None:
     """B18."""
     with pytest.raises(DataError, match="tokens, more than the model's context"):
-        uwc.score("base/plain", uwc.read_examples("B18/long.csv"))
+        uwc.score("base/plain", uwc.load_questions("B18/long.csv"))
 
 
 @pytest.mark.parametrize("name", ["space", "newline", "leading", "eos-text"])
@@ -208,7 +206,7 @@ def test_gcg_on_a_hybrid_model() -> None:
 @pytest.mark.parametrize("name", ["dup_keys.jsonl", "huge_int.jsonl", "inf_answer.jsonl", "pq_dup_cols.parquet"])
 def test_malformed_question_files(name: str) -> None:
     with pytest.raises(UserError) as caught:
-        uwc.read_examples(f"inputs/{name}")
+        uwc.load_questions(f"inputs/{name}")
     assert name in str(caught.value) and len(str(caught.value)) < 500
 
 

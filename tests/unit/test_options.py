@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from uwc.cli.options import file_columns, pairs, sections
+from uwc.cli.options import file_columns, sections
 from uwc.cli.sections import ScoreSections, UnlearnSections
 from uwc.errors import UserError
 from uwc.studies.config_file import set_options
@@ -27,8 +27,8 @@ def test_columns_of_every_file_and_of_one() -> None:
     given = ["question=Customer Question", "forget:question=Q: a=b", "retain:answer=A"]
     assert file_columns(given) == {
         "question": "Customer Question",
-        "forget": {"question": "Q: a=b"},
-        "retain": {"answer": "A"},
+        "forget:question": "Q: a=b",
+        "retain:answer": "A",
     }
 
 
@@ -42,7 +42,6 @@ def test_columns_of_every_file_and_of_one() -> None:
         (lambda: sections(ScoreSections, ["model.dtype=float8"]), ["model.dtype", "'float8'", "bfloat16"]),
         (lambda: file_columns(["question"]), ["'question'", "FIELD=COLUMN"]),
         (lambda: file_columns([":question=x"]), ["FILE:FIELD=COLUMN"]),
-        (lambda: pairs(["x"]), ["NAME=VALUE"]),
     ],
 )
 def test_what_cannot_be_read_is_named(read: Callable[[], object], essentials: list[str]) -> None:

@@ -11,7 +11,6 @@ from tests.conftest import people, tiny_target
 from transformers import AutoTokenizer
 
 import uwc
-from uwc.attacks.data import AttackData
 from uwc.data.prompts import PromptTemplate
 from uwc.errors import ModelError
 from uwc.models.loading import load_target, save_target
@@ -22,7 +21,6 @@ from uwc.objectives.objective import Objective
 from uwc.training.loading import TrainingData
 from uwc.training.loop import train
 from uwc.training.settings import TrainingSettings
-from uwc.workflows.scoring import evaluate
 
 CHAT = (
     "{% for m in messages %}{{ 'Q ' if m.role == 'user' else 'A ' }}{{ m.content }}{{ eos_token }}{% endfor %}"
@@ -128,16 +126,16 @@ def test_tokens_with_other_ids_are_refused_in_every_command(original: Path, tmp_
         lambda: uwc.compare(
             original, {"x": folder}, forget=forget, retain=retain, attacks=[], output_dir=tmp_path / "out"
         ),
-        lambda: uwc.attack(original, AttackData(forget), ["token_noise"], control=folder),
+        lambda: uwc.attack(original, forget, ["token_noise"], control=folder),
     ]
     for call in calls:
         with pytest.raises(ModelError, match="is token"):
             call()
     alone = uwc.score(folder, forget, metrics=["exact_memorization"], max_new_tokens=0)
-    own = evaluate(
+    own = uwc.score(
         folder, forget, compare=original, metrics=["exact_memorization"], max_new_tokens=0, own_tokenizer=True
     )
-    assert own.scores.scores[0].mean == alone.scores[0].mean
+    assert own.scores[0].mean == alone.scores[0].mean
 
 
 def test_a_checkpoint_that_lost_its_template_is_not_taken_for_one_that_forgot(original: Path, tmp_path: Path) -> None:
@@ -164,8 +162,8 @@ def test_a_checkpoint_that_lost_its_template_is_not_taken_for_one_that_forgot(or
     found = uwc.calibrate(original, folder, forget=forget, retain=retain)
     mixture = next(s for s in found.scores if (s.set, s.condition) == ("forget", "calibrated"))
     assert (found.calibration.alpha, mixture.mean) == (1.0, scores[0])
-    compared = evaluate(folder, forget, compare=original, metrics=["probability"], max_new_tokens=0)
-    assert compared.scores.differences[0].mean == 0.0
+    compared = uwc.score(folder, forget, compare=original, metrics=["probability"], max_new_tokens=0)
+    assert compared.differences[0].mean == 0.0
 
 
 def test_a_tokenizer_with_tokens_that_have_no_embedding_is_refused(original: Path) -> None:

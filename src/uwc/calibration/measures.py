@@ -472,7 +472,7 @@ def retention_measures(
 
             measures.append(HarnessTask(given))
         else:
-            measures.append(NumberMeasure(given, label=getattr(given, "__name__", "a function")))
+            measures.append(NumberMeasure(given, label=str(getattr(given, "__name__", type(given).__name__))))
     return measures
 
 

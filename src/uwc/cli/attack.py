@@ -104,7 +104,7 @@ def attack_command(
     seed.
     """
     from uwc.api import attack as attack_model
-    from uwc.api import attack_curve
+    from uwc.api import attack_curve, require_used
     from uwc.attacks.data import Attacker
     from uwc.cli.sections import AttackSections
 
@@ -137,16 +137,9 @@ def attack_command(
     elif len(attack) != 1 or "+" in attack[0] or len(metrics) != 1:
         raise ConfigError("a curve is of one attack and one metric; give --attack and --metric once, without a chain")
     else:
-        found = attack_curve(
-            model,
-            data,
-            attack[0],
-            numbers(curve),
-            over=over,
-            metric=metrics[0],
-            settings=settings.get(attack[0]),
-            **shared,
-        )
+        require_used(settings, attack)
+        shared["settings"] = settings.get(attack[0])
+        found = attack_curve(model, data, attack[0], numbers(curve), over=over, metric=metrics[0], **shared)
     if points is not None:
         _append_points(found, model, points)
     if as_json:

@@ -101,7 +101,7 @@ class ScoredSet:
             arguments.append(argument)
         function = self.compat.functions.get(metric, entry.function) if self.compat else entry.function
         found: Floats = np.asarray(function(*arguments, **settings), dtype=np.float64)
-        _require_possible(found, entry, len(self.answers))
+        _require_possible(found, entry, len(self.scores.ids))
         return found
 
     def aggregate(self, metric: str, *, seed: int = 0, **settings: Any) -> Aggregate:

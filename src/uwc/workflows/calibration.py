@@ -31,7 +31,7 @@ def calibrate(
     constraint = {"tau": tau, "metric": retention_metric or ES, "rank_by": rank_by, "resolution": resolution}
     keep = {"tasks": tuple(retention), "sets": () if retention_metric is None else tuple(retains)}
     whole = retention_metric is not None and metric_name(retention_metric) == "model_utility"
-    if whole:
+    if whole or (not retains and not retention):
         keep.pop("sets")
     return api.calibrate(
         original,

@@ -38,7 +38,7 @@ def compare(
     forget: Questions,
     retain: Sets,
     retrained: Any | None = None,
-    holdout: Questions | None = None,
+    holdout: "Questions | None" = None,
     sets: Mapping[str, Questions] | None = None,
     metrics: Metric | Sequence[Metric] = "core",
     rank_by: str | None = None,
