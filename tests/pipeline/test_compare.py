@@ -343,10 +343,12 @@ def remote_code(place: Path, tmp_path: Path) -> str:
             lambda p, t: {"overrides": ["attack.settings.probe.epochs=1"]},
             ["'probe', which is not among the attacks", "relearn"],
         ),
-        (lambda p, t: {"metrics": ["core", "muse"]}, ["several suites", "core, muse"]),
         (lambda p, t: {"overrides": ["scored.suite=core"]}, ["unknown key", "did you mean 'score'"]),
         (lambda p, t: {"attacks": ["sampling"], "overrides": ["score.max_new_tokens=0"]}, ["rouge_l"]),
-        (lambda p, t: {"overrides": {"benchmark.settings.columns": {"question": "q"}}}, ["no file has the column 'q'"]),
+        (
+            lambda p, t: {"overrides": {"benchmark.settings.columns": {"question": "q"}}},
+            ["no file or table has the column 'q'", "retain.jsonl: id, question"],
+        ),
     ],
 )
 def test_what_is_wrong_is_told_before_any_work(

@@ -1,6 +1,6 @@
 """The benchmark of the user's own files, one for each split."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -133,11 +133,19 @@ def local_files(
     )
 
 
+def require_further(names: Iterable[str]) -> None:
+    """Raise ConfigError if a further set takes the name of one that has a part of its own."""
+    for split in names:
+        if split in PARTS:
+            raise ConfigError(f"further: {split!r} is a set with a part of its own; give it another name")
+
+
 def _with(given: Mapping[str, Any], further: Mapping[str, Any], name: str) -> dict[str, Any]:
     """All files that are given. Raises ConfigError if a further one takes the name of a part."""
-    for split in further:
-        if split in PARTS:
-            raise ConfigError(f"{name}: further: {split!r} is a set with a part of its own; give it another name")
+    try:
+        require_further(further)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from None
     return {split: spec for split, spec in {**given, **further}.items() if spec is not None}
 
 

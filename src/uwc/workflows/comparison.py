@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from uwc.attacks.registry import attack_name
-from uwc.data.local_files import PARTS
+from uwc.data.local_files import PARTS, require_further
 from uwc.data.question_files import Columns, Questions, columns_by_set, table_of
 from uwc.errors import ConfigError
 from uwc.metrics.set_level import UTILITY_SETS
@@ -83,7 +83,9 @@ def compare(
     models = dict(unlearned) if isinstance(unlearned, Mapping) else named_by_path(unlearned)
     kept = retention.model_dump(exclude_unset=True) if isinstance(retention, CalibrateConfig) else dict(retention or {})
     retains = _retain_sets(retain)
-    given = {"forget": forget, **retains, "holdout": holdout, **(sets or {})}
+    further = {**{name: questions for name, questions in retains.items() if name != "retain"}, **(sets or {})}
+    require_further(further)
+    given = {"forget": forget, "retain": retains["retain"], "holdout": holdout, **further}
     changes: dict[str, Any] = {
         "name": re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).lstrip("._-") or STUDY,
         "title": f"{len(models)} unlearned models compared",
