@@ -54,9 +54,11 @@ def codes(done: StudyResults) -> dict[str, str]:
 def test_each_of_several_sets_keeps_its_ratio(knowing: Target, tmp_path: Path) -> None:
     """Perplexity may rise to 1 / tau of the original's on each; models are ranked by extraction strength."""
     further = {"others": people(4)[6:]}
-    options: dict[str, Any] = {"retention_metric": "perplexity", "tau": 0.9}
-    constraint = {"metric": "perplexity", "tau": 0.9}
-    done = run(knowing, tmp_path, retain={"retain": people(4)[4:6], **further}, retention=constraint)
+    options: dict[str, Any] = {
+        "retain": {"retain": people(4)[4:6], **further},
+        "retention": {"metric": "perplexity", "tau": 0.9},
+    }
+    done = run(knowing, tmp_path, **options)
     for model in done.unlearned:
         calibration = model.calibration
         assert calibration is not None
@@ -68,7 +70,7 @@ def test_each_of_several_sets_keeps_its_ratio(knowing: Target, tmp_path: Path) -
         least = {p.alpha: p.retention for p in calibration.probes}
         assert {p.alpha: p.retention for p in calibration.frontier["forget"].path} == least
     strong = calibrations(done)["strong"]
-    by_itself = alone(knowing, "strong", retain={"retain": people(4)[4:6], **further}, **options)
+    by_itself = alone(knowing, "strong", **options)
     assert of_forget(strong) == of_forget(by_itself)
     assert 0 < strong.alpha < 1
     assert done.retention is not None
@@ -126,17 +128,15 @@ def test_the_utility_is_kept_as_calibrate_keeps_it(knowing: Target, tmp_path: Pa
     """On answers with wrong ones beside them; alpha has an interval, and is the one that `uwc.calibrate` finds."""
     known = people(4)
     sets = {"real_authors": [known[2], known[5]], "world_facts": [known[3], known[7]]}
-    options: dict[str, Any] = {"retention_metric": "model_utility", "sets": sets, "max_new_tokens": 4, "tau": 0.9}
-    options |= {"forget": known[:2], "retain": [known[4], known[6]]}
-    constraint = {"retention": {"metric": "model_utility", "tau": 0.9}, "max_new_tokens": 4}
-    questions = {name: options[name] for name in ("forget", "retain", "sets")}
-    done = run(knowing, tmp_path, metrics=["model_utility"], **questions, **constraint)
+    options: dict[str, Any] = {"retention": {"metric": "model_utility", "tau": 0.9}, "max_new_tokens": 4}
+    options["forget"], retain = known[:2], [known[4], known[6]]
+    done = run(knowing, tmp_path, metrics=["model_utility"], retain=retain, sets=sets, **options)
     strong = calibrations(done)["strong"]
     assert strong.at_tau is not None and strong.at_tau.alpha.low < strong.at_tau.alpha.high
     assert strong.at_tau.alpha.low <= strong.at_tau.alpha.value <= strong.at_tau.alpha.high
     path = {p.alpha: p.retention for p in strong.frontier["forget"].path}
     assert path == pytest.approx({p.alpha: p.retention for p in strong.probes}, abs=1e-12)
-    assert of_forget(strong) == of_forget(alone(knowing, "strong", **options))
+    assert of_forget(strong) == of_forget(alone(knowing, "strong", retain={"retain": retain, **sets}, **options))
     utility = next(s for s in done.run("strong").calibrated_scores if s.metric == "model_utility")
     assert utility.mean == pytest.approx(strong.kept[0].value, rel=1e-9)
     assert done.retention is not None and done.retention.measures == ("model utility",)

@@ -4,15 +4,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import ValidationError
 
 from uwc.data.strict_yaml import read_yaml
 from uwc.errors import ConfigError
-from uwc.studies.config import StudyConfig
-from uwc.studies.problems import first_problem
+
+if TYPE_CHECKING:
+    from uwc.studies.config import StudyConfig
 
 Overrides = Sequence[str] | Mapping[str, Any]
 """Changes to a study: ``["calibrate.tau=0.9"]``, or ``{"calibrate.tau": 0.9}``."""
@@ -31,7 +32,7 @@ def shipped_studies() -> dict[str, str]:
 
 def load_config(
     source: str | Path | Mapping[str, Any], *, overrides: Overrides = (), changes: Mapping[str, Any] | None = None
-) -> StudyConfig:
+) -> "StudyConfig":
     """Read a study from a YAML file, a shipped one by its name, or a dictionary of the same keys.
 
     Args:
@@ -61,8 +62,11 @@ def _beside(content: dict[str, Any], source: str | Path | Mapping[str, Any]) -> 
     return {**content, "plugins": found}
 
 
-def validated(content: Mapping[str, Any], *, where: str) -> StudyConfig:
+def validated(content: Mapping[str, Any], *, where: str) -> "StudyConfig":
     """A study from plain data. Raises ConfigError, naming `where`, the key and the valid ones."""
+    from uwc.studies.config import StudyConfig  # heavy: not needed to list studies
+    from uwc.studies.problems import first_problem
+
     try:
         return StudyConfig(**content)
     except ValidationError as error:
