@@ -213,7 +213,7 @@ def test_what_is_refused_in_one_line(uwc: Run, workplace: Path) -> None:
     )
     assert "unknown retention metric 'rouge'" in refused(uwc, *pair, *DATA, "--retention-metric", "rouge")
     assert "pip install 'uwc[harness]'" in refused(uwc, *pair, *DATA, "--retention-task", "mmlu")
-    assert "tau = 1.5 must be above 0 and at most 1" in refused(uwc, *pair, *DATA, "--tau", "1.5")
+    assert "tau = 1.5: Input should be less than or equal to 1" in refused(uwc, *pair, *DATA, "--tau", "1.5")
     assert "one of the models that are mixed" in refused(uwc, *pair, *DATA, "--save", "original")
 
 
