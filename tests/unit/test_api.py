@@ -77,7 +77,7 @@ def test_columns_are_named_for_one_set_or_for_all_that_have_them(knowing: uwc.Mo
     assert {s.set: s.mean for s in found.scores} == dict.fromkeys(sets, found.scores[0].mean)
     for columns, message in (
         ({"question": "ask"}, "no file or table has the column 'ask'; valid: id, Q"),
-        ({"five:question": "Q"}, "'five:question' names a set that is not given; given: one, two"),
+        ({"five:question": "Q"}, "'five:question' names the set 'five', which is not given"),
         ({"one:question": "ask"}, "data frame 'one'.*'ask'"),
     ):
         with pytest.raises((ConfigError, DataError), match=message):

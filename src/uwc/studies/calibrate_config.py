@@ -36,8 +36,8 @@ class CalibrateConfig(Section):
         tau: the bar: the least ratio to the original's value.
         metric: the metric that is kept on each of `sets`; ``model_utility`` is one number for three sets.
         sets: the benchmark's sets on which it is kept, each by itself; none keeps the `tasks` alone.
-        tasks: tasks of lm-evaluation-harness that are kept too: ``mmlu``, ``arc_easy:acc_norm``; in Python also functions
-            from a model to a number of which more is better.
+        tasks: tasks of lm-evaluation-harness that are kept too: ``mmlu``, ``arc_easy:acc_norm``; in Python
+            also functions from a model to a number of which more is better.
         rank_by: the metric of the forget set that models are ranked by; `metric` if it can be, else extraction
             strength.
         scan, resolution: of the search for alpha.
