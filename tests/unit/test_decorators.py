@@ -87,6 +87,8 @@ WRONG_METRICS: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (lambda scores: scores, {"average": "geometric"}, "averaged geometrically, and its range begins at -inf"),
     (lambda scores: scores, {"higher_remembers": None}, "higher_remembers.*valid: True, False"),
     (lambda scores: scores, {"name": "perplexity"}, "'perplexity' is registered twice, by uwc.metrics.likelihood"),
+    (lambda scores: scores, {"label": "ES"}, "would share 'es' with 'extraction_strength'"),
+    (lambda scores: scores, {"name": "ppl"}, "would share 'ppl' with 'perplexity'"),
     (lambda scores: scores, {"name": "core"}, "'core' has the name of a suite"),
     (lambda scores: scores, {"name": "model_utility"}, "name of a suite or of a metric of whole sets"),
     (lambda scores: scores, {"name": None}, "the metric <lambda> has no name; give it one"),
