@@ -160,6 +160,10 @@ def metric(
         called = name or metrics.name_of(given) or str(getattr(given, "__name__", ""))
         if called in (*SUITES, "all") or called in set_metrics.names():
             raise ConfigError(f"the metric {called!r} has the name of a suite or of a metric of whole sets; rename it")
+        for other in (*metrics, *set_metrics):
+            words = {other.name.lower(), str(other.facts["label"]).lower()} if other.name != called else set()
+            if taken := words & {called.lower(), (label or called).lower()}:
+                raise ConfigError(f"the metric {called!r} would share {taken.pop()!r} with {other.name!r}; rename it")
         metrics.add(
             given,
             name,
