@@ -1,7 +1,7 @@
 """`uwc score` and `uwc compare` give the same scores of one model, numbers for whole sets and judged ones too."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,14 @@ from tests.pipeline.conftest import run_command
 from tests.pipeline.test_bad_input import line_of
 from tests.pipeline.test_compare import damaged
 from transformers import BertConfig, BertForSequenceClassification, BertModel, BertTokenizerFast
-from uwc.studies.scores import StepScores
 
 from uwc.data.example import Example
 from uwc.metrics.registry import metrics, set_metrics
 from uwc.models.loading import save_target
 from uwc.models.target import Target
-from uwc.results import find
+from uwc.results import Score, Scores, StudyResults
 from uwc.studies.config_file import validated
+from uwc.studies.gather import gather
 from uwc.studies.plan import Plan, make_plan
 from uwc.studies.store import Store
 
@@ -73,76 +73,74 @@ def place(tmp_path_factory: pytest.TempPathFactory, knowing: Target) -> Path:
     return folder
 
 
-def compared(place: Path, out: str, *options: str) -> dict[str, Any]:
+def compared(place: Path, out: str, *options: str) -> StudyResults:
+    models = (*MODELS, "--unlearned", "mild")
     done = run_command(
-        "compare", *MODELS, "--unlearned", "mild", *FILES, "--attack", "none", "--output-dir", out, "--json", *options,
-        cwd=place,
-    )  # fmt: skip
+        "compare", *models, *FILES, "--attack", "none", "--output-dir", out, "--json", *options, cwd=place
+    )
     assert done.returncode == 0, done.stderr
-    results: dict[str, Any] = json.loads(done.stdout)
-    return results
+    return StudyResults.parse(done.stdout, where="stdout")
 
 
-def scored(place: Path, model: str, *options: str) -> dict[str, Any]:
+def scored(place: Path, model: str, *options: str) -> dict[tuple[str, str], str]:
     done = run_command("score", model, *FILES, *MODELS, *options, "--json", cwd=place)
     assert done.returncode == 0, done.stderr
-    scores: dict[str, Any] = json.loads(done.stdout)
-    return scores
+    return bits(Scores.parse(done.stdout, where="stdout").scores)
 
 
-def in_study(scores: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str], Any]:
-    """The scores of a model in results.json by set and metric."""
-    return {(name, metric): row for name, by_metric in scores.items() for metric, row in by_metric.items()}
+def bits(scores: Iterable[Score]) -> dict[tuple[str, str], str]:
+    """(set, metric) -> the whole score, as JSON, in which numbers are exact and NaN is equal to NaN."""
+    return {(score.set, score.metric): score.model_dump_json() for score in scores}
 
 
-def alone(scores: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
-    return {
-        (row["set"], row["metric"]): {k: v for k, v in row.items() if k not in ("set", "metric")}
-        for row in scores["scores"]
-    }
+def mean(scores: Iterable[Score], name: str, metric: str) -> float:
+    return next(score.mean for score in scores if (score.set, score.metric) == (name, metric))
 
 
 @pytest.fixture(scope="module")
-def results(place: Path) -> dict[str, Any]:
+def results(place: Path) -> StudyResults:
     return compared(place, "all", *ALL, *JUDGES)
 
 
-def test_every_number_is_the_same_to_the_bit(place: Path, results: dict[str, Any]) -> None:
+def test_every_number_is_the_same_to_the_bit(place: Path, results: StudyResults) -> None:
     """Every metric there is on every set, of the unlearned model: as delivered by both commands."""
-    by_command = alone(scored(place, "mild", *ALL, *JUDGES))
-    assert in_study(results["unlearned"][0]["before"]) == by_command
+    (model,) = results.unlearned
+    by_command = scored(place, "mild", *ALL, *JUDGES)
+    assert bits(model.scores) == by_command
     assert {metric for _, metric in by_command} == {*metrics.names(), *set_metrics.names()}
-    assert by_command["forget", "forget_quality"]["mean"] is not None
-    assert 0 < by_command["retain+real_authors+world_facts", "model_utility"]["mean"] < 1
-    auc = by_command["forget+holdout", "auc_loss"]
-    assert auc["low"] <= auc["mean"] <= auc["high"]
+    assert 0 <= mean(model.scores, "forget", "forget_quality") <= 1
+    assert 0 < mean(model.scores, "retain+real_authors+world_facts", "model_utility") < 1
+    auc = next(score for score in model.scores if (score.set, score.metric) == ("forget+holdout", "auc_loss"))
+    assert auc.low <= auc.mean <= auc.high
 
 
-def test_the_retrained_model_against_itself(results: dict[str, Any]) -> None:
+def test_the_retrained_model_against_itself(results: StudyResults) -> None:
     """Its truth ratios are its own, with a p-value of 1, and so is its AUC."""
-    scores = next(m for m in results["models"] if m["name"] == "retrained")["scores"]
-    assert scores["forget"]["forget_quality"]["mean"] == 1.0
-    assert scores["forget+holdout"]["privleak"]["mean"] == 0.0
+    retrained = results.reference("retrained")
+    assert retrained is not None
+    assert mean(retrained.scores, "forget", "forget_quality") == 1.0
+    assert mean(retrained.scores, "forget+holdout", "privleak") == 0.0
 
 
-def test_the_calibrated_mixture_has_the_same_scores(results: dict[str, Any]) -> None:
-    record = results["unlearned"][0]
-    assert in_study(record["after"]).keys() == in_study(record["before"]).keys()
+def test_the_calibrated_mixture_has_the_same_scores(results: StudyResults) -> None:
+    (model,) = results.unlearned
+    assert bits(model.calibrated_scores).keys() == bits(model.scores).keys()
 
 
 def test_chosen_metrics_are_reported_by_name_and_by_label(place: Path) -> None:
+    """The metric that models are ranked by is scored too."""
     options = ("--metric", "PrivLeak", "--metric", "auc_loss", "--metric", "ppl", "--set", "score.max_new_tokens=0")
-    found = in_study(compared(place, "chosen", *options)["unlearned"][0]["before"])
-    own = alone(scored(place, "mild", *options, "--metric", "ES"))
+    found = bits(compared(place, "chosen", *options).unlearned[0].scores)
+    own = scored(place, "mild", *options, "--metric", "ES")
     assert {metric for _, metric in found} == {"privleak", "auc_loss", "perplexity", "extraction_strength"}
     assert found == own
 
 
-def plan_of(results: Mapping[str, Any]) -> Plan:
-    return make_plan(validated(results["study"]["config"], where="the comparison"))
+def plan_of(results: StudyResults) -> Plan:
+    return make_plan(validated(results.study.config, where="the comparison"))
 
 
-def test_gathering_loads_no_judge(place: Path, results: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gathering_loads_no_judge(place: Path, results: StudyResults, monkeypatch: pytest.MonkeyPatch) -> None:
     """What judges said is stored with the scores."""
 
     def refused(*_: Any, **__: Any) -> Any:
@@ -151,15 +149,12 @@ def test_gathering_loads_no_judge(place: Path, results: dict[str, Any], monkeypa
     monkeypatch.chdir(place)
     monkeypatch.setattr("uwc.models.sentences.load_encoder", refused)
     monkeypatch.setattr("uwc.models.sentences.load_entailment", refused)
-    plan = plan_of(results)
-    found = StepScores(plan, Store(place / "all" / "store"))(plan.step("score mild"))
-    for metric in ("semantic_similarity", "entailment", "forget_quality"):
-        score = find(found, "forget", metric)
-        assert score is not None
-        assert score.mean == results["unlearned"][0]["before"]["forget"][metric]["mean"]
+    again = gather(plan_of(results), Store(place / "all" / "store"))
+    assert bits(again.unlearned[0].scores) == bits(results.unlearned[0].scores)
+    assert {"semantic_similarity", "entailment", "forget_quality"} <= {s.metric for s in again.unlearned[0].scores}
 
 
-def test_another_judge_is_another_step(place: Path, results: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_judge_is_another_step(place: Path, results: StudyResults, monkeypatch: pytest.MonkeyPatch) -> None:
     """The content of the judges is part of what a score is kept under, wherever they lie; other steps stay."""
     monkeypatch.chdir(place)
     first = {s.name: s.key for s in plan_of(results).steps}

@@ -15,9 +15,7 @@ def test_known_lines_are_left_out_and_others_are_shown(caplog: pytest.LogCapture
         silence()
         library.warning("Failed to load CPU gemm_4bit_forward from kernels-community: %s.", "No module named 'kernels'")
         library.warning("out of memory")
-        warnings.warn(
-            "`is_gradient_checkpointing` is deprecated", FutureWarning, stacklevel=1
-        )
+        warnings.warn("`is_gradient_checkpointing` is deprecated", FutureWarning, stacklevel=1)
         warnings.warn("the loss is not finite", UserWarning, stacklevel=1)
     assert [record.getMessage() for record in caplog.records] == ["out of memory"]
     assert [str(warning.message) for warning in shown] == ["the loss is not finite"]
