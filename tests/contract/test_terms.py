@@ -23,9 +23,8 @@ from uwc.studies.config import StopConfig
 from uwc.studies.config_file import load_config
 from uwc.studies.plan import make_plan
 from uwc.studies.steps import Unlearn
-from uwc.training.loading import Loader, TrainingData
-from uwc.training.passes import join, run_passes
-from uwc.training.seams import Seams
+from uwc.training.data import Loader, TrainingData
+from uwc.training.forward import Seams, join, run_passes
 from uwc.training.settings import LoraSettings, PruneSettings, SampleSettings, TrainingSettings
 
 TERMS = terms.names()
@@ -216,7 +215,7 @@ def test_the_likelihood_cap_has_nothing_to_spare_where_answers_are_only_taught(m
 def test_roles_that_share_a_forward_have_the_passes_of_separate_ones(
     moved: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("uwc.training.passes.BATCH_COST", {"cpu": 10**6})
+    monkeypatch.setattr("uwc.training.forward.BATCH_COST", {"cpu": 10**6})
     objective = Objective(METHODS["dpo"], moved.model)
     batches = batches_of(objective, moved)
     joint = run_passes(moved.model, objective, batches)
@@ -236,7 +235,7 @@ def read_by(passed: Pass) -> Tensor:
 def test_gradients_through_seams_are_those_of_one_graph(
     apart: bool, moved: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("uwc.training.passes.BATCH_COST", {"cpu": 0 if apart else 10**6})
+    monkeypatch.setattr("uwc.training.forward.BATCH_COST", {"cpu": 0 if apart else 10**6})
     for method in ("dpo", "kl", "rmu"):
         model = copy.deepcopy(moved.model).double()
         objective = Objective(METHODS[method], model)

@@ -7,7 +7,7 @@ from tests.conftest import copied, people
 from uwc.models.target import Target
 from uwc.objectives.methods import METHODS
 from uwc.objectives.objective import Objective
-from uwc.training.loading import Loader, TrainingData
+from uwc.training.data import Loader, TrainingData
 from uwc.training.loop import train
 from uwc.training.settings import TrainingSettings
 

@@ -15,7 +15,7 @@ from uwc.models.generation import continue_greedily
 from uwc.models.target import Target
 from uwc.objectives.methods import METHODS
 from uwc.objectives.objective import Objective
-from uwc.training.loading import TrainingData
+from uwc.training.data import TrainingData
 from uwc.training.loop import train
 from uwc.training.settings import TrainingSettings
 

@@ -19,7 +19,7 @@ from uwc.models.loading import save_target
 from uwc.models.target import Target
 from uwc.objectives.methods import METHODS
 from uwc.training.settings import TrainingSettings
-from uwc.training.unlearning import Unlearned, unlearn
+from uwc.training.unlearn import Unlearned, unlearn
 
 WORKER = Path(__file__).with_name("data_parallel_worker.py")
 AGAIN = {"every": 2, "max_new_tokens": 24}

@@ -15,10 +15,10 @@ from uwc.models.loading import load_target, save_target
 from uwc.models.target import Target
 from uwc.objectives.methods import METHODS, Method, WeightedTerm
 from uwc.objectives.objective import Objective
-from uwc.training.loading import TrainingData
+from uwc.training.data import TrainingData
 from uwc.training.loop import train
 from uwc.training.settings import MiniSettings, TrainingSettings
-from uwc.training.unlearning import unlearn
+from uwc.training.unlearn import unlearn
 
 DATA = TrainingData(people(4)[:4], people(4)[4:])
 

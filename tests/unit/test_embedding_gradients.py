@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from uwc.training.embedding_gradients import embedding_gradients
+from uwc.training.forward import embedding_gradients
 
 
 def model_of(*, tied: bool, padding: int | None = None) -> LlamaForCausalLM:

@@ -2,7 +2,7 @@
 
 import torch
 
-from uwc.training.seams import Seams
+from uwc.training.forward import Seams
 
 
 def test_seams_go_back_through_the_latest_forward_first_and_skip_what_was_not_read() -> None:

@@ -15,11 +15,11 @@ from uwc.models.target import Target
 from uwc.objectives.methods import METHODS
 from uwc.objectives.objective import Objective
 from uwc.studies.config import training_settings
-from uwc.training.loading import TrainingData
+from uwc.training.data import TrainingData
 from uwc.training.loop import train
 from uwc.training.settings import LoraSettings, PruneSettings, TrainingSettings
-from uwc.training.sparsity import linear_weights, magnitude_masks, soft_threshold, wanda_masks
-from uwc.training.unlearning import unlearn
+from uwc.training.unlearn import unlearn
+from uwc.training.weight_rules import linear_weights, magnitude_masks, soft_threshold, wanda_masks
 
 DATA = TrainingData(people(4)[:4], people(4)[4:], ("I cannot say.",))
 SETTINGS = {"epochs": 3, "batch_size": 2, "lr": 1e-3}

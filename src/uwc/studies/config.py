@@ -20,8 +20,8 @@ from uwc.studies.calibrate_config import CalibrateConfig
 from uwc.studies.problems import first_problem
 from uwc.studies.section import MetricName, Section
 from uwc.studies.seeds import with_seeds
+from uwc.training.callbacks import check_stop, stops_early
 from uwc.training.settings import TrainingSettings
-from uwc.training.stopping import check_stop, stops_early
 
 ORIGINAL, RETRAINED = "original", "retrained"
 

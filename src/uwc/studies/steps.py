@@ -132,7 +132,7 @@ class FineTune(Step):
         """Train."""
         from uwc.models.loading import save_target
         from uwc.objectives.objective import Objective
-        from uwc.training.loading import TrainingData
+        from uwc.training.data import TrainingData
         from uwc.training.loop import train
 
         target = context.model(self.base, self.loading)
@@ -177,8 +177,8 @@ class Unlearn(Step):
         """Unlearn the forget set. Divergence is a result: the weights of the last finite step are kept."""
         from uwc.models.loading import save_target
         from uwc.objectives.objective import Objective
-        from uwc.training.loading import TrainingData
-        from uwc.training.unlearning import unlearn
+        from uwc.training.data import TrainingData
+        from uwc.training.unlearn import unlearn
 
         target = context.model(self.original, self.loading)
         method = Method(self.of[-1], "", "", self.terms)

@@ -21,22 +21,16 @@ from uwc.errors import TrainingDiverged
 from uwc.models.target import Target
 from uwc.objectives.forwards import Forwards
 from uwc.objectives.objective import Objective, Weights
-from uwc.training.checkpoints import TrainingState, load_checkpoint, save_checkpoint
-from uwc.training.embedding_gradients import embedding_gradients
-from uwc.training.gradient_effect import gradient_effect
-from uwc.training.loading import ANY, Key, Loader, MicroBatch, TrainingData, tokens_in
+from uwc.training.callbacks import StopRule, gradient_effect
+from uwc.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
+from uwc.training.data import ANY, Key, Loader, MicroBatch, StepPlan, TrainingData, tokens_in
+from uwc.training.distributed import Placement, cut_state, from_main, placed, whole, whole_state
+from uwc.training.forward import Seams, embedding_gradients, run_passes
 from uwc.training.on_policy import sample_answers
 from uwc.training.optimizers import make_optimizer, make_schedule
-from uwc.training.passes import run_passes
-from uwc.training.placement import Placement, placed
-from uwc.training.processes import from_main
 from uwc.training.reference import Reference
-from uwc.training.sampling import StepPlan
-from uwc.training.seams import Seams
 from uwc.training.settings import TrainingSettings
-from uwc.training.sharding import cut_state, whole, whole_state
-from uwc.training.stopping import StopRule
-from uwc.training.weight_space import WeightSpace
+from uwc.training.weight_rules import WeightSpace
 
 
 @dataclass

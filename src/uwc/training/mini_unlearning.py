@@ -10,9 +10,9 @@ from uwc.errors import ConfigError
 from uwc.models.target import Target
 from uwc.objectives.forwards import Forwards
 from uwc.objectives.objective import Objective
-from uwc.training.loading import Loader, TrainingData
+from uwc.training.data import Loader, TrainingData
+from uwc.training.forward import run_passes
 from uwc.training.loop import TrainingLog, require_finite
-from uwc.training.passes import run_passes
 from uwc.training.settings import TrainingSettings
 
 FORGET, RETAIN = "nll(forget)", "nll"

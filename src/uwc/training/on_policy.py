@@ -11,7 +11,7 @@ from uwc.data.prompts import EncodedExample
 from uwc.models.batching import own_settings_off
 from uwc.models.generation import padded_left, until
 from uwc.models.target import Target
-from uwc.training.loading import Key
+from uwc.training.data import Key
 from uwc.training.settings import SampleSettings
 
 TOKEN_BUDGET = 8192

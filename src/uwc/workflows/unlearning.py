@@ -13,10 +13,10 @@ from uwc.workflows.targets import plain_target_of
 
 if TYPE_CHECKING:
     from uwc.models.target import Target
-    from uwc.training.loading import TrainingData
+    from uwc.training.callbacks import StopRule
+    from uwc.training.data import TrainingData
     from uwc.training.settings import TrainingSettings
-    from uwc.training.stopping import StopRule
-    from uwc.training.unlearning import Unlearned
+    from uwc.training.unlearn import Unlearned
 
 TRAINING_LOG = "training_log.json"
 
@@ -59,11 +59,11 @@ def unlearn(
     from uwc.models.loading import save_target
     from uwc.objectives.methods import get_method
     from uwc.studies.config import stop_settings, training_settings
-    from uwc.training.checkpoints import remove_checkpoint
-    from uwc.training.loading import TrainingData
-    from uwc.training.processes import main_process_writes
-    from uwc.training.stopping import check_stop
-    from uwc.training.unlearning import unlearn as unlearn_target
+    from uwc.training.callbacks import check_stop
+    from uwc.training.checkpoint import remove_checkpoint
+    from uwc.training.data import TrainingData
+    from uwc.training.distributed import main_process_writes
+    from uwc.training.unlearn import unlearn as unlearn_target
 
     require_disjoint(forget, retain, names=("forget", "retain"))
     chosen = get_method(method)

@@ -12,12 +12,11 @@ from uwc.models.lora import add_adapter, merge_adapter
 from uwc.models.target import Target
 from uwc.objectives.methods import Method
 from uwc.objectives.objective import Objective
-from uwc.training.collapse import Collapse, retain_perplexity
-from uwc.training.loading import TrainingData
+from uwc.training.callbacks import Collapse, StopRule, retain_perplexity
+from uwc.training.data import TrainingData
 from uwc.training.loop import TrainingLog, train
 from uwc.training.mini_unlearning import mini_unlearn
 from uwc.training.settings import TrainingSettings
-from uwc.training.stopping import StopRule
 
 
 @dataclass(frozen=True)

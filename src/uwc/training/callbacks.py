@@ -1,0 +1,159 @@
+"""Measurements beside the training: early stopping, the gradient effect (arXiv:2502.19301), and collapse."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from uwc.data.batches import collate
+from uwc.data.example import Example
+from uwc.data.prompts import EncodedExample
+from uwc.errors import ConfigError
+from uwc.models.budget import DEFAULT_TOKEN_BUDGET
+from uwc.models.head import answer_logits, unwrapped
+from uwc.models.states import blocks
+from uwc.models.target import Target
+from uwc.objectives.logprobs import target_logprobs
+from uwc.training.settings import TrainingSettings
+
+
+def stops_early(settings: TrainingSettings) -> bool:
+    """Whether a score on the way says anything: not where weights learn what is taken out of them at the end."""
+    return settings.negate is None and settings.contrast is None and settings.mini is None
+
+
+def check_stop(settings: TrainingSettings, *, where: str) -> None:
+    """Raise ConfigError if a run with these settings cannot be stopped early."""
+    if not stops_early(settings):
+        raise ConfigError(
+            f"{where}: this method forgets once, after its last step, so that no score on the way can end it; leave "
+            "early stopping out, and choose epochs or strength instead"
+        )
+
+
+@dataclass(frozen=True)
+class StopRule:
+    """Ends a run once a score of the model has come down to a bound.
+
+    Attributes:
+        measure: the score of the model as it is; may change neither weights nor global random state.
+        bound: stop at or below it.
+        every: steps between measurements; the run's first is after that many steps.
+    """
+
+    measure: Callable[[Target], float]
+    bound: float
+    every: int = 10
+
+    def due(self, step: int) -> bool:
+        """Whether the score is measured after a step."""
+        return step % self.every == 0
+
+    def score(self, target: Target) -> float:
+        """The score of the model as it is, measured in eval mode."""
+        was_training = target.model.training
+        target.model.eval()
+        score = self.measure(target)
+        target.model.train(was_training)
+        return score
+
+
+def layer_groups(model: Any) -> dict[str, str]:
+    """Parameter name -> "embedding", "early", "middle" or "late" (thirds of the depth), or "head"."""
+    inner = unwrapped(model)
+    stack = blocks(inner)
+    prefix = next(name for name, module in inner.named_modules() if module is stack) + "."
+    head = inner.get_output_embeddings()
+    head_names = {name for name, p in inner.named_parameters() if head is not None and p is head.weight}
+    groups = {}
+    for name, _ in inner.named_parameters():
+        if name.startswith(prefix):
+            third = int(name.removeprefix(prefix).split(".")[0]) * 3 // len(stack)
+            groups[name] = ("early", "middle", "late")[third]
+        elif "embed" in name or "wte" in name or "wpe" in name:
+            groups[name] = "embedding"
+        else:
+            groups[name] = "head" if name in head_names or "norm" in name or "ln_f" in name else "embedding"
+    return groups
+
+
+def gradient_effect(
+    model: Any,
+    gradients: Mapping[str, Tensor],
+    risks: Mapping[str, Sequence[Sequence[EncodedExample]]],
+    *,
+    device: torch.device,
+) -> dict[str, dict[str, float]]:
+    """Risk -> layer group -> ``<grad objective, grad risk>``, the risk being the mean NLL per answer token.
+
+    A descent step along the objective's gradient lowers the risk where the product is positive and raises it where it
+    is negative: unlearning wants it negative on forget data, and not negative on retain data. No smoothing.
+
+    Args:
+        model: the trained model, not wrapped.
+        gradients: parameter name -> the objective's gradient [...]; parameters without one are left out.
+        risks: name -> the examples it is measured on, in groups that the model may read at once.
+        device: where the model is.
+    """
+    groups = layer_groups(model)
+    parameters = {name: p for name, p in model.named_parameters() if name in gradients}
+    effects: dict[str, dict[str, float]] = {}
+    for risk, groups_of in risks.items():
+        batches = [collate(examples, device=device) for examples in groups_of]
+        logprobs = [target_logprobs(answer_logits(model, batch), batch.targets) for batch in batches]
+        loss = -torch.cat(logprobs).mean()
+        risk_gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        totals = dict.fromkeys(sorted(set(groups.values())), 0.0)
+        for name, gradient in zip(parameters, risk_gradients, strict=True):
+            if gradient is not None:
+                totals[groups[name]] += float((gradients[name].float() * gradient.float()).sum())
+        effects[risk] = totals
+    return effects
+
+
+EXAMPLES = 100
+BOUND = 10.0
+
+
+@dataclass(frozen=True)
+class Collapse:
+    """Retain perplexity before and after training.
+
+    Attributes:
+        before: the original's, per answer token.
+        after: the trained model's; infinite where it overflows.
+        bound: how many times the original's is too much.
+    """
+
+    before: float
+    after: float
+    bound: float = BOUND
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether the perplexity is beyond the bound."""
+        return not self.after <= self.bound * self.before
+
+    def record(self) -> dict[str, float | bool | None]:
+        """As plain data; an infinite perplexity is None."""
+        values = {name: value if math.isfinite(value) else None for name, value in asdict(self).items()}
+        return {**values, "collapsed": self.collapsed}
+
+
+@torch.inference_mode()
+def retain_perplexity(target: Target, examples: Sequence[Example]) -> float:
+    """``exp`` of the mean NLL per answer token over the first `EXAMPLES` examples, end-of-sequence token included."""
+    encoded = target.encode(examples[:EXAMPLES])
+    was_training = target.model.training
+    target.model.eval()
+    total, tokens = 0.0, 0
+    for group in target.groups(encoded, token_budget=DEFAULT_TOKEN_BUDGET):
+        batch = collate([encoded[i] for i in group], device=target.device)
+        logprobs = target_logprobs(answer_logits(target.model, batch), batch.targets)
+        total, tokens = total - float(logprobs.double().sum()), tokens + len(logprobs)
+    target.model.train(was_training)
+    mean = total / max(tokens, 1)
+    return math.exp(mean) if mean < 700 else (math.inf if mean == mean else math.nan)
