@@ -335,6 +335,8 @@ class UnlearnedModel(Part):
     formula: str = ""
     source: str = ""
     settings: Settings = {}
+    rule: Settings = {}
+    """The rule of its method (`name`) with its settings; empty without one."""
     tricks: dict[str, float] = {}
     status: Literal["ok", "diverged", "not_finite"]
     message: str = ""

@@ -36,7 +36,7 @@ class Interrupted(Exception):
 def run(case: dict[str, Any], folder: Path) -> None:
     target = load_target(folder / "model", device="cpu")
     method = METHODS[case["method"]]
-    settings = TrainingSettings(**{"epochs": 2, "batch_size": 4, "lr": 1e-3, **method.training, **case["settings"]})
+    settings = TrainingSettings(**{"epochs": 2, "batch_size": 4, "lr": 1e-3, **case["settings"]})
     stop = stop_at(forget=DATA.forget, **case["stop"]) if "stop" in case else None
     name = case["name"]
     try:

@@ -21,7 +21,7 @@ def losses(
     knowing: Target, method: str, tricks: dict[str, float] | None = None, **settings: int
 ) -> tuple[list[dict[str, float]], torch.Tensor]:
     target = copied(knowing)
-    chosen = TrainingSettings(epochs=2, batch_size=4, lr=1e-3, **METHODS[method].training, **settings)  # type: ignore[arg-type]
+    chosen = TrainingSettings(epochs=2, batch_size=4, lr=1e-3, **settings)  # type: ignore[arg-type]
     log = train(target, Objective(METHODS[method], target.model, trick_settings=tricks), DATA, chosen)
     return log.steps, torch.cat([p.detach().flatten() for p in target.model.parameters()])
 

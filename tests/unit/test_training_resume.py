@@ -40,7 +40,7 @@ def run(
     def measure(_target: Target) -> float:
         raise Killed
 
-    chosen = {"epochs": 3, "batch_size": 2, "lr": 1e-3, "checkpoint_every": 2, **METHODS[method].training, **settings}
+    chosen = {"epochs": 3, "batch_size": 2, "lr": 1e-3, "checkpoint_every": 2, **settings}
     stop = StopRule(measure, bound=0.0, every=kill) if kill else None
     log = train(
         target,

@@ -31,6 +31,9 @@ def unlearn_command(
     setting: Annotated[
         list[str], typer.Option("--train", help="A training setting: lr=1e-5, lora.rank=8", metavar="KEY=VALUE")
     ] = [],  # noqa: B006
+    rule: Annotated[
+        list[str], typer.Option(help="A setting of the method's rule: share=0.25", metavar="KEY=VALUE")
+    ] = [],  # noqa: B006
     trick: Annotated[list[str], typer.Option(help="A trick: temperature=2", metavar="NAME=VALUE")] = [],  # noqa: B006
     stop: Annotated[
         list[str], typer.Option(help="Early stopping: at_most=0.2, tau=0.95, every=10", metavar="KEY=VALUE")
@@ -55,6 +58,7 @@ def unlearn_command(
         retain=read_examples(retain, columns=columns) if retain else (),
         refusals=read_lines(refusals) if refusals else DEFAULT_REFUSALS,
         settings=nested({key: yaml_value(key, value) for key, value in pairs(setting).items()}),
+        rule={key: yaml_value(key, value) for key, value in pairs(rule).items()},
         tricks={name: number(name, value) for name, value in pairs(trick).items()},
         stop={key: yaml_value(key, value) for key, value in pairs(stop).items()},
         **loading(dtype, device, trust, prompt),

@@ -11,27 +11,11 @@ from torch import Tensor
 from uwc.data.batches import collate
 from uwc.data.example import Example
 from uwc.data.prompts import EncodedExample
-from uwc.errors import ConfigError
 from uwc.models.budget import DEFAULT_TOKEN_BUDGET
 from uwc.models.head import answer_logits, unwrapped
 from uwc.models.states import blocks
 from uwc.models.target import Target
 from uwc.objectives.logprobs import target_logprobs
-from uwc.training.settings import TrainingSettings
-
-
-def stops_early(settings: TrainingSettings) -> bool:
-    """Whether a score on the way says anything: not where weights learn what is taken out of them at the end."""
-    return settings.negate is None and settings.contrast is None and settings.mini is None
-
-
-def check_stop(settings: TrainingSettings, *, where: str) -> None:
-    """Raise ConfigError if a run with these settings cannot be stopped early."""
-    if not stops_early(settings):
-        raise ConfigError(
-            f"{where}: this method forgets once, after its last step, so that no score on the way can end it; leave "
-            "early stopping out, and choose epochs or strength instead"
-        )
 
 
 @dataclass(frozen=True)
@@ -114,8 +98,8 @@ def gradient_effect(
     return effects
 
 
-EXAMPLES = 100
-BOUND = 10.0
+COLLAPSE_EXAMPLES = 100
+COLLAPSE_BOUND = 10.0
 
 
 @dataclass(frozen=True)
@@ -130,7 +114,7 @@ class Collapse:
 
     before: float
     after: float
-    bound: float = BOUND
+    bound: float = COLLAPSE_BOUND
 
     @property
     def collapsed(self) -> bool:
@@ -145,8 +129,8 @@ class Collapse:
 
 @torch.inference_mode()
 def retain_perplexity(target: Target, examples: Sequence[Example]) -> float:
-    """``exp`` of the mean NLL per answer token over the first `EXAMPLES` examples, end-of-sequence token included."""
-    encoded = target.encode(examples[:EXAMPLES])
+    """``exp`` of the mean NLL per answer token over the first `COLLAPSE_EXAMPLES` examples, end token included."""
+    encoded = target.encode(examples[:COLLAPSE_EXAMPLES])
     was_training = target.model.training
     target.model.eval()
     total, tokens = 0.0, 0

@@ -194,8 +194,10 @@ class Loader:
 
     def _require_data(self) -> None:
         sets: dict[str, Sequence[object]] = {
-            "forget": self.data.forget, "retain": self.data.retain, "refusal": self.data.refusals,
-        }  # fmt: skip
+            "forget": self.data.forget,
+            "retain": self.data.retain,
+            "refusal": self.data.refusals,
+        }
         needed = {ROLES[role].questions for role in self.objective.roles} | {
             pool_set for role in self.objective.roles for pool_set in _POOL_SETS[ROLES[role].answers]
         }
@@ -215,9 +217,11 @@ class Loader:
         questions = {ROLES[role].questions for role in self.objective.roles}
         used = {ROLES[role].answers for role in self.objective.roles}
         sizes = {
-            "refusals": len(self.data.refusals), "retain_answers": len(self.data.retain),
-            "alternatives": ANY, "samples": ANY,
-        }  # fmt: skip
+            "refusals": len(self.data.refusals),
+            "retain_answers": len(self.data.retain),
+            "alternatives": ANY,
+            "samples": ANY,
+        }
         return plan_steps(
             [len(e.tokens) for e in self.target.encode(anchors)],
             partners=len(self.data.retain) if self.anchor == "forget" and "retain" in questions else 0,
@@ -266,8 +270,12 @@ class Loader:
 
 
 _POOL_SETS: Mapping[str, tuple[str, ...]] = {
-    "own": (), "refusals": ("refusal",), "retain_answers": ("retain",), "alternatives": (), "samples": (),
-}  # fmt: skip
+    "own": (),
+    "refusals": ("refusal",),
+    "retain_answers": ("retain",),
+    "alternatives": (),
+    "samples": (),
+}
 
 
 def tokens_in(micro_batches: Iterable[MicroBatch]) -> int:

@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from uwc.errors import ConfigError, TrainingDiverged
 from uwc.models.target import Target
+from uwc.objectives.rules import Rule
 from uwc.training.settings import TrainingSettings
 
 
@@ -27,12 +28,13 @@ class Placement:
     Args:
         target: the model to train.
         settings: the run's.
+        rule: of the method that is trained.
 
     Raises:
-        ConfigError: a setting and sharding do not go together.
+        ConfigError: a setting, or the rule, and sharding do not go together.
     """
 
-    def __init__(self, target: Target, settings: TrainingSettings) -> None:
+    def __init__(self, target: Target, settings: TrainingSettings, rule: Rule | None) -> None:
         AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
         self.accelerator = Accelerator(mixed_precision=settings.precision, cpu=target.device.type == "cpu")
         self.target, self._settings = target, settings
@@ -40,7 +42,7 @@ class Placement:
         if settings.gradient_checkpointing:
             target.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if self._sharding:
-            check_sharding(settings, fsdp_plugin(self.accelerator, settings))
+            check_sharding(settings, rule, fsdp_plugin(self.accelerator, settings))
             self.model: Any = target.model.to(self.accelerator.device)
         else:
             self.model = self.accelerator.prepare_model(target.model)
@@ -82,12 +84,12 @@ class Placement:
 
 
 @contextmanager
-def placed(target: Target, settings: TrainingSettings) -> Iterator[Placement]:
+def placed(target: Target, settings: TrainingSettings, rule: Rule | None) -> Iterator[Placement]:
     """A `Placement` for the time of a run; afterwards the model is as it was, with trained weights.
 
     Raises what the run raises; only after an error that all processes meet are sharded weights gathered.
     """
-    placement = Placement(target, settings)
+    placement = Placement(target, settings, rule)
     together = False
     try:
         yield placement
@@ -132,16 +134,15 @@ def sharding_asked() -> bool:
     return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
-def check_sharding(settings: TrainingSettings, plugin: FullyShardedDataParallelPlugin) -> None:
-    """Raise ConfigError, in one line, where a setting and sharding do not go together."""
+def check_sharding(settings: TrainingSettings, rule: Rule | None, plugin: FullyShardedDataParallelPlugin) -> None:
+    """Raise ConfigError, in one line, where a setting, or the method's rule, and sharding do not go together."""
     if plugin.fsdp_version != 2:
         raise ConfigError(f"sharded training is FSDP2, and version {plugin.fsdp_version} was asked for; use: {LAUNCH}")
     if plugin.activation_checkpointing:
         raise ConfigError("set gradient_checkpointing in the training settings, not with FSDP's own flag")
-    unfit = {
-        "lora": settings.lora is not None, "prune": settings.prune is not None, "l1": settings.l1 > 0,
-        "precision fp16": settings.precision == "fp16",
-    }  # fmt: skip
+    unfit = {"lora": settings.lora is not None, "precision fp16": settings.precision == "fp16"}
+    if rule is not None:
+        unfit[f"the rule {rule.name}"] = rule.whole_weights
     for name, given in unfit.items():
         if given:
             raise ConfigError(f"{name} and sharded training do not go together; leave out --use_fsdp, or {name}")

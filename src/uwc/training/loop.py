@@ -30,7 +30,7 @@ from uwc.training.on_policy import sample_answers
 from uwc.training.optimizers import make_optimizer, make_schedule
 from uwc.training.reference import Reference
 from uwc.training.settings import TrainingSettings
-from uwc.training.weight_rules import WeightSpace
+from uwc.training.weight_rules import weight_rule
 
 
 @dataclass
@@ -71,7 +71,7 @@ def train(
         objective: the loss.
         data: the examples.
         settings: the optimisation.
-        checkpoints: a folder for checkpoints. If it holds one of this run, the run goes on from there and ends with
+        checkpoints: a folder for checkpoints. If it holds one of this run, the run resumes there and ends with
             the same bits as one that was never interrupted; call with the weights it was begun with.
         frozen: a `frozen_copy` of the original model to share between runs, instead of making one.
         stop: ends the run early at a chosen score.
@@ -84,12 +84,12 @@ def train(
     """
     loader = Loader(target, objective, data, settings)
     identity = _identity(loader) if checkpoints is not None else ""
-    with torch.random.fork_rng(), placed(target, settings) as placement:
+    with torch.random.fork_rng(), placed(target, settings, objective.method.rule) as placement:
         run = _Run(placement, loader, frozen=frozen, identity=identity, checkpoints=checkpoints)
         run.log = log if log is not None else run.log
         run.begin()
         run.go(stop)
-    run.shape.finish()
+    run.rule.finish()
     return run.log
 
 
@@ -108,7 +108,7 @@ class _Run:
         self.reference = Reference(
             self.target, self.objective, self.settings, frozen=frozen, autocast=self.accelerator.autocast
         )
-        self.shape = WeightSpace(self.target, self.settings)
+        self.rule = weight_rule(self.objective.method.rule, self.target)
 
     def begin(self) -> None:
         """Compute what depends on the original weights, then prune and load the checkpoint, if any."""
@@ -117,7 +117,7 @@ class _Run:
         state = load_checkpoint(self.checkpoints, self.identity) if self.checkpoints is not None else None
         if self.loader.samples:
             self._use_samples(_unpacked(state.samples) if state else self._sample())
-        self.shape.prune(self.data, masks=state.masks if state else None)
+        self.rule.begin(self.data, masks=state.masks if state else None)
         if state is not None:
             self._restore_weights(state)
         self.placement.start(frozen=self.reference.copy)
@@ -176,12 +176,12 @@ class _Run:
         self.log.steps.append(
             {"step": number, "loss": sum(shares.values()), **shares, "gradient_norm": norm, "lr": rate, **duals}
         )
-        self.shape.before_step()
+        self.rule.before_step()
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()
         done = number / len(self.loader.plan)
-        self.shape.after_step(rate, progress=done)
+        self.rule.after_step(rate, progress=done)
         self.weights.follow(means, progress=done)
         return tokens_in(micro_batches)
 
@@ -257,12 +257,18 @@ class _Run:
         with self.placement.whole() as target:
             weights = {name: tensor.cpu() for name, tensor in _weights(target.model).items()}
         state = TrainingState(
-            identity=self.identity, step=self.step, weights=weights,
-            optimizer=whole_state(self.optimizer.state_dict()), schedule=self.schedule.state_dict(),
+            identity=self.identity,
+            step=self.step,
+            weights=weights,
+            optimizer=whole_state(self.optimizer.state_dict()),
+            schedule=self.schedule.state_dict(),
             scaler=self.accelerator.scaler.state_dict() if self.accelerator.scaler else {},
-            duals=self.weights.values, samples={k: (e.id, e.tokens, e.start, e.end) for k, e in sampled.items()},
-            log=self.log.steps, effects=self.log.effects, masks=self.shape.masks,
-        )  # fmt: skip
+            duals=self.weights.values,
+            samples={k: (e.id, e.tokens, e.start, e.end) for k, e in sampled.items()},
+            log=self.log.steps,
+            effects=self.log.effects,
+            masks=self.rule.masks,
+        )
         if self.accelerator.is_main_process:
             save_checkpoint(self.checkpoints, state)
 
@@ -278,7 +284,7 @@ class _Run:
             self.accelerator.scaler.load_state_dict(state.scaler)
         self.weights.values = dict(state.duals)
         self.log.steps[:], self.log.effects[:], self.step = state.log, state.effects, state.step
-        progress.note(f"goes on after step {state.step} of {len(self.loader.plan)}")
+        progress.note(f"resumes after step {state.step} of {len(self.loader.plan)}")
 
 
 def require_finite(values: Mapping[str, float], number: int) -> None:
@@ -288,8 +294,9 @@ def require_finite(values: Mapping[str, float], number: int) -> None:
             raise TrainingDiverged(
                 f"training diverged: {label} is {value} at step {number}; "
                 "lower the learning rate or clip gradients harder (the weights of the step before are kept)",
-                step=number, term=label,
-            )  # fmt: skip
+                step=number,
+                term=label,
+            )
 
 
 def _weights(model: Any) -> dict[str, Tensor]:
@@ -300,11 +307,13 @@ def _weights(model: Any) -> dict[str, Tensor]:
 def _identity(loader: Loader) -> str:
     """Hash of everything that a run's result follows from, the weights by their sums."""
     data, objective = loader.data, loader.objective
+    method = asdict(objective.method)
     weights = {
         n: (tuple(p.shape), str(p.dtype), float(p.double().sum())) for n, p in _weights(loader.target.model).items()
     }
     content = {
-        "terms": [asdict(t) for t in objective.method.terms],
+        "terms": method["terms"],
+        "rule": method["rule"],
         "tricks": [(entry.name, settings_of) for entry, settings_of in objective.tricks],
         "settings": asdict(loader.settings),
         "data": [fingerprint(data.forget), fingerprint(data.retain), list(data.refusals)],

@@ -12,11 +12,12 @@ from uwc.models.lora import add_adapter, merge_adapter
 from uwc.models.target import Target
 from uwc.objectives.methods import Method
 from uwc.objectives.objective import Objective
+from uwc.objectives.rules import Contrast, MiniUnlearning
 from uwc.training.callbacks import Collapse, StopRule, retain_perplexity
 from uwc.training.data import TrainingData
 from uwc.training.loop import TrainingLog, train
 from uwc.training.mini_unlearning import mini_unlearn
-from uwc.training.settings import TrainingSettings
+from uwc.training.settings import TrainingSettings, check_rule
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def unlearn(
 
     Args:
         target: the model; its weights change, unless an adapter is asked for and kept apart.
-        method: the composition of terms.
+        method: the terms and the rule.
         data: the examples.
         settings: the optimisation; with `lora` only an adapter is trained, and merged at the end or kept.
         tricks: trick -> value.
@@ -73,18 +74,19 @@ def unlearn(
 
     Raises:
         DataError: the method needs data that is empty, or an example does not fit into the context.
-        ConfigError: a trick or setting cannot be used.
+        ConfigError: a trick, setting or rule cannot be used.
     """
+    rule, lora = method.rule, settings.lora
+    check_rule(method, settings, where=f"the method {method.name!r}")
     before = retain_perplexity(target, data.retain) if data.retain else None
-    lora = settings.lora
-    original = copy.deepcopy(target.model) if settings.contrast is not None else None
+    original = copy.deepcopy(target.model) if isinstance(rule, Contrast) else None
     if lora is not None:
         chosen = {name: value for name, value in asdict(lora).items() if name != "save"}
         target = add_adapter(target, **chosen, seed=settings.seed)
     objective = Objective(method, target.model, trick_settings=tricks)
     log, diverged = TrainingLog(), None
     try:
-        if settings.mini is not None:
+        if isinstance(rule, MiniUnlearning):
             mini_unlearn(target, objective, data, settings, log=log)
         else:
             train(target, objective, data, settings, checkpoints=checkpoints, frozen=frozen, stop=stop, log=log)
@@ -92,7 +94,7 @@ def unlearn(
         diverged = error
     if lora is not None and lora.save == "merged":
         target = merge_adapter(target)
-    if settings.contrast is not None:
-        target = contrast(replace(target, model=original), target, strength=settings.contrast)
+    if isinstance(rule, Contrast):
+        target = contrast(replace(target, model=original), target, strength=rule.strength)
     collapse = Collapse(before, retain_perplexity(target, data.retain)) if before is not None else None
     return Unlearned(target, log, diverged, collapse)

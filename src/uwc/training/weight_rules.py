@@ -1,4 +1,4 @@
-"""What training does to weights besides following the gradient: pruning, shrinking, and the opposite direction."""
+"""The rules that change weights while a model is trained, or right after: pruning, l1 shrinkage and negation."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,82 +12,112 @@ from uwc.models.block_weights import Product, block_matrices, block_parameters, 
 from uwc.models.budget import DEFAULT_TOKEN_BUDGET
 from uwc.models.lora import has_adapter
 from uwc.models.target import Target
+from uwc.objectives.rules import L1, MiniUnlearning, Negate, Prune, Rule
 from uwc.training.data import TrainingData
-from uwc.training.settings import TrainingSettings
 
 CALIBRATION_EXAMPLES = 128
 
 
-class WeightSpace:
-    """The settings `prune`, `l1` and `negate` of one run.
+class WeightRule:
+    """The points of a run at which a rule changes weights; this class changes none.
 
-    Args:
-        target: the model before training.
-        settings: the run's.
-
-    Raises:
-        ConfigError: the settings ask for more than one process or an adapter can give.
+    Attributes:
+        masks: name -> True for the weights that pruning kept, which checkpoints hold.
     """
 
-    def __init__(self, target: Target, settings: TrainingSettings) -> None:
-        self._target, self._settings = target, settings
-        sparse = settings.prune is not None or settings.l1 > 0
-        self._weights: Mapping[str, Any] = linear_weights(target.model) if sparse else {}
+    def __init__(self) -> None:
         self.masks: dict[str, Tensor] = {}
-        self._nonzero: dict[str, Tensor] = {}
-        self._start: dict[str, Tensor] = {}
-        if settings.negate is not None:
-            self._start = {name: p.detach().clone() for name, p in _trained(target.model).items()}
 
-    def prune(self, data: TrainingData, *, masks: Mapping[str, Tensor] | None = None) -> None:
-        """Remove weights before the first step, or with the `masks` of a checkpoint those that it removed."""
-        prune = self._settings.prune
-        if prune is None:
-            return
-        if masks:
-            self.masks = dict(masks)
-        elif prune.by == "magnitude":
-            self.masks = magnitude_masks(self._weights, share=prune.share)
-        else:
-            self.masks = self._wanda(data, prune.share)
-        apply_masks(self._weights, self.masks)
+    def begin(self, data: TrainingData, *, masks: Mapping[str, Tensor] | None) -> None:
+        """Act before the first step, or with the `masks` of a checkpoint as it was done before."""
 
     def before_step(self) -> None:
-        """Note which weights have been shrunk to zero, so that the optimizer's step does not bring them back."""
-        if self._settings.l1 > 0:
-            self._nonzero = {name: weight != 0 for name, weight in self._weights.items()}
+        """Act before the optimizer does."""
 
     def after_step(self, lr: float, *, progress: float) -> None:
-        """Shrink weights by ``lr l1 (1 - progress)``, and keep removed ones at zero."""
-        if self._settings.l1 > 0:
-            soft_threshold(self._weights.values(), lr * self._settings.l1 * (1 - progress))
-            apply_masks(self._weights, self._nonzero)
+        """Act after the optimizer did, with this learning rate, at `progress` in 0..1 of the run."""
+
+    def finish(self) -> None:
+        """Act on the weights after the last step."""
+
+
+class _Pruning(WeightRule):
+    def __init__(self, rule: Prune, target: Target) -> None:
+        super().__init__()
+        self._rule, self._target, self._weights = rule, target, linear_weights(target.model)
+
+    def begin(self, data: TrainingData, *, masks: Mapping[str, Tensor] | None) -> None:
+        if masks:
+            self.masks = dict(masks)
+        elif self._rule.by == "magnitude":
+            self.masks = magnitude_masks(self._weights, share=self._rule.share)
+        else:
+            self.masks = self._wanda(data)
         apply_masks(self._weights, self.masks)
 
-    @torch.no_grad()
-    def finish(self) -> None:
-        """After the last step: ``w_0 - negate (w - w_0)``, the negated task vector (arXiv:2212.04089).
+    def after_step(self, lr: float, *, progress: float) -> None:
+        apply_masks(self._weights, self.masks)
 
-        An adapter's w - w_0 is a product of a factor that began at zero and one that did not: the former alone is
-        scaled, as turning both would leave the product as it is.
-        """
-        scale = self._settings.negate
-        if scale is not None:
-            adapter = has_adapter(self._target.model)
-            for name, weight in _trained(self._target.model).items():
-                start = self._start[name].float()
-                if adapter and bool(start.any()):
-                    continue
-                weight.copy_((start - scale * (weight.float() - start)).to(weight.dtype))
-
-    def _wanda(self, data: TrainingData, share: float) -> dict[str, Tensor]:
+    def _wanda(self, data: TrainingData) -> dict[str, Tensor]:
         examples = (data.retain or data.forget)[:CALIBRATION_EXAMPLES]
         if not examples:
             raise ConfigError("prune: wanda measures inputs on retain or forget examples, and there are none")
         encoded = self._target.encode(examples)
         groups = self._target.groups(encoded, token_budget=DEFAULT_TOKEN_BUDGET)
         batches = (collate([encoded[i] for i in g], device=self._target.device, scope="attended") for g in groups)
-        return wanda_masks(self._target.model, batches, share=share)
+        return wanda_masks(self._target.model, batches, share=self._rule.share)
+
+
+class _Shrinkage(WeightRule):
+    def __init__(self, rule: L1, target: Target) -> None:
+        super().__init__()
+        self._rule, self._weights = rule, linear_weights(target.model)
+        self._nonzero: dict[str, Tensor] = {}
+
+    def before_step(self) -> None:
+        self._nonzero = {name: weight != 0 for name, weight in self._weights.items()}
+
+    def after_step(self, lr: float, *, progress: float) -> None:
+        soft_threshold(self._weights.values(), lr * self._rule.strength * (1 - progress))
+        apply_masks(self._weights, self._nonzero)  # the optimizer may have moved those that were at zero
+
+
+class _Negation(WeightRule):
+    def __init__(self, rule: Negate, target: Target) -> None:
+        super().__init__()
+        self._rule, self._target = rule, target
+        self._start = {name: p.detach().clone() for name, p in _trained(target.model).items()}
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Set ``w_0 - scale (w - w_0)``.
+
+        An adapter's w - w_0 is a product of a factor that began at zero and one that did not: the former alone is
+        scaled, as turning both would leave the product as it is.
+        """
+        adapter = has_adapter(self._target.model)
+        for name, weight in _trained(self._target.model).items():
+            start = self._start[name].float()
+            if adapter and bool(start.any()):
+                continue
+            weight.copy_((start - self._rule.scale * (weight.float() - start)).to(weight.dtype))
+
+
+def weight_rule(rule: Rule | None, target: Target) -> WeightRule:
+    """What a method's rule does to the weights of a model that is about to be trained.
+
+    Raises:
+        ConfigError: the rule needs the weights themselves, and the model has an adapter.
+        ModelError: the blocks of the model hold no matrix, or weights of unknown use.
+        ValueError: the rule takes the place of training.
+    """
+    if isinstance(rule, MiniUnlearning):
+        raise ValueError("Mini-Unlearning takes the place of training; call unlearn")
+    if isinstance(rule, Prune):
+        return _Pruning(rule, target)
+    if isinstance(rule, L1):
+        return _Shrinkage(rule, target)
+    return _Negation(rule, target) if isinstance(rule, Negate) else WeightRule()
 
 
 def _trained(model: Any) -> dict[str, Tensor]:
@@ -101,7 +131,7 @@ def linear_weights(model: Any) -> dict[str, Tensor]:
     ModelError if the blocks hold no matrix, or weights of unknown use.
     """
     if any("lora_" in name for name in block_parameters(model)):
-        raise ConfigError("pruning and l1 change the weights themselves; they do not go together with lora")
+        raise ConfigError("the rules prune and l1 change the weights themselves; they do not go together with lora")
     return {matrix.name: matrix.parameter for matrix in block_matrices(model)}
 
 

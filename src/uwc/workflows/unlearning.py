@@ -13,6 +13,7 @@ from uwc.workflows.targets import plain_target_of
 
 if TYPE_CHECKING:
     from uwc.models.target import Target
+    from uwc.objectives.methods import Method
     from uwc.training.callbacks import StopRule
     from uwc.training.data import TrainingData
     from uwc.training.settings import TrainingSettings
@@ -30,6 +31,7 @@ def unlearn(
     retain: Sequence[Example] = (),
     refusals: Sequence[str] = (),
     settings: dict[str, Any] | None = None,
+    rule: dict[str, Any] | None = None,
     tricks: dict[str, float] | None = None,
     stop: dict[str, Any] | None = None,
     **loading: Any,
@@ -49,6 +51,7 @@ def unlearn(
         retain: what to keep; needed by methods with a retain term.
         refusals: answers that decline; needed by methods that teach them.
         settings: training settings that differ from the defaults.
+        rule: settings of the method's rule that differ from its own; with `name` another rule.
         tricks: trick -> value.
         stop: early stopping: ``at_most``, the forget score to come down to, and further settings of `stop_at`.
         loading: dtype, device, template and trust_remote_code, as `load_target` takes them.
@@ -59,32 +62,33 @@ def unlearn(
     from uwc.models.loading import save_target
     from uwc.objectives.methods import get_method
     from uwc.studies.config import stop_settings, training_settings
-    from uwc.training.callbacks import check_stop
     from uwc.training.checkpoint import remove_checkpoint
     from uwc.training.data import TrainingData
     from uwc.training.distributed import main_process_writes
+    from uwc.training.settings import check_rule, check_stop
     from uwc.training.unlearn import unlearn as unlearn_target
 
     require_disjoint(forget, retain, names=("forget", "retain"))
-    chosen = get_method(method)
-    checked = training_settings({**chosen.training, **(settings or {})}, where="training settings")
+    chosen = get_method(method).with_rule(rule or {})
+    checked = training_settings(settings or {}, where="training settings")
+    check_rule(chosen, checked, where=f"the method {method!r}")
     checkpoints = Path(output).with_name(f"{Path(output).name}.checkpoints")
-    rule = stop_settings(stop, where="early stopping") if stop else None
-    if rule:
-        check_stop(checked, where=f"early stopping of {method!r}")
-    if rule and rule["tau"] is not None and not retain:
+    stopping = stop_settings(stop, where="early stopping") if stop else None
+    if stopping:
+        check_stop(chosen, where=f"early stopping of {method!r}")
+    if stopping and stopping["tau"] is not None and not retain:
         raise ConfigError("early stopping at a calibrated score (tau) measures retention; give retain questions")
-    _require_free(Path(output), model, checked)
+    _require_free(Path(output), model, chosen, checked)
     target = _trainable(model, loading)
     data = TrainingData(forget, retain, refusals)
     done = unlearn_target(
-        target, chosen, data, checked, tricks=tricks, checkpoints=checkpoints, stop=_stop_rule(rule, target, data)
+        target, chosen, data, checked, tricks=tricks, checkpoints=checkpoints, stop=_stop_rule(stopping, target, data)
     )
     with main_process_writes() as writes:
         if writes:
             save_target(done.target, output)
-            made_by = {"method": method, "formula": chosen.formula, "tricks": dict(tricks or {})}
-            _write_log(Path(output), done, {**made_by, "training": asdict(checked)})
+            given = {"method": method, "formula": chosen.formula, "rule": asdict(chosen)["rule"]}
+            _write_log(Path(output), done, {**given, "tricks": dict(tricks or {}), "training": asdict(checked)})
             remove_checkpoint(checkpoints)
     if done.diverged is not None:
         raise done.diverged
@@ -119,11 +123,12 @@ def _tell(done: "Unlearned") -> None:
         )
 
 
-def _require_free(output: Path, model: Any, settings: "TrainingSettings") -> None:
+def _require_free(output: Path, model: Any, method: "Method", settings: "TrainingSettings") -> None:
     """Raise ConfigError if writing there would overwrite the model, or leave files by which another kind is loaded, or
     if an adapter would be written whose base is on no disk."""
     from uwc.models.adapters import adapter_config
     from uwc.models.checkpoint_files import ADAPTER, CONTRAST, INDEX, SINGLE
+    from uwc.objectives.rules import Contrast
 
     if isinstance(model, str | Path) and Path(model).resolve() == output.resolve():
         raise ConfigError(f"the output {output} is the model itself; give another folder")
@@ -133,7 +138,7 @@ def _require_free(output: Path, model: Any, settings: "TrainingSettings") -> Non
             f"{model} is an adapter, and a further one (lora.save: adapter) would lack its base; save it merged, or "
             "give the merged model"
         )
-    apart = settings.contrast is not None
+    apart = isinstance(method.rule, Contrast)
     leftover = {CONTRAST: not apart, ADAPTER: not adapter, SINGLE: adapter or apart, INDEX: adapter or apart}
     for file, foreign in leftover.items():
         if foreign and (output / file).exists():
