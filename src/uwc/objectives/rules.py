@@ -105,7 +105,8 @@ class Contrast(Rule):
 class MiniUnlearning(Rule):
     """Retrace training by plain gradient descent, and take the forget data's part out of the last updates.
 
-    The run's steps are the retraced ones; of the training settings it reads `epochs`, `batch_size`, `lr` and `seed`.
+    The run's steps are the retraced ones; of the training settings it reads `epochs`, `batch_size`,
+    `micro_batch_size`, `lr` and `seed`.
 
     Attributes:
         contraction: c, by how much one update shrinks the difference between two trainings.

@@ -33,7 +33,7 @@ def mini_unlearn(
         target: the model; its weights change.
         objective: the two likelihood terms, of forget and of retain answers; its method has the rule.
         data: the examples.
-        settings: `epochs`, `batch_size`, `lr` and `seed` describe the steps retraced.
+        settings: `epochs`, `batch_size`, `micro_batch_size`, `lr` and `seed`; no other is read.
         log: gets one entry a step.
 
     Raises:
@@ -50,7 +50,7 @@ def mini_unlearn(
     for number, step in enumerate(loader.plan, start=1):
         shares = dict.fromkeys((FORGET, RETAIN), 0.0)
         forget, retain = ({n: torch.zeros_like(d) for n, d in difference.items()} for _ in range(2))
-        for micro in loader.micro_batches(step, None):
+        for micro in loader.micro_batches(step, settings.micro_batch_size):
             batches = {role: collate(part.encoded, device=target.device) for role, part in micro.roles.items()}
             passes = run_passes(target.model, objective, batches, sharing=target.sharing())
             passes = {role: objective.apply_tricks(role, passed) for role, passed in passes.items()}
