@@ -6,21 +6,36 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from uwc.data.example import Example, require_disjoint
+from uwc.data.question_files import Questions
 from uwc.errors import DataError
 
 
-@dataclass(frozen=True)
-class AttackData:
-    """The examples that are scored, and those the attacker may use.
+@dataclass(frozen=True, kw_only=True)
+class Attacker:
+    """What an attacker has; nothing of it is scored.
 
     Attributes:
-        scored: the examples that are scored under attack.
         train: what the attacker has of the forgotten data.
         retain: what the attacker has of the retained data.
         unrelated: examples that have nothing to do with either.
         translations: id of a scored example -> its question in another language.
         original: all that the original model was trained on, the scored answers too, for the attack that is defined by
             it; by default all of the above.
+    """
+
+    train: Questions = ()
+    retain: Questions = ()
+    unrelated: Questions = ()
+    translations: Mapping[str, str] = field(default_factory=dict)
+    original: Questions = ()
+
+
+@dataclass(frozen=True)
+class AttackData(Attacker):
+    """The examples that are scored, and those the attacker may use.
+
+    Attributes:
+        scored: the examples that are scored under attack.
 
     Raises:
         DataError: nothing is scored, or the attacker has a scored example: its id, its question with its answer, or
@@ -28,11 +43,10 @@ class AttackData:
     """
 
     scored: Sequence[Example]
-    train: Sequence[Example] = ()
-    retain: Sequence[Example] = ()
-    unrelated: Sequence[Example] = ()
-    translations: Mapping[str, str] = field(default_factory=dict)
-    original: Sequence[Example] = ()
+    train: Sequence[Example] = field(default=(), kw_only=True)
+    retain: Sequence[Example] = field(default=(), kw_only=True)
+    unrelated: Sequence[Example] = field(default=(), kw_only=True)
+    original: Sequence[Example] = field(default=(), kw_only=True)
 
     @property
     def owned(self) -> dict[str, int]:

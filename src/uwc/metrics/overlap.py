@@ -192,7 +192,7 @@ def verbatim_memorization(answers: Sequence[str], generated: Sequence[str]) -> F
     """MUSE's verbatim memorization: ROUGE-L F1, not stemmed, of a text's continuation.
 
     The question is the beginning of a text, given without a template, and the answer its continuation, cut to as many
-    tokens as are generated (128 in MUSE); `uwc score --verbatim` does both. Words are read as by `rouge_l`.
+    tokens as are generated (128 in MUSE); the set called verbatim has both. Words are read as by `rouge_l`.
 
     Returns:
         [E] in 0..1; NaN where the true continuation has no word.
