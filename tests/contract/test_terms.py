@@ -26,7 +26,7 @@ from uwc.studies.config_file import load_config
 from uwc.studies.plan import make_plan
 from uwc.studies.steps import Unlearn
 from uwc.training.data import Loader, TrainingData
-from uwc.training.forward import Seams, join, run_passes
+from uwc.training.forward import DetachedForwards, join, run_passes
 from uwc.training.settings import LoraSettings, SampleSettings, TrainingSettings
 
 TERMS = terms.names()
@@ -234,7 +234,7 @@ def read_by(passed: Pass) -> Tensor:
 
 
 @pytest.mark.parametrize("apart", [False, True])
-def test_gradients_through_seams_are_those_of_one_graph(
+def test_gradients_of_detached_forwards_are_those_of_one_graph(
     apart: bool, moved: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("uwc.training.forward.BATCH_COST", {"cpu": 0 if apart else 10**6})
@@ -243,14 +243,14 @@ def test_gradients_through_seams_are_those_of_one_graph(
         objective = Objective(METHODS[method], model)
         batches = batches_of(objective, moved)
         gradients = []
-        for seams in (None, Seams()):
+        for detached in (None, DetachedForwards()):
             model.zero_grad()
-            passes = run_passes(model, objective, batches, seams=seams)
+            passes = run_passes(model, objective, batches, detached=detached)
             total = sum(read_by(p).tanh().sum() * (2.0 if role == "forget" else 1.0) for role, p in passes.items())
             total.backward()
-            if seams is not None:
-                assert all(p.grad is None for p in model.parameters())  # nothing has gone beyond the seams yet
-                seams.backward()
+            if detached is not None:
+                assert all(p.grad is None for p in model.parameters())  # no backward pass has gone into the model yet
+                detached.backward()
             gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
         assert gradients[0].keys() == gradients[1].keys() and len(gradients[0]) > 3
         for name, expected in gradients[0].items():

@@ -17,6 +17,9 @@ from uwc.models.states import blocks
 from uwc.models.target import Target
 from uwc.objectives.logprobs import target_logprobs
 
+COLLAPSE_EXAMPLES = 100
+COLLAPSE_BOUND = 10.0
+
 
 @dataclass(frozen=True)
 class StopRule:
@@ -96,10 +99,6 @@ def gradient_effect(
                 totals[groups[name]] += float((gradients[name].float() * gradient.float()).sum())
         effects[risk] = totals
     return effects
-
-
-COLLAPSE_EXAMPLES = 100
-COLLAPSE_BOUND = 10.0
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,12 @@ from uwc.training.settings import TrainingSettings
 
 BUCKET_STEPS = 4
 
+ANY = 2**31
+"""Size of a draw whose pool differs from question to question; it is taken modulo the pool's size."""
+
+Key = tuple[int, int]
+"""Which question of a role's set, and which answer of its pool; own answers are number 0."""
+
 
 @dataclass(frozen=True)
 class StepPlan:
@@ -42,7 +48,7 @@ def plan_steps(
     """All steps of a run. Every epoch visits every anchor once, in a new order.
 
     Examples of like length share a batch: each run of four batches' worth of the shuffled order is sorted by length
-    before it is cut, and the batches are shuffled again.
+    before it is split, and the batches are shuffled again.
 
     Args:
         lengths: token count of each anchor example.
@@ -81,13 +87,6 @@ def _bucketed(lengths: NDArray[np.int64], batch_size: int, rng: np.random.Genera
     return batches
 
 
-ANY = 2**31
-"""Size of a draw whose pool differs from question to question; it is taken modulo the pool's size."""
-
-Key = tuple[int, int]
-"""Which question of a role's set, and which answer of its pool; own answers are number 0."""
-
-
 @dataclass(frozen=True)
 class TrainingData:
     """What a method may train on. Fine-tuning uses `retain` alone; refusals are for the methods that teach them.
@@ -123,7 +122,7 @@ class MicroBatch:
 
 @dataclass
 class Loader:
-    """Encodes the data that an objective needs, plans the steps, and cuts them into micro-batches.
+    """Encodes the data that an objective needs, plans the steps, and splits them into micro-batches.
 
     Attributes:
         plan: all steps of the run.
@@ -167,7 +166,7 @@ class Loader:
                 self.encoded[role] = dict(samples)
 
     def micro_batches(self, step: StepPlan, size: int | None, *, rank: int = 0, of: int = 1) -> list[MicroBatch]:
-        """The examples of one process in a step, cut into pieces of at most `size` anchors.
+        """The examples of one process in a step, split into pieces of at most `size` anchors.
 
         Args:
             step: the step.

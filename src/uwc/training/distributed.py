@@ -18,12 +18,16 @@ from uwc.models.target import Target
 from uwc.objectives.rules import Rule
 from uwc.training.settings import TrainingSettings
 
+LAUNCH = "accelerate launch --use_fsdp --fsdp_version 2"
+
+Value = TypeVar("Value")
+
 
 class Placement:
     """A target's model in training, wrapped as the launcher asked for.
 
-    With sharding the model that is trained is a cut copy, made by `start`; the target's own model keeps whole weights
-    in host memory and gets the trained ones whenever it is asked for by `whole`.
+    With sharding the model that is trained is a sharded copy, made by `start`; the target's own model keeps whole
+    weights in host memory and gets the trained ones in `whole`.
 
     Args:
         target: the model to train.
@@ -47,11 +51,11 @@ class Placement:
         else:
             self.model = self.accelerator.prepare_model(target.model)
             if self.model is not target.model:
-                # buffers stay as they are, and processes may cut a step into different numbers of forwards
+                # buffers stay as they are, and processes may split a step into different numbers of forwards
                 self.model.broadcast_buffers = False
 
     def start(self, *, frozen: Any = None) -> None:
-        """Cut the model over the processes, and the frozen one beside it, once nothing needs the whole weights."""
+        """Shard the model over the processes, and the frozen one beside it, once nothing needs the whole weights."""
         if self._sharding:  # from host memory, so that a device holds its own part alone
             self.model = shard(copy.deepcopy(self.target.model.to("cpu")), self.accelerator)
             if frozen is not None:
@@ -101,9 +105,6 @@ def placed(target: Target, settings: TrainingSettings, rule: Rule | None) -> Ite
         placement.end(gather=together)
 
 
-Value = TypeVar("Value")
-
-
 @contextmanager
 def main_process_writes() -> Iterator[bool]:
     """Yields whether this process is the one that writes files; the others wait at the end until it has."""
@@ -124,9 +125,6 @@ def from_main(make: Callable[[], Value]) -> Value:
 
 def _several() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_initialized()
-
-
-LAUNCH = "accelerate launch --use_fsdp --fsdp_version 2"
 
 
 def sharding_asked() -> bool:
@@ -160,13 +158,13 @@ def fsdp_plugin(accelerator: Accelerator, settings: TrainingSettings) -> FullySh
 
 
 def shard(model: nn.Module, accelerator: Accelerator) -> nn.Module:
-    """Cut the model's parameters over all processes, in place, block by block; each is whole only while it computes."""
+    """Shard the model's parameters over all processes in place, block by block; each is whole while it computes."""
     sharded: nn.Module = fsdp2_prepare_model(accelerator, model)
     return sharded
 
 
 def is_sharded(model: Any) -> bool:
-    """Whether the model's parameters are cut over processes, so that every process must run its whole forward."""
+    """Whether the model's parameters are sharded, so that every process must run its whole forward."""
     return hasattr(model, "set_requires_gradient_sync")
 
 
@@ -179,7 +177,7 @@ def gather_weights(sharded: nn.Module, *, into: nn.Module) -> None:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """The whole of a tensor that may be cut over processes; every process must call it."""
+    """The whole of a tensor that may be sharded; every process must call it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
@@ -193,14 +191,14 @@ def whole_state(state: dict[str, Any]) -> dict[str, Any]:
     return {**state, "state": per_parameter}
 
 
-def cut_state(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """An optimizer's state dict with whole tensors, cut as the optimizer's parameters are."""
+def shard_state(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """An optimizer's state dict with whole tensors, sharded as the optimizer's parameters are."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
-    def cut(parameter: Tensor, value: Any) -> Any:
+    def sharded(parameter: Tensor, value: Any) -> Any:
         if not isinstance(parameter, DTensor) or not isinstance(value, Tensor) or value.shape != parameter.shape:
             return value
         return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
 
-    per_parameter = {i: {k: cut(parameters[i], v) for k, v in s.items()} for i, s in state["state"].items()}
+    per_parameter = {i: {k: sharded(parameters[i], v) for k, v in s.items()} for i, s in state["state"].items()}
     return {**state, "state": per_parameter}

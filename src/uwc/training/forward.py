@@ -20,25 +20,25 @@ from uwc.objectives.objective import Objective
 from uwc.training.distributed import is_sharded
 
 
-class Seams:
-    """Where the loss of a step was cut from the forwards that it reads, so that they are gone back through one by one.
+class DetachedForwards:
+    """The outputs of a step's forwards, detached from the graph of its loss, for a backward pass one forward at a time.
 
     A weight has a gradient from each forward that used it. In one graph autograd holds the first, for all weights,
-    until the second is there: as much memory again as the gradients take. Through one seam after another each is added
-    to ``grad`` at once, and the activations of a forward are gone before those of the next are read.
+    until the second is there: as much memory again as the gradients take. Here each is added to ``grad`` at once, and
+    the activations of a forward are freed before those of the next are read.
     """
 
     def __init__(self) -> None:
         self._forwards: list[list[tuple[Tensor, Tensor]]] = []
 
-    def cut(self, outputs: Mapping[Any, Tensor]) -> dict[Any, Tensor]:
+    def detach(self, outputs: Mapping[Any, Tensor]) -> dict[Any, Tensor]:
         """The outputs of one forward as leaves of a graph of their own."""
         leaves = {name: output.detach().requires_grad_(output.requires_grad) for name, output in outputs.items()}
         self._forwards.append([(output, leaves[name]) for name, output in outputs.items()])
         return leaves
 
     def backward(self) -> None:
-        """Go on from the leaves, which have their gradients by now; the latest forward first."""
+        """Continue from the leaves, which have their gradients by now; the latest forward first."""
         while self._forwards:
             read = [(output, leaf.grad) for output, leaf in self._forwards.pop() if leaf.grad is not None]
             if read:
@@ -50,7 +50,7 @@ def run_passes(
     objective: Objective,
     batches: Mapping[str, Batch],
     *,
-    seams: Seams | None = None,
+    detached: DetachedForwards | None = None,
     sharing: Batching | None = None,
 ) -> dict[str, Pass]:
     """The trained model's pass for each role, before any trick.
@@ -63,7 +63,7 @@ def run_passes(
         model: the model, possibly wrapped for data-parallel training.
         objective: says what is read of each role.
         batches: role -> its examples.
-        seams: cuts the passes from the graphs of the forwards.
+        detached: detaches the passes from the graphs of the forwards.
         sharing: which sequences may share a forward; any by default. Those of each role are taken to be such.
 
     Raises:
@@ -82,16 +82,16 @@ def run_passes(
             outputs["logits"] = logits
         elif logits is not None:
             outputs["logprobs"] = target_logprobs(logits, joint.targets)
-        passes |= _split(objective, roles, batches, outputs if seams is None else seams.cut(outputs))
+        passes |= _split(objective, roles, batches, outputs if detached is None else detached.detach(outputs))
     return {role: passes[role] for role in batches}
 
 
 def run_model(
     model: Any, batch: Batch, *, layers: Sequence[int], logits: bool
 ) -> tuple[Tensor | None, dict[int, Tensor]]:
-    """One forward: the logits [N, V] that predict the labelled tokens, if asked for, and the states [N, d] by layer.
+    """One forward: the logits [N, V] that predict the labelled tokens, where wanted, and the states [N, d] by layer.
 
-    Without logits the forward ends after the deepest layer asked for.
+    Without logits the forward ends after the deepest of the layers.
     """
     if logits:
         with capturing_states(model, layers, batch) as states:
@@ -130,7 +130,7 @@ def join(batches: Sequence[Batch]) -> Batch:
 def _groups(
     objective: Objective, batches: Mapping[str, Batch], sharing: Batching, *, together: bool
 ) -> list[list[str]]:
-    """Roles that go through the model together, those with most tokens last, to be gone back through first."""
+    """Roles that go through the model together, those with most tokens last, whose backward pass is first."""
     groups: list[list[str]] = []
     for deep in (True, False):
         roles = [role for role in batches if bool(objective.reads(role) - {"states"}) == deep]

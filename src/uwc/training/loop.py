@@ -24,8 +24,8 @@ from uwc.objectives.objective import Objective, Weights
 from uwc.training.callbacks import StopRule, gradient_effect
 from uwc.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from uwc.training.data import ANY, Key, Loader, MicroBatch, StepPlan, TrainingData, tokens_in
-from uwc.training.distributed import Placement, cut_state, from_main, placed, whole, whole_state
-from uwc.training.forward import Seams, embedding_gradients, run_passes
+from uwc.training.distributed import Placement, from_main, placed, shard_state, whole, whole_state
+from uwc.training.forward import DetachedForwards, embedding_gradients, run_passes
 from uwc.training.on_policy import sample_answers
 from uwc.training.optimizers import make_optimizer, make_schedule
 from uwc.training.reference import Reference
@@ -72,7 +72,7 @@ def train(
         data: the examples.
         settings: the optimisation.
         checkpoints: a folder for checkpoints. If it holds one of this run, the run resumes there and ends with
-            the same bits as one that was never interrupted; call with the weights it was begun with.
+            the same bits as one that was never interrupted; call with the weights it started with.
         frozen: a `frozen_copy` of the original model to share between runs, instead of making one.
         stop: ends the run early at a chosen score.
         log: is filled as the run goes, so that it can be read where the run ends with an error.
@@ -193,13 +193,13 @@ class _Run:
             last = i == len(micro_batches) - 1
             alone = nullcontext() if self._shared else embedding_gradients(self.model)
             with alone, nullcontext() if last else accelerator.no_sync(self.model):
-                seams = None if self._shared else Seams()
-                means = self.objective.losses(self._forwards(micro, seams), denominators)
+                detached = None if self._shared else DetachedForwards()
+                means = self.objective.losses(self._forwards(micro, detached), denominators)
                 loss = self.weights.total(means)
                 # data parallelism averages gradients over processes; the loss is a sum over their examples
                 accelerator.backward(loss * accelerator.num_processes * micro.live if self._shared else loss)
-                if seams is not None:
-                    seams.backward()
+                if detached is not None:
+                    detached.backward()
                 sums += torch.stack([m.detach().double() for m in means.values()]) * micro.live
         if self._shared:
             sums = accelerator.reduce(sums, reduction="sum")
@@ -209,14 +209,14 @@ class _Run:
     def _shared(self) -> bool:
         return bool(self.accelerator.num_processes > 1)
 
-    def _forwards(self, micro: MicroBatch, seams: Seams | None) -> Forwards:
+    def _forwards(self, micro: MicroBatch, detached: DetachedForwards | None) -> Forwards:
         """Run the passes that the objective declared, and look up or run those of the reference."""
         batches = {
             role: collate(part.encoded, device=self.accelerator.device, scope=self.objective.scope(role))
             for role, part in micro.roles.items()
         }
         with self.accelerator.autocast():
-            passes = run_passes(self.model, self.objective, batches, seams=seams, sharing=self.target.sharing())
+            passes = run_passes(self.model, self.objective, batches, detached=detached, sharing=self.target.sharing())
         references: dict[str, Tensor | Mapping[int, Tensor]] = {}
         for role, batch in batches.items():
             references |= self.reference.values(role, micro.roles[role].keys, batch)
@@ -278,7 +278,7 @@ class _Run:
             tensor.copy_(state.weights[name])
 
     def _restore(self, state: TrainingState) -> None:
-        self.optimizer.load_state_dict(cut_state(state.optimizer, self.optimizer))
+        self.optimizer.load_state_dict(shard_state(state.optimizer, self.optimizer))
         self.schedule.load_state_dict(state.schedule)
         if self.accelerator.scaler and state.scaler:
             self.accelerator.scaler.load_state_dict(state.scaler)

@@ -1,4 +1,4 @@
-"""Unlearning from start to end: the adapter, the run, and what is said of it afterwards."""
+"""Unlearning from start to end: adapter, training or Mini-Unlearning, contrast, and the check for collapse."""
 
 import copy
 from collections.abc import Mapping
@@ -55,7 +55,7 @@ def unlearn(
     """Unlearn the forget examples from a model, in place or with an adapter.
 
     Args:
-        target: the model; its weights change, unless an adapter is asked for and kept apart.
+        target: the model; its weights change, unless an adapter is trained and kept apart.
         method: the terms and the rule.
         data: the examples.
         settings: the optimisation; with `lora` only an adapter is trained, and merged at the end or kept.
