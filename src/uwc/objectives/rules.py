@@ -41,7 +41,8 @@ class Prune(Rule):
 
     Attributes:
         share: of the weights of the blocks' linear maps; embeddings, output embedding, norms and biases are kept.
-        by: "magnitude" removes the smallest of the whole model; "wanda" the smallest |weight| x |input| of each output.
+        by: "magnitude" removes the smallest of the whole model; "wanda" the smallest |weight| x |input| of each output
+            (arXiv:2306.11695).
     """
 
     name: str = field(init=False, default="prune")
