@@ -18,8 +18,8 @@ from uwc.objectives.objective import Objective
 from uwc.studies import context
 from uwc.studies.config import StudyConfig
 from uwc.studies.context import ModelCache
-from uwc.training import unlearning
-from uwc.training.loading import TrainingData
+from uwc.training import unlearn as unlearning
+from uwc.training.data import TrainingData
 from uwc.training.loop import train
 from uwc.training.reference import frozen_copy, needs_frozen_copy
 from uwc.training.settings import LoraSettings, SampleSettings, TrainingSettings

@@ -14,7 +14,7 @@ from uwc.models.forward import score_tokens
 from uwc.models.lora import merge_adapter
 from uwc.models.mixing import Mixer
 from uwc.models.target import Target
-from uwc.training.stopping import StopRule
+from uwc.training.callbacks import StopRule
 
 
 def stop_at(

@@ -14,6 +14,7 @@ from uwc.errors import ConfigError
 from uwc.metrics.suites import entry_of, is_suite, require_suite
 from uwc.objectives.methods import Constraint, Method, WeightedTerm, active_tricks, check_term, get_method
 from uwc.objectives.registry import term_name
+from uwc.objectives.rules import Contrast
 from uwc.plugins import load_plugins
 from uwc.published.tables import published_benchmarks
 from uwc.registry import unknown_name
@@ -22,8 +23,7 @@ from uwc.studies.calibrate_config import CalibrateConfig
 from uwc.studies.problems import first_problem
 from uwc.studies.section import MetricName, Section
 from uwc.studies.seeds import with_seeds
-from uwc.training.settings import TrainingSettings
-from uwc.training.stopping import check_stop, stops_early
+from uwc.training.settings import TrainingSettings, check_rule, check_stop
 
 ORIGINAL, RETRAINED = "original", "retrained"
 
@@ -136,6 +136,7 @@ class RunConfig(Section):
         weights: term -> coefficient, where it differs from the method's.
         settings: term -> its settings, where they differ from the defaults.
         roles: term -> declared role -> the role that plays it, as in ``{npo: {forget: sampled}}``.
+        rule: settings of the method's rule, as in ``{share: 0.25}``; with `name` another rule.
         tricks: trick -> value.
         training: what differs from `unlearn.training`.
         stop: early stopping, where it differs from `unlearn.stop`.
@@ -149,6 +150,7 @@ class RunConfig(Section):
     weights: dict[str, float] = Field(default_factory=dict)
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     roles: dict[str, dict[str, str]] = Field(default_factory=dict)
+    rule: dict[str, Any] = Field(default_factory=dict)
     tricks: dict[str, float] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
     stop: StopConfig | None = None
@@ -164,7 +166,11 @@ class RunConfig(Section):
         return self.checkpoint is not None
 
     def composition(self) -> Method:
-        """The method with the run's weights, settings and roles. Raises ConfigError for a term it does not have."""
+        """The method with the run's weights, settings, roles and rule.
+
+        Raises:
+            ConfigError: a term that it does not have, or a rule or setting of it that is not valid.
+        """
         if self.method is not None:
             method = get_method(self.method)
         else:
@@ -183,7 +189,7 @@ class RunConfig(Section):
             )
             for t in method.terms
         )
-        return replace(method, terms=changed)
+        return replace(method, terms=changed).with_rule(self.rule)
 
     @model_validator(mode="after")
     def _valid(self) -> "RunConfig":
@@ -197,7 +203,7 @@ class RunConfig(Section):
         if self.name in (ORIGINAL, RETRAINED):
             raise ConfigError(f"a run cannot be called {self.name!r}; that name is taken")
         if self.given:
-            for key in ("weights", "settings", "roles", "tricks", "training", "stop"):
+            for key in ("weights", "settings", "roles", "rule", "tricks", "training", "stop"):
                 if getattr(self, key):
                     raise ConfigError(f"run {self.label!r} is a given checkpoint and trains nothing; remove {key!r}")
             return self
@@ -221,13 +227,12 @@ class UnlearnConfig(Section):
         return with_seeds(values)
 
     def settings_of(self, run: RunConfig, *, seed: int) -> TrainingSettings:
-        """The run's training settings: its own over the common ones over its method's over the defaults."""
-        method = run.composition().training
-        return training_settings({"seed": seed, **method, **self.training, **run.training}, where=f"run {run.label!r}")
+        """The run's training settings: its own over the common ones over the defaults."""
+        return training_settings({"seed": seed, **self.training, **run.training}, where=f"run {run.label!r}")
 
     def stop_of(self, run: RunConfig) -> StopConfig | None:
         """The run's rule of early stopping; the common one is for the runs that can stop early."""
-        return run.stop or (self.stop if stops_early(self.settings_of(run, seed=0)) else None)
+        return run.stop or (self.stop if run.composition().stops_early else None)
 
     @model_validator(mode="after")
     def _valid(self) -> "UnlearnConfig":
@@ -238,14 +243,15 @@ class UnlearnConfig(Section):
         for run in self.runs:
             if run.given:
                 continue
-            settings = self.settings_of(run, seed=0)
+            method, settings = run.composition(), self.settings_of(run, seed=0)
+            check_rule(method, settings, where=f"run {run.label!r}")
             if run.stop is not None:
-                check_stop(settings, where=f"run {run.label!r}")
+                check_stop(method, where=f"run {run.label!r}")
             if settings.lora is not None and settings.lora.save == "adapter":
                 raise ConfigError(
                     f"run {run.label!r}: a study keeps whole models; set lora.save to merged, or use uwc unlearn"
                 )
-            if settings.contrast is not None:
+            if isinstance(method.rule, Contrast):
                 raise ConfigError(
                     f"run {run.label!r} gives two models that answer as one, which have no weights to mix for "
                     "calibration; make it with `uwc unlearn`, and score it with `uwc score`"
