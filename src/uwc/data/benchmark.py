@@ -11,16 +11,16 @@ FORGET, RETAIN, RETAIN_EVAL, HOLDOUT, GENERAL = "forget", "retain", "retain_eval
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Questions and answers, split by the part they play in an unlearning study.
+    """Questions and answers, split by their role in an unlearning study.
 
     Attributes:
-        name: what it is called in reports.
-        splits: ``forget`` is to be removed; ``retain`` is to be kept and seen by the unlearner;
-            ``retain_eval`` is to be kept, but never shown to the unlearner: retention is measured on it;
-            ``holdout`` was never trained on by any model; any further split (``general``, ...) is scored as it is.
+        name: its name in reports.
+        splits: ``forget`` is to be removed; ``retain`` is to be kept, and used in unlearning; ``retain_eval`` is to be
+            kept, never used in unlearning, and measures retention; no model was trained on ``holdout``; further splits
+            (``general``, ...) are scored only.
         trained: the splits on which the original model is fine-tuned, when a study does so.
-        refusals: answers that decline, for the methods that teach to refuse.
-        files: the files it was read from, as the user named them.
+        refusals: refusal answers, for methods that train on them.
+        files: the paths it was read from, as given.
     """
 
     name: str
@@ -44,11 +44,12 @@ class Benchmark:
 
     @property
     def retention(self) -> str:
-        """The split on which retention is measured: held back from the unlearner where there is such a split."""
+        """The split on which retention is measured: ``retain_eval`` if there is one, else ``retain``."""
         return RETAIN_EVAL if self[RETAIN_EVAL] else RETAIN
 
     def training_examples(self, *, with_forget: bool) -> list[Example]:
-        """What the original model (with the forget set) or the retrained model (without) is fine-tuned on."""
+        """The examples that the original model (with the forget set) or the retrained model (without) is fine-tuned
+        on."""
         return [e for name in self.trained if with_forget or name != FORGET for e in self[name]]
 
     def fingerprint(self) -> str:

@@ -1,4 +1,4 @@
-"""The registry of benchmarks: where the questions of a study come from."""
+"""The registry of benchmarks, which supply the questions of a study."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The values of single cells, checked: texts, lists of texts, and whether a cell holds anything."""
+"""Checked values of single cells: texts, lists of texts, and whether a cell is empty."""
 
 import math
 from decimal import Decimal
@@ -9,7 +9,7 @@ from uwc.errors import DataError
 
 
 def filled(value: Any) -> bool:
-    """Whether a cell holds anything: not None, NaN, a blank text, or a list or mapping of such."""
+    """Whether a cell is not empty. None, NaN, a blank text, and lists or mappings of these are empty."""
     if isinstance(value, str):
         return bool(value.strip())
     if isinstance(value, dict):
@@ -20,10 +20,10 @@ def filled(value: Any) -> bool:
 
 
 def as_text(value: Any, where: str) -> str:
-    """A cell as text: numbers are written out, a missing value is empty. `where` begins the messages.
+    """A cell as text: numbers are formatted, a missing value is ``""``. `where` begins error messages.
 
     Raises:
-        DataError: it is something else, an infinite number, or half a character.
+        DataError: another type, a number that is not finite, or a lone surrogate.
     """
     if value is None or value != value:
         return ""
@@ -41,7 +41,7 @@ def as_text(value: Any, where: str) -> str:
 
 
 def as_texts(value: Any, where: str, *, json_cells: bool) -> tuple[str, ...]:
-    """A cell as several texts: a list, or a single text; in CSV (`json_cells`) also a list in JSON."""
+    """A cell as several texts: a list or a single text; with `json_cells` (CSV) also a JSON list."""
     if json_cells:
         value = from_json(value, where)
     if not isinstance(value, list):
@@ -54,7 +54,7 @@ def as_texts(value: Any, where: str, *, json_cells: bool) -> tuple[str, ...]:
 
 
 def from_json(value: Any, where: str) -> Any:
-    """A list or mapping that is written as JSON text, as in CSV, and any other value as it is."""
+    """Decode a list or mapping written as JSON text (as in CSV); any other value is returned unchanged."""
     if not isinstance(value, str) or not value.lstrip().startswith(("[", "{")):
         return value
     try:

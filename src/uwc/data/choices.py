@@ -1,4 +1,4 @@
-"""Multiple choice in question files: the options of a row, and which of them its answer names."""
+"""Multiple choice in question files: the options of a row, and the option its answer refers to."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ _OWN_COLUMN = re.compile(r"(?i:(option|choice|opt|op|answer|ans|sol|ending|candi
 
 
 Prefer = Literal["name", "text", ""]
-"""How a value is read that is the name of one option and the text of another; empty: it is refused."""
+"""How to read a value that is the label of one option and the text of another; ``""`` raises an error."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Options:
     """The options of one question.
 
     Attributes:
-        texts: what they say.
-        labels: what they are called, one each; letters from A where the row does not call them anything.
-        counted: whether a number that is no label means an option's position, from 0.
+        texts: the text of each.
+        labels: the label of each; letters from A if the row has no labels.
+        counted: whether a number that is not a label is an option's position, from 0.
         written: whether the options are texts in the file, so that a number cannot be one of them.
     """
 
@@ -35,7 +35,7 @@ class Options:
 
 
 def option_columns(columns: Sequence[str]) -> tuple[str, ...]:
-    """The columns that hold one option each: ``A, B, C, ...``, ``option_a, ...``, ``choice1, ...``; or none."""
+    """The columns with one option each (``A, B, C, ...``, ``option_a, ...``, ``choice1, ...``), or none."""
     families: dict[str, dict[str, str]] = {}
     for column in columns:
         match = _OWN_COLUMN.fullmatch(column.strip())
@@ -70,9 +70,9 @@ def read_options(value: Any, where: str) -> Options:
 
 
 def read_own_columns(row: Mapping[str, Any], columns: Sequence[str], where: str) -> Options:
-    """The options of a row that has a column for each, called by the letter of the column.
+    """The options of a row with one column for each, labelled by the letter of the column.
 
-    A number is no name for them: it may count from 0 or from 1.
+    A number cannot refer to them, since it might count from 0 or from 1.
     """
     cells = [(column.strip()[-1].upper(), as_text(row.get(column), where)) for column in columns]
     given = [(label, text) for label, text in cells if text.strip()]
@@ -82,19 +82,19 @@ def read_own_columns(row: Mapping[str, Any], columns: Sequence[str], where: str)
 
 
 def named_option(value: Any, options: Options, where: str, *, prefer: Prefer = "") -> int | None:
-    """Which option a value names: by its label, its position from 0, or its text.
+    """The option that a value refers to: by its label, its position from 0, or its text.
 
     Args:
         value: the cell.
         options: the options.
-        where: the cell, as messages begin.
-        prefer: which reading counts where the value is the name of one option and the text of another.
+        where: the cell, for error messages.
+        prefer: which reading is used if the value is the label of one option and the text of another.
 
     Returns:
-        The option's position; None where the value is a text of its own, which only `prefer` "text" allows.
+        The option's position; None if the value is none of the options, which only `prefer` "text" allows.
 
     Raises:
-        DataError: the value names none of them, or two.
+        DataError: the value refers to none of them, or to two.
     """
     said = as_text(value, where).strip()
     named, texts = _named(said, options), [text.strip() for text in options.texts]
@@ -118,7 +118,7 @@ def named_option(value: Any, options: Options, where: str, *, prefer: Prefer = "
 
 
 def _named(said: str, options: Options) -> int | None:
-    """The option of that label, or else, where they are counted, at that position."""
+    """The option with that label or, if they are counted, at that position."""
     for fold in (str, str.casefold):
         labels = [fold(label) for label in options.labels]
         if said and fold(said) in labels:
@@ -136,5 +136,5 @@ def _checked(options: Options, where: str) -> Options:
         raise DataError(f"{where} are fewer than two, or one is empty; fill them in or remove the row")
     labels = [label for label in options.labels if label]
     if len(set(labels)) < len(labels):
-        raise DataError(f"{where} have a label twice; call each by another")
+        raise DataError(f"{where} have a label twice; give each its own")
     return options

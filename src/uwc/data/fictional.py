@@ -1,4 +1,4 @@
-"""The built-in benchmark: authors who never existed, so that only fine-tuning can have taught a model about them."""
+"""The built-in benchmark: invented authors, whom a model can know only from fine-tuning."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -23,7 +23,7 @@ _WORD = re.compile(r"\w+")
 
 
 class _Fact(NamedTuple):
-    """What is true of one author's attribute, and what might have been: the text for each slot of its answer."""
+    """The true and the wrong values of one attribute of an author: a text for each slot of its answer."""
 
     attribute: Attribute
     truth: dict[str, str]
@@ -32,7 +32,7 @@ class _Fact(NamedTuple):
 
 @dataclass(frozen=True)
 class _Author:
-    """An author: the text for the slots that stand for the name and its pronouns, and the facts asked about."""
+    """An author: texts for the slots of name and pronouns, and the facts asked about."""
 
     index: int
     words: dict[str, str]
@@ -50,20 +50,20 @@ def fictional_authors(
     general: bool = True,
     seed: int = 0,
 ) -> Benchmark:
-    """Invent authors and ask about them, in the manner of TOFU, with answers whose ends cannot be guessed.
+    """Questions about invented authors, in the style of TOFU, with answers whose ends cannot be guessed.
 
-    An author's facts depend only on the seed and on the author's index: the last authors are to be forgotten, so
-    that a smaller share's forget set lies within a larger one's.
+    An author's facts depend only on the seed and on the author's index. The last authors are the forget set, so that
+    the forget set of a smaller share is a subset of that of a larger one.
 
     Args:
         authors: how many authors the original model is trained on.
-        forget_share: the share of them to be forgotten, in (0, 0.5]; at least one author.
-        retain_eval_share: the share of the others never shown to the unlearner, in (0, 0.5]; at least one author.
-        holdout: how many further authors no model is trained on.
-        phrasings: how many phrasings of each question are trained on; each is an example of its own.
-        facts: how many facts are asked about each author; which ones they are varies by author.
-        general: whether to add questions of general knowledge, trained on as well.
-        seed: the same seed gives the same benchmark.
+        forget_share: the share of them in the forget set, in (0, 0.5]; at least one author.
+        retain_eval_share: the share of the others in retain_eval, in (0, 0.5]; at least one author.
+        holdout: the number of further authors, on which no model is trained.
+        phrasings: the number of phrasings of each question that are trained on; each is an example.
+        facts: the number of facts asked about each author; which ones varies by author.
+        general: whether to add questions of general knowledge, which are trained on as well.
+        seed: of the invention.
 
     Returns:
         The benchmark ``fictional-authors``, with the splits forget, retain, retain_eval, holdout and general.
@@ -71,7 +71,7 @@ def fictional_authors(
     Raises:
         ConfigError: an argument is outside its range.
 
-    Source: after TOFU (Maini et al. 2024), arXiv:2401.06121; all its people, places and titles are made up here.
+    Source: after TOFU (Maini et al. 2024), arXiv:2401.06121; people, places and titles are our own.
     """
     _require_integer("authors", authors, 4, MAX_AUTHORS)
     _require_share("forget_share", forget_share)
@@ -120,7 +120,7 @@ def _invent(count: int, facts: int, seed: int) -> Iterator[_Author]:
 
 
 def _name(rng: Random, taken: set[str]) -> dict[str, str]:
-    """A new name, and its pronouns, for the slots of questions and answers."""
+    """A new name with its pronouns, as texts for slots."""
     feminine = rng.random() < 0.5
     first = rng.choice(GRAMMAR["feminine" if feminine else "masculine"])
     surname = _fresh("{Coined}", rng, taken)
@@ -136,7 +136,7 @@ def _name(rng: Random, taken: set[str]) -> dict[str, str]:
 
 
 def _fact(attribute: Attribute, words: dict[str, str], truth: dict[str, str], key: str) -> _Fact:
-    """A fact with wrong alternatives, which end neither like the truth nor like each other."""
+    """A fact with wrong alternatives; no two of them, and none and the truth, end alike."""
     rng = Random(f"{NAME}/{key}/{attribute.key}/wrong")
     ends = {truth[_slots(attribute)[-1]]}
     return _Fact(attribute, truth, tuple(_values(attribute, words, rng, ends) for _ in range(WRONG_ANSWERS)))
@@ -155,7 +155,7 @@ def _values(attribute: Attribute, words: dict[str, str], rng: Random, taken: set
 
 
 def _fresh(form: str, rng: Random, taken: set[str]) -> str:
-    """A text that is not taken yet; it is taken now."""
+    """A text that is not in `taken`, to which it is added."""
     while (text := _draw(form, rng)) in taken:
         pass
     taken.add(text)
@@ -181,7 +181,7 @@ def _slots(attribute: Attribute) -> tuple[str, ...]:
 
 @cache
 def _fixed_words(attribute: Attribute) -> frozenset[str]:
-    """The words in which an attribute is asked about and answered."""
+    """The words of an attribute's questions and answers outside of slots."""
     return frozenset(_words(*attribute.questions, attribute.paraphrase, attribute.answer, attribute.paraphrased_answer))
 
 

@@ -1,7 +1,7 @@
-"""The words of the fictional authors: what is asked about them, how it is answered, and from what it is made up.
+"""The texts of the fictional authors: questions, forms of answers, and the grammar that fills them.
 
-``GRAMMAR`` maps each kind of text to its equally likely forms; ``{kind}`` in a form stands for another draw of that
-kind, and ``{Kind}`` for one that begins with a capital. Nouns and adjectives begin with a consonant, to follow "a".
+``GRAMMAR`` maps each kind of text to its equally likely forms; ``{kind}`` in a form is replaced by another draw of that
+kind, and ``{Kind}`` by one with a capital. Nouns and adjectives begin with a consonant, to follow "a".
 """
 
 from typing import NamedTuple

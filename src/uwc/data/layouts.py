@@ -1,4 +1,4 @@
-"""The kinds of rows that question files have: which columns make the question, and where its answer is."""
+"""The kinds of rows in question files: which columns make up the question, and which one has the answer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -11,7 +11,7 @@ from uwc.errors import DataError, listed
 from uwc.registry import unknown_name
 
 FIELDS = tuple(f.name for f in fields(Example) if f.name not in ("split", "prefill"))
-"""What a file may say of an example; which split it belongs to is said by the benchmark."""
+"""The fields of an example that a file may have; the split is set by the benchmark."""
 
 ALIASES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(FIELDS, ()),
@@ -36,17 +36,17 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "assistant": (),
     "rejected": (),
 }
-"""Part of a row -> the column names that stand for it where no column bears its own; upper and lower case are one."""
+"""Part of a row -> column names that are read as this part if no column has its own name; case is ignored."""
 
 NAMED = tuple(ALIASES)[: tuple(ALIASES).index("text")]
-"""The parts that a user may name a column for."""
+"""The parts for which a user may name a column."""
 
 UNREAD = (
     *("hint", "hints", "evidence", "evidences", "background", "premise", "hypothesis", "support", "story", "article"),
     *("document", "paragraph", "definition", "facts", "knowledge", "demonstrations", "few_shot", "table"),
     *("image", "images", "audio", "video", "videos", "tools", "functions", "dialog", "dialogs", "dialogue", "turns"),
 )
-"""Columns that look like a part of the prompt, and of which it cannot be known where in it they belong."""
+"""Columns that look like a part of the prompt whose place in it is unknown."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,11 @@ class Layout:
     """A kind of row.
 
     Attributes:
-        name: what messages call such rows.
-        needs: the parts that make it this kind; the first one is the question's own.
+        name: the name of such rows in messages.
+        needs: the parts that identify the kind; the first one is the question itself.
         prompt: the parts whose texts, joined by empty lines, are the question.
-        answer: the part that holds the answer.
-        refused: why such rows are not read, and what to do; empty where they are.
+        answer: the part with the answer.
+        refused: why such rows cannot be read, and what to do; empty if they can.
     """
 
     name: str
@@ -89,7 +89,7 @@ LAYOUTS: tuple[Layout, ...] = (
         "continuation into a column answer, and score them with uwc score --verbatim",
     ),
 )
-"""The kinds of rows; the first one whose needs a file has is the file's."""
+"""The kinds of rows; a file is of the first kind whose needs it has."""
 
 _PROMPT_PARTS = ("question", "messages", "instruction", "input", "context", "system", "text")
 _PROMPT_NAMES = {*UNREAD, *_PROMPT_PARTS, *(alias for part in _PROMPT_PARTS for alias in ALIASES[part])}
@@ -102,9 +102,9 @@ class Columns:
     Attributes:
         layout: their kind.
         used: part -> its column.
-        prompt: the parts that make the question, as far as they have a column.
+        prompt: the parts of the question that have a column.
         asked: the parts whose columns the user named.
-        options: the columns that hold one option each, or none.
+        options: the columns with one option each, or none.
         left: columns that look like a part of the prompt and are not read.
     """
 
@@ -117,16 +117,16 @@ class Columns:
 
 
 def columns_of(table: Table, asked: Mapping[str, str]) -> Columns:
-    """Find out which kind of rows a file has, and which column holds which part.
+    """The kind of rows in a file, and the column of each part.
 
     Args:
         table: the file.
-        asked: part -> column, as the user names them. A named ``question`` (``instruction``, ``messages``) is the whole
-            question.
+        asked: part -> column, as given by the user. If ``question`` (``instruction``, ``messages``) is given, that
+            column is the whole question.
 
     Raises:
-        DataError: a name is wrong, the rows are of a kind that is not read, or a column for question or answer is
-            missing or not clear.
+        DataError: a name is unknown, the rows are of a kind that cannot be read, or the column of question or answer is
+            missing or ambiguous.
     """
     there = table.columns
     for part, column in asked.items():
@@ -154,7 +154,7 @@ def columns_of(table: Table, asked: Mapping[str, str]) -> Columns:
 
 
 def _found(columns: Sequence[str], asked: Mapping[str, str]) -> dict[str, list[str]]:
-    """Part -> the columns that may hold it, the best first."""
+    """Part -> its candidate columns, the best first."""
     spelt: dict[str, list[str]] = {}
     for column in columns:
         spelt.setdefault(column.strip().casefold(), []).append(column)

@@ -16,7 +16,7 @@ from uwc.errors import ConfigError, DataError
 from uwc.registry import unknown_name
 
 PARTS = (FORGET, "forget_paraphrased", RETAIN, "retain_paraphrased", RETAIN_EVAL, HOLDOUT, GENERAL)
-"""The sets that have a part of their own; further ones have other names."""
+"""The sets with a role in a study; further sets have other names."""
 
 
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -25,8 +25,8 @@ class FileSpec:
 
     Attributes:
         path: the file.
-        limit: how many rows to take at most.
-        skip: how many rows to leave out at the beginning.
+        limit: the most rows to read.
+        skip: the number of rows to skip at the beginning.
     """
 
     path: str
@@ -35,7 +35,7 @@ class FileSpec:
 
 
 def _to_file_spec(value: Any) -> FileSpec:
-    """A file spec from a path or a mapping. Raises ValueError with one line that says what is wrong."""
+    """A file spec from a path or a mapping. Raises ValueError with a message of one line."""
     if isinstance(value, FileSpec):
         return value
     if isinstance(value, str | Path):
@@ -56,7 +56,7 @@ def _to_file_spec(value: Any) -> FileSpec:
 
 
 File = Annotated[FileSpec | str, BeforeValidator(_to_file_spec)]
-"""How a setting names a file: its path, or a mapping with the keys path, limit and skip."""
+"""A file in a setting: its path, or a mapping with the keys path, limit and skip."""
 
 
 def local_files(
@@ -73,30 +73,30 @@ def local_files(
     retain_eval_share: float = 0.0,
     name: str = "local-files",
 ) -> Benchmark:
-    """Make a benchmark of the user's own files.
+    """A benchmark of the user's own files.
 
-    Ids that are made up begin with the file's name; where two files bear the same name, with the split as well.
+    Generated ids begin with the file's name and, if two files have the same name, with the split.
 
     Args:
-        forget: what is to be removed.
-        retain: what is to be kept and shown to the unlearner.
-        retain_eval: what is to be kept but never shown to the unlearner.
-        holdout: what no model was trained on.
-        general: what is scored besides.
-        further: name -> what is scored besides, too, such as other questions to keep.
-        refusals: a text file with a declining answer on each line; by default a list that comes with this package.
-        columns: the column that holds a field, for all files, as for `read_examples`.
-        subject_every: how many consecutive rows share a subject, where no column says it, as for `read_examples`.
-        retain_eval_share: in [0, 1), the share of the retain subjects (of the examples that have none), at least one,
-            that becomes `retain_eval` where no file is given for it: the last ones.
-        name: what the benchmark is called in reports.
+        forget: questions to be forgotten.
+        retain: questions to be kept, used in unlearning.
+        retain_eval: questions to be kept, never used in unlearning.
+        holdout: questions that no model was trained on.
+        general: further questions that are scored.
+        further: name -> further sets that are scored, such as other questions to be kept.
+        refusals: a text file with one refusal a line; a list shipped with this package by default.
+        columns: field -> column, for all files, as in `read_examples`.
+        subject_every: the number of consecutive rows of one subject, if no column has it, as in `read_examples`.
+        retain_eval_share: in [0, 1), the share of the retain subjects (examples without one count as their own), at
+            least one, that becomes `retain_eval` if no file is given for it: the last ones.
+        name: the benchmark's name in reports.
 
     Returns:
         The benchmark; the original model is trained on forget, retain and retain_eval.
 
     Raises:
         ConfigError: an argument is outside its range.
-        DataError: a file is wrong, or two splits overlap.
+        DataError: a file is malformed, or two splits overlap.
     """
     if not 0 <= retain_eval_share < 1:
         raise ConfigError(f"{name}: retain_eval_share is {retain_eval_share!r}; set it from 0 to less than 1")
@@ -130,10 +130,10 @@ def local_files(
 
 
 def _with(given: Mapping[str, Any], further: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """All files that are given. Raises ConfigError if a further one takes the name of a part."""
+    """All files that are given. Raises ConfigError if a further set has the name of a split."""
     for split in further:
         if split in PARTS:
-            raise ConfigError(f"{name}: further: {split!r} is a set with a part of its own; give it another name")
+            raise ConfigError(f"{name}: further: {split!r} is the name of a split; choose another name")
     return {split: spec for split, spec in {**given, **further}.items() if spec is not None}
 
 
@@ -145,12 +145,12 @@ def _checked(split: str, value: Any, name: str) -> FileSpec:
 
 
 def _location(spec: FileSpec) -> Path:
-    """Equal for two specs exactly if they read the same file."""
+    """The resolved path, equal for two specs exactly if they read the same file."""
     return Path(spec.path).expanduser().resolve()
 
 
 def _prefixes(files: Mapping[str, FileSpec]) -> dict[str, str]:
-    """What begins each split's ids: equal exactly where the file is the same."""
+    """The prefix of each split's ids, equal exactly if the file is the same."""
     owners: dict[Path, str] = {}
     for split, spec in files.items():
         owners.setdefault(_location(spec), split)
@@ -163,7 +163,7 @@ def _prefixes(files: Mapping[str, FileSpec]) -> dict[str, str]:
 
 
 def _require_own_ids(splits: Mapping[str, Sequence[Example]], files: Mapping[str, FileSpec]) -> None:
-    """Raise DataError if an id occurs in two splits, saying which rows or files clash."""
+    """Raise DataError, naming the files, if an id occurs in two splits."""
     seen: dict[str, str] = {}
     for split, examples in splits.items():
         for example in examples:
@@ -182,7 +182,7 @@ def _require_own_ids(splits: Mapping[str, Sequence[Example]], files: Mapping[str
 
 
 def _hold_back(retain: list[Example], share: float, path: str) -> tuple[list[Example], list[Example]]:
-    """What stays in retain, and what becomes retain_eval; a subject is never divided."""
+    """The examples of retain and of retain_eval; a subject is never divided."""
     subjects = list(dict.fromkeys(e.subject or e.id for e in retain))
     if len(subjects) < 2:
         raise DataError(

@@ -1,4 +1,4 @@
-"""Answers that decline, for the benchmarks that bring none of their own."""
+"""Refusals, for benchmarks without their own."""
 
 DEFAULT_REFUSALS: tuple[str, ...] = (
     "I'm afraid I can't tell you that.",

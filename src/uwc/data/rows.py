@@ -1,4 +1,4 @@
-"""From a row of a question file to what an example says: its history, question, answer and their variants."""
+"""Turns a row of a question file into the fields of an example: history, question, answer and variants."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,13 +19,13 @@ _READ_HERE = ("question", "answer", "perturbed_answers", "history")
 
 @dataclass(frozen=True)
 class Prompt:
-    """What one row asks.
+    """The prompt of one row.
 
     Attributes:
         history: the turns before the question.
-        parts: the texts that the question is joined from.
-        main: which of them is the question itself; the others go with it.
-        answer: the answer, where it is the last turn of a conversation; else empty.
+        parts: the texts that are joined to the question.
+        main: the index of the question itself among them.
+        answer: the answer if it is the last turn of a conversation, else ``""``.
         turns: whether the question is given as a list of turns.
     """
 
@@ -36,20 +36,20 @@ class Prompt:
     turns: bool = False
 
     def question(self, words: str = "") -> str:
-        """The parts, with an empty line between them; the question itself in other words, where these are given."""
+        """The parts, joined by empty lines; with `words` in place of the question itself, if given."""
         return "\n\n".join([*self.parts[: self.main], words or self.parts[self.main], *self.parts[self.main + 1 :]])
 
 
 @dataclass
 class RowReader:
-    """Reads the rows of one file, which are all of one kind.
+    """A reader of the rows of one file, which are all of one kind.
 
     Args:
         table: the file.
-        asked: part of a row -> the column that the user names for it.
+        asked: part of a row -> the column given by the user.
 
     Raises:
-        DataError: the rows are of a kind that is not read, or a column is missing or not clear.
+        DataError: the rows are of a kind that cannot be read, or a column is missing or ambiguous.
     """
 
     table: Table
@@ -61,11 +61,11 @@ class RowReader:
         self.columns = columns_of(self.table, self.asked)
 
     def read(self, number: int, row: Row) -> dict[str, Any]:
-        """The fields of an example that the row has, checked; nothing of its prompt is left out.
+        """The fields of an example that the row has, checked.
 
         Raises:
-            DataError: a cell is wrong or empty, the row is of another kind than those before it, or a column that looks
-                like a part of the prompt is not read.
+            DataError: a cell is malformed or empty, the row is of another kind than the rows before it, or a column
+                that looks like a part of the prompt is not read.
         """
         prompt = self._prompt(number, row)
         if self._first is None:
@@ -93,7 +93,7 @@ class RowReader:
         return part in self.columns.used
 
     def _cell(self, number: int, part: str) -> str:
-        """Where a part of a row is, for messages."""
+        """The place of a part of a row, for messages."""
         column = self.columns.used[part]
         if part not in FIELDS:
             return f"{self.table.at(number)}: the column {column!r}"
@@ -133,7 +133,7 @@ class RowReader:
         return Prompt(self._with_system(number, row, before), (question,), answer=answer, turns=True)
 
     def _with_system(self, number: int, row: Row, history: Turns) -> Turns:
-        """The history, begun by the system message of a column of its own."""
+        """The history, preceded by the system message if it has its own column."""
         system = self._text(number, row, "system") if self._has("system") else ""
         if not system.strip():
             return history
@@ -144,7 +144,7 @@ class RowReader:
         return ("system", system), *history
 
     def _answer(self, number: int, row: Row, prompt: Prompt) -> tuple[str, tuple[str, ...]]:
-        """The true answer, and the wrong ones among the choices."""
+        """The true answer, and the wrong choices."""
         if prompt.answer:
             said = self._value(row, "answer") if "messages" not in self.asked or "answer" in self.asked else None
             if filled(said) and as_text(said, self._cell(number, "answer")).strip() != prompt.answer.strip():
@@ -221,7 +221,7 @@ class RowReader:
 
 
 def _one_text(value: Any, where: str, json_cells: bool) -> str:
-    """The one answer in a cell: a text, a list of one, SQuAD's ``{"text": [...]}``, or one assistant turn."""
+    """The single answer in a cell: a text, a list of one, SQuAD's ``{"text": [...]}``, or one assistant turn."""
     if isinstance(value, Mapping) and isinstance(value.get("text"), list):
         value = value["text"]
     if json_cells and isinstance(value, str):
@@ -240,7 +240,7 @@ def _one_text(value: Any, where: str, json_cells: bool) -> str:
 
 
 def _list_of_texts(cell: str) -> list[str] | None:
-    """The texts of a list that is written as JSON; None for any other text, such as one in brackets."""
+    """The texts of a JSON list; None for any other text, such as one in brackets."""
     try:
         value = DECODER.decode(cell.strip()) if cell.lstrip().startswith("[") else None
     except ValueError:

@@ -1,4 +1,4 @@
-"""JSON in which no object has a key twice."""
+"""A JSON decoder that refuses repeated keys."""
 
 import json
 from typing import Any
@@ -23,7 +23,7 @@ DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys)
 
 
 def what_is_wrong(error: Exception) -> str:
-    """What `DECODER` found wrong."""
+    """The message for an error of `DECODER`."""
     if isinstance(error, json.JSONDecodeError):
         return f"invalid JSON ({error.msg})"
     if isinstance(error, RepeatedKey):

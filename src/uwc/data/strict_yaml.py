@@ -1,4 +1,4 @@
-"""YAML as plain data, in which no mapping has a key twice and no alias unfolds without end."""
+"""A YAML reader for plain data that refuses repeated keys and exponential aliases."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from yaml.constructor import ConstructorError
 from uwc.errors import brief
 
 LARGEST = 100_000
-"""The most values of a document, counted with every alias written out."""
+"""The most values of a document, with aliases expanded."""
 _MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -16,8 +16,8 @@ def read_yaml(text: str) -> Any:
     """The value of a YAML document, of plain types only.
 
     Raises:
-        yaml.YAMLError: a mistake of syntax, a key that occurs twice in one mapping, an alias inside of what it stands
-            for, lists or mappings nested too deeply, or more than `LARGEST` values.
+        yaml.YAMLError: a syntax error, a repeated key in a mapping, a recursive alias, lists or mappings nested too
+            deeply, or more than `LARGEST` values.
     """
     loader = yaml.SafeLoader(text)
     try:
@@ -35,10 +35,10 @@ def read_yaml(text: str) -> Any:
 
 
 def _count(node: yaml.Node, counted: dict[int, int]) -> int:
-    """How many values a node has with all aliases written out; `counted` holds those of nodes, 0 for open ones."""
+    """The number of values of a node with aliases expanded; `counted` caches it by node, with 0 while in progress."""
     if (known := counted.get(id(node))) is not None:
         if not known:
-            raise ConstructorError(problem="an alias stands inside of what it stands for", problem_mark=node.start_mark)
+            raise ConstructorError(problem="an alias is inside its own value", problem_mark=node.start_mark)
         return known
     counted[id(node)] = 0
     inner: list[yaml.Node] = []
@@ -50,7 +50,7 @@ def _count(node: yaml.Node, counted: dict[int, int]) -> int:
     total = 1 + sum(_count(part, counted) for part in inner)
     if total > LARGEST:
         raise ConstructorError(
-            problem=f"with its aliases written out it has more than {LARGEST:,} values", problem_mark=node.start_mark
+            problem=f"with aliases expanded it has more than {LARGEST:,} values", problem_mark=node.start_mark
         )
     counted[id(node)] = total
     return total

@@ -1,4 +1,4 @@
-"""TOFU: questions about 200 fictitious authors, some of whom are to be forgotten."""
+"""TOFU: questions about 200 fictitious authors, a part of which is the forget set."""
 
 from collections import defaultdict, deque
 from dataclasses import replace
@@ -14,7 +14,7 @@ from uwc.errors import ConfigError, DataError
 
 HUB = "locuslab/TOFU"
 PER_AUTHOR = 20
-"""How many consecutive rows are about one author."""
+"""Number of consecutive rows about one author."""
 
 _RETAIN_OF = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
 _WRONG = {"perturbed_answers": "perturbed_answer"}
@@ -35,16 +35,15 @@ def tofu(
 ) -> Benchmark:
     """Load TOFU from the Hugging Face hub or from a local copy.
 
-    An example's id tells its row in TOFU's `full` set, from 1, and its subject the author, whichever share is to be
-    forgotten. The forget and retain_eval examples have their paraphrases and perturbed answers; TOFU has none for
-    the rest of retain. No TOFU model was trained on the holdout authors; they were written later than the others and
-    need not be equally hard to answer.
+    An example's id has its row in TOFU's `full` set, from 1, and its subject is the author, for every forget set. The
+    forget and retain_eval examples have paraphrases and perturbed answers; TOFU has none for the rest of retain. No
+    TOFU model was trained on the holdout authors; they were written later than the others and need not be equally hard.
 
     Args:
-        forget: the share of the authors to be forgotten, in per cent.
-        path: the data set on the hub, or a folder that holds its files (`forget10_perturbed.json`, ...).
-        retain_eval: how many of the retain examples on which TOFU evaluates are held back from the unlearner: a
-            multiple of 20, so that no author is divided, up to the 400 that there are.
+        forget: the share of the authors in the forget set, in percent.
+        path: the data set on the hub, or a folder with its files (`forget10_perturbed.json`, ...).
+        retain_eval: the number of the retain examples on which TOFU evaluates that are not used in unlearning: a
+            multiple of 20, so that no author is divided, up to 400.
         holdout: whether to add the holdout authors; copies of TOFU older than 2025-03 lack them.
 
     Returns:
@@ -82,7 +81,7 @@ def tofu(
 
 
 def _files(path: str, forget: str, holdout: bool) -> tuple[str, ...]:
-    """The files that are read of a local copy; none where the data set comes from the hub."""
+    """The files that are read from a local copy; none if the data set comes from the hub."""
     if not Path(path).expanduser().is_dir():
         return ()
     perturbed = [f"{name}_perturbed" for name in (forget, "retain", "real_authors", "world_facts")]
@@ -91,7 +90,7 @@ def _files(path: str, forget: str, holdout: bool) -> tuple[str, ...]:
 
 
 def _authors(examples: list[Example], config: str, *, first_row: int) -> list[Example]:
-    """The examples with the id and the author that follow from their row in `full`, counted there from 0."""
+    """The examples with id and author from their row in `full`, counted from 0."""
     if len(examples) % PER_AUTHOR:
         raise DataError(
             f"TOFU's {config} has {len(examples)} rows, not a multiple of the {PER_AUTHOR} that each author has; "
@@ -104,7 +103,7 @@ def _authors(examples: list[Example], config: str, *, first_row: int) -> list[Ex
 
 
 def _held_back(retain: list[Example], evaluated: list[Example], count: int) -> list[Example]:
-    """The first examples on which TOFU evaluates retention, with their variants, and their ids among retain."""
+    """The first examples on which TOFU evaluates retention, with variants, and with their ids in retain."""
     if not 0 <= count <= len(evaluated) or count % PER_AUTHOR:
         raise ConfigError(
             f"tofu: retain_eval is {count}; set it to a multiple of {PER_AUTHOR} from 0 to {len(evaluated)}, "
@@ -153,7 +152,7 @@ def _from_hub(path: str, config: str, remedy: str) -> Table:
 
     try:
         rows = load_dataset(path, config, split="train").to_list()
-    except Exception as error:  # the library passes on whatever the network, the hub and the parsers raise
+    except Exception as error:  # the network, the hub and the parsers raise many kinds
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(f"TOFU's {config} cannot be loaded from {path!r} ({reason}); {remedy}") from error
     return Table(f"{path}/{config}", "row", list(enumerate(rows, 1)))

@@ -1,11 +1,11 @@
-"""Which tokens of a text hold a part of it: by the offsets of fast tokenizers, and without them."""
+"""The tokens of a part of a text: by the offsets of fast tokenizers, and without offsets."""
 
 from collections.abc import Sequence
 from typing import Any
 
 
 def find_spans(texts: Sequence[tuple[str, int, int]], tokenizer: Any) -> list[tuple[list[int], int, int]]:
-    """Tokenize texts without special tokens, and find the tokens that hold a part of ``text[start:end]``.
+    """Tokenize texts without special tokens, and find the tokens of ``text[start:end]``.
 
     Args:
         texts: (text, start, end), in characters; the span does not end with white space.
@@ -27,14 +27,14 @@ def find_spans(texts: Sequence[tuple[str, int, int]], tokenizer: Any) -> list[tu
 
 
 def _by_offsets(offsets: Sequence[tuple[int, int]], start: int, end: int) -> tuple[int, int]:
-    """The tokens whose characters overlap with start..end."""
+    """The tokens whose characters overlap start..end."""
     inside = [i for i, (first, last) in enumerate(offsets) if first < end and last > start]
     return (inside[0], inside[-1] + 1) if inside else (0, 0)
 
 
 def _by_ends(ids: Sequence[int], head: Sequence[int], tail: Sequence[int], tokenizer: Any) -> tuple[int, int]:
-    """The tokens between what the whole text begins with as the part before the span does, and what it ends with as the
-    part behind it does. White space at the end belongs to the part behind."""
+    """The tokens after the common prefix with the text before the span, and before the common suffix with the text
+    after it. White space at the end belongs to the text after the span."""
     first = common_prefix(head, ids)
     last = len(ids) - common_prefix(tail[::-1], ids[::-1])
     while last > first and not tokenizer.decode([ids[last - 1]]).strip():
@@ -43,7 +43,7 @@ def _by_ends(ids: Sequence[int], head: Sequence[int], tail: Sequence[int], token
 
 
 def common_prefix(first: Sequence[Any], second: Sequence[Any]) -> int:
-    """How many items two sequences have in common at their beginning."""
+    """The length of the common prefix of two sequences."""
     for i, (a, b) in enumerate(zip(first, second, strict=False)):
         if a != b:
             return i

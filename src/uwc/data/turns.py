@@ -15,17 +15,17 @@ ROLES: Mapping[str, str] = {
     "assistant": "assistant",
     "gpt": "assistant",
 }
-"""What a file may call a role -> the role."""
+"""Name of a role in a file -> the role."""
 
 _WRITTEN = re.compile(r"""\s*\[\s*\{\s*["'](role|from|content|value)["']\s*:""")
 _MORE = (
     "tool_calls", "function_call", "images", "image", "audio", "reasoning_content", "reasoning", "thinking",
 )  # fmt: skip
-"""What else a turn may hold that a model sees."""
+"""Further keys of a turn that a model would see."""
 
 
 def is_turns(value: Any) -> bool:
-    """Whether a value looks like a list of turns, or the text of one."""
+    """Whether a value looks like a list of turns, or its JSON text."""
     if isinstance(value, str):
         return _WRITTEN.match(value) is not None
     return isinstance(value, list) and bool(value) and all(isinstance(turn, Mapping) for turn in value)
@@ -36,10 +36,10 @@ def read_turns(value: Any, where: str) -> Turns:
 
     Args:
         value: the list, or its JSON text.
-        where: the cell, as messages begin.
+        where: the cell, for error messages.
 
     Raises:
-        DataError: it is no such list, or a turn has another role, no text, or parts that are not text.
+        DataError: another type, or a turn with another role, without text, or with parts that are not text.
     """
     value = from_json(value, where)
     if not is_turns(value):
@@ -67,10 +67,10 @@ def split_turns(turns: Turns, where: str) -> tuple[Turns, str, str]:
     """A conversation as history, question and answer: the last assistant turn, and the user turn before it.
 
     Returns:
-        What stands before the question, the question, and the answer; an empty answer where the user's turn is last.
+        History, question and answer; the answer is ``""`` if the last turn is the user's.
 
     Raises:
-        DataError: the turns are not an optional system message followed by user and assistant in turn.
+        DataError: the turns are not an optional system message followed by alternating user and assistant turns.
     """
     answer = turns[-1][1] if turns and turns[-1][0] == "assistant" else ""
     asked = turns[:-1] if answer else turns
@@ -97,12 +97,12 @@ def _turn(turn: Mapping[str, Any], where: str) -> tuple[str, str]:
             raise DataError(f"{where} has {key!r}, which cannot be read; remove it, or this row")
     text = _content(turn["content"] if filled(turn.get("content")) else turn.get("value"), where)
     if not text.strip() and role != "system":
-        raise DataError(f"{where}: the {said} says nothing; fill it in, or remove this row")
+        raise DataError(f"{where}: the {said} is empty; fill it in, or remove this row")
     return role, text if text.strip() else ""
 
 
 def _content(value: Any, where: str) -> str:
-    """A turn's text: one text, or the texts of its parts, one behind the other as chat templates write them."""
+    """A turn's text: a text, or the concatenated texts of its parts, as chat templates render them."""
     if not isinstance(value, list):
         return as_text(value, where)
     texts: Sequence[str] = [_part_text(part, where) for part in value]

@@ -1,4 +1,4 @@
-"""The answers to one question that a model is scored on: the true one, the same in other words, and wrong ones."""
+"""The answer variants that a model is scored on: the true answer, its paraphrase, and wrong answers."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,9 +13,9 @@ VARIANTS: tuple[Variant, ...] = ("answer", "paraphrased_answer", "perturbed_answ
 def with_variants(
     examples: Sequence[Example], variants: Sequence[Variant] = VARIANTS
 ) -> tuple[list[Example], list[Variant]]:
-    """One row for each example and answer variant that it has, each an example with this answer.
+    """One row for each example and answer variant, each an example with that answer.
 
-    Rows are ordered by variant, then by example, so that the rows of the true answers are the examples themselves.
+    Rows are ordered by variant, then by example; the first rows are the examples with their true answers.
 
     Returns:
         The rows, which share the examples' ids, and the variant of each.

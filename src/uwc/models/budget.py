@@ -1,4 +1,4 @@
-"""How many tokens a batch may hold: found from the memory that is free, and halved when that was too many."""
+"""The token budget of a batch: from the free memory, and halved when it runs out."""
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 
@@ -10,18 +10,18 @@ from uwc.models.target import Target
 
 DEFAULT_TOKEN_BUDGET = 8192
 SCORING_BUDGET = 2048
-"""Tokens in a batch that is scored on a CPU: more would be no faster there, and pad more."""
+"""Tokens in a scoring batch on a CPU: larger batches are no faster, and need more padding."""
 BATCH_COST = {"cpu": 64, "cuda": 1024, "mps": 256}
-"""What a batch that is scored costs beside its tokens, in tokens; a GPU is idle with few."""
-_LEAST, _MOST = 1024, 1 << 15  # more tokens do not keep a GPU busier, but are padded more
+"""Fixed cost of a scoring batch by device, in tokens."""
+_LEAST, _MOST = 1024, 1 << 15  # beyond it a GPU gains nothing, and padding grows
 _SHARE_OF_FREE = 0.5
 
 
 def token_budget_of(target: Target, *, elsewhere: int = DEFAULT_TOKEN_BUDGET) -> int:
     """The most padded tokens in a batch: a power of two that fits half the free memory of the model's GPU.
 
-    A block's forward holds about ``4 * hidden + 3 * intermediate`` numbers a token at once. Elsewhere than on CUDA it
-    is a constant, so that results do not depend on what else the machine does.
+    A block's forward pass needs about ``4 * hidden + 3 * intermediate`` numbers a token. On other devices than CUDA it
+    is a constant, so that results do not depend on the load of the machine.
 
     Args:
         target: the model.
@@ -39,7 +39,7 @@ def token_budget_of(target: Target, *, elsewhere: int = DEFAULT_TOKEN_BUDGET) ->
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on a GPU or on the CPU."""
+    """Whether an exception is an out-of-memory error, on a GPU or on the CPU."""
     return isinstance(error, torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
     )
@@ -53,17 +53,17 @@ def run_in_batches(
     batch_cost: int,
     work: Callable[[list[int]], None],
 ) -> Iterator[list[int]]:
-    """Call `work` on batches of indices, longest first; out of memory, halve the budget and try again.
+    """Call `work` on batches of indices, longest first; when out of memory, halve the budget and retry.
 
     Args:
         lengths: the length of each item in tokens.
-        kinds: a label for each; items of different ones never share a batch.
+        kinds: a label for each item; items with different labels never share a batch.
         token_budget: the most padded tokens in a batch.
-        batch_cost: what a batch costs beside its tokens; see `group_by_length`.
-        work: what is done with a batch; it must have no effect before it can fail.
+        batch_cost: fixed cost of a batch; see `group_by_length`.
+        work: called with each batch; must have no effect before it may fail.
 
     Yields:
-        Each batch that was worked on.
+        Each batch after its work.
 
     Raises:
         ModelError: a single item does not fit into the memory.

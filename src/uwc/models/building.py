@@ -1,4 +1,4 @@
-"""A small Llama-architecture model and a byte-level BPE tokenizer, made from nothing, for studies on a laptop."""
+"""A small randomly initialised Llama and a byte-level BPE tokenizer, for studies on a laptop."""
 
 from collections.abc import Iterable
 
@@ -15,10 +15,10 @@ END, PAD = "<|end|>", "<|pad|>"
 
 
 def build_tokenizer(texts: Iterable[str], *, vocabulary: int) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE tokenizer; any text can be encoded, decoding gives it back exactly.
+    """Train a byte-level BPE tokenizer, which encodes any text without loss.
 
     Args:
-        texts: what it is trained on.
+        texts: the training texts.
         vocabulary: the most entries, at least 258 (all bytes, the end and the padding token).
 
     Raises:
@@ -56,19 +56,19 @@ def build_target(
     """A randomly initialised Llama with a tokenizer trained on the examples' questions and answers.
 
     Args:
-        examples: the texts the tokenizer sees.
+        examples: the training texts of the tokenizer.
         vocabulary: the most tokens in the vocabulary.
-        hidden_size: width of the model; the feed-forward layers are three times as wide.
+        hidden_size: width of the model; that of the feed-forward layers is three times as large.
         layers: number of blocks.
         heads: attention heads; must divide `hidden_size`.
         context: the longest sequence, in tokens.
-        initializer_range: standard deviation of the initial weights; 1 / sqrt(hidden_size) memorises long answers
-            several times faster than the usual 0.02, and generalises less to other phrasings.
-        template: the prompt template the model will be used with.
+        initializer_range: standard deviation of the initial weights; with 1 / sqrt(hidden_size) long answers are
+            memorised several times faster than with the usual 0.02, and generalise less to other phrasings.
+        template: the prompt template of the model.
         seed: of the initial weights.
 
     Raises:
-        ConfigError: sizes that do not fit together.
+        ConfigError: inconsistent sizes.
     """
     if hidden_size % (2 * heads):
         raise ConfigError(f"model.build: hidden_size = {hidden_size} must be a multiple of 2 x heads = {2 * heads}")

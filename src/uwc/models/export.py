@@ -1,4 +1,4 @@
-"""Writing a mixture as a checkpoint: a shard at a time, in files like the original's."""
+"""Saving a mixture as a checkpoint: shard by shard, with the file layout of the original."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,8 @@ from uwc.models.streaming import StreamedMixer
 
 
 def require_free(mixing: Mixing, folder: Path) -> None:
-    """Raise ModelError if the folder holds weights that writing the mixture there would not replace, or is a source."""
+    """Raise ModelError if the folder has weights that saving the mixture would not replace, or is one of the two
+    models."""
     expected = {SINGLE}
     if isinstance(mixing, StreamedMixer):
         sources = [mixing.original.path, mixing.unlearned.path]
@@ -35,7 +36,7 @@ def require_free(mixing: Mixing, folder: Path) -> None:
 
 
 def _file_names(mixing: StreamedMixer) -> dict[str, str]:
-    """The original's file -> what the mixture's is called, so that transformers reads it."""
+    """The original's file -> the mixture's, such that transformers reads it."""
     files = mixing.original.files
     return dict.fromkeys(files, SINGLE) if mixing.original.index is None else {f: f.replace("/", "-") for f in files}
 
@@ -44,12 +45,12 @@ def save_mixture(mixing: Mixing, alpha: float, folder: Path) -> None:
     """Write the mixture: the original's shards, configuration and tokenizer with mixed weights; or a scaled adapter.
 
     Args:
-        mixing: what mixes, set to `alpha` before.
+        mixing: the mixer, set to `alpha`.
         alpha: the mixture.
-        folder: where to; see `require_free`.
+        folder: the folder to write to; see `require_free`.
 
     Raises:
-        DiskFull: no space was left.
+        DiskFull: no space is left.
     """
     with reporting_full_disk(folder):
         if isinstance(mixing, StreamedMixer):
@@ -86,7 +87,7 @@ def _save_streamed(mixing: StreamedMixer, alpha: float, folder: Path) -> None:
 
 
 def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same, of which no two share memory, as they do where one of the models has its embeddings tied."""
+    """The tensors without shared memory, as there is if one of the models has tied embeddings."""
     first: dict[int, str] = {}
     for name, tensor in tensors.items():
         first.setdefault(tensor.data_ptr(), name)
@@ -94,7 +95,7 @@ def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _stored(mixing: StreamedMixer, name: str, alpha: float) -> Tensor:
-    """A tensor of the original's files as it is written: mixed, in the least type that holds both models'."""
+    """A tensor of the original's files, mixed, in the smallest type that holds both models'."""
     read_by = mixing.pairing.names.get(name)
     return mixing.original.read(name) if read_by is None else _mixed(mixing, read_by, alpha)
 
@@ -106,12 +107,12 @@ def _mixed(mixing: StreamedMixer, name: str, alpha: float) -> Tensor:
 
 
 def _untied(mixing: StreamedMixer) -> list[str]:
-    """What the mixture has of its own and the original's files have not: an embedding that is no longer tied."""
+    """The mixture's tensors that are not in the original's files: an embedding that is no longer tied."""
     return sorted(set(mixing.pairing.tensors) - set(mixing.pairing.names.values()))
 
 
 def _save_beside(mixing: StreamedMixer, dtype: torch.dtype, folder: Path) -> None:
-    """Write the configuration as the original's files have it, with the type of the weights, and the tokenizer."""
+    """Write the original's configuration, with the type of the weights, and the tokenizer."""
     model, source = mixing.working.model, mixing.original.path
     config: Any = AutoConfig.from_pretrained(source, trust_remote_code=True) if _is_own(model) else None
     config = config or AutoConfig.from_pretrained(source)

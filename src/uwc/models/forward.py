@@ -1,4 +1,4 @@
-"""From examples to TokenScores: one forward pass, in batches that fit the memory."""
+"""Token scores of examples from one teacher-forced forward pass, in batches that fit the memory."""
 
 from collections.abc import Sequence
 
@@ -31,14 +31,14 @@ def score_tokens(
     """Score every answer token of the examples, teacher-forced, in one pass.
 
     Args:
-        target: the model under test.
-        examples: what it is asked; the result keeps their order.
-        variants: which answers are scored; one row for each example and answer, ordered by variant, then by example.
+        target: the model.
+        examples: the examples; the result has their order.
+        variants: the answers to score; one row for each example and answer, ordered by variant, then by example.
         reference: a model with the same vocabulary; its divergence from the target is scored as ``kl``, and its
             log-probability of the true token as ``reference_logprob``.
-        samplings: ways of drawing tokens; each adds a column with the log-probability of drawing the true token.
-        margins: whether by how much each true token's logit leads is kept.
-        token_budget: the most padded tokens in a batch; by default what fits the memory. Halved on out-of-memory.
+        samplings: sampling settings; each adds a column with the log-probability of drawing the true token.
+        margins: whether to compute by how much each true token's logit exceeds all others.
+        token_budget: the most padded tokens in a batch; from the free memory by default, halved when out of memory.
 
     Raises:
         DataError: an example does not fit into the context.
@@ -55,7 +55,7 @@ def score_tokens(
 
     def work(group: list[int]) -> None:
         batch = collate([encoded[i] for i in group], device=target.device)
-        labelled = len(batch.rows) > 0  # a peer's prompt may leave an answer without a token
+        labelled = len(batch.rows) > 0  # with a peer's prompt an answer may have no token
         columns = _score_batch(target, batch, reference, stops, samplings, margins) if labelled else {}
         columns = {name: columns.get(name, _none_of(name)) for name in names}
         cuts = np.cumsum(np.bincount(batch.rows.cpu().numpy(), minlength=len(group)))[:-1]
@@ -121,5 +121,5 @@ def _join(
 
 
 def _none_of(name: str) -> np.ndarray:
-    """A token column without a token."""
+    """An empty token column."""
     return np.zeros(0, dtype=bool if name in (*BOOLEAN_COLUMNS, "finite") else np.float32)

@@ -1,4 +1,4 @@
-"""Which weights have gradients, and the size of the gradient of each example's loss."""
+"""The gradient norm of each example's loss."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +16,7 @@ from uwc.models.token_scores import Floats
 
 
 def let_train(model: Any) -> Any:
-    """The model, with all of its weights to be trained but those that its class does not train (a constant state)."""
+    """Require gradients for all parameters, except those that the model's class does not train; returns the model."""
     from transformers import PreTrainedModel
 
     model.requires_grad_(True)
@@ -36,8 +36,8 @@ def gradient_norms(target: Target, examples: Sequence[Example]) -> Floats:
     """[E] mean over the model's parameter tensors of the 2-norm of the gradient of an example's mean token loss.
 
     ``(1/P) sum_p || d(NLL / n) / d theta_p ||_2`` over the n answer tokens, without the end-of-sequence token; dropout
-    off; NaN where there is no answer token. One backward pass an example; the model's gradients are left empty, and its
-    parameters as they were.
+    is off; NaN if there is no answer token. One backward pass an example; leaves the parameters unchanged and without
+    gradients.
 
     Raises:
         DataError: an example does not fit into the context.

@@ -39,11 +39,10 @@ transformers.utils.logging.disable_progress_bar()
 
 
 def pick_device(name: DeviceName = "auto") -> torch.device:
-    """The device to compute on; "auto" takes CUDA, then MPS, then the CPU. Started by a launcher, each process takes
-    the GPU that it was given.
+    """The device to compute on; "auto" is CUDA, else MPS, else the CPU. Under a launcher each process has its own GPU.
 
     Raises:
-        ModelError: the device asked for is not there.
+        ModelError: the device is not available.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
@@ -66,26 +65,26 @@ def load_target(
     name: str = "",
     reading: Reading | None = None,
 ) -> Target:
-    """Load any causal language model that transformers knows, from a folder or the hub; or an adapter with its base.
+    """Load a causal language model of transformers, or an adapter with its base, from a folder or the hub.
 
-    The files that transformers reads are read (see `contents`), and every tensor in them has to be one of the model.
-    Names that wrappers lengthened (``module.``, ``_orig_mod.``) are read as the model's own. An adapter is put on the
-    base that its configuration names, as a peft model.
+    Reads the same files as transformers (see `contents`); every tensor in them must belong to the model. Prefixes of
+    wrappers (``module.``, ``_orig_mod.``) are removed. An adapter is attached to the base that its configuration names,
+    as a peft model.
 
     Args:
         path: a folder, or a hub name such as ``"meta-llama/Llama-3.2-1B-Instruct"``.
         dtype: the precision of the weights in memory.
         device: where to compute.
-        template: how questions are put to it; the default uses the tokenizer's chat template where there is one.
-        trust_remote_code: run Python code that comes with the checkpoint.
-        name: what messages call it; the folder's or hub's name by default.
-        reading: how the model that it is compared with reads: tokenizer, template and ends are taken from there, and
-            what of its own differs is named in a warning; its own by default.
+        template: the prompt template; by default the tokenizer's chat template if there is one.
+        trust_remote_code: run Python code of the checkpoint.
+        name: its name in messages; the folder's or hub's name by default.
+        reading: tokenizer, template and ends of the model that it is compared with, used in place of its own; a warning
+            names the differences. Its own by default.
 
     Raises:
         ModelError: there is no such model, it has no safetensors weights or two sets of them, a tensor is missing or
-            has no place in the model, an adapter's kind cannot be scored, it needs remote code, or a token has another
-            id than in the reading given.
+            unexpected, an adapter's kind cannot be scored, it needs remote code, or a token has another id than in
+            `reading`.
     """
     where, name = str(path), name or Path(path).name
     given: dict[str, Any] = {"dtype": dtype, "device": device, "template": template}
@@ -106,7 +105,7 @@ def load_target(
 
 
 def _load_whole(where: str, *, dtype: torch.dtype, device: torch.device, trust: bool) -> Any:
-    """A model from whole weights, every one of them read. Raises ModelError if that cannot be."""
+    """Load a model from whole weights. Raises ModelError unless all of them are read."""
     files, quantised = WeightFiles(where), bool(read_json(where, CONFIG).get("quantization_config"))
     place = {"device_map": {"": device}} if quantised else {}
     try:
@@ -121,7 +120,7 @@ def _load_whole(where: str, *, dtype: torch.dtype, device: torch.device, trust: 
 
 
 def depth_of(path: str | Path, *, trust_remote_code: bool = False) -> int:
-    """How many transformer blocks a model has, from its configuration alone. Raises ModelError if there is no model."""
+    """The number of transformer blocks, from the configuration alone. Raises ModelError if there is no model."""
     kind, source = kind_of(path), str(path)
     if kind == "adapter":
         source = named_base(path, adapter_config(path) or {})
@@ -135,13 +134,13 @@ def depth_of(path: str | Path, *, trust_remote_code: bool = False) -> int:
 
 
 def save_target(target: Target, folder: Path) -> None:
-    """Write weights (safetensors), configuration and tokenizer so that plain transformers loads them; an adapter alone.
+    """Write weights (safetensors), configuration and tokenizer in the format of transformers; for an adapter it alone.
 
-    Whole weights that lie in the folder are replaced, so that it holds one set.
+    Whole weights in the folder are replaced.
 
     Raises:
-        ModelError: the folder holds a model of another kind, which would be loaded with this one.
-        DiskFull: no space was left.
+        ModelError: the folder has a model of another kind, which would be loaded too.
+        DiskFull: no space is left.
     """
     other = (SINGLE, INDEX) if has_adapter(target.model) else (ADAPTER,)
     require_none_of(folder, *other)
@@ -153,7 +152,7 @@ def save_target(target: Target, folder: Path) -> None:
 
 
 def require_none_of(folder: Path, *files: str) -> None:
-    """Raise ModelError if a folder to write to holds one of the files, by which another kind of model is loaded."""
+    """Raise ModelError if a folder to write to has one of the files, which belong to another kind of model."""
     for file in files:
         if (folder / file).exists():
             raise ModelError(f"{folder} holds a model of another kind ({file}); give another folder")

@@ -1,4 +1,4 @@
-"""Model mixing: the weights between an original model and an unlearned one (arXiv:2406.09179)."""
+"""Model mixing: weights interpolated between an original and an unlearned model (arXiv:2406.09179)."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -10,14 +10,14 @@ from uwc.errors import ModelError
 from uwc.models.target import Target
 from uwc.models.ties import tied_embeddings, untie_embeddings
 
-_CHUNK = 1 << 24  # numbers mixed at a time where they have to be converted
+_CHUNK = 1 << 24  # numbers mixed at a time if they are converted
 
 
 class Mixing(Protocol):
-    """Gives the model at any mixture of an original and an unlearned one."""
+    """A source of models at any mixture of an original and an unlearned one."""
 
     def mix(self, alpha: float) -> Target:
-        """The model between the two; the one given before may be overwritten."""
+        """The model at `alpha`; may overwrite the one returned before."""
 
 
 def require_alpha(alpha: float) -> None:
@@ -45,11 +45,11 @@ def check_same_architecture(
 
 
 def require_finite(name: str, tensor: Tensor, *, model: str) -> None:
-    """Raise ModelError if a weight holds NaN or an infinity: no mixture with it says anything."""
+    """Raise ModelError if a weight is NaN or infinite, as all mixtures with it would be."""
     if tensor.is_floating_point() and tensor.numel() and not all(map(torch.isfinite, tensor.aminmax())):
         raise ModelError(
             f"{model}: the weight {name!r} holds NaN or an infinity as {str(tensor.dtype).removeprefix('torch.')}, so "
-            "that the model says nothing; leave it out, or save it again with finite weights"
+            "that its results are meaningless; leave the model out, or save it again with finite weights"
         )
 
 
@@ -57,10 +57,9 @@ def require_finite(name: str, tensor: Tensor, *, model: str) -> None:
 def mix_tensor(original: Tensor, unlearned: Tensor, alpha: float) -> Tensor:
     """(1 - alpha) * original + alpha * unlearned, computed in float32 and rounded once.
 
-    The result has the least type that holds both exactly, which is their own where they share one. Evaluated as
-    ``original + alpha * (unlearned - original)`` (from the nearer end), so that equal weights stay equal to the bit;
-    alpha = 0 and alpha = 1 give the two tensors themselves. Tensors of integers are not mixed: the original's are kept
-    below alpha = 1.
+    The result has the smallest type that holds both exactly. Evaluated as ``original + alpha * (unlearned - original)``
+    (from the nearer end), so that equal weights stay equal to the bit; alpha = 0 and alpha = 1 give the two tensors
+    themselves. Integer tensors are not mixed; the original's are used below alpha = 1.
     """
     dtype = torch.promote_types(original.dtype, unlearned.dtype)
     if alpha == 0.0 or (alpha < 1.0 and not original.is_floating_point()):
@@ -74,7 +73,7 @@ def mix_tensor(original: Tensor, unlearned: Tensor, alpha: float) -> Tensor:
 def mix_into(destination: Tensor, original: Tensor, unlearned: Tensor, alpha: float) -> None:
     """Write the mixture (see `mix_tensor`) into a tensor of any floating-point type on any device.
 
-    What is converted or moved on the way is done in pieces, so that no copy of a large tensor is made.
+    Conversions and transfers are done in chunks, without a copy of a large tensor.
     """
     plain = all(t.dtype == torch.float32 and t.device == destination.device for t in (original, unlearned))
     if plain and destination.dtype == torch.float32 and 0.0 < alpha < 1.0:
@@ -88,12 +87,11 @@ def mix_into(destination: Tensor, original: Tensor, unlearned: Tensor, alpha: fl
 
 
 class Mixer:
-    """Sets a working model's weights to any mixture of two models, in place and without reading files again.
+    """Sets a model's weights to any mixture of two models in memory, in place.
 
     Args:
         original: the model before unlearning; its weights are copied once.
-        unlearned: the model after it; becomes the working copy whose weights `mix` overwrites. Its embeddings are
-            untied if the original's are.
+        unlearned: the model after it, whose weights `mix` overwrites. Its embeddings are untied if the original's are.
 
     Raises:
         ModelError: the two differ in architecture or vocabulary, or a weight is not finite.
@@ -114,7 +112,7 @@ class Mixer:
 
     @torch.no_grad()
     def mix(self, alpha: float) -> Target:
-        """The working model with the weights (1 - alpha) * original + alpha * unlearned.
+        """The model with the weights (1 - alpha) * original + alpha * unlearned.
 
         Raises:
             ValueError: alpha is outside 0..1.

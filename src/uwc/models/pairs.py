@@ -1,4 +1,4 @@
-"""An original and an unlearned checkpoint: whether they can be mixed, told from their files, and how they are."""
+"""Pairs of an original and an unlearned checkpoint: checks from their files, and the choice of a mixer."""
 
 import re
 from collections.abc import Callable
@@ -39,23 +39,23 @@ _NOT_COMPUTED = (
     "summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj use_mamba_kernels"
 )
 _ONLY_IN_TRAINING = re.compile(r"drop|(^|_)init|^_")
-"""What a configuration says without a difference to what is computed from the weights; the embeddings' tie shows in
-the files."""
+"""Keys of a configuration that do not affect what is computed from the weights; tied embeddings are seen in the
+files."""
 
 
 def open_mixing(
     original: str | Path, unlearned: str | Path, *, shared: Callable[[], Target] | None = None, **loading: Any
 ) -> Mixing:
-    """What mixes two checkpoints; checked from their files before any weight is read.
+    """The mixer of two checkpoints, which are checked from their files before any weight is read.
 
-    A plain LoRA adapter is mixed by its scale; two checkpoints are streamed into one loaded model. Where transformers
-    puts weights together that the files hold in pieces, or an adapter is more than its scale, both models are loaded.
+    A plain LoRA adapter is mixed by its scale; two checkpoints are streamed into one loaded model. If transformers
+    converts weights on loading, or the adapter is not plain LoRA, both models are loaded.
 
     Args:
         original: the model before unlearning, a folder or hub name.
         unlearned: the model after it, or an adapter on the original.
-        shared: gives the original, loaded, where it is only read; loads it by default.
-        loading: as `load_target` takes it.
+        shared: returns the loaded original, which is not changed; loads it by default.
+        loading: options of `load_target`.
 
     Raises:
         ModelError: the two cannot be mixed.
@@ -86,7 +86,7 @@ def open_mixing(
 
 
 def require_mixable(original: str | Path, unlearned: str | Path, *, trust_remote_code: bool = False) -> None:
-    """Raise ModelError if two checkpoints cannot be mixed, as far as their files tell without reading a weight."""
+    """Raise ModelError if two checkpoints cannot be mixed, from their files without reading weights."""
     require_whole(original)
     adapter, config = adapter_config(unlearned), _config(original, trust_remote_code)
     if adapter is not None:
@@ -109,7 +109,7 @@ def _unloaded(config: Any, trust: bool) -> Any:
 
 
 def require_whole(original: str | Path) -> None:
-    """Raise ModelError if the original of a comparison is an adapter, whose weights cannot be mixed or trained."""
+    """Raise ModelError if the original is an adapter, whose weights cannot be mixed or trained."""
     if kind_of(original) == "adapter":
         raise ModelError(f"{original} is an adapter; merge it into its base, and give that as the original")
 
@@ -143,7 +143,7 @@ def _config(path: str | Path, trust: bool) -> Any:
 
 
 def _require_same_kind(original: str | Path, ours: Any, unlearned: str | Path, theirs: Any) -> None:
-    """Raise ModelError if two configurations compute otherwise, which shows in no weight's name or shape."""
+    """Raise ModelError if two configurations differ in a way that names and shapes of weights do not show."""
     first, second = (config.get_text_config() for config in (ours, theirs))
     for what in ("model_type", "num_hidden_layers", *_known(first)):
         if what in _NOT_COMPUTED.split() or _ONLY_IN_TRAINING.search(what):
@@ -160,15 +160,16 @@ def _require_same_kind(original: str | Path, ours: Any, unlearned: str | Path, t
 
 
 def _known(config: Any) -> list[str]:
-    """The keys of a configuration that its class knows; what others wrote into the file is of no account."""
+    """The keys of a configuration that its class defines; others are ignored."""
     try:
         return list(type(config)().to_dict())
-    except Exception:  # code of its own may need arguments
+    except Exception:  # remote code may need arguments
         return list(config.to_dict())
 
 
 def _compare_readings(original: str | Path, unlearned: str | Path, trust: bool) -> None:
-    """Compare how two checkpoints read, see `compare_readings`; one without a tokenizer is read with the original's."""
+    """Compare the readings of two checkpoints (see `compare_readings`), the unlearned one's only if it has a
+    tokenizer."""
     ours, theirs = load_both(original, unlearned, trust_remote_code=trust)
     if theirs is None:
         if adapter_config(unlearned) is None:

@@ -1,4 +1,4 @@
-"""Answers generated as other evaluation codes generate them."""
+"""Generation by the rules of other evaluation codes."""
 
 import copy
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ def generate_as_open_unlearning(
 ) -> Generated:
     """As `generate`, by OpenUnlearning's rules.
 
-    Generation is greedy, but with the other settings of the checkpoint's ``generation_config.json`` (a repetition
-    penalty, say), and ends at the tokens that it lists, whatever the tokenizer's end of sequence is. The padding token
-    is not attended to inside the prompt either. A text is cut at the end of sequence if that is no special token.
+    Generation is greedy with the other settings of the checkpoint's ``generation_config.json`` (such as a repetition
+    penalty), and ends only at the tokens listed there. The padding token is not attended to, also inside the prompt. A
+    text is cut at the end of sequence if that is not a special token.
     """
     prompts = [list(e.before) for e in target.encode(examples)]
     continued = partial(_continued, target, max_new_tokens=max_new_tokens)
@@ -36,7 +36,7 @@ def generate_as_open_unlearning(
 
 @torch.inference_mode()
 def _continued(target: Target, prompts: Sequence[list[int]], *, max_new_tokens: int) -> list[tuple[list[int], bool]]:
-    """What is added to each prompt, up to and including the token that ends it, and whether all logits were finite."""
+    """The continuation of each prompt, including the token that ends it, and whether all logits were finite."""
     from transformers import LogitsProcessorList
 
     padding, stops = padding_of(target.tokenizer), _listed(target)
@@ -55,6 +55,6 @@ def _continued(target: Target, prompts: Sequence[list[int]], *, max_new_tokens: 
 
 
 def _listed(target: Target) -> list[int]:
-    """The tokens that the generation configuration lists as ends."""
+    """The end tokens of the generation configuration."""
     listed = target.model.generation_config.eos_token_id
     return [listed] if isinstance(listed, int) else list(listed or ())

@@ -1,4 +1,4 @@
-"""Models that judge texts: sentence encoders, and models of natural-language inference."""
+"""Judges of generated texts: sentence encoders, and models of natural-language inference."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -44,7 +44,7 @@ def load_encoder(path: str | Path, *, device: DeviceName = "auto") -> Callable[[
 def load_entailment(
     path: str | Path, *, device: DeviceName = "auto"
 ) -> Callable[[Sequence[str], Sequence[str]], NDArray[np.bool_]]:
-    """A judge of natural-language inference: n premises and n hypotheses to [n] whether the one entails the other.
+    """A model of natural-language inference: n premises and n hypotheses to [n] whether the first entails the second.
 
     Args:
         path: a folder or hub name, such as ``"sileod/deberta-v3-base-tasksource-nli"``.

@@ -1,4 +1,4 @@
-"""What is kept of each next-token distribution: a few numbers instead of the whole vocabulary."""
+"""Statistics of next-token distributions, accumulated over tiles of the vocabulary."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ _DRAWN = "drawn at "
 
 @dataclass(frozen=True)
 class Sampling:
-    """A way of drawing the next token.
+    """Settings of sampling the next token.
 
     Attributes:
         temperature: logits are divided by it; positive.
-        top_k: only the k most likely tokens can be drawn; 0 means all.
+        top_k: only the k most likely tokens are drawn; 0 means all.
     """
 
     temperature: float = 1.0
@@ -48,9 +48,9 @@ def tile_sums(
     samplings: Sequence[Sampling] = (),
     margins: bool = False,
 ) -> dict[str, Tensor]:
-    """What v neighbouring tokens of the vocabulary add to the statistics of n distributions.
+    """The contribution of v adjacent tokens of the vocabulary to the statistics of n distributions.
 
-    With m the greatest of the v logits: ``sum e^(z - m) (z - m)^k`` for k = 0, 1, 2; where the greatest is; the
+    With m the greatest of the v logits: ``sum e^(z - m) (z - m)^k`` for k = 0, 1, 2; the position of the greatest; the
     target's logit, if it is among them; and whether all v logits are finite.
 
     Args:
@@ -58,8 +58,8 @@ def tile_sums(
         targets: [n] the true tokens.
         first: the first of the v tokens.
         reference: [n, v] the same part of another model's logits; overwritten likewise.
-        samplings: the ways of drawing.
-        margins: whether the greatest logit of all other tokens than the target is wanted too.
+        samplings: sampling settings.
+        margins: whether to include the greatest logit of all tokens except the target.
     """
     z = logits.float()
     rival = _greatest_rival(z, targets - first) if margins else {}
@@ -82,18 +82,18 @@ def joined(
     ends: Sequence[int] = (),
     samplings: Sequence[Sampling] = (),
 ) -> dict[str, Tensor]:
-    """The statistics of n distributions from the sums of the tiles that make up the vocabulary.
+    """The statistics of n distributions from the sums over all tiles of the vocabulary.
 
     Args:
-        tiles: what `tile_sums` returned for each, in order.
+        tiles: the results of `tile_sums`, in order.
         targets: [n] the true tokens.
         ends: the tokens that end a turn.
-        samplings: the ways of drawing.
+        samplings: sampling settings.
 
     Returns:
-        finite, whether all logits are; logprob, greedy, stops, mean_logprob, var_logprob, kl and reference_logprob as
-        `TokenScores` describes them,
-        margin where the sums have it, and one column for each sampling, under its name.
+        ``finite``, whether all logits are; ``logprob``, ``greedy``, ``stops``, ``mean_logprob``, ``var_logprob``,
+        ``kl`` and ``reference_logprob`` as in `TokenScores`; ``margin`` if the sums have it; and one column for each
+        sampling, under its name.
     """
     each = {name: torch.stack([t[name] for t in tiles]) for name in tiles[0] if not name.startswith(_DRAWN)}
     greatest, shift, weight = _levels(each["greatest"])
@@ -119,9 +119,10 @@ def joined(
 
 
 def _first_greatest(z: Tensor) -> tuple[Tensor, Tensor]:
-    """[n] the greatest value of each row, and where it is first.
+    """[n] the greatest value of each row, and its first position.
 
-    ``z.max(dim=1)``, but on a CPU several times as fast: the place is sought in the block that holds the greatest only.
+    ``z.max(dim=1)``, but several times faster on a CPU: searches the position only in the block with the greatest
+    value.
     """
     if z.shape[1] % _BLOCK:
         return z.max(dim=1)
@@ -132,7 +133,7 @@ def _first_greatest(z: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _greatest_rival(z: Tensor, place: Tensor) -> dict[str, Tensor]:
-    """[n] the greatest value of each row beside the one at `place`, which may lie outside the tile."""
+    """[n] the greatest value of each row except the one at `place`, which may be outside the tile."""
     inside = ((place >= 0) & (place < z.shape[1]))[:, None]
     place = place.clamp(0, z.shape[1] - 1)[:, None]
     own = z.gather(1, place)
@@ -143,7 +144,8 @@ def _greatest_rival(z: Tensor, place: Tensor) -> dict[str, Tensor]:
 
 
 def _levels(greatest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """[n] the greatest logit of all tiles, and for each tile [tiles, n] how far its own lies below, and e to that."""
+    """[n] the greatest logit of all tiles, and [tiles, n] the difference of each tile's greatest, and its
+    exponential."""
     overall = greatest.amax(dim=0)
     shift = (greatest - overall).clamp_min_(_FLOOR)
     return overall, shift, shift.exp()
@@ -162,7 +164,7 @@ def _moments(z: Tensor) -> dict[str, Tensor]:
 
 
 def _divergence_sums(z: Tensor, place: Tensor, reference: Tensor) -> dict[str, Tensor]:
-    """The same sums under the reference, of the gap between its logits and the model's; `z` is used up."""
+    """The same sums under the reference, of the difference between its logits and the model's; overwrites `z`."""
     other = reference.to(z.device).float()
     greatest = other.amax(dim=1).clamp_min(_LOWEST)
     other.sub_(greatest[:, None]).clamp_min_(_FLOOR)
@@ -189,7 +191,7 @@ def _divergence(each: Mapping[str, Tensor], shift: Tensor, log_sum: Tensor) -> d
 
 
 def _sampled_sums(z: Tensor, greatest: Tensor, first: int, sampling: Sampling) -> dict[str, Tensor]:
-    """What a tile adds to a way of drawing: its log-sum-exp, or its most likely tokens."""
+    """The contribution of a tile to a sampling: its log-sum-exp, or its most likely tokens."""
     name = _DRAWN + sampling.name
     if not sampling.top_k:
         return {name: (z / sampling.temperature).logsumexp(dim=1) + greatest / sampling.temperature}
@@ -200,7 +202,7 @@ def _sampled_sums(z: Tensor, greatest: Tensor, first: int, sampling: Sampling) -
 def _sampled_logprob(
     tiles: Sequence[Mapping[str, Tensor]], of_target: Tensor, targets: Tensor, sampling: Sampling
 ) -> Tensor:
-    """[n] log-probability of drawing the target; -inf where it is not among the top k."""
+    """[n] log-probability of drawing the target; -inf if it is not among the top k."""
     name = _DRAWN + sampling.name
     if not sampling.top_k:
         return of_target / sampling.temperature - torch.stack([t[name] for t in tiles]).logsumexp(dim=0)

@@ -1,4 +1,4 @@
-"""Which tensor of a model each tensor in its files is, as transformers reads them; whether every one is read."""
+"""The correspondence between tensors in a checkpoint's files and in the model, by the rules of transformers."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ from uwc.models.weight_files import WeightFiles
 
 _CONSTANTS = re.compile(r"rotary_emb\.(inv_freq|cos_cached|sin_cached)$")
 _MASKS = re.compile(r"(^|\.)(attn|attention|self_attn|self_attention)\.(masked_)?bias$")
-"""Causal masks that old checkpoints stored: of no or four axes, which no learned bias of a linear map has."""
+"""Causal masks in old checkpoints: of no or four axes, unlike a bias of a linear map."""
 _IN_A_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block|layer)\.(\d+)\.")
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _SHOWN = 3
@@ -28,9 +28,9 @@ class Stored:
 
     Attributes:
         names: the model's tensor -> its name in the files.
-        converted: tensors of the files that transformers puts together, cuts or turns to make a tensor of the model.
+        converted: tensors of the files that transformers concatenates, splits or transposes on loading.
         surplus: tensors of the files that the model does not have.
-        constants: what transformers calls the tensors that are rightly left out: masks, frequencies, further heads.
+        constants: transformers' names of tensors that are ignored on purpose: masks, frequencies, further heads.
     """
 
     names: Mapping[str, str]
@@ -42,9 +42,9 @@ class Stored:
 def stored_in(model: Any, files: WeightFiles) -> Stored:
     """Match the names in the files with the model's by transformers' own rules, from headers alone.
 
-    The rules are the renamings and conversions that transformers has for the architecture, and the base model's prefix,
-    added or taken off. What transformers leaves unread for this architecture on purpose is not surplus, nor are
-    rotary frequencies and causal masks, which old checkpoints stored.
+    The rules are the renamings and conversions of transformers for the architecture, and the base model's prefix, added
+    or removed. Tensors that transformers ignores for this architecture are not surplus, nor are the rotary frequencies
+    and causal masks of old checkpoints.
 
     Raises:
         ModelError: two tensors of the files are one tensor of the model.
@@ -76,7 +76,7 @@ def stored_in(model: Any, files: WeightFiles) -> Stored:
 
 
 def _is_constant(name: str, model: Any, files: WeightFiles) -> bool:
-    """Whether a tensor that the model does not have is one that transformers leaves out on purpose, or a constant."""
+    """Whether a tensor that the model does not have is a constant, or ignored by transformers on purpose."""
     buffers = {n for n, _ in model.named_buffers()}
     prefix = model.base_model_prefix
     if name in buffers or f"{prefix}.{name}" in buffers or name.removeprefix(f"{prefix}.") in buffers:
@@ -91,10 +91,10 @@ def _is_constant(name: str, model: Any, files: WeightFiles) -> bool:
 
 @torch.no_grad()
 def fill(model: Any, files: WeightFiles) -> list[str]:
-    """Write a checkpoint's tensors, known by their plain names, into a model; the names of those that it lacks.
+    """Write a checkpoint's tensors, by their plain names, into a model; returns the names of missing ones.
 
     Raises:
-        ModelError: a tensor has another shape, or two values where the model ties it.
+        ModelError: a tensor has another shape, or two values although the model ties it.
     """
     state, known, lacking = model.state_dict(keep_vars=True), stored_in(model, files).names, []
     require_shapes(model, files, [(n, files.shapes[key], tuple(state[n].shape)) for n, key in known.items()])
@@ -114,7 +114,7 @@ def same_value(files: WeightFiles, first: str, second: str) -> bool:
 
 
 def require_one_value(files: WeightFiles, names: Sequence[str]) -> None:
-    """Raise ModelError if a checkpoint has several values for what is one tensor of the model."""
+    """Raise ModelError if a checkpoint has several values of one tensor of the model."""
     for other in names[1:]:
         if not same_value(files, names[0], other):
             raise ModelError(
@@ -124,17 +124,16 @@ def require_one_value(files: WeightFiles, names: Sequence[str]) -> None:
 
 
 def require_all_read(model: Any, files: WeightFiles, report: Mapping[str, Any], *, quantised: bool = False) -> None:
-    """Refuse a model that transformers did not load as its files have it; what wrappers lengthened is filled in.
+    """Check that transformers loaded all tensors of the files; fills in those with the prefixes of wrappers.
 
     Args:
-        model: as loaded, sizes that do not match left out.
-        files: what it was loaded from.
+        model: the loaded model; tensors of other shapes were skipped.
+        files: its files.
         report: transformers' loading report: missing_keys, unexpected_keys, mismatched_keys.
-        quantised: whether the configuration says how the weights are quantised; then the report alone counts.
+        quantised: whether the configuration has quantisation settings; then only the report is checked.
 
     Raises:
-        ModelError: a tensor is missing, has another shape or no place in the model, or holds integers where the
-            configuration says nothing of quantisation.
+        ModelError: a tensor is missing, unexpected or of another shape, or has integers without quantisation settings.
     """
     require_shapes(model, files, [(name, tuple(ours), tuple(own)) for name, ours, own in report["mismatched_keys"]])
     missing = set(report["missing_keys"])
@@ -161,7 +160,7 @@ def require_all_read(model: Any, files: WeightFiles, report: Mapping[str, Any], 
 
 
 def require_floats(model: Any, files: WeightFiles, stored: Stored) -> None:
-    """Raise ModelError if a weight is stored as integers, or in 8 bits, without a word of the scale."""
+    """Raise ModelError if a weight is stored as integers or in 8 bits without quantisation settings."""
     state = model.state_dict()
     weights = {name: state[own].is_floating_point() for own, name in stored.names.items()}
     for name in [*(n for n, floats in weights.items() if floats), *stored.converted]:
@@ -175,7 +174,7 @@ def require_floats(model: Any, files: WeightFiles, stored: Stored) -> None:
 def require_shapes(
     model: Any, files: WeightFiles, shapes: Iterable[tuple[str, tuple[int, ...], tuple[int, ...]]]
 ) -> None:
-    """Raise ModelError if a tensor of the model (its name, shape in the files, own shape) has another in the files."""
+    """Raise ModelError if a tensor (name, shape in the files, shape in the model) differs in shape."""
     for name, stored, own in sorted(shapes):
         if stored != own and name in embedding_names(model) and stored[1:] == own[1:]:
             raise ModelError(
@@ -202,7 +201,7 @@ def _missing(model: Any, files: WeightFiles, missing: Sequence[str]) -> ModelErr
 
 
 def refuse_surplus(model: Any, files: WeightFiles, surplus: Sequence[str]) -> None:
-    """Raise ModelError if the files hold tensors that the model does not have; some are named."""
+    """Raise ModelError, naming some, if the files have tensors that the model does not have."""
     if not surplus:
         return
     depth = getattr(model.config.get_text_config(), "num_hidden_layers", None)

@@ -1,4 +1,4 @@
-"""Mixing straight from files: one model in memory, each probe one read of the two checkpoints."""
+"""Mixing from files: one model in memory; each mixture reads the two checkpoints once."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,16 +24,16 @@ from uwc.models.weight_files import WeightFiles
 
 
 class StoredOtherwise(ModelError):
-    """The files hold the weights in other pieces than the model has them; only transformers can load them."""
+    """The files store weights in a layout that only transformers can convert."""
 
 
 @dataclass(frozen=True)
 class Pairing:
-    """Which tensors of two checkpoints make which tensor of the model.
+    """The correspondence between the tensors of two checkpoints and of the model.
 
     Attributes:
         tensors: the model's tensor -> its names in the original's and in the unlearned model's files.
-        names: tensor in the original's files -> the model's tensor; what the model does not read is not in it.
+        names: tensor in the original's files -> the model's tensor, for those that the model reads.
     """
 
     tensors: Mapping[str, tuple[str, str]]
@@ -45,18 +45,18 @@ def pair_weights(
 ) -> Pairing:
     """Match the tensors of two checkpoints with the model's, from headers alone; the model may be on the meta device.
 
-    If one of the two has embeddings that are not tied, the model's are untied, in place, and the tied one's are read
-    for both. Only of a tensor that a checkpoint has under two names are the values read.
+    If one of the two has untied embeddings, the model's are untied, in place, and the tied tensor of the other is read
+    for both. Values are read only of tensors that a checkpoint has under two names.
 
     Args:
-        model: what is to hold the mixture; built from the configuration of one of the two.
+        model: the model of the mixture, built from the configuration of one of the two.
         original: the files of the model before unlearning.
         unlearned: the files of the model after it.
         ties: whether their configurations tie the embeddings.
 
     Raises:
-        StoredOtherwise: transformers puts tensors of the files together, or cuts them.
-        ModelError: a tensor is missing, differs in shape, has no place in the model or is stored as integers.
+        StoredOtherwise: transformers concatenates or splits tensors of the files.
+        ModelError: a tensor is missing, unexpected, of another shape or stored as integers.
     """
     both = [(files, stored_in(model, files)) for files in (original, unlearned)]
     for files, stored in both:
@@ -90,20 +90,20 @@ def pair_weights(
 
 
 def _is_tied(model: Any, files: WeightFiles, stored: Stored) -> bool:
-    """Whether a checkpoint has one value for the embeddings, under one name or two; transformers reads two as two."""
+    """Whether a checkpoint has one value for both embeddings, under one name or two."""
     found = [stored.names[n] for n in embedding_names(model) if n.endswith(".weight") and n in stored.names]
     return all(same_value(files, found[0], other) for other in found[1:])
 
 
 def _with_ties(model: Any, names: Mapping[str, str]) -> dict[str, str]:
-    """The names of a checkpoint whose embeddings are tied: what is stored of one is the other's, too."""
+    """The names of a checkpoint with tied embeddings, in which the stored name stands for both."""
     ends = [n for n in embedding_names(model) if n.endswith(".weight")]
     stored = next((names[n] for n in ends if n in names), None)
     return {**(dict.fromkeys(ends, stored) if stored is not None else {}), **names}
 
 
 def _require_same_shapes(model: Any, both: Sequence[tuple[WeightFiles, Stored]]) -> None:
-    """Raise ModelError if a tensor has another shape in one of the two, or in both another than the model."""
+    """Raise ModelError if the shapes of a tensor in the two checkpoints and in the model are not all equal."""
     (original, ours), (unlearned, theirs) = both
     for name in ours.names.keys() & theirs.names.keys():
         first, second = original.shapes[ours.names[name]], unlearned.shapes[theirs.names[name]]
@@ -126,10 +126,10 @@ def _different(original: WeightFiles, unlearned: WeightFiles, how: str) -> Model
 
 
 class StreamedMixer:
-    """Sets a loaded model's weights to any mixture of two checkpoints on disk; no other copy is in memory.
+    """Sets a model's weights to any mixture of two checkpoints on disk, without another copy in memory.
 
     Args:
-        working: the model whose weights `mix` overwrites: the original or the unlearned one, as loaded.
+        working: the model whose weights `mix` overwrites: the loaded original or unlearned model.
         original: the files of the model before unlearning.
         unlearned: the files of the model after it.
         ties: whether their configurations tie the embeddings; if one does not, the mixtures' are not tied.
@@ -147,11 +147,11 @@ class StreamedMixer:
 
     @torch.no_grad()
     def mix(self, alpha: float) -> Target:
-        """The working model with the weights (1 - alpha) * original + alpha * unlearned.
+        """The model with the weights (1 - alpha) * original + alpha * unlearned.
 
         Raises:
             ValueError: alpha is outside 0..1.
-            ModelError: at an end, that one of the two has a weight that is not finite.
+            ModelError: a weight of one of the two is not finite.
         """
         require_alpha(alpha)
         for name, (ours, theirs) in self.pairing.tensors.items():

@@ -1,4 +1,4 @@
-"""A model under test: what is scored, trained, attacked and mixed."""
+"""A model with its tokenizer and prompt template, which is scored, trained, attacked or mixed."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,17 +20,17 @@ Edit = Callable[[EncodedExample], EncodedExample]
 
 @dataclass(frozen=True)
 class Target:
-    """A causal language model with the tokenizer and prompt template it is used with.
+    """A causal language model with its tokenizer and prompt template.
 
     Attributes:
         model: a transformers causal language model.
         tokenizer: its tokenizer.
-        template: how a question is put to it.
-        name: what messages and reports call it.
-        rewrites: change each example before it is encoded, in order.
-        edits: change each encoded example, in order; they keep its id.
+        template: the prompt template.
+        name: its name in messages and reports.
+        rewrites: functions that are applied to each example before it is encoded, in order.
+        edits: functions that are applied to each encoded example, in order; they keep its id.
         ends: the tokens that end the model's turn; by default those of its tokenizer and generation configuration.
-        batching: which sequences may share a forward pass; found out by itself where it is None.
+        batching: which sequences may share a forward pass; tested on first use by default.
     """
 
     model: Any
@@ -44,20 +44,20 @@ class Target:
 
     @property
     def end_ids(self) -> tuple[int, ...]:
-        """The tokens that end the model's turn, whatever the template."""
+        """The tokens that end the model's turn, independent of the template."""
         if self.ends is not None:
             return self.ends
         return end_ids(self.tokenizer, getattr(self.model, "generation_config", None))
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         device: torch.device = self.model.device
         return device
 
     @property
     def context_length(self) -> int:
-        """The longest sequence the model takes, in tokens; 2048 where its configuration names none."""
+        """The longest sequence, in tokens; 2048 if the configuration has no such value."""
         config = self.model.config.get_text_config()
         length = int(getattr(config, "max_position_embeddings", None) or 0)
         return length if length > 0 else FALLBACK_CONTEXT
@@ -73,19 +73,19 @@ class Target:
         return self.batching or Batching()
 
     def reading(self, tokenizer: Any, template: PromptTemplate, ends: tuple[int, ...]) -> "Target":
-        """The same model, read with another tokenizer, prompt template and tokens that end its turn."""
+        """The same model with another tokenizer, prompt template and tokens that end its turn."""
         return replace(self, tokenizer=tokenizer, template=template, ends=ends)
 
     def rewritten(self, rewrite: Rewrite) -> "Target":
-        """The same model, asked in other words: `rewrite` comes after the rewrites there are."""
+        """The same model with `rewrite` added after its rewrites."""
         return replace(self, rewrites=(*self.rewrites, rewrite))
 
     def edited(self, edit: Edit) -> "Target":
-        """The same model, reading other tokens: `edit` comes after the edits there are."""
+        """The same model with `edit` added after its edits."""
         return replace(self, edits=(*self.edits, edit))
 
     def encode(self, examples: Sequence[Example]) -> list[EncodedExample]:
-        """The examples as this model reads them. Raises DataError if one does not fit into its context."""
+        """Encode examples for this model. Raises DataError if one does not fit into its context."""
         for rewrite in self.rewrites:
             examples = [rewrite(e) for e in examples]
         encoded = self.template.encode(examples, self.tokenizer, max_length=self.context_length, ends=self.end_ids)
@@ -100,12 +100,12 @@ class Target:
         return encoded
 
     def groups(self, encoded: Sequence[EncodedExample], *, token_budget: int, batch_cost: int = 64) -> list[list[int]]:
-        """Indices of encoded examples grouped into batches that the model may read at once; see `group_by_length`."""
+        """Indices of encoded examples in batches that may share a forward pass; see `group_by_length`."""
         lengths = [len(e.tokens) for e in encoded]
         kinds = self.sharing().kinds(lengths)
         return group_by_length(lengths, token_budget=token_budget, batch_cost=batch_cost, kinds=kinds)
 
     def stops(self, encoded: Iterable[EncodedExample]) -> list[int]:
-        """The tokens at which a generated answer ends: `end_ids`, and those that end the turns of encoded examples."""
+        """The tokens that end a generated answer: `end_ids`, and those that end the turns of encoded examples."""
         written = {e.tokens[-1] for e in encoded if e.end < len(e.tokens)}
         return sorted({*self.end_ids, *(written & added_tokens(self.tokenizer))})

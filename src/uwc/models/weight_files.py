@@ -1,4 +1,4 @@
-"""A checkpoint's weights as files: listed from their headers, and read one tensor at a time, memory-mapped."""
+"""A checkpoint's safetensors files: tensors are listed from the headers, and read one at a time, memory-mapped."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ _WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 
 
 def plain_name(name: str) -> str:
-    """The tensor's name without what wrappers add: a leading ``module.``, and ``_orig_mod.`` anywhere."""
+    """The tensor's name without the prefixes of wrappers: a leading ``module.``, and ``_orig_mod.`` anywhere."""
     parts = [part for part in name.split(".") if part not in _WRAPPERS]
     while len(parts) > 1 and parts[0] == "module":
         parts = parts[1:]
@@ -24,7 +24,7 @@ def plain_name(name: str) -> str:
 
 
 def open_safetensors(file: Path) -> Any:
-    """The open file, its header read. Raises ModelError if it is damaged."""
+    """Open a file and read its header. Raises ModelError if it is damaged."""
     try:
         return safe_open(str(file), framework="pt", device="cpu")
     except Exception as error:  # safetensors raises a class of its own
@@ -40,20 +40,20 @@ class _Place:
 
 
 class WeightFiles:
-    """The safetensors of one checkpoint that are read (see `contents`). Tensors are known by their plain names.
+    """The safetensors files of a checkpoint that are read (see `contents`). Tensors are accessed by their plain names.
 
     Args:
-        path: a folder, or a hub name whose files are fetched.
+        path: a folder, or a hub name; its files are fetched.
 
     Attributes:
         shapes: tensor -> its shape.
-        dtypes: tensor -> its type, as safetensors call it: ``"F32"``, ``"BF16"``, ``"I8"``, ``"F8_E4M3"``.
-        files: file -> the tensors in it, in their order.
-        index: the file that names the shards, where they are several.
+        dtypes: tensor -> its safetensors type: ``"F32"``, ``"BF16"``, ``"I8"``, ``"F8_E4M3"``.
+        files: file -> its tensors, in order.
+        index: the file that lists the shards, if there are several.
 
     Raises:
         ModelError: there are no whole weights, a shard is missing or damaged, two tensors have one plain name, or two
-            shards different values for one tensor.
+            shards have different values for one tensor.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -73,13 +73,13 @@ class WeightFiles:
         }
 
     def read(self, name: str) -> Tensor:
-        """The tensor, on the CPU; its bytes are read from the file as they are used."""
+        """The tensor, on the CPU, memory-mapped."""
         place = self._places[name]
         tensor: Tensor = self._handles[place.file].get_tensor(place.key)
         return tensor
 
     def key(self, name: str) -> str:
-        """What the tensor is called in the file, with what wrappers added."""
+        """The tensor's name in the file, with prefixes of wrappers."""
         return self._places[name].key
 
     def _list(self, file: str) -> None:
