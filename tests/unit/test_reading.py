@@ -93,7 +93,7 @@ CHANGES = {
     "no chat template": without_template,
     "another chat template": lambda folder: (folder / "chat_template.jinja").write_text(CHAT + "\n{# x #}"),
     "other merges": edited("tokenizer.json", without_a_merge),
-    "cuts texts otherwise": edited("tokenizer.json", with_a_prefix_space),
+    "splits texts differently": edited("tokenizer.json", with_a_prefix_space),
     "1 tokens more": with_a_token_more,
     "as end-of-sequence token": with_another_end,
     "the ends": edited("generation_config.json", lambda config: config.update(eos_token_id=[0, 1])),

@@ -1,4 +1,4 @@
-"""How far a model's predictions are from those of the original."""
+"""Divergence of a model's predictions from those of the original."""
 
 from uwc.metrics.registry import metrics
 from uwc.models.token_scores import Floats, TokenScores
@@ -10,12 +10,12 @@ from uwc.models.token_scores import Floats, TokenScores
     unscored="the answer has no token",
 )  # fmt: skip
 def kl_to_original(scores: TokenScores) -> Floats:
-    """The divergence from the original model's next-token distribution to the model's.
+    """Kullback-Leibler divergence of the model's next-token distributions from the original's.
 
     ``KL(p_original || p) = sum_v p_original(v) log(p_original(v) / p(v))`` in nats, averaged over the positions that
-    predict the answer and its end-of-sequence token; padding and prompt never count.
+    predict the answer and its end-of-sequence token.
 
     Returns:
-        [E] in 0..inf; NaN where no reference model was given.
+        [E] in 0..inf; NaN without a reference model.
     """
     return scores.mean(scores.kl, with_end=True)

@@ -1,4 +1,4 @@
-"""How varied the generated text is: a collapsed model repeats itself."""
+"""Diversity of generated texts, which is low for a collapsed model."""
 
 from collections.abc import Sequence
 
@@ -13,13 +13,13 @@ from uwc.models.token_scores import Floats
     higher_remembers=True, average="arithmetic", label="token diversity", unscored="nothing was generated",
 )  # fmt: skip
 def token_diversity(text_tokens: Sequence[Sequence[int]]) -> Floats:
-    """The entropy of the generated tokens, relative to the greatest that as many tokens can have.
+    """Entropy of the generated tokens, relative to its maximum.
 
-    ``H / log2(m)`` with ``H = -sum_v f_v log2 f_v`` over the shares f_v of the m generated tokens. One token scores 0.
-    Short texts score high: two different tokens score 1.
+    ``H / log2(m)`` with ``H = -sum_v f_v log2 f_v`` over the frequencies f_v among the m generated tokens. The value is
+    0 for one token and 1 for two different ones; short texts have high values.
 
     Returns:
-        [E] in 0..1; NaN where nothing was generated.
+        [E] in 0..1; NaN if nothing was generated.
     """
     return np.array([_relative_entropy(tokens) for tokens in text_tokens], dtype=np.float64)
 

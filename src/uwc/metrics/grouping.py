@@ -1,4 +1,4 @@
-"""Values of several rows an example, brought together for each example."""
+"""Aggregation of the values of an example's rows."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ def sum_by_example(values: Floats, rows: TokenScores, examples: TokenScores) -> 
     Args:
         values: one for each of `rows`.
         rows: several rows an example.
-        examples: one row an example; says which examples there are, and their order.
+        examples: one row an example; gives the order of the result.
     """
     place = {identity: i for i, identity in enumerate(examples.ids)}
     at = np.array([place[identity] for identity in rows.ids], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""How likely a model finds the true answer."""
+"""Metrics of the likelihood of the true answer."""
 
 import numpy as np
 
@@ -31,8 +31,8 @@ def probability(scores: TokenScores) -> Floats:
 def perplexity(scores: TokenScores) -> Floats:
     """The inverse of the length-normalised probability of the answer.
 
-    ``PPL = exp(NLL / N)`` over the answer and its end-of-sequence token. Averages over examples are geometric: the
-    arithmetic mean would report the one worst example. Values are capped at e^700, so that they stay finite.
+    ``PPL = exp(NLL / N)`` over the answer and its end-of-sequence token. Averages over examples are geometric, since an
+    arithmetic mean would be dominated by the worst example. Values are clipped at e^700, so that they are finite.
 
     Returns:
         [E] in 1..e^700; NaN for an example without tokens.
@@ -45,7 +45,7 @@ def perplexity(scores: TokenScores) -> Floats:
     higher_remembers=True, average="arithmetic", label="normalised probability", unscored="no wrong answer to compare",
 )  # fmt: skip
 def probability_normalised(scores: TokenScores, perturbed: TokenScores) -> Floats:
-    """The answer's share of the probability of all answers offered.
+    """The true answer's share of the probability of all its alternatives.
 
     ``P(y) / (P(y) + sum_j P(y~_j))`` with P the length-normalised `probability` and y~_j the wrong answers.
 

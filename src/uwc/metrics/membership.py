@@ -1,4 +1,4 @@
-"""Membership inference: was this answer trained on? Signed like a loss: low values say yes."""
+"""Membership inference scores, signed like a loss: low values indicate members of the training set."""
 
 import zlib
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ def mia_loss(scores: TokenScores) -> Floats:
     higher_remembers=False, average="arithmetic", label="MIA: zlib", unscored=_UNSCORED,
 )  # fmt: skip
 def mia_zlib(scores: TokenScores, labelled: Sequence[str]) -> Floats:
-    """The loss of the answer relative to how well zlib compresses it.
+    """The loss of the answer relative to its size compressed by zlib.
 
     ``(NLL / N) / bytes of zlib(answer)`` in nats a byte.
 
@@ -59,7 +59,7 @@ def mia_reference(reference: TokenScores) -> Floats:
     ``(NLL - NLL_reference) / N`` in nats.
 
     Returns:
-        [E]; NaN where no reference model was given.
+        [E]; NaN without a reference model.
     """
     theirs = reference.mean(reference.reference_logprob, with_end=True)
     gap: Floats = mia_loss(reference) + theirs
@@ -73,8 +73,7 @@ def mia_reference(reference: TokenScores) -> Floats:
 def mia_min_k(scores: TokenScores, *, k: float = 0.4) -> Floats:
     """The loss of the least likely tokens of the answer.
 
-    Minus the mean of the lowest ``max(1, floor(k n))`` token log-probabilities; the end-of-sequence token does not
-    count.
+    Minus the mean of the lowest ``max(1, floor(k n))`` token log-probabilities, without the end-of-sequence token.
 
     Args:
         scores: of the true answers.
@@ -118,9 +117,9 @@ def mia_min_k_plus_plus(scores: TokenScores, *, k: float = 0.4) -> Floats:
     higher_remembers=False, average="arithmetic", label="MIA: gradient norm", unscored=_UNSCORED,
 )  # fmt: skip
 def mia_gradient_norm(gradient_norms: Floats) -> Floats:
-    """The size of the gradient of the answer's loss: the mean over parameter tensors of their gradients' 2-norms.
+    """The gradient norm of the answer's loss: the mean over parameter tensors of their gradients' 2-norms.
 
-    ``(1/P) sum_p || d(NLL / n) / d theta_p ||_2``, dropout off; the end-of-sequence token does not count.
+    ``(1/P) sum_p || d(NLL / n) / d theta_p ||_2``, dropout off, without the end-of-sequence token.
 
     Returns:
         [E] in 0..inf; NaN for an example without answer tokens.

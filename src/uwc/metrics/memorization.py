@@ -1,4 +1,4 @@
-"""How much of an answer a model can reproduce: extraction strength and exact memorization."""
+"""Metrics of verbatim recall: extraction strength and exact memorization."""
 
 import numpy as np
 
@@ -12,11 +12,11 @@ from uwc.models.token_scores import Floats, TokenScores
     unscored="the answer has no token",
 )  # fmt: skip
 def extraction_strength(scores: TokenScores) -> Floats:
-    """The share of the answer that the model completes greedily from the shortest prefix that suffices.
+    """The share of the answer that greedy decoding completes from the shortest sufficient prefix.
 
     ``ES = 1 - k* / n`` with ``k* = min{k : greedy continuation from (x, y_1..y_k) is y_{k+1}..y_n}``. Under teacher
-    forcing ``n - k*`` is the length of the longest all-correct suffix, so one pass gives it exactly; the
-    end-of-sequence token does not count, and an answer with no correct last token scores 0.
+    forcing ``n - k*`` is the length of the longest correct suffix, so that one pass gives it exactly. The
+    end-of-sequence token is not counted; the value is 0 if the last token is wrong.
 
     Returns:
         [E] in 0..1; NaN for an example without answer tokens.
@@ -38,7 +38,7 @@ def extraction_strength(scores: TokenScores) -> Floats:
     unscored="the answer has no token",
 )  # fmt: skip
 def exact_memorization(scores: TokenScores) -> Floats:
-    """The share of answer tokens that are the model's most likely next token.
+    """The share of answer tokens that are the model's most likely next tokens.
 
     ``EM = (1/n) sum_t 1[argmax_v z_t(v) = y_t]``, teacher-forced, without the end-of-sequence token.
 
@@ -53,11 +53,11 @@ def exact_memorization(scores: TokenScores) -> Floats:
     higher_remembers=True, average="arithmetic", label="ES, similar", unscored="the answer has no token",
 )  # fmt: skip
 def extraction_strength_similar(scores: TokenScores, similar_from: Floats) -> Floats:
-    """Extraction strength where it is enough that the continuation is similar to the rest of the answer.
+    """Extraction strength with a continuation that is similar, not equal, to the rest of the answer.
 
-    ``1 - k* / n`` with k* the shortest prefix from which the greedy continuation has at least half of the remaining
-    answer's tokens in common with it, in order: ``LCS(continuation, y_{k+1..n}) >= (n - k) / 2``. An empty continuation
-    is not similar. Never below `extraction_strength`.
+    ``1 - k* / n`` with k* the shortest prefix whose greedy continuation has at least half of the remaining answer's
+    tokens in common with it, in order: ``LCS(continuation, y_{k+1..n}) >= (n - k) / 2``. An empty continuation is not
+    similar. At least `extraction_strength`.
 
     Args:
         scores: of the true answers.

@@ -1,4 +1,4 @@
-"""How likely an answer comes out when one samples from the model."""
+"""Probability of extracting an answer by sampling."""
 
 import numpy as np
 
@@ -15,10 +15,10 @@ from uwc.models.token_scores import Floats, TokenScores
 def probabilistic_extraction(
     sampled: TokenScores, *, temperature: float = 1.0, top_k: int = 40, tries: int = 100
 ) -> Floats:
-    """The chance that sampling gives the whole answer at least once in n tries.
+    """The probability that sampling yields the whole answer at least once in n tries.
 
-    ``1 - (1 - p)^n`` with ``p = prod_t p_t`` and p_t the probability of the answer's token t when logits are divided by
-    the temperature and cut to the top k; the end-of-sequence token does not count.
+    ``1 - (1 - p)^n`` with ``p = prod_t p_t`` and p_t the probability of the answer's token t after division of the
+    logits by the temperature and truncation to the top k, without the end-of-sequence token.
 
     Args:
         sampled: token scores with a column for this temperature and top-k.

@@ -1,4 +1,4 @@
-"""A scored set: what a model said about a set of examples, and every metric computed from it."""
+"""A scored set: the stored output of a model on a set of examples, and the metrics computed from it."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,19 +22,19 @@ NOT_FINITE = "the logits are not finite"
 
 @dataclass(frozen=True)
 class ScoredSet:
-    """What one model said about E examples.
+    """The output of one model on E examples.
 
     Attributes:
-        tokens: token scores of all answer variants that were scored, the true answers among them.
-        answers: [E] the true answers, as the prompt's template renders them.
-        texts: [E] the generated answers; empty where none were generated.
+        tokens: token scores of all scored answer variants, including the true answers.
+        answers: [E] the true answers, as the prompt template renders them.
+        texts: [E] the generated answers; empty if none were generated.
         text_tokens: [E] their token ids; likewise.
-        text_finite: [E] whether all logits were finite while they were generated; likewise.
-        gradient_norms: [E] gradient norms, where they were computed.
-        similar_from: [E] the shortest similar prefixes, where they were searched.
-        labelled: [E] the text of the true answers' labelled tokens, where a peer reads that instead; else empty.
-        judged: metric with its settings (see `judged_by`) -> [E] the values that a judge of texts gave.
-        compat: whose definitions are used; None for ours. It is not stored.
+        text_finite: [E] whether all logits were finite in generation; likewise.
+        gradient_norms: [E] gradient norms, if computed.
+        similar_from: [E] the shortest similar prefixes, if computed.
+        labelled: [E] the text of the true answers' labelled tokens, if a peer's definitions read it; else empty.
+        judged: metric with its settings (see `judged_by`) -> [E] its values.
+        compat: the peer whose definitions are used; None for ours. Not stored.
     """
 
     tokens: TokenScores
@@ -56,21 +56,21 @@ class ScoredSet:
 
     @property
     def subjects(self) -> tuple[str, ...]:
-        """[E] what each example is about."""
+        """[E] the subject of each example, which names its cluster."""
         return self.scores.subjects
 
     @property
     def finite(self) -> NDArray[np.bool_]:
-        """[E] whether all logits that an example's scores and text come from are finite; else no metric has a value."""
+        """[E] whether all logits of an example are finite; otherwise its metrics are NaN."""
         broken = {identity for identity, finite in zip(self.tokens.ids, self.tokens.finite, strict=True) if not finite}
         known = np.array([identity not in broken for identity in self.scores.ids], dtype=bool)
         return known if self.text_finite is None else known & self.text_finite
 
     def values(self, metric: str, **settings: Any) -> Floats:
-        """[E] the metric for each example; NaN where it does not apply, or a logit is not finite. Computed once.
+        """[E] the metric for each example; NaN if it does not apply, or a logit is not finite. Cached.
 
         Raises:
-            ConfigError: what it needs was not scored, or a setting is wrong.
+            ConfigError: one of its needs was not scored, or a setting is invalid.
         """
         checked = self._checked(metric, settings)
         key = _key(metric, checked)
@@ -81,7 +81,7 @@ class ScoredSet:
         return self._known[key]
 
     def _checked(self, metric: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """All settings of a metric: those given, else those of the peer, else the defaults."""
+        """The complete settings of a metric: those given, else the peer's, else the defaults."""
         peer = self.compat.settings.get(metric, {}) if self.compat else {}
         return metrics.check(metric, {**peer, **settings})
 
@@ -105,7 +105,7 @@ class ScoredSet:
         return aggregate(self.values(metric, **settings), self.subjects, average=average, seed=seed)
 
     def unscored(self, metric: str, **settings: Any) -> dict[str, int]:
-        """Reason -> how many examples have no value for it."""
+        """Reason -> number of examples without a value for it."""
         missing = np.isnan(self.values(metric, **settings))
         finite = self.finite
         counts = {
@@ -115,10 +115,10 @@ class ScoredSet:
         return {reason: count for reason, count in counts.items() if count}
 
     def difference(self, other: "ScoredSet", metric: str, *, seed: int = 0, **settings: Any) -> Difference:
-        """The other model minus this one on the same examples, paired.
+        """The paired difference, the other model minus this one.
 
         Raises:
-            DataError: the two sets do not hold the same examples in the same order.
+            DataError: the two sets do not have the same examples in the same order.
         """
         if self.scores.ids != other.scores.ids:
             raise DataError("the two models were scored on different examples; score both on the same file")
@@ -145,7 +145,7 @@ class ScoredSet:
 
     @classmethod
     def load(cls, folder: Path, name: str) -> "ScoredSet":
-        """Read what `save` wrote. Raises DataError if a file is damaged."""
+        """Read the files of `save`. Raises DataError if one is damaged."""
         path = folder / f"{name}.jsonl"
         try:
             rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -169,15 +169,15 @@ class ScoredSet:
     def judged_by(
         self, judges: Judges, names: Iterable[str], settings: Mapping[str, Mapping[str, Any]] | None = None
     ) -> "ScoredSet":
-        """The same with the values of the metrics that a judge of texts is needed for; no judge is needed afterwards.
+        """A copy with the values of judged metrics, which need no judge afterwards.
 
         Args:
-            judges: the models that judge.
-            names: metrics; those that need no judge are left alone.
+            judges: the judges.
+            names: metrics; those that need no judge are skipped.
             settings: metric -> its settings that differ from the defaults.
 
         Raises:
-            ConfigError: a judge is missing, or a setting is wrong.
+            ConfigError: a judge is missing, or a setting is invalid.
         """
         found: dict[str, Floats] = {}
         for metric in dict.fromkeys(names):
@@ -191,7 +191,7 @@ class ScoredSet:
         return [{key: column[i] for key, column in columns.items()} for i in range(len(self.answers))]
 
     def _input(self, need: str) -> Any:
-        """The argument of that name (see `INPUTS`), or None where it was not scored."""
+        """The argument of that name (see `INPUTS`), or None if it was not scored."""
         if need in ("scores", "sampled"):
             return self.scores
         if need == "answers":
@@ -215,5 +215,5 @@ class ScoredSet:
 
 
 def _key(metric: str, settings: Mapping[str, Any]) -> str:
-    """A metric with all its settings."""
+    """The key of a metric with its complete settings."""
     return f"{metric} {json.dumps(settings, sort_keys=True, default=str)}"

@@ -1,4 +1,4 @@
-"""Scoring a set of examples: all that the metrics asked for need, and nothing else."""
+"""Scoring of a set of examples: exactly the inputs that the metrics need."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
@@ -17,12 +17,12 @@ from uwc.models.target import Target
 
 TEXTS = ("texts", "text_tokens")
 EXTRAS = frozenset({*TEXTS, "restated", "perturbed", "sampled", "gradient_norms", "similar_from"})
-"""The needs that cost something of their own; the others come with every pass."""
+"""The needs with a cost; the others come with every pass."""
 DEFAULT_SAMPLING = Sampling(temperature=1.0, top_k=40)
 
 
 def needs_of(names: Iterable[str]) -> set[str]:
-    """What the metrics together need, out of `registry.INPUTS`."""
+    """The needs of the metrics, out of `INPUTS`."""
     return {need for name in names for need in metrics.get(name).facts["needs"]}
 
 
@@ -43,17 +43,17 @@ def score_set(
     token_budget: int | None = None,
     answered: Callable[..., Generated] = generate,
 ) -> ScoredSet:
-    """Score examples for some metrics: one forward pass over all answers, and generation where a metric reads text.
+    """Score examples for some metrics: one forward pass over all answers, and generation if a metric reads texts.
 
     Args:
-        target: the model under test.
+        target: the model.
         examples: the questions.
-        needs: what the metrics that will be computed need, see `needs_of`.
-        reference: the original model, for the metrics that compare with it.
-        samplings: the ways of drawing tokens that the metrics ask for.
+        needs: the needs of the metrics, see `needs_of`.
+        reference: the original model, for metrics that compare with it.
+        samplings: the sampling settings that the metrics need.
         max_new_tokens: the most tokens of a generated answer.
-        token_budget: the most padded tokens in a batch; by default what fits the memory.
-        answered: how answers are generated, in the form of `generate`.
+        token_budget: the most padded tokens in a batch; from the free memory by default.
+        answered: the function that generates answers, with the signature of `generate`.
 
     Raises:
         UserError: an example or the reference cannot be used.

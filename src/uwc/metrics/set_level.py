@@ -1,4 +1,4 @@
-"""Numbers for whole sets of examples: tests, areas under curves, harmonic means."""
+"""Metrics of whole sets: tests, areas under curves and harmonic means."""
 
 import numpy as np
 from scipy import stats
@@ -16,11 +16,11 @@ MEMBERSHIP_ATTACKS = ("loss", "zlib", "reference", "min_k", "min_k_plus_plus", "
     range=(0.0, 1.0), higher_remembers=False, label="forget quality", interval=False,
 )  # fmt: skip
 def forget_quality(unlearned: Floats, retrained: Floats) -> float:
-    """The p-value of the Kolmogorov-Smirnov test that the truth ratios are those of a model that never saw the data.
+    """The p-value of a Kolmogorov-Smirnov test between the truth ratios of the model and of a retrained one.
 
-    Two-sided, two samples: the truth ratios on the forget set of the model and of a retrained one. Near 1: no
-    difference was found; below 0.05: the models differ. It falls with the number of examples, so compare like with
-    like. Every monotone form of the truth ratio gives the same value.
+    Two-sided, two samples: the truth ratios on the forget set. Below 0.05 the models differ significantly. It decreases
+    with the number of examples, so that only values for equally many are comparable. Monotone transformations of the
+    truth ratio do not change it.
 
     Args:
         unlearned: [E] truth ratios of the model.
@@ -48,11 +48,11 @@ def harmonic_means(means: Floats) -> Floats:
     of_means=harmonic_means,
 )  # fmt: skip
 def model_utility(*values: Floats) -> float:
-    """What the model still can: the harmonic mean of nine means on data to keep.
+    """TOFU's model utility: the harmonic mean of nine means on data to be kept.
 
-    {retain, real authors, world facts} x {ROUGE-L recall in TOFU's form, probability (normalised for the last two),
-    truth ratio ``max(0, 1 - R)``}. Any mean of 0 makes it 0. Answers that TOFU's form of ROUGE cannot read are left out
-    and counted, see `rouge_l_ascii`.
+    {retain, real authors, world facts} x {ROUGE-L recall as in TOFU, probability (normalised for the last two), truth
+    ratio ``max(0, 1 - R)``}. It is 0 if any mean is 0. Answers without a value of `rouge_l_ascii` are left out and
+    counted.
 
     Args:
         values: nine arrays, each with the values of one metric on one set.
@@ -66,16 +66,16 @@ def harmonic_mean(values: list[float]) -> float:
 
 
 def auc(members: Floats, others: Floats) -> float:
-    """The chance that a random example never trained on has a higher loss-like score than a random member.
+    """The area under the ROC curve of membership inference.
 
-    ``P(others > members) + P(equal) / 2``, exactly, which is the Mann-Whitney statistic over the number of pairs: 1
-    when every member scores lower, 0.5 when the scores tell nothing.
+    ``P(others > members) + P(equal) / 2``, the Mann-Whitney statistic divided by the number of pairs: 1 if every member
+    scores lower than all others, 0.5 for chance.
 
     Args:
         members: [E] scores of the examples in question.
         others: [E'] scores of examples that were never trained on.
     """
-    ordered = np.sort(members)  # scipy's mannwhitneyu gives the same statistic, and takes 100 times as long
+    ordered = np.sort(members)  # the statistic of scipy's mannwhitneyu, 100 times faster
     below, up_to = (np.searchsorted(ordered, others, side=side).sum() for side in ("left", "right"))
     return float((below + up_to) / 2 / (len(members) * len(others)))
 
@@ -98,11 +98,11 @@ def privleak(
     retrained_members: Floats | None = None,
     retrained_others: Floats | None = None,
 ) -> float:
-    """How much better or worse than for a retrained model membership can be inferred, in percent.
+    """MUSE's PrivLeak: the AUC of membership inference relative to that of a retrained model, in percent.
 
-    ``100 ((1 - AUC) - (1 - AUC_retrained)) / (1 - AUC_retrained)`` with the `auc` of min-k; AUC_retrained is 0.5 where
-    no retrained model is given. Near 0 is good; far below: the data can still be recognised as trained on; far above:
-    they stand out as never seen.
+    ``100 ((1 - AUC) - (1 - AUC_retrained)) / (1 - AUC_retrained)`` with the `auc` of min-k; AUC_retrained is 0.5 if no
+    retrained model is given. Values near 0 are best; with large negative values the forget set can still be recognised
+    as trained on, with large positive ones it stands out as never seen.
 
     Args:
         members: [E] min-k of the forget set.
