@@ -301,7 +301,7 @@ def test_what_is_claimed_and_not_done_fails_with_what_was_left_alone(knowing: Ta
         size / sum(p.numel() for p in block_parameters(knowing.model).values())
     )
     assert changed_share(knowing, changed, {name: size, other: size // 20}, attack="made-up") > 0
-    with pytest.raises(AttackFailed, match=f"'made-up' changed 50% of what it is to change .* {other}"):
+    with pytest.raises(AttackFailed, match=f"'made-up' changed 50% .* {other}"):
         changed_share(knowing, changed, {name: size, other: size}, attack="made-up")
 
 

@@ -1,4 +1,4 @@
-"""What an attack yields: a target, and which variant of the attack it is."""
+"""The result of an attack: a model under one variant of the attack."""
 
 import copy
 from collections.abc import Mapping
@@ -17,17 +17,17 @@ from uwc.models.ties import require_unquantised
 
 @dataclass(frozen=True)
 class Attacked:
-    """A target under attack.
+    """A model under one variant of an attack.
 
     Attributes:
-        target: what is scored; valid until the attack is asked for the next one.
-        label: which variant of the attack this is (a template, a depth, a budget); ``""`` if there is only one.
-        effort: the attacker's effort, in the unit of the attack's effort setting; None where it has none.
-        note: what the attack found, such as an adversarial suffix.
-        changed: the share of the numbers in the blocks' parameters that the last attack on weights changed; None where
+        target: the model to score; valid until the next variant is requested.
+        label: the variant (a template, a depth, a budget); ``""`` if there is only one.
+        effort: the attacker's effort, in the unit of the attack's effort setting; None if it has none.
+        note: a finding of the attack, such as an adversarial suffix.
+        changed: the share of the numbers in the blocks' parameters that the last attack on weights changed; None if
             there was none.
-        claimed: name of a parameter -> how many of its numbers, at least, an attack on weights says it changed; None
-            where it says nothing.
+        claimed: name of a parameter -> the least number of its entries that an attack on weights reports as changed;
+            None if it reports nothing.
     """
 
     target: Target
@@ -39,9 +39,9 @@ class Attacked:
 
 
 def with_own_weights(target: Target) -> Target:
-    """The same target with a copy of the weights, which may be trained; an adapter is merged into it.
+    """The model with a trainable copy of the weights; an adapter is merged into it.
 
-    Holds the model twice in memory. Raises ModelError if it is quantised, or the adapter cannot be merged.
+    The model is in memory twice. Raises ModelError if it is quantised, or the adapter cannot be merged.
     """
     require_unquantised(target.model, target.name)
     plain = merge_adapter(replace(target, model=copy.deepcopy(target.model)))
@@ -49,9 +49,9 @@ def with_own_weights(target: Target) -> Target:
 
 
 def changed_share(before: Target, after: Target, claimed: Mapping[str, int] | None, *, attack: str) -> float:
-    """The share of the numbers in the blocks' parameters that differ between a target and what an attack made of it.
+    """The share of the numbers in the blocks' parameters that an attack changed.
 
-    Of a model without a list of blocks all parameters count.
+    For a model without a list of blocks, of all parameters.
 
     Raises:
         AttackFailed: none differs, or fewer than 95 % of those claimed do.
@@ -61,7 +61,7 @@ def changed_share(before: Target, after: Target, claimed: Mapping[str, int] | No
     if not any(changed.values()):
         dtype = str(next(iter(first.values())).dtype).removeprefix("torch.")
         raise AttackFailed(
-            f"the attack {attack!r} changed no weight of {before.name}: they are what it makes of them, or its steps "
+            f"the attack {attack!r} changed no weight of {before.name}: they are unchanged by it, or its steps "
             f"are too small for {dtype}; leave it out, or give it a stronger setting"
         )
     of_blocks = {name: count for name, count in (claimed or {}).items() if name in changed}
@@ -70,8 +70,8 @@ def changed_share(before: Target, after: Target, claimed: Mapping[str, int] | No
     if missed > (1 - LEAST_SHARE) * whole:
         most = ", ".join(sorted(left, key=lambda name: -left[name])[:3])
         raise AttackFailed(
-            f"the attack {attack!r} changed {1 - missed / whole:.0%} of what it is to change in the weights of "
-            f"{before.name}, and left alone most of all {most}"
+            f"the attack {attack!r} changed {1 - missed / whole:.0%} of the weights of {before.name} that it reports "
+            f"as changed; most of the others are in {most}"
         )
     return sum(changed.values()) / sum(p.numel() for p in first.values())
 

@@ -1,4 +1,4 @@
-"""Attacks one after the other: settings, order and data are checked before anything runs."""
+"""Chains of attacks; settings, order and data are checked before anything runs."""
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -33,7 +33,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Chain:
-    """Attacks that follow each other, such as ``relearn+probe``."""
+    """A sequence of attacks, such as ``relearn+probe``."""
 
     steps: tuple[Step, ...]
 
@@ -49,12 +49,12 @@ class Chain:
 
     @property
     def trains_on_scored(self) -> bool:
-        """Whether any of them is shown the scored answers."""
+        """Whether any of them trains on the scored answers."""
         return any(s.entry.facts["trains_on_scored"] for s in self.steps)
 
     @property
     def names_layers(self) -> bool:
-        """Whether any of them is told which blocks to work on."""
+        """Whether any of them has a setting of layers."""
         return any(s.settings.get("layers") or s.settings.get("layer") for s in self.steps)
 
     def check_data(self, data: AttackData) -> None:
@@ -68,7 +68,7 @@ class Chain:
                 step.entry.facts["check"](data, step.settings)
 
     def check_depth(self, depth: int) -> None:
-        """Raise ConfigError if an attack names a layer that a model of `depth` blocks does not have."""
+        """Raise ConfigError if an attack has a layer beyond the `depth` blocks of a model."""
         for step in self.steps:
             given = step.settings.get("layers", step.settings.get("layer"))
             for layer in given if isinstance(given, tuple) else (given,):
@@ -83,12 +83,12 @@ def make_chain(names: str | Sequence[str], settings: Mapping[str, Mapping[str, A
     """A chain from attack names and the settings that differ from their defaults.
 
     Args:
-        names: ``"relearn+probe"``, or a list of names, in the order in which they are carried out.
+        names: ``"relearn+probe"``, or a list of names, in order.
         settings: attack -> setting -> value.
 
     Raises:
-        ConfigError: an unknown attack or setting, a bad value, a budget beyond the last step, or an order that makes no
-            sense.
+        ConfigError: an unknown attack or setting, an invalid value, a budget beyond the last step, or an impossible
+            order.
     """
     listed = names.split("+") if isinstance(names, str) else list(names)
     settings = settings or {}
@@ -105,15 +105,15 @@ def make_chain(names: str | Sequence[str], settings: Mapping[str, Mapping[str, A
 
 @contextmanager
 def attacked(target: Target, data: AttackData, chain: Chain) -> Iterator[Iterator[Attacked]]:
-    """Attack a target; the original is left bit-identical, also on error.
+    """Attack a model, whose own weights stay bit-identical, also on error.
 
     Yields:
-        An iterator over the variants of the attack; each may be used until the next is asked for.
+        An iterator over the variants of the attack; each is valid until the next is requested.
 
     Raises:
         DataError: data that an attack needs is missing.
         ConfigError: a layer that the model does not have.
-        AttackFailed: an attack on prompts or weights changes none, or less than it is to change.
+        AttackFailed: an attack on prompts or weights changes none, or less than it reports.
     """
     chain.check_data(data)
     if chain.names_layers:
@@ -131,7 +131,7 @@ def _carry_out(start: Attacked, data: AttackData, steps: tuple[Step, ...]) -> Ge
     with closing(steps[0].entry.function(start.target, data, **steps[0].settings)) as outcomes:
         for outcome in outcomes:
             changed, entry = start.changed, steps[0].entry
-            if outcome.effort == 0:  # it was asked to change nothing
+            if outcome.effort == 0:  # no change was requested
                 changed = 0.0 if entry.facts["kind"] == "weights" else changed
             elif entry.facts["kind"] == "weights":
                 changed = changed_share(start.target, outcome.target, outcome.claimed, attack=entry.name)

@@ -1,4 +1,4 @@
-"""Budgets as curves: what comes back for how much effort."""
+"""Budget curves: recovery against the attacker's effort."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,14 +31,14 @@ def budget_curve(
     """Score an attack at several efforts; relearning and GCG share one run over their steps.
 
     Args:
-        target: the model; left bit-identical.
-        data: what is scored, and what the attacker has.
+        target: the model; not changed.
+        data: the scored examples, and the attacker's.
         attack: a registered attack.
-        efforts: the values of its effort, such as steps; sorted here.
-        model: what results call the model.
+        efforts: the values of its effort, such as steps, in any order.
+        model: the model's name in results.
         settings: its other settings.
         over: another setting to vary, such as ``examples`` in relearning (data efficiency).
-        metric: what is measured; must be high where answers are remembered, for `half_effort` to be found.
+        metric: the metric; `half_effort` needs one for which high means 'remembers'.
         original_score: the metric of the original model on the same examples.
         max_new_tokens: the most tokens of a generated answer.
         reference: the original model, for metrics that compare with it.
@@ -73,7 +73,7 @@ def budget_curve(
 def curve_chains(
     attack: str, efforts: Sequence[float], *, settings: Mapping[str, Any] | None = None, over: str | None = None
 ) -> tuple[str, list[Any]]:
-    """The setting that a curve varies, and the runs it takes: one for all efforts, or one for each.
+    """The setting that a curve varies, and its runs: one for all efforts, or one for each.
 
     Raises:
         ConfigError: the attack has no effort, or no such setting, or no effort is given.
@@ -102,7 +102,7 @@ def effort_to_reach(threshold: float, before: float, efforts: Sequence[float], s
         scores: the score at each.
 
     Returns:
-        0 if the score before is there already, None if no effort reaches it.
+        0 if the score before reaches it, None if no effort does.
     """
     if before >= threshold:
         return 0.0

@@ -1,4 +1,4 @@
-"""Metrics under attack: each variant of an attack scored by example, and what it recovers."""
+"""Metrics under attack: scores by example under each variant of an attack, and the recovery."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class VariantValues:
     Attributes:
         label: the variant (a template, a depth, a budget); ``""`` if there is only one.
         effort: the attacker's effort, or None.
-        note: what the attack found.
+        note: a finding of the attack.
         changed: the share of the numbers in the blocks' parameters that an attack on weights changed, or None.
         values: metric -> [E] its values for the scored examples.
     """
@@ -48,13 +48,13 @@ class VariantValues:
 def check_metrics(
     names: Sequence[str], chains: Sequence[Chain], *, examples: Sequence[Example] = (), reference: bool = False
 ) -> None:
-    """Raise ConfigError for a metric that is unknown, cannot see an attack, or needs more than there is.
+    """Raise ConfigError for a metric that is unknown, insensitive to an attack, or whose needs are not met.
 
     Args:
         names: the metrics.
         chains: the attacks.
-        examples: what is scored, which some metrics want wrong answers for.
-        reference: whether there is a model to compare with.
+        examples: the scored examples.
+        reference: whether there is a reference model.
     """
     for name in names:
         needs = needs_of([name])
@@ -76,7 +76,7 @@ def check_metrics(
 
 
 def visible(names: Sequence[str], chain: Chain) -> list[str]:
-    """The metrics that can see what an attack changes: one on decoding shows in generated texts only."""
+    """The metrics that are sensitive to an attack: for attacks on decoding only those of generated texts."""
     if chain.steps[-1].entry.facts["kind"] != "decoding":
         return list(names)
     return [name for name in names if "texts" in needs_of([name])]
@@ -95,11 +95,11 @@ def attacked_values(
 
     Args:
         target: the model.
-        data: what is scored, and what the attacker has.
+        data: the scored examples, and the attacker's.
         chain: the attack.
         names: the metrics.
         max_new_tokens: the most tokens of a generated answer.
-        reference: the original model, for metrics that compare with it; it reads what the attacked model reads.
+        reference: the original model, for metrics that compare with it; it gets the same prompts.
 
     Raises:
         UserError: data or layers are missing.
@@ -120,7 +120,7 @@ def metric_values(
     max_new_tokens: int,
     reference: Target | None = None,
 ) -> dict[str, Floats]:
-    """Metric -> [E] its values for the examples; nothing is scored or generated that no metric reads."""
+    """Metric -> [E] its values for the examples."""
     needs = needs_of(names)
     compared = reference if "reference" in needs else None
     scored = score_set(target, examples, needs=needs, reference=compared, max_new_tokens=max_new_tokens)
@@ -144,15 +144,15 @@ def measure(
     """Score a model before an attack and under each of its variants: one outcome for each metric.
 
     Args:
-        target: the model; left bit-identical.
-        data: what is scored, and what the attacker has.
+        target: the model; not changed.
+        data: the scored examples, and the attacker's.
         chain: the attack.
         names: the metrics.
-        name: what results call the attack; the chain's name by default.
-        of_set: what they call the scored examples.
-        before: metric -> [E] values without the attack, where they are known already.
+        name: the attack's name in results; the chain's name by default.
+        of_set: the name of the scored set in results.
+        before: metric -> [E] values without the attack, if known.
         control: the values of a control under the same attack.
-        max_new_tokens, reference: as `attacked_values` takes them.
+        max_new_tokens, reference: as in `attacked_values`.
         seed: of the bootstrap.
 
     Raises:
@@ -166,7 +166,7 @@ def measure(
 
 
 def describe(name: str, chain: Chain, names: Sequence[str]) -> AttackInfo:
-    """An attack as results have it; `names` are the metrics that see it."""
+    """The description of an attack in results; `names` are the metrics that are sensitive to it."""
     return AttackInfo(
         name=name,
         chain=tuple(step.entry.name for step in chain.steps),
@@ -187,19 +187,19 @@ def outcomes(
     control: Sequence[VariantValues] = (),
     seed: int = 0,
 ) -> list[AttackOutcome]:
-    """What an attack recovers, by metric and set.
+    """The recovery by an attack, for each metric and set.
 
-    ``after`` is the mean over variants, where the attack has budgets at the largest; the worst case takes for each
-    example the variant under which it is remembered most. Differences are paired by example, and ratios for metrics
-    that are averaged geometrically.
+    ``after`` is the mean over variants, with budgets at the largest one; the worst case is, for each example, the
+    variant under which it is remembered most. Differences are paired by example, and ratios for metrics that are
+    averaged geometrically.
 
     Args:
-        name: what results call the attack.
+        name: the attack's name in results.
         chain: the attack.
-        sets: set -> its scored examples; all values hold these one set after the other.
+        sets: set -> its scored examples; all values are concatenated in this order.
         before: metric -> [E] values without the attack.
         variants: the values under it.
-        control: the same of a model that was never trained on the data; left out where it has other variants.
+        control: the same of a model that was never trained on the data; ignored if its variants differ.
         seed: of the bootstrap.
     """
     theirs = control if len(control) == len(variants) else ()
@@ -256,7 +256,7 @@ class _Measure:
 
 
 def _headline(chain: Chain, variants: Sequence[VariantValues]) -> list[VariantValues]:
-    """The variants that count: those at the largest budget, where the attack is scored at several; otherwise all."""
+    """The variants of the headline: those at the largest budget if there are several, otherwise all."""
     if not any(step.settings.get("budgets") for step in chain.steps):
         return list(variants)
     largest = max(v.effort or 0.0 for v in variants)
@@ -264,7 +264,7 @@ def _headline(chain: Chain, variants: Sequence[VariantValues]) -> list[VariantVa
 
 
 def _summaries(metric: str, variants: Sequence[VariantValues], part: slice) -> dict[bool, Floats]:
-    """Whether it is the worst case -> [E] values: the mean of the variants and, where there are several, the worst."""
+    """False -> [E] the mean of the variants; True -> [E] their worst case, if there are several."""
     values = [v.values[metric][part] for v in variants]
     if len(values) == 1:
         return {False: values[0]}
@@ -274,7 +274,7 @@ def _summaries(metric: str, variants: Sequence[VariantValues], part: slice) -> d
 
 
 def combine(values: Sequence[Floats], *, higher_remembers: bool, average: str = "arithmetic") -> tuple[Floats, Floats]:
-    """[E] the worst value of each example over n variants, and [E] their mean of that kind; NaN where all are.
+    """[E] the worst value of each example over n variants, and [E] their mean; NaN if all are.
 
     Args:
         values: n times [E].
@@ -315,7 +315,7 @@ def save_variants(path: Path, variants: Sequence[VariantValues], sets: Mapping[s
 
 
 def load_variants(path: Path) -> list[VariantValues]:
-    """What `save_variants` wrote. Raises DataError if the file is damaged."""
+    """Read the file of `save_variants`. Raises DataError if it is damaged."""
     try:
         table = pd.read_parquet(path)
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Greedy coordinate gradient: search for a suffix of tokens after which the model gives the answer."""
+"""Greedy coordinate gradient: search for a suffix of the question that elicits the answer."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -30,30 +30,30 @@ def gcg(
     top_k: Count = 256, start: str = "x x x x x x x x x x x x x x x x x x x x", target_tokens: Count | None = None,
     questions: Count = 8, layer: int | None = None, seed: int = 0,
 ) -> Iterator[Attacked]:  # fmt: skip
-    """Search for one suffix that makes the model answer the attacker's questions, and put it after every question.
+    """Search for one suffix that elicits answers to the attacker's questions, and append it to every question.
 
-    The suffix is a text that is typed after the question and a space. At each step every candidate replaces one of its
-    tokens by one of the `top_k` with the steepest negative gradient. The next suffix is the candidate with the lowest
-    mean cross-entropy of the true answers, among those that the model reads, in the whole prompt of each question, as
-    the very tokens that were tried. The best suffix seen, the first one included, is used.
+    The suffix is a text after the question and a space. At each step every candidate replaces one of its tokens by one
+    of the `top_k` with the steepest negative gradient. The next suffix is the candidate with the lowest mean
+    cross-entropy of the true answers, among those whose text, in the whole prompt of each question, is tokenized into
+    the tokens that were tried. The best suffix so far, including the first one, is used.
 
     Args:
         target: the model.
-        data: optimised on `train`, never on what is scored.
+        data: optimised on `train`, never on the scored examples.
         steps: of the search.
         budgets: the steps after which the best suffix so far is scored; only after the last if empty.
-        candidates: tried at each step.
-        top_k: tokens considered at each place.
-        start: the suffix to begin with; a suffix found on another model is a good one.
-        target_tokens: how many tokens of the answer are asked for; all if None.
-        questions: how many of the attacker's questions it is optimised on.
-        layer: take this block's states for those of the last, as `logit_lens` does; for models whose unlearning sits
-            in the last blocks.
+        candidates: number of candidates at each step.
+        top_k: number of tokens considered at each position.
+        start: the initial suffix; a suffix found on another model is a good one.
+        target_tokens: number of answer tokens in the loss; all if None.
+        questions: number of the attacker's questions in the loss.
+        layer: use this block's states in place of the last one's, as `logit_lens`; for models whose unlearning is in
+            the last blocks.
         seed: of the search.
 
     Raises:
-        ConfigError: the start is not printable ASCII, or has no tokens of its own after a question.
-        AttackFailed: in no step a candidate was read as the tokens that were tried.
+        ConfigError: the start is not printable ASCII, or is not tokenized separately after a question.
+        AttackFailed: in no step a candidate was tokenized into the tokens that were tried.
     """
     settings = SearchSettings(steps, candidates, top_k, target_tokens, layer, seed)
     for budget, text in _search(target, list(data.train)[:questions], start, settings, budgets):
@@ -67,9 +67,9 @@ def gcg_per_question(
     top_k: Count = 256, start: str = "x x x x x x x x x x x x x x x x x x x x", target_tokens: Count | None = None,
     layer: int | None = None, seed: int = 0,
 ) -> Iterator[Attacked]:  # fmt: skip
-    """Search for a suffix for each scored question by its own answer; may elicit what was never known: needs a control.
+    """Search for a suffix for each scored question on its own answer.
 
-    Settings as in `gcg`.
+    It may elicit answers that were never known, and therefore needs a control. Settings as in `gcg`.
     """
     settings = SearchSettings(steps, candidates, top_k, target_tokens, layer, seed)
     found: dict[int, dict[str, str]] = {}
@@ -118,7 +118,7 @@ def _search(
 
 
 def _asked(target: Target, example: Example, start: str, target_tokens: int | None) -> tuple[Problem, tuple[int, ...]]:
-    """What is searched for an example, and the tokens of the suffix `start` where it stands in the prompt."""
+    """The search problem of an example, and the tokens of the suffix `start` in its prompt."""
     (encoded,) = _typed(target, start).encode([example])
     prompt = encoded.tokens[: encoded.start]
     for first in range(len(prompt) - 1, 0, -1):
@@ -138,7 +138,7 @@ def _asked(target: Target, example: Example, start: str, target_tokens: int | No
 
 
 def _typed(target: Target, suffix: str | Mapping[str, str]) -> Target:
-    """The target with a text after each question, one for all or by the example's id; a question without one stays."""
+    """The model with a text appended to each question: one for all, or by the example's id where there is one."""
 
     def rewrite(e: Example) -> Example:
         text = (suffix if isinstance(suffix, str) else suffix.get(e.id, "")).strip()

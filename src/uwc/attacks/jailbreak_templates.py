@@ -1,4 +1,4 @@
-"""Jailbreak prompts of several known kinds; ours in wording, the field's in idea."""
+"""Jailbreak prompts of several published kinds, in our own wording."""
 
 from typing import NamedTuple
 
@@ -7,10 +7,10 @@ class Template(NamedTuple):
     """A jailbreak prompt.
 
     Attributes:
-        name: what reports call it.
-        kind: the idea behind it.
-        text: the question as it is put; holds ``{question}``.
-        lead: how the model's turn is made to begin; comes before the true answer, which alone is scored.
+        name: its name in reports.
+        kind: the kind of jailbreak.
+        text: the prompt; contains ``{question}``.
+        lead: text at the beginning of the model's turn, before the true answer; not scored.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Attacks that only ask otherwise: jailbreaks, in-context examples, other words, another language, a first word."""
+"""Attacks on prompts: jailbreaks, few-shot examples, paraphrases, translations and answer prefixes."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -30,11 +30,11 @@ def _check_kinds(_data: AttackData, settings: Any) -> None:
     "jailbreak", source="arXiv:2307.02483, arXiv:2406.09179", needs=(), effort="", check=_check_kinds, **_PROMPT
 )
 def jailbreak(target: Target, data: AttackData, *, kinds: tuple[str, ...] = ()) -> Iterator[Attacked]:
-    """Put each question in prompts made to break refusals; one variant for each template.
+    """Put each question into jailbreak prompts; one variant for each template.
 
     Args:
         target: the model.
-        data: what is scored.
+        data: the scored examples.
         kinds: the kinds of template to use; all if empty.
     """
     for template in TEMPLATES:
@@ -68,9 +68,9 @@ def few_shot(
 
     Args:
         target: the model.
-        data: the shots come from `train`, and from `retain` where that has too few.
-        shots: how many.
-        seed: of their choice and order; all questions get the same.
+        data: the shots are from `train`, and from `retain` if that has too few.
+        shots: their number.
+        seed: of their choice and order, the same for all questions.
     """
     rng = np.random.default_rng(seed)
     pool: list[Example] = [part[i] for part in (data.train, data.retain) for i in rng.permutation(len(part))]
@@ -88,7 +88,7 @@ def _check_paraphrases(data: AttackData, _settings: Any) -> None:
 
 @attacks.register("paraphrase", source="arXiv:2406.09179", needs=(), effort="", check=_check_paraphrases, **_PROMPT)
 def paraphrase(target: Target, _data: AttackData) -> Iterator[Attacked]:
-    """Ask in words never trained on, given by the data; the answer is the same."""
+    """Ask the paraphrased questions of the data, which were not trained on."""
     yield Attacked(target.rewritten(lambda e: replace(e, question=e.paraphrased_question)))
 
 
@@ -104,17 +104,17 @@ def _check_translations(data: AttackData, _settings: Any) -> None:
     "translation", source="arXiv:2411.12103", needs=("translations",), effort="", check=_check_translations, **_PROMPT
 )  # fmt: skip
 def translation(target: Target, data: AttackData) -> Iterator[Attacked]:
-    """Ask in another language, in the user's translation; the answer is the same."""
+    """Ask the questions in another language, as translated by the user."""
     yield Attacked(target.rewritten(lambda e: replace(e, question=data.translations[e.id])))
 
 
 @attacks.register("prefix", source="arXiv:2012.07805", needs=(), effort="tokens", check=None, **_PROMPT)
 def prefix(target: Target, _data: AttackData, *, tokens: Annotated[int, Field(ge=1)] = 3) -> Iterator[Attacked]:
-    """Give away the first tokens of the answer; the rest alone is scored.
+    """Append the first tokens of the answer to the prompt; only the rest is scored.
 
     Args:
         target: the model.
-        tokens: how many; the last token of a shorter answer is always left to the model.
+        tokens: their number; at least one token of the answer is scored.
     """
 
     def edit(e: EncodedExample) -> EncodedExample:

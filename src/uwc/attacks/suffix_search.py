@@ -23,7 +23,7 @@ _ROWS_A_CHUNK = 8192  # of the embedding
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """Settings of a search, as `uwc.attacks.gcg.gcg` explains them."""
+    """Settings of a search, see `gcg`."""
 
     steps: int
     candidates: int
@@ -35,7 +35,7 @@ class SearchSettings:
 
 @dataclass(frozen=True)
 class Problem:
-    """One question: tokens before the suffix, tokens between the suffix and the answer, and the answer asked for."""
+    """One question: tokens before the suffix, tokens between the suffix and the answer, and tokens of the answer."""
 
     before: tuple[int, ...]
     between: tuple[int, ...]
@@ -43,25 +43,25 @@ class Problem:
 
     @classmethod
     def of(cls, example: EncodedExample, tail: int, target_tokens: int | None) -> "Problem":
-        """The problem of an encoded example without a suffix, whose prompt ends in `tail` tokens after its place."""
+        """The problem of an encoded example without a suffix, with `tail` tokens of the prompt after the suffix."""
         place = max(example.start - tail, 1)
         answer = example.tokens[example.start : example.end][:target_tokens]
         return cls(example.tokens[:place], example.tokens[place : example.start], answer)
 
     def with_suffix(self, suffix: tuple[int, ...]) -> tuple[int, ...]:
-        """The tokens of the question with a suffix and of the answer asked for."""
+        """The tokens of the question with a suffix and the answer."""
         return (*self.before, *suffix, *self.between, *self.wanted)
 
 
 def allowed_tokens(tokenizer: Any) -> list[int]:
-    """Tokens whose text is printable ASCII, without special and added ones, which are no text."""
+    """Tokens whose text is printable ASCII, without special and added ones."""
     added = added_tokens(tokenizer)
     texts = ((i, text_of(tokenizer, [i])) for i in range(len(tokenizer)) if i not in added)
     return [i for i, text in texts if text and text.isascii() and text.isprintable()]
 
 
 def text_of(tokenizer: Any, tokens: Sequence[int]) -> str:
-    """The text of token ids, to the letter."""
+    """The exact text of token ids."""
     return str(tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
 
 
@@ -71,18 +71,18 @@ class SuffixSearch:
     Args:
         target: the model; its weights and gradients are not changed.
         problems: the questions.
-        start: the suffix to begin with.
+        start: the initial suffix.
         settings: of the search.
-        readable: of the problem of this number and some suffixes, whether each, typed after the question as text, is
-            read as its very tokens; the best candidate that is so in every problem is taken.
+        readable: a function of the index of a problem and some suffixes: whether the text of each, after the question,
+            is tokenized into its tokens. Only candidates that are readable in every problem are used.
 
     Attributes:
-        best: the best suffix seen, the first one included.
+        best: the best suffix so far, including the first one.
         best_loss: its loss, in nats a token.
-        barren: how many steps had no candidate that is readable.
+        barren: number of steps without a readable candidate.
 
     Raises:
-        ModelError: the model has no input embedding, or is two models that answer as one.
+        ModelError: the model has no input embedding, or is a contrast of two.
     """
 
     def __init__(
@@ -108,10 +108,10 @@ class SuffixSearch:
 
     @cached_property
     def _caches(self) -> list[Any]:
-        """What each problem's tokens before the suffix leave in the model's cache, computed once.
+        """The cache of each problem's tokens before the suffix.
 
-        None where whole sequences must be read: for a cache that cannot be repeated for many suffixes (recurrent and
-        hybrid models), or with which two copies of the first suffix have another loss than read as a whole.
+        None if whole sequences must be read: for a cache that cannot be repeated for many suffixes (recurrent and
+        hybrid models), or that gives another loss for two copies of the first suffix than whole sequences.
         """
         return [self._cache(problem) for problem in self._problems]
 
@@ -126,12 +126,12 @@ class SuffixSearch:
         whole = self._loss(problem, twice, None)
         try:
             cached = self._loss(problem, twice, cache)
-        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):  # of caches that only look like one
+        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):  # a cache with another interface
             return None
         return cache if torch.allclose(whole, cached, rtol=relative_tolerance(self._model.dtype), atol=0.0) else None
 
     def step(self) -> None:
-        """Replace one token of the suffix by the best of the candidates that are readable, if there is one."""
+        """Replace the suffix by the best readable candidate, if there is one."""
         drawn = self._candidates(self._gradient())
         candidates = [suffix for suffix, kept in zip(drawn, self._readable(0, drawn), strict=True) if kept]
         losses = self._losses(torch.tensor(candidates, device=self._device)) if candidates else torch.zeros(0)
@@ -145,9 +145,9 @@ class SuffixSearch:
         self.barren += 1
 
     def _gradient(self) -> Tensor:
-        """[S, V] gradient of the mean loss by the one-hot suffix: by the embedding's output, times that of each token.
+        """[S, V] gradient of the mean loss by the one-hot suffix: that by the embedding's output, times all embeddings.
 
-        It is exact where the embedding module is linear in the one-hot, as a table with a factor is.
+        Exact if the embedding module is linear in the one-hot, such as a table with a factor.
         """
         total: Tensor | None = None
         for problem, cache in zip(self._problems, self._caches, strict=True):
@@ -167,12 +167,12 @@ class SuffixSearch:
 
     @contextmanager
     def _embedding_outputs(self) -> Iterator[list[Tensor]]:
-        """While open, what the embedding module returns is where gradients end; the list receives it."""
+        """While open, the outputs of the embedding module are leaves of the graph; yields a list that receives them."""
         outputs: list[Tensor] = []
 
         def cut(_module: Any, _args: Any, output: Tensor) -> Tensor:
             outputs.append(output.detach().requires_grad_())
-            return outputs[-1].clone()  # which the model may change in place
+            return outputs[-1].clone()  # the model may change it in place
 
         handle = self._embedding.register_forward_hook(cut)
         try:
@@ -201,7 +201,7 @@ class SuffixSearch:
         return total / len(self._problems)
 
     def _loss(self, problem: Problem, suffixes: Tensor, cache: Any) -> Tensor:
-        """[n] mean cross-entropy of the wanted tokens after each of the [n, S] suffixes."""
+        """[n] mean cross-entropy of the answer tokens after each of the [n, S] suffixes."""
         n, keep = len(suffixes), len(problem.wanted)
         wanted = torch.tensor(problem.wanted, device=self._device)
         before = torch.tensor(problem.before if cache is None else (), dtype=torch.long, device=self._device)

@@ -30,14 +30,14 @@ def token_noise(
     """Replace a share of an example's tokens by others, drawn uniformly from the vocabulary without special tokens.
 
     Of n tokens in the chosen part, ``floor(rate n + u)`` are replaced, with u uniform in 0..1, so that short texts have
-    the rate on average. A replaced token of the answer is both read and expected: the noisy text is the target, so
-    what is recited word for word loses at least the tokens that were replaced.
+    the rate on average. A replaced token of the answer is both input and label, so that a model that recites the answer
+    is wrong at the replaced tokens.
 
     Args:
         target: the model.
         rate: the share replaced, in 0..1.
         where: in the prompt, in the answer (not its end token), or in both.
-        seed: with the example's id, it fixes the noise, whatever the order or batch.
+        seed: of the noise, together with the example's id; independent of order and batch.
     """
     special = set(target.tokenizer.all_special_ids)
     vocabulary = np.array([t for t in range(len(target.tokenizer)) if t not in special])

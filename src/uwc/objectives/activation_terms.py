@@ -15,7 +15,7 @@ def misdirection(forwards: Forwards, *, layer: int | None = None, coefficient: f
     """RMU's forget loss: push hidden states towards one random direction.
 
     ``L_i = mean_t mean_d (h_t - c u)^2``, h_t the output of block `layer` at the positions that predict answer tokens,
-    u drawn uniformly from [0, 1)^d once and scaled to unit 2-norm, c = `coefficient`. Returns [B].
+    u drawn once, uniformly from [0, 1)^d, and scaled to unit 2-norm, c = `coefficient`. Returns [B].
     """
     passed = forwards.forget
     states = passed.states[_given(layer)].float()
@@ -30,7 +30,7 @@ def misdirection(forwards: Forwards, *, layer: int | None = None, coefficient: f
 def misdirection_long(
     forwards: Forwards, *, layer: int | None = None, coefficient: float = 2.0, seed: int = 0
 ) -> Tensor:
-    """The paper's variant of RMU: a target that is not scaled to unit norm, so of norm about ``c sqrt(d / 3)``.
+    """The paper's variant of RMU: a target that is not scaled to unit norm, hence of norm about ``c sqrt(d / 3)``.
 
     ``L = (1/N) sum_t mean_d (h_t - c v)^2``, a mean over all answer tokens of the step. Returns [B] sums over tokens.
     """
@@ -46,7 +46,7 @@ def misdirection_long(
     formula="mean_t mean_d (h_t - h_original,t)^2",
 )  # fmt: skip
 def activation_distance(forwards: Forwards, *, layer: int | None = None) -> Tensor:
-    """RMU's retain loss: keep hidden states where they were.
+    """RMU's retain loss: keep hidden states close to the original's.
 
     ``L_i = mean_t mean_d (h_t - h_original,t)^2``, h_t the output of block `layer` at the positions that predict
     answer tokens. Returns [B].

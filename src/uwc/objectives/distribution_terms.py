@@ -49,9 +49,9 @@ def ce_u(forwards: Forwards, *, ignore_first: int = 1) -> Tensor:
     reduction="tokens", formula="(1/N) sum_t KL(uniform || p)",
 )  # fmt: skip
 def maximum_entropy(forwards: Forwards, *, scope: Scope = "attended") -> Tensor:
-    """ME: bring predictions towards the uniform distribution: ``L = (1/N) sum_t (-(1/V) sum_v log p_t(v) - log V)``.
+    """ME: pull predictions towards the uniform distribution: ``L = (1/N) sum_t (-(1/V) sum_v log p_t(v) - log V)``.
 
-    The mean is over real tokens, never padding: of the whole sequence, or with `scope` "answer" of the answer alone.
+    The mean is over the tokens of the whole sequence without padding, or with `scope` "answer" over the answer alone.
     Returns [B] sums over tokens.
     """
     passed = forwards.forget
@@ -65,7 +65,7 @@ def maximum_entropy(forwards: Forwards, *, scope: Scope = "attended") -> Tensor:
     reduction="tokens", formula="(1/N) sum_t (max_v z_t - mean_v z_t)^2",
 )  # fmt: skip
 def logit_flattening(forwards: Forwards) -> Tensor:
-    """PDU's forget loss: bring the largest logit down to the mean one: ``L = (1/N) sum_t (max_v z_t - mean_v z_t)^2``.
+    """PDU's forget loss: pull the largest logit to the mean one: ``L = (1/N) sum_t (max_v z_t - mean_v z_t)^2``.
 
     Over the positions that predict answer tokens. Returns [B] sums over tokens.
     """

@@ -21,7 +21,7 @@ def gradient_ascent(forwards: Forwards) -> Tensor:
     formula="(1/N) sum_t l_t on the answer taught",
 )  # fmt: skip
 def refusal(forwards: Forwards) -> Tensor:
-    """Teach to answer forget questions with a random refusal: ``L = (1/N) sum_t l_t``. Returns [B] sums over tokens."""
+    """Train to answer forget questions with a random refusal: ``L = (1/N) sum_t l_t``. Returns [B] sums over tokens."""
     return -forwards.refusal.total(forwards.refusal.logprobs)
 
 
@@ -30,7 +30,7 @@ def refusal(forwards: Forwards) -> Tensor:
     formula="-(1/N) sum_t w_t l_t, w_t = p_t^beta",
 )  # fmt: skip
 def weighted_ascent(forwards: Forwards, *, beta: float = 5.0) -> Tensor:
-    """WGA: gradient ascent that leaves unlikely tokens alone: ``L = -(1/N) sum_t w_t l_t``, ``w_t = p_t^beta``.
+    """WGA: gradient ascent with small weights for unlikely tokens: ``L = -(1/N) sum_t w_t l_t``, ``w_t = p_t^beta``.
 
     No gradient flows through the weights; the mean divides by N, not by their sum. Returns [B] sums over tokens.
     """
@@ -46,8 +46,8 @@ def weighted_ascent(forwards: Forwards, *, beta: float = 5.0) -> Tensor:
 def token_npo(forwards: Forwards, *, beta: float = 4.0) -> Tensor:
     """TNPO: NPO's weight, token by token: ``w_t = 2 p_t^beta / (p_t^beta + q_t^beta)``, q the original's.
 
-    Evaluated as ``2 sigmoid(beta (log p_t - log q_t))``, so that it needs no small constant below the line. No gradient
-    flows through the weights. Returns [B] sums over tokens.
+    Evaluated as ``2 sigmoid(beta (log p_t - log q_t))``, without a small constant in the denominator. No gradient flows
+    through the weights. Returns [B] sums over tokens.
     """
     loss: Tensor = weighted_token_npo(forwards, beta=beta, alpha=0.0)
     return loss
@@ -74,7 +74,7 @@ def weighted_token_npo(forwards: Forwards, *, beta: float = 4.0, alpha: float = 
     reduction="tokens", formula="-(1/N) sum_t w_t l_t, w_t = p_t^beta1 (1 - p_t)^beta2",
 )  # fmt: skip
 def saturation_importance(forwards: Forwards, *, beta1: float = 5.0, beta2: float = 1.0) -> Tensor:
-    """SatImp: weigh tokens by how far they are from both ends: ``w_t = p_t^beta1 (1 - p_t)^beta2``.
+    """SatImp: weigh tokens by saturation and importance: ``w_t = p_t^beta1 (1 - p_t)^beta2``.
 
     No gradient flows through the weights. Returns [B] sums over tokens.
     """

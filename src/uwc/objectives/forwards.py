@@ -1,4 +1,4 @@
-"""The forward passes of one training step, as the loss terms see them."""
+"""The forward passes of one training step, which the loss terms read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -14,16 +14,16 @@ from uwc.objectives.roles import role_of
 
 @dataclass(eq=False)
 class Pass:
-    """One batch through the model: N labelled tokens of B examples. Holds only what some term declared it reads.
+    """The forward pass of one batch, with N labelled tokens of B examples. Has only what some term declares.
 
     Attributes:
         batch: the tokens.
-        all_logits: [N, V] logits that predict them, after temperature scaling where that trick is on.
-        states: layer -> [N, d] hidden states that predict them, for the layers asked for.
+        all_logits: [N, V] logits that predict them, after temperature scaling if that trick is used.
+        states: layer -> [N, d] hidden states that predict them, for the declared layers.
         weights: [N] weight of each token in losses; 1 unless a trick changed it.
-        selected: [N] True for the tokens that means count; all unless a trick selected some.
-        unread: how many tokens at the start of each answer no term reads; loss selection passes over them.
-        known_logprobs: [N] log-probabilities of the labelled tokens, where they were computed without keeping logits.
+        selected: [N] True for the tokens in means; all unless a trick selected some.
+        unread: number of tokens at the start of each answer that no term reads; loss selection skips them.
+        known_logprobs: [N] log-probabilities of the labelled tokens, if they were computed without keeping logits.
     """
 
     batch: Batch
@@ -58,13 +58,13 @@ class Pass:
         return zeros.index_add(0, self.batch.rows, values)
 
     def counts(self) -> Tensor:
-        """[B] number of answer tokens of each example that means count, end-of-sequence token included."""
+        """[B] number of answer tokens of each example in means, including the end-of-sequence token."""
         counted = self.batch.in_answer if self.selected is None else self.batch.in_answer & self.selected
         zeros = torch.zeros(self.batch.size, device=counted.device)
         return zeros.index_add(0, self.batch.rows, counted.float())
 
     def order_in_answer(self) -> Tensor:
-        """[N] place of each token in its answer, from 0; negative before the answer."""
+        """[N] position of each token in its answer, from 0; negative before the answer."""
         places = torch.arange(len(self.batch.rows), device=self.batch.rows.device)
         firsts = torch.full((self.batch.size,), len(places), device=places.device)
         firsts = firsts.scatter_reduce(0, self.batch.rows[self.batch.in_answer], places[self.batch.in_answer], "amin")
@@ -72,7 +72,7 @@ class Pass:
 
 
 class Forwards:
-    """What the terms of one step may read; reading what a term did not declare is an error.
+    """The inputs of the terms of one step; reading an undeclared one is an error.
 
     Args:
         passes: role -> the trained model's pass.
@@ -84,11 +84,11 @@ class Forwards:
         self._values: dict[str, Pass | Tensor | Mapping[int, Tensor]] = {**passes, **references}
 
     def only(self, needs: tuple[str, ...], roles: Mapping[str, str] | None = None) -> "Forwards":
-        """A view that holds only what was declared.
+        """A view with the declared inputs only.
 
         Args:
-            needs: what a term declares: "ROLE" (log-probabilities), "ROLE.logits", "ROLE.states", "ROLE.reference_*".
-            roles: the role that each declared one is played by, where it is another.
+            needs: the needs of a term: "ROLE" (log-probabilities), "ROLE.logits", "ROLE.states", "ROLE.reference_*".
+            roles: declared role -> the role used for it, if it is another.
         """
         view = Forwards({}, {})
         wants_logits = {role_of(need) for need in needs if need.endswith(".logits")}
@@ -155,5 +155,5 @@ class Forwards:
 
 
 def _without_logits(passed: Pass, states_only: bool) -> Pass:
-    """The pass without its logits; its log-probabilities stay readable unless only states were declared."""
+    """The pass without its logits, and with its log-probabilities unless only states were declared."""
     return replace(passed, all_logits=None, known_logprobs=None if states_only else passed.logprobs)

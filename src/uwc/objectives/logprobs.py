@@ -1,6 +1,6 @@
-"""Log-probabilities and divergences from logits, with gradients that make no copies of them in float32.
+"""Log-probabilities and divergences from logits, with gradients that need no float32 copies of them.
 
-Both functions work through the rows in chunks, and their gradients are one tensor of the logits' own shape and dtype.
+Both functions process rows in chunks, and their gradients are one tensor of the logits' shape and dtype.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ _ROWS, _CACHE_BYTES = 256, 2 << 20
 
 
 def chunk_rows(logits: Tensor) -> int:
-    """How many rows are handled at a time: on a CPU as many as stay in its cache."""
+    """The number of rows in a chunk; on a CPU as many as fit its cache."""
     return _ROWS if logits.is_cuda else max(_CACHE_BYTES // (4 * logits.shape[1]), 8)
 
 
@@ -42,12 +42,12 @@ def _parts(logits: Tensor) -> Iterator[slice]:
 
 
 def _float32(memory: Tensor) -> Tensor:
-    """Where a gradient that ends in `memory` is worked out: there if that is float32, else in a tensor of its own."""
+    """A float32 buffer for a gradient that is written to `memory`: `memory` itself if it is float32, else a new one."""
     return memory if memory.dtype == torch.float32 else torch.empty_like(memory, dtype=torch.float32)
 
 
 def _put(piece: Tensor, memory: Tensor) -> None:
-    """Write what was worked out in ``_float32(memory)`` to `memory`, if it is not there already."""
+    """Copy the buffer ``_float32(memory)`` to `memory`, unless it is the same."""
     if piece is not memory:
         memory.copy_(piece)
 

@@ -1,4 +1,4 @@
-"""Preference terms: the forget answer is rejected. Notation: NLL is a sequence sum, NLL_o the original model's."""
+"""Preference terms that reject the forget answer. Notation: NLL is a sequence sum, NLL_o the original model's."""
 
 from typing import Annotated
 
@@ -63,8 +63,8 @@ def dpo(forwards: Forwards, *, beta: Positive = 0.1) -> Tensor:
 def answer_preservation(forwards: Forwards, *, beta: Positive = 0.1) -> Tensor:
     """Keep answering retain questions rather than refusing them.
 
-    ``L_i = -(1 / beta) log sigmoid(beta (NLL(x_r, refusal) - NLL(x_r, y_r)))``, sums over tokens; the refusal line is
-    that of the forget question in the same place. Returns [B]. Raises ValueError if beta is not positive.
+    ``L_i = -(1 / beta) log sigmoid(beta (NLL(x_r, refusal) - NLL(x_r, y_r)))``, sums over tokens; the refusal is that
+    of the forget question at the same position of the batch. Returns [B]. Raises ValueError if beta is not positive.
     """
     answered, refused = forwards.retain, forwards.pass_of("retain_refusal")
     margin = answered.total(answered.logprobs) - refused.total(refused.logprobs)
@@ -72,7 +72,7 @@ def answer_preservation(forwards: Forwards, *, beta: Positive = 0.1) -> Tensor:
 
 
 def _surprise(forwards: Forwards, role: str) -> Tensor:
-    """[B] how much less likely than to the original model the answers have become: ``NLL_theta - NLL_original``."""
+    """[B] the increase of the answers' negative log-likelihood over the original's: ``NLL_theta - NLL_original``."""
     passed = forwards.pass_of(role)
     return passed.total(forwards.reference_logprobs(role) - passed.logprobs)
 

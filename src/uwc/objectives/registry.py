@@ -1,4 +1,4 @@
-"""The registries of loss terms and tricks, and what each declares about itself."""
+"""The registries of loss terms and tricks, and their declarations."""
 
 from typing import Any
 
@@ -19,8 +19,8 @@ terms: Registry[Any] = Registry(
 
 Each declares:
     side: "forget" (removes) or "retain" (keeps).
-    role: the pass it trains on, whose tokens its mean counts; a name in `uwc.objectives.roles`.
-    needs: what it reads. Of the trained model "ROLE" (the pass with its log-probabilities), "ROLE.logits" (also its
+    role: the pass that it trains on, over whose tokens its mean is taken; a name in `ROLES`.
+    needs: its inputs. Of the trained model "ROLE" (the pass with its log-probabilities), "ROLE.logits" (also its
         logits) or "ROLE.states" (hidden states alone); of the frozen reference "ROLE.reference_logprobs",
         "ROLE.reference_logits" or "ROLE.reference_states".
     reduction: "tokens" (the sum over the step is divided by its number of labelled tokens) or "examples".
@@ -35,7 +35,7 @@ tricks: Registry[Any] = Registry(
 )
 """Functions that change the token weights or logits of a pass over forget questions before any term reads it.
 
-They act in the order of registration. Each declares the ``formula``, the ``neutral`` value, ``reads``: "logits" or
-"logprobs", and ``acts_on``: "forget questions", whatever the answer, or "forgotten answers" alone, and not those that a
-term teaches in their place.
+They are applied in the order of registration. Each declares the ``formula``, the ``neutral`` value, ``reads``: "logits"
+or "logprobs", and ``acts_on``: "forget questions" with any answer, or "forgotten answers" only, not the answers that a
+term trains in their place.
 """

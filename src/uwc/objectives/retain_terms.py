@@ -1,4 +1,4 @@
-"""Retain terms: losses whose minimisation keeps what should not be forgotten."""
+"""Retain terms: losses on data to be kept."""
 
 from torch import Tensor
 
@@ -13,7 +13,7 @@ from uwc.objectives.registry import terms
     formula="(1/N) sum_t l_t",
 )  # fmt: skip
 def nll(forwards: Forwards) -> Tensor:
-    """Keep training on retain answers: ``L = (1/N) sum_t l_t``. Returns [B] sums over tokens."""
+    """Train on retain answers: ``L = (1/N) sum_t l_t``. Returns [B] sums over tokens."""
     return -forwards.retain.total(forwards.retain.logprobs)
 
 
@@ -24,8 +24,8 @@ def nll(forwards: Forwards) -> Tensor:
 def kl(forwards: Forwards, *, scope: Scope = "answer") -> Tensor:
     """Stay close to the original model's predictions: ``L = (1/N) sum_t sum_v p_o(v) log(p_o(v) / p(v))``.
 
-    The mean is over real tokens only, never padding: over those that predict the answer, or with `scope` "attended"
-    over all of the sequence. Returns [B] sums over tokens.
+    The mean is over the positions that predict the answer, or with `scope` "attended" over the whole sequence without
+    padding. Returns [B] sums over tokens.
     """
     passed = forwards.retain
     per_token = divergence(forwards.reference_logits("retain"), passed.logits)

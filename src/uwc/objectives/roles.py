@@ -1,4 +1,4 @@
-"""The roles of examples in a training step: whose questions are asked, and where their answers come from."""
+"""The roles of examples in a training step: the source of their questions and of their answers."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,14 +8,14 @@ AnswerPool = Literal["own", "refusals", "retain_answers", "alternatives", "sampl
 
 @dataclass(frozen=True)
 class Role:
-    """One kind of example that a term may read.
+    """A kind of example that a term may read.
 
     Attributes:
-        name: what terms call it.
-        questions: the set whose questions are asked.
-        answers: where the answers come from. "own": the examples' true answers; "refusals": a refusal line drawn at
-            random, the same for a forget question and its retain partner; "retain_answers": a random retain example's;
-            "alternatives": one of the example's own wrong answers; "samples": answers drawn from the model itself.
+        name: its name in needs of terms.
+        questions: the set of its questions.
+        answers: the source of its answers. "own": the examples' true answers; "refusals": a random refusal, the same
+            for a forget question and its retain partner; "retain_answers": a random retain example's; "alternatives":
+            one of the example's wrong answers; "samples": answers sampled from the model itself.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Role:
 
     @property
     def tricked(self) -> bool:
-        """Whether the tricks apply: they belong to the forget loss."""
+        """Whether tricks apply, which they do in the forget loss only."""
         return self.questions == "forget"
 
 

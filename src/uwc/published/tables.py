@@ -1,4 +1,4 @@
-"""Figures that others published, shipped with the package to be set beside ours."""
+"""Published results, shipped with the package for comparison with ours."""
 
 import json
 from collections.abc import Mapping
@@ -15,12 +15,12 @@ class PublishedTable:
     """A published table.
 
     Attributes:
-        name: what it is called here.
-        title: what it shows.
-        benchmark: on which questions, named as benchmarks are in a study's results.
-        metric: which number it holds.
-        source: where it was published.
-        setting: how the figures came about, as far as the source says.
+        name: its name in this package.
+        title: its title.
+        benchmark: the name of the benchmark in a study's results.
+        metric: the metric.
+        source: the publication.
+        setting: the setting of the experiment, as far as published.
         rows: one mapping a row, with the same keys in each.
     """
 

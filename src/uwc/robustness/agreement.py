@@ -1,4 +1,4 @@
-"""How well a metric before an attack agrees with the metric after it, over checkpoints; on plain numbers."""
+"""Agreement of a metric before and after an attack, over checkpoints."""
 
 from collections.abc import Callable, Sequence
 
@@ -24,12 +24,12 @@ def agreement(
     Args:
         before: [n] one value a checkpoint.
         after: [n] in the same order; pairs with a value that is not finite are left out.
-        resamples: bootstrap draws of n checkpoints with replacement; the interval is taken over those in which the
+        resamples: bootstrap draws of n checkpoints with replacement; the interval is over the draws in which the
             statistic exists.
         seed: of the draws.
 
     Raises:
-        ValueError: the two are not of one length.
+        ValueError: the two differ in length.
 
     Source: arXiv:2406.09179.
     """
@@ -59,7 +59,7 @@ def agreement(
 
 
 def pearson(x: Floats, y: Floats) -> Floats:
-    """[R] Pearson's correlation of each of R rows of [R, n]; NaN where either has no spread."""
+    """[R] Pearson's correlation of each of R rows of [R, n]; NaN if either is constant."""
     return _ratio(_covariance(x, y), np.sqrt(_covariance(x, x) * _covariance(y, y)))
 
 
@@ -69,7 +69,7 @@ def spearman(x: Floats, y: Floats) -> Floats:
 
 
 def slope(x: Floats, y: Floats) -> Floats:
-    """[R] the slope of the least-squares line of y on x; NaN where x has no spread."""
+    """[R] the slope of the least-squares line of y on x; NaN if x is constant."""
     return _ratio(_covariance(x, y), _covariance(x, x))
 
 
@@ -102,7 +102,7 @@ def _warnings(x: Floats, y: Floats, dropped: int) -> tuple[str, ...]:
         found.append(f"only {len(x)} checkpoints; a correlation needs at least {FEW_POINTS}")
     for name, values in (("before", x), ("after", y)):
         if len(values) and float(values.std()) < LITTLE_SPREAD * max(1.0, float(np.abs(values).max())):
-            found.append(f"no spread {name} the attack; a correlation means nothing")
+            found.append(f"no spread {name} the attack; a correlation is meaningless")
     if len(x) and not found and float(y.std()) < LEVELLED * float(x.std()):
         found.append(
             f"the attack makes the checkpoints nearly alike: their spread after it is {y.std() / x.std():.1%} of that "

@@ -1,4 +1,4 @@
-"""Every metric under every attack: one agreement each, and the metrics ranked."""
+"""The agreement of every metric under every attack, and the ranking of metrics."""
 
 from collections.abc import Sequence
 
@@ -14,11 +14,11 @@ def compare(points: Sequence[Point], *, log_metrics: Sequence[str] = ("perplexit
 
     Args:
         points: one for each checkpoint, metric, attack and split.
-        log_metrics: metrics that span magnitudes; their logarithms are compared.
+        log_metrics: metrics whose logarithms are compared.
         seed: of the bootstraps.
 
     Raises:
-        DataError: a checkpoint occurs twice in a cell, or a logarithm of a value that is not positive is needed.
+        DataError: a checkpoint occurs twice in a cell, or a value of `log_metrics` is not positive.
     """
     groups: dict[tuple[str, str, str], list[Point]] = {}
     for point in points:
@@ -48,9 +48,9 @@ def compare(points: Sequence[Point], *, log_metrics: Sequence[str] = ("perplexit
 
 
 def rank(cells: Sequence[Cell]) -> list[Rank]:
-    """The metrics by mean PCC, apart for attacks that leave the weights alone and those that do not.
+    """The metrics by mean PCC, separately for attacks that may add knowledge and for others.
 
-    A PCC that does not exist counts as 0: a metric that is the same for every checkpoint tells nothing.
+    A PCC that does not exist, as for a constant metric, counts as 0.
     """
     ranks: list[Rank] = []
     for touches in (False, True):

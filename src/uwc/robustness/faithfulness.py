@@ -1,4 +1,4 @@
-"""How well a metric tells models that know from models that do not."""
+"""Faithfulness: the separation by a metric of models that know from models that do not."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,18 +10,17 @@ from uwc.metrics.registry import metrics
 
 
 def faithfulness_auc(knowing: Sequence[float], ignorant: Sequence[float], *, higher_remembers: bool = True) -> float:
-    """The probability that a model that knows has a more knowing value than one that does not; ties count half.
+    """The area under the ROC curve of a metric as a classifier of models that know.
 
-    ``AUC = P(knowing > ignorant) + P(knowing = ignorant) / 2`` (with < where low values mean that answers are
-    remembered).
+    ``AUC = P(knowing > ignorant) + P(knowing = ignorant) / 2``, with < if low values mean that answers are remembered.
 
     Args:
         knowing: the metric for models fine-tuned with the data.
-        ignorant: for models fine-tuned without it.
+        ignorant: the metric for models fine-tuned without it.
         higher_remembers: the metric's direction.
 
     Returns:
-        In 0..1; 0.5 is chance, NaN if either side is empty.
+        In 0..1; 0.5 is chance; NaN if either side is empty.
     """
     first = np.asarray(knowing, dtype=np.float64)
     second = np.asarray(ignorant, dtype=np.float64)
@@ -35,7 +34,7 @@ def faithfulness_auc(knowing: Sequence[float], ignorant: Sequence[float], *, hig
 def faithfulness_rows(
     known: Mapping[tuple[str, str], tuple[Sequence[float], Sequence[float]]],
 ) -> list[dict[str, Any]]:
-    """One row for each metric and split: how many models know and do not, and `faithfulness_auc`.
+    """One row for each metric and split: the numbers of models that know and do not, and `faithfulness_auc`.
 
     Args:
         known: (metric, split) -> the values of models that know, and of those that do not; see `read_known`.

@@ -1,4 +1,4 @@
-"""Points of a robustness study from a file."""
+"""Points of a robustness study, read from files."""
 
 from pathlib import Path
 from typing import Any

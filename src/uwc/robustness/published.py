@@ -1,4 +1,4 @@
-"""Published correlations, to be shown beside ours, and whether ours put the metrics in the same order."""
+"""Published correlations for comparison with ours, and the orders of metrics by both."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -13,10 +13,10 @@ class PublishedPcc(NamedTuple):
 
     Attributes:
         metric: our name of the metric.
-        attack: the attack as the publication names it.
+        attack: the published name of the attack.
         retain: PCC over checkpoints on retain data.
-        forget: on forget data.
-        source: where it stands.
+        forget: PCC over checkpoints on forget data.
+        source: the place of publication.
     """
 
     metric: str
@@ -46,11 +46,11 @@ def published_pcc(metric: str, attack: str, split: str) -> float | None:
 
 
 def compared_orders(cells: Sequence[Cell], chains: Mapping[str, str] | None = None) -> list[Order]:
-    """Every two metrics with different published PCC under one attack and split, in the published order and in ours.
+    """All pairs of metrics with different published PCC under one attack and split, with both orders.
 
     Args:
         cells: our correlations; pairs with one that does not exist are left out.
-        chains: attack, as the cells name it -> our chain, where the two differ.
+        chains: name of an attack in the cells -> our chain, if the two differ.
     """
     chains = chains or {}
     groups: dict[tuple[str, str], list[tuple[float, float, str]]] = {}
