@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from uwc import results
 from uwc.calibration.probed import ROUNDING, ProbedSet, RetentionCurve, ratio_to_original
-from uwc.metrics.stats import bootstrap_interval, bootstrap_sureness
+from uwc.metrics.stats import bootstrap_interval, bootstrap_confidence
 from uwc.models.token_scores import Floats
 from uwc.results import Estimate
 
@@ -147,8 +147,8 @@ def _along(alphas: Floats, found: Floats, curves: Floats) -> Floats:
 def confidence_lower(first: Floats, second: Floats, *, clusters: int) -> float:
     """The confidence of paired bootstrap draws that the first score is lower: their share, ties counting half.
 
-    With few clusters the share is taken nearer to one half, see `bootstrap_sureness`: from 0.975 on, the 95 % interval
+    With few clusters the share is taken nearer to one half, see `bootstrap_confidence`: from 0.975 on, the 95 % interval
     of the difference excludes 0.
     """
     share = float((first < second).mean() + 0.5 * (first == second).mean())
-    return bootstrap_sureness(share, clusters=clusters, resamples=len(first))
+    return bootstrap_confidence(share, clusters=clusters, resamples=len(first))

@@ -209,7 +209,7 @@ def bootstrap_interval(draws: Floats, *, clusters: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def bootstrap_sureness(share: float, *, clusters: int, resamples: int) -> float:
+def bootstrap_confidence(share: float, *, clusters: int, resamples: int) -> float:
     """The confidence that follows from a share of bootstrap draws, corrected for few clusters.
 
     ``T(Phi^-1(share) / sqrt(C / (C - 1)))`` with T the distribution function of Student's t with C - 1 degrees of
