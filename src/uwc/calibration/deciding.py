@@ -1,4 +1,4 @@
-"""Whether the mean over a finite set of examples reaches a bar, decided before all of them are scored."""
+"""Sequential test whether the mean over a finite set of examples reaches a bar."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,24 +6,23 @@ from numpy.typing import NDArray
 from uwc.models.token_scores import Floats
 
 ERROR = 1e-3
-"""The chance of a wrong early decision in each direction, for one probe."""
+"""The probability of a wrong early decision in each direction, for one probe."""
 _LARGEST_BET = 0.75
 
 
 class MeanTest:
-    """Is ``sum_i d_i >= 0`` over E examples, when they are seen one after another?
+    """Sequential test of ``sum_i d_i >= 0`` over E examples that are seen one after another.
 
-    Two bounds are watched. One is certain: what the examples not yet seen can add at the least and at the most. The
-    other is a bet, for examples seen in random order (arXiv:2010.09686, sampling without replacement): with values
-    scaled to 0..1 and m_t the mean that the examples not yet seen would have if the whole mean were exactly at the bar,
-    the capital ``prod_t (1 + b_t (y_t - m_t))`` exceeds ``1 / error`` with a chance of at most `error` if the bar is
-    not reached, however often one looks; likewise with the sign turned around. The bet b_t depends on earlier examples
-    only.
+    Two bounds are used. One is certain: the least and the greatest sum of the examples not yet seen. The other is a
+    betting martingale for examples in random order (arXiv:2010.09686, sampling without replacement): with values scaled
+    to 0..1 and m_t the mean of the examples not yet seen if the whole mean were exactly at the bar, the capital
+    ``prod_t (1 + b_t (y_t - m_t))`` exceeds ``1 / error`` with probability at most `error` if the bar is not reached,
+    at any time; likewise with the opposite sign. The bet b_t depends on earlier examples only.
 
     Args:
-        low: [E] the least value that each d_i can have.
+        low: [E] the least possible value of each d_i.
         high: [E] the greatest.
-        error: the chance of a wrong decision in each direction.
+        error: the probability of a wrong decision in each direction.
     """
 
     def __init__(self, low: Floats, high: Floats, *, error: float = ERROR) -> None:
@@ -33,16 +32,16 @@ class MeanTest:
         self._size, self._error = len(low), error
         self._tolerance = 1e-9 * (1.0 + self._scale) * self._size
         self._seen, self._total = 0, 0.0
-        self._sum, self._squares = 0.5, 0.25  # of the scaled values; begin as if one had been seen in the middle
+        self._sum, self._squares = 0.5, 0.25  # of the scaled values; the prior is one value of 0.5
         self._log_reached = self._log_missed = 0.0
 
     def see(self, which: NDArray[np.int64], values: Floats, *, random: bool = True) -> bool | None:
-        """Take examples into account: True or False if it is decided whether the bar is reached, else None.
+        """Add examples. Returns True or False if it is decided whether the bar is reached, else None.
 
         Args:
-            which: the examples seen now, by their places in `low`; in the order drawn, if that is random.
+            which: the new examples, by their indices in `low`; in the order drawn, if that is random.
             values: their d.
-            random: whether they are a random choice of those not yet seen; once they are not, nothing is bet any more.
+            random: whether they are a random choice of those not yet seen; the first that are not end the betting.
         """
         self._total += float(values.sum())
         self._rest_low -= float(self._low[which].sum())
@@ -78,7 +77,7 @@ class MeanTest:
 
 
 def looks(size: int, *, first: int = 16, growth: float = 1.25) -> list[int]:
-    """After how many examples one looks: 16, then a quarter more each time, and at the end."""
+    """The numbers of examples after which the test is evaluated: 16, then a quarter more each time, and the last."""
     counts = [min(first, size)]
     while counts[-1] < size:
         grown = int(counts[-1] * growth)

@@ -1,4 +1,4 @@
-"""What examples are expected to score at a mixture that was not looked at, from the mixtures that were."""
+"""Prediction of the values of examples at a mixture from those at other mixtures."""
 
 from dataclasses import replace
 from typing import Any
@@ -10,26 +10,26 @@ from uwc.models.token_scores import Floats, TokenScores
 from uwc.registry import Entry
 
 POWER = 1.5
-"""Numbers are taken for linear in alpha to this power: what unlearning changes, it changes slowly at first."""
+"""Numbers are interpolated linearly in alpha to this power, since they change slowly near alpha = 0."""
 DRAWS = 8
-"""Over so many choices of which places move alike an expectation is averaged."""
+"""Number of random matchings over which a prediction is averaged."""
 _COLUMNS = ("logprob", "mean_logprob", "var_logprob", "margin")
 _STRIDE = 37
 
 
 class Expectation:
-    """The values of examples at any mixture, expected from those scored at others.
+    """The expected values of examples at any mixture, given those at others.
 
-    Of a metric of token scores, the numbers of each token are put on a line between two mixtures, by how much its logit
-    leads among them; a token is greedy while that is positive. Of other metrics the values themselves are.
+    For a metric of token scores, the numbers of each token are interpolated between two mixtures, including its margin;
+    a token is greedy if its margin is positive. For other metrics the values themselves are interpolated.
 
     Args:
         entry: the metric.
         values: [E] its values on the original.
-        tokens: the original's token scores with margins, where the metric reads these alone.
+        tokens: the original's token scores with margins, if the metric reads only these.
 
     Attributes:
-        by_token: whether tokens are followed; values alone say little of where a curve bends.
+        by_token: whether tokens are interpolated.
     """
 
     def __init__(self, entry: Entry[Any], values: Floats, tokens: TokenScores | None) -> None:
@@ -39,13 +39,13 @@ class Expectation:
         self.add(0.0, np.arange(len(values)), values, tokens)
 
     def add(self, alpha: float, which: NDArray[np.int64], values: Floats, tokens: TokenScores | None) -> None:
-        """Take into account what the examples `which`, ascending, scored at a mixture."""
+        """Add the values of the examples `which`, ascending, at a mixture."""
         found = values[None] if tokens is None else np.stack([getattr(tokens, name) for name in _COLUMNS])
         known = self._known.setdefault(alpha, np.full((len(found), len(self._owner)), np.nan))
         known[:, np.isin(self._owner, which)] = found
 
     def values(self, alpha: float) -> Floats:
-        """[E] the values expected at a mixture; those of examples scored there are what they scored."""
+        """[E] the expected values at a mixture; for examples scored there their own."""
         path = Path(self._known, alpha)
         draws = [self._values(path.numbers(draw)) for draw in range(DRAWS if path.models.size else 1)]
         values: Floats = np.mean(draws, axis=0)
@@ -62,17 +62,17 @@ class Expectation:
 
 
 class Path:
-    """Numbers at a mixture, each on the line through the two nearest mixtures at which it is known.
+    """Numbers at a mixture, each interpolated linearly between the two nearest mixtures at which it is known.
 
-    One on either side, or else the two nearest below, on the scale ``alpha ** POWER``. A number that is known at 0 only
-    moves as one of those does that are known at the most mixtures: of the examples that are scored at each of them.
+    These are one on either side, or else the two nearest below, on the scale ``alpha ** POWER``. A number that is known
+    at 0 only changes like a random one of those that are known at most mixtures.
 
     Args:
-        known: mixture -> [C, N] numbers, NaN in places that were not looked at; that at 0 has all.
-        alpha: the mixture asked for.
+        known: mixture -> [C, N] numbers, NaN if unknown; all are known at 0.
+        alpha: the mixture.
 
     Attributes:
-        models: the places that others move like; none if there are no others.
+        models: indices of the numbers that others change like; empty if there are none.
     """
 
     def __init__(self, known: dict[float, Floats], alpha: float) -> None:
@@ -98,7 +98,7 @@ class Path:
         self.models = np.flatnonzero(count == count.max()) if alone.any() and count.any() else np.zeros(0, np.int64)
 
     def numbers(self, draw: int) -> Floats:
-        """[C, N] the numbers, for one choice of which places move alike."""
+        """[C, N] the numbers, for one random matching."""
         numbers: Floats = self._numbers.copy()
         if self.models.size:
             numbers[:, self._alone] += self._moved[:, np.resize(np.roll(self.models, _STRIDE * draw), len(self._alone))]

@@ -1,4 +1,4 @@
-"""The residual forget score at every retention: the tau curve, its uncertainty, and the area under it."""
+"""The frontier of retention and forget score: the tau curve, its uncertainty, and the area under it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from uwc import results
 from uwc.calibration.probed import ROUNDING, ProbedSet, RetentionCurve, ratio_to_original
-from uwc.metrics.stats import bootstrap_interval, bootstrap_confidence
+from uwc.metrics.stats import bootstrap_confidence, bootstrap_interval
 from uwc.models.token_scores import Floats
 from uwc.results import Estimate
 
@@ -20,7 +20,7 @@ class Frontier:
     """The path from the original to the unlearned model, probed at alpha = 0, ..., 1, and linear in between.
 
     Attributes:
-        retention: the retention along it.
+        retention: the retention ratios at the probes.
         forget: the values on a forget set at the same mixtures.
     """
 
@@ -35,41 +35,41 @@ class Frontier:
 
     @property
     def clusters(self) -> int:
-        """The number of clusters of the set that has fewest, of those that are drawn."""
+        """The smallest number of clusters of all sets in the bootstrap."""
         return min(filter(None, (self.retention.clusters, self.forget.clusters)))
 
     def alpha_at(self, tau: float) -> float:
-        """The largest alpha whose retention is at least tau."""
+        """The largest alpha whose retention ratio is at least tau."""
         return float(_crossing(self.alphas, self.retention.ratios[:, np.newaxis], tau)[0])
 
     def retention_at(self, tau: float) -> float:
-        """The retention at that alpha: tau, or more where alpha = 1 keeps more."""
+        """The retention ratio at that alpha: tau, or more if alpha = 1 has more."""
         return float(np.interp(self.alpha_at(tau), self.alphas, self.retention.ratios))
 
     def forget_at(self, tau: float) -> float:
-        """The forget score at that alpha, which models are ranked by."""
+        """The residual forget score: the forget score at that alpha, which models are ranked by."""
         return float(np.interp(self.alpha_at(tau), self.alphas, self.forget.means()))
 
     def resampled_forget_at(self, tau: float, *, seed: int = 0) -> Floats:
-        """[R] the forget score at tau over bootstrap draws of both sets, with alpha searched in each draw.
+        """[R] the forget score at tau over bootstrap draws of all sets, with alpha found in each draw.
 
         Models probed on the same questions with the same seed have the same draws, so that their difference is paired.
-        The sets are drawn once for all tau.
+        The draws are the same for all tau, and cached.
         """
         retention, forget = self._resampled(seed)
         return _along(self.alphas, _crossing(self.alphas, retention, tau), forget)
 
     def estimate(self, tau: float, *, seed: int = 0) -> Estimate:
-        """The forget score at tau with its 95 % interval, which has the uncertainty of alpha in it."""
+        """The forget score at tau with its 95 % interval, which includes the uncertainty of alpha."""
         return _estimate(self.forget_at(tau), self.resampled_forget_at(tau, seed=seed), self.clusters)
 
     def alpha_estimate(self, tau: float, *, seed: int = 0) -> Estimate:
-        """alpha at tau with its 95 % interval over the same draws; NaN where nothing of the retention is drawn."""
+        """alpha at tau with its 95 % interval over the same draws; NaN if no retention measure is drawn."""
         draws = _crossing(self.alphas, self._resampled(seed)[0], tau)
         return _estimate(self.alpha_at(tau), draws, self.retention.clusters)
 
     def measure_estimates(self, tau: float, *, seed: int = 0) -> list[Estimate]:
-        """For each retention measure its value at tau, where its ratio is interpolated, with the 95 % interval."""
+        """For each retention measure its value at tau, interpolated, with the 95 % interval."""
         alpha, found = self.alpha_at(tau), _crossing(self.alphas, self._resampled(seed)[0], tau)
         estimates = []
         for measure, drawn in zip(self.retention.measures, self.retention.resampled(seed=seed), strict=True):
@@ -83,12 +83,12 @@ class Frontier:
         return estimates
 
     def area(self, *, points: int = 101) -> float:
-        """The mean of the forget score over tau from 0 to 1: one number without a bar; lower is better."""
+        """The mean of the forget score over tau from 0 to 1; lower is better."""
         taus = np.linspace(0, 1, points)
         return float(np.trapezoid([self.forget_at(t) for t in taus], taus))
 
     def record(self, *, seed: int = 0, taus: Sequence[float] = TAUS) -> results.Frontier:
-        """The tau curve with its intervals, the probed path and the area."""
+        """The tau curve with intervals, the probed path and the area, in results."""
         curve = [
             results.CurvePoint(tau=tau, alpha=self.alpha_at(tau), **self.estimate(tau, seed=seed).model_dump())
             for tau in taus
@@ -106,7 +106,7 @@ class Frontier:
 
 
 def at_tau(frontiers: Mapping[str, Frontier], tau: float, *, seed: int = 0) -> results.AtTau:
-    """What models are ranked by, from the frontier of each forget set."""
+    """The residual scores at tau, from the frontier of each forget set."""
     first = frontiers["forget"]
     return results.AtTau(
         alpha=first.alpha_estimate(tau, seed=seed),
@@ -147,8 +147,8 @@ def _along(alphas: Floats, found: Floats, curves: Floats) -> Floats:
 def confidence_lower(first: Floats, second: Floats, *, clusters: int) -> float:
     """The confidence of paired bootstrap draws that the first score is lower: their share, ties counting half.
 
-    With few clusters the share is taken nearer to one half, see `bootstrap_confidence`: from 0.975 on, the 95 % interval
-    of the difference excludes 0.
+    Corrected for few clusters (see `bootstrap_confidence`), so that from 0.975 on the 95 % interval of the difference
+    excludes 0.
     """
     share = float((first < second).mean() + 0.5 * (first == second).mean())
     return bootstrap_confidence(share, clusters=clusters, resamples=len(first))

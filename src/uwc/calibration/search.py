@@ -1,4 +1,4 @@
-"""The search for the largest alpha that keeps enough retention, on plain numbers."""
+"""The search for the largest feasible alpha, on plain numbers."""
 
 import math
 from collections.abc import Callable
@@ -10,18 +10,18 @@ from uwc.results import Probe
 Phase = Literal["end", "scan", "refine"]
 
 PASSES = 8.0
-"""Scoring passes, besides the original's own, that a search on a monotone curve may take."""
+"""The most scoring passes, besides the original's own, of a search on a monotone curve."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What was found at one mixture.
+    """The retention ratio at one mixture.
 
     Attributes:
-        retention: ratio to the original's value; an estimate where only a part of the examples was scored.
+        retention: the retention ratio; an estimate if only a part of the examples was scored.
         feasible: whether it is at least tau.
-        scored: on how many examples that was decided.
-        of: how many there are.
+        scored: the number of examples on which that was decided.
+        of: the number of all examples.
     """
 
     retention: float
@@ -31,22 +31,22 @@ class Reading:
 
 
 class Gauge(Protocol):
-    """Reads the retention at a mixture."""
+    """A function from a mixture to its retention ratio."""
 
     def __call__(self, alpha: float, *, whole: bool) -> Reading:
-        """The reading at alpha: decided as early as it can be, or on all examples if `whole`."""
+        """The reading at alpha: on as few examples as decide it, or on all examples if `whole`."""
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What the search found.
+    """The result of a search.
 
     Attributes:
-        alpha: the largest probed mixture whose retention is at least tau; scored on all examples.
-        probes: every probe, in the order made.
+        alpha: the largest feasible probed mixture; scored on all examples.
+        probes: all probes, in order.
         upper: the least infeasible mixture above alpha; 1 if there is none.
-        unchecked: grid points above `upper`, by half a step at least, that were not probed, for they would have cost
-            too many passes.
+        unchecked: grid points above `upper`, by half a step at least, that were not probed, since they would have
+            exceeded the passes.
     """
 
     alpha: float
@@ -56,17 +56,17 @@ class SearchResult:
 
     @property
     def monotone(self) -> bool:
-        """Whether every mixture probed below alpha keeps tau too."""
+        """Whether all mixtures probed below alpha are feasible."""
         return all(p.feasible for p in self.probes if p.alpha < self.alpha)
 
     @property
     def passes(self) -> float:
-        """Scoring passes made, the original's among them; a probe that was decided early is a part of one."""
+        """Number of scoring passes, including the original's; a probe that was decided early is a fraction of one."""
         return sum(map(passes_of, self.probes))
 
 
 def passes_of(probe: Probe) -> float:
-    """The work of a probe, as a part of a pass over all examples."""
+    """The work of a probe, as a fraction of a pass over all examples."""
     return probe.scored / probe.of
 
 
@@ -80,25 +80,24 @@ def search(
     whole_grid: bool = False,
     expected: Callable[[float], float] | None = None,
 ) -> SearchResult:
-    """The largest alpha in 0..1 that the gauge calls feasible (arXiv:2406.09179).
+    """The largest feasible alpha in 0..1 (arXiv:2406.09179).
 
-    The ends are probed first. If alpha = 1 is not feasible, the gap above the largest feasible alpha is narrowed:
-    probes are taken just above where the gauge expects the crossing, or else where interpolation does. That is kept in
-    step with bisection: after j probes in a gap it is at most twice as wide as bisection would have left it, or narrow
-    enough that the passes left suffice for bisection. Since the curve need not be monotone, the grid above is then
-    probed from the top, and a feasible point found there takes the search there. The alpha returned was scored on all
-    examples and found feasible. A gap of twice the resolution (its middle is alpha to +- the resolution) is left as it
-    is if closing it would take more than `passes`, and so is the rest of the grid; a curve that was seen to be not
-    monotone may cost more.
+    The ends are probed first. If alpha = 1 is not feasible, the bracket above the largest feasible alpha is narrowed:
+    probes are just above the crossing predicted by `expected`, or else by interpolation. Bisection is a safeguard:
+    after j probes a bracket is at most twice as wide as after j bisections, or so narrow that the remaining passes
+    suffice for bisection. Since the curve need not be monotone, the grid above is then probed from the top; a feasible
+    point there becomes the new lower end. The result was scored on all examples and is feasible. A bracket of twice the
+    resolution (its middle is alpha to +- the resolution), and the rest of the grid, are not probed further if that
+    would exceed `passes`; a curve that was found to be not monotone may take more.
 
     Args:
         gauge: the reading at a mixture; that at alpha = 0 must be feasible.
-        tau: the least retention, for interpolation.
+        tau: the least retention ratio, for interpolation.
         scan: the grid has the points k / scan.
-        resolution: the widest gap that is not narrowed further.
-        passes: the most scoring passes on a monotone curve, that at alpha = 0 not counted.
+        resolution: the widest bracket that is not narrowed further.
+        passes: the most scoring passes on a monotone curve, without that at alpha = 0.
         whole_grid: probe the whole grid first, and everything on all examples.
-        expected: the retention expected at a mixture, from what the gauge has seen so far; NaN where it cannot say.
+        expected: the expected retention ratio at a mixture, given the readings so far; NaN if unknown.
 
     Raises:
         ValueError: scan or resolution is out of range.
@@ -143,7 +142,7 @@ class _Search:
                 return SearchResult(low, tuple(self.probes.values()), high, tuple(sorted(unchecked)))
 
     def probe(self, alpha: float, phase: Phase, *, whole: bool = False) -> Probe:
-        """Look at a mixture, or look again on all examples; each is looked at once where that was enough."""
+        """Probe a mixture, or complete its probe on all examples; cached."""
         known = self.probes.get(alpha)
         if known is None or (whole and known.scored < known.of):
             reading = self.gauge(alpha, whole=whole or self.whole_grid)
@@ -158,7 +157,7 @@ class _Search:
         return self.probes[alpha]
 
     def left(self, low: float) -> float:
-        """The passes that are left of the budget, when `low` has yet to be scored on all examples."""
+        """The remaining passes, less the one that `low` may need on all examples."""
         spent = sum(map(passes_of, self.probes.values())) - 1.0
         return self.budget - spent - (1.0 - passes_of(self.probes[low])) + 1e-9
 
@@ -167,8 +166,8 @@ class _Search:
         return width > self.resolution * (1 + 1e-9) and (width > 2 * self.resolution or self.left(low) >= 1)
 
     def refine(self, low: float, high: float) -> None:
-        """Probe between, where the curve is expected to cross, but not so far out that bisection would win, unless
-        the budget leaves time for bisection after that."""
+        """Probe inside the bracket, at the expected crossing; but closer to the middle if bisection would be faster,
+        unless the remaining passes suffice for bisection."""
         if (low, high) != self.gap:
             self.widest = self.resolution * 2.0 ** math.ceil(math.log2((high - low) / self.resolution))
         foreseen = not math.isnan(self.expected(high))
@@ -184,10 +183,9 @@ class _Search:
         self.widest /= 2
 
     def just_above(self, first: int, last: int) -> int:
-        """The first of some multiples of the resolution at which too little is expected to be kept, or else the last.
+        """The first of some multiples of the resolution that is expected to be infeasible, or else the last.
 
-        That too little is kept is soon certain; that enough is, near the crossing, takes all examples. So the gap is
-        closed from above.
+        The bracket is closed from above, since infeasible mixtures are decided on fewer examples than feasible ones.
         """
         while first < last:
             middle = (first + last) // 2
@@ -196,11 +194,11 @@ class _Search:
         return first
 
     def crossing(self, low: float, high: float) -> float:
-        """Where to probe in the gap: the expected crossing, moved a little towards the gap's farther end.
+        """The next probe in the bracket: the expected crossing, shifted a little towards the farther end.
 
-        If the crossing was well guessed, two such probes, one on either side, close the gap; near one end the probe is
-        taken where it closes the gap at once. What retention has lost is taken for a power of alpha between the gap's
-        ends; where the lower end has lost nothing, the power is taken from the two points above it.
+        If the prediction is good, two such probes, one on either side, close the bracket; near an end the probe is
+        placed such that it closes the bracket at once. The loss of retention is modelled as a power of alpha between
+        the ends; if the lower end has no loss, the power is from the two points above it.
         """
         above = min((a for a in self.probes if a > high), default=None)
         lost = {a: 1.0 - p.retention for a, p in self.probes.items()}

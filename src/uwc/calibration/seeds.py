@@ -1,4 +1,4 @@
-"""The score of a method with several seeds, its spread between seeds and over examples; and how methods compare."""
+"""Scores of methods with several seeds, with the spread between seeds and over examples, and comparison of methods."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,14 +17,13 @@ from uwc.results import Estimate
 class SeededDraws:
     """The residual forget score of one method with K seeds, all scored on the same examples.
 
-    The two sources are independent: another seed would give another model, other examples another score of the same
-    models. With s the standard deviation between seeds and v the bootstrap variance of the mean over seeds,
-    times C / (C - 1), ``se^2 = s^2 / K + v``; the interval takes Student's t with Welch and Satterthwaite's degrees of
-    freedom.
+    Seeds and examples are independent sources of variance. With s the standard deviation between seeds and v the
+    bootstrap variance of the mean over seeds, times C / (C - 1), ``se^2 = s^2 / K + v``; the interval is by Student's t
+    with Welch-Satterthwaite degrees of freedom.
 
     Attributes:
         scores: [K] the score of each seed.
-        draws: [K, R] its bootstrap draws over examples, the same draws for each seed.
+        draws: [K, R] its bootstrap draws over examples, the same for each seed.
         clusters: C, the number of clusters of the examples.
     """
 
@@ -44,11 +43,11 @@ class SeededDraws:
 
     @property
     def se_examples(self) -> float:
-        """The standard error of the mean over examples, the seeds as they are."""
+        """The standard error over examples of the mean over seeds."""
         return float(np.sqrt(_over_examples(self.draws.mean(axis=0), self.clusters)))
 
     def record(self) -> results.SeededScore:
-        """Both sources alone and together; the interval lies within 0..1."""
+        """Mean and errors from both sources, in results; the interval is clipped to 0..1."""
         se, degrees = _combined([self], self.se_examples**2)
         half = float(stats.t.ppf(0.975, degrees)) * se
         return results.SeededScore(
@@ -85,7 +84,7 @@ def mean_frontier(
 
 
 def difference(first: SeededDraws, second: SeededDraws) -> Estimate:
-    """First minus second, paired by examples, with the 95 % interval that both sources give, within -1..1."""
+    """First minus second, paired by examples, with the 95 % interval from both sources, clipped to -1..1."""
     over_examples = first.draws.mean(axis=0) - second.draws.mean(axis=0)
     clusters = min(first.clusters, second.clusters)
     se, degrees = _combined([first, second], _over_examples(over_examples, clusters))
@@ -96,7 +95,7 @@ def difference(first: SeededDraws, second: SeededDraws) -> Estimate:
 def seed_groups(
     members: Mapping[str, Mapping[str, Mapping[str, Frontier]]], tau: float, *, seed: int = 0
 ) -> tuple[results.Group, ...]:
-    """Methods with several seeds by their mean score at tau, best first, each with its difference from the next.
+    """Methods with several seeds by mean score at tau, best first, each with its difference from the next.
 
     Args:
         members: method -> run -> forget set -> its frontier.
@@ -124,7 +123,7 @@ def seed_groups(
 
 
 def pair_confidences(frontiers: Mapping[str, Frontier], tau: float, *, seed: int = 0) -> dict[str, dict[str, float]]:
-    """First -> second -> the confidence that the first leaves less at tau, from paired bootstrap draws."""
+    """First -> second -> the confidence that the first has the lower score at tau, from paired bootstrap draws."""
     draws = {name: f.resampled_forget_at(tau, seed=seed) for name, f in frontiers.items()}
     clusters = min((f.clusters for f in frontiers.values()), default=0)
     return {
@@ -133,7 +132,7 @@ def pair_confidences(frontiers: Mapping[str, Frontier], tau: float, *, seed: int
 
 
 def _over_examples(draws: Floats, clusters: int) -> float:
-    """The variance over bootstrap draws, which is too small by (C - 1) / C."""
+    """The variance over bootstrap draws, times C / (C - 1)."""
     return float(np.var(draws, ddof=1)) * clusters / max(clusters - 1, 1)
 
 

@@ -31,12 +31,12 @@ def stop_at(
 
     Args:
         forget: the questions to forget.
-        at_most: the score to come down to.
+        at_most: the score at which the run ends.
         metric: a metric of token scores for which high means 'remembers'.
         every: steps between measurements.
-        tau: measure the calibrated score instead: that of the mixture that keeps `tau` of the original's retention.
-        retain: questions on which retention is measured; needed with `tau`.
-        original: the model before unlearning; needed with `tau`.
+        tau: measure the calibrated score instead: that of the mixture with the retention ratio `tau`.
+        retain: questions on which retention is measured; required with `tau`.
+        original: the model before unlearning; required with `tau`.
     """
 
     def raw(target: Target) -> float:
