@@ -1,4 +1,4 @@
-"""What a study's attacks score and what its attacker has, both taken from the benchmark and checked."""
+"""The scored examples of a study's attacks, and the attacker's data, from the benchmark."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ from uwc.registry import unknown_name
 from uwc.studies.attack_config import AttackConfig, ChainConfig
 
 RETAIN_SHARE = 0.5
-"""The attacker's share of the retain set's subjects where none of it is held back from the unlearner."""
+"""The attacker's share of the retain set's subjects, if all of it is used in unlearning."""
 
 
 @dataclass(frozen=True)
 class AttackSetup:
-    """One attack scores all sets at once, so that it is carried out once.
+    """The data of a study's attacks; one attack scores all sets.
 
     Attributes:
-        data: what the attacker has, and all that is scored, set after set.
-        sets: the scored examples of each set; their ids are found again in the study's scores before the attack.
+        data: the attacker's data, and the scored examples, concatenated by set.
+        sets: the scored examples of each set, a subset of those that the study scores.
     """
 
     data: AttackData
@@ -37,18 +37,18 @@ def attack_setup(
 ) -> AttackSetup:
     """The attacker's part of the benchmark, and the rest of the sets, to be scored.
 
-    The attacker has some subjects of the forget set, what the unlearner was given of the retained data, and a set that
-    has nothing to do with either. No subject or question of theirs is scored.
+    The attacker has some subjects of the forget set, the retain examples that were used in unlearning, and an unrelated
+    set. None of their subjects or questions is scored.
 
     Args:
         config: the study's attacks.
-        benchmark: where the examples come from.
+        benchmark: the source of the examples.
         scored: every set that the study scores.
         seed: of the choice of the attacker's subjects.
 
     Raises:
         ConfigError: an unknown set is named.
-        DataError: there are too few subjects to share, or what the attacker has overlaps with what is scored.
+        DataError: there are too few subjects, or the attacker's data overlap the scored examples.
     """
     for name in config.sets:
         if name not in scored:
@@ -77,10 +77,10 @@ def attack_setup(
 def chain_metrics(
     metrics: Sequence[str], config: ChainConfig, setup: AttackSetup, *, depths: Sequence[int]
 ) -> list[str]:
-    """The metrics that can see an attack, which is checked against the data and the models' depths.
+    """The metrics that are sensitive to an attack, which is checked against the data and the models' depths.
 
     Raises:
-        ConfigError: no metric sees it, a metric cannot be had under attack, or a layer does not exist.
+        ConfigError: no metric is, a metric cannot be computed under attack, or a layer does not exist.
         DataError: data that it needs is missing.
     """
     chain: Chain = config.made()
@@ -100,7 +100,7 @@ def chain_metrics(
 
 
 def _translations(path: str | None, asked: Sequence[Example]) -> dict[str, str]:
-    """Id -> the question in another language, for the questions that the file has."""
+    """Id -> the question in another language, for the questions in the file."""
     if path is None:
         return {}
     known = {e.question: e.answer for e in read_examples(path, columns={"answer": "translation"})}
@@ -117,7 +117,7 @@ def _unrelated(name: str | None, benchmark: Benchmark) -> Sequence[Example]:
 
 
 def _spread(examples: Sequence[Example], count: int | None) -> tuple[Example, ...]:
-    """So many of the examples, evenly spread over all."""
+    """`count` of the examples, evenly spaced."""
     if count is None or count >= len(examples):
         return tuple(examples)
     return tuple(examples[i] for i in np.linspace(0, len(examples) - 1, count).round().astype(int))

@@ -51,7 +51,7 @@ from uwc.studies.training_record import training_record
 
 
 def gather(plan: Plan, store: Store) -> StudyResults:
-    """All that a report shows, computed from stored scores alone: the same bits each time."""
+    """The results of a study, computed from stored scores alone; deterministic to the bit."""
     gatherer = _Gatherer(plan, store)
     unlearned = [gatherer.unlearned(run) for run in plan.runs]
     ranking = gatherer.ranking(unlearned)
@@ -99,7 +99,7 @@ class _Gatherer:
         self._calibrations: dict[str, Calibrated] = {}
 
     def scored(self, step: Step) -> dict[str, ScoredSet]:
-        """Set -> what a model scored on it."""
+        """Set -> a model's scored set."""
         if step.key not in self._scored:
             self._scored[step.key] = load_sets(self.store.folder(step), list(self.plan.sets))
         return self._scored[step.key]
@@ -115,7 +115,7 @@ class _Gatherer:
         return ReferenceModel(role=role, scores=self.scores(model), step=model.score.id)
 
     def model(self) -> ModelInfo:
-        """What the original is."""
+        """The description of the original."""
         outcome, config = self.store.outcome(self.plan.original.score), self.plan.config.model
         return ModelInfo(
             source=config.path or "built from nothing",
@@ -125,8 +125,8 @@ class _Gatherer:
         )
 
     def unlearned(self, run: PlannedRun) -> UnlearnedModel:
-        """One run as delivered and calibrated; only a message if it diverged, and no calibrated scores if its logits
-        are not finite."""
+        """One run as delivered and calibrated; a message if it diverged, and no calibrated scores if its logits are not
+        finite."""
         outcome = self.store.outcome(run.model)
         known: dict[str, Any] = {
             "name": run.config.label,
@@ -155,7 +155,7 @@ class _Gatherer:
         )
 
     def calibration(self, name: str) -> Calibrated:
-        """What the calibration of a run kept."""
+        """The stored calibration of a run."""
         if name not in self._calibrations:
             step = next(run.calibrate for run in self.plan.runs if run.config.label == name)
             assert step is not None
@@ -163,17 +163,17 @@ class _Gatherer:
         return self._calibrations[name]
 
     def ranking(self, unlearned: Sequence[UnlearnedModel]) -> list[str]:
-        """The calibrated models by their residual forget score at tau, least first."""
+        """The calibrated models by residual forget score at tau, lowest first."""
         scores = {u.name: _residual(u) for u in unlearned if u.calibration is not None}
         return sorted(scores, key=lambda name: (scores[name], name))
 
     def pairs(self, names: Sequence[str]) -> dict[str, dict[str, float]]:
-        """For each two methods the confidence that the first leaves less of the forget set than the second."""
+        """For each two methods the confidence that the first has the lower residual forget score."""
         frontiers = {name: self.calibration(name).frontiers["forget"] for name in names}
         return pair_confidences(frontiers, self.plan.config.calibration.tau, seed=self.seed)
 
     def groups(self, ranked: Sequence[UnlearnedModel]) -> tuple[Group, ...]:
-        """The methods by their mean over seeds; none without several seeds."""
+        """The methods by mean over seeds; empty without several seeds."""
         members: dict[str, list[str]] = {}
         for model in ranked:
             members.setdefault(model.group or model.name, []).append(model.name)
@@ -183,7 +183,7 @@ class _Gatherer:
         return seed_groups(frontiers, self.plan.config.calibration.tau, seed=self.seed)
 
     def attacks(self) -> Attacks | None:
-        """All that the attacks of the study recover; None for a study without attacks."""
+        """The outcomes of all attacks; None for a study without attacks."""
         config, setup = self.plan.config.attack, self.plan.setup
         if config is None or setup is None:
             return None
@@ -206,7 +206,7 @@ class _Gatherer:
         before = self.before(model)
         for attack in attacks:
             if step_status(attack.step, self.store) != "done":
-                failed[attack.chain.label] = self.store.outcome(attack.step).message or "it was not carried out"
+                failed[attack.chain.label] = self.store.outcome(attack.step).message or "it did not run"
                 continue
             found += outcomes(
                 attack.chain.label,
@@ -223,13 +223,13 @@ class _Gatherer:
         return load_variants(self.store.folder(attack.step) / ATTACKED)
 
     def control(self, attack: PlannedAttack) -> list[VariantValues]:
-        """The retrained model under the same attack; none where it is not attacked, or the attack failed."""
+        """The retrained model under the same attack; empty if it is not attacked, or the attack failed."""
         theirs = [a for a in self.plan.attacks if a.model.key.role == "retrained" and a.chain is attack.chain]
         done = [a for a in theirs if step_status(a.step, self.store) == "done"]
         return self.variants(done[0]) if done else []
 
     def before(self, model: PlannedModel) -> dict[str, Floats]:
-        """Metric -> [E] the values of the attacked examples before the attack, set after set."""
+        """Metric -> [E] the values of the attacked examples before the attack, concatenated by set."""
         assert self.plan.setup is not None
         names = self.plan.attacked_metrics
         found: dict[str, list[Floats]] = {name: [] for name in names}
@@ -262,7 +262,7 @@ class _Gatherer:
         )
 
     def faithfulness(self, names: Sequence[str]) -> list[Faithfulness]:
-        """How well each metric separates the subjects of the original from those of the retrained model."""
+        """The separation by each metric of subjects of the original from those of the retrained model."""
         if self.plan.retrained is None:
             return []
         knowing, ignorant = (self.scored(m.score) for m in (self.plan.original, self.plan.retrained))
@@ -277,7 +277,7 @@ class _Gatherer:
 
 
 def _require_kept(name: str, calibration: Calibration) -> None:
-    """Raise AssertionError if a calibrated model keeps less than tau: no such row is ever printed."""
+    """Raise AssertionError if the retention ratio of a calibrated model is below tau."""
     for kept in calibration.kept:
         if not kept.ratio >= calibration.tau - ROUNDING:
             raise AssertionError(f"{name}: tau = {calibration.tau}, and {kept.measure} has the ratio {kept.ratio}")
@@ -303,13 +303,13 @@ def _points(attacks: Attacks) -> list[Point]:
 
 
 def _residual(model: UnlearnedModel) -> float:
-    """What a run is ranked by."""
+    """The residual forget score that a run is ranked by."""
     assert model.calibration is not None and model.calibration.at_tau is not None
     return model.calibration.at_tau.scores["forget"].value
 
 
 def _not_finite(scores: Sequence[Score]) -> str:
-    """On how many questions of which sets a model's logits were not finite, in words; empty where all were."""
+    """The numbers of questions by set for which a model's logits were not finite, in words; empty if there are none."""
     lost: dict[str, int] = {}
     for score in scores:
         lost[score.set] = max(lost.get(score.set, 0), score.why.get(NOT_FINITE, 0))
@@ -317,7 +317,7 @@ def _not_finite(scores: Sequence[Score]) -> str:
 
 
 def _made_by(run: RunConfig, step: Step) -> dict[str, Any]:
-    """What an unlearned model was made by; of a given checkpoint only where it is from is known."""
+    """How an unlearned model was made; for a given checkpoint only its path."""
     if not isinstance(step, Unlearn):
         return {"method": run.group or run.label, "checkpoint": run.checkpoint}
     method = run.composition()

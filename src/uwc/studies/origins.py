@@ -1,4 +1,4 @@
-"""Where each number of a study's results comes from: for every step its key, settings, data, weights and machine."""
+"""The provenance of a study's results: key, settings, data, weights and environment of every step."""
 
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,10 @@ from uwc.studies.store import Store
 
 
 def origins(plan: Plan, store: Store) -> Provenance:
-    """The provenance of a study's results, from the manifests of its steps: the same bits each time it is gathered.
+    """The provenance of a study's results, from the manifests of its steps.
 
-    A record of scores names its step; the step names its inputs, and so on to the checkpoints and data files. A mixture
-    scored by a calibration is not stored: its weights follow from those of the step's two inputs and from alpha, of
-    which its hash is made.
+    Scores name their step, and steps their inputs, down to checkpoints and data files. The mixture of a calibration is
+    not stored; its hash is made of alpha and of the weights of the step's two inputs.
     """
     environments: list[dict[str, str]] = []
     steps = {}
@@ -46,7 +45,7 @@ def origins(plan: Plan, store: Store) -> Provenance:
 
 
 def _mixture(step: Step, store: Store) -> str | None:
-    """The hash of the mixture that a calibration found: of alpha and of the weights it is mixed from."""
+    """The hash of a calibrated mixture: of alpha and of the weights of both models."""
     if not isinstance(step, Calibrate) or store.manifest(step) is None:
         return None
     parents = {role: _parent(of, store) for role, of in step.inputs.items()}

@@ -23,12 +23,12 @@ ORIGINAL, RETRAINED = ModelKey(role="original"), ModelKey(role="retrained")
 
 @dataclass(frozen=True)
 class PlannedModel:
-    """A model of the study, the step that scores it and, for a calibrated one, the step that finds and scores it.
+    """A model of the study with its steps.
 
     Attributes:
-        key: which model.
-        model: the step that makes or names it.
-        score: the step whose scores are the model's.
+        key: its identity.
+        model: the step that makes or names it; for a calibrated model the calibration.
+        score: the step with its scores.
     """
 
     key: ModelKey
@@ -68,19 +68,19 @@ class PlannedAttack:
 
 @dataclass(frozen=True)
 class Plan:
-    """A study's steps, and what they work on.
+    """The steps of a study.
 
     Attributes:
         config: the study.
         benchmark: its questions.
-        scoring: what every model is scored by, and on which sets.
-        left_out: metric of the suite -> what it needs that the study does not have.
+        scoring: the metrics and sets, the same for every model.
+        left_out: metric of the suite -> its missing need.
         original: the model before unlearning.
-        retrained: the model that never saw the forget set, where there is one.
+        retrained: the model that was never trained on the forget set, if there is one.
         runs: the unlearned models.
-        setup: what attacks score and what the attacker has; None for a study without attacks.
-        attacks: every attack on every model, those on one model after those on another.
-        steps: all steps, inputs before those that read them.
+        setup: the data of attacks; None for a study without attacks.
+        attacks: every attack on every model, ordered by model.
+        steps: all steps in topological order.
     """
 
     config: StudyConfig
@@ -96,22 +96,22 @@ class Plan:
 
     @property
     def sets(self) -> Mapping[str, Sequence[Example]]:
-        """Set -> the questions that every model is scored on."""
+        """Set -> its questions, on which every model is scored."""
         return self.scoring.given.sets
 
     @property
     def attacked_metrics(self) -> tuple[str, ...]:
-        """The metrics that are measured under attack; none in a study without attacks."""
+        """The metrics under attack; none in a study without attacks."""
         return _attacked_metrics(self.config, self.scoring)
 
     @property
     def references(self) -> list[PlannedModel]:
-        """The original and, where there is one, the retrained model."""
+        """The original and, if there is one, the retrained model."""
         return [self.original] if self.retrained is None else [self.original, self.retrained]
 
 
 def scored_sets(benchmark: Benchmark) -> dict[str, Sequence[Example]]:
-    """The sets every model is scored on. Retention is measured on what the unlearner never saw, where there is such."""
+    """The sets on which every model is scored; ``retain`` is the split on which retention is measured."""
     sets: dict[str, Sequence[Example]] = {
         "forget": benchmark[FORGET],
         "retain": benchmark[benchmark.retention],
@@ -127,7 +127,7 @@ def make_plan(config: StudyConfig) -> Plan:
     Raises:
         ConfigError: the study needs something that the benchmark does not have.
         DataError: the benchmark's files are missing or malformed.
-        ModelError: a checkpoint that the study names is not there.
+        ModelError: a checkpoint of the study does not exist.
     """
     entry = benchmarks.get(config.benchmark.name)
     settings = benchmarks.check(config.benchmark.name, config.benchmark.settings)
@@ -141,10 +141,10 @@ def make_plan(config: StudyConfig) -> Plan:
 
 
 def _scoring(config: StudyConfig, sets: Mapping[str, Sequence[Example]]) -> tuple[Scoring, dict[str, str]]:
-    """What every model of a study is scored by, and the metrics of the suite that are left out, with the reason.
+    """The metrics of every model, and the metrics of the suite that are left out, with the reason.
 
     Raises:
-        ConfigError: a metric needs what the study does not have, or models are ranked by another one.
+        ConfigError: a need of a metric is not met, or the metric of the ranking is not scored.
     """
     score = config.score
     models = {"original", *score.judges.given(), *(["retrained"] if config.retrained else [])}
@@ -223,7 +223,7 @@ class _Planner:
         return Build(("base",), "build model", build, self.loading, texts, self.config.seed)
 
     def checkpoint(self, of: tuple[str, ...], name: str, path: str, base: Step | None = None) -> Checkpoint:
-        """A model that the user brought; an adapter's folder has a base."""
+        """A given model; an adapter has a base."""
         from uwc.models.adapters import adapter_config  # heavy: only for checkpoints
 
         adapted = base is not None and adapter_config(path) is not None
@@ -280,7 +280,7 @@ class _Planner:
     def attacks(
         self, references: Sequence[PlannedModel], runs: Sequence[PlannedRun], original: Step
     ) -> Iterator[PlannedAttack]:
-        """The attacks on one model after those on another, so that one model at a time is in memory."""
+        """All attacks, ordered by model, so that one model at a time is in memory."""
         config, setup = self.config.attack, self.setup
         if config is None or setup is None:
             return
@@ -305,7 +305,7 @@ class _Planner:
                 yield PlannedAttack(model, chain, step)
 
     def attacked(self, references: Sequence[PlannedModel], runs: Sequence[PlannedRun]) -> list[PlannedModel]:
-        """The models that are attacked, in the order that the study names their roles."""
+        """The attacked models, in the order of the study's roles."""
         assert self.config.attack is not None
         roles = self.config.attack.attacked_models(retrained=bool(self.config.retrained))
         by_role: dict[str, list[PlannedModel]] = {

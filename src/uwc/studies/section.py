@@ -1,4 +1,4 @@
-"""What the sections of a study's file have in common."""
+"""The base class of sections of a study's file."""
 
 from typing import Annotated
 
@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 from uwc.metrics.suites import metric_name
 
 MetricName = Annotated[str, AfterValidator(metric_name)]
-"""A metric by name or label, kept by its name; an unknown one as it is."""
+"""A metric by name or label, converted to its name; an unknown one is unchanged."""
 
 
 class Section(BaseModel):

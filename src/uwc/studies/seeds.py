@@ -1,4 +1,4 @@
-"""Several seeds a method: one run of the configuration written as many."""
+"""Expansion of runs over several seeds."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,8 +8,8 @@ def with_seeds(unlearn: Any) -> Any:
     """The section `unlearn` with each run that trains repeated for every seed in ``seeds``; otherwise as it is.
 
     The run ``npo`` with the seeds 0 and 1 becomes the runs ``npo@0`` and ``npo@1`` of the group ``npo``, with
-    ``training: {seed: ...}``. A given checkpoint is not trained and stays alone. What is malformed is left to the
-    validation that follows.
+    ``training: {seed: ...}``. A given checkpoint is not trained and not repeated. Malformed values are left to the
+    later validation.
     """
     if not isinstance(unlearn, Mapping):
         return unlearn

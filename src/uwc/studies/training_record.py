@@ -1,4 +1,4 @@
-"""What training did, as the results of a study keep it: the log thinned to what a plot can show."""
+"""The training record in a study's results: the log, thinned for plots."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from uwc.studies.step import Outcome
 from uwc.studies.steps import EFFECTS, LOG
 
 POINTS = 50
-"""The most steps of a run that are kept."""
+"""The most steps of a run in the record."""
 
 DIGITS = 5
 
@@ -21,11 +21,11 @@ Entry = Mapping[str, Any]
 
 
 def training_record(folder: Path, outcome: Outcome) -> TrainingRecord:
-    """The record of one run from the logs that its step left.
+    """The record of one run, from the logs of its step.
 
     Args:
-        folder: what the run's step left.
-        outcome: how it ended.
+        folder: the folder of the step's result.
+        outcome: the step's outcome.
     """
     log: list[Entry] = json.loads((folder / LOG).read_text(encoding="utf-8"))
     path = folder / EFFECTS
@@ -42,7 +42,7 @@ def training_record(folder: Path, outcome: Outcome) -> TrainingRecord:
 
 
 def thinned(entries: Sequence[Entry], *, points: int = POINTS) -> list[Entry]:
-    """At most `points` of the entries, evenly spread over them, with the first and the last."""
+    """At most `points` of the entries, evenly spaced, including the first and the last."""
     if len(entries) <= points:
         return list(entries)
     last = len(entries) - 1
