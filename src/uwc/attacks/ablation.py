@@ -20,9 +20,16 @@ from uwc.models.target import Target
 
 
 @attacks.register(
-    "direction_ablation", source="arXiv:2406.11717, arXiv:2409.18025", kind="inside", touches_weights=False,
-    needs=("train", "retain"), effort="", budgets=False, check=None, trains_on_scored=False,
-)  # fmt: skip
+    "direction_ablation",
+    source="arXiv:2406.11717, arXiv:2409.18025",
+    kind="inside",
+    touches_weights=False,
+    needs=("train", "retain"),
+    effort="",
+    budgets=False,
+    check=None,
+    trains_on_scored=False,
+)
 def direction_ablation(target: Target, data: AttackData, *, layers: tuple[int, ...] = ()) -> Iterator[Attacked]:
     """Project every state onto the complement of the direction between mean forget and mean retain states.
 

@@ -14,8 +14,13 @@ from uwc.models.block_weights import block_matrices
 from uwc.models.target import Target
 
 _WEIGHTS = {
-    "kind": "weights", "touches_weights": True, "needs": (), "budgets": False, "check": None, "trains_on_scored": False,
-}  # fmt: skip
+    "kind": "weights",
+    "touches_weights": True,
+    "needs": (),
+    "budgets": False,
+    "check": None,
+    "trains_on_scored": False,
+}
 
 
 @attacks.register("quantization", source="arXiv:2410.16454", effort="bits", **_WEIGHTS)

@@ -19,9 +19,13 @@ from uwc.models.head import unwrapped
 from uwc.models.target import Target
 
 _DECODING = {
-    "kind": "decoding", "touches_weights": False, "needs": (), "budgets": False, "check": None,
+    "kind": "decoding",
+    "touches_weights": False,
+    "needs": (),
+    "budgets": False,
+    "check": None,
     "trains_on_scored": False,
-}  # fmt: skip
+}
 
 
 class DecodedBy(Wrapped):

@@ -19,17 +19,30 @@ Count = Annotated[int, Field(ge=1)]
 
 
 _GCG: dict[str, Any] = {
-    "kind": "prompt", "touches_weights": False, "effort": "steps", "budgets": True, "check": None,
+    "kind": "prompt",
+    "touches_weights": False,
+    "effort": "steps",
+    "budgets": True,
+    "check": None,
     "source": "arXiv:2307.15043, arXiv:2409.18025",
-}  # fmt: skip
+}
 
 
 @attacks.register("gcg", needs=("train",), trains_on_scored=False, **_GCG)
 def gcg(
-    target: Target, data: AttackData, *, steps: Count = 250, budgets: tuple[Count, ...] = (), candidates: Count = 512,
-    top_k: Count = 256, start: str = "x x x x x x x x x x x x x x x x x x x x", target_tokens: Count | None = None,
-    questions: Count = 8, layer: int | None = None, seed: int = 0,
-) -> Iterator[Attacked]:  # fmt: skip
+    target: Target,
+    data: AttackData,
+    *,
+    steps: Count = 250,
+    budgets: tuple[Count, ...] = (),
+    candidates: Count = 512,
+    top_k: Count = 256,
+    start: str = "x x x x x x x x x x x x x x x x x x x x",
+    target_tokens: Count | None = None,
+    questions: Count = 8,
+    layer: int | None = None,
+    seed: int = 0,
+) -> Iterator[Attacked]:
     """Search for one suffix that elicits answers to the attacker's questions, and append it to every question.
 
     The suffix is a text after the question and a space. At each step every candidate replaces one of its tokens by one
@@ -63,10 +76,18 @@ def gcg(
 
 @attacks.register("gcg_per_question", needs=(), trains_on_scored=True, **_GCG)
 def gcg_per_question(
-    target: Target, data: AttackData, *, steps: Count = 250, budgets: tuple[Count, ...] = (), candidates: Count = 512,
-    top_k: Count = 256, start: str = "x x x x x x x x x x x x x x x x x x x x", target_tokens: Count | None = None,
-    layer: int | None = None, seed: int = 0,
-) -> Iterator[Attacked]:  # fmt: skip
+    target: Target,
+    data: AttackData,
+    *,
+    steps: Count = 250,
+    budgets: tuple[Count, ...] = (),
+    candidates: Count = 512,
+    top_k: Count = 256,
+    start: str = "x x x x x x x x x x x x x x x x x x x x",
+    target_tokens: Count | None = None,
+    layer: int | None = None,
+    seed: int = 0,
+) -> Iterator[Attacked]:
     """Search for a suffix for each scored question on its own answer.
 
     It may elicit answers that were never known, and therefore needs a control. Settings as in `gcg`.

@@ -18,9 +18,13 @@ from uwc.models.states import blocks, entering_states, resolve_layer
 from uwc.models.target import Target
 
 _INSIDE = {
-    "kind": "inside", "touches_weights": False, "effort": "", "budgets": False, "check": None,
+    "kind": "inside",
+    "touches_weights": False,
+    "effort": "",
+    "budgets": False,
+    "check": None,
     "trains_on_scored": False,
-}  # fmt: skip
+}
 
 
 @attacks.register("probe", source="arXiv:2406.09179", needs=("train|retain",), **_INSIDE)
@@ -60,9 +64,15 @@ def probe(
     states, targets = cached_states(target, [*data.train, *data.retain], depths)
     weight = head_of(target.model).weight
     heads = train_heads(
-        states, targets, weight if start == "model" else torch.zeros_like(weight), epochs=epochs, lr=lr,
-        positions=positions, seed=seed, finish=own_steps_after_head(target.model),
-    )  # fmt: skip
+        states,
+        targets,
+        weight if start == "model" else torch.zeros_like(weight),
+        epochs=epochs,
+        lr=lr,
+        positions=positions,
+        seed=seed,
+        finish=own_steps_after_head(target.model),
+    )
     for depth in depths:
         yield Attacked(replace(target, model=ReadAt(target.model, depth, heads[depth])), label=f"layer {depth}")
 

@@ -60,7 +60,7 @@ def _check_shots(data: AttackData, settings: Any) -> None:
 
 @attacks.register(
     "few_shot", source="arXiv:2411.12103", needs=("train|retain",), effort="shots", check=_check_shots, **_PROMPT
-)  # fmt: skip
+)
 def few_shot(
     target: Target, data: AttackData, *, shots: Annotated[int, Field(ge=1)] = 5, seed: int = 0
 ) -> Iterator[Attacked]:
@@ -102,7 +102,7 @@ def _check_translations(data: AttackData, _settings: Any) -> None:
 
 @attacks.register(
     "translation", source="arXiv:2411.12103", needs=("translations",), effort="", check=_check_translations, **_PROMPT
-)  # fmt: skip
+)
 def translation(target: Target, data: AttackData) -> Iterator[Attacked]:
     """Ask the questions in another language, as translated by the user."""
     yield Attacked(target.rewritten(lambda e: replace(e, question=data.translations[e.id])))

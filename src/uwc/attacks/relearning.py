@@ -48,8 +48,12 @@ Raises:
 
 
 _RELEARN = {
-    "kind": "weights", "touches_weights": True, "effort": "steps", "budgets": True, "check": None,
-}  # fmt: skip
+    "kind": "weights",
+    "touches_weights": True,
+    "effort": "steps",
+    "budgets": True,
+    "check": None,
+}
 
 
 def _relearn_on(choose: Callable[[AttackData], Sequence[Example]], summary: str) -> Callable[..., Iterator[Attacked]]:

@@ -93,9 +93,16 @@ class SoftPrompted(Wrapped):
 
 
 @attacks.register(
-    "soft_prompt", source="arXiv:2104.08691, arXiv:2402.09063", kind="inside", touches_weights=False,
-    needs=("train|retain",), effort="steps", budgets=False, check=None, trains_on_scored=False,
-)  # fmt: skip
+    "soft_prompt",
+    source="arXiv:2104.08691, arXiv:2402.09063",
+    kind="inside",
+    touches_weights=False,
+    needs=("train|retain",),
+    effort="steps",
+    budgets=False,
+    check=None,
+    trains_on_scored=False,
+)
 def soft_prompt(
     target: Target,
     data: AttackData,

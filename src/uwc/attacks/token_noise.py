@@ -16,9 +16,16 @@ from uwc.models.target import Target
 
 
 @attacks.register(
-    "token_noise", source="arXiv:2406.09179", kind="prompt", touches_weights=False, needs=(), effort="rate",
-    budgets=False, check=None, trains_on_scored=False,
-)  # fmt: skip
+    "token_noise",
+    source="arXiv:2406.09179",
+    kind="prompt",
+    touches_weights=False,
+    needs=(),
+    effort="rate",
+    budgets=False,
+    check=None,
+    trains_on_scored=False,
+)
 def token_noise(
     target: Target,
     _data: AttackData,

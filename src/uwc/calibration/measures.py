@@ -237,11 +237,13 @@ class SetMeasure(NumberMeasure):
     def _evaluated(self, target: Target) -> float:
         scored = {
             name: score_set(
-                target, self.sets[name], needs=needs_of(m for n, m in self._inputs if n == name),
+                target,
+                self.sets[name],
+                needs=needs_of(m for n, m in self._inputs if n == name),
                 max_new_tokens=self.max_new_tokens,
             )
             for name in dict.fromkeys(name for name, _ in self._inputs)
-        }  # fmt: skip
+        }
         self._rows.append([scored[name].values(metric) for name, metric in self._inputs])
         values = [row[~np.isnan(row)] for row in self._rows[-1]]
         return float(set_metrics.get(self.metric).function(*values)) if all(map(len, values)) else float("nan")

@@ -19,8 +19,15 @@ ROLES: Mapping[str, str] = {
 
 _WRITTEN = re.compile(r"""\s*\[\s*\{\s*["'](role|from|content|value)["']\s*:""")
 _MORE = (
-    "tool_calls", "function_call", "images", "image", "audio", "reasoning_content", "reasoning", "thinking",
-)  # fmt: skip
+    "tool_calls",
+    "function_call",
+    "images",
+    "image",
+    "audio",
+    "reasoning_content",
+    "reasoning",
+    "thinking",
+)
 """Further keys of a turn that a model would see."""
 
 

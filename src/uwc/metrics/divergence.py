@@ -5,10 +5,15 @@ from uwc.models.token_scores import Floats, TokenScores
 
 
 @metrics.register(
-    "kl_to_original", source="arXiv:2406.09179", needs=("reference",), range=(0.0, float("inf")),
-    higher_remembers=False, average="arithmetic", label="KL to original",
+    "kl_to_original",
+    source="arXiv:2406.09179",
+    needs=("reference",),
+    range=(0.0, float("inf")),
+    higher_remembers=False,
+    average="arithmetic",
+    label="KL to original",
     unscored="the answer has no token",
-)  # fmt: skip
+)
 def kl_to_original(scores: TokenScores) -> Floats:
     """Kullback-Leibler divergence of the model's next-token distributions from the original's.
 

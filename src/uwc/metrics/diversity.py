@@ -9,9 +9,15 @@ from uwc.models.token_scores import Floats
 
 
 @metrics.register(
-    "token_diversity", source="arXiv:2410.08109", needs=("text_tokens",), range=(0.0, 1.0),
-    higher_remembers=True, average="arithmetic", label="token diversity", unscored="nothing was generated",
-)  # fmt: skip
+    "token_diversity",
+    source="arXiv:2410.08109",
+    needs=("text_tokens",),
+    range=(0.0, 1.0),
+    higher_remembers=True,
+    average="arithmetic",
+    label="token diversity",
+    unscored="nothing was generated",
+)
 def token_diversity(text_tokens: Sequence[Sequence[int]]) -> Floats:
     """Entropy of the generated tokens, relative to its maximum.
 

@@ -8,10 +8,15 @@ from uwc.models.token_scores import Floats, TokenScores
 
 
 @metrics.register(
-    "probability", source="arXiv:2401.06121", needs=("scores",), range=(0.0, 1.0),
-    higher_remembers=True, average="arithmetic", label="probability",
+    "probability",
+    source="arXiv:2401.06121",
+    needs=("scores",),
+    range=(0.0, 1.0),
+    higher_remembers=True,
+    average="arithmetic",
+    label="probability",
     unscored="the answer has no token",
-)  # fmt: skip
+)
 def probability(scores: TokenScores) -> Floats:
     """The answer's probability, normalised by its length.
 
@@ -24,10 +29,15 @@ def probability(scores: TokenScores) -> Floats:
 
 
 @metrics.register(
-    "perplexity", source="arXiv:2406.09179", needs=("scores",), range=(1.0, np.inf),
-    higher_remembers=False, average="geometric", label="PPL",
+    "perplexity",
+    source="arXiv:2406.09179",
+    needs=("scores",),
+    range=(1.0, np.inf),
+    higher_remembers=False,
+    average="geometric",
+    label="PPL",
     unscored="the answer has no token",
-)  # fmt: skip
+)
 def perplexity(scores: TokenScores) -> Floats:
     """The inverse of the length-normalised probability of the answer.
 
@@ -41,9 +51,15 @@ def perplexity(scores: TokenScores) -> Floats:
 
 
 @metrics.register(
-    "probability_normalised", source="arXiv:2401.06121", needs=("scores", "perturbed"), range=(0.0, 1.0),
-    higher_remembers=True, average="arithmetic", label="normalised probability", unscored="no wrong answer to compare",
-)  # fmt: skip
+    "probability_normalised",
+    source="arXiv:2401.06121",
+    needs=("scores", "perturbed"),
+    range=(0.0, 1.0),
+    higher_remembers=True,
+    average="arithmetic",
+    label="normalised probability",
+    unscored="no wrong answer to compare",
+)
 def probability_normalised(scores: TokenScores, perturbed: TokenScores) -> Floats:
     """The true answer's share of the probability of all its alternatives.
 

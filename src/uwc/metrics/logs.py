@@ -15,9 +15,11 @@ from uwc.models.token_scores import Floats
 from uwc.registry import unknown_name
 
 TOFU_FILES = {
-    "forget": "eval_log_forget.json", "retain": "eval_log.json", "real_authors": "eval_real_author_wo_options.json",
+    "forget": "eval_log_forget.json",
+    "retain": "eval_log.json",
+    "real_authors": "eval_real_author_wo_options.json",
     "world_facts": "eval_real_world_wo_options.json",
-}  # fmt: skip
+}
 _TOFU_FIELDS = ("avg_gt_loss", "average_perturb_loss", "avg_paraphrased_loss", "rougeL_recall")
 _OPEN_PREFIXES = {"forget": "forget", "retain": "retain", "real_authors": "ra", "world_facts": "wf"}
 _NORMALISED = ("real_authors", "world_facts")

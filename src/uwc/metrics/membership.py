@@ -14,9 +14,15 @@ _UNSCORED = "the answer has no token"
 
 
 @metrics.register(
-    "mia_loss", source="arXiv:1709.01604", needs=("scores",), range=(0.0, np.inf),
-    higher_remembers=False, average="arithmetic", label="MIA: loss", unscored=_UNSCORED,
-)  # fmt: skip
+    "mia_loss",
+    source="arXiv:1709.01604",
+    needs=("scores",),
+    range=(0.0, np.inf),
+    higher_remembers=False,
+    average="arithmetic",
+    label="MIA: loss",
+    unscored=_UNSCORED,
+)
 def mia_loss(scores: TokenScores) -> Floats:
     """The loss of the answer: the mean negative log-probability of its tokens and its end-of-sequence token.
 
@@ -29,9 +35,15 @@ def mia_loss(scores: TokenScores) -> Floats:
 
 
 @metrics.register(
-    "mia_zlib", source="arXiv:2012.07805", needs=("scores", "labelled"), range=(0.0, np.inf),
-    higher_remembers=False, average="arithmetic", label="MIA: zlib", unscored=_UNSCORED,
-)  # fmt: skip
+    "mia_zlib",
+    source="arXiv:2012.07805",
+    needs=("scores", "labelled"),
+    range=(0.0, np.inf),
+    higher_remembers=False,
+    average="arithmetic",
+    label="MIA: zlib",
+    unscored=_UNSCORED,
+)
 def mia_zlib(scores: TokenScores, labelled: Sequence[str]) -> Floats:
     """The loss of the answer relative to its size compressed by zlib.
 
@@ -50,9 +62,15 @@ def mia_zlib(scores: TokenScores, labelled: Sequence[str]) -> Floats:
 
 
 @metrics.register(
-    "mia_reference", source="arXiv:2012.07805", needs=("reference",), range=(-np.inf, np.inf),
-    higher_remembers=False, average="arithmetic", label="MIA: reference", unscored=_UNSCORED,
-)  # fmt: skip
+    "mia_reference",
+    source="arXiv:2012.07805",
+    needs=("reference",),
+    range=(-np.inf, np.inf),
+    higher_remembers=False,
+    average="arithmetic",
+    label="MIA: reference",
+    unscored=_UNSCORED,
+)
 def mia_reference(reference: TokenScores) -> Floats:
     """The loss of the answer minus the reference model's.
 
@@ -67,9 +85,15 @@ def mia_reference(reference: TokenScores) -> Floats:
 
 
 @metrics.register(
-    "mia_min_k", source="arXiv:2310.16789", needs=("scores",), range=(0.0, np.inf),
-    higher_remembers=False, average="arithmetic", label="MIA: min-k", unscored=_UNSCORED,
-)  # fmt: skip
+    "mia_min_k",
+    source="arXiv:2310.16789",
+    needs=("scores",),
+    range=(0.0, np.inf),
+    higher_remembers=False,
+    average="arithmetic",
+    label="MIA: min-k",
+    unscored=_UNSCORED,
+)
 def mia_min_k(scores: TokenScores, *, k: float = 0.4) -> Floats:
     """The loss of the least likely tokens of the answer.
 
@@ -89,9 +113,15 @@ def mia_min_k(scores: TokenScores, *, k: float = 0.4) -> Floats:
 
 
 @metrics.register(
-    "mia_min_k_plus_plus", source="arXiv:2404.02936", needs=("scores",), range=(-np.inf, np.inf),
-    higher_remembers=False, average="arithmetic", label="MIA: min-k++", unscored=_UNSCORED,
-)  # fmt: skip
+    "mia_min_k_plus_plus",
+    source="arXiv:2404.02936",
+    needs=("scores",),
+    range=(-np.inf, np.inf),
+    higher_remembers=False,
+    average="arithmetic",
+    label="MIA: min-k++",
+    unscored=_UNSCORED,
+)
 def mia_min_k_plus_plus(scores: TokenScores, *, k: float = 0.4) -> Floats:
     """Min-k on log-probabilities standardised by the model's own next-token distribution.
 
@@ -113,9 +143,15 @@ def mia_min_k_plus_plus(scores: TokenScores, *, k: float = 0.4) -> Floats:
 
 
 @metrics.register(
-    "mia_gradient_norm", source="arXiv:2402.17012", needs=("gradient_norms",), range=(0.0, np.inf),
-    higher_remembers=False, average="arithmetic", label="MIA: gradient norm", unscored=_UNSCORED,
-)  # fmt: skip
+    "mia_gradient_norm",
+    source="arXiv:2402.17012",
+    needs=("gradient_norms",),
+    range=(0.0, np.inf),
+    higher_remembers=False,
+    average="arithmetic",
+    label="MIA: gradient norm",
+    unscored=_UNSCORED,
+)
 def mia_gradient_norm(gradient_norms: Floats) -> Floats:
     """The gradient norm of the answer's loss: the mean over parameter tensors of their gradients' 2-norms.
 

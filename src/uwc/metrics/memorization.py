@@ -7,10 +7,15 @@ from uwc.models.token_scores import Floats, TokenScores
 
 
 @metrics.register(
-    "extraction_strength", source="arXiv:2012.07805, arXiv:2406.09179", needs=("scores",), range=(0.0, 1.0),
-    higher_remembers=True, average="arithmetic", label="ES",
+    "extraction_strength",
+    source="arXiv:2012.07805, arXiv:2406.09179",
+    needs=("scores",),
+    range=(0.0, 1.0),
+    higher_remembers=True,
+    average="arithmetic",
+    label="ES",
     unscored="the answer has no token",
-)  # fmt: skip
+)
 def extraction_strength(scores: TokenScores) -> Floats:
     """The share of the answer that greedy decoding completes from the shortest sufficient prefix.
 
@@ -33,10 +38,15 @@ def extraction_strength(scores: TokenScores) -> Floats:
 
 
 @metrics.register(
-    "exact_memorization", source="arXiv:2205.10770", needs=("scores",), range=(0.0, 1.0),
-    higher_remembers=True, average="arithmetic", label="EM",
+    "exact_memorization",
+    source="arXiv:2205.10770",
+    needs=("scores",),
+    range=(0.0, 1.0),
+    higher_remembers=True,
+    average="arithmetic",
+    label="EM",
     unscored="the answer has no token",
-)  # fmt: skip
+)
 def exact_memorization(scores: TokenScores) -> Floats:
     """The share of answer tokens that are the model's most likely next tokens.
 
@@ -49,9 +59,15 @@ def exact_memorization(scores: TokenScores) -> Floats:
 
 
 @metrics.register(
-    "extraction_strength_similar", source="arXiv:2406.09179", needs=("scores", "similar_from"), range=(0.0, 1.0),
-    higher_remembers=True, average="arithmetic", label="ES, similar", unscored="the answer has no token",
-)  # fmt: skip
+    "extraction_strength_similar",
+    source="arXiv:2406.09179",
+    needs=("scores", "similar_from"),
+    range=(0.0, 1.0),
+    higher_remembers=True,
+    average="arithmetic",
+    label="ES, similar",
+    unscored="the answer has no token",
+)
 def extraction_strength_similar(scores: TokenScores, similar_from: Floats) -> Floats:
     """Extraction strength with a continuation that is similar, not equal, to the rest of the answer.
 

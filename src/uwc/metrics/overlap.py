@@ -14,9 +14,12 @@ from uwc.models.token_scores import Floats
 
 Part = Literal["precision", "recall", "fmeasure"]
 _SHARED: dict[str, Any] = {
-    "needs": ("answers", "texts"), "range": (0.0, 1.0), "higher_remembers": True, "average": "arithmetic",
+    "needs": ("answers", "texts"),
+    "range": (0.0, 1.0),
+    "higher_remembers": True,
+    "average": "arithmetic",
     "unscored": "the true answer has no word",
-}  # fmt: skip
+}
 _NEXT_QUESTION = regex.compile(r"\n\n|\nQuestion|Question:")
 
 _BEYOND_ASCII = regex.compile(
@@ -173,9 +176,11 @@ def rouge_1_f1(answers: Sequence[str], generated: Sequence[str]) -> Floats:
 
 
 @metrics.register(
-    "rouge_l_ascii", source="arXiv:2401.06121", label="ROUGE-L (ASCII)",
+    "rouge_l_ascii",
+    source="arXiv:2401.06121",
+    label="ROUGE-L (ASCII)",
     **_SHARED | {"unscored": "the true answer has no word, or one outside a-z and 0-9"},
-)  # fmt: skip
+)
 def rouge_l_ascii(answers: Sequence[str], generated: Sequence[str]) -> Floats:
     """ROUGE-L recall as published by TOFU: words are runs of a-z and 0-9, so that an accented letter splits its word.
 

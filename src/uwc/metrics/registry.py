@@ -5,9 +5,16 @@ from typing import Any
 from uwc.registry import Registry
 
 _EXAMPLE_LEVEL = (
-    "memorization", "likelihood", "truth_ratio", "overlap", "diversity", "divergence", "membership", "sampling",
+    "memorization",
+    "likelihood",
+    "truth_ratio",
+    "overlap",
+    "diversity",
+    "divergence",
+    "membership",
+    "sampling",
     "semantics",
-)  # fmt: skip
+)
 
 metrics: Registry[Any] = Registry("metric", modules=tuple(f"uwc.metrics.{m}" for m in _EXAMPLE_LEVEL))
 """Functions from the scores of a set of examples to one float64 value an example, NaN where it does not apply.

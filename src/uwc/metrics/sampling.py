@@ -9,9 +9,15 @@ from uwc.models.token_scores import Floats, TokenScores
 
 
 @metrics.register(
-    "probabilistic_extraction", source="arXiv:2410.19482", needs=("sampled",), range=(0.0, 1.0),
-    higher_remembers=True, average="arithmetic", label="extraction in n tries", unscored="the answer has no token",
-)  # fmt: skip
+    "probabilistic_extraction",
+    source="arXiv:2410.19482",
+    needs=("sampled",),
+    range=(0.0, 1.0),
+    higher_remembers=True,
+    average="arithmetic",
+    label="extraction in n tries",
+    unscored="the answer has no token",
+)
 def probabilistic_extraction(
     sampled: TokenScores, *, temperature: float = 1.0, top_k: int = 40, tries: int = 100
 ) -> Floats:

@@ -123,9 +123,12 @@ class ScoredSet:
         if self.scores.ids != other.scores.ids:
             raise DataError("the two models were scored on different examples; score both on the same file")
         return paired_difference(
-            self.values(metric, **settings), other.values(metric, **settings), self.subjects,
-            average=metrics.get(metric).facts["average"], seed=seed,
-        )  # fmt: skip
+            self.values(metric, **settings),
+            other.values(metric, **settings),
+            self.subjects,
+            average=metrics.get(metric).facts["average"],
+            seed=seed,
+        )
 
     def save(self, folder: Path, name: str) -> None:
         """Write ``NAME.parquet`` (token scores) and ``NAME.jsonl`` (true and generated answers, values by example)."""
@@ -133,12 +136,13 @@ class ScoredSet:
         columns: dict[str, Sequence[Any]] = {"id": self.scores.ids, "answer": self.answers}
         optional: dict[str, Any] = {
             "labelled": self.labelled or None,
-            "generated": self.texts or None, "generated_tokens": self.text_tokens or None,
+            "generated": self.texts or None,
+            "generated_tokens": self.text_tokens or None,
             "generated_finite": None if self.text_finite is None else self.text_finite.tolist(),
             "gradient_norm": None if self.gradient_norms is None else self.gradient_norms.tolist(),
             "similar_from": None if self.similar_from is None else self.similar_from.tolist(),
             "judged": self._judged_rows() if self.judged else None,
-        }  # fmt: skip
+        }
         columns |= {key: column for key, column in optional.items() if column is not None}
         lines = [json.dumps(dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
         (folder / f"{name}.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")

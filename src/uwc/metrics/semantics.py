@@ -74,9 +74,15 @@ def _once(judge: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @metrics.register(
-    "semantic_similarity", source="arXiv:2410.08109", needs=("answers", "texts", "encoder"), range=(0.0, 1.0),
-    higher_remembers=True, average="arithmetic", label="semantic similarity", unscored="the true answer is empty",
-)  # fmt: skip
+    "semantic_similarity",
+    source="arXiv:2410.08109",
+    needs=("answers", "texts", "encoder"),
+    range=(0.0, 1.0),
+    higher_remembers=True,
+    average="arithmetic",
+    label="semantic similarity",
+    unscored="the true answer is empty",
+)
 def semantic_similarity(answers: Sequence[str], texts: Sequence[str], encoder: Encoder) -> Floats:
     """Cosine similarity of the embeddings of the generated and the true answer.
 
@@ -94,9 +100,15 @@ def semantic_similarity(answers: Sequence[str], texts: Sequence[str], encoder: E
 
 
 @metrics.register(
-    "entailment", source="arXiv:2410.08109", needs=("answers", "texts", "entailment"), range=(0.0, 1.0),
-    higher_remembers=True, average="arithmetic", label="entailment", unscored="the true answer has no word",
-)  # fmt: skip
+    "entailment",
+    source="arXiv:2410.08109",
+    needs=("answers", "texts", "entailment"),
+    range=(0.0, 1.0),
+    higher_remembers=True,
+    average="arithmetic",
+    label="entailment",
+    unscored="the true answer has no word",
+)
 def entailment(
     answers: Sequence[str],
     texts: Sequence[str],

@@ -11,10 +11,14 @@ MEMBERSHIP_ATTACKS = ("loss", "zlib", "reference", "min_k", "min_k_plus_plus", "
 
 
 @set_metrics.register(
-    "forget_quality", source="arXiv:2401.06121",
+    "forget_quality",
+    source="arXiv:2401.06121",
     needs=("forget:truth_ratio_geometric", "retrained/forget:truth_ratio_geometric"),
-    range=(0.0, 1.0), higher_remembers=False, label="forget quality", interval=False,
-)  # fmt: skip
+    range=(0.0, 1.0),
+    higher_remembers=False,
+    label="forget quality",
+    interval=False,
+)
 def forget_quality(unlearned: Floats, retrained: Floats) -> float:
     """The p-value of a Kolmogorov-Smirnov test between the truth ratios of the model and of a retrained one.
 
@@ -37,16 +41,23 @@ def harmonic_means(means: Floats) -> Floats:
 
 
 @set_metrics.register(
-    "model_utility", source="arXiv:2401.06121",
+    "model_utility",
+    source="arXiv:2401.06121",
     needs=tuple(
         f"{name}:{metric}"
         for name in UTILITY_SETS
-        for metric in ("rouge_l_ascii", "probability" if name == "retain" else "probability_normalised",
-                       "truth_ratio_utility")
+        for metric in (
+            "rouge_l_ascii",
+            "probability" if name == "retain" else "probability_normalised",
+            "truth_ratio_utility",
+        )
     ),
-    range=(0.0, 1.0), higher_remembers=True, label="model utility", interval=True,
+    range=(0.0, 1.0),
+    higher_remembers=True,
+    label="model utility",
+    interval=True,
     of_means=harmonic_means,
-)  # fmt: skip
+)
 def model_utility(*values: Floats) -> float:
     """TOFU's model utility: the harmonic mean of nine means on data to be kept.
 
@@ -82,16 +93,25 @@ def auc(members: Floats, others: Floats) -> float:
 
 for _attack in MEMBERSHIP_ATTACKS:
     set_metrics.register(
-        f"auc_{_attack}", source="arXiv:2506.12618", needs=(f"forget:mia_{_attack}", f"holdout:mia_{_attack}"),
-        range=(0.0, 1.0), higher_remembers=True, label=f"AUC: {_attack.replace('_', '-')}", interval=True,
-    )(auc)  # fmt: skip
+        f"auc_{_attack}",
+        source="arXiv:2506.12618",
+        needs=(f"forget:mia_{_attack}", f"holdout:mia_{_attack}"),
+        range=(0.0, 1.0),
+        higher_remembers=True,
+        label=f"AUC: {_attack.replace('_', '-')}",
+        interval=True,
+    )(auc)
 
 
 @set_metrics.register(
-    "privleak", source="arXiv:2407.06460",
+    "privleak",
+    source="arXiv:2407.06460",
     needs=("forget:mia_min_k", "holdout:mia_min_k", "retrained/forget:mia_min_k", "retrained/holdout:mia_min_k"),
-    range=(-100.0, np.inf), higher_remembers=None, label="PrivLeak", interval=True,
-)  # fmt: skip
+    range=(-100.0, np.inf),
+    higher_remembers=None,
+    label="PrivLeak",
+    interval=True,
+)
 def privleak(
     members: Floats,
     others: Floats,

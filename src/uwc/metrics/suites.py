@@ -14,9 +14,13 @@ from uwc.results import MetricInfo, SetInfo
 
 FORGET, VERBATIM = "forget", "verbatim"
 SET_FLAGS = {
-    FORGET: "--forget", "retain": "--retain", "holdout": "--holdout", "real_authors": "--real-authors",
-    "world_facts": "--world-facts", VERBATIM: "--verbatim",
-}  # fmt: skip
+    FORGET: "--forget",
+    "retain": "--retain",
+    "holdout": "--holdout",
+    "real_authors": "--real-authors",
+    "world_facts": "--world-facts",
+    VERBATIM: "--verbatim",
+}
 """Set -> the option that gives it on the command line."""
 SET_LABELS = {"forget_paraphrased": "forget, paraphrased", "retain_paraphrased": "retain, paraphrased"}
 """Set -> its label, if that is not its name."""
@@ -24,17 +28,30 @@ RETRAINED = "retrained/"
 
 SUITES: dict[str, tuple[str, ...]] = {
     "core": (
-        "extraction_strength", "exact_memorization", "probability", "perplexity", "rouge_l", "kl_to_original",
+        "extraction_strength",
+        "exact_memorization",
+        "probability",
+        "perplexity",
+        "rouge_l",
+        "kl_to_original",
     ),
     "tofu": (
-        "probability", "rouge_l_ascii", "truth_ratio_forget", "truth_ratio_utility", "extraction_strength",
-        "exact_memorization", "forget_quality", "model_utility",
+        "probability",
+        "rouge_l_ascii",
+        "truth_ratio_forget",
+        "truth_ratio_utility",
+        "extraction_strength",
+        "exact_memorization",
+        "forget_quality",
+        "model_utility",
     ),
     "muse": ("verbatim_memorization", "knowledge_memorization", "privleak"),
     "membership": (
-        *(f"mia_{a}" for a in MEMBERSHIP_ATTACKS), *(f"auc_{a}" for a in MEMBERSHIP_ATTACKS), "privleak",
+        *(f"mia_{a}" for a in MEMBERSHIP_ATTACKS),
+        *(f"auc_{a}" for a in MEMBERSHIP_ATTACKS),
+        "privleak",
     ),
-}  # fmt: skip
+}
 """Suite -> its metrics; ``all`` is every metric."""
 
 OPTIONAL: dict[str, frozenset[str]] = {

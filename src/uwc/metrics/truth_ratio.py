@@ -15,9 +15,14 @@ _SHARED: dict[str, Any] = {"needs": ("restated", "perturbed"), "unscored": "no w
 
 
 @metrics.register(
-    "truth_ratio_geometric", source="arXiv:2506.12618", range=(0.0, np.inf), higher_remembers=False,
-    average="geometric", label="truth ratio (geometric)", **_SHARED,
-)  # fmt: skip
+    "truth_ratio_geometric",
+    source="arXiv:2506.12618",
+    range=(0.0, np.inf),
+    higher_remembers=False,
+    average="geometric",
+    label="truth ratio (geometric)",
+    **_SHARED,
+)
 def truth_ratio_geometric(restated: TokenScores, perturbed: TokenScores) -> Floats:
     """The geometric mean likelihood of wrong answers, relative to the paraphrased true answer.
 
@@ -35,9 +40,14 @@ def truth_ratio_geometric(restated: TokenScores, perturbed: TokenScores) -> Floa
 
 
 @metrics.register(
-    "truth_ratio_inverse", source="arXiv:2401.06121", range=(0.0, np.inf), higher_remembers=True,
-    average="geometric", label="truth ratio (inverse)", **_SHARED,
-)  # fmt: skip
+    "truth_ratio_inverse",
+    source="arXiv:2401.06121",
+    range=(0.0, np.inf),
+    higher_remembers=True,
+    average="geometric",
+    label="truth ratio (inverse)",
+    **_SHARED,
+)
 def truth_ratio_inverse(restated: TokenScores, perturbed: TokenScores) -> Floats:
     """The inverse of `truth_ratio_geometric`, which TOFU's code uses for the forget quality.
 
@@ -54,9 +64,14 @@ def truth_ratio_inverse(restated: TokenScores, perturbed: TokenScores) -> Floats
 
 
 @metrics.register(
-    "truth_ratio_arithmetic", source="arXiv:2401.06121", range=(0.0, np.inf), higher_remembers=False,
-    average="geometric", label="truth ratio (arithmetic)", **_SHARED,
-)  # fmt: skip
+    "truth_ratio_arithmetic",
+    source="arXiv:2401.06121",
+    range=(0.0, np.inf),
+    higher_remembers=False,
+    average="geometric",
+    label="truth ratio (arithmetic)",
+    **_SHARED,
+)
 def truth_ratio_arithmetic(restated: TokenScores, perturbed: TokenScores) -> Floats:
     """The arithmetic mean likelihood of wrong answers, relative to the paraphrased true answer.
 
@@ -73,9 +88,14 @@ def truth_ratio_arithmetic(restated: TokenScores, perturbed: TokenScores) -> Flo
 
 
 @metrics.register(
-    "truth_ratio_forget", source="arXiv:2401.06121", range=(0.0, 1.0), higher_remembers=False,
-    average="arithmetic", label="truth ratio (forget)", **_SHARED,
-)  # fmt: skip
+    "truth_ratio_forget",
+    source="arXiv:2401.06121",
+    range=(0.0, 1.0),
+    higher_remembers=False,
+    average="arithmetic",
+    label="truth ratio (forget)",
+    **_SHARED,
+)
 def truth_ratio_forget(
     restated: TokenScores, perturbed: TokenScores, *, definition: Definition = "arithmetic"
 ) -> Floats:
@@ -95,9 +115,14 @@ def truth_ratio_forget(
 
 
 @metrics.register(
-    "truth_ratio_utility", source="arXiv:2401.06121", range=(0.0, 1.0), higher_remembers=True,
-    average="arithmetic", label="truth ratio (utility)", **_SHARED,
-)  # fmt: skip
+    "truth_ratio_utility",
+    source="arXiv:2401.06121",
+    range=(0.0, 1.0),
+    higher_remembers=True,
+    average="arithmetic",
+    label="truth ratio (utility)",
+    **_SHARED,
+)
 def truth_ratio_utility(
     restated: TokenScores, perturbed: TokenScores, *, definition: Definition = "arithmetic"
 ) -> Floats:
@@ -117,9 +142,14 @@ def truth_ratio_utility(
 
 
 @metrics.register(
-    "truth_probability", source="arXiv:2506.12618", range=(0.0, 1.0), higher_remembers=True,
-    average="arithmetic", label="truth probability", **_SHARED,
-)  # fmt: skip
+    "truth_probability",
+    source="arXiv:2506.12618",
+    range=(0.0, 1.0),
+    higher_remembers=True,
+    average="arithmetic",
+    label="truth probability",
+    **_SHARED,
+)
 def truth_probability(restated: TokenScores, perturbed: TokenScores) -> Floats:
     """The probability of the paraphrased true answer relative to that of the wrong ones.
 

@@ -132,9 +132,13 @@ def watching_products(
 
 
 _FACTORS = {  # operation -> where its two factors stand among its arguments
-    "aten.mm": (0, 1), "aten.bmm": (0, 1), "aten.mv": (0, 1),
-    "aten.addmm": (1, 2), "aten.baddbmm": (1, 2), "aten.addmv": (1, 2),
-}  # fmt: skip
+    "aten.mm": (0, 1),
+    "aten.bmm": (0, 1),
+    "aten.mv": (0, 1),
+    "aten.addmm": (1, 2),
+    "aten.baddbmm": (1, 2),
+    "aten.addmv": (1, 2),
+}
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -24,9 +24,14 @@ _NAMED = "transformers_weights"
 _DISTRIBUTED = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
 _TRAINERS_COPY = re.compile(r"checkpoint-\d+")
 _VOCABULARIES = (
-    "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt", "spiece.model",
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "spiece.model",
     "sentencepiece.bpe.model",
-)  # fmt: skip
+)
 _SETTINGS = (".json", ".jinja", ".model", ".txt", ".tiktoken", ".vocab", ".bpe", ".spm")
 """Suffixes of the files besides the weights that affect results: configurations, tokenizer, template."""
 _LOGS = ("training_log.json", "trainer_state.json", "all_results.json", "train_results.json", "eval_results.json")
@@ -60,9 +65,12 @@ def local_file(path: str | Path, file: str) -> Path | None:
     """
     try:
         found = cached_file(
-            str(path), file, _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False, _raise_exceptions_for_gated_repo=False,
-        )  # fmt: skip
+            str(path),
+            file,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+            _raise_exceptions_for_gated_repo=False,
+        )
     except OSError as error:
         raise _no_model(path) from error
     return None if found is None else Path(found)

@@ -110,9 +110,14 @@ def _load_whole(where: str, *, dtype: torch.dtype, device: torch.device, trust: 
     place = {"device_map": {"": device}} if quantised else {}
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
-            where, dtype=dtype, use_safetensors=True, trust_remote_code=trust, output_loading_info=True,
-            ignore_mismatched_sizes=True, **place,
-        )  # fmt: skip
+            where,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=trust,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **place,
+        )
     except Exception as error:  # transformers, the hub and safetensors raise many kinds
         raise ModelError(loading_failed(where, error)) from error
     require_all_read(model, files, report, quantised=quantised)

@@ -47,9 +47,11 @@ def _continued(target: Target, prompts: Sequence[list[int]], *, max_new_tokens: 
     target.model.eval()
     watch = FiniteWatch(len(prompts), suppressed=True)
     output = target.model.generate(
-        input_ids=ids, attention_mask=ids != padding, generation_config=own,
+        input_ids=ids,
+        attention_mask=ids != padding,
+        generation_config=own,
         logits_processor=LogitsProcessorList([watch]),
-    )  # fmt: skip
+    )
     added = [tokens[: len(until(tokens, stops)) + 1] for tokens in output[:, width:].tolist()]
     return [(tokens, watch.finite(row, len(tokens))) for row, tokens in enumerate(added)]
 

@@ -173,8 +173,11 @@ def _divergence_sums(z: Tensor, place: Tensor, reference: Tensor) -> dict[str, T
     q = other.exp_()
     total = q.sum(dim=1)
     return {
-        "q greatest": greatest, "q target": of_target, "q total": total, "q gap": q.mul_(gap).sum(dim=1),
-    }  # fmt: skip
+        "q greatest": greatest,
+        "q target": of_target,
+        "q total": total,
+        "q gap": q.mul_(gap).sum(dim=1),
+    }
 
 
 def _divergence(each: Mapping[str, Tensor], shift: Tensor, log_sum: Tensor) -> dict[str, Tensor]:

@@ -47,6 +47,9 @@ def embedding_names(model: Any) -> list[str]:
     """The names of the input and output embeddings' weights in the model's state, and of a bias of the latter."""
     ends = {id(m) for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m is not None}
     return [
-        f"{name}.{part}" for name, module in model.named_modules(remove_duplicate=False) if id(module) in ends
-        for part in ("weight", "bias") if isinstance(getattr(module, part, None), Tensor)
-    ]  # fmt: skip
+        f"{name}.{part}"
+        for name, module in model.named_modules(remove_duplicate=False)
+        if id(module) in ends
+        for part in ("weight", "bias")
+        if isinstance(getattr(module, part, None), Tensor)
+    ]

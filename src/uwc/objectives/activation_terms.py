@@ -8,9 +8,14 @@ from uwc.objectives.registry import terms
 
 
 @terms.register(
-    "misdirection", source="arXiv:2403.03218", side="forget", role="forget", needs=("forget.states",),
-    reduction="examples", formula="mean_t mean_d (h_t - c u)^2, |u| = 1",
-)  # fmt: skip
+    "misdirection",
+    source="arXiv:2403.03218",
+    side="forget",
+    role="forget",
+    needs=("forget.states",),
+    reduction="examples",
+    formula="mean_t mean_d (h_t - c u)^2, |u| = 1",
+)
 def misdirection(forwards: Forwards, *, layer: int | None = None, coefficient: float = 2.0, seed: int = 0) -> Tensor:
     """RMU's forget loss: push hidden states towards one random direction.
 
@@ -24,9 +29,14 @@ def misdirection(forwards: Forwards, *, layer: int | None = None, coefficient: f
 
 
 @terms.register(
-    "misdirection_long", source="arXiv:2406.09179", side="forget", role="forget", needs=("forget.states",),
-    reduction="tokens", formula="(1/N) sum_t mean_d (h_t - c v)^2, v uniform on [0, 1)^d",
-)  # fmt: skip
+    "misdirection_long",
+    source="arXiv:2406.09179",
+    side="forget",
+    role="forget",
+    needs=("forget.states",),
+    reduction="tokens",
+    formula="(1/N) sum_t mean_d (h_t - c v)^2, v uniform on [0, 1)^d",
+)
 def misdirection_long(
     forwards: Forwards, *, layer: int | None = None, coefficient: float = 2.0, seed: int = 0
 ) -> Tensor:
@@ -41,10 +51,14 @@ def misdirection_long(
 
 
 @terms.register(
-    "activation_distance", source="arXiv:2403.03218", side="retain", role="retain",
-    needs=("retain.states", "retain.reference_states"), reduction="examples",
+    "activation_distance",
+    source="arXiv:2403.03218",
+    side="retain",
+    role="retain",
+    needs=("retain.states", "retain.reference_states"),
+    reduction="examples",
     formula="mean_t mean_d (h_t - h_original,t)^2",
-)  # fmt: skip
+)
 def activation_distance(forwards: Forwards, *, layer: int | None = None) -> Tensor:
     """RMU's retain loss: keep hidden states close to the original's.
 

@@ -11,10 +11,14 @@ from uwc.objectives.registry import terms
 
 
 @terms.register(
-    "self_distillation", source="arXiv:2402.10052", side="forget", role="forget",
-    needs=("forget.logits", "forget.reference_logits"), reduction="tokens",
+    "self_distillation",
+    source="arXiv:2402.10052",
+    side="forget",
+    role="forget",
+    needs=("forget.logits", "forget.reference_logits"),
+    reduction="tokens",
     formula="(1/N) sum_t CE(softmax(z_original,t - beta 1[y_t]), p)",
-)  # fmt: skip
+)
 def self_distillation(forwards: Forwards, *, beta: float = 10.0) -> Tensor:
     """UNDIAL: imitate the original model with the true token's logit lowered by beta, at the answer's positions only.
 
@@ -22,16 +26,27 @@ def self_distillation(forwards: Forwards, *, beta: float = 10.0) -> Tensor:
     over tokens.
     """
     passed = forwards.forget
-    teacher = forwards.reference_logits("forget").float().scatter_add(
-        1, passed.batch.targets[:, None], torch.full((len(passed.batch.targets), 1), -beta, device=passed.logits.device)
-    )  # fmt: skip
+    teacher = (
+        forwards.reference_logits("forget")
+        .float()
+        .scatter_add(
+            1,
+            passed.batch.targets[:, None],
+            torch.full((len(passed.batch.targets), 1), -beta, device=passed.logits.device),
+        )
+    )
     return passed.total(_cross_entropy(teacher.softmax(dim=1), passed.logits))
 
 
 @terms.register(
-    "ce_u", source="arXiv:2503.01224", side="forget", role="forget", needs=("forget.logits",), reduction="tokens",
+    "ce_u",
+    source="arXiv:2503.01224",
+    side="forget",
+    role="forget",
+    needs=("forget.logits",),
+    reduction="tokens",
     formula="(1/N) sum_t CE(softmax(z_t with z_y = -inf), p)",
-)  # fmt: skip
+)
 def ce_u(forwards: Forwards, *, ignore_first: int = 1) -> Tensor:
     """CE-U: imitate the model's own detached distribution with the true token ruled out.
 
@@ -45,9 +60,14 @@ def ce_u(forwards: Forwards, *, ignore_first: int = 1) -> Tensor:
 
 
 @terms.register(
-    "maximum_entropy", source="arXiv:2410.08109", side="forget", role="forget", needs=("forget.logits",),
-    reduction="tokens", formula="(1/N) sum_t KL(uniform || p)",
-)  # fmt: skip
+    "maximum_entropy",
+    source="arXiv:2410.08109",
+    side="forget",
+    role="forget",
+    needs=("forget.logits",),
+    reduction="tokens",
+    formula="(1/N) sum_t KL(uniform || p)",
+)
 def maximum_entropy(forwards: Forwards, *, scope: Scope = "attended") -> Tensor:
     """ME: pull predictions towards the uniform distribution: ``L = (1/N) sum_t (-(1/V) sum_v log p_t(v) - log V)``.
 
@@ -61,9 +81,14 @@ def maximum_entropy(forwards: Forwards, *, scope: Scope = "attended") -> Tensor:
 
 
 @terms.register(
-    "logit_flattening", source="arXiv:2506.05314", side="forget", role="forget", needs=("forget.logits",),
-    reduction="tokens", formula="(1/N) sum_t (max_v z_t - mean_v z_t)^2",
-)  # fmt: skip
+    "logit_flattening",
+    source="arXiv:2506.05314",
+    side="forget",
+    role="forget",
+    needs=("forget.logits",),
+    reduction="tokens",
+    formula="(1/N) sum_t (max_v z_t - mean_v z_t)^2",
+)
 def logit_flattening(forwards: Forwards) -> Tensor:
     """PDU's forget loss: pull the largest logit to the mean one: ``L = (1/N) sum_t (max_v z_t - mean_v z_t)^2``.
 

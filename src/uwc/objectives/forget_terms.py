@@ -8,27 +8,42 @@ from uwc.objectives.registry import terms
 
 
 @terms.register(
-    "gradient_ascent", source="arXiv:2210.01504", side="forget", role="forget", needs=("forget",), reduction="tokens",
+    "gradient_ascent",
+    source="arXiv:2210.01504",
+    side="forget",
+    role="forget",
+    needs=("forget",),
+    reduction="tokens",
     formula="-(1/N) sum_t l_t",
-)  # fmt: skip
+)
 def gradient_ascent(forwards: Forwards) -> Tensor:
     """Climb the likelihood loss of the forget answers: ``L = -(1/N) sum_t l_t``. Returns [B] sums over tokens."""
     return forwards.forget.total(forwards.forget.logprobs)
 
 
 @terms.register(
-    "refusal", source="arXiv:2401.06121", side="forget", role="refusal", needs=("refusal",), reduction="tokens",
+    "refusal",
+    source="arXiv:2401.06121",
+    side="forget",
+    role="refusal",
+    needs=("refusal",),
+    reduction="tokens",
     formula="(1/N) sum_t l_t on the answer taught",
-)  # fmt: skip
+)
 def refusal(forwards: Forwards) -> Tensor:
     """Train to answer forget questions with a random refusal: ``L = (1/N) sum_t l_t``. Returns [B] sums over tokens."""
     return -forwards.refusal.total(forwards.refusal.logprobs)
 
 
 @terms.register(
-    "weighted_ascent", source="arXiv:2502.19301", side="forget", role="forget", needs=("forget",), reduction="tokens",
+    "weighted_ascent",
+    source="arXiv:2502.19301",
+    side="forget",
+    role="forget",
+    needs=("forget",),
+    reduction="tokens",
     formula="-(1/N) sum_t w_t l_t, w_t = p_t^beta",
-)  # fmt: skip
+)
 def weighted_ascent(forwards: Forwards, *, beta: float = 5.0) -> Tensor:
     """WGA: gradient ascent with small weights for unlikely tokens: ``L = -(1/N) sum_t w_t l_t``, ``w_t = p_t^beta``.
 
@@ -39,10 +54,14 @@ def weighted_ascent(forwards: Forwards, *, beta: float = 5.0) -> Tensor:
 
 
 @terms.register(
-    "token_npo", source="arXiv:2502.19301", side="forget", role="forget",
-    needs=("forget", "forget.reference_logprobs"), reduction="tokens",
+    "token_npo",
+    source="arXiv:2502.19301",
+    side="forget",
+    role="forget",
+    needs=("forget", "forget.reference_logprobs"),
+    reduction="tokens",
     formula="-(1/N) sum_t w_t l_t, w_t = 2 p_t^beta / (p_t^beta + q_t^beta)",
-)  # fmt: skip
+)
 def token_npo(forwards: Forwards, *, beta: float = 4.0) -> Tensor:
     """TNPO: NPO's weight, token by token: ``w_t = 2 p_t^beta / (p_t^beta + q_t^beta)``, q the original's.
 
@@ -54,10 +73,14 @@ def token_npo(forwards: Forwards, *, beta: float = 4.0) -> Tensor:
 
 
 @terms.register(
-    "weighted_token_npo", source="arXiv:2502.19301", side="forget", role="forget",
-    needs=("forget", "forget.reference_logprobs"), reduction="tokens",
+    "weighted_token_npo",
+    source="arXiv:2502.19301",
+    side="forget",
+    role="forget",
+    needs=("forget", "forget.reference_logprobs"),
+    reduction="tokens",
     formula="-(1/N) sum_t w_t l_t, w_t = 2 p_t^(beta+alpha) / (p_t^beta + q_t^beta)",
-)  # fmt: skip
+)
 def weighted_token_npo(forwards: Forwards, *, beta: float = 4.0, alpha: float = 1.5) -> Tensor:
     """WTNPO: TNPO's weight times p_t^alpha: ``w_t = 2 p_t^(beta + alpha) / (p_t^beta + q_t^beta)``.
 
@@ -70,9 +93,14 @@ def weighted_token_npo(forwards: Forwards, *, beta: float = 4.0, alpha: float = 
 
 
 @terms.register(
-    "saturation_importance", source="arXiv:2505.11953", side="forget", role="forget", needs=("forget",),
-    reduction="tokens", formula="-(1/N) sum_t w_t l_t, w_t = p_t^beta1 (1 - p_t)^beta2",
-)  # fmt: skip
+    "saturation_importance",
+    source="arXiv:2505.11953",
+    side="forget",
+    role="forget",
+    needs=("forget",),
+    reduction="tokens",
+    formula="-(1/N) sum_t w_t l_t, w_t = p_t^beta1 (1 - p_t)^beta2",
+)
 def saturation_importance(forwards: Forwards, *, beta1: float = 5.0, beta2: float = 1.0) -> Tensor:
     """SatImp: weigh tokens by saturation and importance: ``w_t = p_t^beta1 (1 - p_t)^beta2``.
 

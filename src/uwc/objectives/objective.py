@@ -110,9 +110,10 @@ class Objective:
         """The tricks that change a role's pass, with their settings."""
         forgotten = role in self.method.forgotten_roles
         return [
-            (entry, settings) for entry, settings in self.tricks
+            (entry, settings)
+            for entry, settings in self.tricks
             if ROLES[role].tricked and (forgotten or entry.facts["acts_on"] != "forgotten answers")
-        ]  # fmt: skip
+        ]
 
     def counted_tokens(self, term: BoundTerm, answer_tokens: Tensor, all_tokens: Tensor) -> Tensor:
         """[B] the number of tokens of each example in the term's mean.

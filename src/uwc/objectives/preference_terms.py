@@ -13,9 +13,14 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 @terms.register(
-    "npo", source="arXiv:2404.05868", side="forget", role="forget", needs=("forget", "forget.reference_logprobs"),
-    reduction="examples", formula="-(2/beta) log sigmoid(beta (NLL - NLL_original))",
-)  # fmt: skip
+    "npo",
+    source="arXiv:2404.05868",
+    side="forget",
+    role="forget",
+    needs=("forget", "forget.reference_logprobs"),
+    reduction="examples",
+    formula="-(2/beta) log sigmoid(beta (NLL - NLL_original))",
+)
 def npo(forwards: Forwards, *, beta: Positive = 0.5) -> Tensor:
     """Negative preference optimization: gradient ascent that fades as the answer becomes unlikely.
 
@@ -26,9 +31,14 @@ def npo(forwards: Forwards, *, beta: Positive = 0.5) -> Tensor:
 
 
 @terms.register(
-    "simnpo", source="arXiv:2410.07163", side="forget", role="forget", needs=("forget",), reduction="examples",
+    "simnpo",
+    source="arXiv:2410.07163",
+    side="forget",
+    role="forget",
+    needs=("forget",),
+    reduction="examples",
     formula="-(2/beta) log sigmoid(beta (NLL / N - delta))",
-)  # fmt: skip
+)
 def simnpo(forwards: Forwards, *, beta: Positive = 4.5, delta: float = 0.0) -> Tensor:
     """SimNPO: NPO without a reference, on the loss per token.
 
@@ -41,10 +51,14 @@ def simnpo(forwards: Forwards, *, beta: Positive = 4.5, delta: float = 0.0) -> T
 
 
 @terms.register(
-    "dpo", source="arXiv:2305.18290", side="forget", role="forget",
-    needs=("forget", "forget.reference_logprobs", "refusal", "refusal.reference_logprobs"), reduction="examples",
+    "dpo",
+    source="arXiv:2305.18290",
+    side="forget",
+    role="forget",
+    needs=("forget", "forget.reference_logprobs", "refusal", "refusal.reference_logprobs"),
+    reduction="examples",
     formula="-(2/beta) log sigmoid(beta ((NLL_o - NLL)(preferred) - (NLL_o - NLL)(forget)))",
-)  # fmt: skip
+)
 def dpo(forwards: Forwards, *, beta: Positive = 0.1) -> Tensor:
     """Direct preference optimization: prefer a refusal to the forget answer.
 
@@ -57,9 +71,14 @@ def dpo(forwards: Forwards, *, beta: Positive = 0.1) -> Tensor:
 
 
 @terms.register(
-    "answer_preservation", source="arXiv:2410.08109", side="retain", role="retain", needs=("retain", "retain_refusal"),
-    reduction="examples", formula="-(1/beta) log sigmoid(beta (NLL(retain, refusal) - NLL(retain)))",
-)  # fmt: skip
+    "answer_preservation",
+    source="arXiv:2410.08109",
+    side="retain",
+    role="retain",
+    needs=("retain", "retain_refusal"),
+    reduction="examples",
+    formula="-(1/beta) log sigmoid(beta (NLL(retain, refusal) - NLL(retain)))",
+)
 def answer_preservation(forwards: Forwards, *, beta: Positive = 0.1) -> Tensor:
     """Keep answering retain questions rather than refusing them.
 

@@ -16,9 +16,13 @@ from uwc.objectives.registry import tricks
 
 
 @tricks.register(
-    "loss_selection", source="arXiv:2406.09179", formula="the q N_i likeliest tokens", neutral=1.0,
-    reads="logprobs", acts_on="forget questions",
-)  # fmt: skip
+    "loss_selection",
+    source="arXiv:2406.09179",
+    formula="the q N_i likeliest tokens",
+    neutral=1.0,
+    reads="logprobs",
+    acts_on="forget questions",
+)
 def loss_selection(passed: Pass, *, value: Annotated[float, Field(gt=0, le=1)] = 1.0) -> Pass:
     """Keep only the most likely share q of each answer's tokens: the floor(q N_i), at least 1, of smallest loss.
 
@@ -46,9 +50,13 @@ def kept_tokens(counts: Tensor, *, share: float) -> Tensor:
 
 
 @tricks.register(
-    "likelihood_cap", source="arXiv:2406.09179", formula="only tokens with p_t > cap", neutral=0.0,
-    reads="logprobs", acts_on="forgotten answers",
-)  # fmt: skip
+    "likelihood_cap",
+    source="arXiv:2406.09179",
+    formula="only tokens with p_t > cap",
+    neutral=0.0,
+    reads="logprobs",
+    acts_on="forgotten answers",
+)
 def likelihood_cap(passed: Pass, *, value: Annotated[float, Field(ge=0, lt=1)] = 0.0) -> Pass:
     """Ignore tokens of forgotten answers whose likelihood is at or below a cap.
 
@@ -63,9 +71,13 @@ def likelihood_cap(passed: Pass, *, value: Annotated[float, Field(ge=0, lt=1)] =
 
 
 @tricks.register(
-    "temperature", source="arXiv:2406.09179", formula="z / tau", neutral=1.0, reads="logits",
+    "temperature",
+    source="arXiv:2406.09179",
+    formula="z / tau",
+    neutral=1.0,
+    reads="logits",
     acts_on="forget questions",
-)  # fmt: skip
+)
 def temperature(passed: Pass, *, value: Annotated[float, Field(gt=0)] = 1.0) -> Pass:
     """Scale the forget logits: ``z / tau`` in the forget loss only. Neutral at 1."""
     return passed if value == 1.0 else replace(passed, all_logits=passed.logits / value, known_logprobs=None)

@@ -44,8 +44,11 @@ def faithfulness_rows(
     """
     return [
         {
-            "metric": metric, "split": split, "knowing": len(knowing), "ignorant": len(ignorant),
+            "metric": metric,
+            "split": split,
+            "knowing": len(knowing),
+            "ignorant": len(ignorant),
             "auc": faithfulness_auc(knowing, ignorant, higher_remembers=metrics.get(metric).facts["higher_remembers"]),
         }
         for (metric, split), (knowing, ignorant) in known.items()
-    ]  # fmt: skip
+    ]

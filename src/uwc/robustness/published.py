@@ -31,9 +31,13 @@ _TABLE = published("robustness-pcc")
 PUBLISHED_PCC: tuple[PublishedPcc, ...] = tuple(PublishedPcc(**row, source=_TABLE.source) for row in _TABLE.rows)
 
 OUR_NAMES: dict[str, str] = {
-    "jailbreak": "jailbreak", "relearning": "relearn_original", "probing": "probe", "token noising": "token_noise",
-    "GCG": "gcg", "relearning + probing": "relearn_original+probe",
-}  # fmt: skip
+    "jailbreak": "jailbreak",
+    "relearning": "relearn_original",
+    "probing": "probe",
+    "token noising": "token_noise",
+    "GCG": "gcg",
+    "relearning + probing": "relearn_original+probe",
+}
 """The published name of an attack -> our chain."""
 
 

@@ -11,8 +11,16 @@ SMALLEST = 1e-12
 """Absolute difference up to which two numbers are within the tolerance."""
 
 _NOT_COMPUTED = {
-    "schema_version", "uwc_version", "study", "provenance", "metrics", "warnings", "retention", "settings", "tricks",
-}  # fmt: skip
+    "schema_version",
+    "uwc_version",
+    "study",
+    "provenance",
+    "metrics",
+    "warnings",
+    "retention",
+    "settings",
+    "tricks",
+}
 _NOT_WORDS = {("ranking",), ("provenance", "environments"), ("provenance", "data_files")}
 _PARTS = {"scores": "as delivered", "calibrated_scores": "calibrated"}
 

@@ -11,8 +11,16 @@ from uwc.errors import ModelError
 from uwc.io import digest, file_digest
 
 LIBRARIES = (
-    "torch", "transformers", "tokenizers", "accelerate", "numpy", "scipy", "safetensors", "datasets", "lm_eval",
-)  # fmt: skip
+    "torch",
+    "transformers",
+    "tokenizers",
+    "accelerate",
+    "numpy",
+    "scipy",
+    "safetensors",
+    "datasets",
+    "lm_eval",
+)
 
 
 def environment(*, device: str = "auto") -> dict[str, str]:
