@@ -26,6 +26,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from benchmarks.comparison import Comparison, Measured, measure
+from uwc.api import calibrate
 from uwc.calibration.calibrate import KNOWN_SAMPLE
 from uwc.data.batches import collate
 from uwc.data.example import Example
@@ -38,7 +39,6 @@ from uwc.models.loading import load_target, save_target
 from uwc.models.pairs import open_mixing
 from uwc.models.target import Target
 from uwc.results import Calibration
-from uwc.workflows.calibration import calibrate
 
 SIZES = {
     "cpu": {"name": "93 M", "vocabulary": 32_000, "hidden": 768, "layers": 5, "intermediate": 2688, "questions": 300},
@@ -106,10 +106,10 @@ class Pair:
             self.unlearned,
             forget=self.forget,
             retain=self.retain,
-            tau=TAU,
-            resolution=RESOLUTION,
+            retention={"tau": TAU, "resolution": RESOLUTION},
             curve=False,
-            **self.loading,
+            device=self.loading["device"],
+            prompt=TEMPLATE,
         ).calibration
 
     @torch.no_grad()

@@ -9,38 +9,66 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from uwc.api import Retention as Retention
+    from uwc.api import attack as attack
+    from uwc.api import calibrate as calibrate
+    from uwc.api import diff as diff
+    from uwc.api import load_model as load_model
+    from uwc.api import run_study as run_study
+    from uwc.api import score as score
+    from uwc.api import unlearn as unlearn
+    from uwc.attacks.data import Attacker as Attacker
+    from uwc.attacks.registry import attack_method as attack_method
     from uwc.data.example import Example as Example
     from uwc.data.prompts import PromptTemplate as PromptTemplate
-    from uwc.data.question_files import read_examples as read_examples
+    from uwc.data.question_files import load_questions as load_questions
     from uwc.errors import UserError as UserError
-    from uwc.models.loading import load_target as load_target
-    from uwc.models.target import Target as Target
+    from uwc.metrics.registry import metric as metric
+    from uwc.models.target import Target
+    from uwc.objectives.registry import loss as loss
+    from uwc.plugins import load_plugins as load_plugins
+    from uwc.results import AttackResults as AttackResults
+    from uwc.results import CalibrationResults as CalibrationResults
+    from uwc.results import Scores as Scores
+    from uwc.results import StudyResults as StudyResults
+    from uwc.results import UnlearnResult as UnlearnResult
     from uwc.studies.config_file import load_config as load_config
-    from uwc.workflows.attacking import attack as attack
-    from uwc.workflows.calibration import calibrate as calibrate
+    from uwc.training.settings import TrainingSettings as TrainingSettings
     from uwc.workflows.comparison import compare as compare
     from uwc.workflows.replaying import replay as replay
-    from uwc.workflows.scoring import score as score
     from uwc.workflows.studies import plan_study as plan_study
-    from uwc.workflows.studies import run_study as run_study
-    from uwc.workflows.unlearning import unlearn as unlearn
+
+    Model = Target
 
 _HOMES = {
-    "Example": "uwc.data.example",
-    "read_examples": "uwc.data.question_files",
-    "PromptTemplate": "uwc.data.prompts",
-    "UserError": "uwc.errors",
-    "load_target": "uwc.models.loading",
-    "Target": "uwc.models.target",
-    "load_config": "uwc.studies.config_file",
-    "attack": "uwc.workflows.attacking",
-    "calibrate": "uwc.workflows.calibration",
-    "compare": "uwc.workflows.comparison",
-    "plan_study": "uwc.workflows.studies",
-    "replay": "uwc.workflows.replaying",
-    "run_study": "uwc.workflows.studies",
-    "score": "uwc.workflows.scoring",
-    "unlearn": "uwc.workflows.unlearning",
+    "Model": ("uwc.models.target", "Target"),
+    "Example": ("uwc.data.example", "Example"),
+    "PromptTemplate": ("uwc.data.prompts", "PromptTemplate"),
+    "UserError": ("uwc.errors", "UserError"),
+    "Retention": ("uwc.api", "Retention"),
+    "Attacker": ("uwc.attacks.data", "Attacker"),
+    "TrainingSettings": ("uwc.training.settings", "TrainingSettings"),
+    "Scores": ("uwc.results", "Scores"),
+    "CalibrationResults": ("uwc.results", "CalibrationResults"),
+    "AttackResults": ("uwc.results", "AttackResults"),
+    "UnlearnResult": ("uwc.results", "UnlearnResult"),
+    "StudyResults": ("uwc.results", "StudyResults"),
+    "load_model": ("uwc.api", "load_model"),
+    "load_questions": ("uwc.data.question_files", "load_questions"),
+    "score": ("uwc.api", "score"),
+    "calibrate": ("uwc.api", "calibrate"),
+    "compare": ("uwc.workflows.comparison", "compare"),
+    "attack": ("uwc.api", "attack"),
+    "unlearn": ("uwc.api", "unlearn"),
+    "run_study": ("uwc.api", "run_study"),
+    "plan_study": ("uwc.workflows.studies", "plan_study"),
+    "load_config": ("uwc.studies.config_file", "load_config"),
+    "replay": ("uwc.workflows.replaying", "replay"),
+    "diff": ("uwc.api", "diff"),
+    "metric": ("uwc.metrics.registry", "metric"),
+    "loss": ("uwc.objectives.registry", "loss"),
+    "attack_method": ("uwc.attacks.registry", "attack_method"),
+    "load_plugins": ("uwc.plugins", "load_plugins"),
 }
 
 __all__ = [*_HOMES, "__version__"]
@@ -48,7 +76,8 @@ __all__ = [*_HOMES, "__version__"]
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+        module, attribute = _HOMES[name]
+        return getattr(import_module(module), attribute)
     raise AttributeError(f"module 'uwc' has no attribute {name!r}")
 
 

@@ -1,7 +1,7 @@
-"""What there is to choose from, read from the registries."""
+"""Everything that can be chosen, read from the registries."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from uwc.attacks.registry import attacks
@@ -13,6 +13,9 @@ from uwc.objectives.methods import METHODS
 from uwc.objectives.registry import terms, tricks
 from uwc.published.tables import published, published_names
 from uwc.registry import Entry, unknown_name
+
+REQUIRED = "required"
+"""What stands for the default of a setting that has to be given."""
 
 
 def catalogue(kind: str) -> list[dict[str, Any]]:
@@ -47,51 +50,91 @@ def _published() -> list[dict[str, Any]]:
     ]
 
 
-def explain(metric: str) -> str:
-    """Definition, range, direction, needs, settings, suites and source of a metric, for people.
+def in_words(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the catalogue for a table: lists and settings as text."""
+    return {name: _text(value) for name, value in row.items()}
+
+
+def explanation(metric: str) -> dict[str, Any]:
+    """Definition, range, direction, needs, settings, suites and source of a metric.
+
+    Args:
+        metric: its name or label.
 
     Raises:
         ConfigError: there is no such metric.
     """
     entry = entry_of(metric)
-    metric = entry.name
-    low, high = entry.facts["range"]
+    return {
+        "name": entry.name,
+        "label": entry.facts["label"],
+        "definition": inspect.getdoc(entry.function) or "",
+        "range": list(entry.facts["range"]),
+        "higher_remembers": entry.facts["higher_remembers"],
+        "needs": list(entry.facts["needs"]),
+        "average": entry.facts.get("average", "set"),
+        "settings": _settings_of(entry),
+        "suites": [*(name for name, names in SUITES.items() if entry.name in names), "all"],
+        "source": entry.source,
+    }
+
+
+def explain(metric: str) -> str:
+    """What `explanation` has, for people.
+
+    Raises:
+        ConfigError: there is no such metric.
+    """
+    found = explanation(metric)
+    low, high = found["range"]
     direction = {
         True: "high values mean that the answers are remembered",
         False: "low values mean that the answers are remembered",
         None: "values near 0 mean that nothing gives the data away",
-    }[entry.facts["higher_remembers"]]
-    if is_set_metric(metric):
-        needs = ", ".join(entry.facts["needs"])
-    else:
-        needs = "; ".join(filter(None, (INPUTS[n] for n in entry.facts["needs"]))) or "questions and answers"
+    }[found["higher_remembers"]]
+    of_sets = is_set_metric(found["name"])
+    needs = found["needs"] if of_sets else list(filter(None, (INPUTS[n] for n in found["needs"])))
     facts = {
-        "label": entry.facts["label"],
+        "label": found["label"],
         "range": f"{low:g} to {high:g}",
         "direction": direction,
-        "needs": needs,
-        "average": entry.facts.get("average", "one number for the whole set"),
-        "settings": _settings_of(entry) or "none",
-        "suites": ", ".join([n for n, names in SUITES.items() if metric in names] + ["all"]),
-        "source": entry.source,
+        "needs": ("; ", ", ")[of_sets].join(needs) or "questions and answers",
+        "average": "one number for the whole set" if found["average"] == "set" else found["average"],
+        "settings": _text(found["settings"]) or "none",
+        "suites": ", ".join(found["suites"]),
+        "source": found["source"],
     }
-    lines = [metric, "", inspect.getdoc(entry.function) or "", "", *(f"{k:<10} {v}" for k, v in facts.items())]
-    return "\n".join(lines)
+    return "\n".join([found["name"], "", found["definition"], "", *(f"{k:<10} {v}" for k, v in facts.items())])
 
 
-def _settings_of(entry: Entry[Any]) -> str:
-    return ", ".join(f"{n}={p.default!r}" if p.default is not p.empty else n for n, p in entry.settings.items())
+def _settings_of(entry: Entry[Any]) -> dict[str, Any]:
+    """Setting -> its default; one without a default has to be given."""
+    return {n: REQUIRED if p.default is p.empty else p.default for n, p in entry.settings.items()}
 
 
 def _describe(entry: Entry[Any], *facts: str) -> dict[str, Any]:
     return {
-        "name": entry.name, "summary": entry.summary,
-        **{fact: _plain(entry.facts[fact]) for fact in facts}, "settings": _settings_of(entry), "source": entry.source,
-    }  # fmt: skip
+        "name": entry.name,
+        "summary": entry.summary,
+        **{fact: _plain(entry.facts[fact]) for fact in facts},
+        "settings": _plain(_settings_of(entry)),
+        "source": entry.source,
+    }
 
 
-def _plain(fact: Any) -> str:
-    """A declared fact in words."""
-    if isinstance(fact, tuple):
-        return ", ".join(f"{part:g}" if isinstance(part, float) else str(part) for part in fact)
-    return str(fact)
+def _plain(value: Any) -> Any:
+    """A declared fact as JSON can hold it."""
+    if isinstance(value, Mapping):
+        return {name: _plain(of) for name, of in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(part) for part in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _text(value: Any) -> Any:
+    """A fact for a table."""
+    if isinstance(value, Mapping):
+        return ", ".join(n if of == REQUIRED else f"{n}={of!r}" for n, of in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(f"{part:g}" if isinstance(part, float) else str(part) for part in value)
+    return str(value) if isinstance(value, bool) else value

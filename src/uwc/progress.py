@@ -1,11 +1,16 @@
-"""Progress on standard error: bars for long work, and one-line notes. Standard output stays free for results.
+"""Progress on standard error: bars on a terminal, elsewhere a line every half minute; one-line notes; a log file.
 
-Of several processes that a launcher started, only the first shows it.
+Standard output stays free for results. Of several processes that a launcher started, only the first shows progress.
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from threading import Event, Thread
 from typing import Protocol
 
 from rich.console import Console
@@ -21,9 +26,12 @@ from rich.progress import (
 from rich.text import Text
 
 FIRST_PROCESS = os.environ.get("RANK", "0") == "0"
+EVERY = 30.0
+"""At most so many seconds lie between two lines on where the work is."""
 
 console = Console(stderr=True, highlight=False, quiet=not FIRST_PROCESS)
 _live: Progress | None = None
+_logs: list[Path] = []
 
 
 class Advance(Protocol):
@@ -34,8 +42,31 @@ class Advance(Protocol):
 
 
 def note(text: str) -> None:
-    """Print one line to standard error, above the bars."""
+    """Print one line to standard error, above the bars, and to the log."""
     console.print(text, markup=False, soft_wrap=True)
+    _log(text)
+
+
+@contextmanager
+def logged(path: Path) -> Iterator[None]:
+    """Append notes, and where the work is, to a log file for the time of the block, each line with its time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _logs.append(path)
+    try:
+        yield
+    finally:
+        _logs.remove(path)
+
+
+def _log(text: str) -> None:
+    if not FIRST_PROCESS:
+        return
+    for path in _logs:
+        with (
+            suppress(OSError),
+            path.open("a", encoding="utf-8") as file,
+        ):
+            file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {text}\n")
 
 
 _warned: set[str] = set()
@@ -56,6 +87,130 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+@dataclass(eq=False)
+class _Work:
+    """Something that takes time, as far as it is done.
+
+    Attributes:
+        description: what is done.
+        total: how many parts it has; None if nothing is counted.
+        alike: whether the parts cost about the same, so that the ETA follows from their number.
+        started: when it began, on the clock.
+        done: how many parts are done.
+        note: words behind the numbers.
+        first: when the first parts were done, and how many these were: what was resumed cost nothing.
+    """
+
+    description: str
+    total: int | None
+    alike: bool
+    started: float
+    done: int = 0
+    note: str = ""
+    first: tuple[float, int] | None = None
+
+    def advance(self, count: int, note: str, now: float) -> None:
+        self.done += count
+        self.note = note or self.note
+        if self.first is None:
+            self.first = now, self.done
+
+    def seconds_left(self, now: float) -> float | None:
+        """The ETA; None where it cannot be known yet."""
+        if not self.alike or self.total is None or self.first is None or self.done <= self.first[1]:
+            return None
+        return (now - self.first[0]) / (self.done - self.first[1]) * (self.total - self.done)
+
+    def words(self, now: float) -> str:
+        """What, how many of how many, and the ETA."""
+        if self.total is None:
+            return f"{self.description}: {duration(now - self.started)}"
+        left = self.seconds_left(now)
+        eta = f", ETA {duration(left)}" if left is not None else f", {duration(now - self.started)} so far"
+        return f"{self.description}: {self.done} of {self.total}{eta}{f' ({self.note})' if self.note else ''}"
+
+
+class Lines:
+    """Tells in one line where the work is, at least every `EVERY` seconds as long as `tick` is called often enough.
+
+    Args:
+        write: takes the lines.
+        clock: the seconds, from any start.
+    """
+
+    def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self.write, self.clock = write, clock
+        self._works: list[_Work] = []
+        self._last = 0.0
+
+    @contextmanager
+    def work(self, description: str, *, total: int | None = None, alike: bool = True) -> Iterator[Advance]:
+        """Something that takes the time of the block; calls nest."""
+        now = self.clock()
+        if not self._works:
+            self._last = now
+        work = _Work(description, total, alike, now)
+        self._works.append(work)
+
+        def advance(count: int = 1, note: str = "") -> None:
+            work.advance(count, note, self.clock())
+            self.tick()
+
+        try:
+            yield advance
+        finally:
+            self._works.remove(work)
+
+    def tick(self) -> None:
+        """Write a line if the last one is `EVERY` seconds old: the outermost work that counts, and the innermost."""
+        now, works = self.clock(), list(self._works)
+        if not works or now - self._last < EVERY:
+            return
+        self._last = now
+        counted = [work for work in works if work.total is not None] or works[-1:]
+        told = counted if len(counted) == 1 else [counted[0], counted[-1]]
+        self.write("; ".join(work.words(now) for work in told))
+
+
+def _write_line(text: str) -> None:
+    if not console.is_terminal:
+        console.print(text, markup=False, soft_wrap=True)
+    _log(text)
+
+
+lines = Lines(_write_line)
+_beats = False
+
+
+@contextmanager
+def _beating() -> Iterator[None]:
+    """Look every second whether a line is due, also while a single part of the work takes minutes."""
+    global _beats
+    if _beats:
+        yield
+        return
+    stopped = Event()
+
+    def beat() -> None:
+        while not stopped.wait(1.0):
+            lines.tick()
+
+    _beats = True
+    Thread(target=beat, daemon=True, name="uwc-progress").start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        _beats = False
+
+
+@contextmanager
+def watched(description: str) -> Iterator[None]:
+    """Tell how long the block has taken, where no bar says more."""
+    with lines.work(description), _beating():
+        yield
+
+
 class _TimeLeft(TimeRemainingColumn):
     """The time left where the parts of a task cost about the same."""
 
@@ -65,23 +220,42 @@ class _TimeLeft(TimeRemainingColumn):
 
 @contextmanager
 def bar(description: str, *, total: int, alike: bool = True) -> Iterator[Advance]:
-    """A progress bar for the time of the block; bars nest. Shown only where standard error is a terminal.
+    """A progress bar for the time of the block; bars nest. Where standard error is no terminal, lines stand for it.
 
     Args:
         description: what is done.
         total: how many parts it has.
         alike: whether the parts cost about the same, so that the time left follows from their number.
     """
+    with lines.work(description, total=total, alike=alike) as told, _beating():
+        if not console.is_terminal:
+            yield told
+            return
+        with _drawn(description, total=total, alike=alike) as drawn:
+
+            def advance(count: int = 1, note: str = "") -> None:
+                told(count, note)
+                drawn(count, note)
+
+            yield advance
+
+
+@contextmanager
+def _drawn(description: str, *, total: int, alike: bool) -> Iterator[Advance]:
+    """The bar on a terminal."""
     global _live
-    if not console.is_terminal:
-        yield lambda count=1, note="": None
-        return
     outermost = _live is None
     if _live is None:
         _live = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=28), MofNCompleteColumn(), TaskProgressColumn(),
-            _TimeLeft(), TextColumn("{task.fields[note]}"), console=console, transient=True,
-        )  # fmt: skip
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TaskProgressColumn(),
+            _TimeLeft(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            transient=True,
+        )
         _live.start()
     live = _live
     task = live.add_task(description, total=total, note="", alike=alike)

@@ -1,7 +1,8 @@
 """Names for functions: metrics, terms, attacks and benchmarks are looked up here, and their settings checked."""
 
+import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
@@ -37,6 +38,12 @@ class Entry(Generic[F]):
         return (inspect.getdoc(self.function) or "").split("\n", 1)[0]
 
     @property
+    def inputs(self) -> list[str]:
+        """The names of the positional parameters."""
+        kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        return [n for n, p in inspect.signature(self.function).parameters.items() if p.kind in kinds]
+
+    @property
     def settings(self) -> dict[str, inspect.Parameter]:
         """The keyword-only parameters by name."""
         parameters = inspect.signature(self.function).parameters
@@ -50,30 +57,68 @@ class Registry(Generic[F]):
         kind: what is registered, in the singular, as messages say it (``"metric"``).
         modules: the modules that register what comes with uwc; imported when a name is first looked up.
         declares: the facts that every entry must declare.
+        check: raises ConfigError for an entry that declares something impossible.
 
     Another package adds to it by an entry point in the group ``uwc.<kind>s`` that names a module; importing the module
-    runs its ``@registry.register(...)`` decorators.
+    runs its decorators.
     """
 
-    def __init__(self, kind: str, *, modules: tuple[str, ...] = (), declares: tuple[str, ...] = ()) -> None:
-        self.kind, self._declares = kind, declares
+    def __init__(
+        self,
+        kind: str,
+        *,
+        modules: tuple[str, ...] = (),
+        declares: tuple[str, ...] = (),
+        check: Callable[[Entry[F]], None] | None = None,
+    ) -> None:
+        self.kind, self._declares, self._check = kind, declares, check
         self._entries: dict[str, Entry[F]] = {}
         self._unloaded = modules
         self._plugins_loaded = False
 
     def register(self, name: str, *, source: str, **facts: Any) -> Callable[[F], F]:
-        """Decorator: make the function known as `name`. Raises ValueError if the name is taken or a fact is missing."""
+        """Decorator: make the function known as `name`; defined a second time, the second definition counts.
+
+        Raises:
+            ConfigError: another function has the name, or a declaration is missing or impossible.
+        """
         for fact in self._declares:
             if fact not in facts:
-                raise ValueError(f"the {self.kind} {name!r} must declare {fact!r}")
+                raise ConfigError(f"the {self.kind} {name!r} must declare {fact!r}")
 
         def decorate(function: F) -> F:
             if name in self._entries and not _defined_again(self._entries[name].function, function):
-                raise ValueError(f"the {self.kind} {name!r} is registered twice")
-            self._entries[name] = Entry(name, function, source, facts)
+                raise ConfigError(
+                    f"the {self.kind} {name!r} is registered twice, by {_place(self._entries[name].function)} and "
+                    f"{_place(function)}; give one of them another name"
+                )
+            entry = Entry(name, function, source, facts)
+            if self._check is not None:
+                self._check(entry)
+            self._entries[name] = entry
             return function
 
         return decorate
+
+    def add(self, function: F, name: str | None, *, source: str, **facts: Any) -> None:
+        """Register a function of a user's under a name, by default its own, after all that comes with the package.
+
+        Raises:
+            ConfigError: as `register`; also for a function without a name.
+        """
+        self._load()
+        known = name or self.name_of(function) or str(getattr(function, "__name__", ""))
+        if name is None and not known.isidentifier():
+            raise ConfigError(f"the {self.kind} {known or repr(function)} has no name; give it one: name='...'")
+        self.register(known, source=source, **facts)(function)
+
+    def name_of(self, function: Callable[..., Any]) -> str | None:
+        """The name that a function is registered by; None if it is not."""
+        return next((e.name for e in self if e.function is function), None)
+
+    def drop(self, module: str) -> None:
+        """Forget what a module registered, before it is executed a second time."""
+        self._entries = {n: e for n, e in self._entries.items() if _module(e.function) != module}
 
     def get(self, name: str) -> Entry[F]:
         """The entry of that name. Raises ConfigError, naming the valid choices, if there is none."""
@@ -122,9 +167,28 @@ class Registry(Generic[F]):
 
 
 def _defined_again(first: Callable[..., Any], second: Callable[..., Any]) -> bool:
-    """Whether a function is another definition of one that is there, as when a cell of a notebook is run again."""
-    places = [(getattr(f, "__module__", None), getattr(f, "__qualname__", None)) for f in (first, second)]
-    return places[0] == places[1] and not str(places[0][0]).startswith("uwc.")
+    """Whether a function is another definition of one that is there, as when a cell of a notebook is run again.
+
+    In a module that is the function of the same name; in a notebook, where a cell may have been edited, any function.
+    """
+    module = _module(first)
+    if module != _module(second) or module == "uwc" or module.startswith("uwc."):
+        return False
+    return module == "__main__" or _place(first) == _place(second)
+
+
+def _module(function: Callable[..., Any]) -> str:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return str(getattr(function, "__module__", ""))
+
+
+def _place(function: Callable[..., Any]) -> str:
+    """Where a function is defined, as ``module.name``; of a callable object its class."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    return f"{_module(function)}.{name}"
 
 
 def _load_plugin(kind: str, point: EntryPoint) -> None:
@@ -135,6 +199,32 @@ def _load_plugin(kind: str, point: EntryPoint) -> None:
             f"the plug-in {point.name!r} ({point.value}), which adds to the {kind}s, cannot be loaded: "
             f"{type(error).__name__}: {error}; fix it or uninstall its package"
         ) from error
+
+
+def check_inputs(entry: Entry[Any], kind: str, *, count: int, of: str) -> None:
+    """Raise ConfigError unless a function takes so many positional arguments, and no ``*`` or ``**`` ones.
+
+    Args:
+        entry: the function.
+        kind: what it is, as messages say it.
+        count: how many arguments it is called with.
+        of: what they are, for messages.
+    """
+    kinds = {p.kind for p in inspect.signature(entry.function).parameters.values()}
+    if kinds & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}:
+        raise ConfigError(f"the {kind} {entry.name!r} takes * or ** arguments; name each argument and each setting")
+    if len(entry.inputs) != count:
+        raise ConfigError(
+            f"the {kind} {entry.name!r} takes the arguments ({', '.join(entry.inputs)}), and is called with {of}; "
+            "write settings after a *, as in (..., *, beta=0.1)"
+        )
+
+
+def require_one_of(what: str, value: Any, valid: Iterable[Any]) -> None:
+    """Raise ConfigError, naming the valid ones, if a declared value is none of these."""
+    valid = list(valid)
+    if value not in valid:
+        raise ConfigError(unknown_name(what, str(value), [str(v) for v in valid]))
 
 
 def unknown_name(kind: str, name: str, valid: list[str]) -> str:

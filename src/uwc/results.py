@@ -5,13 +5,14 @@ finite is NaN in memory, and null in JSON.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
 from itertools import pairwise
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue, ValidationError, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue, PrivateAttr, ValidationError, WithJsonSchema
 
 from uwc.errors import UserError
 from uwc.io import write_text
@@ -770,6 +771,24 @@ class Result(Part):
         """The rows of `to_frame`."""
         raise NotImplementedError
 
+    @property
+    def headline(self) -> str:
+        """The result in one sentence."""
+        raise NotImplementedError
+
+    def table(self) -> list[dict[str, str]]:
+        """The rows of the one table that a notebook shows, with cells as text."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"{self.headline}\n{text_table(self.table())}"
+
+    def __str__(self) -> str:
+        return repr(self)
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(self.headline)}</p>\n{html_table(self.table())}"
+
     def save(self, folder: str | Path) -> Path:
         """Write the file into a folder, which is created if missing; returns its path."""
         path = Path(folder) / self.FILE
@@ -827,10 +846,40 @@ class Scores(Result):
     left_out: dict[str, str] = {}
     """Metric of the suite -> its missing need."""
     warnings: tuple[Warning, ...] = ()
+    _examples: Any = PrivateAttr(default=None)
+
+    @property
+    def headline(self) -> str:
+        """The first score."""
+        if not self.scores:
+            return f"{self.model}: no score"
+        first = self.scores[0]
+        label = self.metrics[first.metric].label if first.metric in self.metrics else first.metric
+        return f"{self.model}: {label} {_interval(first.mean, first.low, first.high)} on {first.set} (n = {first.n})"
+
+    def table(self) -> list[dict[str, str]]:
+        """One row for each set and metric."""
+        return [{"set": s.set, "metric": s.metric, **_cells(s)} for s in self.scores]
 
     def rows(self) -> Iterable[Mapping[str, Any]]:
         """One row for each set and metric."""
         return map(_score_row, self.scores)
+
+    def with_examples(self, values: "pd.DataFrame") -> Self:
+        """The same, with what `examples` returns."""
+        self._examples = values
+        return self
+
+    def examples(self) -> "pd.DataFrame":
+        """One row for each example: set, id, subject and the value of each metric; NaN where it has none.
+
+        Raises:
+            UserError: the result was read from a file; the values are in examples.parquet beside it.
+        """
+        if self._examples is None:
+            raise UserError("a result from a file has no values by example; read examples.parquet beside it")
+        frame: pd.DataFrame = self._examples
+        return frame
 
     def difference_rows(self) -> Iterable[Mapping[str, Any]]:
         """One row for each set and metric of the differences."""
@@ -907,6 +956,41 @@ class StudyResults(Result):
             for rank, name in enumerate(self.ranking, start=1)
         ]
 
+    @property
+    def headline(self) -> str:
+        """What was compared, and the model that leaves least."""
+        count = f"{self.study.title or self.study.name}: {len(self.unlearned)} unlearned models"
+        if not self.ranking or self.retention is None:
+            return f"{count}, not ranked"
+        best = self.ranked()[0]
+        sure = {True: "significantly less than the next", False: "not significantly less than the next", None: ""}
+        residual = _interval(best.forget.value, best.forget.low, best.forget.high)
+        verdict = sure[best.significant]
+        return (
+            f"{count}; at {self.retention.tau:g} of the original's retention {best.name} leaves least: "
+            f"{self.metric_label(self.rank_by)} {residual}" + (f", {verdict}" if verdict else "")
+        )
+
+    def table(self) -> list[dict[str, str]]:
+        """The ranking; without one the scores of the forget set."""
+        if not self.ranking:
+            return [
+                {"model": key.label, "metric": s.metric, **_cells(s)}
+                for key, scores in self.scored()
+                for s in scores
+                if s.set == FORGET
+            ]
+        return [
+            {
+                "rank": str(m.rank),
+                "name": m.name,
+                f"forget {self.metric_label(self.rank_by)}": _interval(m.forget.value, m.forget.low, m.forget.high),
+                "alpha": _interval(m.alpha.value, m.alpha.low, m.alpha.high),
+                "confidence": "" if m.confidence is None else _number(m.confidence),
+            }
+            for m in self.ranked()
+        ]
+
     def rows(self) -> Iterable[Mapping[str, Any]]:
         """One row for each model, as delivered and calibrated, set and metric."""
         for key, scores in self.scored():
@@ -965,6 +1049,20 @@ class CalibrationResults(Result):
     scores: tuple[ConditionScore, ...]
     warnings: tuple[Warning, ...] = ()
 
+    @property
+    def headline(self) -> str:
+        """Alpha, and the residual forget score."""
+        found = self.calibration
+        text = f"alpha = {found.alpha:.4f} keeps {found.tau:g} of the retention of {self.original}"
+        at_tau = found.at_tau.scores.get(FORGET) if found.at_tau else None
+        if at_tau is None:
+            return text
+        return f"{text}; residual forget {found.metric} {_interval(at_tau.value, at_tau.low, at_tau.high)} at tau"
+
+    def table(self) -> list[dict[str, str]]:
+        """One row for each set and condition."""
+        return [{"set": s.set, "metric": s.metric, "model": s.condition, **_cells(s)} for s in self.scores]
+
     def rows(self) -> Iterable[Mapping[str, Any]]:
         """One row for each set and condition."""
         return ({"condition": score.condition, **_score_row(score)} for score in self.scores)
@@ -981,9 +1079,110 @@ class AttackResults(Result):
     curves: tuple[BudgetCurve, ...] = ()
     warnings: tuple[Warning, ...] = ()
 
+    @property
+    def headline(self) -> str:
+        """The largest recovery of the first metric, or what the curve reaches."""
+        found = [o for m in self.attacks.models if m.model.role != "retrained" for o in m.outcomes]
+        if not found:
+            curves = [f"{c.attack} over {c.over}: {c.metric} {_number(c.before)} before" for c in self.curves]
+            return f"{self.model}: {curves[0] if curves else 'no attack was carried out'}"
+        first = [o for o in found if (o.metric, o.set) == (found[0].metric, found[0].set)]
+        most = max(first, key=lambda o: abs(o.recovery.mean - (o.recovery.kind == "ratio")))
+        return (
+            f"{self.model}: {most.metric} on {most.set} {_number(most.before.mean)} before, "
+            f"{_number(most.after.mean)} under {most.attack}, which changes it most"
+        )
+
+    def table(self) -> list[dict[str, str]]:
+        """One row for each model, attack, set and metric; of a curve one for each effort."""
+        rows = [
+            {
+                "model": model.model.run or model.model.role,
+                "attack": o.attack,
+                "set": o.set,
+                "metric": o.metric,
+                "before": _number(o.before.mean),
+                "after": _number(o.after.mean),
+                "recovery": _interval(o.recovery.mean, o.recovery.low, o.recovery.high),
+                "over control": "" if o.over_control is None else _number(o.over_control.mean),
+                "n": str(o.after.n),
+            }
+            for model in self.attacks.models
+            for o in model.outcomes
+        ]
+        return rows or [
+            {"model": c.model.label, "attack": c.attack, c.over: f"{effort:g}", c.metric: _number(score)}
+            for c in self.curves
+            for effort, score in zip(c.efforts, c.scores, strict=True)
+        ]
+
     def rows(self) -> Iterable[Mapping[str, Any]]:
         """One row for each model, attack, set and metric."""
         return attack_rows(self.attacks)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row for each model, attack, set and metric; of curves one for each model and effort."""
+        import pandas as pd
+
+        return pd.DataFrame(list(self.curve_rows() if self.curves else self.rows()))
+
+    def curve_rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for each model and effort of the curves."""
+        return (
+            {"model": c.model.label, "attack": c.attack, "over": c.over, "metric": c.metric, "effort": e, "score": s}
+            for c in self.curves
+            for e, s in zip(c.efforts, c.scores, strict=True)
+        )
+
+
+class UnlearnResult(Result, TrainingRecord):
+    """An unlearned model and what its training did: the content of training_log.json beside the weights."""
+
+    FILE: ClassVar[str] = "training_log.json"
+
+    model: str
+    """The model before."""
+    path: str
+    """Where the unlearned model is."""
+    method: str
+    formula: str
+    tricks: dict[str, float]
+    settings: Settings
+    """All training settings."""
+    status: Literal["ok", "diverged"]
+    """``diverged``: a loss or gradient was not finite, and the weights are those of the last finite step."""
+    message: str = ""
+    term: str = ""
+    """The term, or ``gradient``, that was not finite."""
+
+    @property
+    def headline(self) -> str:
+        """How the run ended."""
+        ended = f"{self.steps} steps" if self.stopped is None else f"stopped after step {self.stopped}"
+        collapsed = ", and the model collapsed" if self.collapse is not None and self.collapse.collapsed else ""
+        text = f"{self.method}: {ended}{collapsed}; the model is in {self.path}"
+        return text if self.status == "ok" else f"{self.method} diverged at step {self.diverged}: {self.message}"
+
+    def table(self) -> list[dict[str, str]]:
+        """The first and the last logged steps."""
+        rows = [
+            {name: str(value) if name == "step" else _number(value) for name, value in row.items()}
+            for row in self.rows()
+        ]
+        return rows if len(rows) <= 2 * ENDS else [*rows[:ENDS], dict.fromkeys(rows[0], "..."), *rows[-ENDS:]]
+
+    def rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for each logged step: loss, gradient norm, learning rate, each term's share and dual variable."""
+        columns: dict[str, Sequence[float]] = {
+            "step": self.log.step,
+            "loss": self.log.loss,
+            "gradient_norm": self.log.gradient_norm,
+            "lr": self.log.lr,
+            **self.log.terms,
+            **{f"dual {name}": values for name, values in self.log.duals.items()},
+        }
+        filled = {name: values for name, values in columns.items() if len(values)}
+        return (dict(zip(filled, row, strict=True)) for row in zip(*filled.values(), strict=True))
 
 
 class NumberDiff(Part):
@@ -1065,6 +1264,27 @@ class Diff(Result):
             found.append(GroupDiff(group=group, largest=None if largest == float("inf") else largest, **counts))
         return found
 
+    @property
+    def headline(self) -> str:
+        """How many numbers are equal."""
+        return (
+            f"{self.count('equal')} numbers are equal, {self.count('within')} differ by at most {self.rtol:g} "
+            f"(relative), {self.count('different')} are different"
+        )
+
+    def table(self) -> list[dict[str, str]]:
+        """The counts of each group."""
+        return [
+            {
+                "numbers of": g.group,
+                "equal": str(g.equal),
+                "within": str(g.within),
+                "different": str(g.different),
+                "largest difference": "a number is missing" if g.largest is None else f"{g.largest:.2g}",
+            }
+            for g in self.groups()
+        ]
+
     def rows(self) -> Iterable[Mapping[str, Any]]:
         """One row for each number."""
         return (number.model_dump() for number in self.numbers)
@@ -1122,11 +1342,61 @@ def _score_row(score: Score | ScoreDifference) -> dict[str, Any]:
     return {"set": row.pop("set"), "metric": row.pop("metric"), **row}
 
 
+SHOWN = 30
+"""The most rows of a table in a notebook."""
+ENDS = 3
+"""So many steps at either end of a training are shown."""
+
+
+def text_table(rows: Sequence[Mapping[str, str]]) -> str:
+    """Rows as text, the columns below their names; without columns that are empty, and cut after `SHOWN` rows."""
+    columns = _columns(rows)
+    lines = [columns, *([row.get(c, "") for c in columns] for row in rows[:SHOWN])]
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    text = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
+    return "\n".join([*text, *_rest(rows)])
+
+
+def html_table(rows: Sequence[Mapping[str, str]]) -> str:
+    """The same as HTML."""
+    columns = _columns(rows)
+    lines = ["".join(f"<td>{escape(row.get(c, ''))}</td>" for c in columns) for row in rows[:SHOWN]]
+    head = "".join(f"<th>{escape(c)}</th>" for c in columns)
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    rest = "".join(f"<p>{escape(line)}</p>" for line in _rest(rows))
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{rest}"
+
+
+def _columns(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    names = dict.fromkeys(name for row in rows for name in row)
+    return [name for name in names if any(row.get(name) for row in rows)]
+
+
+def _rest(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    return [f"... and {len(rows) - SHOWN} more rows, see .to_frame()"] if len(rows) > SHOWN else []
+
+
+def _number(value: float) -> str:
+    """A number with four digits; empty for NaN."""
+    return "" if isnan(value) else f"{value:.4g}"
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    return _number(value) if isnan(low) or isnan(high) else f"{_number(value)} [{_number(low)}, {_number(high)}]"
+
+
+def _cells(score: Aggregate) -> dict[str, str]:
+    """The cells of a score."""
+    missing = str(score.not_scored) if score.not_scored else ""
+    return {"score": _interval(score.mean, score.low, score.high), "n": str(score.n), "not scored": missing}
+
+
 RESULTS: dict[str, type[Result]] = {
     "results": StudyResults,
     "score": Scores,
     "calibration": CalibrationResults,
     "attack": AttackResults,
+    "unlearn": UnlearnResult,
     "diff": Diff,
 }
 """Name of a result -> its type, as `uwc schema NAME` takes it."""

@@ -20,7 +20,7 @@ def test_imports_run_one_way() -> None:
     ("module", "never"),
     [
         ("uwc", "torch"),
-        ("uwc.cli", "torch"),
+        ("uwc.cli.main", "torch"),
         ("uwc.results", "pandas"),
         ("uwc.reports.page", "torch"),
         ("uwc.studies.plan", "transformers"),

@@ -63,5 +63,5 @@ def test_wrong_names_and_settings_are_refused(name: str, settings: dict[str, obj
 
 def test_a_name_is_registered_once() -> None:
     made = registry()
-    with pytest.raises(ValueError, match="registered twice"):
+    with pytest.raises(ConfigError, match="registered twice"):
         made.register("red", source="there")(lambda: None)

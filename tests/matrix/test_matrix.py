@@ -3,7 +3,6 @@
 The fast ones run with all tests, the others by ``make matrix``. What is compared with is in `plain.py`.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -22,8 +21,8 @@ import uwc
 from uwc.attacks.chain import attacked, make_chain
 from uwc.attacks.data import AttackData
 from uwc.attacks.jailbreak_templates import TEMPLATES
+from uwc.metrics.scored import ScoredSet
 from uwc.models.loading import save_target
-from uwc.workflows.scoring import evaluate
 
 T = TypeVar("T")
 SCORES = ["extraction_strength", "exact_memorization", "probability", "perplexity"]
@@ -138,7 +137,7 @@ def test_score(taught: Taught, cell: Cell) -> None:
     """Questions of very different lengths, known and not, by a model that knows them and one that half forgot."""
     asked = [*KNOWN, *UNKNOWN]
     for folder, plain in ((taught.folder, taught.plain), (taught.unlearned, taught.plain_unlearned)):
-        found = cell.measured(lambda folder=folder: evaluate(folder, examples(asked), metrics=SCORES, device="cpu"))
+        found = cell.measured(lambda folder=folder: uwc.score(folder, examples(asked), metrics=SCORES, device="cpu"))
         if found is None:
             return
         table = found.examples()
@@ -150,20 +149,26 @@ def test_score(taught: Taught, cell: Cell) -> None:
             cell.compare(f"{folder.name} {metric}", ours, column(theirs, metric), tolerance=1e-9 if exact else None)
 
 
-def test_text(taught: Taught, cell: Cell) -> None:
+def test_text(taught: Taught, cell: Cell, tmp_path: Path) -> None:
     for folder, plain, asked in (
         (taught.folder, taught.plain, [*KNOWN[:4], *UNKNOWN[:1]]),
         (taught.unlearned, taught.plain_unlearned, KNOWN[1:4]),
     ):
         found = cell.measured(
-            lambda folder=folder, asked=asked: evaluate(
-                folder, examples(asked), metrics=TEXTS, max_new_tokens=NEW_TOKENS, device="cpu"
+            lambda folder=folder, asked=asked: uwc.score(
+                folder,
+                examples(asked),
+                metrics=TEXTS,
+                max_new_tokens=NEW_TOKENS,
+                device="cpu",
+                output_dir=tmp_path / folder.name,
             )
         )
         if found is None:
             return
         theirs = [plain.text(a, max_new_tokens=NEW_TOKENS) for a in asked]
-        assert list(found.sets["forget"].texts) == theirs
+        scored = ScoredSet.load(tmp_path / folder.name, "forget")
+        assert list(scored.texts) == theirs
         rouge = [rouge_l(a.answer, text) for a, text in zip(asked, theirs, strict=True)]
         for metric in TEXTS:
             ours = found.examples()[metric]
@@ -176,17 +181,15 @@ def _unlearn(taught: Taught, cell: Cell, method: str, output: Path, **settings: 
     run = partial(
         uwc.unlearn,
         taught.unlearned,
-        output,
-        method=method,
+        method,
         forget=examples(UNLEARNED),
         retain=examples(RETAIN[-1:]),
-        settings={**fixed, **settings},
+        training={**fixed, **settings},
+        output_dir=output,
         device="cpu",
     )
-    if cell.measured(run) is None:
-        return None
-    log: list[dict[str, float]] = json.loads((output / "training_log.json").read_text(encoding="utf-8"))["log"]
-    return log
+    done = cell.measured(run)
+    return None if done is None else [dict(row) for row in done.rows()]
 
 
 def test_unlearn(taught: Taught, cell: Cell, tmp_path: Path) -> None:
@@ -218,7 +221,7 @@ def test_calibrate(taught: Taught, cell: Cell, tmp_path: Path) -> None:
             taught.unlearned,
             forget=examples(FORGET),
             retain=examples(RETAIN),
-            tau=tau,
+            retention=uwc.Retention(tau=tau),
             curve=False,
             save=tmp_path / "calibrated",
             device="cpu",
@@ -258,12 +261,13 @@ def _after(
     **settings: Any,
 ) -> dict[str, dict[str, float]] | None:
     """Variant -> metric -> its mean under attack; the variant "" is that without a name."""
-    data = AttackData(examples(ATTACKED), train=examples(ATTACKER), retain=examples(RETAIN[:2]))
+    attacker = uwc.Attacker(train=examples(ATTACKER), retain=examples(RETAIN[:2]))
     results = cell.measured(
         lambda: uwc.attack(
             model or taught.unlearned,
-            data,
+            examples(ATTACKED),
             [attack],
+            attacker=attacker,
             settings={attack: settings} if settings else {},
             metrics=metrics,
             max_new_tokens=NEW_TOKENS,
@@ -346,7 +350,7 @@ def test_attack_prompt(taught: Taught, cell: Cell) -> None:
 
 def _with_noise(taught: Taught, rate: float) -> Iterator[Reading]:
     """The ids that token noise makes, in which no special token and no end is changed."""
-    target = uwc.load_target(taught.unlearned, device="cpu")
+    target = uwc.load_model(taught.unlearned, device="cpu")
     data, chain = AttackData(examples(ATTACKED)), make_chain("token_noise", {"token_noise": {"rate": rate}})
     with attacked(target, data, chain) as variants:
         (variant,) = variants
@@ -375,7 +379,7 @@ def _compare_texts(cell: Cell, what: str, ours: dict[str, float], plain: Plain, 
 
 def test_save_load(taught: Taught, cell: Cell, tmp_path: Path) -> None:
     """What uwc loads and writes again is to plain transformers the same model, with the same prompts and ends."""
-    if cell.measured(lambda: save_target(uwc.load_target(taught.folder, device="cpu"), tmp_path) or True) is None:
+    if cell.measured(lambda: save_target(uwc.load_model(taught.folder, device="cpu"), tmp_path) or True) is None:
         return
     again, before = Plain.load(tmp_path, taught.architecture.blocks), taught.plain
     assert again.state.keys() == before.state.keys()

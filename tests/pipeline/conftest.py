@@ -46,7 +46,7 @@ def command(*arguments: str | Path) -> list[str]:
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
-    ["uwc.cli", "uwc.models.loading", "uwc.workflows.studies", "transformers.models.llama.modeling_llama", "peft"]
+    ["uwc.cli.main", "uwc.models.loading", "uwc.workflows.studies", "transformers.models.llama.modeling_llama", "peft"]
 )
 
 
@@ -63,7 +63,7 @@ def run_command(*arguments: str | Path, cwd: Path, **environment: str) -> subpro
 
 
 def _main(arguments: Sequence[str], folder: Path, environment: Mapping[str, str], files: Sequence[Path]) -> None:
-    from uwc.cli import main
+    from uwc.cli.main import main
 
     os.chdir(folder)
     os.environ.update(environment)

@@ -10,8 +10,7 @@ from tests.pipeline.conftest import validate_result
 from typer.testing import CliRunner, Result
 
 import uwc
-from uwc.attacks.data import AttackData
-from uwc.cli import app
+from uwc.cli.main import app
 from uwc.data.example import Example
 from uwc.errors import UserError
 from uwc.models.loading import save_target
@@ -45,9 +44,9 @@ def run(*arguments: str) -> Result:
 
 def test_attacks_and_chains_are_measured_on_model_and_control(files: dict[str, str], tmp_path: Path) -> None:
     result = run(
-        files["model"], "--data", files["scored"], "--attacker-data", files["owned"], "--control", files["never"],
+        files["model"], "--data", files["scored"], "--attacker-data", files["owned"], "--retrained", files["never"],
         "--attack", "relearn+probe", "--attack", "translation", "--translation-column", "question_es",
-        "--set", "relearn.steps=1", "--set", "probe.epochs=1", "--set", "probe.layers=1,2", "--json",
+        "--set", "attack.settings={relearn: {steps: 1}, probe: {epochs: 1, layers: [1, 2]}}", "--json",
         "-o", str(tmp_path / "out"),
     )  # fmt: skip
     validate_result(tmp_path / "out" / "attack.json")
@@ -68,8 +67,7 @@ def test_attacks_and_chains_are_measured_on_model_and_control(files: dict[str, s
 
 def test_a_model_in_memory_is_attacked_as_its_folder_is(files: dict[str, str], knowing: Target) -> None:
     printed = run(files["model"], "--data", files["scored"], "--attack", "prefix", "--json").stdout
-    scored = uwc.read_examples(files["scored"])
-    ours = uwc.attack(knowing, AttackData(scored), ["prefix"], control=files["never"]).attacks.models[0].outcomes
+    ours = uwc.attack(knowing, files["scored"], ["prefix"], control=files["never"]).attacks.models[0].outcomes
     theirs = AttackResults.parse(printed, where="stdout").attacks.models[0].outcomes
     assert [o.model_copy(update={"over_control": None}) for o in ours] == list(theirs)
 
@@ -77,7 +75,7 @@ def test_a_model_in_memory_is_attacked_as_its_folder_is(files: dict[str, str], k
 def test_perplexity_is_compared_by_a_ratio(files: dict[str, str]) -> None:
     printed = run(
         files["model"], "--data", files["scored"], "--attack", "jailbreak", "--metric", "perplexity",
-        "--set", "jailbreak.kinds=[pressure]", "--json",
+        "--set", "attack.settings.jailbreak.kinds=[pressure]", "--json",
     ).stdout  # fmt: skip
     (outcome,) = AttackResults.parse(printed, where="stdout").attacks.models[0].outcomes
     assert outcome.recovery.kind == "ratio"
@@ -103,7 +101,7 @@ def test_a_table_is_printed(files: dict[str, str]) -> None:
 def test_a_curve_has_the_half_effort(files: dict[str, str]) -> None:
     result = run(
         files["never"], "--data", files["scored"], "--attack", "relearn_original", "--original", files["model"],
-        "--set", "relearn_original.lr=0.01", "--curve", "40,5", "--json",
+        "--set", "attack.settings.relearn_original.lr=0.01", "--curve", "40,5", "--json",
     )  # fmt: skip
     (curve,) = AttackResults.parse(result.stdout, where="stdout").curves
     assert curve.efforts == (5, 40) and curve.over == "steps"
@@ -116,7 +114,7 @@ def test_points_of_several_checkpoints_are_collected_for_uwc_robustness(files: d
     for model in (files["model"], files["never"]):
         run(
             model, "--data", files["scored"], "--attack", "jailbreak", "--attack", "quantization",
-            "--set", "jailbreak.kinds=[pressure]", "--points", str(points), "--split", "retain",
+            "--set", "attack.settings.jailbreak.kinds=[pressure]", "--points", str(points), "--split", "retain",
         )  # fmt: skip
     found = read_points(points)
     assert [(p.checkpoint, p.attack, p.touches_weights) for p in found] == [
@@ -134,10 +132,13 @@ def test_points_of_several_checkpoints_are_collected_for_uwc_robustness(files: d
         (["--attack", "relearn"], "'relearn' needs examples of the forgotten data"),
         (["--attack", "relern"], "did you mean 'relearn'"),
         (["--attack", "probe+relearn"], "must come before"),
-        (["--attack", "prefix", "--set", "prefix.tokens=0"], "tokens = 0"),
-        (["--attack", "prefix", "--set", "prefix"], "NAME=VALUE"),
-        (["--attack", "prefix", "--set", "tokens=2"], "NAME.SETTING=VALUE"),
-        (["--attack", "prefix", "--set", "probe.epochs=2"], "'probe', which is not among the attacks: prefix"),
+        (["--attack", "prefix", "--set", "attack.settings.prefix.tokens=0"], "tokens = 0"),
+        (["--attack", "prefix", "--set", "prefix"], "key.key=value"),
+        (["--attack", "prefix", "--set", "prefix.tokens=2"], "unknown key .* 'prefix'; valid: model"),
+        (
+            ["--attack", "prefix", "--set", "attack.settings.probe.epochs=2"],
+            "'probe', which is not among the attacks: prefix",
+        ),
         (["--attack", "sampling"], "changes only how answers are generated"),
         (["--attack", "prefix", "--metric", "ess"], "unknown metric 'ess'"),
         (["--attack", "prefix", "--curve", "1,two"], "write numbers with commas"),
@@ -160,7 +161,7 @@ def test_a_depth_that_does_not_exist_is_refused_from_the_configuration_alone(fil
     with pytest.raises(UserError, match="layer 9 does not exist; the model has 2 blocks"):
         run(
             files["model"], "--data", files["scored"], "--attacker-data", files["owned"], "--attack", "probe",
-            "--set", "probe.layers=[9]",
+            "--set", "attack.settings.probe.layers=[9]",
         )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from tests.conftest import tiny_target
 from tests.pipeline.conftest import TINY, Run, command, run_command
 from transformers import AutoModelForCausalLM
 
-from uwc.cli import main
+from uwc.cli.main import main
 from uwc.errors import DiskFull, reporting_full_disk
 from uwc.io import write_json
 from uwc.models.loading import save_target
@@ -56,7 +56,7 @@ def line_of(done: subprocess.CompletedProcess[str], *, status: int = 1) -> str:
         (["calibrate.metric=kl_to_original"], ["unknown retention metric", "extraction_strength"]),
         (["calibrate.metric=model_utility"], ["needs the sets real_authors and world_facts", "fictional-authors"]),
         (["calibrate.sets=[retain, forget]"], ["unknown retain set 'forget'", "general"]),
-        (["calibrate.rank_by=rouge_1"], ["ranked by 'rouge_1'; add it to score.metrics"]),
+        (["calibrate.rank_by=rouge_1", "score.max_new_tokens=0"], ["'rouge_1' needs generated answers"]),
         (["name=../outside"], ["name = '../outside'"]),
     ],
 )
@@ -158,7 +158,7 @@ def test_a_model_that_is_not_there(uwc: Run, checkpoints: Path) -> None:
 
 def test_a_divergence_ends_the_unlearning_command(uwc: Run, checkpoints: Path) -> None:
     arguments = ("unlearn", "original", "--method", "gd", "--forget", "forget.jsonl", "--retain", "retain.jsonl")
-    options = ("--output", "out", "--train", "lr=1e30", "--train", "clip=null", "--train", "warmup_ratio=0")
+    options = ("--output-dir", "out", "--set", "training={lr: 1.0e+30, clip: null, warmup_ratio: 0.0}")
     line = line_of(uwc(*arguments, *options))
     assert "training diverged" in line and "at step" in line
     AutoModelForCausalLM.from_pretrained(checkpoints / "out")  # the weights of the last finite step
@@ -243,8 +243,8 @@ def test_an_interrupt_ends_with_130_and_keeps_what_is_done(tiny: Path, tmp_path:
 
 @pytest.mark.parametrize(
     ("command_name", "told"),
-    [("compare", "run the same command again to go on"), ("calibrate", "nothing is kept: the same command begins anew"),
-     ("unlearn", "goes on from the last checkpoint, if")],
+    [("compare", "run the same command again to resume"), ("calibrate", "the same command starts from the beginning"),
+     ("unlearn", "resumes from the last checkpoint, if")],
 )  # fmt: skip
 def test_an_interrupt_promises_no_more_than_is_kept(
     command_name: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -253,7 +253,7 @@ def test_an_interrupt_promises_no_more_than_is_kept(
         os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr("uwc.cli.app", interrupted)
+    monkeypatch.setattr("uwc.cli.main.app", interrupted)
     monkeypatch.setattr("sys.argv", ["uwc", command_name, "original"])
     try:
         with pytest.raises(SystemExit, match="130"):

@@ -86,7 +86,7 @@ def test_calibrate_and_compare_say_the_same_to_the_bit(uwc: Run, workplace: Path
     alone = uwc("calibrate", "original", "unlearned", *options, "-o", "alone", "--json")
     assert alone.returncode == 0, alone.stderr
     arguments = ("--original", "original", "--unlearned", "unlearned", *options, "--attack", "none")
-    done = uwc("compare", *arguments, "--max-new-tokens", "0", "--out", "compared", "--json")
+    done = uwc("compare", *arguments, "--set", "score.max_new_tokens=0", "--output-dir", "compared", "--json")
     assert done.returncode == 0, done.stderr
     one = CalibrationResults.parse(alone.stdout, where="stdout")
     study = StudyResults.parse(done.stdout, where="stdout")
@@ -134,7 +134,7 @@ def test_several_sets_and_another_metric(uwc: Run, workplace: Path) -> None:
     """Each set keeps 80 % of the inverse perplexity; the table says on how many examples probes were decided."""
     done = uwc(
         *("calibrate", "original", "unlearned", *DATA, "--retain", "more.jsonl"),
-        *("--retention-metric", "PPL", "--tau", "0.8"),
+        *("--set", "calibrate.metric=PPL", "--tau", "0.8"),
     )
     assert done.returncode == 0, done.stderr
     assert "perplexity on retain:" in done.stdout and "perplexity on more:" in done.stdout
@@ -164,15 +164,17 @@ def test_a_folder_whose_writing_was_broken_off_has_no_card_of_an_earlier_model(
 
 
 def test_model_utility_is_kept(uwc: Run, workplace: Path) -> None:
-    sets = ("--real-authors", "more.jsonl", "--world-facts", "retain.jsonl", "--max-new-tokens", "16")
-    arguments = ("calibrate", "original", "unlearned", *DATA, "--retention-metric", "model_utility", "--tau", "0.9")
+    further = "benchmark.settings.further={real_authors: more.jsonl, world_facts: retain.jsonl}"
+    sets = ("--set", further, "--set", "score.max_new_tokens=16")
+    constraint = ("--set", "calibrate.metric=model_utility", "--tau", "0.9")
+    arguments = ("calibrate", "original", "unlearned", *DATA, *constraint)
     done = uwc(*arguments, *sets, "--json")
     assert done.returncode == 0, done.stderr
     results = CalibrationResults.parse(done.stdout, where="stdout")
     (kept,) = results.calibration.kept
     assert kept.measure == "model_utility" and kept.ratio >= 0.9 and kept.n == 6
     assert row(results, "retain+real_authors+world_facts", "calibrated").mean == pytest.approx(kept.value)
-    assert "needs the set 'real_authors'; give a file with --real-authors" in uwc(*arguments).stderr
+    assert "needs the sets real_authors and world_facts" in uwc(*arguments).stderr
 
 
 def test_a_function_is_kept(workplace: Path) -> None:
@@ -185,7 +187,10 @@ def test_a_function_is_kept(workplace: Path) -> None:
         return 1.0 - abs(float(target.model.model.norm.weight[0].detach()) - start) / abs(end - start)
 
     results = package.calibrate(
-        workplace / "original", workplace / "unlearned", forget=forget, retention=[distance], tau=0.7
+        workplace / "original",
+        workplace / "unlearned",
+        forget=forget,
+        retention=package.Retention(tasks=(distance,), tau=0.7),
     )
     found = results.calibration
     assert 0.3 - 1 / 128 <= found.alpha <= 0.3 + 1e-6
@@ -203,14 +208,14 @@ def test_what_is_refused_in_one_line(uwc: Run, workplace: Path) -> None:
     save_target(tiny_target(hidden_size=32, layers=1), workplace / "small")
     pair = ("original", "unlearned")
     assert "different architectures: num_hidden_layers is 2 in one and 1" in refused(uwc, "original", "small", *DATA)
-    assert "a retention constraint; give --retain or --retention-task" in refused(uwc, *pair, *DATA[:2])
+    assert "a retention constraint; give --retain, or tasks" in refused(uwc, *pair, *DATA[:2])
     assert "the forget and retain sets overlap" in refused(uwc, *pair, *DATA[:3], "forget.jsonl")
     assert "on the retain data (extraction_strength), and at least 0.02 is needed; give data" in refused(
         uwc, *pair, *DATA[:3], "unknown.jsonl"
     )
-    assert "unknown retention metric 'rouge'" in refused(uwc, *pair, *DATA, "--retention-metric", "rouge")
-    assert "pip install 'uwc[harness]'" in refused(uwc, *pair, *DATA, "--retention-task", "mmlu")
-    assert "tau = 1.5 must be above 0 and at most 1" in refused(uwc, *pair, *DATA, "--tau", "1.5")
+    assert "unknown retention metric 'rouge'" in refused(uwc, *pair, *DATA, "--set", "calibrate.metric=rouge")
+    assert "pip install 'uwc[harness]'" in refused(uwc, *pair, *DATA, "--set", "calibrate.tasks=[mmlu]")
+    assert "calibrate.tau = 1.5" in refused(uwc, *pair, *DATA, "--tau", "1.5")
     assert "one of the models that are mixed" in refused(uwc, *pair, *DATA, "--save", "original")
 
 
@@ -219,7 +224,7 @@ def test_a_model_with_code_of_its_own_is_refused(uwc: Run, workplace: Path) -> N
     own = {"auto_map": {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own"}, "model_type": "own"}
     path.write_text(json.dumps({**json.loads(path.read_text()), **own}))
     (workplace / "unlearned" / "own.py").write_text("raise SystemExit('run')", encoding="utf-8")
-    assert "pass --trust-remote-code" in refused(uwc, "original", "unlearned", *DATA)
+    assert "set model.trust_remote_code=true" in refused(uwc, "original", "unlearned", *DATA)
 
 
 def test_forget_data_that_the_original_does_not_know_are_warned_about(uwc: Run, workplace: Path) -> None:

@@ -30,13 +30,13 @@ def workplace(tmp_path: Path, knowing: Target) -> Path:
 def test_unlearn_score_and_calibrate(uwc: Run, workplace: Path) -> None:
     columns = ("--column", "question=q", "--column", "answer=a", "--column", "paraphrased_question=other")
     data = ("--forget", "forget.jsonl", "--retain", "retain.jsonl", *columns)
-    settings = ("--train", "lr=2e-3", "--train", "epochs=6", "--train", "batch_size=2")
-    done = uwc("unlearn", "original", "--method", "gd", *data, "--output", "unlearned", *settings)
+    settings = ("--set", "training.lr=2.0e-3", "--set", "training.epochs=6", "--set", "training.batch_size=2")
+    done = uwc("unlearn", "original", "--method", "gd", *data, "--output-dir", "unlearned", *settings)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "unlearned"
     AutoModelForCausalLM.from_pretrained(workplace / "unlearned")
 
-    done = uwc("score", "unlearned", "--data", "forget.jsonl", *columns, "--reference", "original", "--json")
+    done = uwc("score", "unlearned", "--data", "forget.jsonl", *columns, "--original", "original", "--json")
     rows = {(r["set"], r["metric"]): r for r in json.loads(done.stdout)["scores"]}
     strength = rows["forget", "extraction_strength"]
     assert strength["n"] == 4 and strength["clusters"] == 2
@@ -61,7 +61,15 @@ def test_a_table_is_printed_without_json(uwc: Run, workplace: Path) -> None:
 def test_another_prompt_gives_other_scores(uwc: Run, workplace: Path) -> None:
     options = ("--column", "question=q", "--column", "answer=a", "--metric", "probability", "--json")
     usual = uwc("score", "original", "--data", "forget.jsonl", *options)
-    other = uwc("score", "original", "--data", "forget.jsonl", *options, "--prompt", "{question}")
+    other = uwc(
+        "score",
+        "original",
+        "--data",
+        "forget.jsonl",
+        *options,
+        "--set",
+        "model.prompt={text: '{question}', chat: false}",
+    )
     assert json.loads(usual.stdout)["scores"][0]["mean"] > 0.9 > json.loads(other.stdout)["scores"][0]["mean"]
 
 

@@ -2,17 +2,19 @@
 
 import hashlib
 import json
+import math
 import re
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tests.conftest import copied, people, tiny_target
-from tests.pipeline.conftest import command, run_command
+from tests.pipeline.conftest import command, run_command, validate_result
 from tests.pipeline.test_bad_input import line_of
 
 import uwc
@@ -21,11 +23,14 @@ from uwc.errors import UserError
 from uwc.models.loading import load_target, save_target
 from uwc.models.lora import add_adapter
 from uwc.models.target import Target
+from uwc.results import ES, Calibration, Score, StudyResults, attack_rows, find
 from uwc.studies.provenance import checkpoint_fingerprint
 
-FILES = ("--forget", "forget.jsonl", "--retain", "retain.jsonl", "--max-new-tokens", "0")
-ATTACKS = ("--attack", "token_noise", "--attack", "relearn", "--set", "relearn.steps=2", "--set", "relearn.lr=1e-3")
-DATA = (*FILES, *ATTACKS, "--attack-calibrated")
+FILES = ("--forget", "forget.jsonl", "--retain", "retain.jsonl", "--set", "score.max_new_tokens=0")
+ATTACKS = ("--attack", "token_noise", "--attack", "relearn", "--set", "attack.settings.relearn={steps: 2, lr: 1.0e-3}")
+MODELS = ("--original", "original", "--unlearned", "mild", "heavy=strong", "adapter", "--retrained", "ignorant")
+KINDS = "attack.models=[unlearned, calibrated, retrained]"
+DATA = (*FILES, *ATTACKS)
 
 
 def damaged(target: Target, amount: float, *, seed: int) -> Target:
@@ -73,17 +78,25 @@ def compare(place: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.fixture(scope="module")
-def finished(place: Path) -> dict[str, Any]:
+def finished(place: Path) -> StudyResults:
     """The results of a comparison in the folder `done`, uninterrupted."""
-    models = ("--original", "original", "--unlearned", "mild", "heavy=strong", "adapter", "--retrained", "ignorant")
-    done = compare(place, *models, *DATA, "--out", "done", "--json")
+    done = compare(place, *MODELS, *DATA, "--set", KINDS, "--output-dir", "done", "--json")
     assert done.returncode == 0, done.stderr
-    results: dict[str, Any] = json.loads(done.stdout)
-    return results
+    assert done.stdout == (place / "done" / "results.json").read_text(encoding="utf-8")
+    validate_result(place / "done" / "results.json")
+    return StudyResults.parse(done.stdout, where="stdout")
 
 
-def by_name(results: dict[str, Any]) -> dict[str, Any]:
-    return {u["name"]: u for u in results["unlearned"]}
+def calibration_of(results: StudyResults, name: str) -> Calibration:
+    found = results.run(name).calibration
+    assert found is not None
+    return found
+
+
+def mean(scores: Iterable[Score], name: str, metric: str = ES) -> float:
+    score = find(scores, name, metric)
+    assert score is not None
+    return score.mean
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -92,61 +105,84 @@ def hashes(folder: Path) -> dict[str, str]:
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(kept)}
 
 
-def test_every_model_is_scored_calibrated_and_ranked(finished: dict[str, Any], place: Path) -> None:
-    assert finished == json.loads((place / "done" / "results.json").read_text(encoding="utf-8"))
-    assert set(finished["ranking"]) == {"mild", "heavy", "adapter"}
-    assert [m["name"] for m in finished["models"]] == ["original", "retrained"]
-    for record in finished["unlearned"]:
-        calibration, after = record["calibration"], record["after"]
-        assert after["retain"]["extraction_strength"]["mean"] >= calibration["threshold"]
-        low, high = record["intervals"]["forget"]
-        assert 0 <= low <= high <= 1
-        path = record["frontier"]["forget"]["path"]
-        assert path[0]["alpha"] == 0 and path[-1]["alpha"] == 1
-        assert path[-1]["forget"] == pytest.approx(record["before"]["forget"]["extraction_strength"]["mean"])
-        assert "forget_paraphrased" in record["frontier"]
-        assert_one_number_at_tau(record)
-    scores = [by_name(finished)[n]["at_tau"]["forget"] for n in finished["ranking"]]
+def test_every_model_is_scored_calibrated_and_ranked(finished: StudyResults) -> None:
+    assert set(finished.ranking) == {"mild", "heavy", "adapter"}
+    assert [model.role for model in finished.references] == ["original", "retrained"]
+    for model in finished.unlearned:
+        calibration = calibration_of(finished, model.name)
+        assert [k.ratio >= calibration.tau for k in calibration.kept] == [True]
+        assert calibration.kept[0].value == pytest.approx(mean(model.calibrated_scores, "retain"))
+        path = calibration.frontier["forget"].path
+        assert path[0].alpha == 0 and path[-1].alpha == 1
+        assert path[-1].forget == pytest.approx(mean(model.scores, "forget"))
+        assert "forget_paraphrased" in calibration.frontier
+        assert_one_number_at_tau(calibration)
+    scores = [model.forget.value for model in finished.ranked()]
     assert scores == sorted(scores)
 
 
-def assert_one_number_at_tau(record: dict[str, Any]) -> None:
+def assert_one_number_at_tau(calibration: Calibration) -> None:
     """What is ranked is the tau curve's own point, and lies between the measured mixtures on either side of it."""
-    at_tau, calibration = record["at_tau"], record["calibration"]
-    point = next(p for p in record["frontier"]["forget"]["curve"] if p["tau"] == calibration["tau"])
-    assert (at_tau["forget"], at_tau["alpha"]) == (point["forget"], point["alpha"])
-    if calibration["alpha"] < 1:
-        assert calibration["alpha"] <= at_tau["alpha"] <= calibration["upper"]
-        assert at_tau["retain"] == pytest.approx(calibration["threshold"])
-    probed = {p["alpha"]: p["forget"] for p in calibration["trace"]}
-    ends = sorted((probed[calibration["alpha"]], probed[calibration["upper"]]))
-    assert ends[0] - 1e-12 <= at_tau["forget"] <= ends[1] + 1e-12
+    at_tau = calibration.at_tau
+    assert at_tau is not None
+    score = at_tau.scores["forget"]
+    assert 0 <= score.low <= score.high <= 1
+    point = next(p for p in calibration.frontier["forget"].curve if p.tau == calibration.tau)
+    assert (score.value, at_tau.alpha.value) == (point.value, point.alpha)
+    if calibration.alpha < 1:
+        assert calibration.alpha <= at_tau.alpha.value <= calibration.upper
+        assert at_tau.retention == pytest.approx(calibration.tau)
+    probed = {p.alpha: p.forget for p in calibration.probes}
+    ends = sorted((probed[calibration.alpha], probed[calibration.upper]))
+    assert ends[0] - 1e-12 <= score.value <= ends[1] + 1e-12
 
 
-def test_a_mixture_has_a_hash_of_its_parents_and_alpha(finished: dict[str, Any], place: Path) -> None:
+def test_the_study_compare_is_the_same_comparison(
+    finished: StudyResults, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`uwc study plan compare` with the same models, questions and settings has the same steps, all of them done."""
+    monkeypatch.chdir(place)
+    runs = [{"name": n, "checkpoint": p} for n, p in (("mild", "mild"), ("heavy", "strong"), ("adapter", "adapter"))]
+    changes = {
+        "name": "done",
+        "model.path": "original",
+        "retrained": "ignorant",
+        "unlearn.runs": runs,
+        "score.max_new_tokens": 0,
+        "attack.chains": ["token_noise", "relearn"],
+        "attack.settings.relearn": {"steps": 2, "lr": 1e-3},
+        "attack.models": ["unlearned", "calibrated", "retrained"],
+    }
+    steps = uwc.plan_study("compare", overrides=changes)
+    known = {origin.key[:16] for origin in finished.provenance.steps.values()}
+    assert {step["key"] for step in steps} == known
+
+
+def test_a_mixture_has_a_hash_of_its_parents_and_alpha(finished: StudyResults, place: Path) -> None:
     """SHA-256 of JSON with sorted keys, by hand; the adapter's parent is its folder with its base."""
-    steps, base = finished["provenance"]["steps"], checkpoint_fingerprint(str(place / "original"))
+    steps, base = finished.provenance.steps, checkpoint_fingerprint(str(place / "original"))
     for name, parents in (("mild", ["mild"]), ("heavy", ["strong"]), ("adapter", ["adapter", "original"])):
         first, *rest = [checkpoint_fingerprint(str(place / p), with_base=False) for p in parents]
         content = {
-            "alpha": by_name(finished)[name]["calibration"]["alpha"], "original": [base],
-            "model": [first, *([r] for r in rest)],
-        }  # fmt: skip
+            "alpha": calibration_of(finished, name).alpha,
+            "original": [base],
+            "unlearned": [first, *([r] for r in rest)],
+        }
         expected = hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
-        assert steps[f"calibrate {name}"]["mixture"] == expected
-    assert "mixture" not in steps["score mild"]
+        assert steps[str(finished.run(name).steps.calibrate)].mixture == expected
+    assert steps[finished.run("mild").steps.score].mixture is None
 
 
-def test_report_and_markdown_speak_of_given_models(finished: dict[str, Any], place: Path) -> None:
+def test_report_and_markdown_speak_of_given_models(finished: StudyResults, place: Path) -> None:
     page = (place / "done" / "report.html").read_text(encoding="utf-8")
-    for text in ("The ranking, and how sure it is", "The given models", "The whole frontier", "heavy"):
+    for text in ("Ranking", "Given models", "Frontier", "heavy"):
         assert text in page
     assert "Training settings" not in page and "Methods and settings" not in page
     markdown = (place / "done" / "results.md").read_text(encoding="utf-8")
     assert "| rank | model |" in markdown and "Area under the curve of forget" in markdown
 
 
-def test_an_adapter_is_scored_as_what_it_computes(finished: dict[str, Any], place: Path, knowing: Target) -> None:
+def test_an_adapter_is_scored_as_what_it_computes(finished: StudyResults, place: Path, knowing: Target) -> None:
     """Merged by hand: W + (alpha / rank) B A for each adapted matrix, and not for the one that was tied to it."""
     adapted = with_adapter(knowing)
     by_hand = copied(knowing)
@@ -162,32 +198,30 @@ def test_an_adapter_is_scored_as_what_it_computes(finished: dict[str, Any], plac
             plain = name.removeprefix("base_model.model.").replace(".lora_A.default", "")
             weights[plain] += (16.0 / 2) * factors[name.replace("lora_A", "lora_B")] @ a
     expected = uwc.score(by_hand, people(4)[:4], metrics=["probability"], max_new_tokens=0)
-    found = by_name(finished)["adapter"]["before"]["forget"]["probability"]["mean"]
+    model = finished.run("adapter")
+    found = mean(model.scores, "forget", "probability")
     assert found == pytest.approx(expected.scores[0].mean, abs=1e-5)
-    assert found < 0.99 * finished["models"][0]["scores"]["forget"]["probability"]["mean"]
-    record = by_name(finished)["adapter"]
+    original = finished.reference("original")
+    assert original is not None and found < 0.99 * mean(original.scores, "forget", "probability")
     alone = uwc.calibrate(place / "original", place / "adapter", forget=people(4)[:4], retain=people(4)[4:])
-    assert record["calibration"]["alpha"] == pytest.approx(alone.calibration.alpha)
-    assert record["frontier"]["forget"]["path"][-1]["forget"] == pytest.approx(
-        record["before"]["forget"]["extraction_strength"]["mean"]
-    )
+    ours = calibration_of(finished, "adapter")
+    assert ours.alpha == pytest.approx(alone.calibration.alpha)
+    assert ours.frontier["forget"].path[-1].forget == pytest.approx(mean(model.scores, "forget"))
 
 
-def test_a_second_run_computes_nothing_and_prints_the_ranking(finished: dict[str, Any], place: Path) -> None:
+def test_a_second_run_computes_nothing_and_prints_the_ranking(finished: StudyResults, place: Path) -> None:
     before = hashes(place / "done")
-    models = ("--original", "original", "--unlearned", "mild", "heavy=strong", "adapter", "--retrained", "ignorant")
-    again = compare(place, *models, *DATA, "--out", "done")
+    again = compare(place, *MODELS, *DATA, "--set", KINDS, "--output-dir", "done")
     assert again.returncode == 0 and "0 to run" in again.stderr
     assert hashes(place / "done") == before
     for text in ("rank", "heavy", "alpha", "report: done/report.html", "Area under the curve"):
         assert text in again.stdout
 
 
-def test_killed_it_goes_on_and_tells_the_time_left(finished: dict[str, Any], place: Path) -> None:
+def test_killed_it_goes_on_and_tells_the_time_left(finished: StudyResults, place: Path) -> None:
     """SIGKILL after the first, then after the fourth finished step; the third run ends with the same bits."""
-    models = ("--original", "original", "--unlearned", "mild", "heavy=strong", "adapter", "--retrained", "ignorant")
     store = place / "done-again" / "store"
-    arguments = command("compare", *models, *DATA, "--out", "done-again")
+    arguments = command("compare", *MODELS, *DATA, "--set", KINDS, "--output-dir", "done-again")
     for steps in (1, 4):
         process = subprocess.Popen(arguments, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while process.poll() is None and len(list(store.glob("*/manifest.json"))) < steps:
@@ -195,7 +229,7 @@ def test_killed_it_goes_on_and_tells_the_time_left(finished: dict[str, Any], pla
         assert process.poll() is None, "it ended before it could be killed"
         process.kill()
         process.wait()
-    last = compare(place, *models, *DATA, "--out", "done-again", "--title", "")
+    last = compare(place, *MODELS, *DATA, "--set", KINDS, "--output-dir", "done-again")
     assert last.returncode == 0, last.stderr
     left = re.search(r"(\d+) to run", last.stderr)
     assert left and int(left[1]) <= 18, "of 22 steps four were done"
@@ -204,51 +238,68 @@ def test_killed_it_goes_on_and_tells_the_time_left(finished: dict[str, Any], pla
     assert {k: v for k, v in found.items() if k != "results.json"} == {
         k: v for k, v in expected.items() if k != "results.json"
     }
-    results = json.loads((place / "done-again" / "results.json").read_text(encoding="utf-8"))
-    assert results["unlearned"] == finished["unlearned"] and results["pairs"] == finished["pairs"]
+    again, once = StudyResults.load(place / "done-again" / "results.json").to_dict(), finished.to_dict()
+    assert all(again[part] == once[part] for part in ("unlearned", "references", "pairs", "attacks"))
 
 
 def test_models_and_questions_in_memory_give_the_same_numbers(
-    finished: dict[str, Any], place: Path, knowing: Target, tmp_path: Path
+    finished: StudyResults, place: Path, knowing: Target, tmp_path: Path
 ) -> None:
     models = {"mild": damaged(knowing, 0.02, seed=1), "heavy": place / "strong", "adapter": with_adapter(knowing)}
     done = uwc.compare(
-        knowing, models, forget=people(4)[:4], retain=people(4)[4:], retrained=tiny_target(hidden_size=64),
-        attacks=["token_noise", "relearn"], attack_settings={"relearn": {"steps": 2, "lr": 1e-3}}, max_new_tokens=0,
-        attack_calibrated=True,
-        out=tmp_path / "memory", device="cpu",
-    )  # fmt: skip
-    assert list(done.ranking["name"]) == finished["ranking"]
-    for name, record in by_name(done.results).items():
-        if name != "adapter":  # merged before it is written here, and after it is read there
-            assert record["calibration"] == by_name(finished)[name]["calibration"]
-    assert set(done.ranking.columns) >= {"rank", "name", "forget", "low", "high", "alpha", "retain", "told_apart"}
-    curve = done.tau_curve.query("model == 'heavy' and set == 'forget'")
-    assert len(curve) == 13 and curve["forget"].between(0, 1).all()
-    assert set(done.scores["calibration"]) == {"", "before", "after"}
-    under = done.attacks.set_index(["model", "kind", "attack"])["after"]
-    assert set(under.index.get_level_values("kind")) == {"unlearned", "calibrated", "retrained"}
-    assert under.index.is_unique and len(under) == 2 * (3 + 3 + 1)
-    assert set(under.index.get_level_values("attack")) == {"token_noise", "relearn"}
-    assert list(done.pairs.columns) == finished["ranking"]
-    first, second = finished["ranking"][:2]
-    assert done.pairs.loc[first, second] == pytest.approx(1 - done.pairs.loc[second, first])
+        knowing,
+        models,
+        forget=people(4)[:4],
+        retain=people(4)[4:],
+        retrained=tiny_target(hidden_size=64),
+        attacks=["token_noise", "relearn"],
+        overrides=[
+            "attack.settings.relearn={steps: 2, lr: 1.0e-3}",
+            "attack.models=[unlearned, calibrated, retrained]",
+            "score.max_new_tokens=0",
+            "model.device=cpu",
+        ],
+        output_dir=tmp_path / "memory",
+    )
+    validate_result(tmp_path / "memory" / "results.json")
+    assert done.ranking == finished.ranking
+    for name in ("mild", "heavy"):  # the adapter is merged before it is written here, and after it is read there
+        ours, theirs = calibration_of(done, name), calibration_of(finished, name)
+        assert ours.model_dump_json() == theirs.model_dump_json()
+    curve = [row for row in done.curve_rows() if (row["model"], row["set"]) == ("heavy", "forget")]
+    assert len(curve) == 13 and all(0 <= row["value"] <= 1 for row in curve)
+    assert set(done.to_frame()["role"]) == {"original", "retrained", "unlearned", "calibrated"}
+    assert done.attacks is not None
+    under = [(row["model"], row["role"], row["attack"]) for row in attack_rows(done.attacks)]
+    assert {role for _, role, _ in under} == {"unlearned", "calibrated", "retrained"}
+    assert len(set(under)) == len(under) == 2 * (3 + 3 + 1)
+    assert {attack for *_, attack in under} == {"token_noise", "relearn"}
+    first, second = finished.ranking[:2]
+    assert done.pairs[first][second] == pytest.approx(1 - done.pairs[second][first])
 
 
 def test_several_seeds_of_a_method_are_shown_together(place: Path, knowing: Target, tmp_path: Path) -> None:
     models = {"noise@0": place / "mild", "noise@1": damaged(knowing, 0.03, seed=5), "other": place / "strong"}
-    data = {"forget": place / "forget.jsonl", "retain": place / "retain.jsonl"}
+    prompt = {f"model.prompt.{key}": value for key, value in asdict(knowing.template).items()}
     done = uwc.compare(
-        place / "original", models, attacks=[], **data, template=knowing.template, max_new_tokens=0, out=tmp_path
+        place / "original",
+        models,
+        forget=place / "forget.jsonl",
+        retain=place / "retain.jsonl",
+        attacks=[],
+        overrides={**prompt, "score.max_new_tokens": 0},
+        output_dir=tmp_path,
     )
-    group = next(g for g in done.results["groups"] if g["name"] == "noise")
-    scores = [r["at_tau"]["forget"] for r in done.results["unlearned"] if r["group"] == "noise"]
-    assert group["mean"] == pytest.approx(sum(scores) / 2)
-    assert group["sd_seeds"] == pytest.approx(abs(scores[0] - scores[1]) / 2**0.5)
-    assert group["se"] == pytest.approx((group["sd_seeds"] ** 2 / 2 + group["se_examples"] ** 2) ** 0.5)
-    assert next(g for g in done.results["groups"] if g["name"] == "other")["sd_seeds"] is None
-    point = done.method_tau_curve.query("method == 'noise' and set == 'forget' and tau == 0.95").iloc[0]
-    assert (point["mean"], point["se"], point["seeds"]) == (group["mean"], group["se"], 2)
+    group = next(g for g in done.groups if g.name == "noise")
+    scores = [model.forget.value for model in done.ranked() if model.group == "noise"]
+    assert group.mean == pytest.approx(sum(scores) / 2)
+    assert group.sd_seeds == pytest.approx(abs(scores[0] - scores[1]) / 2**0.5)
+    assert group.se == pytest.approx((group.sd_seeds**2 / 2 + group.se_examples**2) ** 0.5)
+    assert math.isnan(next(g for g in done.groups if g.name == "other").sd_seeds)
+    (point,) = [
+        row for row in done.mean_curve_rows() if (row["method"], row["set"], row["tau"]) == ("noise", "forget", 0.95)
+    ]
+    assert (point["mean"], point["se"], point["seeds"]) == (group.mean, group.se, 2)
     assert "sd between seeds" in (tmp_path / "results.md").read_text(encoding="utf-8")
 
 
@@ -271,22 +322,33 @@ def remote_code(place: Path, tmp_path: Path) -> str:
         (lambda p, t: {"unlearned": [f"x={p}/mild", f"x={p}/strong"]}, ["two unlearned models are called 'x'"]),
         (lambda p, t: {"unlearned": {"original": p / "mild"}}, ["cannot be called 'original'"]),
         (lambda p, t: {"unlearned": {"x": p / "nothing-here"}}, ["nothing-here", "there is no such folder"]),
-        (lambda p, t: {"unlearned": {"x": remote_code(p, t)}}, ["custom", "--trust-remote-code"]),
-        (lambda p, t: {"retrained": remote_code(p, t)}, ["custom", "--trust-remote-code"]),
+        (lambda p, t: {"unlearned": {"x": remote_code(p, t)}}, ["custom", "model.trust_remote_code"]),
+        (lambda p, t: {"retrained": remote_code(p, t)}, ["custom", "model.trust_remote_code"]),
         (lambda p, t: {"unlearned": {}}, ["runs"]),
-        (lambda p, t: {"tau": 1.5}, ["calibrate.tau = 1.5"]),
-        (lambda p, t: {"retention_metric": "kl_to_original"}, ["unknown metric to hold fixed"]),
+        (lambda p, t: {"retention": {"tau": 1.5}}, ["calibrate.tau = 1.5"]),
+        (lambda p, t: {"retention": {"metric": "kl_to_original"}}, ["unknown retention metric"]),
         (lambda p, t: {"rank_by": "perplexity"}, ["unknown metric to rank by 'perplexity'"]),
-        (lambda p, t: {"retention_metric": "model_utility"}, ["needs the sets real_authors and world_facts"]),
+        (lambda p, t: {"retention": {"metric": "model_utility"}}, ["needs the sets real_authors and world_facts"]),
         (
-            lambda p, t: {"further_retain": {"holdout": p / "unknown.jsonl"}},
+            lambda p, t: {"retain": {"retain": p / "retain.jsonl", "holdout": p / "unknown.jsonl"}},
             ["'holdout' is a set with a part"],
         ),
-        (lambda p, t: {"further_retain": {"more": p / "forget.jsonl"}}, ["forget and more sets overlap"]),
+        (
+            lambda p, t: {"retain": {"retain": p / "retain.jsonl", "more": p / "forget.jsonl"}},
+            ["forget and more sets overlap"],
+        ),
+        (lambda p, t: {"retain": {"more": p / "retain.jsonl"}}, ["called 'retain'", "more"]),
         (lambda p, t: {"attacks": ["jailbrake"]}, ["jailbrake", "did you mean 'jailbreak'"]),
-        (lambda p, t: {"attack_settings": {"probe": {"epochs": 1}}}, ["'probe', which is not made", "relearn"]),
-        (lambda p, t: {"attacks": ["sampling"], "max_new_tokens": 0}, ["rouge_l"]),
-        (lambda p, t: {"forget": people(2), "columns": {"question": "q"}}, ["forget is in memory"]),
+        (
+            lambda p, t: {"overrides": ["attack.settings.probe.epochs=1"]},
+            ["'probe', which is not among the attacks", "relearn"],
+        ),
+        (lambda p, t: {"overrides": ["scored.suite=core"]}, ["unknown key", "did you mean 'score'"]),
+        (lambda p, t: {"attacks": ["sampling"], "overrides": ["score.max_new_tokens=0"]}, ["rouge_l"]),
+        (
+            lambda p, t: {"overrides": {"benchmark.settings.columns": {"question": "q"}}},
+            ["no file or table has the column 'q'", "retain.jsonl: id, question"],
+        ),
     ],
 )
 def test_what_is_wrong_is_told_before_any_work(
@@ -299,7 +361,7 @@ def test_what_is_wrong_is_told_before_any_work(
         **changes(place, tmp_path),
     }
     with pytest.raises(UserError) as refused:
-        uwc.compare(place / "original", out=tmp_path / "out", **arguments)
+        uwc.compare(place / "original", output_dir=tmp_path / "out", **arguments)
     assert "\n" not in str(refused.value)
     for essential in essentials:
         assert essential in str(refused.value)
@@ -308,7 +370,7 @@ def test_what_is_wrong_is_told_before_any_work(
 
 def test_retain_data_that_the_original_does_not_know(place: Path) -> None:
     """Refused after the original is scored, before any unlearned model is."""
-    done = compare(place, "--original", "ignorant", "--unlearned", "mild", *DATA, "--out", "ignorance")
+    done = compare(place, "--original", "ignorant", "--unlearned", "mild", *DATA, "--output-dir", "ignorance")
     line = line_of(done)
     assert "calibration is meaningless: the original model itself scores 0" in line
     assert len(list((place / "ignorance" / "store").glob("*/manifest.json"))) == 1
@@ -316,17 +378,21 @@ def test_retain_data_that_the_original_does_not_know(place: Path) -> None:
 
 def test_forget_data_that_the_original_does_not_know_is_a_warning(place: Path) -> None:
     data = ("--forget", "unknown.jsonl", *FILES[2:], "--attack", "none")
-    done = compare(place, "--original", "original", "--unlearned", "mild", *data, "--out", "unknown")
+    done = compare(place, "--original", "original", "--unlearned", "mild", *data, "--output-dir", "unknown")
     assert done.returncode == 0, done.stderr
-    assert "Note: The original model scores only 0" in done.stdout
+    assert "Warning: The original model scores only 0" in done.stdout
 
 
 def test_models_that_do_not_fit_the_original(place: Path, tmp_path: Path) -> None:
     save_target(tiny_target(hidden_size=32), tmp_path / "narrow")
-    done = compare(place, "--original", "original", "--unlearned", str(tmp_path / "narrow"), *DATA, "--out", "misfit")
+    done = compare(
+        place, "--original", "original", "--unlearned", str(tmp_path / "narrow"), *DATA, "--output-dir", "misfit"
+    )
     assert "different architectures" in line_of(done)
     with_adapter(tiny_target(hidden_size=32)).model.save_pretrained(tmp_path / "other")
-    done = compare(place, "--original", "original", "--unlearned", str(tmp_path / "other"), *DATA, "--out", "misfit")
+    done = compare(
+        place, "--original", "original", "--unlearned", str(tmp_path / "other"), *DATA, "--output-dir", "misfit"
+    )
     assert "does not fit the model" in line_of(done)
 
 

@@ -9,20 +9,23 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.conftest import people
+from tests.pipeline.conftest import validate_result
 from tests.pipeline.test_compare import damaged
 
 import uwc
 from uwc.models.target import Target
-from uwc.results import Calibration, find
-from uwc.workflows.comparison import Comparison
+from uwc.results import Calibration, StudyResults, find
 
 MODELS = {"mild": (0.02, 1), "strong": (0.08, 2)}
 
 
-def run(knowing: Target, out: Path, **options: Any) -> Comparison:
+def run(knowing: Target, out: Path, **options: Any) -> StudyResults:
     models = {name: damaged(knowing, amount, seed=seed) for name, (amount, seed) in MODELS.items()}
-    given: dict[str, Any] = {"forget": people(4)[:4], "retain": people(4)[4:6], "attacks": [], "max_new_tokens": 0}
-    return uwc.compare(knowing, models, out=out, device="cpu", **{**given, **options})
+    changes = {"score.max_new_tokens": options.pop("max_new_tokens", 0), "model.device": "cpu"}
+    given: dict[str, Any] = {"forget": people(4)[:4], "retain": people(4)[4:6], "attacks": [], "overrides": changes}
+    results = uwc.compare(knowing, models, output_dir=out, **{**given, **options})
+    validate_result(out / "results.json")
+    return results
 
 
 def alone(knowing: Target, name: str, **options: Any) -> Calibration:
@@ -32,8 +35,8 @@ def alone(knowing: Target, name: str, **options: Any) -> Calibration:
     return uwc.calibrate(knowing, damaged(knowing, amount, seed=seed), **{**given, **options}).calibration
 
 
-def calibrations(done: Comparison) -> dict[str, Calibration]:
-    found = {u.name: u.calibration for u in done.results.unlearned}
+def calibrations(done: StudyResults) -> dict[str, Calibration]:
+    found = {u.name: u.calibration for u in done.unlearned}
     assert None not in found.values()
     return found  # type: ignore[return-value]
 
@@ -44,16 +47,19 @@ def of_forget(found: Calibration) -> str:
     return found.model_dump_json(exclude={"frontier": further, "at_tau": {"scores": further}})
 
 
-def codes(done: Comparison) -> dict[str, str]:
-    return {w.code: w.text for w in done.results.warnings}
+def codes(done: StudyResults) -> dict[str, str]:
+    return {w.code: w.text for w in done.warnings}
 
 
 def test_each_of_several_sets_keeps_its_ratio(knowing: Target, tmp_path: Path) -> None:
     """Perplexity may rise to 1 / tau of the original's on each; models are ranked by extraction strength."""
     further = {"others": people(4)[6:]}
-    options: dict[str, Any] = {"retention_metric": "perplexity", "tau": 0.9}
-    done = run(knowing, tmp_path, further_retain=further, **options)
-    for model in done.results.unlearned:
+    options: dict[str, Any] = {
+        "retain": {"retain": people(4)[4:6], **further},
+        "retention": {"metric": "perplexity", "tau": 0.9},
+    }
+    done = run(knowing, tmp_path, **options)
+    for model in done.unlearned:
         calibration = model.calibration
         assert calibration is not None
         assert [k.measure for k in calibration.kept] == ["perplexity on retain", "perplexity on others"]
@@ -64,11 +70,11 @@ def test_each_of_several_sets_keeps_its_ratio(knowing: Target, tmp_path: Path) -
         least = {p.alpha: p.retention for p in calibration.probes}
         assert {p.alpha: p.retention for p in calibration.frontier["forget"].path} == least
     strong = calibrations(done)["strong"]
-    by_itself = alone(knowing, "strong", retain={"retain": people(4)[4:6], **further}, **options)
+    by_itself = alone(knowing, "strong", **options)
     assert of_forget(strong) == of_forget(by_itself)
     assert 0 < strong.alpha < 1
-    assert done.results.retention is not None
-    assert done.results.retention.measures == ("retain PPL", "others PPL")
+    assert done.retention is not None
+    assert done.retention.measures == ("retain PPL", "others PPL")
 
 
 @pytest.fixture
@@ -96,19 +102,19 @@ def harness(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_benchmark_is_kept_and_its_missing_spread_is_said(
     knowing: Target, tmp_path: Path, harness: list[str]
 ) -> None:
-    done = run(knowing, tmp_path, retention=["mmlu"], tau=0.9)
+    done = run(knowing, tmp_path, retention={"tasks": ["mmlu"], "tau": 0.9})
     for found in calibrations(done).values():
         assert [k.measure for k in found.kept] == ["extraction_strength on retain", "mmlu:acc"]
         assert all(k.ratio >= 0.9 - 1e-12 for k in found.kept)
         assert found.kept[1].original == 0.8
     assert len(harness) == sum(len(c.probes) for c in calibrations(done).values()), "once a mixture"
-    assert done.results.retention is not None and done.results.retention.without_interval == ("mmlu",)
+    assert done.retention is not None and done.retention.without_interval == ("mmlu",)
     assert any("mmlu" in text for text in codes(done).values())
 
 
 def test_a_benchmark_alone_is_kept(knowing: Target, tmp_path: Path, harness: list[str]) -> None:
     """Alpha is where the accuracy has fallen to 0.9 of 0.8, whatever the retain set says, and has no interval."""
-    done = run(knowing, tmp_path, retention=["mmlu"], retention_metric=None, tau=0.9)
+    done = run(knowing, tmp_path, retention={"tasks": ["mmlu"], "sets": [], "tau": 0.9})
     for found in calibrations(done).values():
         assert [k.measure for k in found.kept] == ["mmlu:acc"] and found.at_tau is not None
         assert np.isnan([found.at_tau.alpha.low, found.at_tau.alpha.high]).all()
@@ -122,16 +128,16 @@ def test_the_utility_is_kept_as_calibrate_keeps_it(knowing: Target, tmp_path: Pa
     """On answers with wrong ones beside them; alpha has an interval, and is the one that `uwc.calibrate` finds."""
     known = people(4)
     sets = {"real_authors": [known[2], known[5]], "world_facts": [known[3], known[7]]}
-    options: dict[str, Any] = {"retention_metric": "model_utility", "sets": sets, "max_new_tokens": 4, "tau": 0.9}
-    options |= {"forget": known[:2], "retain": [known[4], known[6]]}
-    done = run(knowing, tmp_path, metrics=["model_utility"], **options)
+    options: dict[str, Any] = {"retention": {"metric": "model_utility", "tau": 0.9}, "max_new_tokens": 4}
+    options["forget"], retain = known[:2], [known[4], known[6]]
+    done = run(knowing, tmp_path, metrics=["model_utility"], retain=retain, sets=sets, **options)
     strong = calibrations(done)["strong"]
     assert strong.at_tau is not None and strong.at_tau.alpha.low < strong.at_tau.alpha.high
     assert strong.at_tau.alpha.low <= strong.at_tau.alpha.value <= strong.at_tau.alpha.high
     path = {p.alpha: p.retention for p in strong.frontier["forget"].path}
     assert path == pytest.approx({p.alpha: p.retention for p in strong.probes}, abs=1e-12)
-    assert of_forget(strong) == of_forget(alone(knowing, "strong", **options))
-    utility = next(s for s in done.results.run("strong").calibrated_scores if s.metric == "model_utility")
+    assert of_forget(strong) == of_forget(alone(knowing, "strong", retain={"retain": retain, **sets}, **options))
+    utility = next(s for s in done.run("strong").calibrated_scores if s.metric == "model_utility")
     assert utility.mean == pytest.approx(strong.kept[0].value, rel=1e-9)
-    assert done.results.retention is not None and done.results.retention.measures == ("model utility",)
-    assert done.results.retention.without_interval == ()
+    assert done.retention is not None and done.retention.measures == ("model utility",)
+    assert done.retention.without_interval == ()

@@ -9,10 +9,9 @@ from tests.pipeline.conftest import scores_of
 from typer.testing import CliRunner
 
 import uwc
-from uwc.cli import app
-from uwc.commands.replay import DIFFERENT
+from uwc.cli.main import app
+from uwc.cli.replay import DIFFERENT
 from uwc.io import file_digest
-from uwc.studies.config import StudyConfig
 from uwc.studies.provenance import checkpoint_fingerprint
 from uwc.studies.step import STORE_VERSION
 
@@ -37,7 +36,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "score": {"max_new_tokens": 4},
         "calibrate": {"scan": 2, "resolution": 0.25},
     }
-    uwc.run_study(StudyConfig(**config), runs=folder / "runs")
+    uwc.run_study(config, runs_dir=folder / "runs")
     return folder
 
 
@@ -50,7 +49,7 @@ def given(trained: Path) -> Path:
         "finetune": None,
         "model": {"path": str(original(trained))},
     }
-    uwc.run_study(StudyConfig(**config), runs=trained / "given")
+    uwc.run_study(config, runs_dir=trained / "given")
     return trained / "given"
 
 
@@ -136,10 +135,10 @@ def test_a_replay_on_a_given_checkpoint_has_the_same_bits(given: Path, tmp_path:
 def test_a_comparison_with_an_attack_has_the_same_bits(trained: Path, tmp_path: Path) -> None:
     unlearned = next((trained / "runs" / "store").glob("unlearn-*")) / "model"
     compared = uwc.compare(
-        str(original(trained)), {"mine": str(unlearned)}, attacks=["jailbreak"], max_new_tokens=0,
-        forget=str(trained / "forget.jsonl"), retain=str(trained / "retain.jsonl"), out=tmp_path / "compared",
+        str(original(trained)), {"mine": str(unlearned)}, attacks=["jailbreak"], overrides=["score.max_new_tokens=0"],
+        forget=str(trained / "forget.jsonl"), retain=str(trained / "retain.jsonl"), output_dir=tmp_path / "compared",
     )  # fmt: skip
-    steps = compared.results.provenance.steps
+    steps = compared.provenance.steps
     assert steps["checkpoint/unlearned/mine"].files == checkpoint_fingerprint(str(unlearned))
     assert {"scored", "train"} <= set(steps["attack/unlearned/mine/jailbreak"].data)
     found = uwc.replay(tmp_path / "compared" / "results.json", rtol=0.0, keep=tmp_path).diff

@@ -29,10 +29,16 @@ SETS = {
     "verbatim": (9, 11),
 }  # fmt: skip
 """Two people's questions each; the original knows all but those of holdout and verbatim."""
-FILES = tuple(word for name in SETS for word in (f"--{name.replace('_', '-')}", f"{name}.jsonl"))
-JUDGES = ("--encoder", "encoder", "--entailment", "entailment")
+OPTIONS = ("forget", "retain", "holdout")
+FURTHER = "benchmark.settings.further."
+FILES = tuple(
+    word
+    for name in SETS
+    for word in ((f"--{name}", f"{name}.jsonl") if name in OPTIONS else ("--set", f"{FURTHER}{name}={name}.jsonl"))
+)
+JUDGES = ("--set", "score.judges={encoder: encoder, entailment: entailment}")
 MODELS = ("--original", "original", "--retrained", "ignorant")
-ALL = ("--suite", "all", "--max-new-tokens", "6")
+ALL = ("--metric", "all", "--set", "score.max_new_tokens=6")
 SIZES = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "in", "near", "a", "old", "clocks", "little", "mends")
 
@@ -69,7 +75,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, knowing: Target) -> Path:
 
 def compared(place: Path, out: str, *options: str) -> dict[str, Any]:
     done = run_command(
-        "compare", *MODELS, "--unlearned", "mild", *FILES, "--attack", "none", "--out", out, "--json", *options,
+        "compare", *MODELS, "--unlearned", "mild", *FILES, "--attack", "none", "--output-dir", out, "--json", *options,
         cwd=place,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -125,7 +131,7 @@ def test_the_calibrated_mixture_has_the_same_scores(results: dict[str, Any]) -> 
 
 
 def test_chosen_metrics_are_reported_by_name_and_by_label(place: Path) -> None:
-    options = ("--metric", "PrivLeak", "--metric", "auc_loss", "--metric", "ppl", "--max-new-tokens", "0")
+    options = ("--metric", "PrivLeak", "--metric", "auc_loss", "--metric", "ppl", "--set", "score.max_new_tokens=0")
     found = in_study(compared(place, "chosen", *options)["unlearned"][0]["before"])
     own = alone(scored(place, "mild", *options, "--metric", "ES"))
     assert {metric for _, metric in found} == {"privleak", "auc_loss", "perplexity", "extraction_strength"}
@@ -172,16 +178,19 @@ def test_another_judge_is_another_step(place: Path, results: dict[str, Any], mon
 @pytest.mark.parametrize(
     ("options", "essentials"),
     [
-        (("--metric", "semantic_similarity"), ["'semantic_similarity' needs a sentence encoder", "--encoder"]),
+        (
+            ("--metric", "semantic_similarity"),
+            ["'semantic_similarity' needs a sentence encoder", "score.judges.encoder"],
+        ),
         (("--metric", "forget_qualty"), ["unknown metric 'forget_qualty'", "did you mean 'forget_quality'"]),
-        (("--suite", "tofuu"), ["unknown suite 'tofuu'"]),
-        (("--metric", "ROUGE-L", "--max-new-tokens", "0"), ["'rouge_l' needs generated answers"]),
+        (("--set", "score.suite=tofuu"), ["unknown suite 'tofuu'"]),
+        (("--metric", "ROUGE-L", "--set", "score.max_new_tokens=0"), ["'rouge_l' needs generated answers"]),
     ],
 )
 def test_what_is_missing_is_refused_before_anything_is_computed(
     place: Path, options: tuple[str, ...], essentials: list[str]
 ) -> None:
-    arguments = ("compare", *MODELS, "--unlearned", "mild", *FILES[:4], "--out", "refused", *options)
+    arguments = ("compare", *MODELS, "--unlearned", "mild", *FILES[:4], "--output-dir", "refused", *options)
     line = line_of(run_command(*arguments, cwd=place))
     for essential in essentials:
         assert essential in line
@@ -189,7 +198,7 @@ def test_what_is_missing_is_refused_before_anything_is_computed(
 
 
 def test_a_set_that_a_number_needs_is_asked_for(place: Path) -> None:
-    arguments = ("compare", *MODELS, "--unlearned", "mild", *FILES[:4], "--out", "refused")
+    arguments = ("compare", *MODELS, "--unlearned", "mild", *FILES[:4], "--output-dir", "refused")
     assert "'auc_loss' needs the set 'holdout'" in line_of(run_command(*arguments, "--metric", "auc_loss", cwd=place))
-    without = ("compare", *MODELS[:2], "--unlearned", "mild", *FILES[:4], "--out", "refused")
+    without = ("compare", *MODELS[:2], "--unlearned", "mild", *FILES[:4], "--output-dir", "refused")
     assert "--retrained" in line_of(run_command(*without, "--metric", "forget_quality", cwd=place))

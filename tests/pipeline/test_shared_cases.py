@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 import uwc
 from uwc.attacks.suffix_search import Problem, SearchSettings, SuffixSearch
-from uwc.cli import app
+from uwc.cli.main import app
 from uwc.data.example import Example
 from uwc.errors import DataError, ModelError, UserError
 from uwc.metrics.overlap import rouge
@@ -71,24 +71,31 @@ def test_a_date_in_a_template() -> None:
 
 
 def _questions(*names: str) -> list[list[Example]]:
-    return [list(uwc.read_examples(f"base/{name}.jsonl")) for name in names]
+    return [list(uwc.load_questions(f"base/{name}.jsonl")) for name in names]
 
 
 def _compared(original: str, unlearned: dict[str, str], out: Path, **options: Any) -> Any:
     """The row of the one checkpoint that is compared with its original."""
     forget, retain = _questions("forget", "retain")
     done = uwc.compare(
-        original, unlearned, forget=forget, retain=retain, attacks=[], max_new_tokens=0, out=out, **options
+        original,
+        unlearned,
+        forget=forget,
+        retain=retain,
+        attacks=[],
+        overrides=["score.max_new_tokens=0"],
+        output_dir=out,
+        **options,
     )
-    (row,) = [row for _, row in done.ranking.iterrows() if row["name"] in unlearned]
+    (row,) = [row for row in done.ranking_rows() if row["name"] in unlearned]
     return row
 
 
 def test_an_adapter_on_tied_embeddings(tmp_path: Path) -> None:
     """B07."""
-    row = _compared("base/tied", {"lora": "B07/adapter"}, tmp_path, tau=0.9)
+    row = _compared("base/tied", {"lora": "B07/adapter"}, tmp_path, retention={"tau": 0.9})
     forget, retain = _questions("forget", "retain")
-    results = uwc.calibrate("base/tied", "B07/adapter", forget=forget, retain=retain, tau=0.9)
+    results = uwc.calibrate("base/tied", "B07/adapter", forget=forget, retain=retain, retention=uwc.Retention(tau=0.9))
     scores = {s.set: s.mean for s in results.scores if s.condition == "calibrated"}
     for at in (
         (row["alpha"], row["retention"], row["forget"]),
@@ -106,9 +113,7 @@ def test_a_lost_chat_template(tmp_path: Path) -> None:
 def test_a_long_row_beside_short_ones() -> None:
     """B12."""
     found = (
-        uwc.workflows.scoring.evaluate(
-            "B12/longrope", uwc.read_examples("B12/with-one-long.jsonl"), metrics=["extraction_strength"]
-        )
+        uwc.score("B12/longrope", "B12/with-one-long.jsonl", metrics=["extraction_strength"])
         .examples()
         .query("set == 'forget'")
     )
@@ -149,19 +154,19 @@ def test_words_of_every_script() -> None:
 def test_alpaca_rows() -> None:
     """B16."""
     rows = [json.loads(line) for line in Path("B16/alpaca.jsonl").read_text(encoding="utf-8").splitlines()]
-    for row, example in zip(rows, uwc.read_examples("B16/alpaca.jsonl"), strict=True):
+    for row, example in zip(rows, uwc.load_questions("B16/alpaca.jsonl"), strict=True):
         assert row["instruction"] in example.question and row["input"] in example.question
 
 
 def test_multiple_choice_rows() -> None:
     """B17."""
-    assert [e.answer for e in uwc.read_examples("B17/choices.parquet")] == ["Quarnholt", "Clocks"]
+    assert [e.answer for e in uwc.load_questions("B17/choices.parquet")] == ["Quarnholt", "Clocks"]
 
 
 def test_a_long_cell() -> None:
     """B18."""
     with pytest.raises(DataError, match="tokens, more than the model's context"):
-        uwc.score("base/plain", uwc.read_examples("B18/long.csv"))
+        uwc.score("base/plain", uwc.load_questions("B18/long.csv"))
 
 
 @pytest.mark.parametrize("name", ["space", "newline", "leading", "eos-text"])
@@ -193,7 +198,7 @@ def test_gcg_on_a_hybrid_model() -> None:
     """B28."""
     result = run(
         "uwc attack B28/hybrid --data base/retain.jsonl --attacker-data base/forget.jsonl --attack gcg "
-        "--set gcg.steps=2 --set gcg.candidates=8 --json"
+        "--set attack.settings.gcg.steps=2 --set attack.settings.gcg.candidates=8 --json"
     )
     assert all(np.isfinite(row["after"]) for row in json.loads(result.stdout))
 
@@ -201,7 +206,7 @@ def test_gcg_on_a_hybrid_model() -> None:
 @pytest.mark.parametrize("name", ["dup_keys.jsonl", "huge_int.jsonl", "inf_answer.jsonl", "pq_dup_cols.parquet"])
 def test_malformed_question_files(name: str) -> None:
     with pytest.raises(UserError) as caught:
-        uwc.read_examples(f"inputs/{name}")
+        uwc.load_questions(f"inputs/{name}")
     assert name in str(caught.value) and len(str(caught.value)) < 500
 
 

@@ -10,19 +10,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.conftest import copied, people
+from tests.conftest import people
 from tests.pipeline.conftest import Run, command
 from transformers import AutoModelForCausalLM
 
+from uwc.api import unlearn
 from uwc.data.example import Example
-from uwc.data.refusals import DEFAULT_REFUSALS
-from uwc.errors import ConfigError, TrainingDiverged
+from uwc.errors import ConfigError
 from uwc.metrics.memorization import exact_memorization
 from uwc.models.forward import score_tokens
 from uwc.models.loading import load_target, save_target
 from uwc.models.target import Target
 from uwc.objectives.methods import METHODS
-from uwc.workflows.unlearning import unlearn
+from uwc.results import UnlearnResult
 
 FORGET, RETAIN = people(4)[:4], people(4)[4:]
 DATA = ("--forget", "forget.jsonl", "--retain", "retain.jsonl")
@@ -46,12 +46,12 @@ def weights(folder: Path) -> torch.Tensor:
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_writes_a_model_that_loads(method: str, knowing: Target, tmp_path: Path) -> None:
     settings = {"epochs": 2, "batch_size": 2, "lr": 1e-3, "samples": {"max_new_tokens": 8}}
-    target, output = copied(knowing), tmp_path / "unlearned"
-    unlearn(target, output, method=method, forget=FORGET, retain=RETAIN, refusals=DEFAULT_REFUSALS, settings=settings)
-    record = json.loads((output / "training_log.json").read_text(encoding="utf-8"))
-    assert (record["method"], record["status"], record["training"]["lr"]) == (method, "ok", 1e-3)
-    assert [step["step"] for step in record["log"]] == [1, 2, 3, 4]
-    assert all(step["loss"] and step["gradient_norm"] > 0 for step in record["log"])
+    output = tmp_path / "unlearned"
+    unlearn(knowing, method, forget=FORGET, retain=RETAIN, training=settings, output_dir=output)
+    record = UnlearnResult.load(output / "training_log.json")
+    assert (record.method, record.status, record.settings["lr"]) == (method, "ok", 1e-3)
+    assert record.log.step == (1, 2, 3, 4)
+    assert all(record.log.loss) and all(norm > 0 for norm in record.log.gradient_norm)
     again = load_target(output, device="cpu")
     assert score_tokens(again, RETAIN).logprob.shape == score_tokens(knowing, RETAIN).logprob.shape
     assert score_tokens(again, FORGET).logprob.tolist() != score_tokens(knowing, FORGET).logprob.tolist()
@@ -62,10 +62,10 @@ def test_every_method_writes_a_model_that_loads(method: str, knowing: Target, tm
 @pytest.mark.parametrize("tau", [None, 0.9])
 def test_a_run_stops_at_the_score_asked_for(tau: float | None, uwc: Run, workplace: Path, knowing: Target) -> None:
     """Raw, and calibrated at a share of retention; with the score it says so, and far less is trained than asked."""
-    options = ("--train", "lr=2e-3", "--train", "epochs=60", "--train", "schedule=constant", "--train", "batch_size=4")
-    stop = ("--stop", "at_most=0.4", "--stop", "every=2", "--stop", "metric=exact_memorization")
-    stop += ("--stop", f"tau={tau}") if tau else ()
-    done = uwc("unlearn", "original", "--method", "npo-gd", *DATA, "--output", "stopped", *options, *stop)
+    options = ("--set", "training={lr: 2.0e-3, epochs: 60, schedule: constant, batch_size: 4}")
+    stop = ("--set", "stop={at_most: 0.4, every: 2, metric: exact_memorization}")
+    stop += ("--set", f"stop.tau={tau}") if tau else ()
+    done = uwc("unlearn", "original", "--method", "npo-gd", *DATA, "--output-dir", "stopped", *options, *stop)
     assert done.returncode == 0, done.stderr
     step, score = re.search(r"stopped after step (\d+), at a score of ([\d.]+)", done.stderr).groups()  # type: ignore[union-attr]
     assert int(step) < 60 and float(score) <= 0.4
@@ -87,7 +87,7 @@ def test_wrong_early_stopping_is_told(
     stop: dict[str, object], retain: list[Example], message: str, knowing: Target, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        unlearn(copied(knowing), tmp_path / "out", method="ga", forget=FORGET, retain=retain, stop=stop)
+        unlearn(knowing, "ga", forget=FORGET, retain=retain, stop=stop, output_dir=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -96,39 +96,40 @@ def test_an_output_that_would_be_mistaken_or_lost_is_refused(knowing: Target, tm
     save_target(knowing, tmp_path / "original")
     arguments = {"forget": FORGET, "retain": RETAIN, "device": "cpu"}
     with pytest.raises(ConfigError, match="is the model itself; give another folder"):
-        unlearn(str(tmp_path / "original"), tmp_path / "x" / ".." / "original", method="gd", **arguments)
+        unlearn(tmp_path / "original", "gd", output_dir=tmp_path / "x" / ".." / "original", **arguments)
     adapter = {"epochs": 1, "lora": {"rank": 2, "save": "adapter"}}
     for first, method, file in (({}, "whp", "contrast.json"), (adapter, "gd", "adapter_config.json")):
         folder = tmp_path / file
         for _again in range(2):
-            unlearn(str(tmp_path / "original"), folder, method=method, settings={"epochs": 1, **first}, **arguments)
+            unlearn(tmp_path / "original", method, training={"epochs": 1, **first}, output_dir=folder, **arguments)
         with pytest.raises(ConfigError, match=f"holds a model of another kind .{file}.; give another folder"):
-            unlearn(str(tmp_path / "original"), folder, method="ga", **arguments)
+            unlearn(tmp_path / "original", "ga", output_dir=folder, **arguments)
 
 
 @pytest.mark.parametrize("method", ["task-vector", "whp", "mini-unlearning"])
 def test_what_forgets_at_the_end_alone_cannot_stop_early(method: str, knowing: Target, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"early stopping of '{method}': this method forgets once, after its last"):
-        unlearn(copied(knowing), tmp_path / "out", method=method, forget=FORGET, retain=RETAIN, stop={"at_most": 0.4})
+        unlearn(knowing, method, forget=FORGET, retain=RETAIN, stop={"at_most": 0.4}, output_dir=tmp_path / "out")
 
 
 def test_a_run_that_diverges_says_where_and_leaves_the_last_finite_model(knowing: Target, tmp_path: Path) -> None:
     settings = {"epochs": 50, "lr": 1e30, "batch_size": 4, "schedule": "constant", "warmup_ratio": 0.0}
     settings |= {"gradient_effect_every": 1}
-    with pytest.raises(TrainingDiverged, match="training diverged"):
-        unlearn(copied(knowing), tmp_path / "out", method="ga", forget=FORGET, settings=settings)
+    done = unlearn(knowing, "ga", forget=FORGET, training=settings, output_dir=tmp_path / "out")
+    assert done.status == "diverged" and "training diverged" in done.message and done.message in repr(done)
     assert torch.isfinite(weights(tmp_path / "out")).all()
-    record = json.loads((tmp_path / "out" / "training_log.json").read_text(encoding="utf-8"))
-    assert record["status"] == "diverged" and record["step"] == len(record["log"]) + 1
-    assert record["term"] in ("gradient", "gradient_ascent")
-    assert record["effects"][0]["forget"]["early"] != 0, "what was recorded on the way is kept"
+    record = UnlearnResult.load(tmp_path / "out" / "training_log.json")
+    assert record.status == "diverged" and record.diverged == len(record.log.step) + 1
+    assert record.term in ("gradient", "gradient_ascent")
+    assert record.effects is not None
+    assert record.effects.risks["forget"]["early"][0] != 0, "what was recorded on the way is kept"
 
 
 @pytest.mark.slow
 def test_one_at_a_time_eight_times_is_eight_at_once(uwc: Run, workplace: Path) -> None:
     for name, size in (("eight", "8"), ("one", "1")):
-        options = ("--train", "batch_size=8", "--train", f"micro_batch_size={size}", "--train", "lr=1e-3")
-        done = uwc("unlearn", "original", "--method", "npo-kl", *DATA, "--output", name, *options)
+        options = ("--set", f"training={{batch_size: 8, micro_batch_size: {size}, lr: 1.0e-3}}")
+        done = uwc("unlearn", "original", "--method", "npo-kl", *DATA, "--output-dir", name, *options)
         assert done.returncode == 0, done.stderr
     torch.testing.assert_close(weights(workplace / "one"), weights(workplace / "eight"), rtol=0, atol=1e-4)
 
@@ -139,14 +140,14 @@ def test_a_killed_run_goes_on_where_it_was(uwc: Run, workplace: Path) -> None:
         "--method",
         "npo",
         *DATA,
-        "--train",
-        "epochs=60",
-        "--train",
-        "batch_size=1",
-        "--train",
-        "checkpoint_every=5",
+        "--set",
+        "training.epochs=60",
+        "--set",
+        "training.batch_size=1",
+        "--set",
+        "training.checkpoint_every=5",
     )
-    killed = ("unlearn", "original", "--output", "killed", *options)
+    killed = ("unlearn", "original", "--output-dir", "killed", *options)
     process = subprocess.Popen(command(*killed), cwd=workplace, stderr=subprocess.DEVNULL)
     checkpoint = workplace / "killed.checkpoints" / "checkpoint.pt"
     for _ in range(6000):
@@ -158,7 +159,7 @@ def test_a_killed_run_goes_on_where_it_was(uwc: Run, workplace: Path) -> None:
     assert checkpoint.exists() and not (workplace / "killed").exists()
     done = uwc(*killed)
     assert done.returncode == 0, done.stderr
-    assert "goes on after step" in done.stderr
+    assert "resumes after step" in done.stderr
     assert not checkpoint.parent.exists()
-    assert uwc("unlearn", "original", "--output", "whole", *options).returncode == 0
+    assert uwc("unlearn", "original", "--output-dir", "whole", *options).returncode == 0
     assert torch.equal(weights(workplace / "killed"), weights(workplace / "whole"))

@@ -30,7 +30,7 @@ from torch import Tensor
 
 import uwc
 from uwc.metrics.registry import metrics, set_metrics
-from uwc.workflows.scoring import Evaluation, evaluate
+from uwc.results import Scores
 
 MODEL, TOFU = (os.environ.get(name, "") for name in ("UWC_REAL_MODEL", "UWC_TOFU"))
 FILES = {
@@ -226,7 +226,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def sets() -> dict[str, list[uwc.Example]]:
     found = {}
     for name, (file, chosen) in FILES.items():
-        examples = list(uwc.read_examples(Path(TOFU) / f"{file}.json"))
+        examples = list(uwc.load_questions(Path(TOFU) / f"{file}.json"))
         found[name] = [replace(examples[i], paraphrased_question="") for i in chosen]
     return found
 
@@ -247,10 +247,10 @@ ROUNDING = {"mia_gradient_norm": 1e-4}  # plain transformers in float32 is 2e-5 
 
 
 @pytest.fixture(scope="module")
-def ours(models: dict[str, Path], sets: dict[str, list[uwc.Example]], verbatim: list[uwc.Example]) -> Evaluation:
+def ours(models: dict[str, Path], sets: dict[str, list[uwc.Example]], verbatim: list[uwc.Example]) -> Scores:
     names = [name for name in (*metrics.names(), *set_metrics.names()) if name != SIMILAR]
-    return evaluate(
-        models["model"], metrics=names, sets={**sets, "verbatim": verbatim}, original=models["reference"],
+    return uwc.score(
+        models["model"], {**sets, "verbatim": verbatim}, metrics=names, original=models["reference"],
         retrained=models["retrained"], judges={"encoder": encoder, "entailment": entails},
         max_new_tokens=NEW_TOKENS, device="cpu",
     )  # fmt: skip
@@ -271,7 +271,7 @@ def slow(models: dict[str, Path], sets: dict[str, list[uwc.Example]]) -> Callabl
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_metric_of_every_question(name: str, ours: Evaluation, slow: Any, sets: Any) -> None:
+def test_every_metric_of_every_question(name: str, ours: Scores, slow: Any, sets: Any) -> None:
     theirs = slow(name)
     assert set(theirs[0]) | {SIMILAR, "verbatim_memorization"} == set(metrics.names())
     table = ours.examples().query("set == @name")
@@ -287,11 +287,11 @@ def test_every_metric_of_every_question(name: str, ours: Evaluation, slow: Any, 
 def test_similar_continuations(name: str, models: dict[str, Path], sets: Any) -> None:
     plain = Plain.load(models["model"])
     expected = [Slow(plain, plain, e).similar() for e in sets[name]]
-    found = evaluate(models["model"], sets[name], metrics=[SIMILAR], device="cpu").examples()
+    found = uwc.score(models["model"], sets[name], metrics=[SIMILAR], device="cpu").examples()
     np.testing.assert_allclose(found[SIMILAR], expected, atol=1e-9)
 
 
-def test_continued_texts(ours: Evaluation, models: dict[str, Path], verbatim: list[uwc.Example]) -> None:
+def test_continued_texts(ours: Scores, models: dict[str, Path], verbatim: list[uwc.Example]) -> None:
     plain = Plain.load(models["model"])
     expected = []
     for example in verbatim:
@@ -311,7 +311,7 @@ def _auc(members: Sequence[float], others: Sequence[float]) -> float:
     return float(np.mean([(b > a) + (b == a) / 2 for a in members for b in others]))
 
 
-def test_numbers_of_whole_sets(ours: Evaluation, slow: Any) -> None:
+def test_numbers_of_whole_sets(ours: Scores, slow: Any) -> None:
     expected = {}
     for attack in ("loss", "zlib", "reference", "min_k", "min_k_plus_plus", "gradient_norm"):
         data, holdout = (_column(slow(name), f"mia_{attack}") for name in ("forget", "holdout"))

@@ -15,7 +15,6 @@ from transformers.modeling_utils import _get_resolved_checkpoint_files
 
 import uwc
 from uwc import progress
-from uwc.attacks.data import AttackData
 from uwc.errors import ConfigError, ModelError
 from uwc.models.checkpoint_files import contents, files_read
 from uwc.models.contrast import contrast
@@ -28,7 +27,6 @@ from uwc.models.reading import Reading, differences, load_reading
 from uwc.models.target import Target
 from uwc.models.weight_files import WeightFiles
 from uwc.studies.provenance import checkpoint_fingerprint
-from uwc.workflows.attacking import attack
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -304,9 +302,10 @@ def test_an_adapter_is_attacked_as_the_model_that_it_makes(folder: Path, tmp_pat
     """Merged before: what is scored, and what an attack on weights changes, is the whole."""
     path = adapter(folder, "adapter")
     expected = float(uwc.score(path, people(2), metrics=("probability",), device="cpu").scores[0].mean)
-    data = AttackData(scored=people(2))
-    found = attack(path, data, ["quantization", "pruning"], metrics=("probability",), max_new_tokens=0, device="cpu",
-                  settings={"pruning": {"share": 0.0}})  # fmt: skip
+    attacks, settings = ["quantization", "pruning"], {"pruning": {"share": 0.0}}
+    found = uwc.attack(
+        path, people(2), attacks, metrics="probability", settings=settings, max_new_tokens=0, device="cpu"
+    )
     outcomes = found.attacks.models[0].outcomes
     assert [o.before.mean for o in outcomes] == pytest.approx([expected] * 2, rel=1e-5)
     after = {o.attack: o.after.mean for o in outcomes}
@@ -317,14 +316,14 @@ def test_an_adapter_is_attacked_as_the_model_that_it_makes(folder: Path, tmp_pat
 def test_an_adapter_is_unlearned_from_as_the_model_that_it_makes(folder: Path) -> None:
     path = adapter(folder, "adapter")
     settings = {"epochs": 4, "batch_size": 2, "lr": 1e-4}
-    uwc.unlearn(path, folder / "out", method="ga", forget=people(2)[:2], settings=settings, device="cpu")
+    uwc.unlearn(path, "ga", forget=people(2)[:2], training=settings, output_dir=folder / "out", device="cpu")
     whole = load_target(folder / "out", device="cpu").model.state_dict()
     merged = merge_adapter(load_target(path, device="cpu")).model.state_dict()
     changes = {name: float((whole[name] - merged[name]).abs().max()) for name in merged}
     assert whole.keys() == merged.keys() and all(0 < change < 1e-3 for change in changes.values())
     for lora in ({"save": "adapter"}, {"rank": 2, "save": "adapter"}):
         with pytest.raises(ConfigError, match=r"adapter is an adapter, and a further one .* would lack its base"):
-            uwc.unlearn(path, folder / "again", method="ga", forget=people(2)[:2], settings={"lora": lora})
+            uwc.unlearn(path, "ga", forget=people(2)[:2], training={"lora": lora}, output_dir=folder / "again")
 
 
 def test_a_folder_that_is_written_again_holds_one_model(folder: Path) -> None:

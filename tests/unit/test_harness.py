@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.conftest import people
 
+import uwc
 from uwc.calibration.harness import HarnessTask
 from uwc.calibration.search import search
 from uwc.errors import ConfigError, UserError
 from uwc.models.target import Target
-from uwc.workflows.calibration import calibrate
 
 
 class Wrapper:
@@ -86,7 +87,7 @@ def test_a_metric_of_a_task_by_name(calls: list[dict[str, Any]]) -> None:
 
 
 def test_an_unknown_task_is_named(calls: list[dict[str, Any]]) -> None:
-    with pytest.raises(ConfigError, match="--retention-task nothing"):
+    with pytest.raises(ConfigError, match=r"calibrate\.tasks: nothing"):
         HarnessTask("nothing").score(at(0.0))
 
 
@@ -101,4 +102,4 @@ def test_global_random_states_are_left_alone(calls: list[dict[str, Any]]) -> Non
 def test_without_the_library_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uwc.calibration.harness.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'uwc\[harness\]'"):
-        calibrate("nowhere", "nowhere either", forget=[], retention=["mmlu"])
+        uwc.calibrate("nowhere", "nowhere either", forget=people(1), retention=uwc.Retention(sets=(), tasks=("mmlu",)))

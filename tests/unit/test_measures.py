@@ -161,7 +161,7 @@ def test_a_number_that_is_0_on_the_original_is_refused() -> None:
 
 
 def test_without_any_measure_there_is_no_constraint() -> None:
-    with pytest.raises(ConfigError, match="needs a retention constraint; give --retain or --retention-task"):
+    with pytest.raises(ConfigError, match="needs a retention constraint; give --retain, or tasks"):
         LeastRatio([])
 
 

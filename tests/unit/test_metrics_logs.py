@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from uwc.cli import app
+from uwc.cli.main import app
 from uwc.errors import ConfigError, DataError
 from uwc.metrics.logs import TOFU_FILES, from_logs, read_logs
 

@@ -11,6 +11,7 @@ from tests.conftest import people, tiny_target
 from tests.unit.scores_by_hand import scores
 from tokenizers.processors import TemplateProcessing
 
+import uwc
 from uwc.metrics.compat import COMPAT, compat_of, floored_extraction_strength, official_extraction_strength
 from uwc.metrics.memorization import exact_memorization, extraction_strength, extraction_strength_similar
 from uwc.metrics.scored import ScoredSet
@@ -23,7 +24,6 @@ from uwc.registry import ConfigError
 from uwc.training.loading import TrainingData
 from uwc.training.loop import train
 from uwc.training.settings import TrainingSettings
-from uwc.workflows import scoring
 
 bits = st.text("01", min_size=1, max_size=12)
 
@@ -153,9 +153,8 @@ def test_the_official_score_is_that_of_a_slow_bisection(beginning: bool) -> None
     peer = COMPAT["uwc-official"].adapt(target)
     settings = TrainingSettings(epochs=40, batch_size=4, lr=5e-3, schedule="cosine")
     train(peer, Objective(FINE_TUNING, target.model), TrainingData(retain=examples[:3]), settings)
-    found = scoring.evaluate(
-        target, examples, metrics=["extraction_strength"], compat="uwc-official", max_new_tokens=0
-    ).sets["forget"].values("extraction_strength")  # fmt: skip
+    scores = uwc.score(target, examples, metrics="ES", compat="uwc-official", max_new_tokens=0)
+    found = scores.examples().query("set == 'forget'")["extraction_strength"].to_numpy()
     slow = []
     for example in examples:
         whole = tokenizer(f"### Question: {example.question}\n ### Answer: {example.answer}")["input_ids"]

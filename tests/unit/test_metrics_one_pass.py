@@ -27,9 +27,8 @@ from uwc.models import forward, head
 from uwc.models.budget import run_in_batches, token_budget_of
 from uwc.models.forward import score_tokens
 from uwc.models.head import AnswerLogits, answer_logits, tile_grid
-from uwc.models.statistics import Sampling
 from uwc.models.target import Target
-from uwc.models.token_scores import TOKEN_COLUMNS, TokenScores
+from uwc.models.token_scores import TOKEN_COLUMNS, Sampling, TokenScores
 
 
 def rich() -> list:

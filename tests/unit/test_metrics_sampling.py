@@ -8,7 +8,7 @@ from tests.unit.tiles import statistics
 
 from uwc.errors import ConfigError
 from uwc.metrics.sampling import probabilistic_extraction
-from uwc.models.statistics import Sampling
+from uwc.models.token_scores import Sampling
 
 ALL = Sampling(1.0, 0).name
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from uwc.commands.options import named_files
+from uwc.cli.options import named_files
 
 
 def test_files_are_called_by_their_stems_numbered_where_taken() -> None:

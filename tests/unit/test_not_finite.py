@@ -54,12 +54,12 @@ def test_what_was_not_finite_survives_storage(knowing: Target, tmp_path: Path) -
 
 def test_such_a_model_is_not_ranked_and_such_an_original_is_refused(knowing: Target, tmp_path: Path) -> None:
     forget, retain = people(4)[:4], people(4)[4:]
-    settings = {"forget": forget, "retain": retain, "attacks": [], "max_new_tokens": 0}
+    settings = {"forget": forget, "retain": retain, "attacks": [], "overrides": ["score.max_new_tokens=0"]}
     models = {"same": copied(knowing), "broken": overflowing(knowing)}
-    done = uwc.compare(knowing, models, **settings, out=tmp_path / "one")
-    assert done.results["ranking"] == ["same"]
-    broken = next(u for u in done.results["unlearned"] if u["name"] == "broken")
-    assert broken["status"] == "not_finite" and "after" not in broken
+    done = uwc.compare(knowing, models, **settings, output_dir=tmp_path / "one")
+    assert done.ranking == ("same",)
+    broken = done.run("broken")
+    assert broken.status == "not_finite" and not broken.calibrated_scores
     assert "broken (logits not finite)" in (tmp_path / "one" / "results.md").read_text(encoding="utf-8")
     with pytest.raises(UserError, match="not finite"):
-        uwc.compare(overflowing(knowing), {"same": copied(knowing)}, **settings, out=tmp_path / "two")
+        uwc.compare(overflowing(knowing), {"same": copied(knowing)}, **settings, output_dir=tmp_path / "two")

@@ -15,18 +15,20 @@ from tests.conftest import people
 from tests.tokenizer_kinds import byte_level_bpe
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
 
+import uwc
 from uwc.data.example import Example
 from uwc.data.prompts import PromptTemplate
 from uwc.errors import ConfigError, ModelError
 from uwc.metrics.compat import COMPAT
+from uwc.metrics.evaluate import Scoring, score_sets
 from uwc.metrics.scored import ScoredSet
+from uwc.metrics.suites import Given, chosen_metrics, in_all_wordings
 from uwc.models.target import Target
 from uwc.objectives.methods import FINE_TUNING
 from uwc.objectives.objective import Objective
 from uwc.training.loading import TrainingData
 from uwc.training.loop import train
 from uwc.training.settings import TrainingSettings
-from uwc.workflows import scoring
 
 IGNORED = -100
 NEW = 24
@@ -218,8 +220,9 @@ def expected(peer: Peer, examples: Sequence[Example]) -> dict[str, list[float]]:
 
 
 def scored(target: Target, examples: Sequence[Example], names: Sequence[str], **options: Any) -> ScoredSet:
-    found = scoring.evaluate(target, examples, metrics=names, compat="open-unlearning", max_new_tokens=NEW, **options)
-    return found.sets["forget"]
+    given = Given(in_all_wordings({"forget": examples}), frozenset(options), NEW)
+    scoring = Scoring(given, chosen_metrics(None, names, given)[0], compat=COMPAT["open-unlearning"])
+    return score_sets(target, scoring, **options)["forget"]
 
 
 def test_every_metric_is_that_of_the_slow_implementation(trained: tuple[Kind, Target]) -> None:
@@ -317,4 +320,4 @@ def test_a_tokenizer_without_an_end_is_refused() -> None:
 
 def test_only_known_modes() -> None:
     with pytest.raises(ConfigError, match="uwc-official"):
-        scoring.evaluate("no such model", questions(), compat="uwc")
+        uwc.score("no such model", questions(), compat="uwc")

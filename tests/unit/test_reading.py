@@ -11,7 +11,6 @@ from tests.conftest import people, tiny_target
 from transformers import AutoTokenizer
 
 import uwc
-from uwc.attacks.data import AttackData
 from uwc.data.prompts import PromptTemplate
 from uwc.errors import ModelError
 from uwc.models.loading import load_target, save_target
@@ -22,7 +21,6 @@ from uwc.objectives.objective import Objective
 from uwc.training.loading import TrainingData
 from uwc.training.loop import train
 from uwc.training.settings import TrainingSettings
-from uwc.workflows.scoring import evaluate
 
 CHAT = (
     "{% for m in messages %}{{ 'Q ' if m.role == 'user' else 'A ' }}{{ m.content }}{{ eos_token }}{% endfor %}"
@@ -125,17 +123,19 @@ def test_tokens_with_other_ids_are_refused_in_every_command(original: Path, tmp_
         lambda: uwc.score(folder, forget, original=original, metrics=["kl_to_original"]),
         lambda: uwc.score(original, forget, original=original, retrained=folder, metrics=["exact_memorization"]),
         lambda: uwc.calibrate(original, folder, forget=forget, retain=retain),
-        lambda: uwc.compare(original, {"x": folder}, forget=forget, retain=retain, attacks=[], out=tmp_path / "out"),
-        lambda: uwc.attack(original, AttackData(forget), ["token_noise"], control=folder),
+        lambda: uwc.compare(
+            original, {"x": folder}, forget=forget, retain=retain, attacks=[], output_dir=tmp_path / "out"
+        ),
+        lambda: uwc.attack(original, forget, ["token_noise"], control=folder),
     ]
     for call in calls:
         with pytest.raises(ModelError, match="is token"):
             call()
     alone = uwc.score(folder, forget, metrics=["exact_memorization"], max_new_tokens=0)
-    own = evaluate(
+    own = uwc.score(
         folder, forget, compare=original, metrics=["exact_memorization"], max_new_tokens=0, own_tokenizer=True
     )
-    assert own.scores.scores[0].mean == alone.scores[0].mean
+    assert own.scores[0].mean == alone.scores[0].mean
 
 
 def test_a_checkpoint_that_lost_its_template_is_not_taken_for_one_that_forgot(original: Path, tmp_path: Path) -> None:
@@ -144,20 +144,26 @@ def test_a_checkpoint_that_lost_its_template_is_not_taken_for_one_that_forgot(or
     forget, retain = people(4)[:4], people(4)[4:]
     own = uwc.score(folder, forget, metrics=["extraction_strength"], max_new_tokens=0).scores[0].mean
     done = uwc.compare(
-        original, {"x": folder}, retrained=folder, forget=forget, retain=retain, attacks=["token_noise"],
-        max_new_tokens=0, out=tmp_path / "out",
-    )  # fmt: skip
-    scores = done.scores[(done.scores["set"] == "forget") & (done.scores["metric"] == "extraction_strength")]
-    assert len(scores) == 4 and scores["mean"].nunique() == 1 and scores["mean"].iloc[0] > own + 0.1
-    assert (done.ranking["alpha"][0], done.ranking["share"][0]) == (1.0, 1.0)
-    told = [
-        note for note in done.results["notes"] if "it is read with the tokenizer and the prompt of the original" in note
-    ]
-    assert [note.split(";")[0] for note in told] == [f"{name} has no chat template" for name in ("retrained", "x")]
+        original,
+        {"x": folder},
+        retrained=folder,
+        forget=forget,
+        retain=retain,
+        attacks=["token_noise"],
+        overrides=["score.max_new_tokens=0"],
+        output_dir=tmp_path / "out",
+    )
+    scores = [row["mean"] for row in done.rows() if (row["set"], row["metric"]) == ("forget", "extraction_strength")]
+    assert len(scores) == 4 and len(set(scores)) == 1 and scores[0] > own + 0.1
+    (ranked,) = done.ranked()
+    assert (ranked.alpha.value, ranked.retention) == (1.0, 1.0)
+    told = [warning.text for warning in done.warnings if warning.code == "read_as_original"]
+    assert [text.split(";")[0] for text in told] == [f"{name} has no chat template" for name in ("retrained", "x")]
     found = uwc.calibrate(original, folder, forget=forget, retain=retain)
-    assert (found["alpha"], found["forget_score"]) == (1.0, scores["mean"].iloc[0])
-    compared = evaluate(folder, forget, compare=original, metrics=["probability"], max_new_tokens=0)
-    assert compared.scores.differences[0].mean == 0.0
+    mixture = next(s for s in found.scores if (s.set, s.condition) == ("forget", "calibrated"))
+    assert (found.calibration.alpha, mixture.mean) == (1.0, scores[0])
+    compared = uwc.score(folder, forget, compare=original, metrics=["probability"], max_new_tokens=0)
+    assert compared.differences[0].mean == 0.0
 
 
 def test_a_tokenizer_with_tokens_that_have_no_embedding_is_refused(original: Path) -> None:

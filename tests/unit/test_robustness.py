@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 from typer.testing import CliRunner
 
-from uwc.cli import app
+from uwc.cli.main import app
 from uwc.errors import DataError
 from uwc.results import Point
 from uwc.robustness.agreement import agreement

@@ -69,7 +69,6 @@ def test_only_what_decides_a_score_enters_its_key() -> None:
         ({"metrics": ["ES", "model_utility"]}, ["'model_utility' needs the set 'real_authors'"]),
         ({"metrics": ["ES", "entailment"]}, ["'entailment' needs a model of natural-language", "score.judges"]),
         ({"metrics": ["ES", "rouge_l"], "max_new_tokens": 0}, ["'rouge_l' needs generated answers"]),
-        ({"metrics": ["PPL"]}, ["ranked by 'extraction_strength'", "score.metrics"]),
         ({"judges": {"encodr": "x"}}, ["encodr", "did you mean 'encoder'"]),
     ],
 )

@@ -14,14 +14,12 @@ from tests.conftest import people, tiny_target
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, ZambaConfig, ZambaForCausalLM
 
 import uwc
-from uwc.attacks.data import AttackData
 from uwc.errors import ModelError, UserError
 from uwc.models.loading import load_target, save_target
 from uwc.models.pairs import open_mixing, require_mixable
 from uwc.models.stored import stored_in
 from uwc.models.target import Target
 from uwc.models.weight_files import WeightFiles
-from uwc.workflows.attacking import attack
 
 SINGLE = "model.safetensors"
 
@@ -89,15 +87,15 @@ def test_a_checkpoint_that_is_not_what_it_says_is_refused_everywhere(folder: Pat
     x, sound = folder / "x", folder / "sound"
     change(x)
     questions = {"forget": people(2)[:2], "retain": people(2)[2:]}
-    quiet: dict[str, Any] = {"attacks": [], "max_new_tokens": 0}
+    quiet: dict[str, Any] = {"attacks": [], "overrides": ["score.max_new_tokens=0"]}
     ways: dict[str, Callable[[], object]] = {
         "load": lambda: load_target(x),
         "score": lambda: uwc.score(x, people(1)),
-        "attack": lambda: attack(x, AttackData(scored=people(1)), ["jailbreak"]),
-        "unlearn": lambda: uwc.unlearn(x, folder / "out", method="ga", forget=people(1)),
+        "attack": lambda: uwc.attack(x, people(1), "jailbreak"),
+        "unlearn": lambda: uwc.unlearn(x, "ga", forget=people(1), output_dir=folder / "out"),
         "calibrate": lambda: uwc.calibrate(sound, x, **questions),
         "calibrate from": lambda: uwc.calibrate(x, sound, **questions),
-        "compare": lambda: uwc.compare(sound, {"x": x}, **questions, **quiet, out=folder / "compared"),
+        "compare": lambda: uwc.compare(sound, {"x": x}, **questions, **quiet, output_dir=folder / "compared"),
         "mix": lambda: open_mixing(sound, x),
         "preflight": lambda: require_mixable(sound, x),
     }

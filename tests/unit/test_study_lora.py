@@ -5,16 +5,20 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM
 
-from uwc.results import ES, find
+from uwc.results import ES, StudyResults, find
 from uwc.studies.config import StudyConfig
-from uwc.workflows.studies import StudyOutcome, run_study
+from uwc.workflows.studies import run_study
 
 from .test_shared_original import STUDY
 
 
 @pytest.fixture(scope="module")
-def outcome(tmp_path_factory: pytest.TempPathFactory) -> StudyOutcome:
-    folder: Path = tmp_path_factory.mktemp("lora")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("lora")
+
+
+@pytest.fixture(scope="module")
+def results(folder: Path) -> StudyResults:
     training = {"epochs": 8, "lr": 5e-3, "gradient_effect_every": 2}
     adapted = {**training, "lora": {"rank": 4}}
     runs = [
@@ -30,8 +34,8 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> StudyOutcome:
     return run_study(config, runs=folder)
 
 
-def test_adapters_are_trained_merged_scored_and_calibrated(outcome: StudyOutcome) -> None:
-    for model in outcome.results.unlearned:
+def test_adapters_are_trained_merged_scored_and_calibrated(results: StudyResults) -> None:
+    for model in results.unlearned:
         assert model.status == "ok" and model.calibration is not None and model.training is not None
         forgot = find(model.scores, "forget", ES)
         assert forgot is not None and forgot.mean < 0.8, "something was forgotten"
@@ -41,11 +45,11 @@ def test_adapters_are_trained_merged_scored_and_calibrated(outcome: StudyOutcome
         assert effects is not None and effects.step and set(effects.risks["forget"]) >= {"early", "middle"}
 
 
-def test_what_is_kept_is_a_plain_model_and_the_original_is_untouched(outcome: StudyOutcome) -> None:
-    for folder in (outcome.folder.parent / "store").glob("unlearn-*/model"):
-        assert not (folder / "adapter_config.json").exists()
-        assert not any("lora" in name for name in AutoModelForCausalLM.from_pretrained(folder).state_dict())
-    original = outcome.results.reference("original")
+def test_what_is_kept_is_a_plain_model_and_the_original_is_untouched(results: StudyResults, folder: Path) -> None:
+    for model in (folder / "store").glob("unlearn-*/model"):
+        assert not (model / "adapter_config.json").exists()
+        assert not any("lora" in name for name in AutoModelForCausalLM.from_pretrained(model).state_dict())
+    original = results.reference("original")
     assert original is not None
     known = find(original.scores, "forget", ES)
     assert known is not None and known.mean > 0.9

@@ -1,13 +1,13 @@
 """The result of an attack: a model under one variant of the attack."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
-from uwc.errors import AttackFailed, ModelError
+from uwc.errors import AttackFailed, ConfigError, ModelError
 from uwc.models.block_weights import LEAST_SHARE, block_parameters
 from uwc.models.gradients import let_train
 from uwc.models.lora import merge_adapter
@@ -36,6 +36,24 @@ class Attacked:
     note: str = ""
     changed: float | None = None
     claimed: Mapping[str, int] | None = None
+
+
+def offered(made: Any, *, attack: str) -> Generator[Attacked]:
+    """What an attack gave, a model or several, as variants. Raises ConfigError if it is something else."""
+    if isinstance(made, Target | Attacked):
+        made = [made]
+    if not isinstance(made, Iterable):
+        raise ConfigError(f"the attack {attack!r} gave a {type(made).__name__}; return a model, or yield several")
+    try:
+        for variant in made:
+            if isinstance(variant, Target):
+                variant = Attacked(variant)
+            if not isinstance(variant, Attacked):
+                raise ConfigError(f"the attack {attack!r} yields a {type(variant).__name__}; yield models")
+            yield variant
+    finally:
+        if isinstance(made, Generator):
+            made.close()
 
 
 def with_own_weights(target: Target) -> Target:

@@ -6,21 +6,13 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from uwc.attacks.attacked import Attacked, changed_share
+from uwc.attacks.attacked import Attacked, changed_share, offered
 from uwc.attacks.data import AttackData
-from uwc.attacks.registry import attacks
+from uwc.attacks.registry import DATA, KINDS, attacks
 from uwc.errors import AttackFailed, ConfigError, DataError
 from uwc.models.states import blocks
 from uwc.models.target import Target
 from uwc.registry import Entry
-
-ORDER = ("weights", "inside", "prompt", "decoding")
-_DATA_OPTIONS = {
-    "train": "examples of the forgotten data, other than those scored (--attacker-data)",
-    "retain": "retained examples (--retain)",
-    "unrelated": "unrelated examples (--unrelated)",
-    "translations": "translated questions (--translation-column)",
-}
 
 
 @dataclass(frozen=True)
@@ -62,7 +54,7 @@ class Chain:
         for step in self.steps:
             for need in step.entry.facts["needs"]:
                 if not any(getattr(data, name) for name in need.split("|")):
-                    wanted = ", or ".join(_DATA_OPTIONS[name] for name in need.split("|"))
+                    wanted = ", or ".join(DATA[name] for name in need.split("|"))
                     raise DataError(f"the attack {step.entry.name!r} needs {wanted}")
             if step.entry.facts["check"] is not None:
                 step.entry.facts["check"](data, step.settings)
@@ -128,7 +120,8 @@ def _carry_out(start: Attacked, data: AttackData, steps: tuple[Step, ...]) -> Ge
         yield start
         return
     prompts = start.target.encode(data.scored) if steps[0].entry.facts["kind"] == "prompt" else []
-    with closing(steps[0].entry.function(start.target, data, **steps[0].settings)) as outcomes:
+    made = steps[0].entry.function(start.target, data, **steps[0].settings)
+    with closing(offered(made, attack=steps[0].entry.name)) as outcomes:
         for outcome in outcomes:
             changed, entry = start.changed, steps[0].entry
             if outcome.effort == 0:  # no change was requested
@@ -156,7 +149,7 @@ def _check_budgets(step: Step) -> None:
 
 def _check_order(first: Entry[Any], second: Entry[Any], name: str) -> None:
     before, after = first.facts["kind"], second.facts["kind"]
-    if ORDER.index(before) > ORDER.index(after):
+    if KINDS.index(before) > KINDS.index(after):
         raise ConfigError(
             f"the chain {name!r} makes no sense: {second.name!r} changes the {_CHANGES[after]}, and must come before "
             f"{first.name!r}, which changes the {_CHANGES[before]}"

@@ -6,21 +6,36 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from uwc.data.example import Example, require_disjoint
+from uwc.data.question_files import Questions
 from uwc.errors import DataError
 
 
-@dataclass(frozen=True)
-class AttackData:
-    """The scored examples, and the attacker's.
+@dataclass(frozen=True, kw_only=True)
+class Attacker:
+    """The attacker's data, none of which is scored.
 
     Attributes:
-        scored: the examples that are scored under attack.
         train: the attacker's examples of the forget set.
         retain: the attacker's examples of the retain set.
         unrelated: the attacker's examples unrelated to both.
         translations: id of a scored example -> its question in another language.
         original: the original model's training data, including the scored answers, for the attack that uses it; by
             default all of the above.
+    """
+
+    train: Questions = ()
+    retain: Questions = ()
+    unrelated: Questions = ()
+    translations: Mapping[str, str] = field(default_factory=dict)
+    original: Questions = ()
+
+
+@dataclass(frozen=True)
+class AttackData(Attacker):
+    """The scored examples, and the attacker's.
+
+    Attributes:
+        scored: the examples that are scored under attack.
 
     Raises:
         DataError: there is no scored example, or the attacker has one: its id, its question with its answer, or the
@@ -28,11 +43,10 @@ class AttackData:
     """
 
     scored: Sequence[Example]
-    train: Sequence[Example] = ()
-    retain: Sequence[Example] = ()
-    unrelated: Sequence[Example] = ()
-    translations: Mapping[str, str] = field(default_factory=dict)
-    original: Sequence[Example] = ()
+    train: Sequence[Example] = field(default=(), kw_only=True)
+    retain: Sequence[Example] = field(default=(), kw_only=True)
+    unrelated: Sequence[Example] = field(default=(), kw_only=True)
+    original: Sequence[Example] = field(default=(), kw_only=True)
 
     @property
     def owned(self) -> dict[str, int]:

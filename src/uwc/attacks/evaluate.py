@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from uwc import progress
 from uwc.attacks.chain import Chain, attacked
 from uwc.attacks.data import AttackData
 from uwc.data.example import Example
-from uwc.errors import ConfigError, DataError
+from uwc.errors import AttackFailed, ConfigError, DataError, TrainingDiverged
 from uwc.io import plain
 from uwc.metrics.registry import INPUTS, metrics
 from uwc.metrics.scoring import needs_of, score_set
@@ -18,7 +19,7 @@ from uwc.metrics.stats import aggregate, paired_difference
 from uwc.metrics.suites import any_perturbed
 from uwc.models.target import Target
 from uwc.models.token_scores import Floats
-from uwc.results import Aggregate, AttackInfo, AttackOutcome, Difference, Variant
+from uwc.results import Aggregate, AttackedModel, AttackInfo, AttackOutcome, Difference, ModelKey, Variant
 
 Values = Mapping[str, Floats]
 """Metric -> [E] its values by example."""
@@ -163,6 +164,70 @@ def measure(
         before = metric_values(target, data.scored, names, max_new_tokens=max_new_tokens, reference=reference)
     variants = list(attacked_values(target, data, chain, names, max_new_tokens=max_new_tokens, reference=reference))
     return outcomes(name or chain.name, chain, {of_set: data.scored}, before, variants, control=control, seed=seed)
+
+
+@dataclass(frozen=True)
+class AttackedValues:
+    """A model under every attack.
+
+    Attributes:
+        model: the outcomes, and why an attack has none.
+        variants: attack -> each of its variants, scored by example.
+    """
+
+    model: AttackedModel
+    variants: Mapping[str, Sequence[VariantValues]]
+
+
+def attack_model(
+    target: Target,
+    data: AttackData,
+    sets: Mapping[str, Sequence[Example]],
+    chains: Mapping[str, Chain],
+    names: Sequence[str],
+    *,
+    key: ModelKey,
+    control: Mapping[str, Sequence[VariantValues]] | None = None,
+    max_new_tokens: int = 64,
+    reference: Target | None = None,
+    seed: int = 0,
+) -> AttackedValues:
+    """Score a model before and under attacks, each carried out by itself; the model is left bit-identical.
+
+    Args:
+        target: the model.
+        data: what is scored, set after set, and what the attacker has.
+        sets: set -> its scored examples, which together are those of `data`.
+        chains: what results call an attack -> the attack.
+        names: the metrics.
+        key: what results call the model.
+        control: attack -> the variants of a model that was never trained on the data.
+        max_new_tokens, reference: as `attacked_values` takes them.
+        seed: of the bootstrap.
+
+    Returns:
+        The outcomes; an attack that fails or diverges has none, and a warning says so.
+
+    Raises:
+        UserError: data or layers are missing.
+    """
+    before = metric_values(target, data.scored, names, max_new_tokens=max_new_tokens, reference=reference)
+    variants: dict[str, list[VariantValues]] = {}
+    found: list[AttackOutcome] = []
+    failed: dict[str, str] = {}
+    for name, chain in chains.items():
+        progress.note(f"attack {key.label} with {name}")
+        try:
+            variants[name] = list(
+                attacked_values(target, data, chain, names, max_new_tokens=max_new_tokens, reference=reference)
+            )
+        except (AttackFailed, TrainingDiverged) as error:
+            failed[name] = str(error)
+            progress.warn(f"{key.label}: {error}")
+            continue
+        theirs = (control or {}).get(name, ())
+        found += outcomes(name, chain, sets, before, variants[name], control=theirs, seed=seed)
+    return AttackedValues(AttackedModel(model=key, outcomes=tuple(found), failed=failed), variants)
 
 
 def describe(name: str, chain: Chain, names: Sequence[str]) -> AttackInfo:

@@ -125,15 +125,17 @@ def _search(
 
     search = SuffixSearch(target, problems, begin, settings, readable)
     wanted = set(budgets) or {settings.steps}
-    for step in range(1, max(wanted) + 1):
-        search.step()
-        if search.barren == max(wanted):
-            raise AttackFailed(
-                f"attack 'gcg' on {target.name}: no step had a candidate that, typed after the question, is read as "
-                "the tokens that were tried; give more candidates, more steps, or another start"
-            )
-        if step in wanted:
-            yield step, text_of(target.tokenizer, search.best).strip()
+    with progress.bar(f"gcg {target.name}", total=max(wanted)) as advance:
+        for step in range(1, max(wanted) + 1):
+            search.step()
+            advance()
+            if search.barren == max(wanted):
+                raise AttackFailed(
+                    f"attack 'gcg' on {target.name}: no step had a candidate that, typed after the question, is read "
+                    "as the tokens that were tried; give more candidates, more steps, or another start"
+                )
+            if step in wanted:
+                yield step, text_of(target.tokenizer, search.best).strip()
     if search.barren:
         progress.note(f"gcg on {target.name}: {search.barren} of {max(wanted)} steps had no suffix that can be typed")
 

@@ -1,8 +1,24 @@
 """The registry of attacks, and the declarations of an attack."""
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeVar, overload
 
-from uwc.registry import Registry
+from uwc.errors import ConfigError
+from uwc.registry import Entry, Registry, check_inputs, require_one_of, unknown_name
+
+F = TypeVar("F", bound=Callable[..., Any])
+Kind = Literal["weights", "inside", "prompt", "decoding"]
+
+KINDS: tuple[Kind, ...] = ("weights", "inside", "prompt", "decoding")
+"""What an attack changes, in the order in which attacks of a chain follow each other."""
+
+DATA: dict[str, str] = {
+    "train": "examples of the forgotten data, other than those scored (--attacker-data)",
+    "retain": "retained examples (--retain)",
+    "unrelated": "unrelated examples (--unrelated)",
+    "translations": "translated questions (--translation-column)",
+}
+"""What an attack may need of `AttackData` -> what a user must provide."""
 
 _MODULES = (
     "prompts",
@@ -16,8 +32,26 @@ _MODULES = (
     "decoding",
 )
 
-attacks: Registry[Any] = Registry("attack", modules=tuple(f"uwc.attacks.{m}" for m in _MODULES))
-"""Generator functions ``attack(target, data, *, settings...)`` that yield one or more `Attacked` targets.
+
+def _check(entry: Entry[Any]) -> None:
+    """Raise ConfigError for an attack that declares something impossible."""
+    name, facts = entry.name, entry.facts
+    check_inputs(entry, "attack", count=2, of="(target, data)")
+    require_one_of(f"kind of the attack {name!r}", facts["kind"], KINDS)
+    for need in facts["needs"]:
+        for part in need.split("|"):
+            if part not in DATA:
+                raise ConfigError(unknown_name(f"need of the attack {name!r}", part, list(DATA)))
+    if facts["effort"] and facts["effort"] not in entry.settings:
+        raise ConfigError(unknown_name(f"effort of the attack {name!r}", facts["effort"], list(entry.settings)))
+    if facts["budgets"] and "budgets" not in entry.settings:
+        raise ConfigError(
+            f"the attack {name!r} declares budgets, and has no setting 'budgets'; add it, or leave it out"
+        )
+
+
+attacks: Registry[Any] = Registry("attack", modules=tuple(f"uwc.attacks.{m}" for m in _MODULES), check=_check)
+"""Functions ``attack(target, data, *, settings...)`` that yield or return one or more `Attacked` targets, or targets.
 
 Each yielded target is valid until the next one is requested; the original's weights never change. An attack is
 deterministic given its settings. Run one through `uwc.attacks.chain.attacked`, which checks settings, data and order.
@@ -31,3 +65,85 @@ Each declares:
     check: a function of data and settings that raises DataError for unsuitable data, or None.
     trains_on_scored: whether it trains on the scored answers, so that a leak can be seen only against a control.
 """
+
+
+@overload
+def attack_method(function: F, /) -> F: ...
+
+
+@overload
+def attack_method(
+    *,
+    name: str | None = None,
+    kind: Kind = "prompt",
+    touches_weights: bool | None = None,
+    needs: str | Sequence[str] = (),
+    effort: str = "",
+    budgets: bool | None = None,
+    check: Callable[..., None] | None = None,
+    trains_on_scored: bool = False,
+    source: str = "",
+) -> Callable[[F], F]: ...
+
+
+def attack_method(
+    function: Any = None,
+    /,
+    *,
+    name: str | None = None,
+    kind: Kind = "prompt",
+    touches_weights: bool | None = None,
+    needs: str | Sequence[str] = (),
+    effort: str = "",
+    budgets: bool | None = None,
+    check: Callable[..., None] | None = None,
+    trains_on_scored: bool = False,
+    source: str = "",
+) -> Any:
+    """Decorator that makes a function an attack, with or without declarations: ``@uwc.attack_method``.
+
+    The function takes a model and `AttackData`, and returns the attacked model or yields several variants, each a
+    model or an `Attacked`; the given model's weights must stay as they are. Keyword-only arguments are its settings.
+    Executed again, as a cell of a notebook is, the last definition counts.
+
+    Args:
+        function: the attack.
+        name: what users write; the function's name by default.
+        kind: what it changes. An attack on prompts or weights that changes none is an error when it is carried out.
+        touches_weights: whether knowledge may be added; by default whether it is an attack on weights.
+        needs: the parts of `AttackData` that must not be empty, see `DATA`; ``"train|retain"`` is either.
+        effort: the setting that grows with the attacker's effort.
+        budgets: whether the setting ``budgets`` yields a model for each effort; by default whether there is one.
+        check: a function of data and settings that raises DataError for data that does not do.
+        trains_on_scored: whether the scored answers themselves are shown to the attacker.
+        source: where it is defined.
+
+    Raises:
+        ConfigError: a kind, need or effort is unknown, a declaration is impossible, or the name is taken.
+    """
+
+    def decorate(given: F) -> F:
+        settings = Entry(name or "", given, source).settings
+        attacks.add(
+            given,
+            name,
+            source=source,
+            kind=kind,
+            touches_weights=kind == "weights" if touches_weights is None else touches_weights,
+            needs=(needs,) if isinstance(needs, str) else tuple(needs),
+            effort=effort,
+            budgets="budgets" in settings if budgets is None else budgets,
+            check=check,
+            trains_on_scored=trains_on_scored,
+        )
+        return given
+
+    return decorate if function is None else decorate(function)
+
+
+def attack_name(given: Any) -> Any:
+    """The name of an attack or chain; a function that is not yet an attack becomes one, with the defaults."""
+    if not callable(given):
+        return given
+    known = attacks.name_of(given)
+    return attacks.name_of(attack_method(given)) if known is None else known

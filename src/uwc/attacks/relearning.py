@@ -132,7 +132,7 @@ def _require_moved(before: Target, after: Target, reached: set[str], lr: float) 
     told = (
         f"relearning moved {share:.0%} of the weights of {before.name} that have a gradient: steps of {lr:g} are lost"
     )
-    remedy = f"in {dtype}; load the model with --dtype float32, or take a higher lr"
+    remedy = f"in {dtype}; load the model with --set model.dtype=float32, or take a higher lr"
     if sum(sizes[name] for name in still) > (1 - LEAST_SHARE) * sum(sizes.values()):
         raise AttackFailed(f"{told} {remedy}; left alone were {', '.join(still[:3])}")
     if share < LEAST_SHARE and dtype != "float32":

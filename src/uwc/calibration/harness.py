@@ -48,7 +48,7 @@ class HarnessTask(NumberMeasure):
             try:
                 found = evaluate(model=model, tasks=[self.task], limit=self.limit, bootstrap_iters=0, log_samples=False)
             except (KeyError, ValueError) as error:
-                raise ConfigError(f"--retention-task {self.task}: lm-evaluation-harness says {error}") from error
+                raise ConfigError(f"calibrate.tasks: {self.task}: lm-evaluation-harness says {error}") from error
         return self._read(found)
 
     def _read(self, found: dict[str, Any]) -> float:

@@ -138,7 +138,7 @@ class LeastRatio:
 
     def __init__(self, measures: Sequence[Measure]) -> None:
         if not measures:
-            raise ConfigError("calibration needs a retention constraint; give --retain or --retention-task")
+            raise ConfigError("calibration needs a retention constraint; give --retain, or tasks (calibrate.tasks)")
         self.measures = measures
         self._of = 0
 
@@ -473,7 +473,7 @@ def retention_measures(
 
             measures.append(HarnessTask(given))
         else:
-            measures.append(NumberMeasure(given, label=getattr(given, "__name__", "a function")))
+            measures.append(NumberMeasure(given, label=str(getattr(given, "__name__", type(given).__name__))))
     return measures
 
 

@@ -86,7 +86,7 @@ LAYOUTS: tuple[Layout, ...] = (
         needs=("text",),
         prompt=(),
         refused="the rows are passages, not questions; write the beginning of each into a column question and its "
-        "continuation into a column answer, and score them with uwc score --verbatim",
+        "continuation into a column answer, and score them as the set verbatim (benchmark.settings.further.verbatim)",
     ),
 )
 """The kinds of rows; a file is of the first kind whose needs it has."""

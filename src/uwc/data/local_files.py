@@ -1,6 +1,6 @@
 """The benchmark of the user's own files, one for each split."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,8 +10,9 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from uwc.data.benchmark import FORGET, GENERAL, HOLDOUT, RETAIN, RETAIN_EVAL, Benchmark
 from uwc.data.example import Example
-from uwc.data.question_files import read_examples, read_lines
+from uwc.data.question_files import Columns, columns_by_set, read_lines, to_examples
 from uwc.data.refusals import DEFAULT_REFUSALS
+from uwc.data.tables import read_table
 from uwc.errors import ConfigError, DataError
 from uwc.registry import unknown_name
 
@@ -68,7 +69,7 @@ def local_files(
     general: File | None = None,
     further: Mapping[str, File] | None = None,
     refusals: str | None = None,
-    columns: Mapping[str, str] | None = None,
+    columns: Columns | None = None,
     subject_every: int | None = None,
     retain_eval_share: float = 0.0,
     name: str = "local-files",
@@ -85,7 +86,7 @@ def local_files(
         general: further questions that are scored.
         further: name -> further sets that are scored, such as other questions to be kept.
         refusals: a text file with one refusal a line; a list shipped with this package by default.
-        columns: field -> column, for all files, as in `read_examples`.
+        columns: ``field`` -> column, for every file that has it, or ``split:field`` -> column, see `columns_by_set`.
         subject_every: the number of consecutive rows of one subject, if no column has it, as in `read_examples`.
         retain_eval_share: in [0, 1), the share of the retain subjects (examples without one count as their own), at
             least one, that becomes `retain_eval` if no file is given for it: the last ones.
@@ -95,7 +96,7 @@ def local_files(
         The benchmark; the original model is trained on forget, retain and retain_eval.
 
     Raises:
-        ConfigError: an argument is outside its range.
+        ConfigError: an argument is outside its range, or no file has a column of `columns`.
         DataError: a file is malformed, or two splits overlap.
     """
     if not 0 <= retain_eval_share < 1:
@@ -105,15 +106,18 @@ def local_files(
     given = {FORGET: forget, RETAIN: retain, RETAIN_EVAL: retain_eval, HOLDOUT: holdout, GENERAL: general}
     files = {split: _checked(split, spec, name) for split, spec in _with(given, further or {}, name).items()}
     prefixes = _prefixes(files)
+    read = {path: read_table(path) for path in dict.fromkeys(Path(s.path).expanduser() for s in files.values())}
+    tables = {split: read[Path(spec.path).expanduser()] for split, spec in files.items()}
+    asked = columns_by_set(tables, columns or {})
     splits = {
-        split: read_examples(
-            spec.path,
-            columns=columns,
+        split: to_examples(
+            tables[split],
+            columns=asked[split],
             split=split,
             limit=spec.limit,
             skip=spec.skip,
             subject_every=subject_every,
-            id_prefix=prefixes[split],
+            prefix=prefixes[split],
         )
         for split, spec in files.items()
     }
@@ -129,11 +133,19 @@ def local_files(
     )
 
 
+def require_further(names: Iterable[str]) -> None:
+    """Raise ConfigError if a further set has the name of a split."""
+    for split in names:
+        if split in PARTS:
+            raise ConfigError(f"further: {split!r} is the name of a split; choose another name")
+
+
 def _with(given: Mapping[str, Any], further: Mapping[str, Any], name: str) -> dict[str, Any]:
     """All files that are given. Raises ConfigError if a further set has the name of a split."""
-    for split in further:
-        if split in PARTS:
-            raise ConfigError(f"{name}: further: {split!r} is the name of a split; choose another name")
+    try:
+        require_further(further)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from None
     return {split: spec for split, spec in {**given, **further}.items() if spec is not None}
 
 

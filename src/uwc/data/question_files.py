@@ -1,12 +1,182 @@
-"""Questions and answers from files: JSON Lines, JSON, CSV, TSV and Parquet."""
+"""Questions and answers from files (JSON Lines, JSON, CSV, TSV and Parquet) and from tables in memory."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from uwc.data.example import Example
+from uwc.data.example import Example, require_unique_ids
+from uwc.data.layouts import NAMED
 from uwc.data.rows import RowReader
 from uwc.data.tables import Table, decode, read_bytes, read_table
-from uwc.errors import DataError, brief
+from uwc.errors import ConfigError, DataError, brief, listed
+from uwc.registry import unknown_name
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from datasets import Dataset
+
+Questions: TypeAlias = "str | Path | Sequence[Example] | Sequence[Mapping[str, Any]] | pd.DataFrame | Dataset"
+"""A file, examples, rows as mappings, a pandas data frame, or a `datasets.Dataset`."""
+
+Columns = Mapping[str, str]
+"""Column by ``"FIELD"``; of several sets also by ``"SET:FIELD"``, see `columns_by_set`."""
+
+
+def load_questions(
+    path: str | Path, *, columns: Mapping[str, str] | None = None, limit: int | None = None
+) -> list[Example]:
+    """Read questions and answers from a .jsonl, .ndjson, .json, .csv, .tsv or .parquet file.
+
+    Args:
+        path: the file.
+        columns: field -> column, such as ``{"question": "ask"}``, where a file names them otherwise.
+        limit: how many rows to take at most.
+
+    Raises:
+        DataError: the file cannot be read or a row is wrong; the message names the file and the line.
+    """
+    return read_examples(path, columns=columns, limit=limit)
+
+
+def examples_of(data: Questions, *, name: str = "data", columns: Columns | None = None) -> list[Example]:
+    """Questions as a user gives them, as examples.
+
+    Args:
+        data: the questions.
+        name: what messages call them; begins the ids where a table in memory has none.
+        columns: field -> column, where a file or table names them otherwise.
+
+    Raises:
+        DataError: a row is wrong; the message names the file or table, the row (of a table in memory from 0) and the
+            column.
+        ConfigError: the data are of another kind, or columns are named for examples.
+    """
+    if isinstance(data, str | Path):
+        return read_examples(data, columns=columns)
+    if _are_examples(data, name):
+        if columns:
+            raise ConfigError(f"{name} holds examples, which have no columns; leave columns out")
+        examples = list(data)
+        require_unique_ids(examples, where=name)
+        return examples
+    return to_examples(_table(data, name), prefix=name, columns=columns)
+
+
+def sets_of(sets: Mapping[str, Questions], columns: Columns | None = None) -> dict[str, list[Example]]:
+    """Several sets of questions as examples, by name.
+
+    Args:
+        sets: name -> questions.
+        columns: field -> column, or ``"SET:FIELD"`` -> column, see `columns_by_set`.
+
+    Raises:
+        UserError: as `examples_of` and `columns_by_set`.
+    """
+    stems = [Path(data).stem for data in sets.values() if isinstance(data, str | Path)]
+    tables: dict[str, Table] = {}
+    found: dict[str, list[Example]] = {}
+    for name, data in sets.items():
+        table = table_of(data, name)
+        if table is None:
+            found[name] = examples_of(data, name=name)
+        else:
+            tables[name] = table
+    asked = columns_by_set(tables, columns or {}, given=list(sets))
+    for name, table in tables.items():
+        data = sets[name]
+        stem = Path(data).stem if isinstance(data, str | Path) else name
+        found[name] = to_examples(table, prefix=name if stems.count(stem) > 1 else stem, columns=asked[name])
+    return {name: found[name] for name in sets}
+
+
+def columns_by_set(
+    tables: Mapping[str, Table], columns: Columns, *, given: Sequence[str] = ()
+) -> dict[str, dict[str, str]]:
+    """Field -> column, of each set.
+
+    A column of every set is taken where a set has it; a set that has it not is read by its own name for the field.
+
+    Args:
+        tables: name -> the rows of the set.
+        columns: column by ``"FIELD"``, for every set that has the column, or by ``"SET:FIELD"``, which is the stronger.
+        given: the names of all sets, those without a table among them.
+
+    Raises:
+        ConfigError: an unknown field or set, or a column that none of the sets has.
+    """
+    asked: dict[str, dict[str, str]] = {name: {} for name in tables}
+    there = "; ".join(dict.fromkeys(f"{table.source}: {listed(table.columns)}" for table in tables.values())) or "none"
+    for key, column in sorted(columns.items(), key=lambda item: ":" in item[0]):
+        of_set, colon, field = key.rpartition(":")
+        if field not in NAMED:
+            raise ConfigError(f"columns: {unknown_name('field', field, list(NAMED))}")
+        if colon and of_set not in tables:
+            if of_set in given:
+                raise ConfigError(f"columns: {key!r}: {of_set} holds examples, which have no columns; leave it out")
+            raise ConfigError(
+                f"columns: {key!r} names the set {of_set!r}, which is not given; given: {listed(given or tables)}"
+            )
+        having = [name for name in ([of_set] if colon else tables) if column in tables[name].columns]
+        if not having:
+            where = tables[of_set].source if colon else "no file or table"
+            raise ConfigError(f"columns: {field}: {where} has {'no' if colon else 'the'} column {column!r}; {there}")
+        for name in having:
+            asked[name][field] = column
+    return asked
+
+
+def table_of(data: Questions, name: str) -> Table | None:
+    """The rows of a file or table, as they stand; None for examples."""
+    if isinstance(data, str | Path):
+        return read_table(Path(data).expanduser())
+    return None if _are_examples(data, name) else _table(data, name)
+
+
+def _are_examples(data: Any, name: str) -> bool:
+    """Whether data are a list of examples. Raises ConfigError if only some of them are."""
+    if not isinstance(data, Sequence):
+        return False
+    kinds = [isinstance(item, Example) for item in data]
+    if any(kinds) and not all(kinds):
+        other = data[kinds.index(False)]
+        raise ConfigError(f"{name}, item {kinds.index(False)}: a {type(other).__name__} among examples; give one kind")
+    return all(kinds)
+
+
+def _table(data: Any, name: str) -> Table:
+    """The rows of a table in memory, numbered from 0."""
+    pandas, datasets = (sys.modules.get(module) for module in ("pandas", "datasets"))
+    if pandas is not None and isinstance(data, pandas.DataFrame):
+        source = f"the data frame {name!r}"
+        if not data.columns.is_unique:
+            raise DataError(
+                f"{source}: the column {brief(str(data.columns[data.columns.duplicated()][0]))} occurs twice"
+            )
+        rows = [{str(key): _plain(cell) for key, cell in row.items()} for row in data.to_dict("records")]
+    elif datasets is not None and isinstance(data, datasets.Dataset):
+        source, rows = f"the dataset {name!r}", data.to_list()
+    elif datasets is not None and isinstance(data, datasets.DatasetDict):
+        raise ConfigError(f"{name} holds several splits; give one of them: {listed(map(str, data))}")
+    elif isinstance(data, Sequence) and all(isinstance(row, Mapping) for row in data):
+        source, rows = f"the list {name!r}", list(data)
+    else:
+        raise ConfigError(
+            f"{name} is a {type(data).__name__}; give a path, a list of examples, a pandas DataFrame or a "
+            "datasets.Dataset"
+        )
+    if not rows:
+        raise DataError(f"{source} has no rows; add at least one")
+    return Table(source, "row", list(enumerate(rows)))
+
+
+def _plain(cell: Any) -> Any:
+    """A cell of a data frame as JSON would have it: lists for arrays, None for a missing value."""
+    if hasattr(cell, "tolist"):
+        return cell.tolist()
+    if isinstance(cell, str | bool | int | list | tuple | dict):
+        return list(cell) if isinstance(cell, tuple) else cell
+    return None if cell != cell or str(cell) in ("<NA>", "NaT") else cell
 
 
 def read_examples(

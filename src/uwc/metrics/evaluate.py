@@ -22,8 +22,8 @@ from uwc.metrics.semantics import Judges
 from uwc.metrics.stats import aggregate_sets
 from uwc.metrics.suites import VERBATIM, Given, is_judged, is_set_metric, measured_on, required_inputs
 from uwc.models.generation import generate
-from uwc.models.statistics import Sampling
 from uwc.models.target import Target
+from uwc.models.token_scores import Sampling
 from uwc.results import Score, ScoreDifference
 
 Settings = Mapping[str, Mapping[str, Any]]

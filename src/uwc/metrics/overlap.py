@@ -197,7 +197,7 @@ def verbatim_memorization(answers: Sequence[str], generated: Sequence[str]) -> F
     """MUSE's verbatim memorization: ROUGE-L F1, not stemmed, of a text's continuation.
 
     The question is the beginning of a text, given without a template, and the answer its continuation, truncated to as
-    many tokens as are generated (128 in MUSE), as in `uwc score --verbatim`. Words are those of `rouge_l`.
+    many tokens as are generated (128 in MUSE), as in the set ``verbatim``. Words are those of `rouge_l`.
 
     Returns:
         [E] in 0..1; NaN where the true continuation has no word.

@@ -1,8 +1,13 @@
 """The registries of metrics, and the declarations of a metric."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar, overload
 
-from uwc.registry import Registry
+from uwc.errors import ConfigError
+from uwc.registry import Entry, Registry, check_inputs, require_one_of, unknown_name
+
+F = TypeVar("F", bound=Callable[..., Any])
+Average = Literal["arithmetic", "geometric"]
 
 _EXAMPLE_LEVEL = (
     "memorization",
@@ -16,7 +21,29 @@ _EXAMPLE_LEVEL = (
     "semantics",
 )
 
-metrics: Registry[Any] = Registry("metric", modules=tuple(f"uwc.metrics.{m}" for m in _EXAMPLE_LEVEL))
+
+def _check(entry: Entry[Any]) -> None:
+    """Raise ConfigError for a metric that declares something impossible."""
+    facts = entry.facts
+    for need in facts["needs"]:
+        if need not in INPUTS:
+            raise ConfigError(unknown_name(f"input of the metric {entry.name!r}", need, list(INPUTS)))
+    check_inputs(entry, "metric", count=len(facts["needs"]), of=f"its needs ({', '.join(facts['needs'])})")
+    if not facts["needs"]:
+        raise ConfigError(f"the metric {entry.name!r} has no argument; valid inputs: {', '.join(INPUTS)}")
+    require_one_of(f"average of the metric {entry.name!r}", facts["average"], ("arithmetic", "geometric"))
+    require_one_of(f"higher_remembers of the metric {entry.name!r}", facts["higher_remembers"], (True, False))
+    low, high = facts["range"]
+    if not low < high:
+        raise ConfigError(f"the metric {entry.name!r} declares the range {low:g} to {high:g}; give (least, greatest)")
+    if facts["average"] == "geometric" and low < 0:
+        raise ConfigError(
+            f"the metric {entry.name!r} is averaged geometrically, and its range begins at {low:g}; declare one that "
+            "begins at 0 or above, or average='arithmetic'"
+        )
+
+
+metrics: Registry[Any] = Registry("metric", modules=tuple(f"uwc.metrics.{m}" for m in _EXAMPLE_LEVEL), check=_check)
 """Functions from the scores of a set of examples to one float64 value an example, NaN where it does not apply.
 
 Each declares:
@@ -49,15 +76,13 @@ INPUTS: dict[str, str] = {
     "reference": "the original model; give it with --original",
     "restated": "",
     "perturbed": "wrong answers of the same form; give the questions a column perturbed_answers",
-    "texts": "generated answers; give --max-new-tokens more than 0 (a study: score.max_new_tokens)",
-    "text_tokens": "generated answers; give --max-new-tokens more than 0 (a study: score.max_new_tokens)",
+    "texts": "generated answers; set score.max_new_tokens to more than 0",
+    "text_tokens": "generated answers; set score.max_new_tokens to more than 0",
     "sampled": "",
     "gradient_norms": "",
     "similar_from": "",
-    "encoder": "a sentence encoder; give a folder or hub name with --encoder (a study: score.judges)",
-    "entailment": (
-        "a model of natural-language inference; give a folder or hub name with --entailment (a study: score.judges)"
-    ),
+    "encoder": "a sentence encoder; give a folder or hub name with --set score.judges.encoder=MODEL",
+    "entailment": ("a model of natural-language inference; give one with --set score.judges.entailment=MODEL"),
 }
 """The possible arguments of a metric -> what a user must provide; empty if scoring always provides it.
 
@@ -75,3 +100,82 @@ similar_from: [E] the length of the shortest prefix of the answer with a similar
 encoder: a function from n texts to [n, d] embeddings.
 entailment: a function from n premises and hypotheses to [n] whether the first entails the second.
 """
+
+
+@overload
+def metric(function: F, /) -> F: ...
+
+
+@overload
+def metric(
+    *,
+    name: str | None = None,
+    label: str | None = None,
+    range: tuple[float, float] = ...,
+    higher_remembers: bool = True,
+    average: Average = "arithmetic",
+    unscored: str = ...,
+    only: str | None = None,
+    source: str = "",
+) -> Callable[[F], F]: ...
+
+
+def metric(
+    function: Any = None,
+    /,
+    *,
+    name: str | None = None,
+    label: str | None = None,
+    range: tuple[float, float] = (float("-inf"), float("inf")),
+    higher_remembers: bool = True,
+    average: Average = "arithmetic",
+    unscored: str = "the metric has no value for it",
+    only: str | None = None,
+    source: str = "",
+) -> Any:
+    """Decorator that makes a function a metric, with or without declarations: ``@uwc.metric``.
+
+    The function returns one float64 value an example, [E], NaN where it does not apply. The names of its arguments say
+    what it reads, see `INPUTS`; keyword-only arguments are its settings. Executed again, as a cell of a notebook is,
+    the last definition counts.
+
+    Args:
+        function: the metric.
+        name: what users write; the function's name by default.
+        label: what tables call it; the name by default.
+        range: (least, greatest) possible value; a value outside is an error when the metric is computed.
+        higher_remembers: whether a high value means that the answer is remembered.
+        average: how examples are averaged.
+        unscored: why an example may have no value.
+        only: the set that the metric is for; any set by default.
+        source: where it is defined.
+
+    Raises:
+        ConfigError: an argument is no input, a declaration is impossible, or the name is taken.
+    """
+
+    def decorate(given: F) -> F:
+        from uwc.metrics.suites import SUITES
+
+        called = name or metrics.name_of(given) or str(getattr(given, "__name__", ""))
+        if called in (*SUITES, "all") or called in set_metrics.names():
+            raise ConfigError(f"the metric {called!r} has the name of a suite or of a metric of whole sets; rename it")
+        for other in (*metrics, *set_metrics):
+            words = {other.name.lower(), str(other.facts["label"]).lower()} if other.name != called else set()
+            if taken := words & {called.lower(), (label or called).lower()}:
+                raise ConfigError(f"the metric {called!r} would share {taken.pop()!r} with {other.name!r}; rename it")
+        metrics.add(
+            given,
+            name,
+            source=source,
+            needs=tuple(Entry(called, given, source).inputs),
+            range=range,
+            higher_remembers=higher_remembers,
+            average=average,
+            label=label or called,
+            unscored=unscored,
+            **({} if only is None else {"only": only}),
+        )
+        return given
+
+    return decorate if function is None else decorate(function)

@@ -4,8 +4,7 @@ import numpy as np
 
 from uwc.errors import ConfigError
 from uwc.metrics.registry import metrics
-from uwc.models.statistics import Sampling
-from uwc.models.token_scores import Floats, TokenScores
+from uwc.models.token_scores import Floats, Sampling, TokenScores
 
 
 @metrics.register(

@@ -9,14 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from uwc.code_digest import comes_from_package
 from uwc.errors import ConfigError, DataError
 from uwc.metrics.compat import Compat
 from uwc.metrics.registry import INPUTS, JUDGES, metrics
 from uwc.metrics.semantics import Judges
 from uwc.metrics.stats import aggregate, paired_difference
 from uwc.models.token_scores import Floats, TokenScores
+from uwc.registry import Entry
 from uwc.results import Aggregate, Difference
 
+ROUNDING = 1e-6
+"""Relative excess over a declared range that is rounding."""
 NOT_FINITE = "the logits are not finite"
 
 
@@ -96,7 +100,8 @@ class ScoredSet:
                 raise ConfigError(f"the metric {metric!r} needs {INPUTS[need] or f'{need}, which were not scored'}")
             arguments.append(argument)
         function = self.compat.functions.get(metric, entry.function) if self.compat else entry.function
-        found: Floats = function(*arguments, **settings)
+        found: Floats = np.asarray(function(*arguments, **settings), dtype=np.float64)
+        _require_possible(found, entry, len(self.scores.ids))
         return found
 
     def aggregate(self, metric: str, *, seed: int = 0, **settings: Any) -> Aggregate:
@@ -216,6 +221,21 @@ class ScoredSet:
             if variant == "paraphrased_answer" or (variant == "answer" and identity not in chosen):
                 chosen[identity] = i
         return self.tokens.select([chosen[identity] for identity in self.scores.ids])
+
+
+def _require_possible(values: Floats, entry: Entry[Any], count: int) -> None:
+    """Raise ConfigError if a metric did not give one value an example, each NaN or within its range."""
+    if values.shape != (count,):
+        raise ConfigError(
+            f"the metric {entry.name!r} returned an array of shape {values.shape}; return one value for each of the "
+            f"{count} examples, of shape ({count},)"
+        )
+    low, high = entry.facts["range"]
+    outside = values[(values < low - ROUNDING * abs(low)) | (values > high + ROUNDING * abs(high))]
+    if len(outside) and not comes_from_package(entry.function):
+        raise ConfigError(
+            f"the metric {entry.name!r} returned {outside[0]:g}, outside the range {low:g} to {high:g} that it declares"
+        )
 
 
 def _key(metric: str, settings: Mapping[str, Any]) -> str:

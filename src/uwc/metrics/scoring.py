@@ -12,8 +12,8 @@ from uwc.metrics.registry import metrics
 from uwc.metrics.scored import ScoredSet
 from uwc.models.forward import score_tokens
 from uwc.models.generation import Generated, generate, shortest_similar_prefixes
-from uwc.models.statistics import Sampling
 from uwc.models.target import Target
+from uwc.models.token_scores import Sampling
 
 TEXTS = ("texts", "text_tokens")
 EXTRAS = frozenset({*TEXTS, "restated", "perturbed", "sampled", "gradient_norms", "similar_from"})

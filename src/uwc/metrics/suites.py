@@ -3,23 +3,19 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import signature
+from itertools import chain
 from typing import Any
 
 from uwc.data.example import Example, fingerprint, paraphrased
 from uwc.errors import ConfigError
-from uwc.metrics.registry import INPUTS, JUDGES, metrics, set_metrics
+from uwc.metrics.registry import INPUTS, JUDGES, metric, metrics, set_metrics
 from uwc.metrics.set_level import MEMBERSHIP_ATTACKS
 from uwc.registry import Entry, unknown_name
 from uwc.results import MetricInfo, SetInfo
 
 FORGET, VERBATIM = "forget", "verbatim"
-SET_FLAGS = {
-    FORGET: "--forget",
-    "retain": "--retain",
-    "holdout": "--holdout",
-    "real_authors": "--real-authors",
-    "world_facts": "--world-facts",
-    VERBATIM: "--verbatim",
+SET_FLAGS = {name: f"--{name}" for name in (FORGET, "retain", "holdout")} | {
+    name: f"--set benchmark.settings.further.{name}=FILE" for name in ("real_authors", "world_facts", VERBATIM)
 }
 """Set -> the option that gives it on the command line."""
 SET_LABELS = {"forget_paraphrased": "forget, paraphrased", "retain_paraphrased": "retain, paraphrased"}
@@ -105,17 +101,23 @@ def metric_info(name: str) -> MetricInfo:
     )
 
 
-def metric_name(text: str) -> str:
-    """The name of the metric with this name or label ("ES", "PPL", in any case); an unknown text is returned
-    unchanged."""
+def metric_name(text: Any) -> str:
+    """The name of the metric with this name or label ("ES", "PPL", in any case); an unknown text is returned unchanged.
+
+    A function that is not registered is registered with default declarations, see `uwc.metrics.registry.metric`.
+    """
+    if callable(text):
+        return metrics.name_of(text) or str(metrics.name_of(metric(text)))
+    if not isinstance(text, str):
+        raise ConfigError(f"{text!r} is no metric; give a name, a label or a function")
     if text in metrics.names() or text in set_metrics.names():
         return text
     labels: dict[str, str] = {str(e.facts["label"]).lower(): e.name for e in (*metrics, *set_metrics)}
     return labels.get(text.lower(), text)
 
 
-def entry_of(name: str) -> Entry[Any]:
-    """The metric of that name or label, of examples or of whole sets. Raises ConfigError if there is none."""
+def entry_of(name: Any) -> Entry[Any]:
+    """The metric of that name, label or function, of examples or of whole sets. Raises ConfigError if there is none."""
     known = metric_name(name)
     if known in set_metrics.names():
         return set_metrics.get(known)
@@ -140,12 +142,17 @@ def require_suite(name: str | None) -> None:
         raise ConfigError(unknown_name("suite", name, [*SUITES, "all"]))
 
 
-def chosen_metrics(suite: str | None, names: Sequence[str], given: Given) -> tuple[list[str], dict[str, str]]:
-    """The metrics of a suite and further ones by name or label, and the metrics of the suite that are left out.
+def is_suite(name: Any) -> bool:
+    """Whether it is the name of a suite."""
+    return isinstance(name, str) and name in (*SUITES, "all")
+
+
+def chosen_metrics(suite: str | None, names: Sequence[Any], given: Given) -> tuple[list[str], dict[str, str]]:
+    """The metrics of suites and further ones, and the metrics of suites that are left out.
 
     Args:
-        suite: one of `SUITES`, or "all"; None for the metrics of `names` alone, or for core if there are none.
-        names: further metrics.
+        suite: one of `SUITES`, or "all"; None for `names` alone, or for core if there are none.
+        names: further metrics, by name, label or function, and suites.
         given: the questions and models that are available.
 
     Returns:
@@ -155,22 +162,27 @@ def chosen_metrics(suite: str | None, names: Sequence[str], given: Given) -> tup
         ConfigError: unknown suite or metric, or a need that is not met.
     """
     require_suite(suite)
-    suite = suite if suite or names else "core"
-    named = [entry_of(name).name for name in names]
-    of_suite = [*metrics.names(), *set_metrics.names()] if suite == "all" else list(SUITES.get(suite or "", ()))
-    optional = set(of_suite) if suite == "all" else OPTIONAL.get(suite or "", frozenset())
+    suites = [name for name in dict.fromkeys([suite, *filter(is_suite, names)]) if name is not None]
+    named = [entry_of(name).name for name in names if not is_suite(name)]
+    if not suites and not named:
+        suites = ["core"]
+    of_suites = {name: _of_suite(name) for name in suites}
     chosen: list[str] = []
     left_out: dict[str, str] = {}
-    for name in dict.fromkeys([*of_suite, *named]):
-        lacking = what_is_missing(name, given)
-        if not lacking:
+    for name in dict.fromkeys([*chain.from_iterable(of_suites.values()), *named]):
+        if not (lacking := what_is_missing(name, given)):
             chosen.append(name)
-        elif name in optional and name not in named:
-            left_out[name] = lacking
-        else:
-            alone = f" (suite {suite!r}; ask for single metrics with --metric)" if name in of_suite else ""
+            continue
+        needing = [s for s, of in of_suites.items() if name in of and s != "all" and name not in OPTIONAL.get(s, ())]
+        if needing or name in named:
+            alone = f" (suite {needing[0]!r}; name single metrics instead)" if needing else ""
             raise ConfigError(f"the metric {name!r} needs {lacking}{alone}")
+        left_out[name] = lacking
     return chosen, left_out
+
+
+def _of_suite(name: str) -> list[str]:
+    return [*metrics.names(), *set_metrics.names()] if name == "all" else list(SUITES[name])
 
 
 def required_inputs(entry: Entry[Any], given: Given) -> list[tuple[bool, str, str]]:
@@ -234,7 +246,7 @@ def missing_input(name: str, of_set: str, given: Given) -> str:
 def _missing_set(name: str) -> str:
     flag = SET_FLAGS.get(name)
     return (
-        f"the set {name!r}; give a file with {flag} (a study: a benchmark that has it)"
+        f"the set {name!r}; give it with {flag} (a study: a benchmark that has it)"
         if flag
         else (f"the set {name!r}, which was not given")
     )

@@ -79,7 +79,7 @@ def run_in_batches(
             if len(group) == 1:
                 raise ModelError(
                     f"out of memory with a single example of {lengths[group[0]]} tokens; "
-                    "use a lower precision (--dtype bfloat16), a smaller model or a larger device"
+                    "use a lower precision (--set model.dtype=bfloat16), a smaller model or a larger device"
                 ) from error
         else:
             yield group

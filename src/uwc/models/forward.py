@@ -12,9 +12,9 @@ from uwc.data.prompts import EncodedExample
 from uwc.data.variants import Variant, with_variants
 from uwc.models.budget import BATCH_COST, SCORING_BUDGET, run_in_batches, token_budget_of
 from uwc.models.head import AnswerLogits, tile_grid
-from uwc.models.statistics import Sampling, joined, tile_sums
+from uwc.models.statistics import joined, tile_sums
 from uwc.models.target import Target
-from uwc.models.token_scores import BOOLEAN_COLUMNS, TOKEN_COLUMNS, TokenScores
+from uwc.models.token_scores import BOOLEAN_COLUMNS, TOKEN_COLUMNS, Sampling, TokenScores
 
 
 @torch.inference_mode()

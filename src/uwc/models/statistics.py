@@ -1,42 +1,16 @@
 """Statistics of next-token distributions, accumulated over tiles of the vocabulary."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from uwc.errors import ConfigError
+from uwc.models.token_scores import Sampling
 
 _FLOOR = -1e4  # exp of it is 0 in float32; stands for -inf where 0 * -inf would be NaN
 _LOWEST = -1e30  # stands for the greatest logit of a tile where all are -inf
 _BLOCK = 64
 _DRAWN = "drawn at "
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """Settings of sampling the next token.
-
-    Attributes:
-        temperature: logits are divided by it; positive.
-        top_k: only the k most likely tokens are drawn; 0 means all.
-    """
-
-    temperature: float = 1.0
-    top_k: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.temperature > 0 or self.top_k < 0:
-            raise ConfigError(
-                f"sampling at temperature {self.temperature} and top-k {self.top_k}: the temperature must be positive "
-                "and top-k at least 0 (0 = the whole vocabulary)"
-            )
-
-    @property
-    def name(self) -> str:
-        """The name of its column in stored scores."""
-        return f"temperature={self.temperature:g} top_k={self.top_k}"
 
 
 def tile_sums(

@@ -9,12 +9,37 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from uwc.errors import DataError
+from uwc.errors import ConfigError, DataError
 
 Floats = NDArray[np.float64]
 BOOLEAN_COLUMNS = ("greedy", "stops")
 TOKEN_COLUMNS = ("logprob", *BOOLEAN_COLUMNS, "mean_logprob", "var_logprob", "kl", "reference_logprob")
 _SAMPLED = "sampled "
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """A way of drawing the next token.
+
+    Attributes:
+        temperature: logits are divided by it; positive.
+        top_k: only the k most likely tokens can be drawn; 0 means all.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0 or self.top_k < 0:
+            raise ConfigError(
+                f"sampling at temperature {self.temperature} and top-k {self.top_k}: the temperature must be positive "
+                "and top-k at least 0 (0 = the whole vocabulary)"
+            )
+
+    @property
+    def name(self) -> str:
+        """The name of its column in stored scores."""
+        return f"temperature={self.temperature:g} top_k={self.top_k}"
 
 
 @dataclass(frozen=True, eq=False)

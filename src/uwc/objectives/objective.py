@@ -146,7 +146,14 @@ class Objective:
         means = {}
         for term in self.terms:
             view = forwards.only(term.entry.facts["needs"], term.roles)
-            means[term.label] = term.entry.function(view, **term.settings).sum() / denominators[term.label]
+            losses = term.entry.function(view, **term.settings)
+            size = forwards.pass_of(term.role).batch.size
+            if losses.shape != (size,):
+                raise ConfigError(
+                    f"the term {term.label!r} returned a tensor of shape {tuple(losses.shape)}; return one loss for "
+                    f"each of the {size} examples, of shape ({size},)"
+                )
+            means[term.label] = losses.sum() / denominators[term.label]
         return means
 
     def denominators(self, answer_tokens: Mapping[str, Tensor], all_tokens: Mapping[str, Tensor]) -> dict[str, float]:

@@ -1,14 +1,40 @@
-"""Points of a robustness study, read from files."""
+"""Points of a robustness study, from attacks or from files."""
 
 from pathlib import Path
 from typing import Any
 
 from uwc.data.tables import Table, read_table
 from uwc.errors import DataError
-from uwc.results import Point
+from uwc.results import Attacks, Point
 
 _NEEDED = ("checkpoint", "metric", "attack", "split", "before", "after")
 _TRUE, _FALSE = {"true", "1", "yes"}, {"false", "0", "no", ""}
+
+
+def points_of(attacks: Attacks, checkpoint: str) -> list[Point]:
+    """One point for each attack, set and metric of the unlearned models.
+
+    Args:
+        attacks: the outcomes.
+        checkpoint: the model's name, where it has none.
+    """
+    touching = {info.name: info.touches_weights for info in attacks.attacks}
+    return [
+        Point(
+            checkpoint=model.model.run or checkpoint,
+            metric=outcome.metric,
+            attack=info.name,
+            split=outcome.set,
+            before=outcome.before.mean,
+            after=outcome.after.mean,
+            touches_weights=touching[info.name],
+        )
+        for info in attacks.attacks
+        for model in attacks.models
+        if model.model.role == "unlearned"
+        for outcome in model.outcomes
+        if outcome.attack == info.name
+    ]
 
 
 def read_points(path: Path) -> list[Point]:

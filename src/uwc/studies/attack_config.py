@@ -1,6 +1,6 @@
 """The `attack:` section of a study: which attacks on which models, what is measured, and what the attacker has."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -10,6 +10,8 @@ from uwc.errors import ConfigError
 from uwc.studies.section import MetricName, Section
 
 ModelKind = Literal["unlearned", "calibrated", "original", "retrained"]
+RANK_BY = "rank_by"
+"""Among the metrics that attacks are measured by: the one that models are ranked by."""
 
 
 class ChainConfig(Section):
@@ -37,12 +39,7 @@ class ChainConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _from_word(cls, given: Any) -> Any:
-        """``relearn+probe`` as a chain."""
-        if isinstance(given, str):
-            return {"chain": given.split("+")}
-        if isinstance(given, dict) and isinstance(given.get("chain"), str):
-            return {**given, "chain": given["chain"].split("+")}
-        return given
+        return _from_word(given)
 
     @model_validator(mode="after")
     def _makes_sense(self) -> "ChainConfig":
@@ -77,20 +74,43 @@ class AttackConfig(Section):
 
     Attributes:
         chains: the attacks.
+        settings: attack -> its settings in every chain that has it; a chain's own settings go before.
         models: unlearned, calibrated, original, retrained; by default all unlearned models, the original and, where
             there is one, the retrained model, what is elicited from which is no leak.
-        metrics: what is measured, among the study's; all of these by default.
+        metrics: what is measured, among the study's; all of these by default. ``rank_by`` is the metric that models are
+            ranked by, and, where an attack changes only how answers are generated, rouge_l too.
         sets: which sets of questions are scored under attack.
         examples: how many examples of each set, spread over all of it; all if null.
         attacker: what the attacker has.
     """
 
     chains: tuple[ChainConfig, ...] = Field(min_length=1)
+    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     models: tuple[ModelKind, ...] | None = None
     metrics: tuple[MetricName, ...] | None = None
     sets: tuple[str, ...] = Field(("forget", "retain"), min_length=1)
     examples: int | None = Field(None, ge=2)
     attacker: AttackerConfig = AttackerConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _settings_of_chains(cls, given: Any) -> Any:
+        """The chains with the common settings of their attacks."""
+        if not isinstance(given, dict) or not isinstance(common := given.get("settings"), dict):
+            return given
+        chains = given.get("chains")
+        return {**given, "chains": [_with_settings(c, common) for c in chains]} if isinstance(chains, list) else given
+
+    @model_validator(mode="after")
+    def _settings_are_used(self) -> "AttackConfig":
+        for attack in self.settings:
+            if all(attack not in chain.chain for chain in self.chains):
+                made = ", ".join(chain.label for chain in self.chains)
+                raise ConfigError(
+                    f"attack.settings: there are settings of {attack!r}, which is not among the attacks: {made}; "
+                    "remove them"
+                )
+        return self
 
     @model_validator(mode="after")
     def _one_name_each(self) -> "AttackConfig":
@@ -110,20 +130,52 @@ class AttackConfig(Section):
             )
         return self.models
 
-    def measured(self, scored: Sequence[str], *, visible: Sequence[str]) -> tuple[str, ...]:
+    def measured(self, scored: Sequence[str], *, visible: Sequence[str], ranked_by: str) -> tuple[str, ...]:
         """The metrics under attack: those that were named, else all that the study scores and that attacks can change.
 
         Args:
             scored: the metrics that the study scores.
             visible: those of them that can be measured under attack.
+            ranked_by: the metric that models are ranked by.
 
         Raises:
             ConfigError: a named metric is not scored.
         """
-        for metric in self.metrics or ():
+        if self.metrics is None:
+            return tuple(visible)
+        named = [
+            name for metric in self.metrics for name in ([metric] if metric != RANK_BY else self._ranking(ranked_by))
+        ]
+        for metric in named:
             if metric not in scored:
                 raise ConfigError(
                     f"attack: the metric {metric!r} is not among score.metrics ({', '.join(scored)}), which give its "
                     "value before the attack; add it there"
                 )
-        return self.metrics or tuple(visible)
+        return tuple(dict.fromkeys(named))
+
+    def _ranking(self, ranked_by: str) -> list[str]:
+        """What ``rank_by`` stands for."""
+        changes_text = any(chain.made().steps[-1].entry.facts["kind"] == "decoding" for chain in self.chains)
+        return [ranked_by, *(["rouge_l"] if changes_text else [])]
+
+
+def _from_word(given: Any) -> Any:
+    """``relearn+probe`` as a chain; what is no word as it is."""
+    if isinstance(given, str):
+        return {"chain": given.split("+")}
+    if isinstance(given, dict) and isinstance(given.get("chain"), str):
+        return {**given, "chain": given["chain"].split("+")}
+    return given
+
+
+def _with_settings(chain: Any, common: Mapping[str, Any]) -> Any:
+    """A chain as a file has it, with the common settings of its attacks; what is not a chain as it is."""
+    read = _from_word(chain)
+    if not isinstance(read, dict) or not isinstance(read.get("chain"), list | tuple):
+        return chain
+    own = read.get("settings") or {}
+    if not isinstance(own, dict):
+        return chain
+    both = {a: {**s, **own.get(a, {})} if isinstance(s, dict) else s for a, s in common.items() if a in read["chain"]}
+    return {**read, "settings": {**own, **both}}

@@ -1,8 +1,9 @@
 """The `calibrate:` section of a study: the retention constraint, and what the models are ranked by."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, PlainSerializer, model_validator
 
 from uwc.calibration.measures import Measure, ranking_metric, retention_measures, retention_names
 from uwc.data.example import Example
@@ -16,6 +17,15 @@ from uwc.studies.section import MetricName, Section
 
 Sets = Mapping[str, Sequence[Example]]
 
+
+def task_label(given: str | Callable[..., Any]) -> str:
+    """What tables call a task, or a function that measures retention."""
+    return given if isinstance(given, str) else str(getattr(given, "__name__", type(given).__name__))
+
+
+Task = Annotated[str | Callable[[Any], float], PlainSerializer(task_label)]
+"""A task of lm-evaluation-harness by name, or a function from a model to a number; written as its label."""
+
 FORGET_SETS = ("forget", "forget_paraphrased")
 
 
@@ -26,7 +36,8 @@ class CalibrateConfig(Section):
         tau: the bar: the least ratio to the original's value.
         metric: the metric that is kept on each of `sets`; ``model_utility`` is one number for three sets.
         sets: the benchmark's sets on which it is kept, each by itself; none keeps the `tasks` alone.
-        tasks: tasks of lm-evaluation-harness that are kept too: ``mmlu``, ``arc_easy:acc_norm``.
+        tasks: tasks of lm-evaluation-harness that are kept too: ``mmlu``, ``arc_easy:acc_norm``; in Python also
+            functions from a model to a number of which more is better.
         rank_by: the metric of the forget set that models are ranked by; `metric` if it can be, else extraction
             strength.
         scan, resolution: of the search for alpha.
@@ -35,7 +46,7 @@ class CalibrateConfig(Section):
     tau: float = Field(0.95, gt=0, le=1)
     metric: MetricName = "extraction_strength"
     sets: tuple[str, ...] = ("retain",)
-    tasks: tuple[str, ...] = ()
+    tasks: tuple[Task, ...] = ()
     rank_by: MetricName | None = None
     scan: int = Field(8, ge=1)
     resolution: float = Field(1 / 128, gt=0, lt=1)
@@ -63,8 +74,8 @@ class CalibrateConfig(Section):
         known = not self.utility or "of_means" in set_metrics.get(self.metric).facts
         return Retention(
             tau=self.tau,
-            measures=(*sets, *self.tasks),
-            without_interval=(*(() if known else sets), *self.tasks),
+            measures=(*sets, *map(task_label, self.tasks)),
+            without_interval=(*(() if known else sets), *map(task_label, self.tasks)),
             rank_by=self.ranked_by,
         )
 
@@ -98,7 +109,7 @@ class CalibrateConfig(Section):
             if lacking := what_is_missing(metric, Given(given, max_new_tokens=max_new_tokens)):
                 named = lacking.replace("'forget'", repr(name))
                 raise ConfigError(f"calibrate: the metric {metric!r} needs {named}")
-        if self.tasks:
+        if any(isinstance(task, str) for task in self.tasks):
             from uwc.calibration.harness import require_harness
 
             require_harness()
@@ -111,8 +122,8 @@ class CalibrateConfig(Section):
         if not self.sets and not self.tasks:
             raise ConfigError("calibrate: there is no retention constraint; name sets, tasks or both")
         for names, what in ((self.sets, "sets"), (self.tasks, "tasks")):
-            if len(set(names)) < len(names):
-                raise ConfigError(f"calibrate: {what} names one twice: {', '.join(names)}")
+            if len(set(named := list(map(task_label, names)))) < len(named):
+                raise ConfigError(f"calibrate: {what} names one twice: {', '.join(named)}")
         if self.utility and self.sets != ("retain",):
             raise ConfigError(f"calibrate: {self.metric!r} is one number for sets of its own; leave 'sets' out")
         return self

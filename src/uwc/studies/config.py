@@ -5,14 +5,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, NonNegativeInt, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeInt, ValidationError, model_validator
 
 from uwc.calibration.measures import early_stopping_metrics
 from uwc.data.benchmarks import benchmarks
 from uwc.data.prompts import PromptTemplate
 from uwc.errors import ConfigError
-from uwc.metrics.suites import entry_of, require_suite
+from uwc.metrics.suites import entry_of, is_suite, require_suite
 from uwc.objectives.methods import Constraint, Method, WeightedTerm, active_tricks, check_term, get_method
+from uwc.objectives.registry import term_name
+from uwc.plugins import load_plugins
 from uwc.published.tables import published_benchmarks
 from uwc.registry import unknown_name
 from uwc.studies.attack_config import AttackConfig
@@ -65,15 +67,20 @@ class BuildConfig(Section):
     initializer_range: float = Field(0.02, gt=0)
 
 
-class ModelConfig(Section):
-    """The model to start from: a folder or hub name in `path`, or sizes of one to be made in `build`."""
+class LoadingConfig(Section):
+    """How models are loaded and asked."""
 
-    path: str | None = None
-    build: BuildConfig | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     trust_remote_code: bool = False
     prompt: PromptConfig = PromptConfig()
+
+
+class ModelConfig(LoadingConfig):
+    """The model to start from: a folder or hub name in `path`, or sizes of one to be made in `build`."""
+
+    path: str | None = None
+    build: BuildConfig | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> "ModelConfig":
@@ -85,7 +92,7 @@ class ModelConfig(Section):
 class TermConfig(Section):
     """One term of a method composed in the file."""
 
-    term: str
+    term: Annotated[str, BeforeValidator(term_name)]
     weight: float = 1.0
     settings: dict[str, Any] = Field(default_factory=dict)
     roles: dict[str, str] = Field(default_factory=dict)
@@ -258,25 +265,27 @@ class JudgesConfig(Section):
         return self.model_dump(exclude_none=True)
 
 
+def _metric_or_suite(given: Any) -> str:
+    return str(given) if is_suite(given) else entry_of(given).name
+
+
+MetricOrSuite = Annotated[str, BeforeValidator(_metric_or_suite)]
+
+
 class ScoreConfig(Section):
     """What is measured. What a metric needs and the study does not have is refused before anything is computed.
 
     Attributes:
-        metrics: metrics by name or label, those of `suite` aside.
+        metrics: metrics by name or label, and suites; a function in Python.
         suite: core, tofu, muse, membership or all; core if neither a suite nor metrics are named.
         max_new_tokens: the most tokens of a generated answer; 0 generates none.
         judges: the models that judge generated answers.
     """
 
-    metrics: tuple[str, ...] = ()
+    metrics: tuple[MetricOrSuite, ...] = ()
     suite: str | None = None
     max_new_tokens: int = Field(64, ge=0)
     judges: JudgesConfig = JudgesConfig()
-
-    @field_validator("metrics")
-    @classmethod
-    def _by_name(cls, given: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(entry_of(name).name for name in given)
 
     @model_validator(mode="after")
     def _known(self) -> "ScoreConfig":
@@ -287,6 +296,7 @@ class ScoreConfig(Section):
 class StudyConfig(Section):
     """A whole study. `finetune` absent: the model given already knows the data. `retrained`: also train, or name, a
     model that never saw the forget set. `calibrate: null`: the unlearned models are scored as they are, and not ranked.
+    `plugins`: Python files that register metrics, losses, attacks or benchmarks, executed before names are checked.
     `published`: a benchmark whose published scores the report sets beside ours; by default the study's own, if there
     are such scores."""
 
@@ -302,11 +312,21 @@ class StudyConfig(Section):
     calibrate: CalibrateConfig | None = CalibrateConfig()
     attack: AttackConfig | None = None
     published: str | None = None
+    plugins: tuple[str, ...] = ()
 
     @property
     def calibration(self) -> CalibrateConfig:
         """How models are calibrated; the defaults where none is, whose metric still says what is looked at first."""
         return self.calibrate or CalibrateConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plugins_first(cls, given: Any) -> Any:
+        """Execute the plug-ins, whose names the sections may use."""
+        plugins = given.get("plugins") if isinstance(given, Mapping) else None
+        if isinstance(plugins, list | tuple) and all(isinstance(path, str) for path in plugins):
+            load_plugins(plugins)
+        return given
 
     @model_validator(mode="after")
     def _consistent(self) -> "StudyConfig":
@@ -333,9 +353,9 @@ def training_settings(values: Mapping[str, Any], *, where: str) -> TrainingSetti
         raise ConfigError(f"{where}: {first_problem(error, TrainingSettings)}") from None
 
 
-def stop_settings(values: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+def stop_settings(values: Mapping[str, Any], *, where: str) -> StopConfig:
     """Validated settings of early stopping. Raises ConfigError, naming `where`, the key and the valid ones."""
     try:
-        return StopConfig(**values).model_dump()
+        return StopConfig(**values)
     except ValidationError as error:
         raise ConfigError(f"{where}: {first_problem(error, StopConfig)}") from None

@@ -1,17 +1,22 @@
-"""Reads a study's YAML file, from a path or among the shipped ones, with changes from the command line."""
+"""Reads a study from its YAML file, a shipped one or a dictionary, with changes from the command line."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import ValidationError
 
 from uwc.data.strict_yaml import read_yaml
 from uwc.errors import ConfigError
-from uwc.studies.config import StudyConfig
-from uwc.studies.problems import first_problem
+
+if TYPE_CHECKING:
+    from uwc.studies.config import StudyConfig
+
+Overrides = Sequence[str] | Mapping[str, Any]
+"""Changes to a study: ``["calibrate.tau=0.9"]``, or ``{"calibrate.tau": 0.9}``."""
 
 
 def shipped_configs() -> list[str]:
@@ -20,32 +25,48 @@ def shipped_configs() -> list[str]:
     return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
 
 
-def load_config(source: str | Path, *, overrides: Sequence[str] = ()) -> StudyConfig:
-    """Read a study from a YAML file, or a shipped one by its name.
+def shipped_studies() -> dict[str, str]:
+    """Name -> title of the studies that come with the package, which are not checked for that."""
+    return {name: str(_read(name)[0].get("title", "")) for name in shipped_configs()}
+
+
+def load_config(
+    source: str | Path | Mapping[str, Any], *, overrides: Overrides = (), changes: Mapping[str, Any] | None = None
+) -> "StudyConfig":
+    """Read a study from a YAML file, a shipped one by its name, or a dictionary of the same keys.
 
     Args:
-        source: a path, or a name such as ``"quickstart"``.
-        overrides: ``"key.key=value"`` strings, the value in YAML; list items by number (``unlearn.runs.0.method=ga``).
+        source: a path, a name such as ``"quickstart"``, or the study itself.
+        overrides: ``"key.key=value"`` strings, the value in YAML, or key -> value; list items by number
+            (``unlearn.runs.0.method=ga``).
+        changes: key -> value, as `overrides` and carried out before them.
 
     Raises:
         ConfigError: no such file, a syntax error (with its line), an unknown key or name, a wrong type.
     """
-    text, where = _read(str(source))
-    try:
-        content = read_yaml(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        at = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{where}{at}: not valid YAML: {getattr(error, 'problem', error)}") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{where}: a study is a mapping of keys such as name, benchmark, model, unlearn")
-    for override in overrides:
-        _override(content, override)
-    return validated(content, where=where)
+    content, where = (deepcopy(dict(source)), "study") if isinstance(source, Mapping) else _read(str(source))
+    for path, value in (changes or {}).items():
+        _set(content, path, value, where=path)
+    for path, value, told in _parsed(overrides):
+        _set(content, path, value, where=told)
+    return validated(_beside(content, source), where=where)
 
 
-def validated(content: Mapping[str, Any], *, where: str) -> StudyConfig:
+def _beside(content: dict[str, Any], source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+    """The study with plug-ins that lie beside its file by their path from the current folder."""
+    plugins = content.get("plugins")
+    if isinstance(source, Mapping) or not isinstance(plugins, list):
+        return content
+    folder = Path(source).parent
+    found = [str(folder / p) if isinstance(p, str) and (folder / p).is_file() else p for p in plugins]
+    return {**content, "plugins": found}
+
+
+def validated(content: Mapping[str, Any], *, where: str) -> "StudyConfig":
     """A study from plain data. Raises ConfigError, naming `where`, the key and the valid ones."""
+    from uwc.studies.config import StudyConfig  # heavy: not needed to list studies
+    from uwc.studies.problems import first_problem
+
     try:
         return StudyConfig(**content)
     except ValidationError as error:
@@ -56,7 +77,21 @@ def validated(content: Mapping[str, Any], *, where: str) -> StudyConfig:
         raise ConfigError(f"{where}: keys must be words ({error})") from None
 
 
-def _read(source: str) -> tuple[str, str]:
+def _read(source: str) -> tuple[dict[str, Any], str]:
+    """The content of a study's file, and what messages call it."""
+    text, where = _read_text(source)
+    try:
+        content = read_yaml(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        at = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{where}{at}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{where}: a study is a mapping of keys such as name, benchmark, model, unlearn")
+    return content, where
+
+
+def _read_text(source: str) -> tuple[str, str]:
     path = Path(source)
     if path.suffix not in (".yaml", ".yml") and source in shipped_configs():
         return (files("uwc") / "configs" / f"{source}.yaml").read_text(encoding="utf-8"), f"{source} (shipped)"
@@ -69,28 +104,50 @@ def _read(source: str) -> tuple[str, str]:
         ) from None
 
 
-def _override(content: dict[str, Any], override: str) -> None:
-    path, equals, value = override.partition("=")
-    keys = path.split(".")
-    if not equals or not all(keys):
-        raise ConfigError(f"--set {override!r}: write it as key.key=value, for example calibrate.tau=0.9")
+def set_options(options: Sequence[str]) -> dict[str, Any]:
+    """``["model.dtype=bfloat16", "model.device=cpu"]`` as nested sections, the values in YAML.
+
+    Raises:
+        ConfigError: an option is not of the form KEY.KEY=VALUE, or sets a key below a value.
+    """
+    content: dict[str, Any] = {}
+    for path, value, told in _parsed(options):
+        _set(content, path, value, where=told)
+    return content
+
+
+def _parsed(overrides: Overrides) -> Iterator[tuple[str, Any, str]]:
+    """Key, value and what messages call it, of each override."""
+    if isinstance(overrides, Mapping):
+        yield from ((path, value, f"{path}={value!r}") for path, value in overrides.items())
+        return
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        if not equals or not all(path.split(".")):
+            raise ConfigError(f"--set {override!r}: write it as key.key=value, for example calibrate.tau=0.9")
+        try:
+            yield path, read_yaml(text), f"--set {override!r}"
+        except yaml.YAMLError as error:
+            problem = getattr(error, "problem", error)
+            raise ConfigError(f"--set {override!r}: the value is not valid YAML ({problem})") from None
+
+
+def _set(content: dict[str, Any], path: str, value: Any, *, where: str) -> None:
+    """Set a key; mappings on the way to it are made where there is nothing, or null."""
+    *parents, last = path.split(".")
     at: Any = content
-    for key in keys[:-1]:
+    for key in parents:
         if isinstance(at, list) and key.isdigit() and int(key) < len(at):
             at = at[int(key)]
         elif isinstance(at, dict):
-            at = at.setdefault(key, {})
+            if at.get(key) is None:
+                at[key] = {}
+            at = at[key]
         else:
-            raise ConfigError(f"--set {override!r}: there is nothing at {key!r}")
-    try:
-        parsed = read_yaml(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            f"--set {override!r}: the value is not valid YAML ({getattr(error, 'problem', error)})"
-        ) from None
-    if isinstance(at, list) and keys[-1].isdigit() and int(keys[-1]) < len(at):
-        at[int(keys[-1])] = parsed
+            raise ConfigError(f"{where}: there is nothing at {key!r}")
+    if isinstance(at, list) and last.isdigit() and int(last) < len(at):
+        at[int(last)] = value
     elif isinstance(at, dict):
-        at[keys[-1]] = parsed
+        at[last] = value
     else:
-        raise ConfigError(f"--set {override!r}: there is nothing at {keys[-1]!r} to set")
+        raise ConfigError(f"{where}: there is nothing at {last!r} to set")

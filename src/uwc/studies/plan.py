@@ -143,19 +143,20 @@ def make_plan(config: StudyConfig) -> Plan:
 def _scoring(config: StudyConfig, sets: Mapping[str, Sequence[Example]]) -> tuple[Scoring, dict[str, str]]:
     """The metrics of every model, and the metrics of the suite that are left out, with the reason.
 
+    They include the metric of the ranking.
+
     Raises:
-        ConfigError: a need of a metric is not met, or the metric of the ranking is not scored.
+        ConfigError: a need of a metric is not met.
     """
     score = config.score
     models = {"original", *score.judges.given(), *(["retrained"] if config.retrained else [])}
     given = Given(sets, frozenset(models), score.max_new_tokens)
+    ranked_by = () if config.calibrate is None else (config.calibration.ranked_by,)
+    suite = score.suite or (None if score.metrics else "core")
     try:
-        names, left_out = chosen_metrics(score.suite, score.metrics, given)
+        names, left_out = chosen_metrics(suite, (*score.metrics, *ranked_by), given)
     except ConfigError as error:
         raise ConfigError(f"score: {error}") from None
-    ranked_by = config.calibration.ranked_by
-    if config.calibrate is not None and ranked_by not in names:
-        raise ConfigError(f"calibrate: models are ranked by {ranked_by!r}; add it to score.metrics, or set rank_by")
     return Scoring(given, names, seed=config.seed, complete=True), left_out
 
 
@@ -166,7 +167,8 @@ def _attacked_metrics(config: StudyConfig, scoring: Scoring) -> tuple[str, ...]:
     hidden = {*JUDGES, "gradient_norms", "similar_from"}
     facts = {name: metrics.get(name).facts for name in scoring.of_examples}
     visible = [name for name, of in facts.items() if not hidden & set(of["needs"]) and "only" not in of]
-    return config.attack.measured(scoring.metrics, visible=visible)
+    ranked_by = config.calibration.ranked_by
+    return config.attack.measured(scoring.metrics, visible=visible, ranked_by=ranked_by)
 
 
 class _Planner:

@@ -18,7 +18,7 @@ from uwc.objectives.methods import FINE_TUNING, Method, WeightedTerm
 from uwc.objectives.registry import terms, tricks
 from uwc.registry import Entry
 from uwc.results import Collapse
-from uwc.studies.calibrate_config import FORGET_SETS, CalibrateConfig
+from uwc.studies.calibrate_config import FORGET_SETS, CalibrateConfig, task_label
 from uwc.studies.config import BuildConfig, PromptConfig, StopConfig
 from uwc.studies.step import NOT_IN_KEY, Outcome, Step
 from uwc.training.settings import TrainingSettings
@@ -256,10 +256,11 @@ class Calibrate(Step):
     retention: CalibrateConfig
 
     def uses(self) -> Iterable[Entry[Any]]:
-        """The metrics of the retention constraint and of the ranking."""
+        """The metrics of the retention constraint and of the ranking, those that judges are asked for, and measures."""
         names = {self.retention.metric, self.retention.ranked_by}
         kept = [entry for registry in (metrics, set_metrics) for entry in registry if entry.name in names]
-        return [*kept, *self.evaluation.judged]
+        measures = [Entry(task_label(task), task, "") for task in self.retention.tasks if not isinstance(task, str)]
+        return [*kept, *self.evaluation.judged, *measures]
 
     def run(self, context: "Context", out: Path) -> Outcome:
         """Find the mixture, and score it."""

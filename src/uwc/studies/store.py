@@ -74,6 +74,14 @@ class Store:
         found = self.manifest(step)
         return Outcome() if found is None else found.outcome
 
+    def remove(self, step: Step) -> None:
+        """Remove what is kept of a step, its training's checkpoints too, so that it is computed again."""
+        with self.lock(step):
+            if self.folder(step).is_symlink():
+                self.folder(step).unlink()
+            for folder in (self.folder(step), self.checkpoints(step)):
+                shutil.rmtree(folder, ignore_errors=True)
+
     def borrow(self, step: Step, other: "Store") -> None:
         """Link the complete result of another store into this one."""
         with self.lock(step):

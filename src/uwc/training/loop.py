@@ -284,7 +284,7 @@ class _Run:
             self.accelerator.scaler.load_state_dict(state.scaler)
         self.weights.values = dict(state.duals)
         self.log.steps[:], self.log.effects[:], self.step = state.log, state.effects, state.step
-        progress.note(f"goes on after step {state.step} of {len(self.loader.plan)}")
+        progress.note(f"resumes after step {state.step} of {len(self.loader.plan)}")
 
 
 def require_finite(values: Mapping[str, float], number: int) -> None:

@@ -6,10 +6,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from uwc.errors import TrainingDiverged
+from uwc.errors import ConfigError, TrainingDiverged
+from uwc.models.adapters import adapter_config
+from uwc.models.checkpoint_files import ADAPTER, CONTRAST, INDEX, SINGLE
 from uwc.models.contrast import contrast
+from uwc.models.gradients import let_train
 from uwc.models.lora import add_adapter, merge_adapter
 from uwc.models.target import Target
+from uwc.models.ties import require_unquantised
 from uwc.objectives.methods import Method
 from uwc.objectives.objective import Objective
 from uwc.training.collapse import Collapse, retain_perplexity
@@ -35,18 +39,6 @@ class Unlearned:
     log: TrainingLog
     diverged: TrainingDiverged | None
     collapse: Collapse | None
-
-    def record(self) -> dict[str, Any]:
-        """As plain data: status "ok" or "diverged" (with message, step and term), "collapse", "stopped"."""
-        record: dict[str, Any] = {"status": "ok"}
-        if self.diverged is not None:
-            error = self.diverged
-            record = {"status": "diverged", "message": str(error), "step": error.step, "term": error.term}
-        if self.collapse is not None:
-            record["collapse"] = self.collapse.record()
-        if self.log.stopped is not None:
-            record["stopped"] = self.log.stopped
-        return record
 
 
 def unlearn(
@@ -97,3 +89,27 @@ def unlearn(
         target = contrast(replace(target, model=original), target, strength=settings.contrast)
     collapse = Collapse(before, retain_perplexity(target, data.retain)) if before is not None else None
     return Unlearned(target, log, diverged, collapse)
+
+
+def trainable(target: Target) -> Target:
+    """A plain model that may be trained, without a name. Raises ModelError if it is quantised."""
+    require_unquantised(target.model, target.name)
+    return replace(target, model=let_train(target.model), name="")  # peft freezes what it puts an adapter on
+
+
+def require_free(output: Path, model: Any, settings: TrainingSettings) -> None:
+    """Raise ConfigError if writing there would overwrite the model, or leave files by which another kind is loaded, or
+    if an adapter would be written whose base is on no disk."""
+    if isinstance(model, str | Path) and Path(model).resolve() == output.resolve():
+        raise ConfigError(f"the output {output} is the model itself; give another folder")
+    adapter = settings.lora is not None and settings.lora.save == "adapter"
+    if adapter and isinstance(model, str | Path) and adapter_config(model) is not None:
+        raise ConfigError(
+            f"{model} is an adapter, and a further one (lora.save: adapter) would lack its base; save it merged, or "
+            "give the merged model"
+        )
+    apart = settings.contrast is not None
+    leftover = {CONTRAST: not apart, ADAPTER: not adapter, SINGLE: adapter or apart, INDEX: adapter or apart}
+    for file, foreign in leftover.items():
+        if foreign and (output / file).exists():
+            raise ConfigError(f"the output {output} holds a model of another kind ({file}); give another folder")

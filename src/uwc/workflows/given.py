@@ -1,39 +1,35 @@
-"""Models and questions that a user has in memory, kept as files, so that work on them can be gone on with later."""
+"""Models and questions that a user has in memory, kept as files, so that work on them can be resumed."""
 
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from uwc.data.example import Example, fingerprint
+from uwc.data.example import fingerprint
+from uwc.data.question_files import Columns, Questions, examples_of
 from uwc.errors import ConfigError
 
-Questions = str | Path | Mapping[str, Any] | Sequence[Example]
-"""A file, a part of one (``{"path": ..., "limit": ..., "skip": ...}``), or examples in memory."""
 
+def kept_questions(questions: Questions, name: str, folder: Path, columns: Columns | None = None) -> str:
+    """The path of a file of the questions; those in memory are written to the folder.
 
-def kept_questions(questions: Questions, name: str, folder: Path) -> Any:
-    """The questions as a setting of the benchmark of local files; examples in memory are written to the folder."""
+    Args:
+        questions: the questions.
+        name: the set; begins the file's name.
+        folder: where questions are kept.
+        columns: field -> column, for a table in memory.
+    """
     if isinstance(questions, str | Path):
         return str(questions)
-    if isinstance(questions, Mapping):
-        return {**questions, "path": str(questions["path"])} if "path" in questions else dict(questions)
-    rows = [{k: v for k, v in asdict(e).items() if k != "split" and v} for e in questions]
-    path = folder / "data" / f"{name}-{fingerprint(questions)[:16]}.jsonl"
+    examples = examples_of(questions, name=name, columns=columns)
+    rows = [{k: v for k, v in asdict(e).items() if k != "split" and v} for e in examples]
+    path = folder / "data" / f"{name}-{fingerprint(examples)[:16]}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return str(path)
-
-
-def require_files(data: Mapping[str, Questions | None]) -> None:
-    """Raise ConfigError if questions are in memory, where names of columns mean nothing."""
-    for name, questions in data.items():
-        if questions is not None and not isinstance(questions, str | Path | Mapping):
-            raise ConfigError(f"{name} is in memory, and columns are those of files; leave columns out, or give paths")
 
 
 def kept_model(model: Any, folder: Path, template: Any | None) -> str:

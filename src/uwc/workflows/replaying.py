@@ -72,7 +72,7 @@ def replay(
     for step, theirs in models:
         store.borrow(step, theirs)
     with _threads_of(recorded):
-        recomputed = run_plan(plan, store, folder).results
+        recomputed = run_plan(plan, store, folder)
     if keep is None:
         shutil.rmtree(folder)
     found = diff(recorded.results, recomputed, rtol=rtol, names=(str(recorded.path), "recomputed"))

@@ -1,56 +1,31 @@
 """Studies: what they would do, and doing it."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from uwc import progress
 from uwc.errors import UserError, reporting_full_disk
 from uwc.io import write_text
 from uwc.results import RunRecord, StudyResults
 from uwc.studies.config import StudyConfig
-from uwc.studies.config_file import load_config
+from uwc.studies.config_file import Overrides, load_config
 from uwc.studies.plan import Plan, make_plan
 from uwc.studies.run import missing_steps, run_steps, step_status
 from uwc.studies.store import Store
 
 DEFAULT_RUNS = Path("runs")
+REPORT = "report.html"
+Source = str | Path | Mapping[str, Any] | StudyConfig
 
 
-@dataclass(frozen=True)
-class StudyOutcome:
-    """A finished study.
-
-    Attributes:
-        folder: where the report and the results are.
-        results: what ``results.json`` holds.
-        run: how the run went: environment, and each step with its time.
-    """
-
-    folder: Path
-    results: StudyResults
-    run: RunRecord
-
-    @property
-    def diverged(self) -> list[str]:
-        """The names of the runs that diverged."""
-        return [model.name for model in self.results.unlearned if model.status == "diverged"]
-
-    @property
-    def report(self) -> Path:
-        """The report, one HTML file."""
-        return self.folder / "report.html"
-
-
-def plan_study(
-    source: str | Path | StudyConfig, *, overrides: Sequence[str] = (), runs: Path = DEFAULT_RUNS
-) -> list[dict[str, str]]:
+def plan_study(source: Source, *, overrides: Overrides = (), runs: Path = DEFAULT_RUNS) -> list[dict[str, str]]:
     """The steps of a study and which are done, without running any.
 
     Args:
-        source: a YAML file, the name of a shipped study, or a configuration.
-        overrides: ``"key.key=value"`` changes to the file.
+        source: a YAML file, the name of a shipped study, a mapping of the same keys, or a configuration.
+        overrides: changes to the file: ``["key.key=value"]``, or key -> value.
         runs: the folder where results are kept.
 
     Returns:
@@ -65,16 +40,17 @@ def plan_study(
 
 
 def run_study(
-    source: str | Path | StudyConfig, *, overrides: Sequence[str] = (), runs: Path = DEFAULT_RUNS
-) -> StudyOutcome:
+    source: Source, *, overrides: Overrides = (), runs: Path = DEFAULT_RUNS, fresh: bool = False
+) -> StudyResults:
     """Run what is missing of a study, and write its results and report to ``RUNS/NAME/``.
 
     Interrupted at any moment, the next call resumes and ends with the same bits.
 
     Args:
-        source: a YAML file, the name of a shipped study, or a configuration.
-        overrides: ``"key.key=value"`` changes to the file.
+        source: a YAML file, the name of a shipped study, a mapping of the same keys, or a configuration.
+        overrides: changes to the file: ``["key.key=value"]``, or key -> value.
         runs: the folder where results are kept; studies that share it share their steps.
+        fresh: compute every step again.
 
     Raises:
         UserError: the study, its data or its checkpoints are not as they should be, the disk is full, or several
@@ -84,18 +60,22 @@ def run_study(
         raise UserError("a study runs in one process; use accelerate launch with: uwc unlearn")
     plan = make_plan(_config(source, overrides))
     require_models(plan.config)
-    return run_plan(plan, Store(Path(runs) / "store"), Path(runs) / plan.config.name)
+    store = Store(Path(runs) / "store")
+    if fresh:
+        for step in plan.steps:
+            store.remove(step)
+    return run_plan(plan, store, Path(runs) / plan.config.name)
 
 
-def run_plan(plan: Plan, store: Store, folder: Path) -> StudyOutcome:
-    """Run what is missing of a plan, and write its results and report to a folder."""
+def run_plan(plan: Plan, store: Store, folder: Path) -> StudyResults:
+    """Run what is missing of a plan, and write its results, report and log (``run.log``) to a folder."""
     missing = len(missing_steps(plan, store))
-    for name, lacking in plan.left_out.items():
-        progress.note(f"{name} left out: it needs {lacking}")
-    progress.note(f"{plan.config.name}: {len(plan.steps)} steps, {missing} to run")
-    with progress.bar(plan.config.name, total=len(plan.steps), alike=False) as advance:
-        run = run_steps(plan, store, on_step=advance)
-    with reporting_full_disk(folder):
+    with reporting_full_disk(folder), progress.logged(folder / "run.log"):
+        for name, lacking in plan.left_out.items():
+            progress.note(f"{name} left out: it needs {lacking}")
+        progress.note(f"{plan.config.name}: {len(plan.steps)} steps, {missing} to run")
+        with progress.bar(plan.config.name, total=len(plan.steps), alike=False) as advance:
+            run = run_steps(plan, store, on_step=advance)
         return _publish(plan, store, run, folder)
 
 
@@ -118,7 +98,7 @@ def require_models(config: StudyConfig) -> None:
             require_mixable(original, path, trust_remote_code=trust)
 
 
-def _publish(plan: Plan, store: Store, run: RunRecord, folder: Path) -> StudyOutcome:
+def _publish(plan: Plan, store: Store, run: RunRecord, folder: Path) -> StudyResults:
     from uwc.reports.markdown import results_markdown
     from uwc.reports.page import write_page
     from uwc.studies.gather import gather
@@ -127,9 +107,9 @@ def _publish(plan: Plan, store: Store, run: RunRecord, folder: Path) -> StudyOut
     results.save(folder)
     write_text(folder / "run.json", run.model_dump_json(indent=1) + "\n")
     write_text(folder / "results.md", results_markdown(results))
-    write_page(results, run, folder / "report.html")
-    return StudyOutcome(folder, results, run)
+    write_page(results, run, folder / REPORT)
+    return results
 
 
-def _config(source: str | Path | StudyConfig, overrides: Sequence[str]) -> StudyConfig:
+def _config(source: Source, overrides: Overrides) -> StudyConfig:
     return source if isinstance(source, StudyConfig) else load_config(source, overrides=overrides)

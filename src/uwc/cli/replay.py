@@ -1,4 +1,4 @@
-"""``uwc replay``: compute a study's results again, and compare number by number."""
+"""`uwc replay`: compute a study's results again, and compare number by number."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from uwc import progress
-from uwc.commands.options import Json
-from uwc.commands.printing import print_rows
+from uwc.cli.options import OUTPUT, Json
+from uwc.cli.printing import print_rows
 
 if TYPE_CHECKING:
     from uwc.results import Diff, GroupDiff
@@ -22,20 +22,30 @@ def replay_command(
     results: Annotated[Path, typer.Argument(metavar="RESULTS.json", help="The results.json of a study.")],
     models_from: Annotated[
         Path | None,
-        typer.Option(help="A folder of runs whose trained models are taken, so that only scores are computed again."),
+        typer.Option(
+            metavar="FOLDER",
+            help="A folder of runs whose models are taken: only scores are computed.",
+        ),
     ] = None,
     rtol: Annotated[float, typer.Option(help="Relative difference that still counts as within it.")] = 1e-5,
-    keep: Annotated[
-        Path | None, typer.Option(help="Keep the recomputed study, with its report, in this folder.")
+    output_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--output-dir",
+            "-o",
+            rich_help_panel=OUTPUT,
+            metavar="FOLDER",
+            help="Keep the recomputed study, with its report, in this folder.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Compute a study's numbers again from its results: equal, within tolerance, or different?"""
     from uwc.workflows.replaying import replay
 
-    done = replay(results, models_from=models_from, rtol=rtol, keep=keep)
+    done = replay(results, models_from=models_from, rtol=rtol, keep=output_dir)
     if as_json:
-        typer.echo(done.diff.to_json())
+        typer.echo(done.diff.to_json(), nl=False)
     else:
         _show(done.diff)
         if done.kept:

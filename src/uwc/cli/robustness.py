@@ -1,4 +1,4 @@
-"""``uwc robustness``: which metrics keep their order under attack."""
+"""`uwc robustness`: which metrics keep their order under attack."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from uwc import progress
-from uwc.commands.options import Json
-from uwc.commands.printing import print_json, print_rows
+from uwc.cli.options import Json
+from uwc.cli.printing import print_json, print_rows
 
 if TYPE_CHECKING:
     from uwc.results import Cell

@@ -1,4 +1,4 @@
-"""The command line: one file a command in `uwc.commands`; here they are put together, and errors are told."""
+"""The command line: its commands, one file each, are put together here, and errors are told."""
 
 import os
 import signal
@@ -9,23 +9,28 @@ from typing import Annotated
 import typer
 
 from uwc import __version__, progress
-from uwc.commands.attack import attack_command
-from uwc.commands.calibrate import calibrate_command
-from uwc.commands.compare import compare_command
-from uwc.commands.replay import replay_command
-from uwc.commands.robustness import robustness_command
-from uwc.commands.schema import schema_command
-from uwc.commands.score import explain_command, import_logs_command, list_registry, score_command
-from uwc.commands.study import study
-from uwc.commands.unlearn import unlearn_command
+from uwc.cli.attack import attack_command
+from uwc.cli.calibrate import calibrate_command
+from uwc.cli.compare import compare_command
+from uwc.cli.import_logs import import_logs_command
+from uwc.cli.list import explain_command, list_command
+from uwc.cli.replay import replay_command
+from uwc.cli.robustness import robustness_command
+from uwc.cli.schema import schema_command
+from uwc.cli.score import score_command
+from uwc.cli.study import study
+from uwc.cli.unlearn import unlearn_command
 from uwc.errors import UserError, reporting_full_disk
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 
 app = typer.Typer(
-    name="uwc", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich",
-)  # fmt: skip
+    name="uwc",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
 
 
 def _print_version(asked: bool) -> None:
@@ -45,7 +50,7 @@ def _everywhere(
 
 
 app.add_typer(study, name="study")
-app.command("list")(list_registry)
+app.command("list")(list_command)
 app.command("explain")(explain_command)
 app.command("score")(score_command)
 app.command("import-logs")(import_logs_command)
@@ -64,11 +69,11 @@ def main() -> None:
     sys.argv = [a for a in sys.argv if a != "--debug"]
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     signal.signal(signal.SIGINT, _interrupt)
+    command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
     try:
-        with reporting_full_disk(Path.cwd()):
+        with reporting_full_disk(Path.cwd()), progress.watched(f"uwc {command}"):
             app(standalone_mode=True)
     except _Interrupted:
-        command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
         progress.note(f"interrupted; {_KEPT.get(command, _NOTHING_KEPT)}")
         sys.exit(INTERRUPTED)
     except Exception as error:
@@ -80,12 +85,14 @@ def main() -> None:
         sys.exit(1)
 
 
-_GOES_ON = "everything finished is kept: run the same command again to go on"
-_NOTHING_KEPT = "nothing is kept: the same command begins anew"
+_RESUMES = "every finished step is kept: run the same command again to resume"
+_NOTHING_KEPT = "nothing is kept: the same command starts from the beginning"
 _KEPT = {
-    "study": _GOES_ON, "compare": _GOES_ON, "replay": _GOES_ON,
-    "unlearn": "the same command goes on from the last checkpoint, if --train checkpoint_every=STEPS wrote one",
-}  # fmt: skip
+    "study": _RESUMES,
+    "compare": _RESUMES,
+    "replay": _RESUMES,
+    "unlearn": "the same command resumes from the last checkpoint, if --set training.checkpoint_every=STEPS wrote one",
+}
 
 
 class _Interrupted(BaseException):

@@ -1,4 +1,4 @@
-"""``uwc schema``: the JSON Schema of a result's file."""
+"""`uwc schema`: the JSON Schema of a result's file."""
 
 import json
 from typing import Annotated

@@ -7,25 +7,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from uwc.commands.options import (
-    AuthorsFile,
+from uwc.cli.options import (
+    MEASURED,
+    OUTPUT,
     Columns,
-    DataFile,
-    Device,
-    Dtype,
-    FactsFile,
+    Forget,
     Json,
     OutputDir,
-    Prompt,
-    RetainFiles,
-    RetentionTasks,
-    Trust,
+    Plugins,
+    Retains,
+    Set,
+    Tau,
+    file_columns,
     loading,
-    named_files,
-    pairs,
-    utility_files,
+    retain_files,
+    sections,
 )
-from uwc.commands.printing import print_rows
+from uwc.cli.printing import print_rows
 
 if TYPE_CHECKING:
     from uwc.results import CalibrationResults, Probe
@@ -36,55 +34,56 @@ _COLUMNS = ("set", "metric", "condition", "mean", "n", "not_scored", "clusters",
 def calibrate_command(
     original: Annotated[str, typer.Argument(help="The model before unlearning: a folder or hub name.")],
     unlearned: Annotated[str, typer.Argument(help="The model after unlearning, or a LoRA adapter on the original.")],
-    forget: DataFile,
-    retain: RetainFiles = [],  # noqa: B006
-    retention_task: RetentionTasks = [],  # noqa: B006
-    tau: Annotated[float, typer.Option(help="Least ratio to the original's retention.")] = 0.95,
-    retention_metric: Annotated[
-        str, typer.Option(help="The metric to keep on the retain data; none: the tasks alone.")
-    ] = "extraction_strength",
-    rank_by: Annotated[
-        str | None, typer.Option(help="The metric of the forget set; the retention metric if it can be, else ES.")
-    ] = None,
-    real_authors: AuthorsFile = None,
-    world_facts: FactsFile = None,
-    max_new_tokens: Annotated[int, typer.Option(help="The most tokens of a generated answer.")] = 64,
+    forget: Forget,
+    retain: Retains = [],  # noqa: B006
+    column: Columns = [],  # noqa: B006
+    tau: Tau = None,
     search_only: Annotated[
         bool,
-        typer.Option("--search-only", help="Search alpha alone: faster, without the score at tau and its interval."),
+        typer.Option(
+            "--search-only",
+            rich_help_panel=MEASURED,
+            help="Search alpha alone: faster, without the score at tau and its interval.",
+        ),
     ] = False,
-    save: Annotated[Path | None, typer.Option(help="Folder for the calibrated model and its card.")] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(rich_help_panel=OUTPUT, metavar="FOLDER", help="Folder for the calibrated model and its card."),
+    ] = None,
     output_dir: OutputDir = None,
-    column: Columns = [],  # noqa: B006
-    dtype: Dtype = "float32",
-    device: Device = "auto",
-    trust: Trust = False,
-    prompt: Prompt = [],  # noqa: B006
     as_json: Json = False,
+    setting: Set = [],  # noqa: B006
+    plugin: Plugins = [],  # noqa: B006
 ) -> None:
-    """Mix an unlearned model with its original until it keeps `tau` of the retention; how much is forgotten then?"""
-    from uwc.data.question_files import read_examples
-    from uwc.workflows.calibration import calibrate
-    from uwc.workflows.comparison import TAKEN
+    """Mix an unlearned model with its original until it keeps `tau` of the retention; how much is forgotten then?
 
-    columns, utility = pairs(column), utility_files(real_authors, world_facts)
-    files = dict(zip(["retain"], retain, strict=False)) | named_files(retain[1:], taken=TAKEN)
+    Sections for --set: model, calibrate (metric, tasks=[mmlu], rank_by, resolution; sets=[] keeps the tasks alone),
+    score.max_new_tokens, seed, and benchmark.settings.further.NAME=FILE for further sets (real_authors, world_facts).
+    """
+    from uwc.api import calibrate
+    from uwc.cli.sections import CalibrateSections
+
+    files = retain_files(retain)
+    kept: dict[str, Any] = {"sets": list(files)} | ({} if tau is None else {"tau": tau})
+    given = sections(
+        CalibrateSections,
+        setting,
+        {"calibrate": kept, "benchmark": {"settings": {"columns": file_columns(column)}}},
+    )
     results = calibrate(
         original,
         unlearned,
-        forget=read_examples(forget, columns=columns),
-        retain={name: read_examples(path, columns=columns) for name, path in files.items()},
-        retention=retention_task,
-        tau=tau,
-        retention_metric=None if retention_metric == "none" else retention_metric,
-        rank_by=rank_by,
-        sets={name: read_examples(path, columns=columns) for name, path in utility.items()},
-        max_new_tokens=max_new_tokens,
+        forget=forget,
+        retain=files | given.benchmark.settings.further,
+        retention=given.calibrate,
+        columns=given.benchmark.settings.columns,
+        max_new_tokens=given.score.max_new_tokens,
         curve=not search_only,
+        seed=given.seed,
         save=save,
-        output_dir=output_dir,
         command=shlex.join(["uwc", *sys.argv[1:]]),
-        **loading(dtype, device, trust, prompt),
+        output_dir=output_dir,
+        **loading(given.model),
     )
     if as_json:
         typer.echo(results.to_json(), nl=False)

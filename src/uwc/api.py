@@ -1,0 +1,745 @@
+"""The public functions: what users give is checked and converted here, and handed to the function of each verb.
+
+Every model is a folder, a hub name or a `Model` in memory; every data set a file, a list of `Example`, a pandas
+DataFrame or a `datasets.Dataset`; every metric, attack and retention measure a name or a function.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, fields
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from pydantic import ValidationError
+
+from uwc import __version__, progress
+from uwc.attacks.chain import Chain, make_chain
+from uwc.attacks.curves import budget_curve, curve_chains
+from uwc.attacks.data import AttackData, Attacker
+from uwc.attacks.evaluate import attack_model, check_metrics, describe, metric_values
+from uwc.attacks.registry import attack_name
+from uwc.calibration import calibrate as calibration
+from uwc.calibration.stopping import stop_at
+from uwc.data.example import Example, after_shots, require_disjoint
+from uwc.data.question_files import Columns, Questions, examples_of, sets_of
+from uwc.data.question_files import load_questions as load_questions
+from uwc.data.refusals import DEFAULT_REFUSALS
+from uwc.errors import ConfigError
+from uwc.metrics import evaluate
+from uwc.metrics.compat import compat_of
+from uwc.metrics.registry import metrics as metric_registry
+from uwc.metrics.scoring import needs_of
+from uwc.metrics.semantics import Judges, require_judges
+from uwc.metrics.stats import aggregate
+from uwc.metrics.suites import Given, chosen_metrics, in_all_wordings, metric_info, metric_name, set_info
+from uwc.models.adapters import AdapterMixer
+from uwc.models.export import require_free, save_mixture
+from uwc.models.given import Loading, Model, Prompt, name_of
+from uwc.models.loading import DeviceName, Dtype, depth_of, save_target
+from uwc.models.mixing import Mixer, Mixing
+from uwc.models.pairs import open_mixing
+from uwc.models.target import Target
+from uwc.objectives.methods import Method, WeightedTerm, check_term, get_method
+from uwc.objectives.registry import term_name
+from uwc.results import (
+    AttackResults,
+    Attacks,
+    CalibrationResults,
+    Collapse,
+    Diff,
+    ModelKey,
+    Scores,
+    StudyResults,
+    UnlearnResult,
+)
+from uwc.studies import diff as study_diff
+from uwc.studies.calibrate_config import CalibrateConfig
+from uwc.studies.config import StopConfig, StudyConfig, TermConfig, stop_settings, training_settings
+from uwc.studies.problems import first_problem
+from uwc.studies.training_record import logged
+from uwc.training.checkpoints import remove_checkpoint
+from uwc.training.loading import TrainingData
+from uwc.training.processes import main_process_writes
+from uwc.training.settings import TrainingSettings
+from uwc.training.stopping import StopRule, check_stop
+from uwc.training.unlearning import require_free as require_output
+from uwc.training.unlearning import trainable
+from uwc.training.unlearning import unlearn as unlearn_model
+from uwc.workflows import studies
+from uwc.workflows.model_card import model_card
+
+Sets: TypeAlias = "Questions | Mapping[str, Questions]"
+"""Questions, or several sets of them by name."""
+Metric = str | Callable[..., Any]
+"""A metric by name, label ("ES", "PPL") or as a function, or a suite: core, tofu, muse, membership, all."""
+Settings = Mapping[str, Mapping[str, Any]]
+"""Name of a metric or attack -> its settings that differ from the defaults."""
+Term = WeightedTerm | Mapping[str, Any] | Callable[..., Any]
+"""A term of a method: with its weight, as a study's ``terms:`` has it, or as a function (see `uwc.loss`)."""
+
+CONTROL = ModelKey(role="retrained")
+
+
+class Retention(CalibrateConfig):
+    """The retention constraint: what a calibrated model keeps, and how models are ranked.
+
+    Attributes:
+        tau: the least ratio of every measure to the original's value.
+        metric: the metric that is kept on each of `sets`, in its own direction; ``model_utility`` is one number.
+        sets: the sets on which it is kept, each by itself; by default all that are given. None keeps `tasks` alone.
+        tasks: further measures: tasks of lm-evaluation-harness by name (``"mmlu"``), or functions from a model to a
+            number of which more is better.
+        rank_by: the metric of the forget set that models are ranked by; `metric` if it can be, else extraction
+            strength.
+        scan, resolution: of the search for alpha.
+
+    Raises:
+        ConfigError: a value is impossible, or a name unknown.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        try:
+            super().__init__(**settings)
+        except ValidationError as error:
+            raise ConfigError(f"Retention: {first_problem(error, CalibrateConfig)}") from None
+
+
+def load_model(
+    path: str | Path,
+    *,
+    dtype: Dtype = "float32",
+    device: DeviceName = "auto",
+    prompt: Prompt = None,
+    trust_remote_code: bool = False,
+) -> Target:
+    """Load any causal language model that transformers knows; or an adapter with its base.
+
+    Args:
+        path: a folder or hub name.
+        dtype, device, prompt, trust_remote_code: see `uwc.models.given.Loading`.
+
+    Raises:
+        ModelError: there is no such model, or it cannot be used; the message says why.
+    """
+    return Loading(dtype, device, prompt, trust_remote_code).target(path)
+
+
+def score(
+    model: Model,
+    data: Sets,
+    *,
+    metrics: Metric | Sequence[Metric] = "core",
+    original: Model | None = None,
+    retrained: Model | None = None,
+    compare: Model | None = None,
+    judges: Mapping[str, Any] | None = None,
+    settings: Settings | None = None,
+    shots: Questions = (),
+    compat: str | None = None,
+    columns: Columns | None = None,
+    max_new_tokens: int = 64,
+    seed: int = 0,
+    own_tokenizer: bool = False,
+    output_dir: str | Path | None = None,
+    dtype: Dtype = "float32",
+    device: DeviceName = "auto",
+    prompt: Prompt = None,
+    trust_remote_code: bool = False,
+) -> Scores:
+    """Score a model on questions and, where they have paraphrases, on those.
+
+    Args:
+        model: the model.
+        data: the questions, which are the set called "forget"; or several sets by name: forget, retain, holdout,
+            real_authors, world_facts, verbatim, or any other.
+        metrics: what is measured.
+        original: the model before unlearning, for the metrics that compare with it.
+        retrained: a model that was never trained on the data, for forget quality and PrivLeak.
+        compare: another model, for paired differences on the same examples.
+        judges: "encoder" (a sentence encoder, for semantic similarity) and "entailment" (a model of natural-language
+            inference) -> a path or a function.
+        settings: metric -> its settings that differ from the defaults.
+        shots: solved questions that go before each question.
+        compat: "open-unlearning" or "uwc-official": that code's definitions and prompt.
+        columns: field -> column, where files or tables name them otherwise, see `uwc.data.question_files.sets_of`.
+        max_new_tokens: the most tokens of a generated answer.
+        seed: of the bootstrap.
+        own_tokenizer: read every model with its own tokenizer, chat template and ends; by default all are read as the
+            original (else the model of `compare`) is.
+        output_dir: a folder for ``score.json``, the token scores and texts by set, and the values by example.
+        dtype, device, prompt, trust_remote_code: see `uwc.models.given.Loading`.
+
+    Returns:
+        Each metric's average on each set with n, standard error and interval; the values by example by ``examples()``.
+
+    Raises:
+        UserError: a model or an example cannot be used, or a metric needs what was not given.
+    """
+    loading = Loading(dtype, device, prompt, trust_remote_code)
+    sets, solved = sets_of(_by_name(data), columns), examples_of(shots, name="shots")
+    require_judges(judges or {})
+    models = {"original": original, "retrained": retrained, **(judges or {})}
+    given = Given(in_all_wordings(sets), frozenset(n for n, m in models.items() if m is not None), max_new_tokens)
+    names, left_out = chosen_metrics(None, _listed(metrics), given)
+    by_name = {metric_name(name): of_metric for name, of_metric in (settings or {}).items()}
+    scoring = evaluate.Scoring(given, names, by_name, compat=compat_of(compat), seed=seed)
+    for name, lacking in left_out.items():
+        progress.note(f"{name} left out: it needs {lacking}")
+    asked = Judges.load(judges or {}, device=device)
+    first = None if own_tokenizer else original if original is not None else compare
+    reading = None if first is None else loading.reading(first)
+
+    def loaded(which: Model) -> Target:
+        target = loading.target(which, reading)
+        return target.rewritten(after_shots(solved)) if solved else target
+
+    reference = None if original is None else loaded(original)
+
+    def scored(which: Model | None, *, control: bool = False) -> evaluate.ScoredSets:
+        if which is None:
+            return {}
+        return evaluate.score_sets(loaded(which), scoring.work(control=control), original=reference, judges=asked)
+
+    ours = scored(model)
+    scores = Scores(
+        uwc_version=__version__,
+        model=name_of(model),
+        sets={name: set_info(name, examples) for name, examples in given.sets.items()},
+        metrics={name: metric_info(name) for name in scoring.metrics},
+        scores=evaluate.evaluate(ours, scoring, retrained=scored(retrained, control=True)),
+        compared_with="" if compare is None else name_of(compare),
+        differences=evaluate.paired_differences(scored(compare), ours, scoring),
+        left_out=left_out,
+    ).with_examples(evaluate.example_values(ours, scoring))
+    if output_dir is not None:
+        evaluate.save_sets(ours, Path(output_dir))
+        scores.examples().to_parquet(Path(output_dir) / "examples.parquet", index=False)
+        scores.save(output_dir)
+    return scores
+
+
+def calibrate(
+    original: Model,
+    unlearned: Model,
+    *,
+    forget: Questions,
+    retain: Sets = (),
+    retention: CalibrateConfig | Mapping[str, Any] | None = None,
+    columns: Columns | None = None,
+    max_new_tokens: int = 64,
+    curve: bool = True,
+    seed: int = 0,
+    save: str | Path | None = None,
+    command: str = "",
+    output_dir: str | Path | None = None,
+    dtype: Dtype = "float32",
+    device: DeviceName = "auto",
+    prompt: Prompt = None,
+    trust_remote_code: bool = False,
+) -> CalibrationResults:
+    """Find how much of an unlearned model can be mixed into the original at tau of its retention (arXiv:2406.09179).
+
+    The numbers are those of `uwc.compare` on the same models and files.
+
+    Args:
+        original: the model before unlearning.
+        unlearned: the model after it, or a folder with a LoRA adapter on the original.
+        forget: questions that should be forgotten.
+        retain: questions on which retention is measured; several sets by name, each of which is kept by itself.
+        retention: what is kept: a `Retention`, or its fields.
+        columns: field -> column, where files or tables name them otherwise.
+        max_new_tokens: the most tokens of a generated answer, for metrics that read them.
+        curve: probe the whole grid of mixtures with all questions, as the score at exactly tau, the tau curve and the
+            intervals through alpha need; without, alpha alone is searched, in a third of the time.
+        seed: of the bootstrap.
+        save: a folder for the calibrated model and its card; None does not write it.
+        command: what the card says that made it.
+        output_dir: a folder for ``calibration.json`` and the values of the probes; None does not write them.
+        dtype, device, prompt, trust_remote_code: see `uwc.models.given.Loading`.
+
+    Raises:
+        UserError: the models cannot be mixed, the data overlap, or the original does not know the retain data.
+    """
+    loading = Loading(dtype, device, prompt, trust_remote_code)
+    kept = _by_name(retain, "retain")
+    sets = sets_of({"forget": forget, **kept}, columns)
+    questions = {name: examples for name, examples in sets.items() if name == "forget" or examples}
+    constraint = _constraint(retention, tuple(name for name in kept if name in questions))
+    for name in constraint.sets:
+        require_disjoint(questions["forget"], questions.get(name, ()), names=("forget", name))
+    constraint.check(questions, benchmark="retain", max_new_tokens=max_new_tokens)
+    measures = constraint.measures(questions, max_new_tokens=max_new_tokens)
+    mixing = _mixing(original, unlearned, loading)
+    if save is not None:
+        require_free(mixing, Path(save))
+    found = calibration.calibrate(
+        mixing,
+        measures,
+        {"forget": questions["forget"]},
+        tau=constraint.tau,
+        metric=constraint.ranked_by,
+        scan=constraint.scan,
+        resolution=constraint.resolution,
+        curve=curve,
+        max_new_tokens=max_new_tokens,
+    )
+    results = CalibrationResults(
+        uwc_version=__version__,
+        original=name_of(original),
+        unlearned=name_of(unlearned),
+        sets={name: set_info(name, examples) for name, examples in questions.items()},
+        calibration=found.record(seed=seed),
+        scores=found.scores(seed=seed),
+        warnings=found.warnings,
+    )
+    if output_dir is not None:
+        results.save(output_dir)
+        found.save(Path(output_dir))
+    if save is not None:
+        made_by = command or f"uwc.calibrate({results.original!r}, {results.unlearned!r}, ...)"
+        _save_calibrated(mixing, results, Path(save), made_by)
+    return results
+
+
+def attack(
+    model: Model,
+    data: Sets,
+    attacks: Metric | Sequence[Metric],
+    *,
+    attacker: Attacker | None = None,
+    control: Model | None = None,
+    original: Model | None = None,
+    metrics: Metric | Sequence[Metric] = ("extraction_strength",),
+    settings: Settings | None = None,
+    columns: Columns | None = None,
+    max_new_tokens: int = 64,
+    seed: int = 0,
+    own_tokenizer: bool = False,
+    output_dir: str | Path | None = None,
+    dtype: Dtype = "float32",
+    device: DeviceName = "auto",
+    prompt: Prompt = None,
+    trust_remote_code: bool = False,
+) -> AttackResults:
+    """Score a model before and under attacks, each carried out by itself; the model is left as it was.
+
+    Args:
+        model: the model.
+        data: the questions that are scored, which are the set called "forget"; or several sets by name.
+        attacks: attacks and chains of them, such as ``"relearn+probe"``, or functions (see `uwc.attack_method`).
+        attacker: what the attacker has; nothing by default.
+        control: a model that was never trained on the data; what is elicited from it is no leak.
+        original: the model before unlearning, for the metrics that compare with it.
+        metrics: what is measured.
+        settings: attack -> setting -> value, where it differs from the default.
+        columns: field -> column, where files or tables name them otherwise.
+        max_new_tokens: the most tokens of a generated answer.
+        seed: of the bootstrap.
+        own_tokenizer: read every model with its own tokenizer, chat template and ends; by default all are read as the
+            original is, or else the model.
+        output_dir: a folder for ``attack.json``.
+        dtype, device, prompt, trust_remote_code: see `uwc.models.given.Loading`.
+
+    Returns:
+        The outcomes of the model and of the control; an attack that failed or diverged is told in ``failed``.
+
+    Raises:
+        UserError: a model, an attack, a metric or the data are not as they should be; found before a model is loaded
+            where that can be.
+    """
+    loading = Loading(dtype, device, prompt, trust_remote_code)
+    measured = _metric_names(metrics)
+    chains = {name: make_chain(name, settings) for name in dict.fromkeys(map(attack_name, _listed(attacks)))}
+    require_used(settings or {}, [s.entry.name for c in chains.values() for s in c.steps])
+    sets, owned = _attacked_sets(data, attacker, columns)
+    _check_attacks(list(chains.values()), measured, owned, (model, control, original), original, loading)
+    reading = None if own_tokenizer else loading.reading(model if original is None else original)
+    reference = loading.target(original) if original is not None and "reference" in needs_of(measured) else None
+    run = partial(
+        attack_model,
+        data=owned,
+        sets=sets,
+        chains=chains,
+        names=measured,
+        max_new_tokens=max_new_tokens,
+        reference=reference,
+        seed=seed,
+    )
+    theirs = None if control is None else run(loading.plain(control, reading), key=CONTROL)
+    ours = run(
+        loading.plain(model, reading),
+        key=ModelKey(role="unlearned", run=name_of(model)),
+        control=None if theirs is None else theirs.variants,
+    )
+    results = AttackResults(
+        uwc_version=__version__,
+        model=name_of(model),
+        control="" if control is None else name_of(control),
+        attacks=Attacks(
+            attacks=tuple(describe(name, chain, measured) for name, chain in chains.items()),
+            sets={name: len(examples) for name, examples in sets.items()},
+            attacker=owned.owned,
+            models=(ours.model,) if theirs is None else (ours.model, theirs.model),
+        ),
+    )
+    if output_dir is not None:
+        results.save(output_dir)
+    return results
+
+
+def attack_curve(
+    model: Model,
+    data: Questions,
+    attack: Metric,
+    efforts: Sequence[float],
+    *,
+    over: str | None = None,
+    attacker: Attacker | None = None,
+    control: Model | None = None,
+    original: Model | None = None,
+    metric: Metric = "extraction_strength",
+    settings: Mapping[str, Any] | None = None,
+    columns: Columns | None = None,
+    max_new_tokens: int = 64,
+    own_tokenizer: bool = False,
+    output_dir: str | Path | None = None,
+    dtype: Dtype = "float32",
+    device: DeviceName = "auto",
+    prompt: Prompt = None,
+    trust_remote_code: bool = False,
+) -> AttackResults:
+    """Score a model under one attack at several efforts.
+
+    Args:
+        model, attacker, control, columns, max_new_tokens, own_tokenizer, output_dir: as `attack` takes them.
+        data: the questions that are scored.
+        attack: one attack, no chain.
+        efforts: the values of its effort.
+        over: another setting to vary; the attack's effort by default.
+        original: the model before unlearning; the curve then says which effort reaches half of its score.
+        metric: what is measured.
+        settings: the attack's other settings.
+        dtype, device, prompt, trust_remote_code: see `uwc.models.given.Loading`.
+
+    Returns:
+        One curve for the model and one for the control.
+
+    Raises:
+        UserError: as `attack`; also for an attack without an effort.
+    """
+    loading = Loading(dtype, device, prompt, trust_remote_code)
+    name, measured = attack_name(attack), metric_name(metric)
+    _, chains = curve_chains(name, efforts, settings=settings, over=over)
+    sets, owned = _attacked_sets({"forget": data}, attacker, columns)
+    _check_attacks(chains, [measured], owned, (model, control, original), original, loading)
+    reading = None if own_tokenizer else loading.reading(model if original is None else original)
+    reference, half_of = None, None
+    if original is not None:
+        known = loading.target(original)
+        found = metric_values(known, owned.scored, [measured], max_new_tokens=max_new_tokens, reference=known)
+        average = metric_registry.get(measured).facts["average"]
+        half_of = aggregate(found[measured], [e.subject for e in owned.scored], average=average).mean
+        reference = known if "reference" in needs_of([measured]) else None
+        del known
+    curves = [
+        budget_curve(
+            loading.plain(which, reading),
+            owned,
+            name,
+            efforts,
+            model=key,
+            settings=settings,
+            over=over,
+            metric=measured,
+            original_score=half_of,
+            max_new_tokens=max_new_tokens,
+            reference=reference,
+        )
+        for key, which in ((ModelKey(role="unlearned", run=name_of(model)), model), (CONTROL, control))
+        if which is not None
+    ]
+    results = AttackResults(
+        uwc_version=__version__,
+        model=name_of(model),
+        control="" if control is None else name_of(control),
+        attacks=Attacks(
+            attacks=(describe(name, chains[-1], [measured]),),
+            sets={of_set: len(examples) for of_set, examples in sets.items()},
+            attacker=owned.owned,
+            models=(),
+        ),
+        curves=tuple(curves),
+    )
+    if output_dir is not None:
+        results.save(output_dir)
+    return results
+
+
+def unlearn(
+    model: Model,
+    method: str | Method | Term | Sequence[Term],
+    *,
+    forget: Questions,
+    retain: Questions = (),
+    training: TrainingSettings | Mapping[str, Any] | None = None,
+    tricks: Mapping[str, float] | None = None,
+    stop: Mapping[str, Any] | None = None,
+    refusals: Sequence[str] = DEFAULT_REFUSALS,
+    columns: Columns | None = None,
+    output_dir: str | Path,
+    dtype: Dtype = "float32",
+    device: DeviceName = "auto",
+    prompt: Prompt = None,
+    trust_remote_code: bool = False,
+) -> UnlearnResult:
+    """Unlearn questions from a model, and write a checkpoint that plain transformers loads.
+
+    Interrupted, a run with ``checkpoint_every`` resumes from its last checkpoint (in ``OUTPUT.checkpoints``) when it is
+    called again. Of a run that diverges the weights of the last finite step are written, and a warning says so.
+
+    Args:
+        model: the model; one in memory is left as it is, and a copy is trained.
+        method: a registered method; or a sum of terms, each a `WeightedTerm`, a function (see `uwc.loss`), or a
+            mapping as in a study's ``terms:``, such as ``{"term": "nll", "weight": 0.5}``.
+        forget: what to remove.
+        retain: what to keep; needed by methods with a retain term.
+        training: what differs from the method's own settings and the defaults.
+        tricks: trick -> value.
+        stop: early stopping: ``at_most``, the forget score to come down to, and further settings of `stop_at`.
+        refusals: answers that decline, for methods that teach them.
+        columns: field -> column, where files or tables name them otherwise.
+        output_dir: the folder to write; ``training_log.json``, this result, lies beside the weights.
+        dtype, device, prompt, trust_remote_code: see `uwc.models.given.Loading`.
+
+    Raises:
+        UserError: an argument cannot be used, or the disk is full.
+    """
+    loading, output = Loading(dtype, device, prompt, trust_remote_code), Path(output_dir)
+    sets = sets_of({"forget": forget, "retain": retain}, columns)
+    require_disjoint(sets["forget"], sets["retain"], names=("forget", "retain"))
+    chosen = _method(method)
+    settings = training_settings({**chosen.training, **_changed(training)}, where="training settings")
+    rule = stop_settings(stop, where="early stopping") if stop else None
+    if rule is not None:
+        check_stop(settings, where=f"early stopping of {chosen.name!r}")
+        if rule.tau is not None and not sets["retain"]:
+            raise ConfigError("early stopping at a calibrated score (tau) measures retention; give retain questions")
+    require_output(output, model, settings)
+    target = trainable(loading.own(model))
+    data = TrainingData(sets["forget"], sets["retain"], refusals)
+    checkpoints = output.with_name(f"{output.name}.checkpoints")
+    done = unlearn_model(
+        target,
+        chosen,
+        data,
+        settings,
+        tricks=tricks,
+        checkpoints=checkpoints,
+        stop=None if rule is None else _stop_rule(rule, loading, model, data),
+    )
+    error = done.diverged
+    result = UnlearnResult(
+        uwc_version=__version__,
+        model=name_of(model),
+        path=str(output_dir),
+        method=chosen.name,
+        formula=chosen.formula,
+        tricks=dict(tricks or {}),
+        settings=asdict(settings),
+        status="ok" if error is None else "diverged",
+        message="" if error is None else str(error),
+        term="" if error is None else error.term,
+        diverged=None if error is None else error.step,
+        stopped=done.log.stopped,
+        collapse=None if done.collapse is None else Collapse(**done.collapse.record()),
+        **logged(done.log.steps, done.log.effects),
+    )
+    with main_process_writes() as writes:
+        if writes:
+            save_target(done.target, output)
+            result.save(output)
+            remove_checkpoint(checkpoints)
+    _tell(result)
+    return result
+
+
+def run_study(
+    study: str | Path | Mapping[str, Any] | StudyConfig,
+    *,
+    overrides: Mapping[str, Any] | Sequence[str] | None = None,
+    runs_dir: str | Path = studies.DEFAULT_RUNS,
+    fresh: bool = False,
+) -> StudyResults:
+    """Run what is missing of a study, and write its results and report to ``RUNS_DIR/NAME/``.
+
+    Interrupted at any moment, the next call resumes and ends with the same bits.
+
+    Args:
+        study: a YAML file, the name of a shipped study, the same keys as a mapping, or a configuration.
+        overrides: changes to it, ``{"calibrate.tau": 0.9}`` or ``["calibrate.tau=0.9"]``.
+        runs_dir: the folder where results are kept; studies that share it share their steps.
+        fresh: compute every step of the study again.
+
+    Raises:
+        UserError: the study, its data or its checkpoints are not as they should be, or the disk is full.
+    """
+    results = studies.run_study(study, overrides=overrides or (), runs=Path(runs_dir), fresh=fresh)
+    progress.note(f"report: {Path(runs_dir) / results.study.name / studies.REPORT}")
+    return results
+
+
+def diff(first: StudyResults | str | Path, second: StudyResults | str | Path, *, rtol: float = study_diff.RTOL) -> Diff:
+    """Two results of one study, number by number.
+
+    Args:
+        first, second: the results, or the paths of their results.json.
+        rtol: the relative difference ``|a - b| / max(|a|, |b|)`` up to which two numbers count as within it.
+
+    Raises:
+        UserError: a file holds no results.
+    """
+    names = [r.study.name if isinstance(r, StudyResults) else str(r) for r in (first, second)]
+    one, other = (r if isinstance(r, StudyResults) else StudyResults.load(r) for r in (first, second))
+    return study_diff.diff(one, other, rtol=rtol, names=(names[0], names[1]))
+
+
+def _listed(given: Any) -> list[Any]:
+    """One or several, as a list."""
+    return [given] if isinstance(given, str) or callable(given) else list(given)
+
+
+def _metric_names(given: Metric | Sequence[Metric]) -> list[str]:
+    return list(dict.fromkeys(map(metric_name, _listed(given))))
+
+
+def _by_name(data: Sets, name: str = "forget") -> dict[str, Questions]:
+    """Sets by name; questions alone are the set of that name."""
+    if not isinstance(data, Mapping):
+        return {name: data}
+    for key in data:
+        if not isinstance(key, str) or not key:
+            raise ConfigError(
+                f"sets of questions are given by name, as in {{'forget': ..., 'retain': ...}}; not {key!r}"
+            )
+    return dict(data)
+
+
+def _constraint(given: CalibrateConfig | Mapping[str, Any] | None, sets: tuple[str, ...]) -> CalibrateConfig:
+    """The retention constraint; where it names no sets, on all that are given."""
+    config = given if isinstance(given, CalibrateConfig) else Retention(**(given or {}))
+    if "sets" in config.model_fields_set or config.utility:
+        return config
+    if not sets and not config.tasks:
+        raise ConfigError(
+            "calibration needs a retention constraint; give --retain or --retention-task (in Python retain, or "
+            "retention=Retention(tasks=...))"
+        )
+    return config.model_copy(update={"sets": sets})
+
+
+def _mixing(original: Model, unlearned: Model, loading: Loading) -> Mixing:
+    """Two checkpoints on disk are streamed into one model in memory; models in memory are mixed in a copy."""
+    if not isinstance(original, Target) and not isinstance(unlearned, Target):
+        return open_mixing(original, unlearned, **loading.options())
+    return Mixer(loading.plain(original), loading.own(unlearned, loading.reading(original)))
+
+
+def _save_calibrated(mixing: Mixing, results: CalibrationResults, folder: Path, command: str) -> None:
+    (folder / "README.md").unlink(missing_ok=True)  # an earlier model's: a folder without a card is not complete
+    save_mixture(mixing, results.calibration.alpha, folder)
+    card = model_card(results, command=command, adapter=isinstance(mixing, AdapterMixer))
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _attacked_sets(
+    data: Sets, attacker: Attacker | None, columns: Columns | None
+) -> tuple[dict[str, list[Example]], AttackData]:
+    """The sets that are scored, and what the attacker has."""
+    scored, owned = _by_name(data), attacker or Attacker()
+    parts = [f.name for f in fields(Attacker) if f.name != "translations"]
+    given = {f"attacker.{part}": getattr(owned, part) for part in parts}
+    read = sets_of({**scored, **given}, columns)
+    sets = {name: read[name] for name in scored}
+    theirs = {part: read[f"attacker.{part}"] for part in parts}
+    asked = [e for examples in sets.values() for e in examples]
+    return sets, AttackData(asked, translations=owned.translations, **theirs)
+
+
+def require_used(settings: Settings, names: Sequence[str]) -> None:
+    """Raise ConfigError if settings are given for an attack that is not carried out."""
+    for name in settings:
+        if name not in names:
+            raise ConfigError(f"settings are given for {name!r}, which is not among the attacks: {', '.join(names)}")
+
+
+def _check_attacks(
+    chains: Sequence[Chain],
+    metrics: Sequence[str],
+    data: AttackData,
+    models: Sequence[Model | None],
+    original: Model | None,
+    loading: Loading,
+) -> None:
+    """Refuse what cannot be carried out, without loading weights: of a model on disk its configuration is read."""
+    check_metrics(metrics, chains, examples=data.scored, reference=original is not None)
+    for chain in chains:
+        chain.check_data(data)
+    if any(chain.names_layers for chain in chains):
+        for model in models:
+            if isinstance(model, str | Path):
+                depth = depth_of(model, trust_remote_code=loading.trust_remote_code)
+                for chain in chains:
+                    chain.check_depth(depth)
+
+
+def _method(given: str | Method | Term | Sequence[Term]) -> Method:
+    """A method by name, or a sum of terms. Raises ConfigError for one that is unknown or impossible."""
+    if isinstance(given, Method):
+        return given
+    if isinstance(given, str):
+        return get_method(given)
+    several: Sequence[Any] = given if isinstance(given, Sequence) else [given]
+    terms = tuple(map(_term, several))
+    for term in terms:
+        check_term(term)
+    return Method(" + ".join(t.label for t in terms), "composed of terms", "", terms)
+
+
+def _term(given: Any) -> WeightedTerm:
+    if isinstance(given, WeightedTerm):
+        return given
+    if callable(given):
+        return WeightedTerm(term_name(given))
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{given!r} is no term; give a WeightedTerm, a function or a mapping: {{'term': 'nll'}}")
+    try:
+        return TermConfig(**given).weighted()
+    except ValidationError as error:
+        raise ConfigError(f"terms: {first_problem(error, TermConfig)}") from None
+
+
+def _changed(training: TrainingSettings | Mapping[str, Any] | None) -> dict[str, Any]:
+    """The training settings that a user gave: of an object those that differ from the defaults."""
+    if not isinstance(training, TrainingSettings):
+        return dict(training or {})
+    defaults = training_settings({}, where="defaults")
+    values = {f.name: getattr(training, f.name) for f in fields(TrainingSettings)}
+    return {name: value for name, value in values.items() if value != getattr(defaults, name)}
+
+
+def _stop_rule(rule: StopConfig, loading: Loading, model: Model, data: TrainingData) -> StopRule:
+    original = loading.plain(model) if rule.tau is not None else None
+    return stop_at(forget=data.forget, retain=data.retain, original=original, **rule.model_dump())
+
+
+def _tell(result: UnlearnResult) -> None:
+    """Say that a run diverged or stopped early, or that the model collapsed."""
+    if result.status == "diverged":
+        progress.warn(result.message)
+    if result.stopped is not None and result.scores is not None:
+        progress.note(f"stopped after step {result.stopped}, at a score of {result.scores.score[-1]:.3g}")
+    if result.collapse is not None and result.collapse.collapsed:
+        progress.note(
+            f"the model collapsed: its perplexity on the retain set rose from {result.collapse.before:.3g} to "
+            f"{result.collapse.after:.3g}; lower the learning rate, train less, or calibrate it"
+        )

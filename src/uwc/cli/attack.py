@@ -1,0 +1,189 @@
+"""`uwc attack`: how much of what a model seems to have forgotten can be recovered."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from uwc.cli.options import (
+    ATTACKS,
+    MODELS,
+    OUTPUT,
+    QUESTIONS,
+    Columns,
+    Json,
+    Metrics,
+    Model,
+    Original,
+    OutputDir,
+    Plugins,
+    Retain,
+    Scored,
+    Set,
+    file_columns,
+    loading,
+    numbers,
+    sections,
+)
+from uwc.cli.printing import print_rows
+from uwc.errors import AttackFailed, ConfigError
+
+if TYPE_CHECKING:
+    from uwc.results import AttackResults
+
+_PARTS = {"attacker-data": "attacker.train", "retain": "attacker.retain", "unrelated": "attacker.unrelated"}
+"""Option -> what its questions are called in `uwc.attack`."""
+
+
+def attack_command(
+    model: Model,
+    data: Scored,
+    attack: Annotated[
+        list[str],
+        typer.Option(
+            rich_help_panel=ATTACKS, metavar="NAME", help="An attack or a chain: relearn+probe. May be repeated."
+        ),
+    ],
+    attacker_data: Annotated[
+        Path | None,
+        typer.Option(rich_help_panel=QUESTIONS, metavar="FILE", help="The attacker's part of the forget questions."),
+    ] = None,
+    retain: Retain = None,
+    unrelated: Annotated[
+        Path | None,
+        typer.Option(rich_help_panel=QUESTIONS, metavar="FILE", help="Questions that have nothing to do with either."),
+    ] = None,
+    translation_column: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=QUESTIONS, metavar="COLUMN", help="The column of the scored file with the translation."
+        ),
+    ] = None,
+    column: Columns = [],  # noqa: B006
+    original: Original = None,
+    retrained: Annotated[
+        str | None,
+        typer.Option(
+            "--retrained",
+            "--control",
+            rich_help_panel=MODELS,
+            metavar="MODEL",
+            help="A model never trained on the data: what the attack elicits from it is no leak.",
+        ),
+    ] = None,
+    metric: Metrics = [],  # noqa: B006
+    curve: Annotated[
+        str | None,
+        typer.Option(rich_help_panel=ATTACKS, metavar="N,N,...", help="Efforts to try: 1,2,4,8 (one attack only)."),
+    ] = None,
+    over: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=ATTACKS, metavar="SETTING", help="The setting that --curve varies; its effort by default."
+        ),
+    ] = None,
+    points: Annotated[
+        Path | None,
+        typer.Option(
+            rich_help_panel=OUTPUT, metavar="FILE", help="Append points for uwc robustness to this JSONL file."
+        ),
+    ] = None,
+    split: Annotated[
+        str,
+        typer.Option(rich_help_panel=OUTPUT, metavar="SET", help="What points call the scored set: forget or retain."),
+    ] = "forget",
+    output_dir: OutputDir = None,
+    as_json: Json = False,
+    setting: Set = [],  # noqa: B006
+    plugin: Plugins = [],  # noqa: B006
+) -> None:
+    """Attack a model and score it before and after: how much forgotten knowledge can be recovered?
+
+    Sections for --set: attack.settings.ATTACK.KEY (attack.settings.relearn.steps=20), model, score.max_new_tokens,
+    seed.
+    """
+    from uwc.api import attack as attack_model
+    from uwc.api import attack_curve, require_used
+    from uwc.attacks.data import Attacker
+    from uwc.cli.sections import AttackSections
+
+    given = sections(AttackSections, setting, {"benchmark": {"settings": {"columns": file_columns(column)}}})
+    names = {"forget": split, "data": split, **_PARTS}
+    columns = {_of_set(key, names): name for key, name in given.benchmark.settings.columns.items()}
+    settings = given.attack.settings
+    shared: dict[str, Any] = {
+        "attacker": Attacker(
+            train=attacker_data or (),
+            retain=retain or (),
+            unrelated=unrelated or (),
+            translations=_translations(data, given.benchmark.settings.columns, translation_column),
+        ),
+        "control": retrained,
+        "original": original,
+        "columns": columns,
+        "max_new_tokens": given.score.max_new_tokens,
+        "own_tokenizer": given.model.own_tokenizer,
+        "output_dir": output_dir,
+        **loading(given.model),
+    }
+    metrics = metric or ["extraction_strength"]
+    if curve is None:
+        found = attack_model(
+            model, {split: data}, attack, metrics=metrics, settings=settings, seed=given.seed, **shared
+        )
+    elif points is not None:
+        raise ConfigError("--points and --curve exclude each other; a point is one attack at one effort")
+    elif len(attack) != 1 or "+" in attack[0] or len(metrics) != 1:
+        raise ConfigError("a curve is of one attack and one metric; give --attack and --metric once, without a chain")
+    else:
+        require_used(settings, attack)
+        shared["settings"] = settings.get(attack[0])
+        found = attack_curve(model, data, attack[0], numbers(curve), over=over, metric=metrics[0], **shared)
+    if points is not None:
+        _append_points(found, model, points)
+    if as_json:
+        typer.echo(found.to_json(), nl=False)
+    else:
+        _print(found, f"{', '.join(attack)} on {data}")
+    failed = {key: why for attacked in found.attacks.models for key, why in attacked.failed.items()}
+    if failed:
+        raise AttackFailed("; ".join(f"{name}: {why}" for name, why in failed.items()))
+
+
+def _append_points(found: "AttackResults", model: str, path: Path) -> None:
+    from uwc.robustness.points import points_of
+
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(point.model_dump_json() + "\n" for point in points_of(found.attacks, model))
+
+
+def _print(found: "AttackResults", title: str) -> None:
+    rows = [dict(row) for row in found.rows()]
+    if rows:
+        print_rows(title, rows)
+    for curve in found.curves:
+        name = curve.model.run or "control"
+        table = [
+            {curve.over: effort, curve.metric: score} for effort, score in zip(curve.efforts, curve.scores, strict=True)
+        ]
+        print_rows(f"{curve.attack} on {name}: {curve.metric} {curve.before:.4g} before", table)
+        if curve.half_effort is not None:
+            typer.echo(f"half of the original's score is reached at {curve.over} = {curve.half_effort:.4g}")
+
+
+def _of_set(key: str, names: Mapping[str, str]) -> str:
+    """``"retain:question"`` with the name that the option's file has in `uwc.attack`."""
+    name, colon, field = key.rpartition(":")
+    return f"{names.get(name, name)}:{field}" if colon else key
+
+
+def _translations(scored: Path, columns: Mapping[str, str], translation_column: str | None) -> dict[str, str]:
+    """Id -> translated question, of the scored file."""
+    from uwc.data.question_files import sets_of
+
+    if translation_column is None:
+        return {}
+    own = {key: name for key, name in columns.items() if key.rpartition(":")[0] in ("", "forget", "data")}
+    asked = {key.rpartition(":")[2]: name for key, name in own.items()} | {"question": translation_column}
+    return {e.id: e.question for e in sets_of({"forget": scored}, asked)["forget"]}

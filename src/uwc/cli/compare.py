@@ -1,0 +1,133 @@
+"""`uwc compare`: which of several unlearned models has forgotten most at equal retention, and how sure is that?"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from uwc.cli.options import (
+    ATTACKS,
+    MODELS,
+    OUTPUT,
+    Columns,
+    Forget,
+    Holdout,
+    Json,
+    Metrics,
+    Plugins,
+    Retains,
+    Retrained,
+    Set,
+    Tau,
+    file_columns,
+    retain_files,
+)
+from uwc.cli.printing import console
+from uwc.errors import UserError
+
+if TYPE_CHECKING:
+    from uwc.results import StudyResults
+
+DEFAULT_FOLDER = Path("comparison")
+
+Unlearned = Annotated[
+    list[str],
+    typer.Option(
+        "--unlearned",
+        rich_help_panel=MODELS,
+        metavar="[NAME=]MODEL",
+        help="An unlearned model: a folder, a hub name or the folder of an adapter. Several may follow. npo@0=... and "
+        "npo@1=... are two seeds of one method.",
+    ),
+]
+More = Annotated[list[str] | None, typer.Argument(metavar="[[NAME=]MODEL]...", help="Further unlearned models.")]
+
+
+def compare_command(
+    original: Annotated[
+        str,
+        typer.Option(rich_help_panel=MODELS, metavar="MODEL", help="The model before unlearning."),
+    ],
+    forget: Forget,
+    retain: Retains,
+    unlearned: Unlearned = [],  # noqa: B006
+    more: More = None,
+    retrained: Retrained = None,
+    holdout: Holdout = None,
+    column: Columns = [],  # noqa: B006
+    metric: Metrics = [],  # noqa: B006
+    tau: Tau = None,
+    attack: Annotated[
+        list[str],
+        typer.Option(
+            rich_help_panel=ATTACKS,
+            metavar="NAME",
+            help="An attack or a chain: relearn+probe. May be repeated; quick ones by default, 'none' for none.",
+        ),
+    ] = [],  # noqa: B006
+    output_dir: Annotated[
+        Path,
+        typer.Option(
+            "--output-dir",
+            "-o",
+            rich_help_panel=OUTPUT,
+            metavar="FOLDER",
+            help="Folder for report and results; a rerun resumes there.",
+        ),
+    ] = DEFAULT_FOLDER,
+    as_json: Json = False,
+    overrides: Set = [],  # noqa: B006
+    plugin: Plugins = [],  # noqa: B006
+) -> None:
+    """Compare unlearned models at equal retention: what is still remembered, and how sure is that?
+
+    Runs the shipped study `compare` (uwc study plan compare shows its steps), with the options filled in.
+    """
+    from uwc.workflows.comparison import compare, named_by_path
+
+    models = [*unlearned, *(more or [])]
+    if not models:
+        raise UserError("there is nothing to compare; give unlearned models with --unlearned")
+    results = compare(
+        original,
+        named_by_path(models),
+        forget=forget,
+        retain=retain_files(retain),
+        retrained=retrained,
+        holdout=holdout,
+        metrics=metric or "core",
+        retention={} if tau is None else {"tau": tau},
+        attacks=_attacks(attack),
+        columns=file_columns(column),
+        overrides=overrides,
+        output_dir=output_dir,
+    )
+    if as_json:
+        typer.echo(results.to_json(), nl=False)
+    else:
+        _print(results)
+        typer.echo(f"report: {output_dir / 'report.html'}")
+
+
+def _attacks(named: list[str]) -> list[str] | str:
+    """The attacks to make: the quick ones where none is named."""
+    return [name for name in named if name != "none"] if named else "quick"
+
+
+def _print(results: "StudyResults") -> None:
+    from uwc.reports.format import print_table
+    from uwc.reports.tables_attacks import recovery_tables, recovery_words
+    from uwc.reports.tables_frontier import tau_words
+    from uwc.reports.tables_ranking import groups_table, indistinct, ranking_table
+
+    print_table(ranking_table(results), console())
+    if results.groups:
+        print_table(groups_table(results), console())
+    if results.attacks:
+        for table in recovery_tables(results):
+            print_table(table, console())
+    under_attack = recovery_words(results) if results.attacks else []
+    for sentence in filter(None, [indistinct(results), *tau_words(results), *under_attack]):
+        typer.echo(sentence)
+    for warning in results.warnings:
+        typer.echo(f"Warning: {warning.text}")

@@ -1,0 +1,209 @@
+"""What the commands' options share: their types, and how their values are read."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from uwc.errors import ConfigError, UserError
+
+if TYPE_CHECKING:
+    from uwc.studies.config import LoadingConfig
+    from uwc.studies.section import Section
+
+MODELS, QUESTIONS, MEASURED = "Models", "Questions", "What is measured"
+ATTACKS, OUTPUT, SETTINGS = "Attacks", "Output", "Further settings"
+"""The groups in which help shows the options."""
+
+
+def _load_plugins(paths: list[Path]) -> list[Path]:
+    if paths:
+        from uwc.plugins import load_plugins
+
+        load_plugins(paths)
+    return paths
+
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A folder or hub name, or the folder of an adapter.")]
+Forget = Annotated[
+    Path,
+    typer.Option(rich_help_panel=QUESTIONS, metavar="FILE", help="Questions to forget: JSONL, JSON, CSV or Parquet."),
+]
+Scored = Annotated[
+    Path,
+    typer.Option(
+        "--forget",
+        "--data",
+        rich_help_panel=QUESTIONS,
+        metavar="FILE",
+        help="The questions that are scored: JSONL, JSON, CSV or Parquet; the set called forget.",
+    ),
+]
+Retain = Annotated[Path | None, typer.Option(rich_help_panel=QUESTIONS, metavar="FILE", help="Questions to retain.")]
+Retains = Annotated[
+    list[Path],
+    typer.Option(
+        "--retain",
+        rich_help_panel=QUESTIONS,
+        metavar="FILE",
+        help="Questions to retain; repeat it for several sets, each of which must keep its ratio.",
+    ),
+]
+Holdout = Annotated[
+    Path | None, typer.Option(rich_help_panel=QUESTIONS, metavar="FILE", help="Questions that no model was trained on.")
+]
+Columns = Annotated[
+    list[str],
+    typer.Option(
+        "--column",
+        rich_help_panel=QUESTIONS,
+        metavar="[FILE:]FIELD=COLUMN",
+        help='The column of a field, where files name it otherwise: question="Customer Question" in every file that '
+        'has it, forget:question="Customer Question" in one.',
+    ),
+]
+Original = Annotated[
+    str | None,
+    typer.Option(rich_help_panel=MODELS, metavar="MODEL", help="The model before unlearning, to compare with."),
+]
+Retrained = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=MODELS, metavar="MODEL", help="A model that was never trained on the forget questions."
+    ),
+]
+Metrics = Annotated[
+    list[str],
+    typer.Option(
+        "--metric",
+        rich_help_panel=MEASURED,
+        metavar="NAME",
+        help="What is reported: a metric by name or label (ES, PPL), or a suite: core (the default), tofu, muse, "
+        "membership, all. May be repeated.",
+    ),
+]
+Tau = Annotated[
+    float | None,
+    typer.Option(
+        rich_help_panel=MEASURED,
+        metavar="RATIO",
+        help="The retention constraint: the least ratio to the original's value; 0.95 by default.",
+    ),
+]
+OutputDir = Annotated[
+    Path | None,
+    typer.Option("--output-dir", "-o", rich_help_panel=OUTPUT, metavar="FOLDER", help="Folder for the results."),
+]
+Json = Annotated[
+    bool, typer.Option("--json", rich_help_panel=OUTPUT, help="Print the result as JSON, and nothing else.")
+]
+Set = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        rich_help_panel=SETTINGS,
+        metavar="SECTION.KEY=VALUE",
+        help="Any other setting, by the key of a study's file: model.dtype=bfloat16, score.max_new_tokens=0. "
+        "May be repeated; docs/studies.md has all keys.",
+    ),
+]
+Plugins = Annotated[
+    list[Path],
+    typer.Option(
+        "--plugin",
+        rich_help_panel=SETTINGS,
+        callback=_load_plugins,
+        metavar="FILE",
+        help="A Python file that registers metrics, losses, tricks or attacks.",
+    ),
+]
+
+S = TypeVar("S", bound="Section")
+
+
+def file_columns(options: Sequence[str]) -> dict[str, str]:
+    """``["question=ask", "forget:answer=says"]`` as column by ``FIELD`` or ``FILE:FIELD``.
+
+    Raises:
+        UserError: an option is not of the form [FILE:]FIELD=COLUMN.
+    """
+    columns = {}
+    for option in options:
+        place, equals, column = option.partition("=")
+        file, colon, field = place.rpartition(":")
+        if not equals or not field or not column or (colon and not file):
+            raise UserError(f"--column {option!r}: write it as FIELD=COLUMN, or FILE:FIELD=COLUMN for one file")
+        columns[place] = column
+    return columns
+
+
+def named_files(files: Sequence[Path], *, taken: Collection[str] = ("forget",)) -> dict[str, Path]:
+    """A name for each file: its own without the ending, numbered where that is repeated or taken."""
+    named: dict[str, Path] = {}
+    for file in files:
+        name, count = file.stem, 1
+        while name in named or name in taken:
+            count += 1
+            name = f"{file.stem} {count}"
+        named[name] = file
+    return named
+
+
+def retain_files(files: Sequence[Path]) -> dict[str, Path]:
+    """The retain files by the names of their sets: the first is ``retain``, further ones are named by their files."""
+    from uwc.workflows.comparison import TAKEN
+
+    return dict(zip(["retain"], files, strict=False)) | named_files(files[1:], taken=TAKEN)
+
+
+def given_files(**files: Path | None) -> dict[str, Path]:
+    """The files that were given."""
+    return {name: path for name, path in files.items() if path is not None}
+
+
+def sections(kind: type[S], options: Sequence[str], defaults: Mapping[str, Mapping[str, Any]] | None = None) -> S:
+    """The settings that a command reads of ``--set``, checked.
+
+    Args:
+        kind: the sections and their keys.
+        options: ``"section.key=value"``, the value in YAML.
+        defaults: section -> key -> value, for keys that other options give.
+
+    Raises:
+        ConfigError: an unknown key, a wrong value, or an option that is not of this form.
+    """
+    from pydantic import ValidationError
+
+    from uwc.studies.config_file import set_options
+    from uwc.studies.problems import first_problem
+
+    given = set_options(options)
+    for section, values in (defaults or {}).items():
+        if isinstance(given.setdefault(section, {}), dict):
+            given[section] = {**values, **given[section]}
+    try:
+        return kind(**given)
+    except ValidationError as error:
+        raise ConfigError(f"--set: {first_problem(error, kind)}") from None
+
+
+def loading(model: "LoadingConfig") -> dict[str, Any]:
+    """How models are loaded and asked, as the functions of `uwc.api` take it."""
+    from uwc.data.prompts import PromptTemplate
+
+    return {
+        "dtype": model.dtype,
+        "device": model.device,
+        "trust_remote_code": model.trust_remote_code,
+        "prompt": PromptTemplate(**model.prompt.model_dump()),
+    }
+
+
+def numbers(text: str) -> list[float]:
+    """``"1,2,4"`` as numbers, whole ones as integers. Raises UserError for anything else."""
+    try:
+        read = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"{text!r}: write numbers with commas between them, such as 1,2,4") from None
+    return [int(n) if n.is_integer() else n for n in read]

@@ -1,0 +1,90 @@
+"""`uwc score`: what a model remembers."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from uwc.cli.options import (
+    MODELS,
+    Columns,
+    Holdout,
+    Json,
+    Metrics,
+    Model,
+    Original,
+    OutputDir,
+    Plugins,
+    Retain,
+    Retrained,
+    Scored,
+    Set,
+    file_columns,
+    given_files,
+    loading,
+    sections,
+)
+from uwc.cli.printing import print_rows
+
+
+def score_command(
+    model: Model,
+    forget: Scored,
+    retain: Retain = None,
+    holdout: Holdout = None,
+    column: Columns = [],  # noqa: B006
+    original: Original = None,
+    retrained: Retrained = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=MODELS, metavar="MODEL", help="Another model: paired differences on the same examples."
+        ),
+    ] = None,
+    metric: Metrics = [],  # noqa: B006
+    output_dir: OutputDir = None,
+    as_json: Json = False,
+    setting: Set = [],  # noqa: B006
+    plugin: Plugins = [],  # noqa: B006
+) -> None:
+    """Score a model on questions: how much of their answers does it remember?
+
+    Sections for --set: model, score (judges.encoder, settings.METRIC.KEY, compat, shots, max_new_tokens), seed, and
+    benchmark.settings.further.NAME=FILE for further sets (real_authors, world_facts, verbatim).
+    """
+    from uwc.api import score
+    from uwc.cli.sections import ScoreSections
+
+    given = sections(ScoreSections, setting, {"benchmark": {"settings": {"columns": file_columns(column)}}})
+    files = given_files(forget=forget, retain=retain, holdout=holdout) | given.benchmark.settings.further
+    scores = score(
+        model,
+        files,
+        metrics=[*metric, *filter(None, [given.score.suite]), *given.score.metrics],
+        original=original,
+        retrained=retrained,
+        compare=compare,
+        judges=given.score.judges.given(),
+        settings=given.score.settings,
+        shots=given.score.shots or (),
+        compat=given.score.compat,
+        columns=given.benchmark.settings.columns,
+        max_new_tokens=given.score.max_new_tokens,
+        seed=given.seed,
+        own_tokenizer=given.model.own_tokenizer,
+        output_dir=output_dir,
+        **loading(given.model),
+    )
+    if as_json:
+        typer.echo(scores.to_json(), nl=False)
+        return
+    print_rows(f"{model} on {forget}", [_shown(row) for row in scores.rows()])
+    if scores.differences:
+        print_rows(f"{model} minus {compare}", [dict(row) for row in scores.difference_rows()])
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of scores for the table: why examples were not scored stands beside how many."""
+    why = "; ".join(row["why"])
+    missing = f"{row['not_scored']} ({why})" if why else str(row["not_scored"])
+    return {**{k: v for k, v in row.items() if k != "why"}, "not_scored": missing}

@@ -1,0 +1,108 @@
+"""What ``--set`` can change in the commands for one model: sections of a study, and keys of a single command."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from uwc.objectives.methods import Method
+from uwc.studies.calibrate_config import CalibrateConfig
+from uwc.studies.config import LoadingConfig, RunConfig, ScoreConfig, StopConfig
+from uwc.studies.section import Section
+
+
+class OwnLoading(LoadingConfig):
+    """How models are loaded and asked.
+
+    Attributes:
+        own_tokenizer: read each with its own tokenizer, chat template and ends, not with the original's.
+    """
+
+    own_tokenizer: bool = False
+
+
+class FileSettings(Section):
+    """Files beside those of the options.
+
+    Attributes:
+        further: name -> file of a further set: real_authors, world_facts, verbatim or another.
+        columns: column by ``field`` or ``file:field``.
+        refusals: a text file with a declining answer on each line.
+    """
+
+    further: dict[str, Path] = Field(default_factory=dict)
+    columns: dict[str, str] = Field(default_factory=dict)
+    refusals: Path | None = None
+
+
+class FileConfig(Section):
+    """The settings of the benchmark of local files."""
+
+    settings: FileSettings = FileSettings()
+
+
+class OwnScore(ScoreConfig):
+    """What is measured.
+
+    Attributes:
+        settings: metric -> its settings that differ from the defaults.
+        compat: open-unlearning or uwc-official: that code's definitions and prompt.
+        shots: a file of solved questions that go before each question.
+    """
+
+    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    compat: str | None = None
+    shots: Path | None = None
+
+
+class ScoreSections(Section):
+    """Of `uwc score`."""
+
+    model: OwnLoading = OwnLoading()
+    benchmark: FileConfig = FileConfig()
+    score: OwnScore = OwnScore()
+    seed: int = Field(0, ge=0)
+
+
+class CalibrateSections(Section):
+    """Of `uwc calibrate`."""
+
+    model: LoadingConfig = LoadingConfig()
+    benchmark: FileConfig = FileConfig()
+    score: ScoreConfig = ScoreConfig()
+    calibrate: CalibrateConfig = CalibrateConfig()
+    seed: int = Field(0, ge=0)
+
+
+class OwnAttack(Section):
+    """Settings of attacks: attack -> setting -> value."""
+
+    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+
+class AttackSections(Section):
+    """Of `uwc attack`."""
+
+    model: OwnLoading = OwnLoading()
+    benchmark: FileConfig = FileConfig()
+    score: ScoreConfig = ScoreConfig()
+    attack: OwnAttack = OwnAttack()
+    seed: int = Field(0, ge=0)
+
+
+class UnlearnSections(Section):
+    """Of `uwc unlearn`: the model and the questions, and the keys of a run in a study."""
+
+    model: LoadingConfig = LoadingConfig()
+    benchmark: FileConfig = FileConfig()
+    weights: dict[str, float] = Field(default_factory=dict)
+    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    roles: dict[str, dict[str, str]] = Field(default_factory=dict)
+    tricks: dict[str, float] = Field(default_factory=dict)
+    training: dict[str, Any] = Field(default_factory=dict)
+    stop: StopConfig | None = None
+
+    def method(self, name: str) -> Method:
+        """The method with these weights, settings and roles of its terms. Raises ConfigError for an unknown name."""
+        changes = {"weights": self.weights, "settings": self.settings, "roles": self.roles}
+        return RunConfig(method=name, **changes).composition()

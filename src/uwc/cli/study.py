@@ -1,0 +1,67 @@
+"""`uwc study`: whole studies from one YAML file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from uwc import progress
+from uwc.cli.options import OUTPUT, Json, Plugins, Set
+from uwc.cli.printing import console, print_rows
+
+DIVERGED = 3
+"""Exit status of a study in which a method diverged."""
+
+study = typer.Typer(no_args_is_help=True, help="Run a whole study from one YAML file.")
+
+Runs = Annotated[
+    Path, typer.Option(rich_help_panel=OUTPUT, metavar="FOLDER", help="Folder for results and cache; a rerun resumes.")
+]
+StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A YAML file, or a shipped study's name.")]
+
+
+@study.command("run")
+def study_run(
+    source: StudyName,
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
+    overrides: Set = [],  # noqa: B006
+    plugin: Plugins = [],  # noqa: B006
+) -> None:
+    """Run what is missing of a study, then print its result table and the path of its report."""
+    from uwc.reports.format import print_table
+    from uwc.reports.tables_results import result_table
+    from uwc.workflows.studies import run_study
+
+    results = run_study(source, overrides=overrides, runs=runs)
+    if as_json:
+        typer.echo(results.to_json(), nl=False)
+    else:
+        print_table(result_table(results), console())
+        typer.echo(f"report: {runs / results.study.name / 'report.html'}")
+    if diverged := [model.name for model in results.unlearned if model.status == "diverged"]:
+        progress.note(f"diverged, and left out of the ranking: {', '.join(diverged)}")
+        raise typer.Exit(DIVERGED)
+
+
+@study.command("plan")
+def study_plan(
+    source: StudyName,
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
+    overrides: Set = [],  # noqa: B006
+    plugin: Plugins = [],  # noqa: B006
+) -> None:
+    """Show the steps of a study and which of them are done."""
+    from uwc.workflows.studies import plan_study
+
+    print_rows(f"steps of {source}", plan_study(source, overrides=overrides, runs=runs), as_json)
+
+
+@study.command("list")
+def study_list(as_json: Json = False) -> None:
+    """List the studies that come with the package."""
+    from uwc.studies.config_file import shipped_studies
+
+    rows = [{"name": name, "title": title} for name, title in shipped_studies().items()]
+    print_rows("shipped studies", rows, as_json)

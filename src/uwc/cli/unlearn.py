@@ -1,0 +1,78 @@
+"""`uwc unlearn`: make a model forget."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from uwc import progress
+from uwc.cli.options import (
+    OUTPUT,
+    SETTINGS,
+    Columns,
+    Forget,
+    Json,
+    Model,
+    Plugins,
+    Retain,
+    file_columns,
+    loading,
+    sections,
+)
+from uwc.errors import TrainingDiverged
+
+
+def unlearn_command(
+    model: Model,
+    method: Annotated[str, typer.Option(metavar="NAME", help="See: uwc list methods.")],
+    forget: Forget,
+    output_dir: Annotated[
+        Path,
+        typer.Option(
+            "--output-dir", "-o", rich_help_panel=OUTPUT, metavar="FOLDER", help="Folder for the unlearned model."
+        ),
+    ],
+    retain: Retain = None,
+    column: Columns = [],  # noqa: B006
+    as_json: Json = False,
+    setting: Annotated[
+        list[str],
+        typer.Option(
+            "--set",
+            rich_help_panel=SETTINGS,
+            metavar="SECTION.KEY=VALUE",
+            help="Any other setting, by the key of a run of a study: training.lr=1e-5, training.lora.rank=8, "
+            "tricks.temperature=2, stop.at_most=0.2; or model.dtype=bfloat16. May be repeated.",
+        ),
+    ] = [],  # noqa: B006
+    plugin: Plugins = [],  # noqa: B006
+) -> None:
+    """Unlearn questions from a model, and write a checkpoint that plain transformers loads.
+
+    Sections for --set: training, tricks, stop, weights, settings and roles (of terms), model, and
+    benchmark.settings.refusals=FILE (one a line).
+    """
+    from uwc.api import unlearn
+    from uwc.cli.sections import UnlearnSections
+    from uwc.data.question_files import read_lines
+    from uwc.data.refusals import DEFAULT_REFUSALS
+
+    given = sections(UnlearnSections, setting, {"benchmark": {"settings": {"columns": file_columns(column)}}})
+    files = given.benchmark.settings
+    result = unlearn(
+        model,
+        given.method(method),
+        forget=forget,
+        retain=retain or (),
+        training=given.training,
+        tricks=given.tricks,
+        stop=None if given.stop is None else given.stop.model_dump(),
+        refusals=read_lines(files.refusals) if files.refusals else DEFAULT_REFUSALS,
+        columns=files.columns,
+        output_dir=output_dir,
+        **loading(given.model),
+    )
+    if progress.FIRST_PROCESS:
+        typer.echo(result.to_json() if as_json else result.path, nl=not as_json)
+    if result.status == "diverged":
+        raise TrainingDiverged(result.message, step=result.diverged or 0, term=result.term)
