@@ -958,7 +958,7 @@ class StudyResults(Result):
 
     @property
     def headline(self) -> str:
-        """What was compared, and the model that leaves least."""
+        """The comparison, and the model with the lowest residual forget score."""
         count = f"{self.study.title or self.study.name}: {len(self.unlearned)} unlearned models"
         if not self.ranking or self.retention is None:
             return f"{count}, not ranked"
@@ -1345,7 +1345,7 @@ def _score_row(score: Score | ScoreDifference) -> dict[str, Any]:
 SHOWN = 30
 """The most rows of a table in a notebook."""
 ENDS = 3
-"""So many steps at either end of a training are shown."""
+"""Number of steps shown at either end of a training."""
 
 
 def text_table(rows: Sequence[Mapping[str, str]]) -> str:

@@ -39,7 +39,7 @@ class Attacked:
 
 
 def offered(made: Any, *, attack: str) -> Generator[Attacked]:
-    """What an attack gave, a model or several, as variants. Raises ConfigError if it is something else."""
+    """The result of an attack, a model or several, as variants. Raises ConfigError for another type."""
     if isinstance(made, Target | Attacked):
         made = [made]
     if not isinstance(made, Iterable):

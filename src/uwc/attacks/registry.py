@@ -10,7 +10,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 Kind = Literal["weights", "inside", "prompt", "decoding"]
 
 KINDS: tuple[Kind, ...] = ("weights", "inside", "prompt", "decoding")
-"""What an attack changes, in the order in which attacks of a chain follow each other."""
+"""The part that an attack changes, in the order of attacks in a chain."""
 
 DATA: dict[str, str] = {
     "train": "examples of the forgotten data, other than those scored (--attacker-data)",
@@ -18,7 +18,7 @@ DATA: dict[str, str] = {
     "unrelated": "unrelated examples (--unrelated)",
     "translations": "translated questions (--translation-column)",
 }
-"""What an attack may need of `AttackData` -> what a user must provide."""
+"""Field of `AttackData` that an attack may need -> the user's option for it."""
 
 _MODULES = (
     "prompts",

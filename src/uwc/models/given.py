@@ -1,4 +1,4 @@
-"""Models as users give them: a path, a hub name, or one in memory."""
+"""Models given by users: a path, a hub name, or a model in memory."""
 
 import copy
 from dataclasses import dataclass, replace
@@ -15,18 +15,18 @@ from uwc.registry import require_one_of
 Model = str | Path | Target
 """A folder, a hub name, or a model in memory."""
 Prompt = PromptTemplate | str | None
-"""How questions are put; a text with ``{question}`` stands in place of the tokenizer's chat template."""
+"""A prompt template, or a text with ``{question}`` that replaces the tokenizer's chat template."""
 
 
 @dataclass(frozen=True)
 class Loading:
-    """How models are loaded from a folder or the hub; one in memory is taken as it is.
+    """Options of loading models from a folder or the hub; a model in memory is used unchanged.
 
     Attributes:
         dtype: the precision of the weights in memory: float32, bfloat16 or float16.
         device: where to compute: auto, cpu, cuda or mps.
-        prompt: how questions are put; by default with the tokenizer's chat template where there is one.
-        trust_remote_code: run Python code that comes with a checkpoint.
+        prompt: the prompt template; by default the tokenizer's chat template if there is one.
+        trust_remote_code: run Python code of a checkpoint.
 
     Raises:
         ConfigError: a value is unknown, or the prompt has no ``{question}``.
@@ -48,7 +48,7 @@ class Loading:
         return PromptTemplate(text=self.prompt, chat=False) if isinstance(self.prompt, str) else self.prompt
 
     def options(self) -> dict[str, Any]:
-        """As `load_target` takes it."""
+        """The options of `load_target`."""
         return {
             "dtype": self.dtype,
             "device": self.device,
@@ -57,19 +57,19 @@ class Loading:
         }
 
     def reading(self, model: Model) -> Reading:
-        """How a model reads, without its weights where it is a path or a hub name."""
+        """The reading of a model; weights of a path or hub name are not loaded."""
         if isinstance(model, Target):
             return Reading.of(model)
         return load_reading(model, template=self.template, trust_remote_code=self.trust_remote_code)
 
     def target(self, model: Model, reading: Reading | None = None) -> Target:
-        """The model in memory, read as the one that it is compared with; as itself by default."""
+        """The loaded model, with the given reading or its own."""
         if not isinstance(model, Target):
             return load_target(model, reading=reading, **self.options())
         return model if reading is None else read_as(model, reading)
 
     def plain(self, model: Model, reading: Reading | None = None) -> Target:
-        """`target`, with an adapter merged into its base; of a model in memory a copy is merged.
+        """`target` with an adapter merged into its base; a model in memory is copied first.
 
         Raises:
             ModelError: the adapter cannot be merged.
@@ -77,7 +77,7 @@ class Loading:
         return merge_adapter(self.target(model, reading), keep=isinstance(model, Target))
 
     def own(self, model: Model, reading: Reading | None = None) -> Target:
-        """`plain`, with weights that may be changed: of a model in memory a copy."""
+        """`plain` with weights that may be changed; a model in memory is copied."""
         target = self.plain(model, reading)
         if isinstance(model, Target) and target.model is model.model:
             return replace(target, model=copy.deepcopy(target.model))
@@ -85,5 +85,5 @@ class Loading:
 
 
 def name_of(model: Model) -> str:
-    """What results call a model."""
+    """The model's name in results."""
     return model.name if isinstance(model, Target) else str(model)

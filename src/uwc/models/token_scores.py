@@ -19,11 +19,11 @@ _SAMPLED = "sampled "
 
 @dataclass(frozen=True)
 class Sampling:
-    """A way of drawing the next token.
+    """Settings of sampling the next token.
 
     Attributes:
         temperature: logits are divided by it; positive.
-        top_k: only the k most likely tokens can be drawn; 0 means all.
+        top_k: only the k most likely tokens are drawn; 0 means all.
     """
 
     temperature: float = 1.0

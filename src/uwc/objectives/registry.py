@@ -10,7 +10,7 @@ from uwc.registry import Entry, Registry, check_inputs, require_one_of, unknown_
 F = TypeVar("F", bound=Callable[..., Any])
 
 READS = ("", "logits", "states", "reference_logprobs", "reference_logits", "reference_states")
-"""What a term may read of a role's pass: ``ROLE``, or ``ROLE.WHAT``."""
+"""The possible inputs of a term from a role's pass: ``ROLE``, or ``ROLE.WHAT``."""
 
 
 def _check(entry: Entry[Any]) -> None:

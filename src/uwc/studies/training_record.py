@@ -48,7 +48,7 @@ def training_record(folder: Path, outcome: Outcome) -> TrainingRecord:
 
 
 def logged(log: Sequence[Entry], effects: Sequence[Entry], *, thin: bool = False) -> Logged:
-    """What a training logged, by quantity.
+    """The log of a training, by quantity.
 
     Args:
         log: one entry a step.
