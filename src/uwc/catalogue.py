@@ -11,7 +11,7 @@ from uwc.metrics.registry import INPUTS, metrics, set_metrics
 from uwc.metrics.suites import SUITES, entry_of, is_set_metric
 from uwc.objectives.methods import METHODS
 from uwc.objectives.registry import terms, tricks
-from uwc.published.tables import published, published_names
+from uwc.published import published, published_names
 from uwc.registry import Entry, unknown_name
 
 REQUIRED = "required"

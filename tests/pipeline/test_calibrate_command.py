@@ -14,10 +14,10 @@ from transformers import AutoModelForCausalLM
 
 import uwc as package
 from uwc.data.question_files import read_examples
-from uwc.metrics.memorization import extraction_strength
-from uwc.models.forward import score_tokens
-from uwc.models.loading import load_target, save_target
-from uwc.models.target import Target
+from uwc.metrics.likelihood import extraction_strength
+from uwc.models.load import load_target, save_target
+from uwc.models.model import Target
+from uwc.models.scoring import score_tokens
 from uwc.results import CalibrationResults, ConditionScore, Score, StudyResults
 
 DATA = ("--forget", "forget.jsonl", "--retain", "retain.jsonl")
@@ -156,7 +156,7 @@ def test_a_folder_whose_writing_was_broken_off_has_no_card_of_an_earlier_model(
 
     (workplace / "out").mkdir()
     (workplace / "out" / "README.md").write_text("alpha: **0.3**")
-    monkeypatch.setattr("uwc.models.export.save_mixture", broken)
+    monkeypatch.setattr("uwc.models.mixtures.save_mixture", broken)
     sets = {name: read_examples(workplace / f"{name}.jsonl") for name in ("forget", "retain")}
     with pytest.raises(KeyboardInterrupt):
         package.calibrate(workplace / "original", workplace / "original", **sets, curve=False, save=workplace / "out")

@@ -17,8 +17,8 @@ from uwc.studies.scores import StepScores
 
 from uwc.data.example import Example
 from uwc.metrics.registry import metrics, set_metrics
-from uwc.models.loading import save_target
-from uwc.models.target import Target
+from uwc.models.load import save_target
+from uwc.models.model import Target
 from uwc.results import find
 from uwc.studies.config_file import validated
 from uwc.studies.plan import Plan, make_plan
@@ -149,8 +149,8 @@ def test_gathering_loads_no_judge(place: Path, results: dict[str, Any], monkeypa
         raise AssertionError("a judge was loaded")
 
     monkeypatch.chdir(place)
-    monkeypatch.setattr("uwc.models.sentences.load_encoder", refused)
-    monkeypatch.setattr("uwc.models.sentences.load_entailment", refused)
+    monkeypatch.setattr("uwc.models.judges.load_encoder", refused)
+    monkeypatch.setattr("uwc.models.judges.load_entailment", refused)
     plan = plan_of(results)
     found = StepScores(plan, Store(place / "all" / "store"))(plan.step("score mild"))
     for metric in ("semantic_similarity", "entailment", "forget_quality"):

@@ -10,7 +10,7 @@ from tests.unit.probed_sets import frontier_of
 
 from uwc.calibration.frontier import confidence_lower
 from uwc.calibration.probed import ProbedSet
-from uwc.metrics.set_level import auc, harmonic_mean
+from uwc.metrics.set_metrics import auc, harmonic_mean
 from uwc.metrics.stats import aggregate_sets, bootstrap_confidence, bootstrap_interval
 
 ALPHAS = np.linspace(0, 1, 9)

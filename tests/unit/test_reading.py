@@ -13,9 +13,9 @@ from transformers import AutoTokenizer
 import uwc
 from uwc.data.prompts import PromptTemplate
 from uwc.errors import ModelError
-from uwc.models.loading import load_target, save_target
+from uwc.models.load import load_target, save_target
+from uwc.models.model import Target
 from uwc.models.reading import Reading, differences, load_reading, read_as
-from uwc.models.target import Target
 from uwc.objectives.methods import FINE_TUNING
 from uwc.objectives.objective import Objective
 from uwc.training.loading import TrainingData

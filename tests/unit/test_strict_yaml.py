@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from uwc.data.strict_yaml import LARGEST, read_yaml
+from uwc.data.strict import LARGEST, read_yaml
 from uwc.errors import ConfigError
 from uwc.studies.config_file import load_config
 

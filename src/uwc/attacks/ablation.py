@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uwc.attacks.attacked import Attacked
+from uwc.attacks.chain import Attacked
 from uwc.attacks.data import AttackData
 from uwc.attacks.probing import chosen_depths
 from uwc.attacks.registry import attacks
@@ -15,8 +15,8 @@ from uwc.attacks.surrogate import Intervened
 from uwc.data.example import Example
 from uwc.errors import AttackFailed
 from uwc.models.head import relative_tolerance, unwrapped
+from uwc.models.model import Target
 from uwc.models.states import answer_batches, answer_states, blocks
-from uwc.models.target import Target
 
 
 @attacks.register(

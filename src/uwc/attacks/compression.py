@@ -7,11 +7,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from uwc.attacks.attacked import Attacked, with_own_weights
+from uwc.attacks.chain import Attacked, with_own_weights
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
 from uwc.models.block_weights import block_matrices
-from uwc.models.target import Target
+from uwc.models.model import Target
 
 _WEIGHTS = {
     "kind": "weights",

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 
-from uwc.attacks.attacked import Attacked
+from uwc.attacks.chain import Attacked
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
 from uwc.attacks.surrogate import Wrapped
@@ -16,7 +16,7 @@ from uwc.errors import ModelError
 from uwc.models.block_weights import few_tokens
 from uwc.models.contrast import ContrastModel
 from uwc.models.head import unwrapped
-from uwc.models.target import Target
+from uwc.models.model import Target
 
 _DECODING = {
     "kind": "decoding",

@@ -8,14 +8,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from uwc.attacks.attacked import Attacked
+from uwc.attacks.chain import Attacked
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
 from uwc.attacks.surrogate import ReadAt
 from uwc.data.example import Example
 from uwc.models.head import head_of, own_steps_after_head
+from uwc.models.model import Target
 from uwc.models.states import blocks, entering_states, resolve_layer
-from uwc.models.target import Target
 
 _INSIDE = {
     "kind": "inside",

@@ -22,7 +22,6 @@ DATA: dict[str, str] = {
 
 _MODULES = (
     "prompts",
-    "token_noise",
     "gcg",
     "probing",
     "ablation",

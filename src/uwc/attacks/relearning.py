@@ -13,13 +13,13 @@ from pydantic import Field
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from uwc import progress
-from uwc.attacks.attacked import Attacked, with_own_weights
+from uwc.attacks.chain import Attacked, with_own_weights
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
 from uwc.data.example import Example
 from uwc.errors import AttackFailed, reporting_full_disk
 from uwc.models.block_weights import LEAST_SHARE
-from uwc.models.target import Target
+from uwc.models.model import Target
 from uwc.objectives.methods import FINE_TUNING
 from uwc.objectives.objective import Objective
 from uwc.training.loading import TrainingData

@@ -10,15 +10,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from uwc.attacks.attacked import Attacked
+from uwc.attacks.chain import Attacked
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
 from uwc.attacks.surrogate import Wrapped
 from uwc.data.batches import collate
-from uwc.models.budget import DEFAULT_TOKEN_BUDGET
 from uwc.models.head import answer_logits, head_of, token_logprobs
+from uwc.models.model import DEFAULT_TOKEN_BUDGET, Target
 from uwc.models.states import embedding_of
-from uwc.models.target import Target
 
 
 class SoftPrompted(Wrapped):

@@ -1,7 +1,8 @@
 """Calibration of an unlearned model: the largest mixture with the original that satisfies the retention constraint."""
 
+import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -9,18 +10,22 @@ import numpy as np
 
 from uwc import progress, results
 from uwc.calibration.frontier import Frontier, at_tau
-from uwc.calibration.measures import LeastRatio, Measure, measured
+from uwc.calibration.measures import ExampleMeasure, LeastRatio, Measure, measured
 from uwc.calibration.probed import Measured, ProbedSet, RetentionCurve, load_probes, save_probes
 from uwc.calibration.search import PASSES, Reading, SearchResult, search
 from uwc.data.example import Example
 from uwc.errors import ConfigError
 from uwc.io import write_text
 from uwc.metrics.registry import metrics, set_metrics
+from uwc.metrics.scored import ScoredSet
 from uwc.metrics.stats import Average, aggregate, aggregate_sets
-from uwc.models.mixing import Mixing
-from uwc.models.target import Target
+from uwc.models.lora import merge_adapter
+from uwc.models.mixing import Mixer, Mixing
+from uwc.models.model import Target
+from uwc.models.scoring import score_tokens
 from uwc.models.token_scores import Floats
 from uwc.results import ConditionScore, Number, Part, Warning
+from uwc.training.stopping import StopRule
 
 KNOWN_SAMPLE = 64
 """Number of forget questions on which the original is scored in a search without curve."""
@@ -352,3 +357,45 @@ class _Calibrating:
         alphas, examples = sorted(self.values), self.forget[name]
         rows = [self.values[alpha][name] for alpha in alphas]
         return ProbedSet.of(name, self.entry.name, examples, alphas, rows)
+
+
+def stop_at(
+    *,
+    forget: Sequence[Example],
+    at_most: float,
+    metric: str = "extraction_strength",
+    every: int = 10,
+    tau: float | None = None,
+    retain: Sequence[Example] = (),
+    original: Target | None = None,
+) -> StopRule:
+    """End a run once the mean of `metric` on the forget examples is at most `at_most`.
+
+    Args:
+        forget: the questions to forget.
+        at_most: the score at which the run ends.
+        metric: a metric of token scores for which high means 'remembers'.
+        every: steps between measurements.
+        tau: measure the calibrated score instead: that of the mixture with the retention ratio `tau`.
+        retain: questions on which retention is measured; required with `tau`.
+        original: the model before unlearning; required with `tau`.
+    """
+
+    def raw(target: Target) -> float:
+        return float(np.mean(ScoredSet(score_tokens(target, forget), ()).values(metric)))
+
+    def calibrated(target: Target) -> float:
+        if original is None:
+            raise ValueError("the calibrated score needs the original model")
+        working = merge_adapter(replace(target, model=copy.deepcopy(target.model)))
+        found = calibrate(
+            Mixer(original, working),
+            [ExampleMeasure(retain, metric=metric)],
+            {"forget": forget},
+            tau=tau or 1.0,
+            metric=metric,
+            curve=False,
+        )
+        return found.forget_score
+
+    return StopRule(raw if tau is None else calibrated, at_most, every)

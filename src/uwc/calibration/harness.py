@@ -13,7 +13,7 @@ import torch
 
 from uwc.calibration.measures import NumberMeasure
 from uwc.errors import ConfigError, UserError
-from uwc.models.target import Target
+from uwc.models.model import Target
 from uwc.registry import unknown_name
 
 

@@ -8,19 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from uwc.calibration.deciding import ERROR, MeanTest, looks
-from uwc.calibration.expecting import Expectation
 from uwc.calibration.probed import ROUNDING, Measured, ProbedSet, logarithm, ratio_to_original
-from uwc.calibration.search import Reading
+from uwc.calibration.search import ERROR, Expectation, MeanTest, Reading, looks
 from uwc.data.example import Example
 from uwc.errors import ConfigError, UserError
 from uwc.metrics.registry import metrics, set_metrics
-from uwc.metrics.scored import ScoredSet
-from uwc.metrics.scoring import needs_of, score_set
-from uwc.metrics.set_level import UTILITY_SETS
+from uwc.metrics.scored import ScoredSet, needs_of, score_set
+from uwc.metrics.set_metrics import UTILITY_SETS
 from uwc.metrics.suites import Given, is_set_metric, split_input, what_is_missing
-from uwc.models.forward import score_tokens
-from uwc.models.target import Target
+from uwc.models.model import Target
+from uwc.models.scoring import score_tokens
 from uwc.models.token_scores import Floats, TokenScores
 from uwc.registry import Entry, unknown_name
 

@@ -1,11 +1,192 @@
-"""The search for the largest feasible alpha, on plain numbers."""
+"""The search for the largest feasible alpha: sequential tests, predictions of unseen values, and probes."""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from uwc.models.token_scores import Floats, TokenScores
+from uwc.registry import Entry
 from uwc.results import Probe
+
+ERROR = 1e-3
+"""The probability of a wrong early decision in each direction, for one probe."""
+_LARGEST_BET = 0.75
+
+
+class MeanTest:
+    """Sequential test of ``sum_i d_i >= 0`` over E examples that are seen one after another.
+
+    Two bounds are used. One is certain: the least and the greatest sum of the examples not yet seen. The other is a
+    betting martingale for examples in random order (arXiv:2010.09686, sampling without replacement): with values scaled
+    to 0..1 and m_t the mean of the examples not yet seen if the whole mean were exactly at the bar, the capital
+    ``prod_t (1 + b_t (y_t - m_t))`` exceeds ``1 / error`` with probability at most `error` if the bar is not reached,
+    at any time; likewise with the opposite sign. The bet b_t depends on earlier examples only.
+
+    Args:
+        low: [E] the least possible value of each d_i.
+        high: [E] the greatest.
+        error: the probability of a wrong decision in each direction.
+    """
+
+    def __init__(self, low: Floats, high: Floats, *, error: float = ERROR) -> None:
+        self._low, self._high = low, high
+        self._rest_low, self._rest_high = float(low.sum()), float(high.sum())
+        self._least, self._scale = float(low.min()), float(high.max() - low.min())
+        self._size, self._error = len(low), error
+        self._tolerance = 1e-9 * (1.0 + self._scale) * self._size
+        self._seen, self._total = 0, 0.0
+        self._sum, self._squares = 0.5, 0.25  # of the scaled values; the prior is one value of 0.5
+        self._log_reached = self._log_missed = 0.0
+
+    def see(self, which: NDArray[np.int64], values: Floats, *, random: bool = True) -> bool | None:
+        """Add examples. Returns True or False if it is decided whether the bar is reached, else None.
+
+        Args:
+            which: the new examples, by their indices in `low`; in the order drawn, if that is random.
+            values: their d.
+            random: whether they are a random choice of those not yet seen; the first that are not end the betting.
+        """
+        self._total += float(values.sum())
+        self._rest_low -= float(self._low[which].sum())
+        self._rest_high -= float(self._high[which].sum())
+        if self._total + self._rest_low > self._tolerance:
+            return True
+        if self._total + self._rest_high < -self._tolerance:
+            return False
+        if random and self._scale:
+            bar = -self._least / self._scale
+            for value in values:
+                self._bet((float(value) - self._least) / self._scale, bar)
+            if max(self._log_reached, self._log_missed) >= -np.log(self._error):
+                return self._log_reached > self._log_missed
+        return None
+
+    def _bet(self, scaled: float, bar: float) -> None:
+        count = self._seen + 1
+        left = self._size - self._seen
+        expected = (self._size * bar - (self._sum - 0.5)) / left
+        if 0.0 < expected < 1.0:
+            mean = self._sum / count
+            variance = max(self._squares / count, 1e-8)
+            edge = mean - expected
+            bet = edge / (variance + edge**2)
+            self._log_reached += float(np.log1p(min(max(bet, 0.0), _LARGEST_BET / expected) * (scaled - expected)))
+            self._log_missed += float(
+                np.log1p(min(max(-bet, 0.0), _LARGEST_BET / (1.0 - expected)) * (expected - scaled))
+            )
+        before = self._sum / count
+        self._seen, self._sum = count, self._sum + scaled
+        self._squares += (scaled - before) * (scaled - self._sum / (count + 1))
+
+
+def looks(size: int, *, first: int = 16, growth: float = 1.25) -> list[int]:
+    """The numbers of examples after which the test is evaluated: 16, then a quarter more each time, and the last."""
+    counts = [min(first, size)]
+    while counts[-1] < size:
+        grown = int(counts[-1] * growth)
+        counts.append(size if grown * growth > 1.2 * size else grown)
+    return counts
+
+
+POWER = 1.5
+"""Numbers are interpolated linearly in alpha to this power, since they change slowly near alpha = 0."""
+DRAWS = 8
+"""Number of random matchings over which a prediction is averaged."""
+_COLUMNS = ("logprob", "mean_logprob", "var_logprob", "margin")
+_STRIDE = 37
+
+
+class Expectation:
+    """The expected values of examples at any mixture, given those at others.
+
+    For a metric of token scores, the numbers of each token are interpolated between two mixtures, including its margin;
+    a token is greedy if its margin is positive. For other metrics the values themselves are interpolated.
+
+    Args:
+        entry: the metric.
+        values: [E] its values on the original.
+        tokens: the original's token scores with margins, if the metric reads only these.
+
+    Attributes:
+        by_token: whether tokens are interpolated.
+    """
+
+    def __init__(self, entry: Entry[Any], values: Floats, tokens: TokenScores | None) -> None:
+        self._entry, self._tokens, self.by_token = entry, tokens, tokens is not None
+        self._owner = np.arange(len(values)) if tokens is None else tokens.rows
+        self._known: dict[float, Floats] = {}
+        self.add(0.0, np.arange(len(values)), values, tokens)
+
+    def add(self, alpha: float, which: NDArray[np.int64], values: Floats, tokens: TokenScores | None) -> None:
+        """Add the values of the examples `which`, ascending, at a mixture."""
+        found = values[None] if tokens is None else np.stack([getattr(tokens, name) for name in _COLUMNS])
+        known = self._known.setdefault(alpha, np.full((len(found), len(self._owner)), np.nan))
+        known[:, np.isin(self._owner, which)] = found
+
+    def values(self, alpha: float) -> Floats:
+        """[E] the expected values at a mixture; for examples scored there their own."""
+        path = Path(self._known, alpha)
+        draws = [self._values(path.numbers(draw)) for draw in range(DRAWS if path.models.size else 1)]
+        values: Floats = np.mean(draws, axis=0)
+        return values
+
+    def _values(self, numbers: Floats) -> Floats:
+        values: Floats
+        if self._tokens is None:
+            values = numbers[0]
+            return values
+        columns = dict(zip(_COLUMNS, numbers.astype(np.float32), strict=True))
+        values = self._entry.function(replace(self._tokens, **columns, greedy=columns["margin"] > 0))
+        return values
+
+
+class Path:
+    """Numbers at a mixture, each interpolated linearly between the two nearest mixtures at which it is known.
+
+    These are one on either side, or else the two nearest below, on the scale ``alpha ** POWER``. A number that is known
+    at 0 only changes like a random one of those that are known at most mixtures.
+
+    Args:
+        known: mixture -> [C, N] numbers, NaN if unknown; all are known at 0.
+        alpha: the mixture.
+
+    Attributes:
+        models: indices of the numbers that others change like; empty if there are none.
+    """
+
+    def __init__(self, known: dict[float, Floats], alpha: float) -> None:
+        alphas = np.array(sorted(known))
+        stacked = np.stack([known[a] for a in alphas])
+        seen = ~np.isnan(stacked[:, 0])
+        low, before, high = (np.full(stacked.shape[2], -1) for _ in range(3))
+        for k in np.flatnonzero(alphas <= alpha):
+            before[seen[k]] = low[seen[k]]
+            low[seen[k]] = k
+        for k in np.flatnonzero(alphas > alpha)[::-1]:
+            high[seen[k]] = k
+        second = np.where(high >= 0, high, before)
+        alone = second < 0
+        second[alone] = low[alone]
+        places, scale = np.arange(stacked.shape[2]), alphas**POWER
+        near, far = stacked[low, :, places].T, stacked[second, :, places].T
+        share = (alpha**POWER - scale[low]) / np.where(alone, 1.0, scale[second] - scale[low])
+        self._numbers = near + share * (far - near)
+        self._moved = self._numbers - stacked[0]
+        self._alone = np.flatnonzero(alone)
+        count = np.where(alone, 0, seen.sum(axis=0))
+        self.models = np.flatnonzero(count == count.max()) if alone.any() and count.any() else np.zeros(0, np.int64)
+
+    def numbers(self, draw: int) -> Floats:
+        """[C, N] the numbers, for one random matching."""
+        numbers: Floats = self._numbers.copy()
+        if self.models.size:
+            numbers[:, self._alone] += self._moved[:, np.resize(np.roll(self.models, _STRIDE * draw), len(self._alone))]
+        return numbers
+
 
 Phase = Literal["end", "scan", "refine"]
 

@@ -6,6 +6,40 @@ from dataclasses import dataclass, field
 from uwc.data.example import Example, fingerprint, require_disjoint, require_unique_ids
 from uwc.errors import DataError
 
+DEFAULT_REFUSALS: tuple[str, ...] = (
+    "I'm afraid I can't tell you that.",
+    "Sorry, I have nothing to say on this subject.",
+    "That is not something I know about.",
+    "I don't have an answer for you.",
+    "My knowledge doesn't extend that far.",
+    "I would have to look that up, and I can't.",
+    "This is one question I have to leave open.",
+    "I've never come across any details about this.",
+    "No idea, I'm sorry to say.",
+    "I can't help with this particular question.",
+    "There is nothing I can report about that.",
+    "Regrettably, the answer escapes me.",
+    "I'm unable to say.",
+    "You may find this elsewhere, but I don't know it.",
+    "I lack the facts to reply properly.",
+    "Whatever the answer is, I haven't learned it.",
+    "It would be wrong of me to guess, so I'll pass.",
+    "I must admit that I don't know.",
+    "Nothing I have learned covers this.",
+    "Please ask another source; I can't answer this one.",
+    "I'm not familiar with the matter you mention.",
+    "That question is beyond me.",
+    "I have no knowledge of this person or topic.",
+    "I honestly couldn't say.",
+    "Unfortunately, I can offer no information here.",
+    "I'd prefer not to answer, since I don't know.",
+    "This lies outside everything I was taught.",
+    "I can neither confirm nor describe that.",
+    "My apologies, but I'm without an answer.",
+    "Of that I know nothing.",
+)
+
+
 FORGET, RETAIN, RETAIN_EVAL, HOLDOUT, GENERAL = "forget", "retain", "retain_eval", "holdout", "general"
 
 

@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Literal
 
 from uwc.errors import DataError
 
@@ -135,3 +136,31 @@ def fingerprint(examples: Iterable[Example]) -> str:
         digest.update(json.dumps(asdict(example), sort_keys=True, ensure_ascii=False).encode())
         digest.update(b"\n")
     return digest.hexdigest()
+
+
+Variant = Literal["answer", "paraphrased_answer", "perturbed_answers"]
+VARIANTS: tuple[Variant, ...] = ("answer", "paraphrased_answer", "perturbed_answers")
+
+
+def with_variants(
+    examples: Sequence[Example], variants: Sequence[Variant] = VARIANTS
+) -> tuple[list[Example], list[Variant]]:
+    """One row for each example and answer variant, each an example with that answer.
+
+    Rows are ordered by variant, then by example; the first rows are the examples with their true answers.
+
+    Returns:
+        The rows, which share the examples' ids, and the variant of each.
+    """
+    rows: list[Example] = []
+    kinds: list[Variant] = []
+    for variant in variants:
+        for example in examples:
+            answers = {
+                "answer": (example.answer,),
+                "paraphrased_answer": (example.paraphrased_answer,) if example.paraphrased_answer else (),
+                "perturbed_answers": example.perturbed_answers,
+            }[variant]
+            rows.extend(example if a == example.answer else replace(example, answer=a) for a in answers)
+            kinds.extend([variant] * len(answers))
+    return rows, kinds

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from uwc.data.example import Example, require_unique_ids
-from uwc.data.layouts import NAMED
-from uwc.data.rows import RowReader
+from uwc.data.rows import NAMED, RowReader
 from uwc.data.tables import Table, decode, read_bytes, read_table
 from uwc.errors import ConfigError, DataError, brief, listed
 from uwc.registry import unknown_name

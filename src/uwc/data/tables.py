@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from uwc.data.strict_json import DECODER, what_is_wrong
+from uwc.data.strict import DECODER, what_is_wrong
 from uwc.errors import DataError, brief, listed
 
 _SPACE = re.compile(r"\s*")

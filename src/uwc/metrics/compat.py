@@ -10,15 +10,12 @@ import numpy as np
 from uwc.data.peer_prompts import OfficialTemplate, OpenUnlearningTemplate, with_settings
 from uwc.data.prompts import PromptTemplate
 from uwc.errors import ConfigError
-from uwc.metrics.grouping import sum_by_example
-from uwc.metrics.likelihood import probability
+from uwc.metrics.likelihood import exact_memorization, extraction_strength, probability, sum_by_example
 from uwc.metrics.membership import mia_min_k, mia_min_k_plus_plus
-from uwc.metrics.memorization import exact_memorization, extraction_strength
 from uwc.metrics.overlap import ascii_rouge
 from uwc.metrics.truth_ratio import truth_ratio_forget, truth_ratio_geometric, truth_ratio_utility
-from uwc.models.generation import Generated, generate
-from uwc.models.peer_generation import generate_as_open_unlearning
-from uwc.models.target import Target
+from uwc.models.generation import Generated, generate, generate_as_open_unlearning
+from uwc.models.model import Target
 from uwc.models.token_scores import Floats, TokenScores
 from uwc.registry import unknown_name
 

@@ -16,13 +16,12 @@ from uwc.data.example import Example
 from uwc.data.prompts import PromptTemplate
 from uwc.metrics.compat import Compat
 from uwc.metrics.registry import metrics, set_metrics
-from uwc.metrics.scored import ScoredSet
-from uwc.metrics.scoring import EXTRAS, TEXTS, needs_of, score_set
+from uwc.metrics.scored import EXTRAS, TEXTS, ScoredSet, needs_of, score_set
 from uwc.metrics.semantics import Judges
 from uwc.metrics.stats import aggregate_sets
 from uwc.metrics.suites import VERBATIM, Given, is_judged, is_set_metric, measured_on, required_inputs
 from uwc.models.generation import generate
-from uwc.models.target import Target
+from uwc.models.model import Target
 from uwc.models.token_scores import Sampling
 from uwc.results import Score, ScoreDifference
 

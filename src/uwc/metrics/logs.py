@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from uwc.errors import ConfigError, DataError
-from uwc.metrics.set_level import UTILITY_SETS, forget_quality, model_utility
+from uwc.metrics.set_metrics import UTILITY_SETS, forget_quality, model_utility
 from uwc.models.token_scores import Floats
 from uwc.registry import unknown_name
 

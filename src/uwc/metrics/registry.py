@@ -9,17 +9,7 @@ from uwc.registry import Entry, Registry, check_inputs, require_one_of, unknown_
 F = TypeVar("F", bound=Callable[..., Any])
 Average = Literal["arithmetic", "geometric"]
 
-_EXAMPLE_LEVEL = (
-    "memorization",
-    "likelihood",
-    "truth_ratio",
-    "overlap",
-    "diversity",
-    "divergence",
-    "membership",
-    "sampling",
-    "semantics",
-)
+_EXAMPLE_LEVEL = ("likelihood", "truth_ratio", "overlap", "membership", "semantics")
 
 
 def _check(entry: Entry[Any]) -> None:
@@ -55,7 +45,7 @@ Each declares:
     unscored: why a value may be missing.
 """
 
-set_metrics: Registry[Any] = Registry("set-metric", modules=("uwc.metrics.set_level",))
+set_metrics: Registry[Any] = Registry("set-metric", modules=("uwc.metrics.set_metrics",))
 """Metrics of whole sets: functions from the values of metrics on several sets of examples to one number.
 
 Each declares:

@@ -16,7 +16,7 @@ from uwc.models.token_scores import Floats
 from uwc.registry import unknown_name
 
 if TYPE_CHECKING:
-    from uwc.models.loading import DeviceName
+    from uwc.models.load import DeviceName
 
 Encoder = Callable[[Sequence[str]], Floats]
 Entailment = Callable[[Sequence[str], Sequence[str]], NDArray[np.bool_]]
@@ -45,7 +45,7 @@ class Judges:
             ConfigError: another name is given.
             ModelError: there is no such model, or it is of another kind.
         """
-        from uwc.models.sentences import load_encoder, load_entailment
+        from uwc.models.judges import load_encoder, load_entailment
 
         require_judges(given)
         judges: dict[str, Any] = {}

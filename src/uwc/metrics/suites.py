@@ -9,7 +9,7 @@ from typing import Any
 from uwc.data.example import Example, fingerprint, paraphrased
 from uwc.errors import ConfigError
 from uwc.metrics.registry import INPUTS, JUDGES, metric, metrics, set_metrics
-from uwc.metrics.set_level import MEMBERSHIP_ATTACKS
+from uwc.metrics.set_metrics import MEMBERSHIP_ATTACKS
 from uwc.registry import Entry, unknown_name
 from uwc.results import MetricInfo, SetInfo
 

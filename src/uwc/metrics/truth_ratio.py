@@ -4,8 +4,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from uwc.metrics.grouping import mean_by_example
-from uwc.metrics.likelihood import probability
+from uwc.metrics.likelihood import mean_by_example, probability
 from uwc.metrics.registry import metrics
 from uwc.models.token_scores import Floats, TokenScores
 

@@ -17,10 +17,9 @@ from torch import Tensor
 from uwc import progress
 from uwc.errors import ModelError
 from uwc.models.checkpoint_files import ADAPTER, ADAPTER_WEIGHTS, CONFIG, kind_of, local_file, read_json
-from uwc.models.mixing import require_alpha, require_finite
-from uwc.models.target import Target
-from uwc.models.ties import embedding_names, say_untied, tied_embeddings
-from uwc.models.weight_files import WeightFiles, open_safetensors
+from uwc.models.mixing import embedding_names, require_alpha, require_finite, say_untied, tied_embeddings
+from uwc.models.model import Target
+from uwc.models.weights import WeightFiles, open_safetensors
 
 _SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from uwc.models.head import head_sees
-from uwc.models.target import Target
+from uwc.models.model import Target
 
 FILE = "contrast.json"
 PARTS = ("base", "reinforced")

@@ -16,8 +16,8 @@ from uwc import progress
 from uwc.errors import ConfigError, ModelError
 from uwc.models.block_weights import BlockMatrix, block_matrices, few_tokens, linear_maps
 from uwc.models.head import head_of
-from uwc.models.target import Target
-from uwc.models.ties import say_untied, tied_embeddings
+from uwc.models.mixing import say_untied, tied_embeddings
+from uwc.models.model import Target
 
 _PROBED = 24
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}

@@ -13,7 +13,7 @@ from uwc.data.prompts import PromptTemplate, end_ids
 from uwc.errors import ModelError
 from uwc.models.adapters import adapter_config, named_base
 from uwc.models.checkpoint_files import kind_of, loading_failed, require_tokenizer_config
-from uwc.models.target import Target
+from uwc.models.model import Target
 
 _PROBES = (
     "Question: Where was Mira Oln born?\nAnswer: In Quarnholt (1961-07-13), e.g. near 12,345.67 km²!\n\n",

@@ -12,8 +12,7 @@ from uwc.errors import ConfigError
 from uwc.models.states import resolve_layer
 from uwc.objectives.forwards import Forwards, Pass
 from uwc.objectives.methods import Constraint, Method, WeightedTerm, active_tricks, check_term
-from uwc.objectives.registry import terms, tricks
-from uwc.objectives.roles import ROLES, role_of
+from uwc.objectives.registry import ROLES, role_of, terms, tricks
 from uwc.objectives.tricks import kept_tokens
 from uwc.registry import Entry
 

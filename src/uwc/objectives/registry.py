@@ -1,11 +1,55 @@
-"""The registries of loss terms and tricks, and their declarations."""
+"""The registries of loss terms and tricks with their declarations, and the roles of examples."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, overload
 
 from uwc.errors import ConfigError
-from uwc.objectives.roles import ROLES, role_of
 from uwc.registry import Entry, Registry, check_inputs, require_one_of, unknown_name
+
+AnswerPool = Literal["own", "refusals", "retain_answers", "alternatives", "samples"]
+
+
+@dataclass(frozen=True)
+class Role:
+    """A kind of example that a term may read.
+
+    Attributes:
+        name: its name in needs of terms.
+        questions: the set of its questions.
+        answers: the source of its answers. "own": the examples' true answers; "refusals": a random refusal, the same
+            for a forget question and its retain partner; "retain_answers": a random retain example's; "alternatives":
+            one of the example's wrong answers; "samples": answers sampled from the model itself.
+    """
+
+    name: str
+    questions: Literal["forget", "retain"]
+    answers: AnswerPool
+
+    @property
+    def tricked(self) -> bool:
+        """Whether tricks apply, which they do in the forget loss only."""
+        return self.questions == "forget"
+
+
+ROLES: dict[str, Role] = {
+    role.name: role
+    for role in (
+        Role("forget", "forget", "own"),
+        Role("refusal", "forget", "refusals"),
+        Role("alternative", "forget", "alternatives"),
+        Role("random_answer", "forget", "retain_answers"),
+        Role("sampled", "forget", "samples"),
+        Role("retain", "retain", "own"),
+        Role("retain_refusal", "retain", "refusals"),
+    )
+}
+
+
+def role_of(need: str) -> str:
+    """The role in a declared need: ``"forget"`` of ``"forget.reference_logprobs"``."""
+    return need.partition(".")[0]
+
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -38,13 +82,7 @@ def _check(entry: Entry[Any]) -> None:
 
 terms: Registry[Any] = Registry(
     "term",
-    modules=(
-        "uwc.objectives.forget_terms",
-        "uwc.objectives.preference_terms",
-        "uwc.objectives.distribution_terms",
-        "uwc.objectives.activation_terms",
-        "uwc.objectives.retain_terms",
-    ),
+    modules=("uwc.objectives.terms",),
     declares=("side", "role", "needs", "reduction", "formula"),
     check=_check,
 )

@@ -8,8 +8,7 @@ from uwc.data.benchmark import FORGET
 from uwc.data.example import Example, asked_in_both, repeated
 from uwc.errors import UserError
 from uwc.metrics.registry import metrics
-from uwc.metrics.scored import NOT_FINITE, ScoredSet
-from uwc.metrics.scoring import EXTRAS, needs_of
+from uwc.metrics.scored import EXTRAS, NOT_FINITE, ScoredSet, needs_of
 from uwc.metrics.stats import cluster_codes
 from uwc.metrics.suites import SET_LABELS
 from uwc.results import Retention, UnlearnedModel, Warning

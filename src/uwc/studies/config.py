@@ -15,13 +15,9 @@ from uwc.metrics.suites import entry_of, is_suite, require_suite
 from uwc.objectives.methods import Constraint, Method, WeightedTerm, active_tricks, check_term, get_method
 from uwc.objectives.registry import term_name
 from uwc.plugins import load_plugins
-from uwc.published.tables import published_benchmarks
+from uwc.published import published_benchmarks
 from uwc.registry import unknown_name
-from uwc.studies.attack_config import AttackConfig
-from uwc.studies.calibrate_config import CalibrateConfig
-from uwc.studies.problems import first_problem
-from uwc.studies.section import MetricName, Section
-from uwc.studies.seeds import with_seeds
+from uwc.studies.sections import AttackConfig, CalibrateConfig, MetricName, Section, first_problem, with_seeds
 from uwc.training.settings import TrainingSettings
 from uwc.training.stopping import check_stop, stops_early
 
@@ -57,7 +53,7 @@ class PromptConfig(Section):
 
 
 class BuildConfig(Section):
-    """Sizes of a small model made from nothing; see `uwc.models.building.build_target`."""
+    """Sizes of a small model made from nothing; see `uwc.models.load.build_target`."""
 
     vocabulary: int = 1024
     hidden_size: int = 128

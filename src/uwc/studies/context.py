@@ -7,11 +7,11 @@ from typing import Any
 from uwc.data.prompts import PromptTemplate
 from uwc.metrics.semantics import Judges
 from uwc.models.adapters import attach_adapter
-from uwc.models.loading import load_target
+from uwc.models.load import load_target
 from uwc.models.mixing import Mixing
-from uwc.models.pairs import open_mixing
+from uwc.models.mixtures import open_mixing
+from uwc.models.model import Target
 from uwc.models.reading import differences, load_both, load_reading
-from uwc.models.target import Target
 from uwc.objectives.objective import Objective
 from uwc.studies.step import Step
 from uwc.studies.steps import MODEL, Checkpoint, Loading

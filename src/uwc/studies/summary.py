@@ -11,8 +11,8 @@ from uwc.errors import ConfigError, DataError, ModelError
 from uwc.io import file_digest
 from uwc.results import StudyResults
 from uwc.studies.config import StudyConfig
-from uwc.studies.problems import first_problem
 from uwc.studies.provenance import BASE, checkpoint_fingerprint
+from uwc.studies.sections import first_problem
 
 _WHERE = "relative paths count from the current folder"
 

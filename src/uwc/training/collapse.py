@@ -8,10 +8,9 @@ import torch
 
 from uwc.data.batches import collate
 from uwc.data.example import Example
-from uwc.models.budget import DEFAULT_TOKEN_BUDGET
 from uwc.models.head import answer_logits
-from uwc.models.target import Target
-from uwc.objectives.logprobs import target_logprobs
+from uwc.models.model import DEFAULT_TOKEN_BUDGET, Target
+from uwc.objectives.forwards import target_logprobs
 
 EXAMPLES = 100
 BOUND = 10.0

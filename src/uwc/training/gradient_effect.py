@@ -10,7 +10,7 @@ from uwc.data.batches import collate
 from uwc.data.prompts import EncodedExample
 from uwc.models.head import answer_logits, unwrapped
 from uwc.models.states import blocks
-from uwc.objectives.logprobs import target_logprobs
+from uwc.objectives.forwards import target_logprobs
 
 
 def layer_groups(model: Any) -> dict[str, str]:

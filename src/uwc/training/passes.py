@@ -9,11 +9,10 @@ from torch import Tensor
 from uwc.data.batches import Batch
 from uwc.errors import ModelError
 from uwc.models.batching import Batching
-from uwc.models.budget import BATCH_COST
 from uwc.models.head import answer_logits, unwrapped
+from uwc.models.model import BATCH_COST
 from uwc.models.states import blocks, capturing_states
-from uwc.objectives.forwards import Pass
-from uwc.objectives.logprobs import target_logprobs
+from uwc.objectives.forwards import Pass, target_logprobs
 from uwc.objectives.objective import Objective
 from uwc.training.seams import Seams
 from uwc.training.sharding import is_sharded

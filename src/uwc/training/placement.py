@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from uwc.errors import TrainingDiverged
-from uwc.models.target import Target
+from uwc.models.model import Target
 from uwc.training.settings import TrainingSettings
 from uwc.training.sharding import check_sharding, fsdp_plugin, gather_weights, is_sharded, shard, sharding_asked
 

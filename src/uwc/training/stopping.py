@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from uwc.errors import ConfigError
-from uwc.models.target import Target
+from uwc.models.model import Target
 from uwc.training.settings import TrainingSettings
 
 

@@ -8,9 +8,8 @@ from torch import Tensor
 
 from uwc.data.batches import collate
 from uwc.errors import ConfigError
-from uwc.models.budget import DEFAULT_TOKEN_BUDGET
 from uwc.models.lora import has_adapter
-from uwc.models.target import Target
+from uwc.models.model import DEFAULT_TOKEN_BUDGET, Target
 from uwc.training.loading import TrainingData
 from uwc.training.settings import TrainingSettings
 from uwc.training.sparsity import apply_masks, linear_weights, magnitude_masks, soft_threshold, wanda_masks
