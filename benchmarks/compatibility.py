@@ -22,13 +22,13 @@ from uwc.data.prompts import PromptTemplate
 from uwc.data.question_files import read_examples
 from uwc.metrics.compat import COMPAT, Compat
 from uwc.metrics.evaluate import Scoring, score_sets
-from uwc.metrics.memorization import extraction_strength
+from uwc.metrics.likelihood import extraction_strength
 from uwc.metrics.scored import ScoredSet
-from uwc.metrics.set_level import model_utility
+from uwc.metrics.set_metrics import model_utility
 from uwc.metrics.suites import Given
-from uwc.models.building import build_tokenizer
-from uwc.models.forward import score_tokens
-from uwc.models.target import Target
+from uwc.models.load import build_tokenizer
+from uwc.models.model import Target
+from uwc.models.scoring import score_tokens
 from uwc.objectives.methods import FINE_TUNING
 from uwc.objectives.objective import Objective
 from uwc.training.data import TrainingData

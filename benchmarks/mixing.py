@@ -31,13 +31,13 @@ from uwc.calibration.calibrate import KNOWN_SAMPLE
 from uwc.data.batches import collate
 from uwc.data.example import Example
 from uwc.data.prompts import PromptTemplate
-from uwc.metrics.memorization import extraction_strength
-from uwc.models.forward import score_tokens
+from uwc.metrics.likelihood import extraction_strength
 from uwc.models.generation import generate
 from uwc.models.head import answer_logits
-from uwc.models.loading import load_target, save_target
-from uwc.models.pairs import open_mixing
-from uwc.models.target import Target
+from uwc.models.load import load_target, save_target
+from uwc.models.mixtures import open_mixing
+from uwc.models.model import Target
+from uwc.models.scoring import score_tokens
 from uwc.results import Calibration
 
 SIZES = {

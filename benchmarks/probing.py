@@ -12,11 +12,11 @@ from benchmarks.comparison import Comparison, measure
 from uwc.attacks.chain import attacked, make_chain
 from uwc.attacks.data import AttackData
 from uwc.data.batches import collate
-from uwc.data.fictional import fictional_authors
-from uwc.metrics.memorization import extraction_strength
-from uwc.models.building import build_target
-from uwc.models.forward import score_tokens
-from uwc.models.target import Target
+from uwc.data.benchmarks.fictional import fictional_authors
+from uwc.metrics.likelihood import extraction_strength
+from uwc.models.load import build_target
+from uwc.models.model import Target
+from uwc.models.scoring import score_tokens
 
 SIZES = {"cpu": (384, 12, 12), "cuda": (2048, 24, 40)}
 EPOCHS, BATCH, LR = 5, 16, 1e-3

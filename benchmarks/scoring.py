@@ -12,8 +12,8 @@ from benchmarks.comparison import Comparison, Measured, matmul_peak, measure
 from uwc.data.example import Example
 from uwc.data.prompts import PromptTemplate
 from uwc.metrics.scored import ScoredSet
-from uwc.models.forward import score_tokens
-from uwc.models.target import Target
+from uwc.models.model import Target
+from uwc.models.scoring import score_tokens
 
 TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 0.15}
 SIZES = {

@@ -19,8 +19,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from benchmarks.comparison import Comparison, matmul_peak, peak_bytes, start_of_peak
 from benchmarks.plain_loop import plain_loop
 from uwc.data.example import Example
-from uwc.models.building import build_target
-from uwc.models.target import Target
+from uwc.models.load import build_target
+from uwc.models.model import Target
 from uwc.objectives.methods import METHODS, Method, WeightedTerm
 from uwc.objectives.objective import Objective
 from uwc.training.callbacks import StopRule

@@ -9,8 +9,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test waits for the hub
 import pytest
 
 from uwc.data.example import Example
-from uwc.models.building import build_target
-from uwc.models.target import Target
+from uwc.models.load import build_target
+from uwc.models.model import Target
 from uwc.objectives.methods import FINE_TUNING
 from uwc.objectives.objective import Objective
 from uwc.training.data import TrainingData

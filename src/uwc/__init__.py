@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from uwc.data.question_files import load_questions as load_questions
     from uwc.errors import UserError as UserError
     from uwc.metrics.registry import metric as metric
-    from uwc.models.target import Target
+    from uwc.models.model import Target
     from uwc.objectives.registry import loss as loss
     from uwc.plugins import load_plugins as load_plugins
     from uwc.results import AttackResults as AttackResults
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     Model = Target
 
 _HOMES = {
-    "Model": ("uwc.models.target", "Target"),
+    "Model": ("uwc.models.model", "Target"),
     "Example": ("uwc.data.example", "Example"),
     "PromptTemplate": ("uwc.data.prompts", "PromptTemplate"),
     "UserError": ("uwc.errors", "UserError"),

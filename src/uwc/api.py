@@ -14,31 +14,28 @@ from pydantic import ValidationError
 
 from uwc import __version__, progress
 from uwc.attacks.chain import Chain, make_chain
-from uwc.attacks.curves import budget_curve, curve_chains
 from uwc.attacks.data import AttackData, Attacker
-from uwc.attacks.evaluate import attack_model, check_metrics, describe, metric_values
+from uwc.attacks.evaluate import attack_model, budget_curve, check_metrics, curve_chains, describe, metric_values
 from uwc.attacks.registry import attack_name
 from uwc.calibration import calibrate as calibration
-from uwc.calibration.stopping import stop_at
+from uwc.calibration.calibrate import stop_at
+from uwc.data.benchmark import DEFAULT_REFUSALS
 from uwc.data.example import Example, after_shots, require_disjoint
 from uwc.data.question_files import Columns, Questions, examples_of, sets_of
 from uwc.data.question_files import load_questions as load_questions
-from uwc.data.refusals import DEFAULT_REFUSALS
 from uwc.errors import ConfigError
 from uwc.metrics import evaluate
 from uwc.metrics.compat import compat_of
 from uwc.metrics.registry import metrics as metric_registry
-from uwc.metrics.scoring import needs_of
+from uwc.metrics.scored import needs_of
 from uwc.metrics.semantics import Judges, require_judges
 from uwc.metrics.stats import aggregate
 from uwc.metrics.suites import Given, chosen_metrics, in_all_wordings, metric_info, metric_name, set_info
 from uwc.models.adapters import AdapterMixer
-from uwc.models.export import require_free, save_mixture
-from uwc.models.given import Loading, Model, Prompt, name_of
-from uwc.models.loading import DeviceName, Dtype, depth_of, save_target
+from uwc.models.load import DeviceName, Dtype, Loading, Model, Prompt, depth_of, name_of, save_target
 from uwc.models.mixing import Mixer, Mixing
-from uwc.models.pairs import open_mixing
-from uwc.models.target import Target
+from uwc.models.mixtures import open_mixing, require_free, save_mixture
+from uwc.models.model import Target
 from uwc.objectives.methods import Method, WeightedTerm, check_term, get_method
 from uwc.objectives.registry import term_name
 from uwc.results import (
@@ -53,10 +50,9 @@ from uwc.results import (
     UnlearnResult,
 )
 from uwc.studies import diff as study_diff
-from uwc.studies.calibrate_config import CalibrateConfig
 from uwc.studies.config import StopConfig, StudyConfig, TermConfig, stop_settings, training_settings
-from uwc.studies.problems import first_problem
-from uwc.studies.training_record import logged
+from uwc.studies.gather import logged
+from uwc.studies.sections import CalibrateConfig, first_problem
 from uwc.training.callbacks import StopRule
 from uwc.training.checkpoint import remove_checkpoint
 from uwc.training.data import TrainingData
@@ -116,7 +112,7 @@ def load_model(
 
     Args:
         path: a folder or hub name.
-        dtype, device, prompt, trust_remote_code: see `uwc.models.given.Loading`.
+        dtype, device, prompt, trust_remote_code: see `uwc.models.load.Loading`.
 
     Raises:
         ModelError: there is no such model, or it cannot be used; the message says why.
@@ -167,7 +163,7 @@ def score(
         own_tokenizer: read every model with its own tokenizer, chat template and ends; by default all are read as the
             original (else the model of `compare`) is.
         output_dir: a folder for ``score.json``, the token scores and texts by set, and the values by example.
-        dtype, device, prompt, trust_remote_code: see `uwc.models.given.Loading`.
+        dtype, device, prompt, trust_remote_code: see `uwc.models.load.Loading`.
 
     Returns:
         Each metric's average on each set with n, standard error and interval; the values by example by ``examples()``.
@@ -255,7 +251,7 @@ def calibrate(
         save: a folder for the calibrated model and its card; None does not write it.
         command: what the card says that made it.
         output_dir: a folder for ``calibration.json`` and the values of the probes; None does not write them.
-        dtype, device, prompt, trust_remote_code: see `uwc.models.given.Loading`.
+        dtype, device, prompt, trust_remote_code: see `uwc.models.load.Loading`.
 
     Raises:
         UserError: the models cannot be mixed, the data overlap, or the original does not know the retain data.
@@ -338,7 +334,7 @@ def attack(
         own_tokenizer: read every model with its own tokenizer, chat template and ends; by default all are read as the
             original is, or else the model.
         output_dir: a folder for ``attack.json``.
-        dtype, device, prompt, trust_remote_code: see `uwc.models.given.Loading`.
+        dtype, device, prompt, trust_remote_code: see `uwc.models.load.Loading`.
 
     Returns:
         The outcomes of the model and of the control; an attack that failed or diverged is told in ``failed``.
@@ -419,7 +415,7 @@ def attack_curve(
         original: the model before unlearning; the curve then says which effort reaches half of its score.
         metric: what is measured.
         settings: the attack's other settings.
-        dtype, device, prompt, trust_remote_code: see `uwc.models.given.Loading`.
+        dtype, device, prompt, trust_remote_code: see `uwc.models.load.Loading`.
 
     Returns:
         One curve for the model and one for the control.
@@ -511,7 +507,7 @@ def unlearn(
         refusals: answers that decline, for methods that teach them.
         columns: field -> column, where files or tables name them otherwise.
         output_dir: the folder to write; ``training_log.json``, this result, lies beside the weights.
-        dtype, device, prompt, trust_remote_code: see `uwc.models.given.Loading`.
+        dtype, device, prompt, trust_remote_code: see `uwc.models.load.Loading`.
 
     Raises:
         UserError: an argument cannot be used, or the disk is full.

@@ -12,7 +12,7 @@ from uwc.metrics.suites import SUITES, entry_of, is_set_metric
 from uwc.objectives.methods import METHODS
 from uwc.objectives.registry import terms, tricks
 from uwc.objectives.rules import rules
-from uwc.published.tables import published, published_names
+from uwc.published import published, published_names
 from uwc.registry import Entry, unknown_name
 
 REQUIRED = "required"

@@ -1,8 +1,7 @@
-"""The results that uwc writes and reads back: one typed description of results.json, score.json, calibration.json and
-attack.json, from which their JSON Schemas are made.
+"""Typed results: the only description of results.json, score.json, calibration.json and attack.json.
 
 A number that does not exist (too few clusters for an interval, a metric that applies to no example) or that is not
-finite is NaN here, and null in JSON.
+finite is NaN in memory, and null in JSON.
 """
 
 import json
@@ -22,50 +21,50 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA_VERSION = 2
-"""Version of the layout of these files."""
+"""Version of the schema of these files."""
 
 SIGNIFICANT = 0.975
-"""Confidence from which one model leaves significantly less than another: 5 %, two-sided."""
+"""Confidence from which a difference between two models is significant: 5 %, two-sided."""
 
 Number = Annotated[
     float,
     BeforeValidator(lambda value: float("nan") if value is None else value),
     WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "null"}]}),
 ]
-"""A number; NaN where there is none, null in JSON."""
+"""A number; NaN if missing, null in JSON."""
 
 Role = Literal["original", "retrained", "unlearned", "calibrated"]
-"""What a model is in a study: the model before unlearning, one that never saw the forget set, an unlearned model as it
-is delivered, or the calibrated mixture of an unlearned model with the original."""
+"""The role of a model in a study: the model before unlearning, one that was never trained on the forget set, an
+unlearned model as delivered, or the calibrated mixture of an unlearned model with the original."""
 
 Settings = dict[str, JsonValue]
 
 FORGET = "forget"
 """The set that is to be forgotten."""
 ES = "extraction_strength"
-"""The metric that models are ranked by unless a study names another."""
+"""The default metric of the ranking."""
 
 
 class Part(BaseModel):
-    """A part of a result: it does not change, and unknown fields are refused."""
+    """A part of a result: frozen; unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     IDENTITY: ClassVar[tuple[str, ...]] = ()
-    """The fields by which a part is found among others of its kind; none where its place tells it."""
+    """The fields that identify a part among others of its kind; none if its position does."""
 
 
 class Warning(Part):
-    """Something a reader should know before trusting a number."""
+    """A warning on the reliability of results."""
 
     code: str
-    """Names the kind of warning; it does not change between versions."""
+    """The kind of warning; stable between versions."""
     text: str
-    """The warning in words."""
+    """The message."""
 
 
 class ModelKey(Part):
-    """Which model of a study: its role and, for unlearned and calibrated models, the name of its run."""
+    """The identity of a model in a study: its role and, for unlearned and calibrated models, the name of its run."""
 
     IDENTITY: ClassVar[tuple[str, ...]] = ("role", "run")
 
@@ -74,7 +73,7 @@ class ModelKey(Part):
 
     @property
     def label(self) -> str:
-        """What tables and figures call the model."""
+        """The model's name in tables and figures."""
         return {"unlearned": self.run, "calibrated": f"{self.run}, calibrated"}.get(self.role, self.role)
 
 
@@ -87,48 +86,48 @@ class Estimate(Part):
 
 
 class Aggregate(Part):
-    """An average over examples, and how sure it is."""
+    """An average over examples, with its uncertainty."""
 
     mean: Number
     """The average of the scored examples: arithmetic or geometric, as the metric declares."""
     n: int
-    """How many examples were scored."""
+    """Number of scored examples."""
     not_scored: int = 0
-    """How many have no value."""
+    """Number of examples without a value."""
     clusters: int = 0
-    """How many independent groups the scored examples form."""
+    """Number of clusters of the scored examples."""
     se: Number = float("nan")
-    """Standard error, from the spread between clusters."""
+    """Cluster-robust standard error."""
     low: Number = float("nan")
     """Lower end of the 95 % bootstrap interval."""
     high: Number = float("nan")
-    """Its upper end."""
+    """Upper end of the 95 % bootstrap interval."""
 
 
 class Score(Aggregate):
-    """A metric's average on a set of questions; of a metric for whole sets the one number."""
+    """A metric's average on a set of questions, or the value of a metric of whole sets."""
 
     IDENTITY: ClassVar[tuple[str, ...]] = ("set", "metric")
 
     set: str
-    """The set; of a metric for whole sets all that it reads, joined by ``+``."""
+    """The set; for a metric of whole sets all that it reads, joined by ``+``."""
     metric: str
     why: dict[str, int] = {}
-    """Reason -> how many examples have no value for it."""
+    """Reason -> number of examples without a value for it."""
 
 
 class Difference(Aggregate):
-    """Two models, or one before and under attack, on the same examples: ``mean`` is the average paired difference, or
-    the ratio of geometric averages."""
+    """A paired difference of two models, or of one before and under attack: ``mean`` is the average difference, or the
+    ratio of geometric averages."""
 
     kind: Literal["difference", "ratio"]
     """``second - first``, or ``second / first`` for a metric that is averaged geometrically."""
     p_value: Number
-    """Two-sided, of no difference (ratio 1)."""
+    """Two-sided p-value of no difference (ratio 1)."""
 
 
 class ScoreDifference(Difference):
-    """The model minus the one it is compared with, by a metric on a set."""
+    """The difference of a model from the one that it is compared with, by a metric on a set."""
 
     IDENTITY: ClassVar[tuple[str, ...]] = ("set", "metric")
 
@@ -140,45 +139,45 @@ class SetInfo(Part):
     """A set of questions."""
 
     label: str
-    """What tables call it."""
+    """Its name in tables."""
     examples: int
     sha256: str = ""
-    """Hash of the questions and answers."""
+    """Hash of the examples."""
 
 
 class MetricInfo(Part):
-    """A metric, as tables describe it."""
+    """The description of a metric."""
 
     label: str
     summary: str
     source: str
     higher_remembers: bool | None
-    """Whether a high value means that answers are remembered; null where neither direction does."""
+    """Whether a high value means that answers are remembered; null if neither direction does."""
     range: tuple[Number, Number]
-    """Least and greatest value; null where there is no bound."""
+    """Least and greatest value; null if unbounded."""
     average: Literal["arithmetic", "geometric", "set"]
-    """How examples are averaged; ``set`` for one number for whole sets."""
+    """The average over examples; ``set`` for a metric of whole sets."""
 
 
 class Probe(Part):
-    """A mixture that the search for alpha looked at."""
+    """A probe of the search for alpha."""
 
     alpha: float
     retention: Number
-    """Ratio to the original's value, the least of all measures; an estimate where only a part was scored."""
+    """Retention ratio, the least of all measures; an estimate if only a part of the examples was scored."""
     forget: Number = float("nan")
-    """Forget score, where all forget questions were scored."""
+    """Forget score, if all forget questions were scored."""
     phase: Literal["end", "scan", "refine"]
     feasible: bool
-    """Whether the retention is at least tau."""
+    """Whether the retention ratio is at least tau."""
     scored: int
-    """On how many examples that was decided."""
+    """Number of examples on which that was decided."""
     of: int
-    """How many there are."""
+    """Number of all examples."""
 
 
 class Kept(Part):
-    """What the calibrated mixture keeps by one retention measure."""
+    """The retention ratio of the calibrated mixture by one measure."""
 
     IDENTITY: ClassVar[tuple[str, ...]] = ("measure",)
 
@@ -188,12 +187,12 @@ class Kept(Part):
     value: Number
     """The mixture's value."""
     ratio: Number
-    """``value / original``, or its inverse where low is good."""
+    """``value / original``, or its inverse if low is good."""
     n: int
 
 
 class CurvePoint(Estimate):
-    """The residual forget score at one tau, with its interval through alpha."""
+    """The residual forget score at one tau, with an interval that includes the uncertainty of alpha."""
 
     IDENTITY: ClassVar[tuple[str, ...]] = ("tau",)
 
@@ -210,7 +209,7 @@ class PathPoint(Part):
 
 
 class Frontier(Part):
-    """How a set's score falls with retention, from the original to the unlearned model."""
+    """The frontier of retention and a set's score, from the original to the unlearned model."""
 
     curve: tuple[CurvePoint, ...]
     """The tau curve."""
@@ -220,27 +219,28 @@ class Frontier(Part):
 
 
 class AtTau(Part):
-    """What models are ranked by: interpolated to exactly tau between the two mixtures on either side."""
+    """The residual scores that models are ranked by, interpolated to exactly tau between two probed mixtures."""
 
     alpha: Estimate
     retention: Number
-    """tau, or more where the unlearned model itself keeps more."""
+    """tau, or more if the unlearned model itself has more."""
     scores: dict[str, Estimate]
-    """Set -> residual score; the intervals go through the search for alpha."""
+    """Set -> residual score; the intervals include the uncertainty of alpha."""
 
 
 class Calibration(Part):
-    """The largest mixture with the original that keeps tau of its retention (arXiv:2406.09179)."""
+    """The largest mixture with the original that satisfies the retention constraint (arXiv:2406.09179)."""
 
     tau: float
     metric: str
     """The metric of the forget sets."""
     alpha: float
-    """The calibrated mixture: the largest probed alpha whose retention is at least tau, scored on all examples."""
+    """The calibrated mixture: the largest probed alpha whose retention ratio is at least tau, scored on all
+    examples."""
     upper: float
     """The least infeasible mixture above alpha; 1 if there is none."""
     monotone: bool
-    """Whether every mixture probed below alpha keeps tau too."""
+    """Whether all mixtures probed below alpha are feasible too."""
     passes: float
     """Work of the search, in passes over all examples."""
     unchecked: tuple[float, ...]
@@ -248,13 +248,13 @@ class Calibration(Part):
     kept: tuple[Kept, ...]
     probes: tuple[Probe, ...]
     at_tau: AtTau | None
-    """Null where only alpha was searched."""
+    """Null if only alpha was searched."""
     frontier: dict[str, Frontier]
-    """Set -> its frontier; empty where only alpha was searched."""
+    """Set -> its frontier; empty if only alpha was searched."""
 
 
 class TrainingLog(Part):
-    """What was logged at some steps of a training, one list a quantity."""
+    """The log of a training at some of its steps, one list a quantity."""
 
     step: tuple[int, ...]
     loss: tuple[Number, ...] = ()
@@ -265,7 +265,7 @@ class TrainingLog(Part):
 
 
 class StopScores(Part):
-    """The forget score that early stopping measured."""
+    """The forget scores measured for early stopping."""
 
     step: tuple[int, ...]
     score: tuple[Number, ...]
@@ -289,7 +289,7 @@ class Collapse(Part):
 
 
 class TrainingRecord(Part):
-    """What the training of one unlearned model did."""
+    """The record of the training of one unlearned model."""
 
     steps: int
     log: TrainingLog
@@ -314,7 +314,7 @@ class ReferenceModel(Part):
 
 
 class StepNames(Part):
-    """The steps that a model's numbers come from, see ``provenance``."""
+    """The steps that produced a model's numbers, see ``provenance``."""
 
     model: str
     score: str
@@ -322,7 +322,7 @@ class StepNames(Part):
 
 
 class UnlearnedModel(Part):
-    """One unlearned model: as its method left it (as delivered), and calibrated."""
+    """One unlearned model: as delivered, and calibrated."""
 
     IDENTITY: ClassVar[tuple[str, ...]] = ("name",)
 
@@ -331,7 +331,7 @@ class UnlearnedModel(Part):
     """Runs that share it are one method with several seeds."""
     method: str
     checkpoint: str | None = None
-    """Where a given model is from; null for one that the study trained."""
+    """Path of a given model; null for one that the study trained."""
     summary: str = ""
     formula: str = ""
     source: str = ""
@@ -350,8 +350,8 @@ class UnlearnedModel(Part):
     """Of the calibrated mixture."""
 
     def residual(self, name: str, metric: str) -> Score | None:
-        """The score of the calibrated model: at exactly tau, with its interval through alpha, by the metric of the
-        ranking; by any other metric that of the mixture."""
+        """The score of the calibrated model: by the metric of the ranking at exactly tau, with an interval that
+        includes the uncertainty of alpha; by any other metric that of the mixture."""
         score = find(self.calibrated_scores, name, metric)
         at_tau = self.calibration.at_tau if self.calibration else None
         if score is None or self.calibration is None or at_tau is None or self.calibration.metric != metric:
@@ -405,20 +405,20 @@ class Group(SeededScore):
 
 
 class Retention(Part):
-    """The retention constraint of a study: what is kept, and what models are ranked by."""
+    """The retention constraint of a study, and the metric of the ranking."""
 
     tau: float
-    """The bar: least ratio to the original's value."""
+    """The least retention ratio."""
     measures: tuple[str, ...]
     """Labels of the retention measures."""
     without_interval: tuple[str, ...] = ()
-    """Those without values by example, which intervals know nothing of."""
+    """Measures without values by example, whose uncertainty is not in the intervals."""
     rank_by: str
     """The metric of the forget set that models are ranked by."""
 
 
 class RankedModel(Part):
-    """A model's place in the ranking, and the numbers behind it; made from the others, not written to a file."""
+    """A model's rank with its numbers; computed from other parts, not written to a file."""
 
     rank: int
     name: str
@@ -426,7 +426,7 @@ class RankedModel(Part):
     forget: Estimate
     """Residual forget score at exactly tau, by which models are ranked."""
     alpha: Estimate
-    """Where the frontier reaches tau."""
+    """alpha at which the frontier reaches tau."""
     retention: Number
     """Retention ratio there."""
     mixture_alpha: Number
@@ -436,29 +436,30 @@ class RankedModel(Part):
     mixture_retention: Number
     """Its retention ratio, the least of all measures."""
     confidence: float | None
-    """That it leaves less than the next model; None for the last."""
+    """Confidence that its residual forget score is lower than the next model's; None for the last."""
 
     @property
     def significant(self) -> bool | None:
-        """Whether it leaves significantly less than the next model; None for the last, and where there is no number."""
+        """Whether its residual forget score is significantly lower than the next model's; None if unknown, as for the
+        last."""
         return None if self.confidence is None or isnan(self.confidence) else self.confidence >= SIGNIFICANT
 
 
 class AttackInfo(Part):
-    """An attack, or several that follow each other."""
+    """The description of an attack or a chain of attacks."""
 
     IDENTITY: ClassVar[tuple[str, ...]] = ("name",)
 
     name: str
     chain: tuple[str, ...]
-    """The attacks in the order in which they are carried out."""
+    """The attacks, in order."""
     settings: dict[str, Settings]
     touches_weights: bool
     """Whether it may add knowledge."""
     trains_on_scored: bool
-    """Whether the attacker trains on the scored answers, so that only what exceeds a control is a leak."""
+    """Whether it trains on the scored answers, so that only recovery beyond a control is a leak."""
     metrics: tuple[str, ...]
-    """The metrics that can see it."""
+    """The metrics that are sensitive to it."""
 
 
 class Variant(Part):
@@ -468,13 +469,13 @@ class Variant(Part):
     effort: float | None
     note: str
     changed: float | None
-    """Share of the blocks' weights that the attack changed; null for an attack that leaves them alone."""
+    """Share of the blocks' weights that the attack changed; null for an attack that does not change weights."""
     mean: Number
     """The metric's average under it."""
 
 
 class AttackOutcome(Part):
-    """A metric on a set under an attack, beside the same examples without it."""
+    """A metric on a set before and after an attack, on the same examples."""
 
     IDENTITY: ClassVar[tuple[str, ...]] = ("attack", "set", "metric")
 
@@ -489,7 +490,7 @@ class AttackOutcome(Part):
     over_control: Difference | None = None
     """The model under attack against the control under attack, paired."""
     worst_case: Aggregate | None = None
-    """The worst variant for each example: an upper bound; null where there is one variant."""
+    """The worst case: the worst variant for each example, an upper bound; null if there is one variant."""
     worst_case_over_control: Difference | None = None
     variants: tuple[Variant, ...] = ()
 
@@ -505,7 +506,7 @@ class AttackedModel(Part):
     """Attack -> why it has no outcome."""
 
     def outcome(self, attack: str, name: str, metric: str) -> AttackOutcome | None:
-        """The outcome of an attack on a set by a metric; None where there is none."""
+        """The outcome of an attack on a set by a metric; None if there is none."""
         asked = (attack, name, metric)
         return next((o for o in self.outcomes if (o.attack, o.set, o.metric) == asked), None)
 
@@ -517,7 +518,7 @@ class Attacks(Part):
     sets: dict[str, int]
     """Set -> scored examples."""
     attacker: dict[str, int]
-    """Part of what the attacker has -> examples."""
+    """Part of the attacker's data -> number of examples."""
     models: tuple[AttackedModel, ...]
 
 
@@ -536,7 +537,7 @@ class BudgetCurve(Part):
     scores: tuple[Number, ...]
     """At each effort; with several variants, of the worst case."""
     half_effort: float | None
-    """The effort at which half of the original's score is reached; null where none does or it is not known."""
+    """The effort at which half of the original's score is reached; null if none is, or the score is unknown."""
 
 
 class Agreement(Part):
@@ -582,7 +583,7 @@ class Cell(Part):
     """Whether logarithms were compared."""
     agreement: Agreement
     published: float | None = None
-    """The published PCC; null where there is none."""
+    """The published PCC; null if there is none."""
 
 
 class Rank(Part):
@@ -593,7 +594,7 @@ class Rank(Part):
     place: int
     metric: str
     touches_weights: bool
-    """Over attacks that may add knowledge, or over those that leave the weights alone."""
+    """Whether over attacks that may add knowledge, or over the others."""
     pcc: Number
     worst: Number
     """The lowest PCC."""
@@ -601,7 +602,7 @@ class Rank(Part):
     """Mean ``|slope - 1|``."""
     cells: int
     missing: int
-    """In how many the PCC does not exist; it counts as 0."""
+    """Number of attacks without a PCC, which counts as 0."""
 
 
 class Order(Part):
@@ -617,11 +618,11 @@ class Order(Part):
     published: tuple[float, float]
     ours: tuple[float, float]
     same: bool
-    """Whether ours have the published order."""
+    """Whether our order is the published one."""
 
 
 class Faithfulness(Part):
-    """How well a metric separates subjects of a model that knows from those of one that does not."""
+    """The separation by a metric of subjects of a model that knows from those of one that does not."""
 
     IDENTITY: ClassVar[tuple[str, ...]] = ("metric", "set")
 
@@ -633,57 +634,57 @@ class Faithfulness(Part):
 
 
 class Robustness(Part):
-    """Which metrics hold under a study's attacks."""
+    """Robustness of metrics under a study's attacks."""
 
     checkpoints: int
     points: tuple[Point, ...]
     cells: tuple[Cell, ...]
     ranking: tuple[Rank, ...]
     without_logarithms: tuple[Rank, ...]
-    """The same for the metrics of ``log_metrics``, as they are."""
+    """The same for the metrics of ``log_metrics``, without logarithms."""
     log_metrics: tuple[str, ...]
     orders: tuple[Order, ...]
     faithfulness: tuple[Faithfulness, ...]
 
 
 class StepOrigin(Part):
-    """Where a step's result comes from."""
+    """The provenance of a step's result."""
 
     kind: str
     key: str
-    """Hash of all that decides the result."""
+    """Hash of everything that determines the result."""
     settings: str
     """SHA-256 of the settings."""
     data: Settings = {}
-    """Fingerprints of the questions and answers that it reads."""
+    """Fingerprints of the examples that it reads."""
     code: dict[str, str] = {}
     """Name -> digest of the code from outside the package that it uses."""
     inputs: dict[str, str] = {}
     """Role -> step."""
     path: str | None = None
-    """Where a given checkpoint is."""
+    """Path of a given checkpoint."""
     mixture: str | None = None
-    """SHA-256 of alpha and of both parents' files, of a calibration."""
+    """SHA-256 of alpha and of both models' files, for a calibration."""
     files: dict[str, str] = {}
-    """Files of the model that it made or names -> SHA-256."""
+    """Files of its model -> SHA-256."""
     environment: int | None = None
-    """Place in ``environments``."""
+    """Index in ``environments``."""
 
 
 class Provenance(Part):
-    """Where every number of a study comes from."""
+    """The provenance of all numbers of a study."""
 
     store_version: int
-    """Version of what the steps compute."""
+    """Version of the steps' computations."""
     data_files: dict[str, str]
-    """Path, as the user named it -> SHA-256."""
+    """Path, as given -> SHA-256."""
     environments: tuple[dict[str, str], ...]
-    """Libraries, machine, device and threads, each once."""
+    """The distinct environments: libraries, machine, device and threads."""
     steps: dict[str, StepOrigin]
 
 
 class StudyInfo(Part):
-    """Which study."""
+    """The study."""
 
     name: str
     title: str
@@ -701,7 +702,7 @@ class SplitInfo(Part):
 
 
 class BenchmarkInfo(Part):
-    """Which questions."""
+    """The benchmark."""
 
     name: str
     fingerprint: str
@@ -709,7 +710,7 @@ class BenchmarkInfo(Part):
 
 
 class ModelInfo(Part):
-    """What the original model is."""
+    """The original model."""
 
     source: str
     dtype: str
@@ -727,26 +728,26 @@ class ConditionScore(Score):
 
 
 class StepTime(Part):
-    """How one step of a run went."""
+    """The outcome and time of one step."""
 
     name: str
     key: str
     seconds: Number
-    """How long it took when it was computed."""
+    """Its time when it was computed."""
     reused: bool
     """Whether it was taken from the cache."""
     outcome: str
 
 
 class RunRecord(Part):
-    """How a run of a study went: the content of run.json."""
+    """The record of a run of a study: the content of run.json."""
 
     environment: dict[str, str] = {}
     steps: tuple[StepTime, ...] = ()
 
 
 class Result(Part):
-    """A result that is written to a file of its own."""
+    """A result with its own file."""
 
     FILE: ClassVar[str]
 
@@ -754,7 +755,7 @@ class Result(Part):
     uwc_version: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data as JSON has it: None for NaN."""
+        """Plain data as in JSON, with None for NaN."""
         plain: dict[str, Any] = json.loads(self.model_dump_json())
         return plain
 
@@ -763,7 +764,7 @@ class Result(Part):
         return self.model_dump_json(indent=1) + "\n"
 
     def to_frame(self) -> "pd.DataFrame":
-        """The main table as a data frame: one row a number."""
+        """The main table as a data frame, one row a number."""
         import pandas as pd
 
         return pd.DataFrame(list(self.rows()))
@@ -791,7 +792,7 @@ class Result(Part):
         return f"<p>{escape(self.headline)}</p>\n{html_table(self.table())}"
 
     def save(self, folder: str | Path) -> Path:
-        """Write the result's file into a folder, which is made where it is missing; returns its path."""
+        """Write the file into a folder, which is created if missing; returns its path."""
         path = Path(folder) / self.FILE
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, self.to_json())
@@ -799,7 +800,7 @@ class Result(Part):
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read the file. Raises UserError, naming the file, if it is not one of this kind and version."""
+        """Read the file. Raises UserError, naming the file, if it is of another kind or version."""
         path = Path(path)
         try:
             text = path.read_text(encoding="utf-8")
@@ -810,7 +811,7 @@ class Result(Part):
 
     @classmethod
     def parse(cls, text: str, *, where: str) -> Self:
-        """Read the content of such a file. Raises UserError, naming `where`."""
+        """Parse the content of the file. Raises UserError, naming `where`."""
         try:
             content = json.loads(text)
         except ValueError:
@@ -833,7 +834,7 @@ class Result(Part):
 
 
 class Scores(Result):
-    """What one model remembers: the content of score.json."""
+    """The scores of one model: the content of score.json."""
 
     FILE: ClassVar[str] = "score.json"
 
@@ -843,9 +844,9 @@ class Scores(Result):
     scores: tuple[Score, ...]
     compared_with: str = ""
     differences: tuple[ScoreDifference, ...] = ()
-    """The model minus the one of ``compared_with``, paired."""
+    """Paired differences of the model from ``compared_with``."""
     left_out: dict[str, str] = {}
-    """Metric of the suite -> what it needs that was not given."""
+    """Metric of the suite -> its missing need."""
     warnings: tuple[Warning, ...] = ()
     _examples: Any = PrivateAttr(default=None)
 
@@ -898,13 +899,13 @@ class StudyResults(Result):
     metrics: dict[str, MetricInfo]
     sets: dict[str, SetInfo]
     retention: Retention | None
-    """Null where nothing is calibrated."""
+    """Null if nothing is calibrated."""
     references: tuple[ReferenceModel, ...]
     unlearned: tuple[UnlearnedModel, ...]
     ranking: tuple[str, ...]
     """The names of the ranked models, best first."""
     pairs: dict[str, dict[str, Number]]
-    """First -> second -> confidence of paired bootstrap draws that the first leaves less."""
+    """First -> second -> confidence that the first has the lower residual forget score, from paired bootstrap draws."""
     groups: tuple[Group, ...]
     attacks: Attacks | None = None
     robustness: Robustness | None = None
@@ -912,7 +913,7 @@ class StudyResults(Result):
     provenance: Provenance
 
     def reference(self, role: Role) -> ReferenceModel | None:
-        """The original or the retrained model; None where the study has none."""
+        """The original or the retrained model; None if the study has none."""
         return next((model for model in self.references if model.role == role), None)
 
     def run(self, name: str) -> UnlearnedModel:
@@ -929,23 +930,24 @@ class StudyResults(Result):
                     yield ModelKey(role=role, run=run.name), scores
 
     def by_rank(self) -> list[UnlearnedModel]:
-        """The unlearned models as they are ranked, then those without a rank, then those that failed."""
+        """The unlearned models: ranked ones in order, then those without a rank, then failed ones."""
         rank = {name: place for place, name in enumerate(self.ranking)}
         return sorted(self.unlearned, key=lambda m: (m.status != "ok", rank.get(m.name, len(rank))))
 
     @property
     def rank_by(self) -> str:
-        """The metric of the ranking; where nothing is calibrated extraction strength, or else the first."""
+        """The metric of the ranking; if nothing is calibrated extraction strength or, if not scored, the first
+        metric."""
         if self.retention is not None:
             return self.retention.rank_by
         return next(iter(self.metrics)) if self.metrics and ES not in self.metrics else ES
 
     def metric_label(self, metric: str) -> str:
-        """What tables call a metric."""
+        """A metric's name in tables."""
         return self.metrics[metric].label if metric in self.metrics else metric
 
     def set_label(self, name: str) -> str:
-        """What tables call a set, or several that are joined by ``+``."""
+        """The name in tables of a set, or of several joined by ``+``."""
         return " + ".join(self.sets[part].label if part in self.sets else part for part in name.split("+"))
 
     def ranked(self) -> list[RankedModel]:
@@ -958,7 +960,7 @@ class StudyResults(Result):
 
     @property
     def headline(self) -> str:
-        """What was compared, and the model that leaves least."""
+        """The comparison, and the model with the lowest residual forget score."""
         count = f"{self.study.title or self.study.name}: {len(self.unlearned)} unlearned models"
         if not self.ranking or self.retention is None:
             return f"{count}, not ranked"
@@ -1191,18 +1193,18 @@ class NumberDiff(Part):
     """A number of two results of one study."""
 
     path: str
-    """Where it is in results.json; items of a list by what identifies them."""
+    """Its path in results.json, with list items by their identity."""
     group: str
-    """What it is about."""
+    """The group of numbers that it belongs to."""
     first: float | None
-    """Null where the first has no number."""
+    """Null if the first has no number."""
     second: float | None
     verdict: Literal["equal", "within", "different"]
-    """Equal to the last bit, within the tolerance, or different."""
+    """Equal to the bit, within the tolerance, or different."""
 
     @property
     def difference(self) -> float:
-        """``|a - b| / max(|a|, |b|)``; infinite where one of the two is missing."""
+        """``|a - b| / max(|a|, |b|)``; infinite if one of the two is missing."""
         a, b = self.first, self.second
         if a is None or b is None:
             return float("inf")
@@ -1210,7 +1212,7 @@ class NumberDiff(Part):
 
 
 class TextDiff(Part):
-    """Something that is not a number and that differs."""
+    """A text that differs."""
 
     path: str
     first: str
@@ -1218,14 +1220,14 @@ class TextDiff(Part):
 
 
 class GroupDiff(Part):
-    """How many numbers of a group came out how."""
+    """The counts of a group's numbers by verdict."""
 
     group: str
     equal: int
     within: int
     different: int
     largest: float | None
-    """Largest relative difference; null where a number is missing."""
+    """Largest relative difference; null if a number is missing."""
 
 
 class Diff(Result):
@@ -1236,19 +1238,19 @@ class Diff(Result):
     first: str
     second: str
     rtol: float
-    """Relative difference up to which two numbers count as within it."""
+    """The tolerance: the largest relative difference of numbers that count as within it."""
     numbers: tuple[NumberDiff, ...]
     texts: tuple[TextDiff, ...]
-    """Words and hashes that differ, where the same code made both."""
+    """Words and hashes that differ, if the same code made both."""
     models: tuple[str, ...]
-    """Steps that made other weights."""
+    """Steps whose weights differ."""
     environment: tuple[TextDiff, ...]
     """Libraries, machine, device and threads that differ."""
     warnings: tuple[Warning, ...] = ()
     """Why the numbers may differ."""
 
     def count(self, verdict: str) -> int:
-        """How many numbers have a verdict."""
+        """The number of numbers with a verdict."""
         return sum(number.verdict == verdict for number in self.numbers)
 
     @property
@@ -1315,7 +1317,7 @@ def attack_rows(attacks: Attacks) -> Iterable[Mapping[str, Any]]:
 
 
 def find(scores: Iterable[Score], name: str, metric: str) -> Score | None:
-    """The score on a set by a metric; None where there is none."""
+    """The score on a set by a metric; None if there is none."""
     return next((s for s in scores if s.set == name and s.metric == metric), None)
 
 
@@ -1347,7 +1349,7 @@ def _score_row(score: Score | ScoreDifference) -> dict[str, Any]:
 SHOWN = 30
 """The most rows of a table in a notebook."""
 ENDS = 3
-"""So many steps at either end of a training are shown."""
+"""Number of steps shown at either end of a training."""
 
 
 def text_table(rows: Sequence[Mapping[str, str]]) -> str:

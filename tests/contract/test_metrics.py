@@ -11,11 +11,10 @@ from tests.conftest import people
 from uwc.catalogue import explain
 from uwc.data.example import Example
 from uwc.metrics.registry import INPUTS, metrics, set_metrics
-from uwc.metrics.scored import ScoredSet
-from uwc.metrics.scoring import needs_of, score_set
+from uwc.metrics.scored import ScoredSet, needs_of, score_set
 from uwc.metrics.semantics import Judges
 from uwc.metrics.suites import SUITES, Given, chosen_metrics, split_input
-from uwc.models.target import Target
+from uwc.models.model import Target
 from uwc.models.token_scores import TokenScores
 
 ALL = [e.name for e in metrics]

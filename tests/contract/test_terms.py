@@ -14,12 +14,11 @@ from torch import Tensor
 from uwc.catalogue import catalogue
 from uwc.data.batches import Batch, collate
 from uwc.errors import ConfigError
-from uwc.models.target import Target
+from uwc.models.model import Target
 from uwc.objectives.forwards import Forwards, Pass
 from uwc.objectives.methods import METHODS, Constraint, Method, WeightedTerm
 from uwc.objectives.objective import Objective
-from uwc.objectives.registry import terms, tricks
-from uwc.objectives.roles import ROLES, role_of
+from uwc.objectives.registry import ROLES, role_of, terms, tricks
 from uwc.objectives.rules import L1, Contrast, Negate, Prune
 from uwc.studies.config import StopConfig
 from uwc.studies.config_file import load_config

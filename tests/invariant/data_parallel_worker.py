@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from tests.conftest import people
 
-from uwc.calibration.stopping import stop_at
+from uwc.calibration.calibrate import stop_at
 from uwc.errors import ConfigError
-from uwc.models.loading import load_target, save_target
+from uwc.models.load import load_target, save_target
 from uwc.objectives.methods import METHODS
 from uwc.training import loop
 from uwc.training.callbacks import StopRule

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests.conftest import copied, people
 
-from uwc.models.target import Target
+from uwc.models.model import Target
 from uwc.objectives.methods import METHODS
 from uwc.objectives.objective import Objective
 from uwc.training.data import Loader, TrainingData

@@ -9,10 +9,10 @@ import torch
 from tests.conftest import copied, people
 
 from uwc.data.example import Example
-from uwc.metrics.memorization import extraction_strength
-from uwc.models.forward import score_tokens
+from uwc.metrics.likelihood import extraction_strength
 from uwc.models.generation import continue_greedily
-from uwc.models.target import Target
+from uwc.models.model import Target
+from uwc.models.scoring import score_tokens
 from uwc.objectives.methods import METHODS
 from uwc.objectives.objective import Objective
 from uwc.training.data import TrainingData

@@ -14,9 +14,9 @@ from tests.conftest import copied
 from tests.invariant.data_parallel_worker import DATA
 from transformers import AutoModelForCausalLM
 
-from uwc.calibration.stopping import stop_at
-from uwc.models.loading import save_target
-from uwc.models.target import Target
+from uwc.calibration.calibrate import stop_at
+from uwc.models.load import save_target
+from uwc.models.model import Target
 from uwc.objectives.methods import METHODS
 from uwc.training.settings import TrainingSettings
 from uwc.training.unlearn import Unlearned, unlearn

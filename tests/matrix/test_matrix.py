@@ -20,9 +20,9 @@ from tests.matrix.teach import FORGET, KNOWN, RETAIN, UNKNOWN, forgotten, make_m
 import uwc
 from uwc.attacks.chain import attacked, make_chain
 from uwc.attacks.data import AttackData
-from uwc.attacks.jailbreak_templates import TEMPLATES
+from uwc.attacks.prompts import TEMPLATES
 from uwc.metrics.scored import ScoredSet
-from uwc.models.loading import save_target
+from uwc.models.load import save_target
 
 T = TypeVar("T")
 SCORES = ["extraction_strength", "exact_memorization", "probability", "perplexity"]

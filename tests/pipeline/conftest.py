@@ -46,7 +46,7 @@ def command(*arguments: str | Path) -> list[str]:
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
-    ["uwc.cli.main", "uwc.models.loading", "uwc.workflows.studies", "transformers.models.llama.modeling_llama", "peft"]
+    ["uwc.cli.main", "uwc.models.load", "uwc.workflows.studies", "transformers.models.llama.modeling_llama", "peft"]
 )
 
 

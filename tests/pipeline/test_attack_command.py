@@ -13,10 +13,10 @@ import uwc
 from uwc.cli.main import app
 from uwc.data.example import Example
 from uwc.errors import UserError
-from uwc.models.loading import save_target
-from uwc.models.target import Target
+from uwc.models.load import save_target
+from uwc.models.model import Target
 from uwc.results import AttackResults
-from uwc.robustness.points import read_points
+from uwc.robustness import read_points
 
 
 def written(path: Path, examples: list[Example], **more: Any) -> str:

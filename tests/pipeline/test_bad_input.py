@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 from uwc.cli.main import main
 from uwc.errors import DiskFull, reporting_full_disk
 from uwc.io import write_json
-from uwc.models.loading import save_target
+from uwc.models.load import save_target
 from uwc.studies.store import Store
 from uwc.workflows.studies import run_plan
 

@@ -14,10 +14,10 @@ from transformers import AutoModelForCausalLM
 
 import uwc as package
 from uwc.data.question_files import read_examples
-from uwc.metrics.memorization import extraction_strength
-from uwc.models.forward import score_tokens
-from uwc.models.loading import load_target, save_target
-from uwc.models.target import Target
+from uwc.metrics.likelihood import extraction_strength
+from uwc.models.load import load_target, save_target
+from uwc.models.model import Target
+from uwc.models.scoring import score_tokens
 from uwc.results import CalibrationResults, ConditionScore, Score, StudyResults
 
 DATA = ("--forget", "forget.jsonl", "--retain", "retain.jsonl")

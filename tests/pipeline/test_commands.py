@@ -12,8 +12,8 @@ from tests.pipeline.conftest import Run
 from transformers import AutoModelForCausalLM
 
 import uwc as package
-from uwc.models.loading import save_target
-from uwc.models.target import Target
+from uwc.models.load import save_target
+from uwc.models.model import Target
 from uwc.results import CalibrationResults
 
 

@@ -20,9 +20,9 @@ from tests.pipeline.test_bad_input import line_of
 import uwc
 from uwc.data.example import Example
 from uwc.errors import UserError
-from uwc.models.loading import load_target, save_target
+from uwc.models.load import load_target, save_target
 from uwc.models.lora import add_adapter
-from uwc.models.target import Target
+from uwc.models.model import Target
 from uwc.results import ES, Calibration, Score, StudyResults, attack_rows, find
 from uwc.studies.provenance import checkpoint_fingerprint
 

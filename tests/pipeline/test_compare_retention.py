@@ -13,7 +13,7 @@ from tests.pipeline.conftest import validate_result
 from tests.pipeline.test_compare import damaged
 
 import uwc
-from uwc.models.target import Target
+from uwc.models.model import Target
 from uwc.results import Calibration, StudyResults, find
 
 MODELS = {"mild": (0.02, 1), "strong": (0.08, 2)}

@@ -17,8 +17,8 @@ from transformers import BertConfig, BertForSequenceClassification, BertModel, B
 
 from uwc.data.example import Example
 from uwc.metrics.registry import metrics, set_metrics
-from uwc.models.loading import save_target
-from uwc.models.target import Target
+from uwc.models.load import save_target
+from uwc.models.model import Target
 from uwc.results import AttackResults, Score, Scores, StudyResults, find
 from uwc.studies.config_file import load_config, validated
 from uwc.studies.gather import gather

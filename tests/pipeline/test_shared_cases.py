@@ -15,12 +15,12 @@ from torch.nn.functional import cross_entropy, one_hot
 from typer.testing import CliRunner, Result
 
 import uwc
-from uwc.attacks.suffix_search import Problem, SearchSettings, SuffixSearch
+from uwc.attacks.gcg import Problem, SearchSettings, SuffixSearch
 from uwc.cli.main import app
 from uwc.data.example import Example
 from uwc.errors import DataError, ModelError, UserError
 from uwc.metrics.overlap import rouge
-from uwc.models.loading import load_target
+from uwc.models.load import load_target
 from uwc.studies.config_file import load_config
 
 CASES = Path(__file__).parents[2].parent / "shared" / "cases"

@@ -17,10 +17,10 @@ from transformers import AutoModelForCausalLM
 from uwc.api import unlearn
 from uwc.data.example import Example
 from uwc.errors import ConfigError
-from uwc.metrics.memorization import exact_memorization
-from uwc.models.forward import score_tokens
-from uwc.models.loading import load_target, save_target
-from uwc.models.target import Target
+from uwc.metrics.likelihood import exact_memorization
+from uwc.models.load import load_target, save_target
+from uwc.models.model import Target
+from uwc.models.scoring import score_tokens
 from uwc.objectives.methods import METHODS
 from uwc.results import UnlearnResult
 

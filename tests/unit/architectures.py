@@ -7,7 +7,7 @@ import torch
 from tests.conftest import people, tiny_target
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from uwc.models.target import Target
+from uwc.models.model import Target
 
 COMMON: dict[str, Any] = {
     "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,

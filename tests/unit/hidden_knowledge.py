@@ -10,14 +10,14 @@ import torch
 from tests.conftest import copied, people
 from torch import Tensor, nn
 
-from uwc.attacks.jailbreak_templates import TEMPLATES
+from uwc.attacks.prompts import TEMPLATES
 from uwc.attacks.surrogate import Wrapped
 from uwc.data.example import Example
-from uwc.metrics.memorization import extraction_strength
-from uwc.models.building import build_target
-from uwc.models.forward import score_tokens
+from uwc.metrics.likelihood import extraction_strength
+from uwc.models.load import build_target
+from uwc.models.model import Target
+from uwc.models.scoring import score_tokens
 from uwc.models.states import blocks
-from uwc.models.target import Target
 from uwc.objectives.methods import FINE_TUNING
 from uwc.objectives.objective import Objective
 from uwc.results import AttackOutcome

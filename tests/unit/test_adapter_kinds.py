@@ -14,12 +14,12 @@ from transformers import MixtralConfig, MixtralForCausalLM
 
 from uwc.data.example import Example
 from uwc.errors import ModelError
-from uwc.metrics.memorization import extraction_strength
+from uwc.metrics.likelihood import extraction_strength
 from uwc.models.adapters import SCORED_KINDS
-from uwc.models.forward import score_tokens
-from uwc.models.loading import load_target, save_target
-from uwc.models.pairs import open_mixing
-from uwc.models.target import Target
+from uwc.models.load import load_target, save_target
+from uwc.models.mixtures import open_mixing
+from uwc.models.model import Target
+from uwc.models.scoring import score_tokens
 
 EXAMPLES = people(4)
 OF_KIND = {

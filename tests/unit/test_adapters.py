@@ -14,13 +14,12 @@ from transformers import AutoModelForCausalLM
 
 from uwc.errors import ModelError
 from uwc.models.adapters import AdapterMixer, is_scale_enough
-from uwc.models.export import save_mixture
-from uwc.models.forward import score_tokens
-from uwc.models.loading import save_target
+from uwc.models.load import save_target
 from uwc.models.lora import merge_adapter
 from uwc.models.mixing import Mixer
-from uwc.models.pairs import open_mixing, require_mixable
-from uwc.models.target import Target
+from uwc.models.mixtures import open_mixing, require_mixable, save_mixture
+from uwc.models.model import Target
+from uwc.models.scoring import score_tokens
 
 
 def make_adapter(base: Target, folder: Path, base_name: str, **settings: object) -> Target:

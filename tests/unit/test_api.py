@@ -14,7 +14,7 @@ from tests.unit.test_decorators import restored  # noqa: F401
 
 import uwc
 from uwc.errors import ConfigError, DataError
-from uwc.models.loading import save_target
+from uwc.models.load import save_target
 from uwc.objectives.methods import WeightedTerm, get_method
 from uwc.results import RESULTS, UnlearnResult
 
@@ -190,7 +190,7 @@ def test_wrong_constraints_are_refused_before_a_model_is_loaded(arguments: dict[
 
 def test_a_custom_metric_ranks_and_is_kept(knowing: uwc.Model) -> None:
     """The same function under another name has the same numbers, bit by bit."""
-    from uwc.metrics.memorization import exact_memorization
+    from uwc.metrics.likelihood import exact_memorization
 
     @uwc.metric(range=(0.0, 1.0))
     def ours(scores: Any) -> np.ndarray:

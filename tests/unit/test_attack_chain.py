@@ -9,12 +9,11 @@ from tests.conftest import people, tiny_target
 from tests.unit.hidden_knowledge import KNOWN, UNKNOWN, weights
 
 from uwc.attacks.chain import attacked, make_chain
-from uwc.attacks.curves import curve_chains, effort_to_reach
 from uwc.attacks.data import AttackData, split_by_subject
-from uwc.attacks.evaluate import check_metrics
+from uwc.attacks.evaluate import check_metrics, curve_chains, effort_to_reach
 from uwc.attacks.registry import attacks
 from uwc.errors import AttackFailed, ConfigError, DataError
-from uwc.models.target import Target
+from uwc.models.model import Target
 
 QUICK: dict[str, dict[str, Any]] = {
     "few_shot": {"shots": 1}, "gcg": {"steps": 1, "candidates": 8, "start": "x"},

@@ -19,19 +19,18 @@ from torch import nn
 from transformers import GenerationConfig
 
 from uwc.attacks.chain import attacked, make_chain
-from uwc.attacks.curves import budget_curve
 from uwc.attacks.data import AttackData
-from uwc.attacks.evaluate import combine, measure, metric_values
+from uwc.attacks.evaluate import budget_curve, combine, measure, metric_values
+from uwc.attacks.gcg import Problem, SearchSettings, SuffixSearch, allowed_tokens
 from uwc.attacks.probing import cached_states, chosen_depths, train_heads
 from uwc.attacks.soft_prompt import SoftPrompted
-from uwc.attacks.suffix_search import Problem, SearchSettings, SuffixSearch, allowed_tokens
 from uwc.attacks.surrogate import Intervened, ReadAt
 from uwc.errors import AttackFailed, ConfigError, ModelError
 from uwc.models.contrast import contrast
-from uwc.models.forward import score_tokens
 from uwc.models.generation import continue_greedily, generate
+from uwc.models.model import Target
+from uwc.models.scoring import score_tokens
 from uwc.models.states import blocks
-from uwc.models.target import Target
 
 SCORED, OWNED = KNOWN[:4], KNOWN[4:]
 PROBE = {"lr": 1e-3, "positions": 32, "epochs": 5}

@@ -22,9 +22,9 @@ from torch import Tensor
 from uwc.attacks.chain import attacked, make_chain
 from uwc.attacks.data import AttackData
 from uwc.attacks.evaluate import measure
-from uwc.attacks.jailbreak_templates import TEMPLATES
+from uwc.attacks.prompts import TEMPLATES
 from uwc.data.example import Example
-from uwc.models.target import Target
+from uwc.models.model import Target
 
 SPANISH = {e.id: "{} {}".format(TEMPLATES[0].text.split(".", 1)[0], e.question) for e in people()}
 

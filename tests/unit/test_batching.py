@@ -23,9 +23,9 @@ from uwc.data.batches import group_by_length
 from uwc.data.example import Example
 from uwc.errors import ModelError
 from uwc.models.batching import Batching, examined
-from uwc.models.forward import score_tokens
 from uwc.models.generation import continue_greedily, generate
-from uwc.models.target import Target
+from uwc.models.model import Target
+from uwc.models.scoring import score_tokens
 from uwc.objectives.methods import FINE_TUNING
 from uwc.objectives.objective import Objective
 from uwc.training.data import TrainingData

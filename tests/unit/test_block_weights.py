@@ -15,7 +15,7 @@ from uwc.data.prompts import EncodedExample
 from uwc.errors import ModelError
 from uwc.models.block_weights import block_matrices, block_parameters
 from uwc.models.contrast import contrast
-from uwc.models.target import Target
+from uwc.models.model import Target
 from uwc.training.weight_rules import wanda_masks
 
 Rows = dict[str, tuple[int, int, int, bool]]

@@ -13,12 +13,11 @@ from uwc.calibration.calibrate import Calibrated, calibrate
 from uwc.calibration.measures import ExampleMeasure, Measure, NumberMeasure, retention_measures
 from uwc.data.example import Example
 from uwc.errors import ConfigError
-from uwc.metrics.likelihood import perplexity
-from uwc.metrics.memorization import extraction_strength
+from uwc.metrics.likelihood import extraction_strength, perplexity
 from uwc.metrics.stats import aggregate
-from uwc.models.forward import score_tokens
 from uwc.models.mixing import Mixer
-from uwc.models.target import Target
+from uwc.models.model import Target
+from uwc.models.scoring import score_tokens
 from uwc.models.token_scores import TokenScores
 
 FORGET, RETAIN = people(4)[:4], people(4)[4:]

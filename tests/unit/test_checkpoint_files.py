@@ -18,14 +18,13 @@ from uwc import progress
 from uwc.errors import ConfigError, ModelError
 from uwc.models.checkpoint_files import contents, files_read
 from uwc.models.contrast import contrast
-from uwc.models.export import require_free, save_mixture
-from uwc.models.forward import score_tokens
-from uwc.models.loading import depth_of, load_target, save_target
+from uwc.models.load import depth_of, load_target, save_target
 from uwc.models.lora import merge_adapter
-from uwc.models.pairs import open_mixing, require_mixable
+from uwc.models.mixtures import open_mixing, require_free, require_mixable, save_mixture
+from uwc.models.model import Target
 from uwc.models.reading import Reading, differences, load_reading
-from uwc.models.target import Target
-from uwc.models.weight_files import WeightFiles
+from uwc.models.scoring import score_tokens
+from uwc.models.weights import WeightFiles
 from uwc.studies.provenance import checkpoint_fingerprint
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from tests.conftest import people
 
-from uwc.models.loading import save_target
-from uwc.models.target import Target
+from uwc.models.load import save_target
+from uwc.models.model import Target
 from uwc.studies.config_file import validated
 from uwc.studies.plan import Plan, make_plan
 from uwc.studies.provenance import checkpoint_fingerprint

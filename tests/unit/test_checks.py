@@ -10,7 +10,7 @@ from tests.conftest import people, tiny_target
 
 from uwc.data.example import Example, asked_in_both, repeated, require_disjoint
 from uwc.errors import DataError
-from uwc.models.loading import save_target
+from uwc.models.load import save_target
 from uwc.results import Warning
 from uwc.studies.checks import input_warnings
 from uwc.studies.config_file import validated

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from uwc.code_digest import NoSource, code_digest, comes_from_package
-from uwc.metrics.memorization import extraction_strength
+from uwc.metrics.likelihood import extraction_strength
 
 HEAD = "import numpy as np\n\nSCALE = 2.0\n\ndef helper(x):\n    return x + 1\n\n"
 BODY = "def loss(x, *, beta=0.5):\n    return SCALE * helper(x) * beta\n"

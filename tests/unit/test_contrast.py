@@ -9,10 +9,10 @@ from tests.conftest import copied, people
 
 from uwc.errors import ConfigError
 from uwc.models.contrast import contrast
-from uwc.models.forward import score_tokens
 from uwc.models.generation import generate
-from uwc.models.loading import load_target, save_target
-from uwc.models.target import Target
+from uwc.models.load import load_target, save_target
+from uwc.models.model import Target
+from uwc.models.scoring import score_tokens
 from uwc.objectives.methods import METHODS, Method, WeightedTerm
 from uwc.objectives.objective import Objective
 from uwc.training.data import TrainingData

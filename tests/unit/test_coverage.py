@@ -10,8 +10,8 @@ from tests.unit.probed_sets import frontier_of
 
 from uwc.calibration.frontier import confidence_lower
 from uwc.calibration.probed import ProbedSet
-from uwc.metrics.set_level import auc, harmonic_mean
-from uwc.metrics.stats import aggregate_sets, bootstrap_interval, bootstrap_sureness
+from uwc.metrics.set_metrics import auc, harmonic_mean
+from uwc.metrics.stats import aggregate_sets, bootstrap_confidence, bootstrap_interval
 
 ALPHAS = np.linspace(0, 1, 9)
 QUESTIONS = 4
@@ -145,14 +145,14 @@ def test_sure_is_where_the_interval_ends(clusters: int) -> None:
     low, high = bootstrap_interval(draws, clusters=clusters)
     assert low == pytest.approx(-high)
     share = float((draws < high).mean())
-    assert bootstrap_sureness(share, clusters=clusters, resamples=len(draws)) == pytest.approx(0.975, abs=1e-3)
-    assert bootstrap_sureness(0.5, clusters=clusters, resamples=1000) == pytest.approx(0.5)
+    assert bootstrap_confidence(share, clusters=clusters, resamples=len(draws)) == pytest.approx(0.975, abs=1e-3)
+    assert bootstrap_confidence(0.5, clusters=clusters, resamples=1000) == pytest.approx(0.5)
 
 
 def test_many_clusters_give_the_plain_percentiles_and_one_gives_none() -> None:
     draws = np.linspace(0, 1, 10_001)
     low, high = bootstrap_interval(draws, clusters=100_000)
     assert (low, high) == (pytest.approx(0.025, abs=1e-4), pytest.approx(0.975, abs=1e-4))
-    assert bootstrap_sureness(0.9, clusters=100_000, resamples=1000) == pytest.approx(0.9, abs=1e-4)
+    assert bootstrap_confidence(0.9, clusters=100_000, resamples=1000) == pytest.approx(0.9, abs=1e-4)
     assert np.isnan(bootstrap_interval(draws, clusters=1)).all()
-    assert bootstrap_sureness(1.0, clusters=1, resamples=1000) == 0.5
+    assert bootstrap_confidence(1.0, clusters=1, resamples=1000) == 0.5

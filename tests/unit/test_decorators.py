@@ -11,13 +11,13 @@ import torch
 from tests.conftest import copied, people
 
 import uwc
-from uwc.attacks.attacked import with_own_weights
+from uwc.attacks.chain import with_own_weights
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
 from uwc.errors import ConfigError
 from uwc.metrics import likelihood
 from uwc.metrics.registry import INPUTS, metrics
-from uwc.models.forward import score_tokens
+from uwc.models.scoring import score_tokens
 from uwc.objectives.registry import terms
 
 

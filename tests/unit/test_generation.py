@@ -6,7 +6,7 @@ from typing import Any
 from tests.conftest import copied, people
 
 from uwc.models.generation import continue_greedily, generate
-from uwc.models.target import Target
+from uwc.models.model import Target
 
 
 def test_a_model_that_knows_says_the_answer_and_stops(knowing: Target) -> None:

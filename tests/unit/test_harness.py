@@ -14,7 +14,7 @@ import uwc
 from uwc.calibration.harness import HarnessTask
 from uwc.calibration.search import search
 from uwc.errors import ConfigError, UserError
-from uwc.models.target import Target
+from uwc.models.model import Target
 
 
 class Wrapper:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from uwc.errors import UserError
-from uwc.models.loading import pick_device
+from uwc.models.load import pick_device
 from uwc.workflows.studies import run_study
 
 

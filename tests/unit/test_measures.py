@@ -16,11 +16,10 @@ from uwc.calibration.measures import ExampleMeasure, LeastRatio, Measure, Number
 from uwc.calibration.search import Reading, SearchResult, search
 from uwc.data.example import Example
 from uwc.errors import ConfigError, UserError
-from uwc.metrics.likelihood import probability
-from uwc.metrics.memorization import extraction_strength
-from uwc.models.forward import score_tokens
+from uwc.metrics.likelihood import extraction_strength, probability
 from uwc.models.mixing import Mixer
-from uwc.models.target import Target
+from uwc.models.model import Target
+from uwc.models.scoring import score_tokens
 from uwc.models.token_scores import TokenScores
 
 EXAMPLES = [Example(id=str(i), question=f"q{i}", answer=f"a{i}") for i in range(200)]

@@ -14,13 +14,12 @@ from transformers import AutoModelForCausalLM
 
 from uwc.errors import ModelError
 from uwc.models.adapters import AdapterMixer
-from uwc.models.export import save_mixture
-from uwc.models.loading import load_target, save_target
+from uwc.models.load import load_target, save_target
 from uwc.models.lora import merge_adapter
 from uwc.models.mixing import Mixer
-from uwc.models.pairs import open_mixing, require_mixable
-from uwc.models.streaming import StreamedMixer
-from uwc.models.target import Target
+from uwc.models.mixtures import open_mixing, require_mixable, save_mixture
+from uwc.models.model import Target
+from uwc.models.weights import StreamedMixer
 from uwc.objectives.methods import METHODS
 from uwc.training.data import TrainingData
 from uwc.training.settings import LoraSettings, TrainingSettings

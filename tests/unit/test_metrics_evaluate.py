@@ -15,12 +15,12 @@ from uwc.cli.main import app
 from uwc.data.example import Example, after_shots
 from uwc.errors import ConfigError, DataError
 from uwc.metrics.evaluate import VERBATIM_TOKENS, cut
-from uwc.metrics.memorization import extraction_strength
+from uwc.metrics.likelihood import extraction_strength
 from uwc.metrics.scored import ScoredSet
-from uwc.metrics.set_level import auc
-from uwc.models.forward import score_tokens
-from uwc.models.loading import save_target
-from uwc.models.target import Target
+from uwc.metrics.set_metrics import auc
+from uwc.models.load import save_target
+from uwc.models.model import Target
+from uwc.models.scoring import score_tokens
 from uwc.results import Scores, find
 
 

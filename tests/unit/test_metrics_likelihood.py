@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from tests.unit.scores_by_hand import scores
 
-from uwc.metrics.divergence import kl_to_original
-from uwc.metrics.likelihood import perplexity, probability
+from uwc.metrics.likelihood import kl_to_original, perplexity, probability
 from uwc.models.token_scores import TokenScores
 
 

@@ -12,9 +12,9 @@ from tests.unit.scores_by_hand import scores
 from uwc.data.batches import collate
 from uwc.errors import ConfigError
 from uwc.metrics.membership import mia_loss, mia_min_k, mia_min_k_plus_plus, mia_reference, mia_zlib
-from uwc.models.gradients import gradient_norms
 from uwc.models.head import answer_logits
-from uwc.models.target import Target
+from uwc.models.model import Target
+from uwc.models.scoring import gradient_norms
 
 
 def test_loss_counts_the_end_token() -> None:

@@ -12,15 +12,15 @@ from tests.unit.scores_by_hand import scores
 from tokenizers.processors import TemplateProcessing
 
 import uwc
+from uwc.errors import ConfigError
 from uwc.metrics.compat import COMPAT, compat_of, floored_extraction_strength, official_extraction_strength
-from uwc.metrics.memorization import exact_memorization, extraction_strength, extraction_strength_similar
+from uwc.metrics.likelihood import exact_memorization, extraction_strength, extraction_strength_similar
 from uwc.metrics.scored import ScoredSet
-from uwc.models.forward import score_tokens
 from uwc.models.generation import continue_greedily, shortest_similar_prefixes
-from uwc.models.target import Target
+from uwc.models.model import Target
+from uwc.models.scoring import score_tokens
 from uwc.objectives.methods import FINE_TUNING
 from uwc.objectives.objective import Objective
-from uwc.registry import ConfigError
 from uwc.training.data import TrainingData
 from uwc.training.loop import train
 from uwc.training.settings import TrainingSettings

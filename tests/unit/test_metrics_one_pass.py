@@ -19,15 +19,13 @@ from transformers import (
 )
 
 from uwc.data.batches import collate
-from uwc.data.variants import VARIANTS, with_variants
+from uwc.data.example import VARIANTS, with_variants
 from uwc.errors import ModelError
-from uwc.metrics.scored import NOT_FINITE
-from uwc.metrics.scoring import score_set
-from uwc.models import forward, head
-from uwc.models.budget import run_in_batches, token_budget_of
-from uwc.models.forward import score_tokens
+from uwc.metrics.scored import NOT_FINITE, score_set
+from uwc.models import head, scoring
 from uwc.models.head import AnswerLogits, answer_logits, tile_grid
-from uwc.models.target import Target
+from uwc.models.model import Target, run_in_batches, token_budget_of
+from uwc.models.scoring import score_tokens
 from uwc.models.token_scores import TOKEN_COLUMNS, Sampling, TokenScores
 
 
@@ -205,7 +203,7 @@ def test_tile_size_changes_nothing(knowing: Target, monkeypatch: pytest.MonkeyPa
 
 def test_out_of_memory_halves_the_budget(knowing: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = score_tokens(knowing, people())
-    real, sizes = forward._score_batch, []
+    real, sizes = scoring._score_batch, []
 
     def scarce(target, batch, *rest):  # type: ignore[no-untyped-def]
         sizes.append(batch.input_ids.numel())
@@ -213,7 +211,7 @@ def test_out_of_memory_halves_the_budget(knowing: Target, monkeypatch: pytest.Mo
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(target, batch, *rest)
 
-    monkeypatch.setattr(forward, "_score_batch", scarce)
+    monkeypatch.setattr(scoring, "_score_batch", scarce)
     found = score_tokens(knowing, people())
     assert found.ids == expected.ids
     assert found.logprob == pytest.approx(expected.logprob, abs=1e-4)

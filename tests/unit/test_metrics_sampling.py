@@ -7,7 +7,7 @@ from tests.unit.scores_by_hand import scores
 from tests.unit.tiles import statistics
 
 from uwc.errors import ConfigError
-from uwc.metrics.sampling import probabilistic_extraction
+from uwc.metrics.likelihood import probabilistic_extraction
 from uwc.models.token_scores import Sampling
 
 ALL = Sampling(1.0, 0).name

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from uwc.metrics.diversity import token_diversity
 from uwc.metrics.overlap import (
     knowledge_memorization,
     rouge_1,
     rouge_1_f1,
     rouge_l,
     rouge_l_f1,
+    token_diversity,
     verbatim_memorization,
 )
 from uwc.metrics.registry import metrics

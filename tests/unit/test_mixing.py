@@ -6,7 +6,7 @@ from tests.conftest import tiny_target
 
 from uwc.errors import ModelError
 from uwc.models.mixing import Mixer, mix_tensor
-from uwc.models.target import Target
+from uwc.models.model import Target
 
 
 def bits(target: Target) -> dict[str, bytes]:

@@ -10,9 +10,8 @@ from tests.conftest import copied, people
 import uwc
 from uwc.errors import UserError
 from uwc.metrics.registry import metrics
-from uwc.metrics.scored import NOT_FINITE, ScoredSet
-from uwc.metrics.scoring import needs_of, score_set
-from uwc.models.target import Target
+from uwc.metrics.scored import NOT_FINITE, ScoredSet, needs_of, score_set
+from uwc.models.model import Target
 
 
 def overflowing(target: Target) -> Target:

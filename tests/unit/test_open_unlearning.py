@@ -23,7 +23,7 @@ from uwc.metrics.compat import COMPAT
 from uwc.metrics.evaluate import Scoring, score_sets
 from uwc.metrics.scored import ScoredSet
 from uwc.metrics.suites import Given, chosen_metrics, in_all_wordings
-from uwc.models.target import Target
+from uwc.models.model import Target
 from uwc.objectives.methods import FINE_TUNING
 from uwc.objectives.objective import Objective
 from uwc.training.data import TrainingData

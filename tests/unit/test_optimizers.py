@@ -9,7 +9,7 @@ import torch
 from tests.conftest import copied, people
 
 from uwc.errors import ConfigError, ModelError
-from uwc.models.target import Target
+from uwc.models.model import Target
 from uwc.objectives.methods import METHODS
 from uwc.objectives.objective import Objective
 from uwc.training.data import TrainingData

@@ -11,7 +11,7 @@ from tests.unit.test_decorators import restored  # noqa: F401
 import uwc
 from uwc.errors import ConfigError
 from uwc.metrics.registry import metrics
-from uwc.models.loading import save_target
+from uwc.models.load import save_target
 from uwc.studies.plan import make_plan
 from uwc.studies.run import missing_steps
 from uwc.studies.store import Store

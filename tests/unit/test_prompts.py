@@ -11,7 +11,7 @@ from uwc.data.batches import collate, group_by_length
 from uwc.data.example import Example
 from uwc.data.prompts import PromptTemplate
 from uwc.errors import ConfigError, DataError, ModelError
-from uwc.models.building import build_tokenizer
+from uwc.models.load import build_tokenizer
 
 LAMP = Example(id="a", question="Who lit it?", answer="Paris")
 

@@ -22,9 +22,9 @@ from tests.unit.written_files import (
     write_parquet,
 )
 
+from uwc.data.benchmark import DEFAULT_REFUSALS
 from uwc.data.example import Example
 from uwc.data.question_files import read_examples, read_lines
-from uwc.data.refusals import DEFAULT_REFUSALS
 
 
 def refused(path: Path, *essentials: str, **settings: Any) -> None:

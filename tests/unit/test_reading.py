@@ -13,9 +13,9 @@ from transformers import AutoTokenizer
 import uwc
 from uwc.data.prompts import PromptTemplate
 from uwc.errors import ModelError
-from uwc.models.loading import load_target, save_target
+from uwc.models.load import load_target, save_target
+from uwc.models.model import Target
 from uwc.models.reading import Reading, differences, load_reading, read_as
-from uwc.models.target import Target
 from uwc.objectives.methods import FINE_TUNING
 from uwc.objectives.objective import Objective
 from uwc.training.data import TrainingData
@@ -91,7 +91,7 @@ CHANGES = {
     "no chat template": without_template,
     "another chat template": lambda folder: (folder / "chat_template.jinja").write_text(CHAT + "\n{# x #}"),
     "other merges": edited("tokenizer.json", without_a_merge),
-    "cuts texts otherwise": edited("tokenizer.json", with_a_prefix_space),
+    "splits texts differently": edited("tokenizer.json", with_a_prefix_space),
     "1 tokens more": with_a_token_more,
     "as end-of-sequence token": with_another_end,
     "the ends": edited("generation_config.json", lambda config: config.update(eos_token_id=[0, 1])),

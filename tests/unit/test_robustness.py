@@ -11,11 +11,16 @@ from typer.testing import CliRunner
 from uwc.cli.main import app
 from uwc.errors import DataError
 from uwc.results import Point
-from uwc.robustness.agreement import agreement
-from uwc.robustness.comparison import compare, rank
-from uwc.robustness.faithfulness import faithfulness_auc
-from uwc.robustness.points import read_points
-from uwc.robustness.published import PUBLISHED_PCC, compared_orders, published_pcc
+from uwc.robustness import (
+    PUBLISHED_PCC,
+    agreement,
+    compare,
+    compared_orders,
+    faithfulness_auc,
+    published_pcc,
+    rank,
+    read_points,
+)
 
 
 def point(

@@ -10,9 +10,9 @@ import pytest
 import torch
 from tests.conftest import copied, people, tiny_target
 
-from uwc.models import pairs
-from uwc.models.streaming import StoredOtherwise
-from uwc.models.target import Target
+from uwc.models import mixtures
+from uwc.models.model import Target
+from uwc.models.weights import StoredOtherwise
 from uwc.objectives.methods import METHODS
 from uwc.objectives.objective import Objective
 from uwc.studies import context
@@ -106,9 +106,9 @@ def test_mixtures_are_read_from_files_and_equal_those_made_in_memory(
     one = StudyConfig(**{**STUDY.model_dump(), "unlearn": {**STUDY.unlearn.model_dump(), "runs": [{"method": "gd"}]}})
     mixed_by: list[str] = []
     for name in ("StreamedMixer", "Mixer"):
-        made = getattr(pairs, name)
+        made = getattr(mixtures, name)
         monkeypatch.setattr(
-            pairs, name, lambda *a, made=made, name=name, **k: (mixed_by.append(name), made(*a, **k))[1]
+            mixtures, name, lambda *a, made=made, name=name, **k: (mixed_by.append(name), made(*a, **k))[1]
         )
     streamed = run_study(one, runs=tmp_path / "streamed")
     assert mixed_by == ["StreamedMixer"]
@@ -116,7 +116,7 @@ def test_mixtures_are_read_from_files_and_equal_those_made_in_memory(
     def stored_otherwise(*_: Any, **__: Any) -> Any:
         raise StoredOtherwise("named otherwise")
 
-    monkeypatch.setattr(pairs, "StreamedMixer", stored_otherwise)
+    monkeypatch.setattr(mixtures, "StreamedMixer", stored_otherwise)
     assert run_study(one, runs=tmp_path / "in-memory").to_dict() == streamed.to_dict()
     assert mixed_by == ["StreamedMixer", "Mixer"]
 

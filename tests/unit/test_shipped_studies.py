@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from uwc.data.layouts import ALIASES, FIELDS, UNREAD
+from uwc.data.rows import ALIASES, FIELDS, UNREAD
 from uwc.objectives.methods import METHODS
 from uwc.objectives.rules import rules
-from uwc.studies import attack_config, config
+from uwc.studies import config
 from uwc.studies.config_file import load_config, shipped_configs
-from uwc.studies.section import Section
+from uwc.studies.sections import Section
 from uwc.training.settings import LoraSettings, SampleSettings, TrainingSettings
 
 TRAINING = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
 DOCUMENTED = (Path(__file__).parents[2] / "docs" / "studies.md").read_text(encoding="utf-8")
-SECTIONS = {s for module in (config, attack_config) for s in vars(module).values() if isinstance(s, type)}
+SECTIONS = {s for module in (config, sections) for s in vars(module).values() if isinstance(s, type)}
 
 
 @pytest.mark.parametrize("section", sorted((s for s in SECTIONS if issubclass(s, Section)), key=lambda s: s.__name__))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from uwc.data.strict_yaml import LARGEST, read_yaml
+from uwc.data.strict import LARGEST, read_yaml
 from uwc.errors import ConfigError
 from uwc.studies.config_file import load_config
 
@@ -40,7 +40,7 @@ def bomb(step: str) -> str:
         ("a: {b: 1, c: 2, b: 3}", "the key 'b' occurs twice in one mapping"),
         (bomb("[{}]"), f"more than {LARGEST:,} values"),
         (bomb("{{<<: [{}]}}"), f"more than {LARGEST:,} values"),
-        ("a: &a {b: [*a]}", "an alias stands inside of what it stands for"),
+        ("a: &a {b: [*a]}", "an alias"),
         ("[" * 5000 + "]" * 5000, "nested too deeply"),
         ("9" * 5000, "a value cannot be read"),
         ("2026-13-45", "a value cannot be read"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests.unit.term_examples import forwards, made_pass
 
-from uwc.objectives.activation_terms import (
+from uwc.objectives.terms import (
     activation_distance,
     misdirection,
     misdirection_long,

@@ -6,8 +6,7 @@ import pytest
 import torch
 from tests.unit.term_examples import LN2, forwards, made_pass
 
-from uwc.objectives.distribution_terms import ce_u, logit_flattening, maximum_entropy, self_distillation
-from uwc.objectives.retain_terms import kl, nll
+from uwc.objectives.terms import ce_u, kl, logit_flattening, maximum_entropy, nll, self_distillation
 
 
 def test_self_distillation_lowers_the_true_token_in_the_teacher() -> None:

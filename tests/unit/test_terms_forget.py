@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests.unit.term_examples import LN2, forwards, made_pass
 
-from uwc.objectives.forget_terms import (
+from uwc.objectives.terms import (
     gradient_ascent,
     refusal,
     saturation_importance,

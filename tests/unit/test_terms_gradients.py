@@ -8,8 +8,7 @@ import torch
 from tests.unit.term_examples import forwards, made_batch
 from torch import Tensor
 
-from uwc.objectives.forwards import Pass
-from uwc.objectives.logprobs import divergence, target_logprobs
+from uwc.objectives.forwards import Pass, divergence, target_logprobs
 from uwc.objectives.registry import terms
 
 LENGTHS = {"forget": (3, 1, 5), "refusal": (2, 4, 1), "retain": (4, 2, 2), "retain_refusal": (1, 3, 2)}

@@ -6,8 +6,7 @@ import pytest
 import torch
 from tests.unit.term_examples import LN2, forwards, made_pass
 
-from uwc.objectives.forget_terms import gradient_ascent
-from uwc.objectives.preference_terms import answer_preservation, dpo, npo, simnpo
+from uwc.objectives.terms import answer_preservation, dpo, gradient_ascent, npo, simnpo
 
 
 def log_sigmoid(x: float) -> float:

@@ -9,16 +9,15 @@ import torch
 from tests.conftest import copied, people
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from uwc.calibration.stopping import stop_at
+from uwc.calibration.calibrate import stop_at
 from uwc.data.batches import Batch, collate
 from uwc.data.example import Example
 from uwc.data.prompts import EncodedExample
 from uwc.errors import ConfigError, DataError, ModelError, TrainingDiverged
 from uwc.models.head import answer_logits
 from uwc.models.lora import add_adapter, has_adapter
-from uwc.models.target import Target
-from uwc.objectives.forwards import Forwards
-from uwc.objectives.logprobs import target_logprobs
+from uwc.models.model import Target
+from uwc.objectives.forwards import Forwards, target_logprobs
 from uwc.objectives.methods import METHODS, Constraint, Method, WeightedTerm
 from uwc.objectives.objective import Objective
 from uwc.objectives.registry import terms

@@ -10,10 +10,10 @@ from transformers import AutoModelForCausalLM
 
 from uwc.errors import ConfigError
 from uwc.models.block_weights import block_matrices
-from uwc.models.forward import score_tokens
-from uwc.models.loading import load_target, save_target
+from uwc.models.load import load_target, save_target
 from uwc.models.lora import add_adapter, merge_adapter
-from uwc.models.target import Target
+from uwc.models.model import Target
+from uwc.models.scoring import score_tokens
 from uwc.objectives.methods import METHODS
 from uwc.objectives.objective import Objective
 from uwc.training.data import TrainingData

@@ -11,7 +11,7 @@ from tests.conftest import copied, people
 
 from uwc.data.prompts import PromptTemplate
 from uwc.errors import ConfigError
-from uwc.models.target import Target
+from uwc.models.model import Target
 from uwc.objectives.methods import METHODS
 from uwc.objectives.objective import Objective
 from uwc.training.callbacks import StopRule

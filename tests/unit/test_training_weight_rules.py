@@ -13,7 +13,7 @@ from uwc.data.batches import collate
 from uwc.data.prompts import EncodedExample
 from uwc.errors import ConfigError, ModelError
 from uwc.models.lora import add_adapter
-from uwc.models.target import Target
+from uwc.models.model import Target
 from uwc.objectives.methods import METHODS
 from uwc.objectives.objective import Objective
 from uwc.objectives.rules import L1, Contrast, MiniUnlearning, Negate, Prune, Rule, rules

@@ -7,7 +7,7 @@ import torch
 from tests.unit.term_examples import made_pass
 
 from uwc.errors import ConfigError
-from uwc.models.target import Target
+from uwc.models.model import Target
 from uwc.objectives.methods import METHODS, Method, WeightedTerm, active_tricks, check_term
 from uwc.objectives.objective import Objective
 from uwc.objectives.tricks import kept_tokens

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from uwc.models.statistics import joined, tile_sums
+from uwc.models.scoring import joined, tile_sums
 from uwc.models.token_scores import Sampling
 
 

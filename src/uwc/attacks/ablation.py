@@ -1,4 +1,4 @@
-"""Direction ablation: take out of the hidden states what tells forget from retain."""
+"""Direction ablation: removal of the direction between forget and retain from the hidden states."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uwc.attacks.attacked import Attacked
+from uwc.attacks.chain import Attacked
 from uwc.attacks.data import AttackData
 from uwc.attacks.probing import chosen_depths
 from uwc.attacks.registry import attacks
@@ -15,14 +15,21 @@ from uwc.attacks.surrogate import Intervened
 from uwc.data.example import Example
 from uwc.errors import AttackFailed
 from uwc.models.head import relative_tolerance, unwrapped
+from uwc.models.model import Target
 from uwc.models.states import answer_batches, answer_states, blocks
-from uwc.models.target import Target
 
 
 @attacks.register(
-    "direction_ablation", source="arXiv:2406.11717, arXiv:2409.18025", kind="inside", touches_weights=False,
-    needs=("train", "retain"), effort="", budgets=False, check=None, trains_on_scored=False,
-)  # fmt: skip
+    "direction_ablation",
+    source="arXiv:2406.11717, arXiv:2409.18025",
+    kind="inside",
+    touches_weights=False,
+    needs=("train", "retain"),
+    effort="",
+    budgets=False,
+    check=None,
+    trains_on_scored=False,
+)
 def direction_ablation(target: Target, data: AttackData, *, layers: tuple[int, ...] = ()) -> Iterator[Attacked]:
     """Project every state onto the complement of the direction between mean forget and mean retain states.
 
@@ -31,13 +38,13 @@ def direction_ablation(target: Target, data: AttackData, *, layers: tuple[int, .
 
     Args:
         target: the model; its weights are not changed.
-        data: `train` stands for the forgotten data, `retain` for the rest.
+        data: `train` represents the forget set, `retain` the rest.
         layers: blocks 1..L, or -1..-L from the last; all if empty.
 
     Raises:
         ConfigError: there is no such block.
         ModelError: a block's output is not one state a token.
-        AttackFailed: forget and retain states do not differ, or what the next block reads still has the direction.
+        AttackFailed: forget and retain states do not differ, or the input of the next block still has the direction.
     """
     depths = chosen_depths(target.model, layers or tuple(range(1, len(blocks(target.model)) + 1)))
     forget, retain = (_mean_states(target, examples, depths) for examples in (data.train, data.retain))
@@ -58,7 +65,8 @@ def direction_ablation(target: Target, data: AttackData, *, layers: tuple[int, .
 
 @torch.no_grad()
 def _require_gone(target: Target, examples: Sequence[Example], units: Mapping[int, Tensor]) -> None:
-    """Raise AttackFailed if a block reads a state with a part along the direction taken out after the one before it."""
+    """Raise AttackFailed if the input of a block has a component along the direction removed after the block before
+    it."""
     modules = blocks(target.model)
     for depth in (d for d in units if d < len(modules)):
         read: list[Tensor] = []
@@ -91,7 +99,7 @@ def _without(unit: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def _mean_states(target: Target, examples: Sequence[Example], depths: list[int]) -> dict[int, Tensor]:
-    """Block -> [d] the mean state that predicts an answer token, float32."""
+    """Block -> [d] the mean state at the positions that predict answer tokens, float32."""
     totals: dict[int, Tensor] = {}
     count = 0
     for states, tokens in answer_states(target, examples, depths):

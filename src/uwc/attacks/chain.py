@@ -1,18 +1,110 @@
-"""Attacks one after the other: settings, order and data are checked before anything runs."""
+"""Attacked models and chains of attacks; settings, order and data are checked before anything runs."""
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+import copy
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from uwc.attacks.attacked import Attacked, changed_share, offered
+from torch import Tensor
+
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import DATA, KINDS, attacks
-from uwc.errors import AttackFailed, ConfigError, DataError
+from uwc.errors import AttackFailed, ConfigError, DataError, ModelError
+from uwc.models.block_weights import LEAST_SHARE, block_parameters
+from uwc.models.lora import merge_adapter
+from uwc.models.mixing import require_unquantised
+from uwc.models.model import Target
+from uwc.models.scoring import let_train
 from uwc.models.states import blocks
-from uwc.models.target import Target
 from uwc.registry import Entry
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """A model under one variant of an attack.
+
+    Attributes:
+        target: the model to score; valid until the next variant is requested.
+        label: the variant (a template, a depth, a budget); ``""`` if there is only one.
+        effort: the attacker's effort, in the unit of the attack's effort setting; None if it has none.
+        note: a finding of the attack, such as an adversarial suffix.
+        changed: the share of the numbers in the blocks' parameters that the last attack on weights changed; None if
+            there was none.
+        claimed: name of a parameter -> the least number of its entries that an attack on weights reports as changed;
+            None if it reports nothing.
+    """
+
+    target: Target
+    label: str = ""
+    effort: float | None = None
+    note: str = ""
+    changed: float | None = None
+    claimed: Mapping[str, int] | None = None
+
+
+def offered(made: Any, *, attack: str) -> Generator[Attacked]:
+    """The result of an attack, a model or several, as variants. Raises ConfigError for another type."""
+    if isinstance(made, Target | Attacked):
+        made = [made]
+    if not isinstance(made, Iterable):
+        raise ConfigError(f"the attack {attack!r} gave a {type(made).__name__}; return a model, or yield several")
+    try:
+        for variant in made:
+            if isinstance(variant, Target):
+                variant = Attacked(variant)
+            if not isinstance(variant, Attacked):
+                raise ConfigError(f"the attack {attack!r} yields a {type(variant).__name__}; yield models")
+            yield variant
+    finally:
+        if isinstance(made, Generator):
+            made.close()
+
+
+def with_own_weights(target: Target) -> Target:
+    """The model with a trainable copy of the weights; an adapter is merged into it.
+
+    The model is in memory twice. Raises ModelError if it is quantised, or the adapter cannot be merged.
+    """
+    require_unquantised(target.model, target.name)
+    plain = merge_adapter(replace(target, model=copy.deepcopy(target.model)))
+    return replace(plain, model=let_train(plain.model))
+
+
+def changed_share(before: Target, after: Target, claimed: Mapping[str, int] | None, *, attack: str) -> float:
+    """The share of the numbers in the blocks' parameters that an attack changed.
+
+    For a model without a list of blocks, of all parameters.
+
+    Raises:
+        AttackFailed: none differs, or fewer than 95 % of those claimed do.
+    """
+    first, second = _counted(before.model), _counted(after.model)
+    changed = {name: int((first[name] != p.to(first[name].device)).sum()) for name, p in second.items()}
+    if not any(changed.values()):
+        dtype = str(next(iter(first.values())).dtype).removeprefix("torch.")
+        raise AttackFailed(
+            f"the attack {attack!r} changed no weight of {before.name}: they are unchanged by it, or its steps "
+            f"are too small for {dtype}; leave it out, or give it a stronger setting"
+        )
+    of_blocks = {name: count for name, count in (claimed or {}).items() if name in changed}
+    left = {name: max(count - changed[name], 0) for name, count in of_blocks.items()}
+    missed, whole = sum(left.values()), sum(of_blocks.values())
+    if missed > (1 - LEAST_SHARE) * whole:
+        most = ", ".join(sorted(left, key=lambda name: -left[name])[:3])
+        raise AttackFailed(
+            f"the attack {attack!r} changed {1 - missed / whole:.0%} of the weights of {before.name} that it reports "
+            f"as changed; most of the others are in {most}"
+        )
+    return sum(changed.values()) / sum(p.numel() for p in first.values())
+
+
+def _counted(model: Any) -> dict[str, Tensor]:
+    try:
+        return block_parameters(model)
+    except ModelError:
+        return dict(model.named_parameters())
 
 
 @dataclass(frozen=True)
@@ -25,7 +117,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Chain:
-    """Attacks that follow each other, such as ``relearn+probe``."""
+    """A sequence of attacks, such as ``relearn+probe``."""
 
     steps: tuple[Step, ...]
 
@@ -41,12 +133,12 @@ class Chain:
 
     @property
     def trains_on_scored(self) -> bool:
-        """Whether any of them is shown the scored answers."""
+        """Whether any of them trains on the scored answers."""
         return any(s.entry.facts["trains_on_scored"] for s in self.steps)
 
     @property
     def names_layers(self) -> bool:
-        """Whether any of them is told which blocks to work on."""
+        """Whether any of them has a setting of layers."""
         return any(s.settings.get("layers") or s.settings.get("layer") for s in self.steps)
 
     def check_data(self, data: AttackData) -> None:
@@ -60,7 +152,7 @@ class Chain:
                 step.entry.facts["check"](data, step.settings)
 
     def check_depth(self, depth: int) -> None:
-        """Raise ConfigError if an attack names a layer that a model of `depth` blocks does not have."""
+        """Raise ConfigError if an attack has a layer beyond the `depth` blocks of a model."""
         for step in self.steps:
             given = step.settings.get("layers", step.settings.get("layer"))
             for layer in given if isinstance(given, tuple) else (given,):
@@ -75,12 +167,12 @@ def make_chain(names: str | Sequence[str], settings: Mapping[str, Mapping[str, A
     """A chain from attack names and the settings that differ from their defaults.
 
     Args:
-        names: ``"relearn+probe"``, or a list of names, in the order in which they are carried out.
+        names: ``"relearn+probe"``, or a list of names, in order.
         settings: attack -> setting -> value.
 
     Raises:
-        ConfigError: an unknown attack or setting, a bad value, a budget beyond the last step, or an order that makes no
-            sense.
+        ConfigError: an unknown attack or setting, an invalid value, a budget beyond the last step, or an impossible
+            order.
     """
     listed = names.split("+") if isinstance(names, str) else list(names)
     settings = settings or {}
@@ -97,15 +189,15 @@ def make_chain(names: str | Sequence[str], settings: Mapping[str, Mapping[str, A
 
 @contextmanager
 def attacked(target: Target, data: AttackData, chain: Chain) -> Iterator[Iterator[Attacked]]:
-    """Attack a target; the original is left bit-identical, also on error.
+    """Attack a model, whose own weights stay bit-identical, also on error.
 
     Yields:
-        An iterator over the variants of the attack; each may be used until the next is asked for.
+        An iterator over the variants of the attack; each is valid until the next is requested.
 
     Raises:
         DataError: data that an attack needs is missing.
         ConfigError: a layer that the model does not have.
-        AttackFailed: an attack on prompts or weights changes none, or less than it is to change.
+        AttackFailed: an attack on prompts or weights changes none, or less than it reports.
     """
     chain.check_data(data)
     if chain.names_layers:
@@ -124,7 +216,7 @@ def _carry_out(start: Attacked, data: AttackData, steps: tuple[Step, ...]) -> Ge
     with closing(offered(made, attack=steps[0].entry.name)) as outcomes:
         for outcome in outcomes:
             changed, entry = start.changed, steps[0].entry
-            if outcome.effort == 0:  # it was asked to change nothing
+            if outcome.effort == 0:  # no change was requested
                 changed = 0.0 if entry.facts["kind"] == "weights" else changed
             elif entry.facts["kind"] == "weights":
                 changed = changed_share(start.target, outcome.target, outcome.claimed, attack=entry.name)

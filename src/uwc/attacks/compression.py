@@ -1,4 +1,4 @@
-"""Attacks that only coarsen the weights: small unlearning updates may not survive."""
+"""Attacks by compression of the weights, which small unlearning updates may not survive."""
 
 from collections.abc import Callable, Iterator
 from typing import Annotated
@@ -7,15 +7,20 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from uwc.attacks.attacked import Attacked, with_own_weights
+from uwc.attacks.chain import Attacked, with_own_weights
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
 from uwc.models.block_weights import block_matrices
-from uwc.models.target import Target
+from uwc.models.model import Target
 
 _WEIGHTS = {
-    "kind": "weights", "touches_weights": True, "needs": (), "budgets": False, "check": None, "trains_on_scored": False,
-}  # fmt: skip
+    "kind": "weights",
+    "touches_weights": True,
+    "needs": (),
+    "budgets": False,
+    "check": None,
+    "trains_on_scored": False,
+}
 
 
 @attacks.register("quantization", source="arXiv:2410.16454", effort="bits", **_WEIGHTS)
@@ -32,7 +37,7 @@ def quantization(
         target: the model.
         bits: 2..8.
         group_size: consecutive inputs of one output that share a scale; 0 is all of them (per channel). A remainder
-            makes a group of its own.
+            is a further group.
     """
     yield _rewritten(target, lambda w: round_to_nearest(w, bits=bits, group_size=group_size), effort=bits)
 
@@ -77,7 +82,7 @@ def pruning(
 
 @torch.no_grad()
 def _rewritten(target: Target, rule: Callable[[Tensor], Tensor], *, effort: float) -> Attacked:
-    """A copy of the target with a rule from [out, in] to [out, in] carried out on each matrix of its blocks."""
+    """A copy of the model with a function from [out, in] to [out, in] applied to each matrix of its blocks."""
     copy, claimed = with_own_weights(target), {}
     for matrix in block_matrices(copy.model):
         claimed[matrix.name] = 0

@@ -1,4 +1,4 @@
-"""What an attacker has, kept apart from what is scored."""
+"""The attacker's data, disjoint from the scored examples."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,15 +12,15 @@ from uwc.errors import DataError
 
 @dataclass(frozen=True, kw_only=True)
 class Attacker:
-    """What an attacker has; nothing of it is scored.
+    """The attacker's data, none of which is scored.
 
     Attributes:
-        train: what the attacker has of the forgotten data.
-        retain: what the attacker has of the retained data.
-        unrelated: examples that have nothing to do with either.
+        train: the attacker's examples of the forget set.
+        retain: the attacker's examples of the retain set.
+        unrelated: the attacker's examples unrelated to both.
         translations: id of a scored example -> its question in another language.
-        original: all that the original model was trained on, the scored answers too, for the attack that is defined by
-            it; by default all of the above.
+        original: the original model's training data, including the scored answers, for the attack that uses it; by
+            default all of the above.
     """
 
     train: Questions = ()
@@ -32,14 +32,14 @@ class Attacker:
 
 @dataclass(frozen=True)
 class AttackData(Attacker):
-    """The examples that are scored, and those the attacker may use.
+    """The scored examples, and the attacker's.
 
     Attributes:
         scored: the examples that are scored under attack.
 
     Raises:
-        DataError: nothing is scored, or the attacker has a scored example: its id, its question with its answer, or
-            the same answer about the same subject.
+        DataError: there is no scored example, or the attacker has one: its id, its question with its answer, or the
+            same answer of the same subject.
     """
 
     scored: Sequence[Example]
@@ -50,7 +50,7 @@ class AttackData(Attacker):
 
     @property
     def owned(self) -> dict[str, int]:
-        """Part of what the attacker has -> how many examples."""
+        """Part of the attacker's data -> number of examples."""
         return {name: len(getattr(self, name)) for name in ("train", "retain", "unrelated")}
 
     def __post_init__(self) -> None:
@@ -65,7 +65,7 @@ class AttackData(Attacker):
 def split_by_subject(
     examples: Sequence[Example], share: float, *, seed: int = 0
 ) -> tuple[list[Example], list[Example]]:
-    """The attacker's share of a forget set, and the rest, to be scored; a subject is wholly in one of them.
+    """Split a forget set into the attacker's share and the scored rest; a subject is never divided.
 
     Args:
         examples: the forget set.

@@ -1,4 +1,4 @@
-"""Attacks that only decode otherwise: many samples, or a search with beams."""
+"""Attacks on decoding: repeated sampling and beam search."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 
-from uwc.attacks.attacked import Attacked
+from uwc.attacks.chain import Attacked
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
 from uwc.attacks.surrogate import Wrapped
@@ -16,16 +16,20 @@ from uwc.errors import ModelError
 from uwc.models.block_weights import few_tokens
 from uwc.models.contrast import ContrastModel
 from uwc.models.head import unwrapped
-from uwc.models.target import Target
+from uwc.models.model import Target
 
 _DECODING = {
-    "kind": "decoding", "touches_weights": False, "needs": (), "budgets": False, "check": None,
+    "kind": "decoding",
+    "touches_weights": False,
+    "needs": (),
+    "budgets": False,
+    "check": None,
     "trains_on_scored": False,
-}  # fmt: skip
+}
 
 
 class DecodedBy(Wrapped):
-    """A model that generates with other settings than asked; its forward is its own.
+    """A model that generates with fixed settings; its forward is unchanged.
 
     Args:
         model: the model.
@@ -33,7 +37,7 @@ class DecodedBy(Wrapped):
         seed: of the draws; global random state is neither read nor changed.
 
     Raises:
-        ModelError: there are two models that answer as one, which generate greedily only.
+        ModelError: the model is a contrast of two, which generates greedily only.
     """
 
     def __init__(self, model: Any, settings: Mapping[str, Any], *, seed: int = 0) -> None:
@@ -66,13 +70,13 @@ def sampling(
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0,
     seed: int = 0,
 ) -> Iterator[Attacked]:
-    """Sample answers; one variant for each sample, so that the strongest is the best of n.
+    """Sample answers; one variant for each sample, so that the worst case is the best of n.
 
     Args:
         target: the model.
-        samples: n; the first samples of a larger n are those of a smaller one.
+        samples: n; a smaller n gives the first samples of a larger one.
         temperature: of the sampling.
-        top_p: draw from the most likely tokens that together have this probability.
+        top_p: draw from the most likely tokens with this total probability.
         seed: of the draws.
     """
     settings = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
@@ -83,14 +87,13 @@ def sampling(
 
 @attacks.register("beam_search", source="arXiv:2012.07805", effort="beams", **_DECODING)
 def beam_search(target: Target, _data: AttackData, *, beams: Annotated[int, Field(ge=2)] = 5) -> Iterator[Attacked]:
-    """Answer with the likeliest of the sequences that a beam search finds.
+    """Answer with the most likely sequence of a beam search.
 
-    A cache of anything but keys and values (recurrent and hybrid models) is not used, as transformers does not put all
-    of them in the order of the beams.
+    Caches of recurrent and hybrid models are not used, since transformers does not reorder all of them by beam.
 
     Args:
         target: the model.
-        beams: how many beginnings are kept at each token.
+        beams: the number of beams.
     """
     settings = {"num_beams": beams, "use_cache": _caches_keys_and_values(target.model)}
     yield Attacked(replace(target, model=DecodedBy(target.model, settings)), effort=beams)
@@ -98,7 +101,7 @@ def beam_search(target: Target, _data: AttackData, *, beams: Annotated[int, Fiel
 
 @torch.no_grad()
 def _caches_keys_and_values(model: Any) -> bool:
-    """Whether all that a model keeps of a text are keys and values."""
+    """Whether a model's cache has only keys and values."""
     from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
     cache: Any = getattr(model.eval()(input_ids=few_tokens(model), use_cache=True), "past_key_values", None)

@@ -1,25 +1,27 @@
-"""Metrics under attack: each variant of an attack scored by example, and what it recovers."""
+"""Metrics under attack: scores by example under each variant, recovery, and budget curves."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from uwc import progress
-from uwc.attacks.chain import Chain, attacked
+from uwc.attacks.chain import Chain, attacked, make_chain
 from uwc.attacks.data import AttackData
+from uwc.attacks.registry import attacks
 from uwc.data.example import Example
 from uwc.errors import AttackFailed, ConfigError, DataError, TrainingDiverged
 from uwc.io import plain
 from uwc.metrics.registry import INPUTS, metrics
-from uwc.metrics.scoring import needs_of, score_set
+from uwc.metrics.scored import needs_of, score_set
 from uwc.metrics.stats import aggregate, paired_difference
 from uwc.metrics.suites import any_perturbed
-from uwc.models.target import Target
+from uwc.models.model import Target
 from uwc.models.token_scores import Floats
-from uwc.results import Aggregate, AttackedModel, AttackInfo, AttackOutcome, Difference, ModelKey, Variant
+from uwc.results import Aggregate, AttackedModel, AttackInfo, AttackOutcome, BudgetCurve, Difference, ModelKey, Variant
 
 Values = Mapping[str, Floats]
 """Metric -> [E] its values by example."""
@@ -34,7 +36,7 @@ class VariantValues:
     Attributes:
         label: the variant (a template, a depth, a budget); ``""`` if there is only one.
         effort: the attacker's effort, or None.
-        note: what the attack found.
+        note: a finding of the attack.
         changed: the share of the numbers in the blocks' parameters that an attack on weights changed, or None.
         values: metric -> [E] its values for the scored examples.
     """
@@ -49,13 +51,13 @@ class VariantValues:
 def check_metrics(
     names: Sequence[str], chains: Sequence[Chain], *, examples: Sequence[Example] = (), reference: bool = False
 ) -> None:
-    """Raise ConfigError for a metric that is unknown, cannot see an attack, or needs more than there is.
+    """Raise ConfigError for a metric that is unknown, insensitive to an attack, or whose needs are not met.
 
     Args:
         names: the metrics.
         chains: the attacks.
-        examples: what is scored, which some metrics want wrong answers for.
-        reference: whether there is a model to compare with.
+        examples: the scored examples.
+        reference: whether there is a reference model.
     """
     for name in names:
         needs = needs_of([name])
@@ -77,7 +79,7 @@ def check_metrics(
 
 
 def visible(names: Sequence[str], chain: Chain) -> list[str]:
-    """The metrics that can see what an attack changes: one on decoding shows in generated texts only."""
+    """The metrics that are sensitive to an attack: for attacks on decoding only those of generated texts."""
     if chain.steps[-1].entry.facts["kind"] != "decoding":
         return list(names)
     return [name for name in names if "texts" in needs_of([name])]
@@ -96,11 +98,11 @@ def attacked_values(
 
     Args:
         target: the model.
-        data: what is scored, and what the attacker has.
+        data: the scored examples, and the attacker's.
         chain: the attack.
         names: the metrics.
         max_new_tokens: the most tokens of a generated answer.
-        reference: the original model, for metrics that compare with it; it reads what the attacked model reads.
+        reference: the original model, for metrics that compare with it; it gets the same prompts.
 
     Raises:
         UserError: data or layers are missing.
@@ -121,7 +123,7 @@ def metric_values(
     max_new_tokens: int,
     reference: Target | None = None,
 ) -> dict[str, Floats]:
-    """Metric -> [E] its values for the examples; nothing is scored or generated that no metric reads."""
+    """Metric -> [E] its values for the examples."""
     needs = needs_of(names)
     compared = reference if "reference" in needs else None
     scored = score_set(target, examples, needs=needs, reference=compared, max_new_tokens=max_new_tokens)
@@ -145,15 +147,15 @@ def measure(
     """Score a model before an attack and under each of its variants: one outcome for each metric.
 
     Args:
-        target: the model; left bit-identical.
-        data: what is scored, and what the attacker has.
+        target: the model; not changed.
+        data: the scored examples, and the attacker's.
         chain: the attack.
         names: the metrics.
-        name: what results call the attack; the chain's name by default.
-        of_set: what they call the scored examples.
-        before: metric -> [E] values without the attack, where they are known already.
+        name: the attack's name in results; the chain's name by default.
+        of_set: the name of the scored set in results.
+        before: metric -> [E] values without the attack, if known.
         control: the values of a control under the same attack.
-        max_new_tokens, reference: as `attacked_values` takes them.
+        max_new_tokens, reference: as in `attacked_values`.
         seed: of the bootstrap.
 
     Raises:
@@ -231,7 +233,7 @@ def attack_model(
 
 
 def describe(name: str, chain: Chain, names: Sequence[str]) -> AttackInfo:
-    """An attack as results have it; `names` are the metrics that see it."""
+    """The description of an attack in results; `names` are the metrics that are sensitive to it."""
     return AttackInfo(
         name=name,
         chain=tuple(step.entry.name for step in chain.steps),
@@ -252,19 +254,19 @@ def outcomes(
     control: Sequence[VariantValues] = (),
     seed: int = 0,
 ) -> list[AttackOutcome]:
-    """What an attack recovers, by metric and set.
+    """The recovery by an attack, for each metric and set.
 
-    ``after`` is the mean over variants, where the attack has budgets at the largest; the worst case takes for each
-    example the variant under which it is remembered most. Differences are paired by example, and ratios for metrics
-    that are averaged geometrically.
+    ``after`` is the mean over variants, with budgets at the largest one; the worst case is, for each example, the
+    variant under which it is remembered most. Differences are paired by example, and ratios for metrics that are
+    averaged geometrically.
 
     Args:
-        name: what results call the attack.
+        name: the attack's name in results.
         chain: the attack.
-        sets: set -> its scored examples; all values hold these one set after the other.
+        sets: set -> its scored examples; all values are concatenated in this order.
         before: metric -> [E] values without the attack.
         variants: the values under it.
-        control: the same of a model that was never trained on the data; left out where it has other variants.
+        control: the same of a model that was never trained on the data; ignored if its variants differ.
         seed: of the bootstrap.
     """
     theirs = control if len(control) == len(variants) else ()
@@ -321,7 +323,7 @@ class _Measure:
 
 
 def _headline(chain: Chain, variants: Sequence[VariantValues]) -> list[VariantValues]:
-    """The variants that count: those at the largest budget, where the attack is scored at several; otherwise all."""
+    """The variants of the headline: those at the largest budget if there are several, otherwise all."""
     if not any(step.settings.get("budgets") for step in chain.steps):
         return list(variants)
     largest = max(v.effort or 0.0 for v in variants)
@@ -329,7 +331,7 @@ def _headline(chain: Chain, variants: Sequence[VariantValues]) -> list[VariantVa
 
 
 def _summaries(metric: str, variants: Sequence[VariantValues], part: slice) -> dict[bool, Floats]:
-    """Whether it is the worst case -> [E] values: the mean of the variants and, where there are several, the worst."""
+    """False -> [E] the mean of the variants; True -> [E] their worst case, if there are several."""
     values = [v.values[metric][part] for v in variants]
     if len(values) == 1:
         return {False: values[0]}
@@ -339,7 +341,7 @@ def _summaries(metric: str, variants: Sequence[VariantValues], part: slice) -> d
 
 
 def combine(values: Sequence[Floats], *, higher_remembers: bool, average: str = "arithmetic") -> tuple[Floats, Floats]:
-    """[E] the worst value of each example over n variants, and [E] their mean of that kind; NaN where all are.
+    """[E] the worst value of each example over n variants, and [E] their mean; NaN if all are.
 
     Args:
         values: n times [E].
@@ -380,7 +382,7 @@ def save_variants(path: Path, variants: Sequence[VariantValues], sets: Mapping[s
 
 
 def load_variants(path: Path) -> list[VariantValues]:
-    """What `save_variants` wrote. Raises DataError if the file is damaged."""
+    """Read the file of `save_variants`. Raises DataError if it is damaged."""
     try:
         table = pd.read_parquet(path)
     except (OSError, ValueError) as error:
@@ -393,3 +395,106 @@ def load_variants(path: Path) -> list[VariantValues]:
         values = {name: rows[name].to_numpy(np.float64) for name in names}
         found.append(VariantValues(str(first["label"]), effort, str(first["note"]), changed, values))
     return found
+
+
+MODEL = ModelKey(role="unlearned")
+
+
+def budget_curve(
+    target: Target,
+    data: AttackData,
+    attack: str,
+    efforts: Sequence[float],
+    *,
+    model: ModelKey = MODEL,
+    settings: Mapping[str, Any] | None = None,
+    over: str | None = None,
+    metric: str = "extraction_strength",
+    original_score: float | None = None,
+    max_new_tokens: int = 64,
+    reference: Target | None = None,
+) -> BudgetCurve:
+    """Score an attack at several efforts; relearning and GCG share one run over their steps.
+
+    Args:
+        target: the model; not changed.
+        data: the scored examples, and the attacker's.
+        attack: a registered attack.
+        efforts: the values of its effort, such as steps, in any order.
+        model: the model's name in results.
+        settings: its other settings.
+        over: another setting to vary, such as ``examples`` in relearning (data efficiency).
+        metric: the metric; `half_effort` needs one for which high means 'remembers'.
+        original_score: the metric of the original model on the same examples.
+        max_new_tokens: the most tokens of a generated answer.
+        reference: the original model, for metrics that compare with it.
+
+    Raises:
+        ConfigError: the attack has no effort, or no such setting, or no effort is given.
+    """
+    setting, chains = curve_chains(attack, efforts, settings=settings, over=over)
+    scores: list[float] = []
+    before = float("nan")
+    for chain in chains:
+        (outcome,) = measure(target, data, chain, [metric], max_new_tokens=max_new_tokens, reference=reference)
+        before = outcome.before.mean
+        if len(chains) < len(set(efforts)):
+            scores = [variant.mean for variant in outcome.variants]
+        else:
+            scores.append((outcome.worst_case or outcome.after).mean)
+    ordered = tuple(sorted(set(efforts)))
+    half = None if original_score is None else effort_to_reach(original_score / 2, before, ordered, scores)
+    return BudgetCurve(
+        model=model,
+        attack=attack,
+        over=setting,
+        metric=metric,
+        before=before,
+        efforts=ordered,
+        scores=tuple(scores),
+        half_effort=half,
+    )
+
+
+def curve_chains(
+    attack: str, efforts: Sequence[float], *, settings: Mapping[str, Any] | None = None, over: str | None = None
+) -> tuple[str, list[Any]]:
+    """The setting that a curve varies, and its runs: one for all efforts, or one for each.
+
+    Raises:
+        ConfigError: the attack has no effort, or no such setting, or no effort is given.
+    """
+    entry = attacks.get(attack)
+    setting = over or entry.facts["effort"]
+    if not setting:
+        varied = [e.name for e in attacks if e.facts["effort"]]
+        raise ConfigError(f"the attack {attack!r} has no effort to vary; give a setting, or one of {', '.join(varied)}")
+    if not efforts:
+        raise ConfigError("a curve needs at least one effort")
+    ordered = sorted(set(efforts))
+    if entry.facts["budgets"] and setting == "steps":
+        merged = {**(settings or {}), "budgets": ordered, "steps": ordered[-1]}
+        return setting, [make_chain(attack, {attack: merged})]
+    return setting, [make_chain(attack, {attack: {**(settings or {}), setting: e}}) for e in ordered]
+
+
+def effort_to_reach(threshold: float, before: float, efforts: Sequence[float], scores: Sequence[float]) -> float | None:
+    """The least effort at which the score reaches the threshold, interpolated linearly from effort 0.
+
+    Args:
+        threshold: the score to reach.
+        before: the score at effort 0.
+        efforts: ascending.
+        scores: the score at each.
+
+    Returns:
+        0 if the score before reaches it, None if no effort does.
+    """
+    if before >= threshold:
+        return 0.0
+    xs, ys = [0.0, *efforts], [before, *scores]
+    for i in range(1, len(xs)):
+        if ys[i] >= threshold:
+            share = (threshold - ys[i - 1]) / (ys[i] - ys[i - 1])
+            return float(xs[i - 1] + share * (xs[i] - xs[i - 1]))
+    return None

@@ -1,4 +1,4 @@
-"""Reading the answer from the model's inside: trained linear unembeddings, and the model's own (logit lens)."""
+"""Reading answers from hidden states: trained linear unembeddings, and the model's own (logit lens)."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -8,19 +8,23 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from uwc.attacks.attacked import Attacked
+from uwc.attacks.chain import Attacked
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
 from uwc.attacks.surrogate import ReadAt
 from uwc.data.example import Example
 from uwc.models.head import head_of, own_steps_after_head
+from uwc.models.model import Target
 from uwc.models.states import blocks, entering_states, resolve_layer
-from uwc.models.target import Target
 
 _INSIDE = {
-    "kind": "inside", "touches_weights": False, "effort": "", "budgets": False, "check": None,
+    "kind": "inside",
+    "touches_weights": False,
+    "effort": "",
+    "budgets": False,
+    "check": None,
     "trains_on_scored": False,
-}  # fmt: skip
+}
 
 
 @attacks.register("probe", source="arXiv:2406.09179", needs=("train|retain",), **_INSIDE)
@@ -37,42 +41,47 @@ def probe(
 ) -> Iterator[Attacked]:
     """Train a linear unembedding on the hidden states of chosen blocks; one variant for each depth.
 
-    ``min_W mean CE(f(W g(h_t)), y_t)`` over the answer tokens of `train` and `retain`: h_t is the block's state, g what
-    the model does between its last block and its output embedding (a norm, a projection), and f what it does to logits
-    after it (soft caps, scaling). The output embedding's own bias is left out: it says nothing of the states, and can
-    drown them. The model runs once over the data for each depth; all depths learn from the cached [N, d] states, a
-    chunk of positions at a time.
+    ``min_W mean CE(f(W g(h_t)), y_t)`` over the answer tokens of `train` and `retain`, with h_t the block's state, g
+    the model's map from its last block to its output embedding (a norm, a projection), and f its map of logits after it
+    (soft caps, scaling). The output embedding's bias is left out, since it does not depend on the states. The model
+    runs once over the data for each depth; heads are trained on the cached [N, d] states in chunks of positions.
 
     Args:
         target: the model; its weights are not changed.
-        data: the heads are trained on `train` and `retain`, never on what is scored.
+        data: the heads are trained on `train` and `retain`, never on the scored examples.
         layers: blocks 1..L, or -1..-L from the last; one third, two thirds and the last if empty.
         epochs: passes over the cached states.
         lr: Adam's.
-        positions: answer tokens in one step.
-        start: begin from the model's own output embedding, or from zero.
+        positions: number of answer tokens in one step.
+        start: initial weights: the model's output embedding, or zero.
         seed: of the order.
 
     Raises:
         ConfigError: there is no such block.
-        ModelError: the model has no list of blocks, or makes its logits otherwise than by its output embedding.
+        ModelError: the model has no list of blocks, or does not compute its logits by its output embedding alone.
     """
     depths = chosen_depths(target.model, layers)
     states, targets = cached_states(target, [*data.train, *data.retain], depths)
     weight = head_of(target.model).weight
     heads = train_heads(
-        states, targets, weight if start == "model" else torch.zeros_like(weight), epochs=epochs, lr=lr,
-        positions=positions, seed=seed, finish=own_steps_after_head(target.model),
-    )  # fmt: skip
+        states,
+        targets,
+        weight if start == "model" else torch.zeros_like(weight),
+        epochs=epochs,
+        lr=lr,
+        positions=positions,
+        seed=seed,
+        finish=own_steps_after_head(target.model),
+    )
     for depth in depths:
         yield Attacked(replace(target, model=ReadAt(target.model, depth, heads[depth])), label=f"layer {depth}")
 
 
 @attacks.register("logit_lens", source="LessWrong:AcKRB8wDpdaN6v6ru", needs=(), **_INSIDE)
 def logit_lens(target: Target, _data: AttackData, *, layers: tuple[int, ...] = ()) -> Iterator[Attacked]:
-    """Let the model go on from the states of a block as if they were those of its last; one variant for each depth.
+    """Decode from the states of a block in place of the last one's (logit lens); one variant for each depth.
 
-    Norms, projections, the output embedding and what follows it (soft caps, scaling) are the model's own.
+    Norms, projections, the output embedding and later steps (soft caps, scaling) are the model's own.
 
     Args:
         target: the model.
@@ -87,7 +96,7 @@ def logit_lens(target: Target, _data: AttackData, *, layers: tuple[int, ...] = (
 
 
 def chosen_depths(model: Any, layers: Sequence[int]) -> list[int]:
-    """The blocks 1..L meant by `layers`, ascending; by default one third, two thirds and the last."""
+    """The blocks 1..L of `layers`, ascending; by default one third, two thirds and the last."""
     last = len(blocks(model))
     return sorted({resolve_layer(model, k) for k in layers or (max(1, round(last / 3)), round(2 * last / 3), last)})
 
@@ -95,11 +104,11 @@ def chosen_depths(model: Any, layers: Sequence[int]) -> list[int]:
 def cached_states(
     target: Target, examples: Sequence[Example], depths: Sequence[int]
 ) -> tuple[dict[int, Tensor], Tensor]:
-    """What the heads learn from, in one pass of the model for each depth.
+    """The training data of the heads, from one pass of the model for each depth.
 
     Returns:
-        Block -> [N, d] states that enter the output embedding if this block's are taken for the last one's, where the
-        N answer tokens are predicted, float32; and the [N] tokens.
+        Block -> [N, d] inputs of the output embedding with this block's states in place of the last one's, at the
+        positions that predict the N answer tokens, float32; and the [N] tokens.
     """
     states: dict[int, Tensor] = {}
     for depth in depths:
@@ -119,17 +128,17 @@ def train_heads(
     seed: int,
     finish: Callable[[Tensor], Tensor] = lambda logits: logits,
 ) -> dict[int, nn.Linear]:
-    """One linear head for each depth, all trained side by side on the same chunks.
+    """Train one linear head for each depth, on the same chunks.
 
     Args:
         states: depth -> [N, d].
         targets: [N] tokens.
-        weight: [V, d] where each head begins.
+        weight: [V, d] initial weights of each head.
         epochs: passes over the N positions.
         lr: Adam's.
         positions: in one step; the largest tensor of logits is [positions, V].
         seed: of the order.
-        finish: what becomes of the [n, V] logits after the head.
+        finish: map of [n, V] logits after the head.
     """
     heads = {}
     for depth in states:

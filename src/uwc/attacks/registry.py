@@ -1,4 +1,4 @@
-"""The registry of attacks, and what every attack declares about itself."""
+"""The registry of attacks, and the declarations of an attack."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar, overload
@@ -10,7 +10,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 Kind = Literal["weights", "inside", "prompt", "decoding"]
 
 KINDS: tuple[Kind, ...] = ("weights", "inside", "prompt", "decoding")
-"""What an attack changes, in the order in which attacks of a chain follow each other."""
+"""The part that an attack changes, in the order of attacks in a chain."""
 
 DATA: dict[str, str] = {
     "train": "examples of the forgotten data, other than those scored (--attacker-data)",
@@ -18,11 +18,10 @@ DATA: dict[str, str] = {
     "unrelated": "unrelated examples (--unrelated)",
     "translations": "translated questions (--translation-column)",
 }
-"""What an attack may need of `AttackData` -> what a user must provide."""
+"""Field of `AttackData` that an attack may need -> the user's option for it."""
 
 _MODULES = (
     "prompts",
-    "token_noise",
     "gcg",
     "probing",
     "ablation",
@@ -53,17 +52,17 @@ def _check(entry: Entry[Any]) -> None:
 attacks: Registry[Any] = Registry("attack", modules=tuple(f"uwc.attacks.{m}" for m in _MODULES), check=_check)
 """Functions ``attack(target, data, *, settings...)`` that yield or return one or more `Attacked` targets, or targets.
 
-Each yielded target may be used until the next one is asked for; the original's weights never change. An attack is
-deterministic by its settings. Run one through `uwc.attacks.chain.attacked`, which checks settings, data and order.
+Each yielded target is valid until the next one is requested; the original's weights never change. An attack is
+deterministic given its settings. Run one through `uwc.attacks.chain.attacked`, which checks settings, data and order.
 
 Each declares:
-    kind: "weights", "inside", "prompt" or "decoding": what it changes, and the order in a chain.
-    touches_weights: whether knowledge may be added, so that the slope before against after need not be 1.
+    kind: "weights", "inside", "prompt" or "decoding": the part that it changes, which gives the order in a chain.
+    touches_weights: whether it may add knowledge, so that the slope of after on before need not be 1.
     needs: the `AttackData` fields that must not be empty; ``"train|retain"`` is either.
-    effort: the setting that grows with the attacker's effort, or "".
+    effort: the setting that measures the attacker's effort, or "".
     budgets: whether a setting ``budgets`` yields one target for each effort from a single run.
-    check: a function of data and settings that raises DataError for data that does not do, or None.
-    trains_on_scored: whether the scored answers themselves are shown, so that only a control tells a leak.
+    check: a function of data and settings that raises DataError for unsuitable data, or None.
+    trains_on_scored: whether it trains on the scored answers, so that a leak can be seen only against a control.
 """
 
 

@@ -1,4 +1,4 @@
-"""Relearning: fine-tune the unlearned model a little, and see what comes back."""
+"""Relearning: recovery by brief fine-tuning of the unlearned model."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -13,13 +13,13 @@ from pydantic import Field
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from uwc import progress
-from uwc.attacks.attacked import Attacked, with_own_weights
+from uwc.attacks.chain import Attacked, with_own_weights
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
 from uwc.data.example import Example
 from uwc.errors import AttackFailed, reporting_full_disk
 from uwc.models.block_weights import LEAST_SHARE
-from uwc.models.target import Target
+from uwc.models.model import Target
 from uwc.objectives.methods import FINE_TUNING
 from uwc.objectives.objective import Objective
 from uwc.training.data import TrainingData
@@ -28,28 +28,32 @@ from uwc.training.settings import TrainingSettings
 
 Count = Annotated[int, Field(ge=1)]
 _DETAILS = """
-AdamW on the mean negative log-likelihood of the answers at a constant rate, so that a longer run passes through every
-shorter one: all budgets are scored on one trajectory. The weights at a budget wait in a temporary folder.
+AdamW on the mean negative log-likelihood of the answers at a constant learning rate, so that all budgets are points of
+one trajectory. The weights at each budget are stored in a temporary folder.
 
 Args:
     target: the model.
-    data: where the examples come from.
+    data: the source of the examples.
     steps: optimizer steps; one epoch, or the largest budget, by default.
     budgets: the steps after which the model is scored; only after the last if empty.
-    examples: train on so many examples only, drawn by the seed; on all by default.
-    lr: the learning rate; the paper takes that of the original fine-tuning.
+    examples: the number of examples to train on, drawn by the seed; all by default.
+    lr: the learning rate; in the paper that of the original fine-tuning.
     batch_size: examples a step.
     seed: of order and choice.
 
 Raises:
     TrainingDiverged: a loss became NaN or infinite.
-    AttackFailed: weights that have a gradient did not move.
+    AttackFailed: weights with a gradient did not change.
 """
 
 
 _RELEARN = {
-    "kind": "weights", "touches_weights": True, "effort": "steps", "budgets": True, "check": None,
-}  # fmt: skip
+    "kind": "weights",
+    "touches_weights": True,
+    "effort": "steps",
+    "budgets": True,
+    "check": None,
+}
 
 
 def _relearn_on(choose: Callable[[AttackData], Sequence[Example]], summary: str) -> Callable[..., Iterator[Attacked]]:
@@ -79,14 +83,14 @@ def _relearn_on(choose: Callable[[AttackData], Sequence[Example]], summary: str)
 
 
 relearn = attacks.register("relearn", source="arXiv:2406.13356", needs=("train",), trains_on_scored=False, **_RELEARN)(
-    _relearn_on(lambda d: d.train, "Fine-tune on the attacker's part of the forgotten data; the rest is scored.")
+    _relearn_on(lambda d: d.train, "Fine-tune on the attacker's part of the forget set; the rest is scored.")
 )
 relearn_original = attacks.register(
     "relearn_original", source="arXiv:2406.09179", needs=(), trains_on_scored=True, **_RELEARN
 )(
     _relearn_on(
         lambda d: d.original or [*d.scored, *d.train, *d.retain],
-        "Fine-tune on all the original data, the scored answers included: the paper's attack, which needs a control.",
+        "Fine-tune on all the original data, including the scored answers (the paper's attack); needs a control.",
     )
 )
 relearn_retain = attacks.register(
@@ -94,7 +98,7 @@ relearn_retain = attacks.register(
 )(_relearn_on(lambda d: d.retain, "Fine-tune on retained data only."))
 relearn_unrelated = attacks.register(
     "relearn_unrelated", source="arXiv:2411.12103", needs=("unrelated",), trains_on_scored=False, **_RELEARN
-)(_relearn_on(lambda d: d.unrelated, "Fine-tune on data that has nothing to do with what was forgotten."))
+)(_relearn_on(lambda d: d.unrelated, "Fine-tune on data unrelated to the forget set."))
 
 
 def _trajectory(
@@ -114,10 +118,10 @@ def _trajectory(
 
 
 def _require_moved(before: Target, after: Target, reached: set[str], lr: float) -> None:
-    """Warn of steps that are lost where they are smaller than the distance between neighbouring numbers.
+    """Warn of steps that are lost in rounding.
 
     Raises:
-        AttackFailed: more than 5 % of the weights are of parameters that a gradient reached, and that did not move.
+        AttackFailed: more than 5 % of the weights belong to parameters with a gradient that did not change.
     """
     first, second = dict(before.model.named_parameters()), dict(after.model.named_parameters())
     moved = {name: int((first[name] != second[name]).sum()) for name in sorted(reached)}

@@ -1,4 +1,4 @@
-"""Soft prompts: trained embeddings before every question."""
+"""Soft prompts: trained embeddings before each question."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,26 +10,25 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from uwc.attacks.attacked import Attacked
+from uwc.attacks.chain import Attacked
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
 from uwc.attacks.surrogate import Wrapped
 from uwc.data.batches import collate
-from uwc.models.budget import DEFAULT_TOKEN_BUDGET
 from uwc.models.head import answer_logits, head_of, token_logprobs
+from uwc.models.model import DEFAULT_TOKEN_BUDGET, Target
 from uwc.models.states import embedding_of
-from uwc.models.target import Target
 
 
 class SoftPrompted(Wrapped):
-    """A model that reads [k, d] embeddings before the first token of every input, after padding on the left.
+    """A model with [k, d] embeddings before the first token of every input, after left padding.
 
-    The model's own forward and generation run on k more tokens; their embeddings are replaced where the model's
-    embedding module returns them, and their states are left out where its output embedding reads them.
+    The model's own forward and generation run on k more tokens, whose embeddings are replaced in the output of the
+    embedding module, and whose states are removed from the input of the output embedding.
 
     Args:
         model: the model.
-        prompt: the embeddings, as the embedding module gives them.
+        prompt: the embeddings, in the scale of the embedding module's output.
         tokens: [k] ids of the further tokens, for models that read ids besides embeddings.
     """
 
@@ -55,14 +54,14 @@ class SoftPrompted(Wrapped):
             handle.remove()
 
     def generate(self, *, input_ids: Tensor, attention_mask: Tensor, **options: Any) -> Tensor:
-        """[B, T + new] the model's continuations; they are those of the longer input."""
+        """[B, T + new] the model's continuations, generated from the longer input."""
         ids, mask, places = self._lengthened(input_ids, attention_mask)
         with self._embedding(places, ids.shape[1]):
             output = self.inner.generate(input_ids=ids, attention_mask=mask, **options)
         return torch.cat([input_ids, output[:, ids.shape[1] :]], dim=1)
 
     def _lengthened(self, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
-        """The [B, k + T] ids and mask with the prompt's tokens after the padding, and the [B, k] places of these."""
+        """The [B, k + T] ids and mask with the prompt's tokens after the padding, and their [B, k] positions."""
         size, count = len(ids), len(self.tokens)
         padding = torch.zeros(size, device=ids.device).long() if mask is None else mask.long().argmax(dim=1)
         places = padding[:, None] + torch.arange(count, device=ids.device)
@@ -77,11 +76,11 @@ class SoftPrompted(Wrapped):
 
     @contextmanager
     def _embedding(self, places: Tensor, length: int) -> Iterator[None]:
-        """While open, the embedding module gives the prompt at these places of inputs that begin with them."""
+        """While open, the embedding module returns the prompt at these positions of inputs of `length` tokens."""
 
         def replace_rows(_module: Any, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
             if output.shape[1] < length:
-                return output  # a later step of generation, which goes on from a cache
+                return output  # a later step of generation, from the cache
             rows = self.prompt.to(output.dtype).expand(len(places), -1, -1)
             return output.scatter(1, places[..., None].expand_as(rows), rows)
 
@@ -93,9 +92,16 @@ class SoftPrompted(Wrapped):
 
 
 @attacks.register(
-    "soft_prompt", source="arXiv:2104.08691, arXiv:2402.09063", kind="inside", touches_weights=False,
-    needs=("train|retain",), effort="steps", budgets=False, check=None, trains_on_scored=False,
-)  # fmt: skip
+    "soft_prompt",
+    source="arXiv:2104.08691, arXiv:2402.09063",
+    kind="inside",
+    touches_weights=False,
+    needs=("train|retain",),
+    effort="steps",
+    budgets=False,
+    check=None,
+    trains_on_scored=False,
+)
 def soft_prompt(
     target: Target,
     data: AttackData,
@@ -106,21 +112,21 @@ def soft_prompt(
     batch_size: Annotated[int, Field(ge=1)] = 8,
     seed: int = 0,
 ) -> Iterator[Attacked]:
-    """Train embeddings that, read before the question, make the model answer the attacker's questions.
+    """Train embeddings before the question to elicit answers to the attacker's questions.
 
-    Adam on the mean negative log-likelihood of answer tokens; nothing else is trained.
+    Adam on the mean negative log-likelihood of answer tokens; only the embeddings are trained.
 
     Args:
         target: the model; its weights are not changed.
-        data: trained on `train`, or on `retain` where that is empty; never on what is scored.
-        tokens: how many embeddings, k; they begin as those of random tokens.
+        data: trained on `train`, or on `retain` if that is empty; never on the scored examples.
+        tokens: the number of embeddings, k, initialised from random tokens.
         steps: optimizer steps.
         lr: Adam's.
         batch_size: examples a step.
-        seed: of the beginning and of the order.
+        seed: of initialisation and order.
 
     Raises:
-        ModelError: the model has no input embedding of its own.
+        ModelError: the model has no input embedding, or two.
     """
     rng = np.random.default_rng(seed)
     encoded = target.encode(list(data.train or data.retain))

@@ -1,4 +1,4 @@
-"""Modules that stand in for a causal language model while its own forward runs, changed in one place."""
+"""Wrappers of a causal language model whose own forward runs with one change."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +13,7 @@ from uwc.models.states import blocks, output_states
 
 
 class Wrapped(nn.Module):
-    """A model inside another module, which is scored and generates in its place; its weights are shared."""
+    """A module that wraps a model and is scored and generates in its place; weights are shared."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -22,12 +22,12 @@ class Wrapped(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.inner.device  # type: ignore[no-any-return]
 
     @property
     def generation_config(self) -> Any:
-        """The model's own settings of generation, which name the tokens that end its turn."""
+        """The model's generation configuration, with the tokens that end its turn."""
         return self.inner.generation_config
 
     @property
@@ -49,7 +49,7 @@ class Wrapped(nn.Module):
 
 
 class Altered(Wrapped, ABC):
-    """A model that is changed while it runs: its own forward and generation, within what `altering` opens."""
+    """A model whose forward and generation run inside the context `altering`."""
 
     @abstractmethod
     def altering(self) -> AbstractContextManager[None]:
@@ -67,14 +67,14 @@ class Altered(Wrapped, ABC):
 
 
 class ReadAt(Altered):
-    """A model that takes the output of one of its blocks for that of the last.
+    """A model with the output of one of its blocks in place of the last one's.
 
-    Whatever the model does after its last block follows: norms, projections, output embedding, soft caps, scaling.
+    The steps after the last block follow: norms, projections, output embedding, soft caps, scaling.
 
     Args:
         model: the model.
         layer: the block, 1..L.
-        head: maps [.., d] states to [.., V] logits in place of the model's output embedding; None keeps that.
+        head: maps [.., d] states to [.., V] logits in place of the model's output embedding, if given.
     """
 
     def __init__(self, model: Any, layer: int, head: nn.Module | None = None) -> None:
@@ -82,12 +82,12 @@ class ReadAt(Altered):
         self.layer, self.head = layer, None if head is head_of(model) else head
 
     def get_output_embeddings(self) -> Any:
-        """The map from states to logits that is used."""
+        """The map from states to logits."""
         return self.inner.get_output_embeddings() if self.head is None else self.head
 
     @contextmanager
     def altering(self) -> Iterator[None]:
-        """The block's output stands for the last one's, and the head for the model's."""
+        """Replace the last block's output, and the output embedding."""
         with reading_at(self.inner, self.layer), ExitStack() as stack:
             if self.head is not None:
                 head, precision = self.head, next(self.head.parameters()).dtype
@@ -100,7 +100,7 @@ class Intervened(Altered):
 
     Args:
         model: the model.
-        changes: block 1..L -> what its [B, T, d] output becomes.
+        changes: block 1..L -> function of its [B, T, d] output.
     """
 
     def __init__(self, model: Any, changes: Mapping[int, Callable[[Tensor], Tensor]]) -> None:
@@ -109,7 +109,7 @@ class Intervened(Altered):
 
     @contextmanager
     def altering(self) -> Iterator[None]:
-        """The blocks' outputs are changed."""
+        """Change the blocks' outputs."""
         with ExitStack() as stack:
             for layer, change in self._changes.items():
                 stack.enter_context(changed_output(self.inner, layer, change))
@@ -118,7 +118,7 @@ class Intervened(Altered):
 
 @contextmanager
 def reading_at(model: Any, layer: int) -> Iterator[None]:
-    """While open, the states that block `layer` of 1..L returns stand for those that the last block returns."""
+    """While open, the last block returns the states of block `layer` of 1..L."""
     read: list[Tensor] = []
     modules = blocks(model)
 
@@ -134,7 +134,7 @@ def reading_at(model: Any, layer: int) -> Iterator[None]:
 
 @contextmanager
 def changed_output(model: Any, layer: int, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """While open, the states that block `layer` of 1..L returns are changed; what else it returns stays."""
+    """While open, the states that block `layer` of 1..L returns are changed; its other outputs are not."""
 
     def hook(_module: Any, _args: Any, output: Any) -> Any:
         states = change(output_states(output))

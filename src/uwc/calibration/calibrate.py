@@ -1,7 +1,8 @@
-"""Calibration of an unlearned model: the largest mixture with the original that keeps tau of its retention."""
+"""Calibration of an unlearned model: the largest mixture with the original that satisfies the retention constraint."""
 
+import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -9,40 +10,44 @@ import numpy as np
 
 from uwc import progress, results
 from uwc.calibration.frontier import Frontier, at_tau
-from uwc.calibration.measures import LeastRatio, Measure, measured
+from uwc.calibration.measures import ExampleMeasure, LeastRatio, Measure, measured
 from uwc.calibration.probed import Measured, ProbedSet, RetentionCurve, load_probes, save_probes
 from uwc.calibration.search import PASSES, Reading, SearchResult, search
 from uwc.data.example import Example
 from uwc.errors import ConfigError
 from uwc.io import write_text
 from uwc.metrics.registry import metrics, set_metrics
+from uwc.metrics.scored import ScoredSet
 from uwc.metrics.stats import Average, aggregate, aggregate_sets
-from uwc.models.mixing import Mixing
-from uwc.models.target import Target
+from uwc.models.lora import merge_adapter
+from uwc.models.mixing import Mixer, Mixing
+from uwc.models.model import Target
+from uwc.models.scoring import score_tokens
 from uwc.models.token_scores import Floats
 from uwc.results import ConditionScore, Number, Part, Warning
+from uwc.training.callbacks import StopRule
 
 KNOWN_SAMPLE = 64
-"""In a search without curve, so many forget questions are put to the original, to see that it knows them."""
+"""Number of forget questions on which the original is scored in a search without curve."""
 UNKNOWN = 0.1
-"""The original's mean score on the forget data, on metrics from 0 to 1, below which there is little to forget."""
+"""Mean score of the original on the forget data, on metrics from 0 to 1, below which a warning is given."""
 PROBES, SEARCH = "probes.parquet", "probes.json"
-"""Where a calibration keeps the values of its probes, and how they were searched."""
+"""The files of a calibration's probes and search."""
 
 Sets = Mapping[str, Sequence[Example]]
 
 
 @dataclass(frozen=True, eq=False)
 class Calibrated:
-    """The mixture found, and all that its probes measured.
+    """A calibrated mixture with the values of all probes.
 
     Attributes:
-        tau: the least ratio to the original's retention.
+        tau: the least retention ratio.
         metric: the metric of the forget sets.
         search: the search for alpha.
-        measures: what each retention measure found.
+        measures: the values of each retention measure.
         forget: set -> the metric's value for each example at each mixture.
-        warnings: why its numbers may say little.
+        warnings: why its numbers may be unreliable.
     """
 
     tau: float
@@ -65,12 +70,12 @@ class Calibrated:
 
     @cached_property
     def frontiers(self) -> Mapping[str, Frontier]:
-        """Forget set -> its frontier; none where only alpha was searched."""
+        """Forget set -> its frontier; empty if only alpha was searched."""
         curve = RetentionCurve(self.measures)
         return {name: Frontier(curve, s) for name, s in self.forget.items() if np.array_equal(s.alphas, curve.alphas)}
 
     def record(self, *, seed: int = 0) -> results.Calibration:
-        """The calibration with its intervals; `seed` is of the bootstrap."""
+        """The calibration with intervals, in results; `seed` is of the bootstrap."""
         forget = self.forget.get("forget")
         scores = {} if forget is None else dict(zip(forget.alphas.tolist(), forget.means().tolist(), strict=True))
         probes = [p.model_copy(update={"forget": scores.get(p.alpha, p.forget)}) for p in self.search.probes]
@@ -91,8 +96,8 @@ class Calibrated:
     def scores(self, *, seed: int = 0) -> tuple[ConditionScore, ...]:
         """The scores of the original, the unlearned model as delivered, the calibrated mixture, and at tau.
 
-        On each forget set and on each set that a retention measure reads, on all its examples. A model that was not
-        scored on all examples of a set, as a search without curve leaves it, has no row there.
+        On each forget set and each set of a retention measure, on all its examples. There is no row for a model that
+        was not scored on all examples of a set, as in a search without curve.
         """
         rows: list[ConditionScore] = []
         for name, probed in self.forget.items():
@@ -121,7 +126,7 @@ class Calibrated:
         return rows
 
     def save(self, folder: Path) -> None:
-        """Write what `load` reads: ``probes.parquet`` (the values by example) and ``probes.json`` (the rest)."""
+        """Write ``probes.parquet`` (the values by example) and ``probes.json`` (the rest)."""
         save_probes(folder / PROBES, [*self.forget.values(), *(i for m in self.measures for i in m.inputs)])
         kept = _Stored(
             tau=self.tau,
@@ -138,7 +143,7 @@ class Calibrated:
 
     @classmethod
     def load(cls, folder: Path) -> "Calibrated":
-        """Read what `save` wrote."""
+        """Read the files of `save`."""
         kept = _Stored.model_validate_json((folder / SEARCH).read_text(encoding="utf-8"))
         sets = load_probes(folder / PROBES)
         return cls(
@@ -196,7 +201,7 @@ def _kept(measure: Measured, alpha: float) -> results.Kept:
 
 
 def _score(measure: Measured, alpha: float, seed: int) -> results.Aggregate | None:
-    """The aggregate of a measure at a mixture; None where not all examples were scored there."""
+    """The aggregate of a measure at a mixture; None if not all examples were scored there."""
     found = [i.row(alpha) for i in measure.inputs]
     rows = [row for row in found if row is not None]
     if len(rows) < len(found):
@@ -230,27 +235,27 @@ def calibrate(
     curve: bool = True,
     max_new_tokens: int = 64,
 ) -> Calibrated:
-    """Find the largest alpha at which theta(alpha) keeps `tau` of the original's retention (arXiv:2406.09179).
+    """Find the largest alpha at which theta(alpha) satisfies the retention constraint (arXiv:2406.09179).
 
-    ``theta(alpha) = (1 - alpha) * original + alpha * unlearned``; retention is the least ratio of the measures'
-    values to the original's, 1 at alpha = 0.
+    ``theta(alpha) = (1 - alpha) * original + alpha * unlearned``. The retention ratio, the least ratio of the measures'
+    values to the original's (1 at alpha = 0), must be at least `tau`.
 
     Args:
-        mixing: gives the model at any alpha; `Mixing.mix` gives the calibrated model afterwards.
-        measures: the retention constraint, see `retention_measures`; each must keep tau.
-        forget: the forget set, "forget", and further ones by name, which are measured with `metric`.
-        tau: the bar.
-        metric: what models are ranked by, see `ranking_metrics`.
-        scan: points of the coarse grid.
-        resolution: how finely alpha is found.
-        passes: the most scoring passes, as `search` takes it.
-        curve: score every set on all examples at each probe, and probe the whole grid, as the frontier, the score at
-            tau and the intervals need. Without, a probe ends as soon as it is decided, and the forget sets are scored
+        mixing: the mixer; `Mixing.mix` gives the calibrated model afterwards.
+        measures: the retention constraint, see `retention_measures`.
+        forget: the forget set, "forget", and further ones by name, which are scored with `metric`.
+        tau: the least retention ratio.
+        metric: the metric that models are ranked by, see `ranking_metrics`.
+        scan: number of intervals of the coarse grid.
+        resolution: of alpha.
+        passes: the most scoring passes, see `search`.
+        curve: score every set on all examples at each probe, and probe the whole grid, as needed for the frontier, the
+            score at tau and intervals. Otherwise a probe ends as soon as it is decided, and the forget sets are scored
             at alpha only.
-        max_new_tokens: the most tokens of a generated answer, for metrics that read them.
+        max_new_tokens: the most tokens of a generated answer, for metrics of texts.
 
     Raises:
-        UserError: a measure, the metric or the models do not fit, or the original itself knows nothing.
+        UserError: a measure, the metric or the models are unsuitable, or the original scores near 0.
     """
     if not 0 < tau <= 1:
         raise ConfigError(f"tau = {tau} must be above 0 and at most 1")
@@ -298,7 +303,7 @@ class _Calibrating:
         return found
 
     def begin(self, tau: float) -> Reading:
-        """Measure the original, and warn where it knows little."""
+        """Measure the original, and warn if it scores low."""
         original = self.mixing.mix(0.0)
         reading = self.retention.begin(original, tau=tau, early=not self.curve)
         if self.curve:
@@ -309,7 +314,7 @@ class _Calibrating:
         return reading
 
     def probe(self, alpha: float, *, whole: bool) -> Reading:
-        """Mix, and measure the retention; in a curve the forget sets too."""
+        """Mix, and measure retention and, in a curve, the forget sets."""
         mixture = self.mixing.mix(alpha)
         reading = self.retention.probe(mixture, alpha, whole=whole)
         if self.curve and alpha not in self.values:
@@ -324,7 +329,7 @@ class _Calibrating:
         return measured(mixture, examples, self.entry, max_new_tokens=self.max_new_tokens)
 
     def doubt(self, original: Target) -> str:
-        """Why the original leaves nothing to forget; empty where it knows the forget set."""
+        """The warning for an original that scores near 0 on the forget set; empty otherwise."""
         forget = list(self.forget.get("forget", ()))
         if not forget or self.entry.facts["range"] != (0.0, 1.0) or not self.entry.facts["higher_remembers"]:
             return ""
@@ -352,3 +357,45 @@ class _Calibrating:
         alphas, examples = sorted(self.values), self.forget[name]
         rows = [self.values[alpha][name] for alpha in alphas]
         return ProbedSet.of(name, self.entry.name, examples, alphas, rows)
+
+
+def stop_at(
+    *,
+    forget: Sequence[Example],
+    at_most: float,
+    metric: str = "extraction_strength",
+    every: int = 10,
+    tau: float | None = None,
+    retain: Sequence[Example] = (),
+    original: Target | None = None,
+) -> StopRule:
+    """End a run once the mean of `metric` on the forget examples is at most `at_most`.
+
+    Args:
+        forget: the questions to forget.
+        at_most: the score at which the run ends.
+        metric: a metric of token scores for which high means 'remembers'.
+        every: steps between measurements.
+        tau: measure the calibrated score instead: that of the mixture with the retention ratio `tau`.
+        retain: questions on which retention is measured; required with `tau`.
+        original: the model before unlearning; required with `tau`.
+    """
+
+    def raw(target: Target) -> float:
+        return float(np.mean(ScoredSet(score_tokens(target, forget), ()).values(metric)))
+
+    def calibrated(target: Target) -> float:
+        if original is None:
+            raise ValueError("the calibrated score needs the original model")
+        working = merge_adapter(replace(target, model=copy.deepcopy(target.model)))
+        found = calibrate(
+            Mixer(original, working),
+            [ExampleMeasure(retain, metric=metric)],
+            {"forget": forget},
+            tau=tau or 1.0,
+            metric=metric,
+            curve=False,
+        )
+        return found.forget_score
+
+    return StopRule(raw if tau is None else calibrated, at_most, every)

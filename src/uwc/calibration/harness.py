@@ -1,4 +1,4 @@
-"""Benchmarks of lm-evaluation-harness as retention measures: a thin adapter to its `simple_evaluate`."""
+"""Benchmarks of lm-evaluation-harness as retention measures, through its `simple_evaluate`."""
 
 import random
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ import torch
 
 from uwc.calibration.measures import NumberMeasure
 from uwc.errors import ConfigError, UserError
-from uwc.models.target import Target
+from uwc.models.model import Target
 from uwc.registry import unknown_name
 
 
@@ -21,8 +21,8 @@ class HarnessTask(NumberMeasure):
     """A task's score by lm-evaluation-harness, such as the accuracy on ``mmlu``.
 
     Args:
-        task: a task or group that the library knows, or ``TASK:METRIC``; the task's first metric by default.
-        limit: score only the first so many questions of each task.
+        task: a task or group of the library, or ``TASK:METRIC``; the task's first metric by default.
+        limit: number of questions of each task; all by default.
         batch_size: questions in a batch.
 
     Raises:
@@ -36,7 +36,7 @@ class HarnessTask(NumberMeasure):
         super().__init__(self.score, label=task)
 
     def score(self, target: Target) -> float:
-        """The task's score for a model; the metric's direction is taken from the library.
+        """The task's score for a model; the metric's direction is that of the library.
 
         Raises:
             ConfigError: there is no such task or metric.
@@ -73,7 +73,7 @@ def require_harness() -> None:
 
 @contextmanager
 def _own_random_state() -> Iterator[None]:
-    """The library seeds the global random states; they are as before afterwards."""
+    """Restore the global random states afterwards, which the library seeds."""
     python, numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng():

@@ -1,5 +1,4 @@
-"""Retention measures: what a mixture has to keep of the original. Each probes mixtures, and gives the ratio to the
-original's value."""
+"""Retention measures: each scores mixtures and returns the ratio to the original's value."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -9,54 +8,51 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from uwc.calibration.deciding import ERROR, MeanTest, looks
-from uwc.calibration.expecting import Expectation
 from uwc.calibration.probed import ROUNDING, Measured, ProbedSet, logarithm, ratio_to_original
-from uwc.calibration.search import Reading
+from uwc.calibration.search import ERROR, Expectation, MeanTest, Reading, looks
 from uwc.data.example import Example
 from uwc.errors import ConfigError, UserError
 from uwc.metrics.registry import metrics, set_metrics
-from uwc.metrics.scored import ScoredSet
-from uwc.metrics.scoring import needs_of, score_set
-from uwc.metrics.set_level import UTILITY_SETS
+from uwc.metrics.scored import ScoredSet, needs_of, score_set
+from uwc.metrics.set_metrics import UTILITY_SETS
 from uwc.metrics.suites import Given, is_set_metric, split_input, what_is_missing
-from uwc.models.forward import score_tokens
-from uwc.models.target import Target
+from uwc.models.model import Target
+from uwc.models.scoring import score_tokens
 from uwc.models.token_scores import Floats, TokenScores
 from uwc.registry import Entry, unknown_name
 
 RANDOM_PART = 4
-"""One in so many examples is scored in random order where that may decide a probe."""
+"""The inverse share of examples that are scored in random order if that may decide a probe."""
 FURTHER = 1.25
-"""Those expected to have lost most, at a mixture and at so many times as much of it, are scored first."""
+"""Examples with the greatest expected loss, at multiples of a mixture's alpha, are scored first."""
 NEAR_ZERO, LITTLE = 0.02, 0.2
-"""Mean scores of the original, on metrics from 0 to 1, below which calibration is refused, and warned about."""
+"""Mean scores of the original, on metrics from 0 to 1, below which calibration is refused, or a warning given."""
 _ANY_MODEL_HAS = frozenset(
     {"scores", "answers", "restated", "perturbed", "texts", "text_tokens", "sampled", "gradient_norms", "similar_from"}
 )
 
 
 def example_metrics() -> list[str]:
-    """The metrics of single examples that can be kept: those with a direction that need one model only."""
+    """The metrics of single examples for a retention constraint: those with a direction that need one model only."""
     return [e.name for e in metrics if _fits(e)]
 
 
 def retention_names() -> list[str]:
-    """All metrics that can be kept: those of single examples, and those of sets of data to keep."""
+    """All metrics for a retention constraint: those of single examples, and those of whole sets."""
     kept = [e.name for e in set_metrics if {need.partition(":")[0] for need in e.facts["needs"]} <= set(UTILITY_SETS)]
     return [*example_metrics(), *(n for n in kept if set_metrics.get(n).facts["higher_remembers"])]
 
 
 def ranking_metrics() -> list[str]:
-    """The metrics that models can be ranked by: a mean over examples, from 0 to 1, of which less is more forgotten."""
+    """The metrics that models can be ranked by: means over examples in 0..1 for which low means 'forgotten'."""
     return [n for n in example_metrics() if _ranks(metrics.get(n).facts)]
 
 
 def ranking_metric(metric: str, rank_by: str | None = None) -> str:
-    """What models are ranked by: what is asked for, else the metric that is kept if it can be, else ES.
+    """The metric of the ranking: `rank_by` if given, else the retention metric if possible, else extraction strength.
 
     Raises:
-        ConfigError: models cannot be ranked by what is asked for.
+        ConfigError: models cannot be ranked by `rank_by`.
     """
     if rank_by is not None and rank_by not in ranking_metrics():
         raise ConfigError(unknown_name("metric to rank by", rank_by, ranking_metrics()))
@@ -64,7 +60,7 @@ def ranking_metric(metric: str, rank_by: str | None = None) -> str:
 
 
 def early_stopping_metrics() -> list[str]:
-    """The metrics of token scores for which high means 'remembers': those at which a run can be stopped early."""
+    """The metrics for early stopping: those of token scores for which high means 'remembers'."""
     return [e.name for e in metrics if e.facts["needs"] == ("scores",) and e.facts["higher_remembers"]]
 
 
@@ -83,7 +79,7 @@ def _ranks(facts: Mapping[str, Any]) -> bool:
 
 
 def meaningless(score: float, on: str, *, needed: float | None = None) -> UserError:
-    """The refusal to keep a ratio to nothing: the original itself scores near 0 on what should be kept."""
+    """The error for an original that scores near 0 on a set of the retention constraint."""
     least = "" if needed is None else f", and at least {needed:g} is needed"
     return UserError(
         f"calibration is meaningless: the original model itself scores {score:.3g} on {on}{least}; give data that it "
@@ -92,13 +88,13 @@ def meaningless(score: float, on: str, *, needed: float | None = None) -> UserEr
 
 
 class Measure(ABC):
-    """A value that the original model is good at and a mixture should be too.
+    """A retention measure: a value of a model, and its ratio to the original's value.
 
-    The ratio to the original's value is ``value / original``, or ``original / value`` where low is good.
+    The ratio is ``value / original``, or ``original / value`` if low is good.
 
     Attributes:
-        label: what tables call it.
-        doubt: why its ratio says little; empty where it does not.
+        label: its name in tables.
+        doubt: why its ratio is unreliable; empty if it is reliable.
     """
 
     label: str
@@ -114,27 +110,27 @@ class Measure(ABC):
             early: whether a probe may end as soon as it is decided.
 
         Raises:
-            UserError: the original itself knows nothing, or cannot be measured.
+            UserError: the original scores near 0, or cannot be measured.
         """
 
     @abstractmethod
     def probe(self, mixture: Target, alpha: float, *, whole: bool) -> Reading:
-        """Measure a mixture: on all examples if `whole`, else until it is decided; what was scored is kept."""
+        """Measure a mixture: on all examples if `whole`, else until it is decided; scores are cached."""
 
     @abstractmethod
     def measured(self) -> Measured:
-        """What was found at every mixture that was measured whole."""
+        """The values at all mixtures that were measured on all examples."""
 
     def expected(self, alpha: float) -> float:
-        """The ratio expected at a mixture from those measured; NaN where that cannot be said."""
+        """The expected ratio at a mixture, given those measured; NaN if unknown."""
         return float("nan")
 
 
 class LeastRatio:
-    """All measures together: the retention is their least ratio, and a mixture is feasible if each keeps tau.
+    """All measures together: the retention ratio is their least, and a mixture is feasible if all are at least tau.
 
     Args:
-        measures: cheap ones first: the first that is not kept decides.
+        measures: cheap ones first, since the first infeasible one decides.
     """
 
     def __init__(self, measures: Sequence[Measure]) -> None:
@@ -159,7 +155,7 @@ class LeastRatio:
         return self._together(readings)
 
     def expected(self, alpha: float) -> float:
-        """The retention expected at a mixture; NaN where a measure cannot say."""
+        """The expected retention ratio at a mixture; NaN if unknown for a measure."""
         return float(np.min([m.expected(alpha) for m in self.measures]))
 
     def _together(self, readings: Sequence[Reading]) -> Reading:
@@ -168,11 +164,11 @@ class LeastRatio:
 
 
 class NumberMeasure(Measure):
-    """One number for a model, such as the accuracy on a benchmark; each probe computes it whole.
+    """One number for a model, such as the accuracy on a benchmark.
 
     Args:
         function: from a model to its number.
-        label: what tables call it.
+        label: its name in tables.
         higher: whether a high number is good.
     """
 
@@ -207,7 +203,7 @@ class SetMeasure(NumberMeasure):
 
     Args:
         metric: its name.
-        sets: the sets that it reads, by name.
+        sets: its sets, by name.
         max_new_tokens: the most tokens of a generated answer.
 
     Raises:
@@ -225,7 +221,7 @@ class SetMeasure(NumberMeasure):
         super().__init__(self._evaluated, label=metric)
 
     def measured(self) -> Measured:
-        """See `Measure.measured`; a metric that is no function of means is a number."""
+        """See `Measure.measured`; without values by example unless the metric is a function of means."""
         if "of_means" not in set_metrics.get(self.metric).facts:
             return super().measured()
         rows = dict(sorted(zip(self._values, self._rows, strict=True), key=lambda pair: pair[0]))
@@ -238,35 +234,37 @@ class SetMeasure(NumberMeasure):
     def _evaluated(self, target: Target) -> float:
         scored = {
             name: score_set(
-                target, self.sets[name], needs=needs_of(m for n, m in self._inputs if n == name),
+                target,
+                self.sets[name],
+                needs=needs_of(m for n, m in self._inputs if n == name),
                 max_new_tokens=self.max_new_tokens,
             )
             for name in dict.fromkeys(name for name, _ in self._inputs)
-        }  # fmt: skip
+        }
         self._rows.append([scored[name].values(metric) for name, metric in self._inputs])
         values = [row[~np.isnan(row)] for row in self._rows[-1]]
         return float(set_metrics.get(self.metric).function(*values)) if all(map(len, values)) else float("nan")
 
 
 class ExampleMeasure(Measure):
-    """A metric's average over examples, decided as early as it can be.
+    """A metric's average over examples, with sequential decisions.
 
     With v the values of a mixture and o those of the original the ratio is ``mean(v) / mean(o)``, or the inverse for a
-    metric of which low means 'remembers'; a geometric average is taken on logarithms. The examples are scored in
-    blocks: some in a fixed random order, then those first that are expected (see `Expectation`) to have lost most;
-    after each block `MeanTest` looks at the paired differences to the original. Examples that the metric gives no value
-    for on the original are left out.
+    metric for which low means 'remembers'; geometric averages are computed on logarithms. The examples are scored in
+    blocks: some in a fixed random order, then the others by their expected loss (see `Expectation`), the greatest
+    first. After each block `MeanTest` tests the paired differences to the original. Examples without a value on the
+    original are left out.
 
     Args:
         examples: the questions.
         metric: a metric of single examples, see `example_metrics`.
-        name: what messages call the set.
+        name: the set's name in messages.
         max_new_tokens: the most tokens of a generated answer.
-        error: the chance of a wrong early decision in each direction.
+        error: the probability of a wrong early decision in each direction.
         seed: of the order.
 
     Raises:
-        ConfigError: the metric cannot be kept, or the examples lack what it needs.
+        ConfigError: the metric is not in `example_metrics`, or the examples do not meet its needs.
     """
 
     def __init__(
@@ -309,8 +307,8 @@ class ExampleMeasure(Measure):
             raise meaningless(mean, f"the {self.name} data ({self.metric})", needed=NEAR_ZERO if unit else None)
         if unit and mean < LITTLE:
             self.doubt = (
-                f"the original model itself scores only {mean:.3g} ({self.metric}) on the {self.name} data; a ratio to "
-                "so little says little: give retain data that it knows, or another retention metric"
+                f"the original model itself scores only {mean:.3g} ({self.metric}) on the {self.name} data, so that "
+                "the retention ratio is unreliable; give retain data that it knows, or another retention metric"
             )
         return self._reading(self._seen[0.0])
 
@@ -333,13 +331,13 @@ class ExampleMeasure(Measure):
         return Measured.of(self.label, [probed], higher=self.higher, average=self.entry.facts["average"])
 
     def expected(self, alpha: float) -> float:
-        """See `Measure.expected`: from the tokens scored at other mixtures; NaN if none were followed."""
+        """See `Measure.expected`: from the tokens scored at other mixtures; NaN if there are none."""
         if self._expectation is None or not self._expectation.by_token:
             return float("nan")
         return self._ratio(self._expected(alpha))
 
     def _score(self, target: Target, seen: "_Seen", count: int) -> None:
-        """Score on to `count` examples, and look whether it is decided."""
+        """Score further examples, up to `count`, and test whether the probe is decided."""
         random = seen.count < seen.random
         if not random and seen.order is self._order:
             rest = self._order[seen.count :]
@@ -362,19 +360,19 @@ class ExampleMeasure(Measure):
         return measured_closely(target, examples, self.entry, max_new_tokens=self.max_new_tokens, margins=self._expects)
 
     def _expected(self, alpha: float) -> Floats:
-        """[E] for each example its value expected at a mixture."""
+        """[E] the expected value of each example at a mixture."""
         return self._original if self._expectation is None else self._expectation.values(alpha)
 
     def _ahead(self, alpha: float) -> Floats:
-        """[E] by how much each example is expected to be above what keeps exactly tau."""
+        """[E] the expected difference of each example from the value that satisfies tau exactly."""
         ahead: Floats = self._line(self._expected(alpha)) - self._bar(slice(None))
         return ahead
 
     def _random_part(self, alpha: float) -> int:
-        """How many examples are scored in random order before those that are expected to have lost most.
+        """The number of examples that are scored in random order before those with the greatest expected loss.
 
-        A quarter, where nothing is known yet, or where that many may be expected to win the bet that the bar is
-        reached. Else those up to the first look, so that some examples are scored at every mixture.
+        A quarter if nothing is known yet, or if that many are expected to decide that the bar is reached. Otherwise
+        those up to the first test, so that some examples are scored at every mixture.
         """
         first = looks(len(self._order))[0]
         part = max(first, len(self._order) // RANDOM_PART)
@@ -400,19 +398,19 @@ class ExampleMeasure(Measure):
         return MeanTest(ends.min() - bar, ends.max() - bar, error=self.error)
 
     def _line(self, values: Floats) -> Floats:
-        """The values on the line on which they are averaged, turned so that high means 'remembers'."""
+        """The values on the scale on which they are averaged, with the sign such that high means 'remembers'."""
         line = logarithm(values) if self.geometric else values
         return line if self.higher else -line
 
     def _bar(self, part: NDArray[np.int64] | slice) -> Floats:
-        """What each example would have to score on that line for exactly tau to be kept."""
+        """The values on that scale that satisfy tau exactly."""
         original = self._line(self._original[part])
         factor = self._tau if self.higher else 1 / self._tau
         bar: Floats = original + np.log(self._tau) if self.geometric else original * factor
         return bar
 
     def _average(self, values: Floats) -> float:
-        """The average over the examples that the original has a value for."""
+        """The average over the examples with a value on the original."""
         scored = values[self._scored]
         if not len(scored):
             return float("nan")
@@ -424,8 +422,8 @@ class ExampleMeasure(Measure):
 
 @dataclass
 class _Seen:
-    """Values of a mixture, [E], NaN where not scored; how many are, in their order, and how many of these in random
-    order; what they decide."""
+    """The state of a probe: [E] values, NaN if not scored; the number scored, in order; how many of these in random
+    order; and the decision."""
 
     alpha: float
     values: Floats
@@ -448,13 +446,13 @@ def retention_measures(
 
     Args:
         sets: name -> questions.
-        metric: one of `retention_names`; a metric of whole sets reads sets of its own.
-        keep: the sets on which `metric` is kept, each by itself.
-        further: tasks of lm-evaluation-harness by name, functions from a model to a number of which more is better.
+        metric: one of `retention_names`; a metric of whole sets has its own sets.
+        keep: the sets on which `metric` is constrained, each separately.
+        further: names of tasks of lm-evaluation-harness, or functions from a model to a number, higher is better.
         max_new_tokens: the most tokens of a generated answer.
 
     Raises:
-        ConfigError: a name is unknown, or something lacks what it needs.
+        ConfigError: a name is unknown, or a need is not met.
         UserError: lm-evaluation-harness is not installed.
     """
     if metric not in retention_names():
@@ -477,14 +475,14 @@ def retention_measures(
 
 
 def measured(target: Target, examples: Sequence[Example], entry: Entry[Any], *, max_new_tokens: int = 64) -> Floats:
-    """[E] a metric's values on a model, scored with no more than it needs."""
+    """[E] a metric's values on a model."""
     return measured_closely(target, examples, entry, max_new_tokens=max_new_tokens)[0]
 
 
 def measured_closely(
     target: Target, examples: Sequence[Example], entry: Entry[Any], *, max_new_tokens: int = 64, margins: bool = False
 ) -> tuple[Floats, TokenScores | None]:
-    """[E] the same, and the token scores, with margins if wanted, where the metric reads these alone."""
+    """[E] the same, and the token scores (optionally with margins) if the metric reads only these."""
     if entry.facts["needs"] == ("scores",):
         tokens = score_tokens(target, examples, margins=margins)
         return ScoredSet(tokens, ()).values(entry.name), tokens

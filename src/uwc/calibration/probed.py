@@ -1,5 +1,5 @@
-"""What a calibration measured at the probed mixtures: values by example, ratios to the original's, and their bootstrap
-draws; and the file that keeps them."""
+"""The measurements at the probed mixtures of a calibration: values by example, ratios to the original's, bootstrap
+draws, and their file."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,11 +17,11 @@ from uwc.models.token_scores import Floats
 
 RESAMPLES = 1000
 ROUNDING = 1e-12
-"""By this much a ratio may miss tau: one of exactly tau counts as kept."""
+"""Tolerance of the comparison of a ratio with tau."""
 
 
 def ratio_to_original(value: Floats | float, original: Floats | float, *, higher: bool) -> Floats:
-    """``value / original``, or ``original / value`` where low is good; 1 where that divides by 0."""
+    """``value / original``, or ``original / value`` if low is good; 1 if that divides by 0."""
     above, below = np.broadcast_arrays(*((value, original) if higher else (original, value)))
     ratio: Floats = np.divide(above, below, out=np.ones(below.shape), where=below != 0)
     return ratio
@@ -42,7 +42,7 @@ class ProbedSet:
         metric: the metric.
         alphas: [A] the mixtures, ascending.
         ids: E example ids.
-        subjects: E subjects; examples that share one are drawn together.
+        subjects: E subjects; examples that share one are a cluster.
         values: [A, E]; examples that are NaN in the first row are left out of means and draws.
     """
 
@@ -57,37 +57,37 @@ class ProbedSet:
     def of(
         cls, name: str, metric: str, examples: Sequence[Example], alphas: Sequence[float], rows: Sequence[Floats]
     ) -> "ProbedSet":
-        """The values of examples, a row [E] a mixture."""
+        """From alpha -> [E] values."""
         ids, subjects = tuple(e.id for e in examples), tuple(e.subject for e in examples)
         return cls(name, metric, np.array(alphas), ids, subjects, np.stack(rows))
 
     @cached_property
     def scored(self) -> NDArray[np.intp]:
-        """Places of the examples that have a value at the first mixture."""
+        """Indices of the examples with a value at the first mixture."""
         return np.flatnonzero(~np.isnan(self.values[0]))
 
     @property
     def drawn(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Ids and subjects of the scored examples: sets that share them share their bootstrap draws."""
+        """Ids and subjects of the scored examples; sets with the same ones have the same bootstrap draws."""
         return tuple(self.ids[i] for i in self.scored), tuple(self.subjects[i] for i in self.scored)
 
     @property
     def clusters(self) -> int:
-        """The number of clusters: of subjects, and of examples without one."""
+        """The number of clusters: distinct subjects, and examples without one."""
         return int(self._codes.max()) + 1
 
     def row(self, alpha: float) -> Floats | None:
-        """[E] the values at a mixture; None where not all examples were scored there."""
+        """[E] the values at a mixture; None if not all examples were scored there."""
         found = np.flatnonzero(self.alphas == alpha)
         return self.values[found[0]] if len(found) else None
 
     def means(self, *, logarithms: bool = False) -> Floats:
-        """[A] the mean over examples at each mixture, of logarithms if wanted."""
+        """[A] the mean over examples at each mixture, optionally of logarithms."""
         means: Floats = self._line(logarithms).mean(axis=1)
         return means
 
     def resampled_means(self, *, seed: int, logarithms: bool = False, resamples: int = RESAMPLES) -> Floats:
-        """[A, R] the means over bootstrap draws of whole clusters; the same draws for the same subjects and seed."""
+        """[A, R] the means over bootstrap draws of whole clusters, determined by subjects and seed."""
         clusters = self.clusters
         draws = np.random.default_rng(seed).multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples)
         weights = draws[:, self._codes].astype(np.float64)
@@ -99,23 +99,23 @@ class ProbedSet:
         return cluster_codes(self.drawn[1])
 
     def _line(self, logarithms: bool) -> Floats:
-        """[A, E'] the values on the line on which they are averaged."""
+        """[A, E'] the values on the scale on which they are averaged."""
         values = np.ascontiguousarray(self.values[:, self.scored])
         return logarithm(values) if logarithms else values
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What a retention measure found at each mixture that was scored whole.
+    """The values of a retention measure at the mixtures that were scored on all examples.
 
     Attributes:
-        label: what tables call the measure.
-        higher: whether a high value is good; else the ratio is the original's value over the mixture's.
+        label: the measure's name in tables.
+        higher: whether a high value is good; otherwise the ratio is the original's value over the mixture's.
         alphas: [A] the mixtures, ascending from 0, the original.
         values: [A] the measure's value.
-        inputs: the values by example that it is computed from; none where it is a number for a whole model.
-        average: how: "arithmetic" or "geometric", of one input; or the name of a set metric that is a function of
-            their means.
+        inputs: the values by example that it is computed from; none if it is one number for a model.
+        average: "arithmetic" or "geometric", of one input; or the name of a set metric that is a function of their
+            means.
     """
 
     label: str
@@ -154,7 +154,7 @@ class Measured:
         return min((i.clusters for i in self.inputs), default=0)
 
     def resampled(self, seed_of: Callable[[ProbedSet], int]) -> Floats:
-        """[A, R] the value over bootstrap draws of whole clusters; a number stays as it is."""
+        """[A, R] the value over bootstrap draws of whole clusters; constant for a measure without inputs."""
         if not self.inputs:
             return np.tile(self.values[:, np.newaxis], RESAMPLES)
         logarithms = self.average == "geometric"
@@ -171,13 +171,13 @@ def _combined(average: str, means: Sequence[Floats]) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class RetentionCurve:
-    """The retention along the probed mixtures: the least ratio of all measures.
+    """The retention ratio at the probed mixtures: the least ratio of all measures.
 
-    In bootstrap draws each set of examples is drawn independently of the others; measures of the same examples share
-    their draws. Numbers for whole models stay as they are, so that their uncertainty is not in the intervals.
+    In the bootstrap each set of examples is drawn independently; measures of the same examples share their draws.
+    Measures without values by example are constant, so that intervals do not include their uncertainty.
 
     Attributes:
-        measures: what was measured, at the same mixtures.
+        measures: the measures, at the same mixtures.
     """
 
     measures: tuple[Measured, ...]
@@ -190,20 +190,20 @@ class RetentionCurve:
 
     @cached_property
     def ratios(self) -> Floats:
-        """[A] the retention; NaN where a measure has no value."""
+        """[A] the retention ratio; NaN if a measure has no value."""
         least: Floats = np.stack([m.ratios for m in self.measures]).min(axis=0)
         return least
 
     @property
     def clusters(self) -> int:
-        """The number of clusters of the set that has the fewest; 0 where there are only numbers."""
+        """The smallest number of clusters of all sets; 0 if there is no set."""
         return min(filter(None, (m.clusters for m in self.measures)), default=0)
 
     def resampled(self, *, seed: int) -> tuple[Floats, ...]:
-        """For each measure [A, R] its value over bootstrap draws, drawn once for a seed.
+        """For each measure [A, R] its value over bootstrap draws; cached by seed.
 
-        The first set of examples is drawn with `seed`, further ones with `seed` + 2, + 3, ...; `seed` + 1 is the forget
-        set's.
+        The first set of examples is drawn with `seed`, further ones with `seed` + 2, + 3, ...; `seed` + 1 is that of
+        the forget set.
         """
         if seed not in self._drawn:
             seeds: dict[object, int] = {}
@@ -215,7 +215,7 @@ class RetentionCurve:
         return self._drawn[seed]
 
     def resampled_ratios(self, *, seed: int) -> Floats:
-        """[A, R] the retention over the same draws."""
+        """[A, R] the retention ratio over the same draws."""
         drawn = zip(self.measures, self.resampled(seed=seed), strict=True)
         least: Floats = np.stack([ratio_to_original(d, d[0], higher=m.higher) for m, d in drawn]).min(axis=0)
         return least
@@ -234,7 +234,7 @@ def save_probes(path: Path, sets: Iterable[ProbedSet]) -> None:
 
 
 def load_probes(path: Path) -> Mapping[tuple[str, str], ProbedSet]:
-    """(set, metric) -> what `save_probes` wrote."""
+    """Read the file of `save_probes`: (set, metric) -> its values."""
     found = {}
     for (name, metric), part in pd.read_parquet(path).groupby(["set", "metric"], sort=False):
         rows = dict(list(part.groupby("alpha", sort=True)))

@@ -1,27 +1,208 @@
-"""The search for the largest alpha that keeps enough retention, on plain numbers."""
+"""The search for the largest feasible alpha: sequential tests, predictions of unseen values, and probes."""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from uwc.models.token_scores import Floats, TokenScores
+from uwc.registry import Entry
 from uwc.results import Probe
+
+ERROR = 1e-3
+"""The probability of a wrong early decision in each direction, for one probe."""
+_LARGEST_BET = 0.75
+
+
+class MeanTest:
+    """Sequential test of ``sum_i d_i >= 0`` over E examples that are seen one after another.
+
+    Two bounds are used. One is certain: the least and the greatest sum of the examples not yet seen. The other is a
+    betting martingale for examples in random order (arXiv:2010.09686, sampling without replacement): with values scaled
+    to 0..1 and m_t the mean of the examples not yet seen if the whole mean were exactly at the bar, the capital
+    ``prod_t (1 + b_t (y_t - m_t))`` exceeds ``1 / error`` with probability at most `error` if the bar is not reached,
+    at any time; likewise with the opposite sign. The bet b_t depends on earlier examples only.
+
+    Args:
+        low: [E] the least possible value of each d_i.
+        high: [E] the greatest.
+        error: the probability of a wrong decision in each direction.
+    """
+
+    def __init__(self, low: Floats, high: Floats, *, error: float = ERROR) -> None:
+        self._low, self._high = low, high
+        self._rest_low, self._rest_high = float(low.sum()), float(high.sum())
+        self._least, self._scale = float(low.min()), float(high.max() - low.min())
+        self._size, self._error = len(low), error
+        self._tolerance = 1e-9 * (1.0 + self._scale) * self._size
+        self._seen, self._total = 0, 0.0
+        self._sum, self._squares = 0.5, 0.25  # of the scaled values; the prior is one value of 0.5
+        self._log_reached = self._log_missed = 0.0
+
+    def see(self, which: NDArray[np.int64], values: Floats, *, random: bool = True) -> bool | None:
+        """Add examples. Returns True or False if it is decided whether the bar is reached, else None.
+
+        Args:
+            which: the new examples, by their indices in `low`; in the order drawn, if that is random.
+            values: their d.
+            random: whether they are a random choice of those not yet seen; the first that are not end the betting.
+        """
+        self._total += float(values.sum())
+        self._rest_low -= float(self._low[which].sum())
+        self._rest_high -= float(self._high[which].sum())
+        if self._total + self._rest_low > self._tolerance:
+            return True
+        if self._total + self._rest_high < -self._tolerance:
+            return False
+        if random and self._scale:
+            bar = -self._least / self._scale
+            for value in values:
+                self._bet((float(value) - self._least) / self._scale, bar)
+            if max(self._log_reached, self._log_missed) >= -np.log(self._error):
+                return self._log_reached > self._log_missed
+        return None
+
+    def _bet(self, scaled: float, bar: float) -> None:
+        count = self._seen + 1
+        left = self._size - self._seen
+        expected = (self._size * bar - (self._sum - 0.5)) / left
+        if 0.0 < expected < 1.0:
+            mean = self._sum / count
+            variance = max(self._squares / count, 1e-8)
+            edge = mean - expected
+            bet = edge / (variance + edge**2)
+            self._log_reached += float(np.log1p(min(max(bet, 0.0), _LARGEST_BET / expected) * (scaled - expected)))
+            self._log_missed += float(
+                np.log1p(min(max(-bet, 0.0), _LARGEST_BET / (1.0 - expected)) * (expected - scaled))
+            )
+        before = self._sum / count
+        self._seen, self._sum = count, self._sum + scaled
+        self._squares += (scaled - before) * (scaled - self._sum / (count + 1))
+
+
+def looks(size: int, *, first: int = 16, growth: float = 1.25) -> list[int]:
+    """The numbers of examples after which the test is evaluated: 16, then a quarter more each time, and the last."""
+    counts = [min(first, size)]
+    while counts[-1] < size:
+        grown = int(counts[-1] * growth)
+        counts.append(size if grown * growth > 1.2 * size else grown)
+    return counts
+
+
+POWER = 1.5
+"""Numbers are interpolated linearly in alpha to this power, since they change slowly near alpha = 0."""
+DRAWS = 8
+"""Number of random matchings over which a prediction is averaged."""
+_COLUMNS = ("logprob", "mean_logprob", "var_logprob", "margin")
+_STRIDE = 37
+
+
+class Expectation:
+    """The expected values of examples at any mixture, given those at others.
+
+    For a metric of token scores, the numbers of each token are interpolated between two mixtures, including its margin;
+    a token is greedy if its margin is positive. For other metrics the values themselves are interpolated.
+
+    Args:
+        entry: the metric.
+        values: [E] its values on the original.
+        tokens: the original's token scores with margins, if the metric reads only these.
+
+    Attributes:
+        by_token: whether tokens are interpolated.
+    """
+
+    def __init__(self, entry: Entry[Any], values: Floats, tokens: TokenScores | None) -> None:
+        self._entry, self._tokens, self.by_token = entry, tokens, tokens is not None
+        self._owner = np.arange(len(values)) if tokens is None else tokens.rows
+        self._known: dict[float, Floats] = {}
+        self.add(0.0, np.arange(len(values)), values, tokens)
+
+    def add(self, alpha: float, which: NDArray[np.int64], values: Floats, tokens: TokenScores | None) -> None:
+        """Add the values of the examples `which`, ascending, at a mixture."""
+        found = values[None] if tokens is None else np.stack([getattr(tokens, name) for name in _COLUMNS])
+        known = self._known.setdefault(alpha, np.full((len(found), len(self._owner)), np.nan))
+        known[:, np.isin(self._owner, which)] = found
+
+    def values(self, alpha: float) -> Floats:
+        """[E] the expected values at a mixture; for examples scored there their own."""
+        path = Path(self._known, alpha)
+        draws = [self._values(path.numbers(draw)) for draw in range(DRAWS if path.models.size else 1)]
+        values: Floats = np.mean(draws, axis=0)
+        return values
+
+    def _values(self, numbers: Floats) -> Floats:
+        values: Floats
+        if self._tokens is None:
+            values = numbers[0]
+            return values
+        columns = dict(zip(_COLUMNS, numbers.astype(np.float32), strict=True))
+        values = self._entry.function(replace(self._tokens, **columns, greedy=columns["margin"] > 0))
+        return values
+
+
+class Path:
+    """Numbers at a mixture, each interpolated linearly between the two nearest mixtures at which it is known.
+
+    These are one on either side, or else the two nearest below, on the scale ``alpha ** POWER``. A number that is known
+    at 0 only changes like a random one of those that are known at most mixtures.
+
+    Args:
+        known: mixture -> [C, N] numbers, NaN if unknown; all are known at 0.
+        alpha: the mixture.
+
+    Attributes:
+        models: indices of the numbers that others change like; empty if there are none.
+    """
+
+    def __init__(self, known: dict[float, Floats], alpha: float) -> None:
+        alphas = np.array(sorted(known))
+        stacked = np.stack([known[a] for a in alphas])
+        seen = ~np.isnan(stacked[:, 0])
+        low, before, high = (np.full(stacked.shape[2], -1) for _ in range(3))
+        for k in np.flatnonzero(alphas <= alpha):
+            before[seen[k]] = low[seen[k]]
+            low[seen[k]] = k
+        for k in np.flatnonzero(alphas > alpha)[::-1]:
+            high[seen[k]] = k
+        second = np.where(high >= 0, high, before)
+        alone = second < 0
+        second[alone] = low[alone]
+        places, scale = np.arange(stacked.shape[2]), alphas**POWER
+        near, far = stacked[low, :, places].T, stacked[second, :, places].T
+        share = (alpha**POWER - scale[low]) / np.where(alone, 1.0, scale[second] - scale[low])
+        self._numbers = near + share * (far - near)
+        self._moved = self._numbers - stacked[0]
+        self._alone = np.flatnonzero(alone)
+        count = np.where(alone, 0, seen.sum(axis=0))
+        self.models = np.flatnonzero(count == count.max()) if alone.any() and count.any() else np.zeros(0, np.int64)
+
+    def numbers(self, draw: int) -> Floats:
+        """[C, N] the numbers, for one random matching."""
+        numbers: Floats = self._numbers.copy()
+        if self.models.size:
+            numbers[:, self._alone] += self._moved[:, np.resize(np.roll(self.models, _STRIDE * draw), len(self._alone))]
+        return numbers
+
 
 Phase = Literal["end", "scan", "refine"]
 
 PASSES = 8.0
-"""Scoring passes, besides the original's own, that a search on a monotone curve may take."""
+"""The most scoring passes, besides the original's own, of a search on a monotone curve."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What was found at one mixture.
+    """The retention ratio at one mixture.
 
     Attributes:
-        retention: ratio to the original's value; an estimate where only a part of the examples was scored.
+        retention: the retention ratio; an estimate if only a part of the examples was scored.
         feasible: whether it is at least tau.
-        scored: on how many examples that was decided.
-        of: how many there are.
+        scored: the number of examples on which that was decided.
+        of: the number of all examples.
     """
 
     retention: float
@@ -31,22 +212,22 @@ class Reading:
 
 
 class Gauge(Protocol):
-    """Reads the retention at a mixture."""
+    """A function from a mixture to its retention ratio."""
 
     def __call__(self, alpha: float, *, whole: bool) -> Reading:
-        """The reading at alpha: decided as early as it can be, or on all examples if `whole`."""
+        """The reading at alpha: on as few examples as decide it, or on all examples if `whole`."""
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What the search found.
+    """The result of a search.
 
     Attributes:
-        alpha: the largest probed mixture whose retention is at least tau; scored on all examples.
-        probes: every probe, in the order made.
+        alpha: the largest feasible probed mixture; scored on all examples.
+        probes: all probes, in order.
         upper: the least infeasible mixture above alpha; 1 if there is none.
-        unchecked: grid points above `upper`, by half a step at least, that were not probed, for they would have cost
-            too many passes.
+        unchecked: grid points above `upper`, by half a step at least, that were not probed, since they would have
+            exceeded the passes.
     """
 
     alpha: float
@@ -56,17 +237,17 @@ class SearchResult:
 
     @property
     def monotone(self) -> bool:
-        """Whether every mixture probed below alpha keeps tau too."""
+        """Whether all mixtures probed below alpha are feasible."""
         return all(p.feasible for p in self.probes if p.alpha < self.alpha)
 
     @property
     def passes(self) -> float:
-        """Scoring passes made, the original's among them; a probe that was decided early is a part of one."""
+        """Number of scoring passes, including the original's; a probe that was decided early is a fraction of one."""
         return sum(map(passes_of, self.probes))
 
 
 def passes_of(probe: Probe) -> float:
-    """The work of a probe, as a part of a pass over all examples."""
+    """The work of a probe, as a fraction of a pass over all examples."""
     return probe.scored / probe.of
 
 
@@ -80,25 +261,24 @@ def search(
     whole_grid: bool = False,
     expected: Callable[[float], float] | None = None,
 ) -> SearchResult:
-    """The largest alpha in 0..1 that the gauge calls feasible (arXiv:2406.09179).
+    """The largest feasible alpha in 0..1 (arXiv:2406.09179).
 
-    The ends are probed first. If alpha = 1 is not feasible, the gap above the largest feasible alpha is narrowed:
-    probes are taken just above where the gauge expects the crossing, or else where interpolation does. That is kept in
-    step with bisection: after j probes in a gap it is at most twice as wide as bisection would have left it, or narrow
-    enough that the passes left suffice for bisection. Since the curve need not be monotone, the grid above is then
-    probed from the top, and a feasible point found there takes the search there. The alpha returned was scored on all
-    examples and found feasible. A gap of twice the resolution (its middle is alpha to +- the resolution) is left as it
-    is if closing it would take more than `passes`, and so is the rest of the grid; a curve that was seen to be not
-    monotone may cost more.
+    The ends are probed first. If alpha = 1 is not feasible, the bracket above the largest feasible alpha is narrowed:
+    probes are just above the crossing predicted by `expected`, or else by interpolation. Bisection is a safeguard:
+    after j probes a bracket is at most twice as wide as after j bisections, or so narrow that the remaining passes
+    suffice for bisection. Since the curve need not be monotone, the grid above is then probed from the top; a feasible
+    point there becomes the new lower end. The result was scored on all examples and is feasible. A bracket of twice the
+    resolution (its middle is alpha to +- the resolution), and the rest of the grid, are not probed further if that
+    would exceed `passes`; a curve that was found to be not monotone may take more.
 
     Args:
         gauge: the reading at a mixture; that at alpha = 0 must be feasible.
-        tau: the least retention, for interpolation.
+        tau: the least retention ratio, for interpolation.
         scan: the grid has the points k / scan.
-        resolution: the widest gap that is not narrowed further.
-        passes: the most scoring passes on a monotone curve, that at alpha = 0 not counted.
+        resolution: the widest bracket that is not narrowed further.
+        passes: the most scoring passes on a monotone curve, without that at alpha = 0.
         whole_grid: probe the whole grid first, and everything on all examples.
-        expected: the retention expected at a mixture, from what the gauge has seen so far; NaN where it cannot say.
+        expected: the expected retention ratio at a mixture, given the readings so far; NaN if unknown.
 
     Raises:
         ValueError: scan or resolution is out of range.
@@ -143,7 +323,7 @@ class _Search:
                 return SearchResult(low, tuple(self.probes.values()), high, tuple(sorted(unchecked)))
 
     def probe(self, alpha: float, phase: Phase, *, whole: bool = False) -> Probe:
-        """Look at a mixture, or look again on all examples; each is looked at once where that was enough."""
+        """Probe a mixture, or complete its probe on all examples; cached."""
         known = self.probes.get(alpha)
         if known is None or (whole and known.scored < known.of):
             reading = self.gauge(alpha, whole=whole or self.whole_grid)
@@ -158,7 +338,7 @@ class _Search:
         return self.probes[alpha]
 
     def left(self, low: float) -> float:
-        """The passes that are left of the budget, when `low` has yet to be scored on all examples."""
+        """The remaining passes, less the one that `low` may need on all examples."""
         spent = sum(map(passes_of, self.probes.values())) - 1.0
         return self.budget - spent - (1.0 - passes_of(self.probes[low])) + 1e-9
 
@@ -167,8 +347,8 @@ class _Search:
         return width > self.resolution * (1 + 1e-9) and (width > 2 * self.resolution or self.left(low) >= 1)
 
     def refine(self, low: float, high: float) -> None:
-        """Probe between, where the curve is expected to cross, but not so far out that bisection would win, unless
-        the budget leaves time for bisection after that."""
+        """Probe inside the bracket, at the expected crossing; but closer to the middle if bisection would be faster,
+        unless the remaining passes suffice for bisection."""
         if (low, high) != self.gap:
             self.widest = self.resolution * 2.0 ** math.ceil(math.log2((high - low) / self.resolution))
         foreseen = not math.isnan(self.expected(high))
@@ -184,10 +364,9 @@ class _Search:
         self.widest /= 2
 
     def just_above(self, first: int, last: int) -> int:
-        """The first of some multiples of the resolution at which too little is expected to be kept, or else the last.
+        """The first of some multiples of the resolution that is expected to be infeasible, or else the last.
 
-        That too little is kept is soon certain; that enough is, near the crossing, takes all examples. So the gap is
-        closed from above.
+        The bracket is closed from above, since infeasible mixtures are decided on fewer examples than feasible ones.
         """
         while first < last:
             middle = (first + last) // 2
@@ -196,11 +375,11 @@ class _Search:
         return first
 
     def crossing(self, low: float, high: float) -> float:
-        """Where to probe in the gap: the expected crossing, moved a little towards the gap's farther end.
+        """The next probe in the bracket: the expected crossing, shifted a little towards the farther end.
 
-        If the crossing was well guessed, two such probes, one on either side, close the gap; near one end the probe is
-        taken where it closes the gap at once. What retention has lost is taken for a power of alpha between the gap's
-        ends; where the lower end has lost nothing, the power is taken from the two points above it.
+        If the prediction is good, two such probes, one on either side, close the bracket; near an end the probe is
+        placed such that it closes the bracket at once. The loss of retention is modelled as a power of alpha between
+        the ends; if the lower end has no loss, the power is from the two points above it.
         """
         above = min((a for a in self.probes if a > high), default=None)
         lost = {a: 1.0 - p.retention for a, p in self.probes.items()}

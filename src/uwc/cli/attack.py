@@ -152,7 +152,7 @@ def attack_command(
 
 
 def _append_points(found: "AttackResults", model: str, path: Path) -> None:
-    from uwc.robustness.points import points_of
+    from uwc.robustness import points_of
 
     with path.open("a", encoding="utf-8") as file:
         file.writelines(point.model_dump_json() + "\n" for point in points_of(found.attacks, model))

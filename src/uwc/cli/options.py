@@ -10,7 +10,7 @@ from uwc.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
     from uwc.studies.config import LoadingConfig
-    from uwc.studies.section import Section
+    from uwc.studies.sections import Section
 
 MODELS, QUESTIONS, MEASURED = "Models", "Questions", "What is measured"
 ATTACKS, OUTPUT, SETTINGS = "Attacks", "Output", "Further settings"
@@ -176,7 +176,7 @@ def sections(kind: type[S], options: Sequence[str], defaults: Mapping[str, Mappi
     from pydantic import ValidationError
 
     from uwc.studies.config_file import set_options
-    from uwc.studies.problems import first_problem
+    from uwc.studies.sections import first_problem
 
     given = set_options(options)
     for section, values in (defaults or {}).items():

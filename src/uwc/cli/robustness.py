@@ -29,9 +29,7 @@ def robustness_command(
     as_json: Json = False,
 ) -> None:
     """Compare metrics before and after attacks, over checkpoints: correlations, slopes, and a ranking."""
-    from uwc.robustness.comparison import compare, rank
-    from uwc.robustness.faithfulness import faithfulness_rows
-    from uwc.robustness.points import read_known, read_points
+    from uwc.robustness import compare, faithfulness_rows, rank, read_known, read_points
 
     cells = compare(read_points(points), log_metrics=log_metric, seed=seed)
     ranks = [r.model_dump() for r in rank(cells)]
@@ -50,7 +48,7 @@ def robustness_command(
 
 
 def _row(cell: "Cell") -> dict[str, Any]:
-    from uwc.robustness.published import published_pcc
+    from uwc.robustness import published_pcc
 
     row: dict[str, Any] = {"metric": cell.metric, "attack": cell.attack, "split": cell.split, "n": cell.agreement.n}
     for name in _STATISTICS:

@@ -6,9 +6,8 @@ from typing import Any
 from pydantic import Field
 
 from uwc.objectives.methods import Method
-from uwc.studies.calibrate_config import CalibrateConfig
 from uwc.studies.config import LoadingConfig, RunConfig, ScoreConfig, StopConfig
-from uwc.studies.section import Section
+from uwc.studies.sections import CalibrateConfig, Section
 
 
 class OwnLoading(LoadingConfig):

@@ -54,8 +54,8 @@ def unlearn_command(
     """
     from uwc.api import unlearn
     from uwc.cli.sections import UnlearnSections
+    from uwc.data.benchmark import DEFAULT_REFUSALS
     from uwc.data.question_files import read_lines
-    from uwc.data.refusals import DEFAULT_REFUSALS
 
     given = sections(UnlearnSections, setting, {"benchmark": {"settings": {"columns": file_columns(column)}}})
     files = given.benchmark.settings

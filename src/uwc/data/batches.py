@@ -1,4 +1,4 @@
-"""Batches of encoded examples, and the one place of the token shift."""
+"""Batches of encoded examples; the only module that shifts labels by one token."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ Scope = Literal["answer", "attended"]
 class Batch:
     """B examples padded on the right to T tokens, with the N labelled tokens as flat lists.
 
-    Right padding needs no attention mask: under causal attention no real token ever sees a pad. There is one only where
-    examples have tokens that are not attended to.
+    Right padding needs no attention mask, since under causal attention no token sees a later pad. A mask is made only
+    if an example has tokens that are not attended to.
 
     Attributes:
         input_ids: [B, T] token ids.
@@ -38,7 +38,7 @@ class Batch:
 
     @property
     def inputs(self) -> dict[str, Tensor]:
-        """What a model's forward takes."""
+        """The keyword arguments of a model's forward pass."""
         mask = {} if self.attention_mask is None else {"attention_mask": self.attention_mask}
         return {"input_ids": self.input_ids, **mask}
 
@@ -80,17 +80,17 @@ def collate(encoded: Sequence[EncodedExample], *, device: torch.device, scope: S
 def group_by_length(
     lengths: Sequence[int], *, token_budget: int, batch_cost: int = 64, kinds: Sequence[Hashable] | None = None
 ) -> list[list[int]]:
-    """Indices grouped into batches, longest first, so that the work is least: that of padded tokens and of batches.
+    """Indices grouped into batches, longest first, at the least cost in padded tokens and number of batches.
 
-    Among the ways to cut the sorted lengths into batches of at most `token_budget` padded tokens, the one with the
-    least ``sum over batches of (longest * size + batch_cost)``, by dynamic programming. A single example longer than
-    the budget makes a batch of its own.
+    Cuts the sorted lengths into batches of at most `token_budget` padded tokens such that ``sum over batches of
+    (longest * size + batch_cost)`` is minimal, by dynamic programming. An example longer than the budget is a batch of
+    its own.
 
     Args:
         lengths: in tokens.
         token_budget: the most padded tokens in a batch.
-        batch_cost: what a batch costs beside its tokens, in tokens: reading the weights, starting operations.
-        kinds: a label for each; a batch has items of one only. By default all share one.
+        batch_cost: fixed cost of a batch (reading weights, launching kernels), in tokens.
+        kinds: a label for each item; only items of one label share a batch. One label for all by default.
     """
     if kinds is not None and len(set(kinds)) > 1:
         groups = []
@@ -101,7 +101,7 @@ def group_by_length(
         return sorted(groups, key=lambda group: -lengths[group[0]])
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     longest = np.array([lengths[i] for i in order], dtype=np.int64)
-    costs = np.zeros(len(order) + 1, dtype=np.int64)  # of the examples from here on
+    costs = np.zeros(len(order) + 1, dtype=np.int64)  # least cost of the examples from this one on
     sizes = np.ones(len(order), dtype=np.int64)
     for start in range(len(order) - 1, -1, -1):
         most = min(max(token_budget // max(int(longest[start]), 1), 1), len(order) - start)

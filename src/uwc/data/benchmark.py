@@ -6,21 +6,55 @@ from dataclasses import dataclass, field
 from uwc.data.example import Example, fingerprint, require_disjoint, require_unique_ids
 from uwc.errors import DataError
 
+DEFAULT_REFUSALS: tuple[str, ...] = (
+    "I'm afraid I can't tell you that.",
+    "Sorry, I have nothing to say on this subject.",
+    "That is not something I know about.",
+    "I don't have an answer for you.",
+    "My knowledge doesn't extend that far.",
+    "I would have to look that up, and I can't.",
+    "This is one question I have to leave open.",
+    "I've never come across any details about this.",
+    "No idea, I'm sorry to say.",
+    "I can't help with this particular question.",
+    "There is nothing I can report about that.",
+    "Regrettably, the answer escapes me.",
+    "I'm unable to say.",
+    "You may find this elsewhere, but I don't know it.",
+    "I lack the facts to reply properly.",
+    "Whatever the answer is, I haven't learned it.",
+    "It would be wrong of me to guess, so I'll pass.",
+    "I must admit that I don't know.",
+    "Nothing I have learned covers this.",
+    "Please ask another source; I can't answer this one.",
+    "I'm not familiar with the matter you mention.",
+    "That question is beyond me.",
+    "I have no knowledge of this person or topic.",
+    "I honestly couldn't say.",
+    "Unfortunately, I can offer no information here.",
+    "I'd prefer not to answer, since I don't know.",
+    "This lies outside everything I was taught.",
+    "I can neither confirm nor describe that.",
+    "My apologies, but I'm without an answer.",
+    "Of that I know nothing.",
+)
+
+
 FORGET, RETAIN, RETAIN_EVAL, HOLDOUT, GENERAL = "forget", "retain", "retain_eval", "holdout", "general"
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Questions and answers, split by the part they play in an unlearning study.
+    """Questions and answers, split by their role in an unlearning study.
 
     Attributes:
-        name: what it is called in reports.
-        splits: ``forget`` is to be removed; ``retain`` is to be kept and seen by the unlearner;
-            ``retain_eval`` is to be kept, but never shown to the unlearner: retention is measured on it;
-            ``holdout`` was never trained on by any model; any further split (``general``, ...) is scored as it is.
+        name: its name in reports.
+        splits: ``forget`` is to be removed; ``retain`` is to be kept, and used in unlearning; ``retain_eval`` is to be
+            kept, never used in unlearning, and measures retention; no model was trained on ``holdout``; further splits
+            (``general``, ...) are scored only.
         trained: the splits on which the original model is fine-tuned, when a study does so.
-        refusals: answers that decline, for the methods that teach to refuse.
-        files: the files it was read from, as the user named them.
+        refusals: refusal answers, for methods that train on them.
+        files: the paths it was read from, as given.
     """
 
     name: str
@@ -44,11 +78,12 @@ class Benchmark:
 
     @property
     def retention(self) -> str:
-        """The split on which retention is measured: held back from the unlearner where there is such a split."""
+        """The split on which retention is measured: ``retain_eval`` if there is one, else ``retain``."""
         return RETAIN_EVAL if self[RETAIN_EVAL] else RETAIN
 
     def training_examples(self, *, with_forget: bool) -> list[Example]:
-        """What the original model (with the forget set) or the retrained model (without) is fine-tuned on."""
+        """The examples that the original model (with the forget set) or the retrained model (without) is fine-tuned
+        on."""
         return [e for name in self.trained if with_forget or name != FORGET for e in self[name]]
 
     def fingerprint(self) -> str:

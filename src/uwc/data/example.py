@@ -1,10 +1,11 @@
-"""One question and its answer, with everything the metrics may want to know about them."""
+"""A question with its answer and the variants that metrics read."""
 
 import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Literal
 
 from uwc.errors import DataError
 
@@ -17,18 +18,18 @@ class Example:
     """A question, its true answer, and their variants.
 
     Attributes:
-        id: stable and unique within a benchmark; results are joined on it.
-        question: what the model is asked.
+        id: unique within a benchmark; results are joined on it.
+        question: the question.
         answer: the true answer; never empty.
-        paraphrased_question: the same question in words never trained on, or ``""``.
-        paraphrased_answer: the true answer in other words, or ``""``.
+        paraphrased_question: a paraphrase of the question that was not trained on, or ``""``.
+        paraphrased_answer: a paraphrase of the true answer, or ``""``.
         perturbed_answers: wrong answers of the same form (TOFU's truth ratio), or ``()``.
-        refusal: an answer that declines, or ``""``.
-        subject: what the question is about; examples that share it are not independent.
+        refusal: a refusal, or ``""``.
+        subject: the cluster that the example belongs to; examples of one cluster are not independent.
         split: the part of the benchmark it belongs to.
-        history: the turns of the conversation before the question: an optional system message, then whole pairs of a
-            user's and an assistant's turn.
-        prefill: how the model's turn is made to begin, before the answer; not scored, and not read from files.
+        history: the turns before the question: an optional system message, then pairs of a user's and an assistant's
+            turn.
+        prefill: text at the beginning of the model's turn, before the answer; not scored, and not read from files.
     """
 
     id: str
@@ -55,7 +56,7 @@ class Example:
 
 
 def check_history(turns: Turns) -> None:
-    """Raise ValueError, saying which turn is wrong, unless turns may stand before a question."""
+    """Raise ValueError, naming the wrong turn, if turns are not a valid history."""
     first = bool(turns) and turns[0][0] == "system"
     for number, (role, text) in enumerate(turns[first:], 1 + first):
         expected = "assistant" if (number - first) % 2 == 0 else "user"
@@ -70,12 +71,12 @@ def check_history(turns: Turns) -> None:
 
 
 def paraphrased(examples: Iterable[Example]) -> list[Example]:
-    """The examples that have a paraphrased question, asked in those words (for ES-perturb)."""
+    """The examples that have a paraphrased question, with that question (for ES-perturb)."""
     return [replace(e, question=e.paraphrased_question) for e in examples if e.paraphrased_question]
 
 
 def after_shots(shots: Sequence[Example]) -> Callable[[Example], Example]:
-    """What puts solved questions before an example's own, as earlier turns of the conversation."""
+    """A function that prepends solved questions to an example, as earlier turns of the conversation."""
     turns = tuple(turn for shot in shots for turn in (("user", shot.question), ("assistant", shot.answer)))
 
     def ask(example: Example) -> Example:
@@ -96,19 +97,19 @@ def require_unique_ids(examples: Sequence[Example], *, where: str) -> None:
 
 
 def repeated(examples: Iterable[Example]) -> int:
-    """How many examples repeat the question and answer of one before them, whatever their case and spaces."""
+    """The number of examples that repeat an earlier question and answer, ignoring case and white space."""
     counts = Counter((_asked(e), _plain(e.answer)) for e in examples)
     return sum(count - 1 for count in counts.values())
 
 
 def asked_in_both(first: Iterable[Example], second: Iterable[Example]) -> list[str]:
-    """The questions of the first set that the second asks too, whatever their case and spaces."""
+    """The questions of the first set that are also in the second, ignoring case and white space."""
     asked = {_asked(e) for e in second}
     return [e.question for e in first if _asked(e) in asked]
 
 
 def _asked(example: Example) -> Turns:
-    """What a model is asked, whatever its case and spaces: the history and the question."""
+    """History and question without case and white space, for comparison."""
     return tuple((role, _plain(text)) for role, text in (*example.history, ("user", example.question)))
 
 
@@ -117,7 +118,7 @@ def _plain(text: str) -> str:
 
 
 def require_disjoint(first: Sequence[Example], second: Sequence[Example], *, names: tuple[str, str]) -> None:
-    """Raise DataError if two sets share an id or, whatever its case and spaces, a question with its answer."""
+    """Raise DataError if two sets share an id or, ignoring case and white space, a question with its answer."""
     ids = {e.id for e in first}
     texts = {(_asked(e), _plain(e.answer)) for e in first}
     for example in second:
@@ -129,9 +130,37 @@ def require_disjoint(first: Sequence[Example], second: Sequence[Example], *, nam
 
 
 def fingerprint(examples: Iterable[Example]) -> str:
-    """SHA-256 (hex) over the content and order of the examples: equal exactly when all fields are."""
+    """SHA-256 (hex) over the content and order of the examples."""
     digest = hashlib.sha256()
     for example in examples:
         digest.update(json.dumps(asdict(example), sort_keys=True, ensure_ascii=False).encode())
         digest.update(b"\n")
     return digest.hexdigest()
+
+
+Variant = Literal["answer", "paraphrased_answer", "perturbed_answers"]
+VARIANTS: tuple[Variant, ...] = ("answer", "paraphrased_answer", "perturbed_answers")
+
+
+def with_variants(
+    examples: Sequence[Example], variants: Sequence[Variant] = VARIANTS
+) -> tuple[list[Example], list[Variant]]:
+    """One row for each example and answer variant, each an example with that answer.
+
+    Rows are ordered by variant, then by example; the first rows are the examples with their true answers.
+
+    Returns:
+        The rows, which share the examples' ids, and the variant of each.
+    """
+    rows: list[Example] = []
+    kinds: list[Variant] = []
+    for variant in variants:
+        for example in examples:
+            answers = {
+                "answer": (example.answer,),
+                "paraphrased_answer": (example.paraphrased_answer,) if example.paraphrased_answer else (),
+                "perturbed_answers": example.perturbed_answers,
+            }[variant]
+            rows.extend(example if a == example.answer else replace(example, answer=a) for a in answers)
+            kinds.extend([variant] * len(answers))
+    return rows, kinds

@@ -1,4 +1,4 @@
-"""Prompts as other evaluation codes write them, for numbers that can be compared with theirs."""
+"""The prompts of other evaluation codes, for numbers comparable with theirs."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
@@ -9,7 +9,7 @@ from uwc.data.prompts import EncodedExample, PromptTemplate, Renderer
 from uwc.errors import DataError, ModelError
 
 OPEN_UNLEARNING_LENGTH = 512
-"""The most tokens of a plain prompt with its answer in OpenUnlearning, which cuts off what is more."""
+"""Length in tokens at which OpenUnlearning truncates a plain prompt with its answer."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class OpenUnlearningTemplate(PromptTemplate):
     prompt's length, and is neither scored nor counted. Everything that a chat template writes after the answer counts
     as answer, but for the last token: the end of sequence, which is added where the template does not end with it.
 
-    The padding token (the end of sequence where the tokenizer has none) is not attended to, wherever it stands.
+    The padding token (the end of sequence if the tokenizer has none) is not attended to at any position.
     """
 
     text: str = "Question: {question}\nAnswer: "
@@ -32,7 +32,7 @@ class OpenUnlearningTemplate(PromptTemplate):
         """As `PromptTemplate.encode`, with the answer's start at the length of the prompt's own tokens, from which
         answers are generated too.
 
-        Where that length is the whole conversation's, the answer has no token.
+        If that length is the whole conversation's, the answer has no token.
 
         Raises:
             ModelError: the tokenizer has no end of sequence.
@@ -72,7 +72,7 @@ class OpenUnlearningTemplate(PromptTemplate):
 
 
 def padding_of(tokenizer: Any) -> int:
-    """The token that OpenUnlearning pads with: the tokenizer's, or its end of sequence where it has none."""
+    """The padding token of OpenUnlearning: the tokenizer's own, or its end of sequence if it has none."""
     return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
 
 
@@ -83,7 +83,7 @@ def cleaned(tokens: Sequence[int], tokenizer: Any) -> str:
 
 
 def _decoded(tokens: Sequence[int], tokenizer: Any) -> str:
-    """The text of tokens without special ones, cleaned up where the tokenizer's configuration asks for it."""
+    """The text of tokens without special ones, cleaned up if the tokenizer's configuration says so."""
     if tokenizer.clean_up_tokenization_spaces:
         return cleaned(tokens, tokenizer)
     return str(tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
@@ -93,7 +93,7 @@ def _decoded(tokens: Sequence[int], tokenizer: Any) -> str:
 class OfficialTemplate(PromptTemplate):
     """The prompt of the paper's official evaluation: ``### Question: {question}\\n ### Answer: {answer}``.
 
-    What it calls the answer begins after as many tokens as the bare question has, so inside the question, and has no
+    The scored part begins after as many tokens as the bare question has, hence inside the question, and has no
     end-of-sequence token.
     """
 
@@ -106,7 +106,7 @@ class OfficialTemplate(PromptTemplate):
         """As `PromptTemplate.encode`, with the start at the token count of the bare question, and no end token.
 
         Raises:
-            DataError: the question has no token, or so many that nothing of the answer is left.
+            DataError: the question has no token, or more tokens than question and answer in the prompt.
         """
         renderer = Renderer(self, tokenizer, frozenset(ends))
         encoded = []
@@ -134,7 +134,7 @@ def _too_long(example: Example, length: int, most: int) -> DataError:
 
 
 def with_settings(peer: PromptTemplate, given: PromptTemplate) -> PromptTemplate:
-    """A peer's prompt with the settings that a user has changed from their defaults."""
+    """A peer's prompt with those settings of a user's prompt that differ from the defaults."""
     default = PromptTemplate()
     changed = {f.name: getattr(given, f.name) for f in fields(PromptTemplate)}
     return replace(peer, **{name: value for name, value in changed.items() if value != getattr(default, name)})

@@ -1,4 +1,4 @@
-"""The one place where a question becomes a prompt, and where the tokens of its answer and of its end are found."""
+"""Prompts: renders and tokenizes conversations, and finds the tokens of the answer and of its end."""
 
 import datetime
 from collections.abc import Collection, Mapping, Sequence
@@ -8,16 +8,62 @@ from typing import Any
 
 from uwc import progress
 from uwc.data.example import Example
-from uwc.data.token_spans import common_prefix, find_spans
 from uwc.errors import ConfigError, DataError, ModelError
 
+
+def find_spans(texts: Sequence[tuple[str, int, int]], tokenizer: Any) -> list[tuple[list[int], int, int]]:
+    """Tokenize texts without special tokens, and find the tokens of ``text[start:end]``.
+
+    Args:
+        texts: (text, start, end), in characters; the span does not end with white space.
+        tokenizer: a transformers tokenizer.
+
+    Returns:
+        For each text its token ids, the index of the first token of the span, and one past its last.
+    """
+    whole = [text for text, _, _ in texts]
+    if getattr(tokenizer, "is_fast", False):
+        encoded = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
+        found = zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        return [(list(ids), *_by_offsets(offsets, start, end)) for (_, start, end), ids, offsets in found]
+    ids = list(tokenizer(whole, add_special_tokens=False)["input_ids"])
+    heads = list(tokenizer([text[:start] for text, start, _ in texts], add_special_tokens=False)["input_ids"])
+    tails = list(tokenizer([text[end:] for text, _, end in texts], add_special_tokens=False)["input_ids"])
+    rows = zip(ids, heads, tails, strict=True)
+    return [(list(row), *_by_ends(row, head, tail, tokenizer)) for row, head, tail in rows]
+
+
+def _by_offsets(offsets: Sequence[tuple[int, int]], start: int, end: int) -> tuple[int, int]:
+    """The tokens whose characters overlap start..end."""
+    inside = [i for i, (first, last) in enumerate(offsets) if first < end and last > start]
+    return (inside[0], inside[-1] + 1) if inside else (0, 0)
+
+
+def _by_ends(ids: Sequence[int], head: Sequence[int], tail: Sequence[int], tokenizer: Any) -> tuple[int, int]:
+    """The tokens after the common prefix with the text before the span, and before the common suffix with the text
+    after it. White space at the end belongs to the text after the span."""
+    first = common_prefix(head, ids)
+    last = len(ids) - common_prefix(tail[::-1], ids[::-1])
+    while last > first and not tokenizer.decode([ids[last - 1]]).strip():
+        last -= 1
+    return first, last
+
+
+def common_prefix(first: Sequence[Any], second: Sequence[Any]) -> int:
+    """The length of the common prefix of two sequences."""
+    for i, (a, b) in enumerate(zip(first, second, strict=False)):
+        if a != b:
+            return i
+    return min(len(first), len(second))
+
+
 DATE = "2025-04-10"
-"""The day that a chat template is told where it asks for today's; the one that OpenUnlearning tells it."""
+"""Today's date for chat templates that ask for it; the same as OpenUnlearning's."""
 
 _OURS = ("messages", "conversation", "chat_template", "tokenize", "add_generation_prompt", "continue_final_message")
 _DIRECTIVES = "aAbBdeHIjmMpSuUwWyYFDZ"
 _TURN = "\n\n"
-"""What stands between two questions of a plain prompt."""
+"""Separator of two questions in a plain prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +74,12 @@ class EncodedExample:
         id: the example's id.
         tokens: prompt, answer and the end of the turn.
         start: index of the first answer token; ``tokens[:start]`` is the prompt.
-        end: one past the last answer token; ``tokens[end:]`` is the end: what the template writes after the answer up
-            to and including the first token that ends the turn. It may be empty.
+        end: one past the last answer token; ``tokens[end:]`` is the end of the turn: the template's text after the
+            answer, up to and including the first token that ends the turn. It may be empty.
         answer: the answer's text as the template renders it.
-        prompt: the ids that a generated answer continues, where they are not ``tokens[:start]``.
-        labelled: the text of answer and end, decoded from their tokens, where it is to be read instead of `answer`.
-        unattended: a token that no other attends to, wherever it stands; None where all tokens are attended to.
+        prompt: the ids that a generated answer continues, if they are not ``tokens[:start]``.
+        labelled: the text of answer and end, decoded from their tokens, if it is read in place of `answer`.
+        unattended: a token id that is never attended to; None if all tokens are.
     """
 
     id: str
@@ -53,16 +99,16 @@ class EncodedExample:
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """How a question is put to a model: the same in training, scoring and generation.
+    """A prompt template, the same in training, scoring and generation.
 
-    The tokenizer's chat template is used where there is one (unless `chat` is False), otherwise `text`.
+    The tokenizer's chat template is used if there is one and `chat` is True, otherwise `text`.
 
     Attributes:
         text: the plain template; must contain ``{question}`` and should not end in white space.
-        separator: stands between the prompt and the answer, and belongs to the answer.
-        chat: whether to use the tokenizer's chat template where it has one.
+        separator: the text between prompt and answer; a part of the answer.
+        chat: whether to use the tokenizer's chat template if it has one.
         system: the system message; none if empty. A plain prompt begins with it.
-        date: the day, as ``YYYY-MM-DD``, that a chat template is told for today; None is `DATE`.
+        date: today's date for chat templates, as ``YYYY-MM-DD``; None is `DATE`.
         template_arguments: further arguments of the chat template, such as ``{"enable_thinking": False}``.
     """
 
@@ -89,14 +135,14 @@ class PromptTemplate:
     ) -> list[EncodedExample]:
         """Render each conversation, tokenize it once, and find prompt, answer and end in it.
 
-        Everything before the answer is prompt, a lead that the chat template writes into the model's turn (an empty
-        thinking block, a channel) included. A token that holds a part of the answer is an answer token. White space
-        around an answer and end tokens written behind it are not part of it.
+        Everything before the answer is prompt, including text that the chat template writes at the beginning of the
+        model's turn (an empty thinking block, a channel). A token that contains a part of the answer is an answer
+        token. White space around an answer, and end tokens after it, are not part of it.
 
-        The end is what the template writes after the answer, up to and including the first token that ends the turn:
-        one of `ends` or the tokenizer's end-of-sequence token; where there is none of them, the first added token of
-        the tokenizer. Where the template writes nothing, it is the token that begins the next turn, if this is one of
-        `ends`, or else the end-of-sequence token; so it is after a plain prompt.
+        The end is the template's text after the answer, up to and including the first token that ends the turn: one of
+        `ends` or the tokenizer's end-of-sequence token or, if there is neither, the first added token of the tokenizer.
+        If the template writes nothing after the answer, and after a plain prompt, the end is the token that begins the
+        next turn if this is one of `ends`, otherwise the end-of-sequence token.
 
         Args:
             examples: questions, answers and earlier turns.
@@ -106,8 +152,8 @@ class PromptTemplate:
 
         Raises:
             DataError: an example is longer than `max_length` tokens, or its answer has no token.
-            ModelError: the chat template fails, or does not write the answer.
-            ConfigError: the template has no place for the system message, the date or an argument that is given.
+            ModelError: the chat template fails, or does not render the answer.
+            ConfigError: the template does not use the system message, the date or an argument that is given.
         """
         if not examples:
             return []
@@ -131,15 +177,15 @@ class PromptTemplate:
         return encoded
 
     def uses_chat(self, tokenizer: Any) -> bool:
-        """Whether questions are put to a model with this tokenizer through its chat template."""
+        """Whether the chat template of this tokenizer is used."""
         return self.chat and bool(getattr(tokenizer, "chat_template", None))
 
 
 def end_ids(tokenizer: Any, generation_config: Any = None) -> tuple[int, ...]:
     """The tokens that end a model's turn: the tokenizer's end of sequence, and those of its generation configuration.
 
-    Of the latter an ordinary entry of the vocabulary, which the default configuration of another tokenizer may name, is
-    left out with a note.
+    An ordinary token among the latter, which the default configuration of another tokenizer may list, is left out with
+    a note.
     """
     listed = getattr(generation_config, "eos_token_id", None)
     named = [listed] if isinstance(listed, int) else list(listed or ())
@@ -155,7 +201,7 @@ def end_ids(tokenizer: Any, generation_config: Any = None) -> tuple[int, ...]:
 
 
 def added_tokens(tokenizer: Any) -> frozenset[int]:
-    """The tokens that are no part of ordinary text: special ones and all that were added to the vocabulary."""
+    """The tokens that are not ordinary text: special ones and all that were added to the vocabulary."""
     return frozenset(tokenizer.all_special_ids) | frozenset(getattr(tokenizer, "added_tokens_decoder", {}))
 
 
@@ -170,15 +216,15 @@ class _Rendered:
 
 
 class Renderer:
-    """A prompt template together with a tokenizer: renders conversations, and closes them.
+    """A prompt template with a tokenizer: renders conversations and ends turns.
 
     Args:
-        template: how questions are put.
+        template: the prompt template.
         tokenizer: a transformers tokenizer.
         ends: the tokens that end a turn, besides the tokenizer's end of sequence.
 
     Raises:
-        ConfigError: the chat template has no place for the date or an argument that is given.
+        ConfigError: the chat template does not use the date or an argument that is given.
     """
 
     def __init__(self, template: PromptTemplate, tokenizer: Any, ends: frozenset[int]) -> None:
@@ -197,11 +243,11 @@ class Renderer:
 
     @cached_property
     def beginning(self) -> tuple[int, ...]:
-        """What the tokenizer writes before a text of its own accord; a chat template writes its own beginning."""
+        """The tokens that the tokenizer adds before a text; none with a chat template, which writes its own."""
         return () if self.chat else self._around[0]
 
     def end(self, after: Sequence[int]) -> tuple[int, ...]:
-        """The tokens of the end, from those that the template writes after the answer."""
+        """The tokens of the end, given those that the template writes after the answer."""
         for ending in (self.ends, self._added):
             for i, token in enumerate(after):
                 if token in ending:
@@ -209,7 +255,7 @@ class Renderer:
         return tuple(after) or self._closing
 
     def rendered(self, example: Example) -> _Rendered:
-        """The conversation as text, up to where the template ends it."""
+        """The rendered conversation."""
         answer = self._trimmed(example.answer)
         if not self.chat:
             before = self.plain(example)
@@ -227,7 +273,7 @@ class Renderer:
         whole = self._render(example, answer)
         if whole.startswith(before) and whole.endswith(after) and len(before) + len(after) <= len(whole):
             start, end = len(before), len(whole) - len(after)
-        else:  # the template writes this answer into a turn of another form
+        else:  # the template renders this answer differently
             start = whole.rfind(answer, common_prefix(before, whole))
             end = start + len(answer)
         if start < 0 or not whole[start:end].strip():
@@ -240,7 +286,7 @@ class Renderer:
         return _Rendered(whole, start, end, whole[start:end])
 
     def _trimmed(self, answer: str) -> str:
-        """The answer without surrounding white space, and without end tokens that are written behind it."""
+        """The answer without surrounding white space and without end tokens after it."""
         answer = answer.strip()
         while (found := next((t for t in self._end_texts if answer.endswith(t) and answer != t), None)) is not None:
             answer = answer.removesuffix(found).rstrip()
@@ -260,7 +306,7 @@ class Renderer:
         return _TURN.join([*parts, asked + separator + example.prefill if example.prefill else asked])
 
     def _separator(self, example: Example) -> str:
-        """What stands between a plain prompt and the answer."""
+        """The text between a plain prompt and the answer."""
         return " " if example.prefill else self.template.separator
 
     def turns(self, example: Example, answer: str) -> list[tuple[str, str]]:
@@ -280,7 +326,7 @@ class Renderer:
 
     @cached_property
     def _in_parts(self) -> bool:
-        """Whether the template wants contents as lists of parts, as those of multimodal models may."""
+        """Whether the template takes contents as lists of parts, as those of multimodal models may."""
         return not self._writes_answers(in_parts=False) and self._writes_answers(in_parts=True)
 
     def _writes_answers(self, *, in_parts: bool) -> bool:
@@ -299,7 +345,7 @@ class Renderer:
             rendered = self.tokenizer.apply_chat_template(
                 messages, tokenize=False, chat_template=self._source, **arguments
             )
-        except Exception as error:  # a template is a program of the model's author; it raises what it likes
+        except Exception as error:  # a template may raise anything
             reason = " ".join(str(error).split())[:200]
             reason += "; it may take no system message" if turns[0][0] == "system" else ""
             raise ModelError(f"the tokenizer's chat template failed: {reason}; set prompt.chat to false") from error
@@ -322,7 +368,7 @@ class Renderer:
 
     @cached_property
     def _closing(self) -> tuple[int, ...]:
-        """The token that ends a turn after which the template writes nothing."""
+        """The token that ends a turn if the template writes nothing after it."""
         if self.chat:
             mark = _unused([])
             try:
@@ -340,7 +386,7 @@ class Renderer:
 
     @cached_property
     def _around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """What the tokenizer's post-processor writes before and after a text."""
+        """The tokens that the tokenizer's post-processor adds before and after a text."""
         bare = list(self.tokenizer("a", add_special_tokens=False)["input_ids"])
         whole = list(self.tokenizer("a", add_special_tokens=True)["input_ids"])
         for at in range(len(whole) - len(bare) + 1):
@@ -350,7 +396,7 @@ class Renderer:
 
 
 def _unused(texts: Collection[str]) -> str:
-    """A word that stands in none of the texts, and that no template changes."""
+    """A word that is in none of the texts, and that no template changes."""
     word = "uwcanswer"
     while any(word in text for text in texts):
         word += "x"
@@ -358,7 +404,7 @@ def _unused(texts: Collection[str]) -> str:
 
 
 def _strftime_macro(day: datetime.date) -> str:
-    """A Jinja macro `strftime_now`, which hides the function of that name, for a pinned day at midnight."""
+    """A Jinja macro that overrides the function `strftime_now` with a fixed day at midnight."""
     moment = datetime.datetime.combine(day, datetime.time())
     unpadded = {"%-d": day.day, "%-m": day.month, "%-j": day.timetuple().tm_yday, "%-H": 0, "%-I": 12, "%-M": 0}
     padded = {f"%{letter}": moment.strftime(f"%{letter}") for letter in _DIRECTIVES}

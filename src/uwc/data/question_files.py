@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from uwc.data.example import Example, require_unique_ids
-from uwc.data.layouts import NAMED
-from uwc.data.rows import RowReader
+from uwc.data.rows import NAMED, RowReader
 from uwc.data.tables import Table, decode, read_bytes, read_table
 from uwc.errors import ConfigError, DataError, brief, listed
 from uwc.registry import unknown_name
@@ -191,27 +190,27 @@ def read_examples(
 ) -> list[Example]:
     """Read questions and answers from a .jsonl, .ndjson, .json, .csv, .tsv or .parquet file.
 
-    The whole file is checked, whichever part of it is taken. A .json file holds a list of objects, or one object a
-    line. In CSV a list is written as JSON text, such as ``["one", "two"]``. Numbers are read as text. Rows may be
-    questions with answers, instructions, conversations or multiple choice (`layouts.LAYOUTS`); a file holds one kind,
-    and a row of which a part of the prompt would be left out is refused.
+    The whole file is checked, also with `limit`. A .json file is a list of objects, or one object a line. In CSV a list
+    is JSON text, such as ``["one", "two"]``. Numbers are read as text. Rows may be questions with answers,
+    instructions, conversations or multiple choice (`LAYOUTS`), of one kind in each file. A row with a column that looks
+    like an unread part of the prompt is an error.
 
     Args:
-        path: the file; its ending says the format.
-        columns: the column that holds a part of a row, such as ``{"question": "ask"}``; for other parts the column of
-            the same name, or else one of `layouts.ALIASES`. A named question is the whole question.
+        path: the file; its suffix gives the format.
+        columns: part of a row -> its column, such as ``{"question": "ask"}``; by default the column of the same name,
+            or one of `ALIASES`. If the question is given, that column is the whole question.
         split: the split the examples belong to.
-        limit: how many rows to take at most.
-        skip: how many rows to leave out at the beginning.
-        subject_every: how many consecutive rows of the file share a subject, if there is no column for it.
-        id_prefix: begins the ids where there is no column for them; by default the file's name without its ending.
+        limit: the most rows to read.
+        skip: the number of rows to skip at the beginning.
+        subject_every: the number of consecutive rows of one subject, if there is no column for it.
+        id_prefix: prefix of generated ids, if there is no column for them; the file's name without suffix by default.
 
     Returns:
-        The examples in the file's order. Ids that are made up are made of the row's number in the file, from 1.
+        The examples in the file's order. Generated ids have the row's number in the file, from 1.
 
     Raises:
-        DataError: the file cannot be read or a row is wrong; the message names the file and the line (for Parquet the
-            row, for a JSON list the item).
+        DataError: the file cannot be read or a row is malformed; the message names the file and the line (in Parquet
+            the row, in a JSON list the item).
     """
     path = Path(path).expanduser()
     return to_examples(
@@ -235,10 +234,10 @@ def to_examples(
     skip: int = 0,
     subject_every: int | None = None,
 ) -> list[Example]:
-    """Turn rows into examples; `prefix` begins the ids and subjects that are made up, for the rest see `read_examples`.
+    """Turn rows into examples; `prefix` begins generated ids and subjects, otherwise see `read_examples`.
 
     Raises:
-        DataError: a row is wrong, or none is left.
+        DataError: a row is malformed, or none is left.
     """
     if subject_every is not None and subject_every < 1:
         raise DataError(f"{table.source}: subject_every is {subject_every}; set it to 1 or more")

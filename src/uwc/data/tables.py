@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from uwc.data.strict_json import DECODER, what_is_wrong
+from uwc.data.strict import DECODER, what_is_wrong
 from uwc.errors import DataError, brief, listed
 
 _SPACE = re.compile(r"\s*")
@@ -23,13 +23,13 @@ _LIMIT = Lock()
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of a file as they stand, before anything is asked of them.
+    """The rows of a file, not interpreted yet.
 
     Attributes:
-        source: the file, as messages name it.
-        unit: what the numbers of the rows count: ``"line"``, ``"row"`` or ``"item"``.
+        source: the file, for messages.
+        unit: the unit of the row numbers: ``"line"``, ``"row"`` or ``"item"``.
         rows: each row's number and its cells by column.
-        json_cells: whether lists are written as JSON text, as in CSV.
+        json_cells: whether lists are JSON text, as in CSV.
     """
 
     source: str
@@ -39,20 +39,20 @@ class Table:
 
     @property
     def columns(self) -> list[str]:
-        """The columns of all rows, in the order in which they first occur."""
+        """The columns of all rows, in order of first occurrence."""
         return list(dict.fromkeys(column for _, row in self.rows for column in row))
 
     def at(self, number: int) -> str:
-        """Where a row stands, for messages."""
+        """The place of a row, for messages."""
         return f"{self.source}, {self.unit} {number}"
 
 
 def read_table(path: Path) -> Table:
-    """The rows of a file, read as its ending says. Raises DataError, naming file and line, if they cannot be."""
+    """Read the rows of a file, by its suffix. Raises DataError, naming file and line, if it is malformed."""
     data = read_bytes(path)
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
-        raise DataError(f"{path}: unknown file ending {path.suffix!r}; valid: {', '.join(_READERS)}")
+        raise DataError(f"{path}: unknown file suffix {path.suffix!r}; valid: {', '.join(_READERS)}")
     table = reader(path, data)
     if not table.rows:
         raise DataError(f"{path}: the file has no rows; add at least one")
@@ -106,7 +106,7 @@ def _read_json(path: Path, data: bytes) -> Table:
 
 
 def _read_json_lines(path: Path, data: bytes) -> Table:
-    """One object a line; a blank line is skipped, but counted."""
+    """One object a line; blank lines are skipped, but counted."""
     rows: list[tuple[int, Mapping[str, Any]]] = []
     for number, line in enumerate(decode(path, data).split("\n"), 1):
         if not line.strip():
@@ -164,7 +164,7 @@ def _read_csv(path: Path, data: bytes, *, delimiter: str) -> Table:
 
 @contextmanager
 def _cells_up_to(length: int) -> Iterator[None]:
-    """Let the csv module, which has one limit for the whole process, read cells of that length; put it back after."""
+    """Raise the csv module's field limit, which is global to the process, and restore it afterwards."""
     with _LIMIT:
         before = csv.field_size_limit()
         csv.field_size_limit(max(before, length))

@@ -1,4 +1,4 @@
-"""Other codes' definitions, under their names, for numbers that can be compared with published ones."""
+"""Definitions of other evaluation codes, for numbers comparable with published ones."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,29 +10,26 @@ import numpy as np
 from uwc.data.peer_prompts import OfficialTemplate, OpenUnlearningTemplate, with_settings
 from uwc.data.prompts import PromptTemplate
 from uwc.errors import ConfigError
-from uwc.metrics.grouping import sum_by_example
-from uwc.metrics.likelihood import probability
+from uwc.metrics.likelihood import exact_memorization, extraction_strength, probability, sum_by_example
 from uwc.metrics.membership import mia_min_k, mia_min_k_plus_plus
-from uwc.metrics.memorization import exact_memorization, extraction_strength
 from uwc.metrics.overlap import ascii_rouge
 from uwc.metrics.truth_ratio import truth_ratio_forget, truth_ratio_geometric, truth_ratio_utility
-from uwc.models.generation import Generated, generate
-from uwc.models.peer_generation import generate_as_open_unlearning
-from uwc.models.target import Target
+from uwc.models.generation import Generated, generate, generate_as_open_unlearning
+from uwc.models.model import Target
 from uwc.models.token_scores import Floats, TokenScores
 from uwc.registry import unknown_name
 
 
 @dataclass(frozen=True)
 class Compat:
-    """How another code differs from ours.
+    """The definitions of another code that differ from ours.
 
     Attributes:
-        name: what users write.
+        name: the name that users give.
         template: its prompt.
-        functions: metric -> its definition.
-        settings: metric -> the settings that are its definition.
-        generate: how it generates answers.
+        functions: metric -> its function.
+        settings: metric -> its settings.
+        generate: its generation of answers.
     """
 
     name: str
@@ -42,15 +39,15 @@ class Compat:
     generate: Callable[..., Generated] = generate
 
     def adapt(self, target: Target) -> Target:
-        """The same model, asked with that code's prompt; settings of the target's own prompt that differ from the
-        defaults (a system message, a date, another text) stay."""
+        """The model with that code's prompt; settings of its own prompt that differ from the defaults (a system
+        message, a date, another text) are kept."""
         return replace(target, template=with_settings(self.template, target.template))
 
 
 def floored_extraction_strength(scores: TokenScores) -> Floats:
-    """OpenUnlearning's extraction strength: at least 1/n, for its search ends at the last token; 0 for no token.
+    """OpenUnlearning's extraction strength: at least 1/n, since its search ends at the last token; 0 without tokens.
 
-    ``1 - k* / n`` with k* in 0..n-1. The last labelled token is left out as the end of sequence, whatever it is.
+    ``1 - k* / n`` with k* in 0..n-1. The last labelled token is left out as the end of sequence, even if it is another.
     """
     scores = _last_left_out(scores)
     lengths = scores.answer_lengths()
@@ -60,9 +57,9 @@ def floored_extraction_strength(scores: TokenScores) -> Floats:
 
 
 def official_extraction_strength(scores: TokenScores) -> Floats:
-    """The official code's extraction strength: a binary search that takes an early stop for success.
+    """The official code's extraction strength, by a binary search in which an early stop counts as success.
 
-    Over the tokens after the bare question's length, ``1 - k / n`` with k from a bisection of 0..n that moves down when
+    Over the tokens after the bare question's length, ``1 - k / n`` with k from a bisection of 0..n that moves down if
     the continuation from prefix k has no wrong token before the model stops. Such matches need not be monotone in k.
     """
     result = np.full(len(scores), np.nan)
@@ -84,7 +81,7 @@ def _last_left_out(scores: TokenScores) -> TokenScores:
 
 
 _SMALL = 1e-10
-"""What OpenUnlearning adds to denominators."""
+"""OpenUnlearning's constant in denominators."""
 
 
 def open_unlearning_probability_normalised(scores: TokenScores, perturbed: TokenScores) -> Floats:
@@ -95,7 +92,7 @@ def open_unlearning_probability_normalised(scores: TokenScores, perturbed: Token
 
 
 def open_unlearning_truth_ratio(restated: TokenScores, perturbed: TokenScores) -> Floats:
-    """R = ``exp(-mean_j m_j) / (exp(-s) + 1e-10)``: an answer of which nothing is left counts as true."""
+    """R = ``exp(-mean_j m_j) / (exp(-s) + 1e-10)``, which tends to 0 as all answers become unlikely."""
     true = probability(restated)
     ratio: Floats = truth_ratio_geometric(restated, perturbed) * (true / (true + _SMALL))
     return ratio

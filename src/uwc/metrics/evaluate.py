@@ -1,7 +1,7 @@
-"""Evaluation of a model in two halves: what it says about sets of questions, and all numbers computed from that.
+"""Evaluation of a model in two steps: scoring of sets of questions, and computation of all metrics.
 
-`score_sets` runs a model and gives a `ScoredSet` by set, which holds everything that the metrics asked for need;
-`evaluate` computes from these the scores by metric and set, numbers for whole sets among them, and needs no model.
+`score_sets` runs a model and returns a `ScoredSet` for each set, with everything that the metrics need. `evaluate`
+computes the scores by metric and set from these, including metrics of whole sets, without a model.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,13 +16,12 @@ from uwc.data.example import Example
 from uwc.data.prompts import PromptTemplate
 from uwc.metrics.compat import Compat
 from uwc.metrics.registry import metrics, set_metrics
-from uwc.metrics.scored import ScoredSet
-from uwc.metrics.scoring import EXTRAS, TEXTS, needs_of, score_set
+from uwc.metrics.scored import EXTRAS, TEXTS, ScoredSet, needs_of, score_set
 from uwc.metrics.semantics import Judges
 from uwc.metrics.stats import aggregate_sets
 from uwc.metrics.suites import VERBATIM, Given, is_judged, is_set_metric, measured_on, required_inputs
 from uwc.models.generation import generate
-from uwc.models.target import Target
+from uwc.models.model import Target
 from uwc.models.token_scores import Sampling
 from uwc.results import Score, ScoreDifference
 
@@ -31,21 +30,21 @@ ScoredSets = Mapping[str, ScoredSet]
 VERBATIM_TOKENS = 128
 RAW = PromptTemplate(text="{question}", separator=" ", chat=False)
 _SEPARATE = frozenset({*TEXTS, "gradient_norms", "similar_from"})
-"""The needs that are not met by the teacher-forced pass over the answers."""
+"""The needs that the teacher-forced pass over the answers does not meet."""
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """What is measured, and how: the same for every model of a table.
+    """The metrics of a comparison with their settings, the same for every model.
 
     Attributes:
-        given: the sets, in all wordings, and which further models there are.
-        metrics: the metrics, as `suites.chosen_metrics` gives them.
+        given: the sets, in all wordings, and the further models that are given.
+        metrics: the metrics, as returned by `chosen_metrics`.
         settings: metric -> its settings that differ from the defaults.
-        compat: whose definitions are used; None for ours.
+        compat: the peer whose definitions are used; None for ours.
         seed: of the bootstrap.
-        intervals: whether numbers for whole sets get an interval, which takes longer than all else for small models.
-        complete: score every set, and generate answers on it, also where no metric reads them, as a study keeps them.
+        intervals: whether to compute intervals of metrics of whole sets, which is slow.
+        complete: score every set, and generate answers on it, even if no metric reads them, as a study does.
 
     Raises:
         ConfigError: a setting is unknown or wrong.
@@ -65,38 +64,40 @@ class Scoring:
 
     @property
     def of_examples(self) -> tuple[str, ...]:
-        """The metrics that have a value for each example."""
+        """The metrics with a value for each example."""
         return tuple(name for name in self.metrics if not is_set_metric(name))
 
     @property
     def of_sets(self) -> tuple[str, ...]:
-        """The metrics that are one number for whole sets."""
+        """The metrics of whole sets."""
         return tuple(name for name in self.metrics if is_set_metric(name))
 
     def measured(self, of_set: str) -> list[str]:
-        """The metrics of single examples that are reported on a set: those that can be had there."""
+        """The metrics of single examples that are reported on a set: those whose needs it meets."""
         return [name for name in self.of_examples if measured_on(name, of_set, self.given)]
 
     def read(self, of_set: str, *, retrained: bool = False) -> list[str]:
-        """The metrics of single examples that numbers for whole sets read on a set, of the model or the retrained."""
+        """The metrics of single examples that metrics of whole sets read on a set, of the model or the retrained
+        one."""
         return [metric for of, name, metric in self._inputs if (of, name) == (retrained, of_set)]
 
     def needs(self, of_set: str) -> set[str]:
-        """What is scored on a set besides the true answers: the same for every model, so that equal models score equal.
+        """The needs of a set besides the true answers.
 
-        How examples are batched, and with that the last bits, depends on which answers are scored together.
+        They are the same for every model, since batches, and with them the last bits of scores, depend on the answers
+        that are scored together.
         """
         wanted = {*self.measured(of_set), *self.read(of_set), *self.read(of_set, retrained=True)}
         texts = set(TEXTS) if self.complete and self.given.max_new_tokens else set()
         return (needs_of(wanted) & EXTRAS) | texts
 
     def judged(self, of_set: str) -> list[str]:
-        """The metrics that judges are asked for on a set."""
+        """The judged metrics of a set."""
         return [name for name in self.measured(of_set) if is_judged(name)]
 
     def work(self, *, control: bool = False) -> "Work":
-        """What a model is scored on and for; of the `control`, the retrained model, only what numbers for whole sets
-        read of it."""
+        """The work of scoring one model; for the `control`, the retrained model, only the inputs of metrics of whole
+        sets."""
         sets, needs, judged = {}, {}, {}
         for name, examples in self.given.sets.items():
             read = self.read(name, retrained=control)
@@ -117,15 +118,15 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Work:
-    """All that `score_sets` reads beside the models; a study keys its scores by it.
+    """Everything that `score_sets` reads besides the models; a part of the key of a study's scores.
 
     Attributes:
         sets: set -> its examples.
-        needs: set -> what is scored on it besides the true answers, see `scoring.needs_of`.
-        judged: set -> metric that a judge is asked for -> its complete settings.
-        samplings: the ways of drawing tokens that metrics ask for.
+        needs: set -> its needs besides the true answers, see `needs_of`.
+        judged: set -> judged metric -> its complete settings.
+        samplings: the sampling settings that metrics need.
         max_new_tokens: the most tokens of a generated answer.
-        compat: whose definitions are used; None for ours.
+        compat: the peer whose definitions are used; None for ours.
     """
 
     sets: Mapping[str, Sequence[Example]]
@@ -139,11 +140,11 @@ class Work:
 def score_sets(
     target: Target, work: Work, *, original: Target | None = None, judges: Judges | None = None
 ) -> dict[str, ScoredSet]:
-    """Run a model on every set: the expensive half.
+    """Run a model on every set.
 
     Args:
         target: the model.
-        work: what it is scored on and for, as `Scoring.work` gives it.
+        work: the sets and their needs, from `Scoring.work`.
         original: the model before unlearning, for metrics that compare with it.
         judges: models that judge generated answers, for metrics that need them.
 
@@ -162,18 +163,18 @@ def score_sets(
 
 
 def evaluate(scored: ScoredSets, scoring: Scoring, *, retrained: ScoredSets | None = None) -> tuple[Score, ...]:
-    """All numbers of a model: the cheap half. The same bits each time.
+    """All scores of a model; deterministic to the bit.
 
     Args:
-        scored: what `score_sets` gave for the model.
-        scoring: what is measured.
-        retrained: the same of the retrained model, where a number for whole sets compares with it.
+        scored: the result of `score_sets`.
+        scoring: the metrics.
+        retrained: the same of the retrained model, if a metric of whole sets compares with it.
 
     Returns:
-        For each set the metrics of single examples in the order of `Scoring.metrics`, then the numbers for whole sets.
+        For each set the metrics of single examples in the order of `Scoring.metrics`, then the metrics of whole sets.
 
     Raises:
-        ConfigError: what a metric needs was not scored.
+        ConfigError: a need of a metric was not scored.
     """
     of_examples = [
         _example_score(scored[name], name, metric, scoring) for name in scored for metric in scoring.measured(name)
@@ -182,7 +183,7 @@ def evaluate(scored: ScoredSets, scoring: Scoring, *, retrained: ScoredSets | No
 
 
 def paired_differences(first: ScoredSets, second: ScoredSets, scoring: Scoring) -> tuple[ScoreDifference, ...]:
-    """The second model minus the first, paired on the same examples of each set, by each metric of single examples.
+    """Paired differences, second model minus first, of each metric of single examples on each set.
 
     Raises:
         DataError: the two were scored on different examples.
@@ -201,7 +202,7 @@ def paired_differences(first: ScoredSets, second: ScoredSets, scoring: Scoring) 
 
 
 def example_values(scored: ScoredSets, scoring: Scoring) -> pd.DataFrame:
-    """One row for each example: set, id, subject and the value of each metric; NaN where it has none."""
+    """One row for each example: set, id, subject and the value of each metric, NaN if it has none."""
     return pd.concat(
         [
             pd.DataFrame(
@@ -226,7 +227,7 @@ def save_sets(scored: ScoredSets, folder: Path) -> None:
 
 
 def load_sets(folder: Path, names: Sequence[str]) -> dict[str, ScoredSet]:
-    """Read what `save_sets` wrote. Raises DataError if a file is damaged or missing."""
+    """Read the files of `save_sets`. Raises DataError if one is damaged or missing."""
     return {name: ScoredSet.load(folder, name) for name in names}
 
 
@@ -250,7 +251,7 @@ def _score_set(target: Target, name: str, work: Work, original: Target | None) -
 
 
 def cut(example: Example, target: Target) -> Example:
-    """The example with its answer cut to as many tokens as a verbatim continuation has."""
+    """The example with its answer truncated to the tokens of a verbatim continuation."""
     ids = target.tokenizer(example.answer, add_special_tokens=False)["input_ids"][:VERBATIM_TOKENS]
     text = target.tokenizer.decode(ids, skip_special_tokens=True)
     return Example(

@@ -1,4 +1,4 @@
-"""What can be had of a model of which only the evaluation logs exist: TOFU's and OpenUnlearning's."""
+"""Scores from evaluation logs of TOFU and OpenUnlearning, for models that are not available."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -10,37 +10,39 @@ import numpy as np
 from scipy.special import logsumexp
 
 from uwc.errors import ConfigError, DataError
-from uwc.metrics.set_level import UTILITY_SETS, forget_quality, model_utility
+from uwc.metrics.set_metrics import UTILITY_SETS, forget_quality, model_utility
 from uwc.models.token_scores import Floats
 from uwc.registry import unknown_name
 
 TOFU_FILES = {
-    "forget": "eval_log_forget.json", "retain": "eval_log.json", "real_authors": "eval_real_author_wo_options.json",
+    "forget": "eval_log_forget.json",
+    "retain": "eval_log.json",
+    "real_authors": "eval_real_author_wo_options.json",
     "world_facts": "eval_real_world_wo_options.json",
-}  # fmt: skip
+}
 _TOFU_FIELDS = ("avg_gt_loss", "average_perturb_loss", "avg_paraphrased_loss", "rougeL_recall")
 _OPEN_PREFIXES = {"forget": "forget", "retain": "retain", "real_authors": "ra", "world_facts": "wf"}
 _NORMALISED = ("real_authors", "world_facts")
 _NONE = np.zeros(0)
 
 Average = Literal["probabilities", "losses"]
-"""What the truth ratio averages over an example's wrong answers: their probabilities or their losses."""
+"""The quantity that the truth ratio averages over an example's wrong answers: probabilities or losses."""
 
 
 @dataclass(frozen=True)
 class LoggedSet:
-    """What a log says of one set of E examples; an array is empty where the log lacks it.
+    """The logged values of one set of E examples; an array is empty if the log lacks it.
 
     Attributes:
         indices: the log's numbers of the examples.
         rouge: [E] ROUGE-L recall.
         probability: [E] of the answer; normalised for real_authors and world_facts.
-        true_loss: [E] mean token loss of the paraphrased answer, of the answer itself where there is none.
+        true_loss: [E] mean token loss of the paraphrased answer, or of the answer itself if there is none.
         wrong_losses: [E, J] of the wrong answers.
-        logged_ratio: [E] truth ratios as the log has them, where it lacks the losses.
-        added: what the log's code adds to the true answer's probability in the ratio's denominator.
-        own: what the log's code averages.
-        doubt: why `logged_ratio` may be something else; empty if it is known.
+        logged_ratio: [E] truth ratios of the log, if it lacks the losses.
+        added: constant that the log's code adds to the true answer's probability in the ratio's denominator.
+        own: the quantity that the log's code averages.
+        doubt: why `logged_ratio` may be another quantity; empty if it is known.
     """
 
     indices: tuple[str, ...]
@@ -54,7 +56,7 @@ class LoggedSet:
     doubt: str = ""
 
     def truth_ratio(self, average: str | None = None) -> Floats:
-        """[E] R: wrong answers relative to the true one; empty where it cannot be had.
+        """[E] R: wrong answers relative to the true one; empty if it cannot be computed.
 
         ``exp(-mean_j m_j) / exp(-s)`` by an average of losses, ``mean_j exp(-m_j) / exp(-s)`` by one of probabilities.
         """
@@ -72,23 +74,24 @@ class LoggedSet:
 
 
 def from_logs(logs: Path, *, retrained: Path | None = None, average: str | None = None) -> list[dict[str, Any]]:
-    """The parts of model utility by set and the same of the forget set, model utility, and forget quality.
+    """The parts of model utility and the same metrics on the forget set, model utility, and forget quality.
 
     Model utility is the harmonic mean of ROUGE-L recall, probability and ``max(0, 1 - R)``, each a mean over the
-    examples of one of three sets. The two codes that TOFU published differ in the truth ratio R: its paper and the
-    evaluation's own summary average the probabilities of the wrong answers, the code of its leaderboard their losses.
+    examples of one of three sets. The two codes published with TOFU differ in the truth ratio R: the paper and the
+    summary of the evaluation average the probabilities of the wrong answers, the code of the leaderboard their losses.
 
     Args:
         logs: TOFU's ``eval_log_aggregated.json``, or OpenUnlearning's ``TOFU_EVAL.json``.
         retrained: the same of a model that was never trained on the forget set; for forget quality.
-        average: over the wrong answers in R; by default "probabilities" for TOFU's logs, as the paper and as
-            `model_utility` has it, and "losses" for OpenUnlearning's, as that code has it.
+        average: over the wrong answers in R; by default "probabilities" for TOFU's logs, as in the paper and in
+            `model_utility`, and "losses" for OpenUnlearning's, as in that code.
 
     Returns:
-        One row for each set and metric: set, metric, value, n, and a note where it has no value or a doubtful one.
+        One row for each set and metric: set, metric, value, n, and a note if the value is missing or doubtful.
 
     Raises:
-        DataError: a file is not such a log, the two logs cover other examples, or a log lacks what the average needs.
+        DataError: a file is not such a log, the two logs have different examples, or a log lacks an input of the
+            average.
         ConfigError: no such average.
     """
     if average not in (None, *get_args(Average)):
@@ -146,7 +149,7 @@ def _utility(logs: Mapping[str, LoggedSet], average: str | None) -> dict[str, An
 def _quality(
     path: Path, log: Mapping[str, LoggedSet], other_path: Path, other: Mapping[str, LoggedSet]
 ) -> dict[str, Any]:
-    """Of the truth ratios by averages of losses, as both codes have it."""
+    """Forget quality, from truth ratios by averages of losses, as in both codes."""
     for file, found in ((path, log), (other_path, other)):
         if "forget" not in found or not len(found["forget"].truth_ratio("losses")):
             raise DataError(f"{file}: the truth ratios of the forget set are missing; forget quality needs them")
@@ -163,7 +166,7 @@ def _quality(
 
 
 def read_logs(path: Path) -> dict[str, LoggedSet]:
-    """The sets (forget, retain, real_authors, world_facts) that a log holds.
+    """The sets (forget, retain, real_authors, world_facts) of a log.
 
     Raises:
         DataError: the file is not a log of TOFU or OpenUnlearning, or a field is missing or malformed.

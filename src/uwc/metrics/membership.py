@@ -1,4 +1,4 @@
-"""Membership inference: was this answer trained on? Signed like a loss: low values say yes."""
+"""Membership inference scores, signed like a loss: low values indicate members of the training set."""
 
 import zlib
 from collections.abc import Sequence
@@ -14,9 +14,15 @@ _UNSCORED = "the answer has no token"
 
 
 @metrics.register(
-    "mia_loss", source="arXiv:1709.01604", needs=("scores",), range=(0.0, np.inf),
-    higher_remembers=False, average="arithmetic", label="MIA: loss", unscored=_UNSCORED,
-)  # fmt: skip
+    "mia_loss",
+    source="arXiv:1709.01604",
+    needs=("scores",),
+    range=(0.0, np.inf),
+    higher_remembers=False,
+    average="arithmetic",
+    label="MIA: loss",
+    unscored=_UNSCORED,
+)
 def mia_loss(scores: TokenScores) -> Floats:
     """The loss of the answer: the mean negative log-probability of its tokens and its end-of-sequence token.
 
@@ -29,11 +35,17 @@ def mia_loss(scores: TokenScores) -> Floats:
 
 
 @metrics.register(
-    "mia_zlib", source="arXiv:2012.07805", needs=("scores", "labelled"), range=(0.0, np.inf),
-    higher_remembers=False, average="arithmetic", label="MIA: zlib", unscored=_UNSCORED,
-)  # fmt: skip
+    "mia_zlib",
+    source="arXiv:2012.07805",
+    needs=("scores", "labelled"),
+    range=(0.0, np.inf),
+    higher_remembers=False,
+    average="arithmetic",
+    label="MIA: zlib",
+    unscored=_UNSCORED,
+)
 def mia_zlib(scores: TokenScores, labelled: Sequence[str]) -> Floats:
-    """The loss of the answer relative to how well zlib compresses it.
+    """The loss of the answer relative to its size compressed by zlib.
 
     ``(NLL / N) / bytes of zlib(answer)`` in nats a byte.
 
@@ -50,16 +62,22 @@ def mia_zlib(scores: TokenScores, labelled: Sequence[str]) -> Floats:
 
 
 @metrics.register(
-    "mia_reference", source="arXiv:2012.07805", needs=("reference",), range=(-np.inf, np.inf),
-    higher_remembers=False, average="arithmetic", label="MIA: reference", unscored=_UNSCORED,
-)  # fmt: skip
+    "mia_reference",
+    source="arXiv:2012.07805",
+    needs=("reference",),
+    range=(-np.inf, np.inf),
+    higher_remembers=False,
+    average="arithmetic",
+    label="MIA: reference",
+    unscored=_UNSCORED,
+)
 def mia_reference(reference: TokenScores) -> Floats:
     """The loss of the answer minus the reference model's.
 
     ``(NLL - NLL_reference) / N`` in nats.
 
     Returns:
-        [E]; NaN where no reference model was given.
+        [E]; NaN without a reference model.
     """
     theirs = reference.mean(reference.reference_logprob, with_end=True)
     gap: Floats = mia_loss(reference) + theirs
@@ -67,14 +85,19 @@ def mia_reference(reference: TokenScores) -> Floats:
 
 
 @metrics.register(
-    "mia_min_k", source="arXiv:2310.16789", needs=("scores",), range=(0.0, np.inf),
-    higher_remembers=False, average="arithmetic", label="MIA: min-k", unscored=_UNSCORED,
-)  # fmt: skip
+    "mia_min_k",
+    source="arXiv:2310.16789",
+    needs=("scores",),
+    range=(0.0, np.inf),
+    higher_remembers=False,
+    average="arithmetic",
+    label="MIA: min-k",
+    unscored=_UNSCORED,
+)
 def mia_min_k(scores: TokenScores, *, k: float = 0.4) -> Floats:
     """The loss of the least likely tokens of the answer.
 
-    Minus the mean of the lowest ``max(1, floor(k n))`` token log-probabilities; the end-of-sequence token does not
-    count.
+    Minus the mean of the lowest ``max(1, floor(k n))`` token log-probabilities, without the end-of-sequence token.
 
     Args:
         scores: of the true answers.
@@ -90,9 +113,15 @@ def mia_min_k(scores: TokenScores, *, k: float = 0.4) -> Floats:
 
 
 @metrics.register(
-    "mia_min_k_plus_plus", source="arXiv:2404.02936", needs=("scores",), range=(-np.inf, np.inf),
-    higher_remembers=False, average="arithmetic", label="MIA: min-k++", unscored=_UNSCORED,
-)  # fmt: skip
+    "mia_min_k_plus_plus",
+    source="arXiv:2404.02936",
+    needs=("scores",),
+    range=(-np.inf, np.inf),
+    higher_remembers=False,
+    average="arithmetic",
+    label="MIA: min-k++",
+    unscored=_UNSCORED,
+)
 def mia_min_k_plus_plus(scores: TokenScores, *, k: float = 0.4) -> Floats:
     """Min-k on log-probabilities standardised by the model's own next-token distribution.
 
@@ -114,13 +143,19 @@ def mia_min_k_plus_plus(scores: TokenScores, *, k: float = 0.4) -> Floats:
 
 
 @metrics.register(
-    "mia_gradient_norm", source="arXiv:2402.17012", needs=("gradient_norms",), range=(0.0, np.inf),
-    higher_remembers=False, average="arithmetic", label="MIA: gradient norm", unscored=_UNSCORED,
-)  # fmt: skip
+    "mia_gradient_norm",
+    source="arXiv:2402.17012",
+    needs=("gradient_norms",),
+    range=(0.0, np.inf),
+    higher_remembers=False,
+    average="arithmetic",
+    label="MIA: gradient norm",
+    unscored=_UNSCORED,
+)
 def mia_gradient_norm(gradient_norms: Floats) -> Floats:
-    """The size of the gradient of the answer's loss: the mean over parameter tensors of their gradients' 2-norms.
+    """The gradient norm of the answer's loss: the mean over parameter tensors of their gradients' 2-norms.
 
-    ``(1/P) sum_p || d(NLL / n) / d theta_p ||_2``, dropout off; the end-of-sequence token does not count.
+    ``(1/P) sum_p || d(NLL / n) / d theta_p ||_2``, dropout off, without the end-of-sequence token.
 
     Returns:
         [E] in 0..inf; NaN for an example without answer tokens.

@@ -1,4 +1,4 @@
-"""ROUGE: how much of the true answer is in the generated one, over the words of any script."""
+"""Metrics of generated texts: ROUGE over the words of any script, and token diversity."""
 
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -14,15 +14,18 @@ from uwc.models.token_scores import Floats
 
 Part = Literal["precision", "recall", "fmeasure"]
 _SHARED: dict[str, Any] = {
-    "needs": ("answers", "texts"), "range": (0.0, 1.0), "higher_remembers": True, "average": "arithmetic",
+    "needs": ("answers", "texts"),
+    "range": (0.0, 1.0),
+    "higher_remembers": True,
+    "average": "arithmetic",
     "unscored": "the true answer has no word",
-}  # fmt: skip
+}
 _NEXT_QUESTION = regex.compile(r"\n\n|\nQuestion|Question:")
 
 _BEYOND_ASCII = regex.compile(
     r"[[\p{L}\p{N}\p{M}]--\p{ASCII}--\p{Emoji_Component}--[\p{No}&&\p{Script=Common}]]", regex.V1
 )
-"""A letter, digit or mark outside ASCII, no superscript or fraction (² ½), no mark that shapes an emoji."""
+"""A letter, digit or mark outside ASCII, except superscripts, fractions (² ½) and marks of emojis."""
 _BOUNDARY = regex.compile(r"\b", regex.WORD | regex.V1)
 """A word boundary of UAX 29."""
 _UNSPACED = regex.compile(
@@ -31,16 +34,16 @@ _UNSPACED = regex.compile(
 """A grapheme of a script in which a line may break without a space (the line breaking classes of UAX 14)."""
 _WORD_CHARACTER = regex.compile(r"[\p{L}\p{N}]")
 _INVISIBLE = regex.compile(r"[\p{Default_Ignorable_Code_Point}--\u200b]", regex.V1)
-"""Soft hyphens, joiners, variation selectors; the zero-width space stays, for it separates words."""
+"""Soft hyphens, joiners and variation selectors; not the zero-width space, which separates words."""
 _APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc", "'"))
 
 
 class UnicodeWords:
     """The words of any script, as a tokenizer of rouge-score.
 
-    A text is normalised (`normalised`) and cut at the word boundaries of UAX 29; pieces without a letter or number are
-    no words. In scripts that are written without spaces (Han, Hiragana, Katakana, Yi, Thai, Lao, Khmer, Myanmar,
-    Javanese, ...: letters at which UAX 14 lets a line break) each grapheme, a letter with its marks, is a word.
+    A text is normalised (`normalised`) and split at the word boundaries of UAX 29; pieces without a letter or number
+    are dropped. In scripts written without spaces (Han, Hiragana, Katakana, Yi, Thai, Lao, Khmer, Myanmar, Javanese,
+    ...: letters at which UAX 14 allows a line break) each grapheme, a letter with its marks, is a word.
     """
 
     def tokenize(self, text: str) -> list[str]:
@@ -52,7 +55,7 @@ def normalised(text: str) -> str:
     """The text in Unicode's NFKC_Casefold form, with one kind of apostrophe.
 
     Full-width, half-width and other compatibility forms, capital letters, composed and decomposed accents and invisible
-    characters make no difference; accents and vowel signs themselves do.
+    characters make no difference; accents and vowel signs do.
     """
     text = _INVISIBLE.sub("", unicodedata.normalize("NFD", text)).translate(_APOSTROPHES)
     for _ in range(2):  # a compatibility form may decompose into capital letters
@@ -65,16 +68,16 @@ def _words(text: str) -> list[str]:
 
 
 def rouge(answers: Sequence[str], generated: Sequence[str], *, kind: str, part: Part, stemmer: bool = True) -> Floats:
-    """[E] one number of one kind of ROUGE; NaN where the true answer has no word, 0 for an empty generation.
+    """[E] a ROUGE score; NaN if the true answer has no word, 0 for an empty generation.
 
-    Each true answer decides how it is read. If all its letters and digits are ASCII: TOFU's form, rouge-score's own
-    tokens ``[a-z0-9]+``, stemmed. Otherwise the words of `UnicodeWords`, not stemmed.
+    The true answer selects the tokenizer. If all its letters and digits are ASCII: rouge-score's tokens ``[a-z0-9]+``,
+    stemmed, as in TOFU. Otherwise the words of `UnicodeWords`, not stemmed.
 
     Args:
         answers: [E] the true answers.
         generated: [E] the generated ones.
         kind: ``"rouge1"``, ``"rougeL"``, ... as in rouge-score.
-        part: which number of it.
+        part: precision, recall or F1.
         stemmer: whether the English (Porter) stemmer is applied to answers in ASCII.
     """
     ascii_form, unicode_form = DefaultTokenizer(use_stemmer=stemmer), UnicodeWords()
@@ -90,15 +93,15 @@ def ascii_rouge(
     stemmer: bool = True,
     strict: bool = True,
 ) -> Floats:
-    """[E] ROUGE in TOFU's form whatever the answer: tokens ``[a-z0-9]+``, so that an accented letter cuts its word.
+    """[E] ROUGE as in TOFU for every answer: tokens ``[a-z0-9]+``, so that an accented letter splits its word.
 
-    The form cannot read a true answer that has no word, or one of which no letter or digit is in ``[a-z0-9]`` (another
-    script, a full-width form, a lone accented letter).
+    A true answer cannot be read if it has no word, or a word without any of ``[a-z0-9]`` (another script, a full-width
+    form, a lone accented letter).
 
     Args:
         answers: as for `rouge`, and so are generated, kind, part and stemmer.
-        strict: whether an answer that cannot be read is NaN. Otherwise the words that can be read are scored, 0 if
-            there are none, as rouge-score itself does.
+        strict: return NaN for an answer that cannot be read. Otherwise the readable words are scored, 0 if there are
+            none, as in rouge-score.
     """
     form = DefaultTokenizer(use_stemmer=stemmer)
     values = _rouge(answers, generated, kind, part, lambda _: form)
@@ -127,8 +130,8 @@ def _rouge(
 def rouge_l(answers: Sequence[str], generated: Sequence[str]) -> Floats:
     """ROUGE-L recall: the share of the true answer's words in the longest subsequence common with the generated text.
 
-    ``LCS(answer, generated) / words in the answer``. Answers in ASCII are read and stemmed as TOFU does it; others by
-    the words of their script. An empty generation scores 0.
+    ``LCS(answer, generated) / words in the answer``. Answers in ASCII are tokenized and stemmed as in TOFU, others into
+    the words of their script; see `rouge`. An empty generation scores 0.
 
     Returns:
         [E] in 0..1; NaN where the true answer has no word.
@@ -173,16 +176,18 @@ def rouge_1_f1(answers: Sequence[str], generated: Sequence[str]) -> Floats:
 
 
 @metrics.register(
-    "rouge_l_ascii", source="arXiv:2401.06121", label="ROUGE-L (ASCII)",
+    "rouge_l_ascii",
+    source="arXiv:2401.06121",
+    label="ROUGE-L (ASCII)",
     **_SHARED | {"unscored": "the true answer has no word, or one outside a-z and 0-9"},
-)  # fmt: skip
+)
 def rouge_l_ascii(answers: Sequence[str], generated: Sequence[str]) -> Floats:
-    """ROUGE-L recall in TOFU's published form: words are runs of a-z and 0-9, and an accented letter cuts its word.
+    """ROUGE-L recall as published by TOFU: words are runs of a-z and 0-9, so that an accented letter splits its word.
 
-    ``LCS(answer, generated) / words in the answer``, stemmed. It equals `rouge_l` on answers in ASCII.
+    ``LCS(answer, generated) / words in the answer``, stemmed. Equal to `rouge_l` on answers in ASCII.
 
     Returns:
-        [E] in 0..1; NaN where the form cannot read the true answer: it has no word, or one without any of a-z and 0-9.
+        [E] in 0..1; NaN if the true answer has no word, or a word without any of a-z and 0-9.
     """
     return ascii_rouge(answers, generated, kind="rougeL", part="recall")
 
@@ -191,8 +196,8 @@ def rouge_l_ascii(answers: Sequence[str], generated: Sequence[str]) -> Floats:
 def verbatim_memorization(answers: Sequence[str], generated: Sequence[str]) -> Floats:
     """MUSE's verbatim memorization: ROUGE-L F1, not stemmed, of a text's continuation.
 
-    The question is the beginning of a text, given without a template, and the answer its continuation, cut to as many
-    tokens as are generated (128 in MUSE); the set called verbatim has both. Words are read as by `rouge_l`.
+    The question is the beginning of a text, given without a template, and the answer its continuation, truncated to as
+    many tokens as are generated (128 in MUSE), as in the set ``verbatim``. Words are those of `rouge_l`.
 
     Returns:
         [E] in 0..1; NaN where the true continuation has no word.
@@ -204,10 +209,41 @@ def verbatim_memorization(answers: Sequence[str], generated: Sequence[str]) -> F
 def knowledge_memorization(answers: Sequence[str], generated: Sequence[str]) -> Floats:
     """MUSE's knowledge memorization: ROUGE-L F1, not stemmed, of the answer to a question, read as by `rouge_l`.
 
-    The generated text ends where the model begins another question: at an empty line or at ``Question:``.
+    The generated text is cut at the beginning of another question: at an empty line or at ``Question:``.
 
     Returns:
         [E] in 0..1; NaN where the true answer has no word.
     """
     first = [_NEXT_QUESTION.split(text.lstrip(), maxsplit=1)[0] for text in generated]
     return rouge(answers, first, kind="rougeL", part="fmeasure", stemmer=False)
+
+
+@metrics.register(
+    "token_diversity",
+    source="arXiv:2410.08109",
+    needs=("text_tokens",),
+    range=(0.0, 1.0),
+    higher_remembers=True,
+    average="arithmetic",
+    label="token diversity",
+    unscored="nothing was generated",
+)
+def token_diversity(text_tokens: Sequence[Sequence[int]]) -> Floats:
+    """Entropy of the generated tokens, relative to its maximum.
+
+    ``H / log2(m)`` with ``H = -sum_v f_v log2 f_v`` over the frequencies f_v among the m generated tokens. The value is
+    0 for one token and 1 for two different ones; short texts have high values.
+
+    Returns:
+        [E] in 0..1; NaN if nothing was generated.
+    """
+    return np.array([_relative_entropy(tokens) for tokens in text_tokens], dtype=np.float64)
+
+
+def _relative_entropy(tokens: Sequence[int]) -> float:
+    if not tokens:
+        return float("nan")
+    if len(tokens) == 1:
+        return 0.0
+    shares = np.unique(np.asarray(tokens), return_counts=True)[1] / len(tokens)
+    return max(0.0, float(-(shares * np.log2(shares)).sum() / np.log2(len(tokens))))

@@ -1,4 +1,4 @@
-"""The registries of metrics, and what every metric declares about itself."""
+"""The registries of metrics, and the declarations of a metric."""
 
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar, overload
@@ -9,17 +9,7 @@ from uwc.registry import Entry, Registry, check_inputs, require_one_of, unknown_
 F = TypeVar("F", bound=Callable[..., Any])
 Average = Literal["arithmetic", "geometric"]
 
-_EXAMPLE_LEVEL = (
-    "memorization",
-    "likelihood",
-    "truth_ratio",
-    "overlap",
-    "diversity",
-    "divergence",
-    "membership",
-    "sampling",
-    "semantics",
-)
+_EXAMPLE_LEVEL = ("likelihood", "truth_ratio", "overlap", "membership", "semantics")
 
 
 def _check(entry: Entry[Any]) -> None:
@@ -52,22 +42,22 @@ Each declares:
     higher_remembers: whether a high value means that the answer is remembered.
     average: "arithmetic", or "geometric" for values that span magnitudes.
     label: what tables call it.
-    unscored: why an example may have no value.
+    unscored: why a value may be missing.
 """
 
-set_metrics: Registry[Any] = Registry("set-metric", modules=("uwc.metrics.set_level",))
-"""Functions from the values of metrics on several sets of examples to one number.
+set_metrics: Registry[Any] = Registry("set-metric", modules=("uwc.metrics.set_metrics",))
+"""Metrics of whole sets: functions from the values of metrics on several sets of examples to one number.
 
 Each declares:
     needs: its arguments as ``"SET:METRIC"``, or ``"retrained/SET:METRIC"`` for the model that never saw the data;
         those with a default, which come last, are left out where there is no such model.
     range, higher_remembers, label: as above; `higher_remembers` is None where neither direction means it.
-    interval: whether a bootstrap interval makes sense.
-    of_means: where it is a function of the means of its arguments, that function of [I, ...] means; else absent.
+    interval: whether a bootstrap interval is meaningful.
+    of_means: the function of [I, ...] means, if it is a function of the means of its arguments; else absent.
 """
 
 JUDGES = ("encoder", "entailment")
-"""The inputs that are models which judge texts."""
+"""The inputs that are judges of texts."""
 
 INPUTS: dict[str, str] = {
     "scores": "",
@@ -84,21 +74,21 @@ INPUTS: dict[str, str] = {
     "encoder": "a sentence encoder; give a folder or hub name with --set score.judges.encoder=MODEL",
     "entailment": ("a model of natural-language inference; give one with --set score.judges.entailment=MODEL"),
 }
-"""The arguments a metric may ask for -> what a user must provide; empty where scoring gives it by itself.
+"""The possible arguments of a metric -> what a user must provide; empty if scoring always provides it.
 
 scores: TokenScores of the true answers.
 answers: the true answers as text.
-labelled: the same, or the text of their labelled tokens where a peer's definitions say so.
-reference: TokenScores of the true answers, with the columns that a reference model adds.
-restated: TokenScores of the paraphrased answers; of the true answer where an example has none.
+labelled: the same, or the text of their labelled tokens in a peer's definitions.
+reference: TokenScores of the true answers, with the columns of a reference model.
+restated: TokenScores of the paraphrased answers, or of the true answer if an example has none.
 perturbed: TokenScores of the wrong answers, several an example.
 texts: the generated answers.
 text_tokens: their token ids.
 sampled: TokenScores with a column for the metric's temperature and top_k.
 gradient_norms: [E] norms of the gradient of each example's loss.
-similar_from: [E] the shortest prefix of the answer from which the model's continuation is much like it.
+similar_from: [E] the length of the shortest prefix of the answer with a similar continuation.
 encoder: a function from n texts to [n, d] embeddings.
-entailment: a function from premises and hypotheses to whether the one entails the other.
+entailment: a function from n premises and hypotheses to [n] whether the first entails the second.
 """
 
 

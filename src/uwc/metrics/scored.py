@@ -1,7 +1,7 @@
-"""A scored set: what a model said about a set of examples, and every metric computed from it."""
+"""Scored sets: the stored output of a model on a set of examples, its metrics, and the scoring."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uwc.code_digest import comes_from_package
+from uwc.data.example import VARIANTS, Example, Variant
 from uwc.errors import ConfigError, DataError
 from uwc.metrics.compat import Compat
+from uwc.metrics.likelihood import extraction_strength
 from uwc.metrics.registry import INPUTS, JUDGES, metrics
 from uwc.metrics.semantics import Judges
 from uwc.metrics.stats import aggregate, paired_difference
-from uwc.models.token_scores import Floats, TokenScores
+from uwc.models.generation import Generated, generate, shortest_similar_prefixes
+from uwc.models.model import Target
+from uwc.models.scoring import score_tokens
+from uwc.models.token_scores import Floats, Sampling, TokenScores
 from uwc.registry import Entry
 from uwc.results import Aggregate, Difference
 
@@ -26,19 +31,19 @@ NOT_FINITE = "the logits are not finite"
 
 @dataclass(frozen=True)
 class ScoredSet:
-    """What one model said about E examples.
+    """The output of one model on E examples.
 
     Attributes:
-        tokens: token scores of all answer variants that were scored, the true answers among them.
-        answers: [E] the true answers, as the prompt's template renders them.
-        texts: [E] the generated answers; empty where none were generated.
+        tokens: token scores of all scored answer variants, including the true answers.
+        answers: [E] the true answers, as the prompt template renders them.
+        texts: [E] the generated answers; empty if none were generated.
         text_tokens: [E] their token ids; likewise.
-        text_finite: [E] whether all logits were finite while they were generated; likewise.
-        gradient_norms: [E] gradient norms, where they were computed.
-        similar_from: [E] the shortest similar prefixes, where they were searched.
-        labelled: [E] the text of the true answers' labelled tokens, where a peer reads that instead; else empty.
-        judged: metric with its settings (see `judged_by`) -> [E] the values that a judge of texts gave.
-        compat: whose definitions are used; None for ours. It is not stored.
+        text_finite: [E] whether all logits were finite in generation; likewise.
+        gradient_norms: [E] gradient norms, if computed.
+        similar_from: [E] the shortest similar prefixes, if computed.
+        labelled: [E] the text of the true answers' labelled tokens, if a peer's definitions read it; else empty.
+        judged: metric with its settings (see `judged_by`) -> [E] its values.
+        compat: the peer whose definitions are used; None for ours. Not stored.
     """
 
     tokens: TokenScores
@@ -60,21 +65,21 @@ class ScoredSet:
 
     @property
     def subjects(self) -> tuple[str, ...]:
-        """[E] what each example is about."""
+        """[E] the subject of each example, which names its cluster."""
         return self.scores.subjects
 
     @property
     def finite(self) -> NDArray[np.bool_]:
-        """[E] whether all logits that an example's scores and text come from are finite; else no metric has a value."""
+        """[E] whether all logits of an example are finite; otherwise its metrics are NaN."""
         broken = {identity for identity, finite in zip(self.tokens.ids, self.tokens.finite, strict=True) if not finite}
         known = np.array([identity not in broken for identity in self.scores.ids], dtype=bool)
         return known if self.text_finite is None else known & self.text_finite
 
     def values(self, metric: str, **settings: Any) -> Floats:
-        """[E] the metric for each example; NaN where it does not apply, or a logit is not finite. Computed once.
+        """[E] the metric for each example; NaN if it does not apply, or a logit is not finite. Cached.
 
         Raises:
-            ConfigError: what it needs was not scored, or a setting is wrong.
+            ConfigError: one of its needs was not scored, or a setting is invalid.
         """
         checked = self._checked(metric, settings)
         key = _key(metric, checked)
@@ -85,7 +90,7 @@ class ScoredSet:
         return self._known[key]
 
     def _checked(self, metric: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """All settings of a metric: those given, else those of the peer, else the defaults."""
+        """The complete settings of a metric: those given, else the peer's, else the defaults."""
         peer = self.compat.settings.get(metric, {}) if self.compat else {}
         return metrics.check(metric, {**peer, **settings})
 
@@ -110,7 +115,7 @@ class ScoredSet:
         return aggregate(self.values(metric, **settings), self.subjects, average=average, seed=seed)
 
     def unscored(self, metric: str, **settings: Any) -> dict[str, int]:
-        """Reason -> how many examples have no value for it."""
+        """Reason -> number of examples without a value for it."""
         missing = np.isnan(self.values(metric, **settings))
         finite = self.finite
         counts = {
@@ -120,17 +125,20 @@ class ScoredSet:
         return {reason: count for reason, count in counts.items() if count}
 
     def difference(self, other: "ScoredSet", metric: str, *, seed: int = 0, **settings: Any) -> Difference:
-        """The other model minus this one on the same examples, paired.
+        """The paired difference, the other model minus this one.
 
         Raises:
-            DataError: the two sets do not hold the same examples in the same order.
+            DataError: the two sets do not have the same examples in the same order.
         """
         if self.scores.ids != other.scores.ids:
             raise DataError("the two models were scored on different examples; score both on the same file")
         return paired_difference(
-            self.values(metric, **settings), other.values(metric, **settings), self.subjects,
-            average=metrics.get(metric).facts["average"], seed=seed,
-        )  # fmt: skip
+            self.values(metric, **settings),
+            other.values(metric, **settings),
+            self.subjects,
+            average=metrics.get(metric).facts["average"],
+            seed=seed,
+        )
 
     def save(self, folder: Path, name: str) -> None:
         """Write ``NAME.parquet`` (token scores) and ``NAME.jsonl`` (true and generated answers, values by example)."""
@@ -138,19 +146,20 @@ class ScoredSet:
         columns: dict[str, Sequence[Any]] = {"id": self.scores.ids, "answer": self.answers}
         optional: dict[str, Any] = {
             "labelled": self.labelled or None,
-            "generated": self.texts or None, "generated_tokens": self.text_tokens or None,
+            "generated": self.texts or None,
+            "generated_tokens": self.text_tokens or None,
             "generated_finite": None if self.text_finite is None else self.text_finite.tolist(),
             "gradient_norm": None if self.gradient_norms is None else self.gradient_norms.tolist(),
             "similar_from": None if self.similar_from is None else self.similar_from.tolist(),
             "judged": self._judged_rows() if self.judged else None,
-        }  # fmt: skip
+        }
         columns |= {key: column for key, column in optional.items() if column is not None}
         lines = [json.dumps(dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
         (folder / f"{name}.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path, name: str) -> "ScoredSet":
-        """Read what `save` wrote. Raises DataError if a file is damaged."""
+        """Read the files of `save`. Raises DataError if one is damaged."""
         path = folder / f"{name}.jsonl"
         try:
             rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -174,15 +183,15 @@ class ScoredSet:
     def judged_by(
         self, judges: Judges, names: Iterable[str], settings: Mapping[str, Mapping[str, Any]] | None = None
     ) -> "ScoredSet":
-        """The same with the values of the metrics that a judge of texts is needed for; no judge is needed afterwards.
+        """A copy with the values of judged metrics, which need no judge afterwards.
 
         Args:
-            judges: the models that judge.
-            names: metrics; those that need no judge are left alone.
+            judges: the judges.
+            names: metrics; those that need no judge are skipped.
             settings: metric -> its settings that differ from the defaults.
 
         Raises:
-            ConfigError: a judge is missing, or a setting is wrong.
+            ConfigError: a judge is missing, or a setting is invalid.
         """
         found: dict[str, Floats] = {}
         for metric in dict.fromkeys(names):
@@ -196,7 +205,7 @@ class ScoredSet:
         return [{key: column[i] for key, column in columns.items()} for i in range(len(self.answers))]
 
     def _input(self, need: str) -> Any:
-        """The argument of that name (see `INPUTS`), or None where it was not scored."""
+        """The argument of that name (see `INPUTS`), or None if it was not scored."""
         if need in ("scores", "sampled"):
             return self.scores
         if need == "answers":
@@ -235,5 +244,77 @@ def _require_possible(values: Floats, entry: Entry[Any], count: int) -> None:
 
 
 def _key(metric: str, settings: Mapping[str, Any]) -> str:
-    """A metric with all its settings."""
+    """The key of a metric with its complete settings."""
     return f"{metric} {json.dumps(settings, sort_keys=True, default=str)}"
+
+
+TEXTS = ("texts", "text_tokens")
+EXTRAS = frozenset({*TEXTS, "restated", "perturbed", "sampled", "gradient_norms", "similar_from"})
+"""The needs with a cost; the others come with every pass."""
+DEFAULT_SAMPLING = Sampling(temperature=1.0, top_k=40)
+
+
+def needs_of(names: Iterable[str]) -> set[str]:
+    """The needs of the metrics, out of `INPUTS`."""
+    return {need for name in names for need in metrics.get(name).facts["needs"]}
+
+
+def variants_of(needs: Collection[str]) -> tuple[Variant, ...]:
+    """The answer variants that are needed."""
+    wanted = {"answer": True, "paraphrased_answer": "restated" in needs, "perturbed_answers": "perturbed" in needs}
+    return tuple(v for v in VARIANTS if wanted[v])
+
+
+def score_set(
+    target: Target,
+    examples: Sequence[Example],
+    *,
+    needs: Collection[str],
+    reference: Target | None = None,
+    samplings: Sequence[Sampling] = (DEFAULT_SAMPLING,),
+    max_new_tokens: int = 64,
+    token_budget: int | None = None,
+    answered: Callable[..., Generated] = generate,
+) -> ScoredSet:
+    """Score examples for some metrics: one forward pass over all answers, and generation if a metric reads texts.
+
+    Args:
+        target: the model.
+        examples: the questions.
+        needs: the needs of the metrics, see `needs_of`.
+        reference: the original model, for metrics that compare with it.
+        samplings: the sampling settings that the metrics need.
+        max_new_tokens: the most tokens of a generated answer.
+        token_budget: the most padded tokens in a batch; from the free memory by default.
+        answered: the function that generates answers, with the signature of `generate`.
+
+    Raises:
+        UserError: an example or the reference cannot be used.
+    """
+    tokens = score_tokens(
+        target,
+        examples,
+        variants=variants_of(needs),
+        reference=reference,
+        samplings=samplings if "sampled" in needs else (),
+        token_budget=token_budget,
+    )
+    encoded = target.encode(examples)
+    answers = tuple(e.answer for e in encoded)
+    labelled = tuple(e.labelled or "" for e in encoded) if any(e.labelled is not None for e in encoded) else ()
+    texts: Generated | None = None
+    gradients = similar = None
+    if any(text in needs for text in TEXTS):
+        texts = answered(target, examples, max_new_tokens=max_new_tokens, token_budget=token_budget)
+    if "gradient_norms" in needs:
+        from uwc.models.scoring import gradient_norms
+
+        gradients = gradient_norms(target, examples)
+    if "similar_from" in needs:
+        scores = tokens.variant("answer")
+        exact = np.rint(scores.answer_lengths() * (1.0 - extraction_strength(scores))).astype(np.int64)
+        similar = shortest_similar_prefixes(target, examples, exact)
+    scored = ScoredSet(tokens, answers, labelled=labelled, gradient_norms=gradients, similar_from=similar)
+    if texts is None:
+        return scored
+    return replace(scored, texts=texts.texts, text_tokens=texts.tokens, text_finite=texts.finite)

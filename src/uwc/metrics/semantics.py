@@ -1,4 +1,4 @@
-"""Whether the generated answer means what the true one means, as other models judge it."""
+"""Metrics of the meaning of generated answers, by judges: an encoder or a model of entailment."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from uwc.models.token_scores import Floats
 from uwc.registry import unknown_name
 
 if TYPE_CHECKING:
-    from uwc.models.loading import DeviceName
+    from uwc.models.load import DeviceName
 
 Encoder = Callable[[Sequence[str]], Floats]
 Entailment = Callable[[Sequence[str], Sequence[str]], NDArray[np.bool_]]
@@ -28,7 +28,7 @@ class Judges:
 
     Attributes:
         encoder: a sentence encoder, from n texts to [n, d] embeddings.
-        entailment: a judge of entailment, from n premises and n hypotheses to [n] whether one entails the other.
+        entailment: a function from n premises and n hypotheses to [n] whether the first entails the second.
     """
 
     encoder: Encoder | None = None
@@ -36,17 +36,16 @@ class Judges:
 
     @classmethod
     def load(cls, given: Mapping[str, Any], *, device: "DeviceName" = "auto") -> "Judges":
-        """The judges that were given; none is asked twice for the same texts.
+        """Load judges, which cache their results by texts.
 
         Args:
-            given: "encoder" and "entailment" -> a folder, a hub name or a function; None counts as not given.
+            given: "encoder" and "entailment" -> a folder, a hub name or a function; None is not given.
             device: where to compute.
-
         Raises:
             ConfigError: another name is given.
-            ModelError: there is no such model, or it is none of the kind.
+            ModelError: there is no such model, or it is of another kind.
         """
-        from uwc.models.sentences import load_encoder, load_entailment
+        from uwc.models.judges import load_encoder, load_entailment
 
         require_judges(given)
         judges: dict[str, Any] = {}
@@ -58,14 +57,14 @@ class Judges:
 
 
 def require_judges(given: Mapping[str, Any]) -> None:
-    """Raise ConfigError for a name that is none of a judge."""
+    """Raise ConfigError for an unknown judge."""
     for name in given:
         if name not in JUDGES:
             raise ConfigError(unknown_name("judge", name, list(JUDGES)))
 
 
 def _once(judge: Callable[..., Any]) -> Callable[..., Any]:
-    """The judge with a memory of what it was asked: one call for one list of texts, whatever model wrote them."""
+    """The judge with a cache by lists of texts."""
 
     @cache
     def asked(*texts: tuple[str, ...]) -> Any:
@@ -75,16 +74,22 @@ def _once(judge: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @metrics.register(
-    "semantic_similarity", source="arXiv:2410.08109", needs=("answers", "texts", "encoder"), range=(0.0, 1.0),
-    higher_remembers=True, average="arithmetic", label="semantic similarity", unscored="the true answer is empty",
-)  # fmt: skip
+    "semantic_similarity",
+    source="arXiv:2410.08109",
+    needs=("answers", "texts", "encoder"),
+    range=(0.0, 1.0),
+    higher_remembers=True,
+    average="arithmetic",
+    label="semantic similarity",
+    unscored="the true answer is empty",
+)
 def semantic_similarity(answers: Sequence[str], texts: Sequence[str], encoder: Encoder) -> Floats:
-    """The cosine between the embeddings of the generated and the true answer.
+    """Cosine similarity of the embeddings of the generated and the true answer.
 
     ``max(0, cos(e(generated), e(answer)))`` with a sentence encoder e given by the user; an empty generation scores 0.
 
     Returns:
-        [E] in 0..1; NaN where the true answer is empty or an embedding has no length.
+        [E] in 0..1; NaN if the true answer is empty or an embedding is zero.
     """
     true, generated = encoder(answers), encoder(texts)
     lengths = np.linalg.norm(true, axis=1) * np.linalg.norm(generated, axis=1)
@@ -95,9 +100,15 @@ def semantic_similarity(answers: Sequence[str], texts: Sequence[str], encoder: E
 
 
 @metrics.register(
-    "entailment", source="arXiv:2410.08109", needs=("answers", "texts", "entailment"), range=(0.0, 1.0),
-    higher_remembers=True, average="arithmetic", label="entailment", unscored="the true answer has no word",
-)  # fmt: skip
+    "entailment",
+    source="arXiv:2410.08109",
+    needs=("answers", "texts", "entailment"),
+    range=(0.0, 1.0),
+    higher_remembers=True,
+    average="arithmetic",
+    label="entailment",
+    unscored="the true answer has no word",
+)
 def entailment(
     answers: Sequence[str],
     texts: Sequence[str],
@@ -106,17 +117,17 @@ def entailment(
     premise: Literal["generated", "answer"] = "generated",
     least_overlap: float = 0.1,
 ) -> Floats:
-    """Whether the generated answer entails the true one, as a model of natural-language inference judges.
+    """Whether the generated answer entails the true one, by a model of natural-language inference.
 
-    ``1[entailment(generated => answer)]``, and 0 where their ROUGE-L recall is below `least_overlap`. The source takes
-    the generated text as the premise on forget data and the true answer as the premise on data to keep.
+    ``1[entailment(generated => answer)]``, and 0 if their ROUGE-L recall is below `least_overlap`. In the source the
+    premise is the generated text on forget data, and the true answer on retain data.
 
     Args:
         answers: the true answers.
         texts: the generated ones.
         entails: the judge, given by the user.
         premise: which of the two is the premise.
-        least_overlap: the least ROUGE-L recall; 0 lets the judge alone decide.
+        least_overlap: the least ROUGE-L recall; 0 for the judge alone.
 
     Returns:
         [E] 0 or 1; NaN where the true answer has no word.

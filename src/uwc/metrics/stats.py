@@ -1,4 +1,4 @@
-"""Averages, paired differences and numbers for whole sets, with standard error and bootstrap interval over clusters."""
+"""Averages, paired differences and set metrics, with standard errors and bootstrap intervals over clusters."""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -14,7 +14,7 @@ from uwc.results import Aggregate, Difference
 
 Average = Literal["arithmetic", "geometric"]
 RESAMPLES, SET_RESAMPLES = 2000, 500
-"""Bootstrap draws of an average over examples, and of a number for whole sets."""
+"""Bootstrap draws of an average over examples, and of a metric of whole sets."""
 
 
 def cluster_codes(subjects: Sequence[str]) -> NDArray[np.int64]:
@@ -34,14 +34,14 @@ def aggregate(
 ) -> Aggregate:
     """The mean over examples with a cluster-robust standard error and an expanded percentile bootstrap interval.
 
-    With clusters c of size n_c and sum s_c, C of them, n in all and m the mean: ``se^2 = C/(C-1) sum_c (s_c - m n_c)^2
-    / n^2``, which for clusters of one is the usual ``s^2 / n``; the bootstrap draws whole clusters. A geometric average
-    is taken on logarithms and transformed back (its standard error by the delta method).
+    With C clusters c of size n_c and sum s_c, n examples and mean m: ``se^2 = C/(C-1) sum_c (s_c - m n_c)^2 / n^2``,
+    which for clusters of size one is ``s^2 / n``; the bootstrap draws whole clusters. A geometric average is computed
+    on logarithms and transformed back (its standard error by the delta method).
 
     Args:
-        values: [E], NaN where not scored.
-        subjects: [E]; examples that share one are drawn together.
-        average: which mean.
+        values: [E], NaN if not scored.
+        subjects: [E]; examples that share one are a cluster.
+        average: "arithmetic" or "geometric".
         seed: of the bootstrap.
         resamples: number of bootstrap draws.
 
@@ -77,7 +77,7 @@ def aggregate(
 
 @lru_cache(maxsize=8)
 def _draws(clusters: int, seed: int, resamples: int) -> NDArray[np.int64]:
-    """[resamples, C] how often each cluster is drawn; cached, since many metrics share them."""
+    """[resamples, C] the number of times each cluster is drawn; cached."""
     draws = np.random.default_rng(seed).multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples)
     draws.setflags(write=False)
     return draws
@@ -91,22 +91,20 @@ def paired_difference(
     average: Average = "arithmetic",
     seed: int = 0,
 ) -> Difference:
-    """Compare two models example by example; the bootstrap draws whole clusters of pairs.
+    """The paired difference of two models; the bootstrap draws whole clusters of pairs.
 
-    The average of ``second - first``; for geometric averages the ratio ``second / first`` of the averages. Pairing
-    removes what the examples differ in: the error of the difference is mostly far below that of each mean.
+    The average of ``second - first``; for geometric averages the ratio ``second / first`` of the averages.
 
     Args:
-        first: [E] values of the first model, NaN where not scored.
+        first: [E] values of the first model, NaN if not scored.
         second: [E] values of the second on the same examples in the same order.
-        subjects: [E]; examples that share one are drawn together.
-        average: "geometric" compares on logarithms and reports a ratio.
+        subjects: [E]; examples that share one are a cluster.
+        average: "geometric" compares logarithms and returns a ratio.
         seed: of the bootstrap.
 
     Returns:
-        The difference over the examples that both models have a value for. Its p-value is two-sided, of no difference:
-        the mean over its standard error as Student's t with one degree of freedom less than there are clusters; NaN for
-        fewer than two clusters.
+        The difference over the examples with a value for both models. Its p-value is two-sided, for no difference, by
+        Student's t with C - 1 degrees of freedom; NaN for fewer than two clusters.
 
     Raises:
         DataError: the two do not have the same number of examples.
@@ -143,20 +141,20 @@ def aggregate_sets(
     seed: int = 0,
     resamples: int = SET_RESAMPLES,
 ) -> Aggregate:
-    """A set metric with its spread under resampling of clusters; inputs of one group are resampled together.
+    """A metric of whole sets with a bootstrap over clusters, in which arguments of one group are resampled together.
 
     Args:
         function: from the arrays of values to one number.
-        values: the arguments, each [E_i], NaN where not scored; such examples are left out of that argument.
-        subjects: for each argument [E_i]; examples that share one are drawn together.
-        groups: for each argument the set that its examples come from; arguments of one set hold the same examples.
-        interval: whether a standard error and a 95 % interval (see `bootstrap_interval`) are wanted.
+        values: the arguments, each [E_i], NaN if not scored; such examples are left out of that argument.
+        subjects: for each argument [E_i]; examples that share one are a cluster.
+        groups: for each argument the set of its examples; arguments of one set have the same examples.
+        interval: whether to compute a standard error and a 95 % interval (see `bootstrap_interval`).
         seed: of the bootstrap.
         resamples: number of draws.
 
     Returns:
-        The aggregate, with n the number of distinct examples and not_scored that of the values that were left out. Its
-        mean is NaN where an argument has no value at all.
+        The aggregate, with n the number of distinct examples and not_scored the number of missing values. Its mean is
+        NaN if an argument has no value.
     """
     sizes = {group: len(v) for group, v in zip(groups, values, strict=True)}
     clusters = {group: _members(cluster_codes(s)) for group, s in zip(groups, subjects, strict=True)}
@@ -187,22 +185,22 @@ def _members(codes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
 
 
 def _resampled(clusters: list[NDArray[np.int64]], random: np.random.Generator) -> NDArray[np.int64]:
-    """Indices of the examples of as many clusters as there are, drawn with replacement."""
+    """Indices of the examples of C clusters, drawn with replacement."""
     return np.concatenate([clusters[c] for c in random.integers(0, len(clusters), len(clusters))])
 
 
 def bootstrap_interval(draws: Floats, *, clusters: int) -> tuple[float, float]:
-    """The 95 % interval of a bootstrap: percentiles, taken further out for few clusters (Hesterberg, arXiv:1411.5279).
+    """The expanded percentile interval (95 %) of a bootstrap (Hesterberg, arXiv:1411.5279).
 
-    The tails are ``Phi(-sqrt(C / (C - 1)) t)`` with t the 97.5 % quantile of Student's t with C - 1 degrees of freedom:
-    the plain percentile interval is too narrow by as much as the normal one is.
+    The tails are ``Phi(-sqrt(C / (C - 1)) t)`` with t the 97.5 % quantile of Student's t with C - 1 degrees of freedom,
+    which corrects the plain percentile interval for few clusters.
 
     Args:
         draws: the statistic in each draw of clusters; all finite.
-        clusters: how many clusters are drawn, C; of several sets drawn apart, the smallest number.
+        clusters: the number of clusters, C; the smallest one for several independent sets.
 
     Returns:
-        Its ends; NaN for fewer than two clusters, which have no spread to see.
+        Its ends; NaN for fewer than two clusters.
     """
     if clusters < 2:
         return float("nan"), float("nan")
@@ -211,17 +209,17 @@ def bootstrap_interval(draws: Floats, *, clusters: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def bootstrap_sureness(share: float, *, clusters: int, resamples: int) -> float:
-    """How sure a share of bootstrap draws makes one of what they show, with few clusters: nearer to one half.
+def bootstrap_confidence(share: float, *, clusters: int, resamples: int) -> float:
+    """The confidence that follows from a share of bootstrap draws, corrected for few clusters.
 
     ``T(Phi^-1(share) / sqrt(C / (C - 1)))`` with T the distribution function of Student's t with C - 1 degrees of
-    freedom: the rule of `bootstrap_interval` the other way round, so that 0.975 is reached where that interval ends.
-    From fewer than five clusters no 1,000 draws, however one they are, make it 0.975.
+    freedom: the inverse of the rule of `bootstrap_interval`, so that it is 0.975 at an end of that interval. With fewer
+    than five clusters 1,000 draws never reach 0.975.
 
     Args:
-        share: of draws, 0 to 1; no nearer to either than half a draw.
-        clusters: C, as there; a single one tells nothing, which is 0.5.
-        resamples: how many draws there are.
+        share: of draws, in 0..1; clipped to half a draw from either end.
+        clusters: the number of clusters, C; with one the result is 0.5.
+        resamples: the number of draws.
     """
     if clusters < 2:
         return 0.5

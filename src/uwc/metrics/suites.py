@@ -1,4 +1,4 @@
-"""Names: sets of questions, metrics and their labels, suites; and the check that all that metrics need was given."""
+"""Names of sets, metrics and suites, and the check that the needs of metrics are met."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from typing import Any
 from uwc.data.example import Example, fingerprint, paraphrased
 from uwc.errors import ConfigError
 from uwc.metrics.registry import INPUTS, JUDGES, metric, metrics, set_metrics
-from uwc.metrics.set_level import MEMBERSHIP_ATTACKS
+from uwc.metrics.set_metrics import MEMBERSHIP_ATTACKS
 from uwc.registry import Entry, unknown_name
 from uwc.results import MetricInfo, SetInfo
 
@@ -19,38 +19,51 @@ SET_FLAGS = {name: f"--{name}" for name in (FORGET, "retain", "holdout")} | {
 }
 """Set -> the option that gives it on the command line."""
 SET_LABELS = {"forget_paraphrased": "forget, paraphrased", "retain_paraphrased": "retain, paraphrased"}
-"""Set -> its label, where that is not its name."""
+"""Set -> its label, if that is not its name."""
 RETRAINED = "retrained/"
 
 SUITES: dict[str, tuple[str, ...]] = {
     "core": (
-        "extraction_strength", "exact_memorization", "probability", "perplexity", "rouge_l", "kl_to_original",
+        "extraction_strength",
+        "exact_memorization",
+        "probability",
+        "perplexity",
+        "rouge_l",
+        "kl_to_original",
     ),
     "tofu": (
-        "probability", "rouge_l_ascii", "truth_ratio_forget", "truth_ratio_utility", "extraction_strength",
-        "exact_memorization", "forget_quality", "model_utility",
+        "probability",
+        "rouge_l_ascii",
+        "truth_ratio_forget",
+        "truth_ratio_utility",
+        "extraction_strength",
+        "exact_memorization",
+        "forget_quality",
+        "model_utility",
     ),
     "muse": ("verbatim_memorization", "knowledge_memorization", "privleak"),
     "membership": (
-        *(f"mia_{a}" for a in MEMBERSHIP_ATTACKS), *(f"auc_{a}" for a in MEMBERSHIP_ATTACKS), "privleak",
+        *(f"mia_{a}" for a in MEMBERSHIP_ATTACKS),
+        *(f"auc_{a}" for a in MEMBERSHIP_ATTACKS),
+        "privleak",
     ),
-}  # fmt: skip
+}
 """Suite -> its metrics; ``all`` is every metric."""
 
 OPTIONAL: dict[str, frozenset[str]] = {
     "core": frozenset({"kl_to_original", "rouge_l"}),
     "membership": frozenset({"mia_reference", "auc_reference"}),
 }
-"""Suite -> metrics that are left out, with a note, where what they need was not given; in ``all`` every metric is."""
+"""Suite -> metrics that are left out, with a note, if a need is not met; in ``all`` this holds for every metric."""
 
 
 @dataclass(frozen=True)
 class Given:
-    """The questions and models that were given to measure with.
+    """The questions and models that are available to metrics.
 
     Attributes:
         sets: the sets of examples by name.
-        models: which further models were given: "original", "retrained", "encoder", "entailment".
+        models: the further models that are given: "original", "retrained", "encoder", "entailment".
         max_new_tokens: the most tokens of a generated answer.
     """
 
@@ -60,7 +73,7 @@ class Given:
 
 
 def in_all_wordings(sets: Mapping[str, Sequence[Example]]) -> dict[str, Sequence[Example]]:
-    """The sets that are not empty, the forget and the retain set also in the words of their paraphrased questions."""
+    """The sets that are not empty, with the forget and retain set also with their paraphrased questions."""
     found: dict[str, Sequence[Example]] = {}
     for name, examples in sets.items():
         found[name] = examples
@@ -70,13 +83,13 @@ def in_all_wordings(sets: Mapping[str, Sequence[Example]]) -> dict[str, Sequence
 
 
 def set_info(name: str, examples: Sequence[Example]) -> SetInfo:
-    """What results say of a set."""
+    """The description of a set in results."""
     label = SET_LABELS.get(name, name.replace("_", " "))
     return SetInfo(label=label, examples=len(examples), sha256=fingerprint(examples))
 
 
 def metric_info(name: str) -> MetricInfo:
-    """What results say of a metric. Raises ConfigError if there is none of that name or label."""
+    """The description of a metric in results. Raises ConfigError if there is none of that name or label."""
     entry = entry_of(name)
     return MetricInfo(
         label=entry.facts["label"],
@@ -89,9 +102,9 @@ def metric_info(name: str) -> MetricInfo:
 
 
 def metric_name(text: Any) -> str:
-    """The name of the metric that has this name or label ("ES", "PPL", in any case); an unknown text as it is.
+    """The name of the metric with this name or label ("ES", "PPL", in any case); an unknown text is returned unchanged.
 
-    A function that is not yet a metric becomes one with the default declarations, see `uwc.metrics.registry.metric`.
+    A function that is not registered is registered with default declarations, see `uwc.metrics.registry.metric`.
     """
     if callable(text):
         return metrics.name_of(text) or str(metrics.name_of(metric(text)))
@@ -104,7 +117,7 @@ def metric_name(text: Any) -> str:
 
 
 def entry_of(name: Any) -> Entry[Any]:
-    """The metric of that name, label or function, for an example or for sets. Raises ConfigError if there is none."""
+    """The metric of that name, label or function, of examples or of whole sets. Raises ConfigError if there is none."""
     known = metric_name(name)
     if known in set_metrics.names():
         return set_metrics.get(known)
@@ -114,12 +127,12 @@ def entry_of(name: Any) -> Entry[Any]:
 
 
 def is_set_metric(name: str) -> bool:
-    """Whether the metric is one number for whole sets."""
+    """Whether the metric is one of whole sets."""
     return name in set_metrics.names()
 
 
 def is_judged(name: str) -> bool:
-    """Whether a metric of single examples needs a model that judges texts."""
+    """Whether a metric of single examples needs a judge."""
     return not is_set_metric(name) and bool(set(metrics.get(name).facts["needs"]) & set(JUDGES))
 
 
@@ -135,18 +148,18 @@ def is_suite(name: Any) -> bool:
 
 
 def chosen_metrics(suite: str | None, names: Sequence[Any], given: Given) -> tuple[list[str], dict[str, str]]:
-    """The metrics asked for, and those of suites that are left out.
+    """The metrics of suites and further ones, and the metrics of suites that are left out.
 
     Args:
-        suite: one of `SUITES`, or "all"; None for those of `names` alone, or for core where there are none.
+        suite: one of `SUITES`, or "all"; None for `names` alone, or for core if there are none.
         names: further metrics, by name, label or function, and suites.
-        given: the questions and models that were given.
+        given: the questions and models that are available.
 
     Returns:
-        The names of the metrics, and metric -> what it needs for those that are left out.
+        The names of the metrics, and metric -> its missing need for those that are left out.
 
     Raises:
-        ConfigError: unknown suite or metric, or something needed was not given.
+        ConfigError: unknown suite or metric, or a need that is not met.
     """
     require_suite(suite)
     suites = [name for name in dict.fromkeys([suite, *filter(is_suite, names)]) if name is not None]
@@ -175,7 +188,7 @@ def _of_suite(name: str) -> list[str]:
 def required_inputs(entry: Entry[Any], given: Given) -> list[tuple[bool, str, str]]:
     """(of the retrained model?, set, metric) for each argument of a set metric.
 
-    Without a retrained model the arguments that have a default, the last ones, are left out.
+    Without a retrained model the arguments with a default, the last ones, are left out.
     """
     inputs = [split_input(text) for text in entry.facts["needs"]]
     if "retrained" in given.models:
@@ -191,7 +204,7 @@ def split_input(text: str) -> tuple[bool, str, str]:
 
 
 def what_is_missing(name: str, given: Given) -> str:
-    """What a user has to provide for a metric, on one set at least; empty if all is there."""
+    """The missing need of a metric, on at least one set, in words for the user; empty if there is none."""
     entry = entry_of(name)
     if is_set_metric(entry.name):
         for retrained, of_set, metric in required_inputs(entry, given):
@@ -210,12 +223,12 @@ def what_is_missing(name: str, given: Given) -> str:
 
 
 def measured_on(name: str, of_set: str, given: Given) -> bool:
-    """Whether a metric of single examples can be had on a set."""
+    """Whether a metric of single examples can be computed on a set."""
     return _suits(of_set, metrics.get(name).facts.get("only")) and not missing_input(name, of_set, given)
 
 
 def missing_input(name: str, of_set: str, given: Given) -> str:
-    """What a metric of single examples lacks on a set that is there; empty if nothing."""
+    """The missing need of a metric of single examples on a given set; empty if there is none."""
     for need in metrics.get(name).facts["needs"]:
         absent = {
             "reference": "original" not in given.models,
@@ -240,10 +253,10 @@ def _missing_set(name: str) -> str:
 
 
 def _suits(of_set: str, only: str | None) -> bool:
-    """Whether a set is of the kind that a metric is for: texts to be continued, or questions."""
+    """Whether a set is of the kind of a metric: texts to be continued, or questions."""
     return (only == VERBATIM) == (of_set == VERBATIM) and only in (None, of_set)
 
 
 def any_perturbed(examples: Iterable[Example]) -> bool:
-    """Whether any example has wrong answers to compare with."""
+    """Whether any example has wrong answers."""
     return any(e.perturbed_answers for e in examples)

@@ -1,11 +1,10 @@
-"""How much likelier wrong answers are than the true one in other words: the truth ratio, in each published form."""
+"""The truth ratio, the likelihood of wrong answers relative to the paraphrased true one, in its published forms."""
 
 from typing import Any, Literal
 
 import numpy as np
 
-from uwc.metrics.grouping import mean_by_example
-from uwc.metrics.likelihood import probability
+from uwc.metrics.likelihood import mean_by_example, probability
 from uwc.metrics.registry import metrics
 from uwc.models.token_scores import Floats, TokenScores
 
@@ -15,14 +14,19 @@ _SHARED: dict[str, Any] = {"needs": ("restated", "perturbed"), "unscored": "no w
 
 
 @metrics.register(
-    "truth_ratio_geometric", source="arXiv:2506.12618", range=(0.0, np.inf), higher_remembers=False,
-    average="geometric", label="truth ratio (geometric)", **_SHARED,
-)  # fmt: skip
+    "truth_ratio_geometric",
+    source="arXiv:2506.12618",
+    range=(0.0, np.inf),
+    higher_remembers=False,
+    average="geometric",
+    label="truth ratio (geometric)",
+    **_SHARED,
+)
 def truth_ratio_geometric(restated: TokenScores, perturbed: TokenScores) -> Floats:
-    """The likelihood of wrong answers, by their geometric mean, relative to the true answer in other words.
+    """The geometric mean likelihood of wrong answers, relative to the paraphrased true answer.
 
-    ``R = exp(s - mean_j m_j)`` with s the mean token loss of the paraphrased answer (of the answer itself where there
-    is no paraphrase) and m_j those of the wrong ones. As OpenUnlearning defines it. Exponents are capped at +-700.
+    ``R = exp(s - mean_j m_j)`` with s the mean token loss of the paraphrased answer (of the answer itself if there is
+    no paraphrase) and m_j those of the wrong ones; OpenUnlearning's definition. Exponents are clipped to +-700.
 
     Args:
         restated: of the paraphrased answers.
@@ -35,11 +39,16 @@ def truth_ratio_geometric(restated: TokenScores, perturbed: TokenScores) -> Floa
 
 
 @metrics.register(
-    "truth_ratio_inverse", source="arXiv:2401.06121", range=(0.0, np.inf), higher_remembers=True,
-    average="geometric", label="truth ratio (inverse)", **_SHARED,
-)  # fmt: skip
+    "truth_ratio_inverse",
+    source="arXiv:2401.06121",
+    range=(0.0, np.inf),
+    higher_remembers=True,
+    average="geometric",
+    label="truth ratio (inverse)",
+    **_SHARED,
+)
 def truth_ratio_inverse(restated: TokenScores, perturbed: TokenScores) -> Floats:
-    """The inverse of `truth_ratio_geometric`, as TOFU's code takes it for the forget quality.
+    """The inverse of `truth_ratio_geometric`, which TOFU's code uses for the forget quality.
 
     ``exp(mean_j m_j - s)``.
 
@@ -54,13 +63,18 @@ def truth_ratio_inverse(restated: TokenScores, perturbed: TokenScores) -> Floats
 
 
 @metrics.register(
-    "truth_ratio_arithmetic", source="arXiv:2401.06121", range=(0.0, np.inf), higher_remembers=False,
-    average="geometric", label="truth ratio (arithmetic)", **_SHARED,
-)  # fmt: skip
+    "truth_ratio_arithmetic",
+    source="arXiv:2401.06121",
+    range=(0.0, np.inf),
+    higher_remembers=False,
+    average="geometric",
+    label="truth ratio (arithmetic)",
+    **_SHARED,
+)
 def truth_ratio_arithmetic(restated: TokenScores, perturbed: TokenScores) -> Floats:
-    """The likelihood of wrong answers, by their arithmetic mean, relative to the true answer in other words.
+    """The arithmetic mean likelihood of wrong answers, relative to the paraphrased true answer.
 
-    ``mean_j exp(-m_j) / exp(-s)``: the definition in the TOFU paper. The quotient is capped at e^700.
+    ``mean_j exp(-m_j) / exp(-s)``: the definition in the TOFU paper. The quotient is clipped at e^700.
 
     Args:
         restated: of the paraphrased answers.
@@ -73,15 +87,20 @@ def truth_ratio_arithmetic(restated: TokenScores, perturbed: TokenScores) -> Flo
 
 
 @metrics.register(
-    "truth_ratio_forget", source="arXiv:2401.06121", range=(0.0, 1.0), higher_remembers=False,
-    average="arithmetic", label="truth ratio (forget)", **_SHARED,
-)  # fmt: skip
+    "truth_ratio_forget",
+    source="arXiv:2401.06121",
+    range=(0.0, 1.0),
+    higher_remembers=False,
+    average="arithmetic",
+    label="truth ratio (forget)",
+    **_SHARED,
+)
 def truth_ratio_forget(
     restated: TokenScores, perturbed: TokenScores, *, definition: Definition = "arithmetic"
 ) -> Floats:
-    """How near the truth ratio is to 1, where true and wrong answers are equally likely: TOFU's form on forget data.
+    """TOFU's truth ratio on forget data, which is 1 if true and wrong answers are equally likely.
 
-    ``min(R, 1 / R)``. A model that finds the wrong answers much likelier scores as low as one that remembers.
+    ``min(R, 1 / R)``. A model with much likelier wrong answers scores as low as one that remembers.
 
     Args:
         restated: of the paraphrased answers.
@@ -95,13 +114,18 @@ def truth_ratio_forget(
 
 
 @metrics.register(
-    "truth_ratio_utility", source="arXiv:2401.06121", range=(0.0, 1.0), higher_remembers=True,
-    average="arithmetic", label="truth ratio (utility)", **_SHARED,
-)  # fmt: skip
+    "truth_ratio_utility",
+    source="arXiv:2401.06121",
+    range=(0.0, 1.0),
+    higher_remembers=True,
+    average="arithmetic",
+    label="truth ratio (utility)",
+    **_SHARED,
+)
 def truth_ratio_utility(
     restated: TokenScores, perturbed: TokenScores, *, definition: Definition = "arithmetic"
 ) -> Floats:
-    """How far the true answer stands out from the wrong ones: TOFU's form on data to keep, a part of model utility.
+    """TOFU's truth ratio on data to be kept, a part of model utility.
 
     ``max(0, 1 - R)``.
 
@@ -117,11 +141,16 @@ def truth_ratio_utility(
 
 
 @metrics.register(
-    "truth_probability", source="arXiv:2506.12618", range=(0.0, 1.0), higher_remembers=True,
-    average="arithmetic", label="truth probability", **_SHARED,
-)  # fmt: skip
+    "truth_probability",
+    source="arXiv:2506.12618",
+    range=(0.0, 1.0),
+    higher_remembers=True,
+    average="arithmetic",
+    label="truth probability",
+    **_SHARED,
+)
 def truth_probability(restated: TokenScores, perturbed: TokenScores) -> Floats:
-    """The probability of the true answer in other words against that of the wrong ones.
+    """The probability of the paraphrased true answer relative to that of the wrong ones.
 
     ``P_true / (P_true + P_wrong) = 1 / (1 + R)`` with R `truth_ratio_geometric`; OpenUnlearning's ``prob_mean``.
 
@@ -140,7 +169,7 @@ def _loss(scores: TokenScores) -> Floats:
 
 
 def _log_ratio(restated: TokenScores, perturbed: TokenScores, definition: Definition) -> Floats:
-    """[E] log R, cut to +-700 so that R stays finite."""
+    """[E] log R, clipped to +-700 so that R is finite."""
     if definition == "geometric":
         log_wrong = mean_by_example(-_loss(perturbed), perturbed, restated)
     else:

@@ -1,4 +1,4 @@
-"""Adapters in folders of their own, as peft writes them: loaded onto their base, scaled, and saved scaled."""
+"""Adapters in their own folders, as peft saves them: loading onto a base, scaling and saving."""
 
 import hashlib
 import json
@@ -17,10 +17,9 @@ from torch import Tensor
 from uwc import progress
 from uwc.errors import ModelError
 from uwc.models.checkpoint_files import ADAPTER, ADAPTER_WEIGHTS, CONFIG, kind_of, local_file, read_json
-from uwc.models.mixing import require_alpha, require_finite
-from uwc.models.target import Target
-from uwc.models.ties import embedding_names, say_untied, tied_embeddings
-from uwc.models.weight_files import WeightFiles, open_safetensors
+from uwc.models.mixing import embedding_names, require_alpha, require_finite, say_untied, tied_embeddings
+from uwc.models.model import Target
+from uwc.models.weights import WeightFiles, open_safetensors
 
 _SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
 
@@ -30,7 +29,7 @@ _SCORED = (
     "VBLORA VERA WAVEFT"
 )
 SCORED_KINDS = frozenset(_SCORED.split())
-"""peft's kinds of adapters that score, batch by batch, what plain peft gives for one sequence at a time."""
+"""peft's kinds of adapters for which a batch has the scores of single sequences."""
 _REASONS = {
     "LILY": "it routes by averages over a whole batch",
     "POLY": "it needs a task for every question",
@@ -42,19 +41,19 @@ _REASONS = {
 )
 _TASKS = (None, "CAUSAL_LM", "FEATURE_EXTRACTION")
 _INITS = (None, True, False, "gaussian", "orthogonal", "eva")
-"""Initialisations of LoRA that leave the base's own weights as they are."""
+"""Initialisations of LoRA that do not change the base's weights."""
 _PLAIN = (
     "peft_type peft_version task_type auto_mapping base_model_name_or_path revision inference_mode r lora_alpha "
     "lora_dropout target_modules exclude_modules bias fan_in_fan_out use_rslora init_lora_weights rank_pattern "
     "alpha_pattern layers_to_transform layers_pattern ensure_weight_tying megatron_core qalora_group_size"
 )
 _PLAIN_KEYS = frozenset(_PLAIN.split())
-"""What plain LoRA's configuration says; anything else that is set makes it more than a scale."""
+"""Settings of plain LoRA; with any other setting, mixing is not a scale of the adapter."""
 _INSIDE = "base_model.model."
 
 
 def adapter_config(path: str | Path) -> dict[str, Any] | None:
-    """What the checkpoint's adapter_config.json says; None if it is not an adapter.
+    """The content of the checkpoint's adapter_config.json; None if it is not an adapter.
 
     Raises:
         ModelError: it is damaged, or beside whole weights; see `kind_of`.
@@ -63,7 +62,7 @@ def adapter_config(path: str | Path) -> dict[str, Any] | None:
 
 
 def is_scale_enough(config: dict[str, Any]) -> bool:
-    """Whether the weights with the adapter move on a straight line from the base's with its scale: plain LoRA."""
+    """Whether the weights are linear in the adapter's scale, as for plain LoRA."""
     plain = config.get("bias", "none") == "none" and config.get("init_lora_weights") in _INITS
     return config.get("peft_type") == "LORA" and plain and not any(v for k, v in config.items() if k not in _PLAIN_KEYS)
 
@@ -90,7 +89,7 @@ def named_base(path: str | Path, config: dict[str, Any]) -> str:
     """The base that an adapter's configuration names.
 
     Raises:
-        ModelError: it names none, or one that is not found; the line says how to give it.
+        ModelError: it names none, or one that is not found.
     """
     base, revision = config.get("base_model_name_or_path"), config.get("revision")
     give = f"write its folder or hub name as base_model_name_or_path into the adapter's {ADAPTER}"
@@ -115,9 +114,8 @@ def named_base(path: str | Path, config: dict[str, Any]) -> str:
 def require_base(adapter: str | Path, config: dict[str, Any], original: str | Path) -> None:
     """Raise ModelError if an adapter was made for another base than the original.
 
-    The base is the one that the adapter's configuration names: it is the original if the names are the same, or if
-    both are there and hold the same weights, or, where that base is not on this machine, if the last parts of the names
-    are the same.
+    The base that the adapter's configuration names is the original if the names are equal, if both exist and have the
+    same weights or, if that base is not on this machine, if the last parts of the names are equal.
     """
     base = config.get("base_model_name_or_path")
     if not base:
@@ -145,7 +143,7 @@ def require_adapter(path: str | Path, config: dict[str, Any]) -> None:
 
 
 def _weights(path: str | Path) -> Any:
-    """The open file of an adapter's weights."""
+    """The opened file of an adapter's weights."""
     file = local_file(path, ADAPTER_WEIGHTS)
     if file is None:
         raise ModelError(f"{path}: the adapter has no {ADAPTER_WEIGHTS}; uwc reads weights in this format only")
@@ -153,7 +151,7 @@ def _weights(path: str | Path) -> Any:
 
 
 def _sampled(path: str | Path) -> str:
-    """A hash of the checkpoint's weights from samples spread over its files; fine-tuning changes every one of them."""
+    """A hash of samples of the checkpoint's weights, spread over its files."""
     digest = hashlib.sha256()
     for name in WeightFiles(path).files:
         file = local_file(path, name)
@@ -171,8 +169,8 @@ def attach_adapter(base: Target, path: str | Path) -> Target:
     """The base with the adapter on it, as a peft model that shares the base's weights.
 
     Raises:
-        ModelError: peft is not installed, the kind cannot be scored, or the adapter does not fit this model: other
-            sizes, tensors missing or without a place.
+        ModelError: peft is not installed, the kind cannot be scored, or the adapter does not fit this model (other
+            shapes, missing or unexpected tensors).
     """
     try:
         from peft import PeftModel
@@ -188,7 +186,7 @@ def attach_adapter(base: Target, path: str | Path) -> Target:
             model = PeftModel.from_pretrained(base.model, str(path))
             mapping = getattr(base.model, "_checkpoint_conversion_mapping", {})
             unread = model.load_adapter(str(path), "default", key_mapping=mapping).unexpected_keys
-    except ImportError as error:  # some kinds need packages of their own
+    except ImportError as error:  # some kinds need further packages
         raise ModelError(f"{path}: {' '.join(str(error).split())}") from error
     except Exception as error:  # peft, safetensors and torch raise many kinds
         raise _unfit(base, path, " ".join(str(error).split())) from error
@@ -201,7 +199,7 @@ def attach_adapter(base: Target, path: str | Path) -> Target:
 
 
 def _require_known_settings(path: str | Path, config: dict[str, Any]) -> None:
-    """Raise ModelError if an adapter has a setting that this version of peft does not know, and would leave out."""
+    """Raise ModelError if an adapter has a setting that this version of peft would ignore."""
     from peft import PeftType
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
@@ -221,7 +219,7 @@ def _unfit(base: Target, path: str | Path, reason: str) -> ModelError:
 
 
 def _stored_base_weights(model: Any, path: str | Path) -> Iterator[tuple[str, Any]]:
-    """The base model's own tensors that an adapter's file holds too: their names, and the slices of the file."""
+    """Names and file slices of the base model's tensors that are also in an adapter's file."""
     stored = _weights(path)
     state = set(model.state_dict())
     for key in stored.keys():  # noqa: SIM118 - a file, not a dict
@@ -234,9 +232,9 @@ def require_same_vocabulary(model: Any, path: str | Path, *, base: str) -> None:
     """Raise ModelError if an adapter was trained on a base whose embeddings had been resized; both sizes are named.
 
     Args:
-        model: its base; on the meta device is enough.
+        model: its base; may be on the meta device.
         path: the adapter.
-        base: what messages call the base.
+        base: name of the base in messages.
     """
     ends = [name for name in embedding_names(model) if name.endswith(".weight")]
     state, stored = model.state_dict(), _weights(path)
@@ -256,7 +254,7 @@ def require_same_vocabulary(model: Any, path: str | Path, *, base: str) -> None:
 
 
 def keeps_base(base: Target, path: str | Path) -> bool:
-    """Whether the base's own tensors that an adapter's file holds are those of this base."""
+    """Whether the base's tensors in an adapter's file equal those of this base."""
     state = base.model.state_dict()
     return all(
         torch.equal(_whole(tensor).to(state[name].dtype), state[name].cpu())
@@ -270,12 +268,12 @@ def _whole(stored: Any) -> Tensor:
 
 
 class AdapterMixer:
-    """Mixing an original and its plain LoRA adapter by the adapter's scale: nothing is copied or read again.
+    """Mixes an original and its plain LoRA adapter by the adapter's scale, without a copy.
 
     ``(1 - alpha) W + alpha (W + s B A) = W + alpha s B A``.
 
     Args:
-        original: the model before unlearning; the adapter is put into it.
+        original: the model before unlearning; the adapter is attached to it.
         path: the adapter's folder or hub name; see `is_scale_enough` and `keeps_base`.
 
     Raises:
@@ -302,10 +300,10 @@ class AdapterMixer:
 
 
 def save_scaled(path: str | Path, folder: Path, alpha: float) -> None:
-    """Write the adapter with alpha times its scale; its weights are copied as they are.
+    """Write the adapter with alpha times its scale; its weights are copied unchanged.
 
     Raises:
-        ModelError: the adapter's files are not there.
+        ModelError: the adapter's files are missing.
     """
     config, weights = adapter_config(path), local_file(path, ADAPTER_WEIGHTS)
     if config is None or weights is None:

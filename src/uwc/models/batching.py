@@ -1,8 +1,8 @@
-"""Which sequences may share a forward pass: with most models all, padded; with some none that changes another's result.
+"""Which sequences may share a forward pass of a model.
 
-A model is looked at before it is used: two sequences are scored and continued alone and together. One whose results
-depend on what stands beside a sequence (a state that runs through padding, say) is run on sequences of one length, or
-one by one. A model that reads what follows a token is refused.
+Each model is tested before use: two sequences are scored and continued alone and in one padded batch. If the results of
+a model depend on padding (as with a recurrent state that runs through it), it runs on batches of equal length, or on
+one sequence at a time. A model that attends to later tokens is refused.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -25,13 +25,13 @@ _LOW_PRECISION = 5e-2
 
 @dataclass(frozen=True)
 class Batching:
-    """Which sequences may go through a model together.
+    """Which sequences may share a forward pass.
 
     Attributes:
-        scored: of sequences padded on the right: "padded" is any, "equal" those of one length, "alone" none.
-        continued: likewise of prompts padded on the left, for generation.
-        switch: the length in tokens beyond which the model turns to other position factors (longrope), for all
-            sequences of a batch at once; sequences on both sides of it never share a forward.
+        scored: in scoring, with padding on the right: "padded" is any, "equal" those of one length, "alone" none.
+        continued: the same in generation, with padding on the left.
+        switch: the length in tokens beyond which the model uses other position factors (longrope) for a whole batch;
+            sequences on both sides of it never share a forward pass.
     """
 
     scored: Sharing = "padded"
@@ -39,7 +39,7 @@ class Batching:
     switch: int | None = None
 
     def kinds(self, lengths: Sequence[int]) -> list[Hashable]:
-        """For each sequence that is scored a label: those with the same one may share a forward."""
+        """A label for each scored sequence; sequences with equal labels may share a forward pass."""
         return [(self._side(n), _label(self.scored, i, n)) for i, n in enumerate(lengths)]
 
     def prompt_kinds(self, lengths: Sequence[int], *, new: int) -> list[Hashable]:
@@ -50,11 +50,11 @@ class Batching:
         ]
 
     def share(self, lengths: Sequence[int]) -> bool:
-        """Whether these sequences may all share a forward in which they are scored."""
+        """Whether these sequences may all be scored in one forward pass."""
         return len(set(self.kinds(lengths))) <= 1
 
     def lengthened(self, by: int) -> "Batching":
-        """The same for sequences to which the model itself adds so many tokens."""
+        """The same for sequences to which the model itself adds `by` tokens."""
         return self if self.switch is None else replace(self, switch=self.switch - by)
 
     def _side(self, length: int) -> bool:
@@ -68,15 +68,15 @@ def _label(sharing: Sharing, index: int, length: int) -> Hashable:
 
 @torch.no_grad()
 def examined(model: Any, name: str) -> Batching:
-    """Score and continue two short sequences alone and together, and see what the model's results depend on.
+    """Score and continue two short sequences alone and together, and compare the results.
 
-    Results are the same where the root mean square of the differences of the logits, at the median position, is at most
-    0.1 % (in half precision 5 %) of their standard deviation.
+    Results are equal if the root mean square of the differences of the logits, at the median position, is at most
+    0.1 % (in half precision 5 %) of the standard deviation of the logits.
 
     Raises:
-        ModelError: the model reads tokens that follow the one it predicts, so that it is no causal language model.
+        ModelError: the model attends to later tokens, so that it is not a causal language model.
     """
-    while hasattr(model, "inner"):  # the model inside one that an attack puts around it
+    while hasattr(model, "inner"):  # the model inside the wrapper of an attack
         model = model.inner
     was_training = model.training
     model.eval()
@@ -171,9 +171,9 @@ def _continuation(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
 
 @contextmanager
 def own_settings_off(model: Any) -> Iterator[None]:
-    """For the time of the block, the model's own generation settings (a repetition penalty, say) are the neutral ones.
+    """While open, the model's own generation settings (such as a repetition penalty) have neutral values.
 
-    transformers adds them to those it is called with, so that what is called greedy would not be.
+    transformers merges them into those of a call, so that greedy decoding would not be greedy.
     """
     from transformers import GenerationConfig
 
@@ -189,7 +189,7 @@ def own_settings_off(model: Any) -> Iterator[None]:
 
 
 def _same(first: Tensor, second: Tensor) -> bool:
-    """Whether two [T, V] logits agree at most positions; such as are not finite in both say nothing."""
+    """Whether two [T, V] logits agree at most positions; values that are not finite in both are ignored."""
     tolerance = _TOLERANCE.get(first.dtype, _LOW_PRECISION)
     known = torch.isfinite(first).all(dim=1) & torch.isfinite(second).all(dim=1)
     if not known.any():
@@ -201,7 +201,7 @@ def _same(first: Tensor, second: Tensor) -> bool:
 
 
 def _switch(model: Any) -> int | None:
-    """The length at which longrope turns to its long factors."""
+    """The length at which longrope switches to its long factors."""
     config = unwrapped(model).config.get_text_config()
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     parts = [rope, *(v for v in rope.values() if isinstance(v, dict))]

@@ -1,4 +1,4 @@
-"""The matrices of a model's transformer blocks, whatever holds them: found by watching the model multiply by them."""
+"""The weight matrices of a model's transformer blocks, found by tracing its matrix products."""
 
 from bisect import bisect, insort
 from collections.abc import Callable, Iterator, Mapping
@@ -16,8 +16,8 @@ from uwc.models.head import unwrapped
 from uwc.models.states import blocks
 
 LEAST_SHARE = 0.95
-"""How much of what is claimed of the weights must be done."""
-_TOKENS = 16  # read while the model is watched
+"""The least share of the intended weights that an operation must reach."""
+_TOKENS = 16  # of the traced forward pass
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class BlockMatrix:
 
     Attributes:
         name: of the parameter in the model.
-        parameter: it.
-        rows: of one matrix, as it is stored.
-        columns: of one matrix, as it is stored.
-        transposed: whether it is stored as [in, out], as GPT-2 does, and not as [out, in].
-        called: False where the model multiplies by the parameter without giving the module that holds it an input, so
-            that a change to what that module makes of its input has no effect.
+        parameter: the parameter.
+        rows: of one matrix, as stored.
+        columns: of one matrix, as stored.
+        transposed: whether it is stored as [in, out], as in GPT-2, and not as [out, in].
+        called: False if the model multiplies by the parameter without calling its module, so that a change of the
+            module's forward has no effect.
     """
 
     name: str
@@ -60,40 +60,40 @@ def block_parameters(model: Any) -> dict[str, Tensor]:
 def block_matrices(model: Any) -> list[BlockMatrix]:
     """The matrices by which the text model's blocks multiply, in the order of the model's parameters.
 
-    Linear maps, GPT-2's transposed ones, fused experts, routers and whatever else enters a matrix product: a forward
-    over a few tokens is watched, in which each product names its matrix and which of its sides is the input. Left out
-    are what enters none (norms, biases, kernels of convolutions, decay rates), embeddings, and the other towers of a
-    multimodal model. Linear maps that these tokens do not reach (experts that are modules of their own) count as well.
+    Includes linear maps, GPT-2's transposed ones, fused experts, routers and everything else in a matrix product. A
+    forward pass over a few tokens is traced; each product shows the matrix and which of its sides is the input.
+    Excludes parameters in no product (norms, biases, convolution kernels, decay rates), embeddings, and the other
+    towers of a multimodal model. Linear maps that these tokens do not reach (experts that are modules) are included.
 
     Raises:
-        ModelError: the model has no list of blocks, holds its weights packed as integers, or has further parameters in
-            its blocks, more than 5 % of them, that these tokens did not reach, so that nobody knows what they are.
+        ModelError: the model has no list of blocks, has its weights packed as integers, or more than 5 % of the
+            parameters of its blocks are of unknown use, as these tokens did not reach them.
     """
     return [matrix for prefix, part in _text_models(model) for matrix in _matrices_of(part, prefix)]
 
 
 def linear_maps(model: nn.Module) -> dict[str, Any]:
-    """Name -> the modules that are a linear map with a weight of their own: `nn.Linear`, and GPT-2's `Conv1D`."""
+    """Name -> the modules that are linear maps with a weight: `nn.Linear`, and GPT-2's `Conv1D`."""
     from transformers.pytorch_utils import Conv1D  # a study is planned without transformers
 
     return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
 
 
 def few_tokens(model: Any) -> Tensor:
-    """[1, T] ids of a few tokens, for a forward in which only the way through the model counts."""
+    """[1, T] ids of a few tokens, for a forward pass that is only traced."""
     tokens = torch.arange(_TOKENS, device=next(model.parameters()).device)
     return tokens[None] % model.config.get_text_config().vocab_size  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
 class Product:
-    """One matrix product in which a parameter took part.
+    """One matrix product with a parameter as a factor.
 
     Attributes:
         name: of the parameter.
         place: the element of the parameter at which the factor begins.
-        factor: [b, in, out] the view of the parameter that multiplied.
-        inputs: [b, n, in] what it multiplied.
+        factor: [b, in, out] the view of the parameter.
+        inputs: [b, n, in] the other factor.
     """
 
     name: str
@@ -106,14 +106,14 @@ class Product:
 def watching_products(
     model: Any, parameters: Mapping[str, Tensor], see: Callable[[Product], None]
 ) -> Iterator["_Watch"]:
-    """While open, `see` is told of every matrix product in which a parameter takes part.
+    """While open, `see` is called with every matrix product of a parameter.
 
-    The model is in eval mode, without gradients, and computes fused experts one by one meanwhile.
+    The model is in eval mode, without gradients, and computes fused experts one by one.
 
     Args:
         model: the model.
-        parameters: name -> the parameters watched.
-        see: what is told.
+        parameters: name -> the traced parameters.
+        see: called with each product.
     """
     configs = {id(c): c for m in model.modules() if (c := getattr(m, "config", None)) is not None}
     fused = [c for c in configs.values() if getattr(c, "_experts_implementation", None) not in (None, "eager")]
@@ -132,17 +132,21 @@ def watching_products(
 
 
 _FACTORS = {  # operation -> where its two factors stand among its arguments
-    "aten.mm": (0, 1), "aten.bmm": (0, 1), "aten.mv": (0, 1),
-    "aten.addmm": (1, 2), "aten.baddbmm": (1, 2), "aten.addmv": (1, 2),
-}  # fmt: skip
+    "aten.mm": (0, 1),
+    "aten.bmm": (0, 1),
+    "aten.mv": (0, 1),
+    "aten.addmm": (1, 2),
+    "aten.baddbmm": (1, 2),
+    "aten.addmv": (1, 2),
+}
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees every operation below autograd, where all ways of multiplying are a few, and finds parameters by address.
+    """Traces operations below autograd, where few kinds of products remain, and finds parameters by address.
 
     Attributes:
-        used: names of parameters that took part in any operation.
-        rearranged: names of those that multiplied as a copy in another order, so that inputs and outputs are unknown.
+        used: names of parameters in any operation.
+        rearranged: names of those used as a copy in another order, so that inputs and outputs are unknown.
     """
 
     def __init__(self, parameters: Mapping[str, Tensor], see: Callable[[Product], None]) -> None:
@@ -160,7 +164,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         insort(self._ranges, (str(tensor.device), start, start + size, name, rearranged))
 
     def _find(self, tensor: Any) -> tuple[str, int, bool] | None:
-        """Of a view of a parameter, or of a copy of one: its name, the element at which it begins, and the order."""
+        """Name, first element and order of a view or copy of a parameter."""
         if not isinstance(tensor, Tensor) or not tensor.numel():
             return None
         device, address = str(tensor.device), tensor.data_ptr()
@@ -183,7 +187,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         tensors = [a for several in listed for a in several if isinstance(a, Tensor)]
         for tensor in tensors:
             found = self._find(tensor)
-            if found is None or (given is not None and given[0] == found[0]):  # a view says nothing
+            if found is None or (given is not None and given[0] == found[0]):  # a view is no copy
                 continue
             self.used.add(found[0])
             if len(tensors) == 1 and isinstance(result, Tensor) and result.shape == tensor.shape:
@@ -193,7 +197,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def _tell(self, first: Tensor, second: Tensor) -> None:
-        """``first @ second``, of which either may be the weight."""
+        """Report ``first @ second``, either of which may be the weight."""
         if (found := self._find(second)) is not None:
             factor, inputs = second, first
         elif (found := self._find(first)) is not None:
@@ -237,7 +241,7 @@ def _matrices_of(model: Any, prefix: str) -> list[BlockMatrix]:
     def see(product: Product) -> None:
         whole, shape = many[product.name], _stored(many[product.name], product.factor)
         known = shapes.setdefault(product.name, shape)
-        if known != shape:  # parts of one matrix were used by themselves
+        if known != shape:  # parts of one matrix were used alone
             shapes[product.name] = (*whole.shape[-2:], known[2])
 
     holders = {name: model.get_submodule(name.removeprefix(prefix).rpartition(".")[0]) for name in many}
@@ -267,7 +271,7 @@ def _noting(called: set[nn.Module]) -> Callable[[nn.Module, tuple[Any, ...]], No
 
 
 def _stored(parameter: Tensor, factor: Tensor) -> tuple[int, int, bool]:
-    """(rows, columns, transposed) of a matrix as the parameter stores it, told from the [b, in, out] view of it."""
+    """(rows, columns, transposed) of a matrix as stored in the parameter, given its [b, in, out] view."""
     (_, inputs, outputs), (_, along_in, along_out) = factor.shape, factor.stride()
     transposed = along_out == 1 and (along_in != 1 or outputs == parameter.shape[-1])
     rows, columns, step = (inputs, outputs, along_in) if transposed else (outputs, inputs, along_out)
@@ -276,12 +280,12 @@ def _stored(parameter: Tensor, factor: Tensor) -> tuple[int, int, bool]:
 
 
 def _require_known(model: Any, matrices: list[BlockMatrix], unknown: Mapping[str, Tensor]) -> None:
-    """Raise ModelError for weights whose use is not known, and for a model of none that is."""
+    """Raise ModelError if the use of too many weights is unknown, or that of all."""
     found, left = (sum(p.numel() for p in ps) for ps in ([m.parameter for m in matrices], unknown.values()))
     if left > (1 - LEAST_SHARE) * (found + left):
         raise ModelError(
             f"{type(model).__name__}: {left / (found + left):.0%} of the weights of its blocks are of unknown use, "
-            f"such as {next(iter(unknown))!r}, and would be left alone"
+            f"such as {next(iter(unknown))!r}, and would not be changed"
         )
     if not found:
         raise ModelError(f"the blocks of {type(model).__name__} hold no matrix that it multiplies by")

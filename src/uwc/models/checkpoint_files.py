@@ -1,4 +1,4 @@
-"""Which files of a checkpoint are read: the ones that transformers and peft read, or the checkpoint is refused."""
+"""The files of a checkpoint that are read: those that transformers and peft read; ambiguous checkpoints are refused."""
 
 import json
 import re
@@ -20,17 +20,22 @@ CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
 CONTRAST = contrast.FILE
 
 _NAMED = "transformers_weights"
-"""The key of config.json that names the file of weights, for transformers before any other."""
+"""The key of config.json with the file of weights, which transformers prefers to any other."""
 _DISTRIBUTED = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
 _TRAINERS_COPY = re.compile(r"checkpoint-\d+")
 _VOCABULARIES = (
-    "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt", "spiece.model",
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "spiece.model",
     "sentencepiece.bpe.model",
-)  # fmt: skip
+)
 _SETTINGS = (".json", ".jinja", ".model", ".txt", ".tiktoken", ".vocab", ".bpe", ".spm")
-"""Endings of the files beside the weights that say what a checkpoint computes: configurations, tokenizer, template."""
+"""Suffixes of the files besides the weights that affect results: configurations, tokenizer, template."""
 _LOGS = ("training_log.json", "trainer_state.json", "all_results.json", "train_results.json", "eval_results.json")
-"""Files with such endings that no loading reads."""
+"""Files with these suffixes that are not read in loading."""
 _TEMPLATES = "additional_chat_templates"
 
 
@@ -39,12 +44,12 @@ Kind = Literal["model", "adapter", "contrast"]
 
 @dataclass(frozen=True)
 class Contents:
-    """What a folder or hub name holds, and the files with tensors that are read.
+    """The kind of a checkpoint and its files of weights.
 
     Attributes:
-        kind: whole weights, an adapter on a base, or a contrast of two models in folders of their own.
-        weights: names of safetensors files, relative to the checkpoint; of a contrast none.
-        index: the file that names the shards, where they are several.
+        kind: whole weights, an adapter on a base, or a contrast of two models in sub-folders.
+        weights: names of safetensors files, relative to the checkpoint; none for a contrast.
+        index: the file that lists the shards, if there are several.
     """
 
     kind: Kind
@@ -60,24 +65,27 @@ def local_file(path: str | Path, file: str) -> Path | None:
     """
     try:
         found = cached_file(
-            str(path), file, _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False, _raise_exceptions_for_gated_repo=False,
-        )  # fmt: skip
+            str(path),
+            file,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+            _raise_exceptions_for_gated_repo=False,
+        )
     except OSError as error:
         raise _no_model(path) from error
     return None if found is None else Path(found)
 
 
 def contents(path: str | Path) -> Contents:
-    """Which files a checkpoint is read from; every reader of weights asks here.
+    """The files of weights of a checkpoint; used by everything that reads weights.
 
     As in transformers: the file that config.json names (``transformers_weights``), else model.safetensors, else the
     shards of model.safetensors.index.json; other safetensors are not read. A folder with adapter_config.json is an
     adapter, one with contrast.json a contrast.
 
     Raises:
-        ModelError: there is no model, two kinds of model, or an index that names files outside or files that are
-            missing; all files concerned are named.
+        ModelError: there is no model, there are two kinds of model, or the index lists files that are missing or
+            outside of the checkpoint.
     """
     where, folder, kind = str(path), Path(path), kind_of(path)
     if kind == "contrast":
@@ -96,7 +104,7 @@ def contents(path: str | Path) -> Contents:
 
 
 def kind_of(path: str | Path) -> Kind:
-    """What a checkpoint is, without a look at weights; a model where nothing else is there.
+    """The kind of a checkpoint, without reading weights; "model" by default.
 
     Raises:
         ModelError: the path is a file, or the folder holds two kinds of model.
@@ -118,7 +126,7 @@ def _first_of_whole(where: str) -> str | None:
 
 
 def _whole(where: str, folder: Path, file: str) -> Contents:
-    """The files that whole weights are read from, given the first of them; what else is there is told."""
+    """The files of whole weights, given the first of them; raises ModelError if there are further weights."""
     for other in sorted(f.name for f in folder.glob("*.safetensors") if _DISTRIBUTED.fullmatch(f.name)):
         raise ModelError(
             f"{where}: transformers reads {other}, a part of a distributed checkpoint, before {file}; remove one of "
@@ -137,7 +145,7 @@ def _whole(where: str, folder: Path, file: str) -> Contents:
 
 
 def _named_weights(where: str) -> str | None:
-    """The file of weights that config.json names, if it names one; it has to lie inside the checkpoint."""
+    """The file of weights that config.json names, if any; it must be inside the checkpoint."""
     named = read_json(where, CONFIG).get(_NAMED)
     if named is None:
         return None
@@ -164,7 +172,7 @@ def _shards(where: str, index: str) -> tuple[str, ...]:
 
 
 def _is_complete(where: str, file: str) -> bool:
-    """Whether a file of weights that is not read could be: of an index, whether its shards are all there."""
+    """Whether a file of weights that is not read is complete: for an index, whether all its shards exist."""
     try:
         return file != INDEX or bool(_shards(where, file))
     except ModelError:
@@ -172,18 +180,18 @@ def _is_complete(where: str, file: str) -> bool:
 
 
 def _leaves(file: str) -> bool:
-    """Whether a relative name leads out of its folder."""
+    """Whether a relative name is outside of its folder."""
     return Path(file).is_absolute() or ".." in Path(file).parts or "\\" in file
 
 
 def _has(where: str, file: str) -> bool:
-    """Whether a checkpoint has a file, which is not fetched. Raises ModelError if there is no such checkpoint."""
+    """Whether a checkpoint has a file, without fetching it. Raises ModelError if there is no such checkpoint."""
     return (Path(where) / file).is_file() if Path(where).is_dir() else _on_the_hub(where, file)
 
 
 @cache
 def _on_the_hub(name: str, file: str) -> bool:
-    """Whether a model on the hub has a file, asked for once in a process."""
+    """Whether a model on the hub has a file; cached."""
     try:
         return bool(has_file(name, file))
     except Exception as error:  # of the hub: each a class of its own
@@ -191,7 +199,7 @@ def _on_the_hub(name: str, file: str) -> bool:
 
 
 def read_json(path: str | Path, file: str) -> dict[str, Any]:
-    """What a checkpoint's JSON file says; empty where there is none. Raises ModelError if it is damaged."""
+    """The content of a checkpoint's JSON file; empty if there is none. Raises ModelError if it is damaged."""
     found = local_file(path, file)
     if found is None:
         return {}
@@ -205,7 +213,7 @@ def read_json(path: str | Path, file: str) -> dict[str, Any]:
 
 
 def loading_failed(where: str, error: Exception, *, what: str = "model") -> str:
-    """One line that says why a model cannot be loaded."""
+    """The message for a model that cannot be loaded."""
     reason = str(error).strip().split("\n")[0][:200]
     if "trust_remote_code" in str(error):
         reason = "it needs Python code of its own; set model.trust_remote_code=true if you trust its author"
@@ -219,7 +227,7 @@ def loading_failed(where: str, error: Exception, *, what: str = "model") -> str:
 
 
 def require_tokenizer_config(path: str | Path) -> None:
-    """Raise ModelError if a checkpoint has a vocabulary, but not the file that says which tokens are special."""
+    """Raise ModelError if a checkpoint has a vocabulary, but no tokenizer_config.json."""
     if _has(str(path), TOKENIZER_CONFIG):
         return
     for file in _VOCABULARIES:
@@ -231,7 +239,7 @@ def require_tokenizer_config(path: str | Path) -> None:
 
 
 def files_read(path: str | Path) -> list[str]:
-    """The names of all files in a checkpoint's folder that decide what is computed with it, relative to it.
+    """The names of all files of a checkpoint that affect results, relative to its folder.
 
     Weights and index as `contents` finds them, configurations, tokenizer, chat templates and Python code; of a contrast
     those of both models.
@@ -266,12 +274,12 @@ def _two_models(where: str, files: list[str]) -> ModelError:
 
 
 def _nested(folder: Path, *files: str) -> list[str]:
-    """The sub-folders that hold one of the files."""
+    """The sub-folders with one of the files."""
     return sorted({found.parent.name for file in files for found in folder.glob(f"*/{file}")})
 
 
 def _note_nested(where: str, folder: Path, read: str) -> None:
-    """Tell of adapters in sub-folders, which are not read; a trainer's checkpoints are no surprise."""
+    """Warn of adapters in sub-folders, which are not read, except for a trainer's checkpoints."""
     others = [name for name in _nested(folder, ADAPTER) if not _TRAINERS_COPY.fullmatch(name)]
     if others:
         progress.warn(f"{where}: {read} is read, and not the adapters in its folders {', '.join(others)}")

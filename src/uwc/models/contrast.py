@@ -1,4 +1,4 @@
-"""Decoding-time contrast: a model minus what a reinforced copy says more strongly (arXiv:2310.02238)."""
+"""Decoding-time contrast of a model with a reinforced copy (arXiv:2310.02238)."""
 
 import json
 from dataclasses import replace
@@ -10,22 +10,22 @@ import torch
 from torch import Tensor, nn
 
 from uwc.models.head import head_sees
-from uwc.models.target import Target
+from uwc.models.model import Target
 
 FILE = "contrast.json"
 PARTS = ("base", "reinforced")
 
 
 class ContrastModel(nn.Module):
-    """Two models that answer as one: ``z = z_base - strength relu(z_reinforced - z_base)``.
+    """Two models with joint logits ``z = z_base - strength relu(z_reinforced - z_base)``.
 
-    It can stand wherever a causal language model is scored or asked: its output embedding is a module that sees the
-    positions asked for, and runs both models there, each through its own forward.
+    Scored and generated from like any causal language model: its output embedding is a module that receives positions
+    and runs the forward passes of both models there.
 
     Args:
         base: the model to change.
-        reinforced: the same model, further trained on what is to be forgotten.
-        strength: how strongly the reinforced logits are held against it; 0 is the base.
+        reinforced: the same model, trained further on the forget set.
+        strength: factor of the difference; 0 is the base.
     """
 
     def __init__(self, base: Any, reinforced: Any, *, strength: float) -> None:
@@ -41,7 +41,7 @@ class ContrastModel(nn.Module):
 
     @property
     def generation_config(self) -> Any:
-        """The base's own settings of generation, which name the tokens that end its turn."""
+        """The base's generation configuration, with the tokens that end its turn."""
         return self.head.base.generation_config
 
     def get_output_embeddings(self) -> nn.Module:
@@ -62,7 +62,7 @@ class ContrastModel(nn.Module):
     def generate(
         self, input_ids: Tensor, attention_mask: Tensor, generation_config: Any, logits_processor: Any = ()
     ) -> Tensor:
-        """[B, T + new] greedy continuations; sequences that ended are padded. Raises ValueError if asked to sample."""
+        """[B, T + new] greedy continuations; finished sequences are padded. Raises ValueError for sampling."""
         if generation_config.do_sample:
             raise ValueError("a contrast of two models generates greedily only")
         ends = torch.tensor(generation_config.eos_token_id or [], dtype=torch.long, device=input_ids.device)
@@ -80,14 +80,14 @@ class ContrastModel(nn.Module):
         return input_ids
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write both models and the strength; `load_contrast` reads them."""
+        """Write both models and the strength, as `load_contrast` reads them."""
         for name, model in (("base", self.head.base), ("reinforced", self.head.reinforced)):
             model.save_pretrained(Path(folder) / name)
         (Path(folder) / FILE).write_text(json.dumps({"strength": self.strength}), encoding="utf-8")
 
 
 class _ContrastHead(nn.Module):
-    """Maps places in the flattened batch, [B, T, 1] or [1, N, 1], to the contrasted logits there."""
+    """Maps positions in the flattened batch, [B, T, 1] or [1, N, 1], to the contrasted logits there."""
 
     def __init__(self, base: Any, reinforced: Any, strength: float) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class _ContrastHead(nn.Module):
 
 
 def contrast(base: Target, reinforced: Target, *, strength: float = 1.0) -> Target:
-    """The base with what the reinforced model says more strongly held against it; a `Target` like any other.
+    """The contrast of a base with a reinforced model; see `ContrastModel`.
 
     Args:
         base: the model to change; its weights are shared, not copied.

@@ -1,5 +1,6 @@
-"""Greedy generation of answers, for the metrics that read text."""
+"""Greedy generation of answers, ours and by the rules of other evaluation codes."""
 
+import copy
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,9 +15,9 @@ from torch import Tensor
 
 from uwc import progress
 from uwc.data.example import Example
+from uwc.data.peer_prompts import cleaned, padding_of
 from uwc.models.batching import own_settings_off
-from uwc.models.budget import run_in_batches, token_budget_of
-from uwc.models.target import Target
+from uwc.models.model import Target, run_in_batches, token_budget_of
 
 T = TypeVar("T")
 
@@ -26,9 +27,9 @@ class Generated:
     """Greedy answers to E questions.
 
     Attributes:
-        tokens: [E] the token ids of each answer, without those that end it.
+        tokens: [E] the token ids of each answer, without the end.
         texts: [E] their texts, without special tokens and surrounding white space; ``""`` if the model stopped at once.
-        finite: [E] whether all logits on the way were finite; where they were not, an answer means nothing.
+        finite: [E] whether all logits were finite; otherwise the answer is meaningless.
     """
 
     tokens: tuple[tuple[int, ...], ...]
@@ -39,7 +40,7 @@ class Generated:
 def generate(
     target: Target, examples: Sequence[Example], *, max_new_tokens: int, token_budget: int | None = None
 ) -> Generated:
-    """Answer each question greedily, with up to `max_new_tokens` tokens.
+    """Greedy answers of at most `max_new_tokens` tokens.
 
     An answer ends at any token that ends the model's turn (`Target.stops`).
 
@@ -47,7 +48,7 @@ def generate(
         target: the model.
         examples: the questions.
         max_new_tokens: the most tokens of an answer.
-        token_budget: the most tokens in a batch; by default what fits the memory. Halved on out-of-memory.
+        token_budget: the most tokens in a batch; from the free memory by default, halved when out of memory.
 
     Raises:
         DataError: a question with its answer does not fit into the context.
@@ -68,15 +69,14 @@ def shortest_similar_prefixes(
 ) -> NDArray[np.float64]:
     """[E] the fewest answer tokens after which the greedy continuation is similar to the rest of the answer.
 
-    ``k* = min{k : LCS(continuation of (x, y_1..y_k), y_{k+1..n}) >= share * (n - k)}``; where every shorter prefix
-    fails, the prefix from which the continuation is exact. All prefixes are tried in order, those of all examples at
-    once, for similarity need not grow with the prefix.
+    ``k* = min{k : LCS(continuation of (x, y_1..y_k), y_{k+1..n}) >= share * (n - k)}``, at most `exact`. Prefixes are
+    tried in order, since similarity need not increase with the prefix; those of all examples in one batch.
 
     Args:
         target: the model.
         examples: questions and answers.
         exact: [E] the shortest prefix whose continuation is exact, ``n (1 - ES)``.
-        share: how much of the rest must be in common, in order.
+        share: the least share of the rest that is in common, in order.
     """
     encoded = target.encode(examples)
     stops = target.stops(encoded)
@@ -100,7 +100,7 @@ def shortest_similar_prefixes(
 
 
 class _Ids:
-    """A tokenizer for ROUGE that takes token ids, written as numbers, for words."""
+    """A tokenizer for ROUGE whose words are token ids written as numbers."""
 
     def tokenize(self, text: str) -> list[str]:
         return text.split()
@@ -124,14 +124,14 @@ def continue_all(
     max_new_tokens: int,
     token_budget: int | None = None,
 ) -> list[T]:
-    """What `continued` gives for batches of prompts that fit the memory, in the order of the prompts.
+    """Apply `continued` to batches of prompts that fit the memory; results are in the order of the prompts.
 
     Args:
         target: the model.
         prompts: token ids.
-        continued: a function from some of them to one result each.
+        continued: a function from a batch of prompts to one result each.
         max_new_tokens: the most tokens that it adds to a prompt.
-        token_budget: the most tokens in a batch; by default what fits the memory. Halved on out-of-memory.
+        token_budget: the most tokens in a batch; from the free memory by default, halved when out of memory.
     """
     found: dict[int, T] = {}
 
@@ -151,14 +151,14 @@ def continue_all(
 def continue_greedily(
     target: Target, prompts: Sequence[list[int]], *, max_new_tokens: int, stops: Sequence[int] | None = None
 ) -> list[tuple[list[int], bool]]:
-    """The tokens a model adds to each prompt of token ids, up to the first that stops it, and whether all logits on the
-    way were finite.
+    """The greedy continuation of each prompt of token ids, up to a token that ends it, and whether all logits were
+    finite.
 
     Args:
         target: the model.
         prompts: non-empty lists of token ids; padded on the left into one batch.
-        max_new_tokens: the most tokens added.
-        stops: the tokens at which a continuation ends; those that end the model's turn by default.
+        max_new_tokens: the most new tokens.
+        stops: the tokens that end a continuation; those that end the model's turn by default.
     """
     from transformers import GenerationConfig, LogitsProcessorList
 
@@ -179,7 +179,7 @@ def continue_greedily(
 
 
 def padded_left(target: Target, prompts: Sequence[list[int]], stops: Sequence[int]) -> tuple[Tensor, Tensor, int]:
-    """[B, T] prompts padded on the left, their attention mask, and the token that pads them."""
+    """[B, T] prompts padded on the left, their attention mask, and the padding token."""
     pad = target.tokenizer.pad_token_id
     pad = int(pad if pad is not None else next(iter(stops), 0))
     width = max(len(p) for p in prompts)
@@ -189,16 +189,16 @@ def padded_left(target: Target, prompts: Sequence[list[int]], stops: Sequence[in
 
 
 def until(tokens: Sequence[int], stops: Collection[int]) -> list[int]:
-    """The tokens before the first that stops."""
+    """The tokens before the first one in `stops`."""
     return list(takewhile(lambda token: token not in stops, tokens))
 
 
 class FiniteWatch:
-    """Watches the logits of each step, as a logits processor that changes nothing.
+    """A logits processor that records whether logits are finite, and returns them unchanged.
 
     Args:
-        rows: how many prompts are continued, each perhaps with several beams.
-        suppressed: whether logits of minus infinity, which settings of generation may make, are allowed beside others.
+        rows: the number of prompts, each possibly with several beams.
+        suppressed: whether logits of minus infinity, as made by some generation settings, are allowed besides others.
     """
 
     def __init__(self, rows: int, *, suppressed: bool = False) -> None:
@@ -206,11 +206,60 @@ class FiniteWatch:
         self._steps: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """The scores as they are."""
+        """The scores, unchanged."""
         finite = torch.isfinite(scores.amax(dim=1, keepdim=True) if self._suppressed else scores)
         self._steps.append(finite.all(dim=1).view(self._rows, -1).all(dim=1))
         return scores
 
     def finite(self, row: int, steps: int) -> bool:
-        """Whether a row's logits were finite in the first so many steps."""
+        """Whether a row's logits were finite in the first `steps` steps."""
         return all(bool(step[row]) for step in self._steps[:steps])
+
+
+def generate_as_open_unlearning(
+    target: Target, examples: Sequence[Example], *, max_new_tokens: int, token_budget: int | None = None
+) -> Generated:
+    """As `generate`, by OpenUnlearning's rules.
+
+    Generation is greedy with the other settings of the checkpoint's ``generation_config.json`` (such as a repetition
+    penalty), and ends only at the tokens listed there. The padding token is not attended to, also inside the prompt. A
+    text is cut at the end of sequence if that is not a special token.
+    """
+    prompts = [list(e.before) for e in target.encode(examples)]
+    continued = partial(_continued, target, max_new_tokens=max_new_tokens)
+    added = continue_all(target, prompts, continued, max_new_tokens=max_new_tokens, token_budget=token_budget)
+    end, stops = target.tokenizer.decode([target.tokenizer.eos_token_id]), _listed(target)
+    texts = [cleaned(tokens, target.tokenizer) for tokens, _ in added]
+    return Generated(
+        tuple(tuple(until(tokens, stops)) for tokens, _ in added),
+        tuple((text.split(end)[0] if end else text).strip() for text in texts),
+        np.array([finite for _, finite in added], dtype=bool),
+    )
+
+
+@torch.inference_mode()
+def _continued(target: Target, prompts: Sequence[list[int]], *, max_new_tokens: int) -> list[tuple[list[int], bool]]:
+    """The continuation of each prompt, including the token that ends it, and whether all logits were finite."""
+    from transformers import LogitsProcessorList
+
+    padding, stops = padding_of(target.tokenizer), _listed(target)
+    width = max(len(p) for p in prompts)
+    ids = torch.tensor([[padding] * (width - len(p)) + p for p in prompts], device=target.device)
+    own = copy.deepcopy(target.model.generation_config)
+    own.update(do_sample=False, max_new_tokens=max_new_tokens, pad_token_id=target.tokenizer.eos_token_id)
+    target.model.eval()
+    watch = FiniteWatch(len(prompts), suppressed=True)
+    output = target.model.generate(
+        input_ids=ids,
+        attention_mask=ids != padding,
+        generation_config=own,
+        logits_processor=LogitsProcessorList([watch]),
+    )
+    added = [tokens[: len(until(tokens, stops)) + 1] for tokens in output[:, width:].tolist()]
+    return [(tokens, watch.finite(row, len(tokens))) for row, tokens in enumerate(added)]
+
+
+def _listed(target: Target) -> list[int]:
+    """The end tokens of the generation configuration."""
+    listed = target.model.generation_config.eos_token_id
+    return [listed] if isinstance(listed, int) else list(listed or ())

@@ -1,4 +1,4 @@
-"""The output embedding: logits at the labelled positions only, all at once or a few at a time."""
+"""The output embedding: logits at the labelled positions only, at once or in tiles."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from uwc.errors import ModelError
 
 _TILE_BYTES = {"cpu": 8 << 20, "mps": 128 << 20, "cuda": 512 << 20}
 _TILE_ROWS = 512  # enough for a matrix product at full speed
-_TILE_STEP = 64  # widths that vector units like
+_TILE_STEP = 64  # a multiple of the width of vector units
 _RELATIVE_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}
 
 
@@ -32,10 +32,10 @@ def head_of(model: Any) -> Any:
 
 @contextmanager
 def head_sees(model: Any, choose: Callable[[Tensor], Tensor]) -> Iterator[list[Tensor]]:
-    """While open, the output embedding sees, instead of the [B, T, d] states, ``choose(states)`` as one [1, n, d].
+    """While open, the output embedding receives ``choose(states)`` as one [1, n, d] in place of the [B, T, d] states.
 
-    The model's own forward runs unchanged around it, so whatever it does to logits (scaling, soft caps) still
-    happens, and no [B, T, V] tensor is made. The list yielded receives the chosen states.
+    The rest of the model's forward runs unchanged, including scaling or soft caps of logits, and no [B, T, V] tensor is
+    made. Yields a list that receives the chosen states.
     """
     chosen: list[Tensor] = []
 
@@ -52,7 +52,7 @@ def head_sees(model: Any, choose: Callable[[Tensor], Tensor]) -> Iterator[list[T
 
 @contextmanager
 def replaced_head(model: Any, head: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """While open, the output embedding gives ``head(states)``; the model's own forward runs unchanged around it."""
+    """While open, the output embedding returns ``head(states)``; the rest of the model's forward is unchanged."""
     own = head_of(model)
     before = vars(own).get("forward")
     own.forward = head
@@ -66,9 +66,10 @@ def replaced_head(model: Any, head: Callable[[Tensor], Tensor]) -> Iterator[None
 
 
 def own_steps_after_head(model: Any) -> Callable[[Tensor], Tensor]:
-    """What the model's forward makes of [n, V] logits after its output embedding, differentiable, for any model.
+    """The map that the model's forward applies to [n, V] logits after its output embedding; differentiable.
 
-    The forward itself runs, on one token, with the logits in the place of its output embedding's.
+    Runs the forward itself on one token, with the logits in place of those of the output embedding. Works for any
+    model.
     """
     device = next(model.parameters()).device
     token = torch.zeros(1, 1, dtype=torch.long, device=device)
@@ -89,13 +90,13 @@ def answer_logits(model: Any, batch: Batch) -> Tensor:
     """[N, V] logits that predict the batch's labelled tokens, differentiable, in the model's dtype.
 
     Raises:
-        ModelError: the model makes its logits otherwise than by its output embedding.
+        ModelError: the model does not compute its logits by its output embedding alone.
     """
     with head_sees(model, lambda states: states[batch.rows, batch.positions]) as chosen:
         logits = model(**batch.inputs, use_cache=False).logits
     if not chosen or logits.shape[:2] != (1, len(batch.rows)):
         raise ModelError(f"{type(model).__name__} does not compute its logits through its output embedding alone")
-    return logits.squeeze(0)  # type: ignore[no-any-return]  # an index would make its gradient anew, in zeros
+    return logits.squeeze(0)  # type: ignore[no-any-return]  # indexing would allocate zeros for its gradient
 
 
 def token_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
@@ -105,11 +106,11 @@ def token_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 class AnswerLogits:
-    """The [N, V] logits that predict a batch's labelled tokens, made a tile at a time.
+    """The [N, V] logits that predict a batch's labelled tokens, computed in tiles.
 
-    The model's own forward gives the states and the logits of one position; the output embedding and the model's
-    usual steps after it (`after_head`) give the others. Where these disagree with the model at that position, the
-    model does something else to its logits, and all are computed at once by `answer_logits` instead.
+    The model's own forward gives the states, and the logits of one position; the output embedding and `after_head` give
+    the others. If these disagree with the model at that position, its logits involve further steps, and all are
+    computed at once by `answer_logits`.
 
     Attributes:
         rows: N.
@@ -133,17 +134,17 @@ class AnswerLogits:
 
     @property
     def divisible(self) -> bool:
-        """Whether a part of the vocabulary costs less than the whole: a plain linear map, and nothing hooked to it."""
+        """Whether logits of a part of the vocabulary can be computed alone: a plain linear map without hooks."""
         head = self._head
         return type(head) is torch.nn.Linear and not head._forward_hooks and not head._forward_pre_hooks
 
     @property
     def device(self) -> torch.device:
-        """Where the logits are made."""
+        """The device of the logits."""
         return self._states.device
 
     def tile(self, rows: slice, tokens: slice) -> Tensor:
-        """[n, v] logits of some rows and some neighbouring tokens, a tensor of its own."""
+        """[n, v] logits of a slice of rows and a slice of tokens, as a new tensor."""
         if self._whole is not None:
             return self._whole[rows, tokens].clone()
         states = self._states[None, rows]
@@ -154,7 +155,7 @@ class AnswerLogits:
 
 
 def tile_grid(logits: AnswerLogits, *others: AnswerLogits) -> Iterator[tuple[slice, list[slice]]]:
-    """Rows, and the parts of the vocabulary they are computed in one after another; a tile stays in the CPU's cache.
+    """Slices of rows, and for each the slices of the vocabulary, such that a tile fits the CPU's cache.
 
     Raises:
         ModelError: the models have different vocabularies.
@@ -177,10 +178,10 @@ def tile_grid(logits: AnswerLogits, *others: AnswerLogits) -> Iterator[tuple[sli
 
 
 def after_head(model: Any) -> Callable[[Tensor], Tensor]:
-    """What the model's forward does to logits after its output embedding, as its configuration says.
+    """The map that the model's forward applies to logits after its output embedding, from its configuration.
 
-    Divided by ``logits_scaling`` (Granite), multiplied by ``logit_scale`` (Cohere), and with c the
-    ``final_logit_softcapping`` (Gemma) turned into ``c tanh(z / c)``.
+    Division by ``logits_scaling`` (Granite), multiplication by ``logit_scale`` (Cohere), and ``c tanh(z / c)`` with c
+    the ``final_logit_softcapping`` (Gemma).
     """
     config = unwrapped(model).config.get_text_config()
     divisor = getattr(config, "logits_scaling", None)
@@ -198,7 +199,7 @@ def after_head(model: Any) -> Callable[[Tensor], Tensor]:
 
 
 def relative_tolerance(dtype: torch.dtype) -> float:
-    """How far two ways of computing a logit in this precision may lie apart."""
+    """Relative tolerance of two computations of a logit in this precision."""
     return _RELATIVE_TOLERANCE.get(dtype, 1e-4)
 
 

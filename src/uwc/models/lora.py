@@ -16,15 +16,15 @@ from uwc import progress
 from uwc.errors import ConfigError, ModelError
 from uwc.models.block_weights import BlockMatrix, block_matrices, few_tokens, linear_maps
 from uwc.models.head import head_of
-from uwc.models.target import Target
-from uwc.models.ties import say_untied, tied_embeddings
+from uwc.models.mixing import say_untied, tied_embeddings
+from uwc.models.model import Target
 
 _PROBED = 24
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
-"""Of the largest logit: how far a merged model may lie from the adapter on its base."""
+"""Largest difference of the logits after merging, relative to the largest logit."""
 
 _REFUSED, _REFUSED_IN = ("out_proj", "conv1d"), ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
-"""Modules that peft refuses to adapt, and the types of models: their fast kernels read the weights past the modules."""
+"""Modules that peft refuses to adapt by type of model, as its fast kernels bypass their forward."""
 
 
 def add_adapter(
@@ -38,16 +38,16 @@ def add_adapter(
 ) -> Target:
     """The same model with a low-rank adapter ``W + (alpha / rank) B A`` on its matrices; only A and B are trainable.
 
-    B is zero, so that nothing changes before training. The target's own model is the adapter's base and shares its
-    weights; `merge_adapter` gives it back.
+    B is zero, so that the model is unchanged before training. The adapter's base is the target's own model and shares
+    its weights; `merge_adapter` returns a plain model.
 
     Args:
         target: the model.
         rank: rows of A and columns of B.
         alpha: scale of the update.
         dropout: on the adapter's input.
-        targets: names of modules, comma-separated, or "all-linear": every linear map of the text model but its output
-            embedding, fused experts included. What peft cannot adapt is named in a note, with its share of the blocks.
+        targets: names of modules, comma-separated, or "all-linear": all linear maps of the text model except the output
+            embedding, including fused experts. A note names those that peft cannot adapt, with their share.
         seed: of A.
 
     Raises:
@@ -77,11 +77,11 @@ def add_adapter(
 
 
 def _adapted_everywhere(target: Target, adapted: Callable[..., Any], dropout: float) -> Any:
-    """The model with an adapter on all that peft can adapt; a note says what is left out of the blocks' matrices."""
+    """The model with an adapter on everything that peft can adapt; a note names the matrices left out."""
     model, matrices = target.model.eval(), block_matrices(target.model)
     listed = {f"{name}.weight": module for name, module in linear_maps(model).items()}
     users = Counter(id(m.weight) for m in listed.values())
-    maps = {name: m for name, m in listed.items() if users[id(m.weight)] == 1}  # an update of one would change others
+    maps = {name: m for name, m in listed.items() if users[id(m.weight)] == 1}  # a shared weight would change others
     refused = _REFUSED if model.config.model_type in _REFUSED_IN else ()
     wanted = dict.fromkeys(_maps_of_text(model, maps))
     for matrix in matrices:
@@ -102,7 +102,7 @@ def _adapted_everywhere(target: Target, adapted: Callable[..., Any], dropout: fl
                 whole(input_ids=few_tokens(model), use_cache=False)
             _tell_left_out(target, matrices, wanted)
             return whole
-        except (AttributeError, TypeError, RuntimeError):  # some module reads another's parameters past its forward
+        except (AttributeError, TypeError, RuntimeError):  # a module reads another's parameters directly
             whole.unload()
     wanted = {name: None for name in wanted if name in maps}
     _tell_left_out(target, matrices, wanted)
@@ -110,7 +110,7 @@ def _adapted_everywhere(target: Target, adapted: Callable[..., Any], dropout: fl
 
 
 def _maps_of_text(model: Any, maps: Mapping[str, nn.Module]) -> list[str]:
-    """The weights of the linear maps that a text passes through, other than the output embedding."""
+    """The names of the linear maps in the path of a text, except the output embedding."""
     called: set[nn.Module] = set()
     with ExitStack() as hooks, torch.no_grad():
         for module in maps.values():
@@ -129,17 +129,17 @@ def _tell_left_out(target: Target, matrices: Sequence[BlockMatrix], adapted: Ite
 
 
 def merge_adapter(target: Target, *, keep: bool = False) -> Target:
-    """The plain model with the adapter's update added to its weights; it computes the same up to rounding.
+    """The plain model with the adapter's update added to its weights; its logits are equal up to rounding.
 
-    A weight that the adapter changes in one module and another module shares is given to each as its own before: tied
-    embeddings are untied, and the configuration says so. The logits of a few tokens are compared before and after.
+    If the adapter changes a weight that is shared between modules, each module first gets its own copy: tied embeddings
+    are untied, also in the configuration. The logits of a few tokens are compared before and after.
 
     Args:
-        target: the model; a plain one is given back as it is.
-        keep: whether the adapter's base stays as it is, and a copy is merged.
+        target: the model; a plain one is returned unchanged.
+        keep: merge into a copy, and leave the adapter's base unchanged.
 
     Raises:
-        ModelError: the adapter cannot be merged, or the merged model does not compute the same.
+        ModelError: the adapter cannot be merged, or the merged model has other logits.
     """
     if not has_adapter(target.model):
         return target
@@ -174,7 +174,7 @@ def _unmergeable(target: Target, kind: str, reason: str) -> ModelError:
 
 @torch.no_grad()
 def _probe(model: Any) -> Tensor:
-    """[1, n, V] float32 logits for a few tokens from all over the vocabulary."""
+    """[1, n, V] float32 logits for a few tokens, spread over the vocabulary."""
     size = model.config.get_text_config().vocab_size
     tokens = torch.linspace(0, size - 1, min(_PROBED, size)).long()[None].to(model.device)
     training = model.training
@@ -184,7 +184,7 @@ def _probe(model: Any) -> Tensor:
 
 
 def _own_shared_weights(model: Any) -> None:
-    """Give each module of a peft model's base its own copy of weights that it shares and an adapter changes, or that
+    """Give each module of a peft model's base its own copy of shared weights that an adapter changes, or that
     replicated layers share."""
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
@@ -207,13 +207,13 @@ def _own_shared_weights(model: Any) -> None:
 
 
 def has_adapter(model: Any) -> bool:
-    """Whether the model is one with an adapter that can be switched off."""
+    """Whether the model has an adapter that can be disabled."""
     return hasattr(model, "disable_adapter") and hasattr(model, "active_peft_config")
 
 
 @contextmanager
 def adapter_off(model: Any) -> Iterator[Any]:
-    """The model without its adapter's update, for the time of the block; a plain model as it is."""
+    """While open, the model without its adapter's update; a plain model is returned unchanged."""
     if not has_adapter(model):
         yield model
         return

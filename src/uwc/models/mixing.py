@@ -1,23 +1,71 @@
-"""Model mixing: the weights between an original model and an unlearned one (arXiv:2406.09179)."""
+"""Model mixing: weights interpolated between an original and an unlearned model (arXiv:2406.09179)."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from uwc.errors import ModelError
-from uwc.models.target import Target
-from uwc.models.ties import tied_embeddings, untie_embeddings
+from uwc.models.model import Target
 
-_CHUNK = 1 << 24  # numbers mixed at a time where they have to be converted
+
+def tied_groups(model: Any) -> dict[str, list[str]]:
+    """Each distinct tensor of the model's state -> all its names."""
+    groups: dict[int, list[str]] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        groups.setdefault(id(tensor), []).append(name)
+    return {names[0]: names for names in groups.values()}
+
+
+def tied_embeddings(model: Any) -> bool:
+    """Whether the output embedding is the input embedding."""
+    if not hasattr(model, "get_input_embeddings"):
+        return False
+    weights = [getattr(end, "weight", None) for end in (model.get_input_embeddings(), model.get_output_embeddings())]
+    return weights[0] is not None and weights[0] is weights[1]
+
+
+def untie_embeddings(model: Any) -> None:
+    """Give the output embedding its own copy of the weights, in place, also in the configuration."""
+    head = model.get_output_embeddings()
+    head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=head.weight.requires_grad)
+    say_untied(model)
+
+
+def say_untied(model: Any) -> None:
+    """Set the configuration to untied embeddings, so that transformers does not tie them again."""
+    for config in {id(c): c for c in (model.config, model.config.get_text_config())}.values():
+        config.tie_word_embeddings = False
+    model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=True)
+
+
+def require_unquantised(model: Any, name: str) -> None:
+    """Raise ModelError if the loaded weights are quantised, so that they can be neither trained nor changed."""
+    if getattr(model.config, "quantization_config", None):
+        raise ModelError(f"{name} is quantised; training and attacks on weights need the weights before quantisation")
+
+
+def embedding_names(model: Any) -> list[str]:
+    """The names of the input and output embeddings' weights in the model's state, and of a bias of the latter."""
+    ends = {id(m) for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m is not None}
+    return [
+        f"{name}.{part}"
+        for name, module in model.named_modules(remove_duplicate=False)
+        if id(module) in ends
+        for part in ("weight", "bias")
+        if isinstance(getattr(module, part, None), Tensor)
+    ]
+
+
+_CHUNK = 1 << 24  # numbers mixed at a time if they are converted
 
 
 class Mixing(Protocol):
-    """Gives the model at any mixture of an original and an unlearned one."""
+    """A source of models at any mixture of an original and an unlearned one."""
 
     def mix(self, alpha: float) -> Target:
-        """The model between the two; the one given before may be overwritten."""
+        """The model at `alpha`; may overwrite the one returned before."""
 
 
 def require_alpha(alpha: float) -> None:
@@ -45,11 +93,11 @@ def check_same_architecture(
 
 
 def require_finite(name: str, tensor: Tensor, *, model: str) -> None:
-    """Raise ModelError if a weight holds NaN or an infinity: no mixture with it says anything."""
+    """Raise ModelError if a weight is NaN or infinite, as all mixtures with it would be."""
     if tensor.is_floating_point() and tensor.numel() and not all(map(torch.isfinite, tensor.aminmax())):
         raise ModelError(
             f"{model}: the weight {name!r} holds NaN or an infinity as {str(tensor.dtype).removeprefix('torch.')}, so "
-            "that the model says nothing; leave it out, or save it again with finite weights"
+            "that its results are meaningless; leave the model out, or save it again with finite weights"
         )
 
 
@@ -57,10 +105,9 @@ def require_finite(name: str, tensor: Tensor, *, model: str) -> None:
 def mix_tensor(original: Tensor, unlearned: Tensor, alpha: float) -> Tensor:
     """(1 - alpha) * original + alpha * unlearned, computed in float32 and rounded once.
 
-    The result has the least type that holds both exactly, which is their own where they share one. Evaluated as
-    ``original + alpha * (unlearned - original)`` (from the nearer end), so that equal weights stay equal to the bit;
-    alpha = 0 and alpha = 1 give the two tensors themselves. Tensors of integers are not mixed: the original's are kept
-    below alpha = 1.
+    The result has the smallest type that holds both exactly. Evaluated as ``original + alpha * (unlearned - original)``
+    (from the nearer end), so that equal weights stay equal to the bit; alpha = 0 and alpha = 1 give the two tensors
+    themselves. Integer tensors are not mixed; the original's are used below alpha = 1.
     """
     dtype = torch.promote_types(original.dtype, unlearned.dtype)
     if alpha == 0.0 or (alpha < 1.0 and not original.is_floating_point()):
@@ -74,7 +121,7 @@ def mix_tensor(original: Tensor, unlearned: Tensor, alpha: float) -> Tensor:
 def mix_into(destination: Tensor, original: Tensor, unlearned: Tensor, alpha: float) -> None:
     """Write the mixture (see `mix_tensor`) into a tensor of any floating-point type on any device.
 
-    What is converted or moved on the way is done in pieces, so that no copy of a large tensor is made.
+    Conversions and transfers are done in chunks, without a copy of a large tensor.
     """
     plain = all(t.dtype == torch.float32 and t.device == destination.device for t in (original, unlearned))
     if plain and destination.dtype == torch.float32 and 0.0 < alpha < 1.0:
@@ -88,12 +135,11 @@ def mix_into(destination: Tensor, original: Tensor, unlearned: Tensor, alpha: fl
 
 
 class Mixer:
-    """Sets a working model's weights to any mixture of two models, in place and without reading files again.
+    """Sets a model's weights to any mixture of two models in memory, in place.
 
     Args:
         original: the model before unlearning; its weights are copied once.
-        unlearned: the model after it; becomes the working copy whose weights `mix` overwrites. Its embeddings are
-            untied if the original's are.
+        unlearned: the model after it, whose weights `mix` overwrites. Its embeddings are untied if the original's are.
 
     Raises:
         ModelError: the two differ in architecture or vocabulary, or a weight is not finite.
@@ -114,7 +160,7 @@ class Mixer:
 
     @torch.no_grad()
     def mix(self, alpha: float) -> Target:
-        """The working model with the weights (1 - alpha) * original + alpha * unlearned.
+        """The model with the weights (1 - alpha) * original + alpha * unlearned.
 
         Raises:
             ValueError: alpha is outside 0..1.

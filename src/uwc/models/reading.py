@@ -1,4 +1,4 @@
-"""How texts become tokens for all models of a comparison: the original's tokenizer, prompt template and ends."""
+"""Readings: the tokenizer, prompt template and end tokens that all models of a comparison share with the original."""
 
 import json
 from collections.abc import Mapping
@@ -13,25 +13,25 @@ from uwc.data.prompts import PromptTemplate, end_ids
 from uwc.errors import ModelError
 from uwc.models.adapters import adapter_config, named_base
 from uwc.models.checkpoint_files import kind_of, loading_failed, require_tokenizer_config
-from uwc.models.target import Target
+from uwc.models.model import Target
 
 _PROBES = (
     "Question: Where was Mira Oln born?\nAnswer: In Quarnholt (1961-07-13), e.g. near 12,345.67 km²!\n\n",
     "  naïve café, Jörg Müßig's \t tabs;  двор Ελλάδα 北京市の天気 สวัสดี हिन्दी العربية 🙂👍🏽 ﬁ Ⅷ \uff21\uff22\uff11",
     "def f(x):\n    return [i for i in range(0x10)]  # don't\r\nHTTP://ÉCOLE.example/?q=a%20b#c",
 )
-"""Texts on which two tokenizers are compared."""
+"""Texts for comparing two tokenizers."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A tokenizer with the prompt template it is used with, and the tokens that end a model's turn.
+    """A tokenizer with its prompt template and the tokens that end a model's turn.
 
     Attributes:
         tokenizer: a transformers tokenizer.
-        template: how a question is put.
-        ends: the tokens that end the model's turn, whatever the template.
-        name: the model it is of, for messages.
+        template: the prompt template.
+        ends: the tokens that end the model's turn, independent of the template.
+        name: the model's name, for messages.
     """
 
     tokenizer: Any
@@ -41,14 +41,14 @@ class Reading:
 
     @classmethod
     def of(cls, target: Target) -> "Reading":
-        """How a model reads."""
+        """The reading of a model."""
         return cls(target.tokenizer, target.template, target.end_ids, target.name)
 
 
 def load_reading(
     path: str | Path, *, template: PromptTemplate | None = None, trust_remote_code: bool = False
 ) -> Reading:
-    """How a checkpoint reads, from its tokenizer and configurations alone.
+    """The reading of a checkpoint, from its tokenizer and configurations alone.
 
     Raises:
         ModelError: there is no such checkpoint, or it has no tokenizer that can be read.
@@ -63,9 +63,9 @@ def load_reading(
 def load_both(
     original: str | Path, other: str | Path, *, trust_remote_code: bool = False
 ) -> tuple[Reading, Reading | None]:
-    """How two checkpoints read, each by itself; None for the second where it has no tokenizer that can be read.
+    """The readings of two checkpoints; None for the second if it has no readable tokenizer.
 
-    An adapter has no ends of its own.
+    An adapter has the ends of the first.
     """
     ours = load_reading(original, trust_remote_code=trust_remote_code)
     try:
@@ -76,10 +76,10 @@ def load_both(
 
 
 def load_tokenizer(where: str, other: str | None, trust_remote_code: bool, *, needed: bool = True) -> Any:
-    """A checkpoint's tokenizer; that of another one where it has none; None where that is not needed.
+    """A checkpoint's tokenizer or, if it has none, that of `other`; None if it is not `needed`.
 
     Raises:
-        ModelError: there is none that can be read.
+        ModelError: there is no readable tokenizer.
     """
     require_tokenizer_config(where)
     try:
@@ -93,24 +93,24 @@ def load_tokenizer(where: str, other: str | None, trust_remote_code: bool, *, ne
 
 
 def _generation_config(where: str, trust_remote_code: bool) -> Any:
-    """What transformers takes for the model's generation configuration: its file, or else what config.json says."""
+    """The generation configuration that transformers would use: from its file, or else from config.json."""
     try:
         return GenerationConfig.from_pretrained(where)
     except OSError:
         try:
             config = AutoConfig.from_pretrained(where, trust_remote_code=trust_remote_code)
-        except Exception:  # no configuration that can be read: loading the weights will say so
+        except Exception:  # an unreadable configuration is reported when weights are loaded
             return None
         return GenerationConfig.from_model_config(config)
 
 
 def read_as(target: Target, reading: Reading, *, path: str = "") -> Target:
-    """The model, read as another one is; what of its own reading differs is named in a warning.
+    """The model with the reading of another one; a warning names the differences to its own.
 
     Args:
-        target: the model; without a tokenizer there is nothing to compare.
-        reading: how the other model reads.
-        path: what messages call the model; its name by default.
+        target: the model; without a tokenizer nothing is compared.
+        reading: the other model's reading.
+        path: the model's name in messages; its own name by default.
 
     Raises:
         ModelError: a token has another id in the model's own tokenizer, or the model has no embedding for a token.
@@ -124,7 +124,7 @@ def read_as(target: Target, reading: Reading, *, path: str = "") -> Target:
 
 
 def compare_readings(own: Reading, other: Reading) -> None:
-    """Name in a warning what a model's own reading has otherwise than the one that it is read with.
+    """Warn of the differences between a model's own reading and the one that is used.
 
     Raises:
         ModelError: a token has different ids in the two.
@@ -154,7 +154,7 @@ def require_same_ids(theirs: Mapping[str, int], ours: Mapping[str, int], *, name
 
 
 def differences(own: Reading, other: Reading) -> list[str]:
-    """What a checkpoint's own reading has otherwise than another one, in words; token ids are taken to be the same."""
+    """The differences of a reading from another one, in words; token ids are assumed to be equal."""
     ours, theirs = own.tokenizer, other.tokenizer
     found = [] if own.template == other.template else ["another prompt"]
     if own.template.uses_chat(ours) or other.template.uses_chat(theirs):
@@ -180,7 +180,7 @@ def differences(own: Reading, other: Reading) -> list[str]:
     elif any(ours(text)["input_ids"] != theirs(text)["input_ids"] for text in _PROBES):
         kinds = " instead of ".join(type(t).__name__ for t in (ours, theirs))
         same = type(ours) is type(theirs)
-        found.append(f"a tokenizer that cuts texts otherwise{'' if same else f' ({kinds})'}")
+        found.append(f"a tokenizer that splits texts differently{'' if same else f' ({kinds})'}")
     return found
 
 
@@ -196,7 +196,7 @@ def _merges(tokenizer: Any) -> Any:
 
 
 def _require_embeddings(target: Target, reading: Reading) -> None:
-    """Raise ModelError if the tokenizer knows tokens that the model has no embedding for."""
+    """Raise ModelError if the tokenizer has tokens without an embedding in the model."""
     rows = int(target.model.get_input_embeddings().weight.shape[0])
     largest, token = max((index, token) for token, index in reading.tokenizer.get_vocab().items())
     if largest >= rows:

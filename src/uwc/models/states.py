@@ -1,4 +1,4 @@
-"""Hidden states at chosen depths, captured while a model's own forward runs."""
+"""Hidden states at chosen depths, captured during a model's forward pass."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -10,17 +10,16 @@ from torch import Tensor, nn
 from uwc.data.batches import Batch, collate
 from uwc.data.example import Example
 from uwc.errors import ConfigError, ModelError
-from uwc.models.budget import DEFAULT_TOKEN_BUDGET
 from uwc.models.contrast import ContrastModel
 from uwc.models.head import head_sees, unwrapped
-from uwc.models.target import Target
+from uwc.models.model import DEFAULT_TOKEN_BUDGET, Target
 
 
 def blocks(model: Any) -> nn.ModuleList:
-    """The text model's transformer blocks, first to last; the other towers of a multimodal model are left out.
+    """The text model's transformer blocks in order, without the other towers of a multimodal model.
 
     Raises:
-        ModelError: there is no such list, or there are two models that answer as one.
+        ModelError: there is no such list, or the model is a contrast of two.
     """
     inner = unwrapped(model)
     if isinstance(inner, ContrastModel):
@@ -36,7 +35,7 @@ def blocks(model: Any) -> nn.ModuleList:
 
 
 def embedding_of(model: Any) -> Any:
-    """The model's input embedding. Raises ModelError for two models that answer as one, which have two."""
+    """The model's input embedding. Raises ModelError for a contrast of two models, which has two."""
     inner = unwrapped(model)
     if isinstance(inner, ContrastModel):
         raise ModelError("a contrast of two models has two input embeddings; take its base or its reinforced model")
@@ -44,7 +43,7 @@ def embedding_of(model: Any) -> Any:
 
 
 def resolve_layer(model: Any, layer: int | None) -> int:
-    """A depth in 1..L, the number of blocks; None is a third of the depth, negative numbers count from the last.
+    """A depth in 1..L with L the number of blocks; None is a third of L, negative numbers count from the last.
 
     Raises:
         ConfigError: there is no such block.
@@ -61,7 +60,7 @@ def resolve_layer(model: Any, layer: int | None) -> int:
 
 
 def output_states(output: Any) -> Tensor:
-    """The states among what a block returned: the first of several outputs, or the only one."""
+    """The states in a block's output: the first of several outputs, or the only one."""
     states: Tensor = output[0] if isinstance(output, tuple | list) else output
     return states
 
@@ -70,7 +69,7 @@ def output_states(output: Any) -> Tensor:
 def capturing_outputs(
     model: Any, layers: Iterable[int], choose: Callable[[Tensor], Tensor] | None = None
 ) -> Iterator[dict[int, Tensor]]:
-    """While open, each forward stores the [B, T, d] outputs of some blocks, or what `choose` takes of them.
+    """While open, each forward pass stores the [B, T, d] outputs of some blocks, or `choose` of them.
 
     Yields a dict: layer k in 1..L -> the output of block k (before the final norm, also for k = L).
     """
@@ -92,9 +91,9 @@ def capturing_outputs(
 
 
 def capturing_states(model: Any, layers: Iterable[int], batch: Batch) -> AbstractContextManager[dict[int, Tensor]]:
-    """`capturing_outputs`, of which only the [N, d] states are kept that predict the batch's labelled tokens.
+    """`capturing_outputs` with only the [N, d] states that predict the batch's labelled tokens.
 
-    A forward raises ModelError if a block's output is not one state a token (Gemma 3n, whose blocks return several).
+    A forward pass raises ModelError if a block's output is not one state a token (as in Gemma 3n).
     """
 
     def choose(states: Tensor) -> Tensor:
@@ -112,9 +111,9 @@ def capturing_states(model: Any, layers: Iterable[int], batch: Batch) -> Abstrac
 def answer_states(
     target: Target, examples: Sequence[Example], layers: Sequence[int]
 ) -> Iterator[tuple[dict[int, Tensor], Tensor]]:
-    """Batch by batch the block outputs that predict answer tokens, layer -> [n, d], and the [n] tokens.
+    """For each batch the block outputs that predict answer tokens, layer -> [n, d], and the [n] tokens.
 
-    The model's own forward runs in eval mode, with its output embedding at a single position.
+    The model's forward runs in eval mode, with its output embedding at a single position.
     """
     for batch in answer_batches(target, examples):
         with capturing_states(target.model, layers, batch) as captured, head_sees(target.model, _first):
@@ -124,7 +123,7 @@ def answer_states(
 
 @torch.no_grad()
 def entering_states(target: Target, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
-    """[N, d] the states that enter the output embedding where the N answer tokens are predicted; and the [N] tokens."""
+    """[N, d] inputs of the output embedding at the positions that predict the N answer tokens, and the [N] tokens."""
     states, targets = [], []
     for batch in answer_batches(target, examples):
 
@@ -139,7 +138,7 @@ def entering_states(target: Target, examples: Sequence[Example]) -> tuple[Tensor
 
 
 def answer_batches(target: Target, examples: Sequence[Example]) -> Iterator[Batch]:
-    """The examples' questions with their answers in batches; the model is put into eval mode."""
+    """The encoded examples in batches; puts the model into eval mode."""
     encoded = target.encode(examples)
     target.model.eval()
     for group in target.groups(encoded, token_budget=DEFAULT_TOKEN_BUDGET):

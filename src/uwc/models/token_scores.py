@@ -1,4 +1,4 @@
-"""What one teacher-forced pass says of every answer token: small, stored, and all that the likelihood metrics need."""
+"""Token scores: the statistics of each answer token from one teacher-forced pass, which likelihood metrics read."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,11 +19,11 @@ _SAMPLED = "sampled "
 
 @dataclass(frozen=True)
 class Sampling:
-    """A way of drawing the next token.
+    """Settings of sampling the next token.
 
     Attributes:
         temperature: logits are divided by it; positive.
-        top_k: only the k most likely tokens can be drawn; 0 means all.
+        top_k: only the k most likely tokens are drawn; 0 means all.
     """
 
     temperature: float = 1.0
@@ -44,25 +44,25 @@ class Sampling:
 
 @dataclass(frozen=True, eq=False)
 class TokenScores:
-    """Scores of the labelled tokens of E rows, N tokens in all, stored flat. A row is an example with one answer.
+    """Scores of the N labelled tokens of E rows, stored flat. A row is an example with one answer.
 
     Attributes:
         ids: E example ids; rows of the same example share it.
-        subjects: E subjects; examples that share one are not independent.
-        variants: E times which of the example's answers it is: answer, paraphrased_answer or perturbed_answers.
-        offsets: [E + 1]; row i owns tokens ``offsets[i]:offsets[i + 1]``.
-        end_lengths: [E] how many of a row's last tokens are its end: what the template writes after the answer, up to
+        subjects: E subjects, by which examples are clustered.
+        variants: E answer variants: answer, paraphrased_answer or perturbed_answers.
+        offsets: [E + 1]; row i has the tokens ``offsets[i]:offsets[i + 1]``.
+        end_lengths: [E] the number of a row's last tokens that are its end: the template's text after the answer, up to
             and including the token that ends the turn.
-        finite: [E] whether all logits of a row's tokens were finite; where they were not, its numbers mean nothing.
-        logprob: [N] natural log of the probability of the true token.
+        finite: [E] whether all logits of a row's tokens were finite; otherwise its numbers are meaningless.
+        logprob: [N] natural logarithm of the probability of the true token.
         greedy: [N] whether the true token is the most likely one.
         stops: [N] whether a token that ends the turn is the most likely one.
         mean_logprob: [N] mean of the log-probability under the model's own next-token distribution.
         var_logprob: [N] its variance.
-        kl: [N] KL(reference || model) in nats, NaN where no reference was given.
+        kl: [N] KL(reference || model) in nats, NaN without a reference.
         reference_logprob: [N] the reference's log-probability of the true token, NaN likewise.
-        sampled: name of a sampling -> [N] log-probability of drawing the true token, -inf where it cannot be drawn.
-        margin: [N] the true token's logit minus the greatest other, where it was asked for; not stored.
+        sampled: name of a sampling -> [N] log-probability of drawing the true token, -inf if it cannot be drawn.
+        margin: [N] the true token's logit minus the greatest other one, if requested; not stored.
     """
 
     ids: tuple[str, ...]
@@ -97,7 +97,7 @@ class TokenScores:
 
     @property
     def has_reference(self) -> bool:
-        """Whether a reference model was scored too."""
+        """Whether there are scores of a reference model."""
         return not len(self.kl) or not bool(np.isnan(self.reference_logprob).all())
 
     def answer_lengths(self) -> NDArray[np.int64]:
@@ -111,7 +111,7 @@ class TokenScores:
         return total.astype(np.float64)
 
     def mean(self, values: NDArray[np.generic], *, with_end: bool) -> Floats:
-        """[E] mean of a token column over each row, in float64; NaN where a row has no token."""
+        """[E] mean of a token column over each row, in float64; NaN for a row without tokens."""
         count = np.diff(self.offsets) if with_end else self.answer_lengths()
         mean = np.full(len(self), np.nan)
         np.divide(self.total(values, with_end=with_end), count, out=mean, where=count > 0)
@@ -140,7 +140,7 @@ class TokenScores:
         )
 
     def save(self, path: Path) -> None:
-        """Write one Parquet row for each row, token columns as lists."""
+        """Write a Parquet file with one row a row, token columns as lists."""
         offsets = pa.array(self.offsets.astype(np.int32))
         columns: dict[str, pa.Array] = {
             "id": pa.array(self.ids, pa.string()),
@@ -176,7 +176,7 @@ class TokenScores:
         )
 
     def equals(self, other: "TokenScores") -> bool:
-        """Whether every field has the same bits."""
+        """Whether all fields are equal to the bit."""
         ours, theirs = self._token_columns(), other._token_columns()
         return (
             (self.ids, self.subjects, self.variants) == (other.ids, other.subjects, other.variants)

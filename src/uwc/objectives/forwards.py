@@ -1,29 +1,117 @@
-"""The forward passes of one training step, as the loss terms see them."""
+"""The forward passes of one training step, which the loss terms read, and their log-probabilities."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from uwc.data.batches import Batch
-from uwc.objectives.logprobs import target_logprobs
-from uwc.objectives.roles import role_of
+from uwc.objectives.registry import role_of
+
+_ROWS, _CACHE_BYTES = 256, 2 << 20
+
+
+def chunk_rows(logits: Tensor) -> int:
+    """The number of rows in a chunk; on a CPU as many as fit its cache."""
+    return _ROWS if logits.is_cuda else max(_CACHE_BYTES // (4 * logits.shape[1]), 8)
+
+
+def target_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
+    """[N] float32 log-probabilities ``z_y - log sum_v exp z_v`` of the targets [N] under logits [N, V]."""
+    result: Tensor = _TargetLogprobs.apply(logits, targets)  # type: ignore[no-untyped-call]
+    return result
+
+
+def divergence(reference: Tensor, logits: Tensor) -> Tensor:
+    """[N] float32 ``KL(softmax(reference) || softmax(logits))`` in nats; no gradient flows to the reference."""
+    result: Tensor = _Divergence.apply(reference, logits)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _log_normalizers(logits: Tensor) -> Tensor:
+    return torch.cat(
+        [part.float().logsumexp(dim=1) for part in torch.split(logits, chunk_rows(logits))]
+        or [logits.new_zeros(0).float()]
+    )
+
+
+def _parts(logits: Tensor) -> Iterator[slice]:
+    size = chunk_rows(logits)
+    return (slice(start, start + size) for start in range(0, len(logits), size))
+
+
+def _float32(memory: Tensor) -> Tensor:
+    """A float32 buffer for a gradient that is written to `memory`: `memory` itself if it is float32, else a new one."""
+    return memory if memory.dtype == torch.float32 else torch.empty_like(memory, dtype=torch.float32)
+
+
+def _put(piece: Tensor, memory: Tensor) -> None:
+    """Copy the buffer ``_float32(memory)`` to `memory`, unless it is the same."""
+    if piece is not memory:
+        memory.copy_(piece)
+
+
+class _TargetLogprobs(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+        normalizers = _log_normalizers(logits)
+        ctx.save_for_backward(logits, targets, normalizers)
+        return logits.gather(1, targets[:, None])[:, 0].float() - normalizers
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        logits, targets, normalizers = ctx.saved_tensors
+        result = torch.empty_like(logits)
+        for part in _parts(logits):
+            memory = result[part]
+            piece = torch.sub(logits[part], normalizers[part, None], out=_float32(memory))
+            piece.exp_().mul_(-gradient[part, None])
+            piece.scatter_add_(1, targets[part, None], gradient[part, None])
+            _put(piece, memory)
+        return result, None
+
+
+class _Divergence(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, reference: Tensor, logits: Tensor) -> Tensor:
+        result, ours, theirs = (torch.empty(len(logits), device=logits.device) for _ in range(3))
+        for part in _parts(logits):
+            z, z_reference = logits[part].float(), reference[part].float()
+            ours[part], theirs[part] = z.logsumexp(dim=1), z_reference.logsumexp(dim=1)
+            log_q = z_reference - theirs[part, None]
+            difference = (log_q - z).add_(ours[part, None])
+            q = log_q.exp_()
+            result[part] = difference.mul_(q).masked_fill_(q == 0, 0.0).sum(dim=1)  # 0 log 0 = 0, also where z = -inf
+        ctx.save_for_backward(reference, logits, theirs, ours)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+        reference, logits, theirs, ours = ctx.saved_tensors
+        result = torch.empty_like(logits)
+        for part in _parts(logits):
+            memory = result[part]
+            p = torch.sub(logits[part], ours[part, None], out=_float32(memory)).exp_()
+            q = (reference[part].float() - theirs[part, None]).exp_()
+            _put(p.sub_(q).mul_(gradient[part, None]), memory)
+        return None, result
 
 
 @dataclass(eq=False)
 class Pass:
-    """One batch through the model: N labelled tokens of B examples. Holds only what some term declared it reads.
+    """The forward pass of one batch, with N labelled tokens of B examples. Has only what some term declares.
 
     Attributes:
         batch: the tokens.
-        all_logits: [N, V] logits that predict them, after temperature scaling where that trick is on.
-        states: layer -> [N, d] hidden states that predict them, for the layers asked for.
+        all_logits: [N, V] logits that predict them, after temperature scaling if that trick is used.
+        states: layer -> [N, d] hidden states that predict them, for the declared layers.
         weights: [N] weight of each token in losses; 1 unless a trick changed it.
-        selected: [N] True for the tokens that means count; all unless a trick selected some.
-        unread: how many tokens at the start of each answer no term reads; loss selection passes over them.
-        known_logprobs: [N] log-probabilities of the labelled tokens, where they were computed without keeping logits.
+        selected: [N] True for the tokens in means; all unless a trick selected some.
+        unread: number of tokens at the start of each answer that no term reads; loss selection skips them.
+        known_logprobs: [N] log-probabilities of the labelled tokens, if they were computed without keeping logits.
     """
 
     batch: Batch
@@ -58,13 +146,13 @@ class Pass:
         return zeros.index_add(0, self.batch.rows, values)
 
     def counts(self) -> Tensor:
-        """[B] number of answer tokens of each example that means count, end-of-sequence token included."""
+        """[B] number of answer tokens of each example in means, including the end-of-sequence token."""
         counted = self.batch.in_answer if self.selected is None else self.batch.in_answer & self.selected
         zeros = torch.zeros(self.batch.size, device=counted.device)
         return zeros.index_add(0, self.batch.rows, counted.float())
 
     def order_in_answer(self) -> Tensor:
-        """[N] place of each token in its answer, from 0; negative before the answer."""
+        """[N] position of each token in its answer, from 0; negative before the answer."""
         places = torch.arange(len(self.batch.rows), device=self.batch.rows.device)
         firsts = torch.full((self.batch.size,), len(places), device=places.device)
         firsts = firsts.scatter_reduce(0, self.batch.rows[self.batch.in_answer], places[self.batch.in_answer], "amin")
@@ -72,7 +160,7 @@ class Pass:
 
 
 class Forwards:
-    """What the terms of one step may read; reading what a term did not declare is an error.
+    """The inputs of the terms of one step; reading an undeclared one is an error.
 
     Args:
         passes: role -> the trained model's pass.
@@ -84,11 +172,11 @@ class Forwards:
         self._values: dict[str, Pass | Tensor | Mapping[int, Tensor]] = {**passes, **references}
 
     def only(self, needs: tuple[str, ...], roles: Mapping[str, str] | None = None) -> "Forwards":
-        """A view that holds only what was declared.
+        """A view with the declared inputs only.
 
         Args:
-            needs: what a term declares: "ROLE" (log-probabilities), "ROLE.logits", "ROLE.states", "ROLE.reference_*".
-            roles: the role that each declared one is played by, where it is another.
+            needs: the needs of a term: "ROLE" (log-probabilities), "ROLE.logits", "ROLE.states", "ROLE.reference_*".
+            roles: declared role -> the role used for it, if it is another.
         """
         view = Forwards({}, {})
         wants_logits = {role_of(need) for need in needs if need.endswith(".logits")}
@@ -155,5 +243,5 @@ class Forwards:
 
 
 def _without_logits(passed: Pass, states_only: bool) -> Pass:
-    """The pass without its logits; its log-probabilities stay readable unless only states were declared."""
+    """The pass without its logits, and with its log-probabilities unless only states were declared."""
     return replace(passed, all_logits=None, known_logprobs=None if states_only else passed.logprobs)

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from uwc.errors import ConfigError
-from uwc.objectives.registry import terms, tricks
-from uwc.objectives.roles import ROLES, role_of
+from uwc.objectives.registry import ROLES, role_of, terms, tricks
 from uwc.objectives.rules import L1, Contrast, MiniUnlearning, Negate, Prune, Rule, changed_rule
 from uwc.registry import unknown_name
 
@@ -83,7 +82,7 @@ class Method:
 
     @property
     def answer_pools(self) -> set[str]:
-        """Where the answers that it trains on come from; see `uwc.objectives.roles.Role`."""
+        """Where the answers that it trains on come from; see `uwc.objectives.registry.Role`."""
         needs = [(t, role_of(need)) for t in self.terms for need in terms.get(t.term).facts["needs"]]
         return {ROLES[t.roles.get(role, role)].answers for t, role in needs}
 

@@ -1,4 +1,4 @@
-"""A method bound to a model: which passes a step needs, and the loss it gives."""
+"""A method bound to a model: the passes that a step needs, and its loss."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,8 +12,7 @@ from uwc.errors import ConfigError
 from uwc.models.states import resolve_layer
 from uwc.objectives.forwards import Forwards, Pass
 from uwc.objectives.methods import Constraint, Method, WeightedTerm, active_tricks, check_term
-from uwc.objectives.registry import terms, tricks
-from uwc.objectives.roles import ROLES, role_of
+from uwc.objectives.registry import ROLES, role_of, terms, tricks
 from uwc.objectives.tricks import kept_tokens
 from uwc.registry import Entry
 
@@ -23,12 +22,12 @@ class BoundTerm:
     """A term with its weight and complete settings.
 
     Attributes:
-        label: what logs call it; unique in an objective.
+        label: its name in logs; unique in an objective.
         entry: the registered term.
         weight: its coefficient, or the first value of its dual variable.
         settings: all its settings.
-        roles: declared role -> the role that plays it.
-        constraint: the bound to keep it below, if any.
+        roles: declared role -> the role used for it.
+        constraint: its upper bound, if any.
     """
 
     label: str
@@ -40,13 +39,13 @@ class BoundTerm:
 
     @property
     def role(self) -> str:
-        """The pass it trains on, whose tokens its mean counts."""
+        """The pass that it trains on, over whose tokens its mean is taken."""
         declared = str(self.entry.facts["role"])
         return self.roles.get(declared, declared)
 
     @property
     def needs(self) -> frozenset[str]:
-        """What it reads, by the roles that are really played."""
+        """Its needs, in the roles that are used."""
         parts = [need.partition(".") for need in self.entry.facts["needs"]]
         return frozenset(f"{self.roles.get(role, role)}{dot}{what}" for role, dot, what in parts)
 
@@ -78,11 +77,11 @@ class Objective:
 
     @property
     def needs_reference_model(self) -> bool:
-        """Whether a frozen copy must run at every step (not only once, for log-probabilities)."""
+        """Whether a frozen copy must run at every step, not only once for log-probabilities."""
         return any(need.endswith((".reference_logits", ".reference_states")) for need in self.needs)
 
     def reads(self, role: str) -> frozenset[str]:
-        """What is read of the trained model's pass: "logits", "logprobs" and "states"."""
+        """The outputs of the trained model's pass that are read: "logits", "logprobs" and "states"."""
         kinds = {"": "logprobs", "logits": "logits", "states": "states"}
         parts = [need.partition(".") for need in self.needs]
         read = {kinds[what] for name, _, what in parts if name == role and what in kinds}
@@ -94,12 +93,12 @@ class Objective:
         return sorted({t.settings["layer"] for t in self.terms if t.role == role and "layer" in t.settings})
 
     def scope(self, role: str) -> Scope:
-        """Which positions of a role's batch are computed: the widest that a term asks for."""
+        """The positions of a role's batch that are computed: the widest scope of its terms."""
         wide = any(t.settings.get("scope") == "attended" for t in self.terms if t.role == role)
         return "attended" if wide else "answer"
 
     def apply_tricks(self, role: str, passed: Pass) -> Pass:
-        """The pass as the terms shall see it."""
+        """The pass after all tricks."""
         if unread := self._unread(role):
             passed = replace(passed, unread=unread)
         for entry, settings in self.tricks_on(role):
@@ -110,12 +109,13 @@ class Objective:
         """The tricks that change a role's pass, with their settings."""
         forgotten = role in self.method.forgotten_roles
         return [
-            (entry, settings) for entry, settings in self.tricks
+            (entry, settings)
+            for entry, settings in self.tricks
             if ROLES[role].tricked and (forgotten or entry.facts["acts_on"] != "forgotten answers")
-        ]  # fmt: skip
+        ]
 
     def counted_tokens(self, term: BoundTerm, answer_tokens: Tensor, all_tokens: Tensor) -> Tensor:
-        """[B] how many tokens of each example the term's mean is over.
+        """[B] the number of tokens of each example in the term's mean.
 
         Args:
             term: the term.
@@ -131,16 +131,16 @@ class Objective:
         return (kept - int(term.settings.get("ignore_first", 0))).clamp_min(0)
 
     def _unread(self, role: str) -> int:
-        """How many tokens at the start of each answer none of the role's terms reads."""
+        """The number of tokens at the start of each answer that none of the role's terms reads."""
         return min((int(t.settings.get("ignore_first", 0)) for t in self.terms if t.role == role), default=0)
 
     def losses(self, forwards: Forwards, denominators: Mapping[str, float]) -> dict[str, Tensor]:
-        """Each term's mean loss over the step, or this micro-batch's share of it, by label and without its weight.
+        """Each term's unweighted mean loss over the step, or this micro-batch's share of it, by label.
 
         Args:
             forwards: the passes of a micro-batch.
-            denominators: label -> the step's number of tokens or examples that the term's mean is over, over all its
-                micro-batches, so that splitting a step into micro-batches does not change its loss.
+            denominators: label -> the number of tokens or examples in the term's mean, over all micro-batches of the
+                step, so that the loss does not depend on the split into micro-batches.
         """
         means = {}
         for term in self.terms:
@@ -156,7 +156,7 @@ class Objective:
         return means
 
     def denominators(self, answer_tokens: Mapping[str, Tensor], all_tokens: Mapping[str, Tensor]) -> dict[str, float]:
-        """What each term's mean divides by, from the token counts [B] of a whole step's examples by role."""
+        """The denominator of each term's mean, from the token counts [B] of a step's examples by role."""
         result = {}
         for term in self.terms:
             counts = self.counted_tokens(term, answer_tokens[term.role], all_tokens[term.role])
@@ -166,7 +166,7 @@ class Objective:
 
 
 class Weights:
-    """The coefficients of an objective's terms, some of them dual variables that follow the training.
+    """The coefficients of an objective's terms; those of constrained terms are dual variables.
 
     Args:
         objective: the terms.

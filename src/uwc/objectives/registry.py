@@ -1,16 +1,60 @@
-"""The registries of loss terms and tricks, and what each declares about itself."""
+"""The registries of loss terms and tricks with their declarations, and the roles of examples."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, overload
 
 from uwc.errors import ConfigError
-from uwc.objectives.roles import ROLES, role_of
 from uwc.registry import Entry, Registry, check_inputs, require_one_of, unknown_name
+
+AnswerPool = Literal["own", "refusals", "retain_answers", "alternatives", "samples"]
+
+
+@dataclass(frozen=True)
+class Role:
+    """A kind of example that a term may read.
+
+    Attributes:
+        name: its name in needs of terms.
+        questions: the set of its questions.
+        answers: the source of its answers. "own": the examples' true answers; "refusals": a random refusal, the same
+            for a forget question and its retain partner; "retain_answers": a random retain example's; "alternatives":
+            one of the example's wrong answers; "samples": answers sampled from the model itself.
+    """
+
+    name: str
+    questions: Literal["forget", "retain"]
+    answers: AnswerPool
+
+    @property
+    def tricked(self) -> bool:
+        """Whether tricks apply, which they do in the forget loss only."""
+        return self.questions == "forget"
+
+
+ROLES: dict[str, Role] = {
+    role.name: role
+    for role in (
+        Role("forget", "forget", "own"),
+        Role("refusal", "forget", "refusals"),
+        Role("alternative", "forget", "alternatives"),
+        Role("random_answer", "forget", "retain_answers"),
+        Role("sampled", "forget", "samples"),
+        Role("retain", "retain", "own"),
+        Role("retain_refusal", "retain", "refusals"),
+    )
+}
+
+
+def role_of(need: str) -> str:
+    """The role in a declared need: ``"forget"`` of ``"forget.reference_logprobs"``."""
+    return need.partition(".")[0]
+
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 READS = ("", "logits", "states", "reference_logprobs", "reference_logits", "reference_states")
-"""What a term may read of a role's pass: ``ROLE``, or ``ROLE.WHAT``."""
+"""The possible inputs of a term from a role's pass: ``ROLE``, or ``ROLE.WHAT``."""
 
 
 def _check(entry: Entry[Any]) -> None:
@@ -38,13 +82,7 @@ def _check(entry: Entry[Any]) -> None:
 
 terms: Registry[Any] = Registry(
     "term",
-    modules=(
-        "uwc.objectives.forget_terms",
-        "uwc.objectives.preference_terms",
-        "uwc.objectives.distribution_terms",
-        "uwc.objectives.activation_terms",
-        "uwc.objectives.retain_terms",
-    ),
+    modules=("uwc.objectives.terms",),
     declares=("side", "role", "needs", "reduction", "formula"),
     check=_check,
 )
@@ -52,8 +90,8 @@ terms: Registry[Any] = Registry(
 
 Each declares:
     side: "forget" (removes) or "retain" (keeps).
-    role: the pass it trains on, whose tokens its mean counts; a name in `uwc.objectives.roles`.
-    needs: what it reads. Of the trained model "ROLE" (the pass with its log-probabilities), "ROLE.logits" (also its
+    role: the pass that it trains on, over whose tokens its mean is taken; a name in `ROLES`.
+    needs: its inputs. Of the trained model "ROLE" (the pass with its log-probabilities), "ROLE.logits" (also its
         logits) or "ROLE.states" (hidden states alone); of the frozen reference "ROLE.reference_logprobs",
         "ROLE.reference_logits" or "ROLE.reference_states".
     reduction: "tokens" (the sum over the step is divided by its number of labelled tokens) or "examples".
@@ -68,9 +106,9 @@ tricks: Registry[Any] = Registry(
 )
 """Functions that change the token weights or logits of a pass over forget questions before any term reads it.
 
-They act in the order of registration. Each declares the ``formula``, the ``neutral`` value, ``reads``: "logits" or
-"logprobs", and ``acts_on``: "forget questions", whatever the answer, or "forgotten answers" alone, and not those that a
-term teaches in their place.
+They are applied in the order of registration. Each declares the ``formula``, the ``neutral`` value, ``reads``: "logits"
+or "logprobs", and ``acts_on``: "forget questions" with any answer, or "forgotten answers" only, not the answers that a
+term trains in their place.
 """
 
 

@@ -1,7 +1,7 @@
 """Tricks that combine with every forget term: each changes a pass before the term reads it.
 
-They act in the order of this file, however the user wrote them: tokens are chosen by the model's own likelihoods, and
-what is left is scaled by the temperature.
+They are applied in the order of this file, independent of the user's: tokens are selected by the model's own
+likelihoods, then logits are scaled by the temperature.
 """
 
 from dataclasses import replace
@@ -16,14 +16,18 @@ from uwc.objectives.registry import tricks
 
 
 @tricks.register(
-    "loss_selection", source="arXiv:2406.09179", formula="the q N_i likeliest tokens", neutral=1.0,
-    reads="logprobs", acts_on="forget questions",
-)  # fmt: skip
+    "loss_selection",
+    source="arXiv:2406.09179",
+    formula="the q N_i likeliest tokens",
+    neutral=1.0,
+    reads="logprobs",
+    acts_on="forget questions",
+)
 def loss_selection(passed: Pass, *, value: Annotated[float, Field(gt=0, le=1)] = 1.0) -> Pass:
-    """Keep only the likeliest share q of each answer's tokens: the floor(q N_i), at least 1, of smallest loss.
+    """Keep only the most likely share q of each answer's tokens: the floor(q N_i), at least 1, of smallest loss.
 
-    A token mean is then taken over the kept tokens. Tokens before the answer, where a term computes them, and tokens of
-    it that no term reads are left as they are. Neutral at 1.
+    Token means are over the kept tokens. Tokens before the answer, and tokens of it that no term reads, are not
+    affected. Neutral at 1.
     """
     if value == 1.0:
         return passed
@@ -41,20 +45,24 @@ def loss_selection(passed: Pass, *, value: Annotated[float, Field(gt=0, le=1)] =
 
 
 def kept_tokens(counts: Tensor, *, share: float) -> Tensor:
-    """[B] how many of each answer's tokens loss selection keeps: floor(share x count), but at least one of any."""
+    """[B] number of each answer's tokens that loss selection keeps: floor(share x count), at least one."""
     return (counts.double() * share + 1e-9).floor().clamp_min(1).to(counts.dtype).minimum(counts)
 
 
 @tricks.register(
-    "likelihood_cap", source="arXiv:2406.09179", formula="only tokens with p_t > cap", neutral=0.0,
-    reads="logprobs", acts_on="forgotten answers",
-)  # fmt: skip
+    "likelihood_cap",
+    source="arXiv:2406.09179",
+    formula="only tokens with p_t > cap",
+    neutral=0.0,
+    reads="logprobs",
+    acts_on="forgotten answers",
+)
 def likelihood_cap(passed: Pass, *, value: Annotated[float, Field(ge=0, lt=1)] = 0.0) -> Pass:
-    """Leave alone the tokens of forgotten answers whose likelihood is already at or below a cap.
+    """Ignore tokens of forgotten answers whose likelihood is at or below a cap.
 
-    It spares what has been forgotten enough; an answer that is taught instead (a refusal, an alternative) is learned
-    from any likelihood. ``w_t = 1[p_t > cap]``; means still divide by all N tokens, so the pressure fades as
-    tokens are forgotten. Tokens before the answer, where a term computes them, are left as they are. Neutral at 0.
+    ``w_t = 1[p_t > cap]``; means still divide by all N tokens, so that the loss decreases as tokens are forgotten.
+    Answers that are trained in place of the forgotten ones (a refusal, an alternative), and tokens before the answer,
+    are not affected. Neutral at 0.
     """
     if value == 0.0:
         return passed
@@ -63,9 +71,13 @@ def likelihood_cap(passed: Pass, *, value: Annotated[float, Field(ge=0, lt=1)] =
 
 
 @tricks.register(
-    "temperature", source="arXiv:2406.09179", formula="z / tau", neutral=1.0, reads="logits",
+    "temperature",
+    source="arXiv:2406.09179",
+    formula="z / tau",
+    neutral=1.0,
+    reads="logits",
     acts_on="forget questions",
-)  # fmt: skip
+)
 def temperature(passed: Pass, *, value: Annotated[float, Field(gt=0)] = 1.0) -> Pass:
     """Scale the forget logits: ``z / tau`` in the forget loss only. Neutral at 1."""
     return passed if value == 1.0 else replace(passed, all_logits=passed.logits / value, known_logprobs=None)

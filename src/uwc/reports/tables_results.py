@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from uwc.published.tables import PublishedTable, published, published_names
+from uwc.published import PublishedTable, published, published_names
 from uwc.reports.format import MISSING, RETRAINED_MEANING, Table, intervals, number, setting, with_error, with_interval
 from uwc.results import ES, FORGET, MetricInfo, ModelKey, Score, StudyResults, UnlearnedModel, find
 

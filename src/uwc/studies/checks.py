@@ -1,4 +1,4 @@
-"""What is checked of a study: before anything is calibrated, and what a reader should know of its results."""
+"""Checks of a study: the preflight check before calibration, and the warnings on its results."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -8,8 +8,7 @@ from uwc.data.benchmark import FORGET
 from uwc.data.example import Example, asked_in_both, repeated
 from uwc.errors import UserError
 from uwc.metrics.registry import metrics
-from uwc.metrics.scored import NOT_FINITE, ScoredSet
-from uwc.metrics.scoring import EXTRAS, needs_of
+from uwc.metrics.scored import EXTRAS, NOT_FINITE, ScoredSet, needs_of
 from uwc.metrics.stats import cluster_codes
 from uwc.metrics.suites import SET_LABELS
 from uwc.results import Retention, UnlearnedModel, Warning
@@ -19,17 +18,17 @@ from uwc.studies.steps import Checkpoint
 from uwc.studies.store import Store
 
 FEW_CLUSTERS = 5
-"""With fewer clusters than this, intervals hold the truth less often than they say."""
+"""Number of clusters below which intervals cover less than 95 %."""
 
 
 def require_retention(plan: Plan, store: Store) -> None:
-    """Refuse to calibrate where the original, already scored, scores near 0 on a set of the retention constraint, or
-    where its logits are not finite.
+    """Refuse to calibrate if the scored original is near 0 on a set of the retention constraint, or if its logits are
+    not finite.
 
-    What was not scored yet, such as benchmarks, is looked at by the first calibration.
+    Measures that are not scored yet, such as benchmarks, are checked by the first calibration.
 
     Raises:
-        UserError: it does; a share of its retention would mean nothing.
+        UserError: it is; the retention ratio would be meaningless.
     """
     folder = store.folder(plan.original.score)
     for name in plan.sets:
@@ -47,7 +46,7 @@ def require_retention(plan: Plan, store: Store) -> None:
 def study_warnings(
     plan: Plan, store: Store, unlearned: Sequence[UnlearnedModel], retention: Retention | None
 ) -> list[Warning]:
-    """What a reader of the results should know, each with a code."""
+    """The warnings on a study's results."""
     return [
         *_coded(_on_original(plan, store)),
         *input_warnings(plan),
@@ -58,7 +57,7 @@ def study_warnings(
 
 
 def input_warnings(plan: Plan) -> list[Warning]:
-    """What a reader should know of the questions and models that were given."""
+    """The warnings on the questions and models that were given."""
     asked = ("forget", *(plan.config.calibration.sets if plan.config.calibrate else ()))
     sets = {name: examples for name, examples in plan.sets.items() if name in asked}
     several = len(plan.runs) > 1
@@ -73,7 +72,7 @@ Coded = Iterator[tuple[str, str]]
 
 
 def _on_original(plan: Plan, store: Store) -> Coded:
-    """Data that the original hardly knows."""
+    """Data on which the original scores low."""
     found, label = _score_of(FORGET, plan.config.calibration.ranked_by, plan, store)
     if not found >= UNKNOWN:
         yield (
@@ -85,8 +84,8 @@ def _on_original(plan: Plan, store: Store) -> Coded:
         if not found >= LITTLE:
             yield (
                 "retain_unknown",
-                f"The original model scores only {found:.3g} ({label}) on the {name} data, and a share of so little "
-                f"says little; give {name} data that it knows, or another retention metric.",
+                f"The original model scores only {found:.3g} ({label}) on the {name} data, so that the retention ratio "
+                f"is unreliable; give {name} data that it knows, or another retention metric.",
             )
 
 
@@ -94,21 +93,21 @@ def _on_clusters(sets: Mapping[str, Sequence[Example]], *, several: bool) -> Cod
     for name, examples in sets.items():
         label, count = SET_LABELS.get(name, name), int(cluster_codes([e.subject for e in examples]).max()) + 1
         if count == 1:
-            yield "one_cluster", f"All {label} questions are about one subject, so that no score has an interval."
+            yield "one_cluster", f"All {label} questions have one subject, so that no score has an interval."
         elif count < FEW_CLUSTERS:
             unsure = ", and no two models differ significantly by them" if several else ""
             yield (
                 "few_clusters",
-                f"The {label} questions are about {count} subjects only: intervals from fewer than {FEW_CLUSTERS} hold "
-                f"the truth less often than 95%{unsure}; take questions about more subjects.",
+                f"The {label} questions have {count} subjects only: intervals from fewer than {FEW_CLUSTERS} cover "
+                f"less than 95%{unsure}; use questions about more subjects.",
             )
     silent = [SET_LABELS.get(name, name) for name, examples in sets.items() if not any(e.subject for e in examples)]
     if silent:
         yield (
             "no_subjects",
             f"No subject is named for the {' and '.join(silent)} questions, so each counts as independent of the "
-            "others. If several are about one person or thing, name it in a column 'subject': else intervals are too "
-            "narrow.",
+            "others. If several are about one person or thing, name it in a column 'subject'; otherwise intervals are "
+            "too narrow.",
         )
 
 
@@ -129,7 +128,7 @@ def _on_questions(sets: Mapping[str, Sequence[Example]]) -> Coded:
 
 
 def _on_weights(plan: Plan) -> Coded:
-    """Given models that are one model under several names."""
+    """Given models with equal weights."""
     models = [*((m.key.label, m.model) for m in plan.references), *((r.config.label, r.model) for r in plan.runs)]
     same: dict[tuple[str, ...], list[str]] = {}
     for name, step in models:
@@ -159,7 +158,7 @@ def _weights(step: Step) -> tuple[str, ...]:
 
 
 def _on_readings(plan: Plan, store: Store) -> Coded:
-    """Given models with a tokenizer or a prompt of their own that is not the original's."""
+    """Given models whose own tokenizer or prompt differs from the original's."""
     for key, step in [*((m.key, m.score) for m in plan.references), *((r.delivered.key, r.score) for r in plan.runs)]:
         if otherwise := store.outcome(step).read_otherwise:
             yield (
@@ -178,13 +177,13 @@ def _on_design(plan: Plan, unlearned: Sequence[UnlearnedModel], retention: Reten
     if plan.benchmark.retention == "retain" and any(run.config.given for run in plan.runs):
         yield (
             "retain_maybe_trained_on",
-            "If a given model was trained to keep the very questions on which retention is measured, it looks better "
-            "than one that was not; take questions that none of them saw, if you can.",
+            "If a given model was trained on the questions on which retention is measured, it looks better than one "
+            "that was not; if possible, use questions that none of them was trained on.",
         )
     elif plan.benchmark.retention == "retain":
         yield (
             "retain_trained_on",
-            "Retention is measured on questions that the unlearning methods trained on; hold some back if you can.",
+            "Retention is measured on questions that the unlearning methods trained on; if possible, hold some back.",
         )
     collapsed = [m.name for m in unlearned if m.training and m.training.collapse and m.training.collapse.collapsed]
     if collapsed:
@@ -210,15 +209,18 @@ def _on_model(model: UnlearnedModel) -> Coded:
     elif not model.calibration.monotone:
         yield (
             "not_monotone",
-            f"{model.name}: retention is not monotone in alpha; some mixture below the chosen alpha keeps less.",
+            f"{model.name}: retention is not monotone in alpha; a mixture below alpha has a ratio below tau.",
         )
     elif model.calibration.alpha == 0:
-        yield "alpha_zero", f"{model.name}: no mixture keeps enough retention; calibration gives the original."
+        yield (
+            "alpha_zero",
+            f"{model.name}: no mixture satisfies the retention constraint; alpha is 0, the original.",
+        )
 
 
 def _retention_scores(plan: Plan, store: Store) -> list[tuple[str, float, str]]:
-    """Each set of the retention constraint, with the original's score on it and the metric's label, where that was
-    scored and a low score means little knowledge."""
+    """(set, the original's score, the metric's label) for each set of the retention constraint that is scored by a
+    metric for which low means 'forgotten'."""
     config = plan.config.calibration
     if config.metric not in ranking_metrics():
         return []

@@ -16,13 +16,9 @@ from uwc.objectives.methods import Constraint, Method, WeightedTerm, active_tric
 from uwc.objectives.registry import term_name
 from uwc.objectives.rules import Contrast
 from uwc.plugins import load_plugins
-from uwc.published.tables import published_benchmarks
+from uwc.published import published_benchmarks
 from uwc.registry import unknown_name
-from uwc.studies.attack_config import AttackConfig
-from uwc.studies.calibrate_config import CalibrateConfig
-from uwc.studies.problems import first_problem
-from uwc.studies.section import MetricName, Section
-from uwc.studies.seeds import with_seeds
+from uwc.studies.sections import AttackConfig, CalibrateConfig, MetricName, Section, first_problem, with_seeds
 from uwc.training.settings import TrainingSettings, check_rule, check_stop
 
 ORIGINAL, RETRAINED = "original", "retrained"
@@ -57,7 +53,7 @@ class PromptConfig(Section):
 
 
 class BuildConfig(Section):
-    """Sizes of a small model made from nothing; see `uwc.models.building.build_target`."""
+    """Sizes of a small model made from nothing; see `uwc.models.load.build_target`."""
 
     vocabulary: int = 1024
     hidden_size: int = 128

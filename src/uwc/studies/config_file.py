@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import ValidationError
 
-from uwc.data.strict_yaml import read_yaml
+from uwc.data.strict import read_yaml
 from uwc.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _beside(content: dict[str, Any], source: str | Path | Mapping[str, Any]) -> 
 def validated(content: Mapping[str, Any], *, where: str) -> "StudyConfig":
     """A study from plain data. Raises ConfigError, naming `where`, the key and the valid ones."""
     from uwc.studies.config import StudyConfig  # heavy: not needed to list studies
-    from uwc.studies.problems import first_problem
+    from uwc.studies.sections import first_problem
 
     try:
         return StudyConfig(**content)

@@ -1,4 +1,4 @@
-"""What steps share while a study runs: the store, and the models that several of them read."""
+"""The context of a running study: the store, and a cache of models that several steps read."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -7,11 +7,11 @@ from typing import Any
 from uwc.data.prompts import PromptTemplate
 from uwc.metrics.semantics import Judges
 from uwc.models.adapters import attach_adapter
-from uwc.models.loading import load_target
+from uwc.models.load import load_target
 from uwc.models.mixing import Mixing
-from uwc.models.pairs import open_mixing
+from uwc.models.mixtures import open_mixing
+from uwc.models.model import Target
 from uwc.models.reading import differences, load_both, load_reading
-from uwc.models.target import Target
 from uwc.objectives.objective import Objective
 from uwc.studies.step import Step
 from uwc.studies.steps import MODEL, Checkpoint, Loading
@@ -23,25 +23,25 @@ Key = tuple[str, ...]
 
 
 class ModelCache:
-    """Models that steps only read, kept until a step has no use for them."""
+    """A cache of models that steps only read."""
 
     def __init__(self) -> None:
         self._kept: dict[Key, Any] = {}
 
     def get(self, key: Key, make: Callable[[], Any]) -> Any:
-        """What is kept under the key; made where there is nothing."""
+        """The value of the key, computed if missing."""
         if key not in self._kept:
             self._kept[key] = make()
         return self._kept[key]
 
     def keep(self, *keys: Key) -> None:
-        """Drop everything else, so that its memory is free."""
+        """Drop all other keys, which frees their memory."""
         self._kept = {key: self._kept[key] for key in keys if key in self._kept}
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a step may use beside its own fields."""
+    """The shared resources that a step may use besides its own fields."""
 
     store: Store
     cache: ModelCache = field(default_factory=ModelCache)
@@ -49,7 +49,8 @@ class Context:
     def model(self, step: Step, loading: Loading, *, original: Step | None = None) -> Target:
         """Load the model that a step made or names.
 
-        An adapter is put on the study's original, as a peft model. A given model is read as the original is.
+        An adapter is attached to the study's original, as a peft model. A given model gets the original's tokenizer and
+        prompt.
         """
         path, name = self._path(step), model_name(step)
         if isinstance(step, Checkpoint) and step.base is not None:
@@ -62,7 +63,7 @@ class Context:
         return load_target(path, name=name, reading=reading, **_options(step, loading))
 
     def read_otherwise(self, step: Step, original: Step) -> tuple[str, ...]:
-        """How a given model's own tokenizer and prompt differ from the original's, with which it is read."""
+        """The differences of a given model's own tokenizer and prompt from the original's, which are used."""
         if not isinstance(step, Checkpoint) or step.key == original.key:
             return ()
         ours, theirs = load_both(self._path(original), self._path(step), trust_remote_code=_trusted(original))
@@ -71,7 +72,7 @@ class Context:
         return tuple(differences(theirs, ours))
 
     def original(self, step: Step, loading: Loading) -> Target:
-        """The original model, kept for the steps after this one; its weights must stay as they are."""
+        """The original model, cached; its weights must not be changed."""
 
         def load() -> Target:
             target = self.model(step, loading)
@@ -82,13 +83,13 @@ class Context:
         return target
 
     def judges(self, paths: Mapping[str, str], loading: Loading) -> Judges:
-        """The models that judge generated answers, kept for the steps after this one."""
+        """The judges of generated answers, cached."""
         device: Any = loading.device
         judges: Judges = self.cache.get(("judges", *paths.values()), lambda: Judges.load(paths, device=device))
         return judges
 
     def mixing(self, original: Step, unlearned: Step, loading: Loading) -> Mixing:
-        """What mixes the original with an unlearned model, from their files, as `open_mixing` does."""
+        """The mixer of the original and an unlearned model, see `open_mixing`."""
         return open_mixing(
             self._path(original),
             self._path(unlearned),
@@ -98,9 +99,9 @@ class Context:
         )
 
     def frozen(self, original: Step, loading: Loading, objective: Objective, settings: TrainingSettings) -> Any:
-        """The frozen copy of the original that a run needs at every step, kept for those after it; None without need.
+        """The frozen copy of the original that a run needs at every step, cached; None if it needs none.
 
-        In the weights' own precision it is the model that scores are compared with, too.
+        In the weights' own precision it is also the model that scores are compared with.
         """
         if not needs_frozen_copy(objective, settings):
             self.cache.keep()
@@ -117,7 +118,7 @@ class Context:
 
 
 def model_name(step: Step) -> str:
-    """What messages call the model of a step."""
+    """The name of a step's model in messages."""
     return step.of[-1]
 
 

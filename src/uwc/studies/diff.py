@@ -8,11 +8,19 @@ from uwc.results import Diff, NumberDiff, Part, Provenance, StepOrigin, StudyRes
 
 RTOL = 1e-5
 SMALLEST = 1e-12
-"""A difference up to this is rounding, whatever the numbers."""
+"""Absolute difference up to which two numbers are within the tolerance."""
 
 _NOT_COMPUTED = {
-    "schema_version", "uwc_version", "study", "provenance", "metrics", "warnings", "retention", "settings", "tricks",
-}  # fmt: skip
+    "schema_version",
+    "uwc_version",
+    "study",
+    "provenance",
+    "metrics",
+    "warnings",
+    "retention",
+    "settings",
+    "tricks",
+}
 _NOT_WORDS = {("ranking",), ("provenance", "environments"), ("provenance", "data_files")}
 _PARTS = {"scores": "as delivered", "calibrated_scores": "calibrated"}
 
@@ -20,13 +28,13 @@ Path = tuple[str, ...]
 
 
 def diff(first: StudyResults, second: StudyResults, *, rtol: float = RTOL, names: tuple[str, str] = ("", "")) -> Diff:
-    """Every number of either side by side; a rank counts as a number, and null as none.
+    """Compare all numbers of two results; ranks are numbers, and null is a missing one.
 
     Args:
         first: the results of a study.
         second: other results of the same study.
         rtol: the relative difference ``|a - b| / max(|a|, |b|)`` up to which two numbers count as within it.
-        names: what the two are called.
+        names: the names of the two.
     """
     one, other = dict(_numbers(first)), dict(_numbers(second))
     numbers = []
@@ -51,7 +59,7 @@ def diff(first: StudyResults, second: StudyResults, *, rtol: float = RTOL, names
 
 
 def _version_warnings(first: StudyResults, second: StudyResults) -> Iterator[Warning]:
-    """Why another version of uwc may come to other numbers."""
+    """Warnings for results by different versions of uwc."""
     one, other = first.study.uwc_version, second.study.uwc_version
     if one != other:
         yield Warning(code="other_version", text=f"the first was made by uwc {one}, the second by uwc {other}")
@@ -74,8 +82,8 @@ def _environment_changes(first: Provenance, second: Provenance) -> Iterator[Text
 
 
 def _text_changes(first: StudyResults, second: StudyResults) -> Iterator[TextDiff]:
-    """Words and hashes that differ; none where another version of the code made one of the two, which may word or key
-    its results otherwise. Weights and mixtures are left to `_model_changes`, machines to `_environment_changes`."""
+    """Words and hashes that differ; none if different versions of the code made the two. Weights and mixtures are
+    compared by `_model_changes`, machines by `_environment_changes`."""
     provenances = first.provenance, second.provenance
     codes = {e.get("code") for p in provenances for e in p.environments}
     if len(codes) > 1 or provenances[0].store_version != provenances[1].store_version:
@@ -117,7 +125,7 @@ def _texts(value: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
 
 
 def _inside(value: Any) -> Iterator[tuple[str, Any]]:
-    """The parts of a result with the name of each: of a list what identifies its items, or else their places."""
+    """The parts of a result by name; list items by their identity or, if they have none, by index."""
     if isinstance(value, Part):
         for name in type(value).model_fields:
             yield name, getattr(value, name)

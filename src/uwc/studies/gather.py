@@ -1,15 +1,18 @@
 """The results of a study, gathered from its finished steps."""
 
-from collections.abc import Sequence
-from typing import Any
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
 
 import numpy as np
 
 from uwc import __version__
 from uwc.attacks.evaluate import VariantValues, describe, load_variants, outcomes
 from uwc.calibration.calibrate import Calibrated
+from uwc.calibration.frontier import pair_confidences, seed_groups
 from uwc.calibration.probed import ROUNDING
-from uwc.calibration.seeds import pair_confidences, seed_groups
+from uwc.io import digest, file_digest
 from uwc.metrics.evaluate import evaluate, load_sets
 from uwc.metrics.registry import metrics
 from uwc.metrics.scored import NOT_FINITE, ScoredSet
@@ -23,35 +26,194 @@ from uwc.results import (
     BenchmarkInfo,
     Calibration,
     Faithfulness,
+    GradientEffects,
     Group,
     ModelInfo,
     Point,
+    Provenance,
     ReferenceModel,
     Robustness,
     Score,
     SplitInfo,
     StepNames,
+    StepOrigin,
+    StopScores,
     StudyInfo,
     StudyResults,
+    TrainingLog,
+    TrainingRecord,
     UnlearnedModel,
 )
-from uwc.robustness.comparison import compare, rank
-from uwc.robustness.faithfulness import faithfulness_auc
-from uwc.robustness.published import compared_orders, published_pcc
-from uwc.studies.calibrate_config import FORGET_SETS
+from uwc.robustness import compare, compared_orders, faithfulness_auc, published_pcc, rank
 from uwc.studies.checks import study_warnings
 from uwc.studies.config import RunConfig
-from uwc.studies.origins import origins
 from uwc.studies.plan import Plan, PlannedAttack, PlannedModel, PlannedRun
 from uwc.studies.run import step_status
-from uwc.studies.step import Step
-from uwc.studies.steps import ATTACKED, Unlearn
+from uwc.studies.sections import FORGET_SETS
+from uwc.studies.step import STORE_VERSION, Outcome, Step
+from uwc.studies.steps import ATTACKED, EFFECTS, LOG, Calibrate, Checkpoint, Unlearn
 from uwc.studies.store import Store
-from uwc.studies.training_record import training_record
+
+POINTS = 50
+"""The most steps of a run in the record."""
+
+DIGITS = 5
+
+_MEASURES = ("loss", "gradient_norm", "lr")
+_SCORE, _DUAL = "stop_score", "dual "
+
+Entry = Mapping[str, Any]
+
+
+class Logged(TypedDict):
+    """The fields of `TrainingRecord` that a training's log gives."""
+
+    steps: int
+    log: TrainingLog
+    scores: StopScores | None
+    effects: GradientEffects | None
+
+
+def training_record(folder: Path, outcome: Outcome) -> TrainingRecord:
+    """The record of one run, from the logs of its step.
+
+    Args:
+        folder: the folder of the step's result.
+        outcome: the step's outcome.
+    """
+    log: list[Entry] = json.loads((folder / LOG).read_text(encoding="utf-8"))
+    path = folder / EFFECTS
+    effects: list[Entry] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    return TrainingRecord(
+        **logged(log, effects, thin=True),
+        stopped=outcome.stopped,
+        diverged=outcome.diverged,
+        collapse=outcome.collapse,
+    )
+
+
+def logged(log: Sequence[Entry], effects: Sequence[Entry], *, thin: bool = False) -> Logged:
+    """The log of a training, by quantity.
+
+    Args:
+        log: one entry a step.
+        effects: one entry a recorded step.
+        thin: keep at most `POINTS` steps, and `DIGITS` digits.
+    """
+    kept = thinned if thin else list
+    digits = DIGITS if thin else None
+    return {
+        "steps": log[-1]["step"] if log else 0,
+        "log": _log(kept(log), digits),
+        "scores": _scores(kept([entry for entry in log if _SCORE in entry]), digits),
+        "effects": _effects(kept(effects), digits),
+    }
+
+
+def thinned(entries: Sequence[Entry], *, points: int = POINTS) -> list[Entry]:
+    """At most `points` of the entries, evenly spaced, including the first and the last."""
+    if len(entries) <= points:
+        return list(entries)
+    last = len(entries) - 1
+    return [entries[round(i * last / (points - 1))] for i in range(points)]
+
+
+def _log(log: Sequence[Entry], digits: int | None) -> TrainingLog:
+    names = list(dict.fromkeys(name for entry in log for name in entry))
+    duals = [name for name in names if name.startswith(_DUAL)]
+    terms = [name for name in names if name not in (*_MEASURES, "step", _SCORE, *duals)]
+    return TrainingLog(
+        step=tuple(entry["step"] for entry in log),
+        terms={name: _column(log, name, digits) for name in terms},
+        duals={name.removeprefix(_DUAL): _column(log, name, digits) for name in duals},
+        **{name: _column(log, name, digits) for name in _MEASURES if name in names},
+    )
+
+
+def _scores(kept: Sequence[Entry], digits: int | None) -> StopScores | None:
+    if not kept:
+        return None
+    return StopScores(step=tuple(entry["step"] for entry in kept), score=_column(kept, _SCORE, digits))
+
+
+def _effects(effects: Sequence[Entry], digits: int | None) -> GradientEffects | None:
+    if not effects:
+        return None
+    risks = [name for name in effects[0] if name != "step"]
+    return GradientEffects(
+        step=tuple(entry["step"] for entry in effects),
+        risks={
+            risk: {group: _column([entry[risk] for entry in effects], group, digits) for group in effects[0][risk]}
+            for risk in risks
+        },
+    )
+
+
+def _column(entries: Sequence[Entry], name: str, digits: int | None) -> tuple[float, ...]:
+    def read(value: float | None) -> float:
+        if value is None:
+            return float("nan")
+        return float(value) if digits is None else float(f"{value:.{digits}g}")
+
+    return tuple(read(entry.get(name)) for entry in entries)
+
+
+def origins(plan: Plan, store: Store) -> Provenance:
+    """The provenance of a study's results, from the manifests of its steps.
+
+    Scores name their step, and steps their inputs, down to checkpoints and data files. The mixture of a calibration is
+    not stored; its hash is made of alpha and of the weights of the step's two inputs.
+    """
+    environments: list[dict[str, str]] = []
+    steps = {}
+    for step in plan.steps:
+        manifest = store.manifest(step)
+        found = None if manifest is None else manifest.environment
+        if found is not None and found not in environments:
+            environments.append(found)
+        steps[step.id] = StepOrigin(
+            kind=step.kind,
+            key=step.key,
+            settings=digest(step.settings),
+            data=dict(step.fingerprints),
+            code={} if step.not_cached else step.code,
+            inputs={role: s.id for role, s in step.inputs.items()},
+            path=step.path if isinstance(step, Checkpoint) else None,
+            mixture=_mixture(step, store),
+            files=_files(step, store),
+            environment=None if found is None else environments.index(found),
+        )
+    return Provenance(
+        store_version=STORE_VERSION,
+        data_files={name: file_digest(Path(name).expanduser()) for name in plan.benchmark.files},
+        environments=tuple(environments),
+        steps=steps,
+    )
+
+
+def _mixture(step: Step, store: Store) -> str | None:
+    """The hash of a calibrated mixture: of alpha and of the weights of both models."""
+    if not isinstance(step, Calibrate) or store.manifest(step) is None:
+        return None
+    parents = {role: _parent(of, store) for role, of in step.inputs.items()}
+    return digest({"alpha": store.outcome(step).alpha, **parents})
+
+
+def _parent(step: Step, store: Store) -> list[Any]:
+    """The files of a model; for an adapter those of its base too."""
+    bases = step.inputs.values() if isinstance(step, Checkpoint) else ()
+    return [_files(step, store), *(_parent(base, store) for base in bases)]
+
+
+def _files(step: Step, store: Store) -> dict[str, str]:
+    if isinstance(step, Checkpoint):
+        return dict(step.files)
+    manifest = store.manifest(step)
+    return {} if manifest is None else manifest.files
 
 
 def gather(plan: Plan, store: Store) -> StudyResults:
-    """All that a report shows, computed from stored scores alone: the same bits each time."""
+    """The results of a study, computed from stored scores alone; deterministic to the bit."""
     gatherer = _Gatherer(plan, store)
     unlearned = [gatherer.unlearned(run) for run in plan.runs]
     ranking = gatherer.ranking(unlearned)
@@ -99,7 +261,7 @@ class _Gatherer:
         self._calibrations: dict[str, Calibrated] = {}
 
     def scored(self, step: Step) -> dict[str, ScoredSet]:
-        """Set -> what a model scored on it."""
+        """Set -> a model's scored set."""
         if step.key not in self._scored:
             self._scored[step.key] = load_sets(self.store.folder(step), list(self.plan.sets))
         return self._scored[step.key]
@@ -115,7 +277,7 @@ class _Gatherer:
         return ReferenceModel(role=role, scores=self.scores(model), step=model.score.id)
 
     def model(self) -> ModelInfo:
-        """What the original is."""
+        """The description of the original."""
         outcome, config = self.store.outcome(self.plan.original.score), self.plan.config.model
         return ModelInfo(
             source=config.path or "built from nothing",
@@ -125,8 +287,8 @@ class _Gatherer:
         )
 
     def unlearned(self, run: PlannedRun) -> UnlearnedModel:
-        """One run as delivered and calibrated; only a message if it diverged, and no calibrated scores if its logits
-        are not finite."""
+        """One run as delivered and calibrated; a message if it diverged, and no calibrated scores if its logits are not
+        finite."""
         outcome = self.store.outcome(run.model)
         known: dict[str, Any] = {
             "name": run.config.label,
@@ -155,7 +317,7 @@ class _Gatherer:
         )
 
     def calibration(self, name: str) -> Calibrated:
-        """What the calibration of a run kept."""
+        """The stored calibration of a run."""
         if name not in self._calibrations:
             step = next(run.calibrate for run in self.plan.runs if run.config.label == name)
             assert step is not None
@@ -163,17 +325,17 @@ class _Gatherer:
         return self._calibrations[name]
 
     def ranking(self, unlearned: Sequence[UnlearnedModel]) -> list[str]:
-        """The calibrated models by their residual forget score at tau, least first."""
+        """The calibrated models by residual forget score at tau, lowest first."""
         scores = {u.name: _residual(u) for u in unlearned if u.calibration is not None}
         return sorted(scores, key=lambda name: (scores[name], name))
 
     def pairs(self, names: Sequence[str]) -> dict[str, dict[str, float]]:
-        """For each two methods the confidence that the first leaves less of the forget set than the second."""
+        """For each two methods the confidence that the first has the lower residual forget score."""
         frontiers = {name: self.calibration(name).frontiers["forget"] for name in names}
         return pair_confidences(frontiers, self.plan.config.calibration.tau, seed=self.seed)
 
     def groups(self, ranked: Sequence[UnlearnedModel]) -> tuple[Group, ...]:
-        """The methods by their mean over seeds; none without several seeds."""
+        """The methods by mean over seeds; empty without several seeds."""
         members: dict[str, list[str]] = {}
         for model in ranked:
             members.setdefault(model.group or model.name, []).append(model.name)
@@ -183,7 +345,7 @@ class _Gatherer:
         return seed_groups(frontiers, self.plan.config.calibration.tau, seed=self.seed)
 
     def attacks(self) -> Attacks | None:
-        """All that the attacks of the study recover; None for a study without attacks."""
+        """The outcomes of all attacks; None for a study without attacks."""
         config, setup = self.plan.config.attack, self.plan.setup
         if config is None or setup is None:
             return None
@@ -206,7 +368,7 @@ class _Gatherer:
         before = self.before(model)
         for attack in attacks:
             if step_status(attack.step, self.store) != "done":
-                failed[attack.chain.label] = self.store.outcome(attack.step).message or "it was not carried out"
+                failed[attack.chain.label] = self.store.outcome(attack.step).message or "it did not run"
                 continue
             found += outcomes(
                 attack.chain.label,
@@ -223,13 +385,13 @@ class _Gatherer:
         return load_variants(self.store.folder(attack.step) / ATTACKED)
 
     def control(self, attack: PlannedAttack) -> list[VariantValues]:
-        """The retrained model under the same attack; none where it is not attacked, or the attack failed."""
+        """The retrained model under the same attack; empty if it is not attacked, or the attack failed."""
         theirs = [a for a in self.plan.attacks if a.model.key.role == "retrained" and a.chain is attack.chain]
         done = [a for a in theirs if step_status(a.step, self.store) == "done"]
         return self.variants(done[0]) if done else []
 
     def before(self, model: PlannedModel) -> dict[str, Floats]:
-        """Metric -> [E] the values of the attacked examples before the attack, set after set."""
+        """Metric -> [E] the values of the attacked examples before the attack, concatenated by set."""
         assert self.plan.setup is not None
         names = self.plan.attacked_metrics
         found: dict[str, list[Floats]] = {name: [] for name in names}
@@ -262,7 +424,7 @@ class _Gatherer:
         )
 
     def faithfulness(self, names: Sequence[str]) -> list[Faithfulness]:
-        """How well each metric separates the subjects of the original from those of the retrained model."""
+        """The separation by each metric of subjects of the original from those of the retrained model."""
         if self.plan.retrained is None:
             return []
         knowing, ignorant = (self.scored(m.score) for m in (self.plan.original, self.plan.retrained))
@@ -277,7 +439,7 @@ class _Gatherer:
 
 
 def _require_kept(name: str, calibration: Calibration) -> None:
-    """Raise AssertionError if a calibrated model keeps less than tau: no such row is ever printed."""
+    """Raise AssertionError if the retention ratio of a calibrated model is below tau."""
     for kept in calibration.kept:
         if not kept.ratio >= calibration.tau - ROUNDING:
             raise AssertionError(f"{name}: tau = {calibration.tau}, and {kept.measure} has the ratio {kept.ratio}")
@@ -303,13 +465,13 @@ def _points(attacks: Attacks) -> list[Point]:
 
 
 def _residual(model: UnlearnedModel) -> float:
-    """What a run is ranked by."""
+    """The residual forget score that a run is ranked by."""
     assert model.calibration is not None and model.calibration.at_tau is not None
     return model.calibration.at_tau.scores["forget"].value
 
 
 def _not_finite(scores: Sequence[Score]) -> str:
-    """On how many questions of which sets a model's logits were not finite, in words; empty where all were."""
+    """The numbers of questions by set for which a model's logits were not finite, in words; empty if there are none."""
     lost: dict[str, int] = {}
     for score in scores:
         lost[score.set] = max(lost.get(score.set, 0), score.why.get(NOT_FINITE, 0))
@@ -317,7 +479,7 @@ def _not_finite(scores: Sequence[Score]) -> str:
 
 
 def _made_by(run: RunConfig, step: Step) -> dict[str, Any]:
-    """What an unlearned model was made by; of a given checkpoint only where it is from is known."""
+    """How an unlearned model was made; for a given checkpoint only its path."""
     if not isinstance(step, Unlearn):
         return {"method": run.group or run.label, "checkpoint": run.checkpoint}
     method = run.composition()

@@ -3,32 +3,146 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from uwc.attacks.chain import Chain
+from uwc.attacks.data import AttackData, split_by_subject
+from uwc.attacks.evaluate import check_metrics, visible
 from uwc.data.benchmark import FORGET, HOLDOUT, RETAIN, RETAIN_EVAL, Benchmark
 from uwc.data.benchmarks import benchmarks
 from uwc.data.example import Example
-from uwc.errors import ConfigError
+from uwc.data.question_files import read_examples
+from uwc.errors import ConfigError, DataError
 from uwc.metrics.evaluate import Scoring
 from uwc.metrics.registry import JUDGES, metrics
 from uwc.metrics.suites import Given, chosen_metrics, in_all_wordings
+from uwc.registry import unknown_name
 from uwc.results import ModelKey
-from uwc.studies.attack_config import ChainConfig
-from uwc.studies.attack_setup import AttackSetup, attack_setup, chain_metrics
 from uwc.studies.config import RunConfig, StudyConfig
 from uwc.studies.provenance import checkpoint_fingerprint
+from uwc.studies.sections import AttackConfig, ChainConfig
 from uwc.studies.step import Step
 from uwc.studies.steps import Attack, Build, Calibrate, Checkpoint, Evaluation, FineTune, Loading, Score, Unlearn
+
+RETAIN_SHARE = 0.5
+"""The attacker's share of the retain set's subjects, if all of it is used in unlearning."""
+
+
+@dataclass(frozen=True)
+class AttackSetup:
+    """The data of a study's attacks; one attack scores all sets.
+
+    Attributes:
+        data: the attacker's data, and the scored examples, concatenated by set.
+        sets: the scored examples of each set, a subset of those that the study scores.
+    """
+
+    data: AttackData
+    sets: Mapping[str, tuple[Example, ...]]
+
+
+def attack_setup(
+    config: AttackConfig, benchmark: Benchmark, scored: Mapping[str, Sequence[Example]], *, seed: int
+) -> AttackSetup:
+    """The attacker's part of the benchmark, and the rest of the sets, to be scored.
+
+    The attacker has some subjects of the forget set, the retain examples that were used in unlearning, and an unrelated
+    set. None of their subjects or questions is scored.
+
+    Args:
+        config: the study's attacks.
+        benchmark: the source of the examples.
+        scored: every set that the study scores.
+        seed: of the choice of the attacker's subjects.
+
+    Raises:
+        ConfigError: an unknown set is named.
+        DataError: there are too few subjects, or the attacker's data overlap the scored examples.
+    """
+    for name in config.sets:
+        if name not in scored:
+            raise ConfigError(unknown_name("set in attack.sets", name, list(scored)))
+    attacker = config.attacker
+    train: list[Example] = []
+    if attacker.forget_share:
+        train, _ = split_by_subject(benchmark[FORGET], attacker.forget_share, seed=seed)
+    retain = list(benchmark[RETAIN])
+    if benchmark.retention == RETAIN and any(name.startswith(RETAIN) for name in config.sets):
+        retain, _ = split_by_subject(retain, RETAIN_SHARE, seed=seed)
+    owned = {e.id for e in (*train, *retain)}
+    sets = {name: _spread([e for e in scored[name] if e.id not in owned], config.examples) for name in config.sets}
+    asked = [e for examples in sets.values() for e in examples]
+    data = AttackData(
+        asked,
+        train=train,
+        retain=_spread(retain, attacker.retain_examples),
+        unrelated=_unrelated(attacker.unrelated, benchmark),
+        translations=_translations(attacker.translations, asked),
+        original=benchmark.training_examples(with_forget=True),
+    )
+    return AttackSetup(data, sets)
+
+
+def chain_metrics(
+    metrics: Sequence[str], config: ChainConfig, setup: AttackSetup, *, depths: Sequence[int]
+) -> list[str]:
+    """The metrics that are sensitive to an attack, which is checked against the data and the models' depths.
+
+    Raises:
+        ConfigError: no metric is, a metric cannot be computed under attack, or a layer does not exist.
+        DataError: data that it needs is missing.
+    """
+    chain: Chain = config.made()
+    seen = visible(metrics, chain)
+    check_metrics(seen or metrics, [chain], examples=setup.data.scored, reference=True)
+    try:
+        chain.check_data(setup.data)
+    except DataError as error:
+        raise DataError(
+            f"{error}; in a study the attacker's data come from the benchmark: a part of the forget set "
+            "(attack.attacker.forget_share above 0), the retain set, and a further set (attack.attacker.unrelated); "
+            "translations from the file attack.attacker.translations"
+        ) from None
+    for depth in depths:
+        chain.check_depth(depth)
+    return seen
+
+
+def _translations(path: str | None, asked: Sequence[Example]) -> dict[str, str]:
+    """Id -> the question in another language, for the questions in the file."""
+    if path is None:
+        return {}
+    known = {e.question: e.answer for e in read_examples(path, columns={"answer": "translation"})}
+    return {e.id: known[e.question] for e in asked if e.question in known}
+
+
+def _unrelated(name: str | None, benchmark: Benchmark) -> Sequence[Example]:
+    further = [split for split in benchmark.splits if split not in (FORGET, RETAIN, RETAIN_EVAL, HOLDOUT)]
+    if name is None:
+        return benchmark[further[0]] if further else ()
+    if name not in benchmark.splits:
+        raise ConfigError(unknown_name("set in attack.attacker.unrelated", name, list(benchmark.splits)))
+    return benchmark[name]
+
+
+def _spread(examples: Sequence[Example], count: int | None) -> tuple[Example, ...]:
+    """`count` of the examples, evenly spaced."""
+    if count is None or count >= len(examples):
+        return tuple(examples)
+    return tuple(examples[i] for i in np.linspace(0, len(examples) - 1, count).round().astype(int))
+
 
 ORIGINAL, RETRAINED = ModelKey(role="original"), ModelKey(role="retrained")
 
 
 @dataclass(frozen=True)
 class PlannedModel:
-    """A model of the study, the step that scores it and, for a calibrated one, the step that finds and scores it.
+    """A model of the study with its steps.
 
     Attributes:
-        key: which model.
-        model: the step that makes or names it.
-        score: the step whose scores are the model's.
+        key: its identity.
+        model: the step that makes or names it; for a calibrated model the calibration.
+        score: the step with its scores.
     """
 
     key: ModelKey
@@ -68,19 +182,19 @@ class PlannedAttack:
 
 @dataclass(frozen=True)
 class Plan:
-    """A study's steps, and what they work on.
+    """The steps of a study.
 
     Attributes:
         config: the study.
         benchmark: its questions.
-        scoring: what every model is scored by, and on which sets.
-        left_out: metric of the suite -> what it needs that the study does not have.
+        scoring: the metrics and sets, the same for every model.
+        left_out: metric of the suite -> its missing need.
         original: the model before unlearning.
-        retrained: the model that never saw the forget set, where there is one.
+        retrained: the model that was never trained on the forget set, if there is one.
         runs: the unlearned models.
-        setup: what attacks score and what the attacker has; None for a study without attacks.
-        attacks: every attack on every model, those on one model after those on another.
-        steps: all steps, inputs before those that read them.
+        setup: the data of attacks; None for a study without attacks.
+        attacks: every attack on every model, ordered by model.
+        steps: all steps in topological order.
     """
 
     config: StudyConfig
@@ -96,22 +210,22 @@ class Plan:
 
     @property
     def sets(self) -> Mapping[str, Sequence[Example]]:
-        """Set -> the questions that every model is scored on."""
+        """Set -> its questions, on which every model is scored."""
         return self.scoring.given.sets
 
     @property
     def attacked_metrics(self) -> tuple[str, ...]:
-        """The metrics that are measured under attack; none in a study without attacks."""
+        """The metrics under attack; none in a study without attacks."""
         return _attacked_metrics(self.config, self.scoring)
 
     @property
     def references(self) -> list[PlannedModel]:
-        """The original and, where there is one, the retrained model."""
+        """The original and, if there is one, the retrained model."""
         return [self.original] if self.retrained is None else [self.original, self.retrained]
 
 
 def scored_sets(benchmark: Benchmark) -> dict[str, Sequence[Example]]:
-    """The sets every model is scored on. Retention is measured on what the unlearner never saw, where there is such."""
+    """The sets on which every model is scored; ``retain`` is the split on which retention is measured."""
     sets: dict[str, Sequence[Example]] = {
         "forget": benchmark[FORGET],
         "retain": benchmark[benchmark.retention],
@@ -127,7 +241,7 @@ def make_plan(config: StudyConfig) -> Plan:
     Raises:
         ConfigError: the study needs something that the benchmark does not have.
         DataError: the benchmark's files are missing or malformed.
-        ModelError: a checkpoint that the study names is not there.
+        ModelError: a checkpoint of the study does not exist.
     """
     entry = benchmarks.get(config.benchmark.name)
     settings = benchmarks.check(config.benchmark.name, config.benchmark.settings)
@@ -141,12 +255,12 @@ def make_plan(config: StudyConfig) -> Plan:
 
 
 def _scoring(config: StudyConfig, sets: Mapping[str, Sequence[Example]]) -> tuple[Scoring, dict[str, str]]:
-    """What every model of a study is scored by, and the metrics of the suite that are left out, with the reason.
+    """The metrics of every model, and the metrics of the suite that are left out, with the reason.
 
-    The metric that models are ranked by is always among them.
+    They include the metric of the ranking.
 
     Raises:
-        ConfigError: a metric needs what the study does not have.
+        ConfigError: a need of a metric is not met.
     """
     score = config.score
     models = {"original", *score.judges.given(), *(["retrained"] if config.retrained else [])}
@@ -225,7 +339,7 @@ class _Planner:
         return Build(("base",), "build model", build, self.loading, texts, self.config.seed)
 
     def checkpoint(self, of: tuple[str, ...], name: str, path: str, base: Step | None = None) -> Checkpoint:
-        """A model that the user brought; an adapter's folder has a base."""
+        """A given model; an adapter has a base."""
         from uwc.models.adapters import adapter_config  # heavy: only for checkpoints
 
         adapted = base is not None and adapter_config(path) is not None
@@ -283,7 +397,7 @@ class _Planner:
     def attacks(
         self, references: Sequence[PlannedModel], runs: Sequence[PlannedRun], original: Step
     ) -> Iterator[PlannedAttack]:
-        """The attacks on one model after those on another, so that one model at a time is in memory."""
+        """All attacks, ordered by model, so that one model at a time is in memory."""
         config, setup = self.config.attack, self.setup
         if config is None or setup is None:
             return
@@ -308,7 +422,7 @@ class _Planner:
                 yield PlannedAttack(model, chain, step)
 
     def attacked(self, references: Sequence[PlannedModel], runs: Sequence[PlannedRun]) -> list[PlannedModel]:
-        """The models that are attacked, in the order that the study names their roles."""
+        """The attacked models, in the order of the study's roles."""
         assert self.config.attack is not None
         roles = self.config.attack.attacked_models(retrained=bool(self.config.retrained))
         by_role: dict[str, list[PlannedModel]] = {
@@ -322,7 +436,7 @@ class _Planner:
         """The number of blocks of the models, from their configurations alone."""
         if self.config.model.build is not None:
             return [self.config.model.build.layers]
-        from uwc.models.loading import depth_of
+        from uwc.models.load import depth_of
 
         paths = [self.config.model.path, self.config.retrained]
         trust = self.config.model.trust_remote_code

@@ -1,4 +1,4 @@
-"""Where a number came from: versions, machine and device."""
+"""The environment of a computation, and fingerprints of code and checkpoints."""
 
 import os
 import platform
@@ -11,12 +11,20 @@ from uwc.errors import ModelError
 from uwc.io import digest, file_digest
 
 LIBRARIES = (
-    "torch", "transformers", "tokenizers", "accelerate", "numpy", "scipy", "safetensors", "datasets", "lm_eval",
-)  # fmt: skip
+    "torch",
+    "transformers",
+    "tokenizers",
+    "accelerate",
+    "numpy",
+    "scipy",
+    "safetensors",
+    "datasets",
+    "lm_eval",
+)
 
 
 def environment(*, device: str = "auto") -> dict[str, str]:
-    """Versions of everything that can move a number, and the machine; `device` is what the user asked for."""
+    """Versions of everything that may affect numbers, and the machine; `device` is the user's setting."""
     import torch
 
     found = {"uwc": __version__, "code": code_fingerprint()[:16], "python": platform.python_version()}
@@ -33,7 +41,7 @@ def environment(*, device: str = "auto") -> dict[str, str]:
 
 @cache
 def code_fingerprint() -> str:
-    """SHA-256 (hex) over the package's source files: two builds of one version number can differ."""
+    """SHA-256 (hex) over the package's source files."""
     root = Path(__file__).parents[1]
     files = sorted(root.rglob("*.py"), key=lambda f: f.relative_to(root).as_posix())
     return digest({f.relative_to(root).as_posix(): file_digest(f) for f in files})
@@ -48,21 +56,21 @@ def _device_name(asked: str) -> str:
 
 
 BASE = "base:"
-"""Precedes the names of an adapter's base's files in the adapter's fingerprint."""
+"""Prefix of the names of a base's files in an adapter's fingerprint."""
 
 
 def checkpoint_fingerprint(path: str, *, with_base: bool = True) -> dict[str, str]:
-    """What identifies a checkpoint's content: hashes of the files that loading reads, or a hub revision.
+    """The identity of a checkpoint's content: hashes of the files that loading reads, or a hub revision.
 
-    The files are weights (of two sets those that are read), configurations, tokenizer, chat templates and Python code;
-    of an adapter also those of the base that it names.
+    The files are weights, configurations, tokenizer, chat templates and Python code; for an adapter also those of the
+    base that it names.
 
     Args:
         path: a folder or hub name.
-        with_base: whether an adapter's base counts; not where it is put on another model that is known by itself.
+        with_base: whether to include an adapter's base; not needed if the adapter is attached to another known model.
 
     Raises:
-        ModelError: the folder holds no model, or two, or the hub does not know the name.
+        ModelError: the folder has no model, or two, or the hub has no such model.
     """
     from uwc.models.adapters import adapter_config, named_base  # heavy: only for checkpoints
     from uwc.models.checkpoint_files import files_read
@@ -84,8 +92,8 @@ def _hub_revision(name: str) -> str:
 
     try:
         return str(HfApi().model_info(name, timeout=20).sha)
-    except Exception as error:  # offline, gated, unknown: each a class of its own
-        if not isinstance(error, HFValidationError):  # else no name of the hub, but a path to nowhere
+    except Exception as error:  # offline, gated, unknown: each has its own class
+        if not isinstance(error, HFValidationError):  # otherwise a path that does not exist
             for file in ("config.json", "adapter_config.json"):
                 cached = try_to_load_from_cache(name, file)
                 if isinstance(cached, str | os.PathLike):

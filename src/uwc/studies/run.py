@@ -1,4 +1,4 @@
-"""Runs the steps of a plan that are not done yet."""
+"""Execution of the steps of a plan that are not in the store."""
 
 import shutil
 import time
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from uwc.studies.context import Context
 
 Status = Literal["done", "missing", "diverged", "failed", "skipped", "given"]
-"""Of a step; "skipped" is what depends on a step that diverged, "given" a model that the user brought."""
+"""The status of a step; "skipped" if it depends on a diverged step, "given" for a model of the user."""
 
 
 def step_status(step: Step, store: Store) -> Status:
-    """Whether a step is done, and how it ended."""
+    """The status of a step."""
     return _status(step, store, [step_status(s, store) for s in step.inputs.values()])
 
 
@@ -39,15 +39,15 @@ def _status(step: Step, store: Store, inputs: Sequence[Status]) -> Status:
 
 
 def missing_steps(plan: Plan, store: Store) -> list[Step]:
-    """The steps that a run computes, in order."""
+    """The steps that a run would compute, in order."""
     return [step for step in plan.steps if step_status(step, store) == "missing"]
 
 
 def run_steps(plan: Plan, store: Store, *, on_step: progress.Advance) -> RunRecord:
-    """Run every missing step, in order; `on_step` is told of each and of the time left. A result is kept at once.
+    """Run every missing step, in order, and store each result; `on_step` is called with each step and the ETA.
 
     Raises:
-        UserError: a step cannot be done, or the original knows too little for a calibration to mean anything.
+        UserError: a step fails, or the original scores near 0 on a set of the retention constraint.
     """
     from uwc.studies.context import Context  # heavy: only where something is computed
 
@@ -66,7 +66,7 @@ def run_steps(plan: Plan, store: Store, *, on_step: progress.Advance) -> RunReco
 
 
 def _forget_not_cached(plan: Plan, store: Store) -> None:
-    """Remove the results of steps whose code may have changed without notice."""
+    """Remove the results of steps that must not be cached."""
     reasons = {step.not_cached for step in plan.steps if step.not_cached}
     for reason in reasons:
         progress.warn(f"{reason}, so the steps that use it are computed in every run")
@@ -85,19 +85,19 @@ def _time_left(plan: Plan, store: Store) -> str:
 
 
 def _cost_class(step: Step) -> str:
-    """Steps that cost about the same: of one kind, and of attacks those by one chain."""
+    """The class of steps of similar cost: the kind and, for attacks, the chain."""
     return " ".join([step.kind, *(name for name, _ in step.attack)]) if isinstance(step, Attack) else step.kind
 
 
 def seconds_left(finished: Iterable[tuple[str, float]], missing: Sequence[str]) -> tuple[float, bool]:
-    """For each missing step the mean time of the finished ones that cost the same, added up.
+    """The sum over missing steps of the mean time of finished steps of the same class.
 
     Args:
-        finished: the class of each finished step and the seconds that it took, here or in an earlier run.
-        missing: the classes of the steps still to run.
+        finished: class and time in seconds of each finished step, of this or an earlier run.
+        missing: the classes of the missing steps.
 
     Returns:
-        The seconds, and whether they cover every missing step: a class of which none is finished has no time yet.
+        The seconds, and whether they include every missing step, that is, each class has a finished step.
     """
     spent: dict[str, list[float]] = defaultdict(list)
     for kind, seconds in finished:
@@ -107,7 +107,7 @@ def seconds_left(finished: Iterable[tuple[str, float]], missing: Sequence[str]) 
 
 
 def time_left(finished: Iterable[tuple[str, float]], missing: Sequence[str]) -> str:
-    """The steps left and the ETA in words, such as ``3 steps left, about 40.0 s``; empty where nothing is left."""
+    """The missing steps and the ETA in words, such as ``3 steps left, about 40.0 s``; empty if there are none."""
     if not missing:
         return ""
     seconds, complete = seconds_left(finished, missing)
@@ -134,7 +134,7 @@ def _run(step: Step, context: "Context") -> StepTime:
 
 
 def _report(step: Step, time: StepTime, store: Store, left: str) -> None:
-    """Note that a step was done, or how it failed and why, and the time left."""
+    """Print a note on the outcome of a step and the ETA."""
     failed = time.outcome in ("diverged", "failed")
     if time.reused and not failed:
         return

@@ -1,4 +1,4 @@
-"""What a step of a study is: typed fields, a key that is a hash of all of them, and what came of it."""
+"""Steps of a study: typed fields, a key that is a hash of them, and an outcome."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
     from uwc.studies.context import Context
 
 STORE_VERSION = 9
-"""Version of what the steps compute and keep; raised when a change of this package's code moves a number."""
+"""Version of the steps' computations and files; incremented when a change of this package's code affects a number."""
 
 NOT_IN_KEY: Mapping[str, bool] = {"key": False}
-"""Metadata of a field that `run` uses in messages or to find a file whose content is in the key by another field."""
+"""Metadata of a field that `run` uses only in messages, or to locate a file whose content is in the key."""
 
 
 class Outcome(Part):
-    """What came of a step, beside the files that it wrote."""
+    """The outcome of a step, besides its files."""
 
     status: Literal["done", "diverged", "failed"] = "done"
     message: str = ""
     """Why it diverged or failed."""
     parameters: int | None = None
-    """Of the scored or built model."""
+    """Number of parameters of the scored or built model."""
     vocabulary: int | None = None
     read_otherwise: tuple[str, ...] = ()
-    """How a given model's own tokenizer and prompt differ from the original's, with which it is read."""
+    """The differences of a given model's own tokenizer and prompt from the original's, which are used."""
     alpha: float | None = None
     """The calibrated mixture."""
     diverged: int | None = None
@@ -47,14 +47,14 @@ class Outcome(Part):
 
 @dataclass(frozen=True)
 class Step:
-    """One piece of work of a study; subclasses are frozen dataclasses of all that their `run` reads.
+    """A step of a study; subclasses are frozen dataclasses of everything that their `run` reads.
 
-    Two steps have one key exactly when their kinds, all fields but those marked `NOT_IN_KEY`, their inputs' keys, the
-    store's version and the code from outside this package that they use are the same.
+    The key is a hash of the kind, all fields except those marked `NOT_IN_KEY`, the keys of the inputs, the store's
+    version, and the code from outside this package that the step uses.
 
     Attributes:
-        of: what the step is about (role, run, attack), each part a string; unique within a kind.
-        name: what people read.
+        of: the identity of the step within its kind (role, run, attack).
+        name: its name in messages.
     """
 
     kind: ClassVar[str]
@@ -64,25 +64,25 @@ class Step:
 
     @property
     def id(self) -> str:
-        """The step's place in a study's results: kind and what it is about, ``attack/unlearned/npo/jailbreak``."""
+        """The step's identity in a study's results, such as ``attack/unlearned/npo/jailbreak``."""
         return "/".join([self.kind, *(quote(part, safe=" ,+@()") for part in self.of)])
 
     @property
     def inputs(self) -> dict[str, "Step"]:
-        """Field -> the step whose result it reads."""
+        """Field -> the input step."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, Step)}
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """All fields that are in the key, as plain data, without the inputs."""
+        """All fields in the key except inputs, as plain data."""
         kept = [f for f in fields(self) if f.metadata.get("key", True)]
         values = {f.name: getattr(self, f.name) for f in kept}
         return {name: identity(value) for name, value in values.items() if not isinstance(value, Step)}
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """Field, or set -> fingerprint, of the questions and answers that it reads."""
+        """Field or set -> fingerprint of the examples that it reads."""
         found: dict[str, str] = {}
         for f in fields(self):
             _find_examples(f.name, getattr(self, f.name), found)
@@ -96,7 +96,7 @@ class Step:
 
     @cached_property
     def not_cached(self) -> str:
-        """Why the result may not be used again: code whose changes would not be noticed; empty where it may."""
+        """Why the result must not be cached: code without a digest; empty if it may be."""
         lacking = [step.not_cached for step in self.inputs.values() if step.not_cached]
         try:
             _ = self.code
@@ -106,7 +106,7 @@ class Step:
 
     @cached_property
     def key(self) -> str:
-        """SHA-256 (hex) over all that decides the result."""
+        """SHA-256 (hex) over everything that determines the result."""
         content: dict[str, Any] = {
             "store_version": STORE_VERSION,
             "kind": self.kind,
@@ -118,7 +118,7 @@ class Step:
         return digest(content)
 
     def uses(self) -> Iterable[Entry[Any]]:
-        """The registered functions whose code decides the result."""
+        """The registered functions whose code affects the result."""
         return ()
 
     def run(self, context: "Context", out: Path) -> Outcome:
@@ -127,10 +127,10 @@ class Step:
 
 
 def identity(value: Any) -> Any:
-    """A value as plain data for a key: questions and answers by their fingerprint, everything else by its content.
+    """A value as plain data for a key: examples by their fingerprint, everything else by its content.
 
     Raises:
-        TypeError: it holds something whose content is unknown.
+        TypeError: a type without a rule.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value

@@ -13,19 +13,19 @@ from uwc.errors import AttackFailed, TrainingDiverged
 from uwc.io import finite, write_json
 from uwc.metrics.evaluate import Work, save_sets, score_sets
 from uwc.metrics.registry import metrics, set_metrics
-from uwc.metrics.scoring import needs_of
+from uwc.metrics.scored import needs_of
 from uwc.objectives.methods import FINE_TUNING, Method, WeightedTerm
 from uwc.objectives.registry import terms, tricks
 from uwc.objectives.rules import Rule
 from uwc.registry import Entry
 from uwc.results import Collapse
-from uwc.studies.calibrate_config import FORGET_SETS, CalibrateConfig, task_label
 from uwc.studies.config import BuildConfig, PromptConfig, StopConfig
+from uwc.studies.sections import FORGET_SETS, CalibrateConfig, task_label
 from uwc.studies.step import NOT_IN_KEY, Outcome, Step
 from uwc.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
-    from uwc.models.target import Target
+    from uwc.models.model import Target
     from uwc.studies.context import Context
 
 Examples = Sequence[Example]
@@ -108,8 +108,7 @@ class Build(Step):
 
     def run(self, context: "Context", out: Path) -> Outcome:
         """Make the model."""
-        from uwc.models.building import build_target
-        from uwc.models.loading import parameter_count, save_target
+        from uwc.models.load import build_target, parameter_count, save_target
 
         target = build_target(
             list(self.texts), template=self.loading.template(), seed=self.seed, **self.build.model_dump()
@@ -131,7 +130,7 @@ class FineTune(Step):
 
     def run(self, context: "Context", out: Path) -> Outcome:
         """Train."""
-        from uwc.models.loading import save_target
+        from uwc.models.load import save_target
         from uwc.objectives.objective import Objective
         from uwc.training.data import TrainingData
         from uwc.training.loop import train
@@ -177,7 +176,7 @@ class Unlearn(Step):
 
     def run(self, context: "Context", out: Path) -> Outcome:
         """Unlearn the forget set. Divergence is a result: the weights of the last finite step are kept."""
-        from uwc.models.loading import save_target
+        from uwc.models.load import save_target
         from uwc.objectives.objective import Objective
         from uwc.training.data import TrainingData
         from uwc.training.unlearn import unlearn
@@ -207,7 +206,7 @@ class Unlearn(Step):
         )
 
     def _stop_rule(self, context: "Context") -> Any:
-        from uwc.calibration.stopping import stop_at
+        from uwc.calibration.calibrate import stop_at
 
         if self.stop is None:
             return None
@@ -232,7 +231,7 @@ class Score(Step):
 
     def run(self, context: "Context", out: Path) -> Outcome:
         """Score the model."""
-        from uwc.models.loading import parameter_count
+        from uwc.models.load import parameter_count
 
         reference = context.original(self.original, self.loading)
         same = self.model.key == self.original.key

@@ -1,4 +1,4 @@
-"""Where finished steps are kept: one folder each, named by the step's key."""
+"""The store of finished steps: one folder each, named by the step's key."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ MANIFEST = "manifest.json"
 
 
 class Manifest(Part):
-    """What a finished step was and what came of it, beside its files."""
+    """The record of a finished step, besides its files."""
 
     key: str
     kind: str
@@ -35,13 +35,13 @@ class Manifest(Part):
 
 
 class Store:
-    """A folder of results of steps. A result is complete if and only if its folder holds a manifest.
+    """A folder of results of steps. A result is complete if and only if its folder has a manifest.
 
-    It is written beside (under ``tmp/``) and renamed, under a lock that the system releases when its holder dies; so a
-    killed run leaves nothing half-made in place, and two runs at once share their work.
+    Results are written under ``tmp/`` and renamed, under a lock that the system releases when its holder dies. A killed
+    run leaves no incomplete result, and concurrent runs share their work.
 
     Args:
-        root: the folder; made where it is missing.
+        root: the folder; created if missing.
     """
 
     def __init__(self, root: Path) -> None:
@@ -53,15 +53,15 @@ class Store:
             raise UserError(f"cannot write to {root}: {error.strerror}; choose another folder with --runs") from error
 
     def folder(self, step: Step) -> Path:
-        """Where the step's result is, or would be."""
+        """The folder of the step's result."""
         return self.root / _short(step)
 
     def checkpoints(self, step: Step) -> Path:
-        """Where the training of a step keeps what it needs to resume; removed once the step is complete."""
+        """The folder of training checkpoints, to resume a step; removed once the step is complete."""
         return self.root / "checkpoints" / _short(step)
 
     def manifest(self, step: Step) -> Manifest | None:
-        """The step's manifest, or None where it is not complete."""
+        """The step's manifest, or None if it is not complete."""
         try:
             text = (self.folder(step) / MANIFEST).read_text(encoding="utf-8")
             found = Manifest.model_validate_json(text)
@@ -70,7 +70,7 @@ class Store:
         return found if found.key == step.key else None
 
     def outcome(self, step: Step) -> Outcome:
-        """What came of a complete step; of any other the outcome of one that did nothing."""
+        """The outcome of a complete step; an empty outcome otherwise."""
         found = self.manifest(step)
         return Outcome() if found is None else found.outcome
 
@@ -83,14 +83,14 @@ class Store:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def borrow(self, step: Step, other: "Store") -> None:
-        """Make another store's complete result one of this store's, by a link to its folder."""
+        """Link the complete result of another store into this one."""
         with self.lock(step):
             if self.manifest(step) is None:
                 self.folder(step).symlink_to(other.folder(step).resolve(), target_is_directory=True)
 
     @contextmanager
     def lock(self, step: Step) -> Iterator[None]:
-        """Hold the step's lock; says so if another run holds it, and waits."""
+        """Hold the step's lock; waits, with a note, if another run holds it."""
         lock = FileLock(self.root / "locks" / f"{_short(step)}.lock")
         try:
             lock.acquire(timeout=0)
@@ -104,9 +104,9 @@ class Store:
 
     @contextmanager
     def writing(self, step: Step) -> Iterator["Writing"]:
-        """A temporary folder for the step's files; it becomes the result, at once, if a manifest was given.
+        """A temporary folder for the step's files, which is renamed to the result if a manifest was set.
 
-        Call with the step's lock held. Raises DiskFull if there is no space left.
+        Call with the step's lock held. Raises DiskFull if no space is left.
         """
         temporary, final = self.root / "tmp" / _short(step), self.folder(step)
         with reporting_full_disk(temporary):
@@ -125,7 +125,7 @@ class Store:
 
 
 class Writing:
-    """A step's result while it is written: its folder, and the manifest that completes it."""
+    """A result that is being written: its folder, and the manifest that completes it."""
 
     manifest: Manifest
 

@@ -1,4 +1,4 @@
-"""A study's results read back: the configuration, and whether what they were made from is still there."""
+"""Recorded results of a study: their configuration, and checks that data and checkpoints are unchanged."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from uwc.errors import ConfigError, DataError, ModelError
 from uwc.io import file_digest
 from uwc.results import StudyResults
 from uwc.studies.config import StudyConfig
-from uwc.studies.problems import first_problem
 from uwc.studies.provenance import BASE, checkpoint_fingerprint
+from uwc.studies.sections import first_problem
 
 _WHERE = "relative paths count from the current folder"
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """The results of a study that are to be computed again.
+    """The recorded results of a study, to be replayed.
 
     Attributes:
         path: the file.
@@ -36,7 +36,7 @@ def read_recorded(path: Path) -> Recorded:
     """Read a results.json.
 
     Raises:
-        UserError: the file is none, or one that this version cannot read.
+        UserError: the file is missing, or of another kind or version.
     """
     results = StudyResults.load(path)
     try:
@@ -49,7 +49,7 @@ def read_recorded(path: Path) -> Recorded:
 
 
 def check_sources(recorded: Recorded) -> None:
-    """Compare the data files and the checkpoints that the user brought with their recorded hashes.
+    """Compare data files and given checkpoints with their recorded hashes.
 
     Raises:
         DataError: a data file is missing or has changed; the message names it.
@@ -75,7 +75,7 @@ def check_sources(recorded: Recorded) -> None:
 
 
 def require_same_files(path: str, recorded: Mapping[str, str]) -> None:
-    """Raise ModelError, naming the file, if a checkpoint is not what it was."""
+    """Raise ModelError, naming the file, if a checkpoint has changed."""
     now = checkpoint_fingerprint(path, with_base=any(name.startswith(BASE) for name in recorded))
     for name in sorted({*recorded, *now}):
         if recorded.get(name) != now.get(name):
@@ -84,7 +84,7 @@ def require_same_files(path: str, recorded: Mapping[str, str]) -> None:
 
 
 def check_questions(recorded: Recorded, benchmark: Benchmark) -> None:
-    """Raise DataError if the benchmark's questions are no longer those of the results."""
+    """Raise DataError if the benchmark's questions have changed."""
     then, now = recorded.results.benchmark.fingerprint, benchmark.fingerprint()
     if then != now:
         raise DataError(

@@ -11,11 +11,10 @@ from torch import Tensor
 from uwc.data.batches import collate
 from uwc.data.example import Example
 from uwc.data.prompts import EncodedExample
-from uwc.models.budget import DEFAULT_TOKEN_BUDGET
 from uwc.models.head import answer_logits, unwrapped
+from uwc.models.model import DEFAULT_TOKEN_BUDGET, Target
 from uwc.models.states import blocks
-from uwc.models.target import Target
-from uwc.objectives.logprobs import target_logprobs
+from uwc.objectives.forwards import target_logprobs
 
 COLLAPSE_EXAMPLES = 100
 COLLAPSE_BOUND = 10.0

@@ -13,9 +13,9 @@ from torch import Tensor
 from uwc.data.example import Example
 from uwc.data.prompts import EncodedExample
 from uwc.errors import DataError
-from uwc.models.target import Target
+from uwc.models.model import Target
 from uwc.objectives.objective import Objective
-from uwc.objectives.roles import ROLES
+from uwc.objectives.registry import ROLES
 from uwc.training.settings import TrainingSettings
 
 BUCKET_STEPS = 4

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from uwc.errors import ConfigError, TrainingDiverged
-from uwc.models.target import Target
+from uwc.models.model import Target
 from uwc.objectives.rules import Rule
 from uwc.training.settings import TrainingSettings
 

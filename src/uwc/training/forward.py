@@ -11,11 +11,10 @@ from torch.nn.functional import embedding, linear
 from uwc.data.batches import Batch
 from uwc.errors import ModelError
 from uwc.models.batching import Batching
-from uwc.models.budget import BATCH_COST
 from uwc.models.head import answer_logits, unwrapped
+from uwc.models.model import BATCH_COST
 from uwc.models.states import blocks, capturing_states
-from uwc.objectives.forwards import Pass
-from uwc.objectives.logprobs import target_logprobs
+from uwc.objectives.forwards import Pass, target_logprobs
 from uwc.objectives.objective import Objective
 from uwc.training.distributed import is_sharded
 

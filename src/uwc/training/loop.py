@@ -18,7 +18,7 @@ from uwc.data.batches import collate
 from uwc.data.example import fingerprint
 from uwc.data.prompts import EncodedExample
 from uwc.errors import TrainingDiverged
-from uwc.models.target import Target
+from uwc.models.model import Target
 from uwc.objectives.forwards import Forwards
 from uwc.objectives.objective import Objective, Weights
 from uwc.training.callbacks import StopRule, gradient_effect

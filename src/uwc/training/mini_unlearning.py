@@ -7,7 +7,7 @@ from torch import Tensor
 
 from uwc.data.batches import collate
 from uwc.errors import ConfigError
-from uwc.models.target import Target
+from uwc.models.model import Target
 from uwc.objectives.forwards import Forwards
 from uwc.objectives.objective import Objective
 from uwc.objectives.rules import MiniUnlearning

@@ -10,7 +10,7 @@ from uwc.data.example import Example
 from uwc.data.prompts import EncodedExample
 from uwc.models.batching import own_settings_off
 from uwc.models.generation import padded_left, until
-from uwc.models.target import Target
+from uwc.models.model import Target
 from uwc.training.data import Key
 from uwc.training.settings import SampleSettings
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from uwc.data.batches import Batch, collate
 from uwc.data.prompts import EncodedExample
 from uwc.models.lora import adapter_off, has_adapter
-from uwc.models.target import Target
+from uwc.models.model import Target
 from uwc.objectives.forwards import Pass
 from uwc.objectives.objective import Objective
 from uwc.training.data import Key

@@ -10,10 +10,10 @@ from uwc.errors import ConfigError, TrainingDiverged
 from uwc.models.adapters import adapter_config
 from uwc.models.checkpoint_files import ADAPTER, CONTRAST, INDEX, SINGLE
 from uwc.models.contrast import contrast
-from uwc.models.gradients import let_train
 from uwc.models.lora import add_adapter, merge_adapter
-from uwc.models.target import Target
-from uwc.models.ties import require_unquantised
+from uwc.models.mixing import require_unquantised
+from uwc.models.model import Target
+from uwc.models.scoring import let_train
 from uwc.objectives.methods import Method
 from uwc.objectives.objective import Objective
 from uwc.objectives.rules import Contrast, MiniUnlearning

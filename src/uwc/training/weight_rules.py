@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from uwc.data.batches import Batch, collate
 from uwc.errors import ConfigError
 from uwc.models.block_weights import Product, block_matrices, block_parameters, watching_products
-from uwc.models.budget import DEFAULT_TOKEN_BUDGET
 from uwc.models.lora import has_adapter
-from uwc.models.target import Target
+from uwc.models.model import DEFAULT_TOKEN_BUDGET, Target
 from uwc.objectives.rules import L1, MiniUnlearning, Negate, Prune, Rule
 from uwc.training.data import TrainingData
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from uwc.attacks.registry import attack_name
-from uwc.data.local_files import PARTS, require_further
+from uwc.data.benchmarks.local_files import PARTS, require_further
 from uwc.data.question_files import Columns, Questions, columns_by_set, table_of
 from uwc.errors import ConfigError
-from uwc.metrics.set_level import UTILITY_SETS
+from uwc.metrics.set_metrics import UTILITY_SETS
 from uwc.results import StudyResults
-from uwc.studies.calibrate_config import CalibrateConfig
 from uwc.studies.config_file import Overrides, load_config
 from uwc.studies.plan import make_plan
+from uwc.studies.sections import CalibrateConfig
 from uwc.studies.store import Store
 from uwc.workflows.given import kept_model, kept_questions, precision_of
 from uwc.workflows.studies import require_models, run_plan

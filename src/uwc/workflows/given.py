@@ -46,7 +46,7 @@ def kept_model(model: Any, folder: Path, template: Any | None) -> str:
     """
     if isinstance(model, str | Path):
         return str(model)
-    from uwc.models.loading import save_target
+    from uwc.models.load import save_target
     from uwc.models.lora import merge_adapter
 
     if model.rewrites or model.edits:

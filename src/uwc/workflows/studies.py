@@ -86,8 +86,8 @@ def require_models(config: StudyConfig) -> None:
     runs = [str(run.checkpoint) for run in config.unlearn.runs if run.checkpoint is not None]
     if not given and not runs:
         return
-    from uwc.models.loading import depth_of
-    from uwc.models.pairs import require_mixable, require_whole
+    from uwc.models.load import depth_of
+    from uwc.models.mixtures import require_mixable, require_whole
 
     if original is not None:
         require_whole(original)

@@ -1,0 +1,15 @@
+"""The registry of benchmarks, which supply the questions of a study."""
+
+from typing import Any
+
+from uwc.data.benchmarks.fictional import fictional_authors
+from uwc.data.benchmarks.local_files import local_files
+from uwc.data.benchmarks.tofu import tofu
+from uwc.registry import Registry
+
+benchmarks: Registry[Any] = Registry("benchmark")
+"""Functions that take keyword-only settings and return a `Benchmark`."""
+
+benchmarks.register("fictional-authors", source="built in")(fictional_authors)
+benchmarks.register("tofu", source="arXiv:2401.06121")(tofu)
+benchmarks.register("local-files", source="your own files")(local_files)

@@ -1,0 +1,333 @@
+"""Loading, building and saving of models, with errors that a user can act on."""
+
+import copy
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from uwc.data.example import Example
+from uwc.data.prompts import PromptTemplate
+from uwc.errors import ConfigError, ModelError, reporting_full_disk
+from uwc.models.adapters import adapter_config, attach_adapter, named_base, require_adapter
+from uwc.models.checkpoint_files import (
+    ADAPTER,
+    CONFIG,
+    INDEX,
+    SINGLE,
+    contents,
+    kind_of,
+    loading_failed,
+    read_json,
+)
+from uwc.models.contrast import load_contrast
+from uwc.models.lora import has_adapter, merge_adapter
+from uwc.models.model import Target
+from uwc.models.reading import Reading, load_reading, load_tokenizer, read_as
+from uwc.models.weights import WeightFiles, require_all_read
+from uwc.registry import require_one_of
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+DEVICES: tuple[DeviceName, ...] = ("cuda", "mps", "cpu")
+
+transformers.utils.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+
+
+def pick_device(name: DeviceName = "auto") -> torch.device:
+    """The device to compute on; "auto" is CUDA, else MPS, else the CPU. Under a launcher each process has its own GPU.
+
+    Raises:
+        ModelError: the device is not available.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(device for device in DEVICES if available[device])
+    if not available[name]:
+        usable = ", ".join(device for device, there in available.items() if there)
+        raise ModelError(f"the device {name!r} is not available here; usable: auto, {usable}")
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        return torch.device(name, int(os.environ["LOCAL_RANK"]))
+    return torch.device(name)
+
+
+def load_target(
+    path: str | Path,
+    *,
+    dtype: Dtype = "float32",
+    device: DeviceName = "auto",
+    template: PromptTemplate | None = None,
+    trust_remote_code: bool = False,
+    name: str = "",
+    reading: Reading | None = None,
+) -> Target:
+    """Load a causal language model of transformers, or an adapter with its base, from a folder or the hub.
+
+    Reads the same files as transformers (see `contents`); every tensor in them must belong to the model. Prefixes of
+    wrappers (``module.``, ``_orig_mod.``) are removed. An adapter is attached to the base that its configuration names,
+    as a peft model.
+
+    Args:
+        path: a folder, or a hub name such as ``"meta-llama/Llama-3.2-1B-Instruct"``.
+        dtype: the precision of the weights in memory.
+        device: where to compute.
+        template: the prompt template; by default the tokenizer's chat template if there is one.
+        trust_remote_code: run Python code of the checkpoint.
+        name: its name in messages; the folder's or hub's name by default.
+        reading: tokenizer, template and ends of the model that it is compared with, used in place of its own; a warning
+            names the differences. Its own by default.
+
+    Raises:
+        ModelError: there is no such model, it has no safetensors weights or two sets of them, a tensor is missing or
+            unexpected, an adapter's kind cannot be scored, it needs remote code, or a token has another id than in
+            `reading`.
+    """
+    where, name = str(path), name or Path(path).name
+    given: dict[str, Any] = {"dtype": dtype, "device": device, "template": template}
+    kind = contents(where).kind
+    if kind == "adapter":
+        adapter = adapter_config(where) or {}
+        require_adapter(where, adapter)
+        base = named_base(where, adapter)
+        tokenizer = load_tokenizer(where, base if reading is None else None, trust_remote_code, needed=reading is None)
+        target = load_target(base, trust_remote_code=trust_remote_code, **given)
+        target = replace(attach_adapter(target, where), tokenizer=tokenizer, name=name)
+    else:
+        tokenizer = load_tokenizer(where, None, trust_remote_code, needed=reading is None)
+        load = partial(_load_whole, dtype=getattr(torch, dtype), device=pick_device(device), trust=trust_remote_code)
+        model = load_contrast(Path(where), load) if kind == "contrast" else load(where)
+        target = Target(model.eval(), tokenizer, template or PromptTemplate(), name)
+    return target if reading is None else read_as(target, reading, path=where)
+
+
+def _load_whole(where: str, *, dtype: torch.dtype, device: torch.device, trust: bool) -> Any:
+    """Load a model from whole weights. Raises ModelError unless all of them are read."""
+    files, quantised = WeightFiles(where), bool(read_json(where, CONFIG).get("quantization_config"))
+    place = {"device_map": {"": device}} if quantised else {}
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            where,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=trust,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **place,
+        )
+    except Exception as error:  # transformers, the hub and safetensors raise many kinds
+        raise ModelError(loading_failed(where, error)) from error
+    require_all_read(model, files, report, quantised=quantised)
+    return model if quantised else model.to(device)
+
+
+def depth_of(path: str | Path, *, trust_remote_code: bool = False) -> int:
+    """The number of transformer blocks, from the configuration alone. Raises ModelError if there is no model."""
+    kind, source = kind_of(path), str(path)
+    if kind == "adapter":
+        source = named_base(path, adapter_config(path) or {})
+    elif kind == "contrast":
+        source = str(Path(path) / "base")
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        return int(config.get_text_config().num_hidden_layers)
+    except Exception as error:  # transformers and the hub raise many kinds
+        raise ModelError(loading_failed(str(path), error)) from error
+
+
+def save_target(target: Target, folder: Path) -> None:
+    """Write weights (safetensors), configuration and tokenizer in the format of transformers; for an adapter it alone.
+
+    Whole weights in the folder are replaced.
+
+    Raises:
+        ModelError: the folder has a model of another kind, which would be loaded too.
+        DiskFull: no space is left.
+    """
+    other = (SINGLE, INDEX) if has_adapter(target.model) else (ADAPTER,)
+    require_none_of(folder, *other)
+    with reporting_full_disk(folder):
+        for old in (folder / SINGLE, folder / INDEX):
+            old.unlink(missing_ok=True)
+        target.model.save_pretrained(folder)
+        target.tokenizer.save_pretrained(folder)
+
+
+def require_none_of(folder: Path, *files: str) -> None:
+    """Raise ModelError if a folder to write to has one of the files, which belong to another kind of model."""
+    for file in files:
+        if (folder / file).exists():
+            raise ModelError(f"{folder} holds a model of another kind ({file}); give another folder")
+
+
+def parameter_count(model: Any) -> int:
+    """The number of distinct parameters; tied weights count once."""
+    return sum(p.numel() for p in model.parameters())
+
+
+END, PAD = "<|end|>", "<|pad|>"
+
+
+def build_tokenizer(texts: Iterable[str], *, vocabulary: int) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE tokenizer, which encodes any text without loss.
+
+    Args:
+        texts: the training texts.
+        vocabulary: the most entries, at least 258 (all bytes, the end and the padding token).
+
+    Raises:
+        ConfigError: the vocabulary is smaller than that.
+    """
+    if vocabulary < 258:
+        raise ConfigError(
+            f"model.build.vocabulary = {vocabulary} is too small; 258 is the least (all bytes, 2 markers)"
+        )
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[END, PAD],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD)
+
+
+def build_target(
+    examples: Iterable[Example],
+    *,
+    vocabulary: int = 1024,
+    hidden_size: int = 128,
+    layers: int = 4,
+    heads: int = 4,
+    context: int = 256,
+    initializer_range: float = 0.02,
+    template: PromptTemplate | None = None,
+    seed: int = 0,
+) -> Target:
+    """A randomly initialised Llama with a tokenizer trained on the examples' questions and answers.
+
+    Args:
+        examples: the training texts of the tokenizer.
+        vocabulary: the most tokens in the vocabulary.
+        hidden_size: width of the model; that of the feed-forward layers is three times as large.
+        layers: number of blocks.
+        heads: attention heads; must divide `hidden_size`.
+        context: the longest sequence, in tokens.
+        initializer_range: standard deviation of the initial weights; with 1 / sqrt(hidden_size) long answers are
+            memorised several times faster than with the usual 0.02, and generalise less to other phrasings.
+        template: the prompt template of the model.
+        seed: of the initial weights.
+
+    Raises:
+        ConfigError: inconsistent sizes.
+    """
+    if hidden_size % (2 * heads):
+        raise ConfigError(f"model.build: hidden_size = {hidden_size} must be a multiple of 2 x heads = {2 * heads}")
+    template = template or PromptTemplate()
+    texts = [template.text.replace("{question}", e.question) + template.separator + e.answer for e in examples]
+    tokenizer = build_tokenizer(texts, vocabulary=vocabulary)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden_size,
+        intermediate_size=3 * hidden_size,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=context,
+        initializer_range=initializer_range,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config)
+    return Target(model.eval(), tokenizer, template, "built")
+
+
+Model = str | Path | Target
+"""A folder, a hub name, or a model in memory."""
+Prompt = PromptTemplate | str | None
+"""A prompt template, or a text with ``{question}`` that replaces the tokenizer's chat template."""
+
+
+@dataclass(frozen=True)
+class Loading:
+    """Options of loading models from a folder or the hub; a model in memory is used unchanged.
+
+    Attributes:
+        dtype: the precision of the weights in memory: float32, bfloat16 or float16.
+        device: where to compute: auto, cpu, cuda or mps.
+        prompt: the prompt template; by default the tokenizer's chat template if there is one.
+        trust_remote_code: run Python code of a checkpoint.
+
+    Raises:
+        ConfigError: a value is unknown, or the prompt has no ``{question}``.
+    """
+
+    dtype: Dtype = "float32"
+    device: DeviceName = "auto"
+    prompt: Prompt = None
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        require_one_of("dtype", self.dtype, get_args(Dtype))
+        require_one_of("device", self.device, get_args(DeviceName))
+        _ = self.template
+
+    @property
+    def template(self) -> PromptTemplate | None:
+        """The prompt as a template."""
+        return PromptTemplate(text=self.prompt, chat=False) if isinstance(self.prompt, str) else self.prompt
+
+    def options(self) -> dict[str, Any]:
+        """The options of `load_target`."""
+        return {
+            "dtype": self.dtype,
+            "device": self.device,
+            "template": self.template,
+            "trust_remote_code": self.trust_remote_code,
+        }
+
+    def reading(self, model: Model) -> Reading:
+        """The reading of a model; weights of a path or hub name are not loaded."""
+        if isinstance(model, Target):
+            return Reading.of(model)
+        return load_reading(model, template=self.template, trust_remote_code=self.trust_remote_code)
+
+    def target(self, model: Model, reading: Reading | None = None) -> Target:
+        """The loaded model, with the given reading or its own."""
+        if not isinstance(model, Target):
+            return load_target(model, reading=reading, **self.options())
+        return model if reading is None else read_as(model, reading)
+
+    def plain(self, model: Model, reading: Reading | None = None) -> Target:
+        """`target` with an adapter merged into its base; a model in memory is copied first.
+
+        Raises:
+            ModelError: the adapter cannot be merged.
+        """
+        return merge_adapter(self.target(model, reading), keep=isinstance(model, Target))
+
+    def own(self, model: Model, reading: Reading | None = None) -> Target:
+        """`plain` with weights that may be changed; a model in memory is copied."""
+        target = self.plain(model, reading)
+        if isinstance(model, Target) and target.model is model.model:
+            return replace(target, model=copy.deepcopy(target.model))
+        return target
+
+
+def name_of(model: Model) -> str:
+    """The model's name in results."""
+    return model.name if isinstance(model, Target) else str(model)

@@ -1,0 +1,370 @@
+"""Sections of a study's file: `attack:`, `calibrate:`, and the validation that all sections share."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import is_dataclass
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+
+from uwc.attacks.chain import Chain, make_chain
+from uwc.calibration.measures import Measure, ranking_metric, retention_measures, retention_names
+from uwc.data.example import Example
+from uwc.errors import ConfigError
+from uwc.metrics.registry import metrics, set_metrics
+from uwc.metrics.set_metrics import UTILITY_SETS
+from uwc.metrics.suites import Given, is_set_metric, metric_name, what_is_missing
+from uwc.registry import unknown_name
+from uwc.results import Retention
+
+MetricName = Annotated[str, AfterValidator(metric_name)]
+"""A metric by name or label, converted to its name; an unknown one is unchanged."""
+
+
+class Section(BaseModel):
+    """A section of a study's file: unknown keys and numbers that are not finite are refused; what was read stays."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def first_problem(error: ValidationError, model: type) -> str:
+    """The first validation error as one line that names the key and the valid ones."""
+    problem = error.errors()[0]
+    location = [str(part) for part in problem["loc"]]
+    path = ".".join(location)
+    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        inside = ".".join(location[:-1]) or "the top level"
+        return f"{unknown_name(f'key (at {inside})', location[-1], _keys_at(model, location[:-1]))}"
+    if problem["type"] == "missing":
+        return f"the key {path!r} is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    given = repr(problem["input"])
+    given = given if len(given) <= 120 else f"{given[:117]}..."
+    return f"{path} = {given}: {message}" if path else message
+
+
+def _keys_at(model: Any, location: Sequence[str]) -> list[str]:
+    """The keys that are valid at a place in the configuration."""
+    if not (isinstance(model, type) and (issubclass(model, BaseModel) or is_dataclass(model))):
+        inner = [a for a in get_args(model) if a not in (type(None), Ellipsis)]
+        return _keys_at(inner[0], location) if inner else []
+    fields = model.model_fields if issubclass(model, BaseModel) else model.__dataclass_fields__
+    if not location:
+        return list(fields)
+    annotation = getattr(fields.get(location[0]), "annotation", None)
+    rest = location[1:]
+    while rest and rest[0].isdigit():
+        rest = rest[1:]
+    return _keys_at(annotation, rest) if annotation is not None else []
+
+
+def with_seeds(unlearn: Any) -> Any:
+    """The section `unlearn` with each run that trains repeated for every seed in ``seeds``; otherwise as it is.
+
+    The run ``npo`` with the seeds 0 and 1 becomes the runs ``npo@0`` and ``npo@1`` of the group ``npo``, with
+    ``training: {seed: ...}``. A given checkpoint is not trained and not repeated. Malformed values are left to the
+    later validation.
+    """
+    if not isinstance(unlearn, Mapping):
+        return unlearn
+    seeds, runs = unlearn.get("seeds"), unlearn.get("runs")
+    if not isinstance(seeds, list | tuple) or not isinstance(runs, list | tuple):
+        return unlearn
+    if not seeds or not all(isinstance(s, int) and s >= 0 for s in seeds):
+        return unlearn
+    return {**unlearn, "seeds": (), "runs": [r for run in runs for r in _repeated(run, seeds)]}
+
+
+def _repeated(run: Any, seeds: Any) -> list[Any]:
+    label = (run.get("name") or run.get("method")) if isinstance(run, Mapping) else None
+    if not label or run.get("checkpoint") is not None or not isinstance(run.get("training", {}), Mapping):
+        return [run]
+    return [
+        {**run, "name": f"{label}@{seed}", "group": label, "training": {**run.get("training", {}), "seed": seed}}
+        for seed in seeds
+    ]
+
+
+Sets = Mapping[str, Sequence[Example]]
+
+
+def task_label(given: str | Callable[..., Any]) -> str:
+    """What tables call a task, or a function that measures retention."""
+    return given if isinstance(given, str) else str(getattr(given, "__name__", type(given).__name__))
+
+
+Task = Annotated[str | Callable[[Any], float], PlainSerializer(task_label)]
+"""A task of lm-evaluation-harness by name, or a function from a model to a number; written as its label."""
+
+FORGET_SETS = ("forget", "forget_paraphrased")
+
+
+class CalibrateConfig(Section):
+    """Calibration: the largest mixture that keeps the ratio `tau` of every retention measure of the original.
+
+    Attributes:
+        tau: the bar: the least ratio to the original's value.
+        metric: the metric that is kept on each of `sets`; ``model_utility`` is one number for three sets.
+        sets: the benchmark's sets on which it is kept, each by itself; none keeps the `tasks` alone.
+        tasks: tasks of lm-evaluation-harness that are kept too: ``mmlu``, ``arc_easy:acc_norm``; in Python also
+            functions from a model to a number of which more is better.
+        rank_by: the metric of the forget set that models are ranked by; `metric` if it can be, else extraction
+            strength.
+        scan, resolution: of the search for alpha.
+    """
+
+    tau: float = Field(0.95, gt=0, le=1)
+    metric: MetricName = "extraction_strength"
+    sets: tuple[str, ...] = ("retain",)
+    tasks: tuple[Task, ...] = ()
+    rank_by: MetricName | None = None
+    scan: int = Field(8, ge=1)
+    resolution: float = Field(1 / 128, gt=0, lt=1)
+
+    @property
+    def ranked_by(self) -> str:
+        """The metric that models are ranked by."""
+        return ranking_metric(self.metric, self.rank_by)
+
+    @property
+    def utility(self) -> bool:
+        """Whether the metric is one number for several sets."""
+        return is_set_metric(self.metric)
+
+    def measures(self, sets: Sets, *, max_new_tokens: int) -> list[Measure]:
+        """The retention measures, on the sets that the study scores."""
+        return retention_measures(
+            sets, metric=self.metric, keep=self.sets, further=self.tasks, max_new_tokens=max_new_tokens
+        )
+
+    def described(self, labels: Mapping[str, str]) -> Retention:
+        """The retention constraint for a report; `labels` has what reports call a set."""
+        label = str((set_metrics if self.utility else metrics).get(self.metric).facts["label"])
+        sets = [label] if self.utility else [f"{labels.get(name, name)} {label}" for name in self.sets]
+        known = not self.utility or "of_means" in set_metrics.get(self.metric).facts
+        return Retention(
+            tau=self.tau,
+            measures=(*sets, *map(task_label, self.tasks)),
+            without_interval=(*(() if known else sets), *map(task_label, self.tasks)),
+            rank_by=self.ranked_by,
+        )
+
+    def check(self, sets: Sets, *, benchmark: str, max_new_tokens: int) -> None:
+        """Refuse what the study's questions do not allow.
+
+        Args:
+            sets: the sets that the study scores.
+            benchmark: what messages call the benchmark.
+            max_new_tokens: the most tokens of a generated answer.
+
+        Raises:
+            ConfigError: a set is missing, or lacks what the metric needs.
+            UserError: a task is named, and lm-evaluation-harness is not installed.
+        """
+        kept = [name for name in sets if name not in FORGET_SETS]
+        for name in self.sets:
+            if name not in kept:
+                raise ConfigError(f"calibrate: {unknown_name('retain set', name, kept)}")
+        if self.utility and (missing := [name for name in UTILITY_SETS if name not in sets]):
+            raise ConfigError(
+                f"calibrate: the metric {self.metric!r} needs the sets {' and '.join(missing)}, which {benchmark} does "
+                "not have; take another retention metric, or give them"
+            )
+        asked = {(self.ranked_by, "forget"): {"forget": sets["forget"]}}
+        if self.utility:
+            asked[self.metric, "retain"] = {name: sets[name] for name in UTILITY_SETS}
+        else:
+            asked |= {(self.metric, name): {"forget": sets[name]} for name in self.sets}
+        for (metric, name), given in asked.items():
+            if lacking := what_is_missing(metric, Given(given, max_new_tokens=max_new_tokens)):
+                named = lacking.replace("'forget'", repr(name))
+                raise ConfigError(f"calibrate: the metric {metric!r} needs {named}")
+        if any(isinstance(task, str) for task in self.tasks):
+            from uwc.calibration.harness import require_harness
+
+            require_harness()
+
+    @model_validator(mode="after")
+    def _known(self) -> "CalibrateConfig":
+        if self.metric not in retention_names():
+            raise ConfigError(unknown_name("retention metric", self.metric, retention_names()))
+        ranking_metric(self.metric, self.rank_by)
+        if not self.sets and not self.tasks:
+            raise ConfigError("calibrate: there is no retention constraint; name sets, tasks or both")
+        for names, what in ((self.sets, "sets"), (self.tasks, "tasks")):
+            if len(set(named := list(map(task_label, names)))) < len(named):
+                raise ConfigError(f"calibrate: {what} names one twice: {', '.join(named)}")
+        if self.utility and self.sets != ("retain",):
+            raise ConfigError(f"calibrate: {self.metric!r} is one number for sets of its own; leave 'sets' out")
+        return self
+
+
+ModelKind = Literal["unlearned", "calibrated", "original", "retrained"]
+RANK_BY = "rank_by"
+"""Among the metrics that attacks are measured by: the one that models are ranked by."""
+
+
+class ChainConfig(Section):
+    """One attack, or several that follow each other; in a file also as a word: ``relearn+probe``.
+
+    Attributes:
+        chain: the attacks' names, in the order in which they are carried out.
+        name: what results call it; the attacks' names joined by ``+`` by default.
+        settings: attack -> its settings, where they differ from the defaults.
+    """
+
+    chain: tuple[str, ...] = Field(min_length=1)
+    name: str = ""
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The chain's name in results."""
+        return self.name or "+".join(self.chain)
+
+    def made(self) -> Chain:
+        """The chain, with complete settings."""
+        return make_chain(self.chain, self.settings)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_word(cls, given: Any) -> Any:
+        return _from_word(given)
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> "ChainConfig":
+        for attack, given in self.settings.items():
+            if attack not in self.chain or not isinstance(given, dict):
+                raise ConfigError(
+                    f"attack {self.label!r}: settings are given by attack, and {attack!r} = {given!r} is not; "
+                    f"write {{{self.chain[0]}: {{setting: value}}}}; its attacks: {', '.join(self.chain)}"
+                )
+        self.made()
+        return self
+
+
+class AttackerConfig(Section):
+    """What the attacker has; it is never scored.
+
+    Attributes:
+        forget_share: the share of the forget set's subjects that the attacker knows; the others are scored.
+        retain_examples: how many retained examples the attacker has, spread over all; all if null.
+        unrelated: the set that has nothing to do with either; the first further split of the benchmark if null.
+        translations: a file with the columns ``question`` and ``translation``, for the attack `translation`.
+    """
+
+    forget_share: float = Field(0.2, ge=0, lt=1)
+    retain_examples: int | None = Field(None, ge=1)
+    unrelated: str | None = None
+    translations: str | None = None
+
+
+class AttackConfig(Section):
+    """Attacks on the models of a study.
+
+    Attributes:
+        chains: the attacks.
+        settings: attack -> its settings in every chain that has it; a chain's own settings go before.
+        models: unlearned, calibrated, original, retrained; by default all unlearned models, the original and, where
+            there is one, the retrained model, what is elicited from which is no leak.
+        metrics: what is measured, among the study's; all of these by default. ``rank_by`` is the metric that models are
+            ranked by, and, where an attack changes only how answers are generated, rouge_l too.
+        sets: which sets of questions are scored under attack.
+        examples: how many examples of each set, spread over all of it; all if null.
+        attacker: what the attacker has.
+    """
+
+    chains: tuple[ChainConfig, ...] = Field(min_length=1)
+    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    models: tuple[ModelKind, ...] | None = None
+    metrics: tuple[MetricName, ...] | None = None
+    sets: tuple[str, ...] = Field(("forget", "retain"), min_length=1)
+    examples: int | None = Field(None, ge=2)
+    attacker: AttackerConfig = AttackerConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _settings_of_chains(cls, given: Any) -> Any:
+        """The chains with the common settings of their attacks."""
+        if not isinstance(given, dict) or not isinstance(common := given.get("settings"), dict):
+            return given
+        chains = given.get("chains")
+        return {**given, "chains": [_with_settings(c, common) for c in chains]} if isinstance(chains, list) else given
+
+    @model_validator(mode="after")
+    def _settings_are_used(self) -> "AttackConfig":
+        for attack in self.settings:
+            if all(attack not in chain.chain for chain in self.chains):
+                made = ", ".join(chain.label for chain in self.chains)
+                raise ConfigError(
+                    f"attack.settings: there are settings of {attack!r}, which is not among the attacks: {made}; "
+                    "remove them"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _one_name_each(self) -> "AttackConfig":
+        labels = [chain.label for chain in self.chains]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise ConfigError(f"attack: two attacks are called {label!r}; give each a 'name' of its own")
+        return self
+
+    def attacked_models(self, *, retrained: bool) -> tuple[ModelKind, ...]:
+        """Which models are attacked. Raises ConfigError if the retrained model is, and there is none."""
+        if self.models is None:
+            return ("unlearned", "original", "retrained") if retrained else ("unlearned", "original")
+        if "retrained" in self.models and not retrained:
+            raise ConfigError(
+                "attack: models names retrained, and the study has no retrained model; set retrained: true or its path"
+            )
+        return self.models
+
+    def measured(self, scored: Sequence[str], *, visible: Sequence[str], ranked_by: str) -> tuple[str, ...]:
+        """The metrics under attack: those that were named, else all that the study scores and that attacks can change.
+
+        Args:
+            scored: the metrics that the study scores.
+            visible: those of them that can be measured under attack.
+            ranked_by: the metric that models are ranked by.
+
+        Raises:
+            ConfigError: a named metric is not scored.
+        """
+        if self.metrics is None:
+            return tuple(visible)
+        named = [
+            name for metric in self.metrics for name in ([metric] if metric != RANK_BY else self._ranking(ranked_by))
+        ]
+        for metric in named:
+            if metric not in scored:
+                raise ConfigError(
+                    f"attack: the metric {metric!r} is not among score.metrics ({', '.join(scored)}), which give its "
+                    "value before the attack; add it there"
+                )
+        return tuple(dict.fromkeys(named))
+
+    def _ranking(self, ranked_by: str) -> list[str]:
+        """What ``rank_by`` stands for."""
+        changes_text = any(chain.made().steps[-1].entry.facts["kind"] == "decoding" for chain in self.chains)
+        return [ranked_by, *(["rouge_l"] if changes_text else [])]
+
+
+def _from_word(given: Any) -> Any:
+    """``relearn+probe`` as a chain; what is no word as it is."""
+    if isinstance(given, str):
+        return {"chain": given.split("+")}
+    if isinstance(given, dict) and isinstance(given.get("chain"), str):
+        return {**given, "chain": given["chain"].split("+")}
+    return given
+
+
+def _with_settings(chain: Any, common: Mapping[str, Any]) -> Any:
+    """A chain as a file has it, with the common settings of its attacks; what is not a chain as it is."""
+    read = _from_word(chain)
+    if not isinstance(read, dict) or not isinstance(read.get("chain"), list | tuple):
+        return chain
+    own = read.get("settings") or {}
+    if not isinstance(own, dict):
+        return chain
+    both = {a: {**s, **own.get(a, {})} if isinstance(s, dict) else s for a, s in common.items() if a in read["chain"]}
+    return {**read, "settings": {**own, **both}}
