@@ -10,7 +10,7 @@ import yaml
 from uwc.data.rows import ALIASES, FIELDS, UNREAD
 from uwc.objectives.methods import METHODS
 from uwc.objectives.rules import rules
-from uwc.studies import config
+from uwc.studies import config, sections
 from uwc.studies.config_file import load_config, shipped_configs
 from uwc.studies.sections import Section
 from uwc.training.settings import LoraSettings, SampleSettings, TrainingSettings
