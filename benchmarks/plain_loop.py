@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from uwc.data.prompts import EncodedExample
-from uwc.training.loading import Loader
+from uwc.training.data import Loader
 from uwc.training.settings import TrainingSettings
 
 

@@ -23,10 +23,10 @@ from uwc.models.load import build_target
 from uwc.models.model import Target
 from uwc.objectives.methods import METHODS, Method, WeightedTerm
 from uwc.objectives.objective import Objective
-from uwc.training.loading import Loader, TrainingData, tokens_in
+from uwc.training.callbacks import StopRule
+from uwc.training.data import Loader, TrainingData, tokens_in
 from uwc.training.loop import train
 from uwc.training.settings import TrainingSettings
-from uwc.training.stopping import StopRule
 
 STEPS, WARM_UP = 20, 3
 SIZES: dict[str, dict[str, Any]] = {

@@ -13,7 +13,7 @@ from uwc.models.load import build_target
 from uwc.models.model import Target
 from uwc.objectives.methods import FINE_TUNING
 from uwc.objectives.objective import Objective
-from uwc.training.loading import TrainingData
+from uwc.training.data import TrainingData
 from uwc.training.loop import train
 from uwc.training.settings import TrainingSettings
 

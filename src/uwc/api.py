@@ -53,14 +53,14 @@ from uwc.studies import diff as study_diff
 from uwc.studies.config import StopConfig, StudyConfig, TermConfig, stop_settings, training_settings
 from uwc.studies.gather import logged
 from uwc.studies.sections import CalibrateConfig, first_problem
-from uwc.training.checkpoints import remove_checkpoint
-from uwc.training.loading import TrainingData
-from uwc.training.processes import main_process_writes
-from uwc.training.settings import TrainingSettings
-from uwc.training.stopping import StopRule, check_stop
-from uwc.training.unlearning import require_free as require_output
-from uwc.training.unlearning import trainable
-from uwc.training.unlearning import unlearn as unlearn_model
+from uwc.training.callbacks import StopRule
+from uwc.training.checkpoint import remove_checkpoint
+from uwc.training.data import TrainingData
+from uwc.training.distributed import main_process_writes
+from uwc.training.settings import TrainingSettings, check_rule, check_stop
+from uwc.training.unlearn import require_free as require_output
+from uwc.training.unlearn import trainable
+from uwc.training.unlearn import unlearn as unlearn_model
 from uwc.workflows import studies
 from uwc.workflows.model_card import model_card
 
@@ -478,6 +478,7 @@ def unlearn(
     forget: Questions,
     retain: Questions = (),
     training: TrainingSettings | Mapping[str, Any] | None = None,
+    rule: Mapping[str, Any] | None = None,
     tricks: Mapping[str, float] | None = None,
     stop: Mapping[str, Any] | None = None,
     refusals: Sequence[str] = DEFAULT_REFUSALS,
@@ -499,7 +500,8 @@ def unlearn(
             mapping as in a study's ``terms:``, such as ``{"term": "nll", "weight": 0.5}``.
         forget: what to remove.
         retain: what to keep; needed by methods with a retain term.
-        training: what differs from the method's own settings and the defaults.
+        training: what differs from the defaults.
+        rule: settings of the method's rule, as in ``{"share": 0.25}``; with ``"name"`` another rule.
         tricks: trick -> value.
         stop: early stopping: ``at_most``, the forget score to come down to, and further settings of `stop_at`.
         refusals: answers that decline, for methods that teach them.
@@ -513,14 +515,17 @@ def unlearn(
     loading, output = Loading(dtype, device, prompt, trust_remote_code), Path(output_dir)
     sets = sets_of({"forget": forget, "retain": retain}, columns)
     require_disjoint(sets["forget"], sets["retain"], names=("forget", "retain"))
-    chosen = _method(method)
-    settings = training_settings({**chosen.training, **_changed(training)}, where="training settings")
-    rule = stop_settings(stop, where="early stopping") if stop else None
-    if rule is not None:
-        check_stop(settings, where=f"early stopping of {chosen.name!r}")
-        if rule.tau is not None and not sets["retain"]:
+    chosen = _method(method).with_rule(rule or {})
+    settings = training
+    if not isinstance(settings, TrainingSettings):
+        settings = training_settings(settings or {}, where="training settings")
+    check_rule(chosen, settings, where=f"the method {chosen.name!r}")
+    stopping = stop_settings(stop, where="early stopping") if stop else None
+    if stopping is not None:
+        check_stop(chosen, where=f"early stopping of {chosen.name!r}")
+        if stopping.tau is not None and not sets["retain"]:
             raise ConfigError("early stopping at a calibrated score (tau) measures retention; give retain questions")
-    require_output(output, model, settings)
+    require_output(output, model, chosen, settings)
     target = trainable(loading.own(model))
     data = TrainingData(sets["forget"], sets["retain"], refusals)
     checkpoints = output.with_name(f"{output.name}.checkpoints")
@@ -531,7 +536,7 @@ def unlearn(
         settings,
         tricks=tricks,
         checkpoints=checkpoints,
-        stop=None if rule is None else _stop_rule(rule, loading, model, data),
+        stop=None if stopping is None else _stop_rule(stopping, loading, model, data),
     )
     error = done.diverged
     result = UnlearnResult(
@@ -540,6 +545,7 @@ def unlearn(
         path=str(output_dir),
         method=chosen.name,
         formula=chosen.formula,
+        rule=asdict(chosen)["rule"] or {},
         tricks=dict(tricks or {}),
         settings=asdict(settings),
         status="ok" if error is None else "diverged",
@@ -712,15 +718,6 @@ def _term(given: Any) -> WeightedTerm:
         return TermConfig(**given).weighted()
     except ValidationError as error:
         raise ConfigError(f"terms: {first_problem(error, TermConfig)}") from None
-
-
-def _changed(training: TrainingSettings | Mapping[str, Any] | None) -> dict[str, Any]:
-    """The training settings that a user gave: of an object those that differ from the defaults."""
-    if not isinstance(training, TrainingSettings):
-        return dict(training or {})
-    defaults = training_settings({}, where="defaults")
-    values = {f.name: getattr(training, f.name) for f in fields(TrainingSettings)}
-    return {name: value for name, value in values.items() if value != getattr(defaults, name)}
 
 
 def _stop_rule(rule: StopConfig, loading: Loading, model: Model, data: TrainingData) -> StopRule:

@@ -11,6 +11,7 @@ from uwc.metrics.registry import INPUTS, metrics, set_metrics
 from uwc.metrics.suites import SUITES, entry_of, is_set_metric
 from uwc.objectives.methods import METHODS
 from uwc.objectives.registry import terms, tricks
+from uwc.objectives.rules import rules
 from uwc.published import published, published_names
 from uwc.registry import Entry, unknown_name
 
@@ -30,6 +31,7 @@ def catalogue(kind: str) -> list[dict[str, Any]]:
         ],
         "terms": lambda: [_describe(e, "side", "formula") for e in terms],
         "metrics": lambda: [_describe(e, "needs", "range", "higher_remembers") for e in (*metrics, *set_metrics)],
+        "rules": lambda: [_describe(e, "formula") for e in rules],
         "tricks": lambda: [_describe(e, "formula", "neutral") for e in tricks],
         "attacks": lambda: [_describe(e, "kind", "needs", "touches_weights") for e in attacks],
         "benchmarks": lambda: [_describe(e) for e in benchmarks],

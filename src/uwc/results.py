@@ -336,6 +336,8 @@ class UnlearnedModel(Part):
     formula: str = ""
     source: str = ""
     settings: Settings = {}
+    rule: Settings = {}
+    """The rule of its method (`name`) with its settings; empty without one."""
     tricks: dict[str, float] = {}
     status: Literal["ok", "diverged", "not_finite"]
     message: str = ""
@@ -1146,6 +1148,8 @@ class UnlearnResult(Result, TrainingRecord):
     """Where the unlearned model is."""
     method: str
     formula: str
+    rule: Settings = {}
+    """The rule of its method (`name`) with its settings; empty without one."""
     tricks: dict[str, float]
     settings: Settings
     """All training settings."""

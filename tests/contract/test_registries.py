@@ -8,7 +8,7 @@ from uwc.errors import ConfigError
 from uwc.registry import Registry
 from uwc.studies.config_file import load_config, shipped_configs
 
-KINDS = ("methods", "terms", "metrics", "attacks", "tricks", "benchmarks")
+KINDS = ("methods", "terms", "metrics", "attacks", "tricks", "rules", "benchmarks")
 
 
 @pytest.mark.parametrize("kind", KINDS)

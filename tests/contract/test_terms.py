@@ -3,6 +3,7 @@
 import copy
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,14 +19,14 @@ from uwc.objectives.forwards import Forwards, Pass
 from uwc.objectives.methods import METHODS, Constraint, Method, WeightedTerm
 from uwc.objectives.objective import Objective
 from uwc.objectives.registry import ROLES, role_of, terms, tricks
+from uwc.objectives.rules import L1, Contrast, Negate, Prune
 from uwc.studies.config import StopConfig
 from uwc.studies.config_file import load_config
 from uwc.studies.plan import make_plan
 from uwc.studies.steps import Unlearn
-from uwc.training.loading import Loader, TrainingData
-from uwc.training.passes import join, run_passes
-from uwc.training.seams import Seams
-from uwc.training.settings import LoraSettings, PruneSettings, SampleSettings, TrainingSettings
+from uwc.training.data import Loader, TrainingData
+from uwc.training.forward import DetachedForwards, join, run_passes
+from uwc.training.settings import LoraSettings, SampleSettings, TrainingSettings
 
 TERMS = terms.names()
 NEUTRAL = {entry.name: entry.facts["neutral"] for entry in tricks}
@@ -215,7 +216,7 @@ def test_the_likelihood_cap_has_nothing_to_spare_where_answers_are_only_taught(m
 def test_roles_that_share_a_forward_have_the_passes_of_separate_ones(
     moved: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("uwc.training.passes.BATCH_COST", {"cpu": 10**6})
+    monkeypatch.setattr("uwc.training.forward.BATCH_COST", {"cpu": 10**6})
     objective = Objective(METHODS["dpo"], moved.model)
     batches = batches_of(objective, moved)
     joint = run_passes(moved.model, objective, batches)
@@ -232,23 +233,23 @@ def read_by(passed: Pass) -> Tensor:
 
 
 @pytest.mark.parametrize("apart", [False, True])
-def test_gradients_through_seams_are_those_of_one_graph(
+def test_gradients_of_detached_forwards_are_those_of_one_graph(
     apart: bool, moved: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("uwc.training.passes.BATCH_COST", {"cpu": 0 if apart else 10**6})
+    monkeypatch.setattr("uwc.training.forward.BATCH_COST", {"cpu": 0 if apart else 10**6})
     for method in ("dpo", "kl", "rmu"):
         model = copy.deepcopy(moved.model).double()
         objective = Objective(METHODS[method], model)
         batches = batches_of(objective, moved)
         gradients = []
-        for seams in (None, Seams()):
+        for detached in (None, DetachedForwards()):
             model.zero_grad()
-            passes = run_passes(model, objective, batches, seams=seams)
+            passes = run_passes(model, objective, batches, detached=detached)
             total = sum(read_by(p).tanh().sum() * (2.0 if role == "forget" else 1.0) for role, p in passes.items())
             total.backward()
-            if seams is not None:
-                assert all(p.grad is None for p in model.parameters())  # nothing has gone beyond the seams yet
-                seams.backward()
+            if detached is not None:
+                assert all(p.grad is None for p in model.parameters())  # no backward pass has gone into the model yet
+                detached.backward()
             gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
         assert gradients[0].keys() == gradients[1].keys() and len(gradients[0]) > 3
         for name, expected in gradients[0].items():
@@ -262,7 +263,6 @@ def test_a_method_names_known_terms_and_gives_a_formula(method: str, moved: Targ
     assert [m.name for m in METHODS.values() if m.formula == chosen.formula] == [method]
     objective = Objective(chosen, moved.model)
     assert len({t.label for t in objective.terms}) == len(chosen.terms)
-    TrainingSettings(**chosen.training)
 
 
 def install_plug_in(name: str, body: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,7 +341,7 @@ unlearn:
       stop: {at_most: 0.2, tau: 0.9}
     - {method: kl, weights: {kl: 5}, settings: {kl: {scope: attended}}}
     - {method: npo, name: npo on own words, roles: {npo: {forget: sampled}}}
-    - {method: prune-first, training: {prune: {share: 0.25, by: wanda}}}
+    - {method: prune-first, rule: {share: 0.25, by: wanda}}
     - {method: task-vector, training: {precision: no}}
 """
 
@@ -359,14 +359,18 @@ def test_a_study_composes_its_own_methods(tmp_path: Path) -> None:
     assert config.unlearn.stop_of(kl).every == 5  # type: ignore[union-attr]
     assert [(t.weight, dict(t.settings)) for t in kl.composition().terms] == [(1.0, {}), (5.0, {"scope": "attended"})]
     assert own.composition().terms[0].roles == {"forget": "sampled"}
-    assert config.unlearn.settings_of(pruned, seed=0).prune == PruneSettings(share=0.25, by="wanda")
+    assert pruned.composition().rule == Prune(share=0.25, by="wanda")
     assert config.unlearn.stop_of(negated) is None, "the common rule is for runs that forget on the way"
     assert config.unlearn.settings_of(negated, seed=0).precision == "no", "in YAML a bare no is false"
     settings = config.unlearn.settings_of(mine, seed=0)
     assert (settings.lora, settings.samples) == (LoraSettings(rank=4), SampleSettings(every=3))
     plan = make_plan(config)
-    step = next(run.model for run in plan.runs if run.config is mine)
-    assert isinstance(step, Unlearn) and step.terms == mine.composition().terms and step.training == settings
+    steps = [run.model for run in plan.runs]
+    assert all(isinstance(step, Unlearn) for step in steps)
+    assert steps[0].terms == mine.composition().terms and steps[0].training == settings and steps[0].rule is None
+    assert steps[3].rule == Prune(share=0.25, by="wanda") and steps[4].rule == Negate()
+    rules = (None, Negate(), Negate(scale=2.0), L1(), Contrast())
+    assert len({replace(steps[4], rule=rule).key for rule in rules}) == len(rules), "by kind and settings"
 
 
 @pytest.mark.parametrize(
@@ -377,8 +381,12 @@ def test_a_study_composes_its_own_methods(tmp_path: Path) -> None:
         ("roles: {npo: {forget: sampled}}", "roles: {npo: {forget: sample}}",
          r"unknown role 'sample' \(did you mean 'sampled'\?\)"),
         ("at_most: 0.2, tau: 0.9", "at_most: 0.2, metric: perplexity", "unknown metric to stop at 'perplexity'"),
-        ("{method: prune-first,", "{method: whp,", "which have no weights to mix for calibration"),
-        ("{method: prune-first,", "{method: whp, stop: {at_most: 0.1},", "forgets once, after its last step"),
+        ("{method: task-vector,", "{method: whp,", "which have no weights to mix for calibration"),
+        ("rule: {share: 0.25,", "rule: {shar: 0.25,", r"unknown setting of the rule 'prune' 'shar' \(did you mean"),
+        ("rule: {share: 0.25, by: wanda}", "training: {lora: {}}", "'prune-first': the rule prune and lora do not go"),
+        ("rule: {share: 0.25,", "training: {prune: 1}, rule: {share: 0.25,", r"unknown key .* 'prune'"),
+        ("rule: {share: 0.25, by: wanda}", "rule: {name: contrast}", "which have no weights to mix for calibration"),
+        ("{method: task-vector,", "{method: task-vector, stop: {at_most: 0.1},", "forgets once, after its last step"),
         ("bound: 0.5", "bound: .nan", "unlearn.runs.0.terms.2.constraint.bound = nan: Input should be a finite number"),
         ("weight: 0.3", "weight: .inf", "unlearn.runs.0.terms.1.weight = inf: Input should be a finite number"),
         ("epochs: 2", "epochs: .inf", "epochs = inf: Input should be a finite number"),

@@ -20,11 +20,11 @@ from uwc.errors import ConfigError
 from uwc.models.load import load_target, save_target
 from uwc.objectives.methods import METHODS
 from uwc.training import loop
-from uwc.training.loading import TrainingData
-from uwc.training.processes import main_process_writes
+from uwc.training.callbacks import StopRule
+from uwc.training.data import TrainingData
+from uwc.training.distributed import main_process_writes
 from uwc.training.settings import TrainingSettings
-from uwc.training.stopping import StopRule
-from uwc.training.unlearning import unlearn
+from uwc.training.unlearn import unlearn
 
 DATA = TrainingData(people(4)[:5], people(4)[5:], ("I cannot say.", "No idea."))
 
@@ -36,7 +36,7 @@ class Interrupted(Exception):
 def run(case: dict[str, Any], folder: Path) -> None:
     target = load_target(folder / "model", device="cpu")
     method = METHODS[case["method"]]
-    settings = TrainingSettings(**{"epochs": 2, "batch_size": 4, "lr": 1e-3, **method.training, **case["settings"]})
+    settings = TrainingSettings(**{"epochs": 2, "batch_size": 4, "lr": 1e-3, **case["settings"]})
     stop = stop_at(forget=DATA.forget, **case["stop"]) if "stop" in case else None
     name = case["name"]
     try:

@@ -7,9 +7,9 @@ from tests.conftest import copied, people
 from uwc.models.model import Target
 from uwc.objectives.methods import METHODS
 from uwc.objectives.objective import Objective
-from uwc.training.loading import Loader, TrainingData
-from uwc.training.loop import train
+from uwc.training.data import Loader, TrainingData
 from uwc.training.settings import TrainingSettings
+from uwc.training.unlearn import unlearn
 
 DATA = TrainingData(people(4)[:5], people(4)[5:], ("I cannot say.", "No idea."))
 
@@ -20,10 +20,9 @@ TRICKS = {"temperature": 1.5, "loss_selection": 0.4, "likelihood_cap": 0.02}
 def losses(
     knowing: Target, method: str, tricks: dict[str, float] | None = None, **settings: int
 ) -> tuple[list[dict[str, float]], torch.Tensor]:
-    target = copied(knowing)
-    chosen = TrainingSettings(epochs=2, batch_size=4, lr=1e-3, **METHODS[method].training, **settings)  # type: ignore[arg-type]
-    log = train(target, Objective(METHODS[method], target.model, trick_settings=tricks), DATA, chosen)
-    return log.steps, torch.cat([p.detach().flatten() for p in target.model.parameters()])
+    chosen = TrainingSettings(epochs=2, batch_size=4, lr=1e-3, **settings)  # type: ignore[arg-type]
+    done = unlearn(copied(knowing), METHODS[method], DATA, chosen, tricks=tricks)
+    return done.log.steps, torch.cat([p.detach().flatten() for p in done.target.model.parameters()])
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,10 @@ from uwc.models.model import Target
 from uwc.models.scoring import score_tokens
 from uwc.objectives.methods import METHODS
 from uwc.objectives.objective import Objective
-from uwc.training.loading import TrainingData
+from uwc.training.data import TrainingData
 from uwc.training.loop import train
 from uwc.training.settings import TrainingSettings
+from uwc.training.unlearn import unlearn
 
 
 def strength_by_generation(target: Target, example: Example) -> float:
@@ -108,10 +109,9 @@ def test_same_seed_same_bits_and_global_randomness_untouched(method: str, knowin
     data = TrainingData(people(4)[:4], people(4)[4:], ("I cannot say.", "No idea."))
 
     def weights(seed: int) -> bytes:
-        target = copied(knowing)
         settings = TrainingSettings(epochs=2, batch_size=2, lr=1e-3, seed=seed)
-        train(target, Objective(METHODS[method], target.model), data, settings)
-        return b"".join(p.detach().numpy().tobytes() for p in target.model.parameters())
+        done = unlearn(copied(knowing), METHODS[method], data, settings)
+        return b"".join(p.detach().numpy().tobytes() for p in done.target.model.parameters())
 
     torch.manual_seed(1)
     state = torch.get_rng_state()

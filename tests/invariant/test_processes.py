@@ -19,7 +19,7 @@ from uwc.models.load import save_target
 from uwc.models.model import Target
 from uwc.objectives.methods import METHODS
 from uwc.training.settings import TrainingSettings
-from uwc.training.unlearning import Unlearned, unlearn
+from uwc.training.unlearn import Unlearned, unlearn
 
 WORKER = Path(__file__).with_name("data_parallel_worker.py")
 AGAIN = {"every": 2, "max_new_tokens": 24}
@@ -36,7 +36,11 @@ CASES: dict[str, dict[str, Any]] = {
     "whole": {"method": "gd", "settings": {"checkpoint_every": 1}},
 }
 LEFT = {"name": "left", "method": "gd", "settings": {"checkpoint_every": 1}, "interrupt": 2, "left": True}
-REFUSED = {"lora": {"lora": {"rank": 2}}, "l1": {"l1": 0.1}, "prune": {"prune": {"share": 0.5}}}
+REFUSED: dict[str, dict[str, Any]] = {
+    "lora": {"method": "gd", "settings": {"lora": {"rank": 2}}},
+    "l1": {"method": "l1-sparse", "settings": {}},
+    "prune": {"method": "prune-first", "settings": {}},
+}
 
 
 def launched(folder: Path, cases: list[dict[str, Any]], *options: str) -> None:
@@ -57,7 +61,7 @@ def launched(folder: Path, cases: list[dict[str, Any]], *options: str) -> None:
 
 def alone(knowing: Target, case: dict[str, Any]) -> Unlearned:
     method = METHODS[case["method"]]
-    settings = TrainingSettings(**{"epochs": 2, "batch_size": 4, "lr": 1e-3, **method.training, **case["settings"]})
+    settings = TrainingSettings(**{"epochs": 2, "batch_size": 4, "lr": 1e-3, **case["settings"]})
     stop = stop_at(forget=DATA.forget, **case["stop"]) if "stop" in case else None
     return unlearn(copied(knowing), method, DATA, settings, stop=stop)
 
@@ -74,7 +78,7 @@ def together(request: pytest.FixtureRequest, knowing: Target, tmp_path_factory: 
     sharded = ("--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP")
     cases = [{"name": name, **case} for name, case in CASES.items()] + [LEFT]
     if request.param == "sharded":
-        cases += [{"name": name, "method": "gd", "settings": settings} for name, settings in REFUSED.items()]
+        cases += [{"name": name, **case} for name, case in REFUSED.items()]
     launched(folder, cases, *(sharded if request.param == "sharded" else ("--multi_gpu",)))
     return folder
 

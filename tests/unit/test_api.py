@@ -76,7 +76,7 @@ def test_columns_are_named_for_one_set_or_for_all_that_have_them(knowing: uwc.Mo
     found = uwc.score(knowing, sets, metrics="ES", columns={"question": "Q", "four:answer": "A"}, max_new_tokens=0)
     assert {s.set: s.mean for s in found.scores} == dict.fromkeys(sets, found.scores[0].mean)
     for columns, message in (
-        ({"question": "ask"}, "no file or table has the column 'ask'; valid: id, Q"),
+        ({"question": "ask"}, "no file or table has the column 'ask'; the data frame 'one': id, Q"),
         ({"five:question": "Q"}, "'five:question' names the set 'five', which is not given"),
         ({"one:question": "ask"}, "data frame 'one'.*'ask'"),
     ):
@@ -268,11 +268,18 @@ def test_wrong_methods_are_refused_before_a_model_is_loaded(method: Any, message
         uwc.unlearn("nowhere", method, forget=FORGET, output_dir=tmp_path / "out")
 
 
-def test_a_methods_own_settings_give_way_to_those_that_differ(knowing: uwc.Model, tmp_path: Path) -> None:
-    """`task-vector` goes the opposite way by itself, whatever else an object of settings says."""
+def test_the_rule_of_a_method_is_its_own_unless_another_is_given(knowing: uwc.Model, tmp_path: Path) -> None:
+    """`task-vector` goes the opposite way by itself, whatever the training settings say."""
+    own, scaled, pruned = {}, {"scale": 0.5}, {"name": "prune", "share": 0.25}
+    expected = {"name": "negate", "scale": 1.0}, {"name": "negate", "scale": 0.5}, {**pruned, "by": "magnitude"}
     given = uwc.TrainingSettings(epochs=1)  # type: ignore[call-arg]
-    done = uwc.unlearn(knowing, "task-vector", forget=FORGET, training=given, output_dir=tmp_path / "out")
-    assert done.settings["negate"] == 1.0 and done.settings["epochs"] == 1
+    for rule, recorded in zip((own, scaled, pruned), expected, strict=True):
+        done = uwc.unlearn(
+            knowing, "task-vector", forget=FORGET, training=given, rule=rule, output_dir=tmp_path / "out"
+        )
+        assert done.rule == recorded and done.settings["epochs"] == 1
+    with pytest.raises(ConfigError, match="'prune-first': the rule prune and lora do not go together"):
+        uwc.unlearn("nowhere", "prune-first", forget=FORGET, training={"lora": {}}, output_dir=tmp_path / "out")
 
 
 def test_load_config_takes_what_a_file_holds(tmp_path: Path) -> None:

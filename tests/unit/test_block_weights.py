@@ -16,7 +16,7 @@ from uwc.errors import ModelError
 from uwc.models.block_weights import block_matrices, block_parameters
 from uwc.models.contrast import contrast
 from uwc.models.model import Target
-from uwc.training.sparsity import wanda_masks
+from uwc.training.weight_rules import wanda_masks
 
 Rows = dict[str, tuple[int, int, int, bool]]
 ATTENTION: Rows = {

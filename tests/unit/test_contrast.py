@@ -15,10 +15,10 @@ from uwc.models.model import Target
 from uwc.models.scoring import score_tokens
 from uwc.objectives.methods import METHODS, Method, WeightedTerm
 from uwc.objectives.objective import Objective
-from uwc.training.loading import TrainingData
+from uwc.training.data import TrainingData
 from uwc.training.loop import train
-from uwc.training.settings import MiniSettings, TrainingSettings
-from uwc.training.unlearning import unlearn
+from uwc.training.settings import TrainingSettings
+from uwc.training.unlearn import unlearn
 
 DATA = TrainingData(people(4)[:4], people(4)[4:])
 
@@ -51,10 +51,10 @@ def test_without_strength_it_is_the_base(knowing: Target, untrained: Target) -> 
 
 
 def test_the_method_forgets_keeps_the_original_and_loads_back(knowing: Target, tmp_path: Path) -> None:
-    settings = TrainingSettings(epochs=20, batch_size=4, lr=3e-3, contrast=20.0)
+    settings = TrainingSettings(epochs=20, batch_size=4, lr=3e-3)
     partly = copied(knowing)
     train(partly, Objective(METHODS["gd"], partly.model), DATA, TrainingSettings(epochs=2, batch_size=4, lr=5e-4))
-    done = unlearn(copied(partly), METHODS["whp"], DATA, settings)
+    done = unlearn(copied(partly), METHODS["whp"].with_rule({"strength": 20.0}), DATA, settings)
     before = score_tokens(partly, DATA.forget).logprob.mean()
     after = score_tokens(done.target, DATA.forget).logprob.mean()
     assert after < before - 0.1
@@ -65,18 +65,18 @@ def test_the_method_forgets_keeps_the_original_and_loads_back(knowing: Target, t
 
 def test_one_step_of_mini_unlearning_is_the_step_without_the_forget_data(knowing: Target) -> None:
     """w - lr (g_f + g_r) / 2 + lr g_f / 2 = w - lr g_r / 2: half a step of plain descent on the same retain answers."""
-    settings = TrainingSettings(epochs=1, batch_size=4, lr=0.1, mini=MiniSettings(strength=1.0), seed=3)
+    settings = TrainingSettings(epochs=1, batch_size=4, lr=0.1, seed=3)
     mini = unlearn(copied(knowing), METHODS["mini-unlearning"], DATA, settings).target
     retrained = copied(knowing)
     pair = (WeightedTerm("nll", weight=0.0, roles={"retain": "forget"}), WeightedTerm("nll", weight=0.5))
-    plain = replace(settings, mini=None, optimizer="sgd", clip=None, schedule="constant", warmup_ratio=0.0)
+    plain = replace(settings, optimizer="sgd", clip=None, schedule="constant", warmup_ratio=0.0)
     train(retrained, Objective(Method("retain half", "", "", pair), retrained.model), DATA, plain)
     for a, b in zip(mini.model.parameters(), retrained.model.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
 def test_mini_unlearning_takes_tricks_and_says_what_it_did(knowing: Target) -> None:
-    settings = TrainingSettings(epochs=1, batch_size=2, lr=0.05, mini=MiniSettings(), seed=3)
+    settings = TrainingSettings(epochs=1, batch_size=2, lr=0.05, seed=3)
     plain, hot = (
         unlearn(copied(knowing), METHODS["mini-unlearning"], DATA, settings, tricks=tricks)
         for tricks in ({}, {"temperature": 5.0})
@@ -90,9 +90,8 @@ def test_mini_unlearning_contracts_the_past(knowing: Target) -> None:
     """A smaller contraction undoes less of the earlier steps, so the forget answers stay likelier."""
 
     def forgot(contraction: float) -> float:
-        mini = MiniSettings(contraction=contraction, strength=10.0)
-        settings = TrainingSettings(epochs=6, batch_size=4, lr=0.05, mini=mini)
-        done = unlearn(copied(knowing), METHODS["mini-unlearning"], DATA, settings)
+        method = METHODS["mini-unlearning"].with_rule({"contraction": contraction, "strength": 10.0})
+        done = unlearn(copied(knowing), method, DATA, TrainingSettings(epochs=6, batch_size=4, lr=0.05))
         assert len(done.log.steps) == 6
         return float(score_tokens(done.target, DATA.forget).logprob.mean())
 
@@ -101,4 +100,4 @@ def test_mini_unlearning_contracts_the_past(knowing: Target) -> None:
 
 def test_mini_unlearning_needs_both_likelihoods(knowing: Target) -> None:
     with pytest.raises(ConfigError, match="retraces training on forget and retain answers"):
-        unlearn(copied(knowing), METHODS["gd"], DATA, TrainingSettings(mini=MiniSettings()))
+        unlearn(copied(knowing), METHODS["gd"].with_rule({"name": "mini-unlearning"}), DATA, TrainingSettings())

@@ -21,9 +21,9 @@ from uwc.models.mixtures import open_mixing, require_mixable, save_mixture
 from uwc.models.model import Target
 from uwc.models.weights import StreamedMixer
 from uwc.objectives.methods import METHODS
-from uwc.training.loading import TrainingData
+from uwc.training.data import TrainingData
 from uwc.training.settings import LoraSettings, TrainingSettings
-from uwc.training.unlearning import unlearn
+from uwc.training.unlearn import unlearn
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 PLAIN = {"r": 4, "lora_alpha": 6, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}

@@ -21,7 +21,7 @@ from uwc.models.scoring import score_tokens
 from uwc.objectives.methods import FINE_TUNING
 from uwc.objectives.objective import Objective
 from uwc.registry import ConfigError
-from uwc.training.loading import TrainingData
+from uwc.training.data import TrainingData
 from uwc.training.loop import train
 from uwc.training.settings import TrainingSettings
 

@@ -12,7 +12,7 @@ from uwc.errors import ConfigError, ModelError
 from uwc.models.model import Target
 from uwc.objectives.methods import METHODS
 from uwc.objectives.objective import Objective
-from uwc.training.loading import TrainingData
+from uwc.training.data import TrainingData
 from uwc.training.loop import train
 from uwc.training.optimizers import make_optimizer
 from uwc.training.settings import TrainingSettings

@@ -7,12 +7,14 @@ import pytest
 from uwc.cli.options import file_columns, sections
 from uwc.cli.sections import ScoreSections, UnlearnSections
 from uwc.errors import UserError
+from uwc.objectives.rules import Prune
 from uwc.studies.config_file import set_options
 
 
 def test_keys_are_nested_and_values_are_yaml() -> None:
     given = ["training.lora.rank=8", "training.lora.alpha=2.0", "training.lr=1.0e-3", "tricks={temperature: 2}"]
-    read = sections(UnlearnSections, given)
+    read = sections(UnlearnSections, [*given, "rule.share=0.25"])
+    assert read.method("prune-first").rule == Prune(share=0.25)
     assert read.training == {"lora": {"rank": 8, "alpha": 2.0}, "lr": 1e-3} and read.tricks == {"temperature": 2.0}
 
 

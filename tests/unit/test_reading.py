@@ -18,7 +18,7 @@ from uwc.models.model import Target
 from uwc.models.reading import Reading, differences, load_reading, read_as
 from uwc.objectives.methods import FINE_TUNING
 from uwc.objectives.objective import Objective
-from uwc.training.loading import TrainingData
+from uwc.training.data import TrainingData
 from uwc.training.loop import train
 from uwc.training.settings import TrainingSettings
 

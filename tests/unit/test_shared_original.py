@@ -18,8 +18,8 @@ from uwc.objectives.objective import Objective
 from uwc.studies import context
 from uwc.studies.config import StudyConfig
 from uwc.studies.context import ModelCache
-from uwc.training import unlearning
-from uwc.training.loading import TrainingData
+from uwc.training import unlearn as unlearning
+from uwc.training.data import TrainingData
 from uwc.training.loop import train
 from uwc.training.reference import frozen_copy, needs_frozen_copy
 from uwc.training.settings import LoraSettings, SampleSettings, TrainingSettings
@@ -84,7 +84,7 @@ def test_runs_share_one_frozen_original_and_end_with_the_same_bits(
 
     monkeypatch.setattr(ModelCache, "get", never)
     alone = run_study(STUDY, runs=tmp_path / "alone")
-    assert alone.results.to_dict() == shared.results.to_dict()
+    assert alone.to_dict() == shared.to_dict()
     assert weights_in(tmp_path / "alone") == weights_in(tmp_path / "shared")
 
 
@@ -117,7 +117,7 @@ def test_mixtures_are_read_from_files_and_equal_those_made_in_memory(
         raise StoredOtherwise("named otherwise")
 
     monkeypatch.setattr(mixtures, "StreamedMixer", stored_otherwise)
-    assert run_study(one, runs=tmp_path / "in-memory").results.to_dict() == streamed.results.to_dict()
+    assert run_study(one, runs=tmp_path / "in-memory").to_dict() == streamed.to_dict()
     assert mixed_by == ["StreamedMixer", "Mixer"]
 
 

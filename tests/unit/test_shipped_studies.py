@@ -9,10 +9,11 @@ import yaml
 
 from uwc.data.rows import ALIASES, FIELDS, UNREAD
 from uwc.objectives.methods import METHODS
+from uwc.objectives.rules import rules
 from uwc.studies import config, sections
 from uwc.studies.config_file import load_config, shipped_configs
 from uwc.studies.sections import Section
-from uwc.training.settings import LoraSettings, MiniSettings, PruneSettings, SampleSettings, TrainingSettings
+from uwc.training.settings import LoraSettings, SampleSettings, TrainingSettings
 
 TRAINING = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
 DOCUMENTED = (Path(__file__).parents[2] / "docs" / "studies.md").read_text(encoding="utf-8")
@@ -27,14 +28,23 @@ def test_every_key_of_a_study_is_documented(section: type[Section]) -> None:
 
 
 def test_every_training_setting_is_documented_with_its_default() -> None:
-    rows = re.findall(r"^\| `(\w+)` \|(.*?)\|(.*)$", TRAINING.split("## All settings")[1], flags=re.MULTILINE)
+    settings = TRAINING.split("## All settings")[1].split("## Rules")[0]
+    rows = re.findall(r"^\| `(\w+)` \|(.*?)\|(.*)$", settings, flags=re.MULTILINE)
     defaults = asdict(TrainingSettings())
     assert [name for name, _, _ in rows] == list(defaults)
-    parts = {"samples": SampleSettings(), "lora": LoraSettings(), "prune": PruneSettings(), "mini": MiniSettings()}
+    parts = {"samples": SampleSettings(), "lora": LoraSettings()}
     for name, default, words in rows:
         assert name == "samples" or default.strip() == in_yaml(defaults[name]), name
         for key, value in asdict(parts[name]).items() if name in parts else ():
             assert f"`{key}` {in_yaml(value)}" in words
+
+
+def test_every_rule_is_documented_with_its_defaults() -> None:
+    rows = re.findall(r"^\| `([\w-]+)` \|(.*?)\|", TRAINING.split("## Rules")[1], flags=re.MULTILINE)
+    assert [name for name, _ in rows] == rules.names()
+    for name, words in rows:
+        settings = {key: value for key, value in asdict(rules.get(name).function()).items() if key != "name"}
+        assert words.strip() == ", ".join(f"`{key}` {in_yaml(value)}" for key, value in settings.items())
 
 
 def in_yaml(value: object) -> str:

@@ -21,13 +21,13 @@ from uwc.objectives.forwards import Forwards, target_logprobs
 from uwc.objectives.methods import METHODS, Constraint, Method, WeightedTerm
 from uwc.objectives.objective import Objective
 from uwc.objectives.registry import terms
-from uwc.training.collapse import Collapse, retain_perplexity
-from uwc.training.loading import Key, Loader, TrainingData
+from uwc.training.callbacks import Collapse, retain_perplexity
+from uwc.training.data import Key, Loader, TrainingData
 from uwc.training.loop import TrainingLog, train
 from uwc.training.on_policy import sample_answers
 from uwc.training.reference import Reference
 from uwc.training.settings import LoraSettings, SampleSettings, TrainingSettings
-from uwc.training.unlearning import unlearn
+from uwc.training.unlearn import unlearn
 
 DATA = TrainingData(people(4)[:4], people(4)[4:], ("I cannot say.", "No idea."))
 SETTINGS = {"epochs": 3, "batch_size": 2, "lr": 1e-3, "warmup_ratio": 0.0}

@@ -16,11 +16,11 @@ from uwc.models.model import Target
 from uwc.models.scoring import score_tokens
 from uwc.objectives.methods import METHODS
 from uwc.objectives.objective import Objective
-from uwc.training.loading import TrainingData
+from uwc.training.data import TrainingData
 from uwc.training.loop import train
 from uwc.training.reference import Reference
 from uwc.training.settings import LoraSettings, TrainingSettings
-from uwc.training.unlearning import unlearn
+from uwc.training.unlearn import unlearn
 
 DATA = TrainingData(people(4)[:4], people(4)[4:], ("I cannot say.",))
 SETTINGS = {"epochs": 3, "batch_size": 2, "lr": 5e-3}

@@ -14,11 +14,11 @@ from uwc.errors import ConfigError
 from uwc.models.model import Target
 from uwc.objectives.methods import METHODS
 from uwc.objectives.objective import Objective
-from uwc.training.checkpoints import FILE
-from uwc.training.loading import TrainingData
+from uwc.training.callbacks import StopRule
+from uwc.training.checkpoint import FILE
+from uwc.training.data import TrainingData
 from uwc.training.loop import TrainingLog, train
 from uwc.training.settings import SampleSettings, TrainingSettings
-from uwc.training.stopping import StopRule
 
 DATA = TrainingData(people(4)[:4], people(4)[4:], ("I cannot say.", "No idea."))
 
@@ -40,7 +40,7 @@ def run(
     def measure(_target: Target) -> float:
         raise Killed
 
-    chosen = {"epochs": 3, "batch_size": 2, "lr": 1e-3, "checkpoint_every": 2, **METHODS[method].training, **settings}
+    chosen = {"epochs": 3, "batch_size": 2, "lr": 1e-3, "checkpoint_every": 2, **settings}
     stop = StopRule(measure, bound=0.0, every=kill) if kill else None
     log = train(
         target,

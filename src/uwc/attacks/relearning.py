@@ -22,7 +22,7 @@ from uwc.models.block_weights import LEAST_SHARE
 from uwc.models.model import Target
 from uwc.objectives.methods import FINE_TUNING
 from uwc.objectives.objective import Objective
-from uwc.training.loading import TrainingData
+from uwc.training.data import TrainingData
 from uwc.training.loop import train
 from uwc.training.settings import TrainingSettings
 

@@ -25,7 +25,7 @@ from uwc.models.model import Target
 from uwc.models.scoring import score_tokens
 from uwc.models.token_scores import Floats
 from uwc.results import ConditionScore, Number, Part, Warning
-from uwc.training.stopping import StopRule
+from uwc.training.callbacks import StopRule
 
 KNOWN_SAMPLE = 64
 """Number of forget questions on which the original is scored in a search without curve."""

@@ -97,11 +97,16 @@ class UnlearnSections(Section):
     weights: dict[str, float] = Field(default_factory=dict)
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     roles: dict[str, dict[str, str]] = Field(default_factory=dict)
+    rule: dict[str, Any] = Field(default_factory=dict)
     tricks: dict[str, float] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
     stop: StopConfig | None = None
 
     def method(self, name: str) -> Method:
-        """The method with these weights, settings and roles of its terms. Raises ConfigError for an unknown name."""
-        changes = {"weights": self.weights, "settings": self.settings, "roles": self.roles}
+        """The method with these weights, settings and roles of its terms, and this rule.
+
+        Raises:
+            ConfigError: an unknown method, or a change that it does not take.
+        """
+        changes = {"weights": self.weights, "settings": self.settings, "roles": self.roles, "rule": self.rule}
         return RunConfig(method=name, **changes).composition()

@@ -49,7 +49,7 @@ def unlearn_command(
 ) -> None:
     """Unlearn questions from a model, and write a checkpoint that plain transformers loads.
 
-    Sections for --set: training, tricks, stop, weights, settings and roles (of terms), model, and
+    Sections for --set: training, tricks, stop, weights, settings and roles (of terms), rule, model, and
     benchmark.settings.refusals=FILE (one a line).
     """
     from uwc.api import unlearn

@@ -1,11 +1,12 @@
 """The unlearning methods: each a named composition of terms. This is the file to read to know what a name means."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from uwc.errors import ConfigError
 from uwc.objectives.registry import ROLES, role_of, terms, tricks
+from uwc.objectives.rules import L1, Contrast, MiniUnlearning, Negate, Prune, Rule, changed_rule
 from uwc.registry import unknown_name
 
 
@@ -63,21 +64,21 @@ class WeightedTerm:
 
 @dataclass(frozen=True)
 class Method:
-    """A weighted sum of terms. Its loss is ``sum_k weight_k L_k``.
+    """A weighted sum of terms, and at most one rule. Its loss is ``sum_k weight_k L_k``.
 
     Attributes:
         name: what users write.
         summary: what it does, in a line.
         source: where it is defined.
         terms: the sum.
-        training: training settings that belong to the method; the user's own come before them.
+        rule: what it does to weights or logits that no gradient does, if anything.
     """
 
     name: str
     summary: str
     source: str
     terms: tuple[WeightedTerm, ...]
-    training: Mapping[str, Any] = field(default_factory=dict)
+    rule: Rule | None = None
 
     @property
     def answer_pools(self) -> set[str]:
@@ -92,20 +93,19 @@ class Method:
         return {t.roles.get("forget", "forget") for t, roles in declared if "forget" in roles}
 
     @property
+    def stops_early(self) -> bool:
+        """Whether a score of the model before the last step says anything."""
+        return self.rule is None or not self.rule.forgets_last
+
+    def with_rule(self, given: Mapping[str, Any]) -> "Method":
+        """The method with changed settings of its rule, or another rule; see `changed_rule`."""
+        return replace(self, rule=changed_rule(self.rule, given, where=f"the method {self.name!r}"))
+
+    @property
     def formula(self) -> str:
-        """The sum in the terms' notation, and what is done to the weights besides."""
-        besides = [text for setting, text in _WEIGHT_SPACE.items() if setting in self.training]
+        """The sum in the terms' notation, and the rule's formula."""
+        besides = () if self.rule is None else (self.rule.formula,)
         return "; ".join([" + ".join(_formula(t) for t in self.terms), *besides])
-
-
-_WEIGHT_SPACE = {
-    "negate": "then w_original - a (w - w_original)",
-    "contrast": "decoded with z_original - a relu(z - z_original)",
-    "mini": "then w + d, where at each step d <- c d + (lr/2) grad L_forget",
-    "l1": "after each step w <- sign(w) max(|w| - lr g, 0)",
-    "prune": "on the weights that pruning keeps",
-}
-"""What a method's training settings add to its formula."""
 
 
 def _formula(term: WeightedTerm) -> str:
@@ -175,15 +175,15 @@ METHODS: dict[str, Method] = {
         Method("llmu", "ascent on forget answers, random retain answers instead, held to the original on retain",
                "arXiv:2310.10683", (_GA, WeightedTerm("refusal", roles={"refusal": "random_answer"}), _KL)),
         Method("task-vector", "learn the forget answers, then go the same way in the opposite direction",
-               "arXiv:2212.04089", (WeightedTerm("nll", roles={"retain": "forget"}),), training={"negate": 1.0}),
+               "arXiv:2212.04089", (WeightedTerm("nll", roles={"retain": "forget"}),), Negate()),
         Method("whp", "learn the forget answers, and hold what was learned against the original when decoding",
-               "arXiv:2310.02238", (WeightedTerm("nll", roles={"retain": "forget"}),), training={"contrast": 1.0}),
+               "arXiv:2310.02238", (WeightedTerm("nll", roles={"retain": "forget"}),), Contrast()),
         Method("mini-unlearning", "take the forget data's part out of the last updates of a retraced training",
-               "arXiv:2406.16986", (WeightedTerm("nll", roles={"retain": "forget"}), _NLL), training={"mini": {}}),
+               "arXiv:2406.16986", (WeightedTerm("nll", roles={"retain": "forget"}), _NLL), MiniUnlearning()),
         Method("l1-sparse", "descent on retain answers while small weights are shrunk to zero", "arXiv:2304.04934",
-               (_NLL,), training={"l1": 1.0}),
+               (_NLL,), L1()),
         Method("prune-first", "remove the smallest weights, then gradient difference on those that remain",
-               "arXiv:2304.04934", (_GA, _NLL), training={"prune": {"share": 0.5, "by": "magnitude"}}),
+               "arXiv:2304.04934", (_GA, _NLL), Prune()),
     )
 }  # fmt: skip
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from pydantic import JsonValue
+
 from uwc.progress import duration
 from uwc.reports.format import MISSING, Table, known, number, setting, significant
 from uwc.results import Collapse, RunRecord, StudyResults, TrainingRecord
@@ -19,9 +21,9 @@ def methods_table(results: StudyResults) -> Table:
 
 
 def settings_table(results: StudyResults) -> Table:
-    """The training settings that differ between the methods, a column each; the caption has those that are the same."""
+    """The settings that differ between the methods, a column each; the caption has those that are the same."""
     given = {
-        run.name: {**run.settings, **{f"trick: {name}": value for name, value in run.tricks.items()}}
+        run.name: {**run.settings, **_prefixed("rule", run.rule), **_prefixed("trick", run.tricks)}
         for run in results.unlearned
     }
     keys = dict.fromkeys(key for settings in given.values() for key in settings)
@@ -33,6 +35,10 @@ def settings_table(results: StudyResults) -> Table:
     same = ", ".join(f"{key} = {values[key][0]}" for key in plain)
     caption = f"The same for all methods: {same}; the configuration below has the rest." if same else ""
     return Table("Training settings", ("method", *varying), rows if varying else (), caption)
+
+
+def _prefixed(kind: str, settings: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    return {f"{kind}: {name}": value for name, value in settings.items()}
 
 
 def trained(results: StudyResults) -> list[tuple[str, TrainingRecord]]:

@@ -14,12 +14,12 @@ from uwc.errors import ConfigError
 from uwc.metrics.suites import entry_of, is_suite, require_suite
 from uwc.objectives.methods import Constraint, Method, WeightedTerm, active_tricks, check_term, get_method
 from uwc.objectives.registry import term_name
+from uwc.objectives.rules import Contrast
 from uwc.plugins import load_plugins
 from uwc.published import published_benchmarks
 from uwc.registry import unknown_name
 from uwc.studies.sections import AttackConfig, CalibrateConfig, MetricName, Section, first_problem, with_seeds
-from uwc.training.settings import TrainingSettings
-from uwc.training.stopping import check_stop, stops_early
+from uwc.training.settings import TrainingSettings, check_rule, check_stop
 
 ORIGINAL, RETRAINED = "original", "retrained"
 
@@ -132,6 +132,7 @@ class RunConfig(Section):
         weights: term -> coefficient, if it differs from the method's.
         settings: term -> its settings that differ from the defaults.
         roles: term -> declared role -> the role used for it, as in ``{npo: {forget: sampled}}``.
+        rule: settings of the method's rule, as in ``{share: 0.25}``; with `name` another rule.
         tricks: trick -> value.
         training: settings that differ from `unlearn.training`.
         stop: early stopping, if it differs from `unlearn.stop`.
@@ -145,6 +146,7 @@ class RunConfig(Section):
     weights: dict[str, float] = Field(default_factory=dict)
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     roles: dict[str, dict[str, str]] = Field(default_factory=dict)
+    rule: dict[str, Any] = Field(default_factory=dict)
     tricks: dict[str, float] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
     stop: StopConfig | None = None
@@ -160,7 +162,11 @@ class RunConfig(Section):
         return self.checkpoint is not None
 
     def composition(self) -> Method:
-        """The method with the run's weights, settings and roles. Raises ConfigError for a term it does not have."""
+        """The method with the run's weights, settings, roles and rule.
+
+        Raises:
+            ConfigError: a term that it does not have, or a rule or setting of it that is not valid.
+        """
         if self.method is not None:
             method = get_method(self.method)
         else:
@@ -179,7 +185,7 @@ class RunConfig(Section):
             )
             for t in method.terms
         )
-        return replace(method, terms=changed)
+        return replace(method, terms=changed).with_rule(self.rule)
 
     @model_validator(mode="after")
     def _valid(self) -> "RunConfig":
@@ -193,7 +199,7 @@ class RunConfig(Section):
         if self.name in (ORIGINAL, RETRAINED):
             raise ConfigError(f"a run cannot be called {self.name!r}; that name is taken")
         if self.given:
-            for key in ("weights", "settings", "roles", "tricks", "training", "stop"):
+            for key in ("weights", "settings", "roles", "rule", "tricks", "training", "stop"):
                 if getattr(self, key):
                     raise ConfigError(f"run {self.label!r} is a given checkpoint and trains nothing; remove {key!r}")
             return self
@@ -217,13 +223,12 @@ class UnlearnConfig(Section):
         return with_seeds(values)
 
     def settings_of(self, run: RunConfig, *, seed: int) -> TrainingSettings:
-        """The run's training settings: its own over the common ones over its method's over the defaults."""
-        method = run.composition().training
-        return training_settings({"seed": seed, **method, **self.training, **run.training}, where=f"run {run.label!r}")
+        """The run's training settings: its own over the common ones over the defaults."""
+        return training_settings({"seed": seed, **self.training, **run.training}, where=f"run {run.label!r}")
 
     def stop_of(self, run: RunConfig) -> StopConfig | None:
         """The run's early stopping; the common one applies to the runs that can stop early."""
-        return run.stop or (self.stop if stops_early(self.settings_of(run, seed=0)) else None)
+        return run.stop or (self.stop if run.composition().stops_early else None)
 
     @model_validator(mode="after")
     def _valid(self) -> "UnlearnConfig":
@@ -234,14 +239,15 @@ class UnlearnConfig(Section):
         for run in self.runs:
             if run.given:
                 continue
-            settings = self.settings_of(run, seed=0)
+            method, settings = run.composition(), self.settings_of(run, seed=0)
+            check_rule(method, settings, where=f"run {run.label!r}")
             if run.stop is not None:
-                check_stop(settings, where=f"run {run.label!r}")
+                check_stop(method, where=f"run {run.label!r}")
             if settings.lora is not None and settings.lora.save == "adapter":
                 raise ConfigError(
                     f"run {run.label!r}: a study keeps whole models; set lora.save to merged, or use uwc unlearn"
                 )
-            if settings.contrast is not None:
+            if isinstance(method.rule, Contrast):
                 raise ConfigError(
                     f"run {run.label!r} gives two models that answer as one, which have no weights to mix for "
                     "calibration; make it with `uwc unlearn`, and score it with `uwc score`"

@@ -489,6 +489,7 @@ def _made_by(run: RunConfig, step: Step) -> dict[str, Any]:
         "formula": method.formula,
         "source": method.source,
         "settings": dict(step.settings["training"]),
+        "rule": step.settings["rule"] or {},
         "tricks": dict(run.tricks),
     }
 

@@ -384,6 +384,7 @@ class _Planner:
             original,
             self.loading,
             method.terms,
+            method.rule,
             run.tricks,
             self.config.unlearn.settings_of(run, seed=self.config.seed),
             stop,

@@ -16,6 +16,7 @@ from uwc.metrics.registry import metrics, set_metrics
 from uwc.metrics.scored import needs_of
 from uwc.objectives.methods import FINE_TUNING, Method, WeightedTerm
 from uwc.objectives.registry import terms, tricks
+from uwc.objectives.rules import Rule
 from uwc.registry import Entry
 from uwc.results import Collapse
 from uwc.studies.config import BuildConfig, PromptConfig, StopConfig
@@ -131,7 +132,7 @@ class FineTune(Step):
         """Train."""
         from uwc.models.load import save_target
         from uwc.objectives.objective import Objective
-        from uwc.training.loading import TrainingData
+        from uwc.training.data import TrainingData
         from uwc.training.loop import train
 
         target = context.model(self.base, self.loading)
@@ -160,6 +161,7 @@ class Unlearn(Step):
     original: Step
     loading: Loading
     terms: tuple[WeightedTerm, ...]
+    rule: Rule | None
     tricks: Mapping[str, float]
     training: TrainingSettings
     stop: StopConfig | None
@@ -176,11 +178,11 @@ class Unlearn(Step):
         """Unlearn the forget set. Divergence is a result: the weights of the last finite step are kept."""
         from uwc.models.load import save_target
         from uwc.objectives.objective import Objective
-        from uwc.training.loading import TrainingData
-        from uwc.training.unlearning import unlearn
+        from uwc.training.data import TrainingData
+        from uwc.training.unlearn import unlearn
 
         target = context.model(self.original, self.loading)
-        method = Method(self.of[-1], "", "", self.terms)
+        method = Method(self.of[-1], "", "", self.terms, self.rule)
         done = unlearn(
             target,
             method,

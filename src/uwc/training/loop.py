@@ -21,22 +21,16 @@ from uwc.errors import TrainingDiverged
 from uwc.models.model import Target
 from uwc.objectives.forwards import Forwards
 from uwc.objectives.objective import Objective, Weights
-from uwc.training.checkpoints import TrainingState, load_checkpoint, save_checkpoint
-from uwc.training.embedding_gradients import embedding_gradients
-from uwc.training.gradient_effect import gradient_effect
-from uwc.training.loading import ANY, Key, Loader, MicroBatch, TrainingData, tokens_in
+from uwc.training.callbacks import StopRule, gradient_effect
+from uwc.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
+from uwc.training.data import ANY, Key, Loader, MicroBatch, StepPlan, TrainingData, tokens_in
+from uwc.training.distributed import Placement, from_main, placed, shard_state, whole, whole_state
+from uwc.training.forward import DetachedForwards, embedding_gradients, run_passes
 from uwc.training.on_policy import sample_answers
 from uwc.training.optimizers import make_optimizer, make_schedule
-from uwc.training.passes import run_passes
-from uwc.training.placement import Placement, placed
-from uwc.training.processes import from_main
 from uwc.training.reference import Reference
-from uwc.training.sampling import StepPlan
-from uwc.training.seams import Seams
 from uwc.training.settings import TrainingSettings
-from uwc.training.sharding import cut_state, whole, whole_state
-from uwc.training.stopping import StopRule
-from uwc.training.weight_space import WeightSpace
+from uwc.training.weight_rules import weight_rule
 
 
 @dataclass
@@ -77,8 +71,8 @@ def train(
         objective: the loss.
         data: the examples.
         settings: the optimisation.
-        checkpoints: a folder for checkpoints. If it holds one of this run, the run goes on from there and ends with
-            the same bits as one that was never interrupted; call with the weights it was begun with.
+        checkpoints: a folder for checkpoints. If it holds one of this run, the run resumes there and ends with
+            the same bits as one that was never interrupted; call with the weights it started with.
         frozen: a `frozen_copy` of the original model to share between runs, instead of making one.
         stop: ends the run early at a chosen score.
         log: is filled as the run goes, so that it can be read where the run ends with an error.
@@ -90,12 +84,12 @@ def train(
     """
     loader = Loader(target, objective, data, settings)
     identity = _identity(loader) if checkpoints is not None else ""
-    with torch.random.fork_rng(), placed(target, settings) as placement:
+    with torch.random.fork_rng(), placed(target, settings, objective.method.rule) as placement:
         run = _Run(placement, loader, frozen=frozen, identity=identity, checkpoints=checkpoints)
         run.log = log if log is not None else run.log
         run.begin()
         run.go(stop)
-    run.shape.finish()
+    run.rule.finish()
     return run.log
 
 
@@ -114,7 +108,7 @@ class _Run:
         self.reference = Reference(
             self.target, self.objective, self.settings, frozen=frozen, autocast=self.accelerator.autocast
         )
-        self.shape = WeightSpace(self.target, self.settings)
+        self.rule = weight_rule(self.objective.method.rule, self.target)
 
     def begin(self) -> None:
         """Compute what depends on the original weights, then prune and load the checkpoint, if any."""
@@ -123,7 +117,7 @@ class _Run:
         state = load_checkpoint(self.checkpoints, self.identity) if self.checkpoints is not None else None
         if self.loader.samples:
             self._use_samples(_unpacked(state.samples) if state else self._sample())
-        self.shape.prune(self.data, masks=state.masks if state else None)
+        self.rule.begin(self.data, masks=state.masks if state else None)
         if state is not None:
             self._restore_weights(state)
         self.placement.start(frozen=self.reference.copy)
@@ -182,12 +176,12 @@ class _Run:
         self.log.steps.append(
             {"step": number, "loss": sum(shares.values()), **shares, "gradient_norm": norm, "lr": rate, **duals}
         )
-        self.shape.before_step()
+        self.rule.before_step()
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()
         done = number / len(self.loader.plan)
-        self.shape.after_step(rate, progress=done)
+        self.rule.after_step(rate, progress=done)
         self.weights.follow(means, progress=done)
         return tokens_in(micro_batches)
 
@@ -199,13 +193,13 @@ class _Run:
             last = i == len(micro_batches) - 1
             alone = nullcontext() if self._shared else embedding_gradients(self.model)
             with alone, nullcontext() if last else accelerator.no_sync(self.model):
-                seams = None if self._shared else Seams()
-                means = self.objective.losses(self._forwards(micro, seams), denominators)
+                detached = None if self._shared else DetachedForwards()
+                means = self.objective.losses(self._forwards(micro, detached), denominators)
                 loss = self.weights.total(means)
                 # data parallelism averages gradients over processes; the loss is a sum over their examples
                 accelerator.backward(loss * accelerator.num_processes * micro.live if self._shared else loss)
-                if seams is not None:
-                    seams.backward()
+                if detached is not None:
+                    detached.backward()
                 sums += torch.stack([m.detach().double() for m in means.values()]) * micro.live
         if self._shared:
             sums = accelerator.reduce(sums, reduction="sum")
@@ -215,14 +209,14 @@ class _Run:
     def _shared(self) -> bool:
         return bool(self.accelerator.num_processes > 1)
 
-    def _forwards(self, micro: MicroBatch, seams: Seams | None) -> Forwards:
+    def _forwards(self, micro: MicroBatch, detached: DetachedForwards | None) -> Forwards:
         """Run the passes that the objective declared, and look up or run those of the reference."""
         batches = {
             role: collate(part.encoded, device=self.accelerator.device, scope=self.objective.scope(role))
             for role, part in micro.roles.items()
         }
         with self.accelerator.autocast():
-            passes = run_passes(self.model, self.objective, batches, seams=seams, sharing=self.target.sharing())
+            passes = run_passes(self.model, self.objective, batches, detached=detached, sharing=self.target.sharing())
         references: dict[str, Tensor | Mapping[int, Tensor]] = {}
         for role, batch in batches.items():
             references |= self.reference.values(role, micro.roles[role].keys, batch)
@@ -263,12 +257,18 @@ class _Run:
         with self.placement.whole() as target:
             weights = {name: tensor.cpu() for name, tensor in _weights(target.model).items()}
         state = TrainingState(
-            identity=self.identity, step=self.step, weights=weights,
-            optimizer=whole_state(self.optimizer.state_dict()), schedule=self.schedule.state_dict(),
+            identity=self.identity,
+            step=self.step,
+            weights=weights,
+            optimizer=whole_state(self.optimizer.state_dict()),
+            schedule=self.schedule.state_dict(),
             scaler=self.accelerator.scaler.state_dict() if self.accelerator.scaler else {},
-            duals=self.weights.values, samples={k: (e.id, e.tokens, e.start, e.end) for k, e in sampled.items()},
-            log=self.log.steps, effects=self.log.effects, masks=self.shape.masks,
-        )  # fmt: skip
+            duals=self.weights.values,
+            samples={k: (e.id, e.tokens, e.start, e.end) for k, e in sampled.items()},
+            log=self.log.steps,
+            effects=self.log.effects,
+            masks=self.rule.masks,
+        )
         if self.accelerator.is_main_process:
             save_checkpoint(self.checkpoints, state)
 
@@ -278,7 +278,7 @@ class _Run:
             tensor.copy_(state.weights[name])
 
     def _restore(self, state: TrainingState) -> None:
-        self.optimizer.load_state_dict(cut_state(state.optimizer, self.optimizer))
+        self.optimizer.load_state_dict(shard_state(state.optimizer, self.optimizer))
         self.schedule.load_state_dict(state.schedule)
         if self.accelerator.scaler and state.scaler:
             self.accelerator.scaler.load_state_dict(state.scaler)
@@ -294,8 +294,9 @@ def require_finite(values: Mapping[str, float], number: int) -> None:
             raise TrainingDiverged(
                 f"training diverged: {label} is {value} at step {number}; "
                 "lower the learning rate or clip gradients harder (the weights of the step before are kept)",
-                step=number, term=label,
-            )  # fmt: skip
+                step=number,
+                term=label,
+            )
 
 
 def _weights(model: Any) -> dict[str, Tensor]:
@@ -306,11 +307,13 @@ def _weights(model: Any) -> dict[str, Tensor]:
 def _identity(loader: Loader) -> str:
     """Hash of everything that a run's result follows from, the weights by their sums."""
     data, objective = loader.data, loader.objective
+    method = asdict(objective.method)
     weights = {
         n: (tuple(p.shape), str(p.dtype), float(p.double().sum())) for n, p in _weights(loader.target.model).items()
     }
     content = {
-        "terms": [asdict(t) for t in objective.method.terms],
+        "terms": method["terms"],
+        "rule": method["rule"],
         "tricks": [(entry.name, settings_of) for entry, settings_of in objective.tricks],
         "settings": asdict(loader.settings),
         "data": [fingerprint(data.forget), fingerprint(data.retain), list(data.refusals)],

@@ -10,9 +10,10 @@ from uwc.errors import ConfigError
 from uwc.models.model import Target
 from uwc.objectives.forwards import Forwards
 from uwc.objectives.objective import Objective
-from uwc.training.loading import Loader, TrainingData
+from uwc.objectives.rules import MiniUnlearning
+from uwc.training.data import Loader, TrainingData
+from uwc.training.forward import run_passes
 from uwc.training.loop import TrainingLog, require_finite
-from uwc.training.passes import run_passes
 from uwc.training.settings import TrainingSettings
 
 FORGET, RETAIN = "nll(forget)", "nll"
@@ -30,16 +31,17 @@ def mini_unlearn(
 
     Args:
         target: the model; its weights change.
-        objective: the two likelihood terms, of forget and of retain answers.
+        objective: the two likelihood terms, of forget and of retain answers; its method has the rule.
         data: the examples.
-        settings: `epochs`, `batch_size` and `lr` describe the steps retraced; `mini` the contraction.
+        settings: `epochs`, `batch_size`, `micro_batch_size`, `lr` and `seed`; no other is read.
         log: gets one entry a step.
 
     Raises:
         ConfigError: the objective has other terms.
         TrainingDiverged: a loss is NaN or infinite.
     """
-    if settings.mini is None or {t.label for t in objective.terms} != {FORGET, RETAIN}:
+    rule = objective.method.rule
+    if not isinstance(rule, MiniUnlearning) or {t.label for t in objective.terms} != {FORGET, RETAIN}:
         raise ConfigError("mini-unlearning retraces training on forget and retain answers, and takes no other terms")
     loader = Loader(target, objective, data, settings)
     weights = {name: p for name, p in target.model.named_parameters() if p.requires_grad}
@@ -48,7 +50,7 @@ def mini_unlearn(
     for number, step in enumerate(loader.plan, start=1):
         shares = dict.fromkeys((FORGET, RETAIN), 0.0)
         forget, retain = ({n: torch.zeros_like(d) for n, d in difference.items()} for _ in range(2))
-        for micro in loader.micro_batches(step, None):
+        for micro in loader.micro_batches(step, settings.micro_batch_size):
             batches = {role: collate(part.encoded, device=target.device) for role, part in micro.roles.items()}
             passes = run_passes(target.model, objective, batches, sharing=target.sharing())
             passes = {role: objective.apply_tricks(role, passed) for role, passed in passes.items()}
@@ -62,12 +64,12 @@ def mini_unlearn(
         with torch.no_grad():
             for name, weight in weights.items():
                 weight -= (settings.lr / 2 * (forget[name] + retain[name])).to(weight.dtype)
-                difference[name].mul_(settings.mini.contraction).add_(forget[name], alpha=settings.lr / 2)
+                difference[name].mul_(rule.contraction).add_(forget[name], alpha=settings.lr / 2)
         loss = sum(shares.values()) / 2
         log.steps.append({"step": number, "loss": loss, **shares, "gradient_norm": norm, "lr": settings.lr})
     with torch.no_grad():
         for name, weight in weights.items():
-            weight += (settings.mini.strength * difference[name]).to(weight.dtype)
+            weight += (rule.strength * difference[name]).to(weight.dtype)
 
 
 def _add_gradient(total: Mapping[str, Tensor], loss: Tensor, weights: Mapping[str, Tensor]) -> None:

@@ -11,7 +11,7 @@ from uwc.data.prompts import EncodedExample
 from uwc.models.batching import own_settings_off
 from uwc.models.generation import padded_left, until
 from uwc.models.model import Target
-from uwc.training.loading import Key
+from uwc.training.data import Key
 from uwc.training.settings import SampleSettings
 
 TOKEN_BUDGET = 8192
@@ -39,9 +39,14 @@ def sample_answers(
     room = target.context_length - max(len(prompt) for _, prompt in prompts)
     longest = min(settings.max_new_tokens, room)  # learned positions have no place beyond the context
     config = GenerationConfig(
-        do_sample=True, temperature=settings.temperature, top_k=0, top_p=1.0, num_return_sequences=settings.count,
-        max_new_tokens=longest, eos_token_id=stops or None,
-    )  # fmt: skip
+        do_sample=True,
+        temperature=settings.temperature,
+        top_k=0,
+        top_p=1.0,
+        num_return_sequences=settings.count,
+        max_new_tokens=longest,
+        eos_token_id=stops or None,
+    )
     was_training = target.model.training
     target.model.eval()
     sampled: dict[Key, EncodedExample] = {}

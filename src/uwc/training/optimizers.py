@@ -55,10 +55,13 @@ def _optimizer_class(name: str) -> Any:
                 f"the optimizer {name!r} needs bitsandbytes; install it with: pip install bitsandbytes"
             ) from None
     classes = {
-        key.lower(): value for key, value in vars(module).items()
-        if isinstance(value, type) and issubclass(value, torch.optim.Optimizer) and value is not torch.optim.Optimizer
+        key.lower(): value
+        for key, value in vars(module).items()
+        if isinstance(value, type)
+        and issubclass(value, torch.optim.Optimizer)
+        and value is not torch.optim.Optimizer
         and key not in ("LBFGS", "SparseAdam")  # the one needs a closure, the other sparse gradients
-    }  # fmt: skip
+    }
     if _plain(name) not in classes:
         raise ConfigError(unknown_name("optimizer", name, sorted(classes)))
     return classes[_plain(name)]

@@ -14,8 +14,8 @@ from uwc.models.lora import adapter_off, has_adapter
 from uwc.models.model import Target
 from uwc.objectives.forwards import Pass
 from uwc.objectives.objective import Objective
-from uwc.training.loading import Key
-from uwc.training.passes import run_model
+from uwc.training.data import Key
+from uwc.training.forward import run_model
 from uwc.training.settings import TrainingSettings
 
 COMPUTE_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}

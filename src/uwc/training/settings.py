@@ -3,8 +3,11 @@
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
+
+from uwc.errors import ConfigError
+from uwc.objectives.methods import Method
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -49,32 +52,6 @@ class SampleSettings:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
-class PruneSettings:
-    """Weights set to zero before training and kept there (arXiv:2304.04934).
-
-    Attributes:
-        share: of the weights of the blocks' linear maps; embeddings, output embedding, norms and biases are kept.
-        by: "magnitude" removes the smallest of the whole model; "wanda" the smallest |weight| x |input| of each output.
-    """
-
-    share: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    by: Literal["magnitude", "wanda"] = "magnitude"
-
-
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
-class MiniSettings:
-    """How Mini-Unlearning (arXiv:2406.16986) goes back; the run's steps are the ones it retraces.
-
-    Attributes:
-        contraction: by how much one update shrinks the difference between two trainings.
-        strength: how many times the difference found is applied.
-    """
-
-    contraction: Annotated[float, Field(gt=0, le=1)] = 0.9
-    strength: Annotated[float, Field(gt=0)] = 1.0
-
-
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class TrainingSettings:
     """Settings of one training run.
 
@@ -94,14 +71,6 @@ class TrainingSettings:
         gradient_checkpointing: compute activations again in the backward pass instead of keeping them.
         lora: train a low-rank adapter instead of the weights.
         samples: how answers are sampled, for methods that read the role "sampled".
-        l1: after each step every weight of the blocks' linear maps moves towards zero by lr x l1, and stays there
-            once it arrives; l1 falls linearly to 0 over the run.
-        prune: weights removed before training.
-        negate: after training go the opposite way instead: ``w_0 - negate (w - w_0)``.
-        contrast: use what was trained only to hold its logits against the original's, with this strength; gives two
-            models that answer as one (arXiv:2310.02238).
-        mini: retrace training by plain gradient descent instead of minimising the loss; of the other settings it
-            reads `epochs`, `batch_size`, `lr` and `seed`.
         checkpoint_every: steps between checkpoints, where a folder for them is given; None writes none.
         gradient_effect_every: steps between records of the gradient effect; None records none.
         seed: of batch order, retain partners, drawn answers and dropout.
@@ -121,24 +90,22 @@ class TrainingSettings:
     gradient_checkpointing: bool = False
     lora: LoraSettings | None = None
     samples: SampleSettings = SampleSettings()
-    l1: float = Field(0.0, ge=0)
-    prune: PruneSettings | None = None
-    negate: float | None = None
-    contrast: float | None = Field(None, ge=0)
-    mini: MiniSettings | None = None
     checkpoint_every: int | None = Field(None, ge=1)
     gradient_effect_every: int | None = Field(None, ge=1)
     seed: int = Field(0, ge=0)
 
-    @model_validator(mode="after")
-    def _together(self) -> "TrainingSettings":
-        sparse: dict[str, Any] = {"prune": self.prune, "l1": self.l1 or None}
-        others = {
-            "lora": sparse,
-            "mini": {**sparse, "lora": self.lora, "negate": self.negate, "contrast": self.contrast},
-        }
-        for name, excluded in others.items():
-            for other, value in excluded.items():
-                if getattr(self, name) is not None and value is not None:
-                    raise ValueError(f"{name} and {other} do not go together; leave one of them out")
-        return self
+
+def check_rule(method: Method, settings: TrainingSettings, *, where: str) -> None:
+    """Raise ConfigError if the method's rule acts on the weights themselves and an adapter is to be trained."""
+    rule = method.rule
+    if rule is not None and rule.whole_weights and settings.lora is not None:
+        raise ConfigError(f"{where}: the rule {rule.name} and lora do not go together; leave one of them out")
+
+
+def check_stop(method: Method, *, where: str) -> None:
+    """Raise ConfigError if runs of the method cannot be stopped early."""
+    if not method.stops_early:
+        raise ConfigError(
+            f"{where}: this method forgets once, after its last step, so no score before it can end the run; leave "
+            "early stopping out, and choose epochs or the settings of its rule instead"
+        )

@@ -1,4 +1,4 @@
-"""Unlearning from start to end: the adapter, the run, and what is said of it afterwards."""
+"""Unlearning from start to end: adapter, training or Mini-Unlearning, contrast, and the check for collapse."""
 
 import copy
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ from uwc.models.model import Target
 from uwc.models.scoring import let_train
 from uwc.objectives.methods import Method
 from uwc.objectives.objective import Objective
-from uwc.training.collapse import Collapse, retain_perplexity
-from uwc.training.loading import TrainingData
+from uwc.objectives.rules import Contrast, MiniUnlearning
+from uwc.training.callbacks import Collapse, StopRule, retain_perplexity
+from uwc.training.data import TrainingData
 from uwc.training.loop import TrainingLog, train
 from uwc.training.mini_unlearning import mini_unlearn
-from uwc.training.settings import TrainingSettings
-from uwc.training.stopping import StopRule
+from uwc.training.settings import TrainingSettings, check_rule
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ def unlearn(
     """Unlearn the forget examples from a model, in place or with an adapter.
 
     Args:
-        target: the model; its weights change, unless an adapter is asked for and kept apart.
-        method: the composition of terms.
+        target: the model; its weights change, unless an adapter is trained and kept apart.
+        method: the terms and the rule.
         data: the examples.
         settings: the optimisation; with `lora` only an adapter is trained, and merged at the end or kept.
         tricks: trick -> value.
@@ -66,18 +66,19 @@ def unlearn(
 
     Raises:
         DataError: the method needs data that is empty, or an example does not fit into the context.
-        ConfigError: a trick or setting cannot be used.
+        ConfigError: a trick, setting or rule cannot be used.
     """
+    rule, lora = method.rule, settings.lora
+    check_rule(method, settings, where=f"the method {method.name!r}")
     before = retain_perplexity(target, data.retain) if data.retain else None
-    lora = settings.lora
-    original = copy.deepcopy(target.model) if settings.contrast is not None else None
+    original = copy.deepcopy(target.model) if isinstance(rule, Contrast) else None
     if lora is not None:
         chosen = {name: value for name, value in asdict(lora).items() if name != "save"}
         target = add_adapter(target, **chosen, seed=settings.seed)
     objective = Objective(method, target.model, trick_settings=tricks)
     log, diverged = TrainingLog(), None
     try:
-        if settings.mini is not None:
+        if isinstance(rule, MiniUnlearning):
             mini_unlearn(target, objective, data, settings, log=log)
         else:
             train(target, objective, data, settings, checkpoints=checkpoints, frozen=frozen, stop=stop, log=log)
@@ -85,8 +86,8 @@ def unlearn(
         diverged = error
     if lora is not None and lora.save == "merged":
         target = merge_adapter(target)
-    if settings.contrast is not None:
-        target = contrast(replace(target, model=original), target, strength=settings.contrast)
+    if isinstance(rule, Contrast):
+        target = contrast(replace(target, model=original), target, strength=rule.strength)
     collapse = Collapse(before, retain_perplexity(target, data.retain)) if before is not None else None
     return Unlearned(target, log, diverged, collapse)
 
@@ -97,7 +98,7 @@ def trainable(target: Target) -> Target:
     return replace(target, model=let_train(target.model), name="")  # peft freezes what it puts an adapter on
 
 
-def require_free(output: Path, model: Any, settings: TrainingSettings) -> None:
+def require_free(output: Path, model: Any, method: Method, settings: TrainingSettings) -> None:
     """Raise ConfigError if writing there would overwrite the model, or leave files by which another kind is loaded, or
     if an adapter would be written whose base is on no disk."""
     if isinstance(model, str | Path) and Path(model).resolve() == output.resolve():
@@ -108,7 +109,7 @@ def require_free(output: Path, model: Any, settings: TrainingSettings) -> None:
             f"{model} is an adapter, and a further one (lora.save: adapter) would lack its base; save it merged, or "
             "give the merged model"
         )
-    apart = settings.contrast is not None
+    apart = isinstance(method.rule, Contrast)
     leftover = {CONTRAST: not apart, ADAPTER: not adapter, SINGLE: adapter or apart, INDEX: adapter or apart}
     for file, foreign in leftover.items():
         if foreign and (output / file).exists():

@@ -1,4 +1,4 @@
-"""The embeddings' gradients added in place are what autograd makes of them."""
+"""Backward passes one forward at a time, and the gradients of embeddings added in place, against autograd's."""
 
 import copy
 
@@ -7,7 +7,22 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from uwc.training.embedding_gradients import embedding_gradients
+from uwc.training.forward import DetachedForwards, embedding_gradients
+
+
+def test_the_backward_pass_takes_the_latest_forward_first_and_skips_what_was_not_read() -> None:
+    visited: list[str] = []
+    weight = torch.ones(2, requires_grad=True)
+    detached, leaves = DetachedForwards(), {}
+    for name in ("first", "second", "unread"):
+        output = weight * 3.0
+        output.register_hook(lambda _gradient, name=name: visited.append(name))
+        leaves[name] = detached.detach({"values": output})["values"]
+    (leaves["first"].sum() + 2 * leaves["second"].sum()).backward()
+    assert weight.grad is None
+    detached.backward()
+    assert visited == ["second", "first"]
+    assert weight.grad is not None and weight.grad.tolist() == [9.0, 9.0]
 
 
 def model_of(*, tied: bool, padding: int | None = None) -> LlamaForCausalLM:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from uwc.training.sampling import plan_steps
+from uwc.training.data import plan_steps
 
 
 def plan(epochs: float = 2.0, seed: int = 0, **changes):  # type: ignore[no-untyped-def]

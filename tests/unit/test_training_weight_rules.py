@@ -1,5 +1,7 @@
 """Pruning, shrinking and negation of weights."""
 
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -14,12 +16,12 @@ from uwc.models.lora import add_adapter
 from uwc.models.model import Target
 from uwc.objectives.methods import METHODS
 from uwc.objectives.objective import Objective
-from uwc.studies.config import training_settings
-from uwc.training.loading import TrainingData
+from uwc.objectives.rules import L1, Contrast, MiniUnlearning, Negate, Prune, Rule, rules
+from uwc.training.data import TrainingData
 from uwc.training.loop import train
-from uwc.training.settings import LoraSettings, PruneSettings, TrainingSettings
-from uwc.training.sparsity import linear_weights, magnitude_masks, soft_threshold, wanda_masks
-from uwc.training.unlearning import unlearn
+from uwc.training.settings import LoraSettings, TrainingSettings, check_rule, check_stop
+from uwc.training.unlearn import unlearn
+from uwc.training.weight_rules import linear_weights, magnitude_masks, soft_threshold, wanda_masks
 
 DATA = TrainingData(people(4)[:4], people(4)[4:], ("I cannot say.",))
 SETTINGS = {"epochs": 3, "batch_size": 2, "lr": 1e-3}
@@ -115,9 +117,8 @@ def test_linear_weights_are_those_of_the_blocks(knowing: Target) -> None:
 @pytest.mark.parametrize("by", ["magnitude", "wanda"])
 @pytest.mark.parametrize("method", ["prune-first", "npo"])
 def test_removed_weights_stay_at_zero_through_any_objective(by: str, method: str, knowing: Target) -> None:
-    target = copied(knowing)
-    prune = PruneSettings(share=0.25, by=by)  # type: ignore[arg-type]
-    train(target, Objective(METHODS[method], target.model), DATA, TrainingSettings(**SETTINGS, prune=prune))
+    target, pruned = copied(knowing), METHODS[method].with_rule({"name": "prune", "share": 0.25, "by": by})
+    train(target, Objective(pruned, target.model), DATA, TrainingSettings(**SETTINGS))
     before, after = linear_weights(knowing.model), linear_weights(target.model)
     zeros = sum(int((w == 0).sum()) for w in after.values()) / sum(w.numel() for w in after.values())
     assert zeros == pytest.approx(0.25, abs=0.01)
@@ -125,9 +126,9 @@ def test_removed_weights_stay_at_zero_through_any_objective(by: str, method: str
 
 
 def test_l1_makes_zeros_and_descent_alone_does_not(knowing: Target) -> None:
-    def zeros(l1: float) -> int:
-        target = copied(knowing)
-        train(target, Objective(METHODS["l1-sparse"], target.model), DATA, TrainingSettings(**SETTINGS, l1=l1))
+    def zeros(strength: float) -> int:
+        target, method = copied(knowing), METHODS["l1-sparse"].with_rule({"strength": strength})
+        train(target, Objective(method, target.model), DATA, TrainingSettings(**SETTINGS))
         return sum(int((w == 0).sum()) for w in linear_weights(target.model).values())
 
     assert zeros(0.0) == 0
@@ -136,8 +137,9 @@ def test_l1_makes_zeros_and_descent_alone_does_not(knowing: Target) -> None:
 
 def test_negation_is_the_opposite_of_what_was_learned(knowing: Target) -> None:
     learned, negated = copied(knowing), copied(knowing)
-    train(learned, Objective(METHODS["task-vector"], learned.model), DATA, TrainingSettings(**SETTINGS))
-    train(negated, Objective(METHODS["task-vector"], negated.model), DATA, TrainingSettings(**SETTINGS, negate=0.5))
+    for target, rule in ((learned, None), (negated, Negate(scale=0.5))):
+        method = replace(METHODS["task-vector"], rule=rule)
+        train(target, Objective(method, target.model), DATA, TrainingSettings(**SETTINGS))
     parameters = zip(knowing.model.parameters(), learned.model.parameters(), negated.model.parameters(), strict=True)
     for start, there, back in parameters:
         torch.testing.assert_close(back, start - 0.5 * (there - start))
@@ -145,10 +147,9 @@ def test_negation_is_the_opposite_of_what_was_learned(knowing: Target) -> None:
 
 def test_an_adapter_is_negated_as_the_update_that_it_is(knowing: Target) -> None:
     """Long enough that both of its factors have moved: turning both would give another matrix."""
-    updates = []
-    for negate in (None, 0.5):
-        settings = TrainingSettings(**{**SETTINGS, "epochs": 20}, lora=LoraSettings(rank=2), negate=negate)
-        target = unlearn(copied(knowing), METHODS["task-vector"], DATA, settings).target
+    updates, settings = [], TrainingSettings(**{**SETTINGS, "epochs": 20}, lora=LoraSettings(rank=2))
+    for rule in (None, Negate(scale=0.5)):
+        target = unlearn(copied(knowing), replace(METHODS["task-vector"], rule=rule), DATA, settings).target
         pairs = zip(target.model.parameters(), knowing.model.parameters(), strict=True)
         updates.append(torch.cat([(after - before).detach().flatten() for after, before in pairs]))
     torch.testing.assert_close(updates[1], -0.5 * updates[0], rtol=1e-4, atol=1e-6)
@@ -157,20 +158,53 @@ def test_an_adapter_is_negated_as_the_update_that_it_is(knowing: Target) -> None
 def test_weights_that_an_adapter_leaves_alone_cannot_be_pruned(knowing: Target) -> None:
     target = add_adapter(copied(knowing), rank=2)
     with pytest.raises(ConfigError, match="do not go together with lora"):
-        train(target, Objective(METHODS["ga"], target.model), DATA, TrainingSettings(**SETTINGS, prune=PruneSettings()))
+        train(target, Objective(METHODS["prune-first"], target.model), DATA, TrainingSettings(**SETTINGS))
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("rule", "with_lora", "early_stopping"),
     [
-        ({"lora": {}, "prune": {}}, "run 'x': lora and prune do not go together; leave one of them out"),
-        ({"lora": {}, "l1": 0.5}, "lora and l1 do not go together"),
-        ({"mini": {}, "lora": {}}, "mini and lora do not go together"),
-        ({"mini": {}, "negate": 1.0}, "mini and negate do not go together"),
+        (Prune(), False, True),
+        (L1(), False, True),
+        (Negate(), True, False),
+        (Contrast(), True, False),
+        (MiniUnlearning(), False, False),
+        (None, True, True),
     ],
 )
-def test_settings_that_exclude_each_other_are_told_before_anything_runs(settings: dict[str, Any], message: str) -> None:
+def test_what_a_rule_does_not_go_together_with_is_told(
+    rule: Rule | None, with_lora: bool, early_stopping: bool
+) -> None:
+    """With an adapter: what acts on single weights. With early stopping: what forgets after the last step alone."""
+    method = replace(METHODS["gd"], rule=rule)
+    check_rule(method, TrainingSettings(), where="run 'x'")
+    with nullcontext() if with_lora else pytest.raises(ConfigError, match=r"run 'x': the rule .* and lora do not go"):
+        check_rule(method, TrainingSettings(lora=LoraSettings()), where="run 'x'")
+    with nullcontext() if early_stopping else pytest.raises(ConfigError, match="run 'x': this method forgets once"):
+        check_stop(method, where="run 'x'")
+
+
+def test_a_run_changes_the_settings_of_a_rule_or_takes_another() -> None:
+    pruned, plain = METHODS["prune-first"], METHODS["gd"]
+    assert pruned.with_rule({}) == pruned and plain.with_rule({}) == plain
+    assert pruned.with_rule({"share": 0.25}).rule == Prune(share=0.25)
+    assert pruned.with_rule({"share": 0.25}).with_rule({"by": "wanda"}).rule == Prune(share=0.25, by="wanda")
+    assert pruned.with_rule({"name": "l1", "strength": "2"}).rule == L1(strength=2.0)
+    assert plain.with_rule({"name": "l1"}).rule == METHODS["l1-sparse"].rule == L1()
+    assert len({str(asdict(rule.function())) for rule in rules}) == len(rules.names()), "a key has the kind"
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "message"),
+    [
+        ("gd", {"share": 0.25}, "the method 'gd' has no rule; give the 'name' of one; valid: prune, l1"),
+        ("gd", {"name": "purne"}, r"unknown rule 'purne' \(did you mean 'prune'\?\)"),
+        ("prune-first", {"shar": 0.25}, r"unknown setting of the rule 'prune' 'shar' \(did you mean 'share'\?\)"),
+        ("prune-first", {"share": 1.0}, "rule 'prune': share = 1.0: Input should be less than 1"),
+        ("l1-sparse", {"strength": float("inf")}, "rule 'l1': strength = inf: Input should be a finite number"),
+        ("prune-first", {"name": "l1", "share": 0.5}, "unknown setting of the rule 'l1' 'share'; valid: strength"),
+    ],
+)
+def test_wrong_rules_are_told(method: str, given: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        training_settings(settings, where="run 'x'")
-    alone = [training_settings({name: value}, where="") for name, value in settings.items()]
-    assert len(alone) == 2, "each by itself is as good as ever"
+        METHODS[method].with_rule(given)

@@ -1,4 +1,4 @@
-"""Checkpoints from which an interrupted run goes on with the same bits."""
+"""Checkpoints from which an interrupted run resumes with the same bits."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ FILE = "checkpoint.pt"
 
 @dataclass
 class TrainingState:
-    """Everything a run needs to go on after a step, besides what follows from its arguments.
+    """Everything a run needs to resume after a step, besides what follows from its arguments.
 
     Attributes:
         identity: hash of the run's arguments; a checkpoint is only used by the run that wrote it.
@@ -77,7 +77,7 @@ def load_checkpoint(folder: Path, identity: str) -> TrainingState | None:
     if state.identity != identity:
         raise ConfigError(
             f"the checkpoint {path} was written by a run with other settings, data or weights; "
-            "remove it to start again, or use the same ones to go on"
+            "remove it to start again, or use the same ones to resume"
         )
     return state
 

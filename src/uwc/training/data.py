@@ -1,10 +1,13 @@
-"""From examples to the micro-batches of each training step."""
+"""Examples to steps: which examples meet in a step, and its micro-batches."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from uwc.data.example import Example
@@ -13,14 +16,75 @@ from uwc.errors import DataError
 from uwc.models.model import Target
 from uwc.objectives.objective import Objective
 from uwc.objectives.registry import ROLES
-from uwc.training.sampling import StepPlan, plan_steps
 from uwc.training.settings import TrainingSettings
+
+BUCKET_STEPS = 4
 
 ANY = 2**31
 """Size of a draw whose pool differs from question to question; it is taken modulo the pool's size."""
 
 Key = tuple[int, int]
 """Which question of a role's set, and which answer of its pool; own answers are number 0."""
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """One optimizer step, by index.
+
+    Attributes:
+        anchors: examples of the anchor set (the forget set, or all data in fine-tuning).
+        partners: as many retain examples, drawn uniformly with replacement; empty where there are none.
+        draws: pool -> as many of its answers, drawn likewise.
+    """
+
+    anchors: tuple[int, ...]
+    partners: tuple[int, ...]
+    draws: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+def plan_steps(
+    lengths: Sequence[int], *, partners: int, pools: Mapping[str, int], batch_size: int, epochs: float, seed: int
+) -> list[StepPlan]:
+    """All steps of a run. Every epoch visits every anchor once, in a new order.
+
+    Examples of like length share a batch: each run of four batches' worth of the shuffled order is sorted by length
+    before it is split, and the batches are shuffled again.
+
+    Args:
+        lengths: token count of each anchor example.
+        partners: size of the retain set to draw from.
+        pools: pool -> number of answers to draw from.
+        batch_size: anchors in a step; the last step of an epoch may have fewer.
+        epochs: passes over the anchors; a fraction ends within an epoch, after at least one step.
+        seed: of all draws.
+    """
+    steps: list[StepPlan] = []
+    for epoch in range(math.ceil(epochs)):
+        rng = np.random.default_rng((seed, epoch))
+        batches = _bucketed(np.asarray(lengths), batch_size, rng)
+        for i in rng.permutation(len(batches)):
+            anchors = batches[i]
+            size = len(anchors)
+            steps.append(
+                StepPlan(
+                    tuple(anchors.tolist()),
+                    tuple(rng.integers(partners, size=size).tolist()) if partners else (),
+                    {name: tuple(rng.integers(count, size=size).tolist()) for name, count in pools.items()},
+                )
+            )
+    per_epoch = math.ceil(len(lengths) / batch_size)
+    return steps[: max(1, round(epochs * per_epoch))]
+
+
+def _bucketed(lengths: NDArray[np.int64], batch_size: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
+    order = rng.permutation(len(lengths))
+    run = batch_size * BUCKET_STEPS
+    batches: list[NDArray[np.int64]] = []
+    for start in range(0, len(order), run):
+        part = order[start : start + run]
+        part = part[np.argsort(lengths[part], kind="stable")]
+        batches.extend(part[i : i + batch_size] for i in range(0, len(part), batch_size))
+    return batches
 
 
 @dataclass(frozen=True)
@@ -58,7 +122,7 @@ class MicroBatch:
 
 @dataclass
 class Loader:
-    """Encodes the data that an objective needs, plans the steps, and cuts them into micro-batches.
+    """Encodes the data that an objective needs, plans the steps, and splits them into micro-batches.
 
     Attributes:
         plan: all steps of the run.
@@ -102,7 +166,7 @@ class Loader:
                 self.encoded[role] = dict(samples)
 
     def micro_batches(self, step: StepPlan, size: int | None, *, rank: int = 0, of: int = 1) -> list[MicroBatch]:
-        """The examples of one process in a step, cut into pieces of at most `size` anchors.
+        """The examples of one process in a step, split into pieces of at most `size` anchors.
 
         Args:
             step: the step.
@@ -129,8 +193,10 @@ class Loader:
 
     def _require_data(self) -> None:
         sets: dict[str, Sequence[object]] = {
-            "forget": self.data.forget, "retain": self.data.retain, "refusal": self.data.refusals,
-        }  # fmt: skip
+            "forget": self.data.forget,
+            "retain": self.data.retain,
+            "refusal": self.data.refusals,
+        }
         needed = {ROLES[role].questions for role in self.objective.roles} | {
             pool_set for role in self.objective.roles for pool_set in _POOL_SETS[ROLES[role].answers]
         }
@@ -150,9 +216,11 @@ class Loader:
         questions = {ROLES[role].questions for role in self.objective.roles}
         used = {ROLES[role].answers for role in self.objective.roles}
         sizes = {
-            "refusals": len(self.data.refusals), "retain_answers": len(self.data.retain),
-            "alternatives": ANY, "samples": ANY,
-        }  # fmt: skip
+            "refusals": len(self.data.refusals),
+            "retain_answers": len(self.data.retain),
+            "alternatives": ANY,
+            "samples": ANY,
+        }
         return plan_steps(
             [len(e.tokens) for e in self.target.encode(anchors)],
             partners=len(self.data.retain) if self.anchor == "forget" and "retain" in questions else 0,
@@ -201,8 +269,12 @@ class Loader:
 
 
 _POOL_SETS: Mapping[str, tuple[str, ...]] = {
-    "own": (), "refusals": ("refusal",), "retain_answers": ("retain",), "alternatives": (), "samples": (),
-}  # fmt: skip
+    "own": (),
+    "refusals": ("refusal",),
+    "retain_answers": ("retain",),
+    "alternatives": (),
+    "samples": (),
+}
 
 
 def tokens_in(micro_batches: Iterable[MicroBatch]) -> int:

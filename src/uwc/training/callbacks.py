@@ -1,16 +1,50 @@
-"""The gradient effect: how a step of the objective moves the risks of forget and retain data (arXiv:2502.19301)."""
+"""Measurements beside the training: early stopping, the gradient effect (arXiv:2502.19301), and collapse."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from uwc.data.batches import collate
+from uwc.data.example import Example
 from uwc.data.prompts import EncodedExample
 from uwc.models.head import answer_logits, unwrapped
+from uwc.models.model import DEFAULT_TOKEN_BUDGET, Target
 from uwc.models.states import blocks
 from uwc.objectives.forwards import target_logprobs
+
+COLLAPSE_EXAMPLES = 100
+COLLAPSE_BOUND = 10.0
+
+
+@dataclass(frozen=True)
+class StopRule:
+    """Ends a run once a score of the model has come down to a bound.
+
+    Attributes:
+        measure: the score of the model as it is; may change neither weights nor global random state.
+        bound: stop at or below it.
+        every: steps between measurements; the run's first is after that many steps.
+    """
+
+    measure: Callable[[Target], float]
+    bound: float
+    every: int = 10
+
+    def due(self, step: int) -> bool:
+        """Whether the score is measured after a step."""
+        return step % self.every == 0
+
+    def score(self, target: Target) -> float:
+        """The score of the model as it is, measured in eval mode."""
+        was_training = target.model.training
+        target.model.eval()
+        score = self.measure(target)
+        target.model.train(was_training)
+        return score
 
 
 def layer_groups(model: Any) -> dict[str, str]:
@@ -64,3 +98,44 @@ def gradient_effect(
                 totals[groups[name]] += float((gradients[name].float() * gradient.float()).sum())
         effects[risk] = totals
     return effects
+
+
+@dataclass(frozen=True)
+class Collapse:
+    """Retain perplexity before and after training.
+
+    Attributes:
+        before: the original's, per answer token.
+        after: the trained model's; infinite where it overflows.
+        bound: how many times the original's is too much.
+    """
+
+    before: float
+    after: float
+    bound: float = COLLAPSE_BOUND
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether the perplexity is beyond the bound."""
+        return not self.after <= self.bound * self.before
+
+    def record(self) -> dict[str, float | bool | None]:
+        """As plain data; an infinite perplexity is None."""
+        values = {name: value if math.isfinite(value) else None for name, value in asdict(self).items()}
+        return {**values, "collapsed": self.collapsed}
+
+
+@torch.inference_mode()
+def retain_perplexity(target: Target, examples: Sequence[Example]) -> float:
+    """``exp`` of the mean NLL per answer token over the first `COLLAPSE_EXAMPLES` examples, end token included."""
+    encoded = target.encode(examples[:COLLAPSE_EXAMPLES])
+    was_training = target.model.training
+    target.model.eval()
+    total, tokens = 0.0, 0
+    for group in target.groups(encoded, token_budget=DEFAULT_TOKEN_BUDGET):
+        batch = collate([encoded[i] for i in group], device=target.device)
+        logprobs = target_logprobs(answer_logits(target.model, batch), batch.targets)
+        total, tokens = total - float(logprobs.double().sum()), tokens + len(logprobs)
+    target.model.train(was_training)
+    mean = total / max(tokens, 1)
+    return math.exp(mean) if mean < 700 else (math.inf if mean == mean else math.nan)

@@ -1,0 +1,204 @@
+"""Training in one process, as a copy in each of several, or sharded over them (FSDP2, set up by Accelerate)."""
+
+import copy
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import FullyShardedDataParallelPlugin, broadcast_object_list, fsdp2_prepare_model
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from uwc.errors import ConfigError, TrainingDiverged
+from uwc.models.model import Target
+from uwc.objectives.rules import Rule
+from uwc.training.settings import TrainingSettings
+
+LAUNCH = "accelerate launch --use_fsdp --fsdp_version 2"
+
+Value = TypeVar("Value")
+
+
+class Placement:
+    """A target's model in training, wrapped as the launcher asked for.
+
+    With sharding the model that is trained is a sharded copy, made by `start`; the target's own model keeps whole
+    weights in host memory and gets the trained ones in `whole`.
+
+    Args:
+        target: the model to train.
+        settings: the run's.
+        rule: of the method that is trained.
+
+    Raises:
+        ConfigError: a setting, or the rule, and sharding do not go together.
+    """
+
+    def __init__(self, target: Target, settings: TrainingSettings, rule: Rule | None) -> None:
+        AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
+        self.accelerator = Accelerator(mixed_precision=settings.precision, cpu=target.device.type == "cpu")
+        self.target, self._settings = target, settings
+        self._sharding = sharding_asked() and self.accelerator.num_processes > 1
+        if settings.gradient_checkpointing:
+            target.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if self._sharding:
+            check_sharding(settings, rule, fsdp_plugin(self.accelerator, settings))
+            self.model: Any = target.model.to(self.accelerator.device)
+        else:
+            self.model = self.accelerator.prepare_model(target.model)
+            if self.model is not target.model:
+                # buffers stay as they are, and processes may split a step into different numbers of forwards
+                self.model.broadcast_buffers = False
+
+    def start(self, *, frozen: Any = None) -> None:
+        """Shard the model over the processes, and the frozen one beside it, once nothing needs the whole weights."""
+        if self._sharding:  # from host memory, so that a device holds its own part alone
+            self.model = shard(copy.deepcopy(self.target.model.to("cpu")), self.accelerator)
+            if frozen is not None:
+                shard(frozen.to("cpu"), self.accelerator)
+
+    @contextmanager
+    def whole(self) -> Iterator[Target]:
+        """The target with the weights as they are now, on the device; every process must ask at the same step."""
+        if not is_sharded(self.model):
+            yield self.target
+            return
+        gather_weights(self.model, into=self.target.model)
+        self.target.model.to(self.accelerator.device)
+        yield self.target
+        self.target.model.to("cpu")
+
+    def end(self, *, gather: bool) -> None:
+        """Leave the target's model as a plain one in eval mode, with the trained weights if all processes are here."""
+        model = self.target.model
+        if is_sharded(self.model):
+            if gather:
+                gather_weights(self.model, into=model)
+            self.model = None
+            model.to(self.accelerator.device)
+        else:
+            self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        if self._settings.gradient_checkpointing:
+            model.gradient_checkpointing_disable()
+        model.eval()
+
+
+@contextmanager
+def placed(target: Target, settings: TrainingSettings, rule: Rule | None) -> Iterator[Placement]:
+    """A `Placement` for the time of a run; afterwards the model is as it was, with trained weights.
+
+    Raises what the run raises; only after an error that all processes meet are sharded weights gathered.
+    """
+    placement = Placement(target, settings, rule)
+    together = False
+    try:
+        yield placement
+        together = True
+    except TrainingDiverged:
+        together = True
+        raise
+    finally:
+        placement.end(gather=together)
+
+
+@contextmanager
+def main_process_writes() -> Iterator[bool]:
+    """Yields whether this process is the one that writes files; the others wait at the end until it has."""
+    several = _several()
+    yield not several or torch.distributed.get_rank() == 0
+    if several:
+        torch.distributed.barrier()
+
+
+def from_main(make: Callable[[], Value]) -> Value:
+    """What the main process makes, in every process; the others wait for it. All must call it at the same step."""
+    if not _several():
+        return make()
+    held = [make() if torch.distributed.get_rank() == 0 else None]
+    made: Value = broadcast_object_list(held, from_process=0)[0]
+    return made
+
+
+def _several() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def sharding_asked() -> bool:
+    """Whether `accelerate launch` was told to shard (``--use_fsdp``, or its configuration file)."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
+def check_sharding(settings: TrainingSettings, rule: Rule | None, plugin: FullyShardedDataParallelPlugin) -> None:
+    """Raise ConfigError, in one line, where a setting, or the method's rule, and sharding do not go together."""
+    if plugin.fsdp_version != 2:
+        raise ConfigError(f"sharded training is FSDP2, and version {plugin.fsdp_version} was asked for; use: {LAUNCH}")
+    if plugin.activation_checkpointing:
+        raise ConfigError("set gradient_checkpointing in the training settings, not with FSDP's own flag")
+    unfit = {"lora": settings.lora is not None, "precision fp16": settings.precision == "fp16"}
+    if rule is not None:
+        unfit[f"the rule {rule.name}"] = rule.whole_weights
+    for name, given in unfit.items():
+        if given:
+            raise ConfigError(f"{name} and sharded training do not go together; leave out --use_fsdp, or {name}")
+
+
+def fsdp_plugin(accelerator: Accelerator, settings: TrainingSettings) -> FullyShardedDataParallelPlugin:
+    """FSDP's settings as the launcher gave them. Accelerate ignores them on the CPU; here they hold there too."""
+    plugin = getattr(accelerator.state, "fsdp_plugin", None)
+    if plugin is None:
+        plugin = FullyShardedDataParallelPlugin()
+        if settings.precision != "no":
+            plugin.set_mixed_precision(settings.precision)
+        accelerator.state.fsdp_plugin = plugin
+    return plugin
+
+
+def shard(model: nn.Module, accelerator: Accelerator) -> nn.Module:
+    """Shard the model's parameters over all processes in place, block by block; each is whole while it computes."""
+    sharded: nn.Module = fsdp2_prepare_model(accelerator, model)
+    return sharded
+
+
+def is_sharded(model: Any) -> bool:
+    """Whether the model's parameters are sharded, so that every process must run its whole forward."""
+    return hasattr(model, "set_requires_gradient_sync")
+
+
+@torch.no_grad()
+def gather_weights(sharded: nn.Module, *, into: nn.Module) -> None:
+    """Copy the whole parameters into a plain model of the same kind, one at a time; every process must call it."""
+    plain = dict(into.named_parameters())
+    for name, parameter in sharded.named_parameters():
+        plain[name].copy_(whole(parameter.detach()))
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The whole of a tensor that may be sharded; every process must call it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def whole_state(state: dict[str, Any]) -> dict[str, Any]:
+    """An optimizer's state dict with whole tensors on the CPU; every process must call it."""
+
+    def gathered(value: Any) -> Any:
+        return whole(value).cpu() if isinstance(value, Tensor) else value
+
+    per_parameter = {i: {k: gathered(v) for k, v in s.items()} for i, s in state["state"].items()}
+    return {**state, "state": per_parameter}
+
+
+def shard_state(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """An optimizer's state dict with whole tensors, sharded as the optimizer's parameters are."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+
+    def sharded(parameter: Tensor, value: Any) -> Any:
+        if not isinstance(parameter, DTensor) or not isinstance(value, Tensor) or value.shape != parameter.shape:
+            return value
+        return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
+
+    per_parameter = {i: {k: sharded(parameters[i], v) for k, v in s.items()} for i, s in state["state"].items()}
+    return {**state, "state": per_parameter}

@@ -1,0 +1,253 @@
+"""The forward passes of a micro-batch, no further than a term reads, and how gradients go back through them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding, linear
+
+from uwc.data.batches import Batch
+from uwc.errors import ModelError
+from uwc.models.batching import Batching
+from uwc.models.head import answer_logits, unwrapped
+from uwc.models.model import BATCH_COST
+from uwc.models.states import blocks, capturing_states
+from uwc.objectives.forwards import Pass, target_logprobs
+from uwc.objectives.objective import Objective
+from uwc.training.distributed import is_sharded
+
+
+class DetachedForwards:
+    """The outputs of a step's forwards, detached from the graph of its loss, for a backward pass one forward at a time.
+
+    A weight has a gradient from each forward that used it. In one graph autograd holds the first, for all weights,
+    until the second is there: as much memory again as the gradients take. Here each is added to ``grad`` at once, and
+    the activations of a forward are freed before those of the next are read.
+    """
+
+    def __init__(self) -> None:
+        self._forwards: list[list[tuple[Tensor, Tensor]]] = []
+
+    def detach(self, outputs: Mapping[Any, Tensor]) -> dict[Any, Tensor]:
+        """The outputs of one forward as leaves of a graph of their own."""
+        leaves = {name: output.detach().requires_grad_(output.requires_grad) for name, output in outputs.items()}
+        self._forwards.append([(output, leaves[name]) for name, output in outputs.items()])
+        return leaves
+
+    def backward(self) -> None:
+        """Continue from the leaves, which have their gradients by now; the latest forward first."""
+        while self._forwards:
+            read = [(output, leaf.grad) for output, leaf in self._forwards.pop() if leaf.grad is not None]
+            if read:
+                torch.autograd.backward([output for output, _ in read], [gradient for _, gradient in read])
+
+
+def run_passes(
+    model: Any,
+    objective: Objective,
+    batches: Mapping[str, Batch],
+    *,
+    detached: DetachedForwards | None = None,
+    sharing: Batching | None = None,
+) -> dict[str, Pass]:
+    """The trained model's pass for each role, before any trick.
+
+    Roles whose passes end at the same depth go through the model together where that costs less: they are padded to
+    the longest, but a forward has costs of its own. In a sharded model they always do: every process must make the
+    same number of forwards, and lengths differ.
+
+    Args:
+        model: the model, possibly wrapped for data-parallel training.
+        objective: says what is read of each role.
+        batches: role -> its examples.
+        detached: detaches the passes from the graphs of the forwards.
+        sharing: which sequences may share a forward; any by default. Those of each role are taken to be such.
+
+    Raises:
+        ModelError: a sharded model must read sequences together that it may not.
+    """
+    passes: dict[str, Pass] = {}
+    sharing, sharded = sharing or Batching(), is_sharded(model)
+    if sharded and not sharing.share([batch.input_ids.shape[1] for batch in batches.values()]):
+        raise ModelError("this model's results depend on what it reads together; train it without sharding (FSDP)")
+    for roles in _groups(objective, batches, sharing, together=sharded):
+        joint = join([batches[role] for role in roles])
+        layers = sorted({layer for role in roles for layer in objective.layers(role)})
+        logits, values = run_model(model, joint, layers=layers, logits=bool(objective.reads(roles[0]) - {"states"}))
+        outputs: dict[Any, Tensor] = dict(values)
+        if logits is not None and any("logits" in objective.reads(role) for role in roles):
+            outputs["logits"] = logits
+        elif logits is not None:
+            outputs["logprobs"] = target_logprobs(logits, joint.targets)
+        passes |= _split(objective, roles, batches, outputs if detached is None else detached.detach(outputs))
+    return {role: passes[role] for role in batches}
+
+
+def run_model(
+    model: Any, batch: Batch, *, layers: Sequence[int], logits: bool
+) -> tuple[Tensor | None, dict[int, Tensor]]:
+    """One forward: the logits [N, V] that predict the labelled tokens, where wanted, and the states [N, d] by layer.
+
+    Without logits the forward ends after the deepest of the layers.
+    """
+    if logits:
+        with capturing_states(model, layers, batch) as states:
+            return answer_logits(model, batch), states
+    with capturing_states(model, layers, batch) as states:
+        if unwrapped(model) is model and not is_sharded(model):
+            handle = blocks(model)[max(layers) - 1].register_forward_hook(_stop)
+            try:
+                model(input_ids=batch.input_ids, use_cache=False)
+            except _Reached:
+                pass
+            finally:
+                handle.remove()
+            return None, states
+        # in parallel, the gradient of every weight that the output depends on is waited for: add a zero
+        nothing = answer_logits(model, batch)[:0].sum()
+        return None, {layer: values + nothing for layer, values in states.items()}
+
+
+def join(batches: Sequence[Batch]) -> Batch:
+    """The examples of several batches in one, padded to the longest; labelled tokens stay in order."""
+    if len(batches) == 1:
+        return batches[0]
+    width = max(b.input_ids.shape[1] for b in batches)
+    starts = torch.tensor([0, *[b.size for b in batches[:-1]]]).cumsum(0).tolist()
+    padded = [torch.nn.functional.pad(b.input_ids, (0, width - b.input_ids.shape[1])) for b in batches]
+    return Batch(
+        input_ids=torch.cat(padded),
+        rows=torch.cat([b.rows + start for b, start in zip(batches, starts, strict=True)]),
+        positions=torch.cat([b.positions for b in batches]),
+        targets=torch.cat([b.targets for b in batches]),
+        in_answer=torch.cat([b.in_answer for b in batches]),
+    )
+
+
+def _groups(
+    objective: Objective, batches: Mapping[str, Batch], sharing: Batching, *, together: bool
+) -> list[list[str]]:
+    """Roles that go through the model together, those with most tokens last, whose backward pass is first."""
+    groups: list[list[str]] = []
+    for deep in (True, False):
+        roles = [role for role in batches if bool(objective.reads(role) - {"states"}) == deep]
+        apart = sum(batches[role].input_ids.numel() for role in roles)
+        width = max((batches[role].input_ids.shape[1] for role in roles), default=0)
+        joint = width * sum(batches[role].size for role in roles)
+        saved = sum(BATCH_COST.get(batches[role].input_ids.device.type, BATCH_COST["cpu"]) for role in roles[1:])
+        cheaper = joint <= apart + saved and sharing.share([batches[role].input_ids.shape[1] for role in roles])
+        groups += [roles] if roles and (together or cheaper) else [[role] for role in roles]
+    return sorted(groups, key=lambda roles: sum(batches[role].input_ids.numel() for role in roles))
+
+
+def _split(
+    objective: Objective, roles: Sequence[str], batches: Mapping[str, Batch], outputs: Mapping[Any, Tensor]
+) -> dict[str, Pass]:
+    """Each role's part of what a forward gave for several."""
+    sizes = [len(batches[role].rows) for role in roles]
+    parts = {name: torch.split(values, sizes) if len(roles) > 1 else (values,) for name, values in outputs.items()}
+    passes = {}
+    for i, role in enumerate(roles):
+        of_role = {name: values[i] for name, values in parts.items()}
+        states = {layer: of_role[layer] for layer in objective.layers(role)}
+        passes[role] = Pass(batches[role], of_role.get("logits"), states, known_logprobs=of_role.get("logprobs"))
+    return passes
+
+
+class _Reached(Exception):
+    """The deepest layer that anyone reads has run."""
+
+
+def _stop(_module: Any, _args: Any, _output: Any) -> None:
+    raise _Reached
+
+
+@contextmanager
+def embedding_gradients(model: Any) -> Iterator[None]:
+    """While open, ``backward()`` adds the gradients of both embeddings to ``weight.grad`` in place.
+
+    Autograd makes a [V, d] tensor of the input embedding's, nearly all zeros, and one of the output embedding's for
+    each forward, and then adds them up; for a small model each is a good part of all its memory. The values are the
+    same up to the order of a sum. An embedding that is more than a table or a matrix (a subclass, hooks on a table, a
+    norm, a bias) is left as it is. `torch.autograd.grad` does not see these gradients, and neither do hooks on the
+    weights.
+    """
+    table: Any = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    head: Any = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    with ExitStack() as replaced:
+        if _is_table(table):
+            anchor = torch.zeros((), requires_grad=True)
+            table.forward = lambda ids: _Rows.apply(ids, anchor, table)  # type: ignore[no-untyped-call]
+            replaced.callback(vars(table).pop, "forward")
+        if _is_matrix(head):
+            head.forward = lambda states: _product(states, head)
+            replaced.callback(vars(head).pop, "forward")
+        yield
+
+
+def _is_table(table: Any) -> bool:
+    return (
+        type(table) is torch.nn.Embedding
+        and table.weight.requires_grad
+        and table.max_norm is None
+        and not (table.scale_grad_by_freq or table.sparse)
+        and not (table._forward_hooks or table._forward_pre_hooks or "forward" in vars(table))
+    )
+
+
+def _is_matrix(head: Any) -> bool:
+    return (
+        type(head) is torch.nn.Linear
+        and head.weight.requires_grad
+        and head.bias is None
+        and "forward" not in vars(head)
+    )
+
+
+def _product(states: Tensor, head: torch.nn.Linear) -> Tensor:
+    if torch.is_autocast_enabled(states.device.type) or not states.requires_grad:
+        return linear(states, head.weight)
+    logits: Tensor = _Product.apply(states, head)  # type: ignore[no-untyped-call]
+    return logits
+
+
+class _Rows(torch.autograd.Function):
+    """Looks rows up; `anchor` stands in for the weight, so that autograd asks for the gradient and sums nothing."""
+
+    @staticmethod
+    def forward(ctx: Any, ids: Tensor, anchor: Tensor, table: torch.nn.Embedding) -> Tensor:
+        ctx.ids, ctx.table = ids, table
+        return embedding(ids, table.weight.detach())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None]:
+        ids, weight = ctx.ids.flatten(), ctx.table.weight
+        rows = gradient.flatten(0, -2).to(weight.dtype)
+        if ctx.table.padding_idx is not None:
+            rows = rows.masked_fill((ids == ctx.table.padding_idx)[:, None], 0.0)
+        if weight.grad is None:
+            weight.grad = torch.zeros_like(weight)
+        weight.grad.index_add_(0, ids, rows)
+        return None, None, None
+
+
+class _Product(torch.autograd.Function):
+    """``states @ weight.T``."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, head: torch.nn.Linear) -> Tensor:
+        ctx.save_for_backward(states)
+        ctx.head = head
+        return linear(states, head.weight.detach())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (states,), weight = ctx.saved_tensors, ctx.head.weight
+        rows = gradient.flatten(0, -2)
+        if weight.grad is None:
+            weight.grad = rows.T @ states.flatten(0, -2)
+        else:
+            weight.grad.addmm_(rows.T, states.flatten(0, -2))
+        return gradient @ weight.detach(), None
