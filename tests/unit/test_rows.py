@@ -222,7 +222,7 @@ def test_a_named_column_wins(tmp_path: Path, row: Row, columns: dict[str, str], 
 @pytest.mark.parametrize(
     ("row", "essentials"),
     [
-        ({"text": "A long passage."}, ("passages", "question", "answer", "uwc score --verbatim")),
+        ({"text": "A long passage."}, ("passages", "question", "answer", "the set verbatim")),
         ({"title": "T", "text": "A long passage.", "label": 1}, ("passages",)),
         ({"text": "Who?", "labels": 1}, ("line 1", "'labels'", "number of a class")),
         ({"prompt": "Who?", "chosen": "Ada", "rejected": "Bo"}, ("--column answer=chosen",)),

@@ -25,7 +25,7 @@ ORIGINAL, RETRAINED = "original", "retrained"
 
 
 class BenchmarkConfig(Section):
-    """Which questions: a registered benchmark and its settings."""
+    """A registered benchmark and its settings."""
 
     name: str
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -37,7 +37,7 @@ class BenchmarkConfig(Section):
 
 
 class PromptConfig(Section):
-    """How a question is put to the model; see `uwc.data.prompts.PromptTemplate`."""
+    """The prompt template; see `uwc.data.prompts.PromptTemplate`."""
 
     text: str = "Question: {question}\nAnswer:"
     separator: str = " "
@@ -53,7 +53,7 @@ class PromptConfig(Section):
 
 
 class BuildConfig(Section):
-    """Sizes of a small model made from nothing; see `uwc.models.load.build_target`."""
+    """Sizes of a small model with random weights; see `uwc.models.load.build_target`."""
 
     vocabulary: int = 1024
     hidden_size: int = 128
@@ -64,7 +64,7 @@ class BuildConfig(Section):
 
 
 class LoadingConfig(Section):
-    """How models are loaded and asked."""
+    """Options of loading models, and the prompt."""
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -73,7 +73,7 @@ class LoadingConfig(Section):
 
 
 class ModelConfig(LoadingConfig):
-    """The model to start from: a folder or hub name in `path`, or sizes of one to be made in `build`."""
+    """The base model: a folder or hub name in `path`, or the sizes of a new one in `build`."""
 
     path: str | None = None
     build: BuildConfig | None = None
@@ -120,22 +120,22 @@ class StopConfig(Section):
 
 
 class RunConfig(Section):
-    """One unlearned model: by a named method, by `terms` of its own, or a `checkpoint` that is there already.
+    """One unlearned model: by a named method, by its own `terms`, or a given `checkpoint`.
 
     Attributes:
         method: a registered method.
-        name: what tables call the run; the method's name by default.
-        terms: a composition of its own, instead of `method`.
+        name: the run's name; the method's name by default.
+        terms: the run's own composition, in place of `method`.
         checkpoint: an unlearned model, instead of either: a folder, a hub name, or the folder of an adapter of the
             original's. It takes no training settings.
         group: runs that share it are one method with several seeds.
-        weights: term -> coefficient, where it differs from the method's.
-        settings: term -> its settings, where they differ from the defaults.
-        roles: term -> declared role -> the role that plays it, as in ``{npo: {forget: sampled}}``.
+        weights: term -> coefficient, if it differs from the method's.
+        settings: term -> its settings that differ from the defaults.
+        roles: term -> declared role -> the role used for it, as in ``{npo: {forget: sampled}}``.
         rule: settings of the method's rule, as in ``{share: 0.25}``; with `name` another rule.
         tricks: trick -> value.
-        training: what differs from `unlearn.training`.
-        stop: early stopping, where it differs from `unlearn.stop`.
+        training: settings that differ from `unlearn.training`.
+        stop: early stopping, if it differs from `unlearn.stop`.
     """
 
     method: str | None = None
@@ -158,7 +158,7 @@ class RunConfig(Section):
 
     @property
     def given(self) -> bool:
-        """Whether the model is a checkpoint that the user brought."""
+        """Whether the model is a given checkpoint."""
         return self.checkpoint is not None
 
     def composition(self) -> Method:
@@ -227,7 +227,7 @@ class UnlearnConfig(Section):
         return training_settings({"seed": seed, **self.training, **run.training}, where=f"run {run.label!r}")
 
     def stop_of(self, run: RunConfig) -> StopConfig | None:
-        """The run's rule of early stopping; the common one is for the runs that can stop early."""
+        """The run's early stopping; the common one applies to the runs that can stop early."""
         return run.stop or (self.stop if run.composition().stops_early else None)
 
     @model_validator(mode="after")
@@ -256,8 +256,8 @@ class UnlearnConfig(Section):
 
 
 class JudgesConfig(Section):
-    """The models that judge generated answers, each a folder or hub name: a sentence `encoder`, for semantic
-    similarity, and a model of natural-language inference, for `entailment`."""
+    """The judges of generated answers, each a folder or hub name: a sentence `encoder`, for semantic similarity, and a
+    model of natural-language inference, for `entailment`."""
 
     encoder: str | None = None
     entailment: str | None = None
@@ -275,13 +275,13 @@ MetricOrSuite = Annotated[str, BeforeValidator(_metric_or_suite)]
 
 
 class ScoreConfig(Section):
-    """What is measured. What a metric needs and the study does not have is refused before anything is computed.
+    """The metrics. Needs that are not met are refused before anything is computed.
 
     Attributes:
         metrics: metrics by name or label, and suites; a function in Python.
         suite: core, tofu, muse, membership or all; core if neither a suite nor metrics are named.
         max_new_tokens: the most tokens of a generated answer; 0 generates none.
-        judges: the models that judge generated answers.
+        judges: the judges of generated answers.
     """
 
     metrics: tuple[MetricOrSuite, ...] = ()
@@ -296,11 +296,11 @@ class ScoreConfig(Section):
 
 
 class StudyConfig(Section):
-    """A whole study. `finetune` absent: the model given already knows the data. `retrained`: also train, or name, a
-    model that never saw the forget set. `calibrate: null`: the unlearned models are scored as they are, and not ranked.
-    `plugins`: Python files that register metrics, losses, attacks or benchmarks, executed before names are checked.
-    `published`: a benchmark whose published scores the report sets beside ours; by default the study's own, if there
-    are such scores."""
+    """A whole study. Without `finetune` the model was trained on the data before. `retrained`: also train, or name, a
+    model that is never trained on the forget set. `calibrate: null`: the unlearned models are scored as delivered, and
+    not ranked. `plugins`: Python files that register metrics, losses, attacks or benchmarks, executed before names are
+    checked. `published`: a benchmark whose published scores the report shows for comparison; by default the study's
+    own, if there are any."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     title: str = ""
@@ -318,7 +318,7 @@ class StudyConfig(Section):
 
     @property
     def calibration(self) -> CalibrateConfig:
-        """How models are calibrated; the defaults where none is, whose metric still says what is looked at first."""
+        """The calibration; the defaults with `calibrate: null`, whose metric is that of the first table."""
         return self.calibrate or CalibrateConfig()
 
     @model_validator(mode="before")

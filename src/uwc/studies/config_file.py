@@ -26,7 +26,7 @@ def shipped_configs() -> list[str]:
 
 
 def shipped_studies() -> dict[str, str]:
-    """Name -> title of the studies that come with the package, which are not checked for that."""
+    """Name -> title of the shipped studies, without validation."""
     return {name: str(_read(name)[0].get("title", "")) for name in shipped_configs()}
 
 
@@ -133,7 +133,7 @@ def _parsed(overrides: Overrides) -> Iterator[tuple[str, Any, str]]:
 
 
 def _set(content: dict[str, Any], path: str, value: Any, *, where: str) -> None:
-    """Set a key; mappings on the way to it are made where there is nothing, or null."""
+    """Set a key; missing mappings on its path are created."""
     *parents, last = path.split(".")
     at: Any = content
     for key in parents:

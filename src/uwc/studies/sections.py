@@ -21,7 +21,7 @@ MetricName = Annotated[str, AfterValidator(metric_name)]
 
 
 class Section(BaseModel):
-    """A section of a study's file: unknown keys and numbers that are not finite are refused; what was read stays."""
+    """A section of a study's file: frozen; unknown keys and numbers that are not finite are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -58,7 +58,7 @@ def _keys_at(model: Any, location: Sequence[str]) -> list[str]:
 
 
 def with_seeds(unlearn: Any) -> Any:
-    """The section `unlearn` with each run that trains repeated for every seed in ``seeds``; otherwise as it is.
+    """The section `unlearn` with each run that trains repeated for every seed in ``seeds``, if given.
 
     The run ``npo`` with the seeds 0 and 1 becomes the runs ``npo@0`` and ``npo@1`` of the group ``npo``, with
     ``training: {seed: ...}``. A given checkpoint is not trained and not repeated. Malformed values are left to the
@@ -88,7 +88,7 @@ Sets = Mapping[str, Sequence[Example]]
 
 
 def task_label(given: str | Callable[..., Any]) -> str:
-    """What tables call a task, or a function that measures retention."""
+    """The name in tables of a task, or of a function that measures retention."""
     return given if isinstance(given, str) else str(getattr(given, "__name__", type(given).__name__))
 
 
@@ -99,16 +99,15 @@ FORGET_SETS = ("forget", "forget_paraphrased")
 
 
 class CalibrateConfig(Section):
-    """Calibration: the largest mixture that keeps the ratio `tau` of every retention measure of the original.
+    """The retention constraint, and the metric of the ranking.
 
     Attributes:
-        tau: the bar: the least ratio to the original's value.
-        metric: the metric that is kept on each of `sets`; ``model_utility`` is one number for three sets.
-        sets: the benchmark's sets on which it is kept, each by itself; none keeps the `tasks` alone.
-        tasks: tasks of lm-evaluation-harness that are kept too: ``mmlu``, ``arc_easy:acc_norm``; in Python also
-            functions from a model to a number of which more is better.
-        rank_by: the metric of the forget set that models are ranked by; `metric` if it can be, else extraction
-            strength.
+        tau: the least retention ratio.
+        metric: the retention metric, on each of `sets`; ``model_utility`` is one number for three sets.
+        sets: the benchmark's sets of the retention constraint, each separately; none for the `tasks` alone.
+        tasks: tasks of lm-evaluation-harness in the retention constraint: ``mmlu``, ``arc_easy:acc_norm``; in Python
+            also functions from a model to a number, higher is better.
+        rank_by: the metric of the forget set that models are ranked by; `metric` if possible, else extraction strength.
         scan, resolution: of the search for alpha.
     """
 
@@ -137,7 +136,7 @@ class CalibrateConfig(Section):
         )
 
     def described(self, labels: Mapping[str, str]) -> Retention:
-        """The retention constraint for a report; `labels` has what reports call a set."""
+        """The retention constraint in results; `labels` has the names of sets in tables."""
         label = str((set_metrics if self.utility else metrics).get(self.metric).facts["label"])
         sets = [label] if self.utility else [f"{labels.get(name, name)} {label}" for name in self.sets]
         known = not self.utility or "of_means" in set_metrics.get(self.metric).facts
@@ -149,15 +148,15 @@ class CalibrateConfig(Section):
         )
 
     def check(self, sets: Sets, *, benchmark: str, max_new_tokens: int) -> None:
-        """Refuse what the study's questions do not allow.
+        """Check the retention constraint against the study's questions.
 
         Args:
             sets: the sets that the study scores.
-            benchmark: what messages call the benchmark.
+            benchmark: the benchmark's name in messages.
             max_new_tokens: the most tokens of a generated answer.
 
         Raises:
-            ConfigError: a set is missing, or lacks what the metric needs.
+            ConfigError: a set is missing, or does not meet the metric's needs.
             UserError: a task is named, and lm-evaluation-harness is not installed.
         """
         kept = [name for name in sets if name not in FORGET_SETS]
@@ -200,16 +199,16 @@ class CalibrateConfig(Section):
 
 ModelKind = Literal["unlearned", "calibrated", "original", "retrained"]
 RANK_BY = "rank_by"
-"""Among the metrics that attacks are measured by: the one that models are ranked by."""
+"""A placeholder among the metrics of attacks: the metric of the ranking."""
 
 
 class ChainConfig(Section):
-    """One attack, or several that follow each other; in a file also as a word: ``relearn+probe``.
+    """An attack or a chain of attacks; in a file also as a word: ``relearn+probe``.
 
     Attributes:
-        chain: the attacks' names, in the order in which they are carried out.
-        name: what results call it; the attacks' names joined by ``+`` by default.
-        settings: attack -> its settings, where they differ from the defaults.
+        chain: the attacks' names, in order.
+        name: its name in results; the attacks' names joined by ``+`` by default.
+        settings: attack -> its settings that differ from the defaults.
     """
 
     chain: tuple[str, ...] = Field(min_length=1)
@@ -243,12 +242,12 @@ class ChainConfig(Section):
 
 
 class AttackerConfig(Section):
-    """What the attacker has; it is never scored.
+    """The attacker's data, which are never scored.
 
     Attributes:
         forget_share: the share of the forget set's subjects that the attacker knows; the others are scored.
-        retain_examples: how many retained examples the attacker has, spread over all; all if null.
-        unrelated: the set that has nothing to do with either; the first further split of the benchmark if null.
+        retain_examples: the number of the attacker's retain examples, evenly spaced; all if null.
+        unrelated: the unrelated set; the first further split of the benchmark if null.
         translations: a file with the columns ``question`` and ``translation``, for the attack `translation`.
     """
 
@@ -263,14 +262,14 @@ class AttackConfig(Section):
 
     Attributes:
         chains: the attacks.
-        settings: attack -> its settings in every chain that has it; a chain's own settings go before.
-        models: unlearned, calibrated, original, retrained; by default all unlearned models, the original and, where
-            there is one, the retrained model, what is elicited from which is no leak.
-        metrics: what is measured, among the study's; all of these by default. ``rank_by`` is the metric that models are
-            ranked by, and, where an attack changes only how answers are generated, rouge_l too.
-        sets: which sets of questions are scored under attack.
-        examples: how many examples of each set, spread over all of it; all if null.
-        attacker: what the attacker has.
+        settings: attack -> its settings in every chain with it; a chain's own settings override them.
+        models: unlearned, calibrated, original, retrained; by default all unlearned models, the original and, as the
+            control, the retrained model if there is one.
+        metrics: metrics among the study's; all of these by default. ``rank_by`` is the metric of the ranking and, for
+            an attack on decoding, also rouge_l.
+        sets: the sets that are scored under attack.
+        examples: the number of examples of each set, evenly spaced; all if null.
+        attacker: the attacker's data.
     """
 
     chains: tuple[ChainConfig, ...] = Field(min_length=1)
@@ -310,7 +309,7 @@ class AttackConfig(Section):
         return self
 
     def attacked_models(self, *, retrained: bool) -> tuple[ModelKind, ...]:
-        """Which models are attacked. Raises ConfigError if the retrained model is, and there is none."""
+        """The attacked models. Raises ConfigError if the retrained model is among them, and there is none."""
         if self.models is None:
             return ("unlearned", "original", "retrained") if retrained else ("unlearned", "original")
         if "retrained" in self.models and not retrained:
@@ -320,7 +319,7 @@ class AttackConfig(Section):
         return self.models
 
     def measured(self, scored: Sequence[str], *, visible: Sequence[str], ranked_by: str) -> tuple[str, ...]:
-        """The metrics under attack: those that were named, else all that the study scores and that attacks can change.
+        """The metrics under attack: those that were named, else all of the study that attacks can change.
 
         Args:
             scored: the metrics that the study scores.
@@ -344,13 +343,13 @@ class AttackConfig(Section):
         return tuple(dict.fromkeys(named))
 
     def _ranking(self, ranked_by: str) -> list[str]:
-        """What ``rank_by`` stands for."""
+        """The metrics of ``rank_by``."""
         changes_text = any(chain.made().steps[-1].entry.facts["kind"] == "decoding" for chain in self.chains)
         return [ranked_by, *(["rouge_l"] if changes_text else [])]
 
 
 def _from_word(given: Any) -> Any:
-    """``relearn+probe`` as a chain; what is no word as it is."""
+    """``relearn+probe`` as a chain; other values are unchanged."""
     if isinstance(given, str):
         return {"chain": given.split("+")}
     if isinstance(given, dict) and isinstance(given.get("chain"), str):
@@ -359,7 +358,7 @@ def _from_word(given: Any) -> Any:
 
 
 def _with_settings(chain: Any, common: Mapping[str, Any]) -> Any:
-    """A chain as a file has it, with the common settings of its attacks; what is not a chain as it is."""
+    """A chain in a file with the common settings of its attacks; other values are unchanged."""
     read = _from_word(chain)
     if not isinstance(read, dict) or not isinstance(read.get("chain"), list | tuple):
         return chain

@@ -1,4 +1,4 @@
-"""The kinds of steps of a study. Each holds everything that its `run` reads, so that its key and its work agree."""
+"""The kinds of steps of a study. Each has everything that its `run` reads, so that key and work cannot disagree."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,14 +32,14 @@ Examples = Sequence[Example]
 Sets = Mapping[str, Examples]
 
 MODEL = "model"
-"""The folder of a step in which it keeps a model that it made."""
+"""The sub-folder with the model of a step."""
 LOG, EFFECTS = "log.json", "effects.json"
 ATTACKED = "attacked.parquet"
 
 
 @dataclass(frozen=True)
 class Loading:
-    """How models are loaded: precision, device and prompt."""
+    """Options of loading models: precision, device and prompt."""
 
     dtype: str
     device: str
@@ -52,11 +52,11 @@ class Loading:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What models are scored on and for.
+    """The scoring of a model.
 
     Attributes:
-        work: the sets, and what is scored on each.
-        judges: judge -> the files of the model that judges generated answers.
+        work: the sets and their needs.
+        judges: judge -> the fingerprint of its files.
         judge_paths: judge -> its folder or hub name.
     """
 
@@ -66,25 +66,25 @@ class Evaluation:
 
     @property
     def judged(self) -> list[Entry[Any]]:
-        """The metrics that judges are asked for, whose values are kept."""
+        """The judged metrics, whose values are stored."""
         names = dict.fromkeys(metric for judged in self.work.judged.values() for metric in judged)
         return [metrics.get(name) for name in names]
 
     def run(self, target: "Target", original: "Target", context: "Context", loading: Loading, out: Path) -> None:
-        """Score a model on every set, and keep the scores in a folder."""
+        """Score a model on every set, and write the scores to a folder."""
         judges = context.judges(self.judge_paths, loading)
         save_sets(score_sets(target, self.work, original=original, judges=judges), out)
 
 
 @dataclass(frozen=True)
 class Checkpoint(Step):
-    """A model that the user brought, known by its files wherever they are; it needs no work.
+    """A given model, identified by the hashes of its files; it needs no work.
 
     Attributes:
         path: a folder or hub name.
-        trust: whether Python code that comes with it may run.
+        trust: whether its Python code may run.
         files: its files -> SHA-256, or its revision on the hub.
-        base: for the folder of an adapter the model that it is put on.
+        base: for an adapter the model that it is attached to.
     """
 
     kind: ClassVar[str] = "checkpoint"
@@ -97,7 +97,7 @@ class Checkpoint(Step):
 
 @dataclass(frozen=True)
 class Build(Step):
-    """A small model and its tokenizer, made from nothing for some texts."""
+    """A small model with random weights, and a tokenizer trained on some texts."""
 
     kind: ClassVar[str] = "build"
 
@@ -153,7 +153,7 @@ class Unlearn(Step):
     """An unlearned model.
 
     Attributes:
-        evaluated: the questions on which early stopping measures retention; none where it does not.
+        evaluated: the questions on which early stopping measures retention; none if it does not.
     """
 
     kind: ClassVar[str] = "unlearn"
@@ -226,7 +226,7 @@ class Score(Step):
     evaluation: Evaluation
 
     def uses(self) -> Iterable[Entry[Any]]:
-        """The metrics whose values are kept."""
+        """The metrics whose values are stored."""
         return self.evaluation.judged
 
     def run(self, context: "Context", out: Path) -> Outcome:
@@ -288,14 +288,14 @@ class Calibrate(Step):
 
 @dataclass(frozen=True)
 class Attack(Step):
-    """A model under every variant of one attack, or of several that follow each other.
+    """A model under every variant of a chain of attacks.
 
     Attributes:
-        model: the model; of a calibration its mixture.
+        model: the model; for a calibration its mixture.
         attack: each attack of the chain with its complete settings.
         measured: the metrics.
-        data: what the attacker has, and what is scored, set after set.
-        sets: set -> the scored examples, which together are those of `data`.
+        data: the attacker's data, and the scored examples, concatenated by set.
+        sets: set -> its scored examples.
     """
 
     kind: ClassVar[str] = "attack"
@@ -314,7 +314,7 @@ class Attack(Step):
         return [*(attacks.get(name) for name, _ in self.attack), *(metrics.get(name) for name in self.measured)]
 
     def run(self, context: "Context", out: Path) -> Outcome:
-        """Attack and score. That relearning diverged, or that the attack failed, is a result."""
+        """Attack and score. Divergence of relearning and failure of an attack are results."""
         from uwc.attacks.chain import make_chain
         from uwc.attacks.evaluate import attacked_values, save_variants
 
@@ -335,7 +335,7 @@ class Attack(Step):
         return Outcome()
 
     def _target(self, context: "Context") -> "Target":
-        """The model, an adapter merged into it, kept for the other attacks on it; the one before is dropped."""
+        """The model with an adapter merged, cached for the other attacks on it; drops the one before."""
         from uwc.models.lora import merge_adapter
 
         if self.model.key == self.original.key:
