@@ -156,7 +156,7 @@ def test_a_folder_whose_writing_was_broken_off_has_no_card_of_an_earlier_model(
 
     (workplace / "out").mkdir()
     (workplace / "out" / "README.md").write_text("alpha: **0.3**")
-    monkeypatch.setattr("uwc.models.export.save_mixture", broken)
+    monkeypatch.setattr("uwc.api.save_mixture", broken)
     sets = {name: read_examples(workplace / f"{name}.jsonl") for name in ("forget", "retain")}
     with pytest.raises(KeyboardInterrupt):
         package.calibrate(workplace / "original", workplace / "original", **sets, curve=False, save=workplace / "out")

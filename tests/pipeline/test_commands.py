@@ -1,6 +1,9 @@
 """The commands for one's own checkpoints, on saved models, through the real command line."""
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,6 +79,73 @@ def test_another_prompt_gives_other_scores(uwc: Run, workplace: Path) -> None:
 @pytest.mark.parametrize("kind", ["methods", "terms", "metrics", "attacks", "tricks", "benchmarks", "published"])
 def test_lists_are_printed_as_json(uwc: Run, kind: str) -> None:
     assert all(row["name"] for row in json.loads(uwc("list", kind, "--json").stdout))
+
+
+def test_numbers_in_lists_are_numbers(uwc: Run) -> None:
+    rows = {row["name"]: row for row in json.loads(uwc("list", "metrics", "--json").stdout)}
+    assert rows["probability"]["range"] == [0, 1] and rows["probability"]["higher_remembers"] is True
+    assert rows["mia_min_k"]["settings"] == {"k": 0.4}
+    tricks = {row["name"]: row for row in json.loads(uwc("list", "tricks", "--json").stdout)}
+    assert tricks["temperature"]["neutral"] == 1.0
+    told = json.loads(uwc("explain", "ES", "--json").stdout)
+    assert (told["name"], told["range"]) == ("extraction_strength", [0, 1])
+    assert "extraction_strength" in uwc("explain", "ES").stdout
+
+
+@pytest.mark.parametrize("arguments", ["list metrics", "list benchmarks", "list published", "study list", "explain ES"])
+def test_what_is_only_listed_imports_no_torch(arguments: str) -> None:
+    code = f"""
+import sys
+from uwc.cli.main import app
+app({arguments.split()!r}, standalone_mode=False)
+sys.exit("torch" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_help_of_compare_has_groups_and_few_options(uwc: Run) -> None:
+    told = uwc("compare", "--help", COLUMNS="120").stdout
+    for group in ("Models", "Questions", "What is measured", "Attacks", "Output", "Further settings"):
+        assert f"─ {group} ─" in told
+    shown = set(re.findall(r"--[a-z][a-z-]+", told)) - {"--help"}
+    assert len(shown) == 14 and len(told.splitlines()) < 55
+
+
+def test_columns_of_one_file_and_of_every_file_that_has_them(uwc: Run, workplace: Path) -> None:
+    """The retain file has the fields' own names, and needs no mapping; a column that no file has is refused."""
+    rows = [json.loads(line) for line in (workplace / "retain.jsonl").read_text().splitlines()]
+    renamed = [{"question": row["q"], "says": row["a"], "subject": row["subject"]} for row in rows]
+    (workplace / "other.jsonl").write_text("\n".join(map(json.dumps, renamed)), encoding="utf-8")
+    files = ("score", "original", "--forget", "forget.jsonl", "--retain", "other.jsonl", "--metric", "ES", "--json")
+    columns = ("--column", "question=q", "--column", "forget:answer=a", "--column", "retain:answer=says")
+    done = uwc(*files, *columns, "--set", "score.max_new_tokens=0")
+    assert done.returncode == 0, done.stderr
+    assert {(s["set"], s["n"]) for s in json.loads(done.stdout)["scores"]} == {("forget", 4), ("retain", 4)}
+    refused = uwc(*files, "--column", "question=Customer Question").stderr
+    for essential in ("'Customer Question'", "forget.jsonl: id, q, a", "other.jsonl: question, says"):
+        assert essential in refused
+    assert (
+        "'holdout', which is not given; given: forget, retain" in uwc(*files, "--column", "holdout:question=q").stderr
+    )
+
+
+def test_a_plugin_is_loaded_before_its_metric_is_asked_for(uwc: Run, workplace: Path) -> None:
+    plugin = """
+import numpy as np
+import uwc
+
+@uwc.metric
+def answer_tokens(scores):
+    \"\"\"How many tokens the answer has.\"\"\"
+    return scores.answer_lengths().astype(float)
+"""
+    (workplace / "mine.py").write_text(plugin, encoding="utf-8")
+    columns = ("--column", "question=q", "--column", "answer=a")
+    arguments = ("score", "original", "--forget", "forget.jsonl", *columns, "--metric", "answer_tokens", "--json")
+    done = uwc(*arguments, "--plugin", "mine.py", "--set", "score.max_new_tokens=0")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["scores"][0]["mean"] >= 1
+    assert "unknown metric 'answer_tokens'" in uwc(*arguments).stderr
 
 
 def test_the_version_is_printed(uwc: Run) -> None:

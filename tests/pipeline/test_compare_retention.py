@@ -31,8 +31,13 @@ def run(knowing: Target, out: Path, **options: Any) -> StudyResults:
 def alone(knowing: Target, name: str, **options: Any) -> Calibration:
     """The calibration of one of the models by `uwc.calibrate`."""
     amount, seed = MODELS[name]
-    given: dict[str, Any] = {"forget": people(4)[:4], "retain": people(4)[4:6]}
-    return uwc.calibrate(knowing, damaged(knowing, amount, seed=seed), **{**given, **options}).calibration
+    given: dict[str, Any] = {"forget": people(4)[:4], "retain": people(4)[4:6]} | options
+    retention = {
+        key: given.pop(name) for key, name in (("metric", "retention_metric"), ("tau", "tau")) if name in given
+    }
+    if sets := given.pop("sets", None):
+        given["retain"] = {"retain": given["retain"], **sets}
+    return uwc.calibrate(knowing, damaged(knowing, amount, seed=seed), retention=retention, **given).calibration
 
 
 def calibrations(done: StudyResults) -> dict[str, Calibration]:

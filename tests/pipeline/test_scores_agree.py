@@ -1,8 +1,9 @@
 """`uwc score` and `uwc compare` give the same scores of one model, numbers for whole sets and judged ones too."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, replace
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,14 @@ from tests.pipeline.conftest import run_command
 from tests.pipeline.test_bad_input import line_of
 from tests.pipeline.test_compare import damaged
 from transformers import BertConfig, BertForSequenceClassification, BertModel, BertTokenizerFast
-from uwc.studies.scores import StepScores
 
 from uwc.data.example import Example
 from uwc.metrics.registry import metrics, set_metrics
 from uwc.models.loading import save_target
 from uwc.models.target import Target
-from uwc.results import find
-from uwc.studies.config_file import validated
+from uwc.results import AttackResults, Score, Scores, StudyResults, find
+from uwc.studies.config_file import load_config, validated
+from uwc.studies.gather import gather
 from uwc.studies.plan import Plan, make_plan
 from uwc.studies.store import Store
 
@@ -73,77 +74,74 @@ def place(tmp_path_factory: pytest.TempPathFactory, knowing: Target) -> Path:
     return folder
 
 
-def compared(place: Path, out: str, *options: str) -> dict[str, Any]:
+def compared(place: Path, out: str, *options: str) -> StudyResults:
     done = run_command(
         "compare", *MODELS, "--unlearned", "mild", *FILES, "--attack", "none", "--output-dir", out, "--json", *options,
         cwd=place,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    results: dict[str, Any] = json.loads(done.stdout)
-    return results
+    return StudyResults.parse(done.stdout, where="uwc compare")
 
 
-def scored(place: Path, model: str, *options: str) -> dict[str, Any]:
+def scored(place: Path, model: str, *options: str) -> Scores:
     done = run_command("score", model, *FILES, *MODELS, *options, "--json", cwd=place)
     assert done.returncode == 0, done.stderr
-    scores: dict[str, Any] = json.loads(done.stdout)
-    return scores
+    return Scores.parse(done.stdout, where="uwc score")
 
 
-def in_study(scores: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str], Any]:
-    """The scores of a model in results.json by set and metric."""
-    return {(name, metric): row for name, by_metric in scores.items() for metric, row in by_metric.items()}
-
-
-def alone(scores: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
-    return {
-        (row["set"], row["metric"]): {k: v for k, v in row.items() if k not in ("set", "metric")}
-        for row in scores["scores"]
-    }
+def rows(scores: Sequence[Score]) -> dict[tuple[str, str], str]:
+    """(set, metric) -> the score as JSON, to the last bit."""
+    return {(score.set, score.metric): score.model_dump_json() for score in scores}
 
 
 @pytest.fixture(scope="module")
-def results(place: Path) -> dict[str, Any]:
+def results(place: Path) -> StudyResults:
     return compared(place, "all", *ALL, *JUDGES)
 
 
-def test_every_number_is_the_same_to_the_bit(place: Path, results: dict[str, Any]) -> None:
+def mean(scores: Sequence[Score], name: str, metric: str) -> Score:
+    found = find(scores, name, metric)
+    assert found is not None
+    return found
+
+
+def test_every_number_is_the_same_to_the_bit(place: Path, results: StudyResults) -> None:
     """Every metric there is on every set, of the unlearned model: as delivered by both commands."""
-    by_command = alone(scored(place, "mild", *ALL, *JUDGES))
-    assert in_study(results["unlearned"][0]["before"]) == by_command
-    assert {metric for _, metric in by_command} == {*metrics.names(), *set_metrics.names()}
-    assert by_command["forget", "forget_quality"]["mean"] is not None
-    assert 0 < by_command["retain+real_authors+world_facts", "model_utility"]["mean"] < 1
-    auc = by_command["forget+holdout", "auc_loss"]
-    assert auc["low"] <= auc["mean"] <= auc["high"]
+    by_command = scored(place, "mild", *ALL, *JUDGES).scores
+    assert rows(results.run("mild").scores) == rows(by_command)
+    assert {score.metric for score in by_command} == {*metrics.names(), *set_metrics.names()}
+    assert not isnan(mean(by_command, "forget", "forget_quality").mean)
+    assert 0 < mean(by_command, "retain+real_authors+world_facts", "model_utility").mean < 1
+    auc = mean(by_command, "forget+holdout", "auc_loss")
+    assert auc.low <= auc.mean <= auc.high
 
 
-def test_the_retrained_model_against_itself(results: dict[str, Any]) -> None:
+def test_the_retrained_model_against_itself(results: StudyResults) -> None:
     """Its truth ratios are its own, with a p-value of 1, and so is its AUC."""
-    scores = next(m for m in results["models"] if m["name"] == "retrained")["scores"]
-    assert scores["forget"]["forget_quality"]["mean"] == 1.0
-    assert scores["forget+holdout"]["privleak"]["mean"] == 0.0
+    retrained = results.reference("retrained")
+    assert retrained is not None
+    assert mean(retrained.scores, "forget", "forget_quality").mean == 1.0
+    assert mean(retrained.scores, "forget+holdout", "privleak").mean == 0.0
 
 
-def test_the_calibrated_mixture_has_the_same_scores(results: dict[str, Any]) -> None:
-    record = results["unlearned"][0]
-    assert in_study(record["after"]).keys() == in_study(record["before"]).keys()
+def test_the_calibrated_mixture_has_the_same_scores(results: StudyResults) -> None:
+    mild = results.run("mild")
+    assert rows(mild.calibrated_scores).keys() == rows(mild.scores).keys()
 
 
 def test_chosen_metrics_are_reported_by_name_and_by_label(place: Path) -> None:
     options = ("--metric", "PrivLeak", "--metric", "auc_loss", "--metric", "ppl", "--set", "score.max_new_tokens=0")
-    found = in_study(compared(place, "chosen", *options)["unlearned"][0]["before"])
-    own = alone(scored(place, "mild", *options, "--metric", "ES"))
+    found = rows(compared(place, "chosen", *options).run("mild").scores)
     assert {metric for _, metric in found} == {"privleak", "auc_loss", "perplexity", "extraction_strength"}
-    assert found == own
+    assert found == rows(scored(place, "mild", *options, "--metric", "ES").scores)
 
 
-def plan_of(results: Mapping[str, Any]) -> Plan:
-    return make_plan(validated(results["study"]["config"], where="the comparison"))
+def plan_of(results: StudyResults) -> Plan:
+    return make_plan(validated(results.study.config, where="the comparison"))
 
 
-def test_gathering_loads_no_judge(place: Path, results: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What judges said is stored with the scores."""
+def test_gathering_loads_no_judge(place: Path, results: StudyResults, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The judges' verdicts are stored with the scores."""
 
     def refused(*_: Any, **__: Any) -> Any:
         raise AssertionError("a judge was loaded")
@@ -151,15 +149,12 @@ def test_gathering_loads_no_judge(place: Path, results: dict[str, Any], monkeypa
     monkeypatch.chdir(place)
     monkeypatch.setattr("uwc.models.sentences.load_encoder", refused)
     monkeypatch.setattr("uwc.models.sentences.load_entailment", refused)
-    plan = plan_of(results)
-    found = StepScores(plan, Store(place / "all" / "store"))(plan.step("score mild"))
-    for metric in ("semantic_similarity", "entailment", "forget_quality"):
-        score = find(found, "forget", metric)
-        assert score is not None
-        assert score.mean == results["unlearned"][0]["before"]["forget"][metric]["mean"]
+    found = gather(plan_of(results), Store(place / "all" / "store"))
+    assert rows(found.run("mild").scores) == rows(results.run("mild").scores)
+    assert {"semantic_similarity", "entailment"} <= {score.metric for score in found.run("mild").scores}
 
 
-def test_another_judge_is_another_step(place: Path, results: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_judge_is_another_step(place: Path, results: StudyResults, monkeypatch: pytest.MonkeyPatch) -> None:
     """The content of the judges is part of what a score is kept under, wherever they lie; other steps stay."""
     monkeypatch.chdir(place)
     first = {s.name: s.key for s in plan_of(results).steps}
@@ -202,3 +197,47 @@ def test_a_set_that_a_number_needs_is_asked_for(place: Path) -> None:
     assert "'auc_loss' needs the set 'holdout'" in line_of(run_command(*arguments, "--metric", "auc_loss", cwd=place))
     without = ("compare", *MODELS[:2], "--unlearned", "mild", *FILES[:4], "--output-dir", "refused")
     assert "--retrained" in line_of(run_command(*without, "--metric", "forget_quality", cwd=place))
+
+
+ATTACKS = ("relearn", "jailbreak", "quantization")
+SETTINGS = ("relearn.steps=2", "relearn.lr=1e-2", "jailbreak.kinds=[pressure,fiction]")
+
+
+def test_an_attack_has_the_same_numbers_in_a_study_and_alone(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The attacker's data are those that the study takes; both models are scored before and under each attack."""
+    settings = [word for setting in SETTINGS for word in ("--set", f"attack.settings.{setting}")]
+    metrics = ("--metric", "ES", "--metric", "PPL")
+    done = run_command(
+        "compare", *MODELS, "--unlearned", "mild", *FILES[:4], "--output-dir", "attacked", "--json", *metrics,
+        *(word for attack in ATTACKS for word in ("--attack", attack)), *settings,
+        "--set", "attack.metrics=[ES, PPL]", "--set", "attack.attacker.forget_share=0.5",
+        "--set", "score.max_new_tokens=0", cwd=place,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    results = StudyResults.parse(done.stdout, where="uwc compare")
+    monkeypatch.chdir(place)
+    setup = make_plan(load_config(results.study.config)).setup
+    assert setup is not None and results.attacks is not None
+    for name in ("scored", "train", "retain"):
+        write(place / f"attacker-{name}.jsonl", list(getattr(setup.data, name)))
+    alone = run_command(
+        "attack", "mild", "--data", "attacker-scored.jsonl", "--attacker-data", "attacker-train.jsonl",
+        "--retain", "attacker-retain.jsonl", "--retrained", "ignorant", "--original", "original", "--json", *metrics,
+        *(word for attack in ATTACKS for word in ("--attack", attack)), *settings, cwd=place,
+    )  # fmt: skip
+    assert alone.returncode == 0, alone.stderr
+    found = AttackResults.parse(alone.stdout, where="uwc attack").attacks
+    kinds = set()
+    for model in results.attacks.models:
+        (own,) = [m for m in found.models if m.model.role == model.model.role]
+        for outcome in model.outcomes:
+            other = own.outcome(outcome.attack, outcome.set, outcome.metric)
+            assert other is not None and other.recovery.kind == outcome.recovery.kind
+            kinds.add((outcome.metric, outcome.recovery.kind))
+            for name in ("before", "after", "recovery", "worst_case"):
+                ours, theirs = getattr(outcome, name), getattr(other, name)
+                assert (ours is None) == (theirs is None)
+                if ours is not None:
+                    values = [(a.mean, a.low, a.high, a.n) for a in (ours, theirs)]
+                    assert values[0] == pytest.approx(values[1], rel=1e-4, abs=1e-6, nan_ok=True)
+    assert kinds == {("extraction_strength", "difference"), ("perplexity", "ratio")}

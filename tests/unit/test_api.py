@@ -76,7 +76,7 @@ def test_columns_are_named_for_one_set_or_for_all_that_have_them(knowing: uwc.Mo
     found = uwc.score(knowing, sets, metrics="ES", columns={"question": "Q", "four:answer": "A"}, max_new_tokens=0)
     assert {s.set: s.mean for s in found.scores} == dict.fromkeys(sets, found.scores[0].mean)
     for columns, message in (
-        ({"question": "ask"}, "no file or table has the column 'ask'; valid: id, Q"),
+        ({"question": "ask"}, "no file or table has the column 'ask'; the data frame 'one': id, Q"),
         ({"five:question": "Q"}, "'five:question' names the set 'five', which is not given"),
         ({"one:question": "ask"}, "data frame 'one'.*'ask'"),
     ):

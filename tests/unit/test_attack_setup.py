@@ -51,6 +51,32 @@ def test_overlap_and_unknown_sets_are_refused() -> None:
         made(sets=["forgotten"])
 
 
+def test_common_settings_are_for_every_chain_that_does_not_set_them_itself() -> None:
+    config = AttackConfig.model_validate(
+        {
+            "chains": ["relearn+probe", "jailbreak", {"chain": "relearn", "settings": {"relearn": {"steps": 3}}}],
+            "settings": {"relearn": {"steps": 20, "lr": 1e-3}},
+        }
+    )
+    steps = [{s.entry.name: s.settings for s in chain.made().steps} for chain in config.chains]
+    assert [found.get("relearn", {}).get("steps") for found in steps] == [20, None, 3]
+    assert steps[2]["relearn"]["lr"] == 1e-3
+    with pytest.raises(ConfigError, match="'probe', which is not among the attacks: jailbreak"):
+        AttackConfig.model_validate({"chains": ["jailbreak"], "settings": {"probe": {"epochs": 1}}})
+    assert AttackConfig.model_validate(config.model_dump()) == config
+
+
+def test_attacks_can_be_measured_by_what_models_are_ranked_by() -> None:
+    """And by ROUGE-L too where an attack changes only how answers are generated."""
+    scored, visible = ["extraction_strength", "rouge_l", "probability"], ["extraction_strength"]
+    for chains, expected in (
+        (["jailbreak"], ("probability",)),
+        (["jailbreak", "sampling"], ("probability", "rouge_l")),
+    ):
+        config = AttackConfig.model_validate({"chains": chains, "metrics": ["rank_by"]})
+        assert config.measured(scored, visible=visible, ranked_by="probability") == expected
+
+
 def test_translations_come_from_a_file_and_must_cover_what_is_scored(tmp_path: Path) -> None:
     asked = made().data.scored
     path = tmp_path / "translated.jsonl"

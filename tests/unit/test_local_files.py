@@ -45,6 +45,25 @@ def test_two_files_are_enough(files: dict[str, str]) -> None:
     )
 
 
+def test_columns_of_one_file_and_of_every_file_that_has_them(tmp_path: Path) -> None:
+    forget = [{"ask": f"f{i}?", "says": "A"} for i in range(2)]
+    retain = [{"question": f"r{i}?", "says": "B", "ask": "not this"} for i in range(2)]
+    paths = {"forget": write_jsonl(tmp_path / "f.jsonl", forget), "retain": write_jsonl(tmp_path / "r.jsonl", retain)}
+    files = {name: str(path) for name, path in paths.items()}
+    benchmark = local_files(**files, columns={"forget:question": "ask", "answer": "says"})  # type: ignore[arg-type]
+    assert [e.question for e in benchmark["retain"]] == ["r0?", "r1?"]
+    assert [(e.question, e.answer) for e in benchmark["forget"]] == [("f0?", "A"), ("f1?", "A")]
+    for columns, essentials in (
+        ({"question": "q"}, ["has the column 'q'", "f.jsonl: ask, says", "r.jsonl: question, says, ask"]),
+        ({"retain:answer": "a"}, ["r.jsonl", "no column 'a'"]),
+        ({"holdout:question": "ask"}, ["'holdout', which is not given", "forget, retain"]),
+        ({"qestion": "ask"}, ["unknown field 'qestion'", "did you mean 'question'"]),
+    ):
+        message = complaint(lambda: local_files(**files, columns=columns), ConfigError)  # type: ignore[arg-type]  # noqa: B023
+        for essential in essentials:
+            assert essential in message
+
+
 def test_refusals_come_from_a_file(files: dict[str, str], tmp_path: Path) -> None:
     refusals = str(write(tmp_path / "no.txt", "No.\nNever.\n"))
     assert local_files(forget=files["forget"], retain=files["retain"], refusals=refusals).refusals == ("No.", "Never.")

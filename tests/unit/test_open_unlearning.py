@@ -298,7 +298,8 @@ def test_settings_of_the_prompt_stay() -> None:
 
 def test_the_texts_that_were_scored_are_stored(tmp_path: Path) -> None:
     target = target_of(KINDS["ChatML, pad is eos"])
-    ours = scored(target, questions(), ["mia_zlib"], output_dir=tmp_path)
+    ours = scored(target, questions(), ["mia_zlib"])
+    ours.save(tmp_path, "forget")
     again = replace(ScoredSet.load(tmp_path, "forget"), compat=COMPAT["open-unlearning"])
     assert again.labelled == ours.labelled == tuple(f"{e.answer}\n" for e in questions())
     assert again.values("mia_zlib").tolist() == ours.values("mia_zlib").tolist()

@@ -84,7 +84,7 @@ def test_runs_share_one_frozen_original_and_end_with_the_same_bits(
 
     monkeypatch.setattr(ModelCache, "get", never)
     alone = run_study(STUDY, runs=tmp_path / "alone")
-    assert alone.results.to_dict() == shared.results.to_dict()
+    assert alone.to_dict() == shared.to_dict()
     assert weights_in(tmp_path / "alone") == weights_in(tmp_path / "shared")
 
 
@@ -117,7 +117,7 @@ def test_mixtures_are_read_from_files_and_equal_those_made_in_memory(
         raise StoredOtherwise("named otherwise")
 
     monkeypatch.setattr(pairs, "StreamedMixer", stored_otherwise)
-    assert run_study(one, runs=tmp_path / "in-memory").results.to_dict() == streamed.results.to_dict()
+    assert run_study(one, runs=tmp_path / "in-memory").to_dict() == streamed.to_dict()
     assert mixed_by == ["StreamedMixer", "Mixer"]
 
 

@@ -110,7 +110,7 @@ def test_a_value_whose_content_is_unknown_cannot_be_a_key() -> None:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, StudyResults]:
     folder = tmp_path_factory.mktemp("finished")
     store = Store(folder / "store")
-    return store, run_plan(planned(), store, folder / "keys").results
+    return store, run_plan(planned(), store, folder / "keys")
 
 
 def test_a_runs_name_moves_no_number(finished: tuple[Store, StudyResults]) -> None:
@@ -154,7 +154,7 @@ def test_an_edited_loss_is_trained_again(tmp_path: Path) -> None:
         loss(scale)
         plan = planned(unlearn=unlearn, attack=None)
         missing = {step.id for step in missing_steps(plan, store)}
-        results = run_plan(plan, store, tmp_path / "keys").results
+        results = run_plan(plan, store, tmp_path / "keys")
         origin = results.provenance.steps["unlearn/unlearned/mine"]
         found.append((missing, results.unlearned[0].training, origin.code))
     own = {f"{kind}/mine" for kind in ("unlearn/unlearned", "score/unlearned", "calibrate/calibrated")}

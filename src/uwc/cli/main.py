@@ -14,6 +14,7 @@ from uwc.cli.calibrate import calibrate_command
 from uwc.cli.compare import compare_command
 from uwc.cli.import_logs import import_logs_command
 from uwc.cli.list import explain_command, list_command
+from uwc.cli.noise import silence
 from uwc.cli.replay import replay_command
 from uwc.cli.robustness import robustness_command
 from uwc.cli.schema import schema_command
@@ -68,6 +69,7 @@ def main() -> None:
     debug = "--debug" in sys.argv
     sys.argv = [a for a in sys.argv if a != "--debug"]
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    silence()
     signal.signal(signal.SIGINT, _interrupt)
     command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
     try:
