@@ -42,7 +42,6 @@ from uwc.results import (
     AttackResults,
     Attacks,
     CalibrationResults,
-    Collapse,
     Diff,
     ModelKey,
     Scores,
@@ -553,7 +552,7 @@ def unlearn(
         term="" if error is None else error.term,
         diverged=None if error is None else error.step,
         stopped=done.log.stopped,
-        collapse=None if done.collapse is None else Collapse(**done.collapse.record()),
+        collapse=done.collapse,
         **logged(done.log.steps, done.log.effects),
     )
     with main_process_writes() as writes:

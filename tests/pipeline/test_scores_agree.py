@@ -147,8 +147,8 @@ def test_gathering_loads_no_judge(place: Path, results: StudyResults, monkeypatc
         raise AssertionError("a judge was loaded")
 
     monkeypatch.chdir(place)
-    monkeypatch.setattr("uwc.models.sentences.load_encoder", refused)
-    monkeypatch.setattr("uwc.models.sentences.load_entailment", refused)
+    monkeypatch.setattr("uwc.models.judges.load_encoder", refused)
+    monkeypatch.setattr("uwc.models.judges.load_entailment", refused)
     found = gather(plan_of(results), Store(place / "all" / "store"))
     assert rows(found.run("mild").scores) == rows(results.run("mild").scores)
     assert {"semantic_similarity", "entailment"} <= {score.metric for score in found.run("mild").scores}

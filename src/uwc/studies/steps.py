@@ -18,7 +18,6 @@ from uwc.objectives.methods import FINE_TUNING, Method, WeightedTerm
 from uwc.objectives.registry import terms, tricks
 from uwc.objectives.rules import Rule
 from uwc.registry import Entry
-from uwc.results import Collapse
 from uwc.studies.config import BuildConfig, PromptConfig, StopConfig
 from uwc.studies.sections import FORGET_SETS, CalibrateConfig, task_label
 from uwc.studies.step import NOT_IN_KEY, Outcome, Step
@@ -202,7 +201,7 @@ class Unlearn(Step):
             message="" if done.diverged is None else str(done.diverged),
             diverged=None if done.diverged is None else done.diverged.step,
             stopped=done.log.stopped,
-            collapse=None if done.collapse is None else Collapse(**done.collapse.record()),
+            collapse=done.collapse,
         )
 
     def _stop_rule(self, context: "Context") -> Any:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from uwc.models.head import answer_logits, unwrapped
 from uwc.models.model import DEFAULT_TOKEN_BUDGET, Target
 from uwc.models.states import blocks
 from uwc.objectives.forwards import target_logprobs
+from uwc.results import Collapse
 
 COLLAPSE_EXAMPLES = 100
 COLLAPSE_BOUND = 10.0
@@ -100,29 +101,14 @@ def gradient_effect(
     return effects
 
 
-@dataclass(frozen=True)
-class Collapse:
-    """Retain perplexity before and after training.
+def collapse(before: float, after: float) -> Collapse:
+    """Retain perplexity before and after training: collapsed beyond `COLLAPSE_BOUND` times the original's.
 
-    Attributes:
-        before: the original's, per answer token.
-        after: the trained model's; infinite where it overflows.
-        bound: how many times the original's is too much.
+    An infinite perplexity is kept as NaN.
     """
-
-    before: float
-    after: float
-    bound: float = COLLAPSE_BOUND
-
-    @property
-    def collapsed(self) -> bool:
-        """Whether the perplexity is beyond the bound."""
-        return not self.after <= self.bound * self.before
-
-    def record(self) -> dict[str, float | bool | None]:
-        """As plain data; an infinite perplexity is None."""
-        values = {name: value if math.isfinite(value) else None for name, value in asdict(self).items()}
-        return {**values, "collapsed": self.collapsed}
+    kept = {"before": before, "after": after}
+    finite = {name: value if math.isfinite(value) else math.nan for name, value in kept.items()}
+    return Collapse(**finite, bound=COLLAPSE_BOUND, collapsed=not after <= COLLAPSE_BOUND * before)
 
 
 @torch.inference_mode()

@@ -17,7 +17,8 @@ from uwc.models.scoring import let_train
 from uwc.objectives.methods import Method
 from uwc.objectives.objective import Objective
 from uwc.objectives.rules import Contrast, MiniUnlearning
-from uwc.training.callbacks import Collapse, StopRule, retain_perplexity
+from uwc.results import Collapse
+from uwc.training.callbacks import StopRule, collapse, retain_perplexity
 from uwc.training.data import TrainingData
 from uwc.training.loop import TrainingLog, train
 from uwc.training.mini_unlearning import mini_unlearn
@@ -88,8 +89,8 @@ def unlearn(
         target = merge_adapter(target)
     if isinstance(rule, Contrast):
         target = contrast(replace(target, model=original), target, strength=rule.strength)
-    collapse = Collapse(before, retain_perplexity(target, data.retain)) if before is not None else None
-    return Unlearned(target, log, diverged, collapse)
+    after = None if before is None else collapse(before, retain_perplexity(target, data.retain))
+    return Unlearned(target, log, diverged, after)
 
 
 def trainable(target: Target) -> Target:
