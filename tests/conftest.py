@@ -8,11 +8,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test waits for the hub
 
 import pytest
 
+from uwc.attacks.registry import attacks
 from uwc.data.example import Example
+from uwc.metrics.registry import metrics
 from uwc.models.load import build_target
 from uwc.models.model import Target
 from uwc.objectives.methods import FINE_TUNING
 from uwc.objectives.objective import Objective
+from uwc.objectives.registry import terms
 from uwc.training.data import TrainingData
 from uwc.training.loop import train
 from uwc.training.settings import TrainingSettings
@@ -68,3 +71,11 @@ def knowing() -> Target:
 def copied(target: Target) -> Target:
     """The same model with weights of its own."""
     return Target(copy.deepcopy(target.model), target.tokenizer, target.template, target.name)
+
+
+@pytest.fixture
+def restored_registries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The registries are after the test as they were before it."""
+    for registry in (metrics, terms, attacks):
+        registry.names()
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))

@@ -20,13 +20,7 @@ from uwc.metrics.registry import INPUTS, metrics
 from uwc.models.scoring import score_tokens
 from uwc.objectives.registry import terms
 
-
-@pytest.fixture(autouse=True)
-def restored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test registers is forgotten after it."""
-    for registry in (metrics, terms, attacks):
-        registry.names()
-        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+pytestmark = pytest.mark.usefixtures("restored_registries")
 
 
 def notebook(function: Callable[..., Any]) -> Callable[..., Any]:
