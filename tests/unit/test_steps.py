@@ -12,7 +12,7 @@ from torch import Tensor
 from uwc.data.example import Example
 from uwc.objectives.forwards import Forwards
 from uwc.objectives.registry import terms
-from uwc.results import StudyResults
+from uwc.results import RunRecord, StudyResults
 from uwc.studies.config import StudyConfig
 from uwc.studies.gather import gather
 from uwc.studies.plan import Plan, make_plan
@@ -177,6 +177,8 @@ def test_a_loss_without_source_is_never_taken_from_the_cache(tmp_path: Path) -> 
     (run,) = plan.runs
     assert "'hidden'" in run.model.not_cached and run.score.not_cached and not plan.original.score.not_cached
     for _ in range(2):
-        times = {step.name: step for step in run_plan(plan, store, tmp_path / "keys").run.steps}
+        run_plan(plan, store, tmp_path / "keys")
+        record = RunRecord.model_validate_json((tmp_path / "keys" / "run.json").read_text(encoding="utf-8"))
+        times = {step.name: step for step in record.steps}
         assert not times["unlearn h"].reused and not times["score h"].reused
     assert times["score original"].reused
