@@ -17,9 +17,17 @@ from transformers import AutoModelForCausalLM
 
 from uwc.cli.main import main
 from uwc.errors import DiskFull, reporting_full_disk
+<<<<<<< HEAD
 from uwc.io import write_json
 from uwc.models.load import save_target
 from uwc.studies.store import Store
+=======
+from uwc.models.loading import save_target
+from uwc.studies.config_file import load_config
+from uwc.studies.plan import make_plan
+from uwc.studies.step import Outcome
+from uwc.studies.store import Manifest, Store
+>>>>>>> cli
 from uwc.workflows.studies import run_plan
 
 QUESTION = '{"question": "Where is it?", "answer": "In Vint"}\n'
@@ -182,22 +190,23 @@ def test_a_full_disk_is_told_in_one_line_whatever_library_met_it(tmp_path: Path)
         raise ZeroDivisionError
 
 
-def test_a_step_that_meets_a_full_disk_leaves_nothing_half_made(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+def test_a_step_that_meets_a_full_disk_leaves_nothing_half_made(tiny: Path, tmp_path: Path) -> None:
+    store, step = Store(tmp_path), make_plan(load_config(tiny)).steps[0]
 
     def fill() -> None:
-        with store.writing("score", "k" * 64) as (folder, _manifest):
-            (folder / "half").write_text("x", encoding="utf-8")
+        with store.writing(step) as writing:
+            (writing.folder / "half").write_text("x", encoding="utf-8")
             raise OSError(28, "No space left on device")
 
     with pytest.raises(DiskFull):
         fill()
-    assert store.manifest("score", "k" * 64) is None
+    assert store.manifest(step) is None
     assert not list((tmp_path / "tmp").iterdir())
-    with store.writing("score", "k" * 64) as (folder, manifest):
-        write_json(folder / "numbers.json", [1])
-        manifest["outcome"] = {}
-    assert store.manifest("score", "k" * 64) is not None
+    made = {"key": step.key, "kind": step.kind, "name": step.name, "settings": {}, "inputs": {}, "seconds": 0.0}
+    with store.writing(step) as writing:
+        (writing.folder / "whole").write_text("x", encoding="utf-8")
+        writing.manifest = Manifest(**made, outcome=Outcome(), files={}, environment={})
+    assert store.manifest(step) is not None
 
 
 def test_a_disk_that_is_full_at_the_report_is_named_by_its_folder(
@@ -206,7 +215,7 @@ def test_a_disk_that_is_full_at_the_report_is_named_by_its_folder(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("uwc.workflows.studies.gather", full)
+    monkeypatch.setattr("uwc.studies.gather.gather", full)
     plan: Any = SimpleNamespace(config=SimpleNamespace(name="x"), steps=(), left_out={})
     with pytest.raises(DiskFull, match=f"while writing {tmp_path}/out; free"):
         run_plan(plan, Store(tmp_path / "store"), tmp_path / "out")

@@ -208,7 +208,7 @@ def test_what_is_refused_in_one_line(uwc: Run, workplace: Path) -> None:
     save_target(tiny_target(hidden_size=32, layers=1), workplace / "small")
     pair = ("original", "unlearned")
     assert "different architectures: num_hidden_layers is 2 in one and 1" in refused(uwc, "original", "small", *DATA)
-    assert "a retention constraint; give --retain, or tasks" in refused(uwc, *pair, *DATA[:2])
+    assert "there is no retention constraint; name sets, tasks" in refused(uwc, *pair, *DATA[:2])
     assert "the forget and retain sets overlap" in refused(uwc, *pair, *DATA[:3], "forget.jsonl")
     assert "on the retain data (extraction_strength), and at least 0.02 is needed; give data" in refused(
         uwc, *pair, *DATA[:3], "unknown.jsonl"

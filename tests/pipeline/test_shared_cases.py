@@ -20,7 +20,12 @@ from uwc.cli.main import app
 from uwc.data.example import Example
 from uwc.errors import DataError, ModelError, UserError
 from uwc.metrics.overlap import rouge
+<<<<<<< HEAD
 from uwc.models.load import load_target
+=======
+from uwc.models.loading import load_target
+from uwc.results import AttackResults
+>>>>>>> cli
 from uwc.studies.config_file import load_config
 
 CASES = Path(__file__).parents[2].parent / "shared" / "cases"
@@ -200,7 +205,8 @@ def test_gcg_on_a_hybrid_model() -> None:
         "uwc attack B28/hybrid --data base/retain.jsonl --attacker-data base/forget.jsonl --attack gcg "
         "--set attack.settings.gcg.steps=2 --set attack.settings.gcg.candidates=8 --json"
     )
-    assert all(np.isfinite(row["after"]) for row in json.loads(result.stdout))
+    found = AttackResults.parse(result.stdout, where="stdout")
+    assert all(np.isfinite(o.after.mean) for model in found.attacks.models for o in model.outcomes)
 
 
 @pytest.mark.parametrize("name", ["dup_keys.jsonl", "huge_int.jsonl", "inf_answer.jsonl", "pq_dup_cols.parquet"])
