@@ -17,17 +17,11 @@ from transformers import AutoModelForCausalLM
 
 from uwc.cli.main import main
 from uwc.errors import DiskFull, reporting_full_disk
-<<<<<<< HEAD
-from uwc.io import write_json
 from uwc.models.load import save_target
-from uwc.studies.store import Store
-=======
-from uwc.models.loading import save_target
 from uwc.studies.config_file import load_config
 from uwc.studies.plan import make_plan
 from uwc.studies.step import Outcome
 from uwc.studies.store import Manifest, Store
->>>>>>> cli
 from uwc.workflows.studies import run_plan
 
 QUESTION = '{"question": "Where is it?", "answer": "In Vint"}\n'

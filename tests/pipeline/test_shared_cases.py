@@ -20,12 +20,8 @@ from uwc.cli.main import app
 from uwc.data.example import Example
 from uwc.errors import DataError, ModelError, UserError
 from uwc.metrics.overlap import rouge
-<<<<<<< HEAD
 from uwc.models.load import load_target
-=======
-from uwc.models.loading import load_target
 from uwc.results import AttackResults
->>>>>>> cli
 from uwc.studies.config_file import load_config
 
 CASES = Path(__file__).parents[2].parent / "shared" / "cases"
