@@ -32,12 +32,7 @@ def alone(knowing: Target, name: str, **options: Any) -> Calibration:
     """The calibration of one of the models by `uwc.calibrate`."""
     amount, seed = MODELS[name]
     given: dict[str, Any] = {"forget": people(4)[:4], "retain": people(4)[4:6]} | options
-    retention = {
-        key: given.pop(name) for key, name in (("metric", "retention_metric"), ("tau", "tau")) if name in given
-    }
-    if sets := given.pop("sets", None):
-        given["retain"] = {"retain": given["retain"], **sets}
-    return uwc.calibrate(knowing, damaged(knowing, amount, seed=seed), retention=retention, **given).calibration
+    return uwc.calibrate(knowing, damaged(knowing, amount, seed=seed), **given).calibration
 
 
 def calibrations(done: StudyResults) -> dict[str, Calibration]:
