@@ -163,7 +163,7 @@ def official(target: Target, sets: dict[str, list[Example]]) -> list[str]:
 def evaluated(target: Target, sets: dict[str, list[Example]], compat: Compat | None) -> Mapping[str, ScoredSet]:
     """The scores of each set by a mode's rules, or by ours."""
     scoring = Scoring(Given(sets, max_new_tokens=NEW_TOKENS), [*METRICS, *PARTS], compat=compat)
-    return score_sets(target, scoring)
+    return score_sets(target, scoring.work())
 
 
 def utility(scored: Mapping[str, ScoredSet], **truth: str) -> float:

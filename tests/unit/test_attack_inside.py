@@ -53,7 +53,7 @@ def test_probes_read_past_an_output_layer_that_only_silences(knowing: Target) ->
     assert strength(silent, SCORED) == 0.0
     found = outcomes(silent, "probe", PROBE)
     assert found["layer 2"] > 0.7
-    assert found["strongest"] >= max(found["layer 1"], found["layer 2"])
+    assert found["worst case"] >= max(found["layer 1"], found["layer 2"])
 
 
 def test_probes_read_nothing_that_was_never_known(knowing: Target) -> None:

@@ -222,7 +222,7 @@ def expected(peer: Peer, examples: Sequence[Example]) -> dict[str, list[float]]:
 def scored(target: Target, examples: Sequence[Example], names: Sequence[str], **options: Any) -> ScoredSet:
     given = Given(in_all_wordings({"forget": examples}), frozenset(options), NEW)
     scoring = Scoring(given, chosen_metrics(None, names, given)[0], compat=COMPAT["open-unlearning"])
-    return score_sets(target, scoring, **options)["forget"]
+    return score_sets(target, scoring.work(), **options)["forget"]
 
 
 def test_every_metric_is_that_of_the_slow_implementation(trained: tuple[Kind, Target]) -> None:
