@@ -331,7 +331,7 @@ def remote_code(place: Path, tmp_path: Path) -> str:
         (lambda p, t: {"retention": {"metric": "model_utility"}}, ["needs the sets real_authors and world_facts"]),
         (
             lambda p, t: {"retain": {"retain": p / "retain.jsonl", "holdout": p / "unknown.jsonl"}},
-            ["'holdout' is a set with a part"],
+            ["'holdout' is the name of a split"],
         ),
         (
             lambda p, t: {"retain": {"retain": p / "retain.jsonl", "more": p / "forget.jsonl"}},

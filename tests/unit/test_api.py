@@ -10,13 +10,14 @@ import pandas as pd
 import pytest
 import torch
 from tests.conftest import PEOPLE, copied, people
-from tests.unit.test_decorators import restored  # noqa: F401
 
 import uwc
 from uwc.errors import ConfigError, DataError
 from uwc.models.load import save_target
 from uwc.objectives.methods import WeightedTerm, get_method
 from uwc.results import RESULTS, UnlearnResult
+
+pytestmark = pytest.mark.usefixtures("restored_registries")
 
 FORGET, RETAIN = people(4)[:4], people(4)[4:]
 

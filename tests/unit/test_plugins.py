@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from tests.conftest import people
-from tests.unit.test_decorators import restored  # noqa: F401
 
 import uwc
 from uwc.errors import ConfigError
@@ -15,6 +14,8 @@ from uwc.models.load import save_target
 from uwc.studies.plan import make_plan
 from uwc.studies.run import missing_steps
 from uwc.studies.store import Store
+
+pytestmark = pytest.mark.usefixtures("restored_registries")
 
 METRIC = """
 import numpy as np
