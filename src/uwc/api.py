@@ -630,11 +630,6 @@ def _constraint(given: CalibrateConfig | Mapping[str, Any] | None, sets: tuple[s
     config = given if isinstance(given, CalibrateConfig) else Retention(**(given or {}))
     if "sets" in config.model_fields_set or config.utility:
         return config
-    if not sets and not config.tasks:
-        raise ConfigError(
-            "calibration needs a retention constraint; give --retain or --retention-task (in Python retain, or "
-            "retention=Retention(tasks=...))"
-        )
     return config.model_copy(update={"sets": sets})
 
 

@@ -12,7 +12,14 @@ from tests.conftest import copied, people
 from tests.unit.scores_by_hand import scores
 
 from uwc.calibration.calibrate import calibrate
-from uwc.calibration.measures import ExampleMeasure, LeastRatio, Measure, NumberMeasure, example_metrics
+from uwc.calibration.measures import (
+    ExampleMeasure,
+    LeastRatio,
+    Measure,
+    NumberMeasure,
+    example_metrics,
+    retention_measures,
+)
 from uwc.calibration.search import Reading, SearchResult, search
 from uwc.data.example import Example
 from uwc.errors import ConfigError, UserError
@@ -161,7 +168,7 @@ def test_a_number_that_is_0_on_the_original_is_refused() -> None:
 
 def test_without_any_measure_there_is_no_constraint() -> None:
     with pytest.raises(ConfigError, match="needs a retention constraint; give --retain, or tasks"):
-        LeastRatio([])
+        retention_measures({}, metric="extraction_strength", keep=())
 
 
 def noisy(knowing: Target) -> Target:

@@ -134,8 +134,6 @@ class LeastRatio:
     """
 
     def __init__(self, measures: Sequence[Measure]) -> None:
-        if not measures:
-            raise ConfigError("calibration needs a retention constraint; give --retain, or tasks (calibrate.tasks)")
         self.measures = measures
         self._of = 0
 
@@ -452,7 +450,7 @@ def retention_measures(
         max_new_tokens: the most tokens of a generated answer.
 
     Raises:
-        ConfigError: a name is unknown, or a need is not met.
+        ConfigError: a name is unknown, a need is not met, or there is no measure.
         UserError: lm-evaluation-harness is not installed.
     """
     if metric not in retention_names():
@@ -471,6 +469,8 @@ def retention_measures(
             measures.append(HarnessTask(given))
         else:
             measures.append(NumberMeasure(given, label=str(getattr(given, "__name__", type(given).__name__))))
+    if not measures:
+        raise ConfigError("calibration needs a retention constraint; give --retain, or tasks (calibrate.tasks)")
     return measures
 
 
