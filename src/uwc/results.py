@@ -5,6 +5,7 @@ finite is NaN in memory, and null in JSON.
 """
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from itertools import pairwise
@@ -746,7 +747,7 @@ class RunRecord(Part):
     steps: tuple[StepTime, ...] = ()
 
 
-class Result(Part):
+class Result(Part, ABC):
     """A result with its own file."""
 
     FILE: ClassVar[str]
@@ -769,18 +770,18 @@ class Result(Part):
 
         return pd.DataFrame(list(self.rows()))
 
+    @abstractmethod
     def rows(self) -> Iterable[Mapping[str, Any]]:
         """The rows of `to_frame`."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def headline(self) -> str:
         """The result in one sentence."""
-        raise NotImplementedError
 
+    @abstractmethod
     def table(self) -> list[dict[str, str]]:
         """The rows of the one table that a notebook shows, with cells as text."""
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         return f"{self.headline}\n{text_table(self.table())}"

@@ -1,7 +1,7 @@
 """The kinds of steps of a study. Each has everything that its `run` reads, so that key and work cannot disagree."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -134,7 +134,7 @@ class FineTune(Step):
         from uwc.training.data import TrainingData
         from uwc.training.loop import train
 
-        target = context.model(self.base, self.loading)
+        target = replace(context.model(self.base, self.loading), name=self.of[-1])
         log = train(
             target,
             Objective(FINE_TUNING, target.model),
