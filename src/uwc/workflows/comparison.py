@@ -88,7 +88,7 @@ def compare(
     given = {"forget": forget, "retain": retains["retain"], "holdout": holdout, **further}
     changes: dict[str, Any] = {
         "name": re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).lstrip("._-") or STUDY,
-        "title": f"{len(models)} unlearned models compared",
+        "title": f"{len(models)} unlearned model{'s' if len(models) > 1 else ''} compared",
         "benchmark.settings": _questions({k: q for k, q in given.items() if q is not None}, columns or {}, folder),
         "model.path": kept_model(original, folder, template),
         "model.dtype": precision_of(original),
