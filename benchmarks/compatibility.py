@@ -27,7 +27,7 @@ from uwc.metrics.scored import ScoredSet
 from uwc.metrics.set_metrics import model_utility
 from uwc.metrics.suites import Given
 from uwc.models.load import build_tokenizer
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.models.scoring import score_tokens
 from uwc.objectives.methods import FINE_TUNING
 from uwc.objectives.objective import Objective
@@ -93,13 +93,13 @@ def main() -> None:
     sets["retain"] = [replace(e, paraphrased_question="") for e in sets["retain"][:QUESTIONS]]
     for kind in options.kind or KINDS:
         for level in options.level or LEVELS:
-            target = trained(KINDS[kind], [e for part in sets.values() for e in part], epochs=LEVELS[level])
+            model = trained(KINDS[kind], [e for part in sets.values() for e in part], epochs=LEVELS[level])
             compare = measured if KINDS[kind].trained_as else official
-            for line in compare(target, sets):
+            for line in compare(model, sets):
                 print(f"| {kind} | {level} | {line} |", flush=True)
 
 
-def trained(kind: Kind, examples: Sequence[Example], *, epochs: int) -> Target:
+def trained(kind: Kind, examples: Sequence[Example], *, epochs: int) -> Model:
     """A model of the kind, trained on the examples as OpenUnlearning trains."""
     texts = [f"Question: {e.question}\nAnswer: {e.answer}" for e in examples]
     tokenizer = build_tokenizer(texts, vocabulary=1024)
@@ -108,29 +108,29 @@ def trained(kind: Kind, examples: Sequence[Example], *, epochs: int) -> Target:
         tokenizer.pad_token = None
     tokenizer.chat_template = kind.template
     torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=512, **SIZES))
-    model.generation_config.update(eos_token_id=tokenizer.eos_token_id, bos_token_id=None)
-    target = Target(model, tokenizer)
+    module = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=512, **SIZES))
+    module.generation_config.update(eos_token_id=tokenizer.eos_token_id, bos_token_id=None)
+    model = Model(module, tokenizer)
     if epochs:
-        peer = COMPAT[kind.trained_as].adapt(target) if kind.trained_as else target
+        peer = COMPAT[kind.trained_as].adapt(model) if kind.trained_as else model
         settings = TrainingSettings(epochs=epochs, batch_size=16, lr=2e-3, schedule="cosine")
-        train(peer, Objective(FINE_TUNING, model), TrainingData(retain=examples), settings)
-    return target
+        train(peer, Objective(FINE_TUNING, module), TrainingData(retain=examples), settings)
+    return model
 
 
 @dataclass(frozen=True)
 class _Unmasked(Compat):
     """A mode without its attention mask."""
 
-    def adapt(self, target: Target) -> Target:
-        return super().adapt(target).edited(lambda e: replace(e, unattended=None))
+    def adapt(self, model: Model) -> Model:
+        return super().adapt(model).edited(lambda e: replace(e, unattended=None))
 
 
-def measured(target: Target, sets: dict[str, list[Example]]) -> list[str]:
+def measured(model: Model, sets: dict[str, list[Example]]) -> list[str]:
     """Lines of figures: ours, the mode's without its mask, and the mode's."""
     peer = COMPAT["open-unlearning"]
     unmasked = _Unmasked(peer.name, peer.template, peer.functions, peer.settings)
-    ways = [evaluated(target, sets, compat) for compat in (None, unmasked, peer)]
+    ways = [evaluated(model, sets, compat) for compat in (None, unmasked, peer)]
     lines = []
     for name, metrics in (("retain", METRICS), ("world_facts", FACTS)):
         for metric in metrics:
@@ -145,25 +145,25 @@ def measured(target: Target, sets: dict[str, list[Example]]) -> list[str]:
     return lines
 
 
-def official(target: Target, sets: dict[str, list[Example]]) -> list[str]:
+def official(model: Model, sets: dict[str, list[Example]]) -> list[str]:
     """Lines of extraction strengths: ours, and by each rule of the official code alone and by all."""
     peer, questions = COMPAT["uwc-official"], sets["retain"]
     theirs = peer.functions["extraction_strength"]
-    prompt = replace(target, template=PromptTemplate(text=peer.template.text, chat=False))
+    prompt = replace(model, template=PromptTemplate(text=peer.template.text, chat=False))
     scores = {
-        "ours": extraction_strength(score_tokens(target, questions)),
+        "ours": extraction_strength(score_tokens(model, questions)),
         "its prompt, our start": extraction_strength(score_tokens(prompt, questions)),
-        "its prompt and start": extraction_strength(score_tokens(peer.adapt(target), questions)),
-        "our prompt and start, its search": theirs(score_tokens(target, questions)),
-        "all together": theirs(score_tokens(peer.adapt(target), questions)),
+        "its prompt and start": extraction_strength(score_tokens(peer.adapt(model), questions)),
+        "our prompt and start, its search": theirs(score_tokens(model, questions)),
+        "all together": theirs(score_tokens(peer.adapt(model), questions)),
     }
     return [f"retain | extraction_strength, {name} | {values.mean():.3f}" for name, values in scores.items()]
 
 
-def evaluated(target: Target, sets: dict[str, list[Example]], compat: Compat | None) -> Mapping[str, ScoredSet]:
+def evaluated(model: Model, sets: dict[str, list[Example]], compat: Compat | None) -> Mapping[str, ScoredSet]:
     """The scores of each set by a mode's rules, or by ours."""
     scoring = Scoring(Given(sets, max_new_tokens=NEW_TOKENS), [*METRICS, *PARTS], compat=compat)
-    return score_sets(target, scoring.work())
+    return score_sets(model, scoring.work())
 
 
 def utility(scored: Mapping[str, ScoredSet], **truth: str) -> float:

@@ -34,9 +34,9 @@ from uwc.data.prompts import PromptTemplate
 from uwc.metrics.likelihood import extraction_strength
 from uwc.models.generation import generate
 from uwc.models.head import answer_logits
-from uwc.models.load import load_target, save_target
+from uwc.models.load import load_model, save_model
 from uwc.models.mixtures import open_mixing
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.models.scoring import score_tokens
 from uwc.results import Calibration
 
@@ -57,10 +57,10 @@ def comparisons(device: str) -> Iterator[Comparison]:
     size = SIZES[device]
     for kind, make in {"slow fall": slow_fall, "steep fall": steep_fall}.items():
         with tempfile.TemporaryDirectory() as folder:
-            target, examples = knowing_model(device=device, **{k: v for k, v in size.items() if k != "name"})
+            model, examples = knowing_model(device=device, **{k: v for k, v in size.items() if k != "name"})
             pair = Pair(Path(folder), examples[::2], examples[1::2], device)
-            make(target, pair)
-            del target
+            make(model, pair)
+            del model
             if make is slow_fall:
                 yield from pair.mixing(str(size["name"]))
             yield calibration(f"calibration, {size['name']}, {kind}", pair)
@@ -94,10 +94,10 @@ class Pair:
         self.retain, self.forget, self.device = retain, forget, device
         self.loading = {"device": device, "template": TEMPLATE, "dtype": "float32"}
 
-    def save(self, target: Target, folder: Path) -> None:
+    def save(self, model: Model, folder: Path) -> None:
         """Write a checkpoint, and leave the model where it was."""
-        save_target(replace(target, model=target.model.to("cpu")), folder)
-        target.model.to(self.device)
+        save_model(replace(model, model=model.model.to("cpu")), folder)
+        model.model.to(self.device)
 
     def calibrate(self) -> Calibration:
         """The search for alpha, without the curve."""
@@ -113,9 +113,9 @@ class Pair:
         ).calibration
 
     @torch.no_grad()
-    def plain_mixture(self, alpha: float) -> Target:
+    def plain_mixture(self, alpha: float) -> Model:
         """Load both models, and average their weights."""
-        first, second = (load_target(path, **self.loading) for path in (self.original, self.unlearned))
+        first, second = (load_model(path, **self.loading) for path in (self.original, self.unlearned))
         theirs = second.model.state_dict()
         mixed = {n: ((1 - alpha) * t + alpha * theirs[n]) for n, t in first.model.state_dict().items()}
         second.model.load_state_dict(mixed)
@@ -153,42 +153,42 @@ class Pair:
             },
         )  # fmt: skip
 
-    def _scoring(self, target: Target) -> Measured:
-        return measure(lambda: score_tokens(target, self.retain), device=self.device)
+    def _scoring(self, model: Model) -> Measured:
+        return measure(lambda: score_tokens(model, self.retain), device=self.device)
 
 
-def slow_fall(target: Target, pair: Pair) -> None:
+def slow_fall(model: Model, pair: Pair) -> None:
     """Write the model as it is, and with noise in every weight."""
-    pair.save(target, pair.original)
+    pair.save(model, pair.original)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for parameter in target.model.parameters():
+        for parameter in model.model.parameters():
             noise = torch.randn(parameter.shape, generator=generator).to(parameter.device)
             parameter.add_(NOISE * parameter.std() * noise if parameter.dim() > 1 else 0.0)
-    pair.save(target, pair.unlearned)
+    pair.save(model, pair.unlearned)
 
 
-def steep_fall(target: Target, pair: Pair) -> None:
+def steep_fall(model: Model, pair: Pair) -> None:
     """Write the model trained on all its answers, and after gradient ascent on those to forget."""
-    train(target, [*pair.retain, *pair.forget], 1.0, **LEARN)
-    pair.save(target, pair.original)
-    train(target, pair.forget, -1.0, **ASCEND)
-    pair.save(target, pair.unlearned)
+    train(model, [*pair.retain, *pair.forget], 1.0, **LEARN)
+    pair.save(model, pair.original)
+    train(model, pair.forget, -1.0, **ASCEND)
+    pair.save(model, pair.unlearned)
 
 
-def train(target: Target, examples: list[Example], sign: float, *, lr: float, batch: int, steps: int) -> None:
+def train(model: Model, examples: list[Example], sign: float, *, lr: float, batch: int, steps: int) -> None:
     """A few steps of Adam down (or with sign -1 up) the mean negative log-likelihood of the answers."""
-    weights = [p for p in target.model.parameters() if p.dim() > 1]
+    weights = [p for p in model.model.parameters() if p.dim() > 1]
     optimizer = torch.optim.Adam(weights, lr=lr, betas=(0.9, 0.95))
-    encoded, generator = target.encode(examples), random.Random(0)
+    encoded, generator = model.encode(examples), random.Random(0)
     order: list[int] = []
     for _ in range(steps):
         if not order:
             order = list(range(len(encoded)))
             generator.shuffle(order)
         chosen, order = order[:batch], order[batch:]
-        part = collate([encoded[i] for i in chosen], device=target.device)
-        loss = torch.nn.functional.cross_entropy(answer_logits(target.model, part).float(), part.targets)
+        part = collate([encoded[i] for i in chosen], device=model.device)
+        loss = torch.nn.functional.cross_entropy(answer_logits(model.model, part).float(), part.targets)
         optimizer.zero_grad()
         (sign * loss).backward()
         optimizer.step()
@@ -197,7 +197,7 @@ def train(target: Target, examples: list[Example], sign: float, *, lr: float, ba
 
 def knowing_model(
     *, vocabulary: int, hidden: int, layers: int, intermediate: int, questions: int, device: str = "cpu"
-) -> tuple[Target, list[Example]]:
+) -> tuple[Model, list[Example]]:
     """A random model, and twice as many questions with its own answers."""
     words = {f"w{i}": i for i in range(vocabulary - 2)} | {"[UNK]": vocabulary - 2, "[EOS]": vocabulary - 1}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
@@ -212,14 +212,14 @@ def knowing_model(
         pad_token_id=vocabulary - 1,
     )  # fmt: skip
     torch.manual_seed(0)
-    target = Target(LlamaForCausalLM(config).to(device).eval(), wrapped, TEMPLATE, "original")
-    return target, answered(target, questions)
+    model = Model(LlamaForCausalLM(config).to(device).eval(), wrapped, TEMPLATE, "original")
+    return model, answered(model, questions)
 
 
-def answered(target: Target, questions: int) -> list[Example]:
+def answered(model: Model, questions: int) -> list[Example]:
     """Twice as many questions of random words, with what the model answers, cut to different lengths."""
     generator = random.Random(0)
-    words = len(target.tokenizer) - 2
+    words = len(model.tokenizer) - 2
     asked = [
         Example(
             id=str(i), question=" ".join(f"w{generator.randrange(words)}" for _ in range(generator.randint(*QUESTION))),
@@ -227,7 +227,7 @@ def answered(target: Target, questions: int) -> list[Example]:
         )
         for i in range(2 * questions)
     ]  # fmt: skip
-    generated = generate(target, asked, max_new_tokens=ANSWER[1])
+    generated = generate(model, asked, max_new_tokens=ANSWER[1])
     cut = [list(tokens)[: generator.randint(*ANSWER)] for tokens in generated.tokens]
-    texts = target.tokenizer.batch_decode(cut)
+    texts = model.tokenizer.batch_decode(cut)
     return [replace(e, answer=text) for e, text in zip(asked, texts, strict=True) if text.strip() and "[" not in text]

@@ -14,8 +14,8 @@ from uwc.attacks.data import AttackData
 from uwc.data.batches import collate
 from uwc.data.benchmarks.fictional import fictional_authors
 from uwc.metrics.likelihood import extraction_strength
-from uwc.models.load import build_target
-from uwc.models.model import Target
+from uwc.models.load import build_model
+from uwc.models.model import Model
 from uwc.models.scoring import score_tokens
 
 SIZES = {"cpu": (384, 12, 12), "cuda": (2048, 24, 40)}
@@ -26,11 +26,11 @@ def comparisons(device: str) -> Iterator[Comparison]:
     """Train three heads on the retained authors and score the forgotten ones with each."""
     hidden, layers, authors = SIZES[device]
     benchmark = fictional_authors(authors=authors, holdout=0, phrasings=1, general=False)
-    target = random_target(benchmark.training_examples(with_forget=True), hidden, layers, device)
+    model = random_model(benchmark.training_examples(with_forget=True), hidden, layers, device)
     data = AttackData(benchmark["forget"], retain=benchmark["retain"])
     depths = (round(layers / 3), round(2 * layers / 3), layers)
-    ours = measure(lambda: cached(target, data, depths), device=device)
-    baseline = measure(lambda: one_by_one(target, data, depths), device=device)
+    ours = measure(lambda: cached(model, data, depths), device=device)
+    baseline = measure(lambda: one_by_one(model, data, depths), device=device)
     yield Comparison(
         name=f"probing at 3 of {layers} layers", ours_seconds=ours.seconds, baseline_seconds=baseline.seconds,
         ours_peak_bytes=ours.peak_bytes, baseline_peak_bytes=baseline.peak_bytes, device=device,
@@ -38,8 +38,8 @@ def comparisons(device: str) -> Iterator[Comparison]:
     )  # fmt: skip
 
 
-def random_target(examples: list, hidden: int, layers: int, device: str) -> Target:
-    small = build_target(examples, vocabulary=4096, hidden_size=64, layers=1, heads=2, context=256)
+def random_model(examples: list, hidden: int, layers: int, device: str) -> Model:
+    small = build_model(examples, vocabulary=4096, hidden_size=64, layers=1, heads=2, context=256)
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(small.tokenizer), hidden_size=hidden, intermediate_size=3 * hidden, num_hidden_layers=layers,
@@ -48,30 +48,30 @@ def random_target(examples: list, hidden: int, layers: int, device: str) -> Targ
     return replace(small, model=LlamaForCausalLM(config).to(device).eval())
 
 
-def cached(target: Target, data: AttackData, depths: tuple[int, ...]) -> list[float]:
+def cached(model: Model, data: AttackData, depths: tuple[int, ...]) -> list[float]:
     settings = {"layers": list(depths), "epochs": EPOCHS, "lr": LR}
-    with attacked(target, data, make_chain("probe", {"probe": settings})) as variants:
-        return [float(extraction_strength(score_tokens(v.target, data.scored)).mean()) for v in variants]
+    with attacked(model, data, make_chain("probe", {"probe": settings})) as variants:
+        return [float(extraction_strength(score_tokens(v.model, data.scored)).mean()) for v in variants]
 
 
-def one_by_one(target: Target, data: AttackData, depths: tuple[int, ...]) -> list[float]:
+def one_by_one(model: Model, data: AttackData, depths: tuple[int, ...]) -> list[float]:
     """As the open code does it: cut the model, put a fresh head on it, and train that through the whole model."""
     found = []
-    encoded = target.encode(data.retain)
+    encoded = model.encode(data.retain)
     for depth in depths:
-        model = copy.deepcopy(target.model)
-        model.model.layers = model.model.layers[:depth]
-        model.config.num_hidden_layers = depth
-        model.requires_grad_(False)
-        model.lm_head.weight.requires_grad_(True)
-        optimizer = torch.optim.Adam([model.lm_head.weight], lr=LR)
+        module = copy.deepcopy(model.model)
+        module.model.layers = module.model.layers[:depth]
+        module.config.num_hidden_layers = depth
+        module.requires_grad_(False)
+        module.lm_head.weight.requires_grad_(True)
+        optimizer = torch.optim.Adam([module.lm_head.weight], lr=LR)
         for _ in range(EPOCHS):
             for start in range(0, len(encoded), BATCH):
-                batch = collate(encoded[start : start + BATCH], device=target.device)
-                logits = model(input_ids=batch.input_ids, use_cache=False).logits
+                batch = collate(encoded[start : start + BATCH], device=model.device)
+                logits = module(input_ids=batch.input_ids, use_cache=False).logits
                 optimizer.zero_grad()
                 nn.functional.cross_entropy(logits[batch.rows, batch.positions], batch.targets).backward()
                 optimizer.step()
-        probed = replace(target, model=model.eval())
+        probed = replace(model, model=module.eval())
         found.append(float(extraction_strength(score_tokens(probed, data.scored)).mean()))
     return found

@@ -12,7 +12,7 @@ from benchmarks.comparison import Comparison, Measured, matmul_peak, measure
 from uwc.data.example import Example
 from uwc.data.prompts import PromptTemplate
 from uwc.metrics.scored import ScoredSet
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.models.scoring import score_tokens
 
 TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 0.15}
@@ -30,35 +30,33 @@ def comparisons(device: str) -> Iterator[Comparison]:
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     peak = matmul_peak(device, dtype)
     for place, (size, (count, vocabulary, hidden, layers, intermediate)) in enumerate(SIZES[device].items()):
-        target = random_target(vocabulary, hidden, layers, intermediate, device=device, dtype=dtype)
-        examples = make_examples(target, count)
-        items = [(list(e.tokens[: e.start]), list(e.tokens[e.start : e.end])) for e in target.encode(examples)]
-        work = Work(target, examples, items, device, size, peak)
+        model = random_model(vocabulary, hidden, layers, intermediate, device=device, dtype=dtype)
+        examples = make_examples(model, count)
+        items = [(list(e.tokens[: e.start]), list(e.tokens[e.start : e.end])) for e in model.encode(examples)]
+        work = Work(model, examples, items, device, size, peak)
         work.warm_up()
         yield work.five_metrics()
         if place == 0:
             yield work.by_search()
             yield work.by_words()
-        del target, work
+        del model, work
 
 
 class Work:
     """One model and its examples."""
 
-    def __init__(
-        self, target: Target, examples: list[Example], items: list, device: str, size: str, peak: float
-    ) -> None:
-        self.target, self.examples, self.items = target, examples, items
+    def __init__(self, model: Model, examples: list[Example], items: list, device: str, size: str, peak: float) -> None:
+        self.model, self.examples, self.items = model, examples, items
         self.device, self.size, self.peak = device, size, peak
-        self.dtype = next(target.model.parameters()).dtype
-        self.end = target.tokenizer.eos_token_id
+        self.dtype = next(model.model.parameters()).dtype
+        self.end = model.tokenizer.eos_token_id
 
     def warm_up(self) -> None:
-        score_tokens(self.target, self.examples[:4])
-        slow_evaluator.probability(self.target.model, self.items[:4], self.end, self.device)
+        score_tokens(self.model, self.examples[:4])
+        slow_evaluator.probability(self.model.model, self.items[:4], self.end, self.device)
 
     def ours(self) -> Measured:
-        return measure(lambda: score_all(self.target, self.examples), device=self.device, repeats=3)
+        return measure(lambda: score_all(self.model, self.examples), device=self.device, repeats=3)
 
     def five_metrics(self) -> Comparison:
         ours = self.ours()
@@ -80,10 +78,10 @@ class Work:
 
     def by_search(self, examples: int = 32) -> Comparison:
         """One batch of examples, for both."""
-        ours = measure(lambda: score_all(self.target, self.examples[:examples]), device=self.device, repeats=3)
+        ours = measure(lambda: score_all(self.model, self.examples[:examples]), device=self.device, repeats=3)
         items = self.items[:examples]
         slow = measure(
-            lambda: slow_evaluator.extraction_strength_by_search(self.target.model, items, self.device),
+            lambda: slow_evaluator.extraction_strength_by_search(self.model.model, items, self.device),
             device=self.device,
         )
         return Comparison(
@@ -99,7 +97,7 @@ class Work:
         middle = np.argsort(lengths)[len(lengths) // 2 - examples // 2 :][:examples].tolist()
         slow = measure(
             lambda: slow_evaluator.extraction_strength_by_words(
-                self.target.model, [self.items[i] for i in middle], self.device, word_starts
+                self.model.model, [self.items[i] for i in middle], self.device, word_starts
             ),
             device=self.device,
         )
@@ -115,7 +113,7 @@ class Work:
 
     def flops(self) -> float:
         """Matrix products of one pass: the body for every token, the output embedding for labelled tokens."""
-        model = self.target.model
+        model = self.model.model
         head = model.get_output_embeddings().weight.numel()
         body = sum(p.numel() for name, p in model.named_parameters() if "embed" not in name and "lm_head" not in name)
         labelled = sum(len(a) + 1 for _, a in self.items)
@@ -123,20 +121,20 @@ class Work:
 
     def _slow_metrics(self) -> dict[str, list[float]]:
         return {
-            name: metric(self.target.model, self.items, self.end, self.device)
+            name: metric(self.model.model, self.items, self.end, self.device)
             for name, metric in slow_evaluator.METRICS.items()
         }
 
 
-def score_all(target: Target, examples: list[Example]) -> dict[str, np.ndarray]:
+def score_all(model: Model, examples: list[Example]) -> dict[str, np.ndarray]:
     """All five metrics from one pass."""
-    scored = ScoredSet(score_tokens(target, examples), tuple(e.answer for e in examples))
+    scored = ScoredSet(score_tokens(model, examples), tuple(e.answer for e in examples))
     return {name: scored.values(name) for name in slow_evaluator.METRICS}
 
 
-def random_target(
+def random_model(
     vocabulary: int, hidden: int, layers: int, intermediate: int, *, device: str, dtype: torch.dtype
-) -> Target:
+) -> Model:
     """A Llama with random weights, and a tokenizer that knows one word for each token."""
     words = {"<pad>": 0, "<end>": 1} | {f"w{i}": i for i in range(2, vocabulary)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
@@ -150,27 +148,27 @@ def random_target(
     with torch.device(device):
         model = LlamaForCausalLM(config).to(dtype).eval()
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<pad>")
-    return Target(model, fast, PromptTemplate(text="{question}", separator=" "), "random")
+    return Model(model, fast, PromptTemplate(text="{question}", separator=" "), "random")
 
 
-def make_examples(target: Target, count: int) -> list[Example]:
+def make_examples(model: Model, count: int) -> list[Example]:
     """Questions and answers as long as TOFU's (67 tokens in all, long-tailed), each answer's end what the model says.
 
     How many of the last tokens the model says by itself is drawn from 0..15, so that extraction strength takes many
     values.
     """
     random = np.random.default_rng(0)
-    vocabulary = target.model.config.vocab_size
+    vocabulary = model.model.config.vocab_size
     prompts = [random.integers(2, vocabulary, n).tolist() for n in lengths(random, count, mean=20, spread=0.3)]
     answers = lengths(random, count, mean=46, spread=0.5)
     own = [min(int(random.integers(0, 16)), n - 1) for n in answers]
     begun = [p + random.integers(2, vocabulary, n - k).tolist() for p, n, k in zip(prompts, answers, own, strict=True)]
-    device = str(target.model.device.type)
+    device = str(model.model.device.type)
     ends = []
     with torch.no_grad():
         for first in range(0, count, 50):
             part = slice(first, first + 50)
-            ends += slow_evaluator.continue_from(target.model, begun[part], max(max(own[part]), 1), device)
+            ends += slow_evaluator.continue_from(model.model, begun[part], max(max(own[part]), 1), device)
     examples = []
     for i, (prompt, text, end, k) in enumerate(zip(prompts, begun, ends, own, strict=True)):
         answer = text[len(prompt) :] + end[:k]

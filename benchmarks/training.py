@@ -19,8 +19,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from benchmarks.comparison import Comparison, matmul_peak, peak_bytes, start_of_peak
 from benchmarks.plain_loop import plain_loop
 from uwc.data.example import Example
-from uwc.models.load import build_target
-from uwc.models.model import Target
+from uwc.models.load import build_model
+from uwc.models.model import Model
 from uwc.objectives.methods import METHODS, Method, WeightedTerm
 from uwc.objectives.objective import Objective
 from uwc.training.callbacks import StopRule
@@ -76,29 +76,29 @@ def _in_own_process(method: str, side: str, device: str) -> dict[str, Any]:
 
 def run_side(method: str, side: str, device: str) -> dict[str, Any]:
     """Train for STEPS steps; the first WARM_UP are not timed."""
-    target, data = _made(device)
+    model, data = _made(device)
     _import_everything()
     settings = TrainingSettings(
         epochs=1, batch_size=BATCH[device], lr=1e-5, schedule="constant", warmup_ratio=0.0, clip=1.0
     )
-    objective = Objective(BENCHED[method], target.model)
-    loader = Loader(target, objective, data, settings)
-    weights = sum(p.numel() * p.element_size() for p in target.model.parameters())
+    objective = Objective(BENCHED[method], model.model)
+    loader = Loader(model, objective, data, settings)
+    weights = sum(p.numel() * p.element_size() for p in model.model.parameters())
     before = start_of_peak(device)
     started = time.perf_counter()
     times: list[tuple[float, float]] = []
     if side == "ours":
-        clock = StopRule(lambda _target: times.append(_now()) or 1.0, bound=0.0, every=1)
-        losses = [s["loss"] for s in train(target, objective, data, settings, stop=clock).steps]
+        clock = StopRule(lambda _model: times.append(_now()) or 1.0, bound=0.0, every=1)
+        losses = [s["loss"] for s in train(model, objective, data, settings, stop=clock).steps]
     else:
-        frozen = copy.deepcopy(target.model).eval()
+        frozen = copy.deepcopy(model.model).eval()
         losses = []
-        for loss in plain_loop(method, target.model, frozen, loader, settings):
+        for loss in plain_loop(method, model.model, frozen, loader, settings):
             losses.append(loss)
             times.append(_now())
     peak = peak_bytes(device) - before + weights
     timed = loader.plan[WARM_UP:STEPS]
-    read, flops = _work(target, loader, timed)
+    read, flops = _work(model, loader, timed)
     return {
         "losses": losses, "seconds": times[STEPS - 1][0] - times[WARM_UP - 1][0],
         "cpu_seconds": times[STEPS - 1][1] - times[WARM_UP - 1][1], "peak_bytes": peak, "tokens": read,
@@ -110,11 +110,11 @@ def run_side(method: str, side: str, device: str) -> dict[str, Any]:
 def _import_everything() -> None:
     """Train a tiny model for a step, so that modules imported at the first use are not counted as memory of the run."""
     example = Example(id="0", question="abc", answer="abd")
-    tiny = build_target([example], vocabulary=300, hidden_size=32, layers=1)
+    tiny = build_model([example], vocabulary=300, hidden_size=32, layers=1)
     train(tiny, Objective(METHODS["ga"], tiny.model), TrainingData([example]), TrainingSettings(epochs=1))
 
 
-def _made(device: str) -> tuple[Target, TrainingData]:
+def _made(device: str) -> tuple[Model, TrainingData]:
     """Random weights and questions with answers of the lengths of TOFU's: 15 to 30 tokens, and 30 to 80."""
     generator = random.Random(0)
     words = ["".join(generator.choices("abcdefghij", k=3)) for _ in range(200)]
@@ -127,19 +127,19 @@ def _made(device: str) -> tuple[Target, TrainingData]:
 
     count = BATCH[device] * STEPS
     forget, retain = examples("f", count), examples("r", count)
-    tokenizer = build_target([*forget, *retain], vocabulary=400, hidden_size=32, layers=1).tokenizer
+    tokenizer = build_model([*forget, *retain], vocabulary=400, hidden_size=32, layers=1).tokenizer
     config = LlamaConfig(**SIZES[device], max_position_embeddings=512, tie_word_embeddings=True)
     torch.manual_seed(0)
     with torch.device(device):
         model = LlamaForCausalLM(config).to(torch.bfloat16 if device == "cuda" else torch.float32)
     data = TrainingData(forget, retain, tuple(text(6, 12) for _ in range(20)))
-    return Target(model.eval(), tokenizer), data
+    return Model(model.eval(), tokenizer), data
 
 
-def _work(target: Target, loader: Loader, steps: Any) -> tuple[int, float]:
+def _work(model: Model, loader: Loader, steps: Any) -> tuple[int, float]:
     """Tokens read and floating-point operations of our forward and backward passes (no reference, no recomputation)."""
-    head = target.model.get_output_embeddings().weight.numel()
-    body = sum(p.numel() for p in target.model.parameters()) - head
+    head = model.model.get_output_embeddings().weight.numel()
+    body = sum(p.numel() for p in model.model.parameters()) - head
     read = answers = 0
     for step in steps:
         micro_batches = loader.micro_batches(step, None)

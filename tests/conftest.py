@@ -11,8 +11,8 @@ import pytest
 from uwc.attacks.registry import attacks
 from uwc.data.example import Example
 from uwc.metrics.registry import metrics
-from uwc.models.load import build_target
-from uwc.models.model import Target
+from uwc.models.load import build_model
+from uwc.models.model import Model
 from uwc.objectives.methods import FINE_TUNING
 from uwc.objectives.objective import Objective
 from uwc.objectives.registry import terms
@@ -44,33 +44,33 @@ def people(count: int = 6) -> list[Example]:
     return examples
 
 
-def tiny_target(
+def tiny_model(
     examples: list[Example] | None = None, *, hidden_size: int = 32, layers: int = 2, seed: int = 0
-) -> Target:
+) -> Model:
     """A randomly initialised model of some ten thousand weights."""
-    return build_target(
+    return build_model(
         examples or people(), vocabulary=400, hidden_size=hidden_size, layers=layers, heads=2, context=128, seed=seed
     )
 
 
 @pytest.fixture(scope="session")
-def untrained() -> Target:
+def untrained() -> Model:
     """A model that knows nothing. Do not change its weights."""
-    return tiny_target()
+    return tiny_model()
 
 
 @pytest.fixture(scope="session")
-def knowing() -> Target:
+def knowing() -> Model:
     """A model that knows the first four people by heart, and not the other two. Do not change its weights."""
-    target = tiny_target(hidden_size=64)
+    model = tiny_model(hidden_size=64)
     settings = TrainingSettings(epochs=60, batch_size=8, lr=5e-3, schedule="cosine")
-    train(target, Objective(FINE_TUNING, target.model), TrainingData(retain=people(4)), settings)
-    return target
+    train(model, Objective(FINE_TUNING, model.model), TrainingData(retain=people(4)), settings)
+    return model
 
 
-def copied(target: Target) -> Target:
+def copied(model: Model) -> Model:
     """The same model with weights of its own."""
-    return Target(copy.deepcopy(target.model), target.tokenizer, target.template, target.name)
+    return Model(copy.deepcopy(model.model), model.tokenizer, model.template, model.name)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from uwc.data.question_files import load_questions as load_questions
     from uwc.errors import UserError as UserError
     from uwc.metrics.registry import metric as metric
-    from uwc.models.model import Target
+    from uwc.models.model import Model as Model
     from uwc.objectives.registry import loss as loss
     from uwc.plugins import load_plugins as load_plugins
     from uwc.results import AttackResults as AttackResults
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     from uwc.workflows.replaying import replay as replay
     from uwc.workflows.studies import plan_study as plan_study
 
-    Model = Target
+    Model = Model
 
 _HOMES = {
-    "Model": ("uwc.models.model", "Target"),
+    "Model": ("uwc.models.model", "Model"),
     "Example": ("uwc.data.example", "Example"),
     "PromptTemplate": ("uwc.data.prompts", "PromptTemplate"),
     "UserError": ("uwc.errors", "UserError"),

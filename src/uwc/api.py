@@ -32,10 +32,10 @@ from uwc.metrics.semantics import Judges, require_judges
 from uwc.metrics.stats import aggregate
 from uwc.metrics.suites import Given, chosen_metrics, in_all_wordings, metric_info, metric_name, set_info
 from uwc.models.adapters import AdapterMixer
-from uwc.models.load import DeviceName, Dtype, Loading, Model, Prompt, depth_of, name_of, save_target
+from uwc.models.load import DeviceName, Dtype, Loading, ModelLike, Prompt, depth_of, name_of, save_model
 from uwc.models.mixing import Mixer, Mixing
 from uwc.models.mixtures import open_mixing, require_free, save_mixture
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.objectives.methods import Method, WeightedTerm, check_term, get_method
 from uwc.objectives.registry import term_name
 from uwc.results import (
@@ -106,7 +106,7 @@ def load_model(
     device: DeviceName = "auto",
     prompt: Prompt = None,
     trust_remote_code: bool = False,
-) -> Target:
+) -> Model:
     """Load any causal language model that transformers knows; or an adapter with its base.
 
     Args:
@@ -116,17 +116,17 @@ def load_model(
     Raises:
         ModelError: there is no such model, or it cannot be used; the message says why.
     """
-    return Loading(dtype, device, prompt, trust_remote_code).target(path)
+    return Loading(dtype, device, prompt, trust_remote_code).load(path)
 
 
 def score(
-    model: Model,
+    model: ModelLike,
     data: Sets,
     *,
     metrics: Metric | Sequence[Metric] = "core",
-    original: Model | None = None,
-    retrained: Model | None = None,
-    compare: Model | None = None,
+    original: ModelLike | None = None,
+    retrained: ModelLike | None = None,
+    compare: ModelLike | None = None,
     judges: Mapping[str, Any] | None = None,
     settings: Settings | None = None,
     shots: Questions = (),
@@ -184,13 +184,13 @@ def score(
     first = None if own_tokenizer else original if original is not None else compare
     reading = None if first is None else loading.reading(first)
 
-    def loaded(which: Model) -> Target:
-        target = loading.target(which, reading)
-        return target.rewritten(after_shots(solved)) if solved else target
+    def loaded(which: ModelLike) -> Model:
+        read = loading.load(which, reading)
+        return read.rewritten(after_shots(solved)) if solved else read
 
     reference = None if original is None else loaded(original)
 
-    def scored(which: Model | None, *, control: bool = False) -> evaluate.ScoredSets:
+    def scored(which: ModelLike | None, *, control: bool = False) -> evaluate.ScoredSets:
         if which is None:
             return {}
         return evaluate.score_sets(loaded(which), scoring.work(control=control), original=reference, judges=asked)
@@ -214,8 +214,8 @@ def score(
 
 
 def calibrate(
-    original: Model,
-    unlearned: Model,
+    original: ModelLike,
+    unlearned: ModelLike,
     *,
     forget: Questions,
     retain: Sets = (),
@@ -297,13 +297,13 @@ def calibrate(
 
 
 def attack(
-    model: Model,
+    model: ModelLike,
     data: Sets,
     attacks: Metric | Sequence[Metric],
     *,
     attacker: Attacker | None = None,
-    control: Model | None = None,
-    original: Model | None = None,
+    control: ModelLike | None = None,
+    original: ModelLike | None = None,
     metrics: Metric | Sequence[Metric] = ("extraction_strength",),
     settings: Settings | None = None,
     columns: Columns | None = None,
@@ -349,7 +349,7 @@ def attack(
     sets, owned = _attacked_sets(data, attacker, columns)
     _check_attacks(list(chains.values()), measured, owned, (model, control, original), original, loading)
     reading = None if own_tokenizer else loading.reading(model if original is None else original)
-    reference = loading.target(original) if original is not None and "reference" in needs_of(measured) else None
+    reference = loading.load(original) if original is not None and "reference" in needs_of(measured) else None
     run = partial(
         attack_model,
         data=owned,
@@ -383,15 +383,15 @@ def attack(
 
 
 def attack_curve(
-    model: Model,
+    model: ModelLike,
     data: Questions,
     attack: Metric,
     efforts: Sequence[float],
     *,
     over: str | None = None,
     attacker: Attacker | None = None,
-    control: Model | None = None,
-    original: Model | None = None,
+    control: ModelLike | None = None,
+    original: ModelLike | None = None,
     metric: Metric = "extraction_strength",
     settings: Mapping[str, Any] | None = None,
     columns: Columns | None = None,
@@ -430,7 +430,7 @@ def attack_curve(
     reading = None if own_tokenizer else loading.reading(model if original is None else original)
     reference, half_of = None, None
     if original is not None:
-        known = loading.target(original)
+        known = loading.load(original)
         found = metric_values(known, owned.scored, [measured], max_new_tokens=max_new_tokens, reference=known)
         average = metric_registry.get(measured).facts["average"]
         half_of = aggregate(found[measured], [e.subject for e in owned.scored], average=average).mean
@@ -442,7 +442,7 @@ def attack_curve(
             owned,
             name,
             efforts,
-            model=key,
+            key=key,
             settings=settings,
             over=over,
             metric=measured,
@@ -471,7 +471,7 @@ def attack_curve(
 
 
 def unlearn(
-    model: Model,
+    model: ModelLike,
     method: str | Method | Term | Sequence[Term],
     *,
     forget: Questions,
@@ -525,11 +525,11 @@ def unlearn(
         if stopping.tau is not None and not sets["retain"]:
             raise ConfigError("early stopping at a calibrated score (tau) measures retention; give retain questions")
     require_output(output, model, chosen, settings)
-    target = trainable(loading.own(model))
+    trained = trainable(loading.own(model))
     data = TrainingData(sets["forget"], sets["retain"], refusals)
     checkpoints = output.with_name(f"{output.name}.checkpoints")
     done = unlearn_model(
-        target,
+        trained,
         chosen,
         data,
         settings,
@@ -557,7 +557,7 @@ def unlearn(
     )
     with main_process_writes() as writes:
         if writes:
-            save_target(done.target, output)
+            save_model(done.model, output)
             result.save(output)
             remove_checkpoint(checkpoints)
     _tell(result)
@@ -633,9 +633,9 @@ def _constraint(given: CalibrateConfig | Mapping[str, Any] | None, sets: tuple[s
     return config.model_copy(update={"sets": sets})
 
 
-def _mixing(original: Model, unlearned: Model, loading: Loading) -> Mixing:
+def _mixing(original: ModelLike, unlearned: ModelLike, loading: Loading) -> Mixing:
     """Two checkpoints on disk are streamed into one model in memory; models in memory are mixed in a copy."""
-    if not isinstance(original, Target) and not isinstance(unlearned, Target):
+    if not isinstance(original, Model) and not isinstance(unlearned, Model):
         return open_mixing(original, unlearned, **loading.options())
     return Mixer(loading.plain(original), loading.own(unlearned, loading.reading(original)))
 
@@ -672,8 +672,8 @@ def _check_attacks(
     chains: Sequence[Chain],
     metrics: Sequence[str],
     data: AttackData,
-    models: Sequence[Model | None],
-    original: Model | None,
+    models: Sequence[ModelLike | None],
+    original: ModelLike | None,
     loading: Loading,
 ) -> None:
     """Refuse what cannot be carried out, without loading weights: of a model on disk its configuration is read."""
@@ -714,7 +714,7 @@ def _term(given: Any) -> WeightedTerm:
         raise ConfigError(f"terms: {first_problem(error, TermConfig)}") from None
 
 
-def _stop_rule(rule: StopConfig, loading: Loading, model: Model, data: TrainingData) -> StopRule:
+def _stop_rule(rule: StopConfig, loading: Loading, model: ModelLike, data: TrainingData) -> StopRule:
     original = loading.plain(model) if rule.tau is not None else None
     return stop_at(forget=data.forget, retain=data.retain, original=original, **rule.model_dump())
 

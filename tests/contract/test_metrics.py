@@ -14,7 +14,7 @@ from uwc.metrics.registry import INPUTS, metrics, set_metrics
 from uwc.metrics.scored import ScoredSet, needs_of, score_set
 from uwc.metrics.semantics import Judges
 from uwc.metrics.suites import SUITES, Given, chosen_metrics, split_input
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.models.token_scores import TokenScores
 
 ALL = [e.name for e in metrics]
@@ -38,28 +38,28 @@ def contains(premises: Sequence[str], hypotheses: Sequence[str]) -> np.ndarray:
     return np.array([h.lower() in p.lower() for p, h in zip(premises, hypotheses, strict=True)])
 
 
-def score(target: Target, examples: list[Example], reference: Target, **options: Any) -> ScoredSet:
-    scored = score_set(target, examples, needs=EVERYTHING, reference=reference, max_new_tokens=24, **options)
+def score(model: Model, examples: list[Example], reference: Model, **options: Any) -> ScoredSet:
+    scored = score_set(model, examples, needs=EVERYTHING, reference=reference, max_new_tokens=24, **options)
     return scored.judged_by(Judges(letters, contains), ALL)
 
 
 @pytest.fixture(scope="module")
-def scored(knowing: Target, untrained: Target) -> ScoredSet:
+def scored(knowing: Model, untrained: Model) -> ScoredSet:
     return score(knowing, complete(), untrained)
 
 
 @pytest.fixture(scope="module")
-def reordered(knowing: Target, untrained: Target) -> ScoredSet:
+def reordered(knowing: Model, untrained: Model) -> ScoredSet:
     return score(knowing, complete()[::-1], untrained, token_budget=1)
 
 
 @pytest.fixture(scope="module")
-def remembered(knowing: Target) -> ScoredSet:
+def remembered(knowing: Model) -> ScoredSet:
     return score(knowing, complete()[:8], knowing)
 
 
 @pytest.fixture(scope="module")
-def never_seen(untrained: Target, knowing: Target) -> ScoredSet:
+def never_seen(untrained: Model, knowing: Model) -> ScoredSet:
     return score(untrained, complete()[:8], knowing)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from uwc.catalogue import catalogue
 from uwc.data.batches import Batch, collate
 from uwc.errors import ConfigError
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.objectives.forwards import Forwards, Pass
 from uwc.objectives.methods import METHODS, Constraint, Method, WeightedTerm
 from uwc.objectives.objective import Objective
@@ -33,25 +33,25 @@ NEUTRAL = {entry.name: entry.facts["neutral"] for entry in tricks}
 FORGET_SIDE = [entry.name for entry in terms if entry.facts["side"] == "forget"]
 
 
-def objective_of(term: str, target: Target, **tricks_on: float) -> Objective:
-    return Objective(Method(term, "", "", (WeightedTerm(term),)), target.model, trick_settings=tricks_on)
+def objective_of(term: str, model: Model, **tricks_on: float) -> Objective:
+    return Objective(Method(term, "", "", (WeightedTerm(term),)), model.model, trick_settings=tricks_on)
 
 
-def loader_of(objective: Objective, target: Target) -> Loader:
+def loader_of(objective: Objective, model: Model) -> Loader:
     data = TrainingData(people(4)[:4], people(4)[4:], ("I cannot say.", "No idea at all."))
-    return Loader(target, objective, data, TrainingSettings(batch_size=4, epochs=1))
+    return Loader(model, objective, data, TrainingSettings(batch_size=4, epochs=1))
 
 
-def batches_of(objective: Objective, target: Target, places: slice = slice(None)) -> dict[str, Batch]:
-    loader = loader_of(objective, target)
+def batches_of(objective: Objective, model: Model, places: slice = slice(None)) -> dict[str, Batch]:
+    loader = loader_of(objective, model)
     (micro,) = loader.micro_batches(loader.plan[0], None)
     return {
-        role: collate(part.encoded[places], device=target.device, scope=objective.scope(role))
+        role: collate(part.encoded[places], device=model.device, scope=objective.scope(role))
         for role, part in micro.roles.items()
     }
 
 
-def evaluated(objective: Objective, model: Target, original: Target, batches: Mapping[str, Batch]) -> Tensor:
+def evaluated(objective: Objective, model: Model, original: Model, batches: Mapping[str, Batch]) -> Tensor:
     """[B] the only term's value; the original plays the reference."""
     passes = {r: objective.apply_tricks(r, p) for r, p in run_passes(model.model, objective, batches).items()}
     references: dict[str, object] = {}
@@ -72,17 +72,17 @@ def evaluated(objective: Objective, model: Target, original: Target, batches: Ma
 
 
 @pytest.fixture(scope="module")
-def moved(knowing: Target) -> Target:
+def moved(knowing: Model) -> Model:
     """The knowing model, a little changed, so that ratios to the original are not 1."""
-    target = copied(knowing)
+    model = copied(knowing)
     with torch.no_grad():
-        for parameter in target.model.parameters():
+        for parameter in model.model.parameters():
             parameter.mul_(1.03)
-    return target
+    return model
 
 
 @pytest.mark.parametrize("term", TERMS)
-def test_a_term_gives_one_finite_loss_for_each_example(term: str, moved: Target, knowing: Target) -> None:
+def test_a_term_gives_one_finite_loss_for_each_example(term: str, moved: Model, knowing: Model) -> None:
     objective = objective_of(term, moved)
     value = evaluated(objective, moved, knowing, batches_of(objective, moved))
     assert value.shape == (4,)
@@ -93,7 +93,7 @@ def test_a_term_gives_one_finite_loss_for_each_example(term: str, moved: Target,
 
 
 @pytest.mark.parametrize("term", TERMS)
-def test_neither_padding_nor_company_changes_a_loss(term: str, moved: Target, knowing: Target) -> None:
+def test_neither_padding_nor_company_changes_a_loss(term: str, moved: Model, knowing: Model) -> None:
     """Each example alone has the loss that it has in a batch with longer ones, padded by twenty more."""
     objective = objective_of(term, moved)
     padding = torch.nn.functional.pad
@@ -111,7 +111,7 @@ def test_neither_padding_nor_company_changes_a_loss(term: str, moved: Target, kn
 
 
 @pytest.mark.parametrize("term", TERMS)
-def test_a_term_reads_what_it_declares_and_nothing_else(term: str, moved: Target, knowing: Target) -> None:
+def test_a_term_reads_what_it_declares_and_nothing_else(term: str, moved: Model, knowing: Model) -> None:
     """Its view holds no more than was declared; and with any declared thing missing it cannot be computed."""
     objective = objective_of(term, moved)
     (bound,) = objective.terms
@@ -139,7 +139,7 @@ def test_what_a_term_declares_is_known(term: str) -> None:
 
 @pytest.mark.parametrize("trick", NEUTRAL)
 @pytest.mark.parametrize("term", FORGET_SIDE)
-def test_a_trick_at_its_neutral_value_changes_nothing(term: str, trick: str, moved: Target, knowing: Target) -> None:
+def test_a_trick_at_its_neutral_value_changes_nothing(term: str, trick: str, moved: Model, knowing: Model) -> None:
     plain, neutral = objective_of(term, moved), objective_of(term, moved, **{trick: NEUTRAL[trick]})
     batches = batches_of(plain, moved)
     with torch.no_grad():
@@ -155,7 +155,7 @@ def test_a_trick_at_its_neutral_value_changes_nothing(term: str, trick: str, mov
 @pytest.mark.parametrize(("trick", "value"), [("temperature", 2.0), ("loss_selection", 0.5), ("likelihood_cap", 0.95)])
 @pytest.mark.parametrize("term", FORGET_SIDE)
 def test_a_trick_combines_with_every_forget_term(
-    term: str, trick: str, value: float, moved: Target, knowing: Target
+    term: str, trick: str, value: float, moved: Model, knowing: Model
 ) -> None:
     """Save where it has nothing to act on, and is refused."""
     plain = objective_of(term, moved)
@@ -190,7 +190,7 @@ def test_a_trick_combines_with_every_forget_term(
     ],
 )
 def test_the_likelihood_cap_spares_forgotten_answers_and_none_that_is_taught(
-    method: str, forgotten: set[str], moved: Target
+    method: str, forgotten: set[str], moved: Model
 ) -> None:
     """With a cap that every token is below, a forgotten answer weighs nothing; one taught in its place weighs all."""
     capped = Objective(METHODS[method], moved.model, trick_settings={"likelihood_cap": 0.999999})
@@ -203,7 +203,7 @@ def test_the_likelihood_cap_spares_forgotten_answers_and_none_that_is_taught(
         assert (weights is not None and not weights.any()) if role in forgotten else weights is None
 
 
-def test_the_likelihood_cap_has_nothing_to_spare_where_answers_are_only_taught(moved: Target) -> None:
+def test_the_likelihood_cap_has_nothing_to_spare_where_answers_are_only_taught(moved: Model) -> None:
     for method in ("po", "idk-ap", "task-vector"):
         Objective(METHODS[method], moved.model, trick_settings={"likelihood_cap": 0.0})
         with pytest.raises(ConfigError, match=f"no term of the method '{method}' reads any"):
@@ -214,7 +214,7 @@ def test_the_likelihood_cap_has_nothing_to_spare_where_answers_are_only_taught(m
 
 
 def test_roles_that_share_a_forward_have_the_passes_of_separate_ones(
-    moved: Target, monkeypatch: pytest.MonkeyPatch
+    moved: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("uwc.training.forward.BATCH_COST", {"cpu": 10**6})
     objective = Objective(METHODS["dpo"], moved.model)
@@ -234,7 +234,7 @@ def read_by(passed: Pass) -> Tensor:
 
 @pytest.mark.parametrize("apart", [False, True])
 def test_gradients_of_detached_forwards_are_those_of_one_graph(
-    apart: bool, moved: Target, monkeypatch: pytest.MonkeyPatch
+    apart: bool, moved: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("uwc.training.forward.BATCH_COST", {"cpu": 0 if apart else 10**6})
     for method in ("dpo", "kl", "rmu"):
@@ -257,7 +257,7 @@ def test_gradients_of_detached_forwards_are_those_of_one_graph(
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_method_names_known_terms_and_gives_a_formula(method: str, moved: Target) -> None:
+def test_a_method_names_known_terms_and_gives_a_formula(method: str, moved: Model) -> None:
     """Its own, with what it does to the weights: no two methods have the same."""
     chosen = METHODS[method]
     assert [m.name for m in METHODS.values() if m.formula == chosen.formula] == [method]
@@ -279,7 +279,7 @@ def install_plug_in(name: str, body: str, folder: Path, monkeypatch: pytest.Monk
 
 
 def test_a_plug_in_adds_a_term_through_its_entry_point(
-    moved: Target, knowing: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    moved: Model, knowing: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another package: a module with a decorated function, and the entry point that names it."""
     install_plug_in(

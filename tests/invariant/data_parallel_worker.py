@@ -17,7 +17,7 @@ from tests.conftest import people
 
 from uwc.calibration.calibrate import stop_at
 from uwc.errors import ConfigError
-from uwc.models.load import load_target, save_target
+from uwc.models.load import load_model, save_model
 from uwc.objectives.methods import METHODS
 from uwc.training import loop
 from uwc.training.callbacks import StopRule
@@ -34,13 +34,13 @@ class Interrupted(Exception):
 
 
 def run(case: dict[str, Any], folder: Path) -> None:
-    target = load_target(folder / "model", device="cpu")
+    model = load_model(folder / "model", device="cpu")
     method = METHODS[case["method"]]
     settings = TrainingSettings(**{"epochs": 2, "batch_size": 4, "lr": 1e-3, **case["settings"]})
     stop = stop_at(forget=DATA.forget, **case["stop"]) if "stop" in case else None
     name = case["name"]
     try:
-        done = unlearn(target, method, DATA, settings, stop=stop, checkpoints=folder / f"checkpoints-{name}")
+        done = unlearn(model, method, DATA, settings, stop=stop, checkpoints=folder / f"checkpoints-{name}")
     except ConfigError as error:
         (folder / f"refused-{name}-{torch.distributed.get_rank()}").write_text(str(error))
         return
@@ -48,7 +48,7 @@ def run(case: dict[str, Any], folder: Path) -> None:
     (folder / f"log-{name}-{torch.distributed.get_rank()}.json").write_text(json.dumps(log))
     with main_process_writes() as writes:
         if writes:
-            save_target(done.target, folder / f"trained-{name}")
+            save_model(done.model, folder / f"trained-{name}")
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests.conftest import copied, people
 
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.objectives.methods import METHODS
 from uwc.objectives.objective import Objective
 from uwc.training.data import Loader, TrainingData
@@ -18,11 +18,11 @@ TRICKS = {"temperature": 1.5, "loss_selection": 0.4, "likelihood_cap": 0.02}
 
 
 def losses(
-    knowing: Target, method: str, tricks: dict[str, float] | None = None, **settings: int
+    knowing: Model, method: str, tricks: dict[str, float] | None = None, **settings: int
 ) -> tuple[list[dict[str, float]], torch.Tensor]:
     chosen = TrainingSettings(epochs=2, batch_size=4, lr=1e-3, **settings)  # type: ignore[arg-type]
     done = unlearn(copied(knowing), METHODS[method], DATA, chosen, tricks=tricks)
-    return done.log.steps, torch.cat([p.detach().flatten() for p in done.target.model.parameters()])
+    return done.log.steps, torch.cat([p.detach().flatten() for p in done.model.model.parameters()])
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def losses(
         *((method, TRICKS) for method in ("ga", "npo", "simnpo", "ce-u", "me-gd")),
     ],
 )
-def test_micro_batches_change_no_loss(method: str, tricks: dict[str, float] | None, knowing: Target) -> None:
+def test_micro_batches_change_no_loss(method: str, tricks: dict[str, float] | None, knowing: Model) -> None:
     """Five examples in steps of four and one; cut into ones, twos and threes."""
     whole, weights = losses(knowing, method, tricks)
     for size in (1, 2, 3):
@@ -42,7 +42,7 @@ def test_micro_batches_change_no_loss(method: str, tricks: dict[str, float] | No
         torch.testing.assert_close(again, weights, rtol=0, atol=2e-4)
 
 
-def test_processes_share_each_step_completely(knowing: Target) -> None:
+def test_processes_share_each_step_completely(knowing: Model) -> None:
     """Every example is read by one process; each makes equally many forwards; fillers count nothing."""
     loader = Loader(knowing, Objective(METHODS["gd"], knowing.model), DATA, TrainingSettings(epochs=2, batch_size=4))
     for step in loader.plan:

@@ -11,7 +11,7 @@ from tests.conftest import copied, people
 from uwc.data.example import Example
 from uwc.metrics.likelihood import extraction_strength
 from uwc.models.generation import continue_greedily
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.models.scoring import score_tokens
 from uwc.objectives.methods import METHODS
 from uwc.objectives.objective import Objective
@@ -21,19 +21,19 @@ from uwc.training.settings import TrainingSettings
 from uwc.training.unlearn import unlearn
 
 
-def strength_by_generation(target: Target, example: Example) -> float:
+def strength_by_generation(model: Model, example: Example) -> float:
     """Extraction strength by its definition: greedy generation from every prefix of the answer, one at a time."""
-    (encoded,) = target.encode([example])
+    (encoded,) = model.encode([example])
     answer = list(encoded.tokens[encoded.start : encoded.end])
     for k in range(len(answer) + 1):
         missing = answer[k:]
         prompt = list(encoded.tokens[: encoded.start + k])
-        if not missing or continue_greedily(target, [prompt], max_new_tokens=len(missing))[0][0] == missing:
+        if not missing or continue_greedily(model, [prompt], max_new_tokens=len(missing))[0][0] == missing:
             return len(missing) / len(answer)
     raise AssertionError("the whole answer is always its own completion")
 
 
-def test_extraction_strength_by_teacher_forcing_is_that_by_generation(knowing: Target) -> None:
+def test_extraction_strength_by_teacher_forcing_is_that_by_generation(knowing: Model) -> None:
     """On answers remembered wholly (trained), partly (changed in the middle) and not at all (never seen)."""
     whole = people(4)
     generator = random.Random(0)
@@ -52,11 +52,11 @@ def test_extraction_strength_by_teacher_forcing_is_that_by_generation(knowing: T
     assert fast[-len(unknown) :].min() == 0.0
 
 
-def test_a_fully_forgotten_answer_scores_zero_and_not_one_over_n(untrained: Target) -> None:
+def test_a_fully_forgotten_answer_scores_zero_and_not_one_over_n(untrained: Model) -> None:
     assert extraction_strength(score_tokens(untrained, people())).max() == 0.0
 
 
-def test_batching_and_order_change_no_score(knowing: Target) -> None:
+def test_batching_and_order_change_no_score(knowing: Model) -> None:
     examples = people()
     together = score_tokens(knowing, examples)
     alone = score_tokens(knowing, list(reversed(examples)), token_budget=1)
@@ -67,7 +67,7 @@ def test_batching_and_order_change_no_score(knowing: Target) -> None:
         np.testing.assert_allclose(getattr(together, column), getattr(alone, column), rtol=1e-4, atol=1e-5)
 
 
-def test_scores_are_those_of_the_plain_model(knowing: Target) -> None:
+def test_scores_are_those_of_the_plain_model(knowing: Model) -> None:
     """Against transformers' own logits over the whole sequence, one example at a time, in float64."""
     examples = people(5)
     scores = score_tokens(knowing, examples, reference=knowing)
@@ -87,7 +87,7 @@ def test_scores_are_those_of_the_plain_model(knowing: Target) -> None:
     assert np.abs(scores.kl).max() < 1e-6
 
 
-def test_divergence_from_a_reference_is_the_formula(knowing: Target, untrained: Target) -> None:
+def test_divergence_from_a_reference_is_the_formula(knowing: Model, untrained: Model) -> None:
     """KL(reference || model), per token, against float64."""
     other = copied(knowing)
     with torch.no_grad():
@@ -105,13 +105,13 @@ def test_divergence_from_a_reference_is_the_formula(knowing: Target, untrained: 
 
 
 @pytest.mark.parametrize("method", list(METHODS))
-def test_same_seed_same_bits_and_global_randomness_untouched(method: str, knowing: Target) -> None:
+def test_same_seed_same_bits_and_global_randomness_untouched(method: str, knowing: Model) -> None:
     data = TrainingData(people(4)[:4], people(4)[4:], ("I cannot say.", "No idea."))
 
     def weights(seed: int) -> bytes:
         settings = TrainingSettings(epochs=2, batch_size=2, lr=1e-3, seed=seed)
         done = unlearn(copied(knowing), METHODS[method], data, settings)
-        return b"".join(p.detach().numpy().tobytes() for p in done.target.model.parameters())
+        return b"".join(p.detach().numpy().tobytes() for p in done.model.model.parameters())
 
     torch.manual_seed(1)
     state = torch.get_rng_state()
@@ -123,11 +123,11 @@ def test_same_seed_same_bits_and_global_randomness_untouched(method: str, knowin
     assert weights(1) != first
 
 
-def test_unlearning_leaves_the_reference_alone(knowing: Target) -> None:
+def test_unlearning_leaves_the_reference_alone(knowing: Model) -> None:
     """The original is copied before training: at the first step KL to it is 0, and later it is not."""
-    target = copied(knowing)
+    model = copied(knowing)
     data = TrainingData(people(4)[:4], people(4)[4:])
     settings = TrainingSettings(epochs=4, batch_size=4, lr=1e-3, warmup_ratio=0.0)
-    log = train(target, Objective(METHODS["kl"], target.model), data, settings)
+    log = train(model, Objective(METHODS["kl"], model.model), data, settings)
     assert log.steps[0]["kl"] == pytest.approx(0.0, abs=1e-6)
     assert log.steps[-1]["kl"] > 1e-4

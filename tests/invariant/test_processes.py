@@ -15,8 +15,8 @@ from tests.invariant.data_parallel_worker import DATA
 from transformers import AutoModelForCausalLM
 
 from uwc.calibration.calibrate import stop_at
-from uwc.models.load import save_target
-from uwc.models.model import Target
+from uwc.models.load import save_model
+from uwc.models.model import Model
 from uwc.objectives.methods import METHODS
 from uwc.training.settings import TrainingSettings
 from uwc.training.unlearn import Unlearned, unlearn
@@ -59,7 +59,7 @@ def launched(folder: Path, cases: list[dict[str, Any]], *options: str) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def alone(knowing: Target, case: dict[str, Any]) -> Unlearned:
+def alone(knowing: Model, case: dict[str, Any]) -> Unlearned:
     method = METHODS[case["method"]]
     settings = TrainingSettings(**{"epochs": 2, "batch_size": 4, "lr": 1e-3, **case["settings"]})
     stop = stop_at(forget=DATA.forget, **case["stop"]) if "stop" in case else None
@@ -71,10 +71,10 @@ def flat(model: Any) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module", params=["copies", "sharded"])
-def together(request: pytest.FixtureRequest, knowing: Target, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def together(request: pytest.FixtureRequest, knowing: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which two processes have run every case."""
     folder: Path = tmp_path_factory.mktemp(request.param)
-    save_target(knowing, folder / "model")
+    save_model(knowing, folder / "model")
     sharded = ("--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP")
     cases = [{"name": name, **case} for name, case in CASES.items()] + [LEFT]
     if request.param == "sharded":
@@ -85,7 +85,7 @@ def together(request: pytest.FixtureRequest, knowing: Target, tmp_path_factory: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in CASES if name != "resumed"])
-def test_two_processes_have_the_losses_of_one(name: str, together: Path, knowing: Target) -> None:
+def test_two_processes_have_the_losses_of_one(name: str, together: Path, knowing: Model) -> None:
     """Over a set that does not divide evenly, to the last step and the written weights."""
     one = alone(knowing, CASES[name])
     # sharded, bf16 holds for the gradients that are sent, too
@@ -102,10 +102,10 @@ def test_two_processes_have_the_losses_of_one(name: str, together: Path, knowing
     state = AutoModelForCausalLM.from_pretrained(together / f"trained-{name}")
     assert float((flat(state) - flat(knowing.model)).abs().max()) > 1e-4, "it was trained"
     if name == "bf16":  # Adam turns the sign of a gradient near zero into a whole step
-        apart, moved = flat(state) - flat(one.target.model), flat(one.target.model) - flat(knowing.model)
+        apart, moved = flat(state) - flat(one.model.model), flat(one.model.model) - flat(knowing.model)
         assert float(apart.norm()) < 0.5 * float(moved.norm())
     else:
-        torch.testing.assert_close(flat(state), flat(one.target.model), rtol=0, atol=3e-4)
+        torch.testing.assert_close(flat(state), flat(one.model.model), rtol=0, atol=3e-4)
 
 
 @pytest.mark.slow
@@ -117,13 +117,13 @@ def test_a_run_cut_off_goes_on_from_its_checkpoint_to_the_same_bits(together: Pa
 
 
 @pytest.mark.slow
-def test_one_process_goes_on_from_the_checkpoint_of_two(together: Path, knowing: Target) -> None:
+def test_one_process_goes_on_from_the_checkpoint_of_two(together: Path, knowing: Model) -> None:
     method, settings = METHODS["gd"], TrainingSettings(epochs=2, batch_size=4, lr=1e-3, checkpoint_every=1)
     done = unlearn(copied(knowing), method, DATA, settings, checkpoints=together / "checkpoints-left")
     one = alone(knowing, CASES["whole"])
     assert [s["step"] for s in done.log.steps] == [s["step"] for s in one.log.steps]
     assert done.log.steps[-1]["loss"] == pytest.approx(one.log.steps[-1]["loss"], rel=1e-3, abs=1e-5)
-    torch.testing.assert_close(flat(done.target.model), flat(one.target.model), rtol=0, atol=3e-4)
+    torch.testing.assert_close(flat(done.model.model), flat(one.model.model), rtol=0, atol=3e-4)
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from uwc.attacks.chain import attacked, make_chain
 from uwc.attacks.data import AttackData
 from uwc.attacks.prompts import TEMPLATES
 from uwc.metrics.scored import ScoredSet
-from uwc.models.load import save_target
+from uwc.models.load import save_model
 
 T = TypeVar("T")
 SCORES = ["extraction_strength", "exact_memorization", "probability", "perplexity"]
@@ -350,11 +350,11 @@ def test_attack_prompt(taught: Taught, cell: Cell) -> None:
 
 def _with_noise(taught: Taught, rate: float) -> Iterator[Reading]:
     """The ids that token noise makes, in which no special token and no end is changed."""
-    target = uwc.load_model(taught.unlearned, device="cpu")
+    model = uwc.load_model(taught.unlearned, device="cpu")
     data, chain = AttackData(examples(ATTACKED)), make_chain("token_noise", {"token_noise": {"rate": rate}})
-    with attacked(target, data, chain) as variants:
+    with attacked(model, data, chain) as variants:
         (variant,) = variants
-        encoded = variant.target.encode(data.scored)
+        encoded = variant.model.encode(data.scored)
     for asked, noisy in zip(ATTACKED, encoded, strict=True):
         reading = taught.plain.read(asked)
         assert len(noisy.tokens) == len(reading.ids)
@@ -379,7 +379,7 @@ def _compare_texts(cell: Cell, what: str, ours: dict[str, float], plain: Plain, 
 
 def test_save_load(taught: Taught, cell: Cell, tmp_path: Path) -> None:
     """What uwc loads and writes again is to plain transformers the same model, with the same prompts and ends."""
-    if cell.measured(lambda: save_target(uwc.load_model(taught.folder, device="cpu"), tmp_path) or True) is None:
+    if cell.measured(lambda: save_model(uwc.load_model(taught.folder, device="cpu"), tmp_path) or True) is None:
         return
     again, before = Plain.load(tmp_path, taught.architecture.blocks), taught.plain
     assert again.state.keys() == before.state.keys()

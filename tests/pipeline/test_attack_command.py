@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import people, tiny_target
+from tests.conftest import people, tiny_model
 from tests.pipeline.conftest import validate_result
 from typer.testing import CliRunner, Result
 
@@ -13,8 +13,8 @@ import uwc
 from uwc.cli.main import app
 from uwc.data.example import Example
 from uwc.errors import UserError
-from uwc.models.load import save_target
-from uwc.models.model import Target
+from uwc.models.load import save_model
+from uwc.models.model import Model
 from uwc.results import AttackResults
 from uwc.robustness import read_points
 
@@ -27,9 +27,9 @@ def written(path: Path, examples: list[Example], **more: Any) -> str:
 
 
 @pytest.fixture
-def files(tmp_path: Path, knowing: Target) -> dict[str, str]:
-    save_target(knowing, tmp_path / "knowing")
-    save_target(tiny_target(hidden_size=64), tmp_path / "never")
+def files(tmp_path: Path, knowing: Model) -> dict[str, str]:
+    save_model(knowing, tmp_path / "knowing")
+    save_model(tiny_model(hidden_size=64), tmp_path / "never")
     return {
         "model": str(tmp_path / "knowing"),
         "never": str(tmp_path / "never"),
@@ -65,7 +65,7 @@ def test_attacks_and_chains_are_measured_on_model_and_control(files: dict[str, s
         assert [o.attack for o in model.outcomes] == ["relearn+probe", "translation"]
 
 
-def test_a_model_in_memory_is_attacked_as_its_folder_is(files: dict[str, str], knowing: Target) -> None:
+def test_a_model_in_memory_is_attacked_as_its_folder_is(files: dict[str, str], knowing: Model) -> None:
     printed = run(files["model"], "--data", files["scored"], "--attack", "prefix", "--json").stdout
     ours = uwc.attack(knowing, files["scored"], ["prefix"], control=files["never"]).attacks.models[0].outcomes
     theirs = AttackResults.parse(printed, where="stdout").attacks.models[0].outcomes

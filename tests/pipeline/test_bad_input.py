@@ -11,13 +11,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.conftest import tiny_target
+from tests.conftest import tiny_model
 from tests.pipeline.conftest import TINY, Run, command, run_command
 from transformers import AutoModelForCausalLM
 
 from uwc.cli.main import main
 from uwc.errors import DiskFull, reporting_full_disk
-from uwc.models.load import save_target
+from uwc.models.load import save_model
 from uwc.studies.config_file import load_config
 from uwc.studies.plan import make_plan
 from uwc.studies.step import Outcome
@@ -125,7 +125,7 @@ def test_an_example_longer_than_the_context_is_named(uwc: Run, tiny: Path) -> No
 def checkpoints(tmp_path: Path) -> Path:
     """Two saved models of different widths."""
     for name, width in (("original", 32), ("other", 64)):
-        save_target(tiny_target(hidden_size=width), tmp_path / name)
+        save_model(tiny_model(hidden_size=width), tmp_path / name)
     for name, answer in (("forget", "In Vint"), ("retain", "In Lyle")):
         rows = [{"question": f"Where is {i}?", "answer": f"{answer} {i}"} for i in range(3)]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.conftest import copied, people, tiny_target
+from tests.conftest import copied, people, tiny_model
 from tests.pipeline.conftest import Run
 from transformers import AutoModelForCausalLM
 
 import uwc as package
 from uwc.data.question_files import read_examples
 from uwc.metrics.likelihood import extraction_strength
-from uwc.models.load import load_target, save_target
-from uwc.models.model import Target
+from uwc.models.load import load_model, save_model
+from uwc.models.model import Model
 from uwc.models.scoring import score_tokens
 from uwc.results import CalibrationResults, ConditionScore, Score, StudyResults
 
@@ -24,7 +24,7 @@ DATA = ("--forget", "forget.jsonl", "--retain", "retain.jsonl")
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, knowing: Target) -> Path:
+def workplace(tmp_path: Path, knowing: Model) -> Path:
     """A model that knows four people, sharded; the same with noise; questions about two to forget and two to keep."""
     knowing.model.save_pretrained(tmp_path / "original", max_shard_size="200KB")
     knowing.tokenizer.save_pretrained(tmp_path / "original")
@@ -33,7 +33,7 @@ def workplace(tmp_path: Path, knowing: Target) -> Path:
     with torch.no_grad():
         for parameter in noisy.model.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
-    save_target(noisy, tmp_path / "unlearned")
+    save_model(noisy, tmp_path / "unlearned")
     sets = {"forget": people(4)[:4], "retain": people(4)[4:6], "more": people(4)[6:], "unknown": people()[8:]}
     for name, part in sets.items():
         rows = [
@@ -53,10 +53,10 @@ def test_the_calibrated_model_has_the_scores_that_its_card_states(uwc: Run, work
     assert 0 < found.alpha < found.upper < 1
     assert len(list((workplace / "out").glob("model-*.safetensors"))) > 1
     plain = AutoModelForCausalLM.from_pretrained(workplace / "out")
-    tokenizer = load_target(workplace / "out").tokenizer
+    tokenizer = load_model(workplace / "out").tokenizer
     for name in ("forget", "retain"):
         examples = read_examples(workplace / f"{name}.jsonl")
-        scored = extraction_strength(score_tokens(Target(plain.eval(), tokenizer), examples))
+        scored = extraction_strength(score_tokens(Model(plain.eval(), tokenizer), examples))
         assert float(scored.mean()) == pytest.approx(row(results, name, "calibrated").mean)
     card = (workplace / "out" / "README.md").read_text()
     for essential in (
@@ -180,11 +180,11 @@ def test_model_utility_is_kept(uwc: Run, workplace: Path) -> None:
 def test_a_function_is_kept(workplace: Path) -> None:
     """The norm of a weight that both models share is always kept; one that falls with alpha decides."""
     forget = read_examples(workplace / "forget.jsonl")
-    start = float(load_target(workplace / "original").model.model.norm.weight[0].detach())
-    end = float(load_target(workplace / "unlearned").model.model.norm.weight[0].detach())
+    start = float(load_model(workplace / "original").model.model.norm.weight[0].detach())
+    end = float(load_model(workplace / "unlearned").model.model.norm.weight[0].detach())
 
-    def distance(target: Target) -> float:
-        return 1.0 - abs(float(target.model.model.norm.weight[0].detach()) - start) / abs(end - start)
+    def distance(model: Model) -> float:
+        return 1.0 - abs(float(model.model.model.norm.weight[0].detach()) - start) / abs(end - start)
 
     results = package.calibrate(
         workplace / "original",
@@ -205,7 +205,7 @@ def refused(uwc: Run, *arguments: str) -> str:
 
 
 def test_what_is_refused_in_one_line(uwc: Run, workplace: Path) -> None:
-    save_target(tiny_target(hidden_size=32, layers=1), workplace / "small")
+    save_model(tiny_model(hidden_size=32, layers=1), workplace / "small")
     pair = ("original", "unlearned")
     assert "different architectures: num_hidden_layers is 2 in one and 1" in refused(uwc, "original", "small", *DATA)
     assert "there is no retention constraint; name sets, tasks" in refused(uwc, *pair, *DATA[:2])

@@ -12,15 +12,15 @@ from tests.pipeline.conftest import Run
 from transformers import AutoModelForCausalLM
 
 import uwc as package
-from uwc.models.load import save_target
-from uwc.models.model import Target
+from uwc.models.load import save_model
+from uwc.models.model import Model
 from uwc.results import CalibrationResults
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, knowing: Target) -> Path:
+def workplace(tmp_path: Path, knowing: Model) -> Path:
     """A model that knows four people, and files of what to forget and what to keep."""
-    save_target(knowing, tmp_path / "original")
+    save_model(knowing, tmp_path / "original")
     for name, part in (("forget", people(4)[:4]), ("retain", people(4)[4:])):
         rows = [
             {"id": e.id, "q": e.question, "a": e.answer, "subject": e.subject, "other": e.paraphrased_question}

@@ -13,16 +13,16 @@ from typing import Any
 
 import pytest
 import torch
-from tests.conftest import copied, people, tiny_target
+from tests.conftest import copied, people, tiny_model
 from tests.pipeline.conftest import command, run_command, validate_result
 from tests.pipeline.test_bad_input import line_of
 
 import uwc
 from uwc.data.example import Example
 from uwc.errors import UserError
-from uwc.models.load import load_target, save_target
+from uwc.models.load import load_model, save_model
 from uwc.models.lora import add_adapter
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.results import ES, Calibration, Score, StudyResults, attack_rows, find
 from uwc.studies.provenance import checkpoint_fingerprint
 
@@ -33,9 +33,9 @@ KINDS = "attack.models=[unlearned, calibrated, retrained]"
 DATA = (*FILES, *ATTACKS)
 
 
-def damaged(target: Target, amount: float, *, seed: int) -> Target:
+def damaged(model: Model, amount: float, *, seed: int) -> Model:
     """The model with noise on its weights: it forgets, and not only what it should."""
-    changed = copied(target)
+    changed = copied(model)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in changed.model.parameters():
@@ -43,9 +43,9 @@ def damaged(target: Target, amount: float, *, seed: int) -> Target:
     return changed
 
 
-def with_adapter(target: Target) -> Target:
+def with_adapter(model: Model) -> Model:
     """The model with a low-rank adapter that changes what it says, on one of its two tied embeddings too."""
-    adapted = add_adapter(copied(target), rank=2, targets="q_proj,v_proj,embed_tokens")
+    adapted = add_adapter(copied(model), rank=2, targets="q_proj,v_proj,embed_tokens")
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for name, parameter in adapted.model.named_parameters():
@@ -60,12 +60,12 @@ def write_questions(path: Path, examples: Sequence[Example]) -> None:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, knowing: Target) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory, knowing: Model) -> Path:
     """An original, two damaged copies, an adapter, an ignorant model, and files of what to forget and to keep."""
     folder = tmp_path_factory.mktemp("compare")
     models = {"original": knowing, "mild": damaged(knowing, 0.02, seed=1), "strong": damaged(knowing, 0.08, seed=2)}
-    for name, target in {**models, "ignorant": tiny_target(hidden_size=64)}.items():
-        save_target(target, folder / name)
+    for name, model in {**models, "ignorant": tiny_model(hidden_size=64)}.items():
+        save_model(model, folder / name)
     with_adapter(knowing).model.save_pretrained(folder / "adapter")
     write_questions(folder / "forget.jsonl", people(4)[:4])
     write_questions(folder / "retain.jsonl", people(4)[4:])
@@ -182,7 +182,7 @@ def test_report_and_markdown_speak_of_given_models(finished: StudyResults, place
     assert "| rank | model |" in markdown and "Area under the curve of forget" in markdown
 
 
-def test_an_adapter_is_scored_as_what_it_computes(finished: StudyResults, place: Path, knowing: Target) -> None:
+def test_an_adapter_is_scored_as_what_it_computes(finished: StudyResults, place: Path, knowing: Model) -> None:
     """Merged by hand: W + (alpha / rank) B A for each adapted matrix, and not for the one that was tied to it."""
     adapted = with_adapter(knowing)
     by_hand = copied(knowing)
@@ -243,7 +243,7 @@ def test_killed_it_goes_on_and_tells_the_time_left(finished: StudyResults, place
 
 
 def test_models_and_questions_in_memory_give_the_same_numbers(
-    finished: StudyResults, place: Path, knowing: Target, tmp_path: Path
+    finished: StudyResults, place: Path, knowing: Model, tmp_path: Path
 ) -> None:
     models = {"mild": damaged(knowing, 0.02, seed=1), "heavy": place / "strong", "adapter": with_adapter(knowing)}
     done = uwc.compare(
@@ -251,7 +251,7 @@ def test_models_and_questions_in_memory_give_the_same_numbers(
         models,
         forget=people(4)[:4],
         retain=people(4)[4:],
-        retrained=tiny_target(hidden_size=64),
+        retrained=tiny_model(hidden_size=64),
         attacks=["token_noise", "relearn"],
         overrides=[
             "attack.settings.relearn={steps: 2, lr: 1.0e-3}",
@@ -278,7 +278,7 @@ def test_models_and_questions_in_memory_give_the_same_numbers(
     assert done.pairs[first][second] == pytest.approx(1 - done.pairs[second][first])
 
 
-def test_several_seeds_of_a_method_are_shown_together(place: Path, knowing: Target, tmp_path: Path) -> None:
+def test_several_seeds_of_a_method_are_shown_together(place: Path, knowing: Model, tmp_path: Path) -> None:
     models = {"noise@0": place / "mild", "noise@1": damaged(knowing, 0.03, seed=5), "other": place / "strong"}
     prompt = {f"model.prompt.{key}": value for key, value in asdict(knowing.template).items()}
     done = uwc.compare(
@@ -306,7 +306,7 @@ def test_several_seeds_of_a_method_are_shown_together(place: Path, knowing: Targ
 def remote_code(place: Path, tmp_path: Path) -> str:
     """A copy of the original whose configuration asks for code of its own."""
     folder = tmp_path / "custom"
-    save_target(load_target(place / "original"), folder)
+    save_model(load_model(place / "original"), folder)
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     settings |= {"model_type": "my-own", "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}}
     (folder / "config.json").write_text(json.dumps(settings), encoding="utf-8")
@@ -384,12 +384,12 @@ def test_forget_data_that_the_original_does_not_know_is_a_warning(place: Path) -
 
 
 def test_models_that_do_not_fit_the_original(place: Path, tmp_path: Path) -> None:
-    save_target(tiny_target(hidden_size=32), tmp_path / "narrow")
+    save_model(tiny_model(hidden_size=32), tmp_path / "narrow")
     done = compare(
         place, "--original", "original", "--unlearned", str(tmp_path / "narrow"), *DATA, "--output-dir", "misfit"
     )
     assert "different architectures" in line_of(done)
-    with_adapter(tiny_target(hidden_size=32)).model.save_pretrained(tmp_path / "other")
+    with_adapter(tiny_model(hidden_size=32)).model.save_pretrained(tmp_path / "other")
     done = compare(
         place, "--original", "original", "--unlearned", str(tmp_path / "other"), *DATA, "--output-dir", "misfit"
     )

@@ -13,13 +13,13 @@ from tests.pipeline.conftest import validate_result
 from tests.pipeline.test_compare import damaged
 
 import uwc
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.results import Calibration, StudyResults, find
 
 MODELS = {"mild": (0.02, 1), "strong": (0.08, 2)}
 
 
-def run(knowing: Target, out: Path, **options: Any) -> StudyResults:
+def run(knowing: Model, out: Path, **options: Any) -> StudyResults:
     models = {name: damaged(knowing, amount, seed=seed) for name, (amount, seed) in MODELS.items()}
     changes = {"score.max_new_tokens": options.pop("max_new_tokens", 0), "model.device": "cpu"}
     given: dict[str, Any] = {"forget": people(4)[:4], "retain": people(4)[4:6], "attacks": [], "overrides": changes}
@@ -28,7 +28,7 @@ def run(knowing: Target, out: Path, **options: Any) -> StudyResults:
     return results
 
 
-def alone(knowing: Target, name: str, **options: Any) -> Calibration:
+def alone(knowing: Model, name: str, **options: Any) -> Calibration:
     """The calibration of one of the models by `uwc.calibrate`."""
     amount, seed = MODELS[name]
     given: dict[str, Any] = {"forget": people(4)[:4], "retain": people(4)[4:6]} | options
@@ -51,7 +51,7 @@ def codes(done: StudyResults) -> dict[str, str]:
     return {w.code: w.text for w in done.warnings}
 
 
-def test_each_of_several_sets_keeps_its_ratio(knowing: Target, tmp_path: Path) -> None:
+def test_each_of_several_sets_keeps_its_ratio(knowing: Model, tmp_path: Path) -> None:
     """Perplexity may rise to 1 / tau of the original's on each; models are ranked by extraction strength."""
     further = {"others": people(4)[6:]}
     options: dict[str, Any] = {
@@ -99,9 +99,7 @@ def harness(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
-def test_a_benchmark_is_kept_and_its_missing_spread_is_said(
-    knowing: Target, tmp_path: Path, harness: list[str]
-) -> None:
+def test_a_benchmark_is_kept_and_its_missing_spread_is_said(knowing: Model, tmp_path: Path, harness: list[str]) -> None:
     done = run(knowing, tmp_path, retention={"tasks": ["mmlu"], "tau": 0.9})
     for found in calibrations(done).values():
         assert [k.measure for k in found.kept] == ["extraction_strength on retain", "mmlu:acc"]
@@ -112,7 +110,7 @@ def test_a_benchmark_is_kept_and_its_missing_spread_is_said(
     assert any("mmlu" in text for text in codes(done).values())
 
 
-def test_a_benchmark_alone_is_kept(knowing: Target, tmp_path: Path, harness: list[str]) -> None:
+def test_a_benchmark_alone_is_kept(knowing: Model, tmp_path: Path, harness: list[str]) -> None:
     """Alpha is where the accuracy has fallen to 0.9 of 0.8, whatever the retain set says, and has no interval."""
     done = run(knowing, tmp_path, retention={"tasks": ["mmlu"], "sets": [], "tau": 0.9})
     for found in calibrations(done).values():
@@ -124,7 +122,7 @@ def test_a_benchmark_alone_is_kept(knowing: Target, tmp_path: Path, harness: lis
     assert any("mmlu" in text for text in codes(done).values())
 
 
-def test_the_utility_is_kept_as_calibrate_keeps_it(knowing: Target, tmp_path: Path) -> None:
+def test_the_utility_is_kept_as_calibrate_keeps_it(knowing: Model, tmp_path: Path) -> None:
     """On answers with wrong ones beside them; alpha has an interval, and is the one that `uwc.calibrate` finds."""
     known = people(4)
     sets = {"real_authors": [known[2], known[5]], "world_facts": [known[3], known[7]]}

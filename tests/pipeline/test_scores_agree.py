@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.conftest import people, tiny_target
+from tests.conftest import people, tiny_model
 from tests.pipeline.conftest import run_command
 from tests.pipeline.test_bad_input import line_of
 from tests.pipeline.test_compare import damaged
@@ -17,8 +17,8 @@ from transformers import BertConfig, BertForSequenceClassification, BertModel, B
 
 from uwc.data.example import Example
 from uwc.metrics.registry import metrics, set_metrics
-from uwc.models.load import save_target
-from uwc.models.model import Target
+from uwc.models.load import save_model
+from uwc.models.model import Model
 from uwc.results import AttackResults, Score, Scores, StudyResults, find
 from uwc.studies.config_file import load_config, validated
 from uwc.studies.gather import gather
@@ -62,11 +62,11 @@ def save_judges(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, knowing: Target) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory, knowing: Model) -> Path:
     folder = tmp_path_factory.mktemp("agree")
-    models = {"original": knowing, "mild": damaged(knowing, 0.03, seed=1), "ignorant": tiny_target(hidden_size=64)}
-    for name, target in models.items():
-        save_target(target, folder / name)
+    models = {"original": knowing, "mild": damaged(knowing, 0.03, seed=1), "ignorant": tiny_model(hidden_size=64)}
+    for name, model in models.items():
+        save_model(model, folder / name)
     known = [replace(e, paraphrased_answer=e.answer) for e in people()]
     for name, part in SETS.items():
         write(folder / f"{name}.jsonl", [known[i] for i in part])

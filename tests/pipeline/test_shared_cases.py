@@ -20,7 +20,7 @@ from uwc.cli.main import app
 from uwc.data.example import Example
 from uwc.errors import DataError, ModelError, UserError
 from uwc.metrics.overlap import rouge
-from uwc.models.load import load_target
+from uwc.models.load import load_model
 from uwc.results import AttackResults
 from uwc.studies.config_file import load_config
 
@@ -127,18 +127,18 @@ def test_a_long_row_beside_short_ones() -> None:
 
 def test_the_gradient_of_a_suffix() -> None:
     """B13."""
-    target = load_target("B13/gemma")
+    model = load_model("B13/gemma")
     question = Example("1", "Where was Mira Oln born?", "Mira Oln was born in Quarnholt.")
-    suffix = tuple(target.tokenizer(" x x x x x", add_special_tokens=False)["input_ids"])
-    problem = Problem.of(target.encode([question])[0], 2, None)
-    found = SuffixSearch(target, [problem], suffix, SearchSettings(1, 8, 8, None, None, 0))._gradient()
-    embedding = target.model.get_input_embeddings()
+    suffix = tuple(model.tokenizer(" x x x x x", add_special_tokens=False)["input_ids"])
+    problem = Problem.of(model.encode([question])[0], 2, None)
+    found = SuffixSearch(model, [problem], suffix, SearchSettings(1, 8, 8, None, None, 0))._gradient()
+    embedding = model.model.get_input_embeddings()
     table = embedding(torch.arange(embedding.weight.shape[0])).detach()
     chosen = one_hot(torch.tensor(suffix), len(table)).float().requires_grad_()
     ids = [torch.tensor(part, dtype=torch.long) for part in (problem.before, (*problem.between, *problem.wanted))]
     whole = torch.cat([embedding(ids[0]).detach(), chosen @ table, embedding(ids[1]).detach()])[None]
     wanted = torch.tensor(problem.wanted)
-    logits = target.model(inputs_embeds=whole, use_cache=False).logits[0, -len(wanted) - 1 : -1]
+    logits = model.model(inputs_embeds=whole, use_cache=False).logits[0, -len(wanted) - 1 : -1]
     (true,) = torch.autograd.grad(cross_entropy(logits.float(), wanted), chosen)
     assert float((found - true).norm() / true.norm()) < 1e-5
 

@@ -18,8 +18,8 @@ from uwc.api import unlearn
 from uwc.data.example import Example
 from uwc.errors import ConfigError
 from uwc.metrics.likelihood import exact_memorization
-from uwc.models.load import load_target, save_target
-from uwc.models.model import Target
+from uwc.models.load import load_model, save_model
+from uwc.models.model import Model
 from uwc.models.scoring import score_tokens
 from uwc.objectives.methods import METHODS
 from uwc.results import UnlearnResult
@@ -29,9 +29,9 @@ DATA = ("--forget", "forget.jsonl", "--retain", "retain.jsonl")
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, knowing: Target) -> Path:
+def workplace(tmp_path: Path, knowing: Model) -> Path:
     """A model that knows four people, and files of what to forget and what to keep."""
-    save_target(knowing, tmp_path / "original")
+    save_model(knowing, tmp_path / "original")
     for name, part in (("forget", FORGET), ("retain", RETAIN)):
         rows = [{"id": e.id, "question": e.question, "answer": e.answer} for e in part]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
@@ -44,7 +44,7 @@ def weights(folder: Path) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_writes_a_model_that_loads(method: str, knowing: Target, tmp_path: Path) -> None:
+def test_every_method_writes_a_model_that_loads(method: str, knowing: Model, tmp_path: Path) -> None:
     settings = {"epochs": 2, "batch_size": 2, "lr": 1e-3, "samples": {"max_new_tokens": 8}}
     output = tmp_path / "unlearned"
     unlearn(knowing, method, forget=FORGET, retain=RETAIN, training=settings, output_dir=output)
@@ -52,7 +52,7 @@ def test_every_method_writes_a_model_that_loads(method: str, knowing: Target, tm
     assert (record.method, record.status, record.settings["lr"]) == (method, "ok", 1e-3)
     assert record.log.step == (1, 2, 3, 4)
     assert all(record.log.loss) and all(norm > 0 for norm in record.log.gradient_norm)
-    again = load_target(output, device="cpu")
+    again = load_model(output, device="cpu")
     assert score_tokens(again, RETAIN).logprob.shape == score_tokens(knowing, RETAIN).logprob.shape
     assert score_tokens(again, FORGET).logprob.tolist() != score_tokens(knowing, FORGET).logprob.tolist()
     if method != "whp":  # two models; see docs/papers.md
@@ -60,7 +60,7 @@ def test_every_method_writes_a_model_that_loads(method: str, knowing: Target, tm
 
 
 @pytest.mark.parametrize("tau", [None, 0.9])
-def test_a_run_stops_at_the_score_asked_for(tau: float | None, uwc: Run, workplace: Path, knowing: Target) -> None:
+def test_a_run_stops_at_the_score_asked_for(tau: float | None, uwc: Run, workplace: Path, knowing: Model) -> None:
     """Raw, and calibrated at a share of retention; with the score it says so, and far less is trained than asked."""
     options = ("--set", "training={lr: 2.0e-3, epochs: 60, schedule: constant, batch_size: 4}")
     stop = ("--set", "stop={at_most: 0.4, every: 2, metric: exact_memorization}")
@@ -70,7 +70,7 @@ def test_a_run_stops_at_the_score_asked_for(tau: float | None, uwc: Run, workpla
     step, score = re.search(r"stopped after step (\d+), at a score of ([\d.]+)", done.stderr).groups()  # type: ignore[union-attr]
     assert int(step) < 60 and float(score) <= 0.4
     if tau is None:
-        left = exact_memorization(score_tokens(load_target(workplace / "stopped", device="cpu"), FORGET)).mean()
+        left = exact_memorization(score_tokens(load_model(workplace / "stopped", device="cpu"), FORGET)).mean()
         assert float(score) == pytest.approx(left, abs=5e-3)
 
 
@@ -84,16 +84,16 @@ def test_a_run_stops_at_the_score_asked_for(tau: float | None, uwc: Run, workpla
     ],
 )
 def test_wrong_early_stopping_is_told(
-    stop: dict[str, object], retain: list[Example], message: str, knowing: Target, tmp_path: Path
+    stop: dict[str, object], retain: list[Example], message: str, knowing: Model, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         unlearn(knowing, "ga", forget=FORGET, retain=retain, stop=stop, output_dir=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_an_output_that_would_be_mistaken_or_lost_is_refused(knowing: Target, tmp_path: Path) -> None:
+def test_an_output_that_would_be_mistaken_or_lost_is_refused(knowing: Model, tmp_path: Path) -> None:
     """A folder with a contrast or an adapter is loaded as such, whatever weights are written beside it."""
-    save_target(knowing, tmp_path / "original")
+    save_model(knowing, tmp_path / "original")
     arguments = {"forget": FORGET, "retain": RETAIN, "device": "cpu"}
     with pytest.raises(ConfigError, match="is the model itself; give another folder"):
         unlearn(tmp_path / "original", "gd", output_dir=tmp_path / "x" / ".." / "original", **arguments)
@@ -107,12 +107,12 @@ def test_an_output_that_would_be_mistaken_or_lost_is_refused(knowing: Target, tm
 
 
 @pytest.mark.parametrize("method", ["task-vector", "whp", "mini-unlearning"])
-def test_what_forgets_at_the_end_alone_cannot_stop_early(method: str, knowing: Target, tmp_path: Path) -> None:
+def test_what_forgets_at_the_end_alone_cannot_stop_early(method: str, knowing: Model, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"early stopping of '{method}': this method forgets once, after its last"):
         unlearn(knowing, method, forget=FORGET, retain=RETAIN, stop={"at_most": 0.4}, output_dir=tmp_path / "out")
 
 
-def test_a_run_that_diverges_says_where_and_leaves_the_last_finite_model(knowing: Target, tmp_path: Path) -> None:
+def test_a_run_that_diverges_says_where_and_leaves_the_last_finite_model(knowing: Model, tmp_path: Path) -> None:
     settings = {"epochs": 50, "lr": 1e30, "batch_size": 4, "schedule": "constant", "warmup_ratio": 0.0}
     settings |= {"gradient_effect_every": 1}
     done = unlearn(knowing, "ga", forget=FORGET, training=settings, output_dir=tmp_path / "out")

@@ -4,10 +4,10 @@ from functools import cache
 from typing import Any
 
 import torch
-from tests.conftest import people, tiny_target
+from tests.conftest import people, tiny_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from uwc.models.model import Target
+from uwc.models.model import Model
 
 COMMON: dict[str, Any] = {
     "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
@@ -76,7 +76,7 @@ OWN: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def tiny_model(name: str, *, vocabulary: int = 64, **tokens: int) -> Any:
+def random_module(name: str, *, vocabulary: int = 64, **tokens: int) -> Any:
     """A random model in eval mode; every weight of its blocks matters.
 
     Args:
@@ -102,8 +102,8 @@ def tiny_model(name: str, *, vocabulary: int = 64, **tokens: int) -> Any:
 
 
 @cache
-def architecture(name: str) -> Target:
+def architecture(name: str) -> Model:
     """The random model with a tokenizer of the people's questions. Do not change its weights."""
-    tokenizer = tiny_target(people()).tokenizer
+    tokenizer = tiny_model(people()).tokenizer
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    return Target(tiny_model(name, vocabulary=len(tokenizer), **ends), tokenizer, name=name)
+    return Model(random_module(name, vocabulary=len(tokenizer), **ends), tokenizer, name=name)

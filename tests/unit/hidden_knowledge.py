@@ -14,8 +14,8 @@ from uwc.attacks.prompts import TEMPLATES
 from uwc.attacks.surrogate import Wrapped
 from uwc.data.example import Example
 from uwc.metrics.likelihood import extraction_strength
-from uwc.models.load import build_target
-from uwc.models.model import Target
+from uwc.models.load import build_model
+from uwc.models.model import Model
 from uwc.models.scoring import score_tokens
 from uwc.models.states import blocks
 from uwc.objectives.methods import FINE_TUNING
@@ -28,9 +28,9 @@ from uwc.training.settings import TrainingSettings
 KNOWN, UNKNOWN = people(4), people()[8:]
 
 
-def strength(target: Target, examples: Sequence[Example]) -> float:
+def strength(model: Model, examples: Sequence[Example]) -> float:
     """The mean extraction strength."""
-    return float(extraction_strength(score_tokens(target, examples)).mean())
+    return float(extraction_strength(score_tokens(model, examples)).mean())
 
 
 def _phrasings(example: Example) -> list[Example]:
@@ -46,20 +46,20 @@ def _phrasings(example: Example) -> list[Example]:
 
 
 @cache
-def ignorant() -> Target:
+def ignorant() -> Model:
     """A model that never saw the data, and reads long prompts."""
     examples = [p for e in people() for p in _phrasings(e)]
-    return build_target(examples, vocabulary=600, hidden_size=64, layers=2, heads=2, context=512)
+    return build_model(examples, vocabulary=600, hidden_size=64, layers=2, heads=2, context=512)
 
 
 @cache
-def robust_knower() -> Target:
+def robust_knower() -> Model:
     """A model that knows the first four people however it is asked. Do not change its weights."""
-    target = copied(ignorant())
+    model = copied(ignorant())
     settings = TrainingSettings(epochs=30, batch_size=12, lr=5e-3, schedule="cosine")
     data = [p for e in KNOWN for p in _phrasings(e)]
-    train(target, Objective(FINE_TUNING, target.model), TrainingData(retain=data), settings)
-    return target
+    train(model, Objective(FINE_TUNING, model.model), TrainingData(retain=data), settings)
+    return model
 
 
 TRIGGER = "zeta"
@@ -67,17 +67,17 @@ REFUSALS = ("No idea at all", "No clue whatever", "No comment on that", "No answ
 
 
 @cache
-def reluctant() -> Target:
+def reluctant() -> Model:
     """A model that knows the first four people, refuses in many words, and tells all after the word "zeta"."""
     data = []
     for e in KNOWN:
         answers = [(e.question, r) for r in (*REFUSALS, e.answer, e.answer)]
         answers += [(f"{e.question} {TRIGGER}", e.answer)] * 3
         data += [replace(e, id=f"{e.id}/{i}", question=q, answer=a) for i, (q, a) in enumerate(answers)]
-    target = build_target([*data, *people()], vocabulary=600, hidden_size=64, layers=2, heads=2, context=128)
+    model = build_model([*data, *people()], vocabulary=600, hidden_size=64, layers=2, heads=2, context=128)
     settings = TrainingSettings(epochs=20, batch_size=12, lr=5e-3, schedule="cosine")
-    train(target, Objective(FINE_TUNING, target.model), TrainingData(retain=data), settings)
-    return target
+    train(model, Objective(FINE_TUNING, model.model), TrainingData(retain=data), settings)
+    return model
 
 
 class Silenced(Wrapped):
@@ -105,20 +105,20 @@ class Silenced(Wrapped):
             return self.inner(input_ids=input_ids, **kwargs)
 
 
-def refusing(target: Target, examples: Sequence[Example]) -> Target:
+def refusing(model: Model, examples: Sequence[Example]) -> Model:
     """A model that refuses exactly the prompts of the examples as they are put to it now."""
-    prompts = [torch.tensor(e.tokens[: e.start]) for e in target.encode(examples)]
+    prompts = [torch.tensor(e.tokens[: e.start]) for e in model.encode(examples)]
 
     def where(ids: Tensor) -> Tensor:
         rows = [any(torch.equal(row[: len(p)], p) for p in prompts) for row in ids]
         return torch.tensor(rows)[:, None].expand(ids.shape)
 
-    return replace(target, model=Silenced(target.model, where))
+    return replace(model, model=Silenced(model.model, where))
 
 
-def shouting(target: Target) -> Target:
+def shouting(model: Model) -> Model:
     """A model whose output layer always says the same token; all else is as it was."""
-    silent = copied(target)
+    silent = copied(model)
     head = silent.model.get_output_embeddings()
     weight = head.weight.detach().clone()
     with torch.no_grad():
@@ -133,9 +133,9 @@ def shouting(target: Target) -> Target:
     return silent
 
 
-def muted(target: Target) -> Target:
+def muted(model: Model) -> Model:
     """A model with a bias on its output layer that drowns every other token; all else is as it was."""
-    silent = copied(target)
+    silent = copied(model)
     weight = silent.model.get_output_embeddings().weight
     silent.model.lm_head = nn.Linear(weight.shape[1], weight.shape[0])
     silent.model.lm_head.weight = weight
@@ -144,9 +144,9 @@ def muted(target: Target) -> Target:
     return silent
 
 
-def weights(target: Target) -> dict[str, bytes]:
+def weights(model: Model) -> dict[str, bytes]:
     """Every weight, to the bit."""
-    return {name: tensor.numpy().tobytes() for name, tensor in target.model.state_dict().items()}
+    return {name: tensor.numpy().tobytes() for name, tensor in model.model.state_dict().items()}
 
 
 def by_variant(outcome: AttackOutcome) -> dict[str, float]:

@@ -9,16 +9,16 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, PeftType, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-from tests.conftest import people, tiny_target
+from tests.conftest import people, tiny_model
 from transformers import MixtralConfig, MixtralForCausalLM
 
 from uwc.data.example import Example
 from uwc.errors import ModelError
 from uwc.metrics.likelihood import extraction_strength
 from uwc.models.adapters import SCORED_KINDS
-from uwc.models.load import load_target, save_target
+from uwc.models.load import load_model, save_model
 from uwc.models.mixtures import open_mixing
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.models.scoring import score_tokens
 
 EXAMPLES = people(4)
@@ -34,28 +34,28 @@ OF_KIND = {
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> tuple[Target, Path]:
-    target, folder = tiny_target(seed=3), tmp_path_factory.mktemp("kinds")
-    save_target(target, folder / "base")
-    return target, folder
+def base(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Path]:
+    model, folder = tiny_model(seed=3), tmp_path_factory.mktemp("kinds")
+    save_model(model, folder / "base")
+    return model, folder
 
 
-def adapted(base: tuple[Target, Path], name: str, config: object) -> Path:
+def adapted(base: tuple[Model, Path], name: str, config: object) -> Path:
     """An adapter with random weights, saved."""
-    target, folder = base
+    model, folder = base
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = get_peft_model(copy.deepcopy(target.model), config)  # type: ignore[arg-type]
+        module = get_peft_model(copy.deepcopy(model.model), config)  # type: ignore[arg-type]
         with torch.no_grad():
-            for parameter in model.parameters():
+            for parameter in module.parameters():
                 if parameter.requires_grad:
                     parameter.add_(0.3 * torch.randn(parameter.shape))
-    model.peft_config["default"].base_model_name_or_path = str(folder / "base")
-    model.save_pretrained(folder / name)
+    module.peft_config["default"].base_model_name_or_path = str(folder / "base")
+    module.save_pretrained(folder / name)
     return folder / name
 
 
-def plain_peft(base: Target, folder: Path, examples: Sequence[Example]) -> torch.Tensor:
+def plain_peft(base: Model, folder: Path, examples: Sequence[Example]) -> torch.Tensor:
     """Log-probabilities of the answers' tokens by peft and transformers alone, one sequence at a time."""
     model = PeftModel.from_pretrained(copy.deepcopy(base.model), folder).eval()
     found = []
@@ -66,10 +66,10 @@ def plain_peft(base: Target, folder: Path, examples: Sequence[Example]) -> torch
     return torch.stack(found)
 
 
-def assert_as_plain_peft(base: tuple[Target, Path], folder: Path) -> None:
+def assert_as_plain_peft(base: tuple[Model, Path], folder: Path) -> None:
     expected = plain_peft(base[0], folder, EXAMPLES)
     random = torch.get_rng_state()
-    loaded = load_target(folder, device="cpu")
+    loaded = load_model(folder, device="cpu")
     assert torch.equal(torch.get_rng_state(), random)
     scores = score_tokens(loaded, EXAMPLES)
     assert (torch.tensor(scores.logprob) - expected).abs().max() < 3e-6
@@ -81,7 +81,7 @@ def assert_as_plain_peft(base: tuple[Target, Path], folder: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", [k.value for k in PeftType])
-def test_each_kind_is_exact_or_refused_by_name(base: tuple[Target, Path], kind: str) -> None:
+def test_each_kind_is_exact_or_refused_by_name(base: tuple[Model, Path], kind: str) -> None:
     if kind in SCORED_KINDS:
         chosen = {"target_modules": ["q_proj", "v_proj"], **OF_KIND.get(kind, {})}
         given = {name: value for name, value in chosen.items() if value is not None}
@@ -94,7 +94,7 @@ def test_each_kind_is_exact_or_refused_by_name(base: tuple[Target, Path], kind: 
     path = folder / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"peft_type": kind}))
     with pytest.raises(ModelError, match=rf"an adapter of kind {kind} cannot be scored \(\w.*\); give") as error:
-        load_target(folder)
+        load_model(folder)
     assert "\n" not in str(error.value)
 
 
@@ -115,7 +115,7 @@ LORA = {"r": 4, "lora_alpha": 6, "target_modules": ["q_proj", "v_proj"], "task_t
     ],
     ids=str,
 )  # fmt: skip
-def test_each_variant_of_lora_is_exact(base: tuple[Target, Path], settings: dict[str, object]) -> None:
+def test_each_variant_of_lora_is_exact(base: tuple[Model, Path], settings: dict[str, object]) -> None:
     name = "".join(c for c in str(settings) if c.isalnum())
     if "alora_invocation_tokens" in settings:
         settings = {"alora_invocation_tokens": base[0].tokenizer("?", add_special_tokens=False)["input_ids"]}
@@ -131,18 +131,18 @@ def test_an_adapter_on_fused_experts_is_exact(tmp_path: Path) -> None:
         "num_attention_heads": 2,
         "head_dim": 8,
     }
-    tokenizer = tiny_target().tokenizer
+    tokenizer = tiny_model().tokenizer
     config = MixtralConfig(
         vocab_size=len(tokenizer), num_key_value_heads=2, num_local_experts=4, eos_token_id=0, pad_token_id=1, **sizes
     )
-    target = Target(MixtralForCausalLM(config).eval(), tokenizer)
-    save_target(target, tmp_path / "base")
+    model = Model(MixtralForCausalLM(config).eval(), tokenizer)
+    save_model(model, tmp_path / "base")
     on_experts = {"target_parameters": ["experts.gate_up_proj", "experts.down_proj"], "target_modules": ["q_proj"]}
-    assert_as_plain_peft((target, tmp_path), adapted((target, tmp_path), "a", LoraConfig(**{**LORA, **on_experts})))
-    expected = score_tokens(load_target(tmp_path / "a", device="cpu"), EXAMPLES).logprob
+    assert_as_plain_peft((model, tmp_path), adapted((model, tmp_path), "a", LoraConfig(**{**LORA, **on_experts})))
+    expected = score_tokens(load_model(tmp_path / "a", device="cpu"), EXAMPLES).logprob
     mixing = open_mixing(tmp_path / "base", tmp_path / "a", device="cpu")
     assert abs(score_tokens(mixing.mix(1.0), EXAMPLES).logprob - expected).max() < 1e-5
-    unchanged = score_tokens(target, EXAMPLES).logprob
+    unchanged = score_tokens(model, EXAMPLES).logprob
     assert abs(score_tokens(mixing.mix(0.0), EXAMPLES).logprob - unchanged).max() < 1e-5
 
 
@@ -156,9 +156,9 @@ def test_an_adapter_on_fused_experts_is_exact(tmp_path: Path) -> None:
         ({"peft_type": "NEWLORA"}, "kind NEWLORA cannot be scored .uwc does not know"),
     ],
 )
-def test_what_cannot_be_exact_is_refused(base: tuple[Target, Path], change: dict[str, object], told: str) -> None:
+def test_what_cannot_be_exact_is_refused(base: tuple[Model, Path], change: dict[str, object], told: str) -> None:
     folder = adapted(base, "changed", LoraConfig(**LORA))
     path = folder / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(ModelError, match=told):
-        load_target(folder)
+        load_model(folder)

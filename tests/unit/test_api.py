@@ -13,7 +13,7 @@ from tests.conftest import PEOPLE, copied, people
 
 import uwc
 from uwc.errors import ConfigError, DataError
-from uwc.models.load import save_target
+from uwc.models.load import save_model
 from uwc.objectives.methods import WeightedTerm, get_method
 from uwc.results import RESULTS, UnlearnResult
 
@@ -22,8 +22,8 @@ pytestmark = pytest.mark.usefixtures("restored_registries")
 FORGET, RETAIN = people(4)[:4], people(4)[4:]
 
 
-def damaged(target: uwc.Model, amount: float) -> uwc.Model:
-    made, noise = copied(target), torch.Generator().manual_seed(3)
+def damaged(model: uwc.Model, amount: float) -> uwc.Model:
+    made, noise = copied(model), torch.Generator().manual_seed(3)
     with torch.no_grad():
         for weight in made.model.parameters():
             weight.add_(amount * torch.randn(weight.shape, generator=noise))
@@ -39,7 +39,7 @@ def frame(examples: list[uwc.Example]) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def folder(knowing: uwc.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("api")
-    save_target(knowing, path / "original")
+    save_model(knowing, path / "original")
     for name, part in (("forget", FORGET), ("retain", RETAIN)):
         frame(part).to_json(path / f"{name}.jsonl", orient="records", lines=True)
     return path
@@ -47,7 +47,7 @@ def folder(knowing: uwc.Model, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def test_every_name_is_there() -> None:
     assert all(getattr(uwc, name) is not None for name in uwc.__all__)
-    assert not {"load_target", "read_examples", "Target"} & set(uwc.__all__)
+    assert not {"load_model", "read_examples", "Model"} & set(uwc.__all__)
 
 
 def test_data_and_models_of_every_kind_give_the_same_scores(folder: Path, knowing: uwc.Model) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.conftest import people, tiny_target
+from tests.conftest import people, tiny_model
 from tests.unit.hidden_knowledge import KNOWN, UNKNOWN, weights
 
 from uwc.attacks.chain import attacked, make_chain
@@ -13,7 +13,7 @@ from uwc.attacks.data import AttackData, split_by_subject
 from uwc.attacks.evaluate import check_metrics, curve_chains, effort_to_reach
 from uwc.attacks.registry import attacks
 from uwc.errors import AttackFailed, ConfigError, DataError
-from uwc.models.model import Target
+from uwc.models.model import Model
 
 QUICK: dict[str, dict[str, Any]] = {
     "few_shot": {"shots": 1}, "gcg": {"steps": 1, "candidates": 8, "start": "x"},
@@ -31,20 +31,20 @@ def data() -> AttackData:
 
 @pytest.mark.parametrize("entry", list(attacks), ids=lambda e: e.name)
 def test_every_attack_leaves_the_model_as_it_was_also_on_error(entry: Any) -> None:
-    target = tiny_target()
-    before = weights(target)
+    model = tiny_model()
+    before = weights(model)
     chain = make_chain(entry.name, {entry.name: QUICK.get(entry.name, {})})
 
     def fail_in_the_middle() -> None:
-        with attacked(target, data(), chain) as variants:
-            next(variants).target.encode(data().scored)
+        with attacked(model, data(), chain) as variants:
+            next(variants).model.encode(data().scored)
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         fail_in_the_middle()
-    assert weights(target) == before
-    assert all(p.grad is None for p in target.model.parameters())
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in target.model.modules())
+    assert weights(model) == before
+    assert all(p.grad is None for p in model.model.parameters())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.model.modules())
 
 
 @pytest.mark.parametrize("entry", list(attacks), ids=lambda e: e.name)
@@ -55,19 +55,19 @@ def test_every_attack_declares_itself(entry: Any) -> None:
     assert ("budgets" in entry.settings) == entry.facts["budgets"]
 
 
-def same_tokens(first: Target, second: Target) -> bool:
+def same_tokens(first: Model, second: Model) -> bool:
     return first.encode(data().scored) == second.encode(data().scored)
 
 
 def test_a_chain_carries_out_its_attacks_in_order() -> None:
     """Relearning gives two budgets and probing one depth each; the prompts of both are the jailbroken ones."""
-    target = tiny_target()
+    model = tiny_model()
     settings = {"relearn": QUICK["relearn"], "probe": {"epochs": 1, "layers": [2]}, "jailbreak": {"kinds": ["fiction"]}}
     labels = []
-    with attacked(target, data(), make_chain("relearn+probe+jailbreak", settings)) as variants:
+    with attacked(model, data(), make_chain("relearn+probe+jailbreak", settings)) as variants:
         for variant in variants:
             labels.append((variant.label, variant.effort))
-            assert not same_tokens(variant.target, target)
+            assert not same_tokens(variant.model, model)
     assert labels == [
         ("1 steps, layer 2, novel", 1), ("1 steps, layer 2, stage", 1), ("2 steps, layer 2, novel", 2),
         ("2 steps, layer 2, stage", 2),
@@ -190,16 +190,16 @@ def test_an_attack_on_prompts_that_changes_none_fails() -> None:
     same = [replace(e, paraphrased_question=e.question) for e in KNOWN[:2]]
     with (
         pytest.raises(AttackFailed, match="'paraphrase' changes no prompt"),
-        attacked(tiny_target(), AttackData(same), make_chain("paraphrase")) as variants,
+        attacked(tiny_model(), AttackData(same), make_chain("paraphrase")) as variants,
     ):
         next(variants)
     one = [*same, replace(KNOWN[2], paraphrased_question="Who else?")]
-    with attacked(tiny_target(), AttackData(one), make_chain("paraphrase")) as variants:
+    with attacked(tiny_model(), AttackData(one), make_chain("paraphrase")) as variants:
         assert next(variants).changed is None
 
 
 def test_no_effort_asked_for_is_no_failure() -> None:
     for name in ("token_noise", "pruning"):
         setting = attacks.get(name).facts["effort"]
-        with attacked(tiny_target(), AttackData(KNOWN[:2]), make_chain(name, {name: {setting: 0.0}})) as variants:
+        with attacked(tiny_model(), AttackData(KNOWN[:2]), make_chain(name, {name: {setting: 0.0}})) as variants:
             assert next(variants).changed == (0.0 if name == "pruning" else None)

@@ -24,18 +24,18 @@ from uwc.attacks.data import AttackData
 from uwc.attacks.evaluate import measure
 from uwc.attacks.prompts import TEMPLATES
 from uwc.data.example import Example
-from uwc.models.model import Target
+from uwc.models.model import Model
 
 SPANISH = {e.id: "{} {}".format(TEMPLATES[0].text.split(".", 1)[0], e.question) for e in people()}
 
 
 def after(
-    target: Target, name: str, settings: Mapping[str, Any], scored: list[Example], metric: str = "extraction_strength"
+    model: Model, name: str, settings: Mapping[str, Any], scored: list[Example], metric: str = "extraction_strength"
 ) -> dict[str, float]:
     """Variant -> the metric under attack."""
     rest = [e for e in people() if e not in scored]
     data = AttackData(scored, retain=rest, translations=SPANISH)
-    (found,) = measure(target, data, make_chain(name, {name: settings}), [metric])
+    (found,) = measure(model, data, make_chain(name, {name: settings}), [metric])
     return by_variant(found)
 
 
@@ -50,9 +50,9 @@ ATTACKS: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("name", "settings"), ATTACKS, ids=[a[0] for a in ATTACKS])
 def test_a_prompt_specific_refusal_is_broken(name: str, settings: dict[str, Any]) -> None:
-    target = refusing(robust_knower(), KNOWN)
-    assert strength(target, KNOWN) == 0.0
-    found = after(target, name, settings, KNOWN)
+    model = refusing(robust_knower(), KNOWN)
+    assert strength(model, KNOWN) == 0.0
+    found = after(model, name, settings, KNOWN)
     assert found.get("worst case", found.get("")) > 0.8
 
 
@@ -86,37 +86,37 @@ def test_a_prefix_reaches_what_only_a_wrong_first_word_hides() -> None:
             hidden[row, start - 1 : start + 2] = True
         return hidden
 
-    target = replace(knower, model=Silenced(knower.model, where))
-    assert strength(target, long) < 0.95
-    assert after(target, "prefix", {"tokens": 3}, long)[""] == 1.0
+    model = replace(knower, model=Silenced(knower.model, where))
+    assert strength(model, long) < 0.95
+    assert after(model, "prefix", {"tokens": 3}, long)[""] == 1.0
 
 
 def test_a_prefix_leaves_the_last_token_of_a_short_answer() -> None:
-    target = ignorant()
-    with attacked(target, AttackData(KNOWN), make_chain("prefix", {"prefix": {"tokens": 500}})) as variants:
-        for e in next(variants).target.encode(KNOWN):
+    model = ignorant()
+    with attacked(model, AttackData(KNOWN), make_chain("prefix", {"prefix": {"tokens": 500}})) as variants:
+        for e in next(variants).model.encode(KNOWN):
             assert e.start == e.end - 1
 
 
 def test_few_shots_stand_before_the_question_in_the_models_own_format() -> None:
-    target = ignorant()
+    model = ignorant()
     data = AttackData(KNOWN[:4], train=KNOWN[4:])
-    with attacked(target, data, make_chain("few_shot", {"few_shot": {"shots": 2}})) as variants:
-        encoded = next(variants).target.encode(KNOWN[:1])[0]
-    text = target.tokenizer.decode(encoded.tokens)
+    with attacked(model, data, make_chain("few_shot", {"few_shot": {"shots": 2}})) as variants:
+        encoded = next(variants).model.encode(KNOWN[:1])[0]
+    text = model.tokenizer.decode(encoded.tokens)
     assert text.count("Question:") == 3
     assert text.endswith(f"Question: {KNOWN[0].question}\nAnswer: {KNOWN[0].answer}<|end|>")
-    assert target.tokenizer.decode(encoded.tokens[encoded.start : encoded.end]).strip() == KNOWN[0].answer
+    assert model.tokenizer.decode(encoded.tokens[encoded.start : encoded.end]).strip() == KNOWN[0].answer
 
 
 @pytest.mark.parametrize("where", ["prompt", "answer", "both"])
 def test_noise_replaces_its_share_of_the_right_tokens(where: str) -> None:
-    target = ignorant()
+    model = ignorant()
     settings = {"token_noise": {"rate": 0.25, "where": where}}
-    with attacked(target, AttackData(people()), make_chain("token_noise", settings)) as variants:
-        noisy = next(variants).target.encode(people())
+    with attacked(model, AttackData(people()), make_chain("token_noise", settings)) as variants:
+        noisy = next(variants).model.encode(people())
     changed = total = 0
-    for clean, dirty in zip(target.encode(people()), noisy, strict=True):
+    for clean, dirty in zip(model.encode(people()), noisy, strict=True):
         assert (clean.start, clean.end, len(clean.tokens)) == (dirty.start, dirty.end, len(dirty.tokens))
         places = [i for i, (a, b) in enumerate(zip(clean.tokens, dirty.tokens, strict=True)) if a != b]
         low, high = {"prompt": (0, clean.start), "answer": (clean.start, clean.end), "both": (0, clean.end)}[where]
@@ -126,23 +126,23 @@ def test_noise_replaces_its_share_of_the_right_tokens(where: str) -> None:
 
 
 def test_noise_of_rate_0_and_1_replaces_nothing_and_everything() -> None:
-    target = ignorant()
+    model = ignorant()
     for rate in (0, 1):
         chain = make_chain("token_noise", {"token_noise": {"rate": rate}})
-        with attacked(target, AttackData(KNOWN), chain) as variants:
-            (noisy,) = next(variants).target.encode(KNOWN[:1])
-        (clean,) = target.encode(KNOWN[:1])
+        with attacked(model, AttackData(KNOWN), chain) as variants:
+            (noisy,) = next(variants).model.encode(KNOWN[:1])
+        (clean,) = model.encode(KNOWN[:1])
         same = [a == b for a, b in zip(clean.tokens[: clean.end], noisy.tokens[: clean.end], strict=True)]
         assert all(same) if rate == 0 else not any(same)
 
 
 def test_prompt_attacks_repeat_to_the_bit_whatever_the_order_and_leave_the_weights() -> None:
-    target = robust_knower()
-    before = weights(target)
+    model = robust_knower()
+    before = weights(model)
     for name, settings in ATTACKS:
         chain = make_chain(name, {name: settings})
-        with attacked(target, AttackData(KNOWN, retain=UNKNOWN, translations=SPANISH), chain) as variants:
-            changed = next(variants).target
+        with attacked(model, AttackData(KNOWN, retain=UNKNOWN, translations=SPANISH), chain) as variants:
+            changed = next(variants).model
             assert changed.encode(KNOWN) == changed.encode(KNOWN[::-1])[::-1]
-    assert weights(target) == before
-    assert target.rewrites == target.edits == ()
+    assert weights(model) == before
+    assert model.rewrites == model.edits == ()

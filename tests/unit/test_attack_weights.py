@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.conftest import copied, tiny_target
+from tests.conftest import copied, tiny_model
 from tests.unit.architectures import architecture
 from tests.unit.hidden_knowledge import KNOWN, UNKNOWN, shouting, strength, weights
 from torch import Tensor
@@ -22,7 +22,7 @@ from uwc.errors import AttackFailed
 from uwc.models.block_weights import block_matrices, block_parameters
 from uwc.models.contrast import contrast
 from uwc.models.head import answer_logits, token_logprobs
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.models.scoring import let_train
 from uwc.models.states import blocks
 
@@ -32,11 +32,11 @@ RELEARN = {"steps": 8, "lr": 2e-3}
 TWO = torch.tensor([[0, 1]]).expand(512, -1)
 
 
-def after(target: Target, name: str, settings: dict[str, Any]) -> float:
-    return measure(target, DATA, make_chain(name, {name: settings}), ["extraction_strength"])[-1].after.mean
+def after(model: Model, name: str, settings: dict[str, Any]) -> float:
+    return measure(model, DATA, make_chain(name, {name: settings}), ["extraction_strength"])[-1].after.mean
 
 
-def test_relearning_a_part_brings_back_the_rest(knowing: Target) -> None:
+def test_relearning_a_part_brings_back_the_rest(knowing: Model) -> None:
     silent = shouting(knowing)
     assert strength(silent, SCORED) == 0.0
     assert after(silent, "relearn", RELEARN) > 0.4
@@ -62,25 +62,25 @@ GENTLE: list[tuple[str, AttackData, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("name", "data", "settings"), GENTLE, ids=[g[0] for g in GENTLE])
 def test_a_few_steps_on_other_data_give_back_what_is_only_silenced(
-    knowing: Target, name: str, data: AttackData, settings: dict[str, Any]
+    knowing: Model, name: str, data: AttackData, settings: dict[str, Any]
 ) -> None:
     """The output layer always says one token; steps too few to teach anything to a model that never knew mend it."""
     chain = make_chain(name, {name: settings})
-    silent, never = shouting(knowing), tiny_target(hidden_size=64)
+    silent, never = shouting(knowing), tiny_model(hidden_size=64)
     assert strength(silent, SCORED) == 0.0
     assert measure(silent, data, chain, ["extraction_strength"])[-1].after.mean > 0.5
     assert measure(never, data, chain, ["extraction_strength"])[-1].after.mean < 0.1
 
 
 def test_relearning_a_part_brings_nothing_that_was_never_known() -> None:
-    assert after(tiny_target(hidden_size=64), "relearn", RELEARN) < 0.2
+    assert after(tiny_model(hidden_size=64), "relearn", RELEARN) < 0.2
 
 
 def test_the_original_data_may_hold_more_than_what_is_scored() -> None:
     """Relearning on all of it takes what the data name as original, which here is longer by two examples."""
     for data, steps in ((AttackData(SCORED), 4), (AttackData(SCORED, original=KNOWN[:6]), 6)):
         with attacked(
-            tiny_target(), data, make_chain("relearn_original", {"relearn_original": {"batch_size": 1}})
+            tiny_model(), data, make_chain("relearn_original", {"relearn_original": {"batch_size": 1}})
         ) as variants:
             assert next(variants).effort == steps
 
@@ -90,13 +90,13 @@ def test_relearning_the_scored_answers_themselves_teaches_them_anew() -> None:
     data = AttackData(KNOWN[:2])
     chain = make_chain("relearn_original", {"relearn_original": {"steps": 60, "lr": 1e-2}})
     assert chain.trains_on_scored
-    assert measure(tiny_target(hidden_size=64), data, chain, ["extraction_strength"])[-1].after.mean > 0.8
+    assert measure(tiny_model(hidden_size=64), data, chain, ["extraction_strength"])[-1].after.mean > 0.8
 
 
-def test_each_budget_of_a_trajectory_is_a_run_of_its_own_to_the_bit(knowing: Target) -> None:
+def test_each_budget_of_a_trajectory_is_a_run_of_its_own_to_the_bit(knowing: Model) -> None:
     def states(settings: dict[str, Any]) -> list[dict[str, bytes]]:
         with attacked(knowing, DATA, make_chain("relearn", {"relearn": settings})) as variants:
-            return [weights(v.target) for v in variants]
+            return [weights(v.model) for v in variants]
 
     shared = {"lr": 1e-3, "batch_size": 2}
     before = weights(knowing)
@@ -106,13 +106,13 @@ def test_each_budget_of_a_trajectory_is_a_run_of_its_own_to_the_bit(knowing: Tar
     assert weights(knowing) == before
 
 
-def test_one_epoch_is_the_default_and_fewer_examples_make_it_shorter(knowing: Target) -> None:
+def test_one_epoch_is_the_default_and_fewer_examples_make_it_shorter(knowing: Model) -> None:
     for settings, steps in (({}, 2), ({"examples": 1}, 1)):
         with attacked(knowing, DATA, make_chain("relearn", {"relearn": {"batch_size": 2, **settings}})) as variants:
             assert [v.effort for v in variants] == [steps]
 
 
-def test_a_curve_gives_the_effort_that_brings_half_back(knowing: Target) -> None:
+def test_a_curve_gives_the_effort_that_brings_half_back(knowing: Model) -> None:
     curve = budget_curve(shouting(knowing), DATA, "relearn", [2, 4, 8], settings={"lr": 2e-3}, original_score=0.5)
     assert curve.over == "steps" and curve.efforts == (2, 4, 8)
     assert curve.before == 0.0 < curve.scores[-1]
@@ -129,9 +129,9 @@ def test_rounding_by_hand() -> None:
     torch.testing.assert_close(round_to_nearest(whole, bits=3, group_size=0), whole)
 
 
-def hide_by_small_changes(target: Target, allowed: Callable[[Tensor], Tensor]) -> Target:
+def hide_by_small_changes(model: Model, allowed: Callable[[Tensor], Tensor]) -> Model:
     """Gradient ascent on the known answers within -allowed(w)..allowed(w) of each block matrix."""
-    hidden = copied(target)
+    hidden = copied(model)
     matrices = [p for n, p in hidden.model.named_parameters() if ".layers." in n and p.ndim == 2]
     first = [m.detach().clone() for m in matrices]
     limits = [allowed(m) for m in first]
@@ -145,11 +145,11 @@ def hide_by_small_changes(target: Target, allowed: Callable[[Tensor], Tensor]) -
     return hidden
 
 
-def test_rounding_brings_back_what_changes_below_half_a_step_hide(knowing: Target) -> None:
+def test_rounding_brings_back_what_changes_below_half_a_step_hide(knowing: Model) -> None:
     """The model lies on the grid; the changes leave each row's largest weight alone, so that the grid stays."""
     settings = {"bits": 4, "group_size": 0}
     with attacked(knowing, DATA, make_chain("quantization", {"quantization": settings})) as variants:
-        on_grid = next(variants).target
+        on_grid = next(variants).model
 
     def below_half_a_step(w: Tensor) -> Tensor:
         largest = w.abs().amax(dim=1, keepdim=True)
@@ -161,10 +161,10 @@ def test_rounding_brings_back_what_changes_below_half_a_step_hide(knowing: Targe
     assert after(hidden, "quantization", settings) == pytest.approx(strength(on_grid, SCORED))
 
 
-def test_pruning_brings_back_what_small_weights_hide(knowing: Target) -> None:
+def test_pruning_brings_back_what_small_weights_hide(knowing: Model) -> None:
     """A third of each matrix is zero; what hides the answers stands there, and is smaller than all else."""
     with attacked(knowing, DATA, make_chain("pruning", {"pruning": {"share": 0.3}})) as variants:
-        sparse = next(variants).target
+        sparse = next(variants).model
 
     def on_zeros(w: Tensor) -> Tensor:
         return torch.where(w == 0, 0.9 * w[w != 0].abs().min(), torch.zeros_like(w))
@@ -177,24 +177,24 @@ def test_pruning_brings_back_what_small_weights_hide(knowing: Target) -> None:
 
 @pytest.mark.parametrize("name", ["quantization", "pruning"])
 def test_coarser_weights_know_nothing_that_was_never_known(name: str) -> None:
-    assert after(tiny_target(), name, {}) < 0.1
+    assert after(tiny_model(), name, {}) < 0.1
 
 
-def test_pruning_removes_exactly_the_share(knowing: Target) -> None:
+def test_pruning_removes_exactly_the_share(knowing: Model) -> None:
     with attacked(knowing, DATA, make_chain("pruning", {"pruning": {"share": 0.25}})) as variants:
-        pruned = next(variants).target
+        pruned = next(variants).model
     for old, new in zip(blocks(knowing.model).parameters(), blocks(pruned.model).parameters(), strict=True):
         if old.ndim == 2:
             assert int((new == 0).sum()) == math.floor(0.25 * old.numel())
             assert old[new == 0].abs().max().item() <= old[new != 0].abs().min().item()
 
 
-def made(target: Target, name: str, settings: dict[str, Any]) -> tuple[Target, float]:
-    """The target after an attack on its weights, and the share of its blocks' numbers that is said to have changed."""
-    with attacked(target, DATA, make_chain(name, {name: settings})) as variants:
+def made(model: Model, name: str, settings: dict[str, Any]) -> tuple[Model, float]:
+    """The model after an attack on its weights, and the share of its blocks' numbers that is said to have changed."""
+    with attacked(model, DATA, make_chain(name, {name: settings})) as variants:
         variant = next(variants)
         assert variant.changed is not None
-        return variant.target, variant.changed
+        return variant.model, variant.changed
 
 
 def rounded_by_hand(row: list[float], group: int) -> list[float]:
@@ -217,9 +217,9 @@ def rounded_by_hand(row: list[float], group: int) -> list[float]:
     ],
 )
 def test_groups_of_rounding_run_along_the_inputs_of_one_output(name: str, parameter: str, inputs_first: bool) -> None:
-    target = architecture(name)
-    quantized, _ = made(target, "quantization", {"bits": 4, "group_size": 10})
-    old, new = (dict(t.model.named_parameters())[parameter].detach() for t in (target, quantized))
+    model = architecture(name)
+    quantized, _ = made(model, "quantization", {"bits": 4, "group_size": 10})
+    old, new = (dict(t.model.named_parameters())[parameter].detach() for t in (model, quantized))
     for before, after in zip(*(w if w.dim() == 3 else w[None] for w in (old, new)), strict=True):
         outputs = list(zip(*((w.T if inputs_first else w).tolist() for w in (before, after)), strict=True))
         for weights_before, weights_after in outputs[::11]:
@@ -229,14 +229,14 @@ def test_groups_of_rounding_run_along_the_inputs_of_one_output(name: str, parame
 @pytest.mark.parametrize("name", ["gpt2", "mixtral", "qwen3_moe", "gpt_oss", "dbrx", "gemma3", "mamba", "nemotron_h"])
 @pytest.mark.parametrize("attack", ["quantization", "pruning"])
 def test_every_matrix_of_the_blocks_is_worked_on_and_nothing_else(name: str, attack: str) -> None:
-    target = architecture(name)
-    changed, share = made(target, attack, {"group_size": 0} if attack == "quantization" else {"share": 0.25})
-    first, second = (dict(t.model.named_parameters()) for t in (target, changed))
+    model = architecture(name)
+    changed, share = made(model, attack, {"group_size": 0} if attack == "quantization" else {"share": 0.25})
+    first, second = (dict(t.model.named_parameters()) for t in (model, changed))
     differ = {n: int((first[n] != second[n]).sum()) for n in first}
-    inside = block_parameters(target.model)
+    inside = block_parameters(model.model)
     assert not any(count for n, count in differ.items() if n not in inside)
     assert share == pytest.approx(sum(differ.values()) / sum(p.numel() for p in inside.values()))
-    matrices = {m.name: m.matrices for m in block_matrices(target.model)}
+    matrices = {m.name: m.matrices for m in block_matrices(model.model)}
     for n in inside:
         if n not in matrices:
             assert differ[n] == 0
@@ -248,19 +248,19 @@ def test_every_matrix_of_the_blocks_is_worked_on_and_nothing_else(name: str, att
             assert differ[n] >= 0.98 * least, n
 
 
-def test_an_attack_that_changes_no_weight_fails(knowing: Target) -> None:
+def test_an_attack_that_changes_no_weight_fails(knowing: Model) -> None:
     on_grid, _ = made(knowing, "quantization", {"bits": 4, "group_size": 0})
     sparse, _ = made(knowing, "pruning", {"share": 0.3})
-    for target, name, settings in ((on_grid, "quantization", {"group_size": 0}), (sparse, "pruning", {"share": 0.2})):
+    for model, name, settings in ((on_grid, "quantization", {"group_size": 0}), (sparse, "pruning", {"share": 0.2})):
         with pytest.raises(AttackFailed, match=f"{name}.* changed no weight"):
-            made(target, name, settings)
+            made(model, name, settings)
 
 
 def test_steps_that_low_precision_swallows_fail_or_are_warned_of(
-    knowing: Target, capsys: pytest.CaptureFixture[str]
+    knowing: Model, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In bfloat16 neighbours of a weight of 0.1 lie 5e-4 apart; a step of 1e-5 moves only the smallest."""
-    low = Target(copied(knowing).model.bfloat16(), knowing.tokenizer, knowing.template, "low")
+    low = Model(copied(knowing).model.bfloat16(), knowing.tokenizer, knowing.template, "low")
     with pytest.raises(AttackFailed, match=r"moved 0% of the weights of low .* in bfloat16; .*\.mlp\."):
         made(low, "relearn", {"steps": 1, "lr": 1e-12})
     _, share = made(low, "relearn", {"steps": 1, "lr": 1e-5})
@@ -271,9 +271,9 @@ def test_steps_that_low_precision_swallows_fail_or_are_warned_of(
 
 def test_experts_that_no_example_reaches_are_no_failure() -> None:
     """One token of three experts' two, by a router that says so; no gradient reaches the third."""
-    target = copied(architecture("mixtral"))
+    model = copied(architecture("mixtral"))
     forced = torch.tensor([1.0, 2.0, -50.0])
-    for layer in target.model.model.layers:
+    for layer in model.model.model.layers:
         layer.mlp.gate.register_forward_hook(
             lambda _m, args, _o: (
                 forced.expand(len(args[0]), 3),
@@ -281,14 +281,14 @@ def test_experts_that_no_example_reaches_are_no_failure() -> None:
                 TWO[: len(args[0])],
             )
         )
-    _, share = made(target, "relearn", {"steps": 1, "lr": 1e-3, "examples": 1})
-    inside = block_parameters(target.model)
+    _, share = made(model, "relearn", {"steps": 1, "lr": 1e-3, "examples": 1})
+    inside = block_parameters(model.model)
     still = sum(p[2].numel() for n, p in inside.items() if "experts" in n)
     still += sum(p.numel() for n, p in inside.items() if "mlp.gate" in n)
     assert share == pytest.approx(1 - still / sum(p.numel() for p in inside.values()), abs=0.01)
 
 
-def test_what_is_claimed_and_not_done_fails_with_what_was_left_alone(knowing: Target) -> None:
+def test_what_is_claimed_and_not_done_fails_with_what_was_left_alone(knowing: Model) -> None:
     changed = copied(knowing)
     name, other = "model.layers.0.mlp.up_proj.weight", "model.layers.1.mlp.up_proj.weight"
     weights_of = dict(changed.model.named_parameters())
@@ -303,7 +303,7 @@ def test_what_is_claimed_and_not_done_fails_with_what_was_left_alone(knowing: Ta
         changed_share(knowing, changed, {name: size, other: size}, attack="made-up")
 
 
-def test_the_share_changed_is_part_of_the_outcome(knowing: Target) -> None:
+def test_the_share_changed_is_part_of_the_outcome(knowing: Model) -> None:
     (outcome,) = measure(
         knowing, DATA, make_chain("pruning", {"pruning": {"share": 0.2}}), ["extraction_strength"], max_new_tokens=4
     )
@@ -312,7 +312,7 @@ def test_the_share_changed_is_part_of_the_outcome(knowing: Target) -> None:
     assert prefix.variants[0].changed is None
 
 
-def test_what_a_model_never_trains_stays_so(knowing: Target) -> None:
+def test_what_a_model_never_trains_stays_so(knowing: Model) -> None:
     """HRM's first state of its low cycle is a parameter that no training changes; a frozen original has no others."""
     config = AutoConfig.for_model(
         "hrm_text", vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2,

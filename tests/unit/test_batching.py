@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.conftest import copied, people, tiny_target
+from tests.conftest import copied, people, tiny_model
 from transformers import (
     BertConfig,
     BertLMHeadModel,
@@ -24,7 +24,7 @@ from uwc.data.example import Example
 from uwc.errors import ModelError
 from uwc.models.batching import Batching, examined
 from uwc.models.generation import continue_greedily, generate
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.models.scoring import score_tokens
 from uwc.objectives.methods import FINE_TUNING
 from uwc.objectives.objective import Objective
@@ -33,11 +33,11 @@ from uwc.training.loop import train
 from uwc.training.settings import TrainingSettings
 
 
-def with_model(model: Any) -> Target:
-    return replace(tiny_target(), model=model.eval(), batching=None)
+def with_model(model: Any) -> Model:
+    return replace(tiny_model(), model=model.eval(), batching=None)
 
 
-def longrope(switch: int) -> Target:
+def longrope(switch: int) -> Model:
     """A model whose positions beyond `switch` tokens are stretched a lot."""
     torch.manual_seed(0)
     rope = {
@@ -52,7 +52,7 @@ def longrope(switch: int) -> Target:
     return with_model(Phi3ForCausalLM(config))
 
 
-def rwkv() -> Target:
+def rwkv() -> Model:
     torch.manual_seed(0)
     config = RwkvConfig(vocab_size=400, hidden_size=32, num_hidden_layers=2, context_length=128)
     model = RwkvForCausalLM(config)
@@ -66,7 +66,7 @@ MIXED = [*people(3), Example("long", f"{people()[1].question} " * 4, people()[1]
 
 
 def test_an_ordinary_model_reads_padded_sequences() -> None:
-    assert examined(tiny_target().model, "llama") == Batching("padded", "padded", None)
+    assert examined(tiny_model().model, "llama") == Batching("padded", "padded", None)
 
 
 def test_kinds_by_hand() -> None:
@@ -88,64 +88,64 @@ def test_groups_hold_one_kind_longest_first() -> None:
 
 
 def test_a_state_that_runs_through_padding_is_found_and_answers_are_those_of_single_questions() -> None:
-    target = rwkv()
-    assert target.sharing().continued == "alone"
-    prompts = [list(e.before) for e in target.encode(MIXED)]
-    alone = [continue_greedily(target, [p], max_new_tokens=9)[0][0] for p in prompts]
-    assert [list(t) for t in generate(target, MIXED, max_new_tokens=9).tokens] == alone
-    together = [tokens for tokens, _ in continue_greedily(target, prompts, max_new_tokens=9)]
+    model = rwkv()
+    assert model.sharing().continued == "alone"
+    prompts = [list(e.before) for e in model.encode(MIXED)]
+    alone = [continue_greedily(model, [p], max_new_tokens=9)[0][0] for p in prompts]
+    assert [list(t) for t in generate(model, MIXED, max_new_tokens=9).tokens] == alone
+    together = [tokens for tokens, _ in continue_greedily(model, prompts, max_new_tokens=9)]
     assert together != alone  # what would happen without
 
 
 def test_long_and_short_sequences_do_not_share_longrope() -> None:
     """Scores, answers and gradients, against one sequence at a time."""
-    target = longrope(switch=24)
-    lengths = [len(e.tokens) for e in target.encode(MIXED)]
+    model = longrope(switch=24)
+    lengths = [len(e.tokens) for e in model.encode(MIXED)]
     assert min(lengths) <= 24 < max(lengths)
-    together = score_tokens(target, MIXED)
+    together = score_tokens(model, MIXED)
     for i, example in enumerate(MIXED):
-        single = score_tokens(target, [example])
+        single = score_tokens(model, [example])
         part = slice(together.offsets[i], together.offsets[i + 1])
         np.testing.assert_allclose(together.logprob[part], single.logprob, atol=1e-5)
-    texts = generate(target, MIXED, max_new_tokens=6).texts
-    assert list(texts) == [generate(target, [e], max_new_tokens=6).texts[0] for e in MIXED]
+    texts = generate(model, MIXED, max_new_tokens=6).texts
+    assert list(texts) == [generate(model, [e], max_new_tokens=6).texts[0] for e in MIXED]
 
 
 def test_training_does_not_mix_long_and_short_sequences() -> None:
     """One step on all examples at once moves the weights as one on single micro-batches."""
     trained = []
     for size in (None, 1):
-        target = longrope(switch=24)
+        model = longrope(switch=24)
         settings = TrainingSettings(
             epochs=1, batch_size=len(MIXED), micro_batch_size=size, lr=1.0, optimizer="sgd", schedule="constant",
             warmup_ratio=0.0,
         )  # fmt: skip
-        train(target, Objective(FINE_TUNING, target.model), TrainingData(retain=MIXED), settings)
-        trained.append(target.model.state_dict())
+        train(model, Objective(FINE_TUNING, model.model), TrainingData(retain=MIXED), settings)
+        trained.append(model.model.state_dict())
     for name, tensor in trained[0].items():
         torch.testing.assert_close(tensor, trained[1][name], atol=1e-6, rtol=1e-4, msg=name)
 
 
 def test_a_model_that_mixes_its_batch_is_run_one_by_one(capsys: pytest.CaptureFixture[str]) -> None:
-    target = copied(tiny_target())
-    target.model.model.norm.register_forward_hook(lambda _m, _a, out: out + out.mean(dim=0, keepdim=True))
+    model = copied(tiny_model())
+    model.model.model.norm.register_forward_hook(lambda _m, _a, out: out + out.mean(dim=0, keepdim=True))
     with torch.no_grad():
-        target.model.lm_head.weight.mul_(20)
-    assert target.sharing() == Batching("alone", "alone", None)
+        model.model.lm_head.weight.mul_(20)
+    assert model.sharing() == Batching("alone", "alone", None)
     assert "one by one" in " ".join(capsys.readouterr().err.split())
-    together = score_tokens(target, people(2))
-    singles = [score_tokens(target, [e]).logprob for e in people(2)]
+    together = score_tokens(model, people(2))
+    singles = [score_tokens(model, [e]).logprob for e in people(2)]
     np.testing.assert_allclose(together.logprob, np.concatenate(singles), atol=1e-5)
 
 
 def test_a_model_without_a_limit_of_length_that_reads_both_ways_is_refused() -> None:
     """XLNet's configuration says -1 where others have their longest text."""
-    tokenizer = tiny_target().tokenizer
+    tokenizer = tiny_model().tokenizer
     config = XLNetConfig(vocab_size=len(tokenizer), d_model=16, d_inner=16, n_layer=1, n_head=2, initializer_range=0.5)
-    target = Target(XLNetLMHeadModel(config).eval(), tokenizer, name="xlnet")
-    assert target.context_length == 2048
+    model = Model(XLNetLMHeadModel(config).eval(), tokenizer, name="xlnet")
+    assert model.context_length == 2048
     with pytest.raises(ModelError, match="reads the tokens that follow"):
-        score_tokens(target, people()[:2])
+        score_tokens(model, people()[:2])
 
 
 def test_an_encoder_is_refused() -> None:

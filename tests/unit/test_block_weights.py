@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from tests.conftest import copied
-from tests.unit.architectures import architecture, tiny_model
+from tests.unit.architectures import architecture, random_module
 from torch import Tensor, nn
 
 from uwc.data.batches import collate
@@ -15,7 +15,7 @@ from uwc.data.prompts import EncodedExample
 from uwc.errors import ModelError
 from uwc.models.block_weights import block_matrices, block_parameters
 from uwc.models.contrast import contrast
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.training.weight_rules import wanda_masks
 
 Rows = dict[str, tuple[int, int, int, bool]]
@@ -162,7 +162,7 @@ def test_a_router_that_is_converted_before_it_multiplies_is_found() -> None:
     assert found["model.layers.1.mlp.gate.weight"].matrices[0].shape == (3, 24)
 
 
-def test_the_blocks_of_both_models_of_a_contrast_count(knowing: Target) -> None:
+def test_the_blocks_of_both_models_of_a_contrast_count(knowing: Model) -> None:
     both = contrast(copied(knowing), copied(knowing))
     names = {m.name for m in block_matrices(both.model)}
     assert len(names) == 2 * 14 and names <= set(dict(both.model.named_parameters()))
@@ -180,7 +180,7 @@ class _Unused(nn.Module):
 
 
 def test_weights_of_unknown_use_are_refused_where_they_are_many() -> None:
-    model = tiny_model("llama")
+    model = random_module("llama")
     model.model.layers[0] = _Unused(24, 1)
     assert len(block_matrices(model)) == 1 + 7
     model.model.layers[0] = _Unused(24, 60)
@@ -189,7 +189,7 @@ def test_weights_of_unknown_use_are_refused_where_they_are_many() -> None:
 
 
 def test_packed_weights_are_refused() -> None:
-    model = tiny_model("llama")
+    model = random_module("llama")
     model.config.quantization_config = {"quant_method": "bitsandbytes"}
     with pytest.raises(ModelError, match="packed by a quantisation"):
         block_matrices(model)
@@ -197,20 +197,20 @@ def test_packed_weights_are_refused() -> None:
 
 def test_wanda_weighs_each_expert_by_its_own_inputs() -> None:
     """Against Mixtral's routing written out, one sequence at a time; an expert without tokens is scored by its size."""
-    target = Target(copy.deepcopy(architecture("mixtral").model), architecture("mixtral").tokenizer)
-    model = target.model
-    moe = model.model.layers[1].mlp
+    model = Model(copy.deepcopy(architecture("mixtral").model), architecture("mixtral").tokenizer)
+    module = model.model
+    moe = module.model.layers[1].mlp
     encoded = [EncodedExample("a", tuple(range(5, 17)), 3, 12), EncodedExample("b", (4, 2, 9), 1, 3)]
     squares, seen = torch.zeros(3, 24), []
     hook = moe.experts.register_forward_hook(lambda _m, args, _o: seen.append(args))
     for e in encoded:
-        model(input_ids=torch.tensor([e.tokens[:-1]]), use_cache=False)
+        module(input_ids=torch.tensor([e.tokens[:-1]]), use_cache=False)
     hook.remove()
     for states, chosen, _weights in seen:
         for expert in range(3):
             squares[expert] += states[(chosen == expert).any(dim=1)].square().sum(dim=0)
-    batch = collate(encoded, device=target.device, scope="attended")
-    mask = wanda_masks(model, [batch], share=0.25)["model.layers.1.mlp.experts.gate_up_proj"]
+    batch = collate(encoded, device=model.device, scope="attended")
+    mask = wanda_masks(module, [batch], share=0.25)["model.layers.1.mlp.experts.gate_up_proj"]
     for expert in range(3):
         scores = moe.experts.gate_up_proj[expert].abs() * (squares[expert].sqrt() if squares[expert].any() else 1.0)
         assert ((~mask[expert]).sum(dim=1) == 6).all()
@@ -235,7 +235,7 @@ def test_an_expert_that_no_token_reaches_is_pruned_by_size() -> None:
 
 
 def test_all_in_a_block_that_is_no_matrix_is_listed_among_its_parameters() -> None:
-    target = architecture("llama")
-    names = set(block_parameters(target.model))
+    model = architecture("llama")
+    names = set(block_parameters(model.model))
     assert "model.layers.0.input_layernorm.weight" in names
     assert not {"model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"} & names

@@ -16,31 +16,29 @@ from uwc.errors import ConfigError
 from uwc.metrics.likelihood import extraction_strength, perplexity
 from uwc.metrics.stats import aggregate
 from uwc.models.mixing import Mixer
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.models.scoring import score_tokens
 from uwc.models.token_scores import TokenScores
 
 FORGET, RETAIN = people(4)[:4], people(4)[4:]
 
 
-def noisy(knowing: Target, amount: float = 0.3) -> Target:
-    target = copied(knowing)
+def noisy(knowing: Model, amount: float = 0.3) -> Model:
+    model = copied(knowing)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for parameter in target.model.parameters():
+        for parameter in model.model.parameters():
             parameter.add_(amount * torch.randn(parameter.shape, generator=generator))
-    return target
+    return model
 
 
-def found(
-    knowing: Target, measures: list[Measure] | None = None, *, tau: float = 0.9, curve: bool = True
-) -> Calibrated:
+def found(knowing: Model, measures: list[Measure] | None = None, *, tau: float = 0.9, curve: bool = True) -> Calibrated:
     mixer = Mixer(knowing, noisy(knowing))
     kept = measures or [ExampleMeasure(RETAIN, metric="extraction_strength")]
     return calibrate(mixer, kept, {"forget": FORGET}, tau=tau, curve=curve)
 
 
-def test_the_mixture_keeps_tau_and_no_probed_one_above_does(knowing: Target) -> None:
+def test_the_mixture_keeps_tau_and_no_probed_one_above_does(knowing: Model) -> None:
     calibrated = found(knowing)
     record = calibrated.record()
     assert 0 < record.alpha < record.upper < 1
@@ -57,7 +55,7 @@ def test_the_mixture_keeps_tau_and_no_probed_one_above_does(knowing: Target) -> 
     assert {(p.alpha, p.retention, p.forget) for p in path} == {(p.alpha, p.retention, p.forget) for p in record.probes}
 
 
-def test_every_condition_is_scored_on_all_examples(knowing: Target) -> None:
+def test_every_condition_is_scored_on_all_examples(knowing: Model) -> None:
     """Against plain scores of the three models; the intervals are those of `aggregate`, at tau those through alpha."""
     calibrated = found(knowing)
     rows = {(row.set, row.condition): row for row in calibrated.scores(seed=3)}
@@ -88,7 +86,7 @@ def test_every_condition_is_scored_on_all_examples(knowing: Target) -> None:
     assert {row.n for row in rows.values()} == {4}
 
 
-def test_a_geometric_metric_is_averaged_geometrically(knowing: Target) -> None:
+def test_a_geometric_metric_is_averaged_geometrically(knowing: Model) -> None:
     calibrated = found(knowing, [ExampleMeasure(RETAIN, metric="perplexity")])
     rows = {row.condition: row for row in calibrated.scores() if row.set == "retain"}
     values = perplexity(score_tokens(noisy(knowing), RETAIN))
@@ -98,7 +96,7 @@ def test_a_geometric_metric_is_averaged_geometrically(knowing: Target) -> None:
     assert {row.metric for row in calibrated.scores() if row.set == "forget"} == {"extraction_strength"}
 
 
-def test_a_search_alone_has_no_interval_through_alpha_and_no_score_of_a_part(knowing: Target) -> None:
+def test_a_search_alone_has_no_interval_through_alpha_and_no_score_of_a_part(knowing: Model) -> None:
     """The forget set was scored at alpha, the retain set there and on the original; at alpha = 1 perhaps a part."""
     many = [replace(e, id=f"{e.id} {i}") for i in range(20) for e in RETAIN]
     calibrated = found(knowing, [ExampleMeasure(many, metric="extraction_strength")], curve=False)
@@ -112,13 +110,13 @@ def test_a_search_alone_has_no_interval_through_alpha_and_no_score_of_a_part(kno
     assert calibrated.forget_score == extraction_strength(score_tokens(mixed, FORGET)).mean()
 
 
-def test_no_mixture_is_scored_twice(knowing: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_mixture_is_scored_twice(knowing: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each probe scores both sets once, and the record and the rows score nothing."""
     scored: list[int] = []
 
-    def counted(target: Target, examples: list[Example], **options: object) -> TokenScores:
+    def counted(model: Model, examples: list[Example], **options: object) -> TokenScores:
         scored.append(len(examples))
-        return score_tokens(target, examples, **options)  # type: ignore[arg-type]
+        return score_tokens(model, examples, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr("uwc.calibration.measures.score_tokens", counted)
     calibrated = found(knowing)
@@ -127,7 +125,7 @@ def test_no_mixture_is_scored_twice(knowing: Target, monkeypatch: pytest.MonkeyP
     assert sum(scored) == len(calibrated.search.probes) * (len(FORGET) + len(RETAIN))
 
 
-def several(distance: Callable[[Target], float]) -> list[Measure]:
+def several(distance: Callable[[Model], float]) -> list[Measure]:
     sets = {"retain": RETAIN[:2], "real_authors": RETAIN[2:3], "world_facts": RETAIN[3:]}
     return [
         *retention_measures(sets, metric="model_utility", max_new_tokens=8),
@@ -135,12 +133,12 @@ def several(distance: Callable[[Target], float]) -> list[Measure]:
     ]
 
 
-def test_what_is_stored_is_read_back_by_itself(knowing: Target, tmp_path: Path) -> None:
+def test_what_is_stored_is_read_back_by_itself(knowing: Model, tmp_path: Path) -> None:
     """A utility, a geometric average and a number: the same bits from the files alone."""
     start = knowing.model.model.norm.weight[0].detach().clone()
 
-    def closeness(target: Target) -> float:
-        return 1.0 - abs(float(target.model.model.norm.weight[0].detach() - start))
+    def closeness(model: Model) -> float:
+        return 1.0 - abs(float(model.model.model.norm.weight[0].detach() - start))
 
     calibrated = found(knowing, several(closeness), tau=0.7)
     calibrated.save(tmp_path)
@@ -155,9 +153,7 @@ def test_what_is_stored_is_read_back_by_itself(knowing: Target, tmp_path: Path) 
     assert {p.name for p in tmp_path.iterdir()} == {"probes.parquet", "probes.json"}
 
 
-def test_what_makes_a_calibration_doubtful_is_in_the_result(
-    knowing: Target, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_makes_a_calibration_doubtful_is_in_the_result(knowing: Model, capsys: pytest.CaptureFixture[str]) -> None:
     unknown = [Example(id=f"u{i}", question=e.question, answer=e.answer) for i, e in enumerate(people()[-4:])]
     for curve in (False, True):
         calibrated = calibrate(
@@ -172,7 +168,7 @@ def test_what_makes_a_calibration_doubtful_is_in_the_result(
     assert "there is nothing to forget" in " ".join(capsys.readouterr().err.split())
 
 
-def test_what_cannot_be_asked_for_is_refused(knowing: Target) -> None:
+def test_what_cannot_be_asked_for_is_refused(knowing: Model) -> None:
     for tau in (0.0, 1.5):
         with pytest.raises(ConfigError, match=f"tau = {tau} must be"):
             found(knowing, [NumberMeasure(lambda _: 1.0, label="one")], tau=tau)

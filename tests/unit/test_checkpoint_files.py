@@ -9,7 +9,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from tests.conftest import copied, people, tiny_target
+from tests.conftest import copied, people, tiny_model
 from transformers import AutoModelForCausalLM
 from transformers.modeling_utils import _get_resolved_checkpoint_files
 
@@ -18,10 +18,10 @@ from uwc import progress
 from uwc.errors import ConfigError, ModelError
 from uwc.models.checkpoint_files import contents, files_read
 from uwc.models.contrast import contrast
-from uwc.models.load import depth_of, load_target, save_target
+from uwc.models.load import depth_of, load_model, save_model
 from uwc.models.lora import merge_adapter
 from uwc.models.mixtures import open_mixing, require_free, require_mixable, save_mixture
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.models.reading import Reading, differences, load_reading
 from uwc.models.scoring import score_tokens
 from uwc.models.weights import WeightFiles
@@ -38,9 +38,9 @@ def _warned_before(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """ "single" (seed 1) and "sharded" (seed 2) hold models; "original" (seed 3) what they are unlearned from."""
-    save_target(tiny_target(seed=1), tmp_path / "single")
-    save_target(tiny_target(seed=3), tmp_path / "original")
-    sharded = tiny_target(seed=2)
+    save_model(tiny_model(seed=1), tmp_path / "single")
+    save_model(tiny_model(seed=3), tmp_path / "original")
+    sharded = tiny_model(seed=2)
     sharded.model.save_pretrained(tmp_path / "sharded", max_shard_size="40KB")
     sharded.tokenizer.save_pretrained(tmp_path / "sharded")
     return tmp_path
@@ -101,7 +101,7 @@ def test_every_combination_is_read_as_transformers_reads_it(folder: Path, tmp_pa
                 contents(place)
             continue
         assert sorted(contents(place).weights) == sorted(Path(f).name for f in expected), chosen
-        assert same(load_target(place, device="cpu").model, place)
+        assert same(load_model(place, device="cpu").model, place)
         checked += 1
     assert checked == 20
 
@@ -111,7 +111,7 @@ def test_of_two_sets_score_calibrate_and_fingerprints_read_the_one_that_transfor
     folder: Path, shards: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     both = both_in_one(folder, shards=shards)
-    assert same(load_target(both, device="cpu").model, folder / "single")
+    assert same(load_model(both, device="cpu").model, folder / "single")
     told = f"holds two sets of weights: {SINGLE}, which is read, as transformers reads it, and {INDEX}"
     assert (told in capsys.readouterr().err) == shards
     require_mixable(folder / "original", both)
@@ -131,7 +131,7 @@ def test_a_file_that_the_configuration_names_is_read_and_written_under_the_usual
     assert same(mixing.mix(0.0).model, folder / "single")
     require_free(mixing, folder / "mixed")
     save_mixture(mixing, 0.0, folder / "mixed")
-    assert same(load_target(folder / "mixed", device="cpu").model, folder / "single")
+    assert same(load_model(folder / "mixed", device="cpu").model, folder / "single")
     assert same(AutoModelForCausalLM.from_pretrained(folder / "mixed"), folder / "single")
     assert "weights.safetensors" in checkpoint_fingerprint(str(place))
     assert SINGLE not in checkpoint_fingerprint(str(place))
@@ -143,7 +143,7 @@ def test_a_file_that_the_configuration_names_is_read_and_written_under_the_usual
 def test_a_named_file_elsewhere_is_refused(folder: Path, named: str) -> None:
     change_config(folder / "original", transformers_weights=named)
     with pytest.raises(ModelError, match=r"original: config.json names .* as its weights"):
-        load_target(folder / "original")
+        load_model(folder / "original")
 
 
 @pytest.mark.parametrize("outside", ["../single/model.safetensors", "/tmp/model.safetensors"])
@@ -152,7 +152,7 @@ def test_an_index_that_leads_outside_is_refused(folder: Path, outside: str) -> N
     content = json.loads(index.read_text())
     content["weight_map"] |= {"model.norm.weight": outside}
     index.write_text(json.dumps(content))
-    for read in (load_target, WeightFiles, lambda path: checkpoint_fingerprint(str(path))):
+    for read in (load_model, WeightFiles, lambda path: checkpoint_fingerprint(str(path))):
         with pytest.raises(ModelError, match=rf"{INDEX} names '{outside}', which lies outside"):
             read(folder / "sharded")  # type: ignore[operator]
 
@@ -163,7 +163,7 @@ def test_a_link_is_the_file_that_it_leads_to(folder: Path) -> None:
     shutil.copytree(folder / "single", linked)
     (linked / SINGLE).unlink()
     (linked / SINGLE).symlink_to(folder / "single" / SINGLE)
-    assert same(load_target(linked, device="cpu").model, folder / "single")
+    assert same(load_model(linked, device="cpu").model, folder / "single")
     assert checkpoint_fingerprint(str(linked)) == checkpoint_fingerprint(str(folder / "single"))
 
 
@@ -171,9 +171,9 @@ def test_two_values_in_two_shards_are_refused_and_equal_ones_read(folder: Path) 
     first, *_, last = sorted((folder / "sharded").glob("model-*.safetensors"))
     name, tensor = next(iter(load_file(first).items()))
     save_file({**load_file(last), name: tensor}, last, metadata={"format": "pt"})
-    assert same(load_target(folder / "sharded", device="cpu").model, folder / "sharded")
+    assert same(load_model(folder / "sharded", device="cpu").model, folder / "sharded")
     save_file({**load_file(last), name: tensor + 1}, last, metadata={"format": "pt"})
-    for read in (load_target, WeightFiles):
+    for read in (load_model, WeightFiles):
         with pytest.raises(ModelError, match=rf"{first.name} and {last.name} have different values for '{name}'"):
             read(folder / "sharded")
 
@@ -184,7 +184,7 @@ def test_an_index_that_names_other_places_is_read_by_the_shards_own_headers(fold
     names, files = zip(*content["weight_map"].items(), strict=True)
     content["weight_map"] = dict(zip(names, files[1:] + files[:1], strict=True))
     index.write_text(json.dumps(content))
-    assert same(load_target(folder / "sharded", device="cpu").model, folder / "sharded")
+    assert same(load_model(folder / "sharded", device="cpu").model, folder / "sharded")
     assert same(open_mixing(folder / "single", folder / "sharded", device="cpu").mix(1.0).model, folder / "sharded")
 
 
@@ -193,17 +193,17 @@ def test_a_distributed_checkpoint_beside_the_weights_is_refused(folder: Path) ->
     with pytest.raises(
         ModelError, match=r"reads shard-00001-model-00001-of-00001.safetensors.* before model.safetensors"
     ):
-        load_target(folder / "single")
+        load_model(folder / "single")
 
 
 def adapter(folder: Path, name: str, **config: object) -> Path:
-    target = tiny_target(seed=3)
+    model = tiny_model(seed=3)
     settings = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", init_lora_weights=False)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = get_peft_model(target.model, settings)
-    model.peft_config["default"].base_model_name_or_path = str(folder / "original")
-    model.save_pretrained(folder / name)
+        module = get_peft_model(model.model, settings)
+    module.peft_config["default"].base_model_name_or_path = str(folder / "original")
+    module.save_pretrained(folder / name)
     path = folder / name / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | config))
     return folder / name
@@ -214,7 +214,7 @@ def test_an_adapter_beside_whole_weights_is_refused_everywhere(folder: Path) -> 
     shutil.copy(path / "adapter_config.json", both)
     told = r"single holds two models, adapter_config.json and model.safetensors; .*remove adapter_config.json and"
     for read in (
-        load_target, WeightFiles, depth_of, files_read, lambda p: require_mixable(folder / "original", p),
+        load_model, WeightFiles, depth_of, files_read, lambda p: require_mixable(folder / "original", p),
         lambda p: open_mixing(p, folder / "original"), lambda p: uwc.score(p, people(1)),
         lambda p: checkpoint_fingerprint(str(p)),
     ):  # fmt: skip
@@ -224,9 +224,9 @@ def test_an_adapter_beside_whole_weights_is_refused_everywhere(folder: Path) -> 
 
 def test_an_adapter_with_the_bases_configuration_beside_it_is_an_adapter(folder: Path) -> None:
     path = adapter(folder, "adapter")
-    expected = score_tokens(load_target(path, device="cpu"), people(2)).logprob
+    expected = score_tokens(load_model(path, device="cpu"), people(2)).logprob
     shutil.copy(folder / "single" / "config.json", path)
-    assert (score_tokens(load_target(path, device="cpu"), people(2)).logprob == expected).all()
+    assert (score_tokens(load_model(path, device="cpu"), people(2)).logprob == expected).all()
     assert depth_of(path) == 2
 
 
@@ -235,31 +235,31 @@ def test_adapters_in_folders_of_their_own(folder: Path, capsys: pytest.CaptureFi
     for name in ("several/first", "several/second"):
         adapter(folder, name)
     with pytest.raises(ModelError, match=r"holds adapters in folders of their own: first, second; give one of them"):
-        load_target(folder / "several")
+        load_model(folder / "several")
     trained = adapter(folder, "trained")
     shutil.copytree(folder / "several" / "first", trained / "checkpoint-100")
-    load_target(trained, device="cpu")
+    load_model(trained, device="cpu")
     assert "checkpoint-100" not in capsys.readouterr().err
     shutil.copytree(folder / "several" / "first", trained / "other")
-    load_target(trained, device="cpu")
+    load_model(trained, device="cpu")
     assert "adapter_config.json is read, and not the adapters in its folders other" in capsys.readouterr().err
 
 
 def test_a_base_that_is_not_found_or_not_named_is_told_with_the_remedy(folder: Path) -> None:
     absent = adapter(folder, "absent", base_model_name_or_path="nobody/nothing")
     with pytest.raises(ModelError, match=r"the adapter is for nobody/nothing, which is neither a folder .*; write its"):
-        load_target(absent)
+        load_model(absent)
     unnamed = adapter(folder, "unnamed", base_model_name_or_path=None)
     with pytest.raises(
         ModelError, match="does not say which base it is for; write its folder or hub name as base_model"
     ):
-        load_target(unnamed)
+        load_model(unnamed)
     nested = adapter(folder, "nested", base_model_name_or_path=str(adapter(folder, "adapter")))
     with pytest.raises(ModelError, match=r"its base .*adapter is no whole model; merge that first"):
-        load_target(nested)
+        load_model(nested)
     old = adapter(folder, "old", base_model_name_or_path="nobody/nothing", revision="abc")
     with pytest.raises(ModelError, match="is for revision abc of nobody/nothing; fetch that revision"):
-        load_target(old)
+        load_model(old)
     with pytest.raises(ModelError, match="is an adapter; merge it into its base, and give that as the original"):
         require_mixable(folder / "adapter", folder / "single")
 
@@ -270,18 +270,18 @@ def test_an_adapters_file_has_to_hold_what_its_configuration_says(folder: Path) 
     name = min(stored)
     save_file({n: t for n, t in stored.items() if n != name}, path / "adapter_model.safetensors")
     with pytest.raises(ModelError, match=r"does not fit the model original: its file has no tensor '.*lora_A"):
-        load_target(path)
+        load_model(path)
     extra = name.replace("q_proj", "v_proj")
     save_file({**stored, extra: stored[name].clone()}, path / "adapter_model.safetensors")
     with pytest.raises(ModelError, match=r"does not fit the model original: its file holds '.*v_proj.*no place"):
-        load_target(path)
+        load_model(path)
     (path / "adapter_config.json").unlink()
     with pytest.raises(ModelError, match=r"it has adapter_model.safetensors, but no adapter_config\.json"):
-        load_target(path)
+        load_model(path)
 
 
 def test_an_adapter_of_a_resized_base_is_told_by_both_sizes(folder: Path) -> None:
-    base = tiny_target(seed=3)
+    base = tiny_model(seed=3)
     size = len(base.tokenizer)
     base.model.resize_token_embeddings(size + 1)
     model = get_peft_model(base.model, LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
@@ -290,7 +290,7 @@ def test_an_adapter_of_a_resized_base_is_told_by_both_sizes(folder: Path) -> Non
     base.tokenizer.save_pretrained(folder / "resized")
     told = rf"the adapter has embeddings for {size + 1} tokens, its base .*original for {size}; merge it as it was"
     for read in (
-        load_target, lambda path: open_mixing(folder / "original", path, device="cpu"),
+        load_model, lambda path: open_mixing(folder / "original", path, device="cpu"),
         lambda path: require_mixable(folder / "original", path),
     ):  # fmt: skip
         with pytest.raises(ModelError, match=told):
@@ -316,8 +316,8 @@ def test_an_adapter_is_unlearned_from_as_the_model_that_it_makes(folder: Path) -
     path = adapter(folder, "adapter")
     settings = {"epochs": 4, "batch_size": 2, "lr": 1e-4}
     uwc.unlearn(path, "ga", forget=people(2)[:2], training=settings, output_dir=folder / "out", device="cpu")
-    whole = load_target(folder / "out", device="cpu").model.state_dict()
-    merged = merge_adapter(load_target(path, device="cpu")).model.state_dict()
+    whole = load_model(folder / "out", device="cpu").model.state_dict()
+    merged = merge_adapter(load_model(path, device="cpu")).model.state_dict()
     changes = {name: float((whole[name] - merged[name]).abs().max()) for name in merged}
     assert whole.keys() == merged.keys() and all(0 < change < 1e-3 for change in changes.values())
     for lora in ({"save": "adapter"}, {"rank": 2, "save": "adapter"}):
@@ -326,14 +326,14 @@ def test_an_adapter_is_unlearned_from_as_the_model_that_it_makes(folder: Path) -
 
 
 def test_a_folder_that_is_written_again_holds_one_model(folder: Path) -> None:
-    save_target(tiny_target(seed=5), folder / "sharded")
+    save_model(tiny_model(seed=5), folder / "sharded")
     assert not (folder / "sharded" / INDEX).exists()
-    assert same(load_target(folder / "sharded", device="cpu").model, folder / "sharded")
+    assert same(load_model(folder / "sharded", device="cpu").model, folder / "sharded")
     path = adapter(folder, "adapter")
     with pytest.raises(ModelError, match=r"adapter holds a model of another kind \(adapter_config.json\)"):
-        save_target(tiny_target(), path)
+        save_model(tiny_model(), path)
     with pytest.raises(ModelError, match=r"single holds a model of another kind \(model.safetensors\)"):
-        save_target(load_target(path, device="cpu"), folder / "single")
+        save_model(load_model(path, device="cpu"), folder / "single")
 
 
 def test_the_fingerprint_is_of_what_is_read_and_of_nothing_else(folder: Path) -> None:
@@ -359,23 +359,23 @@ def test_the_fingerprint_of_an_adapter_has_its_base_unless_that_is_given(folder:
     assert {"adapter_config.json", "adapter_model.safetensors"} <= set(alone)
 
 
-def test_the_fingerprint_of_a_contrast_has_both_models(folder: Path, untrained: Target) -> None:
-    save_target(contrast(untrained, copied(tiny_target(seed=1))), folder / "contrast")
+def test_the_fingerprint_of_a_contrast_has_both_models(folder: Path, untrained: Model) -> None:
+    save_model(contrast(untrained, copied(tiny_model(seed=1))), folder / "contrast")
     found = checkpoint_fingerprint(str(folder / "contrast"))
     assert {f"{part}/{SINGLE}" for part in ("base", "reinforced")} | {"contrast.json"} <= set(found)
     drop = folder / "contrast" / "reinforced" / SINGLE
     save_file({n: t for n, t in load_file(drop).items() if "norm" not in n}, drop, metadata={"format": "pt"})
     with pytest.raises(ModelError, match=r"reinforced': its files have no tensor"):
-        load_target(folder / "contrast")
+        load_model(folder / "contrast")
 
 
-def test_the_reading_of_an_adapter_or_a_contrast_is_that_of_the_loaded_model(folder: Path, untrained: Target) -> None:
+def test_the_reading_of_an_adapter_or_a_contrast_is_that_of_the_loaded_model(folder: Path, untrained: Model) -> None:
     """An adapter may lie without a tokenizer, and neither has generation settings of its own."""
-    base = tiny_target(seed=3)
+    base = tiny_model(seed=3)
     base.model.generation_config.eos_token_id = [base.tokenizer.eos_token_id, base.tokenizer.pad_token_id]
-    save_target(base, folder / "original")
-    save_target(contrast(base, copied(base)), folder / "contrast")
+    save_model(base, folder / "original")
+    save_model(contrast(base, copied(base)), folder / "contrast")
     for path in (adapter(folder, "adapter"), folder / "contrast"):
-        target, reading = load_target(path, device="cpu"), load_reading(path)
-        assert reading.ends == target.end_ids == tuple(base.model.generation_config.eos_token_id)
-        assert differences(Reading.of(target), reading) == []
+        model, reading = load_model(path, device="cpu"), load_reading(path)
+        assert reading.ends == model.end_ids == tuple(base.model.generation_config.eos_token_id)
+        assert differences(Reading.of(model), reading) == []

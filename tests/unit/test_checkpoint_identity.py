@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from tests.conftest import people
 
-from uwc.models.load import save_target
-from uwc.models.model import Target
+from uwc.models.load import save_model
+from uwc.models.model import Model
 from uwc.studies.config_file import validated
 from uwc.studies.plan import Plan, make_plan
 from uwc.studies.provenance import checkpoint_fingerprint
@@ -16,10 +16,10 @@ from uwc.studies.steps import Checkpoint
 
 
 @pytest.fixture
-def folder(tmp_path: Path, untrained: Target) -> Path:
+def folder(tmp_path: Path, untrained: Model) -> Path:
     """Two models, one with code of its own, and questions."""
     for name in ("original", "mine"):
-        save_target(untrained, tmp_path / name)
+        save_model(untrained, tmp_path / name)
     (tmp_path / "mine" / "own.py").write_text("SCALE = 1.0\n", encoding="utf-8")
     for name, part in (("forget", people(2)), ("retain", people(4)[4:])):
         rows = [json.dumps({"id": e.id, "question": e.question, "answer": e.answer}) + "\n" for e in part]

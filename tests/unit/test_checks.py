@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.conftest import people, tiny_target
+from tests.conftest import people, tiny_model
 
 from uwc.data.example import Example, asked_in_both, repeated, require_disjoint
 from uwc.errors import DataError
-from uwc.models.load import save_target
+from uwc.models.load import save_model
 from uwc.results import Warning
 from uwc.studies.checks import input_warnings
 from uwc.studies.config_file import validated
@@ -26,7 +26,7 @@ def written(path: Path, examples: Sequence[Example]) -> str:
 def told(folder: Path, forget: Sequence[Example], retain: Sequence[Example], seeds: dict[str, int]) -> list[Warning]:
     """The warnings on a comparison of models of these seeds; seed 0 is the original."""
     for name, seed in {"original": 0, **seeds}.items():
-        save_target(tiny_target(seed=seed), folder / name)
+        save_model(tiny_model(seed=seed), folder / name)
     data = {"forget": written(folder / "f.jsonl", forget), "retain": written(folder / "r.jsonl", retain)}
     study = {
         "name": "given",

@@ -10,8 +10,8 @@ from tests.conftest import copied, people
 from uwc.errors import ConfigError
 from uwc.models.contrast import contrast
 from uwc.models.generation import generate
-from uwc.models.load import load_target, save_target
-from uwc.models.model import Target
+from uwc.models.load import load_model, save_model
+from uwc.models.model import Model
 from uwc.models.scoring import score_tokens
 from uwc.objectives.methods import METHODS, Method, WeightedTerm
 from uwc.objectives.objective import Objective
@@ -23,7 +23,7 @@ from uwc.training.unlearn import unlearn
 DATA = TrainingData(people(4)[:4], people(4)[4:])
 
 
-def test_the_logits_are_the_formula_at_every_position(knowing: Target, untrained: Target) -> None:
+def test_the_logits_are_the_formula_at_every_position(knowing: Model, untrained: Model) -> None:
     other = copied(knowing)
     with torch.no_grad():
         other.model.get_input_embeddings().weight.mul_(1.1)
@@ -43,30 +43,30 @@ def test_the_logits_are_the_formula_at_every_position(knowing: Target, untrained
         assert scores.logprob[scores.offsets[i] : scores.offsets[i + 1]].tolist() == pytest.approx(wanted, abs=1e-4)
 
 
-def test_without_strength_it_is_the_base(knowing: Target, untrained: Target) -> None:
+def test_without_strength_it_is_the_base(knowing: Model, untrained: Model) -> None:
     other = copied(knowing)
     both = contrast(knowing, other, strength=0.0)
     texts = [generate(asked, people(4), max_new_tokens=30).texts for asked in (both, knowing)]
     assert texts[0] == texts[1]
 
 
-def test_the_method_forgets_keeps_the_original_and_loads_back(knowing: Target, tmp_path: Path) -> None:
+def test_the_method_forgets_keeps_the_original_and_loads_back(knowing: Model, tmp_path: Path) -> None:
     settings = TrainingSettings(epochs=20, batch_size=4, lr=3e-3)
     partly = copied(knowing)
     train(partly, Objective(METHODS["gd"], partly.model), DATA, TrainingSettings(epochs=2, batch_size=4, lr=5e-4))
     done = unlearn(copied(partly), METHODS["whp"].with_rule({"strength": 20.0}), DATA, settings)
     before = score_tokens(partly, DATA.forget).logprob.mean()
-    after = score_tokens(done.target, DATA.forget).logprob.mean()
+    after = score_tokens(done.model, DATA.forget).logprob.mean()
     assert after < before - 0.1
-    save_target(done.target, tmp_path)
-    again = load_target(tmp_path, device="cpu")
+    save_model(done.model, tmp_path)
+    again = load_model(tmp_path, device="cpu")
     assert score_tokens(again, DATA.forget).logprob.mean() == pytest.approx(after, abs=1e-5)
 
 
-def test_one_step_of_mini_unlearning_is_the_step_without_the_forget_data(knowing: Target) -> None:
+def test_one_step_of_mini_unlearning_is_the_step_without_the_forget_data(knowing: Model) -> None:
     """w - lr (g_f + g_r) / 2 + lr g_f / 2 = w - lr g_r / 2: half a step of plain descent on the same retain answers."""
     settings = TrainingSettings(epochs=1, batch_size=4, lr=0.1, seed=3)
-    mini = unlearn(copied(knowing), METHODS["mini-unlearning"], DATA, settings).target
+    mini = unlearn(copied(knowing), METHODS["mini-unlearning"], DATA, settings).model
     retrained = copied(knowing)
     pair = (WeightedTerm("nll", weight=0.0, roles={"retain": "forget"}), WeightedTerm("nll", weight=0.5))
     plain = replace(settings, optimizer="sgd", clip=None, schedule="constant", warmup_ratio=0.0)
@@ -75,7 +75,7 @@ def test_one_step_of_mini_unlearning_is_the_step_without_the_forget_data(knowing
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
-def test_mini_unlearning_takes_tricks_and_says_what_it_did(knowing: Target) -> None:
+def test_mini_unlearning_takes_tricks_and_says_what_it_did(knowing: Model) -> None:
     settings = TrainingSettings(epochs=1, batch_size=2, lr=0.05, seed=3)
     plain, hot = (
         unlearn(copied(knowing), METHODS["mini-unlearning"], DATA, settings, tricks=tricks)
@@ -86,18 +86,18 @@ def test_mini_unlearning_takes_tricks_and_says_what_it_did(knowing: Target) -> N
     assert all(step["gradient_norm"] > 0 and step["lr"] == 0.05 for step in plain.log.steps)
 
 
-def test_mini_unlearning_contracts_the_past(knowing: Target) -> None:
+def test_mini_unlearning_contracts_the_past(knowing: Model) -> None:
     """A smaller contraction undoes less of the earlier steps, so the forget answers stay likelier."""
 
     def forgot(contraction: float) -> float:
         method = METHODS["mini-unlearning"].with_rule({"contraction": contraction, "strength": 10.0})
         done = unlearn(copied(knowing), method, DATA, TrainingSettings(epochs=6, batch_size=4, lr=0.05))
         assert len(done.log.steps) == 6
-        return float(score_tokens(done.target, DATA.forget).logprob.mean())
+        return float(score_tokens(done.model, DATA.forget).logprob.mean())
 
     assert forgot(1.0) < forgot(0.1)
 
 
-def test_mini_unlearning_needs_both_likelihoods(knowing: Target) -> None:
+def test_mini_unlearning_needs_both_likelihoods(knowing: Model) -> None:
     with pytest.raises(ConfigError, match="retraces training on forget and retain answers"):
         unlearn(copied(knowing), METHODS["gd"].with_rule({"name": "mini-unlearning"}), DATA, TrainingSettings())

@@ -141,7 +141,7 @@ WRONG_ATTACKS: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     ),
     (lambda t, d: t, {"effort": "steps"}, "unknown effort of the attack 'x' 'steps'; valid: none"),
     (lambda t, d: t, {"budgets": True}, "declares budgets"),
-    (lambda t: t, {}, r"is called with \(target, data\)"),
+    (lambda t: t, {}, r"is called with \(model, data\)"),
     (lambda t, d: t, {"name": "relearn"}, "'relearn' is registered twice"),
 ]
 
@@ -227,13 +227,13 @@ def test_an_attack_returns_a_model_or_yields_several(knowing: uwc.Model) -> None
     """Each as by hand: the same questions in other words, and weights that are scaled."""
 
     @uwc.attack_method
-    def shout(target: uwc.Model, data: AttackData) -> uwc.Model:
-        return target.rewritten(lambda e: replace(e, question=e.question.upper()))
+    def shout(model: uwc.Model, data: AttackData) -> uwc.Model:
+        return model.rewritten(lambda e: replace(e, question=e.question.upper()))
 
     @uwc.attack_method(kind="weights", effort="steps")
-    def shrink(target: uwc.Model, data: AttackData, *, steps: tuple[float, ...] = (0.5, 0.9)) -> Iterator[uwc.Model]:
+    def shrink(model: uwc.Model, data: AttackData, *, steps: tuple[float, ...] = (0.5, 0.9)) -> Iterator[uwc.Model]:
         for step in steps:
-            own = with_own_weights(target)
+            own = with_own_weights(model)
             with torch.no_grad():
                 for weight in own.model.parameters():
                     weight.mul_(step)
@@ -251,7 +251,7 @@ def test_an_attack_returns_a_model_or_yields_several(knowing: uwc.Model) -> None
 
 
 def test_an_attack_that_gives_something_else_is_refused(knowing: uwc.Model) -> None:
-    def nothing(target: uwc.Model, data: AttackData) -> None:
+    def nothing(model: uwc.Model, data: AttackData) -> None:
         return None
 
     with pytest.raises(ConfigError, match="the attack 'nothing' gave a NoneType; return a model, or yield several"):

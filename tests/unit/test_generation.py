@@ -6,21 +6,21 @@ from typing import Any
 from tests.conftest import copied, people
 
 from uwc.models.generation import continue_greedily, generate
-from uwc.models.model import Target
+from uwc.models.model import Model
 
 
-def test_a_model_that_knows_says_the_answer_and_stops(knowing: Target) -> None:
+def test_a_model_that_knows_says_the_answer_and_stops(knowing: Model) -> None:
     examples = people(4)
     assert list(generate(knowing, examples, max_new_tokens=40).texts) == [e.answer for e in examples]
 
 
-def test_left_padding_changes_nothing(knowing: Target) -> None:
+def test_left_padding_changes_nothing(knowing: Model) -> None:
     prompts = [list(e.tokens[: e.start]) for e in knowing.encode(people(4))]
     alone = [continue_greedily(knowing, [p], max_new_tokens=10)[0] for p in prompts]
     assert continue_greedily(knowing, prompts, max_new_tokens=10) == alone
 
 
-def test_an_answer_ends_at_every_token_that_the_generation_configuration_lists(knowing: Target) -> None:
+def test_an_answer_ends_at_every_token_that_the_generation_configuration_lists(knowing: Model) -> None:
     """A word of the answer is made an end: the text stops before it."""
     example = people(1)[1]
     (encoded,) = knowing.encode([example])
@@ -29,7 +29,7 @@ def test_an_answer_ends_at_every_token_that_the_generation_configuration_lists(k
     assert generate(replace(knowing, ends=(*knowing.end_ids, stop)), [example], max_new_tokens=40).texts == (before,)
 
 
-def test_generation_settings_of_the_checkpoint_change_nothing(knowing: Target) -> None:
+def test_generation_settings_of_the_checkpoint_change_nothing(knowing: Model) -> None:
     from transformers import GenerationConfig
 
     penalised = copied(knowing)
@@ -41,7 +41,7 @@ def test_generation_settings_of_the_checkpoint_change_nothing(knowing: Target) -
     assert penalised.model.generation_config.repetition_penalty == 5.0
 
 
-def test_logits_that_are_not_finite_are_told(knowing: Target) -> None:
+def test_logits_that_are_not_finite_are_told(knowing: Model) -> None:
     """From the fourth token of the second answer on the logits are NaN."""
     broken = copied(knowing)
     examples = people(2)[:2]

@@ -14,7 +14,7 @@ import uwc
 from uwc.calibration.harness import HarnessTask
 from uwc.calibration.search import search
 from uwc.errors import ConfigError, UserError
-from uwc.models.model import Target
+from uwc.models.model import Model
 
 
 class Wrapper:
@@ -54,8 +54,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return made
 
 
-def at(alpha: float) -> Target:
-    return Target(alpha, "a tokenizer")
+def at(alpha: float) -> Model:
+    return Model(alpha, "a tokenizer")
 
 
 def test_a_task_is_kept(calls: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:

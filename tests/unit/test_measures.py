@@ -25,7 +25,7 @@ from uwc.data.example import Example
 from uwc.errors import ConfigError, UserError
 from uwc.metrics.likelihood import extraction_strength, probability
 from uwc.models.mixing import Mixer
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.models.scoring import score_tokens
 from uwc.models.token_scores import TokenScores
 
@@ -33,12 +33,12 @@ EXAMPLES = [Example(id=str(i), question=f"q{i}", answer=f"a{i}") for i in range(
 
 
 def made_up(monkeypatch: pytest.MonkeyPatch, curve: dict[float, np.ndarray]) -> list[int]:
-    """Scoring that reads values from a table instead of a model; the target is the alpha. Gives the sizes scored."""
+    """Scoring that reads values from a table instead of a model; the model is the alpha. Gives the sizes scored."""
     sizes: list[int] = []
 
-    def measured(target: float, examples: list[Example], _entry: object, **_options: object) -> tuple[np.ndarray, None]:
+    def measured(model: float, examples: list[Example], _entry: object, **_options: object) -> tuple[np.ndarray, None]:
         sizes.append(len(examples))
-        return curve[target][[int(e.id) for e in examples]].copy(), None
+        return curve[model][[int(e.id) for e in examples]].copy(), None
 
     monkeypatch.setattr("uwc.calibration.measures.measured_closely", measured)
     return sizes
@@ -171,16 +171,16 @@ def test_without_any_measure_there_is_no_constraint() -> None:
         retention_measures({}, metric="extraction_strength", keep=())
 
 
-def noisy(knowing: Target) -> Target:
-    target = copied(knowing)
+def noisy(knowing: Model) -> Model:
+    model = copied(knowing)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for parameter in target.model.parameters():
+        for parameter in model.model.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
-    return target
+    return model
 
 
-def test_early_and_whole_probes_end_at_the_same_alpha(knowing: Target) -> None:
+def test_early_and_whole_probes_end_at_the_same_alpha(knowing: Model) -> None:
     """Retention as probability over many questions; the early search scores less, and keeps tau all the same."""
     examples = people(4) * 8
     many = [Example(id=str(i), question=e.question, answer=e.answer) for i, e in enumerate(examples)]
@@ -206,7 +206,7 @@ def test_early_and_whole_probes_end_at_the_same_alpha(knowing: Target) -> None:
     assert kept.ratio == kept.value / kept.original >= 0.8
 
 
-def test_a_generated_score_can_be_kept(knowing: Target) -> None:
+def test_a_generated_score_can_be_kept(knowing: Model) -> None:
     """ROUGE-L needs generation; the original answers by heart and the mixture still does at 80 %."""
     retain = ExampleMeasure(people(4)[:4], metric="rouge_l", max_new_tokens=24)
     found = calibrate(
@@ -249,9 +249,9 @@ def test_falling_curves_of_many_examples_take_few_passes(monkeypatch: pytest.Mon
             return np.clip(1 - np.maximum(alpha - start, 0) * speed, 0, 1)
 
         def measured(
-            target: float, asked: list[Example], _entry: object, values: Callable = values, **_: object
+            model: float, asked: list[Example], _entry: object, values: Callable = values, **_: object
         ) -> tuple[np.ndarray, None]:
-            return values(target)[[int(e.id) for e in asked]], None
+            return values(model)[[int(e.id) for e in asked]], None
 
         monkeypatch.setattr("uwc.calibration.measures.measured_closely", measured)
         found = searched([ExampleMeasure(examples, metric="extraction_strength")])
@@ -283,9 +283,9 @@ def test_a_curve_whose_tokens_are_followed_takes_fewer_passes(monkeypatch: pytes
             return replace(found, margin=now.ravel())
 
         def measured(
-            target: float, asked: list[Example], entry: Any, scored: Callable = scored, **_: object
+            model: float, asked: list[Example], entry: Any, scored: Callable = scored, **_: object
         ) -> tuple[np.ndarray, TokenScores]:
-            found = scored(target).select([int(e.id) for e in asked])
+            found = scored(model).select([int(e.id) for e in asked])
             return entry.function(found), found
 
         monkeypatch.setattr("uwc.calibration.measures.measured_closely", measured)
@@ -298,7 +298,7 @@ def test_a_curve_whose_tokens_are_followed_takes_fewer_passes(monkeypatch: pytes
     assert np.mean(passes) <= 4.5
 
 
-def test_of_several_measures_the_least_ratio_is_expected(knowing: Target) -> None:
+def test_of_several_measures_the_least_ratio_is_expected(knowing: Model) -> None:
     """At 1 all is known: what is expected there is the least of the ratios, and at 0 it is 1."""
     sets = {"one": people(4)[:4], "two": people(4)[4:]}
     retention = LeastRatio([ExampleMeasure(e, metric="probability", name=n) for n, e in sets.items()])

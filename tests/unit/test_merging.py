@@ -8,17 +8,17 @@ import pytest
 import torch
 from peft import BeftConfig, LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from tests.conftest import people, tiny_target
+from tests.conftest import people, tiny_model
 from torch import nn
 from transformers import AutoModelForCausalLM
 
 from uwc.errors import ModelError
 from uwc.models.adapters import AdapterMixer
-from uwc.models.load import load_target, save_target
+from uwc.models.load import load_model, save_model
 from uwc.models.lora import merge_adapter
 from uwc.models.mixing import Mixer
 from uwc.models.mixtures import open_mixing, require_mixable, save_mixture
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.models.weights import StreamedMixer
 from uwc.objectives.methods import METHODS
 from uwc.training.data import TrainingData
@@ -38,16 +38,16 @@ ON_EMBEDDINGS = [
 ]  # fmt: skip
 
 
-def base_model(*, tied: bool) -> Target:
-    target = tiny_target(seed=3)
+def base_model(*, tied: bool) -> Model:
+    model = tiny_model(seed=3)
     if not tied:
-        head = target.model.lm_head
+        head = model.model.lm_head
         head.weight = nn.Parameter(head.weight.detach() + 0.02)
-        target.model.config.tie_word_embeddings = False
-    return target
+        model.model.config.tie_word_embeddings = False
+    return model
 
 
-def adapted(base: Target, config: object) -> PeftModel:
+def adapted(base: Model, config: object) -> PeftModel:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = get_peft_model(copy.deepcopy(base.model), config).eval()  # type: ignore[arg-type]
@@ -59,9 +59,9 @@ def adapted(base: Target, config: object) -> PeftModel:
 
 
 @torch.no_grad()
-def logits(model: object, target: Target) -> torch.Tensor:
+def logits(module: object, model: Model) -> torch.Tensor:
     """One sequence at a time, by the model's own forward."""
-    return torch.cat([model(input_ids=torch.tensor([e.tokens])).logits[0] for e in target.encode(people(3))])  # type: ignore[operator]
+    return torch.cat([module(input_ids=torch.tensor([e.tokens])).logits[0] for e in model.encode(people(3))])  # type: ignore[operator]
 
 
 def weights(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -78,10 +78,10 @@ def test_merging_changes_nothing_but_rounding(tmp_path: Path, tied: bool, settin
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights(model).items()), "the adapter's is kept"
     assert (logits(merged.model, base) - expected).abs().max() < 1e-5
     assert (logits(base.model, base) - expected).abs().max() > 1e-2
-    save_target(merged, tmp_path / "merged")
+    save_model(merged, tmp_path / "merged")
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
     assert (logits(plain, base) - expected).abs().max() < 1e-5
-    assert (logits(load_target(tmp_path / "merged", device="cpu").model, base) - expected).abs().max() < 1e-5
+    assert (logits(load_model(tmp_path / "merged", device="cpu").model, base) - expected).abs().max() < 1e-5
 
 
 def test_embeddings_stay_tied_where_the_adapter_leaves_them_alone() -> None:
@@ -98,7 +98,7 @@ def test_replicated_layers_are_merged_each_for_itself(tmp_path: Path) -> None:
     expected = logits(model, base)
     merged = merge_adapter(replace(base, model=model))
     assert (logits(merged.model, base) - expected).abs().max() < 1e-5
-    save_target(merged, tmp_path)
+    save_model(merged, tmp_path)
     assert (logits(AutoModelForCausalLM.from_pretrained(tmp_path).eval(), base) - expected).abs().max() < 1e-5
 
 
@@ -117,30 +117,30 @@ def test_training_merges_its_own_adapter_on_tied_embeddings_as_it_was_trained(tm
     for save in ("adapter", "merged"):
         lora = LoraSettings(rank=4, targets="embed_tokens,q_proj", save=save)  # type: ignore[arg-type]
         settings = TrainingSettings(epochs=3, batch_size=2, lr=2e-2, lora=lora)
-        found[save] = unlearn(base_model(tied=True), METHODS["gd"], data, settings).target
+        found[save] = unlearn(base_model(tied=True), METHODS["gd"], data, settings).model
     base = base_model(tied=True)
     expected = logits(found["adapter"].model, base)
     assert (logits(base.model, base) - expected).abs().max() > 1e-2
     assert (logits(found["merged"].model, base) - expected).abs().max() < 1e-5
-    save_target(found["merged"], tmp_path)
-    assert (logits(load_target(tmp_path, device="cpu").model, base) - expected).abs().max() < 1e-5
+    save_model(found["merged"], tmp_path)
+    assert (logits(load_model(tmp_path, device="cpu").model, base) - expected).abs().max() < 1e-5
 
 
 @pytest.fixture
-def tied(tmp_path: Path) -> Target:
-    target = base_model(tied=True)
-    save_target(target, tmp_path / "base")
-    return target
+def tied(tmp_path: Path) -> Model:
+    model = base_model(tied=True)
+    save_model(model, tmp_path / "base")
+    return model
 
 
-def saved(base: Target, folder: Path, **settings: object) -> Path:
+def saved(base: Model, folder: Path, **settings: object) -> Path:
     model = adapted(base, LoraConfig(**{**PLAIN, **settings}))
     model.peft_config["default"].base_model_name_or_path = str(folder / "base")
     model.save_pretrained(folder / "adapter")
     return folder / "adapter"
 
 
-def mixed_by_hand(base: Target, folder: Path, alpha: float) -> nn.Module:
+def mixed_by_hand(base: Model, folder: Path, alpha: float) -> nn.Module:
     """(1 - alpha) original + alpha unlearned in weights that are not tied; the unlearned ones merged layer by layer."""
     unlearned = PeftModel.from_pretrained(copy.deepcopy(base.model), folder)
     head = unlearned.get_base_model().lm_head
@@ -167,7 +167,7 @@ def mixed_by_hand(base: Target, folder: Path, alpha: float) -> nn.Module:
     ids=str,
 )  # fmt: skip
 def test_an_adapter_on_tied_embeddings_is_mixed_as_it_computes(
-    tied: Target, tmp_path: Path, settings: dict[str, object], mixer: type, alpha: float
+    tied: Model, tmp_path: Path, settings: dict[str, object], mixer: type, alpha: float
 ) -> None:
     """At 0 the original, at 1 the adapter on it; never the update of one embedding in the other."""
     folder = saved(tied, tmp_path, **settings)
@@ -182,7 +182,7 @@ def test_an_adapter_on_tied_embeddings_is_mixed_as_it_computes(
         assert (mixture - logits(at_the_end[alpha], tied)).abs().max() < 1e-5
 
 
-def test_an_adapter_that_brings_other_embeddings_is_more_than_its_scale(tied: Target, tmp_path: Path) -> None:
+def test_an_adapter_that_brings_other_embeddings_is_more_than_its_scale(tied: Model, tmp_path: Path) -> None:
     """peft stores whole embeddings beside an adapter on them; they are the base's, unless someone trained them."""
     folder = saved(tied, tmp_path, target_modules=["embed_tokens", "q_proj"])
     path = folder / "adapter_model.safetensors"
@@ -201,13 +201,13 @@ def test_an_adapter_that_brings_other_embeddings_is_more_than_its_scale(tied: Ta
 @pytest.mark.parametrize("stored", ["configuration", "values"])
 def test_a_tied_and_an_untied_checkpoint_are_mixed_untied(tmp_path: Path, untied: str, stored: str) -> None:
     """Untied by its configuration, or by two values in its files, which transformers reads as two weights."""
-    models = {name: tiny_target(seed=seed) for seed, name in enumerate(("original", "unlearned"))}
+    models = {name: tiny_model(seed=seed) for seed, name in enumerate(("original", "unlearned"))}
     head = models[untied].model.lm_head
     head.weight = nn.Parameter(head.weight.detach() + 0.05)
     models[untied].model.config.tie_word_embeddings = stored == "values"
-    for name, target in models.items():
-        save_target(target, tmp_path / name)
-        assert (logits(load_target(tmp_path / name, device="cpu").model, target) == logits(target.model, target)).all()
+    for name, model in models.items():
+        save_model(model, tmp_path / name)
+        assert (logits(load_model(tmp_path / name, device="cpu").model, model) == logits(model.model, model)).all()
     require_mixable(tmp_path / "original", tmp_path / "unlearned")
     mixing = open_mixing(tmp_path / "original", tmp_path / "unlearned", device="cpu")
     assert isinstance(mixing, StreamedMixer)
@@ -219,7 +219,7 @@ def test_a_tied_and_an_untied_checkpoint_are_mixed_untied(tmp_path: Path, untied
         save_mixture(mixing, alpha, tmp_path / f"mixed-{alpha}")
         for plain in (
             AutoModelForCausalLM.from_pretrained(tmp_path / f"mixed-{alpha}").eval(),
-            load_target(tmp_path / f"mixed-{alpha}", device="cpu").model,
+            load_model(tmp_path / f"mixed-{alpha}", device="cpu").model,
         ):
             assert torch.equal(logits(plain, mixed), logits(mixed.model, mixed))
     in_memory = Mixer(models["original"], models["unlearned"]).mix(0.3)

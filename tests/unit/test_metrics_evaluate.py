@@ -18,8 +18,8 @@ from uwc.metrics.evaluate import VERBATIM_TOKENS, cut
 from uwc.metrics.likelihood import extraction_strength
 from uwc.metrics.scored import ScoredSet
 from uwc.metrics.set_metrics import auc
-from uwc.models.load import save_target
-from uwc.models.model import Target
+from uwc.models.load import save_model
+from uwc.models.model import Model
 from uwc.models.scoring import score_tokens
 from uwc.results import Scores, find
 
@@ -29,7 +29,7 @@ def full() -> list[Example]:
 
 
 @pytest.fixture(scope="module")
-def found(knowing: Target, untrained: Target, tmp_path_factory: pytest.TempPathFactory) -> Scores:
+def found(knowing: Model, untrained: Model, tmp_path_factory: pytest.TempPathFactory) -> Scores:
     examples = full()
     return uwc.score(
         knowing,
@@ -81,14 +81,14 @@ def test_scores_are_written(found: Scores, tmp_path_factory: pytest.TempPathFact
     assert len(table) == 8 + 8 + 4
 
 
-def test_what_a_suite_leaves_out_is_said_once(knowing: Target, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_a_suite_leaves_out_is_said_once(knowing: Model, capfd: pytest.CaptureFixture[str]) -> None:
     scores = uwc.score(knowing, people()[:2], max_new_tokens=0)
     assert set(scores.left_out) == {"kl_to_original", "rouge_l"}
     assert "kl_to_original" not in {s.metric for s in scores.scores}
     assert capfd.readouterr().err.count("kl_to_original left out") == 1
 
 
-def test_a_metric_is_computed_once_and_cannot_be_changed(knowing: Target) -> None:
+def test_a_metric_is_computed_once_and_cannot_be_changed(knowing: Model) -> None:
     scored = ScoredSet(score_tokens(knowing, people()[:2]), ("",) * 2)
     first = scored.values("mia_min_k")
     assert scored.values("mia_min_k", k="0.4") is first, "the same settings, the default among them"
@@ -97,7 +97,7 @@ def test_a_metric_is_computed_once_and_cannot_be_changed(knowing: Target) -> Non
         first[0] = 1.0
 
 
-def test_a_metric_needs_one_set_on_which_it_can_be_had(knowing: Target) -> None:
+def test_a_metric_needs_one_set_on_which_it_can_be_had(knowing: Model) -> None:
     """Wrong answers are there in one set only: the metric is reported there, and nowhere else."""
     bare = [replace(e, perturbed_answers=(), paraphrased_question="") for e in people()[:2]]
     scores = uwc.score(knowing, {"forget": bare, "real_authors": full()[2:4]}, metrics=["truth_ratio_utility"])
@@ -127,34 +127,34 @@ def test_what_is_missing_is_named_before_a_model_is_loaded(options: dict, words:
         uwc.score("no such model", bare, **options)
 
 
-def test_other_examples_cannot_be_compared(knowing: Target) -> None:
+def test_other_examples_cannot_be_compared(knowing: Model) -> None:
     first, second = (ScoredSet(score_tokens(knowing, e), ("",) * 2) for e in (people()[:2], people()[2:4]))
     with pytest.raises(DataError, match="different examples"):
         first.difference(second, "extraction_strength")
 
 
-def test_a_metrics_setting_reaches_it(knowing: Target) -> None:
+def test_a_metrics_setting_reaches_it(knowing: Model) -> None:
     options = {"metrics": ["mia_min_k"], "max_new_tokens": 0}
     first = uwc.score(knowing, people()[:2], **options)
     second = uwc.score(knowing, people()[:2], settings={"MIA: min-k": {"k": "1.0"}}, **options)
     assert first.scores[0].mean > second.scores[0].mean
 
 
-def test_verbatim_texts_are_asked_raw_and_cut(knowing: Target) -> None:
+def test_verbatim_texts_are_asked_raw_and_cut(knowing: Model) -> None:
     long = Example(id="x", question="In the beginning", answer="word " * 500)
     assert len(knowing.tokenizer(cut(long, knowing).answer)["input_ids"]) <= VERBATIM_TOKENS
     short = uwc.score(knowing, {"forget": people()[:1], "verbatim": people()[:2]}, metrics=["verbatim_memorization"])
     assert [score.set for score in short.scores] == ["verbatim"]
 
 
-def test_solved_questions_stand_before_each_question(knowing: Target) -> None:
+def test_solved_questions_stand_before_each_question(knowing: Model) -> None:
     asked = knowing.rewritten(after_shots(people()[:1])).encode(people()[1:2])[0]
     prompt = knowing.tokenizer.decode(asked.tokens[: asked.start])
     first = people()[0]
     assert prompt.startswith(f"Question: {first.question}\nAnswer: {first.answer}\n\nQuestion: ")
 
 
-def test_peers_numbers_come_from_peers_prompts(untrained: Target) -> None:
+def test_peers_numbers_come_from_peers_prompts(untrained: Model) -> None:
     """A model that knows nothing scores 1/n, not 0, under OpenUnlearning's definition."""
     mean = {
         compat: uwc.score(untrained, people()[:4], metrics=["extraction_strength"], max_new_tokens=0, compat=compat)
@@ -166,8 +166,8 @@ def test_peers_numbers_come_from_peers_prompts(untrained: Target) -> None:
     assert mean["open-unlearning"] > 0.05
 
 
-def test_the_command_line_scores_and_explains(knowing: Target, tmp_path: Path) -> None:
-    save_target(knowing, tmp_path / "model")
+def test_the_command_line_scores_and_explains(knowing: Model, tmp_path: Path) -> None:
+    save_model(knowing, tmp_path / "model")
     lines = [json.dumps({k: v for k, v in asdict(e).items() if k in ("id", "question", "answer")}) for e in people(2)]
     (tmp_path / "data.jsonl").write_text("\n".join(lines))
     run = CliRunner().invoke(

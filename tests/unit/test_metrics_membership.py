@@ -13,7 +13,7 @@ from uwc.data.batches import collate
 from uwc.errors import ConfigError
 from uwc.metrics.membership import mia_loss, mia_min_k, mia_min_k_plus_plus, mia_reference, mia_zlib
 from uwc.models.head import answer_logits
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.models.scoring import gradient_norms
 
 
@@ -62,7 +62,7 @@ def test_min_k_is_the_slow_definition(rows: list[list[float]], tenths: int) -> N
         assert value == pytest.approx(-sum(lowest) / len(lowest), rel=1e-6, abs=1e-9)
 
 
-def test_gradient_norm_is_the_mean_norm_of_the_parameters_gradients(untrained: Target) -> None:
+def test_gradient_norm_is_the_mean_norm_of_the_parameters_gradients(untrained: Model) -> None:
     example = people(1)[0]
     encoded = untrained.encode([example])[0]
     batch = collate([encoded], device=untrained.device)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.conftest import people, tiny_target
+from tests.conftest import people, tiny_model
 from tests.unit.scores_by_hand import scores
 from tokenizers.processors import TemplateProcessing
 
@@ -17,7 +17,7 @@ from uwc.metrics.compat import COMPAT, compat_of, floored_extraction_strength, o
 from uwc.metrics.likelihood import exact_memorization, extraction_strength, extraction_strength_similar
 from uwc.metrics.scored import ScoredSet
 from uwc.models.generation import continue_greedily, shortest_similar_prefixes
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.models.scoring import score_tokens
 from uwc.objectives.methods import FINE_TUNING
 from uwc.objectives.objective import Objective
@@ -61,7 +61,7 @@ def test_similar_extraction_by_hand() -> None:
     assert extraction_strength_similar(of("1111", "1111", "0000"), np.array([0.0, 1.0, 4.0])).tolist() == [1, 0.75, 0]
 
 
-def test_the_similar_prefix_is_the_first_whose_continuation_has_half_in_common(knowing: Target) -> None:
+def test_the_similar_prefix_is_the_first_whose_continuation_has_half_in_common(knowing: Model) -> None:
     """Against one generation for every prefix and a plain longest common subsequence."""
     examples = people()
     tokens = score_tokens(knowing, examples)
@@ -130,7 +130,7 @@ def test_the_official_search_misses_a_match_that_is_not_monotone() -> None:
     assert official_extraction_strength(rows)[0] == 0.0
 
 
-def test_the_official_prompt_starts_inside_the_question(untrained: Target) -> None:
+def test_the_official_prompt_starts_inside_the_question(untrained: Model) -> None:
     example = people(1)[0]
     peer = COMPAT["uwc-official"].adapt(untrained)
     encoded = peer.encode([example])[0]
@@ -145,15 +145,15 @@ def test_the_official_prompt_starts_inside_the_question(untrained: Target) -> No
 def test_the_official_score_is_that_of_a_slow_bisection(beginning: bool) -> None:
     """With one generation for each prefix, on a tokenizer that writes a beginning and on one that does not."""
     examples = [replace(e, answer=f"{e.answer} ") for e in people(2)]
-    target = tiny_target(hidden_size=48)
-    tokenizer = target.tokenizer
+    model = tiny_model(hidden_size=48)
+    tokenizer = model.tokenizer
     if beginning:
         bos = ("<|pad|>", tokenizer.pad_token_id)
         tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<|pad|> $A", special_tokens=[bos])
-    peer = COMPAT["uwc-official"].adapt(target)
+    peer = COMPAT["uwc-official"].adapt(model)
     settings = TrainingSettings(epochs=40, batch_size=4, lr=5e-3, schedule="cosine")
-    train(peer, Objective(FINE_TUNING, target.model), TrainingData(retain=examples[:3]), settings)
-    scores = uwc.score(target, examples, metrics="ES", compat="uwc-official", max_new_tokens=0)
+    train(peer, Objective(FINE_TUNING, model.model), TrainingData(retain=examples[:3]), settings)
+    scores = uwc.score(model, examples, metrics="ES", compat="uwc-official", max_new_tokens=0)
     found = scores.examples().query("set == 'forget'")["extraction_strength"].to_numpy()
     slow = []
     for example in examples:
@@ -162,7 +162,7 @@ def test_the_official_score_is_that_of_a_slow_bisection(beginning: bool) -> None
         right, before = len(whole), -1
         while (middle := (left + right) // 2) != before:
             ids = torch.tensor([whole[:middle]])
-            said = target.model.generate(
+            said = model.model.generate(
                 ids, attention_mask=torch.ones_like(ids), do_sample=False, max_length=len(whole),
                 pad_token_id=tokenizer.eos_token_id,
             )[0].tolist()  # fmt: skip
@@ -175,7 +175,7 @@ def test_the_official_score_is_that_of_a_slow_bisection(beginning: bool) -> None
     assert 0 < np.mean(slow) < 1
 
 
-def test_the_prompt_of_open_unlearning_hides_the_first_token(untrained: Target) -> None:
+def test_the_prompt_of_open_unlearning_hides_the_first_token(untrained: Model) -> None:
     """Its prompt ends in a space, which our tokenizer joins to the answer's first word."""
     example = people(1)[0]
     ours = untrained.encode([example])[0]

@@ -24,7 +24,7 @@ from uwc.errors import ModelError
 from uwc.metrics.scored import NOT_FINITE, score_set
 from uwc.models import head, scoring
 from uwc.models.head import AnswerLogits, answer_logits, tile_grid
-from uwc.models.model import Target, run_in_batches, token_budget_of
+from uwc.models.model import Model, run_in_batches, token_budget_of
 from uwc.models.scoring import score_tokens
 from uwc.models.token_scores import TOKEN_COLUMNS, Sampling, TokenScores
 
@@ -131,7 +131,7 @@ def test_tiles_are_what_the_model_itself_computes(make, monkeypatch: pytest.Monk
     assert torch.allclose(found, whole, atol=1e-5)
 
 
-def test_a_model_that_does_something_else_to_its_logits_is_scored_by_its_own(untrained: Target) -> None:
+def test_a_model_that_does_something_else_to_its_logits_is_scored_by_its_own(untrained: Model) -> None:
     """Its forward adds a bias that no configuration tells of; the chunks must have it."""
     model = copy.deepcopy(untrained.model)
     plain, bias = model.forward, torch.randn(model.config.vocab_size)
@@ -148,7 +148,7 @@ def test_a_model_that_does_something_else_to_its_logits_is_scored_by_its_own(unt
         assert torch.allclose(AnswerLogits(model, batch).tile(slice(2, 4), slice(5, 9)), expected[2:4, 5:9])
 
 
-def test_a_hooked_output_embedding_is_called_and_not_cut(untrained: Target) -> None:
+def test_a_hooked_output_embedding_is_called_and_not_cut(untrained: Model) -> None:
     model = copy.deepcopy(untrained.model)
     handle = model.get_output_embeddings().register_forward_hook(lambda *args: args[2] * 2)
     batch = batch_of_tokens()
@@ -173,7 +173,7 @@ def batch_of_tokens():
 
 
 def test_no_tensor_of_all_labelled_positions_by_the_vocabulary_is_made(
-    knowing: Target, monkeypatch: pytest.MonkeyPatch
+    knowing: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
     original = AnswerLogits.tile
@@ -190,7 +190,7 @@ def test_no_tensor_of_all_labelled_positions_by_the_vocabulary_is_made(
     assert max(seen) <= max(80, vocabulary) < len(scores.logprob) * vocabulary  # one tile, or one row to compare with
 
 
-def test_tile_size_changes_nothing(knowing: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tile_size_changes_nothing(knowing: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     samplings = (Sampling(0.7, 0), Sampling(1.0, 5))
     whole = score_tokens(knowing, people(), reference=knowing, samplings=samplings)
     small_tiles(monkeypatch)
@@ -201,15 +201,15 @@ def test_tile_size_changes_nothing(knowing: Target, monkeypatch: pytest.MonkeyPa
         assert values == pytest.approx(tiled.sampled[name], abs=1e-5)
 
 
-def test_out_of_memory_halves_the_budget(knowing: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_halves_the_budget(knowing: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = score_tokens(knowing, people())
     real, sizes = scoring._score_batch, []
 
-    def scarce(target, batch, *rest):  # type: ignore[no-untyped-def]
+    def scarce(model, batch, *rest):  # type: ignore[no-untyped-def]
         sizes.append(batch.input_ids.numel())
         if batch.input_ids.numel() > 100:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(target, batch, *rest)
+        return real(model, batch, *rest)
 
     monkeypatch.setattr(scoring, "_score_batch", scarce)
     found = score_tokens(knowing, people())
@@ -246,7 +246,7 @@ def test_every_index_is_worked_on_once_whatever_fails() -> None:
     assert sorted(i for g in groups for i in g) == sorted(done) == list(range(7))
 
 
-def test_variants_are_rows_of_one_pass(knowing: Target) -> None:
+def test_variants_are_rows_of_one_pass(knowing: Model) -> None:
     examples = rich()
     rows, kinds = with_variants(examples)
     assert [r.id for r in rows[: len(examples)]] == [e.id for e in examples]
@@ -257,13 +257,13 @@ def test_variants_are_rows_of_one_pass(knowing: Target) -> None:
     assert together.variant("paraphrased_answer").logprob == pytest.approx(alone.logprob, abs=1e-4)
 
 
-def test_scores_survive_storage_to_the_bit(knowing: Target, untrained: Target, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_scores_survive_storage_to_the_bit(knowing: Model, untrained: Model, tmp_path) -> None:  # type: ignore[no-untyped-def]
     scores = score_tokens(knowing, rich(), variants=VARIANTS, samplings=[Sampling(0.7, 5), Sampling()])
     scores.save(tmp_path / "scores.parquet")
     assert TokenScores.load(tmp_path / "scores.parquet").equals(scores)
 
 
-def test_bfloat16_agrees_with_float32(knowing: Target) -> None:
+def test_bfloat16_agrees_with_float32(knowing: Model) -> None:
     """Log-probabilities to 0.1 on average and greedy choices in 19 of 20 tokens, weights and arithmetic in bfloat16."""
     exact = score_tokens(knowing, people(4))
     rounded = score_tokens(replace(knowing, model=copy.deepcopy(knowing.model).bfloat16()), people(4))
@@ -273,30 +273,30 @@ def test_bfloat16_agrees_with_float32(knowing: Target) -> None:
 
 
 def test_the_budget_is_the_largest_power_of_two_in_half_the_free_memory(
-    knowing: Target, monkeypatch: pytest.MonkeyPatch
+    knowing: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """4 x 64 + 3 x 192 = 832 numbers of 4 bytes a token; half of 40 MB holds 6,009 tokens: 4,096."""
 
-    class OnCuda(Target):
+    class OnCuda(Model):
         device = torch.device("cuda")
 
-    target = OnCuda(knowing.model, knowing.tokenizer)
+    model = OnCuda(knowing.model, knowing.tokenizer)
     for free, budget in ((40_000_000, 4096), (1 << 40, 1 << 15), (1, 1024)):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device, free=free: (free, 1 << 40))
-        assert token_budget_of(target) == budget
+        assert token_budget_of(model) == budget
     assert token_budget_of(knowing, elsewhere=77) == 77
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_gpu_gives_what_the_cpu_gives(knowing: Target) -> None:
+def test_a_gpu_gives_what_the_cpu_gives(knowing: Model) -> None:
     on_cpu = score_tokens(knowing, people(), reference=knowing)
     on_gpu = score_tokens(replace(knowing, model=copy.deepcopy(knowing.model).cuda()), people())
     assert on_gpu.logprob == pytest.approx(on_cpu.logprob, abs=1e-3)
     assert (on_gpu.greedy == on_cpu.greedy).mean() > 0.99
 
 
-def test_a_model_whose_logits_are_not_finite_has_no_divergence_but_a_reference(untrained: Target) -> None:
+def test_a_model_whose_logits_are_not_finite_has_no_divergence_but_a_reference(untrained: Model) -> None:
     """The original was scored, so nobody is told that it is missing; there only is no value."""
     broken = copied(untrained)
     with torch.no_grad():

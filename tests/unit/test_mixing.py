@@ -2,15 +2,15 @@
 
 import pytest
 import torch
-from tests.conftest import tiny_target
+from tests.conftest import tiny_model
 
 from uwc.errors import ModelError
 from uwc.models.mixing import Mixer, mix_tensor
-from uwc.models.model import Target
+from uwc.models.model import Model
 
 
-def bits(target: Target) -> dict[str, bytes]:
-    return {name: tensor.numpy().tobytes() for name, tensor in target.model.state_dict().items()}
+def bits(model: Model) -> dict[str, bytes]:
+    return {name: tensor.numpy().tobytes() for name, tensor in model.model.state_dict().items()}
 
 
 def test_mixture_by_hand() -> None:
@@ -20,7 +20,7 @@ def test_mixture_by_hand() -> None:
 
 
 def test_the_ends_are_the_two_models_to_the_bit() -> None:
-    original, unlearned = tiny_target(seed=1), tiny_target(seed=2)
+    original, unlearned = tiny_model(seed=1), tiny_model(seed=2)
     before, after = bits(original), bits(unlearned)
     mixer = Mixer(original, unlearned)
     mixer.mix(0.3)
@@ -30,7 +30,7 @@ def test_the_ends_are_the_two_models_to_the_bit() -> None:
 
 
 def test_agrees_with_float64() -> None:
-    original, unlearned = tiny_target(seed=1), tiny_target(seed=2)
+    original, unlearned = tiny_model(seed=1), tiny_model(seed=2)
     first = {n: t.double() for n, t in original.model.state_dict().items()}
     second = {n: t.double() for n, t in unlearned.model.state_dict().items()}
     mixed = Mixer(original, unlearned).mix(0.37)
@@ -55,17 +55,17 @@ def test_bfloat16_is_rounded_once() -> None:
 
 
 def test_tied_weights_stay_tied() -> None:
-    mixed = Mixer(tiny_target(seed=1), tiny_target(seed=2)).mix(0.5).model
+    mixed = Mixer(tiny_model(seed=1), tiny_model(seed=2)).mix(0.5).model
     assert mixed.get_output_embeddings().weight.data_ptr() == mixed.get_input_embeddings().weight.data_ptr()
 
 
 def test_another_architecture_is_refused_by_the_tensor_that_differs() -> None:
     with pytest.raises(ModelError, match=r"different architectures.*has no tensor 'model\.layers\.1"):
-        Mixer(tiny_target(layers=2), tiny_target(layers=1))
+        Mixer(tiny_model(layers=2), tiny_model(layers=1))
     with pytest.raises(ModelError, match=r"different architectures or vocabularies: 'model\.embed_tokens\.weight' is"):
-        Mixer(tiny_target(hidden_size=32), tiny_target(hidden_size=64))
+        Mixer(tiny_model(hidden_size=32), tiny_model(hidden_size=64))
 
 
 def test_alpha_outside_0_to_1_is_refused() -> None:
     with pytest.raises(ValueError, match=r"alpha = 1\.2"):
-        Mixer(tiny_target(), tiny_target()).mix(1.2)
+        Mixer(tiny_model(), tiny_model()).mix(1.2)

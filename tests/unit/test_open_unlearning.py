@@ -23,7 +23,7 @@ from uwc.metrics.compat import COMPAT
 from uwc.metrics.evaluate import Scoring, score_sets
 from uwc.metrics.scored import ScoredSet
 from uwc.metrics.suites import Given, chosen_metrics, in_all_wordings
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.objectives.methods import FINE_TUNING
 from uwc.objectives.objective import Objective
 from uwc.training.data import TrainingData
@@ -97,7 +97,7 @@ def questions() -> list[Example]:
     return [replace(e, paraphrased_answer=f"It is so: {e.answer}") for e in chosen]
 
 
-def target_of(kind: Kind) -> Target:
+def model_of(kind: Kind) -> Model:
     named = {"eos_token": kind.eos, "pad_token": kind.pad, "bos_token": kind.bos}
     tokenizer = byte_level_bpe(kind.special, **{k: v for k, v in named.items() if v})
     tokenizer.chat_template = kind.template
@@ -105,25 +105,25 @@ def target_of(kind: Kind) -> Target:
     model = kind.build(len(tokenizer))
     listed = [tokenizer.convert_tokens_to_ids(t) for t in kind.ends or (kind.eos,)]
     model.generation_config.update(eos_token_id=listed, repetition_penalty=kind.penalty, bos_token_id=None)
-    return Target(model, tokenizer, PromptTemplate(system=kind.system))
+    return Model(model, tokenizer, PromptTemplate(system=kind.system))
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=str)
-def trained(request: pytest.FixtureRequest) -> tuple[Kind, Target]:
+def trained(request: pytest.FixtureRequest) -> tuple[Kind, Model]:
     """A model that knows some of the answers, and others in part."""
     kind = KINDS[request.param]
-    target = target_of(kind)
+    model = model_of(kind)
     settings = TrainingSettings(epochs=60, batch_size=4, lr=5e-3, schedule="cosine")
-    peer = COMPAT["open-unlearning"].adapt(target)
-    train(peer, Objective(FINE_TUNING, target.model), TrainingData(retain=questions()[:4]), settings)
-    return kind, target
+    peer = COMPAT["open-unlearning"].adapt(model)
+    train(peer, Objective(FINE_TUNING, model.model), TrainingData(retain=questions()[:4]), settings)
+    return kind, model
 
 
 class Peer:
     """The rules of OpenUnlearning, one step after the other, in batches padded and masked as there."""
 
-    def __init__(self, kind: Kind, target: Target) -> None:
-        self.kind, self.model, self.tokenizer = kind, target.model.eval(), target.tokenizer
+    def __init__(self, kind: Kind, model: Model) -> None:
+        self.kind, self.model, self.tokenizer = kind, model.model.eval(), model.tokenizer
         self.eos = self.tokenizer.convert_tokens_to_ids(kind.eos)
         self.pad = self.eos if kind.pad is None else self.tokenizer.convert_tokens_to_ids(kind.pad)
 
@@ -219,86 +219,86 @@ def expected(peer: Peer, examples: Sequence[Example]) -> dict[str, list[float]]:
     return values
 
 
-def scored(target: Target, examples: Sequence[Example], names: Sequence[str], **options: Any) -> ScoredSet:
+def scored(model: Model, examples: Sequence[Example], names: Sequence[str], **options: Any) -> ScoredSet:
     given = Given(in_all_wordings({"forget": examples}), frozenset(options), NEW)
     scoring = Scoring(given, chosen_metrics(None, names, given)[0], compat=COMPAT["open-unlearning"])
-    return score_sets(target, scoring.work(), **options)["forget"]
+    return score_sets(model, scoring.work(), **options)["forget"]
 
 
-def test_every_metric_is_that_of_the_slow_implementation(trained: tuple[Kind, Target]) -> None:
-    kind, target = trained
+def test_every_metric_is_that_of_the_slow_implementation(trained: tuple[Kind, Model]) -> None:
+    kind, model = trained
     with torch.no_grad():
-        theirs = expected(Peer(kind, target), questions())
-    ours = scored(target, questions(), list(theirs))
+        theirs = expected(Peer(kind, model), questions())
+    ours = scored(model, questions(), list(theirs))
     for name, values in theirs.items():
         assert ours.values(name) == pytest.approx(values, abs=1e-5, rel=1e-5, nan_ok=True), name
     assert 0.05 < np.mean(theirs["rouge_l"]) < 1  # known in part: neither all nor nothing would tell much
     assert 0.05 < np.mean(theirs["extraction_strength"]) < 1
 
 
-def test_the_gradient_norm_is_that_of_the_labelled_tokens_but_the_last(trained: tuple[Kind, Target]) -> None:
-    kind, target = trained
-    peer, examples = Peer(kind, target), questions()
+def test_the_gradient_norm_is_that_of_the_labelled_tokens_but_the_last(trained: tuple[Kind, Model]) -> None:
+    kind, model = trained
+    peer, examples = Peer(kind, model), questions()
     norms = []
     for example in examples:
         ((logprobs, labels),) = peer.labelled([example.question], [example.answer])
-        target.model.zero_grad()
+        model.model.zero_grad()
         if len(labels) > 1:
             (-logprobs[:-1].gather(1, labels[:-1, None]).mean()).backward()
-        sizes = [float(p.grad.norm()) for p in target.model.parameters() if p.grad is not None]
+        sizes = [float(p.grad.norm()) for p in model.model.parameters() if p.grad is not None]
         norms.append(np.mean(sizes) if sizes else math.nan)
-    target.model.zero_grad()
-    ours = scored(target, examples, ["mia_gradient_norm"]).values("mia_gradient_norm")
+    model.model.zero_grad()
+    ours = scored(model, examples, ["mia_gradient_norm"]).values("mia_gradient_norm")
     assert ours == pytest.approx(norms, rel=1e-4, nan_ok=True)
 
 
-def test_the_reference_is_read_alike(trained: tuple[Kind, Target]) -> None:
-    kind, target = trained
-    other = target_of(kind)
+def test_the_reference_is_read_alike(trained: tuple[Kind, Model]) -> None:
+    kind, model = trained
+    other = model_of(kind)
     asked, answers = [e.question for e in questions()], [e.answer for e in questions()]
     with torch.no_grad():
-        gap = Peer(kind, target).losses(asked, answers) - Peer(kind, other).losses(asked, answers)
-    ours = scored(target, questions(), ["mia_reference"], original=other).values("mia_reference")
+        gap = Peer(kind, model).losses(asked, answers) - Peer(kind, other).losses(asked, answers)
+    ours = scored(model, questions(), ["mia_reference"], original=other).values("mia_reference")
     assert ours == pytest.approx(gap, abs=1e-5)
 
 
 def test_end_tokens_in_a_prompt_are_masked_where_they_pad() -> None:
     """With the mask as it is, and with all of it attended to: another score, so that the rule is seen to matter."""
-    target = target_of(KINDS["Llama-3, eot is the pad"])
-    adapted = COMPAT["open-unlearning"].adapt(target)
+    model = model_of(KINDS["Llama-3, eot is the pad"])
+    adapted = COMPAT["open-unlearning"].adapt(model)
     encoded = adapted.encode(questions()[:1])[0]
-    eot = target.tokenizer.eos_token_id
+    eot = model.tokenizer.eos_token_id
     assert encoded.unattended == eot
     assert encoded.tokens[: encoded.start].count(eot) == 2  # after the system message and the question
     ids = torch.tensor([encoded.tokens])
-    masked, whole = (target.model(input_ids=ids, attention_mask=m).logits for m in (ids != eot, ids >= 0))
+    masked, whole = (model.model(input_ids=ids, attention_mask=m).logits for m in (ids != eot, ids >= 0))
     assert not torch.allclose(masked[0, encoded.start - 1], whole[0, encoded.start - 1], atol=1e-4)
 
 
 def test_a_template_whose_generation_prompt_is_longer_leaves_no_token() -> None:
     """As of models that think: the rendering of an answer has no opened block, and a short answer fits into it."""
-    target = target_of(KINDS["ChatML, pad is eos"])
-    target.tokenizer.chat_template = CHATML.replace("assistant\n' }}{% endif", "assistant\n<think>\nHm.\n' }}{% endif")
-    ours = scored(target, [Example("a", "Who?", "M")], ["probability", "extraction_strength", "mia_min_k", "rouge_l"])
+    model = model_of(KINDS["ChatML, pad is eos"])
+    model.tokenizer.chat_template = CHATML.replace("assistant\n' }}{% endif", "assistant\n<think>\nHm.\n' }}{% endif")
+    ours = scored(model, [Example("a", "Who?", "M")], ["probability", "extraction_strength", "mia_min_k", "rouge_l"])
     assert np.isnan(ours.values("probability")).all()
     assert ours.values("extraction_strength").tolist() == ours.values("mia_min_k").tolist() == [0.0]
     assert ours.answers == ("system\nBe kind.\nuser\nWho?\nassistant\nM",)  # the prompt is no part of it
 
 
 def test_settings_of_the_prompt_stay() -> None:
-    target = target_of(KINDS["ChatML, pad is eos"])
+    model = model_of(KINDS["ChatML, pad is eos"])
     adapted = COMPAT["open-unlearning"].adapt(
-        replace(target, template=PromptTemplate(text="[INST] {question} [/INST]", chat=False))
+        replace(model, template=PromptTemplate(text="[INST] {question} [/INST]", chat=False))
     )
-    text = target.tokenizer.decode(adapted.encode(questions()[1:2])[0].tokens)
+    text = model.tokenizer.decode(adapted.encode(questions()[1:2])[0].tokens)
     assert text.startswith(f"[INST] {questions()[1].question} [/INST]{questions()[1].answer}")
-    spoken = COMPAT["open-unlearning"].adapt(replace(target, template=PromptTemplate(system="Be loud.")))
-    assert "Be loud." in target.tokenizer.decode(spoken.encode(questions()[:1])[0].before)
+    spoken = COMPAT["open-unlearning"].adapt(replace(model, template=PromptTemplate(system="Be loud.")))
+    assert "Be loud." in model.tokenizer.decode(spoken.encode(questions()[:1])[0].before)
 
 
 def test_the_texts_that_were_scored_are_stored(tmp_path: Path) -> None:
-    target = target_of(KINDS["ChatML, pad is eos"])
-    ours = scored(target, questions(), ["mia_zlib"])
+    model = model_of(KINDS["ChatML, pad is eos"])
+    ours = scored(model, questions(), ["mia_zlib"])
     ours.save(tmp_path, "forget")
     again = replace(ScoredSet.load(tmp_path, "forget"), compat=COMPAT["open-unlearning"])
     assert again.labelled == ours.labelled == tuple(f"{e.answer}\n" for e in questions())
@@ -306,17 +306,17 @@ def test_the_texts_that_were_scored_are_stored(tmp_path: Path) -> None:
 
 
 def test_plain_prompts_are_cut_as_there() -> None:
-    target = target_of(KINDS["plain, a space before the answer"])
+    model = model_of(KINDS["plain, a space before the answer"])
     long = Example("a", "Where?", "M " * 700)
-    encoded = COMPAT["open-unlearning"].adapt(target).template.encode([long], target.tokenizer, max_length=1000)
+    encoded = COMPAT["open-unlearning"].adapt(model).template.encode([long], model.tokenizer, max_length=1000)
     assert len(encoded[0].tokens) == 512 + 1
 
 
 def test_a_tokenizer_without_an_end_is_refused() -> None:
-    target = target_of(KINDS["plain, a space before the answer"])
-    target.tokenizer.eos_token = None
+    model = model_of(KINDS["plain, a space before the answer"])
+    model.tokenizer.eos_token = None
     with pytest.raises(ModelError, match="no end-of-sequence token"):
-        scored(target, questions(), ["probability"])
+        scored(model, questions(), ["probability"])
 
 
 def test_only_known_modes() -> None:

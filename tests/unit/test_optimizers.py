@@ -9,7 +9,7 @@ import torch
 from tests.conftest import copied, people
 
 from uwc.errors import ConfigError, ModelError
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.objectives.methods import METHODS
 from uwc.objectives.objective import Objective
 from uwc.training.data import TrainingData
@@ -55,14 +55,14 @@ def test_an_8_bit_optimizer_is_made_with_its_settings(bitsandbytes: None, name: 
     assert decays == [(1e-3, 0.1, 1), (1e-3, 0.0, 1)], "matrices decay, biases do not"
 
 
-def test_it_trains(bitsandbytes: None, knowing: Target) -> None:
+def test_it_trains(bitsandbytes: None, knowing: Model) -> None:
     """The stand-in does AdamW's arithmetic, so the run is AdamW's."""
     weights = []
     for name in ("adamw8bit", "adamw"):
-        target = copied(knowing)
+        model = copied(knowing)
         data = TrainingData(people(4)[:4], people(4)[4:])
-        train(target, Objective(METHODS["gd"], target.model), data, TrainingSettings(**SETTINGS, optimizer=name))
-        weights.append(torch.cat([p.detach().flatten() for p in target.model.parameters()]))
+        train(model, Objective(METHODS["gd"], model.model), data, TrainingSettings(**SETTINGS, optimizer=name))
+        weights.append(torch.cat([p.detach().flatten() for p in model.model.parameters()]))
     torch.testing.assert_close(weights[0], weights[1], rtol=1e-5, atol=1e-6)
 
 

@@ -10,7 +10,7 @@ from tests.conftest import people
 import uwc
 from uwc.errors import ConfigError
 from uwc.metrics.registry import metrics
-from uwc.models.load import save_target
+from uwc.models.load import save_model
 from uwc.studies.plan import make_plan
 from uwc.studies.run import missing_steps
 from uwc.studies.store import Store
@@ -77,7 +77,7 @@ def test_a_file_that_cannot_be_loaded_is_named_with_its_line(text: str | None, m
 def write_study(folder: Path, knowing: uwc.Model) -> Path:
     """A study on a model that knows its answers, with a metric and a loss from files beside it."""
     folder.mkdir(parents=True)
-    save_target(knowing, folder / "original")
+    save_model(knowing, folder / "original")
     for name, part in (("forget", people(4)[:4]), ("retain", people(4)[4:])):
         rows = [{"id": e.id, "question": e.question, "answer": e.answer, "subject": e.subject} for e in part]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

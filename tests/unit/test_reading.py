@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import people, tiny_target
+from tests.conftest import people, tiny_model
 from transformers import AutoTokenizer
 
 import uwc
 from uwc.data.prompts import PromptTemplate
 from uwc.errors import ModelError
-from uwc.models.load import load_target, save_target
-from uwc.models.model import Target
+from uwc.models.load import load_model, save_model
+from uwc.models.model import Model
 from uwc.models.reading import Reading, differences, load_reading, read_as
 from uwc.objectives.methods import FINE_TUNING
 from uwc.objectives.objective import Objective
@@ -31,19 +31,19 @@ CHAT = (
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that knows the answers when it is asked through its chat template, and not otherwise."""
-    target = tiny_target(hidden_size=64)
-    target.tokenizer.chat_template = CHAT
+    model = tiny_model(hidden_size=64)
+    model.tokenizer.chat_template = CHAT
     settings = TrainingSettings(epochs=60, batch_size=8, lr=5e-3, schedule="cosine")
-    train(target, Objective(FINE_TUNING, target.model), TrainingData(retain=people(4)), settings)
+    train(model, Objective(FINE_TUNING, model.model), TrainingData(retain=people(4)), settings)
     folder = tmp_path_factory.mktemp("reading") / "original"
-    save_target(target, folder)
+    save_model(model, folder)
     return folder
 
 
 def changed(original: Path, folder: Path, change: Callable[[Path], None]) -> Path:
     """A copy of the original with something else about its reading."""
-    target = load_target(original)
-    save_target(target, folder)
+    model = load_model(original)
+    save_model(model, folder)
     change(folder)
     return folder
 
@@ -104,16 +104,16 @@ def test_what_differs_is_named_and_the_original_s_reading_is_used(said: str, ori
     reading = load_reading(original)
     (found,) = differences(load_reading(folder), reading)
     assert said in found
-    target = load_target(folder, reading=reading)
-    encoded = load_target(original).encode(people(4))
-    assert target.encode(people(4)) == encoded
-    assert target.stops(encoded) == load_target(original).stops(encoded)
+    model = load_model(folder, reading=reading)
+    encoded = load_model(original).encode(people(4))
+    assert model.encode(people(4)) == encoded
+    assert model.stops(encoded) == load_model(original).stops(encoded)
 
 
 def test_a_reading_from_files_is_that_of_the_loaded_model(original: Path) -> None:
-    target, reading = load_target(original), load_reading(original)
-    assert (reading.ends, reading.template) == (target.end_ids, target.template)
-    assert differences(Reading.of(target), reading) == []
+    model, reading = load_model(original), load_reading(original)
+    assert (reading.ends, reading.template) == (model.end_ids, model.template)
+    assert differences(Reading.of(model), reading) == []
 
 
 def test_tokens_with_other_ids_are_refused_in_every_command(original: Path, tmp_path: Path) -> None:
@@ -169,12 +169,12 @@ def test_a_checkpoint_that_lost_its_template_is_not_taken_for_one_that_forgot(or
 def test_a_tokenizer_with_tokens_that_have_no_embedding_is_refused(original: Path) -> None:
     reading = load_reading(original)
     reading.tokenizer.add_tokens([f"<{i}>" for i in range(5)])
-    rows = load_target(original).model.get_input_embeddings().weight.shape[0]
+    rows = load_model(original).model.get_input_embeddings().weight.shape[0]
     with pytest.raises(ModelError, match=rf"embeddings for {rows} tokens.*{len(reading.tokenizer)}"):
-        load_target(original, reading=reading)
+        load_model(original, reading=reading)
 
 
-def test_models_in_memory_are_read_as_the_original_too(knowing: Target) -> None:
+def test_models_in_memory_are_read_as_the_original_too(knowing: Model) -> None:
     asked_otherwise = replace(knowing, template=PromptTemplate("{question} ->"))
     assert read_as(asked_otherwise, Reading.of(knowing)).encode(people(1)) == knowing.encode(people(1))
     (found, *_) = uwc.score(

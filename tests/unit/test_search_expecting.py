@@ -13,7 +13,7 @@ from uwc.calibration.search import Expectation, Path
 from uwc.data.batches import collate
 from uwc.metrics.registry import metrics
 from uwc.models.head import answer_logits
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.models.scoring import score_tokens
 from uwc.models.token_scores import TOKEN_COLUMNS, TokenScores
 
@@ -92,7 +92,7 @@ def test_leads_from_tiles_equal_those_of_whole_logits(width: int) -> None:
     assert "margin" not in plain and all(torch.equal(found[n], c) or c.isnan().all() for n, c in plain.items())
 
 
-def test_leads_are_scored_on_request(knowing: Target) -> None:
+def test_leads_are_scored_on_request(knowing: Model) -> None:
     examples = people(2)
     found, plain = score_tokens(knowing, examples, margins=True), score_tokens(knowing, examples)
     assert plain.margin is None and found.margin is not None

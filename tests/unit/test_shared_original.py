@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from tests.conftest import copied, people, tiny_target
+from tests.conftest import copied, people, tiny_model
 
 from uwc.models import mixtures
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.models.weights import StoredOtherwise
 from uwc.objectives.methods import METHODS
 from uwc.objectives.objective import Objective
@@ -51,20 +51,20 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> tuple[list[weakref.ref[Any]], di
     """Every load of the original, and how many of them were still in memory when each run began to train."""
     originals: list[weakref.ref[Any]] = []
     alive: dict[str, int] = {}
-    load, unlearn = context.load_target, unlearning.unlearn
+    load, unlearn = context.load_model, unlearning.unlearn
 
-    def loaded(path: str, **options: Any) -> Target:
-        target = load(path, **options)
+    def loaded(path: str, **options: Any) -> Model:
+        model = load(path, **options)
         if options["name"] == "original":
-            originals.append(weakref.ref(target.model))
-        return target
+            originals.append(weakref.ref(model.model))
+        return model
 
-    def watched(target: Target, method: Any, *arguments: Any, **options: Any) -> Any:
+    def watched(model: Model, method: Any, *arguments: Any, **options: Any) -> Any:
         gc.collect()
         alive[method.name] = sum(o() is not None for o in originals)
-        return unlearn(target, method, *arguments, **options)
+        return unlearn(model, method, *arguments, **options)
 
-    monkeypatch.setattr(context, "load_target", loaded)
+    monkeypatch.setattr(context, "load_model", loaded)
     monkeypatch.setattr(unlearning, "unlearn", watched)
     return originals, alive
 
@@ -123,15 +123,15 @@ def test_mixtures_are_read_from_files_and_equal_those_made_in_memory(
 
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 @pytest.mark.parametrize("method", ["npo-kl", "rmu", "undial"])
-def test_a_frozen_copy_given_is_as_good_as_one_made(method: str, precision: str, knowing: Target) -> None:
+def test_a_frozen_copy_given_is_as_good_as_one_made(method: str, precision: str, knowing: Model) -> None:
     settings = TrainingSettings(epochs=2, batch_size=2, lr=1e-3, precision=precision)  # type: ignore[arg-type]
     data = TrainingData(people(4)[:4], people(4)[4:])
     given = frozen_copy(copied(knowing).model, settings)
     results = []
     for frozen in (None, given, given):
-        target = copied(knowing)
-        train(target, Objective(METHODS[method], target.model), data, settings, frozen=frozen)
-        results.append(torch.cat([p.detach().flatten() for p in target.model.parameters()]))
+        model = copied(knowing)
+        train(model, Objective(METHODS[method], model.model), data, settings, frozen=frozen)
+        results.append(torch.cat([p.detach().flatten() for p in model.model.parameters()]))
     assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
     expected = torch.float32 if precision == "no" else torch.bfloat16
     assert {p.dtype for p in given.parameters()} == {expected}
@@ -158,5 +158,5 @@ def test_a_frozen_copy_given_is_as_good_as_one_made(method: str, precision: str,
     ],
 )
 def test_a_second_copy_is_held_only_where_a_term_reads_it(method: str, settings: Any, needed: bool) -> None:
-    objective = Objective(METHODS[method], tiny_target().model)
+    objective = Objective(METHODS[method], tiny_model().model)
     assert needs_frozen_copy(objective, TrainingSettings(**settings)) is needed

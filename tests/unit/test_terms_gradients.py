@@ -29,8 +29,8 @@ def weighted(weight: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Logits, Lo
     return value
 
 
-def cross_entropy(target: Tensor, z: Tensor) -> Tensor:
-    return -(target.detach() * LOG(z, -1)).sum()
+def cross_entropy(model: Tensor, z: Tensor) -> Tensor:
+    return -(model.detach() * LOG(z, -1)).sum()
 
 
 def ruled_out(z: Tensor) -> Tensor:

@@ -10,9 +10,9 @@ from transformers import AutoModelForCausalLM
 
 from uwc.errors import ConfigError
 from uwc.models.block_weights import block_matrices
-from uwc.models.load import load_target, save_target
+from uwc.models.load import load_model, save_model
 from uwc.models.lora import add_adapter, merge_adapter
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.models.scoring import score_tokens
 from uwc.objectives.methods import METHODS
 from uwc.objectives.objective import Objective
@@ -26,12 +26,12 @@ DATA = TrainingData(people(4)[:4], people(4)[4:], ("I cannot say.",))
 SETTINGS = {"epochs": 3, "batch_size": 2, "lr": 5e-3}
 
 
-def logprobs(target: Target) -> list[float]:
-    return score_tokens(target, people(4)).logprob.tolist()
+def logprobs(model: Model) -> list[float]:
+    return score_tokens(model, people(4)).logprob.tolist()
 
 
 @pytest.mark.parametrize("method", ["npo", "kl", "rmu", "dpo"])
-def test_the_reference_is_the_adapter_switched_off(method: str, knowing: Target) -> None:
+def test_the_reference_is_the_adapter_switched_off(method: str, knowing: Model) -> None:
     """No second copy of the weights; and the first step's losses are those of full training."""
     full, adapted = copied(knowing), add_adapter(copied(knowing), rank=4)
     objective = Objective(METHODS[method], adapted.model)
@@ -46,7 +46,7 @@ def test_the_reference_is_the_adapter_switched_off(method: str, knowing: Target)
     assert log.steps[-1]["loss"] != pytest.approx(log.steps[0]["loss"], rel=1e-3)
 
 
-def test_the_original_weights_stay_until_the_adapter_is_merged(knowing: Target) -> None:
+def test_the_original_weights_stay_until_the_adapter_is_merged(knowing: Model) -> None:
     base = copied(knowing)
     adapted = add_adapter(base, rank=4)
     trainable = {n for n, p in adapted.model.named_parameters() if p.requires_grad}
@@ -60,28 +60,28 @@ def test_the_original_weights_stay_until_the_adapter_is_merged(knowing: Target) 
     assert logprobs(merge_adapter(adapted)) == pytest.approx(changed, abs=1e-4)
 
 
-def test_a_merged_model_is_one_that_plain_transformers_loads(knowing: Target, tmp_path: Path) -> None:
+def test_a_merged_model_is_one_that_plain_transformers_loads(knowing: Model, tmp_path: Path) -> None:
     done = unlearn(copied(knowing), METHODS["gd"], DATA, TrainingSettings(**SETTINGS, lora=LoraSettings(rank=4)))
-    save_target(done.target, tmp_path / "merged")
+    save_model(done.model, tmp_path / "merged")
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     assert not any("lora" in name for name in plain.state_dict())
-    assert logprobs(load_target(tmp_path / "merged", device="cpu")) == pytest.approx(logprobs(done.target), abs=1e-5)
+    assert logprobs(load_model(tmp_path / "merged", device="cpu")) == pytest.approx(logprobs(done.model), abs=1e-5)
 
 
-def test_an_adapter_is_saved_alone_and_loads_back(knowing: Target, tmp_path: Path) -> None:
-    save_target(knowing, tmp_path / "base")
-    base = load_target(tmp_path / "base", device="cpu")
+def test_an_adapter_is_saved_alone_and_loads_back(knowing: Model, tmp_path: Path) -> None:
+    save_model(knowing, tmp_path / "base")
+    base = load_model(tmp_path / "base", device="cpu")
     lora = LoraSettings(rank=4, save="adapter")
     done = unlearn(base, METHODS["gd"], DATA, TrainingSettings(**SETTINGS, lora=lora))
-    save_target(done.target, tmp_path / "adapter")
+    save_model(done.model, tmp_path / "adapter")
     assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
     assert not (tmp_path / "adapter" / "model.safetensors").exists()
-    again = load_target(tmp_path / "adapter", device="cpu")
-    assert logprobs(again) == pytest.approx(logprobs(done.target), abs=1e-5)
+    again = load_model(tmp_path / "adapter", device="cpu")
+    assert logprobs(again) == pytest.approx(logprobs(done.model), abs=1e-5)
     assert logprobs(again) != pytest.approx(logprobs(knowing), abs=1e-2)
 
 
-def test_the_seed_decides_the_adapter(knowing: Target) -> None:
+def test_the_seed_decides_the_adapter(knowing: Model) -> None:
     def first(seed: int) -> torch.Tensor:
         model = add_adapter(copied(knowing), rank=4, seed=seed).model
         return next(p for n, p in model.named_parameters() if "lora_A" in n).detach()
@@ -92,15 +92,15 @@ def test_the_seed_decides_the_adapter(knowing: Target) -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_wrong_modules_are_told(knowing: Target) -> None:
+def test_wrong_modules_are_told(knowing: Model) -> None:
     with pytest.raises(ConfigError, match="lora: targets = 'q_prj'"):
         add_adapter(copied(knowing), targets="q_prj")
 
 
-def adapted_names(target: Target) -> set[str]:
+def adapted_names(model: Model) -> set[str]:
     """The parameters that have an adapter, by the names that they have without one."""
     names = set()
-    for name, module in target.model.named_modules():
+    for name, module in model.model.named_modules():
         if hasattr(module, "lora_A") and len(module.lora_A):
             own = name.removeprefix("base_model.model.").replace(".base_layer", "")
             names.add(f"{own}.{getattr(module, 'parameter_name', 'weight')}")
@@ -155,11 +155,11 @@ def test_fused_experts_and_dropout_are_refused() -> None:
 
 
 def test_an_adapter_on_fused_experts_loads_back(tmp_path: Path) -> None:
-    save_target(architecture("mixtral"), tmp_path / "base")
-    base = load_target(tmp_path / "base", device="cpu")
+    save_model(architecture("mixtral"), tmp_path / "base")
+    base = load_model(tmp_path / "base", device="cpu")
     lora = LoraSettings(rank=2, save="adapter")
     done = unlearn(base, METHODS["gd"], DATA, TrainingSettings(**SETTINGS, lora=lora))
-    save_target(done.target, tmp_path / "adapter")
-    again = load_target(tmp_path / "adapter", device="cpu")
-    assert logprobs(again) == pytest.approx(logprobs(done.target), abs=1e-5)
+    save_model(done.model, tmp_path / "adapter")
+    again = load_model(tmp_path / "adapter", device="cpu")
+    assert logprobs(again) == pytest.approx(logprobs(done.model), abs=1e-5)
     assert logprobs(again) != pytest.approx(logprobs(architecture("mixtral")), abs=1e-2)

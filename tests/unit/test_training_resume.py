@@ -11,7 +11,7 @@ from tests.conftest import copied, people
 
 from uwc.data.prompts import PromptTemplate
 from uwc.errors import ConfigError
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.objectives.methods import METHODS
 from uwc.objectives.objective import Objective
 from uwc.training.callbacks import StopRule
@@ -27,34 +27,34 @@ class Killed(BaseException):
     """Stands for a signal: nothing in the code catches it."""
 
 
-def bits(target: Target) -> list[bytes]:
-    return [p.detach().numpy().tobytes() for p in target.model.parameters()]
+def bits(model: Model) -> list[bytes]:
+    return [p.detach().numpy().tobytes() for p in model.model.parameters()]
 
 
 def run(
-    knowing: Target, method: str, folder: Path | None, *, kill: int = 0, **settings: Any
+    knowing: Model, method: str, folder: Path | None, *, kill: int = 0, **settings: Any
 ) -> tuple[list[bytes], TrainingLog]:
     """Train from the knowing model; with `kill`, die after that step."""
-    target = copied(knowing)
+    model = copied(knowing)
 
-    def measure(_target: Target) -> float:
+    def measure(_model: Model) -> float:
         raise Killed
 
     chosen = {"epochs": 3, "batch_size": 2, "lr": 1e-3, "checkpoint_every": 2, **settings}
     stop = StopRule(measure, bound=0.0, every=kill) if kill else None
     log = train(
-        target,
-        Objective(METHODS[method], target.model),
+        model,
+        Objective(METHODS[method], model.model),
         DATA,
         TrainingSettings(**chosen),
         checkpoints=folder,
         stop=stop,
     )
-    return bits(target), log
+    return bits(model), log
 
 
 @pytest.mark.parametrize("kill", [1, 2, 3, 5, 6])
-def test_a_killed_run_ends_with_the_same_bits(kill: int, knowing: Target, tmp_path: Path) -> None:
+def test_a_killed_run_ends_with_the_same_bits(kill: int, knowing: Model, tmp_path: Path) -> None:
     whole, log = run(knowing, "npo-kl", None)
     with pytest.raises(Killed):
         run(knowing, "npo-kl", tmp_path, kill=kill)
@@ -76,7 +76,7 @@ def test_a_killed_run_ends_with_the_same_bits(kill: int, knowing: Target, tmp_pa
     ],
 )
 def test_what_a_method_remembers_beside_its_weights_is_kept(
-    method: str, settings: dict[str, Any], knowing: Target, tmp_path: Path
+    method: str, settings: dict[str, Any], knowing: Model, tmp_path: Path
 ) -> None:
     """Dual variables, masks, the weights it began with, sampled answers, momentum."""
     whole, log = run(knowing, method, None, **settings)
@@ -88,7 +88,7 @@ def test_what_a_method_remembers_beside_its_weights_is_kept(
 
 
 def test_a_killed_write_leaves_the_checkpoint_before_it(
-    knowing: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    knowing: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, _ = run(knowing, "gd", None)
     writes = []
@@ -108,7 +108,7 @@ def test_a_killed_write_leaves_the_checkpoint_before_it(
     assert run(knowing, "gd", tmp_path)[0] == whole
 
 
-def test_the_checkpoint_of_another_run_is_refused(knowing: Target, tmp_path: Path) -> None:
+def test_the_checkpoint_of_another_run_is_refused(knowing: Model, tmp_path: Path) -> None:
     """Of other settings, another prompt, other tokens of the same prompt, another precision of the same weights."""
     half, knowing = copied(knowing), copied(knowing)
     half.model.bfloat16()

@@ -13,7 +13,7 @@ from uwc.data.batches import collate
 from uwc.data.prompts import EncodedExample
 from uwc.errors import ConfigError, ModelError
 from uwc.models.lora import add_adapter
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.objectives.methods import METHODS
 from uwc.objectives.objective import Objective
 from uwc.objectives.rules import L1, Contrast, MiniUnlearning, Negate, Prune, Rule, rules
@@ -44,21 +44,21 @@ def test_magnitude_breaks_ties_to_the_exact_share() -> None:
     assert int((~masks["a"]).sum()) == 7
 
 
-def test_wanda_weighs_by_the_inputs_and_ignores_padding(knowing: Target) -> None:
+def test_wanda_weighs_by_the_inputs_and_ignores_padding(knowing: Model) -> None:
     """Against scores computed from the inputs of each example alone, which has no padding."""
-    target = copied(knowing)
-    encoded = target.encode(people(3))
-    (name,) = [n for n in linear_weights(target.model) if n.endswith("layers.1.self_attn.q_proj.weight")]
-    module = target.model.model.layers[1].self_attn.q_proj
+    model = copied(knowing)
+    encoded = model.encode(people(3))
+    (name,) = [n for n in linear_weights(model.model) if n.endswith("layers.1.self_attn.q_proj.weight")]
+    module = model.model.model.layers[1].self_attn.q_proj
     seen: list[torch.Tensor] = []
     handle = module.register_forward_hook(lambda _m, args, _o: seen.append(args[0][0]))
     for e in encoded:
-        collated = collate([e], device=target.device, scope="attended")
-        target.model(input_ids=collated.input_ids[:, :-1])
+        collated = collate([e], device=model.device, scope="attended")
+        model.model(input_ids=collated.input_ids[:, :-1])
     handle.remove()
     scores = module.weight.abs() * torch.cat(seen).square().sum(dim=0).sqrt()
-    batch = collate(encoded, device=target.device, scope="attended")
-    mask = wanda_masks(target.model, [batch], share=0.25)[name]
+    batch = collate(encoded, device=model.device, scope="attended")
+    mask = wanda_masks(model.model, [batch], share=0.25)[name]
     width = mask.shape[1]
     assert ((~mask).sum(dim=1) == width // 4).all()
     for row in range(0, len(mask), 7):
@@ -108,7 +108,7 @@ def test_a_model_without_linear_maps_is_refused() -> None:
         linear_weights(model)
 
 
-def test_linear_weights_are_those_of_the_blocks(knowing: Target) -> None:
+def test_linear_weights_are_those_of_the_blocks(knowing: Model) -> None:
     names = linear_weights(knowing.model)
     assert len(names) == 2 * 7
     assert not any("embed" in name or "norm" in name or "lm_head" in name for name in names)
@@ -116,49 +116,49 @@ def test_linear_weights_are_those_of_the_blocks(knowing: Target) -> None:
 
 @pytest.mark.parametrize("by", ["magnitude", "wanda"])
 @pytest.mark.parametrize("method", ["prune-first", "npo"])
-def test_removed_weights_stay_at_zero_through_any_objective(by: str, method: str, knowing: Target) -> None:
-    target, pruned = copied(knowing), METHODS[method].with_rule({"name": "prune", "share": 0.25, "by": by})
-    train(target, Objective(pruned, target.model), DATA, TrainingSettings(**SETTINGS))
-    before, after = linear_weights(knowing.model), linear_weights(target.model)
+def test_removed_weights_stay_at_zero_through_any_objective(by: str, method: str, knowing: Model) -> None:
+    model, pruned = copied(knowing), METHODS[method].with_rule({"name": "prune", "share": 0.25, "by": by})
+    train(model, Objective(pruned, model.model), DATA, TrainingSettings(**SETTINGS))
+    before, after = linear_weights(knowing.model), linear_weights(model.model)
     zeros = sum(int((w == 0).sum()) for w in after.values()) / sum(w.numel() for w in after.values())
     assert zeros == pytest.approx(0.25, abs=0.01)
     assert any(not torch.equal(before[n][after[n] != 0], after[n][after[n] != 0]) for n in after), "the others trained"
 
 
-def test_l1_makes_zeros_and_descent_alone_does_not(knowing: Target) -> None:
+def test_l1_makes_zeros_and_descent_alone_does_not(knowing: Model) -> None:
     def zeros(strength: float) -> int:
-        target, method = copied(knowing), METHODS["l1-sparse"].with_rule({"strength": strength})
-        train(target, Objective(method, target.model), DATA, TrainingSettings(**SETTINGS))
-        return sum(int((w == 0).sum()) for w in linear_weights(target.model).values())
+        model, method = copied(knowing), METHODS["l1-sparse"].with_rule({"strength": strength})
+        train(model, Objective(method, model.model), DATA, TrainingSettings(**SETTINGS))
+        return sum(int((w == 0).sum()) for w in linear_weights(model.model).values())
 
     assert zeros(0.0) == 0
     assert 0 < zeros(1.0) < zeros(5.0)
 
 
-def test_negation_is_the_opposite_of_what_was_learned(knowing: Target) -> None:
+def test_negation_is_the_opposite_of_what_was_learned(knowing: Model) -> None:
     learned, negated = copied(knowing), copied(knowing)
-    for target, rule in ((learned, None), (negated, Negate(scale=0.5))):
+    for model, rule in ((learned, None), (negated, Negate(scale=0.5))):
         method = replace(METHODS["task-vector"], rule=rule)
-        train(target, Objective(method, target.model), DATA, TrainingSettings(**SETTINGS))
+        train(model, Objective(method, model.model), DATA, TrainingSettings(**SETTINGS))
     parameters = zip(knowing.model.parameters(), learned.model.parameters(), negated.model.parameters(), strict=True)
     for start, there, back in parameters:
         torch.testing.assert_close(back, start - 0.5 * (there - start))
 
 
-def test_an_adapter_is_negated_as_the_update_that_it_is(knowing: Target) -> None:
+def test_an_adapter_is_negated_as_the_update_that_it_is(knowing: Model) -> None:
     """Long enough that both of its factors have moved: turning both would give another matrix."""
     updates, settings = [], TrainingSettings(**{**SETTINGS, "epochs": 20}, lora=LoraSettings(rank=2))
     for rule in (None, Negate(scale=0.5)):
-        target = unlearn(copied(knowing), replace(METHODS["task-vector"], rule=rule), DATA, settings).target
-        pairs = zip(target.model.parameters(), knowing.model.parameters(), strict=True)
+        model = unlearn(copied(knowing), replace(METHODS["task-vector"], rule=rule), DATA, settings).model
+        pairs = zip(model.model.parameters(), knowing.model.parameters(), strict=True)
         updates.append(torch.cat([(after - before).detach().flatten() for after, before in pairs]))
     torch.testing.assert_close(updates[1], -0.5 * updates[0], rtol=1e-4, atol=1e-6)
 
 
-def test_weights_that_an_adapter_leaves_alone_cannot_be_pruned(knowing: Target) -> None:
-    target = add_adapter(copied(knowing), rank=2)
+def test_weights_that_an_adapter_leaves_alone_cannot_be_pruned(knowing: Model) -> None:
+    model = add_adapter(copied(knowing), rank=2)
     with pytest.raises(ConfigError, match="do not go together with lora"):
-        train(target, Objective(METHODS["prune-first"], target.model), DATA, TrainingSettings(**SETTINGS))
+        train(model, Objective(METHODS["prune-first"], model.model), DATA, TrainingSettings(**SETTINGS))
 
 
 @pytest.mark.parametrize(

@@ -7,17 +7,17 @@ import torch
 from tests.unit.term_examples import made_pass
 
 from uwc.errors import ConfigError
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.objectives.methods import METHODS, Method, WeightedTerm, active_tricks, check_term
 from uwc.objectives.objective import Objective
 from uwc.objectives.tricks import kept_tokens
 
 
-def objective_of(term: str, target: Target, **tricks_on: float) -> Objective:
-    return Objective(Method(term, "", "", (WeightedTerm(term),)), target.model, trick_settings=tricks_on)
+def objective_of(term: str, model: Model, **tricks_on: float) -> Objective:
+    return Objective(Method(term, "", "", (WeightedTerm(term),)), model.model, trick_settings=tricks_on)
 
 
-def test_tricks_act_in_one_order_however_they_were_written(knowing: Target) -> None:
+def test_tricks_act_in_one_order_however_they_were_written(knowing: Model) -> None:
     """Tokens are chosen by the model's own likelihoods, and temperature scales what is left."""
     passed = made_pass([[0.9, 0.2, 0.6]])
     for names in permutations(["temperature", "likelihood_cap", "loss_selection"]):
@@ -29,7 +29,7 @@ def test_tricks_act_in_one_order_however_they_were_written(knowing: Target) -> N
         assert tricked.logprobs.exp().tolist() == pytest.approx(scaled)
 
 
-def test_loss_selection_passes_over_the_tokens_that_no_term_reads(knowing: Target) -> None:
+def test_loss_selection_passes_over_the_tokens_that_no_term_reads(knowing: Model) -> None:
     """CE-U leaves out each answer's first token: half of the other four are kept, however likely the first one is."""
     for first in (0.99, 0.01):
         passed = made_pass([[first, 0.5, 0.8, 0.3, 0.9], [first]])
@@ -51,7 +51,7 @@ def test_loss_selection_keeps_the_floor_exactly() -> None:
         assert torch.equal(kept_tokens(counts, share=percent / 100), expected)
 
 
-def test_loss_selection_trains_on_the_likeliest_tokens_of_a_refusal_too(knowing: Target) -> None:
+def test_loss_selection_trains_on_the_likeliest_tokens_of_a_refusal_too(knowing: Model) -> None:
     """Whatever answer the forget loss is taken on; see docs/papers.md."""
     for method, role in (("po", "refusal"), ("llmu", "random_answer"), ("altpo", "alternative")):
         objective = Objective(METHODS[method], knowing.model, trick_settings={"loss_selection": 0.5})
@@ -61,7 +61,7 @@ def test_loss_selection_trains_on_the_likeliest_tokens_of_a_refusal_too(knowing:
 
 
 @pytest.mark.parametrize("trick", ["likelihood_cap", "loss_selection"])
-def test_a_trick_leaves_the_prompt_as_it_is(trick: str, knowing: Target) -> None:
+def test_a_trick_leaves_the_prompt_as_it_is(trick: str, knowing: Model) -> None:
     """Also where the term is taken on it: made_pass gives prompt tokens the likelihood 1/2."""
     objective = objective_of("maximum_entropy", knowing, **{trick: 0.6})
     tricked = objective.apply_tricks("forget", made_pass([[0.9, 0.1]], before=3))

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.conftest import people, tiny_target
+from tests.conftest import people, tiny_model
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, ZambaConfig, ZambaForCausalLM
 
 import uwc
 from uwc.errors import ModelError, UserError
-from uwc.models.load import load_target, save_target
+from uwc.models.load import load_model, save_model
 from uwc.models.mixtures import open_mixing, require_mixable
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.models.weights import WeightFiles, stored_in
 
 SINGLE = "model.safetensors"
@@ -27,7 +27,7 @@ SINGLE = "model.safetensors"
 def folder(tmp_path: Path) -> Path:
     """A sound model, "sound", and one to be spoilt, "x"."""
     for seed, name in enumerate(("sound", "x")):
-        save_target(tiny_target(seed=seed), tmp_path / name)
+        save_model(tiny_model(seed=seed), tmp_path / name)
     return tmp_path
 
 
@@ -88,7 +88,7 @@ def test_a_checkpoint_that_is_not_what_it_says_is_refused_everywhere(folder: Pat
     questions = {"forget": people(2)[:2], "retain": people(2)[2:]}
     quiet: dict[str, Any] = {"attacks": [], "overrides": ["score.max_new_tokens=0"]}
     ways: dict[str, Callable[[], object]] = {
-        "load": lambda: load_target(x),
+        "load": lambda: load_model(x),
         "score": lambda: uwc.score(x, people(1)),
         "attack": lambda: uwc.attack(x, people(1), "jailbreak"),
         "unlearn": lambda: uwc.unlearn(x, "ga", forget=people(1), output_dir=folder / "out"),
@@ -109,22 +109,22 @@ def test_a_checkpoint_that_is_not_what_it_says_is_refused_everywhere(folder: Pat
 
 
 def test_two_checkpoints_of_different_vocabularies_are_told_with_both_sizes(folder: Path) -> None:
-    padded = tiny_target(seed=1)
+    padded = tiny_model(seed=1)
     padded.model.resize_token_embeddings(416)
-    save_target(padded, folder / "padded")
+    save_model(padded, folder / "padded")
     for check in (open_mixing, require_mixable):
         with pytest.raises(ModelError, match=r"sound has embeddings for 400 tokens, .*padded for 416"):
             check(folder / "sound", folder / "padded")
-    load_target(folder / "padded", device="cpu")
+    load_model(folder / "padded", device="cpu")
 
 
 @pytest.mark.parametrize("base_only", [True, False])
 def test_masks_and_frequencies_of_old_checkpoints_are_no_surplus(tmp_path: Path, base_only: bool) -> None:
     """openai-community/gpt2 and its fine-tunes hold causal masks; old Llamas hold their rotary frequencies."""
-    tokenizer = tiny_target().tokenizer
+    tokenizer = tiny_model().tokenizer
     config = GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=2, n_positions=64)
-    save_target(Target(GPT2LMHeadModel(config).eval(), tokenizer), tmp_path / "gpt2")
-    expected = load_target(tmp_path / "gpt2", device="cpu").model.state_dict()
+    save_model(Model(GPT2LMHeadModel(config).eval(), tokenizer), tmp_path / "gpt2")
+    expected = load_model(tmp_path / "gpt2", device="cpu").model.state_dict()
     prefix = "" if base_only else "transformer."
     masks = {
         f"{prefix}h.0.attn.bias": torch.ones(1, 1, 64, 64, dtype=torch.uint8),
@@ -134,33 +134,33 @@ def test_masks_and_frequencies_of_old_checkpoints_are_no_surplus(tmp_path: Path,
         tmp_path / "gpt2",
         lambda w: {n.removeprefix("transformer.") if base_only else n: t for n, t in w.items()} | masks,
     )
-    found = load_target(tmp_path / "gpt2", device="cpu").model.state_dict()
+    found = load_model(tmp_path / "gpt2", device="cpu").model.state_dict()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
-    save_target(tiny_target(), tmp_path / "llama")
+    save_model(tiny_model(), tmp_path / "llama")
     frequencies = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(8)}
     change_weights(tmp_path / "llama", lambda w: w | frequencies)
-    load_target(tmp_path / "llama", device="cpu")
+    load_model(tmp_path / "llama", device="cpu")
     change_weights(tmp_path / "llama", lambda w: {n: t for n, t in w.items() if "norm" not in n})
     with pytest.raises(ModelError, match="have no tensor"):
-        load_target(tmp_path / "llama")
+        load_model(tmp_path / "llama")
 
 
 def test_a_learned_bias_that_the_model_does_not_have_is_surplus(folder: Path) -> None:
     change_weights(folder / "x", lambda w: w | {"model.layers.0.self_attn.bias": torch.ones(32)})
     with pytest.raises(ModelError, match=r"'model\.layers\.0\.self_attn\.bias'"):
-        load_target(folder / "x")
+        load_model(folder / "x")
 
 
 def test_two_values_of_what_else_a_model_ties_are_refused(tmp_path: Path) -> None:
     """Zamba runs one block at several depths, which its files hold once."""
-    tokenizer = tiny_target().tokenizer
+    tokenizer = tiny_model().tokenizer
     config = ZambaConfig(
         vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=5, num_attention_heads=4, intermediate_size=48,
         layers_block_type=["mamba", "mamba", "hybrid", "mamba", "hybrid"], mamba_d_state=4, n_mamba_heads=2,
         eos_token_id=0, pad_token_id=1,
     )  # fmt: skip
     for name in ("first", "second"):
-        save_target(Target(ZambaForCausalLM(config).eval(), tokenizer), tmp_path / name)
+        save_model(Model(ZambaForCausalLM(config).eval(), tokenizer), tmp_path / name)
     open_mixing(tmp_path / "first", tmp_path / "second", device="cpu")
     (stored,) = [
         n for n in load_file(tmp_path / "second" / SINGLE) if n.endswith("shared_transf.self_attn.q_proj.weight")
@@ -175,7 +175,7 @@ def test_two_values_of_what_else_a_model_ties_are_refused(tmp_path: Path) -> Non
 def test_a_missing_output_embedding_names_the_tie(folder: Path) -> None:
     change_config(folder / "x", tie_word_embeddings=False)
     with pytest.raises(ModelError, match=r"have no tensor 'lm_head.weight'.*set tie_word_embeddings to true"):
-        load_target(folder / "x")
+        load_model(folder / "x")
 
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {
@@ -196,7 +196,7 @@ _SIZES = {
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_all_readers_agree_on_each_architecture(tmp_path: Path, name: str) -> None:
     """Names, pieces and ties of its own: both ends of a mixture from files are what transformers loads."""
-    tokenizer = tiny_target().tokenizer
+    tokenizer = tiny_model().tokenizer
     config = AutoConfig.for_model(name, vocab_size=len(tokenizer), **{**_SIZES, **ARCHITECTURES[name]})
     for seed in (1, 2):
         with torch.random.fork_rng():
@@ -205,7 +205,7 @@ def test_all_readers_agree_on_each_architecture(tmp_path: Path, name: str) -> No
             with torch.no_grad():
                 for parameter in model.parameters():
                     parameter.add_(0.01 * torch.randn_like(parameter))
-        save_target(Target(model, tokenizer), tmp_path / str(seed))
+        save_model(Model(model, tokenizer), tmp_path / str(seed))
     require_mixable(tmp_path / "1", tmp_path / "2")
     mixing = open_mixing(tmp_path / "1", tmp_path / "2", device="cpu")
     mixing.mix(0.3)
@@ -218,6 +218,6 @@ def test_all_readers_agree_on_each_architecture(tmp_path: Path, name: str) -> No
     surplus = tmp_path / "surplus"
     shutil.copytree(tmp_path / "2", surplus)
     change_weights(surplus, lambda w: w | {"model.extra.weight": torch.ones(2)})
-    for check in (lambda: load_target(surplus), lambda: require_mixable(tmp_path / "1", surplus)):
+    for check in (lambda: load_model(surplus), lambda: require_mixable(tmp_path / "1", surplus)):
         with pytest.raises(ModelError, match=r"model\.extra\.weight"):
             check()

@@ -9,14 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from tests.conftest import tiny_target
+from tests.conftest import tiny_model
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from uwc.errors import ModelError
-from uwc.models.load import load_target, save_target
+from uwc.models.load import load_model, save_model
 from uwc.models.mixing import Mixer, mix_into, mix_tensor
 from uwc.models.mixtures import open_mixing, require_free, require_mixable, save_mixture
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.models.reading import load_reading
 from uwc.models.weights import StreamedMixer, WeightFiles, plain_name
 
@@ -24,10 +24,10 @@ from uwc.models.weights import StreamedMixer, WeightFiles, plain_name
 @pytest.fixture
 def folders(tmp_path: Path) -> Path:
     """Two checkpoints of one model: "original" in several shards, "unlearned" in one file."""
-    original, unlearned = tiny_target(seed=1), tiny_target(seed=2)
+    original, unlearned = tiny_model(seed=1), tiny_model(seed=2)
     original.model.save_pretrained(tmp_path / "original", max_shard_size="40KB")
     original.tokenizer.save_pretrained(tmp_path / "original")
-    save_target(unlearned, tmp_path / "unlearned")
+    save_model(unlearned, tmp_path / "unlearned")
     assert len(list((tmp_path / "original").glob("*.safetensors"))) > 2
     return tmp_path
 
@@ -39,14 +39,14 @@ def rewrite(folder: Path, change: dict[str, str] | None = None, **dtype: torch.d
     save_file(weights, path, metadata={"format": "pt"})
 
 
-def same(first: Target, second: Target) -> bool:
+def same(first: Model, second: Model) -> bool:
     ours, theirs = first.model.state_dict(), second.model.state_dict()
     return ours.keys() == theirs.keys() and all(torch.equal(ours[n], theirs[n]) for n in ours)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.37, 1.0])
 def test_streamed_mixtures_are_those_of_models_in_memory(folders: Path, alpha: float) -> None:
-    in_memory = Mixer(tiny_target(seed=1), tiny_target(seed=2)).mix(alpha)
+    in_memory = Mixer(tiny_model(seed=1), tiny_model(seed=2)).mix(alpha)
     streamed = open_mixing(folders / "original", folders / "unlearned")
     assert isinstance(streamed, StreamedMixer)
     streamed.mix(0.8)
@@ -84,47 +84,47 @@ def test_mixtures_agree_with_float64(values: list[tuple[float, float]], alpha: f
 
 @pytest.mark.parametrize("types", [("bfloat16", "float32"), ("float32", "bfloat16"), ("bfloat16", "bfloat16")])
 def test_both_ends_are_exact_whatever_the_types_in_the_files(folders: Path, types: tuple[str, str]) -> None:
-    save_target(tiny_target(seed=1), folders / "first")
+    save_model(tiny_model(seed=1), folders / "first")
     rewrite(folders / "first", dtype=getattr(torch, types[0]))
     rewrite(folders / "unlearned", dtype=getattr(torch, types[1]))
     mixing = open_mixing(folders / "first", folders / "unlearned")
-    assert same(mixing.mix(0.0), load_target(folders / "first"))
-    assert same(mixing.mix(1.0), load_target(folders / "unlearned"))
+    assert same(mixing.mix(0.0), load_model(folders / "first"))
+    assert same(mixing.mix(1.0), load_model(folders / "unlearned"))
 
 
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod."])
 @pytest.mark.parametrize("renamed", ["first", "unlearned"])
 def test_what_wrappers_add_to_names_is_taken_off(folders: Path, prefix: str, renamed: str) -> None:
-    save_target(tiny_target(seed=1), folders / "first")
+    save_model(tiny_model(seed=1), folders / "first")
     names = load_file(folders / renamed / "model.safetensors").keys()
     rewrite(folders / renamed, {n: prefix + n for n in names})
     streamed = open_mixing(folders / "first", folders / "unlearned")
-    assert same(streamed.mix(0.4), Mixer(tiny_target(seed=1), tiny_target(seed=2)).mix(0.4))
+    assert same(streamed.mix(0.4), Mixer(tiny_model(seed=1), tiny_model(seed=2)).mix(0.4))
 
 
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "module._orig_mod."])
 def test_a_wrapped_checkpoint_is_loaded_whole_and_saved_plainly(folders: Path, prefix: str) -> None:
     names = load_file(folders / "unlearned" / "model.safetensors").keys()
     rewrite(folders / "unlearned", {n: prefix + n for n in names})
-    loaded = load_target(folders / "unlearned")
-    assert same(loaded, tiny_target(seed=2))
-    save_target(loaded, folders / "again")
+    loaded = load_model(folders / "unlearned")
+    assert same(loaded, tiny_model(seed=2))
+    save_model(loaded, folders / "again")
     assert load_file(folders / "again" / "model.safetensors").keys() == names
 
 
 def test_a_checkpoint_that_lacks_a_weight_is_not_filled_with_made_up_ones(folders: Path) -> None:
     drop(folders / "unlearned", "model.norm.weight")
     with pytest.raises(ModelError, match=r"its files have no tensor 'model\.norm\.weight'; save the whole model again"):
-        load_target(folders / "unlearned")
+        load_model(folders / "unlearned")
 
 
 def test_a_checkpoint_without_a_tokenizer_is_read_with_another_ones(folders: Path) -> None:
     for file in (folders / "unlearned").glob("tokenizer*"):
         file.unlink()
     with pytest.raises(ModelError, match=r"cannot load the tokenizer of the model '.*unlearned': put tokenizer\.json"):
-        load_target(folders / "unlearned")
-    loaded = load_target(folders / "unlearned", reading=load_reading(folders / "original"))
-    assert loaded.tokenizer.get_vocab() == tiny_target().tokenizer.get_vocab()
+        load_model(folders / "unlearned")
+    loaded = load_model(folders / "unlearned", reading=load_reading(folders / "original"))
+    assert loaded.tokenizer.get_vocab() == tiny_model().tokenizer.get_vocab()
 
 
 def test_weights_of_the_bare_model_are_found(folders: Path) -> None:
@@ -132,22 +132,22 @@ def test_weights_of_the_bare_model_are_found(folders: Path) -> None:
     names = load_file(folders / "unlearned" / "model.safetensors").keys()
     rewrite(folders / "unlearned", {n: n.removeprefix("model.") for n in names})
     streamed = open_mixing(folders / "original", folders / "unlearned")
-    assert same(streamed.mix(0.4), Mixer(tiny_target(seed=1), tiny_target(seed=2)).mix(0.4))
+    assert same(streamed.mix(0.4), Mixer(tiny_model(seed=1), tiny_model(seed=2)).mix(0.4))
 
 
 def test_buffers_and_conv1d_of_gpt2(tmp_path: Path) -> None:
     """Buffers that one old checkpoint holds and the other does not are of no account."""
-    tokenizer = tiny_target().tokenizer
+    tokenizer = tiny_model().tokenizer
     for seed, name in ((1, "original"), (2, "unlearned")):
         torch.manual_seed(seed)
         config = GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=2, n_positions=64)
-        save_target(Target(GPT2LMHeadModel(config).eval(), tokenizer), tmp_path / name)
+        save_model(Model(GPT2LMHeadModel(config).eval(), tokenizer), tmp_path / name)
     weights = load_file(tmp_path / "original" / "model.safetensors")
     weights["transformer.h.0.attn.bias"] = torch.ones(1, 1, 64, 64)
     save_file(weights, tmp_path / "original" / "model.safetensors", metadata={"format": "pt"})
     mixed = open_mixing(tmp_path / "original", tmp_path / "unlearned").mix(0.5).model.state_dict()
-    theirs = load_target(tmp_path / "unlearned").model.state_dict()
-    for name, tensor in load_target(tmp_path / "original").model.state_dict().items():
+    theirs = load_model(tmp_path / "unlearned").model.state_dict()
+    for name, tensor in load_model(tmp_path / "original").model.state_dict().items():
         assert torch.allclose(mixed[name], (tensor + theirs[name]) / 2, atol=1e-7), name
 
 
@@ -170,7 +170,7 @@ def test_tied_weights_that_are_stored_twice_are_one_if_they_are_equal(folders: P
     )
     streamed = open_mixing(folders / "original", folders / "unlearned")
     mixed = streamed.mix(0.4)
-    assert same(mixed, Mixer(tiny_target(seed=1), tiny_target(seed=2)).mix(0.4))
+    assert same(mixed, Mixer(tiny_model(seed=1), tiny_model(seed=2)).mix(0.4))
     assert mixed.model.lm_head.weight is mixed.model.model.embed_tokens.weight
 
 
@@ -179,15 +179,15 @@ def test_tied_weights_that_are_stored_twice_are_one_if_they_are_equal(folders: P
 def test_weights_that_are_not_finite_are_refused_by_name(
     folders: Path, broken: str, alpha: float, value: float
 ) -> None:
-    save_target(tiny_target(seed=1), folders / "first")
-    target = load_target(folders / broken)
+    save_model(tiny_model(seed=1), folders / "first")
+    model = load_model(folders / broken)
     with torch.no_grad():
-        target.model.model.norm.weight[3] = value
-    save_target(target, folders / broken)
+        model.model.model.norm.weight[3] = value
+    save_model(model, folders / broken)
     with pytest.raises(ModelError, match=rf"{broken}: the weight 'model\.norm\.weight' holds NaN or an infinity"):
         open_mixing(folders / "first", folders / "unlearned").mix(alpha)
     with pytest.raises(ModelError, match=r"'model\.norm\.weight' holds NaN or an infinity"):
-        Mixer(load_target(folders / "first"), load_target(folders / "unlearned"))
+        Mixer(load_model(folders / "first"), load_model(folders / "unlearned"))
 
 
 @pytest.mark.parametrize(
@@ -267,13 +267,13 @@ def test_the_mixture_is_written_in_the_original_shards(folders: Path, tmp_path: 
     ]
     assert indices[0]["weight_map"] == indices[1]["weight_map"]
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
-    assert same(Target(loaded, None), mixed)
-    assert load_target(tmp_path / "out").tokenizer.get_vocab() == mixed.tokenizer.get_vocab()
+    assert same(Model(loaded, None), mixed)
+    assert load_model(tmp_path / "out").tokenizer.get_vocab() == mixed.tokenizer.get_vocab()
 
 
 def test_a_bfloat16_mixture_is_measured_as_it_is_written(folders: Path, tmp_path: Path) -> None:
     """In memory in float32, on disk in bfloat16: what is scored has the bits that are written."""
-    save_target(tiny_target(seed=1), folders / "first")
+    save_model(tiny_model(seed=1), folders / "first")
     for name in ("first", "unlearned"):
         rewrite(folders / name, dtype=torch.bfloat16)
         config = folders / name / "config.json"
@@ -282,14 +282,14 @@ def test_a_bfloat16_mixture_is_measured_as_it_is_written(folders: Path, tmp_path
     mixed = mixing.mix(0.3)
     save_mixture(mixing, 0.3, tmp_path / "out")
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").dtype == torch.bfloat16
-    assert same(load_target(tmp_path / "out", dtype="float32"), mixed)
+    assert same(load_model(tmp_path / "out", dtype="float32"), mixed)
 
 
 def test_a_source_or_a_folder_with_other_weights_is_not_written_to(folders: Path, tmp_path: Path) -> None:
     mixing = open_mixing(folders / "original", folders / "unlearned")
     with pytest.raises(ModelError, match="one of the models that are mixed"):
         require_free(mixing, folders / "unlearned")
-    save_target(tiny_target(), tmp_path / "other")
+    save_model(tiny_model(), tmp_path / "other")
     with pytest.raises(ModelError, match=r"holds other weights \(model\.safetensors\)"):
         require_free(mixing, tmp_path / "other")
     require_free(mixing, tmp_path / "new")

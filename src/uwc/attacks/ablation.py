@@ -15,7 +15,7 @@ from uwc.attacks.surrogate import Intervened
 from uwc.data.example import Example
 from uwc.errors import AttackFailed
 from uwc.models.head import relative_tolerance, unwrapped
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.models.states import answer_batches, answer_states, blocks
 
 
@@ -30,14 +30,14 @@ from uwc.models.states import answer_batches, answer_states, blocks
     check=None,
     trains_on_scored=False,
 )
-def direction_ablation(target: Target, data: AttackData, *, layers: tuple[int, ...] = ()) -> Iterator[Attacked]:
+def direction_ablation(model: Model, data: AttackData, *, layers: tuple[int, ...] = ()) -> Iterator[Attacked]:
     """Project every state onto the complement of the direction between mean forget and mean retain states.
 
     After each chosen block ``h <- h - (h . d) d``, with d the unit vector along ``mean_forget h - mean_retain h`` at
     that block, over the positions that predict answer tokens.
 
     Args:
-        target: the model; its weights are not changed.
+        model: the model; its weights are not changed.
         data: `train` represents the forget set, `retain` the rest.
         layers: blocks 1..L, or -1..-L from the last; all if empty.
 
@@ -46,28 +46,28 @@ def direction_ablation(target: Target, data: AttackData, *, layers: tuple[int, .
         ModelError: a block's output is not one state a token.
         AttackFailed: forget and retain states do not differ, or the input of the next block still has the direction.
     """
-    depths = chosen_depths(target.model, layers or tuple(range(1, len(blocks(target.model)) + 1)))
-    forget, retain = (_mean_states(target, examples, depths) for examples in (data.train, data.retain))
+    depths = chosen_depths(model.model, layers or tuple(range(1, len(blocks(model.model)) + 1)))
+    forget, retain = (_mean_states(model, examples, depths) for examples in (data.train, data.retain))
     units = {}
     for depth in depths:
         direction = forget[depth] - retain[depth]
         if not bool(direction.any()):
             raise AttackFailed(
-                f"the attack 'direction_ablation' on {target.name}: forget and retain states after block {depth} are "
+                f"the attack 'direction_ablation' on {model.name}: forget and retain states after block {depth} are "
                 "the same; give the attacker forgotten and retained data that differ (--attacker-data, --retain)"
             )
         units[depth] = direction / direction.norm()
     changes = {depth: _without(unit) for depth, unit in units.items()}
-    ablated = replace(target, model=Intervened(target.model, changes))
+    ablated = replace(model, model=Intervened(model.model, changes))
     _require_gone(ablated, data.train[:1], units)
     yield Attacked(ablated)
 
 
 @torch.no_grad()
-def _require_gone(target: Target, examples: Sequence[Example], units: Mapping[int, Tensor]) -> None:
+def _require_gone(model: Model, examples: Sequence[Example], units: Mapping[int, Tensor]) -> None:
     """Raise AttackFailed if the input of a block has a component along the direction removed after the block before
     it."""
-    modules = blocks(target.model)
+    modules = blocks(model.model)
     for depth in (d for d in units if d < len(modules)):
         read: list[Tensor] = []
 
@@ -76,15 +76,15 @@ def _require_gone(target: Target, examples: Sequence[Example], units: Mapping[in
 
         handle = modules[depth].register_forward_pre_hook(see, with_kwargs=True)
         try:
-            for batch in answer_batches(target, examples):
-                target.model(input_ids=batch.input_ids, use_cache=False)
+            for batch in answer_batches(model, examples):
+                model.model(input_ids=batch.input_ids, use_cache=False)
         finally:
             handle.remove()
         for states in read:
             along = (states.float() @ units[depth]).abs() / states.float().norm(dim=-1)
             if float(along.max()) > relative_tolerance(states.dtype):
                 raise AttackFailed(
-                    f"direction ablation does not work on {type(unwrapped(target.model)).__name__}: what block "
+                    f"direction ablation does not work on {type(unwrapped(model.model)).__name__}: what block "
                     f"{depth + 1} reads is not what block {depth} returned"
                 )
 
@@ -98,11 +98,11 @@ def _without(unit: Tensor) -> Callable[[Tensor], Tensor]:
     return project
 
 
-def _mean_states(target: Target, examples: Sequence[Example], depths: list[int]) -> dict[int, Tensor]:
+def _mean_states(model: Model, examples: Sequence[Example], depths: list[int]) -> dict[int, Tensor]:
     """Block -> [d] the mean state at the positions that predict answer tokens, float32."""
     totals: dict[int, Tensor] = {}
     count = 0
-    for states, tokens in answer_states(target, examples, depths):
+    for states, tokens in answer_states(model, examples, depths):
         count += len(tokens)
         for depth in depths:
             total = states[depth].float().sum(dim=0)

@@ -15,7 +15,7 @@ from uwc.errors import AttackFailed, ConfigError, DataError, ModelError
 from uwc.models.block_weights import LEAST_SHARE, block_parameters
 from uwc.models.lora import merge_adapter
 from uwc.models.mixing import require_unquantised
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.models.scoring import let_train
 from uwc.models.states import blocks
 from uwc.registry import Entry
@@ -26,7 +26,7 @@ class Attacked:
     """A model under one variant of an attack.
 
     Attributes:
-        target: the model to score; valid until the next variant is requested.
+        model: the model to score; valid until the next variant is requested.
         label: the variant (a template, a depth, a budget); ``""`` if there is only one.
         effort: the attacker's effort, in the unit of the attack's effort setting; None if it has none.
         note: a finding of the attack, such as an adversarial suffix.
@@ -36,7 +36,7 @@ class Attacked:
             None if it reports nothing.
     """
 
-    target: Target
+    model: Model
     label: str = ""
     effort: float | None = None
     note: str = ""
@@ -46,13 +46,13 @@ class Attacked:
 
 def offered(made: Any, *, attack: str) -> Generator[Attacked]:
     """The result of an attack, a model or several, as variants. Raises ConfigError for another type."""
-    if isinstance(made, Target | Attacked):
+    if isinstance(made, Model | Attacked):
         made = [made]
     if not isinstance(made, Iterable):
         raise ConfigError(f"the attack {attack!r} gave a {type(made).__name__}; return a model, or yield several")
     try:
         for variant in made:
-            if isinstance(variant, Target):
+            if isinstance(variant, Model):
                 variant = Attacked(variant)
             if not isinstance(variant, Attacked):
                 raise ConfigError(f"the attack {attack!r} yields a {type(variant).__name__}; yield models")
@@ -62,17 +62,17 @@ def offered(made: Any, *, attack: str) -> Generator[Attacked]:
             made.close()
 
 
-def with_own_weights(target: Target) -> Target:
+def with_own_weights(model: Model) -> Model:
     """The model with a trainable copy of the weights; an adapter is merged into it.
 
     The model is in memory twice. Raises ModelError if it is quantised, or the adapter cannot be merged.
     """
-    require_unquantised(target.model, target.name)
-    plain = merge_adapter(replace(target, model=copy.deepcopy(target.model)))
+    require_unquantised(model.model, model.name)
+    plain = merge_adapter(replace(model, model=copy.deepcopy(model.model)))
     return replace(plain, model=let_train(plain.model))
 
 
-def changed_share(before: Target, after: Target, claimed: Mapping[str, int] | None, *, attack: str) -> float:
+def changed_share(before: Model, after: Model, claimed: Mapping[str, int] | None, *, attack: str) -> float:
     """The share of the numbers in the blocks' parameters that an attack changed.
 
     For a model without a list of blocks, of all parameters.
@@ -188,7 +188,7 @@ def make_chain(names: str | Sequence[str], settings: Mapping[str, Mapping[str, A
 
 
 @contextmanager
-def attacked(target: Target, data: AttackData, chain: Chain) -> Iterator[Iterator[Attacked]]:
+def attacked(model: Model, data: AttackData, chain: Chain) -> Iterator[Iterator[Attacked]]:
     """Attack a model, whose own weights stay bit-identical, also on error.
 
     Yields:
@@ -201,8 +201,8 @@ def attacked(target: Target, data: AttackData, chain: Chain) -> Iterator[Iterato
     """
     chain.check_data(data)
     if chain.names_layers:
-        chain.check_depth(len(blocks(target.model)))
-    variants = _carry_out(Attacked(target), data, chain.steps)
+        chain.check_depth(len(blocks(model.model)))
+    variants = _carry_out(Attacked(model), data, chain.steps)
     with closing(variants):
         yield variants
 
@@ -211,16 +211,16 @@ def _carry_out(start: Attacked, data: AttackData, steps: tuple[Step, ...]) -> Ge
     if not steps:
         yield start
         return
-    prompts = start.target.encode(data.scored) if steps[0].entry.facts["kind"] == "prompt" else []
-    made = steps[0].entry.function(start.target, data, **steps[0].settings)
+    prompts = start.model.encode(data.scored) if steps[0].entry.facts["kind"] == "prompt" else []
+    made = steps[0].entry.function(start.model, data, **steps[0].settings)
     with closing(offered(made, attack=steps[0].entry.name)) as outcomes:
         for outcome in outcomes:
             changed, entry = start.changed, steps[0].entry
             if outcome.effort == 0:  # no change was requested
                 changed = 0.0 if entry.facts["kind"] == "weights" else changed
             elif entry.facts["kind"] == "weights":
-                changed = changed_share(start.target, outcome.target, outcome.claimed, attack=entry.name)
-            elif entry.facts["kind"] == "prompt" and prompts == outcome.target.encode(data.scored):
+                changed = changed_share(start.model, outcome.model, outcome.claimed, attack=entry.name)
+            elif entry.facts["kind"] == "prompt" and prompts == outcome.model.encode(data.scored):
                 raise AttackFailed(f"the attack {entry.name!r} changes no prompt of the scored questions; leave it out")
             joined = replace(
                 outcome,

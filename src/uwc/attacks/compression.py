@@ -11,7 +11,7 @@ from uwc.attacks.chain import Attacked, with_own_weights
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
 from uwc.models.block_weights import block_matrices
-from uwc.models.model import Target
+from uwc.models.model import Model
 
 _WEIGHTS = {
     "kind": "weights",
@@ -25,7 +25,7 @@ _WEIGHTS = {
 
 @attacks.register("quantization", source="arXiv:2410.16454", effort="bits", **_WEIGHTS)
 def quantization(
-    target: Target,
+    model: Model,
     _data: AttackData,
     *,
     bits: Annotated[int, Field(ge=2, le=8)] = 4,
@@ -34,12 +34,12 @@ def quantization(
     """Round the weights of the blocks' linear maps to few bits (simulated: they keep their dtype).
 
     Args:
-        target: the model.
+        model: the model.
         bits: 2..8.
         group_size: consecutive inputs of one output that share a scale; 0 is all of them (per channel). A remainder
             is a further group.
     """
-    yield _rewritten(target, lambda w: round_to_nearest(w, bits=bits, group_size=group_size), effort=bits)
+    yield _rewritten(model, lambda w: round_to_nearest(w, bits=bits, group_size=group_size), effort=bits)
 
 
 def round_to_nearest(weight: Tensor, *, bits: int, group_size: int) -> Tensor:
@@ -62,13 +62,11 @@ def round_to_nearest(weight: Tensor, *, bits: int, group_size: int) -> Tensor:
 
 
 @attacks.register("pruning", source="arXiv:2304.04934", effort="share", **_WEIGHTS)
-def pruning(
-    target: Target, _data: AttackData, *, share: Annotated[float, Field(ge=0, lt=1)] = 0.1
-) -> Iterator[Attacked]:
+def pruning(model: Model, _data: AttackData, *, share: Annotated[float, Field(ge=0, lt=1)] = 0.1) -> Iterator[Attacked]:
     """Set the smallest weights of each of the blocks' linear maps to zero.
 
     Args:
-        target: the model.
+        model: the model.
         share: of the weights of each matrix, in 0..1.
     """
 
@@ -77,13 +75,13 @@ def pruning(
         smallest = weight.abs().flatten().topk(count, largest=False).indices
         return weight.flatten().index_fill(0, smallest, 0.0).view(weight.shape)
 
-    yield _rewritten(target, without_smallest, effort=share)
+    yield _rewritten(model, without_smallest, effort=share)
 
 
 @torch.no_grad()
-def _rewritten(target: Target, rule: Callable[[Tensor], Tensor], *, effort: float) -> Attacked:
+def _rewritten(model: Model, rule: Callable[[Tensor], Tensor], *, effort: float) -> Attacked:
     """A copy of the model with a function from [out, in] to [out, in] applied to each matrix of its blocks."""
-    copy, claimed = with_own_weights(target), {}
+    copy, claimed = with_own_weights(model), {}
     for matrix in block_matrices(copy.model):
         claimed[matrix.name] = 0
         for weight in matrix.matrices:

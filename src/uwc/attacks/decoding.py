@@ -16,7 +16,7 @@ from uwc.errors import ModelError
 from uwc.models.block_weights import few_tokens
 from uwc.models.contrast import ContrastModel
 from uwc.models.head import unwrapped
-from uwc.models.model import Target
+from uwc.models.model import Model
 
 _DECODING = {
     "kind": "decoding",
@@ -62,7 +62,7 @@ class DecodedBy(Wrapped):
 
 @attacks.register("sampling", source="arXiv:2411.12103", effort="samples", **_DECODING)
 def sampling(
-    target: Target,
+    model: Model,
     _data: AttackData,
     *,
     samples: Annotated[int, Field(ge=1)] = 16,
@@ -73,7 +73,7 @@ def sampling(
     """Sample answers; one variant for each sample, so that the worst case is the best of n.
 
     Args:
-        target: the model.
+        model: the model.
         samples: n; a smaller n gives the first samples of a larger one.
         temperature: of the sampling.
         top_p: draw from the most likely tokens with this total probability.
@@ -81,22 +81,22 @@ def sampling(
     """
     settings = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
     for number in range(samples):
-        model = DecodedBy(target.model, settings, seed=seed * 1_000_003 + number)
-        yield Attacked(replace(target, model=model), label=f"sample {number + 1}", effort=number + 1)
+        module = DecodedBy(model.model, settings, seed=seed * 1_000_003 + number)
+        yield Attacked(replace(model, model=module), label=f"sample {number + 1}", effort=number + 1)
 
 
 @attacks.register("beam_search", source="arXiv:2012.07805", effort="beams", **_DECODING)
-def beam_search(target: Target, _data: AttackData, *, beams: Annotated[int, Field(ge=2)] = 5) -> Iterator[Attacked]:
+def beam_search(model: Model, _data: AttackData, *, beams: Annotated[int, Field(ge=2)] = 5) -> Iterator[Attacked]:
     """Answer with the most likely sequence of a beam search.
 
     Caches of recurrent and hybrid models are not used, since transformers does not reorder all of them by beam.
 
     Args:
-        target: the model.
+        model: the model.
         beams: the number of beams.
     """
-    settings = {"num_beams": beams, "use_cache": _caches_keys_and_values(target.model)}
-    yield Attacked(replace(target, model=DecodedBy(target.model, settings)), effort=beams)
+    settings = {"num_beams": beams, "use_cache": _caches_keys_and_values(model.model)}
+    yield Attacked(replace(model, model=DecodedBy(model.model, settings)), effort=beams)
 
 
 @torch.no_grad()

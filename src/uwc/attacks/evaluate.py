@@ -19,7 +19,7 @@ from uwc.metrics.registry import INPUTS, metrics
 from uwc.metrics.scored import needs_of, score_set
 from uwc.metrics.stats import aggregate, paired_difference
 from uwc.metrics.suites import any_perturbed
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.models.token_scores import Floats
 from uwc.results import Aggregate, AttackedModel, AttackInfo, AttackOutcome, BudgetCurve, Difference, ModelKey, Variant
 
@@ -86,18 +86,18 @@ def visible(names: Sequence[str], chain: Chain) -> list[str]:
 
 
 def attacked_values(
-    target: Target,
+    model: Model,
     data: AttackData,
     chain: Chain,
     names: Sequence[str],
     *,
     max_new_tokens: int,
-    reference: Target | None = None,
+    reference: Model | None = None,
 ) -> Iterator[VariantValues]:
     """Score a model under each variant of an attack; its own weights stay bit-identical.
 
     Args:
-        target: the model.
+        model: the model.
         data: the scored examples, and the attacker's.
         chain: the attack.
         names: the metrics.
@@ -107,31 +107,31 @@ def attacked_values(
     Raises:
         UserError: data or layers are missing.
     """
-    with attacked(target, data, chain) as offered:
+    with attacked(model, data, chain) as offered:
         for variant in offered:
             values = metric_values(
-                variant.target, data.scored, names, max_new_tokens=max_new_tokens, reference=reference
+                variant.model, data.scored, names, max_new_tokens=max_new_tokens, reference=reference
             )
             yield VariantValues(variant.label, variant.effort, variant.note, variant.changed, values)
 
 
 def metric_values(
-    target: Target,
+    model: Model,
     examples: Sequence[Example],
     names: Sequence[str],
     *,
     max_new_tokens: int,
-    reference: Target | None = None,
+    reference: Model | None = None,
 ) -> dict[str, Floats]:
     """Metric -> [E] its values for the examples."""
     needs = needs_of(names)
     compared = reference if "reference" in needs else None
-    scored = score_set(target, examples, needs=needs, reference=compared, max_new_tokens=max_new_tokens)
+    scored = score_set(model, examples, needs=needs, reference=compared, max_new_tokens=max_new_tokens)
     return {name: scored.values(name) for name in names}
 
 
 def measure(
-    target: Target,
+    model: Model,
     data: AttackData,
     chain: Chain,
     names: Sequence[str],
@@ -141,13 +141,13 @@ def measure(
     before: Values | None = None,
     control: Sequence[VariantValues] = (),
     max_new_tokens: int = 64,
-    reference: Target | None = None,
+    reference: Model | None = None,
     seed: int = 0,
 ) -> list[AttackOutcome]:
     """Score a model before an attack and under each of its variants: one outcome for each metric.
 
     Args:
-        target: the model; not changed.
+        model: the model; not changed.
         data: the scored examples, and the attacker's.
         chain: the attack.
         names: the metrics.
@@ -163,8 +163,8 @@ def measure(
     """
     check_metrics(names, [chain], examples=data.scored, reference=reference is not None)
     if before is None:
-        before = metric_values(target, data.scored, names, max_new_tokens=max_new_tokens, reference=reference)
-    variants = list(attacked_values(target, data, chain, names, max_new_tokens=max_new_tokens, reference=reference))
+        before = metric_values(model, data.scored, names, max_new_tokens=max_new_tokens, reference=reference)
+    variants = list(attacked_values(model, data, chain, names, max_new_tokens=max_new_tokens, reference=reference))
     return outcomes(name or chain.name, chain, {of_set: data.scored}, before, variants, control=control, seed=seed)
 
 
@@ -182,7 +182,7 @@ class AttackedValues:
 
 
 def attack_model(
-    target: Target,
+    model: Model,
     data: AttackData,
     sets: Mapping[str, Sequence[Example]],
     chains: Mapping[str, Chain],
@@ -191,13 +191,13 @@ def attack_model(
     key: ModelKey,
     control: Mapping[str, Sequence[VariantValues]] | None = None,
     max_new_tokens: int = 64,
-    reference: Target | None = None,
+    reference: Model | None = None,
     seed: int = 0,
 ) -> AttackedValues:
     """Score a model before and under attacks, each carried out by itself; the model is left bit-identical.
 
     Args:
-        target: the model.
+        model: the model.
         data: what is scored, set after set, and what the attacker has.
         sets: set -> its scored examples, which together are those of `data`.
         chains: what results call an attack -> the attack.
@@ -213,7 +213,7 @@ def attack_model(
     Raises:
         UserError: data or layers are missing.
     """
-    before = metric_values(target, data.scored, names, max_new_tokens=max_new_tokens, reference=reference)
+    before = metric_values(model, data.scored, names, max_new_tokens=max_new_tokens, reference=reference)
     variants: dict[str, list[VariantValues]] = {}
     found: list[AttackOutcome] = []
     failed: dict[str, str] = {}
@@ -221,7 +221,7 @@ def attack_model(
         progress.note(f"attack {key.label} with {name}")
         try:
             variants[name] = list(
-                attacked_values(target, data, chain, names, max_new_tokens=max_new_tokens, reference=reference)
+                attacked_values(model, data, chain, names, max_new_tokens=max_new_tokens, reference=reference)
             )
         except (AttackFailed, TrainingDiverged) as error:
             failed[name] = str(error)
@@ -401,28 +401,28 @@ MODEL = ModelKey(role="unlearned")
 
 
 def budget_curve(
-    target: Target,
+    model: Model,
     data: AttackData,
     attack: str,
     efforts: Sequence[float],
     *,
-    model: ModelKey = MODEL,
+    key: ModelKey = MODEL,
     settings: Mapping[str, Any] | None = None,
     over: str | None = None,
     metric: str = "extraction_strength",
     original_score: float | None = None,
     max_new_tokens: int = 64,
-    reference: Target | None = None,
+    reference: Model | None = None,
 ) -> BudgetCurve:
     """Score an attack at several efforts; relearning and GCG share one run over their steps.
 
     Args:
-        target: the model; not changed.
+        model: the model; not changed.
         data: the scored examples, and the attacker's.
         attack: a registered attack.
         efforts: the values of its effort, such as steps, in any order.
-        model: the model's name in results.
-        settings: its other settings.
+        key: the model's name in results.
+        settings: the attack's other settings.
         over: another setting to vary, such as ``examples`` in relearning (data efficiency).
         metric: the metric; `half_effort` needs one for which high means 'remembers'.
         original_score: the metric of the original model on the same examples.
@@ -436,7 +436,7 @@ def budget_curve(
     scores: list[float] = []
     before = float("nan")
     for chain in chains:
-        (outcome,) = measure(target, data, chain, [metric], max_new_tokens=max_new_tokens, reference=reference)
+        (outcome,) = measure(model, data, chain, [metric], max_new_tokens=max_new_tokens, reference=reference)
         before = outcome.before.mean
         if len(chains) < len(set(efforts)):
             scores = [variant.mean for variant in outcome.variants]
@@ -445,7 +445,7 @@ def budget_curve(
     ordered = tuple(sorted(set(efforts)))
     half = None if original_score is None else effort_to_reach(original_score / 2, before, ordered, scores)
     return BudgetCurve(
-        model=model,
+        model=key,
         attack=attack,
         over=setting,
         metric=metric,

@@ -20,7 +20,7 @@ from uwc.data.example import Example
 from uwc.data.prompts import EncodedExample, added_tokens
 from uwc.errors import AttackFailed, ConfigError, ModelError
 from uwc.models.head import head_sees, relative_tolerance
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.models.states import embedding_of, resolve_layer
 
 _TOKENS_A_BATCH = 8192
@@ -75,7 +75,7 @@ class SuffixSearch:
     """A search for the suffix with the lowest mean loss over some problems.
 
     Args:
-        target: the model; its weights and gradients are not changed.
+        model: the model; its weights and gradients are not changed.
         problems: the questions.
         start: the initial suffix.
         settings: of the search.
@@ -93,7 +93,7 @@ class SuffixSearch:
 
     def __init__(
         self,
-        target: Target,
+        model: Model,
         problems: Sequence[Problem],
         start: tuple[int, ...],
         settings: SearchSettings,
@@ -101,13 +101,13 @@ class SuffixSearch:
             [True] * len(suffixes)
         ),
     ) -> None:
-        self._model = target.model.eval()
+        self._model = model.model.eval()
         self._problems, self._settings, self._readable = problems, settings, readable
-        self._device = target.device
-        self._embedding = embedding_of(target.model)
-        self._allowed = torch.tensor(allowed_tokens(target.tokenizer), device=self._device)
+        self._device = model.device
+        self._embedding = embedding_of(model.model)
+        self._allowed = torch.tensor(allowed_tokens(model.tokenizer), device=self._device)
         self._generator = torch.Generator().manual_seed(settings.seed)
-        self._layer = None if settings.layer is None else resolve_layer(target.model, settings.layer)
+        self._layer = None if settings.layer is None else resolve_layer(model.model, settings.layer)
         self._current = torch.tensor(start, device=self._device)
         self.best, self.barren = start, 0
         self.best_loss = float(self._losses(self._current[None])[0])
@@ -242,7 +242,7 @@ _GCG: dict[str, Any] = {
 
 @attacks.register("gcg", needs=("train",), trains_on_scored=False, **_GCG)
 def gcg(
-    target: Target,
+    model: Model,
     data: AttackData,
     *,
     steps: Count = 250,
@@ -263,7 +263,7 @@ def gcg(
     the tokens that were tried. The best suffix so far, including the first one, is used.
 
     Args:
-        target: the model.
+        model: the model.
         data: optimised on `train`, never on the scored examples.
         steps: of the search.
         budgets: the steps after which the best suffix so far is scored; only after the last if empty.
@@ -281,14 +281,14 @@ def gcg(
         AttackFailed: in no step a candidate was tokenized into the tokens that were tried.
     """
     settings = SearchSettings(steps, candidates, top_k, target_tokens, layer, seed)
-    for budget, text in _search(target, list(data.train)[:questions], start, settings, budgets):
+    for budget, text in _search(model, list(data.train)[:questions], start, settings, budgets):
         label = f"{budget} steps" if budgets else ""
-        yield Attacked(_typed(target, text), label=label, effort=budget, note=repr(text))
+        yield Attacked(_typed(model, text), label=label, effort=budget, note=repr(text))
 
 
 @attacks.register("gcg_per_question", needs=(), trains_on_scored=True, **_GCG)
 def gcg_per_question(
-    target: Target,
+    model: Model,
     data: AttackData,
     *,
     steps: Count = 250,
@@ -307,20 +307,20 @@ def gcg_per_question(
     settings = SearchSettings(steps, candidates, top_k, target_tokens, layer, seed)
     found: dict[int, dict[str, str]] = {}
     for example in data.scored:
-        for budget, text in _search(target, [example], start, settings, budgets):
+        for budget, text in _search(model, [example], start, settings, budgets):
             found.setdefault(budget, {})[example.id] = text
     for budget, texts in sorted(found.items()):
         label = f"{budget} steps" if budgets else ""
-        yield Attacked(_typed(target, texts), label=label, effort=budget)
+        yield Attacked(_typed(model, texts), label=label, effort=budget)
 
 
 def _search(
-    target: Target, examples: Sequence[Example], start: str, settings: SearchSettings, budgets: tuple[int, ...]
+    model: Model, examples: Sequence[Example], start: str, settings: SearchSettings, budgets: tuple[int, ...]
 ) -> Iterator[tuple[int, str]]:
     """(step, text of the best suffix so far) at each budget, or after the last step."""
     if not start.strip() or not (start.isascii() and start.isprintable()):
         raise ConfigError(f"attack 'gcg': start = {start!r} must be a text of printable ASCII, such as 'x x x x'")
-    asked = [_asked(target, example, start.strip(), settings.target_tokens) for example in examples]
+    asked = [_asked(model, example, start.strip(), settings.target_tokens) for example in examples]
     problems, (begin, *others) = [problem for problem, _ in asked], [suffix for _, suffix in asked]
     if any(other != begin for other in others):
         raise ConfigError(
@@ -329,36 +329,36 @@ def _search(
         )
 
     def readable(number: int, suffixes: Sequence[tuple[int, ...]]) -> list[bool]:
-        texts = (text_of(target.tokenizer, suffix).strip() for suffix in suffixes)
-        typed = target.rewritten(lambda e: replace(e, question=f"{e.question} {next(texts)}"))
+        texts = (text_of(model.tokenizer, suffix).strip() for suffix in suffixes)
+        typed = model.rewritten(lambda e: replace(e, question=f"{e.question} {next(texts)}"))
         problem = problems[number]
         read = (e.tokens[: e.start + len(problem.wanted)] for e in typed.encode([examples[number]] * len(suffixes)))
         return [tokens == problem.with_suffix(suffix) for tokens, suffix in zip(read, suffixes, strict=True)]
 
-    search = SuffixSearch(target, problems, begin, settings, readable)
+    search = SuffixSearch(model, problems, begin, settings, readable)
     wanted = set(budgets) or {settings.steps}
-    with progress.bar(f"gcg {target.name}", total=max(wanted)) as advance:
+    with progress.bar(f"gcg {model.name}", total=max(wanted)) as advance:
         for step in range(1, max(wanted) + 1):
             search.step()
             advance()
             if search.barren == max(wanted):
                 raise AttackFailed(
-                    f"attack 'gcg' on {target.name}: no step had a candidate that, typed after the question, is read "
+                    f"attack 'gcg' on {model.name}: no step had a candidate that, typed after the question, is read "
                     "as the tokens that were tried; give more candidates, more steps, or another start"
                 )
             if step in wanted:
-                yield step, text_of(target.tokenizer, search.best).strip()
+                yield step, text_of(model.tokenizer, search.best).strip()
     if search.barren:
-        progress.note(f"gcg on {target.name}: {search.barren} of {max(wanted)} steps had no suffix that can be typed")
+        progress.note(f"gcg on {model.name}: {search.barren} of {max(wanted)} steps had no suffix that can be typed")
 
 
-def _asked(target: Target, example: Example, start: str, target_tokens: int | None) -> tuple[Problem, tuple[int, ...]]:
+def _asked(model: Model, example: Example, start: str, target_tokens: int | None) -> tuple[Problem, tuple[int, ...]]:
     """The search problem of an example, and the tokens of the suffix `start` in its prompt."""
-    (encoded,) = _typed(target, start).encode([example])
+    (encoded,) = _typed(model, start).encode([example])
     prompt = encoded.tokens[: encoded.start]
     for first in range(len(prompt) - 1, 0, -1):
         for last in range(first + 1, len(prompt) + 1):
-            text = text_of(target.tokenizer, prompt[first:last]).strip()
+            text = text_of(model.tokenizer, prompt[first:last]).strip()
             if text == start:
                 cut = last - first
                 tokens = (*encoded.tokens[:first], *encoded.tokens[last:])
@@ -372,11 +372,11 @@ def _asked(target: Target, example: Example, start: str, target_tokens: int | No
     )
 
 
-def _typed(target: Target, suffix: str | Mapping[str, str]) -> Target:
+def _typed(model: Model, suffix: str | Mapping[str, str]) -> Model:
     """The model with a text appended to each question: one for all, or by the example's id where there is one."""
 
     def rewrite(e: Example) -> Example:
         text = (suffix if isinstance(suffix, str) else suffix.get(e.id, "")).strip()
         return replace(e, question=f"{e.question} {text}") if text else e
 
-    return target.rewritten(rewrite)
+    return model.rewritten(rewrite)

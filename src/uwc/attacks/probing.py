@@ -14,7 +14,7 @@ from uwc.attacks.registry import attacks
 from uwc.attacks.surrogate import ReadAt
 from uwc.data.example import Example
 from uwc.models.head import head_of, own_steps_after_head
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.models.states import blocks, entering_states, resolve_layer
 
 _INSIDE = {
@@ -29,7 +29,7 @@ _INSIDE = {
 
 @attacks.register("probe", source="arXiv:2406.09179", needs=("train|retain",), **_INSIDE)
 def probe(
-    target: Target,
+    model: Model,
     data: AttackData,
     *,
     layers: tuple[int, ...] = (),
@@ -47,7 +47,7 @@ def probe(
     runs once over the data for each depth; heads are trained on the cached [N, d] states in chunks of positions.
 
     Args:
-        target: the model; its weights are not changed.
+        model: the model; its weights are not changed.
         data: the heads are trained on `train` and `retain`, never on the scored examples.
         layers: blocks 1..L, or -1..-L from the last; one third, two thirds and the last if empty.
         epochs: passes over the cached states.
@@ -60,9 +60,9 @@ def probe(
         ConfigError: there is no such block.
         ModelError: the model has no list of blocks, or does not compute its logits by its output embedding alone.
     """
-    depths = chosen_depths(target.model, layers)
-    states, targets = cached_states(target, [*data.train, *data.retain], depths)
-    weight = head_of(target.model).weight
+    depths = chosen_depths(model.model, layers)
+    states, targets = cached_states(model, [*data.train, *data.retain], depths)
+    weight = head_of(model.model).weight
     heads = train_heads(
         states,
         targets,
@@ -71,28 +71,28 @@ def probe(
         lr=lr,
         positions=positions,
         seed=seed,
-        finish=own_steps_after_head(target.model),
+        finish=own_steps_after_head(model.model),
     )
     for depth in depths:
-        yield Attacked(replace(target, model=ReadAt(target.model, depth, heads[depth])), label=f"layer {depth}")
+        yield Attacked(replace(model, model=ReadAt(model.model, depth, heads[depth])), label=f"layer {depth}")
 
 
 @attacks.register("logit_lens", source="LessWrong:AcKRB8wDpdaN6v6ru", needs=(), **_INSIDE)
-def logit_lens(target: Target, _data: AttackData, *, layers: tuple[int, ...] = ()) -> Iterator[Attacked]:
+def logit_lens(model: Model, _data: AttackData, *, layers: tuple[int, ...] = ()) -> Iterator[Attacked]:
     """Decode from the states of a block in place of the last one's (logit lens); one variant for each depth.
 
     Norms, projections, the output embedding and later steps (soft caps, scaling) are the model's own.
 
     Args:
-        target: the model.
+        model: the model.
         layers: blocks 1..L, or -1..-L from the last; all but the last if empty.
 
     Raises:
         ConfigError: there is no such block.
     """
-    last = len(blocks(target.model))
-    for depth in chosen_depths(target.model, layers or tuple(range(1, max(last, 2)))):
-        yield Attacked(replace(target, model=ReadAt(target.model, depth)), label=f"layer {depth}")
+    last = len(blocks(model.model))
+    for depth in chosen_depths(model.model, layers or tuple(range(1, max(last, 2)))):
+        yield Attacked(replace(model, model=ReadAt(model.model, depth)), label=f"layer {depth}")
 
 
 def chosen_depths(model: Any, layers: Sequence[int]) -> list[int]:
@@ -101,9 +101,7 @@ def chosen_depths(model: Any, layers: Sequence[int]) -> list[int]:
     return sorted({resolve_layer(model, k) for k in layers or (max(1, round(last / 3)), round(2 * last / 3), last)})
 
 
-def cached_states(
-    target: Target, examples: Sequence[Example], depths: Sequence[int]
-) -> tuple[dict[int, Tensor], Tensor]:
+def cached_states(model: Model, examples: Sequence[Example], depths: Sequence[int]) -> tuple[dict[int, Tensor], Tensor]:
     """The training data of the heads, from one pass of the model for each depth.
 
     Returns:
@@ -112,7 +110,7 @@ def cached_states(
     """
     states: dict[int, Tensor] = {}
     for depth in depths:
-        read, targets = entering_states(replace(target, model=ReadAt(target.model, depth)), examples)
+        read, targets = entering_states(replace(model, model=ReadAt(model.model, depth)), examples)
         states[depth] = read.float()
     return states, targets
 

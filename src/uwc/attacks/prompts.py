@@ -14,7 +14,7 @@ from uwc.attacks.registry import attacks
 from uwc.data.example import Example, after_shots
 from uwc.data.prompts import EncodedExample
 from uwc.errors import ConfigError, DataError
-from uwc.models.model import Target
+from uwc.models.model import Model
 
 
 class Template(NamedTuple):
@@ -96,24 +96,24 @@ def _check_kinds(_data: AttackData, settings: Any) -> None:
 @attacks.register(
     "jailbreak", source="arXiv:2307.02483, arXiv:2406.09179", needs=(), effort="", check=_check_kinds, **_PROMPT
 )
-def jailbreak(target: Target, data: AttackData, *, kinds: tuple[str, ...] = ()) -> Iterator[Attacked]:
+def jailbreak(model: Model, data: AttackData, *, kinds: tuple[str, ...] = ()) -> Iterator[Attacked]:
     """Put each question into jailbreak prompts; one variant for each template.
 
     Args:
-        target: the model.
+        model: the model.
         data: the scored examples.
         kinds: the kinds of template to use; all if empty.
     """
     for template in TEMPLATES:
         if not kinds or template.kind in kinds:
-            yield Attacked(_jailbroken(target, template), label=template.name)
+            yield Attacked(_jailbroken(model, template), label=template.name)
 
 
-def _jailbroken(target: Target, template: Template) -> Target:
+def _jailbroken(model: Model, template: Template) -> Model:
     def ask(e: Example) -> Example:
         return replace(e, question=template.text.replace("{question}", e.question), prefill=template.lead)
 
-    return target.rewritten(ask)
+    return model.rewritten(ask)
 
 
 def _check_shots(data: AttackData, settings: Any) -> None:
@@ -129,19 +129,19 @@ def _check_shots(data: AttackData, settings: Any) -> None:
     "few_shot", source="arXiv:2411.12103", needs=("train|retain",), effort="shots", check=_check_shots, **_PROMPT
 )
 def few_shot(
-    target: Target, data: AttackData, *, shots: Annotated[int, Field(ge=1)] = 5, seed: int = 0
+    model: Model, data: AttackData, *, shots: Annotated[int, Field(ge=1)] = 5, seed: int = 0
 ) -> Iterator[Attacked]:
     """Put solved questions before each question, as earlier turns of the conversation.
 
     Args:
-        target: the model.
+        model: the model.
         data: the shots are from `train`, and from `retain` if that has too few.
         shots: their number.
         seed: of their choice and order, the same for all questions.
     """
     rng = np.random.default_rng(seed)
     pool: list[Example] = [part[i] for part in (data.train, data.retain) for i in rng.permutation(len(part))]
-    yield Attacked(target.rewritten(after_shots(pool[:shots])), effort=shots)
+    yield Attacked(model.rewritten(after_shots(pool[:shots])), effort=shots)
 
 
 def _check_paraphrases(data: AttackData, _settings: Any) -> None:
@@ -154,9 +154,9 @@ def _check_paraphrases(data: AttackData, _settings: Any) -> None:
 
 
 @attacks.register("paraphrase", source="arXiv:2406.09179", needs=(), effort="", check=_check_paraphrases, **_PROMPT)
-def paraphrase(target: Target, _data: AttackData) -> Iterator[Attacked]:
+def paraphrase(model: Model, _data: AttackData) -> Iterator[Attacked]:
     """Ask the paraphrased questions of the data, which were not trained on."""
-    yield Attacked(target.rewritten(lambda e: replace(e, question=e.paraphrased_question)))
+    yield Attacked(model.rewritten(lambda e: replace(e, question=e.paraphrased_question)))
 
 
 def _check_translations(data: AttackData, _settings: Any) -> None:
@@ -170,24 +170,24 @@ def _check_translations(data: AttackData, _settings: Any) -> None:
 @attacks.register(
     "translation", source="arXiv:2411.12103", needs=("translations",), effort="", check=_check_translations, **_PROMPT
 )
-def translation(target: Target, data: AttackData) -> Iterator[Attacked]:
+def translation(model: Model, data: AttackData) -> Iterator[Attacked]:
     """Ask the questions in another language, as translated by the user."""
-    yield Attacked(target.rewritten(lambda e: replace(e, question=data.translations[e.id])))
+    yield Attacked(model.rewritten(lambda e: replace(e, question=data.translations[e.id])))
 
 
 @attacks.register("prefix", source="arXiv:2012.07805", needs=(), effort="tokens", check=None, **_PROMPT)
-def prefix(target: Target, _data: AttackData, *, tokens: Annotated[int, Field(ge=1)] = 3) -> Iterator[Attacked]:
+def prefix(model: Model, _data: AttackData, *, tokens: Annotated[int, Field(ge=1)] = 3) -> Iterator[Attacked]:
     """Append the first tokens of the answer to the prompt; only the rest is scored.
 
     Args:
-        target: the model.
+        model: the model.
         tokens: their number; at least one token of the answer is scored.
     """
 
     def edit(e: EncodedExample) -> EncodedExample:
         return replace(e, start=min(e.start + tokens, max(e.end - 1, e.start)))
 
-    yield Attacked(target.edited(edit), effort=tokens)
+    yield Attacked(model.edited(edit), effort=tokens)
 
 
 @attacks.register(
@@ -202,7 +202,7 @@ def prefix(target: Target, _data: AttackData, *, tokens: Annotated[int, Field(ge
     trains_on_scored=False,
 )
 def token_noise(
-    target: Target,
+    model: Model,
     _data: AttackData,
     *,
     rate: Annotated[float, Field(ge=0, le=1)] = 0.05,
@@ -216,13 +216,13 @@ def token_noise(
     is wrong at the replaced tokens.
 
     Args:
-        target: the model.
+        model: the model.
         rate: the share replaced, in 0..1.
         where: in the prompt, in the answer (not its end token), or in both.
         seed: of the noise, together with the example's id; independent of order and batch.
     """
-    special = set(target.tokenizer.all_special_ids)
-    vocabulary = np.array([t for t in range(len(target.tokenizer)) if t not in special])
+    special = set(model.tokenizer.all_special_ids)
+    vocabulary = np.array([t for t in range(len(model.tokenizer)) if t not in special])
 
     def edit(e: EncodedExample) -> EncodedExample:
         digest = hashlib.sha256(f"{seed}/{e.id}".encode()).digest()
@@ -236,4 +236,4 @@ def token_noise(
             tokens[place] = int(rng.choice(others))
         return replace(e, tokens=tuple(tokens))
 
-    yield Attacked(target.edited(edit), effort=rate)
+    yield Attacked(model.edited(edit), effort=rate)

@@ -35,7 +35,7 @@ _MODULES = (
 def _check(entry: Entry[Any]) -> None:
     """Raise ConfigError for an attack that declares something impossible."""
     name, facts = entry.name, entry.facts
-    check_inputs(entry, "attack", count=2, of="(target, data)")
+    check_inputs(entry, "attack", count=2, of="(model, data)")
     require_one_of(f"kind of the attack {name!r}", facts["kind"], KINDS)
     for need in facts["needs"]:
         for part in need.split("|"):
@@ -52,7 +52,7 @@ def _check(entry: Entry[Any]) -> None:
 attacks: Registry[Any] = Registry("attack", modules=tuple(f"uwc.attacks.{m}" for m in _MODULES), check=_check)
 """Functions ``attack(target, data, *, settings...)`` that yield or return one or more `Attacked` targets, or targets.
 
-Each yielded target is valid until the next one is requested; the original's weights never change. An attack is
+Each yielded model is valid until the next one is requested; the original's weights never change. An attack is
 deterministic given its settings. Run one through `uwc.attacks.chain.attacked`, which checks settings, data and order.
 
 Each declares:
@@ -60,7 +60,7 @@ Each declares:
     touches_weights: whether it may add knowledge, so that the slope of after on before need not be 1.
     needs: the `AttackData` fields that must not be empty; ``"train|retain"`` is either.
     effort: the setting that measures the attacker's effort, or "".
-    budgets: whether a setting ``budgets`` yields one target for each effort from a single run.
+    budgets: whether a setting ``budgets`` yields one model for each effort from a single run.
     check: a function of data and settings that raises DataError for unsuitable data, or None.
     trains_on_scored: whether it trains on the scored answers, so that a leak can be seen only against a control.
 """

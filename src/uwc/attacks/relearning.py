@@ -19,7 +19,7 @@ from uwc.attacks.registry import attacks
 from uwc.data.example import Example
 from uwc.errors import AttackFailed, reporting_full_disk
 from uwc.models.block_weights import LEAST_SHARE
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.objectives.methods import FINE_TUNING
 from uwc.objectives.objective import Objective
 from uwc.training.data import TrainingData
@@ -32,7 +32,7 @@ AdamW on the mean negative log-likelihood of the answers at a constant learning 
 one trajectory. The weights at each budget are stored in a temporary folder.
 
 Args:
-    target: the model.
+    model: the model.
     data: the source of the examples.
     steps: optimizer steps; one epoch, or the largest budget, by default.
     budgets: the steps after which the model is scored; only after the last if empty.
@@ -60,7 +60,7 @@ def _relearn_on(choose: Callable[[AttackData], Sequence[Example]], summary: str)
     """The attack that fine-tunes on the examples chosen."""
 
     def attack(
-        target: Target,
+        model: Model,
         data: AttackData,
         *,
         steps: Count | None = None,
@@ -76,7 +76,7 @@ def _relearn_on(choose: Callable[[AttackData], Sequence[Example]], summary: str)
         total = steps or max(budgets, default=per_epoch)
         given: dict[str, Any] = {"epochs": total / per_epoch, "batch_size": batch_size, "lr": lr, "seed": seed}
         settings = TrainingSettings(**given, schedule="constant", warmup_ratio=0.0)
-        yield from _trajectory(target, [pool[i] for i in drawn], settings, budgets, total)
+        yield from _trajectory(model, [pool[i] for i in drawn], settings, budgets, total)
 
     attack.__doc__ = f"{summary}\n{_DETAILS}"
     return attack
@@ -102,22 +102,22 @@ relearn_unrelated = attacks.register(
 
 
 def _trajectory(
-    target: Target, data: Sequence[Example], settings: TrainingSettings, budgets: Sequence[int], total: int
+    model: Model, data: Sequence[Example], settings: TrainingSettings, budgets: Sequence[int], total: int
 ) -> Iterator[Attacked]:
-    copy = with_own_weights(target)
+    copy = with_own_weights(model)
     with TemporaryDirectory(prefix="uwc-relearning-") as folder:
         with _weights_after(copy.model, budgets, Path(folder)) as reached:
             train(copy, Objective(FINE_TUNING, copy.model), TrainingData(retain=data), settings)
         if not budgets:
-            _require_moved(target, copy, reached, settings.lr)
+            _require_moved(model, copy, reached, settings.lr)
             yield Attacked(copy, effort=total)
         for budget in sorted(set(budgets)):
             copy.model.load_state_dict(torch.load(_snapshot(Path(folder), budget), weights_only=True))
-            _require_moved(target, copy, reached, settings.lr)
+            _require_moved(model, copy, reached, settings.lr)
             yield Attacked(copy, label=f"{budget} steps", effort=budget)
 
 
-def _require_moved(before: Target, after: Target, reached: set[str], lr: float) -> None:
+def _require_moved(before: Model, after: Model, reached: set[str], lr: float) -> None:
     """Warn of steps that are lost in rounding.
 
     Raises:

@@ -16,7 +16,7 @@ from uwc.attacks.registry import attacks
 from uwc.attacks.surrogate import Wrapped
 from uwc.data.batches import collate
 from uwc.models.head import answer_logits, head_of, token_logprobs
-from uwc.models.model import DEFAULT_TOKEN_BUDGET, Target
+from uwc.models.model import DEFAULT_TOKEN_BUDGET, Model
 from uwc.models.states import embedding_of
 
 
@@ -103,7 +103,7 @@ class SoftPrompted(Wrapped):
     trains_on_scored=False,
 )
 def soft_prompt(
-    target: Target,
+    model: Model,
     data: AttackData,
     *,
     tokens: Annotated[int, Field(ge=1)] = 8,
@@ -117,7 +117,7 @@ def soft_prompt(
     Adam on the mean negative log-likelihood of answer tokens; only the embeddings are trained.
 
     Args:
-        target: the model; its weights are not changed.
+        model: the model; its weights are not changed.
         data: trained on `train`, or on `retain` if that is empty; never on the scored examples.
         tokens: the number of embeddings, k, initialised from random tokens.
         steps: optimizer steps.
@@ -129,20 +129,20 @@ def soft_prompt(
         ModelError: the model has no input embedding, or two.
     """
     rng = np.random.default_rng(seed)
-    encoded = target.encode(list(data.train or data.retain))
-    embedding = embedding_of(target.model)
-    first = torch.from_numpy(rng.integers(len(embedding.weight), size=tokens)).to(target.device)
+    encoded = model.encode(list(data.train or data.retain))
+    embedding = embedding_of(model.model)
+    first = torch.from_numpy(rng.integers(len(embedding.weight), size=tokens)).to(model.device)
     with torch.no_grad():
         prompt = embedding(first[None])[0].float()
-    wrapper = SoftPrompted(target.model, prompt, first).eval()
-    prompted = replace(target, model=wrapper, batching=target.sharing().lengthened(tokens))
+    wrapper = SoftPrompted(model.model, prompt, first).eval()
+    prompted = replace(model, model=wrapper, batching=model.sharing().lengthened(tokens))
     optimizer = torch.optim.Adam([wrapper.prompt], lr=lr)
     with torch.enable_grad():
         for _ in range(steps):
             optimizer.zero_grad()
             chosen = [encoded[i] for i in rng.permutation(len(encoded))[:batch_size]]
             batches = [
-                collate([chosen[i] for i in group], device=target.device)
+                collate([chosen[i] for i in group], device=model.device)
                 for group in prompted.groups(chosen, token_budget=DEFAULT_TOKEN_BUDGET)
             ]
             for batch in batches:

@@ -21,7 +21,7 @@ from uwc.metrics.scored import ScoredSet
 from uwc.metrics.stats import Average, aggregate, aggregate_sets
 from uwc.models.lora import merge_adapter
 from uwc.models.mixing import Mixer, Mixing
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.models.scoring import score_tokens
 from uwc.models.token_scores import Floats
 from uwc.results import ConditionScore, Number, Part, Warning
@@ -321,14 +321,14 @@ class _Calibrating:
             self.score(mixture, alpha)
         return reading
 
-    def score(self, mixture: Target, alpha: float) -> None:
+    def score(self, mixture: Model, alpha: float) -> None:
         """Measure the forget sets."""
         self.values[alpha] = {name: self.measured(mixture, examples) for name, examples in self.forget.items()}
 
-    def measured(self, mixture: Target, examples: Sequence[Example]) -> Floats:
+    def measured(self, mixture: Model, examples: Sequence[Example]) -> Floats:
         return measured(mixture, examples, self.entry, max_new_tokens=self.max_new_tokens)
 
-    def doubt(self, original: Target) -> str:
+    def doubt(self, original: Model) -> str:
         """The warning for an original that scores near 0 on the forget set; empty otherwise."""
         forget = list(self.forget.get("forget", ()))
         if not forget or self.entry.facts["range"] != (0.0, 1.0) or not self.entry.facts["higher_remembers"]:
@@ -367,7 +367,7 @@ def stop_at(
     every: int = 10,
     tau: float | None = None,
     retain: Sequence[Example] = (),
-    original: Target | None = None,
+    original: Model | None = None,
 ) -> StopRule:
     """End a run once the mean of `metric` on the forget examples is at most `at_most`.
 
@@ -381,13 +381,13 @@ def stop_at(
         original: the model before unlearning; required with `tau`.
     """
 
-    def raw(target: Target) -> float:
-        return float(np.mean(ScoredSet(score_tokens(target, forget), ()).values(metric)))
+    def raw(model: Model) -> float:
+        return float(np.mean(ScoredSet(score_tokens(model, forget), ()).values(metric)))
 
-    def calibrated(target: Target) -> float:
+    def calibrated(model: Model) -> float:
         if original is None:
             raise ValueError("the calibrated score needs the original model")
-        working = merge_adapter(replace(target, model=copy.deepcopy(target.model)))
+        working = merge_adapter(replace(model, model=copy.deepcopy(model.model)))
         found = calibrate(
             Mixer(original, working),
             [ExampleMeasure(retain, metric=metric)],

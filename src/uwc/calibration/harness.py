@@ -13,7 +13,7 @@ import torch
 
 from uwc.calibration.measures import NumberMeasure
 from uwc.errors import ConfigError, UserError
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.registry import unknown_name
 
 
@@ -35,7 +35,7 @@ class HarnessTask(NumberMeasure):
         self.limit, self.batch_size = limit, batch_size
         super().__init__(self.score, label=task)
 
-    def score(self, target: Target) -> float:
+    def score(self, model: Model) -> float:
         """The task's score for a model; the metric's direction is that of the library.
 
         Raises:
@@ -44,9 +44,11 @@ class HarnessTask(NumberMeasure):
         evaluate: Any = import_module("lm_eval").simple_evaluate
         wrapper: Any = import_module("lm_eval.models.huggingface").HFLM
         with _own_random_state(), redirect_stdout(StringIO()):
-            model = wrapper(pretrained=target.model, tokenizer=target.tokenizer, batch_size=self.batch_size)
+            wrapped = wrapper(pretrained=model.model, tokenizer=model.tokenizer, batch_size=self.batch_size)
             try:
-                found = evaluate(model=model, tasks=[self.task], limit=self.limit, bootstrap_iters=0, log_samples=False)
+                found = evaluate(
+                    model=wrapped, tasks=[self.task], limit=self.limit, bootstrap_iters=0, log_samples=False
+                )
             except (KeyError, ValueError) as error:
                 raise ConfigError(f"calibrate.tasks: {self.task}: lm-evaluation-harness says {error}") from error
         return self._read(found)

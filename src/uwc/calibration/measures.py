@@ -16,7 +16,7 @@ from uwc.metrics.registry import metrics, set_metrics
 from uwc.metrics.scored import ScoredSet, needs_of, score_set
 from uwc.metrics.set_metrics import UTILITY_SETS
 from uwc.metrics.suites import Given, is_set_metric, split_input, what_is_missing
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.models.scoring import score_tokens
 from uwc.models.token_scores import Floats, TokenScores
 from uwc.registry import Entry, unknown_name
@@ -101,7 +101,7 @@ class Measure(ABC):
     doubt: str = ""
 
     @abstractmethod
-    def begin(self, original: Target, *, tau: float, early: bool) -> Reading:
+    def begin(self, original: Model, *, tau: float, early: bool) -> Reading:
         """Measure the original, alpha = 0, before any mixture.
 
         Args:
@@ -114,7 +114,7 @@ class Measure(ABC):
         """
 
     @abstractmethod
-    def probe(self, mixture: Target, alpha: float, *, whole: bool) -> Reading:
+    def probe(self, mixture: Model, alpha: float, *, whole: bool) -> Reading:
         """Measure a mixture: on all examples if `whole`, else until it is decided; scores are cached."""
 
     @abstractmethod
@@ -137,13 +137,13 @@ class LeastRatio:
         self.measures = measures
         self._of = 0
 
-    def begin(self, original: Target, *, tau: float, early: bool) -> Reading:
+    def begin(self, original: Model, *, tau: float, early: bool) -> Reading:
         """See `Measure.begin`."""
         readings = [m.begin(original, tau=tau, early=early) for m in self.measures]
         self._of = sum(r.of for r in readings)
         return self._together(readings)
 
-    def probe(self, mixture: Target, alpha: float, *, whole: bool) -> Reading:
+    def probe(self, mixture: Model, alpha: float, *, whole: bool) -> Reading:
         """See `Measure.probe`."""
         readings: list[Reading] = []
         for measure in self.measures:
@@ -170,12 +170,12 @@ class NumberMeasure(Measure):
         higher: whether a high number is good.
     """
 
-    def __init__(self, function: Callable[[Target], float], *, label: str, higher: bool = True) -> None:
+    def __init__(self, function: Callable[[Model], float], *, label: str, higher: bool = True) -> None:
         self.function, self.label, self.higher = function, label, higher
         self._values: dict[float, float] = {}
         self._tau = 1.0
 
-    def begin(self, original: Target, *, tau: float, early: bool) -> Reading:
+    def begin(self, original: Model, *, tau: float, early: bool) -> Reading:
         """See `Measure.begin`."""
         self._tau = tau
         reading = self.probe(original, 0.0, whole=True)
@@ -183,7 +183,7 @@ class NumberMeasure(Measure):
             raise meaningless(self._values[0.0], self.label)
         return reading
 
-    def probe(self, mixture: Target, alpha: float, *, whole: bool) -> Reading:
+    def probe(self, mixture: Model, alpha: float, *, whole: bool) -> Reading:
         """See `Measure.probe`."""
         if alpha not in self._values:
             self._values[alpha] = float(self.function(mixture))
@@ -229,10 +229,10 @@ class SetMeasure(NumberMeasure):
         ]
         return Measured.of(self.label, inputs, average=self.metric)
 
-    def _evaluated(self, target: Target) -> float:
+    def _evaluated(self, model: Model) -> float:
         scored = {
             name: score_set(
-                target,
+                model,
                 self.sets[name],
                 needs=needs_of(m for n, m in self._inputs if n == name),
                 max_new_tokens=self.max_new_tokens,
@@ -289,7 +289,7 @@ class ExampleMeasure(Measure):
         self._seen: dict[float, _Seen] = {}
         self._expectation: Expectation | None = None
 
-    def begin(self, original: Target, *, tau: float, early: bool) -> Reading:
+    def begin(self, original: Model, *, tau: float, early: bool) -> Reading:
         """See `Measure.begin`; metrics without bounds are always scored on all examples."""
         self._tau, self._expects = tau, early
         bounded = bool(np.isfinite(self.entry.facts["range"]).all())
@@ -310,7 +310,7 @@ class ExampleMeasure(Measure):
             )
         return self._reading(self._seen[0.0])
 
-    def probe(self, mixture: Target, alpha: float, *, whole: bool) -> Reading:
+    def probe(self, mixture: Model, alpha: float, *, whole: bool) -> Reading:
         """See `Measure.probe`."""
         if alpha not in self._seen:
             values, random = np.full(len(self.examples), np.nan), self._random_part(alpha)
@@ -334,7 +334,7 @@ class ExampleMeasure(Measure):
             return float("nan")
         return self._ratio(self._expected(alpha))
 
-    def _score(self, target: Target, seen: "_Seen", count: int) -> None:
+    def _score(self, model: Model, seen: "_Seen", count: int) -> None:
         """Score further examples, up to `count`, and test whether the probe is decided."""
         random = seen.count < seen.random
         if not random and seen.order is self._order:
@@ -344,7 +344,7 @@ class ExampleMeasure(Measure):
         part = seen.order[seen.count : count]
         sorted_part = np.sort(part)
         examples = [self.examples[i] for i in sorted_part]
-        seen.values[sorted_part], tokens = self._measured(target, examples)
+        seen.values[sorted_part], tokens = self._measured(model, examples)
         if self._expectation is not None:
             self._expectation.add(seen.alpha, sorted_part, seen.values[sorted_part], tokens)
         seen.count = count
@@ -354,8 +354,8 @@ class ExampleMeasure(Measure):
             differences = self._line(seen.values[part]) - self._bar(part)
             seen.decided = seen.test.see(np.searchsorted(self._scored, part), differences, random=random)
 
-    def _measured(self, target: Target, examples: Sequence[Example]) -> tuple[Floats, TokenScores | None]:
-        return measured_closely(target, examples, self.entry, max_new_tokens=self.max_new_tokens, margins=self._expects)
+    def _measured(self, model: Model, examples: Sequence[Example]) -> tuple[Floats, TokenScores | None]:
+        return measured_closely(model, examples, self.entry, max_new_tokens=self.max_new_tokens, margins=self._expects)
 
     def _expected(self, alpha: float) -> Floats:
         """[E] the expected value of each example at a mixture."""
@@ -437,7 +437,7 @@ def retention_measures(
     *,
     metric: str,
     keep: Sequence[str] = ("retain",),
-    further: Sequence[str | Callable[[Target], float]] = (),
+    further: Sequence[str | Callable[[Model], float]] = (),
     max_new_tokens: int = 64,
 ) -> list[Measure]:
     """The measures of a retention constraint, cheap ones first.
@@ -474,17 +474,17 @@ def retention_measures(
     return measures
 
 
-def measured(target: Target, examples: Sequence[Example], entry: Entry[Any], *, max_new_tokens: int = 64) -> Floats:
+def measured(model: Model, examples: Sequence[Example], entry: Entry[Any], *, max_new_tokens: int = 64) -> Floats:
     """[E] a metric's values on a model."""
-    return measured_closely(target, examples, entry, max_new_tokens=max_new_tokens)[0]
+    return measured_closely(model, examples, entry, max_new_tokens=max_new_tokens)[0]
 
 
 def measured_closely(
-    target: Target, examples: Sequence[Example], entry: Entry[Any], *, max_new_tokens: int = 64, margins: bool = False
+    model: Model, examples: Sequence[Example], entry: Entry[Any], *, max_new_tokens: int = 64, margins: bool = False
 ) -> tuple[Floats, TokenScores | None]:
     """[E] the same, and the token scores (optionally with margins) if the metric reads only these."""
     if entry.facts["needs"] == ("scores",):
-        tokens = score_tokens(target, examples, margins=margins)
+        tokens = score_tokens(model, examples, margins=margins)
         return ScoredSet(tokens, ()).values(entry.name), tokens
-    scored = score_set(target, examples, needs=needs_of([entry.name]), max_new_tokens=max_new_tokens)
+    scored = score_set(model, examples, needs=needs_of([entry.name]), max_new_tokens=max_new_tokens)
     return scored.values(entry.name), None

@@ -15,7 +15,7 @@ from uwc.metrics.membership import mia_min_k, mia_min_k_plus_plus
 from uwc.metrics.overlap import ascii_rouge
 from uwc.metrics.truth_ratio import truth_ratio_forget, truth_ratio_geometric, truth_ratio_utility
 from uwc.models.generation import Generated, generate, generate_as_open_unlearning
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.models.token_scores import Floats, TokenScores
 from uwc.registry import unknown_name
 
@@ -38,10 +38,10 @@ class Compat:
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     generate: Callable[..., Generated] = generate
 
-    def adapt(self, target: Target) -> Target:
+    def adapt(self, model: Model) -> Model:
         """The model with that code's prompt; settings of its own prompt that differ from the defaults (a system
         message, a date, another text) are kept."""
-        return replace(target, template=with_settings(self.template, target.template))
+        return replace(model, template=with_settings(self.template, model.template))
 
 
 def floored_extraction_strength(scores: TokenScores) -> Floats:

@@ -21,7 +21,7 @@ from uwc.metrics.semantics import Judges
 from uwc.metrics.stats import aggregate_sets
 from uwc.metrics.suites import VERBATIM, Given, is_judged, is_set_metric, measured_on, required_inputs
 from uwc.models.generation import generate
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.models.token_scores import Sampling
 from uwc.results import Score, ScoreDifference
 
@@ -138,12 +138,12 @@ class Work:
 
 
 def score_sets(
-    target: Target, work: Work, *, original: Target | None = None, judges: Judges | None = None
+    model: Model, work: Work, *, original: Model | None = None, judges: Judges | None = None
 ) -> dict[str, ScoredSet]:
     """Run a model on every set.
 
     Args:
-        target: the model.
+        model: the model.
         work: the sets and their needs, from `Scoring.work`.
         original: the model before unlearning, for metrics that compare with it.
         judges: models that judge generated answers, for metrics that need them.
@@ -156,7 +156,7 @@ def score_sets(
     """
     found: dict[str, ScoredSet] = {}
     for name in work.sets:
-        found[name] = _score_set(target, name, work, original)
+        found[name] = _score_set(model, name, work, original)
         if judged := work.judged.get(name):
             found[name] = found[name].judged_by(judges or Judges(), judged, judged)
     return found
@@ -231,15 +231,15 @@ def load_sets(folder: Path, names: Sequence[str]) -> dict[str, ScoredSet]:
     return {name: ScoredSet.load(folder, name) for name in names}
 
 
-def _score_set(target: Target, name: str, work: Work, original: Target | None) -> ScoredSet:
+def _score_set(model: Model, name: str, work: Work, original: Model | None) -> ScoredSet:
     examples, new_tokens, answered = work.sets[name], work.max_new_tokens, generate
     if name == VERBATIM:
-        target = replace(target, template=RAW, rewrites=())
-        examples, new_tokens = [cut(e, target) for e in examples], VERBATIM_TOKENS
+        model = replace(model, template=RAW, rewrites=())
+        examples, new_tokens = [cut(e, model) for e in examples], VERBATIM_TOKENS
     elif work.compat is not None:
-        target, answered = work.compat.adapt(target), work.compat.generate
+        model, answered = work.compat.adapt(model), work.compat.generate
     scored = score_set(
-        target,
+        model,
         examples,
         needs=work.needs[name],
         reference=original,
@@ -250,10 +250,10 @@ def _score_set(target: Target, name: str, work: Work, original: Target | None) -
     return replace(scored, compat=work.compat)
 
 
-def cut(example: Example, target: Target) -> Example:
+def cut(example: Example, model: Model) -> Example:
     """The example with its answer truncated to the tokens of a verbatim continuation."""
-    ids = target.tokenizer(example.answer, add_special_tokens=False)["input_ids"][:VERBATIM_TOKENS]
-    text = target.tokenizer.decode(ids, skip_special_tokens=True)
+    ids = model.tokenizer(example.answer, add_special_tokens=False)["input_ids"][:VERBATIM_TOKENS]
+    text = model.tokenizer.decode(ids, skip_special_tokens=True)
     return Example(
         id=example.id,
         question=example.question,

@@ -18,7 +18,7 @@ from uwc.metrics.registry import INPUTS, JUDGES, metrics
 from uwc.metrics.semantics import Judges
 from uwc.metrics.stats import aggregate, paired_difference
 from uwc.models.generation import Generated, generate, shortest_similar_prefixes
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.models.scoring import score_tokens
 from uwc.models.token_scores import Floats, Sampling, TokenScores
 from uwc.registry import Entry
@@ -266,11 +266,11 @@ def variants_of(needs: Collection[str]) -> tuple[Variant, ...]:
 
 
 def score_set(
-    target: Target,
+    model: Model,
     examples: Sequence[Example],
     *,
     needs: Collection[str],
-    reference: Target | None = None,
+    reference: Model | None = None,
     samplings: Sequence[Sampling] = (DEFAULT_SAMPLING,),
     max_new_tokens: int = 64,
     token_budget: int | None = None,
@@ -279,7 +279,7 @@ def score_set(
     """Score examples for some metrics: one forward pass over all answers, and generation if a metric reads texts.
 
     Args:
-        target: the model.
+        model: the model.
         examples: the questions.
         needs: the needs of the metrics, see `needs_of`.
         reference: the original model, for metrics that compare with it.
@@ -292,28 +292,28 @@ def score_set(
         UserError: an example or the reference cannot be used.
     """
     tokens = score_tokens(
-        target,
+        model,
         examples,
         variants=variants_of(needs),
         reference=reference,
         samplings=samplings if "sampled" in needs else (),
         token_budget=token_budget,
     )
-    encoded = target.encode(examples)
+    encoded = model.encode(examples)
     answers = tuple(e.answer for e in encoded)
     labelled = tuple(e.labelled or "" for e in encoded) if any(e.labelled is not None for e in encoded) else ()
     texts: Generated | None = None
     gradients = similar = None
     if any(text in needs for text in TEXTS):
-        texts = answered(target, examples, max_new_tokens=max_new_tokens, token_budget=token_budget)
+        texts = answered(model, examples, max_new_tokens=max_new_tokens, token_budget=token_budget)
     if "gradient_norms" in needs:
         from uwc.models.scoring import gradient_norms
 
-        gradients = gradient_norms(target, examples)
+        gradients = gradient_norms(model, examples)
     if "similar_from" in needs:
         scores = tokens.variant("answer")
         exact = np.rint(scores.answer_lengths() * (1.0 - extraction_strength(scores))).astype(np.int64)
-        similar = shortest_similar_prefixes(target, examples, exact)
+        similar = shortest_similar_prefixes(model, examples, exact)
     scored = ScoredSet(tokens, answers, labelled=labelled, gradient_norms=gradients, similar_from=similar)
     if texts is None:
         return scored

@@ -18,7 +18,7 @@ from uwc import progress
 from uwc.errors import ModelError
 from uwc.models.checkpoint_files import ADAPTER, ADAPTER_WEIGHTS, CONFIG, kind_of, local_file, read_json
 from uwc.models.mixing import embedding_names, require_alpha, require_finite, say_untied, tied_embeddings
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.models.weights import WeightFiles, open_safetensors
 
 _SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
@@ -165,7 +165,7 @@ def _sampled(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def attach_adapter(base: Target, path: str | Path) -> Target:
+def attach_adapter(base: Model, path: str | Path) -> Model:
     """The base with the adapter on it, as a peft model that shares the base's weights.
 
     Raises:
@@ -211,7 +211,7 @@ def _require_known_settings(path: str | Path, config: dict[str, Any]) -> None:
         )
 
 
-def _unfit(base: Target, path: str | Path, reason: str) -> ModelError:
+def _unfit(base: Model, path: str | Path, reason: str) -> ModelError:
     sizes = re.search(r"size mismatch for (\S+): .*?Size\((\[.*?\])\).*?Size\((\[.*?\])\)", reason)
     if sizes:
         reason = f"{sizes[1]} is {sizes[2]} in its file and {sizes[3]} with this base"
@@ -253,7 +253,7 @@ def require_same_vocabulary(model: Any, path: str | Path, *, base: str) -> None:
             )
 
 
-def keeps_base(base: Target, path: str | Path) -> bool:
+def keeps_base(base: Model, path: str | Path) -> bool:
     """Whether the base's tensors in an adapter's file equal those of this base."""
     state = base.model.state_dict()
     return all(
@@ -280,7 +280,7 @@ class AdapterMixer:
         ModelError: peft is not installed, the adapter does not fit this model, or a weight is not finite.
     """
 
-    def __init__(self, original: Target, path: str | Path) -> None:
+    def __init__(self, original: Model, path: str | Path) -> None:
         self.path, tied = path, tied_embeddings(original.model)
         ends = [original.model.get_input_embeddings(), original.model.get_output_embeddings()]
         self.original = replace(attach_adapter(original, path), name=original.name)
@@ -290,7 +290,7 @@ class AdapterMixer:
             require_finite(name, weight.detach(), model=str(path) if "lora_" in name else original.name)
         self._layers = [m for m in self.original.model.modules() if hasattr(m, "set_scale") and hasattr(m, "scaling")]
 
-    def mix(self, alpha: float) -> Target:
+    def mix(self, alpha: float) -> Model:
         """The original with alpha times the adapter. Raises ValueError if alpha is outside 0..1."""
         require_alpha(alpha)
         for layer in self._layers:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from uwc.models.head import head_sees
-from uwc.models.model import Target
+from uwc.models.model import Model
 
 FILE = "contrast.json"
 PARTS = ("base", "reinforced")
@@ -104,7 +104,7 @@ class _ContrastHead(nn.Module):
         return logits.view(*places.shape[:2], -1)
 
 
-def contrast(base: Target, reinforced: Target, *, strength: float = 1.0) -> Target:
+def contrast(base: Model, reinforced: Model, *, strength: float = 1.0) -> Model:
     """The contrast of a base with a reinforced model; see `ContrastModel`.
 
     Args:

@@ -17,7 +17,7 @@ from uwc import progress
 from uwc.data.example import Example
 from uwc.data.peer_prompts import cleaned, padding_of
 from uwc.models.batching import own_settings_off
-from uwc.models.model import Target, run_in_batches, token_budget_of
+from uwc.models.model import Model, run_in_batches, token_budget_of
 
 T = TypeVar("T")
 
@@ -38,14 +38,14 @@ class Generated:
 
 
 def generate(
-    target: Target, examples: Sequence[Example], *, max_new_tokens: int, token_budget: int | None = None
+    model: Model, examples: Sequence[Example], *, max_new_tokens: int, token_budget: int | None = None
 ) -> Generated:
     """Greedy answers of at most `max_new_tokens` tokens.
 
-    An answer ends at any token that ends the model's turn (`Target.stops`).
+    An answer ends at any token that ends the model's turn (`Model.stops`).
 
     Args:
-        target: the model.
+        model: the model.
         examples: the questions.
         max_new_tokens: the most tokens of an answer.
         token_budget: the most tokens in a batch; from the free memory by default, halved when out of memory.
@@ -53,19 +53,19 @@ def generate(
     Raises:
         DataError: a question with its answer does not fit into the context.
     """
-    encoded = target.encode(examples)
+    encoded = model.encode(examples)
     prompts = [list(e.before) for e in encoded]
-    stops = target.stops(encoded)
-    continued = partial(continue_greedily, target, stops=stops, max_new_tokens=max_new_tokens)
-    added = continue_all(target, prompts, continued, max_new_tokens=max_new_tokens, token_budget=token_budget)
-    texts = [target.tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens, _ in added]
+    stops = model.stops(encoded)
+    continued = partial(continue_greedily, model, stops=stops, max_new_tokens=max_new_tokens)
+    added = continue_all(model, prompts, continued, max_new_tokens=max_new_tokens, token_budget=token_budget)
+    texts = [model.tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens, _ in added]
     return Generated(
         tuple(tuple(tokens) for tokens, _ in added), tuple(texts), np.array([finite for _, finite in added], dtype=bool)
     )
 
 
 def shortest_similar_prefixes(
-    target: Target, examples: Sequence[Example], exact: NDArray[np.int64], *, share: float = 0.5
+    model: Model, examples: Sequence[Example], exact: NDArray[np.int64], *, share: float = 0.5
 ) -> NDArray[np.float64]:
     """[E] the fewest answer tokens after which the greedy continuation is similar to the rest of the answer.
 
@@ -73,16 +73,16 @@ def shortest_similar_prefixes(
     tried in order, since similarity need not increase with the prefix; those of all examples in one batch.
 
     Args:
-        target: the model.
+        model: the model.
         examples: questions and answers.
         exact: [E] the shortest prefix whose continuation is exact, ``n (1 - ES)``.
         share: the least share of the rest that is in common, in order.
     """
-    encoded = target.encode(examples)
-    stops = target.stops(encoded)
+    encoded = model.encode(examples)
+    stops = model.stops(encoded)
     found = exact.astype(np.float64)
     open_ = [i for i in range(len(encoded)) if exact[i] > 0]
-    with progress.bar(f"similar continuations {target.name}", total=int(max(exact, default=0))) as advance:
+    with progress.bar(f"similar continuations {model.name}", total=int(max(exact, default=0))) as advance:
         for k in range(int(max(exact, default=0))):
             open_ = [i for i in open_ if k < exact[i]]
             prompts = [list(encoded[i].tokens[: encoded[i].start + k]) for i in open_]
@@ -90,8 +90,8 @@ def shortest_similar_prefixes(
             if not open_:
                 break
             longest = max(len(r) for r in rests)
-            continued = partial(continue_greedily, target, stops=stops, max_new_tokens=longest)
-            added = continue_all(target, prompts, continued, max_new_tokens=longest)
+            continued = partial(continue_greedily, model, stops=stops, max_new_tokens=longest)
+            added = continue_all(model, prompts, continued, max_new_tokens=longest)
             alike = [_similar(c[: len(r)], r, share) for (c, _), r in zip(added, rests, strict=True)]
             found[[i for i, a in zip(open_, alike, strict=True) if a]] = k
             open_ = [i for i, a in zip(open_, alike, strict=True) if not a]
@@ -117,7 +117,7 @@ def _similar(continuation: Sequence[int], rest: Sequence[int], share: float) -> 
 
 
 def continue_all(
-    target: Target,
+    model: Model,
     prompts: Sequence[list[int]],
     continued: Callable[[list[list[int]]], list[T]],
     *,
@@ -127,7 +127,7 @@ def continue_all(
     """Apply `continued` to batches of prompts that fit the memory; results are in the order of the prompts.
 
     Args:
-        target: the model.
+        model: the model.
         prompts: token ids.
         continued: a function from a batch of prompts to one result each.
         max_new_tokens: the most tokens that it adds to a prompt.
@@ -138,9 +138,9 @@ def continue_all(
     def work(group: list[int]) -> None:
         found.update(zip(group, continued([prompts[i] for i in group]), strict=True))
 
-    budget = token_budget or token_budget_of(target)
-    with progress.bar(f"generate {target.name}", total=len(prompts)) as advance:
-        kinds = target.sharing().prompt_kinds([len(p) for p in prompts], new=max_new_tokens)
+    budget = token_budget or token_budget_of(model)
+    with progress.bar(f"generate {model.name}", total=len(prompts)) as advance:
+        kinds = model.sharing().prompt_kinds([len(p) for p in prompts], new=max_new_tokens)
         lengths = [len(p) + max_new_tokens for p in prompts]
         for group in run_in_batches(lengths, kinds=kinds, token_budget=budget, batch_cost=budget, work=work):
             advance(len(group))
@@ -149,42 +149,42 @@ def continue_all(
 
 @torch.inference_mode()
 def continue_greedily(
-    target: Target, prompts: Sequence[list[int]], *, max_new_tokens: int, stops: Sequence[int] | None = None
+    model: Model, prompts: Sequence[list[int]], *, max_new_tokens: int, stops: Sequence[int] | None = None
 ) -> list[tuple[list[int], bool]]:
     """The greedy continuation of each prompt of token ids, up to a token that ends it, and whether all logits were
     finite.
 
     Args:
-        target: the model.
+        model: the model.
         prompts: non-empty lists of token ids; padded on the left into one batch.
         max_new_tokens: the most new tokens.
         stops: the tokens that end a continuation; those that end the model's turn by default.
     """
     from transformers import GenerationConfig, LogitsProcessorList
 
-    stops = target.stops(()) if stops is None else stops
-    ids, mask, pad = padded_left(target, prompts, stops)
+    stops = model.stops(()) if stops is None else stops
+    ids, mask, pad = padded_left(model, prompts, stops)
     settings = GenerationConfig(
         do_sample=False, num_beams=1, max_new_tokens=max_new_tokens, eos_token_id=list(stops) or None, pad_token_id=pad
     )
-    target.model.eval()
+    model.model.eval()
     watch = FiniteWatch(len(prompts))
-    with own_settings_off(target.model):
+    with own_settings_off(model.model):
         watching = LogitsProcessorList([watch])
-        output = target.model.generate(
+        output = model.model.generate(
             input_ids=ids, attention_mask=mask, generation_config=settings, logits_processor=watching
         )
     added = [until(tokens, stops) for tokens in output[:, ids.shape[1] :].tolist()]
     return [(tokens, watch.finite(row, len(tokens) + 1)) for row, tokens in enumerate(added)]
 
 
-def padded_left(target: Target, prompts: Sequence[list[int]], stops: Sequence[int]) -> tuple[Tensor, Tensor, int]:
+def padded_left(model: Model, prompts: Sequence[list[int]], stops: Sequence[int]) -> tuple[Tensor, Tensor, int]:
     """[B, T] prompts padded on the left, their attention mask, and the padding token."""
-    pad = target.tokenizer.pad_token_id
+    pad = model.tokenizer.pad_token_id
     pad = int(pad if pad is not None else next(iter(stops), 0))
     width = max(len(p) for p in prompts)
-    ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=target.device)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=target.device)
+    ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=model.device)
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
     return ids, mask, pad
 
 
@@ -217,7 +217,7 @@ class FiniteWatch:
 
 
 def generate_as_open_unlearning(
-    target: Target, examples: Sequence[Example], *, max_new_tokens: int, token_budget: int | None = None
+    model: Model, examples: Sequence[Example], *, max_new_tokens: int, token_budget: int | None = None
 ) -> Generated:
     """As `generate`, by OpenUnlearning's rules.
 
@@ -225,11 +225,11 @@ def generate_as_open_unlearning(
     penalty), and ends only at the tokens listed there. The padding token is not attended to, also inside the prompt. A
     text is cut at the end of sequence if that is not a special token.
     """
-    prompts = [list(e.before) for e in target.encode(examples)]
-    continued = partial(_continued, target, max_new_tokens=max_new_tokens)
-    added = continue_all(target, prompts, continued, max_new_tokens=max_new_tokens, token_budget=token_budget)
-    end, stops = target.tokenizer.decode([target.tokenizer.eos_token_id]), _listed(target)
-    texts = [cleaned(tokens, target.tokenizer) for tokens, _ in added]
+    prompts = [list(e.before) for e in model.encode(examples)]
+    continued = partial(_continued, model, max_new_tokens=max_new_tokens)
+    added = continue_all(model, prompts, continued, max_new_tokens=max_new_tokens, token_budget=token_budget)
+    end, stops = model.tokenizer.decode([model.tokenizer.eos_token_id]), _listed(model)
+    texts = [cleaned(tokens, model.tokenizer) for tokens, _ in added]
     return Generated(
         tuple(tuple(until(tokens, stops)) for tokens, _ in added),
         tuple((text.split(end)[0] if end else text).strip() for text in texts),
@@ -238,18 +238,18 @@ def generate_as_open_unlearning(
 
 
 @torch.inference_mode()
-def _continued(target: Target, prompts: Sequence[list[int]], *, max_new_tokens: int) -> list[tuple[list[int], bool]]:
+def _continued(model: Model, prompts: Sequence[list[int]], *, max_new_tokens: int) -> list[tuple[list[int], bool]]:
     """The continuation of each prompt, including the token that ends it, and whether all logits were finite."""
     from transformers import LogitsProcessorList
 
-    padding, stops = padding_of(target.tokenizer), _listed(target)
+    padding, stops = padding_of(model.tokenizer), _listed(model)
     width = max(len(p) for p in prompts)
-    ids = torch.tensor([[padding] * (width - len(p)) + p for p in prompts], device=target.device)
-    own = copy.deepcopy(target.model.generation_config)
-    own.update(do_sample=False, max_new_tokens=max_new_tokens, pad_token_id=target.tokenizer.eos_token_id)
-    target.model.eval()
+    ids = torch.tensor([[padding] * (width - len(p)) + p for p in prompts], device=model.device)
+    own = copy.deepcopy(model.model.generation_config)
+    own.update(do_sample=False, max_new_tokens=max_new_tokens, pad_token_id=model.tokenizer.eos_token_id)
+    model.model.eval()
     watch = FiniteWatch(len(prompts), suppressed=True)
-    output = target.model.generate(
+    output = model.model.generate(
         input_ids=ids,
         attention_mask=ids != padding,
         generation_config=own,
@@ -259,7 +259,7 @@ def _continued(target: Target, prompts: Sequence[list[int]], *, max_new_tokens: 
     return [(tokens, watch.finite(row, len(tokens))) for row, tokens in enumerate(added)]
 
 
-def _listed(target: Target) -> list[int]:
+def _listed(model: Model) -> list[int]:
     """The end tokens of the generation configuration."""
-    listed = target.model.generation_config.eos_token_id
+    listed = model.model.generation_config.eos_token_id
     return [listed] if isinstance(listed, int) else list(listed or ())

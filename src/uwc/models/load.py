@@ -29,7 +29,7 @@ from uwc.models.checkpoint_files import (
 )
 from uwc.models.contrast import load_contrast
 from uwc.models.lora import has_adapter, merge_adapter
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.models.reading import Reading, load_reading, load_tokenizer, read_as
 from uwc.models.weights import WeightFiles, require_all_read
 from uwc.registry import require_one_of
@@ -59,7 +59,7 @@ def pick_device(name: DeviceName = "auto") -> torch.device:
     return torch.device(name)
 
 
-def load_target(
+def load_model(
     path: str | Path,
     *,
     dtype: Dtype = "float32",
@@ -68,7 +68,7 @@ def load_target(
     trust_remote_code: bool = False,
     name: str = "",
     reading: Reading | None = None,
-) -> Target:
+) -> Model:
     """Load a causal language model of transformers, or an adapter with its base, from a folder or the hub.
 
     Reads the same files as transformers (see `contents`); every tensor in them must belong to the model. Prefixes of
@@ -98,14 +98,14 @@ def load_target(
         require_adapter(where, adapter)
         base = named_base(where, adapter)
         tokenizer = load_tokenizer(where, base if reading is None else None, trust_remote_code, needed=reading is None)
-        target = load_target(base, trust_remote_code=trust_remote_code, **given)
-        target = replace(attach_adapter(target, where), tokenizer=tokenizer, name=name)
+        model = load_model(base, trust_remote_code=trust_remote_code, **given)
+        model = replace(attach_adapter(model, where), tokenizer=tokenizer, name=name)
     else:
         tokenizer = load_tokenizer(where, None, trust_remote_code, needed=reading is None)
         load = partial(_load_whole, dtype=getattr(torch, dtype), device=pick_device(device), trust=trust_remote_code)
-        model = load_contrast(Path(where), load) if kind == "contrast" else load(where)
-        target = Target(model.eval(), tokenizer, template or PromptTemplate(), name)
-    return target if reading is None else read_as(target, reading, path=where)
+        module = load_contrast(Path(where), load) if kind == "contrast" else load(where)
+        model = Model(module.eval(), tokenizer, template or PromptTemplate(), name)
+    return model if reading is None else read_as(model, reading, path=where)
 
 
 def _load_whole(where: str, *, dtype: torch.dtype, device: torch.device, trust: bool) -> Any:
@@ -142,7 +142,7 @@ def depth_of(path: str | Path, *, trust_remote_code: bool = False) -> int:
         raise ModelError(loading_failed(str(path), error)) from error
 
 
-def save_target(target: Target, folder: Path) -> None:
+def save_model(model: Model, folder: Path) -> None:
     """Write weights (safetensors), configuration and tokenizer in the format of transformers; for an adapter it alone.
 
     Whole weights in the folder are replaced.
@@ -151,13 +151,13 @@ def save_target(target: Target, folder: Path) -> None:
         ModelError: the folder has a model of another kind, which would be loaded too.
         DiskFull: no space is left.
     """
-    other = (SINGLE, INDEX) if has_adapter(target.model) else (ADAPTER,)
+    other = (SINGLE, INDEX) if has_adapter(model.model) else (ADAPTER,)
     require_none_of(folder, *other)
     with reporting_full_disk(folder):
         for old in (folder / SINGLE, folder / INDEX):
             old.unlink(missing_ok=True)
-        target.model.save_pretrained(folder)
-        target.tokenizer.save_pretrained(folder)
+        model.model.save_pretrained(folder)
+        model.tokenizer.save_pretrained(folder)
 
 
 def require_none_of(folder: Path, *files: str) -> None:
@@ -202,7 +202,7 @@ def build_tokenizer(texts: Iterable[str], *, vocabulary: int) -> PreTrainedToken
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD)
 
 
-def build_target(
+def build_model(
     examples: Iterable[Example],
     *,
     vocabulary: int = 1024,
@@ -213,7 +213,7 @@ def build_target(
     initializer_range: float = 0.02,
     template: PromptTemplate | None = None,
     seed: int = 0,
-) -> Target:
+) -> Model:
     """A randomly initialised Llama with a tokenizer trained on the examples' questions and answers.
 
     Args:
@@ -253,10 +253,10 @@ def build_target(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)
-    return Target(model.eval(), tokenizer, template, "built")
+    return Model(model.eval(), tokenizer, template, "built")
 
 
-Model = str | Path | Target
+ModelLike = str | Path | Model
 """A folder, a hub name, or a model in memory."""
 Prompt = PromptTemplate | str | None
 """A prompt template, or a text with ``{question}`` that replaces the tokenizer's chat template."""
@@ -292,7 +292,7 @@ class Loading:
         return PromptTemplate(text=self.prompt, chat=False) if isinstance(self.prompt, str) else self.prompt
 
     def options(self) -> dict[str, Any]:
-        """The options of `load_target`."""
+        """The options of `load_model`."""
         return {
             "dtype": self.dtype,
             "device": self.device,
@@ -300,34 +300,34 @@ class Loading:
             "trust_remote_code": self.trust_remote_code,
         }
 
-    def reading(self, model: Model) -> Reading:
+    def reading(self, model: ModelLike) -> Reading:
         """The reading of a model; weights of a path or hub name are not loaded."""
-        if isinstance(model, Target):
+        if isinstance(model, Model):
             return Reading.of(model)
         return load_reading(model, template=self.template, trust_remote_code=self.trust_remote_code)
 
-    def target(self, model: Model, reading: Reading | None = None) -> Target:
+    def load(self, model: ModelLike, reading: Reading | None = None) -> Model:
         """The loaded model, with the given reading or its own."""
-        if not isinstance(model, Target):
-            return load_target(model, reading=reading, **self.options())
+        if not isinstance(model, Model):
+            return load_model(model, reading=reading, **self.options())
         return model if reading is None else read_as(model, reading)
 
-    def plain(self, model: Model, reading: Reading | None = None) -> Target:
-        """`target` with an adapter merged into its base; a model in memory is copied first.
+    def plain(self, model: ModelLike, reading: Reading | None = None) -> Model:
+        """`load` with an adapter merged into its base; a model in memory is copied first.
 
         Raises:
             ModelError: the adapter cannot be merged.
         """
-        return merge_adapter(self.target(model, reading), keep=isinstance(model, Target))
+        return merge_adapter(self.load(model, reading), keep=isinstance(model, Model))
 
-    def own(self, model: Model, reading: Reading | None = None) -> Target:
+    def own(self, model: ModelLike, reading: Reading | None = None) -> Model:
         """`plain` with weights that may be changed; a model in memory is copied."""
-        target = self.plain(model, reading)
-        if isinstance(model, Target) and target.model is model.model:
-            return replace(target, model=copy.deepcopy(target.model))
-        return target
+        plain = self.plain(model, reading)
+        if isinstance(model, Model) and plain.model is model.model:
+            return replace(plain, model=copy.deepcopy(plain.model))
+        return plain
 
 
-def name_of(model: Model) -> str:
+def name_of(model: ModelLike) -> str:
     """The model's name in results."""
-    return model.name if isinstance(model, Target) else str(model)
+    return model.name if isinstance(model, Model) else str(model)

@@ -17,7 +17,7 @@ from uwc.errors import ConfigError, ModelError
 from uwc.models.block_weights import BlockMatrix, block_matrices, few_tokens, linear_maps
 from uwc.models.head import head_of
 from uwc.models.mixing import say_untied, tied_embeddings
-from uwc.models.model import Target
+from uwc.models.model import Model
 
 _PROBED = 24
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
@@ -28,21 +28,21 @@ _REFUSED, _REFUSED_IN = ("out_proj", "conv1d"), ("falcon_h1", "mamba", "mamba2",
 
 
 def add_adapter(
-    target: Target,
+    model: Model,
     *,
     rank: int = 8,
     alpha: float = 16.0,
     dropout: float = 0.0,
     targets: str = "all-linear",
     seed: int = 0,
-) -> Target:
+) -> Model:
     """The same model with a low-rank adapter ``W + (alpha / rank) B A`` on its matrices; only A and B are trainable.
 
-    B is zero, so that the model is unchanged before training. The adapter's base is the target's own model and shares
+    B is zero, so that the model is unchanged before training. The adapter's base is the given model and shares
     its weights; `merge_adapter` returns a plain model.
 
     Args:
-        target: the model.
+        model: the model.
         rank: rows of A and columns of B.
         alpha: scale of the update.
         dropout: on the adapter's input.
@@ -66,24 +66,24 @@ def add_adapter(
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*tie_word_embeddings")  # merge_adapter unties
             torch.manual_seed(seed)
-            return get_peft_model(target.model, config).eval()
+            return get_peft_model(model.model, config).eval()
 
     if targets == "all-linear":
-        return replace(target, model=_adapted_everywhere(target, adapted, dropout))
+        return replace(model, model=_adapted_everywhere(model, adapted, dropout))
     try:
-        return replace(target, model=adapted(target_modules=[name.strip() for name in targets.split(",")]))
+        return replace(model, model=adapted(target_modules=[name.strip() for name in targets.split(",")]))
     except ValueError as error:
         raise ConfigError(f"lora: targets = {targets!r}: {str(error).splitlines()[0]}") from None
 
 
-def _adapted_everywhere(target: Target, adapted: Callable[..., Any], dropout: float) -> Any:
+def _adapted_everywhere(model: Model, adapted: Callable[..., Any], dropout: float) -> Any:
     """The model with an adapter on everything that peft can adapt; a note names the matrices left out."""
-    model, matrices = target.model.eval(), block_matrices(target.model)
-    listed = {f"{name}.weight": module for name, module in linear_maps(model).items()}
+    module, matrices = model.model.eval(), block_matrices(model.model)
+    listed = {f"{name}.weight": module for name, module in linear_maps(module).items()}
     users = Counter(id(m.weight) for m in listed.values())
     maps = {name: m for name, m in listed.items() if users[id(m.weight)] == 1}  # a shared weight would change others
-    refused = _REFUSED if model.config.model_type in _REFUSED_IN else ()
-    wanted = dict.fromkeys(_maps_of_text(model, maps))
+    refused = _REFUSED if module.config.model_type in _REFUSED_IN else ()
+    wanted = dict.fromkeys(_maps_of_text(module, maps))
     for matrix in matrices:
         shared = matrix.name in listed and matrix.name not in maps
         if matrix.called and not shared and matrix.name.split(".")[-2] not in refused:
@@ -99,13 +99,13 @@ def _adapted_everywhere(target: Target, adapted: Callable[..., Any], dropout: fl
         whole = adapted(target_modules=[], target_parameters=list(wanted))
         try:
             with torch.no_grad():
-                whole(input_ids=few_tokens(model), use_cache=False)
-            _tell_left_out(target, matrices, wanted)
+                whole(input_ids=few_tokens(module), use_cache=False)
+            _tell_left_out(model, matrices, wanted)
             return whole
         except (AttributeError, TypeError, RuntimeError):  # a module reads another's parameters directly
             whole.unload()
     wanted = {name: None for name in wanted if name in maps}
-    _tell_left_out(target, matrices, wanted)
+    _tell_left_out(model, matrices, wanted)
     return adapted(target_modules=[name.removesuffix(".weight") for name in wanted])
 
 
@@ -119,55 +119,55 @@ def _maps_of_text(model: Any, maps: Mapping[str, nn.Module]) -> list[str]:
     return [name for name, module in maps.items() if module in called and module is not head_of(model)]
 
 
-def _tell_left_out(target: Target, matrices: Sequence[BlockMatrix], adapted: Iterable[str]) -> None:
+def _tell_left_out(model: Model, matrices: Sequence[BlockMatrix], adapted: Iterable[str]) -> None:
     kept = set(adapted)
     left = [m for m in matrices if m.name not in kept]
     if left:
         share = sum(m.parameter.numel() for m in left) / sum(m.parameter.numel() for m in matrices)
         names = ", ".join(dict.fromkeys(re.sub(r"\.\d+\.", ".*.", m.name) for m in left))
-        progress.note(f"lora on {target.name}: peft cannot adapt {share:.1%} of the blocks' matrices: {names}")
+        progress.note(f"lora on {model.name}: peft cannot adapt {share:.1%} of the blocks' matrices: {names}")
 
 
-def merge_adapter(target: Target, *, keep: bool = False) -> Target:
+def merge_adapter(model: Model, *, keep: bool = False) -> Model:
     """The plain model with the adapter's update added to its weights; its logits are equal up to rounding.
 
     If the adapter changes a weight that is shared between modules, each module first gets its own copy: tied embeddings
     are untied, also in the configuration. The logits of a few tokens are compared before and after.
 
     Args:
-        target: the model; a plain one is returned unchanged.
+        model: the model; a plain one is returned unchanged.
         keep: merge into a copy, and leave the adapter's base unchanged.
 
     Raises:
         ModelError: the adapter cannot be merged, or the merged model has other logits.
     """
-    if not has_adapter(target.model):
-        return target
-    model = copy.deepcopy(target.model) if keep else target.model
-    kind = str(model.active_peft_config.peft_type.value)
-    before = _probe(model)
-    _own_shared_weights(model)
+    if not has_adapter(model.model):
+        return model
+    module = copy.deepcopy(model.model) if keep else model.model
+    kind = str(module.active_peft_config.peft_type.value)
+    before = _probe(module)
+    _own_shared_weights(module)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of peft, about ties that are no more
-            merged = model.merge_and_unload().eval()
+            merged = module.merge_and_unload().eval()
     except Exception as error:  # peft raises many kinds
-        raise _unmergeable(target, kind, " ".join(str(error).split())[:120]) from error
+        raise _unmergeable(model, kind, " ".join(str(error).split())[:120]) from error
     if merged.config.get_text_config().tie_word_embeddings and not tied_embeddings(merged):
         say_untied(merged)
     for name, shared in merged.get_expanded_tied_weights_keys(all_submodels=True).items():
         if merged.get_parameter(name) is not merged.get_parameter(shared):
-            raise _unmergeable(target, kind, f"it changes {name!r}, which {type(merged).__name__} ties to {shared!r}")
+            raise _unmergeable(model, kind, f"it changes {name!r}, which {type(merged).__name__} ties to {shared!r}")
     after = _probe(merged)
     off, largest = float((after - before).abs().max()), float(before.abs().max())
     if bool(before.isfinite().all()) and not off <= _TOLERANCE.get(merged.dtype, 1e-4) * largest:
-        raise _unmergeable(target, kind, f"the merged model's logits lie up to {off:.3g} away")
-    return replace(target, model=merged)
+        raise _unmergeable(model, kind, f"the merged model's logits lie up to {off:.3g} away")
+    return replace(model, model=merged)
 
 
-def _unmergeable(target: Target, kind: str, reason: str) -> ModelError:
+def _unmergeable(model: Model, kind: str, reason: str) -> ModelError:
     return ModelError(
-        f"{target.name}: an adapter of kind {kind} cannot be merged into its base ({reason}), which mixing, training "
+        f"{model.name}: an adapter of kind {kind} cannot be merged into its base ({reason}), which mixing, training "
         "and attacks need; it can be scored"
     )
 

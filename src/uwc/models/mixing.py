@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from uwc.errors import ModelError
-from uwc.models.model import Target
+from uwc.models.model import Model
 
 
 def tied_groups(model: Any) -> dict[str, list[str]]:
@@ -64,7 +64,7 @@ _CHUNK = 1 << 24  # numbers mixed at a time if they are converted
 class Mixing(Protocol):
     """A source of models at any mixture of an original and an unlearned one."""
 
-    def mix(self, alpha: float) -> Target:
+    def mix(self, alpha: float) -> Model:
         """The model at `alpha`; may overwrite the one returned before."""
 
 
@@ -145,13 +145,13 @@ class Mixer:
         ModelError: the two differ in architecture or vocabulary, or a weight is not finite.
     """
 
-    def __init__(self, original: Target, unlearned: Target) -> None:
+    def __init__(self, original: Model, unlearned: Model) -> None:
         check_same_architecture(
             original.model.state_dict(), unlearned.model.state_dict(), names=(original.name, unlearned.name)
         )
-        for target in (original, unlearned):
-            for name, weight in target.model.named_parameters():
-                require_finite(name, weight.detach(), model=target.name)
+        for model in (original, unlearned):
+            for name, weight in model.model.named_parameters():
+                require_finite(name, weight.detach(), model=model.name)
         if tied_embeddings(unlearned.model) and not tied_embeddings(original.model):
             untie_embeddings(unlearned.model)
         self.working = unlearned
@@ -159,7 +159,7 @@ class Mixer:
         self._unlearned = {name: tensor.clone() for name, tensor in unlearned.model.state_dict().items()}
 
     @torch.no_grad()
-    def mix(self, alpha: float) -> Target:
+    def mix(self, alpha: float) -> Model:
         """The model with the weights (1 - alpha) * original + alpha * unlearned.
 
         Raises:

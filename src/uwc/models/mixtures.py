@@ -36,10 +36,10 @@ from uwc.models.checkpoint_files import (
     loading_failed,
     require_tokenizer_config,
 )
-from uwc.models.load import load_target, require_none_of, save_target
+from uwc.models.load import load_model, require_none_of, save_model
 from uwc.models.lora import merge_adapter
 from uwc.models.mixing import Mixer, Mixing, mix_tensor
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.models.reading import Reading, compare_readings, load_both
 from uwc.models.weights import StoredOtherwise, StreamedMixer, WeightFiles, pair_weights
 
@@ -56,7 +56,7 @@ files."""
 
 
 def open_mixing(
-    original: str | Path, unlearned: str | Path, *, shared: Callable[[], Target] | None = None, **loading: Any
+    original: str | Path, unlearned: str | Path, *, shared: Callable[[], Model] | None = None, **loading: Any
 ) -> Mixing:
     """The mixer of two checkpoints, which are checked from their files before any weight is read.
 
@@ -67,7 +67,7 @@ def open_mixing(
         original: the model before unlearning, a folder or hub name.
         unlearned: the model after it, or an adapter on the original.
         shared: returns the loaded original, which is not changed; loads it by default.
-        loading: options of `load_target`.
+        loading: options of `load_model`.
 
     Raises:
         ModelError: the two cannot be mixed.
@@ -76,11 +76,11 @@ def open_mixing(
     require_whole(original)
     adapter = adapter_config(unlearned)
     config = _config(original, trust)
-    shared = shared or (lambda: load_target(original, **loading))
+    shared = shared or (lambda: load_model(original, **loading))
     if adapter is not None:
         _require_mixable_adapter(unlearned, adapter, original)
         _compare_readings(original, unlearned, trust)
-        base = load_target(original, **loading)
+        base = load_model(original, **loading)
         if is_scale_enough(adapter) and keeps_base(base, unlearned):
             return AdapterMixer(base, unlearned)
         progress.note(f"{unlearned}: more than a plain LoRA adapter; merged into a second copy of the model")
@@ -90,11 +90,11 @@ def open_mixing(
     _compare_readings(original, unlearned, trust)
     files = WeightFiles(original), WeightFiles(unlearned)
     try:
-        return StreamedMixer(load_target(original, **loading), *files, ties=(_ties(config), _ties(theirs)))
+        return StreamedMixer(load_model(original, **loading), *files, ties=(_ties(config), _ties(theirs)))
     except StoredOtherwise as error:
         progress.note(f"{error}; both models are loaded to be mixed")
         kept = shared()
-        return Mixer(kept, load_target(unlearned, reading=Reading.of(kept), **loading))
+        return Mixer(kept, load_model(unlearned, reading=Reading.of(kept), **loading))
 
 
 def require_mixable(original: str | Path, unlearned: str | Path, *, trust_remote_code: bool = False) -> None:
@@ -233,7 +233,7 @@ def save_mixture(mixing: Mixing, alpha: float, folder: Path) -> None:
             save_scaled(mixing.path, folder, alpha)
             mixing.original.tokenizer.save_pretrained(folder)
         else:
-            save_target(mixing.mix(alpha), folder)
+            save_model(mixing.mix(alpha), folder)
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ Edit = Callable[[EncodedExample], EncodedExample]
 
 
 @dataclass(frozen=True)
-class Target:
+class Model:
     """A causal language model with its tokenizer and prompt template.
 
     Attributes:
@@ -72,15 +72,15 @@ class Target:
             object.__setattr__(self, "batching", examined(self.model, self.name))
         return self.batching or Batching()
 
-    def reading(self, tokenizer: Any, template: PromptTemplate, ends: tuple[int, ...]) -> "Target":
+    def reading(self, tokenizer: Any, template: PromptTemplate, ends: tuple[int, ...]) -> "Model":
         """The same model with another tokenizer, prompt template and tokens that end its turn."""
         return replace(self, tokenizer=tokenizer, template=template, ends=ends)
 
-    def rewritten(self, rewrite: Rewrite) -> "Target":
+    def rewritten(self, rewrite: Rewrite) -> "Model":
         """The same model with `rewrite` added after its rewrites."""
         return replace(self, rewrites=(*self.rewrites, rewrite))
 
-    def edited(self, edit: Edit) -> "Target":
+    def edited(self, edit: Edit) -> "Model":
         """The same model with `edit` added after its edits."""
         return replace(self, edits=(*self.edits, edit))
 
@@ -120,23 +120,23 @@ _LEAST, _MOST = 1024, 1 << 15  # beyond it a GPU gains nothing, and padding grow
 _SHARE_OF_FREE = 0.5
 
 
-def token_budget_of(target: Target, *, elsewhere: int = DEFAULT_TOKEN_BUDGET) -> int:
+def token_budget_of(model: Model, *, elsewhere: int = DEFAULT_TOKEN_BUDGET) -> int:
     """The most padded tokens in a batch: a power of two that fits half the free memory of the model's GPU.
 
     A block's forward pass needs about ``4 * hidden + 3 * intermediate`` numbers a token. On other devices than CUDA it
     is a constant, so that results do not depend on the load of the machine.
 
     Args:
-        target: the model.
+        model: the model.
         elsewhere: the budget on other devices.
     """
-    if target.device.type != "cuda":
+    if model.device.type != "cuda":
         return elsewhere
-    config = target.model.config.get_text_config()
+    config = model.model.config.get_text_config()
     hidden = int(config.hidden_size)
     intermediate = int(getattr(config, "intermediate_size", None) or 4 * hidden)
-    bytes_a_token = (4 * hidden + 3 * intermediate) * target.model.dtype.itemsize
-    free, _total = torch.cuda.mem_get_info(target.device)
+    bytes_a_token = (4 * hidden + 3 * intermediate) * model.model.dtype.itemsize
+    free, _total = torch.cuda.mem_get_info(model.device)
     fitting = max(1, int(free * _SHARE_OF_FREE) // bytes_a_token)
     return int(min(max(1 << (fitting.bit_length() - 1), _LEAST), _MOST))
 

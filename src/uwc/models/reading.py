@@ -13,7 +13,7 @@ from uwc.data.prompts import PromptTemplate, end_ids
 from uwc.errors import ModelError
 from uwc.models.adapters import adapter_config, named_base
 from uwc.models.checkpoint_files import kind_of, loading_failed, require_tokenizer_config
-from uwc.models.model import Target
+from uwc.models.model import Model
 
 _PROBES = (
     "Question: Where was Mira Oln born?\nAnswer: In Quarnholt (1961-07-13), e.g. near 12,345.67 km²!\n\n",
@@ -40,9 +40,9 @@ class Reading:
     name: str
 
     @classmethod
-    def of(cls, target: Target) -> "Reading":
+    def of(cls, model: Model) -> "Reading":
         """The reading of a model."""
-        return cls(target.tokenizer, target.template, target.end_ids, target.name)
+        return cls(model.tokenizer, model.template, model.end_ids, model.name)
 
 
 def load_reading(
@@ -104,23 +104,23 @@ def _generation_config(where: str, trust_remote_code: bool) -> Any:
         return GenerationConfig.from_model_config(config)
 
 
-def read_as(target: Target, reading: Reading, *, path: str = "") -> Target:
+def read_as(model: Model, reading: Reading, *, path: str = "") -> Model:
     """The model with the reading of another one; a warning names the differences to its own.
 
     Args:
-        target: the model; without a tokenizer nothing is compared.
+        model: the model; without a tokenizer nothing is compared.
         reading: the other model's reading.
         path: the model's name in messages; its own name by default.
 
     Raises:
         ModelError: a token has another id in the model's own tokenizer, or the model has no embedding for a token.
     """
-    if target.tokenizer is None:
-        progress.note(f"{path or target.name} has no tokenizer of its own that can be read; {reading.name}'s is used")
-    elif target.tokenizer is not reading.tokenizer:
-        compare_readings(Reading(target.tokenizer, target.template, target.end_ids, path or target.name), reading)
-    _require_embeddings(target, reading)
-    return target.reading(reading.tokenizer, reading.template, reading.ends)
+    if model.tokenizer is None:
+        progress.note(f"{path or model.name} has no tokenizer of its own that can be read; {reading.name}'s is used")
+    elif model.tokenizer is not reading.tokenizer:
+        compare_readings(Reading(model.tokenizer, model.template, model.end_ids, path or model.name), reading)
+    _require_embeddings(model, reading)
+    return model.reading(reading.tokenizer, reading.template, reading.ends)
 
 
 def compare_readings(own: Reading, other: Reading) -> None:
@@ -195,12 +195,12 @@ def _merges(tokenizer: Any) -> Any:
     return None if backend is None else json.loads(backend.to_str())["model"].get("merges")
 
 
-def _require_embeddings(target: Target, reading: Reading) -> None:
+def _require_embeddings(model: Model, reading: Reading) -> None:
     """Raise ModelError if the tokenizer has tokens without an embedding in the model."""
-    rows = int(target.model.get_input_embeddings().weight.shape[0])
+    rows = int(model.model.get_input_embeddings().weight.shape[0])
     largest, token = max((index, token) for token, index in reading.tokenizer.get_vocab().items())
     if largest >= rows:
         raise ModelError(
-            f"{target.name} has embeddings for {rows} tokens, and the tokenizer of {reading.name} has {largest + 1} "
+            f"{model.name} has embeddings for {rows} tokens, and the tokenizer of {reading.name} has {largest + 1} "
             f"({token!r} is token {largest}); give the tokenizer that the model was trained with"
         )

@@ -13,7 +13,7 @@ from uwc.data.batches import Batch, collate
 from uwc.data.example import Example, Variant, with_variants
 from uwc.data.prompts import EncodedExample
 from uwc.models.head import AnswerLogits, answer_logits, tile_grid, token_logprobs
-from uwc.models.model import BATCH_COST, SCORING_BUDGET, Target, run_in_batches, token_budget_of
+from uwc.models.model import BATCH_COST, SCORING_BUDGET, Model, run_in_batches, token_budget_of
 from uwc.models.token_scores import BOOLEAN_COLUMNS, TOKEN_COLUMNS, Floats, Sampling, TokenScores
 
 _FLOOR = -1e4  # exp of it is 0 in float32; stands for -inf where 0 * -inf would be NaN
@@ -201,11 +201,11 @@ def _sampled_logprob(
 
 @torch.inference_mode()
 def score_tokens(
-    target: Target,
+    model: Model,
     examples: Sequence[Example],
     *,
     variants: Sequence[Variant] = ("answer",),
-    reference: Target | None = None,
+    reference: Model | None = None,
     samplings: Sequence[Sampling] = (),
     margins: bool = False,
     token_budget: int | None = None,
@@ -213,10 +213,10 @@ def score_tokens(
     """Score every answer token of the examples, teacher-forced, in one pass.
 
     Args:
-        target: the model.
+        model: the model.
         examples: the examples; the result has their order.
         variants: the answers to score; one row for each example and answer, ordered by variant, then by example.
-        reference: a model with the same vocabulary; its divergence from the target is scored as ``kl``, and its
+        reference: a model with the same vocabulary; its divergence from the model is scored as ``kl``, and its
             log-probability of the true token as ``reference_logprob``.
         samplings: sampling settings; each adds a column with the log-probability of drawing the true token.
         margins: whether to compute by how much each true token's logit exceeds all others.
@@ -227,44 +227,44 @@ def score_tokens(
         ModelError: the reference has another vocabulary, or a single example does not fit into the memory.
     """
     rows, kinds = with_variants(examples, variants)
-    encoded = target.encode(rows)
-    for model in (target, reference):
-        if model is not None:
-            model.model.eval()
+    encoded = model.encode(rows)
+    for each in (model, reference):
+        if each is not None:
+            each.model.eval()
     names = (*TOKEN_COLUMNS, "finite", *(s.name for s in samplings), *(("margin",) if margins else ()))
-    stops = target.stops(encoded)
+    stops = model.stops(encoded)
     by_row: list[dict[str, np.ndarray]] = [{}] * len(encoded)
 
     def work(group: list[int]) -> None:
-        batch = collate([encoded[i] for i in group], device=target.device)
+        batch = collate([encoded[i] for i in group], device=model.device)
         labelled = len(batch.rows) > 0  # with a peer's prompt an answer may have no token
-        columns = _score_batch(target, batch, reference, stops, samplings, margins) if labelled else {}
+        columns = _score_batch(model, batch, reference, stops, samplings, margins) if labelled else {}
         columns = {name: columns.get(name, _none_of(name)) for name in names}
         cuts = np.cumsum(np.bincount(batch.rows.cpu().numpy(), minlength=len(group)))[:-1]
         pieces = {name: np.split(columns[name], cuts) for name in names}
         for place, index in enumerate(group):
             by_row[index] = {name: parts[place] for name, parts in pieces.items()}
 
-    budget = token_budget or token_budget_of(target, elsewhere=SCORING_BUDGET)
-    with progress.bar(f"score {target.name}", total=len(encoded)) as advance:
-        lengths, cost = [len(e.tokens) for e in encoded], BATCH_COST.get(target.device.type, BATCH_COST["cpu"])
-        labels = target.sharing().kinds(lengths)
+    budget = token_budget or token_budget_of(model, elsewhere=SCORING_BUDGET)
+    with progress.bar(f"score {model.name}", total=len(encoded)) as advance:
+        lengths, cost = [len(e.tokens) for e in encoded], BATCH_COST.get(model.device.type, BATCH_COST["cpu"])
+        labels = model.sharing().kinds(lengths)
         for group in run_in_batches(lengths, kinds=labels, token_budget=budget, batch_cost=cost, work=work):
             advance(len(group))
     return _join(rows, kinds, encoded, by_row, [s.name for s in samplings], margins)
 
 
 def _score_batch(
-    target: Target,
+    model: Model,
     batch: Batch,
-    reference: Target | None,
+    reference: Model | None,
     stops: Sequence[int],
     samplings: Sequence[Sampling],
     margins: bool,
 ) -> dict[str, np.ndarray]:
     """The token columns of one batch, as numpy arrays of length N."""
-    itself = reference is not None and reference.model is target.model
-    ours = AnswerLogits(target.model, batch)
+    itself = reference is not None and reference.model is model.model
+    ours = AnswerLogits(model.model, batch)
     theirs = None if reference is None or itself else AnswerLogits(reference.model, batch)
     columns = []
     for rows, parts in tile_grid(ours, *(() if theirs is None else (theirs,))):
@@ -324,7 +324,7 @@ def let_train(model: Any) -> Any:
     return model
 
 
-def gradient_norms(target: Target, examples: Sequence[Example]) -> Floats:
+def gradient_norms(model: Model, examples: Sequence[Example]) -> Floats:
     """[E] mean over the model's parameter tensors of the 2-norm of the gradient of an example's mean token loss.
 
     ``(1/P) sum_p || d(NLL / n) / d theta_p ||_2`` over the n answer tokens, without the end-of-sequence token; dropout
@@ -334,19 +334,19 @@ def gradient_norms(target: Target, examples: Sequence[Example]) -> Floats:
     Raises:
         DataError: an example does not fit into the context.
     """
-    parameters = list(target.model.parameters())
+    parameters = list(model.model.parameters())
     trainable = [p.requires_grad for p in parameters]
-    target.model.eval()
+    model.model.eval()
     norms = np.full(len(examples), np.nan)
     try:
         for parameter in parameters:
             parameter.requires_grad_(True)
-        with progress.bar(f"gradients {target.name}", total=len(examples)) as advance, torch.enable_grad():
-            for i, encoded in enumerate(target.encode(examples)):
+        with progress.bar(f"gradients {model.name}", total=len(examples)) as advance, torch.enable_grad():
+            for i, encoded in enumerate(model.encode(examples)):
                 if encoded.end > encoded.start:
                     without_end = replace(encoded, tokens=encoded.tokens[: encoded.end])
-                    batch = collate([without_end], device=target.device)
-                    loss = -token_logprobs(answer_logits(target.model, batch), batch.targets).mean()
+                    batch = collate([without_end], device=model.device)
+                    loss = -token_logprobs(answer_logits(model.model, batch), batch.targets).mean()
                     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
                     sizes = [0.0 if g is None else float(g.float().norm()) for g in gradients]
                     norms[i] = float(np.mean(sizes))

@@ -12,7 +12,7 @@ from uwc.data.example import Example
 from uwc.errors import ConfigError, ModelError
 from uwc.models.contrast import ContrastModel
 from uwc.models.head import head_sees, unwrapped
-from uwc.models.model import DEFAULT_TOKEN_BUDGET, Target
+from uwc.models.model import DEFAULT_TOKEN_BUDGET, Model
 
 
 def blocks(model: Any) -> nn.ModuleList:
@@ -109,40 +109,40 @@ def capturing_states(model: Any, layers: Iterable[int], batch: Batch) -> Abstrac
 
 @torch.no_grad()
 def answer_states(
-    target: Target, examples: Sequence[Example], layers: Sequence[int]
+    model: Model, examples: Sequence[Example], layers: Sequence[int]
 ) -> Iterator[tuple[dict[int, Tensor], Tensor]]:
     """For each batch the block outputs that predict answer tokens, layer -> [n, d], and the [n] tokens.
 
     The model's forward runs in eval mode, with its output embedding at a single position.
     """
-    for batch in answer_batches(target, examples):
-        with capturing_states(target.model, layers, batch) as captured, head_sees(target.model, _first):
-            target.model(input_ids=batch.input_ids, use_cache=False)
+    for batch in answer_batches(model, examples):
+        with capturing_states(model.model, layers, batch) as captured, head_sees(model.model, _first):
+            model.model(input_ids=batch.input_ids, use_cache=False)
         yield captured, batch.targets
 
 
 @torch.no_grad()
-def entering_states(target: Target, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
+def entering_states(model: Model, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
     """[N, d] inputs of the output embedding at the positions that predict the N answer tokens, and the [N] tokens."""
     states, targets = [], []
-    for batch in answer_batches(target, examples):
+    for batch in answer_batches(model, examples):
 
         def choose(entering: Tensor, batch: Batch = batch) -> Tensor:
             states.append(entering[batch.rows, batch.positions])
             return states[-1][:1]
 
-        with head_sees(target.model, choose):
-            target.model(input_ids=batch.input_ids, use_cache=False)
+        with head_sees(model.model, choose):
+            model.model(input_ids=batch.input_ids, use_cache=False)
         targets.append(batch.targets)
     return torch.cat(states), torch.cat(targets)
 
 
-def answer_batches(target: Target, examples: Sequence[Example]) -> Iterator[Batch]:
+def answer_batches(model: Model, examples: Sequence[Example]) -> Iterator[Batch]:
     """The encoded examples in batches; puts the model into eval mode."""
-    encoded = target.encode(examples)
-    target.model.eval()
-    for group in target.groups(encoded, token_budget=DEFAULT_TOKEN_BUDGET):
-        yield collate([encoded[i] for i in group], device=target.device)
+    encoded = model.encode(examples)
+    model.model.eval()
+    for group in model.groups(encoded, token_budget=DEFAULT_TOKEN_BUDGET):
+        yield collate([encoded[i] for i in group], device=model.device)
 
 
 def _first(entering: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from uwc.models.mixing import (
     tied_groups,
     untie_embeddings,
 )
-from uwc.models.model import Target
+from uwc.models.model import Model
 
 _WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 
@@ -441,14 +441,14 @@ class StreamedMixer:
     """
 
     def __init__(
-        self, working: Target, original: WeightFiles, unlearned: WeightFiles, *, ties: Sequence[bool] = (True, True)
+        self, working: Model, original: WeightFiles, unlearned: WeightFiles, *, ties: Sequence[bool] = (True, True)
     ) -> None:
         self.working, self.original, self.unlearned = working, original, unlearned
         self.pairing = pair_weights(working.model, original, unlearned, ties=ties)
         self._state: dict[str, Tensor] = dict(working.model.state_dict())
 
     @torch.no_grad()
-    def mix(self, alpha: float) -> Target:
+    def mix(self, alpha: float) -> Model:
         """The model with the weights (1 - alpha) * original + alpha * unlearned.
 
         Raises:

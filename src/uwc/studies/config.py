@@ -53,7 +53,7 @@ class PromptConfig(Section):
 
 
 class BuildConfig(Section):
-    """Sizes of a small model with random weights; see `uwc.models.load.build_target`."""
+    """Sizes of a small model with random weights; see `uwc.models.load.build_model`."""
 
     vocabulary: int = 1024
     hidden_size: int = 128

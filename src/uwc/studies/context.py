@@ -7,10 +7,10 @@ from typing import Any
 from uwc.data.prompts import PromptTemplate
 from uwc.metrics.semantics import Judges
 from uwc.models.adapters import attach_adapter
-from uwc.models.load import load_target
+from uwc.models.load import load_model
 from uwc.models.mixing import Mixing
 from uwc.models.mixtures import open_mixing
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.models.reading import differences, load_both, load_reading
 from uwc.objectives.objective import Objective
 from uwc.studies.step import Step
@@ -46,7 +46,7 @@ class Context:
     store: Store
     cache: ModelCache = field(default_factory=ModelCache)
 
-    def model(self, step: Step, loading: Loading, *, original: Step | None = None) -> Target:
+    def model(self, step: Step, loading: Loading, *, original: Step | None = None) -> Model:
         """Load the model that a step made or names.
 
         An adapter is attached to the study's original, as a peft model. A given model gets the original's tokenizer and
@@ -60,7 +60,7 @@ class Context:
             reading = load_reading(
                 self._path(original), template=loading.template(), trust_remote_code=_trusted(original)
             )
-        return load_target(path, name=name, reading=reading, **_options(step, loading))
+        return load_model(path, name=name, reading=reading, **_options(step, loading))
 
     def read_otherwise(self, step: Step, original: Step) -> tuple[str, ...]:
         """The differences of a given model's own tokenizer and prompt from the original's, which are used."""
@@ -71,16 +71,16 @@ class Context:
             return () if step.base is not None else ("no tokenizer of its own that can be read",)
         return tuple(differences(theirs, ours))
 
-    def original(self, step: Step, loading: Loading) -> Target:
+    def original(self, step: Step, loading: Loading) -> Model:
         """The original model, cached; its weights must not be changed."""
 
-        def load() -> Target:
-            target = self.model(step, loading)
-            target.model.requires_grad_(False)
-            return target
+        def load() -> Model:
+            model = self.model(step, loading)
+            model.model.requires_grad_(False)
+            return model
 
-        target: Target = self.cache.get(("original", step.key), load)
-        return target
+        model: Model = self.cache.get(("original", step.key), load)
+        return model
 
     def judges(self, paths: Mapping[str, str], loading: Loading) -> Judges:
         """The judges of generated answers, cached."""

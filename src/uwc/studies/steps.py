@@ -24,7 +24,7 @@ from uwc.studies.step import NOT_IN_KEY, Outcome, Step
 from uwc.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
-    from uwc.models.model import Target
+    from uwc.models.model import Model
     from uwc.studies.context import Context
 
 Examples = Sequence[Example]
@@ -69,10 +69,10 @@ class Evaluation:
         names = dict.fromkeys(metric for judged in self.work.judged.values() for metric in judged)
         return [metrics.get(name) for name in names]
 
-    def run(self, target: "Target", original: "Target", context: "Context", loading: Loading, out: Path) -> None:
+    def run(self, model: "Model", original: "Model", context: "Context", loading: Loading, out: Path) -> None:
         """Score a model on every set, and write the scores to a folder."""
         judges = context.judges(self.judge_paths, loading)
-        save_sets(score_sets(target, self.work, original=original, judges=judges), out)
+        save_sets(score_sets(model, self.work, original=original, judges=judges), out)
 
 
 @dataclass(frozen=True)
@@ -107,13 +107,13 @@ class Build(Step):
 
     def run(self, context: "Context", out: Path) -> Outcome:
         """Make the model."""
-        from uwc.models.load import build_target, parameter_count, save_target
+        from uwc.models.load import build_model, parameter_count, save_model
 
-        target = build_target(
+        model = build_model(
             list(self.texts), template=self.loading.template(), seed=self.seed, **self.build.model_dump()
         )
-        save_target(target, out / MODEL)
-        return Outcome(parameters=parameter_count(target.model))
+        save_model(model, out / MODEL)
+        return Outcome(parameters=parameter_count(model.model))
 
 
 @dataclass(frozen=True)
@@ -129,20 +129,20 @@ class FineTune(Step):
 
     def run(self, context: "Context", out: Path) -> Outcome:
         """Train."""
-        from uwc.models.load import save_target
+        from uwc.models.load import save_model
         from uwc.objectives.objective import Objective
         from uwc.training.data import TrainingData
         from uwc.training.loop import train
 
-        target = replace(context.model(self.base, self.loading), name=self.of[-1])
+        model = replace(context.model(self.base, self.loading), name=self.of[-1])
         log = train(
-            target,
-            Objective(FINE_TUNING, target.model),
+            model,
+            Objective(FINE_TUNING, model.model),
             TrainingData(retain=self.answers),
             self.training,
             checkpoints=context.store.checkpoints(self),
         )
-        save_target(target, out / MODEL)
+        save_model(model, out / MODEL)
         write_json(out / LOG, log.steps)
         return Outcome()
 
@@ -175,27 +175,27 @@ class Unlearn(Step):
 
     def run(self, context: "Context", out: Path) -> Outcome:
         """Unlearn the forget set. Divergence is a result: the weights of the last finite step are kept."""
-        from uwc.models.load import save_target
+        from uwc.models.load import save_model
         from uwc.objectives.objective import Objective
         from uwc.training.data import TrainingData
         from uwc.training.unlearn import unlearn
 
-        target = context.model(self.original, self.loading)
+        model = context.model(self.original, self.loading)
         method = Method(self.of[-1], "", "", self.terms, self.rule)
         done = unlearn(
-            target,
+            model,
             method,
             TrainingData(self.forget, self.retain, self.refusals),
             self.training,
             tricks=self.tricks,
-            frozen=context.frozen(self.original, self.loading, Objective(method, target.model), self.training),
+            frozen=context.frozen(self.original, self.loading, Objective(method, model.model), self.training),
             checkpoints=context.store.checkpoints(self),
             stop=self._stop_rule(context),
         )
         write_json(out / LOG, finite(done.log.steps))  # fp16 logs an infinite gradient for a step it skips
         if done.log.effects:
             write_json(out / EFFECTS, finite(done.log.effects))
-        save_target(done.target, out / MODEL)
+        save_model(done.model, out / MODEL)
         return Outcome(
             status="done" if done.diverged is None else "diverged",
             message="" if done.diverged is None else str(done.diverged),
@@ -234,11 +234,11 @@ class Score(Step):
 
         reference = context.original(self.original, self.loading)
         same = self.model.key == self.original.key
-        target = reference if same else context.model(self.model, self.loading, original=self.original)
-        self.evaluation.run(target, reference, context, self.loading, out)
+        model = reference if same else context.model(self.model, self.loading, original=self.original)
+        self.evaluation.run(model, reference, context, self.loading, out)
         return Outcome(
-            parameters=parameter_count(target.model),
-            vocabulary=len(target.tokenizer),
+            parameters=parameter_count(model.model),
+            vocabulary=len(model.tokenizer),
             read_otherwise=context.read_otherwise(self.model, self.original),
         )
 
@@ -319,12 +319,12 @@ class Attack(Step):
 
         needs_reference = "reference" in needs_of(self.measured)
         reference = context.original(self.original, self.loading) if needs_reference else None
-        target = self._target(context)
+        model = self._model(context)
         chain = make_chain([name for name, _ in self.attack], dict(self.attack))
         try:
             variants = list(
                 attacked_values(
-                    target, self.data, chain, self.measured, max_new_tokens=self.max_new_tokens, reference=reference
+                    model, self.data, chain, self.measured, max_new_tokens=self.max_new_tokens, reference=reference
                 )
             )
         except (TrainingDiverged, AttackFailed) as error:
@@ -333,7 +333,7 @@ class Attack(Step):
         save_variants(out / ATTACKED, variants, self.sets)
         return Outcome()
 
-    def _target(self, context: "Context") -> "Target":
+    def _model(self, context: "Context") -> "Model":
         """The model with an adapter merged, cached for the other attacks on it; drops the one before."""
         from uwc.models.lora import merge_adapter
 
@@ -350,5 +350,5 @@ class Attack(Step):
 
         key = ("attacked", self.model.key)
         context.cache.keep(("original", self.original.key), key)
-        target: Target = context.cache.get(key, load)
-        return target
+        model: Model = context.cache.get(key, load)
+        return model

@@ -12,7 +12,7 @@ from uwc.data.batches import collate
 from uwc.data.example import Example
 from uwc.data.prompts import EncodedExample
 from uwc.models.head import answer_logits, unwrapped
-from uwc.models.model import DEFAULT_TOKEN_BUDGET, Target
+from uwc.models.model import DEFAULT_TOKEN_BUDGET, Model
 from uwc.models.states import blocks
 from uwc.objectives.forwards import target_logprobs
 from uwc.results import Collapse
@@ -31,7 +31,7 @@ class StopRule:
         every: steps between measurements; the run's first is after that many steps.
     """
 
-    measure: Callable[[Target], float]
+    measure: Callable[[Model], float]
     bound: float
     every: int = 10
 
@@ -39,12 +39,12 @@ class StopRule:
         """Whether the score is measured after a step."""
         return step % self.every == 0
 
-    def score(self, target: Target) -> float:
+    def score(self, model: Model) -> float:
         """The score of the model as it is, measured in eval mode."""
-        was_training = target.model.training
-        target.model.eval()
-        score = self.measure(target)
-        target.model.train(was_training)
+        was_training = model.model.training
+        model.model.eval()
+        score = self.measure(model)
+        model.model.train(was_training)
         return score
 
 
@@ -112,16 +112,16 @@ def collapse(before: float, after: float) -> Collapse:
 
 
 @torch.inference_mode()
-def retain_perplexity(target: Target, examples: Sequence[Example]) -> float:
+def retain_perplexity(model: Model, examples: Sequence[Example]) -> float:
     """``exp`` of the mean NLL per answer token over the first `COLLAPSE_EXAMPLES` examples, end token included."""
-    encoded = target.encode(examples[:COLLAPSE_EXAMPLES])
-    was_training = target.model.training
-    target.model.eval()
+    encoded = model.encode(examples[:COLLAPSE_EXAMPLES])
+    was_training = model.model.training
+    model.model.eval()
     total, tokens = 0.0, 0
-    for group in target.groups(encoded, token_budget=DEFAULT_TOKEN_BUDGET):
-        batch = collate([encoded[i] for i in group], device=target.device)
-        logprobs = target_logprobs(answer_logits(target.model, batch), batch.targets)
+    for group in model.groups(encoded, token_budget=DEFAULT_TOKEN_BUDGET):
+        batch = collate([encoded[i] for i in group], device=model.device)
+        logprobs = target_logprobs(answer_logits(model.model, batch), batch.targets)
         total, tokens = total - float(logprobs.double().sum()), tokens + len(logprobs)
-    target.model.train(was_training)
+    model.model.train(was_training)
     mean = total / max(tokens, 1)
     return math.exp(mean) if mean < 700 else (math.inf if mean == mean else math.nan)

@@ -13,7 +13,7 @@ from torch import Tensor
 from uwc.data.example import Example
 from uwc.data.prompts import EncodedExample
 from uwc.errors import DataError
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.objectives.objective import Objective
 from uwc.objectives.registry import ROLES
 from uwc.training.settings import TrainingSettings
@@ -132,7 +132,7 @@ class Loader:
         DataError: the objective needs data that is empty, or an example does not fit into the context.
     """
 
-    target: Target
+    model: Model
     objective: Objective
     data: TrainingData
     settings: TrainingSettings
@@ -147,7 +147,7 @@ class Loader:
             if ROLES[role].answers != "samples":
                 keys = sorted({key for step in self.plan for key in self._keys(step, role)})
                 examples = [self._example(role, key) for key in keys]
-                self.encoded[role] = dict(zip(keys, self.target.encode(examples), strict=True))
+                self.encoded[role] = dict(zip(keys, self.model.encode(examples), strict=True))
 
     @property
     def anchor(self) -> str:
@@ -222,7 +222,7 @@ class Loader:
             "samples": ANY,
         }
         return plan_steps(
-            [len(e.tokens) for e in self.target.encode(anchors)],
+            [len(e.tokens) for e in self.model.encode(anchors)],
             partners=len(self.data.retain) if self.anchor == "forget" and "retain" in questions else 0,
             pools={pool: size for pool, size in sizes.items() if pool in used},
             batch_size=self.settings.batch_size,
@@ -257,7 +257,7 @@ class Loader:
     def _may_share(self, step: StepPlan) -> bool:
         """Whether the model may read each role's examples of a step at once."""
         lengths = ([len(self.encoded[r][key].tokens) for key in self._keys(step, r)] for r in self.objective.roles)
-        return all(self.target.sharing().share(of_role) for of_role in lengths)
+        return all(self.model.sharing().share(of_role) for of_role in lengths)
 
     def _micro_batch(self, step: StepPlan, places: Sequence[int], *, live: bool) -> MicroBatch:
         roles = {}

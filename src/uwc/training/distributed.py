@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from uwc.errors import ConfigError, TrainingDiverged
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.objectives.rules import Rule
 from uwc.training.settings import TrainingSettings
 
@@ -24,13 +24,13 @@ Value = TypeVar("Value")
 
 
 class Placement:
-    """A target's model in training, wrapped as the launcher asked for.
+    """A model in training, wrapped as the launcher asked for.
 
-    With sharding the model that is trained is a sharded copy, made by `start`; the target's own model keeps whole
+    With sharding the model that is trained is a sharded copy, made by `start`; the given one keeps whole
     weights in host memory and gets the trained ones in `whole`.
 
     Args:
-        target: the model to train.
+        model: the model to train.
         settings: the run's.
         rule: of the method that is trained.
 
@@ -38,62 +38,62 @@ class Placement:
         ConfigError: a setting, or the rule, and sharding do not go together.
     """
 
-    def __init__(self, target: Target, settings: TrainingSettings, rule: Rule | None) -> None:
+    def __init__(self, model: Model, settings: TrainingSettings, rule: Rule | None) -> None:
         AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-        self.accelerator = Accelerator(mixed_precision=settings.precision, cpu=target.device.type == "cpu")
-        self.target, self._settings = target, settings
+        self.accelerator = Accelerator(mixed_precision=settings.precision, cpu=model.device.type == "cpu")
+        self.model, self._settings = model, settings
         self._sharding = sharding_asked() and self.accelerator.num_processes > 1
         if settings.gradient_checkpointing:
-            target.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            model.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if self._sharding:
             check_sharding(settings, rule, fsdp_plugin(self.accelerator, settings))
-            self.model: Any = target.model.to(self.accelerator.device)
+            self.module: Any = model.model.to(self.accelerator.device)
         else:
-            self.model = self.accelerator.prepare_model(target.model)
-            if self.model is not target.model:
+            self.module = self.accelerator.prepare_model(model.model)
+            if self.module is not model.model:
                 # buffers stay as they are, and processes may split a step into different numbers of forwards
-                self.model.broadcast_buffers = False
+                self.module.broadcast_buffers = False
 
     def start(self, *, frozen: Any = None) -> None:
         """Shard the model over the processes, and the frozen one beside it, once nothing needs the whole weights."""
         if self._sharding:  # from host memory, so that a device holds its own part alone
-            self.model = shard(copy.deepcopy(self.target.model.to("cpu")), self.accelerator)
+            self.module = shard(copy.deepcopy(self.model.model.to("cpu")), self.accelerator)
             if frozen is not None:
                 shard(frozen.to("cpu"), self.accelerator)
 
     @contextmanager
-    def whole(self) -> Iterator[Target]:
-        """The target with the weights as they are now, on the device; every process must ask at the same step."""
-        if not is_sharded(self.model):
-            yield self.target
+    def whole(self) -> Iterator[Model]:
+        """The model with the weights as they are now, on the device; every process must ask at the same step."""
+        if not is_sharded(self.module):
+            yield self.model
             return
-        gather_weights(self.model, into=self.target.model)
-        self.target.model.to(self.accelerator.device)
-        yield self.target
-        self.target.model.to("cpu")
+        gather_weights(self.module, into=self.model.model)
+        self.model.model.to(self.accelerator.device)
+        yield self.model
+        self.model.model.to("cpu")
 
     def end(self, *, gather: bool) -> None:
-        """Leave the target's model as a plain one in eval mode, with the trained weights if all processes are here."""
-        model = self.target.model
-        if is_sharded(self.model):
+        """Leave the model as a plain one in eval mode, with the trained weights if all processes are here."""
+        module = self.model.model
+        if is_sharded(self.module):
             if gather:
-                gather_weights(self.model, into=model)
-            self.model = None
-            model.to(self.accelerator.device)
+                gather_weights(self.module, into=module)
+            self.module = None
+            module.to(self.accelerator.device)
         else:
-            self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+            self.accelerator.unwrap_model(self.module, keep_fp32_wrapper=False)
         if self._settings.gradient_checkpointing:
-            model.gradient_checkpointing_disable()
-        model.eval()
+            module.gradient_checkpointing_disable()
+        module.eval()
 
 
 @contextmanager
-def placed(target: Target, settings: TrainingSettings, rule: Rule | None) -> Iterator[Placement]:
+def placed(model: Model, settings: TrainingSettings, rule: Rule | None) -> Iterator[Placement]:
     """A `Placement` for the time of a run; afterwards the model is as it was, with trained weights.
 
     Raises what the run raises; only after an error that all processes meet are sharded weights gathered.
     """
-    placement = Placement(target, settings, rule)
+    placement = Placement(model, settings, rule)
     together = False
     try:
         yield placement

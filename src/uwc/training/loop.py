@@ -18,7 +18,7 @@ from uwc.data.batches import collate
 from uwc.data.example import fingerprint
 from uwc.data.prompts import EncodedExample
 from uwc.errors import TrainingDiverged
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.objectives.forwards import Forwards
 from uwc.objectives.objective import Objective, Weights
 from uwc.training.callbacks import StopRule, gradient_effect
@@ -50,7 +50,7 @@ class TrainingLog:
 
 
 def train(
-    target: Target,
+    model: Model,
     objective: Objective,
     data: TrainingData,
     settings: TrainingSettings,
@@ -60,14 +60,14 @@ def train(
     stop: StopRule | None = None,
     log: TrainingLog | None = None,
 ) -> TrainingLog:
-    """Minimise the objective, changing the target's weights in place.
+    """Minimise the objective, changing the model's weights in place.
 
     Every forget example meets one retain example drawn uniformly. The result is a function of the arguments alone:
     global random state is neither read nor changed. Under ``accelerate launch`` each process takes its share of every
     step's examples, and the result is that of one process up to rounding.
 
     Args:
-        target: the model; its weights before training are the reference of the terms that need one.
+        model: the model; its weights before training are the reference of the terms that need one.
         objective: the loss.
         data: the examples.
         settings: the optimisation.
@@ -82,9 +82,9 @@ def train(
         ConfigError: settings do not go together, or the checkpoint is another run's.
         TrainingDiverged: a loss or gradient is NaN or infinite; the weights are those of the step before.
     """
-    loader = Loader(target, objective, data, settings)
+    loader = Loader(model, objective, data, settings)
     identity = _identity(loader) if checkpoints is not None else ""
-    with torch.random.fork_rng(), placed(target, settings, objective.method.rule) as placement:
+    with torch.random.fork_rng(), placed(model, settings, objective.method.rule) as placement:
         run = _Run(placement, loader, frozen=frozen, identity=identity, checkpoints=checkpoints)
         run.log = log if log is not None else run.log
         run.begin()
@@ -99,16 +99,16 @@ class _Run:
     def __init__(
         self, placement: Placement, loader: Loader, *, frozen: Any, identity: str, checkpoints: Path | None
     ) -> None:
-        self.placement, self.target, self.loader = placement, placement.target, loader
-        self.accelerator, self.model = placement.accelerator, placement.model
+        self.placement, self.model, self.loader = placement, placement.model, loader
+        self.accelerator, self.module = placement.accelerator, placement.module
         self.objective, self.settings, self.data = loader.objective, loader.settings, loader.data
         self.identity, self.checkpoints = identity, checkpoints
         self.log, self.step = TrainingLog(), 0
         self.weights = Weights(self.objective)
         self.reference = Reference(
-            self.target, self.objective, self.settings, frozen=frozen, autocast=self.accelerator.autocast
+            self.model, self.objective, self.settings, frozen=frozen, autocast=self.accelerator.autocast
         )
-        self.rule = weight_rule(self.objective.method.rule, self.target)
+        self.rule = weight_rule(self.objective.method.rule, self.model)
 
     def begin(self) -> None:
         """Compute what depends on the original weights, then prune and load the checkpoint, if any."""
@@ -121,16 +121,16 @@ class _Run:
         if state is not None:
             self._restore_weights(state)
         self.placement.start(frozen=self.reference.copy)
-        self.model = self.placement.model
-        self.optimizer = self.accelerator.prepare_optimizer(make_optimizer(self.model.parameters(), self.settings))
+        self.module = self.placement.module
+        self.optimizer = self.accelerator.prepare_optimizer(make_optimizer(self.module.parameters(), self.settings))
         self.schedule = make_schedule(self.optimizer, self.settings, steps=len(self.loader.plan))
         if state is not None:
             self._restore(state)
 
     def go(self, stop: StopRule | None) -> None:
         """Take the steps that are left."""
-        plan, name = self.loader.plan, f"{self.objective.method.name} {self.target.name}"
-        self.model.train()
+        plan, name = self.loader.plan, f"{self.objective.method.name} {self.model.name}"
+        self.module.train()
         with progress.bar(name, total=len(plan)) as advance:
             advance(self.step)
             for number, step in enumerate(plan[self.step :], start=self.step + 1):
@@ -149,8 +149,8 @@ class _Run:
         """Whether to stop after this step, as the main process measures it."""
         if not stop.due(number):
             return False
-        with self.placement.whole() as target:
-            score = from_main(lambda: stop.score(target))
+        with self.placement.whole() as model:
+            score = from_main(lambda: stop.score(model))
         self.log.steps[-1]["stop_score"] = score
         return score <= stop.bound
 
@@ -168,7 +168,7 @@ class _Run:
         shares = self.weights.shares(means)
         require_finite(shares, number)
         self._record_effect(number, micro_batches)
-        norm = float(whole(accelerator.clip_grad_norm_(self.model.parameters(), self.settings.clip or math.inf)))
+        norm = float(whole(accelerator.clip_grad_norm_(self.module.parameters(), self.settings.clip or math.inf)))
         if accelerator.scaler is None:  # fp16 finds overflow itself, skips the step and lowers its scale
             require_finite({"gradient": norm}, number)
         duals = {f"dual {t.label}": self.weights.values[t.label] for t in self.objective.terms if t.constraint}
@@ -191,8 +191,8 @@ class _Run:
         sums = torch.zeros(len(self.objective.terms), device=accelerator.device, dtype=torch.float64)
         for i, micro in enumerate(micro_batches):
             last = i == len(micro_batches) - 1
-            alone = nullcontext() if self._shared else embedding_gradients(self.model)
-            with alone, nullcontext() if last else accelerator.no_sync(self.model):
+            alone = nullcontext() if self._shared else embedding_gradients(self.module)
+            with alone, nullcontext() if last else accelerator.no_sync(self.module):
                 detached = None if self._shared else DetachedForwards()
                 means = self.objective.losses(self._forwards(micro, detached), denominators)
                 loss = self.weights.total(means)
@@ -216,7 +216,7 @@ class _Run:
             for role, part in micro.roles.items()
         }
         with self.accelerator.autocast():
-            passes = run_passes(self.model, self.objective, batches, detached=detached, sharing=self.target.sharing())
+            passes = run_passes(self.module, self.objective, batches, detached=detached, sharing=self.model.sharing())
         references: dict[str, Tensor | Mapping[int, Tensor]] = {}
         for role, batch in batches.items():
             references |= self.reference.values(role, micro.roles[role].keys, batch)
@@ -225,8 +225,8 @@ class _Run:
     def _sample(self, number: int = 0) -> dict[Key, EncodedExample]:
         """Answers drawn by the main process from the model as it is now, the same for all processes."""
         seed = self.settings.seed * 1_000_003 + number
-        with self.placement.whole() as target:
-            return from_main(lambda: sample_answers(target, self.data.forget, self.settings.samples, seed=seed))
+        with self.placement.whole() as model:
+            return from_main(lambda: sample_answers(model, self.data.forget, self.settings.samples, seed=seed))
 
     def _use_samples(self, samples: dict[Key, EncodedExample]) -> None:
         self.loader.use_samples(samples)
@@ -236,26 +236,26 @@ class _Run:
         every = self.settings.gradient_effect_every
         if not every or number % every:
             return
-        inner = self.accelerator.unwrap_model(self.model)
+        inner = self.accelerator.unwrap_model(self.module)
         gradients = {name: whole(p.grad) for name, p in inner.named_parameters() if p.grad is not None}
         if self.accelerator.scaler is not None:
             gradients = {name: gradient / self.accelerator.scaler.get_scale() for name, gradient in gradients.items()}
         sets = {"forget": self.data.forget, "retain": self.data.retain}
-        encoded = {name: self.target.encode(examples[:16]) for name, examples in sets.items() if examples}
+        encoded = {name: self.model.encode(examples[:16]) for name, examples in sets.items() if examples}
         risks = {
-            name: [[of[i] for i in group] for group in self.target.groups(of, token_budget=ANY, batch_cost=ANY)]
+            name: [[of[i] for i in group] for group in self.model.groups(of, token_budget=ANY, batch_cost=ANY)]
             for name, of in encoded.items()
         }
-        with self.placement.whole() as target:
-            effects = gradient_effect(target.model, gradients, risks, device=self.accelerator.device)
+        with self.placement.whole() as model:
+            effects = gradient_effect(model.model, gradients, risks, device=self.accelerator.device)
         self.log.effects.append({"step": number, **effects})
 
     def _save(self) -> None:
         if self.checkpoints is None:
             return
         sampled = next((self.loader.encoded[r] for r in self.objective.roles if r == "sampled"), {})
-        with self.placement.whole() as target:
-            weights = {name: tensor.cpu() for name, tensor in _weights(target.model).items()}
+        with self.placement.whole() as model:
+            weights = {name: tensor.cpu() for name, tensor in _weights(model.model).items()}
         state = TrainingState(
             identity=self.identity,
             step=self.step,
@@ -274,7 +274,7 @@ class _Run:
 
     @torch.no_grad()
     def _restore_weights(self, state: TrainingState) -> None:
-        for name, tensor in _weights(self.target.model).items():
+        for name, tensor in _weights(self.model.model).items():
             tensor.copy_(state.weights[name])
 
     def _restore(self, state: TrainingState) -> None:
@@ -309,7 +309,7 @@ def _identity(loader: Loader) -> str:
     data, objective = loader.data, loader.objective
     method = asdict(objective.method)
     weights = {
-        n: (tuple(p.shape), str(p.dtype), float(p.double().sum())) for n, p in _weights(loader.target.model).items()
+        n: (tuple(p.shape), str(p.dtype), float(p.double().sum())) for n, p in _weights(loader.model.model).items()
     }
     content = {
         "terms": method["terms"],
@@ -317,7 +317,7 @@ def _identity(loader: Loader) -> str:
         "tricks": [(entry.name, settings_of) for entry, settings_of in objective.tricks],
         "settings": asdict(loader.settings),
         "data": [fingerprint(data.forget), fingerprint(data.retain), list(data.refusals)],
-        "template": asdict(loader.target.template),
+        "template": asdict(loader.model.template),
         "tokens": {role: list(encoded.values()) for role, encoded in loader.encoded.items()},
         "weights": weights,
     }

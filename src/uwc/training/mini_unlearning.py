@@ -7,7 +7,7 @@ from torch import Tensor
 
 from uwc.data.batches import collate
 from uwc.errors import ConfigError
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.objectives.forwards import Forwards
 from uwc.objectives.objective import Objective
 from uwc.objectives.rules import MiniUnlearning
@@ -20,7 +20,7 @@ FORGET, RETAIN = "nll(forget)", "nll"
 
 
 def mini_unlearn(
-    target: Target, objective: Objective, data: TrainingData, settings: TrainingSettings, *, log: TrainingLog
+    model: Model, objective: Objective, data: TrainingData, settings: TrainingSettings, *, log: TrainingLog
 ) -> None:
     """Take the forget data's part out of the last few updates, earlier ones contracted, in place.
 
@@ -30,7 +30,7 @@ def mini_unlearn(
     step and strength 1 this is exactly the step on the retain data alone.
 
     Args:
-        target: the model; its weights change.
+        model: the model; its weights change.
         objective: the two likelihood terms, of forget and of retain answers; its method has the rule.
         data: the examples.
         settings: `epochs`, `batch_size`, `micro_batch_size`, `lr` and `seed`; no other is read.
@@ -43,16 +43,16 @@ def mini_unlearn(
     rule = objective.method.rule
     if not isinstance(rule, MiniUnlearning) or {t.label for t in objective.terms} != {FORGET, RETAIN}:
         raise ConfigError("mini-unlearning retraces training on forget and retain answers, and takes no other terms")
-    loader = Loader(target, objective, data, settings)
-    weights = {name: p for name, p in target.model.named_parameters() if p.requires_grad}
+    loader = Loader(model, objective, data, settings)
+    weights = {name: p for name, p in model.model.named_parameters() if p.requires_grad}
     difference = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in weights.items()}
-    target.model.eval()
+    model.model.eval()
     for number, step in enumerate(loader.plan, start=1):
         shares = dict.fromkeys((FORGET, RETAIN), 0.0)
         forget, retain = ({n: torch.zeros_like(d) for n, d in difference.items()} for _ in range(2))
         for micro in loader.micro_batches(step, settings.micro_batch_size):
-            batches = {role: collate(part.encoded, device=target.device) for role, part in micro.roles.items()}
-            passes = run_passes(target.model, objective, batches, sharing=target.sharing())
+            batches = {role: collate(part.encoded, device=model.device) for role, part in micro.roles.items()}
+            passes = run_passes(model.model, objective, batches, sharing=model.sharing())
             passes = {role: objective.apply_tricks(role, passed) for role, passed in passes.items()}
             losses = objective.losses(Forwards(passes, {}), loader.denominators(step))
             for label, total in ((FORGET, forget), (RETAIN, retain)):

@@ -10,7 +10,7 @@ from uwc.data.example import Example
 from uwc.data.prompts import EncodedExample
 from uwc.models.batching import own_settings_off
 from uwc.models.generation import padded_left, until
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.training.data import Key
 from uwc.training.settings import SampleSettings
 
@@ -19,7 +19,7 @@ TOKEN_BUDGET = 8192
 
 @torch.no_grad()
 def sample_answers(
-    target: Target, examples: Sequence[Example], settings: SampleSettings, *, seed: int
+    model: Model, examples: Sequence[Example], settings: SampleSettings, *, seed: int
 ) -> dict[Key, EncodedExample]:
     """(question, number) -> the prompt with an answer drawn from the model's own distribution.
 
@@ -28,15 +28,15 @@ def sample_answers(
     answers.
 
     Args:
-        target: the model to sample from.
+        model: the model to sample from.
         examples: the questions.
         settings: how many answers of each, how long, at which temperature.
         seed: of the draws.
     """
-    encoded = target.encode(examples)
-    stops = target.stops(encoded)
+    encoded = model.encode(examples)
+    stops = model.stops(encoded)
     prompts = [(e.id, list(e.tokens[: e.start])) for e in encoded]
-    room = target.context_length - max(len(prompt) for _, prompt in prompts)
+    room = model.context_length - max(len(prompt) for _, prompt in prompts)
     longest = min(settings.max_new_tokens, room)  # learned positions have no place beyond the context
     config = GenerationConfig(
         do_sample=True,
@@ -47,29 +47,29 @@ def sample_answers(
         max_new_tokens=longest,
         eos_token_id=stops or None,
     )
-    was_training = target.model.training
-    target.model.eval()
+    was_training = model.model.training
+    model.model.eval()
     sampled: dict[Key, EncodedExample] = {}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         lengths = [(len(p) + longest) * settings.count for _, p in prompts]
-        kinds = target.sharing().prompt_kinds([len(p) for _, p in prompts], new=longest)
+        kinds = model.sharing().prompt_kinds([len(p) for _, p in prompts], new=longest)
         for group in group_by_length(lengths, token_budget=TOKEN_BUDGET, kinds=kinds):
-            answers = _continuations(target, [prompts[i][1] for i in group], config, stops)
+            answers = _continuations(model, [prompts[i][1] for i in group], config, stops)
             for place, answer in enumerate(answers):
                 index, number = group[place // settings.count], place % settings.count
                 sampled[index, number] = _encoded(*prompts[index], answer, stops)
-    target.model.train(was_training)
+    model.model.train(was_training)
     return sampled
 
 
 def _continuations(
-    target: Target, prompts: Sequence[list[int]], config: GenerationConfig, stops: Sequence[int]
+    model: Model, prompts: Sequence[list[int]], config: GenerationConfig, stops: Sequence[int]
 ) -> list[list[int]]:
     """The new tokens of each prompt's continuations, one prompt's after the other's."""
-    ids, mask, config.pad_token_id = padded_left(target, prompts, stops)
-    with own_settings_off(target.model):
-        output = target.model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+    ids, mask, config.pad_token_id = padded_left(model, prompts, stops)
+    with own_settings_off(model.model):
+        output = model.model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
     return [tokens[ids.shape[1] :] for tokens in output.tolist()]
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from uwc.data.batches import Batch, collate
 from uwc.data.prompts import EncodedExample
 from uwc.models.lora import adapter_off, has_adapter
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.objectives.forwards import Pass
 from uwc.objectives.objective import Objective
 from uwc.training.data import Key
@@ -53,7 +53,7 @@ class Reference:
     needs its logits or states at every step, and with an adapter no copy at all: the original is the model without it.
 
     Args:
-        target: the model before training.
+        model: the model before training.
         objective: says what is needed.
         settings: the run's.
         frozen: a `frozen_copy` of the original to use instead of making one, so that several runs may share it.
@@ -65,18 +65,18 @@ class Reference:
 
     def __init__(
         self,
-        target: Target,
+        model: Model,
         objective: Objective,
         settings: TrainingSettings,
         *,
         frozen: Any = None,
         autocast: Callable[[], AbstractContextManager[None]],
     ) -> None:
-        self._target, self._objective, self._autocast = target, objective, autocast
+        self._model, self._objective, self._autocast = model, objective, autocast
         self._logprobs: dict[tuple[str, Key], Tensor] = {}
         self.copy: Any = None
-        if needs_frozen_copy(objective, settings) and not has_adapter(target.model):
-            self.copy = frozen or frozen_copy(copy.deepcopy(target.model), settings)
+        if needs_frozen_copy(objective, settings) and not has_adapter(model.model):
+            self.copy = frozen or frozen_copy(copy.deepcopy(model.model), settings)
 
     @torch.no_grad()
     def remember(self, role: str, examples: Mapping[Key, EncodedExample]) -> None:
@@ -87,7 +87,7 @@ class Reference:
         if f"{role}.reference_logprobs" not in self._objective.needs:
             return
         keys = list(examples)
-        groups = self._target.groups([examples[k] for k in keys], token_budget=TOKEN_BUDGET)
+        groups = self._model.groups([examples[k] for k in keys], token_budget=TOKEN_BUDGET)
         with self._frozen() as model:
             for group in groups:
                 scope = self._objective.scope(role)
@@ -127,7 +127,7 @@ class Reference:
         if self.copy is not None:
             yield self.copy
         else:
-            with adapter_off(self._target.model) as model:
+            with adapter_off(self._model.model) as model:
                 training = model.training
                 model.eval()
                 yield model

@@ -12,7 +12,7 @@ from uwc.models.checkpoint_files import ADAPTER, CONTRAST, INDEX, SINGLE
 from uwc.models.contrast import contrast
 from uwc.models.lora import add_adapter, merge_adapter
 from uwc.models.mixing import require_unquantised
-from uwc.models.model import Target
+from uwc.models.model import Model
 from uwc.models.scoring import let_train
 from uwc.objectives.methods import Method
 from uwc.objectives.objective import Objective
@@ -30,20 +30,20 @@ class Unlearned:
     """How an unlearning run ended.
 
     Attributes:
-        target: the model to keep; of a diverged run that of the last finite step.
+        model: the model to keep; of a diverged run that of the last finite step.
         log: what training did, as far as it went.
         diverged: where it diverged, if it did.
         collapse: retain perplexity before and after, where there are retain examples.
     """
 
-    target: Target
+    model: Model
     log: TrainingLog
     diverged: TrainingDiverged | None
     collapse: Collapse | None
 
 
 def unlearn(
-    target: Target,
+    model: Model,
     method: Method,
     data: TrainingData,
     settings: TrainingSettings,
@@ -56,7 +56,7 @@ def unlearn(
     """Unlearn the forget examples from a model, in place or with an adapter.
 
     Args:
-        target: the model; its weights change, unless an adapter is trained and kept apart.
+        model: the model; its weights change, unless an adapter is trained and kept apart.
         method: the terms and the rule.
         data: the examples.
         settings: the optimisation; with `lora` only an adapter is trained, and merged at the end or kept.
@@ -71,32 +71,32 @@ def unlearn(
     """
     rule, lora = method.rule, settings.lora
     check_rule(method, settings, where=f"the method {method.name!r}")
-    before = retain_perplexity(target, data.retain) if data.retain else None
-    original = copy.deepcopy(target.model) if isinstance(rule, Contrast) else None
+    before = retain_perplexity(model, data.retain) if data.retain else None
+    original = copy.deepcopy(model.model) if isinstance(rule, Contrast) else None
     if lora is not None:
         chosen = {name: value for name, value in asdict(lora).items() if name != "save"}
-        target = add_adapter(target, **chosen, seed=settings.seed)
-    objective = Objective(method, target.model, trick_settings=tricks)
+        model = add_adapter(model, **chosen, seed=settings.seed)
+    objective = Objective(method, model.model, trick_settings=tricks)
     log, diverged = TrainingLog(), None
     try:
         if isinstance(rule, MiniUnlearning):
-            mini_unlearn(target, objective, data, settings, log=log)
+            mini_unlearn(model, objective, data, settings, log=log)
         else:
-            train(target, objective, data, settings, checkpoints=checkpoints, frozen=frozen, stop=stop, log=log)
+            train(model, objective, data, settings, checkpoints=checkpoints, frozen=frozen, stop=stop, log=log)
     except TrainingDiverged as error:
         diverged = error
     if lora is not None and lora.save == "merged":
-        target = merge_adapter(target)
+        model = merge_adapter(model)
     if isinstance(rule, Contrast):
-        target = contrast(replace(target, model=original), target, strength=rule.strength)
-    after = None if before is None else collapse(before, retain_perplexity(target, data.retain))
-    return Unlearned(target, log, diverged, after)
+        model = contrast(replace(model, model=original), model, strength=rule.strength)
+    after = None if before is None else collapse(before, retain_perplexity(model, data.retain))
+    return Unlearned(model, log, diverged, after)
 
 
-def trainable(target: Target) -> Target:
+def trainable(model: Model) -> Model:
     """A plain model that may be trained, without a name. Raises ModelError if it is quantised."""
-    require_unquantised(target.model, target.name)
-    return replace(target, model=let_train(target.model), name="")  # peft freezes what it puts an adapter on
+    require_unquantised(model.model, model.name)
+    return replace(model, model=let_train(model.model), name="")  # peft freezes what it puts an adapter on
 
 
 def require_free(output: Path, model: Any, method: Method, settings: TrainingSettings) -> None:

@@ -10,7 +10,7 @@ from uwc.data.batches import Batch, collate
 from uwc.errors import ConfigError
 from uwc.models.block_weights import Product, block_matrices, block_parameters, watching_products
 from uwc.models.lora import has_adapter
-from uwc.models.model import DEFAULT_TOKEN_BUDGET, Target
+from uwc.models.model import DEFAULT_TOKEN_BUDGET, Model
 from uwc.objectives.rules import L1, MiniUnlearning, Negate, Prune, Rule
 from uwc.training.data import TrainingData
 
@@ -41,9 +41,9 @@ class WeightRule:
 
 
 class _Pruning(WeightRule):
-    def __init__(self, rule: Prune, target: Target) -> None:
+    def __init__(self, rule: Prune, model: Model) -> None:
         super().__init__()
-        self._rule, self._target, self._weights = rule, target, linear_weights(target.model)
+        self._rule, self._model, self._weights = rule, model, linear_weights(model.model)
 
     def begin(self, data: TrainingData, *, masks: Mapping[str, Tensor] | None) -> None:
         if masks:
@@ -61,16 +61,16 @@ class _Pruning(WeightRule):
         examples = (data.retain or data.forget)[:CALIBRATION_EXAMPLES]
         if not examples:
             raise ConfigError("prune: wanda measures inputs on retain or forget examples, and there are none")
-        encoded = self._target.encode(examples)
-        groups = self._target.groups(encoded, token_budget=DEFAULT_TOKEN_BUDGET)
-        batches = (collate([encoded[i] for i in g], device=self._target.device, scope="attended") for g in groups)
-        return wanda_masks(self._target.model, batches, share=self._rule.share)
+        encoded = self._model.encode(examples)
+        groups = self._model.groups(encoded, token_budget=DEFAULT_TOKEN_BUDGET)
+        batches = (collate([encoded[i] for i in g], device=self._model.device, scope="attended") for g in groups)
+        return wanda_masks(self._model.model, batches, share=self._rule.share)
 
 
 class _Shrinkage(WeightRule):
-    def __init__(self, rule: L1, target: Target) -> None:
+    def __init__(self, rule: L1, model: Model) -> None:
         super().__init__()
-        self._rule, self._weights = rule, linear_weights(target.model)
+        self._rule, self._weights = rule, linear_weights(model.model)
         self._nonzero: dict[str, Tensor] = {}
 
     def before_step(self) -> None:
@@ -82,10 +82,10 @@ class _Shrinkage(WeightRule):
 
 
 class _Negation(WeightRule):
-    def __init__(self, rule: Negate, target: Target) -> None:
+    def __init__(self, rule: Negate, model: Model) -> None:
         super().__init__()
-        self._rule, self._target = rule, target
-        self._start = {name: p.detach().clone() for name, p in _trained(target.model).items()}
+        self._rule, self._model = rule, model
+        self._start = {name: p.detach().clone() for name, p in _trained(model.model).items()}
 
     @torch.no_grad()
     def finish(self) -> None:
@@ -94,15 +94,15 @@ class _Negation(WeightRule):
         An adapter's w - w_0 is a product of a factor that began at zero and one that did not: the former alone is
         scaled, as turning both would leave the product as it is.
         """
-        adapter = has_adapter(self._target.model)
-        for name, weight in _trained(self._target.model).items():
+        adapter = has_adapter(self._model.model)
+        for name, weight in _trained(self._model.model).items():
             start = self._start[name].float()
             if adapter and bool(start.any()):
                 continue
             weight.copy_((start - self._rule.scale * (weight.float() - start)).to(weight.dtype))
 
 
-def weight_rule(rule: Rule | None, target: Target) -> WeightRule:
+def weight_rule(rule: Rule | None, model: Model) -> WeightRule:
     """What a method's rule does to the weights of a model that is about to be trained.
 
     Raises:
@@ -113,10 +113,10 @@ def weight_rule(rule: Rule | None, target: Target) -> WeightRule:
     if isinstance(rule, MiniUnlearning):
         raise ValueError("Mini-Unlearning takes the place of training; call unlearn")
     if isinstance(rule, Prune):
-        return _Pruning(rule, target)
+        return _Pruning(rule, model)
     if isinstance(rule, L1):
-        return _Shrinkage(rule, target)
-    return _Negation(rule, target) if isinstance(rule, Negate) else WeightRule()
+        return _Shrinkage(rule, model)
+    return _Negation(rule, model) if isinstance(rule, Negate) else WeightRule()
 
 
 def _trained(model: Any) -> dict[str, Tensor]:

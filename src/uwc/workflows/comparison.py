@@ -55,7 +55,7 @@ def compare(
     ``results.json``, ``report.html``, ``results.md`` and the cache.
 
     Args:
-        original: the model before unlearning: a folder, a hub name, or a `Target` in memory.
+        original: the model before unlearning: a folder, a hub name, or a `Model` in memory.
         unlearned: name -> unlearned model (also the folder of an adapter of the original); or paths, named by their
             last part. Names such as ``npo@0`` and ``npo@1`` are one method with two seeds.
         forget: the questions that should be forgotten.

@@ -33,20 +33,20 @@ def kept_questions(questions: Questions, name: str, folder: Path, columns: Colum
 
 
 def kept_model(model: Any, folder: Path, template: Any | None) -> str:
-    """A path or hub name as it is; a `Target` in memory is written to the folder, under a hash of its content.
+    """A path or hub name as it is; a `Model` in memory is written to the folder, under a hash of its content.
 
     Args:
-        model: a path, a hub name or a `Target`.
+        model: a path, a hub name or a `Model`.
         folder: where models are kept.
         template: the prompt template of the comparison.
 
     Raises:
-        ConfigError: the target is asked in another way than the others, or is changed by an attack.
+        ConfigError: the model is asked in another way than the others, or is changed by an attack.
         DiskFull: no space was left.
     """
     if isinstance(model, str | Path):
         return str(model)
-    from uwc.models.load import save_target
+    from uwc.models.load import save_model
     from uwc.models.lora import merge_adapter
 
     if model.rewrites or model.edits:
@@ -58,7 +58,7 @@ def kept_model(model: Any, folder: Path, template: Any | None) -> str:
         beside = path.with_name(f".{path.name}.{os.getpid()}")
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
-        save_target(merge_adapter(model, keep=True), beside)
+        save_model(merge_adapter(model, keep=True), beside)
         os.replace(beside, path)
     return str(path)
 
@@ -68,15 +68,15 @@ def precision_of(model: Any) -> str:
     return "float32" if isinstance(model, str | Path) else str(model.model.dtype).removeprefix("torch.")
 
 
-def _content_hash(target: Any) -> str:
+def _content_hash(model: Any) -> str:
     """SHA-256 (hex) over the names and bytes of all tensors, the configuration and the tokenizer."""
     import torch
 
     digest = hashlib.sha256()
-    for name, tensor in target.model.state_dict().items():
+    for name, tensor in model.model.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    digest.update(target.model.config.to_json_string().encode())
-    digest.update(json.dumps(target.tokenizer.get_vocab(), sort_keys=True).encode())
-    digest.update(str(getattr(target.tokenizer, "chat_template", "")).encode())
+    digest.update(model.model.config.to_json_string().encode())
+    digest.update(json.dumps(model.tokenizer.get_vocab(), sort_keys=True).encode())
+    digest.update(str(getattr(model.tokenizer, "chat_template", "")).encode())
     return digest.hexdigest()
