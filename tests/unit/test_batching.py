@@ -22,9 +22,9 @@ from transformers import (
 from uwc.data.batches import group_by_length
 from uwc.data.example import Example
 from uwc.errors import ModelError
-from uwc.models.batching import Batching, examined
+from uwc.models.batching import examined
 from uwc.models.generation import continue_greedily, generate
-from uwc.models.model import Model
+from uwc.models.model import Batching, Model
 from uwc.models.scoring import score_tokens
 from uwc.objectives.methods import FINE_TUNING
 from uwc.objectives.objective import Objective

@@ -23,8 +23,9 @@ from uwc.data.example import VARIANTS, with_variants
 from uwc.errors import ModelError
 from uwc.metrics.scored import NOT_FINITE, score_set
 from uwc.models import head, scoring
+from uwc.models.batching import run_in_batches, token_budget_of
 from uwc.models.head import AnswerLogits, answer_logits, tile_grid
-from uwc.models.model import Model, run_in_batches, token_budget_of
+from uwc.models.model import Model
 from uwc.models.scoring import score_tokens
 from uwc.models.token_scores import TOKEN_COLUMNS, Sampling, TokenScores
 

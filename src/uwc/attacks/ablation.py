@@ -2,21 +2,18 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from uwc.attacks.chain import Attacked
 from uwc.attacks.data import AttackData
 from uwc.attacks.probing import chosen_depths
 from uwc.attacks.registry import attacks
-from uwc.attacks.surrogate import Intervened
 from uwc.data.example import Example
 from uwc.errors import AttackFailed
-from uwc.models.head import relative_tolerance, unwrapped
 from uwc.models.model import Model
-from uwc.models.states import answer_batches, answer_states, blocks
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @attacks.register(
@@ -46,6 +43,9 @@ def direction_ablation(model: Model, data: AttackData, *, layers: tuple[int, ...
         ModelError: a block's output is not one state a token.
         AttackFailed: forget and retain states do not differ, or the input of the next block still has the direction.
     """
+    from uwc.attacks.surrogate import Intervened
+    from uwc.models.states import blocks
+
     depths = chosen_depths(model.model, layers or tuple(range(1, len(blocks(model.model)) + 1)))
     forget, retain = (_mean_states(model, examples, depths) for examples in (data.train, data.retain))
     units = {}
@@ -63,10 +63,14 @@ def direction_ablation(model: Model, data: AttackData, *, layers: tuple[int, ...
     yield Attacked(ablated)
 
 
-@torch.no_grad()
-def _require_gone(model: Model, examples: Sequence[Example], units: Mapping[int, Tensor]) -> None:
+def _require_gone(model: Model, examples: Sequence[Example], units: "Mapping[int, Tensor]") -> None:
     """Raise AttackFailed if the input of a block has a component along the direction removed after the block before
     it."""
+    import torch
+
+    from uwc.models.head import relative_tolerance, unwrapped
+    from uwc.models.states import answer_batches, blocks
+
     modules = blocks(model.model)
     for depth in (d for d in units if d < len(modules)):
         read: list[Tensor] = []
@@ -76,8 +80,9 @@ def _require_gone(model: Model, examples: Sequence[Example], units: Mapping[int,
 
         handle = modules[depth].register_forward_pre_hook(see, with_kwargs=True)
         try:
-            for batch in answer_batches(model, examples):
-                model.model(input_ids=batch.input_ids, use_cache=False)
+            with torch.no_grad():
+                for batch in answer_batches(model, examples):
+                    model.model(input_ids=batch.input_ids, use_cache=False)
         finally:
             handle.remove()
         for states in read:
@@ -89,8 +94,8 @@ def _require_gone(model: Model, examples: Sequence[Example], units: Mapping[int,
                 )
 
 
-def _without(unit: Tensor) -> Callable[[Tensor], Tensor]:
-    def project(states: Tensor) -> Tensor:
+def _without(unit: "Tensor") -> "Callable[[Tensor], Tensor]":
+    def project(states: "Tensor") -> "Tensor":
         d = unit.to(states.dtype)
         along: Tensor = (states @ d)[..., None] * d
         return states - along
@@ -98,8 +103,10 @@ def _without(unit: Tensor) -> Callable[[Tensor], Tensor]:
     return project
 
 
-def _mean_states(model: Model, examples: Sequence[Example], depths: list[int]) -> dict[int, Tensor]:
+def _mean_states(model: Model, examples: Sequence[Example], depths: list[int]) -> "dict[int, Tensor]":
     """Block -> [d] the mean state at the positions that predict answer tokens, float32."""
+    from uwc.models.states import answer_states
+
     totals: dict[int, Tensor] = {}
     count = 0
     for states, tokens in answer_states(model, examples, depths):

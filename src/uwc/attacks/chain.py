@@ -5,20 +5,16 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import DATA, KINDS, attacks
 from uwc.errors import AttackFailed, ConfigError, DataError, ModelError
-from uwc.models.block_weights import LEAST_SHARE, block_parameters
-from uwc.models.lora import merge_adapter
-from uwc.models.mixing import require_unquantised
 from uwc.models.model import Model
-from uwc.models.scoring import let_train
-from uwc.models.states import blocks
 from uwc.registry import Entry
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -67,6 +63,10 @@ def with_own_weights(model: Model) -> Model:
 
     The model is in memory twice. Raises ModelError if it is quantised, or the adapter cannot be merged.
     """
+    from uwc.models.lora import merge_adapter
+    from uwc.models.mixing import require_unquantised
+    from uwc.models.scoring import let_train
+
     require_unquantised(model.model, model.name)
     plain = merge_adapter(replace(model, model=copy.deepcopy(model.model)))
     return replace(plain, model=let_train(plain.model))
@@ -80,6 +80,8 @@ def changed_share(before: Model, after: Model, claimed: Mapping[str, int] | None
     Raises:
         AttackFailed: none differs, or fewer than 95 % of those claimed do.
     """
+    from uwc.models.block_weights import LEAST_SHARE
+
     first, second = _counted(before.model), _counted(after.model)
     changed = {name: int((first[name] != p.to(first[name].device)).sum()) for name, p in second.items()}
     if not any(changed.values()):
@@ -100,7 +102,9 @@ def changed_share(before: Model, after: Model, claimed: Mapping[str, int] | None
     return sum(changed.values()) / sum(p.numel() for p in first.values())
 
 
-def _counted(model: Any) -> dict[str, Tensor]:
+def _counted(model: Any) -> dict[str, "Tensor"]:
+    from uwc.models.block_weights import block_parameters
+
     try:
         return block_parameters(model)
     except ModelError:
@@ -199,6 +203,8 @@ def attacked(model: Model, data: AttackData, chain: Chain) -> Iterator[Iterator[
         ConfigError: a layer that the model does not have.
         AttackFailed: an attack on prompts or weights changes none, or less than it reports.
     """
+    from uwc.models.states import blocks
+
     chain.check_data(data)
     if chain.names_layers:
         chain.check_depth(len(blocks(model.model)))

@@ -1,17 +1,17 @@
 """Attacks by compression of the weights, which small unlearning updates may not survive."""
 
 from collections.abc import Callable, Iterator
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from uwc.attacks.chain import Attacked, with_own_weights
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
-from uwc.models.block_weights import block_matrices
 from uwc.models.model import Model
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _WEIGHTS = {
     "kind": "weights",
@@ -42,7 +42,7 @@ def quantization(
     yield _rewritten(model, lambda w: round_to_nearest(w, bits=bits, group_size=group_size), effort=bits)
 
 
-def round_to_nearest(weight: Tensor, *, bits: int, group_size: int) -> Tensor:
+def round_to_nearest(weight: "Tensor", *, bits: int, group_size: int) -> "Tensor":
     """``s round(w / s)`` with ``s = max |w| / (2^(bits-1) - 1)`` over each group: symmetric round-to-nearest.
 
     Args:
@@ -53,6 +53,8 @@ def round_to_nearest(weight: Tensor, *, bits: int, group_size: int) -> Tensor:
     Returns:
         [out, in] in the weight's dtype, computed in float32.
     """
+    import torch
+
     levels = 2 ** (bits - 1) - 1
     rounded = []
     for part in torch.split(weight.float(), group_size or weight.shape[1], dim=1):
@@ -70,7 +72,7 @@ def pruning(model: Model, _data: AttackData, *, share: Annotated[float, Field(ge
         share: of the weights of each matrix, in 0..1.
     """
 
-    def without_smallest(weight: Tensor) -> Tensor:
+    def without_smallest(weight: "Tensor") -> "Tensor":
         count = int(share * weight.numel())
         smallest = weight.abs().flatten().topk(count, largest=False).indices
         return weight.flatten().index_fill(0, smallest, 0.0).view(weight.shape)
@@ -78,14 +80,18 @@ def pruning(model: Model, _data: AttackData, *, share: Annotated[float, Field(ge
     yield _rewritten(model, without_smallest, effort=share)
 
 
-@torch.no_grad()
-def _rewritten(model: Model, rule: Callable[[Tensor], Tensor], *, effort: float) -> Attacked:
+def _rewritten(model: Model, rule: "Callable[[Tensor], Tensor]", *, effort: float) -> Attacked:
     """A copy of the model with a function from [out, in] to [out, in] applied to each matrix of its blocks."""
+    import torch
+
+    from uwc.models.block_weights import block_matrices
+
     copy, claimed = with_own_weights(model), {}
-    for matrix in block_matrices(copy.model):
-        claimed[matrix.name] = 0
-        for weight in matrix.matrices:
-            wanted = rule(weight)
-            claimed[matrix.name] += int((wanted != weight).sum())
-            weight.copy_(wanted)
+    with torch.no_grad():
+        for matrix in block_matrices(copy.model):
+            claimed[matrix.name] = 0
+            for weight in matrix.matrices:
+                wanted = rule(weight)
+                claimed[matrix.name] += int((wanted != weight).sum())
+                weight.copy_(wanted)
     return Attacked(copy, effort=effort, claimed=claimed)

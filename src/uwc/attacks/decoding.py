@@ -1,21 +1,14 @@
 """Attacks on decoding: repeated sampling and beam search."""
 
-import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Annotated, Any
 
-import torch
 from pydantic import Field
 
 from uwc.attacks.chain import Attacked
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
-from uwc.attacks.surrogate import Wrapped
-from uwc.errors import ModelError
-from uwc.models.block_weights import few_tokens
-from uwc.models.contrast import ContrastModel
-from uwc.models.head import unwrapped
 from uwc.models.model import Model
 
 _DECODING = {
@@ -26,38 +19,6 @@ _DECODING = {
     "check": None,
     "trains_on_scored": False,
 }
-
-
-class DecodedBy(Wrapped):
-    """A model that generates with fixed settings; its forward is unchanged.
-
-    Args:
-        model: the model.
-        settings: fields of transformers' GenerationConfig.
-        seed: of the draws; global random state is neither read nor changed.
-
-    Raises:
-        ModelError: the model is a contrast of two, which generates greedily only.
-    """
-
-    def __init__(self, model: Any, settings: Mapping[str, Any], *, seed: int = 0) -> None:
-        if isinstance(unwrapped(model), ContrastModel):
-            raise ModelError("a contrast of two models generates greedily only; take its base or its reinforced model")
-        super().__init__(model)
-        self._settings = dict(settings)
-        self._seed = seed
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The model's forward."""
-        return self.inner(*args, **kwargs)
-
-    def generate(self, *, generation_config: Any, **kwargs: Any) -> Any:
-        """The model's generation, with these settings."""
-        config = copy.deepcopy(generation_config)
-        config.update(**self._settings)
-        with torch.random.fork_rng():
-            torch.manual_seed(self._seed)
-            return self.inner.generate(generation_config=config, **kwargs)
 
 
 @attacks.register("sampling", source="arXiv:2411.12103", effort="samples", **_DECODING)
@@ -79,6 +40,8 @@ def sampling(
         top_p: draw from the most likely tokens with this total probability.
         seed: of the draws.
     """
+    from uwc.attacks.surrogate import DecodedBy
+
     settings = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
     for number in range(samples):
         module = DecodedBy(model.model, settings, seed=seed * 1_000_003 + number)
@@ -95,15 +58,21 @@ def beam_search(model: Model, _data: AttackData, *, beams: Annotated[int, Field(
         model: the model.
         beams: the number of beams.
     """
+    from uwc.attacks.surrogate import DecodedBy
+
     settings = {"num_beams": beams, "use_cache": _caches_keys_and_values(model.model)}
     yield Attacked(replace(model, model=DecodedBy(model.model, settings)), effort=beams)
 
 
-@torch.no_grad()
 def _caches_keys_and_values(model: Any) -> bool:
     """Whether a model's cache has only keys and values."""
+    import torch
     from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-    cache: Any = getattr(model.eval()(input_ids=few_tokens(model), use_cache=True), "past_key_values", None)
+    from uwc.models.block_weights import few_tokens
+
+    with torch.no_grad():
+        output = model.eval()(input_ids=few_tokens(model), use_cache=True)
+    cache: Any = getattr(output, "past_key_values", None)
     known = (DynamicLayer, DynamicSlidingWindowLayer)
     return type(cache) is DynamicCache and all(type(layer) in known for layer in cache.layers)

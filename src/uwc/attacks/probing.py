@@ -2,20 +2,18 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
 
 from uwc.attacks.chain import Attacked
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
-from uwc.attacks.surrogate import ReadAt
 from uwc.data.example import Example
-from uwc.models.head import head_of, own_steps_after_head
 from uwc.models.model import Model
-from uwc.models.states import blocks, entering_states, resolve_layer
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 _INSIDE = {
     "kind": "inside",
@@ -60,13 +58,16 @@ def probe(
         ConfigError: there is no such block.
         ModelError: the model has no list of blocks, or does not compute its logits by its output embedding alone.
     """
+    from uwc.attacks.surrogate import ReadAt
+    from uwc.models.head import head_of, own_steps_after_head
+
     depths = chosen_depths(model.model, layers)
     states, targets = cached_states(model, [*data.train, *data.retain], depths)
     weight = head_of(model.model).weight
     heads = train_heads(
         states,
         targets,
-        weight if start == "model" else torch.zeros_like(weight),
+        weight if start == "model" else weight.new_zeros(weight.shape),
         epochs=epochs,
         lr=lr,
         positions=positions,
@@ -90,6 +91,9 @@ def logit_lens(model: Model, _data: AttackData, *, layers: tuple[int, ...] = ())
     Raises:
         ConfigError: there is no such block.
     """
+    from uwc.attacks.surrogate import ReadAt
+    from uwc.models.states import blocks
+
     last = len(blocks(model.model))
     for depth in chosen_depths(model.model, layers or tuple(range(1, max(last, 2)))):
         yield Attacked(replace(model, model=ReadAt(model.model, depth)), label=f"layer {depth}")
@@ -97,17 +101,24 @@ def logit_lens(model: Model, _data: AttackData, *, layers: tuple[int, ...] = ())
 
 def chosen_depths(model: Any, layers: Sequence[int]) -> list[int]:
     """The blocks 1..L of `layers`, ascending; by default one third, two thirds and the last."""
+    from uwc.models.states import blocks, resolve_layer
+
     last = len(blocks(model))
     return sorted({resolve_layer(model, k) for k in layers or (max(1, round(last / 3)), round(2 * last / 3), last)})
 
 
-def cached_states(model: Model, examples: Sequence[Example], depths: Sequence[int]) -> tuple[dict[int, Tensor], Tensor]:
+def cached_states(
+    model: Model, examples: Sequence[Example], depths: Sequence[int]
+) -> tuple[dict[int, "Tensor"], "Tensor"]:
     """The training data of the heads, from one pass of the model for each depth.
 
     Returns:
         Block -> [N, d] inputs of the output embedding with this block's states in place of the last one's, at the
         positions that predict the N answer tokens, float32; and the [N] tokens.
     """
+    from uwc.attacks.surrogate import ReadAt
+    from uwc.models.states import entering_states
+
     states: dict[int, Tensor] = {}
     for depth in depths:
         read, targets = entering_states(replace(model, model=ReadAt(model.model, depth)), examples)
@@ -116,16 +127,16 @@ def cached_states(model: Model, examples: Sequence[Example], depths: Sequence[in
 
 
 def train_heads(
-    states: Mapping[int, Tensor],
-    targets: Tensor,
-    weight: Tensor,
+    states: "Mapping[int, Tensor]",
+    targets: "Tensor",
+    weight: "Tensor",
     *,
     epochs: int,
     lr: float,
     positions: int,
     seed: int,
-    finish: Callable[[Tensor], Tensor] = lambda logits: logits,
-) -> dict[int, nn.Linear]:
+    finish: "Callable[[Tensor], Tensor]" = lambda logits: logits,
+) -> "dict[int, nn.Linear]":
     """Train one linear head for each depth, on the same chunks.
 
     Args:
@@ -138,6 +149,9 @@ def train_heads(
         seed: of the order.
         finish: map of [n, V] logits after the head.
     """
+    import torch
+    from torch import nn
+
     heads = {}
     for depth in states:
         head = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device=weight.device, dtype=torch.float32)

@@ -8,9 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 from pydantic import Field
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from uwc import progress
 from uwc.attacks.chain import Attacked, with_own_weights
@@ -18,12 +16,8 @@ from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
 from uwc.data.example import Example
 from uwc.errors import AttackFailed, reporting_full_disk
-from uwc.models.block_weights import LEAST_SHARE
 from uwc.models.model import Model
 from uwc.objectives.methods import FINE_TUNING
-from uwc.objectives.objective import Objective
-from uwc.training.data import TrainingData
-from uwc.training.loop import train
 from uwc.training.settings import TrainingSettings
 
 Count = Annotated[int, Field(ge=1)]
@@ -104,6 +98,12 @@ relearn_unrelated = attacks.register(
 def _trajectory(
     model: Model, data: Sequence[Example], settings: TrainingSettings, budgets: Sequence[int], total: int
 ) -> Iterator[Attacked]:
+    import torch
+
+    from uwc.objectives.objective import Objective
+    from uwc.training.data import TrainingData
+    from uwc.training.loop import train
+
     copy = with_own_weights(model)
     with TemporaryDirectory(prefix="uwc-relearning-") as folder:
         with _weights_after(copy.model, budgets, Path(folder)) as reached:
@@ -123,6 +123,8 @@ def _require_moved(before: Model, after: Model, reached: set[str], lr: float) ->
     Raises:
         AttackFailed: more than 5 % of the weights belong to parameters with a gradient that did not change.
     """
+    from uwc.models.block_weights import LEAST_SHARE
+
     first, second = dict(before.model.named_parameters()), dict(after.model.named_parameters())
     moved = {name: int((first[name] != second[name]).sum()) for name in sorted(reached)}
     sizes = {name: first[name].numel() for name in moved}
@@ -145,6 +147,9 @@ def _weights_after(model: Any, budgets: Sequence[int], folder: Path) -> Iterator
 
     Yields the names of the parameters that a gradient has reached.
     """
+    import torch
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
     taken, reached = 0, set()
 
     def after_step(_optimizer: Any, _args: Any, _kwargs: Any) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,13 +20,13 @@ from uwc.io import write_text
 from uwc.metrics.registry import metrics, set_metrics
 from uwc.metrics.scored import ScoredSet
 from uwc.metrics.stats import Average, aggregate, aggregate_sets
-from uwc.models.lora import merge_adapter
-from uwc.models.mixing import Mixer, Mixing
 from uwc.models.model import Model
-from uwc.models.scoring import score_tokens
 from uwc.models.token_scores import Floats
 from uwc.results import ConditionScore, Number, Part, Warning
-from uwc.training.callbacks import StopRule
+
+if TYPE_CHECKING:
+    from uwc.models.mixing import Mixing
+    from uwc.training.callbacks import StopRule
 
 KNOWN_SAMPLE = 64
 """Number of forget questions on which the original is scored in a search without curve."""
@@ -223,7 +224,7 @@ def _score(measure: Measured, alpha: float, seed: int) -> results.Aggregate | No
 
 
 def calibrate(
-    mixing: Mixing,
+    mixing: "Mixing",
     measures: Sequence[Measure],
     forget: Sets,
     *,
@@ -268,7 +269,7 @@ def calibrate(
 class _Calibrating:
     def __init__(
         self,
-        mixing: Mixing,
+        mixing: "Mixing",
         measures: Sequence[Measure],
         forget: Sets,
         metric: str,
@@ -368,7 +369,7 @@ def stop_at(
     tau: float | None = None,
     retain: Sequence[Example] = (),
     original: Model | None = None,
-) -> StopRule:
+) -> "StopRule":
     """End a run once the mean of `metric` on the forget examples is at most `at_most`.
 
     Args:
@@ -381,8 +382,12 @@ def stop_at(
         original: the model before unlearning; required with `tau`.
     """
 
+    from uwc.models.lora import merge_adapter
+    from uwc.models.mixing import Mixer
+    from uwc.training.callbacks import StopRule
+
     def raw(model: Model) -> float:
-        return float(np.mean(ScoredSet(score_tokens(model, forget), ()).values(metric)))
+        return float(np.mean(measured(model, forget, metrics.get(metric))))
 
     def calibrated(model: Model) -> float:
         if original is None:

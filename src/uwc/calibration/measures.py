@@ -17,7 +17,6 @@ from uwc.metrics.scored import ScoredSet, needs_of, score_set
 from uwc.metrics.set_metrics import UTILITY_SETS
 from uwc.metrics.suites import Given, is_set_metric, split_input, what_is_missing
 from uwc.models.model import Model
-from uwc.models.scoring import score_tokens
 from uwc.models.token_scores import Floats, TokenScores
 from uwc.registry import Entry, unknown_name
 
@@ -483,6 +482,8 @@ def measured_closely(
     model: Model, examples: Sequence[Example], entry: Entry[Any], *, max_new_tokens: int = 64, margins: bool = False
 ) -> tuple[Floats, TokenScores | None]:
     """[E] the same, and the token scores (optionally with margins) if the metric reads only these."""
+    from uwc.models.scoring import score_tokens
+
     if entry.facts["needs"] == ("scores",):
         tokens = score_tokens(model, examples, margins=margins)
         return ScoredSet(tokens, ()).values(entry.name), tokens

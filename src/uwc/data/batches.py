@@ -2,13 +2,15 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from uwc.data.prompts import EncodedExample
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 Scope = Literal["answer", "attended"]
 
@@ -29,15 +31,15 @@ class Batch:
         attention_mask: [B, T] False for padding and for tokens that are not attended to; None where all real ones are.
     """
 
-    input_ids: Tensor
-    rows: Tensor
-    positions: Tensor
-    targets: Tensor
-    in_answer: Tensor
-    attention_mask: Tensor | None = None
+    input_ids: "Tensor"
+    rows: "Tensor"
+    positions: "Tensor"
+    targets: "Tensor"
+    in_answer: "Tensor"
+    attention_mask: "Tensor | None" = None
 
     @property
-    def inputs(self) -> dict[str, Tensor]:
+    def inputs(self) -> dict[str, "Tensor"]:
         """The keyword arguments of a model's forward pass."""
         mask = {} if self.attention_mask is None else {"attention_mask": self.attention_mask}
         return {"input_ids": self.input_ids, **mask}
@@ -48,9 +50,11 @@ class Batch:
         return int(self.input_ids.shape[0])
 
 
-def collate(encoded: Sequence[EncodedExample], *, device: torch.device, scope: Scope = "answer") -> Batch:
+def collate(encoded: Sequence[EncodedExample], *, device: "torch.device", scope: Scope = "answer") -> Batch:
     """Pad examples into a batch. Labelled are the answer and its end token, or with `scope` "attended" every token
     that has a predecessor."""
+    import torch
+
     longest = max(len(e.tokens) for e in encoded)
     ids = torch.zeros(len(encoded), longest, dtype=torch.long)
     rows: list[int] = []

@@ -1,12 +1,13 @@
 """Definitions of other evaluation codes, for numbers comparable with published ones."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from uwc.data.example import Example
 from uwc.data.peer_prompts import OfficialTemplate, OpenUnlearningTemplate, with_settings
 from uwc.data.prompts import PromptTemplate
 from uwc.errors import ConfigError
@@ -14,10 +15,12 @@ from uwc.metrics.likelihood import exact_memorization, extraction_strength, prob
 from uwc.metrics.membership import mia_min_k, mia_min_k_plus_plus
 from uwc.metrics.overlap import ascii_rouge
 from uwc.metrics.truth_ratio import truth_ratio_forget, truth_ratio_geometric, truth_ratio_utility
-from uwc.models.generation import Generated, generate, generate_as_open_unlearning
 from uwc.models.model import Model
 from uwc.models.token_scores import Floats, TokenScores
 from uwc.registry import unknown_name
+
+if TYPE_CHECKING:
+    from uwc.models.generation import Generated
 
 
 @dataclass(frozen=True)
@@ -29,19 +32,26 @@ class Compat:
         template: its prompt.
         functions: metric -> its function.
         settings: metric -> its settings.
-        generate: its generation of answers.
+        as_open_unlearning: whether answers are generated as OpenUnlearning generates them.
     """
 
     name: str
     template: PromptTemplate
     functions: Mapping[str, Callable[..., Floats]]
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    generate: Callable[..., Generated] = generate
+    as_open_unlearning: bool = False
 
     def adapt(self, model: Model) -> Model:
         """The model with that code's prompt; settings of its own prompt that differ from the defaults (a system
         message, a date, another text) are kept."""
         return replace(model, template=with_settings(self.template, model.template))
+
+    def generate(self, model: Model, examples: Sequence[Example], **settings: Any) -> "Generated":
+        """That code's generation of answers."""
+        from uwc.models import generation
+
+        generate = generation.generate_as_open_unlearning if self.as_open_unlearning else generation.generate
+        return generate(model, examples, **settings)
 
 
 def floored_extraction_strength(scores: TokenScores) -> Floats:
@@ -153,7 +163,7 @@ COMPAT: dict[str, Compat] = {
             "truth_ratio_forget": {"definition": "geometric"},
             "truth_ratio_utility": {"definition": "geometric"},
         },
-        generate_as_open_unlearning,
+        as_open_unlearning=True,
     ),
     "uwc-official": Compat("uwc-official", OfficialTemplate(), {"extraction_strength": official_extraction_strength}),
 }

@@ -20,7 +20,6 @@ from uwc.metrics.scored import EXTRAS, TEXTS, ScoredSet, needs_of, score_set
 from uwc.metrics.semantics import Judges
 from uwc.metrics.stats import aggregate_sets
 from uwc.metrics.suites import VERBATIM, Given, is_judged, is_set_metric, measured_on, required_inputs
-from uwc.models.generation import generate
 from uwc.models.model import Model
 from uwc.models.token_scores import Sampling
 from uwc.results import Score, ScoreDifference
@@ -232,7 +231,7 @@ def load_sets(folder: Path, names: Sequence[str]) -> dict[str, ScoredSet]:
 
 
 def _score_set(model: Model, name: str, work: Work, original: Model | None) -> ScoredSet:
-    examples, new_tokens, answered = work.sets[name], work.max_new_tokens, generate
+    examples, new_tokens, answered = work.sets[name], work.max_new_tokens, None
     if name == VERBATIM:
         model = replace(model, template=RAW, rewrites=())
         examples, new_tokens = [cut(e, model) for e in examples], VERBATIM_TOKENS

@@ -6,8 +6,6 @@ from typing import Any, Literal
 
 import numpy as np
 import regex
-from rouge_score.rouge_scorer import RougeScorer
-from rouge_score.tokenizers import DefaultTokenizer
 
 from uwc.metrics.registry import metrics
 from uwc.models.token_scores import Floats
@@ -80,6 +78,8 @@ def rouge(answers: Sequence[str], generated: Sequence[str], *, kind: str, part: 
         part: precision, recall or F1.
         stemmer: whether the English (Porter) stemmer is applied to answers in ASCII.
     """
+    from rouge_score.tokenizers import DefaultTokenizer  # it loads nltk, which takes a while
+
     ascii_form, unicode_form = DefaultTokenizer(use_stemmer=stemmer), UnicodeWords()
     return _rouge(answers, generated, kind, part, lambda a: unicode_form if _BEYOND_ASCII.search(a) else ascii_form)
 
@@ -103,6 +103,8 @@ def ascii_rouge(
         strict: return NaN for an answer that cannot be read. Otherwise the readable words are scored, 0 if there are
             none, as in rouge-score.
     """
+    from rouge_score.tokenizers import DefaultTokenizer  # it loads nltk, which takes a while
+
     form = DefaultTokenizer(use_stemmer=stemmer)
     values = _rouge(answers, generated, kind, part, lambda _: form)
     if not strict:
@@ -116,6 +118,8 @@ def ascii_rouge(
 def _rouge(
     answers: Sequence[str], generated: Sequence[str], kind: str, part: Part, form: Callable[[str], Any]
 ) -> Floats:
+    from rouge_score.rouge_scorer import RougeScorer
+
     scorers: dict[Any, RougeScorer] = {}
     values = np.full(len(answers), np.nan)
     for i, (answer, text) in enumerate(zip(answers, generated, strict=True)):

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +17,13 @@ from uwc.metrics.likelihood import extraction_strength
 from uwc.metrics.registry import INPUTS, JUDGES, metrics
 from uwc.metrics.semantics import Judges
 from uwc.metrics.stats import aggregate, paired_difference
-from uwc.models.generation import Generated, generate, shortest_similar_prefixes
 from uwc.models.model import Model
-from uwc.models.scoring import score_tokens
 from uwc.models.token_scores import Floats, Sampling, TokenScores
 from uwc.registry import Entry
 from uwc.results import Aggregate, Difference
+
+if TYPE_CHECKING:
+    from uwc.models.generation import Generated
 
 ROUNDING = 1e-6
 """Relative excess over a declared range that is rounding."""
@@ -274,7 +275,7 @@ def score_set(
     samplings: Sequence[Sampling] = (DEFAULT_SAMPLING,),
     max_new_tokens: int = 64,
     token_budget: int | None = None,
-    answered: Callable[..., Generated] = generate,
+    answered: "Callable[..., Generated] | None" = None,
 ) -> ScoredSet:
     """Score examples for some metrics: one forward pass over all answers, and generation if a metric reads texts.
 
@@ -286,11 +287,14 @@ def score_set(
         samplings: the sampling settings that the metrics need.
         max_new_tokens: the most tokens of a generated answer.
         token_budget: the most padded tokens in a batch; from the free memory by default.
-        answered: the function that generates answers, with the signature of `generate`.
+        answered: the function that generates answers; `generate` by default.
 
     Raises:
         UserError: an example or the reference cannot be used.
     """
+    from uwc.models.generation import generate, shortest_similar_prefixes
+    from uwc.models.scoring import gradient_norms, score_tokens
+
     tokens = score_tokens(
         model,
         examples,
@@ -305,10 +309,8 @@ def score_set(
     texts: Generated | None = None
     gradients = similar = None
     if any(text in needs for text in TEXTS):
-        texts = answered(model, examples, max_new_tokens=max_new_tokens, token_budget=token_budget)
+        texts = (answered or generate)(model, examples, max_new_tokens=max_new_tokens, token_budget=token_budget)
     if "gradient_norms" in needs:
-        from uwc.models.scoring import gradient_norms
-
         gradients = gradient_norms(model, examples)
     if "similar_from" in needs:
         scores = tokens.variant("answer")

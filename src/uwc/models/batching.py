@@ -1,4 +1,4 @@
-"""Which sequences may share a forward pass of a model.
+"""Which sequences may share a forward pass of a model, and batches that fit into memory.
 
 Each model is tested before use: two sequences are scored and continued alone and in one padded batch. If the results of
 a model depend on padding (as with a recurrent state that runs through it), it runs on batches of equal length, or on
@@ -7,63 +7,20 @@ one sequence at a time. A model that attends to later tokens is refused.
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from uwc import progress
+from uwc.data.batches import group_by_length
 from uwc.errors import ModelError
 from uwc.models.head import unwrapped
+from uwc.models.model import Batching, Model, Sharing
 
-Sharing = Literal["padded", "equal", "alone"]
 _LONG, _SHORT, _NEW = 11, 5, 4
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
 _LOW_PRECISION = 5e-2
-
-
-@dataclass(frozen=True)
-class Batching:
-    """Which sequences may share a forward pass.
-
-    Attributes:
-        scored: in scoring, with padding on the right: "padded" is any, "equal" those of one length, "alone" none.
-        continued: the same in generation, with padding on the left.
-        switch: the length in tokens beyond which the model uses other position factors (longrope) for a whole batch;
-            sequences on both sides of it never share a forward pass.
-    """
-
-    scored: Sharing = "padded"
-    continued: Sharing = "padded"
-    switch: int | None = None
-
-    def kinds(self, lengths: Sequence[int]) -> list[Hashable]:
-        """A label for each scored sequence; sequences with equal labels may share a forward pass."""
-        return [(self._side(n), _label(self.scored, i, n)) for i, n in enumerate(lengths)]
-
-    def prompt_kinds(self, lengths: Sequence[int], *, new: int) -> list[Hashable]:
-        """The same for prompts that are continued by up to `new` tokens."""
-        crossing = [self._side(n) != self._side(n + new) for n in lengths]
-        return [
-            (self._side(n), _label("alone" if crossing[i] else self.continued, i, n)) for i, n in enumerate(lengths)
-        ]
-
-    def share(self, lengths: Sequence[int]) -> bool:
-        """Whether these sequences may all be scored in one forward pass."""
-        return len(set(self.kinds(lengths))) <= 1
-
-    def lengthened(self, by: int) -> "Batching":
-        """The same for sequences to which the model itself adds `by` tokens."""
-        return self if self.switch is None else replace(self, switch=self.switch - by)
-
-    def _side(self, length: int) -> bool:
-        return self.switch is not None and length > self.switch
-
-
-def _label(sharing: Sharing, index: int, length: int) -> Hashable:
-    labels: dict[Sharing, Hashable] = {"padded": (), "equal": (length,), "alone": (length, index)}
-    return labels[sharing]
 
 
 @torch.no_grad()
@@ -211,3 +168,88 @@ def _switch(model: Any) -> int | None:
     given = [part.get("original_max_position_embeddings") for part in parts]
     length = next((g for g in given if g), None) or getattr(config, "original_max_position_embeddings", None)
     return int(length or config.max_position_embeddings)
+
+
+DEFAULT_TOKEN_BUDGET = 8192
+SCORING_BUDGET = 2048
+"""Tokens in a scoring batch on a CPU: larger batches are no faster, and need more padding."""
+BATCH_COST = {"cpu": 64, "cuda": 1024, "mps": 256}
+"""Fixed cost of a scoring batch by device, in tokens."""
+_LEAST, _MOST = 1024, 1 << 15  # beyond it a GPU gains nothing, and padding grows
+_SHARE_OF_FREE = 0.5
+
+
+def token_budget_of(model: Model, *, elsewhere: int = DEFAULT_TOKEN_BUDGET) -> int:
+    """The most padded tokens in a batch: a power of two that fits half the free memory of the model's GPU.
+
+    A block's forward pass needs about ``4 * hidden + 3 * intermediate`` numbers a token. On other devices than CUDA it
+    is a constant, so that results do not depend on the load of the machine.
+
+    Args:
+        model: the model.
+        elsewhere: the budget on other devices.
+    """
+    if model.device.type != "cuda":
+        return elsewhere
+    config = model.model.config.get_text_config()
+    hidden = int(config.hidden_size)
+    intermediate = int(getattr(config, "intermediate_size", None) or 4 * hidden)
+    bytes_a_token = (4 * hidden + 3 * intermediate) * model.model.dtype.itemsize
+    free, _total = torch.cuda.mem_get_info(model.device)
+    fitting = max(1, int(free * _SHARE_OF_FREE) // bytes_a_token)
+    return int(min(max(1 << (fitting.bit_length() - 1), _LEAST), _MOST))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception is an out-of-memory error, on a GPU or on the CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )
+
+
+def run_in_batches(
+    lengths: Sequence[int],
+    *,
+    kinds: Sequence[Hashable],
+    token_budget: int,
+    batch_cost: int,
+    work: Callable[[list[int]], None],
+) -> Iterator[list[int]]:
+    """Call `work` on batches of indices, longest first; when out of memory, halve the budget and retry.
+
+    Args:
+        lengths: the length of each item in tokens.
+        kinds: a label for each item; items with different labels never share a batch.
+        token_budget: the most padded tokens in a batch.
+        batch_cost: fixed cost of a batch; see `group_by_length`.
+        work: called with each batch; must have no effect before it may fail.
+
+    Yields:
+        Each batch after its work.
+
+    Raises:
+        ModelError: a single item does not fit into the memory.
+    """
+    waiting = group_by_length(lengths, token_budget=token_budget, batch_cost=batch_cost, kinds=kinds)
+    while waiting:
+        group = waiting.pop(0)
+        try:
+            work(group)
+        except RuntimeError as error:  # torch.OutOfMemoryError among them
+            if not is_out_of_memory(error):
+                raise
+            if len(group) == 1:
+                raise ModelError(
+                    f"out of memory with a single example of {lengths[group[0]]} tokens; "
+                    "use a lower precision (--set model.dtype=bfloat16), a smaller model or a larger device"
+                ) from error
+        else:
+            yield group
+            continue
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        token_budget = max(len(group) * lengths[group[0]] // 2, 1)
+        left = [index for indices in (group, *waiting) for index in indices]
+        lengths_left, kinds_left = [lengths[i] for i in left], [kinds[i] for i in left]
+        groups = group_by_length(lengths_left, token_budget=token_budget, batch_cost=batch_cost, kinds=kinds_left)
+        waiting = [[left[i] for i in group] for group in groups]

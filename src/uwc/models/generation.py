@@ -16,8 +16,8 @@ from torch import Tensor
 from uwc import progress
 from uwc.data.example import Example
 from uwc.data.peer_prompts import cleaned, padding_of
-from uwc.models.batching import own_settings_off
-from uwc.models.model import Model, run_in_batches, token_budget_of
+from uwc.models.batching import own_settings_off, run_in_batches, token_budget_of
+from uwc.models.model import Model
 
 T = TypeVar("T")
 

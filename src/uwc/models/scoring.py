@@ -12,8 +12,9 @@ from uwc import progress
 from uwc.data.batches import Batch, collate
 from uwc.data.example import Example, Variant, with_variants
 from uwc.data.prompts import EncodedExample
+from uwc.models.batching import BATCH_COST, SCORING_BUDGET, run_in_batches, token_budget_of
 from uwc.models.head import AnswerLogits, answer_logits, tile_grid, token_logprobs
-from uwc.models.model import BATCH_COST, SCORING_BUDGET, Model, run_in_batches, token_budget_of
+from uwc.models.model import Model
 from uwc.models.token_scores import BOOLEAN_COLUMNS, TOKEN_COLUMNS, Floats, Sampling, TokenScores
 
 _FLOOR = -1e4  # exp of it is 0 in float32; stands for -inf where 0 * -inf would be NaN

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from uwc.data.batches import Batch, collate
 from uwc.data.example import Example
 from uwc.errors import ConfigError, ModelError
+from uwc.models.batching import DEFAULT_TOKEN_BUDGET
 from uwc.models.contrast import ContrastModel
 from uwc.models.head import head_sees, unwrapped
-from uwc.models.model import DEFAULT_TOKEN_BUDGET, Model
+from uwc.models.model import Model
 
 
 def blocks(model: Any) -> nn.ModuleList:

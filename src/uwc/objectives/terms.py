@@ -6,16 +6,17 @@ of l_t over an answer, NLL_o the original model's.
 """
 
 import math
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
-import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor
 
 from uwc.data.batches import Scope
-from uwc.objectives.forwards import Forwards, divergence
 from uwc.objectives.registry import terms
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from uwc.objectives.forwards import Forwards
 
 
 @terms.register(
@@ -27,7 +28,7 @@ from uwc.objectives.registry import terms
     reduction="tokens",
     formula="-(1/N) sum_t l_t",
 )
-def gradient_ascent(forwards: Forwards) -> Tensor:
+def gradient_ascent(forwards: "Forwards") -> "Tensor":
     """Climb the likelihood loss of the forget answers: ``L = -(1/N) sum_t l_t``. Returns [B] sums over tokens."""
     return forwards.forget.total(forwards.forget.logprobs)
 
@@ -41,7 +42,7 @@ def gradient_ascent(forwards: Forwards) -> Tensor:
     reduction="tokens",
     formula="(1/N) sum_t l_t on the answer taught",
 )
-def refusal(forwards: Forwards) -> Tensor:
+def refusal(forwards: "Forwards") -> "Tensor":
     """Train to answer forget questions with a random refusal: ``L = (1/N) sum_t l_t``. Returns [B] sums over tokens."""
     return -forwards.refusal.total(forwards.refusal.logprobs)
 
@@ -55,7 +56,7 @@ def refusal(forwards: Forwards) -> Tensor:
     reduction="tokens",
     formula="-(1/N) sum_t w_t l_t, w_t = p_t^beta",
 )
-def weighted_ascent(forwards: Forwards, *, beta: float = 5.0) -> Tensor:
+def weighted_ascent(forwards: "Forwards", *, beta: float = 5.0) -> "Tensor":
     """WGA: gradient ascent with small weights for unlikely tokens: ``L = -(1/N) sum_t w_t l_t``, ``w_t = p_t^beta``.
 
     No gradient flows through the weights; the mean divides by N, not by their sum. Returns [B] sums over tokens.
@@ -73,7 +74,7 @@ def weighted_ascent(forwards: Forwards, *, beta: float = 5.0) -> Tensor:
     reduction="tokens",
     formula="-(1/N) sum_t w_t l_t, w_t = 2 p_t^beta / (p_t^beta + q_t^beta)",
 )
-def token_npo(forwards: Forwards, *, beta: float = 4.0) -> Tensor:
+def token_npo(forwards: "Forwards", *, beta: float = 4.0) -> "Tensor":
     """TNPO: NPO's weight, token by token: ``w_t = 2 p_t^beta / (p_t^beta + q_t^beta)``, q the original's.
 
     Evaluated as ``2 sigmoid(beta (log p_t - log q_t))``, without a small constant in the denominator. No gradient flows
@@ -92,14 +93,14 @@ def token_npo(forwards: Forwards, *, beta: float = 4.0) -> Tensor:
     reduction="tokens",
     formula="-(1/N) sum_t w_t l_t, w_t = 2 p_t^(beta+alpha) / (p_t^beta + q_t^beta)",
 )
-def weighted_token_npo(forwards: Forwards, *, beta: float = 4.0, alpha: float = 1.5) -> Tensor:
+def weighted_token_npo(forwards: "Forwards", *, beta: float = 4.0, alpha: float = 1.5) -> "Tensor":
     """WTNPO: TNPO's weight times p_t^alpha: ``w_t = 2 p_t^(beta + alpha) / (p_t^beta + q_t^beta)``.
 
     No gradient flows through the weights. Returns [B] sums over tokens.
     """
     passed = forwards.forget
     log_p = passed.logprobs.detach()
-    weights = 2 * torch.sigmoid(beta * (log_p - forwards.reference_logprobs("forget"))) * (alpha * log_p).exp()
+    weights = 2 * (beta * (log_p - forwards.reference_logprobs("forget"))).sigmoid() * (alpha * log_p).exp()
     return passed.total(weights * passed.logprobs)
 
 
@@ -112,14 +113,14 @@ def weighted_token_npo(forwards: Forwards, *, beta: float = 4.0, alpha: float = 
     reduction="tokens",
     formula="-(1/N) sum_t w_t l_t, w_t = p_t^beta1 (1 - p_t)^beta2",
 )
-def saturation_importance(forwards: Forwards, *, beta1: float = 5.0, beta2: float = 1.0) -> Tensor:
+def saturation_importance(forwards: "Forwards", *, beta1: float = 5.0, beta2: float = 1.0) -> "Tensor":
     """SatImp: weigh tokens by saturation and importance: ``w_t = p_t^beta1 (1 - p_t)^beta2``.
 
     No gradient flows through the weights. Returns [B] sums over tokens.
     """
     passed = forwards.forget
     log_p = passed.logprobs.detach()
-    weights = (beta1 * log_p).exp() * (-torch.expm1(log_p)).clamp_min(0) ** beta2
+    weights = (beta1 * log_p).exp() * (-log_p.expm1()).clamp_min(0) ** beta2
     return passed.total(weights * passed.logprobs)
 
 
@@ -135,13 +136,13 @@ Positive = Annotated[float, Field(gt=0)]
     reduction="examples",
     formula="-(2/beta) log sigmoid(beta (NLL - NLL_original))",
 )
-def npo(forwards: Forwards, *, beta: Positive = 0.5) -> Tensor:
+def npo(forwards: "Forwards", *, beta: Positive = 0.5) -> "Tensor":
     """Negative preference optimization: gradient ascent that fades as the answer becomes unlikely.
 
     ``L_i = -(2 / beta) log sigmoid(beta r_i)``, ``r_i = NLL_theta,i - NLL_original,i``, sums over the answer's tokens.
     Returns [B]. Raises ValueError if beta is not positive.
     """
-    return -(2 / _positive("npo", beta)) * F.logsigmoid(beta * _surprise(forwards, "forget"))
+    return -(2 / _positive("npo", beta)) * _log_sigmoid(beta * _surprise(forwards, "forget"))
 
 
 @terms.register(
@@ -153,7 +154,7 @@ def npo(forwards: Forwards, *, beta: Positive = 0.5) -> Tensor:
     reduction="examples",
     formula="-(2/beta) log sigmoid(beta (NLL / N - delta))",
 )
-def simnpo(forwards: Forwards, *, beta: Positive = 4.5, delta: float = 0.0) -> Tensor:
+def simnpo(forwards: "Forwards", *, beta: Positive = 4.5, delta: float = 0.0) -> "Tensor":
     """SimNPO: NPO without a reference, on the loss per token.
 
     ``L_i = -(2 / beta) log sigmoid(beta (NLL_i / N_i - delta))``; the paper's margin gamma is beta * delta.
@@ -161,7 +162,7 @@ def simnpo(forwards: Forwards, *, beta: Positive = 4.5, delta: float = 0.0) -> T
     """
     passed = forwards.forget
     per_token = -passed.total(passed.logprobs) / passed.counts()
-    return -(2 / _positive("simnpo", beta)) * F.logsigmoid(beta * (per_token - delta))
+    return -(2 / _positive("simnpo", beta)) * _log_sigmoid(beta * (per_token - delta))
 
 
 @terms.register(
@@ -173,7 +174,7 @@ def simnpo(forwards: Forwards, *, beta: Positive = 4.5, delta: float = 0.0) -> T
     reduction="examples",
     formula="-(2/beta) log sigmoid(beta ((NLL_o - NLL)(preferred) - (NLL_o - NLL)(forget)))",
 )
-def dpo(forwards: Forwards, *, beta: Positive = 0.1) -> Tensor:
+def dpo(forwards: "Forwards", *, beta: Positive = 0.1) -> "Tensor":
     """Direct preference optimization: prefer a refusal to the forget answer.
 
     ``L_i = -(2 / beta) log sigmoid(beta (d_w - d_l))``, ``d = NLL_original - NLL_theta``, w the preferred answer, l the
@@ -181,7 +182,7 @@ def dpo(forwards: Forwards, *, beta: Positive = 0.1) -> Tensor:
     Returns [B]. Raises ValueError if beta is not positive.
     """
     margin = _surprise(forwards, "forget") - _surprise(forwards, "refusal")
-    return -(2 / _positive("dpo", beta)) * F.logsigmoid(beta * margin)
+    return -(2 / _positive("dpo", beta)) * _log_sigmoid(beta * margin)
 
 
 @terms.register(
@@ -193,7 +194,7 @@ def dpo(forwards: Forwards, *, beta: Positive = 0.1) -> Tensor:
     reduction="examples",
     formula="-(1/beta) log sigmoid(beta (NLL(retain, refusal) - NLL(retain)))",
 )
-def answer_preservation(forwards: Forwards, *, beta: Positive = 0.1) -> Tensor:
+def answer_preservation(forwards: "Forwards", *, beta: Positive = 0.1) -> "Tensor":
     """Keep answering retain questions rather than refusing them.
 
     ``L_i = -(1 / beta) log sigmoid(beta (NLL(x_r, refusal) - NLL(x_r, y_r)))``, sums over tokens; the refusal is that
@@ -201,13 +202,19 @@ def answer_preservation(forwards: Forwards, *, beta: Positive = 0.1) -> Tensor:
     """
     answered, refused = forwards.retain, forwards.pass_of("retain_refusal")
     margin = answered.total(answered.logprobs) - refused.total(refused.logprobs)
-    return -(1 / _positive("answer_preservation", beta)) * F.logsigmoid(beta * margin)
+    return -(1 / _positive("answer_preservation", beta)) * _log_sigmoid(beta * margin)
 
 
-def _surprise(forwards: Forwards, role: str) -> Tensor:
+def _surprise(forwards: "Forwards", role: str) -> "Tensor":
     """[B] the increase of the answers' negative log-likelihood over the original's: ``NLL_theta - NLL_original``."""
     passed = forwards.pass_of(role)
     return passed.total(forwards.reference_logprobs(role) - passed.logprobs)
+
+
+def _log_sigmoid(x: "Tensor") -> "Tensor":
+    from torch.nn.functional import logsigmoid
+
+    return logsigmoid(x)
 
 
 def _positive(term: str, beta: float) -> float:
@@ -225,21 +232,16 @@ def _positive(term: str, beta: float) -> float:
     reduction="tokens",
     formula="(1/N) sum_t CE(softmax(z_original,t - beta 1[y_t]), p)",
 )
-def self_distillation(forwards: Forwards, *, beta: float = 10.0) -> Tensor:
+def self_distillation(forwards: "Forwards", *, beta: float = 10.0) -> "Tensor":
     """UNDIAL: imitate the original model with the true token's logit lowered by beta, at the answer's positions only.
 
     ``L = (1/N) sum_t -sum_v s_t(v) log p_t(v)``, ``s_t = softmax(z_original,t - beta 1[v = y_t])``. Returns [B] sums
     over tokens.
     """
     passed = forwards.forget
-    teacher = (
-        forwards.reference_logits("forget")
-        .float()
-        .scatter_add(
-            1,
-            passed.batch.targets[:, None],
-            torch.full((len(passed.batch.targets), 1), -beta, device=passed.logits.device),
-        )
+    teacher = forwards.reference_logits("forget").float()
+    teacher = teacher.scatter_add(
+        1, passed.batch.targets[:, None], teacher.new_full((len(passed.batch.targets), 1), -beta)
     )
     return passed.total(_cross_entropy(teacher.softmax(dim=1), passed.logits))
 
@@ -253,7 +255,7 @@ def self_distillation(forwards: Forwards, *, beta: float = 10.0) -> Tensor:
     reduction="tokens",
     formula="(1/N) sum_t CE(softmax(z_t with z_y = -inf), p)",
 )
-def ce_u(forwards: Forwards, *, ignore_first: int = 1) -> Tensor:
+def ce_u(forwards: "Forwards", *, ignore_first: int = 1) -> "Tensor":
     """CE-U: imitate the model's own detached distribution with the true token ruled out.
 
     ``L = (1/N) sum_t -sum_v s_t(v) log p_t(v)``, ``s_t = softmax(z_t with z_t(y_t) = -inf)``, without gradient, over
@@ -274,7 +276,7 @@ def ce_u(forwards: Forwards, *, ignore_first: int = 1) -> Tensor:
     reduction="tokens",
     formula="(1/N) sum_t KL(uniform || p)",
 )
-def maximum_entropy(forwards: Forwards, *, scope: Scope = "attended") -> Tensor:
+def maximum_entropy(forwards: "Forwards", *, scope: Scope = "attended") -> "Tensor":
     """ME: pull predictions towards the uniform distribution: ``L = (1/N) sum_t (-(1/V) sum_v log p_t(v) - log V)``.
 
     The mean is over the tokens of the whole sequence without padding, or with `scope` "answer" over the answer alone.
@@ -295,7 +297,7 @@ def maximum_entropy(forwards: Forwards, *, scope: Scope = "attended") -> Tensor:
     reduction="tokens",
     formula="(1/N) sum_t (max_v z_t - mean_v z_t)^2",
 )
-def logit_flattening(forwards: Forwards) -> Tensor:
+def logit_flattening(forwards: "Forwards") -> "Tensor":
     """PDU's forget loss: pull the largest logit to the mean one: ``L = (1/N) sum_t (max_v z_t - mean_v z_t)^2``.
 
     Over the positions that predict answer tokens. Returns [B] sums over tokens.
@@ -305,7 +307,7 @@ def logit_flattening(forwards: Forwards) -> Tensor:
     return passed.total((logits.amax(dim=1) - logits.mean(dim=1)).square())
 
 
-def _cross_entropy(target: Tensor, logits: Tensor) -> Tensor:
+def _cross_entropy(target: "Tensor", logits: "Tensor") -> "Tensor":
     """[N] ``-sum_v target(v) log softmax(z)(v)``, for targets that sum to 1."""
     logits = logits.float()
     return logits.logsumexp(dim=1) - (target * logits).sum(dim=1)
@@ -320,7 +322,9 @@ def _cross_entropy(target: Tensor, logits: Tensor) -> Tensor:
     reduction="examples",
     formula="mean_t mean_d (h_t - c u)^2, |u| = 1",
 )
-def misdirection(forwards: Forwards, *, layer: int | None = None, coefficient: float = 2.0, seed: int = 0) -> Tensor:
+def misdirection(
+    forwards: "Forwards", *, layer: int | None = None, coefficient: float = 2.0, seed: int = 0
+) -> "Tensor":
     """RMU's forget loss: push hidden states towards one random direction.
 
     ``L_i = mean_t mean_d (h_t - c u)^2``, h_t the output of block `layer` at the positions that predict answer tokens,
@@ -342,8 +346,8 @@ def misdirection(forwards: Forwards, *, layer: int | None = None, coefficient: f
     formula="(1/N) sum_t mean_d (h_t - c v)^2, v uniform on [0, 1)^d",
 )
 def misdirection_long(
-    forwards: Forwards, *, layer: int | None = None, coefficient: float = 2.0, seed: int = 0
-) -> Tensor:
+    forwards: "Forwards", *, layer: int | None = None, coefficient: float = 2.0, seed: int = 0
+) -> "Tensor":
     """The paper's variant of RMU: a target that is not scaled to unit norm, hence of norm about ``c sqrt(d / 3)``.
 
     ``L = (1/N) sum_t mean_d (h_t - c v)^2``, a mean over all answer tokens of the step. Returns [B] sums over tokens.
@@ -363,7 +367,7 @@ def misdirection_long(
     reduction="examples",
     formula="mean_t mean_d (h_t - h_original,t)^2",
 )
-def activation_distance(forwards: Forwards, *, layer: int | None = None) -> Tensor:
+def activation_distance(forwards: "Forwards", *, layer: int | None = None) -> "Tensor":
     """RMU's retain loss: keep hidden states close to the original's.
 
     ``L_i = mean_t mean_d (h_t - h_original,t)^2``, h_t the output of block `layer` at the positions that predict
@@ -374,15 +378,17 @@ def activation_distance(forwards: Forwards, *, layer: int | None = None) -> Tens
     return passed.total(distance.square().mean(dim=1)) / passed.counts()
 
 
-def random_direction(width: int, *, seed: int) -> Tensor:
+def random_direction(width: int, *, seed: int) -> "Tensor":
     """[width] a vector uniform on [0, 1)^width, scaled to unit 2-norm; the same for the same seed on any device."""
     uniform = uniform_vector(width, seed=seed)
     direction: Tensor = uniform / uniform.norm()
     return direction
 
 
-def uniform_vector(width: int, *, seed: int) -> Tensor:
+def uniform_vector(width: int, *, seed: int) -> "Tensor":
     """[width] a vector uniform on [0, 1)^width; the same for the same seed on any device."""
+    import torch
+
     return torch.rand(width, generator=torch.Generator().manual_seed(seed))
 
 
@@ -401,7 +407,7 @@ def _given(layer: int | None) -> int:
     reduction="tokens",
     formula="(1/N) sum_t l_t",
 )
-def nll(forwards: Forwards) -> Tensor:
+def nll(forwards: "Forwards") -> "Tensor":
     """Train on retain answers: ``L = (1/N) sum_t l_t``. Returns [B] sums over tokens."""
     return -forwards.retain.total(forwards.retain.logprobs)
 
@@ -415,12 +421,14 @@ def nll(forwards: Forwards) -> Tensor:
     reduction="tokens",
     formula="(1/N) sum_t KL(p_original || p)",
 )
-def kl(forwards: Forwards, *, scope: Scope = "answer") -> Tensor:
+def kl(forwards: "Forwards", *, scope: Scope = "answer") -> "Tensor":
     """Stay close to the original model's predictions: ``L = (1/N) sum_t sum_v p_o(v) log(p_o(v) / p(v))``.
 
     The mean is over the positions that predict the answer, or with `scope` "attended" over the whole sequence without
     padding. Returns [B] sums over tokens.
     """
+    from uwc.objectives.forwards import divergence
+
     passed = forwards.retain
     per_token = divergence(forwards.reference_logits("retain"), passed.logits)
     return passed.total(per_token, attended=scope == "attended")

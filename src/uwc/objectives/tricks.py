@@ -5,14 +5,16 @@ likelihoods, then logits are scaled by the temperature.
 """
 
 from dataclasses import replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
-from uwc.objectives.forwards import Pass
 from uwc.objectives.registry import tricks
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from uwc.objectives.forwards import Pass
 
 
 @tricks.register(
@@ -23,12 +25,14 @@ from uwc.objectives.registry import tricks
     reads="logprobs",
     acts_on="forget questions",
 )
-def loss_selection(passed: Pass, *, value: Annotated[float, Field(gt=0, le=1)] = 1.0) -> Pass:
+def loss_selection(passed: "Pass", *, value: Annotated[float, Field(gt=0, le=1)] = 1.0) -> "Pass":
     """Keep only the most likely share q of each answer's tokens: the floor(q N_i), at least 1, of smallest loss.
 
     Token means are over the kept tokens. Tokens before the answer, and tokens of it that no term reads, are not
     affected. Neutral at 1.
     """
+    import torch
+
     if value == 1.0:
         return passed
     answer = passed.batch.in_answer & (passed.order_in_answer() >= passed.unread)
@@ -44,7 +48,7 @@ def loss_selection(passed: Pass, *, value: Annotated[float, Field(gt=0, le=1)] =
     return replace(_weighted(passed, selected.to(logprobs.dtype)), selected=selected)
 
 
-def kept_tokens(counts: Tensor, *, share: float) -> Tensor:
+def kept_tokens(counts: "Tensor", *, share: float) -> "Tensor":
     """[B] number of each answer's tokens that loss selection keeps: floor(share x count), at least one."""
     return (counts.double() * share + 1e-9).floor().clamp_min(1).to(counts.dtype).minimum(counts)
 
@@ -57,7 +61,7 @@ def kept_tokens(counts: Tensor, *, share: float) -> Tensor:
     reads="logprobs",
     acts_on="forgotten answers",
 )
-def likelihood_cap(passed: Pass, *, value: Annotated[float, Field(ge=0, lt=1)] = 0.0) -> Pass:
+def likelihood_cap(passed: "Pass", *, value: Annotated[float, Field(ge=0, lt=1)] = 0.0) -> "Pass":
     """Ignore tokens of forgotten answers whose likelihood is at or below a cap.
 
     ``w_t = 1[p_t > cap]``; means still divide by all N tokens, so that the loss decreases as tokens are forgotten.
@@ -78,11 +82,11 @@ def likelihood_cap(passed: Pass, *, value: Annotated[float, Field(ge=0, lt=1)] =
     reads="logits",
     acts_on="forget questions",
 )
-def temperature(passed: Pass, *, value: Annotated[float, Field(gt=0)] = 1.0) -> Pass:
+def temperature(passed: "Pass", *, value: Annotated[float, Field(gt=0)] = 1.0) -> "Pass":
     """Scale the forget logits: ``z / tau`` in the forget loss only. Neutral at 1."""
     return passed if value == 1.0 else replace(passed, all_logits=passed.logits / value, known_logprobs=None)
 
 
-def _weighted(passed: Pass, weights: Tensor) -> Pass:
+def _weighted(passed: "Pass", weights: "Tensor") -> "Pass":
     combined = weights if passed.weights is None else passed.weights * weights
     return replace(passed, weights=combined, known_logprobs=passed.logprobs)

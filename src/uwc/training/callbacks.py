@@ -11,8 +11,9 @@ from torch import Tensor
 from uwc.data.batches import collate
 from uwc.data.example import Example
 from uwc.data.prompts import EncodedExample
+from uwc.models.batching import DEFAULT_TOKEN_BUDGET
 from uwc.models.head import answer_logits, unwrapped
-from uwc.models.model import DEFAULT_TOKEN_BUDGET, Model
+from uwc.models.model import Model
 from uwc.models.states import blocks
 from uwc.objectives.forwards import target_logprobs
 from uwc.results import Collapse

@@ -10,9 +10,9 @@ from torch.nn.functional import embedding, linear
 
 from uwc.data.batches import Batch
 from uwc.errors import ModelError
-from uwc.models.batching import Batching
+from uwc.models.batching import BATCH_COST
 from uwc.models.head import answer_logits, unwrapped
-from uwc.models.model import BATCH_COST
+from uwc.models.model import Batching
 from uwc.models.states import blocks, capturing_states
 from uwc.objectives.forwards import Pass, target_logprobs
 from uwc.objectives.objective import Objective
