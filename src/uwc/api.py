@@ -32,10 +32,10 @@ from uwc.metrics.semantics import Judges, require_judges
 from uwc.metrics.stats import aggregate
 from uwc.metrics.suites import Given, chosen_metrics, in_all_wordings, metric_info, metric_name, set_info
 from uwc.models.adapters import AdapterMixer
-from uwc.models.load import DeviceName, Dtype, Loading, ModelLike, Prompt, depth_of, name_of, save_model
+from uwc.models.load import depth_of, save_model
 from uwc.models.mixing import Mixer, Mixing
 from uwc.models.mixtures import open_mixing, require_free, save_mixture
-from uwc.models.model import Model
+from uwc.models.model import DeviceName, Dtype, Loading, Model, ModelLike, Prompt, name_of
 from uwc.objectives.methods import Method, WeightedTerm, check_term, get_method
 from uwc.objectives.registry import term_name
 from uwc.results import (
@@ -111,7 +111,7 @@ def load_model(
 
     Args:
         path: a folder or hub name.
-        dtype, device, prompt, trust_remote_code: see `uwc.models.load.Loading`.
+        dtype, device, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Raises:
         ModelError: there is no such model, or it cannot be used; the message says why.
@@ -162,7 +162,7 @@ def score(
         own_tokenizer: read every model with its own tokenizer, chat template and ends; by default all are read as the
             original (else the model of `compare`) is.
         output_dir: a folder for ``score.json``, the token scores and texts by set, and the values by example.
-        dtype, device, prompt, trust_remote_code: see `uwc.models.load.Loading`.
+        dtype, device, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Returns:
         Each metric's average on each set with n, standard error and interval; the values by example by ``examples()``.
@@ -250,7 +250,7 @@ def calibrate(
         save: a folder for the calibrated model and its card; None does not write it.
         command: what the card says that made it.
         output_dir: a folder for ``calibration.json`` and the values of the probes; None does not write them.
-        dtype, device, prompt, trust_remote_code: see `uwc.models.load.Loading`.
+        dtype, device, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Raises:
         UserError: the models cannot be mixed, the data overlap, or the original does not know the retain data.
@@ -333,7 +333,7 @@ def attack(
         own_tokenizer: read every model with its own tokenizer, chat template and ends; by default all are read as the
             original is, or else the model.
         output_dir: a folder for ``attack.json``.
-        dtype, device, prompt, trust_remote_code: see `uwc.models.load.Loading`.
+        dtype, device, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Returns:
         The outcomes of the model and of the control; an attack that failed or diverged is told in ``failed``.
@@ -414,7 +414,7 @@ def attack_curve(
         original: the model before unlearning; the curve then says which effort reaches half of its score.
         metric: what is measured.
         settings: the attack's other settings.
-        dtype, device, prompt, trust_remote_code: see `uwc.models.load.Loading`.
+        dtype, device, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Returns:
         One curve for the model and one for the control.
@@ -506,7 +506,7 @@ def unlearn(
         refusals: answers that decline, for methods that teach them.
         columns: field -> column, where files or tables name them otherwise.
         output_dir: the folder to write; ``training_log.json``, this result, lies beside the weights.
-        dtype, device, prompt, trust_remote_code: see `uwc.models.load.Loading`.
+        dtype, device, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Raises:
         UserError: an argument cannot be used, or the disk is full.

@@ -18,7 +18,6 @@ from uwc.data.example import Example
 from uwc.errors import ConfigError
 from uwc.io import write_text
 from uwc.metrics.registry import metrics, set_metrics
-from uwc.metrics.scored import ScoredSet
 from uwc.metrics.stats import Average, aggregate, aggregate_sets
 from uwc.models.model import Model
 from uwc.models.token_scores import Floats

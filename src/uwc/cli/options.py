@@ -1,6 +1,7 @@
 """What the commands' options share: their types, and how their values are read."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -190,14 +191,8 @@ def sections(kind: type[S], options: Sequence[str], defaults: Mapping[str, Mappi
 
 def loading(model: "LoadingConfig") -> dict[str, Any]:
     """How models are loaded and asked, as the functions of `uwc.api` take it."""
-    from uwc.data.prompts import PromptTemplate
-
-    return {
-        "dtype": model.dtype,
-        "device": model.device,
-        "trust_remote_code": model.trust_remote_code,
-        "prompt": PromptTemplate(**model.prompt.model_dump()),
-    }
+    options = model.loading()
+    return {f.name: getattr(options, f.name) for f in fields(options)}
 
 
 def numbers(text: str) -> list[float]:

@@ -16,7 +16,7 @@ from uwc.models.token_scores import Floats
 from uwc.registry import unknown_name
 
 if TYPE_CHECKING:
-    from uwc.models.load import DeviceName
+    from uwc.models.model import DeviceName
 
 Encoder = Callable[[Sequence[str]], Floats]
 Entailment = Callable[[Sequence[str], Sequence[str]], NDArray[np.bool_]]

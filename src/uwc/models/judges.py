@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from uwc.errors import ModelError
-from uwc.models.load import DeviceName, pick_device
+from uwc.models.load import pick_device
+from uwc.models.model import DeviceName
 
 BATCH = 64
 LONGEST = 256

@@ -1,12 +1,11 @@
 """Loading, building and saving of models, with errors that a user can act on."""
 
-import copy
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 import transformers
@@ -28,14 +27,11 @@ from uwc.models.checkpoint_files import (
     read_json,
 )
 from uwc.models.contrast import load_contrast
-from uwc.models.lora import has_adapter, merge_adapter
-from uwc.models.model import Model
-from uwc.models.reading import Reading, load_reading, load_tokenizer, read_as
+from uwc.models.lora import has_adapter
+from uwc.models.model import DeviceName, Dtype, Model
+from uwc.models.reading import Reading, load_tokenizer, read_as
 from uwc.models.weights import WeightFiles, require_all_read
-from uwc.registry import require_one_of
 
-Dtype = Literal["float32", "bfloat16", "float16"]
-DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 DEVICES: tuple[DeviceName, ...] = ("cuda", "mps", "cpu")
 
 transformers.utils.logging.set_verbosity_error()
@@ -254,80 +250,3 @@ def build_model(
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)
     return Model(model.eval(), tokenizer, template, "built")
-
-
-ModelLike = str | Path | Model
-"""A folder, a hub name, or a model in memory."""
-Prompt = PromptTemplate | str | None
-"""A prompt template, or a text with ``{question}`` that replaces the tokenizer's chat template."""
-
-
-@dataclass(frozen=True)
-class Loading:
-    """Options of loading models from a folder or the hub; a model in memory is used unchanged.
-
-    Attributes:
-        dtype: the precision of the weights in memory: float32, bfloat16 or float16.
-        device: where to compute: auto, cpu, cuda or mps.
-        prompt: the prompt template; by default the tokenizer's chat template if there is one.
-        trust_remote_code: run Python code of a checkpoint.
-
-    Raises:
-        ConfigError: a value is unknown, or the prompt has no ``{question}``.
-    """
-
-    dtype: Dtype = "float32"
-    device: DeviceName = "auto"
-    prompt: Prompt = None
-    trust_remote_code: bool = False
-
-    def __post_init__(self) -> None:
-        require_one_of("dtype", self.dtype, get_args(Dtype))
-        require_one_of("device", self.device, get_args(DeviceName))
-        _ = self.template
-
-    @property
-    def template(self) -> PromptTemplate | None:
-        """The prompt as a template."""
-        return PromptTemplate(text=self.prompt, chat=False) if isinstance(self.prompt, str) else self.prompt
-
-    def options(self) -> dict[str, Any]:
-        """The options of `load_model`."""
-        return {
-            "dtype": self.dtype,
-            "device": self.device,
-            "template": self.template,
-            "trust_remote_code": self.trust_remote_code,
-        }
-
-    def reading(self, model: ModelLike) -> Reading:
-        """The reading of a model; weights of a path or hub name are not loaded."""
-        if isinstance(model, Model):
-            return Reading.of(model)
-        return load_reading(model, template=self.template, trust_remote_code=self.trust_remote_code)
-
-    def load(self, model: ModelLike, reading: Reading | None = None) -> Model:
-        """The loaded model, with the given reading or its own."""
-        if not isinstance(model, Model):
-            return load_model(model, reading=reading, **self.options())
-        return model if reading is None else read_as(model, reading)
-
-    def plain(self, model: ModelLike, reading: Reading | None = None) -> Model:
-        """`load` with an adapter merged into its base; a model in memory is copied first.
-
-        Raises:
-            ModelError: the adapter cannot be merged.
-        """
-        return merge_adapter(self.load(model, reading), keep=isinstance(model, Model))
-
-    def own(self, model: ModelLike, reading: Reading | None = None) -> Model:
-        """`plain` with weights that may be changed; a model in memory is copied."""
-        plain = self.plain(model, reading)
-        if isinstance(model, Model) and plain.model is model.model:
-            return replace(plain, model=copy.deepcopy(plain.model))
-        return plain
-
-
-def name_of(model: ModelLike) -> str:
-    """The model's name in results."""
-    return model.name if isinstance(model, Model) else str(model)

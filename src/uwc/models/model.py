@@ -1,16 +1,21 @@
-"""A model with its tokenizer and prompt template, and the token budget of its batches."""
+"""A model with its tokenizer and prompt template, and the options of loading one."""
 
+import copy
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from uwc.data.batches import group_by_length
 from uwc.data.example import Example
 from uwc.data.prompts import EncodedExample, PromptTemplate, added_tokens, end_ids
 from uwc.errors import DataError
+from uwc.registry import require_one_of
 
 if TYPE_CHECKING:
     import torch
+
+    from uwc.models.reading import Reading
 
 FALLBACK_CONTEXT = 2048
 
@@ -18,6 +23,8 @@ Rewrite = Callable[[Example], Example]
 Edit = Callable[[EncodedExample], EncodedExample]
 
 
+Dtype = Literal["float32", "bfloat16", "float16"]
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Sharing = Literal["padded", "equal", "alone"]
 
 
@@ -157,3 +164,87 @@ class Model:
         """The tokens that end a generated answer: `end_ids`, and those that end the turns of encoded examples."""
         written = {e.tokens[-1] for e in encoded if e.end < len(e.tokens)}
         return sorted({*self.end_ids, *(written & added_tokens(self.tokenizer))})
+
+
+ModelLike = str | Path | Model
+"""A folder, a hub name, or a model in memory."""
+Prompt = PromptTemplate | str | None
+"""A prompt template, or a text with ``{question}`` that replaces the tokenizer's chat template."""
+
+
+@dataclass(frozen=True)
+class Loading:
+    """Options of loading models from a folder or the hub; a model in memory is used unchanged.
+
+    Attributes:
+        dtype: the precision of the weights in memory: float32, bfloat16 or float16.
+        device: where to compute: auto, cpu, cuda or mps.
+        prompt: the prompt template; by default the tokenizer's chat template if there is one.
+        trust_remote_code: run Python code of a checkpoint.
+
+    Raises:
+        ConfigError: a value is unknown, or the prompt has no ``{question}``.
+    """
+
+    dtype: Dtype = "float32"
+    device: DeviceName = "auto"
+    prompt: Prompt = None
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        require_one_of("dtype", self.dtype, get_args(Dtype))
+        require_one_of("device", self.device, get_args(DeviceName))
+        _ = self.template
+
+    @property
+    def template(self) -> PromptTemplate | None:
+        """The prompt as a template."""
+        return PromptTemplate(text=self.prompt, chat=False) if isinstance(self.prompt, str) else self.prompt
+
+    def options(self) -> dict[str, Any]:
+        """The options of `load_model`."""
+        return {
+            "dtype": self.dtype,
+            "device": self.device,
+            "template": self.template,
+            "trust_remote_code": self.trust_remote_code,
+        }
+
+    def reading(self, model: ModelLike) -> "Reading":
+        """The reading of a model; weights of a path or hub name are not loaded."""
+        from uwc.models.reading import Reading, load_reading
+
+        if isinstance(model, Model):
+            return Reading.of(model)
+        return load_reading(model, template=self.template, trust_remote_code=self.trust_remote_code)
+
+    def load(self, model: ModelLike, reading: "Reading | None" = None) -> Model:
+        """The loaded model, with the given reading or its own."""
+        from uwc.models.load import load_model
+        from uwc.models.reading import read_as
+
+        if not isinstance(model, Model):
+            return load_model(model, reading=reading, **self.options())
+        return model if reading is None else read_as(model, reading)
+
+    def plain(self, model: ModelLike, reading: "Reading | None" = None) -> Model:
+        """`load` with an adapter merged into its base; a model in memory is copied first.
+
+        Raises:
+            ModelError: the adapter cannot be merged.
+        """
+        from uwc.models.lora import merge_adapter
+
+        return merge_adapter(self.load(model, reading), keep=isinstance(model, Model))
+
+    def own(self, model: ModelLike, reading: "Reading | None" = None) -> Model:
+        """`plain` with weights that may be changed; a model in memory is copied."""
+        plain = self.plain(model, reading)
+        if isinstance(model, Model) and plain.model is model.model:
+            return replace(plain, model=copy.deepcopy(plain.model))
+        return plain
+
+
+def name_of(model: ModelLike) -> str:
+    """The model's name in results."""
+    return model.name if isinstance(model, Model) else str(model)

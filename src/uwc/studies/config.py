@@ -3,7 +3,7 @@
 import datetime
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, ValidationError, model_validator
 
@@ -12,6 +12,7 @@ from uwc.data.benchmarks import benchmarks
 from uwc.data.prompts import PromptTemplate
 from uwc.errors import ConfigError
 from uwc.metrics.suites import entry_of, is_suite, require_suite
+from uwc.models.model import DeviceName, Dtype, Loading
 from uwc.objectives.methods import Constraint, Method, WeightedTerm, active_tricks, check_term, get_method
 from uwc.objectives.registry import term_name
 from uwc.objectives.rules import Contrast
@@ -66,10 +67,14 @@ class BuildConfig(Section):
 class LoadingConfig(Section):
     """Options of loading models, and the prompt."""
 
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    dtype: Dtype = "float32"
+    device: DeviceName = "auto"
     trust_remote_code: bool = False
     prompt: PromptConfig = PromptConfig()
+
+    def loading(self) -> Loading:
+        """The same for models."""
+        return Loading(self.dtype, self.device, PromptTemplate(**self.prompt.model_dump()), self.trust_remote_code)
 
 
 class ModelConfig(LoadingConfig):

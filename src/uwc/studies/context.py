@@ -4,17 +4,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from uwc.data.prompts import PromptTemplate
 from uwc.metrics.semantics import Judges
 from uwc.models.adapters import attach_adapter
 from uwc.models.load import load_model
 from uwc.models.mixing import Mixing
 from uwc.models.mixtures import open_mixing
-from uwc.models.model import Model
+from uwc.models.model import Loading, Model
 from uwc.models.reading import differences, load_both, load_reading
 from uwc.objectives.objective import Objective
 from uwc.studies.step import Step
-from uwc.studies.steps import MODEL, Checkpoint, Loading
+from uwc.studies.steps import MODEL, Checkpoint
 from uwc.studies.store import Store
 from uwc.training.reference import frozen_copy, needs_frozen_copy
 from uwc.training.settings import TrainingSettings
@@ -58,7 +57,7 @@ class Context:
         reading = None
         if isinstance(step, Checkpoint) and original is not None and step.key != original.key:
             reading = load_reading(
-                self._path(original), template=loading.template(), trust_remote_code=_trusted(original)
+                self._path(original), template=loading.template, trust_remote_code=_trusted(original)
             )
         return load_model(path, name=name, reading=reading, **_options(step, loading))
 
@@ -84,8 +83,7 @@ class Context:
 
     def judges(self, paths: Mapping[str, str], loading: Loading) -> Judges:
         """The judges of generated answers, cached."""
-        device: Any = loading.device
-        judges: Judges = self.cache.get(("judges", *paths.values()), lambda: Judges.load(paths, device=device))
+        judges: Judges = self.cache.get(("judges", *paths.values()), lambda: Judges.load(paths, device=loading.device))
         return judges
 
     def mixing(self, original: Step, unlearned: Step, loading: Loading) -> Mixing:
@@ -127,10 +125,4 @@ def _trusted(step: Step) -> bool:
 
 
 def _options(step: Step, loading: Loading) -> dict[str, Any]:
-    template: PromptTemplate = loading.template()
-    return {
-        "dtype": loading.dtype,
-        "device": loading.device,
-        "template": template,
-        "trust_remote_code": _trusted(step),
-    }
+    return replace(loading, trust_remote_code=_trusted(step)).options()

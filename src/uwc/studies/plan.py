@@ -1,7 +1,7 @@
 """The steps of a study, made from its configuration and its benchmark."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from uwc.studies.config import RunConfig, StudyConfig
 from uwc.studies.provenance import checkpoint_fingerprint
 from uwc.studies.sections import AttackConfig, ChainConfig
 from uwc.studies.step import Step
-from uwc.studies.steps import Attack, Build, Calibrate, Checkpoint, Evaluation, FineTune, Loading, Score, Unlearn
+from uwc.studies.steps import Attack, Build, Calibrate, Checkpoint, Evaluation, FineTune, Score, Unlearn
 
 RETAIN_SHARE = 0.5
 """The attacker's share of the retain set's subjects, if all of it is used in unlearning."""
@@ -295,7 +295,7 @@ class _Planner:
     ) -> None:
         self.config, self.benchmark, self.scoring, self.setup = config, benchmark, scoring, setup
         model, paths = config.model, config.score.judges.given()
-        self.loading = Loading(model.dtype, model.device, model.prompt)
+        self.loading = replace(model.loading(), trust_remote_code=False)  # each checkpoint says so itself
         judging = {need for name in scoring.of_examples for need in metrics.get(name).facts["needs"]}
         used = {name: path for name, path in paths.items() if name in judging}
         judges = {name: checkpoint_fingerprint(path) for name, path in used.items()}

@@ -8,23 +8,22 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
 from uwc.data.example import Example
-from uwc.data.prompts import PromptTemplate
 from uwc.errors import AttackFailed, TrainingDiverged
 from uwc.io import finite, write_json
 from uwc.metrics.evaluate import Work, save_sets, score_sets
 from uwc.metrics.registry import metrics, set_metrics
 from uwc.metrics.scored import needs_of
+from uwc.models.model import Loading, Model
 from uwc.objectives.methods import FINE_TUNING, Method, WeightedTerm
 from uwc.objectives.registry import terms, tricks
 from uwc.objectives.rules import Rule
 from uwc.registry import Entry
-from uwc.studies.config import BuildConfig, PromptConfig, StopConfig
+from uwc.studies.config import BuildConfig, StopConfig
 from uwc.studies.sections import FORGET_SETS, CalibrateConfig, task_label
 from uwc.studies.step import NOT_IN_KEY, Outcome, Step
 from uwc.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
-    from uwc.models.model import Model
     from uwc.studies.context import Context
 
 Examples = Sequence[Example]
@@ -34,19 +33,6 @@ MODEL = "model"
 """The sub-folder with the model of a step."""
 LOG, EFFECTS = "log.json", "effects.json"
 ATTACKED = "attacked.parquet"
-
-
-@dataclass(frozen=True)
-class Loading:
-    """Options of loading models: precision, device and prompt."""
-
-    dtype: str
-    device: str
-    prompt: PromptConfig
-
-    def template(self) -> PromptTemplate:
-        """The prompt template."""
-        return PromptTemplate(**self.prompt.model_dump())
 
 
 @dataclass(frozen=True)
@@ -69,7 +55,7 @@ class Evaluation:
         names = dict.fromkeys(metric for judged in self.work.judged.values() for metric in judged)
         return [metrics.get(name) for name in names]
 
-    def run(self, model: "Model", original: "Model", context: "Context", loading: Loading, out: Path) -> None:
+    def run(self, model: Model, original: Model, context: "Context", loading: Loading, out: Path) -> None:
         """Score a model on every set, and write the scores to a folder."""
         judges = context.judges(self.judge_paths, loading)
         save_sets(score_sets(model, self.work, original=original, judges=judges), out)
@@ -109,9 +95,7 @@ class Build(Step):
         """Make the model."""
         from uwc.models.load import build_model, parameter_count, save_model
 
-        model = build_model(
-            list(self.texts), template=self.loading.template(), seed=self.seed, **self.build.model_dump()
-        )
+        model = build_model(list(self.texts), template=self.loading.template, seed=self.seed, **self.build.model_dump())
         save_model(model, out / MODEL)
         return Outcome(parameters=parameter_count(model.model))
 
@@ -333,7 +317,7 @@ class Attack(Step):
         save_variants(out / ATTACKED, variants, self.sets)
         return Outcome()
 
-    def _model(self, context: "Context") -> "Model":
+    def _model(self, context: "Context") -> Model:
         """The model with an adapter merged, cached for the other attacks on it; drops the one before."""
         from uwc.models.lora import merge_adapter
 
