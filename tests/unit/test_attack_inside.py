@@ -21,10 +21,9 @@ from transformers import GenerationConfig
 from uwc.attacks.chain import attacked, make_chain
 from uwc.attacks.data import AttackData
 from uwc.attacks.evaluate import budget_curve, combine, measure, metric_values
-from uwc.attacks.gcg import Problem, SearchSettings, SuffixSearch, allowed_tokens
 from uwc.attacks.probing import cached_states, chosen_depths, train_heads
-from uwc.attacks.soft_prompt import SoftPrompted
-from uwc.attacks.surrogate import Intervened, ReadAt
+from uwc.attacks.suffix_search import Problem, SearchSettings, SuffixSearch, allowed_tokens
+from uwc.attacks.surrogate import Intervened, ReadAt, SoftPrompted
 from uwc.errors import AttackFailed, ConfigError, ModelError
 from uwc.models.contrast import contrast
 from uwc.models.generation import continue_greedily, generate

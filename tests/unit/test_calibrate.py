@@ -118,7 +118,7 @@ def test_no_mixture_is_scored_twice(knowing: Model, monkeypatch: pytest.MonkeyPa
         scored.append(len(examples))
         return score_tokens(model, examples, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("uwc.calibration.measures.score_tokens", counted)
+    monkeypatch.setattr("uwc.models.scoring.score_tokens", counted)
     calibrated = found(knowing)
     calibrated.record()
     calibrated.scores()

@@ -59,7 +59,7 @@ def other(value: Any) -> Any:
     if isinstance(value, int | float):
         return value + 1
     if isinstance(value, str):
-        return f"{value}x"
+        return "bfloat16" if value == "float32" else f"{value}x"
     if isinstance(value, tuple | list):
         return type(value)(value[:-1]) if value else type(value)([Example(id="1", question="a?", answer="b")])
     if isinstance(value, dict):

@@ -75,7 +75,7 @@ def _require_gone(model: Model, examples: Sequence[Example], units: "Mapping[int
     for depth in (d for d in units if d < len(modules)):
         read: list[Tensor] = []
 
-        def see(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], read: list[Tensor] = read) -> None:
+        def see(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], read: "list[Tensor]" = read) -> None:
             read.append(args[0] if args else kwargs["hidden_states"])
 
         handle = modules[depth].register_forward_pre_hook(see, with_kwargs=True)

@@ -93,7 +93,7 @@ def _adapted_everywhere(model: Model, adapted: Callable[..., Any], dropout: floa
     if not set(wanted) <= set(maps):
         if dropout:
             raise ConfigError(
-                f"lora: dropout = {dropout:g} does not go with the fused experts of {type(model).__name__}, to which "
+                f"lora: dropout = {dropout:g} does not go with the fused experts of {type(module).__name__}, to which "
                 "peft gives an adapter without one; set lora.dropout to 0, or name the modules in lora.targets"
             )
         whole = adapted(target_modules=[], target_parameters=list(wanted))
