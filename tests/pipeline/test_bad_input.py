@@ -20,7 +20,7 @@ from uwc.errors import DiskFull, reporting_full_disk
 from uwc.models.load import save_model
 from uwc.studies.config_file import load_config
 from uwc.studies.plan import make_plan
-from uwc.studies.step import Outcome
+from uwc.studies.steps import Outcome
 from uwc.studies.store import Manifest, Store
 from uwc.workflows.studies import run_plan
 

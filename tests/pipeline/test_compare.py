@@ -20,11 +20,11 @@ from tests.pipeline.test_bad_input import line_of
 import uwc
 from uwc.data.example import Example
 from uwc.errors import UserError
+from uwc.models.adapters import add_adapter
 from uwc.models.load import load_model, save_model
-from uwc.models.lora import add_adapter
 from uwc.models.model import Model
 from uwc.results import ES, Calibration, Score, StudyResults, attack_rows, find
-from uwc.studies.provenance import checkpoint_fingerprint
+from uwc.studies.store import checkpoint_fingerprint
 
 FILES = ("--forget", "forget.jsonl", "--retain", "retain.jsonl", "--set", "score.max_new_tokens=0")
 ATTACKS = ("--attack", "token_noise", "--attack", "relearn", "--set", "attack.settings.relearn={steps: 2, lr: 1.0e-3}")

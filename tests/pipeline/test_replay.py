@@ -12,8 +12,8 @@ import uwc
 from uwc.cli.main import app
 from uwc.cli.replay import DIFFERENT
 from uwc.io import file_digest
-from uwc.studies.provenance import checkpoint_fingerprint
-from uwc.studies.step import STORE_VERSION
+from uwc.studies.steps import STORE_VERSION
+from uwc.studies.store import checkpoint_fingerprint
 
 TOWNS = {"forget": ("Vint", "Besk"), "retain": ("Lyle", "Orm", "Quarn")}
 

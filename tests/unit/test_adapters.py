@@ -13,9 +13,8 @@ from tests.conftest import people, tiny_model
 from transformers import AutoModelForCausalLM
 
 from uwc.errors import ModelError
-from uwc.models.adapters import AdapterMixer, is_scale_enough
+from uwc.models.adapters import AdapterMixer, is_scale_enough, merge_adapter
 from uwc.models.load import save_model
-from uwc.models.lora import merge_adapter
 from uwc.models.mixing import Mixer
 from uwc.models.mixtures import open_mixing, require_mixable, save_mixture
 from uwc.models.model import Model

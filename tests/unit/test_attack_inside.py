@@ -21,7 +21,7 @@ from transformers import GenerationConfig
 from uwc.attacks.chain import attacked, make_chain
 from uwc.attacks.data import AttackData
 from uwc.attacks.evaluate import budget_curve, combine, measure, metric_values
-from uwc.attacks.probing import cached_states, chosen_depths, train_heads
+from uwc.attacks.inside import cached_states, chosen_depths, train_heads
 from uwc.attacks.suffix_search import Problem, SearchSettings, SuffixSearch, allowed_tokens
 from uwc.attacks.surrogate import Intervened, ReadAt, SoftPrompted
 from uwc.errors import AttackFailed, ConfigError, ModelError

@@ -13,9 +13,9 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from uwc.attacks.chain import attacked, changed_share, make_chain
-from uwc.attacks.compression import round_to_nearest
 from uwc.attacks.data import AttackData
 from uwc.attacks.evaluate import budget_curve, measure
+from uwc.attacks.weights import round_to_nearest
 from uwc.data.batches import collate
 from uwc.data.example import Example
 from uwc.errors import AttackFailed

@@ -16,16 +16,16 @@ from transformers.modeling_utils import _get_resolved_checkpoint_files
 import uwc
 from uwc import progress
 from uwc.errors import ConfigError, ModelError
+from uwc.models.adapters import merge_adapter
 from uwc.models.checkpoint_files import contents, files_read
 from uwc.models.contrast import contrast
 from uwc.models.load import depth_of, load_model, save_model
-from uwc.models.lora import merge_adapter
 from uwc.models.mixtures import open_mixing, require_free, require_mixable, save_mixture
 from uwc.models.model import Model
 from uwc.models.reading import Reading, differences, load_reading
 from uwc.models.scoring import score_tokens
 from uwc.models.weights import WeightFiles
-from uwc.studies.provenance import checkpoint_fingerprint
+from uwc.studies.store import checkpoint_fingerprint
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 

@@ -11,8 +11,8 @@ from uwc.models.load import save_model
 from uwc.models.model import Model
 from uwc.studies.config_file import validated
 from uwc.studies.plan import Plan, make_plan
-from uwc.studies.provenance import checkpoint_fingerprint
 from uwc.studies.steps import Checkpoint
+from uwc.studies.store import checkpoint_fingerprint
 
 
 @pytest.fixture

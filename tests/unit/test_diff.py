@@ -9,7 +9,7 @@ from tests.results_factory import changed, score, study_results
 from uwc.errors import UserError
 from uwc.results import NumberDiff, StepOrigin, StudyResults, Warning
 from uwc.studies.diff import diff
-from uwc.studies.summary import read_recorded
+from uwc.workflows.replaying import read_recorded
 
 PATH = "references.original.scores.forget/extraction_strength.mean"
 NAN = float("nan")

@@ -10,7 +10,7 @@ import pytest
 from uwc.data.example import Example, asked_in_both, fingerprint, paraphrased, repeated, require_disjoint
 from uwc.data.question_files import read_examples
 from uwc.errors import DataError
-from uwc.workflows.given import kept_questions
+from uwc.workflows.comparison import kept_questions
 
 HISTORY = (("system", "Be brief."), ("user", "Who is Ada?"), ("assistant", "A singer."))
 TALK = Example("a", "And her brother?", "Bo", paraphrased_question="Her brother, then?", history=HISTORY)

@@ -9,7 +9,7 @@ import pytest
 
 from uwc.results import Collapse
 from uwc.studies.gather import POINTS, thinned, training_record
-from uwc.studies.step import Outcome
+from uwc.studies.steps import Outcome
 
 LOG = [
     {"step": 1, "loss": 2.0, "ga": -1.0, "nll": 3.0, "gradient_norm": 4.0, "lr": 0.1, "dual nll": 1.0},

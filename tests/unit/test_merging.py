@@ -13,9 +13,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from uwc.errors import ModelError
-from uwc.models.adapters import AdapterMixer
+from uwc.models.adapters import AdapterMixer, merge_adapter
 from uwc.models.load import load_model, save_model
-from uwc.models.lora import merge_adapter
 from uwc.models.mixing import Mixer
 from uwc.models.mixtures import open_mixing, require_mixable, save_mixture
 from uwc.models.model import Model

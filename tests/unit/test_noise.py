@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 
-from uwc.cli.noise import silence
+from uwc.cli.main import silence
 
 
 def test_known_lines_are_left_out_and_others_are_shown(caplog: pytest.LogCaptureFixture) -> None:

@@ -13,8 +13,7 @@ from uwc.models.model import Model
 from uwc.objectives.methods import METHODS
 from uwc.objectives.objective import Objective
 from uwc.training.data import TrainingData
-from uwc.training.loop import train
-from uwc.training.optimizers import make_optimizer
+from uwc.training.loop import make_optimizer, train
 from uwc.training.settings import TrainingSettings
 
 SETTINGS: dict[str, Any] = {"epochs": 2, "batch_size": 4, "lr": 1e-3, "weight_decay": 0.1}

@@ -7,7 +7,7 @@ from tests.results_factory import changed, changed_run, study_results
 from uwc.catalogue import catalogue
 from uwc.errors import ConfigError
 from uwc.published import published, published_benchmarks, published_names
-from uwc.reports.tables_results import published_table
+from uwc.reports.tables import published_table
 
 ORDER = ("retain", "forget", "retain_paraphrased", "forget_paraphrased")
 

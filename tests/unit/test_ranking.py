@@ -15,8 +15,7 @@ from tests.results_factory import (
 from uwc.reports.figures import tradeoff_figure
 from uwc.reports.format import MISSING
 from uwc.reports.markdown import results_markdown
-from uwc.reports.tables_ranking import groups_table, indistinct, pairs_table, ranking_table, summary
-from uwc.reports.tables_results import result_table
+from uwc.reports.tables import groups_table, indistinct, pairs_table, ranking_table, result_table, summary
 from uwc.results import Estimate, Group, Kept, Retention, StudyResults
 
 

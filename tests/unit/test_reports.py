@@ -39,9 +39,7 @@ from uwc.reports.format import (
     with_interval,
 )
 from uwc.reports.page import write_page
-from uwc.reports.tables_ranking import summary
-from uwc.reports.tables_results import metrics_table, result_table, split_sizes
-from uwc.reports.tables_training import settings_table, steps_table
+from uwc.reports.tables import metrics_table, result_table, settings_table, split_sizes, steps_table, summary
 from uwc.results import Difference, Estimate, MetricInfo, Probe, RunRecord, Score, StudyResults, Warning, find
 
 SCRIPT = re.compile(r"<script\b[^>]*>.*?</script>", re.DOTALL)

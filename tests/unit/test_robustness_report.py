@@ -16,22 +16,20 @@ from tests.results_factory import (
     unlearned,
 )
 
-from uwc.reports.figures_robustness import panels_figure
+from uwc.reports.figures import panels_figure
 from uwc.reports.format import MISSING
 from uwc.reports.markdown import results_markdown
 from uwc.reports.tables_attacks import (
-    budget_table,
-    method_of_runs,
-    recovery_tables,
-    recovery_words,
-    runs_table,
-)
-from uwc.reports.tables_robustness import (
     agreement_table,
+    budget_table,
     faithfulness_table,
+    method_of_runs,
     pcc_table,
     ranking_tables,
+    recovery_tables,
+    recovery_words,
     robustness_words,
+    runs_table,
 )
 from uwc.results import AttackedModel, ModelKey, StudyResults, attack_rows
 

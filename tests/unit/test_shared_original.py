@@ -20,8 +20,8 @@ from uwc.studies.config import StudyConfig
 from uwc.studies.context import ModelCache
 from uwc.training import unlearn as unlearning
 from uwc.training.data import TrainingData
+from uwc.training.forward import frozen_copy, needs_frozen_copy
 from uwc.training.loop import train
-from uwc.training.reference import frozen_copy, needs_frozen_copy
 from uwc.training.settings import LoraSettings, SampleSettings, TrainingSettings
 from uwc.workflows.studies import run_study
 

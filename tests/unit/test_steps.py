@@ -17,7 +17,7 @@ from uwc.studies.config import StudyConfig
 from uwc.studies.gather import gather
 from uwc.studies.plan import Plan, make_plan
 from uwc.studies.run import missing_steps
-from uwc.studies.step import Step, identity
+from uwc.studies.steps import Step, identity
 from uwc.studies.store import Store
 from uwc.workflows.studies import run_plan
 

@@ -12,8 +12,7 @@ from tests.results_factory import (
 
 from uwc.reports.figures import frontier_figure, tau_figure
 from uwc.reports.format import MISSING
-from uwc.reports.tables_frontier import curves, runs_tau_table, tau_table, tau_words, winners
-from uwc.reports.tables_ranking import summary
+from uwc.reports.tables import curves, runs_tau_table, summary, tau_table, tau_words, winners
 from uwc.results import Group, MeanFrontier, PathPoint, SeededPoint, StudyResults
 
 TAUS = (0.4, 0.6, 0.8, 0.9, 0.95, 1.0)

@@ -14,8 +14,8 @@ from uwc.data.batches import Batch, collate
 from uwc.data.example import Example
 from uwc.data.prompts import EncodedExample
 from uwc.errors import ConfigError, DataError, ModelError, TrainingDiverged
+from uwc.models.adapters import add_adapter, has_adapter
 from uwc.models.head import answer_logits
-from uwc.models.lora import add_adapter, has_adapter
 from uwc.models.model import Model
 from uwc.objectives.forwards import Forwards, target_logprobs
 from uwc.objectives.methods import METHODS, Constraint, Method, WeightedTerm
@@ -23,9 +23,9 @@ from uwc.objectives.objective import Objective
 from uwc.objectives.registry import terms
 from uwc.training.callbacks import collapse, retain_perplexity
 from uwc.training.data import Key, Loader, TrainingData
+from uwc.training.forward import Reference
 from uwc.training.loop import TrainingLog, train
 from uwc.training.on_policy import sample_answers
-from uwc.training.reference import Reference
 from uwc.training.settings import LoraSettings, SampleSettings, TrainingSettings
 from uwc.training.unlearn import unlearn
 
@@ -181,7 +181,7 @@ def test_reference_log_probabilities_are_computed_once_for_each_pair(
     knowing: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """DPO over three epochs: each (question, refusal) pair of the plan once, before the first step."""
-    from uwc.training import reference as module
+    from uwc.training import forward as module
 
     rows: list[int] = []
     plain = module.run_model

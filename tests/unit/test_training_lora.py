@@ -9,16 +9,16 @@ from tests.unit.architectures import architecture
 from transformers import AutoModelForCausalLM
 
 from uwc.errors import ConfigError
+from uwc.models.adapters import add_adapter, merge_adapter
 from uwc.models.block_weights import block_matrices
 from uwc.models.load import load_model, save_model
-from uwc.models.lora import add_adapter, merge_adapter
 from uwc.models.model import Model
 from uwc.models.scoring import score_tokens
 from uwc.objectives.methods import METHODS
 from uwc.objectives.objective import Objective
 from uwc.training.data import TrainingData
+from uwc.training.forward import Reference
 from uwc.training.loop import train
-from uwc.training.reference import Reference
 from uwc.training.settings import LoraSettings, TrainingSettings
 from uwc.training.unlearn import unlearn
 

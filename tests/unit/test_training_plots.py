@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from tests.results_factory import NAN, changed, changed_run, run_record, study_results
 
-from uwc.reports.figures_training import effect_figures, training_figures
+from uwc.reports.figures import effect_figures, training_figures
 from uwc.reports.page import write_page
-from uwc.reports.tables_training import training_table
+from uwc.reports.tables import training_table
 from uwc.results import Collapse, GradientEffects, StopScores, StudyResults, TrainingLog, TrainingRecord
 
 LOG = TrainingLog(

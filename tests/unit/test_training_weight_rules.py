@@ -12,7 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from uwc.data.batches import collate
 from uwc.data.prompts import EncodedExample
 from uwc.errors import ConfigError, ModelError
-from uwc.models.lora import add_adapter
+from uwc.models.adapters import add_adapter
 from uwc.models.model import Model
 from uwc.objectives.methods import METHODS
 from uwc.objectives.objective import Objective

@@ -63,7 +63,7 @@ def with_own_weights(model: Model) -> Model:
 
     The model is in memory twice. Raises ModelError if it is quantised, or the adapter cannot be merged.
     """
-    from uwc.models.lora import merge_adapter
+    from uwc.models.adapters import merge_adapter
     from uwc.models.mixing import require_unquantised
     from uwc.models.scoring import let_train
 

@@ -20,16 +20,7 @@ DATA: dict[str, str] = {
 }
 """Field of `AttackData` that an attack may need -> the user's option for it."""
 
-_MODULES = (
-    "prompts",
-    "gcg",
-    "probing",
-    "ablation",
-    "soft_prompt",
-    "relearning",
-    "compression",
-    "decoding",
-)
+_MODULES = ("prompts", "gcg", "inside", "weights", "decoding")
 
 
 def _check(entry: Entry[Any]) -> None:

@@ -381,7 +381,7 @@ def stop_at(
         original: the model before unlearning; required with `tau`.
     """
 
-    from uwc.models.lora import merge_adapter
+    from uwc.models.adapters import merge_adapter
     from uwc.models.mixing import Mixer
     from uwc.training.callbacks import StopRule
 

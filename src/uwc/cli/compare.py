@@ -116,9 +116,8 @@ def _attacks(named: list[str]) -> list[str] | str:
 
 def _print(results: "StudyResults") -> None:
     from uwc.reports.format import print_table
+    from uwc.reports.tables import groups_table, indistinct, ranking_table, tau_words
     from uwc.reports.tables_attacks import recovery_tables, recovery_words
-    from uwc.reports.tables_frontier import tau_words
-    from uwc.reports.tables_ranking import groups_table, indistinct, ranking_table
 
     print_table(ranking_table(results), console())
     if results.groups:

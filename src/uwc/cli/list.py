@@ -1,11 +1,14 @@
-"""`uwc list` and `uwc explain`: what can be chosen, and how a metric is defined."""
+"""`uwc list`, `uwc explain` and `uwc schema`: what can be chosen, a metric's definition, a file's schema."""
 
+import json
 from typing import Annotated
 
 import typer
 
 from uwc.cli.options import Json, Plugins
 from uwc.cli.printing import print_json, print_rows
+from uwc.errors import ConfigError
+from uwc.registry import unknown_name
 
 
 def list_command(
@@ -41,3 +44,15 @@ def explain_command(
         print_json(explanation(metric))
     else:
         typer.echo(explain(metric))
+
+
+def schema_command(
+    name: Annotated[str, typer.Argument(help="results, score, calibration, attack or diff: the file's name.")],
+) -> None:
+    """Print the JSON Schema of a file that uwc writes."""
+    from uwc.results import RESULTS, json_schema
+
+    name = name.removesuffix(".json")
+    if name not in RESULTS:
+        raise ConfigError(unknown_name("result", name, list(RESULTS)))
+    typer.echo(json.dumps(json_schema(name), indent=1))

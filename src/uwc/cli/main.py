@@ -1,8 +1,10 @@
 """The command line: its commands, one file each, are put together here, and errors are told."""
 
+import logging
 import os
 import signal
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -13,15 +15,41 @@ from uwc.cli.attack import attack_command
 from uwc.cli.calibrate import calibrate_command
 from uwc.cli.compare import compare_command
 from uwc.cli.import_logs import import_logs_command
-from uwc.cli.list import explain_command, list_command
-from uwc.cli.noise import silence
+from uwc.cli.list import explain_command, list_command, schema_command
 from uwc.cli.replay import replay_command
 from uwc.cli.robustness import robustness_command
-from uwc.cli.schema import schema_command
 from uwc.cli.score import score_command
 from uwc.cli.study import study
 from uwc.cli.unlearn import unlearn_command
 from uwc.errors import UserError, reporting_full_disk
+
+LOGGED = {"bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit"}
+"""Logger -> how the line begins: bitsandbytes has no kernel of its own for a CPU, and then takes a slower way."""
+WARNED = (
+    "`is_gradient_checkpointing` is deprecated",  # transformers, of a property that libraries read
+    "Setting `save_embedding_layers` to `True`",  # peft, on saving an adapter of the embeddings, which is what we want
+)
+"""How the message begins."""
+
+
+def silence() -> None:
+    """Leave out these lines."""
+    for logger, words in LOGGED.items():
+        logging.getLogger(logger).addFilter(_Without(words))
+    for words in WARNED:
+        warnings.filterwarnings("ignore", message=words)
+
+
+class _Without(logging.Filter):
+    """Lets all pass but what begins with these words."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__()
+        self.words = words
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(self.words)
+
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""

@@ -30,7 +30,7 @@ def study_run(
 ) -> None:
     """Run what is missing of a study, then print its result table and the path of its report."""
     from uwc.reports.format import print_table
-    from uwc.reports.tables_results import result_table
+    from uwc.reports.tables import result_table
     from uwc.workflows.studies import run_study
 
     results = run_study(source, overrides=overrides, runs=runs)

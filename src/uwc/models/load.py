@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaFor
 from uwc.data.example import Example
 from uwc.data.prompts import PromptTemplate
 from uwc.errors import ConfigError, ModelError, reporting_full_disk
-from uwc.models.adapters import adapter_config, attach_adapter, named_base, require_adapter
+from uwc.models.adapters import adapter_config, attach_adapter, has_adapter, named_base, require_adapter
 from uwc.models.checkpoint_files import (
     ADAPTER,
     CONFIG,
@@ -27,7 +27,6 @@ from uwc.models.checkpoint_files import (
     read_json,
 )
 from uwc.models.contrast import load_contrast
-from uwc.models.lora import has_adapter
 from uwc.models.model import DeviceName, Dtype, Model
 from uwc.models.reading import Reading, load_tokenizer, read_as
 from uwc.models.weights import WeightFiles, require_all_read

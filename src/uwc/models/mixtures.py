@@ -21,6 +21,7 @@ from uwc.models.adapters import (
     attach_adapter,
     is_scale_enough,
     keeps_base,
+    merge_adapter,
     require_adapter,
     require_base,
     require_same_vocabulary,
@@ -37,7 +38,6 @@ from uwc.models.checkpoint_files import (
     require_tokenizer_config,
 )
 from uwc.models.load import load_model, require_none_of, save_model
-from uwc.models.lora import merge_adapter
 from uwc.models.mixing import Mixer, Mixing, mix_tensor
 from uwc.models.model import Model
 from uwc.models.reading import Reading, compare_readings, load_both

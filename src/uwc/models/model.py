@@ -233,7 +233,7 @@ class Loading:
         Raises:
             ModelError: the adapter cannot be merged.
         """
-        from uwc.models.lora import merge_adapter
+        from uwc.models.adapters import merge_adapter
 
         return merge_adapter(self.load(model, reading), keep=isinstance(model, Model))
 

@@ -1,6 +1,6 @@
 """The rules that a method may declare beside its loss: what it does to weights or logits that no gradient does.
 
-Declarations only: `uwc.training.weight_rules`, `uwc.training.mini_unlearning` and `uwc.models.contrast` carry them out.
+Declarations only: `uwc.training.weight_rules`, `uwc.training.unlearn` and `uwc.models.contrast` carry them out.
 """
 
 from collections.abc import Mapping

@@ -1,25 +1,33 @@
 """The figures of a study's results: ranking, trade-off, tau curve, frontier, and the search for each alpha."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from uwc.reports.format import known, listed, number, with_interval
-from uwc.reports.tables_frontier import Curve, curves, frontiers
+from uwc.reports.tables import Curve, curves, frontiers, trained
+from uwc.reports.tables_attacks import method_of_runs, shown
 from uwc.results import (
     FORGET,
     Calibration,
+    Cell,
     Frontier,
+    GradientEffects,
     MetricInfo,
+    Point,
     RankedModel,
     ReferenceModel,
     Retention,
+    Robustness,
     Score,
     SeededPoint,
     StudyResults,
+    TrainingRecord,
     UnlearnedModel,
     find,
 )
@@ -248,7 +256,7 @@ def tau_figure(results: StudyResults, name: str = FORGET) -> go.Figure:
             figure.add_trace(_thin(curve, frontier, style))
         if curve.averaged:
             figure.add_trace(_band(curve, style))
-        figure.add_trace(_line(curve, style))
+        figure.add_trace(_curve_line(curve, style))
     _lay_out_lines(figure, results, name)
     measures = listed(results.retention.measures) if results.retention else ""
     figure.update_xaxes(**axis(f"tau: least ratio to the original's {measures}", [1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4]))
@@ -263,7 +271,7 @@ def _lay_out_lines(figure: go.Figure, results: StudyResults, name: str) -> None:
     figure.update_yaxes(**score_axis(f"{label}: {results.set_label(name)}", info))
 
 
-def _line(curve: Curve, style: Style) -> go.Scatter:
+def _curve_line(curve: Curve, style: Style) -> go.Scatter:
     mean = f", mean over {len(curve.runs)} seeds" if curve.averaged else ""
     return go.Scatter(
         name=escape(curve.name + mean),
@@ -414,3 +422,245 @@ def score_axis(title: str, metric: MetricInfo | None) -> dict[str, Any]:
 def retention_axis(ratios: list[float]) -> dict[str, Any]:
     """An axis of the retention ratio: from 0 to 1, or to the largest of the ratios drawn."""
     return axis_of_share(RETENTION) if all(ratio <= 1 for ratio in ratios if known(ratio)) else axis(RETENTION)
+
+
+_CELL_HEIGHT, _CELL_WIDTH, _TOP = 118, 125, 74
+_FITTING = 7  # columns that a page has room for; more are scrolled
+_DECADES = 2.0
+
+
+def panels_figure(results: StudyResults, split: str) -> go.Figure | None:
+    """A grid of panels, a row for each metric and a column for each attack; None without points on that set.
+
+    Each panel has the identity line (dashed) and the least-squares line (solid), with its PCC.
+    """
+    found = results.robustness
+    cells = {(c.metric, c.attack): c for c in found.cells if c.split == split} if found else {}
+    if found is None or not cells:
+        return None
+    metrics, attacks = (list(dict.fromkeys(key[i] for key in cells)) for i in (0, 1))
+    figure = make_subplots(
+        rows=len(metrics),
+        cols=len(attacks),
+        horizontal_spacing=0.09 / len(attacks),
+        vertical_spacing=0.16 / len(metrics),
+    )
+    methods = method_of_runs(results)
+    colours = {m: COLOURS[i % len(COLOURS)] for i, m in enumerate(dict.fromkeys(methods.values()))}
+    for (metric, attack), cell in cells.items():
+        points = [
+            point
+            for point in found.points
+            if (point.metric, point.attack, point.split) == (metric, attack, split) and _drawable(point, found)
+        ]
+        if points:
+            place = {"row": metrics.index(metric) + 1, "col": attacks.index(attack) + 1}
+            _draw_panel(figure, place, points, cell, {run: colours[method] for run, method in methods.items()})
+    _name_rows_and_columns(figure, [results.metric_label(m) for m in metrics], attacks)
+    for method, colour in colours.items():
+        marker = {"color": colour, "size": 9}
+        figure.add_trace(go.Scatter(x=[None], y=[None], mode="markers", name=escape(method), marker=marker))
+    height = _TOP + _CELL_HEIGHT * len(metrics) + 40
+    figure.update_layout(figure_layout(height, {"l": 118, "r": 8, "t": _TOP, "b": 40}))
+    if len(attacks) > _FITTING:
+        figure.update_layout(width=126 + _CELL_WIDTH * len(attacks))
+    figure.update_layout(legend={"orientation": "h", "y": 1, "yref": "container", "yanchor": "top", "x": 0})
+    return figure
+
+
+def _drawable(point: Point, found: Robustness) -> bool:
+    logged = point.metric in found.log_metrics
+    return all(known(value) and (value > 0 or not logged) for value in (point.before, point.after))
+
+
+def _draw_panel(
+    figure: go.Figure, place: Mapping[str, int], points: Sequence[Point], cell: Cell, colours: Mapping[str, str]
+) -> None:
+    logged = cell.on_logarithms
+    low, high = _span([value for point in points for value in (point.before, point.after)], logged)
+    ends = [10.0**low, 10.0**high] if logged else [low, high]
+    figure.add_trace(_fit_line(ends, ends, "dash", FAINT), **place)
+    slope, intercept = cell.agreement.slope.value, cell.agreement.intercept.value
+    if known(slope) and known(intercept):
+        xs = [f([point.before for point in points]) for f in (min, max)]
+        fitted = [math.exp(intercept + slope * math.log(x)) if logged else intercept + slope * x for x in xs]
+        figure.add_trace(_fit_line(xs, fitted, "solid", INK), **place)
+    figure.add_trace(
+        go.Scatter(
+            x=[point.before for point in points],
+            y=[point.after for point in points],
+            mode="markers",
+            showlegend=False,
+            marker={"size": 5, "opacity": 0.8, "color": [colours[point.checkpoint] for point in points]},
+            text=[escape(point.checkpoint) for point in points],
+            hovertemplate="%{text}<br>before %{x:.3g}, after %{y:.3g}<extra></extra>",
+        ),
+        **place,
+    )
+    axis = {
+        "type": "log" if logged else "linear",
+        "range": [low, high],
+        "nticks": 3,
+        "tickfont": {"size": 9},
+        "gridcolor": GRID,
+        "zeroline": False,
+        "showline": True,
+        "linecolor": AXIS,
+        "ticks": "",
+        "exponentformat": "power",
+        "minor": {"ticks": ""},
+    }
+    if logged and high - low > _DECADES:
+        axis["dtick"] = math.ceil((high - low) / _DECADES)
+    figure.update_xaxes(**axis, **place)
+    figure.update_yaxes(**axis, **place)
+    pcc = cell.agreement.pcc.value
+    figure.add_annotation(
+        text=f"{pcc:.2f}" if known(pcc) else "no PCC",
+        x=0.03,
+        y=0.99,
+        xref="x domain",
+        yref="y domain",
+        xanchor="left",
+        yanchor="top",
+        showarrow=False,
+        font={"size": 10, "color": INK},
+        bgcolor="rgba(255,255,255,0.7)",
+        **place,
+    )
+
+
+def _span(values: Sequence[float], logged: bool) -> tuple[float, float]:
+    """The range of both axes, with a margin; of logarithms where they are drawn on such."""
+    scaled = [math.log10(v) for v in values] if logged else list(values)
+    low, high = min(scaled), max(scaled)
+    margin = 0.06 * (high - low) or 0.5
+    return low - margin, high + margin
+
+
+def _fit_line(xs: Sequence[float], ys: Sequence[float], dash: str, colour: str) -> go.Scatter:
+    line: dict[str, Any] = {"color": colour, "width": 1.1, "dash": dash}
+    return go.Scatter(x=xs, y=ys, mode="lines", line=line, showlegend=False, hoverinfo="skip")
+
+
+def _name_rows_and_columns(figure: go.Figure, rows: Sequence[str], columns: Sequence[str]) -> None:
+    for place, name in enumerate(columns, start=1):
+        (low, high) = next(figure.select_xaxes(row=1, col=place)).domain
+        figure.add_annotation(
+            text=escape(shown(name)).replace(" + ", "<br>+ "),
+            x=(low + high) / 2,
+            y=1,
+            xref="paper",
+            yref="paper",
+            xanchor="center",
+            yanchor="bottom",
+            showarrow=False,
+            font={"size": 12, "color": INK},
+            yshift=4,
+        )
+    for place, name in enumerate(rows, start=1):
+        (low, high) = next(figure.select_yaxes(row=place, col=1)).domain
+        figure.add_annotation(
+            text=escape(name).replace(" ", "<br>"),
+            x=0,
+            y=(low + high) / 2,
+            xref="paper",
+            yref="paper",
+            xanchor="right",
+            yanchor="middle",
+            align="right",
+            showarrow=False,
+            font={"size": 12, "color": INK},
+            xshift=-34,
+        )
+
+
+DASHES = ("dash", "dot", "dashdot", "longdash")
+GROUPS = {group: COLOURS[i] for i, group in enumerate(("embedding", "early", "middle", "late", "head"))}
+"""Layer group -> colour, in the order of depth."""
+
+LEGEND_LETTERS = 26
+"""How many letters of names stand side by side above a small figure."""
+
+STOPPED, DIVERGED = "#0072B2", "#D55E00"
+
+
+def training_figures(results: StudyResults) -> dict[str, go.Figure]:
+    """For each model its loss, each term's share of it and the gradient's norm over the steps, with marks for ends."""
+    styles = model_styles(results)
+    return {name: _training_figure(name, training, styles[name].colour) for name, training in trained(results)}
+
+
+def _training_figure(name: str, training: TrainingRecord, colour: str) -> go.Figure:
+    log = training.log
+    rows = 2 if log.gradient_norm else 1
+    figure = make_subplots(rows=rows, cols=1, shared_xaxes=True, vertical_spacing=0.07)
+    lines = [("loss", log.loss, colour, "solid", 2.4)]
+    if len(log.terms) > 1:
+        lines += [(n, v, INK, DASHES[i % len(DASHES)], 1.4) for i, (n, v) in enumerate(log.terms.items())]
+    for label, values, shade, dash, width in lines:
+        line: dict[str, str | float] = {"color": shade, "dash": dash, "width": width}
+        figure.add_trace(_training_line(label, log.step, values, line), row=1, col=1)
+    if log.gradient_norm:
+        line = {"color": colour, "width": 1.6}
+        figure.add_trace(_training_line("gradient norm", log.step, log.gradient_norm, line, legend=False), row=2, col=1)
+        figure.update_yaxes(title={"text": "gradient norm", "standoff": 4}, type="log", row=2, col=1)
+        figure.update_yaxes(nticks=4, exponentformat="power", row=2, col=1)
+    for step, mark in ((training.stopped, STOPPED), (training.diverged, DIVERGED)):
+        if step is not None:
+            figure.add_vline(x=step, line={"color": mark, "width": 1.6, "dash": "dash"})
+    lines_of_legend = len(lines) if sum(len(label) for label, *_ in lines) > LEGEND_LETTERS else 1
+    _finish(figure, name, top=36 + 16 * lines_of_legend, height=314 + 16 * lines_of_legend)
+    figure.update_yaxes(title={"text": "loss", "standoff": 4}, row=1, col=1)
+    figure.update_xaxes(title={"text": "step", "standoff": 4}, row=rows, col=1)
+    return figure
+
+
+def effect_figures(results: StudyResults) -> dict[str, go.Figure]:
+    """For each model that recorded it, the gradient effect on the forget and on the retain risk by layer group."""
+    return {name: _effect_figure(name, training.effects) for name, training in trained(results) if training.effects}
+
+
+def _effect_figure(name: str, effects: GradientEffects) -> go.Figure:
+    figure = make_subplots(rows=len(effects.risks), cols=1, shared_xaxes=True, vertical_spacing=0.07)
+    for row, (risk, groups) in enumerate(effects.risks.items(), start=1):
+        for group, colour in GROUPS.items():
+            if group in groups:
+                line: dict[str, str | float] = {"color": colour, "width": 1.8}
+                trace = _training_line(group, effects.step, groups[group], line, legend=False, markers=True)
+                figure.add_trace(trace, row=row, col=1)
+        figure.update_yaxes(title={"text": f"{risk} risk", "standoff": 4}, row=row, col=1)
+    _finish(figure, name, top=30)
+    figure.update_yaxes(zeroline=True, zerolinecolor=FAINT, exponentformat="power", nticks=5)
+    figure.update_xaxes(title={"text": "step", "standoff": 4}, row=len(effects.risks), col=1)
+    return figure
+
+
+def _training_line(
+    name: str,
+    steps: Sequence[int],
+    values: Sequence[float],
+    line: Mapping[str, str | float],
+    *,
+    legend: bool = True,
+    markers: bool = False,
+) -> go.Scatter:
+    return go.Scatter(
+        name=escape(name),
+        x=steps,
+        y=values,
+        mode="lines+markers" if markers or len(steps) == 1 else "lines",
+        line=dict(line),
+        marker={"size": 5, "color": line["color"]},
+        showlegend=legend,
+        hovertemplate=f"{escape(name)} %{{y:.4g}} at step %{{x}}<extra></extra>",
+    )
+
+
+def _finish(figure: go.Figure, name: str, *, top: int, height: int = 330) -> None:
+    title = {"text": f"<b>{escape(name)}</b>", "font": {"size": 14}, "x": 0, "xref": "paper", "y": 0.97}
+    figure.update_layout(figure_layout(height=height, margin={"l": 64, "r": 8, "t": top, "b": 42}), title=title)
+    figure.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "font": {"size": 11}})
+    figure.update_xaxes(gridcolor=GRID, zeroline=False, linecolor=AXIS, showline=True)
+    figure.update_yaxes(gridcolor=GRID, zeroline=False, linecolor=AXIS, showline=True)
+    figure.update_yaxes(tickfont={"size": 11}, title={"font": {"size": 12}})

@@ -3,11 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from uwc.reports.format import to_markdown
-from uwc.reports.tables_attacks import recovery_tables, recovery_words
-from uwc.reports.tables_frontier import tau_table, tau_words
-from uwc.reports.tables_ranking import groups_table, indistinct, ranking_table, summary
-from uwc.reports.tables_results import result_table
-from uwc.reports.tables_robustness import pcc_table, ranking_tables, robustness_words
+from uwc.reports.tables import groups_table, indistinct, ranking_table, result_table, summary, tau_table, tau_words
+from uwc.reports.tables_attacks import pcc_table, ranking_tables, recovery_tables, recovery_words, robustness_words
 from uwc.results import StudyResults
 
 

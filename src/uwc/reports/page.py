@@ -14,29 +14,49 @@ from plotly.offline import get_plotlyjs
 
 from uwc.io import write_text
 from uwc.reports.figures import (
+    GROUPS,
     Style,
     alpha_figures,
+    effect_figures,
     frontier_figure,
     model_styles,
+    panels_figure,
     ranking_figure,
     tau_figure,
     tradeoff_figure,
+    training_figures,
 )
-from uwc.reports.figures_robustness import panels_figure
-from uwc.reports.figures_training import GROUPS, effect_figures, training_figures
 from uwc.reports.format import is_numeric, retention_bar
-from uwc.reports.tables_attacks import budget_table, recovery_tables, recovery_words, runs_table
-from uwc.reports.tables_frontier import probed_sets, runs_tau_table, tau_table, tau_words
-from uwc.reports.tables_ranking import groups_table, indistinct, pairs_table, ranking_table, summary
-from uwc.reports.tables_results import metrics_table, published_table, result_table, split_sizes
-from uwc.reports.tables_robustness import (
+from uwc.reports.tables import (
+    groups_table,
+    indistinct,
+    methods_table,
+    metrics_table,
+    pairs_table,
+    probed_sets,
+    published_table,
+    ranking_table,
+    result_table,
+    runs_tau_table,
+    settings_table,
+    split_sizes,
+    steps_table,
+    summary,
+    tau_table,
+    tau_words,
+    training_table,
+)
+from uwc.reports.tables_attacks import (
     agreement_table,
+    budget_table,
     faithfulness_table,
     pcc_table,
     ranking_tables,
+    recovery_tables,
+    recovery_words,
     robustness_words,
+    runs_table,
 )
-from uwc.reports.tables_training import methods_table, settings_table, steps_table, training_table
 from uwc.results import ES, RunRecord, StudyResults
 
 ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")

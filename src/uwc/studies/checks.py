@@ -13,8 +13,7 @@ from uwc.metrics.stats import cluster_codes
 from uwc.metrics.suites import SET_LABELS
 from uwc.results import Retention, UnlearnedModel, Warning
 from uwc.studies.plan import Plan
-from uwc.studies.step import Step
-from uwc.studies.steps import Checkpoint
+from uwc.studies.steps import Checkpoint, Step
 from uwc.studies.store import Store
 
 FEW_CLUSTERS = 5

@@ -12,10 +12,9 @@ from uwc.models.mixtures import open_mixing
 from uwc.models.model import Loading, Model
 from uwc.models.reading import differences, load_both, load_reading
 from uwc.objectives.objective import Objective
-from uwc.studies.step import Step
-from uwc.studies.steps import MODEL, Checkpoint
+from uwc.studies.steps import MODEL, Checkpoint, Step
 from uwc.studies.store import Store
-from uwc.training.reference import frozen_copy, needs_frozen_copy
+from uwc.training.forward import frozen_copy, needs_frozen_copy
 from uwc.training.settings import TrainingSettings
 
 Key = tuple[str, ...]

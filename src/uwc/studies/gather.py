@@ -50,8 +50,7 @@ from uwc.studies.config import RunConfig
 from uwc.studies.plan import Plan, PlannedAttack, PlannedModel, PlannedRun
 from uwc.studies.run import step_status
 from uwc.studies.sections import FORGET_SETS
-from uwc.studies.step import STORE_VERSION, Outcome, Step
-from uwc.studies.steps import ATTACKED, EFFECTS, LOG, Calibrate, Checkpoint, Unlearn
+from uwc.studies.steps import ATTACKED, EFFECTS, LOG, STORE_VERSION, Calibrate, Checkpoint, Outcome, Step, Unlearn
 from uwc.studies.store import Store
 
 POINTS = 50

@@ -19,10 +19,9 @@ from uwc.metrics.suites import Given, chosen_metrics, in_all_wordings
 from uwc.registry import unknown_name
 from uwc.results import ModelKey
 from uwc.studies.config import RunConfig, StudyConfig
-from uwc.studies.provenance import checkpoint_fingerprint
 from uwc.studies.sections import AttackConfig, ChainConfig
-from uwc.studies.step import Step
-from uwc.studies.steps import Attack, Build, Calibrate, Checkpoint, Evaluation, FineTune, Score, Unlearn
+from uwc.studies.steps import Attack, Build, Calibrate, Checkpoint, Evaluation, FineTune, Score, Step, Unlearn
+from uwc.studies.store import checkpoint_fingerprint
 
 RETAIN_SHARE = 0.5
 """The attacker's share of the retain set's subjects, if all of it is used in unlearning."""

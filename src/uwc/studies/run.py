@@ -12,10 +12,8 @@ from uwc.progress import duration
 from uwc.results import RunRecord, StepTime
 from uwc.studies.checks import require_retention
 from uwc.studies.plan import Plan
-from uwc.studies.provenance import checkpoint_fingerprint, environment
-from uwc.studies.step import Step
-from uwc.studies.steps import MODEL, Attack, Checkpoint
-from uwc.studies.store import Manifest, Store
+from uwc.studies.steps import MODEL, Attack, Checkpoint, Step
+from uwc.studies.store import Manifest, Store, checkpoint_fingerprint, environment
 
 if TYPE_CHECKING:
     from uwc.studies.context import Context

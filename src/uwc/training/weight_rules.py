@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from uwc.data.batches import Batch, collate
 from uwc.errors import ConfigError
+from uwc.models.adapters import has_adapter
 from uwc.models.batching import DEFAULT_TOKEN_BUDGET
 from uwc.models.block_weights import Product, block_matrices, block_parameters, watching_products
-from uwc.models.lora import has_adapter
 from uwc.models.model import Model
 from uwc.objectives.rules import L1, MiniUnlearning, Negate, Prune, Rule
 from uwc.training.data import TrainingData

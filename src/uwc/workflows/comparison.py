@@ -1,6 +1,10 @@
 """Comparison of any unlearned checkpoints: the shipped study `compare` with models and questions filled in."""
 
+import hashlib
+import json
+import os
 import re
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -8,7 +12,8 @@ from typing import Any, TypeAlias
 
 from uwc.attacks.registry import attack_name
 from uwc.data.benchmarks.local_files import PARTS, require_further
-from uwc.data.question_files import Columns, Questions, columns_by_set, table_of
+from uwc.data.example import fingerprint
+from uwc.data.question_files import Columns, Questions, columns_by_set, examples_of, table_of
 from uwc.errors import ConfigError
 from uwc.metrics.set_metrics import UTILITY_SETS
 from uwc.results import StudyResults
@@ -16,8 +21,77 @@ from uwc.studies.config_file import Overrides, load_config
 from uwc.studies.plan import make_plan
 from uwc.studies.sections import CalibrateConfig
 from uwc.studies.store import Store
-from uwc.workflows.given import kept_model, kept_questions, precision_of
 from uwc.workflows.studies import require_models, run_plan
+
+
+def kept_questions(questions: Questions, name: str, folder: Path, columns: Columns | None = None) -> str:
+    """The path of a file of the questions; those in memory are written to the folder.
+
+    Args:
+        questions: the questions.
+        name: the set; begins the file's name.
+        folder: where questions are kept.
+        columns: field -> column, for a table in memory.
+    """
+    if isinstance(questions, str | Path):
+        return str(questions)
+    examples = examples_of(questions, name=name, columns=columns)
+    rows = [{k: v for k, v in asdict(e).items() if k != "split" and v} for e in examples]
+    path = folder / "data" / f"{name}-{fingerprint(examples)[:16]}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def kept_model(model: Any, folder: Path, template: Any | None) -> str:
+    """A path or hub name as it is; a `Model` in memory is written to the folder, under a hash of its content.
+
+    Args:
+        model: a path, a hub name or a `Model`.
+        folder: where models are kept.
+        template: the prompt template of the comparison.
+
+    Raises:
+        ConfigError: the model is asked in another way than the others, or is changed by an attack.
+        DiskFull: no space was left.
+    """
+    if isinstance(model, str | Path):
+        return str(model)
+    from uwc.models.adapters import merge_adapter
+    from uwc.models.load import save_model
+
+    if model.rewrites or model.edits:
+        raise ConfigError(f"the model {model.name!r} has an attack on its prompts; compare the model itself")
+    if template is not None and model.template != template:
+        raise ConfigError(f"the model {model.name!r} has another prompt template than the original; give all one")
+    path = folder / "models" / _content_hash(model)[:16]
+    if not path.exists():
+        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        save_model(merge_adapter(model, keep=True), beside)
+        os.replace(beside, path)
+    return str(path)
+
+
+def precision_of(model: Any) -> str:
+    """The precision of a model in memory; float32 for one that is yet to be loaded."""
+    return "float32" if isinstance(model, str | Path) else str(model.model.dtype).removeprefix("torch.")
+
+
+def _content_hash(model: Any) -> str:
+    """SHA-256 (hex) over the names and bytes of all tensors, the configuration and the tokenizer."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in model.model.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    digest.update(model.model.config.to_json_string().encode())
+    digest.update(json.dumps(model.tokenizer.get_vocab(), sort_keys=True).encode())
+    digest.update(str(getattr(model.tokenizer, "chat_template", "")).encode())
+    return digest.hexdigest()
+
 
 Sets: TypeAlias = "Questions | Mapping[str, Questions]"
 Metric = str | Callable[..., Any]

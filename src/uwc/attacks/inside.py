@@ -1,0 +1,344 @@
+"""Attacks on a model's computation: probes, logit lens, direction ablation and soft prompts."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from uwc.attacks.chain import Attacked
+from uwc.attacks.data import AttackData
+from uwc.attacks.registry import attacks
+from uwc.data.batches import collate
+from uwc.data.example import Example
+from uwc.errors import AttackFailed
+from uwc.models.model import Model
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_INSIDE = {
+    "kind": "inside",
+    "touches_weights": False,
+    "effort": "",
+    "budgets": False,
+    "check": None,
+    "trains_on_scored": False,
+}
+
+
+@attacks.register("probe", source="arXiv:2406.09179", needs=("train|retain",), **_INSIDE)
+def probe(
+    model: Model,
+    data: AttackData,
+    *,
+    layers: tuple[int, ...] = (),
+    epochs: Annotated[int, Field(ge=1)] = 20,
+    lr: Annotated[float, Field(gt=0)] = 1e-3,
+    positions: Annotated[int, Field(ge=1)] = 512,
+    start: Literal["model", "zero"] = "model",
+    seed: int = 0,
+) -> Iterator[Attacked]:
+    """Train a linear unembedding on the hidden states of chosen blocks; one variant for each depth.
+
+    ``min_W mean CE(f(W g(h_t)), y_t)`` over the answer tokens of `train` and `retain`, with h_t the block's state, g
+    the model's map from its last block to its output embedding (a norm, a projection), and f its map of logits after it
+    (soft caps, scaling). The output embedding's bias is left out, since it does not depend on the states. The model
+    runs once over the data for each depth; heads are trained on the cached [N, d] states in chunks of positions.
+
+    Args:
+        model: the model; its weights are not changed.
+        data: the heads are trained on `train` and `retain`, never on the scored examples.
+        layers: blocks 1..L, or -1..-L from the last; one third, two thirds and the last if empty.
+        epochs: passes over the cached states.
+        lr: Adam's.
+        positions: number of answer tokens in one step.
+        start: initial weights: the model's output embedding, or zero.
+        seed: of the order.
+
+    Raises:
+        ConfigError: there is no such block.
+        ModelError: the model has no list of blocks, or does not compute its logits by its output embedding alone.
+    """
+    from uwc.attacks.surrogate import ReadAt
+    from uwc.models.head import head_of, own_steps_after_head
+
+    depths = chosen_depths(model.model, layers)
+    states, targets = cached_states(model, [*data.train, *data.retain], depths)
+    weight = head_of(model.model).weight
+    heads = train_heads(
+        states,
+        targets,
+        weight if start == "model" else weight.new_zeros(weight.shape),
+        epochs=epochs,
+        lr=lr,
+        positions=positions,
+        seed=seed,
+        finish=own_steps_after_head(model.model),
+    )
+    for depth in depths:
+        yield Attacked(replace(model, model=ReadAt(model.model, depth, heads[depth])), label=f"layer {depth}")
+
+
+@attacks.register("logit_lens", source="LessWrong:AcKRB8wDpdaN6v6ru", needs=(), **_INSIDE)
+def logit_lens(model: Model, _data: AttackData, *, layers: tuple[int, ...] = ()) -> Iterator[Attacked]:
+    """Decode from the states of a block in place of the last one's (logit lens); one variant for each depth.
+
+    Norms, projections, the output embedding and later steps (soft caps, scaling) are the model's own.
+
+    Args:
+        model: the model.
+        layers: blocks 1..L, or -1..-L from the last; all but the last if empty.
+
+    Raises:
+        ConfigError: there is no such block.
+    """
+    from uwc.attacks.surrogate import ReadAt
+    from uwc.models.states import blocks
+
+    last = len(blocks(model.model))
+    for depth in chosen_depths(model.model, layers or tuple(range(1, max(last, 2)))):
+        yield Attacked(replace(model, model=ReadAt(model.model, depth)), label=f"layer {depth}")
+
+
+def chosen_depths(model: Any, layers: Sequence[int]) -> list[int]:
+    """The blocks 1..L of `layers`, ascending; by default one third, two thirds and the last."""
+    from uwc.models.states import blocks, resolve_layer
+
+    last = len(blocks(model))
+    return sorted({resolve_layer(model, k) for k in layers or (max(1, round(last / 3)), round(2 * last / 3), last)})
+
+
+def cached_states(
+    model: Model, examples: Sequence[Example], depths: Sequence[int]
+) -> tuple[dict[int, "Tensor"], "Tensor"]:
+    """The training data of the heads, from one pass of the model for each depth.
+
+    Returns:
+        Block -> [N, d] inputs of the output embedding with this block's states in place of the last one's, at the
+        positions that predict the N answer tokens, float32; and the [N] tokens.
+    """
+    from uwc.attacks.surrogate import ReadAt
+    from uwc.models.states import entering_states
+
+    states: dict[int, Tensor] = {}
+    for depth in depths:
+        read, targets = entering_states(replace(model, model=ReadAt(model.model, depth)), examples)
+        states[depth] = read.float()
+    return states, targets
+
+
+def train_heads(
+    states: "Mapping[int, Tensor]",
+    targets: "Tensor",
+    weight: "Tensor",
+    *,
+    epochs: int,
+    lr: float,
+    positions: int,
+    seed: int,
+    finish: "Callable[[Tensor], Tensor]" = lambda logits: logits,
+) -> "dict[int, nn.Linear]":
+    """Train one linear head for each depth, on the same chunks.
+
+    Args:
+        states: depth -> [N, d].
+        targets: [N] tokens.
+        weight: [V, d] initial weights of each head.
+        epochs: passes over the N positions.
+        lr: Adam's.
+        positions: in one step; the largest tensor of logits is [positions, V].
+        seed: of the order.
+        finish: map of [n, V] logits after the head.
+    """
+    import torch
+    from torch import nn
+
+    heads = {}
+    for depth in states:
+        head = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device=weight.device, dtype=torch.float32)
+        head.weight = nn.Parameter(weight.detach().float().clone())
+        heads[depth] = head
+    optimizer = torch.optim.Adam([h.weight for h in heads.values()], lr=lr)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.enable_grad():
+        for _ in range(epochs):
+            order = torch.randperm(len(targets), generator=generator).to(targets.device)
+            for chunk in torch.split(order, positions):
+                optimizer.zero_grad()
+                for depth, head in heads.items():
+                    loss = nn.functional.cross_entropy(finish(head(states[depth][chunk])), targets[chunk])
+                    torch.autograd.backward(loss)
+                optimizer.step()
+    return heads
+
+
+@attacks.register(
+    "direction_ablation",
+    source="arXiv:2406.11717, arXiv:2409.18025",
+    kind="inside",
+    touches_weights=False,
+    needs=("train", "retain"),
+    effort="",
+    budgets=False,
+    check=None,
+    trains_on_scored=False,
+)
+def direction_ablation(model: Model, data: AttackData, *, layers: tuple[int, ...] = ()) -> Iterator[Attacked]:
+    """Project every state onto the complement of the direction between mean forget and mean retain states.
+
+    After each chosen block ``h <- h - (h . d) d``, with d the unit vector along ``mean_forget h - mean_retain h`` at
+    that block, over the positions that predict answer tokens.
+
+    Args:
+        model: the model; its weights are not changed.
+        data: `train` represents the forget set, `retain` the rest.
+        layers: blocks 1..L, or -1..-L from the last; all if empty.
+
+    Raises:
+        ConfigError: there is no such block.
+        ModelError: a block's output is not one state a token.
+        AttackFailed: forget and retain states do not differ, or the input of the next block still has the direction.
+    """
+    from uwc.attacks.surrogate import Intervened
+    from uwc.models.states import blocks
+
+    depths = chosen_depths(model.model, layers or tuple(range(1, len(blocks(model.model)) + 1)))
+    forget, retain = (_mean_states(model, examples, depths) for examples in (data.train, data.retain))
+    units = {}
+    for depth in depths:
+        direction = forget[depth] - retain[depth]
+        if not bool(direction.any()):
+            raise AttackFailed(
+                f"the attack 'direction_ablation' on {model.name}: forget and retain states after block {depth} are "
+                "the same; give the attacker forgotten and retained data that differ (--attacker-data, --retain)"
+            )
+        units[depth] = direction / direction.norm()
+    changes = {depth: _without(unit) for depth, unit in units.items()}
+    ablated = replace(model, model=Intervened(model.model, changes))
+    _require_gone(ablated, data.train[:1], units)
+    yield Attacked(ablated)
+
+
+def _require_gone(model: Model, examples: Sequence[Example], units: "Mapping[int, Tensor]") -> None:
+    """Raise AttackFailed if the input of a block has a component along the direction removed after the block before
+    it."""
+    import torch
+
+    from uwc.models.head import relative_tolerance, unwrapped
+    from uwc.models.states import answer_batches, blocks
+
+    modules = blocks(model.model)
+    for depth in (d for d in units if d < len(modules)):
+        read: list[Tensor] = []
+
+        def see(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], read: "list[Tensor]" = read) -> None:
+            read.append(args[0] if args else kwargs["hidden_states"])
+
+        handle = modules[depth].register_forward_pre_hook(see, with_kwargs=True)
+        try:
+            with torch.no_grad():
+                for batch in answer_batches(model, examples):
+                    model.model(input_ids=batch.input_ids, use_cache=False)
+        finally:
+            handle.remove()
+        for states in read:
+            along = (states.float() @ units[depth]).abs() / states.float().norm(dim=-1)
+            if float(along.max()) > relative_tolerance(states.dtype):
+                raise AttackFailed(
+                    f"direction ablation does not work on {type(unwrapped(model.model)).__name__}: what block "
+                    f"{depth + 1} reads is not what block {depth} returned"
+                )
+
+
+def _without(unit: "Tensor") -> "Callable[[Tensor], Tensor]":
+    def project(states: "Tensor") -> "Tensor":
+        d = unit.to(states.dtype)
+        along: Tensor = (states @ d)[..., None] * d
+        return states - along
+
+    return project
+
+
+def _mean_states(model: Model, examples: Sequence[Example], depths: list[int]) -> "dict[int, Tensor]":
+    """Block -> [d] the mean state at the positions that predict answer tokens, float32."""
+    from uwc.models.states import answer_states
+
+    totals: dict[int, Tensor] = {}
+    count = 0
+    for states, tokens in answer_states(model, examples, depths):
+        count += len(tokens)
+        for depth in depths:
+            total = states[depth].float().sum(dim=0)
+            totals[depth] = totals[depth] + total if depth in totals else total
+    return {depth: total / count for depth, total in totals.items()}
+
+
+@attacks.register(
+    "soft_prompt",
+    source="arXiv:2104.08691, arXiv:2402.09063",
+    kind="inside",
+    touches_weights=False,
+    needs=("train|retain",),
+    effort="steps",
+    budgets=False,
+    check=None,
+    trains_on_scored=False,
+)
+def soft_prompt(
+    model: Model,
+    data: AttackData,
+    *,
+    tokens: Annotated[int, Field(ge=1)] = 8,
+    steps: Annotated[int, Field(ge=1)] = 100,
+    lr: Annotated[float, Field(gt=0)] = 1e-2,
+    batch_size: Annotated[int, Field(ge=1)] = 8,
+    seed: int = 0,
+) -> Iterator[Attacked]:
+    """Train embeddings before the question to elicit answers to the attacker's questions.
+
+    Adam on the mean negative log-likelihood of answer tokens; only the embeddings are trained.
+
+    Args:
+        model: the model; its weights are not changed.
+        data: trained on `train`, or on `retain` if that is empty; never on the scored examples.
+        tokens: the number of embeddings, k, initialised from random tokens.
+        steps: optimizer steps.
+        lr: Adam's.
+        batch_size: examples a step.
+        seed: of initialisation and order.
+
+    Raises:
+        ModelError: the model has no input embedding, or two.
+    """
+    import torch
+
+    from uwc.attacks.surrogate import SoftPrompted
+    from uwc.models.batching import DEFAULT_TOKEN_BUDGET
+    from uwc.models.head import answer_logits, token_logprobs
+    from uwc.models.states import embedding_of
+
+    rng = np.random.default_rng(seed)
+    encoded = model.encode(list(data.train or data.retain))
+    embedding = embedding_of(model.model)
+    first = torch.from_numpy(rng.integers(len(embedding.weight), size=tokens)).to(model.device)
+    with torch.no_grad():
+        prompt = embedding(first[None])[0].float()
+    wrapper = SoftPrompted(model.model, prompt, first).eval()
+    prompted = replace(model, model=wrapper, batching=model.sharing().lengthened(tokens))
+    optimizer = torch.optim.Adam([wrapper.prompt], lr=lr)
+    with torch.enable_grad():
+        for _ in range(steps):
+            optimizer.zero_grad()
+            chosen = [encoded[i] for i in rng.permutation(len(encoded))[:batch_size]]
+            batches = [
+                collate([chosen[i] for i in group], device=model.device)
+                for group in prompted.groups(chosen, token_budget=DEFAULT_TOKEN_BUDGET)
+            ]
+            for batch in batches:
+                losses = -token_logprobs(answer_logits(wrapper, batch), batch.targets)
+                loss = losses.sum() / sum(len(each.targets) for each in batches)
+                torch.autograd.backward(loss, inputs=[wrapper.prompt])
+            optimizer.step()
+    yield Attacked(prompted, effort=steps)

@@ -1,0 +1,660 @@
+"""Tables of a study: results, ranking, frontier and training."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+
+from pydantic import JsonValue
+
+from uwc.progress import duration
+from uwc.published import PublishedTable, published, published_names
+from uwc.reports.format import (
+    MISSING,
+    RETRAINED_MEANING,
+    Table,
+    intervals,
+    known,
+    listed,
+    number,
+    percentage,
+    retention_bar,
+    setting,
+    significant,
+    with_error,
+    with_interval,
+)
+from uwc.results import (
+    ES,
+    FORGET,
+    SIGNIFICANT,
+    Collapse,
+    CurvePoint,
+    Estimate,
+    Frontier,
+    MeanFrontier,
+    MetricInfo,
+    ModelKey,
+    RankedModel,
+    RunRecord,
+    Score,
+    SeededPoint,
+    StudyResults,
+    TrainingRecord,
+    UnlearnedModel,
+    find,
+)
+
+PARAPHRASED = "forget_paraphrased"
+RETAIN = "retain"
+AT_TAU = "at exactly tau, interpolated between the two mixtures on either side"
+STATUS = {"ok": "", "diverged": " (diverged)", "not_finite": " (logits not finite)"}
+"""Follows the name of a model without a rank."""
+
+
+def split_sizes(results: StudyResults) -> list[str]:
+    """The size of each split of the benchmark, ``forget: 100 examples of 10 subjects``."""
+    return [
+        f"{name}: {split.examples} examples" + (f" of {split.subjects} subjects" if split.subjects else "")
+        for name, split in results.benchmark.splits.items()
+    ]
+
+
+def model_label(key: ModelKey) -> str:
+    """What tables of all scores call a model."""
+    return f"{key.run}, as delivered" if key.role == "unlearned" else key.label
+
+
+def result_table(results: StudyResults) -> Table:
+    """The main comparison: a row for each reference model, then one a method by rank, those without a rank last."""
+    if results.retention is None:
+        return _uncalibrated_table(results)
+    metric, label = results.rank_by, results.metric_label(results.rank_by)
+    info = results.metrics.get(metric)
+    rows: list[tuple[str, ...]] = []
+    for model in results.references:
+        forget, paraphrased, retain = (find(model.scores, name, metric) for name in (FORGET, PARAPHRASED, RETAIN))
+        cells = with_interval(forget, info), _mean(paraphrased, info), ""
+        rows.append((model.role, "", "", "", *cells, _mean(retain, info)))
+    for run in results.by_rank():
+        at_tau = run.calibration.at_tau if run.calibration else None
+        rows.append(
+            (
+                f"{run.name}{STATUS[run.status]}",
+                _mean(find(run.scores, FORGET, metric), info),
+                _mean(find(run.scores, RETAIN, metric), info),
+                number(at_tau.alpha.value if at_tau else None),
+                with_interval(run.residual(FORGET, metric), info),
+                _mean(run.residual(PARAPHRASED, metric), info),
+                number(at_tau.retention if at_tau else None),
+                _mean(find(run.calibrated_scores, RETAIN, metric), info),
+            )
+        )
+    columns = (
+        "model" if results.study.kind == "comparison" else "method",
+        f"forget {label}, as delivered",
+        f"retain {label}, as delivered",
+        "alpha at tau",
+        f"residual forget {label} [95% interval]",
+        f"residual forget {label}, paraphrased",
+        "retention at tau",
+        f"retain {label}, calibrated",
+    )
+    title = f"Forget {label} as delivered and at equal retention, best first (lower is better)"
+    return Table(title, columns, tuple(rows), "\n".join(_result_remarks(results)))
+
+
+def _uncalibrated_table(results: StudyResults) -> Table:
+    """The scores of every model as it is, where nothing was calibrated."""
+    metric, label = results.rank_by, results.metric_label(results.rank_by)
+    info = results.metrics.get(metric)
+    columns = ("model", f"forget {label} [95% interval]", f"forget {label}, paraphrased", f"retain {label}")
+    rows = []
+    for key, scores in results.scored():
+        forget, paraphrased, retain = (find(scores, name, metric) for name in (FORGET, PARAPHRASED, RETAIN))
+        name = key.label + (STATUS[results.run(key.run).status] if key.run else "")
+        rows.append((name, with_interval(forget, info), _mean(paraphrased, info), _mean(retain, info)))
+    rows += [(f"{m.name}{STATUS[m.status]}", MISSING, MISSING, MISSING) for m in results.unlearned if not m.scores]
+    remarks = ["Nothing was calibrated. Intervals: 95%, bootstrap over clusters.", *_reference_remarks(results)]
+    return Table(f"{label} of every model", columns, tuple(rows), "\n".join(remarks))
+
+
+def _mean(score: Score | None, metric: MetricInfo | None) -> str:
+    return number(score.mean if score else None, metric)
+
+
+def _result_remarks(results: StudyResults) -> Iterable[str]:
+    sizes = [f"{info.label} n = {info.examples}" for info in results.sets.values()]
+    yield f"Questions scored: {'; '.join(sizes)}. Every score has its n and interval under all scores."
+    yield (
+        "alpha: weight of the unlearned model in its mixture with the original (0 = original, 1 = unlearned). Residual "
+        f"scores, alpha and retention are {AT_TAU}. Retention: ratio to the original's value, the least of all "
+        "measures. Calibrated: the mixture that calibration gives, as measured."
+    )
+    yield f"Intervals of residual scores: {intervals(results)}."
+    yield from _reference_remarks(results)
+    if not any(find(scores, PARAPHRASED, results.rank_by) for _, scores in results.scored()):
+        reason = "were not scored" if PARAPHRASED in results.sets else "are not part of this benchmark"
+        yield f"{MISSING} under paraphrased: paraphrased forget questions {reason}."
+    for run in results.unlearned:
+        if run.status != "ok":
+            yield f"{run.name}: {run.message or 'training diverged'}."
+
+
+def _reference_remarks(results: StudyResults) -> Iterable[str]:
+    if results.reference("retrained"):
+        yield f"retrained: {RETRAINED_MEANING}."
+
+
+def metrics_table(results: StudyResults, metric: str) -> Table:
+    """One metric for every model and set: mean ± standard error, with n in the column or, where it differs, the cell.
+
+    Raises:
+        KeyError: the results have no such metric.
+    """
+    info = results.metrics[metric]
+    models = [(model_label(key), scores) for key, scores in results.scored()]
+    measured = dict.fromkeys(s.set for _, scores in models for s in scores if s.metric == metric)
+    sets = sorted(measured, key=lambda name: list(results.sets).index(name) if name in results.sets else len(measured))
+    columns, cells = ["model"], []
+    for name in sets:
+        label, found = results.set_label(name), [find(scores, name, metric) for _, scores in models]
+        counts = {score.n for score in found if score and score.n}
+        counted = info.average != "set"
+        same = counted and len(counts) == 1
+        columns.append(f"{label}\nn = {counts.pop()}" if same else label)
+        cells.append([_details_cell(score, info, with_count=counted and not same) for score in found])
+    rows = tuple((model, *(column[i] for column in cells)) for i, (model, _) in enumerate(models))
+    what = {
+        "arithmetic": "Mean ± standard error",
+        "geometric": "Geometric mean ± standard error",
+        "set": "One number for whole sets",
+    }[info.average]
+    return Table(info.label, tuple(columns), rows, f"{what}; below it the 95% interval.")
+
+
+def _details_cell(score: Score | None, metric: MetricInfo, *, with_count: bool) -> str:
+    if score is None:
+        return MISSING
+    interval = with_interval(score, metric).partition(" ")[2]
+    count = f"n = {score.n}" if with_count else ""
+    return "\n".join(filter(None, [with_error(score, metric), interval, count]))
+
+
+_PUBLISHED = (FORGET, RETAIN, PARAPHRASED, "retain_paraphrased")
+
+
+def published_table(results: StudyResults) -> Table | None:
+    """ES of each method as delivered and calibrated, here and as published on the same benchmark.
+
+    None where nothing was published on the benchmark that the study has or names, or of none of its methods.
+    """
+    benchmark = results.study.config.get("published") or results.benchmark.name
+    tables = [t for t in map(published, published_names()) if t.benchmark == benchmark and "method" in t.rows[0]]
+    tables.sort(key=lambda table: not table.name.endswith("before"))
+    found = {row["method"] for table in tables for row in table.rows}
+    runs = [run for run in results.by_rank() if _published_name(run) in found]
+    if not runs:
+        return None
+    models = list(dict.fromkeys(row["model"] for table in tables for row in table.rows))
+    rows: list[tuple[str, ...]] = []
+    for run in runs:
+        delivered, calibrated = _published_cells(run.scores), _published_cells(run.calibrated_scores)
+        rows.append((run.name, "this study", *delivered[:2], *calibrated))
+        for model in models:
+            before, after = (_published_row(table, _published_name(run), model) for table in tables)
+            rows.append(("", model, *before[:2], *after))
+    tau = results.retention.tau if results.retention else None
+    remarks = [f"{table.title}: {table.source}. {table.setting}" for table in tables]
+    remarks.append("Calibrated, here: the mixture itself, as measured, which is what was published.")
+    remarks.append(f"This study: tau {setting(tau)}, one model of its own.")
+    columns = (
+        "method",
+        "from",
+        "forget ES, as delivered",
+        "retain ES, as delivered",
+        "forget ES, calibrated",
+        "retain ES, calibrated",
+        "forget ES, paraphrased, calibrated",
+        "retain ES, paraphrased, calibrated",
+    )
+    return Table("Published results", columns, tuple(rows), "\n".join(remarks))
+
+
+def _published_name(run: UnlearnedModel) -> str:
+    """The method of an unlearned model; of a given one, what the user calls it."""
+    return (run.method or run.group or run.name).lower()
+
+
+def _published_cells(scores: Sequence[Score]) -> list[str]:
+    return [_mean(find(scores, name, ES), None) for name in _PUBLISHED]
+
+
+def _published_row(table: PublishedTable, method: str, model: str) -> list[str]:
+    row = next(r for r in table.rows if (r["method"], r["model"]) == (method, model))
+    return [number(row[name]) for name in _PUBLISHED]
+
+
+MOST_NAMED = 5
+"""How many names a sentence holds; the tables have them all."""
+
+
+def summary(results: StudyResults) -> list[str]:
+    """The conclusion in sentences: which model forgets most at equal retention, with which confidence, against what."""
+    sentences = _best(results)
+    info = results.metrics.get(results.rank_by)
+    notes = {"retrained": f" ({RETRAINED_MEANING})"}
+    compared = [
+        f"the {model.role} model{notes.get(model.role, '')} scores {with_interval(score, info)}"
+        for model in results.references
+        if (score := find(model.scores, FORGET, results.rank_by))
+    ]
+    if compared:
+        sentences.append(f"For comparison: {listed(compared)}.")
+    for status, reason in (("diverged", "Training diverged for"), ("not_finite", "Logits are not finite for")):
+        if failed := [run.name for run in results.unlearned if run.status == status]:
+            sentences.append(f"{reason} {listed(failed)}, which {'is' if len(failed) == 1 else 'are'} not ranked.")
+    return sentences
+
+
+def _best(results: StudyResults) -> list[str]:
+    if results.retention is None:
+        return ["Nothing was calibrated, so the methods are shown as they are, and not ranked."]
+    ranked = results.ranked()
+    if not ranked:
+        return ["No method reached a calibrated score, so there is nothing to rank."]
+    best, others = ranked[0], ranked[1:]
+    score = results.run(best.name).residual(FORGET, results.rank_by)
+    count = f", n = {score.n}" if score else ""
+    sentences = [
+        f"{best.name} has the lowest residual forget {results.metric_label(results.rank_by)} at equal retention "
+        f"({retention_bar(results)}): {with_interval(best.forget, results.metrics.get(results.rank_by))}{count}; "
+        "lower is better."
+    ]
+    if not others:
+        return sentences
+    if not all(known(end) for model in ranked for end in (model.forget.low, model.forget.high)):
+        doubt = "Not every method has an interval (that takes two clusters or more), so do not trust small differences."
+        return [*sentences, doubt]
+    return [*sentences, _against_others(results, best.name, [model.name for model in others])]
+
+
+def _against_others(results: StudyResults, best: str, others: Sequence[str]) -> str:
+    """From which methods the best one does not differ significantly, by paired draws of the same questions."""
+    confidence = results.pairs[best]
+    close = [f"{name} (confidence {confidence[name]:.0%})" for name in others if not confidence[name] >= SIGNIFICANT]
+    if close:
+        return f"It is not significantly better than {_few(close)}."
+    return "In paired draws of the same questions it is significantly better than every other method."
+
+
+def _few(names: Sequence[str]) -> str:
+    """The first names of a long list in a sentence, and how many more there are."""
+    hidden = len(names) - MOST_NAMED
+    return listed([*names[:MOST_NAMED], f"{hidden} more"] if hidden > 1 else names)
+
+
+def ranking_table(results: StudyResults) -> Table:
+    """The ranking: each model's residual score with its interval, and whether it differs from the next one's."""
+    label, info = results.metric_label(results.rank_by), results.metrics.get(results.rank_by)
+    rows = tuple(
+        (
+            str(model.rank),
+            model.name,
+            with_interval(model.forget, info),
+            with_interval(model.alpha),
+            number(model.retention),
+            ", ".join(
+                (number(model.mixture_alpha), number(model.mixture_forget, info), number(model.mixture_retention))
+            ),
+            _against_next(model),
+        )
+        for model in results.ranked()
+    )
+    columns = (
+        "rank",
+        "model",
+        f"residual forget {label}",
+        "alpha",
+        "retention",
+        f"calibrated mixture: alpha, forget {label}, retention",
+        "significantly less than the next?",
+    )
+    remarks = [
+        f"Ranked and compared {AT_TAU}. The calibrated mixture has been measured, and keeps at least tau. "
+        f"{_order_of_mixtures(results)}".rstrip(),
+        f"Intervals: {intervals(results)}.",
+        "The last column has the confidence: the share of paired draws of the same questions in which the model's "
+        f"score is below the next one's, shrunk towards 50% for few clusters; significant from {SIGNIFICANT:.1%}.",
+    ]
+    bar = f" at {retention_bar(results)}" if results.retention else ""
+    return Table(f"Ranking: residual forget {label}{bar} (lower is better)", columns, rows, "\n".join(remarks))
+
+
+def _order_of_mixtures(results: StudyResults) -> str:
+    """Which neighbours of the ranking would change places by the scores of their mixtures, whose retentions differ."""
+    info = results.metrics.get(results.rank_by)
+    turned = [
+        f"{second.name} ({number(second.mixture_forget, info)}) before "
+        f"{first.name} ({number(first.mixture_forget, info)})"
+        for first, second in pairwise(results.ranked())
+        if second.mixture_forget < first.mixture_forget
+    ]
+    return f"By the mixtures' scores the order would be {listed(turned)}." if turned else ""
+
+
+def _against_next(model: RankedModel) -> str:
+    if model.significant is None:
+        return MISSING
+    return f"{'yes' if model.significant else 'no'} ({percentage(model.confidence)})"
+
+
+def indistinct(results: StudyResults) -> str:
+    """Which neighbours of the ranking do not differ significantly, as a sentence; empty where nothing was compared."""
+    compared = [(model, after) for model, after in pairwise(results.ranked()) if model.significant is not None]
+    close: list[list[str]] = []
+    for model, after in compared:
+        if model.significant:
+            continue
+        if close and close[-1][-1] == model.name:
+            close[-1].append(after.name)
+        else:
+            close.append([model.name, after.name])
+    if not compared:
+        return ""
+    if not close:
+        return "Every model differs significantly from the next one in the ranking."
+    return f"Neighbours that do not differ significantly: {'; '.join(map(listed, close))}."
+
+
+def pairs_table(results: StudyResults) -> Table:
+    """For each two models the confidence that the row's leaves less than the column's."""
+    names = results.ranking
+    rows = tuple((a, *(percentage(results.pairs[a].get(b)) for b in names)) for a in names if len(names) > 1)
+    caption = (
+        "Confidence that the row's model leaves less of the forget set than the column's: the share of paired draws, "
+        "shrunk towards 50% for few clusters."
+    )
+    return Table("Pairs", ("model", *names), rows, caption)
+
+
+def groups_table(results: StudyResults) -> Table:
+    """Methods with several seeds: the mean, the spread between seeds and over examples, and both together."""
+    label, info = results.metric_label(results.rank_by), results.metrics.get(results.rank_by)
+    rows = tuple(
+        (
+            group.name,
+            str(len(group.runs)),
+            with_interval(group, info),
+            number(group.sd_seeds, info),
+            number(group.se_examples, info),
+            number(group.se, info),
+            _minus_next(group.next),
+        )
+        for group in results.groups
+    )
+    columns = (
+        "method",
+        "seeds",
+        f"residual forget {label}, mean over seeds",
+        "sd between seeds",
+        "se over examples",
+        "se of the mean, both",
+        "minus the next",
+    )
+    caption = (
+        "sd between seeds: of the residual scores. se over examples: bootstrap of the mean over seeds. Both: the "
+        "mean's standard error from the two sources together; the intervals are made of it (Student's t)."
+    )
+    return Table("Methods with several seeds", columns, rows, caption)
+
+
+def _minus_next(found: Estimate | None) -> str:
+    if found is None:
+        return MISSING
+    significant = found.high < 0 or found.low > 0
+    return with_interval(found) if significant else f"{with_interval(found)}, not significant"
+
+
+SHOWN = (0.9, 0.8, 0.6, 0.4)
+ROUNDING = 1e-12
+"""Scores that are nearer than this are equal."""
+
+
+def frontiers(results: StudyResults, name: str = FORGET) -> list[tuple[UnlearnedModel, Frontier]]:
+    """The models with a frontier of the set `name`, by rank."""
+    return [
+        (run, run.calibration.frontier[name])
+        for run in results.by_rank()
+        if run.calibration and name in run.calibration.frontier
+    ]
+
+
+def probed_sets(results: StudyResults) -> list[str]:
+    """The forget sets with a frontier of every calibrated model: as asked and, where given, paraphrased."""
+    count = len(frontiers(results))
+    return [name for name in (FORGET, PARAPHRASED) if count and len(frontiers(results, name)) == count]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The tau curve of one method: of its one run, or the mean over its runs with several seeds."""
+
+    name: str
+    runs: tuple[tuple[str, Frontier], ...]
+    found: Frontier | MeanFrontier
+
+    @property
+    def averaged(self) -> bool:
+        """Whether it is a mean over several runs."""
+        return len(self.runs) > 1
+
+    @property
+    def points(self) -> Sequence[CurvePoint | SeededPoint]:
+        """Its points, by tau."""
+        return self.found.curve
+
+    @property
+    def scores(self) -> list[float]:
+        """The residual score at each of them."""
+        return [p.value if isinstance(p, CurvePoint) else p.mean for p in self.points]
+
+    @property
+    def area(self) -> str:
+        """Its area as text, with the standard deviation between seeds."""
+        return number(self.found.area) + (_spread(self.found.area_sd) if isinstance(self.found, MeanFrontier) else "")
+
+    def at(self, tau: float, metric: MetricInfo | None) -> str:
+        """The score at one of the curve's tau as text, with its interval and the deviation between seeds."""
+        point = next((point for point in self.points if point.tau == tau), None)
+        if point is None:
+            return MISSING
+        return with_interval(point, metric) + (_spread(point.sd_seeds) if isinstance(point, SeededPoint) else "")
+
+
+def curves(results: StudyResults, name: str = FORGET, *, single: bool = False) -> list[Curve]:
+    """The curves of the set `name`, best first: one for a method with several seeds, or one a run if `single`."""
+    probed = {run.name: frontier for run, frontier in frontiers(results, name)}
+    groups = [] if single else [group for group in results.groups if name in group.frontier]
+    if not groups:
+        return [Curve(run, ((run, frontier),), frontier) for run, frontier in probed.items()]
+    return [Curve(g.name, tuple((run, probed[run]) for run in g.runs), g.frontier[name]) for g in groups]
+
+
+def _spread(sd: float) -> str:
+    """The standard deviation between seeds, as it follows a mean over them."""
+    return f"\nsd {number(sd)}" if known(sd) else ""
+
+
+def tau_table(results: StudyResults, *, single: bool = False) -> Table:
+    """The residual forget score at some tau with its interval, and the area of the whole curve: one row a method, or a
+    run if `single`."""
+    label, info = results.metric_label(results.rank_by), results.metrics.get(results.rank_by)
+    paraphrased = {curve.name: curve.area for curve in curves(results, PARAPHRASED, single=single)}
+    drawn, rows = curves(results, single=single), []
+    for curve in drawn:
+        scores = [curve.at(tau, info) for tau in SHOWN]
+        rows.append((curve.name, *scores, curve.area, paraphrased.get(curve.name, MISSING)))
+    remarks = [
+        f"Scores between two probed mixtures are interpolated. Intervals: {intervals(results)}.",
+        f"area: the mean of the residual forget {label} over tau from 0 to 1; it needs no tau (lower is better).",
+    ]
+    if any(curve.averaged for curve in drawn):
+        remarks.append(
+            "Of a method with several seeds: the mean over them, its interval from both sources (Student's t), and sd, "
+            "the standard deviation between seeds."
+        )
+    title = f"Residual forget {label} over tau" + (", every run" if single else "")
+    columns = ("run" if single else "method", *(f"at tau {setting(t)}" for t in SHOWN), "area", "area, paraphrased")
+    return Table(title, columns, tuple(rows), "\n".join(remarks))
+
+
+def runs_tau_table(results: StudyResults) -> Table | None:
+    """The same for every run, where methods have several; None where the other table has all."""
+    return tau_table(results, single=True) if any(curve.averaged for curve in curves(results)) else None
+
+
+def tau_words(results: StudyResults) -> list[str]:
+    """The tau curve in words: which method leaves least where, and the areas; for each set that was probed."""
+    sentences = []
+    for name in probed_sets(results):
+        label, drawn = results.set_label(name), curves(results, name)
+        if where := winners(results, name):
+            sentences.append(f"{label[0].upper()}{label[1:]}: {where[0].lower()}{where[1:]}")
+        by_area = sorted(drawn, key=lambda curve: (curve.found.area, curve.name))
+        areas = [f"{curve.name} {curve.area.replace(chr(10), ', ')}" for curve in by_area]
+        joined = ("; " if any(curve.averaged for curve in drawn) else ", ").join(areas)
+        sentences.append(f"Area under the curve of {label}, over all tau from 0 to 1: {joined}.")
+    return sentences
+
+
+def winners(results: StudyResults, name: str = FORGET) -> str:
+    """Which method leaves least in which range of tau, as a sentence; empty where there is nothing to compare."""
+    drawn = curves(results, name)
+    if len(drawn) < 2:
+        return ""
+    scores = {curve.name: curve.scores for curve in drawn}
+    taus = [point.tau for point in drawn[0].points]
+    best = [(tau, _least({method: values[i] for method, values in scores.items()})) for i, tau in enumerate(taus)]
+    ranges = []
+    for methods, group in groupby(best, key=lambda pair: pair[1]):
+        inside = [tau for tau, _ in group]
+        where = f"for tau from {inside[0]:g} to {inside[-1]:g}" if len(inside) > 1 else f"at tau {inside[0]:g}"
+        ranges.append(f"{listed(methods)} {where}")
+    return f"Least is left by {', '.join(ranges)}."
+
+
+def _least(scores: Mapping[str, float]) -> list[str]:
+    """The methods with the least score; several where they are equal."""
+    least = min(scores.values())
+    return [name for name, score in scores.items() if score - least <= ROUNDING]
+
+
+def methods_table(results: StudyResults) -> Table:
+    """By which method each unlearned model was made: in words, its loss and its source; of given models the path."""
+    if all(run.checkpoint for run in results.unlearned):
+        given = tuple((run.name, str(run.checkpoint)) for run in results.unlearned)
+        return Table("Given models", ("model", "checkpoint"), given)
+    rows = tuple(
+        (run.name, run.summary or MISSING, run.formula or MISSING, run.source or MISSING) for run in results.unlearned
+    )
+    return Table("Methods", ("method", "summary", "loss", "source"), rows)
+
+
+def settings_table(results: StudyResults) -> Table:
+    """The settings that differ between the methods, a column each; the caption has those that are the same."""
+    given = {
+        run.name: {**run.settings, **_prefixed("rule", run.rule), **_prefixed("trick", run.tricks)}
+        for run in results.unlearned
+    }
+    keys = dict.fromkeys(key for settings in given.values() for key in settings)
+    values = {key: [setting(settings.get(key)) for settings in given.values()] for key in keys}
+    varying = [key for key in keys if len(set(values[key])) > 1]
+    rows = tuple((name, *(values[key][i] for key in varying)) for i, name in enumerate(given))
+    first = next(iter(given.values()), {})
+    plain = [k for k in keys if k not in varying and first.get(k) is not None and not isinstance(first[k], Mapping)]
+    same = ", ".join(f"{key} = {values[key][0]}" for key in plain)
+    caption = f"The same for all methods: {same}; the configuration below has the rest." if same else ""
+    return Table("Training settings", ("method", *varying), rows if varying else (), caption)
+
+
+def _prefixed(kind: str, settings: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    return {f"{kind}: {name}": value for name, value in settings.items()}
+
+
+def trained(results: StudyResults) -> list[tuple[str, TrainingRecord]]:
+    """Name and record of the models whose training left a log, by rank; those that diverged come last."""
+    return [(run.name, run.training) for run in results.by_rank() if run.training and run.training.log.step]
+
+
+def training_table(results: StudyResults) -> Table:
+    """How each training went: its steps, loss, largest gradient, perplexity on the retain set, and how it ended."""
+    rows, bounds = [], set()
+    for name, training in trained(results):
+        log, collapse = training.log, training.collapse
+        norms = [value for value in log.gradient_norm if known(value)]
+        rows.append(
+            (
+                name,
+                str(training.steps),
+                _short(log.loss[0] if log.loss else None),
+                _short(log.loss[-1] if log.loss else None),
+                _short(max(norms, default=None)),
+                *_perplexities(collapse),
+                _ending(training),
+            )
+        )
+        bounds |= {collapse.bound} if collapse else set()
+    remarks = ["PPL: perplexity per answer token on the retain set, of the original and as delivered."]
+    remarks += [
+        f"collapsed: the retain PPL rose to more than {bound:g} times the original's." for bound in sorted(bounds)
+    ]
+    columns = (
+        "method",
+        "steps",
+        "loss, first step",
+        "loss, last step",
+        "largest gradient norm",
+        "retain PPL before",
+        "retain PPL after",
+        "end",
+    )
+    return Table("Training", columns, tuple(rows), "\n".join(remarks))
+
+
+def _perplexities(collapse: Collapse | None) -> tuple[str, str]:
+    if collapse is None:
+        return MISSING, MISSING
+    before, after = (significant(v) if known(v) else "∞" for v in (collapse.before, collapse.after))
+    return before, after
+
+
+def _ending(training: TrainingRecord) -> str:
+    endings = []
+    if training.stopped is not None:
+        score = training.scores.score[-1] if training.scores and training.scores.score else None
+        endings.append(f"stopped early after step {training.stopped}, at a score of {number(score)}")
+    if training.diverged is not None:
+        endings.append(f"diverged at step {training.diverged}")
+    if training.collapse and training.collapse.collapsed:
+        endings.append("collapsed")
+    return "; ".join(endings) or "complete"
+
+
+def _short(value: float | None) -> str:
+    return f"{value:.3g}" if known(value) else MISSING
+
+
+def steps_table(run: RunRecord) -> Table:
+    """The steps of the run, how long each took when it was computed, and which were reused from the cache."""
+    rows = tuple(
+        (
+            step.name,
+            duration(step.seconds) if known(step.seconds) else MISSING,
+            "reused" if step.reused else "computed",
+            step.key,
+        )
+        for step in run.steps
+    )
+    spent = sum(step.seconds for step in run.steps if not step.reused and known(step.seconds))
+    caption = f"Computed in this run: {duration(spent)}. A reused step was taken from an earlier run with the same key."
+    return Table("Steps", ("step", "time", "this run", "key"), rows, caption)
