@@ -1,4 +1,4 @@
-"""`uwc score`: what a model remembers."""
+"""`uwc score`: scores of a model on sets of questions."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -38,7 +38,7 @@ def score_command(
     compare: Annotated[
         str | None,
         typer.Option(
-            rich_help_panel=MODELS, metavar="MODEL", help="Another model: paired differences on the same examples."
+            rich_help_panel=MODELS, metavar="MODEL", help="Another model, for paired differences on the same examples."
         ),
     ] = None,
     metric: Metrics = [],  # noqa: B006
@@ -47,9 +47,9 @@ def score_command(
     setting: Set = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
 ) -> None:
-    """Score a model on questions: how much of their answers does it remember?
+    """Score a model on questions: how much of the answers does it remember?
 
-    Sections for --set: model, score (judges.encoder, settings.METRIC.KEY, compat, shots, max_new_tokens), seed, and
+    Sections of --set: model, score (judges.encoder, settings.METRIC.KEY, compat, shots, max_new_tokens), seed, and
     benchmark.settings.further.NAME=FILE for further sets (real_authors, world_facts, verbatim).
     """
     from uwc.api import score
@@ -84,7 +84,7 @@ def score_command(
 
 
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of scores for the table: why examples were not scored stands beside how many."""
+    """A row of scores for the table, with the reasons why examples were not scored."""
     why = "; ".join(row["why"])
     missing = f"{row['not_scored']} ({why})" if why else str(row["not_scored"])
     return {**{k: v for k, v in row.items() if k != "why"}, "not_scored": missing}
