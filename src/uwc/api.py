@@ -413,7 +413,7 @@ def attack_curve(
         attack: one attack, no chain.
         efforts: the values of its effort.
         over: another setting to vary; the attack's effort by default.
-        original: the model before unlearning; the curve then says which effort reaches half of its score.
+        original: the model before unlearning; the curve then has the effort that reaches half of its score.
         metric: a name, label or function.
         settings: the attack's other settings.
         dtype, device, prompt, trust_remote_code: see `uwc.models.model.Loading`.
