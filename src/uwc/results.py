@@ -970,8 +970,8 @@ class StudyResults(Result):
         residual = _interval(best.forget.value, best.forget.low, best.forget.high)
         verdict = verdicts[best.significant]
         return (
-            f"{count}; at {self.retention.tau:g} of the original's retention {best.name} leaves least: "
-            f"{self.metric_label(self.rank_by)} {residual}" + (f", {verdict}" if verdict else "")
+            f"{count}; at {self.retention.tau:g} of the original's retention {best.name} has the lowest residual "
+            f"forget {self.metric_label(self.rank_by)}: {residual}" + (f", {verdict}" if verdict else "")
         )
 
     def table(self) -> list[dict[str, str]]:
@@ -1056,7 +1056,7 @@ class CalibrationResults(Result):
     def headline(self) -> str:
         """Alpha, and the residual forget score."""
         found = self.calibration
-        text = f"alpha = {found.alpha:.4f} keeps {found.tau:g} of the retention of {self.original}"
+        text = f"alpha = {found.alpha:.4f} with retention of at least {found.tau:g} of {self.original}"
         at_tau = found.at_tau.scores.get(FORGET) if found.at_tau else None
         if at_tau is None:
             return text
