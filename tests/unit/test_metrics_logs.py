@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from uwc.cli.main import app
 from uwc.errors import ConfigError, DataError
 from uwc.metrics.logs import TOFU_FILES, from_logs, read_logs
+from uwc.results import Scores
 
 LOG2 = float(np.log(2))
 
@@ -51,8 +52,8 @@ def written(folder: Path, log: Any, name: str = "log.json") -> Path:
     return folder / name
 
 
-def values(rows: list[dict[str, Any]]) -> dict[tuple[str, str], Any]:
-    return {(row["set"].partition("+")[0], row["metric"]): row["value"] for row in rows}
+def values(scores: Scores) -> dict[tuple[str, str], float]:
+    return {(score.set.partition("+")[0], score.metric): score.mean for score in scores.scores}
 
 
 @pytest.mark.parametrize(("average", "wrong"), [(None, 5 / 16), ("probabilities", 5 / 16), ("losses", 1 / 4)])
@@ -62,8 +63,8 @@ def test_tofu_logs_by_hand(average: str | None, wrong: float, tmp_path: Path) ->
     R is the mean of the wrong answers' probabilities (5/32) or the probability of their mean loss (1/8), over 1/2.
     """
     path = written(tmp_path, tofu())
-    rows = from_logs(path, retrained=path, average=average)
-    found = values(rows)
+    scores = from_logs(path, retrained=path, average=average)
+    found = values(scores)
     assert found["forget", "forget_quality"] == 1.0
     assert found["retain", "model_utility"] == pytest.approx(9 / (3 * 2 + 3 / (1 - wrong) + 2 + 2 * 13 / 8))
     for name in ("retain", "real_authors", "world_facts"):
@@ -72,7 +73,8 @@ def test_tofu_logs_by_hand(average: str | None, wrong: float, tmp_path: Path) ->
     assert found["retain", "probability"] == found["forget", "probability"] == pytest.approx(0.5)
     assert found["real_authors", "probability_normalised"] == pytest.approx(8 / 13)
     assert found["forget", "truth_ratio_forget"] == pytest.approx(wrong)
-    assert {row["n"] for row in rows} == {2, 6}
+    assert {score.n for score in scores.scores} == {2, 6}
+    assert all(score.low == score.mean == score.high for score in scores.scores if score.metric == "rouge_l_ascii")
 
 
 def test_the_two_codes_differ_where_wrong_answers_are_likelier(tmp_path: Path) -> None:
@@ -109,9 +111,9 @@ def test_truth_ratios_of_unknown_form_are_not_compared(tmp_path: Path) -> None:
     log = open_unlearning(losses=False)
     log["forget_Truth_Ratio"]["value_by_index"]["1"] = {"score": 1.5}
     known = written(tmp_path, log, "known.json")
-    rows = from_logs(doubtful, retrained=known)
-    assert [row["metric"] for row in rows if "does not say" in row["note"]] == ["truth_ratio_forget", "forget_quality"]
-    assert values(rows)["forget", "forget_quality"] is None
+    scores = from_logs(doubtful, retrained=known)
+    assert [warning.code for warning in scores.warnings] == ["truth_ratio_doubtful"]
+    assert "forget_quality" in scores.left_out and ("forget", "forget_quality") not in values(scores)
     assert values(from_logs(known, retrained=known))["forget", "forget_quality"] == 1.0
 
 
@@ -129,14 +131,18 @@ def test_both_kinds_give_the_same_truth_ratios(tmp_path: Path) -> None:
 def test_utility_that_cannot_be_had_says_why(tmp_path: Path) -> None:
     log = tofu()
     del log[TOFU_FILES["real_authors"]]
-    row = from_logs(written(tmp_path, log))[-1]
-    assert (row["metric"], row["value"], row["note"]) == ("model_utility", None, "the logs lack real_authors")
+    scores = from_logs(written(tmp_path, log))
+    assert "real_authors" in scores.left_out["model_utility"]
+    assert "model_utility" not in scores.metrics
 
 
 def test_the_command_line_prints_the_parts(tmp_path: Path) -> None:
     path = written(tmp_path, tofu())
-    run = CliRunner().invoke(app, ["import-logs", str(path), "--average", "losses", "--json"])
-    assert values(json.loads(run.stdout))["real_authors", "truth_ratio_utility"] == pytest.approx(0.75)
+    command = ["import-logs", str(path), "--average", "losses", "--output-dir", str(tmp_path / "out"), "--json"]
+    run = CliRunner().invoke(app, command)
+    scores = Scores.parse(run.stdout, where="stdout")
+    assert values(scores)["real_authors", "truth_ratio_utility"] == pytest.approx(0.75)
+    assert Scores.load(tmp_path / "out" / "score.json") == scores
 
 
 def fewer(log: dict[str, Any]) -> None:
