@@ -357,7 +357,7 @@ def attack(
         dtype, device, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Returns:
-        The outcomes of the model and of the control; an attack that failed or diverged is told in ``failed``.
+        The outcomes of the model and of the control; an attack that failed or diverged is in ``failed``.
 
     Raises:
         UserError: a model, an attack, a metric or the data are not as they should be; found before a model is loaded

@@ -1,4 +1,4 @@
-"""Everything that can be chosen, read from the registries."""
+"""Lists of the registered methods, metrics, attacks and others."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -16,11 +16,11 @@ from uwc.published import published, published_names
 from uwc.registry import Entry, unknown_name
 
 REQUIRED = "required"
-"""What stands for the default of a setting that has to be given."""
+"""Takes the place of the default of a required setting."""
 
 
 def catalogue(kind: str) -> list[dict[str, Any]]:
-    """Name, summary and source of everything of a kind, and the settings it takes; or the rows of a published table.
+    """Name, summary, settings and source of all entries of a kind; or the rows of a published table.
 
     Raises:
         ConfigError: there is no such kind.
@@ -82,7 +82,7 @@ def explanation(metric: str) -> dict[str, Any]:
 
 
 def explain(metric: str) -> str:
-    """What `explanation` has, for people.
+    """`explanation` as text.
 
     Raises:
         ConfigError: there is no such metric.
@@ -110,7 +110,7 @@ def explain(metric: str) -> str:
 
 
 def _settings_of(entry: Entry[Any]) -> dict[str, Any]:
-    """Setting -> its default; one without a default has to be given."""
+    """Setting -> its default, or `REQUIRED`."""
     return {n: REQUIRED if p.default is p.empty else p.default for n, p in entry.settings.items()}
 
 
@@ -125,7 +125,7 @@ def _describe(entry: Entry[Any], *facts: str) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A declared fact as JSON can hold it."""
+    """A declaration as plain data."""
     if isinstance(value, Mapping):
         return {name: _plain(of) for name, of in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
@@ -134,7 +134,7 @@ def _plain(value: Any) -> Any:
 
 
 def _text(value: Any) -> Any:
-    """A fact for a table."""
+    """A declaration as text for a table."""
     if isinstance(value, Mapping):
         return ", ".join(n if of == REQUIRED else f"{n}={of!r}" for n, of in value.items())
     if isinstance(value, list | tuple):

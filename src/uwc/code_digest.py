@@ -1,4 +1,4 @@
-"""A digest of the code behind a function that does not come from this package: a notebook's or a plug-in's."""
+"""Digests of the code of functions from outside this package: of a notebook or a plug-in."""
 
 import functools
 import hashlib
@@ -13,7 +13,7 @@ PACKAGE = __name__.partition(".")[0]
 
 
 class NoSource(Exception):
-    """The source of a function cannot be had, or it uses a value whose content cannot be hashed."""
+    """The source of a function is not available, or it uses a value whose content cannot be hashed."""
 
 
 def comes_from_package(function: Callable[..., Any]) -> bool:
@@ -25,13 +25,13 @@ def comes_from_package(function: Callable[..., Any]) -> bool:
 
 
 def code_digest(function: Callable[..., Any]) -> str:
-    """SHA-256 (hex) of a function's source, its defaults, and what it closes over or names in its module.
+    """SHA-256 (hex) of a function's source, its defaults, its closure and the names of its module that it uses.
 
     Functions and classes that it names are hashed in the same way, values by their content; modules by name and
     version; what comes from an installed package or the standard library by module and name.
 
     Raises:
-        NoSource: some source or value cannot be had, so that a change of it would not be noticed.
+        NoSource: a source or value is not available, so that a change of it would not be noticed.
     """
     return hashlib.sha256(json.dumps(_described(function, set()), sort_keys=True).encode()).hexdigest()
 
@@ -86,7 +86,7 @@ def _class(kind: type, seen: set[int]) -> Any:
 
 
 def _global_names(code: CodeType) -> Iterator[str]:
-    """The names of its module that code may read, those in functions inside it too."""
+    """The names of its module that code may read, including those in nested functions."""
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
@@ -97,7 +97,7 @@ def _source(thing: Any) -> str:
     try:
         return textwrap.dedent(inspect.getsource(thing))
     except (OSError, TypeError):
-        raise NoSource(f"the source of {getattr(thing, '__qualname__', thing)!r} cannot be had") from None
+        raise NoSource(f"the source of {getattr(thing, '__qualname__', thing)!r} is not available") from None
 
 
 def _installed(thing: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The errors a user can cause and mend, each told in one clear line."""
+"""Errors that a user can cause and fix; each message is one line."""
 
 import errno
 from collections.abc import Iterable, Iterator
@@ -23,11 +23,11 @@ class ConfigError(UserError):
 
 
 class AttackFailed(UserError):
-    """An attack did not do to a model what it says it does, so that a score under it would mean nothing."""
+    """An attack did not change a model as it declares, so that a score under it would be meaningless."""
 
 
 class TrainingDiverged(UserError):
-    """A loss or gradient became NaN or infinite; carries where that happened.
+    """A loss or gradient became NaN or infinite.
 
     Args:
         step: the optimizer step, counted from 1.
@@ -41,12 +41,12 @@ class TrainingDiverged(UserError):
 
 
 class DiskFull(UserError):
-    """No space was left while an artifact was written; what was complete before is kept."""
+    """No space was left on the device; files that were complete before are kept."""
 
 
 @contextmanager
 def reporting_full_disk(path: Path) -> Iterator[None]:
-    """Raise DiskFull, one clear line, where a library says in words of its own that no space is left."""
+    """Raise DiskFull in place of a library's own error for a full disk."""
     try:
         yield
     except Exception as error:  # safetensors raises its own class, with the system's words in the message
@@ -60,11 +60,11 @@ def reporting_full_disk(path: Path) -> Iterator[None]:
 
 
 def brief(text: str, width: int = 60) -> str:
-    """The text in quotes, cut where it is long, for messages."""
+    """The text in quotes for messages, truncated to `width`."""
     return repr(text if len(text) <= width else f"{text[: width - 3]}...")
 
 
 def listed(names: Iterable[str], width: int = 240) -> str:
-    """The names with commas, as far as they fit into a message."""
+    """The names, separated by commas, for messages; truncated to `width`."""
     text = ", ".join(names)
     return text if len(text) <= width else f"{text[:width].rpartition(', ')[0] or text[:width]}, ..."

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, digests, and data that JSON can hold."""
+"""Atomic files, digests, and data that JSON can hold."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all: beside the file first, then renamed and forced to the disk."""
+    """Write a text file atomically: to a temporary file beside it, which is synced and renamed."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     with beside.open("w", encoding="utf-8") as file:
         file.write(text)
@@ -20,7 +20,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write plain data as JSON, whole or not at all."""
+    """Write plain data as JSON, atomically."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""Plug-ins that are files: modules of a user's that register metrics, losses, attacks or benchmarks when executed."""
+"""Plug-in files: Python files of a user that register metrics, losses, attacks or benchmarks when executed."""
 
 import hashlib
 import sys
@@ -17,7 +17,7 @@ def load_plugins(paths: Sequence[str | Path]) -> None:
     """Execute files that register metrics, losses, attacks or benchmarks, each once; an edited file is executed again.
 
     Args:
-        paths: Python files; a relative one is looked for in the current folder.
+        paths: Python files; relative paths are from the current folder.
 
     Raises:
         ConfigError: a file is missing, or raises; the message names the file and the line.
@@ -34,7 +34,7 @@ def load_plugins(paths: Sequence[str | Path]) -> None:
 
 
 def module_name(path: Path) -> str:
-    """The name by which a plug-in is in `sys.modules`: its own, with a digest of the path."""
+    """A plug-in's name in `sys.modules`: its file's name with a digest of the path."""
     stem = "".join(c if c.isalnum() else "_" for c in path.stem)
     return f"uwc_plugin_{stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
 
@@ -68,7 +68,7 @@ def _line(error: Exception, path: Path) -> int:
 
 
 def _forget(name: str) -> None:
-    """Drop a module and what it registered."""
+    """Remove a module and its registered functions."""
     from uwc.attacks.registry import attacks
     from uwc.data.benchmarks import benchmarks
     from uwc.metrics.registry import metrics, set_metrics

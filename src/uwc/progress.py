@@ -27,7 +27,7 @@ from rich.text import Text
 
 FIRST_PROCESS = os.environ.get("RANK", "0") == "0"
 EVERY = 30.0
-"""At most so many seconds lie between two lines on where the work is."""
+"""The most seconds between two lines of progress."""
 
 console = Console(stderr=True, highlight=False, quiet=not FIRST_PROCESS)
 _live: Progress | None = None
@@ -35,10 +35,10 @@ _logs: list[Path] = []
 
 
 class Advance(Protocol):
-    """Moves a bar on."""
+    """Advances a bar."""
 
     def __call__(self, count: int = 1, note: str = "") -> None:
-        """Move on by `count`; a `note` replaces the words behind the bar."""
+        """Advance by `count` parts; a `note` replaces the text after the bar."""
 
 
 def note(text: str) -> None:
@@ -49,7 +49,7 @@ def note(text: str) -> None:
 
 @contextmanager
 def logged(path: Path) -> Iterator[None]:
-    """Append notes, and where the work is, to a log file for the time of the block, each line with its time."""
+    """While open, append notes and lines of progress to a log file, each with its time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _logs.append(path)
     try:
@@ -73,7 +73,7 @@ _warned: set[str] = set()
 
 
 def warn(text: str) -> None:
-    """Print a warning to standard error; the same text once in a process, for many models may give rise to it."""
+    """Print a warning to standard error; the same text only once in a process, as several models may cause it."""
     if text not in _warned:
         _warned.add(text)
         note(f"warning: {text}")
@@ -89,16 +89,16 @@ def duration(seconds: float) -> str:
 
 @dataclass(eq=False)
 class _Work:
-    """Something that takes time, as far as it is done.
+    """A task and its progress.
 
     Attributes:
-        description: what is done.
-        total: how many parts it has; None if nothing is counted.
+        description: its name.
+        total: the number of its parts; None if nothing is counted.
         alike: whether the parts cost about the same, so that the ETA follows from their number.
-        started: when it began, on the clock.
-        done: how many parts are done.
-        note: words behind the numbers.
-        first: when the first parts were done, and how many these were: what was resumed cost nothing.
+        started: the time of its start.
+        done: the number of finished parts.
+        note: text after the numbers.
+        first: the time at which the first parts were finished, and their number; resumed parts took no time.
     """
 
     description: str
@@ -116,13 +116,13 @@ class _Work:
             self.first = now, self.done
 
     def seconds_left(self, now: float) -> float | None:
-        """The ETA; None where it cannot be known yet."""
+        """The ETA in seconds; None if it is unknown."""
         if not self.alike or self.total is None or self.first is None or self.done <= self.first[1]:
             return None
         return (now - self.first[0]) / (self.done - self.first[1]) * (self.total - self.done)
 
     def words(self, now: float) -> str:
-        """What, how many of how many, and the ETA."""
+        """Description, finished and total parts, and the ETA."""
         if self.total is None:
             return f"{self.description}: {duration(now - self.started)}"
         left = self.seconds_left(now)
@@ -131,11 +131,11 @@ class _Work:
 
 
 class Lines:
-    """Tells in one line where the work is, at least every `EVERY` seconds as long as `tick` is called often enough.
+    """One-line progress reports, at least every `EVERY` seconds if `tick` is called often enough.
 
     Args:
-        write: takes the lines.
-        clock: the seconds, from any start.
+        write: is called with each line.
+        clock: the time in seconds.
     """
 
     def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
@@ -145,7 +145,7 @@ class Lines:
 
     @contextmanager
     def work(self, description: str, *, total: int | None = None, alike: bool = True) -> Iterator[Advance]:
-        """Something that takes the time of the block; calls nest."""
+        """A task that lasts as long as the block; blocks may be nested."""
         now = self.clock()
         if not self._works:
             self._last = now
@@ -162,7 +162,7 @@ class Lines:
             self._works.remove(work)
 
     def tick(self) -> None:
-        """Write a line if the last one is `EVERY` seconds old: the outermost work that counts, and the innermost."""
+        """Write a line, if it is due: the outermost task with counted parts, and the innermost."""
         now, works = self.clock(), list(self._works)
         if not works or now - self._last < EVERY:
             return
@@ -184,7 +184,7 @@ _beats = False
 
 @contextmanager
 def _beating() -> Iterator[None]:
-    """Look every second whether a line is due, also while a single part of the work takes minutes."""
+    """While open, check every second whether a line is due, also while one part of a task takes minutes."""
     global _beats
     if _beats:
         yield
@@ -206,13 +206,13 @@ def _beating() -> Iterator[None]:
 
 @contextmanager
 def watched(description: str) -> Iterator[None]:
-    """Tell how long the block has taken, where no bar says more."""
+    """While open, report the elapsed time if there is no bar."""
     with lines.work(description), _beating():
         yield
 
 
 class _TimeLeft(TimeRemainingColumn):
-    """The time left where the parts of a task cost about the same."""
+    """The ETA, if the parts of a task cost about the same."""
 
     def render(self, task: Task) -> Text:
         return super().render(task) if task.fields["alike"] else Text("")
@@ -220,12 +220,12 @@ class _TimeLeft(TimeRemainingColumn):
 
 @contextmanager
 def bar(description: str, *, total: int, alike: bool = True) -> Iterator[Advance]:
-    """A progress bar for the time of the block; bars nest. Where standard error is no terminal, lines stand for it.
+    """A progress bar as long as the block is open; bars may be nested. Without a terminal lines are printed instead.
 
     Args:
-        description: what is done.
-        total: how many parts it has.
-        alike: whether the parts cost about the same, so that the time left follows from their number.
+        description: the name of the task.
+        total: the number of its parts.
+        alike: whether the parts cost about the same, so that the ETA follows from their number.
     """
     with lines.work(description, total=total, alike=alike) as told, _beating():
         if not console.is_terminal:

@@ -1,4 +1,4 @@
-"""Names for functions: metrics, terms, attacks and benchmarks are looked up here, and their settings checked."""
+"""Registries: metrics, terms, attacks and benchmarks by name, with declarations and checked settings."""
 
 import functools
 import inspect
@@ -18,13 +18,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Entry(Generic[F]):
-    """A registered function with what a user should know about it.
+    """A registered function with its declarations.
 
     Attributes:
         name: what users write.
         function: the function itself; its keyword-only parameters are the settings users may give.
         source: where it is defined, e.g. ``"arXiv:2404.05868"``.
-        facts: whatever else the registry's kind declares (``needs``, ``range``, ``formula``, ...).
+        facts: all other declarations of its kind (``needs``, ``range``, ``formula``, ...).
     """
 
     name: str
@@ -51,11 +51,11 @@ class Entry(Generic[F]):
 
 
 class Registry(Generic[F]):
-    """A table from names to functions, open to plug-ins.
+    """A mapping of names to functions, which plug-ins may extend.
 
     Args:
-        kind: what is registered, in the singular, as messages say it (``"metric"``).
-        modules: the modules that register what comes with uwc; imported when a name is first looked up.
+        kind: the kind of function, in the singular, for messages (``"metric"``).
+        modules: the package's own modules that register functions; imported when a name is first looked up.
         declares: the facts that every entry must declare.
         check: raises ConfigError for an entry that declares something impossible.
 
@@ -77,7 +77,7 @@ class Registry(Generic[F]):
         self._plugins_loaded = False
 
     def register(self, name: str, *, source: str, **facts: Any) -> Callable[[F], F]:
-        """Decorator: make the function known as `name`; defined a second time, the second definition counts.
+        """Decorator that registers a function as `name`; a later definition of a function replaces an earlier one.
 
         Raises:
             ConfigError: another function has the name, or a declaration is missing or impossible.
@@ -101,7 +101,7 @@ class Registry(Generic[F]):
         return decorate
 
     def add(self, function: F, name: str | None, *, source: str, **facts: Any) -> None:
-        """Register a function of a user's under a name, by default its own, after all that comes with the package.
+        """Register a user's function under a name, by default its own, after the package's own functions.
 
         Raises:
             ConfigError: as `register`; also for a function without a name.
@@ -117,7 +117,7 @@ class Registry(Generic[F]):
         return next((e.name for e in self if e.function is function), None)
 
     def drop(self, module: str) -> None:
-        """Forget what a module registered, before it is executed a second time."""
+        """Remove the entries of a module, before it is executed again."""
         self._entries = {n: e for n, e in self._entries.items() if _module(e.function) != module}
 
     def get(self, name: str) -> Entry[F]:
@@ -167,7 +167,7 @@ class Registry(Generic[F]):
 
 
 def _defined_again(first: Callable[..., Any], second: Callable[..., Any]) -> bool:
-    """Whether a function is another definition of one that is there, as when a cell of a notebook is run again.
+    """Whether a function is a later definition of a registered one, as when a cell of a notebook is run again.
 
     In a module that is the function of the same name; in a notebook, where a cell may have been edited, any function.
     """
@@ -184,7 +184,7 @@ def _module(function: Callable[..., Any]) -> str:
 
 
 def _place(function: Callable[..., Any]) -> str:
-    """Where a function is defined, as ``module.name``; of a callable object its class."""
+    """The place of a function's definition, as ``module.name``; for a callable object that of its class."""
     while isinstance(function, functools.partial):
         function = function.func
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
@@ -206,9 +206,9 @@ def check_inputs(entry: Entry[Any], kind: str, *, count: int, of: str) -> None:
 
     Args:
         entry: the function.
-        kind: what it is, as messages say it.
-        count: how many arguments it is called with.
-        of: what they are, for messages.
+        kind: its kind, for messages.
+        count: the number of arguments that it is called with.
+        of: their names, for messages.
     """
     kinds = {p.kind for p in inspect.signature(entry.function).parameters.values()}
     if kinds & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}:
@@ -221,14 +221,14 @@ def check_inputs(entry: Entry[Any], kind: str, *, count: int, of: str) -> None:
 
 
 def require_one_of(what: str, value: Any, valid: Iterable[Any]) -> None:
-    """Raise ConfigError, naming the valid ones, if a declared value is none of these."""
+    """Raise ConfigError, naming the valid values, if a declared value is not one of them."""
     valid = list(valid)
     if value not in valid:
         raise ConfigError(unknown_name(what, str(value), [str(v) for v in valid]))
 
 
 def unknown_name(kind: str, name: str, valid: list[str]) -> str:
-    """One line that says that `name` is unknown, which one may be meant, and which are valid."""
+    """The message for an unknown name, with a similar name, if there is one, and the valid ones."""
     close = get_close_matches(name, valid, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     return f"unknown {kind} {name!r}{hint}; valid: {', '.join(valid) or 'none'}"

@@ -350,10 +350,10 @@ class UnlearnedModel(Part):
     steps: StepNames
     training: TrainingRecord | None = None
     scores: tuple[Score, ...] = ()
-    """Of the model as delivered."""
+    """Scores of the model as delivered."""
     calibration: Calibration | None = None
     calibrated_scores: tuple[Score, ...] = ()
-    """Of the calibrated mixture."""
+    """Scores of the calibrated mixture."""
 
     def residual(self, name: str, metric: str) -> Score | None:
         """The score of the calibrated model: by the metric of the ranking at exactly tau, with an interval that
@@ -555,7 +555,7 @@ class Agreement(Part):
     """Pearson's correlation."""
     spearman: Estimate
     slope: Estimate
-    """Of the least-squares line of after on before; 1 where the attack changes nothing."""
+    """Slope of the least-squares line of after on before; 1 if the attack changes nothing."""
     intercept: Estimate
     distance: Estimate
     """Mean distance from the line after = before, ``mean |after - before| / sqrt(2)``."""
@@ -973,9 +973,9 @@ class StudyResults(Result):
         if not self.ranking or self.retention is None:
             return f"{count}, not ranked"
         best = self.ranked()[0]
-        sure = {True: "significantly less than the next", False: "not significantly less than the next", None: ""}
+        verdicts = {True: "significantly lower than the next", False: "not significantly lower than the next", None: ""}
         residual = _interval(best.forget.value, best.forget.low, best.forget.high)
-        verdict = sure[best.significant]
+        verdict = verdicts[best.significant]
         return (
             f"{count}; at {self.retention.tau:g} of the original's retention {best.name} leaves least: "
             f"{self.metric_label(self.rank_by)} {residual}" + (f", {verdict}" if verdict else "")
@@ -1113,8 +1113,9 @@ class AttackResults(Result):
                 "metric": o.metric,
                 "before": _number(o.before.mean),
                 "after": _number(o.after.mean),
-                "recovery": _interval(o.recovery.mean, o.recovery.low, o.recovery.high),
-                "over control": "" if o.over_control is None else _number(o.over_control.mean),
+                "worst case": "" if o.worst_case is None else _number(o.worst_case.mean),
+                "recovery": _change(o.recovery),
+                "over control": "" if o.over_control is None else _change(o.over_control),
                 "n": str(o.after.n),
             }
             for model in self.attacks.models
@@ -1153,7 +1154,7 @@ class UnlearnResult(Result, TrainingRecord):
     model: str
     """The model before."""
     path: str
-    """Where the unlearned model is."""
+    """The folder of the unlearned model."""
     method: str
     formula: str
     rule: Settings = {}
@@ -1169,7 +1170,7 @@ class UnlearnResult(Result, TrainingRecord):
 
     @property
     def headline(self) -> str:
-        """How the run ended."""
+        """The end of the run."""
         ended = f"{self.steps} steps" if self.stopped is None else f"stopped after step {self.stopped}"
         collapsed = ", and the model collapsed" if self.collapse is not None and self.collapse.collapsed else ""
         text = f"{self.method}: {ended}{collapsed}; the model is in {self.path}"
@@ -1278,7 +1279,7 @@ class Diff(Result):
 
     @property
     def headline(self) -> str:
-        """How many numbers are equal."""
+        """The number of equal numbers."""
         return (
             f"{self.count('equal')} numbers are equal, {self.count('within')} differ by at most {self.rtol:g} "
             f"(relative), {self.count('different')} are different"
@@ -1395,6 +1396,11 @@ def _number(value: float) -> str:
 
 def _interval(value: float, low: float, high: float) -> str:
     return _number(value) if isnan(low) or isnan(high) else f"{_number(value)} [{_number(low)}, {_number(high)}]"
+
+
+def _change(found: Difference) -> str:
+    """A difference, or a ratio as ``x 1.3``, with its interval."""
+    return f"{'x ' if found.kind == 'ratio' else ''}{_interval(found.mean, found.low, found.high)}"
 
 
 def _cells(score: Aggregate) -> dict[str, str]:

@@ -94,8 +94,11 @@ def test_an_attack_that_fails_is_told_and_the_others_are_kept(files: dict[str, s
 
 
 def test_a_table_is_printed(files: dict[str, str]) -> None:
-    table = run(files["model"], "--data", files["scored"], "--attack", "prefix", "--metric", "rouge_l").stdout
-    assert "before" in table and "prefix" in table and "rouge_l" in table
+    """One row for each attack and metric; a ratio is marked as one."""
+    metrics = ("--metric", "rouge_l", "--metric", "PPL")
+    table = run(files["model"], "--data", files["scored"], "--attack", "prefix", *metrics).stdout
+    rows = [line for line in table.splitlines() if "prefix" in line and "forget" in line]
+    assert "before" in table and [("rouge_l" in row, " x " in row) for row in rows] == [(True, False), (False, True)]
 
 
 def test_a_curve_has_the_half_effort(files: dict[str, str]) -> None:

@@ -52,7 +52,7 @@ def line_of(done: subprocess.CompletedProcess[str], *, status: int = 1) -> str:
         (["benchmark.settings.forget_share=0.9"], ["forget_share", "0.9"]),
         (["benchmark.settings.authors=many"], ["authors = 'many'"]),
         (["finetune.epochs=-1"], ["finetune.epochs = -1", "greater than 0"]),
-        (["finetune=null"], ["made from nothing knows no answers"]),
+        (["finetune=null"], ["model.build", "knows no answers"]),
         (["model.path=somewhere"], ["either 'path'", "or 'build'"]),
         (["score.metrics=[extraction_strenth]"], ["unknown metric", "did you mean 'extraction_strength'"]),
         (["calibrate.metric=kl_to_original"], ["unknown retention metric", "extraction_strength"]),

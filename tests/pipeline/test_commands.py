@@ -105,7 +105,7 @@ sys.exit("torch" in sys.modules)
 
 def test_help_of_compare_has_groups_and_few_options(uwc: Run) -> None:
     told = uwc("compare", "--help", COLUMNS="120").stdout
-    for group in ("Models", "Questions", "What is measured", "Attacks", "Output", "Further settings"):
+    for group in ("Models", "Questions", "Measurement", "Attacks", "Output", "Further settings"):
         assert f"─ {group} ─" in told
     shown = set(re.findall(r"--[a-z][a-z-]+", told)) - {"--help"}
     assert len(shown) == 14 and len(told.splitlines()) < 55

@@ -87,8 +87,8 @@ def changed_share(before: Model, after: Model, claimed: Mapping[str, int] | None
     if not any(changed.values()):
         dtype = str(next(iter(first.values())).dtype).removeprefix("torch.")
         raise AttackFailed(
-            f"the attack {attack!r} changed no weight of {before.name}: they are unchanged by it, or its steps "
-            f"are too small for {dtype}; leave it out, or give it a stronger setting"
+            f"the attack {attack!r} changed no weight of {before.name}, or its steps are too small for {dtype}; "
+            "leave it out, or give it a stronger setting"
         )
     of_blocks = {name: count for name, count in (claimed or {}).items() if name in changed}
     left = {name: max(count - changed[name], 0) for name, count in of_blocks.items()}

@@ -41,7 +41,7 @@ def _check(entry: Entry[Any]) -> None:
 
 
 attacks: Registry[Any] = Registry("attack", modules=tuple(f"uwc.attacks.{m}" for m in _MODULES), check=_check)
-"""Functions ``attack(target, data, *, settings...)`` that yield or return one or more `Attacked` targets, or targets.
+"""Functions ``attack(model, data, *, settings...)`` that return or yield one or more models, plain or `Attacked`.
 
 Each yielded model is valid until the next one is requested; the original's weights never change. An attack is
 deterministic given its settings. Run one through `uwc.attacks.chain.attacked`, which checks settings, data and order.

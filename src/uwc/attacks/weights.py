@@ -218,14 +218,12 @@ def _require_moved(before: Model, after: Model, reached: set[str], lr: float) ->
     still = [name for name, count in moved.items() if not count]
     share = sum(moved.values()) / max(sum(sizes.values()), 1)
     dtype = str(next(iter(first.values())).dtype).removeprefix("torch.")
-    told = (
-        f"relearning moved {share:.0%} of the weights of {before.name} that have a gradient: steps of {lr:g} are lost"
-    )
+    moved_few = f"relearning changed {share:.0%} of the weights of {before.name}: steps of {lr:g} are lost to rounding"
     remedy = f"in {dtype}; load the model with --set model.dtype=float32, or take a higher lr"
     if sum(sizes[name] for name in still) > (1 - LEAST_SHARE) * sum(sizes.values()):
-        raise AttackFailed(f"{told} {remedy}; left alone were {', '.join(still[:3])}")
+        raise AttackFailed(f"{moved_few} {remedy}; unchanged are {', '.join(still[:3])}")
     if share < LEAST_SHARE and dtype != "float32":
-        progress.warn(f"{told} {remedy}")
+        progress.warn(f"{moved_few} {remedy}")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`uwc attack`: how much of what a model seems to have forgotten can be recovered."""
+"""`uwc attack`: recovery of forgotten knowledge by attacks."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,17 +8,16 @@ import typer
 
 from uwc.cli.options import (
     ATTACKS,
+    MEASURED,
     MODELS,
     OUTPUT,
     QUESTIONS,
     Columns,
     Json,
-    Metrics,
     Model,
     Original,
     OutputDir,
     Plugins,
-    Retain,
     Scored,
     Set,
     file_columns,
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from uwc.results import AttackResults
 
 _PARTS = {"attacker-data": "attacker.train", "retain": "attacker.retain", "unrelated": "attacker.unrelated"}
-"""Option -> what its questions are called in `uwc.attack`."""
+"""Option -> the name of its questions in `uwc.attack`."""
 
 
 def attack_command(
@@ -47,17 +46,24 @@ def attack_command(
     ],
     attacker_data: Annotated[
         Path | None,
-        typer.Option(rich_help_panel=QUESTIONS, metavar="FILE", help="The attacker's part of the forget questions."),
+        typer.Option(rich_help_panel=QUESTIONS, metavar="FILE", help="The attacker's questions from the forget set."),
     ] = None,
-    retain: Retain = None,
+    retain: Annotated[
+        Path | None,
+        typer.Option(rich_help_panel=QUESTIONS, metavar="FILE", help="The attacker's questions from the retain set."),
+    ] = None,
     unrelated: Annotated[
         Path | None,
-        typer.Option(rich_help_panel=QUESTIONS, metavar="FILE", help="Questions that have nothing to do with either."),
+        typer.Option(
+            rich_help_panel=QUESTIONS, metavar="FILE", help="The attacker's questions that are unrelated to both sets."
+        ),
     ] = None,
     translation_column: Annotated[
         str | None,
         typer.Option(
-            rich_help_panel=QUESTIONS, metavar="COLUMN", help="The column of the scored file with the translation."
+            rich_help_panel=QUESTIONS,
+            metavar="COLUMN",
+            help="The column of the scored file that has translated questions.",
         ),
     ] = None,
     column: Columns = [],  # noqa: B006
@@ -69,39 +75,54 @@ def attack_command(
             "--control",
             rich_help_panel=MODELS,
             metavar="MODEL",
-            help="A model never trained on the data: what the attack elicits from it is no leak.",
+            help="A model that was never trained on the forget questions, as the control: what an attack elicits from "
+            "it is not a leak.",
         ),
     ] = None,
-    metric: Metrics = [],  # noqa: B006
+    metric: Annotated[
+        list[str],
+        typer.Option(
+            rich_help_panel=MEASURED,
+            metavar="NAME",
+            help="A metric by name or label. May be repeated. Default: extraction_strength.",
+        ),
+    ] = [],  # noqa: B006
     curve: Annotated[
         str | None,
-        typer.Option(rich_help_panel=ATTACKS, metavar="N,N,...", help="Efforts to try: 1,2,4,8 (one attack only)."),
+        typer.Option(
+            rich_help_panel=ATTACKS,
+            metavar="N,N,...",
+            help="Efforts to score the attack at: 1,2,4,8. For one attack and one metric.",
+        ),
     ] = None,
     over: Annotated[
         str | None,
         typer.Option(
-            rich_help_panel=ATTACKS, metavar="SETTING", help="The setting that --curve varies; its effort by default."
+            rich_help_panel=ATTACKS,
+            metavar="SETTING",
+            help="The setting that --curve varies. Default: the effort of the attack.",
         ),
     ] = None,
     points: Annotated[
         Path | None,
         typer.Option(
-            rich_help_panel=OUTPUT, metavar="FILE", help="Append points for uwc robustness to this JSONL file."
+            rich_help_panel=OUTPUT,
+            metavar="FILE",
+            help="A JSONL file to which points for `uwc robustness` are appended.",
         ),
     ] = None,
     split: Annotated[
         str,
-        typer.Option(rich_help_panel=OUTPUT, metavar="SET", help="What points call the scored set: forget or retain."),
+        typer.Option(rich_help_panel=OUTPUT, metavar="SET", help="The name of the scored set: forget or retain."),
     ] = "forget",
     output_dir: OutputDir = None,
     as_json: Json = False,
     setting: Set = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
 ) -> None:
-    """Attack a model and score it before and after: how much forgotten knowledge can be recovered?
+    """Score a model before and under attacks, which try to recover forgotten knowledge.
 
-    Sections for --set: attack.settings.ATTACK.KEY (attack.settings.relearn.steps=20), model, score.max_new_tokens,
-    seed.
+    Sections of --set: attack.settings (attack.settings.relearn.steps=20), model, score.max_new_tokens, seed.
     """
     from uwc.api import attack as attack_model
     from uwc.api import attack_curve, require_used
@@ -159,9 +180,8 @@ def _append_points(found: "AttackResults", model: str, path: Path) -> None:
 
 
 def _print(found: "AttackResults", title: str) -> None:
-    rows = [dict(row) for row in found.rows()]
-    if rows:
-        print_rows(title, rows)
+    if not found.curves:
+        print_rows(title, [dict(row) for row in found.table()])
     for curve in found.curves:
         name = curve.model.run or "control"
         table = [

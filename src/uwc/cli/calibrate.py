@@ -1,4 +1,4 @@
-"""`uwc calibrate`: how much of an unlearned model keeps the original's retention."""
+"""`uwc calibrate`: calibration of an unlearned model to the retention constraint."""
 
 import shlex
 import sys
@@ -32,8 +32,15 @@ _COLUMNS = ("set", "metric", "condition", "mean", "n", "not_scored", "clusters",
 
 
 def calibrate_command(
-    original: Annotated[str, typer.Argument(help="The model before unlearning: a folder or hub name.")],
-    unlearned: Annotated[str, typer.Argument(help="The model after unlearning, or a LoRA adapter on the original.")],
+    original: Annotated[
+        str, typer.Argument(metavar="ORIGINAL", help="The model before unlearning: a folder or hub name.")
+    ],
+    unlearned: Annotated[
+        str,
+        typer.Argument(
+            metavar="UNLEARNED", help="The unlearned model: a folder, a hub name or the folder of an adapter."
+        ),
+    ],
     forget: Forget,
     retain: Retains = [],  # noqa: B006
     column: Columns = [],  # noqa: B006
@@ -43,21 +50,23 @@ def calibrate_command(
         typer.Option(
             "--search-only",
             rich_help_panel=MEASURED,
-            help="Search alpha alone: faster, without the score at tau and its interval.",
+            help="Search alpha only: faster, but without the score at exactly tau and its interval.",
         ),
     ] = False,
     save: Annotated[
         Path | None,
-        typer.Option(rich_help_panel=OUTPUT, metavar="FOLDER", help="Folder for the calibrated model and its card."),
+        typer.Option(
+            rich_help_panel=OUTPUT, metavar="FOLDER", help="Folder for the calibrated model and its model card."
+        ),
     ] = None,
     output_dir: OutputDir = None,
     as_json: Json = False,
     setting: Set = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
 ) -> None:
-    """Mix an unlearned model with its original until it keeps `tau` of the retention; how much is forgotten then?
+    """Calibrate an unlearned model: find its largest mixture with the original that satisfies the retention constraint.
 
-    Sections for --set: model, calibrate (metric, tasks=[mmlu], rank_by, resolution; sets=[] keeps the tasks alone),
+    Sections of --set: model, calibrate (metric, tasks, rank_by, resolution; with sets=[] tasks only),
     score.max_new_tokens, seed, and benchmark.settings.further.NAME=FILE for further sets (real_authors, world_facts).
     """
     from uwc.api import calibrate
@@ -97,36 +106,36 @@ def _print(results: "CalibrationResults") -> None:
     print_rows("scores", [{name: _known(row[name]) for name in _COLUMNS} for row in results.rows()])
     for kept in found.kept:
         typer.echo(f"{kept.measure}: {kept.value:.3f}, {kept.ratio:.1%} of the original's {kept.original:.3f}")
-    above = "" if found.alpha == 1 else f", {found.upper:.4f} does not"
+    above = "" if found.alpha == 1 else f" (at alpha {found.upper:.4f} it is not)"
     forget = next(s for s in results.scores if (s.set, s.condition) == ("forget", "calibrated"))
     typer.echo(
-        f"alpha {found.alpha:.4f} keeps at least {found.tau:g} of each{above}; forget {found.metric} is then "
-        f"{forget.mean:.3f}; found in {found.passes:.1f} scoring passes"
+        f"calibrated mixture: alpha {found.alpha:.4f}, forget {found.metric} {forget.mean:.3f}; the retention is at "
+        f"least {found.tau:g}{above}; {found.passes:.1f} scoring passes"
     )
     if found.at_tau is None:
-        typer.echo("The intervals are those at this alpha; without --search-only there are those through alpha, too.")
+        typer.echo("Intervals are at this alpha; without --search-only the uncertainty of alpha is included.")
     else:
         at = found.at_tau.scores["forget"]
         typer.echo(
             f"at exactly {found.tau:g}: alpha {found.at_tau.alpha.value:.4f}, forget {found.metric} {at.value:.3f} "
-            f"[{at.low:.3f}, {at.high:.3f}], with the uncertainty of alpha in the interval"
+            f"[{at.low:.3f}, {at.high:.3f}]; the interval includes the uncertainty of alpha"
         )
     if found.unchecked:
         points = ", ".join(f"{a:g}" for a in found.unchecked)
-        typer.echo(f"not probed, as it would have taken too many passes: alpha {points}")
+        typer.echo(f"not probed, as the limit of scoring passes was reached: alpha {points}")
 
 
 def _known(value: Any) -> Any:
-    """A cell; empty for NaN."""
+    """A cell; None for NaN."""
     return None if value != value else value
 
 
 def _shown(probe: "Probe") -> dict[str, Any]:
-    """A probe for the table: on how many examples it was decided."""
+    """A row of the table of probes."""
     return {
         "alpha": probe.alpha,
-        "why": probe.phase,
+        "phase": probe.phase,
         "retention": probe.retention,
-        "enough": "yes" if probe.feasible else "no",
-        "decided on": f"{probe.scored} of {probe.of}",
+        "at least tau": "yes" if probe.feasible else "no",
+        "examples": f"{probe.scored} of {probe.of}",
     }

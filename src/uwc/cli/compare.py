@@ -1,4 +1,4 @@
-"""`uwc compare`: which of several unlearned models has forgotten most at equal retention, and how sure is that?"""
+"""`uwc compare`: comparison of unlearned models at equal retention."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -36,8 +36,8 @@ Unlearned = Annotated[
         "--unlearned",
         rich_help_panel=MODELS,
         metavar="[NAME=]MODEL",
-        help="An unlearned model: a folder, a hub name or the folder of an adapter. Several may follow. npo@0=... and "
-        "npo@1=... are two seeds of one method.",
+        help="An unlearned model: a folder, a hub name or the folder of an adapter. Several may follow. Models named "
+        "npo@0 and npo@1 are two seeds of one method.",
     ),
 ]
 More = Annotated[list[str] | None, typer.Argument(metavar="[[NAME=]MODEL]...", help="Further unlearned models.")]
@@ -62,7 +62,7 @@ def compare_command(
         typer.Option(
             rich_help_panel=ATTACKS,
             metavar="NAME",
-            help="An attack or a chain: relearn+probe. May be repeated; quick ones by default, 'none' for none.",
+            help="An attack or a chain: relearn+probe. May be repeated. Default: quick ones; 'none' for no attack.",
         ),
     ] = [],  # noqa: B006
     output_dir: Annotated[
@@ -72,22 +72,22 @@ def compare_command(
             "-o",
             rich_help_panel=OUTPUT,
             metavar="FOLDER",
-            help="Folder for report and results; a rerun resumes there.",
+            help="Folder for report, results and cache; a rerun resumes.",
         ),
     ] = DEFAULT_FOLDER,
     as_json: Json = False,
     overrides: Set = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
 ) -> None:
-    """Compare unlearned models at equal retention: what is still remembered, and how sure is that?
+    """Compare unlearned models at equal retention: residual forget scores with intervals, and recovery by attacks.
 
-    Runs the shipped study `compare` (uwc study plan compare shows its steps), with the options filled in.
+    Runs the shipped study `compare` with these options; `uwc study plan compare` shows its steps.
     """
     from uwc.workflows.comparison import compare, named_by_path
 
     models = [*unlearned, *(more or [])]
     if not models:
-        raise UserError("there is nothing to compare; give unlearned models with --unlearned")
+        raise UserError("there is no unlearned model to compare; give at least one with --unlearned")
     results = compare(
         original,
         named_by_path(models),
@@ -110,7 +110,7 @@ def compare_command(
 
 
 def _attacks(named: list[str]) -> list[str] | str:
-    """The attacks to make: the quick ones where none is named."""
+    """The attacks to carry out: the quick ones if none is named."""
     return [name for name in named if name != "none"] if named else "quick"
 
 

@@ -1,4 +1,4 @@
-"""`uwc import-logs`: scores of a model of which only the evaluation logs exist."""
+"""`uwc import-logs`: scores from evaluation logs of other codes."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,22 +10,29 @@ from uwc.cli.printing import print_scores
 
 
 def import_logs_command(
-    logs: Annotated[Path, typer.Argument(help="A model's evaluation logs: a JSON file of TOFU or OpenUnlearning.")],
+    logs: Annotated[
+        Path, typer.Argument(metavar="LOGS", help="A model's evaluation logs: a JSON file of TOFU or OpenUnlearning.")
+    ],
     retrained: Annotated[
         Path | None,
-        typer.Option("--retrained", help="The logs of a model never trained on the data, for forget quality."),
+        typer.Option(
+            "--retrained",
+            metavar="LOGS",
+            help="The logs of a model that was never trained on the forget questions, for forget quality.",
+        ),
     ] = None,
     average: Annotated[
         str | None,
         typer.Option(
-            help="Over the wrong answers in the truth ratio: probabilities (TOFU's paper; the default for its logs) or "
-            "losses (the code of TOFU's leaderboard; the default for OpenUnlearning's logs)."
+            metavar="NAME",
+            help="The average over wrong answers in the truth ratio: of probabilities (TOFU's paper; the default for "
+            "its logs) or of losses (the code of TOFU's leaderboard; the default for OpenUnlearning's logs).",
         ),
     ] = None,
     output_dir: OutputDir = None,
     as_json: Json = False,
 ) -> None:
-    """Model utility with its parts, and forget quality, of a model of which only the evaluation logs exist."""
+    """Compute model utility, its parts and forget quality from evaluation logs of TOFU or OpenUnlearning."""
     from uwc.metrics.logs import from_logs
 
     scores = from_logs(logs, retrained=retrained, average=average)

@@ -1,4 +1,4 @@
-"""`uwc list`, `uwc explain` and `uwc schema`: what can be chosen, a metric's definition, a file's schema."""
+"""`uwc list`, `uwc explain` and `uwc schema`: names and their sources, definitions of metrics, schemas of files."""
 
 import json
 from typing import Annotated
@@ -16,13 +16,14 @@ def list_command(
         str,
         typer.Argument(
             metavar="KIND",
-            help="methods, terms, metrics, attacks, tricks, benchmarks, published, or a published table.",
+            help="methods, terms, rules, tricks, metrics, attacks, benchmarks, published, or the name of a published "
+            "table.",
         ),
     ],
     as_json: Json = False,
     plugin: Plugins = [],  # noqa: B006
 ) -> None:
-    """List what can be chosen, with its source."""
+    """List methods, metrics, attacks or others by name, with their sources."""
     from uwc.catalogue import catalogue, in_words
 
     rows = catalogue(kind)
@@ -37,7 +38,7 @@ def explain_command(
     as_json: Json = False,
     plugin: Plugins = [],  # noqa: B006
 ) -> None:
-    """Explain a metric: definition, range, direction, what it needs, source."""
+    """Explain a metric: definition, range, direction, needs, settings and source."""
     from uwc.catalogue import explain, explanation
 
     if as_json:
@@ -47,7 +48,7 @@ def explain_command(
 
 
 def schema_command(
-    name: Annotated[str, typer.Argument(help="results, score, calibration, attack or diff: the file's name.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="results, score, calibration, attack, unlearn or diff.")],
 ) -> None:
     """Print the JSON Schema of a file that uwc writes."""
     from uwc.results import RESULTS, json_schema

@@ -1,4 +1,4 @@
-"""The command line: its commands, one file each, are put together here, and errors are told."""
+"""The command-line application: its commands, one file each, and errors as one-line messages."""
 
 import logging
 import os
@@ -24,16 +24,16 @@ from uwc.cli.unlearn import unlearn_command
 from uwc.errors import UserError, reporting_full_disk
 
 LOGGED = {"bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit"}
-"""Logger -> how the line begins: bitsandbytes has no kernel of its own for a CPU, and then takes a slower way."""
+"""Logger -> beginning of a line that is suppressed: bitsandbytes reports that it has no kernel for this CPU."""
 WARNED = (
     "`is_gradient_checkpointing` is deprecated",  # transformers, of a property that libraries read
     "Setting `save_embedding_layers` to `True`",  # peft, on saving an adapter of the embeddings, which is what we want
 )
-"""How the message begins."""
+"""Beginnings of warnings that are suppressed."""
 
 
 def silence() -> None:
-    """Leave out these lines."""
+    """Suppress these lines and warnings of libraries."""
     for logger, words in LOGGED.items():
         logging.getLogger(logger).addFilter(_Without(words))
     for words in WARNED:
@@ -41,7 +41,7 @@ def silence() -> None:
 
 
 class _Without(logging.Filter):
-    """Lets all pass but what begins with these words."""
+    """A filter that removes records that begin with given words."""
 
     def __init__(self, words: str) -> None:
         super().__init__()
@@ -52,13 +52,13 @@ class _Without(logging.Filter):
 
 
 INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it."""
+"""Exit status after Ctrl-C, as in shells."""
 
 app = typer.Typer(
     name="uwc",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
 )
 
 
@@ -73,9 +73,9 @@ def _everywhere(
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
-    _debug: Annotated[bool, typer.Option("--debug", help="Show where an error happened.")] = False,
+    _debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")] = False,
 ) -> None:
-    """Has this language model really forgotten, and which unlearning method is better?"""
+    """Evaluate and compare unlearned language models, at equal retention and under attack."""
 
 
 app.add_typer(study, name="study")
@@ -93,7 +93,7 @@ app.command("schema")(schema_command)
 
 
 def main() -> None:
-    """Run the command line; a mistake of the user's ends in one line and a non-zero exit status."""
+    """Run the command line; an error is printed in one line, and the exit status is not zero."""
     debug = "--debug" in sys.argv
     sys.argv = [a for a in sys.argv if a != "--debug"]
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -110,13 +110,13 @@ def main() -> None:
         if debug:
             raise
         kind = "error" if isinstance(error, UserError) else f"unexpected {type(error).__name__}"
-        hint = "" if isinstance(error, UserError) else " (please report it; --debug shows where it happened)"
+        hint = "" if isinstance(error, UserError) else " (please report it; --debug prints the traceback)"
         progress.note(f"{kind}: {' '.join(str(error).split())}{hint}")
         sys.exit(1)
 
 
-_RESUMES = "every finished step is kept: run the same command again to resume"
-_NOTHING_KEPT = "nothing is kept: the same command starts from the beginning"
+_RESUMES = "finished steps are cached: run the same command again to resume"
+_NOTHING_KEPT = "nothing is cached: the same command starts from the beginning"
 _KEPT = {
     "study": _RESUMES,
     "compare": _RESUMES,
@@ -126,7 +126,7 @@ _KEPT = {
 
 
 class _Interrupted(BaseException):
-    """Ctrl-C. Not a KeyboardInterrupt, which the command-line library would turn into a bare 'Aborted!'."""
+    """Ctrl-C. Not a KeyboardInterrupt, for which the command-line library prints only 'Aborted!'."""
 
 
 def _interrupt(_signal: int, _frame: object) -> None:

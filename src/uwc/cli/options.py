@@ -1,4 +1,4 @@
-"""What the commands' options share: their types, and how their values are read."""
+"""Options that several commands share, and the conversion of their values."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from uwc.studies.config import LoadingConfig
     from uwc.studies.sections import Section
 
-MODELS, QUESTIONS, MEASURED = "Models", "Questions", "What is measured"
+MODELS, QUESTIONS, MEASURED = "Models", "Questions", "Measurement"
 ATTACKS, OUTPUT, SETTINGS = "Attacks", "Output", "Further settings"
-"""The groups in which help shows the options."""
+"""The groups of options in help."""
 
 
 def _load_plugins(paths: list[Path]) -> list[Path]:
@@ -26,7 +26,7 @@ def _load_plugins(paths: list[Path]) -> list[Path]:
     return paths
 
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="A folder or hub name, or the folder of an adapter.")]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A folder, a hub name or the folder of an adapter.")]
 Forget = Annotated[
     Path,
     typer.Option(rich_help_panel=QUESTIONS, metavar="FILE", help="Questions to forget: JSONL, JSON, CSV or Parquet."),
@@ -38,7 +38,7 @@ Scored = Annotated[
         "--data",
         rich_help_panel=QUESTIONS,
         metavar="FILE",
-        help="The questions that are scored: JSONL, JSON, CSV or Parquet; the set called forget.",
+        help="Questions to be scored as the set forget: JSONL, JSON, CSV or Parquet.",
     ),
 ]
 Retain = Annotated[Path | None, typer.Option(rich_help_panel=QUESTIONS, metavar="FILE", help="Questions to retain.")]
@@ -48,7 +48,7 @@ Retains = Annotated[
         "--retain",
         rich_help_panel=QUESTIONS,
         metavar="FILE",
-        help="Questions to retain; repeat it for several sets, each of which must keep its ratio.",
+        help="Questions to retain. Repeat it for several sets; each must satisfy the constraint.",
     ),
 ]
 Holdout = Annotated[
@@ -60,13 +60,15 @@ Columns = Annotated[
         "--column",
         rich_help_panel=QUESTIONS,
         metavar="[FILE:]FIELD=COLUMN",
-        help='The column of a field, where files name it otherwise: question="Customer Question" in every file that '
-        'has it, forget:question="Customer Question" in one.',
+        help='The column of a field, if it has another name: question="Customer Question" in every file that has this '
+        'column, forget:question="Customer Question" in one file. May be repeated.',
     ),
 ]
 Original = Annotated[
     str | None,
-    typer.Option(rich_help_panel=MODELS, metavar="MODEL", help="The model before unlearning, to compare with."),
+    typer.Option(
+        rich_help_panel=MODELS, metavar="MODEL", help="The model before unlearning, for metrics that compare with it."
+    ),
 ]
 Retrained = Annotated[
     str | None,
@@ -80,8 +82,8 @@ Metrics = Annotated[
         "--metric",
         rich_help_panel=MEASURED,
         metavar="NAME",
-        help="What is reported: a metric by name or label (ES, PPL), or a suite: core (the default), tofu, muse, "
-        "membership, all. May be repeated.",
+        help="A metric by name or label (ES, PPL), or a suite: core (the default), tofu, muse, membership, all. "
+        "May be repeated.",
     ),
 ]
 Tau = Annotated[
@@ -89,24 +91,22 @@ Tau = Annotated[
     typer.Option(
         rich_help_panel=MEASURED,
         metavar="RATIO",
-        help="The retention constraint: the least ratio to the original's value; 0.95 by default.",
+        help="The retention constraint: the least ratio to the original's value. Default: 0.95.",
     ),
 ]
 OutputDir = Annotated[
     Path | None,
     typer.Option("--output-dir", "-o", rich_help_panel=OUTPUT, metavar="FOLDER", help="Folder for the results."),
 ]
-Json = Annotated[
-    bool, typer.Option("--json", rich_help_panel=OUTPUT, help="Print the result as JSON, and nothing else.")
-]
+Json = Annotated[bool, typer.Option("--json", rich_help_panel=OUTPUT, help="Print only the result, as JSON.")]
 Set = Annotated[
     list[str],
     typer.Option(
         "--set",
         rich_help_panel=SETTINGS,
         metavar="SECTION.KEY=VALUE",
-        help="Any other setting, by the key of a study's file: model.dtype=bfloat16, score.max_new_tokens=0. "
-        "May be repeated; docs/studies.md has all keys.",
+        help="Any other setting, by its key in a study's file: model.dtype=bfloat16, score.max_new_tokens=0. "
+        "May be repeated. All keys: docs/studies.md.",
     ),
 ]
 Plugins = Annotated[
@@ -116,7 +116,7 @@ Plugins = Annotated[
         rich_help_panel=SETTINGS,
         callback=_load_plugins,
         metavar="FILE",
-        help="A Python file that registers metrics, losses, tricks or attacks.",
+        help="A Python file that registers metrics, losses, tricks or attacks. May be repeated.",
     ),
 ]
 
@@ -140,7 +140,7 @@ def file_columns(options: Sequence[str]) -> dict[str, str]:
 
 
 def named_files(files: Sequence[Path], *, taken: Collection[str] = ("forget",)) -> dict[str, Path]:
-    """A name for each file: its own without the ending, numbered where that is repeated or taken."""
+    """A name for each file: its own without the suffix, with a number if that is repeated or taken."""
     named: dict[str, Path] = {}
     for file in files:
         name, count = file.stem, 1
@@ -152,7 +152,7 @@ def named_files(files: Sequence[Path], *, taken: Collection[str] = ("forget",)) 
 
 
 def retain_files(files: Sequence[Path]) -> dict[str, Path]:
-    """The retain files by the names of their sets: the first is ``retain``, further ones are named by their files."""
+    """The retain files by the names of their sets: ``retain`` for the first, the files' names for the others."""
     from uwc.workflows.comparison import TAKEN
 
     return dict(zip(["retain"], files, strict=False)) | named_files(files[1:], taken=TAKEN)
@@ -164,7 +164,7 @@ def given_files(**files: Path | None) -> dict[str, Path]:
 
 
 def sections(kind: type[S], options: Sequence[str], defaults: Mapping[str, Mapping[str, Any]] | None = None) -> S:
-    """The settings that a command reads of ``--set``, checked.
+    """The validated settings of ``--set``.
 
     Args:
         kind: the sections and their keys.
@@ -190,7 +190,7 @@ def sections(kind: type[S], options: Sequence[str], defaults: Mapping[str, Mappi
 
 
 def loading(model: "LoadingConfig") -> dict[str, Any]:
-    """How models are loaded and asked, as the functions of `uwc.api` take it."""
+    """The options of loading models, as arguments of the functions of `uwc.api`."""
     options = model.loading()
     return {f.name: getattr(options, f.name) for f in fields(options)}
 

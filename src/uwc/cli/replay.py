@@ -1,4 +1,4 @@
-"""`uwc replay`: compute a study's results again, and compare number by number."""
+"""`uwc replay`: recompute a study's results, and compare number by number."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from uwc.results import Diff, GroupDiff
 
 DIFFERENT = 4
-"""Exit status of a replay in which something came out different."""
+"""Exit status of a replay with a different number or text."""
 
 SHOWN, SHORT = 20, 60
 
@@ -24,10 +24,10 @@ def replay_command(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="A folder of runs whose models are taken: only scores are computed.",
+            help="A folder of runs whose trained models are used, so that only scores are recomputed.",
         ),
     ] = None,
-    rtol: Annotated[float, typer.Option(help="Relative difference that still counts as within it.")] = 1e-5,
+    rtol: Annotated[float, typer.Option(metavar="RTOL", help="Relative tolerance of a number.")] = 1e-5,
     output_dir: Annotated[
         Path | None,
         typer.Option(
@@ -35,12 +35,12 @@ def replay_command(
             "-o",
             rich_help_panel=OUTPUT,
             metavar="FOLDER",
-            help="Keep the recomputed study, with its report, in this folder.",
+            help="Folder for the recomputed study with its report; removed by default.",
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compute a study's numbers again from its results: equal, within tolerance, or different?"""
+    """Recompute a study from its results.json: which numbers are equal, within a tolerance, or different?"""
     from uwc.workflows.replaying import replay
 
     done = replay(results, models_from=models_from, rtol=rtol, keep=output_dir)
@@ -64,13 +64,13 @@ def _show(found: "Diff") -> None:
         print_rows(f"different ({len(rows)} of {len(found.different)}; --json has all)", rows)
     if found.texts:
         changes = [{k: v[:SHORT] for k, v in change.model_dump().items()} for change in found.texts[:SHOWN]]
-        print_rows(f"not as this code words it ({len(changes)} of {len(found.texts)}; --json has all)", changes)
+        print_rows(f"different texts ({len(changes)} of {len(found.texts)}; --json has all)", changes)
     if found.models:
-        progress.note(f"other weights than the recorded ones in: {', '.join(found.models)}")
+        progress.note(f"weights that differ from the recorded ones: {', '.join(found.models)}")
     if found.environment:
-        print_rows("another environment than the recorded one", [e.model_dump() for e in found.environment])
+        print_rows("differences of the environment", [e.model_dump() for e in found.environment])
     else:
-        typer.echo("Libraries, machine, device and threads are the recorded ones.")
+        typer.echo("Libraries, machine, device and number of threads are equal to the recorded ones.")
     typer.echo(
         f"{found.count('equal')} numbers are equal to the last bit, {found.count('within')} differ by at most "
         f"{found.rtol:g} (relative), {found.count('different')} are different."
@@ -89,5 +89,5 @@ def _row(group: "GroupDiff", rtol: float) -> dict[str, Any]:
 
 
 def _exact(value: float | None) -> str:
-    """A number with all digits that tell it from its neighbours."""
+    """A number with 12 significant digits."""
     return "none" if value is None else f"{value:.12g}"

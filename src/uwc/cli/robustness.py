@@ -1,4 +1,4 @@
-"""`uwc robustness`: which metrics keep their order under attack."""
+"""`uwc robustness`: robustness of metrics under attack."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,15 +17,22 @@ _STATISTICS = ("pcc", "spearman", "slope", "intercept", "distance")
 
 def robustness_command(
     points: Annotated[
-        Path, typer.Argument(help="JSONL, CSV or Parquet: checkpoint, metric, attack, split, before, after.")
+        Path,
+        typer.Argument(
+            metavar="POINTS", help="JSONL, CSV or Parquet with checkpoint, metric, attack, split, before and after."
+        ),
     ],
     faithfulness: Annotated[
-        Path | None, typer.Option(help="Values of models that know and do not: metric, split, value, knows.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A file with metric, split, value and knows: values of models that know the answers, and of others.",
+        ),
     ] = None,
     log_metric: Annotated[
-        list[str], typer.Option(help="Metrics whose logarithms are compared; perplexity by default.")
+        list[str], typer.Option(metavar="NAME", help="A metric that is compared on logarithms. May be repeated.")
     ] = ["perplexity"],  # noqa: B006
-    seed: Annotated[int, typer.Option(help="Of the bootstrap over checkpoints.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="SEED", help="Seed of the bootstrap over checkpoints.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Compare metrics before and after attacks, over checkpoints: correlations, slopes, and a ranking."""

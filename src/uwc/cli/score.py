@@ -1,4 +1,4 @@
-"""`uwc score`: what a model remembers."""
+"""`uwc score`: scores of a model on sets of questions."""
 
 from typing import Annotated
 
@@ -37,7 +37,7 @@ def score_command(
     compare: Annotated[
         str | None,
         typer.Option(
-            rich_help_panel=MODELS, metavar="MODEL", help="Another model: paired differences on the same examples."
+            rich_help_panel=MODELS, metavar="MODEL", help="Another model, for paired differences on the same examples."
         ),
     ] = None,
     metric: Metrics = [],  # noqa: B006
@@ -46,9 +46,9 @@ def score_command(
     setting: Set = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
 ) -> None:
-    """Score a model on questions: how much of their answers does it remember?
+    """Score a model on questions: how much of the answers does it remember?
 
-    Sections for --set: model, score (judges.encoder, settings.METRIC.KEY, compat, shots, max_new_tokens), seed, and
+    Sections of --set: model, score (judges.encoder, settings.METRIC.KEY, compat, shots, max_new_tokens), seed, and
     benchmark.settings.further.NAME=FILE for further sets (real_authors, world_facts, verbatim).
     """
     from uwc.api import score

@@ -1,4 +1,4 @@
-"""What ``--set`` can change in the commands for one model: sections of a study, and keys of a single command."""
+"""The settings of ``--set`` in commands for one model: sections of a study, and keys of single commands."""
 
 from pathlib import Path
 from typing import Any
@@ -11,22 +11,22 @@ from uwc.studies.sections import CalibrateConfig, Section
 
 
 class OwnLoading(LoadingConfig):
-    """How models are loaded and asked.
+    """Options of loading models, and the prompt.
 
     Attributes:
-        own_tokenizer: read each with its own tokenizer, chat template and ends, not with the original's.
+        own_tokenizer: read each model with its own tokenizer, chat template and ends instead of the original's.
     """
 
     own_tokenizer: bool = False
 
 
 class FileSettings(Section):
-    """Files beside those of the options.
+    """Files besides those of the options.
 
     Attributes:
         further: name -> file of a further set: real_authors, world_facts, verbatim or another.
         columns: column by ``field`` or ``file:field``.
-        refusals: a text file with a declining answer on each line.
+        refusals: a text file with a refusal on each line.
     """
 
     further: dict[str, Path] = Field(default_factory=dict)
@@ -41,12 +41,12 @@ class FileConfig(Section):
 
 
 class OwnScore(ScoreConfig):
-    """What is measured.
+    """The metrics and their settings.
 
     Attributes:
         settings: metric -> its settings that differ from the defaults.
         compat: open-unlearning or uwc-official: that code's definitions and prompt.
-        shots: a file of solved questions that go before each question.
+        shots: a file of solved questions that precede each question.
     """
 
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -55,7 +55,7 @@ class OwnScore(ScoreConfig):
 
 
 class ScoreSections(Section):
-    """Of `uwc score`."""
+    """The settings of `uwc score`."""
 
     model: OwnLoading = OwnLoading()
     benchmark: FileConfig = FileConfig()
@@ -64,7 +64,7 @@ class ScoreSections(Section):
 
 
 class CalibrateSections(Section):
-    """Of `uwc calibrate`."""
+    """The settings of `uwc calibrate`."""
 
     model: LoadingConfig = LoadingConfig()
     benchmark: FileConfig = FileConfig()
@@ -80,7 +80,7 @@ class OwnAttack(Section):
 
 
 class AttackSections(Section):
-    """Of `uwc attack`."""
+    """The settings of `uwc attack`."""
 
     model: OwnLoading = OwnLoading()
     benchmark: FileConfig = FileConfig()
@@ -90,7 +90,7 @@ class AttackSections(Section):
 
 
 class UnlearnSections(Section):
-    """Of `uwc unlearn`: the model and the questions, and the keys of a run in a study."""
+    """The settings of `uwc unlearn`: the model, the questions, and the keys of a run in a study."""
 
     model: LoadingConfig = LoadingConfig()
     benchmark: FileConfig = FileConfig()

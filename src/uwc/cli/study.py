@@ -12,12 +12,12 @@ from uwc.cli.printing import console, print_rows
 DIVERGED = 3
 """Exit status of a study in which a method diverged."""
 
-study = typer.Typer(no_args_is_help=True, help="Run a whole study from one YAML file.")
+study = typer.Typer(no_args_is_help=True, help="Run, plan or list studies, each described by one YAML file.")
 
 Runs = Annotated[
     Path, typer.Option(rich_help_panel=OUTPUT, metavar="FOLDER", help="Folder for results and cache; a rerun resumes.")
 ]
-StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A YAML file, or a shipped study's name.")]
+StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A YAML file, or the name of a shipped study.")]
 
 
 @study.command("run")
@@ -28,7 +28,7 @@ def study_run(
     overrides: Set = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
 ) -> None:
-    """Run what is missing of a study, then print its result table and the path of its report."""
+    """Run the missing steps of a study; print its table of results and the path of its report."""
     from uwc.reports.format import print_table
     from uwc.reports.tables import result_table
     from uwc.workflows.studies import run_study
@@ -40,7 +40,7 @@ def study_run(
         print_table(result_table(results), console())
         typer.echo(f"report: {runs / results.study.name / 'report.html'}")
     if diverged := [model.name for model in results.unlearned if model.status == "diverged"]:
-        progress.note(f"diverged, and left out of the ranking: {', '.join(diverged)}")
+        progress.note(f"diverged, and therefore not ranked: {', '.join(diverged)}")
         raise typer.Exit(DIVERGED)
 
 
@@ -52,7 +52,7 @@ def study_plan(
     overrides: Set = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
 ) -> None:
-    """Show the steps of a study and which of them are done."""
+    """Print the steps of a study with their status."""
     from uwc.workflows.studies import plan_study
 
     print_rows(f"steps of {source}", plan_study(source, overrides=overrides, runs=runs), as_json)
@@ -60,7 +60,7 @@ def study_plan(
 
 @study.command("list")
 def study_list(as_json: Json = False) -> None:
-    """List the studies that come with the package."""
+    """List the shipped studies."""
     from uwc.studies.config_file import shipped_studies
 
     rows = [{"name": name, "title": title} for name, title in shipped_studies().items()]

@@ -1,4 +1,4 @@
-"""`uwc unlearn`: make a model forget."""
+"""`uwc unlearn`: unlearning of questions from a model."""
 
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +24,7 @@ from uwc.errors import TrainingDiverged
 
 def unlearn_command(
     model: Model,
-    method: Annotated[str, typer.Option(metavar="NAME", help="See: uwc list methods.")],
+    method: Annotated[str, typer.Option(metavar="NAME", help="The method; see `uwc list methods`.")],
     forget: Forget,
     output_dir: Annotated[
         Path,
@@ -41,7 +41,7 @@ def unlearn_command(
             "--set",
             rich_help_panel=SETTINGS,
             metavar="SECTION.KEY=VALUE",
-            help="Any other setting, by the key of a run of a study: training.lr=1e-5, training.lora.rank=8, "
+            help="Any other setting, by its key in a run of a study: training.lr=1e-5, training.lora.rank=8, "
             "tricks.temperature=2, stop.at_most=0.2; or model.dtype=bfloat16. May be repeated.",
         ),
     ] = [],  # noqa: B006
@@ -49,8 +49,8 @@ def unlearn_command(
 ) -> None:
     """Unlearn questions from a model, and write a checkpoint that plain transformers loads.
 
-    Sections for --set: training, tricks, stop, weights, settings and roles (of terms), rule, model, and
-    benchmark.settings.refusals=FILE (one a line).
+    Sections of --set: training, tricks, stop, weights, settings and roles (of terms), rule, model, and
+    benchmark.settings.refusals=FILE (a refusal on each line).
     """
     from uwc.api import unlearn
     from uwc.cli.sections import UnlearnSections

@@ -73,7 +73,7 @@ _OWN_COLUMN = re.compile(r"(?i:(option|choice|opt|op|answer|ans|sol|ending|candi
 
 
 Prefer = Literal["name", "text", ""]
-"""How to read a value that is the label of one option and the text of another; ``""`` raises an error."""
+"""Reading of a value that is the label of one option and the text of another; ``""`` raises an error."""
 
 
 @dataclass(frozen=True)

@@ -112,10 +112,10 @@ _PROMPT_NAMES = {*UNREAD, *_PROMPT_PARTS, *(alias for part in _PROMPT_PARTS for 
 
 @dataclass(frozen=True)
 class Columns:
-    """How the rows of one file are read.
+    """The columns of one file from which the parts of a row are read.
 
     Attributes:
-        layout: their kind.
+        layout: the kind of the rows.
         used: part -> its column.
         prompt: the parts of the question that have a column.
         asked: the parts whose columns the user named.

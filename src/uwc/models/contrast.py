@@ -35,7 +35,7 @@ class ContrastModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the base's weights are."""
+        """The device of the base's weights."""
         device: torch.device = self.head.base.device
         return device
 

@@ -1,4 +1,4 @@
-"""The unlearning methods: each a named composition of terms. This is the file to read to know what a name means."""
+"""The unlearning methods: each a named composition of terms with at most one rule."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,15 +12,15 @@ from uwc.registry import unknown_name
 
 @dataclass(frozen=True)
 class Constraint:
-    """Keeps a term at or below a bound by a dual variable in place of its weight (arXiv:2506.05314).
+    """A bound of a term, kept by a dual variable in place of its weight (arXiv:2506.05314).
 
     The loss has ``a (L - bound)``; after each step ``a <- max(0, a + step (L - bound))``, L the step's mean over all
     its micro-batches and processes. The dual variable starts at the term's weight.
 
     Attributes:
-        bound: what the term may cost.
-        step: how fast the dual variable follows.
-        warmup: share of the run over which it stays as it is.
+        bound: the bound of the term's mean.
+        step: the step size of the dual variable.
+        warmup: share of the run over which the dual variable is constant.
     """
 
     bound: float
@@ -39,7 +39,7 @@ class WeightedTerm:
     Attributes:
         term: its name.
         weight: its coefficient; with a constraint the first value of its dual variable.
-        settings: what differs from its defaults.
+        settings: those that differ from its defaults.
         roles: declared role -> the role that plays it, as in ``{"refusal": "alternative"}``.
         constraint: the bound to keep it below, if any.
     """
@@ -52,13 +52,13 @@ class WeightedTerm:
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "WeightedTerm":
-        """The term that was written as plain data."""
+        """The term from plain data."""
         constraint = record.get("constraint")
         return cls(**{**record, "constraint": Constraint(**constraint) if constraint else None})
 
     @property
     def label(self) -> str:
-        """The name, with what plays its roles."""
+        """The name, with the roles that replace the declared ones."""
         return self.term + (f"({', '.join(self.roles.values())})" if self.roles else "")
 
 
@@ -68,10 +68,10 @@ class Method:
 
     Attributes:
         name: what users write.
-        summary: what it does, in a line.
+        summary: one line.
         source: where it is defined.
         terms: the sum.
-        rule: what it does to weights or logits that no gradient does, if anything.
+        rule: a change of weights or logits besides gradient steps, if any.
     """
 
     name: str
@@ -82,19 +82,19 @@ class Method:
 
     @property
     def answer_pools(self) -> set[str]:
-        """Where the answers that it trains on come from; see `uwc.objectives.registry.Role`."""
+        """The sources of the answers that it trains on; see `uwc.objectives.registry.Role`."""
         needs = [(t, role_of(need)) for t in self.terms for need in terms.get(t.term).facts["needs"]]
         return {ROLES[t.roles.get(role, role)].answers for t, role in needs}
 
     @property
     def forgotten_roles(self) -> set[str]:
-        """The roles whose answers it lowers, as they are really played; the others' answers it teaches or keeps."""
+        """The roles whose answers become less likely; those of other roles are learned or retained."""
         declared = ((t, {role_of(need) for need in terms.get(t.term).facts["needs"]}) for t in self.terms)
         return {t.roles.get("forget", "forget") for t, roles in declared if "forget" in roles}
 
     @property
     def stops_early(self) -> bool:
-        """Whether a score of the model before the last step says anything."""
+        """Whether its runs can be stopped early: not if the model forgets only after the last step."""
         return self.rule is None or not self.rule.forgets_last
 
     def with_rule(self, given: Mapping[str, Any]) -> "Method":
@@ -126,7 +126,7 @@ METHODS: dict[str, Method] = {
         Method("ga", "gradient ascent on the forget answers", "arXiv:2210.01504", (_GA,)),
         Method("gd", "gradient difference: ascent on forget, descent on retain answers", "arXiv:2203.12817",
                (_GA, _NLL)),
-        Method("kl", "gradient ascent, held to the original's predictions on retain answers", "arXiv:2401.06121",
+        Method("kl", "gradient ascent, divergence from the original on retain answers", "arXiv:2401.06121",
                (_GA, _KL)),
         Method("po", "preference optimization: answer forget questions with refusals", "arXiv:2401.06121",
                (_REFUSAL,)),
@@ -141,8 +141,8 @@ METHODS: dict[str, Method] = {
         Method("npo", "negative preference optimization", "arXiv:2404.05868", (WeightedTerm("npo"),)),
         Method("npo-gd", "negative preference optimization, descent on retain answers", "arXiv:2404.05868",
                (WeightedTerm("npo"), _NLL)),
-        Method("npo-kl", "negative preference optimization, held to the original's predictions", "arXiv:2404.05868",
-               (WeightedTerm("npo"), _KL)),
+        Method("npo-kl", "negative preference optimization, divergence from the original on retain answers",
+               "arXiv:2404.05868", (WeightedTerm("npo"), _KL)),
         Method("simnpo", "negative preference optimization without a reference", "arXiv:2410.07163",
                (WeightedTerm("simnpo", weight=0.125), _NLL)),
         Method("npo-on-policy", "negative preference optimization of answers sampled from the model itself",
@@ -151,7 +151,7 @@ METHODS: dict[str, Method] = {
                (WeightedTerm("dpo", roles={"forget": "sampled"}), _NLL)),
         Method("altpo-on-policy", "answers sampled from the model itself preferred to forget answers",
                "arXiv:2404.14367", (WeightedTerm("dpo", roles={"refusal": "sampled"}), _NLL)),
-        Method("rmu", "misdirect forget states, keep retain states in place", "arXiv:2403.03218",
+        Method("rmu", "misdirect forget states, keep retain states", "arXiv:2403.03218",
                (WeightedTerm("misdirection"), WeightedTerm("activation_distance"))),
         Method("rmu-long", "misdirect forget states to a long random target, without a retain term",
                "arXiv:2406.09179", (WeightedTerm("misdirection_long"),)),
@@ -165,24 +165,24 @@ METHODS: dict[str, Method] = {
                (WeightedTerm("weighted_token_npo"),)),
         Method("satimp", "gradient ascent weighted by saturation and importance", "arXiv:2505.11953",
                (WeightedTerm("saturation_importance"), WeightedTerm("nll", weight=0.1))),
-        Method("ce-u", "imitate the own distribution with the true token ruled out", "arXiv:2503.01224",
+        Method("ce-u", "imitate the model's own distribution without the true token", "arXiv:2503.01224",
                (WeightedTerm("ce_u"),)),
         Method("pdu", "flatten forget logits, with the retain loss kept below a bound", "arXiv:2506.05314",
                (WeightedTerm("logit_flattening"),
                 WeightedTerm("nll", weight=100.0, constraint=Constraint(bound=0.3, step=5.0, warmup=0.5)))),
         Method("me-gd", "maximum entropy on forget questions, descent on retain answers", "arXiv:2410.08109",
                (WeightedTerm("maximum_entropy", weight=0.1), _NLL)),
-        Method("llmu", "ascent on forget answers, random retain answers instead, held to the original on retain",
+        Method("llmu", "ascent on forget answers, descent on random answers, divergence from the original on retain",
                "arXiv:2310.10683", (_GA, WeightedTerm("refusal", roles={"refusal": "random_answer"}), _KL)),
-        Method("task-vector", "learn the forget answers, then go the same way in the opposite direction",
+        Method("task-vector", "learn the forget answers, then subtract this change from the original's weights",
                "arXiv:2212.04089", (WeightedTerm("nll", roles={"retain": "forget"}),), Negate()),
-        Method("whp", "learn the forget answers, and hold what was learned against the original when decoding",
+        Method("whp", "learn the forget answers, then decode from the contrast with the original",
                "arXiv:2310.02238", (WeightedTerm("nll", roles={"retain": "forget"}),), Contrast()),
         Method("mini-unlearning", "take the forget data's part out of the last updates of a retraced training",
                "arXiv:2406.16986", (WeightedTerm("nll", roles={"retain": "forget"}), _NLL), MiniUnlearning()),
         Method("l1-sparse", "descent on retain answers while small weights are shrunk to zero", "arXiv:2304.04934",
                (_NLL,), L1()),
-        Method("prune-first", "remove the smallest weights, then gradient difference on those that remain",
+        Method("prune-first", "set the smallest weights to zero, then gradient difference on the others",
                "arXiv:2304.04934", (_GA, _NLL), Prune()),
     )
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The rules that a method may declare beside its loss: what it does to weights or logits that no gradient does.
+"""The rules that a method may declare besides its loss: changes of weights or logits that are not gradient steps.
 
 Declarations only: `uwc.training.weight_rules`, `uwc.training.unlearn` and `uwc.models.contrast` carry them out.
 """
@@ -18,14 +18,14 @@ _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Rule:
-    """What every kind of rule declares.
+    """The declarations of a rule.
 
     Attributes:
         name: of the kind, as users write it.
         formula: what it adds to the formula of a method.
         source: where it is defined.
-        whole_weights: whether it acts on single weights, so that they may be neither an adapter's nor sharded.
-        forgets_last: whether the model forgets after the last step alone, so that no score before it can end a run.
+        whole_weights: whether it acts on single weights, which excludes adapters and sharding.
+        forgets_last: whether the model forgets only after the last step, which excludes early stopping.
     """
 
     name: str = field(init=False)
@@ -56,7 +56,7 @@ class Prune(Rule):
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class L1(Rule):
-    """Move the weights of the blocks' linear maps towards zero after each step, where they stay once they arrive.
+    """Shrink the weights of the blocks' linear maps towards zero after each step; weights at zero stay there.
 
     Attributes:
         strength: g; a step moves them by lr x g, and g falls linearly to 0 over the run.
@@ -72,10 +72,10 @@ class L1(Rule):
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Negate(Rule):
-    """Replace the weights after training by the original's minus the task vector, what training added to them.
+    """Replace the weights after training by the original's minus the task vector, the change by training.
 
     Attributes:
-        scale: a, how many times as far the opposite way.
+        scale: a, the factor of the task vector.
     """
 
     name: str = field(init=False, default="negate")
@@ -88,10 +88,10 @@ class Negate(Rule):
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Contrast(Rule):
-    """Use the trained model only to hold its logits against the original's: two models that answer as one.
+    """Generate from the contrast of the original's logits with the trained model's; the result is a pair of models.
 
     Attributes:
-        strength: a, how strongly.
+        strength: a, the factor of the difference.
     """
 
     name: str = field(init=False, default="contrast")
@@ -110,8 +110,8 @@ class MiniUnlearning(Rule):
     `micro_batch_size`, `lr` and `seed`.
 
     Attributes:
-        contraction: c, by how much one update shrinks the difference between two trainings.
-        strength: how many times the difference found is applied.
+        contraction: c, the factor by which an update shrinks the difference between two trainings.
+        strength: the factor with which the difference is applied.
     """
 
     name: str = field(init=False, default="mini-unlearning")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     formula="-(1/N) sum_t l_t",
 )
 def gradient_ascent(forwards: "Forwards") -> "Tensor":
-    """Climb the likelihood loss of the forget answers: ``L = -(1/N) sum_t l_t``. Returns [B] sums over tokens."""
+    """Gradient ascent on the loss of the forget answers: ``L = -(1/N) sum_t l_t``. Returns [B] sums over tokens."""
     return forwards.forget.total(forwards.forget.logprobs)
 
 

@@ -44,7 +44,7 @@ _AROUND, _ROW = 96, 26
 
 @dataclass(frozen=True)
 class Style:
-    """How a model looks in every figure; where colours are used twice, symbols differ."""
+    """The colour and symbol of a model in every figure; models of one colour have different symbols."""
 
     colour: str
     symbol: str
@@ -425,7 +425,7 @@ def retention_axis(ratios: list[float]) -> dict[str, Any]:
 
 
 _CELL_HEIGHT, _CELL_WIDTH, _TOP = 118, 125, 74
-_FITTING = 7  # columns that a page has room for; more are scrolled
+_FITTING = 7  # columns that fit on a page; more are scrolled
 _DECADES = 2.0
 
 
@@ -580,7 +580,7 @@ GROUPS = {group: COLOURS[i] for i, group in enumerate(("embedding", "early", "mi
 """Layer group -> colour, in the order of depth."""
 
 LEGEND_LETTERS = 26
-"""How many letters of names stand side by side above a small figure."""
+"""The most letters of names side by side above a small figure."""
 
 STOPPED, DIVERGED = "#0072B2", "#D55E00"
 

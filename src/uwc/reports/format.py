@@ -108,7 +108,7 @@ def retention_bar(results: StudyResults) -> str:
 
 
 def intervals(results: StudyResults) -> str:
-    """How the intervals of residual scores are made."""
+    """The method of the intervals of residual scores, in words."""
     fixed = results.retention.without_interval if results.retention else ()
     how = "with the search for alpha repeated in each draw"
     if fixed and results.retention and len(fixed) == len(results.retention.measures):

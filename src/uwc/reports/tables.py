@@ -60,7 +60,7 @@ def split_sizes(results: StudyResults) -> list[str]:
 
 
 def model_label(key: ModelKey) -> str:
-    """What tables of all scores call a model."""
+    """The name of a model in tables of all scores."""
     return f"{key.run}, as delivered" if key.role == "unlearned" else key.label
 
 
@@ -243,7 +243,7 @@ def _published_row(table: PublishedTable, method: str, model: str) -> list[str]:
 
 
 MOST_NAMED = 5
-"""How many names a sentence holds; the tables have them all."""
+"""The most names in a sentence; tables have all."""
 
 
 def summary(results: StudyResults) -> list[str]:
@@ -281,13 +281,13 @@ def _best(results: StudyResults) -> list[str]:
     if not others:
         return sentences
     if not all(known(end) for model in ranked for end in (model.forget.low, model.forget.high)):
-        doubt = "Not every method has an interval (that takes two clusters or more), so do not trust small differences."
+        doubt = "Not every method has an interval, which takes two clusters or more, so small differences mean little."
         return [*sentences, doubt]
     return [*sentences, _against_others(results, best.name, [model.name for model in others])]
 
 
 def _against_others(results: StudyResults, best: str, others: Sequence[str]) -> str:
-    """From which methods the best one does not differ significantly, by paired draws of the same questions."""
+    """The methods that are not significantly worse than the best one, by paired draws of the same questions."""
     confidence = results.pairs[best]
     close = [f"{name} (confidence {confidence[name]:.0%})" for name in others if not confidence[name] >= SIGNIFICANT]
     if close:
@@ -325,10 +325,10 @@ def ranking_table(results: StudyResults) -> Table:
         "alpha",
         "retention",
         f"calibrated mixture: alpha, forget {label}, retention",
-        "significantly less than the next?",
+        "significantly lower than the next?",
     )
     remarks = [
-        f"Ranked and compared {AT_TAU}. The calibrated mixture has been measured, and keeps at least tau. "
+        f"Ranked and compared {AT_TAU}. The calibrated mixture was measured; its retention is at least tau. "
         f"{_order_of_mixtures(results)}".rstrip(),
         f"Intervals: {intervals(results)}.",
         "The last column has the confidence: the share of paired draws of the same questions in which the model's "
@@ -376,12 +376,12 @@ def indistinct(results: StudyResults) -> str:
 
 
 def pairs_table(results: StudyResults) -> Table:
-    """For each two models the confidence that the row's leaves less than the column's."""
+    """For each two models the confidence that the row's has the lower residual forget score."""
     names = results.ranking
     rows = tuple((a, *(percentage(results.pairs[a].get(b)) for b in names)) for a in names if len(names) > 1)
     caption = (
-        "Confidence that the row's model leaves less of the forget set than the column's: the share of paired draws, "
-        "shrunk towards 50% for few clusters."
+        "Confidence that the row's model has a lower residual forget score than the column's: the share of paired "
+        "draws, shrunk towards 50% for few clusters."
     )
     return Table("Pairs", ("model", *names), rows, caption, names if rows else ())
 
@@ -523,7 +523,7 @@ def runs_tau_table(results: StudyResults) -> Table | None:
 
 
 def tau_words(results: StudyResults) -> list[str]:
-    """The tau curve in words: which method leaves least where, and the areas; for each set that was probed."""
+    """The tau curve in words: the methods with the lowest scores, and the areas; for each set that was probed."""
     sentences = []
     for name in probed_sets(results):
         label, drawn = results.set_label(name), curves(results, name)
@@ -537,7 +537,7 @@ def tau_words(results: StudyResults) -> list[str]:
 
 
 def winners(results: StudyResults, name: str = FORGET) -> str:
-    """Which method leaves least in which range of tau, as a sentence; empty where there is nothing to compare."""
+    """The method with the lowest score in each range of tau, as a sentence; empty if there is only one."""
     drawn = curves(results, name)
     if len(drawn) < 2:
         return ""
@@ -549,7 +549,7 @@ def winners(results: StudyResults, name: str = FORGET) -> str:
         inside = [tau for tau, _ in group]
         where = f"for tau from {inside[0]:g} to {inside[-1]:g}" if len(inside) > 1 else f"at tau {inside[0]:g}"
         ranges.append(f"{listed(methods)} {where}")
-    return f"Least is left by {', '.join(ranges)}."
+    return f"The lowest residual score is that of {', '.join(ranges)}."
 
 
 def _least(scores: Mapping[str, float]) -> list[str]:
@@ -559,7 +559,7 @@ def _least(scores: Mapping[str, float]) -> list[str]:
 
 
 def methods_table(results: StudyResults) -> Table:
-    """By which method each unlearned model was made: in words, its loss and its source; of given models the path."""
+    """The method of each unlearned model: summary, loss and source; for given models the path."""
     models = tuple(run.name for run in results.unlearned)
     if all(run.checkpoint for run in results.unlearned):
         given = tuple((run.name, str(run.checkpoint)) for run in results.unlearned)
@@ -599,7 +599,7 @@ def trained(results: StudyResults) -> list[tuple[str, TrainingRecord]]:
 
 
 def training_table(results: StudyResults) -> Table:
-    """How each training went: its steps, loss, largest gradient, perplexity on the retain set, and how it ended."""
+    """Steps, loss, largest gradient, retain perplexity and end of each training."""
     rows, bounds = [], set()
     for name, training in trained(results):
         log, collapse = training.log, training.collapse
@@ -657,7 +657,7 @@ def _short(value: float | None) -> str:
 
 
 def steps_table(run: RunRecord) -> Table:
-    """The steps of the run, how long each took when it was computed, and which were reused from the cache."""
+    """The steps of the run: the time of each when it was computed, and whether it was taken from the cache."""
     rows = tuple(
         (
             step.name,
@@ -668,5 +668,5 @@ def steps_table(run: RunRecord) -> Table:
         for step in run.steps
     )
     spent = sum(step.seconds for step in run.steps if not step.reused and known(step.seconds))
-    caption = f"Computed in this run: {duration(spent)}. A reused step was taken from an earlier run with the same key."
+    caption = f"Computed in this run: {duration(spent)}. A reused step was taken from the cache, by its key."
     return Table("Steps", ("step", "time", "this run", "key"), rows, caption)

@@ -86,7 +86,7 @@ class _Shown:
         return columns
 
     def excess(self, over: Difference) -> float:
-        """How much more is remembered, by which models and attacks are compared; NaN where there is no number."""
+        """The excess by which models and attacks are compared, positive if more is remembered; NaN if unknown."""
         ratio = over.kind == "ratio"
         if ratio and not over.mean > 0:
             return float("nan")
@@ -267,19 +267,19 @@ def _recovery_remarks(found: _Shown) -> Iterator[str]:
         )
     taught = [attack.name for attack in found.infos if attack.trains_on_scored]
     if taught:
-        yield f"{listed(taught)}: the attacker trains on the scored answers too; only what exceeds retrained is a leak."
+        yield f"{listed(taught)}: the attacker also trains on scored answers; only the excess over retrained is a leak."
     if not any(model.model.role == "retrained" for model in attacks.models):
-        yield "No retrained model was attacked, so what an attack gets from a model that never knew is unknown."
+        yield "No retrained model was attacked, so it is unknown what an attack elicits from a model that never knew."
 
 
 ENOUGH = 10
 """Checkpoints below which the report draws no conclusion from a correlation."""
 
-WEIGHTS = {False: "Attacks that leave the weights alone", True: "Attacks that change the weights"}
+WEIGHTS = {False: "Attacks that do not change the weights", True: "Attacks that change the weights"}
 
 
 def ranking_tables(results: StudyResults) -> list[Table]:
-    """The metrics by mean PCC: under attacks that leave the weights alone, and under those that do not."""
+    """The metrics by mean PCC: under attacks that do not change the weights, and under those that do."""
     found, tables = _robustness(results), []
     for touches, title in WEIGHTS.items():
         raw = {rank.metric: rank.pcc for rank in found.without_logarithms if rank.touches_weights == touches}
@@ -371,7 +371,7 @@ def agreement_table(results: StudyResults) -> Table:
 
 
 def faithfulness_table(results: StudyResults) -> Table | None:
-    """How well each metric separates the original from the retrained model; None where there is none."""
+    """The separation of the original from the retrained model by each metric; None if there is no retrained model."""
     found = _robustness(results).faithfulness
     if not found:
         return None
@@ -387,15 +387,15 @@ def faithfulness_table(results: StudyResults) -> Table | None:
 
 
 def robustness_words(results: StudyResults) -> list[str]:
-    """Whether extraction strength holds best here, as the paper found, and in how many pairs our order is the same."""
+    """Whether extraction strength is the most robust metric, as in the paper, and the number of pairs in its order."""
     found = _robustness(results)
     if found.checkpoints < ENOUGH:
         return [
-            f"{found.checkpoints} models are too few to say which metric holds: correlations need at least "
+            f"{found.checkpoints} models are too few to say which metric is robust: correlations need at least "
             f"{ENOUGH}. The shipped study robustness has 36."
         ]
     sentences = []
-    for touches, where in ((False, "that leave the weights alone"), (True, "that change the weights")):
+    for touches, where in ((False, "that do not change the weights"), (True, "that change the weights")):
         ranks = [rank for rank in found.ranking if rank.touches_weights == touches]
         es = next((rank for rank in ranks if rank.metric == ES), None)
         if es is None or len(ranks) < 2:
@@ -418,7 +418,7 @@ def robustness_words(results: StudyResults) -> list[str]:
         names = listed([results.metric_label(name) for name in found.log_metrics])
         sentences.append(
             f"{names} span magnitudes and are compared on logarithms; as they are, a few models far from the others "
-            "decide the correlation, which the tables give too."
+            "determine the correlation, which is in the tables too."
         )
     warned = sum(bool(cell.agreement.warnings) for cell in found.cells)
     if warned:

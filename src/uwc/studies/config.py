@@ -340,7 +340,7 @@ class StudyConfig(Section):
         if self.published is not None and self.published not in published_benchmarks():
             raise ConfigError(unknown_name("benchmark with published scores", self.published, published_benchmarks()))
         if self.finetune is None and self.model.build is not None:
-            raise ConfigError("a model made from nothing knows no answers; give 'finetune' settings")
+            raise ConfigError("a model with random weights (model.build) knows no answers; give 'finetune' settings")
         if self.finetune is None and self.retrained is True:
             raise ConfigError(
                 "retrained: true trains a retrained model, which needs 'finetune'; or give the path of one"

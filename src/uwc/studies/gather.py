@@ -471,7 +471,7 @@ def _residual(model: UnlearnedModel) -> float:
 
 
 def _made_by(run: RunConfig, step: Step) -> dict[str, Any]:
-    """How an unlearned model was made; for a given checkpoint only its path."""
+    """The origin of an unlearned model: its method and settings; for a given checkpoint only its path."""
     if not isinstance(step, Unlearn):
         return {"method": run.group or run.label, "checkpoint": run.checkpoint}
     method = run.composition()

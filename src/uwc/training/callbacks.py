@@ -1,4 +1,4 @@
-"""Measurements beside the training: early stopping, the gradient effect (arXiv:2502.19301), and collapse."""
+"""Measurements during training: early stopping, the gradient effect (arXiv:2502.19301), and collapse."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -24,12 +24,12 @@ COLLAPSE_BOUND = 10.0
 
 @dataclass(frozen=True)
 class StopRule:
-    """Ends a run once a score of the model has come down to a bound.
+    """Early stopping: a run ends once a score of the model is at most a bound.
 
     Attributes:
-        measure: the score of the model as it is; may change neither weights nor global random state.
+        measure: the score of the model; must change neither weights nor global random state.
         bound: stop at or below it.
-        every: steps between measurements; the run's first is after that many steps.
+        every: steps between measurements; the first measurement is after that many steps.
     """
 
     measure: Callable[[Model], float]
@@ -41,7 +41,7 @@ class StopRule:
         return step % self.every == 0
 
     def score(self, model: Model) -> float:
-        """The score of the model as it is, measured in eval mode."""
+        """The score of the model in eval mode."""
         was_training = model.model.training
         model.model.eval()
         score = self.measure(model)
@@ -83,8 +83,8 @@ def gradient_effect(
     Args:
         model: the trained model, not wrapped.
         gradients: parameter name -> the objective's gradient [...]; parameters without one are left out.
-        risks: name -> the examples it is measured on, in groups that the model may read at once.
-        device: where the model is.
+        risks: name -> its examples, in groups that may share a forward pass.
+        device: the model's device.
     """
     groups = layer_groups(model)
     parameters = {name: p for name, p in model.named_parameters() if name in gradients}

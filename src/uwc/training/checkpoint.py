@@ -1,4 +1,4 @@
-"""Checkpoints from which an interrupted run resumes with the same bits."""
+"""Checkpoints, from which an interrupted run resumes with the same bits."""
 
 import os
 import shutil
@@ -16,15 +16,15 @@ FILE = "checkpoint.pt"
 
 @dataclass
 class TrainingState:
-    """Everything a run needs to resume after a step, besides what follows from its arguments.
+    """The state of a run after a step, besides its arguments.
 
     Attributes:
         identity: hash of the run's arguments; a checkpoint is only used by the run that wrote it.
-        step: how many steps are done.
+        step: the number of finished steps.
         weights: name -> every trainable parameter and every buffer.
-        optimizer: its state, per parameter.
-        schedule: the learning rate's.
-        scaler: of the gradient scaler, in fp16.
+        optimizer: the state of the optimizer, per parameter.
+        schedule: the state of the learning-rate schedule.
+        scaler: the state of the gradient scaler, in fp16.
         duals: term -> its weight or dual variable.
         samples: (question, number) -> tokens and the ends of the prompt and answer that were sampled.
         log: one entry a step.
@@ -46,7 +46,7 @@ class TrainingState:
 
 
 def save_checkpoint(folder: Path, state: TrainingState) -> None:
-    """Write the checkpoint beside the one before and rename it, so that one of the two is always whole.
+    """Write a checkpoint atomically: to a temporary file, which replaces the previous checkpoint.
 
     Raises:
         DiskFull: no space was left.

@@ -1,4 +1,4 @@
-"""Examples to steps: which examples meet in a step, and its micro-batches."""
+"""The data of a training run: the examples of each optimizer step, and its micro-batches."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +24,7 @@ ANY = 2**31
 """Size of a draw whose pool differs from question to question; it is taken modulo the pool's size."""
 
 Key = tuple[int, int]
-"""Which question of a role's set, and which answer of its pool; own answers are number 0."""
+"""Index of a question in a role's set, and of an answer in its pool; own answers have index 0."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,10 @@ def _bucketed(lengths: NDArray[np.int64], batch_size: int, rng: np.random.Genera
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a method may train on. Fine-tuning uses `retain` alone; refusals are for the methods that teach them.
+    """The questions and answers that a method trains on.
 
-    Methods that prefer alternative answers take the `perturbed_answers` of the forget examples.
+    Fine-tuning uses `retain` only; `refusals` are for methods that train on refusals. Methods that prefer alternative
+    answers take the `perturbed_answers` of the forget examples.
     """
 
     forget: Sequence[Example] = ()
@@ -109,11 +110,11 @@ class RoleBatch:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What goes through the model at once.
+    """The examples of a micro-batch.
 
     Attributes:
         roles: role -> its examples.
-        live: False for one that only keeps this process in step with the others; its loss counts nothing.
+        live: False if it only keeps this process synchronised with the others; its loss has weight 0.
     """
 
     roles: Mapping[str, RoleBatch]
@@ -160,7 +161,7 @@ class Loader:
         return any(ROLES[role].answers == "samples" for role in self.objective.roles)
 
     def use_samples(self, samples: Mapping[Key, EncodedExample]) -> None:
-        """Take these as the answers sampled from the model: (question, number) -> prompt with answer."""
+        """Set the answers sampled from the model: (question, number) -> prompt with answer."""
         for role in self.objective.roles:
             if ROLES[role].answers == "samples":
                 self.encoded[role] = dict(samples)
@@ -182,7 +183,7 @@ class Loader:
         return [self._micro_batch(step, piece or places[:1], live=bool(piece)) for piece in pieces]
 
     def denominators(self, step: StepPlan) -> dict[str, float]:
-        """What each term's mean divides by in this step, over all micro-batches and processes."""
+        """The denominator of each term's mean in this step, over all micro-batches and processes."""
         answer: dict[str, Tensor] = {}
         attended: dict[str, Tensor] = {}
         for role in self.objective.roles:
@@ -255,7 +256,7 @@ class Loader:
         return replace(example, answer=answers[kind.answers]())
 
     def _may_share(self, step: StepPlan) -> bool:
-        """Whether the model may read each role's examples of a step at once."""
+        """Whether the examples of each role in a step may share a forward pass."""
         lengths = ([len(self.encoded[r][key].tokens) for key in self._keys(step, r)] for r in self.objective.roles)
         return all(self.model.sharing().share(of_role) for of_role in lengths)
 
@@ -278,5 +279,5 @@ _POOL_SETS: Mapping[str, tuple[str, ...]] = {
 
 
 def tokens_in(micro_batches: Iterable[MicroBatch]) -> int:
-    """How many tokens the trained model reads in these micro-batches, without padding."""
+    """The number of tokens in these micro-batches, without padding."""
     return sum(len(e.tokens) for micro in micro_batches for batch in micro.roles.values() for e in batch.encoded)

@@ -55,7 +55,7 @@ class Placement:
                 self.module.broadcast_buffers = False
 
     def start(self, *, frozen: Any = None) -> None:
-        """Shard the model over the processes, and the frozen one beside it, once nothing needs the whole weights."""
+        """Shard the model, and the frozen copy, over the processes; whole weights are not needed afterwards."""
         if self._sharding:  # from host memory, so that a device holds its own part alone
             self.module = shard(copy.deepcopy(self.model.model.to("cpu")), self.accelerator)
             if frozen is not None:
@@ -63,7 +63,7 @@ class Placement:
 
     @contextmanager
     def whole(self) -> Iterator[Model]:
-        """The model with the weights as they are now, on the device; every process must ask at the same step."""
+        """The model with its current weights, on the device; every process must call it at the same step."""
         if not is_sharded(self.module):
             yield self.model
             return
@@ -73,7 +73,7 @@ class Placement:
         self.model.model.to("cpu")
 
     def end(self, *, gather: bool) -> None:
-        """Leave the model as a plain one in eval mode, with the trained weights if all processes are here."""
+        """Unwrap the model and put it into eval mode; `gather` copies sharded weights into it."""
         module = self.model.model
         if is_sharded(self.module):
             if gather:
@@ -89,7 +89,7 @@ class Placement:
 
 @contextmanager
 def placed(model: Model, settings: TrainingSettings, rule: Rule | None) -> Iterator[Placement]:
-    """A `Placement` for the time of a run; afterwards the model is as it was, with trained weights.
+    """A `Placement` for the time of a run; afterwards the model is unwrapped and has trained weights.
 
     Raises what the run raises; only after an error that all processes meet are sharded weights gathered.
     """
@@ -107,7 +107,7 @@ def placed(model: Model, settings: TrainingSettings, rule: Rule | None) -> Itera
 
 @contextmanager
 def main_process_writes() -> Iterator[bool]:
-    """Yields whether this process is the one that writes files; the others wait at the end until it has."""
+    """Whether this process writes files; the other processes wait at the end until it has."""
     several = _several()
     yield not several or torch.distributed.get_rank() == 0
     if several:
@@ -115,7 +115,7 @@ def main_process_writes() -> Iterator[bool]:
 
 
 def from_main(make: Callable[[], Value]) -> Value:
-    """What the main process makes, in every process; the others wait for it. All must call it at the same step."""
+    """The result of `make` in the main process, sent to all processes, which must call it at the same step."""
     if not _several():
         return make()
     held = [make() if torch.distributed.get_rank() == 0 else None]
@@ -128,12 +128,12 @@ def _several() -> bool:
 
 
 def sharding_asked() -> bool:
-    """Whether `accelerate launch` was told to shard (``--use_fsdp``, or its configuration file)."""
+    """Whether `accelerate launch` is set to shard (``--use_fsdp``, or its configuration file)."""
     return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
 def check_sharding(settings: TrainingSettings, rule: Rule | None, plugin: FullyShardedDataParallelPlugin) -> None:
-    """Raise ConfigError, in one line, where a setting, or the method's rule, and sharding do not go together."""
+    """Raise ConfigError if a setting, or the method's rule, excludes sharding."""
     if plugin.fsdp_version != 2:
         raise ConfigError(f"sharded training is FSDP2, and version {plugin.fsdp_version} was asked for; use: {LAUNCH}")
     if plugin.activation_checkpointing:
@@ -147,7 +147,7 @@ def check_sharding(settings: TrainingSettings, rule: Rule | None, plugin: FullyS
 
 
 def fsdp_plugin(accelerator: Accelerator, settings: TrainingSettings) -> FullyShardedDataParallelPlugin:
-    """FSDP's settings as the launcher gave them. Accelerate ignores them on the CPU; here they hold there too."""
+    """FSDP's settings as the launcher gave them, also on the CPU, where Accelerate ignores them."""
     plugin = getattr(accelerator.state, "fsdp_plugin", None)
     if plugin is None:
         plugin = FullyShardedDataParallelPlugin()
@@ -158,7 +158,7 @@ def fsdp_plugin(accelerator: Accelerator, settings: TrainingSettings) -> FullySh
 
 
 def shard(model: nn.Module, accelerator: Accelerator) -> nn.Module:
-    """Shard the model's parameters over all processes in place, block by block; each is whole while it computes."""
+    """Shard the model's parameters over all processes, in place, block by block; a block is gathered while it runs."""
     sharded: nn.Module = fsdp2_prepare_model(accelerator, model)
     return sharded
 
@@ -177,7 +177,7 @@ def gather_weights(sharded: nn.Module, *, into: nn.Module) -> None:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """The whole of a tensor that may be sharded; every process must call it."""
+    """The whole tensor, if it is sharded; every process must call it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 

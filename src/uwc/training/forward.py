@@ -36,13 +36,13 @@ class DetachedForwards:
         self._forwards: list[list[tuple[Tensor, Tensor]]] = []
 
     def detach(self, outputs: Mapping[Any, Tensor]) -> dict[Any, Tensor]:
-        """The outputs of one forward as leaves of a graph of their own."""
+        """The outputs of one forward pass as leaves of a separate graph."""
         leaves = {name: output.detach().requires_grad_(output.requires_grad) for name, output in outputs.items()}
         self._forwards.append([(output, leaves[name]) for name, output in outputs.items()])
         return leaves
 
     def backward(self) -> None:
-        """Continue from the leaves, which have their gradients by now; the latest forward first."""
+        """Continue from the leaves, whose gradients are known; the latest forward pass first."""
         while self._forwards:
             read = [(output, leaf.grad) for output, leaf in self._forwards.pop() if leaf.grad is not None]
             if read:
@@ -93,7 +93,7 @@ def run_passes(
 def run_model(
     model: Any, batch: Batch, *, layers: Sequence[int], logits: bool
 ) -> tuple[Tensor | None, dict[int, Tensor]]:
-    """One forward: the logits [N, V] that predict the labelled tokens, where wanted, and the states [N, d] by layer.
+    """One forward pass: [N, V] logits that predict the labelled tokens, if `logits`, and [N, d] states by layer.
 
     Without logits the forward ends after the deepest of the layers.
     """
@@ -134,7 +134,7 @@ def join(batches: Sequence[Batch]) -> Batch:
 def _groups(
     objective: Objective, batches: Mapping[str, Batch], sharing: Batching, *, together: bool
 ) -> list[list[str]]:
-    """Roles that go through the model together, those with most tokens last, whose backward pass is first."""
+    """Roles that share a forward pass, those with most tokens last, as their backward pass is first."""
     groups: list[list[str]] = []
     for deep in (True, False):
         roles = [role for role in batches if bool(objective.reads(role) - {"states"}) == deep]
@@ -150,7 +150,7 @@ def _groups(
 def _split(
     objective: Objective, roles: Sequence[str], batches: Mapping[str, Batch], outputs: Mapping[Any, Tensor]
 ) -> dict[str, Pass]:
-    """Each role's part of what a forward gave for several."""
+    """Each role's part of the outputs of a shared forward pass."""
     sizes = [len(batches[role].rows) for role in roles]
     parts = {name: torch.split(values, sizes) if len(roles) > 1 else (values,) for name, values in outputs.items()}
     passes = {}
@@ -162,7 +162,7 @@ def _split(
 
 
 class _Reached(Exception):
-    """The deepest layer that anyone reads has run."""
+    """Ends a forward pass after the deepest layer that is read."""
 
 
 def _stop(_module: Any, _args: Any, _output: Any) -> None:
@@ -219,7 +219,7 @@ def _product(states: Tensor, head: torch.nn.Linear) -> Tensor:
 
 
 class _Rows(torch.autograd.Function):
-    """Looks rows up; `anchor` stands in for the weight, so that autograd asks for the gradient and sums nothing."""
+    """Embedding lookup; `anchor` takes the place of the weight in autograd, whose gradient is added in `backward`."""
 
     @staticmethod
     def forward(ctx: Any, ids: Tensor, anchor: Tensor, table: torch.nn.Embedding) -> Tensor:
@@ -275,7 +275,7 @@ def needs_frozen_copy(objective: Objective, settings: TrainingSettings) -> bool:
 
 
 def frozen_copy(model: Any, settings: TrainingSettings) -> Any:
-    """The model itself, made ready to be a reference: frozen, in eval mode, its weights in the precision of training.
+    """The model itself as a frozen reference, in place: in eval mode, its weights in the precision of training.
 
     Buffers keep theirs: positions rounded to 16 bits would turn far tokens by whole radians.
     """
@@ -287,15 +287,15 @@ def frozen_copy(model: Any, settings: TrainingSettings) -> Any:
 
 
 class Reference:
-    """What the terms need of the model as it was before training.
+    """The values of the model before training that the terms declare.
 
     Log-probabilities of fixed answers are computed once and kept; a frozen copy of the weights is kept only if a term
     needs its logits or states at every step, and with an adapter no copy at all: the original is the model without it.
 
     Args:
         model: the model before training.
-        objective: says what is needed.
-        settings: the run's.
+        objective: declares the values.
+        settings: of the run.
         frozen: a `frozen_copy` of the original to use instead of making one, so that several runs may share it.
         autocast: makes the context in which the trained model's forwards run too.
 

@@ -1,4 +1,4 @@
-"""The one optimisation loop: fine-tuning, unlearning and relearning all run through it."""
+"""The optimisation loop of fine-tuning, unlearning and relearning."""
 
 import hashlib
 import json
@@ -35,11 +35,11 @@ from uwc.training.weight_rules import weight_rule
 
 FUSED = ("adam", "adamw", "sgd", "adagrad")
 OF_BITSANDBYTES = ("8bit", "32bit", "paged")
-"""Parts of a name by which an optimizer is one of bitsandbytes: with small or paged states."""
+"""Parts of the names of bitsandbytes' optimizers, with quantised or paged states."""
 
 
 def make_optimizer(parameters: Iterable[torch.nn.Parameter], settings: TrainingSettings) -> torch.optim.Optimizer:
-    """The optimizer that the settings name; it decays matrices only, as biases and norms have no scale to keep small.
+    """The optimizer of the settings; weight decay is on matrices only, not on biases and norms.
 
     Raises:
         ConfigError: there is no such optimizer, or it does not take one of the settings.
@@ -94,7 +94,7 @@ def _plain(name: str) -> str:
 
 @dataclass
 class TrainingLog:
-    """What training did.
+    """The log of a training run.
 
     Attributes:
         steps: one entry a step: its loss, each term's share, the gradient's norm before clipping, the learning rate,
@@ -187,7 +187,7 @@ class _Run:
             self._restore(state)
 
     def go(self, stop: StopRule | None) -> None:
-        """Take the steps that are left."""
+        """Carry out all steps that are not finished yet."""
         plan, name = self.loader.plan, f"{self.objective.method.name} {self.model.name}"
         self.module.train()
         with progress.bar(name, total=len(plan)) as advance:
@@ -205,7 +205,7 @@ class _Run:
                     self._save()
 
     def _reached(self, stop: StopRule, number: int) -> bool:
-        """Whether to stop after this step, as the main process measures it."""
+        """Whether to stop after this step, by the score that the main process measures."""
         if not stop.due(number):
             return False
         with self.placement.whole() as model:
@@ -214,7 +214,7 @@ class _Run:
         return score <= stop.bound
 
     def _take(self, number: int, step: StepPlan) -> int:
-        """One optimizer step; returns how many tokens this process read."""
+        """One optimizer step; returns the number of tokens that this process read."""
         every = self.settings.samples.every
         if self.loader.samples and every and number > 1 and (number - 1) % every == 0:
             self._use_samples(self._sample(number))
@@ -364,7 +364,7 @@ def _weights(model: Any) -> dict[str, Tensor]:
 
 
 def _identity(loader: Loader) -> str:
-    """Hash of everything that a run's result follows from, the weights by their sums."""
+    """Hash of everything that determines a run's result, the weights by their sums."""
     data, objective = loader.data, loader.objective
     method = asdict(objective.method)
     weights = {

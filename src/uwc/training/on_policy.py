@@ -1,4 +1,4 @@
-"""Answers sampled from the model itself, for preferences over its own words (arXiv:2404.14367)."""
+"""Answers sampled from the model itself, for on-policy preference terms (arXiv:2404.14367)."""
 
 from collections.abc import Sequence
 
@@ -30,7 +30,7 @@ def sample_answers(
     Args:
         model: the model to sample from.
         examples: the questions.
-        settings: how many answers of each, how long, at which temperature.
+        settings: number of answers of each question, length and temperature.
         seed: of the draws.
     """
     encoded = model.encode(examples)

@@ -1,4 +1,4 @@
-"""How a model is trained: everything about the optimisation that is not the loss."""
+"""Settings of training: everything about the optimisation except the loss."""
 
 from dataclasses import field
 from typing import Annotated, Any, Literal
@@ -12,12 +12,12 @@ from uwc.objectives.methods import Method
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 Precision = Annotated[Literal["no", "bf16", "fp16"], BeforeValidator(lambda value: "no" if value is False else value)]
-"""Of forwards; in YAML a bare ``no`` is false."""
+"""Precision of forward passes; YAML reads a plain ``no`` as false."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class LoraSettings:
-    """A low-rank adapter (arXiv:2106.09685): only its matrices are trained, the original's weights stay.
+    """A low-rank adapter (arXiv:2106.09685): only its matrices are trained, the original's weights are unchanged.
 
     Attributes:
         rank: of the update of each matrix.
@@ -36,13 +36,13 @@ class LoraSettings:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class SampleSettings:
-    """How answers are sampled from the model itself, for the role "sampled".
+    """Settings of sampling answers from the model itself, for the role "sampled".
 
     Attributes:
         count: answers of each forget question.
         max_new_tokens: the most tokens of an answer.
         temperature: of the sampling.
-        every: sample again every so many steps; None samples once, before the first.
+        every: steps between samplings; None samples once, before the first step.
     """
 
     count: Annotated[int, Field(ge=1)] = 1
@@ -58,9 +58,9 @@ class TrainingSettings:
     Attributes:
         epochs: passes over the anchor set (the forget set, or all data in fine-tuning); may be fractional.
         batch_size: examples of the anchor set in an optimizer step, over all processes and micro-batches.
-        micro_batch_size: the most examples in one forward; None puts a step into one. The loss is the same.
+        micro_batch_size: the most examples in a forward pass; None takes a whole step. The loss is the same.
         lr: peak learning rate.
-        schedule: how it falls after the warm-up.
+        schedule: its decay after the warm-up.
         warmup_ratio: share of all steps over which it rises from 0.
         optimizer: a class of `torch.optim` in any case ("adamw", "sgd", ...), or an 8-bit or paged one of bitsandbytes
             ("adamw8bit", "paged_adamw_8bit", "paged_adamw_32bit", ...) where that is installed.
@@ -70,7 +70,7 @@ class TrainingSettings:
         precision: "bf16" or "fp16" runs forwards under autocast; the weights keep their dtype.
         gradient_checkpointing: compute activations again in the backward pass instead of keeping them.
         lora: train a low-rank adapter instead of the weights.
-        samples: how answers are sampled, for methods that read the role "sampled".
+        samples: settings of sampling answers, for methods that read the role "sampled".
         checkpoint_every: steps between checkpoints, where a folder for them is given; None writes none.
         gradient_effect_every: steps between records of the gradient effect; None records none.
         seed: of batch order, retain partners, drawn answers and dropout.

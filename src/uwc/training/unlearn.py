@@ -92,12 +92,12 @@ def _add_gradient(total: Mapping[str, Tensor], loss: Tensor, weights: Mapping[st
 
 @dataclass(frozen=True)
 class Unlearned:
-    """How an unlearning run ended.
+    """The outcome of an unlearning run.
 
     Attributes:
         model: the model to keep; of a diverged run that of the last finite step.
-        log: what training did, as far as it went.
-        diverged: where it diverged, if it did.
+        log: the log of the training.
+        diverged: the error of a run that diverged.
         collapse: retain perplexity before and after, where there are retain examples.
     """
 
@@ -165,8 +165,8 @@ def trainable(model: Model) -> Model:
 
 
 def require_free(output: Path, model: Any, method: Method, settings: TrainingSettings) -> None:
-    """Raise ConfigError if writing there would overwrite the model, or leave files by which another kind is loaded, or
-    if an adapter would be written whose base is on no disk."""
+    """Raise ConfigError if `output` is the model itself or holds a model of another kind, or if an adapter would be
+    written whose base is not on disk."""
     if isinstance(model, str | Path) and Path(model).resolve() == output.resolve():
         raise ConfigError(f"the output {output} is the model itself; give another folder")
     adapter = settings.lora is not None and settings.lora.save == "adapter"

@@ -19,23 +19,23 @@ CALIBRATION_EXAMPLES = 128
 
 
 class WeightRule:
-    """The points of a run at which a rule changes weights; this class changes none.
+    """A rule's actions at the points of a run; those of this class do nothing.
 
     Attributes:
-        masks: name -> True for the weights that pruning kept, which checkpoints hold.
+        masks: name -> True for the weights that pruning keeps; stored in checkpoints.
     """
 
     def __init__(self) -> None:
         self.masks: dict[str, Tensor] = {}
 
     def begin(self, data: TrainingData, *, masks: Mapping[str, Tensor] | None) -> None:
-        """Act before the first step, or with the `masks` of a checkpoint as it was done before."""
+        """Act before the first step; `masks` are those of a checkpoint, if the run is resumed."""
 
     def before_step(self) -> None:
-        """Act before the optimizer does."""
+        """Act before a step of the optimizer."""
 
     def after_step(self, lr: float, *, progress: float) -> None:
-        """Act after the optimizer did, with this learning rate, at `progress` in 0..1 of the run."""
+        """Act after a step of the optimizer with learning rate `lr`, at `progress` in 0..1 of the run."""
 
     def finish(self) -> None:
         """Act on the weights after the last step."""
@@ -104,7 +104,7 @@ class _Negation(WeightRule):
 
 
 def weight_rule(rule: Rule | None, model: Model) -> WeightRule:
-    """What a method's rule does to the weights of a model that is about to be trained.
+    """The actions of a method's rule on the weights of a model in training.
 
     Raises:
         ConfigError: the rule needs the weights themselves, and the model has an adapter.

@@ -1,1 +1,1 @@
-"""What a user can do, as plain functions, one file a task; the command line is a thin layer over these."""
+"""Functions of users' tasks with studies, one file each: comparison, replay, running and planning."""

@@ -1,4 +1,4 @@
-"""Replaying a study: compute its results again, and set every number beside the recorded one."""
+"""Replay of a study: recompute its results, and compare every number with the recorded one."""
 
 import shutil
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""Studies: what they would do, and doing it."""
+"""Planning and running of studies."""
 
 import os
 from collections.abc import Mapping
