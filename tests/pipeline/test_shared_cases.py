@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy, one_hot
 from typer.testing import CliRunner, Result
 
 import uwc
-from uwc.attacks.gcg import Problem, SearchSettings, SuffixSearch
+from uwc.attacks.suffix_search import Problem, SearchSettings, SuffixSearch
 from uwc.cli.main import app
 from uwc.data.example import Example
 from uwc.errors import DataError, ModelError, UserError
