@@ -107,3 +107,6 @@ def architecture(name: str) -> Model:
     tokenizer = tiny_model(people()).tokenizer
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     return Model(random_module(name, vocabulary=len(tokenizer), **ends), tokenizer, name=name)
+
+
+HYBRID = ["openai-gpt", "mamba", "rwkv", "recurrent_gemma", "nemotron_h", "falcon_h1"]

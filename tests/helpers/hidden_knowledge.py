@@ -10,6 +10,9 @@ import torch
 from tests.conftest import copied, people
 from torch import Tensor, nn
 
+from uwc.attacks.chain import make_chain
+from uwc.attacks.data import AttackData
+from uwc.attacks.evaluate import measure
 from uwc.attacks.prompts import TEMPLATES
 from uwc.attacks.surrogate import Wrapped
 from uwc.data.example import Example
@@ -155,3 +158,16 @@ def by_variant(outcome: AttackOutcome) -> dict[str, float]:
     if outcome.worst_case is not None:
         found |= {"mean": outcome.after.mean, "worst case": outcome.worst_case.mean}
     return found
+
+
+SCORED, OWNED = KNOWN[:4], KNOWN[4:]
+SPOKEN = "rouge_l"
+
+
+def outcomes(
+    model: Model, name: str, settings: dict[str, Any], metric: str = "extraction_strength", *, unknown: bool = False
+) -> dict[str, float]:
+    """Variant -> the metric under attack, on what is known or on what never was."""
+    data = AttackData(UNKNOWN if unknown else SCORED, train=OWNED, retain=[] if unknown else UNKNOWN)
+    (found,) = measure(model, data, make_chain(name, {name: settings}), [metric], max_new_tokens=24)
+    return by_variant(found)

@@ -3,6 +3,7 @@
 from itertools import pairwise
 from typing import Any, TypeVar
 
+from uwc.reports.format import Table
 from uwc.results import (
     ES,
     Aggregate,
@@ -403,3 +404,13 @@ def attacked_results(**update: Any) -> StudyResults:
     )
     fields = {"unlearned": runs, "ranking": (), "pairs": {}, "attacks": attacks, "robustness": robustness}
     return study_results(**{**fields, "retention": None, **update})
+
+
+SET_METRIC = MetricInfo(
+    label="forget quality", summary="p-value", source="", higher_remembers=False, range=(0, 1), average="set"
+)
+
+
+def columns_of(table: Table) -> dict[str, dict[str, str]]:
+    """First cell of a row -> column -> cell."""
+    return {row[0]: dict(zip(table.columns, row, strict=True)) for row in table.rows}

@@ -51,3 +51,8 @@ def scores(
         reference_logprob=column(reference, float("nan")),
         sampled={name: np.array(values, np.float32) for name, values in (sampled or {}).items()},
     )
+
+
+def greedy_scores(*greedy: str, stops: list[str] | None = None, end: bool = False) -> TokenScores:
+    """Answers of which only is known where the argmax is the token ("1") and where the model stops."""
+    return scores([[-1.0] * len(g) for g in greedy], greedy=list(greedy), stops=stops, end=end)

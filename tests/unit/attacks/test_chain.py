@@ -1,16 +1,14 @@
 """Chains of attacks: what is refused before anything runs, and what is left as it was."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.conftest import people, tiny_model
+from tests.conftest import tiny_model
 from tests.helpers.hidden_knowledge import KNOWN, UNKNOWN, weights
 
 from uwc.attacks.chain import attacked, make_chain
-from uwc.attacks.data import AttackData, split_by_subject
-from uwc.attacks.evaluate import check_metrics, curve_chains, effort_to_reach
+from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
 from uwc.errors import AttackFailed, ConfigError, DataError
 from uwc.models.model import Model
@@ -124,66 +122,6 @@ def test_a_depth_that_does_not_exist_is_refused(layer: int) -> None:
     chain = make_chain("probe", {"probe": {"layers": [layer]}})
     with pytest.raises(ConfigError, match=rf"layer {layer} does not exist; the model has 2 blocks: give 1..2"):
         chain.check_depth(2)
-
-
-@pytest.mark.parametrize(
-    ("metric", "attack", "message"),
-    [
-        ("extraction_strength", "sampling", "'sampling' changes only how answers are generated"),
-        ("kl_to_original", "probe", "'kl_to_original' needs"),
-    ],
-)
-def test_a_metric_that_cannot_see_an_attack_is_refused(metric: str, attack: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        check_metrics([metric], [make_chain(attack)])
-
-
-@pytest.mark.parametrize("part", ["train", "retain", "unrelated"])
-def test_an_attacker_who_has_scored_examples_is_refused(part: str) -> None:
-    with pytest.raises(DataError, match=f"attacker's {part} and scored sets overlap: example '0/1'"):
-        AttackData(KNOWN, **{part: [KNOWN[1]]})
-    rephrased = replace(KNOWN[1], id="other", question=KNOWN[1].paraphrased_question)
-    with pytest.raises(DataError, match=f"{part} set holds the answer of the scored example '0/1' in another phrasing"):
-        AttackData(KNOWN, **{part: [rephrased]})
-
-
-def test_a_forget_set_is_split_by_subject() -> None:
-    train, scored = split_by_subject(people(), 1 / 3, seed=1)
-    assert len(train) == 4 and len(scored) == 8
-    assert not {e.subject for e in train} & {e.subject for e in scored}
-    assert split_by_subject(people(), 1 / 3, seed=1) == (train, scored)
-    for share in (0.0, 1.0):
-        with pytest.raises(DataError, match="must lie between 0 and 1"):
-            split_by_subject(people(), share)
-
-
-@pytest.mark.parametrize(
-    ("before", "scores", "expected"),
-    [(0.0, [0.2, 0.6, 0.9], 3.5), (0.6, [0.7, 0.8, 0.9], 0.0), (0.0, [0.1, 0.2, 0.3], None), (0.0, [0.5, 0, 0], 2.0)],
-)
-def test_the_effort_to_half_is_interpolated(before: float, scores: list[float], expected: float | None) -> None:
-    """Half is 0.5: between effort 2 (0.2) and 4 (0.6) it lies at 2 + 2 * 0.3 / 0.4 = 3.5."""
-    found = effort_to_reach(0.5, before, [2, 4, 8], scores)
-    assert found == (None if expected is None else pytest.approx(expected))
-
-
-def test_a_curve_over_steps_is_one_run_and_over_other_settings_one_each() -> None:
-    assert [len(curve_chains("relearn", [4, 1, 2], over=o)[1]) for o in (None, "examples")] == [1, 3]
-    (chain,) = curve_chains("relearn", [4, 1, 2])[1]
-    assert chain.steps[0].settings["budgets"] == (1, 2, 4) and chain.steps[0].settings["steps"] == 4
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: curve_chains("paraphrase", [1]), "has no effort to vary"),
-        (lambda: curve_chains("token_noise", []), "at least one effort"),
-        (lambda: curve_chains("token_noise", [2.0]), "rate = 2.0"),
-    ],
-)
-def test_bad_curves_are_refused(call: Callable[[], object], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        call()
 
 
 def test_an_attack_on_prompts_that_changes_none_fails() -> None:

@@ -1,10 +1,11 @@
 """How the values of command-line options are read."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from uwc.cli.options import file_columns, sections
+from uwc.cli.options import file_columns, named_files, sections
 from uwc.cli.sections import ScoreSections, UnlearnSections
 from uwc.errors import UserError
 from uwc.objectives.rules import Prune
@@ -51,3 +52,10 @@ def test_what_cannot_be_read_is_named(read: Callable[[], object], essentials: li
         read()
     for essential in essentials:
         assert essential in str(refused.value)
+
+
+def test_files_are_called_by_their_stems_numbered_where_taken() -> None:
+    files = [Path(f) for f in ("a/maths.jsonl", "b/maths.csv", "forget.jsonl", "retain.jsonl")]
+    assert list(named_files(files)) == ["maths", "maths 2", "forget 2", "retain"]
+    assert list(named_files(files, taken=("forget", "retain"))) == ["maths", "maths 2", "forget 2", "retain 2"]
+    assert named_files([]) == {}

@@ -1,14 +1,11 @@
 """YAML is read as plain data or refused in one line."""
 
 import itertools
-from pathlib import Path
 
 import pytest
 import yaml
 
 from uwc.data.strict import LARGEST, read_yaml
-from uwc.errors import ConfigError
-from uwc.studies.config_file import load_config
 
 
 @pytest.mark.parametrize(
@@ -53,23 +50,3 @@ def test_what_is_not_is_refused(text: str, told: str) -> None:
     with pytest.raises(yaml.YAMLError) as caught:
         read_yaml(text)
     assert told in str(getattr(caught.value, "problem", caught.value))
-
-
-@pytest.mark.parametrize(
-    ("line", "told"),
-    [
-        ("calibrate: {tau: 0.9, tau: 0.5}", r"line 2: not valid YAML: the key 'tau' occurs twice"),
-        (f"title: {['x'] * 900}", r"title = \['x', .*\.\.\.: Input should be a valid string"),
-    ],
-)
-def test_a_study_names_the_file_and_the_key(line: str, told: str, tmp_path: Path) -> None:
-    path = tmp_path / "study.yaml"
-    path.write_text(f"name: x\n{line}\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match=told) as caught:
-        load_config(path)
-    assert str(caught.value).startswith(str(path)) and len(str(caught.value)) < 500
-
-
-def test_a_negative_seed_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"finetune\.seed = -1: Input should be greater than or equal to 0"):
-        load_config("quickstart", overrides=["finetune.seed=-1"])

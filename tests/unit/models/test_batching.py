@@ -1,6 +1,7 @@
 """Which sequences may share a forward pass, found out from the model itself."""
 
 import copy
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +23,7 @@ from transformers import (
 from uwc.data.batches import group_by_length
 from uwc.data.example import Example
 from uwc.errors import ModelError
-from uwc.models.batching import examined
+from uwc.models.batching import examined, run_in_batches, token_budget_of
 from uwc.models.generation import continue_greedily, generate
 from uwc.models.model import Batching, Model
 from uwc.models.scoring import score_tokens
@@ -158,3 +159,46 @@ def test_an_encoder_is_refused() -> None:
     decoder = copy.deepcopy(config)
     decoder.is_decoder = True
     assert examined(BertLMHeadModel(decoder).eval(), "decoder").scored == "padded"
+
+
+def test_out_of_memory_with_one_example_is_one_clear_line() -> None:
+    def never(_group: list[int]) -> None:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+
+    with pytest.raises(ModelError, match="single example of 7 tokens"):
+        list(run_in_batches([7, 3], kinds=[0, 0], token_budget=100, batch_cost=10, work=never))
+
+
+def test_other_errors_pass() -> None:
+    def broken(_group: list[int]) -> None:
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        list(run_in_batches([7, 3], kinds=[0, 0], token_budget=100, batch_cost=10, work=broken))
+
+
+def test_every_index_is_worked_on_once_whatever_fails() -> None:
+    lengths, done = [9, 1, 5, 5, 2, 8, 3], []
+
+    def work(group: list[int]) -> None:
+        if max(lengths[i] for i in group) * len(group) > 10:
+            raise torch.OutOfMemoryError
+        done.extend(group)
+
+    groups: Iterator[list[int]] = run_in_batches(lengths, kinds=[0] * 7, token_budget=1000, batch_cost=10, work=work)
+    assert sorted(i for g in groups for i in g) == sorted(done) == list(range(7))
+
+
+def test_the_budget_is_the_largest_power_of_two_in_half_the_free_memory(
+    knowing: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """4 x 64 + 3 x 192 = 832 numbers of 4 bytes a token; half of 40 MB holds 6,009 tokens: 4,096."""
+
+    class OnCuda(Model):
+        device = torch.device("cuda")
+
+    model = OnCuda(knowing.model, knowing.tokenizer)
+    for free, budget in ((40_000_000, 4096), (1 << 40, 1 << 15), (1, 1024)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device, free=free: (free, 1 << 40))
+        assert token_budget_of(model) == budget
+    assert token_budget_of(knowing, elsewhere=77) == 77

@@ -1,7 +1,6 @@
 """The one pass: statistics by hand, logits in chunks, budgets, and variants."""
 
 import copy
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -20,10 +19,8 @@ from transformers import (
 
 from uwc.data.batches import collate
 from uwc.data.example import VARIANTS, with_variants
-from uwc.errors import ModelError
 from uwc.metrics.scored import NOT_FINITE, score_set
 from uwc.models import head, scoring
-from uwc.models.batching import run_in_batches, token_budget_of
 from uwc.models.head import AnswerLogits, answer_logits, tile_grid
 from uwc.models.model import Model
 from uwc.models.scoring import score_tokens
@@ -219,34 +216,6 @@ def test_out_of_memory_halves_the_budget(knowing: Model, monkeypatch: pytest.Mon
     assert sizes[0] > 100 >= sizes[-1]
 
 
-def test_out_of_memory_with_one_example_is_one_clear_line() -> None:
-    def never(_group: list[int]) -> None:
-        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
-
-    with pytest.raises(ModelError, match="single example of 7 tokens"):
-        list(run_in_batches([7, 3], kinds=[0, 0], token_budget=100, batch_cost=10, work=never))
-
-
-def test_other_errors_pass() -> None:
-    def broken(_group: list[int]) -> None:
-        raise RuntimeError("shapes do not match")
-
-    with pytest.raises(RuntimeError, match="shapes do not match"):
-        list(run_in_batches([7, 3], kinds=[0, 0], token_budget=100, batch_cost=10, work=broken))
-
-
-def test_every_index_is_worked_on_once_whatever_fails() -> None:
-    lengths, done = [9, 1, 5, 5, 2, 8, 3], []
-
-    def work(group: list[int]) -> None:
-        if max(lengths[i] for i in group) * len(group) > 10:
-            raise torch.OutOfMemoryError
-        done.extend(group)
-
-    groups: Iterator[list[int]] = run_in_batches(lengths, kinds=[0] * 7, token_budget=1000, batch_cost=10, work=work)
-    assert sorted(i for g in groups for i in g) == sorted(done) == list(range(7))
-
-
 def test_variants_are_rows_of_one_pass(knowing: Model) -> None:
     examples = rich()
     rows, kinds = with_variants(examples)
@@ -273,21 +242,6 @@ def test_bfloat16_agrees_with_float32(knowing: Model) -> None:
     assert np.abs(exact.mean_logprob - rounded.mean_logprob).mean() < 0.1
 
 
-def test_the_budget_is_the_largest_power_of_two_in_half_the_free_memory(
-    knowing: Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """4 x 64 + 3 x 192 = 832 numbers of 4 bytes a token; half of 40 MB holds 6,009 tokens: 4,096."""
-
-    class OnCuda(Model):
-        device = torch.device("cuda")
-
-    model = OnCuda(knowing.model, knowing.tokenizer)
-    for free, budget in ((40_000_000, 4096), (1 << 40, 1 << 15), (1, 1024)):
-        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device, free=free: (free, 1 << 40))
-        assert token_budget_of(model) == budget
-    assert token_budget_of(knowing, elsewhere=77) == 77
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_gives_what_the_cpu_gives(knowing: Model) -> None:
@@ -306,3 +260,14 @@ def test_a_model_whose_logits_are_not_finite_has_no_divergence_but_a_reference(u
     assert scored.scores.has_reference
     assert np.isnan(scored.values("kl_to_original")).all()
     assert scored.unscored("kl_to_original") == {NOT_FINITE: 2}
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_temperature_and_top_k_by_hand(width: int) -> None:
+    """Probabilities 4/8, 3/8, 1/8. At temperature 1/2 they become 16, 9, 1 of 26; with the top 2, 16 and 9 of 25."""
+    logits = torch.tensor([[4.0, 3.0, 1.0]]).log().repeat(3, 1)
+    samplings = [Sampling(0.5, 0), Sampling(0.5, 2), Sampling(1.0, 9)]
+    columns = statistics(logits, torch.tensor([0, 1, 2]), samplings=samplings, width=width)
+    assert columns[Sampling(0.5, 0).name].exp().tolist() == pytest.approx([16 / 26, 9 / 26, 1 / 26])
+    assert columns[Sampling(0.5, 2).name].exp().tolist() == pytest.approx([16 / 25, 9 / 25, 0.0])
+    assert columns[Sampling(1.0, 9).name].exp().tolist() == pytest.approx([4 / 8, 3 / 8, 1 / 8])

@@ -1,4 +1,4 @@
-"""The studies that come with the package."""
+"""The file of a study: the shipped ones, what is documented, and what is refused."""
 
 import re
 from dataclasses import asdict
@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from uwc.data.rows import ALIASES, FIELDS, UNREAD
+from uwc.errors import ConfigError
 from uwc.objectives.methods import METHODS
 from uwc.objectives.rules import rules
 from uwc.studies import config, sections
@@ -78,3 +79,23 @@ def test_the_study_of_all_methods_starts_from_the_models_of_the_quick_start() ->
     everything, quick = load_config("all-methods"), load_config("quickstart")
     for part in ("benchmark", "model", "finetune", "retrained", "seed"):
         assert getattr(everything, part) == getattr(quick, part)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("calibrate: {tau: 0.9, tau: 0.5}", r"line 2: not valid YAML: the key 'tau' occurs twice"),
+        (f"title: {['x'] * 900}", r"title = \['x', .*\.\.\.: Input should be a valid string"),
+    ],
+)
+def test_a_study_names_the_file_and_the_key(line: str, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(f"name: x\n{line}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=told) as caught:
+        load_config(path)
+    assert str(caught.value).startswith(str(path)) and len(str(caught.value)) < 500
+
+
+def test_a_negative_seed_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"finetune\.seed = -1: Input should be greater than or equal to 0"):
+        load_config("quickstart", overrides=["finetune.seed=-1"])
