@@ -138,7 +138,7 @@ def test_a_search_without_any_suffix_that_can_be_typed_fails(monkeypatch: pytest
     ):
         next(variants)
     joined = tuple(model.tokenizer("?\n?\n")["input_ids"])
-    monkeypatch.setattr(SuffixSearch, "_candidates", lambda _self, _gradient: [(*joined, *joined)[:3]])
+    monkeypatch.setattr(SuffixSearch, "candidates", lambda _self, _gradient: [(*joined, *joined)[:3]])
     with (
         pytest.raises(AttackFailed, match=r"gcg.* on byte-level BPE: no step had a candidate"),
         attacked(model, data, make_chain("gcg", {"gcg": {"steps": 2, "start": "x x"}})) as variants,

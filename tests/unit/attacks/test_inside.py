@@ -207,7 +207,7 @@ def test_after_ablation_no_state_has_a_part_along_the_direction(knowing: Model) 
     with attacked(knowing, data, chain) as variants:
         model = next(variants).model.model
         assert isinstance(model, Intervened)
-        change = model._changes[2]
+        change = model.changes[2]
     states = torch.randn(3, 5, 64)
     once = change(states)
     torch.testing.assert_close(change(once), once, atol=1e-5, rtol=1e-5)

@@ -1,5 +1,7 @@
 """The search for a suffix: gradient and losses against whole sequences, and what it returns."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -32,20 +34,35 @@ def test_the_gradient_of_a_suffix_goes_through_the_embedding_module(name: str) -
     loss = nn.functional.cross_entropy(logits, torch.tensor(problem.wanted))
     (expected,) = torch.autograd.grad(loss, [one_hot])
     assert search.best_loss == pytest.approx(loss.item(), rel=1e-5)
-    torch.testing.assert_close(search._gradient(), expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(search.gradient(), expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2"])
-def test_losses_with_a_cached_prefix_are_those_of_whole_sequences(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_losses_with_a_cached_prefix_are_those_of_whole_sequences(name: str) -> None:
     model = architecture(name)
+    read: list[int] = []
+
+    def count(_module: Any, _args: Any, given: dict[str, Any]) -> None:
+        read.append(given["input_ids"].numel())
+
+    def without_cache(_module: Any, _args: Any, output: Any) -> Any:
+        output.past_key_values = None
+        return output
+
     problems = [Problem.of(e, 2, None) for e in model.encode(people()[:3])]
     start = tuple(model.tokenizer(" x x x", add_special_tokens=False)["input_ids"])
     suffixes = torch.tensor([start, start[::-1], (5, 6, 7)[: len(start)] + start[3:]])
     cached = SuffixSearch(model, problems, start, SearchSettings(1, 8, 8, None, None, 0))
-    assert all(cache is not None for cache in cached._caches)
-    monkeypatch.setattr(SuffixSearch, "_cache", lambda _self, _problem: None)
+    handles = [model.model.register_forward_pre_hook(count, with_kwargs=True)]
+    found = cached.losses(suffixes)
+    assert sum(read) == sum(len(suffixes) * (len(p.with_suffix(start)) - len(p.before) - 1) for p in problems)
+    handles.append(model.model.register_forward_hook(without_cache))
     whole = SuffixSearch(model, problems, start, SearchSettings(1, 8, 8, None, None, 0))
-    torch.testing.assert_close(cached._losses(suffixes), whole._losses(suffixes), atol=1e-5, rtol=0.0)
+    read.clear()
+    torch.testing.assert_close(found, whole.losses(suffixes), atol=1e-5, rtol=0.0)
+    assert sum(read) == sum(len(suffixes) * (len(p.with_suffix(start)) - 1) for p in problems)
+    for handle in handles:
+        handle.remove()
 
 
 @pytest.mark.parametrize("layer", [None, 2])

@@ -32,7 +32,7 @@ SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 @pytest.fixture(autouse=True)
 def _warned_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "_warned", set())
+    monkeypatch.setattr(progress, "warned", set())
 
 
 @pytest.fixture

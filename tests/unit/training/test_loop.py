@@ -64,6 +64,7 @@ def test_the_dual_variable_follows_the_step_and_not_its_micro_batches(knowing: M
     assert [s["dual nll"] for s in split.steps] == pytest.approx(duals, rel=1e-4)
 
 
+@pytest.mark.usefixtures("restored_registries")
 def test_a_run_that_diverges_keeps_the_last_finite_weights_and_its_log(knowing: Model) -> None:
     @terms.register(
         "explodes", source="here", side="forget", role="forget", needs=("forget",), reduction="tokens", formula="inf"
@@ -74,16 +75,13 @@ def test_a_run_that_diverges_keeps_the_last_finite_weights_and_its_log(knowing: 
         return forwards.forget.total(forwards.forget.logprobs) * (math.inf if len(calls) > 2 else 1.0)
 
     calls: list[int] = []
-    try:
-        method = Method("bad", "", "", (WeightedTerm("explodes"), WeightedTerm("nll")))
-        done = unlearn(copied(knowing), method, DATA, TrainingSettings(**SETTINGS))
-        assert isinstance(done.diverged, TrainingDiverged)
-        assert (done.diverged.step, done.diverged.term) == (3, "explodes")
-        assert [s["step"] for s in done.log.steps] == [1, 2]
-        assert torch.isfinite(weights(done.model)).all()
-        assert not torch.equal(weights(done.model), weights(knowing)), "two steps were taken"
-    finally:
-        del terms._entries["explodes"]
+    method = Method("bad", "", "", (WeightedTerm("explodes"), WeightedTerm("nll")))
+    done = unlearn(copied(knowing), method, DATA, TrainingSettings(**SETTINGS))
+    assert isinstance(done.diverged, TrainingDiverged)
+    assert (done.diverged.step, done.diverged.term) == (3, "explodes")
+    assert [s["step"] for s in done.log.steps] == [1, 2]
+    assert torch.isfinite(weights(done.model)).all()
+    assert not torch.equal(weights(done.model), weights(knowing)), "two steps were taken"
 
 
 def test_collapse_is_reported(knowing: Model) -> None:
