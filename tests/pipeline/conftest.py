@@ -55,7 +55,7 @@ def run_command(*arguments: str | Path, cwd: Path, **environment: str) -> subpro
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / name for name in ("stdout", "stderr")]
         line = [str(a) for a in arguments]
-        process = _FORKS.Process(model=_main, args=(line, cwd, environment, files))
+        process = _FORKS.Process(target=_main, args=(line, cwd, environment, files))
         process.start()
         process.join()
         stdout, stderr = (file.read_text(encoding="utf-8") for file in files)
