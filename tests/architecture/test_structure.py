@@ -1,4 +1,4 @@
-"""The shape of the code: imports run one way, and light modules stay light."""
+"""The shape of the code: imports run one way, light modules stay light, unit tests lie as the modules do."""
 
 import subprocess
 import sys
@@ -54,3 +54,16 @@ except SystemExit as done:
     done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+UNIT = ROOT / "tests" / "unit"
+
+
+@pytest.mark.parametrize("path", sorted(str(p.relative_to(UNIT)) for p in UNIT.rglob("*.py")))
+def test_a_unit_test_lies_where_its_module_lies(path: str) -> None:
+    """``attacks/test_gcg.py``, or ``attacks/test_gcg_TOPIC.py``, tests ``uwc/attacks/gcg.py``."""
+    package = ROOT / "src" / "uwc" / Path(path).parent
+    words = Path(path).stem.split("_")
+    modules = ["_".join(words[1:end]) for end in range(2, len(words) + 1)]
+    there = [m for m in modules if (package / f"{m}.py").is_file() or (package / m / "__init__.py").is_file()]
+    assert words[0] == "test" and there, f"{package.relative_to(ROOT)} has no module for {path}"
