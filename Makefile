@@ -7,7 +7,7 @@ CONFIG ?= quickstart
 
 .PHONY: help setup study test matrix check format bench clean
 
-help: ## show what there is
+help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 setup: $(STAMP) ## make .venv with pinned dependencies; does nothing where that is up to date
@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-study: setup ## run the quick-start study (4 to 5 minutes on 2 cores); CONFIG=... for another one
+study: setup ## run the quick-start study (4 to 5 minutes on 2 cores); CONFIG=... for another study
 	$(BIN)/uwc study run $(CONFIG)
 
 test: setup ## run the tests, one process a core
@@ -37,7 +37,7 @@ check: setup ## lint, formatting, types and the direction of imports
 bench: setup ## run the benchmarks (DEVICE=cpu or cuda): one table, and benchmarks/results.json
 	$(BIN)/python benchmarks/run.py $(if $(DEVICE),--device $(DEVICE))
 
-format: setup ## format the code, mend what can be mended
+format: setup ## format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -75,7 +75,7 @@ def _peak_memory(device: str) -> Iterator[list[int]]:
 
 
 def start_of_peak(device: str) -> int:
-    """Bytes in use now, free ones given back to the system; the peak is counted anew from here."""
+    """Bytes in use, after freed memory was returned to the system; resets the peak."""
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()

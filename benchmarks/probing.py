@@ -1,4 +1,4 @@
-"""Probing: all depths from states cached once, against each head for itself with the model run anew at each step."""
+"""Probing: heads of all depths on cached states, against separate heads with a forward pass at each step."""
 
 import copy
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The public functions: what users give is checked and converted here, and handed to the function of each verb.
+"""The public functions: they check and convert their arguments, and call the function of each verb.
 
 Every model is a folder, a hub name or a `Model` in memory; every data set a file, a list of `Example`, a pandas
 DataFrame or a `datasets.Dataset`; every metric, attack and retention measure a name or a function.
@@ -85,12 +85,13 @@ CONTROL = ModelKey(role="retrained")
 
 
 class Retention(CalibrateConfig):
-    """The retention constraint: what a calibrated model keeps, and how models are ranked.
+    """The retention constraint, and the metric of the ranking.
 
     Attributes:
         tau: the least ratio of every measure to the original's value.
-        metric: the metric that is kept on each of `sets`, in its own direction; ``model_utility`` is one number.
-        sets: the sets on which it is kept, each by itself; by default all that are given. None keeps `tasks` alone.
+        metric: the retention metric, in its own direction, on each of `sets`; ``model_utility`` is one number.
+        sets: the sets of the constraint, each of which must satisfy it; by default all that are given. An empty tuple
+            leaves `tasks` only.
         tasks: further measures: tasks of lm-evaluation-harness by name (``"mmlu"``), or functions from a model to a
             number of which more is better.
         rank_by: the metric of the forget set that models are ranked by; `metric` if it can be, else extraction
@@ -116,7 +117,7 @@ def load_model(
     prompt: Prompt = None,
     trust_remote_code: bool = False,
 ) -> Model:
-    """Load any causal language model that transformers knows; or an adapter with its base.
+    """Load a causal language model of transformers, or an adapter with its base.
 
     Args:
         path: a folder or hub name.
@@ -156,8 +157,8 @@ def score(
         model: the model.
         data: the questions, which are the set called "forget"; or several sets by name: forget, retain, holdout,
             real_authors, world_facts, verbatim, or any other.
-        metrics: what is measured.
-        original: the model before unlearning, for the metrics that compare with it.
+        metrics: names, labels, suites or functions.
+        original: the model before unlearning, for metrics that compare with it.
         retrained: a model that was never trained on the data, for forget quality and PrivLeak.
         compare: another model, for paired differences on the same examples.
         judges: "encoder" (a sentence encoder, for semantic similarity) and "entailment" (a model of natural-language
@@ -177,7 +178,7 @@ def score(
         Each metric's average on each set with n, standard error and interval; the values by example by ``examples()``.
 
     Raises:
-        UserError: a model or an example cannot be used, or a metric needs what was not given.
+        UserError: a model or an example cannot be used, or a need of a metric is not met.
     """
     loading = Loading(dtype, device, prompt, trust_remote_code)
     sets, solved = sets_of(_by_name(data), columns), examples_of(shots, name="shots")
@@ -250,23 +251,24 @@ def calibrate(
     prompt: Prompt = None,
     trust_remote_code: bool = False,
 ) -> CalibrationResults:
-    """Find how much of an unlearned model can be mixed into the original at tau of its retention (arXiv:2406.09179).
+    """Find the largest mixture of an unlearned model with its original that satisfies the retention constraint.
 
-    The numbers are those of `uwc.compare` on the same models and files.
+    The numbers are equal to those of `uwc.compare` on the same models and files. Source: arXiv:2406.09179.
 
     Args:
         original: the model before unlearning.
-        unlearned: the model after it, or a folder with a LoRA adapter on the original.
+        unlearned: the unlearned model, or the folder of an adapter on the original.
         forget: questions that should be forgotten.
-        retain: questions on which retention is measured; several sets by name, each of which is kept by itself.
-        retention: what is kept: a `Retention`, or its fields.
+        retain: questions on which retention is measured; or several sets by name, each of which must satisfy the
+            constraint.
+        retention: the retention constraint: a `Retention`, or its fields.
         columns: field -> column, where files or tables name them otherwise.
         max_new_tokens: the most tokens of a generated answer, for metrics that read them.
         curve: probe the whole grid of mixtures with all questions, as the score at exactly tau, the tau curve and the
-            intervals through alpha need; without, alpha alone is searched, in a third of the time.
+            intervals through alpha need; otherwise only alpha is searched, in a third of the time.
         seed: of the bootstrap.
         save: a folder for the calibrated model and its card; None does not write it.
-        command: what the card says that made it.
+        command: the command or call that the card names.
         output_dir: a folder for ``calibration.json`` and the values of the probes; None does not write them.
         dtype, device, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
@@ -337,16 +339,16 @@ def attack(
     prompt: Prompt = None,
     trust_remote_code: bool = False,
 ) -> AttackResults:
-    """Score a model before and under attacks, each carried out by itself; the model is left as it was.
+    """Score a model before and under attacks, each carried out separately; the model is not changed.
 
     Args:
         model: the model.
         data: the questions that are scored, which are the set called "forget"; or several sets by name.
         attacks: attacks and chains of them, such as ``"relearn+probe"``, or functions (see `uwc.attack_method`).
-        attacker: what the attacker has; nothing by default.
-        control: a model that was never trained on the data; what is elicited from it is no leak.
-        original: the model before unlearning, for the metrics that compare with it.
-        metrics: what is measured.
+        attacker: the attacker's data; none by default.
+        control: a model that was never trained on the data; what an attack elicits from it is not a leak.
+        original: the model before unlearning, for metrics that compare with it.
+        metrics: names, labels or functions.
         settings: attack -> setting -> value, where it differs from the default.
         columns: field -> column, where files or tables name them otherwise.
         max_new_tokens: the most tokens of a generated answer.
@@ -432,8 +434,8 @@ def attack_curve(
         attack: one attack, no chain.
         efforts: the values of its effort.
         over: another setting to vary; the attack's effort by default.
-        original: the model before unlearning; the curve then says which effort reaches half of its score.
-        metric: what is measured.
+        original: the model before unlearning; the curve then has the effort that reaches half of its score.
+        metric: a name, label or function.
         settings: the attack's other settings.
         dtype, device, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
@@ -515,16 +517,16 @@ def unlearn(
     called again. Of a run that diverges the weights of the last finite step are written, and a warning says so.
 
     Args:
-        model: the model; one in memory is left as it is, and a copy is trained.
+        model: the model; of one in memory a copy is trained.
         method: a registered method; or a sum of terms, each a `WeightedTerm`, a function (see `uwc.loss`), or a
             mapping as in a study's ``terms:``, such as ``{"term": "nll", "weight": 0.5}``.
-        forget: what to remove.
-        retain: what to keep; needed by methods with a retain term.
-        training: what differs from the defaults.
+        forget: questions to forget.
+        retain: questions to retain; needed by methods with a retain term.
+        training: settings that differ from the defaults.
         rule: settings of the method's rule, as in ``{"share": 0.25}``; with ``"name"`` another rule.
         tricks: trick -> value.
-        stop: early stopping: ``at_most``, the forget score to come down to, and further settings of `stop_at`.
-        refusals: answers that decline, for methods that teach them.
+        stop: early stopping: ``at_most``, the bound of the forget score, and further settings of `stop_at`.
+        refusals: refusals, for methods that train on them.
         columns: field -> column, where files or tables name them otherwise.
         output_dir: the folder to write; ``training_log.json``, this result, lies beside the weights.
         dtype, device, prompt, trust_remote_code: see `uwc.models.model.Loading`.
@@ -592,7 +594,7 @@ def run_study(
     runs_dir: str | Path = studies.DEFAULT_RUNS,
     fresh: bool = False,
 ) -> StudyResults:
-    """Run what is missing of a study, and write its results and report to ``RUNS_DIR/NAME/``.
+    """Run the missing steps of a study, and write its results and report to ``RUNS_DIR/NAME/``.
 
     Interrupted at any moment, the next call resumes and ends with the same bits.
 
@@ -611,7 +613,7 @@ def run_study(
 
 
 def diff(first: StudyResults | str | Path, second: StudyResults | str | Path, *, rtol: float = study_diff.RTOL) -> Diff:
-    """Two results of one study, number by number.
+    """Compare two results of one study number by number.
 
     Args:
         first, second: the results, or the paths of their results.json.
@@ -626,7 +628,7 @@ def diff(first: StudyResults | str | Path, second: StudyResults | str | Path, *,
 
 
 def _listed(given: Any) -> list[Any]:
-    """One or several, as a list."""
+    """One or several values as a list."""
     return [given] if isinstance(given, str) or callable(given) else list(given)
 
 
@@ -671,7 +673,7 @@ def _save_calibrated(mixing: Mixing, results: CalibrationResults, folder: Path, 
 def _attacked_sets(
     data: Sets, attacker: Attacker | None, columns: Columns | None
 ) -> tuple[dict[str, list[Example]], AttackData]:
-    """The sets that are scored, and what the attacker has."""
+    """The scored sets, and the attacker's data."""
     scored, owned = _by_name(data), attacker or Attacker()
     parts = [f.name for f in fields(Attacker) if f.name != "translations"]
     given = {f"attacker.{part}": getattr(owned, part) for part in parts}

@@ -29,7 +29,7 @@ class Architecture:
         config: the class of its configuration.
         sizes: the arguments of that class, without vocabulary and special tokens.
         prompt: the name of the tokenizer and template it is taught with, one of `PROMPTS`.
-        note: what is special about it, for the table.
+        note: its special property, for the table.
         blocks: the name of the list of its blocks.
         switch: the length from which a sequence is computed otherwise, so that rows on both sides of it cannot share
             a forward; 0 where there is none.
@@ -190,7 +190,7 @@ ARCHITECTURES: dict[str, Architecture] = {
                 max_position_embeddings=224,
             ),
             prompt="swallowing",
-            note="rows on both sides of the switch of longrope",
+            note="sequences on both sides of the switch of longrope",
             switch=56,
             fast=True,
         ),
@@ -203,7 +203,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             "MistralConfig",
             _decoder(sliding_window=16),
             prompt="inst-tight",
-            note="the window is shorter than a prompt",
+            note="the attention window is shorter than a prompt",
         ),
         Architecture(
             "mixtral",
@@ -282,7 +282,7 @@ ARCHITECTURES: dict[str, Architecture] = {
                 "mm_tokens_per_image": 4,
             },
             prompt="turns",
-            note="a vision tower, not asked",
+            note="a vision tower, which is not used",
             blocks="model.language_model.layers",
             lr=0.02,
         ),
@@ -504,7 +504,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             "HrmTextConfig",
             _decoder(num_hidden_layers=1, num_key_value_heads=4, head_dim=12, H_cycles=1, L_cycles=1),
             prompt="chatml",
-            note="a prefix LM, read causally, as without token types; its blocks run several times",
+            note="a prefix LM, used causally, as without token types; its blocks run several times",
             blocks="model.L_module.layers",
             refused={"attack-weights": "block", "attack-inside": "block"},
         ),
@@ -528,7 +528,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             "Gemma3TextConfig",
             _decoder(head_dim=12, sliding_window=24, query_pre_attn_scalar=12, use_bidirectional_attention=True),
             prompt="turns",
-            note="reads both ways, as embedding models do",
+            note="bidirectional attention, as in embedding models",
             refused={"all": "causal"},
         ),
         Architecture(
@@ -536,7 +536,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             "XLNetConfig",
             {"d_model": 48, "d_inner": 96, "n_layer": 2, "n_head": 4},
             prompt="unigram",
-            note="reads both ways",
+            note="bidirectional attention",
             blocks="transformer.layer",
             refused={"all": "causal"},
         ),

@@ -1,4 +1,4 @@
-"""Tiny models that know sixteen questions by heart, made from nothing in seconds."""
+"""Tiny models that have memorized sixteen questions, built and trained in seconds."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -183,7 +183,7 @@ def test_mistakes_are_refused_when_the_plan_is_made(tmp_path: Path, change: str,
 def test_a_mistake_is_one_line_and_nothing_is_run(uwc: Run, tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(STUDY, encoding="utf-8")
     done = uwc("study", "run", "tiny.yaml", "--set", "attack.chains=[jailbreak+relearn]")
-    assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1 and "makes no sense" in done.stderr
+    assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1 and "is impossible" in done.stderr
     assert not list(tmp_path.glob("runs/store/*-*"))
 
 

@@ -249,14 +249,14 @@ def _check_order(first: Entry[Any], second: Entry[Any], name: str) -> None:
     before, after = first.facts["kind"], second.facts["kind"]
     if KINDS.index(before) > KINDS.index(after):
         raise ConfigError(
-            f"the chain {name!r} makes no sense: {second.name!r} changes the {_CHANGES[after]}, and must come before "
+            f"the chain {name!r} is impossible: {second.name!r} changes the {_CHANGES[after]}, and must come before "
             f"{first.name!r}, which changes the {_CHANGES[before]}"
         )
     if before == after and before in ("inside", "decoding"):
-        raise ConfigError(f"the chain {name!r} makes no sense: {first.name!r} and {second.name!r} exclude each other")
+        raise ConfigError(f"the chain {name!r} is impossible: {first.name!r} and {second.name!r} exclude each other")
     if before == "inside" and (after == "decoding" or second.name.startswith("gcg")):
         raise ConfigError(
-            f"the chain {name!r} makes no sense: {second.name!r} needs the model's own forward, "
+            f"the chain {name!r} is impossible: {second.name!r} needs the model's own forward, "
             f"which {first.name!r} replaces"
         )
 

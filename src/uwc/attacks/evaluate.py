@@ -198,7 +198,7 @@ def attack_model(
 
     Args:
         model: the model.
-        data: what is scored, set after set, and what the attacker has.
+        data: the scored examples, set after set, and the attacker's data.
         sets: set -> its scored examples, which together are those of `data`.
         chains: what results call an attack -> the attack.
         names: the metrics.

@@ -74,7 +74,7 @@ INPUTS: dict[str, str] = {
     "encoder": "a sentence encoder; give a folder or hub name with --set score.judges.encoder=MODEL",
     "entailment": ("a model of natural-language inference; give one with --set score.judges.entailment=MODEL"),
 }
-"""The possible arguments of a metric -> what a user must provide; empty if scoring always provides it.
+"""Possible argument of a metric -> the data that a user must provide; empty if scoring always provides it.
 
 scores: TokenScores of the true answers.
 answers: the true answers as text.

@@ -301,7 +301,7 @@ def named_base(path: str | Path, config: dict[str, Any]) -> str:
     base, revision = config.get("base_model_name_or_path"), config.get("revision")
     give = f"write its folder or hub name as base_model_name_or_path into the adapter's {ADAPTER}"
     if not base:
-        raise ModelError(f"{path}: the adapter does not say which base it is for; {give}")
+        raise ModelError(f"{path}: the adapter does not name its base; {give}")
     if not Path(base).is_dir() and revision not in (None, "main"):
         raise ModelError(f"{path}: the adapter is for revision {revision} of {base}; fetch that revision, and {give}")
     try:
@@ -310,8 +310,8 @@ def named_base(path: str | Path, config: dict[str, Any]) -> str:
         found = False
     if not found:
         raise ModelError(
-            f"{path}: the adapter is for {base}, which is neither a folder (seen from {Path.cwd()}) nor a model that "
-            f"the hub gives; {give}"
+            f"{path}: the adapter is for {base}, which is neither a folder (seen from {Path.cwd()}) nor an available "
+            f"model on the hub; {give}"
         )
     if kind_of(base) != "model":
         raise ModelError(f"{path}: its base {base} is no whole model; merge that first, and {give}")
@@ -326,7 +326,7 @@ def require_base(adapter: str | Path, config: dict[str, Any], original: str | Pa
     """
     base = config.get("base_model_name_or_path")
     if not base:
-        progress.note(f"{adapter} does not say which base it is for; {original} is taken for it")
+        progress.note(f"{adapter} does not name its base; {original} is used")
     if (revision := config.get("revision")) not in (None, "main") and not Path(original).is_dir():
         progress.note(f"{adapter} is for revision {revision} of its base; the main one of {original} is read")
     if not base or str(base) == str(original):

@@ -220,7 +220,7 @@ def loading_failed(where: str, error: Exception, *, what: str = "model") -> str:
     elif Path(where).is_dir() and not list(Path(where).glob("*.safetensors")):
         reason = "the folder holds no .safetensors file; uwc reads weights in this format only"
     elif not Path(where).exists():
-        reason = f"there is no such folder, and the hub did not give a model of that name ({reason})"
+        reason = f"there is no such folder, and no available model of that name on the hub ({reason})"
     elif what != "model":
         reason = f"put tokenizer.json and tokenizer_config.json into the folder ({reason.rstrip(':')})"
     return f"cannot load the {what} {where!r}: {reason}"
@@ -261,7 +261,7 @@ def files_read(path: str | Path) -> list[str]:
 
 
 def _no_model(path: str | Path) -> ModelError:
-    return ModelError(f"{path}: there is no such folder, and the hub did not give a model of that name")
+    return ModelError(f"{path}: there is no such folder, and no available model of that name on the hub")
 
 
 def _two_models(where: str, files: list[str]) -> ModelError:

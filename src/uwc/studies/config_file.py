@@ -144,10 +144,10 @@ def _set(content: dict[str, Any], path: str, value: Any, *, where: str) -> None:
                 at[key] = {}
             at = at[key]
         else:
-            raise ConfigError(f"{where}: there is nothing at {key!r}")
+            raise ConfigError(f"{where}: there is no entry {key!r}")
     if isinstance(at, list) and last.isdigit() and int(last) < len(at):
         at[int(last)] = value
     elif isinstance(at, dict):
         at[last] = value
     else:
-        raise ConfigError(f"{where}: there is nothing at {last!r} to set")
+        raise ConfigError(f"{where}: there is no entry {last!r}")

@@ -100,9 +100,9 @@ STUDY = "compare"
 OWN_PARTS = ("forget", "retain", "holdout")
 """The sets that have a setting of their own in the benchmark; the others are further ones."""
 SEED_MARK = "@"
-"""``npo@1`` is the method npo with the seed 1."""
+"""``npo@1`` is the method npo with seed 1."""
 TAKEN = (*PARTS, *UTILITY_SETS)
-"""The names of sets that further questions to keep cannot have."""
+"""Names that further retain sets cannot have."""
 
 
 def compare(
@@ -124,7 +124,7 @@ def compare(
 ) -> StudyResults:
     """Compare unlearned models: scored, calibrated to the retention constraint, scored again and attacked.
 
-    It runs the shipped study `compare`, as ``uwc study run compare`` does, with what is given here filled in.
+    It runs the shipped study `compare`, as ``uwc study run compare`` does, with these arguments filled in.
     Interrupted at any moment, the next call resumes it and ends with the same bits. The folder then holds
     ``results.json``, ``report.html``, ``results.md`` and the cache.
 
@@ -134,11 +134,11 @@ def compare(
             last part. Names such as ``npo@0`` and ``npo@1`` are one method with two seeds.
         forget: the questions that should be forgotten.
         retain: the questions on which retention is measured; or several sets by name, ``retain`` among them, each of
-            which is kept by itself.
+            which must satisfy the constraint.
         retrained: a model that was never trained on the forget questions.
         holdout: questions that no model was trained on.
         sets: further sets that are scored: real_authors and world_facts (for ``model_utility``), verbatim, or others.
-        metrics: what is reported: metrics by name or label, numbers for whole sets among them, and at most one suite.
+        metrics: metrics by name, label or as functions, those of whole sets included, and suites.
         rank_by: the metric of the forget set that models are ranked by, which is reported too; the metric of the
             retention constraint if models can be ranked by it, else extraction strength.
         retention: the retention constraint: a `Retention`, or the keys of a study's `calibrate`: tau, metric, sets,
@@ -151,7 +151,7 @@ def compare(
         output_dir: the folder for report, results and cache.
 
     Raises:
-        UserError: a model or file is not as it should be, or there is nothing to compare.
+        UserError: a model or file is not as it should be, or there is no unlearned model.
     """
     folder, template = Path(output_dir), getattr(original, "template", None)
     models = dict(unlearned) if isinstance(unlearned, Mapping) else named_by_path(unlearned)
@@ -207,7 +207,7 @@ def _questions(sets: Mapping[str, Questions], columns: Columns, folder: Path) ->
 
 
 def _attacks(attacks: Metric | Sequence[Metric] | None, retrained: bool) -> dict[str, Any]:
-    """The changes to the section `attack`. A retrained model is attacked too: what is elicited from it is no leak."""
+    """The changes to the section `attack`. A retrained model is attacked too, as the control."""
     changes: dict[str, Any] = {"attack.models": ["unlearned", *(["retrained"] if retrained else [])]}
     if isinstance(attacks, str) and attacks == "quick":
         return changes

@@ -1,4 +1,4 @@
-"""The README.md of a calibrated model: what it is, what was measured, and how to make it again."""
+"""The model card (README.md) of a calibrated model: its origin, its scores, and the command that made it."""
 
 import json
 

@@ -42,7 +42,7 @@ def plan_study(source: Source, *, overrides: Overrides = (), runs: Path = DEFAUL
 def run_study(
     source: Source, *, overrides: Overrides = (), runs: Path = DEFAULT_RUNS, fresh: bool = False
 ) -> StudyResults:
-    """Run what is missing of a study, and write its results and report to ``RUNS/NAME/``.
+    """Run the missing steps of a study, and write its results and report to ``RUNS/NAME/``.
 
     Interrupted at any moment, the next call resumes and ends with the same bits.
 
@@ -68,7 +68,7 @@ def run_study(
 
 
 def run_plan(plan: Plan, store: Store, folder: Path) -> StudyResults:
-    """Run what is missing of a plan, and write its results, report and log (``run.log``) to a folder."""
+    """Run the missing steps of a plan, and write its results, report and log (``run.log``) to a folder."""
     missing = len(missing_steps(plan, store))
     with reporting_full_disk(folder), progress.logged(folder / "run.log"):
         for name, lacking in plan.left_out.items():

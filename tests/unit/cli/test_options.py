@@ -40,7 +40,7 @@ def test_columns_of_every_file_and_of_one() -> None:
     [
         (lambda: set_options(["lr=[1"]), ["lr=[1", "not valid YAML"]),
         (lambda: set_options(["lr"]), ["'lr'", "key.key=value"]),
-        (lambda: set_options(["lora=8", "lora.rank=4"]), ["lora.rank", "nothing at 'rank'"]),
+        (lambda: set_options(["lora=8", "lora.rank=4"]), ["lora.rank", "no entry 'rank'"]),
         (lambda: sections(ScoreSections, ["scor.suite=core"]), ["unknown key", "'scor'", "did you mean 'score'"]),
         (lambda: sections(ScoreSections, ["model.dtype=float8"]), ["model.dtype", "'float8'", "bfloat16"]),
         (lambda: file_columns(["question"]), ["'question'", "FIELD=COLUMN"]),

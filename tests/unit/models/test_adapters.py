@@ -143,4 +143,4 @@ def test_an_adapter_that_names_no_base_is_taken_for_one_of_the_original_and_that
 ) -> None:
     make_adapter(base, tmp_path / "adapter", "")
     require_mixable(tmp_path / "base", tmp_path / "adapter")
-    assert "does not say which base it is for" in capsys.readouterr().err
+    assert "does not name its base" in capsys.readouterr().err

@@ -250,9 +250,7 @@ def test_a_base_that_is_not_found_or_not_named_is_told_with_the_remedy(folder: P
     with pytest.raises(ModelError, match=r"the adapter is for nobody/nothing, which is neither a folder .*; write its"):
         load_model(absent)
     unnamed = adapter(folder, "unnamed", base_model_name_or_path=None)
-    with pytest.raises(
-        ModelError, match="does not say which base it is for; write its folder or hub name as base_model"
-    ):
+    with pytest.raises(ModelError, match="does not name its base; write its folder or hub name as base_model"):
         load_model(unnamed)
     nested = adapter(folder, "nested", base_model_name_or_path=str(adapter(folder, "adapter")))
     with pytest.raises(ModelError, match=r"its base .*adapter is no whole model; merge that first"):

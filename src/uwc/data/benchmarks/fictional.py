@@ -1,4 +1,4 @@
-"""The built-in benchmark: invented authors, whom a model can know only from fine-tuning."""
+"""The built-in benchmark: invented authors, which a model can know only from fine-tuning."""
 
 import re
 from collections.abc import Iterable, Iterator
