@@ -27,10 +27,10 @@ STUDY: dict[str, Any] = {
     "name": "keys",
     "benchmark": {
         "name": "fictional-authors",
-        "settings": {"authors": 10, "forget_share": 0.4, "facts": 1, "phrasings": 1, "holdout": 2},
+        "settings": {"authors": 10, "forget_share": 0.4, "facts": 1, "phrasings": 1, "holdout": 2, "general": False},
     },
     "model": {"build": {"vocabulary": 500, "hidden_size": 32, "layers": 2, "heads": 2, "context": 128}},
-    "finetune": {"epochs": 40, "batch_size": 8, "lr": 1e-2, "schedule": "cosine"},
+    "finetune": {"epochs": 60, "batch_size": 16, "lr": 1e-2, "schedule": "cosine"},
     "retrained": True,
     "unlearn": {
         "training": {"epochs": 1, "batch_size": 2, "lr": 1e-3},
