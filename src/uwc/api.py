@@ -195,7 +195,7 @@ def score(
     reading = None if first is None else loading.reading(first)
 
     def loaded(which: ModelLike) -> Model:
-        read = loading.load(which, reading)
+        read = loading.load(which, reading, base=original)
         return read.rewritten(after_shots(solved)) if solved else read
 
     reference = None if original is None else loaded(original)
@@ -385,7 +385,7 @@ def attack(
     )
     theirs = None if control is None else run(loading.plain(control, reading), key=CONTROL)
     ours = run(
-        loading.plain(model, reading),
+        loading.plain(model, reading, base=original),
         key=ModelKey(role="unlearned", run=name_of(model)),
         control=None if theirs is None else theirs.variants,
     )

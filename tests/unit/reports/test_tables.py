@@ -14,6 +14,7 @@ from tests.helpers.results_factory import (
     score,
     study_results,
     uncalibrated,
+    unlearned,
 )
 
 from uwc.reports.format import (
@@ -121,3 +122,24 @@ def test_an_uncalibrated_study_without_extraction_strength_shows_its_first_metri
     results = changed(results, metrics={PPL: METRICS[PPL]})
     assert result_table(results).columns[3] == "retain PPL"
     assert columns_of(result_table(results))["retrained"]["retain PPL"] == "1.02", "1 + 2000 * 0.021 ** 3"
+
+
+def test_a_name_that_ends_like_a_label_is_another_model() -> None:
+    """A model of that name beside one whose calibrated mixture, or whose divergence, is shown by the same words."""
+    names = ("npo", "npo, calibrated", "rmu", "rmu (diverged)")
+    models = tuple(changed(unlearned(name.partition(",")[0].partition(" ")[0]), name=name) for name in names)
+    results = study_results(unlearned=models, ranking=names[:2], pairs={})
+    table = metrics_table(results, ES)
+    assert table.models == ("", "", "npo", "npo", "npo, calibrated", "npo, calibrated")
+    table = result_table(results)
+    assert dict(zip(table.models, [row[0] for row in table.rows], strict=True)) == {
+        "": "retrained",
+        "npo": "npo",
+        "npo, calibrated": "npo, calibrated",
+        "rmu": "rmu (diverged)",
+        "rmu (diverged)": "rmu (diverged) (diverged)",
+    }
+
+
+def test_metrics_that_were_left_out_are_named() -> None:
+    assert "kl_to_original" in result_table(study_results(left_out={"kl_to_original": "the original"})).caption
