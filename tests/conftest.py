@@ -2,6 +2,7 @@
 
 import copy
 import os
+from collections.abc import Iterator
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny, and tests run beside other work
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test waits for the hub
@@ -74,8 +75,7 @@ def copied(model: Model) -> Model:
 
 
 @pytest.fixture
-def restored_registries(monkeypatch: pytest.MonkeyPatch) -> None:
+def restored_registries() -> Iterator[None]:
     """The registries are after the test as they were before it."""
-    for registry in (metrics, terms, attacks):
-        registry.names()
-        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    with metrics.restored(), terms.restored(), attacks.restored():
+        yield

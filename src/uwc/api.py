@@ -27,10 +27,18 @@ from uwc.errors import ConfigError
 from uwc.metrics import evaluate
 from uwc.metrics.compat import compat_of
 from uwc.metrics.registry import metrics as metric_registry
-from uwc.metrics.scored import needs_of
+from uwc.metrics.scored import NOT_FINITE, needs_of
 from uwc.metrics.semantics import Judges, require_judges
 from uwc.metrics.stats import aggregate
-from uwc.metrics.suites import Given, chosen_metrics, in_all_wordings, metric_info, metric_name, set_info
+from uwc.metrics.suites import (
+    Given,
+    chosen_metrics,
+    in_all_wordings,
+    metric_info,
+    metric_name,
+    question_warnings,
+    set_info,
+)
 from uwc.models.adapters import AdapterMixer
 from uwc.models.load import depth_of, save_model
 from uwc.models.mixing import Mixer, Mixing
@@ -47,6 +55,7 @@ from uwc.results import (
     Scores,
     StudyResults,
     UnlearnResult,
+    Warning,
 )
 from uwc.studies import diff as study_diff
 from uwc.studies.config import StopConfig, StudyConfig, TermConfig, stop_settings, training_settings
@@ -186,7 +195,7 @@ def score(
     reading = None if first is None else loading.reading(first)
 
     def loaded(which: ModelLike) -> Model:
-        read = loading.load(which, reading)
+        read = loading.load(which, reading, base=original)
         return read.rewritten(after_shots(solved)) if solved else read
 
     reference = None if original is None else loaded(original)
@@ -197,15 +206,24 @@ def score(
         return evaluate.score_sets(loaded(which), scoring.work(control=control), original=reference, judges=asked)
 
     ours = scored(model)
+    found = evaluate.evaluate(ours, scoring, retrained=scored(retrained, control=True))
+    warnings = question_warnings(sets)
+    if lost := evaluate.not_finite_in_words(found):
+        warnings.append(
+            Warning(code="not_finite", text=f"{NOT_FINITE} on {lost}; load the model in a higher precision")
+        )
+    for warning in warnings:
+        progress.warn(warning.text)
     scores = Scores(
         uwc_version=__version__,
         model=name_of(model),
         sets={name: set_info(name, examples) for name, examples in given.sets.items()},
         metrics={name: metric_info(name) for name in scoring.metrics},
-        scores=evaluate.evaluate(ours, scoring, retrained=scored(retrained, control=True)),
+        scores=found,
         compared_with="" if compare is None else name_of(compare),
         differences=evaluate.paired_differences(scored(compare), ours, scoring),
         left_out=left_out,
+        warnings=tuple(warnings),
     ).with_examples(evaluate.example_values(ours, scoring))
     if output_dir is not None:
         evaluate.save_sets(ours, Path(output_dir))
@@ -266,6 +284,9 @@ def calibrate(
         require_disjoint(questions["forget"], questions.get(name, ()), names=("forget", name))
     constraint.check(questions, benchmark="retain", max_new_tokens=max_new_tokens)
     measures = constraint.measures(questions, max_new_tokens=max_new_tokens)
+    warnings = question_warnings({name: questions[name] for name in ("forget", *constraint.sets)})
+    for warning in warnings:
+        progress.warn(warning.text)
     mixing = _mixing(original, unlearned, loading)
     if save is not None:
         require_free(mixing, Path(save))
@@ -287,7 +308,7 @@ def calibrate(
         sets={name: set_info(name, examples) for name, examples in questions.items()},
         calibration=found.record(seed=seed),
         scores=found.scores(seed=seed),
-        warnings=found.warnings,
+        warnings=(*warnings, *found.warnings),
     )
     if output_dir is not None:
         results.save(output_dir)
@@ -364,7 +385,7 @@ def attack(
     )
     theirs = None if control is None else run(loading.plain(control, reading), key=CONTROL)
     ours = run(
-        loading.plain(model, reading),
+        loading.plain(model, reading, base=original),
         key=ModelKey(role="unlearned", run=name_of(model)),
         control=None if theirs is None else theirs.variants,
     )

@@ -69,13 +69,14 @@ def _log(text: str) -> None:
             file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {text}\n")
 
 
-_warned: set[str] = set()
+warned: set[str] = set()
+"""The warnings that this process has printed."""
 
 
 def warn(text: str) -> None:
     """Print a warning to standard error; the same text only once in a process, as several models may cause it."""
-    if text not in _warned:
-        _warned.add(text)
+    if text not in warned:
+        warned.add(text)
         note(f"warning: {text}")
 
 

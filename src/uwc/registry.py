@@ -3,6 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
@@ -119,6 +120,17 @@ class Registry(Generic[F]):
     def drop(self, module: str) -> None:
         """Remove the entries of a module, before it is executed again."""
         self._entries = {n: e for n, e in self._entries.items() if _module(e.function) != module}
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """While open, entry points are loaded again; when it is closed, the entries are those of before."""
+        self._load()
+        entries = dict(self._entries)
+        self._plugins_loaded = False
+        try:
+            yield
+        finally:
+            self._entries, self._plugins_loaded = entries, True
 
     def get(self, name: str) -> Entry[F]:
         """The entry of that name. Raises ConfigError, naming the valid choices, if there is none."""

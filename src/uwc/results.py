@@ -105,7 +105,7 @@ class Aggregate(Part):
     """Upper end of the 95 % bootstrap interval."""
 
 
-class Score(Aggregate):
+class SetScore(Aggregate):
     """A metric's average on a set of questions, or the value of a metric of whole sets."""
 
     IDENTITY: ClassVar[tuple[str, ...]] = ("set", "metric")
@@ -113,6 +113,11 @@ class Score(Aggregate):
     set: str
     """The set; for a metric of whole sets all that it reads, joined by ``+``."""
     metric: str
+
+
+class Score(SetScore):
+    """A score of a model, with the reasons of missing values."""
+
     why: dict[str, int] = {}
     """Reason -> number of examples without a value for it."""
 
@@ -719,7 +724,7 @@ class ModelInfo(Part):
     vocabulary: int | None = None
 
 
-class ConditionScore(Score):
+class ConditionScore(SetScore):
     """A score of one model of a calibration."""
 
     IDENTITY: ClassVar[tuple[str, ...]] = ("condition", "set", "metric")
@@ -910,6 +915,8 @@ class StudyResults(Result):
     groups: tuple[Group, ...]
     attacks: Attacks | None = None
     robustness: Robustness | None = None
+    left_out: dict[str, str] = {}
+    """Metric of the suite -> its missing need."""
     warnings: tuple[Warning, ...]
     provenance: Provenance
 
@@ -1343,7 +1350,7 @@ def _ranked(model: UnlearnedModel, rank: int, metric: str, confidence: float | N
     )
 
 
-def _score_row(score: Score | ScoreDifference) -> dict[str, Any]:
+def _score_row(score: SetScore | ScoreDifference) -> dict[str, Any]:
     row = score.model_dump()
     return {"set": row.pop("set"), "metric": row.pop("metric"), **row}
 

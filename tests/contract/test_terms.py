@@ -266,7 +266,7 @@ def test_a_method_names_known_terms_and_gives_a_formula(method: str, moved: Mode
 
 
 def install_plug_in(name: str, body: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another package: a module, and the entry point that names it; terms are looked for anew."""
+    """Another package: a module, and the entry point that names it."""
     module = f"{name}_plugin"
     monkeypatch.delitem(sys.modules, module, raising=False)
     (folder / f"{module}.py").write_text(body)
@@ -275,9 +275,9 @@ def install_plug_in(name: str, body: str, folder: Path, monkeypatch: pytest.Monk
     (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}-plugin\nVersion: 1.0\n")
     (information / "entry_points.txt").write_text(f"[uwc.terms]\n{name} = {module}\n")
     monkeypatch.syspath_prepend(str(folder))
-    terms._plugins_loaded = False
 
 
+@pytest.mark.usefixtures("restored_registries")
 def test_a_plug_in_adds_a_term_through_its_entry_point(
     moved: Model, knowing: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -293,17 +293,15 @@ def test_a_plug_in_adds_a_term_through_its_entry_point(
         tmp_path,
         monkeypatch,
     )
-    try:
-        plain, half = objective_of("gradient_ascent", moved), objective_of("halved", moved)
-        batches = batches_of(plain, moved)
-        with torch.no_grad():
-            expected = evaluated(plain, moved, knowing, batches) / 2
-            torch.testing.assert_close(evaluated(half, moved, knowing, batches), expected)
-        assert "halved" in [row["name"] for row in catalogue("terms")]
-    finally:
-        terms._entries.pop("halved", None)
+    plain, half = objective_of("gradient_ascent", moved), objective_of("halved", moved)
+    batches = batches_of(plain, moved)
+    with torch.no_grad():
+        expected = evaluated(plain, moved, knowing, batches) / 2
+        torch.testing.assert_close(evaluated(half, moved, knowing, batches), expected)
+    assert "halved" in [row["name"] for row in catalogue("terms")]
 
 
+@pytest.mark.usefixtures("restored_registries")
 @pytest.mark.parametrize(
     ("body", "message"),
     [

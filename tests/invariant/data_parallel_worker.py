@@ -7,7 +7,7 @@ or left so.
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -53,21 +53,20 @@ def run(case: dict[str, Any], folder: Path) -> None:
 
 @contextmanager
 def cut_off_after(step: int) -> Iterator[None]:
-    """While open, a run ends right after it has written its checkpoint of this step."""
-    save = loop._Run._save
+    """While open, a run ends in the step after this one, when the checkpoint of this one has been written."""
+    check = loop.require_finite
 
-    def save_and_stop(self: Any) -> None:
-        save(self)
-        if self.step == step:
-            torch.distributed.barrier()
+    def check_or_stop(values: Mapping[str, float], number: int) -> None:
+        if number > step:
             raise Interrupted
+        check(values, number)
 
-    loop._Run._save = save_and_stop  # type: ignore[method-assign]
+    loop.require_finite = check_or_stop
     try:
         with suppress(Interrupted):
             yield
     finally:
-        loop._Run._save = save  # type: ignore[method-assign]
+        loop.require_finite = check
 
 
 def never(*_arguments: Any, **_options: Any) -> None:

@@ -17,9 +17,11 @@ from uwc.results import json_schema
 
 TINY = """
 name: tiny
-benchmark: {name: fictional-authors, settings: {authors: 10, forget_share: 0.2, facts: 1, phrasings: 1, holdout: 2}}
+benchmark:
+  name: fictional-authors
+  settings: {authors: 10, forget_share: 0.2, facts: 1, phrasings: 1, holdout: 2, general: false}
 model: {build: {vocabulary: 600, hidden_size: 32, layers: 2, heads: 2, context: 128}}
-finetune: {epochs: 40, batch_size: 8, lr: 1.0e-2, schedule: cosine}
+finetune: {epochs: 60, batch_size: 16, lr: 1.0e-2, schedule: cosine}
 retrained: true
 unlearn:
   training: {epochs: 2, batch_size: 2, lr: 1.0e-3}

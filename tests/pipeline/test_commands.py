@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -90,17 +88,6 @@ def test_numbers_in_lists_are_numbers(uwc: Run) -> None:
     told = json.loads(uwc("explain", "ES", "--json").stdout)
     assert (told["name"], told["range"]) == ("extraction_strength", [0, 1])
     assert "extraction_strength" in uwc("explain", "ES").stdout
-
-
-@pytest.mark.parametrize("arguments", ["list metrics", "list benchmarks", "list published", "study list", "explain ES"])
-def test_what_is_only_listed_imports_no_torch(arguments: str) -> None:
-    code = f"""
-import sys
-from uwc.cli.main import app
-app({arguments.split()!r}, standalone_mode=False)
-sys.exit("torch" in sys.modules)
-"""
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
 def test_help_of_compare_has_groups_and_few_options(uwc: Run) -> None:

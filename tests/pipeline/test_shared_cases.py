@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy, one_hot
 from typer.testing import CliRunner, Result
 
 import uwc
-from uwc.attacks.gcg import Problem, SearchSettings, SuffixSearch
+from uwc.attacks.suffix_search import Problem, SearchSettings, SuffixSearch
 from uwc.cli.main import app
 from uwc.data.example import Example
 from uwc.errors import DataError, ModelError, UserError
@@ -131,7 +131,7 @@ def test_the_gradient_of_a_suffix() -> None:
     question = Example("1", "Where was Mira Oln born?", "Mira Oln was born in Quarnholt.")
     suffix = tuple(model.tokenizer(" x x x x x", add_special_tokens=False)["input_ids"])
     problem = Problem.of(model.encode([question])[0], 2, None)
-    found = SuffixSearch(model, [problem], suffix, SearchSettings(1, 8, 8, None, None, 0))._gradient()
+    found = SuffixSearch(model, [problem], suffix, SearchSettings(1, 8, 8, None, None, 0)).gradient()
     embedding = model.model.get_input_embeddings()
     table = embedding(torch.arange(embedding.weight.shape[0])).detach()
     chosen = one_hot(torch.tensor(suffix), len(table)).float().requires_grad_()

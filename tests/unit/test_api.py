@@ -1,5 +1,6 @@
 """The public functions: models, data, metrics, attacks, measures and terms as users have them, and what they show."""
 
+import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import torch
 from tests.conftest import PEOPLE, copied, people
 
 import uwc
-from uwc.errors import ConfigError, DataError
+from uwc.errors import ConfigError, DataError, ModelError
+from uwc.models.adapters import add_adapter
 from uwc.models.load import save_model
 from uwc.objectives.methods import WeightedTerm, get_method
 from uwc.results import RESULTS, UnlearnResult
@@ -381,3 +383,28 @@ def test_a_model_in_memory_is_read_with_its_own_prompt(knowing: uwc.Model) -> No
     alone = uwc.score(other, FORGET, metrics="ES", max_new_tokens=0).scores[0].mean
     beside = uwc.score(other, FORGET, metrics="ES", original=knowing, max_new_tokens=0).scores[0].mean
     assert alone < beside == uwc.score(knowing, FORGET, metrics="ES", max_new_tokens=0).scores[0].mean
+
+
+def test_an_adapter_that_names_no_base_is_attached_to_the_original(folder: Path, knowing: uwc.Model) -> None:
+    """Scored with the original it has the scores of the peft model in memory; alone it is refused."""
+    adapted = add_adapter(copied(knowing), rank=2)
+    with torch.no_grad():
+        for name, weight in adapted.model.named_parameters():
+            if "lora_B" in name:
+                weight.fill_(0.02)
+    save_model(adapted, folder / "adapter")
+    config = folder / "adapter" / "adapter_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": None}))
+    settings: dict[str, Any] = {"metrics": "probability", "max_new_tokens": 0, "device": "cpu"}
+    found = uwc.score(folder / "adapter", FORGET, original=folder / "original", **settings)
+    assert found.scores[0].mean == pytest.approx(uwc.score(adapted, FORGET, **settings).scores[0].mean, rel=1e-5)
+    assert found.scores[0].mean != uwc.score(knowing, FORGET, **settings).scores[0].mean
+    with pytest.raises(ModelError, match="does not name its base"):
+        uwc.score(folder / "adapter", FORGET, **settings)
+
+
+def test_scores_say_what_to_doubt(knowing: uwc.Model) -> None:
+    """Repeated questions, and metrics of a suite whose needs are not met."""
+    found = uwc.score(knowing, [*FORGET, replace(FORGET[0], id="again")], metrics="core", max_new_tokens=0)
+    assert "repeated_questions" in [warning.code for warning in found.warnings]
+    assert set(found.left_out) == {"rouge_l", "kl_to_original"}

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tests.results_factory import changed, changed_run, study_results
+from tests.helpers.results_factory import changed, changed_run, study_results
 
 from uwc.catalogue import catalogue
 from uwc.errors import ConfigError

@@ -104,7 +104,7 @@ class SuffixSearch:
         self._layer = None if settings.layer is None else resolve_layer(model.model, settings.layer)
         self._current = torch.tensor(start, device=self._device)
         self.best, self.barren = start, 0
-        self.best_loss = float(self._losses(self._current[None])[0])
+        self.best_loss = float(self.losses(self._current[None])[0])
 
     @cached_property
     def _caches(self) -> list[Any]:
@@ -132,9 +132,9 @@ class SuffixSearch:
 
     def step(self) -> None:
         """Replace the suffix by the best readable candidate, if there is one."""
-        drawn = self._candidates(self._gradient())
+        drawn = self.candidates(self.gradient())
         candidates = [suffix for suffix, kept in zip(drawn, self._readable(0, drawn), strict=True) if kept]
-        losses = self._losses(torch.tensor(candidates, device=self._device)) if candidates else torch.zeros(0)
+        losses = self.losses(torch.tensor(candidates, device=self._device)) if candidates else torch.zeros(0)
         for place in losses.argsort(stable=True).tolist():
             suffix = candidates[place]
             if all(self._readable(number, [suffix])[0] for number in range(1, len(self._problems))):
@@ -144,7 +144,7 @@ class SuffixSearch:
                 return
         self.barren += 1
 
-    def _gradient(self) -> Tensor:
+    def gradient(self) -> Tensor:
         """[S, V] gradient of the mean loss by the one-hot suffix: that by the embedding's output, times all embeddings.
 
         Exact if the embedding module is linear in the one-hot, such as a table with a factor.
@@ -180,7 +180,7 @@ class SuffixSearch:
         finally:
             handle.remove()
 
-    def _candidates(self, gradient: Tensor) -> list[tuple[int, ...]]:
+    def candidates(self, gradient: Tensor) -> list[tuple[int, ...]]:
         """Suffixes that differ from the current one in one place."""
         steepest = (-gradient[:, self._allowed]).topk(min(self._settings.top_k, len(self._allowed)), dim=1).indices
         count, generator = self._settings.candidates, self._generator
@@ -191,8 +191,8 @@ class SuffixSearch:
         return sorted({tuple(suffix) for suffix in suffixes.tolist()})
 
     @torch.no_grad()
-    def _losses(self, suffixes: Tensor) -> Tensor:
-        """[n] the mean loss over the problems."""
+    def losses(self, suffixes: Tensor) -> Tensor:
+        """[n] mean loss over the problems of each of the [n, S] suffixes."""
         total = torch.zeros(len(suffixes), device=self._device)
         for problem, cache in zip(self._problems, self._caches, strict=True):
             length = len(problem.with_suffix(self.best))

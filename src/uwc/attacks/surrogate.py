@@ -108,13 +108,13 @@ class Intervened(Altered):
 
     def __init__(self, model: Any, changes: Mapping[int, Callable[[Tensor], Tensor]]) -> None:
         super().__init__(model)
-        self._changes = dict(changes)
+        self.changes = dict(changes)
 
     @contextmanager
     def altering(self) -> Iterator[None]:
         """Change the blocks' outputs."""
         with ExitStack() as stack:
-            for layer, change in self._changes.items():
+            for layer, change in self.changes.items():
                 stack.enter_context(changed_output(self.inner, layer, change))
             yield
 

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from uwc.cli.options import Json
-from uwc.cli.printing import print_rows
+from uwc.cli.options import Json, OutputDir
+from uwc.cli.printing import print_scores
 
 
 def import_logs_command(
@@ -29,9 +29,13 @@ def import_logs_command(
             "its logs) or of losses (the code of TOFU's leaderboard; the default for OpenUnlearning's logs).",
         ),
     ] = None,
+    output_dir: OutputDir = None,
     as_json: Json = False,
 ) -> None:
     """Compute model utility, its parts and forget quality from evaluation logs of TOFU or OpenUnlearning."""
     from uwc.metrics.logs import from_logs
 
-    print_rows(str(logs), from_logs(logs, retrained=retrained, average=average), as_json)
+    scores = from_logs(logs, retrained=retrained, average=average)
+    if output_dir is not None:
+        scores.save(output_dir)
+    print_scores(scores, str(logs), as_json)

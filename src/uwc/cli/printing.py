@@ -2,13 +2,17 @@
 
 import json
 import sys
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
 
 from uwc.io import finite
 from uwc.reports.format import Table, print_table
+
+if TYPE_CHECKING:
+    from uwc.results import Scores
 
 
 def print_rows(title: str, rows: list[dict[str, Any]], as_json: bool = False) -> None:
@@ -19,6 +23,23 @@ def print_rows(title: str, rows: list[dict[str, Any]], as_json: bool = False) ->
     columns = [c for c in (rows[0] if rows else {}) if any(row[c] not in (None, "") for row in rows)]
     cells = tuple(tuple(_cell(row[c]) for c in columns) for row in rows)
     print_table(Table(title=title, columns=tuple(columns), rows=cells), console())
+
+
+def print_scores(scores: "Scores", title: str, as_json: bool) -> None:
+    """Print scores, and the differences from another model where there are any, as JSON or as tables."""
+    if as_json:
+        typer.echo(scores.to_json(), nl=False)
+        return
+    print_rows(title, [_with_reasons(row) for row in scores.rows()])
+    if scores.differences:
+        print_rows(f"{scores.model} minus {scores.compared_with}", [dict(row) for row in scores.difference_rows()])
+
+
+def _with_reasons(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of scores for the table: the reasons of missing values beside their number."""
+    why = "; ".join(row["why"])
+    missing = f"{row['not_scored']} ({why})" if why else str(row["not_scored"])
+    return {**{k: v for k, v in row.items() if k != "why"}, "not_scored": missing}
 
 
 def print_json(value: Any) -> None:

@@ -1,7 +1,6 @@
 """`uwc score`: scores of a model on sets of questions."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -24,7 +23,7 @@ from uwc.cli.options import (
     loading,
     sections,
 )
-from uwc.cli.printing import print_rows
+from uwc.cli.printing import print_scores
 
 
 def score_command(
@@ -75,16 +74,4 @@ def score_command(
         output_dir=output_dir,
         **loading(given.model),
     )
-    if as_json:
-        typer.echo(scores.to_json(), nl=False)
-        return
-    print_rows(f"{model} on {forget}", [_shown(row) for row in scores.rows()])
-    if scores.differences:
-        print_rows(f"{model} minus {compare}", [dict(row) for row in scores.difference_rows()])
-
-
-def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of scores for the table, with the reasons why examples were not scored."""
-    why = "; ".join(row["why"])
-    missing = f"{row['not_scored']} ({why})" if why else str(row["not_scored"])
-    return {**{k: v for k, v in row.items() if k != "why"}, "not_scored": missing}
+    print_scores(scores, f"{model} on {forget}", as_json)

@@ -15,7 +15,15 @@ DIVERGED = 3
 study = typer.Typer(no_args_is_help=True, help="Run, plan or list studies, each described by one YAML file.")
 
 Runs = Annotated[
-    Path, typer.Option(rich_help_panel=OUTPUT, metavar="FOLDER", help="Folder for results and cache; a rerun resumes.")
+    Path,
+    typer.Option(
+        "--output-dir",
+        "-o",
+        "--runs",
+        rich_help_panel=OUTPUT,
+        metavar="FOLDER",
+        help="Folder for the results, in FOLDER/NAME, and the cache of all its studies; a rerun resumes.",
+    ),
 ]
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A YAML file, or the name of a shipped study.")]
 

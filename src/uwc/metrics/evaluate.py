@@ -16,10 +16,10 @@ from uwc.data.example import Example
 from uwc.data.prompts import PromptTemplate
 from uwc.metrics.compat import Compat
 from uwc.metrics.registry import metrics, set_metrics
-from uwc.metrics.scored import EXTRAS, TEXTS, ScoredSet, needs_of, score_set
+from uwc.metrics.scored import EXTRAS, NOT_FINITE, TEXTS, ScoredSet, needs_of, score_set
 from uwc.metrics.semantics import Judges
 from uwc.metrics.stats import aggregate_sets
-from uwc.metrics.suites import VERBATIM, Given, is_judged, is_set_metric, measured_on, required_inputs
+from uwc.metrics.suites import VERBATIM, Given, is_judged, is_set_metric, measured_on, required_inputs, set_label
 from uwc.models.model import Model
 from uwc.models.token_scores import Sampling
 from uwc.results import Score, ScoreDifference
@@ -293,3 +293,11 @@ def _set_score(name: str, scored: ScoredSets, retrained: ScoredSets, scoring: Sc
     sets = "+".join(dict.fromkeys(of_set for _, of_set, _ in inputs))
     why = {"an input metric has no value": result.not_scored} if result.not_scored else {}
     return Score(set=sets, metric=name, why=why, **result.model_dump())
+
+
+def not_finite_in_words(scores: Sequence[Score]) -> str:
+    """The numbers of questions by set for which a model's logits were not finite, in words; empty if there are none."""
+    lost: dict[str, int] = {}
+    for score in scores:
+        lost[score.set] = max(lost.get(score.set, 0), score.why.get(NOT_FINITE, 0))
+    return ", ".join(f"{count} questions ({set_label(name)})" for name, count in lost.items() if count)

@@ -1,7 +1,7 @@
 """Scores from evaluation logs of TOFU and OpenUnlearning, for models that are not available."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -9,10 +9,15 @@ from typing import Any, Literal, get_args
 import numpy as np
 from scipy.special import logsumexp
 
+from uwc import __version__, progress
 from uwc.errors import ConfigError, DataError
+from uwc.metrics.registry import set_metrics
 from uwc.metrics.set_metrics import UTILITY_SETS, forget_quality, model_utility
+from uwc.metrics.stats import aggregate, aggregate_sets
+from uwc.metrics.suites import metric_info, set_label
 from uwc.models.token_scores import Floats
 from uwc.registry import unknown_name
+from uwc.results import Score, Scores, SetInfo, Warning
 
 TOFU_FILES = {
     "forget": "eval_log_forget.json",
@@ -73,7 +78,7 @@ class LoggedSet:
         return ratio
 
 
-def from_logs(logs: Path, *, retrained: Path | None = None, average: str | None = None) -> list[dict[str, Any]]:
+def from_logs(logs: Path, *, retrained: Path | None = None, average: str | None = None, seed: int = 0) -> Scores:
     """The parts of model utility and the same metrics on the forget set, model utility, and forget quality.
 
     Model utility is the harmonic mean of ROUGE-L recall, probability and ``max(0, 1 - R)``, each a mean over the
@@ -85,9 +90,11 @@ def from_logs(logs: Path, *, retrained: Path | None = None, average: str | None 
         retrained: the same of a model that was never trained on the forget set; for forget quality.
         average: over the wrong answers in R; by default "probabilities" for TOFU's logs, as in the paper and in
             `model_utility`, and "losses" for OpenUnlearning's, as in that code.
+        seed: of the bootstrap, in which each question is a cluster.
 
     Returns:
-        One row for each set and metric: set, metric, value, n, and a note if the value is missing or doubtful.
+        The scores, each with n, standard error and interval; metrics that the logs do not allow are in ``left_out``,
+        doubts about the log's form in ``warnings``.
 
     Raises:
         DataError: a file is not such a log, the two logs have different examples, or a log lacks an input of the
@@ -97,19 +104,31 @@ def from_logs(logs: Path, *, retrained: Path | None = None, average: str | None 
     if average not in (None, *get_args(Average)):
         raise ConfigError(unknown_name("average", str(average), list(get_args(Average))))
     ours = read_logs(logs)
-    rows = [row for name, found in ours.items() for row in _rows(logs, name, found, average)]
-    rows.append(_utility(ours, average))
+    scores = [score for name, found in ours.items() for score in _scores(logs, name, found, average, seed)]
+    doubts = {found.doubt: "truth_ratio_doubtful" for found in ours.values() if found.doubt}
+    whole = {"model_utility": _utility(ours, average, seed)}
     if retrained is not None:
-        rows.append(_quality(logs, ours, retrained, read_logs(retrained)))
-    return rows
+        whole["forget_quality"] = _quality(logs, ours, retrained, read_logs(retrained), seed)
+    scores += [found for found in whole.values() if isinstance(found, Score)]
+    left_out = {name: lacking for name, lacking in whole.items() if isinstance(lacking, str)}
+    for name, lacking in left_out.items():
+        progress.note(f"{name} left out: it needs {lacking}")
+    warnings = tuple(Warning(code=code, text=f"{logs}: {text}") for text, code in doubts.items())
+    for warning in warnings:
+        progress.warn(warning.text)
+    return Scores(
+        uwc_version=__version__,
+        model=str(logs),
+        sets={name: SetInfo(label=set_label(name), examples=len(log.indices)) for name, log in ours.items()},
+        metrics={name: metric_info(name) for name in dict.fromkeys(score.metric for score in scores)},
+        scores=tuple(scores),
+        left_out=left_out,
+        warnings=warnings,
+    )
 
 
-def _row(name: str, metric: str, value: float | None, n: int, note: str = "") -> dict[str, Any]:
-    return {"set": name, "metric": metric, "value": value, "n": n, "note": note}
-
-
-def _rows(path: Path, name: str, log: LoggedSet, average: str | None) -> list[dict[str, Any]]:
-    """The means of one set's metrics."""
+def _scores(path: Path, name: str, log: LoggedSet, average: str | None, seed: int) -> Iterator[Score]:
+    """The scores of one set."""
     ratio = log.truth_ratio(average)
     if len(log.logged_ratio) and not len(ratio):
         raise DataError(
@@ -118,38 +137,48 @@ def _rows(path: Path, name: str, log: LoggedSet, average: str | None) -> list[di
         )
     with np.errstate(divide="ignore"):
         truth = np.minimum(ratio, 1.0 / (ratio + log.added)) if name == "forget" else np.maximum(0.0, 1.0 - ratio)
-    metrics = {
+    values = {
         "rouge_l_ascii": log.rouge,
         "probability_normalised" if name in _NORMALISED else "probability": log.probability,
         "truth_ratio_forget" if name == "forget" else "truth_ratio_utility": truth,
     }
     if name == "forget" and log.added and len(log.wrong_losses):  # what OpenUnlearning reports since December 2025
         true = np.exp(-log.true_loss)
-        metrics["truth_probability"] = true / (true + np.exp(-log.wrong_losses.mean(axis=1)) + log.added)
-    return [
-        _row(name, metric, float(values.mean()), len(values), log.doubt if values is truth else "")
-        for metric, values in metrics.items()
-        if len(values)
-    ]
+        values["truth_probability"] = true / (true + np.exp(-log.wrong_losses.mean(axis=1)) + log.added)
+    for metric, of_examples in values.items():
+        if len(of_examples):
+            found = aggregate(of_examples, _no_subjects(log), seed=seed)
+            yield Score(set=name, metric=metric, **found.model_dump())
 
 
-def _utility(logs: Mapping[str, LoggedSet], average: str | None) -> dict[str, Any]:
-    sets = "+".join(UTILITY_SETS)
+def _no_subjects(log: LoggedSet) -> list[str]:
+    return [""] * len(log.indices)
+
+
+def _utility(logs: Mapping[str, LoggedSet], average: str | None, seed: int) -> Score | str:
+    """Model utility, or why it cannot be computed."""
     values = {
         name: (log.rouge, log.probability, np.maximum(0.0, 1.0 - log.truth_ratio(average)))
         for name, log in logs.items()
     }
     absent = [name for name in UTILITY_SETS if name not in logs or not all(len(v) for v in values[name])]
     if absent:
-        return _row(sets, "model_utility", None, 0, f"the logs lack {', '.join(absent)}")
-    number = sum(len(logs[name].indices) for name in UTILITY_SETS)
-    return _row(sets, "model_utility", model_utility(*(v for name in UTILITY_SETS for v in values[name])), number)
+        return f"{', '.join(absent)} in the logs"
+    groups = [name for name in UTILITY_SETS for _ in values[name]]
+    found = aggregate_sets(
+        model_utility,
+        [v for name in UTILITY_SETS for v in values[name]],
+        [_no_subjects(logs[name]) for name in groups],
+        groups=groups,
+        seed=seed,
+    )
+    return Score(set="+".join(UTILITY_SETS), metric="model_utility", **found.model_dump())
 
 
 def _quality(
-    path: Path, log: Mapping[str, LoggedSet], other_path: Path, other: Mapping[str, LoggedSet]
-) -> dict[str, Any]:
-    """Forget quality, from truth ratios by averages of losses, as in both codes."""
+    path: Path, log: Mapping[str, LoggedSet], other_path: Path, other: Mapping[str, LoggedSet], seed: int
+) -> Score | str:
+    """Forget quality, from truth ratios by averages of losses, as in both codes; or why it cannot be computed."""
     for file, found in ((path, log), (other_path, other)):
         if "forget" not in found or not len(found["forget"].truth_ratio("losses")):
             raise DataError(f"{file}: the truth ratios of the forget set are missing; forget quality needs them")
@@ -160,9 +189,17 @@ def _quality(
             "forget quality needs logs of the same examples"
         )
     if bool(first.doubt) != bool(second.doubt):
-        return _row("forget", "forget_quality", None, 0, first.doubt or second.doubt)
-    value = forget_quality(first.truth_ratio("losses"), second.truth_ratio("losses"))
-    return _row("forget", "forget_quality", value, len(first.indices), first.doubt)
+        return f"two logs of one form: {first.doubt or second.doubt}"
+    ratios = [first.truth_ratio("losses"), second.truth_ratio("losses")]
+    result = aggregate_sets(
+        forget_quality,
+        ratios,
+        [_no_subjects(first), _no_subjects(second)],
+        groups=["forget", "forget"],
+        interval=set_metrics.get("forget_quality").facts["interval"],
+        seed=seed,
+    )
+    return Score(set="forget", metric="forget_quality", **result.model_dump())
 
 
 def read_logs(path: Path) -> dict[str, LoggedSet]:

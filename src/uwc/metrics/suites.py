@@ -1,25 +1,26 @@
 """Names of sets, metrics and suites, and the check that the needs of metrics are met."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import signature
 from itertools import chain
 from typing import Any
 
-from uwc.data.example import Example, fingerprint, paraphrased
+from uwc.data.example import Example, asked_in_both, fingerprint, paraphrased, repeated
 from uwc.errors import ConfigError
 from uwc.metrics.registry import INPUTS, JUDGES, metric, metrics, set_metrics
 from uwc.metrics.set_metrics import MEMBERSHIP_ATTACKS
+from uwc.metrics.stats import cluster_codes
 from uwc.registry import Entry, unknown_name
-from uwc.results import MetricInfo, SetInfo
+from uwc.results import MetricInfo, SetInfo, Warning
 
 FORGET, VERBATIM = "forget", "verbatim"
+FEW_CLUSTERS = 5
+"""Number of clusters below which intervals cover less than 95 %."""
 SET_FLAGS = {name: f"--{name}" for name in (FORGET, "retain", "holdout")} | {
     name: f"--set benchmark.settings.further.{name}=FILE" for name in ("real_authors", "world_facts", VERBATIM)
 }
 """Set -> the option that gives it on the command line."""
-SET_LABELS = {"forget_paraphrased": "forget, paraphrased", "retain_paraphrased": "retain, paraphrased"}
-"""Set -> its label, if that is not its name."""
 RETRAINED = "retrained/"
 
 SUITES: dict[str, tuple[str, ...]] = {
@@ -82,10 +83,15 @@ def in_all_wordings(sets: Mapping[str, Sequence[Example]]) -> dict[str, Sequence
     return {name: examples for name, examples in found.items() if examples}
 
 
+def set_label(name: str) -> str:
+    """The name of a set in tables and messages."""
+    base, found, _ = name.partition("_paraphrased")
+    return f"{base}, paraphrased" if found else name.replace("_", " ")
+
+
 def set_info(name: str, examples: Sequence[Example]) -> SetInfo:
     """The description of a set in results."""
-    label = SET_LABELS.get(name, name.replace("_", " "))
-    return SetInfo(label=label, examples=len(examples), sha256=fingerprint(examples))
+    return SetInfo(label=set_label(name), examples=len(examples), sha256=fingerprint(examples))
 
 
 def metric_info(name: str) -> MetricInfo:
@@ -255,6 +261,54 @@ def _missing_set(name: str) -> str:
 def _suits(of_set: str, only: str | None) -> bool:
     """Whether a set is of the kind of a metric: texts to be continued, or questions."""
     return (only == VERBATIM) == (of_set == VERBATIM) and only in (None, of_set)
+
+
+def question_warnings(sets: Mapping[str, Sequence[Example]], *, several: bool = False) -> list[Warning]:
+    """The warnings on given questions: few clusters, no subjects, repetitions, and questions of two sets.
+
+    Args:
+        sets: the questions by set, each in its own wording.
+        several: whether models are compared on them.
+    """
+    found = (*_on_clusters(sets, several=several), *_on_questions(sets))
+    return [Warning(code=code, text=text) for code, text in found]
+
+
+def _on_clusters(sets: Mapping[str, Sequence[Example]], *, several: bool) -> Iterator[tuple[str, str]]:
+    for name, examples in sets.items():
+        label, count = set_label(name), int(cluster_codes([e.subject for e in examples]).max()) + 1
+        if count == 1:
+            yield "one_cluster", f"All {label} questions have one subject, so that no score has an interval."
+        elif count < FEW_CLUSTERS:
+            unsure = ", and no two models differ significantly by them" if several else ""
+            yield (
+                "few_clusters",
+                f"The {label} questions have {count} subjects only: intervals from fewer than {FEW_CLUSTERS} cover "
+                f"less than 95%{unsure}; use questions about more subjects.",
+            )
+    silent = [set_label(name) for name, examples in sets.items() if not any(e.subject for e in examples)]
+    if silent:
+        yield (
+            "no_subjects",
+            f"No subject is named for the {' and '.join(silent)} questions, so each counts as independent of the "
+            "others. If several are about one person or thing, name it in a column 'subject'; otherwise intervals are "
+            "too narrow.",
+        )
+
+
+def _on_questions(sets: Mapping[str, Sequence[Example]]) -> Iterator[tuple[str, str]]:
+    for name, examples in sets.items():
+        if count := repeated(examples):
+            yield (
+                "repeated_questions",
+                f"{count} of the {set_label(name)} questions repeat another one with its answer, and count twice.",
+            )
+        if name != FORGET and (both := asked_in_both(sets.get(FORGET, ()), examples)):
+            yield (
+                "asked_in_both",
+                f"{len(both)} of the forget questions {'is' if len(both) == 1 else 'are'} asked in the "
+                f"{set_label(name)} set too, with another answer ({both[0][:60]!r}); remove them from one.",
+            )
 
 
 def any_perturbed(examples: Iterable[Example]) -> bool:

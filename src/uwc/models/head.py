@@ -11,8 +11,8 @@ from torch.nn.functional import linear
 from uwc.data.batches import Batch
 from uwc.errors import ModelError
 
-_TILE_BYTES = {"cpu": 8 << 20, "mps": 128 << 20, "cuda": 512 << 20}
-_TILE_ROWS = 512  # enough for a matrix product at full speed
+TILE_BYTES = {"cpu": 8 << 20, "mps": 128 << 20, "cuda": 512 << 20}
+TILE_ROWS = 512  # enough for a matrix product at full speed
 _TILE_STEP = 64  # a multiple of the width of vector units
 _RELATIVE_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}
 
@@ -166,9 +166,9 @@ def tile_grid(logits: AnswerLogits, *others: AnswerLogits) -> Iterator[tuple[sli
                 f"the reference has a vocabulary of {other.vocabulary} tokens and the model one of "
                 f"{logits.vocabulary}; a divergence needs the same one"
             )
-    cells = _TILE_BYTES.get(logits.device.type, _TILE_BYTES["cpu"]) // 4
+    cells = TILE_BYTES.get(logits.device.type, TILE_BYTES["cpu"]) // 4
     divisible = all(each.divisible for each in (logits, *others))
-    width = min(logits.vocabulary, max(cells // _TILE_ROWS, cells // logits.rows)) if divisible else logits.vocabulary
+    width = min(logits.vocabulary, max(cells // TILE_ROWS, cells // logits.rows)) if divisible else logits.vocabulary
     if logits.vocabulary > width > _TILE_STEP:
         width -= width % _TILE_STEP
     height = max(cells // width, 1)

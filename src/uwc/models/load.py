@@ -63,6 +63,7 @@ def load_model(
     trust_remote_code: bool = False,
     name: str = "",
     reading: Reading | None = None,
+    base: str | Path | None = None,
 ) -> Model:
     """Load a causal language model of transformers, or an adapter with its base, from a folder or the hub.
 
@@ -79,6 +80,7 @@ def load_model(
         name: its name in messages; the folder's or hub's name by default.
         reading: tokenizer, template and ends of the model that it is compared with, used in place of its own; a warning
             names the differences. Its own by default.
+        base: the folder or hub name of the base of an adapter that names none.
 
     Raises:
         ModelError: there is no such model, it has no safetensors weights or two sets of them, a tensor is missing or
@@ -91,9 +93,9 @@ def load_model(
     if kind == "adapter":
         adapter = adapter_config(where) or {}
         require_adapter(where, adapter)
-        base = named_base(where, adapter)
-        tokenizer = load_tokenizer(where, base if reading is None else None, trust_remote_code, needed=reading is None)
-        model = load_model(base, trust_remote_code=trust_remote_code, **given)
+        named = str(base) if base and not adapter.get("base_model_name_or_path") else named_base(where, adapter)
+        tokenizer = load_tokenizer(where, named if reading is None else None, trust_remote_code, needed=reading is None)
+        model = load_model(named, trust_remote_code=trust_remote_code, **given)
         model = replace(attach_adapter(model, where), tokenizer=tokenizer, name=name)
     else:
         tokenizer = load_tokenizer(where, None, trust_remote_code, needed=reading is None)

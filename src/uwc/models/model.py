@@ -218,16 +218,18 @@ class Loading:
             return Reading.of(model)
         return load_reading(model, template=self.template, trust_remote_code=self.trust_remote_code)
 
-    def load(self, model: ModelLike, reading: "Reading | None" = None) -> Model:
-        """The loaded model, with the given reading or its own."""
+    def load(self, model: ModelLike, reading: "Reading | None" = None, *, base: ModelLike | None = None) -> Model:
+        """The loaded model, with the given reading or its own; an adapter that names no base is attached to `base`, if
+        that is a folder or hub name."""
         from uwc.models.load import load_model
         from uwc.models.reading import read_as
 
         if not isinstance(model, Model):
-            return load_model(model, reading=reading, **self.options())
+            named = None if isinstance(base, Model) else base
+            return load_model(model, reading=reading, base=named, **self.options())
         return model if reading is None else read_as(model, reading)
 
-    def plain(self, model: ModelLike, reading: "Reading | None" = None) -> Model:
+    def plain(self, model: ModelLike, reading: "Reading | None" = None, *, base: ModelLike | None = None) -> Model:
         """`load` with an adapter merged into its base; a model in memory is copied first.
 
         Raises:
@@ -235,7 +237,7 @@ class Loading:
         """
         from uwc.models.adapters import merge_adapter
 
-        return merge_adapter(self.load(model, reading), keep=isinstance(model, Model))
+        return merge_adapter(self.load(model, reading, base=base), keep=isinstance(model, Model))
 
     def own(self, model: ModelLike, reading: "Reading | None" = None) -> Model:
         """`plain` with weights that may be changed; a model in memory is copied."""

@@ -120,12 +120,17 @@ def intervals(results: StudyResults) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """A titled grid of strings; the first column names the row. A caption holds one remark a line."""
+    """A titled grid of strings; the first column names the row. A caption holds one remark a line.
+
+    Attributes:
+        models: the unlearned model that each row is about, ``""`` for none; empty for a table of other things.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     caption: str = ""
+    models: tuple[str, ...] = ()
 
 
 def is_numeric(table: Table, column: int) -> bool:

@@ -2,8 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from plotly.offline import get_plotlyjs
 from uwc.io import write_text
 from uwc.reports.figures import (
     GROUPS,
-    Style,
     alpha_figures,
     effect_figures,
     frontier_figure,
@@ -87,7 +85,7 @@ def _render(results: StudyResults, run: RunRecord) -> str:
     )
     environment.filters["split_arxiv"] = ARXIV.split
     environment.globals["is_numeric"] = is_numeric
-    environment.globals["colour_of"] = partial(_colour_of, model_styles(results))
+    environment.globals["colours"] = {name: style.colour for name, style in model_styles(results).items()}
     return environment.get_template("page.html.jinja").render(
         results=results,
         run=run,
@@ -182,14 +180,6 @@ def _rank_by(results: StudyResults) -> dict[str, Any]:
         "label": results.metric_label(results.rank_by),
         "summary": info.summary if info else "",
     }
-
-
-def _colour_of(styles: Mapping[str, Style], row: str) -> str | None:
-    """The colour of the model that a table's row is about; None for a reference model."""
-    suffixes = ("", " (diverged)", " (logits not finite)", ", as delivered", ", calibrated")
-    names = [row.removesuffix(suffix) for suffix in suffixes]
-    seeds = [name for name in styles if name.rpartition("@")[0] == row]
-    return next((styles[name].colour for name in (*names, *seeds) if name in styles), None)
 
 
 def _metric(results: StudyResults, name: str) -> dict[str, Any]:

@@ -100,7 +100,8 @@ def result_table(results: StudyResults) -> Table:
         f"retain {label}, calibrated",
     )
     title = f"Forget {label} as delivered and at equal retention, best first (lower is better)"
-    return Table(title, columns, tuple(rows), "\n".join(_result_remarks(results)))
+    models = (*("" for _ in results.references), *(run.name for run in results.by_rank()))
+    return Table(title, columns, tuple(rows), "\n".join(_result_remarks(results)), models)
 
 
 def _uncalibrated_table(results: StudyResults) -> Table:
@@ -108,14 +109,17 @@ def _uncalibrated_table(results: StudyResults) -> Table:
     metric, label = results.rank_by, results.metric_label(results.rank_by)
     info = results.metrics.get(metric)
     columns = ("model", f"forget {label} [95% interval]", f"forget {label}, paraphrased", f"retain {label}")
-    rows = []
+    rows, models = [], []
     for key, scores in results.scored():
         forget, paraphrased, retain = (find(scores, name, metric) for name in (FORGET, PARAPHRASED, RETAIN))
         name = key.label + (STATUS[results.run(key.run).status] if key.run else "")
         rows.append((name, with_interval(forget, info), _mean(paraphrased, info), _mean(retain, info)))
-    rows += [(f"{m.name}{STATUS[m.status]}", MISSING, MISSING, MISSING) for m in results.unlearned if not m.scores]
+        models.append(key.run or "")
+    unscored = [model for model in results.unlearned if not model.scores]
+    rows += [(f"{m.name}{STATUS[m.status]}", MISSING, MISSING, MISSING) for m in unscored]
+    models += [m.name for m in unscored]
     remarks = ["Nothing was calibrated. Intervals: 95%, bootstrap over clusters.", *_reference_remarks(results)]
-    return Table(f"{label} of every model", columns, tuple(rows), "\n".join(remarks))
+    return Table(f"{label} of every model", columns, tuple(rows), "\n".join(remarks), tuple(models))
 
 
 def _mean(score: Score | None, metric: MetricInfo | None) -> str:
@@ -131,6 +135,7 @@ def _result_remarks(results: StudyResults) -> Iterable[str]:
         "measures. Calibrated: the mixture that calibration gives, as measured."
     )
     yield f"Intervals of residual scores: {intervals(results)}."
+    yield from (f"{name} left out: it needs {lacking}." for name, lacking in results.left_out.items())
     yield from _reference_remarks(results)
     if not any(find(scores, PARAPHRASED, results.rank_by) for _, scores in results.scored()):
         reason = "were not scored" if PARAPHRASED in results.sets else "are not part of this benchmark"
@@ -169,7 +174,8 @@ def metrics_table(results: StudyResults, metric: str) -> Table:
         "geometric": "Geometric mean ± standard error",
         "set": "One number for whole sets",
     }[info.average]
-    return Table(info.label, tuple(columns), rows, f"{what}; below it the 95% interval.")
+    about = tuple(key.run or "" for key, _ in results.scored())
+    return Table(info.label, tuple(columns), rows, f"{what}; below it the 95% interval.", about)
 
 
 def _details_cell(score: Score | None, metric: MetricInfo, *, with_count: bool) -> str:
@@ -197,9 +203,11 @@ def published_table(results: StudyResults) -> Table | None:
         return None
     models = list(dict.fromkeys(row["model"] for table in tables for row in table.rows))
     rows: list[tuple[str, ...]] = []
+    about: list[str] = []
     for run in runs:
         delivered, calibrated = _published_cells(run.scores), _published_cells(run.calibrated_scores)
         rows.append((run.name, "this study", *delivered[:2], *calibrated))
+        about += [run.name, *("" for _ in models)]
         for model in models:
             before, after = (_published_row(table, _published_name(run), model) for table in tables)
             rows.append(("", model, *before[:2], *after))
@@ -217,7 +225,7 @@ def published_table(results: StudyResults) -> Table | None:
         "forget ES, paraphrased, calibrated",
         "retain ES, paraphrased, calibrated",
     )
-    return Table("Published results", columns, tuple(rows), "\n".join(remarks))
+    return Table("Published results", columns, tuple(rows), "\n".join(remarks), tuple(about))
 
 
 def _published_name(run: UnlearnedModel) -> str:
@@ -327,7 +335,8 @@ def ranking_table(results: StudyResults) -> Table:
         f"score is below the next one's, shrunk towards 50% for few clusters; significant from {SIGNIFICANT:.1%}.",
     ]
     bar = f" at {retention_bar(results)}" if results.retention else ""
-    return Table(f"Ranking: residual forget {label}{bar} (lower is better)", columns, rows, "\n".join(remarks))
+    title = f"Ranking: residual forget {label}{bar} (lower is better)"
+    return Table(title, columns, rows, "\n".join(remarks), results.ranking)
 
 
 def _order_of_mixtures(results: StudyResults) -> str:
@@ -374,7 +383,7 @@ def pairs_table(results: StudyResults) -> Table:
         "Confidence that the row's model has a lower residual forget score than the column's: the share of paired "
         "draws, shrunk towards 50% for few clusters."
     )
-    return Table("Pairs", ("model", *names), rows, caption)
+    return Table("Pairs", ("model", *names), rows, caption, names if rows else ())
 
 
 def groups_table(results: StudyResults) -> Table:
@@ -505,7 +514,7 @@ def tau_table(results: StudyResults, *, single: bool = False) -> Table:
         )
     title = f"Residual forget {label} over tau" + (", every run" if single else "")
     columns = ("run" if single else "method", *(f"at tau {setting(t)}" for t in SHOWN), "area", "area, paraphrased")
-    return Table(title, columns, tuple(rows), "\n".join(remarks))
+    return Table(title, columns, tuple(rows), "\n".join(remarks), tuple(curve.runs[0][0] for curve in drawn))
 
 
 def runs_tau_table(results: StudyResults) -> Table | None:
@@ -551,13 +560,14 @@ def _least(scores: Mapping[str, float]) -> list[str]:
 
 def methods_table(results: StudyResults) -> Table:
     """The method of each unlearned model: summary, loss and source; for given models the path."""
+    models = tuple(run.name for run in results.unlearned)
     if all(run.checkpoint for run in results.unlearned):
         given = tuple((run.name, str(run.checkpoint)) for run in results.unlearned)
-        return Table("Given models", ("model", "checkpoint"), given)
+        return Table("Given models", ("model", "checkpoint"), given, models=models)
     rows = tuple(
         (run.name, run.summary or MISSING, run.formula or MISSING, run.source or MISSING) for run in results.unlearned
     )
-    return Table("Methods", ("method", "summary", "loss", "source"), rows)
+    return Table("Methods", ("method", "summary", "loss", "source"), rows, models=models)
 
 
 def settings_table(results: StudyResults) -> Table:
@@ -574,7 +584,9 @@ def settings_table(results: StudyResults) -> Table:
     plain = [k for k in keys if k not in varying and first.get(k) is not None and not isinstance(first[k], Mapping)]
     same = ", ".join(f"{key} = {values[key][0]}" for key in plain)
     caption = f"The same for all methods: {same}; the configuration below has the rest." if same else ""
-    return Table("Training settings", ("method", *varying), rows if varying else (), caption)
+    if not varying:
+        return Table("Training settings", ("method",), (), caption)
+    return Table("Training settings", ("method", *varying), rows, caption, tuple(given))
 
 
 def _prefixed(kind: str, settings: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
@@ -618,7 +630,7 @@ def training_table(results: StudyResults) -> Table:
         "retain PPL after",
         "end",
     )
-    return Table("Training", columns, tuple(rows), "\n".join(remarks))
+    return Table("Training", columns, tuple(rows), "\n".join(remarks), tuple(name for name, _ in trained(results)))
 
 
 def _perplexities(collapse: Collapse | None) -> tuple[str, str]:

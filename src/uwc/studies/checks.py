@@ -1,23 +1,18 @@
 """Checks of a study: the preflight check before calibration, and the warnings on its results."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from uwc.calibration.calibrate import UNKNOWN
 from uwc.calibration.measures import LITTLE, NEAR_ZERO, meaningless, ranking_metrics
 from uwc.data.benchmark import FORGET
-from uwc.data.example import Example, asked_in_both, repeated
 from uwc.errors import UserError
 from uwc.metrics.registry import metrics
 from uwc.metrics.scored import EXTRAS, NOT_FINITE, ScoredSet, needs_of
-from uwc.metrics.stats import cluster_codes
-from uwc.metrics.suites import SET_LABELS
+from uwc.metrics.suites import question_warnings
 from uwc.results import Retention, UnlearnedModel, Warning
 from uwc.studies.plan import Plan
 from uwc.studies.steps import Checkpoint, Step
 from uwc.studies.store import Store
-
-FEW_CLUSTERS = 5
-"""Number of clusters below which intervals cover less than 95 %."""
 
 
 def require_retention(plan: Plan, store: Store) -> None:
@@ -60,7 +55,7 @@ def input_warnings(plan: Plan) -> list[Warning]:
     asked = ("forget", *(plan.config.calibration.sets if plan.config.calibrate else ()))
     sets = {name: examples for name, examples in plan.sets.items() if name in asked}
     several = len(plan.runs) > 1
-    return [*_coded(_on_clusters(sets, several=several)), *_coded(_on_questions(sets)), *_coded(_on_weights(plan))]
+    return [*question_warnings(sets, several=several), *_coded(_on_weights(plan))]
 
 
 def _coded(found: "Coded") -> list[Warning]:
@@ -85,44 +80,6 @@ def _on_original(plan: Plan, store: Store) -> Coded:
                 "retain_unknown",
                 f"The original model scores only {found:.3g} ({label}) on the {name} data, so that the retention ratio "
                 f"is unreliable; give {name} data that it knows, or another retention metric.",
-            )
-
-
-def _on_clusters(sets: Mapping[str, Sequence[Example]], *, several: bool) -> Coded:
-    for name, examples in sets.items():
-        label, count = SET_LABELS.get(name, name), int(cluster_codes([e.subject for e in examples]).max()) + 1
-        if count == 1:
-            yield "one_cluster", f"All {label} questions have one subject, so that no score has an interval."
-        elif count < FEW_CLUSTERS:
-            unsure = ", and no two models differ significantly by them" if several else ""
-            yield (
-                "few_clusters",
-                f"The {label} questions have {count} subjects only: intervals from fewer than {FEW_CLUSTERS} cover "
-                f"less than 95%{unsure}; use questions about more subjects.",
-            )
-    silent = [SET_LABELS.get(name, name) for name, examples in sets.items() if not any(e.subject for e in examples)]
-    if silent:
-        yield (
-            "no_subjects",
-            f"No subject is named for the {' and '.join(silent)} questions, so each counts as independent of the "
-            "others. If several are about one person or thing, name it in a column 'subject'; otherwise intervals are "
-            "too narrow.",
-        )
-
-
-def _on_questions(sets: Mapping[str, Sequence[Example]]) -> Coded:
-    for name, examples in sets.items():
-        if count := repeated(examples):
-            yield (
-                "repeated_questions",
-                f"{count} of the {SET_LABELS.get(name, name)} questions repeat another one with its answer, and count "
-                "twice.",
-            )
-        if name != "forget" and (both := asked_in_both(sets["forget"], examples)):
-            yield (
-                "asked_in_both",
-                f"{len(both)} of the forget questions {'is' if len(both) == 1 else 'are'} asked in the "
-                f"{SET_LABELS.get(name, name)} set too, with another answer ({both[0][:60]!r}); remove them from one.",
             )
 
 

@@ -13,11 +13,11 @@ from uwc.calibration.calibrate import Calibrated
 from uwc.calibration.frontier import pair_confidences, seed_groups
 from uwc.calibration.probed import ROUNDING
 from uwc.io import digest, file_digest
-from uwc.metrics.evaluate import evaluate, load_sets
+from uwc.metrics.evaluate import evaluate, load_sets, not_finite_in_words
 from uwc.metrics.registry import metrics
 from uwc.metrics.scored import NOT_FINITE, ScoredSet
 from uwc.metrics.stats import cluster_codes
-from uwc.metrics.suites import SET_LABELS, metric_info, set_info
+from uwc.metrics.suites import metric_info, set_info
 from uwc.models.token_scores import Floats
 from uwc.results import (
     AttackedModel,
@@ -218,7 +218,7 @@ def gather(plan: Plan, store: Store) -> StudyResults:
     ranking = gatherer.ranking(unlearned)
     attacks = gatherer.attacks()
     config = plan.config
-    retention = config.calibrate.described(SET_LABELS) if config.calibrate else None
+    retention = config.calibrate.described() if config.calibrate else None
     return StudyResults(
         uwc_version=__version__,
         study=StudyInfo(
@@ -247,6 +247,7 @@ def gather(plan: Plan, store: Store) -> StudyResults:
         groups=gatherer.groups([u for u in unlearned if u.name in ranking]),
         attacks=attacks,
         robustness=None if attacks is None else gatherer.robustness(attacks),
+        left_out=dict(plan.left_out),
         warnings=tuple(study_warnings(plan, store, unlearned, retention)),
         provenance=origins(plan, store),
     )
@@ -304,7 +305,7 @@ class _Gatherer:
         if step_status(run.model, self.store) == "diverged":
             return UnlearnedModel(**known, status="diverged", message=outcome.message)
         known["scores"] = self.scores(run.delivered)
-        if lost := _not_finite(known["scores"]):
+        if lost := not_finite_in_words(known["scores"]):
             message = f"{NOT_FINITE} on {lost}, so that it is not ranked"
             return UnlearnedModel(**known, status="not_finite", message=message)
         if run.calibrate is None:
@@ -467,14 +468,6 @@ def _residual(model: UnlearnedModel) -> float:
     """The residual forget score that a run is ranked by."""
     assert model.calibration is not None and model.calibration.at_tau is not None
     return model.calibration.at_tau.scores["forget"].value
-
-
-def _not_finite(scores: Sequence[Score]) -> str:
-    """The numbers of questions by set for which a model's logits were not finite, in words; empty if there are none."""
-    lost: dict[str, int] = {}
-    for score in scores:
-        lost[score.set] = max(lost.get(score.set, 0), score.why.get(NOT_FINITE, 0))
-    return ", ".join(f"{count} questions ({SET_LABELS.get(name, name)})" for name, count in lost.items() if count)
 
 
 def _made_by(run: RunConfig, step: Step) -> dict[str, Any]:

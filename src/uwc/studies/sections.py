@@ -12,7 +12,7 @@ from uwc.data.example import Example
 from uwc.errors import ConfigError
 from uwc.metrics.registry import metrics, set_metrics
 from uwc.metrics.set_metrics import UTILITY_SETS
-from uwc.metrics.suites import Given, is_set_metric, metric_name, what_is_missing
+from uwc.metrics.suites import Given, is_set_metric, metric_name, set_label, what_is_missing
 from uwc.registry import unknown_name
 from uwc.results import Retention
 
@@ -135,10 +135,10 @@ class CalibrateConfig(Section):
             sets, metric=self.metric, keep=self.sets, further=self.tasks, max_new_tokens=max_new_tokens
         )
 
-    def described(self, labels: Mapping[str, str]) -> Retention:
-        """The retention constraint in results; `labels` has the names of sets in tables."""
+    def described(self) -> Retention:
+        """The retention constraint in results."""
         label = str((set_metrics if self.utility else metrics).get(self.metric).facts["label"])
-        sets = [label] if self.utility else [f"{labels.get(name, name)} {label}" for name in self.sets]
+        sets = [label] if self.utility else [f"{set_label(name)} {label}" for name in self.sets]
         known = not self.utility or "of_means" in set_metrics.get(self.metric).facts
         return Retention(
             tau=self.tau,

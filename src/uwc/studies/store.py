@@ -145,7 +145,9 @@ class Store:
             for folder in (root, root / "tmp", root / "locks"):
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"cannot write to {root}: {error.strerror}; choose another folder with --runs") from error
+            raise UserError(
+                f"cannot write to {root}: {error.strerror}; choose another folder with --output-dir"
+            ) from error
 
     def folder(self, step: Step) -> Path:
         """The folder of the step's result."""

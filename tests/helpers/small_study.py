@@ -1,0 +1,19 @@
+"""A study of a few seconds, in memory."""
+
+from uwc.studies.config import StudyConfig
+
+STUDY = StudyConfig(
+    name="shared",
+    benchmark={
+        "name": "fictional-authors",
+        "settings": {"authors": 10, "forget_share": 0.2, "facts": 1, "phrasings": 1, "holdout": 2, "general": False},
+    },
+    model={"build": {"vocabulary": 500, "hidden_size": 32, "layers": 2, "heads": 2, "context": 128}},
+    finetune={"epochs": 60, "batch_size": 16, "lr": 1e-2, "schedule": "cosine"},
+    unlearn={
+        "training": {"epochs": 1, "batch_size": 2, "lr": 1e-3},
+        "runs": [{"method": "kl"}, {"method": "rmu"}, {"method": "gd"}, {"method": "npo-kl"}],
+    },
+    score={"metrics": ["extraction_strength", "kl_to_original"], "max_new_tokens": 0},
+    calibrate={"scan": 2, "resolution": 0.2},
+)

@@ -1,0 +1,110 @@
+"""What an attack is measured by: worst case and mean, divergence, curves over effort."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.helpers.hidden_knowledge import OWNED, SCORED, SPOKEN, reluctant
+
+from uwc.attacks.chain import make_chain
+from uwc.attacks.data import AttackData
+from uwc.attacks.evaluate import (
+    budget_curve,
+    check_metrics,
+    combine,
+    curve_chains,
+    effort_to_reach,
+    measure,
+    metric_values,
+)
+from uwc.errors import ConfigError
+from uwc.models.model import Model
+
+
+def test_worst_case_and_mean_by_hand() -> None:
+    """NaN is not scored: the worst case and the mean are over the variants that are."""
+    values = [np.array([0.2, np.nan, np.nan]), np.array([0.6, 0.4, np.nan])]
+    high, mean = combine(values, higher_remembers=True)
+    low, _ = combine(values, higher_remembers=False)
+    np.testing.assert_array_equal(high, [0.6, 0.4, np.nan])
+    np.testing.assert_array_equal(low, [0.2, 0.4, np.nan])
+    np.testing.assert_allclose(mean, [0.4, 0.4, np.nan])
+
+
+def test_the_mean_of_what_spans_magnitudes_is_geometric() -> None:
+    """Perplexities 2 and 8 have the mean 4; the worse is the lower."""
+    worst, mean = combine([np.array([2.0]), np.array([8.0])], higher_remembers=False, average="geometric")
+    assert mean == pytest.approx([4.0]) and worst == [2.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("probe", {"epochs": 1, "lr": 1e-3}), ("soft_prompt", {"steps": 1}), ("few_shot", {"shots": 1})],
+)
+def test_divergence_from_the_original_is_measured_under_attack(
+    knowing: Model, name: str, settings: dict[str, Any]
+) -> None:
+    """A model that was not unlearned does not diverge from itself, unless the attack reads it otherwise."""
+    data = AttackData(SCORED, train=OWNED)
+    chain = make_chain(name, {name: settings})
+    (outcome, *_) = measure(knowing, data, chain, ["kl_to_original", "truth_ratio_forget"], reference=knowing)
+    assert outcome.before.mean == 0.0
+    assert outcome.after.mean == 0.0 if name == "few_shot" else outcome.after.mean > 0.0
+    with pytest.raises(ConfigError, match="needs the original model; give it with --original"):
+        measure(knowing, data, chain, ["kl_to_original"])
+
+
+def test_a_curve_over_samples_never_falls() -> None:
+    curve = budget_curve(
+        reluctant(), AttackData(SCORED), "sampling", [4, 1], metric=SPOKEN, original_score=1.0, max_new_tokens=24
+    )
+    assert curve.efforts == (1, 4)
+    assert curve.scores[1] >= curve.scores[0] >= 0
+    assert curve.half_effort is not None and 0 < curve.half_effort <= 4
+
+
+def test_metrics_of_text_and_of_scores_are_measured_together(knowing: Model) -> None:
+    values = metric_values(knowing, SCORED, ["extraction_strength", SPOKEN], max_new_tokens=24)
+    assert {name: v.mean() for name, v in values.items()} == pytest.approx({"extraction_strength": 1, SPOKEN: 1})
+
+
+@pytest.mark.parametrize(
+    ("metric", "attack", "message"),
+    [
+        ("extraction_strength", "sampling", "'sampling' changes only how answers are generated"),
+        ("kl_to_original", "probe", "'kl_to_original' needs"),
+    ],
+)
+def test_a_metric_that_cannot_see_an_attack_is_refused(metric: str, attack: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_metrics([metric], [make_chain(attack)])
+
+
+@pytest.mark.parametrize(
+    ("before", "scores", "expected"),
+    [(0.0, [0.2, 0.6, 0.9], 3.5), (0.6, [0.7, 0.8, 0.9], 0.0), (0.0, [0.1, 0.2, 0.3], None), (0.0, [0.5, 0, 0], 2.0)],
+)
+def test_the_effort_to_half_is_interpolated(before: float, scores: list[float], expected: float | None) -> None:
+    """Half is 0.5: between effort 2 (0.2) and 4 (0.6) it lies at 2 + 2 * 0.3 / 0.4 = 3.5."""
+    found = effort_to_reach(0.5, before, [2, 4, 8], scores)
+    assert found == (None if expected is None else pytest.approx(expected))
+
+
+def test_a_curve_over_steps_is_one_run_and_over_other_settings_one_each() -> None:
+    assert [len(curve_chains("relearn", [4, 1, 2], over=o)[1]) for o in (None, "examples")] == [1, 3]
+    (chain,) = curve_chains("relearn", [4, 1, 2])[1]
+    assert chain.steps[0].settings["budgets"] == (1, 2, 4) and chain.steps[0].settings["steps"] == 4
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: curve_chains("paraphrase", [1]), "has no effort to vary"),
+        (lambda: curve_chains("token_noise", []), "at least one effort"),
+        (lambda: curve_chains("token_noise", [2.0]), "rate = 2.0"),
+    ],
+)
+def test_bad_curves_are_refused(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        call()

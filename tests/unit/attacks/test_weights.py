@@ -1,0 +1,325 @@
+"""Attacks on the weights: relearning, quantization, pruning."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from tests.conftest import copied, tiny_model
+from tests.helpers.architectures import architecture
+from tests.helpers.hidden_knowledge import KNOWN, UNKNOWN, shouting, strength, weights
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from uwc.attacks.chain import attacked, changed_share, make_chain
+from uwc.attacks.data import AttackData
+from uwc.attacks.evaluate import budget_curve, measure
+from uwc.attacks.weights import round_to_nearest
+from uwc.data.batches import collate
+from uwc.data.example import Example
+from uwc.errors import AttackFailed
+from uwc.models.block_weights import block_matrices, block_parameters
+from uwc.models.contrast import contrast
+from uwc.models.head import answer_logits, token_logprobs
+from uwc.models.model import Model
+from uwc.models.scoring import let_train
+from uwc.models.states import blocks
+
+SCORED, OWNED = KNOWN[:4], KNOWN[4:]
+DATA = AttackData(SCORED, train=OWNED, retain=UNKNOWN)
+RELEARN = {"steps": 8, "lr": 2e-3}
+TWO = torch.tensor([[0, 1]]).expand(512, -1)
+
+
+def after(model: Model, name: str, settings: dict[str, Any]) -> float:
+    return measure(model, DATA, make_chain(name, {name: settings}), ["extraction_strength"])[-1].after.mean
+
+
+def test_relearning_a_part_brings_back_the_rest(knowing: Model) -> None:
+    silent = shouting(knowing)
+    assert strength(silent, SCORED) == 0.0
+    assert after(silent, "relearn", RELEARN) > 0.4
+
+
+UNRELATED = [
+    Example(id=f"u{i}", question=f"What is {thing}?", answer=answer)
+    for i, (thing, answer) in enumerate(
+        (
+            ("a lemon", "A yellow fruit that tastes sour"),
+            ("snow", "Frozen water that falls in winter"),
+            ("a mill", "A house in which corn is ground to flour"),
+            ("a harbour", "A place near the sea where ships are safe"),
+        )
+    )
+]
+GENTLE: list[tuple[str, AttackData, dict[str, Any]]] = [
+    ("relearn_retain", AttackData(SCORED, retain=UNKNOWN), {"steps": 8, "lr": 1e-3}),
+    ("relearn_unrelated", AttackData(SCORED, unrelated=UNRELATED), {"steps": 4, "lr": 2e-3, "batch_size": 4}),
+    ("relearn_original", AttackData(SCORED, train=OWNED), {"steps": 4, "lr": 1e-3}),
+]
+
+
+@pytest.mark.parametrize(("name", "data", "settings"), GENTLE, ids=[g[0] for g in GENTLE])
+def test_a_few_steps_on_other_data_give_back_what_is_only_silenced(
+    knowing: Model, name: str, data: AttackData, settings: dict[str, Any]
+) -> None:
+    """The output layer always says one token; steps too few to teach anything to a model that never knew mend it."""
+    chain = make_chain(name, {name: settings})
+    silent, never = shouting(knowing), tiny_model(hidden_size=64)
+    assert strength(silent, SCORED) == 0.0
+    assert measure(silent, data, chain, ["extraction_strength"])[-1].after.mean > 0.5
+    assert measure(never, data, chain, ["extraction_strength"])[-1].after.mean < 0.1
+
+
+def test_relearning_a_part_brings_nothing_that_was_never_known() -> None:
+    assert after(tiny_model(hidden_size=64), "relearn", RELEARN) < 0.2
+
+
+def test_the_original_data_may_hold_more_than_what_is_scored() -> None:
+    """Relearning on all of it takes what the data name as original, which here is longer by two examples."""
+    for data, steps in ((AttackData(SCORED), 4), (AttackData(SCORED, original=KNOWN[:6]), 6)):
+        with attacked(
+            tiny_model(), data, make_chain("relearn_original", {"relearn_original": {"batch_size": 1}})
+        ) as variants:
+            assert next(variants).effort == steps
+
+
+def test_relearning_the_scored_answers_themselves_teaches_them_anew() -> None:
+    """Why the paper's attack needs a control: a model that never knew them learns them too."""
+    data = AttackData(KNOWN[:2])
+    chain = make_chain("relearn_original", {"relearn_original": {"steps": 60, "lr": 1e-2}})
+    assert chain.trains_on_scored
+    assert measure(tiny_model(hidden_size=64), data, chain, ["extraction_strength"])[-1].after.mean > 0.8
+
+
+def test_each_budget_of_a_trajectory_is_a_run_of_its_own_to_the_bit(knowing: Model) -> None:
+    def states(settings: dict[str, Any]) -> list[dict[str, bytes]]:
+        with attacked(knowing, DATA, make_chain("relearn", {"relearn": settings})) as variants:
+            return [weights(v.model) for v in variants]
+
+    shared = {"lr": 1e-3, "batch_size": 2}
+    before = weights(knowing)
+    trajectory = states({**shared, "budgets": [4, 1, 3]})
+    assert [states({**shared, "steps": n})[0] for n in (1, 3, 4)] == trajectory
+    assert len({hash(tuple(w.values())) for w in (before, *trajectory)}) == 4
+    assert weights(knowing) == before
+
+
+def test_one_epoch_is_the_default_and_fewer_examples_make_it_shorter(knowing: Model) -> None:
+    for settings, steps in (({}, 2), ({"examples": 1}, 1)):
+        with attacked(knowing, DATA, make_chain("relearn", {"relearn": {"batch_size": 2, **settings}})) as variants:
+            assert [v.effort for v in variants] == [steps]
+
+
+def test_a_curve_gives_the_effort_that_brings_half_back(knowing: Model) -> None:
+    curve = budget_curve(shouting(knowing), DATA, "relearn", [2, 4, 8], settings={"lr": 2e-3}, original_score=0.5)
+    assert curve.over == "steps" and curve.efforts == (2, 4, 8)
+    assert curve.before == 0.0 < curve.scores[-1]
+    assert curve.half_effort is not None and 0 < curve.half_effort <= 8
+
+
+def test_rounding_by_hand() -> None:
+    """Three bits have levels -3..3: with maximum 3 the scale is 1, and 1.4 becomes 1; with 6 it is 2: 2."""
+    weight = torch.tensor([[3.0, 1.4, 6.0, 1.4], [0.0, 0.0, 0.3, -0.14]])
+    grouped = round_to_nearest(weight, bits=3, group_size=2)
+    torch.testing.assert_close(grouped, torch.tensor([[3.0, 1.0, 6.0, 2.0], [0.0, 0.0, 0.3, -0.1]]))
+    whole = round_to_nearest(weight, bits=3, group_size=0)
+    torch.testing.assert_close(whole, torch.tensor([[4.0, 2.0, 6.0, 2.0], [0.0, 0.0, 0.3, -0.1]]))
+    torch.testing.assert_close(round_to_nearest(whole, bits=3, group_size=0), whole)
+
+
+def hide_by_small_changes(model: Model, allowed: Callable[[Tensor], Tensor]) -> Model:
+    """Gradient ascent on the known answers within -allowed(w)..allowed(w) of each block matrix."""
+    hidden = copied(model)
+    matrices = [p for n, p in hidden.model.named_parameters() if ".layers." in n and p.ndim == 2]
+    first = [m.detach().clone() for m in matrices]
+    limits = [allowed(m) for m in first]
+    batch = collate(hidden.encode(SCORED), device=hidden.device)
+    for _ in range(40):
+        loss = token_logprobs(answer_logits(hidden.model, batch), batch.targets).mean()
+        gradients = torch.autograd.grad(loss, matrices)
+        with torch.no_grad():
+            for m, start, limit, gradient in zip(matrices, first, limits, gradients, strict=True):
+                m.copy_(torch.clamp(m - 0.2 * limit * gradient.sign(), start - limit, start + limit))
+    return hidden
+
+
+def test_rounding_brings_back_what_changes_below_half_a_step_hide(knowing: Model) -> None:
+    """The model lies on the grid; the changes leave each row's largest weight alone, so that the grid stays."""
+    settings = {"bits": 4, "group_size": 0}
+    with attacked(knowing, DATA, make_chain("quantization", {"quantization": settings})) as variants:
+        on_grid = next(variants).model
+
+    def below_half_a_step(w: Tensor) -> Tensor:
+        largest = w.abs().amax(dim=1, keepdim=True)
+        return torch.where(w.abs() < 0.9 * largest, 0.49 * largest / 7, torch.zeros_like(w))
+
+    assert strength(on_grid, SCORED) > 0.8
+    hidden = hide_by_small_changes(on_grid, below_half_a_step)
+    assert strength(hidden, SCORED) < 0.3
+    assert after(hidden, "quantization", settings) == pytest.approx(strength(on_grid, SCORED))
+
+
+def test_pruning_brings_back_what_small_weights_hide(knowing: Model) -> None:
+    """A third of each matrix is zero; what hides the answers stands there, and is smaller than all else."""
+    with attacked(knowing, DATA, make_chain("pruning", {"pruning": {"share": 0.3}})) as variants:
+        sparse = next(variants).model
+
+    def on_zeros(w: Tensor) -> Tensor:
+        return torch.where(w == 0, 0.9 * w[w != 0].abs().min(), torch.zeros_like(w))
+
+    assert strength(sparse, SCORED) > 0.6
+    hidden = hide_by_small_changes(sparse, on_zeros)
+    assert strength(hidden, SCORED) < strength(sparse, SCORED) - 0.3
+    assert after(hidden, "pruning", {"share": 0.3}) == pytest.approx(strength(sparse, SCORED))
+
+
+@pytest.mark.parametrize("name", ["quantization", "pruning"])
+def test_coarser_weights_know_nothing_that_was_never_known(name: str) -> None:
+    assert after(tiny_model(), name, {}) < 0.1
+
+
+def test_pruning_removes_exactly_the_share(knowing: Model) -> None:
+    with attacked(knowing, DATA, make_chain("pruning", {"pruning": {"share": 0.25}})) as variants:
+        pruned = next(variants).model
+    for old, new in zip(blocks(knowing.model).parameters(), blocks(pruned.model).parameters(), strict=True):
+        if old.ndim == 2:
+            assert int((new == 0).sum()) == math.floor(0.25 * old.numel())
+            assert old[new == 0].abs().max().item() <= old[new != 0].abs().min().item()
+
+
+def made(model: Model, name: str, settings: dict[str, Any]) -> tuple[Model, float]:
+    """The model after an attack on its weights, and the share of its blocks' numbers that is said to have changed."""
+    with attacked(model, DATA, make_chain(name, {name: settings})) as variants:
+        variant = next(variants)
+        assert variant.changed is not None
+        return variant.model, variant.changed
+
+
+def rounded_by_hand(row: list[float], group: int) -> list[float]:
+    """Four bits: levels -7..7 of each group's largest."""
+    found = []
+    for start in range(0, len(row), group):
+        part = row[start : start + group]
+        scale = max(map(abs, part)) / 7
+        found += [round(w / scale) * scale for w in part]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter", "inputs_first"),
+    [
+        ("gpt2", "transformer.h.1.mlp.c_fc.weight", True),
+        ("mixtral", "model.layers.1.mlp.experts.gate_up_proj", False),
+        ("gpt_oss", "model.layers.1.mlp.experts.down_proj", True),
+        ("llama4_text", "model.layers.0.feed_forward.experts.gate_up_proj", True),
+    ],
+)
+def test_groups_of_rounding_run_along_the_inputs_of_one_output(name: str, parameter: str, inputs_first: bool) -> None:
+    model = architecture(name)
+    quantized, _ = made(model, "quantization", {"bits": 4, "group_size": 10})
+    old, new = (dict(t.model.named_parameters())[parameter].detach() for t in (model, quantized))
+    for before, after in zip(*(w if w.dim() == 3 else w[None] for w in (old, new)), strict=True):
+        outputs = list(zip(*((w.T if inputs_first else w).tolist() for w in (before, after)), strict=True))
+        for weights_before, weights_after in outputs[::11]:
+            assert weights_after == pytest.approx(rounded_by_hand(weights_before, 10), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "mixtral", "qwen3_moe", "gpt_oss", "dbrx", "gemma3", "mamba", "nemotron_h"])
+@pytest.mark.parametrize("attack", ["quantization", "pruning"])
+def test_every_matrix_of_the_blocks_is_worked_on_and_nothing_else(name: str, attack: str) -> None:
+    model = architecture(name)
+    changed, share = made(model, attack, {"group_size": 0} if attack == "quantization" else {"share": 0.25})
+    first, second = (dict(t.model.named_parameters()) for t in (model, changed))
+    differ = {n: int((first[n] != second[n]).sum()) for n in first}
+    inside = block_parameters(model.model)
+    assert not any(count for n, count in differ.items() if n not in inside)
+    assert share == pytest.approx(sum(differ.values()) / sum(p.numel() for p in inside.values()))
+    matrices = {m.name: m.matrices for m in block_matrices(model.model)}
+    for n in inside:
+        if n not in matrices:
+            assert differ[n] == 0
+        elif attack == "pruning":
+            assert differ[n] == sum(math.floor(0.25 * m.numel()) for m in matrices[n])
+        else:  # the largest of each output keeps its size
+            outputs, inputs = matrices[n][0].shape
+            least = len(matrices[n]) * outputs * (inputs - 1)
+            assert differ[n] >= 0.98 * least, n
+
+
+def test_an_attack_that_changes_no_weight_fails(knowing: Model) -> None:
+    on_grid, _ = made(knowing, "quantization", {"bits": 4, "group_size": 0})
+    sparse, _ = made(knowing, "pruning", {"share": 0.3})
+    for model, name, settings in ((on_grid, "quantization", {"group_size": 0}), (sparse, "pruning", {"share": 0.2})):
+        with pytest.raises(AttackFailed, match=f"{name}.* changed no weight"):
+            made(model, name, settings)
+
+
+def test_steps_that_low_precision_swallows_fail_or_are_warned_of(
+    knowing: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In bfloat16 neighbours of a weight of 0.1 lie 5e-4 apart; a step of 1e-5 moves only the smallest."""
+    low = Model(copied(knowing).model.bfloat16(), knowing.tokenizer, knowing.template, "low")
+    with pytest.raises(AttackFailed, match=r"changed 0% of the weights of low.* in bfloat16; .*\.mlp\."):
+        made(low, "relearn", {"steps": 1, "lr": 1e-12})
+    _, share = made(low, "relearn", {"steps": 1, "lr": 1e-5})
+    assert 0 < share < 0.3
+    assert "steps of 1e-05 are lost to rounding in bfloat16" in capsys.readouterr().err
+    assert made(knowing, "relearn", {"steps": 1, "lr": 1e-5})[1] > 0.95
+
+
+def test_experts_that_no_example_reaches_are_no_failure() -> None:
+    """One token of three experts' two, by a router that says so; no gradient reaches the third."""
+    model = copied(architecture("mixtral"))
+    forced = torch.tensor([1.0, 2.0, -50.0])
+    for layer in model.model.model.layers:
+        layer.mlp.gate.register_forward_hook(
+            lambda _m, args, _o: (
+                forced.expand(len(args[0]), 3),
+                torch.full((len(args[0]), 2), 0.5),
+                TWO[: len(args[0])],
+            )
+        )
+    _, share = made(model, "relearn", {"steps": 1, "lr": 1e-3, "examples": 1})
+    inside = block_parameters(model.model)
+    still = sum(p[2].numel() for n, p in inside.items() if "experts" in n)
+    still += sum(p.numel() for n, p in inside.items() if "mlp.gate" in n)
+    assert share == pytest.approx(1 - still / sum(p.numel() for p in inside.values()), abs=0.01)
+
+
+def test_what_is_claimed_and_not_done_fails_with_what_was_left_alone(knowing: Model) -> None:
+    changed = copied(knowing)
+    name, other = "model.layers.0.mlp.up_proj.weight", "model.layers.1.mlp.up_proj.weight"
+    weights_of = dict(changed.model.named_parameters())
+    with torch.no_grad():
+        weights_of[name].add_(1.0)
+    size = weights_of[name].numel()
+    assert changed_share(knowing, changed, {name: size}, attack="made-up") == pytest.approx(
+        size / sum(p.numel() for p in block_parameters(knowing.model).values())
+    )
+    assert changed_share(knowing, changed, {name: size, other: size // 20}, attack="made-up") > 0
+    with pytest.raises(AttackFailed, match=f"'made-up' changed 50% .* {other}"):
+        changed_share(knowing, changed, {name: size, other: size}, attack="made-up")
+
+
+def test_the_share_changed_is_part_of_the_outcome(knowing: Model) -> None:
+    (outcome,) = measure(
+        knowing, DATA, make_chain("pruning", {"pruning": {"share": 0.2}}), ["extraction_strength"], max_new_tokens=4
+    )
+    assert outcome.variants[0].changed == pytest.approx(0.2, abs=0.01)
+    (prefix,) = measure(knowing, DATA, make_chain("prefix"), ["extraction_strength"], max_new_tokens=4)
+    assert prefix.variants[0].changed is None
+
+
+def test_what_a_model_never_trains_stays_so(knowing: Model) -> None:
+    """HRM's first state of its low cycle is a parameter that no training changes; a frozen original has no others."""
+    config = AutoConfig.for_model(
+        "hrm_text", vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2,
+        head_dim=4, intermediate_size=8, H_cycles=1, L_cycles=1, bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config)
+    model.requires_grad_(False)
+    assert {name for name, p in let_train(model).named_parameters() if not p.requires_grad} == {"model.z_L_init"}
+    both = contrast(copied(knowing), copied(knowing)).model.requires_grad_(False)
+    assert all(p.requires_grad for p in let_train(both).parameters())

@@ -1,0 +1,92 @@
+"""Numbers, intervals and tables as text."""
+
+import re
+from io import StringIO
+
+import pytest
+from rich.console import Console
+from tests.helpers.results_factory import (
+    ES,
+    METRICS,
+    NAN,
+    PPL,
+    SET_METRIC,
+    changed_run,
+    estimate,
+    study_results,
+)
+
+from uwc.progress import duration
+from uwc.reports.format import (
+    MISSING,
+    Table,
+    average,
+    difference,
+    is_numeric,
+    listed,
+    number,
+    print_table,
+    to_markdown,
+    with_interval,
+)
+from uwc.reports.tables import result_table
+from uwc.results import Difference, Estimate, MetricInfo
+
+
+@pytest.mark.parametrize(
+    ("value", "metric", "text"),
+    [
+        (0.21249, METRICS[ES], "0.212"),
+        (1, None, "1.000"),
+        (None, METRICS[ES], MISSING),
+        (NAN, METRICS[PPL], MISSING),
+        (1.2, METRICS[PPL], "1.20"),
+        (99.96, METRICS[PPL], "100"),
+        (12345.0, METRICS[PPL], "12,300"),
+        (2.5e7, METRICS[PPL], "2.50e+07"),
+        (3.21e-12, SET_METRIC, "3.21e-12"),
+        (0.0, SET_METRIC, "0.000"),
+        (0.5, SET_METRIC, "0.500"),
+    ],
+)
+def test_numbers_as_text(value: float | None, metric: MetricInfo | None, text: str) -> None:
+    assert number(value, metric) == text
+
+
+def test_durations_lists_and_intervals_as_text() -> None:
+    assert [duration(s) for s in (4.04, 125, 3725)] == ["4.0 s", "2 min 05 s", "1 h 02 min"]
+    assert [listed(names) for names in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == ["", "a", "a and b", "a, b and c"]
+    assert with_interval(Estimate(value=0.5, low=0.25, high=NAN)) == "0.500"
+    assert with_interval(estimate(0.5)) == "0.500 [0.450, 0.550]"
+
+
+def test_a_difference_has_its_sign_and_a_ratio_is_a_ratio() -> None:
+    found = {"n": 9, "p_value": 0.5}
+    shown = Difference(mean=0.15, low=-0.05, high=0.35, kind="difference", **found)
+    ratio = Difference(mean=1.3, low=0.987, high=12.0, kind="ratio", **found)
+    assert difference(shown) == "+0.150 [-0.050, +0.350]"
+    assert difference(ratio) == "x 1.30 [0.987, 12.0]"
+    assert difference(Difference(mean=1.3, kind="ratio", **found)) == "x 1.30"
+    assert difference(None) == MISSING
+    assert all(is_numeric(Table("", ("",), ((difference(d),),)), 0) for d in (shown, ratio, None))
+
+
+def test_averages_are_geometric_where_the_metric_is() -> None:
+    assert average([1.0, 4.0], geometric=True) == pytest.approx(2.0)
+    assert average([1.0, 4.0], geometric=False) == 2.5
+    assert number(average([], geometric=False)) == number(average([NAN, 0.0], geometric=True)) == MISSING
+
+
+def test_markdown_aligns_numbers_and_escapes_cells() -> None:
+    table = Table("Scores", ("method", "ES"), (("a|b", "0.100"), ("<i>", MISSING)), "One remark.")
+    assert to_markdown(table) == (
+        "### Scores\n\n| method | ES |\n| --- | ---: |\n| a\\|b | 0.100 |\n| &lt;i> | — |\n\n- One remark.\n"
+    )
+
+
+def test_terminal_table_does_not_wrap_numbers_and_takes_brackets_literally() -> None:
+    results = changed_run(study_results(), "gd", name="gd[bold]")
+    stream = StringIO()
+    print_table(result_table(results), Console(file=stream, width=120))
+    numbers = ("0.000", "0.810", "0.762", "0.131 [0.081, 0.181]", "0.105", "0.950", "0.934")
+    assert re.search(r"gd\[bold\] +" + " +".join(map(re.escape, numbers)), stream.getvalue())

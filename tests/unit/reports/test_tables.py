@@ -1,0 +1,145 @@
+"""Tables of results, with the numbers of a made-up study."""
+
+from tests.helpers.results_factory import (
+    ES,
+    METRICS,
+    NAN,
+    PPL,
+    changed,
+    changed_at_tau,
+    changed_run,
+    columns_of,
+    pairs,
+    run_record,
+    score,
+    study_results,
+    uncalibrated,
+    unlearned,
+)
+
+from uwc.reports.format import (
+    MISSING,
+)
+from uwc.reports.tables import metrics_table, result_table, settings_table, split_sizes, steps_table, summary
+from uwc.results import Estimate, Score
+
+
+def test_result_table_is_sorted_by_rank_with_references_first_and_diverged_last() -> None:
+    """gd: 0.81 and 0.934 of the original's retain ES 0.98; at tau the retention is 0.95 by definition."""
+    table = result_table(study_results())
+    rows = table.rows
+    assert [row[0] for row in rows] == ["original", "retrained", "npo", "gd", "kl", "po", "ga", "rmu (diverged)"]
+    assert rows[1] == ("retrained", "", "", "", "0.110 [0.060, 0.160]", "0.088", "", "0.979")
+    assert rows[3] == ("gd", "0.000", "0.810", "0.762", "0.131 [0.081, 0.181]", "0.105", "0.950", "0.934")
+    assert rows[2][6] == "0.995", "npo keeps more than tau as delivered: 0.975 / 0.98"
+    assert rows[7] == ("rmu (diverged)", *[MISSING] * 7)
+    assert "the gradient was not finite at step 7" in table.caption
+
+
+def test_result_table_without_paraphrases_or_retrained_says_why() -> None:
+    def without(scores: tuple[Score, ...]) -> list[Score]:
+        return [s for s in scores if s.set != "forget_paraphrased"]
+
+    results = study_results()
+    results = changed(
+        results,
+        sets={name: info for name, info in results.sets.items() if name != "forget_paraphrased"},
+        references=[changed(results.references[0], scores=without(results.references[0].scores))],
+        unlearned=[
+            changed(m, scores=without(m.scores), calibrated_scores=without(m.calibrated_scores))
+            for m in results.unlearned
+        ],
+    )
+    table = result_table(results)
+    assert [row[0] for row in table.rows][:2] == ["original", "npo"]
+    assert {row[5] for row in table.rows} == {MISSING}
+    assert "not part of this benchmark" in table.caption
+    assert "retrained" not in table.caption + " ".join(summary(results))
+
+
+def test_a_score_without_an_interval_is_shown_alone() -> None:
+    results = changed_at_tau(study_results(), "npo", forget=Estimate(value=0.04, low=NAN, high=NAN))
+    assert columns_of(result_table(results))["npo"]["residual forget ES [95% interval]"] == "0.040"
+    assert "interval" in summary(results)[1]
+
+
+def test_summary_names_the_best_with_its_score_and_the_references() -> None:
+    text = summary(study_results())
+    assert text[0].startswith("npo ") and "0.040 [0.000, 0.090], n = 100" in text[0] and "0.95" in text[0]
+    assert "0.970 [0.920, 1.020]" in text[2] and "0.110 [0.060, 0.160]" in text[2]
+    assert "rmu" in text[3]
+
+
+def test_summary_of_a_near_winner_and_of_nothing_to_rank() -> None:
+    results = study_results(pairs=pairs(npo=0.96))
+    assert "gd (confidence 96%)" in summary(results)[1] and "kl" not in summary(results)[1]
+    assert "npo" not in summary(changed(results, ranking=()))[0]
+
+
+def test_metrics_table_has_every_model_as_delivered_and_calibrated() -> None:
+    table = metrics_table(study_results(), ES)
+    assert table.columns[:3] == ("model", "forget\nn = 100", "forget, paraphrased\nn = 100")
+    assert [row[0] for row in table.rows][:4] == ["original", "retrained", "npo, as delivered", "npo, calibrated"]
+    assert len(table.rows) == 2 + 2 * 5
+    assert table.rows[1][1] == "0.110 ± 0.025\n[0.060, 0.160]"
+
+
+def test_metrics_table_counts_examples_in_the_cell_where_they_differ() -> None:
+    results = study_results()
+    other = (
+        score("forget", PPL, NAN, n=0, not_scored=100, se=NAN, low=NAN, high=NAN),
+        score("forget", PPL, 1234.5, n=97, half=20.0, not_scored=3),
+    )
+    references = [
+        changed(model, scores=[new, *(s for s in model.scores if (s.set, s.metric) != ("forget", PPL))])
+        for model, new in zip(results.references, other, strict=True)
+    ]
+    table = metrics_table(changed(results, references=references), PPL)
+    assert table.columns[1:3] == ("forget", "forget, paraphrased\nn = 100")
+    assert table.rows[0][1] == "— (100 not scored)\nn = 0"
+    assert table.rows[1][1] == "1,230 ± 10.0 (3 not scored)\n[1,210, 1,250]\nn = 97"
+
+
+def test_settings_table_keeps_the_differences_and_names_the_rest() -> None:
+    rule = {"name": "l1", "strength": 1.5}
+    table = settings_table(changed_run(study_results(), "gd", rule=rule, tricks={"temperature": 0.5}))
+    assert table.columns == ("method", "lr", "rule: name", "rule: strength", "trick: temperature")
+    assert table.rows[0] == ("ga", "0.0001", MISSING, MISSING, MISSING)
+    assert table.rows[1] == ("gd", "0.0005", "l1", "1.5", "0.5")
+    assert "epochs = 5, batch_size = 16" in table.caption
+
+
+def test_splits_and_steps() -> None:
+    assert split_sizes(study_results())[1] == "retain: 300 examples of 30 subjects"
+    table = steps_table(run_record())
+    assert table.rows[0] == ("fine-tune original", "31.2 s", "computed", "abc123")
+    assert table.rows[2] == ("score original", "4.0 s", "reused", "789abc")
+    assert "2 min 36 s" in table.caption
+
+
+def test_an_uncalibrated_study_without_extraction_strength_shows_its_first_metric() -> None:
+    results = uncalibrated(study_results())
+    results = changed(results, metrics={PPL: METRICS[PPL]})
+    assert result_table(results).columns[3] == "retain PPL"
+    assert columns_of(result_table(results))["retrained"]["retain PPL"] == "1.02", "1 + 2000 * 0.021 ** 3"
+
+
+def test_a_name_that_ends_like_a_label_is_another_model() -> None:
+    """A model of that name beside one whose calibrated mixture, or whose divergence, is shown by the same words."""
+    names = ("npo", "npo, calibrated", "rmu", "rmu (diverged)")
+    models = tuple(changed(unlearned(name.partition(",")[0].partition(" ")[0]), name=name) for name in names)
+    results = study_results(unlearned=models, ranking=names[:2], pairs={})
+    table = metrics_table(results, ES)
+    assert table.models == ("", "", "npo", "npo", "npo, calibrated", "npo, calibrated")
+    table = result_table(results)
+    assert dict(zip(table.models, [row[0] for row in table.rows], strict=True)) == {
+        "": "retrained",
+        "npo": "npo",
+        "npo, calibrated": "npo, calibrated",
+        "rmu": "rmu (diverged)",
+        "rmu (diverged)": "rmu (diverged) (diverged)",
+    }
+
+
+def test_metrics_that_were_left_out_are_named() -> None:
+    assert "kl_to_original" in result_table(study_results(left_out={"kl_to_original": "the original"})).caption

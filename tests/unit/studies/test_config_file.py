@@ -1,0 +1,101 @@
+"""The file of a study: the shipped ones, what is documented, and what is refused."""
+
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import yaml
+
+from uwc.data.rows import ALIASES, FIELDS, UNREAD
+from uwc.errors import ConfigError
+from uwc.objectives.methods import METHODS
+from uwc.objectives.rules import rules
+from uwc.studies import config, sections
+from uwc.studies.config_file import load_config, shipped_configs
+from uwc.studies.sections import Section
+from uwc.training.settings import LoraSettings, SampleSettings, TrainingSettings
+
+TRAINING = (Path(__file__).parents[3] / "docs" / "training.md").read_text(encoding="utf-8")
+DOCUMENTED = (Path(__file__).parents[3] / "docs" / "studies.md").read_text(encoding="utf-8")
+SECTIONS = {s for module in (config, sections) for s in vars(module).values() if isinstance(s, type)}
+
+
+@pytest.mark.parametrize("section", sorted((s for s in SECTIONS if issubclass(s, Section)), key=lambda s: s.__name__))
+def test_every_key_of_a_study_is_documented(section: type[Section]) -> None:
+    prose = "".join(DOCUMENTED.split("```")[::2])
+    words = set(re.findall(r"\w+", " ".join(re.findall(r"`[^`]+`", prose))))
+    assert set(section.model_fields) <= words
+
+
+def test_every_training_setting_is_documented_with_its_default() -> None:
+    settings = TRAINING.split("## All settings")[1].split("## Rules")[0]
+    rows = re.findall(r"^\| `(\w+)` \|(.*?)\|(.*)$", settings, flags=re.MULTILINE)
+    defaults = asdict(TrainingSettings())
+    assert [name for name, _, _ in rows] == list(defaults)
+    parts = {"samples": SampleSettings(), "lora": LoraSettings()}
+    for name, default, words in rows:
+        assert name == "samples" or default.strip() == in_yaml(defaults[name]), name
+        for key, value in asdict(parts[name]).items() if name in parts else ():
+            assert f"`{key}` {in_yaml(value)}" in words
+
+
+def test_every_rule_is_documented_with_its_defaults() -> None:
+    rows = re.findall(r"^\| `([\w-]+)` \|(.*?)\|", TRAINING.split("## Rules")[1], flags=re.MULTILINE)
+    assert [name for name, _ in rows] == rules.names()
+    for name, words in rows:
+        settings = {key: value for key, value in asdict(rules.get(name).function()).items() if key != "name"}
+        assert words.strip() == ", ".join(f"`{key}` {in_yaml(value)}" for key, value in settings.items())
+
+
+def in_yaml(value: object) -> str:
+    """A default as the table has it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", False: "false", True: "true"}[value]
+    return f"{value:g}".replace("e-0", "e-") if isinstance(value, int | float) else str(value)
+
+
+def test_the_documented_runs_are_valid() -> None:
+    runs = config.UnlearnConfig(**yaml.safe_load(DOCUMENTED.split("```yaml")[1].split("```")[0])).runs
+    assert [run.label for run in runs] == ["npo", "npo on policy", "bounded", "theirs@0"]
+
+
+def test_every_column_name_of_a_question_file_is_documented() -> None:
+    names = {*FIELDS, *ALIASES, *UNREAD, *(alias for aliases in ALIASES.values() for alias in aliases)}
+    assert all(f"`{name}`" in DOCUMENTED for name in names)
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_a_shipped_study_is_valid_and_bears_its_files_name(name: str) -> None:
+    assert load_config(name).name == name
+
+
+def test_the_study_of_all_methods_has_every_one_that_can_be_calibrated() -> None:
+    config = load_config("all-methods")
+    assert {run.label for run in config.unlearn.runs} == set(METHODS) - {"whp"}
+
+
+def test_the_study_of_all_methods_starts_from_the_models_of_the_quick_start() -> None:
+    everything, quick = load_config("all-methods"), load_config("quickstart")
+    for part in ("benchmark", "model", "finetune", "retrained", "seed"):
+        assert getattr(everything, part) == getattr(quick, part)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("calibrate: {tau: 0.9, tau: 0.5}", r"line 2: not valid YAML: the key 'tau' occurs twice"),
+        (f"title: {['x'] * 900}", r"title = \['x', .*\.\.\.: Input should be a valid string"),
+    ],
+)
+def test_a_study_names_the_file_and_the_key(line: str, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(f"name: x\n{line}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=told) as caught:
+        load_config(path)
+    assert str(caught.value).startswith(str(path)) and len(str(caught.value)) < 500
+
+
+def test_a_negative_seed_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"finetune\.seed = -1: Input should be greater than or equal to 0"):
+        load_config("quickstart", overrides=["finetune.seed=-1"])

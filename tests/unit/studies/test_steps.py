@@ -1,0 +1,186 @@
+"""Steps and their keys: every field that a step reads is in its key, and what is only for people is not."""
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+from torch import Tensor
+
+from uwc.data.example import Example
+from uwc.objectives.forwards import Forwards
+from uwc.objectives.registry import terms
+from uwc.results import RunRecord, StudyResults
+from uwc.studies.config import StudyConfig
+from uwc.studies.gather import gather
+from uwc.studies.plan import Plan, make_plan
+from uwc.studies.run import missing_steps
+from uwc.studies.steps import Step, identity
+from uwc.studies.store import Store
+from uwc.workflows.studies import run_plan
+
+pytestmark = pytest.mark.usefixtures("restored_registries")
+
+STUDY: dict[str, Any] = {
+    "name": "keys",
+    "benchmark": {
+        "name": "fictional-authors",
+        "settings": {"authors": 10, "forget_share": 0.4, "facts": 1, "phrasings": 1, "holdout": 2, "general": False},
+    },
+    "model": {"build": {"vocabulary": 500, "hidden_size": 32, "layers": 2, "heads": 2, "context": 128}},
+    "finetune": {"epochs": 60, "batch_size": 16, "lr": 1e-2, "schedule": "cosine"},
+    "retrained": True,
+    "unlearn": {
+        "training": {"epochs": 1, "batch_size": 2, "lr": 1e-3},
+        "stop": {"at_most": 0.1, "tau": 0.9},
+        "runs": [{"method": "po", "tricks": {"temperature": 2.0}}],
+    },
+    "score": {"max_new_tokens": 2},
+    "calibrate": {"scan": 2, "resolution": 0.25},
+    "attack": {
+        "models": ["unlearned", "calibrated"],
+        "attacker": {"forget_share": 0.5},
+        "examples": 2,
+        "chains": [{"chain": "relearn", "settings": {"relearn": {"steps": 1}}}],
+    },
+}
+
+
+def planned(**changes: Any) -> Plan:
+    return make_plan(StudyConfig(**{**STUDY, **changes}))
+
+
+def other(value: Any) -> Any:
+    """Another value of the same kind."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    if isinstance(value, str):
+        return "bfloat16" if value == "float32" else f"{value}x"
+    if isinstance(value, tuple | list):
+        return type(value)(value[:-1]) if value else type(value)([Example(id="1", question="a?", answer="b")])
+    if isinstance(value, dict):
+        return {**value, "more": 1} if not value else {k: other(v) for k, v in value.items()}
+    if isinstance(value, BaseModel):
+        name = next(name for name in type(value).model_fields if getattr(value, name) is not None)
+        return value.model_copy(update={name: other(getattr(value, name))})
+    if is_dataclass(value) and not isinstance(value, type):
+        name = next(f.name for f in fields(value) if f.metadata.get("key", True) and f.name != "scored")
+        return replace(value, **{name: other(getattr(value, name))})
+    return "something"
+
+
+def key_fields(step: Step) -> Iterator[str]:
+    return (f.name for f in fields(step) if f.metadata.get("key", True))
+
+
+STEPS = {step.id: step for step in planned().steps}
+
+
+@pytest.mark.parametrize("step", STEPS.values(), ids=list(STEPS))
+def test_every_field_that_is_read_is_in_the_key(step: Step) -> None:
+    for name in key_fields(step):
+        value = getattr(step, name)
+        changed = replace(step, **{name: STEPS["build/base"] if isinstance(value, Step) else other(value)})
+        if isinstance(value, Step) and value.key == STEPS["build/base"].key:
+            changed = replace(step, **{name: STEPS["finetune/original"]})
+        assert changed.key != step.key, f"{step.id}: {name} is read, and not in the key"
+
+
+@pytest.mark.parametrize("step", STEPS.values(), ids=list(STEPS))
+def test_what_is_for_people_is_not_in_the_key(step: Step) -> None:
+    assert replace(step, of=("elsewhere",), name="called otherwise").key == step.key
+
+
+def test_every_step_has_an_id_of_its_own() -> None:
+    names = ["npo", "npo, calibrated", "npo (diverged)", "a/b", "unlearned", "score"]
+    runs = [{"name": name, "method": "npo"} for name in names]
+    plan = planned(unlearn={"runs": runs})
+    assert len({step.id for step in plan.steps}) == len(plan.steps)
+    assert len({step.key for step in plan.steps if step.kind == "unlearn"}) == 1, "the same work under six names"
+
+
+def test_a_value_whose_content_is_unknown_cannot_be_a_key() -> None:
+    with pytest.raises(TypeError, match="object"):
+        identity({"setting": object()})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, StudyResults]:
+    folder = tmp_path_factory.mktemp("finished")
+    store = Store(folder / "store")
+    return store, run_plan(planned(), store, folder / "keys")
+
+
+def test_a_runs_name_moves_no_number(finished: tuple[Store, StudyResults]) -> None:
+    """Names that look like labels of another model."""
+    store, expected = finished
+    for name in ("po, calibrated", "po (diverged)", "original", "retrained, as delivered"):
+        runs = [{**STUDY["unlearn"]["runs"][0], "name": f"{name}."}]
+        plan = planned(unlearn={**STUDY["unlearn"], "runs": runs})
+        assert missing_steps(plan, store) == []
+        found = gather(plan, store)
+        (run,), (before,) = found.unlearned, expected.unlearned
+        for part in ("status", "scores", "calibration", "calibrated_scores", "training"):
+            assert repr(getattr(run, part)) == repr(getattr(before, part))
+        assert found.attacks is not None and expected.attacks is not None
+        for attacked, known in zip(found.attacks.models, expected.attacks.models, strict=True):
+            assert attacked.model.run == f"{name}." and attacked.model.role == known.model.role
+            assert repr(attacked.outcomes) == repr(known.outcomes)
+
+
+def loss(scale: float) -> None:
+    """Register a loss as the cell of a notebook does, again and again."""
+
+    @terms.register(
+        "mine",
+        source="a notebook",
+        side="forget",
+        role="forget",
+        needs=("forget",),
+        reduction="tokens",
+        formula="s log p",
+    )
+    def mine(forwards: Forwards) -> Tensor:
+        return scale * forwards.forget.total(forwards.forget.logprobs)
+
+
+def test_an_edited_loss_is_trained_again(tmp_path: Path) -> None:
+    run = {"name": "mine", "terms": [{"term": "mine"}]}
+    unlearn = {"training": {"epochs": 1, "batch_size": 2, "lr": 1e-3}, "runs": [run]}
+    store, found = Store(tmp_path / "store"), []
+    for scale in (1.0, 1.0, 30.0):
+        loss(scale)
+        plan = planned(unlearn=unlearn, attack=None)
+        missing = {step.id for step in missing_steps(plan, store)}
+        results = run_plan(plan, store, tmp_path / "keys")
+        origin = results.provenance.steps["unlearn/unlearned/mine"]
+        found.append((missing, results.unlearned[0].training, origin.code))
+    own = {f"{kind}/mine" for kind in ("unlearn/unlearned", "score/unlearned", "calibrate/calibrated")}
+    assert found[1][0] == set() and found[2][0] == own
+    assert set(found[0][2]) == {"mine"} and found[0][2] == found[1][2] != found[2][2]
+    assert repr(found[0][1]) == repr(found[1][1]) != repr(found[2][1])
+
+
+def test_a_loss_without_source_is_never_taken_from_the_cache(tmp_path: Path) -> None:
+    made: dict[str, Any] = {}
+    exec("def hidden(forwards):\n    return forwards.forget.total(forwards.forget.logprobs)", made)
+    terms.register(
+        "hidden", source="nowhere", side="forget", role="forget", needs=("forget",), reduction="tokens", formula="0"
+    )(made["hidden"])
+    unlearn = {
+        "training": {"epochs": 1, "batch_size": 2, "lr": 1e-3},
+        "runs": [{"name": "h", "terms": [{"term": "hidden"}]}],
+    }
+    plan, store = planned(unlearn=unlearn, attack=None, calibrate=None), Store(tmp_path / "store")
+    (run,) = plan.runs
+    assert "'hidden'" in run.model.not_cached and run.score.not_cached and not plan.original.score.not_cached
+    for _ in range(2):
+        run_plan(plan, store, tmp_path / "keys")
+        record = RunRecord.model_validate_json((tmp_path / "keys" / "run.json").read_text(encoding="utf-8"))
+        times = {step.name: step for step in record.steps}
+        assert not times["unlearn h"].reused and not times["score h"].reused
+    assert times["score original"].reused
