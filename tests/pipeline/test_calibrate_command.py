@@ -234,5 +234,5 @@ def test_forget_data_that_the_original_does_not_know_are_warned_about(uwc: Run, 
         done.stderr.split()
     )
     results = CalibrationResults.parse(done.stdout, where="stdout")
-    assert [w.code for w in results.warnings] == ["low_forget"]
+    assert "low_forget" in [w.code for w in results.warnings]
     assert np.isfinite(row(results, "forget", "calibrated").mean)
