@@ -972,16 +972,16 @@ class StudyResults(Result):
     @property
     def headline(self) -> str:
         """The comparison, and the model with the lowest residual forget score."""
-        count = f"{self.study.title or self.study.name}: {len(self.unlearned)} unlearned models"
+        title = self.study.title or self.study.name
         if not self.ranking or self.retention is None:
-            return f"{count}, not ranked"
+            return f"{title}, not ranked"
         best = self.ranked()[0]
         verdicts = {True: "significantly lower than the next", False: "not significantly lower than the next", None: ""}
         residual = _interval(best.forget.value, best.forget.low, best.forget.high)
         verdict = verdicts[best.significant]
         return (
-            f"{count}; at {self.retention.tau:g} of the original's retention {best.name} leaves least: "
-            f"{self.metric_label(self.rank_by)} {residual}" + (f", {verdict}" if verdict else "")
+            f"{title}; at {self.retention.tau:g} of the original's retention {best.name} has the lowest residual "
+            f"forget {self.metric_label(self.rank_by)}: {residual}" + (f", {verdict}" if verdict else "")
         )
 
     def table(self) -> list[dict[str, str]]:
@@ -1066,7 +1066,7 @@ class CalibrationResults(Result):
     def headline(self) -> str:
         """Alpha, and the residual forget score."""
         found = self.calibration
-        text = f"alpha = {found.alpha:.4f} keeps {found.tau:g} of the retention of {self.original}"
+        text = f"alpha = {found.alpha:.4f} with retention of at least {found.tau:g} of {self.original}"
         at_tau = found.at_tau.scores.get(FORGET) if found.at_tau else None
         if at_tau is None:
             return text

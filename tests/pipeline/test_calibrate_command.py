@@ -230,7 +230,9 @@ def test_a_model_with_code_of_its_own_is_refused(uwc: Run, workplace: Path) -> N
 def test_forget_data_that_the_original_does_not_know_are_warned_about(uwc: Run, workplace: Path) -> None:
     done = uwc("calibrate", "original", "unlearned", "--forget", "unknown.jsonl", "--retain", "retain.jsonl", "--json")
     assert done.returncode == 0
-    assert "warning: the original model itself scores" in done.stderr and "there is nothing to forget" in done.stderr
+    assert "warning: the original model itself scores" in done.stderr and "there is little to forget" in " ".join(
+        done.stderr.split()
+    )
     results = CalibrationResults.parse(done.stdout, where="stdout")
-    assert [w.code for w in results.warnings] == ["low_forget"]
+    assert "low_forget" in [w.code for w in results.warnings]
     assert np.isfinite(row(results, "forget", "calibrated").mean)

@@ -286,7 +286,7 @@ class _Calibrating:
 
             def gauge(alpha: float, *, whole: bool) -> Reading:
                 reading = original if alpha == 0.0 else self.probe(alpha, whole=whole)
-                advance(1, f"alpha {alpha:.4f} {'keeps' if reading.feasible else 'loses'} enough")
+                advance(1, f"alpha {alpha:.4f}: retention {'at least' if reading.feasible else 'below'} tau")
                 return reading
 
             found = search(
@@ -343,8 +343,8 @@ class _Calibrating:
         if known >= UNKNOWN:
             return ""
         return (
-            f"the original model itself scores {known:.3g} ({self.entry.name}) on the forget data: there is nothing to "
-            "forget; are these the questions, and is this the model, that it was trained on?"
+            f"the original model itself scores {known:.3g} ({self.entry.name}) on the forget data, so that there "
+            "is little to forget; check the file, the model and the prompt"
         )
 
     def warn(self, code: str, text: str) -> None:

@@ -11,7 +11,7 @@ def model_card(results: CalibrationResults, *, command: str, adapter: bool = Fal
 
     Args:
         results: the calibration and its scores.
-        command: what made it.
+        command: the command or call that made it.
         adapter: whether it is an adapter on the original.
     """
     found, original = results.calibration, results.original
@@ -32,9 +32,9 @@ def model_card(results: CalibrationResults, *, command: str, adapter: bool = Fal
         "",
         "# A calibrated unlearned model",
         "",
-        f"Made of `{original}` (the original) and `{results.unlearned}` (unlearned): {what}, with the largest alpha "
-        f"found that keeps {found.tau:.4g} of the original's retention (arXiv:2406.09179). Methods are compared at "
-        "this line, by the score on the forget set.",
+        f"A mixture of `{original}` (the original) and `{results.unlearned}` (unlearned): {what}, with the largest "
+        f"alpha found at which retention is at least {found.tau:.4g} of the original's (arXiv:2406.09179). Methods are "
+        "compared at this retention, by the score on the forget set.",
         "",
         f"- alpha: **{found.alpha:.6g}** (0 = original, 1 = unlearned{_bracket(found)})",
         f"- tau: {found.tau:.6g}",
@@ -66,8 +66,8 @@ def model_card(results: CalibrationResults, *, command: str, adapter: bool = Fal
 
 
 def _bracket(found: Calibration) -> str:
-    """The least infeasible mixture; nothing where the unlearned model itself keeps enough."""
-    return "" if found.alpha == 1 else f"; the next mixture that was found to lose too much: {found.upper:.6g}"
+    """The least infeasible mixture; empty if the unlearned model itself is feasible."""
+    return "" if found.alpha == 1 else f"; the next larger probed mixture, {found.upper:.6g}, has less than tau"
 
 
 def _interval(row: ConditionScore) -> str:
