@@ -628,13 +628,16 @@ class Order(Part):
 
 
 class Faithfulness(Part):
-    """The separation by a metric of subjects of a model that knows from those of one that does not."""
+    """The separation by a metric of models, or subjects of a model, that know from those that do not."""
 
     IDENTITY: ClassVar[tuple[str, ...]] = ("metric", "set")
 
     metric: str
     set: str
-    subjects: int
+    knowing: int
+    """Number of models or subjects that know."""
+    ignorant: int
+    """Number of those that do not."""
     auc: Number
     """0.5 is chance, 1 is always."""
 

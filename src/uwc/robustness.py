@@ -14,7 +14,7 @@ from uwc.errors import DataError
 from uwc.metrics.registry import metrics
 from uwc.metrics.stats import bootstrap_interval
 from uwc.published import published
-from uwc.results import Agreement, Attacks, Cell, Estimate, Order, Point, Rank
+from uwc.results import Agreement, Attacks, Cell, Estimate, Faithfulness, Order, Point, Rank, Robustness
 
 Floats = NDArray[np.float64]
 FEW_POINTS = 10
@@ -215,27 +215,68 @@ def faithfulness_auc(knowing: Sequence[float], ignorant: Sequence[float], *, hig
     return wins if higher_remembers else 1.0 - wins
 
 
-def faithfulness_rows(
-    known: Mapping[tuple[str, str], tuple[Sequence[float], Sequence[float]]],
-) -> list[dict[str, Any]]:
-    """One row for each metric and split: the numbers of models that know and do not, and `faithfulness_auc`.
+Values = Sequence[float]
+
+
+def faithfulness(known: Mapping[tuple[str, str], tuple[Values, Values]]) -> list[Faithfulness]:
+    """`faithfulness_auc` of each metric on each set.
 
     Args:
-        known: (metric, split) -> the values of models that know, and of those that do not; see `read_known`.
+        known: (metric, set) -> the values of models, or subjects of a model, that know, and of those that do not.
 
     Raises:
         ConfigError: there is no such metric.
     """
     return [
-        {
-            "metric": metric,
-            "split": split,
-            "knowing": len(knowing),
-            "ignorant": len(ignorant),
-            "auc": faithfulness_auc(knowing, ignorant, higher_remembers=metrics.get(metric).facts["higher_remembers"]),
-        }
-        for (metric, split), (knowing, ignorant) in known.items()
+        Faithfulness(
+            metric=metric,
+            set=of_set,
+            knowing=len(knowing),
+            ignorant=len(ignorant),
+            auc=faithfulness_auc(knowing, ignorant, higher_remembers=metrics.get(metric).facts["higher_remembers"]),
+        )
+        for (metric, of_set), (knowing, ignorant) in known.items()
     ]
+
+
+def robustness(
+    points: Sequence[Point],
+    known: Mapping[tuple[str, str], tuple[Values, Values]],
+    *,
+    log_metrics: Sequence[str] = ("perplexity",),
+    chains: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> Robustness:
+    """Robustness of metrics: before against after every attack over checkpoints, their ranking, and faithfulness.
+
+    Args:
+        points: the metric of each checkpoint before and after each attack.
+        known: as in `faithfulness`.
+        log_metrics: metrics that are compared on logarithms.
+        chains: attack -> its chain, whose published correlations are compared; by default its own name.
+        seed: of the bootstrap over checkpoints.
+
+    Raises:
+        ConfigError: there is no such metric.
+        DataError: a metric on logarithms has a value that is not positive.
+    """
+    cells = compare(points, log_metrics=log_metrics, seed=seed)
+    published = {c: published_pcc(c[0], (chains or {}).get(c[1], c[1]), c[2]) for c in map(_place, cells)}
+    spanning = [p for p in points if p.metric in log_metrics]
+    return Robustness(
+        checkpoints=len({p.checkpoint for p in points}),
+        points=tuple(points),
+        cells=tuple(c.model_copy(update={"published": published[_place(c)]}) for c in cells),
+        ranking=tuple(rank(cells)),
+        without_logarithms=tuple(rank(compare(spanning, log_metrics=(), seed=seed))),
+        log_metrics=tuple(log_metrics),
+        orders=tuple(compared_orders(cells, chains)),
+        faithfulness=tuple(faithfulness(known)),
+    )
+
+
+def _place(cell: Cell) -> tuple[str, str, str]:
+    return cell.metric, cell.attack, cell.split
 
 
 _NEEDED = ("checkpoint", "metric", "attack", "split", "before", "after")

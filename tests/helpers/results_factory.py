@@ -400,7 +400,7 @@ def attacked_results(**update: Any) -> StudyResults:
         without_logarithms=(rank(1, PPL, False, 0.5),),
         log_metrics=(PPL,),
         orders=(Order(**order, ours=(0.9, 0.8), same=True), Order(**order, ours=(0.7, 0.8), same=False)),
-        faithfulness=(Faithfulness(metric=ES, set="forget", subjects=10, auc=0.75),),
+        faithfulness=(Faithfulness(metric=ES, set="forget", knowing=10, ignorant=10, auc=0.75),),
     )
     fields = {"unlearned": runs, "ranking": (), "pairs": {}, "attacks": attacks, "robustness": robustness}
     return study_results(**{**fields, "retention": None, **update})

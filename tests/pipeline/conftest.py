@@ -41,27 +41,45 @@ def tiny(tmp_path: Path) -> Path:
     return path
 
 
-def command(*arguments: str | Path) -> list[str]:
-    """The command line to start uwc with these arguments, in a process that imports all itself and can be killed."""
-    return [sys.executable, "-m", "uwc", *map(str, arguments)]
-
-
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
-    ["uwc.cli.main", "uwc.models.load", "uwc.workflows.studies", "transformers.models.llama.modeling_llama", "peft"]
-)
+    [
+        "uwc.cli.main", "uwc.attacks.evaluate", "uwc.models.load", "uwc.reports.page", "uwc.studies.gather",
+        "uwc.training.unlearn", "uwc.workflows.studies", "transformers.models.llama.modeling_llama", "peft",
+        "plotly.graph_objects", "rouge_score.rouge_scorer",
+    ]
+)  # fmt: skip
+
+
+class Started:
+    """uwc in a process of its own, forked from one that has imported what takes seconds to import."""
+
+    def __init__(self, *arguments: str | Path, cwd: Path, **environment: str) -> None:
+        self.arguments = [str(a) for a in arguments]
+        self._folder = tempfile.TemporaryDirectory()
+        self._files = [Path(self._folder.name) / name for name in ("stdout", "stderr")]
+        self._process = _FORKS.Process(target=_main, args=(self.arguments, cwd, environment, self._files))
+        self._process.start()
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.is_alive()
+
+    def end(self, signal: int | None = None) -> subprocess.CompletedProcess[str]:
+        """Wait until it has ended, after sending it a signal, if one is given."""
+        if signal is not None:
+            assert self._process.pid is not None
+            os.kill(self._process.pid, signal)
+        self._process.join()
+        stdout, stderr = (file.read_text(encoding="utf-8") if file.exists() else "" for file in self._files)
+        self._folder.cleanup()
+        return subprocess.CompletedProcess(self.arguments, self._process.exitcode or 0, stdout, stderr)
 
 
 def run_command(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run uwc to its end in a process of its own, forked from one that has imported what takes seconds to import."""
-    with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder) / name for name in ("stdout", "stderr")]
-        line = [str(a) for a in arguments]
-        process = _FORKS.Process(target=_main, args=(line, cwd, environment, files))
-        process.start()
-        process.join()
-        stdout, stderr = (file.read_text(encoding="utf-8") for file in files)
-    return subprocess.CompletedProcess(line, process.exitcode or 0, stdout, stderr)
+    """Run uwc to its end, see `Started`."""
+    return Started(*arguments, cwd=cwd, **environment).end()
 
 
 def _main(arguments: Sequence[str], folder: Path, environment: Mapping[str, str], files: Sequence[Path]) -> None:

@@ -126,7 +126,7 @@ def test_points_of_several_checkpoints_are_collected_for_uwc_robustness(files: d
     assert {p.split for p in found} == {"retain"}
     assert found[0].before > 0.9 and found[2].before == 0.0
     result = CliRunner().invoke(app, ["robustness", str(points), "--json"], catch_exceptions=False)
-    assert {c["attack"] for c in json.loads(result.stdout)["agreement"]} == {"jailbreak", "quantization"}
+    assert {c["attack"] for c in json.loads(result.stdout)["cells"]} == {"jailbreak", "quantization"}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from tests.conftest import tiny_model
-from tests.pipeline.conftest import TINY, Run, command, run_command
+from tests.pipeline.conftest import TINY, Run, Started, run_command
 from transformers import AutoModelForCausalLM
 
 from uwc.cli.main import main
@@ -57,7 +57,7 @@ def line_of(done: subprocess.CompletedProcess[str], *, status: int = 1) -> str:
         (["score.metrics=[extraction_strenth]"], ["unknown metric", "did you mean 'extraction_strength'"]),
         (["calibrate.metric=kl_to_original"], ["unknown retention metric", "extraction_strength"]),
         (["calibrate.metric=model_utility"], ["needs the sets real_authors and world_facts", "fictional-authors"]),
-        (["calibrate.sets=[retain, forget]"], ["unknown retain set 'forget'", "general"]),
+        (["calibrate.sets=[retain, forget]"], ["unknown retain set 'forget'", "holdout"]),
         (["calibrate.rank_by=rouge_1", "score.max_new_tokens=0"], ["'rouge_1' needs generated answers"]),
         (["name=../outside"], ["name = '../outside'"]),
     ],
@@ -234,13 +234,12 @@ def test_a_really_full_disk(tmp_path: Path) -> None:
 
 
 def test_an_interrupt_ends_with_130_and_keeps_what_is_done(tiny: Path, tmp_path: Path) -> None:
-    process = subprocess.Popen(command("study", "run", tiny), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    while process.poll() is None and not list((tmp_path / "runs" / "store").glob("build-*/manifest.json")):
+    study = Started("study", "run", tiny, cwd=tmp_path)
+    while study.running and not list((tmp_path / "runs" / "store").glob("build-*/manifest.json")):
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    told = process.communicate()[1]
-    assert process.returncode == 130
-    assert "run the same command again" in told and "Traceback" not in told
+    done = study.end(signal.SIGINT)
+    assert done.returncode == 130
+    assert "run the same command again" in done.stderr and "Traceback" not in done.stderr
     assert not list((tmp_path / "runs" / "store" / "tmp").iterdir())
 
 

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -135,8 +137,10 @@ def answer_tokens(scores):
     assert "unknown metric 'answer_tokens'" in uwc(*arguments).stderr
 
 
-def test_the_version_is_printed(uwc: Run) -> None:
-    assert uwc("--version").stdout.strip() == package.__version__
+def test_the_version_is_printed_by_a_process_that_imports_all_itself(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "uwc", "--version"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == package.__version__
 
 
 def test_the_public_names_are_there() -> None:

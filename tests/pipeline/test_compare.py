@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from tests.conftest import copied, people, tiny_model
-from tests.pipeline.conftest import command, run_command, validate_result
+from tests.pipeline.conftest import Started, run_command, validate_result
 from tests.pipeline.test_bad_input import line_of
 
 import uwc
@@ -221,15 +222,13 @@ def test_a_second_run_computes_nothing_and_prints_the_ranking(finished: StudyRes
 def test_killed_it_goes_on_and_tells_the_time_left(finished: StudyResults, place: Path) -> None:
     """SIGKILL after the first, then after the fourth finished step; the third run ends with the same bits."""
     store = place / "done-again" / "store"
-    arguments = command("compare", *MODELS, *DATA, "--set", KINDS, "--output-dir", "done-again")
+    arguments = (*MODELS, *DATA, "--set", KINDS, "--output-dir", "done-again")
     for steps in (1, 4):
-        process = subprocess.Popen(arguments, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and len(list(store.glob("*/manifest.json"))) < steps:
+        study = Started("compare", *arguments, cwd=place)
+        while study.running and len(list(store.glob("*/manifest.json"))) < steps:
             time.sleep(0.02)
-        assert process.poll() is None, "it ended before it could be killed"
-        process.kill()
-        process.wait()
-    last = compare(place, *MODELS, *DATA, "--set", KINDS, "--output-dir", "done-again")
+        assert study.end(signal.SIGKILL).returncode == -signal.SIGKILL, "it ended before it could be killed"
+    last = compare(place, *arguments)
     assert last.returncode == 0, last.stderr
     left = re.search(r"(\d+) to run", last.stderr)
     assert left and int(left[1]) <= 18, "of 22 steps four were done"

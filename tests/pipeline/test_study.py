@@ -3,12 +3,12 @@
 import hashlib
 import json
 import random
-import subprocess
+import signal
 import time
 from pathlib import Path
 
 import pytest
-from tests.pipeline.conftest import TINY, Run, command, run_command, scores_of, validate_result
+from tests.pipeline.conftest import TINY, Run, Started, run_command, scores_of, validate_result
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
@@ -93,15 +93,11 @@ def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_bits(
     moments = random.Random(7)
     kills = 0
     for _ in range(4):
-        process = subprocess.Popen(
-            command("study", "run", tiny), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        while process.poll() is None and not any((tmp_path / "runs" / "store").glob("tmp/*")):
+        study = Started("study", "run", tiny, cwd=tmp_path)
+        while study.running and not any((tmp_path / "runs" / "store").glob("tmp/*")):
             time.sleep(0.02)
-        time.sleep(moments.uniform(0.0, 3.0))
-        kills += process.poll() is None
-        process.kill()
-        process.wait()
+        time.sleep(moments.uniform(0.0, 2.0))
+        kills += study.end(signal.SIGKILL).returncode == -signal.SIGKILL
     assert kills > 0
     last = run_command("study", "run", tiny, cwd=tmp_path)
     assert last.returncode == 0, last.stderr
@@ -110,12 +106,10 @@ def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_bits(
 
 
 def test_two_runs_at_once_share_the_work(finished: Path, tmp_path: Path, tiny: Path) -> None:
-    processes = [
-        subprocess.Popen(command("study", "run", tiny), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        for _ in range(2)
-    ]
-    outputs = [p.communicate()[1].decode() for p in processes]
-    assert [p.returncode for p in processes] == [0, 0], outputs
+    studies = [Started("study", "run", tiny, cwd=tmp_path) for _ in range(2)]
+    done = [study.end() for study in studies]
+    outputs = [d.stderr for d in done]
+    assert [d.returncode for d in done] == [0, 0], outputs
     assert numbers_in(tmp_path) == numbers_in(finished)
     computed = sum(output.count("done  ") for output in outputs)
     assert computed == 14, "each step is computed once, by one of the two"

@@ -1,17 +1,15 @@
 """`uwc unlearn` with every method, in micro-batches, and killed on its way."""
 
 import json
-import os
 import re
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 import torch
 from tests.conftest import people
-from tests.pipeline.conftest import Run, command
+from tests.pipeline.conftest import Run, Started
 from transformers import AutoModelForCausalLM
 
 from uwc.api import unlearn
@@ -148,14 +146,11 @@ def test_a_killed_run_goes_on_where_it_was(uwc: Run, workplace: Path) -> None:
         "training.checkpoint_every=5",
     )
     killed = ("unlearn", "original", "--output-dir", "killed", *options)
-    process = subprocess.Popen(command(*killed), cwd=workplace, stderr=subprocess.DEVNULL)
+    run = Started(*killed, cwd=workplace)
     checkpoint = workplace / "killed.checkpoints" / "checkpoint.pt"
-    for _ in range(6000):
-        if checkpoint.exists():
-            break
+    while run.running and not checkpoint.exists():
         time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    assert run.end(signal.SIGKILL).returncode == -signal.SIGKILL, "it ended before it could be killed"
     assert checkpoint.exists() and not (workplace / "killed").exists()
     done = uwc(*killed)
     assert done.returncode == 0, done.stderr

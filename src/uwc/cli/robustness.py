@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from uwc import progress
-from uwc.cli.options import Json
-from uwc.cli.printing import print_json, print_rows
+from uwc.cli.options import Json, OutputDir
+from uwc.cli.printing import print_rows
+from uwc.io import write_text
 
 if TYPE_CHECKING:
     from uwc.results import Cell
@@ -33,32 +34,33 @@ def robustness_command(
         list[str], typer.Option(metavar="NAME", help="A metric that is compared on logarithms. May be repeated.")
     ] = ["perplexity"],  # noqa: B006
     seed: Annotated[int, typer.Option(metavar="SEED", help="Seed of the bootstrap over checkpoints.")] = 0,
+    output_dir: OutputDir = None,
     as_json: Json = False,
 ) -> None:
     """Compare metrics before and after attacks, over checkpoints: correlations, slopes, and a ranking."""
-    from uwc.robustness import compare, faithfulness_rows, rank, read_known, read_points
+    from uwc.robustness import read_known, read_points, robustness
 
-    cells = compare(read_points(points), log_metrics=log_metric, seed=seed)
-    ranks = [r.model_dump() for r in rank(cells)]
-    faithful = faithfulness_rows(read_known(faithfulness)) if faithfulness is not None else []
+    known = read_known(faithfulness) if faithfulness is not None else {}
+    found = robustness(read_points(points), known, log_metrics=log_metric, seed=seed)
+    if output_dir is not None:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        write_text(output_dir / "robustness.json", found.model_dump_json(indent=1) + "\n")
     if as_json:
-        found = {"agreement": [c.model_dump() for c in cells], "ranking": ranks, "faithfulness": faithful}
-        print_json(found)
+        typer.echo(found.model_dump_json(indent=1))
         return
-    print_rows("before against after, with 95 % intervals over checkpoints", [_row(c) for c in cells])
-    print_rows("ranking of the metrics by mean PCC", ranks)
-    if faithful:
-        print_rows("faithfulness: models that know against models that do not", faithful)
-    for cell in cells:
+    print_rows("before against after, with 95 % intervals over checkpoints", [_row(c) for c in found.cells])
+    print_rows("ranking of the metrics by mean PCC", [r.model_dump() for r in found.ranking])
+    if found.faithfulness:
+        rows = [f.model_dump() for f in found.faithfulness]
+        print_rows("faithfulness: models that know against models that do not", rows)
+    for cell in found.cells:
         for warning in cell.agreement.warnings:
             progress.note(f"warning: {cell.metric}, {cell.attack}, {cell.split}: {warning}")
 
 
 def _row(cell: "Cell") -> dict[str, Any]:
-    from uwc.robustness import published_pcc
-
     row: dict[str, Any] = {"metric": cell.metric, "attack": cell.attack, "split": cell.split, "n": cell.agreement.n}
     for name in _STATISTICS:
         estimate = getattr(cell.agreement, name)
         row[name] = f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
-    return {**row, "published": published_pcc(cell.metric, cell.attack, cell.split)}
+    return {**row, "published": cell.published}

@@ -380,7 +380,7 @@ def faithfulness_table(results: StudyResults) -> Table | None:
     metrics = dict.fromkeys(row.metric for row in found)
     rows = tuple((results.metric_label(m), *(number(auc.get((m, s))) for s in sets)) for m in metrics)
     caption = (
-        f"AUC over {found[0].subjects} subjects of each model: how often one that the original was trained on has a "
+        f"AUC over {found[0].knowing} subjects of each model: how often one that the original was trained on has a "
         "score that shows more knowledge than one that retrained never saw; 0.5 is chance, 1 is always."
     )
     return Table("Faithfulness", ("metric", *map(results.set_label, sets)), rows, caption)

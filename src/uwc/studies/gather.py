@@ -25,7 +25,6 @@ from uwc.results import (
     Attacks,
     BenchmarkInfo,
     Calibration,
-    Faithfulness,
     GradientEffects,
     Group,
     ModelInfo,
@@ -44,7 +43,7 @@ from uwc.results import (
     TrainingRecord,
     UnlearnedModel,
 )
-from uwc.robustness import compare, compared_orders, faithfulness_auc, published_pcc, rank
+from uwc.robustness import robustness
 from uwc.studies.checks import study_warnings
 from uwc.studies.config import RunConfig
 from uwc.studies.plan import Plan, PlannedAttack, PlannedModel, PlannedRun
@@ -406,36 +405,25 @@ class _Gatherer:
     def robustness(self, attacks: Attacks) -> Robustness:
         """Statistics of every metric before against after every attack, over the study's unlearned models."""
         names = self.plan.attacked_metrics
-        logged = [name for name in names if metrics.get(name).facts["average"] == "geometric"]
-        points = _points(attacks)
-        chains = {info.name: "+".join(info.chain) for info in attacks.attacks}
-        cells = compare(points, log_metrics=logged, seed=self.seed)
-        spanning = [p for p in points if p.metric in logged]
-        published = {(c.metric, c.attack, c.split): published_pcc(c.metric, chains[c.attack], c.split) for c in cells}
-        return Robustness(
-            checkpoints=len({p.checkpoint for p in points}),
-            points=tuple(points),
-            cells=tuple(c.model_copy(update={"published": published[c.metric, c.attack, c.split]}) for c in cells),
-            ranking=tuple(rank(cells)),
-            without_logarithms=tuple(rank(compare(spanning, log_metrics=(), seed=self.seed))),
-            log_metrics=tuple(logged),
-            orders=tuple(compared_orders(cells, chains)),
-            faithfulness=tuple(self.faithfulness(names)),
+        return robustness(
+            _points(attacks),
+            self.known(names),
+            log_metrics=[name for name in names if metrics.get(name).facts["average"] == "geometric"],
+            chains={info.name: "+".join(info.chain) for info in attacks.attacks},
+            seed=self.seed,
         )
 
-    def faithfulness(self, names: Sequence[str]) -> list[Faithfulness]:
-        """The separation by each metric of subjects of the original from those of the retrained model."""
+    def known(self, names: Sequence[str]) -> dict[tuple[str, str], tuple[list[float], list[float]]]:
+        """(metric, forget set) -> the means of subjects by the original, and by the retrained model."""
         if self.plan.retrained is None:
-            return []
+            return {}
         knowing, ignorant = (self.scored(m.score) for m in (self.plan.original, self.plan.retrained))
-        rows = []
-        for of_set in (name for name in FORGET_SETS if name in self.plan.sets):
-            for metric in names:
-                sides = [_by_subject(s[of_set].values(metric), s[of_set].subjects) for s in (knowing, ignorant)]
-                higher = metrics.get(metric).facts["higher_remembers"]
-                auc = faithfulness_auc(*sides, higher_remembers=higher)
-                rows.append(Faithfulness(metric=metric, set=of_set, subjects=len(sides[0]), auc=auc))
-        return rows
+        sets = [name for name in FORGET_SETS if name in self.plan.sets]
+        return {
+            (metric, name): (_by_subject(knowing[name], metric), _by_subject(ignorant[name], metric))
+            for name in sets
+            for metric in names
+        }
 
 
 def _require_kept(name: str, calibration: Calibration) -> None:
@@ -486,8 +474,8 @@ def _made_by(run: RunConfig, step: Step) -> dict[str, Any]:
     }
 
 
-def _by_subject(values: Floats, subjects: Sequence[str]) -> list[float]:
+def _by_subject(scored: ScoredSet, metric: str) -> list[float]:
     """The mean of each subject's scored examples."""
-    codes = cluster_codes(subjects)
+    values, codes = scored.values(metric), cluster_codes(scored.subjects)
     groups = [values[codes == code] for code in np.unique(codes)]
     return [float(np.nanmean(group)) for group in groups if not np.isnan(group).all()]
