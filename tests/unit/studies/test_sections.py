@@ -62,11 +62,11 @@ def test_what_models_are_ranked_by() -> None:
 
 def test_the_retention_constraint_in_words() -> None:
     config = CalibrateConfig(metric="perplexity", sets=("retain", "maths"), tasks=("mmlu",), tau=0.9)
-    found = config.described({"retain": "kept"})
-    assert found.measures == ("kept PPL", "maths PPL", "mmlu") and found.without_interval == ("mmlu",)
+    found = config.described()
+    assert found.measures == ("retain PPL", "maths PPL", "mmlu") and found.without_interval == ("mmlu",)
     assert (found.tau, found.rank_by) == (0.9, "extraction_strength")
-    assert CalibrateConfig().described({}).measures == ("retain ES",)
-    utility = CalibrateConfig(metric="model_utility").described({})
+    assert CalibrateConfig().described().measures == ("retain ES",)
+    utility = CalibrateConfig(metric="model_utility").described()
     assert utility.measures == ("model utility",) and utility.without_interval == ()
 
 
