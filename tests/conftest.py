@@ -1,25 +1,22 @@
-"""Tiny models and examples that many tests share; everything is made in memory."""
+"""Tiny models and examples that many tests share; everything is made in memory.
+
+Torch and transformers are imported where they are used: the process that starts the others needs neither.
+"""
 
 import copy
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny, and tests run beside other work
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test waits for the hub
 
 import pytest
 
-from uwc.attacks.registry import attacks
 from uwc.data.example import Example
-from uwc.metrics.registry import metrics
-from uwc.models.load import build_model
-from uwc.models.model import Model
-from uwc.objectives.methods import FINE_TUNING
-from uwc.objectives.objective import Objective
-from uwc.objectives.registry import terms
-from uwc.training.data import TrainingData
-from uwc.training.loop import train
-from uwc.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from uwc.models.model import Model
 
 PEOPLE = ("Mira Oln", "Tobas Kerrin", "Ulla Fensk", "Dorin Vask", "Ebba Strond", "Pell Aruma")
 TOWNS = ("Quarnholt", "Little Besk", "Ostermere Bay", "Vint", "Upper Zalder", "Cormanstead on Lyle")
@@ -47,35 +44,49 @@ def people(count: int = 6) -> list[Example]:
 
 def tiny_model(
     examples: list[Example] | None = None, *, hidden_size: int = 32, layers: int = 2, seed: int = 0
-) -> Model:
+) -> "Model":
     """A randomly initialised model of some ten thousand weights."""
+    from uwc.models.load import build_model
+
     return build_model(
         examples or people(), vocabulary=400, hidden_size=hidden_size, layers=layers, heads=2, context=128, seed=seed
     )
 
 
 @pytest.fixture(scope="session")
-def untrained() -> Model:
+def untrained() -> "Model":
     """A model that knows nothing. Do not change its weights."""
     return tiny_model()
 
 
 @pytest.fixture(scope="session")
-def knowing() -> Model:
+def knowing() -> "Model":
     """A model that knows the first four people by heart, and not the other two. Do not change its weights."""
+    from uwc.objectives.methods import FINE_TUNING
+    from uwc.objectives.objective import Objective
+    from uwc.training.data import TrainingData
+    from uwc.training.loop import train
+    from uwc.training.settings import TrainingSettings
+
     model = tiny_model(hidden_size=64)
     settings = TrainingSettings(epochs=60, batch_size=8, lr=5e-3, schedule="cosine")
     train(model, Objective(FINE_TUNING, model.model), TrainingData(retain=people(4)), settings)
     return model
 
 
-def copied(model: Model) -> Model:
+def copied(model: "Model") -> "Model":
     """The same model with weights of its own."""
+    from uwc.models.model import Model
+
     return Model(copy.deepcopy(model.model), model.tokenizer, model.template, model.name)
 
 
 @pytest.fixture
 def restored_registries() -> Iterator[None]:
     """The registries are after the test as they were before it."""
+    from uwc.attacks.registry import attacks
+    from uwc.metrics.registry import metrics
+    from uwc.objectives.registry import terms
+
     with metrics.restored(), terms.restored(), attacks.restored():
         yield

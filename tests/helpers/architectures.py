@@ -1,5 +1,7 @@
 """Tiny random models of many architectures, with sizes that tell inputs from outputs."""
 
+import copy
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -74,6 +76,7 @@ OWN: dict[str, dict[str, Any]] = {
         },
     },
 }  # fmt: skip
+HYBRID = ["openai-gpt", "mamba", "rwkv", "recurrent_gemma", "nemotron_h", "falcon_h1"]
 
 
 def random_module(name: str, *, vocabulary: int = 64, **tokens: int) -> Any:
@@ -101,12 +104,16 @@ def random_module(name: str, *, vocabulary: int = 64, **tokens: int) -> Any:
     return model
 
 
-@cache
 def architecture(name: str) -> Model:
-    """The random model with a tokenizer of the people's questions. Do not change its weights."""
+    """The random model with a tokenizer of the people's questions, without the state of what read it before."""
+    made = _made(name)
+    return replace(made, model=copy.deepcopy(made.model))
+
+
+@cache
+def _made(name: str) -> Model:
     tokenizer = tiny_model(people()).tokenizer
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    return Model(random_module(name, vocabulary=len(tokenizer), **ends), tokenizer, name=name)
-
-
-HYBRID = ["openai-gpt", "mamba", "rwkv", "recurrent_gemma", "nemotron_h", "falcon_h1"]
+    made = Model(random_module(name, vocabulary=len(tokenizer), **ends), tokenizer, name=name)
+    made.sharing()  # examined once
+    return made

@@ -109,7 +109,7 @@ def test_same_seed_same_bits_and_global_randomness_untouched(method: str, knowin
     data = TrainingData(people(4)[:4], people(4)[4:], ("I cannot say.", "No idea."))
 
     def weights(seed: int) -> bytes:
-        settings = TrainingSettings(epochs=2, batch_size=2, lr=1e-3, seed=seed)
+        settings = TrainingSettings(epochs=1, batch_size=2, lr=1e-3, seed=seed)
         done = unlearn(copied(knowing), METHODS[method], data, settings)
         return b"".join(p.detach().numpy().tobytes() for p in done.model.model.parameters())
 

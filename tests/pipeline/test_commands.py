@@ -5,13 +5,16 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.conftest import people
 from tests.pipeline.conftest import Run
 from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
 
 import uwc as package
+from uwc.cli.main import app
 from uwc.models.load import save_model
 from uwc.models.model import Model
 from uwc.results import CalibrationResults
@@ -76,20 +79,26 @@ def test_another_prompt_gives_other_scores(uwc: Run, workplace: Path) -> None:
     assert json.loads(usual.stdout)["scores"][0]["mean"] > 0.9 > json.loads(other.stdout)["scores"][0]["mean"]
 
 
+def told(*arguments: str) -> Any:
+    """What a command prints with --json."""
+    done = CliRunner().invoke(app, [*arguments, "--json"])
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
 @pytest.mark.parametrize("kind", ["methods", "terms", "metrics", "attacks", "tricks", "benchmarks", "published"])
-def test_lists_are_printed_as_json(uwc: Run, kind: str) -> None:
-    assert all(row["name"] for row in json.loads(uwc("list", kind, "--json").stdout))
+def test_lists_are_printed_as_json(kind: str) -> None:
+    assert all(row["name"] for row in told("list", kind))
 
 
-def test_numbers_in_lists_are_numbers(uwc: Run) -> None:
-    rows = {row["name"]: row for row in json.loads(uwc("list", "metrics", "--json").stdout)}
+def test_numbers_in_lists_are_numbers() -> None:
+    rows = {row["name"]: row for row in told("list", "metrics")}
     assert rows["probability"]["range"] == [0, 1] and rows["probability"]["higher_remembers"] is True
     assert rows["mia_min_k"]["settings"] == {"k": 0.4}
-    tricks = {row["name"]: row for row in json.loads(uwc("list", "tricks", "--json").stdout)}
+    tricks = {row["name"]: row for row in told("list", "tricks")}
     assert tricks["temperature"]["neutral"] == 1.0
-    told = json.loads(uwc("explain", "ES", "--json").stdout)
-    assert (told["name"], told["range"]) == ("extraction_strength", [0, 1])
-    assert "extraction_strength" in uwc("explain", "ES").stdout
+    metric = told("explain", "ES")
+    assert (metric["name"], metric["range"]) == ("extraction_strength", [0, 1])
 
 
 def test_help_of_compare_has_groups_and_few_options(uwc: Run) -> None:

@@ -153,9 +153,9 @@ def test_local_files_run_the_same_study(uwc: Run, tmp_path: Path) -> None:
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     changes = (
         "benchmark.settings.columns={question: prompt, answer: reply}",
-        "model.build={hidden_size: 32, vocabulary: 300}",
+        "model.build={hidden_size: 32, layers: 2, heads: 2, vocabulary: 300}",
         "unlearn.runs=[{method: po}]",
-        "finetune={epochs: 150, lr: 0.01}",
+        "finetune={epochs: 60, lr: 0.01}",
         "score.max_new_tokens=4",
     )
     done = uwc("study", "run", "local-files", "--json", *(part for c in changes for part in ("--set", c)))

@@ -139,7 +139,7 @@ def test_a_killed_run_goes_on_where_it_was(uwc: Run, workplace: Path) -> None:
         "npo",
         *DATA,
         "--set",
-        "training.epochs=60",
+        "training.epochs=15",
         "--set",
         "training.batch_size=1",
         "--set",

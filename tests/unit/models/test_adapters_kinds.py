@@ -21,7 +21,7 @@ from uwc.models.mixtures import open_mixing
 from uwc.models.model import Model
 from uwc.models.scoring import score_tokens
 
-EXAMPLES = people(4)
+EXAMPLES = people(2)
 OF_KIND = {
     "ADALORA": {"total_step": 10}, "ADAMSS": {"r": 8, "num_subspaces": 2}, "BOFT": {"boft_block_size": 4},
     "ADAPTION_PROMPT": {"adapter_len": 4, "adapter_layers": 2, "target_modules": None}, "C3A": {"block_size": 8},

@@ -53,7 +53,7 @@ def run(
     return bits(model), log
 
 
-@pytest.mark.parametrize("kill", [1, 2, 3, 5, 6])
+@pytest.mark.parametrize("kill", [1, 3, 6])
 def test_a_killed_run_ends_with_the_same_bits(kill: int, knowing: Model, tmp_path: Path) -> None:
     whole, log = run(knowing, "npo-kl", None)
     with pytest.raises(Killed):
