@@ -44,9 +44,9 @@ def tiny(tmp_path: Path) -> Path:
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
     [
-        "uwc.cli.main", "uwc.attacks.evaluate", "uwc.models.load", "uwc.reports.page", "uwc.studies.gather",
-        "uwc.training.unlearn", "uwc.workflows.studies", "transformers.models.llama.modeling_llama", "peft",
-        "plotly.graph_objects", "rouge_score.rouge_scorer",
+        "tests.pipeline.conftest", "uwc.cli.main", "uwc.attacks.evaluate", "uwc.models.load", "uwc.reports.page",
+        "uwc.studies.gather", "uwc.training.unlearn", "uwc.workflows.studies", "plotly.graph_objects", "peft",
+        "rouge_score.rouge_scorer", "transformers.models.llama.modeling_llama",
     ]
 )  # fmt: skip
 
