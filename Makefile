@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.up-to-date
 CONFIG ?= quickstart
 
-.PHONY: help setup study test matrix check format bench clean
+.PHONY: help setup study test test-fast matrix check format bench clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 setup: $(STAMP) ## make .venv with pinned dependencies; does nothing where that is up to date
 
@@ -24,6 +24,9 @@ study: setup ## run the quick-start study (4 to 5 minutes on 2 cores); CONFIG=..
 
 test: setup ## run the tests, one process a core
 	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
+
+test-fast: setup ## the quick unit tests, contracts and imports, in about a minute on 2 cores
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile -m "not slow and not matrix" tests/unit tests/contract tests/architecture
 
 matrix: setup ## check some forty architectures against plain transformers (15 minutes); writes docs/models.md
 	UWC_MATRIX_TABLE=docs/models.md $(BIN)/python -m pytest tests/matrix -m ""

@@ -41,6 +41,7 @@ for module, never in {LIGHT}.items():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_commands_that_compute_nothing_import_no_torch(tmp_path: Path) -> None:
     """One after the other in one process; the first that imports it is named."""
     kinds = ("methods", "terms", "metrics", "attacks", "tricks", "rules", "benchmarks", "published")

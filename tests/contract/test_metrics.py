@@ -87,6 +87,7 @@ def test_set_metrics_ask_for_metrics_that_there_are(entry: Any) -> None:
         assert split_input(text)[2] in ALL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_one_float64_value_an_example_within_the_range(name: str, scored: ScoredSet) -> None:
     values = scored.values(name)

@@ -318,6 +318,7 @@ STUDY: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 def test_a_study_is_run_resumed_and_run_again(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     settings = {name: str(folder / f"{name}.jsonl") for name in ("forget", "retain")}
     study = STUDY | {

@@ -63,6 +63,7 @@ def test_estimates_are_those_of_scipy() -> None:
     assert found.warnings == ()
 
 
+@pytest.mark.slow
 def test_intervals_are_those_of_scipys_percentile_bootstrap() -> None:
     x, y = noisy()
     ours = agreement(x, y, resamples=4000)

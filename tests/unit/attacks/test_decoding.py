@@ -19,6 +19,7 @@ def test_the_best_of_many_samples_and_a_beam_search_find_what_greedy_decoding_hi
     assert outcomes(reluctant(), "beam_search", {}, SPOKEN)[""] > 0.5
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["llama", "minimax", "rwkv", "recurrent_gemma", "falcon_h1"])
 def test_a_beam_search_finds_what_it_finds_without_a_cache(name: str) -> None:

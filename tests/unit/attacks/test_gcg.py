@@ -30,6 +30,7 @@ from uwc.models.scoring import score_tokens
 GCG = {"steps": 2, "start": " x x", "candidates": 128}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HYBRID)
 def test_models_whose_caches_cannot_be_repeated_are_searched_too(name: str) -> None:
     settings = {"steps": 1, "start": "x", "candidates": 8}
@@ -38,6 +39,7 @@ def test_models_whose_caches_cannot_be_repeated_are_searched_too(name: str) -> N
     assert found.variants[0].note
 
 
+@pytest.mark.slow
 def test_gcg_finds_the_suffix_that_makes_a_reluctant_model_talk() -> None:
     model = reluctant()
     data = AttackData(SCORED, train=OWNED)

@@ -215,6 +215,7 @@ def test_after_ablation_no_state_has_a_part_along_the_direction(knowing: Model) 
     assert torch.linalg.matrix_rank(removed, atol=1e-3) == 1
 
 
+@pytest.mark.slow
 def test_a_soft_prompt_makes_a_reluctant_model_talk() -> None:
     found = measure(
         reluctant(), AttackData(SCORED, train=OWNED), make_chain("soft_prompt", {"soft_prompt": SOFT}), [SPOKEN],

@@ -48,6 +48,7 @@ ATTACKS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "settings"), ATTACKS, ids=[a[0] for a in ATTACKS])
 def test_a_prompt_specific_refusal_is_broken(name: str, settings: dict[str, Any]) -> None:
     model = refusing(robust_knower(), KNOWN)

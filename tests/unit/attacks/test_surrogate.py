@@ -38,6 +38,7 @@ def ids_of(model: Model, count: int = 3) -> list[torch.Tensor]:
     return [torch.tensor([e.tokens]) for e in model.encode(people()[:count])]
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("name", READ)
 def test_a_lens_is_the_model_without_the_blocks_above(name: str) -> None:

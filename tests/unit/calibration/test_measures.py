@@ -263,6 +263,7 @@ def test_falling_curves_of_many_examples_take_few_passes(monkeypatch: pytest.Mon
     assert np.mean(passes) <= (7 if size == 100 else 6)
 
 
+@pytest.mark.slow
 def test_a_curve_whose_tokens_are_followed_takes_fewer_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     """300 answers of 12 tokens, each of which leads by its own amount and loses its own in alpha to some power between
     1 and 2.2; eight such sets. No probe is decided wrongly, alpha is found to the step, and after the original's

@@ -276,6 +276,7 @@ def first_decision(values: np.ndarray, low: float, high: float, error: float) ->
     return None, len(values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [-1, 1])
 def test_wrong_decisions_are_rarer_than_promised(side: int) -> None:
     """A mean just on one side of the bar, with rare large values: of 1500 random orders fewer than 5 % go wrong."""

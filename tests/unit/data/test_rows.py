@@ -364,6 +364,7 @@ VALUES = st.recursive(
 NAMES = sorted({*ALIASES, *(name for names in ALIASES.values() for name in names), "A", "B", "hint", "x", "Question"})
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.dictionaries(st.sampled_from(NAMES), VALUES, min_size=1, max_size=6), min_size=1, max_size=3))
 def test_any_rows_are_read_or_refused_in_one_line(rows: list[Row]) -> None:

@@ -225,6 +225,7 @@ def scored(model: Model, examples: Sequence[Example], names: Sequence[str], **op
     return score_sets(model, scoring.work(), **options)["forget"]
 
 
+@pytest.mark.slow
 def test_every_metric_is_that_of_the_slow_implementation(trained: tuple[Kind, Model]) -> None:
     kind, model = trained
     with torch.no_grad():

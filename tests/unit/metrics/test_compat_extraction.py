@@ -75,6 +75,7 @@ def test_the_official_prompt_starts_inside_the_question(untrained: Model) -> Non
     assert text == f"### Question: {example.question}\n ### Answer: {example.answer}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beginning", [False, True])
 def test_the_official_score_is_that_of_a_slow_bisection(beginning: bool) -> None:
     """With one generation for each prefix, on a tokenizer that writes a beginning and on one that does not."""

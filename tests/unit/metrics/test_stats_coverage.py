@@ -46,6 +46,7 @@ def truth(tau: float) -> float:
     return frontier_of(*sets).forget_at(tau)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tau", "retain", "forget"),
     [(0.9, 5, 5), (0.9, 20, 20), (0.6, 10, 10), (0.9, 40, 8), (0.9, 8, 40)],
@@ -61,6 +62,7 @@ def test_the_calibrated_score(tau: float, retain: int, forget: int) -> None:
     assert 0.90 <= covered / TRIALS <= 0.98
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("subjects", [5, 20])
 def test_two_methods_that_are_equally_good_rarely_differ_significantly(subjects: int) -> None:
     """Two methods of the same truth on the same questions: at most 8 % of pairs differ significantly, nominally 5 %."""
@@ -100,6 +102,7 @@ def clustered(random: np.random.Generator, subjects: int, mean: float) -> tuple[
     return (mean + (shared + own) / np.sqrt(2)).ravel(), [str(i // QUESTIONS) for i in range(subjects * QUESTIONS)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("subjects", [5, 20])
 def test_the_auc_of_membership(subjects: int) -> None:
     """Members N(0, 1), others N(0.8, 1): the truth is Phi(0.8 / sqrt 2) = 0.714."""
@@ -123,6 +126,7 @@ def test_the_quick_harmonic_mean_is_that_of_model_utility() -> None:
     assert quick_harmonic(*(np.array([v, v]) for v in values)) == pytest.approx(harmonic_mean(values))
 
 
+@pytest.mark.slow
 def test_the_harmonic_mean_of_model_utility() -> None:
     """Three sets of eight subjects, means 0.3, 0.5 and 0.6: the truth is 3 / (1/0.3 + 1/0.5 + 1/0.6) = 3/7."""
     subjects, random = 8, np.random.default_rng(8)

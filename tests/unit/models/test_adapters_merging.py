@@ -202,6 +202,7 @@ def test_an_adapter_that_brings_other_embeddings_is_more_than_its_scale(tied: Mo
     assert (logits(mixing.mix(0.0).model, tied) - logits(tied.model, tied)).abs().max() < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("untied", ["original", "unlearned"])
 @pytest.mark.parametrize("stored", ["configuration", "values"])
 def test_a_tied_and_an_untied_checkpoint_are_mixed_untied(tmp_path: Path, untied: str, stored: str) -> None:

@@ -107,6 +107,7 @@ def adapted_names(model: Model) -> set[str]:
     return names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["gpt2", "mixtral", "qwen3_moe", "deepseek_v3", "gpt_oss", "llama4_text", "gemma3", "opt"]
 )

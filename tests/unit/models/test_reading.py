@@ -138,6 +138,7 @@ def test_tokens_with_other_ids_are_refused_in_every_command(original: Path, tmp_
     assert own.scores[0].mean == alone.scores[0].mean
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_lost_its_template_is_not_taken_for_one_that_forgot(original: Path, tmp_path: Path) -> None:
     """The same weights: everything is still there, at alpha 1, and nothing of the retention is lost."""
     folder = changed(original, tmp_path / "x", without_template)

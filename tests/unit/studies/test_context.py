@@ -54,6 +54,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> tuple[list[weakref.ref[Any]], di
     return originals, alive
 
 
+@pytest.mark.slow
 def test_runs_share_one_frozen_original_and_end_with_the_same_bits(
     counted: tuple[list[weakref.ref[Any]], dict[str, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,6 +74,7 @@ def test_runs_share_one_frozen_original_and_end_with_the_same_bits(
     assert weights_in(tmp_path / "alone") == weights_in(tmp_path / "shared")
 
 
+@pytest.mark.slow
 def test_a_frozen_copy_in_the_precision_of_training_is_shared_too(
     counted: tuple[list[weakref.ref[Any]], dict[str, int]], tmp_path: Path
 ) -> None:
@@ -85,6 +87,7 @@ def test_a_frozen_copy_in_the_precision_of_training_is_shared_too(
     assert len(originals) == 2 + 1 + 3, "one to train each run, one frozen, and one after another to score with"
 
 
+@pytest.mark.slow
 def test_mixtures_are_read_from_files_and_equal_those_made_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,6 +109,7 @@ def test_mixtures_are_read_from_files_and_equal_those_made_in_memory(
     assert mixed_by == ["StreamedMixer", "Mixer"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 @pytest.mark.parametrize("method", ["npo-kl", "rmu", "undial"])
 def test_a_frozen_copy_given_is_as_good_as_one_made(method: str, precision: str, knowing: Model) -> None:

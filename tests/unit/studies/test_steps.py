@@ -115,6 +115,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, StudyResu
     return store, run_plan(planned(), store, folder / "keys")
 
 
+@pytest.mark.slow
 def test_a_runs_name_moves_no_number(finished: tuple[Store, StudyResults]) -> None:
     """Names that look like labels of another model."""
     store, expected = finished
@@ -148,6 +149,7 @@ def loss(scale: float) -> None:
         return scale * forwards.forget.total(forwards.forget.logprobs)
 
 
+@pytest.mark.slow
 def test_an_edited_loss_is_trained_again(tmp_path: Path) -> None:
     run = {"name": "mine", "terms": [{"term": "mine"}]}
     unlearn = {"training": {"epochs": 1, "batch_size": 2, "lr": 1e-3}, "runs": [run]}
@@ -165,6 +167,7 @@ def test_an_edited_loss_is_trained_again(tmp_path: Path) -> None:
     assert repr(found[0][1]) == repr(found[1][1]) != repr(found[2][1])
 
 
+@pytest.mark.slow
 def test_a_loss_without_source_is_never_taken_from_the_cache(tmp_path: Path) -> None:
     made: dict[str, Any] = {}
     exec("def hidden(forwards):\n    return forwards.forget.total(forwards.forget.logprobs)", made)

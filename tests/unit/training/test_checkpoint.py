@@ -53,6 +53,7 @@ def run(
     return bits(model), log
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill", [1, 3, 6])
 def test_a_killed_run_ends_with_the_same_bits(kill: int, knowing: Model, tmp_path: Path) -> None:
     whole, log = run(knowing, "npo-kl", None)
@@ -64,6 +65,7 @@ def test_a_killed_run_ends_with_the_same_bits(kill: int, knowing: Model, tmp_pat
     assert (tmp_path / FILE).exists() == (kill > 1 or len(log.steps) > 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "settings"),
     [

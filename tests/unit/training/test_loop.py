@@ -100,6 +100,7 @@ def test_a_perplexity_that_cannot_be_computed_is_a_collapse(after: float, collap
     assert not collapse(math.inf, 5.0).collapsed and math.isnan(collapse(math.inf, 5.0).before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tau", [None, 0.9])
 @pytest.mark.parametrize("lora", [False, True])
 def test_a_run_stops_once_enough_is_forgotten(lora: bool, tau: float | None, knowing: Model) -> None:

@@ -145,6 +145,7 @@ def test_negation_is_the_opposite_of_what_was_learned(knowing: Model) -> None:
         torch.testing.assert_close(back, start - 0.5 * (there - start))
 
 
+@pytest.mark.slow
 def test_an_adapter_is_negated_as_the_update_that_it_is(knowing: Model) -> None:
     """Long enough that both of its factors have moved: turning both would give another matrix."""
     updates, settings = [], TrainingSettings(**{**SETTINGS, "epochs": 20}, lora=LoraSettings(rank=2))

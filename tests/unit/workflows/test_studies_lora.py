@@ -33,6 +33,7 @@ def results(folder: Path) -> StudyResults:
     return run_study(config, runs=folder)
 
 
+@pytest.mark.slow
 def test_adapters_are_trained_merged_scored_and_calibrated(results: StudyResults) -> None:
     for model in results.unlearned:
         assert model.status == "ok" and model.calibration is not None and model.training is not None
