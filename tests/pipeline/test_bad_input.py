@@ -135,7 +135,7 @@ def checkpoints(tmp_path: Path) -> Path:
 def test_an_unlearned_checkpoint_of_another_architecture(uwc: Run, checkpoints: Path) -> None:
     arguments = ("calibrate", "original", "other", "--forget", "forget.jsonl", "--retain", "retain.jsonl")
     line = line_of(uwc(*arguments))
-    assert "different architectures: hidden_size is 32 in one and 64 in the other" in line
+    assert "hidden_size is 32" in line and "64" in line
 
 
 def test_an_original_that_does_not_know_the_retain_data(uwc: Run, checkpoints: Path) -> None:

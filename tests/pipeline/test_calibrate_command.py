@@ -207,12 +207,10 @@ def refused(uwc: Run, *arguments: str) -> str:
 def test_what_is_refused_in_one_line(uwc: Run, workplace: Path) -> None:
     save_model(tiny_model(hidden_size=32, layers=1), workplace / "small")
     pair = ("original", "unlearned")
-    assert "different architectures: num_hidden_layers is 2 in one and 1" in refused(uwc, "original", "small", *DATA)
+    assert "num_hidden_layers is 2" in refused(uwc, "original", "small", *DATA)
     assert "there is no retention constraint; name sets, tasks" in refused(uwc, *pair, *DATA[:2])
     assert "the forget and retain sets overlap" in refused(uwc, *pair, *DATA[:3], "forget.jsonl")
-    assert "on the retain data (extraction_strength), and at least 0.02 is needed; give data" in refused(
-        uwc, *pair, *DATA[:3], "unknown.jsonl"
-    )
+    assert "at least 0.02 is needed" in refused(uwc, *pair, *DATA[:3], "unknown.jsonl")
     assert "unknown retention metric 'rouge'" in refused(uwc, *pair, *DATA, "--set", "calibrate.metric=rouge")
     assert "pip install 'uwc[harness]'" in refused(uwc, *pair, *DATA, "--set", "calibrate.tasks=[mmlu]")
     assert "calibrate.tau = 1.5" in refused(uwc, *pair, *DATA, "--tau", "1.5")

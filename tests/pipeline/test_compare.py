@@ -371,7 +371,7 @@ def test_retain_data_that_the_original_does_not_know(place: Path) -> None:
     """Refused after the original is scored, before any unlearned model is."""
     done = compare(place, "--original", "ignorant", "--unlearned", "mild", *DATA, "--output-dir", "ignorance")
     line = line_of(done)
-    assert "calibration is meaningless: the original model itself scores 0" in line
+    assert "calibration is meaningless" in line
     assert len(list((place / "ignorance" / "store").glob("*/manifest.json"))) == 1
 
 

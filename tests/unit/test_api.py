@@ -114,7 +114,7 @@ def test_the_splits_of_a_dataset_are_sets(knowing: uwc.Model) -> None:
     found = uwc.score(knowing, splits, metrics="ES", max_new_tokens=0)
     expected = uwc.score(knowing, {"forget": FORGET, "retain": RETAIN}, metrics="ES", max_new_tokens=0)
     assert repr(found.scores) == repr(expected.scores)
-    with pytest.raises(ConfigError, match="forget holds several splits; give one of them: forget, retain"):
+    with pytest.raises(ConfigError, match=r"forget holds several splits.*: forget, retain"):
         uwc.calibrate("nowhere", "nowhere", forget=splits)
 
 

@@ -182,9 +182,7 @@ def test_two_functions_of_a_module_cannot_have_one_name() -> None:
         return np.zeros(len(answers))
 
     uwc.metric(name="one")(first)
-    with pytest.raises(
-        ConfigError, match=r"'one' is registered twice, by .*first and .*second; give one of them another"
-    ):
+    with pytest.raises(ConfigError, match=r"'one' is registered twice, by .*first and .*second"):
         uwc.metric(name="one")(second)
     with pytest.raises(ConfigError, match="registered twice"):
         uwc.metric(name="one")(partial(second))
@@ -217,9 +215,7 @@ def test_what_a_loss_returns_is_checked(knowing: uwc.Model, tmp_path: Any) -> No
     def averaged(forwards: Any) -> torch.Tensor:
         return forwards.forget.logprobs.mean()
 
-    with pytest.raises(
-        ConfigError, match=r"'averaged' returned a tensor of shape \(\); return one loss for each of the"
-    ):
+    with pytest.raises(ConfigError, match=r"'averaged' .* shape \(\)"):
         uwc.unlearn(knowing, averaged, forget=people(1), output_dir=tmp_path / "out")
 
 
@@ -254,5 +250,5 @@ def test_an_attack_that_gives_something_else_is_refused(knowing: uwc.Model) -> N
     def nothing(model: uwc.Model, data: AttackData) -> None:
         return None
 
-    with pytest.raises(ConfigError, match="the attack 'nothing' gave a NoneType; return a model, or yield several"):
+    with pytest.raises(ConfigError, match="'nothing' gave a NoneType"):
         uwc.attack(copied(knowing), people(1), nothing)

@@ -127,7 +127,7 @@ def test_examples_without_a_value_on_the_original_are_left_out(monkeypatch: pyte
 @pytest.mark.parametrize("score", [0.0, 0.01, math.nan])
 def test_an_original_that_knows_next_to_nothing_is_refused(monkeypatch: pytest.MonkeyPatch, score: float) -> None:
     made_up(monkeypatch, {0.0: np.full(200, score)})
-    with pytest.raises(UserError, match=r"meaningless: the original model itself scores .* on the maths data"):
+    with pytest.raises(UserError, match=r"meaningless: .*the maths data"):
         begun(ExampleMeasure(EXAMPLES, metric="probability", name="maths"), 0.9)
 
 

@@ -87,7 +87,7 @@ def test_training_and_generation_see_the_same_prompt_tokens() -> None:
 
 
 def test_too_long_an_example_is_refused_by_name() -> None:
-    with pytest.raises(DataError, match=r"example 'a' has 7 tokens, more than the model's context of 6"):
+    with pytest.raises(DataError, match=r"example 'a' has 7 tokens.* 6"):
         PromptTemplate(text="Q: {question}\nA:").encode([LAMP], word_tokenizer(), max_length=6)
 
 

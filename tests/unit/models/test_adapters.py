@@ -89,7 +89,7 @@ def test_what_is_more_than_a_scale_is_merged(base: Model, tmp_path: Path, settin
 def test_an_adapter_for_another_base_is_refused(base: Model, tmp_path: Path) -> None:
     make_adapter(base, tmp_path / "adapter", str(tmp_path / "base"))
     save_model(tiny_model(seed=4), tmp_path / "other")
-    with pytest.raises(ModelError, match=r"adapter is an adapter for .*base, not for .*other; give its base"):
+    with pytest.raises(ModelError, match=r"adapter for .*base, not for .*other"):
         open_mixing(tmp_path / "other", tmp_path / "adapter")
     save_model(base, tmp_path / "copy")  # the same weights elsewhere are the same base
     open_mixing(tmp_path / "copy", tmp_path / "adapter")

@@ -110,9 +110,7 @@ def test_replicated_layers_are_merged_each_for_itself(tmp_path: Path) -> None:
 def test_what_peft_cannot_merge_is_refused_by_its_kind() -> None:
     base = base_model(tied=True)
     model = adapted(base, BeftConfig(target_modules=["q_proj"], task_type="CAUSAL_LM"))
-    with pytest.raises(
-        ModelError, match=r"an adapter of kind BEFT cannot be merged into its base .*; it can be scored"
-    ):
+    with pytest.raises(ModelError, match=r"kind BEFT cannot be merged .* can be scored"):
         merge_adapter(replace(base, model=model))
 
 

@@ -150,7 +150,7 @@ def test_what_peft_cannot_adapt_is_told(name: str, left: str, capsys: pytest.Cap
 
 
 def test_fused_experts_and_dropout_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"dropout = 0.1 does not go with the fused experts of MixtralForCausalLM"):
+    with pytest.raises(ConfigError, match=r"dropout = 0.1 .*experts of MixtralForCausalLM"):
         add_adapter(copied(architecture("mixtral")), dropout=0.1)
     assert adapted_names(add_adapter(copied(architecture("llama")), dropout=0.1))
 

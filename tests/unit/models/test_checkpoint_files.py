@@ -234,7 +234,7 @@ def test_adapters_in_folders_of_their_own(folder: Path, capsys: pytest.CaptureFi
     """peft writes several of one model so; a trainer's copies beside the last one are no surprise."""
     for name in ("several/first", "several/second"):
         adapter(folder, name)
-    with pytest.raises(ModelError, match=r"holds adapters in folders of their own: first, second; give one of them"):
+    with pytest.raises(ModelError, match=r"adapters .*: first, second"):
         load_model(folder / "several")
     trained = adapter(folder, "trained")
     shutil.copytree(folder / "several" / "first", trained / "checkpoint-100")
@@ -242,23 +242,23 @@ def test_adapters_in_folders_of_their_own(folder: Path, capsys: pytest.CaptureFi
     assert "checkpoint-100" not in capsys.readouterr().err
     shutil.copytree(folder / "several" / "first", trained / "other")
     load_model(trained, device="cpu")
-    assert "adapter_config.json is read, and not the adapters in its folders other" in capsys.readouterr().err
+    assert "adapter_config.json is read" in capsys.readouterr().err
 
 
 def test_a_base_that_is_not_found_or_not_named_is_told_with_the_remedy(folder: Path) -> None:
     absent = adapter(folder, "absent", base_model_name_or_path="nobody/nothing")
-    with pytest.raises(ModelError, match=r"the adapter is for nobody/nothing, which is neither a folder .*; write its"):
+    with pytest.raises(ModelError, match=r"adapter is for nobody/nothing, "):
         load_model(absent)
     unnamed = adapter(folder, "unnamed", base_model_name_or_path=None)
-    with pytest.raises(ModelError, match="does not name its base; write its folder or hub name as base_model"):
+    with pytest.raises(ModelError, match=r"does not name its base.*base_model"):
         load_model(unnamed)
     nested = adapter(folder, "nested", base_model_name_or_path=str(adapter(folder, "adapter")))
     with pytest.raises(ModelError, match=r"its base .*adapter is no whole model; merge that first"):
         load_model(nested)
     old = adapter(folder, "old", base_model_name_or_path="nobody/nothing", revision="abc")
-    with pytest.raises(ModelError, match="is for revision abc of nobody/nothing; fetch that revision"):
+    with pytest.raises(ModelError, match="revision abc of nobody/nothing"):
         load_model(old)
-    with pytest.raises(ModelError, match="is an adapter; merge it into its base, and give that as the original"):
+    with pytest.raises(ModelError, match="is an adapter; merge it"):
         require_mixable(folder / "adapter", folder / "single")
 
 
@@ -267,14 +267,14 @@ def test_an_adapters_file_has_to_hold_what_its_configuration_says(folder: Path) 
     stored = load_file(path / "adapter_model.safetensors")
     name = min(stored)
     save_file({n: t for n, t in stored.items() if n != name}, path / "adapter_model.safetensors")
-    with pytest.raises(ModelError, match=r"does not fit the model original: its file has no tensor '.*lora_A"):
+    with pytest.raises(ModelError, match=r"fit the model original: .*no tensor '.*lora_A"):
         load_model(path)
     extra = name.replace("q_proj", "v_proj")
     save_file({**stored, extra: stored[name].clone()}, path / "adapter_model.safetensors")
-    with pytest.raises(ModelError, match=r"does not fit the model original: its file holds '.*v_proj.*no place"):
+    with pytest.raises(ModelError, match=r"fit the model original: .*'.*v_proj"):
         load_model(path)
     (path / "adapter_config.json").unlink()
-    with pytest.raises(ModelError, match=r"it has adapter_model.safetensors, but no adapter_config\.json"):
+    with pytest.raises(ModelError, match=r"adapter_model.safetensors.* no adapter_config\.json"):
         load_model(path)
 
 
@@ -319,7 +319,7 @@ def test_an_adapter_is_unlearned_from_as_the_model_that_it_makes(folder: Path) -
     changes = {name: float((whole[name] - merged[name]).abs().max()) for name in merged}
     assert whole.keys() == merged.keys() and all(0 < change < 1e-3 for change in changes.values())
     for lora in ({"save": "adapter"}, {"rank": 2, "save": "adapter"}):
-        with pytest.raises(ConfigError, match=r"adapter is an adapter, and a further one .* would lack its base"):
+        with pytest.raises(ConfigError, match=r"adapter is an adapter, .*further"):
             uwc.unlearn(path, "ga", forget=people(2)[:2], training={"lora": lora}, output_dir=folder / "again")
 
 

@@ -168,13 +168,13 @@ def test_two_values_of_what_else_a_model_ties_are_refused(tmp_path: Path) -> Non
     other = stored.replace("layers.2", "layers.4")
     change_weights(tmp_path / "second", lambda w: w | {other: w[stored] + 1})
     for check in (open_mixing, require_mixable):
-        with pytest.raises(ModelError, match=r"second: its model ties .*layers.2.*layers.4.*different values"):
+        with pytest.raises(ModelError, match=r"second: .*ties .*layers.2.*layers.4"):
             check(tmp_path / "first", tmp_path / "second")
 
 
 def test_a_missing_output_embedding_names_the_tie(folder: Path) -> None:
     change_config(folder / "x", tie_word_embeddings=False)
-    with pytest.raises(ModelError, match=r"have no tensor 'lm_head.weight'.*set tie_word_embeddings to true"):
+    with pytest.raises(ModelError, match=r"no tensor 'lm_head.weight'.*tie_word_embeddings"):
         load_model(folder / "x")
 
 

@@ -114,14 +114,14 @@ def test_a_wrapped_checkpoint_is_loaded_whole_and_saved_plainly(folders: Path, p
 
 def test_a_checkpoint_that_lacks_a_weight_is_not_filled_with_made_up_ones(folders: Path) -> None:
     drop(folders / "unlearned", "model.norm.weight")
-    with pytest.raises(ModelError, match=r"its files have no tensor 'model\.norm\.weight'; save the whole model again"):
+    with pytest.raises(ModelError, match=r"no tensor 'model\.norm\.weight'"):
         load_model(folders / "unlearned")
 
 
 def test_a_checkpoint_without_a_tokenizer_is_read_with_another_ones(folders: Path) -> None:
     for file in (folders / "unlearned").glob("tokenizer*"):
         file.unlink()
-    with pytest.raises(ModelError, match=r"cannot load the tokenizer of the model '.*unlearned': put tokenizer\.json"):
+    with pytest.raises(ModelError, match=r"tokenizer of the model '.*unlearned': .*tokenizer\.json"):
         load_model(folders / "unlearned")
     loaded = load_model(folders / "unlearned", reading=load_reading(folders / "original"))
     assert loaded.tokenizer.get_vocab() == tiny_model().tokenizer.get_vocab()
@@ -211,11 +211,11 @@ def test_a_missing_tensor_and_a_foreign_one_are_named(folders: Path) -> None:
     path = folders / "unlearned" / "model.safetensors"
     save_file({**load_file(path), "model.extra.weight": torch.ones(2)}, path, metadata={"format": "pt"})
     for check in (open_mixing, require_mixable):
-        with pytest.raises(ModelError, match=r"unlearned: its files hold tensors that .*: 'model\.extra\.weight'"):
+        with pytest.raises(ModelError, match=r"unlearned: .*'model\.extra\.weight'"):
             check(folders / "original", folders / "unlearned")
     drop(folders / "unlearned", "model.extra.weight")
     drop(folders / "unlearned", "model.norm.weight")
-    with pytest.raises(ModelError, match=r"different architectures.*unlearned has no tensor 'model\.norm\.weight'"):
+    with pytest.raises(ModelError, match=r"unlearned has no tensor 'model\.norm\.weight'"):
         open_mixing(folders / "original", folders / "unlearned")
 
 
@@ -252,7 +252,7 @@ def test_other_tokenizers_are_refused_by_the_token(folders: Path) -> None:
     ids = vocabulary["model"]["vocab"]
     ids["a"], ids["b"] = ids["b"], ids["a"]
     path.write_text(json.dumps(vocabulary))
-    with pytest.raises(ModelError, match=r"different tokenizers: '[ab]' is token \d+ in one and \d+ in the other"):
+    with pytest.raises(ModelError, match=r"tokenizers: '[ab]' is token \d+ .*\d+"):
         open_mixing(folders / "original", folders / "unlearned")
 
 

@@ -36,7 +36,7 @@ def test_what_is_no_list_of_seeds_is_refused(seeds: Any) -> None:
 
 
 def test_a_checkpoint_takes_no_training_settings() -> None:
-    with pytest.raises(ConfigError, match="'theirs' is a given checkpoint and trains nothing; remove 'training'"):
+    with pytest.raises(ConfigError, match=r"'theirs' .* remove 'training'"):
         section(runs=[{"name": "theirs", "checkpoint": "x", "training": {"lr": 1.0}}])
     with pytest.raises(ConfigError, match=r"'method'.*or 'terms'.*or 'checkpoint'.*one only"):
         section(runs=[{"name": "theirs", "checkpoint": "x", "method": "npo"}], seeds=[])

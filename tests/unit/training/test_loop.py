@@ -230,7 +230,7 @@ def test_missing_data_is_told(knowing: Model) -> None:
     with pytest.raises(DataError, match="'idk-ap' needs refusal examples"):
         loaded("idk-ap", TrainingData(DATA.forget, DATA.retain))
     bare = [replace(e, perturbed_answers=()) for e in DATA.forget]
-    with pytest.raises(DataError, match="has no perturbed_answers; give some, or use altpo-on-policy"):
+    with pytest.raises(DataError, match=r"perturbed_answers.*altpo-on-policy"):
         loaded("altpo", TrainingData(bare, DATA.retain))
 
 
