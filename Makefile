@@ -25,8 +25,11 @@ study: setup ## run the quick-start study (4 to 5 minutes on 2 cores); CONFIG=..
 test: setup ## run the tests, one process a core
 	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
 
-test-fast: setup ## the quick unit tests, contracts and imports, in about a minute on 2 cores
-	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile -m "not slow and not matrix" tests/unit tests/contract tests/architecture
+TRAINED := attacks models studies training workflows # these unit tests train models, or run studies
+
+test-fast: setup ## the quick tests, in about 80 seconds on 2 cores
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile -m "not slow and not matrix" \
+	  tests/unit tests/contract tests/architecture $(TRAINED:%=--ignore=tests/unit/%)
 
 matrix: setup ## check some forty architectures against plain transformers (15 minutes); writes docs/models.md
 	UWC_MATRIX_TABLE=docs/models.md $(BIN)/python -m pytest tests/matrix -m ""
