@@ -19,13 +19,14 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-study: setup ## run the quick-start study (4 to 5 minutes on 2 cores); CONFIG=... for another study
+study: setup ## run the quick-start study (4 to 8 minutes on 2 cores); CONFIG=... for another study
 	$(BIN)/uwc study run $(CONFIG)
 
 test: setup ## run the tests, one process a core
 	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
 
-TRAINED := attacks models studies training workflows # these unit tests train models, or run studies
+# the unit tests of these packages train models, or run studies
+TRAINED := attacks models studies training workflows
 
 test-fast: setup ## the quick tests, in about 80 seconds on 2 cores
 	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile -m "not slow and not matrix" \

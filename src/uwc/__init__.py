@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from uwc.workflows.replaying import replay as replay
     from uwc.workflows.studies import plan_study as plan_study
 
-    Model = Model
 
 _HOMES = {
     "Model": ("uwc.models.model", "Model"),

@@ -190,6 +190,7 @@ def score(
     scoring = evaluate.Scoring(given, names, by_name, compat=compat_of(compat), seed=seed)
     for name, lacking in left_out.items():
         progress.note(f"{name} left out: it needs {lacking}")
+    warnings = _warned(question_warnings(sets))
     asked = Judges.load(judges or {}, device=device)
     first = None if own_tokenizer else original if original is not None else compare
     reading = None if first is None else loading.reading(first)
@@ -207,13 +208,8 @@ def score(
 
     ours = scored(model)
     found = evaluate.evaluate(ours, scoring, retrained=scored(retrained, control=True))
-    warnings = question_warnings(sets)
     if lost := evaluate.not_finite_in_words(found):
-        warnings.append(
-            Warning(code="not_finite", text=f"{NOT_FINITE} on {lost}; load the model in a higher precision")
-        )
-    for warning in warnings:
-        progress.warn(warning.text)
+        warnings += _warned([Warning(code="not_finite", text=f"{NOT_FINITE} on {lost}; load it in a higher precision")])
     scores = Scores(
         uwc_version=__version__,
         model=name_of(model),
@@ -284,9 +280,7 @@ def calibrate(
         require_disjoint(questions["forget"], questions.get(name, ()), names=("forget", name))
     constraint.check(questions, benchmark="retain", max_new_tokens=max_new_tokens)
     measures = constraint.measures(questions, max_new_tokens=max_new_tokens)
-    warnings = question_warnings({name: questions[name] for name in ("forget", *constraint.sets)})
-    for warning in warnings:
-        progress.warn(warning.text)
+    warnings = _warned(question_warnings({name: questions[name] for name in ("forget", *constraint.sets)}))
     mixing = _mixing(original, unlearned, loading)
     if save is not None:
         require_free(mixing, Path(save))
@@ -654,6 +648,13 @@ def _constraint(given: CalibrateConfig | Mapping[str, Any] | None, sets: tuple[s
     if "sets" in config.model_fields_set or config.utility:
         return config
     return config.model_copy(update={"sets": sets})
+
+
+def _warned(warnings: list[Warning]) -> list[Warning]:
+    """The warnings, printed."""
+    for warning in warnings:
+        progress.warn(warning.text)
+    return warnings
 
 
 def _mixing(original: ModelLike, unlearned: ModelLike, loading: Loading) -> Mixing:

@@ -11,7 +11,7 @@ STUDY = StudyConfig(
     model={"build": {"vocabulary": 500, "hidden_size": 32, "layers": 2, "heads": 2, "context": 128}},
     finetune={"epochs": 60, "batch_size": 16, "lr": 1e-2, "schedule": "cosine"},
     unlearn={
-        "training": {"epochs": 1, "batch_size": 2, "lr": 1e-3},
+        "training": {"epochs": 1, "batch_size": 2, "lr": 1e-3, "warmup_ratio": 0.0},
         "runs": [{"method": "kl"}, {"method": "rmu"}, {"method": "gd"}, {"method": "npo-kl"}],
     },
     score={"metrics": ["extraction_strength", "kl_to_original"], "max_new_tokens": 0},

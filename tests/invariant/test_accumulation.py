@@ -20,7 +20,7 @@ TRICKS = {"temperature": 1.5, "loss_selection": 0.4, "likelihood_cap": 0.02}
 def losses(
     knowing: Model, method: str, tricks: dict[str, float] | None = None, **settings: int
 ) -> tuple[list[dict[str, float]], torch.Tensor]:
-    chosen = TrainingSettings(epochs=1, batch_size=4, lr=1e-3, **settings)  # type: ignore[arg-type]
+    chosen = TrainingSettings(epochs=1, batch_size=4, lr=1e-3, warmup_ratio=0.0, **settings)  # type: ignore[arg-type]
     done = unlearn(copied(knowing), METHODS[method], DATA, chosen, tricks=tricks)
     return done.log.steps, torch.cat([p.detach().flatten() for p in done.model.model.parameters()])
 

@@ -109,7 +109,7 @@ def test_two_processes_have_the_losses_of_one(name: str, together: Path, knowing
 
 
 @pytest.mark.slow
-def test_a_run_cut_off_goes_on_from_its_checkpoint_to_the_same_bits(together: Path) -> None:
+def test_an_interrupted_run_resumes_from_its_checkpoint_to_the_same_bits(together: Path) -> None:
     resumed, whole = (AutoModelForCausalLM.from_pretrained(together / f"trained-{n}") for n in ("resumed", "whole"))
     assert torch.equal(flat(resumed), flat(whole))
     logs = [json.loads((together / f"log-{n}-0.json").read_text())["steps"] for n in ("resumed", "whole")]
@@ -117,7 +117,7 @@ def test_a_run_cut_off_goes_on_from_its_checkpoint_to_the_same_bits(together: Pa
 
 
 @pytest.mark.slow
-def test_one_process_goes_on_from_the_checkpoint_of_two(together: Path, knowing: Model) -> None:
+def test_one_process_resumes_from_the_checkpoint_of_two(together: Path, knowing: Model) -> None:
     method, settings = METHODS["gd"], TrainingSettings(epochs=2, batch_size=4, lr=1e-3, checkpoint_every=1)
     done = unlearn(copied(knowing), method, DATA, settings, checkpoints=together / "checkpoints-left")
     one = alone(knowing, CASES["whole"])

@@ -219,7 +219,7 @@ def test_a_second_run_computes_nothing_and_prints_the_ranking(finished: StudyRes
         assert text in again.stdout
 
 
-def test_killed_it_goes_on_and_tells_the_time_left(finished: StudyResults, place: Path) -> None:
+def test_killed_it_resumes_and_prints_the_eta(finished: StudyResults, place: Path) -> None:
     """SIGKILL after the first, then after the fourth finished step; the third run ends with the same bits."""
     store = place / "done-again" / "store"
     arguments = (*MODELS, *DATA, "--set", KINDS, "--output-dir", "done-again")

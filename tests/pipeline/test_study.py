@@ -86,7 +86,7 @@ def test_seeds_repeat_every_method_and_share_the_rest(finished: Path) -> None:
     assert steps["score original"]["status"] == "done"
 
 
-def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_bits(
+def test_killed_at_any_moment_it_resumes_and_ends_with_the_same_bits(
     finished: Path, tmp_path: Path, tiny: Path
 ) -> None:
     """SIGKILL at random moments after the first step has begun, until a run comes through."""
@@ -130,7 +130,7 @@ def test_a_given_checkpoint_has_the_numbers_of_the_run_that_made_it(finished: Pa
     assert found["npo"] == made["npo"]
 
 
-def test_a_diverging_method_is_reported_and_the_others_go_on(finished: Path, uwc: Run) -> None:
+def test_a_diverging_method_is_reported_and_the_others_are_run(finished: Path, uwc: Run) -> None:
     """A learning rate that overflows float32, and with it the gradient effect: the study goes on.
 
     It says so in one line, and exits with status 3.

@@ -95,11 +95,12 @@ def test_an_output_that_would_be_mistaken_or_lost_is_refused(knowing: Model, tmp
     arguments = {"forget": FORGET, "retain": RETAIN, "device": "cpu"}
     with pytest.raises(ConfigError, match="is the model itself; give another folder"):
         unlearn(tmp_path / "original", "gd", output_dir=tmp_path / "x" / ".." / "original", **arguments)
-    adapter = {"epochs": 1, "lora": {"rank": 2, "save": "adapter"}}
+    adapter = {"lora": {"rank": 2, "save": "adapter"}}
     for first, method, file in (({}, "whp", "contrast.json"), (adapter, "gd", "adapter_config.json")):
         folder = tmp_path / file
         for _again in range(2):
-            unlearn(tmp_path / "original", method, training={"epochs": 1, **first}, output_dir=folder, **arguments)
+            training = {"epochs": 1, "warmup_ratio": 0.0, **first}
+            unlearn(tmp_path / "original", method, training=training, output_dir=folder, **arguments)
         with pytest.raises(ConfigError, match=f"holds a model of another kind .{file}.; give another folder"):
             unlearn(tmp_path / "original", "ga", output_dir=folder, **arguments)
 
@@ -133,7 +134,7 @@ def test_one_at_a_time_eight_times_is_eight_at_once(uwc: Run, workplace: Path) -
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_where_it_was(uwc: Run, workplace: Path) -> None:
+def test_a_killed_run_resumes_where_it_was(uwc: Run, workplace: Path) -> None:
     options = (
         "--method",
         "npo",

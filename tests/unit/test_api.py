@@ -125,7 +125,7 @@ def test_two_files_of_one_name_have_ids_of_their_own(tmp_path: Path, knowing: uw
     files = {name: tmp_path / name / "data.csv" for name in ("forget", "retain")}
     examples = uwc.score(knowing, files, metrics="ES", max_new_tokens=0).examples()
     assert examples["id"].is_unique and len(examples) == 8
-    uwc.unlearn(knowing, "gd", **files, training={"epochs": 0.5}, output_dir=tmp_path / "out")
+    uwc.unlearn(knowing, "gd", **files, training={"epochs": 0.5, "warmup_ratio": 0}, output_dir=tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_the_rule_of_a_method_is_its_own_unless_another_is_given(knowing: uwc.Mo
     """`task-vector` goes the opposite way by itself, whatever the training settings say."""
     own, scaled, pruned = {}, {"scale": 0.5}, {"name": "prune", "share": 0.25}
     expected = {"name": "negate", "scale": 1.0}, {"name": "negate", "scale": 0.5}, {**pruned, "by": "magnitude"}
-    given = uwc.TrainingSettings(epochs=1)  # type: ignore[call-arg]
+    given = uwc.TrainingSettings(epochs=1, warmup_ratio=0.0)  # type: ignore[call-arg]
     for rule, recorded in zip((own, scaled, pruned), expected, strict=True):
         done = uwc.unlearn(
             knowing, "task-vector", forget=FORGET, training=given, rule=rule, output_dir=tmp_path / "out"
@@ -312,7 +312,7 @@ def test_load_config_takes_what_a_file_holds(tmp_path: Path) -> None:
 STUDY: dict[str, Any] = {
     "model": {"device": "cpu"},
     "name": "small",
-    "unlearn": {"training": {"epochs": 1, "lr": 1e-3}, "runs": [{"method": "ga"}]},
+    "unlearn": {"training": {"epochs": 1, "lr": 1e-3, "warmup_ratio": 0.0}, "runs": [{"method": "ga"}]},
     "score": {"metrics": ["ES"], "max_new_tokens": 0},
     "calibrate": {"scan": 2, "resolution": 0.25},
 }

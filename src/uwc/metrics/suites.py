@@ -307,7 +307,7 @@ def _on_questions(sets: Mapping[str, Sequence[Example]]) -> Iterator[tuple[str, 
             yield (
                 "asked_in_both",
                 f"{len(both)} of the forget questions {'is' if len(both) == 1 else 'are'} asked in the "
-                f"{set_label(name)} set too, with another answer ({both[0][:60]!r}); remove them from one.",
+                f"{set_label(name)} set too ({both[0][:60]!r}); remove them from one.",
             )
 
 

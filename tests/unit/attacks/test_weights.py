@@ -64,7 +64,7 @@ GENTLE: list[tuple[str, AttackData, dict[str, Any]]] = [
 def test_a_few_steps_on_other_data_give_back_what_is_only_silenced(
     knowing: Model, name: str, data: AttackData, settings: dict[str, Any]
 ) -> None:
-    """The output layer always says one token; steps too few to teach anything to a model that never knew mend it."""
+    """The output layer always says one token; steps too few to teach anything to a model that never knew fix it."""
     chain = make_chain(name, {name: settings})
     silent, never = shouting(knowing), tiny_model(hidden_size=64)
     assert strength(silent, SCORED) == 0.0
@@ -85,7 +85,7 @@ def test_the_original_data_may_hold_more_than_what_is_scored() -> None:
             assert next(variants).effort == steps
 
 
-def test_relearning_the_scored_answers_themselves_teaches_them_anew() -> None:
+def test_relearning_the_scored_answers_themselves_teaches_them_again() -> None:
     """Why the paper's attack needs a control: a model that never knew them learns them too."""
     data = AttackData(KNOWN[:2])
     chain = make_chain("relearn_original", {"relearn_original": {"steps": 60, "lr": 1e-2}})

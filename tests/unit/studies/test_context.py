@@ -80,7 +80,7 @@ def test_a_frozen_copy_in_the_precision_of_training_is_shared_too(
 ) -> None:
     """Scores are still taken against the original in its own precision, which is not held while a run trains."""
     originals, alive = counted
-    training = {"epochs": 1, "batch_size": 2, "lr": 1e-3, "precision": "bf16"}
+    training = {"epochs": 1, "batch_size": 2, "lr": 1e-3, "precision": "bf16", "warmup_ratio": 0.0}
     unlearn = {"training": training, "runs": [{"method": "kl"}, {"method": "rmu"}]}
     run_study(StudyConfig(**{**STUDY.model_dump(), "unlearn": unlearn}), runs=tmp_path)
     assert alive == {"kl": 2, "rmu": 2}

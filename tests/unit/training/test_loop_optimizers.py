@@ -81,3 +81,14 @@ def test_without_bitsandbytes_one_line_says_what_to_install(monkeypatch: pytest.
     for name in ("adamw8bit", "paged_adamw_32bit"):
         with pytest.raises(ModelError, match=f"'{name}' needs bitsandbytes; install it with"):
             make_optimizer(torch.nn.Linear(2, 2).parameters(), TrainingSettings(optimizer=name))
+
+
+def test_a_run_whose_only_step_has_no_learning_rate_is_refused(knowing: Model) -> None:
+    model, data = copied(knowing), TrainingData(people(4)[:4], people(4)[4:])
+    before = [p.detach().clone() for p in model.model.parameters()]
+    settings = {**SETTINGS, "epochs": 1}
+    with pytest.raises(ConfigError, match=r"warmup_ratio = 0\.1"):
+        train(model, Objective(METHODS["gd"], model.model), data, TrainingSettings(**settings))
+    assert all(torch.equal(a, b) for a, b in zip(before, model.model.parameters(), strict=True))
+    train(model, Objective(METHODS["gd"], model.model), data, TrainingSettings(**settings, warmup_ratio=0.0))
+    assert not all(torch.equal(a, b) for a, b in zip(before, model.model.parameters(), strict=True))
