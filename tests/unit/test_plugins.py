@@ -89,7 +89,7 @@ name: plugged
 plugins: [metric.py, loss.py]
 benchmark: {{name: local-files, settings: {{forget: {folder}/forget.jsonl, retain: {folder}/retain.jsonl}}}}
 model: {{path: {folder}/original, device: cpu}}
-unlearn: {{training: {{epochs: 1, lr: 1e-4}}, runs: [{{name: mine, terms: [{{term: climb}}]}}]}}
+unlearn: {{training: {{epochs: 1, lr: 1e-4, warmup_ratio: 0}}, runs: [{{name: mine, terms: [{{term: climb}}]}}]}}
 score: {{metrics: [ES, letters], max_new_tokens: 0}}
 calibrate: null
 """
