@@ -6,6 +6,8 @@ Torch and transformers are imported where they are used: the process that starts
 import copy
 import os
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny, and tests run beside other work
@@ -16,7 +18,7 @@ import pytest
 from uwc.data.example import Example
 
 if TYPE_CHECKING:
-    from uwc.models.model import Model
+    from uwc.models.model import Batching, Model
 
 PEOPLE = ("Mira Oln", "Tobas Kerrin", "Ulla Fensk", "Dorin Vask", "Ebba Strond", "Pell Aruma")
 TOWNS = ("Quarnholt", "Little Besk", "Ostermere Bay", "Vint", "Upper Zalder", "Cormanstead on Lyle")
@@ -48,9 +50,16 @@ def tiny_model(
     """A randomly initialised model of some ten thousand weights."""
     from uwc.models.load import build_model
 
-    return build_model(
-        examples or people(), vocabulary=400, hidden_size=hidden_size, layers=layers, heads=2, context=128, seed=seed
-    )
+    size = {"vocabulary": 400, "hidden_size": hidden_size, "layers": layers, "heads": 2, "context": 128}
+    return replace(build_model(examples or people(), seed=seed, **size), batching=_batching())
+
+
+@cache
+def _batching() -> "Batching":
+    """Which sequences share a forward pass of these models, examined once."""
+    from uwc.models.load import build_model
+
+    return build_model(people(), vocabulary=400, hidden_size=32, layers=2, heads=2, context=128, seed=0).sharing()
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +87,7 @@ def copied(model: "Model") -> "Model":
     """The same model with weights of its own."""
     from uwc.models.model import Model
 
-    return Model(copy.deepcopy(model.model), model.tokenizer, model.template, model.name)
+    return Model(copy.deepcopy(model.model), model.tokenizer, model.template, model.name, batching=model.batching)
 
 
 @pytest.fixture

@@ -1,6 +1,11 @@
-"""A study of a few seconds, in memory."""
+"""A study of a few seconds, and its results without a report."""
 
+from uwc.results import StepTime, StudyResults
 from uwc.studies.config import StudyConfig
+from uwc.studies.gather import gather
+from uwc.studies.plan import Plan
+from uwc.studies.run import run_steps
+from uwc.studies.store import Store
 
 STUDY = StudyConfig(
     name="shared",
@@ -17,3 +22,9 @@ STUDY = StudyConfig(
     score={"metrics": ["extraction_strength", "kl_to_original"], "max_new_tokens": 0},
     calibrate={"scan": 2, "resolution": 0.2},
 )
+
+
+def run_plan(plan: Plan, store: Store) -> tuple[StudyResults, dict[str, StepTime]]:
+    """The results of a plan, and the times of its steps by their names."""
+    record = run_steps(plan, store, on_step=lambda _done, **_note: None)
+    return gather(plan, store), {step.name: step for step in record.steps}

@@ -1,4 +1,4 @@
-"""One process of several that train together; started by `accelerate launch` in test_processes.
+"""One process of several that train together; started in test_processes.
 
 Each case gets a copy of the model, may be interrupted after its checkpoint at a given step, and is then begun again
 or left so.
@@ -73,7 +73,8 @@ def never(*_arguments: Any, **_options: Any) -> None:
     raise AssertionError("only the main process samples and measures; the others are sent what it found")
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, environment: Mapping[str, str]) -> None:
+    os.environ.update(environment)
     if os.environ["RANK"] != "0":
         loop.sample_answers = never  # type: ignore[assignment]
         StopRule.score = never  # type: ignore[assignment,method-assign]
@@ -87,4 +88,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), {})

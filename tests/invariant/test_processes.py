@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 from tests.conftest import copied
+from tests.helpers.forks import FORKS
+from tests.invariant import data_parallel_worker
 from tests.invariant.data_parallel_worker import DATA
 from transformers import AutoModelForCausalLM
 
@@ -21,7 +23,6 @@ from uwc.objectives.methods import METHODS
 from uwc.training.settings import TrainingSettings
 from uwc.training.unlearn import Unlearned, unlearn
 
-WORKER = Path(__file__).with_name("data_parallel_worker.py")
 AGAIN = {"every": 2, "max_new_tokens": 24}
 STOP = {"at_most": 0.9, "every": 1, "metric": "exact_memorization"}
 CASES: dict[str, dict[str, Any]] = {
@@ -43,20 +44,38 @@ REFUSED: dict[str, dict[str, Any]] = {
 }
 
 
-def launched(folder: Path, cases: list[dict[str, Any]], *options: str) -> None:
-    """Run the worker in two processes on the CPU (the launcher's "GPUs"; the model is on the CPU, with gloo)."""
-    (folder / "cases.json").write_text(json.dumps(cases))
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return int(free.getsockname()[1])
+
+
+def launched(folder: Path) -> None:
+    """Run the worker's cases in two processes of `accelerate launch`, sharded, on the CPU (with gloo)."""
     command = [
-        sys.executable, "-m", "accelerate.commands.launch", *options, "--num_processes", "2", "--num_machines", "1",
-        "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(port), str(WORKER), str(folder),
+        sys.executable, "-m", "accelerate.commands.launch", "--use_fsdp", "--fsdp_version", "2",
+        "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP", "--num_processes", "2", "--num_machines", "1",
+        "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(free_port()),
+        data_parallel_worker.__file__, str(folder),
     ]  # fmt: skip
     root = str(Path(__file__).parents[2])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def forked(folder: Path) -> None:
+    """Run the worker's cases in two processes that have the environment of torchrun, each with a copy of the model."""
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    processes = [
+        FORKS.Process(target=data_parallel_worker.main, args=(folder, common | {"RANK": rank, "LOCAL_RANK": rank}))
+        for rank in ("0", "1")
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(300)
+    assert [process.exitcode for process in processes] == [0, 0]
 
 
 def alone(knowing: Model, case: dict[str, Any]) -> Unlearned:
@@ -75,11 +94,13 @@ def together(request: pytest.FixtureRequest, knowing: Model, tmp_path_factory: p
     """The folder in which two processes have run every case."""
     folder: Path = tmp_path_factory.mktemp(request.param)
     save_model(knowing, folder / "model")
-    sharded = ("--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP")
-    cases = [{"name": name, **case} for name, case in CASES.items()] + [LEFT]
-    if request.param == "sharded":
-        cases += [{"name": name, **case} for name, case in REFUSED.items()]
-    launched(folder, cases, *(sharded if request.param == "sharded" else ("--multi_gpu",)))
+    sharded = request.param == "sharded"
+    cases = [{"name": name, **case} for name, case in {**CASES, **(REFUSED if sharded else {})}.items()]
+    (folder / "cases.json").write_text(json.dumps([*cases, LEFT]))
+    if sharded:
+        launched(folder)
+    else:
+        forked(folder)
     return folder
 
 

@@ -1,7 +1,6 @@
 """A study of a few seconds, and the real command line in a process of its own."""
 
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from tests.helpers.forks import FORKS
 
 from uwc.results import json_schema
 
@@ -41,24 +41,14 @@ def tiny(tmp_path: Path) -> Path:
     return path
 
 
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(
-    [
-        "tests.pipeline.conftest", "uwc.cli.main", "uwc.attacks.evaluate", "uwc.models.load", "uwc.reports.page",
-        "uwc.studies.gather", "uwc.training.unlearn", "uwc.workflows.studies", "plotly.graph_objects", "peft",
-        "rouge_score.rouge_scorer", "transformers.models.llama.modeling_llama",
-    ]
-)  # fmt: skip
-
-
 class Started:
-    """uwc in a process of its own, forked from one that has imported what takes seconds to import."""
+    """uwc in a process of its own."""
 
     def __init__(self, *arguments: str | Path, cwd: Path, **environment: str) -> None:
         self.arguments = [str(a) for a in arguments]
         self._folder = tempfile.TemporaryDirectory()
         self._files = [Path(self._folder.name) / name for name in ("stdout", "stderr")]
-        self._process = _FORKS.Process(target=_main, args=(self.arguments, cwd, environment, self._files))
+        self._process = FORKS.Process(target=_main, args=(self.arguments, cwd, environment, self._files))
         self._process.start()
 
     @property

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.conftest import copied, people, tiny_model
+from tests.conftest import people, tiny_model
 from transformers import (
     BertConfig,
     BertLMHeadModel,
@@ -128,7 +128,7 @@ def test_training_does_not_mix_long_and_short_sequences() -> None:
 
 
 def test_a_model_that_mixes_its_batch_is_run_one_by_one(capsys: pytest.CaptureFixture[str]) -> None:
-    model = copied(tiny_model())
+    model = with_model(tiny_model().model)
     model.model.model.norm.register_forward_hook(lambda _m, _a, out: out + out.mean(dim=0, keepdim=True))
     with torch.no_grad():
         model.model.lm_head.weight.mul_(20)

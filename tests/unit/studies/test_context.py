@@ -9,22 +9,29 @@ from typing import Any
 import pytest
 import torch
 from tests.conftest import copied, people, tiny_model
-from tests.helpers.small_study import STUDY
+from tests.helpers.small_study import STUDY, run_plan
 
 from uwc.models import mixtures
 from uwc.models.model import Model
 from uwc.models.weights import StoredOtherwise
 from uwc.objectives.methods import METHODS
 from uwc.objectives.objective import Objective
+from uwc.results import StudyResults
 from uwc.studies import context
 from uwc.studies.config import StudyConfig
 from uwc.studies.context import ModelCache
+from uwc.studies.plan import make_plan
+from uwc.studies.store import Store
 from uwc.training import unlearn as unlearning
 from uwc.training.data import TrainingData
 from uwc.training.forward import frozen_copy, needs_frozen_copy
 from uwc.training.loop import train
 from uwc.training.settings import LoraSettings, SampleSettings, TrainingSettings
-from uwc.workflows.studies import run_study
+
+
+def run_study(study: StudyConfig, folder: Path) -> StudyResults:
+    """The results of a study whose store is the folder."""
+    return run_plan(make_plan(study), Store(folder))[0]
 
 
 def weights_in(folder: Path) -> dict[str, bytes]:
@@ -59,7 +66,7 @@ def test_runs_share_one_frozen_original_and_end_with_the_same_bits(
     counted: tuple[list[weakref.ref[Any]], dict[str, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     originals, alive = counted
-    shared = run_study(STUDY, runs=tmp_path / "shared")
+    shared = run_study(STUDY, tmp_path / "shared")
     gc.collect()
     assert alive == {"kl": 2, "rmu": 2, "gd": 1, "npo-kl": 2}, "the trained model, and the frozen one where it is read"
     assert not any(o() is not None for o in originals), "nothing is held once the study has ended"
@@ -69,7 +76,7 @@ def test_runs_share_one_frozen_original_and_end_with_the_same_bits(
         return make()
 
     monkeypatch.setattr(ModelCache, "get", never)
-    alone = run_study(STUDY, runs=tmp_path / "alone")
+    alone = run_study(STUDY, tmp_path / "alone")
     assert alone.to_dict() == shared.to_dict()
     assert weights_in(tmp_path / "alone") == weights_in(tmp_path / "shared")
 
@@ -82,7 +89,7 @@ def test_a_frozen_copy_in_the_precision_of_training_is_shared_too(
     originals, alive = counted
     training = {"epochs": 1, "batch_size": 2, "lr": 1e-3, "precision": "bf16", "warmup_ratio": 0.0}
     unlearn = {"training": training, "runs": [{"method": "kl"}, {"method": "rmu"}]}
-    run_study(StudyConfig(**{**STUDY.model_dump(), "unlearn": unlearn}), runs=tmp_path)
+    run_study(StudyConfig(**{**STUDY.model_dump(), "unlearn": unlearn}), tmp_path)
     assert alive == {"kl": 2, "rmu": 2}
     assert len(originals) == 2 + 1 + 3, "one to train each run, one frozen, and one after another to score with"
 
@@ -98,14 +105,14 @@ def test_mixtures_are_read_from_files_and_equal_those_made_in_memory(
         monkeypatch.setattr(
             mixtures, name, lambda *a, made=made, name=name, **k: (mixed_by.append(name), made(*a, **k))[1]
         )
-    streamed = run_study(one, runs=tmp_path / "streamed")
+    streamed = run_study(one, tmp_path / "streamed")
     assert mixed_by == ["StreamedMixer"]
 
     def stored_otherwise(*_: Any, **__: Any) -> Any:
         raise StoredOtherwise("named otherwise")
 
     monkeypatch.setattr(mixtures, "StreamedMixer", stored_otherwise)
-    assert run_study(one, runs=tmp_path / "in-memory").to_dict() == streamed.to_dict()
+    assert run_study(one, tmp_path / "in-memory").to_dict() == streamed.to_dict()
     assert mixed_by == ["StreamedMixer", "Mixer"]
 
 

@@ -7,19 +7,19 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
+from tests.helpers.small_study import run_plan
 from torch import Tensor
 
 from uwc.data.example import Example
 from uwc.objectives.forwards import Forwards
 from uwc.objectives.registry import terms
-from uwc.results import RunRecord, StudyResults
+from uwc.results import StudyResults
 from uwc.studies.config import StudyConfig
 from uwc.studies.gather import gather
 from uwc.studies.plan import Plan, make_plan
 from uwc.studies.run import missing_steps
 from uwc.studies.steps import Step, identity
 from uwc.studies.store import Store
-from uwc.workflows.studies import run_plan
 
 pytestmark = pytest.mark.usefixtures("restored_registries")
 
@@ -112,7 +112,7 @@ def test_a_value_whose_content_is_unknown_cannot_be_a_key() -> None:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, StudyResults]:
     folder = tmp_path_factory.mktemp("finished")
     store = Store(folder / "store")
-    return store, run_plan(planned(), store, folder / "keys")
+    return store, run_plan(planned(), store)[0]
 
 
 @pytest.mark.slow
@@ -124,9 +124,9 @@ def test_a_runs_name_moves_no_number(finished: tuple[Store, StudyResults]) -> No
         plan = planned(unlearn={**STUDY["unlearn"], "runs": runs})
         assert missing_steps(plan, store) == []
         found = gather(plan, store)
-        (run,), (before,) = found.unlearned, expected.unlearned
+        (after,), (before,) = found.unlearned, expected.unlearned
         for part in ("status", "scores", "calibration", "calibrated_scores", "training"):
-            assert repr(getattr(run, part)) == repr(getattr(before, part))
+            assert repr(getattr(after, part)) == repr(getattr(before, part))
         assert found.attacks is not None and expected.attacks is not None
         for attacked, known in zip(found.attacks.models, expected.attacks.models, strict=True):
             assert attacked.model.run == f"{name}." and attacked.model.role == known.model.role
@@ -151,14 +151,16 @@ def loss(scale: float) -> None:
 
 @pytest.mark.slow
 def test_an_edited_loss_is_trained_again(tmp_path: Path) -> None:
-    run = {"name": "mine", "terms": [{"term": "mine"}]}
-    unlearn = {"training": {"epochs": 1, "batch_size": 2, "lr": 1e-3}, "runs": [run]}
+    unlearn = {
+        "training": {"epochs": 1, "batch_size": 2, "lr": 1e-3},
+        "runs": [{"name": "mine", "terms": [{"term": "mine"}]}],
+    }
     store, found = Store(tmp_path / "store"), []
     for scale in (1.0, 1.0, 30.0):
         loss(scale)
-        plan = planned(unlearn=unlearn, attack=None)
+        plan = planned(unlearn=unlearn, attack=None, retrained=False)
         missing = {step.id for step in missing_steps(plan, store)}
-        results = run_plan(plan, store, tmp_path / "keys")
+        results, _ = run_plan(plan, store)
         origin = results.provenance.steps["unlearn/unlearned/mine"]
         found.append((missing, results.unlearned[0].training, origin.code))
     own = {f"{kind}/mine" for kind in ("unlearn/unlearned", "score/unlearned", "calibrate/calibrated")}
@@ -178,12 +180,10 @@ def test_a_loss_without_source_is_never_taken_from_the_cache(tmp_path: Path) -> 
         "training": {"epochs": 1, "batch_size": 2, "lr": 1e-3},
         "runs": [{"name": "h", "terms": [{"term": "hidden"}]}],
     }
-    plan, store = planned(unlearn=unlearn, attack=None, calibrate=None), Store(tmp_path / "store")
-    (run,) = plan.runs
-    assert "'hidden'" in run.model.not_cached and run.score.not_cached and not plan.original.score.not_cached
+    plan, store = planned(unlearn=unlearn, attack=None, calibrate=None, retrained=False), Store(tmp_path / "store")
+    (hidden,) = plan.runs
+    assert "'hidden'" in hidden.model.not_cached and hidden.score.not_cached and not plan.original.score.not_cached
     for _ in range(2):
-        run_plan(plan, store, tmp_path / "keys")
-        record = RunRecord.model_validate_json((tmp_path / "keys" / "run.json").read_text(encoding="utf-8"))
-        times = {step.name: step for step in record.steps}
+        _, times = run_plan(plan, store)
         assert not times["unlearn h"].reused and not times["score h"].reused
     assert times["score original"].reused
