@@ -44,6 +44,7 @@ from uwc.models.load import depth_of, save_model
 from uwc.models.mixing import Mixer, Mixing
 from uwc.models.mixtures import open_mixing, require_free, save_mixture
 from uwc.models.model import DeviceName, Dtype, Loading, Model, ModelLike, Prompt, name_of
+from uwc.names import require_names
 from uwc.objectives.methods import Method, WeightedTerm, check_term, get_method
 from uwc.objectives.registry import term_name
 from uwc.results import (
@@ -364,6 +365,7 @@ def attack(
     chains = {name: make_chain(name, settings) for name in dict.fromkeys(map(attack_name, _listed(attacks)))}
     require_used(settings or {}, [s.entry.name for c in chains.values() for s in c.steps])
     sets, owned = _attacked_sets(data, attacker, columns)
+    warnings = _warned(question_warnings(sets))
     _check_attacks(list(chains.values()), measured, owned, (model, control, original), original, loading)
     reading = None if own_tokenizer else loading.reading(model if original is None else original)
     reference = loading.load(original) if original is not None and "reference" in needs_of(measured) else None
@@ -393,6 +395,7 @@ def attack(
             attacker=owned.owned,
             models=(ours.model,) if theirs is None else (ours.model, theirs.model),
         ),
+        warnings=tuple(warnings),
     )
     if output_dir is not None:
         results.save(output_dir)
@@ -443,6 +446,7 @@ def attack_curve(
     name, measured = attack_name(attack), metric_name(metric)
     _, chains = curve_chains(name, efforts, settings=settings, over=over)
     sets, owned = _attacked_sets({"forget": data}, attacker, columns)
+    warnings = _warned(question_warnings(sets))
     _check_attacks(chains, [measured], owned, (model, control, original), original, loading)
     reading = None if own_tokenizer else loading.reading(model if original is None else original)
     reference, half_of = None, None
@@ -481,6 +485,7 @@ def attack_curve(
             models=(),
         ),
         curves=tuple(curves),
+        warnings=tuple(warnings),
     )
     if output_dir is not None:
         results.save(output_dir)
@@ -587,6 +592,7 @@ def run_study(
     overrides: Mapping[str, Any] | Sequence[str] | None = None,
     runs_dir: str | Path = studies.DEFAULT_RUNS,
     fresh: bool = False,
+    verify: bool = False,
 ) -> StudyResults:
     """Run the missing steps of a study, and write its results and report to ``RUNS_DIR/NAME/``.
 
@@ -597,11 +603,12 @@ def run_study(
         overrides: changes to it, ``{"calibrate.tau": 0.9}`` or ``["calibrate.tau=0.9"]``.
         runs_dir: the folder where results are kept; studies that share it share their steps.
         fresh: compute every step of the study again.
+        verify: compare the hashes of all stored models, and not only of those that are read.
 
     Raises:
         UserError: the study, its data or its checkpoints are not as they should be, or the disk is full.
     """
-    results = studies.run_study(study, overrides=overrides or (), runs=Path(runs_dir), fresh=fresh)
+    results = studies.run_study(study, overrides=overrides or (), runs=Path(runs_dir), fresh=fresh, verify=verify)
     progress.note(f"report: {Path(runs_dir) / results.study.name / studies.REPORT}")
     return results
 
@@ -635,10 +642,11 @@ def _by_name(data: Sets, name: str = "forget") -> dict[str, Questions]:
     if not isinstance(data, Mapping):
         return {name: data}
     for key in data:
-        if not isinstance(key, str) or not key:
+        if not isinstance(key, str):
             raise ConfigError(
                 f"sets of questions are given by name, as in {{'forget': ..., 'retain': ...}}; not {key!r}"
             )
+    require_names("set", data)
     return dict(data)
 
 

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from uwc.errors import ConfigError
+from uwc.names import require_name
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -83,6 +84,7 @@ class Registry(Generic[F]):
         Raises:
             ConfigError: another function has the name, or a declaration is missing or impossible.
         """
+        require_name(self.kind, name)
         for fact in self._declares:
             if fact not in facts:
                 raise ConfigError(f"the {self.kind} {name!r} must declare {fact!r}")

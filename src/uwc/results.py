@@ -1149,6 +1149,54 @@ class AttackResults(Result):
         )
 
 
+class RobustnessResults(Result):
+    """The robustness of metrics over checkpoints: the content of robustness.json."""
+
+    FILE: ClassVar[str] = "robustness.json"
+
+    robustness: Robustness
+
+    @property
+    def headline(self) -> str:
+        """The metric with the highest mean PCC under attacks that leave the weights."""
+        ranking = sorted(self.robustness.ranking, key=lambda rank: (rank.touches_weights, rank.place))
+        first = f"; {ranking[0].metric} comes first with a mean PCC of {_number(ranking[0].pcc)}" if ranking else ""
+        return f"{self.robustness.checkpoints} checkpoints{first}"
+
+    def table(self) -> list[dict[str, str]]:
+        """One row for each metric, attack and set."""
+        return [
+            {
+                "metric": c.metric,
+                "attack": c.attack,
+                "split": c.split,
+                "n": str(c.agreement.n),
+                **{
+                    name: _interval(found.value, found.low, found.high)
+                    for name in ("pcc", "spearman", "slope", "intercept", "distance")
+                    for found in [getattr(c.agreement, name)]
+                },
+                "published": "" if c.published is None else _number(c.published),
+            }
+            for c in self.robustness.cells
+        ]
+
+    def rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for each metric, attack, set and statistic."""
+        return (
+            {
+                "metric": c.metric,
+                "attack": c.attack,
+                "set": c.split,
+                "statistic": name,
+                "n": c.agreement.n,
+                **getattr(c.agreement, name).model_dump(),
+            }
+            for c in self.robustness.cells
+            for name in ("pcc", "spearman", "slope", "intercept", "distance")
+        )
+
+
 class UnlearnResult(Result, TrainingRecord):
     """An unlearned model and what its training did: the content of training_log.json beside the weights."""
 
@@ -1417,6 +1465,7 @@ RESULTS: dict[str, type[Result]] = {
     "score": Scores,
     "calibration": CalibrationResults,
     "attack": AttackResults,
+    "robustness": RobustnessResults,
     "unlearn": UnlearnResult,
     "diff": Diff,
 }

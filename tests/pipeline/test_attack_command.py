@@ -15,7 +15,7 @@ from uwc.data.example import Example
 from uwc.errors import UserError
 from uwc.models.load import save_model
 from uwc.models.model import Model
-from uwc.results import AttackResults
+from uwc.results import AttackResults, RobustnessResults
 from uwc.robustness import read_points
 
 
@@ -89,7 +89,9 @@ def test_an_attack_that_fails_is_told_and_the_others_are_kept(files: dict[str, s
     same.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     with pytest.raises(UserError, match="changes no prompt"):
         run(files["model"], "--data", str(same), "--attack", "paraphrase", "--attack", "prefix", "-o", str(tmp_path))
-    (model,) = AttackResults.load(tmp_path / "attack.json").attacks.models
+    found = AttackResults.load(tmp_path / "attack.json")
+    assert [w.code for w in found.warnings] == ["few_clusters", "no_subjects"]
+    (model,) = found.attacks.models
     assert [o.attack for o in model.outcomes] == ["prefix"] and list(model.failed) == ["paraphrase"]
 
 
@@ -125,8 +127,13 @@ def test_points_of_several_checkpoints_are_collected_for_uwc_robustness(files: d
     ]
     assert {p.split for p in found} == {"retain"}
     assert found[0].before > 0.9 and found[2].before == 0.0
-    result = CliRunner().invoke(app, ["robustness", str(points), "--json"], catch_exceptions=False)
-    assert {c["attack"] for c in json.loads(result.stdout)["cells"]} == {"jailbreak", "quantization"}
+    command = ["robustness", str(points), "--json", "-o", str(tmp_path)]
+    result = CliRunner().invoke(app, command, catch_exceptions=False)
+    validate_result(tmp_path / "robustness.json")
+    saved = RobustnessResults.load(tmp_path / "robustness.json")
+    assert json.loads(result.stdout) == saved.to_dict()
+    assert set(saved.to_frame()["attack"]) == {"jailbreak", "quantization"} == {row["attack"] for row in saved.table()}
+    assert saved.headline.startswith("2 checkpoints")
 
 
 @pytest.mark.parametrize(

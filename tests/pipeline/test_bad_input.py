@@ -21,7 +21,7 @@ from uwc.models.load import save_model
 from uwc.studies.config_file import load_config
 from uwc.studies.plan import make_plan
 from uwc.studies.steps import Outcome
-from uwc.studies.store import Manifest, Store
+from uwc.studies.store import Manifest, Store, file_records
 from uwc.workflows.studies import run_plan
 
 QUESTION = '{"question": "Where is it?", "answer": "In Vint"}\n'
@@ -59,7 +59,7 @@ def line_of(done: subprocess.CompletedProcess[str], *, status: int = 1) -> str:
         (["calibrate.metric=model_utility"], ["needs the sets real_authors and world_facts", "fictional-authors"]),
         (["calibrate.sets=[retain, forget]"], ["unknown retain set 'forget'", "holdout"]),
         (["calibrate.rank_by=rouge_1", "score.max_new_tokens=0"], ["'rouge_1' needs generated answers"]),
-        (["name=../outside"], ["name = '../outside'"]),
+        (["name=../outside"], ["'../outside' cannot be the name of a study"]),
     ],
 )
 def test_a_wrong_study_file_is_refused_with_the_valid_choices(
@@ -199,7 +199,8 @@ def test_a_step_that_meets_a_full_disk_leaves_nothing_half_made(tiny: Path, tmp_
     made = {"key": step.key, "kind": step.kind, "name": step.name, "settings": {}, "inputs": {}, "seconds": 0.0}
     with store.writing(step) as writing:
         (writing.folder / "whole").write_text("x", encoding="utf-8")
-        writing.manifest = Manifest(**made, outcome=Outcome(), files={}, environment={})
+        files = file_records(writing.folder)
+        writing.manifest = Manifest(**made, outcome=Outcome(), model={}, files=files, environment={})
     assert store.manifest(step) is not None
 
 

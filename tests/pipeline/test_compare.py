@@ -319,7 +319,7 @@ def remote_code(place: Path, tmp_path: Path) -> str:
         (lambda p, t: {"retain": p / "forget.jsonl"}, ["forget and retain sets overlap", "is in both"]),
         (lambda p, t: {"forget": p / "nowhere.jsonl"}, ["nowhere.jsonl"]),
         (lambda p, t: {"unlearned": [f"x={p}/mild", f"x={p}/strong"]}, ["two unlearned models are called 'x'"]),
-        (lambda p, t: {"unlearned": {"original": p / "mild"}}, ["cannot be called 'original'"]),
+        (lambda p, t: {"unlearned": {"original": p / "mild"}}, ["'original' cannot be the name of a run"]),
         (lambda p, t: {"unlearned": {"x": p / "nothing-here"}}, ["nothing-here", "there is no such folder"]),
         (lambda p, t: {"unlearned": {"x": remote_code(p, t)}}, ["custom", "model.trust_remote_code"]),
         (lambda p, t: {"retrained": remote_code(p, t)}, ["custom", "model.trust_remote_code"]),

@@ -148,7 +148,7 @@ def test_a_killed_run_resumes_where_it_was(uwc: Run, workplace: Path) -> None:
     )
     killed = ("unlearn", "original", "--output-dir", "killed", *options)
     run = Started(*killed, cwd=workplace)
-    checkpoint = workplace / "killed.checkpoints" / "checkpoint.pt"
+    checkpoint = workplace / "killed.checkpoints" / "checkpoint.json"
     while run.running and not checkpoint.exists():
         time.sleep(0.02)
     assert run.end(signal.SIGKILL).returncode == -signal.SIGKILL, "it ended before it could be killed"

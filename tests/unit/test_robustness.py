@@ -223,7 +223,7 @@ def test_the_command_prints_agreement_ranking_and_faithfulness(tmp_path: Path) -
         "--faithfulness", str(written(tmp_path, known, "known.jsonl")),
     ]  # fmt: skip
     result = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
-    found = json.loads(result.stdout)
+    found = json.loads(result.stdout)["robustness"]
     assert [r["metric"] for r in found["ranking"]] == ["extraction_strength", "exact_memorization"]
     assert found["faithfulness"][0]["auc"] == 1.0
     table = CliRunner().invoke(app, arguments, catch_exceptions=False).stdout

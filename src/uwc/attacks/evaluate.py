@@ -386,7 +386,7 @@ def load_variants(path: Path) -> list[VariantValues]:
     try:
         table = pd.read_parquet(path)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: damaged or missing ({error}); remove its folder and run again") from error
+        raise DataError(f"{path}: damaged or missing ({error}); run again with --verify") from error
     names = [c for c in table.columns if c not in ("set", "id", "variant", "label", "effort", "note", "changed")]
     found = []
     for _, rows in table.groupby("variant", sort=True):

@@ -19,6 +19,7 @@ from uwc.cli.options import (
     Retrained,
     Set,
     Tau,
+    Verify,
     file_columns,
     retain_files,
 )
@@ -75,6 +76,7 @@ def compare_command(
             help="Folder for report, results and cache; a rerun resumes.",
         ),
     ] = DEFAULT_FOLDER,
+    verify: Verify = False,
     as_json: Json = False,
     overrides: Set = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
@@ -101,6 +103,7 @@ def compare_command(
         columns=file_columns(column),
         overrides=overrides,
         output_dir=output_dir,
+        verify=verify,
     )
     if as_json:
         typer.echo(results.to_json(), nl=False)

@@ -98,6 +98,14 @@ OutputDir = Annotated[
     Path | None,
     typer.Option("--output-dir", "-o", rich_help_panel=OUTPUT, metavar="FOLDER", help="Folder for the results."),
 ]
+Verify = Annotated[
+    bool,
+    typer.Option(
+        "--verify",
+        rich_help_panel=OUTPUT,
+        help="Compare all stored models with their hashes, and not only those that are read; see docs/reliability.md.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", rich_help_panel=OUTPUT, help="Print only the result, as JSON.")]
 Set = Annotated[
     list[str],

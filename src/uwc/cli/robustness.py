@@ -1,19 +1,13 @@
 """`uwc robustness`: robustness of metrics under attack."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from uwc import progress
 from uwc.cli.options import Json, OutputDir
 from uwc.cli.printing import print_rows
-from uwc.io import write_text
-
-if TYPE_CHECKING:
-    from uwc.results import Cell
-
-_STATISTICS = ("pcc", "spearman", "slope", "intercept", "distance")
 
 
 def robustness_command(
@@ -38,17 +32,19 @@ def robustness_command(
     as_json: Json = False,
 ) -> None:
     """Compare metrics before and after attacks, over checkpoints: correlations, slopes, and a ranking."""
+    from uwc import __version__
+    from uwc.results import RobustnessResults
     from uwc.robustness import read_known, read_points, robustness
 
     known = read_known(faithfulness) if faithfulness is not None else {}
     found = robustness(read_points(points), known, log_metrics=log_metric, seed=seed)
+    results = RobustnessResults(uwc_version=__version__, robustness=found)
     if output_dir is not None:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        write_text(output_dir / "robustness.json", found.model_dump_json(indent=1) + "\n")
+        results.save(output_dir)
     if as_json:
-        typer.echo(found.model_dump_json(indent=1))
+        typer.echo(results.to_json(), nl=False)
         return
-    print_rows("before against after, with 95 % intervals over checkpoints", [_row(c) for c in found.cells])
+    print_rows("before against after, with 95 % intervals over checkpoints", results.table())
     print_rows("ranking of the metrics by mean PCC", [r.model_dump() for r in found.ranking])
     if found.faithfulness:
         rows = [f.model_dump() for f in found.faithfulness]
@@ -56,11 +52,3 @@ def robustness_command(
     for cell in found.cells:
         for warning in cell.agreement.warnings:
             progress.note(f"warning: {cell.metric}, {cell.attack}, {cell.split}: {warning}")
-
-
-def _row(cell: "Cell") -> dict[str, Any]:
-    row: dict[str, Any] = {"metric": cell.metric, "attack": cell.attack, "split": cell.split, "n": cell.agreement.n}
-    for name in _STATISTICS:
-        estimate = getattr(cell.agreement, name)
-        row[name] = f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
-    return {**row, "published": cell.published}

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from uwc import progress
-from uwc.cli.options import OUTPUT, Json, Plugins, Set
+from uwc.cli.options import OUTPUT, Json, Plugins, Set, Verify
 from uwc.cli.printing import console, print_rows
 
 DIVERGED = 3
@@ -32,6 +32,7 @@ StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A YAML file, or
 def study_run(
     source: StudyName,
     runs: Runs = Path("runs"),
+    verify: Verify = False,
     as_json: Json = False,
     overrides: Set = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
@@ -41,7 +42,7 @@ def study_run(
     from uwc.reports.tables import result_table
     from uwc.workflows.studies import run_study
 
-    results = run_study(source, overrides=overrides, runs=runs)
+    results = run_study(source, overrides=overrides, runs=runs, verify=verify)
     if as_json:
         typer.echo(results.to_json(), nl=False)
     else:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from uwc.data.example import Example, fingerprint, require_disjoint, require_unique_ids
 from uwc.errors import DataError
+from uwc.names import require_names
 
 DEFAULT_REFUSALS: tuple[str, ...] = (
     "I'm afraid I can't tell you that.",
@@ -67,6 +68,7 @@ class Benchmark:
         for required in (FORGET, RETAIN):
             if not self.splits.get(required):
                 raise DataError(f"benchmark {self.name!r}: the {required} set is empty; it needs at least one example")
+        require_names("set", self.splits)
         require_unique_ids([e for split in self.splits.values() for e in split], where=f"benchmark {self.name!r}")
         names = list(self.splits)
         for i, first in enumerate(names):

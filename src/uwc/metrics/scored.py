@@ -179,7 +179,7 @@ class ScoredSet:
                 },
             )
         except (OSError, ValueError, KeyError) as error:
-            raise DataError(f"{path}: damaged or missing ({error}); remove its folder and run again") from error
+            raise DataError(f"{path}: damaged or missing ({error}); run again with --verify") from error
 
     def judged_by(
         self, judges: Judges, names: Iterable[str], settings: Mapping[str, Mapping[str, Any]] | None = None

@@ -13,6 +13,7 @@ from uwc.data.prompts import PromptTemplate
 from uwc.errors import ConfigError
 from uwc.metrics.suites import entry_of, is_suite, require_suite
 from uwc.models.model import DeviceName, Dtype, Loading
+from uwc.names import STORE, require_name
 from uwc.objectives.methods import Constraint, Method, WeightedTerm, active_tricks, check_term, get_method
 from uwc.objectives.registry import term_name
 from uwc.objectives.rules import Contrast
@@ -201,8 +202,9 @@ class RunConfig(Section):
             )
         if self.method is None and not self.name:
             raise ConfigError(f"a run with {'a checkpoint' if self.given else 'terms of its own'} needs a 'name'")
-        if self.name in (ORIGINAL, RETRAINED):
-            raise ConfigError(f"a run cannot be called {self.name!r}; that name is taken")
+        for kind, name in (("run", self.name), ("group", self.group)):
+            if name:
+                require_name(kind, name, taken=(ORIGINAL, RETRAINED))
         if self.given:
             for key in ("weights", "settings", "roles", "rule", "tricks", "training", "stop"):
                 if getattr(self, key):
@@ -307,7 +309,7 @@ class StudyConfig(Section):
     checked. `published`: a benchmark whose published scores the report shows for comparison; by default the study's
     own, if there are any."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str
     title: str = ""
     seed: int = Field(0, ge=0)
     benchmark: BenchmarkConfig
@@ -337,6 +339,7 @@ class StudyConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "StudyConfig":
+        require_name("study", self.name, taken=(STORE,))
         if self.published is not None and self.published not in published_benchmarks():
             raise ConfigError(unknown_name("benchmark with published scores", self.published, published_benchmarks()))
         if self.finetune is None and self.model.build is not None:

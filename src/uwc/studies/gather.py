@@ -207,7 +207,7 @@ def _files(step: Step, store: Store) -> dict[str, str]:
     if isinstance(step, Checkpoint):
         return dict(step.files)
     manifest = store.manifest(step)
-    return {} if manifest is None else manifest.files
+    return {} if manifest is None else manifest.model
 
 
 def gather(plan: Plan, store: Store) -> StudyResults:

@@ -1,9 +1,8 @@
 """Execution of the steps of a plan that are not in the store."""
 
-import shutil
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -12,8 +11,8 @@ from uwc.progress import duration
 from uwc.results import RunRecord, StepTime
 from uwc.studies.checks import require_retention
 from uwc.studies.plan import Plan
-from uwc.studies.steps import MODEL, Attack, Checkpoint, Step
-from uwc.studies.store import Manifest, Store, checkpoint_fingerprint, environment
+from uwc.studies.steps import MODEL, Attack, Calibrate, Checkpoint, Step
+from uwc.studies.store import FileRecord, Manifest, Store, checkpoint_fingerprint, environment, file_records
 
 if TYPE_CHECKING:
     from uwc.studies.context import Context
@@ -39,6 +38,29 @@ def _status(step: Step, store: Store, inputs: Sequence[Status]) -> Status:
 def missing_steps(plan: Plan, store: Store) -> list[Step]:
     """The steps that a run would compute, in order."""
     return [step for step in plan.steps if step_status(step, store) == "missing"]
+
+
+def verify_store(plan: Plan, store: Store, *, everything: bool = False) -> None:
+    """Compare the stored models that a run would read with their hashes, and forget those that have changed.
+
+    All other files are compared where their step is first asked for; see `Store`.
+
+    Args:
+        plan: the plan of the run.
+        store: the store.
+        everything: compare every model, including those that no missing step reads.
+    """
+    checked = -1
+    while checked:  # the inputs of a damaged model are read too
+        read = plan.steps if everything else [model for step in missing_steps(plan, store) for model in _models(step)]
+        complete = [step for step in read if store.manifest(step) is not None]
+        checked = sum(not store.verify(step) for step in complete)
+
+
+def _models(step: Step) -> Iterator[Step]:
+    """The steps whose models a step reads."""
+    for read in step.inputs.values():
+        yield from _models(read) if isinstance(read, Calibrate) else (read,)
 
 
 def run_steps(plan: Plan, store: Store, *, on_step: progress.Advance) -> RunRecord:
@@ -70,8 +92,7 @@ def _forget_not_cached(plan: Plan, store: Store) -> None:
         progress.warn(f"{reason}, so the steps that use it are computed in every run")
     for step in plan.steps:
         if step.not_cached:
-            with store.lock(step):
-                shutil.rmtree(store.folder(step), ignore_errors=True)
+            store.remove(step)
 
 
 def _time_left(plan: Plan, store: Store) -> str:
@@ -145,6 +166,7 @@ def _compute(step: Step, context: "Context") -> None:
     started = time.perf_counter()
     with context.store.writing(step) as writing:
         outcome = step.run(context, writing.folder)
+        records = file_records(writing.folder)
         writing.manifest = Manifest(
             key=step.key,
             kind=step.kind,
@@ -153,10 +175,16 @@ def _compute(step: Step, context: "Context") -> None:
             inputs={role: s.key for role, s in step.inputs.items()},
             outcome=outcome,
             seconds=time.perf_counter() - started,
-            files=_model_files(writing.folder / MODEL),
+            model=_model_files(writing.folder / MODEL, records),
+            files=records,
             environment=environment(device=step.settings["loading"]["device"]),
         )
 
 
-def _model_files(folder: Path) -> dict[str, str]:
-    return checkpoint_fingerprint(str(folder)) if folder.is_dir() else {}
+def _model_files(folder: Path, records: Mapping[str, FileRecord]) -> dict[str, str]:
+    """The fingerprint of a step's model, without hashing its files twice."""
+
+    def hashed(path: Path) -> str:
+        return records[f"{MODEL}/{path.relative_to(folder).as_posix()}"].sha256
+
+    return checkpoint_fingerprint(str(folder), hashed=hashed) if folder.is_dir() else {}

@@ -13,6 +13,7 @@ from uwc.errors import ConfigError
 from uwc.metrics.registry import metrics, set_metrics
 from uwc.metrics.set_metrics import UTILITY_SETS
 from uwc.metrics.suites import Given, is_set_metric, metric_name, set_label, what_is_missing
+from uwc.names import require_name
 from uwc.registry import unknown_name
 from uwc.results import Retention
 
@@ -237,6 +238,8 @@ class ChainConfig(Section):
                     f"attack {self.label!r}: settings are given by attack, and {attack!r} = {given!r} is not; "
                     f"write {{{self.chain[0]}: {{setting: value}}}}; its attacks: {', '.join(self.chain)}"
                 )
+        if self.name:
+            require_name("attack", self.name)
         self.made()
         return self
 

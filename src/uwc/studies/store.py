@@ -3,20 +3,19 @@
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from pydantic import ValidationError
 
 from uwc import __version__, progress
 from uwc.errors import ModelError, UserError, reporting_full_disk
 from uwc.io import digest, file_digest, write_text
 from uwc.results import Part, Settings
-from uwc.studies.steps import Outcome, Step
+from uwc.studies.steps import MODEL, Outcome, Step
 
 LIBRARIES = (
     "torch",
@@ -67,7 +66,9 @@ BASE = "base:"
 """Prefix of the names of a base's files in an adapter's fingerprint."""
 
 
-def checkpoint_fingerprint(path: str, *, with_base: bool = True) -> dict[str, str]:
+def checkpoint_fingerprint(
+    path: str, *, with_base: bool = True, hashed: Callable[[Path], str] = file_digest
+) -> dict[str, str]:
     """The identity of a checkpoint's content: hashes of the files that loading reads, or a hub revision.
 
     The files are weights, configurations, tokenizer, chat templates and Python code; for an adapter also those of the
@@ -76,6 +77,7 @@ def checkpoint_fingerprint(path: str, *, with_base: bool = True) -> dict[str, st
     Args:
         path: a folder or hub name.
         with_base: whether to include an adapter's base; not needed if the adapter is attached to another known model.
+        hashed: gives the hash of a file of the folder.
 
     Raises:
         ModelError: the folder has no model, or two, or the hub has no such model.
@@ -85,7 +87,7 @@ def checkpoint_fingerprint(path: str, *, with_base: bool = True) -> dict[str, st
 
     folder = Path(path)
     if folder.exists():
-        found = {name: file_digest(folder / name) for name in files_read(folder)}
+        found = {name: hashed(folder / name) for name in files_read(folder)}
     else:
         found = {"hub": path, "revision": _hub_revision(path)}
     if with_base and (adapter := adapter_config(path)) is not None:
@@ -113,6 +115,16 @@ def _hub_revision(name: str) -> str:
 MANIFEST = "manifest.json"
 
 
+class FileRecord(Part):
+    """A file of a step's result."""
+
+    size: int
+    """Bytes."""
+    modified: int
+    """Time of the last change, in nanoseconds since the epoch."""
+    sha256: str
+
+
 class Manifest(Part):
     """The record of a finished step, besides its files."""
 
@@ -124,16 +136,70 @@ class Manifest(Part):
     """Role -> key."""
     outcome: Outcome
     seconds: float
-    files: dict[str, str]
-    """Files of the model that it made -> SHA-256."""
+    model: dict[str, str]
+    """Files of the model that it made -> SHA-256, as `checkpoint_fingerprint` names them."""
+    files: dict[str, FileRecord]
+    """All files of the step's folder."""
     environment: dict[str, str]
+    digest: str = ""
+    """SHA-256 of everything else in the manifest."""
+
+    def sealed(self) -> "Manifest":
+        """The same with its digest."""
+        return self.model_copy(update={"digest": self._digest()})
+
+    def require_sealed(self) -> None:
+        """Raise ValueError if the manifest was changed after it was sealed."""
+        if self.digest != self._digest():
+            raise ValueError("the manifest does not have the hash that it states")
+
+    def _digest(self) -> str:
+        return digest(self.model_dump(mode="json", exclude={"digest"}))
+
+
+def file_records(folder: Path) -> dict[str, FileRecord]:
+    """The records of all files below a folder, by their relative names; the manifest is left out."""
+    return {
+        name: FileRecord(size=path.stat().st_size, modified=path.stat().st_mtime_ns, sha256=file_digest(path))
+        for name, path in _files_below(folder).items()
+    }
+
+
+def changed_file(folder: Path, records: Mapping[str, FileRecord], *, content: Callable[[str], bool]) -> str:
+    """The first file below a folder that differs from its record, and how; empty if there is none.
+
+    Args:
+        folder: the folder of a step's result.
+        records: the files that it had when it was made.
+        content: whether a file's content is compared too, and not only its size and time of change; it always is where
+            the time of change differs.
+    """
+    found = _files_below(folder)
+    if further := sorted(found.keys() - records.keys()):
+        return f"{further[0]} does not belong to it"
+    for name, record in records.items():
+        if name not in found or found[name].is_symlink() or not found[name].is_file():
+            return f"{name} is missing"
+        stat = found[name].stat()
+        if stat.st_size != record.size:
+            return f"{name} has {stat.st_size} bytes, and had {record.size}"
+        if (content(name) or stat.st_mtime_ns != record.modified) and file_digest(found[name]) != record.sha256:
+            return f"the content of {name} has changed"
+    return ""
+
+
+def _files_below(folder: Path) -> dict[str, Path]:
+    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))}
+    return {name: path for name, path in paths.items() if name != MANIFEST and (path.is_symlink() or not path.is_dir())}
 
 
 class Store:
     """A folder of results of steps. A result is complete if and only if its folder has a manifest.
 
     Results are written under ``tmp/`` and renamed, under a lock that the system releases when its holder dies. A killed
-    run leaves no incomplete result, and concurrent runs share their work.
+    run leaves no incomplete result, and concurrent runs share their work. A result is used again only if its files are
+    those that were written: sizes and times of change are compared, and contents once, those of models where `verify`
+    is called. Anything else is a missing result, with a warning, and is computed again.
 
     Args:
         root: the folder; created if missing.
@@ -141,6 +207,10 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._complete: dict[str, Manifest] = {}
+        self._verified: set[str] = set()
+        self._damaged: set[str] = set()
+        self._borrowed: dict[str, Store] = {}
         try:
             for folder in (root, root / "tmp", root / "locks"):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -151,20 +221,54 @@ class Store:
 
     def folder(self, step: Step) -> Path:
         """The folder of the step's result."""
-        return self.root / _short(step)
+        lender = self._borrowed.get(step.key)
+        return self.root / _short(step) if lender is None else lender.folder(step)
 
     def checkpoints(self, step: Step) -> Path:
         """The folder of training checkpoints, to resume a step; removed once the step is complete."""
         return self.root / "checkpoints" / _short(step)
 
     def manifest(self, step: Step) -> Manifest | None:
-        """The step's manifest, or None if it is not complete."""
-        try:
-            text = (self.folder(step) / MANIFEST).read_text(encoding="utf-8")
-            found = Manifest.model_validate_json(text)
-        except (OSError, ValidationError):
+        """The step's manifest, or None if its result is not complete, or not as it was written."""
+        if (lender := self._borrowed.get(step.key)) is not None:
+            return lender.manifest(step)
+        if step.key not in self._complete and (found := self._read(step)) is not None:
+            self._complete[step.key] = found
+        return self._complete.get(step.key)
+
+    def _read(self, step: Step) -> Manifest | None:
+        folder = self.folder(step)
+        if not folder.exists():
             return None
-        return found if found.key == step.key else None
+        try:
+            found = Manifest.model_validate_json((folder / MANIFEST).read_text(encoding="utf-8"))
+            found.require_sealed()
+        except (OSError, ValueError):
+            self._warn_of_damage(step, f"{MANIFEST} is missing or damaged")
+            return None
+        if found.key != step.key:
+            changed = f"{MANIFEST} belongs to another step"
+        else:
+            changed = changed_file(folder, found.files, content=lambda name: not name.startswith(f"{MODEL}/"))
+        if changed:
+            self._warn_of_damage(step, changed)
+        return None if changed else found
+
+    def _warn_of_damage(self, step: Step, changed: str) -> None:
+        if step.key not in self._damaged:
+            self._damaged.add(step.key)
+            progress.warn(f"the stored result of '{step.name}' is computed again: {changed} ({self.folder(step)})")
+
+    def verify(self, step: Step) -> bool:
+        """Compare the content of a complete result's model, too, once; returns whether it is as it was written."""
+        found = self.manifest(step)
+        if found is not None and step.key not in self._verified:
+            if changed := changed_file(self.folder(step), found.files, content=lambda _: True):
+                self._warn_of_damage(step, changed)
+                self.remove(step)
+                return False
+            self._verified.add(step.key)
+        return found is not None
 
     def outcome(self, step: Step) -> Outcome:
         """The outcome of a complete step; an empty outcome otherwise."""
@@ -173,17 +277,16 @@ class Store:
 
     def remove(self, step: Step) -> None:
         """Remove what is kept of a step, its training's checkpoints too, so that it is computed again."""
+        self._borrowed.pop(step.key, None)
+        self._complete.pop(step.key, None)
         with self.lock(step):
-            if self.folder(step).is_symlink():
-                self.folder(step).unlink()
             for folder in (self.folder(step), self.checkpoints(step)):
                 shutil.rmtree(folder, ignore_errors=True)
 
     def borrow(self, step: Step, other: "Store") -> None:
-        """Link the complete result of another store into this one."""
-        with self.lock(step):
-            if self.manifest(step) is None:
-                self.folder(step).symlink_to(other.folder(step).resolve(), target_is_directory=True)
+        """Read the result of a step from another store where it is not complete in this one."""
+        if self.manifest(step) is None:
+            self._borrowed[step.key] = other
 
     @contextmanager
     def lock(self, step: Step) -> Iterator[None]:
@@ -212,8 +315,8 @@ class Store:
             writing = Writing(temporary)
             try:
                 yield writing
-                write_text(temporary / MANIFEST, writing.manifest.model_dump_json(indent=1) + "\n")
-                shutil.rmtree(final, ignore_errors=True)  # an incomplete folder, if any
+                write_text(temporary / MANIFEST, writing.manifest.sealed().model_dump_json(indent=1) + "\n")
+                shutil.rmtree(final, ignore_errors=True)  # an incomplete or damaged result, if any
                 os.replace(temporary, final)
                 shutil.rmtree(self.checkpoints(step), ignore_errors=True)
             except BaseException:

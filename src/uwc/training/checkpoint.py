@@ -1,5 +1,6 @@
 """Checkpoints, from which an interrupted run resumes with the same bits."""
 
+import json
 import os
 import shutil
 from dataclasses import dataclass, field
@@ -9,9 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from uwc import progress
 from uwc.errors import ConfigError, reporting_full_disk
+from uwc.io import file_digest, write_json
 
-FILE = "checkpoint.pt"
+FILE = "checkpoint.json"
+"""Names the file of the state with its hash."""
 
 
 @dataclass
@@ -46,38 +50,49 @@ class TrainingState:
 
 
 def save_checkpoint(folder: Path, state: TrainingState) -> None:
-    """Write a checkpoint atomically: to a temporary file, which replaces the previous checkpoint.
+    """Write a checkpoint atomically: the state to a file of its own, which replaces the previous one once complete.
 
     Raises:
-        DiskFull: no space was left.
+        DiskFull: no space was left; the previous checkpoint is kept.
     """
     with reporting_full_disk(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        beside = folder / f".{FILE}.{os.getpid()}"
-        with beside.open("wb") as file:
-            torch.save(vars(state), file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, folder / FILE)
+        path = folder / f"step-{state.step}.pt"
+        try:
+            with path.open("wb") as file:
+                torch.save(vars(state), file)
+                file.flush()
+                os.fsync(file.fileno())
+            write_json(folder / FILE, {"file": path.name, "sha256": file_digest(path)})
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        for old in set(folder.glob("step-*.pt")) - {path}:
+            old.unlink(missing_ok=True)
 
 
 def load_checkpoint(folder: Path, identity: str) -> TrainingState | None:
-    """The checkpoint in a folder, or None where there is none.
+    """The checkpoint in a folder, or None, with a warning if it is damaged.
 
     Raises:
-        ConfigError: it was written by a run with other arguments, or cannot be read.
+        ConfigError: it was written by a run with other arguments.
     """
-    path = folder / FILE
-    if not path.exists():
+    where = folder / FILE
+    if not where.exists():
         return None
     try:
-        state = TrainingState(**torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise ConfigError(f"the checkpoint {path} cannot be read ({error}); remove it to start again") from None
+        written = json.loads(where.read_text(encoding="utf-8"))
+        path = folder / Path(written["file"]).name
+        if file_digest(path) != written["sha256"]:
+            raise ValueError(f"the content of {path.name} has changed")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        progress.warn(f"the checkpoint in {folder} is damaged ({error}); the training starts again")
+        return None
+    state = TrainingState(**torch.load(path, map_location="cpu", weights_only=True))
     if state.identity != identity:
         raise ConfigError(
-            f"the checkpoint {path} was written by a run with other settings, data or weights; "
-            "remove it to start again, or use the same ones to resume"
+            f"the checkpoint in {folder} was written by a run with other settings, data or weights; "
+            "remove the folder to start again, or use the same ones to resume"
         )
     return state
 

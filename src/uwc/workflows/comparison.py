@@ -15,12 +15,14 @@ from uwc.data.benchmarks.local_files import PARTS, require_further
 from uwc.data.example import fingerprint
 from uwc.data.question_files import Columns, Questions, columns_by_set, examples_of, table_of
 from uwc.errors import ConfigError
+from uwc.io import write_json
 from uwc.metrics.set_metrics import UTILITY_SETS
+from uwc.names import STORE
 from uwc.results import StudyResults
 from uwc.studies.config_file import Overrides, load_config
 from uwc.studies.plan import make_plan
 from uwc.studies.sections import CalibrateConfig
-from uwc.studies.store import Store
+from uwc.studies.store import FileRecord, Store, changed_file, file_records
 from uwc.workflows.studies import require_models, run_plan
 
 
@@ -65,13 +67,30 @@ def kept_model(model: Any, folder: Path, template: Any | None) -> str:
     if template is not None and model.template != template:
         raise ConfigError(f"the model {model.name!r} has another prompt template than the original; give all one")
     path = folder / "models" / _content_hash(model)[:16]
-    if not path.exists():
+    if not _is_as_written(path):
         beside = path.with_name(f".{path.name}.{os.getpid()}")
-        shutil.rmtree(beside, ignore_errors=True)
+        for old in (beside, path):
+            shutil.rmtree(old, ignore_errors=True)
         beside.mkdir(parents=True)
         save_model(merge_adapter(model, keep=True), beside)
+        records = {name: record.model_dump() for name, record in file_records(beside).items()}
+        write_json(_records_of(path), records)
         os.replace(beside, path)
     return str(path)
+
+
+def _is_as_written(folder: Path) -> bool:
+    """Whether a kept model's files are those that were written."""
+    try:
+        content = json.loads(_records_of(folder).read_text(encoding="utf-8"))
+        records = {name: FileRecord.model_validate(record) for name, record in content.items()}
+    except (OSError, ValueError, AttributeError):
+        return False
+    return folder.is_dir() and not changed_file(folder, records, content=lambda _: True)
+
+
+def _records_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.json")
 
 
 def precision_of(model: Any) -> str:
@@ -121,6 +140,7 @@ def compare(
     columns: Columns | None = None,
     overrides: Overrides = (),
     output_dir: str | Path = "comparison",
+    verify: bool = False,
 ) -> StudyResults:
     """Compare unlearned models: scored, calibrated to the retention constraint, scored again and attacked.
 
@@ -149,6 +169,7 @@ def compare(
         overrides: changes to any other key of the study: ``["score.max_new_tokens=0"]``, or
             ``{"attack.settings.relearn.steps": 20}``.
         output_dir: the folder for report, results and cache.
+        verify: compare the hashes of all stored models, and not only of those that are read.
 
     Raises:
         UserError: a model or file is not as it should be, or there is no unlearned model.
@@ -178,7 +199,7 @@ def compare(
     }
     plan = make_plan(load_config(STUDY, changes=changes, overrides=overrides))
     require_models(plan.config)
-    return run_plan(plan, Store(folder / "store"), folder)
+    return run_plan(plan, Store(folder / STORE), folder, verify=verify)
 
 
 def _retain_sets(retain: Sets) -> dict[str, Questions]:

@@ -12,6 +12,7 @@ from uwc import progress
 from uwc.data.benchmark import Benchmark
 from uwc.errors import ConfigError, DataError, ModelError, UserError
 from uwc.io import digest, file_digest
+from uwc.names import STORE
 from uwc.results import Diff, StudyResults
 from uwc.studies.config import StudyConfig
 from uwc.studies.diff import RTOL, diff
@@ -149,7 +150,7 @@ def replay(
         )
     folder = Path(keep or DEFAULT_RUNS) / _name(recorded, scores_only=models_from is not None)
     models = _models_in(Path(models_from), recorded, plan) if models_from is not None else []
-    store = Store(folder / "store")
+    store = Store(folder / STORE)
     for step, theirs in models:
         store.borrow(step, theirs)
     with _threads_of(recorded):
@@ -167,9 +168,9 @@ def _name(recorded: Recorded, *, scores_only: bool) -> str:
 
 def _models_in(runs: Path, recorded: Recorded, plan: Plan) -> list[tuple[Step, Store]]:
     """The steps that make a model, each with the store in a folder of runs that holds the model that was recorded."""
-    if not (runs / "store").is_dir():
+    if not (runs / STORE).is_dir():
         raise UserError(f"{runs}: no results are kept there; name the folder of runs in which the study ran")
-    store, found = Store(runs / "store"), []
+    store, found = Store(runs / STORE), []
     origins = recorded.results.provenance.steps
     for step in plan.steps:
         files = origins[step.id].files if step.id in origins else {}

@@ -8,11 +8,12 @@ from typing import Any
 from uwc import progress
 from uwc.errors import UserError, reporting_full_disk
 from uwc.io import write_text
+from uwc.names import STORE
 from uwc.results import RunRecord, StudyResults
 from uwc.studies.config import StudyConfig
 from uwc.studies.config_file import Overrides, load_config
 from uwc.studies.plan import Plan, make_plan
-from uwc.studies.run import missing_steps, run_steps, step_status
+from uwc.studies.run import missing_steps, run_steps, step_status, verify_store
 from uwc.studies.store import Store
 
 DEFAULT_RUNS = Path("runs")
@@ -35,12 +36,17 @@ def plan_study(source: Source, *, overrides: Overrides = (), runs: Path = DEFAUL
         UserError: the study, its data or its checkpoints are not as they should be.
     """
     plan = make_plan(_config(source, overrides))
-    store = Store(Path(runs) / "store")
+    store = Store(Path(runs) / STORE)
     return [{"name": s.name, "kind": s.kind, "key": s.key[:16], "status": step_status(s, store)} for s in plan.steps]
 
 
 def run_study(
-    source: Source, *, overrides: Overrides = (), runs: Path = DEFAULT_RUNS, fresh: bool = False
+    source: Source,
+    *,
+    overrides: Overrides = (),
+    runs: Path = DEFAULT_RUNS,
+    fresh: bool = False,
+    verify: bool = False,
 ) -> StudyResults:
     """Run the missing steps of a study, and write its results and report to ``RUNS/NAME/``.
 
@@ -51,6 +57,7 @@ def run_study(
         overrides: changes to the file: ``["key.key=value"]``, or key -> value.
         runs: the folder where results are kept; studies that share it share their steps.
         fresh: compute every step again.
+        verify: see `run_plan`.
 
     Raises:
         UserError: the study, its data or its checkpoints are not as they should be, the disk is full, or several
@@ -60,17 +67,25 @@ def run_study(
         raise UserError("a study runs in one process; use accelerate launch with: uwc unlearn")
     plan = make_plan(_config(source, overrides))
     require_models(plan.config)
-    store = Store(Path(runs) / "store")
+    store = Store(Path(runs) / STORE)
     if fresh:
         for step in plan.steps:
             store.remove(step)
-    return run_plan(plan, store, Path(runs) / plan.config.name)
+    return run_plan(plan, store, Path(runs) / plan.config.name, verify=verify)
 
 
-def run_plan(plan: Plan, store: Store, folder: Path) -> StudyResults:
-    """Run the missing steps of a plan, and write its results, report and log (``run.log``) to a folder."""
-    missing = len(missing_steps(plan, store))
+def run_plan(plan: Plan, store: Store, folder: Path, *, verify: bool = False) -> StudyResults:
+    """Run the missing steps of a plan, and write its results, report and log (``run.log``) to a folder.
+
+    Args:
+        plan: the plan.
+        store: the store.
+        folder: where the results are written.
+        verify: compare the hashes of all stored models, and not only of those that a missing step reads.
+    """
     with reporting_full_disk(folder), progress.logged(folder / "run.log"):
+        verify_store(plan, store, everything=verify)
+        missing = len(missing_steps(plan, store))
         for name, lacking in plan.left_out.items():
             progress.note(f"{name} left out: it needs {lacking}")
         progress.note(f"{plan.config.name}: {len(plan.steps)} steps, {missing} to run")

@@ -96,7 +96,7 @@ def test_what_is_for_people_is_not_in_the_key(step: Step) -> None:
 
 
 def test_every_step_has_an_id_of_its_own() -> None:
-    names = ["npo", "npo, calibrated", "npo (diverged)", "a/b", "unlearned", "score"]
+    names = ["npo", "npo, calibrated", "npo (diverged)", "a+b", "unlearned", "score"]
     runs = [{"name": name, "method": "npo"} for name in names]
     plan = planned(unlearn={"runs": runs})
     assert len({step.id for step in plan.steps}) == len(plan.steps)

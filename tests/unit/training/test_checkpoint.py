@@ -123,6 +123,31 @@ def test_the_checkpoint_of_another_run_is_refused(knowing: Model, tmp_path: Path
     for other, settings in ((knowing, {"lr": 2e-3}), (asked_otherwise, {}), (tokens_otherwise, {}), (half, {})):
         with pytest.raises(ConfigError, match="was written by a run with other settings"):
             run(other, "gd", tmp_path, **settings)
-    (tmp_path / FILE).write_bytes(b"not a checkpoint")
-    with pytest.raises(ConfigError, match="cannot be read"):
-        run(knowing, "gd", tmp_path)
+
+
+def flipped(path: Path) -> None:
+    """Flip a bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("damaged", ["state", "name", "no state", "not JSON"])
+def test_a_run_whose_checkpoint_is_damaged_starts_again(
+    damaged: str, knowing: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, log = run(knowing, "gd", None)
+    with pytest.raises(Killed):
+        run(knowing, "gd", tmp_path, kill=3)
+    (state,) = tmp_path.glob("step-*.pt")
+    if damaged == "state":
+        flipped(state)
+    elif damaged == "name":
+        flipped(tmp_path / FILE)
+    elif damaged == "no state":
+        state.unlink()
+    else:
+        (tmp_path / FILE).write_bytes(b"\xff")
+    again, resumed = run(knowing, "gd", tmp_path)
+    assert again == whole and resumed.steps == log.steps
+    assert "starts again" in capsys.readouterr().err
