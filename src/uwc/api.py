@@ -593,6 +593,8 @@ def run_study(
     runs_dir: str | Path = studies.DEFAULT_RUNS,
     fresh: bool = False,
     verify: bool = False,
+    trust_remote_code: bool = False,
+    allow_plugins: bool = False,
 ) -> StudyResults:
     """Run the missing steps of a study, and write its results and report to ``RUNS_DIR/NAME/``.
 
@@ -604,11 +606,21 @@ def run_study(
         runs_dir: the folder where results are kept; studies that share it share their steps.
         fresh: compute every step of the study again.
         verify: compare the hashes of all stored models, and not only of those that are read.
+        trust_remote_code: run Python code that comes with a checkpoint; a file cannot ask for it by itself.
+        allow_plugins: execute plug-ins that a file names outside of the current folder.
 
     Raises:
         UserError: the study, its data or its checkpoints are not as they should be, or the disk is full.
     """
-    results = studies.run_study(study, overrides=overrides or (), runs=Path(runs_dir), fresh=fresh, verify=verify)
+    results = studies.run_study(
+        study,
+        overrides=overrides or (),
+        runs=Path(runs_dir),
+        fresh=fresh,
+        verify=verify,
+        trust_remote_code=trust_remote_code,
+        allow_plugins=allow_plugins,
+    )
     progress.note(f"report: {Path(runs_dir) / results.study.name / studies.REPORT}")
     return results
 

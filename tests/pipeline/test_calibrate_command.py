@@ -222,7 +222,7 @@ def test_a_model_with_code_of_its_own_is_refused(uwc: Run, workplace: Path) -> N
     own = {"auto_map": {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own"}, "model_type": "own"}
     path.write_text(json.dumps({**json.loads(path.read_text()), **own}))
     (workplace / "unlearned" / "own.py").write_text("raise SystemExit('run')", encoding="utf-8")
-    assert "set model.trust_remote_code=true" in refused(uwc, "original", "unlearned", *DATA)
+    assert "--trust-remote-code" in refused(uwc, "original", "unlearned", *DATA)
 
 
 def test_forget_data_that_the_original_does_not_know_are_warned_about(uwc: Run, workplace: Path) -> None:

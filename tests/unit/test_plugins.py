@@ -99,20 +99,22 @@ calibrate: null
 
 def test_a_study_names_what_its_plug_ins_register(knowing: uwc.Model, tmp_path: Path) -> None:
     path = write_study(tmp_path / "place", knowing)
-    done = uwc.run_study(path, runs_dir=tmp_path / "runs")
+    done = uwc.run_study(path, runs_dir=tmp_path / "runs", allow_plugins=True)
     (run,) = done.unlearned
     expected = sum(len(e.answer) for e in people(4)[:4]) / 4
     assert [s.mean for s in run.scores if (s.set, s.metric) == ("forget", "letters")] == [expected]
     assert set(done.provenance.steps["unlearn/unlearned/mine"].code) == {"climb"}
 
     def missing() -> set[str]:
-        return {step.id for step in missing_steps(make_plan(uwc.load_config(path)), Store(tmp_path / "runs" / "store"))}
+        plan = make_plan(uwc.load_config(path, allow_plugins=True))
+        return {step.id for step in missing_steps(plan, Store(tmp_path / "runs" / "store"))}
 
     assert missing() == set()
     loss = path.with_name("loss.py")
     loss.write_text(LOSS.replace("return ", "return 2 * "))
     assert missing() == {"unlearn/unlearned/mine", "score/unlearned/mine"}, "an edited loss is trained again"
-    again = uwc.run_study(path, runs_dir=tmp_path / "runs", overrides={"unlearn.training.lr": 1e-3})
+    overrides = {"unlearn.training.lr": 1e-3}
+    again = uwc.run_study(path, runs_dir=tmp_path / "runs", overrides=overrides, allow_plugins=True)
     assert again.unlearned[0].training is not None and run.training is not None
     assert again.unlearned[0].training.log.loss[0] == pytest.approx(2 * run.training.log.loss[0], rel=1e-4)
 

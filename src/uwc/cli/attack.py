@@ -20,6 +20,7 @@ from uwc.cli.options import (
     Plugins,
     Scored,
     Set,
+    TrustRemoteCode,
     file_columns,
     loading,
     numbers,
@@ -119,6 +120,7 @@ def attack_command(
     as_json: Json = False,
     setting: Set = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Score a model before and under attacks, which try to recover forgotten knowledge.
 
@@ -129,7 +131,12 @@ def attack_command(
     from uwc.attacks.data import Attacker
     from uwc.cli.sections import AttackSections
 
-    given = sections(AttackSections, setting, {"benchmark": {"settings": {"columns": file_columns(column)}}})
+    given = sections(
+        AttackSections,
+        setting,
+        {"benchmark": {"settings": {"columns": file_columns(column)}}},
+        trust_remote_code=trust_remote_code,
+    )
     names = {"forget": split, "data": split, **_PARTS}
     columns = {_of_set(key, names): name for key, name in given.benchmark.settings.columns.items()}
     settings = given.attack.settings

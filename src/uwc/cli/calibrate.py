@@ -18,6 +18,7 @@ from uwc.cli.options import (
     Retains,
     Set,
     Tau,
+    TrustRemoteCode,
     file_columns,
     loading,
     retain_files,
@@ -63,6 +64,7 @@ def calibrate_command(
     as_json: Json = False,
     setting: Set = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Calibrate an unlearned model: find its largest mixture with the original that satisfies the retention constraint.
 
@@ -78,6 +80,7 @@ def calibrate_command(
         CalibrateSections,
         setting,
         {"calibrate": kept, "benchmark": {"settings": {"columns": file_columns(column)}}},
+        trust_remote_code=trust_remote_code,
     )
     results = calibrate(
         original,

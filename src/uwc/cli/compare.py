@@ -19,6 +19,7 @@ from uwc.cli.options import (
     Retrained,
     Set,
     Tau,
+    TrustRemoteCode,
     Verify,
     file_columns,
     retain_files,
@@ -80,6 +81,7 @@ def compare_command(
     as_json: Json = False,
     overrides: Set = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Compare unlearned models at equal retention: residual forget scores with intervals, and recovery by attacks.
 
@@ -104,6 +106,7 @@ def compare_command(
         overrides=overrides,
         output_dir=output_dir,
         verify=verify,
+        trust_remote_code=trust_remote_code,
     )
     if as_json:
         typer.echo(results.to_json(), nl=False)

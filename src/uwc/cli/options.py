@@ -98,6 +98,18 @@ OutputDir = Annotated[
     Path | None,
     typer.Option("--output-dir", "-o", rich_help_panel=OUTPUT, metavar="FOLDER", help="Folder for the results."),
 ]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option("--trust-remote-code", rich_help_panel=MODELS, help="Run Python code that comes with a checkpoint."),
+]
+AllowPlugins = Annotated[
+    bool,
+    typer.Option(
+        "--allow-plugins",
+        rich_help_panel=SETTINGS,
+        help="Execute plug-ins that the study names outside of the current folder.",
+    ),
+]
 Verify = Annotated[
     bool,
     typer.Option(
@@ -171,13 +183,20 @@ def given_files(**files: Path | None) -> dict[str, Path]:
     return {name: path for name, path in files.items() if path is not None}
 
 
-def sections(kind: type[S], options: Sequence[str], defaults: Mapping[str, Mapping[str, Any]] | None = None) -> S:
+def sections(
+    kind: type[S],
+    options: Sequence[str],
+    defaults: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    trust_remote_code: bool = False,
+) -> S:
     """The validated settings of ``--set``.
 
     Args:
         kind: the sections and their keys.
         options: ``"section.key=value"``, the value in YAML.
         defaults: section -> key -> value, for keys that other options give.
+        trust_remote_code: the option of this name, which no other can give.
 
     Raises:
         ConfigError: an unknown key, a wrong value, or an option that is not of this form.
@@ -188,6 +207,10 @@ def sections(kind: type[S], options: Sequence[str], defaults: Mapping[str, Mappi
     from uwc.studies.sections import first_problem
 
     given = set_options(options)
+    if isinstance(model := given.get("model", {}), dict) and "trust_remote_code" in model:
+        raise ConfigError("--set model.trust_remote_code: use the option --trust-remote-code")
+    if trust_remote_code:
+        defaults = {**(defaults or {}), "model": {"trust_remote_code": True}}
     for section, values in (defaults or {}).items():
         if isinstance(given.setdefault(section, {}), dict):
             given[section] = {**values, **given[section]}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from uwc import progress
-from uwc.cli.options import OUTPUT, Json
+from uwc.cli.options import OUTPUT, AllowPlugins, Json, TrustRemoteCode
 from uwc.cli.printing import print_rows
 
 if TYPE_CHECKING:
@@ -38,12 +38,21 @@ def replay_command(
             help="Folder for the recomputed study with its report; removed by default.",
         ),
     ] = None,
+    trust_remote_code: TrustRemoteCode = False,
+    allow_plugins: AllowPlugins = False,
     as_json: Json = False,
 ) -> None:
     """Recompute a study from its results.json: which numbers are equal, within a tolerance, or different?"""
     from uwc.workflows.replaying import replay
 
-    done = replay(results, models_from=models_from, rtol=rtol, keep=output_dir)
+    done = replay(
+        results,
+        models_from=models_from,
+        rtol=rtol,
+        keep=output_dir,
+        trust_remote_code=trust_remote_code,
+        allow_plugins=allow_plugins,
+    )
     if as_json:
         typer.echo(done.diff.to_json(), nl=False)
     else:

@@ -18,6 +18,7 @@ from uwc.cli.options import (
     Retrained,
     Scored,
     Set,
+    TrustRemoteCode,
     file_columns,
     given_files,
     loading,
@@ -45,6 +46,7 @@ def score_command(
     as_json: Json = False,
     setting: Set = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Score a model on questions: how much of the answers does it remember?
 
@@ -54,7 +56,12 @@ def score_command(
     from uwc.api import score
     from uwc.cli.sections import ScoreSections
 
-    given = sections(ScoreSections, setting, {"benchmark": {"settings": {"columns": file_columns(column)}}})
+    given = sections(
+        ScoreSections,
+        setting,
+        {"benchmark": {"settings": {"columns": file_columns(column)}}},
+        trust_remote_code=trust_remote_code,
+    )
     files = given_files(forget=forget, retain=retain, holdout=holdout) | given.benchmark.settings.further
     scores = score(
         model,

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from uwc import progress
-from uwc.cli.options import OUTPUT, Json, Plugins, Set, Verify
+from uwc.cli.options import OUTPUT, AllowPlugins, Json, Plugins, Set, TrustRemoteCode, Verify
 from uwc.cli.printing import console, print_rows
 
 DIVERGED = 3
@@ -36,13 +36,22 @@ def study_run(
     as_json: Json = False,
     overrides: Set = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
+    trust_remote_code: TrustRemoteCode = False,
+    allow_plugins: AllowPlugins = False,
 ) -> None:
     """Run the missing steps of a study; print its table of results and the path of its report."""
     from uwc.reports.format import print_table
     from uwc.reports.tables import result_table
     from uwc.workflows.studies import run_study
 
-    results = run_study(source, overrides=overrides, runs=runs, verify=verify)
+    results = run_study(
+        source,
+        overrides=overrides,
+        runs=runs,
+        verify=verify,
+        trust_remote_code=trust_remote_code,
+        allow_plugins=allow_plugins,
+    )
     if as_json:
         typer.echo(results.to_json(), nl=False)
     else:
@@ -60,11 +69,16 @@ def study_plan(
     as_json: Json = False,
     overrides: Set = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
+    trust_remote_code: TrustRemoteCode = False,
+    allow_plugins: AllowPlugins = False,
 ) -> None:
     """Print the steps of a study with their status."""
     from uwc.workflows.studies import plan_study
 
-    print_rows(f"steps of {source}", plan_study(source, overrides=overrides, runs=runs), as_json)
+    steps = plan_study(
+        source, overrides=overrides, runs=runs, trust_remote_code=trust_remote_code, allow_plugins=allow_plugins
+    )
+    print_rows(f"steps of {source}", steps, as_json)
 
 
 @study.command("list")

@@ -15,6 +15,7 @@ from uwc.cli.options import (
     Model,
     Plugins,
     Retain,
+    TrustRemoteCode,
     file_columns,
     loading,
     sections,
@@ -46,6 +47,7 @@ def unlearn_command(
         ),
     ] = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Unlearn questions from a model, and write a checkpoint that plain transformers loads.
 
@@ -57,7 +59,12 @@ def unlearn_command(
     from uwc.data.benchmark import DEFAULT_REFUSALS
     from uwc.data.question_files import read_lines
 
-    given = sections(UnlearnSections, setting, {"benchmark": {"settings": {"columns": file_columns(column)}}})
+    given = sections(
+        UnlearnSections,
+        setting,
+        {"benchmark": {"settings": {"columns": file_columns(column)}}},
+        trust_remote_code=trust_remote_code,
+    )
     files = given.benchmark.settings
     result = unlearn(
         model,

@@ -216,7 +216,10 @@ def loading_failed(where: str, error: Exception, *, what: str = "model") -> str:
     """The message for a model that cannot be loaded."""
     reason = str(error).strip().split("\n")[0][:200]
     if "trust_remote_code" in str(error):
-        reason = "it needs Python code of its own; set model.trust_remote_code=true if you trust its author"
+        reason = (
+            "it needs Python code of its own; if you trust its author, add --trust-remote-code (in Python "
+            "trust_remote_code=True)"
+        )
     elif Path(where).is_dir() and not list(Path(where).glob("*.safetensors")):
         reason = "the folder holds no .safetensors file; uwc reads weights in this format only"
     elif not Path(where).exists():

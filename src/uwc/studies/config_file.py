@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import ValidationError
 
+from uwc import progress
 from uwc.data.strict import read_yaml
-from uwc.errors import ConfigError
+from uwc.errors import ConfigError, listed
 
 if TYPE_CHECKING:
     from uwc.studies.config import StudyConfig
@@ -31,7 +32,12 @@ def shipped_studies() -> dict[str, str]:
 
 
 def load_config(
-    source: str | Path | Mapping[str, Any], *, overrides: Overrides = (), changes: Mapping[str, Any] | None = None
+    source: str | Path | Mapping[str, Any],
+    *,
+    overrides: Overrides = (),
+    changes: Mapping[str, Any] | None = None,
+    trust_remote_code: bool = False,
+    allow_plugins: bool = False,
 ) -> "StudyConfig":
     """Read a study from a YAML file, a shipped one by its name, or a dictionary of the same keys.
 
@@ -40,16 +46,50 @@ def load_config(
         overrides: ``"key.key=value"`` strings, the value in YAML, or key -> value; list items by number
             (``unlearn.runs.0.method=ga``).
         changes: key -> value, as `overrides` and carried out before them.
+        trust_remote_code: run Python code that comes with a checkpoint; a file cannot ask for it by itself.
+        allow_plugins: execute plug-ins that a file names outside of the current folder.
 
     Raises:
-        ConfigError: no such file, a syntax error (with its line), an unknown key or name, a wrong type.
+        ConfigError: no such file, a syntax error (with its line), an unknown key or name, a wrong type, or code that is
+            not allowed to run.
     """
     content, where = (deepcopy(dict(source)), "study") if isinstance(source, Mapping) else _read(str(source))
     for path, value in (changes or {}).items():
         _set(content, path, value, where=path)
     for path, value, told in _parsed(overrides):
         _set(content, path, value, where=told)
-    return validated(_beside(content, source), where=where)
+    content = _beside(content, source)
+    if trust_remote_code:
+        _set(content, "model.trust_remote_code", True, where=where)
+    if not isinstance(source, Mapping):
+        require_allowed(content, where=where, trust_remote_code=trust_remote_code, allow_plugins=allow_plugins)
+    return validated(content, where=where)
+
+
+def require_allowed(content: Mapping[str, Any], *, where: str, trust_remote_code: bool, allow_plugins: bool) -> None:
+    """Raise ConfigError if a study from a file asks to run code that the user has not allowed; plug-ins are listed.
+
+    Args:
+        content: the study, as in its file.
+        where: what messages call it.
+        trust_remote_code, allow_plugins: as `load_config` takes them.
+    """
+    model, plugins = content.get("model"), content.get("plugins")
+    if isinstance(model, Mapping) and model.get("trust_remote_code") and not trust_remote_code:
+        raise ConfigError(
+            f"{where}: model.trust_remote_code asks to run Python code of the checkpoints; if you trust their authors, "
+            "add --trust-remote-code (in Python trust_remote_code=True)"
+        )
+    named = [path for path in plugins if isinstance(path, str)] if isinstance(plugins, list | tuple) else []
+    here = Path.cwd()
+    outside = [path for path in named if not Path(path).expanduser().resolve().is_relative_to(here)]
+    if outside and not allow_plugins:
+        raise ConfigError(
+            f"{where}: it names Python files outside of the current folder as plug-ins: {listed(outside)}; if you know "
+            "what they do, add --allow-plugins (in Python allow_plugins=True)"
+        )
+    if named:
+        progress.note(f"plug-ins of {where}: {listed(named)}")
 
 
 def _beside(content: dict[str, Any], source: str | Path | Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from uwc.data.question_files import Columns, Questions, columns_by_set, examples
 from uwc.errors import ConfigError
 from uwc.io import write_json
 from uwc.metrics.set_metrics import UTILITY_SETS
-from uwc.names import STORE
+from uwc.names import LONGEST, STORE
 from uwc.results import StudyResults
 from uwc.studies.config_file import Overrides, load_config
 from uwc.studies.plan import make_plan
@@ -141,6 +141,7 @@ def compare(
     overrides: Overrides = (),
     output_dir: str | Path = "comparison",
     verify: bool = False,
+    trust_remote_code: bool = False,
 ) -> StudyResults:
     """Compare unlearned models: scored, calibrated to the retention constraint, scored again and attacked.
 
@@ -170,6 +171,7 @@ def compare(
             ``{"attack.settings.relearn.steps": 20}``.
         output_dir: the folder for report, results and cache.
         verify: compare the hashes of all stored models, and not only of those that are read.
+        trust_remote_code: run Python code that comes with a checkpoint.
 
     Raises:
         UserError: a model or file is not as it should be, or there is no unlearned model.
@@ -182,7 +184,7 @@ def compare(
     require_further(further)
     given = {"forget": forget, "retain": retains["retain"], "holdout": holdout, **further}
     changes: dict[str, Any] = {
-        "name": re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).lstrip("._-") or STUDY,
+        "name": _study_name(folder),
         "title": f"{len(models)} unlearned model{'s' if len(models) > 1 else ''} compared",
         "benchmark.settings": _questions({k: q for k, q in given.items() if q is not None}, columns or {}, folder),
         "model.path": kept_model(original, folder, template),
@@ -197,9 +199,16 @@ def compare(
         **({} if template is None else {"model.prompt": asdict(template)}),
         **_attacks(attacks, retrained is not None),
     }
-    plan = make_plan(load_config(STUDY, changes=changes, overrides=overrides))
+    config = load_config(STUDY, changes=changes, overrides=overrides, trust_remote_code=trust_remote_code)
+    plan = make_plan(config)
     require_models(plan.config)
     return run_plan(plan, Store(folder / STORE), folder, verify=verify)
+
+
+def _study_name(folder: Path) -> str:
+    """The folder's name without the characters that a name cannot have."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).lstrip("._-")[:LONGEST]
+    return STUDY if name in ("", STORE) else name
 
 
 def _retain_sets(retain: Sets) -> dict[str, Questions]:

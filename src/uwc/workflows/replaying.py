@@ -15,6 +15,7 @@ from uwc.io import digest, file_digest
 from uwc.names import STORE
 from uwc.results import Diff, StudyResults
 from uwc.studies.config import StudyConfig
+from uwc.studies.config_file import require_allowed
 from uwc.studies.diff import RTOL, diff
 from uwc.studies.plan import Plan, make_plan
 from uwc.studies.sections import first_problem
@@ -40,13 +41,20 @@ class Recorded:
     config: StudyConfig
 
 
-def read_recorded(path: Path) -> Recorded:
+def read_recorded(path: Path, *, trust_remote_code: bool = False, allow_plugins: bool = False) -> Recorded:
     """Read a results.json.
 
+    Args:
+        path: the file.
+        trust_remote_code, allow_plugins: as `load_config` takes them.
+
     Raises:
-        UserError: the file is missing, or of another kind or version.
+        UserError: the file is missing, of another kind or version, or asks to run code that is not allowed.
     """
     results = StudyResults.load(path)
+    require_allowed(
+        results.study.config, where=str(path), trust_remote_code=trust_remote_code, allow_plugins=allow_plugins
+    )
     try:
         config = StudyConfig(**results.study.config)
     except ValidationError as error:
@@ -120,6 +128,8 @@ def replay(
     models_from: str | Path | None = None,
     rtol: float = RTOL,
     keep: str | Path | None = None,
+    trust_remote_code: bool = False,
+    allow_plugins: bool = False,
 ) -> Replay:
     """Compute a study again from its results.json, and compare number by number.
 
@@ -133,13 +143,15 @@ def replay(
             they are still those of the results; only scores and calibrations are then computed.
         rtol: the relative difference ``|a - b| / max(|a|, |b|)`` up to which numbers count as within it.
         keep: a folder in which the recomputed study is kept, with its report; otherwise it is removed at the end.
+        trust_remote_code: run Python code that comes with the checkpoints, as the study did.
+        allow_plugins: execute the study's plug-ins that lie outside of the current folder.
 
     Raises:
         UserError: the file holds no results, or what they were made from is missing or has changed.
     """
     if not 0 <= rtol < 1:
         raise ConfigError(f"rtol is {rtol}; set it from 0 to less than 1")
-    recorded = read_recorded(Path(results))
+    recorded = read_recorded(Path(results), trust_remote_code=trust_remote_code, allow_plugins=allow_plugins)
     check_sources(recorded)
     plan = make_plan(recorded.config)
     check_questions(recorded, plan.benchmark)

@@ -21,13 +21,21 @@ REPORT = "report.html"
 Source = str | Path | Mapping[str, Any] | StudyConfig
 
 
-def plan_study(source: Source, *, overrides: Overrides = (), runs: Path = DEFAULT_RUNS) -> list[dict[str, str]]:
+def plan_study(
+    source: Source,
+    *,
+    overrides: Overrides = (),
+    runs: Path = DEFAULT_RUNS,
+    trust_remote_code: bool = False,
+    allow_plugins: bool = False,
+) -> list[dict[str, str]]:
     """The steps of a study and which are done, without running any.
 
     Args:
         source: a YAML file, the name of a shipped study, a mapping of the same keys, or a configuration.
         overrides: changes to the file: ``["key.key=value"]``, or key -> value.
         runs: the folder where results are kept.
+        trust_remote_code, allow_plugins: as `load_config` takes them.
 
     Returns:
         For each step: name, kind, key and status ("done", "missing", "diverged", "skipped" or "given").
@@ -35,7 +43,7 @@ def plan_study(source: Source, *, overrides: Overrides = (), runs: Path = DEFAUL
     Raises:
         UserError: the study, its data or its checkpoints are not as they should be.
     """
-    plan = make_plan(_config(source, overrides))
+    plan = make_plan(_config(source, overrides, trust_remote_code, allow_plugins))
     store = Store(Path(runs) / STORE)
     return [{"name": s.name, "kind": s.kind, "key": s.key[:16], "status": step_status(s, store)} for s in plan.steps]
 
@@ -47,6 +55,8 @@ def run_study(
     runs: Path = DEFAULT_RUNS,
     fresh: bool = False,
     verify: bool = False,
+    trust_remote_code: bool = False,
+    allow_plugins: bool = False,
 ) -> StudyResults:
     """Run the missing steps of a study, and write its results and report to ``RUNS/NAME/``.
 
@@ -58,6 +68,7 @@ def run_study(
         runs: the folder where results are kept; studies that share it share their steps.
         fresh: compute every step again.
         verify: see `run_plan`.
+        trust_remote_code, allow_plugins: as `load_config` takes them.
 
     Raises:
         UserError: the study, its data or its checkpoints are not as they should be, the disk is full, or several
@@ -65,7 +76,7 @@ def run_study(
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("a study runs in one process; use accelerate launch with: uwc unlearn")
-    plan = make_plan(_config(source, overrides))
+    plan = make_plan(_config(source, overrides, trust_remote_code, allow_plugins))
     require_models(plan.config)
     store = Store(Path(runs) / STORE)
     if fresh:
@@ -126,5 +137,7 @@ def _publish(plan: Plan, store: Store, run: RunRecord, folder: Path) -> StudyRes
     return results
 
 
-def _config(source: Source, overrides: Overrides) -> StudyConfig:
-    return source if isinstance(source, StudyConfig) else load_config(source, overrides=overrides)
+def _config(source: Source, overrides: Overrides, trust_remote_code: bool, allow_plugins: bool) -> StudyConfig:
+    if isinstance(source, StudyConfig):
+        return source
+    return load_config(source, overrides=overrides, trust_remote_code=trust_remote_code, allow_plugins=allow_plugins)
