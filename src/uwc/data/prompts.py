@@ -8,6 +8,7 @@ from typing import Any
 
 from uwc import progress
 from uwc.data.example import Example
+from uwc.data.limits import time_limit
 from uwc.errors import ConfigError, DataError, ModelError
 
 
@@ -57,6 +58,10 @@ def common_prefix(first: Sequence[Any], second: Sequence[Any]) -> int:
     return min(len(first), len(second))
 
 
+TEMPLATE_SECONDS = 10.0
+"""The longest time in which a chat template renders one conversation."""
+TEMPLATE_OUTPUT = 1000
+"""The most characters that a chat template writes for each that it is given, and for as many more."""
 DATE = "2025-04-10"
 """Today's date for chat templates that ask for it; the same as OpenUnlearning's."""
 
@@ -342,14 +347,27 @@ class Renderer:
         ]
         arguments = {**self._arguments, "add_generation_prompt": add_generation_prompt}
         try:
-            rendered = self.tokenizer.apply_chat_template(
-                messages, tokenize=False, chat_template=self._source, **arguments
-            )
+            with time_limit(TEMPLATE_SECONDS):
+                rendered = str(
+                    self.tokenizer.apply_chat_template(
+                        messages, tokenize=False, chat_template=self._source, **arguments
+                    )
+                )
+        except TimeoutError as error:
+            raise ModelError(
+                f"the tokenizer's chat template did not end within {TEMPLATE_SECONDS:g} s; set prompt.chat to false"
+            ) from error
         except Exception as error:  # a template may raise anything
             reason = " ".join(str(error).split())[:200]
             reason += "; it may take no system message" if turns[0][0] == "system" else ""
             raise ModelError(f"the tokenizer's chat template failed: {reason}; set prompt.chat to false") from error
-        return str(rendered)
+        given = sum(len(text) for _, text in turns)
+        if len(rendered) > TEMPLATE_OUTPUT * (given + TEMPLATE_OUTPUT):
+            raise ModelError(
+                f"the tokenizer's chat template writes {len(rendered):,} characters for a conversation of {given:,}; "
+                "set prompt.chat to false"
+            )
+        return rendered
 
     def _chat_template(self) -> tuple[str, dict[str, Any]]:
         """The template's source, with the date pinned, and its arguments."""

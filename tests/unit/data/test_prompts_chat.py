@@ -445,3 +445,16 @@ def test_ends_of_another_tokenizer_are_left_out(capsys: pytest.CaptureFixture[st
     listed = GenerationConfig(eos_token_id=[word, *tokenizer.convert_tokens_to_ids(["<end>", "</s>"])])
     assert list(end_ids(tokenizer, listed)) == tokenizer.convert_tokens_to_ids(["</s>", "<end>"])
     assert str(word) in capsys.readouterr().err
+
+
+LOOP = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+FLOOD = "{% for i in range(99999) %}xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx{% endfor %}"
+
+
+@pytest.mark.parametrize(("source", "message"), [(LOOP, "did not end within 0.2 s"), (FLOOD, "writes 3,999,960")])
+def test_a_template_without_end_is_refused(source: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uwc.data.prompts.TEMPLATE_SECONDS", 0.2 if source == LOOP else 60.0)
+    tokenizer = byte_level_bpe(["</s>"], eos_token="</s>")
+    tokenizer.chat_template = source
+    with pytest.raises(ModelError, match=message):
+        encode(tokenizer)
