@@ -1,6 +1,8 @@
 """Limits of time for pure Python."""
 
+import os
 import threading
+import time
 
 import pytest
 
@@ -31,3 +33,29 @@ def test_what_ends_in_time_is_left_alone() -> None:
     assert value == 499_500
     with pytest.raises(KeyError), time_limit(30):
         raise KeyError
+
+
+def test_blocks_one_after_the_other_have_limits_of_their_own() -> None:
+    for _ in range(100):
+        with time_limit(60):
+            pass
+    began = time.monotonic()
+    with pytest.raises(TimeoutError), time_limit(0.05):
+        while True:
+            pass
+    assert time.monotonic() - began < 30, "a shorter limit after longer ones is kept"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_has_limits_too() -> None:
+    with time_limit(60):
+        pass
+    child = os.fork()
+    if child == 0:
+        try:
+            with time_limit(0.05):
+                while True:
+                    pass
+        except TimeoutError:
+            os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
