@@ -23,7 +23,8 @@ from uwc.data.benchmark import DEFAULT_REFUSALS
 from uwc.data.example import Example, after_shots, require_disjoint
 from uwc.data.question_files import Columns, Questions, examples_of, sets_of
 from uwc.data.question_files import load_questions as load_questions
-from uwc.errors import ConfigError
+from uwc.errors import ConfigError, reporting_full_disk
+from uwc.io import require_writable, written_beside
 from uwc.metrics import evaluate
 from uwc.metrics.compat import compat_of
 from uwc.metrics.registry import metrics as metric_registry
@@ -147,6 +148,7 @@ def score(
     seed: int = 0,
     own_tokenizer: bool = False,
     output_dir: str | Path | None = None,
+    overwrite: bool = False,
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
     prompt: Prompt = None,
@@ -173,6 +175,7 @@ def score(
         own_tokenizer: read every model with its own tokenizer, chat template and ends; by default all are read as the
             original (else the model of `compare`) is.
         output_dir: a folder for ``score.json``, the token scores and texts by set, and the values by example.
+        overwrite: replace what the folder has of another model.
         dtype, device, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Returns:
@@ -182,6 +185,7 @@ def score(
         UserError: a model or an example cannot be used, or a need of a metric is not met.
     """
     loading = Loading(dtype, device, prompt, trust_remote_code)
+    Scores.prepare(output_dir, overwrite=overwrite, model=name_of(model))
     sets, solved = sets_of(_by_name(data), columns), examples_of(shots, name="shots")
     require_judges(judges or {})
     models = {"original": original, "retrained": retrained, **(judges or {})}
@@ -242,7 +246,9 @@ def calibrate(
     seed: int = 0,
     save: str | Path | None = None,
     command: str = "",
+    shown: Callable[[CalibrationResults], None] | None = None,
     output_dir: str | Path | None = None,
+    overwrite: bool = False,
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
     prompt: Prompt = None,
@@ -267,12 +273,19 @@ def calibrate(
         save: a folder for the calibrated model and its card; None does not write it.
         command: the command or call that the card names.
         output_dir: a folder for ``calibration.json`` and the values of the probes; None does not write them.
+        overwrite: replace what the folders have of another model.
+        shown: called with the results before the mixture is saved.
         dtype, device, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Raises:
         UserError: the models cannot be mixed, the data overlap, or the original does not know the retain data.
     """
     loading = Loading(dtype, device, prompt, trust_remote_code)
+    CalibrationResults.prepare(
+        output_dir, overwrite=overwrite, original=name_of(original), unlearned=name_of(unlearned)
+    )
+    if save is not None:
+        require_writable(Path(save))
     kept = _by_name(retain, "retain")
     sets = sets_of({"forget": forget, **kept}, columns)
     questions = {name: examples for name, examples in sets.items() if name == "forget" or examples}
@@ -284,7 +297,7 @@ def calibrate(
     warnings = _warned(question_warnings({name: questions[name] for name in ("forget", *constraint.sets)}))
     mixing = _mixing(original, unlearned, loading)
     if save is not None:
-        require_free(mixing, Path(save))
+        require_free(mixing, Path(save), overwrite=overwrite)
     found = calibration.calibrate(
         mixing,
         measures,
@@ -308,6 +321,8 @@ def calibrate(
     if output_dir is not None:
         results.save(output_dir)
         found.save(Path(output_dir))
+    if shown is not None:
+        shown(results)
     if save is not None:
         made_by = command or f"uwc.calibrate({results.original!r}, {results.unlearned!r}, ...)"
         _save_calibrated(mixing, results, Path(save), made_by)
@@ -329,6 +344,7 @@ def attack(
     seed: int = 0,
     own_tokenizer: bool = False,
     output_dir: str | Path | None = None,
+    overwrite: bool = False,
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
     prompt: Prompt = None,
@@ -351,6 +367,7 @@ def attack(
         own_tokenizer: read every model with its own tokenizer, chat template and ends; by default all are read as the
             original is, or else the model.
         output_dir: a folder for ``attack.json``.
+        overwrite: replace what the folder has of another model.
         dtype, device, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Returns:
@@ -361,6 +378,7 @@ def attack(
             where that can be.
     """
     loading = Loading(dtype, device, prompt, trust_remote_code)
+    AttackResults.prepare(output_dir, overwrite=overwrite, model=name_of(model))
     measured = _metric_names(metrics)
     chains = {name: make_chain(name, settings) for name in dict.fromkeys(map(attack_name, _listed(attacks)))}
     require_used(settings or {}, [s.entry.name for c in chains.values() for s in c.steps])
@@ -418,6 +436,7 @@ def attack_curve(
     max_new_tokens: int = 64,
     own_tokenizer: bool = False,
     output_dir: str | Path | None = None,
+    overwrite: bool = False,
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
     prompt: Prompt = None,
@@ -426,7 +445,7 @@ def attack_curve(
     """Score a model under one attack at several efforts.
 
     Args:
-        model, attacker, control, columns, max_new_tokens, own_tokenizer, output_dir: as `attack` takes them.
+        model, attacker, control, columns, max_new_tokens, own_tokenizer, output_dir, overwrite: as `attack` takes them.
         data: the questions that are scored.
         attack: one attack, no chain.
         efforts: the values of its effort.
@@ -443,6 +462,7 @@ def attack_curve(
         UserError: as `attack`; also for an attack without an effort.
     """
     loading = Loading(dtype, device, prompt, trust_remote_code)
+    AttackResults.prepare(output_dir, overwrite=overwrite, model=name_of(model))
     name, measured = attack_name(attack), metric_name(metric)
     _, chains = curve_chains(name, efforts, settings=settings, over=over)
     sets, owned = _attacked_sets({"forget": data}, attacker, columns)
@@ -505,6 +525,7 @@ def unlearn(
     refusals: Sequence[str] = DEFAULT_REFUSALS,
     columns: Columns | None = None,
     output_dir: str | Path,
+    overwrite: bool = False,
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
     prompt: Prompt = None,
@@ -528,12 +549,14 @@ def unlearn(
         refusals: refusals, for methods that train on them.
         columns: field -> column, where files or tables name them otherwise.
         output_dir: the folder to write; ``training_log.json``, this result, lies beside the weights.
+        overwrite: replace a model that the folder has.
         dtype, device, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Raises:
         UserError: an argument cannot be used, or the disk is full.
     """
     loading, output = Loading(dtype, device, prompt, trust_remote_code), Path(output_dir)
+    require_writable(output)
     sets = sets_of({"forget": forget, "retain": retain}, columns)
     require_disjoint(sets["forget"], sets["retain"], names=("forget", "retain"))
     chosen = _method(method).with_rule(rule or {})
@@ -546,7 +569,7 @@ def unlearn(
         check_stop(chosen, where=f"early stopping of {chosen.name!r}")
         if stopping.tau is not None and not sets["retain"]:
             raise ConfigError("early stopping at a calibrated score (tau) measures retention; give retain questions")
-    require_output(output, model, chosen, settings)
+    require_output(output, model, chosen, settings, overwrite=overwrite)
     trained = trainable(loading.own(model))
     data = TrainingData(sets["forget"], sets["retain"], refusals)
     checkpoints = output.with_name(f"{output.name}.checkpoints")
@@ -579,8 +602,9 @@ def unlearn(
     )
     with main_process_writes() as writes:
         if writes:
-            save_model(done.model, output)
-            result.save(output)
+            with reporting_full_disk(output), written_beside(output) as beside:
+                save_model(done.model, beside)
+                result.save(beside)
             remove_checkpoint(checkpoints)
     _tell(result)
     return result
@@ -685,10 +709,10 @@ def _mixing(original: ModelLike, unlearned: ModelLike, loading: Loading) -> Mixi
 
 
 def _save_calibrated(mixing: Mixing, results: CalibrationResults, folder: Path, command: str) -> None:
-    (folder / "README.md").unlink(missing_ok=True)  # an earlier model's: a folder without a card is not complete
-    save_mixture(mixing, results.calibration.alpha, folder)
     card = model_card(results, command=command, adapter=isinstance(mixing, AdapterMixer))
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    with reporting_full_disk(folder), written_beside(folder) as beside:
+        save_mixture(mixing, results.calibration.alpha, beside)
+        (beside / "README.md").write_text(card, encoding="utf-8")
 
 
 def _attacked_sets(

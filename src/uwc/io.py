@@ -1,22 +1,66 @@
-"""Atomic files, digests, and data that JSON can hold."""
+"""Atomic files and folders, digests, and data that JSON can hold."""
 
 import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from uwc.errors import UserError
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically: to a temporary file beside it, which is synced and renamed."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with beside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    try:
+        with beside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def written_beside(folder: Path) -> Iterator[Path]:
+    """A hidden folder beside `folder`, whose files are moved there once all are written; without them on an error.
+
+    Weights that `folder` had are removed then. What a killed process left of the hidden folder is removed first.
+    """
+    beside = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        yield beside
+        folder.mkdir(exist_ok=True)
+        for weights in [*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")]:
+            weights.unlink()
+        for path in beside.iterdir():
+            if (folder / path.name).is_dir():
+                shutil.rmtree(folder / path.name)
+            os.replace(path, folder / path.name)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def require_writable(folder: Path, *files: str) -> None:
+    """Make a folder, and raise UserError if the files cannot be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror or error}; choose another folder") from None
+    for name in files:
+        if (folder / name).is_dir():
+            raise UserError(f"{folder / name} is a folder, and the file of that name cannot be written; remove it")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue, PrivateAttr, ValidationError, WithJsonSchema
 
 from uwc.errors import UserError
-from uwc.io import write_text
+from uwc.io import require_writable, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -755,6 +755,9 @@ class RunRecord(Part):
     steps: tuple[StepTime, ...] = ()
 
 
+_ELSEWHERE = "give another folder, or replace it with --overwrite (in Python overwrite=True)"
+
+
 class Result(Part, ABC):
     """A result with its own file."""
 
@@ -799,6 +802,32 @@ class Result(Part, ABC):
 
     def _repr_html_(self) -> str:
         return f"<p>{escape(self.headline)}</p>\n{html_table(self.table())}"
+
+    @classmethod
+    def prepare(cls, folder: str | Path | None, *, overwrite: bool = False, **of: str) -> None:
+        """Make the folder of a result, and check before any work that its file can be written there.
+
+        Args:
+            folder: the folder; None for no file.
+            overwrite: replace the result of something else.
+            of: the fields of the result that say of what it is; a file with the same is replaced.
+
+        Raises:
+            UserError: nothing can be written there, or the file is the result of something else.
+        """
+        if folder is None:
+            return
+        path = Path(folder) / cls.FILE
+        require_writable(path.parent, cls.FILE)
+        if overwrite or not path.exists():
+            return
+        try:
+            found = cls.load(path)
+        except UserError:
+            raise UserError(f"{path} was not written by this version; {_ELSEWHERE}") from None
+        for name, value in of.items():
+            if (other := getattr(found, name)) != value:
+                raise UserError(f"{path} is the result of another {name}, {other!r}; {_ELSEWHERE}")
 
     def save(self, folder: str | Path) -> Path:
         """Write the file into a folder, which is created if missing; returns its path."""

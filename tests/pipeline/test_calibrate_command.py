@@ -148,10 +148,9 @@ def test_the_unlearned_model_itself_has_no_mixture_above_it(uwc: Run, workplace:
     assert "- alpha: **1** (0 = original, 1 = unlearned)" in (workplace / "out" / "README.md").read_text()
 
 
-def test_a_folder_whose_writing_was_broken_off_has_no_card_of_an_earlier_model(
-    workplace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*_: object) -> None:
+def test_a_folder_whose_writing_was_broken_off_is_as_it_was(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_mixing: object, _alpha: float, folder: Path) -> None:
+        (folder / "model.safetensors").write_bytes(b"half")
         raise KeyboardInterrupt
 
     (workplace / "out").mkdir()
@@ -160,7 +159,8 @@ def test_a_folder_whose_writing_was_broken_off_has_no_card_of_an_earlier_model(
     sets = {name: read_examples(workplace / f"{name}.jsonl") for name in ("forget", "retain")}
     with pytest.raises(KeyboardInterrupt):
         package.calibrate(workplace / "original", workplace / "original", **sets, curve=False, save=workplace / "out")
-    assert not list((workplace / "out").iterdir())
+    assert [path.name for path in (workplace / "out").iterdir()] == ["README.md"]
+    assert not list(workplace.glob(".out*"))
 
 
 def test_model_utility_is_kept(uwc: Run, workplace: Path) -> None:

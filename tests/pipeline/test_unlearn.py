@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from uwc.api import unlearn
 from uwc.data.example import Example
-from uwc.errors import ConfigError
+from uwc.errors import ConfigError, ModelError
 from uwc.metrics.likelihood import exact_memorization
 from uwc.models.load import load_model, save_model
 from uwc.models.model import Model
@@ -98,11 +98,13 @@ def test_an_output_that_would_be_mistaken_or_lost_is_refused(knowing: Model, tmp
     adapter = {"lora": {"rank": 2, "save": "adapter"}}
     for first, method, file in (({}, "whp", "contrast.json"), (adapter, "gd", "adapter_config.json")):
         folder = tmp_path / file
-        for _again in range(2):
-            training = {"epochs": 1, "warmup_ratio": 0.0, **first}
+        training = {"epochs": 1, "warmup_ratio": 0.0, **first}
+        unlearn(tmp_path / "original", method, training=training, output_dir=folder, **arguments)
+        with pytest.raises(ModelError, match=f"holds a model .{file}.; .*--overwrite"):
             unlearn(tmp_path / "original", method, training=training, output_dir=folder, **arguments)
+        unlearn(tmp_path / "original", method, training=training, output_dir=folder, overwrite=True, **arguments)
         with pytest.raises(ConfigError, match=f"holds a model of another kind .{file}.; give another folder"):
-            unlearn(tmp_path / "original", "ga", output_dir=folder, **arguments)
+            unlearn(tmp_path / "original", "ga", output_dir=folder, overwrite=True, **arguments)
 
 
 @pytest.mark.parametrize("method", ["task-vector", "whp", "mini-unlearning"])
@@ -152,7 +154,7 @@ def test_a_killed_run_resumes_where_it_was(uwc: Run, workplace: Path) -> None:
     while run.running and not checkpoint.exists():
         time.sleep(0.02)
     assert run.end(signal.SIGKILL).returncode == -signal.SIGKILL, "it ended before it could be killed"
-    assert checkpoint.exists() and not (workplace / "killed").exists()
+    assert checkpoint.exists() and not list((workplace / "killed").iterdir())
     done = uwc(*killed)
     assert done.returncode == 0, done.stderr
     assert "resumes after step" in done.stderr

@@ -277,7 +277,7 @@ def test_the_rule_of_a_method_is_its_own_unless_another_is_given(knowing: uwc.Mo
     given = uwc.TrainingSettings(epochs=1, warmup_ratio=0.0)  # type: ignore[call-arg]
     for rule, recorded in zip((own, scaled, pruned), expected, strict=True):
         done = uwc.unlearn(
-            knowing, "task-vector", forget=FORGET, training=given, rule=rule, output_dir=tmp_path / "out"
+            knowing, "task-vector", forget=FORGET, training=given, rule=rule, output_dir=tmp_path, overwrite=True
         )
         assert done.rule == recorded and done.settings["epochs"] == 1
     with pytest.raises(ConfigError, match="'prune-first': the rule prune and lora do not go together"):

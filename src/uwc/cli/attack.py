@@ -17,6 +17,7 @@ from uwc.cli.options import (
     Model,
     Original,
     OutputDir,
+    Overwrite,
     Plugins,
     Scored,
     Set,
@@ -28,6 +29,7 @@ from uwc.cli.options import (
 )
 from uwc.cli.printing import print_rows
 from uwc.errors import AttackFailed, ConfigError
+from uwc.io import require_writable
 
 if TYPE_CHECKING:
     from uwc.results import AttackResults
@@ -117,6 +119,7 @@ def attack_command(
         typer.Option(rich_help_panel=OUTPUT, metavar="SET", help="The name of the scored set: forget or retain."),
     ] = "forget",
     output_dir: OutputDir = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     setting: Set = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
@@ -137,6 +140,8 @@ def attack_command(
         {"benchmark": {"settings": {"columns": file_columns(column)}}},
         trust_remote_code=trust_remote_code,
     )
+    if points is not None:
+        require_writable(points.parent, points.name)
     names = {"forget": split, "data": split, **_PARTS}
     columns = {_of_set(key, names): name for key, name in given.benchmark.settings.columns.items()}
     settings = given.attack.settings
@@ -153,6 +158,7 @@ def attack_command(
         "max_new_tokens": given.score.max_new_tokens,
         "own_tokenizer": given.model.own_tokenizer,
         "output_dir": output_dir,
+        "overwrite": overwrite,
         **loading(given.model),
     }
     metrics = metric or ["extraction_strength"]
@@ -168,12 +174,12 @@ def attack_command(
         require_used(settings, attack)
         shared["settings"] = settings.get(attack[0])
         found = attack_curve(model, data, attack[0], numbers(curve), over=over, metric=metrics[0], **shared)
-    if points is not None:
-        _append_points(found, model, points)
     if as_json:
         typer.echo(found.to_json(), nl=False)
     else:
         _print(found, f"{', '.join(attack)} on {data}")
+    if points is not None:
+        _append_points(found, model, points)
     failed = {key: why for attacked in found.attacks.models for key, why in attacked.failed.items()}
     if failed:
         raise AttackFailed("; ".join(f"{name}: {why}" for name, why in failed.items()))

@@ -14,6 +14,7 @@ from uwc.cli.options import (
     Forget,
     Json,
     OutputDir,
+    Overwrite,
     Plugins,
     Retains,
     Set,
@@ -61,6 +62,7 @@ def calibrate_command(
         ),
     ] = None,
     output_dir: OutputDir = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     setting: Set = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
@@ -82,7 +84,14 @@ def calibrate_command(
         {"calibrate": kept, "benchmark": {"settings": {"columns": file_columns(column)}}},
         trust_remote_code=trust_remote_code,
     )
-    results = calibrate(
+
+    def show(results: "CalibrationResults") -> None:
+        if as_json:
+            typer.echo(results.to_json(), nl=False)
+        else:
+            _print(results)
+
+    calibrate(
         original,
         unlearned,
         forget=forget,
@@ -95,12 +104,10 @@ def calibrate_command(
         save=save,
         command=shlex.join(["uwc", *sys.argv[1:]]),
         output_dir=output_dir,
+        overwrite=overwrite,
+        shown=show,
         **loading(given.model),
     )
-    if as_json:
-        typer.echo(results.to_json(), nl=False)
-    else:
-        _print(results)
 
 
 def _print(results: "CalibrationResults") -> None:

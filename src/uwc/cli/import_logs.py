@@ -34,7 +34,9 @@ def import_logs_command(
 ) -> None:
     """Compute model utility, its parts and forget quality from evaluation logs of TOFU or OpenUnlearning."""
     from uwc.metrics.logs import from_logs
+    from uwc.results import Scores
 
+    Scores.prepare(output_dir)
     scores = from_logs(logs, retrained=retrained, average=average)
     if output_dir is not None:
         scores.save(output_dir)

@@ -110,6 +110,10 @@ AllowPlugins = Annotated[
         help="Execute plug-ins that the study names outside of the current folder.",
     ),
 ]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", rich_help_panel=OUTPUT, help="Replace what the folder has of another model."),
+]
 Verify = Annotated[
     bool,
     typer.Option(

@@ -36,6 +36,7 @@ def robustness_command(
     from uwc.results import RobustnessResults
     from uwc.robustness import read_known, read_points, robustness
 
+    RobustnessResults.prepare(output_dir)
     known = read_known(faithfulness) if faithfulness is not None else {}
     found = robustness(read_points(points), known, log_metrics=log_metric, seed=seed)
     results = RobustnessResults(uwc_version=__version__, robustness=found)

@@ -13,6 +13,7 @@ from uwc.cli.options import (
     Model,
     Original,
     OutputDir,
+    Overwrite,
     Plugins,
     Retain,
     Retrained,
@@ -43,6 +44,7 @@ def score_command(
     ] = None,
     metric: Metrics = [],  # noqa: B006
     output_dir: OutputDir = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     setting: Set = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
@@ -79,6 +81,7 @@ def score_command(
         seed=given.seed,
         own_tokenizer=given.model.own_tokenizer,
         output_dir=output_dir,
+        overwrite=overwrite,
         **loading(given.model),
     )
     print_scores(scores, f"{model} on {forget}", as_json)

@@ -13,6 +13,7 @@ from uwc.cli.options import (
     Forget,
     Json,
     Model,
+    Overwrite,
     Plugins,
     Retain,
     TrustRemoteCode,
@@ -35,6 +36,7 @@ def unlearn_command(
     ],
     retain: Retain = None,
     column: Columns = [],  # noqa: B006
+    overwrite: Overwrite = False,
     as_json: Json = False,
     setting: Annotated[
         list[str],
@@ -77,6 +79,7 @@ def unlearn_command(
         refusals=read_lines(files.refusals) if files.refusals else DEFAULT_REFUSALS,
         columns=files.columns,
         output_dir=output_dir,
+        overwrite=overwrite,
         **loading(given.model),
     )
     if progress.FIRST_PROCESS:

@@ -1,6 +1,7 @@
 """Loading, building and saving of models, with errors that a user can act on."""
 
 import os
+import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
@@ -19,6 +20,7 @@ from uwc.models.adapters import adapter_config, attach_adapter, has_adapter, nam
 from uwc.models.checkpoint_files import (
     ADAPTER,
     CONFIG,
+    CONTRAST,
     INDEX,
     SINGLE,
     contents,
@@ -155,6 +157,24 @@ def save_model(model: Model, folder: Path) -> None:
             old.unlink(missing_ok=True)
         model.model.save_pretrained(folder)
         model.tokenizer.save_pretrained(folder)
+        share_weights(folder)
+
+
+def share_weights(folder: Path) -> None:
+    """Give weights the permissions of the files beside them; safetensors leaves them to their owner alone."""
+    for weights in folder.rglob("*.safetensors"):
+        shutil.copymode(next(weights.parent.glob("*.json")), weights)
+
+
+def require_no_model(folder: Path, *, overwrite: bool) -> None:
+    """Raise ModelError if a folder to write to has a model, and it must not be replaced."""
+    found = [file for file in (ADAPTER, CONTRAST, INDEX) if (folder / file).exists()]
+    found += sorted(file.name for file in folder.glob("*.safetensors"))
+    if found and not overwrite:
+        raise ModelError(
+            f"{folder} holds a model ({found[0]}); give another folder, or replace it with --overwrite (in Python "
+            "overwrite=True)"
+        )
 
 
 def require_none_of(folder: Path, *files: str) -> None:

@@ -29,7 +29,6 @@ from uwc.models.adapters import (
 )
 from uwc.models.checkpoint_files import (
     ADAPTER,
-    ADAPTER_WEIGHTS,
     CONTRAST,
     INDEX,
     SINGLE,
@@ -37,7 +36,7 @@ from uwc.models.checkpoint_files import (
     loading_failed,
     require_tokenizer_config,
 )
-from uwc.models.load import load_model, require_none_of, save_model
+from uwc.models.load import load_model, require_no_model, require_none_of, save_model, share_weights
 from uwc.models.mixing import Mixer, Mixing, mix_tensor
 from uwc.models.model import Model
 from uwc.models.reading import Reading, compare_readings, load_both
@@ -190,21 +189,15 @@ def _compare_readings(original: str | Path, unlearned: str | Path, trust: bool) 
     compare_readings(theirs, ours)
 
 
-def require_free(mixing: Mixing, folder: Path) -> None:
-    """Raise ModelError if the folder has weights that saving the mixture would not replace, or is one of the two
-    models."""
-    expected = {SINGLE}
+def require_free(mixing: Mixing, folder: Path, *, overwrite: bool) -> None:
+    """Raise ModelError if the folder is one of the two models, or has a model that must not be replaced."""
     if isinstance(mixing, StreamedMixer):
         sources = [mixing.original.path, mixing.unlearned.path]
-        expected = set(_file_names(mixing).values())
     else:
         sources = [str(mixing.path)] if isinstance(mixing, AdapterMixer) else []
-        expected = {ADAPTER_WEIGHTS} if isinstance(mixing, AdapterMixer) else expected
     if any(Path(source).resolve() == folder.resolve() for source in sources):
         raise ModelError(f"--save {folder}: this is one of the models that are mixed; give another folder")
-    foreign = sorted(f.name for f in folder.glob("*.safetensors") if f.name not in expected)
-    if foreign:
-        raise ModelError(f"--save {folder}: it holds other weights ({foreign[0]}); give an empty folder")
+    require_no_model(folder, overwrite=overwrite)
     require_none_of(folder, CONTRAST, *((INDEX,) if isinstance(mixing, AdapterMixer) else (ADAPTER,)))
 
 
@@ -234,12 +227,11 @@ def save_mixture(mixing: Mixing, alpha: float, folder: Path) -> None:
             mixing.original.tokenizer.save_pretrained(folder)
         else:
             save_model(mixing.mix(alpha), folder)
+        share_weights(folder)
 
 
 @torch.no_grad()
 def _save_streamed(mixing: StreamedMixer, alpha: float, folder: Path) -> None:
-    for old in (folder / SINGLE, folder / INDEX):
-        old.unlink(missing_ok=True)
     where: dict[str, str] = {}
     size = 0
     dtypes: dict[torch.dtype, int] = {}

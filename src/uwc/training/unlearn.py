@@ -14,6 +14,7 @@ from uwc.errors import ConfigError, TrainingDiverged
 from uwc.models.adapters import adapter_config, add_adapter, merge_adapter
 from uwc.models.checkpoint_files import ADAPTER, CONTRAST, INDEX, SINGLE
 from uwc.models.contrast import contrast
+from uwc.models.load import require_no_model
 from uwc.models.mixing import require_unquantised
 from uwc.models.model import Model
 from uwc.models.scoring import let_train
@@ -164,9 +165,9 @@ def trainable(model: Model) -> Model:
     return replace(model, model=let_train(model.model), name="")  # peft freezes what it puts an adapter on
 
 
-def require_free(output: Path, model: Any, method: Method, settings: TrainingSettings) -> None:
-    """Raise ConfigError if `output` is the model itself or holds a model of another kind, or if an adapter would be
-    written whose base is not on disk."""
+def require_free(output: Path, model: Any, method: Method, settings: TrainingSettings, *, overwrite: bool) -> None:
+    """Raise UserError if `output` is the model itself, has a model that must not be replaced or is of another kind, or
+    if an adapter would be written whose base is not on disk."""
     if isinstance(model, str | Path) and Path(model).resolve() == output.resolve():
         raise ConfigError(f"the output {output} is the model itself; give another folder")
     adapter = settings.lora is not None and settings.lora.save == "adapter"
@@ -175,6 +176,7 @@ def require_free(output: Path, model: Any, method: Method, settings: TrainingSet
             f"{model} is an adapter, and a further one (lora.save: adapter) would lack its base; save it merged, or "
             "give the merged model"
         )
+    require_no_model(output, overwrite=overwrite)
     apart = isinstance(method.rule, Contrast)
     leftover = {CONTRAST: not apart, ADAPTER: not adapter, SINGLE: adapter or apart, INDEX: adapter or apart}
     for file, foreign in leftover.items():

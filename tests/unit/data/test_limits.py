@@ -9,19 +9,23 @@ import pytest
 from uwc.data.limits import time_limit
 
 
+def loop(seconds: float) -> None:
+    """Never ends by itself."""
+    with time_limit(seconds):
+        while True:
+            pass
+
+
 def test_a_loop_is_interrupted_in_any_thread() -> None:
     found: list[str] = []
 
-    def loop() -> None:
-        try:
-            with time_limit(0.05):
-                while True:
-                    pass
-        except TimeoutError:
-            found.append("interrupted")
+    def interrupted() -> None:
+        with pytest.raises(TimeoutError):
+            loop(0.05)
+        found.append("interrupted")
 
-    loop()
-    other = threading.Thread(target=loop, daemon=True)
+    interrupted()
+    other = threading.Thread(target=interrupted, daemon=True)
     other.start()
     other.join(30)
     assert found == ["interrupted", "interrupted"]
@@ -40,9 +44,8 @@ def test_blocks_one_after_the_other_have_limits_of_their_own() -> None:
         with time_limit(60):
             pass
     began = time.monotonic()
-    with pytest.raises(TimeoutError), time_limit(0.05):
-        while True:
-            pass
+    with pytest.raises(TimeoutError):
+        loop(0.05)
     assert time.monotonic() - began < 30, "a shorter limit after longer ones is kept"
 
 
@@ -53,9 +56,7 @@ def test_a_forked_process_has_limits_too() -> None:
     child = os.fork()
     if child == 0:
         try:
-            with time_limit(0.05):
-                while True:
-                    pass
+            loop(0.05)
         except TimeoutError:
             os._exit(7)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7

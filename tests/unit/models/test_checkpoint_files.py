@@ -129,7 +129,7 @@ def test_a_file_that_the_configuration_names_is_read_and_written_under_the_usual
     change_config(place, transformers_weights="weights.safetensors")
     mixing = open_mixing(place, folder / "single", device="cpu")
     assert same(mixing.mix(0.0).model, folder / "single")
-    require_free(mixing, folder / "mixed")
+    require_free(mixing, folder / "mixed", overwrite=False)
     save_mixture(mixing, 0.0, folder / "mixed")
     assert same(load_model(folder / "mixed", device="cpu").model, folder / "single")
     assert same(AutoModelForCausalLM.from_pretrained(folder / "mixed"), folder / "single")

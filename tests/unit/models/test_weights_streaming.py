@@ -288,8 +288,9 @@ def test_a_bfloat16_mixture_is_measured_as_it_is_written(folders: Path, tmp_path
 def test_a_source_or_a_folder_with_other_weights_is_not_written_to(folders: Path, tmp_path: Path) -> None:
     mixing = open_mixing(folders / "original", folders / "unlearned")
     with pytest.raises(ModelError, match="one of the models that are mixed"):
-        require_free(mixing, folders / "unlearned")
+        require_free(mixing, folders / "unlearned", overwrite=True)
     save_model(tiny_model(), tmp_path / "other")
-    with pytest.raises(ModelError, match=r"holds other weights \(model\.safetensors\)"):
-        require_free(mixing, tmp_path / "other")
-    require_free(mixing, tmp_path / "new")
+    with pytest.raises(ModelError, match=r"holds a model \(model\.safetensors\)"):
+        require_free(mixing, tmp_path / "other", overwrite=False)
+    require_free(mixing, tmp_path / "other", overwrite=True)
+    require_free(mixing, tmp_path / "new", overwrite=False)

@@ -1,0 +1,112 @@
+"""Where results are written is tested before any work, and nothing of another model is replaced without --overwrite."""
+
+import json
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conftest import copied, people
+from tests.pipeline.conftest import validate_result
+
+import uwc
+from uwc import api
+from uwc.errors import UserError
+from uwc.io import written_beside
+from uwc.models.load import save_model
+from uwc.models.model import Loading, Model
+from uwc.results import Scores
+
+FORGET, RETAIN = people(4)[:4], people(4)[4:]
+Command = Callable[..., Any]
+COMMANDS: dict[str, Command] = {
+    "score": lambda m, **o: uwc.score(m, FORGET, metrics="ES", max_new_tokens=0, **o),
+    "attack": lambda m, **o: uwc.attack(m, FORGET, "prefix", **o),
+    "attack_curve": lambda m, **o: api.attack_curve(m, FORGET, "prefix", [1], **o),
+    "calibrate": lambda m, **o: uwc.calibrate(m, m, forget=FORGET, retain=RETAIN, curve=False, **o),
+    "unlearn": lambda m, **o: uwc.unlearn(m, "ga", forget=FORGET, training={"warmup_ratio": 0.0}, **o),
+}
+
+
+@pytest.fixture
+def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No model may be loaded."""
+
+    def loaded(*_: object, **__: object) -> None:
+        raise AssertionError("a model is loaded before the output is tested")
+
+    for name in ("load", "own", "plain", "reading"):
+        monkeypatch.setattr(Loading, name, loaded)
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_output_that_cannot_be_written_is_refused_before_any_work(command: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / ("x" * 300)):
+        with pytest.raises(UserError, match="cannot write to"):
+            COMMANDS[command]("a model", output_dir=folder)
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c != "unlearn"])
+def test_the_result_of_another_model_is_replaced_on_demand_only(command: str, knowing: Model, tmp_path: Path) -> None:
+    first, second = (tmp_path / name for name in ("first", "second"))
+    for folder in (first, second):
+        save_model(knowing, folder)
+    out = tmp_path / "out"
+    COMMANDS[command](first, output_dir=out)
+    COMMANDS[command](first, output_dir=out)  # of the same
+    (file,) = (path for path in out.glob("*.json") if path.name in ("score.json", "attack.json", "calibration.json"))
+    validate_result(file)
+    before = file.read_bytes()
+    with pytest.raises(UserError, match=r"first.*--overwrite"):
+        COMMANDS[command](second, output_dir=out)
+    assert file.read_bytes() == before
+    COMMANDS[command](second, output_dir=out, overwrite=True)
+    assert str(second) in file.read_text(encoding="utf-8")
+    file.write_text("{}", encoding="utf-8")
+    with pytest.raises(UserError, match=r"was not written by this version.*--overwrite"):
+        COMMANDS[command](second, output_dir=out)
+
+
+def test_a_mixture_is_shown_before_it_is_saved(knowing: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[Any] = []
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(api, "save_mixture", full)
+    given = {"output_dir": tmp_path / "out", "save": tmp_path / "mixture", "shown": shown.append}
+    with pytest.raises(UserError, match="no space left"):
+        COMMANDS["calibrate"](copied(knowing), **given)
+    assert len(shown) == 1 and json.loads((tmp_path / "out" / "calibration.json").read_text())
+    assert not list((tmp_path / "mixture").iterdir()) and not list(tmp_path.glob(".*"))
+
+
+def test_files_appear_together_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in ("model-00001-of-00002.safetensors", "model.safetensors.index.json", "notes.md"):
+        (folder / name).write_text("old", encoding="utf-8")
+    (tmp_path / ".model.partial").mkdir()
+    (tmp_path / ".model.partial" / "left over").write_text("x", encoding="utf-8")
+    with pytest.raises(KeyError), written_beside(folder) as beside:
+        raise KeyError(str(beside))
+    assert len(list(folder.iterdir())) == 3 and not list(tmp_path.glob(".*"))
+    with written_beside(folder) as beside:
+        (beside / "model.safetensors").write_text("new", encoding="utf-8")
+    assert {path.name for path in folder.iterdir()} == {"model.safetensors", "notes.md"}
+
+
+def test_files_have_the_permissions_of_the_umask(knowing: Model, tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        COMMANDS["unlearn"](knowing, output_dir=tmp_path / "model")
+        COMMANDS["score"](knowing, output_dir=tmp_path / "scores")
+    finally:
+        os.umask(before)
+    modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in tmp_path.rglob("*") if p.is_file()}
+    assert {"model.safetensors", "score.json"} <= modes.keys() and set(modes.values()) == {0o640}, modes
+    assert Scores.load(tmp_path / "scores" / "score.json").scores
