@@ -556,7 +556,6 @@ def unlearn(
         UserError: an argument cannot be used, or the disk is full.
     """
     loading, output = Loading(dtype, device, prompt, trust_remote_code), Path(output_dir)
-    require_writable(output)
     sets = sets_of({"forget": forget, "retain": retain}, columns)
     require_disjoint(sets["forget"], sets["retain"], names=("forget", "retain"))
     chosen = _method(method).with_rule(rule or {})
@@ -569,6 +568,7 @@ def unlearn(
         check_stop(chosen, where=f"early stopping of {chosen.name!r}")
         if stopping.tau is not None and not sets["retain"]:
             raise ConfigError("early stopping at a calibrated score (tau) measures retention; give retain questions")
+    require_writable(output)
     require_output(output, model, chosen, settings, overwrite=overwrite)
     trained = trainable(loading.own(model))
     data = TrainingData(sets["forget"], sets["retain"], refusals)

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -48,6 +49,23 @@ def written_beside(folder: Path) -> Iterator[Path]:
             os.replace(path, folder / path.name)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def not_a_file(path: Path) -> str:
+    """Why a path is not a file that can be read; empty if it is one. Pipes and devices may never end."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return (
+            f"this is a link to {os.readlink(path)}, which does not exist"
+            if path.is_symlink()
+            else "there is no such file"
+        )
+    except (OSError, ValueError) as error:  # too long, a NUL, links in a circle, no permission
+        return f"the file cannot be read ({getattr(error, 'strerror', None) or error})"
+    if stat.S_ISDIR(mode):
+        return "this is a folder; name a file in it"
+    return "" if stat.S_ISREG(mode) else "this is a pipe or a device; save its content to a file"
 
 
 def require_writable(folder: Path, *files: str) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
-from uwc.errors import ConfigError
+from uwc.errors import ConfigError, brief
+from uwc.io import not_a_file
 
 _LOADED: dict[Path, str] = {}
 """File -> SHA-256 of the content that was executed."""
@@ -23,7 +24,12 @@ def load_plugins(paths: Sequence[str | Path]) -> None:
         ConfigError: a file is missing, or raises; the message names the file and the line.
     """
     for given in paths:
-        path = Path(given).expanduser().resolve()
+        path = Path(given).expanduser()
+        if reason := not_a_file(path):
+            raise ConfigError(
+                f"the plug-in {brief(str(given), 200)[1:-1]} cannot be read ({reason}); give a Python file"
+            )
+        path = path.resolve()
         try:
             content = hashlib.sha256(path.read_bytes()).hexdigest()
         except OSError as error:

@@ -58,7 +58,7 @@ def test_a_file_is_executed_once_and_again_when_it_was_edited(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, r"my\.py cannot be read \(No such file or directory\)"),
+        (None, r"my\.py cannot be read \(there is no such file\)"),
         ("x = 1\nraise RuntimeError('no luck')\n", r"my\.py, line 2: .*RuntimeError: no luck"),
         ("def broken(:\n", r"my\.py, line 1: .*SyntaxError"),
         ("import a_package_that_is_not_there\n", r"my\.py, line 1: .*ModuleNotFoundError"),

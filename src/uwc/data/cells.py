@@ -43,6 +43,8 @@ def as_text(value: Any, where: str) -> str:
         value.encode()
     except UnicodeEncodeError as error:
         raise DataError(f"{where} holds half a character, {value[error.start]!r}; write it whole") from None
+    if "\0" in value:
+        raise DataError(f"{where} holds a NUL character, which ends texts elsewhere; remove it")
     return value
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from uwc.data.example import Example, require_unique_ids
 from uwc.data.rows import NAMED, RowReader
-from uwc.data.tables import Table, decode, read_bytes, read_table
+from uwc.data.tables import Problems, Table, decode, read_bytes, read_table
 from uwc.errors import ConfigError, DataError, brief, listed
 from uwc.registry import unknown_name
 
@@ -244,7 +244,9 @@ def to_examples(
     reader = RowReader(table, columns or {})
     examples: list[Example] = []
     numbers: dict[str, int] = {}
-    for index, (number, row) in enumerate(table.rows):
+    problems = Problems(table.source, table.unit)
+
+    def read(index: int, number: int, row: Mapping[str, Any]) -> Example:
         values = reader.read(number, row)
         values.setdefault("id", f"{prefix}-{index + 1:05d}")
         if subject_every:
@@ -259,7 +261,14 @@ def to_examples(
                 f"{numbers[example.id]}; ids must be unique"
             )
         numbers[example.id] = number
-        examples.append(example)
+        return example
+
+    for index, (number, row) in enumerate(table.rows):
+        try:
+            examples.append(read(index, number, row))
+        except DataError as error:
+            problems.add(error)
+    problems.require_none(len(table.rows))
     return _part(examples, limit, skip, table.source)
 
 

@@ -16,7 +16,10 @@ from typing import Any
 
 from uwc.data.strict import DECODER, what_is_wrong
 from uwc.errors import DataError, brief, listed
+from uwc.io import not_a_file
 
+LONGEST_LIST = 300
+"""The most characters of the problems in one message, except a single longer one."""
 _SPACE = re.compile(r"\s*")
 _LIMIT = Lock()
 
@@ -60,22 +63,57 @@ def read_table(path: Path) -> Table:
 
 
 def read_bytes(path: Path) -> bytes:
-    """A file's content. Raises DataError if it is missing, a folder or empty."""
-    if path.is_dir():
-        raise DataError(f"{path}: this is a folder; name a file in it")
-    if not path.parent.is_dir():
-        raise DataError(f"{path}: there is no folder {str(path.parent)!r}; check the path")
+    """A file's content. Raises DataError if it is missing, no regular file, or empty."""
+    if reason := not_a_file(path):
+        raise DataError(f"{brief(str(path), 200)[1:-1]}: {reason}{_hint(path)}")
     try:
         data = path.read_bytes()
-    except FileNotFoundError:
-        close = get_close_matches(path.name, [p.name for p in path.parent.iterdir()], n=3)
-        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "check the path"
-        raise DataError(f"{path}: there is no such file; {hint}") from None
     except OSError as error:
         raise DataError(f"{path}: the file cannot be read ({error.strerror}); check its permissions") from None
     if not data.strip():
         raise DataError(f"{path}: the file is empty; add at least one line")
     return data
+
+
+def _hint(path: Path) -> str:
+    """What to do about a file that is missing."""
+    try:
+        if path.exists() or path.is_symlink():
+            return ""
+        if not path.parent.is_dir():
+            return f", as there is no folder {str(path.parent)!r}; check the path"
+        close = get_close_matches(path.name, [p.name for p in path.parent.iterdir()], n=3)
+    except (OSError, ValueError):
+        return "; check the path"
+    return f"; did you mean {' or '.join(map(repr, close))}?" if close else "; check the path"
+
+
+class Problems:
+    """What is wrong with the rows of a file, told in one message.
+
+    Args:
+        source: the file, for messages.
+        unit: the unit of its row numbers.
+    """
+
+    def __init__(self, source: str, unit: str) -> None:
+        self.source, self.unit = source, unit
+        self.found: list[str] = []
+
+    def add(self, error: DataError) -> None:
+        """Keep a problem, whose message begins with the file and the row."""
+        self.found.append(str(error))
+
+    def require_none(self, rows: int) -> None:
+        """Raise DataError if there are any: as many as have room in a message, and the number of all."""
+        if not self.found:
+            return
+        if len(self.found) == 1:
+            raise DataError(self.found[0])
+        told = [message.removeprefix(f"{self.source}, ") for message in self.found]
+        shown = [message for i, message in enumerate(told) if sum(map(len, told[: i + 1])) < LONGEST_LIST] or told[:1]
+        more = f"; and {len(told) - len(shown)} more" if len(told) > len(shown) else ""
+        raise DataError(f"{self.source}: {len(told)} of {rows} {self.unit}s cannot be used. {'. '.join(shown)}{more}")
 
 
 def decode(path: Path, data: bytes) -> str:
@@ -108,21 +146,32 @@ def _read_json(path: Path, data: bytes) -> Table:
 def _read_json_lines(path: Path, data: bytes) -> Table:
     """One object a line; blank lines are skipped, but counted."""
     rows: list[tuple[int, Mapping[str, Any]]] = []
+    problems = Problems(str(path), "line")
     for number, line in enumerate(decode(path, data).split("\n"), 1):
         if not line.strip():
             continue
         try:
-            item = DECODER.decode(line)
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"{path}, line {number}, column {error.colno}: invalid JSON ({error.msg}); "
-                "write one whole object on each line"
-            ) from None
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}, line {number}: {what_is_wrong(error)}") from None
-        _require_object(item, f"{path}, line {number}")
-        rows.append((number, item))
+            rows.append((number, _object(line, path, number)))
+        except DataError as error:
+            problems.add(error)
+    problems.require_none(len(rows) + len(problems.found))
     return Table(str(path), "line", rows)
+
+
+def _object(line: str, path: Path, number: int) -> Mapping[str, Any]:
+    """The object of a line of JSON."""
+    try:
+        item = DECODER.decode(line)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path}, line {number}, column {error.colno}: invalid JSON ({error.msg}); "
+            "write one whole object on each line"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}, line {number}: {what_is_wrong(error)}") from None
+    _require_object(item, f"{path}, line {number}")
+    found: Mapping[str, Any] = item
+    return found
 
 
 def _failing_item(text: str) -> int:
@@ -145,6 +194,7 @@ def _require_object(item: Any, where: str) -> None:
 def _read_csv(path: Path, data: bytes, *, delimiter: str) -> Table:
     """Comma- or tab-separated values below a line of column names; cells may have any length."""
     text = decode(path, data)
+    delimiter = _delimiter(text, delimiter)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: list[tuple[int, Mapping[str, Any]]] = []
     header: list[str] | None = None
@@ -160,6 +210,16 @@ def _read_csv(path: Path, data: bytes, *, delimiter: str) -> Table:
     except csv.Error as error:
         raise DataError(f"{path}, line {start}: invalid CSV ({error}); check the quotes of this row") from None
     return Table(str(path), "line", rows, json_cells=True)
+
+
+def _delimiter(text: str, usual: str) -> str:
+    """The delimiter of a CSV file: another one only if the first line has a single column with the usual one."""
+    first = next((line for line in text.split("\n") if line.strip()), "")
+    if usual in first:
+        return usual
+    counts = {other: first.count(other) for other in (";", "\t", ",", "|") if other != usual}
+    best = max(counts, key=lambda other: counts[other])
+    return best if counts[best] else usual
 
 
 @contextmanager

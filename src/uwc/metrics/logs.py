@@ -10,7 +10,8 @@ import numpy as np
 from scipy.special import logsumexp
 
 from uwc import __version__, progress
-from uwc.errors import ConfigError, DataError
+from uwc.errors import ConfigError, DataError, brief
+from uwc.io import not_a_file
 from uwc.metrics.registry import set_metrics
 from uwc.metrics.set_metrics import UTILITY_SETS, forget_quality, model_utility
 from uwc.metrics.stats import aggregate, aggregate_sets
@@ -208,6 +209,8 @@ def read_logs(path: Path) -> dict[str, LoggedSet]:
     Raises:
         DataError: the file is not a log of TOFU or OpenUnlearning, or a field is missing or malformed.
     """
+    if reason := not_a_file(path):
+        raise DataError(f"{brief(str(path), 200)[1:-1]}: {reason}; give a log of TOFU or OpenUnlearning")
     try:
         log = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from uwc import progress
 from uwc.data.strict import read_yaml
-from uwc.errors import ConfigError, listed
+from uwc.errors import ConfigError, brief, listed
+from uwc.io import not_a_file
 
 if TYPE_CHECKING:
     from uwc.studies.config import StudyConfig
@@ -135,13 +136,14 @@ def _read_text(source: str) -> tuple[str, str]:
     path = Path(source)
     if path.suffix not in (".yaml", ".yml") and source in shipped_configs():
         return (files("uwc") / "configs" / f"{source}.yaml").read_text(encoding="utf-8"), f"{source} (shipped)"
+    reason = not_a_file(path)
     try:
-        return path.read_text(encoding="utf-8"), str(path)
+        if not reason:
+            return path.read_text(encoding="utf-8"), str(path)
     except (OSError, UnicodeDecodeError) as error:
-        shipped = ", ".join(shipped_configs())
-        raise ConfigError(
-            f"cannot read the study {source!r} ({error}); give a YAML file or one of: {shipped}"
-        ) from None
+        reason = str(error)
+    shipped = ", ".join(shipped_configs())
+    raise ConfigError(f"cannot read the study {brief(source, 200)} ({reason}); give a YAML file or one of: {shipped}")
 
 
 def set_options(options: Sequence[str]) -> dict[str, Any]:

@@ -50,11 +50,15 @@ def verify_store(plan: Plan, store: Store, *, everything: bool = False) -> None:
         store: the store.
         everything: compare every model, including those that no missing step reads.
     """
-    checked = -1
-    while checked:  # the inputs of a damaged model are read too
+    damaged = True
+    while damaged:  # the inputs of a damaged model are read too
         read = plan.steps if everything else [model for step in missing_steps(plan, store) for model in _models(step)]
-        complete = [step for step in read if store.manifest(step) is not None]
-        checked = sum(not store.verify(step) for step in complete)
+        complete = {step.key: step for step in read if store.manifest(step) is not None}
+        damaged = False
+        with progress.bar("compare stored models", total=len(complete)) as advance:
+            for step in complete.values():
+                damaged |= not store.verify(step)
+                advance(1)
 
 
 def _models(step: Step) -> Iterator[Step]:

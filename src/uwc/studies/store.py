@@ -311,9 +311,9 @@ class Store:
         temporary, final = self.root / "tmp" / _short(step), self.folder(step)
         with reporting_full_disk(temporary):
             shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir()
-            writing = Writing(temporary)
             try:
+                temporary.mkdir()
+                writing = Writing(temporary)
                 yield writing
                 write_text(temporary / MANIFEST, writing.manifest.sealed().model_dump_json(indent=1) + "\n")
                 shutil.rmtree(final, ignore_errors=True)  # an incomplete or damaged result, if any
