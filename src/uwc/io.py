@@ -37,8 +37,8 @@ def written_beside(folder: Path) -> Iterator[Path]:
     """
     beside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
     try:
+        beside.mkdir(parents=True)
         yield beside
         folder.mkdir(exist_ok=True)
         for weights in [*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")]:
