@@ -327,5 +327,5 @@ def test_numbers_of_whole_sets(ours: Scores, slow: Any) -> None:
             "rouge_l_ascii", "probability" if name == "retain" else "probability_normalised", "truth_ratio_utility"
         )
     )  # fmt: skip
-    found = {row["metric"]: row["mean"] for row in ours.scores.rows() if row["metric"] in set_metrics.names()}
+    found = {score.metric: score.mean for score in ours.scores if score.metric in set_metrics.names()}
     assert found == pytest.approx(expected, rel=1e-5, abs=1e-5)

@@ -21,7 +21,7 @@ from uwc.plugins import load_plugins
 from uwc.published import published_benchmarks
 from uwc.registry import unknown_name
 from uwc.studies.sections import AttackConfig, CalibrateConfig, MetricName, Section, first_problem, with_seeds
-from uwc.training.settings import TrainingSettings, check_rule, check_stop
+from uwc.training.settings import LAST_SEED, MOST, TrainingSettings, check_rule, check_stop
 
 ORIGINAL, RETRAINED = "original", "retrained"
 
@@ -57,12 +57,12 @@ class PromptConfig(Section):
 class BuildConfig(Section):
     """Sizes of a small model with random weights; see `uwc.models.load.build_model`."""
 
-    vocabulary: int = 1024
-    hidden_size: int = 128
-    layers: int = 4
-    heads: int = 4
-    context: int = 256
-    initializer_range: float = Field(0.02, gt=0)
+    vocabulary: int = Field(1024, ge=258, le=1_000_000)
+    hidden_size: int = Field(128, ge=2, le=65_536)
+    layers: int = Field(4, ge=1, le=1000)
+    heads: int = Field(4, ge=1, le=1024)
+    context: int = Field(256, ge=8, le=1_000_000)
+    initializer_range: float = Field(0.02, gt=0, le=10)
 
 
 class LoadingConfig(Section):
@@ -115,7 +115,7 @@ class StopConfig(Section):
 
     at_most: float
     metric: MetricName = "extraction_strength"
-    every: int = Field(10, ge=1)
+    every: int = Field(10, ge=1, le=MOST)
     tau: float | None = Field(None, gt=0, le=1)
 
     @model_validator(mode="after")
@@ -293,7 +293,7 @@ class ScoreConfig(Section):
 
     metrics: tuple[MetricOrSuite, ...] = ()
     suite: str | None = None
-    max_new_tokens: int = Field(64, ge=0)
+    max_new_tokens: int = Field(64, ge=0, le=MOST)
     judges: JudgesConfig = JudgesConfig()
 
     @model_validator(mode="after")
@@ -311,7 +311,7 @@ class StudyConfig(Section):
 
     name: str
     title: str = ""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=LAST_SEED)
     benchmark: BenchmarkConfig
     model: ModelConfig
     finetune: TrainingSettings | None = None

@@ -16,6 +16,7 @@ from uwc.metrics.suites import Given, is_set_metric, metric_name, set_label, wha
 from uwc.names import require_name
 from uwc.registry import unknown_name
 from uwc.results import Retention
+from uwc.training.settings import MOST
 
 MetricName = Annotated[str, AfterValidator(metric_name)]
 """A metric by name or label, converted to its name; an unknown one is unchanged."""
@@ -117,8 +118,8 @@ class CalibrateConfig(Section):
     sets: tuple[str, ...] = ("retain",)
     tasks: tuple[Task, ...] = ()
     rank_by: MetricName | None = None
-    scan: int = Field(8, ge=1)
-    resolution: float = Field(1 / 128, gt=0, lt=1)
+    scan: int = Field(8, ge=1, le=10_000)
+    resolution: float = Field(1 / 128, ge=1e-6, lt=1)
 
     @property
     def ranked_by(self) -> str:
@@ -255,7 +256,7 @@ class AttackerConfig(Section):
     """
 
     forget_share: float = Field(0.2, ge=0, lt=1)
-    retain_examples: int | None = Field(None, ge=1)
+    retain_examples: int | None = Field(None, ge=1, le=MOST)
     unrelated: str | None = None
     translations: str | None = None
 
@@ -280,7 +281,7 @@ class AttackConfig(Section):
     models: tuple[ModelKind, ...] | None = None
     metrics: tuple[MetricName, ...] | None = None
     sets: tuple[str, ...] = Field(("forget", "retain"), min_length=1)
-    examples: int | None = Field(None, ge=2)
+    examples: int | None = Field(None, ge=2, le=MOST)
     attacker: AttackerConfig = AttackerConfig()
 
     @model_validator(mode="before")

@@ -9,6 +9,11 @@ from pydantic.dataclasses import dataclass
 from uwc.errors import ConfigError
 from uwc.objectives.methods import Method
 
+MOST = 10**9
+"""The largest count in a study's file."""
+LAST_SEED = 2**32 - 1
+"""The largest seed of numpy's generators."""
+
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 Precision = Annotated[Literal["no", "bf16", "fp16"], BeforeValidator(lambda value: "no" if value is False else value)]
@@ -27,7 +32,7 @@ class LoraSettings:
         save: "merged" writes full weights that plain transformers loads; "adapter" writes the adapter alone.
     """
 
-    rank: Annotated[int, Field(ge=1)] = 8
+    rank: Annotated[int, Field(ge=1, le=65_536)] = 8
     alpha: Annotated[float, Field(gt=0)] = 16.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     targets: str = "all-linear"
@@ -45,10 +50,10 @@ class SampleSettings:
         every: steps between samplings; None samples once, before the first step.
     """
 
-    count: Annotated[int, Field(ge=1)] = 1
-    max_new_tokens: Annotated[int, Field(ge=1)] = 64
+    count: Annotated[int, Field(ge=1, le=MOST)] = 1
+    max_new_tokens: Annotated[int, Field(ge=1, le=MOST)] = 64
     temperature: Annotated[float, Field(gt=0)] = 1.0
-    every: Annotated[int, Field(ge=1)] | None = None
+    every: Annotated[int, Field(ge=1, le=MOST)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -76,9 +81,9 @@ class TrainingSettings:
         seed: of batch order, retain partners, drawn answers and dropout.
     """
 
-    epochs: float = Field(5.0, gt=0)
-    batch_size: int = Field(16, ge=1)
-    micro_batch_size: int | None = Field(None, ge=1)
+    epochs: float = Field(5.0, gt=0, le=MOST)
+    batch_size: int = Field(16, ge=1, le=MOST)
+    micro_batch_size: int | None = Field(None, ge=1, le=MOST)
     lr: float = Field(1e-5, gt=0)
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup_ratio: float = Field(0.1, ge=0, lt=1)
@@ -90,9 +95,9 @@ class TrainingSettings:
     gradient_checkpointing: bool = False
     lora: LoraSettings | None = None
     samples: SampleSettings = SampleSettings()
-    checkpoint_every: int | None = Field(None, ge=1)
-    gradient_effect_every: int | None = Field(None, ge=1)
-    seed: int = Field(0, ge=0)
+    checkpoint_every: int | None = Field(None, ge=1, le=MOST)
+    gradient_effect_every: int | None = Field(None, ge=1, le=MOST)
+    seed: int = Field(0, ge=0, le=LAST_SEED)
 
 
 def check_rule(method: Method, settings: TrainingSettings, *, where: str) -> None:

@@ -1,11 +1,12 @@
-"""Several seeds a method in a study's file."""
+"""Several seeds a method in a study's file, and bounds of its numbers."""
 
 from typing import Any
 
 import pytest
 
 from uwc.errors import ConfigError
-from uwc.studies.config import UnlearnConfig
+from uwc.studies.config import BuildConfig, UnlearnConfig
+from uwc.studies.config_file import load_config
 
 
 def section(**changes: Any) -> UnlearnConfig:
@@ -42,3 +43,18 @@ def test_a_checkpoint_takes_no_training_settings() -> None:
         section(runs=[{"name": "theirs", "checkpoint": "x", "method": "npo"}], seeds=[])
     with pytest.raises(ConfigError, match="a checkpoint needs a 'name'"):
         section(runs=[{"checkpoint": "x"}])
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "seed", "finetune.seed", "finetune.epochs", "finetune.batch_size", "unlearn.training.lora.rank",
+        "unlearn.training.checkpoint_every", "score.max_new_tokens", "calibrate.scan", "attack.examples",
+        "attack.attacker.retain_examples", *(f"model.build.{size}" for size in BuildConfig.model_fields),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("value", [-1, 1e30, float("nan"), float("inf"), "many"])
+def test_every_number_has_bounds_and_the_message_names_the_key(key: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"quickstart.*{key.rpartition('.')[2]} = ") as raised:
+        load_config("quickstart", overrides={key: value})
+    assert len(str(raised.value)) <= 500
