@@ -1,6 +1,7 @@
 """Errors that a user can cause and fix; each message is one line."""
 
 import errno
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,6 +58,15 @@ def reporting_full_disk(path: Path) -> Iterator[None]:
                 "everything finished before is kept"
             ) from error
         raise
+
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that change a terminal or the direction of text, and halves of characters."""
+
+
+def printable(text: str) -> str:
+    """The text for a terminal: characters that could change it are written as escapes."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def brief(text: str, width: int = 60) -> str:

@@ -25,6 +25,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from uwc.errors import printable
+
 FIRST_PROCESS = os.environ.get("RANK", "0") == "0"
 EVERY = 30.0
 """The most seconds between two lines of progress."""
@@ -43,6 +45,7 @@ class Advance(Protocol):
 
 def note(text: str) -> None:
     """Print one line to standard error, above the bars, and to the log."""
+    text = printable(text)
     console.print(text, markup=False, soft_wrap=True)
     _log(text)
 

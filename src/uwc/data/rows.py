@@ -140,8 +140,8 @@ def columns_of(table: Table, asked: Mapping[str, str]) -> Columns:
             column is the whole question.
 
     Raises:
-        DataError: a name is unknown, the rows are of a kind that cannot be read, or the column of question or answer is
-            missing or ambiguous.
+        DataError: a name is unknown, one column is named for two parts, the rows are of a kind that cannot be read, or
+            the column of question or answer is missing or ambiguous.
     """
     there = table.columns
     for part, column in asked.items():
@@ -150,6 +150,9 @@ def columns_of(table: Table, asked: Mapping[str, str]) -> Columns:
         if column not in there:
             close = unknown_name("column", column, there).partition("; valid")[0]
             raise DataError(f"{table.source}: columns: {part}: {close}; valid: {listed(there) or 'none'}")
+        other = next(other for other, named in asked.items() if named == column)
+        if other != part and "subject" not in (other, part):
+            raise DataError(f"{table.source}: columns: {column!r} is named for both {other} and {part}; name another")
     full = [name for name in there if name == "id" or any(filled(row.get(name)) for _, row in table.rows)]
     eligible = [layout for layout in LAYOUTS if layout.needs[0] in asked][-1:] or LAYOUTS
     for columns in (full, there):  # a column that is empty in every row counts only where no other one does

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
+from uwc.errors import printable
 from uwc.results import Aggregate, Difference, Estimate, MetricInfo, SeededScore, StudyResults
 
 MISSING = "—"
@@ -155,13 +156,13 @@ def _markdown_cell(cell: str) -> str:
 
 def print_table(table: Table, console: Console) -> None:
     """Print the table to a rich console, its caption below it."""
-    grid = RichTable(title=escape(table.title), title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    grid = RichTable(title=escape(printable(table.title)), title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     for i, column in enumerate(table.columns):
         widest = max((len(line) for row in table.rows for line in row[i].splitlines()), default=0)
         header = "\n".join(wrap(column, max(widest, 9), break_long_words=False))
-        grid.add_column(escape(header), justify="right" if is_numeric(table, i) else "left", overflow="fold")
+        grid.add_column(escape(printable(header)), justify="right" if is_numeric(table, i) else "left", overflow="fold")
     for row in table.rows:
-        grid.add_row(*(escape(cell) for cell in row))
+        grid.add_row(*(escape(printable(cell)) for cell in row))
     console.print(grid)
     for remark in table.caption.splitlines():
-        console.print(remark, style="dim", markup=False, highlight=False)
+        console.print(printable(remark), style="dim", markup=False, highlight=False)

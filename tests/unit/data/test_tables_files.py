@@ -77,6 +77,14 @@ def test_all_rows_that_are_wrong_are_told_at_once(tmp_path: Path) -> None:
         uwc.load_questions(path)
 
 
+def test_one_column_is_not_two_fields(tmp_path: Path) -> None:
+    path = lines(tmp_path / "a.jsonl", {"text": "Where?", "place": "Besk"})
+    with pytest.raises(DataError, match="'text' is named for both question and answer"):
+        uwc.load_questions(path, columns={"question": "text", "answer": "text"})
+    (example,) = uwc.load_questions(path, columns={"question": "text", "answer": "place", "subject": "place"})
+    assert (example.answer, example.subject) == ("Besk", "Besk")
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("suffix", ["csv", "tsv"])
 def test_the_delimiter_of_a_csv_file_is_found(delimiter: str, suffix: str, tmp_path: Path) -> None:
