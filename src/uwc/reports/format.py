@@ -1,6 +1,7 @@
 """Numbers, intervals and names as text, and a plain table with its rendering in the terminal and in Markdown."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -146,12 +147,28 @@ def to_markdown(table: Table) -> str:
     alignment = ["---:" if is_numeric(table, i) else "---" for i in range(len(table.columns))]
     for row in (table.columns, alignment, *table.rows):
         lines.append(f"| {' | '.join(_markdown_cell(cell) for cell in row)} |")
-    remarks = [f"- {remark}" for remark in table.caption.splitlines()]
+    remarks = [f"- {markdown_text(remark)}" for remark in table.caption.splitlines()]
     return "\n".join([*lines, "", *remarks]).rstrip() + "\n"
 
 
+def markdown_text(text: str) -> str:
+    """A text on one line of Markdown that reads as it is: marks of code, emphasis, links and HTML are escaped."""
+    line = printable(" ".join(text.splitlines()))
+    return _MARKS.sub(lambda found: f"\\{found[0]}", line).replace("<", "&lt;")
+
+
+def markdown_code(text: str) -> str:
+    """A text as code within a line of Markdown."""
+    line = printable(" ".join(text.splitlines()))
+    ticks = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    return f"{ticks} {line} {ticks}" if "`" in line else f"`{line}`"
+
+
 def _markdown_cell(cell: str) -> str:
-    return cell.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", "<br>")
+    return "<br>".join(markdown_text(line).replace("|", "\\|") for line in cell.split("\n"))
+
+
+_MARKS = re.compile(r"[\\`*~]|\](?=\()|(?<!\w)_|_(?!\w)")
 
 
 def print_table(table: Table, console: Console) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from uwc.reports.format import to_markdown
+from uwc.reports.format import markdown_text, to_markdown
 from uwc.reports.tables import groups_table, indistinct, ranking_table, result_table, summary, tau_table, tau_words
 from uwc.reports.tables_attacks import pcc_table, ranking_tables, recovery_tables, recovery_words, robustness_words
 from uwc.results import StudyResults
@@ -14,11 +14,11 @@ def results_markdown(results: StudyResults) -> str:
 
 
 def _parts(results: StudyResults) -> Iterator[str]:
-    yield f"## {results.study.title or results.study.name}\n"
-    yield " ".join(summary(results)) + "\n"
+    yield f"## {markdown_text(results.study.title or results.study.name)}\n"
+    yield markdown_text(" ".join(summary(results))) + "\n"
     if results.ranking:
         yield to_markdown(ranking_table(results))
-        yield indistinct(results) and indistinct(results) + "\n"
+        yield indistinct(results) and markdown_text(indistinct(results)) + "\n"
     if results.groups:
         yield to_markdown(groups_table(results))
     yield to_markdown(result_table(results))
@@ -27,7 +27,7 @@ def _parts(results: StudyResults) -> Iterator[str]:
         yield _bullets(words)
     if results.attacks:
         yield from map(to_markdown, recovery_tables(results))
-        yield " ".join(recovery_words(results)) + "\n"
+        yield markdown_text(" ".join(recovery_words(results))) + "\n"
     if results.robustness:
         yield from map(to_markdown, (*ranking_tables(results), pcc_table(results)))
         yield _bullets(robustness_words(results))
@@ -36,4 +36,4 @@ def _parts(results: StudyResults) -> Iterator[str]:
 
 
 def _bullets(sentences: Sequence[str]) -> str:
-    return "\n".join(f"- {sentence}" for sentence in sentences) + "\n"
+    return "\n".join(f"- {markdown_text(sentence)}" for sentence in sentences) + "\n"
