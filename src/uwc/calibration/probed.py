@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from uwc.data.example import Example
 from uwc.metrics.registry import set_metrics
-from uwc.metrics.stats import cluster_codes
+from uwc.metrics.stats import cluster_codes, draw_blocks
 from uwc.models.token_scores import Floats
 
 RESAMPLES = 1000
@@ -88,10 +88,11 @@ class ProbedSet:
 
     def resampled_means(self, *, seed: int, logarithms: bool = False, resamples: int = RESAMPLES) -> Floats:
         """[A, R] the means over bootstrap draws of whole clusters, determined by subjects and seed."""
-        clusters = self.clusters
-        draws = np.random.default_rng(seed).multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples)
-        weights = draws[:, self._codes].astype(np.float64)
-        means: Floats = (self._line(logarithms) @ weights.T) / weights.sum(axis=1)
+        line = self._line(logarithms)
+        means: Floats = np.empty((len(line), resamples))
+        for part, drawn in draw_blocks(self.clusters, seed=seed, resamples=resamples, width=line.shape[1]):
+            weights = drawn[:, self._codes]
+            means[:, part] = (line @ weights.T) / weights.sum(axis=1)
         return means
 
     @cached_property

@@ -1,6 +1,6 @@
 """Averages, paired differences and set metrics, with standard errors and bootstrap intervals over clusters."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -15,6 +15,8 @@ from uwc.results import Aggregate, Difference
 Average = Literal["arithmetic", "geometric"]
 RESAMPLES, SET_RESAMPLES = 2000, 500
 """Bootstrap draws of an average over examples, and of a metric of whole sets."""
+BLOCK = 1 << 22
+"""The most numbers (of eight bytes) in a block of bootstrap draws."""
 
 
 def cluster_codes(subjects: Sequence[str]) -> NDArray[np.int64]:
@@ -60,8 +62,10 @@ def aggregate(
     se = low = high = np.nan
     if clusters > 1 and np.isfinite(mean):
         se = float(np.sqrt(clusters / (clusters - 1) * np.sum((sums - mean * sizes) ** 2)) / n)
-        draws = _draws(clusters, seed, resamples)
-        low, high = bootstrap_interval((draws @ sums) / (draws @ sizes), clusters=clusters)
+        means = np.empty(resamples)
+        for part, drawn in draw_blocks(clusters, seed=seed, resamples=resamples):
+            means[part] = (drawn @ sums) / (drawn @ sizes)
+        low, high = bootstrap_interval(means, clusters=clusters)
     if average == "geometric":
         mean, se, low, high = np.exp(mean), np.exp(mean) * se, np.exp(low), np.exp(high)
     return Aggregate(
@@ -75,12 +79,40 @@ def aggregate(
     )
 
 
-@lru_cache(maxsize=8)
-def _draws(clusters: int, seed: int, resamples: int) -> NDArray[np.int64]:
-    """[resamples, C] the number of times each cluster is drawn; cached."""
-    draws = np.random.default_rng(seed).multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples)
-    draws.setflags(write=False)
-    return draws
+def draw_blocks(
+    clusters: int, *, seed: int, resamples: int, width: int | None = None
+) -> Iterator[tuple[slice, Floats]]:
+    """The bootstrap draws of whole clusters, in blocks of bounded memory.
+
+    Args:
+        clusters: the number of clusters, C.
+        seed: of the draws, which are the same for the same seed and clusters.
+        resamples: the number of draws.
+        width: how many numbers the caller makes of each draw, if more than C.
+
+    Yields:
+        The indices of some draws, and for each of them, [R, C], how often each cluster is drawn.
+    """
+    counts = (_few if clusters * resamples <= BLOCK else _many)(clusters, seed, resamples)
+    rows = max(1, BLOCK // max(clusters, width or 0))
+    for start in range(0, resamples, rows):
+        yield slice(start, start + rows), counts[start : start + rows].astype(np.float64)
+
+
+def _counts(clusters: int, seed: int, resamples: int) -> NDArray[np.uint8] | NDArray[np.int64]:
+    """[resamples, C] the number of times each cluster is drawn, in bytes where they are large enough."""
+    random, shares, rows = np.random.default_rng(seed), np.full(clusters, 1 / clusters), max(1, BLOCK // clusters)
+    counts: NDArray[np.uint8] | NDArray[np.int64] = np.empty((resamples, clusters), np.uint8)
+    for start in range(0, resamples, rows):
+        drawn = random.multinomial(clusters, shares, size=min(rows, resamples - start))
+        if counts.dtype == np.uint8 and drawn.max() > np.iinfo(np.uint8).max:
+            counts = counts.astype(np.int64)
+        counts[start : start + rows] = drawn
+    counts.setflags(write=False)
+    return counts
+
+
+_few, _many = lru_cache(maxsize=8)(_counts), lru_cache(maxsize=1)(_counts)
 
 
 def paired_difference(
