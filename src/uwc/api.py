@@ -24,7 +24,7 @@ from uwc.data.example import Example, after_shots, require_disjoint
 from uwc.data.question_files import Columns, Questions, examples_of, sets_of
 from uwc.data.question_files import load_questions as load_questions
 from uwc.errors import ConfigError, reporting_full_disk
-from uwc.io import require_writable, written_beside
+from uwc.io import require_writable, written_whole
 from uwc.metrics import evaluate
 from uwc.metrics.compat import compat_of
 from uwc.metrics.registry import metrics as metric_registry
@@ -602,9 +602,9 @@ def unlearn(
     )
     with main_process_writes() as writes:
         if writes:
-            with reporting_full_disk(output), written_beside(output) as beside:
-                save_model(done.model, beside)
-                result.save(beside)
+            with reporting_full_disk(output), written_whole(output) as hidden:
+                save_model(done.model, hidden)
+                result.save(hidden)
             remove_checkpoint(checkpoints)
     _tell(result)
     return result
@@ -710,9 +710,9 @@ def _mixing(original: ModelLike, unlearned: ModelLike, loading: Loading) -> Mixi
 
 def _save_calibrated(mixing: Mixing, results: CalibrationResults, folder: Path, command: str) -> None:
     card = model_card(results, command=command, adapter=isinstance(mixing, AdapterMixer))
-    with reporting_full_disk(folder), written_beside(folder) as beside:
-        save_mixture(mixing, results.calibration.alpha, beside)
-        (beside / "README.md").write_text(card, encoding="utf-8")
+    with reporting_full_disk(folder), written_whole(folder) as hidden:
+        save_mixture(mixing, results.calibration.alpha, hidden)
+        (hidden / "README.md").write_text(card, encoding="utf-8")
 
 
 def _attacked_sets(

@@ -29,26 +29,29 @@ def write_text(path: Path, text: str) -> None:
         raise
 
 
+PARTIAL = ".partial"
+"""The folder in which the files of another folder are written until all are complete."""
+
+
 @contextmanager
-def written_beside(folder: Path) -> Iterator[Path]:
-    """A hidden folder beside `folder`, whose files are moved there once all are written; without them on an error.
+def written_whole(folder: Path) -> Iterator[Path]:
+    """A hidden folder within `folder`, whose files are moved up once all are written; without them on an error.
 
     Weights that `folder` had are removed then. What a killed process left of the hidden folder is removed first.
     """
-    beside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
+    hidden = folder / PARTIAL
+    shutil.rmtree(hidden, ignore_errors=True)
     try:
-        beside.mkdir(parents=True)
-        yield beside
-        folder.mkdir(exist_ok=True)
+        hidden.mkdir(parents=True)
+        yield hidden
         for weights in [*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")]:
             weights.unlink()
-        for path in beside.iterdir():
+        for path in list(hidden.iterdir()):
             if (folder / path.name).is_dir():
                 shutil.rmtree(folder / path.name)
             os.replace(path, folder / path.name)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(hidden, ignore_errors=True)
 
 
 def not_a_file(path: Path) -> str:

@@ -14,7 +14,7 @@ from tests.pipeline.conftest import validate_result
 import uwc
 from uwc import api
 from uwc.errors import UserError
-from uwc.io import written_beside
+from uwc.io import PARTIAL, written_whole
 from uwc.models.load import save_model
 from uwc.models.model import Loading, Model
 from uwc.results import Scores
@@ -82,7 +82,7 @@ def test_a_mixture_is_shown_before_it_is_saved(knowing: Model, tmp_path: Path, m
     with pytest.raises(UserError, match="no space left"):
         COMMANDS["calibrate"](copied(knowing), **given)
     assert len(shown) == 1 and json.loads((tmp_path / "out" / "calibration.json").read_text())
-    assert not list((tmp_path / "mixture").iterdir()) and not list(tmp_path.glob(".*"))
+    assert not list((tmp_path / "mixture").iterdir())
 
 
 def test_files_appear_together_or_not_at_all(tmp_path: Path) -> None:
@@ -90,13 +90,13 @@ def test_files_appear_together_or_not_at_all(tmp_path: Path) -> None:
     folder.mkdir()
     for name in ("model-00001-of-00002.safetensors", "model.safetensors.index.json", "notes.md"):
         (folder / name).write_text("old", encoding="utf-8")
-    (tmp_path / ".model.partial").mkdir()
-    (tmp_path / ".model.partial" / "left over").write_text("x", encoding="utf-8")
-    with pytest.raises(KeyError), written_beside(folder) as beside:
-        raise KeyError(str(beside))
-    assert len(list(folder.iterdir())) == 3 and not list(tmp_path.glob(".*"))
-    with written_beside(folder) as beside:
-        (beside / "model.safetensors").write_text("new", encoding="utf-8")
+    (folder / PARTIAL).mkdir()
+    (folder / PARTIAL / "left over").write_text("x", encoding="utf-8")
+    with pytest.raises(KeyError), written_whole(folder) as hidden:
+        raise KeyError(str(hidden))
+    assert len(list(folder.iterdir())) == 3
+    with written_whole(folder) as hidden:
+        (hidden / "model.safetensors").write_text("new", encoding="utf-8")
     assert {path.name for path in folder.iterdir()} == {"model.safetensors", "notes.md"}
 
 

@@ -277,8 +277,9 @@ def _two_models(where: str, files: list[str]) -> ModelError:
 
 
 def _nested(folder: Path, *files: str) -> list[str]:
-    """The sub-folders with one of the files."""
-    return sorted({found.parent.name for file in files for found in folder.glob(f"*/{file}")})
+    """The sub-folders with one of the files; hidden ones, such as that of an interrupted write, are none."""
+    names = {found.parent.name for file in files for found in folder.glob(f"*/{file}")}
+    return sorted(name for name in names if not name.startswith("."))
 
 
 def _note_nested(where: str, folder: Path, read: str) -> None:
