@@ -382,6 +382,15 @@ def test_forget_data_that_the_original_does_not_know_is_a_warning(place: Path) -
     assert "Warning: The original model scores only 0" in done.stdout
 
 
+def test_a_retrained_model_that_knows_the_forget_data_is_a_warning(place: Path) -> None:
+    for retrained, known in (("mild", True), ("ignorant", False)):
+        given = ("--original", "original", "--unlearned", "strong", "--retrained", retrained, *DATA, "--attack", "none")
+        done = compare(place, *given, "--output-dir", f"control-{retrained}")
+        assert done.returncode == 0, done.stderr
+        results = StudyResults.load(place / f"control-{retrained}" / "results.json")
+        assert ("retrained_knows" in [w.code for w in results.warnings]) == known
+
+
 def test_models_that_do_not_fit_the_original(place: Path, tmp_path: Path) -> None:
     save_model(tiny_model(hidden_size=32), tmp_path / "narrow")
     done = compare(

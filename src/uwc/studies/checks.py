@@ -43,6 +43,7 @@ def study_warnings(
     """The warnings on a study's results."""
     return [
         *_coded(_on_original(plan, store)),
+        *_coded(_on_retrained(plan, store)),
         *input_warnings(plan),
         *_coded(_on_readings(plan, store)),
         *_coded(_on_design(plan, unlearned, retention)),
@@ -67,7 +68,7 @@ Coded = Iterator[tuple[str, str]]
 
 def _on_original(plan: Plan, store: Store) -> Coded:
     """Data on which the original scores low."""
-    found, label = _score_of(FORGET, plan.config.calibration.ranked_by, plan, store)
+    found, label = _score_of(FORGET, plan.config.calibration.ranked_by, plan.original.score, store)
     if not found >= UNKNOWN:
         yield (
             "forget_unknown",
@@ -81,6 +82,22 @@ def _on_original(plan: Plan, store: Store) -> Coded:
                 f"The original model scores only {found:.3g} ({label}) on the {name} data, so that the retention ratio "
                 f"is unreliable; give {name} data that it knows, or another retention metric.",
             )
+
+
+def _on_retrained(plan: Plan, store: Store) -> Coded:
+    """A given retrained model that knows the forget data: more than half of what the original knows of them."""
+    if plan.retrained is None or not isinstance(plan.retrained.model, Checkpoint):
+        return
+    metric = plan.config.calibration.ranked_by
+    ours, label = _score_of(FORGET, metric, plan.original.score, store)
+    theirs, _ = _score_of(FORGET, metric, plan.retrained.score, store)
+    if ours >= UNKNOWN and theirs > ours / 2:
+        yield (
+            "retrained_knows",
+            f"The retrained model scores {theirs:.3g} ({label}) on the forget data, and the original {ours:.3g}: it "
+            "seems to have been trained on them, so that it is neither a reference nor a control; give a model that "
+            "never was.",
+        )
 
 
 def _on_weights(plan: Plan) -> Coded:
@@ -182,9 +199,9 @@ def _retention_scores(plan: Plan, store: Store) -> list[tuple[str, float, str]]:
         return []
     if needs_of([config.metric]) & EXTRAS and config.metric not in plan.scoring.metrics:
         return []
-    return [(name, *_score_of(name, config.metric, plan, store)) for name in config.sets]
+    return [(name, *_score_of(name, config.metric, plan.original.score, store)) for name in config.sets]
 
 
-def _score_of(name: str, metric: str, plan: Plan, store: Store) -> tuple[float, str]:
-    scored = ScoredSet.load(store.folder(plan.original.score), name)
+def _score_of(name: str, metric: str, score: Step, store: Store) -> tuple[float, str]:
+    scored = ScoredSet.load(store.folder(score), name)
     return scored.aggregate(metric).mean, str(metrics.get(metric).facts["label"])
