@@ -41,6 +41,7 @@ from uwc.metrics.suites import (
     set_info,
 )
 from uwc.models.adapters import AdapterMixer
+from uwc.models.checkpoint_files import MODEL_FILES
 from uwc.models.load import depth_of, save_model
 from uwc.models.mixing import Mixer, Mixing
 from uwc.models.mixtures import open_mixing, require_free, save_mixture
@@ -325,7 +326,7 @@ def calibrate(
         shown(results)
     if save is not None:
         made_by = command or f"uwc.calibrate({results.original!r}, {results.unlearned!r}, ...)"
-        _save_calibrated(mixing, results, Path(save), made_by)
+        _save_calibrated(mixing, results, Path(save), made_by, overwrite)
     return results
 
 
@@ -569,7 +570,7 @@ def unlearn(
         if stopping.tau is not None and not sets["retain"]:
             raise ConfigError("early stopping at a calibrated score (tau) measures retention; give retain questions")
     require_writable(output)
-    require_output(output, model, chosen, settings, overwrite=overwrite)
+    require_output(output, model, settings, overwrite=overwrite)
     trained = trainable(loading.own(model))
     data = TrainingData(sets["forget"], sets["retain"], refusals)
     checkpoints = output.with_name(f"{output.name}.checkpoints")
@@ -602,7 +603,8 @@ def unlearn(
     )
     with main_process_writes() as writes:
         if writes:
-            with reporting_full_disk(output), written_whole(output) as hidden:
+            replaces = MODEL_FILES if overwrite else ()
+            with reporting_full_disk(output), written_whole(output, replaces=replaces) as hidden:
                 save_model(done.model, hidden)
                 result.save(hidden)
             remove_checkpoint(checkpoints)
@@ -708,9 +710,10 @@ def _mixing(original: ModelLike, unlearned: ModelLike, loading: Loading) -> Mixi
     return Mixer(loading.plain(original), loading.own(unlearned, loading.reading(original)))
 
 
-def _save_calibrated(mixing: Mixing, results: CalibrationResults, folder: Path, command: str) -> None:
+def _save_calibrated(mixing: Mixing, results: CalibrationResults, folder: Path, command: str, overwrite: bool) -> None:
     card = model_card(results, command=command, adapter=isinstance(mixing, AdapterMixer))
-    with reporting_full_disk(folder), written_whole(folder) as hidden:
+    replaces = MODEL_FILES if overwrite else ()
+    with reporting_full_disk(folder), written_whole(folder, replaces=replaces) as hidden:
         save_mixture(mixing, results.calibration.alpha, hidden)
         (hidden / "README.md").write_text(card, encoding="utf-8")
 

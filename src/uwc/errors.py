@@ -69,9 +69,14 @@ def printable(text: str) -> str:
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
+def shortened(text: str, width: int) -> str:
+    """The text, truncated to `width`."""
+    return text if len(text) <= width else f"{text[: width - 3]}..."
+
+
 def brief(text: str, width: int = 60) -> str:
     """The text in quotes for messages, truncated to `width`."""
-    return repr(text if len(text) <= width else f"{text[: width - 3]}...")
+    return repr(shortened(text, width))
 
 
 def listed(names: Iterable[str], width: int = 240) -> str:

@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,21 +34,29 @@ PARTIAL = ".partial"
 
 
 @contextmanager
-def written_whole(folder: Path) -> Iterator[Path]:
-    """A hidden folder within `folder`, whose files are moved up once all are written; without them on an error.
+def written_whole(folder: Path, *, replaces: Iterable[str] = ()) -> Iterator[Path]:
+    """A hidden folder within `folder`, whose files are moved up once all are written; on an error it is removed.
 
-    Weights that `folder` had are removed then. What a killed process left of the hidden folder is removed first.
+    Args:
+        folder: the folder.
+        replaces: patterns of older files and folders in it, which are removed once the new ones are written.
+
+    Yields:
+        The hidden folder; what a killed process left of it was removed.
     """
     hidden = folder / PARTIAL
     shutil.rmtree(hidden, ignore_errors=True)
     try:
         hidden.mkdir(parents=True)
         yield hidden
-        for weights in [*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")]:
-            weights.unlink()
-        for path in list(hidden.iterdir()):
-            if (folder / path.name).is_dir():
-                shutil.rmtree(folder / path.name)
+        written = list(hidden.iterdir())
+        old = [path for pattern in replaces for path in folder.glob(pattern)]
+        for path in [*old, *(folder / path.name for path in written)]:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        for path in written:
             os.replace(path, folder / path.name)
     finally:
         shutil.rmtree(hidden, ignore_errors=True)

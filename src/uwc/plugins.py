@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
-from uwc.errors import ConfigError, brief
+from uwc.errors import ConfigError, shortened
 from uwc.io import not_a_file
 
 _LOADED: dict[Path, str] = {}
@@ -26,9 +26,8 @@ def load_plugins(paths: Sequence[str | Path]) -> None:
     for given in paths:
         path = Path(given).expanduser()
         if reason := not_a_file(path):
-            raise ConfigError(
-                f"the plug-in {brief(str(given), 200)[1:-1]} cannot be read ({reason}); give a Python file"
-            )
+            name = shortened(str(given), 200)
+            raise ConfigError(f"the plug-in {name} cannot be read ({reason}); give a Python file")
         path = path.resolve()
         try:
             content = hashlib.sha256(path.read_bytes()).hexdigest()

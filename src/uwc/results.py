@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue, PrivateAttr, ValidationError, WithJsonSchema
 
-from uwc.errors import UserError, brief
+from uwc.errors import UserError, shortened
 from uwc.io import not_a_file, require_writable, write_text
 
 if TYPE_CHECKING:
@@ -841,7 +841,7 @@ class Result(Part, ABC):
         """Read the file. Raises UserError, naming the file, if it is of another kind or version."""
         path = Path(path)
         if reason := not_a_file(path):
-            raise UserError(f"{brief(str(path), 200)}: {reason}; give a {cls.FILE}")
+            raise UserError(f"{shortened(str(path), 200)}: {reason}; give a {cls.FILE}")
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:

@@ -15,6 +15,7 @@ import uwc
 from uwc import api
 from uwc.errors import UserError
 from uwc.io import PARTIAL, written_whole
+from uwc.models.checkpoint_files import MODEL_FILES
 from uwc.models.load import save_model
 from uwc.models.model import Loading, Model
 from uwc.results import Scores
@@ -95,9 +96,14 @@ def test_files_appear_together_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(KeyError), written_whole(folder) as hidden:
         raise KeyError(str(hidden))
     assert len(list(folder.iterdir())) == 3
-    with written_whole(folder) as hidden:
+    (folder / "chat_template.jinja").write_text("old", encoding="utf-8")
+    (folder / "base").mkdir()
+    with written_whole(folder, replaces=MODEL_FILES) as hidden:
         (hidden / "model.safetensors").write_text("new", encoding="utf-8")
-    assert {path.name for path in folder.iterdir()} == {"model.safetensors", "notes.md"}
+    assert {path.name for path in folder.iterdir()} == {"model.safetensors", "notes.md", "base"}
+    with written_whole(folder) as hidden:
+        (hidden / "other.safetensors").write_text("new", encoding="utf-8")
+    assert {path.name for path in folder.glob("*.safetensors")} == {"model.safetensors", "other.safetensors"}
 
 
 def test_files_have_the_permissions_of_the_umask(knowing: Model, tmp_path: Path) -> None:

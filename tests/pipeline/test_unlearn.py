@@ -103,8 +103,10 @@ def test_an_output_that_would_be_mistaken_or_lost_is_refused(knowing: Model, tmp
         with pytest.raises(ModelError, match=f"holds a model .{file}.; .*--overwrite"):
             unlearn(tmp_path / "original", method, training=training, output_dir=folder, **arguments)
         unlearn(tmp_path / "original", method, training=training, output_dir=folder, overwrite=True, **arguments)
-        with pytest.raises(ConfigError, match=f"holds a model of another kind .{file}.; give another folder"):
-            unlearn(tmp_path / "original", "ga", output_dir=folder, overwrite=True, **arguments)
+        unlearn(tmp_path / "original", "gd", output_dir=folder, overwrite=True, **arguments)
+        unlearn(tmp_path / "original", "gd", output_dir=tmp_path / "plain", overwrite=True, **arguments)
+        assert not (folder / file).exists(), "nothing of the model before is read with the new one"
+        assert torch.equal(weights(folder), weights(tmp_path / "plain"))
 
 
 @pytest.mark.parametrize("method", ["task-vector", "whp", "mini-unlearning"])

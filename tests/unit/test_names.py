@@ -48,8 +48,10 @@ BAD = [
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_what_is_a_name(name: str) -> None:
+def test_what_is_a_name(name: str, tmp_path: Path) -> None:
     require_name("set", name)
+    (tmp_path / f"{name}.json").write_text("{}", encoding="utf-8")
+    assert [path.stem for path in tmp_path.iterdir()] == [name]
 
 
 @pytest.mark.parametrize("name", BAD)

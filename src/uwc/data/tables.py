@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from uwc.data.strict import DECODER, what_is_wrong
-from uwc.errors import DataError, brief, listed
+from uwc.errors import DataError, brief, listed, shortened
 from uwc.io import not_a_file
 
 LONGEST_LIST = 300
@@ -65,7 +66,7 @@ def read_table(path: Path) -> Table:
 def read_bytes(path: Path) -> bytes:
     """A file's content. Raises DataError if it is missing, no regular file, or empty."""
     if reason := not_a_file(path):
-        raise DataError(f"{brief(str(path), 200)[1:-1]}: {reason}{_hint(path)}")
+        raise DataError(f"{shortened(str(path), 200)}: {reason}{_hint(path)}")
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -111,7 +112,8 @@ class Problems:
         if len(self.found) == 1:
             raise DataError(self.found[0])
         told = [message.removeprefix(f"{self.source}, ") for message in self.found]
-        shown = [message for i, message in enumerate(told) if sum(map(len, told[: i + 1])) < LONGEST_LIST] or told[:1]
+        room = sum(length < LONGEST_LIST for length in accumulate(map(len, told)))
+        shown = told[: max(room, 1)]
         more = f"; and {len(told) - len(shown)} more" if len(told) > len(shown) else ""
         raise DataError(f"{self.source}: {len(told)} of {rows} {self.unit}s cannot be used. {'. '.join(shown)}{more}")
 

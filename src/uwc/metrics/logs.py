@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from uwc import __version__, progress
-from uwc.errors import ConfigError, DataError, brief
+from uwc.errors import ConfigError, DataError, shortened
 from uwc.io import not_a_file
 from uwc.metrics.registry import set_metrics
 from uwc.metrics.set_metrics import UTILITY_SETS, forget_quality, model_utility
@@ -210,7 +210,7 @@ def read_logs(path: Path) -> dict[str, LoggedSet]:
         DataError: the file is not a log of TOFU or OpenUnlearning, or a field is missing or malformed.
     """
     if reason := not_a_file(path):
-        raise DataError(f"{brief(str(path), 200)[1:-1]}: {reason}; give a log of TOFU or OpenUnlearning")
+        raise DataError(f"{shortened(str(path), 200)}: {reason}; give a log of TOFU or OpenUnlearning")
     try:
         log = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

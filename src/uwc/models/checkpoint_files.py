@@ -37,6 +37,21 @@ _SETTINGS = (".json", ".jinja", ".model", ".txt", ".tiktoken", ".vocab", ".bpe",
 _LOGS = ("training_log.json", "trainer_state.json", "all_results.json", "train_results.json", "eval_results.json")
 """Files with these suffixes that are not read in loading."""
 _TEMPLATES = "additional_chat_templates"
+MODEL_FILES = (
+    ADAPTER,
+    CONTRAST,
+    "*.safetensors",
+    "*.safetensors.index.json",
+    CONFIG,
+    "generation_config.json",
+    TOKENIZER_CONFIG,
+    "special_tokens_map.json",
+    "added_tokens.json",
+    *_VOCABULARIES,
+    "chat_template*",
+    _TEMPLATES,
+)
+"""Patterns of the files that make a folder a model, or would be read with one that is written there."""
 
 
 Kind = Literal["model", "adapter", "contrast"]

@@ -20,8 +20,8 @@ from uwc.models.adapters import adapter_config, attach_adapter, has_adapter, nam
 from uwc.models.checkpoint_files import (
     ADAPTER,
     CONFIG,
-    CONTRAST,
     INDEX,
+    MODEL_FILES,
     SINGLE,
     contents,
     kind_of,
@@ -168,11 +168,10 @@ def share_weights(folder: Path) -> None:
 
 def require_no_model(folder: Path, *, overwrite: bool) -> None:
     """Raise ModelError if a folder to write to has a model, and it must not be replaced."""
-    found = [file for file in (ADAPTER, CONTRAST, INDEX) if (folder / file).exists()]
-    found += sorted(file.name for file in folder.glob("*.safetensors"))
+    found = next((file.name for pattern in MODEL_FILES for file in sorted(folder.glob(pattern))), "")
     if found and not overwrite:
         raise ModelError(
-            f"{folder} holds a model ({found[0]}); give another folder, or replace it with --overwrite (in Python "
+            f"{folder} holds a model ({found}); give another folder, or replace it with --overwrite (in Python "
             "overwrite=True)"
         )
 

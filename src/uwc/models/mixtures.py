@@ -28,15 +28,13 @@ from uwc.models.adapters import (
     save_scaled,
 )
 from uwc.models.checkpoint_files import (
-    ADAPTER,
-    CONTRAST,
     INDEX,
     SINGLE,
     kind_of,
     loading_failed,
     require_tokenizer_config,
 )
-from uwc.models.load import load_model, require_no_model, require_none_of, save_model, share_weights
+from uwc.models.load import load_model, require_no_model, save_model, share_weights
 from uwc.models.mixing import Mixer, Mixing, mix_tensor
 from uwc.models.model import Model
 from uwc.models.reading import Reading, compare_readings, load_both
@@ -198,7 +196,6 @@ def require_free(mixing: Mixing, folder: Path, *, overwrite: bool) -> None:
     if any(Path(source).resolve() == folder.resolve() for source in sources):
         raise ModelError(f"--save {folder}: this is one of the models that are mixed; give another folder")
     require_no_model(folder, overwrite=overwrite)
-    require_none_of(folder, CONTRAST, *((INDEX,) if isinstance(mixing, AdapterMixer) else (ADAPTER,)))
 
 
 def _file_names(mixing: StreamedMixer) -> dict[str, str]:
@@ -222,12 +219,12 @@ def save_mixture(mixing: Mixing, alpha: float, folder: Path) -> None:
         if isinstance(mixing, StreamedMixer):
             folder.mkdir(parents=True, exist_ok=True)
             _save_streamed(mixing, alpha, folder)
+            share_weights(folder)
         elif isinstance(mixing, AdapterMixer):
             save_scaled(mixing.path, folder, alpha)
             mixing.original.tokenizer.save_pretrained(folder)
         else:
             save_model(mixing.mix(alpha), folder)
-        share_weights(folder)
 
 
 @torch.no_grad()

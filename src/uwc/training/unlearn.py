@@ -12,7 +12,6 @@ from torch import Tensor
 from uwc.data.batches import collate
 from uwc.errors import ConfigError, TrainingDiverged
 from uwc.models.adapters import adapter_config, add_adapter, merge_adapter
-from uwc.models.checkpoint_files import ADAPTER, CONTRAST, INDEX, SINGLE
 from uwc.models.contrast import contrast
 from uwc.models.load import require_no_model
 from uwc.models.mixing import require_unquantised
@@ -165,9 +164,9 @@ def trainable(model: Model) -> Model:
     return replace(model, model=let_train(model.model), name="")  # peft freezes what it puts an adapter on
 
 
-def require_free(output: Path, model: Any, method: Method, settings: TrainingSettings, *, overwrite: bool) -> None:
-    """Raise UserError if `output` is the model itself, has a model that must not be replaced or is of another kind, or
-    if an adapter would be written whose base is not on disk."""
+def require_free(output: Path, model: Any, settings: TrainingSettings, *, overwrite: bool) -> None:
+    """Raise UserError if `output` is the model itself or has a model that must not be replaced, or if an adapter would
+    be written whose base is not on disk."""
     if isinstance(model, str | Path) and Path(model).resolve() == output.resolve():
         raise ConfigError(f"the output {output} is the model itself; give another folder")
     adapter = settings.lora is not None and settings.lora.save == "adapter"
@@ -177,8 +176,3 @@ def require_free(output: Path, model: Any, method: Method, settings: TrainingSet
             "give the merged model"
         )
     require_no_model(output, overwrite=overwrite)
-    apart = isinstance(method.rule, Contrast)
-    leftover = {CONTRAST: not apart, ADAPTER: not adapter, SINGLE: adapter or apart, INDEX: adapter or apart}
-    for file, foreign in leftover.items():
-        if foreign and (output / file).exists():
-            raise ConfigError(f"the output {output} holds a model of another kind ({file}); give another folder")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import uwc
+from uwc.data.limits import time_limit
 from uwc.errors import DataError, UserError
 from uwc.results import Scores
 
@@ -72,6 +73,9 @@ def test_all_rows_that_are_wrong_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"1000 of 1000 lines .*; and 99\d more") as raised:
         uwc.load_questions(path)
     assert len(str(raised.value)) <= 500
+    path = lines(tmp_path / "e.jsonl", *[{**GOOD, "answer": ""}] * 30_000)
+    with pytest.raises(DataError, match=r"30000 of 30000 lines"), time_limit(60):
+        uwc.load_questions(path)
     path = lines(tmp_path / "d.jsonl", GOOD, {**GOOD, "answer": ""})
     with pytest.raises(DataError, match=r"d\.jsonl, line 2: the answer is empty"):
         uwc.load_questions(path)
