@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-study: setup ## run the quick-start study (4 to 8 minutes on 2 cores); CONFIG=... for another study
+study: setup ## run the quick-start study (4 to 11 minutes on 2 cores); CONFIG=... for another study
 	$(BIN)/uwc study run $(CONFIG)
 
 test: setup ## run the tests, one process a core
