@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.up-to-date
 CONFIG ?= quickstart
 
-.PHONY: help setup study test test-fast matrix check format bench clean
+.PHONY: help setup study test test-fast matrix torture check format bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,10 @@ test-fast: setup ## the quick tests, in about 80 seconds on 2 cores
 
 matrix: setup ## check some forty architectures against plain transformers (15 minutes); writes docs/models.md
 	UWC_MATRIX_TABLE=docs/models.md $(BIN)/python -m pytest tests/matrix -m ""
+
+torture: setup ## try kills, damaged files, full disks and thousands of bad inputs (an hour); writes docs/reliability.md
+	UWC_TORTURE=whole UWC_TORTURE_TABLE=docs/reliability.md $(BIN)/python -m pytest -n logical --maxprocesses 8 \
+	  --dist worksteal tests/torture
 
 check: setup ## lint, formatting, types and the direction of imports
 	$(BIN)/ruff check .

@@ -1,0 +1,92 @@
+"""How much is tried, progress while it is, and the table of figures in `docs/reliability.md` at the end.
+
+`make test` tries a sample of each kind, `make torture` all of it.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+WHOLE = os.environ.get("UWC_TORTURE") == "whole"
+BEGIN, END = "<!-- torture: begin -->", "<!-- torture: end -->"
+
+Tried = Callable[[str, int, str], None]
+"""Says the kind of a trial, how many were tried and what each of them must end in."""
+
+
+@dataclass
+class Kind:
+    """The figures of a kind of trial, over all tests of it."""
+
+    tried: int = 0
+    failed: int = 0
+    must: str = ""
+    seconds: float = 0.0
+
+
+@pytest.fixture
+def tried(record_property: Callable[[str, object], None]) -> Tried:
+    """To be called once by a test, before it asserts: ``tried("kill of a study", 60, "resumed to the same bits")``."""
+    return lambda kind, count, must: record_property("torture", (kind, count, must))
+
+
+@pytest.fixture
+def failed(record_property: Callable[[str, object], None]) -> Callable[[int], None]:
+    """How many of those failed, for a test that tries many cases and goes on after a failure."""
+    return lambda count: record_property("failed", count)
+
+
+class Torture:
+    """Collects the figures, from whichever process ran the tests."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.kinds: dict[str, Kind] = {}
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Add a test's figures to its kind."""
+        told = dict(report.user_properties)
+        if "torture" not in told or report.when != "call":
+            return
+        name, count, must = told["torture"]
+        kind = self.kinds.setdefault(name, Kind())
+        kind.tried += count
+        kind.failed += told.get("failed") or int(report.failed)
+        kind.must = must
+        kind.seconds += report.duration
+        if os.environ.get("UWC_TORTURE_TABLE"):
+            self._say(f" {name}: {kind.tried} tried, {kind.failed} failed, {kind.seconds:.0f} s")
+
+    def pytest_terminal_summary(self) -> None:
+        """Write the table, if asked for."""
+        path = os.environ.get("UWC_TORTURE_TABLE")
+        if path and self.kinds:
+            file = Path(path)
+            file.write_text(with_table(file.read_text(encoding="utf-8"), self.kinds), encoding="utf-8")
+            self._say(f"wrote the table in {path}")
+
+    def _say(self, line: str) -> None:
+        reporter = self.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.write_line(line)
+
+
+def with_table(text: str, kinds: dict[str, Kind]) -> str:
+    """The page with this run's table between its markers."""
+    before, _, rest = text.partition(BEGIN)
+    _, marker, after = rest.partition(END)
+    if not marker:
+        raise ValueError(f"the page has no {BEGIN} ... {END}")
+    rows = ["| tried | times | must end in | failed |", "|---|---|---|---|"]
+    rows += [f"| {name} | {k.tried:,} | {k.must} | {k.failed} |" for name, k in sorted(kinds.items())]
+    total, failed = (sum(getattr(k, field) for k in kinds.values()) for field in ("tried", "failed"))
+    rows.append(f"| all | {total:,} | | {failed} |")
+    return f"{before}{BEGIN}\n" + "\n".join(rows) + f"\n{END}{after}"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Torture(config), "torture")
