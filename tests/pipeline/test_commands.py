@@ -11,10 +11,12 @@ import pytest
 from tests.conftest import people
 from tests.pipeline.conftest import Run
 from transformers import AutoModelForCausalLM
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import uwc as package
 from uwc.cli.main import app
+from uwc.cli.study import study
 from uwc.models.load import save_model
 from uwc.models.model import Model
 from uwc.results import CalibrationResults
@@ -105,8 +107,17 @@ def test_help_of_compare_has_groups_and_few_options(uwc: Run) -> None:
     told = uwc("compare", "--help", COLUMNS="120").stdout
     for group in ("Models", "Questions", "Measurement", "Attacks", "Output", "Further settings"):
         assert f"─ {group} ─" in told
-    shown = set(re.findall(r"--[a-z][a-z-]+", told)) - {"--help"}
-    assert len(shown) == 16 and len(told.splitlines()) < 58
+    own, shared = told.split("Further options, described by uwc --help:")
+    assert len(set(re.findall(r"--[a-z][a-z-]+", own)) - {"--help"}) == 12 and len(told.splitlines()) < 58
+    assert shared.split() == ["--json,", "--plugin,", "--trust-remote-code,", "--verify"]
+
+
+def test_options_that_help_of_a_command_only_names_are_described_by_uwc_help(uwc: Run) -> None:
+    told = uwc("--help", COLUMNS="200").stdout
+    described = dict(re.findall(r"• (--[a-z-]+): (.+)", told))
+    commands = [c for group in (app, study) for c in vars(get_command(group))["commands"].values()]
+    hidden = {o for c in commands for p in c.params if getattr(p, "hidden", False) for o in p.opts}
+    assert hidden == set(described) and all(len(says.split()) > 4 for says in described.values())
 
 
 def test_columns_of_one_file_and_of_every_file_that_has_them(uwc: Run, workplace: Path) -> None:

@@ -16,6 +16,7 @@ from uwc.cli.calibrate import calibrate_command
 from uwc.cli.compare import compare_command
 from uwc.cli.import_logs import import_logs_command
 from uwc.cli.list import explain_command, list_command, schema_command
+from uwc.cli.options import SHARED, Command
 from uwc.cli.replay import replay_command
 from uwc.cli.robustness import robustness_command
 from uwc.cli.score import score_command
@@ -59,6 +60,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
+    epilog="\n\n".join(["Options of several commands:", *(f"- {name}: {says}" for name, says in SHARED.items())]),
 )
 
 
@@ -79,17 +81,17 @@ def _everywhere(
 
 
 app.add_typer(study, name="study")
-app.command("list")(list_command)
-app.command("explain")(explain_command)
-app.command("score")(score_command)
-app.command("import-logs")(import_logs_command)
-app.command("unlearn")(unlearn_command)
-app.command("compare")(compare_command)
-app.command("calibrate")(calibrate_command)
-app.command("attack")(attack_command)
-app.command("robustness")(robustness_command)
-app.command("replay")(replay_command)
-app.command("schema")(schema_command)
+app.command("list", cls=Command)(list_command)
+app.command("explain", cls=Command)(explain_command)
+app.command("score", cls=Command)(score_command)
+app.command("import-logs", cls=Command)(import_logs_command)
+app.command("unlearn", cls=Command)(unlearn_command)
+app.command("compare", cls=Command)(compare_command)
+app.command("calibrate", cls=Command)(calibrate_command)
+app.command("attack", cls=Command)(attack_command)
+app.command("robustness", cls=Command)(robustness_command)
+app.command("replay", cls=Command)(replay_command)
+app.command("schema", cls=Command)(schema_command)
 
 
 def main() -> None:

@@ -1,4 +1,7 @@
-"""Options that several commands share, and the conversion of their values."""
+"""Options that several commands share, and the conversion of their values.
+
+Those of `SHARED` are not repeated in the help of each command: it names them, and `uwc --help` describes them.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
@@ -6,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from typer.core import TyperCommand
 
 from uwc.errors import ConfigError, UserError
 
@@ -98,31 +102,10 @@ OutputDir = Annotated[
     Path | None,
     typer.Option("--output-dir", "-o", rich_help_panel=OUTPUT, metavar="FOLDER", help="Folder for the results."),
 ]
-TrustRemoteCode = Annotated[
-    bool,
-    typer.Option("--trust-remote-code", rich_help_panel=MODELS, help="Run Python code that comes with a checkpoint."),
-]
-AllowPlugins = Annotated[
-    bool,
-    typer.Option(
-        "--allow-plugins",
-        rich_help_panel=SETTINGS,
-        help="Execute plug-ins that the study names outside of the current folder.",
-    ),
-]
 Overwrite = Annotated[
     bool,
     typer.Option("--overwrite", rich_help_panel=OUTPUT, help="Replace what the folder has of another model."),
 ]
-Verify = Annotated[
-    bool,
-    typer.Option(
-        "--verify",
-        rich_help_panel=OUTPUT,
-        help="Compare all stored models with their hashes, and not only those that are read; see docs/reliability.md.",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", rich_help_panel=OUTPUT, help="Print only the result, as JSON.")]
 Set = Annotated[
     list[str],
     typer.Option(
@@ -133,16 +116,31 @@ Set = Annotated[
         "May be repeated. All keys: docs/studies.md.",
     ),
 ]
-Plugins = Annotated[
-    list[Path],
-    typer.Option(
-        "--plugin",
-        rich_help_panel=SETTINGS,
-        callback=_load_plugins,
-        metavar="FILE",
-        help="A Python file that registers metrics, losses, tricks or attacks. May be repeated.",
-    ),
-]
+SHARED = {
+    "--json": "Print only the result, as JSON.",
+    "--plugin": "A Python file (FILE) that registers metrics, losses, tricks or attacks. May be repeated.",
+    "--allow-plugins": "Execute plug-ins that a study names outside of the current folder.",
+    "--trust-remote-code": "Run Python code that comes with a checkpoint.",
+    "--verify": "Compare all stored models with their hashes, and not only those that are read.",
+}
+"""The options that `uwc --help` describes for all commands that have them."""
+
+Json = Annotated[bool, typer.Option("--json", hidden=True)]
+Plugins = Annotated[list[Path], typer.Option("--plugin", hidden=True, callback=_load_plugins)]
+AllowPlugins = Annotated[bool, typer.Option("--allow-plugins", hidden=True)]
+TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", hidden=True)]
+Verify = Annotated[bool, typer.Option("--verify", hidden=True)]
+
+
+class Command(TyperCommand):
+    """A command whose help ends in the names of its options that `uwc --help` describes."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        shared = [name for name in SHARED if any(name in param.opts for param in self.params)]
+        if shared:
+            self.epilog = f"Further options, described by uwc --help: {', '.join(shared)}"
+
 
 S = TypeVar("S", bound="Section")
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from uwc import progress
-from uwc.cli.options import OUTPUT, AllowPlugins, Json, Plugins, Set, TrustRemoteCode, Verify
+from uwc.cli.options import OUTPUT, AllowPlugins, Command, Json, Plugins, Set, TrustRemoteCode, Verify
 from uwc.cli.printing import console, print_rows
 
 DIVERGED = 3
@@ -28,7 +28,7 @@ Runs = Annotated[
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A YAML file, or the name of a shipped study.")]
 
 
-@study.command("run")
+@study.command("run", cls=Command)
 def study_run(
     source: StudyName,
     runs: Runs = Path("runs"),
@@ -62,7 +62,7 @@ def study_run(
         raise typer.Exit(DIVERGED)
 
 
-@study.command("plan")
+@study.command("plan", cls=Command)
 def study_plan(
     source: StudyName,
     runs: Runs = Path("runs"),
@@ -81,7 +81,7 @@ def study_plan(
     print_rows(f"steps of {source}", steps, as_json)
 
 
-@study.command("list")
+@study.command("list", cls=Command)
 def study_list(as_json: Json = False) -> None:
     """List the shipped studies."""
     from uwc.studies.config_file import shipped_studies
