@@ -28,6 +28,7 @@ LIGHT = {
 """Module -> what it does not import; imported in this order by one process."""
 
 
+@pytest.mark.slow
 def test_light_modules_stay_light() -> None:
     code = f"""
 import sys

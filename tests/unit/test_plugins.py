@@ -97,6 +97,7 @@ calibrate: null
     return folder / "study.yaml"
 
 
+@pytest.mark.slow
 def test_a_study_names_what_its_plug_ins_register(knowing: uwc.Model, tmp_path: Path) -> None:
     path = write_study(tmp_path / "place", knowing)
     done = uwc.run_study(path, runs_dir=tmp_path / "runs", allow_plugins=True)

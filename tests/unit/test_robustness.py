@@ -78,11 +78,13 @@ def test_intervals_are_those_of_scipys_percentile_bootstrap() -> None:
         assert (mine.low, mine.high) == pytest.approx((theirs.low, theirs.high), abs=0.04)
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_true_slope_as_often_as_it_says() -> None:
     covered = [(found := agreement(*noisy(seed=s), resamples=300).slope).low <= 0.5 <= found.high for s in range(200)]
     assert 0.88 <= np.mean(covered) <= 0.99
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_correlation_over_six_checkpoints_covers_the_truth() -> None:
     """Pairs of normal values with correlation 0.8; plain percentiles cover it in 88 % of such data sets."""
     random = np.random.default_rng(6)

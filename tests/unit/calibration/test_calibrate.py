@@ -133,6 +133,7 @@ def several(distance: Callable[[Model], float]) -> list[Measure]:
     ]
 
 
+@pytest.mark.slow
 def test_what_is_stored_is_read_back_by_itself(knowing: Model, tmp_path: Path) -> None:
     """A utility, a geometric average and a number: the same bits from the files alone."""
     start = knowing.model.model.norm.weight[0].detach().clone()

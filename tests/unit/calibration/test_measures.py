@@ -180,6 +180,7 @@ def noisy(knowing: Model) -> Model:
     return model
 
 
+@pytest.mark.slow
 def test_early_and_whole_probes_end_at_the_same_alpha(knowing: Model) -> None:
     """Retention as probability over many questions; the early search scores less, and keeps tau all the same."""
     examples = people(4) * 8
@@ -234,6 +235,7 @@ def test_those_that_lost_most_are_scored_first(monkeypatch: pytest.MonkeyPatch) 
         assert known or found.scored > 150
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [100, 400])
 def test_falling_curves_of_many_examples_take_few_passes(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     """Each example falls from its own alpha on; twenty such sets: never more than 9 passes, the original's among them,

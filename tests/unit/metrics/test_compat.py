@@ -237,6 +237,7 @@ def test_every_metric_is_that_of_the_slow_implementation(trained: tuple[Kind, Mo
     assert 0.05 < np.mean(theirs["extraction_strength"]) < 1
 
 
+@pytest.mark.slow
 def test_the_gradient_norm_is_that_of_the_labelled_tokens_but_the_last(trained: tuple[Kind, Model]) -> None:
     kind, model = trained
     peer, examples = Peer(kind, model), questions()

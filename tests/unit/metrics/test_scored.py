@@ -51,6 +51,7 @@ def test_what_was_not_finite_survives_storage(knowing: Model, tmp_path: Path) ->
     assert np.isnan(ScoredSet.load(tmp_path, "data").values("rouge_l")).all()
 
 
+@pytest.mark.slow
 def test_such_a_model_is_not_ranked_and_such_an_original_is_refused(knowing: Model, tmp_path: Path) -> None:
     forget, retain = people(4)[:4], people(4)[4:]
     settings = {"forget": forget, "retain": retain, "attacks": [], "overrides": ["score.max_new_tokens=0"]}

@@ -54,6 +54,7 @@ def test_same_seed_same_bits() -> None:
     assert aggregate(values, subjects, seed=5).low != aggregate(values, subjects, seed=6).low
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clusters", [8, 30])
 def test_bootstrap_interval_covers_the_truth(clusters: int) -> None:
     """Over 400 simulated data sets a 95 % interval should cover the true mean 90 to 98 % of times."""

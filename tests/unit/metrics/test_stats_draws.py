@@ -54,6 +54,7 @@ def test_intervals_do_not_depend_on_blocks(block: int, monkeypatch: pytest.Monke
     np.testing.assert_allclose(probed.resampled_means(seed=7 + block, resamples=500)[0], expected, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_many_clusters_take_a_byte_for_each_draw() -> None:
     clusters, resamples = 40_000, 300
     values = np.random.default_rng(0).random(clusters)

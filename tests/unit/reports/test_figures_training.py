@@ -80,6 +80,7 @@ def test_the_effect_is_drawn_by_risk_and_layer_group() -> None:
     assert figure.layout.yaxis.title.text == "forget risk" and figure.layout.yaxis2.title.text == "retain risk"
 
 
+@pytest.mark.slow
 def test_the_page_has_the_section_only_where_there_is_a_record(tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     write_page(with_training(), run_record(), page)

@@ -85,6 +85,7 @@ def test_general_knowledge_can_be_left_out() -> None:
     assert GENERAL not in benchmark.trained
 
 
+@pytest.mark.slow
 def test_smaller_forget_sets_lie_within_larger_ones() -> None:
     one, five, ten = (set(fictional_authors(authors=200, forget_share=s)[FORGET]) for s in (0.01, 0.05, 0.1))
     assert one < five < ten
