@@ -7,9 +7,13 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from filelock import FileLock
+
+if TYPE_CHECKING:
+    from tests.torture.trials import Place
 
 WHOLE = os.environ.get("UWC_TORTURE") == "whole"
 BEGIN, END = "<!-- torture: begin -->", "<!-- torture: end -->"
@@ -38,6 +42,19 @@ def tried(record_property: Callable[[str, object], None]) -> Tried:
 def failed(record_property: Callable[[str, object], None]) -> Callable[[int], None]:
     """How many of those failed, for a test that tries many cases and goes on after a failure."""
     return lambda count: record_property("failed", count)
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> "Place":
+    """Models, questions and undisturbed runs of commands, made once for all processes."""
+    from tests.torture.trials import load_place, make_place, save_place
+
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "torture"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "place.json").exists():
+            save_place(make_place(folder), folder / "place.json")
+        return load_place(folder / "place.json")
 
 
 class Torture:

@@ -7,7 +7,7 @@ from typing import Any
 
 from uwc import progress
 from uwc.errors import UserError, reporting_full_disk
-from uwc.io import write_text
+from uwc.io import require_writable, write_text
 from uwc.names import STORE
 from uwc.results import RunRecord, StudyResults
 from uwc.studies.config import StudyConfig
@@ -93,7 +93,12 @@ def run_plan(plan: Plan, store: Store, folder: Path, *, verify: bool = False) ->
         store: the store.
         folder: where the results are written.
         verify: compare the hashes of all stored models, and not only of those that a missing step reads.
+
+    Raises:
+        UserError: nothing can be written to the folder or the store, a step fails, or the disk is full.
     """
+    require_writable(store.root)
+    require_writable(folder, StudyResults.FILE, REPORT)
     with reporting_full_disk(folder), progress.logged(folder / "run.log"):
         verify_store(plan, store, everything=verify)
         missing = len(missing_steps(plan, store))
