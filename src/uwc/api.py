@@ -624,6 +624,7 @@ def run_study(
     runs_dir: str | Path = studies.DEFAULT_RUNS,
     fresh: bool = False,
     verify: bool = False,
+    overwrite: bool = False,
     trust_remote_code: bool = False,
     allow_plugins: bool = False,
 ) -> StudyResults:
@@ -637,6 +638,7 @@ def run_study(
         runs_dir: the folder where results are kept; studies that share it share their steps.
         fresh: compute every step of the study again.
         verify: compare the hashes of all stored models, and not only of those that are read.
+        overwrite: replace the results of a study of another model or benchmark that has this name.
         trust_remote_code: run Python code that comes with a checkpoint; a file cannot ask for it by itself.
         allow_plugins: execute plug-ins that a file names outside of the current folder.
 
@@ -649,6 +651,7 @@ def run_study(
         runs=Path(runs_dir),
         fresh=fresh,
         verify=verify,
+        overwrite=overwrite,
         trust_remote_code=trust_remote_code,
         allow_plugins=allow_plugins,
     )

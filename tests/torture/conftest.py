@@ -65,7 +65,10 @@ class Torture:
         self.kinds: dict[str, Kind] = {}
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """Add a test's figures to its kind."""
+        """Add a test's figures to its kind; in an hour's run a failure is told at once."""
+        if WHOLE and report.failed:
+            why = getattr(report.longrepr, "reprcrash", None) or report.longrepr
+            self._say(f" {report.nodeid}: {str(why)[:2000]}")
         told = dict(report.user_properties)
         if "torture" not in told or report.when != "call":
             return

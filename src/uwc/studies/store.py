@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from uwc import __version__, progress
 from uwc.errors import ModelError, UserError, reporting_full_disk
-from uwc.io import digest, file_digest, remove, write_text
+from uwc.io import digest, file_digest, not_a_file, remove, write_text
 from uwc.results import Part, Settings
 from uwc.studies.steps import MODEL, Outcome, Step
 
@@ -241,6 +241,8 @@ class Store:
         if not folder.exists():
             return None
         try:
+            if not_a_file(folder / MANIFEST):  # reading a pipe may never end
+                raise FileNotFoundError
             found = Manifest.model_validate_json((folder / MANIFEST).read_text(encoding="utf-8"))
             found.require_sealed()
         except (OSError, ValueError):

@@ -144,6 +144,7 @@ def compare(
     overrides: Overrides = (),
     output_dir: str | Path = "comparison",
     verify: bool = False,
+    overwrite: bool = False,
     trust_remote_code: bool = False,
 ) -> StudyResults:
     """Compare unlearned models: scored, calibrated to the retention constraint, scored again and attacked.
@@ -174,6 +175,7 @@ def compare(
             ``{"attack.settings.relearn.steps": 20}``.
         output_dir: the folder for report, results and cache.
         verify: compare the hashes of all stored models, and not only of those that are read.
+        overwrite: replace the results of another original that the folder has.
         trust_remote_code: run Python code that comes with a checkpoint.
 
     Raises:
@@ -205,7 +207,7 @@ def compare(
     config = load_config(STUDY, changes=changes, overrides=overrides, trust_remote_code=trust_remote_code)
     plan = make_plan(config)
     require_models(plan.config)
-    return run_plan(plan, Store(folder / STORE), folder, verify=verify)
+    return run_plan(plan, Store(folder / STORE), folder, verify=verify, overwrite=overwrite)
 
 
 def _study_name(folder: Path) -> str:
