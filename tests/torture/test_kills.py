@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.pipeline.conftest import Started
-from tests.torture.conftest import Tried
+from tests.torture.conftest import WHOLE, Tried
 from tests.torture.trials import COMMANDS, Place, finish, limited, require_one_line, seeded, share, signal_at
 
 SAME = "run again, it ends with the same bits and leaves nothing"
@@ -38,7 +38,7 @@ def test_killed_at_random_moments(
         shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS if WHOLE else ["study", "calibrate"])
 @pytest.mark.parametrize(("first", "count"), share(50))
 def test_killed_at_a_change_of_a_file(
     command: str, first: int, count: int, place: Place, tmp_path: Path, tried: Tried
@@ -75,7 +75,7 @@ def test_interrupted_by_signals(
         shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("command", ["study", "unlearn"])
+@pytest.mark.parametrize("command", ["study", "unlearn"] if WHOLE else ["unlearn"])
 @pytest.mark.parametrize(("first", "count"), share(30))
 def test_without_enough_memory(
     command: str, first: int, count: int, place: Place, tmp_path: Path, tried: Tried

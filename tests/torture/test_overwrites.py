@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.pipeline.conftest import Started, run_command
-from tests.torture.conftest import Tried
+from tests.torture.conftest import WHOLE, Tried
 from tests.torture.trials import COMMANDS, Place, count_changes, finish, hidden, seeded, share, signal_at
 
 from uwc.models.checkpoint_files import KINDS
@@ -43,7 +43,7 @@ def files_in(folder: Path) -> Files:
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir() if p.is_file()}
 
 
-@pytest.mark.parametrize("kind", NAMES)
+@pytest.mark.parametrize("kind", NAMES if WHOLE else ["unlearn", "score"])
 @pytest.mark.parametrize(("first", "count"), share(30, of=15))
 def test_broken_off_overwriting(kind: str, first: int, count: int, place: Place, tmp_path: Path, tried: Tried) -> None:
     tried(f"kill or interrupt of overwriting by {kind}", count, "the old files, the new ones, or a refusal; no mixture")

@@ -1,5 +1,6 @@
 """The command-line application: its commands, one file each, and errors as one-line messages."""
 
+import errno
 import logging
 import os
 import signal
@@ -100,8 +101,8 @@ def main() -> None:
     sys.argv = [a for a in sys.argv if a != "--debug"]
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     silence()
-    _handle_signals(_interrupt)
     try:
+        _handle_signals(_interrupt)
         with reporting_full_disk(Path.cwd()), progress.watched(f"uwc {_command()}"):
             app(standalone_mode=True)
     except _Interrupted as interrupted:
@@ -113,6 +114,8 @@ def main() -> None:
             raise
         progress.note(_in_one_line(error))
         sys.exit(1)
+    finally:
+        _handle_signals(signal.SIG_DFL)  # nothing is left to be removed
 
 
 _RESUMES = "finished steps are cached: run the same command again to resume"
@@ -168,6 +171,10 @@ def _in_one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, UserError):
         return f"error: {text}"
-    if isinstance(error, MemoryError) or any(words in text for words in _NO_MEMORY):
+    if (
+        isinstance(error, MemoryError)
+        or getattr(error, "errno", None) == errno.ENOMEM
+        or any(words in text for words in _NO_MEMORY)
+    ):
         return f"error: out of memory; {_KEPT.get(_command(), _NOTHING_KEPT)} ({shortened(text, 200)})"
     return f"unexpected {type(error).__name__}: {text} (please report it; --debug prints the traceback)"
