@@ -4,7 +4,9 @@ Every model is a folder, a hub name or a `Model` in memory; every data set a fil
 DataFrame or a `datasets.Dataset`; every metric, attack and retention measure a name or a function.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
@@ -24,7 +26,7 @@ from uwc.data.example import Example, after_shots, require_disjoint
 from uwc.data.question_files import Columns, Questions, examples_of, sets_of
 from uwc.data.question_files import load_questions as load_questions
 from uwc.errors import ConfigError, reporting_full_disk
-from uwc.io import require_writable, written_whole
+from uwc.io import PARTIAL, require_writable, written_whole
 from uwc.metrics import evaluate
 from uwc.metrics.compat import compat_of
 from uwc.metrics.registry import metrics as metric_registry
@@ -41,7 +43,7 @@ from uwc.metrics.suites import (
     set_info,
 )
 from uwc.models.adapters import AdapterMixer
-from uwc.models.checkpoint_files import MODEL_FILES
+from uwc.models.checkpoint_files import KINDS, MODEL_FILES
 from uwc.models.load import depth_of, save_model
 from uwc.models.mixing import Mixer, Mixing
 from uwc.models.mixtures import open_mixing, require_free, save_mixture
@@ -55,6 +57,7 @@ from uwc.results import (
     CalibrationResults,
     Diff,
     ModelKey,
+    Result,
     Scores,
     StudyResults,
     UnlearnResult,
@@ -189,6 +192,7 @@ def score(
     Scores.prepare(output_dir, overwrite=overwrite, model=name_of(model))
     sets, solved = sets_of(_by_name(data), columns), examples_of(shots, name="shots")
     require_judges(judges or {})
+    old = [] if output_dir is None else _older_files(Path(output_dir), in_all_wordings(sets))
     models = {"original": original, "retrained": retrained, **(judges or {})}
     given = Given(in_all_wordings(sets), frozenset(n for n, m in models.items() if m is not None), max_new_tokens)
     names, left_out = chosen_metrics(None, _listed(metrics), given)
@@ -228,9 +232,10 @@ def score(
         warnings=tuple(warnings),
     ).with_examples(evaluate.example_values(ours, scoring))
     if output_dir is not None:
-        evaluate.save_sets(ours, Path(output_dir))
-        scores.examples().to_parquet(Path(output_dir) / "examples.parquet", index=False)
-        scores.save(output_dir)
+        with reporting_full_disk(Path(output_dir)), _written(Scores, output_dir, replaces=old) as hidden:
+            evaluate.save_sets(ours, hidden)
+            scores.examples().to_parquet(hidden / _EXAMPLES, index=False)
+            scores.save(hidden)
     return scores
 
 
@@ -320,13 +325,14 @@ def calibrate(
         warnings=(*warnings, *found.warnings),
     )
     if output_dir is not None:
-        results.save(output_dir)
-        found.save(Path(output_dir))
+        with reporting_full_disk(Path(output_dir)), _written(CalibrationResults, output_dir) as hidden:
+            results.save(hidden)
+            found.save(hidden)
     if shown is not None:
         shown(results)
     if save is not None:
         made_by = command or f"uwc.calibrate({results.original!r}, {results.unlearned!r}, ...)"
-        _save_calibrated(mixing, results, Path(save), made_by, overwrite)
+        _save_calibrated(mixing, results, Path(save), made_by)
     return results
 
 
@@ -603,8 +609,7 @@ def unlearn(
     )
     with main_process_writes() as writes:
         if writes:
-            replaces = MODEL_FILES if overwrite else ()
-            with reporting_full_disk(output), written_whole(output, replaces=replaces) as hidden:
+            with reporting_full_disk(output), written_whole(output, names=KINDS, replaces=MODEL_FILES) as hidden:
                 save_model(done.model, hidden)
                 result.save(hidden)
             remove_checkpoint(checkpoints)
@@ -619,6 +624,7 @@ def run_study(
     runs_dir: str | Path = studies.DEFAULT_RUNS,
     fresh: bool = False,
     verify: bool = False,
+    overwrite: bool = False,
     trust_remote_code: bool = False,
     allow_plugins: bool = False,
 ) -> StudyResults:
@@ -632,6 +638,7 @@ def run_study(
         runs_dir: the folder where results are kept; studies that share it share their steps.
         fresh: compute every step of the study again.
         verify: compare the hashes of all stored models, and not only of those that are read.
+        overwrite: replace the results of a study of another model or benchmark that has this name.
         trust_remote_code: run Python code that comes with a checkpoint; a file cannot ask for it by itself.
         allow_plugins: execute plug-ins that a file names outside of the current folder.
 
@@ -644,6 +651,7 @@ def run_study(
         runs=Path(runs_dir),
         fresh=fresh,
         verify=verify,
+        overwrite=overwrite,
         trust_remote_code=trust_remote_code,
         allow_plugins=allow_plugins,
     )
@@ -664,6 +672,27 @@ def diff(first: StudyResults | str | Path, second: StudyResults | str | Path, *,
     names = [r.study.name if isinstance(r, StudyResults) else str(r) for r in (first, second)]
     one, other = (r if isinstance(r, StudyResults) else StudyResults.load(r) for r in (first, second))
     return study_diff.diff(one, other, rtol=rtol, names=(names[0], names[1]))
+
+
+_EXAMPLES = "examples.parquet"
+
+
+def _older_files(folder: Path, sets: Iterable[str]) -> list[str]:
+    """The files of an earlier score in a folder. Raises ConfigError if those of the sets would replace others."""
+    older: list[str] = []
+    with suppress(OSError, ValueError, KeyError, TypeError, ConfigError):
+        names = list(json.loads((folder / Scores.FILE).read_text(encoding="utf-8"))["sets"])
+        require_names("set", names)
+        older = [_EXAMPLES, *evaluate.set_files(names)]
+    for file in (_EXAMPLES, *evaluate.set_files(sets)):
+        if file not in older and (folder / file).exists() and not (folder / PARTIAL).exists():
+            raise ConfigError(f"{folder / file} is not of an earlier score, and would be replaced; give another folder")
+    return older
+
+
+def _written(result: type[Result], folder: str | Path, *, replaces: Sequence[str] = ()) -> AbstractContextManager[Path]:
+    """A folder for a result and the files that belong to it; see `written_whole`."""
+    return written_whole(Path(folder), names=(result.FILE,), replaces=replaces)
 
 
 def _listed(given: Any) -> list[Any]:
@@ -710,10 +739,9 @@ def _mixing(original: ModelLike, unlearned: ModelLike, loading: Loading) -> Mixi
     return Mixer(loading.plain(original), loading.own(unlearned, loading.reading(original)))
 
 
-def _save_calibrated(mixing: Mixing, results: CalibrationResults, folder: Path, command: str, overwrite: bool) -> None:
+def _save_calibrated(mixing: Mixing, results: CalibrationResults, folder: Path, command: str) -> None:
     card = model_card(results, command=command, adapter=isinstance(mixing, AdapterMixer))
-    replaces = MODEL_FILES if overwrite else ()
-    with reporting_full_disk(folder), written_whole(folder, replaces=replaces) as hidden:
+    with reporting_full_disk(folder), written_whole(folder, names=KINDS, replaces=MODEL_FILES) as hidden:
         save_mixture(mixing, results.calibration.alpha, hidden)
         (hidden / "README.md").write_text(card, encoding="utf-8")
 

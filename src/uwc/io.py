@@ -1,5 +1,6 @@
 """Atomic files and folders, digests, and data that JSON can hold."""
 
+import glob
 import hashlib
 import json
 import math
@@ -7,8 +8,9 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,15 @@ from uwc.errors import UserError
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically: to a temporary file beside it, which is synced and renamed."""
+    """Write a text file atomically: to a temporary file beside it, which is synced and renamed.
+
+    Temporary files that killed processes left are removed once they are a minute old.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        with suppress(OSError):
+            if left.suffix[1:].isdecimal() and time.time() - left.stat().st_mtime > 60:
+                left.unlink()
     try:
         with beside.open("w", encoding="utf-8") as file:
             file.write(text)
@@ -34,32 +43,46 @@ PARTIAL = ".partial"
 
 
 @contextmanager
-def written_whole(folder: Path, *, replaces: Iterable[str] = ()) -> Iterator[Path]:
+def written_whole(folder: Path, *, names: Iterable[str], replaces: Iterable[str] = ()) -> Iterator[Path]:
     """A hidden folder within `folder`, whose files are moved up once all are written; on an error it is removed.
+
+    Of the files in `names`, without which nothing in the folder is read, the old ones are removed before any other
+    file is changed, and the new ones are moved last: at every moment the folder has the old files, the new ones, or
+    none that is read. If the move itself is interrupted, the hidden folder stays until the next write.
 
     Args:
         folder: the folder.
+        names: files that say what the others are, such as a model's configuration.
         replaces: patterns of older files and folders in it, which are removed once the new ones are written.
 
     Yields:
         The hidden folder; what a killed process left of it was removed.
     """
-    hidden = folder / PARTIAL
-    shutil.rmtree(hidden, ignore_errors=True)
+    hidden, first = folder / PARTIAL, tuple(names)
+    remove(hidden)
     try:
         hidden.mkdir(parents=True)
         yield hidden
-        written = list(hidden.iterdir())
-        old = [path for pattern in replaces for path in folder.glob(pattern)]
-        for path in [*old, *(folder / path.name for path in written)]:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-        for path in written:
-            os.replace(path, folder / path.name)
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
+        written = sorted(hidden.iterdir(), key=lambda path: path.name in first)
+    except BaseException:
+        remove(hidden)
+        raise
+    for name in first:
+        remove(folder / name)
+    for old in [path for pattern in replaces for path in folder.glob(pattern)]:
+        remove(old)
+    for path in written:
+        remove(folder / path.name)
+        os.replace(path, folder / path.name)
+    remove(hidden)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder, if there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def not_a_file(path: Path) -> str:

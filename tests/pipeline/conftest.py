@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +43,22 @@ def tiny(tmp_path: Path) -> Path:
 
 
 class Started:
-    """uwc in a process of its own."""
+    """uwc in a process of its own, in which `before`, a function of a module, is called first."""
 
-    def __init__(self, *arguments: str | Path, cwd: Path, **environment: str) -> None:
+    def __init__(
+        self, *arguments: str | Path, cwd: Path, before: Callable[[], object] | None = None, **environment: str
+    ) -> None:
         self.arguments = [str(a) for a in arguments]
         self._folder = tempfile.TemporaryDirectory()
         self._files = [Path(self._folder.name) / name for name in ("stdout", "stderr")]
-        self._process = FORKS.Process(target=_main, args=(self.arguments, cwd, environment, self._files))
+        self._process = FORKS.Process(target=_main, args=(self.arguments, cwd, environment, self._files, before))
         self._process.start()
+
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        assert self._process.pid is not None
+        return self._process.pid
 
     @property
     def running(self) -> bool:
@@ -59,20 +68,26 @@ class Started:
     def end(self, signal: int | None = None) -> subprocess.CompletedProcess[str]:
         """Wait until it has ended, after sending it a signal, if one is given."""
         if signal is not None:
-            assert self._process.pid is not None
-            os.kill(self._process.pid, signal)
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal)
         self._process.join()
         stdout, stderr = (file.read_text(encoding="utf-8") if file.exists() else "" for file in self._files)
         self._folder.cleanup()
         return subprocess.CompletedProcess(self.arguments, self._process.exitcode or 0, stdout, stderr)
 
 
-def run_command(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_command(*arguments: str | Path, cwd: Path, **given: Any) -> subprocess.CompletedProcess[str]:
     """Run uwc to its end, see `Started`."""
-    return Started(*arguments, cwd=cwd, **environment).end()
+    return Started(*arguments, cwd=cwd, **given).end()
 
 
-def _main(arguments: Sequence[str], folder: Path, environment: Mapping[str, str], files: Sequence[Path]) -> None:
+def _main(
+    arguments: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    files: Sequence[Path],
+    before: Callable[[], object] | None,
+) -> None:
     from uwc.cli.main import main
 
     os.chdir(folder)
@@ -81,6 +96,8 @@ def _main(arguments: Sequence[str], folder: Path, environment: Mapping[str, str]
     for descriptor, file in enumerate(files, start=1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), descriptor)
     sys.argv = ["uwc", *arguments]
+    if before is not None:
+        before()
     main()
 
 

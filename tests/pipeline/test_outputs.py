@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,10 @@ from tests.pipeline.conftest import validate_result
 
 import uwc
 from uwc import api
-from uwc.errors import UserError
-from uwc.io import PARTIAL, written_whole
-from uwc.models.checkpoint_files import MODEL_FILES
-from uwc.models.load import save_model
+from uwc.errors import ModelError, UserError
+from uwc.io import PARTIAL, write_text, written_whole
+from uwc.models.checkpoint_files import KINDS, MODEL_FILES
+from uwc.models.load import load_model, require_no_model, save_model
 from uwc.models.model import Loading, Model
 from uwc.results import Scores
 
@@ -89,21 +91,112 @@ def test_a_mixture_is_shown_before_it_is_saved(knowing: Model, tmp_path: Path, m
 def test_files_appear_together_or_not_at_all(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
-    for name in ("model-00001-of-00002.safetensors", "model.safetensors.index.json", "notes.md"):
+    for name in ("model-00001-of-00002.safetensors", "model.safetensors.index.json", "config.json", "notes.md"):
         (folder / name).write_text("old", encoding="utf-8")
     (folder / PARTIAL).mkdir()
     (folder / PARTIAL / "left over").write_text("x", encoding="utf-8")
-    with pytest.raises(KeyError), written_whole(folder) as hidden:
+    with pytest.raises(KeyError), written_whole(folder, names=KINDS) as hidden:
         raise KeyError(str(hidden))
-    assert len(list(folder.iterdir())) == 3
+    assert len(list(folder.iterdir())) == 4
     (folder / "chat_template.jinja").write_text("old", encoding="utf-8")
     (folder / "base").mkdir()
-    with written_whole(folder, replaces=MODEL_FILES) as hidden:
+    with written_whole(folder, names=KINDS, replaces=MODEL_FILES) as hidden:
         (hidden / "model.safetensors").write_text("new", encoding="utf-8")
     assert {path.name for path in folder.iterdir()} == {"model.safetensors", "notes.md", "base"}
-    with written_whole(folder) as hidden:
+    with written_whole(folder, names=KINDS) as hidden:
         (hidden / "other.safetensors").write_text("new", encoding="utf-8")
     assert {path.name for path in folder.glob("*.safetensors")} == {"model.safetensors", "other.safetensors"}
+
+
+def test_a_move_that_ends_anywhere_leaves_the_old_model_the_new_one_or_none(
+    knowing: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The move is broken off at each of its changes of the folder, as a kill does."""
+    base = tmp_path / "base"
+    save_model(knowing, base)
+    COMMANDS["unlearn"](base, output_dir=tmp_path / "whole")
+    adapter = {"warmup_ratio": 0.0, "lora": {"rank": 2, "save": "adapter"}}
+    uwc.unlearn(base, "ga", forget=FORGET, training=adapter, output_dir=tmp_path / "adapter")
+    whole, outcomes = {path.name for path in (tmp_path / "whole").iterdir()}, []
+    for moment in range(60):
+        folder = tmp_path / f"{moment}"
+        shutil.copytree(tmp_path / "adapter", folder)
+        (folder / "chat_template.jinja").write_text("{{ messages[0].content }}", encoding="utf-8")
+        with (
+            broken_off(monkeypatch, after=moment) as count,
+            written_whole(folder, names=KINDS, replaces=MODEL_FILES) as hidden,
+        ):
+            shutil.copytree(tmp_path / "whole", hidden, dirs_exist_ok=True)
+        outcomes.append(outcome(folder, whole))
+        if count[0] < moment:
+            break
+    assert outcomes[0] == "old" and outcomes[-1] == "new" and outcomes.count("none") > 5
+    assert outcomes == sorted(outcomes, key=["old", "none", "new"].index)
+
+
+def test_what_killed_writes_of_a_file_left_is_removed(tmp_path: Path) -> None:
+    kept = [tmp_path / name for name in (".x.json.12", ".x.json.old", ".y.json.11")]
+    left = tmp_path / ".x.json.11"
+    for path in (*kept, left):
+        path.write_text("{", encoding="utf-8")
+    for path in (left, *kept[1:]):
+        os.utime(path, (1, 1))
+    write_text(tmp_path / "x.json", "{}")
+    assert {path.name for path in tmp_path.iterdir()} == {"x.json", *(path.name for path in kept)}
+
+
+def outcome(folder: Path, new: set[str]) -> str:
+    """Which model is read from the folder."""
+    files = {path.name for path in folder.iterdir() if path.is_file()}
+    older = {"adapter_config.json", "adapter_model.safetensors", "chat_template.jinja"}
+    try:
+        load_model(folder)
+    except ModelError:
+        require_no_model(folder, overwrite=False)
+        return "none"
+    assert older <= files or (new <= files and not older & files)
+    return "old" if older <= files else "new"
+
+
+class Killed(BaseException):
+    pass
+
+
+@contextmanager
+def broken_off(monkeypatch: pytest.MonkeyPatch, *, after: int) -> Iterator[list[int]]:
+    """Within, nothing in a folder is removed or moved after that many changes; gives their number."""
+    count = [0]
+
+    def counted(change: Callable[..., Any]) -> Callable[..., Any]:
+        def changed(*arguments: Any, **settings: Any) -> Any:
+            if count[0] == after:
+                raise Killed
+            count[0] += 1
+            return change(*arguments, **settings)
+
+        return changed
+
+    with monkeypatch.context() as patched, suppress(Killed):
+        for of, name in ((os, "replace"), (Path, "unlink"), (shutil, "rmtree")):
+            patched.setattr(of, name, counted(getattr(of, name)))
+        yield count
+
+
+def test_the_files_of_an_earlier_score_are_removed_and_those_of_others_kept(knowing: Model, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    both = {"forget": FORGET, "retain": RETAIN}
+    uwc.score(knowing, both, metrics="ES", max_new_tokens=0, output_dir=out)
+    assert (out / "retain.parquet").exists()
+    (out / "notes.jsonl").write_text("mine", encoding="utf-8")
+    uwc.score(knowing, {"forget": FORGET}, metrics="ES", max_new_tokens=0, output_dir=out)
+    assert (out / "forget.parquet").exists() and (out / "notes.jsonl").exists()
+    assert not list(out.glob("retain*")) and not list(out.glob(".*"))
+    mine = tmp_path / "forget.jsonl"
+    mine.write_text("mine", encoding="utf-8")
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match=r"forget.jsonl is not of an earlier score"):
+            uwc.score("a model", {"forget": FORGET}, metrics="ES", output_dir=tmp_path, overwrite=overwrite)
+    assert mine.read_text(encoding="utf-8") == "mine"
 
 
 def test_files_have_the_permissions_of_the_umask(knowing: Model, tmp_path: Path) -> None:

@@ -7,9 +7,13 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from filelock import FileLock
+
+if TYPE_CHECKING:
+    from tests.torture.trials import Place
 
 WHOLE = os.environ.get("UWC_TORTURE") == "whole"
 BEGIN, END = "<!-- torture: begin -->", "<!-- torture: end -->"
@@ -40,6 +44,19 @@ def failed(record_property: Callable[[str, object], None]) -> Callable[[int], No
     return lambda count: record_property("failed", count)
 
 
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> "Place":
+    """Models, questions and undisturbed runs of commands, made once for all processes."""
+    from tests.torture.trials import load_place, make_place, save_place
+
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "torture"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "place.json").exists():
+            save_place(make_place(folder), folder / "place.json")
+        return load_place(folder / "place.json")
+
+
 class Torture:
     """Collects the figures, from whichever process ran the tests."""
 
@@ -48,7 +65,10 @@ class Torture:
         self.kinds: dict[str, Kind] = {}
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """Add a test's figures to its kind."""
+        """Add a test's figures to its kind; in an hour's run a failure is told at once."""
+        if WHOLE and report.failed:
+            why = getattr(report.longrepr, "reprcrash", None) or report.longrepr
+            self._say(f" {report.nodeid}: {str(why)[:2000]}")
         told = dict(report.user_properties)
         if "torture" not in told or report.when != "call":
             return

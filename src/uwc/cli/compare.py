@@ -14,6 +14,7 @@ from uwc.cli.options import (
     Holdout,
     Json,
     Metrics,
+    Overwrite,
     Plugins,
     Retains,
     Retrained,
@@ -77,6 +78,7 @@ def compare_command(
             help="Folder for report, results and cache; a rerun resumes.",
         ),
     ] = DEFAULT_FOLDER,
+    overwrite: Overwrite = False,
     verify: Verify = False,
     as_json: Json = False,
     overrides: Set = [],  # noqa: B006
@@ -106,6 +108,7 @@ def compare_command(
         overrides=overrides,
         output_dir=output_dir,
         verify=verify,
+        overwrite=overwrite,
         trust_remote_code=trust_remote_code,
     )
     if as_json:

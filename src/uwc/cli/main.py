@@ -1,10 +1,13 @@
 """The command-line application: its commands, one file each, and errors as one-line messages."""
 
+import errno
 import logging
 import os
 import signal
 import sys
 import warnings
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +25,7 @@ from uwc.cli.robustness import robustness_command
 from uwc.cli.score import score_command
 from uwc.cli.study import study
 from uwc.cli.unlearn import unlearn_command
-from uwc.errors import UserError, reporting_full_disk
+from uwc.errors import UserError, reporting_full_disk, shortened
 
 LOGGED = {"bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit"}
 """Logger -> beginning of a line that is suppressed: bitsandbytes reports that it has no kernel for this CPU."""
@@ -52,8 +55,8 @@ class _Without(logging.Filter):
         return not record.getMessage().startswith(self.words)
 
 
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as in shells."""
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""Signals that end a command in one line, with the exit status of shells: 128 and the signal's number."""
 
 app = typer.Typer(
     name="uwc",
@@ -100,21 +103,21 @@ def main() -> None:
     sys.argv = [a for a in sys.argv if a != "--debug"]
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     silence()
-    signal.signal(signal.SIGINT, _interrupt)
-    command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
     try:
-        with reporting_full_disk(Path.cwd()), progress.watched(f"uwc {command}"):
+        _handle_signals(_interrupt)
+        with reporting_full_disk(Path.cwd()), progress.watched(f"uwc {_command()}"):
             app(standalone_mode=True)
-    except _Interrupted:
-        progress.note(f"interrupted; {_KEPT.get(command, _NOTHING_KEPT)}")
-        sys.exit(INTERRUPTED)
+    except _Interrupted as interrupted:
+        _handle_signals(signal.SIG_IGN)
+        _say_interrupted(interrupted.number)
+        sys.exit(128 + interrupted.number)
     except Exception as error:
         if debug:
             raise
-        kind = "error" if isinstance(error, UserError) else f"unexpected {type(error).__name__}"
-        hint = "" if isinstance(error, UserError) else " (please report it; --debug prints the traceback)"
-        progress.note(f"{kind}: {' '.join(str(error).split())}{hint}")
+        progress.note(_in_one_line(error))
         sys.exit(1)
+    finally:
+        _handle_signals(signal.SIG_DFL)  # nothing is left to be removed
 
 
 _RESUMES = "finished steps are cached: run the same command again to resume"
@@ -128,8 +131,52 @@ _KEPT = {
 
 
 class _Interrupted(BaseException):
-    """Ctrl-C. Not a KeyboardInterrupt, for which the command-line library prints only 'Aborted!'."""
+    """A signal. Not a KeyboardInterrupt, for which the command-line library prints only 'Aborted!'."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
-def _interrupt(_signal: int, _frame: object) -> None:
-    raise _Interrupted
+def _handle_signals(handler: Callable[[int, object], None] | signal.Handlers) -> None:
+    for number in SIGNALS:
+        if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets SIGHUP
+            signal.signal(number, handler)
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    """End the command; a second signal does not wait until what is half written is removed."""
+    _handle_signals(_leave)
+    raise _Interrupted(number)
+
+
+def _leave(number: int, _frame: object) -> None:
+    _handle_signals(signal.SIG_IGN)
+    _say_interrupted(number)
+    os._exit(128 + number)
+
+
+def _say_interrupted(number: int) -> None:
+    with suppress(OSError):  # the terminal may be gone
+        progress.note(f"interrupted by {signal.Signals(number).name}; {_KEPT.get(_command(), _NOTHING_KEPT)}")
+
+
+def _command() -> str:
+    return next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
+
+
+_NO_MEMORY = ("DefaultCPUAllocator", "out of memory", "std::bad_alloc", "Cannot allocate memory")
+"""Words of libraries for it."""
+
+
+def _in_one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, UserError):
+        return f"error: {text}"
+    if (
+        isinstance(error, MemoryError)
+        or getattr(error, "errno", None) == errno.ENOMEM
+        or any(words in text for words in _NO_MEMORY)
+    ):
+        return f"error: out of memory; {_KEPT.get(_command(), _NOTHING_KEPT)} ({shortened(text, 200)})"
+    return f"unexpected {type(error).__name__}: {text} (please report it; --debug prints the traceback)"

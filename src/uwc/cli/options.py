@@ -102,10 +102,6 @@ OutputDir = Annotated[
     Path | None,
     typer.Option("--output-dir", "-o", rich_help_panel=OUTPUT, metavar="FOLDER", help="Folder for the results."),
 ]
-Overwrite = Annotated[
-    bool,
-    typer.Option("--overwrite", rich_help_panel=OUTPUT, help="Replace what the folder has of another model."),
-]
 Set = Annotated[
     list[str],
     typer.Option(
@@ -121,6 +117,7 @@ SHARED = {
     "--plugin": "A Python file (FILE) that registers metrics, losses, tricks or attacks. May be repeated.",
     "--allow-plugins": "Execute plug-ins that a study names outside of the current folder.",
     "--trust-remote-code": "Run Python code that comes with a checkpoint.",
+    "--overwrite": "Replace what the output folder has of another model or study.",
     "--verify": "Compare all stored models with their hashes, and not only those that are read.",
 }
 """The options that `uwc --help` describes for all commands that have them."""
@@ -129,6 +126,7 @@ Json = Annotated[bool, typer.Option("--json", hidden=True)]
 Plugins = Annotated[list[Path], typer.Option("--plugin", hidden=True, callback=_load_plugins)]
 AllowPlugins = Annotated[bool, typer.Option("--allow-plugins", hidden=True)]
 TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", hidden=True)]
+Overwrite = Annotated[bool, typer.Option("--overwrite", hidden=True)]
 Verify = Annotated[bool, typer.Option("--verify", hidden=True)]
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from uwc import progress
-from uwc.cli.options import OUTPUT, AllowPlugins, Command, Json, Plugins, Set, TrustRemoteCode, Verify
+from uwc.cli.options import OUTPUT, AllowPlugins, Command, Json, Overwrite, Plugins, Set, TrustRemoteCode, Verify
 from uwc.cli.printing import console, print_rows
 
 DIVERGED = 3
@@ -32,6 +32,7 @@ StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A YAML file, or
 def study_run(
     source: StudyName,
     runs: Runs = Path("runs"),
+    overwrite: Overwrite = False,
     verify: Verify = False,
     as_json: Json = False,
     overrides: Set = [],  # noqa: B006
@@ -49,6 +50,7 @@ def study_run(
         overrides=overrides,
         runs=runs,
         verify=verify,
+        overwrite=overwrite,
         trust_remote_code=trust_remote_code,
         allow_plugins=allow_plugins,
     )

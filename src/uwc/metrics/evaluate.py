@@ -4,7 +4,7 @@
 computes the scores by metric and set from these, including metrics of whole sets, without a model.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -223,6 +223,11 @@ def save_sets(scored: ScoredSets, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, found in scored.items():
         found.save(folder, name)
+
+
+def set_files(names: Iterable[str]) -> list[str]:
+    """The files of `save_sets`."""
+    return [f"{name}{suffix}" for name in names for suffix in (".parquet", ".jsonl")]
 
 
 def load_sets(folder: Path, names: Sequence[str]) -> dict[str, ScoredSet]:

@@ -12,6 +12,7 @@ from transformers.utils.hub import has_file
 
 from uwc import progress
 from uwc.errors import ModelError
+from uwc.io import PARTIAL
 from uwc.models import contrast
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -37,6 +38,8 @@ _SETTINGS = (".json", ".jinja", ".model", ".txt", ".tiktoken", ".vocab", ".bpe",
 _LOGS = ("training_log.json", "trainer_state.json", "all_results.json", "train_results.json", "eval_results.json")
 """Files with these suffixes that are not read in loading."""
 _TEMPLATES = "additional_chat_templates"
+KINDS = (CONFIG, ADAPTER, CONTRAST)
+"""Files without one of which a folder is no model; they are written last, and removed first (see `written_whole`)."""
 MODEL_FILES = (
     ADAPTER,
     CONTRAST,
@@ -127,12 +130,19 @@ def kind_of(path: str | Path) -> Kind:
     where, folder = str(path), Path(path)
     if folder.exists() and not folder.is_dir():
         raise ModelError(f"{where}: not a folder; give the folder that holds {CONFIG} and the weights")
+    if is_incomplete(folder):
+        raise ModelError(f"{where}: writing this model was interrupted; run the command that writes it again")
     whole = _first_of_whole(where)
     there = {CONTRAST: (folder / CONTRAST).is_file(), ADAPTER: _has(where, ADAPTER), whole or SINGLE: whole is not None}
     several = [file for file in there if there[file]]
     if len(several) > 1:
         raise _two_models(where, several)
     return "contrast" if there[CONTRAST] else "adapter" if there[ADAPTER] else "model"
+
+
+def is_incomplete(folder: Path) -> bool:
+    """Whether a folder has no model but what an interrupted `uwc.io.written_whole` left of one."""
+    return (folder / PARTIAL).exists() and not any((folder / name).exists() for name in KINDS)
 
 
 def _first_of_whole(where: str) -> str | None:

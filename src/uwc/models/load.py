@@ -24,6 +24,7 @@ from uwc.models.checkpoint_files import (
     MODEL_FILES,
     SINGLE,
     contents,
+    is_incomplete,
     kind_of,
     loading_failed,
     read_json,
@@ -169,7 +170,7 @@ def share_weights(folder: Path) -> None:
 def require_no_model(folder: Path, *, overwrite: bool) -> None:
     """Raise ModelError if a folder to write to has a model, and it must not be replaced."""
     found = next((file.name for pattern in MODEL_FILES for file in sorted(folder.glob(pattern))), "")
-    if found and not overwrite:
+    if found and not overwrite and not is_incomplete(folder):
         raise ModelError(
             f"{folder} holds a model ({found}); give another folder, or replace it with --overwrite (in Python "
             "overwrite=True)"

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from uwc import __version__, progress
 from uwc.errors import ModelError, UserError, reporting_full_disk
-from uwc.io import digest, file_digest, write_text
+from uwc.io import digest, file_digest, not_a_file, remove, write_text
 from uwc.results import Part, Settings
 from uwc.studies.steps import MODEL, Outcome, Step
 
@@ -241,6 +241,8 @@ class Store:
         if not folder.exists():
             return None
         try:
+            if not_a_file(folder / MANIFEST):  # reading a pipe may never end
+                raise FileNotFoundError
             found = Manifest.model_validate_json((folder / MANIFEST).read_text(encoding="utf-8"))
             found.require_sealed()
         except (OSError, ValueError):
@@ -281,7 +283,7 @@ class Store:
         self._complete.pop(step.key, None)
         with self.lock(step):
             for folder in (self.folder(step), self.checkpoints(step)):
-                shutil.rmtree(folder, ignore_errors=True)
+                remove(folder)
 
     def borrow(self, step: Step, other: "Store") -> None:
         """Read the result of a step from another store where it is not complete in this one."""
@@ -310,15 +312,15 @@ class Store:
         """
         temporary, final = self.root / "tmp" / _short(step), self.folder(step)
         with reporting_full_disk(temporary):
-            shutil.rmtree(temporary, ignore_errors=True)
+            remove(temporary)
             try:
                 temporary.mkdir()
                 writing = Writing(temporary)
                 yield writing
                 write_text(temporary / MANIFEST, writing.manifest.sealed().model_dump_json(indent=1) + "\n")
-                shutil.rmtree(final, ignore_errors=True)  # an incomplete or damaged result, if any
+                remove(final)  # a damaged result, if any
                 os.replace(temporary, final)
-                shutil.rmtree(self.checkpoints(step), ignore_errors=True)
+                remove(self.checkpoints(step))
             except BaseException:
                 shutil.rmtree(temporary, ignore_errors=True)
                 raise

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from uwc import progress
 from uwc.errors import ConfigError, reporting_full_disk
-from uwc.io import file_digest, write_json
+from uwc.io import file_digest, not_a_file, write_json
 
 FILE = "checkpoint.json"
 """Names the file of the state with its hash."""
@@ -81,12 +81,13 @@ def load_checkpoint(folder: Path, identity: str) -> TrainingState | None:
     if not where.exists():
         return None
     try:
-        written = json.loads(where.read_text(encoding="utf-8"))
-        path = folder / Path(written["file"]).name
+        written = json.loads(_regular(where).read_text(encoding="utf-8"))
+        path = _regular(folder / Path(written["file"]).name)
         if file_digest(path) != written["sha256"]:
             raise ValueError(f"the content of {path.name} has changed")
     except (OSError, ValueError, KeyError, TypeError) as error:
         progress.warn(f"the checkpoint in {folder} is damaged ({error}); the training starts again")
+        shutil.rmtree(folder, ignore_errors=True)  # a folder or pipe in place of a file could not be written to
         return None
     state = TrainingState(**torch.load(path, map_location="cpu", weights_only=True))
     if state.identity != identity:
@@ -95,6 +96,13 @@ def load_checkpoint(folder: Path, identity: str) -> TrainingState | None:
             "remove the folder to start again, or use the same ones to resume"
         )
     return state
+
+
+def _regular(path: Path) -> Path:
+    """The path of a file; raises ValueError if it is a pipe, which may never end, a folder or missing."""
+    if reason := not_a_file(path):
+        raise ValueError(f"{path.name}: {reason}")
+    return path
 
 
 def remove_checkpoint(folder: Path) -> None:

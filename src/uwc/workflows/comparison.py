@@ -4,18 +4,19 @@ import hashlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
+
+from filelock import FileLock
 
 from uwc.attacks.registry import attack_name
 from uwc.data.benchmarks.local_files import PARTS, require_further
 from uwc.data.example import fingerprint
 from uwc.data.question_files import Columns, Questions, columns_by_set, examples_of, table_of
 from uwc.errors import ConfigError
-from uwc.io import write_json
+from uwc.io import remove, write_json, write_text
 from uwc.metrics.set_metrics import UTILITY_SETS
 from uwc.names import LONGEST, STORE
 from uwc.results import StudyResults
@@ -41,7 +42,7 @@ def kept_questions(questions: Questions, name: str, folder: Path, columns: Colum
     rows = [{k: v for k, v in asdict(e).items() if k != "split" and v} for e in examples]
     path = folder / "data" / f"{name}-{fingerprint(examples)[:16]}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return str(path)
 
 
@@ -67,15 +68,17 @@ def kept_model(model: Any, folder: Path, template: Any | None) -> str:
     if template is not None and model.template != template:
         raise ConfigError(f"the model {model.name!r} has another prompt template than the original; give all one")
     path = folder / "models" / _content_hash(model)[:16]
-    if not _is_as_written(path):
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        for old in (beside, path):
-            shutil.rmtree(old, ignore_errors=True)
-        beside.mkdir(parents=True)
-        save_model(merge_adapter(model, keep=True), beside)
-        records = {name: record.model_dump() for name, record in file_records(beside).items()}
-        write_json(_records_of(path), records)
-        os.replace(beside, path)
+    beside = path.with_name(f".{path.name}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(beside.with_suffix(".lock")):
+        if not _is_as_written(path):
+            for old in (beside, path):
+                remove(old)
+            beside.mkdir()
+            save_model(merge_adapter(model, keep=True), beside)
+            records = {name: record.model_dump() for name, record in file_records(beside).items()}
+            write_json(_records_of(path), records)
+            os.replace(beside, path)
     return str(path)
 
 
@@ -141,6 +144,7 @@ def compare(
     overrides: Overrides = (),
     output_dir: str | Path = "comparison",
     verify: bool = False,
+    overwrite: bool = False,
     trust_remote_code: bool = False,
 ) -> StudyResults:
     """Compare unlearned models: scored, calibrated to the retention constraint, scored again and attacked.
@@ -171,6 +175,7 @@ def compare(
             ``{"attack.settings.relearn.steps": 20}``.
         output_dir: the folder for report, results and cache.
         verify: compare the hashes of all stored models, and not only of those that are read.
+        overwrite: replace the results of another original that the folder has.
         trust_remote_code: run Python code that comes with a checkpoint.
 
     Raises:
@@ -202,7 +207,7 @@ def compare(
     config = load_config(STUDY, changes=changes, overrides=overrides, trust_remote_code=trust_remote_code)
     plan = make_plan(config)
     require_models(plan.config)
-    return run_plan(plan, Store(folder / STORE), folder, verify=verify)
+    return run_plan(plan, Store(folder / STORE), folder, verify=verify, overwrite=overwrite)
 
 
 def _study_name(folder: Path) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from uwc import progress
 from uwc.errors import UserError, reporting_full_disk
-from uwc.io import write_text
+from uwc.io import require_writable, write_text
 from uwc.names import STORE
 from uwc.results import RunRecord, StudyResults
 from uwc.studies.config import StudyConfig
@@ -55,6 +55,7 @@ def run_study(
     runs: Path = DEFAULT_RUNS,
     fresh: bool = False,
     verify: bool = False,
+    overwrite: bool = False,
     trust_remote_code: bool = False,
     allow_plugins: bool = False,
 ) -> StudyResults:
@@ -67,7 +68,7 @@ def run_study(
         overrides: changes to the file: ``["key.key=value"]``, or key -> value.
         runs: the folder where results are kept; studies that share it share their steps.
         fresh: compute every step again.
-        verify: see `run_plan`.
+        verify, overwrite: see `run_plan`.
         trust_remote_code, allow_plugins: as `load_config` takes them.
 
     Raises:
@@ -82,10 +83,10 @@ def run_study(
     if fresh:
         for step in plan.steps:
             store.remove(step)
-    return run_plan(plan, store, Path(runs) / plan.config.name, verify=verify)
+    return run_plan(plan, store, Path(runs) / plan.config.name, verify=verify, overwrite=overwrite)
 
 
-def run_plan(plan: Plan, store: Store, folder: Path, *, verify: bool = False) -> StudyResults:
+def run_plan(plan: Plan, store: Store, folder: Path, *, verify: bool = False, overwrite: bool = False) -> StudyResults:
     """Run the missing steps of a plan, and write its results, report and log (``run.log``) to a folder.
 
     Args:
@@ -93,7 +94,16 @@ def run_plan(plan: Plan, store: Store, folder: Path, *, verify: bool = False) ->
         store: the store.
         folder: where the results are written.
         verify: compare the hashes of all stored models, and not only of those that a missing step reads.
+        overwrite: replace the results of a study of another model or benchmark.
+
+    Raises:
+        UserError: the folder has such results, nothing can be written to it or to the store, a step fails, or the disk
+            is full.
     """
+    require_writable(store.root)
+    require_writable(folder, StudyResults.FILE, REPORT)
+    if not overwrite:
+        _require_same_study(plan.config, folder)
     with reporting_full_disk(folder), progress.logged(folder / "run.log"):
         verify_store(plan, store, everything=verify)
         missing = len(missing_steps(plan, store))
@@ -103,6 +113,27 @@ def run_plan(plan: Plan, store: Store, folder: Path, *, verify: bool = False) ->
         with progress.bar(plan.config.name, total=len(plan.steps), alike=False) as advance:
             run = run_steps(plan, store, on_step=advance)
         return _publish(plan, store, run, folder)
+
+
+def _require_same_study(config: StudyConfig, folder: Path) -> None:
+    """Raise UserError if a folder has the results of another benchmark or model; other settings may have changed."""
+    try:
+        found: Any = StudyResults.load(folder / StudyResults.FILE).study.config
+        theirs = _identity(found["benchmark"]["name"], found["model"]["path"])
+    except (UserError, KeyError, TypeError):  # none, damaged, or of another version: written again
+        return
+    ours = _identity(config.benchmark.name, config.model.path)
+    for what, value in theirs.items():
+        if value != ours[what]:
+            raise UserError(
+                f"{folder} has the results of a study of another {what}, {value!r}; give the study another name, or "
+                "replace them with --overwrite (in Python overwrite=True)"
+            )
+
+
+def _identity(benchmark: str, model: Any) -> dict[str, str]:
+    """What two runs of one study share, by names: paths differ between machines."""
+    return {"benchmark": benchmark, "model": Path(model).name if model else "built"}
 
 
 def require_models(config: StudyConfig) -> None:

@@ -81,6 +81,14 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     ),
     "a manifest is missing": lambda s: (folder_of(s, "calibrate") / "manifest.json").unlink(),
     "a manifest is truncated": lambda s: (folder_of(s, "calibrate") / "manifest.json").write_bytes(b"{"),
+    "a manifest is a pipe": lambda s: (
+        (folder_of(s, "calibrate") / "manifest.json").unlink(),
+        os.mkfifo(folder_of(s, "calibrate") / "manifest.json"),
+    ),
+    "a step is a file": lambda s: (
+        shutil.rmtree(folder := folder_of(s, "calibrate")),
+        folder.write_text("x"),
+    ),
     "weights are exchanged, and a score is missing": lambda s: (
         exchange(folder_of(s, "finetune") / MODEL, folder_of(s, "unlearn") / MODEL),
         shutil.rmtree(folder_of(s, "calibrate")),

@@ -1,6 +1,7 @@
 """A run that is killed at any step goes on from its last checkpoint and ends with the same bits."""
 
 import copy
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,7 @@ def flipped(path: Path) -> None:
     path.write_bytes(bytes(content))
 
 
-@pytest.mark.parametrize("damaged", ["state", "name", "no state", "not JSON"])
+@pytest.mark.parametrize("damaged", ["state", "name", "no state", "a folder", "a pipe", "not JSON"])
 def test_a_run_whose_checkpoint_is_damaged_starts_again(
     damaged: str, knowing: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,6 +147,12 @@ def test_a_run_whose_checkpoint_is_damaged_starts_again(
         flipped(tmp_path / FILE)
     elif damaged == "no state":
         state.unlink()
+    elif damaged == "a folder":
+        state.unlink()
+        state.mkdir()
+    elif damaged == "a pipe":
+        (tmp_path / FILE).unlink()
+        os.mkfifo(tmp_path / FILE)
     else:
         (tmp_path / FILE).write_bytes(b"\xff")
     again, resumed = run(knowing, "gd", tmp_path)

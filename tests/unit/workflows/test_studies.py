@@ -1,11 +1,16 @@
-"""A study is run by one process."""
+"""A study is run by one process, and its results are not those of another."""
 
 from pathlib import Path
 
 import pytest
+from tests.helpers.results_factory import changed, study_results
+from tests.helpers.small_study import STUDY
 
 from uwc.errors import UserError
-from uwc.workflows.studies import run_study
+from uwc.studies.plan import make_plan
+from uwc.studies.store import Store
+from uwc.workflows import studies
+from uwc.workflows.studies import run_plan, run_study
 
 
 def test_a_study_is_not_run_by_several_processes_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -13,3 +18,32 @@ def test_a_study_is_not_run_by_several_processes_together(tmp_path: Path, monkey
     with pytest.raises(UserError, match="a study runs in one process"):
         run_study("quickstart", runs=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_results_of_another_study_of_that_name_are_replaced_on_demand_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Begun(Exception):
+        pass
+
+    def begin(*_: object, **__: object) -> None:
+        raise Begun
+
+    monkeypatch.setattr(studies, "run_steps", begin)
+    plan, results = make_plan(STUDY), study_results()
+
+    def run(*, overwrite: bool = False, **recorded: object) -> None:
+        config = {**STUDY.model_dump(mode="json"), **recorded}
+        changed(results, study=changed(results.study, config=config)).save(tmp_path)
+        run_plan(plan, Store(tmp_path / "store"), tmp_path, overwrite=overwrite)
+
+    with pytest.raises(Begun):
+        run(seed=1, finetune={}, benchmark={**STUDY.model_dump(mode="json")["benchmark"], "settings": {}})
+    for what, value in {"benchmark": {"name": "tofu"}, "model": {"path": "/there/llama"}}.items():
+        with pytest.raises(UserError, match=f"another {what}, .*--overwrite"):
+            run(**{what: value})
+        with pytest.raises(Begun):
+            run(**{what: value}, overwrite=True)
+    (tmp_path / "results.json").write_text("{", encoding="utf-8")
+    with pytest.raises(Begun):
+        run_plan(plan, Store(tmp_path / "store"), tmp_path)
