@@ -6,7 +6,7 @@ from inspect import signature
 from itertools import chain
 from typing import Any
 
-from uwc.data.example import Example, asked_in_both, fingerprint, paraphrased, repeated
+from uwc.data.example import Example, asked_in_both, fingerprint, has_subject, paraphrased, repeated
 from uwc.errors import ConfigError
 from uwc.metrics.registry import INPUTS, JUDGES, metric, metrics, set_metrics
 from uwc.metrics.set_metrics import MEMBERSHIP_ATTACKS
@@ -286,7 +286,7 @@ def _on_clusters(sets: Mapping[str, Sequence[Example]], *, several: bool) -> Ite
                 f"The {label} questions have {count} subjects only: intervals from fewer than {FEW_CLUSTERS} cover "
                 f"less than 95%{unsure}; use questions about more subjects.",
             )
-    silent = [set_label(name) for name, examples in sets.items() if not any(e.subject for e in examples)]
+    silent = [set_label(name) for name, examples in sets.items() if not any(map(has_subject, examples))]
     if silent:
         yield (
             "no_subjects",
@@ -301,7 +301,8 @@ def _on_questions(sets: Mapping[str, Sequence[Example]]) -> Iterator[tuple[str, 
         if count := repeated(examples):
             yield (
                 "repeated_questions",
-                f"{count} of the {set_label(name)} questions repeat another one with its answer, and count twice.",
+                f"{count} of the {set_label(name)} questions repeat another one: each has its weight in averages, and "
+                "repetitions are drawn together, as one cluster.",
             )
         if name != FORGET and (both := asked_in_both(sets.get(FORGET, ()), examples)):
             yield (
