@@ -1186,6 +1186,7 @@ class RobustnessResults(Result):
     FILE: ClassVar[str] = "robustness.json"
 
     robustness: Robustness
+    warnings: tuple[Warning, ...] = ()
 
     @property
     def headline(self) -> str:

@@ -24,8 +24,8 @@ from uwc.cli.options import (
     file_columns,
     retain_files,
 )
-from uwc.cli.printing import console
-from uwc.errors import UserError
+from uwc.cli.printing import console, print_warnings
+from uwc.errors import UserError, printable
 
 if TYPE_CHECKING:
     from uwc.results import StudyResults
@@ -133,6 +133,5 @@ def _print(results: "StudyResults") -> None:
             print_table(table, console())
     under_attack = recovery_words(results) if results.attacks else []
     for sentence in filter(None, [indistinct(results), *tau_words(results), *under_attack]):
-        typer.echo(sentence)
-    for warning in results.warnings:
-        typer.echo(f"Warning: {warning.text}")
+        typer.echo(printable(sentence))
+    print_warnings(results.warnings)

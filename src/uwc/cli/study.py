@@ -7,7 +7,7 @@ import typer
 
 from uwc import progress
 from uwc.cli.options import OUTPUT, AllowPlugins, Json, Plugins, Set, TrustRemoteCode, Verify
-from uwc.cli.printing import console, print_rows
+from uwc.cli.printing import console, print_rows, print_warnings
 
 DIVERGED = 3
 """Exit status of a study in which a method diverged."""
@@ -56,6 +56,7 @@ def study_run(
         typer.echo(results.to_json(), nl=False)
     else:
         print_table(result_table(results), console())
+        print_warnings(results.warnings)
         typer.echo(f"report: {runs / results.study.name / 'report.html'}")
     if diverged := [model.name for model in results.unlearned if model.status == "diverged"]:
         progress.note(f"diverged, and therefore not ranked: {', '.join(diverged)}")

@@ -274,18 +274,34 @@ def question_warnings(sets: Mapping[str, Sequence[Example]], *, several: bool = 
     return [Warning(code=code, text=text) for code, text in found]
 
 
+def clusters_of(examples: Sequence[Example]) -> int:
+    """The number of clusters of a set."""
+    return len(set(cluster_codes([e.subject for e in examples]).tolist()))
+
+
+def few_clusters(what: str, count: int, *, kind: str = "subjects", several: bool = False) -> Iterator[tuple[str, str]]:
+    """The code and text of the warning on fewer than five clusters, if there are fewer.
+
+    Args:
+        what: what has them, as in "The forget questions".
+        count: the number of clusters.
+        kind: their name.
+        several: whether models are compared on them.
+    """
+    if count == 1:
+        yield "one_cluster", f"{what} have only one of {kind}, so that no number has an interval."
+    elif count < FEW_CLUSTERS:
+        unsure = ", and no two models differ significantly by them" if several else ""
+        yield (
+            "few_clusters",
+            f"{what} have {count} {kind} only: intervals from fewer than {FEW_CLUSTERS} cover less than 95%{unsure}; "
+            f"use more {kind}.",
+        )
+
+
 def _on_clusters(sets: Mapping[str, Sequence[Example]], *, several: bool) -> Iterator[tuple[str, str]]:
     for name, examples in sets.items():
-        label, count = set_label(name), int(cluster_codes([e.subject for e in examples]).max()) + 1
-        if count == 1:
-            yield "one_cluster", f"All {label} questions have one subject, so that no score has an interval."
-        elif count < FEW_CLUSTERS:
-            unsure = ", and no two models differ significantly by them" if several else ""
-            yield (
-                "few_clusters",
-                f"The {label} questions have {count} subjects only: intervals from fewer than {FEW_CLUSTERS} cover "
-                f"less than 95%{unsure}; use questions about more subjects.",
-            )
+        yield from few_clusters(f"The {set_label(name)} questions", clusters_of(examples), several=several)
     silent = [set_label(name) for name, examples in sets.items() if not any(map(has_subject, examples))]
     if silent:
         yield (

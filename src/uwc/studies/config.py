@@ -3,7 +3,7 @@
 import datetime
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, ValidationError, model_validator
 
@@ -217,11 +217,17 @@ class RunConfig(Section):
 
 
 class UnlearnConfig(Section):
-    """The unlearning runs and their common training settings; `seeds` repeats every method with each of them."""
+    """The unlearning runs and their common training settings; `seeds` repeats every method with each of them.
+
+    Attributes:
+        chosen_on: the questions on which the runs' settings were chosen: those of the study ("reported"), on which they
+            look better than on others, or "other" ones; unknown by default.
+    """
 
     training: dict[str, Any] = Field(default_factory=dict)
     stop: StopConfig | None = None
     seeds: tuple[NonNegativeInt, ...] = ()
+    chosen_on: Literal["reported", "other"] | None = None
     runs: tuple[RunConfig, ...] = Field(min_length=1)
 
     @model_validator(mode="before")
