@@ -150,6 +150,7 @@ def score(
     own_tokenizer: bool = False,
     output_dir: str | Path | None = None,
     overwrite: bool = False,
+    keep_paths: bool = False,
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
     prompt: Prompt = None,
@@ -177,6 +178,7 @@ def score(
             original (else the model of `compare`) is.
         output_dir: a folder for ``score.json``, the token scores and texts by set, and the values by example.
         overwrite: replace what the folder has of another model.
+        keep_paths: keep absolute paths in the results, see `uwc.results.Result.without_paths`.
         dtype, device, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Returns:
@@ -226,7 +228,8 @@ def score(
         differences=evaluate.paired_differences(scored(compare), ours, scoring),
         left_out=left_out,
         warnings=tuple(warnings),
-    ).with_examples(evaluate.example_values(ours, scoring))
+    )
+    scores = scores.without_paths(output_dir, keep=keep_paths).with_examples(evaluate.example_values(ours, scoring))
     if output_dir is not None:
         evaluate.save_sets(ours, Path(output_dir))
         scores.examples().to_parquet(Path(output_dir) / "examples.parquet", index=False)
@@ -250,6 +253,7 @@ def calibrate(
     shown: Callable[[CalibrationResults], None] | None = None,
     output_dir: str | Path | None = None,
     overwrite: bool = False,
+    keep_paths: bool = False,
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
     prompt: Prompt = None,
@@ -275,6 +279,7 @@ def calibrate(
         command: the command or call that the card names.
         output_dir: a folder for ``calibration.json`` and the values of the probes; None does not write them.
         overwrite: replace what the folders have of another model.
+        keep_paths: keep absolute paths in the results, see `uwc.results.Result.without_paths`.
         shown: called with the results before the mixture is saved.
         dtype, device, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
@@ -318,7 +323,7 @@ def calibrate(
         calibration=found.record(seed=seed),
         scores=found.scores(seed=seed),
         warnings=(*warnings, *found.warnings),
-    )
+    ).without_paths(output_dir, keep=keep_paths)
     if output_dir is not None:
         results.save(output_dir)
         found.save(Path(output_dir))
@@ -346,6 +351,7 @@ def attack(
     own_tokenizer: bool = False,
     output_dir: str | Path | None = None,
     overwrite: bool = False,
+    keep_paths: bool = False,
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
     prompt: Prompt = None,
@@ -369,6 +375,7 @@ def attack(
             original is, or else the model.
         output_dir: a folder for ``attack.json``.
         overwrite: replace what the folder has of another model.
+        keep_paths: keep absolute paths in the results, see `uwc.results.Result.without_paths`.
         dtype, device, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Returns:
@@ -415,7 +422,7 @@ def attack(
             models=(ours.model,) if theirs is None else (ours.model, theirs.model),
         ),
         warnings=tuple(warnings),
-    )
+    ).without_paths(output_dir, keep=keep_paths)
     if output_dir is not None:
         results.save(output_dir)
     return results
@@ -438,6 +445,7 @@ def attack_curve(
     own_tokenizer: bool = False,
     output_dir: str | Path | None = None,
     overwrite: bool = False,
+    keep_paths: bool = False,
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
     prompt: Prompt = None,
@@ -446,7 +454,8 @@ def attack_curve(
     """Score a model under one attack at several efforts.
 
     Args:
-        model, attacker, control, columns, max_new_tokens, own_tokenizer, output_dir, overwrite: as `attack` takes them.
+        model, attacker, control, columns, max_new_tokens, own_tokenizer, output_dir, overwrite, keep_paths: as `attack`
+            takes them.
         data: the questions that are scored.
         attack: one attack, no chain.
         efforts: the values of its effort.
@@ -507,7 +516,7 @@ def attack_curve(
         ),
         curves=tuple(curves),
         warnings=tuple(warnings),
-    )
+    ).without_paths(output_dir, keep=keep_paths)
     if output_dir is not None:
         results.save(output_dir)
     return results
@@ -527,6 +536,7 @@ def unlearn(
     columns: Columns | None = None,
     output_dir: str | Path,
     overwrite: bool = False,
+    keep_paths: bool = False,
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
     prompt: Prompt = None,
@@ -551,6 +561,7 @@ def unlearn(
         columns: field -> column, where files or tables name them otherwise.
         output_dir: the folder to write; ``training_log.json``, this result, lies beside the weights.
         overwrite: replace a model that the folder has.
+        keep_paths: keep absolute paths in the results, see `uwc.results.Result.without_paths`.
         dtype, device, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Raises:
@@ -600,7 +611,7 @@ def unlearn(
         stopped=done.log.stopped,
         collapse=done.collapse,
         **logged(done.log.steps, done.log.effects),
-    )
+    ).without_paths(output_dir, keep=keep_paths)
     with main_process_writes() as writes:
         if writes:
             replaces = MODEL_FILES if overwrite else ()
@@ -619,6 +630,7 @@ def run_study(
     runs_dir: str | Path = studies.DEFAULT_RUNS,
     fresh: bool = False,
     verify: bool = False,
+    keep_paths: bool = False,
     trust_remote_code: bool = False,
     allow_plugins: bool = False,
 ) -> StudyResults:
@@ -632,6 +644,7 @@ def run_study(
         runs_dir: the folder where results are kept; studies that share it share their steps.
         fresh: compute every step of the study again.
         verify: compare the hashes of all stored models, and not only of those that are read.
+        keep_paths: keep absolute paths in the results, as the study's key of that name.
         trust_remote_code: run Python code that comes with a checkpoint; a file cannot ask for it by itself.
         allow_plugins: execute plug-ins that a file names outside of the current folder.
 
@@ -644,6 +657,7 @@ def run_study(
         runs=Path(runs_dir),
         fresh=fresh,
         verify=verify,
+        keep_paths=keep_paths,
         trust_remote_code=trust_remote_code,
         allow_plugins=allow_plugins,
     )

@@ -13,6 +13,7 @@ from uwc.cli.options import (
     Forget,
     Holdout,
     Json,
+    KeepPaths,
     Metrics,
     Plugins,
     Retains,
@@ -78,6 +79,7 @@ def compare_command(
         ),
     ] = DEFAULT_FOLDER,
     verify: Verify = False,
+    keep_paths: KeepPaths = False,
     as_json: Json = False,
     overrides: Set = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
@@ -106,6 +108,7 @@ def compare_command(
         overrides=overrides,
         output_dir=output_dir,
         verify=verify,
+        keep_paths=keep_paths,
         trust_remote_code=trust_remote_code,
     )
     if as_json:

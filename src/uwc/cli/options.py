@@ -114,6 +114,7 @@ Overwrite = Annotated[
     bool,
     typer.Option("--overwrite", rich_help_panel=OUTPUT, help="Replace what the folder has of another model."),
 ]
+KeepPaths = Annotated[bool, typer.Option("--keep-paths", hidden=True, help="Keep absolute paths in the results.")]
 Verify = Annotated[
     bool,
     typer.Option(

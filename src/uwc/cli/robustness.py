@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from uwc import progress
-from uwc.cli.options import Json, OutputDir
+from uwc.cli.options import Json, KeepPaths, OutputDir
 from uwc.cli.printing import print_rows, print_warnings
 
 
@@ -29,6 +29,7 @@ def robustness_command(
     ] = ["perplexity"],  # noqa: B006
     seed: Annotated[int, typer.Option(metavar="SEED", help="Seed of the bootstrap over checkpoints.")] = 0,
     output_dir: OutputDir = None,
+    keep_paths: KeepPaths = False,
     as_json: Json = False,
 ) -> None:
     """Compare metrics before and after attacks, over checkpoints: correlations, slopes, and a ranking."""
@@ -40,6 +41,7 @@ def robustness_command(
     known = read_known(faithfulness) if faithfulness is not None else {}
     found = robustness(read_points(points), known, log_metrics=log_metric, seed=seed)
     results = RobustnessResults(uwc_version=__version__, robustness=found, warnings=few_checkpoints(found))
+    results = results.without_paths(output_dir, keep=keep_paths)
     if output_dir is not None:
         results.save(output_dir)
     if as_json:

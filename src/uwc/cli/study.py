@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from uwc import progress
-from uwc.cli.options import OUTPUT, AllowPlugins, Json, Plugins, Set, TrustRemoteCode, Verify
+from uwc.cli.options import OUTPUT, AllowPlugins, Json, KeepPaths, Plugins, Set, TrustRemoteCode, Verify
 from uwc.cli.printing import console, print_rows, print_warnings
 
 DIVERGED = 3
@@ -33,6 +33,7 @@ def study_run(
     source: StudyName,
     runs: Runs = Path("runs"),
     verify: Verify = False,
+    keep_paths: KeepPaths = False,
     as_json: Json = False,
     overrides: Set = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
@@ -49,6 +50,7 @@ def study_run(
         overrides=overrides,
         runs=runs,
         verify=verify,
+        keep_paths=keep_paths,
         trust_remote_code=trust_remote_code,
         allow_plugins=allow_plugins,
     )

@@ -313,7 +313,7 @@ class StudyConfig(Section):
     model that is never trained on the forget set. `calibrate: null`: the unlearned models are scored as delivered, and
     not ranked. `plugins`: Python files that register metrics, losses, attacks or benchmarks, executed before names are
     checked. `published`: a benchmark whose published scores the report shows for comparison; by default the study's
-    own, if there are any."""
+    own, if there are any. `keep_paths`: keep absolute paths in the results and reports."""
 
     name: str
     title: str = ""
@@ -328,6 +328,7 @@ class StudyConfig(Section):
     attack: AttackConfig | None = None
     published: str | None = None
     plugins: tuple[str, ...] = ()
+    keep_paths: bool = False
 
     @property
     def calibration(self) -> CalibrateConfig:
