@@ -153,6 +153,7 @@ def score(
     own_tokenizer: bool = False,
     output_dir: str | Path | None = None,
     overwrite: bool = False,
+    keep_paths: bool = False,
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
     prompt: Prompt = None,
@@ -180,6 +181,7 @@ def score(
             original (else the model of `compare`) is.
         output_dir: a folder for ``score.json``, the token scores and texts by set, and the values by example.
         overwrite: replace what the folder has of another model.
+        keep_paths: keep absolute paths in the results, see `uwc.results.Result.without_paths`.
         dtype, device, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Returns:
@@ -230,7 +232,8 @@ def score(
         differences=evaluate.paired_differences(scored(compare), ours, scoring),
         left_out=left_out,
         warnings=tuple(warnings),
-    ).with_examples(evaluate.example_values(ours, scoring))
+    )
+    scores = scores.without_paths(output_dir, keep=keep_paths).with_examples(evaluate.example_values(ours, scoring))
     if output_dir is not None:
         with reporting_full_disk(Path(output_dir)), _written(Scores, output_dir, replaces=old) as hidden:
             evaluate.save_sets(ours, hidden)
@@ -255,6 +258,7 @@ def calibrate(
     shown: Callable[[CalibrationResults], None] | None = None,
     output_dir: str | Path | None = None,
     overwrite: bool = False,
+    keep_paths: bool = False,
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
     prompt: Prompt = None,
@@ -280,6 +284,7 @@ def calibrate(
         command: the command or call that the card names.
         output_dir: a folder for ``calibration.json`` and the values of the probes; None does not write them.
         overwrite: replace what the folders have of another model.
+        keep_paths: keep absolute paths in the results, see `uwc.results.Result.without_paths`.
         shown: called with the results before the mixture is saved.
         dtype, device, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
@@ -323,7 +328,7 @@ def calibrate(
         calibration=found.record(seed=seed),
         scores=found.scores(seed=seed),
         warnings=(*warnings, *found.warnings),
-    )
+    ).without_paths(output_dir, keep=keep_paths)
     if output_dir is not None:
         with reporting_full_disk(Path(output_dir)), _written(CalibrationResults, output_dir) as hidden:
             results.save(hidden)
@@ -352,6 +357,7 @@ def attack(
     own_tokenizer: bool = False,
     output_dir: str | Path | None = None,
     overwrite: bool = False,
+    keep_paths: bool = False,
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
     prompt: Prompt = None,
@@ -375,6 +381,7 @@ def attack(
             original is, or else the model.
         output_dir: a folder for ``attack.json``.
         overwrite: replace what the folder has of another model.
+        keep_paths: keep absolute paths in the results, see `uwc.results.Result.without_paths`.
         dtype, device, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Returns:
@@ -421,7 +428,7 @@ def attack(
             models=(ours.model,) if theirs is None else (ours.model, theirs.model),
         ),
         warnings=tuple(warnings),
-    )
+    ).without_paths(output_dir, keep=keep_paths)
     if output_dir is not None:
         results.save(output_dir)
     return results
@@ -444,6 +451,7 @@ def attack_curve(
     own_tokenizer: bool = False,
     output_dir: str | Path | None = None,
     overwrite: bool = False,
+    keep_paths: bool = False,
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
     prompt: Prompt = None,
@@ -452,7 +460,8 @@ def attack_curve(
     """Score a model under one attack at several efforts.
 
     Args:
-        model, attacker, control, columns, max_new_tokens, own_tokenizer, output_dir, overwrite: as `attack` takes them.
+        model, attacker, control, columns, max_new_tokens, own_tokenizer, output_dir, overwrite, keep_paths: as `attack`
+            takes them.
         data: the questions that are scored.
         attack: one attack, no chain.
         efforts: the values of its effort.
@@ -513,7 +522,7 @@ def attack_curve(
         ),
         curves=tuple(curves),
         warnings=tuple(warnings),
-    )
+    ).without_paths(output_dir, keep=keep_paths)
     if output_dir is not None:
         results.save(output_dir)
     return results
@@ -533,6 +542,7 @@ def unlearn(
     columns: Columns | None = None,
     output_dir: str | Path,
     overwrite: bool = False,
+    keep_paths: bool = False,
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
     prompt: Prompt = None,
@@ -557,6 +567,7 @@ def unlearn(
         columns: field -> column, where files or tables name them otherwise.
         output_dir: the folder to write; ``training_log.json``, this result, lies beside the weights.
         overwrite: replace a model that the folder has.
+        keep_paths: keep absolute paths in the results, see `uwc.results.Result.without_paths`.
         dtype, device, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Raises:
@@ -606,7 +617,7 @@ def unlearn(
         stopped=done.log.stopped,
         collapse=done.collapse,
         **logged(done.log.steps, done.log.effects),
-    )
+    ).without_paths(output_dir, keep=keep_paths)
     with main_process_writes() as writes:
         if writes:
             with reporting_full_disk(output), written_whole(output, names=KINDS, replaces=MODEL_FILES) as hidden:
@@ -625,6 +636,7 @@ def run_study(
     fresh: bool = False,
     verify: bool = False,
     overwrite: bool = False,
+    keep_paths: bool = False,
     trust_remote_code: bool = False,
     allow_plugins: bool = False,
 ) -> StudyResults:
@@ -639,6 +651,7 @@ def run_study(
         fresh: compute every step of the study again.
         verify: compare the hashes of all stored models, and not only of those that are read.
         overwrite: replace the results of a study of another model or benchmark that has this name.
+        keep_paths: keep absolute paths in the results, as the study's key of that name.
         trust_remote_code: run Python code that comes with a checkpoint; a file cannot ask for it by itself.
         allow_plugins: execute plug-ins that a file names outside of the current folder.
 
@@ -652,6 +665,7 @@ def run_study(
         fresh=fresh,
         verify=verify,
         overwrite=overwrite,
+        keep_paths=keep_paths,
         trust_remote_code=trust_remote_code,
         allow_plugins=allow_plugins,
     )

@@ -17,11 +17,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue, PrivateA
 
 from uwc.errors import UserError, shortened
 from uwc.io import not_a_file, require_writable, write_text
+from uwc.paths import path_names, path_tag, renamed, renaming, texts_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Version of the schema of these files."""
 
 SIGNIFICANT = 0.975
@@ -763,8 +764,23 @@ class Result(Part, ABC):
 
     FILE: ClassVar[str]
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     uwc_version: str = ""
+    paths: dict[str, str] = {}
+    """Name of a file or folder, where an absolute path was given -> a tag that tells it from others of that name."""
+
+    def without_paths(self, folder: str | Path | None, *, keep: bool = False) -> Self:
+        """The same with names for absolute paths: relative to the current folder or to `folder`, else their last part.
+
+        Args:
+            folder: the folder of the result, if it is written.
+            keep: return the result as it is.
+        """
+        if keep:
+            return self
+        names = path_names(texts_of(self), folder)
+        result: Self = renamed(self, renaming(names))
+        return result.model_copy(update={"paths": {name: path_tag(path) for path, name in names.items()}})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data as in JSON, with None for NaN."""
@@ -826,7 +842,8 @@ class Result(Part, ABC):
         except UserError:
             raise UserError(f"{path} was not written by this version; {_ELSEWHERE}") from None
         for name, value in of.items():
-            if (other := getattr(found, name)) != value:
+            other = getattr(found, name)
+            if other != value and found.paths.get(other, path_tag(other)) != path_tag(value):
                 raise UserError(f"{path} is the result of another {name}, {other!r}; {_ELSEWHERE}")
 
     def save(self, folder: str | Path) -> Path:
@@ -1186,6 +1203,7 @@ class RobustnessResults(Result):
     FILE: ClassVar[str] = "robustness.json"
 
     robustness: Robustness
+    warnings: tuple[Warning, ...] = ()
 
     @property
     def headline(self) -> str:

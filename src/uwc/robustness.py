@@ -13,8 +13,9 @@ from uwc.data.tables import Table, read_table
 from uwc.errors import DataError
 from uwc.metrics.registry import metrics
 from uwc.metrics.stats import bootstrap_interval
+from uwc.metrics.suites import few_clusters
 from uwc.published import published
-from uwc.results import Agreement, Attacks, Cell, Estimate, Faithfulness, Order, Point, Rank, Robustness
+from uwc.results import Agreement, Attacks, Cell, Estimate, Faithfulness, Order, Point, Rank, Robustness, Warning
 
 Floats = NDArray[np.float64]
 FEW_POINTS = 10
@@ -116,6 +117,13 @@ def _warnings(x: Floats, y: Floats, dropped: int) -> tuple[str, ...]:
             "before; a correlation rests on little"
         )
     return tuple(found)
+
+
+def few_checkpoints(found: Robustness) -> tuple[Warning, ...]:
+    """The warning on correlations over fewer than five checkpoints, if there are any."""
+    count = min((cell.agreement.n for cell in found.cells), default=0)
+    few = few_clusters("The points of a correlation", count, kind="checkpoints")
+    return tuple(Warning(code=code, text=text) for code, text in few)
 
 
 def compare(points: Sequence[Point], *, log_metrics: Sequence[str] = ("perplexity",), seed: int = 0) -> list[Cell]:

@@ -123,7 +123,7 @@ def test_points_of_several_checkpoints_are_collected_for_uwc_robustness(files: d
         )  # fmt: skip
     found = read_points(points)
     assert [(p.checkpoint, p.attack, p.touches_weights) for p in found] == [
-        (files[m], a, a == "quantization") for m in ("model", "never") for a in ("jailbreak", "quantization")
+        (m, a, a == "quantization") for m in ("knowing", "never") for a in ("jailbreak", "quantization")
     ]
     assert {p.split for p in found} == {"retain"}
     assert found[0].before > 0.9 and found[2].before == 0.0

@@ -68,7 +68,7 @@ def test_the_result_of_another_model_is_replaced_on_demand_only(command: str, kn
         COMMANDS[command](second, output_dir=out)
     assert file.read_bytes() == before
     COMMANDS[command](second, output_dir=out, overwrite=True)
-    assert str(second) in file.read_text(encoding="utf-8")
+    assert f'"{second.name}"' in file.read_text(encoding="utf-8")
     file.write_text("{}", encoding="utf-8")
     with pytest.raises(UserError, match=r"was not written by this version.*--overwrite"):
         COMMANDS[command](second, output_dir=out)

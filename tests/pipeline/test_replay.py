@@ -35,6 +35,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "unlearn": {"training": {"epochs": 2, "lr": 1e-3}, "runs": [{"method": "gd"}]},
         "score": {"max_new_tokens": 4},
         "calibrate": {"scan": 2, "resolution": 0.25},
+        "keep_paths": True,
     }
     uwc.run_study(config, runs_dir=folder / "runs")
     return folder
@@ -91,6 +92,23 @@ def test_a_full_replay_has_the_same_bits(trained: Path, tmp_path: Path) -> None:
     assert [folder.is_symlink() for folder in done.kept.glob("store/finetune-*")] == [False]
 
 
+def test_names_in_place_of_paths_are_found_from_the_current_folder(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files have to lie where the replay runs, by their names; elsewhere the message says how."""
+    config = summary_of(trained / "runs", "trained")[1]["study"]["config"]
+    shared = uwc.run_study({**config, "name": "shared", "keep_paths": False}, runs_dir=trained / "runs")
+    assert list(shared.provenance.data_files) == ["forget.jsonl", "retain.jsonl"]
+    path, here = shared.save(tmp_path / "shared"), tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    with pytest.raises(uwc.UserError, match=r"forget\.jsonl.*--keep-paths"):
+        uwc.replay(path)
+    for name in TOWNS:
+        (here / f"{name}.jsonl").symlink_to(trained / f"{name}.jsonl")
+    assert not uwc.replay(path, models_from=trained / "runs", rtol=0.0).diff.different
+
+
 def test_a_forged_number_is_found_and_the_exit_status_says_so(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +155,7 @@ def test_a_comparison_with_an_attack_has_the_same_bits(trained: Path, tmp_path: 
     compared = uwc.compare(
         str(original(trained)), {"mine": str(unlearned)}, attacks=["jailbreak"], overrides=["score.max_new_tokens=0"],
         forget=str(trained / "forget.jsonl"), retain=str(trained / "retain.jsonl"), output_dir=tmp_path / "compared",
+        keep_paths=True,
     )  # fmt: skip
     steps = compared.provenance.steps
     assert steps["checkpoint/unlearned/mine"].files == checkpoint_fingerprint(str(unlearned))

@@ -17,7 +17,7 @@ from uwc.errors import ConfigError, DataError, ModelError
 from uwc.models.adapters import add_adapter
 from uwc.models.load import save_model
 from uwc.objectives.methods import WeightedTerm, get_method
-from uwc.results import RESULTS, UnlearnResult
+from uwc.results import RESULTS, SCHEMA_VERSION, UnlearnResult
 
 pytestmark = pytest.mark.usefixtures("restored_registries")
 
@@ -345,7 +345,7 @@ def _require_shown(result: Any) -> None:
     assert text.startswith(result.headline) and text == str(result)
     assert html.count("<table>") == 1 and html.count("<tr>") == 1 + min(len(result.table()), 30)
     assert len(text.splitlines()) >= 3 and max(map(len, text.splitlines())) < 400
-    assert len(result.to_frame()) and result.to_dict()["schema_version"] == 2
+    assert len(result.to_frame()) and result.to_dict()["schema_version"] == SCHEMA_VERSION
     assert type(result).parse(result.to_json(), where="here").to_dict() == result.to_dict()
 
 

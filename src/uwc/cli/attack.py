@@ -14,6 +14,7 @@ from uwc.cli.options import (
     QUESTIONS,
     Columns,
     Json,
+    KeepPaths,
     Model,
     Original,
     OutputDir,
@@ -120,6 +121,7 @@ def attack_command(
     ] = "forget",
     output_dir: OutputDir = None,
     overwrite: Overwrite = False,
+    keep_paths: KeepPaths = False,
     as_json: Json = False,
     setting: Set = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
@@ -159,6 +161,7 @@ def attack_command(
         "own_tokenizer": given.model.own_tokenizer,
         "output_dir": output_dir,
         "overwrite": overwrite,
+        "keep_paths": keep_paths,
         **loading(given.model),
     }
     metrics = metric or ["extraction_strength"]
@@ -179,17 +182,17 @@ def attack_command(
     else:
         _print(found, f"{', '.join(attack)} on {data}")
     if points is not None:
-        _append_points(found, model, points)
+        _append_points(found, points)
     failed = {key: why for attacked in found.attacks.models for key, why in attacked.failed.items()}
     if failed:
         raise AttackFailed("; ".join(f"{name}: {why}" for name, why in failed.items()))
 
 
-def _append_points(found: "AttackResults", model: str, path: Path) -> None:
+def _append_points(found: "AttackResults", path: Path) -> None:
     from uwc.robustness import points_of
 
     with path.open("a", encoding="utf-8") as file:
-        file.writelines(point.model_dump_json() + "\n" for point in points_of(found.attacks, model))
+        file.writelines(point.model_dump_json() + "\n" for point in points_of(found.attacks, found.model))
 
 
 def _print(found: "AttackResults", title: str) -> None:

@@ -13,6 +13,7 @@ from uwc.cli.options import (
     Columns,
     Forget,
     Json,
+    KeepPaths,
     OutputDir,
     Overwrite,
     Plugins,
@@ -26,6 +27,7 @@ from uwc.cli.options import (
     sections,
 )
 from uwc.cli.printing import print_rows
+from uwc.paths import path_names, renaming
 
 if TYPE_CHECKING:
     from uwc.results import CalibrationResults, Probe
@@ -63,6 +65,7 @@ def calibrate_command(
     ] = None,
     output_dir: OutputDir = None,
     overwrite: Overwrite = False,
+    keep_paths: KeepPaths = False,
     as_json: Json = False,
     setting: Set = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
@@ -102,12 +105,19 @@ def calibrate_command(
         curve=not search_only,
         seed=given.seed,
         save=save,
-        command=shlex.join(["uwc", *sys.argv[1:]]),
+        command=shlex.join(["uwc", *_arguments(save, keep_paths)]),
         output_dir=output_dir,
         overwrite=overwrite,
+        keep_paths=keep_paths,
         shown=show,
         **loading(given.model),
     )
+
+
+def _arguments(save: Path | None, keep_paths: bool) -> list[str]:
+    """The arguments of the command, for the model card."""
+    arguments = sys.argv[1:]
+    return arguments if keep_paths else list(map(renaming(path_names(arguments, save)), arguments))
 
 
 def _print(results: "CalibrationResults") -> None:

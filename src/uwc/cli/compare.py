@@ -13,6 +13,7 @@ from uwc.cli.options import (
     Forget,
     Holdout,
     Json,
+    KeepPaths,
     Metrics,
     Overwrite,
     Plugins,
@@ -25,8 +26,8 @@ from uwc.cli.options import (
     file_columns,
     retain_files,
 )
-from uwc.cli.printing import console
-from uwc.errors import UserError
+from uwc.cli.printing import console, print_warnings
+from uwc.errors import UserError, printable
 
 if TYPE_CHECKING:
     from uwc.results import StudyResults
@@ -80,6 +81,7 @@ def compare_command(
     ] = DEFAULT_FOLDER,
     overwrite: Overwrite = False,
     verify: Verify = False,
+    keep_paths: KeepPaths = False,
     as_json: Json = False,
     overrides: Set = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
@@ -109,6 +111,7 @@ def compare_command(
         output_dir=output_dir,
         verify=verify,
         overwrite=overwrite,
+        keep_paths=keep_paths,
         trust_remote_code=trust_remote_code,
     )
     if as_json:
@@ -136,6 +139,5 @@ def _print(results: "StudyResults") -> None:
             print_table(table, console())
     under_attack = recovery_words(results) if results.attacks else []
     for sentence in filter(None, [indistinct(results), *tau_words(results), *under_attack]):
-        typer.echo(sentence)
-    for warning in results.warnings:
-        typer.echo(f"Warning: {warning.text}")
+        typer.echo(printable(sentence))
+    print_warnings(results.warnings)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from uwc.cli.options import Json, OutputDir
+from uwc.cli.options import Json, KeepPaths, OutputDir
 from uwc.cli.printing import print_scores
 
 
@@ -30,6 +30,7 @@ def import_logs_command(
         ),
     ] = None,
     output_dir: OutputDir = None,
+    keep_paths: KeepPaths = False,
     as_json: Json = False,
 ) -> None:
     """Compute model utility, its parts and forget quality from evaluation logs of TOFU or OpenUnlearning."""
@@ -37,7 +38,7 @@ def import_logs_command(
     from uwc.results import Scores
 
     Scores.prepare(output_dir)
-    scores = from_logs(logs, retrained=retrained, average=average)
+    scores = from_logs(logs, retrained=retrained, average=average).without_paths(output_dir, keep=keep_paths)
     if output_dir is not None:
         scores.save(output_dir)
     print_scores(scores, str(logs), as_json)

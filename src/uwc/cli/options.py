@@ -118,6 +118,7 @@ SHARED = {
     "--allow-plugins": "Execute plug-ins that a study names outside of the current folder.",
     "--trust-remote-code": "Run Python code that comes with a checkpoint.",
     "--overwrite": "Replace what the output folder has of another model or study.",
+    "--keep-paths": "Keep absolute paths in the results.",
     "--verify": "Compare all stored models with their hashes, and not only those that are read.",
 }
 """The options that `uwc --help` describes for all commands that have them."""
@@ -127,6 +128,7 @@ Plugins = Annotated[list[Path], typer.Option("--plugin", hidden=True, callback=_
 AllowPlugins = Annotated[bool, typer.Option("--allow-plugins", hidden=True)]
 TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", hidden=True)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", hidden=True)]
+KeepPaths = Annotated[bool, typer.Option("--keep-paths", hidden=True)]
 Verify = Annotated[bool, typer.Option("--verify", hidden=True)]
 
 

@@ -2,17 +2,18 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
 
+from uwc.errors import printable
 from uwc.io import finite
 from uwc.reports.format import Table, print_table
 
 if TYPE_CHECKING:
-    from uwc.results import Scores
+    from uwc.results import Scores, Warning
 
 
 def print_rows(title: str, rows: list[dict[str, Any]], as_json: bool = False) -> None:
@@ -40,6 +41,12 @@ def _with_reasons(row: Mapping[str, Any]) -> dict[str, Any]:
     why = "; ".join(row["why"])
     missing = f"{row['not_scored']} ({why})" if why else str(row["not_scored"])
     return {**{k: v for k, v in row.items() if k != "why"}, "not_scored": missing}
+
+
+def print_warnings(warnings: "Iterable[Warning]") -> None:
+    """Print the warnings on results, one a line."""
+    for warning in warnings:
+        typer.echo(printable(f"Warning: {warning.text}"))
 
 
 def print_json(value: Any) -> None:

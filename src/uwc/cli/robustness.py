@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from uwc import progress
-from uwc.cli.options import Json, OutputDir
-from uwc.cli.printing import print_rows
+from uwc.cli.options import Json, KeepPaths, OutputDir
+from uwc.cli.printing import print_rows, print_warnings
 
 
 def robustness_command(
@@ -29,17 +29,19 @@ def robustness_command(
     ] = ["perplexity"],  # noqa: B006
     seed: Annotated[int, typer.Option(metavar="SEED", help="Seed of the bootstrap over checkpoints.")] = 0,
     output_dir: OutputDir = None,
+    keep_paths: KeepPaths = False,
     as_json: Json = False,
 ) -> None:
     """Compare metrics before and after attacks, over checkpoints: correlations, slopes, and a ranking."""
     from uwc import __version__
     from uwc.results import RobustnessResults
-    from uwc.robustness import read_known, read_points, robustness
+    from uwc.robustness import few_checkpoints, read_known, read_points, robustness
 
     RobustnessResults.prepare(output_dir)
     known = read_known(faithfulness) if faithfulness is not None else {}
     found = robustness(read_points(points), known, log_metrics=log_metric, seed=seed)
-    results = RobustnessResults(uwc_version=__version__, robustness=found)
+    results = RobustnessResults(uwc_version=__version__, robustness=found, warnings=few_checkpoints(found))
+    results = results.without_paths(output_dir, keep=keep_paths)
     if output_dir is not None:
         results.save(output_dir)
     if as_json:
@@ -50,6 +52,7 @@ def robustness_command(
     if found.faithfulness:
         rows = [f.model_dump() for f in found.faithfulness]
         print_rows("faithfulness: models that know against models that do not", rows)
+    print_warnings(results.warnings)
     for cell in found.cells:
         for warning in cell.agreement.warnings:
             progress.note(f"warning: {cell.metric}, {cell.attack}, {cell.split}: {warning}")

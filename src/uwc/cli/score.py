@@ -9,6 +9,7 @@ from uwc.cli.options import (
     Columns,
     Holdout,
     Json,
+    KeepPaths,
     Metrics,
     Model,
     Original,
@@ -45,6 +46,7 @@ def score_command(
     metric: Metrics = [],  # noqa: B006
     output_dir: OutputDir = None,
     overwrite: Overwrite = False,
+    keep_paths: KeepPaths = False,
     as_json: Json = False,
     setting: Set = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
@@ -82,6 +84,7 @@ def score_command(
         own_tokenizer=given.model.own_tokenizer,
         output_dir=output_dir,
         overwrite=overwrite,
+        keep_paths=keep_paths,
         **loading(given.model),
     )
     print_scores(scores, f"{model} on {forget}", as_json)

@@ -6,8 +6,19 @@ from typing import Annotated
 import typer
 
 from uwc import progress
-from uwc.cli.options import OUTPUT, AllowPlugins, Command, Json, Overwrite, Plugins, Set, TrustRemoteCode, Verify
-from uwc.cli.printing import console, print_rows
+from uwc.cli.options import (
+    OUTPUT,
+    AllowPlugins,
+    Command,
+    Json,
+    KeepPaths,
+    Overwrite,
+    Plugins,
+    Set,
+    TrustRemoteCode,
+    Verify,
+)
+from uwc.cli.printing import console, print_rows, print_warnings
 
 DIVERGED = 3
 """Exit status of a study in which a method diverged."""
@@ -34,6 +45,7 @@ def study_run(
     runs: Runs = Path("runs"),
     overwrite: Overwrite = False,
     verify: Verify = False,
+    keep_paths: KeepPaths = False,
     as_json: Json = False,
     overrides: Set = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
@@ -51,6 +63,7 @@ def study_run(
         runs=runs,
         verify=verify,
         overwrite=overwrite,
+        keep_paths=keep_paths,
         trust_remote_code=trust_remote_code,
         allow_plugins=allow_plugins,
     )
@@ -58,6 +71,7 @@ def study_run(
         typer.echo(results.to_json(), nl=False)
     else:
         print_table(result_table(results), console())
+        print_warnings(results.warnings)
         typer.echo(f"report: {runs / results.study.name / 'report.html'}")
     if diverged := [model.name for model in results.unlearned if model.status == "diverged"]:
         progress.note(f"diverged, and therefore not ranked: {', '.join(diverged)}")

@@ -12,6 +12,7 @@ from uwc.cli.options import (
     Columns,
     Forget,
     Json,
+    KeepPaths,
     Model,
     Overwrite,
     Plugins,
@@ -37,6 +38,7 @@ def unlearn_command(
     retain: Retain = None,
     column: Columns = [],  # noqa: B006
     overwrite: Overwrite = False,
+    keep_paths: KeepPaths = False,
     as_json: Json = False,
     setting: Annotated[
         list[str],
@@ -80,9 +82,10 @@ def unlearn_command(
         columns=files.columns,
         output_dir=output_dir,
         overwrite=overwrite,
+        keep_paths=keep_paths,
         **loading(given.model),
     )
     if progress.FIRST_PROCESS:
-        typer.echo(result.to_json() if as_json else result.path, nl=not as_json)
+        typer.echo(result.to_json() if as_json else output_dir, nl=not as_json)
     if result.status == "diverged":
         raise TrainingDiverged(result.message, step=result.diverged or 0, term=result.term)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from uwc.data.example import Example, fingerprint, require_disjoint, require_unique_ids
+from uwc.data.example import Example, clustered, fingerprint, require_disjoint, require_unique_ids
 from uwc.errors import DataError
 from uwc.names import require_names
 
@@ -46,7 +46,7 @@ FORGET, RETAIN, RETAIN_EVAL, HOLDOUT, GENERAL = "forget", "retain", "retain_eval
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Questions and answers, split by their role in an unlearning study.
+    """Questions and answers, split by their role in an unlearning study; repeated questions have one subject.
 
     Attributes:
         name: its name in reports.
@@ -69,6 +69,7 @@ class Benchmark:
             if not self.splits.get(required):
                 raise DataError(f"benchmark {self.name!r}: the {required} set is empty; it needs at least one example")
         require_names("set", self.splits)
+        object.__setattr__(self, "splits", {name: tuple(clustered(split)) for name, split in self.splits.items()})
         require_unique_ids([e for split in self.splits.values() for e in split], where=f"benchmark {self.name!r}")
         names = list(self.splits)
         for i, first in enumerate(names):

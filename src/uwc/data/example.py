@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
+from unicodedata import normalize
 
 from uwc.errors import DataError
 
@@ -97,24 +98,60 @@ def require_unique_ids(examples: Sequence[Example], *, where: str) -> None:
 
 
 def repeated(examples: Iterable[Example]) -> int:
-    """The number of examples that repeat an earlier question and answer, ignoring case and white space."""
-    counts = Counter((_asked(e), _plain(e.answer)) for e in examples)
-    return sum(count - 1 for count in counts.values())
+    """The number of examples that repeat an earlier question, ignoring case, white space and compatibility forms."""
+    return sum(count - 1 for count in Counter(map(_asked, examples)).values())
+
+
+def clustered(examples: Sequence[Example]) -> list[Example]:
+    """The examples, those that ask the same question with one subject: a question is in one cluster only.
+
+    Subjects that share a question become the first of them; where there is none, the subject is made of an id.
+    """
+    parents: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def root(cluster: tuple[str, str]) -> tuple[str, str]:
+        while (parent := parents.setdefault(cluster, cluster)) != cluster:
+            parents[cluster] = cluster = parents[parent]
+        return cluster
+
+    own = [(e.subject, "" if e.subject else e.id) for e in examples]
+    first: dict[Turns, tuple[str, str]] = {}
+    for cluster, example in zip(own, examples, strict=True):
+        other = root(first.setdefault(_asked(example), cluster))
+        if (this := root(cluster)) != other:
+            parents[this] = other
+    joined = Counter(map(root, parents))
+    names: dict[tuple[str, str], str] = {}
+    for subject, unnamed in own:
+        names[root((subject, unnamed))] = names.get(root((subject, unnamed))) or subject
+    merged = []
+    for cluster, example in zip(own, examples, strict=True):
+        subject = names[root(cluster)] or _QUESTION + root(cluster)[1]
+        merged.append(example if joined[root(cluster)] == 1 else replace(example, subject=subject))
+    return merged
+
+
+_QUESTION = "question of "
+
+
+def has_subject(example: Example) -> bool:
+    """Whether an example has a subject of its own, rather than one by its repeated question."""
+    return bool(example.subject) and not example.subject.startswith(_QUESTION)
 
 
 def asked_in_both(first: Iterable[Example], second: Iterable[Example]) -> list[str]:
-    """The questions of the first set that are also in the second, ignoring case and white space."""
+    """The questions of the first set that are also in the second, as `repeated` compares."""
     asked = {_asked(e) for e in second}
     return [e.question for e in first if _asked(e) in asked]
 
 
 def _asked(example: Example) -> Turns:
-    """History and question without case and white space, for comparison."""
+    """History and question without case, white space and compatibility forms (NFKC), for comparison."""
     return tuple((role, _plain(text)) for role, text in (*example.history, ("user", example.question)))
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.casefold().split())
+    return " ".join(normalize("NFKC", normalize("NFKC", text).casefold()).split())
 
 
 def require_disjoint(first: Sequence[Example], second: Sequence[Example], *, names: tuple[str, str]) -> None:

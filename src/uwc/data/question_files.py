@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from uwc.data.example import Example, require_unique_ids
+from uwc.data.example import Example, clustered, require_unique_ids
 from uwc.data.rows import NAMED, RowReader
 from uwc.data.tables import Problems, Table, decode, read_bytes, read_table
 from uwc.errors import ConfigError, DataError, brief, listed
@@ -63,7 +63,7 @@ def examples_of(data: Questions, *, name: str = "data", columns: Columns | None 
 
 
 def sets_of(sets: Mapping[str, Questions], columns: Columns | None = None) -> dict[str, list[Example]]:
-    """Several sets of questions as examples, by name.
+    """Several sets of questions as examples, by name; one subject for a question that is repeated (`clustered`).
 
     Args:
         sets: name -> questions.
@@ -86,7 +86,7 @@ def sets_of(sets: Mapping[str, Questions], columns: Columns | None = None) -> di
         data = sets[name]
         stem = Path(data).stem if isinstance(data, str | Path) else name
         found[name] = to_examples(table, prefix=name if stems.count(stem) > 1 else stem, columns=asked[name])
-    return {name: found[name] for name in sets}
+    return {name: clustered(found[name]) for name in sets}
 
 
 def columns_by_set(

@@ -15,7 +15,7 @@ from uwc.io import not_a_file
 from uwc.metrics.registry import set_metrics
 from uwc.metrics.set_metrics import UTILITY_SETS, forget_quality, model_utility
 from uwc.metrics.stats import aggregate, aggregate_sets
-from uwc.metrics.suites import metric_info, set_label
+from uwc.metrics.suites import few_clusters, metric_info, set_label
 from uwc.models.token_scores import Floats
 from uwc.registry import unknown_name
 from uwc.results import Score, Scores, SetInfo, Warning
@@ -106,7 +106,7 @@ def from_logs(logs: Path, *, retrained: Path | None = None, average: str | None 
         raise ConfigError(unknown_name("average", str(average), list(get_args(Average))))
     ours = read_logs(logs)
     scores = [score for name, found in ours.items() for score in _scores(logs, name, found, average, seed)]
-    doubts = {found.doubt: "truth_ratio_doubtful" for found in ours.values() if found.doubt}
+    doubts = dict.fromkeys(("truth_ratio_doubtful", found.doubt) for found in ours.values() if found.doubt)
     whole = {"model_utility": _utility(ours, average, seed)}
     if retrained is not None:
         whole["forget_quality"] = _quality(logs, ours, retrained, read_logs(retrained), seed)
@@ -114,7 +114,12 @@ def from_logs(logs: Path, *, retrained: Path | None = None, average: str | None 
     left_out = {name: lacking for name, lacking in whole.items() if isinstance(lacking, str)}
     for name, lacking in left_out.items():
         progress.note(f"{name} left out: it needs {lacking}")
-    warnings = tuple(Warning(code=code, text=f"{logs}: {text}") for text, code in doubts.items())
+    few = [
+        found
+        for name, log in ours.items()
+        for found in few_clusters(f"the {set_label(name)} questions", len(log.indices), kind="examples")
+    ]
+    warnings = tuple(Warning(code=code, text=f"{logs}: {text}") for code, text in (*doubts, *few))
     for warning in warnings:
         progress.warn(warning.text)
     return Scores(

@@ -13,7 +13,6 @@ from uwc.code_digest import comes_from_package
 from uwc.data.example import VARIANTS, Example, Variant
 from uwc.errors import ConfigError, DataError
 from uwc.metrics.compat import Compat
-from uwc.metrics.likelihood import extraction_strength
 from uwc.metrics.registry import INPUTS, JUDGES, metrics
 from uwc.metrics.semantics import Judges
 from uwc.metrics.stats import aggregate, paired_difference
@@ -314,8 +313,8 @@ def score_set(
         gradients = gradient_norms(model, examples)
     if "similar_from" in needs:
         scores = tokens.variant("answer")
-        exact = np.rint(scores.answer_lengths() * (1.0 - extraction_strength(scores))).astype(np.int64)
-        similar = shortest_similar_prefixes(model, examples, exact)
+        ends = np.cumsum(scores.answer_lengths()).astype(np.int64)[:-1]
+        similar = shortest_similar_prefixes(model, examples, np.split(scores.greedy[scores.in_answer], ends))
     scored = ScoredSet(tokens, answers, labelled=labelled, gradient_norms=gradients, similar_from=similar)
     if texts is None:
         return scored

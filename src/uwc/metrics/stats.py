@@ -1,6 +1,7 @@
 """Averages, paired differences and set metrics, with standard errors and bootstrap intervals over clusters."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
@@ -112,7 +113,16 @@ def _counts(clusters: int, seed: int, resamples: int) -> NDArray[np.uint8] | NDA
     return counts
 
 
-_few, _many = lru_cache(maxsize=8)(_counts), lru_cache(maxsize=1)(_counts)
+_few = lru_cache(maxsize=8)(_counts)
+_kept: dict[tuple[int, int, int], NDArray[np.uint8] | NDArray[np.int64]] = {}
+
+
+def _many(clusters: int, seed: int, resamples: int) -> NDArray[np.uint8] | NDArray[np.int64]:
+    """The same; the last ones are kept, and dropped before others are drawn."""
+    if (key := (clusters, seed, resamples)) not in _kept:
+        _kept.clear()
+        _kept[key] = _counts(*key)
+    return _kept[key]
 
 
 def paired_difference(
@@ -189,7 +199,7 @@ def aggregate_sets(
         NaN if an argument has no value.
     """
     sizes = {group: len(v) for group, v in zip(groups, values, strict=True)}
-    clusters = {group: _members(cluster_codes(s)) for group, s in zip(groups, subjects, strict=True)}
+    clusters = {group: _Clusters.of(cluster_codes(s)) for group, s in zip(groups, subjects, strict=True)}
     missing = int(sum(np.isnan(v).sum() for v in values))
     number = sum(len(c) for c in clusters.values())
 
@@ -203,7 +213,7 @@ def aggregate_sets(
     fewest = min(len(c) for c in clusters.values())
     if interval and np.isfinite(mean) and fewest > 1:
         random = np.random.default_rng(seed)
-        draws = [measure({g: _resampled(c, random) for g, c in clusters.items()}) for _ in range(resamples)]
+        draws = [measure({g: c.drawn(random) for g, c in clusters.items()}) for _ in range(resamples)]
         finite = np.array([d for d in draws if np.isfinite(d)])
         if len(finite) > 1:
             se = float(finite.std(ddof=1))
@@ -211,14 +221,30 @@ def aggregate_sets(
     return Aggregate(mean=mean, n=sum(sizes.values()), not_scored=missing, clusters=number, se=se, low=low, high=high)
 
 
-def _members(codes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """The indices of each cluster's examples."""
-    return np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1]) if len(codes) else []
+@dataclass(frozen=True)
+class _Clusters:
+    """The examples by cluster: [E] their indices, and for each of C clusters its first place there and its size."""
 
+    order: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    sizes: NDArray[np.int64]
 
-def _resampled(clusters: list[NDArray[np.int64]], random: np.random.Generator) -> NDArray[np.int64]:
-    """Indices of the examples of C clusters, drawn with replacement."""
-    return np.concatenate([clusters[c] for c in random.integers(0, len(clusters), len(clusters))])
+    @classmethod
+    def of(cls, codes: NDArray[np.int64]) -> "_Clusters":
+        """From [E] numbers of clusters."""
+        sizes = np.bincount(codes)
+        return cls(np.argsort(codes, kind="stable"), np.cumsum(sizes) - sizes, sizes)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def drawn(self, random: np.random.Generator) -> NDArray[np.int64]:
+        """Indices of the examples of C clusters, drawn with replacement."""
+        chosen = random.integers(0, len(self), len(self))
+        sizes = self.sizes[chosen]
+        within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        indices: NDArray[np.int64] = self.order[np.repeat(self.starts[chosen], sizes) + within]
+        return indices
 
 
 def bootstrap_interval(draws: Floats, *, clusters: int) -> tuple[float, float]:

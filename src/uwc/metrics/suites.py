@@ -6,7 +6,7 @@ from inspect import signature
 from itertools import chain
 from typing import Any
 
-from uwc.data.example import Example, asked_in_both, fingerprint, paraphrased, repeated
+from uwc.data.example import Example, asked_in_both, fingerprint, has_subject, paraphrased, repeated
 from uwc.errors import ConfigError
 from uwc.metrics.registry import INPUTS, JUDGES, metric, metrics, set_metrics
 from uwc.metrics.set_metrics import MEMBERSHIP_ATTACKS
@@ -274,19 +274,35 @@ def question_warnings(sets: Mapping[str, Sequence[Example]], *, several: bool = 
     return [Warning(code=code, text=text) for code, text in found]
 
 
+def clusters_of(examples: Sequence[Example]) -> int:
+    """The number of clusters of a set."""
+    return len(set(cluster_codes([e.subject for e in examples]).tolist()))
+
+
+def few_clusters(what: str, count: int, *, kind: str = "subjects", several: bool = False) -> Iterator[tuple[str, str]]:
+    """The code and text of the warning on fewer than five clusters, if there are fewer.
+
+    Args:
+        what: what has them, as in "The forget questions".
+        count: the number of clusters.
+        kind: their name.
+        several: whether models are compared on them.
+    """
+    if count == 1:
+        yield "one_cluster", f"{what} have only one of {kind}, so that no number has an interval."
+    elif count < FEW_CLUSTERS:
+        unsure = ", and no two models differ significantly by them" if several else ""
+        yield (
+            "few_clusters",
+            f"{what} have {count} {kind} only: intervals from fewer than {FEW_CLUSTERS} cover less than 95%{unsure}; "
+            f"use more {kind}.",
+        )
+
+
 def _on_clusters(sets: Mapping[str, Sequence[Example]], *, several: bool) -> Iterator[tuple[str, str]]:
     for name, examples in sets.items():
-        label, count = set_label(name), int(cluster_codes([e.subject for e in examples]).max()) + 1
-        if count == 1:
-            yield "one_cluster", f"All {label} questions have one subject, so that no score has an interval."
-        elif count < FEW_CLUSTERS:
-            unsure = ", and no two models differ significantly by them" if several else ""
-            yield (
-                "few_clusters",
-                f"The {label} questions have {count} subjects only: intervals from fewer than {FEW_CLUSTERS} cover "
-                f"less than 95%{unsure}; use questions about more subjects.",
-            )
-    silent = [set_label(name) for name, examples in sets.items() if not any(e.subject for e in examples)]
+        yield from few_clusters(f"The {set_label(name)} questions", clusters_of(examples), several=several)
+    silent = [set_label(name) for name, examples in sets.items() if not any(map(has_subject, examples))]
     if silent:
         yield (
             "no_subjects",
@@ -301,7 +317,8 @@ def _on_questions(sets: Mapping[str, Sequence[Example]]) -> Iterator[tuple[str, 
         if count := repeated(examples):
             yield (
                 "repeated_questions",
-                f"{count} of the {set_label(name)} questions repeat another one with its answer, and count twice.",
+                f"{count} of the {set_label(name)} questions repeat another one: each has its weight in averages, and "
+                "repetitions are drawn together, as one cluster.",
             )
         if name != FORGET and (both := asked_in_both(sets.get(FORGET, ()), examples)):
             yield (

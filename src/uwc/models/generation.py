@@ -1,7 +1,7 @@
 """Greedy generation of answers, ours and by the rules of other evaluation codes."""
 
 import copy
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
@@ -10,7 +10,6 @@ from typing import TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rouge_score.rouge_scorer import RougeScorer
 from torch import Tensor
 
 from uwc import progress
@@ -65,55 +64,143 @@ def generate(
 
 
 def shortest_similar_prefixes(
-    model: Model, examples: Sequence[Example], exact: NDArray[np.int64], *, share: float = 0.5
+    model: Model, examples: Sequence[Example], correct: Sequence[NDArray[np.bool_]], *, share: float = 0.5
 ) -> NDArray[np.float64]:
     """[E] the fewest answer tokens after which the greedy continuation is similar to the rest of the answer.
 
-    ``k* = min{k : LCS(continuation of (x, y_1..y_k), y_{k+1..n}) >= share * (n - k)}``, at most `exact`. Prefixes are
-    tried in order, since similarity need not increase with the prefix; those of all examples in one batch.
+    ``k* = min{k : LCS(continuation of (x, y_1..y_k), y_{k+1..n}) >= share * (n - k)}``, at most the shortest prefix
+    whose continuation is exact. Similarity need not increase with the prefix, so that all shorter ones are tried, in
+    order and in growing batches. A prefix before correct tokens needs no generation of its own: they belong to its
+    continuation, and to the common subsequence. A continuation ends as soon as it is similar, or can no longer be.
 
     Args:
         model: the model.
         examples: questions and answers.
-        exact: [E] the shortest prefix whose continuation is exact, ``n (1 - ES)``.
-        share: the least share of the rest that is in common, in order.
+        correct: for each example, which answer tokens greedy decoding predicts.
+        share: the least share of the rest that is in common, in order; up to 1.
     """
     encoded = model.encode(examples)
     stops = model.stops(encoded)
-    found = exact.astype(np.float64)
-    open_ = [i for i in range(len(encoded)) if exact[i] > 0]
-    with progress.bar(f"similar continuations {model.name}", total=int(max(exact, default=0))) as advance:
-        for k in range(int(max(exact, default=0))):
-            open_ = [i for i in open_ if k < exact[i]]
-            prompts = [list(encoded[i].tokens[: encoded[i].start + k]) for i in open_]
-            rests = [encoded[i].tokens[encoded[i].start + k : encoded[i].end] for i in open_]
-            if not open_:
-                break
-            longest = max(len(r) for r in rests)
-            continued = partial(continue_greedily, model, stops=stops, max_new_tokens=longest)
-            added = continue_all(model, prompts, continued, max_new_tokens=longest)
-            alike = [_similar(c[: len(r)], r, share) for (c, _), r in zip(added, rests, strict=True)]
-            found[[i for i, a in zip(open_, alike, strict=True) if a]] = k
-            open_ = [i for i, a in zip(open_, alike, strict=True) if not a]
-            advance()
+    answers = [e.tokens[e.start : e.end] for e in encoded]
+    places = [places_of(answer) for answer in answers]
+    waiting = {i: _tries(answers[i], right, stops) for i, right in enumerate(correct)}
+    found = np.array([tries[-1][1] + 1 if tries else 0 for tries in waiting.values()], dtype=np.float64)
+    count = 1
+    with progress.bar(f"similar continuations {model.name}", total=int(found.sum())) as advance:
+        while waiting := {i: tries for i, tries in waiting.items() if tries}:
+            parts = [(i, k, end) for i, tries in waiting.items() for k, end in tries[:count]]
+            needed = [
+                Similarity(places[i], end, len(answers[i]), _least(share, len(answers[i]) - k) - (end - k))
+                for i, k, end in parts
+            ]
+            prompts = [list(encoded[i].tokens[: encoded[i].start + end]) for i, _, end in parts]
+            similar = _reach(model, prompts, needed, stops)
+            reached: dict[int, int] = {}
+            for (i, k, _), alike in zip(parts, similar, strict=True):
+                if alike:
+                    reached.setdefault(i, k)
+            for i, tries in waiting.items():
+                waiting[i] = [] if i in reached else tries[count:]
+                advance((waiting[i][0][0] if waiting[i] else int(found[i])) - tries[0][0])
+            found[list(reached)] = list(reached.values())
+            count = min(2 * count, _TRIES)
     return found
 
 
-class _Ids:
-    """A tokenizer for ROUGE whose words are token ids written as numbers."""
-
-    def tokenize(self, text: str) -> list[str]:
-        return text.split()
+_TRIES = 256
+"""The most prefixes of an answer that are tried at once."""
 
 
-_IDS_ROUGE = RougeScorer(["rougeL"], tokenizer=_Ids())
+def _tries(answer: Sequence[int], correct: NDArray[np.bool_], stops: Collection[int]) -> list[tuple[int, int]]:
+    """The prefixes to try, in order: ``(k, end)``, with the answer correct from k to `end` and not after it.
+
+    Of the prefixes before a run of correct tokens the shortest is similar if any is.
+    """
+    wrong = np.flatnonzero(~correct)
+    ends = [k for k in range(wrong[-1] + 1 if len(wrong) else 0) if not correct[k] or answer[k] in stops]
+    return list(zip([0, *(end + 1 for end in ends)], ends, strict=False))
 
 
-def _similar(continuation: Sequence[int], rest: Sequence[int], share: float) -> bool:
-    if not continuation:
-        return False
-    texts = [" ".join(map(str, tokens)) for tokens in (rest, continuation)]
-    return bool(_IDS_ROUGE.score(*texts)["rougeL"].recall >= share)
+def _least(share: float, length: int) -> int:
+    """The least number of common tokens that is a share of a length."""
+    return next(n for n in range(max(int(share * length) - 1, 1), length + 1) if n / length >= share)
+
+
+def places_of(tokens: Sequence[int]) -> dict[int, int]:
+    """Token -> the bits of its places."""
+    found: dict[int, int] = {}
+    for place, token in enumerate(tokens):
+        found[token] = found.get(token, 0) | 1 << place
+    return found
+
+
+class Similarity:
+    """Whether a growing continuation has enough tokens in common with a rest, in order.
+
+    The longest common subsequence is updated by each token in ``O(len(rest) / 64)`` (Hyyro 2004).
+
+    Args:
+        places: token -> the bits of its places in the answer.
+        start: the first place of the rest.
+        length: the length of the answer.
+        least: the number of common tokens that is enough.
+    """
+
+    def __init__(self, places: Mapping[int, int], start: int, length: int, least: int) -> None:
+        self.left, self.least, self.similar = length - start, least, least <= 0
+        self._places, self._start = places, start
+        self._all = self._row = (1 << self.left) - 1
+
+    @property
+    def open(self) -> bool:
+        """Whether further tokens decide."""
+        return not self.similar and self.left > 0
+
+    def add(self, token: int) -> None:
+        """Continue by a token."""
+        same = self._row & self._places.get(token, 0) >> self._start
+        self._row = (self._row + same | self._row - same) & self._all
+        common = (self._all ^ self._row).bit_count()
+        self.left -= 1
+        self.similar = common >= self.least
+        if common + self.left < self.least:
+            self.left = 0
+
+
+def _reach(model: Model, prompts: list[list[int]], needed: Sequence[Similarity], stops: Sequence[int]) -> list[bool]:
+    """Whether each prompt's continuation has the needed tokens."""
+    open_ = [i for i, need in enumerate(needed) if need.open]
+
+    def continued(group: list[int]) -> None:
+        fresh = [copy.copy(needed[open_[i]]) for i in group]
+        most = max(need.left for need in fresh)
+        watch = _Decided(fresh, stops)
+        continue_greedily(model, [prompts[open_[i]] for i in group], stops=stops, max_new_tokens=most, ended=watch)
+        for i, need in zip(group, fresh, strict=True):
+            needed[open_[i]].similar = need.similar
+
+    lengths = [len(prompts[i]) + needed[i].left for i in open_]
+    kinds = model.sharing().prompt_kinds([len(prompts[i]) for i in open_], new=max(needed[i].left for i in open_))
+    budget = token_budget_of(model)
+    for _ in run_in_batches(lengths, kinds=kinds, token_budget=budget, batch_cost=budget, work=continued):
+        pass
+    return [need.similar for need in needed]
+
+
+class _Decided:
+    """A stopping criterion: a row ends once its similarity is decided."""
+
+    def __init__(self, needed: Sequence[Similarity], stops: Collection[int]) -> None:
+        self._needed, self._stops = needed, stops
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: object) -> Tensor:
+        """[B] which rows have ended."""
+        for need, token in zip(self._needed, input_ids[:, -1].tolist(), strict=True):
+            if need.open and token in self._stops:
+                need.left = 0
+            elif need.open:
+                need.add(token)
+        return torch.tensor([not need.open for need in self._needed], device=input_ids.device)
 
 
 def continue_all(
@@ -149,7 +236,12 @@ def continue_all(
 
 @torch.inference_mode()
 def continue_greedily(
-    model: Model, prompts: Sequence[list[int]], *, max_new_tokens: int, stops: Sequence[int] | None = None
+    model: Model,
+    prompts: Sequence[list[int]],
+    *,
+    max_new_tokens: int,
+    stops: Sequence[int] | None = None,
+    ended: Callable[..., Tensor] | None = None,
 ) -> list[tuple[list[int], bool]]:
     """The greedy continuation of each prompt of token ids, up to a token that ends it, and whether all logits were
     finite.
@@ -159,8 +251,9 @@ def continue_greedily(
         prompts: non-empty lists of token ids; padded on the left into one batch.
         max_new_tokens: the most new tokens.
         stops: the tokens that end a continuation; those that end the model's turn by default.
+        ended: a further criterion of transformers that ends rows.
     """
-    from transformers import GenerationConfig, LogitsProcessorList
+    from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
     stops = model.stops(()) if stops is None else stops
     ids, mask, pad = padded_left(model, prompts, stops)
@@ -172,7 +265,11 @@ def continue_greedily(
     with own_settings_off(model.model):
         watching = LogitsProcessorList([watch])
         output = model.model.generate(
-            input_ids=ids, attention_mask=mask, generation_config=settings, logits_processor=watching
+            input_ids=ids,
+            attention_mask=mask,
+            generation_config=settings,
+            logits_processor=watching,
+            stopping_criteria=StoppingCriteriaList([] if ended is None else [ended]),
         )
     added = [until(tokens, stops) for tokens in output[:, ids.shape[1] :].tolist()]
     return [(tokens, watch.finite(row, len(tokens) + 1)) for row, tokens in enumerate(added)]

@@ -8,7 +8,7 @@ from uwc.data.benchmark import FORGET
 from uwc.errors import UserError
 from uwc.metrics.registry import metrics
 from uwc.metrics.scored import EXTRAS, NOT_FINITE, ScoredSet, needs_of
-from uwc.metrics.suites import question_warnings
+from uwc.metrics.suites import FEW_CLUSTERS, clusters_of, few_clusters, question_warnings, set_label
 from uwc.results import Retention, UnlearnedModel, Warning
 from uwc.studies.plan import Plan
 from uwc.studies.steps import Checkpoint, Step
@@ -56,7 +56,14 @@ def input_warnings(plan: Plan) -> list[Warning]:
     asked = ("forget", *(plan.config.calibration.sets if plan.config.calibrate else ()))
     sets = {name: examples for name, examples in plan.sets.items() if name in asked}
     several = len(plan.runs) > 1
-    return [*question_warnings(sets, several=several), *_coded(_on_weights(plan))]
+    return [*question_warnings(sets, several=several), *_coded(_on_attacked(plan)), *_coded(_on_weights(plan))]
+
+
+def _on_attacked(plan: Plan) -> "Coded":
+    """Fewer than five clusters among the questions that are scored under attack, where the whole set has more."""
+    for name, examples in (plan.setup.sets if plan.setup else {}).items():
+        if clusters_of(plan.sets[name]) >= FEW_CLUSTERS:
+            yield from few_clusters(f"The attacked {set_label(name)} questions", clusters_of(examples))
 
 
 def _coded(found: "Coded") -> list[Warning]:
@@ -142,6 +149,12 @@ def _on_readings(plan: Plan, store: Store) -> Coded:
 
 
 def _on_design(plan: Plan, unlearned: Sequence[UnlearnedModel], retention: Retention | None) -> Coded:
+    if plan.config.unlearn.chosen_on == "reported":
+        yield (
+            "chosen_on_reported",
+            "The settings of the runs were chosen on the questions that are reported here: methods can look better "
+            "than on other questions, some more than others, and no interval contains that.",
+        )
     if "forget_paraphrased" not in plan.sets:
         yield (
             "no_paraphrases",

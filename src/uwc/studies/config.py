@@ -3,7 +3,7 @@
 import datetime
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, ValidationError, model_validator
 
@@ -217,11 +217,17 @@ class RunConfig(Section):
 
 
 class UnlearnConfig(Section):
-    """The unlearning runs and their common training settings; `seeds` repeats every method with each of them."""
+    """The unlearning runs and their common training settings; `seeds` repeats every method with each of them.
+
+    Attributes:
+        chosen_on: the questions on which the runs' settings were chosen: those of the study ("reported"), on which they
+            look better than on others, or "other" ones; unknown by default.
+    """
 
     training: dict[str, Any] = Field(default_factory=dict)
     stop: StopConfig | None = None
     seeds: tuple[NonNegativeInt, ...] = ()
+    chosen_on: Literal["reported", "other"] | None = None
     runs: tuple[RunConfig, ...] = Field(min_length=1)
 
     @model_validator(mode="before")
@@ -307,7 +313,7 @@ class StudyConfig(Section):
     model that is never trained on the forget set. `calibrate: null`: the unlearned models are scored as delivered, and
     not ranked. `plugins`: Python files that register metrics, losses, attacks or benchmarks, executed before names are
     checked. `published`: a benchmark whose published scores the report shows for comparison; by default the study's
-    own, if there are any."""
+    own, if there are any. `keep_paths`: keep absolute paths in the results and reports."""
 
     name: str
     title: str = ""
@@ -322,6 +328,7 @@ class StudyConfig(Section):
     attack: AttackConfig | None = None
     published: str | None = None
     plugins: tuple[str, ...] = ()
+    keep_paths: bool = False
 
     @property
     def calibration(self) -> CalibrateConfig:

@@ -145,6 +145,7 @@ def compare(
     output_dir: str | Path = "comparison",
     verify: bool = False,
     overwrite: bool = False,
+    keep_paths: bool = False,
     trust_remote_code: bool = False,
 ) -> StudyResults:
     """Compare unlearned models: scored, calibrated to the retention constraint, scored again and attacked.
@@ -176,6 +177,7 @@ def compare(
         output_dir: the folder for report, results and cache.
         verify: compare the hashes of all stored models, and not only of those that are read.
         overwrite: replace the results of another original that the folder has.
+        keep_paths: keep absolute paths in the results.
         trust_remote_code: run Python code that comes with a checkpoint.
 
     Raises:
@@ -203,6 +205,7 @@ def compare(
         **({} if rank_by is None else {"calibrate.rank_by": rank_by}),
         **({} if template is None else {"model.prompt": asdict(template)}),
         **_attacks(attacks, retrained is not None),
+        **({"keep_paths": True} if keep_paths else {}),
     }
     config = load_config(STUDY, changes=changes, overrides=overrides, trust_remote_code=trust_remote_code)
     plan = make_plan(config)

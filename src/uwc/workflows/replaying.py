@@ -23,7 +23,10 @@ from uwc.studies.steps import MODEL, STORE_VERSION, Checkpoint, Step
 from uwc.studies.store import BASE, Store, checkpoint_fingerprint
 from uwc.workflows.studies import DEFAULT_RUNS, run_plan
 
-_WHERE = "relative paths count from the current folder"
+_WHERE = (
+    "relative paths count from the current folder; one that lay outside is recorded by its last part, unless the study "
+    "ran with --keep-paths: put it, or a link to it, there"
+)
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,7 @@ def replay(
     if keep is None:
         shutil.rmtree(folder)
     found = diff(recorded.results, recomputed, rtol=rtol, names=(str(recorded.path), "recomputed"))
+    found = found.without_paths(keep, keep=plan.config.keep_paths)
     return Replay(found, None if keep is None else folder)
 
 

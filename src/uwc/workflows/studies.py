@@ -56,6 +56,7 @@ def run_study(
     fresh: bool = False,
     verify: bool = False,
     overwrite: bool = False,
+    keep_paths: bool = False,
     trust_remote_code: bool = False,
     allow_plugins: bool = False,
 ) -> StudyResults:
@@ -69,6 +70,7 @@ def run_study(
         runs: the folder where results are kept; studies that share it share their steps.
         fresh: compute every step again.
         verify, overwrite: see `run_plan`.
+        keep_paths: keep absolute paths in the results.
         trust_remote_code, allow_plugins: as `load_config` takes them.
 
     Raises:
@@ -77,7 +79,8 @@ def run_study(
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("a study runs in one process; use accelerate launch with: uwc unlearn")
-    plan = make_plan(_config(source, overrides, trust_remote_code, allow_plugins))
+    config = _config(source, overrides, trust_remote_code, allow_plugins)
+    plan = make_plan(config.model_copy(update={"keep_paths": True}) if keep_paths else config)
     require_models(plan.config)
     store = Store(Path(runs) / STORE)
     if fresh:
@@ -160,7 +163,7 @@ def _publish(plan: Plan, store: Store, run: RunRecord, folder: Path) -> StudyRes
     from uwc.reports.page import write_page
     from uwc.studies.gather import gather
 
-    results = gather(plan, store)
+    results = gather(plan, store).without_paths(folder, keep=plan.config.keep_paths)
     results.save(folder)
     write_text(folder / "run.json", run.model_dump_json(indent=1) + "\n")
     write_text(folder / "results.md", results_markdown(results))

@@ -7,7 +7,7 @@ import pytest
 from tests.helpers.results_factory import changed, score, study_results
 
 from uwc.errors import UserError
-from uwc.results import NumberDiff, StepOrigin, StudyResults, Warning
+from uwc.results import SCHEMA_VERSION, NumberDiff, StepOrigin, StudyResults, Warning
 from uwc.studies.diff import diff
 from uwc.workflows.replaying import read_recorded
 
@@ -110,7 +110,7 @@ def test_another_version_is_a_warning() -> None:
         ("name: x", "not JSON"),
         ("[1]", "there is no schema_version"),
         (json.dumps({"schema_version": 1}), "schema_version is 1"),
-        (json.dumps({"schema_version": 2}), "study: Field required"),
+        (json.dumps({"schema_version": SCHEMA_VERSION}), "study: Field required"),
     ],
 )
 def test_what_is_no_result_is_refused_in_one_line(tmp_path: Path, text: str, said: str) -> None:
