@@ -151,6 +151,38 @@ class SetInfo(Part):
     """Hash of the examples."""
 
 
+class InvalidRow(Part):
+    """A row of a question file that cannot be used."""
+
+    row: int
+    """Its number, in the file's unit."""
+    reason: str
+
+
+class InvalidRows(Part):
+    """The invalid rows of a file or table, which were left out."""
+
+    file: str
+    unit: str
+    """The unit of the row numbers: line, row or item."""
+    rows: int
+    """Number of all rows."""
+    invalid: int
+    first: tuple[InvalidRow, ...]
+    """The first of them."""
+
+    @property
+    def warning(self) -> Warning:
+        """The warning that they were left out."""
+        lines = ", ".join(str(found.row) for found in self.first)
+        more = ", ..." if self.invalid > len(self.first) else ""
+        reason = f" (the first: {self.first[0].reason})" if self.first else ""
+        text = (
+            f"{self.file}: {self.invalid} of {self.rows} {self.unit}s are invalid and left out: {lines}{more}{reason}."
+        )
+        return Warning(code="invalid_rows", text=text)
+
+
 class MetricInfo(Part):
     """The description of a metric."""
 
@@ -887,6 +919,8 @@ class Scores(Result):
     """Paired differences of the model from ``compared_with``."""
     left_out: dict[str, str] = {}
     """Metric of the suite -> its missing need."""
+    invalid_rows: tuple[InvalidRows, ...] = ()
+    """The rows that were left out, by file."""
     warnings: tuple[Warning, ...] = ()
     _examples: Any = PrivateAttr(default=None)
 
@@ -951,6 +985,8 @@ class StudyResults(Result):
     robustness: Robustness | None = None
     left_out: dict[str, str] = {}
     """Metric of the suite -> its missing need."""
+    invalid_rows: tuple[InvalidRows, ...] = ()
+    """The rows that were left out, by file."""
     warnings: tuple[Warning, ...]
     provenance: Provenance
 
@@ -1091,6 +1127,8 @@ class CalibrationResults(Result):
     sets: dict[str, SetInfo]
     calibration: Calibration
     scores: tuple[ConditionScore, ...]
+    invalid_rows: tuple[InvalidRows, ...] = ()
+    """The rows that were left out, by file."""
     warnings: tuple[Warning, ...] = ()
 
     @property
@@ -1121,6 +1159,8 @@ class AttackResults(Result):
     control: str = ""
     attacks: Attacks
     curves: tuple[BudgetCurve, ...] = ()
+    invalid_rows: tuple[InvalidRows, ...] = ()
+    """The rows that were left out, by file."""
     warnings: tuple[Warning, ...] = ()
 
     @property
@@ -1249,6 +1289,8 @@ class UnlearnResult(Result, TrainingRecord):
     message: str = ""
     term: str = ""
     """The term, or ``gradient``, that was not finite."""
+    invalid_rows: tuple[InvalidRows, ...] = ()
+    """The rows that were left out, by file."""
 
     @property
     def headline(self) -> str:

@@ -64,6 +64,10 @@ Columns = Annotated[
         'column, forget:question="Customer Question" in one file. May be repeated.',
     ),
 ]
+SkipInvalid = Annotated[
+    bool,
+    typer.Option("--skip-invalid", hidden=True, help="The same as --set benchmark.settings.skip_invalid=true."),
+]
 Original = Annotated[
     str | None,
     typer.Option(
@@ -145,6 +149,12 @@ Plugins = Annotated[
 ]
 
 S = TypeVar("S", bound="Section")
+
+
+def question_settings(columns: Sequence[str], *, skip_invalid: bool) -> dict[str, dict[str, Any]]:
+    """The settings of question files that options give, as `sections` takes them."""
+    settings = {"columns": file_columns(columns), **({"skip_invalid": True} if skip_invalid else {})}
+    return {"benchmark": {"settings": settings}}
 
 
 def file_columns(options: Sequence[str]) -> dict[str, str]:

@@ -16,9 +16,10 @@ from uwc.cli.options import (
     Overwrite,
     Plugins,
     Retain,
+    SkipInvalid,
     TrustRemoteCode,
-    file_columns,
     loading,
+    question_settings,
     sections,
 )
 from uwc.errors import TrainingDiverged
@@ -36,6 +37,7 @@ def unlearn_command(
     ],
     retain: Retain = None,
     column: Columns = [],  # noqa: B006
+    skip_invalid: SkipInvalid = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
     setting: Annotated[
@@ -64,7 +66,7 @@ def unlearn_command(
     given = sections(
         UnlearnSections,
         setting,
-        {"benchmark": {"settings": {"columns": file_columns(column)}}},
+        question_settings(column, skip_invalid=skip_invalid),
         trust_remote_code=trust_remote_code,
     )
     files = given.benchmark.settings
@@ -78,6 +80,7 @@ def unlearn_command(
         stop=None if given.stop is None else given.stop.model_dump(),
         refusals=read_lines(files.refusals) if files.refusals else DEFAULT_REFUSALS,
         columns=files.columns,
+        skip_invalid=files.skip_invalid,
         output_dir=output_dir,
         overwrite=overwrite,
         **loading(given.model),

@@ -23,6 +23,8 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys)
 """Raises ValueError (JSONDecodeError for a mistake of syntax, RepeatedKey) or RecursionError."""
+LENIENT = json.JSONDecoder(parse_int=str)
+"""Reads what only the rules of `DECODER` refuse; raises JSONDecodeError or RecursionError."""
 
 
 def what_is_wrong(error: Exception) -> str:

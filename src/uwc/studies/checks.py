@@ -56,7 +56,8 @@ def input_warnings(plan: Plan) -> list[Warning]:
     asked = ("forget", *(plan.config.calibration.sets if plan.config.calibrate else ()))
     sets = {name: examples for name, examples in plan.sets.items() if name in asked}
     several = len(plan.runs) > 1
-    return [*question_warnings(sets, several=several), *_coded(_on_weights(plan))]
+    left_out = [of_file.warning for of_file in plan.benchmark.left_out]
+    return [*left_out, *question_warnings(sets, several=several), *_coded(_on_weights(plan))]
 
 
 def _coded(found: "Coded") -> list[Warning]:
