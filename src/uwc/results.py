@@ -172,6 +172,11 @@ class InvalidRows(Part):
     """The first of them."""
 
     @property
+    def too_many(self) -> bool:
+        """Whether they are more than half of the rows, and cannot be left out."""
+        return 2 * self.invalid > self.rows
+
+    @property
     def warning(self) -> Warning:
         """The warning that they were left out."""
         lines = ", ".join(str(found.row) for found in self.first)
@@ -1322,6 +1327,110 @@ class UnlearnResult(Result, TrainingRecord):
         return (dict(zip(filled, row, strict=True)) for row in zip(*filled.values(), strict=True))
 
 
+class Distribution(Part):
+    """The distribution of lengths or sizes."""
+
+    min: int
+    median: float
+    max: int
+
+
+class TokenSummary(Part):
+    """Lengths in tokens of a model."""
+
+    prompt: Distribution | None
+    """The prompt: the question in its template, with earlier turns."""
+    answer: Distribution | None
+    all: Distribution | None
+    """Prompt, answer and end."""
+    context: int
+    """The model's context."""
+    over: int
+    """Number of examples that are longer than the context."""
+
+
+class SetSummary(Part):
+    """The description of a set of questions."""
+
+    valid: int
+    """Number of examples, which are the valid rows."""
+    invalid_rows: InvalidRows
+    repeated_questions: int
+    """Number of examples with the question of an earlier one, ignoring case, white space and Unicode composition."""
+    repeated_pairs: int
+    """Number of examples with the question and the answer of an earlier one."""
+    clusters: int
+    cluster_sizes: Distribution | None
+    question_characters: Distribution | None
+    answer_characters: Distribution | None
+    tokens: TokenSummary | None = None
+    scripts: dict[str, float]
+    """Script -> its share of the letters of questions and answers."""
+    fields: dict[str, int]
+    """Field -> number of examples that have it."""
+
+
+class DataSummary(Result):
+    """The description of sets of questions: the content of data.json."""
+
+    FILE: ClassVar[str] = "data.json"
+
+    model: str = ""
+    """The model whose tokens were counted."""
+    sets: dict[str, SetSummary]
+    warnings: tuple[Warning, ...] = ()
+
+    @property
+    def headline(self) -> str:
+        """The number of examples and of invalid rows."""
+        valid = sum(found.valid for found in self.sets.values())
+        invalid = sum(found.invalid_rows.invalid for found in self.sets.values())
+        return f"{', '.join(self.sets)}: {valid} examples, {invalid} invalid rows"
+
+    def table(self) -> list[dict[str, str]]:
+        """One column for each set."""
+        described = {name: _described(found) for name, found in self.sets.items()}
+        labels = dict.fromkeys(label for found in described.values() for label in found)
+        return [{"": label, **{name: found.get(label, "") for name, found in described.items()}} for label in labels]
+
+    def rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for each invalid row that is listed."""
+        return (
+            {"set": name, "file": found.invalid_rows.file, "row": row.row, "reason": row.reason}
+            for name, found in self.sets.items()
+            for row in found.invalid_rows.first
+        )
+
+
+def _described(found: SetSummary) -> dict[str, str]:
+    def of(lengths: Distribution | None) -> str:
+        return "" if lengths is None else f"{lengths.min} to {lengths.max}, median {lengths.median:g}"
+
+    tokens = found.tokens
+    counted = (
+        {}
+        if tokens is None
+        else {
+            "prompt, tokens": of(tokens.prompt),
+            "answer, tokens": of(tokens.answer),
+            f"longer than {tokens.context} tokens": str(tokens.over),
+        }
+    )
+    return {
+        "rows": str(found.invalid_rows.rows),
+        "invalid": str(found.invalid_rows.invalid),
+        "repeated questions": str(found.repeated_questions),
+        "repeated with the answer": str(found.repeated_pairs),
+        "clusters": str(found.clusters),
+        "cluster sizes": of(found.cluster_sizes),
+        "question, characters": of(found.question_characters),
+        "answer, characters": of(found.answer_characters),
+        **counted,
+        "scripts": ", ".join(f"{script} {share:.1%}" for script, share in found.scripts.items()),
+        "fields": ", ".join(f"{field} {count}" for field, count in found.fields.items()),
+    }
+
+
 class NumberDiff(Part):
     """A number of two results of one study."""
 
@@ -1540,6 +1649,7 @@ RESULTS: dict[str, type[Result]] = {
     "attack": AttackResults,
     "robustness": RobustnessResults,
     "unlearn": UnlearnResult,
+    "data": DataSummary,
     "diff": Diff,
 }
 """Name of a result -> its type, as `uwc schema NAME` takes it."""

@@ -14,6 +14,7 @@ from uwc import __version__, progress
 from uwc.cli.attack import attack_command
 from uwc.cli.calibrate import calibrate_command
 from uwc.cli.compare import compare_command
+from uwc.cli.data import data_command
 from uwc.cli.import_logs import import_logs_command
 from uwc.cli.list import explain_command, list_command, schema_command
 from uwc.cli.replay import replay_command
@@ -81,6 +82,7 @@ def _everywhere(
 app.add_typer(study, name="study")
 app.command("list")(list_command)
 app.command("explain")(explain_command)
+app.command("data")(data_command)
 app.command("score")(score_command)
 app.command("import-logs")(import_logs_command)
 app.command("unlearn")(unlearn_command)

@@ -56,6 +56,12 @@ class OwnScore(ScoreConfig):
     shots: Path | None = None
 
 
+class DataSections(Section):
+    """The settings of `uwc data`."""
+
+    model: LoadingConfig = LoadingConfig()
+
+
 class ScoreSections(Section):
     """The settings of `uwc score`."""
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -96,9 +97,9 @@ def require_unique_ids(examples: Sequence[Example], *, where: str) -> None:
         seen.add(example.id)
 
 
-def repeated(examples: Iterable[Example]) -> int:
-    """The number of examples that repeat an earlier question and answer, ignoring case and white space."""
-    counts = Counter((_asked(e), _plain(e.answer)) for e in examples)
+def repeated(examples: Iterable[Example], *, answers: bool = True) -> int:
+    """The number of examples that repeat an earlier question (and its answer), ignoring case and white space."""
+    counts = Counter((_asked(e), _plain(e.answer) if answers else "") for e in examples)
     return sum(count - 1 for count in counts.values())
 
 
@@ -114,7 +115,7 @@ def _asked(example: Example) -> Turns:
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.casefold().split())
+    return " ".join(unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold()).split())
 
 
 def require_disjoint(first: Sequence[Example], second: Sequence[Example], *, names: tuple[str, str]) -> None:

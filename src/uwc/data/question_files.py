@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from uwc import progress
 from uwc.data.example import Example, require_unique_ids
 from uwc.data.rows import NAMED, RowReader
 from uwc.data.tables import Problems, Table, decode, read_bytes, read_table
@@ -28,7 +29,11 @@ Columns = Mapping[str, str]
 
 
 def load_questions(
-    path: str | Path, *, columns: Mapping[str, str] | None = None, limit: int | None = None
+    path: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    limit: int | None = None,
+    skip_invalid: bool = False,
 ) -> list[Example]:
     """Read questions and answers from a .jsonl, .ndjson, .json, .csv, .tsv or .parquet file.
 
@@ -36,11 +41,16 @@ def load_questions(
         path: the file.
         columns: field -> column, such as ``{"question": "ask"}``, where a file names them otherwise.
         limit: how many rows to take at most.
+        skip_invalid: leave out invalid rows, at most half of the file, with a warning; by default they are an error.
 
     Raises:
         DataError: the file cannot be read or a row is wrong; the message names the file and the line.
     """
-    return read_examples(path, columns=columns, limit=limit)
+    left_out: LeftOut = [] if skip_invalid else None
+    examples = read_examples(path, columns=columns, limit=limit, left_out=left_out)
+    for of_file in left_out or ():
+        progress.warn(of_file.warning.text)
+    return examples
 
 
 def examples_of(

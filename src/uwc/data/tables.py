@@ -153,9 +153,10 @@ class Problems:
         Raises:
             DataError: they are more than half of the rows.
         """
-        if 2 * len(self.found) > self.rows:
+        found = self.described(most)
+        if found.too_many:
             self.require_none(", more than half, so that they are not left out")
-        return self.described(most)
+        return found
 
     def described(self, most: int = LISTED) -> InvalidRows:
         """The wrong rows, for results, however many they are."""

@@ -29,7 +29,7 @@ from uwc.models.checkpoint_files import (
     read_json,
 )
 from uwc.models.contrast import load_contrast
-from uwc.models.model import DeviceName, Dtype, Model
+from uwc.models.model import DeviceName, Dtype, Model, context_length
 from uwc.models.reading import Reading, load_tokenizer, read_as
 from uwc.models.weights import WeightFiles, require_all_read
 
@@ -129,14 +129,22 @@ def _load_whole(where: str, *, dtype: torch.dtype, device: torch.device, trust: 
 
 def depth_of(path: str | Path, *, trust_remote_code: bool = False) -> int:
     """The number of transformer blocks, from the configuration alone. Raises ModelError if there is no model."""
+    return int(_config_of(path, trust_remote_code).get_text_config().num_hidden_layers)
+
+
+def context_of(path: str | Path, *, trust_remote_code: bool = False) -> int:
+    """The longest sequence in tokens, from the configuration alone. Raises ModelError if there is no model."""
+    return context_length(_config_of(path, trust_remote_code))
+
+
+def _config_of(path: str | Path, trust_remote_code: bool) -> Any:
     kind, source = kind_of(path), str(path)
     if kind == "adapter":
         source = named_base(path, adapter_config(path) or {})
     elif kind == "contrast":
         source = str(Path(path) / "base")
     try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
-        return int(config.get_text_config().num_hidden_layers)
+        return AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
     except Exception as error:  # transformers and the hub raise many kinds
         raise ModelError(loading_failed(str(path), error)) from error
 

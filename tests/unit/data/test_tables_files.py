@@ -109,8 +109,10 @@ BROKEN = {
     b'{"question":"How?","answer":""}\n{"question":"What?","answer":"This"}\n{"question":"Which?","answer":"That"}\n',
     "json": b'[{"question":"Where?","answer":"Here"}, {"question":"When?","question":"x"}, 7, '
     b'{"question":"Why?","answer":'
-    + b"9" * 5000
-    + b'},{"question":"How?","answer":""} , {"question":"What?","answer":"This"},{"question":"Which?","answer":"That"}]',
+    + b"9"
+    * 5000
+    + b'},{"question":"How?","answer":""} , {"question":"What?","answer":"This"},'
+    b'{"question":"Which?","answer":"That"}]',
 }
 """Four of seven rows are wrong, the second to the fifth."""
 FIRST = {"csv": 3, "jsonl": 2, "json": 2}
