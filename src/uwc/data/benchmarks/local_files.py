@@ -14,13 +14,14 @@ from uwc.data.question_files import Columns, LeftOut, columns_by_set, read_lines
 from uwc.data.tables import read_table
 from uwc.errors import ConfigError, DataError
 from uwc.registry import unknown_name
+from uwc.strict_numbers import StrictNumbers, first_message
 
 PARTS = (FORGET, "forget_paraphrased", RETAIN, "retain_paraphrased", RETAIN_EVAL, HOLDOUT, GENERAL)
 """The sets with a role in a study; further sets have other names."""
 
 
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
-class FileSpec:
+class FileSpec(StrictNumbers):
     """A file, or a part of it.
 
     Attributes:
@@ -52,7 +53,7 @@ def _to_file_spec(value: Any) -> FileSpec:
         return FileSpec(**value)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ValueError(f"{first['loc'][0]} = {first['input']!r}: {first['msg']}") from None
+        raise ValueError(f"{first['loc'][0]} = {first['input']!r}: {first_message(error)}") from None
 
 
 File = Annotated[FileSpec | str, BeforeValidator(_to_file_spec)]
