@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue, PrivateA
 
 from uwc.errors import UserError, shortened
 from uwc.io import not_a_file, require_writable, write_text
+from uwc.strict import DECODER, what_is_wrong
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -890,12 +891,16 @@ class Result(Part, ABC):
     def parse(cls, text: str, *, where: str) -> Self:
         """Parse the content of the file. Raises UserError, naming `where`."""
         try:
-            content = json.loads(text)
-        except ValueError:
-            raise UserError(f"{where}: not JSON; give a {cls.FILE}") from None
+            content = DECODER.decode(text)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{where}: not a {cls.FILE}: {what_is_wrong(error)}; give one that uwc wrote") from None
         version = content.get("schema_version") if isinstance(content, dict) else None
         if version != SCHEMA_VERSION:
-            found = f"schema_version is {version!r}" if version is not None else "there is no schema_version"
+            found = (
+                f"schema_version is {shortened(repr(version), 60)}"
+                if version is not None
+                else "there is no schema_version"
+            )
             raise UserError(
                 f"{where}: {found}, and this version of uwc reads {SCHEMA_VERSION}; "
                 f"give a {cls.FILE} that it wrote, or run the command again"
@@ -904,9 +909,9 @@ class Result(Part, ABC):
             return cls.model_validate(content)
         except ValidationError as error:
             problem = error.errors()[0]
-            at = ".".join(map(str, problem["loc"]))
+            at = shortened(".".join(map(str, problem["loc"])), 100)
             raise UserError(
-                f"{where}: not a {cls.FILE} of this version ({at}: {problem['msg']}); give one that it wrote"
+                f"{where}: not a {cls.FILE} of this version ({at}: {shortened(problem['msg'], 200)}); give one that it wrote"
             ) from None
 
 

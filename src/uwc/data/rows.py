@@ -24,10 +24,10 @@ from uwc.data.cells import (
     split_turns,
 )
 from uwc.data.example import Example, Turns
-from uwc.data.strict import DECODER
 from uwc.data.tables import Table
 from uwc.errors import DataError, listed
 from uwc.registry import unknown_name
+from uwc.strict import DECODER
 
 FIELDS = tuple(f.name for f in fields(Example) if f.name not in ("split", "prefill"))
 """The fields of an example that a file may have; the split is set by the benchmark."""

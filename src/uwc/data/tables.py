@@ -15,10 +15,10 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from uwc.data.strict import DECODER, LENIENT, what_is_wrong
 from uwc.errors import DataError, brief, listed, shortened
 from uwc.io import not_a_file
 from uwc.results import InvalidRow, InvalidRows
+from uwc.strict import DECODER, LENIENT, what_is_wrong
 
 LONGEST_LIST = 300
 """The most characters of the problems in one message, except a single longer one."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from uwc.data.example import Example
 from uwc.data.prompts import PromptTemplate
@@ -26,6 +26,7 @@ from uwc.models.checkpoint_files import (
     contents,
     kind_of,
     loading_failed,
+    model_config,
     read_json,
 )
 from uwc.models.contrast import load_contrast
@@ -34,6 +35,9 @@ from uwc.models.reading import Reading, load_tokenizer, read_as
 from uwc.models.weights import WeightFiles, require_all_read
 
 DEVICES: tuple[DeviceName, ...] = ("cuda", "mps", "cpu")
+
+_LAYERS_OF_A_TENSOR = 100
+"""The most layers that share a tensor; beyond it a configuration is damaged, and would be built for hours."""
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
@@ -110,6 +114,12 @@ def load_model(
 def _load_whole(where: str, *, dtype: torch.dtype, device: torch.device, trust: bool) -> Any:
     """Load a model from whole weights. Raises ModelError unless all of them are read."""
     files, quantised = WeightFiles(where), bool(read_json(where, CONFIG).get("quantization_config"))
+    layers = getattr(model_config(where, trust_remote_code=trust).get_text_config(), "num_hidden_layers", None) or 0
+    if layers > _LAYERS_OF_A_TENSOR * len(files.shapes):
+        raise ModelError(
+            f"{Path(where) / CONFIG}: damaged (num_hidden_layers = {layers}, and the weights have {len(files.shapes)} "
+            "tensors); fetch or save it again"
+        )
     place = {"device_map": {"": device}} if quantised else {}
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
@@ -143,10 +153,7 @@ def _config_of(path: str | Path, trust_remote_code: bool) -> Any:
         source = named_base(path, adapter_config(path) or {})
     elif kind == "contrast":
         source = str(Path(path) / "base")
-    try:
-        return AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
-    except Exception as error:  # transformers and the hub raise many kinds
-        raise ModelError(loading_failed(str(path), error)) from error
+    return model_config(source, trust_remote_code=trust_remote_code)
 
 
 def save_model(model: Model, folder: Path) -> None:
