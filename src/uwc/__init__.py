@@ -29,12 +29,14 @@ if TYPE_CHECKING:
     from uwc.plugins import load_plugins as load_plugins
     from uwc.results import AttackResults as AttackResults
     from uwc.results import CalibrationResults as CalibrationResults
+    from uwc.results import DataSummary as DataSummary
     from uwc.results import Scores as Scores
     from uwc.results import StudyResults as StudyResults
     from uwc.results import UnlearnResult as UnlearnResult
     from uwc.studies.config_file import load_config as load_config
     from uwc.training.settings import TrainingSettings as TrainingSettings
     from uwc.workflows.comparison import compare as compare
+    from uwc.workflows.questions import describe_questions as describe_questions
     from uwc.workflows.replaying import replay as replay
     from uwc.workflows.studies import plan_study as plan_study
 
@@ -50,10 +52,12 @@ _HOMES = {
     "Scores": ("uwc.results", "Scores"),
     "CalibrationResults": ("uwc.results", "CalibrationResults"),
     "AttackResults": ("uwc.results", "AttackResults"),
+    "DataSummary": ("uwc.results", "DataSummary"),
     "UnlearnResult": ("uwc.results", "UnlearnResult"),
     "StudyResults": ("uwc.results", "StudyResults"),
     "load_model": ("uwc.api", "load_model"),
     "load_questions": ("uwc.data.question_files", "load_questions"),
+    "describe_questions": ("uwc.workflows.questions", "describe_questions"),
     "score": ("uwc.api", "score"),
     "calibrate": ("uwc.api", "calibrate"),
     "compare": ("uwc.workflows.comparison", "compare"),

@@ -23,7 +23,7 @@ from uwc.calibration import calibrate as calibration
 from uwc.calibration.calibrate import stop_at
 from uwc.data.benchmark import DEFAULT_REFUSALS
 from uwc.data.example import Example, after_shots, require_disjoint
-from uwc.data.question_files import Columns, Questions, examples_of, sets_of
+from uwc.data.question_files import Columns, LeftOut, Questions, examples_of, sets_of
 from uwc.data.question_files import load_questions as load_questions
 from uwc.errors import ConfigError, reporting_full_disk
 from uwc.io import PARTIAL, require_writable, written_whole
@@ -148,6 +148,7 @@ def score(
     shots: Questions = (),
     compat: str | None = None,
     columns: Columns | None = None,
+    skip_invalid: bool = False,
     max_new_tokens: int = 64,
     seed: int = 0,
     own_tokenizer: bool = False,
@@ -175,6 +176,7 @@ def score(
         shots: solved questions that go before each question.
         compat: "open-unlearning" or "uwc-official": that code's definitions and prompt.
         columns: field -> column, where files or tables name them otherwise, see `uwc.data.question_files.sets_of`.
+        skip_invalid: leave out invalid rows, at most half of a file, with a warning; by default they are an error.
         max_new_tokens: the most tokens of a generated answer.
         seed: of the bootstrap.
         own_tokenizer: read every model with its own tokenizer, chat template and ends; by default all are read as the
@@ -192,7 +194,9 @@ def score(
     """
     loading = Loading(dtype, device, prompt, trust_remote_code)
     Scores.prepare(output_dir, overwrite=overwrite, model=name_of(model))
-    sets, solved = sets_of(_by_name(data), columns), examples_of(shots, name="shots")
+    invalid: LeftOut = [] if skip_invalid else None
+    sets = sets_of(_by_name(data), columns, left_out=invalid)
+    solved = examples_of(shots, name="shots", left_out=invalid)
     require_judges(judges or {})
     old = [] if output_dir is None else _older_files(Path(output_dir), in_all_wordings(sets))
     models = {"original": original, "retrained": retrained, **(judges or {})}
@@ -202,7 +206,7 @@ def score(
     scoring = evaluate.Scoring(given, names, by_name, compat=compat_of(compat), seed=seed)
     for name, lacking in left_out.items():
         progress.note(f"{name} left out: it needs {lacking}")
-    warnings = _warned(question_warnings(sets))
+    warnings = _warned([*question_warnings(sets), *_on_rows(invalid)])
     asked = Judges.load(judges or {}, device=device)
     first = None if own_tokenizer else original if original is not None else compare
     reading = None if first is None else loading.reading(first)
@@ -231,6 +235,7 @@ def score(
         compared_with="" if compare is None else name_of(compare),
         differences=evaluate.paired_differences(scored(compare), ours, scoring),
         left_out=left_out,
+        invalid_rows=tuple(invalid or ()),
         warnings=tuple(warnings),
     )
     scores = scores.without_paths(output_dir, keep=keep_paths).with_examples(evaluate.example_values(ours, scoring))
@@ -250,6 +255,7 @@ def calibrate(
     retain: Sets = (),
     retention: CalibrateConfig | Mapping[str, Any] | None = None,
     columns: Columns | None = None,
+    skip_invalid: bool = False,
     max_new_tokens: int = 64,
     curve: bool = True,
     seed: int = 0,
@@ -276,6 +282,7 @@ def calibrate(
             constraint.
         retention: the retention constraint: a `Retention`, or its fields.
         columns: field -> column, where files or tables name them otherwise.
+        skip_invalid: leave out invalid rows, at most half of a file, with a warning; by default they are an error.
         max_new_tokens: the most tokens of a generated answer, for metrics that read them.
         curve: probe the whole grid of mixtures with all questions, as the score at exactly tau, the tau curve and the
             intervals through alpha need; otherwise only alpha is searched, in a third of the time.
@@ -298,14 +305,16 @@ def calibrate(
     if save is not None:
         require_writable(Path(save))
     kept = _by_name(retain, "retain")
-    sets = sets_of({"forget": forget, **kept}, columns)
+    invalid: LeftOut = [] if skip_invalid else None
+    sets = sets_of({"forget": forget, **kept}, columns, left_out=invalid)
     questions = {name: examples for name, examples in sets.items() if name == "forget" or examples}
     constraint = _constraint(retention, tuple(name for name in kept if name in questions))
     for name in constraint.sets:
         require_disjoint(questions["forget"], questions.get(name, ()), names=("forget", name))
     constraint.check(questions, benchmark="retain", max_new_tokens=max_new_tokens)
     measures = constraint.measures(questions, max_new_tokens=max_new_tokens)
-    warnings = _warned(question_warnings({name: questions[name] for name in ("forget", *constraint.sets)}))
+    asked = {name: questions[name] for name in ("forget", *constraint.sets)}
+    warnings = _warned([*question_warnings(asked), *_on_rows(invalid)])
     mixing = _mixing(original, unlearned, loading)
     if save is not None:
         require_free(mixing, Path(save), overwrite=overwrite)
@@ -327,6 +336,7 @@ def calibrate(
         sets={name: set_info(name, examples) for name, examples in questions.items()},
         calibration=found.record(seed=seed),
         scores=found.scores(seed=seed),
+        invalid_rows=tuple(invalid or ()),
         warnings=(*warnings, *found.warnings),
     ).without_paths(output_dir, keep=keep_paths)
     if output_dir is not None:
@@ -352,6 +362,7 @@ def attack(
     metrics: Metric | Sequence[Metric] = ("extraction_strength",),
     settings: Settings | None = None,
     columns: Columns | None = None,
+    skip_invalid: bool = False,
     max_new_tokens: int = 64,
     seed: int = 0,
     own_tokenizer: bool = False,
@@ -375,6 +386,7 @@ def attack(
         metrics: names, labels or functions.
         settings: attack -> setting -> value, where it differs from the default.
         columns: field -> column, where files or tables name them otherwise.
+        skip_invalid: leave out invalid rows, at most half of a file, with a warning; by default they are an error.
         max_new_tokens: the most tokens of a generated answer.
         seed: of the bootstrap.
         own_tokenizer: read every model with its own tokenizer, chat template and ends; by default all are read as the
@@ -396,8 +408,9 @@ def attack(
     measured = _metric_names(metrics)
     chains = {name: make_chain(name, settings) for name in dict.fromkeys(map(attack_name, _listed(attacks)))}
     require_used(settings or {}, [s.entry.name for c in chains.values() for s in c.steps])
-    sets, owned = _attacked_sets(data, attacker, columns)
-    warnings = _warned(question_warnings(sets))
+    invalid: LeftOut = [] if skip_invalid else None
+    sets, owned = _attacked_sets(data, attacker, columns, invalid)
+    warnings = _warned([*question_warnings(sets), *_on_rows(invalid)])
     _check_attacks(list(chains.values()), measured, owned, (model, control, original), original, loading)
     reading = None if own_tokenizer else loading.reading(model if original is None else original)
     reference = loading.load(original) if original is not None and "reference" in needs_of(measured) else None
@@ -427,6 +440,7 @@ def attack(
             attacker=owned.owned,
             models=(ours.model,) if theirs is None else (ours.model, theirs.model),
         ),
+        invalid_rows=tuple(invalid or ()),
         warnings=tuple(warnings),
     ).without_paths(output_dir, keep=keep_paths)
     if output_dir is not None:
@@ -447,6 +461,7 @@ def attack_curve(
     metric: Metric = "extraction_strength",
     settings: Mapping[str, Any] | None = None,
     columns: Columns | None = None,
+    skip_invalid: bool = False,
     max_new_tokens: int = 64,
     own_tokenizer: bool = False,
     output_dir: str | Path | None = None,
@@ -460,8 +475,8 @@ def attack_curve(
     """Score a model under one attack at several efforts.
 
     Args:
-        model, attacker, control, columns, max_new_tokens, own_tokenizer, output_dir, overwrite, keep_paths: as `attack`
-            takes them.
+        model, attacker, control, columns, skip_invalid, max_new_tokens, own_tokenizer: as `attack` takes them.
+        output_dir, overwrite, keep_paths: as `attack` takes them.
         data: the questions that are scored.
         attack: one attack, no chain.
         efforts: the values of its effort.
@@ -481,8 +496,9 @@ def attack_curve(
     AttackResults.prepare(output_dir, overwrite=overwrite, model=name_of(model))
     name, measured = attack_name(attack), metric_name(metric)
     _, chains = curve_chains(name, efforts, settings=settings, over=over)
-    sets, owned = _attacked_sets({"forget": data}, attacker, columns)
-    warnings = _warned(question_warnings(sets))
+    invalid: LeftOut = [] if skip_invalid else None
+    sets, owned = _attacked_sets({"forget": data}, attacker, columns, invalid)
+    warnings = _warned([*question_warnings(sets), *_on_rows(invalid)])
     _check_attacks(chains, [measured], owned, (model, control, original), original, loading)
     reading = None if own_tokenizer else loading.reading(model if original is None else original)
     reference, half_of = None, None
@@ -521,6 +537,7 @@ def attack_curve(
             models=(),
         ),
         curves=tuple(curves),
+        invalid_rows=tuple(invalid or ()),
         warnings=tuple(warnings),
     ).without_paths(output_dir, keep=keep_paths)
     if output_dir is not None:
@@ -540,6 +557,7 @@ def unlearn(
     stop: Mapping[str, Any] | None = None,
     refusals: Sequence[str] = DEFAULT_REFUSALS,
     columns: Columns | None = None,
+    skip_invalid: bool = False,
     output_dir: str | Path,
     overwrite: bool = False,
     keep_paths: bool = False,
@@ -565,6 +583,7 @@ def unlearn(
         stop: early stopping: ``at_most``, the bound of the forget score, and further settings of `stop_at`.
         refusals: refusals, for methods that train on them.
         columns: field -> column, where files or tables name them otherwise.
+        skip_invalid: leave out invalid rows, at most half of a file, with a warning; by default they are an error.
         output_dir: the folder to write; ``training_log.json``, this result, lies beside the weights.
         overwrite: replace a model that the folder has.
         keep_paths: keep absolute paths in the results, see `uwc.results.Result.without_paths`.
@@ -574,7 +593,9 @@ def unlearn(
         UserError: an argument cannot be used, or the disk is full.
     """
     loading, output = Loading(dtype, device, prompt, trust_remote_code), Path(output_dir)
-    sets = sets_of({"forget": forget, "retain": retain}, columns)
+    invalid: LeftOut = [] if skip_invalid else None
+    sets = sets_of({"forget": forget, "retain": retain}, columns, left_out=invalid)
+    _warned(_on_rows(invalid))
     require_disjoint(sets["forget"], sets["retain"], names=("forget", "retain"))
     chosen = _method(method).with_rule(rule or {})
     settings = training
@@ -616,6 +637,7 @@ def unlearn(
         diverged=None if error is None else error.step,
         stopped=done.log.stopped,
         collapse=done.collapse,
+        invalid_rows=tuple(invalid or ()),
         **logged(done.log.steps, done.log.effects),
     ).without_paths(output_dir, keep=keep_paths)
     with main_process_writes() as writes:
@@ -746,6 +768,10 @@ def _warned(warnings: list[Warning]) -> list[Warning]:
     return warnings
 
 
+def _on_rows(invalid: LeftOut) -> list[Warning]:
+    return [of_file.warning for of_file in invalid or ()]
+
+
 def _mixing(original: ModelLike, unlearned: ModelLike, loading: Loading) -> Mixing:
     """Two checkpoints on disk are streamed into one model in memory; models in memory are mixed in a copy."""
     if not isinstance(original, Model) and not isinstance(unlearned, Model):
@@ -761,13 +787,13 @@ def _save_calibrated(mixing: Mixing, results: CalibrationResults, folder: Path, 
 
 
 def _attacked_sets(
-    data: Sets, attacker: Attacker | None, columns: Columns | None
+    data: Sets, attacker: Attacker | None, columns: Columns | None, invalid: LeftOut
 ) -> tuple[dict[str, list[Example]], AttackData]:
     """The scored sets, and the attacker's data."""
     scored, owned = _by_name(data), attacker or Attacker()
     parts = [f.name for f in fields(Attacker) if f.name != "translations"]
     given = {f"attacker.{part}": getattr(owned, part) for part in parts}
-    read = sets_of({**scored, **given}, columns)
+    read = sets_of({**scored, **given}, columns, left_out=invalid)
     sets = {name: read[name] for name in scored}
     theirs = {part: read[f"attacker.{part}"] for part in parts}
     asked = [e for examples in sets.values() for e in examples]

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from uwc.errors import ConfigError
+from uwc.errors import ConfigError, shortened
 from uwc.names import require_name
+from uwc.strict_numbers import StrictNumbers, first_message
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -251,8 +252,9 @@ def unknown_name(kind: str, name: str, valid: list[str]) -> str:
 def _validated(what: str, value: Any, parameter: inspect.Parameter) -> Any:
     if parameter.annotation is inspect.Parameter.empty:
         return value
+    kind: Any = Annotated[parameter.annotation, StrictNumbers]
     try:
-        adapter = TypeAdapter(parameter.annotation, config=ConfigDict(allow_inf_nan=False))
+        adapter: TypeAdapter[Any] = TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False))
         return adapter.validate_python(value, strict=False)
     except ValidationError as error:
-        raise ConfigError(f"{what} = {value!r}: {error.errors()[0]['msg']}") from None
+        raise ConfigError(f"{what} = {shortened(repr(value), 120)}: {first_message(error)}") from None

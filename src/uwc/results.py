@@ -18,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue, PrivateA
 from uwc.errors import UserError, shortened
 from uwc.io import not_a_file, require_writable, write_text
 from uwc.paths import path_names, path_tag, renamed, renaming, texts_of
+from uwc.strict import DECODER, what_is_wrong
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,6 +151,43 @@ class SetInfo(Part):
     examples: int
     sha256: str = ""
     """Hash of the examples."""
+
+
+class InvalidRow(Part):
+    """A row of a question file that cannot be used."""
+
+    row: int
+    """Its number, in the file's unit."""
+    reason: str
+
+
+class InvalidRows(Part):
+    """The invalid rows of a file or table, which were left out."""
+
+    file: str
+    unit: str
+    """The unit of the row numbers: line, row or item."""
+    rows: int
+    """Number of all rows."""
+    invalid: int
+    first: tuple[InvalidRow, ...]
+    """The first of them."""
+
+    @property
+    def too_many(self) -> bool:
+        """Whether they are more than half of the rows, and cannot be left out."""
+        return 2 * self.invalid > self.rows
+
+    @property
+    def warning(self) -> Warning:
+        """The warning that they were left out."""
+        lines = ", ".join(str(found.row) for found in self.first)
+        more = ", ..." if self.invalid > len(self.first) else ""
+        reason = f" (the first: {self.first[0].reason})" if self.first else ""
+        text = (
+            f"{self.file}: {self.invalid} of {self.rows} {self.unit}s are invalid and left out: {lines}{more}{reason}."
+        )
+        return Warning(code="invalid_rows", text=text)
 
 
 class MetricInfo(Part):
@@ -870,12 +908,16 @@ class Result(Part, ABC):
     def parse(cls, text: str, *, where: str) -> Self:
         """Parse the content of the file. Raises UserError, naming `where`."""
         try:
-            content = json.loads(text)
-        except ValueError:
-            raise UserError(f"{where}: not JSON; give a {cls.FILE}") from None
+            content = DECODER.decode(text)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{where}: not a {cls.FILE}: {what_is_wrong(error)}; give one that uwc wrote") from None
         version = content.get("schema_version") if isinstance(content, dict) else None
         if version != SCHEMA_VERSION:
-            found = f"schema_version is {version!r}" if version is not None else "there is no schema_version"
+            found = (
+                f"schema_version is {shortened(repr(version), 60)}"
+                if version is not None
+                else "there is no schema_version"
+            )
             raise UserError(
                 f"{where}: {found}, and this version of uwc reads {SCHEMA_VERSION}; "
                 f"give a {cls.FILE} that it wrote, or run the command again"
@@ -884,9 +926,10 @@ class Result(Part, ABC):
             return cls.model_validate(content)
         except ValidationError as error:
             problem = error.errors()[0]
-            at = ".".join(map(str, problem["loc"]))
+            at = shortened(".".join(map(str, problem["loc"])), 100)
             raise UserError(
-                f"{where}: not a {cls.FILE} of this version ({at}: {problem['msg']}); give one that it wrote"
+                f"{where}: not a {cls.FILE} of this version ({at}: {shortened(problem['msg'], 200)}); give one that it "
+                "wrote"
             ) from None
 
 
@@ -904,6 +947,8 @@ class Scores(Result):
     """Paired differences of the model from ``compared_with``."""
     left_out: dict[str, str] = {}
     """Metric of the suite -> its missing need."""
+    invalid_rows: tuple[InvalidRows, ...] = ()
+    """The rows that were left out, by file."""
     warnings: tuple[Warning, ...] = ()
     _examples: Any = PrivateAttr(default=None)
 
@@ -968,6 +1013,8 @@ class StudyResults(Result):
     robustness: Robustness | None = None
     left_out: dict[str, str] = {}
     """Metric of the suite -> its missing need."""
+    invalid_rows: tuple[InvalidRows, ...] = ()
+    """The rows that were left out, by file."""
     warnings: tuple[Warning, ...]
     provenance: Provenance
 
@@ -1108,6 +1155,8 @@ class CalibrationResults(Result):
     sets: dict[str, SetInfo]
     calibration: Calibration
     scores: tuple[ConditionScore, ...]
+    invalid_rows: tuple[InvalidRows, ...] = ()
+    """The rows that were left out, by file."""
     warnings: tuple[Warning, ...] = ()
 
     @property
@@ -1138,6 +1187,8 @@ class AttackResults(Result):
     control: str = ""
     attacks: Attacks
     curves: tuple[BudgetCurve, ...] = ()
+    invalid_rows: tuple[InvalidRows, ...] = ()
+    """The rows that were left out, by file."""
     warnings: tuple[Warning, ...] = ()
 
     @property
@@ -1267,6 +1318,8 @@ class UnlearnResult(Result, TrainingRecord):
     message: str = ""
     term: str = ""
     """The term, or ``gradient``, that was not finite."""
+    invalid_rows: tuple[InvalidRows, ...] = ()
+    """The rows that were left out, by file."""
 
     @property
     def headline(self) -> str:
@@ -1296,6 +1349,110 @@ class UnlearnResult(Result, TrainingRecord):
         }
         filled = {name: values for name, values in columns.items() if len(values)}
         return (dict(zip(filled, row, strict=True)) for row in zip(*filled.values(), strict=True))
+
+
+class Distribution(Part):
+    """The distribution of lengths or sizes."""
+
+    min: int
+    median: float
+    max: int
+
+
+class TokenSummary(Part):
+    """Lengths in tokens of a model."""
+
+    prompt: Distribution | None
+    """The prompt: the question in its template, with earlier turns."""
+    answer: Distribution | None
+    all: Distribution | None
+    """Prompt, answer and end."""
+    context: int
+    """The model's context."""
+    over: int
+    """Number of examples that are longer than the context."""
+
+
+class SetSummary(Part):
+    """The description of a set of questions."""
+
+    valid: int
+    """Number of examples, which are the valid rows."""
+    invalid_rows: InvalidRows
+    repeated_questions: int
+    """Number of examples with the question of an earlier one, ignoring case, white space and Unicode composition."""
+    repeated_pairs: int
+    """Number of examples with the question and the answer of an earlier one."""
+    clusters: int
+    cluster_sizes: Distribution | None
+    question_characters: Distribution | None
+    answer_characters: Distribution | None
+    tokens: TokenSummary | None = None
+    scripts: dict[str, float]
+    """Script -> its share of the letters of questions and answers."""
+    fields: dict[str, int]
+    """Field -> number of examples that have it."""
+
+
+class DataSummary(Result):
+    """The description of sets of questions: the content of data.json."""
+
+    FILE: ClassVar[str] = "data.json"
+
+    model: str = ""
+    """The model whose tokens were counted."""
+    sets: dict[str, SetSummary]
+    warnings: tuple[Warning, ...] = ()
+
+    @property
+    def headline(self) -> str:
+        """The number of examples and of invalid rows."""
+        valid = sum(found.valid for found in self.sets.values())
+        invalid = sum(found.invalid_rows.invalid for found in self.sets.values())
+        return f"{', '.join(self.sets)}: {valid} examples, {invalid} invalid rows"
+
+    def table(self) -> list[dict[str, str]]:
+        """One column for each set."""
+        described = {name: _described(found) for name, found in self.sets.items()}
+        labels = dict.fromkeys(label for found in described.values() for label in found)
+        return [{"": label, **{name: found.get(label, "") for name, found in described.items()}} for label in labels]
+
+    def rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for each invalid row that is listed."""
+        return (
+            {"set": name, "file": found.invalid_rows.file, "row": row.row, "reason": row.reason}
+            for name, found in self.sets.items()
+            for row in found.invalid_rows.first
+        )
+
+
+def _described(found: SetSummary) -> dict[str, str]:
+    def of(lengths: Distribution | None) -> str:
+        return "" if lengths is None else f"{lengths.min} to {lengths.max}, median {lengths.median:g}"
+
+    tokens = found.tokens
+    counted = (
+        {}
+        if tokens is None
+        else {
+            "prompt, tokens": of(tokens.prompt),
+            "answer, tokens": of(tokens.answer),
+            f"longer than {tokens.context} tokens": str(tokens.over),
+        }
+    )
+    return {
+        "rows": str(found.invalid_rows.rows),
+        "invalid": str(found.invalid_rows.invalid),
+        "repeated questions": str(found.repeated_questions),
+        "repeated with the answer": str(found.repeated_pairs),
+        "clusters": str(found.clusters),
+        "cluster sizes": of(found.cluster_sizes),
+        "question, characters": of(found.question_characters),
+        "answer, characters": of(found.answer_characters),
+        **counted,
+        "scripts": ", ".join(f"{script} {share:.1%}" for script, share in found.scripts.items()),
+        "fields": ", ".join(f"{field} {count}" for field, count in found.fields.items()),
+    }
 
 
 class NumberDiff(Part):
@@ -1516,6 +1673,7 @@ RESULTS: dict[str, type[Result]] = {
     "attack": AttackResults,
     "robustness": RobustnessResults,
     "unlearn": UnlearnResult,
+    "data": DataSummary,
     "diff": Diff,
 }
 """Name of a result -> its type, as `uwc schema NAME` takes it."""

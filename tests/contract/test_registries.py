@@ -44,7 +44,7 @@ def registry() -> Registry[object]:
 
 
 def test_settings_are_completed_and_converted() -> None:
-    assert registry().check("red", {"count": "3"}) == {"depth": 0.5, "count": 3}
+    assert registry().check("red", {"count": 3.0}) == {"depth": 0.5, "count": 3}
 
 
 @pytest.mark.parametrize(

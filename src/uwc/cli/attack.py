@@ -22,10 +22,11 @@ from uwc.cli.options import (
     Plugins,
     Scored,
     Set,
+    SkipInvalid,
     TrustRemoteCode,
-    file_columns,
     loading,
     numbers,
+    question_settings,
     sections,
 )
 from uwc.cli.printing import print_rows
@@ -33,6 +34,7 @@ from uwc.errors import AttackFailed, ConfigError
 from uwc.io import require_writable
 
 if TYPE_CHECKING:
+    from uwc.cli.sections import FileSettings
     from uwc.results import AttackResults
 
 _PARTS = {"attacker-data": "attacker.train", "retain": "attacker.retain", "unrelated": "attacker.unrelated"}
@@ -71,6 +73,7 @@ def attack_command(
         ),
     ] = None,
     column: Columns = [],  # noqa: B006
+    skip_invalid: SkipInvalid = False,
     original: Original = None,
     retrained: Annotated[
         str | None,
@@ -139,7 +142,7 @@ def attack_command(
     given = sections(
         AttackSections,
         setting,
-        {"benchmark": {"settings": {"columns": file_columns(column)}}},
+        question_settings(column, skip_invalid=skip_invalid),
         trust_remote_code=trust_remote_code,
     )
     if points is not None:
@@ -152,11 +155,12 @@ def attack_command(
             train=attacker_data or (),
             retain=retain or (),
             unrelated=unrelated or (),
-            translations=_translations(data, given.benchmark.settings.columns, translation_column),
+            translations=_translations(data, given.benchmark.settings, translation_column),
         ),
         "control": retrained,
         "original": original,
         "columns": columns,
+        "skip_invalid": given.benchmark.settings.skip_invalid,
         "max_new_tokens": given.score.max_new_tokens,
         "own_tokenizer": given.model.own_tokenizer,
         "output_dir": output_dir,
@@ -214,12 +218,13 @@ def _of_set(key: str, names: Mapping[str, str]) -> str:
     return f"{names.get(name, name)}:{field}" if colon else key
 
 
-def _translations(scored: Path, columns: Mapping[str, str], translation_column: str | None) -> dict[str, str]:
+def _translations(scored: Path, files: "FileSettings", translation_column: str | None) -> dict[str, str]:
     """Id -> translated question, of the scored file."""
     from uwc.data.question_files import sets_of
 
     if translation_column is None:
         return {}
-    own = {key: name for key, name in columns.items() if key.rpartition(":")[0] in ("", "forget", "data")}
+    own = {key: name for key, name in files.columns.items() if key.rpartition(":")[0] in ("", "forget", "data")}
     asked = {key.rpartition(":")[2]: name for key, name in own.items()} | {"question": translation_column}
-    return {e.id: e.question for e in sets_of({"forget": scored}, asked)["forget"]}
+    read = sets_of({"forget": scored}, asked, left_out=[] if files.skip_invalid else None)
+    return {e.id: e.question for e in read["forget"]}

@@ -19,10 +19,11 @@ from uwc.cli.options import (
     Plugins,
     Retains,
     Set,
+    SkipInvalid,
     Tau,
     TrustRemoteCode,
-    file_columns,
     loading,
+    question_settings,
     retain_files,
     sections,
 )
@@ -48,6 +49,7 @@ def calibrate_command(
     forget: Forget,
     retain: Retains = [],  # noqa: B006
     column: Columns = [],  # noqa: B006
+    skip_invalid: SkipInvalid = False,
     tau: Tau = None,
     search_only: Annotated[
         bool,
@@ -84,7 +86,7 @@ def calibrate_command(
     given = sections(
         CalibrateSections,
         setting,
-        {"calibrate": kept, "benchmark": {"settings": {"columns": file_columns(column)}}},
+        {"calibrate": kept, **question_settings(column, skip_invalid=skip_invalid)},
         trust_remote_code=trust_remote_code,
     )
 
@@ -101,6 +103,7 @@ def calibrate_command(
         retain=files | given.benchmark.settings.further,
         retention=given.calibrate,
         columns=given.benchmark.settings.columns,
+        skip_invalid=given.benchmark.settings.skip_invalid,
         max_new_tokens=given.score.max_new_tokens,
         curve=not search_only,
         seed=given.seed,

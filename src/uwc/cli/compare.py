@@ -20,6 +20,7 @@ from uwc.cli.options import (
     Retains,
     Retrained,
     Set,
+    SkipInvalid,
     Tau,
     TrustRemoteCode,
     Verify,
@@ -59,6 +60,7 @@ def compare_command(
     retrained: Retrained = None,
     holdout: Holdout = None,
     column: Columns = [],  # noqa: B006
+    skip_invalid: SkipInvalid = False,
     metric: Metrics = [],  # noqa: B006
     tau: Tau = None,
     attack: Annotated[
@@ -107,6 +109,7 @@ def compare_command(
         retention={} if tau is None else {"tau": tau},
         attacks=_attacks(attack),
         columns=file_columns(column),
+        skip_invalid=skip_invalid,
         overrides=overrides,
         output_dir=output_dir,
         verify=verify,

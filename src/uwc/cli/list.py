@@ -48,7 +48,10 @@ def explain_command(
 
 
 def schema_command(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="results, score, calibration, attack, unlearn or diff.")],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="results, score, calibration, attack, robustness, unlearn, data or diff."),
+    ],
 ) -> None:
     """Print the JSON Schema of a file that uwc writes."""
     from uwc.results import RESULTS, json_schema

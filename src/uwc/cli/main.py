@@ -17,6 +17,7 @@ from uwc import __version__, progress
 from uwc.cli.attack import attack_command
 from uwc.cli.calibrate import calibrate_command
 from uwc.cli.compare import compare_command
+from uwc.cli.data import data_command
 from uwc.cli.import_logs import import_logs_command
 from uwc.cli.list import explain_command, list_command, schema_command
 from uwc.cli.options import SHARED, Command
@@ -86,6 +87,7 @@ def _everywhere(
 app.add_typer(study, name="study")
 app.command("list", cls=Command)(list_command)
 app.command("explain", cls=Command)(explain_command)
+app.command("data", cls=Command)(data_command)
 app.command("score", cls=Command)(score_command)
 app.command("import-logs", cls=Command)(import_logs_command)
 app.command("unlearn", cls=Command)(unlearn_command)

@@ -118,6 +118,7 @@ SHARED = {
     "--allow-plugins": "Execute plug-ins that a study names outside of the current folder.",
     "--trust-remote-code": "Run Python code that comes with a checkpoint.",
     "--overwrite": "Replace what the output folder has of another model or study.",
+    "--skip-invalid": "Leave out the invalid rows of question files, at most half of a file; results name them.",
     "--keep-paths": "Keep absolute paths in the results.",
     "--verify": "Compare all stored models with their hashes, and not only those that are read.",
 }
@@ -128,6 +129,7 @@ Plugins = Annotated[list[Path], typer.Option("--plugin", hidden=True, callback=_
 AllowPlugins = Annotated[bool, typer.Option("--allow-plugins", hidden=True)]
 TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", hidden=True)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", hidden=True)]
+SkipInvalid = Annotated[bool, typer.Option("--skip-invalid", hidden=True)]
 KeepPaths = Annotated[bool, typer.Option("--keep-paths", hidden=True)]
 Verify = Annotated[bool, typer.Option("--verify", hidden=True)]
 
@@ -143,6 +145,12 @@ class Command(TyperCommand):
 
 
 S = TypeVar("S", bound="Section")
+
+
+def question_settings(columns: Sequence[str], *, skip_invalid: bool) -> dict[str, dict[str, Any]]:
+    """The settings of question files that options give, as `sections` takes them."""
+    settings = {"columns": file_columns(columns), **({"skip_invalid": True} if skip_invalid else {})}
+    return {"benchmark": {"settings": settings}}
 
 
 def file_columns(options: Sequence[str]) -> dict[str, str]:

@@ -20,10 +20,11 @@ from uwc.cli.options import (
     Retrained,
     Scored,
     Set,
+    SkipInvalid,
     TrustRemoteCode,
-    file_columns,
     given_files,
     loading,
+    question_settings,
     sections,
 )
 from uwc.cli.printing import print_scores
@@ -35,6 +36,7 @@ def score_command(
     retain: Retain = None,
     holdout: Holdout = None,
     column: Columns = [],  # noqa: B006
+    skip_invalid: SkipInvalid = False,
     original: Original = None,
     retrained: Retrained = None,
     compare: Annotated[
@@ -63,7 +65,7 @@ def score_command(
     given = sections(
         ScoreSections,
         setting,
-        {"benchmark": {"settings": {"columns": file_columns(column)}}},
+        question_settings(column, skip_invalid=skip_invalid),
         trust_remote_code=trust_remote_code,
     )
     files = given_files(forget=forget, retain=retain, holdout=holdout) | given.benchmark.settings.further
@@ -79,6 +81,7 @@ def score_command(
         shots=given.score.shots or (),
         compat=given.score.compat,
         columns=given.benchmark.settings.columns,
+        skip_invalid=given.benchmark.settings.skip_invalid,
         max_new_tokens=given.score.max_new_tokens,
         seed=given.seed,
         own_tokenizer=given.model.own_tokenizer,

@@ -26,11 +26,13 @@ class FileSettings(Section):
     Attributes:
         further: name -> file of a further set: real_authors, world_facts, verbatim or another.
         columns: column by ``field`` or ``file:field``.
+        skip_invalid: leave out invalid rows, at most half of a file.
         refusals: a text file with a refusal on each line.
     """
 
     further: dict[str, Path] = Field(default_factory=dict)
     columns: dict[str, str] = Field(default_factory=dict)
+    skip_invalid: bool = False
     refusals: Path | None = None
 
 
@@ -52,6 +54,12 @@ class OwnScore(ScoreConfig):
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     compat: str | None = None
     shots: Path | None = None
+
+
+class DataSections(Section):
+    """The settings of `uwc data`."""
+
+    model: LoadingConfig = LoadingConfig()
 
 
 class ScoreSections(Section):

@@ -17,9 +17,10 @@ from uwc.cli.options import (
     Overwrite,
     Plugins,
     Retain,
+    SkipInvalid,
     TrustRemoteCode,
-    file_columns,
     loading,
+    question_settings,
     sections,
 )
 from uwc.errors import TrainingDiverged
@@ -37,6 +38,7 @@ def unlearn_command(
     ],
     retain: Retain = None,
     column: Columns = [],  # noqa: B006
+    skip_invalid: SkipInvalid = False,
     overwrite: Overwrite = False,
     keep_paths: KeepPaths = False,
     as_json: Json = False,
@@ -66,7 +68,7 @@ def unlearn_command(
     given = sections(
         UnlearnSections,
         setting,
-        {"benchmark": {"settings": {"columns": file_columns(column)}}},
+        question_settings(column, skip_invalid=skip_invalid),
         trust_remote_code=trust_remote_code,
     )
     files = given.benchmark.settings
@@ -80,6 +82,7 @@ def unlearn_command(
         stop=None if given.stop is None else given.stop.model_dump(),
         refusals=read_lines(files.refusals) if files.refusals else DEFAULT_REFUSALS,
         columns=files.columns,
+        skip_invalid=files.skip_invalid,
         output_dir=output_dir,
         overwrite=overwrite,
         keep_paths=keep_paths,

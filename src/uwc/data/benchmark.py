@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from uwc.data.example import Example, clustered, fingerprint, require_disjoint, require_unique_ids
 from uwc.errors import DataError
 from uwc.names import require_names
+from uwc.results import InvalidRows
 
 DEFAULT_REFUSALS: tuple[str, ...] = (
     "I'm afraid I can't tell you that.",
@@ -56,6 +57,7 @@ class Benchmark:
         trained: the splits on which the original model is fine-tuned, when a study does so.
         refusals: refusal answers, for methods that train on them.
         files: the paths it was read from, as given.
+        left_out: the invalid rows of each file that were left out.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Benchmark:
     trained: tuple[str, ...] = (FORGET, RETAIN, RETAIN_EVAL)
     refusals: tuple[str, ...] = field(default=())
     files: tuple[str, ...] = field(default=(), compare=False)
+    left_out: tuple[InvalidRows, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         for required in (FORGET, RETAIN):

@@ -10,8 +10,8 @@ from string import ascii_uppercase
 from typing import Any, Literal
 
 from uwc.data.example import Turns, check_history
-from uwc.data.strict import DECODER, what_is_wrong
 from uwc.errors import DataError, brief
+from uwc.strict import DECODER, what_is_wrong
 
 
 def filled(value: Any) -> bool:

@@ -97,9 +97,13 @@ def require_unique_ids(examples: Sequence[Example], *, where: str) -> None:
         seen.add(example.id)
 
 
-def repeated(examples: Iterable[Example]) -> int:
-    """The number of examples that repeat an earlier question, ignoring case, white space and compatibility forms."""
-    return sum(count - 1 for count in Counter(map(_asked, examples)).values())
+def repeated(examples: Iterable[Example], *, answers: bool = False) -> int:
+    """The number of examples that repeat an earlier question (and its answer).
+
+    Case, white space and compatibility forms are ignored.
+    """
+    counts = Counter((_asked(e), _plain(e.answer) if answers else "") for e in examples)
+    return sum(count - 1 for count in counts.values())
 
 
 def clustered(examples: Sequence[Example]) -> list[Example]:

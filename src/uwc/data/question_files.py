@@ -2,14 +2,17 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from uwc import progress
 from uwc.data.example import Example, clustered, require_unique_ids
 from uwc.data.rows import NAMED, RowReader
 from uwc.data.tables import Problems, Table, decode, read_bytes, read_table
 from uwc.errors import ConfigError, DataError, brief, listed
 from uwc.registry import unknown_name
+from uwc.results import InvalidRows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,12 +21,19 @@ if TYPE_CHECKING:
 Questions: TypeAlias = "str | Path | Sequence[Example] | Sequence[Mapping[str, Any]] | pd.DataFrame | Dataset"
 """A file, examples, rows as mappings, a pandas data frame, or a `datasets.Dataset`."""
 
+LeftOut = list[InvalidRows] | None
+"""Where invalid rows are recorded that are left out; None if they are errors."""
+
 Columns = Mapping[str, str]
 """Column by ``"FIELD"``; of several sets also by ``"SET:FIELD"``, see `columns_by_set`."""
 
 
 def load_questions(
-    path: str | Path, *, columns: Mapping[str, str] | None = None, limit: int | None = None
+    path: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    limit: int | None = None,
+    skip_invalid: bool = False,
 ) -> list[Example]:
     """Read questions and answers from a .jsonl, .ndjson, .json, .csv, .tsv or .parquet file.
 
@@ -31,20 +41,28 @@ def load_questions(
         path: the file.
         columns: field -> column, such as ``{"question": "ask"}``, where a file names them otherwise.
         limit: how many rows to take at most.
+        skip_invalid: leave out invalid rows, at most half of the file, with a warning; by default they are an error.
 
     Raises:
         DataError: the file cannot be read or a row is wrong; the message names the file and the line.
     """
-    return read_examples(path, columns=columns, limit=limit)
+    left_out: LeftOut = [] if skip_invalid else None
+    examples = read_examples(path, columns=columns, limit=limit, left_out=left_out)
+    for of_file in left_out or ():
+        progress.warn(of_file.warning.text)
+    return examples
 
 
-def examples_of(data: Questions, *, name: str = "data", columns: Columns | None = None) -> list[Example]:
+def examples_of(
+    data: Questions, *, name: str = "data", columns: Columns | None = None, left_out: LeftOut = None
+) -> list[Example]:
     """Questions as a user gives them, as examples.
 
     Args:
         data: the questions.
         name: what messages call them; begins the ids where a table in memory has none.
         columns: field -> column, where a file or table names them otherwise.
+        left_out: a list that takes invalid rows; None raises an error for them.
 
     Raises:
         DataError: a row is wrong; the message names the file or table, the row (of a table in memory from 0) and the
@@ -52,22 +70,25 @@ def examples_of(data: Questions, *, name: str = "data", columns: Columns | None 
         ConfigError: the data are of another kind, or columns are named for examples.
     """
     if isinstance(data, str | Path):
-        return read_examples(data, columns=columns)
+        return read_examples(data, columns=columns, left_out=left_out)
     if _are_examples(data, name):
         if columns:
             raise ConfigError(f"{name} holds examples, which have no columns; leave columns out")
         examples = list(data)
         require_unique_ids(examples, where=name)
         return examples
-    return to_examples(_table(data, name), prefix=name, columns=columns)
+    return to_examples(_table(data, name), prefix=name, columns=columns, left_out=left_out)
 
 
-def sets_of(sets: Mapping[str, Questions], columns: Columns | None = None) -> dict[str, list[Example]]:
+def sets_of(
+    sets: Mapping[str, Questions], columns: Columns | None = None, *, left_out: LeftOut = None
+) -> dict[str, list[Example]]:
     """Several sets of questions as examples, by name; one subject for a question that is repeated (`clustered`).
 
     Args:
         sets: name -> questions.
         columns: field -> column, or ``"SET:FIELD"`` -> column, see `columns_by_set`.
+        left_out: a list that takes invalid rows; None raises an error for them.
 
     Raises:
         UserError: as `examples_of` and `columns_by_set`.
@@ -82,11 +103,19 @@ def sets_of(sets: Mapping[str, Questions], columns: Columns | None = None) -> di
         else:
             tables[name] = table
     asked = columns_by_set(tables, columns or {}, given=list(sets))
-    for name, table in tables.items():
+    for name, table in together(tables).items():
         data = sets[name]
         stem = Path(data).stem if isinstance(data, str | Path) else name
-        found[name] = to_examples(table, prefix=name if stems.count(stem) > 1 else stem, columns=asked[name])
+        prefix = name if stems.count(stem) > 1 else stem
+        found[name] = to_examples(table, prefix=prefix, columns=asked[name], left_out=left_out)
     return {name: clustered(found[name]) for name in sets}
+
+
+def together(tables: Mapping[str, Table]) -> dict[str, Table]:
+    """The tables, each with its name and the columns of the others, so that messages name the right options."""
+    columns = {name: table.columns for name, table in tables.items()}
+    others = {name: tuple(of for other, of in columns.items() if other != name) for name in tables}
+    return {name: replace(table, name=name, others=others[name]) for name, table in tables.items()}
 
 
 def columns_by_set(
@@ -128,7 +157,7 @@ def columns_by_set(
 def table_of(data: Questions, name: str) -> Table | None:
     """The rows of a file or table, as they stand; None for examples."""
     if isinstance(data, str | Path):
-        return read_table(Path(data).expanduser())
+        return read_table(Path(data).expanduser(), damaged=True)
     return None if _are_examples(data, name) else _table(data, name)
 
 
@@ -187,6 +216,7 @@ def read_examples(
     skip: int = 0,
     subject_every: int | None = None,
     id_prefix: str = "",
+    left_out: LeftOut = None,
 ) -> list[Example]:
     """Read questions and answers from a .jsonl, .ndjson, .json, .csv, .tsv or .parquet file.
 
@@ -204,6 +234,7 @@ def read_examples(
         skip: the number of rows to skip at the beginning.
         subject_every: the number of consecutive rows of one subject, if there is no column for it.
         id_prefix: prefix of generated ids, if there is no column for them; the file's name without suffix by default.
+        left_out: a list that takes invalid rows; None raises an error for them.
 
     Returns:
         The examples in the file's order. Generated ids have the row's number in the file, from 1.
@@ -214,13 +245,14 @@ def read_examples(
     """
     path = Path(path).expanduser()
     return to_examples(
-        read_table(path),
+        read_table(path, damaged=True),
         prefix=id_prefix or path.stem,
         columns=columns,
         split=split,
         limit=limit,
         skip=skip,
         subject_every=subject_every,
+        left_out=left_out,
     )
 
 
@@ -233,6 +265,7 @@ def to_examples(
     limit: int | None = None,
     skip: int = 0,
     subject_every: int | None = None,
+    left_out: LeftOut = None,
 ) -> list[Example]:
     """Turn rows into examples; `prefix` begins generated ids and subjects, otherwise see `read_examples`.
 
@@ -241,16 +274,33 @@ def to_examples(
     """
     if subject_every is not None and subject_every < 1:
         raise DataError(f"{table.source}: subject_every is {subject_every}; set it to 1 or more")
-    reader = RowReader(table, columns or {})
+    examples, problems = valid_examples(table, prefix, columns or {}, split=split, subject_every=subject_every)
+    if left_out is None:
+        problems.require_none()
+    elif problems.found:
+        left_out.append(problems.left_out())
+    return _part(examples, limit, skip, table.source)
+
+
+def valid_examples(
+    table: Table, prefix: str, columns: Mapping[str, str], *, split: str = "", subject_every: int | None = None
+) -> tuple[list[Example], Problems]:
+    """The examples of the valid rows, and the problems of all others; arguments as `to_examples` takes them.
+
+    Raises:
+        DataError: the columns cannot be used.
+    """
+    reader = RowReader(table, columns)
     examples: list[Example] = []
     numbers: dict[str, int] = {}
-    problems = Problems(table.source, table.unit)
+    problems = table.problems()
+    index = {number: i for i, number in enumerate(sorted([*table.damaged, *(number for number, _ in table.rows)]))}
 
-    def read(index: int, number: int, row: Mapping[str, Any]) -> Example:
+    def read(number: int, row: Mapping[str, Any]) -> Example:
         values = reader.read(number, row)
-        values.setdefault("id", f"{prefix}-{index + 1:05d}")
+        values.setdefault("id", f"{prefix}-{index[number] + 1:05d}")
         if subject_every:
-            values.setdefault("subject", f"{prefix}-subject-{index // subject_every + 1:03d}")
+            values.setdefault("subject", f"{prefix}-subject-{index[number] // subject_every + 1:03d}")
         try:
             example = Example(**values, split=split)
         except DataError as error:
@@ -263,13 +313,12 @@ def to_examples(
         numbers[example.id] = number
         return example
 
-    for index, (number, row) in enumerate(table.rows):
+    for number, row in table.rows:
         try:
-            examples.append(read(index, number, row))
+            examples.append(read(number, row))
         except DataError as error:
-            problems.add(error)
-    problems.require_none(len(table.rows))
-    return _part(examples, limit, skip, table.source)
+            problems.add(number, error)
+    return examples, problems
 
 
 def read_lines(path: str | Path) -> tuple[str, ...]:

@@ -1,7 +1,11 @@
 """Rows of question files: their kinds, the columns of question and answer, and their conversion to examples."""
 
+import json
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from typing import Any
 
 from uwc.data.cells import (
@@ -20,10 +24,10 @@ from uwc.data.cells import (
     split_turns,
 )
 from uwc.data.example import Example, Turns
-from uwc.data.strict import DECODER
 from uwc.data.tables import Table
 from uwc.errors import DataError, listed
 from uwc.registry import unknown_name
+from uwc.strict import DECODER
 
 FIELDS = tuple(f.name for f in fields(Example) if f.name not in ("split", "prefill"))
 """The fields of an example that a file may have; the split is set by the benchmark."""
@@ -164,11 +168,59 @@ def columns_of(table: Table, asked: Mapping[str, str]) -> Columns:
                 if layout.refused:
                     raise DataError(f"{table.source}: {layout.refused}")
                 return _columns(table, layout, found, options, full, asked)
-    missing = "answer" if found.keys() & {"question", "instruction"} else "question"
-    raise DataError(
-        f"{table.source}: there is no column {missing!r}; say which one it is with --column {missing}=<column>, "
-        f"in a study with columns: {{{missing}: <column>}}; the file has: {listed(there) or 'none'}"
+    missing = [part for part in ("question", "answer") if not found.keys() & {part, *_INSTEAD.get(part, ())}]
+    raise _no_column(table, missing or ["question"], [name for name in full if name not in asked.values()])
+
+
+_INSTEAD = {"question": ("instruction",)}
+_ALIKE: Mapping[str, tuple[str, ...]] = {
+    "question": ("question", "prompt", "query", "ask", "asked", "problem", "input", "q"),
+    "answer": ("answer", "reply", "response", "completion", "output", "target", "solution", "gold", "a"),
+}
+"""Part -> words in the names of columns that may hold it, the best first."""
+_NEVER = {"id", "ids", "idx", "index", "type", "category", "source", "url", "date"}
+_WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|\w")
+
+
+def _no_column(table: Table, missing: Sequence[str], columns: Sequence[str]) -> DataError:
+    """The error for parts without a column, with the options to name the columns that look like them."""
+    free = [column for column in columns if _may_be_text(table, column)]
+    chosen: dict[str, str] = {}
+    for part in missing:
+        if alike := _alike(part, free):
+            chosen[part] = alike
+            free.remove(alike)
+    options = " ".join(_option(part, chosen.get(part), table) for part in missing)
+    keys = ", ".join(f"{part}: {_in_yaml(chosen.get(part))}" for part in missing)
+    return DataError(
+        f"{table.source}: there is no column {' or '.join(map(repr, missing))}; say which it is with "
+        f"{options}, in a study with columns: {{{keys}}}; the file has: {listed(table.columns, 160) or 'none'}"
     )
+
+
+def _may_be_text(table: Table, column: str) -> bool:
+    value = next((row[column] for _, row in table.rows if filled(row.get(column))), None)
+    return isinstance(value, str | list) and not _NEVER & {word.casefold() for word in _WORDS.findall(column)}
+
+
+def _alike(part: str, columns: Sequence[str]) -> str | None:
+    """The column whose name has a word for a part, or one that is spelt like it."""
+    words = {column: [word.casefold() for word in _WORDS.findall(column)] for column in columns}
+    for name in _ALIKE[part]:
+        for column in columns:
+            if name in words[column] or f"{name}s" in words[column]:
+                return column
+    return next((column for column in columns if get_close_matches(part, words[column], 1, 0.8)), None)
+
+
+def _option(part: str, column: str | None, table: Table) -> str:
+    """The option that names a column; with the set's name if another set has the column, but reads one of its own."""
+    place = f"{table.name}:{part}" if any(column in c and part in _found(c, {}) for c in table.others) else part
+    return f"--column {shlex.quote(place)}={'<column>' if column is None else shlex.quote(column)}"
+
+
+def _in_yaml(column: str | None) -> str:
+    return "<column>" if column is None else column if column.isidentifier() else json.dumps(column, ensure_ascii=False)
 
 
 def _found(columns: Sequence[str], asked: Mapping[str, str]) -> dict[str, list[str]]:

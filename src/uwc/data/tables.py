@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import partial
 from itertools import accumulate
@@ -15,13 +15,18 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from uwc.data.strict import DECODER, what_is_wrong
 from uwc.errors import DataError, brief, listed, shortened
 from uwc.io import not_a_file
+from uwc.results import InvalidRow, InvalidRows
+from uwc.strict import DECODER, LENIENT, what_is_wrong
 
 LONGEST_LIST = 300
 """The most characters of the problems in one message, except a single longer one."""
-_SPACE = re.compile(r"\s*")
+LISTED = 20
+"""The most wrong rows that results list."""
+_SPACE, _SEPARATOR = re.compile(r"\s*"), re.compile(r"\s*,?\s*")
+_ESCAPED = re.compile("[\udc80-\udcff]")
+_NOT_UTF8 = "this is not UTF-8; save the file with that encoding"
 _LIMIT = Lock()
 
 
@@ -34,12 +39,18 @@ class Table:
         unit: the unit of the row numbers: ``"line"``, ``"row"`` or ``"item"``.
         rows: each row's number and its cells by column.
         json_cells: whether lists are JSON text, as in CSV.
+        damaged: number -> message of each row that is not among them, since it cannot be read.
+        name: the set in ``--column SET:FIELD=COLUMN``.
+        others: the columns of each other table that is read with it.
     """
 
     source: str
     unit: str
     rows: Sequence[tuple[int, Mapping[str, Any]]]
     json_cells: bool = False
+    damaged: Mapping[int, str] = field(default_factory=dict)
+    name: str = ""
+    others: tuple[Sequence[str], ...] = ()
 
     @property
     def columns(self) -> list[str]:
@@ -50,14 +61,28 @@ class Table:
         """The place of a row, for messages."""
         return f"{self.source}, {self.unit} {number}"
 
+    def problems(self) -> "Problems":
+        """The problems of the rows that cannot be read."""
+        return Problems(self.source, self.unit, len(self.rows) + len(self.damaged), self.damaged)
 
-def read_table(path: Path) -> Table:
-    """Read the rows of a file, by its suffix. Raises DataError, naming file and line, if it is malformed."""
+
+def read_table(path: Path, *, damaged: bool = False) -> Table:
+    """Read the rows of a file, by its suffix.
+
+    Args:
+        path: the file.
+        damaged: keep the problems of rows that cannot be read in `Table.damaged`; by default they are errors.
+
+    Raises:
+        DataError: the file cannot be read, or has no rows; the message names file and line.
+    """
     data = read_bytes(path)
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise DataError(f"{path}: unknown file suffix {path.suffix!r}; valid: {', '.join(_READERS)}")
     table = reader(path, data)
+    if not (damaged and table.rows):
+        table.problems().require_none()
     if not table.rows:
         raise DataError(f"{path}: the file has no rows; add at least one")
     return table
@@ -95,73 +120,137 @@ class Problems:
     Args:
         source: the file, for messages.
         unit: the unit of its row numbers.
+        rows: the number of all rows.
+        found: number -> message of the first problems; a message begins with the file and the row.
     """
 
-    def __init__(self, source: str, unit: str) -> None:
-        self.source, self.unit = source, unit
-        self.found: list[str] = []
+    def __init__(self, source: str, unit: str, rows: int, found: Mapping[int, str] | None = None) -> None:
+        self.source, self.unit, self.rows = source, unit, rows
+        self.found = dict(found or {})
 
-    def add(self, error: DataError) -> None:
-        """Keep a problem, whose message begins with the file and the row."""
-        self.found.append(str(error))
+    def add(self, number: int, error: DataError) -> None:
+        """Keep the problem of a row."""
+        self.found[number] = str(error)
 
-    def require_none(self, rows: int) -> None:
+    def require_none(self, note: str = "") -> None:
         """Raise DataError if there are any: as many as have room in a message, and the number of all."""
         if not self.found:
             return
-        if len(self.found) == 1:
-            raise DataError(self.found[0])
-        told = [message.removeprefix(f"{self.source}, ") for message in self.found]
+        messages = [self.found[number] for number in sorted(self.found)]
+        if len(messages) == 1:
+            raise DataError(messages[0])
+        told = [message.removeprefix(f"{self.source}, ") for message in messages]
         room = sum(length < LONGEST_LIST for length in accumulate(map(len, told)))
         shown = told[: max(room, 1)]
         more = f"; and {len(told) - len(shown)} more" if len(told) > len(shown) else ""
-        raise DataError(f"{self.source}: {len(told)} of {rows} {self.unit}s cannot be used. {'. '.join(shown)}{more}")
+        raise DataError(
+            f"{self.source}: {len(told)} of {self.rows} {self.unit}s cannot be used{note}. {'. '.join(shown)}{more}"
+        )
+
+    def left_out(self, most: int = LISTED) -> InvalidRows:
+        """The wrong rows, for results; the first `most` of them with their reasons.
+
+        Raises:
+            DataError: they are more than half of the rows.
+        """
+        found = self.described(most)
+        if found.too_many:
+            self.require_none(", more than half, so that they are not left out")
+        return found
+
+    def described(self, most: int = LISTED) -> InvalidRows:
+        """The wrong rows, for results, however many they are."""
+        first = sorted(self.found)[:most]
+        reasons = {n: self.found[n].removeprefix(f"{self.source}, {self.unit} {n}").lstrip(":, ") for n in first}
+        rows = tuple(InvalidRow(row=number, reason=shortened(reason, 300)) for number, reason in reasons.items())
+        return InvalidRows(file=self.source, unit=self.unit, rows=self.rows, invalid=len(self.found), first=rows)
 
 
-def decode(path: Path, data: bytes) -> str:
-    """A text file's content, with plain line ends. Raises DataError, naming the line, if it is not UTF-8."""
+def decode(path: Path, data: bytes, *, by_line: bool = False) -> str:
+    """A text file's content, with plain line ends.
+
+    Args:
+        path: the file, for messages.
+        data: its bytes.
+        by_line: keep bytes that are not UTF-8 as surrogates, which `_require_utf8` refuses.
+
+    Raises:
+        DataError: it is not UTF-8; the message names the line.
+    """
     try:
-        return data.decode("utf-8-sig").replace("\r\n", "\n")
+        return data.decode("utf-8-sig", "surrogateescape" if by_line else "strict").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}, line {line}: this is not UTF-8; save the file with that encoding") from None
+        raise DataError(f"{path}, line {line}: {_NOT_UTF8}") from None
+
+
+def _require_utf8(text: str, where: str) -> None:
+    if not text.isascii() and _ESCAPED.search(text):
+        raise DataError(f"{where}: {_NOT_UTF8}")
 
 
 def _read_json(path: Path, data: bytes) -> Table:
     """A list of objects, or one object a line."""
-    text = decode(path, data)
+    text = decode(path, data, by_line=True)
     if not text.lstrip().startswith("["):
         return _read_json_lines(path, data)
+    text = decode(path, data)
+    rows: list[tuple[int, Mapping[str, Any]]] = []
+    problems = Problems(str(path), "item", 0)
     try:
-        items = DECODER.decode(text)
+        LENIENT.decode(text)
     except json.JSONDecodeError as error:
         raise DataError(
             f"{path}, line {error.lineno}, column {error.colno}: invalid JSON ({error.msg}); correct this line"
         ) from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}, item {_failing_item(text)}: {what_is_wrong(error)}") from None
-    for number, item in enumerate(items, 1):
-        _require_object(item, f"{path}, item {number}")
-    return Table(str(path), "item", list(enumerate(items, 1)))
+    except RecursionError:
+        pass  # reported with its item below
+    for number, item in enumerate(_items(text), 1):
+        where = f"{path}, item {number}"
+        if isinstance(item, RecursionError):  # where it ends, and what follows, is unknown
+            raise DataError(f"{where}: {what_is_wrong(item)}")
+        try:
+            if isinstance(item, ValueError):
+                raise DataError(f"{where}: {what_is_wrong(item)}")
+            _require_object(item, where)
+            rows.append((number, item))
+        except DataError as error:
+            problems.add(number, error)
+    return Table(str(path), "item", rows, damaged=problems.found)
+
+
+def _items(text: str) -> Iterator[Any]:
+    """The items of a JSON list, each a value or the error of `DECODER`; ends after a RecursionError."""
+    at = _SPACE.match(text, text.index("[") + 1).end()  # type: ignore[union-attr]
+    while text[at] != "]":
+        try:
+            item, end = DECODER.raw_decode(text, at)
+        except RecursionError as error:
+            yield error
+            return
+        except ValueError as error:
+            item, end = error, LENIENT.raw_decode(text, at)[1]
+        yield item
+        at = _SEPARATOR.match(text, end).end()  # type: ignore[union-attr]
 
 
 def _read_json_lines(path: Path, data: bytes) -> Table:
     """One object a line; blank lines are skipped, but counted."""
     rows: list[tuple[int, Mapping[str, Any]]] = []
-    problems = Problems(str(path), "line")
-    for number, line in enumerate(decode(path, data).split("\n"), 1):
+    problems = Problems(str(path), "line", 0)
+    for number, line in enumerate(decode(path, data, by_line=True).split("\n"), 1):
         if not line.strip():
             continue
         try:
             rows.append((number, _object(line, path, number)))
         except DataError as error:
-            problems.add(error)
-    problems.require_none(len(rows) + len(problems.found))
-    return Table(str(path), "line", rows)
+            problems.add(number, error)
+    return Table(str(path), "line", rows, damaged=problems.found)
 
 
 def _object(line: str, path: Path, number: int) -> Mapping[str, Any]:
     """The object of a line of JSON."""
+    _require_utf8(line, f"{path}, line {number}")
     try:
         item = DECODER.decode(line)
     except json.JSONDecodeError as error:
@@ -176,18 +265,6 @@ def _object(line: str, path: Path, number: int) -> Mapping[str, Any]:
     return found
 
 
-def _failing_item(text: str) -> int:
-    """The number of the first item of a JSON list that cannot be decoded."""
-    at, number = text.index("["), 0
-    try:
-        while True:
-            number += 1
-            _, at = DECODER.raw_decode(text, _SPACE.match(text, at + 1).end())  # type: ignore[union-attr]
-            at = text.index(",", at)
-    except (ValueError, RecursionError):
-        return number
-
-
 def _require_object(item: Any, where: str) -> None:
     if not isinstance(item, dict):
         raise DataError(f'{where}: this is a {type(item).__name__}, not an object; write {{"question": ..., ...}}')
@@ -195,23 +272,35 @@ def _require_object(item: Any, where: str) -> None:
 
 def _read_csv(path: Path, data: bytes, *, delimiter: str) -> Table:
     """Comma- or tab-separated values below a line of column names; cells may have any length."""
-    text = decode(path, data)
+    text = decode(path, data, by_line=True)
     delimiter = _delimiter(text, delimiter)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: list[tuple[int, Mapping[str, Any]]] = []
+    problems = Problems(str(path), "line", 0)
     header: list[str] | None = None
     start = 1
-    try:
-        with _cells_up_to(len(text)):
-            for cells in reader:
+    with _cells_up_to(len(text)):
+        while True:
+            where = f"{path}, line {start}"
+            try:
+                cells = next(reader)
                 if cells and header is None:
-                    header = _header(cells, f"{path}, line {start}")
+                    header = _header(cells, where)
                 elif cells and header is not None:
-                    rows.append((start, _cells(header, cells, f"{path}, line {start}")))
-                start = reader.line_num + 1  # a quoted cell may hold line ends
-    except csv.Error as error:
-        raise DataError(f"{path}, line {start}: invalid CSV ({error}); check the quotes of this row") from None
-    return Table(str(path), "line", rows, json_cells=True)
+                    rows.append((start, _cells(header, cells, where)))
+            except StopIteration:
+                break
+            except csv.Error as error:
+                wrong = DataError(f"{where}: invalid CSV ({error}); check the quotes of this row")
+                if header is None or "unexpected end" in str(error):  # the rows below are in an open quote
+                    raise wrong from None
+                problems.add(start, wrong)
+            except DataError as error:
+                if header is None:
+                    raise
+                problems.add(start, error)
+            start = reader.line_num + 1  # a quoted cell may hold line ends
+    return Table(str(path), "line", rows, json_cells=True, damaged=problems.found)
 
 
 def _delimiter(text: str, usual: str) -> str:
@@ -238,6 +327,7 @@ def _cells_up_to(length: int) -> Iterator[None]:
 
 def _header(cells: list[str], where: str) -> list[str]:
     names = [cell.strip() for cell in cells]
+    _require_utf8("".join(names), where)
     _require_unique_columns(names, where)
     return names
 
@@ -254,6 +344,7 @@ def _cells(header: list[str], cells: list[str], where: str) -> dict[str, str]:
             f"{where}: the row has {len(cells)} cells, but there are {len(header)} columns "
             f"({listed(header)}); put quotes around a cell that holds the delimiter"
         )
+    _require_utf8("".join(cells), where)
     return dict(zip(header, cells, strict=True))
 
 

@@ -1,7 +1,7 @@
 """Metrics of whole sets: tests, areas under curves and harmonic means."""
 
 import numpy as np
-from scipy import stats
+import scipy  # its parts are imported on first use
 
 from uwc.metrics.registry import set_metrics
 from uwc.models.token_scores import Floats
@@ -30,13 +30,13 @@ def forget_quality(unlearned: Floats, retrained: Floats) -> float:
         unlearned: [E] truth ratios of the model.
         retrained: [E'] truth ratios of the retrained model.
     """
-    return float(stats.ks_2samp(unlearned, retrained).pvalue)
+    return float(scipy.stats.ks_2samp(unlearned, retrained).pvalue)
 
 
 def harmonic_means(means: Floats) -> Floats:
     """[...] the harmonic means ``I / sum_i 1 / m_i`` over the first axis of [I, ...]; 0 where any m_i is 0."""
     above = means.min(axis=0) > 0
-    found: Floats = np.where(above, stats.hmean(np.where(above, means, 1.0), axis=0), 0.0)
+    found: Floats = np.where(above, scipy.stats.hmean(np.where(above, means, 1.0), axis=0), 0.0)
     return found
 
 

@@ -6,8 +6,8 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
+import scipy  # its parts are imported on first use
 from numpy.typing import NDArray
-from scipy import stats
 
 from uwc.errors import DataError
 from uwc.models.token_scores import Floats
@@ -164,7 +164,7 @@ def paired_difference(
     on_line = aggregate(gap, subjects, seed=seed)
     p_value = float("nan")
     if on_line.clusters > 1 and on_line.se > 0:
-        p_value = float(2 * stats.t.sf(abs(on_line.mean / on_line.se), on_line.clusters - 1))
+        p_value = float(2 * scipy.stats.t.sf(abs(on_line.mean / on_line.se), on_line.clusters - 1))
     elif on_line.clusters > 1 and on_line.se == 0:
         p_value = float(on_line.mean == 0)
     if average == "geometric":
@@ -262,7 +262,7 @@ def bootstrap_interval(draws: Floats, *, clusters: int) -> tuple[float, float]:
     """
     if clusters < 2:
         return float("nan"), float("nan")
-    tail = stats.norm.cdf(-np.sqrt(clusters / (clusters - 1)) * stats.t.ppf(0.975, clusters - 1))
+    tail = scipy.stats.norm.cdf(-np.sqrt(clusters / (clusters - 1)) * scipy.stats.t.ppf(0.975, clusters - 1))
     low, high = np.quantile(draws, [tail, 1 - tail])
     return float(low), float(high)
 
@@ -282,5 +282,5 @@ def bootstrap_confidence(share: float, *, clusters: int, resamples: int) -> floa
     if clusters < 2:
         return 0.5
     half = 0.5 / resamples
-    normal = stats.norm.ppf(min(max(share, half), 1 - half))
-    return float(stats.t.cdf(normal / np.sqrt(clusters / (clusters - 1)), clusters - 1))
+    normal = scipy.stats.norm.ppf(min(max(share, half), 1 - half))
+    return float(scipy.stats.t.cdf(normal / np.sqrt(clusters / (clusters - 1)), clusters - 1))

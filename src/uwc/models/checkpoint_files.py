@@ -1,19 +1,20 @@
 """The files of a checkpoint that are read: those that transformers and peft read; ambiguous checkpoints are refused."""
 
-import json
 import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from transformers import AutoConfig
 from transformers.utils import cached_file
 from transformers.utils.hub import has_file
 
 from uwc import progress
-from uwc.errors import ModelError
+from uwc.errors import ModelError, shortened
 from uwc.io import PARTIAL
 from uwc.models import contrast
+from uwc.strict import DECODER, what_is_wrong
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -229,17 +230,31 @@ def read_json(path: str | Path, file: str) -> dict[str, Any]:
     if found is None:
         return {}
     try:
-        content = json.loads(found.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{found}: damaged ({error}); fetch or save it again") from error
+        content = DECODER.decode(found.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{found}: damaged ({what_is_wrong(error)}); fetch or save it again") from error
     if not isinstance(content, dict):
         raise ModelError(f"{found}: damaged (not a JSON object); fetch or save it again")
     return content
 
 
+def model_config(path: str | Path, *, trust_remote_code: bool = False) -> Any:
+    """The configuration of a model. Raises ModelError, naming config.json, if transformers cannot read it."""
+    known = read_json(path, CONFIG)
+    try:
+        return AutoConfig.from_pretrained(str(path), trust_remote_code=trust_remote_code)
+    except Exception as error:  # transformers and the hub raise many kinds
+        if not known or "trust_remote_code" in str(error):
+            raise ModelError(loading_failed(str(path), error)) from error
+        reason = shortened(" ".join(str(error).split()) or type(error).__name__, 200)
+        raise ModelError(f"{Path(path) / CONFIG}: damaged ({reason}); fetch or save it again") from error
+
+
 def loading_failed(where: str, error: Exception, *, what: str = "model") -> str:
     """The message for a model that cannot be loaded."""
     reason = str(error).strip().split("\n")[0][:200]
+    if isinstance(error, KeyError):
+        reason = f"its {CONFIG} names {reason}, which transformers does not know"
     if "trust_remote_code" in str(error):
         reason = (
             "it needs Python code of its own; if you trust its author, add --trust-remote-code (in Python "

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from uwc.data.example import Example
 from uwc.data.prompts import PromptTemplate
@@ -27,14 +27,18 @@ from uwc.models.checkpoint_files import (
     is_incomplete,
     kind_of,
     loading_failed,
+    model_config,
     read_json,
 )
 from uwc.models.contrast import load_contrast
-from uwc.models.model import DeviceName, Dtype, Model
+from uwc.models.model import DeviceName, Dtype, Model, context_length
 from uwc.models.reading import Reading, load_tokenizer, read_as
 from uwc.models.weights import WeightFiles, require_all_read
 
 DEVICES: tuple[DeviceName, ...] = ("cuda", "mps", "cpu")
+
+_LAYERS_OF_A_TENSOR = 100
+"""The most layers that share a tensor; beyond it a configuration is damaged, and would be built for hours."""
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
@@ -111,6 +115,12 @@ def load_model(
 def _load_whole(where: str, *, dtype: torch.dtype, device: torch.device, trust: bool) -> Any:
     """Load a model from whole weights. Raises ModelError unless all of them are read."""
     files, quantised = WeightFiles(where), bool(read_json(where, CONFIG).get("quantization_config"))
+    layers = getattr(model_config(where, trust_remote_code=trust).get_text_config(), "num_hidden_layers", None) or 0
+    if layers > _LAYERS_OF_A_TENSOR * len(files.shapes):
+        raise ModelError(
+            f"{Path(where) / CONFIG}: damaged (num_hidden_layers = {layers}, and the weights have {len(files.shapes)} "
+            "tensors); fetch or save it again"
+        )
     place = {"device_map": {"": device}} if quantised else {}
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
@@ -130,16 +140,21 @@ def _load_whole(where: str, *, dtype: torch.dtype, device: torch.device, trust: 
 
 def depth_of(path: str | Path, *, trust_remote_code: bool = False) -> int:
     """The number of transformer blocks, from the configuration alone. Raises ModelError if there is no model."""
+    return int(_config_of(path, trust_remote_code).get_text_config().num_hidden_layers)
+
+
+def context_of(path: str | Path, *, trust_remote_code: bool = False) -> int:
+    """The longest sequence in tokens, from the configuration alone. Raises ModelError if there is no model."""
+    return context_length(_config_of(path, trust_remote_code))
+
+
+def _config_of(path: str | Path, trust_remote_code: bool) -> Any:
     kind, source = kind_of(path), str(path)
     if kind == "adapter":
         source = named_base(path, adapter_config(path) or {})
     elif kind == "contrast":
         source = str(Path(path) / "base")
-    try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
-        return int(config.get_text_config().num_hidden_layers)
-    except Exception as error:  # transformers and the hub raise many kinds
-        raise ModelError(loading_failed(str(path), error)) from error
+    return model_config(source, trust_remote_code=trust_remote_code)
 
 
 def save_model(model: Model, folder: Path) -> None:

@@ -31,7 +31,7 @@ from uwc.models.checkpoint_files import (
     INDEX,
     SINGLE,
     kind_of,
-    loading_failed,
+    model_config,
     require_tokenizer_config,
 )
 from uwc.models.load import load_model, require_no_model, save_model, share_weights
@@ -142,10 +142,7 @@ def _config(path: str | Path, trust: bool) -> Any:
     require_tokenizer_config(path)
     if kind_of(path) == "contrast":
         raise ModelError(f"{path} is a contrast of two models, which has no single set of weights to mix")
-    try:
-        config = AutoConfig.from_pretrained(str(path), trust_remote_code=trust)
-    except Exception as error:  # transformers and the hub raise many kinds
-        raise ModelError(loading_failed(str(path), error)) from error
+    config = model_config(path, trust_remote_code=trust)
     if getattr(config, "quantization_config", None):
         raise ModelError(f"{path} is quantised; mixing needs the weights before quantisation")
     return config

@@ -111,9 +111,7 @@ class Model:
     @property
     def context_length(self) -> int:
         """The longest sequence, in tokens; 2048 if the configuration has no such value."""
-        config = self.model.config.get_text_config()
-        length = int(getattr(config, "max_position_embeddings", None) or 0)
-        return length if length > 0 else FALLBACK_CONTEXT
+        return context_length(self.model.config)
 
     def sharing(self) -> Batching:
         """Which sequences may share a forward pass of the model.
@@ -164,6 +162,12 @@ class Model:
         """The tokens that end a generated answer: `end_ids`, and those that end the turns of encoded examples."""
         written = {e.tokens[-1] for e in encoded if e.end < len(e.tokens)}
         return sorted({*self.end_ids, *(written & added_tokens(self.tokenizer))})
+
+
+def context_length(config: Any) -> int:
+    """The longest sequence of a model, in tokens; 2048 if its configuration has no such value."""
+    length = int(getattr(config.get_text_config(), "max_position_embeddings", None) or 0)
+    return length if length > 0 else FALLBACK_CONTEXT
 
 
 ModelLike = str | Path | Model

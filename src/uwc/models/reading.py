@@ -12,7 +12,14 @@ from uwc import progress
 from uwc.data.prompts import PromptTemplate, end_ids
 from uwc.errors import ModelError
 from uwc.models.adapters import adapter_config, named_base
-from uwc.models.checkpoint_files import kind_of, loading_failed, require_tokenizer_config
+from uwc.models.checkpoint_files import (
+    CONFIG,
+    kind_of,
+    loading_failed,
+    model_config,
+    read_json,
+    require_tokenizer_config,
+)
 from uwc.models.model import Model
 
 _PROBES = (
@@ -85,6 +92,8 @@ def load_tokenizer(where: str, other: str | None, trust_remote_code: bool, *, ne
     try:
         return AutoTokenizer.from_pretrained(where, trust_remote_code=trust_remote_code)
     except Exception as error:  # a folder without a tokenizer: transformers raises many kinds
+        if read_json(where, CONFIG):
+            model_config(where, trust_remote_code=trust_remote_code)  # if that is the reason, it is named
         if other is not None and other != where:
             return load_tokenizer(other, None, trust_remote_code)
         if needed:

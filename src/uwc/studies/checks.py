@@ -56,7 +56,9 @@ def input_warnings(plan: Plan) -> list[Warning]:
     asked = ("forget", *(plan.config.calibration.sets if plan.config.calibrate else ()))
     sets = {name: examples for name, examples in plan.sets.items() if name in asked}
     several = len(plan.runs) > 1
-    return [*question_warnings(sets, several=several), *_coded(_on_attacked(plan)), *_coded(_on_weights(plan))]
+    left_out = [of_file.warning for of_file in plan.benchmark.left_out]
+    found = [*question_warnings(sets, several=several), *_coded(_on_attacked(plan)), *_coded(_on_weights(plan))]
+    return [*left_out, *found]
 
 
 def _on_attacked(plan: Plan) -> "Coded":

@@ -249,6 +249,7 @@ class UnlearnConfig(Section):
         for label in labels:
             if labels.count(label) > 1:
                 raise ConfigError(f"two unlearning runs are called {label!r}; give each a 'name' of its own")
+        training_settings(self.training, where="unlearn.training")  # also what every run overrides
         for run in self.runs:
             if run.given:
                 continue

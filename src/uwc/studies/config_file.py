@@ -10,9 +10,9 @@ import yaml
 from pydantic import ValidationError
 
 from uwc import progress
-from uwc.data.strict import read_yaml
 from uwc.errors import ConfigError, brief, listed
 from uwc.io import not_a_file
+from uwc.strict import read_yaml
 
 if TYPE_CHECKING:
     from uwc.studies.config import StudyConfig

@@ -247,6 +247,7 @@ def gather(plan: Plan, store: Store) -> StudyResults:
         attacks=attacks,
         robustness=None if attacks is None else gatherer.robustness(attacks),
         left_out=dict(plan.left_out),
+        invalid_rows=plan.benchmark.left_out,
         warnings=tuple(study_warnings(plan, store, unlearned, retention)),
         provenance=origins(plan, store),
     )

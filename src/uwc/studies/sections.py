@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
 from uwc.attacks.chain import Chain, make_chain
+from uwc.attacks.registry import attacks
 from uwc.calibration.measures import Measure, ranking_metric, retention_measures, retention_names
 from uwc.data.example import Example
 from uwc.errors import ConfigError
@@ -16,14 +17,15 @@ from uwc.metrics.suites import Given, is_set_metric, metric_name, set_label, wha
 from uwc.names import require_name
 from uwc.registry import unknown_name
 from uwc.results import Retention
+from uwc.strict_numbers import StrictNumbers, first_message
 from uwc.training.settings import MOST
 
 MetricName = Annotated[str, AfterValidator(metric_name)]
 """A metric by name or label, converted to its name; an unknown one is unchanged."""
 
 
-class Section(BaseModel):
-    """A section of a study's file: frozen; unknown keys and numbers that are not finite are refused."""
+class Section(StrictNumbers, BaseModel):
+    """A section of a study's file: frozen; unknown keys, and truth values, texts and infinities as numbers, refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -38,7 +40,7 @@ def first_problem(error: ValidationError, model: type) -> str:
         return f"{unknown_name(f'key (at {inside})', location[-1], _keys_at(model, location[:-1]))}"
     if problem["type"] == "missing":
         return f"the key {path!r} is missing"
-    message = problem["msg"].removeprefix("Value error, ")
+    message = first_message(error)
     given = repr(problem["input"])
     given = given if len(given) <= 120 else f"{given[:117]}..."
     return f"{path} = {given}: {message}" if path else message
@@ -71,7 +73,7 @@ def with_seeds(unlearn: Any) -> Any:
     seeds, runs = unlearn.get("seeds"), unlearn.get("runs")
     if not isinstance(seeds, list | tuple) or not isinstance(runs, list | tuple):
         return unlearn
-    if not seeds or not all(isinstance(s, int) and s >= 0 for s in seeds):
+    if not seeds or not all(type(s) is int and s >= 0 for s in seeds):
         return unlearn
     return {**unlearn, "seeds": (), "runs": [r for run in runs for r in _repeated(run, seeds)]}
 
@@ -295,13 +297,14 @@ class AttackConfig(Section):
 
     @model_validator(mode="after")
     def _settings_are_used(self) -> "AttackConfig":
-        for attack in self.settings:
+        for attack, given in self.settings.items():
             if all(attack not in chain.chain for chain in self.chains):
                 made = ", ".join(chain.label for chain in self.chains)
                 raise ConfigError(
                     f"attack.settings: there are settings of {attack!r}, which is not among the attacks: {made}; "
                     "remove them"
                 )
+            attacks.check(attack, given)  # also what every chain overrides
         return self
 
     @model_validator(mode="after")

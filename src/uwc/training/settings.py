@@ -8,6 +8,7 @@ from pydantic.dataclasses import dataclass
 
 from uwc.errors import ConfigError
 from uwc.objectives.methods import Method
+from uwc.strict_numbers import StrictNumbers
 
 MOST = 10**9
 """The largest count in a study's file."""
@@ -21,7 +22,7 @@ Precision = Annotated[Literal["no", "bf16", "fp16"], BeforeValidator(lambda valu
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
-class LoraSettings:
+class LoraSettings(StrictNumbers):
     """A low-rank adapter (arXiv:2106.09685): only its matrices are trained, the original's weights are unchanged.
 
     Attributes:
@@ -40,7 +41,7 @@ class LoraSettings:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
-class SampleSettings:
+class SampleSettings(StrictNumbers):
     """Settings of sampling answers from the model itself, for the role "sampled".
 
     Attributes:
@@ -57,7 +58,7 @@ class SampleSettings:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
-class TrainingSettings:
+class TrainingSettings(StrictNumbers):
     """Settings of one training run.
 
     Attributes:

@@ -141,6 +141,7 @@ def compare(
     retention: CalibrateConfig | Mapping[str, Any] | None = None,
     attacks: Metric | Sequence[Metric] | None = "quick",
     columns: Columns | None = None,
+    skip_invalid: bool = False,
     overrides: Overrides = (),
     output_dir: str | Path = "comparison",
     verify: bool = False,
@@ -172,6 +173,8 @@ def compare(
         attacks: attacks and chains of them, such as ``["relearn+probe"]``, or functions; ``"quick"`` for those of the
             shipped study, an empty list or None for none.
         columns: field -> column, where files or tables name them otherwise; ``"SET:FIELD"`` for one of them.
+        skip_invalid: leave out invalid rows of files, at most half of each, with a warning; by default, and always of
+            tables in memory, they are an error.
         overrides: changes to any other key of the study: ``["score.max_new_tokens=0"]``, or
             ``{"attack.settings.relearn.steps": 20}``.
         output_dir: the folder for report, results and cache.
@@ -190,10 +193,11 @@ def compare(
     further = {**{name: questions for name, questions in retains.items() if name != "retain"}, **(sets or {})}
     require_further(further)
     given = {"forget": forget, "retain": retains["retain"], "holdout": holdout, **further}
+    settings = _questions({k: q for k, q in given.items() if q is not None}, columns or {}, folder)
     changes: dict[str, Any] = {
         "name": _study_name(folder),
         "title": f"{len(models)} unlearned model{'s' if len(models) > 1 else ''} compared",
-        "benchmark.settings": _questions({k: q for k, q in given.items() if q is not None}, columns or {}, folder),
+        "benchmark.settings": {**settings, **({"skip_invalid": True} if skip_invalid else {})},
         "model.path": kept_model(original, folder, template),
         "model.dtype": precision_of(original),
         "retrained": False if retrained is None else kept_model(retrained, folder, template),

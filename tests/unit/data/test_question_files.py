@@ -244,7 +244,13 @@ def test_a_mapped_column_that_is_not_there_names_those_that_are(tmp_path: Path, 
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_file_without_a_column_for_a_field_names_those_it_has(tmp_path: Path, name: str) -> None:
     path = WRITERS[name](tmp_path / name, [{"question": "Q?", "reply": "A"}])
-    refused(path, "no column 'answer'", "columns: {answer: <column>}", "the file has: question, reply")
+    refused(
+        path,
+        "no column 'answer'",
+        "--column answer=reply,",
+        "columns: {answer: reply}",
+        "the file has: question, reply",
+    )
 
 
 # ---------------------------------------------------------------------------------------------- what is refused: a row

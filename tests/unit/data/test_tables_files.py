@@ -2,15 +2,18 @@
 
 import json
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import uwc
+from uwc.cli.options import file_columns
 from uwc.data.limits import time_limit
+from uwc.data.question_files import read_examples, sets_of
 from uwc.errors import DataError, UserError
-from uwc.results import Scores
+from uwc.results import InvalidRows, Scores
 
 
 def made(folder: Path, name: str) -> Path:
@@ -98,3 +101,80 @@ def test_the_delimiter_of_a_csv_file_is_found(delimiter: str, suffix: str, tmp_p
     path.write_text(text, encoding="utf-8")
     (example,) = uwc.load_questions(path)
     assert (example.question, example.answer) == ("Where, and when?", "here; now")
+
+
+BROKEN = {
+    "csv": b'question,answer\nWhere?,Here\nWhen?,Now,Then\n"Who"?,You\nWhy?,\xff\nHow?,\nWhat?,This\nWhich?,That\n',
+    "jsonl": b'{"question":"Where?","answer":"Here"}\n{"question":"When?"\n7\n{"question":"Why?","answer":"\xff"}\n'
+    b'{"question":"How?","answer":""}\n{"question":"What?","answer":"This"}\n{"question":"Which?","answer":"That"}\n',
+    "json": b'[{"question":"Where?","answer":"Here"}, {"question":"When?","question":"x"}, 7, '
+    b'{"question":"Why?","answer":'
+    + b"9"
+    * 5000
+    + b'},{"question":"How?","answer":""} , {"question":"What?","answer":"This"},'
+    b'{"question":"Which?","answer":"That"}]',
+}
+"""Four of seven rows are wrong, the second to the fifth."""
+FIRST = {"csv": 3, "jsonl": 2, "json": 2}
+VALID = {
+    "csv": b"A?,a\nB?,b\nC?,c\n",
+    "jsonl": b"".join(b'{"question":"%s?","answer":"a"}\n' % q for q in (b"A", b"B", b"C")),
+    "json": b"," + b",".join(b'{"question":"%s?","answer":"a"}' % q for q in (b"A", b"B", b"C")) + b"]",
+}
+
+
+@pytest.mark.parametrize("suffix", BROKEN)
+def test_every_format_tells_all_wrong_rows_or_leaves_them_out(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(BROKEN[suffix])
+    first = FIRST[suffix]
+    left_out: list[InvalidRows] = []
+    for given in (None, left_out):
+        with pytest.raises(DataError, match=rf"4 of 7 .* {first}[:,] .* {first + 1}: .* {first + 2}: ") as raised:
+            read_examples(path, left_out=given)
+        assert len(str(raised.value)) <= 500
+    path.write_bytes(BROKEN[suffix].removesuffix(b"]") + VALID[suffix])
+    examples = read_examples(path, left_out=left_out)
+    assert [e.question for e in examples] == ["Where?", "What?", "Which?", "A?", "B?", "C?"]
+    assert [e.id for e in examples] == [f"a-{n:05d}" for n in (1, 6, 7, 8, 9, 10)]
+    (found,) = left_out
+    assert (found.rows, found.invalid) == (10, 4)
+    assert [row.row for row in found.first] == list(range(first, first + 4))
+    assert all(row.reason and str(path) not in row.reason for row in found.first)
+    assert "4 of 10" in found.warning.text and found.warning.code == "invalid_rows"
+
+
+def test_clusters_of_consecutive_rows_stay_when_a_row_is_left_out(tmp_path: Path) -> None:
+    rows = [{"question": f"{i}?", "answer": "" if i == 1 else "a"} for i in range(6)]
+    path = lines(tmp_path / "a.jsonl", *rows[:3], "{", *rows[3:])
+    examples = read_examples(path, subject_every=2, left_out=[])
+    assert [e.subject[-3:] for e in examples] == ["001", "002", "003", "003", "004"]
+
+
+def test_a_quote_that_is_never_closed_hides_the_rows_below_and_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('question,answer\nA?,a\nB?,"b\nC?,c\n', encoding="utf-8")
+    with pytest.raises(DataError, match="line 3: invalid CSV"):
+        read_examples(path, left_out=[])
+
+
+def test_the_message_has_the_options_that_name_the_columns(tmp_path: Path) -> None:
+    a, b = tmp_path / "a.csv", tmp_path / "b.csv"
+    a.write_text("id,Customer Question,Reply,reply_id\n1,A?,a,7\n", encoding="utf-8")
+    b.write_text("question,answer,Customer Question\nB?,b,B!\n", encoding="utf-8")
+    with pytest.raises(DataError) as raised:
+        sets_of({"forget": a})
+    assert file_columns(options_in(str(raised.value))) == {"question": "Customer Question", "answer": "Reply"}
+    with pytest.raises(DataError) as raised:
+        sets_of({"forget": a, "retain": b})
+    columns = file_columns(options_in(str(raised.value)))
+    assert columns == {"forget:question": "Customer Question", "answer": "Reply"}
+    found = sets_of({"forget": a, "retain": b}, columns)
+    assert [(e.question, e.answer) for part in found.values() for e in part] == [("A?", "a"), ("B?", "b")]
+
+
+def options_in(message: str) -> list[str]:
+    """The values of --column in a message, as a shell would pass them."""
+    words = shlex.split(message.partition(" with ")[2].partition(", in a study")[0])
+    assert words[::2] == ["--column"] * (len(words) // 2)
+    return words[1::2]

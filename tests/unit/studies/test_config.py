@@ -58,3 +58,23 @@ def test_every_number_has_bounds_and_the_message_names_the_key(key: str, value: 
     with pytest.raises(ConfigError, match=rf"quickstart.*{key.rpartition('.')[2]} = ") as raised:
         load_config("quickstart", overrides={key: value})
     assert len(str(raised.value)) <= 500
+
+
+@pytest.mark.parametrize("value", [True, "0.5"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "finetune.lr", "unlearn.training.lr", "unlearn.runs.0.weights.nll", "benchmark.settings.forget_share",
+        "calibrate.tau", "attack.settings.relearn.lr",
+    ],
+)  # fmt: skip
+def test_no_truth_value_or_text_is_a_number_anywhere(key: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"quickstart.*{key.rpartition('.')[2]} = .* is no number"):
+        load_config("quickstart", overrides={key: value})
+
+
+def test_numbers_that_yaml_reads_as_texts_are_numbers() -> None:
+    """YAML 1.1 reads 1e-4, without a point, as a text."""
+    config = load_config("quickstart", overrides=["finetune.lr=1e-4", "unlearn.runs.0.training.lr=2E-5", "seed=1e3"])
+    assert config.finetune is not None and config.seed == 1000
+    assert config.finetune.lr == 1e-4 and config.unlearn.settings_of(config.unlearn.runs[0], seed=0).lr == 2e-5

@@ -10,17 +10,18 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from uwc.data.benchmark import DEFAULT_REFUSALS, FORGET, GENERAL, HOLDOUT, RETAIN, RETAIN_EVAL, Benchmark
 from uwc.data.example import Example
-from uwc.data.question_files import Columns, columns_by_set, read_lines, to_examples
+from uwc.data.question_files import Columns, LeftOut, columns_by_set, read_lines, to_examples, together
 from uwc.data.tables import read_table
 from uwc.errors import ConfigError, DataError
 from uwc.registry import unknown_name
+from uwc.strict_numbers import StrictNumbers, first_message
 
 PARTS = (FORGET, "forget_paraphrased", RETAIN, "retain_paraphrased", RETAIN_EVAL, HOLDOUT, GENERAL)
 """The sets with a role in a study; further sets have other names."""
 
 
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
-class FileSpec:
+class FileSpec(StrictNumbers):
     """A file, or a part of it.
 
     Attributes:
@@ -52,7 +53,7 @@ def _to_file_spec(value: Any) -> FileSpec:
         return FileSpec(**value)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ValueError(f"{first['loc'][0]} = {first['input']!r}: {first['msg']}") from None
+        raise ValueError(f"{first['loc'][0]} = {first['input']!r}: {first_message(error)}") from None
 
 
 File = Annotated[FileSpec | str, BeforeValidator(_to_file_spec)]
@@ -71,6 +72,7 @@ def local_files(
     columns: Columns | None = None,
     subject_every: int | None = None,
     retain_eval_share: float = 0.0,
+    skip_invalid: bool = False,
     name: str = "local-files",
 ) -> Benchmark:
     """A benchmark of the user's own files.
@@ -89,6 +91,8 @@ def local_files(
         subject_every: the number of consecutive rows of one subject, if no column has it, as in `read_examples`.
         retain_eval_share: in [0, 1), the share of the retain subjects (examples without one count as their own), at
             least one, that becomes `retain_eval` if no file is given for it: the last ones.
+        skip_invalid: leave out invalid rows, at most half of a file; results name them. `limit` and `skip` count valid
+            rows.
         name: the benchmark's name in reports.
 
     Returns:
@@ -105,8 +109,10 @@ def local_files(
     given = {FORGET: forget, RETAIN: retain, RETAIN_EVAL: retain_eval, HOLDOUT: holdout, GENERAL: general}
     files = {split: _checked(split, spec, name) for split, spec in _with(given, further or {}, name).items()}
     prefixes = _prefixes(files)
-    read = {path: read_table(path) for path in dict.fromkeys(Path(s.path).expanduser() for s in files.values())}
-    tables = {split: read[Path(spec.path).expanduser()] for split, spec in files.items()}
+    paths = dict.fromkeys(Path(spec.path).expanduser() for spec in files.values())
+    read = {path: read_table(path, damaged=True) for path in paths}
+    tables = together({split: read[Path(spec.path).expanduser()] for split, spec in files.items()})
+    left_out: LeftOut = [] if skip_invalid else None
     asked = columns_by_set(tables, columns or {})
     splits = {
         split: to_examples(
@@ -117,6 +123,7 @@ def local_files(
             skip=spec.skip,
             subject_every=subject_every,
             prefix=prefixes[split],
+            left_out=left_out,
         )
         for split, spec in files.items()
     }
@@ -128,6 +135,7 @@ def local_files(
         splits={split: tuple(examples) for split, examples in splits.items()},
         trained=tuple(split for split in (FORGET, RETAIN, RETAIN_EVAL) if split in splits),
         refusals=read_lines(refusals) if refusals else DEFAULT_REFUSALS,
+        left_out=tuple(dict.fromkeys(left_out or ())),
         files=tuple(dict.fromkeys([spec.path for spec in files.values()] + ([refusals] if refusals else []))),
     )
 

@@ -1,6 +1,7 @@
 """JSON and YAML readers that refuse repeated keys."""
 
 import json
+import re
 from typing import Any
 
 import yaml
@@ -23,21 +24,28 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys)
 """Raises ValueError (JSONDecodeError for a mistake of syntax, RepeatedKey) or RecursionError."""
+LENIENT = json.JSONDecoder(parse_int=str)
+"""Reads what only the rules of `DECODER` refuse; raises JSONDecodeError or RecursionError."""
 
 
 def what_is_wrong(error: Exception) -> str:
     """The message for an error of `DECODER`."""
     if isinstance(error, json.JSONDecodeError):
         return f"invalid JSON ({error.msg})"
+    if isinstance(error, UnicodeDecodeError):
+        return "this is not UTF-8; save the file with that encoding"
     if isinstance(error, RepeatedKey):
         return f"the key {brief(str(error))} occurs twice in one object; remove or rename one"
     if isinstance(error, RecursionError):
-        return "lists or objects are nested too deeply; write questions and answers as texts"
+        return "lists or objects are nested too deeply; write texts in their place"
     return "a number has thousands of digits; write it as a text in quotes"
 
 
 LARGEST = 100_000
 """The most values of a document, with aliases expanded."""
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_OTHER_BASE = re.compile(r"[-+]?(0_*\d[\d_]*|\d[\d_]*(:[\d_]+)+(\.[\d_]*)?)")
+"""Octal numbers with a leading zero, and numbers to base 60, which hardly anybody means."""
 _MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -76,6 +84,12 @@ def _count(node: yaml.Node, counted: dict[int, int]) -> int:
         inner = [part for pair in node.value for part in pair]
     elif isinstance(node, yaml.SequenceNode):
         inner = node.value
+    elif node.tag in _NUMBERS and _OTHER_BASE.fullmatch(node.value):
+        raise ConstructorError(
+            problem=f"{brief(node.value)} is a number to another base in YAML; write it without leading zeros or "
+            "colons, or as a text in quotes",
+            problem_mark=node.start_mark,
+        )
     total = 1 + sum(_count(part, counted) for part in inner)
     if total > LARGEST:
         raise ConstructorError(

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import yaml
 
-from uwc.data.strict import LARGEST, read_yaml
+from uwc.strict import LARGEST, read_yaml
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,8 @@ def bomb(step: str) -> str:
         (bomb("{{<<: [{}]}}"), f"more than {LARGEST:,} values"),
         ("a: &a {b: [*a]}", "an alias"),
         ("[" * 5000 + "]" * 5000, "nested too deeply"),
+        ("seed: 010", "'010' is a number to another base"),
+        ("lr: 1:30", "'1:30' is a number to another base"),
         ("9" * 5000, "a value cannot be read"),
         ("2026-13-45", "a value cannot be read"),
         ("a: [1", "expected"),
