@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue, PrivateAttr, ValidationError, WithJsonSchema
 
-from uwc.errors import UserError, shortened
+from uwc.errors import UserError, printable, shortened
 from uwc.io import not_a_file, require_writable, write_text
 from uwc.paths import path_names, path_tag, renamed, renaming, texts_of
 from uwc.strict import DECODER, what_is_wrong
@@ -849,13 +849,13 @@ class Result(Part, ABC):
         """The rows of the one table that a notebook shows, with cells as text."""
 
     def __repr__(self) -> str:
-        return f"{self.headline}\n{text_table(self.table())}"
+        return printable(f"{self.headline}\n{text_table(self.table())}")
 
     def __str__(self) -> str:
         return repr(self)
 
     def _repr_html_(self) -> str:
-        return f"<p>{escape(self.headline)}</p>\n{html_table(self.table())}"
+        return printable(f"<p>{escape(self.headline)}</p>\n{html_table(self.table())}")
 
     @classmethod
     def prepare(cls, folder: str | Path | None, *, overwrite: bool = False, **of: str) -> None:

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
+from uwc.errors import printable
 from uwc.io import write_text
 from uwc.reports.figures import (
     GROUPS,
@@ -79,6 +80,7 @@ def _render(results: StudyResults, run: RunRecord) -> str:
     environment = Environment(
         loader=PackageLoader("uwc", "reports/templates"),
         autoescape=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
