@@ -106,7 +106,7 @@ def test_help_of_compare_has_groups_and_few_options(uwc: Run) -> None:
     for group in ("Models", "Questions", "Measurement", "Attacks", "Output", "Further settings"):
         assert f"─ {group} ─" in told
     shown = set(re.findall(r"--[a-z][a-z-]+", told)) - {"--help"}
-    assert len(shown) == 16 and len(told.splitlines()) < 58
+    assert len(shown) == 17 and len(told.splitlines()) < 60
 
 
 def test_columns_of_one_file_and_of_every_file_that_has_them(uwc: Run, workplace: Path) -> None:
