@@ -47,17 +47,20 @@ class DiskFull(UserError):
 
 @contextmanager
 def reporting_full_disk(path: Path) -> Iterator[None]:
-    """Raise DiskFull in place of a library's own error for a full disk."""
+    """Raise DiskFull in place of a library's own error for a full disk, a quota or a limit of file sizes."""
     try:
         yield
     except Exception as error:  # safetensors raises its own class, with the system's words in the message
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error)
-        if full:
-            raise DiskFull(
-                f"no space left on the device while writing {path}; free some space and run the same command again: "
-                "everything finished before is kept"
-            ) from error
-        raise
+        number = getattr(error, "errno", None)
+        if number in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error):
+            why, remedy = "no space left on the device", "free some space"
+        elif number == errno.EFBIG or "os error 27" in str(error):
+            why, remedy = "a file was too large for the file system or the limit of the shell", "raise it (ulimit -f)"
+        else:
+            raise
+        raise DiskFull(
+            f"{why} while writing {path}; {remedy} and run the same command again: everything finished before is kept"
+        ) from error
 
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")

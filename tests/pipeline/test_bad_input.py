@@ -180,6 +180,8 @@ def test_a_full_disk_is_told_in_one_line_whatever_library_met_it(tmp_path: Path)
 
     with pytest.raises(DiskFull), reporting_full_disk(tmp_path):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    with pytest.raises(DiskFull, match="a file was too large"), reporting_full_disk(tmp_path):
+        raise OSError(27, "File too large")
     with pytest.raises(ZeroDivisionError), reporting_full_disk(tmp_path):
         raise ZeroDivisionError
 

@@ -90,7 +90,7 @@ class Place:
     def require_same(self, command: str, folder: Path, case: str) -> None:
         """Run the command once more, undisturbed: it must end as if nothing had happened."""
         for path in hidden(folder):
-            os.utime(path, (1, 1))
+            os.utime(path, (1, 1), follow_symlinks=False)
         done = finish(Started(*COMMANDS[command], cwd=folder))
         complete = command in ("calibrate", "unlearn") and "holds a model" in done.stderr
         assert done.returncode == (1 if complete else 0), f"{case}: {done.stderr}"

@@ -113,8 +113,8 @@ def main() -> None:
         _handle_signals(signal.SIG_IGN)
         _say_interrupted(interrupted.number)
         sys.exit(128 + interrupted.number)
-    except Exception as error:
-        if debug:
+    except BaseException as error:
+        if debug or (not isinstance(error, Exception) and type(error).__name__ != "PanicException"):  # of Rust
             raise
         progress.note(_in_one_line(error))
         sys.exit(1)
@@ -167,18 +167,22 @@ def _command() -> str:
     return next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
 
 
-_NO_MEMORY = ("DefaultCPUAllocator", "out of memory", "std::bad_alloc", "Cannot allocate memory")
-"""Words of libraries for it."""
+_NO_MEMORY = (
+    "DefaultCPUAllocator",
+    "out of memory",
+    "std::bad_alloc",
+    "Cannot allocate memory",
+    "can't start new thread",
+    "Resource temporarily unavailable",
+)
+"""Words of libraries for a lack of memory, or of threads, which are refused for the same reason."""
 
 
-def _in_one_line(error: Exception) -> str:
+def _in_one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
+    lacks = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
+    if lacks or any(words in text for words in _NO_MEMORY):
+        return f"error: out of memory or threads; {_KEPT.get(_command(), _NOTHING_KEPT)} ({shortened(text, 200)})"
     if isinstance(error, UserError):
         return f"error: {text}"
-    if (
-        isinstance(error, MemoryError)
-        or getattr(error, "errno", None) == errno.ENOMEM
-        or any(words in text for words in _NO_MEMORY)
-    ):
-        return f"error: out of memory; {_KEPT.get(_command(), _NOTHING_KEPT)} ({shortened(text, 200)})"
     return f"unexpected {type(error).__name__}: {text} (please report it; --debug prints the traceback)"

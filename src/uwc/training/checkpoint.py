@@ -12,7 +12,7 @@ from torch import Tensor
 
 from uwc import progress
 from uwc.errors import ConfigError, reporting_full_disk
-from uwc.io import file_digest, not_a_file, write_json
+from uwc.io import file_digest, not_a_file, remove, write_json
 
 FILE = "checkpoint.json"
 """Names the file of the state with its hash."""
@@ -59,6 +59,7 @@ def save_checkpoint(folder: Path, state: TrainingState) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"step-{state.step}.pt"
         try:
+            remove(path)  # what is left there may be a folder or a pipe
             with path.open("wb") as file:
                 torch.save(vars(state), file)
                 file.flush()

@@ -57,13 +57,22 @@ def test_an_ignored_hangup_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> Non
     main()
 
 
+class PanicException(BaseException):
+    """As Rust's libraries raise it."""
+
+
 @pytest.mark.usefixtures("handlers")
 @pytest.mark.parametrize(
     "error",
-    [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), OSError(12, "x")],
+    [
+        PanicException("ThreadPoolBuildError: Resource temporarily unavailable"),
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+        OSError(12, "x"),
+    ],
 )
 def test_a_lack_of_memory_is_no_fault_of_the_program(
-    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: BaseException, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(**_: object) -> None:
         raise error
