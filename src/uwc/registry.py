@@ -12,7 +12,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from uwc.errors import ConfigError, shortened
+from uwc.errors import ConfigError, brief, listed, shortened
 from uwc.names import require_name
 from uwc.strict_numbers import StrictNumbers, first_message
 
@@ -246,7 +246,7 @@ def unknown_name(kind: str, name: str, valid: list[str]) -> str:
     """The message for an unknown name, with a similar name, if there is one, and the valid ones."""
     close = get_close_matches(name, valid, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
-    return f"unknown {kind} {name!r}{hint}; valid: {', '.join(valid) or 'none'}"
+    return f"unknown {kind} {brief(name, 80)}{hint}; valid: {listed(valid, 300) or 'none'}"
 
 
 def _validated(what: str, value: Any, parameter: inspect.Parameter) -> Any:

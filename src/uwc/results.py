@@ -913,11 +913,8 @@ class Result(Part, ABC):
             raise UserError(f"{where}: not a {cls.FILE}: {what_is_wrong(error)}; give one that uwc wrote") from None
         version = content.get("schema_version") if isinstance(content, dict) else None
         if version != SCHEMA_VERSION:
-            found = (
-                f"schema_version is {shortened(repr(version), 60)}"
-                if version is not None
-                else "there is no schema_version"
-            )
+            given = shortened(repr(version), 60)
+            found = "there is no schema_version" if version is None else f"schema_version is {given}"
             raise UserError(
                 f"{where}: {found}, and this version of uwc reads {SCHEMA_VERSION}; "
                 f"give a {cls.FILE} that it wrote, or run the command again"
@@ -926,10 +923,9 @@ class Result(Part, ABC):
             return cls.model_validate(content)
         except ValidationError as error:
             problem = error.errors()[0]
-            at = shortened(".".join(map(str, problem["loc"])), 100)
+            at, message = shortened(".".join(map(str, problem["loc"])), 100), shortened(problem["msg"], 200)
             raise UserError(
-                f"{where}: not a {cls.FILE} of this version ({at}: {shortened(problem['msg'], 200)}); give one that it "
-                "wrote"
+                f"{where}: not a {cls.FILE} of this version ({at}: {message}); give one that it wrote"
             ) from None
 
 

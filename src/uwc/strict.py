@@ -46,6 +46,9 @@ LARGEST = 100_000
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 _OTHER_BASE = re.compile(r"[-+]?(0_*\d[\d_]*|\d[\d_]*(:[\d_]+)+(\.[\d_]*)?)")
 """Octal numbers with a leading zero, and numbers to base 60, which hardly anybody means."""
+_UNUSABLE = re.compile("[\0\ud800-\udfff]")
+LONGEST_NUMBER = 400
+"""The most characters of a number; the largest float has 309 digits."""
 _MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -56,7 +59,10 @@ def read_yaml(text: str) -> Any:
         yaml.YAMLError: a syntax error, a repeated key in a mapping, a recursive alias, lists or mappings nested too
             deeply, or more than `LARGEST` values.
     """
-    loader = yaml.SafeLoader(text)
+    try:
+        loader = yaml.SafeLoader(text)
+    except yaml.reader.ReaderError as error:  # its message has several lines
+        raise ConstructorError(problem=f"it has the character #x{error.character:04x}; remove it") from None
     try:
         node = loader.get_single_node()
         if node is None:
@@ -84,6 +90,14 @@ def _count(node: yaml.Node, counted: dict[int, int]) -> int:
         inner = [part for pair in node.value for part in pair]
     elif isinstance(node, yaml.SequenceNode):
         inner = node.value
+    elif _UNUSABLE.search(node.value):
+        raise ConstructorError(
+            problem=f"{brief(node.value)} has a NUL or half a character; remove it", problem_mark=node.start_mark
+        )
+    elif node.tag in _NUMBERS and len(node.value) > LONGEST_NUMBER:
+        raise ConstructorError(
+            problem=f"{brief(node.value)} has too many digits; write a smaller number", problem_mark=node.start_mark
+        )
     elif node.tag in _NUMBERS and _OTHER_BASE.fullmatch(node.value):
         raise ConstructorError(
             problem=f"{brief(node.value)} is a number to another base in YAML; write it without leading zeros or "

@@ -1,5 +1,7 @@
 """Results as typed objects."""
 
+from pathlib import Path
+
 import pytest
 from tests.helpers.results_factory import (
     ES,
@@ -10,6 +12,7 @@ from tests.helpers.results_factory import (
     study_results,
 )
 
+from uwc.errors import UserError
 from uwc.results import StudyResults, find
 
 
@@ -25,3 +28,20 @@ def test_aggregates_of_the_factory_are_valid_and_refuse_what_the_schema_does_not
     assert StudyResults.parse(study_results().to_json(), where="factory").run("gd").scores[0].mean == 0.0
     with pytest.raises(ValueError, match="extra"):
         aggregate(0.5, meen=0.5)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "[" * 100_000 + "]" * 100_000, '{"schema_version": 2, "schema_version": 2}', "\0" * 10,
+        f'{{"schema_version": {"9" * 5000}}}', f'{{"schema_version": "{"v" * 5000}"}}',
+        f'{{"schema_version": 2, "{"k" * 5000}": 1}}',
+    ],
+    ids=range(7),
+)  # fmt: skip
+def test_a_file_that_holds_no_results_is_refused_in_one_short_line(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=r"results\.json") as raised:
+        StudyResults.load(path)
+    assert "\n" not in str(raised.value) and len(str(raised.value)) <= 500

@@ -16,13 +16,16 @@ from uwc.strict import DECODER, what_is_wrong
 
 def filled(value: Any) -> bool:
     """Whether a cell is not empty. None, NaN, a blank text, and lists or mappings of these are empty."""
-    if isinstance(value, str):
-        return bool(value.strip())
-    if isinstance(value, dict):
-        return any(map(filled, value.values()))
-    if isinstance(value, list | tuple):
-        return any(map(filled, value))
-    return value is not None and value == value  # NaN, which pandas writes for a missing value, differs from itself
+    waiting = [value]
+    while waiting:  # a recursion could be too deep
+        part = waiting.pop()
+        if isinstance(part, dict):
+            waiting.extend(part.values())
+        elif isinstance(part, list | tuple):
+            waiting.extend(part)
+        elif part.strip() if isinstance(part, str) else part is not None and part == part:
+            return True  # NaN, which pandas writes for a missing value, differs from itself
+    return False
 
 
 def as_text(value: Any, where: str) -> str:

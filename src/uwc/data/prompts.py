@@ -9,7 +9,7 @@ from typing import Any
 from uwc import progress
 from uwc.data.example import Example
 from uwc.data.limits import time_limit
-from uwc.errors import ConfigError, DataError, ModelError
+from uwc.errors import ConfigError, DataError, ModelError, brief
 
 
 def find_spans(texts: Sequence[tuple[str, int, int]], tokenizer: Any) -> list[tuple[list[int], int, int]]:
@@ -126,7 +126,7 @@ class PromptTemplate:
 
     def __post_init__(self) -> None:
         if "{question}" not in self.text:
-            raise ConfigError(f"prompt template {self.text!r}: it must contain {{question}}")
+            raise ConfigError(f"prompt template {brief(self.text)}: it must contain {{question}}")
         for name in self.template_arguments:
             if name in _OURS:
                 raise ConfigError(f"prompt.template_arguments: {name!r} is set by uwc itself; remove it")

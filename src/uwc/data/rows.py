@@ -500,6 +500,6 @@ def _list_of_texts(cell: str) -> list[str] | None:
     """The texts of a JSON list; None for any other text, such as one in brackets."""
     try:
         value = DECODER.decode(cell.strip()) if cell.lstrip().startswith("[") else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, list) and all(isinstance(text, str) for text in value) else None

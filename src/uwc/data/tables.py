@@ -356,8 +356,8 @@ def _read_parquet(path: Path, data: bytes) -> Table:
         file = pq.ParquetFile(pa.BufferReader(data))
         _require_unique_columns(file.schema_arrow.names, str(path))
         rows = file.read().to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).split("\n", 1)[0]
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # ValueError: texts that are not UTF-8
+        reason = shortened(str(error).split("\n", 1)[0], 200)
         raise DataError(f"{path}: this is not a readable Parquet file ({reason}); write it again") from None
     return Table(str(path), "row", list(enumerate(rows, 1)))
 

@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from uwc import progress
-from uwc.errors import ConfigError, brief, listed
+from uwc.errors import ConfigError, brief, listed, shortened
 from uwc.io import not_a_file
 from uwc.strict import read_yaml
 
@@ -83,7 +83,7 @@ def require_allowed(content: Mapping[str, Any], *, where: str, trust_remote_code
         )
     named = [path for path in plugins if isinstance(path, str)] if isinstance(plugins, list | tuple) else []
     here = Path.cwd()
-    outside = [path for path in named if not Path(path).expanduser().resolve().is_relative_to(here)]
+    outside = [path for path in named if not _is_within(path, here)]
     if outside and not allow_plugins:
         raise ConfigError(
             f"{where}: it names Python files outside of the current folder as plug-ins: {listed(outside)}; if you know "
@@ -93,13 +93,20 @@ def require_allowed(content: Mapping[str, Any], *, where: str, trust_remote_code
         progress.note(f"plug-ins of {where}: {listed(named)}")
 
 
+def _is_within(path: str, folder: Path) -> bool:
+    try:
+        return Path(path).expanduser().resolve().is_relative_to(folder)
+    except (OSError, ValueError, RuntimeError):  # too long, a NUL, links in a circle
+        return False
+
+
 def _beside(content: dict[str, Any], source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     """The study with plug-ins that lie beside its file by their path from the current folder."""
     plugins = content.get("plugins")
     if isinstance(source, Mapping) or not isinstance(plugins, list):
         return content
     folder = Path(source).parent
-    found = [str(folder / p) if isinstance(p, str) and (folder / p).is_file() else p for p in plugins]
+    found = [str(folder / p) if isinstance(p, str) and not not_a_file(folder / p) else p for p in plugins]
     return {**content, "plugins": found}
 
 
@@ -161,17 +168,23 @@ def set_options(options: Sequence[str]) -> dict[str, Any]:
 def _parsed(overrides: Overrides) -> Iterator[tuple[str, Any, str]]:
     """Key, value and what messages call it, of each override."""
     if isinstance(overrides, Mapping):
-        yield from ((path, value, f"{path}={value!r}") for path, value in overrides.items())
+        yield from ((path, value, shortened(f"{path}={value!r}", 120)) for path, value in overrides.items())
         return
     for override in overrides:
         path, equals, text = override.partition("=")
+        told = f"--set {brief(override, 120)}"
         if not equals or not all(path.split(".")):
-            raise ConfigError(f"--set {override!r}: write it as key.key=value, for example calibrate.tau=0.9")
+            raise ConfigError(f"{told}: write it as key.key=value, for example calibrate.tau=0.9")
         try:
-            yield path, read_yaml(text), f"--set {override!r}"
+            yield path, read_yaml(text), told
         except yaml.YAMLError as error:
             problem = getattr(error, "problem", error)
-            raise ConfigError(f"--set {override!r}: the value is not valid YAML ({problem})") from None
+            raise ConfigError(f"{told}: the value is not valid YAML ({problem})") from None
+
+
+def _numbers(items: Sequence[Any]) -> list[str]:
+    """The keys of a list's entries."""
+    return [str(number) for number in range(len(items))]
 
 
 def _set(content: dict[str, Any], path: str, value: Any, *, where: str) -> None:
@@ -179,17 +192,17 @@ def _set(content: dict[str, Any], path: str, value: Any, *, where: str) -> None:
     *parents, last = path.split(".")
     at: Any = content
     for key in parents:
-        if isinstance(at, list) and key.isdigit() and int(key) < len(at):
+        if isinstance(at, list) and key in _numbers(at):
             at = at[int(key)]
         elif isinstance(at, dict):
             if at.get(key) is None:
                 at[key] = {}
             at = at[key]
         else:
-            raise ConfigError(f"{where}: there is no entry {key!r}")
-    if isinstance(at, list) and last.isdigit() and int(last) < len(at):
+            raise ConfigError(f"{where}: there is no entry {brief(key)}")
+    if isinstance(at, list) and last in _numbers(at):
         at[int(last)] = value
     elif isinstance(at, dict):
         at[last] = value
     else:
-        raise ConfigError(f"{where}: there is no entry {last!r}")
+        raise ConfigError(f"{where}: there is no entry {brief(last)}")

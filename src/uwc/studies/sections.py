@@ -10,7 +10,7 @@ from uwc.attacks.chain import Chain, make_chain
 from uwc.attacks.registry import attacks
 from uwc.calibration.measures import Measure, ranking_metric, retention_measures, retention_names
 from uwc.data.example import Example
-from uwc.errors import ConfigError
+from uwc.errors import ConfigError, listed, shortened
 from uwc.metrics.registry import metrics, set_metrics
 from uwc.metrics.set_metrics import UTILITY_SETS
 from uwc.metrics.suites import Given, is_set_metric, metric_name, set_label, what_is_missing
@@ -34,7 +34,7 @@ def first_problem(error: ValidationError, model: type) -> str:
     """The first validation error as one line that names the key and the valid ones."""
     problem = error.errors()[0]
     location = [str(part) for part in problem["loc"]]
-    path = ".".join(location)
+    path = shortened(".".join(location), 150)
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         inside = ".".join(location[:-1]) or "the top level"
         return f"{unknown_name(f'key (at {inside})', location[-1], _keys_at(model, location[:-1]))}"
@@ -195,7 +195,7 @@ class CalibrateConfig(Section):
             raise ConfigError("calibrate: there is no retention constraint; name sets, tasks or both")
         for names, what in ((self.sets, "sets"), (self.tasks, "tasks")):
             if len(set(named := list(map(task_label, names)))) < len(named):
-                raise ConfigError(f"calibrate: {what} names one twice: {', '.join(named)}")
+                raise ConfigError(f"calibrate: {what} names one twice: {listed(named)}")
         if self.utility and self.sets != ("retain",):
             raise ConfigError(f"calibrate: {self.metric!r} is one number for sets of its own; leave 'sets' out")
         return self

@@ -6,6 +6,8 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import uwc
@@ -178,3 +180,17 @@ def options_in(message: str) -> list[str]:
     words = shlex.split(message.partition(" with ")[2].partition(", in a study")[0])
     assert words[::2] == ["--column"] * (len(words) // 2)
     return words[1::2]
+
+
+def test_lists_in_lists_and_texts_that_are_not_utf8_are_wrong_values(tmp_path: Path) -> None:
+    nested = json.loads("[" * 600 + "1" + "]" * 600)
+    with pytest.raises(DataError, match=r"nested\.jsonl, line 1"):
+        read_examples(lines(tmp_path / "nested.jsonl", {"question": "Q?", "answer": nested}))
+    brackets = tmp_path / "brackets.csv"
+    brackets.write_text(f'question,answer\nQ?,"{"[" * 100_000}"\n', encoding="utf-8")
+    assert read_examples(brackets)[0].answer == "[" * 100_000
+    offsets = b"".join(n.to_bytes(4, "little") for n in (0, 2))
+    text = pa.StringArray.from_buffers(1, pa.py_buffer(offsets), pa.py_buffer(b"\xff\xfe"))
+    pq.write_table(pa.table({"question": ["Q?"], "answer": text}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet: this is not a readable Parquet file"):
+        read_examples(tmp_path / "a.parquet")

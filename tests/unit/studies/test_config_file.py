@@ -99,3 +99,51 @@ def test_a_study_names_the_file_and_the_key(line: str, told: str, tmp_path: Path
 def test_a_negative_seed_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"finetune\.seed = -1: .* 0"):
         load_config("quickstart", overrides=["finetune.seed=-1"])
+
+
+STUDY = "benchmark: {name: fictional-authors}\nmodel: {path: there}\nunlearn: {runs: [{method: ga}]}\n"
+LONG = "x" * 5000
+UNREADABLE = {
+    "a key twice": "name: a\nname: b\n",
+    "deep lists": f"name: a\ntitle: {'[' * 3000}{']' * 3000}\n",
+    "deep mappings": f"name: a\nattack: {'{a: ' * 2000}1{'}' * 2000}\n",
+    "a cycle": "name: a\ncalibrate: &c {sets: *c}\n",
+    "digits": f"name: a\nseed: {'9' * 5000}\n",
+    "hexadecimal digits": f"name: a\nseed: 0x{'f' * 5000}\n",
+    "an octal number": "name: a\nseed: 010\n",
+    "half a character": 'name: a\ntitle: "\\ud800"\n',
+    "a NUL": 'name: a\ntitle: "a\\0b"\n',
+    "a raw NUL": "name: a\ntitle: a\0b\n",
+    "a long name": f"name: {LONG}\n",
+    "a long key": f"name: a\n{LONG}: 1\n",
+    "a long metric": f"name: a\ncalibrate: {{metric: {LONG}}}\n",
+    "a long attack": f"name: a\nattack: {{chains: [{{chain: relearn, settings: {{relearn: {{{LONG}: 1}}}}}}]}}\n",
+    "a long plug-in": f"name: a\nplugins: [{LONG}]\n",
+    "a prompt": f"name: a\nscore: {{metrics: [{LONG}]}}\n",
+    "an infinity": "name: a\ncalibrate: {tau: .inf}\n",
+}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_what_cannot_be_read_is_refused_in_one_short_line_that_names_the_file(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(UNREADABLE[kind] + STUDY, encoding="utf-8")
+    with pytest.raises(ConfigError) as raised:
+        load_config(path, allow_plugins=True)
+    message = str(raised.value)
+    assert "\n" not in message and len(message.replace(str(tmp_path), "")) <= 500
+    assert "study.yaml" in message or "plug-in" in message
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        f"seed={'9' * 5000}", f"title={'[' * 3000}{']' * 3000}", "title=a\0b", f"{LONG}=1", f"seed={LONG}", f"{LONG}",
+        f"unlearn.runs.{'9' * 5000}.x=1", "unlearn.runs.\u00b2=1", f"calibrate.sets=[{'a,' * 60_000}]", "title=*x",
+    ],
+    ids=lambda override: override[:12],
+)  # fmt: skip
+def test_an_override_that_cannot_be_read_is_refused_in_one_short_line(override: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_config("quickstart", overrides=[override])
+    assert "\n" not in str(raised.value) and len(str(raised.value)) <= 500
