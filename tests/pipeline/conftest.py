@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -42,13 +43,13 @@ def tiny(tmp_path: Path) -> Path:
 
 
 class Started:
-    """uwc in a process of its own."""
+    """uwc in a process of its own, which may have at most so much `memory`, in bytes."""
 
-    def __init__(self, *arguments: str | Path, cwd: Path, **environment: str) -> None:
+    def __init__(self, *arguments: str | Path, cwd: Path, memory: int | None = None, **environment: str) -> None:
         self.arguments = [str(a) for a in arguments]
         self._folder = tempfile.TemporaryDirectory()
         self._files = [Path(self._folder.name) / name for name in ("stdout", "stderr")]
-        self._process = FORKS.Process(target=_main, args=(self.arguments, cwd, environment, self._files))
+        self._process = FORKS.Process(target=_main, args=(self.arguments, cwd, environment, self._files, memory))
         self._process.start()
 
     @property
@@ -56,13 +57,18 @@ class Started:
         """Whether it has not ended."""
         return self._process.is_alive()
 
-    def end(self, signal: int | None = None) -> subprocess.CompletedProcess[str]:
-        """Wait until it has ended, after sending it a signal, if one is given."""
+    def end(self, signal: int | None = None, within: float | None = None) -> subprocess.CompletedProcess[str]:
+        """Wait until it has ended, after sending it a signal, if one is given; kill it after `within` seconds."""
         if signal is not None:
             assert self._process.pid is not None
             os.kill(self._process.pid, signal)
-        self._process.join()
-        stdout, stderr = (file.read_text(encoding="utf-8") if file.exists() else "" for file in self._files)
+        self._process.join(within)
+        if self.running:
+            self._process.kill()
+            self._process.join()
+        stdout, stderr = (
+            file.read_text(encoding="utf-8", errors="replace") if file.exists() else "" for file in self._files
+        )
         self._folder.cleanup()
         return subprocess.CompletedProcess(self.arguments, self._process.exitcode or 0, stdout, stderr)
 
@@ -72,8 +78,13 @@ def run_command(*arguments: str | Path, cwd: Path, **environment: str) -> subpro
     return Started(*arguments, cwd=cwd, **environment).end()
 
 
-def _main(arguments: Sequence[str], folder: Path, environment: Mapping[str, str], files: Sequence[Path]) -> None:
+def _main(
+    arguments: Sequence[str], folder: Path, environment: Mapping[str, str], files: Sequence[Path], memory: int | None
+) -> None:
     from uwc.cli.main import main
+
+    if memory is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
 
     os.chdir(folder)
     os.environ.update(environment)

@@ -300,7 +300,7 @@ def named_base(path: str | Path, config: dict[str, Any]) -> str:
     """
     base, revision = config.get("base_model_name_or_path"), config.get("revision")
     give = f"write its folder or hub name as base_model_name_or_path into the adapter's {ADAPTER}"
-    if not base:
+    if not isinstance(base, str) or not base:
         raise ModelError(f"{path}: the adapter does not name its base; {give}")
     if not Path(base).is_dir() and revision not in (None, "main"):
         raise ModelError(f"{path}: the adapter is for revision {revision} of {base}; fetch that revision, and {give}")

@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import dataclass
 from functools import cache
+from os.path import isdir, isfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,12 +12,12 @@ from transformers.utils import cached_file
 from transformers.utils.hub import has_file
 
 from uwc import progress
-from uwc.errors import ModelError
+from uwc.errors import ModelError, brief
 from uwc.models import contrast
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
+CONFIG, TOKENIZER_CONFIG, GENERATION = "config.json", "tokenizer_config.json", "generation_config.json"
 CONTRAST = contrast.FILE
 
 _NAMED = "transformers_weights"
@@ -43,7 +44,7 @@ MODEL_FILES = (
     "*.safetensors",
     "*.safetensors.index.json",
     CONFIG,
-    "generation_config.json",
+    GENERATION,
     TOKENIZER_CONFIG,
     "special_tokens_map.json",
     "added_tokens.json",
@@ -201,7 +202,7 @@ def _leaves(file: str) -> bool:
 
 def _has(where: str, file: str) -> bool:
     """Whether a checkpoint has a file, without fetching it. Raises ModelError if there is no such checkpoint."""
-    return (Path(where) / file).is_file() if Path(where).is_dir() else _on_the_hub(where, file)
+    return isfile(Path(where) / file) if isdir(where) else _on_the_hub(where, file)
 
 
 @cache
@@ -220,14 +221,14 @@ def read_json(path: str | Path, file: str) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(found.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{found}: damaged ({error}); fetch or save it again") from error
     if not isinstance(content, dict):
         raise ModelError(f"{found}: damaged (not a JSON object); fetch or save it again")
     return content
 
 
-def loading_failed(where: str, error: Exception, *, what: str = "model") -> str:
+def loading_failed(where: str, error: BaseException, *, what: str = "model") -> str:
     """The message for a model that cannot be loaded."""
     reason = str(error).strip().split("\n")[0][:200]
     if "trust_remote_code" in str(error):
@@ -242,6 +243,17 @@ def loading_failed(where: str, error: Exception, *, what: str = "model") -> str:
     elif what != "model":
         reason = f"put tokenizer.json and tokenizer_config.json into the folder ({reason.rstrip(':')})"
     return f"cannot load the {what} {where!r}: {reason}"
+
+
+def require_token_ids(path: str | Path) -> None:
+    """Raise ModelError unless the token ids in a checkpoint's configurations are whole numbers; of ends a list, too."""
+    for file in (CONFIG, GENERATION):
+        content = read_json(path, file)
+        for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            value = content.get(key)
+            ids = value if isinstance(value, list) and key == "eos_token_id" else [] if value is None else [value]
+            if not all(type(i) is int for i in ids):
+                raise ModelError(f"{path}: {file} has {key} = {brief(str(value))}; write the number of a token")
 
 
 def require_tokenizer_config(path: str | Path) -> None:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from uwc import progress
 from uwc.data.strict import read_yaml
 from uwc.errors import ConfigError, brief, listed
-from uwc.io import not_a_file
+from uwc.io import expanded, not_a_file
 
 if TYPE_CHECKING:
     from uwc.studies.config import StudyConfig
@@ -83,7 +83,7 @@ def require_allowed(content: Mapping[str, Any], *, where: str, trust_remote_code
         )
     named = [path for path in plugins if isinstance(path, str)] if isinstance(plugins, list | tuple) else []
     here = Path.cwd()
-    outside = [path for path in named if not Path(path).expanduser().resolve().is_relative_to(here)]
+    outside = [path for path in named if not expanded(path).resolve().is_relative_to(here)]
     if outside and not allow_plugins:
         raise ConfigError(
             f"{where}: it names Python files outside of the current folder as plug-ins: {listed(outside)}; if you know "
@@ -179,7 +179,7 @@ def _set(content: dict[str, Any], path: str, value: Any, *, where: str) -> None:
     *parents, last = path.split(".")
     at: Any = content
     for key in parents:
-        if isinstance(at, list) and key.isdigit() and int(key) < len(at):
+        if isinstance(at, list) and key.isdecimal() and int(key) < len(at):
             at = at[int(key)]
         elif isinstance(at, dict):
             if at.get(key) is None:
@@ -187,7 +187,7 @@ def _set(content: dict[str, Any], path: str, value: Any, *, where: str) -> None:
             at = at[key]
         else:
             raise ConfigError(f"{where}: there is no entry {key!r}")
-    if isinstance(at, list) and last.isdigit() and int(last) < len(at):
+    if isinstance(at, list) and last.isdecimal() and int(last) < len(at):
         at[int(last)] = value
     elif isinstance(at, dict):
         at[last] = value

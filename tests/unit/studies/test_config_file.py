@@ -99,3 +99,9 @@ def test_a_study_names_the_file_and_the_key(line: str, told: str, tmp_path: Path
 def test_a_negative_seed_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"finetune\.seed = -1: .* 0"):
         load_config("quickstart", overrides=["finetune.seed=-1"])
+
+
+@pytest.mark.parametrize("number", ["²", "99999999999999999999", "-1"])
+def test_an_item_of_a_list_that_is_not_there_is_refused(number: str) -> None:
+    with pytest.raises(ConfigError, match="no entry"):
+        load_config("quickstart", overrides=[f"unlearn.runs.{number}=1"])

@@ -13,6 +13,7 @@ from uwc.data.example import Example
 from uwc.data.question_files import Columns, columns_by_set, read_lines, to_examples
 from uwc.data.tables import read_table
 from uwc.errors import ConfigError, DataError
+from uwc.io import expanded
 from uwc.registry import unknown_name
 
 PARTS = (FORGET, "forget_paraphrased", RETAIN, "retain_paraphrased", RETAIN_EVAL, HOLDOUT, GENERAL)
@@ -105,8 +106,8 @@ def local_files(
     given = {FORGET: forget, RETAIN: retain, RETAIN_EVAL: retain_eval, HOLDOUT: holdout, GENERAL: general}
     files = {split: _checked(split, spec, name) for split, spec in _with(given, further or {}, name).items()}
     prefixes = _prefixes(files)
-    read = {path: read_table(path) for path in dict.fromkeys(Path(s.path).expanduser() for s in files.values())}
-    tables = {split: read[Path(spec.path).expanduser()] for split, spec in files.items()}
+    read = {path: read_table(path) for path in dict.fromkeys(expanded(s.path) for s in files.values())}
+    tables = {split: read[expanded(spec.path)] for split, spec in files.items()}
     asked = columns_by_set(tables, columns or {})
     splits = {
         split: to_examples(
@@ -157,7 +158,7 @@ def _checked(split: str, value: Any, name: str) -> FileSpec:
 
 def _location(spec: FileSpec) -> Path:
     """The resolved path, equal for two specs exactly if they read the same file."""
-    return Path(spec.path).expanduser().resolve()
+    return expanded(spec.path).resolve()
 
 
 def _prefixes(files: Mapping[str, FileSpec]) -> dict[str, str]:
