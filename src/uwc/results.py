@@ -854,7 +854,7 @@ class Result(Part, ABC):
         """Parse the content of the file. Raises UserError, naming `where`."""
         try:
             content = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise UserError(f"{where}: not JSON; give a {cls.FILE}") from None
         version = content.get("schema_version") if isinstance(content, dict) else None
         if version != SCHEMA_VERSION:

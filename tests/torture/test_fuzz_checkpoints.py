@@ -187,7 +187,7 @@ TOKENIZER_CONFIGS: Mapping[str, tuple[Any, ...]] = {
     "tokenizer_class": ("NoSuch", 5, None, "BertTokenizer", "LlamaTokenizer", "GPT2Tokenizer", [], REMOVED), "eos_token": (None, 5, "", "nosuch", {"content": "x"}, [], REMOVED),
     "pad_token": (None, "nosuch", 5), "bos_token": ("nosuch", 5), "unk_token": ("nosuch", {}), "model_max_length": (0, -1, "x", 10**400, 2), "padding_side": ("up", 5), "truncation_side": ("up",),
     "added_tokens_decoder": (5, {"x": {"content": "y"}}, {"9999999": {"content": "y"}}, {"0": {}}, {"-1": {"content": "y"}}), "additional_special_tokens": (5, [5], ["<|end|>", ""]),
-    "chat_template": (5, "", "{{", "{{ nosuch.x.y }}", "{% for m in messages %}{{ m }}{% endfor %}", LOOP, "{{ 'x' * 10**8 }}", "{{ raise_exception('no\x1b[31m') }}", [{"name": "a"}], {"a": "b"},
+    "chat_template": (5, "", "{{", "{{ nosuch.x.y }}", "{% for m in messages %}{{ m }}{% endfor %}", LOOP, "{{ 'x' * 10**7 }}", "{{ raise_exception('no\x1b[31m') }}", [{"name": "a"}], {"a": "b"},
         "constant", "{{ messages[99].content }}", "{{ ''.__class__.__mro__ }}", "{% include 'x' %}", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "{{ messages[0]['content'] }}" * 1000, "{{ 1 / 0 }}",
         "{% for m in messages %}{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}>{% endif %}"),
     "add_bos_token": (True, "x"), "add_eos_token": (True,), "clean_up_tokenization_spaces": (True, "x"), "auto_map": ({"AutoTokenizer": ["code.T", None]},), "add_prefix_space": (True, "x"),
@@ -327,7 +327,7 @@ def cases() -> Iterator[Case]:
                     f"{arguments[0]}: {name}",
                     (*arguments, "-o", "out"),
                     copied(change),
-                    names=(BAD, *PIECES, "model", "prompt.chat", "training diverged"),
+                    names=(BAD, *PIECES, "model", "prompt.chat", "training diverged", "example"),
                 )
 
 

@@ -39,7 +39,7 @@ FIELDS = ("question", "answer", "subject", "id", "paraphrased_question", "pertur
 def scoring(name: str, file: str, prepare: Prepare) -> Case:
     """Scores a file."""
     arguments = ("score", "model", "--data", file, "--metric", "ES", "--set", "score.max_new_tokens=0", "--json")
-    return Case(name, arguments, prepare, names=(file[:150],), as_json=True)
+    return Case(name, arguments, prepare, names=(file[:150], "example"), as_json=True)
 
 
 def holding(file: str, content: bytes | str | Callable[[], bytes]) -> Prepare:

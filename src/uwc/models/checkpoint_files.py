@@ -4,7 +4,7 @@ import json
 import re
 from dataclasses import dataclass
 from functools import cache
-from os.path import isdir, isfile
+from os.path import exists, isdir, isfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -126,10 +126,10 @@ def kind_of(path: str | Path) -> Kind:
         ModelError: the path is a file, or the folder holds two kinds of model.
     """
     where, folder = str(path), Path(path)
-    if folder.exists() and not folder.is_dir():
+    if exists(where) and not isdir(where):
         raise ModelError(f"{where}: not a folder; give the folder that holds {CONFIG} and the weights")
     whole = _first_of_whole(where)
-    there = {CONTRAST: (folder / CONTRAST).is_file(), ADAPTER: _has(where, ADAPTER), whole or SINGLE: whole is not None}
+    there = {CONTRAST: isfile(folder / CONTRAST), ADAPTER: _has(where, ADAPTER), whole or SINGLE: whole is not None}
     several = [file for file in there if there[file]]
     if len(several) > 1:
         raise _two_models(where, several)
@@ -150,7 +150,7 @@ def _whole(where: str, folder: Path, file: str) -> Contents:
         )
     _note_nested(where, folder, file)
     for other in (SINGLE, INDEX):
-        if other != file and folder.is_dir() and _has(where, other) and _is_complete(where, other):
+        if other != file and isdir(where) and _has(where, other) and _is_complete(where, other):
             progress.warn(
                 f"{where} holds two sets of weights: {file}, which is read, as transformers reads it, and {other}, "
                 "which is not; remove the one that is out of date"
@@ -236,9 +236,9 @@ def loading_failed(where: str, error: BaseException, *, what: str = "model") -> 
             "it needs Python code of its own; if you trust its author, add --trust-remote-code (in Python "
             "trust_remote_code=True)"
         )
-    elif Path(where).is_dir() and not list(Path(where).glob("*.safetensors")):
+    elif isdir(where) and not list(Path(where).glob("*.safetensors")):
         reason = "the folder holds no .safetensors file; uwc reads weights in this format only"
-    elif not Path(where).exists():
+    elif not exists(where):
         reason = f"there is no such folder, and no available model of that name on the hub ({reason})"
     elif what != "model":
         reason = f"put tokenizer.json and tokenizer_config.json into the folder ({reason.rstrip(':')})"
@@ -317,7 +317,7 @@ def _note_nested(where: str, folder: Path, read: str) -> None:
 
 
 def _nothing_to_read(where: str, folder: Path) -> ModelError:
-    if not folder.is_dir() and not _has(where, CONFIG):
+    if not isdir(where) and not _has(where, CONFIG):
         return _no_model(where)
     if adapters := _nested(folder, ADAPTER):
         return ModelError(

@@ -18,7 +18,7 @@ from uwc import progress
 from uwc.errors import ConfigError, ModelError
 from uwc.models.adapters import merge_adapter
 from uwc.models.checkpoint_files import contents, files_read
-from uwc.models.contrast import contrast
+from uwc.models.contrast import contrast, load_contrast
 from uwc.models.load import depth_of, load_model, save_model
 from uwc.models.mixtures import open_mixing, require_free, require_mixable, save_mixture
 from uwc.models.model import Model
@@ -403,3 +403,17 @@ def test_a_shard_with_an_impossible_name_is_missing(folder: Path) -> None:
     index.write_text(json.dumps({"metadata": {}, "weight_map": {"a": "x" * 5000}}), encoding="utf-8")
     with pytest.raises(ModelError, match=r"shard .* is missing"):
         contents(folder / "sharded")
+
+
+@pytest.mark.parametrize("content", ["[5]", "{}", '{"strength": "x"}', "[" * 50_000, "\xff"])
+def test_a_damaged_contrast_is_refused(content: str, folder: Path) -> None:
+    (folder / "pair").mkdir()
+    (folder / "pair" / "contrast.json").write_text(content, encoding="latin-1")
+    with pytest.raises(ModelError, match=r"contrast[.]json"):
+        load_contrast(folder / "pair", None)
+
+
+def test_an_impossible_name_is_no_model() -> None:
+    for look in (load_model, load_reading, checkpoint_fingerprint):
+        with pytest.raises(ModelError, match="999"):
+            look("9" * 400)
