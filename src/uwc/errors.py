@@ -6,9 +6,18 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+LONGEST = 500
+"""The most characters of a message for users."""
+
 
 class UserError(Exception):
-    """Something the user can fix: the message names the bad value, the valid ones and the remedy."""
+    """Something the user can fix: the message names the bad value, the valid ones and the remedy.
+
+    Of a message with more than `LONGEST` characters the middle is left out, which is where a long value stands.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message if len(message) <= LONGEST else f"{message[:297]} ... {message[-198:]}")
 
 
 class DataError(UserError):
@@ -43,6 +52,11 @@ class TrainingDiverged(UserError):
 
 class DiskFull(UserError):
     """No space was left on the device; files that were complete before are kept."""
+
+
+def is_failure(error: BaseException) -> bool:
+    """Whether an exception is a library's failure, and not an interruption; panics of Rust are no `Exception`."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
 @contextmanager

@@ -85,6 +85,14 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def expanded(path: str | Path) -> Path:
+    """The path with a user's home folder for ``~``; unchanged if there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def not_a_file(path: Path) -> str:
     """Why a path is not a file that can be read; empty if it is one. Pipes and devices may never end."""
     try:

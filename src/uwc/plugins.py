@@ -8,7 +8,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 from uwc.errors import ConfigError, shortened
-from uwc.io import not_a_file
+from uwc.io import expanded, not_a_file
 
 _LOADED: dict[Path, str] = {}
 """File -> SHA-256 of the content that was executed."""
@@ -24,7 +24,7 @@ def load_plugins(paths: Sequence[str | Path]) -> None:
         ConfigError: a file is missing, or raises; the message names the file and the line.
     """
     for given in paths:
-        path = Path(given).expanduser()
+        path = expanded(given)
         if reason := not_a_file(path):
             name = shortened(str(given), 200)
             raise ConfigError(f"the plug-in {name} cannot be read ({reason}); give a Python file")

@@ -370,7 +370,7 @@ def _number(row: Any, name: str, where: str) -> float:
         return float("nan")
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise DataError(f"{where}: {name} is {value!r}; it must be a number") from None
 
 

@@ -29,7 +29,9 @@ LENIENT = json.JSONDecoder(parse_int=str)
 
 
 def what_is_wrong(error: Exception) -> str:
-    """The message for an error of `DECODER`."""
+    """The message for an error of `DECODER`, or of reading what it decodes."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
     if isinstance(error, json.JSONDecodeError):
         return f"invalid JSON ({error.msg})"
     if isinstance(error, UnicodeDecodeError):

@@ -65,13 +65,18 @@ class Started:
         """Whether it has not ended."""
         return self._process.is_alive()
 
-    def end(self, signal: int | None = None) -> subprocess.CompletedProcess[str]:
-        """Wait until it has ended, after sending it a signal, if one is given."""
+    def end(self, signal: int | None = None, within: float | None = None) -> subprocess.CompletedProcess[str]:
+        """Wait until it has ended, after sending it a signal, if one is given; kill it after `within` seconds."""
         if signal is not None:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal)
-        self._process.join()
-        stdout, stderr = (file.read_text(encoding="utf-8") if file.exists() else "" for file in self._files)
+        self._process.join(within)
+        if self.running:
+            self._process.kill()
+            self._process.join()
+        stdout, stderr = (
+            file.read_text(encoding="utf-8", errors="replace") if file.exists() else "" for file in self._files
+        )
         self._folder.cleanup()
         return subprocess.CompletedProcess(self.arguments, self._process.exitcode or 0, stdout, stderr)
 

@@ -3,6 +3,7 @@
 `make test` tries a sample of each kind, `make torture` all of it.
 """
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,6 +56,36 @@ def place(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> "Place":
         if not (folder / "place.json").exists():
             save_place(make_place(folder), folder / "place.json")
         return load_place(folder / "place.json")
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model of some ten thousand weights, questions to forget and to retain. Do not change it."""
+    from tests.conftest import people, tiny_model
+
+    from uwc.models.load import save_model
+
+    folder, examples = tmp_path_factory.mktemp("inputs"), people()
+    save_model(tiny_model(examples), folder / "model")
+    for name, part in (("forget", examples[:4]), ("retain", examples[4:])):
+        rows = [{"question": e.question, "answer": e.answer, "subject": e.subject} for e in part]
+        lines = (json.dumps(row) + "\n" for row in rows)
+        (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def try_all(inputs: Path, tmp_path: Path, tried: Tried, failed: Callable[[int], None]) -> Callable[..., None]:
+    """Tries cases of a kind, see `tests.torture.fuzz`; all are tried, also after one has failed."""
+    from tests.torture.fuzz import faults
+
+    def trying(kind: str, cases: list[Any]) -> None:
+        found = faults(cases, inputs, tmp_path)
+        tried(kind, len(cases), "a result, or one line that names the mistake")
+        failed(len(found))
+        assert not found, "\n".join([f"{len(found)} of {len(cases)} failed", *found])
+
+    return trying
 
 
 class Torture:

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from uwc import progress
-from uwc.errors import brief, listed, printable
+from uwc.errors import LONGEST, ConfigError, brief, listed, printable
 from uwc.reports.format import Table, print_table
 
 OSC = "\x1b]0;title\x07\x1b[31mred\x9b2J \u202etxt\ud800\r"
@@ -30,3 +30,10 @@ def test_notes_and_tables_hold_none(capsys: pytest.CaptureFixture[str]) -> None:
 def test_long_texts_are_cut() -> None:
     assert brief("a" * 100, 10) == repr("a" * 7 + "...")
     assert listed(["one", "two", "three"], 10) == "one, two, ..."
+
+
+def test_of_a_long_message_the_beginning_and_the_end_are_kept() -> None:
+    message = str(ConfigError(f"study.yaml: name = {'x' * 5000}: give another"))
+    assert len(message) <= LONGEST
+    assert message.startswith("study.yaml: name = ") and message.endswith(": give another")
+    assert str(ConfigError("x" * LONGEST)) == "x" * LONGEST

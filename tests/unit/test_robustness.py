@@ -206,6 +206,10 @@ def test_points_from_a_file_are_the_points_written(tmp_path: Path) -> None:
     [
         ({"checkpoint": "a"}, "no column 'metric'"),
         (
+            point("a", "m", "x", "forget", 0, 0).model_dump() | {"before": 10**400},
+            "it must be a number",
+        ),
+        (
             point("a", "m", "x", "forget", 0, 0).model_dump() | {"before": "much"},
             "before is 'much'; it must be a number",
         ),

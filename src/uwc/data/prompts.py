@@ -9,7 +9,7 @@ from typing import Any
 from uwc import progress
 from uwc.data.example import Example
 from uwc.data.limits import time_limit
-from uwc.errors import ConfigError, DataError, ModelError, brief
+from uwc.errors import ConfigError, DataError, ModelError, brief, is_failure
 
 
 def find_spans(texts: Sequence[tuple[str, int, int]], tokenizer: Any) -> list[tuple[list[int], int, int]]:
@@ -22,6 +22,17 @@ def find_spans(texts: Sequence[tuple[str, int, int]], tokenizer: Any) -> list[tu
     Returns:
         For each text its token ids, the index of the first token of the span, and one past its last.
     """
+    try:
+        return _found_spans(texts, tokenizer)
+    except BaseException as error:
+        if not is_failure(error):
+            raise
+        raise ModelError(
+            f"the model's tokenizer failed on a text ({error}); put the tokenizer.json there that belongs to it"
+        ) from error
+
+
+def _found_spans(texts: Sequence[tuple[str, int, int]], tokenizer: Any) -> list[tuple[list[int], int, int]]:
     whole = [text for text, _, _ in texts]
     if getattr(tokenizer, "is_fast", False):
         encoded = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)

@@ -11,6 +11,7 @@ from uwc.data.example import Example, clustered, require_unique_ids
 from uwc.data.rows import NAMED, RowReader
 from uwc.data.tables import Problems, Table, decode, read_bytes, read_table
 from uwc.errors import ConfigError, DataError, brief, listed
+from uwc.io import expanded
 from uwc.registry import unknown_name
 from uwc.results import InvalidRows
 
@@ -157,7 +158,7 @@ def columns_by_set(
 def table_of(data: Questions, name: str) -> Table | None:
     """The rows of a file or table, as they stand; None for examples."""
     if isinstance(data, str | Path):
-        return read_table(Path(data).expanduser(), damaged=True)
+        return read_table(expanded(data), damaged=True)
     return None if _are_examples(data, name) else _table(data, name)
 
 
@@ -243,7 +244,7 @@ def read_examples(
         DataError: the file cannot be read or a row is malformed; the message names the file and the line (in Parquet
             the row, in a JSON list the item).
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     return to_examples(
         read_table(path, damaged=True),
         prefix=id_prefix or path.stem,
@@ -327,7 +328,7 @@ def read_lines(path: str | Path) -> tuple[str, ...]:
     Raises:
         DataError: the file is missing, cannot be read, or has no text in it.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     text = decode(path, read_bytes(path))
     return tuple(line.strip() for line in text.split("\n") if line.strip())
 

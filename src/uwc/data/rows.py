@@ -340,8 +340,7 @@ class RowReader:
         if given is not None:
             where = self._cell(number, "perturbed_answers")
             others = as_texts(row.get(given), where, json_cells=self.table.json_cells) or others
-        reworded = values.get("paraphrased_question", "")
-        if reworded.strip():
+        if reworded := values.get("paraphrased_question", ""):
             values["paraphrased_question"] = prompt.question(reworded)
         asked = {"question": prompt.question(), "history": prompt.history}
         return {**values, **asked, "answer": answer, "perturbed_answers": others}
@@ -370,8 +369,10 @@ class RowReader:
         return value
 
     def _text(self, number: int, row: Row, part: str) -> str:
+        """A cell as text; "" for a blank one."""
         value = self._required(number, row, part) if part == "id" else self._value(row, part)
-        return as_text(value, self._cell(number, part))
+        text = as_text(value, self._cell(number, part))
+        return text if text.strip() else ""
 
     def _prompt(self, number: int, row: Row) -> Prompt:
         main = self.columns.layout.needs[0]
@@ -381,7 +382,7 @@ class RowReader:
             history = read_history(self._value(row, "history"), self._cell(number, "history"))
         if main != "messages" and not is_turns(value):
             texts = {part: self._text(number, row, part) for part in self.columns.prompt}
-            given = [part for part, text in texts.items() if text.strip()]
+            given = [part for part, text in texts.items() if text]
             parts = tuple(texts[part] for part in given)
             return Prompt(self._with_system(number, row, history), parts, main=given.index(main))
         before, question, answer = split_turns(read_turns(value, where), where)
@@ -392,7 +393,7 @@ class RowReader:
     def _with_system(self, number: int, row: Row, history: Turns) -> Turns:
         """The history, preceded by the system message if it has its own column."""
         system = self._text(number, row, "system") if self._has("system") else ""
-        if not system.strip():
+        if not system:
             return history
         if history and history[0][0] == "system":
             if history[0][1].strip() == system.strip():

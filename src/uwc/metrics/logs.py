@@ -218,7 +218,7 @@ def read_logs(path: Path) -> dict[str, LoggedSet]:
         raise DataError(f"{shortened(str(path), 200)}: {reason}; give a log of TOFU or OpenUnlearning")
     try:
         log = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(log, dict):
         raise DataError(f"{path}: not an evaluation log; it must hold one JSON object")
@@ -232,10 +232,12 @@ def read_logs(path: Path) -> dict[str, LoggedSet]:
     )
 
 
-def _tofu_set(path: Path, log: Mapping[str, Any], name: str) -> LoggedSet:
+def _tofu_set(path: Path, log: Any, name: str) -> LoggedSet:
+    log = _mapping(path, TOFU_FILES[name], log)
     for field in _TOFU_FIELDS:
         if field not in log:
             raise DataError(f"{path}: {TOFU_FILES[name]} lacks the field {field!r}")
+        _mapping(path, field, log[field])
     indices = tuple(sorted(log["avg_gt_loss"], key=_order))
     columns = {}
     for field in _TOFU_FIELDS:
@@ -256,9 +258,9 @@ def _open_set(path: Path, log: Mapping[str, Any], name: str) -> LoggedSet | None
     def column(choices: tuple[str, ...], read: Callable[[Any], Any]) -> Floats:
         nonlocal indices
         for metric in choices:
-            values = log.get(metric, {}).get("value_by_index")
+            values = _mapping(path, metric, log.get(metric, {})).get("value_by_index")
             if values:
-                known = tuple(sorted(values, key=_order))
+                known = tuple(sorted(_mapping(path, metric, values), key=_order))
                 if indices and known != indices:
                     raise DataError(
                         f"{path}: {metric!r} covers other examples than the metrics of {prefix!r} before it"
@@ -290,10 +292,16 @@ def _open_set(path: Path, log: Mapping[str, Any], name: str) -> LoggedSet | None
     return LoggedSet(indices, rouge, probability, true, wrong, ratio, added=1e-10, own="losses", doubt=doubt)
 
 
+def _mapping(path: Path, field: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: {field!r} is a {type(value).__name__}, and not an object, as in evaluation logs")
+    return value
+
+
 def _numbers(path: Path, field: str, values: list[Any]) -> Floats:
     try:
         column = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         column = np.array([np.nan])
     if not len(column) or not np.isfinite(column).all():
         raise DataError(f"{path}: {field!r} holds a value that is not a finite number, or lists of unequal lengths")
@@ -301,4 +309,4 @@ def _numbers(path: Path, field: str, values: list[Any]) -> Floats:
 
 
 def _order(index: str) -> tuple[int, str]:
-    return (int(index), "") if str(index).isdigit() else (1 << 60, str(index))
+    return (int(index), "") if str(index).isdecimal() else (1 << 60, str(index))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields, replace
 from importlib.metadata import version
+from os.path import isdir
 from pathlib import Path
 from typing import Any
 
@@ -300,12 +301,12 @@ def named_base(path: str | Path, config: dict[str, Any]) -> str:
     """
     base, revision = config.get("base_model_name_or_path"), config.get("revision")
     give = f"write its folder or hub name as base_model_name_or_path into the adapter's {ADAPTER}"
-    if not base:
+    if not isinstance(base, str) or not base:
         raise ModelError(f"{path}: the adapter does not name its base; {give}")
-    if not Path(base).is_dir() and revision not in (None, "main"):
+    if not isdir(base) and revision not in (None, "main"):
         raise ModelError(f"{path}: the adapter is for revision {revision} of {base}; fetch that revision, and {give}")
     try:
-        found = Path(base).is_dir() or local_file(base, CONFIG) is not None
+        found = isdir(base) or local_file(base, CONFIG) is not None
     except ModelError:
         found = False
     if not found:
@@ -327,14 +328,14 @@ def require_base(adapter: str | Path, config: dict[str, Any], original: str | Pa
     base = config.get("base_model_name_or_path")
     if not base:
         progress.note(f"{adapter} does not name its base; {original} is used")
-    if (revision := config.get("revision")) not in (None, "main") and not Path(original).is_dir():
+    if (revision := config.get("revision")) not in (None, "main") and not isdir(original):
         progress.note(f"{adapter} is for revision {revision} of its base; the main one of {original} is read")
     if not base or str(base) == str(original):
         return
-    if Path(base).is_dir() and Path(original).is_dir():
+    if isdir(base) and isdir(original):
         if Path(base).resolve() == Path(original).resolve() or _sampled(base) == _sampled(original):
             return
-    elif not Path(base).is_dir() and Path(base).name.lower() == Path(original).name.lower():
+    elif not isdir(base) and Path(base).name.lower() == Path(original).name.lower():
         progress.note(f"{adapter} is for {base}, which is not here; {original} is taken for it by its name")
         return
     raise ModelError(

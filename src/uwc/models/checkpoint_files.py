@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from functools import cache
+from os.path import exists, isdir, isfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,14 +12,14 @@ from transformers.utils import cached_file
 from transformers.utils.hub import has_file
 
 from uwc import progress
-from uwc.errors import ModelError, shortened
+from uwc.errors import ModelError, brief, shortened
 from uwc.io import PARTIAL
 from uwc.models import contrast
 from uwc.strict import DECODER, what_is_wrong
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
+CONFIG, TOKENIZER_CONFIG, GENERATION = "config.json", "tokenizer_config.json", "generation_config.json"
 CONTRAST = contrast.FILE
 
 _NAMED = "transformers_weights"
@@ -47,7 +48,7 @@ MODEL_FILES = (
     "*.safetensors",
     "*.safetensors.index.json",
     CONFIG,
-    "generation_config.json",
+    GENERATION,
     TOKENIZER_CONFIG,
     "special_tokens_map.json",
     "added_tokens.json",
@@ -129,12 +130,12 @@ def kind_of(path: str | Path) -> Kind:
         ModelError: the path is a file, or the folder holds two kinds of model.
     """
     where, folder = str(path), Path(path)
-    if folder.exists() and not folder.is_dir():
+    if exists(where) and not isdir(where):
         raise ModelError(f"{where}: not a folder; give the folder that holds {CONFIG} and the weights")
     if is_incomplete(folder):
         raise ModelError(f"{where}: writing this model was interrupted; run the command that writes it again")
     whole = _first_of_whole(where)
-    there = {CONTRAST: (folder / CONTRAST).is_file(), ADAPTER: _has(where, ADAPTER), whole or SINGLE: whole is not None}
+    there = {CONTRAST: isfile(folder / CONTRAST), ADAPTER: _has(where, ADAPTER), whole or SINGLE: whole is not None}
     several = [file for file in there if there[file]]
     if len(several) > 1:
         raise _two_models(where, several)
@@ -160,7 +161,7 @@ def _whole(where: str, folder: Path, file: str) -> Contents:
         )
     _note_nested(where, folder, file)
     for other in (SINGLE, INDEX):
-        if other != file and folder.is_dir() and _has(where, other) and _is_complete(where, other):
+        if other != file and isdir(where) and _has(where, other) and _is_complete(where, other):
             progress.warn(
                 f"{where} holds two sets of weights: {file}, which is read, as transformers reads it, and {other}, "
                 "which is not; remove the one that is out of date"
@@ -212,7 +213,7 @@ def _leaves(file: str) -> bool:
 
 def _has(where: str, file: str) -> bool:
     """Whether a checkpoint has a file, without fetching it. Raises ModelError if there is no such checkpoint."""
-    return (Path(where) / file).is_file() if Path(where).is_dir() else _on_the_hub(where, file)
+    return isfile(Path(where) / file) if isdir(where) else _on_the_hub(where, file)
 
 
 @cache
@@ -231,7 +232,7 @@ def read_json(path: str | Path, file: str) -> dict[str, Any]:
         return {}
     try:
         content = DECODER.decode(found.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{found}: damaged ({what_is_wrong(error)}); fetch or save it again") from error
     if not isinstance(content, dict):
         raise ModelError(f"{found}: damaged (not a JSON object); fetch or save it again")
@@ -250,7 +251,7 @@ def model_config(path: str | Path, *, trust_remote_code: bool = False) -> Any:
         raise ModelError(f"{Path(path) / CONFIG}: damaged ({reason}); fetch or save it again") from error
 
 
-def loading_failed(where: str, error: Exception, *, what: str = "model") -> str:
+def loading_failed(where: str, error: BaseException, *, what: str = "model") -> str:
     """The message for a model that cannot be loaded."""
     reason = str(error).strip().split("\n")[0][:200]
     if isinstance(error, KeyError):
@@ -260,13 +261,24 @@ def loading_failed(where: str, error: Exception, *, what: str = "model") -> str:
             "it needs Python code of its own; if you trust its author, add --trust-remote-code (in Python "
             "trust_remote_code=True)"
         )
-    elif Path(where).is_dir() and not list(Path(where).glob("*.safetensors")):
+    elif isdir(where) and not list(Path(where).glob("*.safetensors")):
         reason = "the folder holds no .safetensors file; uwc reads weights in this format only"
-    elif not Path(where).exists():
+    elif not exists(where):
         reason = f"there is no such folder, and no available model of that name on the hub ({reason})"
     elif what != "model":
         reason = f"put tokenizer.json and tokenizer_config.json into the folder ({reason.rstrip(':')})"
     return f"cannot load the {what} {where!r}: {reason}"
+
+
+def require_token_ids(path: str | Path) -> None:
+    """Raise ModelError unless the token ids in a checkpoint's configurations are whole numbers; of ends a list, too."""
+    for file in (CONFIG, GENERATION):
+        content = read_json(path, file)
+        for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            value = content.get(key)
+            ids = value if isinstance(value, list) and key == "eos_token_id" else [] if value is None else [value]
+            if not all(type(i) is int for i in ids):
+                raise ModelError(f"{path}: {file} has {key} = {brief(str(value))}; write the number of a token")
 
 
 def require_tokenizer_config(path: str | Path) -> None:
@@ -330,7 +342,7 @@ def _note_nested(where: str, folder: Path, read: str) -> None:
 
 
 def _nothing_to_read(where: str, folder: Path) -> ModelError:
-    if not folder.is_dir() and not _has(where, CONFIG):
+    if not isdir(where) and not _has(where, CONFIG):
         return _no_model(where)
     if adapters := _nested(folder, ADAPTER):
         return ModelError(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from uwc.errors import ModelError
 from uwc.models.head import head_sees
 from uwc.models.model import Model
 
@@ -117,5 +118,8 @@ def contrast(base: Model, reinforced: Model, *, strength: float = 1.0) -> Model:
 
 def load_contrast(folder: Path, load: Any) -> ContrastModel:
     """Read what `ContrastModel.save_pretrained` wrote; `load` reads one model from a folder."""
-    strength = float(json.loads((folder / FILE).read_text(encoding="utf-8"))["strength"])
+    try:
+        strength = float(json.loads((folder / FILE).read_text(encoding="utf-8"))["strength"])
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        raise ModelError(f"{folder / FILE}: damaged ({error!r}); fetch or save it again") from error
     return ContrastModel(load(str(folder / "base")), load(str(folder / "reinforced")), strength=strength)

@@ -29,6 +29,7 @@ from uwc.models.checkpoint_files import (
     loading_failed,
     model_config,
     read_json,
+    require_token_ids,
 )
 from uwc.models.contrast import load_contrast
 from uwc.models.model import DeviceName, Dtype, Model, context_length
@@ -114,6 +115,7 @@ def load_model(
 
 def _load_whole(where: str, *, dtype: torch.dtype, device: torch.device, trust: bool) -> Any:
     """Load a model from whole weights. Raises ModelError unless all of them are read."""
+    require_token_ids(where)
     files, quantised = WeightFiles(where), bool(read_json(where, CONFIG).get("quantization_config"))
     layers = getattr(model_config(where, trust_remote_code=trust).get_text_config(), "num_hidden_layers", None) or 0
     if layers > _LAYERS_OF_A_TENSOR * len(files.shapes):
@@ -135,6 +137,9 @@ def _load_whole(where: str, *, dtype: torch.dtype, device: torch.device, trust: 
     except Exception as error:  # transformers, the hub and safetensors raise many kinds
         raise ModelError(loading_failed(where, error)) from error
     require_all_read(model, files, report, quantised=quantised)
+    for key, value in model.config.to_dict().items():
+        if ("dropout" in key or key.endswith("pdrop")) and isinstance(value, int | float) and not 0 <= value <= 1:
+            raise ModelError(f"{where}: {CONFIG} has {key} = {value}; set it from 0 to 1")
     return model if quantised else model.to(device)
 
 

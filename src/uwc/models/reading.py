@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from uwc import progress
 from uwc.data.prompts import PromptTemplate, end_ids
-from uwc.errors import ModelError
+from uwc.errors import ModelError, is_failure
 from uwc.models.adapters import adapter_config, named_base
 from uwc.models.checkpoint_files import (
     CONFIG,
@@ -18,6 +18,7 @@ from uwc.models.checkpoint_files import (
     loading_failed,
     model_config,
     read_json,
+    require_token_ids,
     require_tokenizer_config,
 )
 from uwc.models.model import Model
@@ -28,6 +29,8 @@ _PROBES = (
     "def f(x):\n    return [i for i in range(0x10)]  # don't\r\nHTTP://ÉCOLE.example/?q=a%20b#c",
 )
 """Texts for comparing two tokenizers."""
+_PLAIN = "Where is it? In the north."
+"""A text that every tokenizer must encode and decode."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,12 @@ def load_tokenizer(where: str, other: str | None, trust_remote_code: bool, *, ne
     """
     require_tokenizer_config(where)
     try:
-        return AutoTokenizer.from_pretrained(where, trust_remote_code=trust_remote_code)
-    except Exception as error:  # a folder without a tokenizer: transformers raises many kinds
+        tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=trust_remote_code)
+        tokenizer.decode(tokenizer(_PLAIN)["input_ids"])
+        return tokenizer
+    except BaseException as error:  # a folder without a tokenizer: transformers raises many kinds
+        if not is_failure(error):
+            raise
         if read_json(where, CONFIG):
             model_config(where, trust_remote_code=trust_remote_code)  # if that is the reason, it is named
         if other is not None and other != where:
@@ -103,6 +110,7 @@ def load_tokenizer(where: str, other: str | None, trust_remote_code: bool, *, ne
 
 def _generation_config(where: str, trust_remote_code: bool) -> Any:
     """The generation configuration that transformers would use: from its file, or else from config.json."""
+    require_token_ids(where)
     try:
         return GenerationConfig.from_pretrained(where)
     except OSError:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from uwc import progress
 from uwc.errors import ConfigError, brief, listed, shortened
-from uwc.io import not_a_file
+from uwc.io import expanded, not_a_file
 from uwc.strict import read_yaml
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def require_allowed(content: Mapping[str, Any], *, where: str, trust_remote_code
 
 def _is_within(path: str, folder: Path) -> bool:
     try:
-        return Path(path).expanduser().resolve().is_relative_to(folder)
+        return expanded(path).resolve().is_relative_to(folder)
     except (OSError, ValueError, RuntimeError):  # too long, a NUL, links in a circle
         return False
 

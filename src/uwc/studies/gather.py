@@ -12,7 +12,7 @@ from uwc.attacks.evaluate import VariantValues, describe, load_variants, outcome
 from uwc.calibration.calibrate import Calibrated
 from uwc.calibration.frontier import pair_confidences, seed_groups
 from uwc.calibration.probed import ROUNDING
-from uwc.io import digest, file_digest
+from uwc.io import digest, expanded, file_digest
 from uwc.metrics.evaluate import evaluate, load_sets, not_finite_in_words
 from uwc.metrics.registry import metrics
 from uwc.metrics.scored import NOT_FINITE, ScoredSet
@@ -183,7 +183,7 @@ def origins(plan: Plan, store: Store) -> Provenance:
         )
     return Provenance(
         store_version=STORE_VERSION,
-        data_files={name: file_digest(Path(name).expanduser()) for name in plan.benchmark.files},
+        data_files={name: file_digest(expanded(name)) for name in plan.benchmark.files},
         environments=tuple(environments),
         steps=steps,
     )

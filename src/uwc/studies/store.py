@@ -86,7 +86,7 @@ def checkpoint_fingerprint(
     from uwc.models.checkpoint_files import files_read
 
     folder = Path(path)
-    if folder.exists():
+    if os.path.exists(folder):
         found = {name: hashed(folder / name) for name in files_read(folder)}
     else:
         found = {"hub": path, "revision": _hub_revision(path)}

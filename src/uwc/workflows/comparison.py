@@ -268,8 +268,8 @@ def named_by_path(paths: Sequence[str | Path]) -> dict[str, str]:
     named: dict[str, str] = {}
     for text in map(str, paths):
         name, equals, path = text.partition("=")
-        if not equals or Path(text).exists():
-            name, path = Path(text).resolve().name if Path(text).exists() else Path(text).name, text
+        if not equals or os.path.exists(text):
+            name, path = Path(text).resolve().name if os.path.exists(text) else Path(text).name, text
         if name in named:
             raise ConfigError(
                 f"two unlearned models are called {name!r} ({named[name]} and {path}); name them: NAME=PATH"

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from uwc import progress
 from uwc.data.benchmark import Benchmark
 from uwc.errors import ConfigError, DataError, ModelError, UserError
-from uwc.io import digest, file_digest
+from uwc.io import digest, expanded, file_digest
 from uwc.names import STORE
 from uwc.results import Diff, StudyResults
 from uwc.studies.config import StudyConfig
@@ -76,7 +76,7 @@ def check_sources(recorded: Recorded) -> None:
     """
     provenance = recorded.results.provenance
     for name, recorded_digest in provenance.data_files.items():
-        file = Path(name).expanduser()
+        file = expanded(name)
         if not file.is_file():
             raise DataError(f"{name}: the data file is missing, so nothing can be replayed; put it back ({_WHERE})")
         if (now := file_digest(file)) != recorded_digest:

@@ -25,6 +25,7 @@ from tests.helpers.written_files import (
 from uwc.data.benchmark import DEFAULT_REFUSALS
 from uwc.data.example import Example
 from uwc.data.question_files import read_examples, read_lines
+from uwc.errors import DataError
 
 
 def refused(path: Path, *essentials: str, **settings: Any) -> None:
@@ -355,3 +356,8 @@ def test_examples_are_equal_but_for_the_split(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "x.jsonl", ROWS)
     assert read_examples(path, split="retain") == [replace(e, split="retain") for e in EXAMPLES]
     assert re.fullmatch(r"x-\d{5}", read_examples(write_jsonl(path, PLAIN))[0].id)
+
+
+def test_a_home_folder_of_nobody_is_a_missing_file() -> None:
+    with pytest.raises(DataError, match="no such file"):
+        read_examples("~nobody-of-that-name/a.jsonl")

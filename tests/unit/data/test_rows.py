@@ -166,8 +166,9 @@ def test_what_goes_with_a_question_goes_with_its_paraphrase(tmp_path: Path) -> N
     rows = [
         {"context": "C", "question": "Q", "answer": "A", "paraphrased_question": "P"},
         {"context": "", "question": "Q", "answer": "A", "paraphrased_question": ""},
+        {"context": "", "question": "R", "answer": "A", "paraphrased_question": " \n"},
     ]
-    assert [e.paraphrased_question for e in read(tmp_path, rows)] == ["C\n\nP", ""]
+    assert [e.paraphrased_question for e in read(tmp_path, rows)] == ["C\n\nP", "", ""]
     alpaca = {"instruction": "Q", "input": "C", "output": "A", "paraphrased_question": "P"}
     assert read(tmp_path, [alpaca])[0].paraphrased_question == "P\n\nC"
 

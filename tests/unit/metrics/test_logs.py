@@ -177,3 +177,34 @@ def test_what_is_no_log_is_refused_in_one_line(content: str, tmp_path: Path) -> 
     (tmp_path / "x.json").write_text(content)
     with pytest.raises(DataError, match=r"x\.json: "):
         read_logs(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        {TOFU_FILES["forget"]: None},
+        {TOFU_FILES["forget"]: 5},
+        {
+            TOFU_FILES["forget"]: {
+                "avg_gt_loss": [],
+                "average_perturb_loss": [],
+                "avg_paraphrased_loss": [],
+                "rougeL_recall": [],
+            }
+        },
+        {"forget_Q_A_Prob": None},
+        {"forget_Q_A_Prob": {"value_by_index": [1]}},
+        {"forget_Q_A_Prob": {"value_by_index": {"0": {"prob": 10**400}}}},
+    ],
+)
+def test_parts_of_other_types_are_refused(log: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(log), encoding="utf-8")
+    with pytest.raises(DataError, match=r"x[.]json: "):
+        read_logs(path)
+
+
+def test_a_deep_log_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("[" * 50_000, encoding="utf-8")
+    with pytest.raises(DataError, match=r"x[.]json"):
+        read_logs(tmp_path / "x.json")

@@ -18,7 +18,7 @@ from uwc import progress
 from uwc.errors import ConfigError, ModelError
 from uwc.models.adapters import merge_adapter
 from uwc.models.checkpoint_files import contents, files_read
-from uwc.models.contrast import contrast
+from uwc.models.contrast import contrast, load_contrast
 from uwc.models.load import depth_of, load_model, save_model
 from uwc.models.mixtures import open_mixing, require_free, require_mixable, save_mixture
 from uwc.models.model import Model
@@ -252,6 +252,8 @@ def test_a_base_that_is_not_found_or_not_named_is_told_with_the_remedy(folder: P
     unnamed = adapter(folder, "unnamed", base_model_name_or_path=None)
     with pytest.raises(ModelError, match=r"does not name its base.*base_model"):
         load_model(unnamed)
+    with pytest.raises(ModelError, match="does not name its base"):
+        load_model(adapter(folder, "number", base_model_name_or_path=5))
     nested = adapter(folder, "nested", base_model_name_or_path=str(adapter(folder, "adapter")))
     with pytest.raises(ModelError, match=r"its base .*adapter is no whole model; merge that first"):
         load_model(nested)
@@ -377,3 +379,41 @@ def test_the_reading_of_an_adapter_or_a_contrast_is_that_of_the_loaded_model(fol
         model, reading = load_model(path, device="cpu"), load_reading(path)
         assert reading.ends == model.end_ids == tuple(base.model.generation_config.eos_token_id)
         assert differences(Reading.of(model), reading) == []
+
+
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+@pytest.mark.parametrize(
+    "content", ["[" * 50_000, "5", '{"eos_token_id": "x"}', '{"pad_token_id": 1.5}', '{"eos_token_id": [null]}']
+)
+def test_damaged_configurations_are_named(file: str, content: str, folder: Path) -> None:
+    (folder / "single" / file).write_text(content, encoding="utf-8")
+    for load in (load_model, load_reading):
+        with pytest.raises(ModelError, match=file.replace(".", "[.]")):
+            load(folder / "single")
+
+
+def test_a_dropout_outside_of_its_range_is_refused(folder: Path) -> None:
+    change_config(folder / "single", attention_dropout=-1)
+    with pytest.raises(ModelError, match="attention_dropout = -1"):
+        load_model(folder / "single")
+
+
+def test_a_shard_with_an_impossible_name_is_missing(folder: Path) -> None:
+    index = folder / "sharded" / INDEX
+    index.write_text(json.dumps({"metadata": {}, "weight_map": {"a": "x" * 5000}}), encoding="utf-8")
+    with pytest.raises(ModelError, match=r"shard .* is missing"):
+        contents(folder / "sharded")
+
+
+@pytest.mark.parametrize("content", ["[5]", "{}", '{"strength": "x"}', "[" * 50_000, "\xff"])
+def test_a_damaged_contrast_is_refused(content: str, folder: Path) -> None:
+    (folder / "pair").mkdir()
+    (folder / "pair" / "contrast.json").write_text(content, encoding="latin-1")
+    with pytest.raises(ModelError, match=r"contrast[.]json"):
+        load_contrast(folder / "pair", None)
+
+
+def test_an_impossible_name_is_no_model() -> None:
+    for look in (load_model, load_reading, checkpoint_fingerprint):
+        with pytest.raises(ModelError, match="999"):
+            look("9" * 400)

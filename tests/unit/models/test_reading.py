@@ -11,7 +11,7 @@ from tests.conftest import people, tiny_model
 from transformers import AutoTokenizer
 
 import uwc
-from uwc.data.prompts import PromptTemplate
+from uwc.data.prompts import PromptTemplate, find_spans
 from uwc.errors import ModelError
 from uwc.models.load import load_model, save_model
 from uwc.models.model import Model
@@ -182,3 +182,35 @@ def test_models_in_memory_are_read_as_the_original_too(knowing: Model) -> None:
         asked_otherwise, people(2), original=knowing, metrics=["extraction_strength"], max_new_tokens=0
     ).scores
     assert found.mean == uwc.score(knowing, people(2), metrics=["extraction_strength"]).scores[0].mean
+
+
+CHARSMAP = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
+NO_UNKNOWN = {"type": "WordPiece", "vocab": {"a": 0}, "unk_token": "b", "continuing_subword_prefix": "##"}
+UNKNOWN_SPECIAL = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "no", "type_id": 0}}]}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("normalizer", CHARSMAP),
+        ("model", {**NO_UNKNOWN, "max_input_chars_per_word": 100}),
+        ("post_processor", {**UNKNOWN_SPECIAL, "pair": [], "special_tokens": {}}),
+    ],
+)
+def test_a_tokenizer_that_panics_or_fails_is_a_model_error(
+    key: str, value: object, original: Path, tmp_path: Path
+) -> None:
+    broken = changed(
+        original, tmp_path / "broken", edited("tokenizer.json", lambda content: content.update({key: value}))
+    )
+    for load in (load_model, load_reading):
+        with pytest.raises(ModelError, match="cannot load the tokenizer"):
+            load(broken)
+
+
+def test_a_tokenizer_that_panics_on_one_text_is_a_model_error() -> None:
+    def panicking(*_texts: object, **_options: object) -> object:
+        raise type("PanicException", (BaseException,), {})("index out of range")
+
+    with pytest.raises(ModelError, match=r"tokenizer failed .*index out of range"):
+        find_spans([("a b", 0, 3)], panicking)

@@ -147,3 +147,9 @@ def test_an_override_that_cannot_be_read_is_refused_in_one_short_line(override: 
     with pytest.raises(ConfigError) as raised:
         load_config("quickstart", overrides=[override])
     assert "\n" not in str(raised.value) and len(str(raised.value)) <= 500
+
+
+@pytest.mark.parametrize("number", ["²", "99999999999999999999", "-1"])
+def test_an_item_of_a_list_that_is_not_there_is_refused(number: str) -> None:
+    with pytest.raises(ConfigError, match="no entry"):
+        load_config("quickstart", overrides=[f"unlearn.runs.{number}=1"])

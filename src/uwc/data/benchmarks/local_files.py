@@ -13,6 +13,7 @@ from uwc.data.example import Example
 from uwc.data.question_files import Columns, LeftOut, columns_by_set, read_lines, to_examples, together
 from uwc.data.tables import read_table
 from uwc.errors import ConfigError, DataError
+from uwc.io import expanded
 from uwc.registry import unknown_name
 from uwc.strict_numbers import StrictNumbers, first_message
 
@@ -109,9 +110,9 @@ def local_files(
     given = {FORGET: forget, RETAIN: retain, RETAIN_EVAL: retain_eval, HOLDOUT: holdout, GENERAL: general}
     files = {split: _checked(split, spec, name) for split, spec in _with(given, further or {}, name).items()}
     prefixes = _prefixes(files)
-    paths = dict.fromkeys(Path(spec.path).expanduser() for spec in files.values())
+    paths = dict.fromkeys(expanded(spec.path) for spec in files.values())
     read = {path: read_table(path, damaged=True) for path in paths}
-    tables = together({split: read[Path(spec.path).expanduser()] for split, spec in files.items()})
+    tables = together({split: read[expanded(spec.path)] for split, spec in files.items()})
     left_out: LeftOut = [] if skip_invalid else None
     asked = columns_by_set(tables, columns or {})
     splits = {
@@ -165,7 +166,7 @@ def _checked(split: str, value: Any, name: str) -> FileSpec:
 
 def _location(spec: FileSpec) -> Path:
     """The resolved path, equal for two specs exactly if they read the same file."""
-    return Path(spec.path).expanduser().resolve()
+    return expanded(spec.path).resolve()
 
 
 def _prefixes(files: Mapping[str, FileSpec]) -> dict[str, str]:

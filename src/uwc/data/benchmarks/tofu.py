@@ -10,6 +10,7 @@ from uwc.data.example import Example
 from uwc.data.question_files import read_examples, to_examples
 from uwc.data.tables import Table
 from uwc.errors import ConfigError, DataError
+from uwc.io import expanded
 
 HUB = "locuslab/TOFU"
 PER_AUTHOR = 20
@@ -81,7 +82,7 @@ def tofu(
 
 def _files(path: str, forget: str, holdout: bool) -> tuple[str, ...]:
     """The files that are read from a local copy; none if the data set comes from the hub."""
-    if not Path(path).expanduser().is_dir():
+    if not expanded(path).is_dir():
         return ()
     perturbed = [f"{name}_perturbed" for name in (forget, "retain", "real_authors", "world_facts")]
     further = [forget.replace("forget", "holdout")] if holdout else []
@@ -134,7 +135,7 @@ def _load(
     """One of TOFU's configurations, from a folder if `path` is one, and otherwise from the hub."""
     prefix = config.removesuffix("_perturbed")
     remedy = _LOCAL_COPY + ("; or set holdout to false" if split == HOLDOUT else "")
-    folder = Path(path).expanduser()
+    folder = expanded(path)
     if not folder.is_dir():
         table = _from_hub(path, config, remedy)
         return to_examples(table, prefix=prefix, columns=columns, split=split, subject_every=subject_every)
