@@ -64,17 +64,31 @@ def reporting_full_disk(path: Path) -> Iterator[None]:
     """Raise DiskFull in place of a library's own error for a full disk, a quota or a limit of file sizes."""
     try:
         yield
-    except Exception as error:  # safetensors raises its own class, with the system's words in the message
-        number = getattr(error, "errno", None)
-        if number in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error):
+    except UserError:
+        raise
+    except Exception as error:
+        numbers = set(_system_errors(error))
+        if numbers & {errno.ENOSPC, errno.EDQUOT}:
             why, remedy = "no space left on the device", "free some space"
-        elif number == errno.EFBIG or "os error 27" in str(error):
+        elif errno.EFBIG in numbers:
             why, remedy = "a file was too large for the file system or the limit of the shell", "raise it (ulimit -f)"
         else:
             raise
         raise DiskFull(
             f"{why} while writing {path}; {remedy} and run the same command again: everything finished before is kept"
         ) from error
+
+
+def _system_errors(error: BaseException | None) -> Iterator[int]:
+    """The numbers of the system's errors that led to an error.
+
+    Of safetensors they are in the message; torch.save raises another error while it handles them.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno is not None:
+            yield error.errno
+        yield from map(int, re.findall(r"os error (\d+)", str(error)))
+        error = error.__cause__ or error.__context__
 
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
