@@ -122,7 +122,7 @@ def _warnings(x: Floats, y: Floats, dropped: int) -> tuple[str, ...]:
 def few_checkpoints(found: Robustness) -> tuple[Warning, ...]:
     """The warning on correlations over fewer than five checkpoints, if there are any."""
     count = min((cell.agreement.n for cell in found.cells), default=0)
-    few = few_clusters("The points of a correlation", count, kind="checkpoints")
+    few = few_clusters("The points of a correlation", count, kind="checkpoint")
     return tuple(Warning(code=code, text=text) for code, text in few)
 
 

@@ -155,6 +155,7 @@ def test_local_files_run_the_same_study(uwc: Run, tmp_path: Path) -> None:
         "benchmark.settings.columns={question: prompt, answer: reply}",
         "model.build={hidden_size: 32, layers: 2, heads: 2, vocabulary: 300}",
         "unlearn.runs=[{method: po}]",
+        "unlearn.chosen_on=reported",
         "finetune={epochs: 60, lr: 0.01}",
         "score.max_new_tokens=4",
     )
@@ -162,4 +163,4 @@ def test_local_files_run_the_same_study(uwc: Run, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)
     assert results["benchmark"]["splits"]["retain_eval"]["examples"] == 1
-    assert "no_paraphrases" in [warning["code"] for warning in results["warnings"]]
+    assert {"no_paraphrases", "chosen_on_reported"} <= {warning["code"] for warning in results["warnings"]}

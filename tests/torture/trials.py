@@ -94,10 +94,10 @@ class Place:
         done = finish(Started(*COMMANDS[command], cwd=folder))
         complete = command in ("calibrate", "unlearn") and "holds a model" in done.stderr
         assert done.returncode == (1 if complete else 0), f"{case}: {done.stderr}"
-        for left in (
-            ("out.checkpoints", "out/.partial", "out/model/.partial") if complete else ()
-        ):  # killed while it removed them
-            shutil.rmtree(folder / left, ignore_errors=True)
+        if complete:  # ended while it removed these
+            shutil.rmtree(folder / "out.checkpoints", ignore_errors=True)
+            for left in folder.glob(f"**/{PARTIAL}"):
+                left.rmdir()  # empty
         require_bits(self.finished[command], folder, case)
         assert not hidden(folder), f"{case}: left {hidden(folder)}"
 

@@ -117,7 +117,7 @@ def from_logs(logs: Path, *, retrained: Path | None = None, average: str | None 
     few = [
         found
         for name, log in ours.items()
-        for found in few_clusters(f"the {set_label(name)} questions", len(log.indices), kind="examples")
+        for found in few_clusters(f"The {set_label(name)} questions", len(log.indices), kind="example")
     ]
     warnings = tuple(Warning(code=code, text=f"{logs}: {text}") for code, text in (*doubts, *few))
     for warning in warnings:

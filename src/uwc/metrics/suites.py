@@ -279,23 +279,23 @@ def clusters_of(examples: Sequence[Example]) -> int:
     return len(set(cluster_codes([e.subject for e in examples]).tolist()))
 
 
-def few_clusters(what: str, count: int, *, kind: str = "subjects", several: bool = False) -> Iterator[tuple[str, str]]:
+def few_clusters(what: str, count: int, *, kind: str = "subject", several: bool = False) -> Iterator[tuple[str, str]]:
     """The code and text of the warning on fewer than five clusters, if there are fewer.
 
     Args:
         what: what has them, as in "The forget questions".
         count: the number of clusters.
-        kind: their name.
+        kind: the name of one of them.
         several: whether models are compared on them.
     """
     if count == 1:
-        yield "one_cluster", f"{what} have only one of {kind}, so that no number has an interval."
+        yield "one_cluster", f"{what} have only one {kind}, so that no number has an interval."
     elif count < FEW_CLUSTERS:
         unsure = ", and no two models differ significantly by them" if several else ""
         yield (
             "few_clusters",
-            f"{what} have {count} {kind} only: intervals from fewer than {FEW_CLUSTERS} cover less than 95%{unsure}; "
-            f"use more {kind}.",
+            f"{what} have only {count} {kind}s: intervals from fewer than {FEW_CLUSTERS} cover less than 95%{unsure}; "
+            f"use more {kind}s.",
         )
 
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from tests.torture.conftest import WHOLE, Tried
 
 CODE = """
 import resource
@@ -31,8 +32,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 
 
-@pytest.mark.slow
-def test_every_verb_takes_a_vocabulary_of_a_million_in_3_gigabytes(tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.mark.skipif(not WHOLE, reason="takes a minute: make torture")
+def test_every_verb_takes_a_vocabulary_of_a_million_in_3_gigabytes(
+    tmp_path_factory: pytest.TempPathFactory, tried: Tried
+) -> None:
+    tried("vocabulary of 1,000,000", 1, "scores, attacks, a calibration and a model, in 3 GB")
     command = [sys.executable, "-c", CODE, str(tmp_path_factory.mktemp("unlearned"))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
