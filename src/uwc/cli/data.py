@@ -66,4 +66,5 @@ def data_command(
     wrong = [s.invalid_rows for s in found.sets.values() if s.invalid_rows.invalid]
     for rows_of in wrong:
         if not skip_invalid or rows_of.too_many:
-            raise DataError(f"{rows_of.file}: {rows_of.invalid} of {rows_of.rows} {rows_of.unit}s are invalid")
+            fix = "correct them" if rows_of.too_many else "correct them, or leave them out with --skip-invalid"
+            raise DataError(f"{rows_of.file}: {rows_of.invalid} of {rows_of.rows} {rows_of.unit}s are invalid; {fix}")
