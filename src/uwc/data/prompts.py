@@ -9,7 +9,7 @@ from typing import Any
 from uwc import progress
 from uwc.data.example import Example
 from uwc.data.limits import time_limit
-from uwc.errors import ConfigError, DataError, ModelError, is_failure
+from uwc.errors import ConfigError, DataError, ModelError, brief, is_failure
 
 
 def find_spans(texts: Sequence[tuple[str, int, int]], tokenizer: Any) -> list[tuple[list[int], int, int]]:
@@ -382,7 +382,10 @@ class Renderer:
 
     def _chat_template(self) -> tuple[str, dict[str, Any]]:
         """The template's source, with the date pinned, and its arguments."""
-        source = str(self.tokenizer.get_chat_template())
+        try:
+            source = str(self.tokenizer.get_chat_template())
+        except ValueError as error:  # several, and none of them is the default
+            raise ModelError(f"{brief(str(error), 200)}; set prompt.chat to false, or name one 'default'") from error
         arguments = dict(self.template.template_arguments)
         for name in arguments:
             if name not in source:

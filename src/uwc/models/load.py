@@ -34,6 +34,8 @@ from uwc.models.model import DeviceName, Dtype, Model
 from uwc.models.reading import Reading, load_tokenizer, read_as
 from uwc.models.weights import WeightFiles, require_all_read
 
+MOST_LAYERS = 10_000
+"""More layers are a mistake; to make them takes minutes."""
 DEVICES: tuple[DeviceName, ...] = ("cuda", "mps", "cpu")
 
 transformers.utils.logging.set_verbosity_error()
@@ -105,13 +107,25 @@ def load_model(
         load = partial(_load_whole, dtype=getattr(torch, dtype), device=pick_device(device), trust=trust_remote_code)
         module = load_contrast(Path(where), load) if kind == "contrast" else load(where)
         model = Model(module.eval(), tokenizer, template or PromptTemplate(), name)
-    return model if reading is None else read_as(model, reading, path=where)
+    if reading is not None:
+        return read_as(model, reading, path=where)
+    rows = int(model.model.get_input_embeddings().weight.shape[0])
+    for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if token is not None and token >= rows:
+            raise ModelError(
+                f"{where}: the tokenizer's {tokenizer.convert_ids_to_tokens(token)!r} is token {token}, and the model "
+                f"has embeddings for {rows}; put the tokenizer there that it was trained with"
+            )
+    return model
 
 
 def _load_whole(where: str, *, dtype: torch.dtype, device: torch.device, trust: bool) -> Any:
     """Load a model from whole weights. Raises ModelError unless all of them are read."""
     require_token_ids(where)
-    files, quantised = WeightFiles(where), bool(read_json(where, CONFIG).get("quantization_config"))
+    config = read_json(where, CONFIG)
+    if isinstance(layers := config.get("num_hidden_layers"), int) and layers > MOST_LAYERS:
+        raise ModelError(f"{where}: {CONFIG} has num_hidden_layers = {layers}; at most {MOST_LAYERS} can be read")
+    files, quantised = WeightFiles(where), bool(config.get("quantization_config"))
     place = {"device_map": {"": device}} if quantised else {}
     try:
         model, report = AutoModelForCausalLM.from_pretrained(

@@ -10,9 +10,9 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from uwc import progress
 from uwc.data.prompts import PromptTemplate, end_ids
-from uwc.errors import ModelError, is_failure
+from uwc.errors import ModelError, brief, is_failure
 from uwc.models.adapters import adapter_config, named_base
-from uwc.models.checkpoint_files import kind_of, loading_failed, require_token_ids, require_tokenizer_config
+from uwc.models.checkpoint_files import GENERATION, kind_of, loading_failed, require_token_ids, require_tokenizer_config
 from uwc.models.model import Model
 
 _PROBES = (
@@ -109,6 +109,9 @@ def _generation_config(where: str, trust_remote_code: bool) -> Any:
         except Exception:  # an unreadable configuration is reported when weights are loaded
             return None
         return GenerationConfig.from_model_config(config)
+    except Exception as error:  # transformers raises many kinds
+        reason = brief(str(error), 200)
+        raise ModelError(f"{where}: {GENERATION} cannot be read ({reason}); correct or remove it") from error
 
 
 def read_as(model: Model, reading: Reading, *, path: str = "") -> Model:
