@@ -382,7 +382,10 @@ class Renderer:
 
     def _chat_template(self) -> tuple[str, dict[str, Any]]:
         """The template's source, with the date pinned, and its arguments."""
-        source = str(self.tokenizer.get_chat_template())
+        try:
+            source = str(self.tokenizer.get_chat_template())
+        except ValueError as error:  # several, and none of them is the default
+            raise ModelError(f"{brief(str(error), 200)}; set prompt.chat to false, or name one 'default'") from error
         arguments = dict(self.template.template_arguments)
         for name in arguments:
             if name not in source:

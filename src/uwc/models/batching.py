@@ -14,7 +14,7 @@ from torch import Tensor
 
 from uwc import progress
 from uwc.data.batches import group_by_length
-from uwc.errors import ModelError
+from uwc.errors import ModelError, UserError
 from uwc.models.head import unwrapped
 from uwc.models.model import Batching, Model, Sharing
 
@@ -31,7 +31,7 @@ def examined(model: Any, name: str) -> Batching:
     0.1 % (in half precision 5 %) of the standard deviation of the logits.
 
     Raises:
-        ModelError: the model attends to later tokens, so that it is not a causal language model.
+        ModelError: the model attends to later tokens, so that it is not a causal language model; or a pass fails.
     """
     while hasattr(model, "inner"):  # the model inside the wrapper of an attack
         model = model.inner
@@ -41,6 +41,11 @@ def examined(model: Any, name: str) -> Batching:
         long, short = _sequences(model)
         _require_causal(model, long, name)
         found = Batching(_scored(model, long, short), _continued(model, long, short), _switch(model))
+    except UserError:
+        raise
+    except Exception as error:  # what a configuration with odd values causes
+        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+        raise ModelError(f"{name}: a forward pass of the model fails ({reason}); check its config.json") from error
     finally:
         model.train(was_training)
     for what, sharing in (("scored", found.scored), ("answered", found.continued)):

@@ -144,7 +144,7 @@ def kind_of(path: str | Path) -> Kind:
 
 def is_incomplete(folder: Path) -> bool:
     """Whether a folder has no model but what an interrupted `uwc.io.written_whole` left of one."""
-    return (folder / PARTIAL).exists() and not any((folder / name).exists() for name in KINDS)
+    return exists(folder / PARTIAL) and not any(exists(folder / name) for name in KINDS)
 
 
 def _first_of_whole(where: str) -> str | None:
@@ -277,7 +277,7 @@ def require_token_ids(path: str | Path) -> None:
         for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
             value = content.get(key)
             ids = value if isinstance(value, list) and key == "eos_token_id" else [] if value is None else [value]
-            if not all(type(i) is int for i in ids):
+            if not all(type(i) is int and (i >= 0 or key == "pad_token_id") for i in ids):  # -1 stands for no padding
                 raise ModelError(f"{path}: {file} has {key} = {brief(str(value))}; write the number of a token")
 
 

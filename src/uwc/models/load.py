@@ -110,7 +110,16 @@ def load_model(
         load = partial(_load_whole, dtype=getattr(torch, dtype), device=pick_device(device), trust=trust_remote_code)
         module = load_contrast(Path(where), load) if kind == "contrast" else load(where)
         model = Model(module.eval(), tokenizer, template or PromptTemplate(), name)
-    return model if reading is None else read_as(model, reading, path=where)
+    if reading is not None:
+        return read_as(model, reading, path=where)
+    rows = int(model.model.get_input_embeddings().weight.shape[0])
+    for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if token is not None and token >= rows:
+            raise ModelError(
+                f"{where}: the tokenizer's {tokenizer.convert_ids_to_tokens(token)!r} is token {token}, and the model "
+                f"has embeddings for {rows}; put the tokenizer there that it was trained with"
+            )
+    return model
 
 
 def _load_whole(where: str, *, dtype: torch.dtype, device: torch.device, trust: bool) -> Any:

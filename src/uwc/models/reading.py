@@ -10,10 +10,11 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from uwc import progress
 from uwc.data.prompts import PromptTemplate, end_ids
-from uwc.errors import ModelError, is_failure
+from uwc.errors import ModelError, brief, is_failure
 from uwc.models.adapters import adapter_config, named_base
 from uwc.models.checkpoint_files import (
     CONFIG,
+    GENERATION,
     kind_of,
     loading_failed,
     model_config,
@@ -119,6 +120,9 @@ def _generation_config(where: str, trust_remote_code: bool) -> Any:
         except Exception:  # an unreadable configuration is reported when weights are loaded
             return None
         return GenerationConfig.from_model_config(config)
+    except Exception as error:  # transformers raises many kinds
+        reason = brief(str(error), 200)
+        raise ModelError(f"{where}: {GENERATION} cannot be read ({reason}); correct or remove it") from error
 
 
 def read_as(model: Model, reading: Reading, *, path: str = "") -> Model:

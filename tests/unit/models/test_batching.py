@@ -202,3 +202,10 @@ def test_the_budget_is_the_largest_power_of_two_in_half_the_free_memory(
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device, free=free: (free, 1 << 40))
         assert token_budget_of(model) == budget
     assert token_budget_of(knowing, elsewhere=77) == 77
+
+
+def test_a_model_whose_passes_fail_is_refused_with_the_reason() -> None:
+    model = tiny_model()
+    model.model.config.return_dict = False
+    with pytest.raises(ModelError, match=r"forward pass .*AttributeError.*config[.]json"):
+        examined(model.model, "odd")

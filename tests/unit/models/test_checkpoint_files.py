@@ -398,6 +398,12 @@ def test_a_dropout_outside_of_its_range_is_refused(folder: Path) -> None:
         load_model(folder / "single")
 
 
+def test_a_model_of_a_million_layers_is_refused_before_it_is_made(folder: Path) -> None:
+    change_config(folder / "single", num_hidden_layers=1_000_000)
+    with pytest.raises(ModelError, match="num_hidden_layers = 1000000"):
+        load_model(folder / "single")
+
+
 def test_a_shard_with_an_impossible_name_is_missing(folder: Path) -> None:
     index = folder / "sharded" / INDEX
     index.write_text(json.dumps({"metadata": {}, "weight_map": {"a": "x" * 5000}}), encoding="utf-8")
@@ -417,3 +423,12 @@ def test_an_impossible_name_is_no_model() -> None:
     for look in (load_model, load_reading, checkpoint_fingerprint):
         with pytest.raises(ModelError, match="999"):
             look("9" * 400)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"max_new_tokens": -1}, {"max_new_tokens": "x"}, {"cache_implementation": "no"}, {"eos_token_id": -1}]
+)
+def test_a_wrong_generation_configuration_is_named(wrong: dict[str, object], folder: Path) -> None:
+    (folder / "single" / "generation_config.json").write_text(json.dumps(wrong), encoding="utf-8")
+    with pytest.raises(ModelError, match=r"generation_config[.]json"):
+        load_reading(folder / "single")

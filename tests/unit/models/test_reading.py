@@ -214,3 +214,18 @@ def test_a_tokenizer_that_panics_on_one_text_is_a_model_error() -> None:
 
     with pytest.raises(ModelError, match=r"tokenizer failed .*index out of range"):
         find_spans([("a b", 0, 3)], panicking)
+
+
+def test_a_token_without_an_embedding_is_refused(original: Path, tmp_path: Path) -> None:
+    end = edited("tokenizer_config.json", lambda content: content.update(eos_token="<new>"))
+    with pytest.raises(ModelError, match=r"<new>.*embeddings for"):
+        uwc.score(changed(original, tmp_path / "more", end), people(), metrics=["ES"], max_new_tokens=0)
+
+
+def test_templates_without_a_default_are_refused(original: Path, tmp_path: Path) -> None:
+    def several(folder: Path) -> None:
+        without_template(folder)
+        edited("tokenizer_config.json", lambda content: content.update(chat_template={"a": CHAT}))(folder)
+
+    with pytest.raises(ModelError, match=r"multiple chat templates.*prompt[.]chat"):
+        uwc.score(changed(original, tmp_path / "several", several), people(), metrics=["ES"], max_new_tokens=0)
