@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from uwc import progress
-from uwc.errors import ConfigError, ModelError
+from uwc.errors import ConfigError, ModelError, brief
 from uwc.models.block_weights import BlockMatrix, block_matrices, few_tokens, linear_maps
 from uwc.models.checkpoint_files import ADAPTER, ADAPTER_WEIGHTS, CONFIG, kind_of, local_file, read_json
 from uwc.models.head import head_of
@@ -266,7 +266,14 @@ def adapter_config(path: str | Path) -> dict[str, Any] | None:
     Raises:
         ModelError: it is damaged, or beside whole weights; see `kind_of`.
     """
-    return read_json(path, ADAPTER) if kind_of(path) == "adapter" else None
+    if kind_of(path) != "adapter":
+        return None
+    config = read_json(path, ADAPTER)
+    if not isinstance(base := config.get("base_model_name_or_path"), str | None):
+        raise ModelError(
+            f"{path}: {ADAPTER} has base_model_name_or_path = {brief(str(base))}; write a folder or hub name"
+        )
+    return config
 
 
 def is_scale_enough(config: dict[str, Any]) -> bool:
@@ -301,7 +308,7 @@ def named_base(path: str | Path, config: dict[str, Any]) -> str:
     """
     base, revision = config.get("base_model_name_or_path"), config.get("revision")
     give = f"write its folder or hub name as base_model_name_or_path into the adapter's {ADAPTER}"
-    if not isinstance(base, str) or not base:
+    if not base:
         raise ModelError(f"{path}: the adapter does not name its base; {give}")
     if not isdir(base) and revision not in (None, "main"):
         raise ModelError(f"{path}: the adapter is for revision {revision} of {base}; fetch that revision, and {give}")
