@@ -72,11 +72,6 @@ def test_a_command_leaves_invalid_rows_out_on_demand_and_names_them(command: str
         assert uwc(*arguments, SKIP, "-o", "again").returncode == 0
 
 
-def test_the_option_is_no_longer_help(uwc: Run) -> None:
-    for command in COMMANDS:
-        assert SKIP not in uwc(command, "--help").stdout
-
-
 def test_data_lists_all_problems_and_says_by_its_status_whether_there_are_any(uwc: Run, place: Path) -> None:
     done = uwc("data", "forget.jsonl", "retain.jsonl", "--json", "-o", "out")
     assert done.returncode == 1 and "2 of 6 lines" in done.stderr

@@ -48,7 +48,7 @@ def test_declarations_and_settings_are_kept() -> None:
 
     entry = metrics.get("capped")
     assert (entry.facts["needs"], entry.facts["label"], entry.source) == (("answers", "texts"), "CAP", "here")
-    assert metrics.check("capped", {"most": "2"}) == {"most": 2}
+    assert metrics.check("capped", {"most": 2.0}) == {"most": 2}
 
 
 def test_a_metric_is_computed_by_label_and_by_itself(knowing: uwc.Model) -> None:

@@ -61,7 +61,12 @@ class ContrastModel(nn.Module):
 
     @torch.no_grad()
     def generate(
-        self, input_ids: Tensor, attention_mask: Tensor, generation_config: Any, logits_processor: Any = ()
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        generation_config: Any,
+        logits_processor: Any = (),
+        stopping_criteria: Any = (),
     ) -> Tensor:
         """[B, T + new] greedy continuations; finished sequences are padded. Raises ValueError for sampling."""
         if generation_config.do_sample:
@@ -76,6 +81,8 @@ class ContrastModel(nn.Module):
             input_ids = torch.cat([input_ids, following[:, None]], dim=1)
             attention_mask = torch.cat([attention_mask, torch.ones_like(following)[:, None]], dim=1)
             done |= torch.isin(following, ends)
+            for criterion in stopping_criteria:
+                done |= criterion(input_ids, logits)
             if bool(done.all()):
                 break
         return input_ids

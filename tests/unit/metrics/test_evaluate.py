@@ -91,7 +91,7 @@ def test_what_a_suite_leaves_out_is_said_once(knowing: Model, capfd: pytest.Capt
 def test_a_metric_is_computed_once_and_cannot_be_changed(knowing: Model) -> None:
     scored = ScoredSet(score_tokens(knowing, people()[:2]), ("",) * 2)
     first = scored.values("mia_min_k")
-    assert scored.values("mia_min_k", k="0.4") is first, "the same settings, the default among them"
+    assert scored.values("mia_min_k", k=0.4) is first, "the same settings, the default among them"
     assert scored.values("mia_min_k", k=1.0) is not first
     with pytest.raises(ValueError, match="read-only"):
         first[0] = 1.0
@@ -136,7 +136,7 @@ def test_other_examples_cannot_be_compared(knowing: Model) -> None:
 def test_a_metrics_setting_reaches_it(knowing: Model) -> None:
     options = {"metrics": ["mia_min_k"], "max_new_tokens": 0}
     first = uwc.score(knowing, people()[:2], **options)
-    second = uwc.score(knowing, people()[:2], settings={"MIA: min-k": {"k": "1.0"}}, **options)
+    second = uwc.score(knowing, people()[:2], settings={"MIA: min-k": {"k": 1}}, **options)
     assert first.scores[0].mean > second.scores[0].mean
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from tests.conftest import copied, people
 
+import uwc
 from uwc.errors import ConfigError
 from uwc.models.contrast import contrast
 from uwc.models.generation import generate
@@ -48,6 +49,8 @@ def test_without_strength_it_is_the_base(knowing: Model, untrained: Model) -> No
     both = contrast(knowing, other, strength=0.0)
     texts = [generate(asked, people(4), max_new_tokens=30).texts for asked in (both, knowing)]
     assert texts[0] == texts[1]
+    similar = [uwc.score(m, people(6), metrics=["extraction_strength_similar"]).scores[0].mean for m in (both, knowing)]
+    assert similar[0] == similar[1] < 1
 
 
 def test_the_method_forgets_keeps_the_original_and_loads_back(knowing: Model, tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_another_version_is_a_warning() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("name: x", "not JSON"),
+        ("name: x", "invalid JSON"),
         ("[1]", "there is no schema_version"),
         (json.dumps({"schema_version": 1}), "schema_version is 1"),
         (json.dumps({"schema_version": SCHEMA_VERSION}), "study: Field required"),

@@ -190,7 +190,7 @@ def test_a_run_changes_the_settings_of_a_rule_or_takes_another() -> None:
     assert pruned.with_rule({}) == pruned and plain.with_rule({}) == plain
     assert pruned.with_rule({"share": 0.25}).rule == Prune(share=0.25)
     assert pruned.with_rule({"share": 0.25}).with_rule({"by": "wanda"}).rule == Prune(share=0.25, by="wanda")
-    assert pruned.with_rule({"name": "l1", "strength": "2"}).rule == L1(strength=2.0)
+    assert pruned.with_rule({"name": "l1", "strength": 2}).rule == L1(strength=2.0)
     assert plain.with_rule({"name": "l1"}).rule == METHODS["l1-sparse"].rule == L1()
     assert len({str(asdict(rule.function())) for rule in rules}) == len(rules.names()), "a key has the kind"
 
