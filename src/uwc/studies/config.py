@@ -282,7 +282,10 @@ class JudgesConfig(Section):
 
 
 def _metric_or_suite(given: Any) -> str:
-    return str(given) if is_suite(given) else entry_of(given).name
+    try:
+        return str(given) if is_suite(given) else entry_of(given).name
+    except ConfigError as error:
+        raise ValueError(error) from None  # with its key
 
 
 MetricOrSuite = Annotated[str, BeforeValidator(_metric_or_suite)]
