@@ -73,7 +73,7 @@ def read_yaml(text: str) -> Any:
         return loader.construct_document(node)
     except RecursionError:
         raise ConstructorError(problem="lists or mappings are nested too deeply") from None
-    except (ValueError, OverflowError) as error:  # an impossible date, an integer of thousands of digits
+    except (ValueError, OverflowError, LookupError, AttributeError, TypeError) as error:  # !!bool 5, an impossible date
         raise ConstructorError(problem=f"a value cannot be read ({error})") from None
     finally:
         loader.dispose()
