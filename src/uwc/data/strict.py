@@ -57,7 +57,8 @@ def read_yaml(text: str) -> Any:
         return loader.construct_document(node)
     except RecursionError:
         raise ConstructorError(problem="lists or mappings are nested too deeply") from None
-    except (ValueError, OverflowError) as error:  # an impossible date, an integer of thousands of digits
+    except (ValueError, OverflowError, LookupError, AttributeError, TypeError) as error:
+        # an impossible date, an integer of thousands of digits, a tag such as !!bool on a value of another type
         raise ConstructorError(problem=f"a value cannot be read ({error})") from None
     finally:
         loader.dispose()
