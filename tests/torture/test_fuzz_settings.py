@@ -105,7 +105,7 @@ def of_keys() -> Iterator[Case]:
     """Each key of a study with some bad values."""
     for key in dict.fromkeys(KEYS):
         for value in values_of(key):
-            names = (*key.split(".")[:: len(key.split(".")) - 1 or 1], "--set", FILE, value[:100])
+            names = (*key.split(".")[:: len(key.split(".")) - 1 or 1], "--set", FILE, value[:100].strip("'"))
             yield planning(f"{key}={value[:30]}", "--set", f"{key}={value}", names=names)
 
 
@@ -124,7 +124,7 @@ def of_commands() -> Iterator[Case]:
         keys = [*keys_of(sections), *(keys_of(TrainingSettings, "training.") if command == "unlearn" else ())]
         for key in dict.fromkeys(keys):
             for value in values_of(command + key)[:2]:
-                names = (*key.split(".")[:: len(key.split(".")) - 1 or 1], "--set", "nosuch", value[:100])
+                names = (*key.split(".")[:: len(key.split(".")) - 1 or 1], "--set", "nosuch", value[:100].strip("'"))
                 yield Case(f"{command}: {key}={value[:30]}", (*arguments, "--set", f"{key}={value}"), names=names)
 
 
