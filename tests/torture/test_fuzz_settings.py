@@ -105,7 +105,7 @@ def of_keys() -> Iterator[Case]:
     """Each key of a study with some bad values."""
     for key in dict.fromkeys(KEYS):
         for value in values_of(key):
-            names = (*key.split(".")[:: len(key.split(".")) - 1 or 1], "--set", FILE, value[:100])
+            names = (*key.split(".")[:: len(key.split(".")) - 1 or 1], "--set", FILE, value[:100].strip("'"))
             yield planning(f"{key}={value[:30]}", "--set", f"{key}={value}", names=names)
 
 
@@ -124,7 +124,7 @@ def of_commands() -> Iterator[Case]:
         keys = [*keys_of(sections), *(keys_of(TrainingSettings, "training.") if command == "unlearn" else ())]
         for key in dict.fromkeys(keys):
             for value in values_of(command + key)[:2]:
-                names = (*key.split(".")[:: len(key.split(".")) - 1 or 1], "--set", "nosuch", value[:100])
+                names = (*key.split(".")[:: len(key.split(".")) - 1 or 1], "--set", "nosuch", value[:100].strip("'"))
                 yield Case(f"{command}: {key}={value[:30]}", (*arguments, "--set", f"{key}={value}"), names=names)
 
 
@@ -146,7 +146,8 @@ FILES: Mapping[str, str | bytes] = {
     "deep blocks": "".join(" " * n + "a:\n" for n in range(1500)), "python object": "name: !!python/object/apply:os.mkdir [pwned]",
     "python name": "name: !!python/name:os.system", "unknown tag": "name: !nosuch x", "binary": "name: !!binary aGVsbG8=", "bad binary": "name: !!binary '*'",
     "set": "name: !!set {a, b}", "omap": "name: !!omap [a: 1, b: 2]", "pairs": "name: !!pairs [a: 1]", "bad int": "name: !!int abc", "bad float": "a: !!float x",
-    "bad bool": "name: !!bool 5", "bad date": "name: 2020-13-45", "bad time": "name: 2020-01-01 25:61:61", "sexagesimal": "seed: 1:30:00", "octal": "seed: 0777",
+    "bad bool": "name: !!bool 5", "bad timestamp": "name: !!timestamp abc", "empty int": "seed: !!int ''", "empty float": "seed: !!float ''", "int of a list": "seed: !!int [1]", "float of a sign": "seed: !!float +",
+    "bad date": "name: 2020-13-45", "bad time": "name: 2020-01-01 25:61:61", "sexagesimal": "seed: 1:30:00", "octal": "seed: 0777",
     "digits": f"seed: {'9' * 10_000}", "hexadecimal": f"seed: 0x{'f' * 10_000}", "sexagesimals": "seed: " + ":".join(["59"] * 3000),
     "keys of numbers": "1: 2\n3.5: 4", "key of null": "null: 1", "key of a list": "? [a, b]\n: c", "key of a mapping": "? {a: b}\n: c", "key of a date": "2020-01-01: 1",
     "key of bytes": "!!binary aGk=: 1", "key of true": "true: 1\nyes: 2", "long key": f"{'k' * 100_000}: 1", "long keys": f"? {'k' * 100_000}\n: 1",

@@ -46,6 +46,8 @@ def bomb(step: str) -> str:
         ("0x" + "f" * 5000, "too many digits"),
         ("2026-13-45", "a value cannot be read"),
         ("a: !!bool 5", "a value cannot be read"),
+        ("a: !!timestamp abc", "a value cannot be read"),
+        ("a: !!int ''", "a value cannot be read"),
         ("a: [1", "expected"),
         ("{[1]: 2}", "unhashable"),
         ("!!python/object/apply:os.system [x]", "could not determine a constructor"),

@@ -228,6 +228,8 @@ def sections(
         return kind(**given)
     except ValidationError as error:
         raise ConfigError(f"--set: {first_problem(error, kind)}") from None
+    except ConfigError as error:
+        raise ConfigError(f"--set: {error}") from None
 
 
 def loading(model: "LoadingConfig") -> dict[str, Any]:

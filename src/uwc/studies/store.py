@@ -241,7 +241,7 @@ class Store:
         if not folder.exists():
             return None
         try:
-            if not_a_file(folder / MANIFEST):  # reading a pipe may never end
+            if (folder / MANIFEST).is_symlink() or not_a_file(folder / MANIFEST):  # reading a pipe may never end
                 raise FileNotFoundError
             found = Manifest.model_validate_json((folder / MANIFEST).read_text(encoding="utf-8"))
             found.require_sealed()

@@ -85,6 +85,10 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
         (folder_of(s, "calibrate") / "manifest.json").unlink(),
         os.mkfifo(folder_of(s, "calibrate") / "manifest.json"),
     ),
+    "a manifest is a link": lambda s: (
+        shutil.move(folder_of(s, "calibrate") / "manifest.json", s / "elsewhere"),
+        (folder_of(s, "calibrate") / "manifest.json").symlink_to(s / "elsewhere"),
+    ),
     "a step is a file": lambda s: (
         shutil.rmtree(folder := folder_of(s, "calibrate")),
         folder.write_text("x"),
