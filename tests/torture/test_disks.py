@@ -77,9 +77,7 @@ def test_a_full_disk(command: str, first: int, count: int, place: Place, tmp_pat
                 require_one_line(done, "no space left on the device", case)
                 assert target in done.stderr, f"{case}: {done.stderr}"
                 require_nothing_partial(place, command, folder, case)
-            subprocess.run(
-                ["mount", "-o", "remount,size=64m", str(folder / target)], check=True
-            )  # results need it twice
+            subprocess.run(["mount", "-o", "remount,size=64m", str(folder / target)], check=True)
             place.require_same(command, folder, case)
         shutil.rmtree(folder)
 

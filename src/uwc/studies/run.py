@@ -79,6 +79,7 @@ def run_steps(plan: Plan, store: Store, *, on_step: progress.Advance) -> RunReco
     _forget_not_cached(plan, store)
     times, left = [], _time_left(plan, store)
     for step in plan.steps:
+        store.remove_leftovers(step)
         if not isinstance(step, Checkpoint):
             times.append(_run(step, context))
             left = left if times[-1].reused else _time_left(plan, store)

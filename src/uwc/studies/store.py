@@ -277,6 +277,12 @@ class Store:
         found = self.manifest(step)
         return Outcome() if found is None else found.outcome
 
+    def remove_leftovers(self, step: Step) -> None:
+        """Remove checkpoints of a complete step, which a run that was killed just after it has left."""
+        if self.checkpoints(step).exists() and self.manifest(step) is not None:
+            with self.lock(step):
+                remove(self.checkpoints(step))
+
     def remove(self, step: Step) -> None:
         """Remove what is kept of a step, its training's checkpoints too, so that it is computed again."""
         self._borrowed.pop(step.key, None)

@@ -148,3 +148,13 @@ def test_a_store_copied_without_its_times_is_used(finished: Finished, tmp_path: 
     store = Store(tmp_path / "store")
     verify_store(plan, store, everything=True)
     assert missing_steps(plan, store) == []
+
+
+@pytest.mark.slow
+def test_checkpoints_that_a_kill_left_beside_a_complete_step_are_removed(finished: Finished, tmp_path: Path) -> None:
+    plan, _, expected = finished
+    store = Store(copied(finished, tmp_path / "store"))
+    left = store.checkpoints(next(step for step in plan.steps if step.name.startswith("unlearn")))
+    left.mkdir(parents=True)
+    assert run_plan(plan, store)[0].to_dict() == expected.to_dict()
+    assert not left.exists() and not missing_steps(plan, store)
