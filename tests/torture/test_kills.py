@@ -88,7 +88,8 @@ def test_without_enough_memory(
         kind = sizes.choice((resource.RLIMIT_AS, resource.RLIMIT_DATA))
         limit = partial(limited, kind, int(2 ** sizes.uniform(20, 28.6)), added=True)
         done = finish(Started(*COMMANDS[command], cwd=folder, before=limit))
-        if done.returncode > 0:
+        by_libc = done.stderr.rstrip().endswith("ABORT")  # the C library has no memory for a thread, and exits
+        if done.returncode > 0 and not by_libc:
             require_one_line(done, "error", case)
         elif done.returncode < 0:
             assert not re.search("Traceback", done.stderr), f"{case}: {done.stderr}"
