@@ -28,7 +28,7 @@ test: setup ## run the tests, one process a core
 # the unit tests of these packages train models, or run studies
 TRAINED := attacks models studies training workflows
 
-test-fast: setup ## the quick tests, in about 80 seconds on 2 cores
+test-fast: setup ## the quick tests, in about a minute on 2 cores
 	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile -m "not slow and not matrix" \
 	  tests/unit tests/contract tests/architecture $(TRAINED:%=--ignore=tests/unit/%)
 
