@@ -820,6 +820,10 @@ class Result(Part, ABC):
         result: Self = renamed(self, renaming(names))
         return result.model_copy(update={"paths": {name: path_tag(path) for path, name in names.items()}})
 
+    def names_path(self, name: str, path: str) -> bool:
+        """Whether a name in the result is that of a path, by its tag where the path was left out."""
+        return name == path or self.paths.get(name, path_tag(name)) == path_tag(path)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data as in JSON, with None for NaN."""
         plain: dict[str, Any] = json.loads(self.model_dump_json())
@@ -880,8 +884,7 @@ class Result(Part, ABC):
         except UserError:
             raise UserError(f"{path} was not written by this version; {_ELSEWHERE}") from None
         for name, value in of.items():
-            other = getattr(found, name)
-            if other != value and found.paths.get(other, path_tag(other)) != path_tag(value):
+            if not found.names_path((other := getattr(found, name)), value):
                 raise UserError(f"{path} is the result of another {name}, {other!r}; {_ELSEWHERE}")
 
     def save(self, folder: str | Path) -> Path:
@@ -1376,7 +1379,7 @@ class SetSummary(Part):
     """Number of examples, which are the valid rows."""
     invalid_rows: InvalidRows
     repeated_questions: int
-    """Number of examples with the question of an earlier one, ignoring case, white space and Unicode composition."""
+    """Number of examples with the question of an earlier one, ignoring case, white space and compatibility forms."""
     repeated_pairs: int
     """Number of examples with the question and the answer of an earlier one."""
     clusters: int

@@ -26,7 +26,7 @@ from uwc.cli.robustness import robustness_command
 from uwc.cli.score import score_command
 from uwc.cli.study import study
 from uwc.cli.unlearn import unlearn_command
-from uwc.errors import UserError, reporting_full_disk, shortened
+from uwc.errors import UserError, is_failure, reporting_full_disk, shortened
 
 LOGGED = {"bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit"}
 """Logger -> beginning of a line that is suppressed: bitsandbytes reports that it has no kernel for this CPU."""
@@ -114,7 +114,7 @@ def main() -> None:
         _say_interrupted(interrupted.number)
         sys.exit(128 + interrupted.number)
     except BaseException as error:
-        if debug or (not isinstance(error, Exception) and type(error).__name__ != "PanicException"):  # of Rust
+        if debug or not is_failure(error):
             raise
         progress.note(_in_one_line(error))
         sys.exit(1)

@@ -174,8 +174,8 @@ def columns_of(table: Table, asked: Mapping[str, str]) -> Columns:
 
 _INSTEAD = {"question": ("instruction",)}
 _ALIKE: Mapping[str, tuple[str, ...]] = {
-    "question": ("question", "prompt", "query", "ask", "asked", "problem", "input", "q"),
-    "answer": ("answer", "reply", "response", "completion", "output", "target", "solution", "gold", "a"),
+    "question": ("question", *ALIASES["question"], "ask", "asked", "q"),
+    "answer": ("answer", *ALIASES["answer"], "reply", "gold", "a"),
 }
 """Part -> words in the names of columns that may hold it, the best first."""
 _NEVER = {"id", "ids", "idx", "index", "type", "category", "source", "url", "date"}

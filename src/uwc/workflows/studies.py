@@ -121,22 +121,22 @@ def run_plan(plan: Plan, store: Store, folder: Path, *, verify: bool = False, ov
 def _require_same_study(config: StudyConfig, folder: Path) -> None:
     """Raise UserError if a folder has the results of another benchmark or model; other settings may have changed."""
     try:
-        found: Any = StudyResults.load(folder / StudyResults.FILE).study.config
-        theirs = _identity(found["benchmark"]["name"], found["model"]["path"])
+        found = StudyResults.load(folder / StudyResults.FILE)
+        theirs: Any = found.study.config
+        benchmark, model = theirs["benchmark"]["name"], theirs["model"]["path"] or ""
     except (UserError, KeyError, TypeError):  # none, damaged, or of another version: written again
         return
-    ours = _identity(config.benchmark.name, config.model.path)
-    for what, value in theirs.items():
-        if value != ours[what]:
-            raise UserError(
-                f"{folder} has the results of a study of another {what}, {value!r}; give the study another name, or "
-                "replace them with --overwrite (in Python overwrite=True)"
-            )
-
-
-def _identity(benchmark: str, model: Any) -> dict[str, str]:
-    """What two runs of one study share, by names: paths differ between machines."""
-    return {"benchmark": benchmark, "model": Path(model).name if model else "built"}
+    ours = config.model.path or ""
+    if benchmark != config.benchmark.name:
+        other = f"benchmark, {benchmark!r}"
+    elif bool(model) != bool(ours) or not found.names_path(model, ours):
+        other = f"model, {model or 'a built one'!r}"
+    else:
+        return
+    raise UserError(
+        f"{folder} has the results of a study of another {other}; give the study another name, or replace them with "
+        "--overwrite (in Python overwrite=True)"
+    )
 
 
 def require_models(config: StudyConfig) -> None:

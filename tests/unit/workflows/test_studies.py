@@ -1,5 +1,6 @@
 """A study is run by one process, and its results are not those of another."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from tests.helpers.results_factory import changed, study_results
 from tests.helpers.small_study import STUDY
 
 from uwc.errors import UserError
+from uwc.paths import path_tag
 from uwc.studies.plan import make_plan
 from uwc.studies.store import Store
 from uwc.workflows import studies
@@ -44,6 +46,15 @@ def test_the_results_of_another_study_of_that_name_are_replaced_on_demand_only(
             run(**{what: value})
         with pytest.raises(Begun):
             run(**{what: value}, overwrite=True)
+    given = plan.config.model.model_copy(update={"path": str(tmp_path / "one" / "model")})
+    plan = replace(plan, config=plan.config.model_copy(update={"model": given}))
+    for other, begun in {"one": True, "two": False}.items():
+        path = str(tmp_path / other / "model")
+        config = {**STUDY.model_dump(mode="json"), "model": {"path": "model"}}
+        recorded = changed(results, study=changed(results.study, config=config), paths={"model": path_tag(path)})
+        recorded.save(tmp_path)
+        with pytest.raises(Begun if begun else UserError):
+            run_plan(plan, Store(tmp_path / "store"), tmp_path)
     (tmp_path / "results.json").write_text("{", encoding="utf-8")
     with pytest.raises(Begun):
         run_plan(plan, Store(tmp_path / "store"), tmp_path)
