@@ -85,18 +85,22 @@ def _everywhere(
 
 
 app.add_typer(study, name="study")
-app.command("list", cls=Command)(list_command)
-app.command("explain", cls=Command)(explain_command)
-app.command("data", cls=Command)(data_command)
-app.command("score", cls=Command)(score_command)
-app.command("import-logs", cls=Command)(import_logs_command)
-app.command("unlearn", cls=Command)(unlearn_command)
-app.command("compare", cls=Command)(compare_command)
-app.command("calibrate", cls=Command)(calibrate_command)
-app.command("attack", cls=Command)(attack_command)
-app.command("robustness", cls=Command)(robustness_command)
-app.command("replay", cls=Command)(replay_command)
-app.command("schema", cls=Command)(schema_command)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "list": list_command,
+    "explain": explain_command,
+    "data": data_command,
+    "score": score_command,
+    "import-logs": import_logs_command,
+    "unlearn": unlearn_command,
+    "compare": compare_command,
+    "calibrate": calibrate_command,
+    "attack": attack_command,
+    "robustness": robustness_command,
+    "replay": replay_command,
+    "schema": schema_command,
+}
+for name, command in COMMANDS.items():
+    app.command(name, cls=Command)(command)
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ def find_spans(texts: Sequence[tuple[str, int, int]], tokenizer: Any) -> list[tu
     try:
         return _found_spans(texts, tokenizer)
     except BaseException as error:
-        if not is_failure(error):
+        if not is_failure(error) or isinstance(error, MemoryError):
             raise
         raise ModelError(
             f"the model's tokenizer failed on a text ({error}); put the tokenizer.json there that belongs to it"

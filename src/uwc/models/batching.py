@@ -41,7 +41,7 @@ def examined(model: Any, name: str) -> Batching:
         long, short = _sequences(model)
         _require_causal(model, long, name)
         found = Batching(_scored(model, long, short), _continued(model, long, short), _switch(model))
-    except UserError:
+    except (UserError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # what a configuration with odd values causes
         reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"

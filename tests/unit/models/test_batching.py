@@ -209,3 +209,13 @@ def test_a_model_whose_passes_fail_is_refused_with_the_reason() -> None:
     model.model.config.return_dict = False
     with pytest.raises(ModelError, match=r"forward pass .*AttributeError.*config[.]json"):
         examined(model.model, "odd")
+
+
+def test_a_lack_of_memory_is_not_blamed_on_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    model = tiny_model()
+    monkeypatch.setattr(model.model, "forward", fails)
+    with pytest.raises(MemoryError):
+        examined(model.model, "large")
