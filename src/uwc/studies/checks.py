@@ -155,7 +155,7 @@ def _on_design(plan: Plan, unlearned: Sequence[UnlearnedModel], retention: Reten
         yield (
             "chosen_on_reported",
             "The settings of the runs were chosen on the questions that are reported here: methods can look better "
-            "than on other questions, some more than others, and no interval contains that.",
+            "than on other questions, some more than others, which the intervals do not include.",
         )
     if "forget_paraphrased" not in plan.sets:
         yield (
