@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -17,6 +18,9 @@ from uwc.models.model import Model
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from uwc.attacks.surrogate import SoftPrompted
+    from uwc.data.batches import Batch
 
 _INSIDE = {
     "kind": "inside",
@@ -316,7 +320,7 @@ def soft_prompt(
 
     from uwc.attacks.surrogate import SoftPrompted
     from uwc.models.batching import DEFAULT_TOKEN_BUDGET
-    from uwc.models.head import answer_logits, token_logprobs
+    from uwc.models.deterministic import deterministic
     from uwc.models.states import embedding_of
 
     rng = np.random.default_rng(seed)
@@ -336,9 +340,18 @@ def soft_prompt(
                 collate([chosen[i] for i in group], device=model.device)
                 for group in prompted.groups(chosen, token_budget=DEFAULT_TOKEN_BUDGET)
             ]
+            count = sum(len(batch.targets) for batch in batches)
             for batch in batches:
-                losses = -token_logprobs(answer_logits(wrapper, batch), batch.targets)
-                loss = losses.sum() / sum(len(each.targets) for each in batches)
-                torch.autograd.backward(loss, inputs=[wrapper.prompt])
+                deterministic(model.device, partial(_add_gradient, wrapper, batch, count))
             optimizer.step()
     yield Attacked(prompted, effort=steps)
+
+
+def _add_gradient(wrapper: "SoftPrompted", batch: "Batch", count: int) -> None:
+    """Add to the prompt's gradient that of a batch's part of the mean loss over `count` tokens."""
+    import torch
+
+    from uwc.models.head import answer_logits, token_logprobs
+
+    losses = -token_logprobs(answer_logits(wrapper, batch), batch.targets)
+    torch.autograd.backward(losses.sum() / count, inputs=[wrapper.prompt])

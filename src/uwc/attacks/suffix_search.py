@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from uwc.attacks.surrogate import reading_at
 from uwc.data.prompts import EncodedExample, added_tokens
 from uwc.errors import ModelError
+from uwc.models.deterministic import deterministic
 from uwc.models.head import head_sees, relative_tolerance
 from uwc.models.model import Model
 from uwc.models.states import embedding_of, resolve_layer
@@ -144,6 +145,12 @@ class SuffixSearch:
                 return
         self.barren += 1
 
+    def _gradients(self, problem: Problem, cache: Any) -> tuple[Tensor, ...]:
+        """The gradients of the loss by the outputs of the embedding."""
+        with torch.enable_grad(), self._embedding_outputs() as outputs:
+            loss = self._loss(problem, self._current[None], cache).mean()
+            return torch.autograd.grad(loss, outputs) if outputs else ()
+
     def gradient(self) -> Tensor:
         """[S, V] gradient of the mean loss by the one-hot suffix: that by the embedding's output, times all embeddings.
 
@@ -151,9 +158,7 @@ class SuffixSearch:
         """
         total: Tensor | None = None
         for problem, cache in zip(self._problems, self._caches, strict=True):
-            with torch.enable_grad(), self._embedding_outputs() as outputs:
-                loss = self._loss(problem, self._current[None], cache).mean()
-                gradients = torch.autograd.grad(loss, outputs) if outputs else ()
+            gradients = deterministic(self._device, partial(self._gradients, problem, cache))
             if not gradients:
                 raise ModelError(f"{type(self._model).__name__} does not read its tokens through its input embedding")
             first = len(problem.before) if cache is None else 0

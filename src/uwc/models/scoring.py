@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from uwc.data.batches import Batch, collate
 from uwc.data.example import Example, Variant, with_variants
 from uwc.data.prompts import EncodedExample
 from uwc.models.batching import BATCH_COST, SCORING_BUDGET, run_in_batches, token_budget_of
+from uwc.models.deterministic import deterministic
 from uwc.models.head import AnswerLogits, answer_logits, tile_grid, token_logprobs
 from uwc.models.model import Model
 from uwc.models.token_scores import BOOLEAN_COLUMNS, TOKEN_COLUMNS, Floats, Sampling, TokenScores
@@ -346,13 +348,16 @@ def gradient_norms(model: Model, examples: Sequence[Example]) -> Floats:
             for i, encoded in enumerate(model.encode(examples)):
                 if encoded.end > encoded.start:
                     without_end = replace(encoded, tokens=encoded.tokens[: encoded.end])
-                    batch = collate([without_end], device=model.device)
-                    loss = -token_logprobs(answer_logits(model.model, batch), batch.targets).mean()
-                    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-                    sizes = [0.0 if g is None else float(g.float().norm()) for g in gradients]
-                    norms[i] = float(np.mean(sizes))
+                    norms[i] = deterministic(model.device, partial(_mean_gradient_norm, model, without_end, parameters))
                 advance()
     finally:
         for parameter, before in zip(parameters, trainable, strict=True):
             parameter.requires_grad_(before)
     return norms
+
+
+def _mean_gradient_norm(model: Model, encoded: EncodedExample, parameters: Sequence[torch.nn.Parameter]) -> float:
+    batch = collate([encoded], device=model.device)
+    loss = -token_logprobs(answer_logits(model.model, batch), batch.targets).mean()
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    return float(np.mean([0.0 if g is None else float(g.float().norm()) for g in gradients]))

@@ -20,6 +20,7 @@ from uwc.data.batches import collate
 from uwc.data.example import fingerprint
 from uwc.data.prompts import EncodedExample
 from uwc.errors import ConfigError, ModelError, TrainingDiverged
+from uwc.models.deterministic import deterministic
 from uwc.models.model import Model
 from uwc.objectives.forwards import Forwards
 from uwc.objectives.objective import Objective, Weights
@@ -152,13 +153,17 @@ def train(
     """
     loader = Loader(model, objective, data, settings)
     identity = _identity(loader) if checkpoints is not None else ""
-    with torch.random.fork_rng(), placed(model, settings, objective.method.rule) as placement:
-        run = _Run(placement, loader, frozen=frozen, identity=identity, checkpoints=checkpoints)
-        run.log = log if log is not None else run.log
-        run.begin()
-        run.go(stop)
-    run.rule.finish()
-    return run.log
+
+    def work() -> TrainingLog:
+        with torch.random.fork_rng(), placed(model, settings, objective.method.rule) as placement:
+            run = _Run(placement, loader, frozen=frozen, identity=identity, checkpoints=checkpoints)
+            run.log = log if log is not None else run.log
+            run.begin()
+            run.go(stop)
+        run.rule.finish()
+        return run.log
+
+    return deterministic(model.device, work)
 
 
 class _Run:
