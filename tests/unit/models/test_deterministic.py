@@ -5,8 +5,8 @@ from typing import Literal
 
 import pytest
 import torch
-
 from tests.conftest import copied, people
+
 from uwc.attacks.chain import attacked, make_chain
 from uwc.attacks.data import AttackData
 from uwc.models.deterministic import deterministic
