@@ -89,9 +89,10 @@ class ProbedSet:
     def resampled_means(self, *, seed: int, logarithms: bool = False, resamples: int = RESAMPLES) -> Floats:
         """[A, R] the means over bootstrap draws of whole clusters, determined by subjects and seed."""
         line = self._line(logarithms)
+        alone = np.array_equal(self._codes, np.arange(self.clusters))  # every example is a cluster
         means: Floats = np.empty((len(line), resamples))
         for part, drawn in draw_blocks(self.clusters, seed=seed, resamples=resamples, width=line.shape[1]):
-            weights = drawn[:, self._codes]
+            weights = drawn if alone else drawn[:, self._codes]
             means[:, part] = (line @ weights.T) / weights.sum(axis=1)
         return means
 
@@ -101,7 +102,8 @@ class ProbedSet:
 
     def _line(self, logarithms: bool) -> Floats:
         """[A, E'] the values on the scale on which they are averaged."""
-        values = np.ascontiguousarray(self.values[:, self.scored])
+        every = self.scored.all()  # then no copy is needed
+        values = np.ascontiguousarray(self.values if every else self.values[:, self.scored])
         return logarithm(values) if logarithms else values
 
 
