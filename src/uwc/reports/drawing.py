@@ -35,6 +35,9 @@ WIDTH, SMALL = 480, 320
 LONGEST = 34
 """The most characters of a name in a figure; tooltips and tables have all."""
 
+_BELOW = 44
+"""The margin below a figure's axes, for its ticks and label."""
+
 Kind = Literal["svg", "pdf"]
 _STYLE = {
     "axes.axisbelow": True,
@@ -48,7 +51,6 @@ _STYLE = {
     "axes.titlecolor": INK,
     "axes.titlelocation": "left",
     "axes.titleweight": "bold",
-    "figure.constrained_layout.h_pad": 0.06,
     "figure.facecolor": "none",
     "figure.edgecolor": "none",
     "grid.color": GRID,
@@ -94,10 +96,29 @@ class Drawing:
     _tips: dict[str, list[str]] = field(default_factory=dict)
 
     @classmethod
-    def blank(cls, width: int, height: float, name: str, *, scaled: bool = True) -> "Drawing":
-        """A figure without axes, its size in points."""
-        figure = Figure(figsize=(width / 72, height / 72), layout="constrained" if scaled else None)
-        return cls(figure, name, scaled)
+    def blank(cls, width: int, height: int, name: str, *, parts: int = 1, left: float = 60) -> "Drawing":
+        """A figure of so many parts, one above the other over the same horizontal axis.
+
+        Args:
+            width, height: its size in points.
+            name: what it shows.
+            parts: the number of parts.
+            left: the margin in points for the labels of the vertical axes.
+        """
+        drawing = cls(Figure(figsize=(width / 72, height / 72)), name)
+        drawing.figure.subplots(parts, sharex=True)
+        drawing._arrange(width, height, left, _BELOW)
+        return drawing
+
+    def _arrange(self, width: float, height: float, left: float, below: float) -> None:
+        self.figure.set_size_inches(width / 72, height / 72)
+        above, right = 1 - 26 / height, 1 - 14 / width
+        self.figure.subplots_adjust(left / width, below / height, right, above, hspace=0.12)
+
+    @property
+    def axes(self) -> Axes:
+        """The uppermost part."""
+        return self.figure.axes[0]
 
     def tip(self, line: Artist, texts: Sequence[str]) -> None:
         """Show a text when the pointer is on a marker of a line, one for each marker that is drawn."""
@@ -112,7 +133,7 @@ class Drawing:
     def legend(self, lines: Sequence[Line2D], size: float = 12) -> None:
         """Name the lines below the figure, in rows, and make room for it."""
         names = [str(line.get_label()) for line in lines]
-        width, height = (72 * side for side in self.figure.get_size_inches())
+        width, height = (72 * float(side) for side in self.figure.get_size_inches())
         fitting = max(1, int(width // (32 + 0.6 * size * max(map(len, names)))))
         rows = ceil(len(names) / fitting)
         columns = ceil(len(names) / rows)
@@ -120,14 +141,15 @@ class Drawing:
         self.figure.legend(
             [lines[i] for i in order],
             [names[i] for i in order],
-            loc="outside lower left",
+            loc="lower left",
             ncols=columns,
             fontsize=size,
             handlelength=1.8,
             columnspacing=1.4,
             labelspacing=0.4,
         )
-        self.figure.set_size_inches(width / 72, (height + 1.55 * size * rows) / 72)
+        needed = 1.5 * size * rows + 6
+        self._arrange(width, height + needed, width * self.figure.subplotpars.left, _BELOW + needed)
 
     def file(self, kind: Kind) -> bytes:
         """The file of the figure, the same bytes every time.

@@ -70,8 +70,10 @@ def ranking_figure(results: StudyResults) -> Drawing | None:
         return None
     label, info = results.metric_label(results.rank_by), results.metrics.get(results.rank_by)
     name = f"Residual forget {label} of {len(models)} models with 95% intervals, best on top"
-    drawing, styles = Drawing.blank(WIDTH, 92 + _ROW * len(models), name), model_styles(results)
-    axes = drawing.figure.subplots()
+    names = [cut(model.name, 24) for model in models]
+    left = 14 + 7.6 * max(map(len, names))
+    drawing, styles = Drawing.blank(WIDTH, 74 + _ROW * len(models), name, left=left), model_styles(results)
+    axes = drawing.axes
     for row, model in enumerate(models):
         _draw_row(drawing, axes, row, model, styles[model.name], info)
     for reference in results.references:
@@ -79,7 +81,7 @@ def ranking_figure(results: StudyResults) -> Drawing | None:
         if score and known(score.mean):
             _mark(axes, score.mean, reference.role)
     score_axis(axes, "x", f"residual forget {label} (lower is better)", info)
-    axes.set_yticks(range(len(models)), [cut(model.name, 24) for model in models])
+    axes.set_yticks(range(len(models)), names)
     axes.set_ylim(len(models) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     return drawing
@@ -124,7 +126,7 @@ def tradeoff_figure(results: StudyResults) -> Drawing:
     label, info = results.metric_label(results.rank_by), results.metrics.get(results.rank_by)
     name = f"Forget {label} over {'retention' if retention else f'retain {label}'} of every model"
     drawing = Drawing.blank(WIDTH, 380, name)
-    axes, named = drawing.figure.subplots(), []
+    axes, named = drawing.axes, []
     for run in results.by_rank():
         style = styles[run.name]
         delivered = _at_end(results, run) if retention else _by_retain_score(results, run.scores)
@@ -256,7 +258,7 @@ def _blank_lines(results: StudyResults, name: str, over: str) -> tuple[Drawing, 
     label, info = results.metric_label(results.rank_by), results.metrics.get(results.rank_by)
     shown = f"{label}: {results.set_label(name)}"
     drawing = Drawing.blank(WIDTH, 330, f"{shown}, over {over}")
-    axes = drawing.figure.subplots()
+    axes = drawing.axes
     score_axis(axes, "y", shown, info)
     return drawing, axes
 
@@ -319,8 +321,8 @@ def alpha_figures(results: StudyResults) -> dict[str, Drawing]:
 def _alpha_figure(name: str, calibration: Calibration, style: Style, results: StudyResults) -> Drawing:
     probes = sorted(calibration.probes, key=lambda probe: probe.alpha)
     label, info = results.metric_label(calibration.metric), results.metrics.get(calibration.metric)
-    drawing = Drawing.blank(SMALL, 236, f"Search for alpha of {name}: retention and forget {label} over alpha")
-    axes, drawn = drawing.figure.subplots(), []
+    drawing = Drawing.blank(SMALL, 220, f"Search for alpha of {name}: retention and forget {label} over alpha", left=50)
+    axes, drawn = drawing.axes, []
     for side, dash, fill, found in (
         ("retention", "-", style.colour, [(probe.alpha, probe.retention) for probe in probes]),
         (f"forget {label}", ":", PAPER, [(probe.alpha, probe.forget) for probe in probes]),

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
@@ -33,7 +34,7 @@ def panels_figure(results: StudyResults, split: str) -> Drawing | None:
     legend = 18 * math.ceil(sum(len(method) * 7 + 30 for method in colours) / width)
     height = _TOP + (_SIDE + _GAP) * len(metrics) + _BOTTOM + legend
     name = f"Scores before (across) against after (up) attacks: {results.set_label(split)}"
-    drawing = Drawing.blank(width, height, name, scaled=False)
+    drawing = Drawing(Figure(figsize=(width / 72, height / 72)), name, scaled=False)
     for (metric, attack), cell in cells.items():
         row, column = metrics.index(metric), attacks.index(attack)
         left, top = _LEFT + (_SIDE + _GAP) * column, _TOP + (_SIDE + _GAP) * row

@@ -27,8 +27,9 @@ def training_figures(results: StudyResults) -> dict[str, Drawing]:
 @styled(10)
 def _training_figure(name: str, training: TrainingRecord, colour: str) -> Drawing:
     log, norms = training.log, training.log.gradient_norm
-    drawing = Drawing.blank(SMALL, 290 if norms else 200, f"Training curves of {name}: loss and gradient")
-    parts = drawing.figure.subplots(2 if norms else 1, sharex=True, squeeze=False)[:, 0].tolist()
+    shown = f"Training curves of {name}: loss and gradient"
+    drawing = Drawing.blank(SMALL, 270 if norms else 190, shown, parts=2 if norms else 1)
+    parts = drawing.figure.axes
     drawn = [_line(parts[0], "loss", log.step, log.loss, colour, width=2.4)]
     if len(log.terms) > 1:
         for i, (term, values) in enumerate(log.terms.items()):
@@ -64,8 +65,9 @@ def effect_figures(results: StudyResults) -> dict[str, Drawing]:
 
 @styled(10)
 def _effect_figure(name: str, effects: GradientEffects) -> Drawing:
-    drawing = Drawing.blank(SMALL, 300, f"Gradient effect of {name} by layer group over the steps")
-    parts = drawing.figure.subplots(len(effects.risks), sharex=True, squeeze=False)[:, 0].tolist()
+    shown = f"Gradient effect of {name} by layer group over the steps"
+    drawing = Drawing.blank(SMALL, 280, shown, parts=len(effects.risks))
+    parts = drawing.figure.axes
     drawn: dict[str, Line2D] = {}
     for axes, (risk, groups) in zip(parts, effects.risks.items(), strict=True):
         axes.axhline(0, color=FAINT, linewidth=1)
@@ -106,6 +108,7 @@ def _finish(drawing: Drawing, name: str, parts: Sequence[Axes], drawn: Sequence[
     parts[0].set_title(cut(name), fontsize=12)
     titled(parts[-1], "x", "step")
     parts[-1].xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    drawing.figure.align_ylabels(parts)
+    for axes in parts:
+        axes.yaxis.set_label_coords(-0.165, 0.5)
     if drawn:
         drawing.legend(drawn, size=10.5)
