@@ -177,10 +177,9 @@ class Drawing:
                 ElementTree.SubElement(marker, f"{_SVG}title").text = text
         for element in root.iter():
             _adapt(element, identifier)
-        for child in [
-            child for child in root if child.tag.endswith("metadata") or child.find(f"{_SVG}style") is not None
-        ]:
-            root.remove(child)
+        for child in list(root):
+            if child.tag.endswith(("}metadata", "}title")) or child.find(f"{_SVG}style") is not None:
+                root.remove(child)
         _flatten(root)
         width = root.attrib.pop("width").removesuffix("pt")
         for name in ("height", "version"):
