@@ -2,37 +2,23 @@
 
 import json
 import re
-from collections.abc import Callable
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from plotly.offline import get_plotlyjs
 
 from uwc.errors import printable
 from uwc.io import write_text
-from uwc.reports.figures import (
-    GROUPS,
-    alpha_figures,
-    effect_figures,
-    frontier_figure,
-    model_styles,
-    panels_figure,
-    ranking_figure,
-    tau_figure,
-    tradeoff_figure,
-    training_figures,
-)
+from uwc.reports.figures import model_styles
 from uwc.reports.format import is_numeric, retention_bar
+from uwc.reports.gallery import FIGURES
 from uwc.reports.tables import (
     groups_table,
     indistinct,
     methods_table,
     metrics_table,
     pairs_table,
-    probed_sets,
     published_table,
     ranking_table,
     result_table,
@@ -101,10 +87,8 @@ def _render(results: StudyResults, run: RunRecord) -> str:
         indistinct=indistinct(results),
         tau_words=tau_words(results),
         metrics=[_metric(results, name) for name in results.metrics],
-        layer_groups=GROUPS,
-        plotlyjs=get_plotlyjs(),
         **_tables(results, run),
-        **_figures(results),
+        figures=_figures(results),
         **_attacks(results),
     )
 
@@ -125,22 +109,11 @@ def _tables(results: StudyResults, run: RunRecord) -> dict[str, Any]:
     }
 
 
-def _figures(results: StudyResults) -> dict[str, Any]:
-    """The figures as markup; for the tau curve and the frontier one for each probed forget set."""
-    ranking = ranking_figure(results)
-    curves: dict[str, Callable[[StudyResults, str], go.Figure]] = {"tau": tau_figure, "frontier": frontier_figure}
-    small = {"alpha": alpha_figures, "training": training_figures, "effect": effect_figures}
+def _figures(results: StudyResults) -> dict[str, dict[str, str]]:
+    """Kind -> model or set -> the figure as markup."""
     return {
-        "ranking_figure": _embedded(ranking, "ranking") if ranking else "",
-        "tradeoff": _embedded(tradeoff_figure(results), "tradeoff"),
-        **{
-            f"{kind}_figures": [_embedded(draw(results, name), f"{kind}-{name}") for name in probed_sets(results)]
-            for kind, draw in curves.items()
-        },
-        **{
-            f"{kind}_curves": [_embedded(f, f"curve-{kind}-{i}") for i, f in enumerate(draw(results).values())]
-            for kind, draw in small.items()
-        },
+        kind: {name: figure.inline(f"{kind}-{i}") for i, (name, figure) in enumerate(draw(results).items())}
+        for kind, draw in FIGURES.items()
     }
 
 
@@ -156,18 +129,11 @@ def _attacks(results: StudyResults) -> dict[str, Any]:
         }
     robustness: dict[str, Any] = {}
     if results.robustness:
-        splits = dict.fromkeys(cell.split for cell in results.robustness.cells)
-        figures = {name: panels_figure(results, name) for name in splits}
         robustness = {
             "checkpoints": results.robustness.checkpoints,
             "words": robustness_words(results),
             "rankings": ranking_tables(results),
             "pcc": pcc_table(results),
-            "panels": [
-                {"label": results.set_label(name), "figure": _embedded(figure, f"panels-{name}")}
-                for name, figure in figures.items()
-                if figure is not None
-            ],
             "faithfulness": faithfulness_table(results),
             "agreement": agreement_table(results),
         }
@@ -203,10 +169,3 @@ def _span(low: float, high: float) -> str:
     if isfinite(low) and isfinite(high):
         return f"{low:g} to {high:g}"
     return f"{low:g} and up" if isfinite(low) else "any number"
-
-
-def _embedded(figure: go.Figure, identifier: str) -> str:
-    """The figure as markup that draws itself with the page's copy of plotly.js."""
-    config = {"displaylogo": False, "displayModeBar": False, "responsive": True}
-    html: str = figure.to_html(full_html=False, include_plotlyjs=False, div_id=identifier, config=config)
-    return html

@@ -14,7 +14,7 @@ from tests.helpers.results_factory import (
     unlearned,
 )
 
-from uwc.reports.figures import COLOURS, alpha_figures, model_styles, tradeoff_figure
+from uwc.reports.figures import model_styles
 from uwc.reports.format import (
     MISSING,
 )
@@ -63,9 +63,8 @@ def test_page_needs_no_network(tmp_path: Path) -> None:
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     without = SCRIPT.sub("", text)
     assert not re.search(r"<(link|img|iframe|script)\b", without)
-    assert not re.search(r"url\(|@import", without)
+    assert not re.search(r"url\((?!#)|@import", without)
     assert not re.search(r"<script\b[^>]*\bsrc=", text)
-    assert text.count("plotly.js v") == 1
 
 
 def test_page_and_figures_escape_names(tmp_path: Path) -> None:
@@ -79,7 +78,6 @@ def test_page_and_figures_escape_names(tmp_path: Path) -> None:
     assert evil not in text
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
-    assert tradeoff_figure(results).data[0].name == "&lt;script&gt;alert(1)&lt;/script&gt;"
 
 
 def test_page_of_a_study_with_only_a_diverged_method(tmp_path: Path) -> None:
@@ -101,9 +99,6 @@ def test_an_uncalibrated_study_is_shown_as_delivered(tmp_path: Path) -> None:
         "retain ES": "0.810",
     }
     assert list(rows["rmu (diverged)"].values())[1:] == [MISSING] * 3
-    drawn = {trace.name: (trace.x[0], trace.y[0]) for trace in tradeoff_figure(results).data}
-    assert drawn["kl"] == (0.39, 0.0) and drawn["retrained"] == (0.979, 0.11), "over the retain score"
-    assert not tradeoff_figure(results).layout.shapes
     assert "Ranking" not in re.findall(r"<h2>(.*?)</h2>", markup(results, tmp_path))
 
 
@@ -111,16 +106,6 @@ def test_page_needs_no_record_of_the_run(tmp_path: Path) -> None:
     assert "Environment" not in markup(study_results(), tmp_path, RunRecord())
 
 
-def test_a_model_has_one_colour_in_all_figures(tmp_path: Path) -> None:
-    results = study_results()
-    styles = model_styles(results)
-    assert len({style.colour for style in styles.values()}) == 6 == len(COLOURS)
-    paths = [trace for trace in tradeoff_figure(results).data if trace.name != "original"]
-    curves = alpha_figures(results)
-    assert set(curves) == {trace.name for trace in paths} == set(styles) - {"rmu"}
-    drawn = [(trace.name, trace) for trace in paths] + [(name, t) for name in curves for t in curves[name].data]
-    for name, trace in drawn:
-        used = {trace.line.color, trace.marker.color, trace.marker.line.color}
-        assert used - {None, "#ffffff"} == {styles[name].colour}
-    page = markup(results, tmp_path)
+def test_a_row_has_the_colour_of_its_model_in_figures(tmp_path: Path) -> None:
+    page, styles = markup(study_results(), tmp_path), model_styles(study_results())
     assert all(f'style="background: {styles[name].colour}"></span>{name}' in page for name in styles)
