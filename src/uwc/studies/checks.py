@@ -4,12 +4,22 @@ from collections.abc import Iterator, Sequence
 
 from uwc.calibration.calibrate import UNKNOWN
 from uwc.calibration.measures import LITTLE, NEAR_ZERO, meaningless, ranking_metrics
-from uwc.data.benchmark import FORGET
+from uwc.data.benchmark import FORGET, HOLDOUT
 from uwc.errors import UserError
 from uwc.metrics.registry import metrics
 from uwc.metrics.scored import EXTRAS, NOT_FINITE, ScoredSet, needs_of
+from uwc.metrics.stats import confidence_higher
 from uwc.metrics.suites import FEW_CLUSTERS, clusters_of, few_clusters, question_warnings, set_label
-from uwc.results import Retention, UnlearnedModel, Warning
+from uwc.results import (
+    RETRAINED_KNOWS,
+    SIGNIFICANT,
+    ReferenceModel,
+    Retention,
+    UnlearnedModel,
+    Warning,
+    collapse,
+    find,
+)
 from uwc.studies.plan import Plan
 from uwc.studies.steps import Checkpoint, Step
 from uwc.studies.store import Store
@@ -38,15 +48,20 @@ def require_retention(plan: Plan, store: Store) -> None:
 
 
 def study_warnings(
-    plan: Plan, store: Store, unlearned: Sequence[UnlearnedModel], retention: Retention | None
+    plan: Plan,
+    store: Store,
+    references: Sequence[ReferenceModel],
+    unlearned: Sequence[UnlearnedModel],
+    retention: Retention | None,
 ) -> list[Warning]:
     """The warnings on a study's results."""
     return [
         *_coded(_on_original(plan, store)),
-        *_coded(_on_retrained(plan, store)),
+        *_coded(_on_retrained(plan, references)),
         *input_warnings(plan),
         *_coded(_on_readings(plan, store)),
-        *_coded(_on_design(plan, unlearned, retention)),
+        *_coded(_on_collapse(references, unlearned)),
+        *_coded(_on_design(plan, retention)),
         *(warning for model in unlearned for warning in _coded(_on_model(model))),
     ]
 
@@ -93,19 +108,33 @@ def _on_original(plan: Plan, store: Store) -> Coded:
             )
 
 
-def _on_retrained(plan: Plan, store: Store) -> Coded:
-    """A given retrained model that knows the forget data: more than half of what the original knows of them."""
+def _on_retrained(plan: Plan, references: Sequence[ReferenceModel]) -> Coded:
+    """A given retrained model that knows the forget data: half of what the original knows of them or more, or
+    significantly more than it knows of the holdout data, by a tenth of what the original knows or more."""
     if plan.retrained is None or not isinstance(plan.retrained.model, Checkpoint):
         return
     metric = plan.config.calibration.ranked_by
-    ours, label = _score_of(FORGET, metric, plan.original.score, store)
-    theirs, _ = _score_of(FORGET, metric, plan.retrained.score, store)
-    if ours >= UNKNOWN and theirs > ours / 2:
+    scores = {model.role: model.scores for model in references}
+    original, forget = (find(scores[role], FORGET, metric) for role in ("original", "retrained"))
+    holdout = find(scores["retrained"], HOLDOUT, metric)
+    if original is None or forget is None or not original.mean >= UNKNOWN:
+        return
+    against = ""
+    if forget.mean >= original.mean / 2:
+        against = f"the original {original.mean:.3g}"
+    elif (
+        holdout
+        and forget.mean - holdout.mean >= UNKNOWN * original.mean
+        and confidence_higher(forget, holdout) >= SIGNIFICANT
+    ):
+        against = f"significantly less on the holdout data, {holdout.mean:.3g}"
+    if against:
+        label = metrics.get(metric).facts["label"]
         yield (
-            "retrained_knows",
-            f"The retrained model scores {theirs:.3g} ({label}) on the forget data, and the original {ours:.3g}: it "
-            "seems to have been trained on them, so that it is neither a reference nor a control; give a model that "
-            "never was.",
+            RETRAINED_KNOWS,
+            f"The retrained model scores {forget.mean:.3g} ({label}) on the forget data, and {against}: it seems to "
+            "have been trained on them, so that it is neither a reference nor a control, and no difference from it is "
+            "shown; give a model that never was.",
         )
 
 
@@ -150,7 +179,13 @@ def _on_readings(plan: Plan, store: Store) -> Coded:
             )
 
 
-def _on_design(plan: Plan, unlearned: Sequence[UnlearnedModel], retention: Retention | None) -> Coded:
+def _on_collapse(references: Sequence[ReferenceModel], unlearned: Sequence[UnlearnedModel]) -> Coded:
+    original = next((model.scores for model in references if model.role == "original"), ())
+    if found := [f"{model.name} ({reason})" for model in unlearned if (reason := collapse(model, original))]:
+        yield "collapsed", f"Collapsed as delivered, judged on the retain data: {', '.join(found)}."
+
+
+def _on_design(plan: Plan, retention: Retention | None) -> Coded:
     if plan.config.unlearn.chosen_on == "reported":
         yield (
             "chosen_on_reported",
@@ -172,13 +207,6 @@ def _on_design(plan: Plan, unlearned: Sequence[UnlearnedModel], retention: Reten
         yield (
             "retain_trained_on",
             "Retention is measured on questions that the unlearning methods trained on; if possible, hold some back.",
-        )
-    collapsed = [m.name for m in unlearned if m.training and m.training.collapse and m.training.collapse.collapsed]
-    if collapsed:
-        yield (
-            "collapsed",
-            f"Collapsed before calibration, by their perplexity on the retain set: {', '.join(collapsed)}; the "
-            "training curves have the numbers.",
         )
     if retention is not None and (silent := retention.without_interval):
         some = len(silent) < len(retention.measures)
