@@ -15,6 +15,7 @@ from uwc.results import (
     SIGNIFICANT,
     ReferenceModel,
     Retention,
+    Score,
     UnlearnedModel,
     Warning,
     collapse,
@@ -109,33 +110,34 @@ def _on_original(plan: Plan, store: Store) -> Coded:
 
 
 def _on_retrained(plan: Plan, references: Sequence[ReferenceModel]) -> Coded:
-    """A given retrained model that knows the forget data: half of what the original knows of them or more, or
-    significantly more than it knows of the holdout data, by a tenth of what the original knows or more."""
+    """A given retrained model that knows the forget data."""
     if plan.retrained is None or not isinstance(plan.retrained.model, Checkpoint):
         return
-    metric = plan.config.calibration.ranked_by
     scores = {model.role: model.scores for model in references}
-    original, forget = (find(scores[role], FORGET, metric) for role in ("original", "retrained"))
-    holdout = find(scores["retrained"], HOLDOUT, metric)
-    if original is None or forget is None or not original.mean >= UNKNOWN:
-        return
-    against = ""
-    if forget.mean >= original.mean / 2:
-        against = f"the original {original.mean:.3g}"
-    elif (
-        holdout
-        and forget.mean - holdout.mean >= UNKNOWN * original.mean
-        and confidence_higher(forget, holdout) >= SIGNIFICANT
-    ):
-        against = f"significantly less on the holdout data, {holdout.mean:.3g}"
-    if against:
-        label = metrics.get(metric).facts["label"]
+    if reason := knows_forget(scores["retrained"], scores["original"], plan.config.calibration.ranked_by):
         yield (
             RETRAINED_KNOWS,
-            f"The retrained model scores {forget.mean:.3g} ({label}) on the forget data, and {against}: it seems to "
-            "have been trained on them, so that it is neither a reference nor a control, and no difference from it is "
-            "shown; give a model that never was.",
+            f"The retrained model scores {reason}: it seems to have been trained on the forget data, so that it is "
+            "neither a reference nor a control, and no difference from it is shown; give a model that never was.",
         )
+
+
+def knows_forget(retrained: Sequence[Score], original: Sequence[Score], metric: str) -> str:
+    """Why a retrained model seems to know the forget data; empty if it does not.
+
+    It scores half of what the original does or more; or significantly more than on the holdout data, by a tenth of the
+    original's score or more.
+    """
+    theirs, forget, holdout = find(original, FORGET, metric), *(find(retrained, s, metric) for s in (FORGET, HOLDOUT))
+    if theirs is None or forget is None or not theirs.mean >= UNKNOWN:
+        return ""
+    found = f"{forget.mean:.3g} ({metrics.get(metric).facts['label']}) on the forget data, and"
+    if forget.mean >= theirs.mean / 2:
+        return f"{found} the original {theirs.mean:.3g}"
+    if holdout is None or not forget.mean - holdout.mean >= UNKNOWN * theirs.mean:
+        return ""
+    sure = confidence_higher(forget, holdout) >= SIGNIFICANT
+    return f"{found} only {holdout.mean:.3g} on the holdout data" if sure else ""
 
 
 def _on_weights(plan: Plan) -> Coded:
