@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from itertools import pairwise
-from math import isnan
+from math import isfinite, isnan, log
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -46,6 +46,19 @@ FORGET = "forget"
 """The set that is to be forgotten."""
 ES = "extraction_strength"
 """The default metric of the ranking."""
+RETAIN, PERPLEXITY = "retain", "perplexity"
+
+COLLAPSE_BOUND = 10.0
+"""Times the original's retain perplexity above which a model collapsed."""
+COLLAPSE_RETENTION = 0.5
+"""Retention ratio as delivered below which a model collapsed."""
+ENOUGH_MODELS = 10
+"""Unlearned models from which a study has the robustness of metrics: correlations over fewer mean little."""
+RETRAINED_KNOWS = "retrained_knows"
+"""Code of the warning that the given retrained model knows the forget questions."""
+
+MISSING = "—"
+"""Stands in tables for a number that does not exist."""
 
 
 class Part(BaseModel):
@@ -132,6 +145,20 @@ class Difference(Aggregate):
     """``second - first``, or ``second / first`` for a metric that is averaged geometrically."""
     p_value: Number
     """Two-sided p-value of no difference (ratio 1)."""
+
+    def excess(self, metric: "MetricInfo | None") -> Estimate:
+        """The difference on the scale on which models and attacks are compared: positive if more is remembered, and of
+        a ratio its logarithm; NaN if unknown."""
+        ends = [_on_scale(number, self.kind) for number in (self.low, self.high)]
+        if metric is not None and metric.higher_remembers is False:
+            return Estimate(value=-_on_scale(self.mean, self.kind), low=-ends[1], high=-ends[0])
+        return Estimate(value=_on_scale(self.mean, self.kind), low=ends[0], high=ends[1])
+
+
+def _on_scale(number: float, kind: str) -> float:
+    if kind == "difference":
+        return number
+    return log(number) if number > 0 else float("nan")
 
 
 class ScoreDifference(Difference):
@@ -291,6 +318,9 @@ class Calibration(Part):
     unchecked: tuple[float, ...]
     """Grid points above ``upper`` that were not probed."""
     kept: tuple[Kept, ...]
+    delivered: Estimate | None = None
+    """Retention ratio of the unlearned model as delivered, the least of all measures, paired with the original in the
+    draws of its interval; null if it was not scored on all examples."""
     probes: tuple[Probe, ...]
     at_tau: AtTau | None
     """Null if only alpha was searched."""
@@ -487,7 +517,46 @@ class RankedModel(Part):
     def significant(self) -> bool | None:
         """Whether its residual forget score is significantly lower than the next model's; None if unknown, as for the
         last."""
-        return None if self.confidence is None or isnan(self.confidence) else self.confidence >= SIGNIFICANT
+        return _significant(self.confidence)
+
+
+def _significant(confidence: float | None) -> bool | None:
+    return None if confidence is None or isnan(confidence) else confidence >= SIGNIFICANT
+
+
+class ComparedModel(Part):
+    """A model as delivered and at equal retention; computed from other parts, not written to a file."""
+
+    model: ModelKey
+    status: Literal["ok", "diverged", "not_finite"] = "ok"
+    collapsed: str = ""
+    """Why it counts as collapsed; empty if it does not."""
+    rank: int | None = None
+    """None for references and models without a rank."""
+    forget: Estimate | None = None
+    """Forget score as delivered."""
+    retention: Estimate | None = None
+    """Retention ratio as delivered, the least of all measures."""
+    attack: str = ""
+    """The worst attack: that with the largest recovery over the retrained model; without a retrained model under attack
+    that with the highest score, among those that do not train on scored answers if there are others."""
+    attacked: Role | None = None
+    """The role in which it was attacked."""
+    under_attack: Estimate | None = None
+    """Score under that attack, with the interval of this attack alone."""
+    over_retrained: Difference | None = None
+    """Difference from the retrained model under the same attack."""
+    residual: Estimate | None = None
+    """Residual forget score at exactly tau, by which models are ranked."""
+    alpha: Estimate | None = None
+    """alpha at which the frontier reaches tau."""
+    confidence: float | None = None
+    """Confidence that the best model's residual forget score is lower; None for the best."""
+
+    @property
+    def significant(self) -> bool | None:
+        """Whether the best model's residual forget score is significantly lower; None if unknown, as for the best."""
+        return _significant(self.confidence)
 
 
 class AttackInfo(Part):
@@ -565,6 +634,25 @@ class Attacks(Part):
     attacker: dict[str, int]
     """Part of the attacker's data -> number of examples."""
     models: tuple[AttackedModel, ...]
+
+    def metric(self, attack: AttackInfo | None = None) -> str:
+        """The metric that tables show of an attack, or of all: extraction strength, or else the first that can see
+        it."""
+        names = dict.fromkeys(name for found in ((attack,) if attack else self.attacks) for name in found.metrics)
+        return ES if ES in names else next(iter(names))
+
+    def seen_by(self, metric: str) -> list[AttackInfo]:
+        """The attacks of which tables show a metric."""
+        return [attack for attack in self.attacks if self.metric(attack) == metric]
+
+    @property
+    def set(self) -> str:
+        """The attacked set that tables show: forget, or else the first."""
+        return FORGET if FORGET in self.sets else next(iter(self.sets))
+
+    def under(self, key: ModelKey) -> AttackedModel | None:
+        """A model under every attack; None if it was not attacked."""
+        return next((model for model in self.models if model.model == key), None)
 
 
 class BudgetCurve(Part):
@@ -1064,38 +1152,121 @@ class StudyResults(Result):
         ]
 
     @property
+    def retrained_knows(self) -> bool:
+        """Whether the given retrained model knows the forget questions, so that no difference from it means
+        anything."""
+        return any(warning.code == RETRAINED_KNOWS for warning in self.warnings)
+
+    def collapsed(self, name: str) -> str:
+        """Why an unlearned model counts as collapsed, see `collapse`; empty if it does not."""
+        original = self.reference("original")
+        return collapse(self.run(name), original.scores if original else ())
+
+    def compared(self) -> list[ComparedModel]:
+        """The references, then the unlearned models by rank, as delivered and at equal retention."""
+        best = self.pairs.get(self.ranking[0], {}) if self.ranking else {}
+        ranked = {model.name: model for model in self.ranked()}
+        found = [
+            ComparedModel(
+                model=(key := ModelKey(role=reference.role)),
+                forget=self._forget(reference.scores),
+                retention=_exactly(1.0) if reference.role == "original" and self.retention else None,
+                **self._worst(key, key),
+            )
+            for reference in self.references
+        ]
+        for run in self.by_rank():
+            keys = [ModelKey(role=role, run=run.name) for role in ("unlearned", "calibrated")]
+            place = ranked.get(run.name)
+            found.append(
+                ComparedModel(
+                    model=keys[0],
+                    status=run.status,
+                    collapsed=self.collapsed(run.name),
+                    rank=place.rank if place else None,
+                    forget=self._forget(run.scores),
+                    retention=run.calibration.delivered if run.calibration else None,
+                    residual=place.forget if place else None,
+                    alpha=place.alpha if place else None,
+                    confidence=best.get(run.name),
+                    **self._worst(*keys),
+                )
+            )
+        return found
+
+    def delivered_scores(self, model: ComparedModel) -> tuple[Score, ...]:
+        """The scores of a model as delivered."""
+        if model.model.run:
+            return self.run(model.model.run).scores
+        reference = self.reference(model.model.role)
+        return reference.scores if reference else ()
+
+    def _forget(self, scores: Iterable[Score]) -> Estimate | None:
+        found = find(scores, FORGET, self.rank_by)
+        return None if found is None else _estimate(found)
+
+    def _worst(self, *keys: ModelKey) -> dict[str, Any]:
+        """The worst attack on the first of the models that was attacked: the fields of `ComparedModel`."""
+        attacks = self.attacks
+        model = next(filter(None, (attacks.under(key) for key in keys)), None) if attacks else None
+        if attacks is None or model is None:
+            return {}
+        metric = attacks.metric()
+        info = self.metrics.get(metric)
+        taught = {attack.name for attack in attacks.attacks if attack.trains_on_scored}
+        seen = {attack.name for attack in attacks.seen_by(metric)}
+        found = [o for o in model.outcomes if (o.set, o.metric) == (attacks.set, metric) and o.attack in seen]
+        if self.retrained_knows or model.model.role == "retrained":
+            found = [outcome.model_copy(update={"over_control": None}) for outcome in found]
+        found = [o for o in found if o.over_control] or [o for o in found if o.attack not in taught] or found
+        sign = -1 if info and info.higher_remembers is False else 1
+        sizes = [o.over_control.excess(info).value if o.over_control else sign * o.after.mean for o in found]
+        known = [(size, outcome) for size, outcome in zip(sizes, found, strict=True) if not isnan(size)]
+        if not known:
+            return {}
+        _, worst = max(known, key=lambda pair: pair[0])
+        return {
+            "attack": worst.attack,
+            "attacked": model.model.role,
+            "under_attack": _estimate(worst.after),
+            "over_retrained": worst.over_control,
+        }
+
+    @property
     def headline(self) -> str:
-        """The comparison, and the model with the lowest residual forget score."""
+        """The comparison, and the model with the lowest residual forget score; of one model its score."""
         title = self.study.title or self.study.name
         if not self.ranking or self.retention is None:
             return f"{title}, not ranked"
         best = self.ranked()[0]
+        name = f"{best.name} (collapsed as delivered)" if self.collapsed(best.name) else best.name
         verdicts = {True: "significantly lower than the next", False: "not significantly lower than the next", None: ""}
         residual = _interval(best.forget.value, best.forget.low, best.forget.high)
         verdict = verdicts[best.significant]
+        a = "the lowest" if len(self.ranking) > 1 else "a"
         return (
-            f"{title}; at {self.retention.tau:g} of the original's retention {best.name} has the lowest residual "
-            f"forget {self.metric_label(self.rank_by)}: {residual}" + (f", {verdict}" if verdict else "")
+            f"{title}; at {self.retention.tau:g} of the original's retention {name} has {a} residual forget "
+            f"{self.metric_label(self.rank_by)}{':' if len(self.ranking) > 1 else ' of'} {residual}"
+            + (f", {verdict}" if verdict else "")
         )
 
     def table(self) -> list[dict[str, str]]:
-        """The ranking; without one the scores of the forget set."""
-        if not self.ranking:
-            return [
-                {"model": key.label, "metric": s.metric, **_cells(s)}
-                for key, scores in self.scored()
-                for s in scores
-                if s.set == FORGET
-            ]
+        """The models as delivered and at equal retention, by rank; the rows of `compared`."""
+        label = self.metric_label(self.rank_by)
         return [
             {
-                "rank": str(m.rank),
-                "name": m.name,
-                f"forget {self.metric_label(self.rank_by)}": _interval(m.forget.value, m.forget.low, m.forget.high),
-                "alpha": _interval(m.alpha.value, m.alpha.low, m.alpha.high),
-                "confidence": "" if m.confidence is None else _number(m.confidence),
+                "name": m.model.label,
+                "": m.status.replace("_", " ") if m.status != "ok" else "collapsed" if m.collapsed else "",
+                f"forget {label}": _shown(m.forget),
+                "retention": _shown(m.retention),
+                "worst attack": m.attack,
+                "under it": _shown(m.under_attack),
+                "over retrained": _change(m.over_retrained) if m.over_retrained else MISSING,
+                f"residual {label}": _shown(m.residual),
+                "alpha": _shown(m.alpha),
+                "differs from the best": {True: "yes", False: "no", None: MISSING}[m.significant],
             }
-            for m in self.ranked()
+            for m in self.compared()
         ]
 
     def rows(self) -> Iterable[Mapping[str, Any]]:
@@ -1195,13 +1366,13 @@ class AttackResults(Result):
         """The largest recovery of the first metric, or what the curve reaches."""
         found = [o for m in self.attacks.models if m.model.role != "retrained" for o in m.outcomes]
         if not found:
-            curves = [f"{c.attack} over {c.over}: {c.metric} {_number(c.before)} before" for c in self.curves]
+            curves = [f"{c.attack} over {c.over}: {c.metric} {number_text(c.before)} before" for c in self.curves]
             return f"{self.model}: {curves[0] if curves else 'no attack was carried out'}"
         first = [o for o in found if (o.metric, o.set) == (found[0].metric, found[0].set)]
         most = max(first, key=lambda o: abs(o.recovery.mean - (o.recovery.kind == "ratio")))
         return (
-            f"{self.model}: {most.metric} on {most.set} {_number(most.before.mean)} before, "
-            f"{_number(most.after.mean)} under {most.attack}, which changes it most"
+            f"{self.model}: {most.metric} on {most.set} {number_text(most.before.mean)} before, "
+            f"{number_text(most.after.mean)} under {most.attack}, which changes it most"
         )
 
     def table(self) -> list[dict[str, str]]:
@@ -1212,18 +1383,18 @@ class AttackResults(Result):
                 "attack": o.attack,
                 "set": o.set,
                 "metric": o.metric,
-                "before": _number(o.before.mean),
-                "after": _number(o.after.mean),
-                "worst case": "" if o.worst_case is None else _number(o.worst_case.mean),
+                "before": number_text(o.before.mean),
+                "after": number_text(o.after.mean),
+                "worst case": MISSING if o.worst_case is None else number_text(o.worst_case.mean),
                 "recovery": _change(o.recovery),
-                "over control": "" if o.over_control is None else _change(o.over_control),
+                "over control": MISSING if o.over_control is None else _change(o.over_control),
                 "n": str(o.after.n),
             }
             for model in self.attacks.models
             for o in model.outcomes
         ]
         return rows or [
-            {"model": c.model.label, "attack": c.attack, c.over: f"{effort:g}", c.metric: _number(score)}
+            {"model": c.model.label, "attack": c.attack, c.over: f"{effort:g}", c.metric: number_text(score)}
             for c in self.curves
             for effort, score in zip(c.efforts, c.scores, strict=True)
         ]
@@ -1259,7 +1430,7 @@ class RobustnessResults(Result):
     def headline(self) -> str:
         """The metric with the highest mean PCC under attacks that leave the weights."""
         ranking = sorted(self.robustness.ranking, key=lambda rank: (rank.touches_weights, rank.place))
-        first = f"; {ranking[0].metric} comes first with a mean PCC of {_number(ranking[0].pcc)}" if ranking else ""
+        first = f"; {ranking[0].metric} comes first with a mean PCC of {number_text(ranking[0].pcc)}" if ranking else ""
         return f"{self.robustness.checkpoints} checkpoints{first}"
 
     def table(self) -> list[dict[str, str]]:
@@ -1275,7 +1446,7 @@ class RobustnessResults(Result):
                     for name in ("pcc", "spearman", "slope", "intercept", "distance")
                     for found in [getattr(c.agreement, name)]
                 },
-                "published": "" if c.published is None else _number(c.published),
+                "published": MISSING if c.published is None else number_text(c.published),
             }
             for c in self.robustness.cells
         ]
@@ -1331,7 +1502,7 @@ class UnlearnResult(Result, TrainingRecord):
     def table(self) -> list[dict[str, str]]:
         """The first and the last logged steps."""
         rows = [
-            {name: str(value) if name == "step" else _number(value) for name, value in row.items()}
+            {name: str(value) if name == "step" else number_text(value) for name, value in row.items()}
             for row in self.rows()
         ]
         return rows if len(rows) <= 2 * ENDS else [*rows[:ENDS], dict.fromkeys(rows[0], "..."), *rows[-ENDS:]]
@@ -1581,6 +1752,27 @@ def attack_rows(attacks: Attacks) -> Iterable[Mapping[str, Any]]:
             }
 
 
+def collapse(model: UnlearnedModel, original: Iterable[Score]) -> str:
+    """Why an unlearned model counts as collapsed, judged as delivered; empty if it does not.
+
+    Its retain perplexity is above `COLLAPSE_BOUND` times the original's (measured in training where it is not scored),
+    or its retention ratio below `COLLAPSE_RETENTION`.
+    """
+    reasons = []
+    before, after = (find(scores, RETAIN, PERPLEXITY) for scores in (original, model.scores))
+    trained = model.training.collapse if model.training else None
+    ends = (before.mean, after.mean) if before and after and after.n else None
+    if ends is None and trained is not None:
+        ends = trained.before, trained.after
+    if ends and isfinite(ends[0]) and not ends[1] <= COLLAPSE_BOUND * ends[0]:
+        after_it = f"{ends[1]:.3g}" if isfinite(ends[1]) else "infinite"
+        reasons.append(f"retain perplexity {after_it}, the original's {ends[0]:.3g}")
+    kept = model.calibration.delivered if model.calibration else None
+    if kept is not None and kept.value < COLLAPSE_RETENTION:
+        reasons.append(f"retention {kept.value:.2g} of the original's")
+    return ", ".join(reasons)
+
+
 def find(scores: Iterable[Score], name: str, metric: str) -> Score | None:
     """The score on a set by a metric; None if there is none."""
     return next((s for s in scores if s.set == name and s.metric == metric), None)
@@ -1638,20 +1830,36 @@ def html_table(rows: Sequence[Mapping[str, str]]) -> str:
 
 def _columns(rows: Sequence[Mapping[str, str]]) -> list[str]:
     names = dict.fromkeys(name for row in rows for name in row)
-    return [name for name in names if any(row.get(name) for row in rows)]
+    return [name for name in names if any(row.get(name, "") not in ("", MISSING) for row in rows)]
 
 
 def _rest(rows: Sequence[Mapping[str, str]]) -> list[str]:
     return [f"... and {len(rows) - SHOWN} more rows, see .to_frame()"] if len(rows) > SHOWN else []
 
 
-def _number(value: float) -> str:
-    """A number with four digits; empty for NaN."""
-    return "" if isnan(value) else f"{value:.4g}"
+def number_text(value: float) -> str:
+    """A number with four digits; a dash for NaN."""
+    return MISSING if isnan(value) else f"{value:.4g}"
+
+
+def _estimate(found: Aggregate) -> Estimate:
+    return Estimate(value=found.mean, low=found.low, high=found.high)
+
+
+def _exactly(value: float) -> Estimate:
+    return Estimate(value=value, low=float("nan"), high=float("nan"))
+
+
+def _shown(found: Estimate | None) -> str:
+    return MISSING if found is None else _interval(found.value, found.low, found.high)
 
 
 def _interval(value: float, low: float, high: float) -> str:
-    return _number(value) if isnan(low) or isnan(high) else f"{_number(value)} [{_number(low)}, {_number(high)}]"
+    return (
+        number_text(value)
+        if isnan(low) or isnan(high)
+        else f"{number_text(value)} [{number_text(low)}, {number_text(high)}]"
+    )
 
 
 def _change(found: Difference) -> str:

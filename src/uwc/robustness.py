@@ -15,10 +15,21 @@ from uwc.metrics.registry import metrics
 from uwc.metrics.stats import bootstrap_interval
 from uwc.metrics.suites import few_clusters
 from uwc.published import published
-from uwc.results import Agreement, Attacks, Cell, Estimate, Faithfulness, Order, Point, Rank, Robustness, Warning
+from uwc.results import (
+    ENOUGH_MODELS,
+    Agreement,
+    Attacks,
+    Cell,
+    Estimate,
+    Faithfulness,
+    Order,
+    Point,
+    Rank,
+    Robustness,
+    Warning,
+)
 
 Floats = NDArray[np.float64]
-FEW_POINTS = 10
 LITTLE_SPREAD = 1e-3
 LEVELLED = 0.05
 RESAMPLES = 2000
@@ -106,8 +117,8 @@ def _warnings(x: Floats, y: Floats, dropped: int) -> tuple[str, ...]:
     found = []
     if dropped:
         found.append(f"{dropped} checkpoints without a finite value left out")
-    if len(x) < FEW_POINTS:
-        found.append(f"only {len(x)} checkpoints; a correlation needs at least {FEW_POINTS}")
+    if len(x) < ENOUGH_MODELS:
+        found.append(f"only {len(x)} checkpoints; a correlation needs at least {ENOUGH_MODELS}")
     for name, values in (("before", x), ("after", y)):
         if len(values) and float(values.std()) < LITTLE_SPREAD * max(1.0, float(np.abs(values).max())):
             found.append(f"no spread {name} the attack; a correlation is meaningless")
@@ -291,7 +302,7 @@ _NEEDED = ("checkpoint", "metric", "attack", "split", "before", "after")
 _TRUE, _FALSE = {"true", "1", "yes"}, {"false", "0", "no", ""}
 
 
-def points_of(attacks: Attacks, checkpoint: str) -> list[Point]:
+def points_of(attacks: Attacks, checkpoint: str = "") -> list[Point]:
     """One point for each attack, set and metric of the unlearned models.
 
     Args:

@@ -194,6 +194,7 @@ def calibration(forget: float, retain: float, alpha: float, residual: float, mix
         passes=4.0,
         unchecked=(),
         kept=(Kept(measure="retain ES", original=ORIGINAL_RETAIN, value=mixture_retain, ratio=ratio, n=100),),
+        delivered=estimate(retain / ORIGINAL_RETAIN),
         probes=tuple(probes),
         at_tau=at_tau,
         frontier={},
@@ -412,5 +413,5 @@ SET_METRIC = MetricInfo(
 
 
 def columns_of(table: Table) -> dict[str, dict[str, str]]:
-    """First cell of a row -> column -> cell."""
-    return {row[0]: dict(zip(table.columns, row, strict=True)) for row in table.rows}
+    """First line of the first cell of a row -> column -> cell."""
+    return {row[0].partition("\n")[0]: dict(zip(table.columns, row, strict=True)) for row in table.rows}

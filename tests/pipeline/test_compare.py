@@ -210,12 +210,12 @@ def test_an_adapter_is_scored_as_what_it_computes(finished: StudyResults, place:
     assert ours.frontier["forget"].path[-1].forget == pytest.approx(mean(model.scores, "forget"))
 
 
-def test_a_second_run_computes_nothing_and_prints_the_ranking(finished: StudyResults, place: Path) -> None:
+def test_a_second_run_computes_nothing_and_prints_the_results(finished: StudyResults, place: Path) -> None:
     before = hashes(place / "done")
     again = compare(place, *MODELS, *DATA, "--set", KINDS, "--output-dir", "done")
     assert again.returncode == 0 and "0 to run" in again.stderr
     assert hashes(place / "done") == before
-    for text in ("rank", "heavy", "alpha", "report: done/report.html", "Area under the curve"):
+    for text in ("as delivered", "heavy", "alpha", "report: done/report.html", "Area under the curve"):
         assert text in again.stdout
 
 

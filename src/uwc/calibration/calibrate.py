@@ -88,6 +88,7 @@ class Calibrated:
             passes=self.search.passes,
             unchecked=self.search.unchecked,
             kept=tuple(_kept(m, self.alpha) for m in self.measures),
+            delivered=RetentionCurve(self.measures).delivered(seed=seed),
             probes=tuple(probes),
             at_tau=at_tau(self.frontiers, self.tau, seed=seed) if self.frontiers else None,
             frontier={name: frontier.record(seed=seed) for name, frontier in self.frontiers.items()},

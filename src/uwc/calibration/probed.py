@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from uwc.data.example import Example
 from uwc.metrics.registry import set_metrics
-from uwc.metrics.stats import cluster_codes, draw_blocks
+from uwc.metrics.stats import bootstrap_interval, cluster_codes, draw_blocks
 from uwc.models.token_scores import Floats
+from uwc.results import Estimate
 
 RESAMPLES = 1000
 ROUNDING = 1e-12
@@ -222,6 +223,14 @@ class RetentionCurve:
         drawn = zip(self.measures, self.resampled(seed=seed), strict=True)
         least: Floats = np.stack([ratio_to_original(d, d[0], higher=m.higher) for m, d in drawn]).min(axis=0)
         return least
+
+    def delivered(self, *, seed: int) -> Estimate | None:
+        """The retention ratio at alpha = 1 with its 95 % interval over the same draws, in which both models have the
+        same examples; None if not all examples were scored there."""
+        if self.alphas[-1] != 1:
+            return None
+        low, high = bootstrap_interval(self.resampled_ratios(seed=seed)[-1], clusters=self.clusters)
+        return Estimate(value=float(self.ratios[-1]), low=low, high=high)
 
 
 def save_probes(path: Path, sets: Iterable[ProbedSet]) -> None:

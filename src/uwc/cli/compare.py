@@ -1,7 +1,7 @@
 """`uwc compare`: comparison of unlearned models at equal retention."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -27,11 +27,8 @@ from uwc.cli.options import (
     file_columns,
     retain_files,
 )
-from uwc.cli.printing import console, print_warnings
-from uwc.errors import UserError, printable
-
-if TYPE_CHECKING:
-    from uwc.results import StudyResults
+from uwc.cli.printing import print_results
+from uwc.errors import UserError
 
 DEFAULT_FOLDER = Path("comparison")
 
@@ -120,27 +117,14 @@ def compare_command(
     if as_json:
         typer.echo(results.to_json(), nl=False)
     else:
-        _print(results)
+        from uwc.reports.tables import groups_table
+        from uwc.reports.tables_attacks import recovery_tables
+
+        groups = [groups_table(results)] if results.groups else []
+        print_results(results, *groups, *(recovery_tables(results) if results.attacks else ()))
         typer.echo(f"report: {output_dir / 'report.html'}")
 
 
 def _attacks(named: list[str]) -> list[str] | str:
     """The attacks to carry out: the quick ones if none is named."""
     return [name for name in named if name != "none"] if named else "quick"
-
-
-def _print(results: "StudyResults") -> None:
-    from uwc.reports.format import print_table
-    from uwc.reports.tables import groups_table, indistinct, ranking_table, tau_words
-    from uwc.reports.tables_attacks import recovery_tables, recovery_words
-
-    print_table(ranking_table(results), console())
-    if results.groups:
-        print_table(groups_table(results), console())
-    if results.attacks:
-        for table in recovery_tables(results):
-            print_table(table, console())
-    under_attack = recovery_words(results) if results.attacks else []
-    for sentence in filter(None, [indistinct(results), *tau_words(results), *under_attack]):
-        typer.echo(printable(sentence))
-    print_warnings(results.warnings)

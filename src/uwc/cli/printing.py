@@ -11,9 +11,10 @@ from rich.console import Console
 from uwc.errors import printable
 from uwc.io import finite
 from uwc.reports.format import Table, print_table
+from uwc.results import number_text
 
 if TYPE_CHECKING:
-    from uwc.results import Scores, Warning
+    from uwc.results import Scores, StudyResults, Warning
 
 
 def print_rows(title: str, rows: list[dict[str, Any]], as_json: bool = False) -> None:
@@ -49,6 +50,19 @@ def print_warnings(warnings: "Iterable[Warning]") -> None:
         typer.echo(printable(f"Warning: {warning.text}"))
 
 
+def print_results(results: "StudyResults", *tables: Table) -> None:
+    """Print the table of a study's results, further tables, the conclusion in sentences, and the warnings."""
+    from uwc.reports.tables import indistinct, result_table, summary, tau_words
+    from uwc.reports.tables_attacks import recovery_words
+
+    for table in (result_table(results), *tables):
+        print_table(table, console())
+    under_attack = recovery_words(results) if results.attacks else []
+    for sentence in filter(None, [*summary(results), indistinct(results), *tau_words(results), *under_attack]):
+        typer.echo(printable(sentence))
+    print_warnings(results.warnings)
+
+
 def print_json(value: Any) -> None:
     """Print plain data as JSON, and nothing else; None stands for NaN and infinities."""
     typer.echo(json.dumps(finite(value), indent=1, ensure_ascii=False))
@@ -62,4 +76,4 @@ def console() -> Console:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return number_text(value) if isinstance(value, float) else str(value)

@@ -18,7 +18,7 @@ from uwc.cli.options import (
     TrustRemoteCode,
     Verify,
 )
-from uwc.cli.printing import console, print_rows, print_warnings
+from uwc.cli.printing import print_results, print_rows
 
 DIVERGED = 3
 """Exit status of a study in which a method diverged."""
@@ -53,8 +53,6 @@ def study_run(
     allow_plugins: AllowPlugins = False,
 ) -> None:
     """Run the missing steps of a study; print its table of results and the path of its report."""
-    from uwc.reports.format import print_table
-    from uwc.reports.tables import result_table
     from uwc.workflows.studies import run_study
 
     results = run_study(
@@ -70,8 +68,7 @@ def study_run(
     if as_json:
         typer.echo(results.to_json(), nl=False)
     else:
-        print_table(result_table(results), console())
-        print_warnings(results.warnings)
+        print_results(results)
         typer.echo(f"report: {runs / results.study.name / 'report.html'}")
     if diverged := [model.name for model in results.unlearned if model.status == "diverged"]:
         progress.note(f"diverged, and therefore not ranked: {', '.join(diverged)}")

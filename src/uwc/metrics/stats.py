@@ -173,6 +173,17 @@ def paired_difference(
     return Difference(**on_line.model_dump(), kind=kind, p_value=p_value)
 
 
+def confidence_higher(first: Aggregate, second: Aggregate) -> float:
+    """The confidence that the first of two averages over independent examples is higher, by their standard errors.
+
+    By Student's t with C - 1 degrees of freedom, C the smaller number of clusters; NaN for fewer than two clusters.
+    """
+    gap, se = first.mean - second.mean, float(np.hypot(first.se, second.se))
+    if se > 0:
+        return float(scipy.stats.t.cdf(gap / se, min(first.clusters, second.clusters) - 1))
+    return float(np.heaviside(gap, 0.5)) if se == 0 else float("nan")
+
+
 def aggregate_sets(
     function: Callable[..., float],
     values: Sequence[Floats],

@@ -6,19 +6,25 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from textwrap import wrap
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from pydantic import JsonValue
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
 from uwc.errors import printable
+from uwc.results import MISSING as MISSING
 from uwc.results import Aggregate, Difference, Estimate, MetricInfo, SeededScore, StudyResults
 
-MISSING = "—"
 RETRAINED_MEANING = "trained like the original, but without the forget data"
+RETRAINED_KNOWS_MEANING = (
+    "retrained: it seems to know the forget questions (see the warnings), so that no difference from it is shown."
+)
+NOTHING = "nothing"
+NOTHING_MEANING = f"{NOTHING}: nothing beyond the retrained model, which gives as much or more under the same attack."
 SMALL = 0.001
 """Below it a number for whole sets (a p-value) is shown by its significant digits."""
 
@@ -79,6 +85,14 @@ def difference(found: Difference | None) -> str:
     return f"{text} [{', '.join(change(end, found.kind).removeprefix('x ') for end in (found.low, found.high))}]"
 
 
+def over_cell(found: Difference | None, metric: MetricInfo | None, joint: str = " ") -> str:
+    """A difference from the retrained model under the same attack; `NOTHING` in place of one that is not positive."""
+    text = difference(found)
+    if found is not None and found.excess(metric).value <= 0:
+        text = f"{NOTHING}{text[text.index(' [') :] if ' [' in text else ''}"
+    return text.replace(" [", f"{joint}[")
+
+
 def average(values: Iterable[float], *, geometric: bool) -> float:
     """The arithmetic or geometric mean; NaN of nothing, and where the geometric mean does not exist."""
     found = list(values)
@@ -126,6 +140,7 @@ class Table:
 
     Attributes:
         models: the unlearned model that each row is about, ``""`` for none; empty for a table of other things.
+        groups: (name, number of columns) of consecutive columns under one heading, ``""`` for none; may be empty.
     """
 
     title: str
@@ -133,6 +148,11 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     caption: str = ""
     models: tuple[str, ...] = ()
+    groups: tuple[tuple[str, int], ...] = ()
+
+    def group_of(self) -> list[str]:
+        """For each column the name of its group; ``""`` without one."""
+        return [name for name, count in self.groups for _ in range(count)] or [""] * len(self.columns)
 
 
 def is_numeric(table: Table, column: int) -> bool:
@@ -145,7 +165,8 @@ def to_markdown(table: Table) -> str:
     """The table in GitHub's Markdown, with its title as a heading and its caption as a list below."""
     lines = [f"### {_markdown_cell(table.title)}", ""]
     alignment = ["---:" if is_numeric(table, i) else "---" for i in range(len(table.columns))]
-    for row in (table.columns, alignment, *table.rows):
+    named = [f"{group}: {name}" if group else name for group, name in zip(table.group_of(), table.columns, strict=True)]
+    for row in (named, alignment, *table.rows):
         lines.append(f"| {' | '.join(_markdown_cell(cell) for cell in row)} |")
     remarks = [f"- {markdown_text(remark)}" for remark in table.caption.splitlines()]
     return "\n".join([*lines, "", *remarks]).rstrip() + "\n"
@@ -172,14 +193,58 @@ _MARKS = re.compile(r"[\\`*~]|\](?=\()|(?<!\w)_|_(?!\w)")
 
 
 def print_table(table: Table, console: Console) -> None:
-    """Print the table to a rich console, its caption below it."""
-    grid = RichTable(title=escape(printable(table.title)), title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-    for i, column in enumerate(table.columns):
-        widest = max((len(line) for row in table.rows for line in row[i].splitlines()), default=0)
-        header = "\n".join(wrap(column, max(widest, 9), break_long_words=False))
-        grid.add_column(escape(printable(header)), justify="right" if is_numeric(table, i) else "left", overflow="fold")
-    for row in table.rows:
-        grid.add_row(*(escape(printable(cell)) for cell in row))
-    console.print(grid)
+    """Print the table to a rich console, its caption below it; groups of columns below each other where they are wider
+    than the console together."""
+    if table.groups:
+        console.print(printable(table.title), style="bold", markup=False, highlight=False)
+        widths = [_width(table, i) for i in range(len(table.columns))]
+        groups = table.group_of()
+        wide = sum(widths) + SEPARATION * len(widths) > console.width
+        for group in dict.fromkeys(filter(None, groups)) if wide else [None]:
+            shown = [i for i, of in enumerate(groups) if group is None or of in ("", group)]
+            heads = _heads([groups[i] for i in shown], [widths[i] for i in shown])
+            console.print(heads, markup=False, highlight=False, overflow="ignore", crop=False, no_wrap=True)
+            console.print(_grid(table, shown, padding=(0, 1, 0, 0), show_edge=False))
+    else:
+        title = {"title": escape(printable(table.title)), "title_justify": "left", "title_style": "bold"}
+        console.print(_grid(table, range(len(table.columns)), **title))
     for remark in table.caption.splitlines():
         console.print(printable(remark), style="dim", markup=False, highlight=False)
+
+
+SEPARATION = 2
+"""Columns between those of a table with groups."""
+
+
+def _grid(table: Table, columns: Iterable[int], **look: Any) -> RichTable:
+    """Some columns of a table for the terminal."""
+    grid, columns = RichTable(box=SIMPLE_HEAD, **look), list(columns)
+    for i in columns:
+        justify: Any = "right" if is_numeric(table, i) else "left"
+        grid.add_column(escape(printable(_header(table, i))), justify=justify, overflow="fold")
+    for row in table.rows:
+        grid.add_row(*(escape(printable(row[i])) for i in columns))
+    return grid
+
+
+def _header(table: Table, column: int) -> str:
+    """The name of a column, wrapped to the width of its cells."""
+    widest = max((cell_len(line) for row in table.rows for line in row[column].splitlines()), default=0)
+    return "\n".join(wrap(table.columns[column], max(widest, 9), break_long_words=False))
+
+
+def _width(table: Table, column: int) -> int:
+    cells = (_header(table, column), *(row[column] for row in table.rows))
+    return max(cell_len(line) for cell in cells for line in printable(cell).splitlines())
+
+
+def _heads(groups: Sequence[str], widths: Sequence[int]) -> str:
+    """The names of groups above their columns."""
+    spans: list[tuple[str, int]] = []
+    for group, width in zip(groups, widths, strict=True):
+        if spans and spans[-1][0] == group:
+            spans[-1] = group, spans[-1][1] + SEPARATION + width
+        else:
+            spans.append((group, width))
+    lines = [f"{name} ".ljust(width, "─") if name else " " * width for name, width in spans]
+    return (" " * SEPARATION).join(lines)

@@ -15,19 +15,19 @@ def results_markdown(results: StudyResults) -> str:
 
 def _parts(results: StudyResults) -> Iterator[str]:
     yield f"## {markdown_text(results.study.title or results.study.name)}\n"
+    yield to_markdown(result_table(results))
     yield markdown_text(" ".join(summary(results))) + "\n"
-    if results.ranking:
+    if len(results.ranking) > 1:
         yield to_markdown(ranking_table(results))
         yield indistinct(results) and markdown_text(indistinct(results)) + "\n"
     if results.groups:
         yield to_markdown(groups_table(results))
-    yield to_markdown(result_table(results))
     if words := tau_words(results):
         yield to_markdown(tau_table(results))
         yield _bullets(words)
     if results.attacks:
         yield from map(to_markdown, recovery_tables(results))
-        yield markdown_text(" ".join(recovery_words(results))) + "\n"
+        yield _bullets(recovery_words(results))
     if results.robustness:
         yield from map(to_markdown, (*ranking_tables(results), pcc_table(results)))
         yield _bullets(robustness_words(results))

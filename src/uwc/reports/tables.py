@@ -10,12 +10,16 @@ from uwc.progress import duration
 from uwc.published import PublishedTable, published, published_names
 from uwc.reports.format import (
     MISSING,
+    NOTHING,
+    NOTHING_MEANING,
+    RETRAINED_KNOWS_MEANING,
     RETRAINED_MEANING,
     Table,
     intervals,
     known,
     listed,
     number,
+    over_cell,
     percentage,
     retention_bar,
     setting,
@@ -23,18 +27,24 @@ from uwc.reports.format import (
     with_error,
     with_interval,
 )
+from uwc.reports.tables_attacks import shown
 from uwc.results import (
+    COLLAPSE_BOUND,
+    COLLAPSE_RETENTION,
     ES,
     FORGET,
+    RETAIN,
     SIGNIFICANT,
+    Aggregate,
+    Attacks,
     Collapse,
+    ComparedModel,
     CurvePoint,
     Estimate,
     Frontier,
     MeanFrontier,
     MetricInfo,
     ModelKey,
-    RankedModel,
     RunRecord,
     Score,
     SeededPoint,
@@ -45,10 +55,10 @@ from uwc.results import (
 )
 
 PARAPHRASED = "forget_paraphrased"
-RETAIN = "retain"
 AT_TAU = "at exactly tau, interpolated between the two mixtures on either side"
-STATUS = {"ok": "", "diverged": " (diverged)", "not_finite": " (logits not finite)"}
+STATUS = {"ok": "", "diverged": "\n(diverged)", "not_finite": "\n(logits not finite)"}
 """Follows the name of a model without a rank."""
+COLLAPSED = "\n(collapsed)"
 
 
 def split_sizes(results: StudyResults) -> list[str]:
@@ -65,88 +75,116 @@ def model_label(key: ModelKey) -> str:
 
 
 def result_table(results: StudyResults) -> Table:
-    """The main comparison: a row for each reference model, then one a method by rank, those without a rank last."""
-    if results.retention is None:
-        return _uncalibrated_table(results)
+    """The main comparison: the original and the retrained model, then the unlearned ones by rank, those without a rank
+    last; as delivered, and at equal retention."""
     metric, label = results.rank_by, results.metric_label(results.rank_by)
-    info = results.metrics.get(metric)
-    rows: list[tuple[str, ...]] = []
-    for model in results.references:
-        forget, paraphrased, retain = (find(model.scores, name, metric) for name in (FORGET, PARAPHRASED, RETAIN))
-        cells = with_interval(forget, info), _mean(paraphrased, info), ""
-        rows.append((model.role, "", "", "", *cells, _mean(retain, info)))
-    for run in results.by_rank():
-        at_tau = run.calibration.at_tau if run.calibration else None
-        rows.append(
-            (
-                f"{run.name}{STATUS[run.status]}",
-                _mean(find(run.scores, FORGET, metric), info),
-                _mean(find(run.scores, RETAIN, metric), info),
-                number(at_tau.alpha.value if at_tau else None),
-                with_interval(run.residual(FORGET, metric), info),
-                _mean(run.residual(PARAPHRASED, metric), info),
-                number(at_tau.retention if at_tau else None),
-                _mean(find(run.calibrated_scores, RETAIN, metric), info),
-            )
-        )
-    columns = (
-        "model" if results.study.kind == "comparison" else "method",
-        f"forget {label}, as delivered",
-        f"retain {label}, as delivered",
-        "alpha at tau",
-        f"residual forget {label} [95% interval]",
-        f"residual forget {label}, paraphrased",
-        "retention at tau",
-        f"retain {label}, calibrated",
+    info, compared, attacks = results.metrics.get(metric), results.compared(), results.attacks
+    names = [f"{m.model.label}{STATUS[m.status]}{COLLAPSED if m.collapsed else ''}" for m in compared]
+    if results.retrained_knows:
+        names = [f"{name}\n(knows the answers)" if name == "retrained" else name for name in names]
+    delivered = {f"forget {label}": [_stacked(m.forget, info) for m in compared]}
+    if results.retention is not None:
+        delivered["retention"] = [_stacked(m.retention) for m in compared]
+    else:
+        retain = (find(scores, RETAIN, metric) for scores in map(results.delivered_scores, compared))
+        delivered[f"retain {label}"] = [_stacked(score, info) for score in retain]
+    if attacks is not None:
+        seen, by = attacks.metric(), results.metrics.get(attacks.metric())
+        other = "" if seen == metric else f", {results.metric_label(seen)}"
+        delivered[f"worst attack{other}"] = [_attack_cell(m, by) for m in compared]
+        if not results.retrained_knows and any(m.over_retrained for m in compared):
+            delivered["over the retrained model"] = [over_cell(m.over_retrained, by, "\n") for m in compared]
+    equal: dict[str, list[str]] = {}
+    if results.retention is not None:
+        equal = {
+            f"residual forget {label}": [_stacked(m.residual, info) for m in compared],
+            "alpha": [_stacked(m.alpha) for m in compared],
+        }
+        if len(results.ranking) > 1:
+            equal["differs from the best?"] = [_verdict(m.confidence, "\n") for m in compared]
+    columns = {"model": names, **delivered, **equal}
+    groups = [("", 1), ("as delivered", len(delivered)), ("at equal retention", len(equal))]
+    best = ", best first" if len(results.ranking) > 1 else ""
+    return Table(
+        f"{label[0].upper()}{label[1:]}: as delivered{' and at equal retention' if equal else ''}{best}",
+        tuple(columns),
+        tuple(zip(*columns.values(), strict=True)),
+        "\n".join(_result_remarks(results, compared)),
+        tuple(m.model.run for m in compared),
+        tuple(group for group in groups if group[1]),
     )
-    title = f"Forget {label} as delivered and at equal retention, best first (lower is better)"
-    models = (*("" for _ in results.references), *(run.name for run in results.by_rank()))
-    return Table(title, columns, tuple(rows), "\n".join(_result_remarks(results)), models)
 
 
-def _uncalibrated_table(results: StudyResults) -> Table:
-    """The scores of every model as it is, where nothing was calibrated."""
-    metric, label = results.rank_by, results.metric_label(results.rank_by)
-    info = results.metrics.get(metric)
-    columns = ("model", f"forget {label} [95% interval]", f"forget {label}, paraphrased", f"retain {label}")
-    rows, models = [], []
-    for key, scores in results.scored():
-        forget, paraphrased, retain = (find(scores, name, metric) for name in (FORGET, PARAPHRASED, RETAIN))
-        name = key.label + (STATUS[results.run(key.run).status] if key.run else "")
-        rows.append((name, with_interval(forget, info), _mean(paraphrased, info), _mean(retain, info)))
-        models.append(key.run or "")
-    unscored = [model for model in results.unlearned if not model.scores]
-    rows += [(f"{m.name}{STATUS[m.status]}", MISSING, MISSING, MISSING) for m in unscored]
-    models += [m.name for m in unscored]
-    remarks = ["Nothing was calibrated. Intervals: 95%, bootstrap over clusters.", *_reference_remarks(results)]
-    return Table(f"{label} of every model", columns, tuple(rows), "\n".join(remarks), tuple(models))
+def _stacked(score: Aggregate | Estimate | None, metric: MetricInfo | None = None) -> str:
+    """A number with its interval below it."""
+    return with_interval(score, metric).replace(" [", "\n[")
 
 
 def _mean(score: Score | None, metric: MetricInfo | None) -> str:
     return number(score.mean if score else None, metric)
 
 
-def _result_remarks(results: StudyResults) -> Iterable[str]:
-    sizes = [f"{info.label} n = {info.examples}" for info in results.sets.values()]
-    yield f"Questions scored: {'; '.join(sizes)}. Every score has its n and interval under all scores."
-    yield (
-        "alpha: weight of the unlearned model in its mixture with the original (0 = original, 1 = unlearned). Residual "
-        f"scores, alpha and retention are {AT_TAU}. Retention: ratio to the original's value, the least of all "
-        "measures. Calibrated: the mixture that calibration gives, as measured."
-    )
-    yield f"Intervals of residual scores: {intervals(results)}."
-    yield from (f"{name} left out: it needs {lacking}." for name, lacking in results.left_out.items())
-    yield from _reference_remarks(results)
-    if not any(find(scores, PARAPHRASED, results.rank_by) for _, scores in results.scored()):
-        reason = "were not scored" if PARAPHRASED in results.sets else "are not part of this benchmark"
-        yield f"{MISSING} under paraphrased: paraphrased forget questions {reason}."
+def _attack_cell(model: ComparedModel, metric: MetricInfo | None) -> str:
+    value, _, interval = _stacked(model.under_attack, metric).partition("\n")
+    return "\n".join(filter(None, [f"{value} {shown(model.attack)}".rstrip(), interval]))
+
+
+def _verdict(confidence: float | None, joint: str = " ") -> str:
+    """Whether a difference is significant, with the confidence."""
+    return f"{'yes' if confidence >= SIGNIFICANT else 'no'}{joint}({confidence:.1%})" if known(confidence) else MISSING
+
+
+def _result_remarks(results: StudyResults, compared: Sequence[ComparedModel]) -> Iterable[str]:
+    if any(m.collapsed for m in compared):
+        yield (
+            f"collapsed: as delivered, the retain perplexity is above {COLLAPSE_BOUND:g} times the original's, or the "
+            f"retention below {COLLAPSE_RETENTION:g}."
+        )
     for run in results.unlearned:
         if run.status != "ok":
-            yield f"{run.name}: {run.message or 'training diverged'}."
+            yield f"{run.name} is not ranked: {run.message or 'training diverged'}."
+    sizes = [f"{info.label} n = {info.examples}" for info in results.sets.values()]
+    yield f"Questions scored: {'; '.join(sizes)}. Lower is better, but for retention. Intervals: 95%, over clusters."
+    if results.retention is None:
+        yield "Nothing was calibrated."
+    else:
+        yield (
+            f"Retention: ratio to the original's {listed(results.retention.measures)}"
+            f"{', the least of them' if len(results.retention.measures) > 1 else ''}. At equal retention: {AT_TAU}, "
+            f"{results.retention.tau:g}. alpha: weight of the unlearned model in its mixture with the original. "
+            f"Intervals at equal retention: {intervals(results)}."
+        )
+    if len(results.ranking) > 1:
+        yield "Differs from the best: with the confidence that the best model's residual score is lower."
+    if results.attacks is not None:
+        yield from _attack_remarks(results, results.attacks, compared)
+    yield from (f"{name} left out: it needs {lacking}." for name, lacking in results.left_out.items())
+    yield from _reference_remarks(results)
+
+
+def _attack_remarks(results: StudyResults, attacks: Attacks, compared: Sequence[ComparedModel]) -> Iterable[str]:
+    metric = attacks.metric()
+    seen = [shown(attack.name) for attack in attacks.seen_by(metric)]
+    over = any(m.over_retrained for m in compared)
+    chosen = (
+        "that with the largest difference from the retrained model under it" if over else "that with the highest score"
+    )
+    yield (
+        f"Worst attack: of {listed(seen)}, {chosen} ({results.set_label(attacks.set)} n = {attacks.sets[attacks.set]}; "
+        "the mean over an attack's variants). The interval is that of the attack chosen, not corrected for the choice."
+    )
+    calibrated = [m.model.label for m in compared if m.attacked == "calibrated"]
+    if calibrated:
+        yield f"Attacked as calibrated mixtures, not as delivered: {listed(calibrated)}."
+    metric_info = results.metrics.get(metric)
+    if any(m.over_retrained and over_cell(m.over_retrained, metric_info).startswith(NOTHING) for m in compared):
+        yield NOTHING_MEANING
 
 
 def _reference_remarks(results: StudyResults) -> Iterable[str]:
-    if results.reference("retrained"):
+    if results.retrained_knows:
+        yield RETRAINED_KNOWS_MEANING
+    elif results.reference("retrained"):
         yield f"retrained: {RETRAINED_MEANING}."
 
 
@@ -251,10 +289,13 @@ def summary(results: StudyResults) -> list[str]:
     sentences = _best(results)
     info = results.metrics.get(results.rank_by)
     notes = {"retrained": f" ({RETRAINED_MEANING})"}
+    if collapsed := [model.name for model in results.by_rank() if results.collapsed(model.name)]:
+        sentences.insert(1, f"Collapsed as delivered, before calibration: {_few(collapsed)}.")
     compared = [
         f"the {model.role} model{notes.get(model.role, '')} scores {with_interval(score, info)}"
         for model in results.references
         if (score := find(model.scores, FORGET, results.rank_by))
+        and not (model.role == "retrained" and results.retrained_knows)
     ]
     if compared:
         sentences.append(f"For comparison: {listed(compared)}.")
@@ -269,14 +310,15 @@ def _best(results: StudyResults) -> list[str]:
         return ["Nothing was calibrated, so the methods are shown as they are, and not ranked."]
     ranked = results.ranked()
     if not ranked:
-        return ["No method reached a calibrated score, so there is nothing to rank."]
+        return ["No method reached a calibrated score."]
     best, others = ranked[0], ranked[1:]
     score = results.run(best.name).residual(FORGET, results.rank_by)
     count = f", n = {score.n}" if score else ""
     sentences = [
-        f"{best.name} has the lowest residual forget {results.metric_label(results.rank_by)} at equal retention "
-        f"({retention_bar(results)}): {with_interval(best.forget, results.metrics.get(results.rank_by))}{count}; "
-        "lower is better."
+        f"{best.name}{', which collapsed as delivered,' if results.collapsed(best.name) else ''} has "
+        f"{'the lowest' if others else 'a'} residual forget {results.metric_label(results.rank_by)} at equal retention "
+        f"({retention_bar(results)}){':' if others else ' of'} "
+        f"{with_interval(best.forget, results.metrics.get(results.rank_by))}{count}; lower is better."
     ]
     if not others:
         return sentences
@@ -302,26 +344,30 @@ def _few(names: Sequence[str]) -> str:
 
 
 def ranking_table(results: StudyResults) -> Table:
-    """The ranking: each model's residual score with its interval, and whether it differs from the next one's."""
+    """The ranking: each model's residual score with its interval, and whether it differs from the next one's; without
+    rows where fewer than two models have a residual score."""
+    ranked = results.ranked() if len(results.ranking) > 1 else []
     label, info = results.metric_label(results.rank_by), results.metrics.get(results.rank_by)
     rows = tuple(
         (
             str(model.rank),
             model.name,
             with_interval(model.forget, info),
+            _mean(results.run(model.name).residual(PARAPHRASED, results.rank_by), info),
             with_interval(model.alpha),
             number(model.retention),
             ", ".join(
                 (number(model.mixture_alpha), number(model.mixture_forget, info), number(model.mixture_retention))
             ),
-            _against_next(model),
+            _verdict(model.confidence),
         )
-        for model in results.ranked()
+        for model in ranked
     )
     columns = (
         "rank",
         "model",
         f"residual forget {label}",
+        f"residual forget {label}, paraphrased",
         "alpha",
         "retention",
         f"calibrated mixture: alpha, forget {label}, retention",
@@ -336,7 +382,7 @@ def ranking_table(results: StudyResults) -> Table:
     ]
     bar = f" at {retention_bar(results)}" if results.retention else ""
     title = f"Ranking: residual forget {label}{bar} (lower is better)"
-    return Table(title, columns, rows, "\n".join(remarks), results.ranking)
+    return Table(title, columns, rows, "\n".join(remarks), tuple(model.name for model in ranked))
 
 
 def _order_of_mixtures(results: StudyResults) -> str:
@@ -349,12 +395,6 @@ def _order_of_mixtures(results: StudyResults) -> str:
         if second.mixture_forget < first.mixture_forget
     ]
     return f"By the mixtures' scores the order would be {listed(turned)}." if turned else ""
-
-
-def _against_next(model: RankedModel) -> str:
-    if model.significant is None:
-        return MISSING
-    return f"{'yes' if model.significant else 'no'} ({percentage(model.confidence)})"
 
 
 def indistinct(results: StudyResults) -> str:
@@ -600,9 +640,9 @@ def trained(results: StudyResults) -> list[tuple[str, TrainingRecord]]:
 
 def training_table(results: StudyResults) -> Table:
     """Steps, loss, largest gradient, retain perplexity and end of each training."""
-    rows, bounds = [], set()
+    rows = []
     for name, training in trained(results):
-        log, collapse = training.log, training.collapse
+        log, collapse, reason = training.log, training.collapse, results.collapsed(name)
         norms = [value for value in log.gradient_norm if known(value)]
         rows.append(
             (
@@ -612,14 +652,10 @@ def training_table(results: StudyResults) -> Table:
                 _short(log.loss[-1] if log.loss else None),
                 _short(max(norms, default=None)),
                 *_perplexities(collapse),
-                _ending(training),
+                _ending(training, reason),
             )
         )
-        bounds |= {collapse.bound} if collapse else set()
-    remarks = ["PPL: perplexity per answer token on the retain set, of the original and as delivered."]
-    remarks += [
-        f"collapsed: the retain PPL rose to more than {bound:g} times the original's." for bound in sorted(bounds)
-    ]
+    caption = "PPL: perplexity per answer token on the retain set, of the original and as delivered."
     columns = (
         "method",
         "steps",
@@ -630,7 +666,7 @@ def training_table(results: StudyResults) -> Table:
         "retain PPL after",
         "end",
     )
-    return Table("Training", columns, tuple(rows), "\n".join(remarks), tuple(name for name, _ in trained(results)))
+    return Table("Training", columns, tuple(rows), caption, tuple(name for name, _ in trained(results)))
 
 
 def _perplexities(collapse: Collapse | None) -> tuple[str, str]:
@@ -640,15 +676,15 @@ def _perplexities(collapse: Collapse | None) -> tuple[str, str]:
     return before, after
 
 
-def _ending(training: TrainingRecord) -> str:
+def _ending(training: TrainingRecord, collapsed: str) -> str:
     endings = []
     if training.stopped is not None:
         score = training.scores.score[-1] if training.scores and training.scores.score else None
         endings.append(f"stopped early after step {training.stopped}, at a score of {number(score)}")
     if training.diverged is not None:
         endings.append(f"diverged at step {training.diverged}")
-    if training.collapse and training.collapse.collapsed:
-        endings.append("collapsed")
+    if collapsed:
+        endings.append(f"collapsed: {collapsed}")
     return "; ".join(endings) or "complete"
 
 

@@ -1,10 +1,12 @@
 """Tables of attacks, and of the robustness of metrics."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from math import log
 
 from uwc.reports.format import (
     MISSING,
+    NOTHING,
+    NOTHING_MEANING,
+    RETRAINED_KNOWS_MEANING,
     Table,
     average,
     change,
@@ -12,6 +14,7 @@ from uwc.reports.format import (
     known,
     listed,
     number,
+    over_cell,
     with_interval,
 )
 from uwc.results import (
@@ -19,7 +22,6 @@ from uwc.results import (
     FORGET,
     Aggregate,
     AttackedModel,
-    AttackInfo,
     AttackOutcome,
     Attacks,
     Cell,
@@ -50,22 +52,16 @@ def method_of_runs(results: StudyResults) -> dict[str, str]:
     }
 
 
-def shown_metric(attacks: Attacks, attack: AttackInfo | None = None) -> str:
-    """The metric that tables show of an attack, or of all: extraction strength, or else the first that can see it."""
-    shown_of = (attack,) if attack else attacks.attacks
-    names = dict.fromkeys(metric for attack in shown_of for metric in attack.metrics)
-    return ES if ES in names else next(iter(names))
-
-
 class _Shown:
     """The outcomes of a study's attacks on one set, forget where it was attacked, by one metric."""
 
     def __init__(self, results: StudyResults, metric: str | None = None) -> None:
         attacks = _attacks(results)
         self.attacks = attacks
-        self.metric = metric or shown_metric(attacks)
-        self.infos = [attack for attack in attacks.attacks if shown_metric(attacks, attack) == self.metric]
-        self.set = FORGET if FORGET in attacks.sets else next(iter(attacks.sets))
+        self.metric = metric or attacks.metric()
+        self.infos = attacks.seen_by(self.metric)
+        self.set = attacks.set
+        self.compared = not results.retrained_knows
         self.info: MetricInfo | None = results.metrics.get(self.metric)
         self.label, self.set_label = results.metric_label(self.metric), results.set_label(self.set)
         self.geometric = self.info is not None and self.info.average == "geometric"
@@ -85,13 +81,10 @@ class _Shown:
             columns += [(attack.name, which) for which in (("mean", WORST) if several else ("",))]
         return columns
 
-    def excess(self, over: Difference) -> float:
-        """The excess by which models and attacks are compared, positive if more is remembered; NaN if unknown."""
-        ratio = over.kind == "ratio"
-        if ratio and not over.mean > 0:
-            return float("nan")
-        sign = -1 if self.info and self.info.higher_remembers is False else 1
-        return sign * (log(over.mean) if ratio else over.mean)
+    def over(self, outcome: AttackOutcome, which: str) -> Difference | None:
+        """The difference from the retrained model under the same attack; None if that means nothing."""
+        over = outcome.worst_case_over_control if which == WORST else outcome.over_control
+        return over if self.compared else None
 
     def average(self, values: Sequence[float]) -> str:
         return number(average(values, geometric=self.geometric), self.info)
@@ -110,8 +103,8 @@ def _attacks(results: StudyResults) -> Attacks:
 def _by_metric(results: StudyResults) -> list[_Shown]:
     """The outcomes by the metric that tables show, then those of attacks that it cannot see, by another metric."""
     attacks = _attacks(results)
-    others = [shown_metric(attacks, attack) for attack in attacks.attacks]
-    return [_Shown(results, metric) for metric in dict.fromkeys((shown_metric(attacks), *others))]
+    others = [attacks.metric(attack) for attack in attacks.attacks]
+    return [_Shown(results, metric) for metric in dict.fromkeys((attacks.metric(), *others))]
 
 
 def recovery_tables(results: StudyResults) -> list[Table]:
@@ -131,29 +124,35 @@ def _recovery_table(results: StudyResults, found: _Shown) -> Table:
     for name, models in _grouped(results, found.attacks).items():
         before = found.average([b.mean for b in map(found.before, models) if b])
         rows.append((name, before, *(_recovery_cell(found, models, column) for column in columns)))
-    title = f"{found.label} on the {found.set_label} set under attack (below, in brackets: over retrained)"
+    title = f"{found.label} on the {found.set_label} set under attack"
+    if any("\n(" in cell for row in rows for cell in row[2:]):
+        title += " (below, in brackets: over retrained)"
     titles = map(_title, columns)
-    return Table(title, ("model", "before", *titles), tuple(rows), "\n".join(_recovery_remarks(found)))
+    remarks = list(_recovery_remarks(found))
+    if any(f"({NOTHING})" in cell for row in rows for cell in row):
+        remarks.append(NOTHING_MEANING)
+    return Table(title, ("model", "before", *titles), tuple(rows), "\n".join(remarks))
 
 
 def recovery_words(results: StudyResults) -> list[str]:
     """Which attack recovers most from which unlearned model, beyond its recovery from the retrained model."""
     found = _Shown(results)
     over = [
-        (found.excess(outcome.over_control), outcome.over_control, model.model.label, attack.name)
+        (gap.excess(found.info), gap, model.model.label, attack.name)
         for model in found.attacks.models
         if model.model.role == "unlearned"
         for attack in found.infos
-        if (outcome := found.outcome(model, attack.name)) and outcome.over_control
+        if (outcome := found.outcome(model, attack.name)) and (gap := found.over(outcome, ""))
     ]
-    over = [row for row in over if known(row[0])]
+    over = [row for row in over if known(row[0].value)]
     if not over:
         return []
-    _, most, name, attack = max(over, key=lambda row: row[0])
-    return [
-        f"The largest recovery beyond the retrained model's is that of {attack} from {name}: {found.label} "
-        f"{difference(most)} against retrained under the same attack."
-    ]
+    excess, most, name, attack = max(over, key=lambda row: row[0].value)
+    against = f"{found.label} {difference(most)} against retrained under the same attack"
+    if excess.value <= 0:
+        return [f"Attacks recover nothing beyond the retrained model; the most is {attack} from {name}: {against}."]
+    doubt = ", which is not significant" if excess.low <= 0 else ""
+    return [f"The largest recovery beyond the retrained model's is that of {attack} from {name}: {against}{doubt}."]
 
 
 def runs_table(results: StudyResults) -> Table:
@@ -166,8 +165,10 @@ def runs_table(results: StudyResults) -> Table:
         for column in found.columns()
     ]
     columns = ("model", "attack", "metric", "before", "after", "recovery", "over retrained", "n")
-    caption = "recovery: after against before, paired. 95% intervals, bootstrap over clusters."
-    return Table("Every model under every attack", columns, tuple(rows), caption)
+    remarks = ["recovery: after against before, paired. 95% intervals, bootstrap over clusters."]
+    if any(row[6].startswith(NOTHING) for row in rows):
+        remarks.append(NOTHING_MEANING)
+    return Table("Every model under every attack", columns, tuple(rows), "\n".join(remarks))
 
 
 def _run_row(found: _Shown, model: AttackedModel, column: Column) -> tuple[str, ...]:
@@ -182,7 +183,7 @@ def _run_row(found: _Shown, model: AttackedModel, column: Column) -> tuple[str, 
         with_interval(outcome.before, found.info),
         with_interval(after, found.info),
         MISSING if which == WORST else difference(outcome.recovery),
-        difference(_over(outcome, which)),
+        over_cell(found.over(outcome, which), found.info),
         str(after.n),
     )
 
@@ -234,28 +235,26 @@ def _after(outcome: AttackOutcome, which: str) -> Aggregate:
     return outcome.worst_case if which == WORST and outcome.worst_case else outcome.after
 
 
-def _over(outcome: AttackOutcome, which: str) -> Difference | None:
-    return outcome.worst_case_over_control if which == WORST else outcome.over_control
-
-
 def _recovery_cell(found: _Shown, models: Sequence[AttackedModel], column: Column) -> str:
     attack, which = column
     outcomes = [outcome for model in models if (outcome := found.outcome(model, attack))]
     if not outcomes:
         return MISSING
     after = found.average([_after(outcome, which).mean for outcome in outcomes])
-    over = [o for outcome in outcomes if (o := _over(outcome, which)) and known(o.mean)]
+    over = [o for outcome in outcomes if (o := found.over(outcome, which)) and known(o.mean)]
     if not over or models[0].model.role == "retrained":
         return after
     kind = over[0].kind
-    return f"{after}\n({change(average([o.mean for o in over], geometric=kind == 'ratio'), kind)})"
+    mean = average([o.mean for o in over], geometric=kind == "ratio")
+    nothing = over[0].model_copy(update={"mean": mean}).excess(found.info).value <= 0
+    return f"{after}\n({NOTHING if nothing else change(mean, kind)})"
 
 
 def _recovery_remarks(found: _Shown) -> Iterator[str]:
     attacks = found.attacks
     names = {"train": "other forget"}
     has = [f"{count} {names.get(part, part)}" for part, count in attacks.attacker.items() if count]
-    if found.metric == shown_metric(attacks):
+    if found.metric == attacks.metric():
         yield (
             f"Scored: {attacks.sets[found.set]} questions about subjects that the attacker does not have. "
             f"The attacker has {listed(has) or 'no'} examples."
@@ -266,14 +265,13 @@ def _recovery_remarks(found: _Shown) -> Iterator[str]:
             "each question, which no attacker can know: an upper bound."
         )
     taught = [attack.name for attack in found.infos if attack.trains_on_scored]
-    if taught:
+    if taught and found.compared:
         yield f"{listed(taught)}: the attacker also trains on scored answers; only the excess over retrained is a leak."
-    if not any(model.model.role == "retrained" for model in attacks.models):
+    if not found.compared:
+        yield RETRAINED_KNOWS_MEANING
+    elif not any(model.model.role == "retrained" for model in attacks.models):
         yield "No retrained model was attacked, so it is unknown what an attack elicits from a model that never knew."
 
-
-ENOUGH = 10
-"""Checkpoints below which the report draws no conclusion from a correlation."""
 
 WEIGHTS = {False: "Attacks that do not change the weights", True: "Attacks that change the weights"}
 
@@ -373,7 +371,7 @@ def agreement_table(results: StudyResults) -> Table:
 def faithfulness_table(results: StudyResults) -> Table | None:
     """The separation of the original from the retrained model by each metric; None if there is no retrained model."""
     found = _robustness(results).faithfulness
-    if not found:
+    if not found or results.retrained_knows:
         return None
     sets = list(dict.fromkeys(row.set for row in found))
     auc = {(row.metric, row.set): row.auc for row in found}
@@ -389,11 +387,6 @@ def faithfulness_table(results: StudyResults) -> Table | None:
 def robustness_words(results: StudyResults) -> list[str]:
     """Whether extraction strength is the most robust metric, as in the paper, and the number of pairs in its order."""
     found = _robustness(results)
-    if found.checkpoints < ENOUGH:
-        return [
-            f"{found.checkpoints} models are too few to say which metric is robust: correlations need at least "
-            f"{ENOUGH}. The shipped study robustness has 36."
-        ]
     sentences = []
     for touches, where in ((False, "that do not change the weights"), (True, "that change the weights")):
         ranks = [rank for rank in found.ranking if rank.touches_weights == touches]

@@ -4,12 +4,23 @@ from collections.abc import Iterator, Sequence
 
 from uwc.calibration.calibrate import UNKNOWN
 from uwc.calibration.measures import LITTLE, NEAR_ZERO, meaningless, ranking_metrics
-from uwc.data.benchmark import FORGET
+from uwc.data.benchmark import FORGET, HOLDOUT
 from uwc.errors import UserError
 from uwc.metrics.registry import metrics
 from uwc.metrics.scored import EXTRAS, NOT_FINITE, ScoredSet, needs_of
+from uwc.metrics.stats import confidence_higher
 from uwc.metrics.suites import FEW_CLUSTERS, clusters_of, few_clusters, question_warnings, set_label
-from uwc.results import Retention, UnlearnedModel, Warning
+from uwc.results import (
+    RETRAINED_KNOWS,
+    SIGNIFICANT,
+    ReferenceModel,
+    Retention,
+    Score,
+    UnlearnedModel,
+    Warning,
+    collapse,
+    find,
+)
 from uwc.studies.plan import Plan
 from uwc.studies.steps import Checkpoint, Step
 from uwc.studies.store import Store
@@ -38,15 +49,20 @@ def require_retention(plan: Plan, store: Store) -> None:
 
 
 def study_warnings(
-    plan: Plan, store: Store, unlearned: Sequence[UnlearnedModel], retention: Retention | None
+    plan: Plan,
+    store: Store,
+    references: Sequence[ReferenceModel],
+    unlearned: Sequence[UnlearnedModel],
+    retention: Retention | None,
 ) -> list[Warning]:
     """The warnings on a study's results."""
     return [
         *_coded(_on_original(plan, store)),
-        *_coded(_on_retrained(plan, store)),
+        *_coded(_on_retrained(plan, references)),
         *input_warnings(plan),
         *_coded(_on_readings(plan, store)),
-        *_coded(_on_design(plan, unlearned, retention)),
+        *_coded(_on_collapse(references, unlearned)),
+        *_coded(_on_design(plan, retention)),
         *(warning for model in unlearned for warning in _coded(_on_model(model))),
     ]
 
@@ -93,20 +109,35 @@ def _on_original(plan: Plan, store: Store) -> Coded:
             )
 
 
-def _on_retrained(plan: Plan, store: Store) -> Coded:
-    """A given retrained model that knows the forget data: more than half of what the original knows of them."""
+def _on_retrained(plan: Plan, references: Sequence[ReferenceModel]) -> Coded:
+    """A given retrained model that knows the forget data."""
     if plan.retrained is None or not isinstance(plan.retrained.model, Checkpoint):
         return
-    metric = plan.config.calibration.ranked_by
-    ours, label = _score_of(FORGET, metric, plan.original.score, store)
-    theirs, _ = _score_of(FORGET, metric, plan.retrained.score, store)
-    if ours >= UNKNOWN and theirs > ours / 2:
+    scores = {model.role: model.scores for model in references}
+    if reason := knows_forget(scores["retrained"], scores["original"], plan.config.calibration.ranked_by):
         yield (
-            "retrained_knows",
-            f"The retrained model scores {theirs:.3g} ({label}) on the forget data, and the original {ours:.3g}: it "
-            "seems to have been trained on them, so that it is neither a reference nor a control; give a model that "
-            "never was.",
+            RETRAINED_KNOWS,
+            f"The retrained model scores {reason}: it seems to have been trained on the forget data, so that it is "
+            "neither a reference nor a control, and no difference from it is shown; give a model that never was.",
         )
+
+
+def knows_forget(retrained: Sequence[Score], original: Sequence[Score], metric: str) -> str:
+    """Why a retrained model seems to know the forget data; empty if it does not.
+
+    It scores half of what the original does or more; or significantly more than on the holdout data, by a tenth of the
+    original's score or more.
+    """
+    theirs, forget, holdout = find(original, FORGET, metric), *(find(retrained, s, metric) for s in (FORGET, HOLDOUT))
+    if theirs is None or forget is None or not theirs.mean >= UNKNOWN:
+        return ""
+    found = f"{forget.mean:.3g} ({metrics.get(metric).facts['label']}) on the forget data, and"
+    if forget.mean >= theirs.mean / 2:
+        return f"{found} the original {theirs.mean:.3g}"
+    if holdout is None or not forget.mean - holdout.mean >= UNKNOWN * theirs.mean:
+        return ""
+    sure = confidence_higher(forget, holdout) >= SIGNIFICANT
+    return f"{found} only {holdout.mean:.3g} on the holdout data" if sure else ""
 
 
 def _on_weights(plan: Plan) -> Coded:
@@ -150,7 +181,13 @@ def _on_readings(plan: Plan, store: Store) -> Coded:
             )
 
 
-def _on_design(plan: Plan, unlearned: Sequence[UnlearnedModel], retention: Retention | None) -> Coded:
+def _on_collapse(references: Sequence[ReferenceModel], unlearned: Sequence[UnlearnedModel]) -> Coded:
+    original = next((model.scores for model in references if model.role == "original"), ())
+    if found := [f"{model.name} ({reason})" for model in unlearned if (reason := collapse(model, original))]:
+        yield "collapsed", f"Collapsed as delivered, judged on the retain data: {', '.join(found)}."
+
+
+def _on_design(plan: Plan, retention: Retention | None) -> Coded:
     if plan.config.unlearn.chosen_on == "reported":
         yield (
             "chosen_on_reported",
@@ -172,13 +209,6 @@ def _on_design(plan: Plan, unlearned: Sequence[UnlearnedModel], retention: Reten
         yield (
             "retain_trained_on",
             "Retention is measured on questions that the unlearning methods trained on; if possible, hold some back.",
-        )
-    collapsed = [m.name for m in unlearned if m.training and m.training.collapse and m.training.collapse.collapsed]
-    if collapsed:
-        yield (
-            "collapsed",
-            f"Collapsed before calibration, by their perplexity on the retain set: {', '.join(collapsed)}; the "
-            "training curves have the numbers.",
         )
     if retention is not None and (silent := retention.without_interval):
         some = len(silent) < len(retention.measures)

@@ -20,6 +20,7 @@ from uwc.metrics.stats import cluster_codes
 from uwc.metrics.suites import metric_info, set_info
 from uwc.models.token_scores import Floats
 from uwc.results import (
+    ENOUGH_MODELS,
     AttackedModel,
     AttackOutcome,
     Attacks,
@@ -28,7 +29,6 @@ from uwc.results import (
     GradientEffects,
     Group,
     ModelInfo,
-    Point,
     Provenance,
     ReferenceModel,
     Robustness,
@@ -43,7 +43,7 @@ from uwc.results import (
     TrainingRecord,
     UnlearnedModel,
 )
-from uwc.robustness import robustness
+from uwc.robustness import points_of, robustness
 from uwc.studies.checks import study_warnings
 from uwc.studies.config import RunConfig
 from uwc.studies.plan import Plan, PlannedAttack, PlannedModel, PlannedRun
@@ -215,6 +215,7 @@ def gather(plan: Plan, store: Store) -> StudyResults:
     gatherer = _Gatherer(plan, store)
     unlearned = [gatherer.unlearned(run) for run in plan.runs]
     ranking = gatherer.ranking(unlearned)
+    references = tuple(gatherer.reference(model) for model in plan.references)
     attacks = gatherer.attacks()
     config = plan.config
     retention = config.calibrate.described() if config.calibrate else None
@@ -239,16 +240,16 @@ def gather(plan: Plan, store: Store) -> StudyResults:
         metrics={name: metric_info(name) for name in plan.scoring.metrics},
         sets={name: set_info(name, examples) for name, examples in plan.sets.items()},
         retention=retention,
-        references=tuple(gatherer.reference(model) for model in plan.references),
+        references=references,
         unlearned=tuple(unlearned),
         ranking=tuple(ranking),
         pairs=gatherer.pairs(ranking),
         groups=gatherer.groups([u for u in unlearned if u.name in ranking]),
         attacks=attacks,
-        robustness=None if attacks is None else gatherer.robustness(attacks),
+        robustness=gatherer.robustness(attacks),
         left_out=dict(plan.left_out),
         invalid_rows=plan.benchmark.left_out,
-        warnings=tuple(study_warnings(plan, store, unlearned, retention)),
+        warnings=tuple(study_warnings(plan, store, references, unlearned, retention)),
         provenance=origins(plan, store),
     )
 
@@ -403,11 +404,15 @@ class _Gatherer:
                 found[name].append(scored.values(name)[chosen])
         return {name: np.concatenate(values) for name, values in found.items()}
 
-    def robustness(self, attacks: Attacks) -> Robustness:
-        """Statistics of every metric before against after every attack, over the study's unlearned models."""
+    def robustness(self, attacks: Attacks | None) -> Robustness | None:
+        """Statistics of every metric before against after every attack, over the study's unlearned models; None for
+        fewer than `ENOUGH_MODELS`."""
+        points = [] if attacks is None else points_of(attacks)
+        if attacks is None or len({point.checkpoint for point in points}) < ENOUGH_MODELS:
+            return None
         names = self.plan.attacked_metrics
         return robustness(
-            _points(attacks),
+            points,
             self.known(names),
             log_metrics=[name for name in names if metrics.get(name).facts["average"] == "geometric"],
             chains={info.name: "+".join(info.chain) for info in attacks.attacks},
@@ -432,25 +437,6 @@ def _require_kept(name: str, calibration: Calibration) -> None:
     for kept in calibration.kept:
         if not kept.ratio >= calibration.tau - ROUNDING:
             raise AssertionError(f"{name}: tau = {calibration.tau}, and {kept.measure} has the ratio {kept.ratio}")
-
-
-def _points(attacks: Attacks) -> list[Point]:
-    return [
-        Point(
-            checkpoint=model.model.run,
-            metric=outcome.metric,
-            attack=info.name,
-            split=outcome.set,
-            before=outcome.before.mean,
-            after=outcome.after.mean,
-            touches_weights=info.touches_weights,
-        )
-        for info in attacks.attacks
-        for model in attacks.models
-        if model.model.role == "unlearned"
-        for outcome in model.outcomes
-        if outcome.attack == info.name
-    ]
 
 
 def _residual(model: UnlearnedModel) -> float:

@@ -16,10 +16,9 @@ from uwc.models.head import answer_logits, unwrapped
 from uwc.models.model import Model
 from uwc.models.states import blocks
 from uwc.objectives.forwards import target_logprobs
-from uwc.results import Collapse
+from uwc.results import COLLAPSE_BOUND, Collapse
 
 COLLAPSE_EXAMPLES = 100
-COLLAPSE_BOUND = 10.0
 
 
 @dataclass(frozen=True)

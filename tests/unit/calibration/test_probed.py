@@ -5,7 +5,8 @@ import pytest
 from tests.helpers.probed_sets import frontier_of, probed
 
 from uwc.calibration.frontier import Frontier
-from uwc.calibration.probed import Measured, RetentionCurve
+from uwc.calibration.probed import Measured, ProbedSet, RetentionCurve
+from uwc.metrics.stats import bootstrap_interval
 
 FORGET = probed([[1.0] * 4, [0.0] * 4], name="forget")
 
@@ -97,3 +98,52 @@ def test_without_values_by_example_alpha_has_no_interval_and_the_score_has() -> 
     alpha, score = frontier.alpha_estimate(0.75), frontier.estimate(0.75)
     assert np.isnan([alpha.low, alpha.high]).all()
     assert score.low < score.value < score.high and frontier.clusters == 20
+
+
+def test_the_retention_as_delivered_is_that_of_a_slow_bootstrap() -> None:
+    """Two sets of examples, drawn by themselves, one of them with two measures that share its draws; of each draw the
+    ratios of averages of repeated examples, and the least of them."""
+    rng = np.random.default_rng(1)
+    owners = {"retain": [f"s{i % 7}" for i in range(30)], "general": [f"t{i % 9}" for i in range(20)]}
+
+    def measure(name: str, metric: str, *, higher: bool, average: str = "arithmetic") -> Measured:
+        ids = tuple(f"{name}{i}" for i in range(len(owners[name])))
+        values = rng.uniform(0.2, 2.0, (3, len(ids)))
+        probed = ProbedSet(name, metric, np.array([0.0, 0.5, 1.0]), ids, tuple(owners[name]), values)
+        return Measured.of(metric, [probed], higher=higher, average=average)
+
+    measures = (
+        measure("retain", "score", higher=True),
+        measure("retain", "perplexity", higher=False, average="geometric"),
+        measure("general", "loss", higher=False),
+    )
+
+    def least(chosen: dict[str, list[int]]) -> float:
+        ratios = []
+        for m in measures:
+            (probed,) = m.inputs
+            average = (lambda v: np.exp(np.mean(np.log(v)))) if m.average == "geometric" else np.mean
+            first, last = (average([probed.values[row][i] for i in chosen[probed.name]]) for row in (0, 2))
+            ratios.append(last / first if m.higher else first / last)
+        return min(ratios)
+
+    drawn = {}
+    for name, seed in (("retain", 4), ("general", 6)):
+        names = list(dict.fromkeys(owners[name]))
+        counts = np.random.default_rng(seed).multinomial(len(names), [1 / len(names)] * len(names), 1000)
+        drawn[name] = [[i for i, s in enumerate(owners[name]) for _ in range(row[names.index(s)])] for row in counts]
+    slow = np.array([least({name: rows[draw] for name, rows in drawn.items()}) for draw in range(1000)])
+    found = RetentionCurve(measures).delivered(seed=4)
+    assert found is not None
+    assert found.value == pytest.approx(least({name: list(range(len(s))) for name, s in owners.items()}))
+    assert (found.low, found.high) == pytest.approx(bootstrap_interval(slow, clusters=7))
+
+
+def test_the_retention_as_delivered_without_draws_or_without_that_probe() -> None:
+    found = RetentionCurve((number(0.8, 0.4),)).delivered(seed=0)
+    assert found is not None and found.value == 0.5 and np.isnan([found.low, found.high]).all()
+    original = probed([[1.0] * 5, [0.2] * 5])
+    same = RetentionCurve((Measured.of("retain", [probed([[0.3, 0.9, 0.5]] * 2)]),)).delivered(seed=0)
+    assert same is not None and (same.value, same.low, same.high) == (1.0, 1.0, 1.0), "the original itself"
+    some = ProbedSet("retain", "score", np.array([0.0, 0.5]), original.ids, original.subjects, original.values)
+    assert RetentionCurve((Measured.of("retain", [some]),)).delivered(seed=0) is None

@@ -58,9 +58,9 @@ def test_the_table_has_the_numbers_and_the_end_of_each_training() -> None:
     assert list(rows) == ["npo", "gd", "rmu"], "by rank, the diverged one last"
     assert rows["npo"][:6] == ("2", "2", "1.23", "4", "1.50", "2.00")
     assert "step 2" in rows["npo"][6] and "0.250" in rows["npo"][6]
-    assert rows["gd"] == ("2", "2", "1.23", "—", "1.50", "99.0", "collapsed")
-    assert rows["rmu"] == ("1", "2", "2", "4", "1.50", "∞", "diverged at step 2; collapsed")
-    assert "10 times" in table.caption
+    assert rows["gd"][:6] == ("2", "2", "1.23", "—", "1.50", "99.0") and rows["gd"][6].startswith("collapsed: ")
+    assert rows["rmu"][:6] == ("1", "2", "2", "4", "1.50", "∞")
+    assert rows["rmu"][6].startswith("diverged at step 2; collapsed: "), "by the record of its training"
 
 
 def drawn(axes: Axes) -> dict[str, list[tuple[float, float]]]:

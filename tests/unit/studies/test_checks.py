@@ -11,8 +11,8 @@ from tests.conftest import people, tiny_model
 from uwc.data.example import Example, asked_in_both, repeated, require_disjoint
 from uwc.errors import DataError
 from uwc.models.load import save_model
-from uwc.results import Warning
-from uwc.studies.checks import input_warnings
+from uwc.results import ES, Score, Warning
+from uwc.studies.checks import input_warnings, knows_forget
 from uwc.studies.config_file import validated
 from uwc.studies.plan import make_plan
 
@@ -80,3 +80,29 @@ def test_one_model_under_several_names(tmp_path: Path) -> None:
     texts = {w.code: w.text for w in found}
     assert set(texts) == {"weights_of_original", "same_weights"}
     assert texts["weights_of_original"].startswith("c:") and texts["same_weights"].startswith("a and b ")
+
+
+@pytest.mark.parametrize(
+    ("forget", "holdout", "se", "knows"),
+    [
+        (0.45, None, 0.01, "original"),
+        (0.44, None, 0.01, ""),
+        (0.2, 0.05, 0.01, "holdout"),
+        (0.2, 0.05, 0.1, ""),
+        (0.12, 0.05, 0.001, ""),
+        (0.05, 0.2, 0.001, ""),
+    ],
+)
+def test_a_retrained_model_that_knows_the_forget_data(
+    forget: float, holdout: float | None, se: float, knows: str
+) -> None:
+    """The original scores 0.9: half of it is known; or 0.15 more than of the holdout data, of standard error 0.014, and
+    not 0.141; 0.07 is less than a tenth of 0.9."""
+
+    def scored(**of_sets: float | None) -> list[Score]:
+        given = {name: mean for name, mean in of_sets.items() if mean is not None}
+        return [Score(set=name, metric=ES, mean=mean, n=40, clusters=20, se=se) for name, mean in given.items()]
+
+    reason = knows_forget(scored(forget=forget, holdout=holdout), scored(forget=0.9), ES)
+    assert knows in reason and bool(reason) == bool(knows)
+    assert not knows_forget(scored(forget=0.09), scored(forget=0.09), ES), "the original knows nothing itself"
