@@ -112,6 +112,15 @@ Set = Annotated[
         "May be repeated. All keys: docs/studies.md.",
     ),
 ]
+LogTo = Annotated[
+    list[str],
+    typer.Option(
+        "--log-to",
+        rich_help_panel=OUTPUT,
+        metavar="TRACKER",
+        help="Log to wandb, tensorboard or trackio as well. May be repeated; see docs/training.md.",
+    ),
+]
 SHARED = {
     "--json": "Print only the result, as JSON.",
     "--plugin": "A Python file (FILE) that registers metrics, losses, tricks or attacks. May be repeated.",
