@@ -21,6 +21,7 @@ from uwc.cli.data import data_command
 from uwc.cli.import_logs import import_logs_command
 from uwc.cli.list import explain_command, list_command, schema_command
 from uwc.cli.options import SHARED, Command
+from uwc.cli.push import push_command
 from uwc.cli.replay import replay_command
 from uwc.cli.robustness import robustness_command
 from uwc.cli.score import score_command
@@ -97,6 +98,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "attack": attack_command,
     "robustness": robustness_command,
     "replay": replay_command,
+    "push": push_command,
     "schema": schema_command,
 }
 for name, command in COMMANDS.items():
