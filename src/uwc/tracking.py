@@ -125,11 +125,9 @@ class Trackers:
         for name in names:
             _require(name)
         self._working = list(names) if progress.FIRST_PROCESS else []
-        self._folder, self._group = Path(folder or "."), group
+        self._folder, self._group, self._told = Path(folder or "."), group, False
         given = os.environ.get("TENSORBOARD_LOGGING_DIR")
         self._events = Path(given) / group if given else self._folder / "tensorboard"
-        if "tensorboard" in self._working:
-            progress.note(f"logged to TensorBoard: tensorboard --logdir {self._events}")
 
     @contextmanager
     def run(self, name: str, settings: Mapping[str, Any]) -> Iterator["Runs"]:
@@ -161,6 +159,9 @@ class Trackers:
 
     def _start(self, tracker: str, name: str, settings: Plain) -> Run:
         if tracker == "tensorboard":
+            if not self._told:
+                progress.note(f"logs to TensorBoard; see them with: tensorboard --logdir {self._events}")
+            self._told = True
             return _TensorBoard(self._events / (re.sub(r"[^\w.,@+ -]", "_", name).strip(". ") or "run"), settings)
         return _Service(tracker, name, self._group, settings)
 

@@ -20,7 +20,7 @@ from uwc.cli.compare import compare_command
 from uwc.cli.data import data_command
 from uwc.cli.import_logs import import_logs_command
 from uwc.cli.list import explain_command, list_command, schema_command
-from uwc.cli.options import SHARED, Command
+from uwc.cli.options import SHARED, Command, Commands
 from uwc.cli.push import push_command
 from uwc.cli.replay import replay_command
 from uwc.cli.robustness import robustness_command
@@ -62,6 +62,7 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if 
 
 app = typer.Typer(
     name="uwc",
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",

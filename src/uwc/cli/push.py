@@ -27,7 +27,7 @@ def push_command(
     private: Annotated[
         bool,
         typer.Option(
-            "--private/--public", rich_help_panel=OUTPUT, help="Whether others may see it; an existing public one too."
+            "--private/--public", rich_help_panel=OUTPUT, help="Who may see it; a public one that exists needs --public."
         ),
     ] = True,
     message: Annotated[
