@@ -27,7 +27,7 @@ def push_command(
     private: Annotated[
         bool,
         typer.Option(
-            "--private/--public", rich_help_panel=OUTPUT, help="Who may see it; a public one that exists needs --public."
+            "--private/--public", rich_help_panel=OUTPUT, help="Who may see it; one that is public needs --public."
         ),
     ] = True,
     message: Annotated[
