@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from uwc.studies.config_file import load_config as load_config
     from uwc.training.settings import TrainingSettings as TrainingSettings
     from uwc.workflows.comparison import compare as compare
+    from uwc.workflows.pushing import push as push
     from uwc.workflows.questions import describe_questions as describe_questions
     from uwc.workflows.replaying import replay as replay
     from uwc.workflows.studies import plan_study as plan_study
@@ -66,6 +67,7 @@ _HOMES = {
     "run_study": ("uwc.api", "run_study"),
     "plan_study": ("uwc.workflows.studies", "plan_study"),
     "load_config": ("uwc.studies.config_file", "load_config"),
+    "push": ("uwc.workflows.pushing", "push"),
     "replay": ("uwc.workflows.replaying", "replay"),
     "diff": ("uwc.api", "diff"),
     "metric": ("uwc.metrics.registry", "metric"),

@@ -67,6 +67,7 @@ from uwc.studies import diff as study_diff
 from uwc.studies.config import StopConfig, StudyConfig, TermConfig, stop_settings, training_settings
 from uwc.studies.gather import logged
 from uwc.studies.sections import CalibrateConfig, first_problem
+from uwc.tracking import Trackers
 from uwc.training.callbacks import StopRule
 from uwc.training.checkpoint import remove_checkpoint
 from uwc.training.data import TrainingData
@@ -155,6 +156,7 @@ def score(
     output_dir: str | Path | None = None,
     overwrite: bool = False,
     keep_paths: bool = False,
+    log_to: str | Sequence[str] = (),
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
     prompt: Prompt = None,
@@ -184,6 +186,7 @@ def score(
         output_dir: a folder for ``score.json``, the token scores and texts by set, and the values by example.
         overwrite: replace what the folder has of another model.
         keep_paths: keep absolute paths in the results, see `uwc.results.Result.without_paths`.
+        log_to: trackers that get the results: wandb, tensorboard, trackio.
         dtype, device, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Returns:
@@ -193,6 +196,7 @@ def score(
         UserError: a model or an example cannot be used, or a need of a metric is not met.
     """
     loading = Loading(dtype, device, prompt, trust_remote_code)
+    trackers = Trackers(log_to, folder=output_dir)
     Scores.prepare(output_dir, overwrite=overwrite, model=name_of(model))
     invalid: LeftOut = [] if skip_invalid else None
     sets = sets_of(_by_name(data), columns, left_out=invalid)
@@ -244,6 +248,7 @@ def score(
             evaluate.save_sets(ours, hidden)
             scores.examples().to_parquet(hidden / _EXAMPLES, index=False)
             scores.save(hidden)
+    trackers.results(scores)
     return scores
 
 
@@ -265,6 +270,7 @@ def calibrate(
     output_dir: str | Path | None = None,
     overwrite: bool = False,
     keep_paths: bool = False,
+    log_to: str | Sequence[str] = (),
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
     prompt: Prompt = None,
@@ -292,6 +298,7 @@ def calibrate(
         output_dir: a folder for ``calibration.json`` and the values of the probes; None does not write them.
         overwrite: replace what the folders have of another model.
         keep_paths: keep absolute paths in the results, see `uwc.results.Result.without_paths`.
+        log_to: trackers that get the results: wandb, tensorboard, trackio.
         shown: called with the results before the mixture is saved.
         dtype, device, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
@@ -299,6 +306,7 @@ def calibrate(
         UserError: the models cannot be mixed, the data overlap, or the original does not know the retain data.
     """
     loading = Loading(dtype, device, prompt, trust_remote_code)
+    trackers = Trackers(log_to, folder=output_dir)
     CalibrationResults.prepare(
         output_dir, overwrite=overwrite, original=name_of(original), unlearned=name_of(unlearned)
     )
@@ -348,6 +356,7 @@ def calibrate(
     if save is not None:
         made_by = command or f"uwc.calibrate({results.original!r}, {results.unlearned!r}, ...)"
         _save_calibrated(mixing, results, Path(save), made_by)
+    trackers.results(results)
     return results
 
 
@@ -369,6 +378,7 @@ def attack(
     output_dir: str | Path | None = None,
     overwrite: bool = False,
     keep_paths: bool = False,
+    log_to: str | Sequence[str] = (),
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
     prompt: Prompt = None,
@@ -394,6 +404,7 @@ def attack(
         output_dir: a folder for ``attack.json``.
         overwrite: replace what the folder has of another model.
         keep_paths: keep absolute paths in the results, see `uwc.results.Result.without_paths`.
+        log_to: trackers that get the results: wandb, tensorboard, trackio.
         dtype, device, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Returns:
@@ -404,6 +415,7 @@ def attack(
             where that can be.
     """
     loading = Loading(dtype, device, prompt, trust_remote_code)
+    trackers = Trackers(log_to, folder=output_dir)
     AttackResults.prepare(output_dir, overwrite=overwrite, model=name_of(model))
     measured = _metric_names(metrics)
     chains = {name: make_chain(name, settings) for name in dict.fromkeys(map(attack_name, _listed(attacks)))}
@@ -445,6 +457,7 @@ def attack(
     ).without_paths(output_dir, keep=keep_paths)
     if output_dir is not None:
         results.save(output_dir)
+    trackers.results(results)
     return results
 
 
@@ -467,6 +480,7 @@ def attack_curve(
     output_dir: str | Path | None = None,
     overwrite: bool = False,
     keep_paths: bool = False,
+    log_to: str | Sequence[str] = (),
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
     prompt: Prompt = None,
@@ -476,7 +490,7 @@ def attack_curve(
 
     Args:
         model, attacker, control, columns, skip_invalid, max_new_tokens, own_tokenizer: as `attack` takes them.
-        output_dir, overwrite, keep_paths: as `attack` takes them.
+        output_dir, overwrite, keep_paths, log_to: as `attack` takes them.
         data: the questions that are scored.
         attack: one attack, no chain.
         efforts: the values of its effort.
@@ -493,6 +507,7 @@ def attack_curve(
         UserError: as `attack`; also for an attack without an effort.
     """
     loading = Loading(dtype, device, prompt, trust_remote_code)
+    trackers = Trackers(log_to, folder=output_dir)
     AttackResults.prepare(output_dir, overwrite=overwrite, model=name_of(model))
     name, measured = attack_name(attack), metric_name(metric)
     _, chains = curve_chains(name, efforts, settings=settings, over=over)
@@ -542,6 +557,7 @@ def attack_curve(
     ).without_paths(output_dir, keep=keep_paths)
     if output_dir is not None:
         results.save(output_dir)
+    trackers.results(results)
     return results
 
 
@@ -561,6 +577,7 @@ def unlearn(
     output_dir: str | Path,
     overwrite: bool = False,
     keep_paths: bool = False,
+    log_to: str | Sequence[str] = (),
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
     prompt: Prompt = None,
@@ -587,12 +604,14 @@ def unlearn(
         output_dir: the folder to write; ``training_log.json``, this result, lies beside the weights.
         overwrite: replace a model that the folder has.
         keep_paths: keep absolute paths in the results, see `uwc.results.Result.without_paths`.
+        log_to: trackers that get the training's log as it goes: wandb, tensorboard, trackio.
         dtype, device, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Raises:
         UserError: an argument cannot be used, or the disk is full.
     """
     loading, output = Loading(dtype, device, prompt, trust_remote_code), Path(output_dir)
+    trackers = Trackers(log_to, folder=output)
     invalid: LeftOut = [] if skip_invalid else None
     sets = sets_of({"forget": forget, "retain": retain}, columns, left_out=invalid)
     _warned(_on_rows(invalid))
@@ -612,16 +631,21 @@ def unlearn(
     trained = trainable(loading.own(model))
     data = TrainingData(sets["forget"], sets["retain"], refusals)
     checkpoints = output.with_name(f"{output.name}.checkpoints")
-    done = unlearn_model(
-        trained,
-        chosen,
-        data,
-        settings,
-        tricks=tricks,
-        checkpoints=checkpoints,
-        stop=None if stopping is None else _stop_rule(stopping, loading, model, data),
-    )
-    error = done.diverged
+    asked = {"model": name_of(model), **asdict(chosen), "tricks": dict(tricks or {}), "training": asdict(settings)}
+    with trackers.run(f"unlearn {output.name}", asked) as run:
+        done = unlearn_model(
+            trained,
+            chosen,
+            data,
+            settings,
+            tricks=tricks,
+            checkpoints=checkpoints,
+            stop=None if stopping is None else _stop_rule(stopping, loading, model, data),
+            on_step=run.step,
+        )
+        error = done.diverged
+        diverged = None if error is None else error.step
+        run.end(stopped=done.log.stopped, diverged=diverged, collapse=done.collapse)
     result = UnlearnResult(
         uwc_version=__version__,
         model=name_of(model),
@@ -634,7 +658,7 @@ def unlearn(
         status="ok" if error is None else "diverged",
         message="" if error is None else str(error),
         term="" if error is None else error.term,
-        diverged=None if error is None else error.step,
+        diverged=diverged,
         stopped=done.log.stopped,
         collapse=done.collapse,
         invalid_rows=tuple(invalid or ()),
@@ -659,6 +683,7 @@ def run_study(
     verify: bool = False,
     overwrite: bool = False,
     keep_paths: bool = False,
+    log_to: str | Sequence[str] = (),
     trust_remote_code: bool = False,
     allow_plugins: bool = False,
 ) -> StudyResults:
@@ -674,6 +699,7 @@ def run_study(
         verify: compare the hashes of all stored models, and not only of those that are read.
         overwrite: replace the results of a study of another model or benchmark that has this name.
         keep_paths: keep absolute paths in the results, as the study's key of that name.
+        log_to: trackers that get trainings as they go, and the results: wandb, tensorboard, trackio.
         trust_remote_code: run Python code that comes with a checkpoint; a file cannot ask for it by itself.
         allow_plugins: execute plug-ins that a file names outside of the current folder.
 
@@ -688,6 +714,7 @@ def run_study(
         verify=verify,
         overwrite=overwrite,
         keep_paths=keep_paths,
+        log_to=log_to,
         trust_remote_code=trust_remote_code,
         allow_plugins=allow_plugins,
     )

@@ -6,6 +6,7 @@ from uwc.studies.gather import gather
 from uwc.studies.plan import Plan
 from uwc.studies.run import run_steps
 from uwc.studies.store import Store
+from uwc.tracking import Trackers
 
 STUDY = StudyConfig(
     name="shared",
@@ -24,7 +25,7 @@ STUDY = StudyConfig(
 )
 
 
-def run_plan(plan: Plan, store: Store) -> tuple[StudyResults, dict[str, StepTime]]:
+def run_plan(plan: Plan, store: Store, trackers: Trackers | None = None) -> tuple[StudyResults, dict[str, StepTime]]:
     """The results of a plan, and the times of its steps by their names."""
-    record = run_steps(plan, store, on_step=lambda _done, **_note: None)
+    record = run_steps(plan, store, on_step=lambda _done, **_note: None, trackers=trackers)
     return gather(plan, store), {step.name: step for step in record.steps}

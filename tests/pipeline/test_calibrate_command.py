@@ -66,7 +66,7 @@ def test_the_calibrated_model_has_the_scores_that_its_card_states(uwc: Run, work
         "95 % interval",
         "uwc calibrate original unlearned --forget forget.jsonl --retain retain.jsonl --tau 0.9 --save out --json",
         f"| forget | extraction_strength | calibrated | {row(results, 'forget', 'calibrated').mean:.4f} |",
-        'base_model: "original"',
+        "model-index:",
     ):
         assert essential in card
 

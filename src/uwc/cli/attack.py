@@ -15,6 +15,7 @@ from uwc.cli.options import (
     Columns,
     Json,
     KeepPaths,
+    LogTo,
     Model,
     Original,
     OutputDir,
@@ -124,6 +125,7 @@ def attack_command(
     ] = "forget",
     output_dir: OutputDir = None,
     overwrite: Overwrite = False,
+    log_to: LogTo = [],  # noqa: B006
     keep_paths: KeepPaths = False,
     as_json: Json = False,
     setting: Set = [],  # noqa: B006
@@ -166,6 +168,7 @@ def attack_command(
         "output_dir": output_dir,
         "overwrite": overwrite,
         "keep_paths": keep_paths,
+        "log_to": log_to,
         **loading(given.model),
     }
     metrics = metric or ["extraction_strength"]

@@ -14,6 +14,7 @@ from uwc.cli.options import (
     Forget,
     Json,
     KeepPaths,
+    LogTo,
     OutputDir,
     Overwrite,
     Plugins,
@@ -67,6 +68,7 @@ def calibrate_command(
     ] = None,
     output_dir: OutputDir = None,
     overwrite: Overwrite = False,
+    log_to: LogTo = [],  # noqa: B006
     keep_paths: KeepPaths = False,
     as_json: Json = False,
     setting: Set = [],  # noqa: B006
@@ -112,6 +114,7 @@ def calibrate_command(
         output_dir=output_dir,
         overwrite=overwrite,
         keep_paths=keep_paths,
+        log_to=log_to,
         shown=show,
         **loading(given.model),
     )

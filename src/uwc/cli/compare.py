@@ -14,6 +14,7 @@ from uwc.cli.options import (
     Holdout,
     Json,
     KeepPaths,
+    LogTo,
     Metrics,
     Overwrite,
     Plugins,
@@ -80,6 +81,7 @@ def compare_command(
     ] = DEFAULT_FOLDER,
     overwrite: Overwrite = False,
     verify: Verify = False,
+    log_to: LogTo = [],  # noqa: B006
     keep_paths: KeepPaths = False,
     as_json: Json = False,
     overrides: Set = [],  # noqa: B006
@@ -112,6 +114,7 @@ def compare_command(
         verify=verify,
         overwrite=overwrite,
         keep_paths=keep_paths,
+        log_to=log_to,
         trust_remote_code=trust_remote_code,
     )
     if as_json:

@@ -20,7 +20,8 @@ from uwc.cli.compare import compare_command
 from uwc.cli.data import data_command
 from uwc.cli.import_logs import import_logs_command
 from uwc.cli.list import explain_command, list_command, schema_command
-from uwc.cli.options import SHARED, Command
+from uwc.cli.options import SHARED, Command, Commands
+from uwc.cli.push import push_command
 from uwc.cli.replay import replay_command
 from uwc.cli.robustness import robustness_command
 from uwc.cli.score import score_command
@@ -61,6 +62,7 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if 
 
 app = typer.Typer(
     name="uwc",
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -97,6 +99,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "attack": attack_command,
     "robustness": robustness_command,
     "replay": replay_command,
+    "push": push_command,
     "schema": schema_command,
 }
 for name, command in COMMANDS.items():

@@ -3,15 +3,16 @@
 Those of `SHARED` are not repeated in the help of each command: it names them, and `uwc --help` describes them.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
-from uwc.errors import ConfigError, UserError
+from uwc.errors import ConfigError, UserError, printable
 
 if TYPE_CHECKING:
     from uwc.studies.config import LoadingConfig
@@ -112,6 +113,15 @@ Set = Annotated[
         "May be repeated. All keys: docs/studies.md.",
     ),
 ]
+LogTo = Annotated[
+    list[str],
+    typer.Option(
+        "--log-to",
+        rich_help_panel=OUTPUT,
+        metavar="TRACKER",
+        help="Log to wandb, tensorboard or trackio as well. May be repeated; see docs/training.md.",
+    ),
+]
 SHARED = {
     "--json": "Print only the result, as JSON.",
     "--plugin": "A Python file (FILE) that registers metrics, losses, tricks or attacks. May be repeated.",
@@ -142,6 +152,31 @@ class Command(TyperCommand):
         shared = [name for name in SHARED if any(name in param.opts for param in self.params)]
         if shared:
             self.epilog = f"Further options, described by uwc --help: {', '.join(shared)}"
+
+
+class Commands(TyperGroup):
+    """The commands. In messages on wrong usage, characters that change a terminal are escaped, as not every version of
+    the command-line library does."""
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        """Read the options before the command."""
+        with _escaped():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Read the options of the command, and run it."""
+        with _escaped():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _escaped() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if hasattr(error, "format_message"):  # an error of usage
+            error.message = printable(str(getattr(error, "message", "")))  # type: ignore[attr-defined]
+        raise
 
 
 S = TypeVar("S", bound="Section")

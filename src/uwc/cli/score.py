@@ -10,6 +10,7 @@ from uwc.cli.options import (
     Holdout,
     Json,
     KeepPaths,
+    LogTo,
     Metrics,
     Model,
     Original,
@@ -48,6 +49,7 @@ def score_command(
     metric: Metrics = [],  # noqa: B006
     output_dir: OutputDir = None,
     overwrite: Overwrite = False,
+    log_to: LogTo = [],  # noqa: B006
     keep_paths: KeepPaths = False,
     as_json: Json = False,
     setting: Set = [],  # noqa: B006
@@ -88,6 +90,7 @@ def score_command(
         output_dir=output_dir,
         overwrite=overwrite,
         keep_paths=keep_paths,
+        log_to=log_to,
         **loading(given.model),
     )
     print_scores(scores, f"{model} on {forget}", as_json)

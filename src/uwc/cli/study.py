@@ -12,6 +12,7 @@ from uwc.cli.options import (
     Command,
     Json,
     KeepPaths,
+    LogTo,
     Overwrite,
     Plugins,
     Set,
@@ -45,6 +46,7 @@ def study_run(
     runs: Runs = Path("runs"),
     overwrite: Overwrite = False,
     verify: Verify = False,
+    log_to: LogTo = [],  # noqa: B006
     keep_paths: KeepPaths = False,
     as_json: Json = False,
     overrides: Set = [],  # noqa: B006
@@ -62,6 +64,7 @@ def study_run(
         verify=verify,
         overwrite=overwrite,
         keep_paths=keep_paths,
+        log_to=log_to,
         trust_remote_code=trust_remote_code,
         allow_plugins=allow_plugins,
     )

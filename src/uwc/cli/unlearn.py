@@ -13,6 +13,7 @@ from uwc.cli.options import (
     Forget,
     Json,
     KeepPaths,
+    LogTo,
     Model,
     Overwrite,
     Plugins,
@@ -40,6 +41,7 @@ def unlearn_command(
     column: Columns = [],  # noqa: B006
     skip_invalid: SkipInvalid = False,
     overwrite: Overwrite = False,
+    log_to: LogTo = [],  # noqa: B006
     keep_paths: KeepPaths = False,
     as_json: Json = False,
     setting: Annotated[
@@ -86,6 +88,7 @@ def unlearn_command(
         output_dir=output_dir,
         overwrite=overwrite,
         keep_paths=keep_paths,
+        log_to=log_to,
         **loading(given.model),
     )
     if progress.FIRST_PROCESS:

@@ -14,6 +14,7 @@ from uwc.models.reading import differences, load_both, load_reading
 from uwc.objectives.objective import Objective
 from uwc.studies.steps import MODEL, Checkpoint, Step
 from uwc.studies.store import Store
+from uwc.tracking import Trackers
 from uwc.training.forward import frozen_copy, needs_frozen_copy
 from uwc.training.settings import TrainingSettings
 
@@ -39,9 +40,14 @@ class ModelCache:
 
 @dataclass(frozen=True)
 class Context:
-    """The shared resources that a step may use besides its own fields."""
+    """The shared resources that a step may use besides its own fields.
+
+    Attributes:
+        trackers: get the logs of trainings; no result depends on them.
+    """
 
     store: Store
+    trackers: Trackers = field(default_factory=Trackers)
     cache: ModelCache = field(default_factory=ModelCache)
 
     def model(self, step: Step, loading: Loading, *, original: Step | None = None) -> Model:

@@ -1,5 +1,6 @@
 """Execution of the steps of a plan that are not in the store."""
 
+import json
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,8 +12,9 @@ from uwc.progress import duration
 from uwc.results import RunRecord, StepTime
 from uwc.studies.checks import require_retention
 from uwc.studies.plan import Plan
-from uwc.studies.steps import MODEL, Attack, Calibrate, Checkpoint, Step
+from uwc.studies.steps import LOG, MODEL, Attack, Calibrate, Checkpoint, Step
 from uwc.studies.store import FileRecord, Manifest, Store, checkpoint_fingerprint, environment, file_records
+from uwc.tracking import Trackers
 
 if TYPE_CHECKING:
     from uwc.studies.context import Context
@@ -67,15 +69,21 @@ def _models(step: Step) -> Iterator[Step]:
         yield from _models(read) if isinstance(read, Calibrate) else (read,)
 
 
-def run_steps(plan: Plan, store: Store, *, on_step: progress.Advance) -> RunRecord:
-    """Run every missing step, in order, and store each result; `on_step` is called with each step and the ETA.
+def run_steps(plan: Plan, store: Store, *, on_step: progress.Advance, trackers: Trackers | None = None) -> RunRecord:
+    """Run every missing step, in order, and store each result.
+
+    Args:
+        plan: the plan.
+        store: the store.
+        on_step: called with each step and the ETA.
+        trackers: get the logs of trainings, also of those that are taken from the store.
 
     Raises:
         UserError: a step fails, or the original scores near 0 on a set of the retention constraint.
     """
     from uwc.studies.context import Context  # heavy: only where something is computed
 
-    context = Context(store)
+    context = Context(store, trackers=trackers or Trackers())
     _forget_not_cached(plan, store)
     times, left = [], _time_left(plan, store)
     for step in plan.steps:
@@ -154,7 +162,20 @@ def _run(step: Step, context: "Context") -> StepTime:
             if not reused:
                 _compute(step, context)
         status = step_status(step, store)
+    if reused and context.trackers.used:
+        _track_stored(step, context)
     return StepTime(name=step.name, key=step.key, seconds=_seconds(step, store), reused=reused, outcome=status)
+
+
+def _track_stored(step: Step, context: "Context") -> None:
+    """Log the training of a step that is taken from the store."""
+    log = context.store.folder(step) / LOG
+    if log.is_file():
+        outcome = context.store.outcome(step)
+        with context.trackers.run(step.name, step.settings) as run:
+            for entry in json.loads(log.read_text(encoding="utf-8")):
+                run.step(entry)
+            run.end(stopped=outcome.stopped, diverged=outcome.diverged, collapse=outcome.collapse)
 
 
 def _report(step: Step, time: StepTime, store: Store, left: str) -> None:

@@ -265,16 +265,18 @@ class FineTune(Step):
         from uwc.models.load import save_model
         from uwc.objectives.objective import Objective
         from uwc.training.data import TrainingData
-        from uwc.training.loop import train
+        from uwc.training.loop import TrainingLog, train
 
         model = replace(context.model(self.base, self.loading), name=self.of[-1])
-        log = train(
-            model,
-            Objective(FINE_TUNING, model.model),
-            TrainingData(retain=self.answers),
-            self.training,
-            checkpoints=context.store.checkpoints(self),
-        )
+        with context.trackers.run(self.name, self.settings) as run:
+            log = train(
+                model,
+                Objective(FINE_TUNING, model.model),
+                TrainingData(retain=self.answers),
+                self.training,
+                checkpoints=context.store.checkpoints(self),
+                log=TrainingLog(on_step=run.step),
+            )
         save_model(model, out / MODEL)
         write_json(out / LOG, log.steps)
         return Outcome()
@@ -315,16 +317,20 @@ class Unlearn(Step):
 
         model = context.model(self.original, self.loading)
         method = Method(self.of[-1], "", "", self.terms, self.rule)
-        done = unlearn(
-            model,
-            method,
-            TrainingData(self.forget, self.retain, self.refusals),
-            self.training,
-            tricks=self.tricks,
-            frozen=context.frozen(self.original, self.loading, Objective(method, model.model), self.training),
-            checkpoints=context.store.checkpoints(self),
-            stop=self._stop_rule(context),
-        )
+        with context.trackers.run(self.name, self.settings) as run:
+            done = unlearn(
+                model,
+                method,
+                TrainingData(self.forget, self.retain, self.refusals),
+                self.training,
+                tricks=self.tricks,
+                frozen=context.frozen(self.original, self.loading, Objective(method, model.model), self.training),
+                checkpoints=context.store.checkpoints(self),
+                stop=self._stop_rule(context),
+                on_step=run.step,
+            )
+            diverged = None if done.diverged is None else done.diverged.step
+            run.end(stopped=done.log.stopped, diverged=diverged, collapse=done.collapse)
         write_json(out / LOG, finite(done.log.steps))  # fp16 logs an infinite gradient for a step it skips
         if done.log.effects:
             write_json(out / EFFECTS, finite(done.log.effects))
@@ -332,7 +338,7 @@ class Unlearn(Step):
         return Outcome(
             status="done" if done.diverged is None else "diverged",
             message="" if done.diverged is None else str(done.diverged),
-            diverged=None if done.diverged is None else done.diverged.step,
+            diverged=diverged,
             stopped=done.log.stopped,
             collapse=done.collapse,
         )

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
@@ -111,11 +111,21 @@ class TrainingLog:
             dual variables and the score of early stopping where there are such.
         effects: one entry a recorded step: ``step``, and risk -> layer group -> inner product.
         stopped: the step after which early stopping ended the run, if it did.
+        on_step: called with each entry of `steps` once the step is finished, those of a resumed run included.
     """
 
     steps: list[dict[str, float]] = field(default_factory=list)
     effects: list[dict[str, Any]] = field(default_factory=list)
     stopped: int | None = None
+    on_step: Callable[[dict[str, float]], None] | None = None
+    _told: int = 0
+
+    def tell(self) -> None:
+        """Call `on_step` with the entries that are new."""
+        if self.on_step is not None:
+            for entry in self.steps[self._told :]:
+                self.on_step(entry)
+        self._told = len(self.steps)
 
 
 def train(
@@ -214,6 +224,8 @@ class _Run:
                 advance(note=f"loss {self.log.steps[-1]['loss']:.3f}, {speed:,.0f} tokens/s")
                 if stop is not None and self._reached(stop, number):
                     self.log.stopped = number
+                self.log.tell()
+                if self.log.stopped is not None:
                     break
                 if self.settings.checkpoint_every and number % self.settings.checkpoint_every == 0:
                     self._save()

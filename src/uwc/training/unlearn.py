@@ -1,7 +1,7 @@
 """Unlearning from start to end: adapter, training or Mini-Unlearning, contrast, and the check for collapse."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,7 @@ def mini_unlearn(
                 difference[name].mul_(rule.contraction).add_(forget[name], alpha=settings.lr / 2)
         loss = sum(shares.values()) / 2
         log.steps.append({"step": number, "loss": loss, **shares, "gradient_norm": norm, "lr": settings.lr})
+        log.tell()
     with torch.no_grad():
         for name, weight in weights.items():
             weight += (rule.strength * difference[name]).to(weight.dtype)
@@ -117,6 +118,7 @@ def unlearn(
     checkpoints: Path | None = None,
     frozen: Any = None,
     stop: StopRule | None = None,
+    on_step: Callable[[dict[str, float]], None] | None = None,
 ) -> Unlearned:
     """Unlearn the forget examples from a model, in place or with an adapter.
 
@@ -129,6 +131,7 @@ def unlearn(
         checkpoints: a folder for checkpoints; see `uwc.training.loop.train`.
         frozen: a frozen copy of the original model to share between runs.
         stop: ends the run early at a chosen score.
+        on_step: called with each entry of the log.
 
     Raises:
         DataError: the method needs data that is empty, or an example does not fit into the context.
@@ -142,7 +145,7 @@ def unlearn(
         chosen = {name: value for name, value in asdict(lora).items() if name != "save"}
         model = add_adapter(model, **chosen, seed=settings.seed)
     objective = Objective(method, model.model, trick_settings=tricks)
-    log, diverged = TrainingLog(), None
+    log, diverged = TrainingLog(on_step=on_step), None
     try:
         if isinstance(rule, MiniUnlearning):
             mini_unlearn(model, objective, data, settings, log=log)

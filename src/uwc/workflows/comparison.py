@@ -24,6 +24,7 @@ from uwc.studies.config_file import Overrides, load_config
 from uwc.studies.plan import make_plan
 from uwc.studies.sections import CalibrateConfig
 from uwc.studies.store import FileRecord, Store, changed_file, file_records
+from uwc.tracking import Trackers
 from uwc.workflows.studies import require_models, run_plan
 
 
@@ -147,6 +148,7 @@ def compare(
     verify: bool = False,
     overwrite: bool = False,
     keep_paths: bool = False,
+    log_to: str | Sequence[str] = (),
     trust_remote_code: bool = False,
 ) -> StudyResults:
     """Compare unlearned models: scored, calibrated to the retention constraint, scored again and attacked.
@@ -181,12 +183,14 @@ def compare(
         verify: compare the hashes of all stored models, and not only of those that are read.
         overwrite: replace the results of another original that the folder has.
         keep_paths: keep absolute paths in the results.
+        log_to: trackers that get the results: wandb, tensorboard, trackio.
         trust_remote_code: run Python code that comes with a checkpoint.
 
     Raises:
         UserError: a model or file is not as it should be, or there is no unlearned model.
     """
     folder, template = Path(output_dir), getattr(original, "template", None)
+    trackers = Trackers(log_to, folder=folder, group=_study_name(folder))
     models = dict(unlearned) if isinstance(unlearned, Mapping) else named_by_path(unlearned)
     kept = retention.model_dump(exclude_unset=True) if isinstance(retention, CalibrateConfig) else dict(retention or {})
     retains = _retain_sets(retain)
@@ -214,7 +218,7 @@ def compare(
     config = load_config(STUDY, changes=changes, overrides=overrides, trust_remote_code=trust_remote_code)
     plan = make_plan(config)
     require_models(plan.config)
-    return run_plan(plan, Store(folder / STORE), folder, verify=verify, overwrite=overwrite)
+    return run_plan(plan, Store(folder / STORE), folder, verify=verify, overwrite=overwrite, trackers=trackers)
 
 
 def _study_name(folder: Path) -> str:

@@ -1,7 +1,7 @@
 """Planning and running of studies."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from uwc.studies.config_file import Overrides, load_config
 from uwc.studies.plan import Plan, make_plan
 from uwc.studies.run import missing_steps, run_steps, step_status, verify_store
 from uwc.studies.store import Store
+from uwc.tracking import Trackers
 
 DEFAULT_RUNS = Path("runs")
 REPORT = "report.html"
@@ -57,6 +58,7 @@ def run_study(
     verify: bool = False,
     overwrite: bool = False,
     keep_paths: bool = False,
+    log_to: str | Sequence[str] = (),
     trust_remote_code: bool = False,
     allow_plugins: bool = False,
 ) -> StudyResults:
@@ -71,6 +73,7 @@ def run_study(
         fresh: compute every step again.
         verify, overwrite: see `run_plan`.
         keep_paths: keep absolute paths in the results.
+        log_to: as `uwc.run_study` takes it.
         trust_remote_code, allow_plugins: as `load_config` takes them.
 
     Raises:
@@ -80,16 +83,26 @@ def run_study(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("a study runs in one process; use accelerate launch with: uwc unlearn")
     config = _config(source, overrides, trust_remote_code, allow_plugins)
+    folder = Path(runs) / config.name
+    trackers = Trackers(log_to, folder=folder, group=config.name)
     plan = make_plan(config.model_copy(update={"keep_paths": True}) if keep_paths else config)
     require_models(plan.config)
     store = Store(Path(runs) / STORE)
     if fresh:
         for step in plan.steps:
             store.remove(step)
-    return run_plan(plan, store, Path(runs) / plan.config.name, verify=verify, overwrite=overwrite)
+    return run_plan(plan, store, folder, verify=verify, overwrite=overwrite, trackers=trackers)
 
 
-def run_plan(plan: Plan, store: Store, folder: Path, *, verify: bool = False, overwrite: bool = False) -> StudyResults:
+def run_plan(
+    plan: Plan,
+    store: Store,
+    folder: Path,
+    *,
+    verify: bool = False,
+    overwrite: bool = False,
+    trackers: Trackers | None = None,
+) -> StudyResults:
     """Run the missing steps of a plan, and write its results, report and log (``run.log``) to a folder.
 
     Args:
@@ -98,6 +111,7 @@ def run_plan(plan: Plan, store: Store, folder: Path, *, verify: bool = False, ov
         folder: where the results are written.
         verify: compare the hashes of all stored models, and not only of those that a missing step reads.
         overwrite: replace the results of a study of another model or benchmark.
+        trackers: get the logs of trainings, and the results.
 
     Raises:
         UserError: the folder has such results, nothing can be written to it or to the store, a step fails, or the disk
@@ -114,8 +128,11 @@ def run_plan(plan: Plan, store: Store, folder: Path, *, verify: bool = False, ov
             progress.note(f"{name} left out: it needs {lacking}")
         progress.note(f"{plan.config.name}: {len(plan.steps)} steps, {missing} to run")
         with progress.bar(plan.config.name, total=len(plan.steps), alike=False) as advance:
-            run = run_steps(plan, store, on_step=advance)
-        return _publish(plan, store, run, folder)
+            run = run_steps(plan, store, on_step=advance, trackers=trackers)
+        results = _publish(plan, store, run, folder)
+        if trackers is not None:
+            trackers.results(results)
+        return results
 
 
 def _require_same_study(config: StudyConfig, folder: Path) -> None:

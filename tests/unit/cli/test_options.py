@@ -4,8 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.core import TyperGroup
 
-from uwc.cli.options import file_columns, named_files, sections
+from uwc.cli.options import Commands, file_columns, named_files, sections
 from uwc.cli.sections import ScoreSections, UnlearnSections
 from uwc.errors import UserError
 from uwc.objectives.rules import Prune
@@ -60,3 +61,20 @@ def test_files_are_called_by_their_stems_numbered_where_taken() -> None:
     assert list(named_files(files)) == ["maths", "maths 2", "forget 2", "retain"]
     assert list(named_files(files, taken=("forget", "retain"))) == ["maths", "maths 2", "forget 2", "retain 2"]
     assert named_files([]) == {}
+
+
+@pytest.mark.parametrize("method", ["make_context", "invoke"])
+def test_errors_of_usage_are_escaped_in_every_version(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class UsageError(Exception):
+        message = "No such option: --nosuch\x1b[31m"
+
+        def format_message(self) -> str:
+            return self.message
+
+    def fail(*_: object, **__: object) -> None:
+        raise UsageError
+
+    monkeypatch.setattr(TyperGroup, method, fail)
+    with pytest.raises(UsageError) as raised:
+        getattr(Commands(name="uwc"), method)(None)
+    assert raised.value.format_message() == r"No such option: --nosuch\x1b[31m"
