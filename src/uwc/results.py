@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue, PrivateAttr, ValidationError, WithJsonSchema
 
+from uwc import answers
 from uwc.errors import UserError, printable, shortened
 from uwc.io import not_a_file, require_writable, write_text
 from uwc.paths import path_names, path_tag, renamed, renaming, texts_of
@@ -932,7 +933,70 @@ class Result(Part, ABC):
             ) from None
 
 
-class Scores(Result):
+class _Beside:
+    """The table of answers of a result, or the folder that has it; results are equal whatever they are."""
+
+    def __init__(self, *, table: "pd.DataFrame | None" = None, folder: Path | None = None) -> None:
+        self.table, self.folder = table, folder
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Beside)
+
+    __hash__ = object.__hash__
+
+
+class Answered(Result):
+    """A result with a table of answers, which is written beside its file."""
+
+    _beside: "_Beside" = PrivateAttr(default_factory=lambda: _Beside())
+
+    def with_answers(self, table: "pd.DataFrame") -> Self:
+        """The same result, with its table of answers."""
+        self._beside = _Beside(table=table)
+        return self
+
+    @property
+    def answers(self) -> "pd.DataFrame":
+        """One row for each set, question, model and condition: texts, and the values of metrics by example.
+
+        The columns are `uwc.answers.COLUMNS` and the metrics. Of a result from a file it is read from
+        ``answers.parquet`` beside it.
+
+        Raises:
+            UserError: there is no such file, or it belongs to another result.
+        """
+        beside = self._beside
+        if beside.table is None:
+            if beside.folder is None:
+                raise UserError("this result has no table of answers; load it from its file, or compute it again")
+            beside.table = answers.read(beside.folder, of=self.FILE)
+        return beside.table
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the file, and ``answers.parquet`` beside it, into a folder, which is created if missing; returns its
+        path."""
+        path = super().save(folder)
+        beside = self._beside
+        if beside.table is not None or (beside.folder is not None and (beside.folder / answers.FILE).exists()):
+            answers.write(self.answers, path.parent, of=self.FILE)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read the file. Raises UserError, naming the file, if it is of another kind or version."""
+        found = super().load(path)
+        found._beside = _Beside(folder=Path(path).parent)
+        return found
+
+    @classmethod
+    def prepare(cls, folder: str | Path | None, *, overwrite: bool = False, **of: str) -> None:
+        """As of `Result`; also refuses a folder with the table of answers of a result of another kind."""
+        super().prepare(folder, overwrite=overwrite, **of)
+        if folder is not None and not overwrite and (owner := answers.written_of(Path(folder))) not in (None, cls.FILE):
+            raise UserError(f"{Path(folder) / answers.FILE} has the answers of {owner}; {_ELSEWHERE}")
+
+
+class Scores(Answered):
     """The scores of one model: the content of score.json."""
 
     FILE: ClassVar[str] = "score.json"
@@ -949,7 +1013,6 @@ class Scores(Result):
     invalid_rows: tuple[InvalidRows, ...] = ()
     """The rows that were left out, by file."""
     warnings: tuple[Warning, ...] = ()
-    _examples: Any = PrivateAttr(default=None)
 
     @property
     def headline(self) -> str:
@@ -968,28 +1031,12 @@ class Scores(Result):
         """One row for each set and metric."""
         return map(_score_row, self.scores)
 
-    def with_examples(self, values: "pd.DataFrame") -> Self:
-        """The same, with what `examples` returns."""
-        self._examples = values
-        return self
-
-    def examples(self) -> "pd.DataFrame":
-        """One row for each example: set, id, subject and the value of each metric; NaN where it has none.
-
-        Raises:
-            UserError: the result was read from a file; the values are in examples.parquet beside it.
-        """
-        if self._examples is None:
-            raise UserError("a result from a file has no values by example; read examples.parquet beside it")
-        frame: pd.DataFrame = self._examples
-        return frame
-
     def difference_rows(self) -> Iterable[Mapping[str, Any]]:
         """One row for each set and metric of the differences."""
         return map(_score_row, self.differences)
 
 
-class StudyResults(Result):
+class StudyResults(Answered):
     """A whole study or comparison: the content of results.json."""
 
     FILE: ClassVar[str] = "results.json"
@@ -1144,7 +1191,7 @@ class StudyResults(Result):
                     }
 
 
-class CalibrationResults(Result):
+class CalibrationResults(Answered):
     """The calibration of one unlearned model: the content of calibration.json."""
 
     FILE: ClassVar[str] = "calibration.json"
@@ -1177,7 +1224,7 @@ class CalibrationResults(Result):
         return ({"condition": score.condition, **_score_row(score)} for score in self.scores)
 
 
-class AttackResults(Result):
+class AttackResults(Answered):
     """Attacks on one model and its control: the content of attack.json."""
 
     FILE: ClassVar[str] = "attack.json"

@@ -1,19 +1,21 @@
 """The results of a study, gathered from its finished steps."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
+import pandas as pd
 
-from uwc import __version__
+from uwc import __version__, answers
 from uwc.attacks.evaluate import VariantValues, describe, load_variants, outcomes
+from uwc.attacks.evaluate import answer_rows as attacked_rows
 from uwc.calibration.calibrate import Calibrated
 from uwc.calibration.frontier import pair_confidences, seed_groups
 from uwc.calibration.probed import ROUNDING
 from uwc.io import digest, expanded, file_digest
-from uwc.metrics.evaluate import evaluate, load_sets, not_finite_in_words
+from uwc.metrics.evaluate import answer_rows, evaluate, load_sets, not_finite_in_words
 from uwc.metrics.registry import metrics
 from uwc.metrics.scored import NOT_FINITE, ScoredSet
 from uwc.metrics.stats import cluster_codes
@@ -250,7 +252,7 @@ def gather(plan: Plan, store: Store) -> StudyResults:
         invalid_rows=plan.benchmark.left_out,
         warnings=tuple(study_warnings(plan, store, unlearned, retention)),
         provenance=origins(plan, store),
-    )
+    ).with_answers(gatherer.answers())
 
 
 class _Gatherer:
@@ -380,6 +382,24 @@ class _Gatherer:
                 seed=self.seed,
             )
         return AttackedModel(model=model.key, outcomes=tuple(found), failed=failed)
+
+    def answers(self) -> pd.DataFrame:
+        """The table of answers of all models, as delivered, calibrated and under attack."""
+        return answers.joined([*self._plain_answers(), *self._attacked_answers()])
+
+    def _plain_answers(self) -> Iterator[pd.DataFrame]:
+        calibrated = [run.calibrated for run in self.plan.runs if run.calibrate is not None]
+        for model in (*self.plan.references, *(run.delivered for run in self.plan.runs), *calibrated):
+            if step_status(model.score, self.store) == "done":
+                condition = answers.CALIBRATED if model.key.role == "calibrated" else answers.AS_DELIVERED
+                yield answer_rows(self.scored(model.score), self.plan.scoring, key=model.key, condition=condition)
+
+    def _attacked_answers(self) -> Iterator[pd.DataFrame]:
+        for attack in self.plan.attacks:
+            done = (step_status(step, self.store) == "done" for step in (attack.model.score, attack.step))
+            if all(done):
+                found = self.variants(attack)
+                yield attacked_rows(attack.chain.label, found, attack.step.sets, key=attack.model.key)
 
     def variants(self, attack: PlannedAttack) -> list[VariantValues]:
         return load_variants(self.store.folder(attack.step) / ATTACKED)
