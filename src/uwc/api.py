@@ -39,6 +39,7 @@ from uwc.metrics import evaluate
 from uwc.metrics.compat import compat_of
 from uwc.metrics.registry import metrics as metric_registry
 from uwc.metrics.scored import NOT_FINITE, needs_of
+from uwc.metrics.secrets import secret_counts
 from uwc.metrics.semantics import Judges, require_judges
 from uwc.metrics.stats import aggregate
 from uwc.metrics.suites import (
@@ -243,6 +244,7 @@ def score(
         scores=found,
         compared_with="" if compare is None else name_of(compare),
         differences=evaluate.paired_differences(theirs, ours, scoring),
+        secrets=tuple(secret_counts(ours, ModelKey(role="unlearned", run=name_of(model)))),
         left_out=left_out,
         invalid_rows=tuple(invalid or ()),
         warnings=tuple(warnings),
@@ -296,13 +298,16 @@ def calibrate(
         retention: the retention constraint: a `Retention`, or its fields.
         columns: field -> column, where files or tables name them otherwise.
         skip_invalid: leave out invalid rows, at most half of a file, with a warning; by default they are an error.
-        max_new_tokens: the most tokens of a generated answer, for metrics that read them.
+        max_new_tokens: the most tokens of a generated answer, for metrics that read them, and for the texts in
+            ``answers``: with `curve` and `output_dir`, the answers to the forget questions of the original, the
+            unlearned and the calibrated model, which takes three passes of generation over them; 0 for none.
         curve: probe the whole grid of mixtures with all questions, as the score at exactly tau, the tau curve and the
             intervals through alpha need; otherwise only alpha is searched, in a third of the time.
         seed: of the bootstrap.
         save: a folder for the calibrated model and its card; None does not write it.
         command: the command or call that the card names.
-        output_dir: a folder for ``calibration.json`` and the values of the probes; None does not write them.
+        output_dir: a folder for ``calibration.json``, ``answers.parquet`` and the values of the probes; None does not
+            write them.
         overwrite: replace what the folders have of another model.
         keep_paths: keep absolute paths in the results, see `uwc.results.Result.without_paths`.
         shown: called with the results before the mixture is saved.
@@ -352,6 +357,12 @@ def calibrate(
         invalid_rows=tuple(invalid or ()),
         warnings=(*warnings, *found.warnings),
     ).without_paths(output_dir, keep=keep_paths)
+    new_tokens = max_new_tokens if curve and output_dir is not None else 0
+    results = results.with_answers(
+        calibration.answer_rows(
+            found, mixing, questions, names=(results.original, results.unlearned), max_new_tokens=new_tokens
+        )
+    )
     if output_dir is not None:
         with reporting_full_disk(Path(output_dir)), _written(CalibrationResults, output_dir) as hidden:
             results.save(hidden)

@@ -43,6 +43,9 @@ unlearned model as delivered, or the calibrated mixture of an unlearned model wi
 
 Settings = dict[str, JsonValue]
 
+CLUSTERS_NAMED = 3
+"""The most clusters that a count of secrets names."""
+
 FORGET = "forget"
 """The set that is to be forgotten."""
 ES = "extraction_strength"
@@ -142,6 +145,37 @@ class ScoreDifference(Difference):
 
     set: str
     metric: str
+
+
+class ClusterSecrets(Part):
+    """The secrets of one cluster."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("cluster",)
+
+    cluster: str
+    secrets: int
+    said: int
+
+
+class SecretCount(Part):
+    """The distinct secrets of a set of questions, and how many of them a model says in its answers to them."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("set", "model")
+
+    set: str
+    model: ModelKey
+    secrets: int
+    said: int
+    clusters: tuple[ClusterSecrets, ...]
+    """The clusters of which one is said, the one with the most first."""
+
+    @property
+    def words(self) -> str:
+        """The count in words, ``3 of 299 secrets are said``, with the clusters that have the most."""
+        first = [f"{c.cluster or 'no cluster'}: {c.said} of {c.secrets}" for c in self.clusters[:CLUSTERS_NAMED]]
+        more = ["..."] if len(self.clusters) > CLUSTERS_NAMED else []
+        by_cluster = f" ({'; '.join([*first, *more])})" if first else ""
+        return f"{self.said} of {self.secrets} secrets are said{by_cluster}"
 
 
 class SetInfo(Part):
@@ -1008,6 +1042,8 @@ class Scores(Answered):
     compared_with: str = ""
     differences: tuple[ScoreDifference, ...] = ()
     """Paired differences of the model from ``compared_with``."""
+    secrets: tuple[SecretCount, ...] = ()
+    """The secrets that are said, by set; empty if the questions have none, or no answer was generated."""
     left_out: dict[str, str] = {}
     """Metric of the suite -> its missing need."""
     invalid_rows: tuple[InvalidRows, ...] = ()
@@ -1021,7 +1057,9 @@ class Scores(Answered):
             return f"{self.model}: no score"
         first = self.scores[0]
         label = self.metrics[first.metric].label if first.metric in self.metrics else first.metric
-        return f"{self.model}: {label} {_interval(first.mean, first.low, first.high)} on {first.set} (n = {first.n})"
+        said = f"; {self.secrets[0].words} on {self.secrets[0].set}" if self.secrets else ""
+        score = _interval(first.mean, first.low, first.high)
+        return f"{self.model}: {label} {score} on {first.set} (n = {first.n}){said}"
 
     def table(self) -> list[dict[str, str]]:
         """One row for each set and metric."""
@@ -1030,6 +1068,10 @@ class Scores(Answered):
     def rows(self) -> Iterable[Mapping[str, Any]]:
         """One row for each set and metric."""
         return map(_score_row, self.scores)
+
+    def secret_rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for each set and cluster of which a secret is said, and one for each whole set."""
+        return secret_rows(self.secrets)
 
     def difference_rows(self) -> Iterable[Mapping[str, Any]]:
         """One row for each set and metric of the differences."""
@@ -1055,6 +1097,8 @@ class StudyResults(Answered):
     pairs: dict[str, dict[str, Number]]
     """First -> second -> confidence that the first has the lower residual forget score, from paired bootstrap draws."""
     groups: tuple[Group, ...]
+    secrets: tuple[SecretCount, ...] = ()
+    """The secrets that each model says, by set; empty if the questions have none, or no answer was generated."""
     attacks: Attacks | None = None
     robustness: Robustness | None = None
     left_out: dict[str, str] = {}
@@ -1150,6 +1194,10 @@ class StudyResults(Answered):
         for key, scores in self.scored():
             for score in scores:
                 yield {"model": key.run or key.role, "role": key.role, **_score_row(score)}
+
+    def secret_rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for each model, set and cluster of which a secret is said, and one for each whole set."""
+        return secret_rows(self.secrets)
 
     def ranking_rows(self) -> Iterable[Mapping[str, Any]]:
         """One row for each ranked model, best first: the fields of `RankedModel`, each interval in two."""
@@ -1626,6 +1674,15 @@ def attack_rows(attacks: Attacks) -> Iterable[Mapping[str, Any]]:
                 "over_control": outcome.over_control.mean if outcome.over_control else None,
                 "worst_case": outcome.worst_case.mean if outcome.worst_case else None,
             }
+
+
+def secret_rows(counts: Iterable[SecretCount]) -> Iterable[Mapping[str, Any]]:
+    """One row for each count, its cluster empty, and one for each of its clusters."""
+    for count in counts:
+        whole = ClusterSecrets(cluster="", secrets=count.secrets, said=count.said)
+        for part in (whole, *count.clusters):
+            key = {"model": count.model.run or count.model.role, "role": count.model.role, "set": count.set}
+            yield {**key, **part.model_dump()}
 
 
 def find(scores: Iterable[Score], name: str, metric: str) -> Score | None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -18,6 +19,7 @@ from uwc.io import digest, expanded, file_digest
 from uwc.metrics.evaluate import answer_rows, evaluate, load_sets, not_finite_in_words
 from uwc.metrics.registry import metrics
 from uwc.metrics.scored import NOT_FINITE, ScoredSet
+from uwc.metrics.secrets import secret_counts
 from uwc.metrics.stats import cluster_codes
 from uwc.metrics.suites import metric_info, set_info
 from uwc.models.token_scores import Floats
@@ -35,6 +37,7 @@ from uwc.results import (
     ReferenceModel,
     Robustness,
     Score,
+    SecretCount,
     SplitInfo,
     StepNames,
     StepOrigin,
@@ -246,6 +249,7 @@ def gather(plan: Plan, store: Store) -> StudyResults:
         ranking=tuple(ranking),
         pairs=gatherer.pairs(ranking),
         groups=gatherer.groups([u for u in unlearned if u.name in ranking]),
+        secrets=tuple(gatherer.secrets()),
         attacks=attacks,
         robustness=None if attacks is None else gatherer.robustness(attacks),
         left_out=dict(plan.left_out),
@@ -383,16 +387,26 @@ class _Gatherer:
             )
         return AttackedModel(model=model.key, outcomes=tuple(found), failed=failed)
 
+    def models(self) -> Iterator[PlannedModel]:
+        """The models that were scored: the references, and each run as delivered and calibrated."""
+        runs = [[run.delivered, *([] if run.calibrate is None else [run.calibrated])] for run in self.plan.runs]
+        for model in (*self.plan.references, *chain.from_iterable(runs)):
+            if step_status(model.score, self.store) == "done":
+                yield model
+
+    def secrets(self) -> Iterator[SecretCount]:
+        """The secrets that each model says, by set."""
+        for model in self.models():
+            yield from secret_counts(self.scored(model.score), model.key)
+
     def answers(self) -> pd.DataFrame:
         """The table of answers of all models, as delivered, calibrated and under attack."""
         return answers.joined([*self._plain_answers(), *self._attacked_answers()])
 
     def _plain_answers(self) -> Iterator[pd.DataFrame]:
-        calibrated = [run.calibrated for run in self.plan.runs if run.calibrate is not None]
-        for model in (*self.plan.references, *(run.delivered for run in self.plan.runs), *calibrated):
-            if step_status(model.score, self.store) == "done":
-                condition = answers.CALIBRATED if model.key.role == "calibrated" else answers.AS_DELIVERED
-                yield answer_rows(self.scored(model.score), self.plan.scoring, key=model.key, condition=condition)
+        for model in self.models():
+            condition = answers.CALIBRATED if model.key.role == "calibrated" else answers.AS_DELIVERED
+            yield answer_rows(self.scored(model.score), self.plan.scoring, key=model.key, condition=condition)
 
     def _attacked_answers(self) -> Iterator[pd.DataFrame]:
         for attack in self.plan.attacks:
