@@ -158,7 +158,10 @@ class Table:
 def is_numeric(table: Table, column: int) -> bool:
     """Whether a column holds numbers, which line up on the right."""
     cells = [row[column] for row in table.rows]
-    return all(cell[:1].isdigit() or cell[:1] in ("", "-", "+", MISSING, "∞") or cell[:2] == "x " for cell in cells)
+    return all(
+        cell[:1].isdigit() or cell[:1] in ("", "-", "+", MISSING, "∞") or cell.startswith(("x ", NOTHING))
+        for cell in cells
+    )
 
 
 def to_markdown(table: Table) -> str:
