@@ -202,7 +202,7 @@ def print_table(table: Table, console: Console) -> None:
         console.print(printable(table.title), style="bold", markup=False, highlight=False)
         widths = [_width(table, i) for i in range(len(table.columns))]
         groups = table.group_of()
-        wide = sum(widths) + SEPARATION * len(widths) > console.width
+        wide = sum(widths) + SEPARATION * len(widths) - 1 > console.width
         for group in dict.fromkeys(filter(None, groups)) if wide else [None]:
             shown = [i for i, of in enumerate(groups) if group is None or of in ("", group)]
             heads = _heads([groups[i] for i in shown], [widths[i] for i in shown])

@@ -150,7 +150,7 @@ def _result_remarks(results: StudyResults, compared: Sequence[ComparedModel]) ->
     else:
         yield (
             f"Retention: ratio to the original's {listed(results.retention.measures)}"
-            f"{', the least of them' if len(results.retention.measures) > 1 else ''}. At equal retention: {AT_TAU}, "
+            f"{', the least of them' if len(results.retention.measures) > 1 else ''}. At equal retention: interpolated to exactly tau = "
             f"{results.retention.tau:g}. alpha: weight of the unlearned model in its mixture with the original. "
             f"Intervals at equal retention: {intervals(results)}."
         )
