@@ -1256,7 +1256,7 @@ class StudyResults(Result):
         return [
             {
                 "name": m.model.label,
-                "": m.status.replace("_", " ") if m.status != "ok" else "collapsed" if m.collapsed else "",
+                "status": m.status.replace("_", " ") if m.status != "ok" else "collapsed" if m.collapsed else "",
                 f"forget {label}": _shown(m.forget),
                 "retention": _shown(m.retention),
                 "worst attack": m.attack,

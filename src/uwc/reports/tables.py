@@ -148,10 +148,11 @@ def _result_remarks(results: StudyResults, compared: Sequence[ComparedModel]) ->
     if results.retention is None:
         yield "Nothing was calibrated."
     else:
+        measures = results.retention.measures
+        least = ", the least of them" if len(measures) > 1 else ""
         yield (
-            f"Retention: ratio to the original's {listed(results.retention.measures)}"
-            f"{', the least of them' if len(results.retention.measures) > 1 else ''}. At equal retention: interpolated to exactly tau = "
-            f"{results.retention.tau:g}. alpha: weight of the unlearned model in its mixture with the original. "
+            f"Retention: ratio to the original's {listed(measures)}{least}. At equal retention: interpolated to exactly "
+            f"tau = {results.retention.tau:g}. alpha: weight of the unlearned model in its mixture with the original. "
             f"Intervals at equal retention: {intervals(results)}."
         )
     if len(results.ranking) > 1:
