@@ -1347,7 +1347,7 @@ class StudyResults(Answered):
         return [
             {
                 "name": m.model.label,
-                "": m.status.replace("_", " ") if m.status != "ok" else "collapsed" if m.collapsed else "",
+                "status": m.status.replace("_", " ") if m.status != "ok" else "collapsed" if m.collapsed else "",
                 f"forget {label}": _shown(m.forget),
                 "retention": _shown(m.retention),
                 "worst attack": m.attack,
@@ -1860,12 +1860,12 @@ def collapse(model: UnlearnedModel, original: Iterable[Score]) -> str:
     if ends is None and trained is not None:
         ends = trained.before, trained.after
     if ends and isfinite(ends[0]) and not ends[1] <= COLLAPSE_BOUND * ends[0]:
-        after_it = f"{ends[1]:.3g}" if isfinite(ends[1]) else "infinite"
-        reasons.append(f"retain perplexity {after_it}, the original's {ends[0]:.3g}")
+        times = f"{ends[1] / ends[0]:.3g} times the original's" if isfinite(ends[1]) else "infinite"
+        reasons.append(f"retain perplexity {times}")
     kept = model.calibration.delivered if model.calibration else None
     if kept is not None and kept.value < COLLAPSE_RETENTION:
-        reasons.append(f"retention {kept.value:.2g} of the original's")
-    return ", ".join(reasons)
+        reasons.append(f"retention {kept.value:.2g}")
+    return " and ".join(reasons)
 
 
 def secret_rows(counts: Iterable[SecretCount]) -> Iterable[Mapping[str, Any]]:

@@ -384,11 +384,25 @@ def test_forget_data_that_the_original_does_not_know_is_a_warning(place: Path) -
 
 def test_a_retrained_model_that_knows_the_forget_data_is_a_warning(place: Path) -> None:
     for retrained, known in (("mild", True), ("ignorant", False)):
-        given = ("--original", "original", "--unlearned", "strong", "--retrained", retrained, *DATA, "--attack", "none")
+        models = ("--original", "original", "--unlearned", "strong", "--retrained", retrained)
+        given = (
+            *models,
+            *DATA,
+            "--attack",
+            "none",
+            "--holdout",
+            "unknown.jsonl",
+            "--metric",
+            "core",
+            "--metric",
+            "privleak",
+        )
         done = compare(place, *given, "--output-dir", f"control-{retrained}")
         assert done.returncode == 0, done.stderr
         results = StudyResults.load(place / f"control-{retrained}" / "results.json")
-        assert ("retrained_knows" in [w.code for w in results.warnings]) == known
+        assert ("retrained_knows" in [w.code for w in results.warnings]) == known == results.retrained_knows
+        (leak,) = (score for score in results.run("strong").scores if score.metric == "privleak")
+        assert math.isnan(leak.mean) == known, "it compares with the retrained model"
 
 
 def test_models_that_do_not_fit_the_original(place: Path, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ class Frontier:
     @property
     def clusters(self) -> int:
         """The smallest number of clusters of all sets in the bootstrap."""
-        return min(filter(None, (self.retention.clusters, self.forget.clusters)))
+        return min(filter(None, (self.retention.clusters, self.forget.clusters)), default=0)
 
     def alpha_at(self, tau: float) -> float:
         """The largest alpha whose retention ratio is at least tau."""

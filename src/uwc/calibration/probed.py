@@ -75,7 +75,7 @@ class ProbedSet:
     @property
     def clusters(self) -> int:
         """The number of clusters: distinct subjects, and examples without one."""
-        return int(self._codes.max()) + 1
+        return int(self._codes.max(initial=-1)) + 1
 
     def row(self, alpha: float) -> Floats | None:
         """[E] the values at a mixture; None if not all examples were scored there."""
@@ -83,15 +83,18 @@ class ProbedSet:
         return self.values[found[0]] if len(found) else None
 
     def means(self, *, logarithms: bool = False) -> Floats:
-        """[A] the mean over examples at each mixture, optionally of logarithms."""
-        means: Floats = self._line(logarithms).mean(axis=1)
+        """[A] the mean over examples at each mixture, optionally of logarithms; NaN of no example."""
+        line = self._line(logarithms)
+        means: Floats = line.mean(axis=1) if line.size else np.full(len(line), np.nan)
         return means
 
     def resampled_means(self, *, seed: int, logarithms: bool = False, resamples: int = RESAMPLES) -> Floats:
         """[A, R] the means over bootstrap draws of whole clusters, determined by subjects and seed."""
         line = self._line(logarithms)
+        means: Floats = np.full((len(line), resamples), np.nan)
+        if not line.size:
+            return means
         alone = np.array_equal(self._codes, np.arange(self.clusters))  # every example is a cluster
-        means: Floats = np.empty((len(line), resamples))
         for part, drawn in draw_blocks(self.clusters, seed=seed, resamples=resamples, width=line.shape[1]):
             weights = drawn if alone else drawn[:, self._codes]
             means[:, part] = (line @ weights.T) / weights.sum(axis=1)

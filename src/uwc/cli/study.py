@@ -54,7 +54,7 @@ def study_run(
     trust_remote_code: TrustRemoteCode = False,
     allow_plugins: AllowPlugins = False,
 ) -> None:
-    """Run the missing steps of a study; print its table of results and the path of its report."""
+    """Run the missing steps of a study; print its table of results, the conclusion and the path of its report."""
     from uwc.workflows.studies import run_study
 
     results = run_study(

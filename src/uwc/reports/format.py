@@ -158,7 +158,10 @@ class Table:
 def is_numeric(table: Table, column: int) -> bool:
     """Whether a column holds numbers, which line up on the right."""
     cells = [row[column] for row in table.rows]
-    return all(cell[:1].isdigit() or cell[:1] in ("", "-", "+", MISSING, "∞") or cell[:2] == "x " for cell in cells)
+    return all(
+        cell[:1].isdigit() or cell[:1] in ("", "-", "+", MISSING, "∞") or cell.startswith(("x ", NOTHING))
+        for cell in cells
+    )
 
 
 def to_markdown(table: Table) -> str:
@@ -199,7 +202,7 @@ def print_table(table: Table, console: Console) -> None:
         console.print(printable(table.title), style="bold", markup=False, highlight=False)
         widths = [_width(table, i) for i in range(len(table.columns))]
         groups = table.group_of()
-        wide = sum(widths) + SEPARATION * len(widths) > console.width
+        wide = sum(widths) + SEPARATION * len(widths) - 1 > console.width
         for group in dict.fromkeys(filter(None, groups)) if wide else [None]:
             shown = [i for i, of in enumerate(groups) if group is None or of in ("", group)]
             heads = _heads([groups[i] for i in shown], [widths[i] for i in shown])

@@ -148,11 +148,12 @@ def _result_remarks(results: StudyResults, compared: Sequence[ComparedModel]) ->
     if results.retention is None:
         yield "Nothing was calibrated."
     else:
+        measures = results.retention.measures
+        least = ", the least of them" if len(measures) > 1 else ""
         yield (
-            f"Retention: ratio to the original's {listed(results.retention.measures)}"
-            f"{', the least of them' if len(results.retention.measures) > 1 else ''}. At equal retention: {AT_TAU}, "
-            f"{results.retention.tau:g}. alpha: weight of the unlearned model in its mixture with the original. "
-            f"Intervals at equal retention: {intervals(results)}."
+            f"Retention: ratio to the original's {listed(measures)}{least}. At equal retention: interpolated to "
+            f"exactly tau = {results.retention.tau:g}. alpha: weight of the unlearned model in its mixture with the "
+            f"original. Intervals at equal retention: {intervals(results)}."
         )
     if len(results.ranking) > 1:
         yield "Differs from the best: with the confidence that the best model's residual score is lower."

@@ -109,12 +109,16 @@ def _on_original(plan: Plan, store: Store) -> Coded:
             )
 
 
-def _on_retrained(plan: Plan, references: Sequence[ReferenceModel]) -> Coded:
-    """A given retrained model that knows the forget data."""
+def retrained_knows(plan: Plan, references: Sequence[ReferenceModel]) -> str:
+    """Why the given retrained model seems to know the forget data; empty if it does not, or the study trained it."""
     if plan.retrained is None or not isinstance(plan.retrained.model, Checkpoint):
-        return
+        return ""
     scores = {model.role: model.scores for model in references}
-    if reason := knows_forget(scores["retrained"], scores["original"], plan.config.calibration.ranked_by):
+    return knows_forget(scores["retrained"], scores["original"], plan.config.calibration.ranked_by)
+
+
+def _on_retrained(plan: Plan, references: Sequence[ReferenceModel]) -> Coded:
+    if reason := retrained_knows(plan, references):
         yield (
             RETRAINED_KNOWS,
             f"The retrained model scores {reason}: it seems to have been trained on the forget data, so that it is "

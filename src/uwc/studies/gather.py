@@ -3,8 +3,9 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
+from math import isnan
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from uwc.calibration.frontier import pair_confidences, seed_groups
 from uwc.calibration.probed import ROUNDING
 from uwc.io import digest, expanded, file_digest
 from uwc.metrics.evaluate import answer_rows, evaluate, load_sets, not_finite_in_words
-from uwc.metrics.registry import metrics
+from uwc.metrics.registry import metrics, set_metrics
 from uwc.metrics.scored import NOT_FINITE, ScoredSet
 from uwc.metrics.secrets import secret_counts
 from uwc.metrics.stats import cluster_codes
@@ -49,7 +50,7 @@ from uwc.results import (
     UnlearnedModel,
 )
 from uwc.robustness import points_of, robustness
-from uwc.studies.checks import study_warnings
+from uwc.studies.checks import retrained_knows, study_warnings
 from uwc.studies.config import RunConfig
 from uwc.studies.plan import Plan, PlannedAttack, PlannedModel, PlannedRun
 from uwc.studies.run import step_status
@@ -66,6 +67,9 @@ _MEASURES = ("loss", "gradient_norm", "lr")
 _SCORE, _DUAL = "stop_score", "dual "
 
 Entry = Mapping[str, Any]
+
+
+M = TypeVar("M", ReferenceModel, UnlearnedModel)
 
 
 class Logged(TypedDict):
@@ -221,6 +225,9 @@ def gather(plan: Plan, store: Store) -> StudyResults:
     unlearned = [gatherer.unlearned(run) for run in plan.runs]
     ranking = gatherer.ranking(unlearned)
     references = tuple(gatherer.reference(model) for model in plan.references)
+    if retrained_knows(plan, references):
+        references = tuple(_uncompared(model, "scores") for model in references)
+        unlearned = [_uncompared(model, "scores", "calibrated_scores") for model in unlearned]
     attacks = gatherer.attacks()
     config = plan.config
     retention = config.calibrate.described() if config.calibrate else None
@@ -332,9 +339,9 @@ class _Gatherer:
         return self._calibrations[name]
 
     def ranking(self, unlearned: Sequence[UnlearnedModel]) -> list[str]:
-        """The calibrated models by residual forget score at tau, lowest first."""
+        """The calibrated models by residual forget score at tau, lowest first; without those that have none."""
         scores = {u.name: _residual(u) for u in unlearned if u.calibration is not None}
-        return sorted(scores, key=lambda name: (scores[name], name))
+        return sorted((name for name in scores if not isnan(scores[name])), key=lambda name: (scores[name], name))
 
     def pairs(self, names: Sequence[str]) -> dict[str, dict[str, float]]:
         """For each two methods the confidence that the first has the lower residual forget score."""
@@ -464,6 +471,20 @@ class _Gatherer:
             for name in sets
             for metric in names
         }
+
+
+def _uncompared(model: M, *fields: str) -> M:
+    """The model without the values of metrics that compare with the retrained model."""
+
+    def known(score: Score) -> Score:
+        entry = next((entry for entry in set_metrics if entry.name == score.metric), None)
+        if entry is None or not any(need.startswith("retrained/") for need in entry.facts["needs"]):
+            return score
+        count = score.n + score.not_scored
+        why = {"the retrained model knows the forget data": count}
+        return Score(set=score.set, metric=score.metric, mean=float("nan"), n=0, not_scored=count, why=why)
+
+    return model.model_copy(update={field: tuple(map(known, getattr(model, field))) for field in fields})
 
 
 def _require_kept(name: str, calibration: Calibration) -> None:

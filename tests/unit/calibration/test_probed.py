@@ -6,7 +6,8 @@ from tests.helpers.probed_sets import frontier_of, probed
 
 from uwc.calibration.frontier import Frontier
 from uwc.calibration.probed import Measured, ProbedSet, RetentionCurve
-from uwc.metrics.stats import bootstrap_interval
+from uwc.metrics.stats import bootstrap_interval, confidence_higher
+from uwc.results import Aggregate
 
 FORGET = probed([[1.0] * 4, [0.0] * 4], name="forget")
 
@@ -147,3 +148,27 @@ def test_the_retention_as_delivered_without_draws_or_without_that_probe() -> Non
     assert same is not None and (same.value, same.low, same.high) == (1.0, 1.0, 1.0), "the original itself"
     some = ProbedSet("retain", "score", np.array([0.0, 0.5]), original.ids, original.subjects, original.values)
     assert RetentionCurve((Measured.of("retain", [some]),)).delivered(seed=0) is None
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_forget_set_without_a_scored_example_has_no_score() -> None:
+    retain = probed([[1.0] * 5, [0.2, 0.4, 0.9, 0.5, 0.1]])
+    frontier = frontier_of(retain, probed([[np.nan] * 3] * 2, name="forget"))
+    found = frontier.estimate(0.9)
+    assert np.isnan([found.value, found.low, found.high]).all() and np.isnan(frontier.area())
+    assert frontier.alpha_estimate(0.9).low > 0
+
+
+def test_the_confidence_of_two_independent_averages() -> None:
+    """0.5 and 0.2 with standard errors 0.3 and 0.4: a gap of 0.6 of its error, by t of 5 - 1 degrees of freedom."""
+
+    def average(mean: float, se: float, clusters: int = 5) -> Aggregate:
+        return Aggregate(mean=mean, n=9, clusters=clusters, se=se)
+
+    # the distribution function of t with 4 degrees of freedom, with s = t / sqrt(1 + t^2 / 4)
+    s = 0.6 / np.sqrt(1 + 0.6**2 / 4)
+    expected = 0.5 + 3 / 8 * s * (1 - s**2 / 12)
+    assert confidence_higher(average(0.5, 0.3), average(0.2, 0.4, 9)) == pytest.approx(expected)
+    assert confidence_higher(average(0.2, 0.0), average(0.2, 0.0)) == 0.5
+    assert confidence_higher(average(0.3, 0.0), average(0.2, 0.0)) == 1.0
+    assert np.isnan(confidence_higher(average(0.3, np.nan, 1), average(0.2, 0.1)))

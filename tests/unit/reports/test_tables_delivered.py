@@ -68,7 +68,7 @@ def test_each_model_has_its_numbers_as_delivered_and_at_equal_retention() -> Non
 
 @pytest.mark.parametrize(
     ("perplexity", "retention", "collapsed"),
-    [(10.0, 0.5, ""), (10.1, 0.9, "perplexity 10.1"), (2.0, 0.49, "retention 0.49"), (NAN, NAN, "infinite")],
+    [(10.0, 0.5, ""), (10.1, 0.9, "perplexity 10.1 times"), (2.0, 0.49, "retention 0.49"), (NAN, NAN, "infinite")],
 )
 def test_a_model_collapsed_by_its_scores_whoever_trained_it(
     perplexity: float, retention: float, collapsed: str
@@ -97,7 +97,7 @@ def test_the_record_of_the_training_counts_where_perplexity_is_not_scored() -> N
     results = changed_run(
         study_results(), "npo", scores=[score("forget", "extraction_strength", 0.1)], training=training
     )
-    assert "perplexity 21" in results.collapsed("npo")
+    assert "perplexity 10.5 times" in results.collapsed("npo")
 
 
 def test_with_one_model_no_ranking_is_announced(tmp_path: Path) -> None:
