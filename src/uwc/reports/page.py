@@ -5,14 +5,13 @@ import re
 from collections.abc import Callable
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
-from uwc.errors import printable
 from uwc.io import write_text
+from uwc.reports.answers_page import AnswersPart, answers_part, environment
 from uwc.reports.figures import (
     GROUPS,
     alpha_figures,
@@ -58,39 +57,38 @@ from uwc.reports.tables_attacks import (
 )
 from uwc.results import ES, RunRecord, StudyResults
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 
 
-def write_page(results: StudyResults, run: RunRecord, path: Path) -> None:
-    """Write the report of a study to one HTML file, everything inside.
+def write_page(results: StudyResults, run: RunRecord, path: Path, *, answers: "pd.DataFrame | None" = None) -> None:
+    """Write the report of a study to one HTML file, everything inside but the data of a large table of answers.
 
     Args:
         results: the study's results.
         run: the environment and the steps of the run; may be empty.
         path: the file to write; it is replaced, its folder is created.
+        answers: the table of answers, see `uwc.answers`.
 
     Raises:
         OSError: the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, _render(results, run))
+    part = answers_part(answers, results.metrics, path.parent, first=results.rank_by)
+    write_text(path, _render(results, run, part))
 
 
-def _render(results: StudyResults, run: RunRecord) -> str:
-    environment = Environment(
-        loader=PackageLoader("uwc", "reports/templates"),
-        autoescape=True,
-        finalize=lambda value: printable(value) if type(value) is str else value,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["split_arxiv"] = ARXIV.split
-    environment.globals["is_numeric"] = is_numeric
-    environment.globals["colours"] = {name: style.colour for name, style in model_styles(results).items()}
-    return environment.get_template("page.html.jinja").render(
+def _render(results: StudyResults, run: RunRecord, answers: AnswersPart | None) -> str:
+    templates = environment()
+    templates.filters["split_arxiv"] = ARXIV.split
+    templates.globals["is_numeric"] = is_numeric
+    templates.globals["colours"] = {name: style.colour for name, style in model_styles(results).items()}
+    return templates.get_template("page.html.jinja").render(
         results=results,
         run=run,
+        answers=answers,
         comparison=results.study.kind == "comparison",
         config=json.dumps(results.study.config, indent=2, ensure_ascii=False),
         bar=retention_bar(results),
