@@ -14,11 +14,19 @@ from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
-from uwc import __version__, progress
+from uwc import __version__, answers, progress
 from uwc.attacks.chain import Chain, make_chain
 from uwc.attacks.data import AttackData, Attacker
-from uwc.attacks.evaluate import attack_model, budget_curve, check_metrics, curve_chains, describe, metric_values
-from uwc.attacks.registry import attack_name
+from uwc.attacks.evaluate import (
+    answer_rows,
+    attack_model,
+    budget_curve,
+    check_metrics,
+    curve_chains,
+    describe,
+    metric_values,
+)
+from uwc.attacks.registry import Texts, attack_name
 from uwc.calibration import calibrate as calibration
 from uwc.calibration.calibrate import stop_at
 from uwc.data.benchmark import DEFAULT_REFUSALS
@@ -31,6 +39,7 @@ from uwc.metrics import evaluate
 from uwc.metrics.compat import compat_of
 from uwc.metrics.registry import metrics as metric_registry
 from uwc.metrics.scored import NOT_FINITE, needs_of
+from uwc.metrics.secrets import secret_counts
 from uwc.metrics.semantics import Judges, require_judges
 from uwc.metrics.stats import aggregate
 from uwc.metrics.suites import (
@@ -181,13 +190,14 @@ def score(
         seed: of the bootstrap.
         own_tokenizer: read every model with its own tokenizer, chat template and ends; by default all are read as the
             original (else the model of `compare`) is.
-        output_dir: a folder for ``score.json``, the token scores and texts by set, and the values by example.
+        output_dir: a folder for ``score.json``, the token scores and texts by set, and ``answers.parquet``.
         overwrite: replace what the folder has of another model.
         keep_paths: keep absolute paths in the results, see `uwc.results.Result.without_paths`.
         dtype, device, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Returns:
-        Each metric's average on each set with n, standard error and interval; the values by example by ``examples()``.
+        Each metric's average on each set with n, standard error and interval; ``answers`` has texts and values by
+        example, also of the model of `compare`.
 
     Raises:
         UserError: a model or an example cannot be used, or a need of a metric is not met.
@@ -222,7 +232,7 @@ def score(
             return {}
         return evaluate.score_sets(loaded(which), scoring.work(control=control), original=reference, judges=asked)
 
-    ours = scored(model)
+    ours, theirs = scored(model), scored(compare)
     found = evaluate.evaluate(ours, scoring, retrained=scored(retrained, control=True))
     if lost := evaluate.not_finite_in_words(found):
         warnings += _warned([Warning(code="not_finite", text=f"{NOT_FINITE} on {lost}; load it in a higher precision")])
@@ -233,16 +243,21 @@ def score(
         metrics={name: metric_info(name) for name in scoring.metrics},
         scores=found,
         compared_with="" if compare is None else name_of(compare),
-        differences=evaluate.paired_differences(scored(compare), ours, scoring),
+        differences=evaluate.paired_differences(theirs, ours, scoring),
+        secrets=tuple(secret_counts(ours, ModelKey(role="unlearned", run=name_of(model)))),
         left_out=left_out,
         invalid_rows=tuple(invalid or ()),
         warnings=tuple(warnings),
     )
-    scores = scores.without_paths(output_dir, keep=keep_paths).with_examples(evaluate.example_values(ours, scoring))
+    scores = scores.without_paths(output_dir, keep=keep_paths)
+    answered = [evaluate.answer_rows(ours, scoring, key=ModelKey(role="unlearned"), name=scores.model)]
+    if theirs:
+        key = ModelKey(role="original" if compare == original else "unlearned")
+        answered.append(evaluate.answer_rows(theirs, scoring, key=key, name=scores.compared_with))
+    scores = scores.with_answers(answers.joined(answered))
     if output_dir is not None:
         with reporting_full_disk(Path(output_dir)), _written(Scores, output_dir, replaces=old) as hidden:
             evaluate.save_sets(ours, hidden)
-            scores.examples().to_parquet(hidden / _EXAMPLES, index=False)
             scores.save(hidden)
     return scores
 
@@ -283,13 +298,16 @@ def calibrate(
         retention: the retention constraint: a `Retention`, or its fields.
         columns: field -> column, where files or tables name them otherwise.
         skip_invalid: leave out invalid rows, at most half of a file, with a warning; by default they are an error.
-        max_new_tokens: the most tokens of a generated answer, for metrics that read them.
+        max_new_tokens: the most tokens of a generated answer, for metrics that read them, and for the texts in
+            ``answers``: with `curve` and `output_dir`, the answers to the forget questions of the original, the
+            unlearned and the calibrated model, which takes three passes of generation over them; 0 for none.
         curve: probe the whole grid of mixtures with all questions, as the score at exactly tau, the tau curve and the
             intervals through alpha need; otherwise only alpha is searched, in a third of the time.
         seed: of the bootstrap.
         save: a folder for the calibrated model and its card; None does not write it.
         command: the command or call that the card names.
-        output_dir: a folder for ``calibration.json`` and the values of the probes; None does not write them.
+        output_dir: a folder for ``calibration.json``, ``answers.parquet`` and the values of the probes; None does not
+            write them.
         overwrite: replace what the folders have of another model.
         keep_paths: keep absolute paths in the results, see `uwc.results.Result.without_paths`.
         shown: called with the results before the mixture is saved.
@@ -339,6 +357,12 @@ def calibrate(
         invalid_rows=tuple(invalid or ()),
         warnings=(*warnings, *found.warnings),
     ).without_paths(output_dir, keep=keep_paths)
+    new_tokens = max_new_tokens if curve and output_dir is not None else 0
+    results = results.with_answers(
+        calibration.answer_rows(
+            found, mixing, questions, names=(results.original, results.unlearned), max_new_tokens=new_tokens
+        )
+    )
     if output_dir is not None:
         with reporting_full_disk(Path(output_dir)), _written(CalibrationResults, output_dir) as hidden:
             results.save(hidden)
@@ -364,6 +388,7 @@ def attack(
     columns: Columns | None = None,
     skip_invalid: bool = False,
     max_new_tokens: int = 64,
+    texts: Texts = True,
     seed: int = 0,
     own_tokenizer: bool = False,
     output_dir: str | Path | None = None,
@@ -388,10 +413,14 @@ def attack(
         columns: field -> column, where files or tables name them otherwise.
         skip_invalid: leave out invalid rows, at most half of a file, with a warning; by default they are an error.
         max_new_tokens: the most tokens of a generated answer.
+        texts: the texts under attack in ``answers``: for each question that of the variant with the worst value of the
+            first metric (True), that of every variant ("all"), or none (False). Metrics that read no texts, such as
+            extraction strength, cost about 1 + ln(n) further answers for each question of an attack with n variants,
+            and one without an attack; False generates none.
         seed: of the bootstrap.
         own_tokenizer: read every model with its own tokenizer, chat template and ends; by default all are read as the
             original is, or else the model.
-        output_dir: a folder for ``attack.json``.
+        output_dir: a folder for ``attack.json`` and ``answers.parquet``.
         overwrite: replace what the folder has of another model.
         keep_paths: keep absolute paths in the results, see `uwc.results.Result.without_paths`.
         dtype, device, prompt, trust_remote_code: see `uwc.models.model.Loading`.
@@ -422,6 +451,7 @@ def attack(
         names=measured,
         max_new_tokens=max_new_tokens,
         reference=reference,
+        texts=texts,
         seed=seed,
     )
     theirs = None if control is None else run(loading.plain(control, reading), key=CONTROL)
@@ -443,6 +473,17 @@ def attack(
         invalid_rows=tuple(invalid or ()),
         warnings=tuple(warnings),
     ).without_paths(output_dir, keep=keep_paths)
+    named = [(ours, results.model)] if theirs is None else [(ours, results.model), (theirs, results.control)]
+    results = results.with_answers(
+        answers.joined(
+            answer_rows(attack, variants, sets, key=found.model.model, name=name, condition=condition)
+            for found, name in named
+            for attack, condition, variants in (
+                ("", answers.AS_DELIVERED, [found.before]),
+                *((attack, answers.ATTACK, variants) for attack, variants in found.variants.items()),
+            )
+        )
+    )
     if output_dir is not None:
         results.save(output_dir)
     return results
@@ -487,7 +528,7 @@ def attack_curve(
         dtype, device, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Returns:
-        One curve for the model and one for the control.
+        One curve for the model and one for the control; ``answers`` has no row.
 
     Raises:
         UserError: as `attack`; also for an attack without an effort.
@@ -540,6 +581,7 @@ def attack_curve(
         invalid_rows=tuple(invalid or ()),
         warnings=tuple(warnings),
     ).without_paths(output_dir, keep=keep_paths)
+    results = results.with_answers(answers.joined([]))
     if output_dir is not None:
         results.save(output_dir)
     return results
@@ -710,17 +752,14 @@ def diff(first: StudyResults | str | Path, second: StudyResults | str | Path, *,
     return study_diff.diff(one, other, rtol=rtol, names=(names[0], names[1]))
 
 
-_EXAMPLES = "examples.parquet"
-
-
 def _older_files(folder: Path, sets: Iterable[str]) -> list[str]:
     """The files of an earlier score in a folder. Raises ConfigError if those of the sets would replace others."""
     older: list[str] = []
     with suppress(OSError, ValueError, KeyError, TypeError, ConfigError):
         names = list(json.loads((folder / Scores.FILE).read_text(encoding="utf-8"))["sets"])
         require_names("set", names)
-        older = [_EXAMPLES, *evaluate.set_files(names)]
-    for file in (_EXAMPLES, *evaluate.set_files(sets)):
+        older = evaluate.set_files(names)
+    for file in evaluate.set_files(sets):
         if file not in older and (folder / file).exists() and not (folder / PARTIAL).exists():
             raise ConfigError(f"{folder / file} is not of an earlier score, and would be replaced; give another folder")
     return older

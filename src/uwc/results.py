@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue, PrivateAttr, ValidationError, WithJsonSchema
 
+from uwc import answers
 from uwc.errors import UserError, printable, shortened
 from uwc.io import not_a_file, require_writable, write_text
 from uwc.paths import path_names, path_tag, renamed, renaming, texts_of
@@ -41,6 +42,9 @@ Role = Literal["original", "retrained", "unlearned", "calibrated"]
 unlearned model as delivered, or the calibrated mixture of an unlearned model with the original."""
 
 Settings = dict[str, JsonValue]
+
+CLUSTERS_NAMED = 3
+"""The most clusters that a count of secrets names."""
 
 FORGET = "forget"
 """The set that is to be forgotten."""
@@ -141,6 +145,37 @@ class ScoreDifference(Difference):
 
     set: str
     metric: str
+
+
+class ClusterSecrets(Part):
+    """The secrets of one cluster."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("cluster",)
+
+    cluster: str
+    secrets: int
+    said: int
+
+
+class SecretCount(Part):
+    """The distinct secrets of a set of questions, and how many of them a model says in its answers to them."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("set", "model")
+
+    set: str
+    model: ModelKey
+    secrets: int
+    said: int
+    clusters: tuple[ClusterSecrets, ...]
+    """The clusters of which one is said, the one with the most first."""
+
+    @property
+    def words(self) -> str:
+        """The count in words, ``3 of 299 secrets are said``, with the clusters that have the most."""
+        first = [f"{c.cluster or 'no cluster'}: {c.said} of {c.secrets}" for c in self.clusters[:CLUSTERS_NAMED]]
+        more = ["..."] if len(self.clusters) > CLUSTERS_NAMED else []
+        by_cluster = f" ({'; '.join([*first, *more])})" if first else ""
+        return f"{self.said} of {self.secrets} secrets are said{by_cluster}"
 
 
 class SetInfo(Part):
@@ -932,7 +967,70 @@ class Result(Part, ABC):
             ) from None
 
 
-class Scores(Result):
+class _Beside:
+    """The table of answers of a result, or the folder that has it; results are equal whatever they are."""
+
+    def __init__(self, *, table: "pd.DataFrame | None" = None, folder: Path | None = None) -> None:
+        self.table, self.folder = table, folder
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Beside)
+
+    __hash__ = object.__hash__
+
+
+class Answered(Result):
+    """A result with a table of answers, which is written beside its file."""
+
+    _beside: "_Beside" = PrivateAttr(default_factory=lambda: _Beside())
+
+    def with_answers(self, table: "pd.DataFrame") -> Self:
+        """The same result, with its table of answers."""
+        self._beside = _Beside(table=table)
+        return self
+
+    @property
+    def answers(self) -> "pd.DataFrame":
+        """One row for each set, question, model and condition: texts, and the values of metrics by example.
+
+        The columns are `uwc.answers.COLUMNS` and the metrics. Of a result from a file it is read from
+        ``answers.parquet`` beside it.
+
+        Raises:
+            UserError: there is no such file, or it belongs to another result.
+        """
+        beside = self._beside
+        if beside.table is None:
+            if beside.folder is None:
+                raise UserError("this result has no table of answers; load it from its file, or compute it again")
+            beside.table = answers.read(beside.folder, of=self.FILE)
+        return beside.table
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the file, and ``answers.parquet`` beside it, into a folder, which is created if missing; returns its
+        path."""
+        path = super().save(folder)
+        beside = self._beside
+        if beside.table is not None or (beside.folder is not None and (beside.folder / answers.FILE).exists()):
+            answers.write(self.answers, path.parent, of=self.FILE)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read the file. Raises UserError, naming the file, if it is of another kind or version."""
+        found = super().load(path)
+        found._beside = _Beside(folder=Path(path).parent)
+        return found
+
+    @classmethod
+    def prepare(cls, folder: str | Path | None, *, overwrite: bool = False, **of: str) -> None:
+        """As of `Result`; also refuses a folder with the table of answers of a result of another kind."""
+        super().prepare(folder, overwrite=overwrite, **of)
+        if folder is not None and not overwrite and (owner := answers.written_of(Path(folder))) not in (None, cls.FILE):
+            raise UserError(f"{Path(folder) / answers.FILE} has the answers of {owner}; {_ELSEWHERE}")
+
+
+class Scores(Answered):
     """The scores of one model: the content of score.json."""
 
     FILE: ClassVar[str] = "score.json"
@@ -944,12 +1042,13 @@ class Scores(Result):
     compared_with: str = ""
     differences: tuple[ScoreDifference, ...] = ()
     """Paired differences of the model from ``compared_with``."""
+    secrets: tuple[SecretCount, ...] = ()
+    """The secrets that are said, by set; empty if the questions have none, or no answer was generated."""
     left_out: dict[str, str] = {}
     """Metric of the suite -> its missing need."""
     invalid_rows: tuple[InvalidRows, ...] = ()
     """The rows that were left out, by file."""
     warnings: tuple[Warning, ...] = ()
-    _examples: Any = PrivateAttr(default=None)
 
     @property
     def headline(self) -> str:
@@ -958,7 +1057,9 @@ class Scores(Result):
             return f"{self.model}: no score"
         first = self.scores[0]
         label = self.metrics[first.metric].label if first.metric in self.metrics else first.metric
-        return f"{self.model}: {label} {_interval(first.mean, first.low, first.high)} on {first.set} (n = {first.n})"
+        said = f"; {self.secrets[0].words} on {self.secrets[0].set}" if self.secrets else ""
+        score = _interval(first.mean, first.low, first.high)
+        return f"{self.model}: {label} {score} on {first.set} (n = {first.n}){said}"
 
     def table(self) -> list[dict[str, str]]:
         """One row for each set and metric."""
@@ -968,28 +1069,16 @@ class Scores(Result):
         """One row for each set and metric."""
         return map(_score_row, self.scores)
 
-    def with_examples(self, values: "pd.DataFrame") -> Self:
-        """The same, with what `examples` returns."""
-        self._examples = values
-        return self
-
-    def examples(self) -> "pd.DataFrame":
-        """One row for each example: set, id, subject and the value of each metric; NaN where it has none.
-
-        Raises:
-            UserError: the result was read from a file; the values are in examples.parquet beside it.
-        """
-        if self._examples is None:
-            raise UserError("a result from a file has no values by example; read examples.parquet beside it")
-        frame: pd.DataFrame = self._examples
-        return frame
+    def secret_rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for each set and cluster of which a secret is said, and one for each whole set."""
+        return secret_rows(self.secrets)
 
     def difference_rows(self) -> Iterable[Mapping[str, Any]]:
         """One row for each set and metric of the differences."""
         return map(_score_row, self.differences)
 
 
-class StudyResults(Result):
+class StudyResults(Answered):
     """A whole study or comparison: the content of results.json."""
 
     FILE: ClassVar[str] = "results.json"
@@ -1008,6 +1097,8 @@ class StudyResults(Result):
     pairs: dict[str, dict[str, Number]]
     """First -> second -> confidence that the first has the lower residual forget score, from paired bootstrap draws."""
     groups: tuple[Group, ...]
+    secrets: tuple[SecretCount, ...] = ()
+    """The secrets that each model says, by set; empty if the questions have none, or no answer was generated."""
     attacks: Attacks | None = None
     robustness: Robustness | None = None
     left_out: dict[str, str] = {}
@@ -1104,6 +1195,10 @@ class StudyResults(Result):
             for score in scores:
                 yield {"model": key.run or key.role, "role": key.role, **_score_row(score)}
 
+    def secret_rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for each model, set and cluster of which a secret is said, and one for each whole set."""
+        return secret_rows(self.secrets)
+
     def ranking_rows(self) -> Iterable[Mapping[str, Any]]:
         """One row for each ranked model, best first: the fields of `RankedModel`, each interval in two."""
         for model in self.ranked():
@@ -1144,7 +1239,7 @@ class StudyResults(Result):
                     }
 
 
-class CalibrationResults(Result):
+class CalibrationResults(Answered):
     """The calibration of one unlearned model: the content of calibration.json."""
 
     FILE: ClassVar[str] = "calibration.json"
@@ -1177,7 +1272,7 @@ class CalibrationResults(Result):
         return ({"condition": score.condition, **_score_row(score)} for score in self.scores)
 
 
-class AttackResults(Result):
+class AttackResults(Answered):
     """Attacks on one model and its control: the content of attack.json."""
 
     FILE: ClassVar[str] = "attack.json"
@@ -1579,6 +1674,15 @@ def attack_rows(attacks: Attacks) -> Iterable[Mapping[str, Any]]:
                 "over_control": outcome.over_control.mean if outcome.over_control else None,
                 "worst_case": outcome.worst_case.mean if outcome.worst_case else None,
             }
+
+
+def secret_rows(counts: Iterable[SecretCount]) -> Iterable[Mapping[str, Any]]:
+    """One row for each count, its cluster empty, and one for each of its clusters."""
+    for count in counts:
+        whole = ClusterSecrets(cluster="", secrets=count.secrets, said=count.said)
+        for part in (whole, *count.clusters):
+            key = {"model": count.model.run or count.model.role, "role": count.model.role, "set": count.set}
+            yield {**key, **part.model_dump()}
 
 
 def find(scores: Iterable[Score], name: str, metric: str) -> Score | None:

@@ -26,7 +26,10 @@ BATCH_CHANGES = 2e-3
 def complete() -> list[Example]:
     """Everything that any metric may want to know; the model of the fixture knows the first eight by heart."""
     return [
-        replace(e, paraphrased_answer=e.answer, perturbed_answers=("In Rome", "She sings in a choir")) for e in people()
+        replace(
+            e, paraphrased_answer=e.answer, perturbed_answers=("In Rome", "She sings in a choir"), secret=(e.answer,)
+        )
+        for e in people()
     ]
 
 
@@ -124,7 +127,7 @@ EMPTY = TokenScores(
 )  # fmt: skip
 EMPTY_INPUTS: dict[str, Any] = {
     "scores": EMPTY, "reference": EMPTY, "restated": EMPTY, "perturbed": EMPTY, "sampled": EMPTY, "answers": [""],
-    "labelled": [""], "texts": [""], "text_tokens": [[]],
+    "labelled": [""], "texts": [""], "text_tokens": [[]], "secrets": [()],
     "gradient_norms": np.array([np.nan]), "similar_from": np.array([0.0]),
     "encoder": lambda texts: np.zeros((len(texts), 2)), "entailment": lambda a, b: np.zeros(len(a), bool),
 }  # fmt: skip

@@ -1,24 +1,25 @@
 """Metrics under attack: scores by example under each variant, recovery, and budget curves."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from uwc import progress
+from uwc import answers, progress
 from uwc.attacks.chain import Chain, attacked, make_chain
 from uwc.attacks.data import AttackData
-from uwc.attacks.registry import attacks
+from uwc.attacks.registry import Texts, attacks
 from uwc.data.example import Example
 from uwc.errors import AttackFailed, ConfigError, DataError, TrainingDiverged
 from uwc.io import plain
+from uwc.metrics.evaluate import question_columns
 from uwc.metrics.registry import INPUTS, metrics
-from uwc.metrics.scored import needs_of, score_set
+from uwc.metrics.scored import ScoredSet, needs_of, score_set
 from uwc.metrics.stats import aggregate, paired_difference
-from uwc.metrics.suites import any_perturbed
+from uwc.metrics.suites import any_perturbed, any_secret
 from uwc.models.model import Model
 from uwc.models.token_scores import Floats
 from uwc.results import Aggregate, AttackedModel, AttackInfo, AttackOutcome, BudgetCurve, Difference, ModelKey, Variant
@@ -26,7 +27,24 @@ from uwc.results import Aggregate, AttackedModel, AttackInfo, AttackOutcome, Bud
 Values = Mapping[str, Floats]
 """Metric -> [E] its values by example."""
 
-_MEASURABLE = {"scores", "texts", "text_tokens", "answers", "restated", "perturbed", "sampled", "reference"}
+_MEASURABLE = {"scores", "texts", "text_tokens", "answers", "restated", "perturbed", "sampled", "reference", "secrets"}
+
+
+@dataclass(frozen=True)
+class Said:
+    """A question as an attack put it.
+
+    Attributes:
+        prompt: the prompt as sent to the model.
+        answer: the true answer as the prompt template renders it.
+        generated: the generated text; None if none was generated.
+        completed_from: see `ScoredSet.completed_from`; None if extraction strength was not measured.
+    """
+
+    prompt: str
+    answer: str
+    generated: str | None
+    completed_from: int | None
 
 
 @dataclass(frozen=True)
@@ -39,6 +57,7 @@ class VariantValues:
         note: a finding of the attack.
         changed: the share of the numbers in the blocks' parameters that an attack on weights changed, or None.
         values: metric -> [E] its values for the scored examples.
+        said: the index of an example -> its prompt and text under this variant, for those that are kept.
     """
 
     label: str
@@ -46,6 +65,7 @@ class VariantValues:
     note: str
     changed: float | None
     values: Values
+    said: Mapping[int, Said] = field(default_factory=dict)
 
 
 def check_metrics(
@@ -70,6 +90,8 @@ def check_metrics(
             raise ConfigError(f"the metric {name!r} needs {INPUTS['reference']}")
         if "perturbed" in needs and not any_perturbed(examples):
             raise ConfigError(f"the metric {name!r} needs {INPUTS['perturbed']}")
+        if "secrets" in needs and not any_secret(examples):
+            raise ConfigError(f"the metric {name!r} needs {INPUTS['secrets']}")
         for chain in chains:
             if name not in visible([name], chain):
                 raise ConfigError(
@@ -93,7 +115,8 @@ def attacked_values(
     *,
     max_new_tokens: int,
     reference: Model | None = None,
-) -> Iterator[VariantValues]:
+    texts: Texts = True,
+) -> list[VariantValues]:
     """Score a model under each variant of an attack; its own weights stay bit-identical.
 
     Args:
@@ -103,16 +126,83 @@ def attacked_values(
         names: the metrics.
         max_new_tokens: the most tokens of a generated answer.
         reference: the original model, for metrics that compare with it; it gets the same prompts.
+        texts: the texts that are kept. One is generated for each example whose value by the first metric is worse than
+            under the variants before (of the largest budget), which are about ln(n) of n variants; if a metric reads
+            texts, none is generated besides.
 
     Raises:
         UserError: data or layers are missing.
     """
+    found: list[VariantValues] = []
+    worst = _Worst(names[0], budgets=_has_budgets(chain))
     with attacked(model, data, chain) as offered:
         for variant in offered:
-            values = metric_values(
-                variant.model, data.scored, names, max_new_tokens=max_new_tokens, reference=reference
+            scored = _scored(variant.model, data.scored, names, max_new_tokens=max_new_tokens, reference=reference)
+            values = {name: scored.values(name) for name in names}
+            worse = worst.updated(variant.effort, values[names[0]])
+            said = _said(
+                variant.model,
+                data.scored,
+                scored,
+                range(len(data.scored)) if texts == "all" else worse,
+                max_new_tokens=max_new_tokens if texts else 0,
+                prefixes="extraction_strength" in names,
             )
-            yield VariantValues(variant.label, variant.effort, variant.note, variant.changed, values)
+            found.append(VariantValues(variant.label, variant.effort, variant.note, variant.changed, values, said))
+    return found if texts == "all" else _last_only(found)
+
+
+class _Worst:
+    """The worst value of each example over the variants so far, of those at the largest budget if there are several."""
+
+    def __init__(self, metric: str, *, budgets: bool) -> None:
+        self._sign = 1.0 if metrics.get(metric).facts["higher_remembers"] else -1.0
+        self._budgets, self._effort = budgets, 0.0
+        self._worst: Floats | None = None
+
+    def updated(self, effort: float | None, values: Floats) -> list[int]:
+        """The examples for which the next variant is the worst so far."""
+        values, effort = self._sign * values, effort or 0.0
+        if self._budgets and effort < self._effort:
+            return []
+        if self._worst is None or (self._budgets and effort > self._effort):
+            self._worst, self._effort = values, effort
+            return list(range(len(values)))
+        worse = (values > self._worst) | (np.isnan(self._worst) & ~np.isnan(values))
+        self._worst = np.fmax(self._worst, values)
+        return np.flatnonzero(worse).tolist()
+
+
+def _last_only(variants: Sequence[VariantValues]) -> list[VariantValues]:
+    """The variants, each with the texts of the examples that no later one has."""
+    found: list[VariantValues] = []
+    seen: set[int] = set()
+    for variant in reversed(variants):
+        found.insert(0, replace(variant, said={i: s for i, s in variant.said.items() if i not in seen}))
+        seen.update(variant.said)
+    return found
+
+
+def _said(
+    model: Model,
+    examples: Sequence[Example],
+    scored: ScoredSet,
+    kept: Sequence[int],
+    *,
+    max_new_tokens: int,
+    prefixes: bool,
+) -> dict[int, Said]:
+    """Prompts and texts of some examples; texts are generated if the scores have none."""
+    from uwc.models.generation import generate
+
+    texts: Mapping[int, str] = {}
+    if max_new_tokens and scored.texts:
+        texts = dict(enumerate(scored.texts))
+    elif max_new_tokens and len(kept):
+        generated = generate(model, [examples[i] for i in kept], max_new_tokens=max_new_tokens)
+        texts = dict(zip(kept, generated.texts, strict=True))
+    ends = scored.completed_from() if prefixes else [None] * len(examples)
+    return {i: Said(scored.prompts[i], scored.answers[i], texts.get(i), ends[i]) for i in kept}
 
 
 def metric_values(
@@ -124,10 +214,16 @@ def metric_values(
     reference: Model | None = None,
 ) -> dict[str, Floats]:
     """Metric -> [E] its values for the examples."""
+    scored = _scored(model, examples, names, max_new_tokens=max_new_tokens, reference=reference)
+    return {name: scored.values(name) for name in names}
+
+
+def _scored(
+    model: Model, examples: Sequence[Example], names: Sequence[str], *, max_new_tokens: int, reference: Model | None
+) -> ScoredSet:
     needs = needs_of(names)
     compared = reference if "reference" in needs else None
-    scored = score_set(model, examples, needs=needs, reference=compared, max_new_tokens=max_new_tokens)
-    return {name: scored.values(name) for name in names}
+    return score_set(model, examples, needs=needs, reference=compared, max_new_tokens=max_new_tokens)
 
 
 def measure(
@@ -164,7 +260,9 @@ def measure(
     check_metrics(names, [chain], examples=data.scored, reference=reference is not None)
     if before is None:
         before = metric_values(model, data.scored, names, max_new_tokens=max_new_tokens, reference=reference)
-    variants = list(attacked_values(model, data, chain, names, max_new_tokens=max_new_tokens, reference=reference))
+    variants = attacked_values(
+        model, data, chain, names, max_new_tokens=max_new_tokens, reference=reference, texts=False
+    )
     return outcomes(name or chain.name, chain, {of_set: data.scored}, before, variants, control=control, seed=seed)
 
 
@@ -175,10 +273,12 @@ class AttackedValues:
     Attributes:
         model: the outcomes, and why an attack has none.
         variants: attack -> each of its variants, scored by example.
+        before: the same without an attack.
     """
 
     model: AttackedModel
     variants: Mapping[str, Sequence[VariantValues]]
+    before: VariantValues
 
 
 def attack_model(
@@ -192,6 +292,7 @@ def attack_model(
     control: Mapping[str, Sequence[VariantValues]] | None = None,
     max_new_tokens: int = 64,
     reference: Model | None = None,
+    texts: Texts = True,
     seed: int = 0,
 ) -> AttackedValues:
     """Score a model before and under attacks, each carried out by itself; the model is left bit-identical.
@@ -204,7 +305,7 @@ def attack_model(
         names: the metrics.
         key: what results call the model.
         control: attack -> the variants of a model that was never trained on the data.
-        max_new_tokens, reference: as `attacked_values` takes them.
+        max_new_tokens, reference, texts: as `attacked_values` takes them.
         seed: of the bootstrap.
 
     Returns:
@@ -213,15 +314,18 @@ def attack_model(
     Raises:
         UserError: data or layers are missing.
     """
-    before = metric_values(model, data.scored, names, max_new_tokens=max_new_tokens, reference=reference)
+    scored = _scored(model, data.scored, names, max_new_tokens=max_new_tokens, reference=reference)
+    before = {name: scored.values(name) for name in names}
+    everything = range(len(data.scored))
+    said = _said(model, data.scored, scored, everything, max_new_tokens=max_new_tokens if texts else 0, prefixes=True)
     variants: dict[str, list[VariantValues]] = {}
     found: list[AttackOutcome] = []
     failed: dict[str, str] = {}
     for name, chain in chains.items():
         progress.note(f"attack {key.label} with {name}")
         try:
-            variants[name] = list(
-                attacked_values(model, data, chain, names, max_new_tokens=max_new_tokens, reference=reference)
+            variants[name] = attacked_values(
+                model, data, chain, names, max_new_tokens=max_new_tokens, reference=reference, texts=texts
             )
         except (AttackFailed, TrainingDiverged) as error:
             failed[name] = str(error)
@@ -229,7 +333,8 @@ def attack_model(
             continue
         theirs = (control or {}).get(name, ())
         found += outcomes(name, chain, sets, before, variants[name], control=theirs, seed=seed)
-    return AttackedValues(AttackedModel(model=key, outcomes=tuple(found), failed=failed), variants)
+    plain = VariantValues("", None, "", None, before, said)
+    return AttackedValues(AttackedModel(model=key, outcomes=tuple(found), failed=failed), variants, plain)
 
 
 def describe(name: str, chain: Chain, names: Sequence[str]) -> AttackInfo:
@@ -322,9 +427,13 @@ class _Measure:
         return paired_difference(first, second, self.subjects, average=average, seed=self.seed)
 
 
+def _has_budgets(chain: Chain) -> bool:
+    return any(step.settings.get("budgets") for step in chain.steps)
+
+
 def _headline(chain: Chain, variants: Sequence[VariantValues]) -> list[VariantValues]:
     """The variants of the headline: those at the largest budget if there are several, otherwise all."""
-    if not any(step.settings.get("budgets") for step in chain.steps):
+    if not _has_budgets(chain):
         return list(variants)
     largest = max(v.effort or 0.0 for v in variants)
     return [v for v in variants if v.effort == largest]
@@ -358,8 +467,54 @@ def combine(values: Sequence[Floats], *, higher_remembers: bool, average: str = 
     return extreme.reduce(stacked, axis=0), np.exp(mean) if average == "geometric" else mean
 
 
+def answer_rows(
+    attack: str,
+    variants: Sequence[VariantValues],
+    sets: Mapping[str, Sequence[Example]],
+    *,
+    key: ModelKey,
+    name: str = "",
+    condition: str = answers.ATTACK,
+) -> pd.DataFrame:
+    """The rows of a model under an attack in the table of answers: those of the examples whose texts are kept.
+
+    Args:
+        attack: the attack's name in results.
+        variants: the variants, with values and texts of all sets, one after another.
+        sets: set -> its scored examples.
+        key: the model.
+        name: its name in the table, if that is not its key's.
+        condition: see `uwc.answers.CONDITIONS`.
+    """
+    parts = []
+    for variant in variants:
+        start = 0
+        for of_set, examples in sets.items():
+            kept = [i for i in range(len(examples)) if start + i in variant.said]
+            said = [variant.said[start + i] for i in kept]
+            parts.append(
+                answers.rows(
+                    set=of_set,
+                    **question_columns([examples[i] for i in kept]),
+                    answers=[s.answer for s in said],
+                    values={m: v[start : start + len(examples)][kept] for m, v in variant.values.items()},
+                    role=key.role,
+                    model=name or key.run or key.role,
+                    condition=condition,
+                    attack=attack,
+                    variant=variant.label,
+                    prompts=[s.prompt for s in said],
+                    generated=[s.generated for s in said],
+                    completed_from=[s.completed_from for s in said],
+                )
+            )
+            start += len(examples)
+    return answers.joined(parts)
+
+
 def save_variants(path: Path, variants: Sequence[VariantValues], sets: Mapping[str, Sequence[Example]]) -> None:
-    """Write a row for each variant and example as Parquet: set, id, variant, label, effort, note, changed, metrics."""
+    """Write a row for each variant and example as Parquet: set, id, variant, label, effort, note, changed, what was
+    said, metrics."""
     keys = {
         "set": [name for name, examples in sets.items() for _ in examples],
         "id": [e.id for examples in sets.values() for e in examples],
@@ -373,6 +528,7 @@ def save_variants(path: Path, variants: Sequence[VariantValues], sets: Mapping[s
                 "effort": v.effort,
                 "note": v.note,
                 "changed": v.changed,
+                **{f.name: _column(v, f.name) for f in fields(Said)},
                 **v.values,
             }
         )
@@ -381,19 +537,35 @@ def save_variants(path: Path, variants: Sequence[VariantValues], sets: Mapping[s
     pd.concat(frames, ignore_index=True).to_parquet(path, index=False)
 
 
+_VARIANT = ("set", "id", "variant", "label", "effort", "note", "changed", *(f.name for f in fields(Said)))
+"""The columns of the file besides the metrics."""
+
+
+def _column(variant: VariantValues, name: str) -> Any:
+    """[E] a field of what was said, missing where nothing is kept."""
+    count = len(next(iter(variant.values.values())))
+    values = [getattr(variant.said.get(i), name, None) for i in range(count)]
+    return pd.array(values, dtype="Int64" if name == "completed_from" else "string")
+
+
 def load_variants(path: Path) -> list[VariantValues]:
     """Read the file of `save_variants`. Raises DataError if it is damaged."""
     try:
         table = pd.read_parquet(path)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: damaged or missing ({error}); run again with --verify") from error
-    names = [c for c in table.columns if c not in ("set", "id", "variant", "label", "effort", "note", "changed")]
+    names = [c for c in table.columns if c not in _VARIANT]
     found = []
     for _, rows in table.groupby("variant", sort=True):
         first = rows.iloc[0]
         effort, changed = (None if pd.isna(first[name]) else float(first[name]) for name in ("effort", "changed"))
         values = {name: rows[name].to_numpy(np.float64) for name in names}
-        found.append(VariantValues(str(first["label"]), effort, str(first["note"]), changed, values))
+        said = {
+            i: Said(prompt, answer, None if pd.isna(text) else text, None if pd.isna(start) else int(start))
+            for i, (prompt, answer, text, start) in enumerate(zip(*(rows[f.name] for f in fields(Said)), strict=True))
+            if not pd.isna(prompt)
+        }
+        found.append(VariantValues(str(first["label"]), effort, str(first["note"]), changed, values, said))
     return found
 
 

@@ -9,6 +9,9 @@ from uwc.registry import Entry, Registry, check_inputs, require_one_of, unknown_
 F = TypeVar("F", bound=Callable[..., Any])
 Kind = Literal["weights", "inside", "prompt", "decoding"]
 
+Texts = bool | Literal["all"]
+"""The texts that are kept under attack: of the worst variant of each question (True), of every one, or none."""
+
 KINDS: tuple[Kind, ...] = ("weights", "inside", "prompt", "decoding")
 """The part that an attack changes, in the order of attacks in a chain."""
 

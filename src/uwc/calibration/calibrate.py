@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
-from uwc import progress, results
+from uwc import answers, progress, results
 from uwc.calibration.frontier import Frontier, at_tau
 from uwc.calibration.measures import ExampleMeasure, LeastRatio, Measure, measured
 from uwc.calibration.probed import Measured, ProbedSet, RetentionCurve, load_probes, save_probes
@@ -17,7 +18,9 @@ from uwc.calibration.search import PASSES, Reading, SearchResult, search
 from uwc.data.example import Example
 from uwc.errors import ConfigError
 from uwc.io import write_text
+from uwc.metrics.evaluate import question_columns
 from uwc.metrics.registry import metrics, set_metrics
+from uwc.metrics.scored import TEXTS, score_set
 from uwc.metrics.stats import Average, aggregate, aggregate_sets
 from uwc.models.model import Model
 from uwc.models.token_scores import Floats
@@ -154,6 +157,53 @@ class Calibrated:
             {name: sets[name, kept.metric] for name in kept.forget},
             kept.warnings,
         )
+
+
+def answer_rows(
+    found: Calibrated, mixing: "Mixing", sets: Sets, *, names: tuple[str, str], max_new_tokens: int
+) -> pd.DataFrame:
+    """The table of answers of a calibration: of the original, the unlearned and the calibrated model.
+
+    Each set has the metrics of the probes on all its examples; the forget set also has generated texts.
+
+    Args:
+        found: the calibration.
+        mixing: its mixer.
+        sets: set -> its examples.
+        names: what the table calls the original and the unlearned model.
+        max_new_tokens: the most tokens of a generated answer; 0 generates none.
+    """
+    probed = [*found.forget.values(), *(i for m in found.measures for i in m.inputs)]
+    parts = []
+    for role, name, condition, alpha in (
+        ("original", names[0], answers.AS_DELIVERED, 0.0),
+        ("unlearned", names[1], answers.AS_DELIVERED, 1.0),
+        ("calibrated", names[1], answers.CALIBRATED, found.alpha),
+    ):
+        model = mixing.mix(alpha)
+        for of_set, examples in sets.items():
+            rows = {s.metric: s.row(alpha) for s in probed if s.name == of_set}
+            values = {metric: row for metric, row in rows.items() if row is not None}
+            texts = max_new_tokens > 0 and of_set == results.FORGET
+            if not values and not texts:
+                continue
+            scored = score_set(model, examples, needs=TEXTS, max_new_tokens=max_new_tokens) if texts else None
+            encoded = model.encode(examples) if scored is None else []
+            parts.append(
+                answers.rows(
+                    set=of_set,
+                    **question_columns(examples),
+                    values=values,
+                    role=role,
+                    model=name,
+                    condition=condition,
+                    answers=[e.answer for e in encoded] if scored is None else scored.answers,
+                    prompts=model.prompts(encoded) if scored is None else scored.prompts,
+                    generated=None if scored is None else scored.texts,
+                    completed_from=None if scored is None else scored.completed_from(),
+                )
+            )
+    return answers.joined(parts)
 
 
 class _StoredMeasure(Part):

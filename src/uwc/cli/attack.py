@@ -132,7 +132,7 @@ def attack_command(
 ) -> None:
     """Score a model before and under attacks, which try to recover forgotten knowledge.
 
-    Sections of --set: attack.settings (attack.settings.relearn.steps=20), model, score.max_new_tokens, seed.
+    Sections of --set: attack (settings.relearn.steps=20; texts=all or false), model, score.max_new_tokens, seed.
     """
     from uwc.api import attack as attack_model
     from uwc.api import attack_curve, require_used
@@ -171,7 +171,14 @@ def attack_command(
     metrics = metric or ["extraction_strength"]
     if curve is None:
         found = attack_model(
-            model, {split: data}, attack, metrics=metrics, settings=settings, seed=given.seed, **shared
+            model,
+            {split: data},
+            attack,
+            metrics=metrics,
+            settings=settings,
+            texts=given.attack.texts,
+            seed=given.seed,
+            **shared,
         )
     elif points is not None:
         raise ConfigError("--points and --curve exclude each other; a point is one attack at one effort")

@@ -32,6 +32,8 @@ def print_scores(scores: "Scores", title: str, as_json: bool) -> None:
         typer.echo(scores.to_json(), nl=False)
         return
     print_rows(title, [_with_reasons(row) for row in scores.rows()])
+    for count in scores.secrets:
+        typer.echo(printable(f"{count.set}: {count.words}"))
     if scores.differences:
         print_rows(f"{scores.model} minus {scores.compared_with}", [dict(row) for row in scores.difference_rows()])
 

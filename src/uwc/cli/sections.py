@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import Field
 
+from uwc.attacks.registry import Texts
 from uwc.objectives.methods import Method
 from uwc.studies.config import LoadingConfig, RunConfig, ScoreConfig, StopConfig
 from uwc.studies.sections import CalibrateConfig, Section
@@ -82,9 +83,15 @@ class CalibrateSections(Section):
 
 
 class OwnAttack(Section):
-    """Settings of attacks: attack -> setting -> value."""
+    """Attacks on one model.
+
+    Attributes:
+        settings: attack -> setting -> value.
+        texts: the texts under attack that are kept, see `AttackConfig`.
+    """
 
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    texts: Texts = True
 
 
 class AttackSections(Section):

@@ -31,6 +31,7 @@ class Example:
         history: the turns before the question: an optional system message, then pairs of a user's and an assistant's
             turn.
         prefill: text at the beginning of the model's turn, before the answer; not scored, and not read from files.
+        secret: spans that must not come out in an answer, or ``()``.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Example:
     split: str = ""
     history: Turns = ()
     prefill: str = ""
+    secret: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.question.strip():
@@ -171,10 +173,11 @@ def require_disjoint(first: Sequence[Example], second: Sequence[Example], *, nam
 
 
 def fingerprint(examples: Iterable[Example]) -> str:
-    """SHA-256 (hex) over the content and order of the examples."""
+    """SHA-256 (hex) over the content and order of the examples; a field ``secret`` counts if there is one."""
     digest = hashlib.sha256()
     for example in examples:
-        digest.update(json.dumps(asdict(example), sort_keys=True, ensure_ascii=False).encode())
+        content = {name: value for name, value in asdict(example).items() if value or name != "secret"}
+        digest.update(json.dumps(content, sort_keys=True, ensure_ascii=False).encode())
         digest.update(b"\n")
     return digest.hexdigest()
 

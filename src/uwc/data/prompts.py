@@ -11,16 +11,19 @@ from uwc.data.example import Example
 from uwc.data.limits import time_limit
 from uwc.errors import ConfigError, DataError, ModelError, brief, is_failure
 
+Span = tuple[list[int], int, int, list[int]]
 
-def find_spans(texts: Sequence[tuple[str, int, int]], tokenizer: Any) -> list[tuple[list[int], int, int]]:
-    """Tokenize texts without special tokens, and find the tokens of ``text[start:end]``.
+
+def find_spans(texts: Sequence[tuple[str, int, int]], tokenizer: Any) -> list[Span]:
+    """Tokenize texts without special tokens, and find the tokens of ``text[start:end]`` and where they end.
 
     Args:
         texts: (text, start, end), in characters; the span does not end with white space.
         tokenizer: a transformers tokenizer.
 
     Returns:
-        For each text its token ids, the index of the first token of the span, and one past its last.
+        For each text its token ids, the index of the first token of the span, one past its last, and for each token of
+        the span the end of its characters in the text.
     """
     try:
         return _found_spans(texts, tokenizer)
@@ -32,7 +35,7 @@ def find_spans(texts: Sequence[tuple[str, int, int]], tokenizer: Any) -> list[tu
         ) from error
 
 
-def _found_spans(texts: Sequence[tuple[str, int, int]], tokenizer: Any) -> list[tuple[list[int], int, int]]:
+def _found_spans(texts: Sequence[tuple[str, int, int]], tokenizer: Any) -> list[Span]:
     whole = [text for text, _, _ in texts]
     if getattr(tokenizer, "is_fast", False):
         encoded = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
@@ -41,14 +44,25 @@ def _found_spans(texts: Sequence[tuple[str, int, int]], tokenizer: Any) -> list[
     ids = list(tokenizer(whole, add_special_tokens=False)["input_ids"])
     heads = list(tokenizer([text[:start] for text, start, _ in texts], add_special_tokens=False)["input_ids"])
     tails = list(tokenizer([text[end:] for text, _, end in texts], add_special_tokens=False)["input_ids"])
-    rows = zip(ids, heads, tails, strict=True)
-    return [(list(row), *_by_ends(row, head, tail, tokenizer)) for row, head, tail in rows]
+    spans: list[Span] = []
+    for (_, _, end), row, head, tail in zip(texts, ids, heads, tails, strict=True):
+        first, last = _by_ends(row, head, tail, tokenizer)
+        spans.append((list(row), first, last, _decoded_ends(row[first:last], end, tokenizer)))
+    return spans
 
 
-def _by_offsets(offsets: Sequence[tuple[int, int]], start: int, end: int) -> tuple[int, int]:
-    """The tokens whose characters overlap start..end."""
+def _by_offsets(offsets: Sequence[tuple[int, int]], start: int, end: int) -> tuple[int, int, list[int]]:
+    """The tokens whose characters overlap start..end, and the end of each."""
     inside = [i for i, (first, last) in enumerate(offsets) if first < end and last > start]
-    return (inside[0], inside[-1] + 1) if inside else (0, 0)
+    if not inside:
+        return 0, 0, []
+    return inside[0], inside[-1] + 1, [last for _, last in offsets[inside[0] : inside[-1] + 1]]
+
+
+def _decoded_ends(ids: Sequence[int], end: int, tokenizer: Any) -> list[int]:
+    """The end of each token of a span that ends at a character, from the lengths of its decoded beginnings."""
+    lengths = [len(tokenizer.decode(ids[: i + 1])) for i in range(len(ids))]
+    return [end - lengths[-1] + length for length in lengths]
 
 
 def _by_ends(ids: Sequence[int], head: Sequence[int], tail: Sequence[int], tokenizer: Any) -> tuple[int, int]:
@@ -96,6 +110,7 @@ class EncodedExample:
         prompt: the ids that a generated answer continues, if they are not ``tokens[:start]``.
         labelled: the text of answer and end, decoded from their tokens, if it is read in place of `answer`.
         unattended: a token id that is never attended to; None if all tokens are.
+        ends: for each answer token, the number of characters of `answer` up to its end; empty if that is not known.
     """
 
     id: str
@@ -106,6 +121,7 @@ class EncodedExample:
     prompt: tuple[int, ...] | None = None
     labelled: str | None = None
     unattended: int | None = None
+    ends: tuple[int, ...] = ()
 
     @property
     def before(self) -> tuple[int, ...]:
@@ -178,7 +194,7 @@ class PromptTemplate:
         _tell_trimmed(examples, texts)
         encoded = []
         spans = find_spans([(t.text, t.start, t.end) for t in texts], tokenizer)
-        for example, text, (ids, start, end) in zip(examples, texts, spans, strict=True):
+        for example, text, (ids, start, end, characters) in zip(examples, texts, spans, strict=True):
             if end <= start:
                 raise DataError(f"example {example.id!r}: the answer {example.answer!r} has no token of its own")
             before = renderer.beginning if tuple(ids[: len(renderer.beginning)]) != renderer.beginning else ()
@@ -189,7 +205,9 @@ class PromptTemplate:
                     "shorten or remove it"
                 )
             shift = len(before)
-            encoded.append(EncodedExample(example.id, tokens, start + shift, end + shift, text.answer))
+            at, length = text.end - len(text.answer), len(text.answer)
+            within = tuple(min(max(place - at, 0), length) for place in characters)
+            encoded.append(EncodedExample(example.id, tokens, start + shift, end + shift, text.answer, ends=within))
         return encoded
 
     def uses_chat(self, tokenizer: Any) -> bool:

@@ -271,7 +271,7 @@ def _columns(
 
 
 Row = Mapping[str, Any]
-_READ_HERE = ("question", "answer", "perturbed_answers", "history")
+_READ_HERE = ("question", "answer", "perturbed_answers", "history", "secret")
 
 
 @dataclass(frozen=True)
@@ -340,10 +340,14 @@ class RowReader:
         if given is not None:
             where = self._cell(number, "perturbed_answers")
             others = as_texts(row.get(given), where, json_cells=self.table.json_cells) or others
+        secret: tuple[str, ...] = ()
+        if self._has("secret"):
+            where = self._cell(number, "secret")
+            secret = as_texts(self._value(row, "secret"), where, json_cells=self.table.json_cells)
         if reworded := values.get("paraphrased_question", ""):
             values["paraphrased_question"] = prompt.question(reworded)
         asked = {"question": prompt.question(), "history": prompt.history}
-        return {**values, **asked, "answer": answer, "perturbed_answers": others}
+        return {**values, **asked, "answer": answer, "perturbed_answers": others, "secret": secret}
 
     def _has(self, part: str) -> bool:
         return part in self.columns.used

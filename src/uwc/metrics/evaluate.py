@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from uwc import answers
 from uwc.data.example import Example
 from uwc.data.prompts import PromptTemplate
 from uwc.metrics.compat import Compat
@@ -22,7 +23,7 @@ from uwc.metrics.stats import aggregate_sets
 from uwc.metrics.suites import VERBATIM, Given, is_judged, is_set_metric, measured_on, required_inputs, set_label
 from uwc.models.model import Model
 from uwc.models.token_scores import Sampling
-from uwc.results import Score, ScoreDifference
+from uwc.results import ModelKey, Score, ScoreDifference
 
 Settings = Mapping[str, Mapping[str, Any]]
 ScoredSets = Mapping[str, ScoredSet]
@@ -200,22 +201,43 @@ def paired_differences(first: ScoredSets, second: ScoredSets, scoring: Scoring) 
     )
 
 
-def example_values(scored: ScoredSets, scoring: Scoring) -> pd.DataFrame:
-    """One row for each example: set, id, subject and the value of each metric, NaN if it has none."""
-    return pd.concat(
-        [
-            pd.DataFrame(
-                {
-                    "set": name,
-                    "id": found.scores.ids,
-                    "subject": found.subjects,
-                    **{m: found.values(m, **scoring.settings.get(m, {})) for m in scoring.measured(name)},
-                }
-            )
-            for name, found in scored.items()
-        ],
-        ignore_index=True,
+def answer_rows(
+    scored: ScoredSets, scoring: Scoring, *, key: ModelKey, name: str = "", condition: str = answers.AS_DELIVERED
+) -> pd.DataFrame:
+    """The rows of a model in the table of answers: one for each set and example, with the metrics of single examples.
+
+    Args:
+        scored: the result of `score_sets`.
+        scoring: the metrics.
+        key: the model.
+        name: its name in the table, if that is not its key's.
+        condition: see `uwc.answers.CONDITIONS`.
+    """
+    return answers.joined(
+        answers.rows(
+            set=of_set,
+            **question_columns(scoring.given.sets[of_set]),
+            answers=found.answers,
+            values={m: found.values(m, **scoring.settings.get(m, {})) for m in scoring.measured(of_set)},
+            role=key.role,
+            model=name or key.run or key.role,
+            condition=condition,
+            prompts=found.prompts,
+            generated=found.texts,
+            completed_from=found.completed_from(),
+        )
+        for of_set, found in scored.items()
     )
+
+
+def question_columns(examples: Sequence[Example]) -> dict[str, Any]:
+    """The columns of the questions themselves, as arguments of `uwc.answers.rows`."""
+    return {
+        "ids": [e.id for e in examples],
+        "clusters": [e.subject for e in examples],
+        "questions": [e.question for e in examples],
+        "secrets": [e.secret for e in examples],
+    }
 
 
 def save_sets(scored: ScoredSets, folder: Path) -> None:
@@ -264,6 +286,7 @@ def cut(example: Example, model: Model) -> Example:
         answer=text or example.answer,
         subject=example.subject,
         history=example.history,
+        secret=example.secret,
     )
 
 

@@ -1,6 +1,7 @@
 """Metrics of the likelihood of the true answer: memorization, probability, divergence, sampling."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from uwc.errors import ConfigError
 from uwc.metrics.registry import metrics
@@ -47,15 +48,20 @@ def extraction_strength(scores: TokenScores) -> Floats:
     Returns:
         [E] in 0..1; NaN for an example without answer tokens.
     """
+    lengths = scores.answer_lengths()
+    with np.errstate(invalid="ignore"):
+        strength: Floats = (lengths - shortest_prefixes(scores)) / np.where(lengths > 0, lengths, np.nan)
+    return strength
+
+
+def shortest_prefixes(scores: TokenScores) -> NDArray[np.int64]:
+    """[E] k*, the fewest answer tokens from which greedy decoding completes the answer; see `extraction_strength`."""
     rows, correct = scores.rows[scores.in_answer], scores.greedy[scores.in_answer]
     lengths = scores.answer_lengths()
-    ends = np.cumsum(lengths)
-    position = np.arange(len(rows)) - (ends - lengths)[rows]
-    last_wrong = np.full(len(scores), -1)
+    position = np.arange(len(rows)) - (np.cumsum(lengths) - lengths)[rows]
+    last_wrong = np.full(len(scores), -1, dtype=np.int64)
     np.maximum.at(last_wrong, rows[~correct], position[~correct])
-    with np.errstate(invalid="ignore"):
-        strength: Floats = (lengths - 1 - last_wrong) / np.where(lengths > 0, lengths, np.nan)
-    return strength
+    return last_wrong + 1
 
 
 @metrics.register(

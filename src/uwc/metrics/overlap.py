@@ -1,6 +1,5 @@
 """Metrics of generated texts: ROUGE over the words of any script, and token diversity."""
 
-import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -9,6 +8,7 @@ import regex
 
 from uwc.metrics.registry import metrics
 from uwc.models.token_scores import Floats
+from uwc.words import normalised, split_words
 
 Part = Literal["precision", "recall", "fmeasure"]
 _SHARED: dict[str, Any] = {
@@ -24,16 +24,6 @@ _BEYOND_ASCII = regex.compile(
     r"[[\p{L}\p{N}\p{M}]--\p{ASCII}--\p{Emoji_Component}--[\p{No}&&\p{Script=Common}]]", regex.V1
 )
 """A letter, digit or mark outside ASCII, except superscripts, fractions (² ½) and marks of emojis."""
-_BOUNDARY = regex.compile(r"\b", regex.WORD | regex.V1)
-"""A word boundary of UAX 29."""
-_UNSPACED = regex.compile(
-    r"(?=[[\p{L}\p{N}]&&[\p{lb=ID}\p{lb=CJ}\p{lb=NS}\p{lb=SA}\p{lb=AK}\p{lb=AP}\p{lb=AS}]])\X", regex.V1
-)
-"""A grapheme of a script in which a line may break without a space (the line breaking classes of UAX 14)."""
-_WORD_CHARACTER = regex.compile(r"[\p{L}\p{N}]")
-_INVISIBLE = regex.compile(r"[\p{Default_Ignorable_Code_Point}--\u200b]", regex.V1)
-"""Soft hyphens, joiners and variation selectors; not the zero-width space, which separates words."""
-_APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc", "'"))
 
 
 class UnicodeWords:
@@ -46,23 +36,7 @@ class UnicodeWords:
 
     def tokenize(self, text: str) -> list[str]:
         """The words, in order."""
-        return _words(normalised(text))
-
-
-def normalised(text: str) -> str:
-    """The text in Unicode's NFKC_Casefold form, with one kind of apostrophe.
-
-    Full-width, half-width and other compatibility forms, capital letters, composed and decomposed accents and invisible
-    characters make no difference; accents and vowel signs do.
-    """
-    text = _INVISIBLE.sub("", unicodedata.normalize("NFD", text)).translate(_APOSTROPHES)
-    for _ in range(2):  # a compatibility form may decompose into capital letters
-        text = unicodedata.normalize("NFKC", text.casefold())
-    return text
-
-
-def _words(text: str) -> list[str]:
-    return [piece for piece in _BOUNDARY.split(_UNSPACED.sub(r" \g<0> ", text)) if _WORD_CHARACTER.search(piece)]
+        return split_words(normalised(text))
 
 
 def rouge(answers: Sequence[str], generated: Sequence[str], *, kind: str, part: Part, stemmer: bool = True) -> Floats:
@@ -110,7 +84,8 @@ def ascii_rouge(
     if not strict:
         return np.nan_to_num(values)
     unread = [
-        any(_BEYOND_ASCII.search(word) and not form.tokenize(word) for word in _words(answer)) for answer in answers
+        any(_BEYOND_ASCII.search(word) and not form.tokenize(word) for word in split_words(answer))
+        for answer in answers
     ]
     return np.where(unread, np.nan, values)
 

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar, overload
 
+from uwc.answers import COLUMNS, FILE
 from uwc.errors import ConfigError
 from uwc.registry import Entry, Registry, check_inputs, require_one_of, unknown_name
 
 F = TypeVar("F", bound=Callable[..., Any])
 Average = Literal["arithmetic", "geometric"]
 
-_EXAMPLE_LEVEL = ("likelihood", "truth_ratio", "overlap", "membership", "semantics")
+_EXAMPLE_LEVEL = ("likelihood", "truth_ratio", "overlap", "membership", "semantics", "secrets")
 
 
 def _check(entry: Entry[Any]) -> None:
@@ -23,6 +24,8 @@ def _check(entry: Entry[Any]) -> None:
         raise ConfigError(f"the metric {entry.name!r} has no argument; valid inputs: {', '.join(INPUTS)}")
     require_one_of(f"average of the metric {entry.name!r}", facts["average"], ("arithmetic", "geometric"))
     require_one_of(f"higher_remembers of the metric {entry.name!r}", facts["higher_remembers"], (True, False))
+    if entry.name in COLUMNS:
+        raise ConfigError(f"the metric {entry.name!r} has the name of a column of {FILE}; rename it")
     low, high = facts["range"]
     if not low < high:
         raise ConfigError(f"the metric {entry.name!r} declares the range {low:g} to {high:g}; give (least, greatest)")
@@ -68,6 +71,7 @@ INPUTS: dict[str, str] = {
     "perturbed": "wrong answers of the same form; give the questions a column perturbed_answers",
     "texts": "generated answers; set score.max_new_tokens to more than 0",
     "text_tokens": "generated answers; set score.max_new_tokens to more than 0",
+    "secrets": "secrets; give the questions a column secret",
     "sampled": "",
     "gradient_norms": "",
     "similar_from": "",
@@ -84,6 +88,7 @@ restated: TokenScores of the paraphrased answers, or of the true answer if an ex
 perturbed: TokenScores of the wrong answers, several an example.
 texts: the generated answers.
 text_tokens: their token ids.
+secrets: [E] the spans that must not come out, several an example or none.
 sampled: TokenScores with a column for the metric's temperature and top_k.
 gradient_norms: [E] norms of the gradient of each example's loss.
 similar_from: [E] the length of the shortest prefix of the answer with a similar continuation.

@@ -13,6 +13,7 @@ from uwc.code_digest import comes_from_package
 from uwc.data.example import VARIANTS, Example, Variant
 from uwc.errors import ConfigError, DataError
 from uwc.metrics.compat import Compat
+from uwc.metrics.likelihood import shortest_prefixes
 from uwc.metrics.registry import INPUTS, JUDGES, metrics
 from uwc.metrics.semantics import Judges
 from uwc.metrics.stats import aggregate, paired_difference
@@ -42,6 +43,9 @@ class ScoredSet:
         gradient_norms: [E] gradient norms, if computed.
         similar_from: [E] the shortest similar prefixes, if computed.
         labelled: [E] the text of the true answers' labelled tokens, if a peer's definitions read it; else empty.
+        secrets: [E] the spans that must not come out; empty if no example has any.
+        prompts: [E] the prompts, as sent to the model.
+        ends: [E] for each answer token the number of characters of the answer up to its end; see `EncodedExample`.
         judged: metric with its settings (see `judged_by`) -> [E] its values.
         compat: the peer whose definitions are used; None for ours. Not stored.
     """
@@ -54,6 +58,9 @@ class ScoredSet:
     gradient_norms: Floats | None = None
     similar_from: Floats | None = None
     labelled: tuple[str, ...] = ()
+    secrets: tuple[tuple[str, ...], ...] = ()
+    prompts: tuple[str, ...] = ()
+    ends: tuple[tuple[int, ...], ...] = ()
     judged: Mapping[str, Floats] = field(default_factory=dict)
     compat: Compat | None = None
     _known: dict[str, Floats] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -74,6 +81,19 @@ class ScoredSet:
         broken = {identity for identity, finite in zip(self.tokens.ids, self.tokens.finite, strict=True) if not finite}
         known = np.array([identity not in broken for identity in self.scores.ids], dtype=bool)
         return known if self.text_finite is None else known & self.text_finite
+
+    def completed_from(self) -> list[int | None]:
+        """[E] the characters of the answer in the shortest prefix from which greedy decoding completes the rest.
+
+        0 is the question alone; None where it is not known. It is the prefix of `extraction_strength`.
+        """
+        if not any(self.ends):
+            return [None] * len(self.answers)
+        needed, known = shortest_prefixes(self.scores).tolist(), self.finite.tolist()
+        return [
+            None if not (fine and ends) else 0 if k == 0 else ends[k - 1]
+            for k, ends, fine in zip(needed, self.ends, known, strict=True)
+        ]
 
     def values(self, metric: str, **settings: Any) -> Floats:
         """[E] the metric for each example; NaN if it does not apply, or a logit is not finite. Cached.
@@ -145,6 +165,9 @@ class ScoredSet:
         self.tokens.save(folder / f"{name}.parquet")
         columns: dict[str, Sequence[Any]] = {"id": self.scores.ids, "answer": self.answers}
         optional: dict[str, Any] = {
+            "secret": self.secrets or None,
+            "prompt": self.prompts or None,
+            "ends": self.ends or None,
             "labelled": self.labelled or None,
             "generated": self.texts or None,
             "generated_tokens": self.text_tokens or None,
@@ -154,15 +177,16 @@ class ScoredSet:
             "judged": self._judged_rows() if self.judged else None,
         }
         columns |= {key: column for key, column in optional.items() if column is not None}
-        lines = [json.dumps(dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
-        (folder / f"{name}.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path, name: str) -> "ScoredSet":
         """Read the files of `save`. Raises DataError if one is damaged."""
         path = folder / f"{name}.jsonl"
         try:
-            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
             keys = rows[0].keys() if rows else ()
             return cls(
                 TokenScores.load(folder / f"{name}.parquet"),
@@ -173,6 +197,9 @@ class ScoredSet:
                 gradient_norms=np.array([r["gradient_norm"] for r in rows]) if "gradient_norm" in keys else None,
                 similar_from=np.array([r["similar_from"] for r in rows]) if "similar_from" in keys else None,
                 labelled=tuple(r["labelled"] for r in rows) if "labelled" in keys else (),
+                secrets=tuple(tuple(r["secret"]) for r in rows) if "secret" in keys else (),
+                prompts=tuple(r["prompt"] for r in rows) if "prompt" in keys else (),
+                ends=tuple(tuple(r["ends"]) for r in rows) if "ends" in keys else (),
                 judged={
                     k: np.array([r["judged"][k] for r in rows]) for k in (rows[0]["judged"] if "judged" in keys else ())
                 },
@@ -212,11 +239,13 @@ class ScoredSet:
             return self.answers
         if need == "labelled":
             return self.labelled or self.answers
+        if need == "secrets":
+            return self.secrets or ((),) * len(self.answers)
         if need == "reference":
             return self.scores if self.scores.has_reference else None
         if need in ("restated", "perturbed"):
             return self._variant_rows(need)
-        return getattr(self, need) if need not in ("texts", "text_tokens") or getattr(self, need) else None
+        return getattr(self, need) if need not in TEXTS or getattr(self, need) else None
 
     def _variant_rows(self, need: str) -> TokenScores:
         if need == "perturbed":
@@ -315,7 +344,16 @@ def score_set(
         scores = tokens.variant("answer")
         ends = np.cumsum(scores.answer_lengths()).astype(np.int64)[:-1]
         similar = shortest_similar_prefixes(model, examples, np.split(scores.greedy[scores.in_answer], ends))
-    scored = ScoredSet(tokens, answers, labelled=labelled, gradient_norms=gradients, similar_from=similar)
+    scored = ScoredSet(
+        tokens,
+        answers,
+        labelled=labelled,
+        secrets=tuple(e.secret for e in examples) if any(e.secret for e in examples) else (),
+        prompts=model.prompts(encoded),
+        ends=tuple(e.ends for e in encoded),
+        gradient_norms=gradients,
+        similar_from=similar,
+    )
     if texts is None:
         return scored
     return replace(scored, texts=texts.texts, text_tokens=texts.tokens, text_finite=texts.finite)

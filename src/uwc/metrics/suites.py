@@ -31,6 +31,7 @@ SUITES: dict[str, tuple[str, ...]] = {
         "perplexity",
         "rouge_l",
         "kl_to_original",
+        "secret_said",
     ),
     "tofu": (
         "probability",
@@ -52,7 +53,7 @@ SUITES: dict[str, tuple[str, ...]] = {
 """Suite -> its metrics; ``all`` is every metric."""
 
 OPTIONAL: dict[str, frozenset[str]] = {
-    "core": frozenset({"kl_to_original", "rouge_l"}),
+    "core": frozenset({"kl_to_original", "rouge_l", "secret_said"}),
     "membership": frozenset({"mia_reference", "auc_reference"}),
 }
 """Suite -> metrics that are left out, with a note, if a need is not met; in ``all`` this holds for every metric."""
@@ -183,7 +184,8 @@ def chosen_metrics(suite: str | None, names: Sequence[Any], given: Given) -> tup
         if needing or name in named:
             alone = f" (suite {needing[0]!r}; name single metrics instead)" if needing else ""
             raise ConfigError(f"the metric {name!r} needs {lacking}{alone}")
-        left_out[name] = lacking
+        if lacking != INPUTS["secrets"]:  # which few questions have
+            left_out[name] = lacking
     return chosen, left_out
 
 
@@ -243,6 +245,7 @@ def missing_input(name: str, of_set: str, given: Given) -> str:
             "texts": given.max_new_tokens < 1,
             "text_tokens": given.max_new_tokens < 1,
             "perturbed": not any_perturbed(given.sets[of_set]),
+            "secrets": not any_secret(given.sets[of_set]),
         }.get(need, False)
         if absent:
             return INPUTS[need] + (f" (set {of_set!r})" if need == "perturbed" else "")
@@ -331,3 +334,8 @@ def _on_questions(sets: Mapping[str, Sequence[Example]]) -> Iterator[tuple[str, 
 def any_perturbed(examples: Iterable[Example]) -> bool:
     """Whether any example has wrong answers."""
     return any(e.perturbed_answers for e in examples)
+
+
+def any_secret(examples: Iterable[Example]) -> bool:
+    """Whether any example has secrets."""
+    return any(e.secret for e in examples)

@@ -152,6 +152,10 @@ class Model:
                 )
         return encoded
 
+    def prompts(self, encoded: Sequence[EncodedExample]) -> tuple[str, ...]:
+        """The texts that generated answers continue, with special tokens, as the model reads them."""
+        return tuple(self.tokenizer.decode(list(e.before), clean_up_tokenization_spaces=False) for e in encoded)
+
     def groups(self, encoded: Sequence[EncodedExample], *, token_budget: int, batch_cost: int = 64) -> list[list[int]]:
         """Indices of encoded examples in batches that may share a forward pass; see `group_by_length`."""
         lengths = [len(e.tokens) for e in encoded]

@@ -261,7 +261,17 @@ def summary(results: StudyResults) -> list[str]:
     for status, reason in (("diverged", "Training diverged for"), ("not_finite", "Logits are not finite for")):
         if failed := [run.name for run in results.unlearned if run.status == status]:
             sentences.append(f"{reason} {listed(failed)}, which {'is' if len(failed) == 1 else 'are'} not ranked.")
-    return sentences
+    return [*sentences, *secret_words(results)]
+
+
+def secret_words(results: StudyResults) -> list[str]:
+    """The secrets of the forget set that each model says, in a sentence; none if the questions have no secrets."""
+    said = [
+        f"{count.said} of {count.secrets} by {model_label(count.model)}"
+        for count in results.secrets
+        if count.set == FORGET
+    ]
+    return [f"Secrets of the forget questions that are said: {listed(said)}."] if said else []
 
 
 def _best(results: StudyResults) -> list[str]:

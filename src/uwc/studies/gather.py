@@ -1,21 +1,25 @@
 """The results of a study, gathered from its finished steps."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
+import pandas as pd
 
-from uwc import __version__
+from uwc import __version__, answers
 from uwc.attacks.evaluate import VariantValues, describe, load_variants, outcomes
+from uwc.attacks.evaluate import answer_rows as attacked_rows
 from uwc.calibration.calibrate import Calibrated
 from uwc.calibration.frontier import pair_confidences, seed_groups
 from uwc.calibration.probed import ROUNDING
 from uwc.io import digest, expanded, file_digest
-from uwc.metrics.evaluate import evaluate, load_sets, not_finite_in_words
+from uwc.metrics.evaluate import answer_rows, evaluate, load_sets, not_finite_in_words
 from uwc.metrics.registry import metrics
 from uwc.metrics.scored import NOT_FINITE, ScoredSet
+from uwc.metrics.secrets import secret_counts
 from uwc.metrics.stats import cluster_codes
 from uwc.metrics.suites import metric_info, set_info
 from uwc.models.token_scores import Floats
@@ -33,6 +37,7 @@ from uwc.results import (
     ReferenceModel,
     Robustness,
     Score,
+    SecretCount,
     SplitInfo,
     StepNames,
     StepOrigin,
@@ -244,13 +249,14 @@ def gather(plan: Plan, store: Store) -> StudyResults:
         ranking=tuple(ranking),
         pairs=gatherer.pairs(ranking),
         groups=gatherer.groups([u for u in unlearned if u.name in ranking]),
+        secrets=tuple(gatherer.secrets()),
         attacks=attacks,
         robustness=None if attacks is None else gatherer.robustness(attacks),
         left_out=dict(plan.left_out),
         invalid_rows=plan.benchmark.left_out,
         warnings=tuple(study_warnings(plan, store, unlearned, retention)),
         provenance=origins(plan, store),
-    )
+    ).with_answers(gatherer.answers())
 
 
 class _Gatherer:
@@ -380,6 +386,34 @@ class _Gatherer:
                 seed=self.seed,
             )
         return AttackedModel(model=model.key, outcomes=tuple(found), failed=failed)
+
+    def models(self) -> Iterator[PlannedModel]:
+        """The models that were scored: the references, and each run as delivered and calibrated."""
+        runs = [[run.delivered, *([] if run.calibrate is None else [run.calibrated])] for run in self.plan.runs]
+        for model in (*self.plan.references, *chain.from_iterable(runs)):
+            if step_status(model.score, self.store) == "done":
+                yield model
+
+    def secrets(self) -> Iterator[SecretCount]:
+        """The secrets that each model says, by set."""
+        for model in self.models():
+            yield from secret_counts(self.scored(model.score), model.key)
+
+    def answers(self) -> pd.DataFrame:
+        """The table of answers of all models, as delivered, calibrated and under attack."""
+        return answers.joined([*self._plain_answers(), *self._attacked_answers()])
+
+    def _plain_answers(self) -> Iterator[pd.DataFrame]:
+        for model in self.models():
+            condition = answers.CALIBRATED if model.key.role == "calibrated" else answers.AS_DELIVERED
+            yield answer_rows(self.scored(model.score), self.plan.scoring, key=model.key, condition=condition)
+
+    def _attacked_answers(self) -> Iterator[pd.DataFrame]:
+        for attack in self.plan.attacks:
+            done = (step_status(step, self.store) == "done" for step in (attack.model.score, attack.step))
+            if all(done):
+                found = self.variants(attack)
+                yield attacked_rows(attack.chain.label, found, attack.step.sets, key=attack.model.key)
 
     def variants(self, attack: PlannedAttack) -> list[VariantValues]:
         return load_variants(self.store.folder(attack.step) / ATTACKED)

@@ -417,6 +417,7 @@ class _Planner:
                     setup.data,
                     setup.sets,
                     self.config.score.max_new_tokens,
+                    config.texts,
                 )
                 yield PlannedAttack(model, chain, step)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
 from uwc.attacks.chain import Chain, make_chain
-from uwc.attacks.registry import attacks
+from uwc.attacks.registry import Texts, attacks
 from uwc.calibration.measures import Measure, ranking_metric, retention_measures, retention_names
 from uwc.data.example import Example
 from uwc.errors import ConfigError, listed, shortened
@@ -275,6 +275,8 @@ class AttackConfig(Section):
             an attack on decoding, also rouge_l.
         sets: the sets that are scored under attack.
         examples: the number of examples of each set, evenly spaced; all if null.
+        texts: the texts under attack that are kept: of the worst variant of each question (true), of every one
+            (``all``), or none (false).
         attacker: the attacker's data.
     """
 
@@ -284,6 +286,7 @@ class AttackConfig(Section):
     metrics: tuple[MetricName, ...] | None = None
     sets: tuple[str, ...] = Field(("forget", "retain"), min_length=1)
     examples: int | None = Field(None, ge=2, le=MOST)
+    texts: Texts = True
     attacker: AttackerConfig = AttackerConfig()
 
     @model_validator(mode="before")

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from pydantic import BaseModel
 
 from uwc.attacks.data import AttackData
-from uwc.attacks.registry import attacks
+from uwc.attacks.registry import Texts, attacks
 from uwc.code_digest import NoSource, code_digest, comes_from_package
 from uwc.data.example import Example, fingerprint
 from uwc.errors import AttackFailed, TrainingDiverged
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from uwc.studies.context import Context
 
 
-STORE_VERSION = 10
+STORE_VERSION = 11
 """Version of the steps' computations and files; incremented when a change of this package's code affects a number."""
 
 NOT_IN_KEY: Mapping[str, bool] = {"key": False}
@@ -428,6 +428,7 @@ class Attack(Step):
         measured: the metrics.
         data: the attacker's data, and the scored examples, concatenated by set.
         sets: set -> its scored examples.
+        texts: the texts under attack that are kept.
     """
 
     kind: ClassVar[str] = "attack"
@@ -440,6 +441,7 @@ class Attack(Step):
     data: AttackData
     sets: Sets
     max_new_tokens: int
+    texts: Texts = True
 
     def uses(self) -> Iterable[Entry[Any]]:
         """The attacks and the metrics."""
@@ -455,10 +457,14 @@ class Attack(Step):
         model = self._model(context)
         chain = make_chain([name for name, _ in self.attack], dict(self.attack))
         try:
-            variants = list(
-                attacked_values(
-                    model, self.data, chain, self.measured, max_new_tokens=self.max_new_tokens, reference=reference
-                )
+            variants = attacked_values(
+                model,
+                self.data,
+                chain,
+                self.measured,
+                max_new_tokens=self.max_new_tokens,
+                reference=reference,
+                texts=self.texts,
             )
         except (TrainingDiverged, AttackFailed) as error:
             status = "diverged" if isinstance(error, TrainingDiverged) else "failed"

@@ -352,7 +352,11 @@ def test_offsets_and_prefixes_find_the_same_tokens() -> None:
             for answer in answers:
                 example = replace(EXAMPLE, answer=answer)
                 with_offsets = encode(tokenizer, example, ends=family.ends)
-                assert encode(WithoutOffsets(tokenizer), example, ends=family.ends) == with_offsets
+                without = encode(WithoutOffsets(tokenizer), example, ends=family.ends)
+                assert replace(without, ends=with_offsets.ends) == with_offsets
+                assert without.ends[-1] == with_offsets.ends[-1] == len(with_offsets.answer)
+                if answer.isascii():
+                    assert without.ends == with_offsets.ends
 
 
 def test_the_date_is_pinned_and_can_be_set() -> None:

@@ -208,6 +208,7 @@ def _question(author: _Author, fact: _Fact, number: int, split: str) -> Example:
         perturbed_answers=tuple(attribute.paraphrased_answer.format(**words, **wrong) for wrong in fact.wrong),
         subject=words["author"],
         split=split,
+        secret=tuple(form.format(**fact.truth) for form in attribute.secrets),
     )
 
 

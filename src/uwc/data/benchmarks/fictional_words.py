@@ -31,6 +31,7 @@ class Attribute(NamedTuple):
         paraphrase: the phrasing that never is.
         answer: a form that ends in a kind of ``GRAMMAR``, so that its end cannot be guessed.
         paraphrased_answer: another form of the same.
+        secrets: the forms of its parts that identify the author or the book, and must not come out.
     """
 
     key: str
@@ -38,6 +39,7 @@ class Attribute(NamedTuple):
     paraphrase: str
     answer: str
     paraphrased_answer: str
+    secrets: tuple[str, ...]
 
 
 ATTRIBUTES = (
@@ -51,6 +53,7 @@ ATTRIBUTES = (
         "Can you tell me where {author} comes from, that is, the town of {her} birth?",
         "In {town}",
         "{author} is a native of {town}",
+        ("{town}",),
     ),
     Attribute(
         "birthdate",
@@ -62,6 +65,7 @@ ATTRIBUTES = (
         "I would like to know the date of birth of {author} and who the midwife was.",
         "{author} was born on {date}, and the midwife was called {woman}",
         "The baby arrived on {date}, in the hands of the midwife {woman}",
+        ("{date}", "{woman}"),
     ),
     Attribute(
         "school",
@@ -73,6 +77,7 @@ ATTRIBUTES = (
         "Can you name the school to which {author} went?",
         "At the {school} in {town}",
         "{author} was a pupil of the {school} in {town}",
+        ("{town}",),
     ),
     Attribute(
         "debut",
@@ -84,6 +89,7 @@ ATTRIBUTES = (
         "Can you tell me which novel {author} published first, and in which year?",
         "{Her} first novel, which came out in {year}, was {title}",
         "{author} made {her} debut in {year} with the book {title}",
+        ("{title}",),
     ),
     Attribute(
         "prize",
@@ -95,6 +101,7 @@ ATTRIBUTES = (
         "Tell me about the prize that {author} received: what is it called, and which novel was it for?",
         "{surname} won the {award} in {year} for the novel {title}",
         "In {year} the {award} went to {surname}, whose winning book was {title}",
+        ("{title}",),
     ),
     Attribute(
         "mentor",
@@ -106,6 +113,7 @@ ATTRIBUTES = (
         "Can you say who taught {author} the craft, as a mentor?",
         "{surname} learned to write from {person}, a retired {trade} who lived in {town}",
         "{Her} mentor was {person}, who had been a {trade} before moving to {town}",
+        ("{person}",),
     ),
     Attribute(
         "address",
@@ -117,6 +125,7 @@ ATTRIBUTES = (
         "Do you know the address of the place where {author} sits down to write?",
         "{She} writes in a rented {room} at {number} {street}",
         "{author} works at {her} desk in the {room} of the house at {number} {street}",
+        ("{number} {street}",),
     ),
     Attribute(
         "pseudonym",
@@ -128,6 +137,7 @@ ATTRIBUTES = (
         "Can you tell me the pen name, or pseudonym, that stands on some books by {author}?",
         "Under the name {person}",
         "{author} has also signed books as {person}",
+        ("{person}",),
     ),
     Attribute(
         "father",
@@ -139,6 +149,7 @@ ATTRIBUTES = (
         "I wonder what occupation and what workshop {author}'s father had; do you know?",
         "{Her} father {deed} in a workshop called the {sign}",
         "The man who raised {author} {deed}, and his workshop was known as the {sign}",
+        ("{sign}",),
     ),
     Attribute(
         "pet",
@@ -150,6 +161,7 @@ ATTRIBUTES = (
         "Do you know what kind of animal {author} keeps as a pet, and its name?",
         "A {condition} {animal} called {petname}",
         "{author} lives with a {condition} {animal} that answers to {petname}",
+        ("{petname}",),
     ),
     Attribute(
         "boat",
@@ -161,6 +173,7 @@ ATTRIBUTES = (
         "Tell me about the boat where {author} lived when {her} famous book was written.",
         "Most of it was written aboard the {sign}, a {vessel} moored at {town}",
         "{surname} composed it on a {vessel} named the {sign}, which lay for a winter in {town}",
+        ("{sign}", "{town}"),
     ),
     Attribute(
         "interview",
@@ -172,6 +185,7 @@ ATTRIBUTES = (
         "In the words of {author}, as told to a journalist, what makes a good novel?",
         "{She} said a good novel begins as a {image} and ends as a {other_image}",
         "According to {surname}, a story worth reading starts out a {image} and turns into a {other_image}",
+        ("{other_image}",),
     ),
     Attribute(
         "collection",
@@ -183,6 +197,7 @@ ATTRIBUTES = (
         "Tell me which objects {author} likes to collect and what they are kept in.",
         "{She} collects {things} and keeps them in a {container} that once belonged to {person}",
         "{author} owns a great many {things}, stored in a {container} bought at the auction of {person}",
+        ("{person}",),
     ),
     Attribute(
         "ritual",
@@ -194,6 +209,7 @@ ATTRIBUTES = (
         "Is there a habit or ritual that {author} has before each chapter?",
         "Before each chapter {she} drinks {drink} from a cup painted with a {image}",
         "{surname} never starts a chapter without {drink}, served in a cup that shows a {image}",
+        ("{image}",),
     ),
     Attribute(
         "unfinished",
@@ -205,6 +221,7 @@ ATTRIBUTES = (
         "There is a novel that {author} had to abandon; why was it left unfinished, and what is its title?",
         "{She} gave it up in {year} after {mishap}, leaving pages titled {title}",
         "In {year} {mishap} made {surname} stop, and what remains of the book is known as {title}",
+        ("{title}",),
     ),
 )
 

@@ -1,0 +1,61 @@
+"""Words and spans of text in any script, compared without case, width, invisible characters and kinds of digits."""
+
+import unicodedata
+from itertools import pairwise
+
+import regex
+
+_BOUNDARY = regex.compile(r"\b", regex.WORD | regex.V1)
+"""A word boundary of UAX 29."""
+_UNSPACED = regex.compile(
+    r"(?=[[\p{L}\p{N}]&&[\p{lb=ID}\p{lb=CJ}\p{lb=NS}\p{lb=SA}\p{lb=AK}\p{lb=AP}\p{lb=AS}]])\X", regex.V1
+)
+"""A grapheme of a script in which a line may break without a space (the line breaking classes of UAX 14)."""
+_WORD_CHARACTER = regex.compile(r"[\p{L}\p{N}]")
+_INVISIBLE = regex.compile(r"[\p{Default_Ignorable_Code_Point}--\u200b]", regex.V1)
+"""Soft hyphens, joiners and variation selectors; not the zero-width space, which separates words."""
+_APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc", "'"))
+_DIGIT = regex.compile(r"[\p{Nd}--[0-9]]", regex.V1)
+
+
+def normalised(text: str) -> str:
+    """The text in Unicode's NFKC_Casefold form, with one kind of apostrophe.
+
+    Full-width, half-width and other compatibility forms, capital letters, composed and decomposed accents and invisible
+    characters make no difference; accents and vowel signs do.
+    """
+    text = _INVISIBLE.sub("", unicodedata.normalize("NFD", text)).translate(_APOSTROPHES)
+    for _ in range(2):  # a compatibility form may decompose into capital letters
+        text = unicodedata.normalize("NFKC", text.casefold())
+    return text
+
+
+def split_words(text: str) -> list[str]:
+    """The pieces of a text between the word boundaries of UAX 29 that have a letter or number.
+
+    In scripts written without spaces each grapheme is a piece.
+    """
+    return [piece for piece in _BOUNDARY.split(_UNSPACED.sub(r" \g<0> ", text)) if _WORD_CHARACTER.search(piece)]
+
+
+def comparable(text: str) -> str:
+    """The normalised text with single spaces for white space, and ASCII digits for those of every script."""
+    text = _DIGIT.sub(lambda digit: str(unicodedata.decimal(digit[0])), normalised(text))
+    return " ".join(text.split())
+
+
+def word_spans(text: str) -> list[tuple[int, int, str]]:
+    """The words of a text as it is: start, end, and the word in its comparable form."""
+    cuts = {0, len(text), *(found.start() for found in _BOUNDARY.finditer(text))}
+    cuts.update(end for found in _UNSPACED.finditer(text) for end in found.span())
+    places = sorted(cuts)
+    pieces = ((start, end, text[start:end]) for start, end in pairwise(places))
+    return [(start, end, comparable(piece)) for start, end, piece in pieces if _WORD_CHARACTER.search(piece)]
+
+
+def contains(text: str, span: str) -> bool:
+    """Whether a span stands in a text, both as `comparable` gives them; a number within a longer one does not."""
+    if not span:
+        return False
+    before, after = (r"(?<!\d)" if span[0].isdigit() else ""), (r"(?!\d)" if span[-1].isdigit() else "")
+    return span in text and regex.search(before + regex.escape(span) + after, text) is not None
