@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from uwc.answers import metrics_of
 from uwc.errors import printable
 from uwc.io import remove, write_text
 from uwc.results import ES, MetricInfo
@@ -27,8 +28,6 @@ LARGEST = 2_000_000
 """Characters of data that are kept in the page itself."""
 PART = 10_000_000
 """Characters of one string of the sibling file."""
-KEYS = ("set", "id", "cluster", "question", "prompt", "answer", "secret", "role", "model", "condition", "attack",
-        "variant", "generated", "completed_from")  # fmt: skip
 SOURCE = ["role", "model", "condition", "attack", "variant"]
 """The columns that say where a text comes from; each combination is stored once."""
 
@@ -134,7 +133,7 @@ def packed(answers: "pd.DataFrame", metrics: Mapping[str, MetricInfo], first: st
     codes, texts = pd.factorize(flat)
     question, answer, prompt, generated, spans = np.split(codes, np.cumsum([len(column) for column in columns]))
     by_question = np.split(spans, np.cumsum([len(found) for found in secrets])[:-1])
-    known = [str(name) for name in table.columns if name not in KEYS and table[name].notna().any()]
+    known = [name for name in metrics_of(table) if table[name].notna().any()]
     known.sort(key=lambda name: (name != first, list(metrics).index(name) if name in metrics else len(metrics)))
     set_codes, sets = pd.factorize(heads["set"])
     cluster_codes, clusters = pd.factorize(heads["cluster"].fillna("").astype(str))

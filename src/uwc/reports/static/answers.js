@@ -270,6 +270,7 @@ function options(name, choices, current) {
 function completion(q, row) {
   const from = row < 0 ? null : rows.completed[row], answer = texts[questions.answer[q]];
   if (from == null) return [];
+  if (/^sha256:[0-9a-f]{12}$/.test(answer)) return [el("p", { class: "from" }, el("b", { text: `completes the true answer after ${from} characters` }))];
   const at = [...answer].slice(0, from).join("").length;
   if (at >= answer.length) return [el("p", { class: "from" }, el("b", { text: "completes nothing of the true answer" }))];
   const made = el("p", { class: "from" }, el("b", { text: "completes " }));
