@@ -247,8 +247,8 @@ function said(row, marked) {
 function number(found, metric) {
   if (found == null) return "—";
   if (metrics[metric].share) return found.toFixed(2);
-  const size = Math.abs(found);
-  return size && (size < 0.001 || size >= 1e6) ? found.toExponential(2) : String(Number(found.toPrecision(3)));
+  const size = Math.abs(found), digits = { minimumSignificantDigits: 3, maximumSignificantDigits: 3 };
+  return size && (size < 0.001 || size >= 1e6) ? found.toExponential(2) : found.toLocaleString("en", digits);
 }
 
 const cell = (row, metric) => el("td", { class: "number", "data-label": metrics[metric].label, text: number(value(row, metric), metric) });
