@@ -99,7 +99,7 @@ def answers_part(
 def write_answers_page(
     answers: "pd.DataFrame", metrics: Mapping[str, MetricInfo], path: Path, *, title: str, first: str = ES
 ) -> None:
-    """Write a table of answers as a page of its own, which opens without a network; nothing without answers.
+    """Write a table of answers as a page of its own, which opens without a network; without answers, remove it.
 
     Args:
         answers, metrics, first: see `answers_part`.
@@ -110,7 +110,9 @@ def write_answers_page(
         OSError: the page cannot be written.
     """
     part = answers_part(answers, metrics, path.parent, first=first)
-    if part is not None:
+    if part is None:
+        remove(path)
+    else:
         write_text(
             path, environment().get_template("answers_page.html.jinja").render(answers=replace(part, title=title))
         )
