@@ -2,16 +2,18 @@
 
 import json
 import re
+from itertools import count
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from uwc.errors import printable
 from uwc.io import write_text
 from uwc.reports.figures import model_styles
-from uwc.reports.format import is_numeric, retention_bar
+from uwc.reports.format import is_numeric, retention_bar, sort_value
 from uwc.reports.gallery import FIGURES
 from uwc.reports.tables import (
     groups_table,
@@ -44,6 +46,8 @@ from uwc.reports.tables_attacks import (
 )
 from uwc.results import ES, RunRecord, StudyResults
 
+FOLDED = 12
+"""The most methods whose own figures are all shown; of more, one is shown at a time."""
 ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 
 
@@ -72,11 +76,13 @@ def _render(results: StudyResults, run: RunRecord) -> str:
         lstrip_blocks=True,
     )
     environment.filters["split_arxiv"] = ARXIV.split
-    environment.globals["is_numeric"] = is_numeric
+    environment.globals |= {"is_numeric": is_numeric, "sort_value": sort_value, "heading": Headings()}
     environment.globals["colours"] = {name: style.colour for name, style in model_styles(results).items()}
     return environment.get_template("page.html.jinja").render(
         results=results,
         run=run,
+        when=_when(run),
+        folded=FOLDED,
         comparison=results.study.kind == "comparison",
         config=json.dumps(results.study.config, indent=2, ensure_ascii=False),
         bar=retention_bar(results),
@@ -91,6 +97,32 @@ def _render(results: StudyResults, run: RunRecord) -> str:
         figures=_figures(results),
         **_attacks(results),
     )
+
+
+class Headings:
+    """The headings of a page, each with an id and a link to itself; collects those of sections for the contents."""
+
+    def __init__(self) -> None:
+        self.contents: list[tuple[str, str]] = []
+        self._ids: set[str] = set()
+
+    def __call__(self, text: str, level: int = 2) -> Markup:
+        """The markup of a heading."""
+        text = printable(text)
+        stem = re.sub(r"\W+", "-", text.lower()).strip("-") or "section"
+        name = next(n for i in count(1) if (n := stem if i == 1 else f"{stem}-{i}") not in self._ids)
+        self._ids.add(name)
+        if level == 2:
+            self.contents.append((name, text))
+        return Markup('<h{0} id="{1}"><a href="#{1}">{2}</a></h{0}>').format(level, name, text)
+
+
+def _when(run: RunRecord) -> str:
+    """The time of a run, ``2026-11-26 20:40 to 20:51 UTC``; empty where it was not recorded."""
+    if not run.started or not run.ended:
+        return ""
+    first, last = (stamp[:16].replace("T", " ") for stamp in (run.started, run.ended))
+    return f"{first} to {last[11:] if last[:10] == first[:10] else last} UTC"
 
 
 def _tables(results: StudyResults, run: RunRecord) -> dict[str, Any]:
