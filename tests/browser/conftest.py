@@ -40,7 +40,7 @@ def opened(browser: "Browser") -> Iterator[Callable[..., "Page"]]:
         page.on("pageerror", lambda error: faults.append(f"error: {error}"))
         page.on("console", lambda message: message.type == "error" and faults.append(f"console: {message.text}"))
         page.goto(path.as_uri() + fragment)
-        page.wait_for_selector("#answers .loaded:not([hidden])")
+        page.wait_for_selector("#answers-table .loaded:not([hidden])")
         return page
 
     yield open_page

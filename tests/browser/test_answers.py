@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 Open = Callable[..., "Page"]
-ROWS = "#answers .questions > tbody > tr:not(.open)"
+ROWS = "#answers-table .questions > tbody > tr:not(.open)"
 EVIL = "<img src=x onerror=alert(1)><script>alert(2)</script>\"'=</td>"
 pytestmark = pytest.mark.slow
 
@@ -240,7 +240,7 @@ def test_an_injected_script_does_not_run(browser: "Browser", page_file: Path, tm
     (tmp_path / "a.html").write_text(text, encoding="utf-8")
     page = browser.new_page()
     page.goto((tmp_path / "a.html").as_uri())
-    page.wait_for_selector("#answers .loaded:not([hidden])")
+    page.wait_for_selector("#answers-table .loaded:not([hidden])")
     assert page.evaluate("window.broken") is None
     page.context.close()
 
@@ -259,8 +259,7 @@ def test_dark_follows_the_system(opened: Open, page_file: Path) -> None:
     assert opened(page_file, color_scheme="dark").evaluate(background) == "rgb(23, 25, 28)"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1300, 420])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1300), ("dark", 420)])
 def test_axe_finds_nothing(opened: Open, page_file: Path, scheme: str, width: int) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     page = opened(page_file, "#answers?id=q1&set=forget", color_scheme=scheme, viewport={"width": width, "height": 900})

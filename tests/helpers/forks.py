@@ -6,7 +6,7 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     [
         "tests.pipeline.conftest", "uwc.cli.main", "uwc.attacks.evaluate", "uwc.models.load", "uwc.reports.page",
-        "uwc.studies.gather", "uwc.training.unlearn", "uwc.workflows.studies", "plotly.graph_objects", "peft",
+        "uwc.studies.gather", "uwc.training.unlearn", "uwc.workflows.studies", "matplotlib.figure", "peft",
         "rouge_score.rouge_scorer", "transformers.models.llama.modeling_llama",
     ]
 )  # fmt: skip

@@ -91,7 +91,7 @@ def answers_part(
         parts = [data[at : at + PART] for at in range(0, len(data), PART)]
         write_text(folder / SIBLING, f"globalThis.uwcAnswers={json.dumps(parts)};\n")
         data, sibling = "", SIBLING
-    static = files("uwc") / "reports" / "static"
+    static = files("uwc") / "reports" / "templates"
     script, style = ((static / name).read_text(encoding="utf-8") for name in ("answers.js", "answers.css"))
     return AnswersPart(data, sibling, script, style)
 

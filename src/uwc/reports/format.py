@@ -126,6 +126,7 @@ class Table:
 
     Attributes:
         models: the unlearned model that each row is about, ``""`` for none; empty for a table of other things.
+        residual: the column of the residual forget score that models are ranked by; None without one.
     """
 
     title: str
@@ -133,12 +134,28 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     caption: str = ""
     models: tuple[str, ...] = ()
+    residual: int | None = None
 
 
 def is_numeric(table: Table, column: int) -> bool:
     """Whether a column holds numbers, which line up on the right."""
     cells = [row[column] for row in table.rows]
     return all(cell[:1].isdigit() or cell[:1] in ("", "-", "+", MISSING, "∞") or cell[:2] == "x " for cell in cells)
+
+
+_FIRST = re.compile(r"(?:x )?([-+]?[\d,]*\.?\d+(?:e[-+]?\d+)?)")
+_TIMES = re.compile(r"([\d.]+) (h|min|s)\b")
+_SECONDS = {"h": 3600, "min": 60, "s": 1}
+
+
+def sort_value(cell: str) -> str:
+    """The value by which a cell of numbers is sorted: the first of them, or the seconds; empty where there is none."""
+    if cell.startswith("∞"):
+        return "Infinity"
+    if times := _TIMES.findall(cell):
+        return f"{sum(float(value) * _SECONDS[unit] for value, unit in times):g}"
+    found = _FIRST.match(cell)
+    return found[1].replace(",", "").removeprefix("+") if found else ""
 
 
 def to_markdown(table: Table) -> str:

@@ -2,36 +2,25 @@
 
 import json
 import re
-from collections.abc import Callable
+from itertools import count
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
+from markupsafe import Markup
 
+from uwc.errors import printable
 from uwc.io import write_text
 from uwc.reports.answers_page import AnswersPart, answers_part, environment
-from uwc.reports.figures import (
-    GROUPS,
-    alpha_figures,
-    effect_figures,
-    frontier_figure,
-    model_styles,
-    panels_figure,
-    ranking_figure,
-    tau_figure,
-    tradeoff_figure,
-    training_figures,
-)
-from uwc.reports.format import is_numeric, retention_bar
+from uwc.reports.figures import model_styles
+from uwc.reports.format import is_numeric, retention_bar, sort_value
+from uwc.reports.gallery import FIGURES
 from uwc.reports.tables import (
     groups_table,
     indistinct,
     methods_table,
     metrics_table,
     pairs_table,
-    probed_sets,
     published_table,
     ranking_table,
     result_table,
@@ -60,17 +49,18 @@ from uwc.results import ES, RunRecord, StudyResults
 if TYPE_CHECKING:
     import pandas as pd
 
+FOLDED = 12
+"""The most methods whose own figures are all shown; of more, one is shown at a time."""
 ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 
 
 def write_page(results: StudyResults, run: RunRecord, path: Path, *, answers: "pd.DataFrame | None" = None) -> None:
-    """Write the report of a study to one HTML file, everything inside but the data of a large table of answers.
+    """Write the report of a study to one HTML file, everything inside.
 
     Args:
         results: the study's results.
         run: the environment and the steps of the run; may be empty.
         path: the file to write; it is replaced, its folder is created.
-        answers: the table of answers, see `uwc.answers`.
 
     Raises:
         OSError: the file cannot be written.
@@ -83,12 +73,14 @@ def write_page(results: StudyResults, run: RunRecord, path: Path, *, answers: "p
 def _render(results: StudyResults, run: RunRecord, answers: AnswersPart | None) -> str:
     templates = environment()
     templates.filters["split_arxiv"] = ARXIV.split
-    templates.globals["is_numeric"] = is_numeric
+    templates.globals |= {"is_numeric": is_numeric, "sort_value": sort_value, "heading": Headings()}
     templates.globals["colours"] = {name: style.colour for name, style in model_styles(results).items()}
     return templates.get_template("page.html.jinja").render(
         results=results,
         run=run,
         answers=answers,
+        when=_when(run),
+        folded=FOLDED,
         comparison=results.study.kind == "comparison",
         config=json.dumps(results.study.config, indent=2, ensure_ascii=False),
         bar=retention_bar(results),
@@ -99,12 +91,36 @@ def _render(results: StudyResults, run: RunRecord, answers: AnswersPart | None) 
         indistinct=indistinct(results),
         tau_words=tau_words(results),
         metrics=[_metric(results, name) for name in results.metrics],
-        layer_groups=GROUPS,
-        plotlyjs=get_plotlyjs(),
         **_tables(results, run),
-        **_figures(results),
+        figures=_figures(results),
         **_attacks(results),
     )
+
+
+class Headings:
+    """The headings of a page, each with an id and a link to itself; collects those of sections for the contents."""
+
+    def __init__(self) -> None:
+        self.contents: list[tuple[str, str]] = []
+        self._ids: set[str] = set()
+
+    def __call__(self, text: str, level: int = 2) -> Markup:
+        """The markup of a heading."""
+        text = printable(text)
+        stem = re.sub(r"\W+", "-", text.lower()).strip("-") or "section"
+        name = next(n for i in count(1) if (n := stem if i == 1 else f"{stem}-{i}") not in self._ids)
+        self._ids.add(name)
+        if level == 2:
+            self.contents.append((name, text))
+        return Markup('<h{0} id="{1}"><a href="#{1}">{2}</a></h{0}>').format(level, name, text)
+
+
+def _when(run: RunRecord) -> str:
+    """The time of a run, ``2026-11-26 20:40 to 20:51 UTC``; empty where it was not recorded."""
+    if not run.started or not run.ended:
+        return ""
+    first, last = (stamp[:16].replace("T", " ") for stamp in (run.started, run.ended))
+    return f"{first} to {last[11:] if last[:10] == first[:10] else last} UTC"
 
 
 def _tables(results: StudyResults, run: RunRecord) -> dict[str, Any]:
@@ -123,22 +139,11 @@ def _tables(results: StudyResults, run: RunRecord) -> dict[str, Any]:
     }
 
 
-def _figures(results: StudyResults) -> dict[str, Any]:
-    """The figures as markup; for the tau curve and the frontier one for each probed forget set."""
-    ranking = ranking_figure(results)
-    curves: dict[str, Callable[[StudyResults, str], go.Figure]] = {"tau": tau_figure, "frontier": frontier_figure}
-    small = {"alpha": alpha_figures, "training": training_figures, "effect": effect_figures}
+def _figures(results: StudyResults) -> dict[str, dict[str, str]]:
+    """Kind -> model or set -> the figure as markup."""
     return {
-        "ranking_figure": _embedded(ranking, "ranking") if ranking else "",
-        "tradeoff": _embedded(tradeoff_figure(results), "tradeoff"),
-        **{
-            f"{kind}_figures": [_embedded(draw(results, name), f"{kind}-{name}") for name in probed_sets(results)]
-            for kind, draw in curves.items()
-        },
-        **{
-            f"{kind}_curves": [_embedded(f, f"curve-{kind}-{i}") for i, f in enumerate(draw(results).values())]
-            for kind, draw in small.items()
-        },
+        kind: {name: figure.inline(f"{kind}-{i}") for i, (name, figure) in enumerate(draw(results).items())}
+        for kind, draw in FIGURES.items()
     }
 
 
@@ -154,18 +159,11 @@ def _attacks(results: StudyResults) -> dict[str, Any]:
         }
     robustness: dict[str, Any] = {}
     if results.robustness:
-        splits = dict.fromkeys(cell.split for cell in results.robustness.cells)
-        figures = {name: panels_figure(results, name) for name in splits}
         robustness = {
             "checkpoints": results.robustness.checkpoints,
             "words": robustness_words(results),
             "rankings": ranking_tables(results),
             "pcc": pcc_table(results),
-            "panels": [
-                {"label": results.set_label(name), "figure": _embedded(figure, f"panels-{name}")}
-                for name, figure in figures.items()
-                if figure is not None
-            ],
             "faithfulness": faithfulness_table(results),
             "agreement": agreement_table(results),
         }
@@ -201,10 +199,3 @@ def _span(low: float, high: float) -> str:
     if isfinite(low) and isfinite(high):
         return f"{low:g} to {high:g}"
     return f"{low:g} and up" if isfinite(low) else "any number"
-
-
-def _embedded(figure: go.Figure, identifier: str) -> str:
-    """The figure as markup that draws itself with the page's copy of plotly.js."""
-    config = {"displaylogo": False, "displayModeBar": False, "responsive": True}
-    html: str = figure.to_html(full_html=False, include_plotlyjs=False, div_id=identifier, config=config)
-    return html

@@ -75,6 +75,6 @@ def test_the_report_has_the_answers_if_there_are_any(tmp_path: Path) -> None:
     without = (tmp_path / "report.html").read_text(encoding="utf-8")
     write_page(study_results(), run_record(), tmp_path / "report.html", answers=answers_frame())
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert 'id="answers"' in page and 'id="answers"' not in without
+    assert 'id="answers-table"' in page and 'id="answers-table"' not in without
     assert "answers.parquet" in page.partition("<noscript>")[2]
     assert QUESTIONS[0][3] not in page, "texts are compressed"

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from tests.helpers.results_factory import NAN, changed, changed_run, run_record, study_results
 
-from uwc.reports.figures import effect_figures, training_figures
+from uwc.reports.figures_training import effect_figures, training_figures
 from uwc.reports.page import write_page
 from uwc.reports.tables import training_table
 from uwc.results import Collapse, GradientEffects, StopScores, StudyResults, TrainingLog, TrainingRecord
@@ -61,23 +63,32 @@ def test_the_table_has_the_numbers_and_the_end_of_each_training() -> None:
     assert "10 times" in table.caption
 
 
+def drawn(axes: Axes) -> dict[str, list[tuple[float, float]]]:
+    """Label of a line -> its points."""
+    return {
+        str(line.get_label()): [tuple(point) for point in np.asarray(line.get_xydata()).tolist()] for line in axes.lines
+    }
+
+
 def test_the_figures_hold_loss_terms_gradient_and_marks() -> None:
     figures = training_figures(with_training())
     assert list(figures) == ["npo", "gd", "rmu"]
-    lines = {trace.name: (tuple(trace.x), tuple(trace.y)) for trace in figures["npo"].data}
-    assert lines["loss"] == ((1, 2), (2.0, 1.2346)) and lines["nll"] == ((1, 2), (3.0, 3.2346))
-    assert lines["gradient norm"][1] == pytest.approx((4.0, NAN), nan_ok=True)
-    assert {trace.name for trace in figures["gd"].data} == {"loss", "ga", "nll"}
-    assert [trace.name for trace in figures["rmu"].data] == ["loss", "gradient norm"]
-    marked = {name: sorted({shape.x0 for shape in figure.layout.shapes}) for name, figure in figures.items()}
-    assert marked == {"npo": [2], "gd": [], "rmu": [2]}
+    losses, norms = (drawn(axes) for axes in figures["npo"].figure.axes)
+    assert losses["loss"] == [(1, 2.0), (2, 1.2346)] and losses["nll"] == [(1, 3.0), (2, 3.2346)]
+    assert norms["gradient norm"] == [(1, 4.0), (2, pytest.approx(NAN, nan_ok=True))]
+    assert {x for x, _ in losses["stopped early"]} == {2}
+    (axes,) = figures["gd"].figure.axes
+    assert set(drawn(axes)) == {"loss", "ga", "nll"}
+    losses, norms = (drawn(axes) for axes in figures["rmu"].figure.axes)
+    assert set(losses) == {"loss", "diverged"} and {x for x, _ in losses["diverged"]} == {2}
 
 
 def test_the_effect_is_drawn_by_risk_and_layer_group() -> None:
     (figure,) = effect_figures(with_training()).values()
-    drawn = {(trace.yaxis, trace.name): list(trace.y) for trace in figure.data}
-    assert drawn == {("y", "early"): [-1.5], ("y", "head"): [0.5], ("y2", "early"): [0.25], ("y2", "head"): [0.0]}
-    assert figure.layout.yaxis.title.text == "forget risk" and figure.layout.yaxis2.title.text == "retain risk"
+    forget, retain = figure.figure.axes
+    assert drawn(forget)["early"] == [(2, -1.5)] and drawn(forget)["head"] == [(2, 0.5)]
+    assert drawn(retain)["early"] == [(2, 0.25)] and drawn(retain)["head"] == [(2, 0.0)]
+    assert (forget.get_ylabel(), retain.get_ylabel()) == ("forget risk", "retain risk")
 
 
 @pytest.mark.slow
@@ -85,7 +96,7 @@ def test_the_page_has_the_section_only_where_there_is_a_record(tmp_path: Path) -
     page = tmp_path / "report.html"
     write_page(with_training(), run_record(), page)
     text = page.read_text(encoding="utf-8")
-    assert "<h2>Training curves</h2>" in text and "<h3>Gradient effect</h3>" in text
-    assert "curve-training-2" in text and "curve-effect-0" in text
+    assert '<h2 id="training-curves">' in text and '<h3 id="gradient-effect">' in text
+    assert "Training curves of rmu" in text and "Gradient effect of npo" in text
     write_page(study_results(), run_record(), page)
-    assert "<h2>Training curves</h2>" not in page.read_text(encoding="utf-8")
+    assert 'id="training-curves"' not in page.read_text(encoding="utf-8")

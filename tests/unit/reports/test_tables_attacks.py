@@ -1,7 +1,5 @@
 """The report's tables, words and figures about attacks and the robustness of metrics."""
 
-from math import exp
-
 import pytest
 from tests.helpers.results_factory import (
     ES,
@@ -16,7 +14,6 @@ from tests.helpers.results_factory import (
     unlearned,
 )
 
-from uwc.reports.figures import panels_figure
 from uwc.reports.format import MISSING
 from uwc.reports.markdown import results_markdown
 from uwc.reports.tables_attacks import (
@@ -175,23 +172,6 @@ def test_words_compare_with_the_paper() -> None:
     assert "Of 2 pairs" in words[2] and "1 have" in words[2]
     (few,) = robustness_words(changed(results, robustness=changed(results.robustness, checkpoints=6)))
     assert few.startswith("6 models")
-
-
-def test_the_figure_has_a_panel_for_each_metric_and_attack_with_both_lines() -> None:
-    """The fit of ES from 0.2 to 0.8: 0.9 + 0.9 x; of PPL on logarithms exp(1 + log x)."""
-    results = attacked_results()
-    figure = panels_figure(results, "forget")
-    assert figure is not None
-    lines = [trace for trace in figure.data if trace.mode == "lines"]
-    assert len(lines) == 2 * 2
-    identity, fit, _, logged = lines
-    assert list(identity.x) == list(identity.y)
-    assert list(fit.y) == pytest.approx([0.9 + 0.9 * 0.2, 0.9 + 0.9 * 0.8])
-    assert list(logged.y) == pytest.approx([0.2 * exp(1), 0.8 * exp(1)])
-    points = [trace for trace in figure.data if trace.mode == "markers" and trace.x[0] is not None]
-    assert [len(trace.x) for trace in points] == [3, 3]
-    assert panels_figure(results, "retain") is None
-    assert panels_figure(study_results(), "forget") is None
 
 
 def test_faithfulness_and_markdown() -> None:

@@ -1,5 +1,6 @@
 """The ranking: which differences are significant, methods with several seeds, and rows for data frames."""
 
+import numpy as np
 import pytest
 from tests.helpers.results_factory import (
     ES,
@@ -104,8 +105,8 @@ def test_ranking_and_tables_show_the_score_at_tau_and_the_mixture_beside_it() ->
     assert rows["gd"][2:6] == ("0.120 [0.100, 0.200]", "0.766 [0.300, 0.900]", "0.950", "0.762, 0.131, 0.953")
     table = {row[0]: row for row in result_table(results).rows}
     assert table["gd"][3:] == ("0.766", "0.120 [0.100, 0.200]", "0.105", "0.950", "0.934")
-    filled = next(t for t in tradeoff_figure(results).data if t.name == "gd" and "at tau" in (t.text or [""])[0])
-    assert (filled.x[0], filled.y[0]) == (0.95, 0.12)
+    _, filled = (line for line in tradeoff_figure(results).figure.axes[0].lines if line.get_label() == "gd")
+    assert np.asarray(filled.get_xydata()).tolist() == [[0.95, 0.12]]
     assert "gd (0.131)" not in ranking_table(results).caption
 
 

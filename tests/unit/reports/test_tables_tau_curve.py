@@ -1,5 +1,6 @@
 """The tau curve and the frontier in the report."""
 
+import numpy as np
 import pytest
 from tests.helpers.results_factory import (
     changed,
@@ -49,9 +50,10 @@ def test_the_table_shows_score_and_interval_at_each_tau() -> None:
 
 
 def test_the_figure_has_a_line_for_each_method() -> None:
-    figure = tau_figure(with_curves())
-    drawn = {trace.name: dict(zip(trace.x, trace.y, strict=True)) for trace in figure.data}
-    assert drawn == LEFT
+    drawing = tau_figure(with_curves())
+    axes = drawing.figure.axes[0]
+    assert {line.get_label(): dict(np.asarray(line.get_xydata()).tolist()) for line in axes.lines} == LEFT
+    assert drawing.tips(axes.lines[0])[2] == "npo\n0.350 [0.250, 0.450] at tau 0.8"
 
 
 def test_the_curves_as_rows() -> None:
@@ -84,19 +86,20 @@ def test_a_sentence_names_no_more_than_a_few_methods() -> None:
 
 
 def test_the_frontier_is_drawn_over_the_retention_ratio_with_the_bar_at_tau() -> None:
-    figure = frontier_figure(with_curves())
-    assert {trace.name for trace in figure.data} == {"gd", "npo"}
-    assert list(figure.data[0].x) == [1.0, 0.75, 0.5] and list(figure.data[0].y) == [1.0, 0.5, 0.0]
-    assert list(figure.data[0].customdata) == [0.0, 0.5, 1.0]
-    assert [shape.x0 for shape in figure.layout.shapes] == [0.95]
-    assert figure.layout.xaxis.range is not None
+    drawing = frontier_figure(with_curves())
+    axes = drawing.figure.axes[0]
+    drawn = {str(line.get_label()): np.asarray(line.get_xydata()).tolist() for line in axes.lines}
+    assert drawn.keys() == {"gd", "npo", "tau = 0.95"} and {x for x, _ in drawn["tau = 0.95"]} == {0.95}
+    assert drawn["gd"] == [[1.0, 1.0], [0.75, 0.5], [0.5, 0.0]]
+    assert drawing.tips(axes.lines[0])[1].endswith("at alpha 0.500")
+    assert axes.get_xlim() == (-0.03, 1.03)
 
 
 def test_a_retention_above_1_is_inside_the_frontier_figure() -> None:
     path = tuple(PathPoint(alpha=a, retention=1 + a / 2, forget=1 - a) for a in (0.0, 0.5, 1.0))
     wide = changed(frontier(LEFT["gd"]), path=path)
-    figure = frontier_figure(changed_calibration(with_curves(), "gd", frontier={"forget": wide}))
-    assert figure.layout.xaxis.range is None
+    drawing = frontier_figure(changed_calibration(with_curves(), "gd", frontier={"forget": wide}))
+    assert drawing.figure.axes[0].get_xlim()[1] > 1.5
 
 
 def test_the_curve_in_words_for_each_set_that_was_probed() -> None:
@@ -141,13 +144,12 @@ def test_a_method_with_several_seeds_has_its_mean_and_every_run() -> None:
 def test_the_figure_of_seeds_has_the_mean_a_band_and_every_run_in_one_colour() -> None:
     results = with_seeds()
     (curve,) = curves(results)
-    figure = tau_figure(results)
-    mean = next(t for t in figure.data if t.mode == "lines+markers")
-    assert mean.name == "both, mean over 2 seeds" and list(mean.y) == curve.scores
-    band = next(t for t in figure.data if t.fill == "toself")
-    assert min(band.y) == min(
-        m - sd for m, sd in ((p.mean, p.sd_seeds) for p in results.groups[0].frontier["forget"].curve)
+    axes = tau_figure(results).figure.axes[0]
+    *thin, mean = axes.lines
+    assert mean.get_label() == "both, mean over 2 seeds" and list(np.asarray(mean.get_ydata())) == curve.scores
+    (band,) = axes.collections
+    assert band.get_datalim(axes.transData).y0 == pytest.approx(
+        min(point.mean - point.sd_seeds for point in results.groups[0].frontier["forget"].curve)
     )
-    thin = [dict(zip(t.x, t.y, strict=True)) for t in figure.data if t.line.dash == "dot"]
-    assert thin == [LEFT["gd"], LEFT["npo"]]
-    assert len({t.line.color for t in figure.data if not t.fill}) == 1
+    assert [dict(np.asarray(line.get_xydata()).tolist()) for line in thin] == [LEFT["gd"], LEFT["npo"]]
+    assert len({line.get_color() for line in axes.lines}) == 1

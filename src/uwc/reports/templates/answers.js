@@ -2,7 +2,7 @@
 "use strict";
 (() => {
 const PAGE = 100;
-const root = document.getElementById("answers");
+const root = document.getElementById("answers-table");
 const find = (selector) => root.querySelector(selector);
 const form = find("form");
 const alone = find("h1") !== null;
