@@ -212,7 +212,25 @@ def worst(table: "pd.DataFrame", metric: str, *, higher: bool = True) -> "pd.Dat
         higher: whether a high value means 'remembers'.
     """
     attacked = table[(table["condition"] == ATTACK) & table[metric].notna()]
-    if not higher:
-        attacked = attacked.assign(**{metric: -attacked[metric]})
-    places = attacked.groupby(["set", "id", "role", "model"], sort=False)[metric].idxmax()
-    return table.loc[places]
+    values = attacked[metric] if higher else -attacked[metric]
+    return table.loc[values.groupby([attacked[name] for name in _QUESTION], sort=False).idxmax()]
+
+
+_QUESTION = ["set", "id", "role", "model"]
+
+
+def overview(
+    table: "pd.DataFrame", metric: str, *, condition: str = AS_DELIVERED, higher: bool = True
+) -> "pd.DataFrame":
+    """The rows of a condition, each with the worst attack on it: ``worst_attack``, ``worst_variant``,
+    ``worst_generated`` and ``worst_value``; arguments as `worst` takes them."""
+    import pandas as pd
+
+    columns = {"attack": "worst_attack", "variant": "worst_variant", "generated": "worst_generated"}
+    attacked = worst(table, metric, higher=higher).rename(columns={**columns, metric: "worst_value"})
+    rows = table[table["condition"] == condition].reset_index(names="row")
+    if condition == ATTACK:
+        return rows.set_index("row")
+    further = attacked[[*_QUESTION, *columns.values(), "worst_value"]]
+    found: pd.DataFrame = rows.merge(further, how="left", on=_QUESTION).set_index("row")
+    return found

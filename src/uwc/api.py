@@ -256,7 +256,8 @@ def score(
     answered = [evaluate.answer_rows(ours, scoring, key=ModelKey(role="unlearned"), name=scores.model)]
     if theirs:
         key = ModelKey(role="original" if compare == original else "unlearned")
-        answered.append(evaluate.answer_rows(theirs, scoring, key=key, name=scores.compared_with))
+        other = scores.compared_with + " (compared with)" * (scores.compared_with == scores.model)
+        answered.append(evaluate.answer_rows(theirs, scoring, key=key, name=other))
     scores = scores.with_answers(answers.joined(answered))
     if output_dir is not None:
         with reporting_full_disk(Path(output_dir)), _written(Scores, output_dir, replaces=old) as hidden:

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from uwc import __version__, progress
+from uwc.cli.answers import answers_command
 from uwc.cli.attack import attack_command
 from uwc.cli.calibrate import calibrate_command
 from uwc.cli.compare import compare_command
@@ -90,6 +91,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "explain": explain_command,
     "data": data_command,
     "score": score_command,
+    "answers": answers_command,
     "import-logs": import_logs_command,
     "unlearn": unlearn_command,
     "compare": compare_command,
