@@ -60,7 +60,10 @@ from uwc.models.model import DeviceName, Dtype, Loading, Model, ModelLike, Promp
 from uwc.names import require_names
 from uwc.objectives.methods import Method, WeightedTerm, check_term, get_method
 from uwc.objectives.registry import term_name
+from uwc.reports.answers_page import PAGE, SIBLING, write_answers_page
 from uwc.results import (
+    ES,
+    Answered,
     AttackResults,
     Attacks,
     CalibrationResults,
@@ -257,12 +260,14 @@ def score(
     answered = [evaluate.answer_rows(ours, scoring, key=ModelKey(role="unlearned"), name=scores.model)]
     if theirs:
         key = ModelKey(role="original" if compare == original else "unlearned")
-        answered.append(evaluate.answer_rows(theirs, scoring, key=key, name=scores.compared_with))
+        other = scores.compared_with + " (compared with)" * (scores.compared_with == scores.model)
+        answered.append(evaluate.answer_rows(theirs, scoring, key=key, name=other))
     scores = scores.with_answers(answers.joined(answered))
     if output_dir is not None:
         with reporting_full_disk(Path(output_dir)), _written(Scores, output_dir, replaces=old) as hidden:
             evaluate.save_sets(ours, hidden)
             scores.save(hidden)
+            _write_answers_page(scores, hidden, f"Answers of {scores.model}")
     trackers.results(scores)
     return scores
 
@@ -375,6 +380,7 @@ def calibrate(
         with reporting_full_disk(Path(output_dir)), _written(CalibrationResults, output_dir) as hidden:
             results.save(hidden)
             found.save(hidden)
+            _write_answers_page(results, hidden, f"Answers of {results.unlearned}", constraint.ranked_by)
     if shown is not None:
         shown(results)
     if save is not None:
@@ -498,6 +504,7 @@ def attack(
     )
     if output_dir is not None:
         results.save(output_dir)
+        _write_answers_page(results, Path(output_dir), f"Answers of {results.model} under attack", measured[0])
     trackers.results(results)
     return results
 
@@ -794,7 +801,13 @@ def _older_files(folder: Path, sets: Iterable[str]) -> list[str]:
 
 def _written(result: type[Result], folder: str | Path, *, replaces: Sequence[str] = ()) -> AbstractContextManager[Path]:
     """A folder for a result and the files that belong to it; see `written_whole`."""
-    return written_whole(Path(folder), names=(result.FILE,), replaces=replaces)
+    return written_whole(Path(folder), names=(result.FILE,), replaces=(*replaces, PAGE, SIBLING))
+
+
+def _write_answers_page(results: Answered, folder: Path, title: str, first: str = ES) -> None:
+    """Write the answers of a result as a page; `first` is the metric that decides what counts as answered."""
+    metrics = {name: metric_info(name) for name in answers.metrics_of(results.answers)}
+    write_answers_page(results.answers, metrics, folder / PAGE, title=title, first=first)
 
 
 def _listed(given: Any) -> list[Any]:

@@ -915,6 +915,9 @@ class RunRecord(Part):
 
     environment: dict[str, str] = {}
     steps: tuple[StepTime, ...] = ()
+    started: str = ""
+    """When it started: ISO 8601, in UTC."""
+    ended: str = ""
 
 
 _ELSEWHERE = "give another folder, or replace it with --overwrite (in Python overwrite=True)"

@@ -47,7 +47,8 @@ def comparable(text: str) -> str:
 def word_spans(text: str) -> list[tuple[int, int, str]]:
     """The words of a text as it is: start, end, and the word in its comparable form."""
     cuts = {0, len(text), *(found.start() for found in _BOUNDARY.finditer(text))}
-    cuts.update(end for found in _UNSPACED.finditer(text) for end in found.span())
+    unspaced = [found for found in _UNSPACED.finditer(text) if _UNSPACED.match(normalised(found[0]))]
+    cuts.update(end for found in unspaced for end in found.span())  # but for full-width letters and digits
     places = sorted(cuts)
     pieces = ((start, end, text[start:end]) for start, end in pairwise(places))
     return [(start, end, comparable(piece)) for start, end, piece in pieces if _WORD_CHARACTER.search(piece)]

@@ -294,6 +294,8 @@ def run_record() -> RunRecord:
             StepTime(name="unlearn npo", key="def456", seconds=125.0, reused=False, outcome="done"),
             StepTime(name="score original", key="789abc", seconds=4.0, reused=True, outcome="done"),
         ),
+        started="2026-11-26T20:40:12+00:00",
+        ended="2026-11-26T20:51:02+00:00",
     )
 
 

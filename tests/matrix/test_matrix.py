@@ -140,7 +140,7 @@ def test_score(taught: Taught, cell: Cell) -> None:
         found = cell.measured(lambda folder=folder: uwc.score(folder, examples(asked), metrics=SCORES, device="cpu"))
         if found is None:
             return
-        table = found.examples()
+        table = found.answers
         assert list(table["id"]) == [a.id for a in asked]
         theirs = [plain.scores(a) for a in asked]
         for metric in SCORES:
@@ -171,7 +171,7 @@ def test_text(taught: Taught, cell: Cell, tmp_path: Path) -> None:
         assert list(scored.texts) == theirs
         rouge = [rouge_l(a.answer, text) for a, text in zip(asked, theirs, strict=True)]
         for metric in TEXTS:
-            ours = found.examples()[metric]
+            ours = found.answers[metric]
             cell.compare(metric, ours, [r[metric] for r in rouge], tolerance=1e-9)
 
 

@@ -15,11 +15,13 @@ from tests.pipeline.conftest import validate_result
 
 import uwc
 from uwc import api
+from uwc.answers import read
 from uwc.errors import ModelError, UserError
 from uwc.io import PARTIAL, write_text, written_whole
 from uwc.models.checkpoint_files import KINDS, MODEL_FILES
 from uwc.models.load import load_model, require_no_model, save_model
 from uwc.models.model import Loading, Model
+from uwc.reports.answers_page import PAGE
 from uwc.results import Scores
 
 FORGET, RETAIN = people(4)[:4], people(4)[4:]
@@ -63,6 +65,7 @@ def test_the_result_of_another_model_is_replaced_on_demand_only(command: str, kn
     COMMANDS[command](first, output_dir=out)  # of the same
     (file,) = (path for path in out.glob("*.json") if path.name in ("score.json", "attack.json", "calibration.json"))
     validate_result(file)
+    assert (out / PAGE).exists() != read(out).empty
     before = file.read_bytes()
     with pytest.raises(UserError, match=r"first.*--overwrite"):
         COMMANDS[command](second, output_dir=out)

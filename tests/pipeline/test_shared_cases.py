@@ -113,10 +113,8 @@ def test_a_lost_chat_template(tmp_path: Path) -> None:
 
 def test_a_long_row_beside_short_ones() -> None:
     """B12."""
-    found = (
-        uwc.score("B12/longrope", "B12/with-one-long.jsonl", metrics=["extraction_strength"])
-        .examples()
-        .query("set == 'forget'")
+    found = uwc.score("B12/longrope", "B12/with-one-long.jsonl", metrics=["extraction_strength"]).answers.query(
+        "set == 'forget'"
     )
     expected = {"long": pytest.approx(0.7778, abs=6e-5)}
     assert dict(zip(found["id"], found["extraction_strength"], strict=True)) == {

@@ -62,7 +62,7 @@ def test_a_second_run_computes_nothing(finished: Path) -> None:
     assert json.loads(again.stdout)["study"]["name"] == "tiny"
     assert numbers_in(finished) == before
     run = json.loads((finished / "runs" / "tiny" / "run.json").read_text(encoding="utf-8"))
-    assert all(step["reused"] for step in run["steps"])
+    assert all(step["reused"] for step in run["steps"]) and run["started"] <= run["ended"] and "T" in run["ended"]
 
 
 def test_a_changed_setting_repeats_only_what_depends_on_it(finished: Path) -> None:

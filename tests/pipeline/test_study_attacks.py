@@ -136,7 +136,7 @@ def test_the_statistics_are_over_the_unlearned_models_where_they_are_enough(
 def test_the_report_tells_it(folder: Path) -> None:
     page = (folder / "runs" / "tiny" / "report.html").read_text(encoding="utf-8")
     for words in (
-        "<h2>Attacks</h2>",
+        '<h2 id="attacks">',
         "relearn and probe",
     ):
         assert words in page

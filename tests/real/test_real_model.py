@@ -274,7 +274,7 @@ def slow(models: dict[str, Path], sets: dict[str, list[uwc.Example]]) -> Callabl
 def test_every_metric_of_every_question(name: str, ours: Scores, slow: Any, sets: Any) -> None:
     theirs = slow(name)
     assert set(theirs[0]) | {SIMILAR, "verbatim_memorization"} == set(metrics.names())
-    table = ours.examples().query("set == @name")
+    table = ours.answers.query("set == @name")
     assert list(table["id"]) == [e.id for e in sets[name]]
     for metric in theirs[0]:
         expected = [row[metric] for row in theirs]
@@ -287,7 +287,7 @@ def test_every_metric_of_every_question(name: str, ours: Scores, slow: Any, sets
 def test_similar_continuations(name: str, models: dict[str, Path], sets: Any) -> None:
     plain = Plain.load(models["model"])
     expected = [Slow(plain, plain, e).similar() for e in sets[name]]
-    found = uwc.score(models["model"], sets[name], metrics=[SIMILAR], device="cpu").examples()
+    found = uwc.score(models["model"], sets[name], metrics=[SIMILAR], device="cpu").answers
     np.testing.assert_allclose(found[SIMILAR], expected, atol=1e-9)
 
 
@@ -299,7 +299,7 @@ def test_continued_texts(ours: Scores, models: dict[str, Path], verbatim: list[u
         tokens = Slow(plain, plain, example).continued(ids, sorted(plain.listed_ends), CONTINUED)
         text = plain.tokenizer.decode(tokens, skip_special_tokens=True).strip()
         expected.append(RougeScorer(["rougeL"], use_stemmer=False).score(example.answer, text)["rougeL"].fmeasure)
-    found = ours.examples().query("set == 'verbatim'")["verbatim_memorization"]
+    found = ours.answers.query("set == 'verbatim'")["verbatim_memorization"]
     np.testing.assert_allclose(found, expected, atol=1e-9)
 
 

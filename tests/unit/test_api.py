@@ -123,7 +123,7 @@ def test_two_files_of_one_name_have_ids_of_their_own(tmp_path: Path, knowing: uw
         (tmp_path / name).mkdir()
         frame(part)[["question", "answer"]].to_csv(tmp_path / name / "data.csv", index=False)
     files = {name: tmp_path / name / "data.csv" for name in ("forget", "retain")}
-    examples = uwc.score(knowing, files, metrics="ES", max_new_tokens=0).examples()
+    examples = uwc.score(knowing, files, metrics="ES", max_new_tokens=0).answers
     assert examples["id"].is_unique and len(examples) == 8
     uwc.unlearn(knowing, "gd", **files, training={"epochs": 0.5, "warmup_ratio": 0}, output_dir=tmp_path / "out")
 
@@ -370,13 +370,14 @@ def test_every_result_shows_a_headline_and_a_table(knowing: uwc.Model, tmp_path:
 
 def test_values_by_example_are_in_memory_and_in_the_file(knowing: uwc.Model, tmp_path: Path) -> None:
     found = uwc.score(knowing, FORGET, metrics="ES", max_new_tokens=0, output_dir=tmp_path)
-    written = pd.read_parquet(tmp_path / "examples.parquet")
-    pd.testing.assert_frame_equal(found.examples(), written)
-    assert set(written["subject"]) == set(PEOPLE[:2])
+    written = uwc.Scores.load(tmp_path / "score.json").answers
+    pd.testing.assert_frame_equal(found.answers, written, check_dtype=False)
+    assert set(written["cluster"]) == set(PEOPLE[:2]) and written["generated"].isna().all()
     of_forget = written.query("set == 'forget'")["extraction_strength"]
     assert found.scores[0].mean == pytest.approx(of_forget.mean())
-    with pytest.raises(uwc.UserError, match=r"examples\.parquet"):
-        uwc.Scores.load(tmp_path / "score.json").examples()
+    (tmp_path / "answers.parquet").unlink()
+    with pytest.raises(uwc.UserError, match=r"answers\.parquet: there is no such file"):
+        _ = uwc.Scores.load(tmp_path / "score.json").answers
 
 
 def test_a_model_in_memory_is_read_with_its_own_prompt(knowing: uwc.Model) -> None:

@@ -486,29 +486,27 @@ def answer_rows(
         name: its name in the table, if that is not its key's.
         condition: see `uwc.answers.CONDITIONS`.
     """
-    parts = []
-    for variant in variants:
-        start = 0
-        for of_set, examples in sets.items():
-            kept = [i for i in range(len(examples)) if start + i in variant.said]
-            said = [variant.said[start + i] for i in kept]
-            parts.append(
-                answers.rows(
-                    set=of_set,
-                    **question_columns([examples[i] for i in kept]),
-                    answers=[s.answer for s in said],
-                    values={m: v[start : start + len(examples)][kept] for m, v in variant.values.items()},
-                    role=key.role,
-                    model=name or key.run or key.role,
-                    condition=condition,
-                    attack=attack,
-                    variant=variant.label,
-                    prompts=[s.prompt for s in said],
-                    generated=[s.generated for s in said],
-                    completed_from=[s.completed_from for s in said],
-                )
+    parts, start = [], 0
+    for of_set, examples in sets.items():
+        kept = [(i, v) for i in range(len(examples)) for v in variants if start + i in v.said]
+        said = [v.said[start + i] for i, v in kept]
+        parts.append(
+            answers.rows(
+                set=of_set,
+                **question_columns([examples[i] for i, _ in kept]),
+                answers=[s.answer for s in said],
+                values={m: [v.values[m][start + i] for i, v in kept] for m in variants[0].values},
+                role=key.role,
+                model=name or key.run or key.role,
+                condition=condition,
+                attack=attack,
+                variant=[v.label for _, v in kept],
+                prompts=[s.prompt for s in said],
+                generated=[s.generated for s in said],
+                completed_from=[s.completed_from for s in said],
             )
-            start += len(examples)
+        )
+        start += len(examples)
     return answers.joined(parts)
 
 

@@ -30,7 +30,7 @@ INK, FAINT, GRID, AXIS, PAPER = "#1c1c1c", "#6b6b6b", "#e8e8e8", "#b0b0b0", "#ff
 VARIABLES = {INK: "--ink", FAINT: "--faint", GRID: "--grid", AXIS: "--axis", PAPER: "--paper"}
 """Colour of a figure -> the variable of the page that replaces it, which is another one in the dark."""
 
-WIDTH, SMALL = 480, 320
+WIDTH, SMALL = 440, 320
 """Widths in points of a figure and of a small one, such that their text can be read on a phone."""
 LONGEST = 34
 """The most characters of a name in a figure; tooltips and tables have all."""

@@ -141,6 +141,7 @@ class Table:
     Attributes:
         models: the unlearned model that each row is about, ``""`` for none; empty for a table of other things.
         groups: (name, number of columns) of consecutive columns under one heading, ``""`` for none; may be empty.
+        residual: the column of the residual forget score that models are ranked by; None without one.
     """
 
     title: str
@@ -149,6 +150,7 @@ class Table:
     caption: str = ""
     models: tuple[str, ...] = ()
     groups: tuple[tuple[str, int], ...] = ()
+    residual: int | None = None
 
     def group_of(self) -> list[str]:
         """For each column the name of its group; ``""`` without one."""
@@ -162,6 +164,21 @@ def is_numeric(table: Table, column: int) -> bool:
         cell[:1].isdigit() or cell[:1] in ("", "-", "+", MISSING, "∞") or cell.startswith(("x ", NOTHING))
         for cell in cells
     )
+
+
+_FIRST = re.compile(r"(?:x )?([-+]?[\d,]*\.?\d+(?:e[-+]?\d+)?)")
+_TIMES = re.compile(r"([\d.]+) (h|min|s)\b")
+_SECONDS = {"h": 3600, "min": 60, "s": 1}
+
+
+def sort_value(cell: str) -> str:
+    """The value by which a cell of numbers is sorted: the first of them, or the seconds; empty where there is none."""
+    if cell.startswith("∞"):
+        return "Infinity"
+    if times := _TIMES.findall(cell):
+        return f"{sum(float(value) * _SECONDS[unit] for value, unit in times):g}"
+    found = _FIRST.match(cell)
+    return found[1].replace(",", "").removeprefix("+") if found else ""
 
 
 def to_markdown(table: Table) -> str:

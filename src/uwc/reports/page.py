@@ -2,16 +2,18 @@
 
 import json
 import re
+from itertools import count
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from uwc.errors import printable
 from uwc.io import write_text
+from uwc.reports.answers_page import AnswersPart, answers_part, environment
 from uwc.reports.figures import model_styles
-from uwc.reports.format import is_numeric, retention_bar
+from uwc.reports.format import is_numeric, retention_bar, sort_value
 from uwc.reports.gallery import FIGURES
 from uwc.reports.tables import (
     groups_table,
@@ -44,10 +46,15 @@ from uwc.reports.tables_attacks import (
 )
 from uwc.results import ES, RunRecord, StudyResults
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+FOLDED = 12
+"""The most methods whose own figures are all shown; of more, one is shown at a time."""
 ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 
 
-def write_page(results: StudyResults, run: RunRecord, path: Path) -> None:
+def write_page(results: StudyResults, run: RunRecord, path: Path, *, answers: "pd.DataFrame | None" = None) -> None:
     """Write the report of a study to one HTML file, everything inside.
 
     Args:
@@ -59,24 +66,21 @@ def write_page(results: StudyResults, run: RunRecord, path: Path) -> None:
         OSError: the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, _render(results, run))
+    part = answers_part(answers, results.metrics, path.parent, first=results.rank_by)
+    write_text(path, _render(results, run, part))
 
 
-def _render(results: StudyResults, run: RunRecord) -> str:
-    environment = Environment(
-        loader=PackageLoader("uwc", "reports/templates"),
-        autoescape=True,
-        finalize=lambda value: printable(value) if type(value) is str else value,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["split_arxiv"] = ARXIV.split
-    environment.globals["is_numeric"] = is_numeric
-    environment.globals["colours"] = {name: style.colour for name, style in model_styles(results).items()}
-    return environment.get_template("page.html.jinja").render(
+def _render(results: StudyResults, run: RunRecord, answers: AnswersPart | None) -> str:
+    templates = environment()
+    templates.filters["split_arxiv"] = ARXIV.split
+    templates.globals |= {"is_numeric": is_numeric, "sort_value": sort_value, "heading": Headings()}
+    templates.globals["colours"] = {name: style.colour for name, style in model_styles(results).items()}
+    return templates.get_template("page.html.jinja").render(
         results=results,
         run=run,
+        answers=answers,
+        when=_when(run),
+        folded=FOLDED,
         comparison=results.study.kind == "comparison",
         config=json.dumps(results.study.config, indent=2, ensure_ascii=False),
         bar=retention_bar(results),
@@ -91,6 +95,32 @@ def _render(results: StudyResults, run: RunRecord) -> str:
         figures=_figures(results),
         **_attacks(results),
     )
+
+
+class Headings:
+    """The headings of a page, each with an id and a link to itself; collects those of sections for the contents."""
+
+    def __init__(self) -> None:
+        self.contents: list[tuple[str, str]] = []
+        self._ids: set[str] = set()
+
+    def __call__(self, text: str, level: int = 2) -> Markup:
+        """The markup of a heading."""
+        text = printable(text)
+        stem = re.sub(r"\W+", "-", text.lower()).strip("-") or "section"
+        name = next(n for i in count(1) if (n := stem if i == 1 else f"{stem}-{i}") not in self._ids)
+        self._ids.add(name)
+        if level == 2:
+            self.contents.append((name, text))
+        return Markup('<h{0} id="{1}"><a href="#{1}">{2}</a></h{0}>').format(level, name, text)
+
+
+def _when(run: RunRecord) -> str:
+    """The time of a run, ``2026-11-26 20:40 to 20:51 UTC``; empty where it was not recorded."""
+    if not run.started or not run.ended:
+        return ""
+    first, last = (stamp[:16].replace("T", " ") for stamp in (run.started, run.ended))
+    return f"{first} to {last[11:] if last[:10] == first[:10] else last} UTC"
 
 
 def _tables(results: StudyResults, run: RunRecord) -> dict[str, Any]:

@@ -112,6 +112,7 @@ def result_table(results: StudyResults) -> Table:
         "\n".join(_result_remarks(results, compared)),
         tuple(m.model.run for m in compared),
         tuple(group for group in groups if group[1]),
+        residual=1 + len(delivered) if equal else None,
     )
 
 
@@ -393,7 +394,7 @@ def ranking_table(results: StudyResults) -> Table:
     ]
     bar = f" at {retention_bar(results)}" if results.retention else ""
     title = f"Ranking: residual forget {label}{bar} (lower is better)"
-    return Table(title, columns, rows, "\n".join(remarks), tuple(model.name for model in ranked))
+    return Table(title, columns, rows, "\n".join(remarks), tuple(model.name for model in ranked), residual=2)
 
 
 def _order_of_mixtures(results: StudyResults) -> str:
@@ -611,13 +612,12 @@ def _least(scores: Mapping[str, float]) -> list[str]:
 
 def methods_table(results: StudyResults) -> Table:
     """The method of each unlearned model: summary, loss and source; for given models the path."""
-    models = tuple(run.name for run in results.unlearned)
-    if all(run.checkpoint for run in results.unlearned):
-        given = tuple((run.name, str(run.checkpoint)) for run in results.unlearned)
+    unlearned = results.by_rank()
+    models = tuple(run.name for run in unlearned)
+    if all(run.checkpoint for run in unlearned):
+        given = tuple((run.name, str(run.checkpoint)) for run in unlearned)
         return Table("Given models", ("model", "checkpoint"), given, models=models)
-    rows = tuple(
-        (run.name, run.summary or MISSING, run.formula or MISSING, run.source or MISSING) for run in results.unlearned
-    )
+    rows = tuple((run.name, run.summary or MISSING, run.formula or MISSING, run.source or MISSING) for run in unlearned)
     return Table("Methods", ("method", "summary", "loss", "source"), rows, models=models)
 
 
@@ -625,7 +625,7 @@ def settings_table(results: StudyResults) -> Table:
     """The settings that differ between the methods, a column each; the caption has those that are the same."""
     given = {
         run.name: {**run.settings, **_prefixed("rule", run.rule), **_prefixed("trick", run.tricks)}
-        for run in results.unlearned
+        for run in results.by_rank()
     }
     keys = dict.fromkeys(key for settings in given.values() for key in settings)
     values = {key: [setting(settings.get(key)) for settings in given.values()] for key in keys}

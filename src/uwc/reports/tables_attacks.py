@@ -95,9 +95,12 @@ def _title(column: Column) -> str:
 
 
 def _attacks(results: StudyResults) -> Attacks:
+    """The attacks, with the unlearned models by rank, then the original and retrained."""
     if results.attacks is None:
         raise ValueError("the results have no attacks")
-    return results.attacks
+    place = {run.name: i for i, run in enumerate(results.by_rank())}
+    models = sorted(results.attacks.models, key=lambda model: place.get(model.model.run, len(place)))
+    return results.attacks.model_copy(update={"models": tuple(models)})
 
 
 def _by_metric(results: StudyResults) -> list[_Shown]:

@@ -4,6 +4,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -83,7 +84,7 @@ def run_steps(plan: Plan, store: Store, *, on_step: progress.Advance, trackers: 
     """
     from uwc.studies.context import Context  # heavy: only where something is computed
 
-    context = Context(store, trackers=trackers or Trackers())
+    context, started = Context(store, trackers=trackers or Trackers()), _now()
     _forget_not_cached(plan, store)
     times, left = [], _time_left(plan, store)
     for step in plan.steps:
@@ -95,7 +96,11 @@ def run_steps(plan: Plan, store: Store, *, on_step: progress.Advance, trackers: 
         on_step(1, note=left)
         if step is plan.original.score and plan.config.calibrate is not None:
             require_retention(plan, store)
-    return RunRecord(environment=environment(), steps=tuple(times))
+    return RunRecord(environment=environment(), steps=tuple(times), started=started, ended=_now())
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _forget_not_cached(plan: Plan, store: Store) -> None:

@@ -184,7 +184,7 @@ def _publish(plan: Plan, store: Store, run: RunRecord, folder: Path) -> StudyRes
     results.save(folder)
     write_text(folder / "run.json", run.model_dump_json(indent=1) + "\n")
     write_text(folder / "results.md", results_markdown(results))
-    write_page(results, run, folder / REPORT)
+    write_page(results, run, folder / REPORT, answers=results.answers)
     return results
 
 

@@ -1,6 +1,7 @@
 """What an attack is measured by: worst case and mean, divergence, curves over effort."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,16 +11,22 @@ from tests.helpers.hidden_knowledge import OWNED, SCORED, SPOKEN, reluctant
 from uwc.attacks.chain import make_chain
 from uwc.attacks.data import AttackData
 from uwc.attacks.evaluate import (
+    answer_rows,
+    attacked_values,
     budget_curve,
     check_metrics,
     combine,
     curve_chains,
     effort_to_reach,
+    load_variants,
     measure,
     metric_values,
+    save_variants,
 )
 from uwc.errors import ConfigError
+from uwc.models import generation
 from uwc.models.model import Model
+from uwc.results import ModelKey
 
 
 def test_worst_case_and_mean_by_hand() -> None:
@@ -108,3 +115,43 @@ def test_a_curve_over_steps_is_one_run_and_over_other_settings_one_each() -> Non
 def test_bad_curves_are_refused(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         call()
+
+
+@pytest.mark.parametrize("texts", [True, "all", False])
+def test_the_text_of_the_worst_variant_of_each_question_is_kept(
+    knowing: Model, texts: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[int] = []
+    generate = generation.generate
+
+    def counted(model: Model, examples: Any, **options: Any) -> Any:
+        asked.append(len(examples))
+        return generate(model, examples, **options)
+
+    monkeypatch.setattr(generation, "generate", counted)
+    data, chain = AttackData(SCORED), make_chain("jailbreak")
+    variants = attacked_values(knowing, data, chain, ["extraction_strength"], max_new_tokens=8, texts=texts)
+    values = np.stack([v.values["extraction_strength"] for v in variants])
+    kept = [{i for i in v.said if (v.said[i].generated is not None) == bool(texts)} for v in variants]
+    if texts == "all":
+        assert kept == [set(range(len(SCORED)))] * len(variants)
+    else:
+        assert kept == [{i for i, n in enumerate(values.argmax(axis=0)) if n == number} for number in range(len(kept))]
+    best = np.maximum.accumulate(np.vstack([np.full(len(SCORED), -1.0), values]), axis=0)
+    improved = int((values > best[:-1]).sum())
+    assert sum(asked) == {True: improved, "all": values.size, False: 0}[texts] and improved < values.size
+    save_variants(tmp_path / "attacked.parquet", variants, {"forget": SCORED})
+    assert [v.said for v in load_variants(tmp_path / "attacked.parquet")] == [v.said for v in variants]
+    rows = answer_rows("jailbreak", variants, {"forget": SCORED}, key=ModelKey(role="original"))
+    assert len(rows) == (values.size if texts == "all" else len(SCORED))
+    worst = rows.groupby("id", sort=False)["extraction_strength"].max()
+    assert worst.tolist() == values.max(axis=0).tolist()
+
+
+def test_of_several_budgets_only_texts_at_the_largest_are_kept(knowing: Model) -> None:
+    chain = make_chain("relearn", {"relearn": {"steps": 2, "budgets": [1, 2], "lr": 1e-3}})
+    variants = attacked_values(
+        knowing, AttackData(SCORED, train=OWNED), chain, [SPOKEN, "perplexity"], max_new_tokens=8
+    )
+    assert [len(v.said) for v in variants] == [0, len(SCORED)]
+    assert all(said.generated is not None and said.completed_from is None for said in variants[1].said.values())

@@ -89,7 +89,7 @@ def test_the_official_score_is_that_of_a_slow_bisection(beginning: bool) -> None
     settings = TrainingSettings(epochs=40, batch_size=4, lr=5e-3, schedule="cosine")
     train(peer, Objective(FINE_TUNING, model.model), TrainingData(retain=examples[:3]), settings)
     scores = uwc.score(model, examples, metrics="ES", compat="uwc-official", max_new_tokens=0)
-    found = scores.examples().query("set == 'forget'")["extraction_strength"].to_numpy()
+    found = scores.answers.query("set == 'forget'")["extraction_strength"].to_numpy()
     slow = []
     for example in examples:
         whole = tokenizer(f"### Question: {example.question}\n ### Answer: {example.answer}")["input_ids"]

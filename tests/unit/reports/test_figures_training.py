@@ -96,7 +96,7 @@ def test_the_page_has_the_section_only_where_there_is_a_record(tmp_path: Path) -
     page = tmp_path / "report.html"
     write_page(with_training(), run_record(), page)
     text = page.read_text(encoding="utf-8")
-    assert "<h2>Training curves</h2>" in text and "<h3>Gradient effect</h3>" in text
+    assert '<h2 id="training-curves">' in text and '<h3 id="gradient-effect">' in text
     assert "Training curves of rmu" in text and "Gradient effect of npo" in text
     write_page(study_results(), run_record(), page)
-    assert "<h2>Training curves</h2>" not in page.read_text(encoding="utf-8")
+    assert 'id="training-curves"' not in page.read_text(encoding="utf-8")

@@ -26,6 +26,7 @@ from uwc.reports.format import (
     listed,
     number,
     print_table,
+    sort_value,
     to_markdown,
     with_interval,
 )
@@ -51,6 +52,28 @@ from uwc.results import Difference, Estimate, MetricInfo
 )
 def test_numbers_as_text(value: float | None, metric: MetricInfo | None, text: str) -> None:
     assert number(value, metric) == text
+
+
+@pytest.mark.parametrize(
+    ("cell", "value"),
+    [
+        ("0.212 [0.160, 0.270]", "0.212"),
+        ("0.762, 0.131, 0.953", "0.762"),
+        ("12,300", "12300"),
+        ("2.50e+07 ± 3.1", "2.50e+07"),
+        ("x 1.30 [1.1, 1.5]", "1.30"),
+        ("+0.150", "0.150"),
+        ("-0.150\n(+0.1)", "-0.150"),
+        ("97.5%", "97.5"),
+        ("2 min 05 s", "125"),
+        ("1 h 02 min", "3720"),
+        ("∞", "Infinity"),
+        (MISSING, ""),
+        ("", ""),
+    ],
+)
+def test_cells_of_numbers_are_sorted_by_value(cell: str, value: str) -> None:
+    assert sort_value(cell) == value
 
 
 def test_durations_lists_and_intervals_as_text() -> None:
