@@ -18,7 +18,12 @@ from uwc.errors import UserError
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically: to a temporary file beside it, which is synced and renamed.
+    """Write a text file atomically, see `write_bytes`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically: to a temporary file beside it, which is synced and renamed.
 
     Temporary files that killed processes left are removed once they are a minute old.
     """
@@ -28,8 +33,8 @@ def write_text(path: Path, text: str) -> None:
             if left.suffix[1:].isdecimal() and time.time() - left.stat().st_mtime > 60:
                 left.unlink()
     try:
-        with beside.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with beside.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
