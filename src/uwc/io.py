@@ -19,7 +19,7 @@ from uwc.errors import UserError
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically, see `write_bytes`."""
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode("utf-8"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
