@@ -485,8 +485,7 @@ def attack(
             )
         )
     )
-    if output_dir is not None:
-        results.save(output_dir)
+    _save_attacks(results, output_dir)
     return results
 
 
@@ -583,8 +582,7 @@ def attack_curve(
         warnings=tuple(warnings),
     ).without_paths(output_dir, keep=keep_paths)
     results = results.with_answers(answers.joined([]))
-    if output_dir is not None:
-        results.save(output_dir)
+    _save_attacks(results, output_dir)
     return results
 
 
@@ -769,6 +767,12 @@ def _older_files(folder: Path, sets: Iterable[str]) -> list[str]:
 def _written(result: type[Result], folder: str | Path, *, replaces: Sequence[str] = ()) -> AbstractContextManager[Path]:
     """A folder for a result and the files that belong to it; see `written_whole`."""
     return written_whole(Path(folder), names=(result.FILE,), replaces=replaces)
+
+
+def _save_attacks(results: AttackResults, folder: str | Path | None) -> None:
+    if folder is not None:
+        with reporting_full_disk(Path(folder)), _written(AttackResults, folder) as hidden:
+            results.save(hidden)
 
 
 def _listed(given: Any) -> list[Any]:
