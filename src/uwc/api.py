@@ -502,9 +502,7 @@ def attack(
             )
         )
     )
-    if output_dir is not None:
-        results.save(output_dir)
-        _write_answers_page(results, Path(output_dir), f"Answers of {results.model} under attack", measured[0])
+    _save_attacks(results, output_dir, measured[0])
     trackers.results(results)
     return results
 
@@ -604,8 +602,7 @@ def attack_curve(
         warnings=tuple(warnings),
     ).without_paths(output_dir, keep=keep_paths)
     results = results.with_answers(answers.joined([]))
-    if output_dir is not None:
-        results.save(output_dir)
+    _save_attacks(results, output_dir)
     trackers.results(results)
     return results
 
@@ -808,6 +805,15 @@ def _write_answers_page(results: Answered, folder: Path, title: str, first: str 
     """Write the answers of a result as a page; `first` is the metric that decides what counts as answered."""
     metrics = {name: metric_info(name) for name in answers.metrics_of(results.answers)}
     write_answers_page(results.answers, metrics, folder / PAGE, title=title, first=first)
+
+
+def _save_attacks(results: AttackResults, folder: str | Path | None, metric: str = "") -> None:
+    """Write attacks into a folder; with a metric also the page of answers."""
+    if folder is not None:
+        with reporting_full_disk(Path(folder)), _written(AttackResults, folder) as hidden:
+            results.save(hidden)
+            if metric:
+                _write_answers_page(results, hidden, f"Answers of {results.model} under attack", metric)
 
 
 def _listed(given: Any) -> list[Any]:
