@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -49,6 +50,14 @@ def print_warnings(warnings: "Iterable[Warning]") -> None:
     """Print the warnings on results, one a line."""
     for warning in warnings:
         typer.echo(printable(f"Warning: {warning.text}"))
+
+
+def print_answers_page(folder: Path | None) -> None:
+    """Print the path of the answers page, if one was written to a folder."""
+    from uwc.reports.answers_page import PAGE
+
+    if folder is not None and (folder / PAGE).exists():
+        typer.echo(printable(f"answers: {folder / PAGE}"))
 
 
 def print_json(value: Any) -> None:
