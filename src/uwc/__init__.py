@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from uwc.models.model import Model as Model
     from uwc.objectives.registry import loss as loss
     from uwc.plugins import load_plugins as load_plugins
+    from uwc.reports.export import export as export
     from uwc.results import AttackResults as AttackResults
     from uwc.results import CalibrationResults as CalibrationResults
     from uwc.results import DataSummary as DataSummary
@@ -68,6 +69,7 @@ _HOMES = {
     "load_config": ("uwc.studies.config_file", "load_config"),
     "replay": ("uwc.workflows.replaying", "replay"),
     "diff": ("uwc.api", "diff"),
+    "export": ("uwc.reports.export", "export"),
     "metric": ("uwc.metrics.registry", "metric"),
     "loss": ("uwc.objectives.registry", "loss"),
     "attack_method": ("uwc.attacks.registry", "attack_method"),

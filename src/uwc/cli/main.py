@@ -19,6 +19,7 @@ from uwc.cli.attack import attack_command
 from uwc.cli.calibrate import calibrate_command
 from uwc.cli.compare import compare_command
 from uwc.cli.data import data_command
+from uwc.cli.export import export_command
 from uwc.cli.import_logs import import_logs_command
 from uwc.cli.list import explain_command, list_command, schema_command
 from uwc.cli.options import SHARED, Command
@@ -98,6 +99,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "calibrate": calibrate_command,
     "attack": attack_command,
     "robustness": robustness_command,
+    "export": export_command,
     "replay": replay_command,
     "schema": schema_command,
 }
