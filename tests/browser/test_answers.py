@@ -11,6 +11,7 @@ import pytest
 from tests.helpers.answers_frame import QUESTIONS, answers_frame
 from tests.helpers.results_factory import METRICS
 
+from uwc.answers import redacted
 from uwc.reports import answers_page
 from uwc.reports.answers_page import SIBLING, write_answers_page
 
@@ -243,6 +244,15 @@ def test_an_injected_script_does_not_run(browser: "Browser", page_file: Path, tm
     page.wait_for_selector("#answers-table .loaded:not([hidden])")
     assert page.evaluate("window.broken") is None
     page.context.close()
+
+
+def test_a_redacted_table_shows_no_true_answer(opened: Open, tmp_path: Path) -> None:
+    write_answers_page(redacted(answers_frame()), METRICS, tmp_path / "a.html", title="t")
+    page = opened(tmp_path / "a.html", "#answers?id=q1&set=forget")
+    unfold(page)
+    text = page.locator("#answers-table").inner_text()
+    assert "kitchen" not in text and "302" not in text and "███" in text
+    assert "completes the true answer after 11 characters" in text
 
 
 def test_a_phone_shows_cards(opened: Open, page_file: Path) -> None:

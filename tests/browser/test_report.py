@@ -13,7 +13,7 @@ from uwc.paths import renamed
 from uwc.reports.page import write_page
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 Open = Callable[..., "Page"]
 RESULTS = {"study": study_results, "attacks": attacked_results}
@@ -68,3 +68,38 @@ def test_answers_and_other_parts_share_the_address(opened: Open, reports: dict[s
     page.goto(reports["study"].as_uri() + "#nowhere")
     page.keyboard.press("j")
     assert page.evaluate("document.activeElement === document.body"), "keys belong to the table only"
+
+
+def test_an_injected_script_does_not_run(browser: "Browser", reports: dict[str, Path], tmp_path: Path) -> None:
+    text = reports["study"].read_text(encoding="utf-8").replace("<main>", "<main><script>window.broken = 1</script>")
+    (tmp_path / "report.html").write_text(text, encoding="utf-8")
+    page = browser.new_page()
+    page.goto((tmp_path / "report.html").as_uri())
+    page.wait_for_selector("#answers-table .loaded:not([hidden])")
+    assert page.evaluate("window.broken") is None
+    page.context.close()
+
+
+def test_tables_are_sorted_with_the_mouse_and_with_keys(opened: Open, reports: dict[str, Path]) -> None:
+    page = opened(reports["study"])
+    table = page.locator("table.results.sortable")
+    first = table.locator("thead th").first
+
+    def names() -> list[str]:
+        return [text.split()[0] for text in table.locator("tbody th").all_inner_texts()]
+
+    before = names()
+    first.click()
+    assert names() in (sorted(before), sorted(before, reverse=True)) and first.get_attribute("aria-sort")
+    after = names()
+    first.focus()
+    page.keyboard.press("Enter")
+    assert names() == after[::-1] != before
+
+
+def test_contents_follow_the_scroll(opened: Open, reports: dict[str, Path]) -> None:
+    page = opened(reports["study"])
+    page.get_by_role("navigation", name="Contents").get_by_role("link", name="Answers").click()
+    page.locator("nav.contents a[aria-current]", has_text="Answers").wait_for()
+    assert page.url.endswith("#answers")
+    assert page.evaluate("document.querySelector('#answers').getBoundingClientRect().top < innerHeight / 3")

@@ -30,7 +30,7 @@ from uwc.cli.options import (
     question_settings,
     sections,
 )
-from uwc.cli.printing import print_rows
+from uwc.cli.printing import print_answers_page, print_rows
 from uwc.errors import AttackFailed, ConfigError
 from uwc.io import require_writable
 
@@ -195,6 +195,7 @@ def attack_command(
         typer.echo(found.to_json(), nl=False)
     else:
         _print(found, f"{', '.join(attack)} on {data}")
+        print_answers_page(output_dir)
     if points is not None:
         _append_points(found, points)
     failed = {key: why for attacked in found.attacks.models for key, why in attacked.failed.items()}

@@ -28,7 +28,7 @@ from uwc.cli.options import (
     retain_files,
     sections,
 )
-from uwc.cli.printing import print_rows
+from uwc.cli.printing import print_answers_page, print_rows
 from uwc.paths import path_names, renaming
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ def calibrate_command(
             typer.echo(results.to_json(), nl=False)
         else:
             _print(results)
+            print_answers_page(output_dir)
 
     calibrate(
         original,

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -63,6 +64,14 @@ def print_results(results: "StudyResults", *tables: Table) -> None:
     for sentence in filter(None, [*summary(results), indistinct(results), *tau_words(results), *under_attack]):
         typer.echo(printable(sentence))
     print_warnings(results.warnings)
+
+
+def print_answers_page(folder: Path | None) -> None:
+    """Print the path of the answers page, if one was written to a folder."""
+    from uwc.reports.answers_page import PAGE
+
+    if folder is not None and (folder / PAGE).exists():
+        typer.echo(printable(f"answers: {folder / PAGE}"))
 
 
 def print_json(value: Any) -> None:

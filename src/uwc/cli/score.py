@@ -28,7 +28,7 @@ from uwc.cli.options import (
     question_settings,
     sections,
 )
-from uwc.cli.printing import print_scores
+from uwc.cli.printing import print_answers_page, print_scores
 
 
 def score_command(
@@ -94,3 +94,5 @@ def score_command(
         **loading(given.model),
     )
     print_scores(scores, f"{model} on {forget}", as_json)
+    if not as_json:
+        print_answers_page(output_dir)

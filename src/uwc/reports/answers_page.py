@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from uwc.answers import metrics_of
 from uwc.errors import printable
@@ -39,27 +40,17 @@ class AnswersPart:
     Attributes:
         data: the table, see `packed`; empty if it is in the sibling file.
         sibling: the name of that file; empty if the data are in the page.
-        script, style: the code and the style of the table.
         title: the title of a page of its own; empty in the report.
     """
 
     data: str
     sibling: str
-    script: str
-    style: str
     title: str = ""
-
-    @property
-    def policy(self) -> str:
-        """A Content-Security-Policy by which nothing but the table's own code runs, and nothing is requested."""
-        digest = base64.b64encode(hashlib.sha256(self.script.encode()).digest()).decode()
-        beside = " 'self' file:" if self.sibling else ""
-        return f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'{beside}; base-uri 'none'"
 
 
 def environment() -> Environment:
     """The environment of the templates: text is escaped, control characters are shown, a missing name is an error."""
-    return Environment(
+    made = Environment(
         loader=PackageLoader("uwc", "reports/templates"),
         autoescape=True,
         finalize=lambda value: printable(value) if type(value) is str else value,
@@ -67,6 +58,25 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.globals |= {"asset": asset, "policy": policy}
+    return made
+
+
+def asset(name: str) -> Markup:
+    """The content of a script or style of the templates' folder, as it is."""
+    return Markup((files("uwc") / "reports" / "templates" / name).read_text(encoding="utf-8"))
+
+
+def policy(*scripts: str, sibling: str = "") -> str:
+    """The Content-Security-Policy of a page: nothing is requested, and only scripts of the templates' folder run.
+
+    Args:
+        scripts: the names of these scripts, each the whole content of an element.
+        sibling: the name of a script beside the page; empty without one.
+    """
+    digests = (base64.b64encode(hashlib.sha256(asset(name).encode()).digest()).decode() for name in scripts)
+    allowed = [*(f"'sha256-{digest}'" for digest in digests), *(["'self'", "file:"] if sibling else [])]
+    return f"default-src 'none'; style-src 'unsafe-inline'; script-src {' '.join(allowed)}; base-uri 'none'"
 
 
 def answers_part(
@@ -91,9 +101,7 @@ def answers_part(
         parts = [data[at : at + PART] for at in range(0, len(data), PART)]
         write_text(folder / SIBLING, f"globalThis.uwcAnswers={json.dumps(parts)};\n")
         data, sibling = "", SIBLING
-    static = files("uwc") / "reports" / "templates"
-    script, style = ((static / name).read_text(encoding="utf-8") for name in ("answers.js", "answers.css"))
-    return AnswersPart(data, sibling, script, style)
+    return AnswersPart(data, sibling)
 
 
 def write_answers_page(
