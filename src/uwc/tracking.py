@@ -1,6 +1,8 @@
 """Logging to wandb, TensorBoard and trackio: trainings as they go, and results.
 
 Each training and each scored model is a run of its own, with its settings. Nothing of a tracker enters a result.
+The trackers of Accelerate are not used: they need its process state, which a launched process must not set up outside
+of training, they name runs as projects, and give trackio no settings.
 """
 
 import json
