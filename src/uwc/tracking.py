@@ -1,6 +1,8 @@
 """Logging to wandb, TensorBoard and trackio: trainings as they go, and results.
 
 Each training and each scored model is a run of its own, with its settings. Nothing of a tracker enters a result.
+The trackers of Accelerate are not used: they need its process state, which a launched process must not set up outside
+of training, they name runs as projects, and give trackio no settings.
 """
 
 import json
@@ -132,10 +134,12 @@ class Trackers:
     @contextmanager
     def run(self, name: str, settings: Mapping[str, Any]) -> Iterator["Runs"]:
         """A run with its settings, open for the time of the block; absolute paths in settings are replaced by names."""
-        plain = dict(_plain(renamed(dict(settings), renaming(path_names(texts_of(dict(settings)), self._folder)))))
-        runs = Runs({}, self._fails)
-        for tracker in list(self._working):
-            runs.open(tracker, partial(self._start, tracker, name, plain))
+        runs = Runs(self._fails)
+        if self.used:
+            rename = renaming(path_names(texts_of(dict(settings)), self._folder))
+            plain = dict(_plain(renamed(dict(settings), rename)))
+            for tracker in list(self._working):
+                runs.open(tracker, partial(self._start, tracker, name, plain))
         try:
             yield runs
         finally:
@@ -174,8 +178,8 @@ class Trackers:
 class Runs:
     """The open runs, one in each tracker, of one training or model."""
 
-    def __init__(self, opened: dict[str, Run], fails: Callable[[str, Exception], None]) -> None:
-        self._opened, self._fails, self._step = opened, fails, 0
+    def __init__(self, fails: Callable[[str, Exception], None]) -> None:
+        self._fails, self._opened, self._step = fails, dict[str, Run](), 0
 
     def open(self, tracker: str, start: Callable[[], Run]) -> None:
         """Start a tracker's run."""

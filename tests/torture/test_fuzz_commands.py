@@ -26,6 +26,7 @@ LINES: Mapping[str, tuple[str, ...]] = {
     "robustness": ("robustness", "points.jsonl"),
     "import-logs": ("import-logs", "logs.json"),
     "replay": ("replay", "results.json"),
+    "push": ("push", "model", "me/x", "--dry-run"),
     "study plan": ("study", "plan", "study.yaml", "-o", "out"),
     "study run": ("study", "run", "study.yaml", "--set", "model.build=null", "--set", "model.path=nosuch", "-o", "out"),
     "study list": ("study", "list"),

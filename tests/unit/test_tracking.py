@@ -59,12 +59,17 @@ def service(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     return module
 
 
-def scalars(folder: Path) -> dict[str, dict[int, float]]:
-    """Tag -> step -> value of the events in a folder."""
+def read_events(folder: Path) -> Any:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder))
     events.Reload()
+    return events
+
+
+def scalars(folder: Path) -> dict[str, dict[int, float]]:
+    """Tag -> step -> value of the events in a folder."""
+    events = read_events(folder)
     return {tag: {e.step: e.value for e in events.Scalars(tag)} for tag in events.Tags()["scalars"]}
 
 
@@ -123,6 +128,16 @@ def test_paths_and_numbers_that_are_not_finite_are_left_out(service: StandIn, tm
         run.step({"step": 3, "loss": 1.5, "nll(forget)": float("nan"), "dual kl(retain)": 2.0})
     assert str(tmp_path) not in str(service.runs[0].given)
     assert service.runs[0].logged == [(3, {"train/loss": 1.5, "train/dual_kl_retain": 2.0})]
+
+
+def test_tensorboard_has_settings_and_the_table_of_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "logs"))
+    results = study_results()
+    Trackers("tensorboard", folder=tmp_path, group="group").results(results)
+    events = read_events(tmp_path / "logs" / "group" / "npo, calibrated")
+    assert b"method" in events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    [table] = read_events(tmp_path / "logs" / "group" / results.study.name).Tensors("table/text_summary")
+    assert all(name.encode() in table.tensor_proto.string_val[0] for name in results.ranking)
 
 
 @pytest.mark.parametrize("call", ["init", "log", "finish"])

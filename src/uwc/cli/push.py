@@ -8,6 +8,7 @@ import typer
 
 from uwc.cli.options import OUTPUT, Json
 from uwc.cli.printing import print_json, print_rows
+from uwc.errors import printable
 
 if TYPE_CHECKING:
     from uwc.workflows.pushing import Pushed
@@ -60,7 +61,8 @@ def push_command(
         if not as_json:
             rows: list[dict[str, Any]] = [{"file": name, "bytes": size} for name, size in planned.files.items()]
             access = "private" if planned.private else "public"
-            print_rows(f"{run} to {planned.repo} ({access} {planned.repo_type})", rows)
+            print_rows("files", rows)
+            typer.echo(printable(f"to the {access} {planned.repo_type} {planned.repo}"))
 
     done = push(
         run,

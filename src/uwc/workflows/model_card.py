@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
@@ -34,7 +34,7 @@ def model_card(results: CalibrationResults, *, command: str, adapter: bool = Fal
             **_model_front(results, original, adapter=adapter),
             uwc={"version": __version__, "alpha": found.alpha, "tau": found.tau},
             model_name=f"{results.unlearned}, calibrated",
-            eval_results=_eval_results(results),
+            eval_results=_eval_results(results) or None,
         ),
         "# A calibrated unlearned model",
         "",
@@ -134,7 +134,7 @@ def _model_front(result: Result, original: str, *, adapter: bool) -> Mapping[str
     return {**base, "library_name": "peft" if adapter else "transformers", "tags": TAGS}
 
 
-def _eval_results(results: CalibrationResults) -> Iterable[Any]:
+def _eval_results(results: CalibrationResults) -> list[Any]:
     """The scores of the calibrated model and at tau, as the hub shows them."""
     from huggingface_hub import EvalResult
 

@@ -124,8 +124,11 @@ def _model_files(folder: Path, patterns: tuple[str, ...]) -> dict[str, Content]:
         raise ConfigError(f"{folder} has no weights in safetensors; save it with save_pretrained of transformers")
     files: dict[str, Content] = {p.relative_to(folder).as_posix(): _without_paths(p, folder) for p in paths}
     if log.is_file():
-        result = _renamed_paths(UnlearnResult.load(log), folder)
-        files |= {UnlearnResult.FILE: result.to_json().encode(), CARD: unlearned_card(result).encode()}
+        try:
+            result = _renamed_paths(UnlearnResult.load(log), folder)
+            files |= {UnlearnResult.FILE: result.to_json().encode(), CARD: unlearned_card(result).encode()}
+        except UserError as error:
+            progress.warn(f"the log of the training is left out, and no card is made of it: {error}")
     if (folder / CARD).is_file():
         files[CARD] = _without_paths(folder / CARD, folder)
     return files
