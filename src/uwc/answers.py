@@ -100,7 +100,7 @@ def write(table: "pd.DataFrame", folder: Path, *, of: str) -> Path:
     import pyarrow.parquet as pq
 
     content = pa.Table.from_pandas(table, preserve_index=False)
-    secret = pa.array(table["secret"].map(list), pa.list_(pa.string()))
+    secret = pa.array([list(spans) for spans in table["secret"]], pa.list_(pa.string()))
     content = content.set_column(content.column_names.index("secret"), "secret", secret)
     buffer = BytesIO()
     pq.write_table(

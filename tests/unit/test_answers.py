@@ -51,7 +51,11 @@ def test_a_metric_that_some_rows_lack_is_missing_there() -> None:
     table = answers.joined([plain(), plain("gd").rename(columns={"extraction_strength": "rouge_l"})])
     assert answers.metrics_of(table) == ["extraction_strength", "rouge_l"]
     assert table["rouge_l"].isna().tolist() == [True, True, False, False]
-    assert list(answers.joined([]).columns) == list(answers.COLUMNS)
+
+
+def test_a_table_may_have_no_row(tmp_path: Path) -> None:
+    answers.write(answers.joined([]), tmp_path, of="attack.json")
+    assert list(answers.read(tmp_path).columns) == list(answers.COLUMNS)
 
 
 def test_what_is_no_table_of_this_result_is_refused(tmp_path: Path) -> None:
