@@ -55,6 +55,9 @@ def test_intervals_have_columns_of_their_own_in_csv() -> None:
     rows = {row["method"]: row for row in csv.DictReader(StringIO(content.decode("utf-8")))}
     name = "residual forget ES [95% interval]"
     assert [rows["gd"][f"{name}{end}"] for end in ("", ", low", ", high")] == ["0.131", "0.031", "0.931"]
+    (content,) = export(results, "csv", table="scores-extraction_strength").values()
+    row = next(csv.DictReader(StringIO(content.decode("utf-8"))))
+    assert [row[f"forget n = 100{end}"] for end in ("", ", low", ", high")] == ["0.970 ± 0.025", "0.920", "1.020"]
     assert rows["original"]["alpha at tau"] == "" == rows["rmu (diverged)"][f"{name}, low"]
 
 
