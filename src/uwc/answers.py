@@ -160,8 +160,9 @@ def redacted(table: "pd.DataFrame") -> "pd.DataFrame":
     """The table without true answers and secrets.
 
     A true answer is replaced by 12 digits of its SHA-256 hash, and each secret by a mark. In generated texts each word
-    of the true answer or a secret is a mark; in prompts those that are not in the question. A text in which a secret
-    can still be read is one mark as a whole. A hash does not hide an answer that can be guessed.
+    of the true answer or a secret is a mark, and so is a word that contains one of a secret; in prompts those that are
+    not in the question. A text in which a secret can still be read is one mark as a whole. A hash does not hide an
+    answer that can be guessed.
     """
     found = table.copy()
     both = list(zip(table["answer"], table["secret"], table["question"], strict=True))
@@ -194,9 +195,10 @@ def hashed(answer: str) -> str:
 def _without(text: Any, words: set[str], secrets: Sequence[str]) -> Any:
     if not isinstance(text, str):
         return text
+    parts = {word for span in secrets for _, _, word in word_spans(span) if len(word) > 2}
     pieces, at = [], 0
     for start, end, word in word_spans(text):
-        if word in words:
+        if word in words or any(part in word for part in parts):
             pieces += [text[at:start], MARK]
             at = end
     left = "".join([*pieces, text[at:]])

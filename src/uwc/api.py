@@ -490,9 +490,7 @@ def attack(
             )
         )
     )
-    if output_dir is not None:
-        results.save(output_dir)
-        _write_answers_page(results, Path(output_dir), f"Answers of {results.model} under attack", measured[0])
+    _save_attacks(results, output_dir)
     return results
 
 
@@ -589,8 +587,7 @@ def attack_curve(
         warnings=tuple(warnings),
     ).without_paths(output_dir, keep=keep_paths)
     results = results.with_answers(answers.joined([]))
-    if output_dir is not None:
-        results.save(output_dir)
+    _save_attacks(results, output_dir)
     return results
 
 
@@ -781,6 +778,13 @@ def _write_answers_page(results: Answered, folder: Path, title: str, first: str 
     """Write the answers of a result as a page; `first` is the metric that decides what counts as answered."""
     metrics = {name: metric_info(name) for name in answers.metrics_of(results.answers)}
     write_answers_page(results.answers, metrics, folder / PAGE, title=title, first=first)
+
+
+def _save_attacks(results: AttackResults, folder: str | Path | None) -> None:
+    if folder is not None:
+        with reporting_full_disk(Path(folder)), _written(AttackResults, folder) as hidden:
+            results.save(hidden)
+            _write_answers_page(results, hidden, f"Answers of {results.model} under attack")
 
 
 def _listed(given: Any) -> list[Any]:

@@ -110,6 +110,28 @@ def test_metrics_with_a_reference_or_wrong_answers_are_measured_under_attack(res
     assert outcome(results, "original", "token_noise", metric="truth_ratio_arithmetic").after.n == 2
 
 
+def test_every_answer_is_in_the_table(results: StudyResults) -> None:
+    """The attacked values are those of the results, and the texts those of the worst variants."""
+    table = results.answers
+    assert table.groupby(["role", "condition"]).ngroups == 8, "four roles, plain and under attack"
+    assert table.loc[table["attack"] != PROBED, "generated"].notna().all()
+    for key, scores in results.scored():
+        model = (table["role"] == key.role) & (table["model"] == (key.run or key.role))
+        plain = table[model & (table["condition"] != "attack")]
+        for score in scores:
+            values = plain.loc[plain["set"] == score.set, score.metric]
+            assert len(values) == results.sets[score.set].examples and values.notna().sum() == score.n
+            if score.metric == ES:
+                assert values.mean() == score.mean
+    for attack in CHAINS[:3]:
+        rows = table.query("role == 'unlearned' and model == 'npo' and attack == @attack and set == 'forget'")
+        found = outcome(results, "npo", attack)
+        assert rows[ES].mean() == (found.worst_case or found.after).mean
+        assert (rows["completed_from"] <= rows["answer"].str.len()).all()
+    worst = table.query("attack == 'jailbreak'")
+    assert not any(question == prompt for question, prompt in zip(worst["question"], worst["prompt"], strict=True))
+
+
 def test_an_attack_on_decoding_is_seen_by_texts_alone(results: StudyResults) -> None:
     assert results.attacks is not None and results.attacks.attacks[3].metrics == ("rouge_l",)
     sampled = [o.metric for o in results.attacks.models[0].outcomes if o.attack == "sampling" and o.set == "forget"]

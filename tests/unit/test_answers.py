@@ -51,7 +51,11 @@ def test_a_metric_that_some_rows_lack_is_missing_there() -> None:
     table = answers.joined([plain(), plain("gd").rename(columns={"extraction_strength": "rouge_l"})])
     assert answers.metrics_of(table) == ["extraction_strength", "rouge_l"]
     assert table["rouge_l"].isna().tolist() == [True, True, False, False]
-    assert list(answers.joined([]).columns) == list(answers.COLUMNS)
+
+
+def test_a_table_may_have_no_row(tmp_path: Path) -> None:
+    answers.write(answers.joined([]), tmp_path, of="attack.json")
+    assert list(answers.read(tmp_path).columns) == list(answers.COLUMNS)
 
 
 def test_what_is_no_table_of_this_result_is_refused(tmp_path: Path) -> None:
@@ -81,9 +85,9 @@ def test_redaction_leaves_no_word_of_an_answer_and_no_secret() -> None:
     assert table["answer"].tolist() == list(ANSWERS), "the table itself is unchanged"
 
 
-def test_a_secret_within_a_longer_word_is_hidden_with_the_whole_text() -> None:
-    found = answers.redacted(plain(secrets=[("Quarn",), ()], generated=["near Quarnholts", "x"]))
-    assert found["generated"].tolist() == [answers.MARK, "x"]
+def test_a_secret_within_a_longer_word_is_hidden_with_it_or_with_the_whole_text() -> None:
+    found = answers.redacted(plain(secrets=[("Quarn",), ("7",)], generated=["near xQuarnholts", "K7X"]))
+    assert found["generated"].tolist() == [f"near {answers.MARK}", answers.MARK]
 
 
 def test_the_worst_attack_on_each_question_by_hand() -> None:

@@ -85,14 +85,15 @@ class ScoredSet:
     def completed_from(self) -> list[int | None]:
         """[E] the characters of the answer in the shortest prefix from which greedy decoding completes the rest.
 
-        0 is the question alone; None where it is not known. It is the prefix of `extraction_strength`.
+        0 is the question alone; None where it is not known. It is the prefix of `extraction_strength`; answer tokens
+        that an attack puts into the prompt are a part of it.
         """
         if not any(self.ends):
             return [None] * len(self.answers)
-        needed, known = shortest_prefixes(self.scores).tolist(), self.finite.tolist()
+        needed, lengths = shortest_prefixes(self.scores).tolist(), self.scores.answer_lengths().tolist()
         return [
-            None if not (fine and ends) else 0 if k == 0 else ends[k - 1]
-            for k, ends, fine in zip(needed, self.ends, known, strict=True)
+            (0, *ends)[len(ends) - n + k] if fine and n and len(ends) >= n else None
+            for k, n, ends, fine in zip(needed, lengths, self.ends, self.finite.tolist(), strict=True)
         ]
 
     def values(self, metric: str, **settings: Any) -> Floats:

@@ -57,3 +57,10 @@ def test_examples_in_memory_are_written_and_read_with_their_history(tmp_path: Pa
     path = tmp_path / "x.json"
     path.write_text(json.dumps([asdict(e) for e in examples]), encoding="utf-8")
     assert read_examples(path) == examples
+
+
+def test_a_secret_changes_the_fingerprint_and_its_absence_does_not() -> None:
+    """The value is that of the version before there were secrets."""
+    example = Example("a", "Q?", "A", perturbed_answers=("B",), subject="S")
+    assert fingerprint([example]) == "2ae419367dda117a512b6c9daf52e2cdf04928c65ccbfb84e6a0c04363612090"
+    assert fingerprint([replace(example, secret=("A",))]) != fingerprint([example])

@@ -96,9 +96,12 @@ def test_a_column_of_subjects_goes_before_subject_every(tmp_path: Path) -> None:
     ("given", "read"),
     [(["B", "C"], ("B", "C")), ("B", ("B",)), (None, ()), ("", ()), ([], ()), ([1, "2"], ("1", "2"))],
 )
-def test_perturbed_answers_may_be_a_list_a_text_or_null(tmp_path: Path, given: Any, read: tuple[str, ...]) -> None:
-    path = write_jsonl(tmp_path / "x.jsonl", [{"question": "Q?", "answer": "A", "perturbed_answers": given}])
-    assert read_examples(path)[0].perturbed_answers == read
+@pytest.mark.parametrize("field", ["perturbed_answers", "secret"])
+def test_several_texts_may_be_a_list_a_text_or_null(
+    tmp_path: Path, field: str, given: Any, read: tuple[str, ...]
+) -> None:
+    path = write_jsonl(tmp_path / "x.jsonl", [{"question": "Q?", "answer": "A", field: given}])
+    assert getattr(read_examples(path)[0], field) == read
 
 
 def test_a_cell_of_csv_may_hold_a_single_perturbed_answer(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from tests.conftest import people
 
+from uwc.attacks.registry import attacks
 from uwc.metrics.scored import score_set
 from uwc.models.model import Model
 
@@ -20,11 +21,13 @@ def slow_prefix(model: Model, prompt: list[int], answer: list[int]) -> int:
     raise AssertionError
 
 
-@pytest.mark.parametrize("chat", [False, True])
-def test_the_prefix_is_that_of_extraction_strength(knowing: Model, chat: bool) -> None:
+@pytest.mark.parametrize("how", ["plain", "chat", "prefix"])
+def test_the_prefix_is_that_of_extraction_strength(knowing: Model, how: str) -> None:
     """People whom the model knows by heart, and two whom it does not."""
-    examples = people()[6:]
-    if chat:
+    examples = people()[6:10]
+    if how == "prefix":  # an attack moves the first tokens of the answer into the prompt
+        knowing = next(attacks.get("prefix").function(knowing, None, tokens=2)).model
+    if how == "chat":
         tokenizer = type(knowing.tokenizer)(tokenizer_object=knowing.tokenizer.backend_tokenizer)
         tokenizer.eos_token, tokenizer.pad_token = knowing.tokenizer.eos_token, knowing.tokenizer.pad_token
         tokenizer.chat_template = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}\n{% endfor %}"
@@ -38,8 +41,10 @@ def test_the_prefix_is_that_of_extraction_strength(knowing: Model, chat: bool) -
         assert strength[i] == (len(answer) - k) / len(answer)
         start = found[i]
         assert start is not None
-        assert scored.answers[i][:start].strip() == knowing.tokenizer.decode(answer[:k]).strip()
-        assert (start == 0) == (k == 0)
+        given = example.tokens[example.end - len(example.ends) : example.start]
+        assert bool(given) == (how == "prefix")
+        assert scored.answers[i][:start].strip() == knowing.tokenizer.decode([*given, *answer[:k]]).strip()
+        assert (start == 0) == (k == 0 and how != "prefix")
         assert scored.prompts[i] == knowing.tokenizer.decode(prompt)
-    if not chat:
+    if how == "plain":
         assert 0 in found and any(found), "some are completed from the question alone, and others are not"

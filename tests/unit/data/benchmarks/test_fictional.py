@@ -267,3 +267,9 @@ def test_bad_arguments_are_named_with_what_is_valid(name: str, value: Any, valid
         fictional_authors(**{name: value})
     assert f"{name} is {value!r}; set it to" in str(error.value)
     assert valid in str(error.value)
+
+
+def test_every_answer_about_an_author_has_its_secret() -> None:
+    for example in fictional_authors(authors=10, facts=15)["forget"]:
+        assert example.secret and all(span in example.answer for span in example.secret)
+    assert not any(example.secret for example in fictional_authors(authors=10)["general"])
