@@ -143,7 +143,7 @@ def packed(answers: "pd.DataFrame", metrics: Mapping[str, MetricInfo], first: st
     codes, texts = pd.factorize(flat)
     question, answer, prompt, generated, spans = np.split(codes, np.cumsum([len(column) for column in columns]))
     by_question = np.split(spans, np.cumsum([len(found) for found in secrets])[:-1])
-    known = [name for name in metrics_of(table) if table[name].notna().any()]
+    known = [name for name in metrics_of(table) if table[name].notna().any()] or metrics_of(table)
     known.sort(key=lambda name: (name != first, list(metrics).index(name) if name in metrics else len(metrics)))
     set_codes, sets = pd.factorize(heads["set"])
     cluster_codes, clusters = pd.factorize(heads["cluster"].fillna("").astype(str))

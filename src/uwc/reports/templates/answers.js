@@ -133,19 +133,17 @@ const STATES = ["answered plainly", "only under attack", "not answered"];
 
 // For each question: 0, 1 or 2, see STATES; the row under the worst attack; the shown row.
 function judged(c) {
-  const plain = worst(c.group.plain, c.by), control = worst(retrained ? retrained.plain : [], c.by);
-  const attacks = [...c.group.attacks].map(([name, sources]) => {
-    const same = worst(retrained?.attacks.get(name) ?? [], c.by);
-    return { rows: worst(sources, c.by), control: same };
-  });
-  const answered = (row, base) => {
-    const ours = value(row, c.by), bar = sign(c.by) * c.from;
-    return ours != null && (c.from == null || sign(c.by) * ours >= bar) && (!retrained || more(ours, value(base, c.by), c.by));
+  const plain = worst(c.group.plain, c.by), control = worst(retrained?.plain ?? [], c.by);
+  const attacks = [...c.group.attacks].map(([name, sources]) => (
+    { rows: worst(sources, c.by), control: worst(retrained?.attacks.get(name) ?? [], c.by) }));
+  const answered = (row, ...bases) => {
+    const ours = value(row, c.by), base = bases.map((at) => value(at, c.by)).find((given) => given != null);
+    return (c.from == null || sign(c.by) * ours >= sign(c.by) * c.from) && more(ours, base, c.by);
   };
   const codes = new Uint8Array(count), attacked = worst([...c.group.attacks.values()].flat(), c.by);
   for (let q = 0; q < count; q++) {
     if (answered(plain[q], control[q])) codes[q] = 0;
-    else codes[q] = attacks.some((a) => answered(a.rows[q], a.control[q] < 0 ? control[q] : a.control[q])) ? 1 : 2;
+    else codes[q] = attacks.some((a) => answered(a.rows[q], a.control[q], control[q])) ? 1 : 2;
   }
   const shown = c.condition.attack ? worst(c.group.attacks.get(c.condition.attack), c.by) : plain;
   return { codes, attacked, shown };
@@ -197,9 +195,10 @@ function selected(c, j) {
 
 // ---- words ----------------------------------------------------------------------------------------------------------
 
-const segmenter = new Intl.Segmenter(undefined, { granularity: "word" });
 const cut = new Map();
+let segmenter;
 function segments(text) {
+  segmenter ??= new Intl.Segmenter(undefined, { granularity: "word" });
   if (!cut.has(text)) {
     if (cut.size > 5000) cut.clear();
     cut.set(text, [...segmenter.segment(text)].map((s) => [s.segment, s.isWordLike ? folded(s.segment) : ""]));
@@ -335,10 +334,11 @@ const buttons = () => [...root.querySelectorAll("tbody button.row")];
 
 const identified = (q) => state.id === questions.id[q] && (state.set ?? questions.sets[0]) === questions.sets[questions.set[q]];
 
+const close = () => go({ id: "", all: "", set: view.set });
+
 function toggle(q) {
-  const set = view.set === "*" ? "1" : "";
-  if (identified(q)) go({ id: "", all: "", set: set ? "*" : state.set });
-  else go({ id: questions.id[q], set: questions.sets[questions.set[q]], all: set });
+  if (identified(q)) close();
+  else go({ id: questions.id[q], set: questions.sets[questions.set[q]], all: view.set === "*" ? "1" : "" });
 }
 
 function heading(name, label, c, title, numeric) {
@@ -387,8 +387,8 @@ function controls(c, counts) {
   }));
 }
 
-function show({ keepFocus = true } = {}) {
-  const focused = keepFocus ? document.activeElement?.question : undefined;
+function show() {
+  const focused = document.activeElement?.question;
   const c = (view = chosen()), j = judged(c);
   c.attacked = c.group.attacks.size > 0;
   shown = { ...selected(c, j), ...j };
@@ -464,7 +464,7 @@ function key(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || !(alone || root.contains(at))) return;
   if (event.key === "Escape" && state.id != null && !typing) {
     const q = shown.kept.find(identified);
-    toggleClosed();
+    close();
     buttons().find((button) => button.question === q)?.focus();
   } else if (event.key === "/" && !typing) form.elements.q.focus();
   else if ("jk".includes(event.key) && !typing) move(event.key === "j" ? 1 : -1);
@@ -472,8 +472,6 @@ function key(event) {
   else return;
   event.preventDefault();
 }
-
-const toggleClosed = () => go({ id: "", all: "", set: view.set });
 
 function move(step) {
   const rows = buttons(), inside = document.activeElement.closest("tr.open")?.previousElementSibling?.querySelector("button");
@@ -496,10 +494,9 @@ function listen() {
     } else go({ ...closed, [name]: given, ...(name === "model" ? { condition: "" } : {}), ...(name === "by" ? { from: "" } : {}) });
   });
   find(".columns").addEventListener("change", () => {
-    const boxes = [...root.querySelectorAll(".columns input")];
-    const focused = document.activeElement.name;
+    const boxes = [...root.querySelectorAll(".columns input")], at = boxes.indexOf(document.activeElement);
     go({ columns: boxes.filter((box) => box.checked).map((box) => box.name).join(",") || "none" });
-    boxes.length && find(`.columns input[name="${CSS.escape(focused ?? "")}"]`)?.focus();
+    root.querySelectorAll(".columns input")[at]?.focus();
   });
   find(".questions > tbody").addEventListener("click", (event) => {
     if (event.target.closest("tr.open, a") || (event.target.closest("button") === null && String(getSelection()))) return;
@@ -509,19 +506,23 @@ function listen() {
   find(".back").addEventListener("click", () => turn(-1));
   find(".next").addEventListener("click", () => turn(1));
   document.addEventListener("keydown", key);
-  addEventListener("hashchange", () => { if (readAddress()) { show(); scroll(); } });
+  addEventListener("hashchange", () => {
+    if (!readAddress()) return;
+    show();
+    if (location.hash) scroll();
+  });
 }
 
 function scroll() {
-  if (location.hash) (find("tr.expanded") ?? root).scrollIntoView({ block: "start" });
+  (find("tr.expanded") ?? root).scrollIntoView({ block: "start" });
 }
 
 unpacked().then((data) => {
   prepare(data);
   listen();
-  const linked = readAddress();
+  readAddress();
   show();
   find(".loaded").hidden = false;
-  if (linked) scroll();
+  if (location.hash.startsWith("#answers")) scroll();
 }).catch((error) => { find(".message").textContent = error.message; });
 })();
