@@ -16,7 +16,6 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from uwc.errors import printable
 from uwc.reports.format import known
@@ -270,11 +269,5 @@ def retention_axis(axes: Axes) -> None:
 
 
 def titled(axes: Axes, which: Literal["x", "y"], title: str) -> None:
-    """Name an axis."""
-    axes.set(**{f"{which}label": plain(title)})
-
-
-def few_ticks(axes: Axes, count: int) -> None:
-    """Draw at most so many intervals of ticks on both axes."""
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(count))
+    """Name an axis, with as much of the title as fits."""
+    axes.set(**{f"{which}label": cut(title, 60 if which == "x" else 44)})

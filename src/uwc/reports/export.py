@@ -151,7 +151,7 @@ def _latex(results: StudyResults, table: Table, name: str) -> str:
     return to_latex(table, name, best=best, tied=tied)
 
 
-_INTERVAL = re.compile(r"(\S+) \[(\S+), (\S+)\]")
+_INTERVAL = re.compile(r"(\S.*?)\s\[([-+\d]\S*), ([-+\d]\S*)\]")
 _PLAIN = re.compile(r"[-+]?[\d,]+(\.\d+)?(e[-+]?\d+)?")
 
 

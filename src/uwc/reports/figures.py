@@ -144,8 +144,9 @@ def tradeoff_figure(results: StudyResults) -> Drawing:
         named += _draw_reference(drawing, axes, results, model)
     if retention:
         _mark_bar(axes, retention)
-    key = "Lower right is better ↘" + ("\n○ as delivered\n● at tau" if retention else "")
-    axes.text(0.03, 0.97, key, transform=axes.transAxes, va="top", color=FAINT)
+    key = "↘ better" + (", ○ as delivered, ● at tau" if retention else "")
+    place = {"xycoords": "axes fraction", "textcoords": "offset points", "xytext": (0, 4)}
+    axes.annotate(key, (0, 1), va="bottom", color=FAINT, fontsize=11, **place)  # type: ignore[arg-type]
     if retention:
         retention_axis(axes)
     else:
