@@ -159,7 +159,7 @@ def _csv(_: StudyResults, table: Table, name: str) -> str:
     """Intervals have columns of their own, and a missing number is empty."""
     found = [[_INTERVAL.fullmatch(row[column]) for row in table.rows] for column in range(len(table.columns))]
     heading: list[str] = []
-    for column, cells in zip(table.columns, found, strict=True):
+    for column, cells in zip(table.headings(), found, strict=True):
         plain = " ".join(column.split())
         heading += [plain, f"{plain}, low", f"{plain}, high"] if any(cells) else [plain]
     text = StringIO()

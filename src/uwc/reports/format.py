@@ -156,6 +156,12 @@ class Table:
         """For each column the name of its group; ``""`` without one."""
         return [name for name, count in self.groups for _ in range(count)] or [""] * len(self.columns)
 
+    def headings(self) -> list[str]:
+        """The names of the columns, with their groups before them."""
+        return [
+            f"{group}: {name}" if group else name for group, name in zip(self.group_of(), self.columns, strict=True)
+        ]
+
 
 def is_numeric(table: Table, column: int) -> bool:
     """Whether a column holds numbers, which line up on the right."""
@@ -185,8 +191,7 @@ def to_markdown(table: Table) -> str:
     """The table in GitHub's Markdown, with its title as a heading and its caption as a list below."""
     lines = [f"### {_markdown_cell(table.title)}", ""]
     alignment = ["---:" if is_numeric(table, i) else "---" for i in range(len(table.columns))]
-    named = [f"{group}: {name}" if group else name for group, name in zip(table.group_of(), table.columns, strict=True)]
-    for row in (named, alignment, *table.rows):
+    for row in (table.headings(), alignment, *table.rows):
         lines.append(f"| {' | '.join(_markdown_cell(cell) for cell in row)} |")
     remarks = [f"- {markdown_text(remark)}" for remark in table.caption.splitlines()]
     return "\n".join([*lines, "", *remarks]).rstrip() + "\n"

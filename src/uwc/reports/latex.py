@@ -71,6 +71,7 @@ def to_latex(table: Table, name: str, *, best: Collection[int] = (), tied: Colle
         r"  \small",
         f"  \\begin{{tabular}}{{{''.join('r' if number else 'l' for number in numeric)}}}",
         r"    \toprule",
+        *_groups(table),
         f"    {heading} \\\\",
         r"    \midrule",
         *body,
@@ -80,6 +81,18 @@ def to_latex(table: Table, name: str, *, best: Collection[int] = (), tied: Colle
         *(f"% {printable(remark)}" for remark in table.caption.splitlines()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _groups(table: Table) -> list[str]:
+    """The line of the groups of columns, with a rule below each; none without groups."""
+    if not table.groups:
+        return []
+    names, rules, first = [], [], 1
+    for name, count in table.groups:
+        names.append(rf"\multicolumn{{{count}}}{{c}}{{{latex_text(name)}}}")
+        rules += [rf"\cmidrule(lr){{{first}-{first + count - 1}}}"] if name else []
+        first += count
+    return [f"    {' & '.join(names)} \\\\", f"    {' '.join(rules)}"]
 
 
 def _heading(text: str) -> str:

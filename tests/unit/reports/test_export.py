@@ -52,9 +52,9 @@ def test_intervals_have_columns_of_their_own_in_csv() -> None:
     results = changed_at_tau(study_results(), "gd", forget=Estimate(value=0.131, low=0.031, high=0.931))
     (content,) = export(results, "csv", table="results").values()
     rows = {row["model"].split()[0]: row for row in csv.DictReader(StringIO(content.decode("utf-8")))}
-    name = "residual forget ES"
+    name = "at equal retention: residual forget ES"
     assert [rows["gd"][f"{name}{end}"] for end in ("", ", low", ", high")] == ["0.131", "0.031", "0.931"]
-    assert rows["original"]["alpha"] == "" == rows["rmu"][f"{name}, low"]
+    assert rows["original"]["at equal retention: alpha"] == "" == rows["rmu"][f"{name}, low"]
     (content,) = export(results, "csv", table="scores-extraction_strength").values()
     row = next(csv.DictReader(StringIO(content.decode("utf-8"))))
     assert [row[f"forget n = 100{end}"] for end in ("", ", low", ", high")] == ["0.970 ± 0.025", "0.920", "1.020"]

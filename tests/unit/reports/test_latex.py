@@ -9,6 +9,7 @@ from uwc.reports.latex import latex_text, to_latex
 
 COMMANDS = {
     *("begin", "end", "centering", "caption", "label", "small", "toprule", "midrule", "bottomrule", "shortstack"),
+    *("multicolumn", "cmidrule"),
     *("textbf", "scriptsize", "dagger", "pm", "times", "infty", "cdot", "le", "ge", "ldots"),
     *("textbackslash", "textasciicircum", "textasciitilde", "textless", "textgreater", "textbar"),
 }
@@ -33,6 +34,8 @@ def require_latex(text: str) -> None:
                     columns = len(re.findall(r"^\{tabular\}\{([lrc]+)\}", after)[0])
             else:
                 assert opened.pop() == name
+        elif token == "\\multicolumn":
+            cells += int(re.findall(r"^\{(\d+)\}\{c\}", after)[0]) - 1
         elif token == "{":
             opened.append("{")
         elif token == "}":
@@ -93,3 +96,11 @@ def test_words_and_losses_are_text() -> None:
     assert latex_text("npo[-(2/beta) log p_0] |u| = 1") == r"npo[-(2/beta) log p\_0] \textbar{}u\textbar{} = 1"
     table = Table("t", ("method", "loss"), (("npo", "a[mean_t, b] - c"),))
     assert r"npo & a[mean\_t, b] - c \\" in to_latex(table, "t")
+
+
+def test_groups_of_columns_have_a_line_and_rules() -> None:
+    table = Table("t", ("model", "a", "b", "c"), (("x", "1", "2", "3"),), groups=(("", 1), ("as & is", 2), ("d", 1)))
+    text = to_latex(table, "t")
+    require_latex(text)
+    assert r"\multicolumn{1}{c}{} & \multicolumn{2}{c}{as \& is} & \multicolumn{1}{c}{d} \\" in text
+    assert r"\cmidrule(lr){2-3} \cmidrule(lr){4-4}" in text
