@@ -28,7 +28,7 @@ SIBLING = "answers.data.js"
 LARGEST = 2_000_000
 """Characters of data that are kept in the page itself."""
 PART = 10_000_000
-"""Characters of one string of the sibling file."""
+"""Characters of one string of the sibling file; a multiple of 4, so that each is decoded by itself."""
 SOURCE = ["role", "model", "condition", "attack", "variant"]
 """The columns that say where a text comes from; each combination is stored once."""
 
