@@ -67,7 +67,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, knowing: Model) -> Path:
     models = {"original": knowing, "mild": damaged(knowing, 0.03, seed=1), "ignorant": tiny_model(hidden_size=64)}
     for name, model in models.items():
         save_model(model, folder / name)
-    known = [replace(e, paraphrased_answer=e.answer) for e in people()]
+    known = [replace(e, paraphrased_answer=e.answer, secret=(e.answer,)) for e in people()]
     for name, part in SETS.items():
         write(folder / f"{name}.jsonl", [known[i] for i in part])
     save_judges(folder)

@@ -121,6 +121,7 @@ def run_plan(
     require_writable(folder, StudyResults.FILE, REPORT)
     if not overwrite:
         _require_same_study(plan.config, folder)
+        StudyResults.require_own_answers(folder, damaged=True)
     with reporting_full_disk(folder), progress.logged(folder / "run.log"):
         verify_store(plan, store, everything=verify)
         missing = len(missing_steps(plan, store))
