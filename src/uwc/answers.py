@@ -111,15 +111,17 @@ def write(table: "pd.DataFrame", folder: Path, *, of: str) -> Path:
 
 
 def written_of(folder: Path) -> str | None:
-    """The file of the result that a folder's ``answers.parquet`` belongs to; None if there is no such table."""
+    """The file of the result that a folder's ``answers.parquet`` belongs to; "" if unknown, None without the file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if not (folder / FILE).exists():
+        return None
     try:
         metadata = pq.read_schema(folder / FILE).metadata or {}
     except (OSError, pa.ArrowException):
-        return None
-    return metadata[_OF].decode() if _OF in metadata else None
+        metadata = {}
+    return str(metadata.get(_OF, b"").decode())
 
 
 def read(path: Path, *, of: str | None = None) -> "pd.DataFrame":

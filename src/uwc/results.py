@@ -1029,8 +1029,16 @@ class Answered(Result):
     def prepare(cls, folder: str | Path | None, *, overwrite: bool = False, **of: str) -> None:
         """As of `Result`; also refuses a folder with the table of answers of a result of another kind."""
         super().prepare(folder, overwrite=overwrite, **of)
-        if folder is not None and not overwrite and (owner := answers.written_of(Path(folder))) not in (None, cls.FILE):
-            raise UserError(f"{Path(folder) / answers.FILE} has the answers of {owner}; {_ELSEWHERE}")
+        if folder is not None and not overwrite:
+            cls.require_own_answers(Path(folder))
+
+    @classmethod
+    def require_own_answers(cls, folder: Path, *, damaged: bool = False) -> None:
+        """Raise UserError if a folder has the table of answers of a result of another kind, or another file of that
+        name; with `damaged`, a file that is no such table may be replaced."""
+        owner = answers.written_of(folder)
+        if owner not in (None, cls.FILE) and not (damaged and not owner):
+            raise UserError(f"{folder / answers.FILE} belongs to {owner or 'no result of uwc'}; {_ELSEWHERE}")
 
 
 class Scores(Answered):

@@ -1,6 +1,7 @@
 """Words and spans of text in any script, compared without case, width, invisible characters and kinds of digits."""
 
 import unicodedata
+from functools import lru_cache
 from itertools import pairwise
 
 import regex
@@ -24,6 +25,8 @@ def normalised(text: str) -> str:
     Full-width, half-width and other compatibility forms, capital letters, composed and decomposed accents and invisible
     characters make no difference; accents and vowel signs do.
     """
+    if text.isascii():
+        return text.casefold()
     text = _INVISIBLE.sub("", unicodedata.normalize("NFD", text)).translate(_APOSTROPHES)
     for _ in range(2):  # a compatibility form may decompose into capital letters
         text = unicodedata.normalize("NFKC", text.casefold())
@@ -44,14 +47,15 @@ def comparable(text: str) -> str:
     return " ".join(text.split())
 
 
-def word_spans(text: str) -> list[tuple[int, int, str]]:
+@lru_cache(maxsize=100_000)
+def word_spans(text: str) -> tuple[tuple[int, int, str], ...]:
     """The words of a text as it is: start, end, and the word in its comparable form."""
     cuts = {0, len(text), *(found.start() for found in _BOUNDARY.finditer(text))}
-    unspaced = [found for found in _UNSPACED.finditer(text) if _UNSPACED.match(normalised(found[0]))]
-    cuts.update(end for found in unspaced for end in found.span())  # but for full-width letters and digits
-    places = sorted(cuts)
-    pieces = ((start, end, text[start:end]) for start, end in pairwise(places))
-    return [(start, end, comparable(piece)) for start, end, piece in pieces if _WORD_CHARACTER.search(piece)]
+    if not text.isascii():
+        unspaced = [found for found in _UNSPACED.finditer(text) if _UNSPACED.match(normalised(found[0]))]
+        cuts.update(end for found in unspaced for end in found.span())  # but for full-width letters and digits
+    pieces = ((start, end, text[start:end]) for start, end in pairwise(sorted(cuts)))
+    return tuple((start, end, comparable(piece)) for start, end, piece in pieces if _WORD_CHARACTER.search(piece))
 
 
 def contains(text: str, span: str) -> bool:

@@ -9,6 +9,7 @@ import pytest
 
 from uwc import answers
 from uwc.errors import UserError
+from uwc.results import AttackResults, Scores
 
 ANSWERS = ("In Quarnholt", "259 Rue Vazmi")
 
@@ -105,3 +106,14 @@ def test_the_worst_attack_on_each_question_by_hand() -> None:
 def test_a_question_without_an_attack_has_none() -> None:
     rows = answers.overview(plain(), "extraction_strength")
     assert rows["worst_attack"].isna().all() and len(rows) == 2
+
+
+def test_the_answers_of_another_result_are_replaced_on_demand_only(tmp_path: Path) -> None:
+    answers.write(plain(), tmp_path, of=Scores.FILE)
+    Scores.prepare(tmp_path)
+    with pytest.raises(UserError, match=r"answers\.parquet belongs to score\.json.*--overwrite"):
+        AttackResults.prepare(tmp_path)
+    AttackResults.prepare(tmp_path, overwrite=True)
+    (tmp_path / answers.FILE).write_text("mine", encoding="utf-8")
+    with pytest.raises(UserError, match="belongs to no result of uwc"):
+        Scores.prepare(tmp_path)

@@ -364,6 +364,13 @@ def test_every_result_shows_a_headline_and_a_table(knowing: uwc.Model, tmp_path:
     assert f"{scores.scores[0].mean:.4g}" in scores.headline and "n = 4" in scores.headline
     assert f"{calibration.calibration.alpha:.4f}" in calibration.headline
     assert "token_noise" in attacks.headline or "prefix" in attacks.headline
+    assert set(calibration.answers["condition"]) == {"as delivered", "calibrated"}
+    assert calibration.answers.groupby(["role", "set"]).size().tolist() == [4] * 6
+    assert calibration.answers.query("role == 'calibrated' and set == 'forget'")["extraction_strength"].mean() == (
+        pytest.approx(next(s.mean for s in calibration.scores if (s.condition, s.set) == ("calibrated", "forget")))
+    )
+    attacked = attacks.answers.groupby("attack")["generated"]
+    assert attacked.count().to_dict() == {"": 4, "prefix": 4, "token_noise": 4}
     assert isinstance(done, UnlearnResult) and f"{done.steps} steps" in done.headline and "..." in repr(done)
     assert UnlearnResult.load(tmp_path / "out" / "training_log.json").to_dict() == done.to_dict()
 

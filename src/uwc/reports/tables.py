@@ -266,12 +266,15 @@ def summary(results: StudyResults) -> list[str]:
 
 def secret_words(results: StudyResults) -> list[str]:
     """The secrets of the forget set that each model says, in a sentence; none if the questions have no secrets."""
-    said = [
-        f"{count.said} of {count.secrets} by {model_label(count.model)}"
-        for count in results.secrets
-        if count.set == FORGET
-    ]
-    return [f"Secrets of the forget questions that are said: {listed(said)}."] if said else []
+    counts = {count.model: count for count in results.secrets if count.set == FORGET}
+    if not counts:
+        return []
+    said = {key: f"{count.said} by {key.run or key.role}" for key, count in counts.items() if key.role != "calibrated"}
+    for key in said:
+        calibrated = counts.get(ModelKey(role="calibrated", run=key.run)) if key.run else None
+        said[key] += f" ({calibrated.said} calibrated)" if calibrated else ""
+    total = next(iter(counts.values())).secrets
+    return [f"Of the {total} secrets of the forget questions are said: {_few(list(said.values()))}."]
 
 
 def _best(results: StudyResults) -> list[str]:

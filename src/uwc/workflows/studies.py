@@ -107,6 +107,7 @@ def run_plan(plan: Plan, store: Store, folder: Path, *, verify: bool = False, ov
     require_writable(folder, StudyResults.FILE, REPORT)
     if not overwrite:
         _require_same_study(plan.config, folder)
+        StudyResults.require_own_answers(folder, damaged=True)
     with reporting_full_disk(folder), progress.logged(folder / "run.log"):
         verify_store(plan, store, everything=verify)
         missing = len(missing_steps(plan, store))
