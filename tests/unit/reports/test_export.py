@@ -45,7 +45,7 @@ def test_the_best_is_bold_and_those_not_significantly_worse_are_marked() -> None
         )
         assert "gd & " in marked["dagger"][0] and r"0.131$^{\dagger}$" in marked["dagger"][0]
     alone = changed(results, ranking=("npo",), pairs={})
-    (content,) = export(alone, "latex", table="ranking").values()
+    (content,) = export(alone, "latex", table="results").values()
     assert b"textbf" not in content
 
 
