@@ -113,15 +113,7 @@ Set = Annotated[
         "May be repeated. All keys: docs/studies.md.",
     ),
 ]
-LogTo = Annotated[
-    list[str],
-    typer.Option(
-        "--log-to",
-        rich_help_panel=OUTPUT,
-        metavar="TRACKER",
-        help="Log to wandb, tensorboard or trackio as well. May be repeated; see docs/training.md.",
-    ),
-]
+LogTo = Annotated[list[str], typer.Option("--log-to", hidden=True)]
 SHARED = {
     "--json": "Print only the result, as JSON.",
     "--plugin": "A Python file (FILE) that registers metrics, losses, tricks or attacks. May be repeated.",
@@ -130,6 +122,7 @@ SHARED = {
     "--overwrite": "Replace what the output folder has of another model or study.",
     "--skip-invalid": "Leave out the invalid rows of question files, at most half of a file; results name them.",
     "--keep-paths": "Keep absolute paths in the results.",
+    "--log-to": "Log to wandb, tensorboard or trackio (TRACKER) as well. May be repeated.",
     "--verify": "Compare all stored models with their hashes, and not only those that are read.",
 }
 """The options that `uwc --help` describes for all commands that have them."""
