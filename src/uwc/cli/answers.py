@@ -104,13 +104,18 @@ def answers_command(
         hidden = answers.redacted(table[table["id"].isin(found["id"])])
         found = answers.overview(hidden, metric, condition=condition, higher=higher).loc[found.index]
     if csv is not None:
-        write_text(csv, found.to_csv(index=False))
+        write_text(csv, found.map(_no_formula).to_csv(index=False))
     rows: list[dict[Any, Any]] = found.to_dict("records")
     if as_json:
         print_json([{name: _plain(cell) for name, cell in row.items()} for row in rows])
         return
     print_rows(f"answers of {run}", [_shown(row, metric, redacted=redact) for row in rows])
     typer.echo(f"{len(found)} of {total} rows" + ("; --limit 0 shows all" if len(found) < total else ""))
+
+
+def _no_formula(cell: Any) -> Any:
+    """A text that a spreadsheet does not read as a formula."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 def _require_known(run: Path, table: "pd.DataFrame", name: str, given: list[str]) -> None:

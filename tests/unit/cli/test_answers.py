@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -118,3 +119,13 @@ def test_mistakes_name_the_valid_values(run: Path, options: list[str], message: 
 def test_a_folder_without_answers_is_named(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["answers", str(tmp_path)])
     assert isinstance(done.exception, UserError) and "answers.parquet" in str(done.exception)
+
+
+def test_a_text_in_csv_is_no_formula(tmp_path: Path) -> None:
+    changes = {"generated": ["=1+1", "@x"], "questions": ["-a", "b"]}
+    answers.write(answers.joined([part("npo", (-1.0, 0.0), **changes)]), tmp_path, of="score.json")
+    csv = tmp_path / "rows.csv"
+    CliRunner().invoke(app, ["answers", str(tmp_path), "--csv", str(csv)])
+    found = pd.read_csv(csv).set_index("id")
+    assert found["generated"].tolist() == ["'@x", "'=1+1"] and found.loc["a", "question"] == "'-a"
+    assert found.loc["a", "extraction_strength"] == -1.0
