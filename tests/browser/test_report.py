@@ -83,7 +83,7 @@ def test_an_injected_script_does_not_run(browser: "Browser", reports: dict[str, 
 def test_tables_are_sorted_with_the_mouse_and_with_keys(opened: Open, reports: dict[str, Path]) -> None:
     page = opened(reports["study"])
     table = page.locator("table.results.sortable")
-    first = table.locator("thead th").first
+    first = table.locator("thead th:not(.no-sort)").first
 
     def names() -> list[str]:
         page.wait_for_timeout(50)  # sorting begins a millisecond after a click

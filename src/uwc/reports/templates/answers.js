@@ -1,11 +1,11 @@
 // The table of answers. All text from the data goes in by textContent; nothing is requested.
 "use strict";
 (() => {
-const PAGE = 100;
 const root = document.getElementById("answers-table");
 const find = (selector) => root.querySelector(selector);
 const form = find("form");
 const alone = find("h1") !== null;
+const PAGE = alone ? 100 : 20; // rows; in the report other sections follow
 
 // ---- the data -------------------------------------------------------------------------------------------------------
 
