@@ -10,6 +10,7 @@ import typer
 from tests.pipeline.conftest import TINY
 from tests.torture.fuzz import FORGET, RETAIN, Case, chunks
 
+from uwc import answers
 from uwc.cli.main import app
 
 QUICK = ("--set", "score.max_new_tokens=0")
@@ -26,6 +27,8 @@ LINES: Mapping[str, tuple[str, ...]] = {
     "robustness": ("robustness", "points.jsonl"),
     "import-logs": ("import-logs", "logs.json"),
     "replay": ("replay", "results.json"),
+    "answers": ("answers", "answers.parquet"),
+    "export": ("export", "results.json", "-o", "out"),
     "push": ("push", "model", "me/x", "--dry-run"),
     "study plan": ("study", "plan", "study.yaml", "-o", "out"),
     "study run": ("study", "run", "study.yaml", "--set", "model.build=null", "--set", "model.path=nosuch", "-o", "out"),
@@ -47,6 +50,10 @@ def prepare(folder: Path) -> None:
     (folder / "points.jsonl").write_text(POINT * 3, encoding="utf-8")
     (folder / "results.json").write_text("{}", encoding="utf-8")
     (folder / "logs.json").write_text("{}", encoding="utf-8")
+    asked = {"questions": ["q"], "secrets": [()], "answers": ["a"], "generated": ["a"]}
+    of_model = {"set": "forget", "ids": ["0"], "clusters": [""], "role": "unlearned", "model": "npo"}
+    table = answers.rows(**asked, **of_model, values={"extraction_strength": [0.5]})  # type: ignore[arg-type]
+    answers.write(table, folder, of="score.json")
 
 
 def commands() -> Iterator[tuple[str, Any]]:

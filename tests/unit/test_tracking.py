@@ -102,7 +102,7 @@ def test_a_study_is_a_run_for_each_model_and_one_with_its_table(service: StandIn
     name = f"{outcome.attack.replace('+', '_')}/{outcome.set}_{outcome.metric}"
     assert logged[attacked.model.label][0][1][name] == outcome.after.mean
     [(_, table)] = logged[results.study.name]
-    assert list(table["table"]["name"]) == list(results.ranking)
+    assert list(table["table"]["name"]) == [row["name"] for row in results.table()]
     settings = next(run.given["config"] for run in service.runs if run.given["name"] == "npo")
     assert settings["method"] == "npo" and settings["tau"] == 0.95
 

@@ -106,8 +106,8 @@ class ProbedSet:
 
     def _line(self, logarithms: bool) -> Floats:
         """[A, E'] the values on the scale on which they are averaged."""
-        every = self.scored.all()  # then no copy is needed
-        values = np.ascontiguousarray(self.values if every else self.values[:, self.scored])
+        complete = len(self.scored) == self.values.shape[1]  # then no copy is needed
+        values = np.ascontiguousarray(self.values if complete else self.values[:, self.scored])
         return logarithm(values) if logarithms else values
 
 

@@ -150,6 +150,17 @@ def test_the_retention_as_delivered_without_draws_or_without_that_probe() -> Non
     assert RetentionCurve((Measured.of("retain", [some]),)).delivered(seed=0) is None
 
 
+@pytest.mark.parametrize("missing", [0, 2])
+def test_an_example_without_a_value_is_not_drawn(missing: int) -> None:
+    values = np.array([[0.2, 0.4, 0.9, 0.5], [0.1, 0.3, 0.7, 0.5]])
+    some = values.copy()
+    some[:, missing] = np.nan
+    kept = probed(np.delete(values, missing, axis=1).tolist())
+    found = probed(some.tolist())
+    assert np.array_equal(found.resampled_means(seed=0), kept.resampled_means(seed=0))
+    assert np.array_equal(found.means(), kept.means()) and np.isfinite(found.means()).all()
+
+
 @pytest.mark.filterwarnings("error")
 def test_a_forget_set_without_a_scored_example_has_no_score() -> None:
     retain = probed([[1.0] * 5, [0.2, 0.4, 0.9, 0.5, 0.1]])

@@ -1,7 +1,6 @@
 """Lines of libraries that are left out, and only these; how a command ends."""
 
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -42,7 +41,7 @@ def handlers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_signal_is_one_line_and_the_status_of_shells(
     number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(command_line, "app", lambda **_: os.kill(os.getpid(), number))
+    monkeypatch.setattr(command_line, "app", lambda **_: signal.raise_signal(number))
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 128 + number
@@ -53,7 +52,7 @@ def test_a_signal_is_one_line_and_the_status_of_shells(
 @pytest.mark.usefixtures("handlers")
 def test_an_ignored_hangup_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    monkeypatch.setattr(command_line, "app", lambda **_: os.kill(os.getpid(), signal.SIGHUP))
+    monkeypatch.setattr(command_line, "app", lambda **_: signal.raise_signal(signal.SIGHUP))
     main()
 
 

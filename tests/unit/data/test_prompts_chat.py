@@ -355,8 +355,8 @@ def test_offsets_and_prefixes_find_the_same_tokens() -> None:
                 without = encode(WithoutOffsets(tokenizer), example, ends=family.ends)
                 assert replace(without, ends=with_offsets.ends) == with_offsets
                 assert without.ends[-1] == with_offsets.ends[-1] == len(with_offsets.answer)
-                if answer.isascii():
-                    assert without.ends == with_offsets.ends
+                if answer.isascii():  # offsets give a first piece of white space alone a character
+                    assert without.ends[1:] == with_offsets.ends[1:]
 
 
 def test_the_date_is_pinned_and_can_be_set() -> None:

@@ -60,6 +60,6 @@ def test_such_a_model_is_not_ranked_and_such_an_original_is_refused(knowing: Mod
     assert done.ranking == ("same",)
     broken = done.run("broken")
     assert broken.status == "not_finite" and not broken.calibrated_scores
-    assert "broken (logits not finite)" in (tmp_path / "one" / "results.md").read_text(encoding="utf-8")
+    assert "(logits not finite)" in (tmp_path / "one" / "results.md").read_text(encoding="utf-8")
     with pytest.raises(UserError, match="not finite"):
         uwc.compare(overflowing(knowing), {"same": copied(knowing)}, **settings, output_dir=tmp_path / "two")

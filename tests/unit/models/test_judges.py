@@ -83,7 +83,7 @@ def test_a_judge_reads_the_same_texts_once_and_is_not_needed_for_what_is_stored(
     )
     assert set(asked.values()) == {1} and asked[tuple(e.answer for e in people()[:4])] == 1
     stored = ScoredSet.load(tmp_path, "forget")
-    values = found.answers.query("set == 'forget'")["semantic_similarity"].to_numpy()
+    values = found.answers.query(f"set == 'forget' and model == {found.model!r}")["semantic_similarity"].to_numpy()
     assert stored.values("semantic_similarity").tolist() == values.tolist()
     true, generated = (letters(texts) for texts in (stored.answers, stored.texts))
     by_hand = (true * generated).sum(axis=1) / np.sqrt((true**2).sum(axis=1) * (generated**2).sum(axis=1))
