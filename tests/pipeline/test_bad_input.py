@@ -15,7 +15,7 @@ from tests.conftest import tiny_model
 from tests.pipeline.conftest import TINY, Run, Started, run_command
 from transformers import AutoModelForCausalLM
 
-from uwc.cli.main import main
+from uwc.cli.main import SIGNALS, main
 from uwc.errors import DiskFull, reporting_full_disk
 from uwc.models.load import save_model
 from uwc.studies.config_file import load_config
@@ -265,14 +265,15 @@ def test_an_interrupt_promises_no_more_than_is_kept(
     command_name: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(**_: object) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
-    before = signal.getsignal(signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     monkeypatch.setattr("uwc.cli.main.app", interrupted)
     monkeypatch.setattr("sys.argv", ["uwc", command_name, "original"])
     try:
         with pytest.raises(SystemExit, match="130"):
             main()
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     assert told in " ".join(capsys.readouterr().err.split())
