@@ -334,6 +334,6 @@ def cases() -> Iterator[Case]:
 CASES = list(cases())
 
 
-@pytest.mark.parametrize("cases", chunks(CASES, every=75))
+@pytest.mark.parametrize("cases", chunks(CASES, every=150))
 def test_checkpoints(cases: list[Case], try_all: Callable[..., None]) -> None:
     try_all("damaged checkpoint", cases)

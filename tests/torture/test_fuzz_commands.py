@@ -139,6 +139,6 @@ def of_lines() -> Iterator[Case]:
 CASES = [*of_options(), *of_arguments(), *of_lines()]
 
 
-@pytest.mark.parametrize("cases", chunks(CASES, every=40))
+@pytest.mark.parametrize("cases", chunks(CASES, every=80))
 def test_command_lines(cases: list[Case], try_all: Callable[..., None]) -> None:
     try_all("wrong command line", cases)

@@ -240,6 +240,6 @@ def of_points() -> Iterator[Case]:
 CASES = [*of_weights(), *of_questions(), *of_settings(), *of_points()]
 
 
-@pytest.mark.parametrize("cases", chunks(CASES, every=25))
+@pytest.mark.parametrize("cases", chunks(CASES, every=40))
 def test_numbers(cases: list[Case], try_all: Callable[..., None]) -> None:
     try_all("number at the end of its range", cases)

@@ -232,6 +232,6 @@ def of_commands() -> Iterator[Case]:
 CASES = [*of_values(), *of_contents(), *of_parquet(), *of_bytes(), *of_paths(), *of_commands()]
 
 
-@pytest.mark.parametrize("cases", chunks(CASES, every=17))
+@pytest.mark.parametrize("cases", chunks(CASES, every=34))
 def test_question_files(cases: list[Case], try_all: Callable[..., None]) -> None:
     try_all("bad question file", cases)

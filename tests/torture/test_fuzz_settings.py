@@ -212,6 +212,6 @@ def of_forms() -> Iterator[Case]:
 CASES = [*of_keys(), *of_commands(), *of_files(), *of_forms()]
 
 
-@pytest.mark.parametrize("cases", chunks(CASES, every=50))
+@pytest.mark.parametrize("cases", chunks(CASES, every=100))
 def test_settings(cases: list[Case], try_all: Callable[..., None]) -> None:
     try_all("bad study or --set", cases)
