@@ -182,6 +182,7 @@ class Slow:
             "token_diversity": float(-(shares * np.log2(shares)).sum() / np.log2(len(tokens))) if len(tokens) > 1
             else 0.0,
             "semantic_similarity": float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) if text else 0.0,
+            "secret_said": float(any(secret.lower() in text.lower() for secret in self.example.secret)),
             "entailment": float(bool(text) and len(text) > len(answer) and overlap >= 0.1),
         }  # fmt: skip
 
@@ -227,8 +228,14 @@ def sets() -> dict[str, list[uwc.Example]]:
     found = {}
     for name, (file, chosen) in FILES.items():
         examples = list(uwc.load_questions(Path(TOFU) / f"{file}.json"))
-        found[name] = [replace(examples[i], paraphrased_question="") for i in chosen]
+        found[name] = [replace(examples[i], paraphrased_question="", secret=_names(examples[i].answer)) for i in chosen]
     return found
+
+
+def _names(answer: str) -> tuple[str, ...]:
+    """The words of an answer that begin with a capital letter, as its secrets; the whole answer if there are none."""
+    words = (word.strip(".,;:!?\"'()") for word in answer.split())
+    return tuple(dict.fromkeys(word for word in words if word[:1].isupper())) or (answer,)
 
 
 @pytest.fixture(scope="module")
