@@ -79,10 +79,10 @@ class _Service:
         self._run.log({"table": self._library.Table(dataframe=pd.DataFrame(rows))}, step=0)
 
     def finish(self) -> None:
-        current = (
-            self._run if self._library.__name__ == "wandb" else self._library
-        )  # trackio.finish forgets its run too
-        current.finish()
+        if self._library.__name__ == "wandb":
+            self._run.finish()
+        else:
+            self._library.finish()  # which forgets the current run, too
 
 
 class _TensorBoard:

@@ -49,3 +49,15 @@ def opened(browser: "Browser") -> Iterator[Callable[..., "Page"]]:
             faults.append(f"requests: {seen}")
         context.close()
     assert faults == []
+
+
+def require_no_injected_script(browser: "Browser", page_file: Path, folder: Path) -> None:
+    """A script that is put into a page does not run, since its policy does not name it."""
+    text = page_file.read_text(encoding="utf-8").replace("<main>", "<main><script>window.broken = 1</script>")
+    assert "window.broken" in text
+    (folder / "changed.html").write_text(text, encoding="utf-8")
+    page = browser.new_page()
+    page.goto((folder / "changed.html").as_uri())
+    page.wait_for_selector("#answers-table .loaded:not([hidden])")
+    assert page.evaluate("window.broken") is None
+    page.context.close()

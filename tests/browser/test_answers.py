@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote_plus
 
 import pytest
+from tests.browser.conftest import require_no_injected_script
 from tests.helpers.answers_frame import QUESTIONS, answers_frame
 from tests.helpers.results_factory import METRICS
 
@@ -237,13 +238,7 @@ def test_no_text_becomes_markup_or_code(opened: Open, tmp_path: Path) -> None:
 
 
 def test_an_injected_script_does_not_run(browser: "Browser", page_file: Path, tmp_path: Path) -> None:
-    text = page_file.read_text(encoding="utf-8").replace("<main>", "<main><script>window.broken = 1</script>")
-    (tmp_path / "a.html").write_text(text, encoding="utf-8")
-    page = browser.new_page()
-    page.goto((tmp_path / "a.html").as_uri())
-    page.wait_for_selector("#answers-table .loaded:not([hidden])")
-    assert page.evaluate("window.broken") is None
-    page.context.close()
+    require_no_injected_script(browser, page_file, tmp_path)
 
 
 def test_a_redacted_table_shows_no_true_answer(opened: Open, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.browser.conftest import require_no_injected_script
 from tests.helpers.answers_frame import answers_frame
 from tests.helpers.results_factory import attacked_results, run_record, study_results
 from tests.unit.reports.test_page_injection import EVIL, spoiled
@@ -71,13 +72,7 @@ def test_answers_and_other_parts_share_the_address(opened: Open, reports: dict[s
 
 
 def test_an_injected_script_does_not_run(browser: "Browser", reports: dict[str, Path], tmp_path: Path) -> None:
-    text = reports["study"].read_text(encoding="utf-8").replace("<main>", "<main><script>window.broken = 1</script>")
-    (tmp_path / "report.html").write_text(text, encoding="utf-8")
-    page = browser.new_page()
-    page.goto((tmp_path / "report.html").as_uri())
-    page.wait_for_selector("#answers-table .loaded:not([hidden])")
-    assert page.evaluate("window.broken") is None
-    page.context.close()
+    require_no_injected_script(browser, reports["study"], tmp_path)
 
 
 def test_tables_are_sorted_with_the_mouse_and_with_keys(opened: Open, reports: dict[str, Path]) -> None:

@@ -176,12 +176,13 @@ def answer_rows(
     """
     probed = [*found.forget.values(), *(i for m in found.measures for i in m.inputs)]
     parts = []
+    model = mixing.mix(found.alpha)  # without texts it only writes the prompts
     for role, name, condition, alpha in (
         ("original", names[0], answers.AS_DELIVERED, 0.0),
         ("unlearned", names[1], answers.AS_DELIVERED, 1.0),
         ("calibrated", names[1], answers.CALIBRATED, found.alpha),
     ):
-        model = mixing.mix(alpha)
+        model = mixing.mix(alpha) if max_new_tokens > 0 else model
         for of_set, examples in sets.items():
             rows = {s.metric: s.row(alpha) for s in probed if s.name == of_set}
             values = {metric: row for metric, row in rows.items() if row is not None}

@@ -12,32 +12,11 @@ from uwc import progress
 from uwc.errors import UserError
 from uwc.io import require_writable, write_bytes
 from uwc.registry import unknown_name
+from uwc.reports import gallery
 from uwc.reports.drawing import Kind
 from uwc.reports.format import MISSING, Table, sort_value, to_markdown
 from uwc.reports.gallery import FIGURES
 from uwc.reports.latex import to_latex
-from uwc.reports.tables import (
-    groups_table,
-    methods_table,
-    metrics_table,
-    pairs_table,
-    published_table,
-    ranking_table,
-    result_table,
-    runs_tau_table,
-    settings_table,
-    tau_table,
-    training_table,
-)
-from uwc.reports.tables_attacks import (
-    agreement_table,
-    budget_table,
-    faithfulness_table,
-    pcc_table,
-    ranking_tables,
-    recovery_tables,
-    runs_table,
-)
 from uwc.results import SIGNIFICANT, StudyResults
 
 Format = Literal["latex", "csv", "md", "svg", "pdf"]
@@ -105,32 +84,13 @@ def _file(name: str, format: str) -> str:
 
 
 def tables(results: StudyResults) -> dict[str, Table]:
-    """The tables of a report that have rows, by name."""
-    found: dict[str, Table | None] = {
-        "results": result_table(results),
-        "ranking": ranking_table(results),
-        "pairs": pairs_table(results),
-        "seeds": groups_table(results),
-        "tau": tau_table(results),
-        "tau-runs": runs_tau_table(results),
-        "published": published_table(results),
-        "training": training_table(results),
-        "methods": methods_table(results),
-        "settings": settings_table(results),
+    """The tables of a report that have rows, by name; further ones of a name are numbered."""
+    return {
+        name if i == 1 else f"{name}-{i}": table
+        for name, found in gallery.tables(results).items()
+        for i, table in enumerate(found if isinstance(found, list) else [found], start=1)
+        if table is not None and table.rows
     }
-    if results.attacks:
-        found |= _numbered("attacks", recovery_tables(results))
-        found |= {"attack-budgets": budget_table(results), "attack-runs": runs_table(results)}
-    if results.robustness:
-        found |= _numbered("robustness", ranking_tables(results))
-        found |= {"robustness-pcc": pcc_table(results), "robustness-statistics": agreement_table(results)}
-        found["faithfulness"] = faithfulness_table(results)
-    found |= {f"scores-{metric}": metrics_table(results, metric) for metric in results.metrics}
-    return {name: table for name, table in found.items() if table is not None and table.rows}
-
-
-def _numbered(name: str, several: list[Table]) -> dict[str, Table]:
-    return {name if i == 1 else f"{name}-{i}": table for i, table in enumerate(several, start=1)}
 
 
 def _tables(results: StudyResults, format: str, only: str | None) -> Iterator[tuple[str, bytes]]:

@@ -1,4 +1,4 @@
-"""Every figure of a study's results, by kind."""
+"""Every table and figure of a study's results, by name."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,30 @@ from uwc.reports.drawing import Drawing
 from uwc.reports.figures import alpha_figures, frontier_figure, ranking_figure, tau_figure, tradeoff_figure
 from uwc.reports.figures_robustness import panels_figure
 from uwc.reports.figures_training import effect_figures, training_figures
-from uwc.reports.tables import probed_sets
+from uwc.reports.format import Table
+from uwc.reports.tables import (
+    groups_table,
+    methods_table,
+    metrics_table,
+    pairs_table,
+    probed_sets,
+    published_table,
+    ranking_table,
+    result_table,
+    runs_tau_table,
+    settings_table,
+    tau_table,
+    training_table,
+)
+from uwc.reports.tables_attacks import (
+    agreement_table,
+    budget_table,
+    faithfulness_table,
+    pcc_table,
+    ranking_tables,
+    recovery_tables,
+    runs_table,
+)
 from uwc.results import FORGET, StudyResults
 
 Figures = dict[str, Drawing]
@@ -39,3 +62,26 @@ FIGURES: dict[str, Callable[[StudyResults], Figures]] = {
     "robustness": _robustness,
 }
 """Kind -> a function that draws its figures, by model or set, or "" for the only one."""
+
+
+def tables(results: StudyResults) -> dict[str, Table | list[Table] | None]:
+    """The tables of a report by name; several under one name if there is one for each set or kind of attack."""
+    found: dict[str, Table | list[Table] | None] = {
+        "results": result_table(results),
+        "ranking": ranking_table(results),
+        "pairs": pairs_table(results),
+        "seeds": groups_table(results),
+        "tau": tau_table(results),
+        "tau-runs": runs_tau_table(results),
+        "published": published_table(results),
+        "training": training_table(results),
+        "methods": methods_table(results),
+        "settings": settings_table(results),
+    }
+    if results.attacks:
+        found |= {"attacks": recovery_tables(results), "attack-budgets": budget_table(results)}
+        found["attack-runs"] = runs_table(results)
+    if results.robustness:
+        found |= {"robustness": ranking_tables(results), "robustness-pcc": pcc_table(results)}
+        found |= {"robustness-statistics": agreement_table(results), "faithfulness": faithfulness_table(results)}
+    return found | {f"scores-{metric}": metrics_table(results, metric) for metric in results.metrics}

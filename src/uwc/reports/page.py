@@ -14,36 +14,9 @@ from uwc.io import write_text
 from uwc.reports.answers_page import AnswersPart, answers_part, environment
 from uwc.reports.figures import model_styles
 from uwc.reports.format import is_numeric, retention_bar, sort_value
-from uwc.reports.gallery import FIGURES
-from uwc.reports.tables import (
-    groups_table,
-    indistinct,
-    methods_table,
-    metrics_table,
-    pairs_table,
-    published_table,
-    ranking_table,
-    result_table,
-    runs_tau_table,
-    settings_table,
-    split_sizes,
-    steps_table,
-    summary,
-    tau_table,
-    tau_words,
-    training_table,
-)
-from uwc.reports.tables_attacks import (
-    agreement_table,
-    budget_table,
-    faithfulness_table,
-    pcc_table,
-    ranking_tables,
-    recovery_tables,
-    recovery_words,
-    robustness_words,
-    runs_table,
-)
+from uwc.reports.gallery import FIGURES, tables
+from uwc.reports.tables import indistinct, split_sizes, steps_table, summary, tau_words
+from uwc.reports.tables_attacks import recovery_words, robustness_words
 from uwc.results import ES, RunRecord, StudyResults
 
 if TYPE_CHECKING:
@@ -61,6 +34,7 @@ def write_page(results: StudyResults, run: RunRecord, path: Path, *, answers: "p
         results: the study's results.
         run: the environment and the steps of the run; may be empty.
         path: the file to write; it is replaced, its folder is created.
+        answers: its table of answers, see `uwc.answers`; None for a report without.
 
     Raises:
         OSError: the file cannot be written.
@@ -90,10 +64,12 @@ def _render(results: StudyResults, run: RunRecord, answers: AnswersPart | None) 
         not_monotone=[m.name for m in results.unlearned if m.calibration and not m.calibration.monotone],
         indistinct=indistinct(results),
         tau_words=tau_words(results),
-        metrics=[_metric(results, name) for name in results.metrics],
-        **_tables(results, run),
+        metrics={name: _metric(results, name) for name in results.metrics},
+        tables=tables(results),
+        steps_table=steps_table(run),
         figures=_figures(results),
-        **_attacks(results),
+        recovery_words=recovery_words(results) if results.attacks else [],
+        robustness_words=robustness_words(results) if results.robustness else [],
     )
 
 
@@ -123,51 +99,12 @@ def _when(run: RunRecord) -> str:
     return f"{first} to {last[11:] if last[:10] == first[:10] else last} UTC"
 
 
-def _tables(results: StudyResults, run: RunRecord) -> dict[str, Any]:
-    return {
-        "result_table": result_table(results),
-        "ranking_table": ranking_table(results),
-        "pairs_table": pairs_table(results),
-        "groups_table": groups_table(results),
-        "tau_table": tau_table(results),
-        "runs_tau_table": runs_tau_table(results),
-        "published": published_table(results),
-        "training_table": training_table(results),
-        "methods_table": methods_table(results),
-        "settings_table": settings_table(results),
-        "steps_table": steps_table(run),
-    }
-
-
 def _figures(results: StudyResults) -> dict[str, dict[str, str]]:
     """Kind -> model or set -> the figure as markup."""
     return {
         kind: {name: figure.inline(f"{kind}-{i}") for i, (name, figure) in enumerate(draw(results).items())}
         for kind, draw in FIGURES.items()
     }
-
-
-def _attacks(results: StudyResults) -> dict[str, Any]:
-    """Tables, words and figures about attacks and about the robustness of the metrics; empty without them."""
-    attacked: dict[str, Any] = {}
-    if results.attacks:
-        attacked = {
-            "words": recovery_words(results),
-            "recovery": recovery_tables(results),
-            "budgets": budget_table(results),
-            "runs": runs_table(results),
-        }
-    robustness: dict[str, Any] = {}
-    if results.robustness:
-        robustness = {
-            "checkpoints": results.robustness.checkpoints,
-            "words": robustness_words(results),
-            "rankings": ranking_tables(results),
-            "pcc": pcc_table(results),
-            "faithfulness": faithfulness_table(results),
-            "agreement": agreement_table(results),
-        }
-    return {"attacked": attacked, "robustness": robustness}
 
 
 def _rank_by(results: StudyResults) -> dict[str, Any]:
@@ -181,7 +118,7 @@ def _rank_by(results: StudyResults) -> dict[str, Any]:
 
 
 def _metric(results: StudyResults, name: str) -> dict[str, Any]:
-    """A metric's description in words and its table."""
+    """A metric's description in words."""
     info = results.metrics[name]
     directions = {True: "high means remembered", False: "low means remembered", None: "neither end means remembered"}
     return {
@@ -190,7 +127,6 @@ def _metric(results: StudyResults, name: str) -> dict[str, Any]:
         "direction": directions[info.higher_remembers],
         "range": _span(*info.range),
         "source": info.source,
-        "table": metrics_table(results, name),
     }
 
 
