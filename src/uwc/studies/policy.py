@@ -1,0 +1,171 @@
+"""Policies: the requirements that a checkpoint must meet, as YAML files, some of which are shipped."""
+
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from uwc.errors import ConfigError
+from uwc.io import expanded, not_a_file
+from uwc.metrics.registry import metrics
+from uwc.names import require_name
+from uwc.registry import unknown_name
+from uwc.results import FORGET
+from uwc.strict import read_yaml
+from uwc.studies.sections import ChainConfig, MetricName, Section, first_problem
+
+Policies = str | Path | Mapping[str, Any]
+"""A policy: the name of a shipped one, a YAML file, or a mapping of the same keys."""
+
+
+class Requirement(Section):
+    """A bound on one number of a checkpoint as delivered.
+
+    The number is the mean of a metric over a set, or that of the worst cluster, without or under an attack, at the
+    weights' own precision or quantized; or its difference from, or ratio to, the same number of another model.
+
+    Attributes:
+        name: its name in results; unique in the policy.
+        metric: a metric of single examples.
+        set: the scored set: forget, retain, or a further one.
+        attack: an attack or a chain of attacks, as in a study; none by default.
+        precision: the precision to which the weights are rounded before the attack: int8, int4, ...
+        variants: of an attack with several variants the mean over variants, or the worst one for each question.
+        over: the mean over all questions, or the cluster with the worst mean.
+        relative_to: the model with which it is compared: the retrained model as it is, the retrained model under the
+            same attack and precision (control), or the original as it is; none for a bound on the number itself.
+        compare: the difference or the ratio; a metric with geometric averages is compared by its ratio.
+        at_most, at_least: the bound; exactly one of them.
+        optional: leave the requirement out where the check lacks what it needs (a retrained model, secrets, a set);
+            otherwise it is undecided.
+    """
+
+    name: str
+    metric: MetricName
+    set: str = FORGET
+    attack: ChainConfig | None = None
+    precision: Literal["int8", "int6", "int5", "int4", "int3", "int2"] | None = None
+    variants: Literal["mean", "worst"] = "mean"
+    over: Literal["mean", "worst_cluster"] = "mean"
+    relative_to: Literal["retrained", "control", "original"] | None = None
+    compare: Literal["difference", "ratio"] = "difference"
+    at_most: float | None = None
+    at_least: float | None = None
+    optional: bool = False
+
+    @property
+    def bound(self) -> float:
+        """The bound."""
+        bound = self.at_least if self.at_most is None else self.at_most
+        assert bound is not None
+        return bound
+
+    @property
+    def chain(self) -> ChainConfig | None:
+        """The attack to carry out, rounding of the weights included; None without any."""
+        if self.precision is None:
+            return self.attack
+        bits = {"quantization": {"bits": int(self.precision.removeprefix("int"))}}
+        if self.attack is None:
+            return ChainConfig(chain=("quantization",), name=self.precision, settings=bits)
+        return ChainConfig(
+            chain=("quantization", *self.attack.chain),
+            name=f"{self.precision}+{self.attack.label}",
+            settings={**self.attack.settings, **bits},
+        )
+
+    @model_validator(mode="after")
+    def _valid(self) -> "Requirement":
+        require_name("requirement", self.name)
+        where = f"requirement {self.name!r}"
+        if self.metric not in metrics.names():
+            raise ConfigError(f"{where}: {unknown_name('metric of single examples', self.metric, metrics.names())}")
+        if (self.at_most is None) == (self.at_least is None):
+            raise ConfigError(f"{where}: give either at_most or at_least")
+        if self.relative_to is None and self.compare == "ratio":
+            raise ConfigError(f"{where}: compare: ratio needs relative_to: retrained, control or original")
+        if self.relative_to == "control" and self.chain is None:
+            raise ConfigError(
+                f"{where}: the control is the retrained model under the same attack, and there is no attack; "
+                "write relative_to: retrained"
+            )
+        geometric = metrics.get(self.metric).facts["average"] == "geometric"
+        if geometric and self.relative_to is not None and self.compare == "difference":
+            raise ConfigError(f"{where}: {self.metric!r} has geometric averages; write compare: ratio")
+        if (geometric or self.compare == "ratio") and self.bound <= 0:
+            raise ConfigError(f"{where}: the bound of a ratio or a geometric average is above 0, not {self.bound:g}")
+        if self.attack is None and self.variants == "worst":
+            raise ConfigError(f"{where}: variants: worst needs an attack")
+        if self.attack is not None and self.precision is not None and "quantization" in self.attack.chain:
+            raise ConfigError(f"{where}: precision and the attack 'quantization' are the same; give one of them")
+        return self
+
+
+class Policy(Section):
+    """The requirements that a checkpoint must meet.
+
+    Attributes:
+        name: its name in results.
+        title: one line on what it is for.
+        confidence: of the simultaneous intervals of all requirements: the chance that any requirement is wrongly
+            called met or violated is at most one minus this.
+        requirements: the requirements.
+    """
+
+    name: str
+    title: str = ""
+    confidence: float = Field(0.95, ge=0.5, lt=1)
+    requirements: tuple[Requirement, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _valid(self) -> "Policy":
+        require_name("policy", self.name)
+        names = [requirement.name for requirement in self.requirements]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(f"policy {self.name!r}: two requirements are called {name!r}; give each its own name")
+        return self
+
+
+def shipped_policies() -> list[str]:
+    """Names of the policies that come with the package."""
+    folder = files("uwc") / "configs" / "policies"
+    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def load_policy(source: Policies) -> Policy:
+    """Read a policy.
+
+    Args:
+        source: the name of a shipped policy, a YAML file, or a mapping of the same keys.
+
+    Raises:
+        ConfigError: no such policy or file, a syntax error (with its line), an unknown key or name, or a requirement
+            that makes no sense.
+    """
+    content, where = (dict(source), "policy") if isinstance(source, Mapping) else _read(str(source))
+    try:
+        return Policy(**content)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {first_problem(error, Policy)}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def _read(source: str) -> tuple[dict[str, Any], str]:
+    """The content of a shipped policy or a file, and what messages call it."""
+    shipped = shipped_policies()
+    if source in shipped:
+        text = (files("uwc") / "configs" / "policies" / f"{source}.yaml").read_text(encoding="utf-8")
+        where = f"policy {source}"
+    else:
+        path = expanded(source)
+        if reason := not_a_file(path):
+            raise ConfigError(f"policy {source!r}: {reason}; give a YAML file or one of: {', '.join(shipped)}")
+        text, where = path.read_text(encoding="utf-8"), source
+    content = read_yaml(text)
+    if not isinstance(content, dict):
+        raise ConfigError(f"{where}: not a policy; it has the keys name, title, confidence and requirements")
+    return content, where
