@@ -92,7 +92,7 @@ def test_killed_at_any_moment_it_resumes_and_ends_with_the_same_bits(
     """SIGKILL at random moments after the first step has begun, until a run comes through."""
     moments = random.Random(7)
     kills = 0
-    for _ in range(4):
+    for _ in range(2):
         study = Started("study", "run", tiny, cwd=tmp_path)
         while study.running and not any((tmp_path / "runs" / "store").glob("tmp/*")):
             time.sleep(0.02)
