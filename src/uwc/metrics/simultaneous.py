@@ -435,22 +435,24 @@ def _gaffke(means: Floats, sizes: Floats, most: float, level: float) -> float:
     """The upper limit for the mean of values of at most `most`; NaN if that is infinite."""
     if not np.isfinite(most):
         return float("nan")
-    points = np.stack([np.append(means, most) + 0.0, np.append(sizes, sizes.max()) / sizes.max()])  # -0 becomes 0
-    (values, weights), counts = np.unique(points, axis=1, return_counts=True)
-    if np.ptp(values) == 0:
+    values, weights = np.append(means, most), np.append(sizes, sizes.max()) / sizes.max()
+    counts, equal = np.ones(len(values), dtype=np.int64), bool(np.ptp(weights) == 0)
+    alike, of_alike = np.unique(values, return_counts=True)
+    if len(alike) == 1:
         return float(most)
-    if len(values) == 2 and weights[0] == weights[1]:
-        share = float(scipy.special.betaincinv(counts[1], counts[0], 1 - level))
-        return float(values[0] + share * (values[1] - values[0]))
-    shares = _gammas(tuple(counts.tolist()))
-    if np.ptp(weights) == 0:
-        return float(np.quantile(shares @ values, 1 - level, method="higher"))
-    return float(np.quantile((shares @ (weights * values)) / (shares @ weights), 1 - level, method="higher"))
+    if equal and len(alike) == 2:
+        share = float(scipy.special.betaincinv(of_alike[1], of_alike[0], 1 - level))
+        return float(alike[0] + share * (alike[1] - alike[0]))
+    if len(means) > MANY:
+        (values, weights), counts = np.unique(np.stack([values, weights]), axis=1, return_counts=True)
+    shares = _shares(tuple(counts.tolist()))
+    totals = shares @ (weights * values)
+    return float(np.quantile(totals if equal else totals / (shares @ weights), 1 - level, method="higher"))
 
 
 @lru_cache(maxsize=4)
-def _gammas(counts: tuple[int, ...]) -> Floats:
-    """[R, V] draws of a Dirichlet distribution."""
+def _shares(counts: tuple[int, ...]) -> Floats:
+    """[R, V] uniform draws of shares that sum to one, each the sum of as many shares as its count."""
     rows = int(np.clip(SHARES // len(counts), 4000, 10_000))
     drawn: Floats = np.random.default_rng(0).standard_gamma(counts, size=(rows, len(counts)))
     drawn /= drawn.sum(axis=1, keepdims=True)
