@@ -15,7 +15,7 @@ from uwc.reports.tables_check import (
 )
 from uwc.results import CheckResults
 
-SYMBOLS = {"met": "✅", "violated": "❌", "worse": "❌", "undecided": "❔", "left out": "➖"}
+SYMBOLS = {"met": "✅", "violated": "❌", "worse": "❌", "undecided": "❔", "left out": "⏭️"}
 OUTCOME_SYMBOLS = {"pass": "✅", "fail": "❌", "undecided": "❔"}
 
 

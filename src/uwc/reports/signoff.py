@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.cells import cell_len, set_cell_size
 
 from uwc.answers import AS_DELIVERED, ATTACK, redacted, worst
-from uwc.errors import printable
+from uwc.errors import printable, shortened
 from uwc.io import write_text
 from uwc.reports.answers_page import environment
 from uwc.reports.format import known, listed, number
@@ -26,15 +26,17 @@ PAGE, PDF = "signoff.html", "signoff.pdf"
 ANSWERS, REQUIREMENTS, SETS, WARNINGS = 10, 16, 6, 4
 """The most answers, requirements, sets and warnings on the page."""
 SETS_IN_WORDS = {FORGET: "questions to forget", RETAIN: "questions to keep"}
-METRICS_IN_WORDS = {ES: "the share of the true answer that the model completes word for word, given the part before it"}
+METRICS_IN_WORDS = {
+    ES: "the share of the true answer that the model completes word for word, once it is given the part before"
+}
 """Metric -> its meaning in plain words; another metric is described by its summary."""
 
 WIDTH, HEIGHT = 527.0, 782.0
 """The printed part of an A4 page in points."""
-LINE, LETTER, FILLED = 1.25, 0.56, 0.92
-"""The height of a line and the mean width of a letter (of a wide font) over the font size; the filled part of a
-line."""
-_SPACE = re.compile(r"\s")
+LINE, LETTER, FILLED, PADDING = 1.25, 0.525, 0.93, 2.5
+"""The height of a line and the mean width of a letter (of a wide font) over the font size; the filled part of a line;
+and the height in points of a table's row besides its lines."""
+_SPACE, _LETTER = re.compile(r"\s"), re.compile(r"\w")
 
 
 def write_signoff(
@@ -97,12 +99,16 @@ class Step:
 
     def rows(self, lines: Sequence[int]) -> float:
         """The height of a table whose rows have so many lines, with its head."""
-        return (sum(lines) + 1) * self.line + 3.5 * (len(lines) + 1)
+        return (sum(lines) + 1) * self.line + PADDING * (len(lines) + 1)
 
 
-STEPS = (
-    *(Step(9, 3, 4, 3), Step(9, 3, 3, 3), Step(8.5, 3, 3, 3), Step(8.5, 3, 2, 2), Step(8, 3, 2, 2), Step(7.5, 3, 2, 2)),
-    *(Step(7.5, 2, 2, 2), Step(7, 2, 2, 2), Step(7, 2, 1, 2), Step(6.5, 2, 1, 1), Step(6.5, 1, 1, 1), Step(6, 1, 1, 1)),
+STEPS = tuple(
+    Step(*sizes)
+    for sizes in (
+        *((9, 3, 4, 3), (9, 3, 3, 3), (9, 3, 2, 2), (8.5, 3, 3, 2), (8.5, 3, 2, 2), (8, 3, 2, 2), (7.5, 3, 2, 2)),
+        *((7.5, 2, 2, 2), (7, 2, 2, 2), (7, 2, 2, 1), (7, 2, 1, 2), (6.5, 2, 2, 1), (6.5, 2, 1, 1), (6.5, 1, 1, 1)),
+        *((6, 1, 1, 1),),
+    )
 )
 """The sizes; the first is taken with which everything is on one page."""
 
@@ -115,7 +121,7 @@ class Text:
     lines: int
 
 
-def fitted(text: str, width: float, most: int, marks: Sequence[tuple[int, int]] = ()) -> Text:
+def fitted(text: str, width: float, most: int, marks: Sequence[tuple[int, int]] = (), *, after: str = "") -> Text:
     """A text on at most `most` lines of so many letters; the end of a longer one is left out.
 
     Args:
@@ -123,8 +129,9 @@ def fitted(text: str, width: float, most: int, marks: Sequence[tuple[int, int]] 
         width: letters in a line; those of Chinese and Japanese count twice.
         most: the most lines.
         marks: first and last position of its marked parts, in order.
+        after: what stands before it on its first line.
     """
-    room, used = max(int(width * most * FILLED), 8), 0
+    room, used = max(int(width * most * FILLED), 8), min(cell_len(after), int(width))
     pieces: list[tuple[str, bool]] = []
     for start, end, marked in _between(marks, len(text)):
         piece = printable(_SPACE.sub(" ", text[start : min(end, start + room + 1)]))
@@ -209,7 +216,13 @@ def _worst(results: CheckResults, table: "pd.DataFrame | None", *, redact: bool)
         found = redacted(found)
     rows = (_answer(row, number(row[first.metric], info), redact=redact) for row in found.to_dict("records"))
     words = METRICS_IN_WORDS.get(first.metric, info.summary.rstrip("."))
-    return Worst(tuple(rows), f"{info.label}: {words}")
+    marks = "True answers are hidden: the beginning of their SHA-256 hash is shown."
+    if not redact:
+        marks = (
+            "Marked: words of the true answer that are not in the question; bold: its end that the model completes "
+            "word for word."
+        )
+    return Worst(tuple(rows), f"Score: {info.label}, {words}. {marks}")
 
 
 def _direction(results: CheckResults, metric: str) -> bool | None:
@@ -223,7 +236,7 @@ def _answer(row: dict[Any, Any], score: str, *, redact: bool) -> Answer:
     )
     asked = {word for _, _, word in word_spans(question)}
     true = {word for _, _, word in word_spans(answer)} - asked
-    leaked = tuple((start, end) for start, end, word in word_spans(said) if word in true)
+    leaked = _joined(said, true)
     start = row["completed_from"]
     completed = ((int(start), len(answer)),) if not redact and _is_number(start) and start < len(answer) else ()
     if not isinstance(row["generated"], str):
@@ -231,6 +244,22 @@ def _answer(row: dict[Any, Any], score: str, *, redact: bool) -> Answer:
     attack, variant = (row[name] if isinstance(row[name], str) else "" for name in ("attack", "variant"))
     under = f"{attack}, {variant}" if variant and variant != attack else attack
     return Answer(question, said or "(nothing)", answer, under, leaked, completed, score)
+
+
+def _joined(said: str, true: set[str]) -> tuple[tuple[int, int], ...]:
+    """The parts of a text that consist of true words; short English words count beside others only."""
+    spans: list[tuple[int, int]] = []
+    telling: list[bool] = []
+    for start, end, word in word_spans(said):
+        if word not in true:
+            continue
+        tells = len(word) > 3 or not word.isascii() or word.isdigit()
+        if spans and not _LETTER.search(said, spans[-1][1], start):
+            spans[-1], telling[-1] = (spans[-1][0], end), telling[-1] or tells
+        else:
+            spans.append((start, end))
+            telling.append(tells)
+    return tuple(span for span, tells in zip(spans, telling, strict=True) if tells)
 
 
 def _is_number(value: Any) -> bool:
@@ -305,12 +334,12 @@ def _nice(value: float, *, least: float = 0.0) -> float:
 class Line:
     """A requirement on the page."""
 
+    name: str
     text: Text
     chart: Chart
     number: str
     bound: str
     status: str
-    worse: bool
 
 
 @dataclass(frozen=True)
@@ -404,12 +433,12 @@ def _capital(text: str) -> str:
 
 
 def _checked(results: CheckResults, step: Step) -> Iterator[tuple[str, Text, str, str]]:
-    width = step.letters(0.40)
+    width = step.letters(0.31)
     kinds = {"checkpoint": "weights", "texts": "a file of answers", "endpoint": "a server"}
     for role, system in systems(results).items():
         yield role, _path(system.source, width), hash_words(system), kinds[system.kind]
     for name, info in list(results.sets.items())[:SETS]:
-        about = f", {info.clusters} people or things" if info.clusters else ""
+        about = f", {info.clusters} subjects" if info.clusters else ""
         sha256 = (info.file_sha256 or info.sha256)[:DIGITS]
         yield (
             SETS_IN_WORDS.get(name, info.label),
@@ -435,29 +464,29 @@ def _lines(results: CheckResults, step: Step) -> Iterator[Line]:
         notes = [f"the worst: {r.cluster}"] if r.cluster else []
         notes += [r.reason] if r.reason else []
         if r.clusters_needed is not None:
-            notes.append(f"about {r.clusters_needed} people or things would probably decide it")
-        notes += ["significantly worse than before"] if worse else []
-        text, note = r.text or r.name, f" ({'; '.join(notes)})" if notes else ""
+            notes.append(f"needs about {r.clusters_needed} subjects")
+        notes += [f"{r.status}, but significantly worse than in the baseline"] if worse else []
+        text, note = r.text, f" ({'; '.join(notes)})" if notes else ""
+        marks = [(len(text), len(text + note))] if note else []
+        name = shortened(printable(r.name), 30)
         yield Line(
-            fitted(text + note, step.letters(0.42), step.requirement, [(len(text), len(text + note))] if note else ()),
+            name,
+            fitted(text + note, step.letters(0.42), step.requirement, marks, after=f"{name}  "),
             _chart(results, r),
             number_words(results, r),
             bound_words(r),
-            r.status,
-            worse,
+            "worse" if worse and r.status != "violated" else r.status,
         )
 
 
 def _rows(shown: Worst, step: Step) -> Iterator[tuple[Text, str, Text, Text, str]]:
     for found in shown.answers:
-        under = printable(found.under)[:30]
-        room = step.letters(0.35)
-        said = fitted(found.said, max(room - cell_len(under) / step.answer, 12), step.answer, found.leaked)
-        lines = min(step.answer, said.lines + (1 if under else 0))
+        under = shortened(printable(found.under), 30)
+        before = f"under {under}: " if under else ""
         yield (
             fitted(found.question, step.letters(0.28), step.answer),
-            under,
-            Text(said.pieces, lines),
+            before,
+            fitted(found.said, step.letters(0.35), step.answer, found.leaked, after=before),
             fitted(found.answer, step.letters(0.28), step.answer, found.completed),
             found.score,
         )
@@ -477,11 +506,11 @@ def _limits(results: CheckResults) -> Iterator[str]:
     attacks = f"Only these attacks were tried: {tried}" if tried else "No attack was tried, only plain questions"
     yield f"{attacks}; somebody with more time or access may find others."
     yield (
-        "The people were not drawn at random from all whose data the model has: intervals say how much the numbers "
-        "would change with other people like these."
+        "The subjects (people or things that the questions are about) were not drawn at random: intervals say how much "
+        "the numbers would change with others like them."
     )
     if results.retrained is None:
-        yield "There was no model that never saw the data to compare with: how much of an answer can be guessed is not known."
+        yield "No model that never saw the data was there to compare with: how much can be guessed is not known."
     if results.model.kind == "checkpoint":
         yield "Only the files with these hashes were checked: no copies, earlier versions, logs or search indexes."
     elif results.model.kind == "texts":
