@@ -80,7 +80,7 @@ class Step:
 
     Attributes:
         size: the font size in points.
-        requirement, answer, limit: the most lines of a requirement, of a text of an answer, and of what is not shown.
+        requirement, answer, limit: the most lines of a requirement, of a text of an answer, and of a warning.
     """
 
     size: float
@@ -106,8 +106,8 @@ STEPS = tuple(
     Step(*sizes)
     for sizes in (
         *((9, 3, 4, 3), (9, 3, 3, 3), (9, 3, 2, 2), (8.5, 3, 3, 2), (8.5, 3, 2, 2), (8, 3, 2, 2), (7.5, 3, 2, 2)),
-        *((7.5, 2, 2, 2), (7, 2, 2, 2), (7, 2, 2, 1), (7, 2, 1, 2), (6.5, 2, 2, 1), (6.5, 2, 1, 1), (6.5, 1, 1, 1)),
-        *((6, 1, 1, 1),),
+        *((7.5, 2, 2, 2), (7, 2, 2, 2), (6.75, 2, 2, 2), (7, 2, 2, 1), (7, 2, 1, 2), (6.5, 2, 2, 2), (6.5, 2, 2, 1)),
+        *((6.5, 2, 1, 1), (6.5, 1, 1, 1), (6, 1, 1, 1)),
     )
 )
 """The sizes; the first is taken with which everything is on one page."""
@@ -386,12 +386,13 @@ def _layout(results: CheckResults, shown: Worst, step: Step) -> Layout:
     lines = tuple(_lines(results, step))
     answers = tuple(_rows(shown, step))
     scale = fitted(shown.metric or shown.why, step.letters(), 2)
-    limits = tuple(fitted(text, step.letters(0.98), step.limit) for text in _limits(results))
+    warnings = [fitted(text, step.letters(0.98), step.limit) for text in _warnings(results)]
+    limits = (*warnings, *(fitted(text, step.letters(0.98), 2) for text in _limits(results)))
     command = fitted(results.command or MISSING, step.letters() * LETTER / 0.61, 3)
     environment = fitted(_environment(results), step.letters(), 2)
     heights = [
         22 + step.line + 4,
-        12 + max(26, (said.lines * 1.15 + 1) * step.line),
+        13 + max(23, (said.lines * 1.15 + 1) * step.line),
         step.rows([1] * len(checked)) + left_out.lines * step.line + 2,
         step.rows([line.text.lines for line in lines]) + step.line + 2,
         step.rows([max(t.lines for t in (row[0], row[2], row[3])) for row in answers]) if answers else 0,
@@ -414,7 +415,7 @@ def _layout(results: CheckResults, shown: Worst, step: Step) -> Layout:
         worst=answers,
         scale=scale,
         secrets="; ".join(
-            f"{s.said} of {s.secrets} secrets in the {SETS_IN_WORDS.get(s.set, s.set)} are said"
+            f"Secrets that are said, {SETS_IN_WORDS.get(s.set, s.set)}: {s.said} of {s.secrets}"
             for s in results.secrets[:SETS]
         ),
         limits=limits,
@@ -466,12 +467,13 @@ def _lines(results: CheckResults, step: Step) -> Iterator[Line]:
         if r.clusters_needed is not None:
             notes.append(f"needs about {r.clusters_needed} subjects")
         notes += [f"{r.status}, but significantly worse than in the baseline"] if worse else []
-        text, note = r.text, f" ({'; '.join(notes)})" if notes else ""
-        marks = [(len(text), len(text + note))] if note else []
         name = shortened(printable(r.name), 30)
+        width = step.letters(0.42)
+        note = fitted(f" ({'; '.join(notes)})" if notes else "", width / 2, step.requirement)
+        text = fitted(r.text, width, step.requirement, after=f"{name}  {''.join(piece for piece, _ in note.pieces)}")
         yield Line(
             name,
-            fitted(text + note, step.letters(0.42), step.requirement, marks, after=f"{name}  "),
+            Text((*text.pieces, *((piece, True) for piece, _ in note.pieces)), text.lines),
             _chart(results, r),
             number_words(results, r),
             bound_words(r),
@@ -492,22 +494,25 @@ def _rows(shown: Worst, step: Step) -> Iterator[tuple[Text, str, Text, Text, str
         )
 
 
-def _limits(results: CheckResults) -> Iterator[str]:
+def _warnings(results: CheckResults) -> Iterator[str]:
     warnings = [warning for warning in results.warnings if warning.code != "invalid_rows"]
     yield from (warning.text for warning in warnings[:WARNINGS])
     if len(warnings) > WARNINGS:
         yield f"{len(warnings) - WARNINGS} further warnings are in {results.FILE}."
+
+
+def _limits(results: CheckResults) -> Iterator[str]:
     questions = sum(info.examples for info in results.sets.values())
     yield (
-        f"Only these {questions} questions were asked, in these words: other questions, other languages or a long "
-        "conversation may bring out more."
+        f"Only these {questions} questions were asked: other words, other languages or a long conversation may bring "
+        "out more."
     )
     tried = listed([attack.name for attack in results.attacks])
     attacks = f"Only these attacks were tried: {tried}" if tried else "No attack was tried, only plain questions"
     yield f"{attacks}; somebody with more time or access may find others."
     yield (
-        "The subjects (people or things that the questions are about) were not drawn at random: intervals say how much "
-        "the numbers would change with others like them."
+        "Subjects (people or things that the questions are about) were not drawn at random: intervals speak of others "
+        "like them."
     )
     if results.retrained is None:
         yield "No model that never saw the data was there to compare with: how much can be guessed is not known."
