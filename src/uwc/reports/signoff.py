@@ -131,7 +131,8 @@ def fitted(text: str, width: float, most: int, marks: Sequence[tuple[int, int]] 
         marks: first and last position of its marked parts, in order.
         after: what stands before it on its first line.
     """
-    room, used = max(int(width * most * FILLED), 8), min(cell_len(after), int(width))
+    room = max(int(width * most * FILLED), 8)
+    used = min(cell_len(after), room - 4)
     pieces: list[tuple[str, bool]] = []
     for start, end, marked in _between(marks, len(text)):
         piece = printable(_SPACE.sub(" ", text[start : min(end, start + room + 1)]))
