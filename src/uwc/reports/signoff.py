@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import ceil, floor, log, log10
+from math import ceil, floor, isfinite, log, log10
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -289,15 +289,14 @@ class Chart:
 
 def _chart(results: CheckResults, r: RequirementResult) -> Chart:
     info = results.metrics.get(r.metric)
-    numbers = [x for x in (r.value.value, r.value.low, r.value.high) if known(x)]
-    ends = [*numbers, r.bound]
+    ends = [x for x in (r.value.value, r.value.low, r.value.high, r.bound) if isfinite(x)]
     ratio = r.relative_to is not None and r.compare == "ratio"
     geometric = info is not None and info.average == "geometric"
     if (ratio or geometric) and min(ends) > 0 and max(ends) > 20 * min(ends):
         low, high = 10.0 ** floor(log10(min(ends))), 10.0 ** ceil(log10(max(ends)))
 
         def at(x: float) -> float:
-            return 100 * log(x / low) / log(high / low)
+            return 0 if x <= low else 100 if x >= high else 100 * log(x / low) / log(high / low)
 
         zero = None
     else:
@@ -463,10 +462,9 @@ def _left_out(results: CheckResults) -> str:
 def _lines(results: CheckResults, step: Step) -> Iterator[Line]:
     for r in results.verdict.requirements[:REQUIREMENTS]:
         worse = r.change is not None and r.change.worse
-        notes = [f"the worst: {r.cluster}"] if r.cluster else []
+        notes = [f"needs about {r.clusters_needed} subjects"] if r.clusters_needed is not None else []
+        notes += [f"the worst is {r.cluster}"] if r.cluster else []
         notes += [r.reason] if r.reason else []
-        if r.clusters_needed is not None:
-            notes.append(f"needs about {r.clusters_needed} subjects")
         notes += [f"{r.status}, but significantly worse than in the baseline"] if worse else []
         name = shortened(printable(r.name), 30)
         width = step.letters(0.42)

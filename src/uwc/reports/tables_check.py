@@ -69,7 +69,9 @@ def verdict_words(results: CheckResults) -> str:
     if found := verdict.worse:
         names = ", ".join(requirement.name for requirement in found)
         parts.append(f"{len(found)} {_are(found)} significantly worse than in the baseline ({names})")
-    if not parts:
+    if not parts and not total:
+        parts.append("no requirement could be checked")
+    elif not parts:
         parts.append(f"all {total} requirements are met" if total > 1 else "the requirement is met")
     return f"{'; '.join(parts)}."
 

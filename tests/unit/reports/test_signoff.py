@@ -63,6 +63,11 @@ def test_it_says_what_was_checked_and_what_was_found() -> None:
         assert text in words
 
 
+def test_without_any_requirement_that_could_be_checked_nothing_is_met() -> None:
+    words = shown(signoff_page(check_results(requirement(status="left out"), outcome="undecided")))
+    assert "No requirement could be checked" in words and "all 0" not in words
+
+
 @pytest.mark.parametrize("outcome", ["pass", "fail", "undecided"])
 def test_the_verdict_is_a_word(outcome: str) -> None:
     page = signoff_page(check_results(requirement(), outcome=outcome))
@@ -134,12 +139,13 @@ def test_numbers_that_are_missing_or_far_apart_are_drawn() -> None:
     nothing = Estimate(value=float("nan"), low=float("nan"), high=float("nan"))
     numbers = [nothing, Estimate(value=0.0, low=0.0, high=0.0), Estimate(value=-3, low=-50, high=0.01)]
     numbers += [Estimate(value=1e-9, low=float("nan"), high=float("nan")), Estimate(value=1e30, low=1e-30, high=1e38)]
+    numbers += [Estimate(value=0.5, low=float("-inf"), high=float("inf"))]
     found = [requirement(f"r{i}", value=number, metric=m) for i, number in enumerate(numbers) for m in METRICS]
     found += [requirement("zero", bound=0, value=numbers[1]), requirement("low", bound=-0.5, direction="at_least")]
     for some in found:
         page = signoff_page(check_results(some))
         drawn = page[page.index('<span class="chart') : page.index("</tbody>", page.index('<span class="chart'))]
-        assert "nan" not in drawn and "inf" not in drawn
+        assert not re.search(r'(?:[xy]|cx|width|d)="[^"]*(?:nan|inf)', drawn)
         assert all(-2 <= float(x) <= 102 for x in re.findall(r'(?:cx|x)="([-\d.e]+)"', drawn))
 
 
