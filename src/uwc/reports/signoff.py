@@ -26,16 +26,18 @@ PAGE, PDF = "signoff.html", "signoff.pdf"
 ANSWERS, REQUIREMENTS, SETS, WARNINGS = 10, 16, 6, 4
 """The most answers, requirements, sets and warnings on the page."""
 SETS_IN_WORDS = {FORGET: "questions to forget", RETAIN: "questions to keep"}
-METRICS_IN_WORDS = {
-    ES: "the share of the true answer that the model completes word for word, once it is given the part before"
-}
+REWORDED = "_paraphrased"
+"""Ending of the name of a set with the questions of another one in other words."""
+METRICS_IN_WORDS = {ES: "the share of the true answer that the model completes, given the beginning (bold)"}
 """Metric -> its meaning in plain words; another metric is described by its summary."""
 
-WIDTH, HEIGHT = 527.0, 782.0
+WIDTH, HEIGHT = 527.0, 789.0
 """The printed part of an A4 page in points."""
-LINE, LETTER, FILLED, PADDING = 1.25, 0.525, 0.93, 2.5
-"""The height of a line and the mean width of a letter (of a wide font) over the font size; the filled part of a line;
-and the height in points of a table's row besides its lines."""
+LINE, LETTER, PADDING = 1.25, 0.525, 2.5
+"""The height of a line and the mean width of a letter (of a wide font) over the font size; the height in points of a
+table's row besides its lines."""
+RAGGED = 3
+"""The letters for which there is no room at the end of a line, on average."""
 _SPACE, _LETTER = re.compile(r"\s"), re.compile(r"\w")
 
 
@@ -106,8 +108,8 @@ STEPS = tuple(
     Step(*sizes)
     for sizes in (
         *((9, 3, 4, 3), (9, 3, 3, 3), (9, 3, 2, 2), (8.5, 3, 3, 2), (8.5, 3, 2, 2), (8, 3, 2, 2), (7.5, 3, 2, 2)),
-        *((7.5, 2, 2, 2), (7, 2, 2, 2), (6.75, 2, 2, 2), (7, 2, 2, 1), (7, 2, 1, 2), (6.5, 2, 2, 2), (6.5, 2, 2, 1)),
-        *((6.5, 2, 1, 1), (6.5, 1, 1, 1), (6, 1, 1, 1)),
+        *((7.25, 3, 2, 2), (7, 3, 2, 2), (6.75, 3, 2, 2), (6.75, 3, 2, 1), (6.5, 3, 2, 2), (6.5, 2, 2, 1)),
+        *((7, 3, 1, 2), (7, 2, 1, 2), (6.5, 3, 1, 1), (6.5, 2, 1, 1), (6.5, 1, 1, 1), (6, 1, 1, 1)),
     )
 )
 """The sizes; the first is taken with which everything is on one page."""
@@ -131,19 +133,21 @@ def fitted(text: str, width: float, most: int, marks: Sequence[tuple[int, int]] 
         marks: first and last position of its marked parts, in order.
         after: what stands before it on its first line.
     """
-    room = max(int(width * most * FILLED), 8)
+    line = max(width - RAGGED, 4)
+    room = int(line * most)
     used = min(cell_len(after), room - 4)
     pieces: list[tuple[str, bool]] = []
     for start, end, marked in _between(marks, len(text)):
         piece = printable(_SPACE.sub(" ", text[start : min(end, start + room + 1)]))
         long = cell_len(piece)
         if used + long > room:
-            pieces.append((set_cell_size(piece, max(room - used - 1, 0)).rstrip() + "…", marked))
+            left = set_cell_size(piece, max(room - used - 1, 0)).rstrip()
+            pieces.append((f"{left}…", marked and bool(left)))
             used = room
             break
         pieces.append((piece, marked))
         used += long
-    return Text(tuple(pieces), min(most, max(1, ceil(used / (width * FILLED)))))
+    return Text(tuple(pieces), min(most, max(1, ceil(used / line))))
 
 
 def _between(marks: Sequence[tuple[int, int]], length: int) -> Iterator[tuple[int, int, bool]]:
@@ -160,7 +164,7 @@ def _between(marks: Sequence[tuple[int, int]], length: int) -> Iterator[tuple[in
 
 def _path(text: str, width: float) -> Text:
     """A path or an address on one line; of a long one the beginning is left out."""
-    text, room = printable(text), int(width * FILLED)
+    text, room = printable(text), int(width - RAGGED)
     return fitted(text if len(text) <= room else f"…{text[len(text) - room + 1 :]}", width, 1)
 
 
@@ -219,10 +223,7 @@ def _worst(results: CheckResults, table: "pd.DataFrame | None", *, redact: bool)
     words = METRICS_IN_WORDS.get(first.metric, info.summary.rstrip("."))
     marks = "True answers are hidden: the beginning of their SHA-256 hash is shown."
     if not redact:
-        marks = (
-            "Marked: words of the true answer that are not in the question; bold: its end that the model completes "
-            "word for word."
-        )
+        marks = "Marked: words of the true answer."
     return Worst(tuple(rows), f"Score: {info.label}, {words}. {marks}")
 
 
@@ -371,7 +372,7 @@ class Layout:
     more: int
     worst: tuple[tuple[Text, str, Text, Text, str], ...]
     scale: Text
-    secrets: str
+    secrets: Text
     limits: tuple[Text, ...]
     command: Text
     environment: Text
@@ -389,14 +390,14 @@ def _layout(results: CheckResults, shown: Worst, step: Step) -> Layout:
     warnings = [fitted(text, step.letters(0.98), step.limit) for text in _warnings(results)]
     limits = (*warnings, *(fitted(text, step.letters(0.98), 2) for text in _limits(results)))
     command = fitted(results.command or MISSING, step.letters() * LETTER / 0.61, 3)
-    environment = fitted(_environment(results), step.letters(), 2)
+    environment = fitted(_environment(results), step.letters(), 1)
     heights = [
-        22 + step.line + 4,
+        26,
         13 + max(23, (said.lines * 1.15 + 1) * step.line),
         step.rows([1] * len(checked)) + left_out.lines * step.line + 2,
         step.rows([line.text.lines for line in lines]) + step.line + 2,
         step.rows([max(t.lines for t in (row[0], row[2], row[3])) for row in answers]) if answers else 0,
-        (scale.lines + 1) * step.line + 2,
+        (scale.lines + bool(results.secrets)) * step.line + 2,
         sum(text.lines * step.line + 1 for text in limits),
         (command.lines + environment.lines) * step.line + 8,
         5 * (LINE * 1.1 * step.size + 8),
@@ -407,17 +408,14 @@ def _layout(results: CheckResults, shown: Worst, step: Step) -> Layout:
         step=step,
         outcome=OUTCOMES[verdict.outcome],
         verdict=said,
-        model=_path(results.model.source, step.letters(0.85)),
+        model=_path(results.model.source, step.letters(0.48, 1.15)),
         checked=checked,
         left_out=left_out,
         lines=lines,
         more=max(len(verdict.requirements) - len(lines), 0),
         worst=answers,
         scale=scale,
-        secrets="; ".join(
-            f"Secrets that are said, {SETS_IN_WORDS.get(s.set, s.set)}: {s.said} of {s.secrets}"
-            for s in results.secrets[:SETS]
-        ),
+        secrets=fitted(_secrets(results), step.letters(), 1),
         limits=limits,
         command=command,
         environment=environment,
@@ -425,7 +423,7 @@ def _layout(results: CheckResults, shown: Worst, step: Step) -> Layout:
     )
 
 
-SIGNATURES = 62.0
+SIGNATURES = 54.0
 """The height in points of the lines to sign."""
 
 
@@ -434,19 +432,33 @@ def _capital(text: str) -> str:
 
 
 def _checked(results: CheckResults, step: Step) -> Iterator[tuple[str, Text, str, str]]:
-    width = step.letters(0.31)
+    width = step.letters(0.27)
     kinds = {"checkpoint": "weights", "texts": "a file of answers", "endpoint": "a server"}
     for role, system in systems(results).items():
         yield role, _path(system.source, width), hash_words(system), kinds[system.kind]
-    for name, info in list(results.sets.items())[:SETS]:
+    sets = {name: info for name, info in results.sets.items() if not _reworded(results, name)}
+    for name, info in list(sets.items())[:SETS]:
+        twice = "2 × " if _reworded(results, f"{name}{REWORDED}") else ""
         about = f", {info.clusters} subjects" if info.clusters else ""
-        sha256 = (info.file_sha256 or info.sha256)[:DIGITS]
         yield (
             SETS_IN_WORDS.get(name, info.label),
             _path(info.file or MISSING, width),
-            sha256,
-            f"{info.examples} questions{about}",
+            (info.file_sha256 or info.sha256)[:DIGITS],
+            f"{twice}{info.examples} questions{about}",
         )
+
+
+def _reworded(results: CheckResults, name: str) -> bool:
+    """Whether a set has the questions of another one from the same file in other words."""
+    base, found = results.sets.get(name.removesuffix(REWORDED)), results.sets.get(name)
+    same = base is not None and found is not None and base is not found
+    return same and (base.file, base.examples) == (found.file, found.examples)  # type: ignore[union-attr]
+
+
+def _secrets(results: CheckResults) -> str:
+    counts = [s for s in results.secrets if s.set in results.sets]
+    said = (f"{s.said} of {s.secrets} ({SETS_IN_WORDS.get(s.set, results.sets[s.set].label)})" for s in counts)
+    return f"Secrets that the model says: {', '.join(said)}." if counts else ""
 
 
 def _left_out(results: CheckResults) -> str:
@@ -464,10 +476,10 @@ def _lines(results: CheckResults, step: Step) -> Iterator[Line]:
         worse = r.change is not None and r.change.worse
         notes = [f"needs about {r.clusters_needed} subjects"] if r.clusters_needed is not None else []
         notes += [f"the worst is {r.cluster}"] if r.cluster else []
-        notes += [r.reason] if r.reason else []
+        notes += [r.reason] if r.reason and not notes else []
         notes += [f"{r.status}, but significantly worse than in the baseline"] if worse else []
         name = shortened(printable(r.name), 30)
-        width = step.letters(0.42)
+        width = step.letters(0.46)
         note = fitted(f" ({'; '.join(notes)})" if notes else "", width / 2, step.requirement)
         text = fitted(r.text, width, step.requirement, after=f"{name}  {''.join(piece for piece, _ in note.pieces)}")
         yield Line(

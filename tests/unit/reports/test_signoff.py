@@ -164,7 +164,7 @@ def test_no_text_becomes_markup() -> None:
     [
         ("abc", 20, 2, "abc", 1),
         ("a" * 30, 20, 2, "a" * 30, 2),
-        ("a" * 100, 20, 2, "a" * 36 + "…", 2),
+        ("a" * 100, 20, 2, "a" * 33 + "…", 2),
         ("漢" * 100, 20, 1, "漢" * 8 + "…", 1),
         ("a\nb\tc", 20, 1, "a b c", 1),
         ("", 20, 3, "", 1),
@@ -177,7 +177,7 @@ def test_texts_are_cut_to_their_lines(text: str, width: float, most: int, expect
 
 def test_marks_are_kept_where_a_text_is_cut() -> None:
     assert fitted("one two three", 40, 1, [(4, 7)]).pieces == (("one ", False), ("two", True), (" three", False))
-    assert fitted("one two three", 10, 1, [(4, 13)]).pieces == (("one ", False), ("two…", True))
+    assert fitted("one two three", 11, 1, [(4, 13)]).pieces == (("one ", False), ("two…", True))
 
 
 def test_files_are_written_and_the_same_check_gives_the_same_page(
