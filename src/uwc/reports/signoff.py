@@ -224,7 +224,8 @@ def _worst(results: CheckResults, table: "pd.DataFrame | None", *, redact: bool)
     marks = "True answers are hidden: the beginning of their SHA-256 hash is shown."
     if not redact:
         marks = "Marked: words of the true answer."
-    return Worst(tuple(rows), f"Score: {info.label}, {words}. {marks}")
+    name = first.metric.replace("_", " ")
+    return Worst(tuple(rows), f"Score: {name}, {words}. {marks}")
 
 
 def _direction(results: CheckResults, metric: str) -> bool | None:
