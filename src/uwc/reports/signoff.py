@@ -348,8 +348,14 @@ class Line:
     text: Text
     chart: Chart
     number: str
+    needed: Text
     bound: str
     status: str
+
+    @property
+    def lines(self) -> int:
+        """The most lines of its cells."""
+        return max(self.text.lines, 1 + self.needed.lines if self.needed.pieces else 1)
 
 
 @dataclass(frozen=True)
@@ -404,7 +410,7 @@ def _layout(results: CheckResults, shown: Worst, step: Step) -> Layout:
         26,
         13 + max(23, (said.lines * 1.15 + 1) * step.line),
         step.rows([1] * len(checked)) + left_out.lines * step.line + 2,
-        step.rows([line.text.lines for line in lines]) + step.line + 2,
+        step.rows([line.lines for line in lines]) + step.line + 2,
         step.rows([max(t.lines for t in (row[0], row[2], row[3])) for row in answers]) if answers else 0,
         (scale.lines + bool(results.secrets)) * step.line + 2,
         sum(text.lines * step.line + 1 for text in limits),
@@ -483,9 +489,9 @@ def _left_out(results: CheckResults) -> str:
 def _lines(results: CheckResults, step: Step) -> Iterator[Line]:
     for r in results.verdict.requirements[:REQUIREMENTS]:
         worse = r.change is not None and r.change.worse
-        notes = [f"needs about {r.clusters_needed} subjects"] if r.clusters_needed is not None else []
-        notes += [f"the worst is {r.cluster}"] if r.cluster else []
-        notes += [r.reason] if r.reason and not notes else []
+        needed = f"needs ~{r.clusters_needed} subjects" if r.clusters_needed is not None else ""
+        notes = [f"the worst is {r.cluster}"] if r.cluster else []
+        notes += [r.reason] if r.reason and not notes and not needed else []
         notes += [f"{r.status}, but significantly worse than in the baseline"] if worse else []
         name = shortened(printable(r.name), 30)
         width = step.letters(0.46)
@@ -496,6 +502,7 @@ def _lines(results: CheckResults, step: Step) -> Iterator[Line]:
             Text((*text.pieces, *((piece, True) for piece, _ in note.pieces)), text.lines),
             _chart(results, r),
             number_words(results, r),
+            fitted(needed, step.letters(0.17), 2),
             bound_words(r),
             "worse" if worse and r.status != "violated" else r.status,
         )
