@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from uwc.attacks.data import Attacker as Attacker
     from uwc.attacks.registry import attack_method as attack_method
     from uwc.data.example import Example as Example
+    from uwc.data.outputs import Outputs as Outputs
     from uwc.data.prompts import PromptTemplate as PromptTemplate
     from uwc.data.question_files import load_questions as load_questions
     from uwc.errors import UserError as UserError
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Model": ("uwc.models.model", "Model"),
     "Example": ("uwc.data.example", "Example"),
+    "Outputs": ("uwc.data.outputs", "Outputs"),
     "PromptTemplate": ("uwc.data.prompts", "PromptTemplate"),
     "UserError": ("uwc.errors", "UserError"),
     "Retention": ("uwc.api", "Retention"),
