@@ -153,7 +153,7 @@ def load_model(
 
 def score(
     model: ModelLike | System,
-    data: Sets | None = None,
+    data: "Sets | None" = None,
     *,
     metrics: Metric | Sequence[Metric] = "core",
     original: ModelLike | System | None = None,

@@ -28,8 +28,7 @@ class TextSet(MeasuredSet):
     """The texts of one system for E questions.
 
     Attributes:
-        ids: [E] the ids of the questions.
-        subjects: [E] the subject of each question, which names its cluster.
+        examples: the questions.
         answers: [E] the true answers.
         texts: [E] the texts; empty if a log has none.
         secrets: [E] the spans that must not come out; empty if no question has any.
@@ -39,8 +38,7 @@ class TextSet(MeasuredSet):
         compat: None.
     """
 
-    ids: tuple[str, ...]
-    subjects: tuple[str, ...]
+    examples: tuple[Example, ...]
     answers: tuple[str, ...]
     texts: tuple[str, ...] = ()
     secrets: tuple[tuple[str, ...], ...] = ()
@@ -49,6 +47,16 @@ class TextSet(MeasuredSet):
     judged: Mapping[str, Floats] = field(default_factory=dict)
     compat: Compat | None = None
     _known: dict[str, Floats] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """[E] the id of each question."""
+        return tuple(e.id for e in self.examples)
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """[E] the subject of each question, which names its cluster."""
+        return tuple(e.subject for e in self.examples)
 
     def _computed(self, metric: str, settings: Mapping[str, Any], judges: Judges | None = None) -> Floats:
         return self.logged[metric] if metric in self.logged else super()._computed(metric, settings, judges)
@@ -72,8 +80,7 @@ def text_set(
         logged: metric -> [E] values of an evaluation log.
     """
     return TextSet(
-        ids=tuple(e.id for e in examples),
-        subjects=tuple(e.subject for e in examples),
+        examples=tuple(examples),
         answers=tuple(e.answer for e in examples),
         texts=tuple(texts),
         secrets=tuple(e.secret for e in examples) if any(e.secret for e in examples) else (),
