@@ -360,8 +360,8 @@ class _Gatherer:
 
     def attacks(self) -> Attacks | None:
         """The outcomes of all attacks; None for a study without attacks."""
-        config, setup = self.plan.config.attack, self.plan.setup
-        if config is None or setup is None:
+        setup = self.plan.setup
+        if setup is None or not self.plan.attacks:
             return None
         by_model: dict[str, list[PlannedAttack]] = {}
         for planned in self.plan.attacks:
