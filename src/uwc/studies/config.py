@@ -319,17 +319,20 @@ def _policies(given: Any) -> Any:
     listed = given if isinstance(given, list | tuple) else [given]
     wrong = [source for source in listed if not isinstance(source, str | Path | Mapping | Policy)]
     if wrong:
-        raise ConfigError(f"check: {wrong[0]!r} is no policy; give the name of a shipped one, a YAML file or its content")
+        raise ConfigError(
+            f"check: {wrong[0]!r} is no policy; give the name of a shipped one, a YAML file or its content"
+        )
     return tuple(map(load_policy, listed))
 
 
 class StudyConfig(Section):
     """A whole study. Without `finetune` the model was trained on the data before. `retrained`: also train, or name, a
     model that is never trained on the forget set. `calibrate: null`: the unlearned models are scored as delivered, and
-    not ranked. `check`: policies, under each of which every
-    unlearned model is checked as delivered: shipped ones by name, YAML files, or their content. `plugins`: Python files that register metrics, losses, attacks or benchmarks, executed before names are
-    checked. `published`: a benchmark whose published scores the report shows for comparison; by default the study's
-    own, if there are any. `keep_paths`: keep absolute paths in the results and reports."""
+    not ranked. `check`: policies, shipped ones by name, YAML files or their content, under each of which every
+    unlearned model is checked as delivered. `plugins`: Python files that register metrics, losses, attacks or
+    benchmarks, executed before names are checked. `published`: a benchmark whose published scores the report shows for
+    comparison; by default the study's own, if there are any. `keep_paths`: keep absolute paths in the results and
+    reports."""
 
     name: str
     title: str = ""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from uwc.attacks.evaluate import check_metrics
 from uwc.data.example import Example
@@ -89,7 +90,7 @@ def attack_section(config: StudyConfig, given: Given) -> AttackConfig | None:
     base = own or AttackConfig(chains=())
     control = any(r.relative_to == "control" for r in attacked) and bool(config.retrained)
     models = base.attacked_models(retrained=bool(config.retrained)) if own else ()
-    changes = {
+    changes: dict[str, Any] = {
         "sets": tuple(dict.fromkeys([*(base.sets if base.chains else ()), *(r.set for r in attacked)])),
         "models": tuple(dict.fromkeys([*models, "unlearned", *(["retrained"] if control else [])])),
     }

@@ -194,7 +194,7 @@ class Plan:
         runs: the unlearned models.
         attack: the section `attack` with the attacks of the study's policies; None for a study without attacks.
         setup: the data of attacks; None for a study without attacks.
-        unmet: name of an attack of a policy -> why it cannot be carried out.
+        unmet: the attacks of policies that cannot be carried out, each with the reason.
         attacks: every attack on every model, ordered by model.
         steps: all steps in topological order.
     """
@@ -208,7 +208,7 @@ class Plan:
     runs: tuple[PlannedRun, ...]
     attack: AttackConfig | None
     setup: AttackSetup | None
-    unmet: Mapping[str, str]
+    unmet: tuple[tuple[ChainConfig, str], ...]
     attacks: tuple[PlannedAttack, ...]
     steps: tuple[Step, ...]
 
@@ -313,7 +313,7 @@ class _Planner:
     ) -> None:
         self.config, self.benchmark, self.scoring = config, benchmark, scoring
         self.attack, self.setup = attack, setup
-        self.unmet: dict[str, str] = {}
+        self.unmet: list[tuple[ChainConfig, str]] = []
         model, paths = config.model, config.score.judges.given()
         self.loading = replace(model.loading(), trust_remote_code=False)  # each checkpoint says so itself
         judging = {need for name in scoring.of_examples for need in metrics.get(name).facts["needs"]}
@@ -347,7 +347,7 @@ class _Planner:
             runs,
             self.attack,
             self.setup,
-            self.unmet,
+            tuple(self.unmet),
             attacks,
             tuple({step.id: step for step in steps}.values()),
         )
@@ -453,7 +453,7 @@ class _Planner:
             except UserError as error:
                 if attack.own:
                     raise
-                self.unmet[attack.chain.label] = str(error)
+                self.unmet.append((attack.chain, str(error)))
                 continue
             found.append((attack.chain, seen))
         return found

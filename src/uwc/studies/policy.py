@@ -79,7 +79,9 @@ class Requirement(Section):
         require_name("requirement", self.name)
         where = f"requirement {self.name!r}"
         if self.metric in set_metrics.names():
-            raise ConfigError(f"{where}: {self.metric!r} is one number for whole sets; take a metric of single examples")
+            raise ConfigError(
+                f"{where}: {self.metric!r} is one number for whole sets; take a metric of single examples"
+            )
         if self.metric not in metrics.names():
             raise ConfigError(f"{where}: {unknown_name('metric of single examples', self.metric, metrics.names())}")
         if (self.at_most is None) == (self.at_least is None):
@@ -93,7 +95,9 @@ class Requirement(Section):
             )
         low, high = metrics.get(self.metric).facts["range"]
         if self.relative_to is None and not low <= self.bound <= high:
-            raise ConfigError(f"{where}: the bound {self.bound:g} is outside the range of {self.metric!r}, {low:g} to {high:g}")
+            raise ConfigError(
+                f"{where}: the bound {self.bound:g} is outside the range of {self.metric!r}, {low:g} to {high:g}"
+            )
         geometric = metrics.get(self.metric).facts["average"] == "geometric"
         if geometric and self.relative_to is not None and self.compare == "difference":
             raise ConfigError(f"{where}: {self.metric!r} has geometric averages; write compare: ratio")
