@@ -24,6 +24,8 @@ Status = Literal["met", "violated", "undecided", "left out"]
 LARGEST_LOG = 700.0
 """The largest logarithm, either way, of a value of a geometric average; exp of it is still a number."""
 UNKNOWN = Estimate(value=nan, low=nan, high=nan)
+DIGITS = 12
+"""Decimals of shown numbers, without which 0 is shown as -1e-17."""
 
 
 @dataclass(frozen=True)
@@ -120,43 +122,36 @@ def without_sums(verdict: Verdict) -> Verdict:
     return verdict.model_copy(update={"requirements": bare})
 
 
-def in_words(requirement: Requirement, attack: str = "") -> str:
-    """A requirement as a sentence.
-
-    Args:
-        requirement: the requirement.
-        attack: the attack's name in results; that of the policy by default.
-    """
-    r, subject = requirement, f"{set_label(requirement.set)} questions"
-    words = f"Share of the {subject} whose answer says a secret" if r.metric == "secret_said" else ""
-    text = words or f"{r.metric[0].upper()}{r.metric[1:].replace('_', ' ')} of the {subject}"
+def in_words(r: Requirement) -> str:
+    """A requirement as a sentence."""
+    base, paraphrased, _ = r.set.partition("_paraphrased")
+    questions = f"{'paraphrased ' if paraphrased else ''}{set_label(base)} questions"
+    text = f"{r.metric[0].upper()}{r.metric[1:].replace('_', ' ')} of the {questions}"
+    if r.metric == "secret_said":
+        text = f"Share of the {questions} whose answer says a secret"
     if r.over == "worst_cluster":
         text += ", for each person or thing that they are about,"
     if r.attack is not None:
-        worst = "the worst variant of " if r.variants == "worst" else ""
-        text += f" under {worst}{r.attack.label if r.precision else attack or r.attack.label}"
+        text += f" under {'the worst variant of ' if r.variants == 'worst' else ''}{r.attack.label}"
     if r.precision:
         text += f" with weights rounded to {r.precision}"
     return f"{text} is {_bound_in_words(r)}"
 
 
 def _bound_in_words(r: Requirement) -> str:
-    at_most, size = r.at_most is not None, f"{abs(r.bound):g}"
+    side = "at most" if r.at_most is not None else "at least"
     if r.relative_to is None:
-        return f"{'at most' if at_most else 'at least'} {size if r.bound >= 0 else f'{r.bound:g}'}"
-    whose = {
-        "retrained": "the retrained model's",
-        "control": "the retrained model's under the same attack" if r.attack else "that of the retrained model's",
-        "original": "the original's",
-    }[r.relative_to]
-    if r.relative_to == "control" and not r.attack:
-        whose = "the retrained model's, rounded likewise"
+        return f"{side} {r.bound:g}"
+    whose = "the original's" if r.relative_to == "original" else "the retrained model's"
+    if r.relative_to == "control":
+        whose += " under the same attack" if r.attack else " with its weights rounded likewise"
     if r.compare == "ratio":
-        return f"{'at most' if at_most else 'at least'} {size} times {whose}"
+        return f"{side} {r.bound:g} times {whose}"
     if r.bound == 0:
-        return f"{'at most' if at_most else 'at least'} {whose}"
+        return f"{side} {whose}"
     above = r.bound > 0
-    return f"{'at most' if at_most == above else 'at least'} {size} {'above' if above else 'below'} {whose}"
+    size = "at most" if above == (r.at_most is not None) else "at least"
+    return f"{size} {abs(r.bound):g} {'above' if above else 'below'} {whose}"
 
 
 @dataclass(frozen=True)
@@ -189,7 +184,7 @@ class _Posed:
         status = {d.status for d in decisions}
         changes: dict[str, object] = {
             "status": next(s for s in ("violated", "undecided", "met") if s in status),
-            "value": Estimate(value=show(found.mean), low=show(found.low), high=show(found.high)),
+            "value": _estimate(show, found),
             "clusters": found.clusters,
             "clusters_needed": found.clusters_needed,
         }
@@ -204,6 +199,11 @@ class _Posed:
         return RequirementResult.model_validate({**self.known, **changes})
 
 
+def _estimate(show: Callable[[float], float], found: Decision) -> Estimate:
+    value, low, high = (round(show(number), DIGITS) + 0.0 for number in (found.mean, found.low, found.high))
+    return Estimate(value=value, low=low, high=high)
+
+
 def _of_questions(reason: str) -> str:
     """The reason for the mean of one cluster, whose questions are counted as clusters."""
     return reason.replace("clusters", "questions").replace("cluster", "question")
@@ -215,7 +215,7 @@ def _posed(r: Requirement, evidence: Evidence) -> _Posed:
     attack = own.attack if isinstance(own, Measured) else ""
     known: dict[str, object] = {
         "name": r.name,
-        "text": in_words(r, attack),
+        "text": in_words(r),
         "metric": r.metric,
         "set": r.set,
         "attack": attack or (chain.label if chain else ""),
