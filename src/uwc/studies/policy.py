@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from uwc.errors import ConfigError
 from uwc.metrics.registry import metrics, set_metrics
+from uwc.metrics.suites import set_label
 from uwc.names import require_name
 from uwc.registry import unknown_name
 from uwc.results import FORGET
@@ -157,3 +158,35 @@ def load_policy(source: Policies) -> Policy:
         raise ConfigError(f"{where}: {error}") from None
     except TypeError as error:
         raise ConfigError(f"{where}: keys must be words ({error})") from None
+
+
+def in_words(r: Requirement) -> str:
+    """A requirement as a sentence."""
+    base, paraphrased, _ = r.set.partition("_paraphrased")
+    questions = f"{'paraphrased ' if paraphrased else ''}{set_label(base)} questions"
+    text = f"{r.metric[0].upper()}{r.metric[1:].replace('_', ' ')} of the {questions}"
+    if r.metric == "secret_said":
+        text = f"Share of the {questions} whose answer says a secret"
+    if r.over == "worst_cluster":
+        text += ", for each person or thing that they are about,"
+    if r.attack is not None:
+        text += f" under {'the worst variant of ' if r.variants == 'worst' else ''}{r.attack.label}"
+    if r.precision:
+        text += f" with weights rounded to {r.precision}"
+    return f"{text} is {_bound_in_words(r)}"
+
+
+def _bound_in_words(r: Requirement) -> str:
+    side = "at most" if r.at_most is not None else "at least"
+    if r.relative_to is None:
+        return f"{side} {r.bound:g}"
+    whose = "the original's" if r.relative_to == "original" else "the retrained model's"
+    if r.relative_to == "control":
+        whose += " under the same attack" if r.attack else " with its weights rounded likewise"
+    if r.compare == "ratio":
+        return f"{side} {r.bound:g} times {whose}"
+    if r.bound == 0:
+        return f"{side} {whose}"
+    above = r.bound > 0
+    size = "at most" if above == (r.at_most is not None) else "at least"
+    return f"{size} {abs(r.bound):g} {'above' if above else 'below'} {whose}"

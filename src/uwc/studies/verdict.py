@@ -16,7 +16,7 @@ from uwc.metrics.stats import cluster_codes
 from uwc.metrics.suites import set_label
 from uwc.models.token_scores import Floats
 from uwc.results import BaselineChange, CheckResults, Estimate, ModelKey, Outcome, RequirementResult, Verdict
-from uwc.studies.policy import Policy, Requirement
+from uwc.studies.policy import Policy, Requirement, in_words
 from uwc.studies.sections import ChainConfig
 
 CheckedRole = Literal["model", "original", "retrained"]
@@ -120,38 +120,6 @@ def without_sums(verdict: Verdict) -> Verdict:
     """The verdict without sums by cluster."""
     bare = tuple(r.model_copy(update={"sums": (), "counts": ()}) for r in verdict.requirements)
     return verdict.model_copy(update={"requirements": bare})
-
-
-def in_words(r: Requirement) -> str:
-    """A requirement as a sentence."""
-    base, paraphrased, _ = r.set.partition("_paraphrased")
-    questions = f"{'paraphrased ' if paraphrased else ''}{set_label(base)} questions"
-    text = f"{r.metric[0].upper()}{r.metric[1:].replace('_', ' ')} of the {questions}"
-    if r.metric == "secret_said":
-        text = f"Share of the {questions} whose answer says a secret"
-    if r.over == "worst_cluster":
-        text += ", for each person or thing that they are about,"
-    if r.attack is not None:
-        text += f" under {'the worst variant of ' if r.variants == 'worst' else ''}{r.attack.label}"
-    if r.precision:
-        text += f" with weights rounded to {r.precision}"
-    return f"{text} is {_bound_in_words(r)}"
-
-
-def _bound_in_words(r: Requirement) -> str:
-    side = "at most" if r.at_most is not None else "at least"
-    if r.relative_to is None:
-        return f"{side} {r.bound:g}"
-    whose = "the original's" if r.relative_to == "original" else "the retrained model's"
-    if r.relative_to == "control":
-        whose += " under the same attack" if r.attack else " with its weights rounded likewise"
-    if r.compare == "ratio":
-        return f"{side} {r.bound:g} times {whose}"
-    if r.bound == 0:
-        return f"{side} {whose}"
-    above = r.bound > 0
-    size = "at most" if above == (r.at_most is not None) else "at least"
-    return f"{size} {abs(r.bound):g} {'above' if above else 'below'} {whose}"
 
 
 @dataclass(frozen=True)

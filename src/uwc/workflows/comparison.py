@@ -211,7 +211,7 @@ def compare(
         "title": f"{len(models)} unlearned model{'s' if len(models) > 1 else ''} compared",
         "score.suite": None,
         "score.metrics": [metrics] if isinstance(metrics, str) or callable(metrics) else list(metrics),
-        "calibrate.sets": list(_retain_sets(retain)),
+        "calibrate.sets": list(retain_sets(retain)),
         **{f"calibrate.{key}": value for key, value in kept.items()},
         **({} if rank_by is None else {"calibrate.rank_by": rank_by}),
         **_attacks(attacks, retrained is not None),
@@ -239,7 +239,7 @@ def filled_in(
     """The changes to a shipped study of local files that name models and questions; those in memory are written to the
     folder. The arguments are those of `compare`."""
     template = getattr(original, "template", None)
-    retains = _retain_sets(retain)
+    retains = retain_sets(retain)
     further = {**{name: questions for name, questions in retains.items() if name != "retain"}, **(sets or {})}
     require_further(further)
     given = {"forget": forget, "retain": retains["retain"], "holdout": holdout, **further}
@@ -256,12 +256,16 @@ def filled_in(
 
 
 def _study_name(folder: Path) -> str:
-    """The folder's name without the characters that a name cannot have."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).lstrip("._-")[:LONGEST]
-    return STUDY if name in ("", STORE) else name
+    return safe_name(folder.resolve().name, otherwise=STUDY)
 
 
-def _retain_sets(retain: Sets) -> dict[str, Questions]:
+def safe_name(text: str, *, otherwise: str) -> str:
+    """The text without the characters that a name cannot have; another name if nothing is left, or it is taken."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip("._-")[:LONGEST]
+    return otherwise if name in ("", STORE) else name
+
+
+def retain_sets(retain: Sets) -> dict[str, Questions]:
     """The sets on which retention is measured, by name."""
     if not isinstance(retain, Mapping):
         return {"retain": retain}
