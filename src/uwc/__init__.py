@@ -31,12 +31,14 @@ if TYPE_CHECKING:
     from uwc.reports.export import export as export
     from uwc.results import AttackResults as AttackResults
     from uwc.results import CalibrationResults as CalibrationResults
+    from uwc.results import CheckResults as CheckResults
     from uwc.results import DataSummary as DataSummary
     from uwc.results import Scores as Scores
     from uwc.results import StudyResults as StudyResults
     from uwc.results import UnlearnResult as UnlearnResult
     from uwc.studies.config_file import load_config as load_config
     from uwc.training.settings import TrainingSettings as TrainingSettings
+    from uwc.workflows.checking import check as check
     from uwc.workflows.comparison import compare as compare
     from uwc.workflows.pushing import push as push
     from uwc.workflows.questions import describe_questions as describe_questions
@@ -56,6 +58,7 @@ _HOMES = {
     "Scores": ("uwc.results", "Scores"),
     "CalibrationResults": ("uwc.results", "CalibrationResults"),
     "AttackResults": ("uwc.results", "AttackResults"),
+    "CheckResults": ("uwc.results", "CheckResults"),
     "DataSummary": ("uwc.results", "DataSummary"),
     "UnlearnResult": ("uwc.results", "UnlearnResult"),
     "StudyResults": ("uwc.results", "StudyResults"),
@@ -65,6 +68,7 @@ _HOMES = {
     "score": ("uwc.api", "score"),
     "calibrate": ("uwc.api", "calibrate"),
     "compare": ("uwc.workflows.comparison", "compare"),
+    "check": ("uwc.workflows.checking", "check"),
     "attack": ("uwc.api", "attack"),
     "unlearn": ("uwc.api", "unlearn"),
     "run_study": ("uwc.api", "run_study"),

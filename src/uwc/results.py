@@ -1568,6 +1568,15 @@ class CheckResults(Answered):
     environment: dict[str, str] = {}
 
     @property
+    def answers(self) -> "pd.DataFrame":
+        """The table of answers, as of `Answered`; of a file's result also that of the result beside it, of which the
+        check was made."""
+        beside = self._beside
+        if beside.table is None and beside.folder is not None:
+            beside.table = answers.read(beside.folder)
+        return super().answers
+
+    @property
     def headline(self) -> str:
         """The model and its outcome."""
         return f"{self.model.source}: {self.verdict.counted} (policy {self.verdict.policy})"

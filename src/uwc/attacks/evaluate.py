@@ -439,6 +439,30 @@ def _headline(chain: Chain | None, variants: Sequence[VariantValues]) -> list[Va
     return [v for v in variants if v.effort == largest]
 
 
+def under_attack(
+    chain: Chain,
+    variants: Sequence[VariantValues],
+    sets: Mapping[str, Sequence[Example]],
+    of_set: str,
+    metric: str,
+    *,
+    worst: bool = False,
+) -> Floats:
+    """[E] the values of a metric for one set under an attack, as `outcomes` averages them.
+
+    Args:
+        chain: the attack.
+        variants: its variants, with values of all sets.
+        sets: set -> its scored examples; all values are concatenated in this order.
+        of_set: the set.
+        metric: the metric.
+        worst: the worst case instead of the mean over variants.
+    """
+    start = sum(len(sets[name]) for name in list(sets)[: list(sets).index(of_set)])
+    found = _summaries(metric, _headline(chain, variants), slice(start, start + len(sets[of_set])))
+    return found.get(worst, found[False])
+
+
 def _summaries(metric: str, variants: Sequence[VariantValues], part: slice) -> dict[bool, Floats]:
     """False -> [E] the mean of the variants; True -> [E] their worst case, if there are several."""
     values = [v.values[metric][part] for v in variants]

@@ -289,6 +289,16 @@ def measured_on(name: str, of_set: str, given: Given) -> bool:
     return _suits(of_set, metrics.get(name).facts.get("only")) and not missing_input(name, of_set, given)
 
 
+def missing_need(name: str, of_set: str, given: Given) -> str:
+    """What a metric of single examples lacks on a set, in words for the user: the set itself, or a need; empty if
+    nothing."""
+    if of_set not in given.sets:
+        return _missing_set(of_set)
+    if not _suits(of_set, metrics.get(name).facts.get("only")):
+        return f"the metric {name!r} is not for the set {of_set!r}"
+    return missing_input(name, of_set, given)
+
+
 def missing_input(name: str, of_set: str, given: Given) -> str:
     """The missing need of a metric of single examples on a given set; empty if there is none."""
     texts = given.only_texts
