@@ -197,7 +197,7 @@ def test_texts_of_tofu_are_triples_by_index(as_list: bool, tmp_path: Path) -> No
     of_set = {
         "avg_gt_loss": dict.fromkeys(texts, 0.7),
         "avg_paraphrased_loss": dict.fromkeys(texts, 0.7),
-        "average_perturb_loss": dict.fromkeys(texts, [1.0, 2.0]),
+        "average_perturb_loss": {key: [1.0, 2.0] for key in texts},
         "rougeL_recall": dict.fromkeys(texts, 0.5),
         "generated_text": list(texts.values()) if as_list else texts,
     }
