@@ -17,6 +17,7 @@ from uwc.studies.config_file import Overrides, load_config
 from uwc.studies.gather import verdicts
 from uwc.studies.plan import ORIGINAL, RETRAINED, Plan, make_plan
 from uwc.studies.policy import Policies, load_policy
+from uwc.studies.sections import FORGET_SETS
 from uwc.studies.steps import Checkpoint, Step
 from uwc.studies.store import Store, environment
 from uwc.studies.verdict import against_baseline
@@ -164,7 +165,7 @@ def _results(plan: Plan, study: StudyResults, verdict: Verdict, command: str) ->
         metrics=study.metrics,
         sets=_sets(plan),
         attacks=study.attacks.attacks if study.attacks else (),
-        secrets=tuple(count for count in study.secrets if count.model == key),
+        secrets=tuple(count for count in study.secrets if count.model == key and count.set in FORGET_SETS),
         left_out=study.left_out,
         invalid_rows=study.invalid_rows,
         warnings=study.warnings,
