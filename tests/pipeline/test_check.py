@@ -238,6 +238,7 @@ def test_what_cannot_be_checked_is_refused_in_one_line(
     (place / "wrong.yaml").write_text(wrong, encoding="utf-8")
     done = check(place, *GOOD, *arguments)
     assert said in line_of(done)
+    assert (place / "checks" / "good" / "check.json").exists()
 
 
 def test_in_python_with_a_model_in_memory_and_a_policy_as_content(place: Path, passed: CheckResults) -> None:
