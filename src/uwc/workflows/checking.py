@@ -21,7 +21,7 @@ from uwc.studies.policy import Policies, load_policy
 from uwc.studies.sections import FORGET_SETS
 from uwc.studies.steps import Checkpoint, Step
 from uwc.studies.store import Store, environment
-from uwc.studies.verdict import against_baseline
+from uwc.studies.verdict import against_baseline, require_comparable
 from uwc.workflows.checking_texts import POLICY as TEXTS
 from uwc.workflows.checking_texts import check_texts
 from uwc.workflows.comparison import Sets, filled_in, named_by_path, retain_sets, safe_name
@@ -139,9 +139,16 @@ def check(
         "check": [asked],
     }
     plan = make_plan(load_config(STUDY, changes=changes, overrides=overrides, trust_remote_code=trust_remote_code))
+    models = [plan.original, *(run.delivered for run in plan.runs), *([plan.retrained] if plan.retrained else [])]
     if len(plan.config.check) != 1 or len(plan.runs) != 1:
         raise ConfigError("a check has one policy and one model; for several use a study with the key 'check'")
+    if any(not isinstance(planned.model, Checkpoint) for planned in models):
+        raise ConfigError("a check trains no model; leave out finetune, or use a study with the key 'check'")
     require_models(plan.config)
+    earlier = "check.json" if isinstance(baseline, CheckResults) else str(baseline)
+    if before is not None:
+        asked_of = {of_set: set_info(of_set, examples).sha256 for of_set, examples in plan.sets.items()}
+        require_comparable(plan.config.check[0].model_dump(mode="json"), asked_of, before, name=earlier)
     if not overwrite:
         require_same_study(plan.config, folder)
     remove_check(folder)  # so that an interrupted check leaves no verdict on another model
@@ -160,7 +167,7 @@ def check(
     )
     results = _results(plan, study, verdict, command)
     if before is not None:
-        results = against_baseline(results, before, name="check.json" if baseline is before else str(baseline))
+        results = against_baseline(results, before, name=earlier, seed=plan.config.seed)
     return write_check(
         results, folder, answers=study.answers, redact=redact, undecided=undecided, keep_paths=keep_paths
     )
