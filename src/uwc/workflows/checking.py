@@ -94,6 +94,7 @@ def check(
         UserError: a model, file or policy is not as it should be, or the baseline is one of other questions.
     """
     folder, before = folder_of_check(checkpoint, output_dir, name=name), _baseline(baseline)
+    earlier = CheckResults.FILE if isinstance(baseline, CheckResults) else str(baseline)
     if isinstance(checkpoint, System):
         if overrides:
             raise ConfigError("the keys of a study (--set) are for the check of a model; texts have none of them")
@@ -106,6 +107,7 @@ def check(
             under=under,
             policy=TEXTS if policy is None else policy,
             baseline=before,
+            baseline_name=earlier,
             columns=columns,
             skip_invalid=skip_invalid,
             folder=folder,
@@ -145,7 +147,6 @@ def check(
     if any(not isinstance(planned.model, Checkpoint) for planned in models):
         raise ConfigError("a check trains no model; leave out finetune, or use a study with the key 'check'")
     require_models(plan.config)
-    earlier = "check.json" if isinstance(baseline, CheckResults) else str(baseline)
     if before is not None:
         asked_of = {of_set: set_info(of_set, examples).sha256 for of_set, examples in plan.sets.items()}
         require_comparable(plan.config.check[0].model_dump(mode="json"), asked_of, before, name=earlier)
