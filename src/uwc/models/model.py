@@ -137,10 +137,15 @@ class Model:
         """The same model with `edit` added after its edits."""
         return replace(self, edits=(*self.edits, edit))
 
-    def encode(self, examples: Sequence[Example]) -> list[EncodedExample]:
-        """Encode examples for this model. Raises DataError if one does not fit into its context."""
+    def rewrite(self, examples: Sequence[Example]) -> list[Example]:
+        """The examples after all rewrites."""
         for rewrite in self.rewrites:
             examples = [rewrite(e) for e in examples]
+        return list(examples)
+
+    def encode(self, examples: Sequence[Example]) -> list[EncodedExample]:
+        """Encode examples for this model. Raises DataError if one does not fit into its context."""
+        examples = self.rewrite(examples)
         encoded = self.template.encode(examples, self.tokenizer, max_length=self.context_length, ends=self.end_ids)
         for edit in self.edits:
             encoded = [edit(e) for e in encoded]
