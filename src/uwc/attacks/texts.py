@@ -53,7 +53,7 @@ def text_variants(chain: Chain, data: AttackData) -> list[TextVariant]:
         for variant in offered:
             if not isinstance(variant.model, _WithoutWeights) or variant.model.model is not missing:
                 raise missing.error
-            variants.append(TextVariant(variant.label, variant.model.encode(data.scored)))
+            variants.append(TextVariant(variant.label, variant.model.inputs(data.scored)))
     for step in drawn:
         variants = [
             replace(variant, label=", ".join(filter(None, (variant.label, sample_label(draw)))), draw=draw)
@@ -79,8 +79,8 @@ def require_text_attacks(chain: Chain) -> None:
 class _WithoutWeights(Model):
     """A model of which only the questions are known, as its attacks rewrite them."""
 
-    def encode(self, examples: Sequence[Example]) -> list[Any]:
-        """The rewritten questions themselves."""
+    def inputs(self, examples: Sequence[Example]) -> list[Example]:
+        """The rewritten questions."""
         if self.edits:
             raise self.model.error
         return self.rewrite(examples)

@@ -157,6 +157,10 @@ class Model:
                 )
         return encoded
 
+    def inputs(self, examples: Sequence[Example]) -> Sequence[object]:
+        """All that the model gets for the examples, to be compared under an attack."""
+        return self.encode(examples)
+
     def prompts(self, encoded: Sequence[EncodedExample]) -> tuple[str, ...]:
         """The texts that generated answers continue, with special tokens, as the model reads them."""
         return tuple(self.tokenizer.decode(list(e.before), clean_up_tokenization_spaces=False) for e in encoded)
