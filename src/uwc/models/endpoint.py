@@ -173,6 +173,9 @@ class StoredAnswers:
 
     Args:
         path: the file.
+
+    Attributes:
+        earlier: the keys of the answers of earlier runs.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -189,6 +192,7 @@ class StoredAnswers:
                     self._found[str(row["key"])] = Answer(str(row["text"]), str(row["finish"]), bool(row["chat"]))
                 except (ValueError, KeyError, TypeError):
                     continue
+        self.earlier = frozenset(self._found)
 
     def __contains__(self, key: str) -> bool:
         return key in self._found
@@ -212,6 +216,9 @@ class Conversation:
         answers: where answers are looked up and kept.
         sleep: waits for a number of seconds, in place of a real clock.
 
+    Attributes:
+        resumed: how many of the requests had an answer of an earlier run.
+
     Raises:
         UserError: the package openai is not installed.
     """
@@ -221,7 +228,7 @@ class Conversation:
     ) -> None:
         if find_spec("openai") is None:
             raise UserError("an endpoint needs the package openai; install it with: pip install 'uwc[endpoint]'")
-        self.endpoint, self.answers, self.asked = endpoint, answers, 0
+        self.endpoint, self.answers, self.resumed = endpoint, answers, 0
         self._chat = None if endpoint.chat == "auto" else endpoint.chat
         self._sleep, self._stopped = sleep, Event()
         self._renamed: dict[str, str | None] = {}
@@ -250,6 +257,7 @@ class Conversation:
             EndpointError: the server refuses a request, or it fails after all retries; what was answered is kept.
         """
         keys = [self._key(request) for request in requests]
+        self.resumed += sum(key in self.answers.earlier for key in keys)
         missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in self.answers}
         for key in keys:
             if self._chat is None and key in self.answers:
@@ -260,7 +268,6 @@ class Conversation:
             times = Counter(keys)
             for key, answer in self._all(missing, advance):
                 self.answers.add(key, answer)
-                self.asked += 1
                 advance(times[key])
         return [self.answers[key] for key in keys]
 

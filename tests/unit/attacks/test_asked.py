@@ -7,10 +7,10 @@ import pytest
 from tests.conftest import people
 from tests.helpers.hidden_knowledge import ignorant
 
+from uwc.attacks.asked import text_variants
 from uwc.attacks.chain import attacked, make_chain
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attack_method, attacks
-from uwc.attacks.texts import text_variants
 from uwc.data.example import Example
 from uwc.errors import AttackFailed, ConfigError, DataError
 from uwc.models.model import Model
