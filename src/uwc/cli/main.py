@@ -17,6 +17,7 @@ from uwc import __version__, progress
 from uwc.cli.answers import answers_command
 from uwc.cli.attack import attack_command
 from uwc.cli.calibrate import calibrate_command
+from uwc.cli.check import check_command
 from uwc.cli.compare import compare_command
 from uwc.cli.data import data_command
 from uwc.cli.export import export_command
@@ -98,6 +99,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "import-logs": import_logs_command,
     "unlearn": unlearn_command,
     "compare": compare_command,
+    "check": check_command,
     "calibrate": calibrate_command,
     "attack": attack_command,
     "robustness": robustness_command,
@@ -138,6 +140,7 @@ _NOTHING_KEPT = "nothing is cached: the same command starts from the beginning"
 _KEPT = {
     "study": _RESUMES,
     "compare": _RESUMES,
+    "check": _RESUMES,
     "replay": _RESUMES,
     "unlearn": "the same command resumes from the last checkpoint, if --set training.checkpoint_every=STEPS wrote one",
 }

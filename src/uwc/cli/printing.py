@@ -12,7 +12,7 @@ from rich.console import Console
 from uwc.errors import printable
 from uwc.io import finite
 from uwc.reports.format import Table, print_table
-from uwc.results import number_text
+from uwc.results import attack_table, number_text
 
 if TYPE_CHECKING:
     from uwc.results import Scores, StudyResults, Warning
@@ -38,6 +38,12 @@ def print_scores(scores: "Scores", title: str, as_json: bool) -> None:
         typer.echo(printable(f"{count.set}: {count.words}"))
     if scores.differences:
         print_rows(f"{scores.model} minus {scores.compared_with}", [dict(row) for row in scores.difference_rows()])
+    if scores.attacks is not None:
+        print_rows(f"{scores.model} under attack", [dict(row) for row in attack_table(scores.attacks)])
+    if scores.kind != "checkpoint":
+        for lacking in dict.fromkeys(scores.left_out.values()):
+            names = ", ".join(name for name, reason in scores.left_out.items() if reason == lacking)
+            typer.echo(printable(f"Not measured, for want of {lacking}: {names}"))
 
 
 def _with_reasons(row: Mapping[str, Any]) -> dict[str, Any]:

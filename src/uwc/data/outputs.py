@@ -87,6 +87,11 @@ class SystemTexts:
     logged: Mapping[str, LoggedSet] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def name(self) -> str:
+        """What results call it."""
+        return self.source
+
     def select(self, kept: Mapping[str, Sequence[int]]) -> "SystemTexts":
         """Some of the examples of each set, by their positions; a set without any is left out."""
         sets = {name: list(order) for name, order in kept.items() if len(order) and name in self.examples}
@@ -150,6 +155,11 @@ class OpenedOutputs:
     files: Mapping[str, str]
     asked: Mapping[str, str]
     name: str
+
+    @property
+    def where(self) -> str:
+        """The file or table, for messages."""
+        return self.log.table.source
 
 
 def open_outputs(
@@ -255,7 +265,7 @@ def read_outputs(
     for name, variants in found.variants.items():
         if len(variants) > 1:
             raise DataError(
-                f"{opened.source}: there are {len(variants)} variants of the texts of {name!r} "
+                f"{opened.where}: there are {len(variants)} variants of the texts of {name!r} "
                 f"({listed(v.label for v in variants)}), which only texts under an attack may have; keep one"
             )
     first = {name: variants[0] for name, variants in found.variants.items()}
@@ -318,7 +328,7 @@ def _found(
             continue
         if name in questions and like is None:
             raise DataError(
-                f"{opened.source}: the log has no texts of the set {name!r}, so that its questions cannot be matched; "
+                f"{opened.where}: the log has no texts of the set {name!r}, so that its questions cannot be matched; "
                 "give no questions for it"
             )
         found.examples[name], found.logged[name] = _numbered(values), values
@@ -327,7 +337,7 @@ def _found(
     elif problems.found:
         left_out.append(problems.left_out())
     if not found.examples:
-        raise DataError(f"{opened.source}: there is no text of any of the questions")
+        raise DataError(f"{opened.where}: there is no text of any of the questions")
     return found
 
 
@@ -478,7 +488,7 @@ def _logged(opened: OpenedOutputs, name: str, records: Sequence[_Record]) -> Log
     values = opened.log.values[name]
     places = {index: i for i, index in enumerate(values.indices)}
     if lacking := [record.id for record in records if record.id not in places]:
-        raise DataError(f"{opened.source}: the example {lacking[0]!r} of {name!r} has a text, and no other values")
+        raise DataError(f"{opened.where}: the example {lacking[0]!r} of {name!r} has a text, and no other values")
     return values.select([places[record.id] for record in records])
 
 
@@ -580,7 +590,7 @@ def _in_order(
             first = next(i for i in range(len(asked)) if i not in set(full))
             under = f" under each of the variants {listed(labels)}" if len(labels) > 1 else ""
             raise DataError(
-                f"{opened.source}: there is no text for {len(asked) - len(full)} of the {len(asked)} questions of "
+                f"{opened.where}: there is no text for {len(asked) - len(full)} of the {len(asked)} questions of "
                 f"{name!r}{under}; the first is {asked[first].id!r}: {brief(asked[first].question)}"
             )
         found.examples[name] = [asked[i] for i in full]
