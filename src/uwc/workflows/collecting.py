@@ -1,15 +1,16 @@
 """Texts of a system behind an endpoint: its answers to all questions, and those under attacks."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from uwc import progress
+from uwc.attacks.asked import TextVariant, text_variants
 from uwc.attacks.chain import Chain
 from uwc.attacks.data import AttackData, Attacker
-from uwc.attacks.asked import TextVariant, text_variants
 from uwc.data.example import Example
 from uwc.data.outputs import SystemTexts, VariantTexts
 from uwc.data.question_files import examples_of
@@ -27,104 +28,132 @@ OUTPUTS = "outputs.jsonl"
 Sets = Mapping[str, Sequence[Example]]
 
 
-def collect(
-    endpoint: Endpoint,
-    sets: Sets,
-    attacks: Mapping[str, Chain] | None = None,
-    *,
-    attacker: Attacker | None = None,
-    folder: str | Path | None = None,
-    sleep: Callable[[float], None] | None = None,
-) -> SystemTexts:
-    """Ask an endpoint all questions of all sets, and those of the forget set under each attack.
+@dataclass(frozen=True)
+class Asked:
+    """A system that is asked through an endpoint.
 
-    Args:
+    Attributes:
         endpoint: the endpoint.
-        sets: set -> its questions.
-        attacks: name -> attack, on questions or on sampling.
+        attacks: name -> attack, on questions or on sampling, to which the questions to forget are put.
         attacker: the attacker's data; as retained examples by default the set "retain".
         folder: keeps each answer as soon as it is there, so that an interrupted run resumes, and all texts at the end;
             None keeps nothing.
         sleep: waits for a number of seconds between retries, in place of a real clock.
-
-    Raises:
-        ConfigError: an attack needs the model's weights, or a text at the beginning of the model's turn, which chat
-            completions do not take.
-        EndpointError: the server refuses a request, or a request fails after all retries.
     """
-    variants = _variants(sets, attacks or {}, attacker or Attacker())
-    if folder is not None:
-        require_writable(Path(folder), ANSWERS, OUTPUTS)
-    answers = StoredAnswers(None if folder is None else Path(folder) / ANSWERS)
-    if endpoint.chat is True:
-        variants = {name: _in_chat(name, of_attack) for name, of_attack in variants.items()}
-    with closing(Conversation(endpoint, answers, sleep=sleep)) as conversation:
-        plain = [Request(e) for examples in sets.values() for e in examples]
-        said = conversation.ask(plain, f"ask {endpoint.model}")
-        if conversation.chat and endpoint.chat is not True:
-            variants = {name: _in_chat(name, of_attack) for name, of_attack in variants.items()}
-        under = {}
-        for name, of_attack in variants.items():
-            requests = [Request(e, variant.draw) for variant in of_attack for e in variant.examples]
-            found = conversation.ask(requests, f"{endpoint.model} under {name}")
-            said += found
-            texts = iter(found)
-            under[name] = {
-                FORGET: tuple(
-                    VariantTexts(variant.label, *_texts(conversation, variant.examples, texts)) for variant in of_attack
-                )
-            }
+
+    endpoint: Endpoint
+    attacks: Mapping[str, Chain] = field(default_factory=dict)
+    attacker: Attacker = field(default_factory=Attacker)
+    folder: Path | None = None
+    sleep: Callable[[float], None] | None = None
+
+    @property
+    def name(self) -> str:
+        """What results call it."""
+        return self.endpoint.name
+
+    def empty(self, sets: Sets) -> SystemTexts:
+        """Empty texts in place of the answers, with which everything is checked before anything is asked.
+
+        Raises:
+            ConfigError: an attack needs the model's weights, or a text at the beginning of the model's turn, which chat
+                completions do not take.
+            DataError: data that an attack needs is missing.
+        """
+        variants = self._variants(sets)
+        if self.endpoint.chat is True:
+            _in_chat(variants)
+        under = {
+            name: {FORGET: tuple(VariantTexts(v.label, ("",) * len(v.examples)) for v in of_attack)}
+            for name, of_attack in variants.items()
+        }
+        return SystemTexts(
+            self.name, "endpoint", sets, {name: ("",) * len(examples) for name, examples in sets.items()}, under=under
+        )
+
+    def collect(self, sets: Sets) -> SystemTexts:
+        """Ask all questions of all sets, and those of the forget set under each attack.
+
+        Args:
+            sets: set -> its questions.
+
+        Raises:
+            EndpointError: the server refuses a request, or a request fails after all retries.
+            UserError: as `empty`.
+        """
+        variants = self._variants(sets)
+        if self.folder is not None:
+            require_writable(self.folder, ANSWERS, OUTPUTS)
+        answers = StoredAnswers(None if self.folder is None else self.folder / ANSWERS)
+        with closing(Conversation(self.endpoint, answers, sleep=self.sleep)) as conversation:
+            questions = [Request(e) for examples in sets.values() for e in examples]
+            said = conversation.ask(questions, f"ask {self.endpoint.model}")
+            texts = _by_question(conversation, sets, said)
+            if conversation.chat:
+                variants = _in_chat(variants)
+            under = {}
+            for name, of_attack in variants.items():
+                requests = [Request(e, variant.draw) for variant in of_attack for e in variant.examples]
+                found = conversation.ask(requests, f"{self.endpoint.model} under {name}")
+                asked = {str(i): variant.examples for i, variant in enumerate(of_attack)}
+                by_variant = _by_question(conversation, asked, found).values()
+                under[name] = {
+                    FORGET: tuple(VariantTexts(v.label, *part) for v, part in zip(of_attack, by_variant, strict=True))
+                }
+                said += found
         if conversation.resumed:
             progress.note(
                 f"{conversation.resumed} of {len(said)} answers are those of an earlier run, in {answers.path}; remove "
                 "the file to ask again"
             )
         _warn_of_lost(said)
-        read = iter(said)
-        by_set = {name: _texts(conversation, examples, read) for name, examples in sets.items()}
-    found_texts = SystemTexts(
-        endpoint.name,
-        "endpoint",
-        sets,
-        {name: texts for name, (texts, _) in by_set.items()},
-        {name: prompts for name, (_, prompts) in by_set.items()},
-        under,
-    )
-    return found_texts if folder is None else _saved(found_texts, Path(folder))
+        collected = SystemTexts(
+            self.name,
+            "endpoint",
+            sets,
+            {name: part for name, (part, _) in texts.items()},
+            {name: prompts for name, (_, prompts) in texts.items()},
+            under,
+        )
+        return collected if self.folder is None else _saved(collected, self.folder)
+
+    def _variants(self, sets: Sets) -> dict[str, list[TextVariant]]:
+        if not self.attacks:
+            return {}
+        if FORGET not in sets:
+            raise DataError("attacks are on the questions to forget, and none are given (--forget)")
+        parts = {n: examples_of(getattr(self.attacker, n), name=n) for n in ("train", "retain", "unrelated")}
+        parts["retain"] = parts["retain"] or list(sets.get("retain", ()))
+        data = AttackData(sets[FORGET], translations=self.attacker.translations, **parts)
+        return {name: text_variants(chain, data) for name, chain in self.attacks.items()}
 
 
-def _variants(sets: Sets, attacks: Mapping[str, Chain], attacker: Attacker) -> dict[str, list[TextVariant]]:
-    if not attacks:
-        return {}
-    if FORGET not in sets:
-        raise DataError("attacks are on the questions to forget, and none are given (--forget)")
-    parts = {name: examples_of(getattr(attacker, name), name=name) for name in ("train", "retain", "unrelated")}
-    parts["retain"] = parts["retain"] or list(sets.get("retain", ()))
-    data = AttackData(sets[FORGET], translations=attacker.translations, **parts)
-    return {name: text_variants(chain, data) for name, chain in attacks.items()}
-
-
-def _in_chat(name: str, variants: Sequence[TextVariant]) -> list[TextVariant]:
-    """The variants without those that begin the model's turn. Raises ConfigError if none is left."""
-    kept = [variant for variant in variants if not any(e.prefill for e in variant.examples)]
-    left_out = len(variants) - len(kept)
-    how = (
-        "begin the model's turn, which chat completions do not take; endpoint.chat=false asks for completions of a "
-        "plain prompt instead"
-    )
-    if not kept:
-        raise ConfigError(f"the attack {name!r}: all of its variants {how}")
-    if left_out:
-        progress.warn(f"the attack {name!r}: {left_out} of {len(variants)} variants are left out, as they {how}")
+def _in_chat(attacks: Mapping[str, Sequence[TextVariant]]) -> dict[str, list[TextVariant]]:
+    """The attacks without the variants that begin the model's turn. Raises ConfigError if one has no others."""
+    kept = {}
+    for name, variants in attacks.items():
+        kept[name] = [variant for variant in variants if not any(e.prefill for e in variant.examples)]
+        left_out = len(variants) - len(kept[name])
+        how = (
+            "begin the model's turn, which chat completions do not take; endpoint.chat=false asks for completions of a "
+            "plain prompt instead"
+        )
+        if not kept[name]:
+            raise ConfigError(f"the attack {name!r}: all of its variants {how}")
+        if left_out:
+            progress.warn(f"the attack {name!r}: {left_out} of {len(variants)} variants are left out, as they {how}")
     return kept
 
 
-def _texts(
-    conversation: Conversation, examples: Sequence[Example], answers: Iterator[Answer]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The next answers, to these questions, and their prompts."""
-    texts = tuple(next(answers).text for _ in examples)
-    return texts, tuple(conversation.prompt(e) for e in examples)
+def _by_question(
+    conversation: Conversation, sets: Sets, answers: Sequence[Answer]
+) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Set -> the texts of its answers, and the prompts."""
+    found, rest = {}, iter(answers)
+    for name, examples in sets.items():
+        texts = tuple(next(rest).text for _ in examples)
+        found[name] = texts, tuple(conversation.prompt(e) for e in examples)
+    return found
 
 
 def _warn_of_lost(answers: Sequence[Answer]) -> None:
@@ -163,7 +192,7 @@ def _saved(texts: SystemTexts, folder: Path) -> SystemTexts:
         written.append(f"under-{attack}.jsonl")
         _write_rows(folder / written[-1], rows)
     files = {name: file_digest(folder / name) for name in written}
-    return SystemTexts(texts.source, texts.kind, texts.examples, texts.texts, texts.prompts, texts.under, files=files)
+    return replace(texts, files=files)
 
 
 def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,15 @@ import pytest
 from tests.conftest import people
 from tests.helpers.openai_server import MODEL, Fault, Served, serving
 
-from uwc.attacks.chain import attacked, make_chain
+from uwc.attacks.chain import Chain, attacked, make_chain
 from uwc.attacks.data import AttackData
-from uwc.data.outputs import Outputs, open_outputs, read_attack, read_outputs
+from uwc.data.example import Example
+from uwc.data.outputs import Outputs, SystemTexts, open_outputs, read_attack, read_outputs
 from uwc.errors import ConfigError, DataError, EndpointError
 from uwc.models.endpoint import Endpoint
 from uwc.models.generation import continue_greedily, generate
 from uwc.models.model import Model
-from uwc.workflows.collecting import collect
+from uwc.workflows.collecting import Asked
 
 CHAT = (
     "{% for m in messages %}{{ m.role }}:\n{{ m.content }}{{ eos_token }}\n{% endfor %}"
@@ -49,6 +50,12 @@ def served_model(model: Model, *, template: str = CHAT) -> Any:
 def echo() -> Iterator[Served]:
     with serving(lambda body: "> " + (body["messages"][-1]["content"] if "messages" in body else body["prompt"])) as s:
         yield s
+
+
+def collect(
+    endpoint: Endpoint, sets: Mapping[str, list[Example]], chains: Mapping[str, Chain] | None = None, **options: Any
+) -> SystemTexts:
+    return Asked(endpoint, chains or {}, **options).collect(sets)
 
 
 SETS = {"forget": people(2), "retain": people()[4:6]}
@@ -124,18 +131,19 @@ def test_variants_that_begin_the_models_turn_are_for_completions_only(
     assert any(body["prompt"].endswith("Answer: Sure, here is the answer:") for _, body in echo.asked)
     assert labels(both) == labels(both, chat=True) == ["hypothetical"]
     assert "2 of 3 variants are left out" in capsys.readouterr().err
-    echo.asked.clear()
     with pytest.raises(ConfigError, match="all of its variants"):
-        labels(("answer prefix",), chat=True)
-    assert not echo.asked
+        labels(("answer prefix",))
 
 
 def test_what_cannot_be_attacked_is_said_before_anything_is_asked(echo: Served) -> None:
     for attack in ("relearn", "logit_lens", "beam_search"):
         with pytest.raises(ConfigError, match=attack):
-            collect(Endpoint(echo.url, MODEL), SETS, {attack: make_chain(attack)})
+            Asked(Endpoint(echo.url, MODEL), {attack: make_chain(attack)}).collect(SETS)
     with pytest.raises(DataError, match="--forget"):
-        collect(Endpoint(echo.url, MODEL), {"retain": SETS["retain"]}, {"jailbreak": make_chain("jailbreak")})
+        Asked(Endpoint(echo.url, MODEL), {"jailbreak": make_chain("jailbreak")}).collect({"retain": SETS["retain"]})
+    prefix = {"jailbreak": make_chain("jailbreak", {"jailbreak": {"kinds": ("answer prefix",)}})}
+    with pytest.raises(ConfigError, match="all of its variants"):
+        Asked(Endpoint(echo.url, MODEL, chat=True), prefix).empty(SETS)
     assert not echo.asked
 
 
