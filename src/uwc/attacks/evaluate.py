@@ -440,7 +440,7 @@ def _headline(chain: Chain | None, variants: Sequence[VariantValues]) -> list[Va
 
 
 def under_attack(
-    chain: Chain,
+    chain: Chain | None,
     variants: Sequence[VariantValues],
     sets: Mapping[str, Sequence[Example]],
     of_set: str,
@@ -451,7 +451,7 @@ def under_attack(
     """[E] the values of a metric for one set under an attack, as `outcomes` averages them.
 
     Args:
-        chain: the attack.
+        chain: the attack; None for texts that were generated elsewhere.
         variants: its variants, with values of all sets.
         sets: set -> its scored examples; all values are concatenated in this order.
         of_set: the set.

@@ -1,7 +1,7 @@
 """`uwc check`: one checkpoint against a policy, for a signature or a gate in continuous integration."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -9,11 +9,13 @@ from uwc.cli.options import (
     MEASURED,
     MODELS,
     OUTPUT,
+    QUESTIONS,
+    BeforeFile,
     Columns,
-    Forget,
     Holdout,
     Json,
     KeepPaths,
+    OutputsFile,
     Overwrite,
     Plugins,
     Retains,
@@ -21,39 +23,52 @@ from uwc.cli.options import (
     Set,
     SkipInvalid,
     TrustRemoteCode,
+    UnderFiles,
     Verify,
     file_columns,
     retain_files,
+    texts_under,
 )
 from uwc.cli.verdicts import Redact, Undecided, finish_check
+from uwc.errors import UserError
 
 DEFAULT_FOLDER = Path("checks")
 
 
 def check_command(
     checkpoint: Annotated[
-        str,
+        str | None,
         typer.Argument(
-            metavar="[NAME=]CHECKPOINT", help="The unlearned model: a folder, a hub name or the folder of an adapter."
+            metavar="[[NAME=]CHECKPOINT]",
+            help="The unlearned model: a folder, a hub name or the folder of an adapter; nothing with --outputs.",
         ),
-    ],
+    ] = None,
     original: Annotated[
-        str, typer.Option(rich_help_panel=MODELS, metavar="MODEL", help="The model before unlearning.")
-    ],
-    forget: Forget,
-    retain: Retains,
+        str | None, typer.Option(rich_help_panel=MODELS, metavar="MODEL", help="The model before unlearning.")
+    ] = None,
+    forget: Annotated[
+        Path | None,
+        typer.Option(
+            rich_help_panel=QUESTIONS, metavar="FILE", help="Questions to forget: JSONL, JSON, CSV or Parquet."
+        ),
+    ] = None,
+    retain: Retains = [],  # noqa: B006
     retrained: Retrained = None,
+    outputs: OutputsFile = None,
+    before: BeforeFile = None,
+    under: UnderFiles = [],  # noqa: B006
     holdout: Holdout = None,
     column: Columns = [],  # noqa: B006
     skip_invalid: SkipInvalid = False,
     policy: Annotated[
-        str,
+        str | None,
         typer.Option(
             rich_help_panel=MEASURED,
             metavar="NAME",
-            help="The requirements: a shipped policy (see: uwc list policies) or a YAML file.",
+            help="The requirements: a shipped policy (see: uwc list policies) or a YAML file. Default: standard; texts "
+            "with --outputs.",
         ),
-    ] = "standard",
+    ] = None,
     baseline: Annotated[
         Path | None,
         typer.Option(
@@ -82,18 +97,35 @@ def check_command(
     plugin: Plugins = [],  # noqa: B006
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Check a model as delivered against a policy. Exit status: 0 pass, 5 fail, 6 undecided, 1 for an error.
+    """Check a model as delivered, or texts, against a policy. Exit status: 0 pass, 5 fail, 6 undecided, 1 for an error.
 
     Writes check.json, check.xml (JUnit), check.md and signoff.html. Runs the shipped study `check`.
     """
+    from uwc.data.outputs import Outputs
     from uwc.workflows.checking import check, folder_of_check
 
+    checked: str | Outputs
+    models: dict[str, Any]
+    if outputs is not None:
+        if checkpoint is not None or original is not None:
+            raise UserError("--outputs takes the place of a model; leave CHECKPOINT and --original out, see --before")
+        checked = Outputs(outputs)
+        given = {"original": before, "retrained": retrained}
+        models = {name: None if file is None else Outputs(file) for name, file in given.items()}
+        models["under"] = texts_under(under)
+    elif checkpoint is None or original is None or forget is None or not retain:
+        raise UserError(
+            "give CHECKPOINT with --original MODEL, --forget FILE and --retain FILE, or texts with --outputs FILE"
+        )
+    elif before is not None or under:
+        raise UserError("--before and --under are for texts (--outputs)")
+    else:
+        checked, models = checkpoint, {"original": original, "retrained": retrained}
     results = check(
-        checkpoint,
-        original=original,
+        checked,
+        **models,
         forget=forget,
-        retain=retain_files(retain),
-        retrained=retrained,
+        retain=retain_files(retain) or None,
         holdout=holdout,
         policy=policy,
         baseline=baseline,
@@ -108,5 +140,5 @@ def check_command(
         keep_paths=keep_paths,
         trust_remote_code=trust_remote_code,
     )
-    folder = folder_of_check(checkpoint, output_dir)
+    folder = folder_of_check(checked, output_dir)
     finish_check(results, folder, undecided=undecided, as_json=as_json)

@@ -21,7 +21,6 @@ from uwc.cli.check import check_command
 from uwc.cli.compare import compare_command
 from uwc.cli.data import data_command
 from uwc.cli.export import export_command
-from uwc.cli.import_logs import import_logs_command
 from uwc.cli.list import explain_command, list_command, schema_command
 from uwc.cli.options import SHARED, Command, Commands
 from uwc.cli.push import push_command
@@ -96,7 +95,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "data": data_command,
     "score": score_command,
     "answers": answers_command,
-    "import-logs": import_logs_command,
     "unlearn": unlearn_command,
     "compare": compare_command,
     "check": check_command,

@@ -15,10 +15,12 @@ from typer.core import TyperCommand, TyperGroup
 from uwc.errors import ConfigError, UserError, printable
 
 if TYPE_CHECKING:
+    from uwc.data.outputs import Outputs
     from uwc.studies.config import LoadingConfig
     from uwc.studies.sections import Section
 
 MODELS, QUESTIONS, MEASURED = "Models", "Questions", "Measurement"
+TEXTS = "Texts in place of a model"
 ATTACKS, OUTPUT, SETTINGS = "Attacks", "Output", "Further settings"
 """The groups of options in help."""
 
@@ -44,6 +46,31 @@ Scored = Annotated[
         rich_help_panel=QUESTIONS,
         metavar="FILE",
         help="Questions to be scored as the set forget: JSONL, JSON, CSV or Parquet.",
+    ),
+]
+OutputsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--outputs",
+        rich_help_panel=TEXTS,
+        metavar="FILE",
+        help="Texts that were generated elsewhere, in place of a model: JSONL, JSON, CSV or Parquet with a column "
+        "output, or a log of TOFU, OpenUnlearning, lm-evaluation-harness or inspect_ai (docs/texts.md).",
+    ),
+]
+BeforeFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--before", rich_help_panel=TEXTS, metavar="FILE", help="The texts of the original, for paired differences."
+    ),
+]
+UnderFiles = Annotated[
+    list[str],
+    typer.Option(
+        "--under",
+        rich_help_panel=TEXTS,
+        metavar="NAME=FILE",
+        help="The texts under an attack, to which you give a name. May be repeated.",
     ),
 ]
 Retain = Annotated[Path | None, typer.Option(rich_help_panel=QUESTIONS, metavar="FILE", help="Questions to retain.")]
@@ -170,6 +197,19 @@ def _escaped() -> Iterator[None]:
         if hasattr(error, "format_message"):  # an error of usage
             error.message = printable(str(getattr(error, "message", "")))  # type: ignore[attr-defined]
         raise
+
+
+def texts_under(options: Sequence[str]) -> "dict[str, Outputs]":
+    """``["jailbreak=FILE"]`` as texts by attack. Raises UserError for an option of another form."""
+    from uwc.data.outputs import Outputs
+
+    found: dict[str, Outputs] = {}
+    for option in options:
+        name, equals, file = option.partition("=")
+        if not equals or not name or not file or name in found:
+            raise UserError(f"--under {option!r}: write it as NAME=FILE, with a name of its own for each attack")
+        found[name] = Outputs(file)
+    return found
 
 
 S = TypeVar("S", bound="Section")

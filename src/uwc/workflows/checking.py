@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from uwc import __version__
+from uwc.data.outputs import Outputs
 from uwc.data.question_files import Columns, Questions
 from uwc.errors import ConfigError
 from uwc.io import expanded, file_digest
@@ -20,8 +21,11 @@ from uwc.studies.policy import Policies, load_policy
 from uwc.studies.steps import Checkpoint, Step
 from uwc.studies.store import Store, environment
 from uwc.studies.verdict import against_baseline
+from uwc.workflows.checking_texts import POLICY as TEXTS
+from uwc.workflows.checking_texts import check_texts
 from uwc.workflows.comparison import Sets, filled_in, named_by_path, retain_sets, safe_name
 from uwc.workflows.studies import require_models, run_plan
+from uwc.workflows.texts import System
 
 STUDY = "check"
 CHECKED = "checked model"
@@ -31,13 +35,14 @@ CHECKED = "checked model"
 def check(
     checkpoint: Any,
     *,
-    original: Any,
-    forget: Questions,
-    retain: Sets,
+    original: Any | None = None,
+    forget: "Questions | None" = None,
+    retain: "Sets | None" = None,
     retrained: Any | None = None,
     holdout: "Questions | None" = None,
     sets: Mapping[str, Questions] | None = None,
-    policy: Policies = "standard",
+    under: Mapping[str, Outputs] | None = None,
+    policy: Policies | None = None,
     baseline: "CheckResults | str | Path | None" = None,
     name: str | None = None,
     columns: Columns | None = None,
@@ -51,7 +56,7 @@ def check(
     keep_paths: bool = False,
     trust_remote_code: bool = False,
 ) -> CheckResults:
-    """Check one unlearned model, as delivered, against a policy.
+    """Check one unlearned model, as delivered, or the texts of a system, against a policy.
 
     It runs the shipped study `check` with these arguments filled in: the metrics and attacks that the policy needs.
     ``OUTPUT_DIR/NAME`` then holds ``check.json``, ``check.xml`` (JUnit), ``check.md``, ``signoff.html`` and the study's
@@ -59,14 +64,18 @@ def check(
     model; interrupted at any moment, the same call resumes.
 
     Args:
-        checkpoint: the unlearned model: a folder, a hub name, the folder of an adapter of the original, or a `Model`.
-        original: the model before unlearning.
-        forget: the questions that should be forgotten.
-        retain: the questions that should be kept; or several sets by name, ``retain`` among them.
-        retrained: a model that was never trained on the forget questions: the reference, and the control of attacks.
+        checkpoint: the unlearned model: a folder, a hub name, the folder of an adapter of the original, or a `Model`;
+            or `Outputs`, the texts of a system that is not a checkpoint, of which the metrics of texts are decided.
+        original: the model before unlearning; for texts its `Outputs`, which may be missing.
+        forget: the questions that should be forgotten; texts may have theirs in their own rows.
+        retain: the questions that should be kept; or several sets by name, ``retain`` among them; likewise.
+        retrained: a model that was never trained on the forget questions: the reference, and the control of attacks;
+            for texts its `Outputs`.
         holdout: questions that no model was trained on.
         sets: further sets that requirements name.
-        policy: the name of a shipped policy, a YAML file, or a mapping of the same keys.
+        under: name of an attack -> the `Outputs` under it; for texts only.
+        policy: the name of a shipped policy, a YAML file, or a mapping of the same keys; ``standard`` by default, and
+            ``texts`` for texts.
         baseline: an earlier check of the same questions, its file or folder; a significantly worse number fails.
         name: the name of the results' folder; the checkpoint's by default.
         columns: field -> column, where files or tables name them otherwise; ``"SET:FIELD"`` for one of them.
@@ -83,9 +92,30 @@ def check(
     Raises:
         UserError: a model, file or policy is not as it should be, or the baseline is one of other questions.
     """
-    asked, before = load_policy(policy), _baseline(baseline)
+    folder, before = folder_of_check(checkpoint, output_dir, name=name), _baseline(baseline)
+    if isinstance(checkpoint, System):
+        questions = {"forget": forget, "holdout": holdout, **(retain_sets(retain) if retain is not None else {})}
+        return check_texts(
+            checkpoint,
+            {name: given for name, given in {**questions, **(sets or {})}.items() if given is not None},
+            before=original,
+            retrained=retrained,
+            under=under,
+            policy=TEXTS if policy is None else policy,
+            baseline=before,
+            columns=columns,
+            skip_invalid=skip_invalid,
+            folder=folder,
+            redact=redact,
+            undecided=undecided,
+            overwrite=overwrite,
+            keep_paths=keep_paths,
+        )
+    if original is None or forget is None or retain is None or under:
+        raise ConfigError("the check of a model needs its original, forget and retain questions; under is for texts")
+    policy = "standard" if policy is None else policy
+    asked = load_policy(policy)
     called, model = _named(checkpoint, name)
-    folder = Path(output_dir) / called
     run = CHECKED if called in (ORIGINAL.role, RETRAINED.role) else called
     changes: dict[str, Any] = {
         **filled_in(
@@ -138,6 +168,8 @@ def folder_of_check(checkpoint: Any, output_dir: str | Path, *, name: str | None
 def _named(checkpoint: Any, name: str | None) -> tuple[str, Any]:
     """The name of a model's check, and the model: ``NAME=PATH`` has both."""
     given, model = getattr(checkpoint, "name", ""), checkpoint
+    if isinstance(checkpoint, Outputs):
+        given = Path(checkpoint.data).stem if isinstance(checkpoint.data, str | Path) else "texts"
     if isinstance(checkpoint, str | Path):
         ((given, model),) = named_by_path([checkpoint]).items()
     return safe_name(name or given, otherwise=STUDY), model

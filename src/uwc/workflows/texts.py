@@ -24,6 +24,7 @@ from uwc.metrics.suites import (
     metric_name,
     question_warnings,
     set_info,
+    what_is_missing,
 )
 from uwc.metrics.texts import TextSet, only_texts, text_sets
 from uwc.names import require_names
@@ -213,6 +214,7 @@ def measure(
     systems: Systems,
     metrics: Sequence[Any] = (),
     *,
+    wanted: Sequence[str] = (),
     settings: Settings | None = None,
     judges: Judges | None = None,
     seed: int = 0,
@@ -222,6 +224,7 @@ def measure(
     Args:
         systems: the texts.
         metrics: names, labels, suites or functions.
+        wanted: further metrics, where they can be computed.
         settings: metric -> its settings that differ from the defaults.
         judges: models that judge texts.
         seed: of the bootstrap.
@@ -239,6 +242,7 @@ def measure(
     available = frozenset(name for name, model in models.items() if model is not None)
     given = Given(systems.texts.examples, available, only_texts=only_texts(ours))
     names, left_out = chosen_metrics(None, metrics, given)
+    names += [name for name in dict.fromkeys(wanted) if name not in names and not what_is_missing(name, given)]
     if "forget_quality" in names and (lacking := _lacks_quality(systems, ours, retrained)):
         names.remove("forget_quality")
         left_out["forget_quality"] = lacking
