@@ -8,7 +8,7 @@ from uwc.attacks.chain import Chain, attacked
 from uwc.attacks.data import AttackData
 from uwc.attacks.decoding import draws, sample_label, sampling
 from uwc.data.example import Example
-from uwc.errors import ConfigError
+from uwc.errors import ConfigError, UserError
 from uwc.models.endpoint import Draw
 from uwc.models.model import Model
 
@@ -74,6 +74,19 @@ def require_text_attacks(chain: Chain) -> None:
                 f"the attack {name!r} needs the model's weights: the protocol of endpoints has no such decoding; take "
                 "'sampling'"
             )
+
+
+def needs_no_weights(chain: Chain) -> bool:
+    """Whether an attack is on questions or on sampling only, as is found out on made-up questions."""
+    made_up = [Example(id=str(i), question=f"{i}?", answer=f"{i}", paraphrased_question=f"{i}, or?") for i in range(64)]
+    data = AttackData(made_up[:1], train=made_up[1:33], retain=made_up[33:], translations={"0": "¿0?"})
+    try:
+        text_variants(chain, data)
+    except ConfigError:
+        return False
+    except UserError:  # it lacks other data, which is found out on the true questions
+        return True
+    return True
 
 
 class _WithoutWeights(Model):

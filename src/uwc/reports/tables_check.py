@@ -3,7 +3,7 @@
 import math
 
 from uwc.io import digest
-from uwc.reports.format import MISSING, Table, known, number, significant, with_interval
+from uwc.reports.format import MISSING, Table, known, significant, with_interval
 from uwc.results import CheckedSystem, CheckResults, RequirementResult
 
 DIGITS = 12

@@ -1,24 +1,28 @@
 """Texts of a system behind an endpoint: its answers to all questions, and those under attacks."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from uwc import progress
 from uwc.attacks.asked import TextVariant, text_variants
 from uwc.attacks.chain import Chain
 from uwc.attacks.data import AttackData, Attacker
+from uwc.attacks.registry import attack_name, attacks
 from uwc.data.example import Example
-from uwc.data.outputs import SystemTexts, VariantTexts
+from uwc.data.outputs import Outputs, SystemTexts, VariantTexts
 from uwc.data.question_files import examples_of
 from uwc.data.rows import FIELDS
 from uwc.errors import ConfigError, DataError
 from uwc.io import file_digest, require_writable, write_text
 from uwc.models.endpoint import Answer, Conversation, Endpoint, Request, StoredAnswers
 from uwc.results import FORGET
+from uwc.studies.sections import ChainConfig, first_problem
 
 ANSWERS = "endpoint_answers.jsonl"
 """The file of all answers of an endpoint, from which an interrupted run resumes."""
@@ -51,6 +55,23 @@ class Asked:
     def name(self) -> str:
         """What results call it."""
         return self.endpoint.name
+
+    def options(self, names: Collection[str]) -> list[str]:
+        """The options of the command line for the endpoint and some attacks, with all settings that differ."""
+        words = ["--endpoint", self.endpoint.url, "--model", self.endpoint.model]
+        plain = Endpoint(self.endpoint.url, self.endpoint.model)
+        pairs = [(f.name, getattr(self.endpoint, f.name), getattr(plain, f.name)) for f in fields(Endpoint)]
+        changed = {f"endpoint.{name}": value for name, value, default in pairs if value != default}
+        for chain in (self.attacks[name] for name in names if name in self.attacks):
+            words += ["--attack", chain.name]
+            for step in chain.steps:
+                defaults = attacks.check(step.entry.name, {})
+                changed |= {
+                    f"attack.settings.{step.entry.name}.{key}": value
+                    for key, value in step.settings.items()
+                    if value != defaults[key]
+                }
+        return [*words, *(w for key, value in changed.items() for w in ("--set", f"{key}={json.dumps(value)}"))]
 
     def empty(self, sets: Sets) -> SystemTexts:
         """Empty texts in place of the answers, with which everything is checked before anything is asked.
@@ -128,10 +149,58 @@ class Asked:
         return {name: text_variants(chain, data) for name, chain in self.attacks.items()}
 
 
-def _in_chat(attacks: Mapping[str, Sequence[TextVariant]]) -> dict[str, list[TextVariant]]:
+Under = Mapping[str, "Outputs | str | Mapping[str, Any] | Chain"]
+"""Name of an attack -> the texts under it or, for an endpoint, the attack, as a study has it."""
+
+
+def with_attacks(
+    system: "Outputs | SystemTexts | Asked | Endpoint",
+    under: Under,
+    *,
+    attacker: Attacker | None = None,
+    folder: str | Path | None = None,
+) -> "tuple[Outputs | SystemTexts | Asked, dict[str, Outputs]]":
+    """A system with the attacks of `under`, if it is an endpoint, and the texts in `under`.
+
+    Args:
+        system: the system.
+        under: attacks, and texts under attacks.
+        attacker: the attacker's data.
+        folder: the folder of an endpoint's answers.
+
+    Raises:
+        ConfigError: an unknown attack or setting, or an attack on a system that is no endpoint.
+    """
+    made = {name: _chain(name, given) for name, given in under.items() if not isinstance(given, Outputs)}
+    texts = {name: given for name, given in under.items() if isinstance(given, Outputs)}
+    if isinstance(system, Endpoint):
+        system = Asked(system)
+    if isinstance(system, Asked):
+        where = None if folder is None else Path(folder)
+        attacked = replace(system, attacks={**system.attacks, **made}, folder=where)
+        return (attacked if attacker is None else replace(attacked, attacker=attacker)), texts
+    if made or attacker is not None:
+        raise ConfigError(
+            "attacks are carried out on an endpoint; for texts give those under each attack as uwc.Outputs"
+        )
+    return system, texts
+
+
+def _chain(name: str, given: Any) -> Chain:
+    if isinstance(given, Chain):
+        return given
+    if callable(given):
+        given = attack_name(given)
+    try:
+        return ChainConfig.model_validate(given).made()
+    except ValidationError as error:
+        raise ConfigError(f"under: {name}: {first_problem(error, ChainConfig)}") from None
+
+
+def _in_chat(by_attack: Mapping[str, Sequence[TextVariant]]) -> dict[str, list[TextVariant]]:
     """The attacks without the variants that begin the model's turn. Raises ConfigError if one has no others."""
     kept = {}
-    for name, variants in attacks.items():
+    for name, variants in by_attack.items():
         kept[name] = [variant for variant in variants if not any(e.prefill for e in variant.examples)]
         left_out = len(variants) - len(kept[name])
         how = (
