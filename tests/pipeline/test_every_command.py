@@ -13,7 +13,7 @@ from uwc.models.load import save_model
 from uwc.models.model import Model
 
 TEXTS = (".json", ".jsonl", ".md", ".html", ".txt", ".yaml")
-COMMANDS = ("score", "calibrate", "attack", "compare", "study", "robustness", "import-logs", "unlearn")
+COMMANDS = ("score", "calibrate", "attack", "compare", "study", "robustness", "texts", "unlearn")
 RESULTS = {
     "score": "score.json",
     "calibrate": "calibration.json",
@@ -21,7 +21,7 @@ RESULTS = {
     "compare": "results.json",
     "study": "compare/results.json",
     "robustness": "robustness.json",
-    "import-logs": "score.json",
+    "texts": "score.json",
 }
 """Command -> its file; unlearning has no interval."""
 
@@ -67,7 +67,7 @@ def arguments(command: str, folder: Path, out: Path) -> list[str]:
         "compare": ["compare", "--original", original, "--unlearned", unlearned, *both, *attack, *quick],
         "study": ["study", "run", "compare", *quick, *(f"--set={key}={value}" for key, value in of_study.items())],
         "robustness": ["robustness", str(folder / "points.jsonl")],
-        "import-logs": ["import-logs", str(folder / "log.json")],
+        "texts": ["score", "--outputs", str(folder / "log.json")],
         "unlearn": ["unlearn", original, "--method", "gd", *both, "--set", "training.batch_size=2"],
     }[command] + ["-o", str(out)]
 

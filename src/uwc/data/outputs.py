@@ -378,10 +378,10 @@ def _parts(opened: OpenedOutputs) -> _Parts:
             f"output=<column>; the file has: {listed(there, 160) or 'none'}"
         )
     own = {part: _column(opened, part, there) for part in ("set", "prompt", "variant")}
+    dropped = {output, *filter(None, own.values())}
     asked = "question" in opened.asked or "messages" in opened.asked
     if not asked and not {"question", "messages"} & {column.strip().casefold() for column in there}:
-        own["prompt"] = opened.asked.get("prompt")  # it is the question
-    dropped = {output, *filter(None, own.values())}
+        dropped.discard(own["prompt"] or "")  # it is the question
     rows = [(n, {c: cell for c, cell in row.items() if c not in dropped}) for n, row in table.rows]
     return _Parts(output, own["set"], own["prompt"], own["variant"], replace(table, rows=rows))
 
