@@ -1,7 +1,7 @@
 """Texts of a system behind an endpoint: its answers to all questions, and those under attacks."""
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from uwc.data.rows import FIELDS
 from uwc.errors import ConfigError, DataError
 from uwc.io import file_digest, require_writable, write_text
 from uwc.models.endpoint import Answer, Conversation, Endpoint, Request, StoredAnswers
-from uwc.results import FORGET
+from uwc.results import FORGET, Warning
 from uwc.studies.sections import ChainConfig, first_problem
 
 ANSWERS = "endpoint_answers.jsonl"
@@ -110,8 +110,9 @@ class Asked:
             questions = [Request(e) for examples in sets.values() for e in examples]
             said = conversation.ask(questions, f"ask {self.endpoint.model}")
             texts = _by_question(conversation, sets, said)
+            warnings: list[Warning] = []
             if conversation.chat:
-                variants = _in_chat(variants)
+                variants, warnings = _in_chat(variants)
             under = {}
             for name, of_attack in variants.items():
                 requests = [Request(e, variant.draw) for variant in of_attack for e in variant.examples]
@@ -127,7 +128,6 @@ class Asked:
                 f"{conversation.resumed} of {len(said)} answers are those of an earlier run, in {answers.path}; remove "
                 "the file to ask again"
             )
-        _warn_of_lost(said)
         collected = SystemTexts(
             self.name,
             "endpoint",
@@ -135,6 +135,7 @@ class Asked:
             {name: part for name, (part, _) in texts.items()},
             {name: prompts for name, (_, prompts) in texts.items()},
             under,
+            warnings=(*warnings, *_lost(said)),
         )
         return collected if self.folder is None else _saved(collected, self.folder)
 
@@ -197,9 +198,13 @@ def _chain(name: str, given: Any) -> Chain:
         raise ConfigError(f"under: {name}: {first_problem(error, ChainConfig)}") from None
 
 
-def _in_chat(by_attack: Mapping[str, Sequence[TextVariant]]) -> dict[str, list[TextVariant]]:
-    """The attacks without the variants that begin the model's turn. Raises ConfigError if one has no others."""
-    kept = {}
+def _in_chat(by_attack: Mapping[str, Sequence[TextVariant]]) -> tuple[dict[str, list[TextVariant]], list[Warning]]:
+    """The attacks without the variants that begin the model's turn, and a warning for each that has such ones.
+
+    Raises:
+        ConfigError: an attack has no others.
+    """
+    kept, warnings = {}, []
     for name, variants in by_attack.items():
         kept[name] = [variant for variant in variants if not any(e.prefill for e in variant.examples)]
         left_out = len(variants) - len(kept[name])
@@ -210,8 +215,9 @@ def _in_chat(by_attack: Mapping[str, Sequence[TextVariant]]) -> dict[str, list[T
         if not kept[name]:
             raise ConfigError(f"the attack {name!r}: all of its variants {how}")
         if left_out:
-            progress.warn(f"the attack {name!r}: {left_out} of {len(variants)} variants are left out, as they {how}")
-    return kept
+            text = f"the attack {name!r}: {left_out} of {len(variants)} variants are left out, as they {how}"
+            warnings.append(Warning(code="variants_left_out", text=text))
+    return kept, warnings
 
 
 def _by_question(
@@ -225,18 +231,20 @@ def _by_question(
     return found
 
 
-def _warn_of_lost(answers: Sequence[Answer]) -> None:
-    """Warn of answers that are empty for another reason than that the model said nothing."""
+def _lost(answers: Sequence[Answer]) -> Iterator[Warning]:
+    """Warnings of answers that are empty for another reason than that the model said nothing."""
     filtered = sum(a.finish == "content_filter" for a in answers)
-    cut = sum(a.finish == "length" and not a.text for a in answers)
     if filtered:
-        progress.warn(f"{filtered} of {len(answers)} answers were stopped by the server's content filter")
+        text = f"{filtered} of {len(answers)} answers were stopped by the server's content filter"
+        yield Warning(code="answers_filtered", text=text)
+    cut = sum(a.finish == "length" and not a.text for a in answers)
     if cut:
-        progress.warn(
+        text = (
             f"{cut} of {len(answers)} answers are empty and were ended by their length: if the model thinks first, "
             "raise max_new_tokens, or switch thinking off, such as with endpoint.extra="
             "{chat_template_kwargs: {enable_thinking: false}}"
         )
+        yield Warning(code="answers_cut", text=text)
 
 
 def _saved(texts: SystemTexts, folder: Path) -> SystemTexts:

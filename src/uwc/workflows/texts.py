@@ -346,3 +346,4 @@ def _warnings(systems: Systems) -> Iterator[Warning]:
     own = {name: examples for name, examples in systems.texts.examples.items() if not name.endswith("_paraphrased")}
     yield from question_warnings(own)
     yield from (of_file.warning for of_file in systems.invalid or ())
+    yield from systems.texts.warnings
