@@ -64,7 +64,7 @@ class MeasuredSet(ABC):
     @property
     def finite(self) -> NDArray[np.bool_]:
         """[E] whether all logits of an example are finite; otherwise its metrics are NaN."""
-        return np.ones(len(self.answers), dtype=bool)
+        return np.ones(len(self.ids), dtype=bool)
 
     def completed_from(self) -> list[int | None]:
         """[E] the characters of the answer in the shortest prefix from which greedy decoding completes the rest.
@@ -104,7 +104,7 @@ class MeasuredSet(ABC):
             arguments.append(argument)
         function = self.compat.functions.get(metric, entry.function) if self.compat else entry.function
         found: Floats = np.asarray(function(*arguments, **settings), dtype=np.float64)
-        _require_possible(found, entry, len(self.answers))
+        _require_possible(found, entry, len(self.ids))
         return found
 
     def aggregate(self, metric: str, *, seed: int = 0, **settings: Any) -> Aggregate:
