@@ -60,8 +60,9 @@ def print_warnings(warnings: "Iterable[Warning]") -> None:
 
 
 def print_results(results: "StudyResults", *tables: Table) -> None:
-    """Print the table of a study's results, further tables, the conclusion in sentences, and the warnings."""
-    from uwc.reports.tables import indistinct, result_table, summary, tau_words
+    """Print the table of a study's results, further tables, the conclusion in sentences, the warnings, and the verdict
+    on each model under each policy."""
+    from uwc.reports.tables import indistinct, result_table, summary, tau_words, verdict_lines
     from uwc.reports.tables_attacks import recovery_words
 
     for table in (result_table(results), *tables):
@@ -70,6 +71,8 @@ def print_results(results: "StudyResults", *tables: Table) -> None:
     for sentence in filter(None, [*summary(results), indistinct(results), *tau_words(results), *under_attack]):
         typer.echo(printable(sentence))
     print_warnings(results.warnings)
+    for line in verdict_lines(results):
+        typer.echo(printable(line))
 
 
 def print_answers_page(folder: Path | None) -> None:

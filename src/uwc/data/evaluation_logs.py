@@ -157,7 +157,8 @@ def _tofu_set(path: Path, log: Any, name: str) -> LoggedSet:
     for part in _TOFU_FIELDS:
         if set(log[part]) != set(indices):
             raise DataError(f"{path}: {TOFU_FILES[name]}: {part!r} covers other examples than 'avg_gt_loss'")
-        columns[part] = _numbers(path, part, [log[part][i] for i in indices])
+        lists = part == "average_perturb_loss"
+        columns[part] = _numbers(path, part, [log[part][i] for i in indices], lists=lists)
     loss, wrong, true, rouge = (columns[part] for part in _TOFU_FIELDS)
     probability = np.exp(-loss)
     if name in NORMALISED:
@@ -207,7 +208,7 @@ def _open_set(path: Path, log: Mapping[str, Any], name: str) -> LoggedSet | None
     prefix, normalised = _OPEN_PREFIXES[name], "_normalised" if name in NORMALISED else ""
     indices: tuple[str, ...] = ()
 
-    def column(choices: tuple[str, ...], read: Callable[[Any], Any]) -> Floats:
+    def column(choices: tuple[str, ...], read: Callable[[Any], Any], *, lists: bool = False) -> Floats:
         nonlocal indices
         for metric in choices:
             values = _mapping(path, metric, log.get(metric, {})).get("value_by_index")
@@ -219,14 +220,14 @@ def _open_set(path: Path, log: Mapping[str, Any], name: str) -> LoggedSet | None
                     )
                 indices = known
                 try:
-                    return _numbers(path, metric, [read(values[i]) for i in known])
-                except (KeyError, TypeError):
+                    return _numbers(path, metric, [read(values[i]) for i in known], lists=lists)
+                except (KeyError, TypeError, ValueError):
                     raise DataError(f"{path}: {metric!r} lacks a field of OpenUnlearning's logs") from None
         return _NONE
 
     restated = f"{prefix}_Q_A_PARA_Prob" if name not in NORMALISED else f"{prefix}_Q_A_Prob"
     true = column((restated,), lambda v: v["avg_loss"])
-    wrong = column((f"{prefix}_Q_A_PERT_Prob",), lambda v: np.atleast_1d(v["avg_loss"]))
+    wrong = column((f"{prefix}_Q_A_PERT_Prob",), lambda v: np.atleast_1d(v["avg_loss"]), lists=True)
     ratio = column((f"{prefix}_Truth_Ratio", f"{prefix}_truth_ratio"), lambda v: v["score"])
     probability = column((f"{prefix}_Q_A_Prob{normalised}",), lambda v: v["prob"])
     rouge = column((f"{prefix}_Q_A_ROUGE",), lambda v: v["rougeL_recall"])
@@ -395,12 +396,13 @@ def _mapping(path: Path, part: str, value: Any) -> Mapping[str, Any]:
     return value
 
 
-def _numbers(path: Path, part: str, values: list[Any]) -> Floats:
+def _numbers(path: Path, part: str, values: list[Any], *, lists: bool = False) -> Floats:
+    """[E] numbers, or with `lists` [E, J]."""
     try:
         column = np.array(values, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
         column = np.array([np.nan])
-    if not len(column) or not np.isfinite(column).all():
+    if not column.size or column.ndim != 1 + lists or not np.isfinite(column).all():
         raise DataError(f"{path}: {part!r} holds a value that is not a finite number, or lists of unequal lengths")
     return column
 

@@ -39,7 +39,8 @@ def clustered_mean(sums: Floats, sizes: Floats) -> tuple[float, float]:
     two clusters, or if the mean is not finite.
     """
     n, clusters = float(sizes.sum()), len(sums)
-    mean = float(sums.sum() / n)
+    with np.errstate(invalid="ignore"):
+        mean = float(sums.sum() / n)
     if clusters < 2 or not np.isfinite(mean):
         return mean, float("nan")
     return mean, float(np.sqrt(clusters / (clusters - 1) * np.sum((sums - mean * sizes) ** 2)) / n)

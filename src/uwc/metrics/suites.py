@@ -295,7 +295,7 @@ def missing_need(name: str, of_set: str, given: Given) -> str:
     if of_set not in given.sets:
         return _missing_set(of_set)
     if not _suits(of_set, metrics.get(name).facts.get("only")):
-        return f"the metric {name!r} is not for the set {of_set!r}"
+        return f"another set than {of_set!r}, which the metric {name!r} is not for"
     return missing_input(name, of_set, given)
 
 

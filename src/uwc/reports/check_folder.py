@@ -4,16 +4,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from uwc import answers as table_of_answers
-from uwc.io import write_text
+from uwc.io import remove, write_text
 from uwc.reports.check_markdown import check_markdown
 from uwc.reports.junit import write_junit
-from uwc.reports.signoff import write_signoff
+from uwc.reports.signoff import PAGE, PDF, write_signoff
 from uwc.results import CheckResults
 
 if TYPE_CHECKING:
     import pandas as pd
 
 JUNIT, MARKDOWN = "check.xml", "check.md"
+
+
+def remove_check(folder: Path) -> None:
+    """Remove the files of an earlier check from a folder."""
+    for name in (CheckResults.FILE, JUNIT, MARKDOWN, PAGE, PDF):
+        remove(folder / name)
 
 
 def write_check(

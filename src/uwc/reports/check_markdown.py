@@ -15,7 +15,7 @@ from uwc.reports.tables_check import (
 )
 from uwc.results import CheckResults
 
-SYMBOLS = {"met": "✅", "violated": "❌", "worse": "❌", "undecided": "❔", "left out": "➖"}
+SYMBOLS = {"met": "✅", "violated": "❌", "worse": "❌", "undecided": "❔", "left out": "⏭️"}
 OUTCOME_SYMBOLS = {"pass": "✅", "fail": "❌", "undecided": "❔"}
 
 
@@ -28,7 +28,7 @@ def _parts(results: CheckResults) -> Iterator[str]:
     verdict = results.verdict
     yield f"## {OUTCOME_SYMBOLS[verdict.outcome]} {OUTCOMES[verdict.outcome]}: policy {markdown_text(verdict.policy)}\n"
     title = f" {markdown_text(verdict.title)}." if verdict.title else ""
-    yield f"{markdown_code(results.model.source)}: {markdown_text(verdict_words(results))}{title}\n"
+    yield f"Model {markdown_code(results.model.source)}: {markdown_text(verdict_words(results))}{title}\n"
     yield to_markdown(requirements_table(results, SYMBOLS))
     if results.warnings:
         yield "### Warnings\n\n" + _bullets(markdown_text(warning.text) for warning in results.warnings)

@@ -3,14 +3,14 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import ceil, floor, log, log10
+from math import ceil, floor, isfinite, log, log10
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len, set_cell_size
 
 from uwc.answers import AS_DELIVERED, ATTACK, redacted, worst
-from uwc.errors import printable
+from uwc.errors import printable, shortened
 from uwc.io import write_text
 from uwc.reports.answers_page import environment
 from uwc.reports.format import known, listed, number
@@ -26,15 +26,19 @@ PAGE, PDF = "signoff.html", "signoff.pdf"
 ANSWERS, REQUIREMENTS, SETS, WARNINGS = 10, 16, 6, 4
 """The most answers, requirements, sets and warnings on the page."""
 SETS_IN_WORDS = {FORGET: "questions to forget", RETAIN: "questions to keep"}
-METRICS_IN_WORDS = {ES: "the share of the true answer that the model completes word for word, given the part before it"}
+REWORDED = "_paraphrased"
+"""Ending of the name of a set with the questions of another one in other words."""
+METRICS_IN_WORDS = {ES: "the share of the true answer that the model completes, given the beginning (bold)"}
 """Metric -> its meaning in plain words; another metric is described by its summary."""
 
-WIDTH, HEIGHT = 527.0, 782.0
+WIDTH, HEIGHT = 527.0, 789.0
 """The printed part of an A4 page in points."""
-LINE, LETTER, FILLED = 1.25, 0.56, 0.92
-"""The height of a line and the mean width of a letter (of a wide font) over the font size; the filled part of a
-line."""
-_SPACE = re.compile(r"\s")
+LINE, LETTER, PADDING = 1.25, 0.525, 2.5
+"""The height of a line and the mean width of a letter (of a wide font) over the font size; the height in points of a
+table's row besides its lines."""
+RAGGED = 3
+"""The letters for which there is no room at the end of a line, on average."""
+_SPACE, _LETTER = re.compile(r"\s"), re.compile(r"\w")
 
 
 def write_signoff(
@@ -78,7 +82,7 @@ class Step:
 
     Attributes:
         size: the font size in points.
-        requirement, answer, limit: the most lines of a requirement, of a text of an answer, and of what is not shown.
+        requirement, answer, limit: the most lines of a requirement, of a text of an answer, and of a warning.
     """
 
     size: float
@@ -97,12 +101,16 @@ class Step:
 
     def rows(self, lines: Sequence[int]) -> float:
         """The height of a table whose rows have so many lines, with its head."""
-        return (sum(lines) + 1) * self.line + 3.5 * (len(lines) + 1)
+        return (sum(lines) + 1) * self.line + PADDING * (len(lines) + 1)
 
 
-STEPS = (
-    *(Step(9, 3, 4, 3), Step(9, 3, 3, 3), Step(8.5, 3, 3, 3), Step(8.5, 3, 2, 2), Step(8, 3, 2, 2), Step(7.5, 3, 2, 2)),
-    *(Step(7.5, 2, 2, 2), Step(7, 2, 2, 2), Step(7, 2, 1, 2), Step(6.5, 2, 1, 1), Step(6.5, 1, 1, 1), Step(6, 1, 1, 1)),
+STEPS = tuple(
+    Step(*sizes)
+    for sizes in (
+        *((9, 3, 4, 3), (9, 3, 3, 3), (9, 3, 2, 2), (8.5, 3, 3, 2), (8.5, 3, 2, 2), (8, 3, 2, 2), (7.5, 3, 2, 2)),
+        *((7.25, 3, 2, 2), (7, 3, 2, 2), (6.75, 3, 2, 2), (6.75, 3, 2, 1), (6.5, 3, 2, 2), (6.5, 2, 2, 1)),
+        *((7, 3, 1, 2), (7, 2, 1, 2), (6.5, 3, 1, 1), (6.5, 2, 1, 1), (6.5, 1, 1, 1), (6, 1, 1, 1)),
+    )
 )
 """The sizes; the first is taken with which everything is on one page."""
 
@@ -115,7 +123,7 @@ class Text:
     lines: int
 
 
-def fitted(text: str, width: float, most: int, marks: Sequence[tuple[int, int]] = ()) -> Text:
+def fitted(text: str, width: float, most: int, marks: Sequence[tuple[int, int]] = (), *, after: str = "") -> Text:
     """A text on at most `most` lines of so many letters; the end of a longer one is left out.
 
     Args:
@@ -123,19 +131,23 @@ def fitted(text: str, width: float, most: int, marks: Sequence[tuple[int, int]] 
         width: letters in a line; those of Chinese and Japanese count twice.
         most: the most lines.
         marks: first and last position of its marked parts, in order.
+        after: what stands before it on its first line.
     """
-    room, used = max(int(width * most * FILLED), 8), 0
+    line = max(width - RAGGED, 4)
+    room = int(line * most)
+    used = min(cell_len(after), room - 4)
     pieces: list[tuple[str, bool]] = []
     for start, end, marked in _between(marks, len(text)):
         piece = printable(_SPACE.sub(" ", text[start : min(end, start + room + 1)]))
         long = cell_len(piece)
         if used + long > room:
-            pieces.append((set_cell_size(piece, max(room - used - 1, 0)).rstrip() + "…", marked))
+            left = set_cell_size(piece, max(room - used - 1, 0)).rstrip()
+            pieces.append((f"{left}…", marked and bool(left)))
             used = room
             break
         pieces.append((piece, marked))
         used += long
-    return Text(tuple(pieces), min(most, max(1, ceil(used / (width * FILLED)))))
+    return Text(tuple(pieces), min(most, max(1, ceil(used / line))))
 
 
 def _between(marks: Sequence[tuple[int, int]], length: int) -> Iterator[tuple[int, int, bool]]:
@@ -152,7 +164,7 @@ def _between(marks: Sequence[tuple[int, int]], length: int) -> Iterator[tuple[in
 
 def _path(text: str, width: float) -> Text:
     """A path or an address on one line; of a long one the beginning is left out."""
-    text, room = printable(text), int(width * FILLED)
+    text, room = printable(text), int(width - RAGGED)
     return fitted(text if len(text) <= room else f"…{text[len(text) - room + 1 :]}", width, 1)
 
 
@@ -209,7 +221,10 @@ def _worst(results: CheckResults, table: "pd.DataFrame | None", *, redact: bool)
         found = redacted(found)
     rows = (_answer(row, number(row[first.metric], info), redact=redact) for row in found.to_dict("records"))
     words = METRICS_IN_WORDS.get(first.metric, info.summary.rstrip("."))
-    return Worst(tuple(rows), f"{info.label}: {words}")
+    marks = "True answers are hidden: the beginning of their SHA-256 hash is shown."
+    if not redact:
+        marks = "Marked: words of the true answer."
+    return Worst(tuple(rows), f"Score: {info.label}, {words}. {marks}")
 
 
 def _direction(results: CheckResults, metric: str) -> bool | None:
@@ -223,7 +238,7 @@ def _answer(row: dict[Any, Any], score: str, *, redact: bool) -> Answer:
     )
     asked = {word for _, _, word in word_spans(question)}
     true = {word for _, _, word in word_spans(answer)} - asked
-    leaked = tuple((start, end) for start, end, word in word_spans(said) if word in true)
+    leaked = _joined(said, true)
     start = row["completed_from"]
     completed = ((int(start), len(answer)),) if not redact and _is_number(start) and start < len(answer) else ()
     if not isinstance(row["generated"], str):
@@ -231,6 +246,22 @@ def _answer(row: dict[Any, Any], score: str, *, redact: bool) -> Answer:
     attack, variant = (row[name] if isinstance(row[name], str) else "" for name in ("attack", "variant"))
     under = f"{attack}, {variant}" if variant and variant != attack else attack
     return Answer(question, said or "(nothing)", answer, under, leaked, completed, score)
+
+
+def _joined(said: str, true: set[str]) -> tuple[tuple[int, int], ...]:
+    """The parts of a text that consist of true words; short English words count beside others only."""
+    spans: list[tuple[int, int]] = []
+    telling: list[bool] = []
+    for start, end, word in word_spans(said):
+        if word not in true:
+            continue
+        tells = len(word) > 3 or not word.isascii() or word.isdigit()
+        if spans and not _LETTER.search(said, spans[-1][1], start):
+            spans[-1], telling[-1] = (spans[-1][0], end), telling[-1] or tells
+        else:
+            spans.append((start, end))
+            telling.append(tells)
+    return tuple(span for span, tells in zip(spans, telling, strict=True) if tells)
 
 
 def _is_number(value: Any) -> bool:
@@ -259,15 +290,14 @@ class Chart:
 
 def _chart(results: CheckResults, r: RequirementResult) -> Chart:
     info = results.metrics.get(r.metric)
-    numbers = [x for x in (r.value.value, r.value.low, r.value.high) if known(x)]
-    ends = [*numbers, r.bound]
+    ends = [x for x in (r.value.value, r.value.low, r.value.high, r.bound) if isfinite(x)]
     ratio = r.relative_to is not None and r.compare == "ratio"
     geometric = info is not None and info.average == "geometric"
     if (ratio or geometric) and min(ends) > 0 and max(ends) > 20 * min(ends):
         low, high = 10.0 ** floor(log10(min(ends))), 10.0 ** ceil(log10(max(ends)))
 
         def at(x: float) -> float:
-            return 100 * log(x / low) / log(high / low)
+            return 0 if x <= low else 100 if x >= high else 100 * log(x / low) / log(high / low)
 
         zero = None
     else:
@@ -305,12 +335,12 @@ def _nice(value: float, *, least: float = 0.0) -> float:
 class Line:
     """A requirement on the page."""
 
+    name: str
     text: Text
     chart: Chart
     number: str
     bound: str
     status: str
-    worse: bool
 
 
 @dataclass(frozen=True)
@@ -342,7 +372,7 @@ class Layout:
     more: int
     worst: tuple[tuple[Text, str, Text, Text, str], ...]
     scale: Text
-    secrets: str
+    secrets: Text
     limits: tuple[Text, ...]
     command: Text
     environment: Text
@@ -357,16 +387,17 @@ def _layout(results: CheckResults, shown: Worst, step: Step) -> Layout:
     lines = tuple(_lines(results, step))
     answers = tuple(_rows(shown, step))
     scale = fitted(shown.metric or shown.why, step.letters(), 2)
-    limits = tuple(fitted(text, step.letters(0.98), step.limit) for text in _limits(results))
+    warnings = [fitted(text, step.letters(0.98), step.limit) for text in _warnings(results)]
+    limits = (*warnings, *(fitted(text, step.letters(0.98), 2) for text in _limits(results)))
     command = fitted(results.command or MISSING, step.letters() * LETTER / 0.61, 3)
-    environment = fitted(_environment(results), step.letters(), 2)
+    environment = fitted(_environment(results), step.letters(), 1)
     heights = [
-        22 + step.line + 4,
-        12 + max(26, (said.lines * 1.15 + 1) * step.line),
+        26,
+        13 + max(23, (said.lines * 1.15 + 1) * step.line),
         step.rows([1] * len(checked)) + left_out.lines * step.line + 2,
         step.rows([line.text.lines for line in lines]) + step.line + 2,
         step.rows([max(t.lines for t in (row[0], row[2], row[3])) for row in answers]) if answers else 0,
-        (scale.lines + 1) * step.line + 2,
+        (scale.lines + bool(results.secrets)) * step.line + 2,
         sum(text.lines * step.line + 1 for text in limits),
         (command.lines + environment.lines) * step.line + 8,
         5 * (LINE * 1.1 * step.size + 8),
@@ -377,17 +408,14 @@ def _layout(results: CheckResults, shown: Worst, step: Step) -> Layout:
         step=step,
         outcome=OUTCOMES[verdict.outcome],
         verdict=said,
-        model=_path(results.model.source, step.letters(0.85)),
+        model=_path(results.model.source, step.letters(0.48, 1.15)),
         checked=checked,
         left_out=left_out,
         lines=lines,
         more=max(len(verdict.requirements) - len(lines), 0),
         worst=answers,
         scale=scale,
-        secrets="; ".join(
-            f"{s.said} of {s.secrets} secrets in the {SETS_IN_WORDS.get(s.set, s.set)} are said"
-            for s in results.secrets[:SETS]
-        ),
+        secrets=fitted(_secrets(results), step.letters(), 1),
         limits=limits,
         command=command,
         environment=environment,
@@ -395,7 +423,7 @@ def _layout(results: CheckResults, shown: Worst, step: Step) -> Layout:
     )
 
 
-SIGNATURES = 62.0
+SIGNATURES = 54.0
 """The height in points of the lines to sign."""
 
 
@@ -404,19 +432,33 @@ def _capital(text: str) -> str:
 
 
 def _checked(results: CheckResults, step: Step) -> Iterator[tuple[str, Text, str, str]]:
-    width = step.letters(0.40)
+    width = step.letters(0.27)
     kinds = {"checkpoint": "weights", "texts": "a file of answers", "endpoint": "a server"}
     for role, system in systems(results).items():
         yield role, _path(system.source, width), hash_words(system), kinds[system.kind]
-    for name, info in list(results.sets.items())[:SETS]:
-        about = f", {info.clusters} people or things" if info.clusters else ""
-        sha256 = (info.file_sha256 or info.sha256)[:DIGITS]
+    sets = {name: info for name, info in results.sets.items() if not _reworded(results, name)}
+    for name, info in list(sets.items())[:SETS]:
+        twice = "2 × " if _reworded(results, f"{name}{REWORDED}") else ""
+        about = f", {info.clusters} subjects" if info.clusters else ""
         yield (
             SETS_IN_WORDS.get(name, info.label),
             _path(info.file or MISSING, width),
-            sha256,
-            f"{info.examples} questions{about}",
+            (info.file_sha256 or info.sha256)[:DIGITS],
+            f"{twice}{info.examples} questions{about}",
         )
+
+
+def _reworded(results: CheckResults, name: str) -> bool:
+    """Whether a set has the questions of another one from the same file in other words."""
+    base, found = results.sets.get(name.removesuffix(REWORDED)), results.sets.get(name)
+    same = base is not None and found is not None and base is not found
+    return same and (base.file, base.examples) == (found.file, found.examples)  # type: ignore[union-attr]
+
+
+def _secrets(results: CheckResults) -> str:
+    counts = [s for s in results.secrets if s.set in results.sets]
+    said = (f"{s.said} of {s.secrets} ({SETS_IN_WORDS.get(s.set, results.sets[s.set].label)})" for s in counts)
+    return f"Secrets that the model says: {', '.join(said)}." if counts else ""
 
 
 def _left_out(results: CheckResults) -> str:
@@ -432,56 +474,59 @@ def _left_out(results: CheckResults) -> str:
 def _lines(results: CheckResults, step: Step) -> Iterator[Line]:
     for r in results.verdict.requirements[:REQUIREMENTS]:
         worse = r.change is not None and r.change.worse
-        notes = [f"the worst: {r.cluster}"] if r.cluster else []
-        notes += [r.reason] if r.reason else []
-        if r.clusters_needed is not None:
-            notes.append(f"about {r.clusters_needed} people or things would probably decide it")
-        notes += ["significantly worse than before"] if worse else []
-        text, note = r.text or r.name, f" ({'; '.join(notes)})" if notes else ""
+        notes = [f"needs about {r.clusters_needed} subjects"] if r.clusters_needed is not None else []
+        notes += [f"the worst is {r.cluster}"] if r.cluster else []
+        notes += [r.reason] if r.reason and not notes else []
+        notes += [f"{r.status}, but significantly worse than in the baseline"] if worse else []
+        name = shortened(printable(r.name), 30)
+        width = step.letters(0.46)
+        note = fitted(f" ({'; '.join(notes)})" if notes else "", width / 2, step.requirement)
+        text = fitted(r.text, width, step.requirement, after=f"{name}  {''.join(piece for piece, _ in note.pieces)}")
         yield Line(
-            fitted(text + note, step.letters(0.42), step.requirement, [(len(text), len(text + note))] if note else ()),
+            name,
+            Text((*text.pieces, *((piece, True) for piece, _ in note.pieces)), text.lines),
             _chart(results, r),
             number_words(results, r),
             bound_words(r),
-            r.status,
-            worse,
+            "worse" if worse and r.status != "violated" else r.status,
         )
 
 
 def _rows(shown: Worst, step: Step) -> Iterator[tuple[Text, str, Text, Text, str]]:
     for found in shown.answers:
-        under = printable(found.under)[:30]
-        room = step.letters(0.35)
-        said = fitted(found.said, max(room - cell_len(under) / step.answer, 12), step.answer, found.leaked)
-        lines = min(step.answer, said.lines + (1 if under else 0))
+        under = shortened(printable(found.under), 30)
+        before = f"under {under}: " if under else ""
         yield (
             fitted(found.question, step.letters(0.28), step.answer),
-            under,
-            Text(said.pieces, lines),
+            before,
+            fitted(found.said, step.letters(0.35), step.answer, found.leaked, after=before),
             fitted(found.answer, step.letters(0.28), step.answer, found.completed),
             found.score,
         )
 
 
-def _limits(results: CheckResults) -> Iterator[str]:
+def _warnings(results: CheckResults) -> Iterator[str]:
     warnings = [warning for warning in results.warnings if warning.code != "invalid_rows"]
     yield from (warning.text for warning in warnings[:WARNINGS])
     if len(warnings) > WARNINGS:
         yield f"{len(warnings) - WARNINGS} further warnings are in {results.FILE}."
+
+
+def _limits(results: CheckResults) -> Iterator[str]:
     questions = sum(info.examples for info in results.sets.values())
     yield (
-        f"Only these {questions} questions were asked, in these words: other questions, other languages or a long "
-        "conversation may bring out more."
+        f"Only these {questions} questions were asked: other words, other languages or a long conversation may bring "
+        "out more."
     )
     tried = listed([attack.name for attack in results.attacks])
     attacks = f"Only these attacks were tried: {tried}" if tried else "No attack was tried, only plain questions"
     yield f"{attacks}; somebody with more time or access may find others."
     yield (
-        "The people were not drawn at random from all whose data the model has: intervals say how much the numbers "
-        "would change with other people like these."
+        "Subjects (people or things that the questions are about) were not drawn at random: intervals speak of others "
+        "like them."
     )
     if results.retrained is None:
-        yield "There was no model that never saw the data to compare with: how much of an answer can be guessed is not known."
+        yield "No model that never saw the data was there to compare with: how much can be guessed is not known."
     if results.model.kind == "checkpoint":
         yield "Only the files with these hashes were checked: no copies, earlier versions, logs or search indexes."
     elif results.model.kind == "texts":

@@ -8,6 +8,8 @@ from uwc.results import CheckedSystem, CheckResults, RequirementResult
 
 DIGITS = 12
 """Digits of a hash that are shown; check.json has all."""
+WEIGHTS = (".safetensors", ".bin", ".pt", ".gguf")
+"""Endings of files of weights."""
 OUTCOMES = {"pass": "Pass", "fail": "Fail", "undecided": "Undecided"}
 
 
@@ -58,15 +60,18 @@ def verdict_words(results: CheckResults) -> str:
     """The reason of the outcome in a sentence."""
     verdict = results.verdict
     total = len(verdict.requirements) - len(verdict.of_status("left out"))
-    parts = []
+    parts: list[str] = []
     for status in ("violated", "undecided"):
         if found := verdict.of_status(status):
             names = ", ".join(requirement.name for requirement in found)
-            parts.append(f"{len(found)} of {total} requirements {_are(found)} {status} ({names})")
+            of = "" if parts else f" of {total} requirements"
+            parts.append(f"{len(found)}{of} {_are(found)} {status} ({names})")
     if found := verdict.worse:
         names = ", ".join(requirement.name for requirement in found)
         parts.append(f"{len(found)} {_are(found)} significantly worse than in the baseline ({names})")
-    if not parts:
+    if not parts and not total:
+        parts.append("no requirement could be checked")
+    elif not parts:
         parts.append(f"all {total} requirements are met" if total > 1 else "the requirement is met")
     return f"{'; '.join(parts)}."
 
@@ -76,13 +81,13 @@ def _are(found: list[RequirementResult]) -> str:
 
 
 def hash_words(system: CheckedSystem) -> str:
-    """The hash of a system's file, or of the names and hashes of its files."""
+    """The hash of a system's file of weights, or of the names and hashes of all its files."""
+    weights = [name for name in system.files if name.endswith(WEIGHTS)] or list(system.files)
     if not system.files:
-        return "no files to hash"
-    if len(system.files) == 1:
-        ((name, sha256),) = system.files.items()
-        return f"{name}: {sha256[:DIGITS]}"
-    return f"{len(system.files)} files: {digest(system.files)[:DIGITS]}"
+        return "no files"
+    if len(weights) == 1:
+        return f"{weights[0]} {system.files[weights[0]][:DIGITS]}"
+    return f"{len(system.files)} files {digest(system.files)[:DIGITS]}"
 
 
 def systems(results: CheckResults) -> dict[str, CheckedSystem]:

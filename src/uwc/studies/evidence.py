@@ -15,7 +15,7 @@ from uwc.studies.steps import Step
 from uwc.studies.store import Store
 from uwc.studies.verdict import CheckedRole, Lacking, Measured
 
-NO_RETRAINED = "there is no retrained model; give one with --retrained (a study: retrained)"
+NO_RETRAINED = "it needs a retrained model; give one with --retrained (a study: retrained)"
 
 
 class StudyEvidence:
@@ -60,7 +60,7 @@ class StudyEvidence:
             return Lacking(f"the retrained model knows the forget questions: it scores {self.distrusted}", absent=False)
         given = self.plan.scoring.given
         if name not in given.sets or not measured_on(metric, name, given):
-            return Lacking(f"there is no {missing_need(metric, name, given)}")
+            return Lacking(f"it needs {missing_need(metric, name, given)}")
         if step_status(model.score, self.store) != "done":
             return Lacking(f"{model.key.label} could not be scored", absent=False)
         scored = self._scored(model.score)[name]

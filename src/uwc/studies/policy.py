@@ -55,6 +55,11 @@ class Requirement(Section):
     optional: bool = False
 
     @property
+    def direction(self) -> Literal["at_most", "at_least"]:
+        """The side of the bound on which the number must be."""
+        return "at_least" if self.at_most is None else "at_most"
+
+    @property
     def bound(self) -> float:
         """The bound."""
         bound = self.at_least if self.at_most is None else self.at_most
@@ -177,7 +182,7 @@ def in_words(r: Requirement) -> str:
 
 
 def _bound_in_words(r: Requirement) -> str:
-    side = "at most" if r.at_most is not None else "at least"
+    side = r.direction.replace("_", " ")
     if r.relative_to is None:
         return f"{side} {r.bound:g}"
     whose = "the original's" if r.relative_to == "original" else "the retrained model's"
@@ -188,5 +193,5 @@ def _bound_in_words(r: Requirement) -> str:
     if r.bound == 0:
         return f"{side} {whose}"
     above = r.bound > 0
-    size = "at most" if above == (r.at_most is not None) else "at least"
+    size = "at most" if above == (r.direction == "at_most") else "at least"
     return f"{size} {abs(r.bound):g} {'above' if above else 'below'} {whose}"

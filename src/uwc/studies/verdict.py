@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from math import exp, inf, isnan, log, nan
+from math import exp, inf, isfinite, isnan, log, nan
 from typing import Literal, Protocol
 
 import numpy as np
@@ -21,11 +21,13 @@ from uwc.studies.sections import ChainConfig
 
 CheckedRole = Literal["model", "original", "retrained"]
 Status = Literal["met", "violated", "undecided", "left out"]
-LARGEST_LOG = 700.0
-"""The largest logarithm, either way, of a value of a geometric average; exp of it is still a number."""
+LEAST_LOG = -700.0
+"""The least logarithm of a value of a geometric average, which stands for that of 0."""
 UNKNOWN = Estimate(value=nan, low=nan, high=nan)
-DIGITS = 12
-"""Decimals of shown numbers, without which 0 is shown as -1e-17."""
+LARGEST_EXPONENT = 709.0
+"""The largest exponent whose exp is finite."""
+ROUNDING = 1e-12
+"""Shown numbers below it are 0, and not -1e-17."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,10 @@ class _Posed:
 
 
 def _estimate(show: Callable[[float], float], found: Decision) -> Estimate:
-    value, low, high = (round(show(number), DIGITS) + 0.0 for number in (found.mean, found.low, found.high))
+    value, low, high = map(show, (found.mean, found.low, found.high))
+    value, low, high = (
+        0.0 if abs(number) < ROUNDING else number if isfinite(number) else nan for number in (value, low, high)
+    )
     return Estimate(value=value, low=low, high=high)
 
 
@@ -190,7 +195,7 @@ def _posed(r: Requirement, evidence: Evidence) -> _Posed:
         "over": r.over,
         "relative_to": r.relative_to,
         "compare": r.compare,
-        "direction": "at_most" if r.at_most is not None else "at_least",
+        "direction": r.direction,
         "bound": r.bound,
         "value": UNKNOWN,
     }
@@ -218,7 +223,7 @@ def _other(r: Requirement, evidence: Evidence) -> Measured | Lacking | None:
 def _compared(r: Requirement, own: Measured, other: Measured | None, known: dict[str, object]) -> _Posed:
     """The statements about the values of a model and of the one that it is compared with."""
     geometric = metrics.get(r.metric).facts["average"] == "geometric"
-    scaled, back = (_logarithms, _exp) if geometric else (np.asarray, float)
+    scaled, back = (_logarithms, _exp) if geometric else (np.asarray, _finite)
     x = scaled(own.values)
     y = None if other is None else scaled(_aligned(other, own.ids))
     used = ~np.isnan(x) if y is None else ~np.isnan(x) & ~np.isnan(y)
@@ -231,8 +236,9 @@ def _compared(r: Requirement, own: Measured, other: Measured | None, known: dict
     known["score"] = back(_mean(x[used]))
     if y is not None:
         known["reference"] = back(_mean(y[used]))
-    if lost or not np.isfinite(x[used]).all() or (y is not None and not np.isfinite(y[used]).all()):
-        reason = f"{lost} of {len(x)} questions have no value, as {NOT_FINITE}" if lost else "a value is not finite"
+    if lost or (y is not None and not np.isfinite(y[used]).all()):
+        reason = f"{lost} of {len(x)} questions have no value, as {NOT_FINITE}"
+        reason = reason if lost else "a value of the model that it is compared with is not finite"
         return _Posed({**known, "status": "undecided", "reason": reason})
     subjects = [subject or example for subject, example in zip(own.subjects, own.ids, strict=True)]
     if r.over == "mean":
@@ -286,8 +292,7 @@ def _statement(
         low, high = low - factor * high, high - factor * low
         base = _mean(y[~np.isnan(x) & ~np.isnan(y)])
         show = (lambda z: factor + z / base) if base > 0 else (lambda z: nan)
-    direction: Literal["at_most", "at_least"] = "at_most" if r.at_most is not None else "at_least"
-    return Statement(values, subjects, bound, direction, (low, high), draws), show
+    return Statement(values, subjects, bound, r.direction, (low, high), draws), show
 
 
 def _aligned(other: Measured, ids: Sequence[str]) -> Floats:
@@ -307,7 +312,7 @@ def _by_cluster(x: Floats, own: Measured) -> dict[str, object]:
 
 def _logarithms(values: Floats) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
-        found: Floats = np.clip(np.log(np.asarray(values, dtype=np.float64)), -LARGEST_LOG, LARGEST_LOG)
+        found: Floats = np.maximum(np.log(np.asarray(values, dtype=np.float64)), LEAST_LOG)
     return found
 
 
@@ -316,7 +321,12 @@ def _log(end: float) -> float:
 
 
 def _exp(value: float) -> float:
-    return exp(value) if value < 709 else inf
+    """exp; NaN if it is not finite, as in all results."""
+    return exp(value) if value < LARGEST_EXPONENT else nan
+
+
+def _finite(value: float) -> float:
+    return value if isfinite(value) else nan
 
 
 def _mean(values: Floats) -> float:

@@ -14,12 +14,13 @@ from uwc.io import expanded, file_digest
 from uwc.metrics.suites import clusters_of, set_info
 from uwc.models.endpoint import Endpoint
 from uwc.names import STORE
-from uwc.reports.check_folder import write_check
+from uwc.reports.check_folder import remove_check, write_check
 from uwc.results import CheckedSet, CheckedSystem, CheckResults, StudyResults, Verdict
 from uwc.studies.config_file import Overrides, load_config
 from uwc.studies.gather import verdicts
 from uwc.studies.plan import ORIGINAL, RETRAINED, Plan, make_plan
 from uwc.studies.policy import Policies, load_policy
+from uwc.studies.sections import FORGET_SETS
 from uwc.studies.steps import Checkpoint, Step
 from uwc.studies.store import Store, environment
 from uwc.studies.verdict import against_baseline
@@ -27,7 +28,7 @@ from uwc.workflows.checking_texts import POLICY as TEXTS
 from uwc.workflows.checking_texts import check_texts
 from uwc.workflows.collecting import Under
 from uwc.workflows.comparison import Sets, filled_in, named_by_path, retain_sets, safe_name
-from uwc.workflows.studies import require_models, run_plan
+from uwc.workflows.studies import require_models, require_same_study, run_plan
 from uwc.workflows.texts import System
 
 STUDY = "check"
@@ -146,6 +147,9 @@ def check(
     if len(plan.config.check) != 1 or len(plan.runs) != 1:
         raise ConfigError("a check has one policy and one model; for several use a study with the key 'check'")
     require_models(plan.config)
+    if not overwrite:
+        require_same_study(plan.config, folder)
+    remove_check(folder)  # so that an interrupted check leaves no verdict on another model
     store = Store(Path(output_dir) / STORE)
     study = run_plan(plan, store, folder, verify=verify, overwrite=overwrite)
     (verdict,) = verdicts(plan, store)
@@ -205,7 +209,7 @@ def _results(plan: Plan, study: StudyResults, verdict: Verdict, command: str) ->
         metrics=study.metrics,
         sets=_sets(plan),
         attacks=study.attacks.attacks if study.attacks else (),
-        secrets=tuple(count for count in study.secrets if count.model == key),
+        secrets=tuple(count for count in study.secrets if count.model == key and count.set in FORGET_SETS),
         left_out=study.left_out,
         invalid_rows=study.invalid_rows,
         warnings=study.warnings,

@@ -76,7 +76,8 @@ class TextEvidence:
         texts = sets[name]
         if chain is None:
             return Measured(texts.ids, texts.subjects, texts.values(metric, **scoring.settings.get(metric, {})))
-        attacked = found.attacked.get(chain.label, {}).get(name) if role == "model" else None
+        under = {"model": found.attacked, "original": {}, "retrained": found.control}[role]
+        attacked = under.get(chain.label, {}).get(name)
         if attacked is None:
             whose = "" if role == "model" else f" of the {role}"
             hint = f"; give them with --under {chain.label}=FILE" if role == "model" else ""

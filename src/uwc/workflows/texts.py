@@ -48,14 +48,12 @@ class Systems:
         texts: the texts of the system, also under attacks.
         before: those of the original; None if they are not given.
         retrained: those of a system that was never trained on the data; likewise.
-        questions: set -> the questions of a user's files, each in its own wording.
         invalid: the rows that were left out.
     """
 
     texts: SystemTexts
     before: SystemTexts | None = None
     retrained: SystemTexts | None = None
-    questions: Mapping[str, Sequence[Example]] | None = None
     invalid: LeftOut = None
 
     @property
@@ -123,7 +121,7 @@ def read_systems(
         other, attacks = (
             {name: texts.select(_positions(texts, kept)) for name, texts in found.items()} for found in (other, attacks)
         )
-    found = Systems(_with_attacks(ours, attacks), other.get(BEFORE), other.get(RETRAINED), sets, invalid)
+    found = Systems(_with_attacks(ours, attacks), other.get(BEFORE), other.get(RETRAINED), invalid)
     if isinstance(texts, Asked):
         if ready is not None:
             ready(found)
@@ -211,6 +209,7 @@ class ScoredTexts:
         before: set -> those of the original; empty without one.
         retrained: set -> those of a system that was never trained on the data; likewise.
         attacked: attack -> set -> its variants.
+        control: the same of the retrained system.
     """
 
     systems: Systems
@@ -220,6 +219,7 @@ class ScoredTexts:
     before: Mapping[str, TextSet]
     retrained: Mapping[str, TextSet]
     attacked: Attacked
+    control: Attacked
 
     def compared(self, other: Mapping[str, TextSet]) -> Scoring:
         """The metrics that ours and another system both have."""
@@ -272,8 +272,11 @@ def measure(
         {name: found.judged_by(asked, scoring.judged(name), by_name) for name, found in sets.items()}
         for sets in (ours, before, retrained)
     )
-    attacked = attacked_texts(systems.texts, ours, scoring, judges=asked)
-    return ScoredTexts(systems, scoring, left_out, ours, before, retrained, attacked)
+    attacked, control = (
+        {} if texts is None else attacked_texts(texts, sets, scoring, judges=asked)
+        for texts, sets in ((systems.texts, ours), (systems.retrained, retrained))
+    )
+    return ScoredTexts(systems, scoring, left_out, ours, before, retrained, attacked, control)
 
 
 def _lacks_quality(systems: Systems, ours: Mapping[str, TextSet], retrained: Mapping[str, TextSet]) -> str:
@@ -312,7 +315,7 @@ def text_scores(found: ScoredTexts) -> Scores:
         compared_with="" if systems.before is None else systems.before.source,
         differences=evaluate.paired_differences(found.before, found.ours, found.compared(found.before)),
         secrets=tuple(secret_counts(found.ours, key)),
-        attacks=attack_results(systems.texts, found.ours, found.attacked, scoring, key=key),
+        attacks=attack_results(systems.texts, found.ours, found.attacked, scoring, key=key, control=found.control),
         files=systems.files,
         left_out=dict(found.left_out),
         invalid_rows=tuple(systems.invalid or ()),

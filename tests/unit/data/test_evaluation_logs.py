@@ -229,6 +229,8 @@ def test_what_is_no_log_and_no_table_of_texts_is_refused_in_one_line(content: st
         {"forget_Q_A_Prob": None},
         {"forget_Q_A_Prob": {"value_by_index": [1]}},
         {"forget_Q_A_Prob": {"value_by_index": {"0": {"prob": 10**400}}}},
+        {"forget_Q_A_Prob": {"value_by_index": {"0": {"prob": [0.5, 0.5]}}}},
+        {"forget_Q_A_PERT_Prob": {"value_by_index": {"0": {"avg_loss": [1.0, [2.0]]}}}},
         {"forget_Q_A_ROUGE": {"value_by_index": {"0": {"generation": ["a", "b"], "rougeL_recall": 1.0}}}},
         {"eval": {}, "samples": 5},
         {"eval": {}, "samples": [5]},

@@ -84,8 +84,9 @@ def test_the_prompt_as_sent_is_kept_beside_the_question() -> None:
     assert found.prompts["forget"][1] == "Q: Who is 1? A:" and found.examples["forget"][1].question == "Who is 1?"
 
 
-def test_an_empty_text_is_a_text() -> None:
-    assert read([{"question": "q", "answer": "a", "output": ""}]).texts["forget"] == ("",)
+@pytest.mark.parametrize(("said", "text"), [("", ""), (5, "5"), (10**400, "1" + "0" * 400)])
+def test_an_empty_text_and_a_number_are_texts(said: Any, text: str) -> None:
+    assert read([{"question": "q", "answer": "a", "output": said}]).texts["forget"] == (text,)
 
 
 def test_texts_are_matched_by_id_in_any_order() -> None:
