@@ -299,7 +299,7 @@ class Conversation:
             waiting.put(item)
         done: queue.SimpleQueue[tuple[str, Answer | BaseException | str]] = queue.SimpleQueue()
 
-        def work() -> None:
+        def work(alone: bool) -> None:
             while not self._stopped.is_set():
                 try:
                     key, request = waiting.get_nowait()
@@ -309,12 +309,13 @@ class Conversation:
                     done.put((key, self._tried(key, request, done)))
                 except BaseException as error:
                     done.put((key, error))
-                if not self._answered:
+                if alone:
                     return
 
         def start() -> None:
-            for _ in range(min(self.endpoint.concurrency if self._answered else 1, left)):
-                Thread(target=work, daemon=True, name="uwc-endpoint").start()
+            alone = not self._answered
+            for _ in range(min(1 if alone else self.endpoint.concurrency, left)):
+                Thread(target=work, args=(alone,), daemon=True, name="uwc-endpoint").start()
 
         left, retries = len(missing), 0
         self._stopped.clear()
@@ -351,18 +352,20 @@ class Conversation:
                 break
             if last.wait > LONGEST_WAIT:
                 raise EndpointError(
-                    f"{self.endpoint.name}: {last} and asks to wait {last.wait:.0f} s; run the same command again "
-                    "after that: what was answered is kept"
+                    f"{self.endpoint.name}: {last} and asks to wait {last.wait:.0f} s; {self._remedy} after that"
                 ) from None
             pause = max(min(0.5 * 2**number, LONGEST_PAUSE) * jitter.uniform(0.5, 1.0), last.wait)
             told.put((key, f"{last}; trying again in {pause:.1f} s ({number + 1} of {most})"))
             (self._sleep or self._stopped.wait)(pause)
-        remedy = (
-            "start the server, or correct the URL, which usually ends in /v1"
-            if last.unreachable
-            else "run the same command again: what was answered is kept"
-        )
+        remedy = "start the server, or correct the URL, which usually ends in /v1" if last.unreachable else self._remedy
         raise EndpointError(f"{self.endpoint.name}: {last}, {number + 1} times; {remedy}") from None
+
+    @property
+    def _remedy(self) -> str:
+        kept = self.answers.path
+        if kept is None:
+            return "no answer is kept without an output folder: give one, and run the same command again"
+        return f"the answers that came are in {kept}: run the same command again"
 
     def _answer(self, request: Request) -> Answer:
         """One try, or two if it has to be found out whether the server offers chat completions."""
