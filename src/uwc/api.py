@@ -92,7 +92,7 @@ from uwc.training.unlearn import unlearn as unlearn_model
 from uwc.workflows import studies
 from uwc.workflows.collecting import Under, with_attacks
 from uwc.workflows.model_card import model_card
-from uwc.workflows.texts import System, read_systems, text_scores, with_text_answers
+from uwc.workflows.texts import System, read_systems, system_of, text_scores, with_text_answers
 from uwc.workflows.texts import measure as measure_texts
 
 Sets: TypeAlias = "Questions | Mapping[str, Questions]"
@@ -229,8 +229,8 @@ def score(
         return _score_texts(
             model,
             None if data is None else _by_name(data),
-            before=_system("original", original),
-            retrained=_system("retrained", retrained),
+            before=system_of("original", original),
+            retrained=system_of("retrained", retrained),
             under=under or {},
             attacker=attacker,
             metrics=_listed(metrics),
@@ -362,13 +362,6 @@ def _save_scores(
             more(hidden)
         scores.save(hidden)
         _write_answers_page(scores, hidden, f"Answers of {scores.model}")
-
-
-def _system(name: str, given: ModelLike | System | None) -> System | None:
-    """The texts of another system. Raises ConfigError for a model."""
-    if given is None or isinstance(given, System):
-        return given
-    raise ConfigError(f"{name} is a model, and the scored system is not; give its texts as uwc.Outputs(...)")
 
 
 def _checkpoint(name: str, given: ModelLike | System | None) -> ModelLike | None:

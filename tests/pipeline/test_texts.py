@@ -151,7 +151,7 @@ def test_texts_of_a_model_have_its_own_values_to_the_bit(knowing: Model, tmp_pat
         assert ours.secrets[0].said == theirs.secrets[0].said
 
 
-def test_a_model_takes_no_texts_and_texts_take_no_model(knowing: Model) -> None:
+def test_a_model_takes_no_texts_and_texts_take_no_model(knowing: Model, tmp_path: Path) -> None:
     texts = uwc.Outputs([{"question": "q", "answer": "a", "output": "x"}])
     for arguments in ({"original": texts}, {"under": {"x": texts}}):
         with pytest.raises(uwc.UserError):
@@ -159,3 +159,8 @@ def test_a_model_takes_no_texts_and_texts_take_no_model(knowing: Model) -> None:
     for wrong in ({"original": knowing}, {"compare": knowing}, {"compat": "open-unlearning"}):
         with pytest.raises(uwc.UserError):
             uwc.score(texts, **wrong)  # type: ignore[arg-type]
+    for refused in ({"original": knowing}, {"overrides": ["seed=1"]}):
+        with pytest.raises(uwc.UserError):
+            uwc.check(texts, output_dir=tmp_path, **refused)
+    with pytest.raises(uwc.UserError):
+        uwc.check(knowing, forget=FORGET, output_dir=tmp_path)

@@ -120,6 +120,7 @@ def check_command(
     server, attacks = None, dict[str, Any]()
     if endpoint is not None or endpoint_model is not None or attack:
         server, attacks = endpoint_of(endpoint, endpoint_model, attack, sections(EndpointSections, overrides))
+        overrides = []
     system = one_system(outputs, server)
     if system is not None:
         if checkpoint is not None or original is not None:

@@ -29,7 +29,7 @@ from uwc.workflows.checking_texts import check_texts
 from uwc.workflows.collecting import Under
 from uwc.workflows.comparison import Sets, filled_in, named_by_path, retain_sets, safe_name
 from uwc.workflows.studies import require_models, require_same_study, run_plan
-from uwc.workflows.texts import System
+from uwc.workflows.texts import System, system_of
 
 STUDY = "check"
 CHECKED = "checked model"
@@ -101,12 +101,14 @@ def check(
     """
     folder, before = folder_of_check(checkpoint, output_dir, name=name), _baseline(baseline)
     if isinstance(checkpoint, System | Endpoint):
+        if overrides:
+            raise ConfigError("the keys of a study (--set) are for the check of a model; texts have none of them")
         questions = {"forget": forget, "holdout": holdout, **(retain_sets(retain) if retain is not None else {})}
         return check_texts(
             checkpoint,
             {name: given for name, given in {**questions, **(sets or {})}.items() if given is not None},
-            before=original,
-            retrained=retrained,
+            before=system_of("original", original),
+            retrained=system_of("retrained", retrained),
             under=under,
             attacker=attacker,
             policy=TEXTS if policy is None else policy,

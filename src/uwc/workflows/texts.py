@@ -40,6 +40,13 @@ DELIVERED = ModelKey(role="unlearned")
 """What results call the system."""
 
 
+def system_of(name: str, given: Any) -> System | None:
+    """The texts of another system, or None. Raises ConfigError for a model."""
+    if given is None or isinstance(given, System):
+        return given
+    raise ConfigError(f"{name} is a model, and the system itself is not; give its texts as uwc.Outputs(...)")
+
+
 @dataclass(frozen=True)
 class Systems:
     """A system and those that it is compared with, on the same questions.
