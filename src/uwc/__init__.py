@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from uwc.data.question_files import load_questions as load_questions
     from uwc.errors import UserError as UserError
     from uwc.metrics.registry import metric as metric
+    from uwc.models.endpoint import Endpoint as Endpoint
     from uwc.models.model import Model as Model
     from uwc.objectives.registry import loss as loss
     from uwc.plugins import load_plugins as load_plugins
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Model": ("uwc.models.model", "Model"),
+    "Endpoint": ("uwc.models.endpoint", "Endpoint"),
     "Example": ("uwc.data.example", "Example"),
     "Outputs": ("uwc.data.outputs", "Outputs"),
     "PromptTemplate": ("uwc.data.prompts", "PromptTemplate"),

@@ -31,7 +31,6 @@ from uwc.calibration import calibrate as calibration
 from uwc.calibration.calibrate import stop_at
 from uwc.data.benchmark import DEFAULT_REFUSALS
 from uwc.data.example import Example, after_shots, require_disjoint
-from uwc.data.outputs import Outputs
 from uwc.data.question_files import Columns, LeftOut, Questions, examples_of, sets_of
 from uwc.data.question_files import load_questions as load_questions
 from uwc.errors import ConfigError, reporting_full_disk
@@ -54,6 +53,7 @@ from uwc.metrics.suites import (
 )
 from uwc.models.adapters import AdapterMixer
 from uwc.models.checkpoint_files import KINDS, MODEL_FILES
+from uwc.models.endpoint import Endpoint
 from uwc.models.load import depth_of, save_model
 from uwc.models.mixing import Mixer, Mixing
 from uwc.models.mixtures import open_mixing, require_free, save_mixture
@@ -90,6 +90,7 @@ from uwc.training.unlearn import require_free as require_output
 from uwc.training.unlearn import trainable
 from uwc.training.unlearn import unlearn as unlearn_model
 from uwc.workflows import studies
+from uwc.workflows.collecting import Under, with_attacks
 from uwc.workflows.model_card import model_card
 from uwc.workflows.texts import System, read_systems, system_of, text_scores, with_text_answers
 from uwc.workflows.texts import measure as measure_texts
@@ -152,14 +153,15 @@ def load_model(
 
 
 def score(
-    model: ModelLike | System,
+    model: ModelLike | System | Endpoint,
     data: "Sets | None" = None,
     *,
     metrics: Metric | Sequence[Metric] = "core",
     original: ModelLike | System | None = None,
     retrained: ModelLike | System | None = None,
     compare: ModelLike | None = None,
-    under: Mapping[str, Outputs] | None = None,
+    under: Under | None = None,
+    attacker: Attacker | None = None,
     judges: Mapping[str, Any] | None = None,
     settings: Settings | None = None,
     shots: Questions = (),
@@ -181,7 +183,8 @@ def score(
     """Score a model on questions and, where they have paraphrases, on those; or texts that were generated elsewhere.
 
     Args:
-        model: the model; or `Outputs`, texts of which the metrics of texts are computed, see docs/texts.md.
+        model: the model; or `Outputs` or an `Endpoint`, of whose texts the metrics of texts are computed, see
+            docs/texts.md and docs/endpoints.md.
         data: the questions, which are the set called "forget"; or several sets by name: forget, retain, holdout,
             real_authors, world_facts, verbatim, or any other. Texts may have theirs in their own rows.
         metrics: names, labels, suites or functions.
@@ -189,7 +192,9 @@ def score(
             differences.
         retrained: a model that was never trained on the data, for forget quality and PrivLeak; for texts its `Outputs`.
         compare: another model, for paired differences on the same examples.
-        under: name of an attack -> the `Outputs` under it; for texts only.
+        under: name of an attack -> the `Outputs` under it; or, for an endpoint, the attack, such as
+            ``{"chain": "jailbreak", "settings": {"jailbreak": {"kinds": ["role play"]}}}``.
+        attacker: the attacker's data, for an endpoint; as retained examples by default the set "retain".
         judges: "encoder" (a sentence encoder, for semantic similarity) and "entailment" (a model of natural-language
             inference) -> a path or a function.
         settings: metric -> its settings that differ from the defaults.
@@ -216,7 +221,7 @@ def score(
     """
     loading = Loading(dtype, device, prompt, trust_remote_code)
     trackers = Trackers(log_to, folder=output_dir)
-    if isinstance(model, System):
+    if isinstance(model, System | Endpoint):
         if compare is not None or shots or compat is not None:
             raise ConfigError(
                 "compare, shots and compat are for models; the texts of the original are given as original"
@@ -226,7 +231,8 @@ def score(
             None if data is None else _by_name(data),
             before=system_of("original", original),
             retrained=system_of("retrained", retrained),
-            under=under,
+            under=under or {},
+            attacker=attacker,
             metrics=_listed(metrics),
             judges=judges or {},
             settings=settings,
@@ -239,7 +245,7 @@ def score(
             trackers=trackers,
             device=device,
         )
-    if data is None or under:
+    if data is None or under or attacker is not None:
         raise ConfigError("give the questions of a model as data, and attacks to uwc.attack; under is for texts")
     original, retrained = _checkpoint("original", original), _checkpoint("retrained", retrained)
     Scores.prepare(output_dir, overwrite=overwrite, model=name_of(model))
@@ -301,12 +307,13 @@ def score(
 
 
 def _score_texts(
-    texts: System,
+    texts: System | Endpoint,
     questions: Mapping[str, Questions] | None,
     *,
     before: System | None,
     retrained: System | None,
-    under: Mapping[str, Outputs] | None,
+    under: Under,
+    attacker: Attacker | None,
     metrics: Sequence[Metric],
     judges: Mapping[str, Any],
     settings: Settings | None,
@@ -323,17 +330,20 @@ def _score_texts(
     Scores.prepare(output_dir, overwrite=overwrite, model=texts.name)
     old = [] if output_dir is None else _older_files(Path(output_dir), ())
     require_judges(judges)
+    texts, further = with_attacks(texts, under, attacker=attacker, folder=output_dir)
+    asked = Judges.load(judges, device=device)
+    measured = partial(measure_texts, metrics=metrics, settings=settings, judges=asked, seed=seed)
     systems = read_systems(
         texts,
         questions,
         before=before,
         retrained=retrained,
-        under=under,
+        under=further,
         columns=columns,
         skip_invalid=skip_invalid,
+        ready=measured,
     )
-    asked = Judges.load(judges, device=device)
-    found = measure_texts(systems, metrics, settings=settings, judges=asked, seed=seed)
+    found = measured(systems)
     scores = text_scores(found).without_paths(output_dir, keep=keep_paths)
     scores = with_text_answers(scores, found)
     _save_scores(scores, output_dir, old)

@@ -12,6 +12,9 @@ from uwc.cli.options import (
     QUESTIONS,
     BeforeFile,
     Columns,
+    EndpointAttacks,
+    EndpointModel,
+    EndpointUrl,
     Holdout,
     Json,
     KeepPaths,
@@ -25,8 +28,11 @@ from uwc.cli.options import (
     TrustRemoteCode,
     UnderFiles,
     Verify,
+    endpoint_of,
     file_columns,
+    one_system,
     retain_files,
+    sections,
     texts_under,
 )
 from uwc.cli.verdicts import Redact, Undecided, finish_check
@@ -57,6 +63,9 @@ def check_command(
     outputs: OutputsFile = None,
     before: BeforeFile = None,
     under: UnderFiles = [],  # noqa: B006
+    endpoint: EndpointUrl = None,
+    endpoint_model: EndpointModel = None,
+    attack: EndpointAttacks = [],  # noqa: B006
     holdout: Holdout = None,
     column: Columns = [],  # noqa: B006
     skip_invalid: SkipInvalid = False,
@@ -101,21 +110,31 @@ def check_command(
 
     Writes check.json, check.xml (JUnit), check.md and signoff.html. Runs the shipped study `check`.
     """
+    from uwc.cli.sections import EndpointSections
     from uwc.data.outputs import Outputs
+    from uwc.models.endpoint import Endpoint
     from uwc.workflows.checking import check, folder_of_check
 
-    checked: str | Outputs
+    checked: str | Outputs | Endpoint
     models: dict[str, Any]
-    if outputs is not None:
+    server, attacks = None, dict[str, Any]()
+    if endpoint is not None or endpoint_model is not None or attack:
+        server, attacks = endpoint_of(endpoint, endpoint_model, attack, sections(EndpointSections, overrides))
+        overrides = []
+    system = one_system(outputs, server)
+    if system is not None:
         if checkpoint is not None or original is not None:
-            raise UserError("--outputs takes the place of a model; leave CHECKPOINT and --original out, see --before")
-        checked = Outputs(outputs)
+            raise UserError(
+                "--outputs and --endpoint take the place of a model; leave CHECKPOINT and --original out, see --before"
+            )
+        checked = system
         given = {"original": before, "retrained": retrained}
         models = {name: None if file is None else Outputs(file) for name, file in given.items()}
-        models["under"] = texts_under(under)
+        models["under"] = {**attacks, **texts_under(under)}
     elif checkpoint is None or original is None or forget is None or not retain:
         raise UserError(
-            "give CHECKPOINT with --original MODEL, --forget FILE and --retain FILE, or texts with --outputs FILE"
+            "give CHECKPOINT with --original MODEL, --forget FILE and --retain FILE, texts with --outputs FILE, or "
+            "a server with --endpoint URL"
         )
     elif before is not None or under:
         raise UserError("--before and --under are for texts (--outputs)")

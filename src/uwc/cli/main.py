@@ -172,7 +172,16 @@ def _leave(number: int, _frame: object) -> None:
 
 def _say_interrupted(number: int) -> None:
     with suppress(OSError):  # the terminal may be gone
-        progress.note(f"interrupted by {signal.Signals(number).name}; {_KEPT.get(_command(), _NOTHING_KEPT)}")
+        progress.note(f"interrupted by {signal.Signals(number).name}; {_kept()}")
+
+
+def _kept() -> str:
+    """What remains of an interrupted command."""
+    if any(argument.partition("=")[0] == "--endpoint" for argument in sys.argv):
+        return (
+            "the answers that came are in the output folder, if one is given: the same command asks only for the rest"
+        )
+    return _KEPT.get(_command(), _NOTHING_KEPT)
 
 
 def _command() -> str:
@@ -194,7 +203,7 @@ def _in_one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     lacks = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
     if lacks or any(words in text for words in _NO_MEMORY):
-        return f"error: out of memory or threads; {_KEPT.get(_command(), _NOTHING_KEPT)} ({shortened(text, 200)})"
+        return f"error: out of memory or threads; {_kept()} ({shortened(text, 200)})"
     if isinstance(error, UserError):
         return f"error: {text}"
     return f"unexpected {type(error).__name__}: {text} (please report it; --debug prints the traceback)"

@@ -10,6 +10,9 @@ from uwc.cli.options import (
     QUESTIONS,
     BeforeFile,
     Columns,
+    EndpointAttacks,
+    EndpointModel,
+    EndpointUrl,
     Holdout,
     Json,
     KeepPaths,
@@ -26,8 +29,10 @@ from uwc.cli.options import (
     SkipInvalid,
     TrustRemoteCode,
     UnderFiles,
+    endpoint_of,
     given_files,
     loading,
+    one_system,
     question_settings,
     sections,
     texts_under,
@@ -69,6 +74,9 @@ def score_command(
     outputs: OutputsFile = None,
     before: BeforeFile = None,
     under: UnderFiles = [],  # noqa: B006
+    endpoint: EndpointUrl = None,
+    endpoint_model: EndpointModel = None,
+    attack: EndpointAttacks = [],  # noqa: B006
     metric: Metrics = [],  # noqa: B006
     output_dir: OutputDir = None,
     overwrite: Overwrite = False,
@@ -82,7 +90,8 @@ def score_command(
     """Score a model on questions, or texts generated elsewhere: how much of the answers is remembered?
 
     Sections of --set: model, score (judges.encoder, settings.METRIC.KEY, compat, shots, max_new_tokens), seed, and
-    benchmark.settings.further.NAME=FILE for further sets (real_authors, world_facts, verbatim).
+    benchmark.settings.further.NAME=FILE for further sets (real_authors, world_facts, verbatim); with --endpoint also
+    endpoint and attack.
     """
     from uwc.api import score
     from uwc.cli.sections import ScoreSections
@@ -113,25 +122,31 @@ def score_command(
         "log_to": log_to,
         **loading(given.model),
     }
-    if outputs is not None:
+    server, attacks = endpoint_of(endpoint, endpoint_model, attack, given)
+    system = one_system(outputs, server)
+    if system is not None:
         if model is not None or original is not None:
             raise UserError(
-                "--outputs takes the place of a model; leave MODEL out, and give the original's texts with --before"
+                "--outputs and --endpoint take the place of a model; leave MODEL out, and give the original's texts "
+                "with --before"
             )
         scores = score(
-            Outputs(outputs),
+            system,
             files or None,
             original=None if before is None else Outputs(before),
             retrained=None if retrained is None else Outputs(retrained),
-            under=texts_under(under),
+            under={**attacks, **texts_under(under)},
             **shared,
         )
     elif model is None or forget is None:
-        raise UserError("give a MODEL and its questions with --forget FILE, or texts with --outputs FILE")
+        raise UserError(
+            "give a MODEL and its questions with --forget FILE, texts with --outputs FILE, or a server with "
+            "--endpoint URL"
+        )
     elif before is not None or under:
         raise UserError("--before and --under are for texts (--outputs); for a model use --compare, and uwc attack")
     else:
         scores = score(model, files, original=original, retrained=retrained, **shared)
-    print_scores(scores, str(outputs) if outputs is not None else f"{model} on {forget}", as_json)
+    print_scores(scores, f"{model} on {forget}" if system is None else system.name, as_json)
     if not as_json:
         print_answers_page(output_dir)

@@ -14,7 +14,7 @@ from uwc.data.rows import ALIASES, NAMED
 from uwc.data.tables import Problems, Table
 from uwc.errors import ConfigError, DataError, brief, listed
 from uwc.io import expanded, file_digest
-from uwc.results import FORGET
+from uwc.results import FORGET, Warning
 
 OWN: Mapping[str, tuple[str, ...]] = {
     "output": (
@@ -76,6 +76,7 @@ class SystemTexts:
         under: attack -> set -> its variants.
         logged: set -> the values by example of an evaluation log.
         files: name of a file -> its SHA-256.
+        warnings: what results say about how the texts were generated.
     """
 
     source: str
@@ -86,6 +87,7 @@ class SystemTexts:
     under: Mapping[str, Mapping[str, Sequence[VariantTexts]]] = field(default_factory=dict)
     logged: Mapping[str, LoggedSet] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[Warning, ...] = ()
 
     @property
     def name(self) -> str:

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from uwc import __version__
+from uwc.attacks.data import Attacker
 from uwc.data.outputs import Outputs
 from uwc.data.question_files import Columns, Questions
 from uwc.errors import ConfigError
 from uwc.io import expanded, file_digest
 from uwc.metrics.suites import clusters_of, set_info
+from uwc.models.endpoint import Endpoint
 from uwc.names import STORE
 from uwc.reports.check_folder import remove_check, write_check
 from uwc.results import CheckedSet, CheckedSystem, CheckResults, StudyResults, Verdict
@@ -24,6 +26,7 @@ from uwc.studies.store import Store, environment
 from uwc.studies.verdict import against_baseline, require_comparable
 from uwc.workflows.checking_texts import POLICY as TEXTS
 from uwc.workflows.checking_texts import check_texts
+from uwc.workflows.collecting import Under
 from uwc.workflows.comparison import Sets, filled_in, named_by_path, retain_sets, safe_name
 from uwc.workflows.studies import require_models, require_same_study, run_plan
 from uwc.workflows.texts import System, system_of
@@ -42,7 +45,8 @@ def check(
     retrained: Any | None = None,
     holdout: "Questions | None" = None,
     sets: Mapping[str, Questions] | None = None,
-    under: Mapping[str, Outputs] | None = None,
+    under: Under | None = None,
+    attacker: Attacker | None = None,
     policy: Policies | None = None,
     baseline: "CheckResults | str | Path | None" = None,
     name: str | None = None,
@@ -66,7 +70,7 @@ def check(
 
     Args:
         checkpoint: the unlearned model: a folder, a hub name, the folder of an adapter of the original, or a `Model`;
-            or `Outputs`, the texts of a system that is not a checkpoint, of which the metrics of texts are decided.
+            or `Outputs` or an `Endpoint`, a system that is not a checkpoint, of whose texts the metrics are decided.
         original: the model before unlearning; for texts its `Outputs`, which may be missing.
         forget: the questions that should be forgotten; texts may have theirs in their own rows.
         retain: the questions that should be kept; or several sets by name, ``retain`` among them; likewise.
@@ -74,7 +78,9 @@ def check(
             for texts its `Outputs`.
         holdout: questions that no model was trained on.
         sets: further sets that requirements name.
-        under: name of an attack -> the `Outputs` under it; for texts only.
+        under: name of an attack -> the `Outputs` under it, or for an endpoint the attack; see `uwc.score`. An endpoint
+            is also asked under the attacks of the policy that need no weights.
+        attacker: the attacker's data, for an endpoint; as retained examples by default the set "retain".
         policy: the name of a shipped policy, a YAML file, or a mapping of the same keys; ``standard`` by default, and
             ``texts`` for texts.
         baseline: an earlier check of the same questions, its file or folder; a significantly worse number fails.
@@ -95,7 +101,7 @@ def check(
     """
     folder, before = folder_of_check(checkpoint, output_dir, name=name), _baseline(baseline)
     earlier = CheckResults.FILE if isinstance(baseline, CheckResults) else str(baseline)
-    if isinstance(checkpoint, System):
+    if isinstance(checkpoint, System | Endpoint):
         if overrides:
             raise ConfigError("the keys of a study (--set) are for the check of a model; texts have none of them")
         questions = {"forget": forget, "holdout": holdout, **(retain_sets(retain) if retain is not None else {})}
@@ -105,6 +111,7 @@ def check(
             before=system_of("original", original),
             retrained=system_of("retrained", retrained),
             under=under,
+            attacker=attacker,
             policy=TEXTS if policy is None else policy,
             baseline=before,
             baseline_name=earlier,
@@ -116,7 +123,7 @@ def check(
             overwrite=overwrite,
             keep_paths=keep_paths,
         )
-    if original is None or forget is None or retain is None or under:
+    if original is None or forget is None or retain is None or under or attacker is not None:
         raise ConfigError("the check of a model needs its original, forget and retain questions; under is for texts")
     policy = "standard" if policy is None else policy
     asked = load_policy(policy)
@@ -184,6 +191,8 @@ def _named(checkpoint: Any, name: str | None) -> tuple[str, Any]:
     given, model = getattr(checkpoint, "name", ""), checkpoint
     if isinstance(checkpoint, Outputs):
         given = Path(checkpoint.data).stem if isinstance(checkpoint.data, str | Path) else "texts"
+    if isinstance(checkpoint, Endpoint):
+        given = checkpoint.model
     if isinstance(checkpoint, str | Path):
         ((given, model),) = named_by_path([checkpoint]).items()
     return safe_name(name or given, otherwise=STUDY), model

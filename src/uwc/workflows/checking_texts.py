@@ -1,11 +1,15 @@
 """The check of a system that is not a checkpoint against a policy, from its texts."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from uwc import __version__
+from uwc.attacks.asked import needs_no_weights
+from uwc.attacks.chain import Chain
+from uwc.attacks.data import Attacker
 from uwc.attacks.evaluate import under_attack
 from uwc.attacks.texts import seen
 from uwc.data.outputs import Outputs, SystemTexts
@@ -13,12 +17,14 @@ from uwc.data.question_files import Columns, Questions
 from uwc.errors import ConfigError
 from uwc.io import expanded, file_digest
 from uwc.metrics.suites import WEIGHTS, clusters_of, missing_need, set_info
+from uwc.models.endpoint import Endpoint
 from uwc.reports.check_folder import write_check
 from uwc.results import CheckedSet, CheckedSystem, CheckResults
-from uwc.studies.policy import Policies, load_policy
+from uwc.studies.policy import Policies, Policy, load_policy
 from uwc.studies.sections import ChainConfig
 from uwc.studies.store import environment
 from uwc.studies.verdict import CheckedRole, Lacking, Measured, against_baseline, decide
+from uwc.workflows.collecting import Asked, Under, with_attacks
 from uwc.workflows.texts import (
     DELIVERED,
     ScoredTexts,
@@ -84,12 +90,13 @@ class TextEvidence:
 
 
 def check_texts(
-    texts: System,
+    texts: System | Endpoint,
     questions: Mapping[str, Questions] | None = None,
     *,
     before: System | None = None,
     retrained: System | None = None,
-    under: Mapping[str, Outputs] | None = None,
+    under: Under | None = None,
+    attacker: Attacker | None = None,
     policy: Policies = POLICY,
     baseline: CheckResults | None = None,
     baseline_name: str = CheckResults.FILE,
@@ -110,7 +117,9 @@ def check_texts(
         questions: set -> questions; by default each row of the texts has its own.
         before: the original.
         retrained: a system that was never trained on the data.
-        under: attack -> the texts of the system under it; requirements name it by its label.
+        under: attack -> the texts of the system under it, which requirements name by its label; an endpoint is asked
+            under all attacks of the policy that need no weights, and under those of `under`, see `uwc.score`.
+        attacker: the attacker's data, for an endpoint.
         policy: the name of a shipped policy, a YAML file, or a mapping of the same keys.
         baseline: an earlier check of the same questions; a significantly worse number fails.
         baseline_name: what results call it.
@@ -125,16 +134,22 @@ def check_texts(
     """
     asked = load_policy(policy)
     _require_own_folder(folder, texts.name, overwrite=overwrite)
+    own = under or {}
+    if isinstance(texts, Endpoint | Asked):
+        under = {**_attacks(asked), **own}
+    texts, further = with_attacks(texts, under or {}, attacker=attacker, folder=folder)
+    measured = partial(measure, wanted=[requirement.metric for requirement in asked.requirements], seed=seed)
     systems = read_systems(
         texts,
         questions,
         before=before,
         retrained=retrained,
-        under=under,
+        under=further,
         columns=columns,
         skip_invalid=skip_invalid,
+        ready=measured,
     )
-    found = measure(systems, wanted=[requirement.metric for requirement in asked.requirements], seed=seed)
+    found = measured(systems)
     scores = with_text_answers(text_scores(found), found)
     results = CheckResults(
         uwc_version=__version__,
@@ -150,7 +165,7 @@ def check_texts(
         left_out=scores.left_out,
         invalid_rows=scores.invalid_rows,
         warnings=scores.warnings,
-        command=command or _command(texts, questions or {}, before, retrained, under or {}, policy, columns or {}),
+        command=command or _command(texts, questions or {}, before, retrained, further, policy, columns or {}, own),
         environment=environment(),
     )
     if baseline is not None:
@@ -158,6 +173,12 @@ def check_texts(
     return write_check(
         results, folder, answers=scores.answers, redact=redact, undecided=undecided, keep_paths=keep_paths
     )
+
+
+def _attacks(policy: Policy) -> dict[str, Chain]:
+    """The attacks of a policy that can be carried out on an endpoint."""
+    chains = {r.chain.label: r.chain.made() for r in policy.requirements if r.chain is not None}
+    return {label: chain for label, chain in chains.items() if needs_no_weights(chain)}
 
 
 def _require_own_folder(folder: Path, name: str, *, overwrite: bool) -> None:
@@ -202,11 +223,12 @@ def _command(
     under: Mapping[str, Outputs],
     policy: Policies,
     columns: Columns,
+    attacks: Collection[str],
 ) -> str:
     """The command that repeats a check; empty for texts or questions in memory, which it cannot name."""
     given: dict[str, Any] = {"outputs": texts, "before": before, "retrained": retrained}
     files = {option: system.data for option, system in given.items() if isinstance(system, Outputs)}
-    words: list[Any] = ["uwc", "check"]
+    words: list[Any] = ["uwc", "check", *(texts.options(attacks) if isinstance(texts, Asked) else [])]
     for option, file in files.items():
         words += [f"--{option}", file]
     for name, attacked in under.items():
@@ -218,6 +240,6 @@ def _command(
     for field, column in columns.items():
         words += ["--column", f"{field}={column}"]
     words += ["--policy", policy]
-    in_memory = [v.data for v in under.values() if not isinstance(v.data, str | Path)]
-    complete = isinstance(texts, Outputs) and not in_memory and all(isinstance(word, str | Path) for word in words)
+    named = [*words, *(attacked.data for attacked in under.values())]
+    complete = not isinstance(texts, SystemTexts) and all(isinstance(word, str | Path) for word in named)
     return shlex.join(map(str, words)) if complete else ""

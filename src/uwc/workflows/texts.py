@@ -1,6 +1,6 @@
 """Scores of a system that is not a checkpoint, from its texts."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,9 +29,10 @@ from uwc.metrics.suites import (
 from uwc.metrics.texts import TextSet, only_texts, text_sets
 from uwc.names import require_names
 from uwc.results import ModelKey, Scores, Warning
+from uwc.workflows.collecting import Asked
 
-System = Outputs | SystemTexts
-"""A system that is not a checkpoint, by its texts."""
+System = Outputs | SystemTexts | Asked
+"""A system that is not a checkpoint, by its texts, or by the endpoint that is asked for them."""
 Settings = Mapping[str, Mapping[str, Any]]
 BEFORE, RETRAINED = "before", "retrained"
 _NAMES = ("outputs", BEFORE, RETRAINED)
@@ -86,6 +87,7 @@ def read_systems(
     under: Mapping[str, Outputs] | None = None,
     columns: Columns | None = None,
     skip_invalid: bool = False,
+    ready: Callable[[Systems], object] | None = None,
 ) -> Systems:
     """Read the texts of a system and of others, and match them with their questions.
 
@@ -97,8 +99,10 @@ def read_systems(
         under: attack -> the texts of the system under it.
         columns: column by ``"PART"`` or ``"NAME:PART"``, for the files of questions and of texts.
         skip_invalid: leave out invalid rows, at most half of a file, and the questions that have then no text.
+        ready: is called with empty texts before an endpoint is asked, and raises an error if anything is wrong.
 
     Raises:
+        EndpointError: an endpoint refuses a request, or does not answer.
         UserError: a file cannot be read, or texts and questions do not match.
     """
     require_names("attack", under or {})
@@ -124,12 +128,21 @@ def read_systems(
         other, attacks = (
             {name: texts.select(_positions(texts, kept)) for name, texts in found.items()} for found in (other, attacks)
         )
+    found = Systems(_with_attacks(ours, attacks), other.get(BEFORE), other.get(RETRAINED), invalid)
+    if isinstance(texts, Asked):
+        if ready is not None:
+            ready(found)
+        found = replace(found, texts=_with_attacks(texts.collect(ours.examples), attacks))
+    return found
+
+
+def _with_attacks(ours: SystemTexts, attacks: Mapping[str, SystemTexts]) -> SystemTexts:
+    """The texts with those under further attacks."""
     merged = dict(ours.under)
     for attacked in attacks.values():
         merged |= attacked.under
     sources = {name: sha256 for attacked in attacks.values() for name, sha256 in attacked.files.items()}
-    ours = replace(ours, under=merged, files={**sources, **ours.files})
-    return Systems(ours, other.get(BEFORE), other.get(RETRAINED), invalid)
+    return replace(ours, under=merged, files={**sources, **ours.files})
 
 
 def _ours(
@@ -138,6 +151,10 @@ def _ours(
     if isinstance(texts, SystemTexts):
         return texts
     asked = in_all_wordings(sets)
+    if isinstance(texts, Asked):
+        if not asked:
+            raise ConfigError("an endpoint is asked questions; give them, such as with --forget FILE")
+        return texts.empty(asked)
     return read_outputs(opened["outputs"], asked, optional=[n for n in asked if n not in sets], left_out=invalid)
 
 
@@ -150,10 +167,14 @@ def _other(
     invalid: LeftOut,
 ) -> SystemTexts:
     """The texts of another system, of the sets that ours has."""
+    if isinstance(system, Asked):
+        raise ConfigError(
+            f"{name}: an endpoint is asked for the scored system only; give the file of texts that it wrote"
+        )
     found = system
     if isinstance(system, Outputs):
         found = read_outputs(opened[name], ours.examples, optional=ours.examples, like=like, left_out=invalid)
-    assert isinstance(found, SystemTexts)
+    assert not isinstance(found, Outputs)
     common = {s: range(len(examples)) for s, examples in found.examples.items() if s in ours.examples}
     if not common:
         raise DataError(f"{found.source}: there is no text of the sets {', '.join(ours.examples)}")
@@ -335,3 +356,4 @@ def _warnings(systems: Systems) -> Iterator[Warning]:
     own = {name: examples for name, examples in systems.texts.examples.items() if not name.endswith("_paraphrased")}
     yield from question_warnings(own)
     yield from (of_file.warning for of_file in systems.invalid or ())
+    yield from systems.texts.warnings
