@@ -1242,6 +1242,8 @@ class Scores(Answered):
     FILE: ClassVar[str] = "score.json"
 
     model: str
+    kind: Literal["checkpoint", "texts", "endpoint"] = "checkpoint"
+    """Whether the model was scored, or texts that were generated elsewhere, or by a server."""
     sets: dict[str, SetInfo]
     metrics: dict[str, MetricInfo]
     scores: tuple[Score, ...]
@@ -1250,6 +1252,10 @@ class Scores(Answered):
     """Paired differences of the model from ``compared_with``."""
     secrets: tuple[SecretCount, ...] = ()
     """The secrets that are said, by set; empty if the questions have none, or no answer was generated."""
+    attacks: Attacks | None = None
+    """The texts under attacks, of a system that is not a checkpoint; null without any."""
+    files: dict[str, str] = {}
+    """Name -> SHA-256 of the files of texts; empty for a model."""
     left_out: dict[str, str] = {}
     """Metric of the suite -> its missing need."""
     invalid_rows: tuple[InvalidRows, ...] = ()
@@ -1282,6 +1288,10 @@ class Scores(Answered):
     def difference_rows(self) -> Iterable[Mapping[str, Any]]:
         """One row for each set and metric of the differences."""
         return map(_score_row, self.differences)
+
+    def attack_rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for each attack, set and metric of the texts under attacks."""
+        return attack_rows(self.attacks) if self.attacks is not None else ()
 
 
 class StudyResults(Answered):
@@ -1558,6 +1568,15 @@ class CheckResults(Answered):
     environment: dict[str, str] = {}
 
     @property
+    def answers(self) -> "pd.DataFrame":
+        """The table of answers, as of `Answered`; of a file's result also that of the result beside it, of which the
+        check was made."""
+        beside = self._beside
+        if beside.table is None and beside.folder is not None:
+            beside.table = answers.read(beside.folder)
+        return super().answers
+
+    @property
     def headline(self) -> str:
         """The model and its outcome."""
         return f"{self.model.source}: {self.verdict.counted} (policy {self.verdict.policy})"
@@ -1645,23 +1664,7 @@ class AttackResults(Answered):
 
     def table(self) -> list[dict[str, str]]:
         """One row for each model, attack, set and metric; of a curve one for each effort."""
-        rows = [
-            {
-                "model": model.model.run or model.model.role,
-                "attack": o.attack,
-                "set": o.set,
-                "metric": o.metric,
-                "before": number_text(o.before.mean),
-                "after": number_text(o.after.mean),
-                "worst case": MISSING if o.worst_case is None else number_text(o.worst_case.mean),
-                "recovery": _change(o.recovery),
-                "over control": MISSING if o.over_control is None else _change(o.over_control),
-                "n": str(o.after.n),
-            }
-            for model in self.attacks.models
-            for o in model.outcomes
-        ]
-        return rows or [
+        return attack_table(self.attacks) or [
             {"model": c.model.label, "attack": c.attack, c.over: f"{effort:g}", c.metric: number_text(score)}
             for c in self.curves
             for effort, score in zip(c.efforts, c.scores, strict=True)
@@ -2018,6 +2021,26 @@ def attack_rows(attacks: Attacks) -> Iterable[Mapping[str, Any]]:
                 "over_control": outcome.over_control.mean if outcome.over_control else None,
                 "worst_case": outcome.worst_case.mean if outcome.worst_case else None,
             }
+
+
+def attack_table(attacks: Attacks) -> list[dict[str, str]]:
+    """The same as cells of a table."""
+    return [
+        {
+            "model": model.model.run or model.model.role,
+            "attack": o.attack,
+            "set": o.set,
+            "metric": o.metric,
+            "before": number_text(o.before.mean),
+            "after": number_text(o.after.mean),
+            "worst case": MISSING if o.worst_case is None else number_text(o.worst_case.mean),
+            "recovery": _change(o.recovery),
+            "over control": MISSING if o.over_control is None else _change(o.over_control),
+            "n": str(o.after.n),
+        }
+        for model in attacks.models
+        for o in model.outcomes
+    ]
 
 
 def collapse(model: UnlearnedModel, original: Iterable[Score]) -> str:

@@ -1,22 +1,21 @@
 """Policies: the requirements that a checkpoint must meet, as YAML files, some of which are shipped."""
 
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Union
 
 from pydantic import Field, ValidationError, model_validator
 
 from uwc.errors import ConfigError
-from uwc.io import expanded, not_a_file
-from uwc.metrics.registry import metrics
+from uwc.metrics.registry import metrics, set_metrics
+from uwc.metrics.suites import set_label
 from uwc.names import require_name
 from uwc.registry import unknown_name
 from uwc.results import FORGET
-from uwc.strict import read_yaml
+from uwc.studies.config_file import read_config
 from uwc.studies.sections import ChainConfig, MetricName, Section, first_problem
 
-Policies = str | Path | Mapping[str, Any]
+Policies = Union[str, Path, Mapping[str, Any], "Policy"]
 """A policy: the name of a shipped one, a YAML file, or a mapping of the same keys."""
 
 
@@ -56,6 +55,11 @@ class Requirement(Section):
     optional: bool = False
 
     @property
+    def direction(self) -> Literal["at_most", "at_least"]:
+        """The side of the bound on which the number must be."""
+        return "at_least" if self.at_most is None else "at_most"
+
+    @property
     def bound(self) -> float:
         """The bound."""
         bound = self.at_least if self.at_most is None else self.at_most
@@ -80,6 +84,10 @@ class Requirement(Section):
     def _valid(self) -> "Requirement":
         require_name("requirement", self.name)
         where = f"requirement {self.name!r}"
+        if self.metric in set_metrics.names():
+            raise ConfigError(
+                f"{where}: {self.metric!r} is one number for whole sets; take a metric of single examples"
+            )
         if self.metric not in metrics.names():
             raise ConfigError(f"{where}: {unknown_name('metric of single examples', self.metric, metrics.names())}")
         if (self.at_most is None) == (self.at_least is None):
@@ -90,6 +98,11 @@ class Requirement(Section):
             raise ConfigError(
                 f"{where}: the control is the retrained model under the same attack, and there is no attack; "
                 "write relative_to: retrained"
+            )
+        low, high = metrics.get(self.metric).facts["range"]
+        if self.relative_to is None and not low <= self.bound <= high:
+            raise ConfigError(
+                f"{where}: the bound {self.bound:g} is outside the range of {self.metric!r}, {low:g} to {high:g}"
             )
         geometric = metrics.get(self.metric).facts["average"] == "geometric"
         if geometric and self.relative_to is not None and self.compare == "difference":
@@ -129,12 +142,6 @@ class Policy(Section):
         return self
 
 
-def shipped_policies() -> list[str]:
-    """Names of the policies that come with the package."""
-    folder = files("uwc") / "configs" / "policies"
-    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
-
-
 def load_policy(source: Policies) -> Policy:
     """Read a policy.
 
@@ -145,27 +152,46 @@ def load_policy(source: Policies) -> Policy:
         ConfigError: no such policy or file, a syntax error (with its line), an unknown key or name, or a requirement
             that makes no sense.
     """
-    content, where = (dict(source), "policy") if isinstance(source, Mapping) else _read(str(source))
+    if isinstance(source, Policy):
+        return source
+    content, where = (source, "policy") if isinstance(source, Mapping) else read_config(str(source), "policy")
     try:
         return Policy(**content)
     except ValidationError as error:
         raise ConfigError(f"{where}: {first_problem(error, Policy)}") from None
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
+    except TypeError as error:
+        raise ConfigError(f"{where}: keys must be words ({error})") from None
 
 
-def _read(source: str) -> tuple[dict[str, Any], str]:
-    """The content of a shipped policy or a file, and what messages call it."""
-    shipped = shipped_policies()
-    if source in shipped:
-        text = (files("uwc") / "configs" / "policies" / f"{source}.yaml").read_text(encoding="utf-8")
-        where = f"policy {source}"
-    else:
-        path = expanded(source)
-        if reason := not_a_file(path):
-            raise ConfigError(f"policy {source!r}: {reason}; give a YAML file or one of: {', '.join(shipped)}")
-        text, where = path.read_text(encoding="utf-8"), source
-    content = read_yaml(text)
-    if not isinstance(content, dict):
-        raise ConfigError(f"{where}: not a policy; it has the keys name, title, confidence and requirements")
-    return content, where
+def in_words(r: Requirement) -> str:
+    """A requirement as a sentence."""
+    base, paraphrased, _ = r.set.partition("_paraphrased")
+    questions = f"{'paraphrased ' if paraphrased else ''}{set_label(base)} questions"
+    text = f"{r.metric[0].upper()}{r.metric[1:].replace('_', ' ')} of the {questions}"
+    if r.metric == "secret_said":
+        text = f"Share of the {questions} whose answer says a secret"
+    if r.over == "worst_cluster":
+        text += ", for each person or thing that they are about,"
+    if r.attack is not None:
+        text += f" under {'the worst variant of ' if r.variants == 'worst' else ''}{r.attack.label}"
+    if r.precision:
+        text += f" with weights rounded to {r.precision}"
+    return f"{text} is {_bound_in_words(r)}"
+
+
+def _bound_in_words(r: Requirement) -> str:
+    side = r.direction.replace("_", " ")
+    if r.relative_to is None:
+        return f"{side} {r.bound:g}"
+    whose = "the original's" if r.relative_to == "original" else "the retrained model's"
+    if r.relative_to == "control":
+        whose += " under the same attack" if r.attack else " with its weights rounded likewise"
+    if r.compare == "ratio":
+        return f"{side} {r.bound:g} times {whose}"
+    if r.bound == 0:
+        return f"{side} {whose}"
+    above = r.bound > 0
+    size = "at most" if above == (r.direction == "at_most") else "at least"
+    return f"{size} {abs(r.bound):g} {'above' if above else 'below'} {whose}"
