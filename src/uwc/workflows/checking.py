@@ -10,7 +10,7 @@ from uwc.attacks.data import Attacker
 from uwc.data.outputs import Outputs
 from uwc.data.question_files import Columns, Questions
 from uwc.errors import ConfigError
-from uwc.io import expanded, file_digest
+from uwc.io import expanded, file_digest, require_writable
 from uwc.metrics.suites import clusters_of, set_info
 from uwc.models.endpoint import Endpoint
 from uwc.names import STORE
@@ -159,17 +159,18 @@ def check(
         require_comparable(plan.config.check[0].model_dump(mode="json"), asked_of, before, name=earlier)
     if not overwrite:
         require_same_study(plan.config, folder)
+    require_writable(folder, CheckResults.FILE)
     remove_check(folder)  # so that an interrupted check leaves no verdict on another model
     store = Store(Path(output_dir) / STORE)
     study = run_plan(plan, store, folder, verify=verify, overwrite=overwrite)
     (verdict,) = verdicts(plan, store)
     command = _command(
-        checkpoint,
-        {"original": original, "retrained": retrained, "forget": forget, "holdout": holdout},
+        f"{name}={checkpoint}" if name and isinstance(checkpoint, str | Path) else checkpoint,
+        {"original": original, "retrained": retrained, "forget": forget, "holdout": holdout, "policy": policy},
         {**retain_sets(retain), **(sets or {})},
-        policy=policy,
+        baseline=None if isinstance(baseline, CheckResults) else baseline,
         columns=columns or {},
-        flags={"skip-invalid": skip_invalid},
+        flags={"skip-invalid": skip_invalid, "trust-remote-code": trust_remote_code},
         overrides=overrides,
         output_dir=output_dir,
     )
@@ -257,7 +258,7 @@ def _command(
     given: Mapping[str, Any],
     kept: Mapping[str, Any],
     *,
-    policy: Policies,
+    baseline: "str | Path | None",
     columns: Columns,
     flags: Mapping[str, bool],
     overrides: Overrides,
@@ -265,12 +266,11 @@ def _command(
 ) -> str:
     """The command that repeats a check; empty for models or questions in memory, which it cannot name."""
     words: list[Any] = ["uwc", "check", checkpoint]
-    for option, value in given.items():
+    for option, value in {**given, "baseline": baseline}.items():
         words += [] if value is None else [f"--{option}", value]
     for name, file in kept.items():
         further = f"benchmark.settings.further.{name}={file}"
         words += ["--retain", file] if name == "retain" else ["--set", further]
-    words += ["--policy", policy]
     for field, column in columns.items():
         words += ["--column", f"{field}={column}"]
     words += [f"--{flag}" for flag, chosen in flags.items() if chosen]
