@@ -108,7 +108,15 @@ STEPS = tuple(
     Step(*sizes)
     for sizes in (
         *((9, 3, 4, 3), (9, 3, 3, 3), (9, 3, 2, 2), (8.5, 3, 3, 2), (8.5, 3, 2, 2), (8, 3, 2, 2), (7.5, 3, 2, 2)),
-        *((7.25, 3, 2, 2), (7, 3, 2, 2), (6.75, 3, 2, 2), (6.75, 3, 2, 1), (6.5, 3, 2, 2), (6.5, 2, 2, 1)),
+        *(
+            (7.25, 3, 2, 2),
+            (7, 3, 2, 2),
+            (6.75, 3, 2, 2),
+            (6.75, 3, 2, 1),
+            (6.5, 3, 2, 2),
+            (6.5, 3, 2, 1),
+            (6.5, 2, 2, 1),
+        ),
         *((7, 3, 1, 2), (7, 2, 1, 2), (6.5, 3, 1, 1), (6.5, 2, 1, 1), (6.5, 1, 1, 1), (6, 1, 1, 1)),
     )
 )
@@ -224,7 +232,8 @@ def _worst(results: CheckResults, table: "pd.DataFrame | None", *, redact: bool)
     marks = "True answers are hidden: the beginning of their SHA-256 hash is shown."
     if not redact:
         marks = "Marked: words of the true answer."
-    return Worst(tuple(rows), f"Score: {info.label}, {words}. {marks}")
+    name = first.metric.replace("_", " ")
+    return Worst(tuple(rows), f"Score: {name}, {words}. {marks}")
 
 
 def _direction(results: CheckResults, metric: str) -> bool | None:
@@ -339,8 +348,14 @@ class Line:
     text: Text
     chart: Chart
     number: str
+    needed: Text
     bound: str
     status: str
+
+    @property
+    def lines(self) -> int:
+        """The most lines of its cells."""
+        return max(self.text.lines, 1 + self.needed.lines if self.needed.pieces else 1)
 
 
 @dataclass(frozen=True)
@@ -395,7 +410,7 @@ def _layout(results: CheckResults, shown: Worst, step: Step) -> Layout:
         26,
         13 + max(23, (said.lines * 1.15 + 1) * step.line),
         step.rows([1] * len(checked)) + left_out.lines * step.line + 2,
-        step.rows([line.text.lines for line in lines]) + step.line + 2,
+        step.rows([line.lines for line in lines]) + step.line + 2,
         step.rows([max(t.lines for t in (row[0], row[2], row[3])) for row in answers]) if answers else 0,
         (scale.lines + bool(results.secrets)) * step.line + 2,
         sum(text.lines * step.line + 1 for text in limits),
@@ -474,9 +489,9 @@ def _left_out(results: CheckResults) -> str:
 def _lines(results: CheckResults, step: Step) -> Iterator[Line]:
     for r in results.verdict.requirements[:REQUIREMENTS]:
         worse = r.change is not None and r.change.worse
-        notes = [f"needs about {r.clusters_needed} subjects"] if r.clusters_needed is not None else []
-        notes += [f"the worst is {r.cluster}"] if r.cluster else []
-        notes += [r.reason] if r.reason and not notes else []
+        needed = f"needs ~{r.clusters_needed} subjects" if r.clusters_needed is not None else ""
+        notes = [f"the worst is {r.cluster}"] if r.cluster else []
+        notes += [r.reason] if r.reason and not notes and not needed else []
         notes += [f"{r.status}, but significantly worse than in the baseline"] if worse else []
         name = shortened(printable(r.name), 30)
         width = step.letters(0.46)
@@ -487,6 +502,7 @@ def _lines(results: CheckResults, step: Step) -> Iterator[Line]:
             Text((*text.pieces, *((piece, True) for piece, _ in note.pieces)), text.lines),
             _chart(results, r),
             number_words(results, r),
+            fitted(needed, step.letters(0.17), 2),
             bound_words(r),
             "worse" if worse and r.status != "violated" else r.status,
         )

@@ -50,7 +50,7 @@ def test_it_says_what_was_checked_and_what_was_found() -> None:
     assert "3 of 123 lines of forget.csv (line 7: no answer)" in words
     for status in ("met", "violated", "undecided", "left out"):
         assert f" {status} " in words
-    for text in ("0.400 [0.300, 0.500]", "≤ 0.1", "≥ 0.9", "31,700 [900, 1.20e+06]", "needs about 24", "3 of 40"):
+    for text in ("0.400 [0.300, 0.500]", "≤ 0.1", "≥ 0.9", "31,700 [900, 1.20e+06]", "needs ~24 subjects", "3 of 40"):
         assert text in words
     for text in (
         "Collapsed as delivered",
