@@ -273,11 +273,8 @@ def _statement(
     r: Requirement, x: Floats, y: Floats | None, subjects: Sequence[str], *, draws: str, geometric: bool
 ) -> tuple[Statement, Callable[[float], float]]:
     """What is decided, and the number that is shown for its mean."""
-    low, high = metrics.get(r.metric).facts["range"]
-    show: Callable[[float], float] = float
-    if geometric:
-        low, high = (_log(end) for end in (low, high))
-        show = _exp
+    low, high = _own_range(r.metric)
+    show: Callable[[float], float] = _exp if geometric else float
     if y is None:
         values, bound = x, log(r.bound) if geometric else r.bound
     elif geometric:
@@ -293,6 +290,13 @@ def _statement(
         base = _mean(y[~np.isnan(x) & ~np.isnan(y)])
         show = (lambda z: factor + z / base) if base > 0 else (lambda z: nan)
     return Statement(values, subjects, bound, r.direction, (low, high), draws), show
+
+
+def _own_range(metric: str) -> tuple[float, float]:
+    """The least and the greatest value of a metric; of their logarithms for a geometric average."""
+    facts = metrics.get(metric).facts
+    low, high = facts["range"]
+    return (_log(low), _log(high)) if facts["average"] == "geometric" else (low, high)
 
 
 def _aligned(other: Measured, ids: Sequence[str]) -> Floats:
@@ -366,6 +370,7 @@ def against_baseline(results: CheckResults, baseline: CheckResults, *, name: str
                 np.array(new.counts, dtype=np.float64),
                 1 if new.direction == "at_most" else -1,
                 f"{new.set} {len(new.sums)}",
+                _own_range(new.metric),
             )
             for old, new in known
         ],
