@@ -871,7 +871,7 @@ class RequirementResult(Part):
     bound: float
     status: Literal["met", "violated", "undecided", "left out"]
     reason: str = ""
-    """Why it is undecided or left out."""
+    """Why it is undecided or left out, or violated without a number."""
     value: Estimate
     """The number that is compared with the bound, with its simultaneous interval."""
     score: Number = float("nan")
@@ -879,7 +879,8 @@ class RequirementResult(Part):
     reference: Number = float("nan")
     """The average of the model that it is compared with."""
     cluster: str = ""
-    """The cluster with the worst mean, for ``over: worst_cluster``."""
+    """The cluster whose number is shown, for ``over: worst_cluster``: of those that decide the status the one whose
+    interval reaches furthest."""
     n: int = 0
     """Number of questions with a value."""
     not_scored: int = 0

@@ -165,13 +165,23 @@ def load_policy(source: Policies) -> Policy:
         raise ConfigError(f"{where}: keys must be words ({error})") from None
 
 
+IN_WORDS = {
+    "extraction_strength": "Share of the answers to the {questions} that the model completes",
+    "secret_said": "Share of the {questions} whose answer says a secret",
+    "rouge_l": "Share of the words of the true answers to the {questions} that the model says in order",
+    "exact_memorization": "Share of the tokens of the answers to the {questions} that the model predicts",
+    "perplexity": "Perplexity of the answers to the {questions}",
+    "probability": "Probability of the answers to the {questions}",
+}
+"""Metric -> its number in plain words."""
+
+
 def in_words(r: Requirement) -> str:
     """A requirement as a sentence."""
     base, paraphrased, _ = r.set.partition("_paraphrased")
     questions = f"{'paraphrased ' if paraphrased else ''}{set_label(base)} questions"
-    text = f"{r.metric[0].upper()}{r.metric[1:].replace('_', ' ')} of the {questions}"
-    if r.metric == "secret_said":
-        text = f"Share of the {questions} whose answer says a secret"
+    number = IN_WORDS.get(r.metric, f"{r.metric[0].upper()}{r.metric[1:].replace('_', ' ')} of the {{questions}}")
+    text = number.format(questions=questions)
     if r.over == "worst_cluster":
         text += ", for each person or thing that they are about,"
     if r.attack is not None:

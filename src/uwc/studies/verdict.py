@@ -7,11 +7,19 @@ from math import exp, inf, isfinite, isnan, log, nan
 from typing import Any, Literal, Protocol, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from uwc.errors import UserError
 from uwc.metrics.registry import metrics
 from uwc.metrics.scored import NOT_FINITE
-from uwc.metrics.simultaneous import ClusterChange, Decision, Statement, changes_together, decide_together
+from uwc.metrics.simultaneous import (
+    FEWEST_CLUSTERS,
+    ClusterChange,
+    Decision,
+    Statement,
+    changes_together,
+    decide_together,
+)
 from uwc.metrics.stats import cluster_codes
 from uwc.metrics.suites import set_label
 from uwc.models.token_scores import Floats
@@ -145,15 +153,16 @@ class _Posed:
         if not decisions:
             return RequirementResult.model_validate(self.known)
         statements = list(self.statements)
-        excess = [
-            (d.mean - s.bound) * (1 if s.direction == "at_most" else -1)
+        ends = [
+            d.high - s.bound if s.direction == "at_most" else s.bound - d.low
             for s, d in zip(statements, decisions, strict=True)
         ]
-        worst = max(range(len(decisions)), key=lambda i: -inf if isnan(excess[i]) else excess[i])
+        status = next(s for s in ("violated", "undecided", "met") if s in {d.status for d in decisions})
+        decisive = [i for i, d in enumerate(decisions) if d.status == status]
+        worst = max(decisive, key=lambda i: -inf if isnan(ends[i]) else ends[i])
         found, show = decisions[worst], self.shown[worst]
-        status = {d.status for d in decisions}
         changes: dict[str, object] = {
-            "status": next(s for s in ("violated", "undecided", "met") if s in status),
+            "status": status,
             "value": _estimate(show, found),
             "clusters": found.clusters,
             "clusters_needed": found.clusters_needed,
@@ -162,8 +171,7 @@ class _Posed:
         reason = found.reason
         if self.clusters:
             named = f"{len(open_ones)} of {len(decisions)} clusters are undecided"
-            first = open_ones[0] if open_ones else 0
-            reason = f"{named}, such as {self.clusters[first]!r}: {_of_questions(decisions[first].reason)}"
+            reason = f"{named}, such as {self.clusters[worst]!r}: {_of_questions(found.reason)}"
             changes |= {"cluster": self.clusters[worst], "clusters": len(decisions), "clusters_needed": None}
         changes["reason"] = reason if changes["status"] == "undecided" else ""
         return RequirementResult.model_validate({**self.known, **changes})
@@ -236,9 +244,13 @@ def _compared(r: Requirement, own: Measured, other: Measured | None, known: dict
     known["score"] = back(_mean(x[used]))
     if y is not None:
         known["reference"] = back(_mean(y[used]))
-    if lost or (y is not None and not np.isfinite(y[used]).all()):
-        reason = f"{lost} of {len(x)} questions have no value, as {NOT_FINITE}"
-        reason = reason if lost else "a value of the model that it is compared with is not finite"
+    if own.lost:
+        return _Posed({**known, "status": "violated", "reason": f"for {own.lost} of {len(x)} questions {NOT_FINITE}"})
+    if lost:
+        reason = f"{lost} of {len(x)} questions have no value, and one of the model that it is compared with"
+        return _Posed({**known, "status": "undecided", "reason": reason})
+    if y is not None and not np.isfinite(y[used]).all():
+        reason = "a value of the model that it is compared with is not finite"
         return _Posed({**known, "status": "undecided", "reason": reason})
     subjects = [subject or example for subject, example in zip(own.subjects, own.ids, strict=True)]
     if r.over == "mean":
@@ -247,26 +259,44 @@ def _compared(r: Requirement, own: Measured, other: Measured | None, known: dict
                 f"the average of the model that it is compared with is {_mean(y[used]):g}, so no ratio to it exists"
             )
             return _Posed({**known, "status": "undecided", "reason": reason})
+        if geometric and y is not None and np.array_equal(x[used], y[used]):
+            return _Posed({**known, **_equal(r, known)})
         statement, show = _statement(r, x, y, subjects, draws=r.set, geometric=geometric)
         return _Posed(known, (statement,), (show,))
     clusters = list(dict.fromkeys(subject for subject in own.subjects if subject))
     if not clusters:
         lacking = Lacking("the questions do not say whom or what they are about; name it in a column 'subject'")
         return _Posed({**known, "status": _status(r, lacking), "reason": lacking.reason})
-    members = [(name, np.array([s == name for s in own.subjects])) for name in clusters]
-    members = [(name, chosen) for name, chosen in members if used[chosen].any()]
+    found = zip(clusters, _members(own.subjects, clusters), strict=True)
+    members = [(name, chosen) for name, chosen in found if used[chosen].any()]
     posed = [
         _statement(
             r,
             x[chosen],
             None if y is None else y[chosen],
-            [example for example, inside in zip(own.ids, chosen, strict=True) if inside],
+            [own.ids[i] for i in chosen],
             draws=f"{r.set} {name}",
             geometric=geometric,
         )
         for name, chosen in members
     ]
     return _Posed(known, [s for s, _ in posed], [show for _, show in posed], [name for name, _ in members])
+
+
+def _equal(r: Requirement, known: Mapping[str, object]) -> dict[str, object]:
+    """The fields of a result where both models have exactly the same values of a metric without a greatest one."""
+    if int(str(known["clusters"])) < FEWEST_CLUSTERS:
+        return {"status": "undecided", "reason": f"fewer than {FEWEST_CLUSTERS} clusters"}
+    within = r.bound >= 1 if r.at_most is not None else r.bound <= 1
+    return {"status": "met" if within else "violated", "value": Estimate(value=1, low=1, high=1)}
+
+
+def _members(subjects: Sequence[str], clusters: Sequence[str]) -> list[NDArray[np.int64]]:
+    """For each cluster the indices of its examples."""
+    number = {name: i for i, name in enumerate(clusters)}
+    codes = np.array([number.get(subject, -1) for subject in subjects], dtype=np.int64)
+    order = np.argsort(codes, kind="stable")
+    return np.split(order, np.searchsorted(codes[order], np.arange(len(clusters))))[1:]
 
 
 def _statement(

@@ -164,7 +164,7 @@ def test_what_was_not_given_leaves_out_what_is_optional(found: Lacking, optional
     assert (result.status, result.reason) == (status, "give it") and isnan(result.value.value)
 
 
-def test_a_question_that_the_checked_model_alone_has_no_value_for_decides_nothing() -> None:
+def test_a_question_that_the_checked_model_alone_has_no_value_for_is_never_met() -> None:
     values = LOW.copy()
     values[3] = np.nan
     evidence = given(model=measured(values), original=measured(HIGH))
@@ -172,7 +172,7 @@ def test_a_question_that_the_checked_model_alone_has_no_value_for_decides_nothin
     found = one(evidence, relative_to="original", at_most=0.5)
     assert found.status == "undecided" and "1 of 20" in found.reason
     lost = one(given(model=measured(values, lost=1)), at_most=0.5)
-    assert lost.status == "undecided" and lost.score == pytest.approx(np.nanmean(values))
+    assert lost.status == "violated" and "1 of 20" in lost.reason and lost.score == pytest.approx(np.nanmean(values))
     none = measured(np.full(20, np.nan))
     assert one(given(model=none), at_most=0.5).status == "undecided"
     assert one(given(model=none), at_most=0.5, optional=True).status == "left out"
@@ -277,3 +277,28 @@ def test_a_baseline_of_other_questions_or_requirements_is_refused() -> None:
 def replace_bound(results: CheckResults) -> CheckResults:
     """The check under a policy whose first bound is another one."""
     return checked(RANDOM, asked({"at_most": 0.85}, {"at_least": 0.001})).model_copy(update={"sets": results.sets})
+
+
+def test_equal_values_of_a_metric_without_a_greatest_one_are_a_ratio_of_one() -> None:
+    """A copy of the original: its perplexity is the original's on every question."""
+    values = measured(np.linspace(1.5, 3.0, 20))
+    evidence = Given({(role, "retain", "perplexity", ""): values for role in ("model", "original")})
+    requirement = {"metric": "perplexity", "set": "retain", "relative_to": "original", "compare": "ratio"}
+    found = one(evidence, **requirement, at_most=2.0)
+    assert found.status == "met" and (found.value.value, found.value.low, found.value.high) == (1, 1, 1)
+    assert one(evidence, **requirement, at_most=0.5).status == "violated"
+    few = Measured(values.ids[:4], values.subjects[:4], values.values[:4])
+    evidence = Given({(role, "retain", "perplexity", ""): few for role in ("model", "original")})
+    assert one(evidence, **requirement, at_most=2.0).status == "undecided"
+
+
+def test_the_cluster_that_decides_is_shown() -> None:
+    """The one with the highest mean is met, another with fewer questions is not decided."""
+    values = [0.2] * 10 + [0.21] * 10 + [0.1] * 3
+    subjects = ["a"] * 10 + ["b"] * 10 + ["c"] * 3
+    found = one(
+        given(model=Measured([str(i) for i in range(23)], subjects, np.array(values) + np.tile([0, 0.01], 12)[:23])),
+        over="worst_cluster",
+        at_most=0.9,
+    )
+    assert (found.status, found.cluster) == ("undecided", "c") and "3 questions" in found.reason
