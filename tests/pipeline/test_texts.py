@@ -112,6 +112,29 @@ requirements:
     assert CheckResults.parse(again.stdout, where="stdout").verdict.policy == "texts"
 
 
+def test_an_evaluation_log_by_either_definition(tmp_path: Path) -> None:
+    """A wrong answer at 1/4 and one at 1/16 against a true one at 1/2: R is 5/16, or geometrically 1/4."""
+    half, quarter = 0.6931471805599453, 1.3862943611198906
+    of_set = {
+        "avg_gt_loss": {"0": half, "1": half},
+        "avg_paraphrased_loss": {"0": half, "1": half},
+        "average_perturb_loss": {"0": [quarter, 2 * quarter], "1": [quarter, 2 * quarter]},
+        "rougeL_recall": {"0": 0.5, "1": 0.5},
+        "generated_text": {i: [f"Question: {i}?\n", "a b", "a b c d"] for i in ("0", "1")},
+    }
+    log = tmp_path / "log.json"
+    log.write_text(json.dumps({"eval_log_forget.json": of_set, "eval_log.json": of_set}), encoding="utf-8")
+    setting = "score.settings.truth_ratio_utility.definition=geometric"
+    for options, wrong in (((), 5 / 16), (("--set", setting), 1 / 4)):
+        done = run("score", "--outputs", log, "--retrained", log, *options, "-o", tmp_path / "out", "--json")
+        scores = Scores.parse(done.stdout, where="stdout")
+        means = {(s.set, s.metric): s.mean for s in scores.scores}
+        assert means["retain", "truth_ratio_utility"] == pytest.approx(1 - wrong)
+        assert means["forget", "forget_quality"] == 1 and means["forget", "rouge_l"] == 0.5
+        assert "real_authors" in scores.left_out["model_utility"]
+        assert Scores.load(tmp_path / "out" / "score.json").to_json() == scores.to_json()
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -131,7 +131,9 @@ Original = Annotated[
 Retrained = Annotated[
     str | None,
     typer.Option(
-        rich_help_panel=MODELS, metavar="MODEL", help="A model that was never trained on the forget questions."
+        rich_help_panel=MODELS,
+        metavar="MODEL",
+        help="A model that was never trained on the forget questions; with --outputs the file of its texts.",
     ),
 ]
 Metrics = Annotated[

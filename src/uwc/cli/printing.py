@@ -43,7 +43,7 @@ def print_scores(scores: "Scores", title: str, as_json: bool) -> None:
     if scores.kind != "checkpoint":
         for lacking in dict.fromkeys(scores.left_out.values()):
             names = ", ".join(name for name, reason in scores.left_out.items() if reason == lacking)
-            typer.echo(printable(f"Not measured, for want of {lacking}: {names}"))
+            typer.echo(printable(f"Left out, since they need {lacking}: {names}"))
 
 
 def _with_reasons(row: Mapping[str, Any]) -> dict[str, Any]:

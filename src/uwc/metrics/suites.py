@@ -259,7 +259,7 @@ def what_is_missing(name: str, given: Given) -> str:
     """The missing need of a metric, on at least one set, in words for the user; empty if there is none."""
     entry = entry_of(name)
     if is_set_metric(entry.name):
-        if given.only_texts is not None and _of_likelihoods(entry, given):
+        if given.only_texts is not None and not given.only_texts.logged and _of_likelihoods(entry):
             return WEIGHTS
         for retrained, of_set, metric in required_inputs(entry, given):
             if of_set not in given.sets:
@@ -276,12 +276,10 @@ def what_is_missing(name: str, given: Given) -> str:
     return "" if "" in by_set else by_set[0]
 
 
-def _of_likelihoods(entry: Entry[Any], given: Given) -> bool:
-    """Whether a metric of whole sets reads a metric of likelihoods of which no log has values."""
+def _of_likelihoods(entry: Entry[Any]) -> bool:
+    """Whether a metric of whole sets reads one that needs more than texts."""
     inputs = [split_input(text) for text in entry.facts["needs"]]
-    logged = given.only_texts.logged if given.only_texts else {}
-    known = frozenset[str]().union(*logged.values())
-    return any(set(metrics.get(m).facts["needs"]) - OF_TEXTS and m not in known for _, _, m in inputs)
+    return any(set(metrics.get(metric).facts["needs"]) - OF_TEXTS for _, _, metric in inputs)
 
 
 def measured_on(name: str, of_set: str, given: Given) -> bool:

@@ -323,22 +323,21 @@ def secret_words(results: StudyResults) -> list[str]:
 
 def verdict_table(results: StudyResults) -> Table | None:
     """Every unlearned model as delivered under every policy, by rank; None for a study without policies."""
+    found = _verdicts(results)
     rows = []
-    models = []
-    for verdict in _verdicts(results):
-        counts = [str(len(verdict.of_status(status))) for status in ("met", "violated", "undecided", "left out")]
-        named = ", ".join(r.name for r in verdict.of_status("violated", "undecided"))
-        rows.append((verdict.model.run, verdict.policy, verdict.outcome, *counts, named or MISSING))
-        models.append(verdict.model.run)
+    for verdict in found:
+        counts = [str(len(verdict.of_status(status))) for status in ("met", "undecided", "left out")]
+        violated = ", ".join(r.name for r in verdict.of_status("violated"))
+        rows.append((verdict.model.run, verdict.policy, verdict.outcome, *counts, violated or MISSING))
     if not rows:
         return None
     titles = {verdict.policy: verdict.title for verdict in results.verdicts}
     return Table(
         "Checked as delivered",
-        ("model", "policy", "verdict", "met", "violated", "undecided", "left out", "violated or undecided"),
+        ("model", "policy", "verdict", "met", "undecided", "left out", "violated"),
         tuple(rows),
         "\n".join(f"{policy}: {title}." for policy, title in titles.items() if title),
-        tuple(models),
+        tuple(verdict.model.run for verdict in found),
     )
 
 

@@ -1,10 +1,10 @@
 """The verdict of a policy: which of its requirements a model meets, from values by example of any source."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from math import exp, inf, isfinite, isnan, log, nan
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 
@@ -346,26 +346,17 @@ def against_baseline(results: CheckResults, baseline: CheckResults, *, name: str
     Raises:
         UserError: the two have no requirement in common, or other questions.
     """
-    common = list(_in_both(results, baseline))
-    if not common:
-        raise UserError(
-            f"the baseline {name} has no requirement in common with this check (its policy is "
-            f"{baseline.verdict.policy!r}, this one's {results.verdict.policy!r}); give a check under the same policy"
-        )
-    for of_set in dict.fromkeys(new.set for _, new in common):
-        ours, theirs = (found.sets[of_set].sha256 if of_set in found.sets else "" for found in (results, baseline))
-        if ours != theirs:
-            raise UserError(
-                f"the baseline {name} was made with other {set_label(of_set)} questions; give a check of the same "
-                "questions, or make the baseline again"
-            )
-    for old, new in common:
+    sets = {of_set: found.sha256 for of_set, found in results.sets.items()}
+    common = require_comparable(results.policy, sets, baseline, name=name)
+    earlier = {r.name: r for r in baseline.verdict.requirements}
+    pairs = [(earlier[r.name], r) for r in results.verdict.requirements if r.name in common]
+    for old, new in pairs:
         if len(old.sums) != len(new.sums):
             raise UserError(
                 f"the baseline {name} has {len(old.sums)} clusters for the requirement {new.name!r}, and this check "
                 f"{len(new.sums)}: other questions were asked under its attack; make the baseline again"
             )
-    known = [(old, new) for old, new in common if sum(old.counts) and sum(new.counts)]
+    known = [(old, new) for old, new in pairs if sum(old.counts) and sum(new.counts)]
     found = changes_together(
         [
             ClusterChange(
@@ -390,10 +381,33 @@ def against_baseline(results: CheckResults, baseline: CheckResults, *, name: str
     return results.model_copy(update={"verdict": verdict, "baseline": name})
 
 
-def _in_both(results: CheckResults, baseline: CheckResults) -> Iterator[tuple[RequirementResult, RequirementResult]]:
-    """The requirements of one name and definition, of the earlier and of this check."""
-    definitions = [{str(r["name"]): r for r in found.policy["requirements"]} for found in (baseline, results)]  # type: ignore[union-attr,index,call-overload]
-    old = {r.name: r for r in baseline.verdict.requirements}
-    for new in results.verdict.requirements:
-        if new.name in old and definitions[0].get(new.name) == definitions[1].get(new.name):
-            yield old[new.name], new
+def require_comparable(
+    policy: Mapping[str, Any], sets: Mapping[str, str], baseline: CheckResults, *, name: str
+) -> set[str]:
+    """The names of the requirements that a policy and an earlier check define alike.
+
+    Args:
+        policy: the complete policy, as in results.
+        sets: set -> the hash of its questions.
+        baseline: the earlier check.
+        name: what messages call it.
+
+    Raises:
+        UserError: there is none, or one of them was decided on other questions.
+    """
+    ours, theirs = ({str(r["name"]): r for r in p["requirements"]} for p in (policy, cast(Any, baseline.policy)))
+    known = {r.name for r in baseline.verdict.requirements}
+    common = {named for named, requirement in ours.items() if named in known and theirs.get(named) == requirement}
+    if not common:
+        raise UserError(
+            f"the baseline {name} has no requirement in common with this check (its policy is "
+            f"{baseline.verdict.policy!r}, this one's {policy['name']!r}); give a check under the same policy"
+        )
+    for of_set in dict.fromkeys(str(ours[named]["set"]) for named in ours if named in common):
+        before = baseline.sets[of_set].sha256 if of_set in baseline.sets else ""
+        if sets.get(of_set, "") != before:
+            raise UserError(
+                f"the baseline {name} was made with other {set_label(of_set)} questions; give a check of the same "
+                "questions, or make the baseline again"
+            )
+    return common

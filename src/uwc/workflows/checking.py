@@ -23,7 +23,7 @@ from uwc.studies.policy import Policies, load_policy
 from uwc.studies.sections import FORGET_SETS
 from uwc.studies.steps import Checkpoint, Step
 from uwc.studies.store import Store, environment
-from uwc.studies.verdict import against_baseline
+from uwc.studies.verdict import against_baseline, require_comparable
 from uwc.workflows.checking_texts import POLICY as TEXTS
 from uwc.workflows.checking_texts import check_texts
 from uwc.workflows.collecting import Under
@@ -100,6 +100,7 @@ def check(
         UserError: a model, file or policy is not as it should be, or the baseline is one of other questions.
     """
     folder, before = folder_of_check(checkpoint, output_dir, name=name), _baseline(baseline)
+    earlier = CheckResults.FILE if isinstance(baseline, CheckResults) else str(baseline)
     if isinstance(checkpoint, System | Endpoint):
         if overrides:
             raise ConfigError("the keys of a study (--set) are for the check of a model; texts have none of them")
@@ -113,6 +114,7 @@ def check(
             attacker=attacker,
             policy=TEXTS if policy is None else policy,
             baseline=before,
+            baseline_name=earlier,
             columns=columns,
             skip_invalid=skip_invalid,
             folder=folder,
@@ -146,9 +148,15 @@ def check(
         "check": [asked],
     }
     plan = make_plan(load_config(STUDY, changes=changes, overrides=overrides, trust_remote_code=trust_remote_code))
+    models = [plan.original, *(run.delivered for run in plan.runs), *([plan.retrained] if plan.retrained else [])]
     if len(plan.config.check) != 1 or len(plan.runs) != 1:
         raise ConfigError("a check has one policy and one model; for several use a study with the key 'check'")
+    if any(not isinstance(planned.model, Checkpoint) for planned in models):
+        raise ConfigError("a check trains no model; leave out finetune, or use a study with the key 'check'")
     require_models(plan.config)
+    if before is not None:
+        asked_of = {of_set: set_info(of_set, examples).sha256 for of_set, examples in plan.sets.items()}
+        require_comparable(plan.config.check[0].model_dump(mode="json"), asked_of, before, name=earlier)
     if not overwrite:
         require_same_study(plan.config, folder)
     remove_check(folder)  # so that an interrupted check leaves no verdict on another model
@@ -167,7 +175,7 @@ def check(
     )
     results = _results(plan, study, verdict, command)
     if before is not None:
-        results = against_baseline(results, before, name="check.json" if baseline is before else str(baseline))
+        results = against_baseline(results, before, name=earlier, seed=plan.config.seed)
     return write_check(
         results, folder, answers=study.answers, redact=redact, undecided=undecided, keep_paths=keep_paths
     )

@@ -99,6 +99,7 @@ def check_texts(
     attacker: Attacker | None = None,
     policy: Policies = POLICY,
     baseline: CheckResults | None = None,
+    baseline_name: str = CheckResults.FILE,
     columns: Columns | None = None,
     skip_invalid: bool = False,
     seed: int = 0,
@@ -121,6 +122,7 @@ def check_texts(
         attacker: the attacker's data, for an endpoint.
         policy: the name of a shipped policy, a YAML file, or a mapping of the same keys.
         baseline: an earlier check of the same questions; a significantly worse number fails.
+        baseline_name: what results call it.
         columns, skip_invalid: as `uwc.score` takes them.
         seed: of the bootstrap.
         folder: the folder of the results.
@@ -167,7 +169,7 @@ def check_texts(
         environment=environment(),
     )
     if baseline is not None:
-        results = against_baseline(results, baseline, name=CheckResults.FILE)
+        results = against_baseline(results, baseline, name=baseline_name)
     return write_check(
         results, folder, answers=scores.answers, redact=redact, undecided=undecided, keep_paths=keep_paths
     )
