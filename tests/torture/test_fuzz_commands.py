@@ -24,6 +24,7 @@ LINES: Mapping[str, tuple[str, ...]] = {
     "attack": ("attack", "model", "--data", FORGET, "--attack", "pruning", *QUICK),
     "unlearn": ("unlearn", "model", "--method", "gd", "--forget", FORGET, "--retain", RETAIN, "--set", "training.epochs=1", "-o", "out"),
     "compare": ("compare", "nosuch", "--original", "model", "--forget", FORGET, "--retain", RETAIN, "-o", "out"),
+    "check": ("check", "nosuch", "--original", "model", "--forget", FORGET, "--retain", RETAIN, "-o", "out"),
     "robustness": ("robustness", "points.jsonl"),
     "texts": ("score", "--outputs", "logs.json"),
     "replay": ("replay", "results.json"),

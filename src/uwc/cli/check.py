@@ -22,7 +22,7 @@ from uwc.cli.options import (
     Overwrite,
     Plugins,
     Retains,
-    Retrained,
+    RetrainedOrTexts,
     Set,
     SkipInvalid,
     TrustRemoteCode,
@@ -59,7 +59,7 @@ def check_command(
         ),
     ] = None,
     retain: Retains = [],  # noqa: B006
-    retrained: Retrained = None,
+    retrained: RetrainedOrTexts = None,
     outputs: OutputsFile = None,
     before: BeforeFile = None,
     under: UnderFiles = [],  # noqa: B006

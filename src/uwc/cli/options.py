@@ -128,12 +128,15 @@ Original = Annotated[
         rich_help_panel=MODELS, metavar="MODEL", help="The model before unlearning, for metrics that compare with it."
     ),
 ]
-Retrained = Annotated[
+_RETRAINED = "A model that was never trained on the forget questions"
+Retrained = Annotated[str | None, typer.Option(rich_help_panel=MODELS, metavar="MODEL", help=f"{_RETRAINED}.")]
+RetrainedOrTexts = Annotated[
     str | None,
     typer.Option(
+        "--retrained",
         rich_help_panel=MODELS,
         metavar="MODEL",
-        help="A model that was never trained on the forget questions; with --outputs the file of its texts.",
+        help=f"{_RETRAINED}; with --outputs the file of its texts.",
     ),
 ]
 Metrics = Annotated[

@@ -24,7 +24,7 @@ from uwc.cli.options import (
     Overwrite,
     Plugins,
     Retain,
-    Retrained,
+    RetrainedOrTexts,
     Set,
     SkipInvalid,
     TrustRemoteCode,
@@ -64,7 +64,7 @@ def score_command(
     column: Columns = [],  # noqa: B006
     skip_invalid: SkipInvalid = False,
     original: Original = None,
-    retrained: Retrained = None,
+    retrained: RetrainedOrTexts = None,
     compare: Annotated[
         str | None,
         typer.Option(
