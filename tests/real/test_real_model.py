@@ -156,6 +156,8 @@ class Slow:
         arithmetic = float(np.mean(np.exp(-np.array(wrong)))) / math.exp(-right)
         return {
             "probability_normalised": probability / (probability + sum(math.exp(-w) for w in wrong)),
+            "choice_accuracy": float(-math.log(probability) < min(wrong)),
+            "choice_margin": math.log(probability) + min(wrong),
             "truth_ratio_geometric": geometric,
             "truth_ratio_inverse": 1 / geometric,
             "truth_ratio_arithmetic": arithmetic,

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Literal
 from unicodedata import normalize
 
+import numpy as np
+
 from uwc.errors import DataError
 
 Turns = tuple[tuple[str, str], ...]
@@ -138,6 +140,13 @@ def clustered(examples: Sequence[Example]) -> list[Example]:
 
 
 _QUESTION = "question of "
+
+
+def spread(examples: Sequence[Example], count: int | None) -> tuple[Example, ...]:
+    """`count` of the examples, evenly spaced; all if it is None or there are no more."""
+    if count is None or count >= len(examples):
+        return tuple(examples)
+    return tuple(examples[i] for i in np.linspace(0, len(examples) - 1, count).round().astype(int))
 
 
 def has_subject(example: Example) -> bool:

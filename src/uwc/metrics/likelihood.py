@@ -23,6 +23,15 @@ def sum_by_example(values: Floats, rows: TokenScores, examples: TokenScores) -> 
     return total
 
 
+def max_by_example(values: Floats, rows: TokenScores, examples: TokenScores) -> Floats:
+    """[E] the largest value of an example's rows; NaN for an example without rows."""
+    place = {identity: i for i, identity in enumerate(examples.ids)}
+    largest = np.full(len(examples), -np.inf)
+    with np.errstate(invalid="ignore"):
+        np.maximum.at(largest, [place[identity] for identity in rows.ids], values)
+    return np.where(np.isin(examples.ids, rows.ids), largest, np.nan)
+
+
 def mean_by_example(values: Floats, rows: TokenScores, examples: TokenScores) -> Floats:
     """[E] the mean of the values of an example's rows; NaN for an example without rows."""
     return sum_by_example(values, rows, examples) / sum_by_example(np.ones(len(rows)), rows, examples)

@@ -10,7 +10,7 @@ from uwc.registry import Entry, Registry, check_inputs, require_one_of, unknown_
 F = TypeVar("F", bound=Callable[..., Any])
 Average = Literal["arithmetic", "geometric"]
 
-_EXAMPLE_LEVEL = ("likelihood", "truth_ratio", "overlap", "membership", "semantics", "secrets")
+_EXAMPLE_LEVEL = ("likelihood", "truth_ratio", "choices", "overlap", "membership", "semantics", "secrets")
 
 
 def _check(entry: Entry[Any]) -> None:

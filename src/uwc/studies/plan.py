@@ -3,14 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from uwc.attacks.chain import Chain
 from uwc.attacks.data import AttackData, split_by_subject
 from uwc.attacks.evaluate import check_metrics, visible
 from uwc.data.benchmark import FORGET, HOLDOUT, RETAIN, RETAIN_EVAL, Benchmark
 from uwc.data.benchmarks import benchmarks
-from uwc.data.example import Example
+from uwc.data.example import Example, spread
 from uwc.data.question_files import read_examples
 from uwc.errors import ConfigError, DataError, UserError
 from uwc.metrics.evaluate import Scoring
@@ -70,12 +68,12 @@ def attack_setup(
     if benchmark.retention == RETAIN and any(name.startswith(RETAIN) for name in config.sets):
         retain, _ = split_by_subject(retain, RETAIN_SHARE, seed=seed)
     owned = {e.id for e in (*train, *retain)}
-    sets = {name: _spread([e for e in scored[name] if e.id not in owned], config.examples) for name in config.sets}
+    sets = {name: spread([e for e in scored[name] if e.id not in owned], config.examples) for name in config.sets}
     asked = [e for examples in sets.values() for e in examples]
     data = AttackData(
         asked,
         train=train,
-        retain=_spread(retain, attacker.retain_examples),
+        retain=spread(retain, attacker.retain_examples),
         unrelated=_unrelated(attacker.unrelated, benchmark),
         translations=_translations(attacker.translations, asked),
         original=benchmark.training_examples(with_forget=True),
@@ -123,13 +121,6 @@ def _unrelated(name: str | None, benchmark: Benchmark) -> Sequence[Example]:
     if name not in benchmark.splits:
         raise ConfigError(unknown_name("set in attack.attacker.unrelated", name, list(benchmark.splits)))
     return benchmark[name]
-
-
-def _spread(examples: Sequence[Example], count: int | None) -> tuple[Example, ...]:
-    """`count` of the examples, evenly spaced."""
-    if count is None or count >= len(examples):
-        return tuple(examples)
-    return tuple(examples[i] for i in np.linspace(0, len(examples) - 1, count).round().astype(int))
 
 
 ORIGINAL, RETRAINED = ModelKey(role="original"), ModelKey(role="retrained")

@@ -49,6 +49,7 @@ class Placement:
             check_sharding(settings, rule, fsdp_plugin(self.accelerator, settings))
             self.module: Any = model.model.to(self.accelerator.device)
         else:
+            model.sharing()  # before passes are rounded to the precision of the training
             self.module = self.accelerator.prepare_model(model.model)
             if self.module is not model.model:
                 # buffers stay as they are, and processes may split a step into different numbers of forwards

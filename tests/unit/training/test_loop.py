@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from uwc.data.prompts import EncodedExample
 from uwc.errors import ConfigError, DataError, ModelError, TrainingDiverged
 from uwc.models.adapters import add_adapter, has_adapter
 from uwc.models.head import answer_logits
-from uwc.models.model import Model
+from uwc.models.model import Batching, Model
 from uwc.objectives.forwards import Forwards, target_logprobs
 from uwc.objectives.methods import METHODS, Constraint, Method, WeightedTerm
 from uwc.objectives.objective import Objective
@@ -167,6 +168,23 @@ def test_gradient_checkpointing_changes_no_number(knowing: Model) -> None:
     saving, _ = trained(knowing, METHODS["npo-kl"], gradient_checkpointing=True)
     torch.testing.assert_close(weights(plain), weights(saving), rtol=1e-5, atol=1e-6)
     assert not saving.model.is_gradient_checkpointing
+
+
+def test_padding_is_tested_in_full_precision(knowing: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Autocast rounds more than padding may change, and questions would be answered one by one."""
+    ids, seen = torch.tensor([[5, 6, 7, 8]]), list[torch.Tensor]()
+
+    def examined(model: Any, _name: str) -> Batching:
+        seen.append(model(input_ids=ids).logits.detach())
+        return Batching()
+
+    monkeypatch.setattr("uwc.models.batching.examined", examined)
+    model = replace(copied(knowing), batching=None)
+    vars(model.model).pop("_is_accelerate_prepared", None)  # as of a model that was never trained
+    settings = TrainingSettings(**{**SETTINGS, "precision": "bf16"})  # type: ignore[arg-type]
+    train(model, Objective(METHODS["gd"], model.model), DATA, settings)
+    assert len(seen) == 1
+    assert torch.equal(seen[0], knowing.model(input_ids=ids).logits)
 
 
 def test_bf16_trains_close_to_float32(knowing: Model) -> None:

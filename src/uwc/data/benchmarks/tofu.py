@@ -3,10 +3,12 @@
 from collections import defaultdict, deque
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from uwc.data.benchmark import DEFAULT_REFUSALS, FORGET, HOLDOUT, RETAIN, RETAIN_EVAL, Benchmark
-from uwc.data.example import Example
+from uwc.data.example import Example, spread
 from uwc.data.question_files import read_examples, to_examples
 from uwc.data.tables import Table
 from uwc.errors import ConfigError, DataError
@@ -32,6 +34,9 @@ def tofu(
     path: str = HUB,
     retain_eval: int = 400,
     holdout: bool = True,
+    retain_authors: Annotated[int | None, Field(ge=1)] = None,
+    questions: Annotated[int, Field(ge=1, le=PER_AUTHOR)] = PER_AUTHOR,
+    facts: Annotated[int | None, Field(ge=1)] = None,
 ) -> Benchmark:
     """Load TOFU from the Hugging Face hub or from a local copy.
 
@@ -45,10 +50,13 @@ def tofu(
         retain_eval: the number of the retain examples on which TOFU evaluates that are not used in unlearning: a
             multiple of 20, so that no author is divided, up to 400.
         holdout: whether to add the holdout authors; copies of TOFU older than 2025-03 lack them.
+        retain_authors: the number of authors in retain, besides those of retain_eval: the first ones; all if None.
+        questions: the number of questions of each author: the first ones.
+        facts: the number of questions in each of real_authors and world_facts, evenly spaced; all if None.
 
     Returns:
-        The benchmark ``tofu-<forget>`` with the splits forget, retain, retain_eval, real_authors, world_facts and
-        holdout; the original model is trained on the first three.
+        The benchmark ``tofu-<forget>``, or ``tofu-<forget>-part`` if questions are left out, with the splits forget,
+        retain, retain_eval, real_authors, world_facts and holdout; the original model is trained on the first three.
 
     Raises:
         ConfigError: `forget` or `retain_eval` is outside its range.
@@ -71,8 +79,15 @@ def tofu(
     }
     if holdout:
         splits[HOLDOUT] = _load(path, forget.replace("forget", "holdout"), split=HOLDOUT, subject_every=PER_AUTHOR)
+    kept_authors = list(dict.fromkeys(e.subject for e in splits[RETAIN]))[:retain_authors]
+    splits[RETAIN] = [e for e in splits[RETAIN] if e.subject in kept_authors]
+    for split in (FORGET, RETAIN, RETAIN_EVAL, *([HOLDOUT] if holdout else [])):
+        splits[split] = [e for i, e in enumerate(splits[split]) if i % PER_AUTHOR < questions]
+    for split in ("real_authors", "world_facts"):
+        splits[split] = list(spread(splits[split], facts))
+    whole = (retain_authors, questions, facts) == (None, PER_AUTHOR, None)
     return Benchmark(
-        name=f"tofu-{forget}",
+        name=f"tofu-{forget}" if whole else f"tofu-{forget}-part",
         splits={split: tuple(examples) for split, examples in splits.items() if examples},
         trained=(FORGET, RETAIN, RETAIN_EVAL) if held_back else (FORGET, RETAIN),
         refusals=DEFAULT_REFUSALS,

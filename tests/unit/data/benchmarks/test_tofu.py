@@ -225,3 +225,20 @@ def test_an_unreachable_hub_is_one_line_that_tells_of_local_copies(monkeypatch: 
     message = complaint("locuslab/TOFU")
     for essential in ("retain90", "'locuslab/TOFU'", "Couldn't reach the hub", "path: /folder/with/the/TOFU/files"):
         assert essential in message
+
+
+def test_a_part_of_tofu(copy: Path) -> None:
+    """Of each author the first three questions, of retain one author besides the two of retain_eval, four facts."""
+    whole, part = load(copy), load(copy, retain_authors=1, questions=3, facts=4)
+    assert {split: len(examples) for split, examples in part.splits.items()} == {
+        "forget": 3 * FORGOTTEN["forget10"],
+        "retain": 3,
+        "retain_eval": 6,
+        "real_authors": 4,
+        "world_facts": 4,
+        "holdout": 3 * FORGOTTEN["forget10"],
+    }
+    assert part.name != whole.name
+    for split, examples in part.splits.items():
+        assert set(examples) <= set(whole[split])
+    assert [e.id for e in part["forget"]][:4] == [whole["forget"][i].id for i in (0, 1, 2, PER_AUTHOR)]

@@ -1,0 +1,68 @@
+"""Multiple choice: the true answer against the wrong ones of the same form, by their likelihoods."""
+
+from typing import Any, Literal
+
+import numpy as np
+
+from uwc.metrics.likelihood import max_by_example
+from uwc.metrics.registry import metrics
+from uwc.models.token_scores import Floats, TokenScores
+
+Length = Literal["mean", "sum"]
+"""Whether options are compared by the mean or the sum of their tokens' log-probabilities."""
+_SHARED: dict[str, Any] = {
+    "needs": ("scores", "perturbed"),
+    "higher_remembers": True,
+    "average": "arithmetic",
+    "unscored": "no wrong answer to compare",
+}
+
+
+@metrics.register(
+    "choice_accuracy", source="arXiv:2403.03218", range=(0.0, 1.0), label="multiple-choice accuracy", **_SHARED
+)
+def choice_accuracy(scores: TokenScores, perturbed: TokenScores, *, length: Length = "mean") -> Floats:
+    """Whether the true answer is likelier than every wrong one.
+
+    ``[s_g > max_{j != g} s_j]`` with s the log-probability of an option's text given the question, and 1/2 for a tie
+    with the likeliest wrong answer. A model that knows nothing has about ``1 / m`` of m options.
+
+    Args:
+        scores: of the true answers.
+        perturbed: of the wrong answers.
+        length: s is the mean over the tokens of an option, or their sum, by which short options are likelier.
+
+    Returns:
+        [E] 0, 1/2 or 1; NaN for an example without wrong answers.
+    """
+    margin = choice_margin(scores, perturbed, length=length)
+    return np.where(np.isnan(margin), np.nan, np.heaviside(margin, 0.5))
+
+
+@metrics.register(
+    "choice_margin",
+    source="arXiv:2403.03218",
+    range=(-float("inf"), float("inf")),
+    label="multiple-choice margin",
+    **_SHARED,
+)
+def choice_margin(scores: TokenScores, perturbed: TokenScores, *, length: Length = "mean") -> Floats:
+    """The log-probability of the true answer less that of the likeliest wrong one.
+
+    ``s_g - max_{j != g} s_j``, in nats, with s as in `choice_accuracy`.
+
+    Args:
+        scores: of the true answers.
+        perturbed: of the wrong answers.
+        length: s is the mean over the tokens of an option, or their sum.
+
+    Returns:
+        [E]; NaN for an example without wrong answers.
+    """
+    margin: Floats = _of_options(scores, length) - max_by_example(_of_options(perturbed, length), perturbed, scores)
+    return margin
+
+
+def _of_options(scores: TokenScores, length: Length) -> Floats:
+    read = scores.mean if length == "mean" else scores.total
+    return read(scores.logprob, with_end=True)
