@@ -1,12 +1,13 @@
 """Raw texts as examples: each text is cut into passages, and each passage into a beginning and its continuation."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated
 
 from pydantic import Field
 
 from uwc.data.cells import as_text
-from uwc.data.example import Example
+from uwc.data.example import Example, learnt
 from uwc.data.tables import Table
 from uwc.errors import DataError
 
@@ -21,13 +22,14 @@ _LONGEST_WORD = 40
 def pieces(text: str, length: int) -> list[str]:
     """A text in consecutive pieces of at most `length` characters, cut at white space, without white space around them.
 
-    A piece is cut at the last white space in its second half, and at `length` if there is none, as in scripts that
-    write no spaces.
+    The pieces are of like length, so that none is so short that other texts have it too. A piece is cut at the last
+    white space in its second half, and at its end if there is none, as in scripts that write no spaces.
     """
     found = []
     text = text.strip()
     while text:
-        end = len(text) if len(text) <= length else _white_space_before(text, length)
+        end = math.ceil(len(text) / math.ceil(len(text) / length))
+        end = end if end == len(text) else _white_space_before(text, end)
         found.append(text[:end].rstrip())
         text = text[end:].lstrip()
     return found
@@ -87,3 +89,20 @@ def _texts(table: Table, prefix: str, column: str, limit: int | None) -> Iterato
         where = f"{table.at(number)}: the column {column!r}"
         if (said := as_text(text, where)).strip():
             yield f"{prefix}-{number:05d}", said
+
+
+def without_repeats(splits: Mapping[str, Sequence[Example]]) -> dict[str, tuple[Example, ...]]:
+    """The splits without the passages whose text is in an earlier split, as boilerplate of web pages may be.
+
+    Raises:
+        DataError: a split has no passage of its own.
+    """
+    seen: set[str] = set()
+    kept: dict[str, tuple[Example, ...]] = {}
+    for split, examples in splits.items():
+        texts = [" ".join(learnt(e).answer.casefold().split()) for e in examples]
+        kept[split] = tuple(e for e, text in zip(examples, texts, strict=True) if not e.raw or text not in seen)
+        if examples and not kept[split]:
+            raise DataError(f"every passage of the split {split!r} is in another split too; name other texts")
+        seen.update(text for e, text in zip(examples, texts, strict=True) if e.raw)
+    return kept

@@ -30,7 +30,7 @@ def test_pieces_are_short_enough_and_together_the_text(length: int) -> None:
 
 
 def test_a_text_without_spaces_is_cut_at_the_length() -> None:
-    assert pieces("夜" * 45, 20) == ["夜" * 20, "夜" * 20, "夜" * 5]
+    assert pieces("夜" * 45, 20) == ["夜" * 15] * 3, "of like length"
 
 
 @pytest.mark.parametrize("text", [TEXT, "one two", "word", "夜" * 60])
