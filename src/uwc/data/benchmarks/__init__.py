@@ -3,6 +3,7 @@
 from typing import Any
 
 from uwc.data.benchmarks.fictional import fictional_authors
+from uwc.data.benchmarks.knowundo import knowundo
 from uwc.data.benchmarks.local_files import local_files
 from uwc.data.benchmarks.lume import lume
 from uwc.data.benchmarks.tofu import tofu
@@ -14,4 +15,5 @@ benchmarks: Registry[Any] = Registry("benchmark")
 benchmarks.register("fictional-authors", source="built in")(fictional_authors)
 benchmarks.register("tofu", source="arXiv:2401.06121")(tofu)
 benchmarks.register("lume", source="arXiv:2502.15097")(lume)
+benchmarks.register("knowundo", source="arXiv:2407.01920")(knowundo)
 benchmarks.register("local-files", source="your own files")(local_files)
