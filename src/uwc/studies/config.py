@@ -296,7 +296,7 @@ class ScoreConfig(Section):
 
     Attributes:
         metrics: metrics by name or label, and suites; a function in Python.
-        suite: core, tofu, muse, membership or all; core if neither a suite nor metrics are named.
+        suite: core, tofu, muse, lume, membership or all; core if neither a suite nor metrics are named.
         max_new_tokens: the most tokens of a generated answer; 0 generates none.
         judges: the judges of generated answers.
     """

@@ -2,19 +2,21 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from uwc.data.benchmark import DEFAULT_REFUSALS, FORGET, HOLDOUT, RETAIN, RETAIN_EVAL, Benchmark
 from uwc.data.cells import as_text
-from uwc.data.example import Example
+from uwc.data.example import Example, learnt
 from uwc.data.hub import HubData
 from uwc.data.passages import PassageLength, passages
-from uwc.data.tables import Table, read_table
+from uwc.data.tables import Table
 from uwc.errors import DataError
 from uwc.io import expanded
 
 HUB = "llmunlearningsemeval2025organization/semeval25-unlearning-dataset-public"
 TASKS = ("Task1", "Task2", "Task3")
 COMPLETION, QUESTION = "sc", "qa"
+MEMBERS = "members"
 
 _ID = re.compile(r"(.+?)((?:sc|qa)\d+)", flags=re.DOTALL)
 _COLUMNS = ("id", "input", "output", "task")
@@ -23,21 +25,22 @@ _COLUMNS = ("id", "input", "output", "task")
 def lume(
     *,
     path: str = HUB,
-    nonmembers: str | None = None,
+    mia: str | None = None,
     passage_length: PassageLength = 2000,
 ) -> Benchmark:
     """Load LUME from the Hugging Face hub or from a local copy.
 
     A sentence completion is a passage, which is given without a prompt template, as its organisers do; a question is
     given with one, where they give it bare. Subjects are stories and people. An example's id is
-    ``TASK/SUBJECT/sc1`` or ``TASK/SUBJECT/qa0``, from which the metrics of the official score read its group.
+    ``TASK/SUBJECT/sc1`` or ``TASK/SUBJECT/qa0``, by which `lume_tasks` groups them.
 
     Args:
         path: the data set on the hub (access must be asked for), or a folder with its files
             (``data/forget_train-*.parquet``, ...) or with those of its repository (``forget.jsonl``, ``retain.jsonl``).
-        nonmembers: a file of texts (a column ``text``) that no model was trained on: the set holdout, for the official
-            score's membership inference. Its own texts come with the organisers' evaluation, not with the questions.
-        passage_length: the most characters of a passage of these texts.
+        mia: a folder with the documents of the official score's membership inference (``member.jsonl`` and
+            ``nonmember.jsonl``, a column ``document``): the sets members and holdout. By default that in a local copy
+            (``mia_data``), if it is there.
+        passage_length: the most characters of a passage of these documents.
 
     Returns:
         The benchmark ``lume``, with the splits forget and retain; from the hub also retain_eval and forget_validation,
@@ -55,23 +58,21 @@ def lume(
         splits[RETAIN_EVAL] = _read(data, RETAIN_EVAL, "retain_validation")
         splits["forget_validation"] = _read(data, "forget_validation", "forget_validation")
     trained = tuple(splits)
-    if nonmembers is not None:
-        table = read_table(expanded(nonmembers))
-        splits[HOLDOUT] = passages(table, prefix="nonmember", length=passage_length, split=HOLDOUT)
+    folder = mia if mia is not None else str(Path(path) / "mia_data")
+    if mia is not None or expanded(folder).is_dir():
+        documents = HubData("LUME MIA", HUB, folder)
+        for split, file in ((MEMBERS, "member"), (HOLDOUT, "nonmember")):
+            table = documents.table(None, split=file, files=[f"{file}.jsonl"])
+            found = passages(table, prefix=file, length=passage_length, split=split, column="document")
+            splits[split] = [learnt(e) for e in found]  # whole documents are scored
+        data.read.extend(documents.read)
     return Benchmark(
         name="lume",
         splits={split: tuple(examples) for split, examples in splits.items()},
         trained=trained,
         refusals=DEFAULT_REFUSALS,
-        files=(*data.read, *([nonmembers] if nonmembers else [])),
+        files=tuple(data.read),
     )
-
-
-def group_of(identity: str) -> tuple[str, str] | None:
-    """The task and the kind ("sc" or "qa") of an example by its id; None for an example of another benchmark."""
-    task, _, rest = identity.partition("/")
-    kind = rest.rpartition("/")[2][:2]
-    return (task, kind) if task in TASKS and kind in (COMPLETION, QUESTION) else None
 
 
 def _read(data: HubData, split: str, fold: str, files: Sequence[str] = ()) -> list[Example]:

@@ -8,7 +8,7 @@ import pytest
 from tests.helpers.hub_copies import REAL, serve, write_copy
 from tests.helpers.written_files import complaint, write_jsonl
 
-from uwc.data.benchmarks.lume import group_of, lume
+from uwc.data.benchmarks.lume import lume
 
 
 def rows(word: str) -> list[dict[str, Any]]:
@@ -34,13 +34,7 @@ def test_the_repositorys_files_make_forget_and_retain(tmp_path: Path) -> None:
     assert (story.question, story.answer) == ("forget went to sea.", " forget came back.")
     assert (asked.raw, asked.subject, asked.answer) == (False, story.subject, "to sea")
     assert person.subject == number.subject == "Task2/forget-2"
-    assert [group_of(e.id) for e in benchmark["forget"]] == [
-        ("Task1", "sc"),
-        ("Task1", "qa"),
-        ("Task2", "sc"),
-        ("Task2", "qa"),
-    ]
-    assert group_of("full-00001") is None and group_of("Task9/a/sc1") is None
+    assert [e.id for e in benchmark["forget"]][1:] == ["Task1/forget/qa0", "Task2/forget-2/sc1", "Task2/forget-2/qa3"]
 
 
 def test_the_validation_folds_are_not_used_in_unlearning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,12 +50,19 @@ def test_the_validation_folds_are_not_used_in_unlearning(tmp_path: Path, monkeyp
     assert lume() == copy
 
 
-def test_texts_of_non_members_are_the_holdout_set(tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", [True, False])
+def test_documents_for_membership_inference_are_scored_as_a_whole(tmp_path: Path, named: bool) -> None:
     for split in ("forget", "retain"):
         write_jsonl(tmp_path / f"{split}.jsonl", rows(split))
-    texts = write_jsonl(tmp_path / "non.jsonl", [{"text": "Nobody read this."}])
-    benchmark = lume(path=str(tmp_path), nonmembers=str(texts))
-    assert [e.raw for e in benchmark["holdout"]] == [True] and "holdout" not in benchmark.trained
+    folder = tmp_path / ("elsewhere" if named else "mia_data")
+    folder.mkdir()
+    for file, text in (("member", "forget went to sea."), ("nonmember", "Nobody read this.")):
+        write_jsonl(folder / f"{file}.jsonl", [{"id": "1", "document": text}])
+    benchmark = lume(path=str(tmp_path), mia=str(folder) if named else None)
+    (member,), (other,) = benchmark["members"], benchmark["holdout"]
+    assert member.raw and other.raw and (member.question, member.answer) == ("", "forget went to sea.")
+    assert {"members", "holdout"}.isdisjoint(benchmark.trained)
+    assert "member.jsonl is missing" in complaint(lambda: lume(path=str(tmp_path), mia=str(tmp_path)))
 
 
 def test_files_of_another_form_are_refused(tmp_path: Path) -> None:
@@ -78,7 +79,10 @@ def test_files_of_another_form_are_refused(tmp_path: Path) -> None:
 def test_the_real_files() -> None:
     """Counted by hand: sc and qa of the tasks 1 to 3."""
     benchmark = lume(path=str(REAL / "lume"))
-    counted = {split: Counter(map(group_of, (e.id for e in benchmark[split]))) for split in ("forget", "retain")}
-    kinds = [(task, kind) for task in ("Task1", "Task2", "Task3") for kind in ("sc", "qa")]
+    counted = {
+        split: Counter(e.id[:5] + e.id.rpartition("/")[2][:2] for e in benchmark[split])
+        for split in ("forget", "retain")
+    }
+    kinds = [f"Task{task}{kind}" for task in (1, 2, 3) for kind in ("sc", "qa")]
     assert [counted["forget"][kind] for kind in kinds] == [243, 243, 250, 1250, 373, 373]
     assert [counted["retain"][kind] for kind in kinds] == [246, 246, 250, 1250, 371, 371]
