@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from uwc.data.benchmarks.described import described
 from uwc.data.benchmarks.fictional import fictional_authors
 from uwc.data.benchmarks.knowundo import knowundo
 from uwc.data.benchmarks.local_files import local_files
@@ -25,3 +26,4 @@ benchmarks.register("lume", source="arXiv:2502.15097")(lume)
 benchmarks.register("knowundo", source="arXiv:2407.01920")(knowundo)
 benchmarks.register("pistol", source="arXiv:2406.16810")(pistol)
 benchmarks.register("local-files", source="your own files")(local_files)
+benchmarks.register("file", source="your own files")(described)
