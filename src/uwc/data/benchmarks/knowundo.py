@@ -49,6 +49,7 @@ def knowundo(*, domain: Literal["privacy", "copyright"] = "privacy", path: str =
         trained=tuple(splits),
         refusals=DEFAULT_REFUSALS,
         files=tuple(dict.fromkeys(data.read)),
+        metrics=("core", "knowledge_forgotten"),
     )
 
 

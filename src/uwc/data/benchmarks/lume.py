@@ -72,6 +72,7 @@ def lume(
         trained=trained,
         refusals=DEFAULT_REFUSALS,
         files=tuple(data.read),
+        metrics=("core", "lume"),
     )
 
 

@@ -83,4 +83,5 @@ def muse(
         splits=without_repeats(splits),
         refusals=DEFAULT_REFUSALS,
         files=tuple(data.read),
+        metrics=("core", "muse"),
     )

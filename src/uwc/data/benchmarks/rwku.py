@@ -101,6 +101,7 @@ def rwku(
         trained=(),
         refusals=DEFAULT_REFUSALS,
         files=tuple(data.read),
+        metrics=("core", "choice_accuracy") if utility else (),
     )
 
 

@@ -71,6 +71,7 @@ def wmdp(
         splits=without_repeats(splits),
         trained=(),
         files=tuple(dict.fromkeys((*apart.read, *kept.read, *asked.read))),
+        metrics=("core", "choice_accuracy"),
     )
 
 
