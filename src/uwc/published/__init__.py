@@ -48,12 +48,13 @@ def published(name: str) -> PublishedTable:
     """A table by its name.
 
     Tables: ``robustness-pcc``, rows of metric, attack, retain, forget; ``tofu-forget05-before`` and
-    ``tofu-forget05-calibrated``, rows of method, model, retain, forget, retain_paraphrased, forget_paraphrased.
+    ``tofu-forget05-calibrated``, rows of method, model, retain, forget, retain_paraphrased, forget_paraphrased;
+    ``open-unlearning-tofu``, rows of trainer, model, forget, forget_quality, model_utility, truth_ratio_forget.
 
     Raises:
         ConfigError: there is no such table.
 
-    Source: arXiv:2406.09179 and its public review discussion.
+    Source: arXiv:2406.09179 and its public review discussion; OpenUnlearning's table of results.
     """
     if name not in published_names():
         raise ConfigError(unknown_name("published table", name, published_names()))
