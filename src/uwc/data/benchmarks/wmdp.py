@@ -53,8 +53,8 @@ def wmdp(
     Raises:
         DataError: a data set cannot be reached, or a file or column is missing.
 
-    Source: Li et al. 2024, arXiv:2403.03218. Layout of the corpora from their page on the hub, that of the questions
-    and of the corpus of biology from users' code; they were not tried on the real files.
+    Source: Li et al. 2024, arXiv:2403.03218. Layout of questions and corpora from their pages on the hub, that of the
+    corpus of biology from users' code; they were not tried on the real files.
     """
     asked, kept = HubData("WMDP", HUB, path), HubData("WMDP corpora", CORPORA, corpora)
     apart = HubData("WMDP bio forget corpus", BIO_FORGET, bio_forget) if domain == "bio" else kept
