@@ -1,13 +1,18 @@
 """Raw texts: how they are cut, and which of their tokens are learnt and scored."""
 
+import copy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from uwc.data.example import Example, after_shots, asked_in_both, clustered, fingerprint, learnt
 from uwc.data.passages import passage, passages, pieces
+from uwc.data.prompts import PromptTemplate
 from uwc.data.tables import Table
 from uwc.errors import DataError
+from uwc.metrics.compat import COMPAT
+from uwc.metrics.scored import score_set
 from uwc.models.model import Model
 from uwc.objectives.methods import get_method
 from uwc.objectives.objective import Objective
@@ -84,6 +89,34 @@ def test_a_passage_is_read_as_it_is_and_scored_from_its_continuation(untrained: 
     assert decode(list(encoded.tokens[encoded.start : encoded.end])) == example.answer
     assert encoded.end == len(encoded.tokens), "a passage has no end of turn"
     assert encoded.ends[-1] == len(example.answer)
+
+
+def test_a_chat_model_reads_a_passage_without_its_template(untrained: Model) -> None:
+    """Also without a token at the beginning, the first token is not scored."""
+    template = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
+    tokenizer = copy.deepcopy(untrained.tokenizer)
+    tokenizer.chat_template = template
+    (chat,) = PromptTemplate().encode([passage(TEXT, identity="p")], tokenizer, max_length=99)
+    assert chat == untrained.encode([passage(TEXT, identity="p")])[0]
+    (whole,) = PromptTemplate().encode([learnt(passage(TEXT, identity="p"))], tokenizer, max_length=99)
+    assert whole.tokens == chat.tokens and whole.start == max(1, len(chat.tokens) - len(tokenizer(TEXT)["input_ids"]))
+    with pytest.raises(DataError, match="more than the model's context of 5"):
+        PromptTemplate().encode([passage(TEXT, identity="p")], tokenizer, max_length=5)
+
+
+def test_other_codes_have_no_prompt_for_passages(untrained: Model) -> None:
+    with pytest.raises(DataError, match=r"'p' is a passage.* score passages without it"):
+        COMPAT["open-unlearning"].adapt(untrained).encode([passage(TEXT, identity="p")])
+
+
+def test_every_metric_of_answers_works_on_passages(untrained: Model) -> None:
+    examples = [passage(f"{TEXT} Number {i}.", identity=f"p{i}") for i in range(3)]
+    needs = ("scores", "texts", "text_tokens", "reference")
+    found = score_set(untrained, examples, needs=needs, reference=untrained, max_new_tokens=4)
+    for name in ("extraction_strength", "exact_memorization", "perplexity", "kl_to_original", "rouge_l", "mia_min_k"):
+        assert not np.isnan(found.values(name)).any()
+    assert found.answers == tuple(e.answer for e in examples)
+    assert all(prompt.endswith(e.question) for prompt, e in zip(found.prompts, examples, strict=True))
 
 
 def test_training_learns_every_token_of_a_passage_that_has_one_before_it(untrained: Model) -> None:
