@@ -49,7 +49,8 @@ def published(name: str) -> PublishedTable:
 
     Tables: ``robustness-pcc``, rows of metric, attack, retain, forget; ``tofu-forget05-before`` and
     ``tofu-forget05-calibrated``, rows of method, model, retain, forget, retain_paraphrased, forget_paraphrased;
-    ``open-unlearning-tofu``, rows of trainer, model, forget, forget_quality, model_utility, truth_ratio_forget.
+    ``open-unlearning-tofu-forget10`` (forget05, forget01), rows of method, its name there (called), model,
+    forget_quality, model_utility, truth_ratio_forget; the methods original and retrained are those models.
 
     Raises:
         ConfigError: there is no such table.
