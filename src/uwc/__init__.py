@@ -20,22 +20,26 @@ if TYPE_CHECKING:
     from uwc.attacks.data import Attacker as Attacker
     from uwc.attacks.registry import attack_method as attack_method
     from uwc.data.example import Example as Example
+    from uwc.data.outputs import Outputs as Outputs
     from uwc.data.prompts import PromptTemplate as PromptTemplate
     from uwc.data.question_files import load_questions as load_questions
     from uwc.errors import UserError as UserError
     from uwc.metrics.registry import metric as metric
+    from uwc.models.endpoint import Endpoint as Endpoint
     from uwc.models.model import Model as Model
     from uwc.objectives.registry import loss as loss
     from uwc.plugins import load_plugins as load_plugins
     from uwc.reports.export import export as export
     from uwc.results import AttackResults as AttackResults
     from uwc.results import CalibrationResults as CalibrationResults
+    from uwc.results import CheckResults as CheckResults
     from uwc.results import DataSummary as DataSummary
     from uwc.results import Scores as Scores
     from uwc.results import StudyResults as StudyResults
     from uwc.results import UnlearnResult as UnlearnResult
     from uwc.studies.config_file import load_config as load_config
     from uwc.training.settings import TrainingSettings as TrainingSettings
+    from uwc.workflows.checking import check as check
     from uwc.workflows.comparison import compare as compare
     from uwc.workflows.pushing import push as push
     from uwc.workflows.questions import describe_questions as describe_questions
@@ -45,7 +49,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Model": ("uwc.models.model", "Model"),
+    "Endpoint": ("uwc.models.endpoint", "Endpoint"),
     "Example": ("uwc.data.example", "Example"),
+    "Outputs": ("uwc.data.outputs", "Outputs"),
     "PromptTemplate": ("uwc.data.prompts", "PromptTemplate"),
     "UserError": ("uwc.errors", "UserError"),
     "Retention": ("uwc.api", "Retention"),
@@ -54,6 +60,7 @@ _HOMES = {
     "Scores": ("uwc.results", "Scores"),
     "CalibrationResults": ("uwc.results", "CalibrationResults"),
     "AttackResults": ("uwc.results", "AttackResults"),
+    "CheckResults": ("uwc.results", "CheckResults"),
     "DataSummary": ("uwc.results", "DataSummary"),
     "UnlearnResult": ("uwc.results", "UnlearnResult"),
     "StudyResults": ("uwc.results", "StudyResults"),
@@ -63,6 +70,7 @@ _HOMES = {
     "score": ("uwc.api", "score"),
     "calibrate": ("uwc.api", "calibrate"),
     "compare": ("uwc.workflows.comparison", "compare"),
+    "check": ("uwc.workflows.checking", "check"),
     "attack": ("uwc.api", "attack"),
     "unlearn": ("uwc.api", "unlearn"),
     "run_study": ("uwc.api", "run_study"),

@@ -207,15 +207,18 @@ def _without(text: Any, words: set[str], secrets: Sequence[str]) -> Any:
     return MARK if any(contains(comparable(left), comparable(span)) for span in secrets) else left
 
 
-def worst(table: "pd.DataFrame", metric: str, *, higher: bool = True) -> "pd.DataFrame":
-    """The row of the attack under which each question of each model is remembered most; ties: the first.
+def worst(
+    table: "pd.DataFrame", metric: str, *, higher: bool = True, conditions: Sequence[str] = (ATTACK,)
+) -> "pd.DataFrame":
+    """The row with which each question of each model is remembered most, by default under attack; ties: the first.
 
     Args:
         table: the table of answers.
         metric: the metric that says so; rows without a value of it are left out.
         higher: whether a high value means 'remembers'.
+        conditions: the conditions of the rows.
     """
-    attacked = table[(table["condition"] == ATTACK) & table[metric].notna()]
+    attacked = table[table["condition"].isin(conditions) & table[metric].notna()]
     values = attacked[metric] if higher else -attacked[metric]
     return table.loc[values.groupby([attacked[name] for name in _QUESTION], sort=False).idxmax()]
 

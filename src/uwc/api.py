@@ -53,6 +53,7 @@ from uwc.metrics.suites import (
 )
 from uwc.models.adapters import AdapterMixer
 from uwc.models.checkpoint_files import KINDS, MODEL_FILES
+from uwc.models.endpoint import Endpoint
 from uwc.models.load import depth_of, save_model
 from uwc.models.mixing import Mixer, Mixing
 from uwc.models.mixtures import open_mixing, require_free, save_mixture
@@ -89,7 +90,10 @@ from uwc.training.unlearn import require_free as require_output
 from uwc.training.unlearn import trainable
 from uwc.training.unlearn import unlearn as unlearn_model
 from uwc.workflows import studies
+from uwc.workflows.collecting import Under, with_attacks
 from uwc.workflows.model_card import model_card
+from uwc.workflows.texts import System, read_systems, system_of, text_scores, with_text_answers
+from uwc.workflows.texts import measure as measure_texts
 
 Sets: TypeAlias = "Questions | Mapping[str, Questions]"
 """Questions, or several sets of them by name."""
@@ -149,13 +153,15 @@ def load_model(
 
 
 def score(
-    model: ModelLike,
-    data: Sets,
+    model: ModelLike | System | Endpoint,
+    data: "Sets | None" = None,
     *,
     metrics: Metric | Sequence[Metric] = "core",
-    original: ModelLike | None = None,
-    retrained: ModelLike | None = None,
+    original: ModelLike | System | None = None,
+    retrained: ModelLike | System | None = None,
     compare: ModelLike | None = None,
+    under: Under | None = None,
+    attacker: Attacker | None = None,
     judges: Mapping[str, Any] | None = None,
     settings: Settings | None = None,
     shots: Questions = (),
@@ -174,16 +180,21 @@ def score(
     prompt: Prompt = None,
     trust_remote_code: bool = False,
 ) -> Scores:
-    """Score a model on questions and, where they have paraphrases, on those.
+    """Score a model on questions and, where they have paraphrases, on those; or texts that were generated elsewhere.
 
     Args:
-        model: the model.
+        model: the model; or `Outputs` or an `Endpoint`, of whose texts the metrics of texts are computed, see
+            docs/texts.md and docs/endpoints.md.
         data: the questions, which are the set called "forget"; or several sets by name: forget, retain, holdout,
-            real_authors, world_facts, verbatim, or any other.
+            real_authors, world_facts, verbatim, or any other. Texts may have theirs in their own rows.
         metrics: names, labels, suites or functions.
-        original: the model before unlearning, for metrics that compare with it.
-        retrained: a model that was never trained on the data, for forget quality and PrivLeak.
+        original: the model before unlearning, for metrics that compare with it; for texts its `Outputs`, for paired
+            differences.
+        retrained: a model that was never trained on the data, for forget quality and PrivLeak; for texts its `Outputs`.
         compare: another model, for paired differences on the same examples.
+        under: name of an attack -> the `Outputs` under it; or, for an endpoint, the attack, such as
+            ``{"chain": "jailbreak", "settings": {"jailbreak": {"kinds": ["role play"]}}}``.
+        attacker: the attacker's data, for an endpoint; as retained examples by default the set "retain".
         judges: "encoder" (a sentence encoder, for semantic similarity) and "entailment" (a model of natural-language
             inference) -> a path or a function.
         settings: metric -> its settings that differ from the defaults.
@@ -210,6 +221,33 @@ def score(
     """
     loading = Loading(dtype, device, prompt, trust_remote_code)
     trackers = Trackers(log_to, folder=output_dir)
+    if isinstance(model, System | Endpoint):
+        if compare is not None or shots or compat is not None:
+            raise ConfigError(
+                "compare, shots and compat are for models; the texts of the original are given as original"
+            )
+        return _score_texts(
+            model,
+            None if data is None else _by_name(data),
+            before=system_of("original", original),
+            retrained=system_of("retrained", retrained),
+            under=under or {},
+            attacker=attacker,
+            metrics=_listed(metrics),
+            judges=judges or {},
+            settings=settings,
+            columns=columns,
+            skip_invalid=skip_invalid,
+            seed=seed,
+            output_dir=output_dir,
+            overwrite=overwrite,
+            keep_paths=keep_paths,
+            trackers=trackers,
+            device=device,
+        )
+    if data is None or under or attacker is not None:
+        raise ConfigError("give the questions of a model as data, and attacks to uwc.attack; under is for texts")
+    original, retrained = _checkpoint("original", original), _checkpoint("retrained", retrained)
     Scores.prepare(output_dir, overwrite=overwrite, model=name_of(model))
     invalid: LeftOut = [] if skip_invalid else None
     sets = sets_of(_by_name(data), columns, left_out=invalid)
@@ -263,13 +301,74 @@ def score(
         other = scores.compared_with + " (compared with)" * (scores.compared_with == scores.model)
         answered.append(evaluate.answer_rows(theirs, scoring, key=key, name=other))
     scores = scores.with_answers(answers.joined(answered))
-    if output_dir is not None:
-        with reporting_full_disk(Path(output_dir)), _written(Scores, output_dir, replaces=old) as hidden:
-            evaluate.save_sets(ours, hidden)
-            scores.save(hidden)
-            _write_answers_page(scores, hidden, f"Answers of {scores.model}")
+    _save_scores(scores, output_dir, old, lambda hidden: evaluate.save_sets(ours, hidden))
     trackers.results(scores)
     return scores
+
+
+def _score_texts(
+    texts: System | Endpoint,
+    questions: Mapping[str, Questions] | None,
+    *,
+    before: System | None,
+    retrained: System | None,
+    under: Under,
+    attacker: Attacker | None,
+    metrics: Sequence[Metric],
+    judges: Mapping[str, Any],
+    settings: Settings | None,
+    columns: Columns | None,
+    skip_invalid: bool,
+    seed: int,
+    output_dir: str | Path | None,
+    overwrite: bool,
+    keep_paths: bool,
+    trackers: Trackers,
+    device: DeviceName,
+) -> Scores:
+    """`score` of texts."""
+    Scores.prepare(output_dir, overwrite=overwrite, model=texts.name)
+    old = [] if output_dir is None else _older_files(Path(output_dir), ())
+    require_judges(judges)
+    texts, further = with_attacks(texts, under, attacker=attacker, folder=output_dir)
+    asked = Judges.load(judges, device=device)
+    measured = partial(measure_texts, metrics=metrics, settings=settings, judges=asked, seed=seed)
+    systems = read_systems(
+        texts,
+        questions,
+        before=before,
+        retrained=retrained,
+        under=further,
+        columns=columns,
+        skip_invalid=skip_invalid,
+        ready=measured,
+    )
+    found = measured(systems)
+    scores = text_scores(found).without_paths(output_dir, keep=keep_paths)
+    scores = with_text_answers(scores, found)
+    _save_scores(scores, output_dir, old)
+    trackers.results(scores)
+    return scores
+
+
+def _save_scores(
+    scores: Scores, folder: str | Path | None, replaces: Sequence[str], more: Callable[[Path], None] | None = None
+) -> None:
+    """Write scores and their page of answers into a folder, and `more` files before them."""
+    if folder is None:
+        return
+    with reporting_full_disk(Path(folder)), _written(Scores, folder, replaces=replaces) as hidden:
+        if more is not None:
+            more(hidden)
+        scores.save(hidden)
+        _write_answers_page(scores, hidden, f"Answers of {scores.model}")
+
+
+def _checkpoint(name: str, given: ModelLike | System | None) -> ModelLike | None:
+    """Another model. Raises ConfigError for texts."""
+    if isinstance(given, System):
+        raise ConfigError(f"{name} are texts, and the scored system is a model; give a model")
+    return given
 
 
 def calibrate(

@@ -14,13 +14,17 @@ from uwc.objectives.registry import terms, tricks
 from uwc.objectives.rules import rules
 from uwc.published import published, published_names
 from uwc.registry import Entry, unknown_name
+from uwc.studies.config_file import shipped_configs
+from uwc.studies.policy import in_words as in_sentence
+from uwc.studies.policy import load_policy
 
 REQUIRED = "required"
 """Takes the place of the default of a required setting."""
 
 
 def catalogue(kind: str) -> list[dict[str, Any]]:
-    """Name, summary, settings and source of all entries of a kind; or the rows of a published table.
+    """Name, summary, settings and source of all entries of a kind; or the rows of a published table, or the
+    requirements of a shipped policy.
 
     Raises:
         ConfigError: there is no such kind.
@@ -35,10 +39,13 @@ def catalogue(kind: str) -> list[dict[str, Any]]:
         "tricks": lambda: [_describe(e, "formula", "neutral") for e in tricks],
         "attacks": lambda: [_describe(e, "kind", "needs", "touches_weights") for e in attacks],
         "benchmarks": lambda: [_describe(e) for e in benchmarks],
+        "policies": _policies,
         "published": _published,
     }
     if kind in published_names():
         return [dict(row) for row in published(kind).rows]
+    if kind in shipped_configs("policy"):
+        return _requirements(kind)
     if kind not in listings:
         raise ConfigError(unknown_name("kind", kind, list(listings)))
     return listings[kind]()
@@ -50,6 +57,16 @@ def _published() -> list[dict[str, Any]]:
         {"name": t.name, "summary": t.title, "rows": len(t.rows), "setting": t.setting, "source": t.source}
         for t in tables
     ]
+
+
+def _policies() -> list[dict[str, Any]]:
+    loaded = map(load_policy, shipped_configs("policy"))
+    return [{"name": p.name, "summary": p.title, "requirements": len(p.requirements)} for p in loaded]
+
+
+def _requirements(policy: str) -> list[dict[str, Any]]:
+    asked = load_policy(policy).requirements
+    return [{"name": r.name, "requirement": in_sentence(r), "optional": r.optional} for r in asked]
 
 
 def in_words(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,10 @@ class ModelError(UserError):
     """A checkpoint cannot be used as asked: wrong format, architecture, vocabulary or context length."""
 
 
+class EndpointError(UserError):
+    """A server does not answer, or refuses a request; the message names the server."""
+
+
 class ConfigError(UserError):
     """A study's YAML file or a command-line option is wrong."""
 

@@ -842,6 +842,114 @@ class StepOrigin(Part):
     """Index in ``environments``."""
 
 
+class BaselineChange(Part):
+    """A requirement's number against that of an earlier check on the same questions."""
+
+    value: Estimate
+    """The paired change of the model's own number in the direction that is bad, positive if it got worse: a
+    difference, or the logarithm of a ratio of geometric averages; with its simultaneous interval."""
+    worse: bool
+    """Whether it is significantly worse."""
+
+
+class RequirementResult(Part):
+    """A requirement of a policy, and whether a model as delivered meets it."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("name",)
+
+    name: str
+    text: str
+    """The requirement in words."""
+    metric: str
+    set: str
+    attack: str = ""
+    """The attack with the rounding of weights, if any; "" without."""
+    over: Literal["mean", "worst_cluster"] = "mean"
+    relative_to: Literal["retrained", "control", "original"] | None = None
+    compare: Literal["difference", "ratio"] = "difference"
+    direction: Literal["at_most", "at_least"]
+    bound: float
+    status: Literal["met", "violated", "undecided", "left out"]
+    reason: str = ""
+    """Why it is undecided or left out, or violated without a number."""
+    value: Estimate
+    """The number that is compared with the bound, with its simultaneous interval."""
+    score: Number = float("nan")
+    """The model's own average."""
+    reference: Number = float("nan")
+    """The average of the model that it is compared with."""
+    cluster: str = ""
+    """The cluster whose number is shown, for ``over: worst_cluster``: of those that decide the status the one whose
+    interval reaches furthest."""
+    n: int = 0
+    """Number of questions with a value."""
+    not_scored: int = 0
+    clusters: int = 0
+    clusters_needed: int | None = None
+    """The number of clusters that would probably (with a chance of 80 %) decide an undecided requirement; null if none
+    would."""
+    sums: tuple[Number, ...] = ()
+    """By cluster, in the order of the questions, the sum of the model's own values (of their logarithms, for a
+    geometric average), for a later check with this as its baseline; empty in results.json."""
+    counts: tuple[int, ...] = ()
+    """By cluster the number of these values."""
+    change: BaselineChange | None = None
+
+
+Outcome = Literal["pass", "fail", "undecided"]
+
+
+class Verdict(Part):
+    """A model as delivered under one policy: fail if any requirement is violated, or significantly worse than the
+    baseline; undecided if any is undecided; else pass."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("policy", "model")
+
+    policy: str
+    title: str = ""
+    model: ModelKey
+    confidence: float
+    """Of the simultaneous intervals."""
+    outcome: Outcome
+    requirements: tuple[RequirementResult, ...]
+
+    def of_status(self, *statuses: str) -> list[RequirementResult]:
+        """The requirements with one of the statuses."""
+        return [r for r in self.requirements if r.status in statuses]
+
+    @property
+    def worse(self) -> list[RequirementResult]:
+        """The requirements whose number is significantly worse than in the baseline."""
+        return [r for r in self.requirements if r.change is not None and r.change.worse]
+
+    @property
+    def counted(self) -> str:
+        """The outcome and the numbers of requirements by status: ``fail: 3 met, 2 violated, 1 undecided``."""
+        counts = {s: len(self.of_status(s)) for s in ("met", "violated", "undecided", "left out")}
+        said = [f"{count} {status}" for status, count in counts.items() if count]
+        said += [f"{len(self.worse)} worse than the baseline"] if self.worse else []
+        return f"{self.outcome}: {', '.join(said)}"
+
+
+class CheckedSystem(Part):
+    """A model, file or server of a check."""
+
+    source: str
+    """Its path, hub name or address."""
+    files: dict[str, str] = {}
+    """Name -> SHA-256 of its files; empty for a server."""
+    kind: Literal["checkpoint", "texts", "endpoint"] = "checkpoint"
+
+
+class CheckedSet(SetInfo):
+    """A set of questions of a check."""
+
+    clusters: int = 0
+    """Number of clusters: people or things that the questions are about; 0 if the questions name none."""
+    file: str = ""
+    file_sha256: str = ""
+
+
 class Provenance(Part):
     """The provenance of all numbers of a study."""
 
@@ -1135,6 +1243,8 @@ class Scores(Answered):
     FILE: ClassVar[str] = "score.json"
 
     model: str
+    kind: Literal["checkpoint", "texts", "endpoint"] = "checkpoint"
+    """Whether the model was scored, or texts that were generated elsewhere, or by a server."""
     sets: dict[str, SetInfo]
     metrics: dict[str, MetricInfo]
     scores: tuple[Score, ...]
@@ -1143,6 +1253,10 @@ class Scores(Answered):
     """Paired differences of the model from ``compared_with``."""
     secrets: tuple[SecretCount, ...] = ()
     """The secrets that are said, by set; empty if the questions have none, or no answer was generated."""
+    attacks: Attacks | None = None
+    """The texts under attacks, of a system that is not a checkpoint; null without any."""
+    files: dict[str, str] = {}
+    """Name -> SHA-256 of the files of texts; empty for a model."""
     left_out: dict[str, str] = {}
     """Metric of the suite -> its missing need."""
     invalid_rows: tuple[InvalidRows, ...] = ()
@@ -1176,6 +1290,10 @@ class Scores(Answered):
         """One row for each set and metric of the differences."""
         return map(_score_row, self.differences)
 
+    def attack_rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for each attack, set and metric of the texts under attacks."""
+        return attack_rows(self.attacks) if self.attacks is not None else ()
+
 
 class StudyResults(Answered):
     """A whole study or comparison: the content of results.json."""
@@ -1200,6 +1318,8 @@ class StudyResults(Answered):
     """The secrets that each model says, by set; empty if the questions have none, or no answer was generated."""
     attacks: Attacks | None = None
     robustness: Robustness | None = None
+    verdicts: tuple[Verdict, ...] = ()
+    """Every unlearned model as delivered under every policy of the study, without sums by cluster."""
     left_out: dict[str, str] = {}
     """Metric of the suite -> its missing need."""
     invalid_rows: tuple[InvalidRows, ...] = ()
@@ -1421,6 +1541,68 @@ class StudyResults(Answered):
                     }
 
 
+class CheckResults(Answered):
+    """The check of one model as delivered against a policy: the content of check.json."""
+
+    FILE: ClassVar[str] = "check.json"
+
+    model: CheckedSystem
+    original: CheckedSystem | None
+    retrained: CheckedSystem | None = None
+    verdict: Verdict
+    policy: Settings
+    """The complete policy."""
+    metrics: dict[str, MetricInfo]
+    sets: dict[str, CheckedSet]
+    baseline: str = ""
+    """The check that it was compared with; "" without one."""
+    attacks: tuple[AttackInfo, ...] = ()
+    secrets: tuple[SecretCount, ...] = ()
+    """The secrets that the checked model says, by set."""
+    left_out: dict[str, str] = {}
+    """Metric -> why it was not measured."""
+    invalid_rows: tuple[InvalidRows, ...] = ()
+    """The rows that were left out, by file."""
+    warnings: tuple[Warning, ...] = ()
+    command: str = ""
+    """The command that reproduces it."""
+    environment: dict[str, str] = {}
+
+    @property
+    def answers(self) -> "pd.DataFrame":
+        """The table of answers, as of `Answered`; of a file's result also that of the result beside it, of which the
+        check was made."""
+        beside = self._beside
+        if beside.table is None and beside.folder is not None:
+            beside.table = answers.read(beside.folder)
+        return super().answers
+
+    @property
+    def headline(self) -> str:
+        """The model and its outcome."""
+        return f"{self.model.source}: {self.verdict.counted} (policy {self.verdict.policy})"
+
+    def table(self) -> list[dict[str, str]]:
+        """One row for each requirement."""
+        return [
+            {
+                "requirement": r.text,
+                "status": r.status,
+                "number": _shown(r.value),
+                "bound": f"{'≤' if r.direction == 'at_most' else '≥'} {number_text(r.bound)}",
+                "clusters": str(r.clusters),
+                "why": r.reason,
+            }
+            for r in self.verdict.requirements
+        ]
+
+    def rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for each requirement."""
+        for r in self.verdict.requirements:
+            row = r.model_dump(exclude={"value", "sums", "counts", "change"})
+            yield {**row, **r.value.model_dump()}
+
+
 class CalibrationResults(Answered):
     """The calibration of one unlearned model: the content of calibration.json."""
 
@@ -1483,23 +1665,7 @@ class AttackResults(Answered):
 
     def table(self) -> list[dict[str, str]]:
         """One row for each model, attack, set and metric; of a curve one for each effort."""
-        rows = [
-            {
-                "model": model.model.run or model.model.role,
-                "attack": o.attack,
-                "set": o.set,
-                "metric": o.metric,
-                "before": number_text(o.before.mean),
-                "after": number_text(o.after.mean),
-                "worst case": MISSING if o.worst_case is None else number_text(o.worst_case.mean),
-                "recovery": _change(o.recovery),
-                "over control": MISSING if o.over_control is None else _change(o.over_control),
-                "n": str(o.after.n),
-            }
-            for model in self.attacks.models
-            for o in model.outcomes
-        ]
-        return rows or [
+        return attack_table(self.attacks) or [
             {"model": c.model.label, "attack": c.attack, c.over: f"{effort:g}", c.metric: number_text(score)}
             for c in self.curves
             for effort, score in zip(c.efforts, c.scores, strict=True)
@@ -1858,6 +2024,26 @@ def attack_rows(attacks: Attacks) -> Iterable[Mapping[str, Any]]:
             }
 
 
+def attack_table(attacks: Attacks) -> list[dict[str, str]]:
+    """The same as cells of a table."""
+    return [
+        {
+            "model": model.model.run or model.model.role,
+            "attack": o.attack,
+            "set": o.set,
+            "metric": o.metric,
+            "before": number_text(o.before.mean),
+            "after": number_text(o.after.mean),
+            "worst case": MISSING if o.worst_case is None else number_text(o.worst_case.mean),
+            "recovery": _change(o.recovery),
+            "over control": MISSING if o.over_control is None else _change(o.over_control),
+            "n": str(o.after.n),
+        }
+        for model in attacks.models
+        for o in model.outcomes
+    ]
+
+
 def collapse(model: UnlearnedModel, original: Iterable[Score]) -> str:
     """Why an unlearned model counts as collapsed, judged as delivered; empty if it does not.
 
@@ -1993,6 +2179,7 @@ RESULTS: dict[str, type[Result]] = {
     "score": Scores,
     "calibration": CalibrationResults,
     "attack": AttackResults,
+    "check": CheckResults,
     "robustness": RobustnessResults,
     "unlearn": UnlearnResult,
     "data": DataSummary,

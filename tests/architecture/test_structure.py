@@ -26,32 +26,24 @@ LIGHT = {
     "uwc.reports.page": {"torch", "transformers"},
 }
 """Module -> what it does not import; imported in this order by one process."""
+KINDS = ("methods", "terms", "metrics", "attacks", "tricks", "rules", "benchmarks", "published")
+COMMANDS = [*(f"list {kind}" for kind in KINDS), "explain ES", "study list", "study plan quickstart"]
+"""What computes nothing, and imports no torch; run in this order by that process."""
 
 
 @pytest.mark.slow
-def test_light_modules_stay_light() -> None:
+def test_light_modules_and_commands_stay_light(tmp_path: Path) -> None:
+    """The first that imports what it should not is named."""
     code = f"""
-import sys
+import io, sys
+from contextlib import redirect_stdout
 from importlib import import_module
 for module, never in {LIGHT}.items():
     import_module(module)
     if heavy := never & set(sys.modules):
         sys.exit(f"{{module}} imports {{heavy}}")
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.slow
-def test_commands_that_compute_nothing_import_no_torch(tmp_path: Path) -> None:
-    """One after the other in one process; the first that imports it is named."""
-    kinds = ("methods", "terms", "metrics", "attacks", "tricks", "rules", "benchmarks", "published")
-    commands = [*(f"list {kind}" for kind in kinds), "explain ES", "study list", "study plan quickstart"]
-    code = f"""
-import io, sys
-from contextlib import redirect_stdout
 from uwc.cli.main import main
-for command in {commands}:
+for command in {COMMANDS}:
     sys.argv = ["uwc", *command.split()]
     with redirect_stdout(io.StringIO()) as told:
         try:

@@ -6,7 +6,6 @@ or left so.
 
 import json
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -85,7 +84,3 @@ def main(folder: Path, environment: Mapping[str, str]) -> None:
         if not case.get("left"):
             run(case, folder)
     torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), {})

@@ -1,15 +1,14 @@
 """Several processes that train together have the losses and the weights of one: copies in each, and sharded (FSDP2)."""
 
 import json
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from accelerate.commands.launch import launch_command_parser
+from accelerate.utils.launch import prepare_multi_gpu_env
 from tests.conftest import copied
 from tests.helpers.forks import FORKS
 from tests.invariant import data_parallel_worker
@@ -50,23 +49,24 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def launched(folder: Path) -> None:
-    """Run the worker's cases in two processes of `accelerate launch`, sharded, on the CPU (with gloo)."""
-    command = [
-        sys.executable, "-m", "accelerate.commands.launch", "--use_fsdp", "--fsdp_version", "2",
-        "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP", "--num_processes", "2", "--num_machines", "1",
-        "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(free_port()),
-        data_parallel_worker.__file__, str(folder),
+def sharding() -> dict[str, str]:
+    """The environment in which `accelerate launch` starts its processes, sharded, on the CPU (with gloo)."""
+    arguments = [
+        "--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP",
+        "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+        "--main_process_port", "0", "--num_cpu_threads_per_process", "1", data_parallel_worker.__file__,
     ]  # fmt: skip
-    root = str(Path(__file__).parents[2])
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    return dict(prepare_multi_gpu_env(launch_command_parser().parse_args(arguments)))
 
 
-def forked(folder: Path) -> None:
-    """Run the worker's cases in two processes that have the environment of torchrun, each with a copy of the model."""
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+def forked(folder: Path, environment: dict[str, str]) -> None:
+    """Run the worker's cases in two processes that have the environment of torchrun, and another one beside it."""
+    common = environment | {
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+    }
     processes = [
         FORKS.Process(target=data_parallel_worker.main, args=(folder, common | {"RANK": rank, "LOCAL_RANK": rank}))
         for rank in ("0", "1")
@@ -97,10 +97,7 @@ def together(request: pytest.FixtureRequest, knowing: Model, tmp_path_factory: p
     sharded = request.param == "sharded"
     cases = [{"name": name, **case} for name, case in {**CASES, **(REFUSED if sharded else {})}.items()]
     (folder / "cases.json").write_text(json.dumps([*cases, LEFT]))
-    if sharded:
-        launched(folder)
-    else:
-        forked(folder)
+    forked(folder, sharding() if sharded else {})
     return folder
 
 

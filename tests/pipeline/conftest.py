@@ -26,7 +26,7 @@ finetune: {epochs: 60, batch_size: 16, lr: 1.0e-2, schedule: cosine}
 retrained: true
 unlearn:
   training: {epochs: 2, batch_size: 2, lr: 1.0e-3}
-  runs: [{method: gd}, {method: npo}, {method: rmu}]
+  runs: [{method: gd}, {method: npo}]
 score: {max_new_tokens: 8}
 calibrate: {tau: 0.9, scan: 4, resolution: 0.05}
 """

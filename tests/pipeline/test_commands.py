@@ -113,6 +113,14 @@ def test_help_of_compare_has_groups_and_few_options(uwc: Run) -> None:
     assert re.findall(r"--([a-z-]+)", shared) == names.split()
 
 
+def test_help_of_check_has_few_options_and_the_exit_statuses(uwc: Run) -> None:
+    told = uwc("check", "--help", COLUMNS="120").stdout
+    own, shared = told.split("Further options, described by uwc --help:")
+    assert len(set(re.findall(r"--[a-z][a-z-]+", own)) - {"--help"}) == 12 and len(told.splitlines()) < 58
+    assert "0 pass, 5 fail, 6 undecided" in " ".join(own.split())
+    assert "--log-to" not in shared
+
+
 def test_options_that_help_of_a_command_only_names_are_described_by_uwc_help(uwc: Run) -> None:
     told = uwc("--help", COLUMNS="200").stdout
     described = dict(re.findall(r"• (--[a-z-]+): (.+)", told))

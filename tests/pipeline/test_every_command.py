@@ -13,15 +13,16 @@ from uwc.models.load import save_model
 from uwc.models.model import Model
 
 TEXTS = (".json", ".jsonl", ".md", ".html", ".txt", ".yaml")
-COMMANDS = ("score", "calibrate", "attack", "compare", "study", "robustness", "import-logs", "unlearn")
+COMMANDS = ("score", "calibrate", "attack", "compare", "check", "study", "robustness", "texts", "unlearn")
 RESULTS = {
     "score": "score.json",
     "calibrate": "calibration.json",
     "attack": "attack.json",
     "compare": "results.json",
+    "check": "unlearned/check.json",
     "study": "compare/results.json",
     "robustness": "robustness.json",
-    "import-logs": "score.json",
+    "texts": "score.json",
 }
 """Command -> its file; unlearning has no interval."""
 
@@ -43,6 +44,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, knowing: Model) -> Path:
     ]
     (folder / "points.jsonl").write_text("\n".join(map(json.dumps, points)), encoding="utf-8")
     log = {"forget_Q_A_Prob": {"value_by_index": {str(i): {"prob": 0.5, "avg_loss": 0.7} for i in range(4)}}}
+    policy = "name: mine\nrequirements: [{name: forgotten, metric: ES, attack: prefix, at_most: 0.9}]\n"
+    (folder / "mine.yaml").write_text(policy, encoding="utf-8")
     (folder / "log.json").write_text(json.dumps(log), encoding="utf-8")
     return folder
 
@@ -52,6 +55,7 @@ def arguments(command: str, folder: Path, out: Path) -> list[str]:
     original, unlearned = str(folder / "models" / "original"), str(folder / "models" / "unlearned")
     both, quick = ["--forget", forget, "--retain", retain], ["--set", "score.max_new_tokens=0"]
     attack = ["--attack", "token_noise", "--metric", "ES"]
+    policy = ["--policy", str(folder / "mine.yaml")]
     of_study = {
         "benchmark.settings.forget": forget,
         "benchmark.settings.retain": retain,
@@ -65,9 +69,10 @@ def arguments(command: str, folder: Path, out: Path) -> list[str]:
         "calibrate": ["calibrate", original, unlearned, *both, "--save", str(out / "mixed"), *quick],
         "attack": ["attack", unlearned, "--data", forget, *attack, "--points", str(out / "points.jsonl"), *quick],
         "compare": ["compare", "--original", original, "--unlearned", unlearned, *both, *attack, *quick],
+        "check": ["check", unlearned, "--original", original, *both, *quick, *policy, "--undecided", "pass"],
         "study": ["study", "run", "compare", *quick, *(f"--set={key}={value}" for key, value in of_study.items())],
         "robustness": ["robustness", str(folder / "points.jsonl")],
-        "import-logs": ["import-logs", str(folder / "log.json")],
+        "texts": ["score", "--outputs", str(folder / "log.json")],
         "unlearn": ["unlearn", original, "--method", "gd", *both, "--set", "training.batch_size=2"],
     }[command] + ["-o", str(out)]
 

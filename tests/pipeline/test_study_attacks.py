@@ -27,7 +27,6 @@ attack:
 STUDY = (
     TINY.replace("authors: 10, forget_share: 0.2", "authors: 10, forget_share: 0.4")
     .replace("context: 128", "context: 256")
-    .replace("[{method: gd}, {method: npo}, {method: rmu}]", "[{method: gd}, {method: npo}]")
     .replace("score: {", "score: {metrics: [extraction_strength, perplexity, rouge_l, kl_to_original, "
              "truth_ratio_arithmetic], ")
     + ATTACK

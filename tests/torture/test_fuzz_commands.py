@@ -25,7 +25,7 @@ LINES: Mapping[str, tuple[str, ...]] = {
     "unlearn": ("unlearn", "model", "--method", "gd", "--forget", FORGET, "--retain", RETAIN, "--set", "training.epochs=1", "-o", "out"),
     "compare": ("compare", "nosuch", "--original", "model", "--forget", FORGET, "--retain", RETAIN, "-o", "out"),
     "robustness": ("robustness", "points.jsonl"),
-    "import-logs": ("import-logs", "logs.json"),
+    "texts": ("score", "--outputs", "logs.json"),
     "replay": ("replay", "results.json"),
     "answers": ("answers", "answers.parquet"),
     "export": ("export", "results.json", "-o", "out"),
@@ -131,7 +131,7 @@ def of_lines() -> Iterator[Case]:
         ("compare", "--original", "model", "--forget", FORGET, "--retain", RETAIN, "-o", "out"), ("compare", "model", "--original", "model", "--forget", FORGET, "--retain", FORGET, "-o", "out"), ("compare", "=model", "--original", "model", "--forget", FORGET, "--retain", RETAIN, "-o", "out"), ("compare", "a=", "--original", "model", "--forget", FORGET, "--retain", RETAIN, "-o", "out"),
         ("compare", "a=nosuch", "a=nosuch", "--original", "model", "--forget", FORGET, "--retain", RETAIN, "-o", "out"), ("compare", "original=nosuch", "--original", "model", "--forget", FORGET, "--retain", RETAIN, "-o", "out"), ("compare", "nosuch", "--original", "model", "--forget", FORGET, "--retain", RETAIN, "-o", FORGET),
         ("study", "plan", "quickstart", "--set"), ("study", "plan", "quickstart", "-o", FORGET), ("study", "run", "nosuch"), ("study", "run", FORGET), ("replay", "model"), ("replay", FORGET), ("replay", "model/config.json"), ("replay", "results.json", "--rtol", "nan"), ("replay", "results.json", "--rtol", "-1"),
-        ("robustness", FORGET), ("robustness", "points.jsonl", "--seed", "-1"), ("robustness", "points.jsonl", "--seed", "9" * 30), ("robustness", "points.jsonl", "--log-metric", "es"), ("robustness", "points.jsonl", "--faithfulness", "points.jsonl"), ("import-logs", "model/config.json"), ("import-logs", FORGET, "--average", "nosuch"),
+        ("robustness", FORGET), ("robustness", "points.jsonl", "--seed", "-1"), ("robustness", "points.jsonl", "--seed", "9" * 30), ("robustness", "points.jsonl", "--log-metric", "es"), ("robustness", "points.jsonl", "--faithfulness", "points.jsonl"), ("score", "--outputs", "model/config.json"), ("score", "--outputs", FORGET, "--under", "nosuch"),
     ):  # fmt: skip
         yield case(" ".join(a[:30] for a in arguments), *arguments)
 

@@ -233,7 +233,10 @@ def of_points() -> Iterator[Case]:
         "OpenUnlearning's": {"forget_Q_A_Prob": {"agg_value": float("nan"), "value_by_index": {"0": {"prob": float("nan"), "avg_loss": float("inf")}}}}, "OpenUnlearning's text": {"forget_Q_A_Prob": {"value_by_index": {"0": "x"}}}, "OpenUnlearning's null": {"forget_Q_A_Prob": None},
     }.items():  # fmt: skip
         yield Case(
-            f"logs of {name}", ("import-logs", "logs.json", "--json"), lines("logs.json", json.dumps(log)), as_json=True
+            f"logs of {name}",
+            ("score", "--outputs", "logs.json", "--json"),
+            lines("logs.json", json.dumps(log)),
+            as_json=True,
         )
 
 

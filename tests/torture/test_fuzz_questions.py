@@ -222,7 +222,7 @@ def of_commands() -> Iterator[Case]:
         "compare": ("compare", "model", "--original", "model", "--forget", FORGET, "--retain", "bad.jsonl", "-o", "out"),
         "further": ("score", "model", "--data", FORGET, "--set", "benchmark.settings.further={world_facts: bad.jsonl}"),
         "shots": ("score", "model", "--data", FORGET, "--set", "score.shots=bad.jsonl"),
-        "points": ("robustness", "bad.jsonl"), "logs": ("import-logs", "bad.jsonl"), "replay": ("replay", "bad.jsonl"),
+        "points": ("robustness", "bad.jsonl"), "logs": ("score", "--outputs", "bad.jsonl"), "replay": ("replay", "bad.jsonl"),
         "faithfulness": ("robustness", RETAIN, "--faithfulness", "bad.jsonl"),
         "columns": ("score", "model", "--data", FORGET, "--column", "question=bad.jsonl"),
     }.items():  # fmt: skip

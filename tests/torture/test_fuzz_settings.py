@@ -19,7 +19,9 @@ from uwc.training.settings import TrainingSettings
 
 FILE = "study.yaml"
 STUDY = (
-    TINY.replace("name: tiny", "name: tiny\ntitle: A study", 1)
+    TINY.replace("name: tiny", "name: tiny\ntitle: A study", 1).replace(
+        "{method: npo}]", "{method: npo}, {method: rmu}]"
+    )
     + """
 attack:
   chains: [relearn+quantization, {chain: prefix, name: first}]

@@ -228,7 +228,7 @@ def _carry_out(start: Attacked, data: AttackData, steps: tuple[Step, ...]) -> Ge
     if not steps:
         yield start
         return
-    prompts = start.model.encode(data.scored) if steps[0].entry.facts["kind"] == "prompt" else []
+    prompts = start.model.inputs(data.scored) if steps[0].entry.facts["kind"] == "prompt" else []
     made = steps[0].entry.function(start.model, data, **steps[0].settings)
     with closing(offered(made, attack=steps[0].entry.name)) as outcomes:
         for outcome in outcomes:
@@ -237,7 +237,7 @@ def _carry_out(start: Attacked, data: AttackData, steps: tuple[Step, ...]) -> Ge
                 changed = 0.0 if entry.facts["kind"] == "weights" else changed
             elif entry.facts["kind"] == "weights":
                 changed = changed_share(start.model, outcome.model, outcome.claimed, attack=entry.name)
-            elif entry.facts["kind"] == "prompt" and prompts == outcome.model.encode(data.scored):
+            elif entry.facts["kind"] == "prompt" and prompts == outcome.model.inputs(data.scored):
                 raise AttackFailed(f"the attack {entry.name!r} changes no prompt of the scored questions; leave it out")
             joined = replace(
                 outcome,

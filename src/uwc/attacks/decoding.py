@@ -9,6 +9,7 @@ from pydantic import Field
 from uwc.attacks.chain import Attacked
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
+from uwc.models.endpoint import Draw
 from uwc.models.model import Model
 
 _DECODING = {
@@ -42,10 +43,20 @@ def sampling(
     """
     from uwc.attacks.surrogate import DecodedBy
 
-    settings = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
-    for number in range(samples):
-        module = DecodedBy(model.model, settings, seed=seed * 1_000_003 + number)
-        yield Attacked(replace(model, model=module), label=f"sample {number + 1}", effort=number + 1)
+    for draw in draws(samples=samples, temperature=temperature, top_p=top_p, seed=seed):
+        settings = {"do_sample": True, "temperature": draw.temperature, "top_p": draw.top_p, "top_k": 0}
+        module = DecodedBy(model.model, settings, seed=draw.seed)
+        yield Attacked(replace(model, model=module), label=sample_label(draw), effort=draw.number + 1)
+
+
+def draws(*, samples: int, temperature: float, top_p: float, seed: int) -> list[Draw]:
+    """The draws of `sampling`, whose settings these are."""
+    return [Draw(number, temperature, top_p, seed * 1_000_003 + number) for number in range(samples)]
+
+
+def sample_label(draw: Draw) -> str:
+    """The label of a sample."""
+    return f"sample {draw.number + 1}"
 
 
 @attacks.register("beam_search", source="arXiv:2012.07805", effort="beams", **_DECODING)

@@ -35,7 +35,7 @@ class Said:
     """A question as an attack put it.
 
     Attributes:
-        prompt: the prompt as sent to the model.
+        prompt: the prompt as sent to the model; empty if it is not known.
         answer: the true answer as the prompt template renders it.
         generated: the generated text; None if none was generated.
         completed_from: see `ScoredSet.completed_from`; None if extraction strength was not measured.
@@ -351,7 +351,7 @@ def describe(name: str, chain: Chain, names: Sequence[str]) -> AttackInfo:
 
 def outcomes(
     name: str,
-    chain: Chain,
+    chain: Chain | None,
     sets: Mapping[str, Sequence[Example]],
     before: Values,
     variants: Sequence[VariantValues],
@@ -367,7 +367,7 @@ def outcomes(
 
     Args:
         name: the attack's name in results.
-        chain: the attack.
+        chain: the attack; None for texts that were generated elsewhere.
         sets: set -> its scored examples; all values are concatenated in this order.
         before: metric -> [E] values without the attack.
         variants: the values under it.
@@ -431,12 +431,36 @@ def _has_budgets(chain: Chain) -> bool:
     return any(step.settings.get("budgets") for step in chain.steps)
 
 
-def _headline(chain: Chain, variants: Sequence[VariantValues]) -> list[VariantValues]:
+def _headline(chain: Chain | None, variants: Sequence[VariantValues]) -> list[VariantValues]:
     """The variants of the headline: those at the largest budget if there are several, otherwise all."""
-    if not _has_budgets(chain):
+    if chain is None or not _has_budgets(chain):
         return list(variants)
     largest = max(v.effort or 0.0 for v in variants)
     return [v for v in variants if v.effort == largest]
+
+
+def under_attack(
+    chain: Chain | None,
+    variants: Sequence[VariantValues],
+    sets: Mapping[str, Sequence[Example]],
+    of_set: str,
+    metric: str,
+    *,
+    worst: bool = False,
+) -> Floats:
+    """[E] the values of a metric for one set under an attack, as `outcomes` averages them.
+
+    Args:
+        chain: the attack; None for texts that were generated elsewhere.
+        variants: its variants, with values of all sets.
+        sets: set -> its scored examples; all values are concatenated in this order.
+        of_set: the set.
+        metric: the metric.
+        worst: the worst case instead of the mean over variants.
+    """
+    start = sum(len(sets[name]) for name in list(sets)[: list(sets).index(of_set)])
+    found = _summaries(metric, _headline(chain, variants), slice(start, start + len(sets[of_set])))
+    return found.get(worst, found[False])
 
 
 def _summaries(metric: str, variants: Sequence[VariantValues], part: slice) -> dict[bool, Floats]:
@@ -501,7 +525,7 @@ def answer_rows(
                 condition=condition,
                 attack=attack,
                 variant=[v.label for _, v in kept],
-                prompts=[s.prompt for s in said],
+                prompts=[s.prompt or None for s in said],
                 generated=[s.generated for s in said],
                 completed_from=[s.completed_from for s in said],
             )

@@ -16,8 +16,8 @@ def list_command(
         str,
         typer.Argument(
             metavar="KIND",
-            help="methods, terms, rules, tricks, metrics, attacks, benchmarks, published, or the name of a published "
-            "table.",
+            help="methods, terms, rules, tricks, metrics, attacks, benchmarks, policies, published, or the name of a "
+            "policy or a published table.",
         ),
     ],
     as_json: Json = False,
@@ -50,7 +50,9 @@ def explain_command(
 def schema_command(
     name: Annotated[
         str,
-        typer.Argument(metavar="NAME", help="results, score, calibration, attack, robustness, unlearn, data or diff."),
+        typer.Argument(
+            metavar="NAME", help="results, score, calibration, attack, check, robustness, unlearn, data or diff."
+        ),
     ],
 ) -> None:
     """Print the JSON Schema of a file that uwc writes."""

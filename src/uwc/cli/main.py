@@ -17,10 +17,10 @@ from uwc import __version__, progress
 from uwc.cli.answers import answers_command
 from uwc.cli.attack import attack_command
 from uwc.cli.calibrate import calibrate_command
+from uwc.cli.check import check_command
 from uwc.cli.compare import compare_command
 from uwc.cli.data import data_command
 from uwc.cli.export import export_command
-from uwc.cli.import_logs import import_logs_command
 from uwc.cli.list import explain_command, list_command, schema_command
 from uwc.cli.options import SHARED, Command, Commands
 from uwc.cli.push import push_command
@@ -95,9 +95,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "data": data_command,
     "score": score_command,
     "answers": answers_command,
-    "import-logs": import_logs_command,
     "unlearn": unlearn_command,
     "compare": compare_command,
+    "check": check_command,
     "calibrate": calibrate_command,
     "attack": attack_command,
     "robustness": robustness_command,
@@ -138,6 +138,7 @@ _NOTHING_KEPT = "nothing is cached: the same command starts from the beginning"
 _KEPT = {
     "study": _RESUMES,
     "compare": _RESUMES,
+    "check": _RESUMES,
     "replay": _RESUMES,
     "unlearn": "the same command resumes from the last checkpoint, if --set training.checkpoint_every=STEPS wrote one",
 }
@@ -171,7 +172,16 @@ def _leave(number: int, _frame: object) -> None:
 
 def _say_interrupted(number: int) -> None:
     with suppress(OSError):  # the terminal may be gone
-        progress.note(f"interrupted by {signal.Signals(number).name}; {_KEPT.get(_command(), _NOTHING_KEPT)}")
+        progress.note(f"interrupted by {signal.Signals(number).name}; {_kept()}")
+
+
+def _kept() -> str:
+    """What remains of an interrupted command."""
+    if any(argument.partition("=")[0] == "--endpoint" for argument in sys.argv):
+        return (
+            "the answers that came are in the output folder, if one is given: the same command asks only for the rest"
+        )
+    return _KEPT.get(_command(), _NOTHING_KEPT)
 
 
 def _command() -> str:
@@ -193,7 +203,7 @@ def _in_one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     lacks = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
     if lacks or any(words in text for words in _NO_MEMORY):
-        return f"error: out of memory or threads; {_KEPT.get(_command(), _NOTHING_KEPT)} ({shortened(text, 200)})"
+        return f"error: out of memory or threads; {_kept()} ({shortened(text, 200)})"
     if isinstance(error, UserError):
         return f"error: {text}"
     return f"unexpected {type(error).__name__}: {text} (please report it; --debug prints the traceback)"

@@ -15,10 +15,14 @@ from typer.core import TyperCommand, TyperGroup
 from uwc.errors import ConfigError, UserError, printable
 
 if TYPE_CHECKING:
+    from uwc.cli.sections import EndpointSections
+    from uwc.data.outputs import Outputs
+    from uwc.models.endpoint import Endpoint
     from uwc.studies.config import LoadingConfig
     from uwc.studies.sections import Section
 
 MODELS, QUESTIONS, MEASURED = "Models", "Questions", "Measurement"
+TEXTS = "Texts in place of a model"
 ATTACKS, OUTPUT, SETTINGS = "Attacks", "Output", "Further settings"
 """The groups of options in help."""
 
@@ -44,6 +48,55 @@ Scored = Annotated[
         rich_help_panel=QUESTIONS,
         metavar="FILE",
         help="Questions to be scored as the set forget: JSONL, JSON, CSV or Parquet.",
+    ),
+]
+OutputsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--outputs",
+        rich_help_panel=TEXTS,
+        metavar="FILE",
+        help="Texts that were generated elsewhere, in place of a model: JSONL, JSON, CSV or Parquet with a column "
+        "output, or a log of TOFU, OpenUnlearning, lm-evaluation-harness or inspect_ai (docs/texts.md).",
+    ),
+]
+BeforeFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--before", rich_help_panel=TEXTS, metavar="FILE", help="The texts of the original, for paired differences."
+    ),
+]
+UnderFiles = Annotated[
+    list[str],
+    typer.Option(
+        "--under",
+        rich_help_panel=TEXTS,
+        metavar="NAME=FILE",
+        help="The texts under an attack, to which you give a name. May be repeated.",
+    ),
+]
+EndpointUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--endpoint",
+        rich_help_panel=TEXTS,
+        metavar="URL",
+        help="A server of the OpenAI protocol that is asked, such as http://localhost:8000/v1; the key is in "
+        "OPENAI_API_KEY (docs/endpoints.md).",
+    ),
+]
+EndpointModel = Annotated[
+    str | None,
+    typer.Option("--model", rich_help_panel=TEXTS, metavar="NAME", help="The model's name at the endpoint."),
+]
+EndpointAttacks = Annotated[
+    list[str],
+    typer.Option(
+        "--attack",
+        rich_help_panel=TEXTS,
+        metavar="NAME",
+        help="An attack on the endpoint that needs no weights, or a chain: jailbreak, few_shot, paraphrase, sampling. "
+        "May be repeated.",
     ),
 ]
 Retain = Annotated[Path | None, typer.Option(rich_help_panel=QUESTIONS, metavar="FILE", help="Questions to retain.")]
@@ -78,7 +131,9 @@ Original = Annotated[
 Retrained = Annotated[
     str | None,
     typer.Option(
-        rich_help_panel=MODELS, metavar="MODEL", help="A model that was never trained on the forget questions."
+        rich_help_panel=MODELS,
+        metavar="MODEL",
+        help="A model that was never trained on the forget questions; with --outputs the file of its texts.",
     ),
 ]
 Metrics = Annotated[
@@ -170,6 +225,68 @@ def _escaped() -> Iterator[None]:
         if hasattr(error, "format_message"):  # an error of usage
             error.message = printable(str(getattr(error, "message", "")))  # type: ignore[attr-defined]
         raise
+
+
+def texts_under(options: Sequence[str]) -> "dict[str, Outputs]":
+    """``["jailbreak=FILE"]`` as texts by attack. Raises UserError for an option of another form."""
+    from uwc.data.outputs import Outputs
+
+    found: dict[str, Outputs] = {}
+    for option in options:
+        name, equals, file = option.partition("=")
+        if not equals or not name or not file or name in found:
+            raise UserError(f"--under {option!r}: write it as NAME=FILE, with a name of its own for each attack")
+        found[name] = Outputs(file)
+    return found
+
+
+def one_system(outputs: Path | None, endpoint: "Endpoint | None") -> "Outputs | Endpoint | None":
+    """The system that is not a checkpoint. Raises UserError if there are two."""
+    from uwc.data.outputs import Outputs
+
+    if outputs is not None and endpoint is not None:
+        raise UserError("--outputs and --endpoint exclude each other; give one of them")
+    return endpoint if outputs is None else Outputs(outputs)
+
+
+def endpoint_of(
+    url: str | None, model: str | None, attacks: Sequence[str], given: "EndpointSections"
+) -> "tuple[Endpoint | None, dict[str, Any]]":
+    """The endpoint, and its attacks by name; None without ``--endpoint``.
+
+    Args:
+        url, model, attacks: the options.
+        given: the settings of ``--set``.
+
+    Raises:
+        UserError: an option is missing, or a setting is wrong.
+    """
+    from pydantic import ValidationError
+
+    from uwc.api import require_used
+    from uwc.models.endpoint import Endpoint
+    from uwc.studies.sections import first_problem
+
+    settings = given.attack.settings
+    if url is None:
+        if model is not None or attacks or given.endpoint or settings:
+            raise UserError("--model, --attack and --set endpoint.KEY are for a server: give it with --endpoint URL")
+        return None, {}
+    if model is None:
+        raise UserError("--endpoint needs --model NAME, the model's name at the server")
+    for name in ("url", "model"):
+        if name in given.endpoint:
+            raise UserError(f"--set endpoint.{name}: give it as an option, --endpoint URL --model NAME")
+    chains = {name: name.split("+") for name in attacks}
+    require_used(settings, [step for chain in chains.values() for step in chain])
+    under = {
+        name: {"chain": chain, "settings": {step: settings[step] for step in chain if step in settings}}
+        for name, chain in chains.items()
+    }
+    try:
+        return Endpoint(url, model, **{"max_new_tokens": given.score.max_new_tokens, **given.endpoint}), under
+    except ValidationError as error:
+        raise UserError(f"--set endpoint: {first_problem(error, Endpoint)}") from None
 
 
 S = TypeVar("S", bound="Section")

@@ -12,7 +12,7 @@ from rich.console import Console
 from uwc.errors import printable
 from uwc.io import finite
 from uwc.reports.format import Table, print_table
-from uwc.results import number_text
+from uwc.results import attack_table, number_text
 
 if TYPE_CHECKING:
     from uwc.results import Scores, StudyResults, Warning
@@ -38,6 +38,12 @@ def print_scores(scores: "Scores", title: str, as_json: bool) -> None:
         typer.echo(printable(f"{count.set}: {count.words}"))
     if scores.differences:
         print_rows(f"{scores.model} minus {scores.compared_with}", [dict(row) for row in scores.difference_rows()])
+    if scores.attacks is not None:
+        print_rows(f"{scores.model} under attack", [dict(row) for row in attack_table(scores.attacks)])
+    if scores.kind != "checkpoint":
+        for lacking in dict.fromkeys(scores.left_out.values()):
+            names = ", ".join(name for name, reason in scores.left_out.items() if reason == lacking)
+            typer.echo(printable(f"Left out, since they need {lacking}: {names}"))
 
 
 def _with_reasons(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,8 +60,9 @@ def print_warnings(warnings: "Iterable[Warning]") -> None:
 
 
 def print_results(results: "StudyResults", *tables: Table) -> None:
-    """Print the table of a study's results, further tables, the conclusion in sentences, and the warnings."""
-    from uwc.reports.tables import indistinct, result_table, summary, tau_words
+    """Print the table of a study's results, further tables, the conclusion in sentences, the warnings, and the verdict
+    on each model under each policy."""
+    from uwc.reports.tables import indistinct, result_table, summary, tau_words, verdict_lines
     from uwc.reports.tables_attacks import recovery_words
 
     for table in (result_table(results), *tables):
@@ -64,6 +71,8 @@ def print_results(results: "StudyResults", *tables: Table) -> None:
     for sentence in filter(None, [*summary(results), indistinct(results), *tau_words(results), *under_attack]):
         typer.echo(printable(sentence))
     print_warnings(results.warnings)
+    for line in verdict_lines(results):
+        typer.echo(printable(line))
 
 
 def print_answers_page(folder: Path | None) -> None:

@@ -1,39 +1,64 @@
-"""`uwc score`: scores of a model on sets of questions."""
+"""`uwc score`: scores of a model on sets of questions, or of texts that were generated elsewhere."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from uwc.cli.options import (
     MODELS,
+    QUESTIONS,
+    BeforeFile,
     Columns,
+    EndpointAttacks,
+    EndpointModel,
+    EndpointUrl,
     Holdout,
     Json,
     KeepPaths,
     LogTo,
     Metrics,
-    Model,
     Original,
     OutputDir,
+    OutputsFile,
     Overwrite,
     Plugins,
     Retain,
     Retrained,
-    Scored,
     Set,
     SkipInvalid,
     TrustRemoteCode,
+    UnderFiles,
+    endpoint_of,
     given_files,
     loading,
+    one_system,
     question_settings,
     sections,
+    texts_under,
 )
 from uwc.cli.printing import print_answers_page, print_scores
+from uwc.errors import UserError
 
 
 def score_command(
-    model: Model,
-    forget: Scored,
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL]", help="A folder, a hub name or the folder of an adapter; nothing with --outputs."
+        ),
+    ] = None,
+    forget: Annotated[
+        Path | None,
+        typer.Option(
+            "--forget",
+            "--data",
+            rich_help_panel=QUESTIONS,
+            metavar="FILE",
+            help="Questions to be scored as the set forget: JSONL, JSON, CSV or Parquet. With --outputs by default "
+            "those of its rows.",
+        ),
+    ] = None,
     retain: Retain = None,
     holdout: Holdout = None,
     column: Columns = [],  # noqa: B006
@@ -46,6 +71,12 @@ def score_command(
             rich_help_panel=MODELS, metavar="MODEL", help="Another model, for paired differences on the same examples."
         ),
     ] = None,
+    outputs: OutputsFile = None,
+    before: BeforeFile = None,
+    under: UnderFiles = [],  # noqa: B006
+    endpoint: EndpointUrl = None,
+    endpoint_model: EndpointModel = None,
+    attack: EndpointAttacks = [],  # noqa: B006
     metric: Metrics = [],  # noqa: B006
     output_dir: OutputDir = None,
     overwrite: Overwrite = False,
@@ -56,13 +87,15 @@ def score_command(
     plugin: Plugins = [],  # noqa: B006
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Score a model on questions: how much of the answers does it remember?
+    """Score a model on questions, or texts generated elsewhere: how much of the answers is remembered?
 
     Sections of --set: model, score (judges.encoder, settings.METRIC.KEY, compat, shots, max_new_tokens), seed, and
-    benchmark.settings.further.NAME=FILE for further sets (real_authors, world_facts, verbatim).
+    benchmark.settings.further.NAME=FILE for further sets (real_authors, world_facts, verbatim); with --endpoint also
+    endpoint and attack.
     """
     from uwc.api import score
     from uwc.cli.sections import ScoreSections
+    from uwc.data.outputs import Outputs
 
     given = sections(
         ScoreSections,
@@ -71,28 +104,49 @@ def score_command(
         trust_remote_code=trust_remote_code,
     )
     files = given_files(forget=forget, retain=retain, holdout=holdout) | given.benchmark.settings.further
-    scores = score(
-        model,
-        files,
-        metrics=[*metric, *filter(None, [given.score.suite]), *given.score.metrics],
-        original=original,
-        retrained=retrained,
-        compare=compare,
-        judges=given.score.judges.given(),
-        settings=given.score.settings,
-        shots=given.score.shots or (),
-        compat=given.score.compat,
-        columns=given.benchmark.settings.columns,
-        skip_invalid=given.benchmark.settings.skip_invalid,
-        max_new_tokens=given.score.max_new_tokens,
-        seed=given.seed,
-        own_tokenizer=given.model.own_tokenizer,
-        output_dir=output_dir,
-        overwrite=overwrite,
-        keep_paths=keep_paths,
-        log_to=log_to,
+    shared: dict[str, Any] = {
+        "metrics": [*metric, *filter(None, [given.score.suite]), *given.score.metrics],
+        "compare": compare,
+        "judges": given.score.judges.given(),
+        "settings": given.score.settings,
+        "shots": given.score.shots or (),
+        "compat": given.score.compat,
+        "columns": given.benchmark.settings.columns,
+        "skip_invalid": given.benchmark.settings.skip_invalid,
+        "max_new_tokens": given.score.max_new_tokens,
+        "seed": given.seed,
+        "own_tokenizer": given.model.own_tokenizer,
+        "output_dir": output_dir,
+        "overwrite": overwrite,
+        "keep_paths": keep_paths,
+        "log_to": log_to,
         **loading(given.model),
-    )
-    print_scores(scores, f"{model} on {forget}", as_json)
+    }
+    server, attacks = endpoint_of(endpoint, endpoint_model, attack, given)
+    system = one_system(outputs, server)
+    if system is not None:
+        if model is not None or original is not None:
+            raise UserError(
+                "--outputs and --endpoint take the place of a model; leave MODEL out, and give the original's texts "
+                "with --before"
+            )
+        scores = score(
+            system,
+            files or None,
+            original=None if before is None else Outputs(before),
+            retrained=None if retrained is None else Outputs(retrained),
+            under={**attacks, **texts_under(under)},
+            **shared,
+        )
+    elif model is None or forget is None:
+        raise UserError(
+            "give a MODEL and its questions with --forget FILE, texts with --outputs FILE, or a server with "
+            "--endpoint URL"
+        )
+    elif before is not None or under:
+        raise UserError("--before and --under are for texts (--outputs); for a model use --compare, and uwc attack")
+    else:
+        scores = score(model, files, original=original, retrained=retrained, **shared)
+    print_scores(scores, f"{model} on {forget}" if system is None else system.name, as_json)
     if not as_json:
         print_answers_page(output_dir)

@@ -57,13 +57,38 @@ class OwnScore(ScoreConfig):
     shots: Path | None = None
 
 
+class OwnAttack(Section):
+    """Attacks on one model.
+
+    Attributes:
+        settings: attack -> setting -> value.
+        texts: the texts under attack that are kept, see `AttackConfig`.
+    """
+
+    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    texts: Texts = True
+
+
+class EndpointSections(Section):
+    """The settings of an endpoint, and of the attacks on it.
+
+    Attributes:
+        endpoint: the fields of `uwc.Endpoint` except url and model.
+        attack: the attacks' settings.
+    """
+
+    endpoint: dict[str, Any] = Field(default_factory=dict)
+    attack: OwnAttack = OwnAttack()
+    score: ScoreConfig = ScoreConfig()
+
+
 class DataSections(Section):
     """The settings of `uwc data`."""
 
     model: LoadingConfig = LoadingConfig()
 
 
-class ScoreSections(Section):
+class ScoreSections(EndpointSections):
     """The settings of `uwc score`."""
 
     model: OwnLoading = OwnLoading()
@@ -80,18 +105,6 @@ class CalibrateSections(Section):
     score: ScoreConfig = ScoreConfig()
     calibrate: CalibrateConfig = CalibrateConfig()
     seed: int = Field(0, ge=0)
-
-
-class OwnAttack(Section):
-    """Attacks on one model.
-
-    Attributes:
-        settings: attack -> setting -> value.
-        texts: the texts under attack that are kept, see `AttackConfig`.
-    """
-
-    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    texts: Texts = True
 
 
 class AttackSections(Section):

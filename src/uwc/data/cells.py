@@ -37,7 +37,7 @@ def as_text(value: Any, where: str) -> str:
     if value is None or value != value:
         return ""
     if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
-        if not math.isfinite(value):
+        if not isinstance(value, int) and not math.isfinite(value):
             raise DataError(f"{where} is {value}, not a finite number; write the number, or a text in quotes")
         return str(value)
     if not isinstance(value, str):

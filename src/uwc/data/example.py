@@ -123,7 +123,7 @@ def repeated(examples: Iterable[Example], *, answers: bool = False) -> int:
 
     Case, white space and compatibility forms are ignored.
     """
-    counts = Counter((_asked(e), _plain(e.answer) if answers else "") for e in examples)
+    counts = Counter((_asked(e), plain_text(e.answer) if answers else "") for e in examples)
     return sum(count - 1 for count in counts.values())
 
 
@@ -180,20 +180,21 @@ def asked_in_both(first: Iterable[Example], second: Iterable[Example]) -> list[s
 def _asked(example: Example) -> Turns:
     """History and question, or passage, without case, white space and compatibility forms (NFKC), for comparison."""
     if example.raw:
-        return (("passage", _plain(example.question + example.answer)),)
-    return tuple((role, _plain(text)) for role, text in (*example.history, ("user", example.question)))
+        return (("passage", plain_text(example.question + example.answer)),)
+    return tuple((role, plain_text(text)) for role, text in (*example.history, ("user", example.question)))
 
 
-def _plain(text: str) -> str:
+def plain_text(text: str) -> str:
+    """A text without case, repeated white space and compatibility forms (NFKC), for comparison."""
     return " ".join(normalize("NFKC", normalize("NFKC", text).casefold()).split())
 
 
 def require_disjoint(first: Sequence[Example], second: Sequence[Example], *, names: tuple[str, str]) -> None:
     """Raise DataError if two sets share an id or, ignoring case and white space, a question with its answer."""
     ids = {e.id for e in first}
-    texts = {(_asked(e), _plain(e.answer)) for e in first}
+    texts = {(_asked(e), plain_text(e.answer)) for e in first}
     for example in second:
-        if example.id in ids or (_asked(example), _plain(example.answer)) in texts:
+        if example.id in ids or (_asked(example), plain_text(example.answer)) in texts:
             raise DataError(
                 f"the {names[0]} and {names[1]} sets overlap: example {example.id!r} "
                 f"({example.question[:60]!r}) is in both; remove it from one"

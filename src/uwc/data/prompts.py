@@ -1,7 +1,7 @@
 """Prompts: renders and tokenizes conversations, and finds the tokens of the answer and of its end."""
 
 import datetime
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -218,6 +218,35 @@ class PromptTemplate:
             encoded.append(EncodedExample(example.id, tokens, first, end + shift, text.answer, ends=ends_of))
         return encoded
 
+    def plain(self, example: Example, *, trimmed: Callable[[str], str] = str.strip) -> str:
+        """A plain prompt up to the answer: the system message, earlier questions with answers, and the question.
+
+        Args:
+            example: the question.
+            trimmed: is applied to earlier answers.
+
+        Raises:
+            DataError: it is a passage, which has no prompt.
+        """
+        _require_question(example)
+        parts = [self.system] if self.system else []
+        question = ""
+        for role, said in example.history:
+            if role == "user":
+                question = self.text.replace("{question}", said)
+            else:
+                parts.append(said if role == "system" else question + self.separator + trimmed(said))
+        asked = self.text.replace("{question}", example.question)
+        return _TURN.join([*parts, asked + self.separator + example.prefill if example.prefill else asked])
+
+    def turns(self, example: Example, *, trimmed: Callable[[str], str] = str.strip) -> list[tuple[str, str]]:
+        """The conversation up to the question as (role, text); arguments and errors as those of `plain`."""
+        _require_question(example)
+        given = [role for role, _ in example.history]
+        system = [("system", self.system)] if self.system and "system" not in given else []
+        turns = [(role, trimmed(text) if role == "assistant" else text) for role, text in example.history]
+        return [*system, *turns, ("user", example.question)]
+
     def uses_chat(self, tokenizer: Any) -> bool:
         """Whether the chat template of this tokenizer is used."""
         return self.chat and bool(getattr(tokenizer, "chat_template", None))
@@ -344,18 +373,8 @@ class Renderer:
         return answer
 
     def plain(self, example: Example) -> str:
-        """A plain prompt up to the answer: the system message, earlier questions with answers, and the question."""
-        _require_question(example)
-        text, separator = self.template.text, self.template.separator
-        parts = [self.template.system] if self.template.system else []
-        question = ""
-        for role, said in example.history:
-            if role == "user":
-                question = text.replace("{question}", said)
-            else:
-                parts.append(said if role == "system" else question + separator + self._trimmed(said))
-        asked = text.replace("{question}", example.question)
-        return _TURN.join([*parts, asked + separator + example.prefill if example.prefill else asked])
+        """A plain prompt up to the answer, see `PromptTemplate.plain`."""
+        return self.template.plain(example, trimmed=self._trimmed)
 
     def _separator(self, example: Example) -> str:
         """The text between a plain prompt and the answer."""
@@ -363,12 +382,8 @@ class Renderer:
 
     def turns(self, example: Example, answer: str) -> list[tuple[str, str]]:
         """The conversation as (role, text), the last turn the model's."""
-        _require_question(example)
-        given = [role for role, _ in example.history]
-        system = [("system", self.template.system)] if self.template.system and "system" not in given else []
-        turns = [(role, self._trimmed(text) if role == "assistant" else text) for role, text in example.history]
         prefill = f"{example.prefill} " if example.prefill else ""
-        return [*system, *turns, ("user", example.question), ("assistant", prefill + answer)]
+        return [*self.template.turns(example, trimmed=self._trimmed), ("assistant", prefill + answer)]
 
     def _render(self, example: Example, answer: str) -> str:
         return self.apply(self.turns(example, answer))
@@ -468,8 +483,8 @@ def _require_question(example: Example) -> None:
     """Raise DataError for a passage, which no prompt asks."""
     if example.raw:
         raise DataError(
-            f"example {example.id!r} is a passage, and the definitions of score.compat have prompts for questions "
-            "only; score passages without it"
+            f"example {example.id!r} is a passage, which has no prompt: neither score.compat nor a server that is "
+            "asked for answers has one for it; leave passages out there"
         )
 
 

@@ -120,7 +120,7 @@ def together(tables: Mapping[str, Table]) -> dict[str, Table]:
 
 
 def columns_by_set(
-    tables: Mapping[str, Table], columns: Columns, *, given: Sequence[str] = ()
+    tables: Mapping[str, Table], columns: Columns, *, given: Sequence[str] = (), fields: Sequence[str] = NAMED
 ) -> dict[str, dict[str, str]]:
     """Field -> column, of each set.
 
@@ -130,6 +130,7 @@ def columns_by_set(
         tables: name -> the rows of the set.
         columns: column by ``"FIELD"``, for every set that has the column, or by ``"SET:FIELD"``, which is the stronger.
         given: the names of all sets, those without a table among them.
+        fields: the fields for which a column may be named.
 
     Raises:
         ConfigError: an unknown field or set, or a column that none of the sets has.
@@ -138,8 +139,8 @@ def columns_by_set(
     there = "; ".join(dict.fromkeys(f"{table.source}: {listed(table.columns)}" for table in tables.values())) or "none"
     for key, column in sorted(columns.items(), key=lambda item: ":" in item[0]):
         of_set, colon, field = key.rpartition(":")
-        if field not in NAMED:
-            raise ConfigError(f"columns: {unknown_name('field', field, list(NAMED))}")
+        if field not in fields:
+            raise ConfigError(f"columns: {unknown_name('field', field, list(fields))}")
         if colon and of_set not in tables:
             if of_set in given:
                 raise ConfigError(f"columns: {key!r}: {of_set} holds examples, which have no columns; leave it out")
@@ -280,19 +281,20 @@ def to_examples(
         problems.require_none()
     elif problems.found:
         left_out.append(problems.left_out())
-    return _part(examples, limit, skip, table.source)
+    return _part(list(examples.values()), limit, skip, table.source)
 
 
 def valid_examples(
     table: Table, prefix: str, columns: Mapping[str, str], *, split: str = "", subject_every: int | None = None
-) -> tuple[list[Example], Problems]:
-    """The examples of the valid rows, and the problems of all others; arguments as `to_examples` takes them.
+) -> tuple[dict[int, Example], Problems]:
+    """The examples of the valid rows by the rows' numbers, and the problems of all others; arguments as `to_examples`
+    takes them.
 
     Raises:
         DataError: the columns cannot be used.
     """
     reader = RowReader(table, columns)
-    examples: list[Example] = []
+    examples: dict[int, Example] = {}
     numbers: dict[str, int] = {}
     problems = table.problems()
     index = {number: i for i, number in enumerate(sorted([*table.damaged, *(number for number, _ in table.rows)]))}
@@ -316,7 +318,7 @@ def valid_examples(
 
     for number, row in table.rows:
         try:
-            examples.append(read(number, row))
+            examples[number] = read(number, row)
         except DataError as error:
             problems.add(number, error)
     return examples, problems

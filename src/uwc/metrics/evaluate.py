@@ -19,7 +19,7 @@ from uwc.data.example import Example
 from uwc.data.prompts import PromptTemplate
 from uwc.metrics.compat import Compat
 from uwc.metrics.registry import metrics, set_metrics
-from uwc.metrics.scored import EXTRAS, NOT_FINITE, TEXTS, ScoredSet, needs_of, score_set
+from uwc.metrics.scored import EXTRAS, NOT_FINITE, TEXTS, MeasuredSet, ScoredSet, needs_of, score_set
 from uwc.metrics.semantics import Judges
 from uwc.metrics.stats import aggregate_sets
 from uwc.metrics.suites import VERBATIM, Given, is_judged, is_set_metric, measured_on, required_inputs, set_label
@@ -29,6 +29,8 @@ from uwc.results import ModelKey, Score, ScoreDifference
 
 Settings = Mapping[str, Mapping[str, Any]]
 ScoredSets = Mapping[str, ScoredSet]
+MeasuredSets = Mapping[str, MeasuredSet]
+"""Set -> the answers of a model, or texts of another system."""
 VERBATIM_TOKENS = 128
 RAW = PromptTemplate(text="{question}", separator=" ", chat=False)
 _SEPARATE = frozenset({*TEXTS, "gradient_norms", "similar_from"})
@@ -164,7 +166,7 @@ def score_sets(
     return found
 
 
-def evaluate(scored: ScoredSets, scoring: Scoring, *, retrained: ScoredSets | None = None) -> tuple[Score, ...]:
+def evaluate(scored: MeasuredSets, scoring: Scoring, *, retrained: MeasuredSets | None = None) -> tuple[Score, ...]:
     """All scores of a model; deterministic to the bit.
 
     Args:
@@ -184,7 +186,7 @@ def evaluate(scored: ScoredSets, scoring: Scoring, *, retrained: ScoredSets | No
     return (*of_examples, *(_set_score(name, scored, retrained or {}, scoring) for name in scoring.of_sets))
 
 
-def paired_differences(first: ScoredSets, second: ScoredSets, scoring: Scoring) -> tuple[ScoreDifference, ...]:
+def paired_differences(first: MeasuredSets, second: MeasuredSets, scoring: Scoring) -> tuple[ScoreDifference, ...]:
     """Paired differences, second model minus first, of each metric of single examples on each set.
 
     Raises:
@@ -204,7 +206,7 @@ def paired_differences(first: ScoredSets, second: ScoredSets, scoring: Scoring) 
 
 
 def answer_rows(
-    scored: ScoredSets, scoring: Scoring, *, key: ModelKey, name: str = "", condition: str = answers.AS_DELIVERED
+    scored: MeasuredSets, scoring: Scoring, *, key: ModelKey, name: str = "", condition: str = answers.AS_DELIVERED
 ) -> pd.DataFrame:
     """The rows of a model in the table of answers: one for each set and example, with the metrics of single examples.
 
@@ -298,13 +300,13 @@ def _samplings(settings: Settings) -> tuple[Sampling, ...]:
     return (Sampling(checked["temperature"], checked["top_k"]),)
 
 
-def _example_score(scored: ScoredSet, name: str, metric: str, scoring: Scoring) -> Score:
+def _example_score(scored: MeasuredSet, name: str, metric: str, scoring: Scoring) -> Score:
     settings = scoring.settings.get(metric, {})
     aggregate = scored.aggregate(metric, seed=scoring.seed, **settings)
     return Score(set=name, metric=metric, why=scored.unscored(metric, **settings), **aggregate.model_dump())
 
 
-def _set_score(name: str, scored: ScoredSets, retrained: ScoredSets, scoring: Scoring) -> Score:
+def _set_score(name: str, scored: MeasuredSets, retrained: MeasuredSets, scoring: Scoring) -> Score:
     entry = set_metrics.get(name)
     inputs = required_inputs(entry, scoring.given)
     sources = [(retrained if of_retrained else scored)[of_set] for of_retrained, of_set, _ in inputs]
@@ -314,7 +316,7 @@ def _set_score(name: str, scored: ScoredSets, retrained: ScoredSets, scoring: Sc
     ]
     apart = 0
     for i, pattern in enumerate(entry.facts.get("groups", ())):
-        others = np.array([not fnmatchcase(identity, pattern) for identity in sources[i].scores.ids], dtype=bool)
+        others = np.array([not fnmatchcase(identity, pattern) for identity in sources[i].ids], dtype=bool)
         values[i] = np.where(others, np.nan, values[i])
         apart += int(others.sum())
     result = aggregate_sets(

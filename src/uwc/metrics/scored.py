@@ -1,10 +1,11 @@
 """Scored sets: the stored output of a model on a set of examples, its metrics, and the scoring."""
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +31,148 @@ ROUNDING = 1e-6
 NOT_FINITE = "the logits are not finite"
 
 
+class MeasuredSet(ABC):
+    """The answers of one system to E examples, and their metrics: of a model, or texts generated elsewhere.
+
+    Attributes:
+        answers: [E] the true answers.
+        texts: [E] the generated answers; empty if there are none.
+        secrets: [E] the spans that must not come out; empty if no example has any.
+        prompts: [E] the prompts, as sent; empty if they are not known.
+        judged: metric with its settings -> [E] its values.
+        compat: the peer whose definitions are used; None for ours. Not stored.
+    """
+
+    answers: tuple[str, ...]
+    texts: tuple[str, ...]
+    secrets: tuple[tuple[str, ...], ...]
+    prompts: tuple[str, ...]
+    judged: Mapping[str, Floats]
+    compat: Compat | None
+    _known: dict[str, Floats]
+
+    @property
+    @abstractmethod
+    def ids(self) -> tuple[str, ...]:
+        """[E] the id of each example."""
+
+    @property
+    @abstractmethod
+    def subjects(self) -> tuple[str, ...]:
+        """[E] the subject of each example, which names its cluster."""
+
+    @property
+    def finite(self) -> NDArray[np.bool_]:
+        """[E] whether all logits of an example are finite; otherwise its metrics are NaN."""
+        return np.ones(len(self.ids), dtype=bool)
+
+    def completed_from(self) -> list[int | None]:
+        """[E] the characters of the answer in the shortest prefix from which greedy decoding completes the rest.
+
+        None where it is not known.
+        """
+        return [None] * len(self.answers)
+
+    def values(self, metric: str, **settings: Any) -> Floats:
+        """[E] the metric for each example; NaN if it does not apply, or a logit is not finite. Cached.
+
+        Raises:
+            ConfigError: one of its needs was not scored, or a setting is invalid.
+        """
+        checked = self._checked(metric, settings)
+        key = _key(metric, checked)
+        if key not in self._known:
+            values: Floats = np.where(self.finite, self._computed(metric, checked), np.nan)
+            values.setflags(write=False)
+            self._known[key] = values
+        return self._known[key]
+
+    def _checked(self, metric: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The complete settings of a metric: those given, else the peer's, else the defaults."""
+        peer = self.compat.settings.get(metric, {}) if self.compat else {}
+        return metrics.check(metric, {**peer, **settings})
+
+    def _computed(self, metric: str, settings: Mapping[str, Any], judges: Judges | None = None) -> Floats:
+        entry = metrics.get(metric)
+        if judges is None and _key(metric, settings) in self.judged:
+            return self.judged[_key(metric, settings)]
+        arguments = []
+        for need in entry.facts["needs"]:
+            argument = getattr(judges, need, None) if need in JUDGES else self._input(need)
+            if argument is None:
+                raise ConfigError(f"the metric {metric!r} needs {self._lacking(need)}")
+            arguments.append(argument)
+        function = self.compat.functions.get(metric, entry.function) if self.compat else entry.function
+        found: Floats = np.asarray(function(*arguments, **settings), dtype=np.float64)
+        _require_possible(found, entry, len(self.ids))
+        return found
+
+    def aggregate(self, metric: str, *, seed: int = 0, **settings: Any) -> Aggregate:
+        """The metric's average over the set."""
+        average = metrics.get(metric).facts["average"]
+        return aggregate(self.values(metric, **settings), self.subjects, average=average, seed=seed)
+
+    def unscored(self, metric: str, **settings: Any) -> dict[str, int]:
+        """Reason -> number of examples without a value for it."""
+        missing = np.isnan(self.values(metric, **settings))
+        finite = self.finite
+        counts = {
+            NOT_FINITE: int((missing & ~finite).sum()),
+            metrics.get(metric).facts["unscored"]: int((missing & finite).sum()),
+        }
+        return {reason: count for reason, count in counts.items() if count}
+
+    def difference(self, other: "MeasuredSet", metric: str, *, seed: int = 0, **settings: Any) -> Difference:
+        """The paired difference, the other system minus this one.
+
+        Raises:
+            DataError: the two sets do not have the same examples in the same order.
+        """
+        if self.ids != other.ids:
+            raise DataError("the two models were scored on different examples; score both on the same file")
+        return paired_difference(
+            self.values(metric, **settings),
+            other.values(metric, **settings),
+            self.subjects,
+            average=metrics.get(metric).facts["average"],
+            seed=seed,
+        )
+
+    def judged_by(
+        self, judges: Judges, names: Iterable[str], settings: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> Self:
+        """A copy with the values of judged metrics, which need no judge afterwards.
+
+        Args:
+            judges: the judges.
+            names: metrics; those that need no judge are skipped.
+            settings: metric -> its settings that differ from the defaults.
+
+        Raises:
+            ConfigError: a judge is missing, or a setting is invalid.
+        """
+        found: dict[str, Floats] = {}
+        for metric in dict.fromkeys(names):
+            if set(metrics.get(metric).facts["needs"]) & set(JUDGES):
+                checked = self._checked(metric, (settings or {}).get(metric, {}))
+                found[_key(metric, checked)] = self._computed(metric, checked, judges)
+        return replace(self, judged={**self.judged, **found}) if found else self  # type: ignore[type-var]
+
+    def _input(self, need: str) -> Any:
+        """The argument of that name (see `INPUTS`), or None if it is not there."""
+        if need in ("answers", "labelled"):
+            return self.answers
+        if need == "secrets":
+            return self.secrets or ((),) * len(self.answers)
+        return (self.texts or None) if need == "texts" else None
+
+    def _lacking(self, need: str) -> str:
+        """What is missing, in words for the user."""
+        return INPUTS[need] or f"{need}, which were not scored"
+
+
 @dataclass(frozen=True)
-class ScoredSet:
+class ScoredSet(MeasuredSet):
     """The output of one model on E examples.
 
     Attributes:
@@ -71,6 +212,11 @@ class ScoredSet:
         return self.tokens.variant("answer")
 
     @property
+    def ids(self) -> tuple[str, ...]:
+        """[E] the id of each example."""
+        return self.scores.ids
+
+    @property
     def subjects(self) -> tuple[str, ...]:
         """[E] the subject of each example, which names its cluster."""
         return self.scores.subjects
@@ -95,71 +241,6 @@ class ScoredSet:
             (0, *ends)[len(ends) - n + k] if fine and n and len(ends) >= n else None
             for k, n, ends, fine in zip(needed, lengths, self.ends, self.finite.tolist(), strict=True)
         ]
-
-    def values(self, metric: str, **settings: Any) -> Floats:
-        """[E] the metric for each example; NaN if it does not apply, or a logit is not finite. Cached.
-
-        Raises:
-            ConfigError: one of its needs was not scored, or a setting is invalid.
-        """
-        checked = self._checked(metric, settings)
-        key = _key(metric, checked)
-        if key not in self._known:
-            values: Floats = np.where(self.finite, self._computed(metric, checked), np.nan)
-            values.setflags(write=False)
-            self._known[key] = values
-        return self._known[key]
-
-    def _checked(self, metric: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """The complete settings of a metric: those given, else the peer's, else the defaults."""
-        peer = self.compat.settings.get(metric, {}) if self.compat else {}
-        return metrics.check(metric, {**peer, **settings})
-
-    def _computed(self, metric: str, settings: Mapping[str, Any], judges: Judges | None = None) -> Floats:
-        entry = metrics.get(metric)
-        if judges is None and _key(metric, settings) in self.judged:
-            return self.judged[_key(metric, settings)]
-        arguments = []
-        for need in entry.facts["needs"]:
-            argument = getattr(judges, need, None) if need in JUDGES else self._input(need)
-            if argument is None:
-                raise ConfigError(f"the metric {metric!r} needs {INPUTS[need] or f'{need}, which were not scored'}")
-            arguments.append(argument)
-        function = self.compat.functions.get(metric, entry.function) if self.compat else entry.function
-        found: Floats = np.asarray(function(*arguments, **settings), dtype=np.float64)
-        _require_possible(found, entry, len(self.scores.ids))
-        return found
-
-    def aggregate(self, metric: str, *, seed: int = 0, **settings: Any) -> Aggregate:
-        """The metric's average over the set."""
-        average = metrics.get(metric).facts["average"]
-        return aggregate(self.values(metric, **settings), self.subjects, average=average, seed=seed)
-
-    def unscored(self, metric: str, **settings: Any) -> dict[str, int]:
-        """Reason -> number of examples without a value for it."""
-        missing = np.isnan(self.values(metric, **settings))
-        finite = self.finite
-        counts = {
-            NOT_FINITE: int((missing & ~finite).sum()),
-            metrics.get(metric).facts["unscored"]: int((missing & finite).sum()),
-        }
-        return {reason: count for reason, count in counts.items() if count}
-
-    def difference(self, other: "ScoredSet", metric: str, *, seed: int = 0, **settings: Any) -> Difference:
-        """The paired difference, the other model minus this one.
-
-        Raises:
-            DataError: the two sets do not have the same examples in the same order.
-        """
-        if self.scores.ids != other.scores.ids:
-            raise DataError("the two models were scored on different examples; score both on the same file")
-        return paired_difference(
-            self.values(metric, **settings),
-            other.values(metric, **settings),
-            self.subjects,
-            average=metrics.get(metric).facts["average"],
-            seed=seed,
-        )
 
     def save(self, folder: Path, name: str) -> None:
         """Write ``NAME.parquet`` (token scores) and ``NAME.jsonl`` (true and generated answers, values by example)."""
@@ -208,26 +289,6 @@ class ScoredSet:
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{path}: damaged or missing ({error}); run again with --verify") from error
 
-    def judged_by(
-        self, judges: Judges, names: Iterable[str], settings: Mapping[str, Mapping[str, Any]] | None = None
-    ) -> "ScoredSet":
-        """A copy with the values of judged metrics, which need no judge afterwards.
-
-        Args:
-            judges: the judges.
-            names: metrics; those that need no judge are skipped.
-            settings: metric -> its settings that differ from the defaults.
-
-        Raises:
-            ConfigError: a judge is missing, or a setting is invalid.
-        """
-        found: dict[str, Floats] = {}
-        for metric in dict.fromkeys(names):
-            if set(metrics.get(metric).facts["needs"]) & set(JUDGES):
-                checked = self._checked(metric, (settings or {}).get(metric, {}))
-                found[_key(metric, checked)] = self._computed(metric, checked, judges)
-        return replace(self, judged={**self.judged, **found}) if found else self
-
     def _judged_rows(self) -> list[dict[str, float]]:
         columns = {key: values.tolist() for key, values in self.judged.items()}
         return [{key: column[i] for key, column in columns.items()} for i in range(len(self.answers))]
@@ -236,17 +297,15 @@ class ScoredSet:
         """The argument of that name (see `INPUTS`), or None if it was not scored."""
         if need in ("scores", "sampled"):
             return self.scores
-        if need == "answers":
-            return self.answers
         if need == "labelled":
             return self.labelled or self.answers
-        if need == "secrets":
-            return self.secrets or ((),) * len(self.answers)
+        if need in ("answers", "secrets", "texts"):
+            return super()._input(need)
         if need == "reference":
             return self.scores if self.scores.has_reference else None
         if need in ("restated", "perturbed"):
             return self._variant_rows(need)
-        return getattr(self, need) if need not in TEXTS or getattr(self, need) else None
+        return (self.text_tokens or None) if need == "text_tokens" else getattr(self, need)
 
     def _variant_rows(self, need: str) -> TokenScores:
         if need == "perturbed":

@@ -12,7 +12,7 @@ from uwc.results import ClusterSecrets, ModelKey, SecretCount
 from uwc.words import comparable, contains
 
 if TYPE_CHECKING:
-    from uwc.metrics.scored import ScoredSet
+    from uwc.metrics.scored import MeasuredSet
 
 
 @metrics.register(
@@ -49,7 +49,7 @@ def said(spans: Sequence[str], text: str) -> list[bool]:
     return [contains(compared, comparable(span)) for span in spans]
 
 
-def secret_counts(scored: "Mapping[str, ScoredSet]", key: ModelKey) -> Iterator[SecretCount]:
+def secret_counts(scored: "Mapping[str, MeasuredSet]", key: ModelKey) -> Iterator[SecretCount]:
     """The distinct secrets of each set that has some, and how many of them a model says.
 
     A secret counts as said if it stands in the answer to a question that names it; two that `said` does not distinguish

@@ -22,9 +22,28 @@ BLOCK = 1 << 22
 
 def cluster_codes(subjects: Sequence[str]) -> NDArray[np.int64]:
     """[E] the number of each example's cluster; an example without a subject is a cluster of its own."""
-    keys = [("", str(i)) if not s else (s, "") for i, s in enumerate(subjects)]
+    keys = cluster_keys(subjects)
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     return np.array([numbers[key] for key in keys], dtype=np.int64)
+
+
+def cluster_keys(subjects: Sequence[str]) -> list[tuple[str, str]]:
+    """[E] what identifies each example's cluster: its subject, or its place if it has none."""
+    return [("", str(i)) if not s else (s, "") for i, s in enumerate(subjects)]
+
+
+def clustered_mean(sums: Floats, sizes: Floats) -> tuple[float, float]:
+    """The mean over examples and its cluster-robust standard error, from sums and sizes by cluster.
+
+    ``m = sum_c s_c / n`` and ``se^2 = C/(C-1) sum_c (s_c - m n_c)^2 / n^2``; the standard error is NaN for fewer than
+    two clusters, or if the mean is not finite.
+    """
+    n, clusters = float(sizes.sum()), len(sums)
+    with np.errstate(invalid="ignore"):
+        mean = float(sums.sum() / n)
+    if clusters < 2 or not np.isfinite(mean):
+        return mean, float("nan")
+    return mean, float(np.sqrt(clusters / (clusters - 1) * np.sum((sums - mean * sizes) ** 2)) / n)
 
 
 def aggregate(
@@ -58,11 +77,11 @@ def aggregate(
     with np.errstate(divide="ignore"):
         used = np.log(values[scored]) if average == "geometric" else values[scored]
     codes = np.unique(cluster_codes(subjects)[scored], return_inverse=True)[1]
-    sums, sizes = np.bincount(codes, weights=used), np.bincount(codes)
-    mean, clusters = float(sums.sum() / n), len(sums)
-    se = low = high = np.nan
-    if clusters > 1 and np.isfinite(mean):
-        se = float(np.sqrt(clusters / (clusters - 1) * np.sum((sums - mean * sizes) ** 2)) / n)
+    sums: Floats = np.bincount(codes, weights=used).astype(np.float64)
+    sizes: Floats = np.bincount(codes).astype(np.float64)
+    (mean, se), clusters = clustered_mean(sums, sizes), len(sums)
+    low = high = np.nan
+    if not np.isnan(se):
         means = np.empty(resamples)
         for part, drawn in draw_blocks(clusters, seed=seed, resamples=resamples):
             means[part] = (drawn @ sums) / (drawn @ sizes)

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 from uwc.data.example import Example, asked_in_both, fingerprint, has_subject, paraphrased, repeated
-from uwc.errors import ConfigError
+from uwc.errors import ConfigError, listed
 from uwc.metrics.registry import INPUTS, JUDGES, metric, metrics, set_metrics
 from uwc.metrics.set_metrics import MEMBERSHIP_ATTACKS
 from uwc.metrics.stats import cluster_codes
@@ -62,6 +62,38 @@ OPTIONAL: dict[str, frozenset[str]] = {
 """Suite -> metrics that are left out, with a note, if a need is not met; in ``all`` this holds for every metric."""
 
 
+WEIGHTS = "the model's weights"
+"""The missing need of a metric of likelihoods where there are texts only."""
+OF_TEXTS = frozenset({"answers", "labelled", "texts", "secrets", *JUDGES})
+"""The inputs of metrics that texts generated elsewhere have."""
+
+
+@dataclass(frozen=True)
+class OnlyTexts:
+    """What is available where there are texts of a system, and no model.
+
+    Attributes:
+        logged: set -> the metrics whose values by example an evaluation log has.
+        silent: the sets of a log that has no texts of them.
+    """
+
+    logged: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    silent: frozenset[str] = frozenset()
+
+    def missing_input(self, name: str, of_set: str) -> str:
+        """The missing need of a metric of single examples of which no values are logged; empty if there is none."""
+        needs = set(metrics.get(name).facts["needs"])
+        if needs - OF_TEXTS:
+            return WEIGHTS
+        return f"texts of the set {of_set!r}, which the log lacks" if "texts" in needs and of_set in self.silent else ""
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics of the log: those of examples with values, and those of whole sets that are made of them."""
+        known = dict.fromkeys(name for names in self.logged.values() for name in names)
+        return [*sorted(known, key=metrics.names().index), *(("forget_quality", "model_utility") if known else ())]
+
+
 @dataclass(frozen=True)
 class Given:
     """The questions and models that are available to metrics.
@@ -70,11 +102,13 @@ class Given:
         sets: the sets of examples by name.
         models: the further models that are given: "original", "retrained", "encoder", "entailment".
         max_new_tokens: the most tokens of a generated answer.
+        only_texts: what is available in place of a model; None for a model.
     """
 
     sets: Mapping[str, Sequence[Example]]
     models: frozenset[str] = field(default_factory=frozenset)
     max_new_tokens: int = 64
+    only_texts: OnlyTexts | None = None
 
 
 def in_all_wordings(sets: Mapping[str, Sequence[Example]]) -> dict[str, Sequence[Example]]:
@@ -177,6 +211,8 @@ def chosen_metrics(suite: str | None, names: Sequence[Any], given: Given) -> tup
     if not suites and not named:
         suites = ["core"]
     of_suites = {name: _of_suite(name) for name in suites}
+    if given.only_texts is not None and not named:
+        of_suites["log"] = given.only_texts.metrics
     chosen: list[str] = []
     left_out: dict[str, str] = {}
     for name in dict.fromkeys([*chain.from_iterable(of_suites.values()), *named]):
@@ -184,11 +220,19 @@ def chosen_metrics(suite: str | None, names: Sequence[Any], given: Given) -> tup
             chosen.append(name)
             continue
         needing = [s for s, of in of_suites.items() if name in of and s != "all" and name not in OPTIONAL.get(s, ())]
-        if needing or name in named:
+        if name in named or (needing and given.only_texts is None):
             alone = f" (suite {needing[0]!r}; name single metrics instead)" if needing else ""
-            raise ConfigError(f"the metric {name!r} needs {lacking}{alone}")
+            texts = (
+                ", and there are only its texts; take a metric of texts, such as rouge_l" if lacking == WEIGHTS else ""
+            )
+            raise ConfigError(f"the metric {name!r} needs {lacking}{alone}{texts}")
         if lacking != INPUTS["secrets"]:  # which few questions have
             left_out[name] = lacking
+    if not chosen and left_out:
+        raise ConfigError(
+            f"no metric of the suite {listed(map(repr, suites))} can be computed; the first, {next(iter(left_out))!r}, "
+            f"needs {next(iter(left_out.values()))}"
+        )
     return chosen, left_out
 
 
@@ -218,6 +262,8 @@ def what_is_missing(name: str, given: Given) -> str:
     """The missing need of a metric, on at least one set, in words for the user; empty if there is none."""
     entry = entry_of(name)
     if is_set_metric(entry.name):
+        if given.only_texts is not None and not given.only_texts.logged and _of_likelihoods(entry):
+            return WEIGHTS
         for retrained, of_set, metric in required_inputs(entry, given):
             if of_set not in given.sets:
                 return _missing_set(of_set)
@@ -237,13 +283,34 @@ def what_is_missing(name: str, given: Given) -> str:
     return "" if "" in by_set else by_set[0]
 
 
+def _of_likelihoods(entry: Entry[Any]) -> bool:
+    """Whether a metric of whole sets reads one that needs more than texts."""
+    inputs = [split_input(text) for text in entry.facts["needs"]]
+    return any(set(metrics.get(metric).facts["needs"]) - OF_TEXTS for _, _, metric in inputs)
+
+
 def measured_on(name: str, of_set: str, given: Given) -> bool:
     """Whether a metric of single examples can be computed on a set."""
     return _suits(of_set, metrics.get(name).facts.get("only")) and not missing_input(name, of_set, given)
 
 
+def missing_need(name: str, of_set: str, given: Given) -> str:
+    """What a metric of single examples lacks on a set, in words for the user: the set itself, or a need; empty if
+    nothing."""
+    if of_set not in given.sets:
+        return _missing_set(of_set)
+    if not _suits(of_set, metrics.get(name).facts.get("only")):
+        return f"another set than {of_set!r}, which the metric {name!r} is not for"
+    return missing_input(name, of_set, given)
+
+
 def missing_input(name: str, of_set: str, given: Given) -> str:
     """The missing need of a metric of single examples on a given set; empty if there is none."""
+    texts = given.only_texts
+    if texts is not None and name in texts.logged.get(of_set, ()):
+        return ""
+    if texts is not None and (lacking := texts.missing_input(name, of_set)):
+        return lacking
     for need in metrics.get(name).facts["needs"]:
         absent = {
             "reference": "original" not in given.models,

@@ -137,10 +137,15 @@ class Model:
         """The same model with `edit` added after its edits."""
         return replace(self, edits=(*self.edits, edit))
 
-    def encode(self, examples: Sequence[Example]) -> list[EncodedExample]:
-        """Encode examples for this model. Raises DataError if one does not fit into its context."""
+    def rewrite(self, examples: Sequence[Example]) -> list[Example]:
+        """The examples after all rewrites."""
         for rewrite in self.rewrites:
             examples = [rewrite(e) for e in examples]
+        return list(examples)
+
+    def encode(self, examples: Sequence[Example]) -> list[EncodedExample]:
+        """Encode examples for this model. Raises DataError if one does not fit into its context."""
+        examples = self.rewrite(examples)
         encoded = self.template.encode(examples, self.tokenizer, max_length=self.context_length, ends=self.end_ids)
         for edit in self.edits:
             encoded = [edit(e) for e in encoded]
@@ -151,6 +156,10 @@ class Model:
                     f"model's context of {self.context_length}; leave it out or weaken the attack (fewer shots)"
                 )
         return encoded
+
+    def inputs(self, examples: Sequence[Example]) -> Sequence[object]:
+        """All that the model gets for the examples, to be compared under an attack."""
+        return self.encode(examples)
 
     def prompts(self, encoded: Sequence[EncodedExample]) -> tuple[str, ...]:
         """The texts that generated answers continue, with special tokens, as the model reads them."""

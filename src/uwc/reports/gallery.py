@@ -20,6 +20,7 @@ from uwc.reports.tables import (
     settings_table,
     tau_table,
     training_table,
+    verdict_table,
 )
 from uwc.reports.tables_attacks import (
     agreement_table,
@@ -68,6 +69,7 @@ def tables(results: StudyResults) -> dict[str, Table | list[Table] | None]:
     """The tables of a report by name; several under one name if there is one for each set or kind of attack."""
     found: dict[str, Table | list[Table] | None] = {
         "results": result_table(results),
+        "verdicts": verdict_table(results),
         "ranking": ranking_table(results),
         "pairs": pairs_table(results),
         "seeds": groups_table(results),

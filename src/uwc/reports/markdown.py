@@ -3,7 +3,16 @@
 from collections.abc import Iterator, Sequence
 
 from uwc.reports.format import markdown_text, to_markdown
-from uwc.reports.tables import groups_table, indistinct, ranking_table, result_table, summary, tau_table, tau_words
+from uwc.reports.tables import (
+    groups_table,
+    indistinct,
+    ranking_table,
+    result_table,
+    summary,
+    tau_table,
+    tau_words,
+    verdict_table,
+)
 from uwc.reports.tables_attacks import pcc_table, ranking_tables, recovery_tables, recovery_words, robustness_words
 from uwc.results import StudyResults
 
@@ -17,6 +26,8 @@ def _parts(results: StudyResults) -> Iterator[str]:
     yield f"## {markdown_text(results.study.title or results.study.name)}\n"
     yield to_markdown(result_table(results))
     yield markdown_text(" ".join(summary(results))) + "\n"
+    if verdicts := verdict_table(results):
+        yield to_markdown(verdicts)
     if len(results.ranking) > 1:
         yield to_markdown(ranking_table(results))
         yield indistinct(results) and markdown_text(indistinct(results)) + "\n"

@@ -51,6 +51,7 @@ from uwc.results import (
     StudyResults,
     TrainingRecord,
     UnlearnedModel,
+    Verdict,
     find,
 )
 
@@ -354,6 +355,41 @@ def secret_words(results: StudyResults) -> list[str]:
         said[key] += f" ({calibrated.said} calibrated)" if calibrated else ""
     total = next(iter(counts.values())).secrets
     return [f"Of the {total} secrets of the forget questions are said: {_few(list(said.values()))}."]
+
+
+def verdict_table(results: StudyResults) -> Table | None:
+    """Every unlearned model as delivered under every policy, by rank; None for a study without policies."""
+    found = _verdicts(results)
+    rows = []
+    for verdict in found:
+        counts = [str(len(verdict.of_status(status))) for status in ("met", "undecided", "left out")]
+        violated = ", ".join(r.name for r in verdict.of_status("violated"))
+        rows.append((verdict.model.run, verdict.policy, verdict.outcome, *counts, violated or MISSING))
+    if not rows:
+        return None
+    titles = {verdict.policy: verdict.title for verdict in results.verdicts}
+    return Table(
+        "Checked as delivered",
+        ("model", "policy", "verdict", "met", "undecided", "left out", "violated"),
+        tuple(rows),
+        "\n".join(f"{policy}: {title}." for policy, title in titles.items() if title),
+        tuple(verdict.model.run for verdict in found),
+    )
+
+
+def verdict_lines(results: StudyResults) -> list[str]:
+    """The verdicts in a line a model and policy, ``npo, standard: fail: 6 met, 2 violated (retained, secrets)``."""
+    lines = []
+    for verdict in _verdicts(results):
+        names = ", ".join(r.name for r in verdict.of_status("violated"))
+        counted = verdict.counted.replace(" violated", f" violated ({names})") if names else verdict.counted
+        lines.append(f"{verdict.model.run}, {verdict.policy}: {counted}")
+    return lines
+
+
+def _verdicts(results: StudyResults) -> list[Verdict]:
+    """The verdicts, ordered by the rank of their models."""
+    return [v for run in results.by_rank() for v in results.verdicts if v.model.run == run.name]
 
 
 def _best(results: StudyResults) -> list[str]:

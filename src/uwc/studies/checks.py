@@ -69,8 +69,11 @@ def study_warnings(
 
 def input_warnings(plan: Plan) -> list[Warning]:
     """The warnings on the questions and models that were given."""
-    asked = ("forget", *(plan.config.calibration.sets if plan.config.calibrate else ()))
-    sets = {name: examples for name, examples in plan.sets.items() if name in asked}
+    of_policies = {requirement.set for policy in plan.config.check for requirement in policy.requirements}
+    asked = {"forget", *(plan.config.calibration.sets if plan.config.calibrate else ()), *of_policies}
+    sets = {
+        name: examples for name, examples in plan.sets.items() if name in asked and not name.endswith("_paraphrased")
+    }
     several = len(plan.runs) > 1
     left_out = [of_file.warning for of_file in plan.benchmark.left_out]
     found = [*question_warnings(sets, several=several), *_coded(_on_attacked(plan)), *_coded(_on_weights(plan))]

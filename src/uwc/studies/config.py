@@ -3,6 +3,7 @@
 import datetime
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, ValidationError, model_validator
@@ -21,6 +22,7 @@ from uwc.objectives.rules import Contrast
 from uwc.plugins import load_plugins
 from uwc.published import published_benchmarks
 from uwc.registry import unknown_name
+from uwc.studies.policy import Policy, load_policy
 from uwc.studies.sections import AttackConfig, CalibrateConfig, MetricName, Section, first_problem, with_seeds
 from uwc.training.settings import LAST_SEED, MOST, TrainingSettings, check_rule, check_stop
 
@@ -322,12 +324,25 @@ class ScoreConfig(Section):
         return self
 
 
+def _policies(given: Any) -> Any:
+    """Policies from names, files and mappings; a single one may stand for a list."""
+    listed = given if isinstance(given, list | tuple) else [given]
+    wrong = [source for source in listed if not isinstance(source, str | Path | Mapping | Policy)]
+    if wrong:
+        raise ConfigError(
+            f"check: {wrong[0]!r} is no policy; give the name of a shipped one, a YAML file or its content"
+        )
+    return tuple(map(load_policy, listed))
+
+
 class StudyConfig(Section):
     """A whole study. Without `finetune` the model was trained on the data before. `retrained`: also train, or name, a
     model that is never trained on the forget set. `calibrate: null`: the unlearned models are scored as delivered, and
-    not ranked. `plugins`: Python files that register metrics, losses, attacks or benchmarks, executed before names are
-    checked. `published`: a benchmark whose published scores the report shows for comparison; by default the study's
-    own, if there are any. `keep_paths`: keep absolute paths in the results and reports."""
+    not ranked. `check`: policies, shipped ones by name, YAML files or their content, under each of which every
+    unlearned model is checked as delivered. `plugins`: Python files that register metrics, losses, attacks or
+    benchmarks, executed before names are checked. `published`: a benchmark whose published scores the report shows for
+    comparison; by default the study's own, if there are any. `keep_paths`: keep absolute paths in the results and
+    reports."""
 
     name: str
     title: str = ""
@@ -340,6 +355,7 @@ class StudyConfig(Section):
     score: ScoreConfig = ScoreConfig()
     calibrate: CalibrateConfig | None = CalibrateConfig()
     attack: AttackConfig | None = None
+    check: Annotated[tuple[Policy, ...], BeforeValidator(_policies)] = ()
     published: str | None = None
     plugins: tuple[str, ...] = ()
     keep_paths: bool = False
@@ -369,7 +385,13 @@ class StudyConfig(Section):
             raise ConfigError(
                 "retrained: true trains a retrained model, which needs 'finetune'; or give the path of one"
             )
+        names = [policy.name for policy in self.check]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(f"check: two policies are called {name!r}; give each a name of its own")
         if self.attack is not None:
+            if not self.attack.chains and not self.check:
+                raise ConfigError("attack.chains = []: there is no attack; name at least one, or set attack to null")
             kinds = self.attack.attacked_models(retrained=bool(self.retrained))
             if "calibrated" in kinds and self.calibrate is None:
                 raise ConfigError("attack: models names calibrated, and with calibrate: null no model is calibrated")

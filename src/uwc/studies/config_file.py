@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from pydantic import ValidationError
@@ -21,15 +21,23 @@ Overrides = Sequence[str] | Mapping[str, Any]
 """Changes to a study: ``["calibrate.tau=0.9"]``, or ``{"calibrate.tau": 0.9}``."""
 
 
-def shipped_configs() -> list[str]:
-    """Names of the studies that come with the package."""
-    folder = files("uwc") / "configs"
+Kind = Literal["study", "policy"]
+_FOLDER = {"study": "configs", "policy": "configs/policies"}
+_IS = {
+    "study": "a study is a mapping of keys such as name, benchmark, model, unlearn",
+    "policy": "a policy is a mapping of the keys name, title, confidence and requirements",
+}
+
+
+def shipped_configs(kind: Kind = "study") -> list[str]:
+    """Names of the studies, or policies, that come with the package."""
+    folder = files("uwc") / _FOLDER[kind]
     return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
 
 
 def shipped_studies() -> dict[str, str]:
     """Name -> title of the shipped studies, without validation."""
-    return {name: str(_read(name)[0].get("title", "")) for name in shipped_configs()}
+    return {name: str(read_config(name)[0].get("title", "")) for name in shipped_configs()}
 
 
 def load_config(
@@ -54,7 +62,7 @@ def load_config(
         ConfigError: no such file, a syntax error (with its line), an unknown key or name, a wrong type, or code that is
             not allowed to run.
     """
-    content, where = (deepcopy(dict(source)), "study") if isinstance(source, Mapping) else _read(str(source))
+    content, where = (deepcopy(dict(source)), "study") if isinstance(source, Mapping) else read_config(str(source))
     for path, value in (changes or {}).items():
         _set(content, path, value, where=path)
     for path, value, told in _parsed(overrides):
@@ -134,9 +142,13 @@ def validated(content: Mapping[str, Any], *, where: str) -> "StudyConfig":
         raise ConfigError(f"{where}: keys must be words ({error})") from None
 
 
-def _read(source: str) -> tuple[dict[str, Any], str]:
-    """The content of a study's file, and what messages call it."""
-    text, where = _read_text(source)
+def read_config(source: str, kind: Kind = "study") -> tuple[dict[str, Any], str]:
+    """The content of a file of a study or policy, or of a shipped one, and what messages call it.
+
+    Raises:
+        ConfigError: no such file, a syntax error (with its line), or no mapping.
+    """
+    text, where = _read_text(source, kind)
     try:
         content = read_yaml(text)
     except yaml.YAMLError as error:
@@ -144,22 +156,22 @@ def _read(source: str) -> tuple[dict[str, Any], str]:
         at = f", line {mark.line + 1}" if mark else ""
         raise ConfigError(f"{where}{at}: not valid YAML: {getattr(error, 'problem', error)}") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"{where}: a study is a mapping of keys such as name, benchmark, model, unlearn")
+        raise ConfigError(f"{where}: {_IS[kind]}")
     return content, where
 
 
-def _read_text(source: str) -> tuple[str, str]:
-    path = Path(source)
-    if path.suffix not in (".yaml", ".yml") and source in shipped_configs():
-        return (files("uwc") / "configs" / f"{source}.yaml").read_text(encoding="utf-8"), f"{source} (shipped)"
+def _read_text(source: str, kind: Kind) -> tuple[str, str]:
+    path, names = Path(source), shipped_configs(kind)
+    if path.suffix not in (".yaml", ".yml") and source in names:
+        return (files("uwc") / _FOLDER[kind] / f"{source}.yaml").read_text(encoding="utf-8"), f"{source} (shipped)"
     reason = not_a_file(path)
     try:
         if not reason:
             return path.read_text(encoding="utf-8"), str(path)
     except (OSError, UnicodeDecodeError) as error:
         reason = str(error)
-    shipped = ", ".join(shipped_configs())
-    raise ConfigError(f"cannot read the study {brief(source, 200)} ({reason}); give a YAML file or one of: {shipped}")
+    shipped = ", ".join(names)
+    raise ConfigError(f"cannot read the {kind} {brief(source, 200)} ({reason}); give a YAML file or one of: {shipped}")
 
 
 def set_options(options: Sequence[str]) -> dict[str, Any]:

@@ -48,15 +48,18 @@ from uwc.results import (
     TrainingLog,
     TrainingRecord,
     UnlearnedModel,
+    Verdict,
 )
 from uwc.robustness import points_of, robustness
 from uwc.studies.checks import retrained_knows, study_warnings
 from uwc.studies.config import RunConfig
+from uwc.studies.evidence import StudyEvidence
 from uwc.studies.plan import Plan, PlannedAttack, PlannedModel, PlannedRun
 from uwc.studies.run import step_status
 from uwc.studies.sections import FORGET_SETS
 from uwc.studies.steps import ATTACKED, EFFECTS, LOG, STORE_VERSION, Calibrate, Checkpoint, Outcome, Step, Unlearn
 from uwc.studies.store import Store
+from uwc.studies.verdict import decide, without_sums
 
 POINTS = 50
 """The most steps of a run in the record."""
@@ -230,6 +233,7 @@ def gather(plan: Plan, store: Store) -> StudyResults:
         unlearned = [_uncompared(model, "scores", "calibrated_scores") for model in unlearned]
     attacks = gatherer.attacks()
     config = plan.config
+    checked = map(without_sums, gatherer.verdicts(references))
     retention = config.calibrate.described() if config.calibrate else None
     return StudyResults(
         uwc_version=__version__,
@@ -260,11 +264,18 @@ def gather(plan: Plan, store: Store) -> StudyResults:
         secrets=tuple(gatherer.secrets()),
         attacks=attacks,
         robustness=gatherer.robustness(attacks),
+        verdicts=tuple(checked),
         left_out=dict(plan.left_out),
         invalid_rows=plan.benchmark.left_out,
         warnings=tuple(study_warnings(plan, store, references, unlearned, retention)),
         provenance=origins(plan, store),
     ).with_answers(gatherer.answers())
+
+
+def verdicts(plan: Plan, store: Store) -> list[Verdict]:
+    """Every unlearned model as delivered under every policy of a study, with sums by cluster."""
+    gatherer = _Gatherer(plan, store)
+    return list(gatherer.verdicts([gatherer.reference(model) for model in plan.references]))
 
 
 class _Gatherer:
@@ -360,8 +371,8 @@ class _Gatherer:
 
     def attacks(self) -> Attacks | None:
         """The outcomes of all attacks; None for a study without attacks."""
-        config, setup = self.plan.config.attack, self.plan.setup
-        if config is None or setup is None:
+        setup = self.plan.setup
+        if setup is None or not self.plan.attacks:
             return None
         by_model: dict[str, list[PlannedAttack]] = {}
         for planned in self.plan.attacks:
@@ -394,6 +405,21 @@ class _Gatherer:
                 seed=self.seed,
             )
         return AttackedModel(model=model.key, outcomes=tuple(found), failed=failed)
+
+    def verdicts(self, references: Sequence[ReferenceModel]) -> Iterator[Verdict]:
+        """Every unlearned model as delivered under every policy."""
+        distrusted = retrained_knows(self.plan, references)
+        for run in self.plan.runs:
+            evidence = StudyEvidence(
+                self.plan,
+                self.store,
+                run.delivered,
+                scored=self.scored,
+                variants=self.variants,
+                distrusted=distrusted,
+            )
+            for policy in self.plan.config.check:
+                yield decide(policy, evidence, model=run.delivered.key, seed=self.seed)
 
     def models(self) -> Iterator[PlannedModel]:
         """The models that were scored: the references, and each run as delivered and calibrated."""

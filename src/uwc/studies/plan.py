@@ -10,13 +10,14 @@ from uwc.data.benchmark import FORGET, HOLDOUT, RETAIN, RETAIN_EVAL, Benchmark
 from uwc.data.benchmarks import benchmarks
 from uwc.data.example import Example, spread
 from uwc.data.question_files import read_examples
-from uwc.errors import ConfigError, DataError
+from uwc.errors import ConfigError, DataError, UserError
 from uwc.metrics.evaluate import Scoring
 from uwc.metrics.registry import JUDGES, metrics
 from uwc.metrics.suites import Given, chosen_metrics, in_all_wordings
 from uwc.registry import unknown_name
 from uwc.results import ModelKey
 from uwc.studies.config import RunConfig, StudyConfig
+from uwc.studies.needs import ChosenAttack, attack_section, chosen_attacks, measurable, needed_metrics
 from uwc.studies.sections import AttackConfig, ChainConfig
 from uwc.studies.steps import Attack, Build, Calibrate, Checkpoint, Evaluation, FineTune, Score, Step, Unlearn
 from uwc.studies.store import checkpoint_fingerprint
@@ -182,7 +183,9 @@ class Plan:
         original: the model before unlearning.
         retrained: the model that was never trained on the forget set, if there is one.
         runs: the unlearned models.
+        attack: the section `attack` with the attacks of the study's policies; None for a study without attacks.
         setup: the data of attacks; None for a study without attacks.
+        unmet: the attacks of policies that cannot be carried out, each with the reason.
         attacks: every attack on every model, ordered by model.
         steps: all steps in topological order.
     """
@@ -194,7 +197,9 @@ class Plan:
     original: PlannedModel
     retrained: PlannedModel | None
     runs: tuple[PlannedRun, ...]
+    attack: AttackConfig | None
     setup: AttackSetup | None
+    unmet: tuple[tuple[ChainConfig, str], ...]
     attacks: tuple[PlannedAttack, ...]
     steps: tuple[Step, ...]
 
@@ -206,7 +211,8 @@ class Plan:
     @property
     def attacked_metrics(self) -> tuple[str, ...]:
         """The metrics under attack; none in a study without attacks."""
-        return _attacked_metrics(self.config, self.scoring)
+        of_policies = (name for attack in self.attacks for name in attack.step.measured)
+        return tuple(dict.fromkeys([*_attacked_metrics(self.config, self.scoring), *of_policies]))
 
     @property
     def references(self) -> list[PlannedModel]:
@@ -240,8 +246,20 @@ def make_plan(config: StudyConfig) -> Plan:
     scoring, left_out = _scoring(config, sets, benchmark.metrics)
     if config.calibrate is not None:
         config.calibrate.check(sets, benchmark=benchmark.name, max_new_tokens=config.score.max_new_tokens)
-    setup = None if config.attack is None else attack_setup(config.attack, benchmark, sets, seed=config.seed)
-    return _Planner(config, benchmark, scoring, setup).plan(left_out)
+    attack = attack_section(config, scoring.given)
+    setup = None if attack is None else _setup(attack, benchmark, sets, seed=config.seed)
+    return _Planner(config, benchmark, scoring, attack, setup).plan(left_out)
+
+
+def _setup(
+    attack: AttackConfig, benchmark: Benchmark, sets: Mapping[str, Sequence[Example]], *, seed: int
+) -> AttackSetup:
+    """The data of attacks; for attacks of policies alone without forget questions of the attacker's if there are too
+    few subjects for that."""
+    subjects = {example.subject or example.id for example in benchmark[FORGET]}
+    if not attack.chains and len(subjects) < 2:
+        attack = attack.model_copy(update={"attacker": attack.attacker.model_copy(update={"forget_share": 0.0})})
+    return attack_setup(attack, benchmark, sets, seed=seed)
 
 
 def _scoring(
@@ -249,7 +267,7 @@ def _scoring(
 ) -> tuple[Scoring, dict[str, str]]:
     """The metrics of every model, and the metrics of the suite that are left out, with the reason.
 
-    They include the metric of the ranking.
+    They include the metric of the ranking, and those of the policies that can be measured.
 
     Raises:
         ConfigError: a need of a metric is not met.
@@ -261,7 +279,7 @@ def _scoring(
     named = score.metrics or (() if score.suite else own)
     suite = score.suite or (None if named else "core")
     try:
-        names, left_out = chosen_metrics(suite, (*named, *ranked_by), given)
+        names, left_out = chosen_metrics(suite, (*named, *ranked_by, *needed_metrics(config, given)), given)
     except ConfigError as error:
         raise ConfigError(f"score: {error}") from None
     return Scoring(given, names, seed=config.seed, complete=True), left_out
@@ -269,7 +287,7 @@ def _scoring(
 
 def _attacked_metrics(config: StudyConfig, scoring: Scoring) -> tuple[str, ...]:
     """The metrics that are measured under attack; none in a study without attacks."""
-    if config.attack is None:
+    if config.attack is None or not config.attack.chains:
         return ()
     hidden = {*JUDGES, "gradient_norms", "similar_from"}
     facts = {name: metrics.get(name).facts for name in scoring.of_examples}
@@ -284,9 +302,12 @@ class _Planner:
         config: StudyConfig,
         benchmark: Benchmark,
         scoring: Scoring,
+        attack: AttackConfig | None,
         setup: AttackSetup | None,
     ) -> None:
-        self.config, self.benchmark, self.scoring, self.setup = config, benchmark, scoring, setup
+        self.config, self.benchmark, self.scoring = config, benchmark, scoring
+        self.attack, self.setup = attack, setup
+        self.unmet: list[tuple[ChainConfig, str]] = []
         model, paths = config.model, config.score.judges.given()
         self.loading = replace(model.loading(), trust_remote_code=False)  # each checkpoint says so itself
         judging = {need for name in scoring.of_examples for need in metrics.get(name).facts["needs"]}
@@ -318,7 +339,9 @@ class _Planner:
             references[0],
             references[1] if retrained is not None else None,
             runs,
+            self.attack,
             self.setup,
+            tuple(self.unmet),
             attacks,
             tuple({step.id: step for step in steps}.values()),
         )
@@ -391,23 +414,20 @@ class _Planner:
         self, references: Sequence[PlannedModel], runs: Sequence[PlannedRun], original: Step
     ) -> Iterator[PlannedAttack]:
         """All attacks, ordered by model, so that one model at a time is in memory."""
-        config, setup = self.config.attack, self.setup
+        config, setup = self.attack, self.setup
         if config is None or setup is None:
             return
-        depths = self.depths() if any(chain.made().names_layers for chain in config.chains) else []
-        measured = _attacked_metrics(self.config, self.scoring)
-        seen = {c.label: tuple(chain_metrics(measured, c, setup, depths=depths)) for c in config.chains}
-        for model in self.attacked(references, runs):
-            for chain in config.chains:
-                attack = tuple((s.entry.name, dict(s.settings)) for s in chain.made().steps)
+        chosen = self.chosen(setup)
+        for model in self.attacked(config, references, runs):
+            for chain, measured in chosen:
                 step = Attack(
                     (*_of(model.key), chain.label),
                     f"attack {model.key.label} with {chain.label}",
                     model.model,
                     original,
                     self.loading,
-                    attack,
-                    seen[chain.label],
+                    chain.steps,
+                    measured,
                     setup.data,
                     setup.sets,
                     self.config.score.max_new_tokens,
@@ -415,10 +435,38 @@ class _Planner:
                 )
                 yield PlannedAttack(model, chain, step)
 
-    def attacked(self, references: Sequence[PlannedModel], runs: Sequence[PlannedRun]) -> list[PlannedModel]:
+    def chosen(self, setup: AttackSetup) -> list[tuple[ChainConfig, tuple[str, ...]]]:
+        """The attacks with their metrics; one that only a policy names is left out if it cannot be carried out."""
+        chosen = chosen_attacks(self.config, self.scoring.given)
+        depths = self.depths() if any(attack.chain.made().names_layers for attack in chosen) else []
+        measured = _attacked_metrics(self.config, self.scoring)
+        found = []
+        for attack in chosen:
+            try:
+                seen = self.seen(attack, measured, setup, depths)
+            except UserError as error:
+                if attack.own:
+                    raise
+                self.unmet.append((attack.chain, str(error)))
+                continue
+            found.append((attack.chain, seen))
+        return found
+
+    def seen(
+        self, attack: ChosenAttack, measured: Sequence[str], setup: AttackSetup, depths: Sequence[int]
+    ) -> tuple[str, ...]:
+        """The metrics under an attack: the study's, if it names the attack, and those of policies."""
+        own = chain_metrics(measured, attack.chain, setup, depths=depths) if attack.own else []
+        needed = measurable(attack, setup.data.scored)
+        if not attack.own:
+            chain_metrics(needed or attack.metrics, attack.chain, setup, depths=depths)
+        return tuple(dict.fromkeys([*own, *needed]))
+
+    def attacked(
+        self, config: AttackConfig, references: Sequence[PlannedModel], runs: Sequence[PlannedRun]
+    ) -> list[PlannedModel]:
         """The attacked models, in the order of the study's roles."""
-        assert self.config.attack is not None
-        roles = self.config.attack.attacked_models(retrained=bool(self.config.retrained))
+        roles = config.attacked_models(retrained=bool(self.config.retrained))
         by_role: dict[str, list[PlannedModel]] = {
             "unlearned": [run.delivered for run in runs],
             "calibrated": [run.calibrated for run in runs if run.calibrate is not None],

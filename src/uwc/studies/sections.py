@@ -228,6 +228,11 @@ class ChainConfig(Section):
         """The chain, with complete settings."""
         return make_chain(self.chain, self.settings)
 
+    @property
+    def steps(self) -> tuple[tuple[str, dict[str, Any]], ...]:
+        """Each attack with its complete settings: equal for two chains that do the same, whatever their names."""
+        return tuple((step.entry.name, dict(step.settings)) for step in self.made().steps)
+
     @model_validator(mode="before")
     @classmethod
     def _from_word(cls, given: Any) -> Any:
@@ -267,7 +272,7 @@ class AttackConfig(Section):
     """Attacks on the models of a study.
 
     Attributes:
-        chains: the attacks.
+        chains: the attacks; none for those of the study's policies alone.
         settings: attack -> its settings in every chain with it; a chain's own settings override them.
         models: unlearned, calibrated, original, retrained; by default all unlearned models, the original and, as the
             control, the retrained model if there is one.
@@ -280,7 +285,7 @@ class AttackConfig(Section):
         attacker: the attacker's data.
     """
 
-    chains: tuple[ChainConfig, ...] = Field(min_length=1)
+    chains: tuple[ChainConfig, ...]
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     models: tuple[ModelKind, ...] | None = None
     metrics: tuple[MetricName, ...] | None = None

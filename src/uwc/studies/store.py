@@ -35,14 +35,21 @@ def environment(*, device: str = "auto") -> dict[str, str]:
     import torch
 
     found = {"uwc": __version__, "code": code_fingerprint()[:16], "python": platform.python_version()}
+    found |= _versions()
+    found["platform"] = platform.platform()
+    found["device"] = _device_name(device)
+    found["threads"] = str(torch.get_num_threads())
+    return found
+
+
+@cache
+def _versions() -> dict[str, str]:
+    found = {}
     for library in LIBRARIES:
         try:
             found[library] = version(library)
         except PackageNotFoundError:
             found[library] = "absent"
-    found["platform"] = platform.platform()
-    found["device"] = _device_name(device)
-    found["threads"] = str(torch.get_num_threads())
     return found
 
 

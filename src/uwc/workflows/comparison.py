@@ -194,31 +194,32 @@ def compare(
     Raises:
         UserError: a model or file is not as it should be, or there is no unlearned model.
     """
-    folder, template = Path(output_dir), getattr(original, "template", None)
+    folder = Path(output_dir)
     trackers = Trackers(log_to, folder=folder, group=_study_name(folder))
     models = dict(unlearned) if isinstance(unlearned, Mapping) else named_by_path(unlearned)
     kept = retention.model_dump(exclude_unset=True) if isinstance(retention, CalibrateConfig) else dict(retention or {})
-    retains = _retain_sets(retain)
-    further = {**{name: questions for name, questions in retains.items() if name != "retain"}, **(sets or {})}
-    require_further(further)
-    given = {"forget": forget, "retain": retains["retain"], "holdout": holdout, **further}
-    settings = _questions({k: q for k, q in given.items() if q is not None}, columns or {}, folder)
     changes: dict[str, Any] = {
+        **filled_in(
+            folder,
+            original=original,
+            unlearned=models,
+            retrained=retrained,
+            forget=forget,
+            retain=retain,
+            holdout=holdout,
+            sets=sets,
+            columns=columns,
+            skip_invalid=skip_invalid,
+            keep_paths=keep_paths,
+        ),
         "name": _study_name(folder),
         "title": f"{len(models)} unlearned model{'s' if len(models) > 1 else ''} compared",
-        "benchmark.settings": {**settings, **({"skip_invalid": True} if skip_invalid else {})},
-        "model.path": kept_model(original, folder, template),
-        "model.dtype": precision_of(original),
-        "retrained": False if retrained is None else kept_model(retrained, folder, template),
-        "unlearn.runs": [_run(name, kept_model(model, folder, template)) for name, model in models.items()],
         "score.suite": None,
         "score.metrics": [metrics] if isinstance(metrics, str) or callable(metrics) else list(metrics),
-        "calibrate.sets": list(retains),
+        "calibrate.sets": list(retain_sets(retain)),
         **{f"calibrate.{key}": value for key, value in kept.items()},
         **({} if rank_by is None else {"calibrate.rank_by": rank_by}),
-        **({} if template is None else {"model.prompt": asdict(template)}),
         **_attacks(attacks, retrained is not None),
-        **({"keep_paths": True} if keep_paths else {}),
     }
     config = load_config(STUDY, changes=changes, overrides=overrides, trust_remote_code=trust_remote_code)
     plan = make_plan(config)
@@ -226,13 +227,50 @@ def compare(
     return run_plan(plan, Store(folder / STORE), folder, verify=verify, overwrite=overwrite, trackers=trackers)
 
 
+def filled_in(
+    folder: Path,
+    *,
+    original: Any,
+    unlearned: Mapping[str, Any],
+    retrained: Any | None,
+    forget: Questions,
+    retain: Sets,
+    holdout: "Questions | None",
+    sets: Mapping[str, Questions] | None,
+    columns: Columns | None,
+    skip_invalid: bool,
+    keep_paths: bool,
+) -> dict[str, Any]:
+    """The changes to a shipped study of local files that name models and questions; those in memory are written to the
+    folder. The arguments are those of `compare`."""
+    template = getattr(original, "template", None)
+    retains = retain_sets(retain)
+    further = {**{name: questions for name, questions in retains.items() if name != "retain"}, **(sets or {})}
+    require_further(further)
+    given = {"forget": forget, "retain": retains["retain"], "holdout": holdout, **further}
+    settings = _questions({k: q for k, q in given.items() if q is not None}, columns or {}, folder)
+    return {
+        "benchmark.settings": {**settings, **({"skip_invalid": True} if skip_invalid else {})},
+        "model.path": kept_model(original, folder, template),
+        "model.dtype": precision_of(original),
+        "retrained": False if retrained is None else kept_model(retrained, folder, template),
+        "unlearn.runs": [_run(name, kept_model(model, folder, template)) for name, model in unlearned.items()],
+        **({} if template is None else {"model.prompt": asdict(template)}),
+        **({"keep_paths": True} if keep_paths else {}),
+    }
+
+
 def _study_name(folder: Path) -> str:
-    """The folder's name without the characters that a name cannot have."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).lstrip("._-")[:LONGEST]
-    return STUDY if name in ("", STORE) else name
+    return safe_name(folder.resolve().name, otherwise=STUDY)
 
 
-def _retain_sets(retain: Sets) -> dict[str, Questions]:
+def safe_name(text: str, *, otherwise: str) -> str:
+    """The text without the characters that a name cannot have; another name if nothing is left, or it is taken."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip("._-")[:LONGEST]
+    return otherwise if name in ("", STORE) else name
+
+
+def retain_sets(retain: Sets) -> dict[str, Questions]:
     """The sets on which retention is measured, by name."""
     if not isinstance(retain, Mapping):
         return {"retain": retain}

@@ -54,7 +54,8 @@ def describe_questions(
         examples = examples_of(questions, name=name)
         read[name] = examples, Problems(f"the list {name!r}", "example", len(examples))
     for name, table in together(tables).items():
-        read[name] = valid_examples(table, _prefix(table), asked[name])
+        valid_rows, problems = valid_examples(table, _prefix(table), asked[name])
+        read[name] = list(valid_rows.values()), problems
     valid = {name: examples for name, (examples, _) in read.items() if examples}
     tokens = {} if model is None else _tokens(valid, model, prompt, trust_remote_code)
     return DataSummary(

@@ -120,7 +120,7 @@ def run_plan(
     require_writable(store.root)
     require_writable(folder, StudyResults.FILE, REPORT)
     if not overwrite:
-        _require_same_study(plan.config, folder)
+        require_same_study(plan.config, folder)
         StudyResults.require_own_answers(folder, damaged=True)
     with reporting_full_disk(folder), progress.logged(folder / "run.log"):
         verify_store(plan, store, everything=verify)
@@ -136,7 +136,7 @@ def run_plan(
         return results
 
 
-def _require_same_study(config: StudyConfig, folder: Path) -> None:
+def require_same_study(config: StudyConfig, folder: Path) -> None:
     """Raise UserError if a folder has the results of another benchmark or model; other settings may have changed."""
     try:
         found = StudyResults.load(folder / StudyResults.FILE)

@@ -105,7 +105,7 @@ def test_a_chat_model_reads_a_passage_without_its_template(untrained: Model) -> 
 
 
 def test_other_codes_have_no_prompt_for_passages(untrained: Model) -> None:
-    with pytest.raises(DataError, match=r"'p' is a passage.* score passages without it"):
+    with pytest.raises(DataError, match=r"'p' is a passage, which has no prompt.* leave passages out"):
         COMPAT["open-unlearning"].adapt(untrained).encode([passage(TEXT, identity="p")])
 
 

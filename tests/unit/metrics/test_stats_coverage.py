@@ -110,7 +110,7 @@ def test_the_auc_of_membership() -> None:
     covered = 0
     for trial in range(150):
         (members, a), (others, b) = clustered(random, subjects, 0.0), clustered(random, subjects, 0.8)
-        found = aggregate_sets(auc, [members, others], [a, b], groups=["forget", "holdout"], seed=trial, resamples=300)
+        found = aggregate_sets(auc, [members, others], [a, b], groups=["forget", "holdout"], seed=trial, resamples=200)
         covered += found.low <= true <= found.high
     assert 0.90 <= covered / 150 <= 0.98
 
@@ -135,7 +135,7 @@ def test_the_harmonic_mean_of_model_utility() -> None:
         values = [mean + 0.1 * v for mean, (v, _) in zip((0.3, 0.5, 0.6), sets, strict=True)]
         found = aggregate_sets(
             quick_harmonic, values, [s for _, s in sets], groups=["retain", "real_authors", "world_facts"],
-            seed=trial, resamples=300,
+            seed=trial, resamples=200,
         )  # fmt: skip
         covered += found.low <= 3 / 7 <= found.high
     assert 0.90 <= covered / 150 <= 0.98

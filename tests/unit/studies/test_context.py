@@ -1,6 +1,7 @@
 """A study holds the original once for the steps that only read it, and no longer than it is of use."""
 
 import gc
+import shutil
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -29,8 +30,10 @@ from uwc.training.loop import train
 from uwc.training.settings import LoraSettings, SampleSettings, TrainingSettings
 
 
-def run_study(study: StudyConfig, folder: Path) -> StudyResults:
-    """The results of a study whose store is the folder."""
+def run_study(study: StudyConfig, folder: Path, begun: Path | None = None) -> StudyResults:
+    """The results of a study whose store is the folder; a store that is given has the original already."""
+    for step in () if begun is None else (*begun.glob("build-*"), *begun.glob("finetune-*")):
+        shutil.copytree(step, folder / step.name)
     return run_plan(make_plan(study), Store(folder))[0]
 
 
@@ -76,7 +79,7 @@ def test_runs_share_one_frozen_original_and_end_with_the_same_bits(
         return make()
 
     monkeypatch.setattr(ModelCache, "get", never)
-    alone = run_study(STUDY, tmp_path / "alone")
+    alone = run_study(STUDY, tmp_path / "alone", begun=tmp_path / "shared")
     assert alone.to_dict() == shared.to_dict()
     assert weights_in(tmp_path / "alone") == weights_in(tmp_path / "shared")
 
@@ -112,7 +115,7 @@ def test_mixtures_are_read_from_files_and_equal_those_made_in_memory(
         raise StoredOtherwise("named otherwise")
 
     monkeypatch.setattr(mixtures, "StreamedMixer", stored_otherwise)
-    assert run_study(one, tmp_path / "in-memory").to_dict() == streamed.to_dict()
+    assert run_study(one, tmp_path / "in-memory", begun=tmp_path / "streamed").to_dict() == streamed.to_dict()
     assert mixed_by == ["StreamedMixer", "Mixer"]
 
 

@@ -1,4 +1,4 @@
-"""Imported evaluation logs, by hand and against what is wrong with them."""
+"""Texts of a system and the values of evaluation logs, by hand and against what is wrong with them."""
 
 import json
 from pathlib import Path
@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from uwc.cli.main import app
+import uwc
+from uwc.data.evaluation_logs import TOFU_FILES, read_log
+from uwc.data.example import Example
 from uwc.errors import ConfigError, DataError
-from uwc.metrics.logs import TOFU_FILES, from_logs, read_logs
+from uwc.metrics.suites import Given, chosen_metrics
+from uwc.metrics.texts import only_texts, text_set, truth_ratio
 from uwc.results import Scores
 
 LOG2 = float(np.log(2))
@@ -47,6 +49,14 @@ def open_unlearning(*, losses: bool = True) -> dict[str, Any]:
     return log
 
 
+def from_logs(path: Path, *, retrained: Path | None = None, definition: str | None = None) -> Scores:
+    """The scores of a log; `definition` is that of the truth ratio."""
+    names = ("truth_ratio_utility", "truth_ratio_forget")
+    settings = {name: {"definition": definition} for name in names} if definition else None
+    other = None if retrained is None else uwc.Outputs(retrained)
+    return uwc.score(uwc.Outputs(path), retrained=other, settings=settings)
+
+
 def written(folder: Path, log: Any, name: str = "log.json") -> Path:
     (folder / name).write_text(json.dumps(log))
     return folder / name
@@ -56,14 +66,14 @@ def values(scores: Scores) -> dict[tuple[str, str], float]:
     return {(score.set.partition("+")[0], score.metric): score.mean for score in scores.scores}
 
 
-@pytest.mark.parametrize(("average", "wrong"), [(None, 5 / 16), ("probabilities", 5 / 16), ("losses", 1 / 4)])
-def test_tofu_logs_by_hand(average: str | None, wrong: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("definition", "wrong"), [(None, 5 / 16), ("arithmetic", 5 / 16), ("geometric", 1 / 4)])
+def test_tofu_logs_by_hand(definition: str | None, wrong: float, tmp_path: Path) -> None:
     """ROUGE 1/2 and truth ratio 1 - R thrice; probability 1/2 once, and 1/2 / (1/2 + 5/16) = 8/13 twice.
 
     R is the mean of the wrong answers' probabilities (5/32) or the probability of their mean loss (1/8), over 1/2.
     """
     path = written(tmp_path, tofu())
-    scores = from_logs(path, retrained=path, average=average)
+    scores = from_logs(path, retrained=path, definition=definition)
     found = values(scores)
     assert found["forget", "forget_quality"] == 1.0
     assert found["retain", "model_utility"] == pytest.approx(9 / (3 * 2 + 3 / (1 - wrong) + 2 + 2 * 13 / 8))
@@ -82,7 +92,8 @@ def test_the_two_codes_differ_where_wrong_answers_are_likelier(tmp_path: Path) -
     log = tofu()
     log[TOFU_FILES["retain"]]["average_perturb_loss"] = {"0": [0.0, 0.0], "1": [0.0, 4 * LOG2]}
     path = written(tmp_path, log)
-    by = [values(from_logs(path, average=a))["retain", "truth_ratio_utility"] for a in ("probabilities", "losses")]
+    definitions = ("arithmetic", "geometric")
+    by = [values(from_logs(path, definition=d))["retain", "truth_ratio_utility"] for d in definitions]
     assert by == pytest.approx([0.0, 0.25])
 
 
@@ -98,11 +109,11 @@ def test_open_unlearning_logs_by_hand(losses: bool, tmp_path: Path) -> None:
     assert found.get(("forget", "truth_probability")) == (pytest.approx(0.8) if losses else None)
 
 
-def test_open_unlearning_logs_by_the_other_average(tmp_path: Path) -> None:
-    found = values(from_logs(written(tmp_path, open_unlearning()), average="probabilities"))
+def test_open_unlearning_logs_by_the_other_definition(tmp_path: Path) -> None:
+    found = values(from_logs(written(tmp_path, open_unlearning()), definition="arithmetic"))
     assert found["retain", "truth_ratio_utility"] == pytest.approx(11 / 16)
     with pytest.raises(DataError, match="losses of the wrong answers of 'forget' are missing"):
-        from_logs(written(tmp_path, open_unlearning(losses=False)), average="probabilities")
+        from_logs(written(tmp_path, open_unlearning(losses=False)), definition="arithmetic")
 
 
 def test_truth_ratios_of_unknown_form_are_not_compared(tmp_path: Path) -> None:
@@ -112,19 +123,19 @@ def test_truth_ratios_of_unknown_form_are_not_compared(tmp_path: Path) -> None:
     log["forget_Truth_Ratio"]["value_by_index"]["1"] = {"score": 1.5}
     known = written(tmp_path, log, "known.json")
     scores = from_logs(doubtful, retrained=known)
-    assert {warning.code for warning in scores.warnings} == {"truth_ratio_doubtful", "few_clusters"}
+    assert {"truth_ratio_doubtful", "few_clusters"} <= {warning.code for warning in scores.warnings}
     assert "forget_quality" in scores.left_out and ("forget", "forget_quality") not in values(scores)
     assert values(from_logs(known, retrained=known))["forget", "forget_quality"] == 1.0
 
 
-def test_an_unknown_average_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"unknown average 'loss' .did you mean 'losses'"):
-        from_logs(written(tmp_path, tofu()), average="loss")
+def test_an_unknown_definition_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="geometric"):
+        from_logs(written(tmp_path, tofu()), definition="geometri")
 
 
 def test_both_kinds_give_the_same_truth_ratios(tmp_path: Path) -> None:
     first, second = written(tmp_path, tofu(), "a.json"), written(tmp_path, open_unlearning(), "b.json")
-    ours, theirs = (read_logs(path)["forget"].truth_ratio("losses") for path in (first, second))
+    ours, theirs = (truth_ratio(read_log(path).values["forget"], "geometric") for path in (first, second))
     assert ours == pytest.approx(theirs)
 
 
@@ -136,13 +147,17 @@ def test_utility_that_cannot_be_had_says_why(tmp_path: Path) -> None:
     assert "model_utility" not in scores.metrics
 
 
-def test_the_command_line_prints_the_parts(tmp_path: Path) -> None:
-    path = written(tmp_path, tofu())
-    command = ["import-logs", str(path), "--average", "losses", "--output-dir", str(tmp_path / "out"), "--json"]
-    run = CliRunner().invoke(app, command)
-    scores = Scores.parse(run.stdout, where="stdout")
-    assert values(scores)["real_authors", "truth_ratio_utility"] == pytest.approx(0.75)
-    assert Scores.load(tmp_path / "out" / "score.json") == scores
+def test_logs_are_compared_by_example(tmp_path: Path) -> None:
+    """ROUGE 1/2 against 1/4 on both examples; the probability, which is the same, differs by 0."""
+    log = tofu()
+    log[TOFU_FILES["forget"]] = tofu_set(rouge=0.25)
+    first, second = written(tmp_path, tofu(), "before.json"), written(tmp_path, log)
+    found = uwc.score(uwc.Outputs(second), original=uwc.Outputs(first))
+    differences = {(d.set, d.metric): d.mean for d in found.differences}
+    assert differences["forget", "rouge_l_ascii"] == pytest.approx(-0.25)
+    assert differences["forget", "probability"] == differences["retain", "rouge_l_ascii"] == 0.0
+    rows = found.answers[found.answers["set"] == "forget"]
+    assert rows.groupby("role")["rouge_l_ascii"].mean().to_dict() == {"original": 0.5, "unlearned": 0.25}
 
 
 def fewer(log: dict[str, Any]) -> None:
@@ -172,39 +187,45 @@ def test_a_log_that_lacks_something_is_named(damage: Any, words: str, tmp_path: 
         from_logs(written(tmp_path, good), retrained=written(tmp_path, bad, "bad.json"))
 
 
-@pytest.mark.parametrize("content", ["[]", "{}", "no json", '{"something": 1}'])
-def test_what_is_no_log_is_refused_in_one_line(content: str, tmp_path: Path) -> None:
-    (tmp_path / "x.json").write_text(content)
-    with pytest.raises(DataError, match=r"x\.json: "):
-        read_logs(tmp_path / "x.json")
+QUESTIONS = [
+    Example(
+        id=str(i), question=f"Who is {i}?", answer=f"number {i} of nine", subject=f"s{i // 2}", secret=(f"number {i}",)
+    )
+    for i in range(4)
+]
 
 
-@pytest.mark.parametrize(
-    "log",
-    [
-        {TOFU_FILES["forget"]: None},
-        {TOFU_FILES["forget"]: 5},
-        {
-            TOFU_FILES["forget"]: {
-                "avg_gt_loss": [],
-                "average_perturb_loss": [],
-                "avg_paraphrased_loss": [],
-                "rougeL_recall": [],
-            }
-        },
-        {"forget_Q_A_Prob": None},
-        {"forget_Q_A_Prob": {"value_by_index": [1]}},
-        {"forget_Q_A_Prob": {"value_by_index": {"0": {"prob": 10**400}}}},
-    ],
-)
-def test_parts_of_other_types_are_refused(log: dict[str, Any], tmp_path: Path) -> None:
-    path = tmp_path / "x.json"
-    path.write_text(json.dumps(log), encoding="utf-8")
-    with pytest.raises(DataError, match=r"x[.]json: "):
-        read_logs(path)
+def test_metrics_of_texts_by_hand() -> None:
+    """Two of four texts are the answer (ROUGE 1, a secret), one has half of its words, and one is empty."""
+    found = text_set(QUESTIONS, ["number 0 of nine", "number 1 of nine", "of nine", ""])
+    assert found.values("rouge_l").tolist() == [1.0, 1.0, 0.5, 0.0]
+    assert found.values("secret_said").tolist() == [1.0, 1.0, 0.0, 0.0]
+    average = found.aggregate("rouge_l")
+    assert (average.mean, average.n, average.clusters) == (0.625, 4, 2)
 
 
-def test_a_deep_log_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "x.json").write_text("[" * 50_000, encoding="utf-8")
-    with pytest.raises(DataError, match=r"x[.]json"):
-        read_logs(tmp_path / "x.json")
+def test_judged_metrics_are_computed_from_texts() -> None:
+    found = uwc.score(
+        uwc.Outputs([{"question": e.question, "answer": e.answer, "output": e.answer} for e in QUESTIONS]),
+        metrics="entailment",
+        judges={"entailment": lambda first, second: np.array([a == b for a, b in zip(first, second, strict=True)])},
+    )
+    assert values(found)["forget", "entailment"] == 1.0
+
+
+@pytest.mark.parametrize("metric", ["probability", "token_diversity", "model_utility", "forget_quality", "privleak"])
+def test_metrics_that_need_more_than_texts_are_refused_by_name(metric: str) -> None:
+    sets = {"forget": text_set(QUESTIONS, ["x"] * 4)}
+    given = Given({"forget": QUESTIONS}, only_texts=only_texts(sets))
+    with pytest.raises(ConfigError, match=f"'{metric}' needs the model's weights"):
+        chosen_metrics(None, [metric], given)
+
+
+def test_metrics_of_a_suite_that_need_more_are_left_out() -> None:
+    sets = {"forget": text_set(QUESTIONS, ["x"] * 4)}
+    given = Given({"forget": QUESTIONS}, only_texts=only_texts(sets))
+    names, left_out = chosen_metrics("core", [], given)
+    assert names == ["rouge_l", "secret_said"]
+    assert set(left_out.values()) == {"the model's weights"} and "extraction_strength" in left_out
+    with pytest.raises(ConfigError, match="membership"):
+        chosen_metrics("membership", [], given)
