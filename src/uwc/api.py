@@ -98,7 +98,7 @@ from uwc.workflows.texts import measure as measure_texts
 Sets: TypeAlias = "Questions | Mapping[str, Questions]"
 """Questions, or several sets of them by name."""
 Metric = str | Callable[..., Any]
-"""A metric by name, label ("ES", "PPL") or as a function, or a suite: core, tofu, muse, membership, all."""
+"""A metric by name, label ("ES", "PPL") or as a function, or a suite: core, tofu, muse, lume, membership, all."""
 Settings = Mapping[str, Mapping[str, Any]]
 """Name of a metric or attack -> its settings that differ from the defaults."""
 Term = WeightedTerm | Mapping[str, Any] | Callable[..., Any]

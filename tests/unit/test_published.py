@@ -6,9 +6,12 @@ from tests.helpers.results_factory import changed, changed_run, study_results
 
 from uwc.catalogue import catalogue
 from uwc.errors import ConfigError
+from uwc.metrics.suites import metric_info
 from uwc.published import published, published_benchmarks, published_names
 from uwc.reports.tables import published_table
+from uwc.results import Score
 
+TOFU = ("forget_quality", "model_utility", "truth_ratio_forget")
 ORDER = ("retain", "forget", "retain_paraphrased", "forget_paraphrased")
 
 
@@ -35,12 +38,43 @@ def test_the_figures_are_those_that_were_printed() -> None:
         assert tuple(np.sum(rows, axis=0)) == pytest.approx(sums)
 
 
+def test_the_figures_of_openunlearning_are_those_of_its_table() -> None:
+    """Forget quality, model utility and truth ratio; and the sums of the utilities, added up by hand."""
+    tables = {share: published(f"open-unlearning-tofu-{share}").rows for share in ("forget01", "forget05", "forget10")}
+    by_key = {(share, r["called"], r["model"]): r for share, rows in tables.items() for r in rows}
+    assert len(by_key) == 8 * 2 * 3
+    npo = by_key["forget05", "NPO", "Llama-3.2-1B-Instruct"]
+    assert [npo[m] for m in ("method", *TOFU)] == ["npo-gd", 0.14, 0.45, 0.7]
+    rmu = by_key["forget10", "RMU", "Llama-2-7B-chat"]
+    assert [rmu[m] for m in ("method", *TOFU)] == ["rmu", 6.92e-21, 0.03, 0.81]
+    for share, model, total in (("forget01", "Llama-2-7B-chat", 4.72), ("forget10", "Llama-3.2-1B-Instruct", 3.5)):
+        assert sum(r["model_utility"] for r in tables[share] if r["model"] == model) == pytest.approx(total)
+
+
+def test_a_study_with_model_utility_has_tofus_scores_beside_the_published() -> None:
+    results = study_results()
+    run = results.run("npo")
+    mine = Score(set="retain", metric="model_utility", mean=0.512, n=4, not_scored=0, clusters=4, why={})
+    results = changed(
+        changed_run(results, "npo", method="npo-gd", scores=(*run.scores, mine)),
+        benchmark=changed(results.benchmark, name="tofu-forget10"),
+        metrics={**results.metrics, "model_utility": metric_info("model_utility")},
+    )
+    table = published_table(results)
+    assert table is not None and "OpenUnlearning" in table.caption
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    at = next(i for i, row in enumerate(rows) if row["method"] == "npo")
+    assert (rows[at]["from"], rows[at]["model utility"], rows[at]["forget quality"]) == ("this study", "0.512", "—")
+    assert (rows[at + 2]["from"], rows[at + 2]["forget quality"]) == ("Llama-3.2-1B-Instruct", "0.02")
+    assert rows[0]["method"] == "original" and "1.66e-21" in {row["forget quality"] for row in rows[:3]}
+
+
 def test_every_table_says_where_it_is_from() -> None:
     for name in published_names():
         table = published(name)
-        assert "arXiv:2406.09179" in table.source and table.setting and table.title
+        assert "arXiv:" in table.source and table.setting and table.title
         assert len({tuple(row) for row in table.rows}) == 1, "each row has the same columns"
-    assert published_benchmarks() == ["tofu-forget05"]
+    assert set(published_benchmarks()) == {"tofu-forget01", "tofu-forget05", "tofu-forget10"}
     with pytest.raises(ConfigError, match="did you mean 'robustness-pcc'"):
         published("robustness-pc")
 

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_REWORD = ("jailbreak", "few_shot", "paraphrase", "translation", "gcg", "gcg_per_question")
+"""The attacks that put words into or around a question."""
+
+
 @dataclass(frozen=True)
 class Attacked:
     """A model under one variant of an attack.
@@ -146,8 +150,15 @@ class Chain:
         return any(s.settings.get("layers") or s.settings.get("layer") for s in self.steps)
 
     def check_data(self, data: AttackData) -> None:
-        """Raise DataError, naming the attack and the option, if data that an attack needs is missing."""
+        """Raise DataError, naming the attack and the option, if data that an attack needs is missing, or is a passage
+        where it rewords questions."""
+        passage = next((e.id for e in data.scored if e.raw), None)
         for step in self.steps:
+            if passage is not None and step.entry.name in _REWORD:
+                raise DataError(
+                    f"the attack {step.entry.name!r} rewords questions, and example {passage!r} is a passage, which "
+                    "asks none; attack sets of questions (attack.sets), or leave this attack out"
+                )
             for need in step.entry.facts["needs"]:
                 if not any(getattr(data, name) for name in need.split("|")):
                     wanted = ", or ".join(DATA[name] for name in need.split("|"))

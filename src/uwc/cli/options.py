@@ -145,7 +145,7 @@ Metrics = Annotated[
         "--metric",
         rich_help_panel=MEASURED,
         metavar="NAME",
-        help="A metric by name or label (ES, PPL), or a suite: core (the default), tofu, muse, membership, all. "
+        help="A metric by name or label (ES, PPL), or a suite: core (the default), tofu, muse, lume, membership, all. "
         "May be repeated.",
     ),
 ]

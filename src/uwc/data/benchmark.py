@@ -58,6 +58,7 @@ class Benchmark:
         refusals: refusal answers, for methods that train on them.
         files: the paths it was read from, as given.
         left_out: the invalid rows of each file that were left out.
+        metrics: the metrics and suites of a study that names none; "core" if there are none here either.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Benchmark:
     refusals: tuple[str, ...] = field(default=())
     files: tuple[str, ...] = field(default=(), compare=False)
     left_out: tuple[InvalidRows, ...] = field(default=(), compare=False)
+    metrics: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for required in (FORGET, RETAIN):

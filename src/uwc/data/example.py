@@ -1,4 +1,4 @@
-"""A question with its answer and the variants that metrics read."""
+"""A question with its answer and the variants that metrics read, or a passage of text."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ Turns = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A question, its true answer, and their variants.
+    """A question, its true answer, and their variants; or a passage, whose end is the answer.
 
     Attributes:
         id: unique within a benchmark; results are joined on it.
@@ -34,6 +34,9 @@ class Example:
             turn.
         prefill: text at the beginning of the model's turn, before the answer; not scored, and not read from files.
         secret: spans that must not come out in an answer, or ``()``.
+        raw: whether this is a passage: question and answer are one text, read without a prompt template. The question,
+            which may be empty, is its beginning, and the answer is what follows, with the white space before it.
+            Training learns the whole text (see `learnt`). Not a column of files.
     """
 
     id: str
@@ -48,12 +51,18 @@ class Example:
     history: Turns = ()
     prefill: str = ""
     secret: tuple[str, ...] = ()
+    raw: bool = False
 
     def __post_init__(self) -> None:
-        if not self.question.strip():
+        if not self.raw and not self.question.strip():
             raise DataError(f"example {self.id!r}: the question is empty; fill it in or remove the example")
         if not self.answer.strip():
             raise DataError(f"example {self.id!r}: the answer is empty; fill it in or remove the example")
+        if self.raw and (self.history or self.prefill):
+            raise DataError(
+                f"example {self.id!r} is a passage, which takes no earlier turns and no beginning of an answer; use "
+                "questions for this, or leave the passages out"
+            )
         try:
             check_history(self.history)
         except ValueError as error:
@@ -75,16 +84,24 @@ def check_history(turns: Turns) -> None:
         raise ValueError("turn 1 is empty; fill it in")
 
 
+def learnt(example: Example) -> Example:
+    """What training learns of an example: of a passage the whole text, of others the answer to the question."""
+    return replace(example, question="", answer=example.question + example.answer) if example.raw else example
+
+
 def paraphrased(examples: Iterable[Example]) -> list[Example]:
     """The examples that have a paraphrased question, with that question (for ES-perturb)."""
     return [replace(e, question=e.paraphrased_question) for e in examples if e.paraphrased_question]
 
 
 def after_shots(shots: Sequence[Example]) -> Callable[[Example], Example]:
-    """A function that prepends solved questions to an example, as earlier turns of the conversation."""
+    """A function that prepends solved questions to an example, as earlier turns of the conversation; not to passages,
+    which have none."""
     turns = tuple(turn for shot in shots for turn in (("user", shot.question), ("assistant", shot.answer)))
 
     def ask(example: Example) -> Example:
+        if example.raw:
+            return example
         system = [turn for turn in example.history if turn[0] == "system"]
         rest = [turn for turn in example.history if turn[0] != "system"]
         return replace(example, history=(*system, *turns, *rest))
@@ -161,7 +178,9 @@ def asked_in_both(first: Iterable[Example], second: Iterable[Example]) -> list[s
 
 
 def _asked(example: Example) -> Turns:
-    """History and question without case, white space and compatibility forms (NFKC), for comparison."""
+    """History and question, or passage, without case, white space and compatibility forms (NFKC), for comparison."""
+    if example.raw:
+        return (("passage", plain_text(example.question + example.answer)),)
     return tuple((role, plain_text(text)) for role, text in (*example.history, ("user", example.question)))
 
 
@@ -183,14 +202,16 @@ def require_disjoint(first: Sequence[Example], second: Sequence[Example], *, nam
 
 
 def fingerprint(examples: Iterable[Example]) -> str:
-    """SHA-256 (hex) over the content and order of the examples; a field ``secret`` counts if there is one."""
+    """SHA-256 (hex) over the content and order of the examples; ``secret`` and ``raw`` count if they are set."""
     digest = hashlib.sha256()
     for example in examples:
-        content = {name: value for name, value in asdict(example).items() if value or name != "secret"}
+        content = {name: value for name, value in asdict(example).items() if value or name not in _ONLY_IF_SET}
         digest.update(json.dumps(content, sort_keys=True, ensure_ascii=False).encode())
         digest.update(b"\n")
     return digest.hexdigest()
 
+
+_ONLY_IF_SET = ("secret", "raw")
 
 Variant = Literal["answer", "paraphrased_answer", "perturbed_answers"]
 VARIANTS: tuple[Variant, ...] = ("answer", "paraphrased_answer", "perturbed_answers")

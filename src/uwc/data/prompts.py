@@ -176,6 +176,9 @@ class PromptTemplate:
         If the template writes nothing after the answer, and after a plain prompt, the end is the token that begins the
         next turn if this is one of `ends`, otherwise the end-of-sequence token.
 
+        A passage is read as it is, after the tokens that the tokenizer adds before a text, and has no end. Its first
+        token is never an answer token, since nothing predicts it.
+
         Args:
             examples: questions, answers and earlier turns.
             tokenizer: a transformers tokenizer.
@@ -197,8 +200,9 @@ class PromptTemplate:
         for example, text, (ids, start, end, characters) in zip(examples, texts, spans, strict=True):
             if end <= start:
                 raise DataError(f"example {example.id!r}: the answer {example.answer!r} has no token of its own")
-            before = renderer.beginning if tuple(ids[: len(renderer.beginning)]) != renderer.beginning else ()
-            tokens = (*before, *ids[:end], *renderer.end(ids[end:]))
+            beginning = renderer.opening if example.raw else renderer.beginning
+            before = beginning if tuple(ids[: len(beginning)]) != beginning else ()
+            tokens = (*before, *ids[:end], *(() if example.raw else renderer.end(ids[end:])))
             if len(tokens) > max_length:
                 raise DataError(
                     f"example {example.id!r} has {len(tokens)} tokens, more than the model's context of {max_length}; "
@@ -207,7 +211,11 @@ class PromptTemplate:
             shift = len(before)
             at, length = text.end - len(text.answer), len(text.answer)
             within = tuple(min(max(place - at, 0), length) for place in characters)
-            encoded.append(EncodedExample(example.id, tokens, start + shift, end + shift, text.answer, ends=within))
+            first = max(start + shift, 1) if example.raw else start + shift
+            if first >= end + shift:
+                raise DataError(f"example {example.id!r}: the passage is a single token; write more of it")
+            ends_of = within[first - start - shift :]
+            encoded.append(EncodedExample(example.id, tokens, first, end + shift, text.answer, ends=ends_of))
         return encoded
 
     def plain(self, example: Example, *, trimmed: Callable[[str], str] = str.strip) -> str:
@@ -216,7 +224,11 @@ class PromptTemplate:
         Args:
             example: the question.
             trimmed: is applied to earlier answers.
+
+        Raises:
+            DataError: it is a passage, which has no prompt.
         """
+        _require_question(example)
         parts = [self.system] if self.system else []
         question = ""
         for role, said in example.history:
@@ -228,7 +240,8 @@ class PromptTemplate:
         return _TURN.join([*parts, asked + self.separator + example.prefill if example.prefill else asked])
 
     def turns(self, example: Example, *, trimmed: Callable[[str], str] = str.strip) -> list[tuple[str, str]]:
-        """The conversation up to the question as (role, text); arguments as `plain` takes them."""
+        """The conversation up to the question as (role, text); arguments and errors as those of `plain`."""
+        _require_question(example)
         given = [role for role, _ in example.history]
         system = [("system", self.system)] if self.system and "system" not in given else []
         turns = [(role, trimmed(text) if role == "assistant" else text) for role, text in example.history]
@@ -302,7 +315,12 @@ class Renderer:
     @cached_property
     def beginning(self) -> tuple[int, ...]:
         """The tokens that the tokenizer adds before a text; none with a chat template, which writes its own."""
-        return () if self.chat else self._around[0]
+        return () if self.chat else self.opening
+
+    @property
+    def opening(self) -> tuple[int, ...]:
+        """The tokens that the tokenizer adds before a text."""
+        return self._around[0]
 
     def end(self, after: Sequence[int]) -> tuple[int, ...]:
         """The tokens of the end, given those that the template writes after the answer."""
@@ -313,7 +331,11 @@ class Renderer:
         return tuple(after) or self._closing
 
     def rendered(self, example: Example) -> _Rendered:
-        """The rendered conversation."""
+        """The rendered conversation or passage."""
+        if example.raw:
+            answer = example.answer.rstrip()
+            whole = example.question + answer
+            return _Rendered(whole, len(example.question), len(whole), answer)
         answer = self._trimmed(example.answer)
         if not self.chat:
             before = self.plain(example)
@@ -455,6 +477,15 @@ class Renderer:
             if whole[at : at + len(bare)] == bare:
                 return tuple(whole[:at]), tuple(whole[at + len(bare) :])
         return (), ()
+
+
+def _require_question(example: Example) -> None:
+    """Raise DataError for a passage, which no prompt asks."""
+    if example.raw:
+        raise DataError(
+            f"example {example.id!r} is a passage, which has no prompt: neither score.compat nor a server that is "
+            "asked for answers has one for it; leave passages out there"
+        )
 
 
 def _unused(texts: Collection[str]) -> str:

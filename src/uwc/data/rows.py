@@ -29,7 +29,7 @@ from uwc.errors import DataError, listed
 from uwc.registry import unknown_name
 from uwc.strict import DECODER
 
-FIELDS = tuple(f.name for f in fields(Example) if f.name not in ("split", "prefill"))
+FIELDS = tuple(f.name for f in fields(Example) if f.name not in ("split", "prefill", "raw"))
 """The fields of an example that a file may have; the split is set by the benchmark."""
 
 ALIASES: Mapping[str, tuple[str, ...]] = {
@@ -104,8 +104,10 @@ LAYOUTS: tuple[Layout, ...] = (
         "passages",
         needs=("text",),
         prompt=(),
-        refused="the rows are passages, not questions; write the beginning of each into a column question and its "
-        "continuation into a column answer, and score them as the set verbatim (benchmark.settings.further.verbatim)",
+        refused="the rows are passages, not questions; in a study, name the most characters of a passage beside the "
+        "file, as in benchmark.settings.forget={path: texts.jsonl, passages: 2000}, or write the beginning of each "
+        "into a column question and its continuation into a column answer, and score them as the set verbatim "
+        "(benchmark.settings.further.verbatim)",
     ),
 )
 """The kinds of rows; a file is of the first kind whose needs it has."""

@@ -370,3 +370,6 @@ _READERS: Mapping[str, Callable[[Path, bytes], Table]] = {
     ".tsv": partial(_read_csv, delimiter="\t"),
     ".parquet": _read_parquet,
 }
+
+SUFFIXES = tuple(_READERS)
+"""The suffixes of files with rows."""

@@ -6,10 +6,12 @@ computes the scores by metric and set from these, including metrics of whole set
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from uwc import answers
@@ -312,6 +314,11 @@ def _set_score(name: str, scored: MeasuredSets, retrained: MeasuredSets, scoring
         source.values(metric, **scoring.settings.get(metric, {}))
         for source, (_, _, metric) in zip(sources, inputs, strict=True)
     ]
+    apart = 0
+    for i, pattern in enumerate(entry.facts.get("groups", ())):
+        others = np.array([not fnmatchcase(identity, pattern) for identity in sources[i].ids], dtype=bool)
+        values[i] = np.where(others, np.nan, values[i])
+        apart += int(others.sum())
     result = aggregate_sets(
         entry.function,
         values,
@@ -320,6 +327,7 @@ def _set_score(name: str, scored: MeasuredSets, retrained: MeasuredSets, scoring
         interval=entry.facts["interval"] and scoring.intervals,
         seed=scoring.seed,
     )
+    result = result.model_copy(update={"not_scored": result.not_scored - apart})
     sets = "+".join(dict.fromkeys(of_set for _, of_set, _ in inputs))
     why = {"an input metric has no value": result.not_scored} if result.not_scored else {}
     return Score(set=sets, metric=name, why=why, **result.model_dump())

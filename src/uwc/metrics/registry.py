@@ -10,7 +10,7 @@ from uwc.registry import Entry, Registry, check_inputs, require_one_of, unknown_
 F = TypeVar("F", bound=Callable[..., Any])
 Average = Literal["arithmetic", "geometric"]
 
-_EXAMPLE_LEVEL = ("likelihood", "truth_ratio", "choices", "overlap", "membership", "semantics", "secrets")
+_EXAMPLE_LEVEL = ("likelihood", "truth_ratio", "choices", "overlap", "membership", "semantics", "secrets", "entities")
 
 
 def _check(entry: Entry[Any]) -> None:
@@ -48,7 +48,7 @@ Each declares:
     unscored: why a value may be missing.
 """
 
-set_metrics: Registry[Any] = Registry("set-metric", modules=("uwc.metrics.set_metrics",))
+set_metrics: Registry[Any] = Registry("set-metric", modules=("uwc.metrics.set_metrics", "uwc.metrics.lume"))
 """Metrics of whole sets: functions from the values of metrics on several sets of examples to one number.
 
 Each declares:
@@ -56,6 +56,7 @@ Each declares:
         those with a default, which come last, are left out where there is no such model.
     range, higher_remembers, label: as above; `higher_remembers` is None where neither direction means it.
     interval: whether a bootstrap interval is meaningful.
+    groups: for each argument a pattern of ids, as of `fnmatch`, if it has the values of a part of the set only.
     of_means: the function of [I, ...] means, if it is a function of the means of its arguments; else absent.
 """
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from inspect import signature
 from itertools import chain
 from typing import Any
@@ -44,6 +45,7 @@ SUITES: dict[str, tuple[str, ...]] = {
         "model_utility",
     ),
     "muse": ("verbatim_memorization", "knowledge_memorization", "privleak"),
+    "lume": ("rouge_l_ascii", "exact_match", "lume_tasks", "lume_mia"),
     "membership": (
         *(f"mia_{a}" for a in MEMBERSHIP_ATTACKS),
         *(f"auc_{a}" for a in MEMBERSHIP_ATTACKS),
@@ -54,6 +56,7 @@ SUITES: dict[str, tuple[str, ...]] = {
 
 OPTIONAL: dict[str, frozenset[str]] = {
     "core": frozenset({"kl_to_original", "rouge_l", "secret_said"}),
+    "lume": frozenset({"lume_mia"}),
     "membership": frozenset({"mia_reference", "auc_reference"}),
 }
 """Suite -> metrics that are left out, with a note, if a need is not met; in ``all`` this holds for every metric."""
@@ -268,6 +271,10 @@ def what_is_missing(name: str, given: Given) -> str:
                 return "a model that was never trained on the data; give it with --retrained (a study: retrained)"
             if lacking := missing_input(metric, of_set, given):
                 return lacking
+        inputs = zip(required_inputs(entry, given), entry.facts.get("groups", ()), strict=False)
+        for (_, of_set, _), pattern in inputs:
+            if not any(fnmatchcase(e.id, pattern) for e in given.sets[of_set]):
+                return f"examples with ids such as {pattern} in the set {of_set!r}, as the benchmark that it is for has"
         return ""
     only = entry.facts.get("only")
     by_set = [missing_input(entry.name, of_set, given) for of_set in given.sets if _suits(of_set, only)]

@@ -48,12 +48,14 @@ def published(name: str) -> PublishedTable:
     """A table by its name.
 
     Tables: ``robustness-pcc``, rows of metric, attack, retain, forget; ``tofu-forget05-before`` and
-    ``tofu-forget05-calibrated``, rows of method, model, retain, forget, retain_paraphrased, forget_paraphrased.
+    ``tofu-forget05-calibrated``, rows of method, model, retain, forget, retain_paraphrased, forget_paraphrased;
+    ``open-unlearning-tofu-forget10`` (forget05, forget01), rows of method, its name there (called), model,
+    forget_quality, model_utility, truth_ratio_forget; the methods original and retrained are those models.
 
     Raises:
         ConfigError: there is no such table.
 
-    Source: arXiv:2406.09179 and its public review discussion.
+    Source: arXiv:2406.09179 and its public review discussion; OpenUnlearning's table of results.
     """
     if name not in published_names():
         raise ConfigError(unknown_name("published table", name, published_names()))

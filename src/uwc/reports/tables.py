@@ -231,12 +231,18 @@ _PUBLISHED = (FORGET, RETAIN, PARAPHRASED, "retain_paraphrased")
 
 
 def published_table(results: StudyResults) -> Table | None:
-    """ES of each method as delivered and calibrated, here and as published on the same benchmark.
+    """Scores of each method, here and as published on the same benchmark.
+
+    Of a study with model utility those of TOFU, as delivered; of others ES as delivered and calibrated.
 
     None where nothing was published on the benchmark that the study has or names, or of none of its methods.
     """
     benchmark = results.study.config.get("published") or results.benchmark.name
     tables = [t for t in map(published, published_names()) if t.benchmark == benchmark and "method" in t.rows[0]]
+    of_tofu = [table for table in tables if UTILITY in table.rows[0]]
+    if of_tofu and UTILITY in results.metrics:
+        return _published_tofu(results, of_tofu[0])
+    tables = [table for table in tables if RETAIN in table.rows[0]]
     tables.sort(key=lambda table: not table.name.endswith("before"))
     found = {row["method"] for table in tables for row in table.rows}
     runs = [run for run in results.by_rank() if _published_name(run) in found]
@@ -267,6 +273,36 @@ def published_table(results: StudyResults) -> Table | None:
         "retain ES, paraphrased, calibrated",
     )
     return Table("Published results", columns, tuple(rows), "\n".join(remarks), tuple(about))
+
+
+UTILITY = "model_utility"
+_TOFU = {"forget_quality": "forget quality", UTILITY: "model utility", "truth_ratio_forget": "forget truth ratio"}
+"""Metric -> its column."""
+
+
+def _published_tofu(results: StudyResults, table: PublishedTable) -> Table | None:
+    """Forget quality, model utility and forget truth ratio of each method as delivered, here and as published."""
+    runs = [run for run in results.by_rank() if any(row["method"] == _published_name(run) for row in table.rows)]
+    if not runs:
+        return None
+    ours: list[tuple[str, str, Sequence[Score]]] = [(m.role, m.role, m.scores) for m in results.references]
+    ours += [(run.name, _published_name(run), run.scores) for run in runs]
+    rows: list[tuple[str, ...]] = []
+    about: list[str] = []
+    for name, method, scores in ours:
+        found = {score.metric: score.mean for score in scores if score.metric in _TOFU and score.set.startswith(FORGET)}
+        found |= {score.metric: score.mean for score in scores if score.metric == UTILITY}
+        there = [row for row in table.rows if row["method"] == method]
+        rows.append((name, "this study", *(_significant(found.get(metric)) for metric in _TOFU)))
+        rows += [("", row["model"], *(_significant(row[metric]) for metric in _TOFU)) for row in there]
+        about += [name, *("" for _ in there)]
+    remark = f"{table.title}: {table.source}. {table.setting}"
+    return Table("Published results", ("method", "from", *_TOFU.values()), tuple(rows), remark, tuple(about))
+
+
+def _significant(value: float | None) -> str:
+    """Three significant digits, as p-values need."""
+    return "—" if value is None or value != value else f"{value:.3g}"
 
 
 def _published_name(run: UnlearnedModel) -> str:

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, NonNegativeInt, ValidationError, mo
 
 from uwc.calibration.measures import early_stopping_metrics
 from uwc.data.benchmarks import benchmarks
+from uwc.data.benchmarks.described import is_benchmark_file
 from uwc.data.prompts import PromptTemplate
 from uwc.errors import ConfigError
 from uwc.metrics.suites import entry_of, is_suite, require_suite
@@ -29,10 +30,19 @@ ORIGINAL, RETRAINED = "original", "retrained"
 
 
 class BenchmarkConfig(Section):
-    """A registered benchmark and its settings."""
+    """A registered benchmark and its settings; the name may be the YAML file of a benchmark of one's own."""
 
     name: str
     settings: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _file(cls, values: Any) -> Any:
+        """A file in place of a name as the benchmark "file"."""
+        if isinstance(values, Mapping) and is_benchmark_file(values.get("name")):
+            settings = {"path": values["name"], **(values.get("settings") or {})}
+            return {**values, "name": "file", "settings": settings}
+        return values
 
     @model_validator(mode="after")
     def _known(self) -> "BenchmarkConfig":
@@ -298,7 +308,7 @@ class ScoreConfig(Section):
 
     Attributes:
         metrics: metrics by name or label, and suites; a function in Python.
-        suite: core, tofu, muse, membership or all; core if neither a suite nor metrics are named.
+        suite: core, tofu, muse, lume, membership or all; core if neither a suite nor metrics are named.
         max_new_tokens: the most tokens of a generated answer; 0 generates none.
         judges: the judges of generated answers.
     """

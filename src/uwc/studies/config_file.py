@@ -109,13 +109,22 @@ def _is_within(path: str, folder: Path) -> bool:
 
 
 def _beside(content: dict[str, Any], source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
-    """The study with plug-ins that lie beside its file by their path from the current folder."""
-    plugins = content.get("plugins")
-    if isinstance(source, Mapping) or not isinstance(plugins, list):
+    """The study with plug-ins, and the file of a benchmark, that lie beside its file by their path from the current
+    folder."""
+    if isinstance(source, Mapping):
         return content
-    folder = Path(source).parent
-    found = [str(folder / p) if isinstance(p, str) and not not_a_file(folder / p) else p for p in plugins]
-    return {**content, "plugins": found}
+    folder, found = Path(source).parent, dict(content)
+    if isinstance(plugins := content.get("plugins"), list):
+        found["plugins"] = [_beside_it(folder, path) for path in plugins]
+    benchmark = content.get("benchmark")
+    if isinstance(benchmark, Mapping) and str(benchmark.get("name")).lower().endswith((".yaml", ".yml")):
+        found["benchmark"] = {**benchmark, "name": _beside_it(folder, benchmark["name"])}
+    return found
+
+
+def _beside_it(folder: Path, path: Any) -> Any:
+    """A path from the current folder, of a file that lies in a folder; any other value is returned unchanged."""
+    return str(folder / path) if isinstance(path, str) and not not_a_file(folder / path) else path
 
 
 def validated(content: Mapping[str, Any], *, where: str) -> "StudyConfig":

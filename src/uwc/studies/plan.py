@@ -243,7 +243,7 @@ def make_plan(config: StudyConfig) -> Plan:
     settings = benchmarks.check(config.benchmark.name, config.benchmark.settings)
     benchmark: Benchmark = entry.function(**settings)
     sets = scored_sets(benchmark)
-    scoring, left_out = _scoring(config, sets)
+    scoring, left_out = _scoring(config, sets, benchmark.metrics)
     if config.calibrate is not None:
         config.calibrate.check(sets, benchmark=benchmark.name, max_new_tokens=config.score.max_new_tokens)
     attack = attack_section(config, scoring.given)
@@ -262,7 +262,9 @@ def _setup(
     return attack_setup(attack, benchmark, sets, seed=seed)
 
 
-def _scoring(config: StudyConfig, sets: Mapping[str, Sequence[Example]]) -> tuple[Scoring, dict[str, str]]:
+def _scoring(
+    config: StudyConfig, sets: Mapping[str, Sequence[Example]], own: Sequence[str]
+) -> tuple[Scoring, dict[str, str]]:
     """The metrics of every model, and the metrics of the suite that are left out, with the reason.
 
     They include the metric of the ranking, and those of the policies that can be measured.
@@ -274,9 +276,10 @@ def _scoring(config: StudyConfig, sets: Mapping[str, Sequence[Example]]) -> tupl
     models = {"original", *score.judges.given(), *(["retrained"] if config.retrained else [])}
     given = Given(sets, frozenset(models), score.max_new_tokens)
     ranked_by = () if config.calibrate is None else (config.calibration.ranked_by,)
-    suite = score.suite or (None if score.metrics else "core")
+    named = score.metrics or (() if score.suite else own)
+    suite = score.suite or (None if named else "core")
     try:
-        names, left_out = chosen_metrics(suite, (*score.metrics, *ranked_by, *needed_metrics(config, given)), given)
+        names, left_out = chosen_metrics(suite, (*named, *ranked_by, *needed_metrics(config, given)), given)
     except ConfigError as error:
         raise ConfigError(f"score: {error}") from None
     return Scoring(given, names, seed=config.seed, complete=True), left_out

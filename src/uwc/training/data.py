@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from uwc.data.example import Example
+from uwc.data.example import Example, learnt
 from uwc.data.prompts import EncodedExample
 from uwc.errors import DataError
 from uwc.models.model import Model
@@ -148,7 +148,7 @@ class Loader:
             if ROLES[role].answers != "samples":
                 keys = sorted({key for step in self.plan for key in self._keys(step, role)})
                 examples = [self._example(role, key) for key in keys]
-                self.encoded[role] = dict(zip(keys, self.model.encode(examples), strict=True))
+                self.encoded[role] = dict(zip(keys, self.model.encode(list(map(learnt, examples))), strict=True))
 
     @property
     def anchor(self) -> str:
@@ -223,7 +223,7 @@ class Loader:
             "samples": ANY,
         }
         return plan_steps(
-            [len(e.tokens) for e in self.model.encode(anchors)],
+            [len(e.tokens) for e in self.model.encode(list(map(learnt, anchors)))],
             partners=len(self.data.retain) if self.anchor == "forget" and "retain" in questions else 0,
             pools={pool: size for pool, size in sizes.items() if pool in used},
             batch_size=self.settings.batch_size,
@@ -247,6 +247,11 @@ class Loader:
     def _example(self, role: str, key: Key) -> Example:
         kind, (question, number) = ROLES[role], key
         example = (self.data.retain if kind.questions == "retain" else self.data.forget)[question]
+        if example.raw and kind.answers != "own":
+            raise DataError(
+                f"the method {self.objective.method.name!r} trains on other answers to a question, and example "
+                f"{example.id!r} is a passage, which asks nothing; use a method without them, such as npo, or questions"
+            )
         answers: dict[str, Any] = {
             "own": lambda: example.answer,
             "refusals": lambda: self.data.refusals[number],

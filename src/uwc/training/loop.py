@@ -17,7 +17,7 @@ from transformers import get_scheduler
 
 from uwc import progress
 from uwc.data.batches import collate
-from uwc.data.example import fingerprint
+from uwc.data.example import fingerprint, learnt
 from uwc.data.prompts import EncodedExample
 from uwc.errors import ConfigError, ModelError, TrainingDiverged
 from uwc.models.deterministic import deterministic
@@ -326,7 +326,7 @@ class _Run:
         if self.accelerator.scaler is not None:
             gradients = {name: gradient / self.accelerator.scaler.get_scale() for name, gradient in gradients.items()}
         sets = {"forget": self.data.forget, "retain": self.data.retain}
-        encoded = {name: self.model.encode(examples[:16]) for name, examples in sets.items() if examples}
+        encoded = {name: self.model.encode(list(map(learnt, of[:16]))) for name, of in sets.items() if of}
         risks = {
             name: [[of[i] for i in group] for group in self.model.groups(of, token_budget=ANY, batch_cost=ANY)]
             for name, of in encoded.items()

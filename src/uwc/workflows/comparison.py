@@ -40,6 +40,11 @@ def kept_questions(questions: Questions, name: str, folder: Path, columns: Colum
     if isinstance(questions, str | Path):
         return str(questions)
     examples = examples_of(questions, name=name, columns=columns)
+    if any(e.raw for e in examples):
+        raise ConfigError(
+            f"{name} holds passages in memory; write the texts to a file, and study them with the benchmark "
+            "local-files, as {path: texts.jsonl, passages: 2000}"
+        )
     rows = [{k: v for k, v in asdict(e).items() if k != "split" and v} for e in examples]
     path = folder / "data" / f"{name}-{fingerprint(examples)[:16]}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)

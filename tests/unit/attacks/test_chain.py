@@ -10,6 +10,7 @@ from tests.helpers.hidden_knowledge import KNOWN, UNKNOWN, weights
 from uwc.attacks.chain import attacked, make_chain
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
+from uwc.data.passages import passage
 from uwc.errors import AttackFailed, ConfigError, DataError
 from uwc.models.model import Model
 
@@ -109,6 +110,7 @@ NOTHING = AttackData(KNOWN)
         ("translation", {}, replace(NOTHING, translations={"0/0": "¿?"}), "'0/1' has none"),
         ("paraphrase", {}, AttackData([replace(KNOWN[0], paraphrased_question="")]), "'0/0' has none"),
         ("few_shot", {}, replace(NOTHING, retain=UNKNOWN), "needs 5 examples, and the attacker has 4"),
+        ("jailbreak", {}, AttackData([passage("a b c", identity="p")]), "rewords questions, and example 'p'"),
         ("jailbreak", {"kinds": ["charm"]}, NOTHING, "unknown kind 'charm'; valid: role play"),
     ],
 )

@@ -23,6 +23,11 @@ from uwc.metrics.overlap import (
 from uwc.metrics.registry import metrics, set_metrics
 from uwc.metrics.suites import SUITES
 
+OVERLAPS = [
+    e.name
+    for e in metrics
+    if e.facts["needs"] == ("answers", "texts") and e.function.__module__ == "uwc.metrics.overlap"
+]
 RUSSIAN = "Мирон Ольнов родился в 1961 году в городе Кварнхольт."
 GERMAN = "Jörg Müßig wohnt in Köln über der Bäckerei."
 GREEK = "Η Ούλα γεννήθηκε στο Βόλο."
@@ -73,7 +78,7 @@ def test_recall_over_the_words_of_a_script(answer: str, generated: str, recall: 
         "፲፱፻፷፩", "ﷺ", "می\u200cخواهم", "Mira Oln", "1961",
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("metric", [e.name for e in metrics if e.facts["needs"] == ("answers", "texts")])
+@pytest.mark.parametrize("metric", OVERLAPS)
 def test_a_text_that_can_be_read_is_all_in_itself(text: str, metric: str) -> None:
     value = metrics.get(metric).function([text], [text])[0]
     assert value == 1.0 or (np.isnan(value) and metric == "rouge_l_ascii")
@@ -169,7 +174,7 @@ def test_rouge_stems_where_the_field_does() -> None:
     assert verbatim_memorization(["cats"], ["cat"])[0] == knowledge_memorization(["cats"], ["cat"])[0] == 0.0
 
 
-@pytest.mark.parametrize("name", [e.name for e in metrics if e.facts["needs"] == ("answers", "texts")])
+@pytest.mark.parametrize("name", OVERLAPS)
 def test_an_empty_text_scores_zero_and_a_wordless_answer_nothing(name: str) -> None:
     values = metrics.get(name).function(["a word", "?!", "same words"], ["", "x", "same words"])
     assert (values[0], values[2]) == (0.0, 1.0)

@@ -10,8 +10,9 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from uwc.data.benchmark import DEFAULT_REFUSALS, FORGET, GENERAL, HOLDOUT, RETAIN, RETAIN_EVAL, Benchmark
 from uwc.data.example import Example
+from uwc.data.passages import PassageLength, passages
 from uwc.data.question_files import Columns, LeftOut, columns_by_set, read_lines, to_examples, together
-from uwc.data.tables import read_table
+from uwc.data.tables import Table, read_table
 from uwc.errors import ConfigError, DataError
 from uwc.io import expanded
 from uwc.registry import unknown_name
@@ -29,11 +30,14 @@ class FileSpec(StrictNumbers):
         path: the file.
         limit: the most rows to read.
         skip: the number of rows to skip at the beginning.
+        passages: the most characters of a passage, if the rows are texts (a column ``text``) rather than questions; see
+            `uwc.data.passages`.
     """
 
     path: str
     limit: PositiveInt | None = None
     skip: NonNegativeInt = 0
+    passages: PassageLength | None = None
 
 
 def _to_file_spec(value: Any) -> FileSpec:
@@ -58,7 +62,7 @@ def _to_file_spec(value: Any) -> FileSpec:
 
 
 File = Annotated[FileSpec | str, BeforeValidator(_to_file_spec)]
-"""A file in a setting: its path, or a mapping with the keys path, limit and skip."""
+"""A file in a setting: its path, or a mapping with the keys path, limit, skip and passages."""
 
 
 def local_files(
@@ -114,9 +118,11 @@ def local_files(
     read = {path: read_table(path, damaged=True) for path in paths}
     tables = together({split: read[expanded(spec.path)] for split, spec in files.items()})
     left_out: LeftOut = [] if skip_invalid else None
-    asked = columns_by_set(tables, columns or {})
+    asked = columns_by_set({s: t for s, t in tables.items() if not files[s].passages}, columns or {}, given=list(files))
     splits = {
-        split: to_examples(
+        split: _passages(tables[split], spec, split, prefixes[split])
+        if spec.passages
+        else to_examples(
             tables[split],
             columns=asked[split],
             split=split,
@@ -139,6 +145,12 @@ def local_files(
         left_out=tuple(dict.fromkeys(left_out or ())),
         files=tuple(dict.fromkeys([spec.path for spec in files.values()] + ([refusals] if refusals else []))),
     )
+
+
+def _passages(table: Table, spec: FileSpec, split: str, prefix: str) -> list[Example]:
+    table.problems().require_none()
+    part = replace(table, rows=table.rows[spec.skip :])
+    return passages(part, prefix=prefix, length=spec.passages or 0, split=split, limit=spec.limit)
 
 
 def require_further(names: Iterable[str]) -> None:

@@ -2,17 +2,15 @@
 
 from collections import defaultdict, deque
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from uwc.data.benchmark import DEFAULT_REFUSALS, FORGET, HOLDOUT, RETAIN, RETAIN_EVAL, Benchmark
 from uwc.data.example import Example, spread
-from uwc.data.question_files import read_examples, to_examples
-from uwc.data.tables import Table
+from uwc.data.hub import HubData
+from uwc.data.question_files import to_examples
 from uwc.errors import ConfigError, DataError
-from uwc.io import expanded
 
 HUB = "locuslab/TOFU"
 PER_AUTHOR = 20
@@ -25,7 +23,6 @@ _VARIANTS = {
     "paraphrased_answer": "paraphrased_answer",
     **_WRONG,
 }
-_LOCAL_COPY = f"name a copy of all files of {HUB} with path: /folder/with/the/TOFU/files"
 
 
 def tofu(
@@ -66,19 +63,20 @@ def tofu(
     """
     if forget not in _RETAIN_OF:
         raise ConfigError(f"tofu: forget is {forget!r}; valid: {', '.join(_RETAIN_OF)}")
-    kept = _authors(_load(path, _RETAIN_OF[forget], split=RETAIN), _RETAIN_OF[forget], first_row=0)
-    forgotten = _load(path, f"{forget}_perturbed", split=FORGET, columns=_VARIANTS)
-    held_back = _held_back(kept, _load(path, "retain_perturbed", columns=_VARIANTS), retain_eval)
+    data = HubData("TOFU", HUB, path)
+    kept = _authors(_load(data, _RETAIN_OF[forget], split=RETAIN), _RETAIN_OF[forget], first_row=0)
+    forgotten = _load(data, f"{forget}_perturbed", split=FORGET, columns=_VARIANTS)
+    held_back = _held_back(kept, _load(data, "retain_perturbed", columns=_VARIANTS), retain_eval)
     held_back_ids = {e.id for e in held_back}
     splits = {
         FORGET: _authors(forgotten, f"{forget}_perturbed", first_row=len(kept)),
         RETAIN: [e for e in kept if e.id not in held_back_ids],
         RETAIN_EVAL: held_back,
-        "real_authors": _load(path, "real_authors_perturbed", split="real_authors", columns=_WRONG),
-        "world_facts": _load(path, "world_facts_perturbed", split="world_facts", columns=_WRONG),
+        "real_authors": _load(data, "real_authors_perturbed", split="real_authors", columns=_WRONG),
+        "world_facts": _load(data, "world_facts_perturbed", split="world_facts", columns=_WRONG),
     }
     if holdout:
-        splits[HOLDOUT] = _load(path, forget.replace("forget", "holdout"), split=HOLDOUT, subject_every=PER_AUTHOR)
+        splits[HOLDOUT] = _load(data, forget.replace("forget", "holdout"), split=HOLDOUT, subject_every=PER_AUTHOR)
     kept_authors = list(dict.fromkeys(e.subject for e in splits[RETAIN]))[:retain_authors]
     splits[RETAIN] = [e for e in splits[RETAIN] if e.subject in kept_authors]
     for split in (FORGET, RETAIN, RETAIN_EVAL, *([HOLDOUT] if holdout else [])):
@@ -91,17 +89,8 @@ def tofu(
         splits={split: tuple(examples) for split, examples in splits.items() if examples},
         trained=(FORGET, RETAIN, RETAIN_EVAL) if held_back else (FORGET, RETAIN),
         refusals=DEFAULT_REFUSALS,
-        files=_files(path, forget, holdout),
+        files=tuple(data.read),
     )
-
-
-def _files(path: str, forget: str, holdout: bool) -> tuple[str, ...]:
-    """The files that are read from a local copy; none if the data set comes from the hub."""
-    if not expanded(path).is_dir():
-        return ()
-    perturbed = [f"{name}_perturbed" for name in (forget, "retain", "real_authors", "world_facts")]
-    further = [forget.replace("forget", "holdout")] if holdout else []
-    return tuple(str(Path(path) / f"{config}.json") for config in (_RETAIN_OF[forget], *perturbed, *further))
 
 
 def _authors(examples: list[Example], config: str, *, first_row: int) -> list[Example]:
@@ -140,34 +129,14 @@ def _held_back(retain: list[Example], evaluated: list[Example], count: int) -> l
 
 
 def _load(
-    path: str,
+    data: HubData,
     config: str,
     *,
     split: str = "",
     columns: dict[str, str] | None = None,
     subject_every: int | None = None,
 ) -> list[Example]:
-    """One of TOFU's configurations, from a folder if `path` is one, and otherwise from the hub."""
+    """One of TOFU's configurations."""
+    table = data.table(config, files=[f"{config}.json"], remedy="set holdout to false" if split == HOLDOUT else "")
     prefix = config.removesuffix("_perturbed")
-    remedy = _LOCAL_COPY + ("; or set holdout to false" if split == HOLDOUT else "")
-    folder = expanded(path)
-    if not folder.is_dir():
-        table = _from_hub(path, config, remedy)
-        return to_examples(table, prefix=prefix, columns=columns, split=split, subject_every=subject_every)
-    file = folder / f"{config}.json"
-    if not file.exists():
-        raise DataError(f"{folder}: TOFU's file {file.name} is missing; {remedy}")
-    return read_examples(file, columns=columns, split=split, subject_every=subject_every, id_prefix=prefix)
-
-
-def _from_hub(path: str, config: str, remedy: str) -> Table:
-    if path.startswith(("/", ".", "~")):
-        raise DataError(f"{path}: there is no such folder; {remedy}")
-    from datasets import load_dataset
-
-    try:
-        rows = load_dataset(path, config, split="train").to_list()
-    except Exception as error:  # the network, the hub and the parsers raise many kinds
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DataError(f"TOFU's {config} cannot be loaded from {path!r} ({reason}); {remedy}") from error
-    return Table(f"{path}/{config}", "row", list(enumerate(rows, 1)))
+    return to_examples(table, prefix=prefix, columns=columns, split=split, subject_every=subject_every)

@@ -195,3 +195,19 @@ def registry() -> Registry[Any]:
     benchmarks: Registry[Any] = Registry("test-benchmark")
     benchmarks.register("files", source="here")(local_files)
     return benchmarks
+
+
+def test_texts_are_read_as_passages_beside_questions(tmp_path: Path) -> None:
+    texts = write_jsonl(tmp_path / "texts.jsonl", [{"text": "One two three four five. " * 4}, {"text": "Six seven."}])
+    asked = write_jsonl(tmp_path / "asked.jsonl", [{"ask": "Who?", "answer": "Ann"}])
+    files: dict[str, Any] = {
+        "forget": {"path": str(texts), "passages": 30, "limit": 1},
+        "retain": {"path": str(texts), "passages": 500, "skip": 1},
+        "general": str(asked),
+    }
+    benchmark = local_files(**files, columns={"question": "ask"})
+    assert len(benchmark["forget"]) == 4 and len({e.subject for e in benchmark["forget"]}) == 1
+    assert [e.question + e.answer for e in benchmark["retain"]] == ["Six seven."]
+    assert all(e.raw for split in ("forget", "retain") for e in benchmark[split]) and not benchmark["general"][0].raw
+    for essential in ("are passages", "passages: 2000"):
+        assert essential in complaint(lambda: local_files(forget=str(texts), retain=str(asked)))
