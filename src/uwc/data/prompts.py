@@ -142,6 +142,7 @@ class PromptTemplate:
         system: the system message; none if empty. A plain prompt begins with it.
         date: today's date for chat templates, as ``YYYY-MM-DD``; None is `DATE`.
         template_arguments: further arguments of the chat template, such as ``{"enable_thinking": False}``.
+        stop: the texts at which a generated answer ends; see `stop_texts`.
     """
 
     text: str = "Question: {question}\nAnswer:"
@@ -150,8 +151,11 @@ class PromptTemplate:
     system: str = ""
     date: str | None = None
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
+    stop: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
+        if self.stop is not None and not all(self.stop):
+            raise ConfigError("prompt.stop: an empty text ends every answer; remove it")
         if "{question}" not in self.text:
             raise ConfigError(f"prompt template {brief(self.text)}: it must contain {{question}}")
         for name in self.template_arguments:
@@ -246,6 +250,17 @@ class PromptTemplate:
         system = [("system", self.system)] if self.system and "system" not in given else []
         turns = [(role, trimmed(text) if role == "assistant" else text) for role, text in example.history]
         return [*system, *turns, ("user", example.question)]
+
+    def stop_texts(self, *, chat: bool) -> tuple[str, ...]:
+        """The texts at which a generated answer ends, besides the tokens that end a turn.
+
+        Those of `stop`; by default none in a chat, and of a plain prompt a new line with what stands before the
+        question on its line, such as ``"\\nQuestion:"``, with which a base model runs on to the next question.
+        """
+        if self.stop is not None:
+            return self.stop
+        before = self.text.partition("{question}")[0].strip().rpartition("\n")[2]
+        return (f"\n{before}",) if before and not chat else ()
 
     def uses_chat(self, tokenizer: Any) -> bool:
         """Whether the chat template of this tokenizer is used."""

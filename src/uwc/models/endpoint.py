@@ -55,7 +55,8 @@ class Endpoint(StrictNumbers):
         temperature: of answers without an attack; 0 is greedy, None is the server's default.
         top_p: of answers without an attack; None is the server's default.
         seed: is sent with each request; None sends none, as is done where the server refuses it.
-        stop: texts that end an answer, besides the model's own ends.
+        stop: texts that end an answer, besides the model's own ends; by default of completions what stands before the
+            question in `prompt` on a new line.
         extra: further fields of each request, such as ``{"chat_template_kwargs": {"enable_thinking": False}}``.
         concurrency: the most requests at a time.
         timeout: the most seconds of a request.
@@ -77,7 +78,7 @@ class Endpoint(StrictNumbers):
     temperature: Annotated[float, Field(ge=0)] | None = 0.0
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = 0
-    stop: tuple[str, ...] = ()
+    stop: tuple[str, ...] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     concurrency: Annotated[int, Field(ge=1, le=1000)] = 8
     timeout: Annotated[float, Field(gt=0)] = 120.0
@@ -115,7 +116,7 @@ class Endpoint(StrictNumbers):
     @property
     def template(self) -> PromptTemplate:
         """The prompt template of completions."""
-        return PromptTemplate(text=self.prompt, system=self.system, chat=False)
+        return PromptTemplate(text=self.prompt, system=self.system, chat=False, stop=self.stop)
 
 
 def _split(url: str) -> Any:
@@ -419,7 +420,7 @@ class Conversation:
             "temperature": endpoint.temperature if draw is None else draw.temperature,
             "top_p": endpoint.top_p if draw is None else draw.top_p,
             "seed": endpoint.seed if draw is None or endpoint.seed is None else draw.seed,
-            "stop": list(endpoint.stop) or None,
+            "stop": list(template.stop_texts(chat=chat)) or None,
         }
         named = {self._renamed.get(name, name): value for name, value in settings.items() if value is not None}
         given = {name: value for name, value in named.items() if name is not None}

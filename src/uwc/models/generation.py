@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -41,7 +41,8 @@ def generate(
 ) -> Generated:
     """Greedy answers of at most `max_new_tokens` tokens.
 
-    An answer ends at any token that ends the model's turn (`Model.stops`).
+    An answer ends at any token that ends the model's turn (`Model.stops`), and before the first of the prompt's stop
+    texts (`PromptTemplate.stop_texts`), which passages do not have.
 
     Args:
         model: the model.
@@ -55,12 +56,55 @@ def generate(
     encoded = model.encode(examples)
     prompts = [list(e.before) for e in encoded]
     stops = model.stops(encoded)
-    continued = partial(continue_greedily, model, stops=stops, max_new_tokens=max_new_tokens)
+    stop_texts = model.template.stop_texts(chat=model.template.uses_chat(model.tokenizer))
+    plain = stop_texts and not hasattr(model.model, "inner") and not any(e.raw for e in examples)
+
+    def continued(prompts: Sequence[list[int]]) -> list[tuple[list[int], bool]]:
+        ended = _Said(model.tokenizer, stop_texts, after=max(map(len, prompts))) if plain else None
+        return continue_greedily(model, prompts, stops=stops, max_new_tokens=max_new_tokens, ended=ended)
+
     added = continue_all(model, prompts, continued, max_new_tokens=max_new_tokens, token_budget=token_budget)
-    texts = [model.tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens, _ in added]
+    cut = [
+        _cut(model.tokenizer, tokens, () if example.raw else stop_texts)
+        for example, (tokens, _) in zip(examples, added, strict=True)
+    ]
     return Generated(
-        tuple(tuple(tokens) for tokens, _ in added), tuple(texts), np.array([finite for _, finite in added], dtype=bool)
+        tuple(tuple(tokens) for tokens, _ in cut),
+        tuple(text.strip() for _, text in cut),
+        np.array([finite for _, finite in added], dtype=bool),
     )
+
+
+class _Said:
+    """A stopping criterion: a row ends once one of the stop texts stands in its new tokens.
+
+    Args:
+        tokenizer: the tokenizer.
+        stop_texts: the texts.
+        after: the number of tokens before the new ones.
+    """
+
+    def __init__(self, tokenizer: Any, stop_texts: Sequence[str], *, after: int) -> None:
+        self._tokenizer, self._texts, self._after = tokenizer, stop_texts, after
+        self._longest = max(len(text.encode()) for text in stop_texts) + 1
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: object) -> Tensor:
+        """[B] which rows have ended."""
+        last = input_ids[:, max(self._after, input_ids.shape[1] - self._longest) :].tolist()
+        said = self._tokenizer.batch_decode(last, skip_special_tokens=True)
+        return torch.tensor([any(t in text for t in self._texts) for text in said], device=input_ids.device)
+
+
+def _cut(tokenizer: Any, tokens: list[int], stop_texts: Sequence[str]) -> tuple[list[int], str]:
+    """The tokens and the text before the first of the stop texts; a token that reaches into it is not one of them."""
+    text = str(tokenizer.decode(tokens, skip_special_tokens=True))
+    places = [place for stop in stop_texts if (place := text.find(stop)) >= 0]
+    if not places:
+        return tokens, text
+    text = text[: min(places)]
+    while tokens and len(tokenizer.decode(tokens, skip_special_tokens=True)) > len(text):
+        tokens = tokens[:-1]
+    return tokens, text
 
 
 def shortest_similar_prefixes(

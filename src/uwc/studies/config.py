@@ -59,6 +59,7 @@ class PromptConfig(Section):
     system: str = ""
     date: Annotated[str | None, BeforeValidator(lambda day: str(day) if isinstance(day, datetime.date) else day)] = None
     template_arguments: dict[str, Any] = Field(default_factory=dict)
+    stop: tuple[str, ...] | None = None
 
     @model_validator(mode="after")
     def _valid(self) -> "PromptConfig":

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from uwc.studies.context import Context
 
 
-STORE_VERSION = 11
+STORE_VERSION = 12
 """Version of the steps' computations and files; incremented when a change of this package's code affects a number."""
 
 NOT_IN_KEY: Mapping[str, bool] = {"key": False}

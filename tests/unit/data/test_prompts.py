@@ -136,3 +136,13 @@ def test_batches_cost_no_more_than_any_other_cut(batch_cost: int) -> None:
 
 def test_an_example_beyond_the_budget_is_a_batch_of_its_own() -> None:
     assert group_by_length([50], token_budget=20) == [[0]]
+
+
+def test_stop_texts_of_a_plain_prompt_are_what_stands_before_the_question() -> None:
+    header = PromptTemplate(text="Answer briefly.\n\n### Instruction:\n{question}\n### Response:")
+    assert PromptTemplate().stop_texts(chat=False) == ("\nQuestion:",)
+    assert header.stop_texts(chat=False) == ("\n### Instruction:",)
+    assert PromptTemplate(text="{question}").stop_texts(chat=False) == PromptTemplate().stop_texts(chat=True) == ()
+    assert PromptTemplate(stop=("\n\n",)).stop_texts(chat=True) == ("\n\n",)
+    with pytest.raises(ConfigError, match="empty"):
+        PromptTemplate(stop=("",))

@@ -29,6 +29,30 @@ def test_an_answer_ends_at_every_token_that_the_generation_configuration_lists(k
     assert generate(replace(knowing, ends=(*knowing.end_ids, stop)), [example], max_new_tokens=40).texts == (before,)
 
 
+def test_an_answer_ends_before_the_first_stop_text(knowing: Model) -> None:
+    """Of "... mends 13 old clocks in a house near ..." the text before "clock", in which its token does not end."""
+    examples = people(3)
+    told = replace(knowing, template=replace(knowing.template, stop=("house", "clock")))
+    whole = generate(knowing, examples, max_new_tokens=40)
+    found = generate(told, examples, max_new_tokens=40)
+    assert list(found.texts) == [text.partition("clock")[0].strip() for text in whole.texts]
+    for short, long in zip(found.tokens, whole.tokens, strict=True):
+        assert short == long[: len(short)]
+        assert "clock" not in knowing.tokenizer.decode(list(short))
+    raw = [replace(e, raw=True) for e in examples]
+    assert generate(told, raw, max_new_tokens=9).texts == generate(knowing, raw, max_new_tokens=9).texts
+
+
+def test_rows_end_at_a_stop_text(knowing: Model) -> None:
+    """No further pass is made once every row has said one."""
+    passes: list[int] = []
+    told = replace(copied(knowing), template=replace(knowing.template, stop=(" in a",)))
+    told.model.register_forward_hook(lambda *_: passes.append(1))
+    (answer,) = generate(told, people(1)[1:], max_new_tokens=40).texts
+    assert answer == people(1)[1].answer.partition(" in a")[0]
+    assert len(passes) < len(knowing.tokenizer(people(1)[1].answer)["input_ids"])
+
+
 def test_generation_settings_of_the_checkpoint_change_nothing(knowing: Model) -> None:
     from transformers import GenerationConfig
 
