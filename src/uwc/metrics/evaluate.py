@@ -320,6 +320,8 @@ def _set_score(name: str, scored: ScoredSets, retrained: ScoredSets, scoring: Sc
     )
     sets = "+".join(dict.fromkeys(of_set for _, of_set, _ in inputs))
     why = {"an input metric has no value": result.not_scored} if result.not_scored else {}
+    if "why" in entry.facts:
+        why |= entry.facts["why"](*values)
     return Score(set=sets, metric=name, why=why, **result.model_dump())
 
 

@@ -56,6 +56,7 @@ Each declares:
         those with a default, which come last, are left out where there is no such model.
     range, higher_remembers, label: as above; `higher_remembers` is None where neither direction means it.
     interval: whether a bootstrap interval is meaningful.
+    why: a function of its arguments that returns reservations on the value, as reason -> number of examples; or absent.
     of_means: the function of [I, ...] means, if it is a function of the means of its arguments; else absent.
 """
 

@@ -9,7 +9,7 @@ from typing import Any
 from uwc.data.example import Example, asked_in_both, fingerprint, has_subject, paraphrased, repeated
 from uwc.errors import ConfigError
 from uwc.metrics.registry import INPUTS, JUDGES, metric, metrics, set_metrics
-from uwc.metrics.set_metrics import MEMBERSHIP_ATTACKS
+from uwc.metrics.set_metrics import BOUNDS, MEMBERSHIP_ATTACKS
 from uwc.metrics.stats import cluster_codes
 from uwc.registry import Entry, unknown_name
 from uwc.results import MetricInfo, SetInfo, Warning
@@ -47,6 +47,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "membership": (
         *(f"mia_{a}" for a in MEMBERSHIP_ATTACKS),
         *(f"auc_{a}" for a in MEMBERSHIP_ATTACKS),
+        *(f"tpr_{bound}_{a}" for a in MEMBERSHIP_ATTACKS for bound in BOUNDS),
         "privleak",
     ),
 }
@@ -54,7 +55,7 @@ SUITES: dict[str, tuple[str, ...]] = {
 
 OPTIONAL: dict[str, frozenset[str]] = {
     "core": frozenset({"kl_to_original", "rouge_l", "secret_said"}),
-    "membership": frozenset({"mia_reference", "auc_reference"}),
+    "membership": frozenset({"mia_reference", "auc_reference", *(f"tpr_{bound}_reference" for bound in BOUNDS)}),
 }
 """Suite -> metrics that are left out, with a note, if a need is not met; in ``all`` this holds for every metric."""
 
