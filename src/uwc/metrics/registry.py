@@ -48,7 +48,7 @@ Each declares:
     unscored: why a value may be missing.
 """
 
-set_metrics: Registry[Any] = Registry("set-metric", modules=("uwc.metrics.set_metrics",))
+set_metrics: Registry[Any] = Registry("set-metric", modules=("uwc.metrics.set_metrics", "uwc.metrics.open_unlearning"))
 """Metrics of whole sets: functions from the values of metrics on several sets of examples to one number.
 
 Each declares:

@@ -44,6 +44,16 @@ SUITES: dict[str, tuple[str, ...]] = {
         "model_utility",
     ),
     "muse": ("verbatim_memorization", "knowledge_memorization", "privleak"),
+    "open-unlearning": (
+        "extraction_strength",
+        "exact_memorization",
+        "paraphrase_probability",
+        "truth_probability",
+        "model_utility",
+        "ou_memorization",
+        "ou_privacy",
+        "ou_overall",
+    ),
     "membership": (
         *(f"mia_{a}" for a in MEMBERSHIP_ATTACKS),
         *(f"auc_{a}" for a in MEMBERSHIP_ATTACKS),
