@@ -50,10 +50,13 @@ def published(name: str) -> PublishedTable:
     Tables: ``robustness-pcc``, rows of metric, attack, retain, forget; ``tofu-forget05-before`` and
     ``tofu-forget05-calibrated``, rows of method, model, retain, forget, retain_paraphrased, forget_paraphrased.
 
+    ``meta-evaluation``, rows of metric, faithfulness, relearning, quantization, robustness, overall;
+    ``unlearned-models``, rows of model and its scores.
+
     Raises:
         ConfigError: there is no such table.
 
-    Source: arXiv:2406.09179 and its public review discussion.
+    Source: arXiv:2406.09179 and its public review discussion; arXiv:2605.24614 for the last two.
     """
     if name not in published_names():
         raise ConfigError(unknown_name("published table", name, published_names()))
