@@ -109,7 +109,7 @@ def explain(metric: str) -> str:
     direction = {
         True: "high values mean that the answers are remembered",
         False: "low values mean that the answers are remembered",
-        None: "values near 0 mean that nothing gives the data away",
+        None: "neither end means that the answers are remembered; see the definition",
     }[found["higher_remembers"]]
     of_sets = is_set_metric(found["name"])
     needs = found["needs"] if of_sets else list(filter(None, (INPUTS[n] for n in found["needs"])))

@@ -6,6 +6,7 @@ from tests.helpers.results_factory import changed, changed_run, study_results
 
 from uwc.catalogue import catalogue
 from uwc.errors import ConfigError
+from uwc.metrics.set_metrics import harmonic_mean
 from uwc.metrics.suites import metric_info
 from uwc.published import published, published_benchmarks, published_names
 from uwc.reports.tables import published_table
@@ -77,6 +78,21 @@ def test_every_table_says_where_it_is_from() -> None:
     assert set(published_benchmarks()) == {"tofu-forget01", "tofu-forget05", "tofu-forget10"}
     with pytest.raises(ConfigError, match="did you mean 'robustness-pcc'"):
         published("robustness-pc")
+
+
+def test_the_fields_tables_agree_with_themselves() -> None:
+    """22 rows of 20 metrics, one of them at three shares. Robustness and the overall number are harmonic means."""
+    rows = published("meta-evaluation").rows
+    assert len(rows) == 22 and max(rows, key=lambda row: row["overall"])["metric"] == "uds"
+    for row in rows:
+        pairs = {"robustness": ("relearning", "quantization"), "overall": ("faithfulness", "robustness")}
+        for mean, parts in pairs.items():
+            assert row[mean] == pytest.approx(harmonic_mean([row[part] for part in parts]), abs=2e-4), row["metric"]
+    models = published("unlearned-models").rows
+    assert len(models) == 152 and {len(row) for row in models} == {32}
+    for row in models:
+        parts = [row[part] for part in ("memorization", "privacy", "utility_rel")]
+        assert row["overall"] == pytest.approx(harmonic_mean(parts), abs=1e-3), row["model"]
 
 
 def test_the_catalogue_lists_the_tables_and_their_rows() -> None:

@@ -144,6 +144,28 @@ def probability(scores: TokenScores) -> Floats:
 
 
 @metrics.register(
+    "paraphrase_probability",
+    source="arXiv:2506.12618",
+    needs=("restated",),
+    range=(0.0, 1.0),
+    higher_remembers=True,
+    average="arithmetic",
+    label="probability of the paraphrase",
+    unscored="the answer has no token",
+)
+def paraphrase_probability(restated: TokenScores) -> Floats:
+    """The probability of the paraphrased answer, normalised by its length.
+
+    ``exp(-NLL / N)`` as `probability`, of the paraphrased answer, or of the answer itself if there is no paraphrase.
+
+    Returns:
+        [E] in 0..1; NaN for an example without tokens.
+    """
+    found: Floats = probability(restated)
+    return found
+
+
+@metrics.register(
     "perplexity",
     source="arXiv:2406.09179",
     needs=("scores",),

@@ -48,7 +48,8 @@ Each declares:
     unscored: why a value may be missing.
 """
 
-set_metrics: Registry[Any] = Registry("set-metric", modules=("uwc.metrics.set_metrics", "uwc.metrics.lume"))
+_OF_SETS = ("set_metrics", "open_unlearning", "lume")
+set_metrics: Registry[Any] = Registry("set-metric", modules=tuple(f"uwc.metrics.{m}" for m in _OF_SETS))
 """Metrics of whole sets: functions from the values of metrics on several sets of examples to one number.
 
 Each declares:
@@ -57,6 +58,7 @@ Each declares:
     range, higher_remembers, label: as above; `higher_remembers` is None where neither direction means it.
     interval: whether a bootstrap interval is meaningful.
     groups: for each argument a pattern of ids, as of `fnmatch`, if it has the values of a part of the set only.
+    why: a function of its arguments that returns reservations on the value, as reason -> number of examples; or absent.
     of_means: the function of [I, ...] means, if it is a function of the means of its arguments; else absent.
 """
 

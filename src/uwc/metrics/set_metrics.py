@@ -1,5 +1,7 @@
 """Metrics of whole sets: tests, areas under curves and harmonic means."""
 
+from collections.abc import Callable
+
 import numpy as np
 import scipy  # its parts are imported on first use
 
@@ -101,6 +103,84 @@ for _attack in MEMBERSHIP_ATTACKS:
         label=f"AUC: {_attack.replace('_', '-')}",
         interval=True,
     )(auc)
+
+
+def true_positive_rate(members: Floats, others: Floats, *, bound: float) -> float:
+    """The largest true positive rate of membership inference whose false positive rate is at most a bound.
+
+    ``max_t {TPR(t) : FPR(t) <= bound}`` with TPR(t) and FPR(t) the shares of members and others that score at most t.
+    Of n others ``k = floor(bound n)`` may be taken for members, so that it is the share of members below the (k+1)-th
+    lowest other. A member that ties with that other is not counted, and nothing is interpolated. With fewer than
+    ``1 / bound`` others k is 0: the rate is then that without any false positive.
+
+    Args:
+        members: [E] scores of the examples in question; low values indicate members.
+        others: [E'] scores of examples that were never trained on.
+        bound: of the false positive rate, in 0..1.
+    """
+    allowed = _allowed(len(others), bound)
+    if allowed >= len(others):
+        return 1.0
+    return float((members < np.partition(others, allowed)[allowed]).mean())
+
+
+def _allowed(others: int, bound: float) -> int:
+    """The largest number of false positives among so many others."""
+    return int(np.floor(bound * others + 1e-9))
+
+
+def tpr_1_in_100(members: Floats, others: Floats) -> float:
+    """The true positive rate of membership inference at a false positive rate of at most 1 %.
+
+    ``max_t {TPR(t) : FPR(t) <= 0.01}`` with TPR(t) and FPR(t) the shares of members and of others that score at most t,
+    without interpolation: of n others the ``floor(n / 100)`` lowest are false positives, and members below the next one
+    are found; a tie with it is not. With fewer than 100 others it is the rate without any false positive.
+
+    Args:
+        members: [E] scores of the examples in question.
+        others: [E'] scores of examples that were never trained on.
+    """
+    return true_positive_rate(members, others, bound=0.01)
+
+
+def tpr_1_in_1000(members: Floats, others: Floats) -> float:
+    """The true positive rate of membership inference at a false positive rate of at most 0.1 %.
+
+    As `tpr_1_in_100` with ``FPR(t) <= 0.001``. With fewer than 1,000 others it is the rate without any false positive.
+
+    Args:
+        members: [E] scores of the examples in question.
+        others: [E'] scores of examples that were never trained on.
+    """
+    return true_positive_rate(members, others, bound=0.001)
+
+
+def _too_few(bound: float) -> Callable[..., dict[str, int]]:
+    """The function that says why a bound of the false positive rate cannot be used up."""
+
+    def why(members: Floats, others: Floats) -> dict[str, int]:
+        n = int((~np.isnan(others)).sum())
+        least = round(1 / bound)
+        return {f"fewer than {least:,} others, so that no false positive is allowed": n} if 0 < n < least else {}
+
+    return why
+
+
+BOUNDS = {"1_in_100": (0.01, "1%", tpr_1_in_100), "1_in_1000": (0.001, "0.1%", tpr_1_in_1000)}
+"""Name of a bound of the false positive rate -> the bound, as text, and the metric."""
+
+for _name, (_bound, _percent, _rate) in BOUNDS.items():
+    for _attack in MEMBERSHIP_ATTACKS:
+        set_metrics.register(
+            f"tpr_{_name}_{_attack}",
+            source="arXiv:2112.03570",
+            needs=(f"forget:mia_{_attack}", f"holdout:mia_{_attack}"),
+            range=(0.0, 1.0),
+            higher_remembers=True,
+            label=f"TPR at {_percent} FPR: {_attack.replace('_', '-')}",
+            interval=True,
+            why=_too_few(_bound),
+        )(_rate)
 
 
 @set_metrics.register(

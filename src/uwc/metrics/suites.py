@@ -10,7 +10,7 @@ from typing import Any
 from uwc.data.example import Example, asked_in_both, fingerprint, has_subject, paraphrased, repeated
 from uwc.errors import ConfigError, listed
 from uwc.metrics.registry import INPUTS, JUDGES, metric, metrics, set_metrics
-from uwc.metrics.set_metrics import MEMBERSHIP_ATTACKS
+from uwc.metrics.set_metrics import BOUNDS, MEMBERSHIP_ATTACKS
 from uwc.metrics.stats import cluster_codes
 from uwc.registry import Entry, unknown_name
 from uwc.results import MetricInfo, SetInfo, Warning
@@ -46,9 +46,20 @@ SUITES: dict[str, tuple[str, ...]] = {
     ),
     "muse": ("verbatim_memorization", "knowledge_memorization", "privleak"),
     "lume": ("rouge_l_ascii", "exact_match", "lume_tasks", "lume_mia"),
+    "open-unlearning": (
+        "extraction_strength",
+        "exact_memorization",
+        "paraphrase_probability",
+        "truth_probability",
+        "model_utility",
+        "ou_memorization",
+        "ou_privacy",
+        "ou_overall",
+    ),
     "membership": (
         *(f"mia_{a}" for a in MEMBERSHIP_ATTACKS),
         *(f"auc_{a}" for a in MEMBERSHIP_ATTACKS),
+        *(f"tpr_{bound}_{a}" for a in MEMBERSHIP_ATTACKS for bound in BOUNDS),
         "privleak",
     ),
 }
@@ -57,7 +68,7 @@ SUITES: dict[str, tuple[str, ...]] = {
 OPTIONAL: dict[str, frozenset[str]] = {
     "core": frozenset({"kl_to_original", "rouge_l", "secret_said"}),
     "lume": frozenset({"lume_mia"}),
-    "membership": frozenset({"mia_reference", "auc_reference"}),
+    "membership": frozenset({"mia_reference", "auc_reference", *(f"tpr_{bound}_reference" for bound in BOUNDS)}),
 }
 """Suite -> metrics that are left out, with a note, if a need is not met; in ``all`` this holds for every metric."""
 

@@ -52,10 +52,14 @@ def published(name: str) -> PublishedTable:
     ``open-unlearning-tofu-forget10`` (forget05, forget01), rows of method, its name there (called), model,
     forget_quality, model_utility, truth_ratio_forget; the methods original and retrained are those models.
 
+    ``meta-evaluation``, rows of metric, faithfulness, relearning, quantization, robustness, overall;
+    ``unlearned-models``, rows of model and its scores.
+
     Raises:
         ConfigError: there is no such table.
 
-    Source: arXiv:2406.09179 and its public review discussion; OpenUnlearning's table of results.
+    Source: arXiv:2406.09179 and its public review discussion; OpenUnlearning's table of results; arXiv:2605.24614 for
+    the last two.
     """
     if name not in published_names():
         raise ConfigError(unknown_name("published table", name, published_names()))

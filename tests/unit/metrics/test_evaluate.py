@@ -52,6 +52,12 @@ def test_there_is_a_score_for_each_set_and_metric(found: Scores) -> None:
     assert list(found.to_frame().columns[:4]) == ["set", "metric", "mean", "n"]
 
 
+def test_reservations_on_a_number_for_whole_sets_stand_beside_it(found: Scores) -> None:
+    row = find(found.scores, "forget+holdout", "tpr_1_in_100_loss")
+    assert row is not None and row.not_scored == 0
+    assert list(row.why.values()) == [len(full()) - 8]
+
+
 def test_numbers_for_whole_sets_are_of_the_same_values(found: Scores) -> None:
     values = {
         name: rows["mia_loss"].to_numpy() for name, rows in found.answers.query("model == @found.model").groupby("set")

@@ -16,6 +16,7 @@ from uwc.metrics.likelihood import (
     extraction_strength,
     extraction_strength_similar,
     kl_to_original,
+    paraphrase_probability,
     perplexity,
     probabilistic_extraction,
     probability,
@@ -31,6 +32,11 @@ def test_the_end_token_counts() -> None:
     found = scores([[0.0, 0.0, np.log(1 / 8)]], end=True)
     assert probability(found)[0] == pytest.approx(0.5)
     assert perplexity(found)[0] == pytest.approx(2.0)
+
+
+def test_the_paraphrase_has_its_own_probability() -> None:
+    """Two tokens of 1/2 and 1/8: the geometric mean is 1/4."""
+    assert paraphrase_probability(scores([[np.log(1 / 2), np.log(1 / 8)]]))[0] == pytest.approx(0.25)
 
 
 def test_perplexity_stays_finite() -> None:

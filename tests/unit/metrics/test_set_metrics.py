@@ -7,7 +7,17 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from uwc.errors import DataError
-from uwc.metrics.set_metrics import auc, forget_quality, harmonic_mean, model_utility, privleak
+from uwc.metrics.registry import set_metrics
+from uwc.metrics.set_metrics import (
+    auc,
+    forget_quality,
+    harmonic_mean,
+    model_utility,
+    privleak,
+    tpr_1_in_100,
+    tpr_1_in_1000,
+    true_positive_rate,
+)
 from uwc.metrics.stats import aggregate_sets, paired_difference
 
 
@@ -23,6 +33,39 @@ def test_auc_is_the_slow_definition(members: list[int], others: list[int]) -> No
     assert found == pytest.approx(slow)
     scipys = stats.mannwhitneyu(others, members, method="asymptotic").statistic / (len(members) * len(others))
     assert found == scipys
+
+
+def test_the_true_positive_rate_counts_members_below_the_lowest_other_that_may_not_be_taken() -> None:
+    """Others 1..100 and members 0.5, 1, 1.5, 2, 3. One false positive (1) is allowed: members below 2 are 0.5, 1, 1.5,
+    so 3 / 5; the member at 2 ties with the second false positive. None is allowed at 0.1 %: only 0.5 is below 1."""
+    others, members = np.arange(1.0, 101.0), np.array([0.5, 1.0, 1.5, 2.0, 3.0])
+    assert tpr_1_in_100(members, others) == pytest.approx(3 / 5)
+    assert tpr_1_in_1000(members, others) == pytest.approx(1 / 5)
+    """Of 99 others none is allowed at 1 %; at a bound of 1 all are, so that every member is found."""
+    assert tpr_1_in_100(members, others[:99]) == pytest.approx(1 / 5)
+    assert true_positive_rate(members + 200, others, bound=1.0) == 1.0
+
+
+@given(
+    st.lists(st.integers(0, 9), min_size=1, max_size=12),
+    st.lists(st.integers(0, 9), min_size=1, max_size=12),
+    st.sampled_from([0.0, 0.01, 0.1, 0.25, 0.3, 0.5, 1.0]),
+)
+def test_the_true_positive_rate_is_the_slow_definition(members: list[int], others: list[int], bound: float) -> None:
+    """All thresholds that differ, the highest rate among those within the bound."""
+    rates = [
+        sum(m <= t for m in members) / len(members)
+        for t in range(-1, 10)
+        if sum(o <= t for o in others) <= bound * len(others) + 1e-9
+    ]
+    assert true_positive_rate(np.array(members, float), np.array(others, float), bound=bound) == max(rates)
+
+
+def test_a_bound_that_allows_no_false_positive_is_told() -> None:
+    why = set_metrics.get("tpr_1_in_1000_loss").facts["why"]
+    members = np.zeros(3)
+    assert list(why(members, np.array([*np.ones(999), np.nan])).values()) == [999]
+    assert why(members, np.ones(1000)) == {}
 
 
 def test_privleak_by_hand() -> None:
