@@ -106,7 +106,10 @@ def mean(scores: Sequence[Score], name: str, metric: str) -> Score:
 
 
 def test_every_number_is_the_same_to_the_bit(place: Path, results: StudyResults) -> None:
-    """Every metric there is, but LUME's, which need its ids and documents, on every set: as delivered by both commands."""
+    """Every metric there is on every set, of the unlearned model: as delivered by both commands.
+
+    LUME's are left out, since they need its ids and documents.
+    """
     by_command = scored(place, "mild", *ALL, *JUDGES).scores
     assert rows(results.run("mild").scores) == rows(by_command)
     assert {score.metric for score in by_command} == {*metrics.names(), *set_metrics.names()} - {
