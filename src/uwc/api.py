@@ -49,6 +49,7 @@ from uwc.metrics.suites import (
     metric_info,
     metric_name,
     question_warnings,
+    rate_warnings,
     set_info,
 )
 from uwc.models.adapters import AdapterMixer
@@ -261,7 +262,7 @@ def score(
     scoring = evaluate.Scoring(given, names, by_name, compat=compat_of(compat), seed=seed)
     for name, lacking in left_out.items():
         progress.note(f"{name} left out: it needs {lacking}")
-    warnings = _warned([*question_warnings(sets), *_on_rows(invalid)])
+    warnings = _warned([*question_warnings(sets), *rate_warnings(given.sets, names), *_on_rows(invalid)])
     asked = Judges.load(judges or {}, device=device)
     first = None if own_tokenizer else original if original is not None else compare
     reading = None if first is None else loading.reading(first)

@@ -1,6 +1,7 @@
 """`uwc score --outputs` and `uwc check --outputs`: texts of a system that is not a checkpoint, by the command line."""
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -182,8 +183,28 @@ def test_a_model_takes_no_texts_and_texts_take_no_model(knowing: Model, tmp_path
     for wrong in ({"original": knowing}, {"compare": knowing}, {"compat": "open-unlearning"}):
         with pytest.raises(uwc.UserError):
             uwc.score(texts, **wrong)  # type: ignore[arg-type]
-    for refused in ({"original": knowing}, {"overrides": ["seed=1"]}):
+    for refused in ({"original": knowing}, {"overrides": ["model.dtype=bfloat16"]}):
         with pytest.raises(uwc.UserError):
             uwc.check(texts, output_dir=tmp_path, **refused)
     with pytest.raises(uwc.UserError):
         uwc.check(knowing, forget=FORGET, output_dir=tmp_path)
+
+
+@pytest.mark.parametrize("wrong", ["model.dtype=bfloat16", "score.max_new_tokens=3"])
+def test_a_setting_of_models_is_refused_for_texts(wrong: str, files: list[str | Path]) -> None:
+    done = run("score", *files, "--set", wrong)
+    assert done.exit_code and wrong.partition("=")[0] in str(done.exception)
+
+
+def test_the_command_of_a_check_repeats_it(files: list[str | Path], tmp_path: Path) -> None:
+    further = questions(tmp_path, "more", [replace(e, question=f"And {e.question}") for e in FORGET])
+    rows = [{"set": "more", "question": f"And {e.question}", "model_output": "no"} for e in FORGET]
+    with Path(files[1]).open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    given = (*files, "--set", "seed=3", "--set", f"benchmark.settings.further.more={further}", "-o", tmp_path / "one")
+    done = run("check", *given, "--keep-paths")
+    assert done.exit_code in (5, 6), done.exception
+    first = CheckResults.load(tmp_path / "one" / "out" / "check.json")
+    run("check", *shlex.split(first.command)[2:], "-o", tmp_path / "two", "--keep-paths")
+    second = CheckResults.load(tmp_path / "two" / "out" / "check.json")
+    assert "more" in second.sets and second.verdict.model_dump_json() == first.verdict.model_dump_json()

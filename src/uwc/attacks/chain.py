@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-_REWORD = ("jailbreak", "few_shot", "paraphrase", "translation", "gcg", "gcg_per_question")
-"""The attacks that put words into or around a question."""
-
-
 @dataclass(frozen=True)
 class Attacked:
     """A model under one variant of an attack.
@@ -154,7 +150,7 @@ class Chain:
         where it rewords questions."""
         passage = next((e.id for e in data.scored if e.raw), None)
         for step in self.steps:
-            if passage is not None and step.entry.name in _REWORD:
+            if passage is not None and step.entry.facts["rewords"]:
                 raise DataError(
                     f"the attack {step.entry.name!r} rewords questions, and example {passage!r} is a passage, which "
                     "asks none; attack sets of questions (attack.sets), or leave this attack out"

@@ -19,6 +19,7 @@ _DECODING = {
     "budgets": False,
     "check": None,
     "trains_on_scored": False,
+    "rewords": False,
 }
 
 

@@ -26,6 +26,7 @@ _GCG: dict[str, Any] = {
     "effort": "steps",
     "budgets": True,
     "check": None,
+    "rewords": True,
     "source": "arXiv:2307.15043, arXiv:2409.18025",
 }
 

@@ -29,6 +29,7 @@ _INSIDE = {
     "budgets": False,
     "check": None,
     "trains_on_scored": False,
+    "rewords": False,
 }
 
 
@@ -188,6 +189,7 @@ def train_heads(
     budgets=False,
     check=None,
     trains_on_scored=False,
+    rewords=False,
 )
 def direction_ablation(model: Model, data: AttackData, *, layers: tuple[int, ...] = ()) -> Iterator[Attacked]:
     """Project every state onto the complement of the direction between mean forget and mean retain states.
@@ -289,6 +291,7 @@ def _mean_states(model: Model, examples: Sequence[Example], depths: list[int]) -
     budgets=False,
     check=None,
     trains_on_scored=False,
+    rewords=False,
 )
 def soft_prompt(
     model: Model,

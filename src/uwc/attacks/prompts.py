@@ -83,7 +83,8 @@ TEMPLATES: tuple[Template, ...] = (
 )
 
 
-_PROMPT = {"kind": "prompt", "touches_weights": False, "budgets": False, "trains_on_scored": False}
+_PROMPT = {"kind": "prompt", "touches_weights": False, "budgets": False, "trains_on_scored": False, "rewords": False}
+_REWORDS = {**_PROMPT, "rewords": True}
 _KINDS = tuple(dict.fromkeys(t.kind for t in TEMPLATES))
 
 
@@ -94,7 +95,7 @@ def _check_kinds(_data: AttackData, settings: Any) -> None:
 
 
 @attacks.register(
-    "jailbreak", source="arXiv:2307.02483, arXiv:2406.09179", needs=(), effort="", check=_check_kinds, **_PROMPT
+    "jailbreak", source="arXiv:2307.02483, arXiv:2406.09179", needs=(), effort="", check=_check_kinds, **_REWORDS
 )
 def jailbreak(model: Model, data: AttackData, *, kinds: tuple[str, ...] = ()) -> Iterator[Attacked]:
     """Put each question into jailbreak prompts; one variant for each template.
@@ -126,7 +127,7 @@ def _check_shots(data: AttackData, settings: Any) -> None:
 
 
 @attacks.register(
-    "few_shot", source="arXiv:2411.12103", needs=("train|retain",), effort="shots", check=_check_shots, **_PROMPT
+    "few_shot", source="arXiv:2411.12103", needs=("train|retain",), effort="shots", check=_check_shots, **_REWORDS
 )
 def few_shot(
     model: Model, data: AttackData, *, shots: Annotated[int, Field(ge=1)] = 5, seed: int = 0
@@ -153,7 +154,7 @@ def _check_paraphrases(data: AttackData, _settings: Any) -> None:
             )
 
 
-@attacks.register("paraphrase", source="arXiv:2406.09179", needs=(), effort="", check=_check_paraphrases, **_PROMPT)
+@attacks.register("paraphrase", source="arXiv:2406.09179", needs=(), effort="", check=_check_paraphrases, **_REWORDS)
 def paraphrase(model: Model, _data: AttackData) -> Iterator[Attacked]:
     """Ask the paraphrased questions of the data, which were not trained on."""
     yield Attacked(model.rewritten(lambda e: replace(e, question=e.paraphrased_question)))
@@ -168,7 +169,7 @@ def _check_translations(data: AttackData, _settings: Any) -> None:
 
 
 @attacks.register(
-    "translation", source="arXiv:2411.12103", needs=("translations",), effort="", check=_check_translations, **_PROMPT
+    "translation", source="arXiv:2411.12103", needs=("translations",), effort="", check=_check_translations, **_REWORDS
 )
 def translation(model: Model, data: AttackData) -> Iterator[Attacked]:
     """Ask the questions in another language, as translated by the user."""
@@ -200,6 +201,7 @@ def prefix(model: Model, _data: AttackData, *, tokens: Annotated[int, Field(ge=1
     budgets=False,
     check=None,
     trains_on_scored=False,
+    rewords=False,
 )
 def token_noise(
     model: Model,

@@ -57,6 +57,7 @@ Each declares:
     budgets: whether a setting ``budgets`` yields one model for each effort from a single run.
     check: a function of data and settings that raises DataError for unsuitable data, or None.
     trains_on_scored: whether it trains on the scored answers, so that a leak can be seen only against a control.
+    rewords: whether it puts words into or around a question, which a passage of raw text does not have.
 """
 
 
@@ -75,6 +76,7 @@ def attack_method(
     budgets: bool | None = None,
     check: Callable[..., None] | None = None,
     trains_on_scored: bool = False,
+    rewords: bool | None = None,
     source: str = "",
 ) -> Callable[[F], F]: ...
 
@@ -91,6 +93,7 @@ def attack_method(
     budgets: bool | None = None,
     check: Callable[..., None] | None = None,
     trains_on_scored: bool = False,
+    rewords: bool | None = None,
     source: str = "",
 ) -> Any:
     """Decorator that makes a function an attack, with or without declarations: ``@uwc.attack_method``.
@@ -109,6 +112,8 @@ def attack_method(
         budgets: whether the setting ``budgets`` yields a model for each effort; by default whether there is one.
         check: a function of data and settings that raises DataError for data that does not do.
         trains_on_scored: whether the scored answers themselves are shown to the attacker.
+        rewords: whether it puts words into or around a question, so that it is refused for passages of raw text; by
+            default whether it is an attack on prompts.
         source: where it is defined.
 
     Raises:
@@ -128,6 +133,7 @@ def attack_method(
             budgets="budgets" in settings if budgets is None else budgets,
             check=check,
             trains_on_scored=trains_on_scored,
+            rewords=kind == "prompt" if rewords is None else rewords,
         )
         return given
 

@@ -30,6 +30,7 @@ _WEIGHTS = {
     "budgets": False,
     "check": None,
     "trains_on_scored": False,
+    "rewords": False,
 }
 
 
@@ -134,6 +135,7 @@ _RELEARN = {
     "effort": "steps",
     "budgets": True,
     "check": None,
+    "rewords": False,
 }
 
 

@@ -39,6 +39,8 @@ from uwc.cli.verdicts import Redact, Undecided, finish_check
 from uwc.errors import UserError
 
 DEFAULT_FOLDER = Path("checks")
+OF_ENDPOINT = ("endpoint.", "attack.", "score.max_new_tokens=")
+"""The beginnings of settings of an endpoint and of the attacks on it."""
 
 
 def check_command(
@@ -118,9 +120,10 @@ def check_command(
     checked: str | Outputs | Endpoint
     models: dict[str, Any]
     server, attacks = None, dict[str, Any]()
+    asked = [setting for setting in overrides if setting.startswith(OF_ENDPOINT)]
     if endpoint is not None or endpoint_model is not None or attack:
-        server, attacks = endpoint_of(endpoint, endpoint_model, attack, sections(EndpointSections, overrides))
-        overrides = []
+        server, attacks = endpoint_of(endpoint, endpoint_model, attack, sections(EndpointSections, asked))
+        overrides = [setting for setting in overrides if setting not in asked]
     system = one_system(outputs, server)
     if system is not None:
         if checkpoint is not None or original is not None:

@@ -513,6 +513,11 @@ class _Matcher:
                 self._ids.setdefault(example.id, []).append((name, i))
                 self._texts.setdefault(plain_text(example.question), []).append((name, i))
         self._by_id = ids
+        texts = [text for text in self._texts if text]
+        self._least = min(map(len, texts), default=0)
+        self._beginnings: dict[str, list[str]] = {}
+        for text in texts:
+            self._beginnings.setdefault(text[: self._least], []).append(text)
 
     def use_ids(self, records: Iterable[_Record]) -> None:
         """Compare ids only if one of the records has one of them."""
@@ -540,8 +545,12 @@ class _Matcher:
 
     def _within(self, prompt: str) -> list[tuple[str, int]]:
         """The questions that stand in a prompt, the longest of them."""
-        inside = [text for text in self._texts if text in prompt] if prompt else []
-        return self._texts[max(inside, key=len)] if inside else []
+        found = ""
+        for at in range(len(prompt) - self._least + 1):
+            for text in self._beginnings.get(prompt[at : at + self._least], ()):
+                if len(text) > len(found) and prompt.startswith(text, at):
+                    found = text
+        return self._texts[found] if found else []
 
 
 _Taken = Mapping[tuple[str, str, int], _Record]

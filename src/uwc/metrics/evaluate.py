@@ -330,8 +330,6 @@ def _set_score(name: str, scored: MeasuredSets, retrained: MeasuredSets, scoring
     result = result.model_copy(update={"not_scored": result.not_scored - apart})
     sets = "+".join(dict.fromkeys(of_set for _, of_set, _ in inputs))
     why = {"an input metric has no value": result.not_scored} if result.not_scored else {}
-    if "why" in entry.facts:
-        why |= entry.facts["why"](*values)
     return Score(set=sets, metric=name, why=why, **result.model_dump())
 
 

@@ -58,7 +58,7 @@ Each declares:
     range, higher_remembers, label: as above; `higher_remembers` is None where neither direction means it.
     interval: whether a bootstrap interval is meaningful.
     groups: for each argument a pattern of ids, as of `fnmatch`, if it has the values of a part of the set only.
-    why: a function of its arguments that returns reservations on the value, as reason -> number of examples; or absent.
+    fewest: the fewest examples of each set with which it means what its name says, as set -> number; or absent.
     of_means: the function of [I, ...] means, if it is a function of the means of its arguments; else absent.
 """
 

@@ -1,7 +1,5 @@
 """Metrics of whole sets: tests, areas under curves and harmonic means."""
 
-from collections.abc import Callable
-
 import numpy as np
 import scipy  # its parts are imported on first use
 
@@ -155,17 +153,6 @@ def tpr_1_in_1000(members: Floats, others: Floats) -> float:
     return true_positive_rate(members, others, bound=0.001)
 
 
-def _too_few(bound: float) -> Callable[..., dict[str, int]]:
-    """The function that says why a bound of the false positive rate cannot be used up."""
-
-    def why(members: Floats, others: Floats) -> dict[str, int]:
-        n = int((~np.isnan(others)).sum())
-        least = round(1 / bound)
-        return {f"fewer than {least:,} others, so that no false positive is allowed": n} if 0 < n < least else {}
-
-    return why
-
-
 BOUNDS = {"1_in_100": (0.01, "1%", tpr_1_in_100), "1_in_1000": (0.001, "0.1%", tpr_1_in_1000)}
 """Name of a bound of the false positive rate -> the bound, as text, and the metric."""
 
@@ -179,7 +166,7 @@ for _name, (_bound, _percent, _rate) in BOUNDS.items():
             higher_remembers=True,
             label=f"TPR at {_percent} FPR: {_attack.replace('_', '-')}",
             interval=True,
-            why=_too_few(_bound),
+            fewest={"holdout": round(1 / _bound)},
         )(_rate)
 
 

@@ -416,6 +416,29 @@ def _on_questions(sets: Mapping[str, Sequence[Example]]) -> Iterator[tuple[str, 
             )
 
 
+def rate_warnings(sets: Mapping[str, Sequence[Example]], names: Iterable[str]) -> list[Warning]:
+    """The warnings on metrics of whole sets for which a set has fewer questions than they ask for.
+
+    Args:
+        sets: set -> its questions.
+        names: the metrics that are measured.
+    """
+    found: dict[tuple[str, int], list[str]] = {}
+    for entry in (set_metrics.get(name) for name in names if is_set_metric(name)):
+        for of_set, least in entry.facts.get("fewest", {}).items():
+            if len(sets.get(of_set, ())) < least:
+                found.setdefault((of_set, least), []).append(str(entry.facts["label"]))
+    return [
+        Warning(
+            code="few_for_rate",
+            text=f"There are {len(sets[of_set])} {set_label(of_set)} questions, fewer than {least:,}, which allow no "
+            f"false positive: {', '.join(labels)} is the rate without any.",
+        )
+        for (of_set, least), labels in found.items()
+        if of_set in sets
+    ]
+
+
 def any_perturbed(examples: Iterable[Example]) -> bool:
     """Whether any example has wrong answers."""
     return any(e.perturbed_answers for e in examples)

@@ -77,7 +77,7 @@ def _found(results: CheckResults, requirement: RequirementResult) -> str:
     if requirement.clusters_needed is not None:
         parts.append(f"about {requirement.clusters_needed} would probably decide it")
     if requirement.cluster:
-        parts.append(f"the worst cluster is {requirement.cluster}")
+        parts.append(f"the number of the cluster {requirement.cluster}, which decides")
     if requirement.change is not None:
         parts.append(f"worse than the baseline by {change_words(results, requirement)}")
     return "; ".join([*parts, *filter(None, [requirement.reason])])

@@ -490,7 +490,7 @@ def _lines(results: CheckResults, step: Step) -> Iterator[Line]:
     for r in results.verdict.requirements[:REQUIREMENTS]:
         worse = r.change is not None and r.change.worse
         needed = f"needs ~{r.clusters_needed} subjects" if r.clusters_needed is not None else ""
-        notes = [f"the worst is {r.cluster}"] if r.cluster else []
+        notes = [f"the number of {r.cluster}, which decides"] if r.cluster else []
         notes += [r.reason] if r.reason and not notes and not needed else []
         notes += [f"{r.status}, but significantly worse than in the baseline"] if worse else []
         name = shortened(printable(r.name), 30)

@@ -9,7 +9,7 @@ from uwc.errors import UserError
 from uwc.metrics.registry import metrics
 from uwc.metrics.scored import EXTRAS, NOT_FINITE, ScoredSet, needs_of
 from uwc.metrics.stats import confidence_higher
-from uwc.metrics.suites import FEW_CLUSTERS, clusters_of, few_clusters, question_warnings, set_label
+from uwc.metrics.suites import FEW_CLUSTERS, clusters_of, few_clusters, question_warnings, rate_warnings, set_label
 from uwc.results import (
     RETRAINED_KNOWS,
     SIGNIFICANT,
@@ -76,8 +76,8 @@ def input_warnings(plan: Plan) -> list[Warning]:
     }
     several = len(plan.runs) > 1
     left_out = [of_file.warning for of_file in plan.benchmark.left_out]
-    found = [*question_warnings(sets, several=several), *_coded(_on_attacked(plan)), *_coded(_on_weights(plan))]
-    return [*left_out, *found]
+    on_questions = [*question_warnings(sets, several=several), *rate_warnings(plan.sets, plan.scoring.of_sets)]
+    return [*left_out, *on_questions, *_coded(_on_attacked(plan)), *_coded(_on_weights(plan))]
 
 
 def _on_attacked(plan: Plan) -> "Coded":

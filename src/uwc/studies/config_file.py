@@ -174,8 +174,8 @@ def _read_text(source: str, kind: Kind) -> tuple[str, str]:
     raise ConfigError(f"cannot read the {kind} {brief(source, 200)} ({reason}); give a YAML file or one of: {shipped}")
 
 
-def set_options(options: Sequence[str]) -> dict[str, Any]:
-    """``["model.dtype=bfloat16", "model.device=cpu"]`` as nested sections, the values in YAML.
+def set_options(options: Overrides) -> dict[str, Any]:
+    """``["model.dtype=bfloat16", "model.device=cpu"]``, the values in YAML, or key -> value as nested sections.
 
     Raises:
         ConfigError: an option is not of the form KEY.KEY=VALUE, or sets a key below a value.

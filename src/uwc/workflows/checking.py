@@ -1,6 +1,5 @@
 """The check of a checkpoint against a policy: the shipped study `check` with models and questions filled in."""
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -10,12 +9,12 @@ from uwc.attacks.data import Attacker
 from uwc.data.outputs import Outputs
 from uwc.data.question_files import Columns, Questions
 from uwc.errors import ConfigError
-from uwc.io import expanded, file_digest, require_writable
-from uwc.metrics.suites import clusters_of, set_info
+from uwc.io import require_writable
+from uwc.metrics.suites import set_info
 from uwc.models.endpoint import Endpoint
 from uwc.names import STORE
 from uwc.reports.check_folder import remove_check, write_check
-from uwc.results import CheckedSet, CheckedSystem, CheckResults, StudyResults, Verdict
+from uwc.results import CheckedSystem, CheckResults, StudyResults, Verdict
 from uwc.studies.config_file import Overrides, load_config
 from uwc.studies.gather import verdicts
 from uwc.studies.plan import ORIGINAL, RETRAINED, Plan, make_plan
@@ -25,7 +24,7 @@ from uwc.studies.steps import Checkpoint, Step
 from uwc.studies.store import Store, environment
 from uwc.studies.verdict import against_baseline, require_comparable
 from uwc.workflows.checking_texts import POLICY as TEXTS
-from uwc.workflows.checking_texts import check_texts
+from uwc.workflows.checking_texts import check_texts, checked_sets, command_line
 from uwc.workflows.collecting import Under
 from uwc.workflows.comparison import Sets, filled_in, named_by_path, retain_sets, safe_name
 from uwc.workflows.studies import require_models, require_same_study, run_plan
@@ -89,7 +88,7 @@ def check(
         skip_invalid: leave out invalid rows of files, at most half of each, with a warning.
         redact: hide true answers and secrets on the page to sign.
         undecided: whether an undecided requirement passes or fails in JUnit; neither by default.
-        overrides: changes to any other key of the study.
+        overrides: changes to any other key of the study; for texts ``seed``, ``score.judges`` and further sets.
         output_dir: the folder of the results of all checks, and of their cache.
         verify: compare the hashes of all stored models, and not only of those that are read.
         overwrite: replace the results of another original.
@@ -101,13 +100,12 @@ def check(
     """
     folder, before = folder_of_check(checkpoint, output_dir, name=name), _baseline(baseline)
     earlier = CheckResults.FILE if isinstance(baseline, CheckResults) else str(baseline)
+    questions: dict[str, Any] = {"forget": forget, "holdout": holdout}
+    questions |= {**(retain_sets(retain) if retain is not None else {}), **(sets or {})}
     if isinstance(checkpoint, System | Endpoint):
-        if overrides:
-            raise ConfigError("the keys of a study (--set) are for the check of a model; texts have none of them")
-        questions = {"forget": forget, "holdout": holdout, **(retain_sets(retain) if retain is not None else {})}
         return check_texts(
             checkpoint,
-            {name: given for name, given in {**questions, **(sets or {})}.items() if given is not None},
+            {name: given for name, given in questions.items() if given is not None},
             before=system_of("original", original),
             retrained=system_of("retrained", retrained),
             under=under,
@@ -117,6 +115,7 @@ def check(
             baseline_name=earlier,
             columns=columns,
             skip_invalid=skip_invalid,
+            overrides=overrides,
             folder=folder,
             redact=redact,
             undecided=undecided,
@@ -164,15 +163,18 @@ def check(
     store = Store(Path(output_dir) / STORE)
     study = run_plan(plan, store, folder, verify=verify, overwrite=overwrite)
     (verdict,) = verdicts(plan, store)
-    command = _command(
-        f"{name}={checkpoint}" if name and isinstance(checkpoint, str | Path) else checkpoint,
-        {"original": original, "retrained": retrained, "forget": forget, "holdout": holdout, "policy": policy},
-        {**retain_sets(retain), **(sets or {})},
-        baseline=None if isinstance(baseline, CheckResults) else baseline,
+    options = {"original": original, "retrained": retrained, "policy": policy, "output-dir": output_dir}
+    options |= {} if isinstance(baseline, CheckResults) else {"baseline": baseline}
+    flags = {"--skip-invalid": skip_invalid, "--trust-remote-code": trust_remote_code}
+    command = command_line(
+        [
+            f"{name}={checkpoint}" if name and isinstance(checkpoint, str | Path) else checkpoint,
+            *(word for option, value in options.items() if value is not None for word in (f"--{option}", value)),
+            *(flag for flag, chosen in flags.items() if chosen),
+        ],
+        sets={k: file for k, file in questions.items() if file is not None},
         columns=columns or {},
-        flags={"skip-invalid": skip_invalid, "trust-remote-code": trust_remote_code},
         overrides=overrides,
-        output_dir=output_dir,
     )
     results = _results(plan, study, verdict, command)
     if before is not None:
@@ -218,7 +220,7 @@ def _results(plan: Plan, study: StudyResults, verdict: Verdict, command: str) ->
         verdict=verdict,
         policy=policy.model_dump(mode="json"),
         metrics=study.metrics,
-        sets=_sets(plan),
+        sets=checked_sets(plan.sets, _files(plan)),
         attacks=study.attacks.attacks if study.attacks else (),
         secrets=tuple(count for count in study.secrets if count.model == key and count.set in FORGET_SETS),
         left_out=study.left_out,
@@ -235,47 +237,8 @@ def _system(step: Step) -> CheckedSystem:
     return CheckedSystem(source=step.path, files=dict(step.files))
 
 
-def _sets(plan: Plan) -> dict[str, CheckedSet]:
-    """The sets of questions, with the files that they come from."""
+def _files(plan: Plan) -> dict[str, Any]:
+    """Set -> its file, as the study names it."""
     settings = plan.config.benchmark.settings
     given = {**settings, **(settings.get("further") or {})}
-    found = {}
-    for name, examples in plan.sets.items():
-        file = given.get(name.partition("_paraphrased")[0])
-        path = str(file.get("path", "")) if isinstance(file, Mapping) else str(file or "")
-        named = any(example.subject for example in examples)
-        found[name] = CheckedSet(
-            **set_info(name, examples).model_dump(),
-            clusters=clusters_of(examples) if named else 0,
-            file=path,
-            file_sha256=file_digest(expanded(path)) if path else "",
-        )
-    return found
-
-
-def _command(
-    checkpoint: Any,
-    given: Mapping[str, Any],
-    kept: Mapping[str, Any],
-    *,
-    baseline: "str | Path | None",
-    columns: Columns,
-    flags: Mapping[str, bool],
-    overrides: Overrides,
-    output_dir: str | Path,
-) -> str:
-    """The command that repeats a check; empty for models or questions in memory, which it cannot name."""
-    words: list[Any] = ["uwc", "check", checkpoint]
-    for option, value in {**given, "baseline": baseline}.items():
-        words += [] if value is None else [f"--{option}", value]
-    for name, file in kept.items():
-        further = f"benchmark.settings.further.{name}={file}"
-        words += ["--retain", file] if name == "retain" else ["--set", further]
-    for field, column in columns.items():
-        words += ["--column", f"{field}={column}"]
-    words += [f"--{flag}" for flag, chosen in flags.items() if chosen]
-    settings = [f"{k}={v}" for k, v in overrides.items()] if isinstance(overrides, Mapping) else overrides
-    for setting in settings:
-        words += ["--set", setting]
-    words += ["--output-dir", output_dir]
-    return shlex.join(map(str, words)) if all(isinstance(word, str | Path) for word in (*words, *kept.values())) else ""
+    return {name: file.get("path") if isinstance(file, Mapping) else file for name, file in given.items()}

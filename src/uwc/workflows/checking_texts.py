@@ -1,10 +1,12 @@
 """The check of a system that is not a checkpoint against a policy, from its texts."""
 
 import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
+
+from pydantic import Field, ValidationError
 
 from uwc import __version__
 from uwc.attacks.asked import needs_no_weights
@@ -12,24 +14,28 @@ from uwc.attacks.chain import Chain
 from uwc.attacks.data import Attacker
 from uwc.attacks.evaluate import under_attack
 from uwc.attacks.texts import seen
+from uwc.data.example import Example
 from uwc.data.outputs import Outputs, SystemTexts
 from uwc.data.question_files import Columns, Questions
 from uwc.errors import ConfigError
 from uwc.io import expanded, file_digest
+from uwc.metrics.semantics import Judges
 from uwc.metrics.suites import WEIGHTS, clusters_of, missing_need, set_info
 from uwc.models.endpoint import Endpoint
 from uwc.reports.check_folder import write_check
 from uwc.results import CheckedSet, CheckedSystem, CheckResults
+from uwc.studies.config import JudgesConfig
+from uwc.studies.config_file import Overrides, set_options
 from uwc.studies.policy import Policies, Policy, load_policy
-from uwc.studies.sections import ChainConfig
+from uwc.studies.sections import ChainConfig, Section, first_problem
 from uwc.studies.store import environment
 from uwc.studies.verdict import CheckedRole, Lacking, Measured, against_baseline, decide
+from uwc.training.settings import LAST_SEED
 from uwc.workflows.collecting import Asked, Under, with_attacks
 from uwc.workflows.texts import (
     DELIVERED,
     ScoredTexts,
     System,
-    Systems,
     measure,
     read_systems,
     text_scores,
@@ -38,6 +44,42 @@ from uwc.workflows.texts import (
 
 POLICY = "texts"
 """The policy of texts by default."""
+
+
+class TextFiles(Section):
+    """Files besides those of the options: name -> file of a further set."""
+
+    further: dict[str, Path] = Field(default_factory=dict)
+
+
+class TextBenchmark(Section):
+    """The settings of the benchmark of local files."""
+
+    settings: TextFiles = TextFiles()
+
+
+class TextScore(Section):
+    """The judges of texts."""
+
+    judges: JudgesConfig = JudgesConfig()
+
+
+class TextKeys(Section):
+    """The keys of a study that the check of texts has: the seed of the bootstrap, judges and further sets."""
+
+    seed: int = Field(0, ge=0, le=LAST_SEED)
+    score: TextScore = TextScore()
+    benchmark: TextBenchmark = TextBenchmark()
+
+    @classmethod
+    def of(cls, overrides: Overrides) -> "TextKeys":
+        """The keys that are given. Raises ConfigError, naming the valid ones, for another key or a wrong value."""
+        try:
+            return cls(**set_options(overrides))
+        except ValidationError as error:
+            raise ConfigError(f"the check of texts: {first_problem(error, cls)}") from None
+
+
 _OPTIONS = {"original": "--before", "retrained": "--retrained"}
 
 
@@ -102,9 +144,8 @@ def check_texts(
     baseline_name: str = CheckResults.FILE,
     columns: Columns | None = None,
     skip_invalid: bool = False,
-    seed: int = 0,
+    overrides: Overrides = (),
     folder: Path,
-    command: str = "",
     redact: bool = False,
     undecided: Literal["pass", "fail"] | None = None,
     overwrite: bool = False,
@@ -124,21 +165,24 @@ def check_texts(
         baseline: an earlier check of the same questions; a significantly worse number fails.
         baseline_name: what results call it.
         columns, skip_invalid: as `uwc.score` takes them.
-        seed: of the bootstrap.
+        overrides: see `TextKeys`.
         folder: the folder of the results.
-        command: the command that repeats it; made of the arguments by default.
         redact, undecided, overwrite, keep_paths: as `uwc.check` takes them.
 
     Raises:
         UserError: a file or the policy is not as it should be, or the baseline is one of other questions.
     """
-    asked = load_policy(policy)
+    asked, keys = load_policy(policy), TextKeys.of(overrides)
+    named = dict(questions or {})
+    questions = {**named, **keys.benchmark.settings.further}
     _require_own_folder(folder, texts.name, overwrite=overwrite)
     own = under or {}
     if isinstance(texts, Endpoint | Asked):
         under = {**_attacks(asked), **own}
     texts, further = with_attacks(texts, under or {}, attacker=attacker, folder=folder)
-    measured = partial(measure, wanted=[requirement.metric for requirement in asked.requirements], seed=seed)
+    judges = Judges.load(keys.score.judges.given())
+    wanted = [requirement.metric for requirement in asked.requirements]
+    measured = partial(measure, wanted=wanted, judges=judges, seed=keys.seed)
     systems = read_systems(
         texts,
         questions,
@@ -150,26 +194,34 @@ def check_texts(
         ready=measured,
     )
     found = measured(systems)
+    rows = texts.data if isinstance(texts, Outputs) else None
     scores = with_text_answers(text_scores(found), found)
     results = CheckResults(
         uwc_version=__version__,
         model=_checked(systems.texts),
         original=None if systems.before is None else _checked(systems.before),
         retrained=None if systems.retrained is None else _checked(systems.retrained),
-        verdict=decide(asked, TextEvidence(found), model=DELIVERED.model_copy(update={"run": texts.name}), seed=seed),
+        verdict=decide(
+            asked, TextEvidence(found), model=DELIVERED.model_copy(update={"run": texts.name}), seed=keys.seed
+        ),
         policy=asked.model_dump(mode="json"),
         metrics=scores.metrics,
-        sets=_sets(systems, questions or {}, texts),
+        sets=checked_sets(systems.texts.examples, {**dict.fromkeys(systems.texts.examples, rows), **questions}),
         attacks=scores.attacks.attacks if scores.attacks else (),
         secrets=scores.secrets,
         left_out=scores.left_out,
         invalid_rows=scores.invalid_rows,
         warnings=scores.warnings,
-        command=command or _command(texts, questions or {}, before, retrained, further, policy, columns or {}, own),
+        command=command_line(
+            _command(texts, before, retrained, further, policy, own),
+            sets=named,
+            columns=columns or {},
+            overrides=overrides,
+        ),
         environment=environment(),
     )
     if baseline is not None:
-        results = against_baseline(results, baseline, name=baseline_name)
+        results = against_baseline(results, baseline, name=baseline_name, seed=keys.seed)
     return write_check(
         results, folder, answers=scores.answers, redact=redact, undecided=undecided, keep_paths=keep_paths
     )
@@ -199,12 +251,16 @@ def _checked(texts: SystemTexts) -> CheckedSystem:
     return CheckedSystem(source=texts.source, files=dict(texts.files), kind=texts.kind)
 
 
-def _sets(systems: Systems, questions: Mapping[str, Questions], texts: System) -> dict[str, CheckedSet]:
-    """The sets of questions, with the files that they come from."""
-    own = texts.data if isinstance(texts, Outputs) else None
+def checked_sets(sets: Mapping[str, Sequence[Example]], files: Mapping[str, Any]) -> dict[str, CheckedSet]:
+    """The sets of questions with the files that they come from.
+
+    Args:
+        sets: set -> its questions.
+        files: set -> its file; anything else is in memory. Paraphrased questions are in the file of their set.
+    """
     found = {}
-    for name, examples in systems.texts.examples.items():
-        file = questions.get(name.partition("_paraphrased")[0], own)
+    for name, examples in sets.items():
+        file = files.get(name.partition("_paraphrased")[0])
         path = str(file) if isinstance(file, str | Path) else ""
         found[name] = CheckedSet(
             **set_info(name, examples).model_dump(),
@@ -215,31 +271,42 @@ def _sets(systems: Systems, questions: Mapping[str, Questions], texts: System) -
     return found
 
 
+def command_line(words: Sequence[Any], *, sets: Mapping[str, Any], columns: Columns, overrides: Overrides) -> str:
+    """The command ``uwc check`` that repeats a check; empty for models or questions in memory, which it cannot name.
+
+    Args:
+        words: the checked system, and options.
+        sets: set -> its file.
+        columns: column by field.
+        overrides: changes to other keys.
+    """
+    words = ["uwc", "check", *words]
+    for name, file in sets.items():
+        further = f"benchmark.settings.further.{name}={file}" if isinstance(file, str | Path) else file
+        words += [f"--{name}", file] if name in ("forget", "retain", "holdout") else ["--set", further]
+    for field, column in columns.items():
+        words += ["--column", f"{field}={column}"]
+    settings = [f"{k}={v}" for k, v in overrides.items()] if isinstance(overrides, Mapping) else overrides
+    words += [word for setting in settings for word in ("--set", setting)]
+    return shlex.join(map(str, words)) if all(isinstance(word, str | Path) for word in words) else ""
+
+
 def _command(
-    texts: System,
-    questions: Mapping[str, Questions],
+    texts: Outputs | SystemTexts | Asked,
     before: System | None,
     retrained: System | None,
     under: Mapping[str, Outputs],
     policy: Policies,
-    columns: Columns,
     attacks: Collection[str],
-) -> str:
-    """The command that repeats a check; empty for texts or questions in memory, which it cannot name."""
+) -> list[Any]:
+    """The words of the command that repeats a check, besides questions and settings."""
     given: dict[str, Any] = {"outputs": texts, "before": before, "retrained": retrained}
     files = {option: system.data for option, system in given.items() if isinstance(system, Outputs)}
-    words: list[Any] = ["uwc", "check", *(texts.options(attacks) if isinstance(texts, Asked) else [])]
+    words: list[Any] = texts.options(attacks) if isinstance(texts, Asked) else []
+    words += [None] if isinstance(texts, SystemTexts) else []
     for option, file in files.items():
         words += [f"--{option}", file]
     for name, attacked in under.items():
-        words += ["--under", f"{name}={attacked.data}"]
-    for name, questions_file in questions.items():
-        further = f"benchmark.settings.further.{name}={questions_file}"
-        options = ("forget", "retain", "holdout")
-        words += [f"--{name}", questions_file] if name in options else ["--set", further]
-    for field, column in columns.items():
-        words += ["--column", f"{field}={column}"]
-    words += ["--policy", policy]
-    named = [*words, *(attacked.data for attacked in under.values())]
-    complete = not isinstance(texts, SystemTexts) and all(isinstance(word, str | Path) for word in named)
-    return shlex.join(map(str, words)) if complete else ""
+        data = attacked.data
+        words += ["--under", f"{name}={data}" if isinstance(data, str | Path) else data]
+    return [*words, "--policy", policy]

@@ -52,10 +52,11 @@ def test_there_is_a_score_for_each_set_and_metric(found: Scores) -> None:
     assert list(found.to_frame().columns[:4]) == ["set", "metric", "mean", "n"]
 
 
-def test_reservations_on_a_number_for_whole_sets_stand_beside_it(found: Scores) -> None:
+def test_a_rate_that_allows_no_false_positive_is_a_warning(found: Scores) -> None:
     row = find(found.scores, "forget+holdout", "tpr_1_in_100_loss")
-    assert row is not None and row.not_scored == 0
-    assert list(row.why.values()) == [len(full()) - 8]
+    assert row is not None and row.not_scored == 0 and row.why == {}
+    told = [warning.text for warning in found.warnings if warning.code == "few_for_rate"]
+    assert len(told) == 2 and all(f" {len(full()) - 8} " in text for text in told)
 
 
 def test_numbers_for_whole_sets_are_of_the_same_values(found: Scores) -> None:

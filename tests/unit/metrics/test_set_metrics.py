@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from uwc.data.example import Example
 from uwc.errors import DataError
-from uwc.metrics.registry import set_metrics
 from uwc.metrics.set_metrics import (
     auc,
     forget_quality,
@@ -19,6 +19,7 @@ from uwc.metrics.set_metrics import (
     true_positive_rate,
 )
 from uwc.metrics.stats import aggregate_sets, paired_difference
+from uwc.metrics.suites import rate_warnings
 
 
 def test_auc_counts_pairs_and_half_of_ties() -> None:
@@ -62,10 +63,13 @@ def test_the_true_positive_rate_is_the_slow_definition(members: list[int], other
 
 
 def test_a_bound_that_allows_no_false_positive_is_told() -> None:
-    why = set_metrics.get("tpr_1_in_1000_loss").facts["why"]
-    members = np.zeros(3)
-    assert list(why(members, np.array([*np.ones(999), np.nan])).values()) == [999]
-    assert why(members, np.ones(1000)) == {}
+    names = ["tpr_1_in_100_loss", "tpr_1_in_1000_loss", "auc_loss", "extraction_strength"]
+    holdout = [Example(id=str(i), question=f"{i}?", answer="a") for i in range(999)]
+    found = rate_warnings({"holdout": holdout}, names)
+    assert [warning.code for warning in found] == ["few_for_rate"]
+    assert "999" in found[0].text and "0.1%" in found[0].text
+    assert len(rate_warnings({"holdout": holdout[:99]}, names)) == 2
+    assert not rate_warnings({"holdout": holdout}, names[:1])
 
 
 def test_privleak_by_hand() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import uwc
@@ -97,3 +98,31 @@ def test_the_shipped_policy_leaves_out_what_it_lacks(tmp_path: Path) -> None:
         "prompts",
         "secrets-under-prompts",
     }
+
+
+def test_a_judge_is_given_as_in_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts are alike if both are about red: a quarter of the system's, all true answers."""
+    asked: list[str] = []
+
+    def encoder(name: str, *, device: str) -> Callable[[tuple[str, ...]], Any]:
+        asked.append(name)
+        return lambda found: np.array([[1.0, 0.0] if "red" in text else [0.0, 1.0] for text in found])
+
+    monkeypatch.setattr("uwc.models.judges.load_encoder", encoder)
+    policy = {"name": "mine", "requirements": [{"name": "meaning", "metric": "semantic_similarity", "at_most": 0.9}]}
+    results = uwc.check(SYSTEM, policy=policy, output_dir=tmp_path, overrides={"score.judges.encoder": "my-encoder"})
+    (found,) = results.verdict.requirements
+    assert asked == ["my-encoder"]
+    assert found.score == pytest.approx(0.25) and found.status == "met"
+    without = uwc.check(SYSTEM, policy=policy, output_dir=tmp_path)
+    assert without.verdict.requirements[0].status == "undecided" and "encoder" in without.verdict.requirements[0].reason
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [("model.dtype=bfloat16", "model"), ("score.max_new_tokens=3", "max_new_tokens"), ("seed=-1", "seed")],
+)
+def test_a_setting_without_effect_on_texts_is_refused(wrong: str, told: str, tmp_path: Path) -> None:
+    with pytest.raises(uwc.UserError, match=told):
+        uwc.check(SYSTEM, output_dir=tmp_path, overrides=[wrong])
+    assert not list(tmp_path.iterdir())
