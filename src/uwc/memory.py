@@ -1,6 +1,7 @@
 """The most memory that a piece of work takes: resident memory of this process, or memory of a CUDA device."""
 
 import ctypes
+import gc
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ def start_of_peak(device: str) -> int | None:
     Returns:
         Bytes in use now; None where the system does not say, or does not start a new peak (all but Linux).
     """
+    gc.collect()  # models in cycles of references
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
