@@ -3,8 +3,12 @@
 Each model is tested before use: two sequences are scored and continued alone and in one padded batch. If the results of
 a model depend on padding (as with a recurrent state that runs through it), it runs on batches of equal length, or on
 one sequence at a time. A model that attends to later tokens is refused.
+
+The answers to a question share its prompt: a token tree is read in place of them (`data/trees.py`), if the model gives
+a sequence the same logits in a tree as alone.
 """
 
+import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,9 +17,11 @@ import torch
 from torch import Tensor
 
 from uwc import progress
-from uwc.data.batches import group_by_length
+from uwc.data.batches import collate, collate_trees, group_by_length
+from uwc.data.prompts import EncodedExample
+from uwc.data.trees import TokenTree, single_trees, token_tree, token_trees
 from uwc.errors import ModelError, UserError
-from uwc.models.head import unwrapped
+from uwc.models.head import AnswerLogits, agree, unwrapped
 from uwc.models.model import Batching, Model, Sharing
 
 _LONG, _SHORT, _NEW = 11, 5, 4
@@ -175,6 +181,74 @@ def _switch(model: Any) -> int | None:
     return int(length or config.max_position_embeddings)
 
 
+def shared_trees(models: Sequence[Model], encoded: Sequence[EncodedExample], *, token_budget: int) -> list[TokenTree]:
+    """What models read to score sequences: token trees of the answers to a question, or each sequence by itself.
+
+    Each by itself if the first model's results depend on padding, if it computes long sequences otherwise (longrope),
+    if trees would not save much more than their trial costs, or if `fault_of_trees` finds a fault of a model, which a
+    warning tells. Sequences longer than a window of attention are in no tree, since the mask of a tree has no window.
+
+    Args:
+        models: the scored model, and one that reads the same batches.
+        encoded: the sequences.
+        token_budget: the most tokens of a tree of several.
+    """
+    sharing, alone = models[0].sharing(), single_trees(encoded)
+    if sharing.scored != "padded" or sharing.switch is not None:
+        return alone
+    longest = min(_window(unwrapped(each.model).config) for each in models)
+    most = min(token_budget, *(each.context_length for each in models))
+    trees = token_trees(encoded, longest=longest, most=most)
+    tried = trial_of(trees, encoded)
+    saved = sum(len(e.tokens) for e in encoded) - sum(len(tree.tokens) for tree in trees)
+    if tried is None or saved <= _TRIAL_WORTH * (len(tried.tokens) + len(tried.paths[-1])):
+        return alone
+    for each in models:
+        if fault := fault_of_trees(each, encoded, tried):
+            progress.warn(f"{each.name}: a question's prompt is computed again for each of its answers, since {fault}")
+            return alone
+    return trees
+
+
+def trial_of(trees: Sequence[TokenTree], encoded: Sequence[EncodedExample]) -> TokenTree | None:
+    """The tree of the shortest and the longest answer to one question, of all trees that branch the one with the
+    longest sequence; None if none branches."""
+    pairs = [token_tree(encoded, (tree.members[0], tree.members[-1])) for tree in trees if tree.branches]
+    return max((pair for pair in pairs if pair.branches), key=lambda pair: len(pair.paths[-1]), default=None)
+
+
+@torch.inference_mode()
+def fault_of_trees(model: Model, encoded: Sequence[EncodedExample], tree: TokenTree) -> str:
+    """Why the model cannot read token trees; empty if it gives the longest sequence of the tree the logits that it
+    gives it alone."""
+    try:
+        shared = AnswerLogits(model.model, collate_trees([tree], encoded, device=model.device, dtype=dtype_of(model)))
+        alone = AnswerLogits(model.model, collate([encoded[tree.members[-1]]], device=model.device))
+        count, all_tokens = min(alone.rows, _TRIED), slice(0, alone.vocabulary)
+        ours, own = (each.tile(slice(each.rows - count, each.rows), all_tokens) for each in (shared, alone))
+    except Exception as error:  # whatever a model raises that takes no such mask or positions
+        reason = str(error).strip().splitlines()
+        return f"it cannot read several at once ({type(error).__name__}: {reason[0] if reason else ''})"
+    return "" if agree(ours, own) else "its logits differ if it reads several at once"
+
+
+def dtype_of(model: Model) -> torch.dtype:
+    """The precision of the states that enter the first block."""
+    dtype: torch.dtype = model.model.get_input_embeddings().weight.dtype
+    return dtype
+
+
+def _window(config: Any) -> int:
+    """The least number of tokens that a token sees in some layer, from the configuration; a large number for all."""
+    settings = [*config.to_dict().items(), *config.get_text_config().to_dict().items()]
+    named = [value for name, value in settings if name.endswith(("window", "window_size", "chunk_size"))]
+    return min((v for v in named if isinstance(v, int) and not isinstance(v, bool) and v > 0), default=sys.maxsize)
+
+
+_TRIED = 8
+"""The last tokens of a sequence whose logits are compared in the trial of token trees."""
+_TRIAL_WORTH = 2
+"""How many times the tokens of the trial must be saved."""
 DEFAULT_TOKEN_BUDGET = 8192
 SCORING_BUDGET = 2048
 """Tokens in a scoring batch on a CPU: larger batches are no faster, and need more padding."""
