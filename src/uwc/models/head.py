@@ -129,7 +129,7 @@ class AnswerLogits:
         self.rows, self.vocabulary = len(batch.rows), own.shape[0]
         self._head, self._finish, self._states = head_of(model), after_head(model), states[0]
         self._whole: Tensor | None = None
-        if not agree(self.tile(slice(0, 1), slice(0, self.vocabulary))[0], own):
+        if not _agree(self.tile(slice(0, 1), slice(0, self.vocabulary))[0], own):
             self._whole = answer_logits(model, batch)
 
     @property
@@ -203,8 +203,8 @@ def relative_tolerance(dtype: torch.dtype) -> float:
     return _RELATIVE_TOLERANCE.get(dtype, 1e-4)
 
 
-def agree(ours: Tensor, own: Tensor) -> bool:
-    """Whether two tensors of logits are equal up to rounding; NaN where both are NaN counts as equal."""
+def _agree(ours: Tensor, own: Tensor) -> bool:
+    """Whether two [V] logits are equal up to rounding; NaN where both are NaN counts as equal."""
     if ours.shape != own.shape:
         return False
     bound = relative_tolerance(own.dtype) * float(own.float().nan_to_num(0, 0, 0).abs().max())

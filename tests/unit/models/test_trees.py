@@ -17,7 +17,7 @@ from uwc.data.prompts import EncodedExample
 from uwc.data.trees import TokenTree, single_trees, token_tree, token_trees
 from uwc.models import batching, scoring
 from uwc.models.contrast import contrast
-from uwc.models.model import Model
+from uwc.models.model import Batching, Model
 from uwc.models.scoring import score_tokens
 from uwc.models.token_scores import TOKEN_COLUMNS, Sampling, TokenScores
 
@@ -191,7 +191,7 @@ def test_an_architecture_reads_trees_and_gives_the_scores_of_single_sequences(na
     assert seen.count(4) >= 2  # the trial and a batch
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "Mamba": (
         {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8, "initializer_range": 0.3},
         "cannot read several",
@@ -244,7 +244,7 @@ def test_a_window_shorter_than_a_sequence_keeps_it_out_of_trees() -> None:
 
 
 def test_models_whose_results_depend_on_padding_or_length_read_single_sequences(knowing: Model) -> None:
-    for found in (batching.Batching(scored="equal"), batching.Batching(switch=20)):
+    for found in (Batching(scored="equal"), Batching(switch=20)):
         model = replace(knowing, batching=found)
         assert score(model).equals(apart(model))
 
@@ -290,7 +290,7 @@ def test_an_answer_may_take_in_the_end_of_the_prompt(knowing: Model) -> None:
         return replace(e, tokens=tokens, start=e.start - 1, end=e.end - 1)
 
     model = copied(knowing).edited(merged)
-    starts = {}
+    starts: dict[str, set[int]] = {}
     for e in model.encode(with_variants(options())[0]):
         starts.setdefault(e.id, set()).add(e.start)
     assert max(map(len, starts.values())) == 2
@@ -329,6 +329,15 @@ def test_a_tree_that_does_not_fit_the_memory_is_read_in_parts(knowing: Model) ->
     require_close(score(scarce), expected, atol=1e-5)
     read = [size for size, tree in sizes[1:] if tree]
     assert max(read) > 75 >= min(read)
+
+
+def test_a_model_without_finite_logits_reads_single_sequences(knowing: Model) -> None:
+    broken = copied(knowing)
+    with torch.no_grad():
+        broken.model.model.norm.weight[0] = float("nan")
+    expected, seen = apart(broken), masks_of(broken)
+    assert score(broken).equals(expected) and not expected.finite.any()
+    assert seen.count(4) == 1
 
 
 @pytest.mark.gpu
