@@ -112,18 +112,21 @@ class Work:
         return sum(len(p) + len(a) + 1 for p, a in self.items)
 
     def flops(self) -> float:
-        """Matrix products of one pass: the body for every token, the output embedding for labelled tokens."""
-        model = self.model.model
-        head = model.get_output_embeddings().weight.numel()
-        body = sum(p.numel() for name, p in model.named_parameters() if "embed" not in name and "lm_head" not in name)
-        labelled = sum(len(a) + 1 for _, a in self.items)
-        return 2.0 * (body * self.tokens() + head * labelled)
+        return flops_of(self.model, tokens=self.tokens(), labelled=sum(len(a) + 1 for _, a in self.items))
 
     def _slow_metrics(self) -> dict[str, list[float]]:
         return {
             name: metric(self.model.model, self.items, self.end, self.device)
             for name, metric in slow_evaluator.METRICS.items()
         }
+
+
+def flops_of(model: Model, *, tokens: int, labelled: int) -> float:
+    """Matrix products of one pass: the body for every token, the output embedding for labelled tokens."""
+    head = model.model.get_output_embeddings().weight.numel()
+    named = model.model.named_parameters()
+    body = sum(p.numel() for name, p in named if "embed" not in name and "lm_head" not in name)
+    return 2.0 * (body * tokens + head * labelled)
 
 
 def score_all(model: Model, examples: list[Example]) -> dict[str, np.ndarray]:

@@ -147,6 +147,15 @@ def test_score(taught: Taught, cell: Cell) -> None:
             ours = np.log(table[metric]) if metric == "perplexity" else table[metric]
             exact = metric in SCORES[:2]
             cell.compare(f"{folder.name} {metric}", ours, column(theirs, metric), tolerance=1e-9 if exact else None)
+    wrong = [tuple(asked[(i + step) % len(asked)].answer for step in (2, 4, 6)) for i in range(len(asked))]
+    several = [replace(e, perturbed_answers=w) for e, w in zip(examples(asked), wrong, strict=True)]
+    margins = uwc.score(taught.unlearned, several, metrics=["choice_margin"], device="cpu").answers["choice_margin"]
+    plain = taught.plain_unlearned
+    losses = [
+        [np.log(plain.scores(replace(a, answer=text))["perplexity"]) for text in (a.answer, *w)]
+        for a, w in zip(asked, wrong, strict=True)
+    ]
+    cell.compare("several answers", margins, [min(others) - own for own, *others in losses])
 
 
 def test_text(taught: Taught, cell: Cell, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from uwc.data.prompts import EncodedExample
+from uwc.data.trees import TokenTree
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +30,9 @@ class Batch:
         targets: [N] the labelled tokens.
         in_answer: [N] False only for the further tokens that the scope "attended" labels.
         attention_mask: [B, T] False for padding and for tokens that are not attended to; None where all real ones are.
+            Of token trees, [B, 1, T, T], which is added to the scores of attention: 0 where a token sees another one,
+            and the least number of the dtype elsewhere.
+        position_ids: [B, T] of token trees, the number of tokens on the way to each; None if that is its index.
     """
 
     input_ids: "Tensor"
@@ -37,17 +41,23 @@ class Batch:
     targets: "Tensor"
     in_answer: "Tensor"
     attention_mask: "Tensor | None" = None
+    position_ids: "Tensor | None" = None
 
     @property
     def inputs(self) -> dict[str, "Tensor"]:
         """The keyword arguments of a model's forward pass."""
-        mask = {} if self.attention_mask is None else {"attention_mask": self.attention_mask}
-        return {"input_ids": self.input_ids, **mask}
+        further = {"attention_mask": self.attention_mask, "position_ids": self.position_ids}
+        return {"input_ids": self.input_ids, **{name: given for name, given in further.items() if given is not None}}
 
     @property
     def size(self) -> int:
         """B, the number of examples."""
         return int(self.input_ids.shape[0])
+
+
+def labelled(example: EncodedExample, scope: Scope = "answer") -> range:
+    """The indices of the labelled tokens of an example."""
+    return range(max(example.start if scope == "answer" else 1, 1), len(example.tokens))
 
 
 def collate(encoded: Sequence[EncodedExample], *, device: "torch.device", scope: Scope = "answer") -> Batch:
@@ -62,10 +72,10 @@ def collate(encoded: Sequence[EncodedExample], *, device: "torch.device", scope:
     in_answer: list[bool] = []
     for row, example in enumerate(encoded):
         ids[row, : len(example.tokens)] = torch.tensor(example.tokens)
-        labelled = range(max(example.start if scope == "answer" else 1, 1), len(example.tokens))
-        rows.extend([row] * len(labelled))
-        at.extend(labelled)
-        in_answer.extend(t >= example.start for t in labelled)
+        own = labelled(example, scope)
+        rows.extend([row] * len(own))
+        at.extend(own)
+        in_answer.extend(t >= example.start for t in own)
     mask = None
     if any(e.unattended is not None for e in encoded):
         attended = [[token != e.unattended for token in e.tokens] for e in encoded]
@@ -78,6 +88,46 @@ def collate(encoded: Sequence[EncodedExample], *, device: "torch.device", scope:
         targets=ids[row_index, own_position].to(device),
         in_answer=torch.tensor(in_answer, dtype=torch.bool).to(device),
         attention_mask=mask,
+    )
+
+
+def collate_trees(
+    trees: Sequence[TokenTree], encoded: Sequence[EncodedExample], *, device: "torch.device", dtype: "torch.dtype"
+) -> Batch:
+    """Pad token trees into a batch. Labelled are the answer and the end of each sequence, in the order of the trees and
+    of their members; `dtype` is that of the model's states.
+
+    A token sees itself and the tokens on the way to it, and has the position that it has in its sequence. Therefore a
+    model that reads mask and positions gives it the state that it has in the sequence alone.
+    """
+    import torch
+
+    longest = max(len(tree.tokens) for tree in trees)
+    ids = torch.zeros(len(trees), longest, dtype=torch.long)
+    positions = torch.zeros_like(ids)
+    sees = torch.eye(longest, dtype=torch.bool).repeat(len(trees), 1, 1)
+    rows: list[int] = []
+    before: list[int] = []
+    targets: list[int] = []
+    for row, tree in enumerate(trees):
+        ids[row, : len(tree.tokens)] = torch.tensor(tree.tokens)
+        for member, path in zip(tree.members, tree.paths, strict=True):
+            nodes, own = torch.tensor(path), labelled(encoded[member])
+            positions[row, nodes] = torch.arange(len(nodes))
+            sees[row, nodes[:, None], nodes] = torch.ones(len(nodes), len(nodes), dtype=torch.bool).tril()
+            rows.extend([row] * len(own))
+            before.extend(path[t - 1] for t in own)
+            targets.extend(encoded[member].tokens[t] for t in own)
+    mask = torch.zeros(sees.shape, dtype=dtype, device=device)
+    mask.masked_fill_(~sees.to(device), torch.finfo(dtype).min)
+    return Batch(
+        input_ids=ids.to(device),
+        rows=torch.tensor(rows, dtype=torch.long, device=device),
+        positions=torch.tensor(before, dtype=torch.long, device=device),
+        targets=torch.tensor(targets, dtype=torch.long, device=device),
+        in_answer=torch.ones(len(rows), dtype=torch.bool, device=device),
+        attention_mask=mask[:, None],
+        position_ids=positions.to(device),
     )
 
 

@@ -3,8 +3,12 @@
 Each model is tested before use: two sequences are scored and continued alone and in one padded batch. If the results of
 a model depend on padding (as with a recurrent state that runs through it), it runs on batches of equal length, or on
 one sequence at a time. A model that attends to later tokens is refused.
+
+The answers to a question share its prompt: a token tree is read in place of them (`data/trees.py`), if the model gives
+a sequence the same logits in a tree as alone.
 """
 
+import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,13 +17,16 @@ import torch
 from torch import Tensor
 
 from uwc import progress
-from uwc.data.batches import group_by_length
+from uwc.data.batches import collate, collate_trees, group_by_length
+from uwc.data.prompts import EncodedExample
+from uwc.data.trees import TokenTree, single_trees, token_tree, token_trees
 from uwc.errors import ModelError, UserError
-from uwc.models.head import unwrapped
+from uwc.models.head import AnswerLogits, unwrapped
 from uwc.models.model import Batching, Model, Sharing
 
 _LONG, _SHORT, _NEW = 11, 5, 4
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
+_TREE_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
 _LOW_PRECISION = 5e-2
 
 
@@ -153,13 +160,19 @@ def own_settings_off(model: Any) -> Iterator[None]:
 def _same(first: Tensor, second: Tensor) -> bool:
     """Whether two [T, V] logits agree at most positions; values that are not finite in both are ignored."""
     tolerance = _TOLERANCE.get(first.dtype, _LOW_PRECISION)
+    gaps = _gaps(first, second)
+    return not len(gaps) or bool(gaps.median() <= tolerance)
+
+
+def _gaps(first: Tensor, second: Tensor) -> Tensor:
+    """The root mean square of the differences of two [T, V] logits, relative to the standard deviation of the second,
+    at each position where all are finite."""
     known = torch.isfinite(first).all(dim=1) & torch.isfinite(second).all(dim=1)
     if not known.any():
-        return True
+        return torch.zeros(0)
     first, second = first[known].float(), second[known].float()
     spread = second.std(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
-    gap = (first - second).square().mean(dim=1).sqrt() / spread
-    return bool(gap.median() <= tolerance)
+    return (first - second).square().mean(dim=1).sqrt() / spread
 
 
 def _switch(model: Any) -> int | None:
@@ -175,6 +188,86 @@ def _switch(model: Any) -> int | None:
     return int(length or config.max_position_embeddings)
 
 
+def shared_trees(models: Sequence[Model], encoded: Sequence[EncodedExample], *, token_budget: int) -> list[TokenTree]:
+    """What models read to score sequences: token trees of the answers to a question, or each sequence by itself.
+
+    Each by itself if the first model's results depend on padding, if it computes long sequences otherwise (longrope),
+    if trees would not save much more than their trial costs, or if `fault_of_trees` finds a fault of a model, which a
+    warning tells. Sequences longer than a window of attention are in no tree, since the mask of a tree has no window.
+
+    Args:
+        models: the scored model, and one that reads the same batches.
+        encoded: the sequences.
+        token_budget: the most tokens of a tree of several.
+    """
+    sharing, alone = models[0].sharing(), single_trees(encoded)
+    if sharing.scored != "padded" or sharing.switch is not None:
+        return alone
+    longest = min(_window(unwrapped(each.model).config) for each in models)
+    most = min(token_budget, *(each.context_length for each in models))
+    trees = token_trees(encoded, longest=longest, most=most)
+    tried = trial_of(trees, encoded)
+    saved = sum(len(e.tokens) for e in encoded) - sum(len(tree.tokens) for tree in trees)
+    if tried is None or saved <= _TRIAL_WORTH * (len(tried.tokens) + len(tried.paths[-1])):
+        return alone
+    for each in models:
+        if fault := fault_of_trees(each, encoded, tried):
+            progress.warn(f"{each.name}: a question's prompt is computed again for each of its answers, since {fault}")
+            return alone
+    return trees
+
+
+def trial_of(trees: Sequence[TokenTree], encoded: Sequence[EncodedExample]) -> TokenTree | None:
+    """The tree of the shortest and the longest answer to one question, of all trees that branch the one with the
+    longest sequence; None if none branches."""
+    pairs = [token_tree(encoded, (tree.members[0], tree.members[-1])) for tree in trees if tree.branches]
+    return max((pair for pair in pairs if pair.branches), key=lambda pair: len(pair.paths[-1]), default=None)
+
+
+@torch.inference_mode()
+def fault_of_trees(model: Model, encoded: Sequence[EncodedExample], tree: TokenTree) -> str:
+    """Why the model cannot read token trees; empty if it gives the longest sequence of a tree the logits that it gives
+    it alone.
+
+    Logits are equal if at every labelled position the root mean square of their differences is at most 0.01 % (in half
+    precision 5 %) of their standard deviation.
+    """
+    try:
+        shared = AnswerLogits(model.model, collate_trees([tree], encoded, device=model.device, dtype=dtype_of(model)))
+        alone = AnswerLogits(model.model, collate([encoded[tree.members[-1]]], device=model.device))
+        gaps = torch.cat([_gaps(_tile(shared, i), _tile(alone, i)) for i in range(alone.rows, 0, -_COMPARED)])
+    except Exception as error:  # whatever a model raises that takes no such mask or positions
+        reason = str(error).strip().splitlines()
+        return f"it cannot read several at once ({type(error).__name__}: {reason[0] if reason else ''})"
+    if len(gaps) < alone.rows:
+        return "its logits are not finite"
+    tolerance = _TREE_TOLERANCE.get(dtype_of(model), _LOW_PRECISION)
+    return "" if bool((gaps <= tolerance).all()) else "its logits differ if it reads several at once"
+
+
+def _tile(logits: AnswerLogits, left: int) -> Tensor:
+    """[n, V] the logits of a few labelled tokens, the first of which is `left` before the end."""
+    first = logits.rows - left
+    return logits.tile(slice(first, min(first + _COMPARED, logits.rows)), slice(0, logits.vocabulary))
+
+
+def dtype_of(model: Model) -> torch.dtype:
+    """The precision of the states that enter the first block."""
+    dtype: torch.dtype = model.model.get_input_embeddings().weight.dtype
+    return dtype
+
+
+def _window(config: Any) -> int:
+    """The least number of tokens that a token sees in some layer, from the configuration; a large number for all."""
+    settings = [*config.to_dict().items(), *config.get_text_config().to_dict().items()]
+    named = [value for name, value in settings if name.endswith(("window", "window_size", "chunk_size"))]
+    return min((v for v in named if isinstance(v, int) and not isinstance(v, bool) and v > 0), default=sys.maxsize)
+
+
+_COMPARED = 8
+"""The number of tokens whose logits are compared at once."""
+_TRIAL_WORTH = 2
+"""How many times the tokens of the trial must be saved."""
 DEFAULT_TOKEN_BUDGET = 8192
 SCORING_BUDGET = 2048
 """Tokens in a scoring batch on a CPU: larger batches are no faster, and need more padding."""

@@ -10,10 +10,19 @@ import torch
 from torch import Tensor
 
 from uwc import progress
-from uwc.data.batches import Batch, collate
+from uwc.data.batches import Batch, collate, collate_trees, labelled
 from uwc.data.example import Example, Variant, with_variants
 from uwc.data.prompts import EncodedExample
-from uwc.models.batching import BATCH_COST, SCORING_BUDGET, run_in_batches, token_budget_of
+from uwc.data.trees import TokenTree, token_tree
+from uwc.models.batching import (
+    BATCH_COST,
+    SCORING_BUDGET,
+    dtype_of,
+    is_out_of_memory,
+    run_in_batches,
+    shared_trees,
+    token_budget_of,
+)
 from uwc.models.deterministic import deterministic
 from uwc.models.head import AnswerLogits, answer_logits, tile_grid, token_logprobs
 from uwc.models.model import Model
@@ -237,23 +246,42 @@ def score_tokens(
     names = (*TOKEN_COLUMNS, "finite", *(s.name for s in samplings), *(("margin",) if margins else ()))
     stops = model.stops(encoded)
     by_row: list[dict[str, np.ndarray]] = [{}] * len(encoded)
+    budget = token_budget or token_budget_of(model, elsewhere=SCORING_BUDGET)
+    read = (model,) if reference is None or reference.model is model.model else (model, reference)
+    trees = shared_trees(read, encoded, token_budget=budget)
+
+    def score(group: Sequence[TokenTree]) -> bool:
+        members = [i for tree in group for i in tree.members]
+        if group[0].shared:
+            batch = collate_trees(group, encoded, device=model.device, dtype=dtype_of(model))
+        else:
+            batch = collate([encoded[i] for i in members], device=model.device)
+        labels = len(batch.rows) > 0  # with a peer's prompt an answer may have no token
+        columns = _score_batch(model, batch, reference, stops, samplings, margins) if labels else {}
+        columns = {name: columns.get(name, _none_of(name)) for name in names}
+        cuts = np.cumsum([len(labelled(encoded[i])) for i in members])[:-1]
+        pieces = {name: np.split(columns[name], cuts) for name in names}
+        for place, index in enumerate(members):
+            by_row[index] = {name: parts[place] for name, parts in pieces.items()}
+        return bool(columns["finite"].all())
 
     def work(group: list[int]) -> None:
-        batch = collate([encoded[i] for i in group], device=model.device)
-        labelled = len(batch.rows) > 0  # with a peer's prompt an answer may have no token
-        columns = _score_batch(model, batch, reference, stops, samplings, margins) if labelled else {}
-        columns = {name: columns.get(name, _none_of(name)) for name in names}
-        cuts = np.cumsum(np.bincount(batch.rows.cpu().numpy(), minlength=len(group)))[:-1]
-        pieces = {name: np.split(columns[name], cuts) for name in names}
-        for place, index in enumerate(group):
-            by_row[index] = {name: parts[place] for name, parts in pieces.items()}
+        chosen = [trees[i] for i in group]
+        try:
+            apart = not score(chosen)  # in attention, what is not finite spreads to tokens that do not see it
+        except RuntimeError as error:
+            if len(chosen) > 1 or not chosen[0].shared or not is_out_of_memory(error):
+                raise
+            apart = True
+        if apart and chosen[0].shared:
+            for i in (i for tree in chosen for i in tree.members):
+                score([token_tree(encoded, [i])])
 
-    budget = token_budget or token_budget_of(model, elsewhere=SCORING_BUDGET)
     with progress.bar(f"score {model.name}", total=len(encoded)) as advance:
-        lengths, cost = [len(e.tokens) for e in encoded], BATCH_COST.get(model.device.type, BATCH_COST["cpu"])
-        labels = model.sharing().kinds(lengths)
+        lengths, cost = [len(t.tokens) for t in trees], BATCH_COST.get(model.device.type, BATCH_COST["cpu"])
+        labels = list(zip(model.sharing().kinds(lengths), [t.shared for t in trees], strict=True))
         for group in run_in_batches(lengths, kinds=labels, token_budget=budget, batch_cost=cost, work=work):
-            advance(len(group))
+            advance(sum(len(trees[i].members) for i in group))
     return _join(rows, kinds, encoded, by_row, [s.name for s in samplings], margins)
 
 
