@@ -37,9 +37,9 @@ from uwc.training.weight_rules import weight_rule
 
 FUSED = ("adam", "adamw", "sgd", "adagrad")
 OF_BITSANDBYTES = ("8bit", "32bit", "paged")
+"""Parts of the names of bitsandbytes' optimizers, with quantised or paged states."""
 GIVE_BACK_EVERY = 8
 """Steps on the CPU after which freed memory is given back; steps of other lengths leave gaps that add up."""
-"""Parts of the names of bitsandbytes' optimizers, with quantised or paged states."""
 
 
 def make_optimizer(parameters: Iterable[torch.nn.Parameter], settings: TrainingSettings) -> torch.optim.Optimizer:
