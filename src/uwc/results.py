@@ -1623,6 +1623,8 @@ class CheckResults(Answered):
     attacks: tuple[AttackInfo, ...] = ()
     secrets: tuple[SecretCount, ...] = ()
     """The secrets that the checked model says, by set."""
+    judges: tuple[JudgeInfo, ...] = ()
+    """The models that judged generated answers."""
     left_out: dict[str, str] = {}
     """Metric -> why it was not measured."""
     invalid_rows: tuple[InvalidRows, ...] = ()
