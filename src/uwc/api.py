@@ -37,6 +37,7 @@ from uwc.errors import ConfigError, reporting_full_disk
 from uwc.io import PARTIAL, require_writable, written_whole
 from uwc.metrics import evaluate
 from uwc.metrics.compat import compat_of
+from uwc.metrics.registry import JUDGES
 from uwc.metrics.registry import metrics as metric_registry
 from uwc.metrics.scored import NOT_FINITE, needs_of
 from uwc.metrics.secrets import secret_counts
@@ -80,6 +81,7 @@ from uwc.results import (
 from uwc.studies import diff as study_diff
 from uwc.studies.config import StopConfig, StudyConfig, TermConfig, stop_settings, training_settings
 from uwc.studies.gather import logged
+from uwc.studies.judging import judge_infos, unchecked
 from uwc.studies.sections import CalibrateConfig, first_problem
 from uwc.tracking import Trackers
 from uwc.training.callbacks import StopRule
@@ -196,8 +198,9 @@ def score(
         under: name of an attack -> the `Outputs` under it; or, for an endpoint, the attack, such as
             ``{"chain": "jailbreak", "settings": {"jailbreak": {"kinds": ["role play"]}}}``.
         attacker: the attacker's data, for an endpoint; as retained examples by default the set "retain".
-        judges: "encoder" (a sentence encoder, for semantic similarity) and "entailment" (a model of natural-language
-            inference) -> a path or a function.
+        judges: name of a judge, "encoder", "entailment", "contradiction", "classifier" or "language_model" -> a path or
+            a function; also "clean" (the label of a classifier that means that a text is clean) and "checked" (results
+            of `uwc.check_judge` or their files); see `uwc.metrics.semantics.Judges`.
         settings: metric -> its settings that differ from the defaults.
         shots: solved questions that go before each question.
         compat: "open-unlearning" or "uwc-official": that code's definitions and prompt.
@@ -255,7 +258,8 @@ def score(
     solved = examples_of(shots, name="shots", left_out=invalid)
     require_judges(judges or {})
     old = [] if output_dir is None else _older_files(Path(output_dir), in_all_wordings(sets))
-    models = {"original": original, "retrained": retrained, **(judges or {})}
+    by_judge = {name: judge for name, judge in (judges or {}).items() if name in JUDGES}
+    models = {"original": original, "retrained": retrained, **by_judge}
     given = Given(in_all_wordings(sets), frozenset(n for n, m in models.items() if m is not None), max_new_tokens)
     names, left_out = chosen_metrics(None, _listed(metrics), given)
     by_name = {metric_name(name): of_metric for name, of_metric in (settings or {}).items()}
@@ -263,6 +267,8 @@ def score(
     for name, lacking in left_out.items():
         progress.note(f"{name} left out: it needs {lacking}")
     warnings = _warned([*question_warnings(sets), *rate_warnings(given.sets, names), *_on_rows(invalid)])
+    judged_by = judge_infos(judges or {}, scoring)
+    warnings += _warned(unchecked(judged_by))
     asked = Judges.load(judges or {}, device=device)
     first = None if own_tokenizer else original if original is not None else compare
     reading = None if first is None else loading.reading(first)
@@ -291,6 +297,7 @@ def score(
         compared_with="" if compare is None else name_of(compare),
         differences=evaluate.paired_differences(theirs, ours, scoring),
         secrets=tuple(secret_counts(ours, ModelKey(role="unlearned", run=name_of(model)))),
+        judges=judged_by,
         left_out=left_out,
         invalid_rows=tuple(invalid or ()),
         warnings=tuple(warnings),

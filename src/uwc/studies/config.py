@@ -13,6 +13,7 @@ from uwc.data.benchmarks import benchmarks
 from uwc.data.benchmarks.described import is_benchmark_file
 from uwc.data.prompts import PromptTemplate
 from uwc.errors import ConfigError
+from uwc.metrics.semantics import require_judges
 from uwc.metrics.suites import entry_of, is_suite, require_suite
 from uwc.models.model import DeviceName, Dtype, Loading
 from uwc.names import STORE, require_name
@@ -283,15 +284,34 @@ class UnlearnConfig(Section):
 
 
 class JudgesConfig(Section):
-    """The judges of generated answers, each a folder or hub name: a sentence `encoder`, for semantic similarity, and a
-    model of natural-language inference, for `entailment`."""
+    """The judges of generated answers, each a folder or hub name.
+
+    Attributes:
+        encoder: a sentence encoder, for semantic similarity.
+        entailment: a model of natural-language inference, for entailment.
+        contradiction: the same, usually the same model, for the rates of forgetting and retention (KFR, KRR).
+        classifier: a classifier of gibberish, for fluency.
+        clean: its label that means that a text is clean, by default "clean".
+        language_model: a causal language model, for verdicts and the perplexity of generated answers.
+        checked: the judge.json of `uwc judge`, with the agreement of a judge with labels.
+    """
 
     encoder: str | None = None
     entailment: str | None = None
+    contradiction: str | None = None
+    classifier: str | None = None
+    clean: str | None = None
+    language_model: str | None = None
+    checked: tuple[str, ...] = ()
 
-    def given(self) -> dict[str, str]:
-        """Judge -> its path, of those that were given."""
-        return self.model_dump(exclude_none=True)
+    @model_validator(mode="after")
+    def _label_of_classifier(self) -> "JudgesConfig":
+        require_judges(self.given())
+        return self
+
+    def given(self) -> dict[str, Any]:
+        """Judge -> its path, of those that were given, and the options that were given."""
+        return {name: value for name, value in self.model_dump().items() if value not in (None, ())}
 
 
 def _metric_or_suite(given: Any) -> str:

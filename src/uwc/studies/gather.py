@@ -262,6 +262,7 @@ def gather(plan: Plan, store: Store) -> StudyResults:
         pairs=gatherer.pairs(ranking),
         groups=gatherer.groups([u for u in unlearned if u.name in ranking]),
         secrets=tuple(gatherer.secrets()),
+        judges=plan.judges,
         attacks=attacks,
         robustness=gatherer.robustness(attacks),
         verdicts=tuple(checked),

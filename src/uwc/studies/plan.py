@@ -15,8 +15,9 @@ from uwc.metrics.evaluate import Scoring
 from uwc.metrics.registry import JUDGES, metrics
 from uwc.metrics.suites import Given, chosen_metrics, in_all_wordings
 from uwc.registry import unknown_name
-from uwc.results import ModelKey
+from uwc.results import JudgeInfo, ModelKey
 from uwc.studies.config import RunConfig, StudyConfig
+from uwc.studies.judging import judge_fingerprints, judge_infos, used_judges
 from uwc.studies.needs import ChosenAttack, attack_section, chosen_attacks, measurable, needed_metrics
 from uwc.studies.sections import AttackConfig, ChainConfig
 from uwc.studies.steps import Attack, Build, Calibrate, Checkpoint, Evaluation, FineTune, Score, Step, Unlearn
@@ -188,6 +189,7 @@ class Plan:
         unmet: the attacks of policies that cannot be carried out, each with the reason.
         attacks: every attack on every model, ordered by model.
         steps: all steps in topological order.
+        judges: the judges of generated answers.
     """
 
     config: StudyConfig
@@ -202,6 +204,7 @@ class Plan:
     unmet: tuple[tuple[ChainConfig, str], ...]
     attacks: tuple[PlannedAttack, ...]
     steps: tuple[Step, ...]
+    judges: tuple[JudgeInfo, ...] = ()
 
     @property
     def sets(self) -> Mapping[str, Sequence[Example]]:
@@ -273,7 +276,7 @@ def _scoring(
         ConfigError: a need of a metric is not met.
     """
     score = config.score
-    models = {"original", *score.judges.given(), *(["retrained"] if config.retrained else [])}
+    models = {"original", *set(score.judges.given()) & set(JUDGES), *(["retrained"] if config.retrained else [])}
     given = Given(sets, frozenset(models), score.max_new_tokens)
     ranked_by = () if config.calibrate is None else (config.calibration.ranked_by,)
     named = score.metrics or (() if score.suite else own)
@@ -310,10 +313,10 @@ class _Planner:
         self.unmet: list[tuple[ChainConfig, str]] = []
         model, paths = config.model, config.score.judges.given()
         self.loading = replace(model.loading(), trust_remote_code=False)  # each checkpoint says so itself
-        judging = {need for name in scoring.of_examples for need in metrics.get(name).facts["needs"]}
-        used = {name: path for name, path in paths.items() if name in judging}
-        judges = {name: checkpoint_fingerprint(path) for name, path in used.items()}
-        self.evaluation = Evaluation(scoring.work(), judges, used)
+        used = used_judges(paths, scoring)
+        fingerprints = judge_fingerprints(used)
+        self.judges = judge_infos(paths, scoring, fingerprints)
+        self.evaluation = Evaluation(scoring.work(), fingerprints, used)
 
     def plan(self, left_out: Mapping[str, str]) -> Plan:
         base = self.base()
@@ -344,6 +347,7 @@ class _Planner:
             tuple(self.unmet),
             attacks,
             tuple({step.id: step for step in steps}.values()),
+            self.judges,
         )
 
     def base(self) -> Step:
