@@ -8,7 +8,7 @@ from pydantic import Field
 from uwc.attacks.registry import Texts
 from uwc.objectives.methods import Method
 from uwc.studies.config import LoadingConfig, RunConfig, ScoreConfig, StopConfig
-from uwc.studies.sections import CalibrateConfig, Section
+from uwc.studies.sections import CalibrateConfig, HarnessConfig, Section
 
 
 class OwnLoading(LoadingConfig):
@@ -94,6 +94,7 @@ class ScoreSections(EndpointSections):
     model: OwnLoading = OwnLoading()
     benchmark: FileConfig = FileConfig()
     score: OwnScore = OwnScore()
+    harness: HarnessConfig = HarnessConfig()
     seed: int = Field(0, ge=0)
 
 
@@ -104,6 +105,7 @@ class CalibrateSections(Section):
     benchmark: FileConfig = FileConfig()
     score: ScoreConfig = ScoreConfig()
     calibrate: CalibrateConfig = CalibrateConfig()
+    harness: HarnessConfig = HarnessConfig()
     seed: int = Field(0, ge=0)
 
 
