@@ -38,7 +38,7 @@ PREFIX = "lm_eval_"
 """Begins the names of its metrics in results, as some are called as ours and defined otherwise."""
 FILE = "tasks.json"
 """The scores of a model's tasks, in the folder of its scores."""
-RESAMPLES = 1000
+RESAMPLES = 400
 """Draws of the library's bootstrap standard errors; of metrics of texts that it limits to 100, so many."""
 NORMAL = 1.959963984540054
 """The 97.5 % quantile of the normal distribution."""
@@ -221,15 +221,16 @@ def find_tasks(labels: Sequence[str], settings: HarnessSettings, *, where: str) 
             "YAML files of your tasks"
         )
     names = [label.partition(":")[0] for label in labels]
-    with _quiet():
+    with _own_random_state(settings.seed), _quiet():
         manager = None if folder is None else _manager(folder, defaults=False)
         # all tasks of the library are listed in 10 seconds: only if one of them may be meant
-        if manager is None or not all(_is_single(manager, name) for name in names):
+        if manager is None or not all(_has(manager, name) for name in names):
             manager = _manager(folder, defaults=True)
     for name in names:
         if name not in manager.all_tasks:
             raise ConfigError(f"{where}: {_unknown(name, manager.all_tasks, folder)}")
-    return tuple(_task(label, manager, settings, folder, where) for label in labels)
+    with _own_random_state(settings.seed):  # reading questions may draw from them
+        return tuple(_task(label, manager, settings, folder, where) for label in labels)
 
 
 def evaluate_task(task: Task, model: Model) -> TaskScore:
@@ -308,10 +309,13 @@ def _indexed(folder: Path | None, defaults: bool, stamp: object) -> Any:
     return manager(include_path=None if folder is None else str(folder), include_defaults=defaults)
 
 
-def _is_single(manager: Any, name: str) -> bool:
-    """Whether a name is that of a single task in an index."""
-    entry = manager.task_index.get(name)
-    return entry is not None and entry.kind.name in ("TASK", "PY_TASK")
+def _has(manager: Any, name: Any) -> bool:
+    """Whether a task, and of a group all that it names, is in an index."""
+    entry = manager.task_index.get(name) if isinstance(name, str) else None
+    if entry is None or entry.kind.name != "GROUP":
+        return entry is not None
+    members = (entry.cfg or {}).get("task")
+    return all(_has(manager, member) for member in (members if isinstance(members, list) else [members]))
 
 
 def _unknown(name: str, known: Sequence[str], folder: Path | None) -> str:
@@ -395,6 +399,7 @@ _PLACES = ("dataset_path", "dataset_name", "dataset_kwargs")
 
 def _content_of(of_task: Any) -> dict[str, str]:
     config = {k: v for k, v in of_task.config.to_dict(keep_callable=True).items() if k not in _PLACES}
+    config["metadata"] = {k: v for k, v in (config.get("metadata") or {}).items() if k != "config_source"}
     shots = of_task.fewshot_docs() if of_task.get_config("num_fewshot") else ()
     return {"config": _content(config), "questions": _rows(of_task.eval_docs), "shots": _rows(shots or ())}
 
