@@ -215,7 +215,7 @@ def find_tasks(labels: Sequence[str], settings: HarnessSettings, *, where: str) 
         return ()
     require_harness()
     folder = None if settings.include_path is None else expanded(settings.include_path)
-    if folder is not None and not folder.is_dir():
+    if folder is not None and not os.path.isdir(folder):
         raise ConfigError(
             f"harness.include_path: {brief(str(settings.include_path), 200)} is not a folder; give the one with the "
             "YAML files of your tasks"
@@ -500,40 +500,44 @@ Items = Mapping[str, Sequence[tuple[str, Any]]]
 
 
 def _inputs(task: Task, metric: str, name: str, items: Items, value: float) -> tuple[str, tuple[TaskInput, ...]]:
-    """How a score is computed from values by question, if that gives the library's number; else nothing."""
-    of = [task.loaded["tasks"][member].aggregation().get(name) for member in items]
-    functions = {getattr(function, "__name__", "mean") for function in of}
-    plain = all(isinstance(v, int | float | np.number) for rows in items.values() for _, v in rows)
-    pairs = all(isinstance(v, tuple) and len(v) == 2 for rows in items.values() for _, v in rows)
-    column = partial(TaskInput, metric=PREFIX + metric)
-    candidates: list[tuple[str, tuple[TaskInput, ...]]] = []
-    if functions == {"mean"} and plain:
-        ids = tuple(i for rows in items.values() for i, _ in rows)
-        values = tuple(float(v) for rows in items.values() for _, v in rows)
-        candidates.append(("arithmetic", (column(name=task.name, ids=ids, values=values),)))
-        of_each = tuple(
-            column(name=member, ids=tuple(i for i, _ in rows), values=tuple(float(v) for _, v in rows))
-            for member, rows in items.items()
-        )
-        candidates += [("mean_of_tasks", of_each)] if len(items) > 1 else []
-    elif functions == {"perplexity"} and plain and len(items) == 1:
-        ((member, rows),) = items.items()
-        values = tuple(math.exp(-float(v)) for _, v in rows)
-        candidates.append(("geometric", (column(name=member, ids=tuple(i for i, _ in rows), values=values),)))
-    elif functions in ({"weighted_perplexity"}, {"bits_per_byte"}) and pairs and len(items) == 1:
-        ((member, rows),) = items.items()
-        ids = tuple(i for i, _ in rows)
-        parts = tuple(
-            TaskInput(
-                name=member, metric=f"{PREFIX}{metric} {part}", ids=ids, values=tuple(float(v[k]) for _, v in rows)
-            )
-            for k, part in enumerate(("log-likelihood", "length"))
-        )
-        candidates.append((next(iter(functions)), parts))
-    for average, inputs in candidates:
-        if math.isclose(_value(average, inputs), value, rel_tol=1e-9, abs_tol=1e-12):
-            return average, inputs
-    return "", ()
+    """How a score is computed from values by question, as the task declares it; nothing if it is not so computed, or
+    if that does not give the library's number."""
+    aggregations = [task.loaded["tasks"][member].aggregation().get(name) for member in items]
+    declared = {"mean" if function is None else getattr(function, "__name__", "") for function in aggregations}
+    if len(declared) > 1 or (len(items) > 1 and declared != {"mean"}):
+        return "", ()
+    (how,) = declared
+    rows = [pair for of_member in items.values() for pair in of_member]
+    width = 2 if how in COMBINATIONS else 1
+    shapes = {len(v) if isinstance(v, tuple) else 1 if isinstance(v, int | float | np.number) else 0 for _, v in rows}
+    if shapes != {width}:
+        return "", ()
+
+    def part(of: str, pairs: Sequence[tuple[str, Any]], values: Floats, suffix: str = "") -> TaskInput:
+        ids = tuple(identity for identity, _ in pairs)
+        return TaskInput(name=of, metric=f"{PREFIX}{metric}{suffix}", ids=ids, values=tuple(map(float, values)))
+
+    table = np.array([v for _, v in rows], dtype=np.float64).reshape(len(rows), width)
+    average, inputs = how, tuple[TaskInput, ...]()
+    if how == "mean" and len(items) > 1 and not _by_size(task, name):
+        average = "mean_of_tasks"
+        inputs = tuple(part(of, pairs, np.array([v for _, v in pairs])) for of, pairs in items.items())
+    elif how == "mean":
+        average, inputs = "arithmetic", (part(task.name, rows, table[:, 0]),)
+    elif how == "perplexity":
+        with np.errstate(over="ignore"):
+            average, inputs = "geometric", (part(task.name, rows, np.exp(-table[:, 0])),)
+    elif how in COMBINATIONS:
+        columns = enumerate((" log-likelihood", " length"))
+        inputs = tuple(part(task.name, rows, table[:, k], suffix) for k, suffix in columns)
+    same = bool(inputs) and math.isclose(_value(average, inputs), value, rel_tol=1e-9, abs_tol=1e-12)
+    return (average, inputs) if same else ("", ())
+
+
+def _by_size(task: Task, name: str) -> bool:
+    """Whether the tasks of a group count by their numbers of questions."""
+    declared = task.loaded["groups"][task.name].aggregate_metric_list
+    return bool(next((of.weight_by_size for of in declared if of.metric == name), True))
 
 
 def _value(average: str, inputs: Sequence[TaskInput]) -> float:

@@ -1,5 +1,6 @@
 """Reads a study from its YAML file, a shipped one or a dictionary, with changes from the command line."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from importlib.resources import files
@@ -141,7 +142,7 @@ def _beside(content: dict[str, Any], source: str | Path | Mapping[str, Any]) -> 
 
 def _beside_folder(folder: Path, path: Any) -> Any:
     """A path from the current folder, of a folder that lies in a folder; any other value is returned unchanged."""
-    return str(folder / path) if isinstance(path, str) and (folder / path).is_dir() else path
+    return str(folder / path) if isinstance(path, str) and os.path.isdir(folder / path) else path
 
 
 def _beside_it(folder: Path, path: Any) -> Any:

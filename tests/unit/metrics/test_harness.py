@@ -101,6 +101,25 @@ def test_a_group_is_the_mean_of_its_tasks(knowing: Model, folder: Path) -> None:
     assert score.score().se == pytest.approx(np.sqrt(sum(spread)) / 2, rel=0.15)
 
 
+def test_a_group_by_size_is_the_mean_of_all_questions(knowing: Model, folder: Path, tmp_path: Path) -> None:
+    path = write_tasks(tmp_path / "own", QUESTIONS)
+    group = path / "both.yaml"
+    group.write_text(group.read_text().replace("weight_by_size: false", "weight_by_size: true"), encoding="utf-8")
+    score = evaluate_task(found("both", path), knowing)
+    whole = evaluate_task(found("local_choice", folder), knowing)
+    assert score.average == "arithmetic" and score.inputs[0].values == whole.inputs[0].values
+    assert score.score().mean == pytest.approx(whole.value)
+
+
+def test_a_tag_has_no_common_score(tmp_path: Path) -> None:
+    path = write_tasks(tmp_path / "own", QUESTIONS)
+    for name in ("first_choice", "second_choice"):
+        task = path / f"{name}.yaml"
+        task.write_text(task.read_text() + "tag: halves\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"halves is several tasks.*name them: first_choice, second_choice"):
+        found("halves", path)
+
+
 def test_without_values_by_question_the_librarys_standard_error_is_taken(knowing: Model, folder: Path) -> None:
     """A correlation of all answers has the library's bootstrap error, the Brier score has none."""
     score = evaluate_task(found("local_choice:mcc", folder), knowing)
