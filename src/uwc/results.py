@@ -583,6 +583,8 @@ class Retention(Part):
     """Labels of the retention measures."""
     without_interval: tuple[str, ...] = ()
     """Measures without values by example, whose uncertainty is not in the intervals."""
+    by_standard_error: tuple[str, ...] = ()
+    """Measures without values by example that are drawn from normal distributions with their standard errors."""
     rank_by: str
     """The metric of the forget set that models are ranked by."""
 

@@ -9,7 +9,7 @@ from uwc.attacks.registry import Texts
 from uwc.models.model import DeviceName
 from uwc.objectives.methods import Method
 from uwc.studies.config import JudgesConfig, LoadingConfig, RunConfig, ScoreConfig, StopConfig
-from uwc.studies.sections import CalibrateConfig, Section
+from uwc.studies.sections import CalibrateConfig, HarnessConfig, Section
 
 
 class OwnLoading(LoadingConfig):
@@ -95,6 +95,7 @@ class ScoreSections(EndpointSections):
     model: OwnLoading = OwnLoading()
     benchmark: FileConfig = FileConfig()
     score: OwnScore = OwnScore()
+    harness: HarnessConfig = HarnessConfig()
     seed: int = Field(0, ge=0)
 
 
@@ -131,6 +132,7 @@ class CalibrateSections(Section):
     benchmark: FileConfig = FileConfig()
     score: ScoreConfig = ScoreConfig()
     calibrate: CalibrateConfig = CalibrateConfig()
+    harness: HarnessConfig = HarnessConfig()
     seed: int = Field(0, ge=0)
 
 

@@ -226,6 +226,12 @@ def _on_design(plan: Plan, retention: Retention | None) -> Coded:
             f"Retention by {' and '.join(silent)} is one number a model, without values by example. The intervals have "
             f"{'only a part' if some else 'nothing'} of the uncertainty of alpha in them, and are too narrow by that.",
         )
+    if retention is not None and (normal := retention.by_standard_error):
+        yield (
+            "retention_by_standard_error",
+            f"Retention by {' and '.join(normal)} has no values by question. The intervals have its standard error in "
+            "them, without the correlation of the models' errors on the same questions, and are too wide by that.",
+        )
 
 
 def _on_model(model: UnlearnedModel) -> Coded:
