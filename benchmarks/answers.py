@@ -111,7 +111,9 @@ class Answers:
         return ScoredSet(tokens, tuple(e.answer for e in self.examples))
 
     def values(self, scored: ScoredSet, metrics: Sequence[str]) -> dict[str, Sequence[float]]:
-        return {name: scored.values(name).tolist() for name in metrics}
+        """Metric -> values; of perplexity their logarithms."""
+        found = {name: scored.values(name) for name in metrics}
+        return {n: (np.log(values) if n == "perplexity" else values).tolist() for n, values in found.items()}
 
     def tree_tokens(self) -> int:
         """The tokens that our pass reads, without those of the trial."""
@@ -126,7 +128,7 @@ class Answers:
         OpenUnlearning does it; metrics of losses read those of earlier passes."""
         answers = self.items("answer")
         found = {n: m(self.model.model, answers, self.end, self.device) for n, m in slow_evaluator.METRICS.items()}
-        found["perplexity"] = np.exp(self.losses("answer")).tolist()
+        found["perplexity"] = self.losses("answer").tolist()
         found["mia_loss"] = self.losses("answer").tolist()
         sizes = np.array([len(zlib.compress(e.answer.encode())) for e in self.examples])
         found["mia_zlib"] = (self.losses("answer") / sizes).tolist()

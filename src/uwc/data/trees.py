@@ -15,7 +15,8 @@ WORTH = 0.85
 class TokenTree:
     """Sequences with their common beginnings merged (token tree, arXiv:2305.09781).
 
-    A token is a node; two sequences share a node as far as all their tokens up to it are the same.
+    A token is a node; two sequences share a node as far as all their tokens up to it are the same. The last token of a
+    sequence, which predicts nothing, is left out if there are several.
 
     Attributes:
         members: the indices of the sequences, the longest last.
@@ -38,17 +39,18 @@ class TokenTree:
         return len(self.tokens) > len(self.paths[-1])
 
 
+def single_tree(encoded: Sequence[EncodedExample], index: int) -> TokenTree:
+    """One sequence, with all its tokens."""
+    tokens = encoded[index].tokens
+    return TokenTree((index,), tokens, (tuple(range(len(tokens))),))
+
+
 def token_tree(encoded: Sequence[EncodedExample], members: Iterable[int]) -> TokenTree:
-    """The tree of some sequences."""
+    """The tree of several sequences."""
     growing = _Growing()
     for member in sorted(members, key=lambda i: len(encoded[i].tokens)):
-        growing.add(member, encoded[member].tokens)
+        growing.add(member, encoded[member].tokens[:-1])
     return growing.tree
-
-
-def single_trees(encoded: Sequence[EncodedExample]) -> list[TokenTree]:
-    """A tree for each sequence."""
-    return [token_tree(encoded, [i]) for i in range(len(encoded))]
 
 
 def token_trees(encoded: Sequence[EncodedExample], *, longest: int, most: int) -> list[TokenTree]:
@@ -64,22 +66,22 @@ def token_trees(encoded: Sequence[EncodedExample], *, longest: int, most: int) -
     """
     of_example: dict[str, list[int]] = {}
     for i, example in enumerate(encoded):
-        if len(example.tokens) <= longest and example.unattended is None:
+        if 1 < len(example.tokens) <= longest and example.unattended is None:
             of_example.setdefault(example.id, []).append(i)
     shared = []
     for members in of_example.values():
         for tree in _trees(encoded, members, most):
-            if tree.shared and len(tree.tokens) <= WORTH * sum(map(len, tree.paths)):
+            if tree.shared and len(tree.tokens) <= WORTH * sum(len(encoded[i].tokens) for i in tree.members):
                 shared.append(tree)
     inside = {i for tree in shared for i in tree.members}
-    return [*shared, *(token_tree(encoded, [i]) for i in range(len(encoded)) if i not in inside)]
+    return [*shared, *(single_tree(encoded, i) for i in range(len(encoded)) if i not in inside)]
 
 
 def _trees(encoded: Sequence[EncodedExample], members: Sequence[int], most: int) -> Iterator[TokenTree]:
     """Trees of at most `most` tokens, or of a single sequence."""
     growing = _Growing()
     for member in sorted(members, key=lambda i: len(encoded[i].tokens)):
-        tokens = encoded[member].tokens
+        tokens = encoded[member].tokens[:-1]
         size = growing.size_with(tokens)
         if growing.paths and (size > most or size - len(tokens) > MOST_BESIDE):
             yield growing.tree

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from torch import Tensor
 from uwc import progress
 from uwc.data.batches import collate, collate_trees, group_by_length
 from uwc.data.prompts import EncodedExample
-from uwc.data.trees import TokenTree, single_trees, token_tree, token_trees
+from uwc.data.trees import TokenTree, single_tree, token_tree, token_trees
 from uwc.errors import ModelError, UserError
 from uwc.models.head import AnswerLogits, unwrapped
 from uwc.models.model import Batching, Model, Sharing
@@ -200,7 +201,7 @@ def shared_trees(models: Sequence[Model], encoded: Sequence[EncodedExample], *, 
         encoded: the sequences.
         token_budget: the most tokens of a tree of several.
     """
-    sharing, alone = models[0].sharing(), single_trees(encoded)
+    sharing, alone = models[0].sharing(), [single_tree(encoded, i) for i in range(len(encoded))]
     if sharing.scored != "padded" or sharing.switch is not None:
         return alone
     longest = min(_window(unwrapped(each.model).config) for each in models)
@@ -209,11 +210,15 @@ def shared_trees(models: Sequence[Model], encoded: Sequence[EncodedExample], *, 
     tried = trial_of(trees, encoded)
     saved = sum(len(e.tokens) for e in encoded) - sum(len(tree.tokens) for tree in trees)
     if tried is None or saved <= _TRIAL_WORTH * (len(tried.tokens) + len(tried.paths[-1])):
-        return alone
+        return alone  # so that it does not depend on earlier trials
+    length = len(tried.paths[-1])
     for each in models:
+        if length <= _tested.get(each.model, 0):
+            continue
         if fault := fault_of_trees(each, encoded, tried):
             progress.warn(f"{each.name}: a question's prompt is computed again for each of its answers, since {fault}")
             return alone
+        _tested[each.model] = length
     return trees
 
 
@@ -264,6 +269,8 @@ def _window(config: Any) -> int:
     return min((v for v in named if isinstance(v, int) and not isinstance(v, bool) and v > 0), default=sys.maxsize)
 
 
+_tested: WeakKeyDictionary[torch.nn.Module, int] = WeakKeyDictionary()
+"""Model -> the length of the longest sequence of which a trial of trees found no fault."""
 _COMPARED = 8
 """The number of tokens whose logits are compared at once."""
 _TRIAL_WORTH = 2

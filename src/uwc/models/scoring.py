@@ -13,7 +13,7 @@ from uwc import progress
 from uwc.data.batches import Batch, collate, collate_trees, labelled
 from uwc.data.example import Example, Variant, with_variants
 from uwc.data.prompts import EncodedExample
-from uwc.data.trees import TokenTree, token_tree
+from uwc.data.trees import TokenTree, single_tree
 from uwc.models.batching import (
     BATCH_COST,
     SCORING_BUDGET,
@@ -275,7 +275,7 @@ def score_tokens(
             apart = True
         if apart and chosen[0].shared:
             for i in (i for tree in chosen for i in tree.members):
-                score([token_tree(encoded, [i])])
+                score([single_tree(encoded, i)])
 
     with progress.bar(f"score {model.name}", total=len(encoded)) as advance:
         lengths, cost = [len(t.tokens) for t in trees], BATCH_COST.get(model.device.type, BATCH_COST["cpu"])

@@ -14,13 +14,14 @@ from tests.conftest import copied, people, tiny_model
 from uwc.data.batches import collate_trees
 from uwc.data.example import VARIANTS, Example, with_variants
 from uwc.data.prompts import EncodedExample
-from uwc.data.trees import TokenTree, single_trees, token_tree, token_trees
+from uwc.data.trees import TokenTree, single_tree, token_tree, token_trees
 from uwc.models import batching, scoring
 from uwc.models.contrast import contrast
 from uwc.models.model import Batching, Model
 from uwc.models.scoring import score_tokens
 from uwc.models.token_scores import TOKEN_COLUMNS, Sampling, TokenScores
 
+END = 99
 SAMPLINGS = (Sampling(0.7, 0), Sampling(1.0, 5))
 
 
@@ -39,7 +40,8 @@ def options() -> list[Example]:
 
 
 def encoded_as(*sequences: Sequence[int], start: int = 2) -> list[EncodedExample]:
-    return [EncodedExample("a", tuple(s), start, len(s)) for s in sequences]
+    """Sequences with an end, which no tree has, since it predicts nothing."""
+    return [EncodedExample("a", (*s, END), start, len(s)) for s in sequences]
 
 
 def score(model: Model, **given: Any) -> TokenScores:
@@ -49,7 +51,11 @@ def score(model: Model, **given: Any) -> TokenScores:
 def apart(model: Model, **given: Any) -> TokenScores:
     """The scores of each sequence by itself."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "shared_trees", lambda _models, encoded, **_options: single_trees(encoded))
+        patch.setattr(
+            scoring,
+            "shared_trees",
+            lambda _models, encoded, **_options: [single_tree(encoded, i) for i in range(len(encoded))],
+        )
         return score(model, **given)
 
 
@@ -92,9 +98,9 @@ def test_a_batch_of_trees_by_hand() -> None:
     batch = collate_trees(trees, encoded, device=torch.device("cpu"), dtype=torch.float32)
     assert batch.input_ids.tolist() == [[7, 8, 1, 2, 3], [9, 6, 0, 0, 0]]
     assert batch.position_ids is not None and batch.position_ids.tolist() == [[0, 1, 2, 2, 3], [0, 1, 0, 0, 0]]
-    assert batch.rows.tolist() == [0, 0, 0, 0, 0, 1]
-    assert batch.positions.tolist() == [0, 1, 0, 1, 3, 0]
-    assert batch.targets.tolist() == [8, 1, 8, 2, 3, 6]
+    assert batch.rows.tolist() == [0, 0, 0, 0, 0, 0, 0, 1, 1]
+    assert batch.positions.tolist() == [0, 1, 2, 0, 1, 3, 4, 0, 1]
+    assert batch.targets.tolist() == [8, 1, END, 8, 2, 3, END, 6, END]
     assert batch.attention_mask is not None and batch.attention_mask.shape == (2, 1, 5, 5)
     sees = batch.attention_mask[:, 0] == 0
     assert sees[0].long().tolist() == [
@@ -131,16 +137,16 @@ def test_every_token_of_a_random_tree_sees_the_beginning_of_its_sequence() -> No
 
 def test_only_what_saves_work_is_in_a_tree() -> None:
     long, prompt = tuple(range(100, 160)), tuple(range(30))
-    shared = [EncodedExample("a", (*prompt, i), 30, 31) for i in range(3)]
+    shared = [EncodedExample("a", (*prompt, i, 0), 30, 32) for i in range(3)]
     others = [EncodedExample("b", (1, 2, *long[i:]), 2, 62 - i) for i in range(3)]
     single = EncodedExample("c", (*prompt, 9), 30, 31)
-    unseen = [EncodedExample("d", (*prompt, i), 30, 31, unattended=0) for i in range(3)]
+    unseen = [EncodedExample("d", (*prompt, i, 0), 30, 32, unattended=0) for i in range(3)]
     encoded = [single, *others, *shared, *unseen]
     trees = token_trees(encoded, longest=1000, most=1000)
     assert [t.members for t in trees] == [(4, 5, 6), (0,), (1,), (2,), (3,), (7,), (8,), (9,)]
     assert len(token_trees(encoded, longest=30, most=1000)) == len(encoded)
-    assert [t.members for t in token_trees(shared, longest=31, most=32)] == [(0, 1), (2,)]
-    many = [EncodedExample("a", (*range(1000), *range(i, i + 200)), 1000, 1200) for i in range(2000, 5000, 500)]
+    assert [t.members for t in token_trees(shared, longest=32, most=32)] == [(0, 1), (2,)]
+    many = [EncodedExample("a", (*range(1000), *range(i, i + 200), 0), 1000, 1201) for i in range(2000, 5000, 500)]
     assert [len(t.members) for t in token_trees(many, longest=5000, most=5000)] == [3, 3]
 
 
@@ -255,7 +261,11 @@ def test_single_answers_have_the_same_bits_as_ever(knowing: Model) -> None:
     single = score_tokens(model, people(), reference=model, samplings=SAMPLINGS)
     assert set(seen) == {0}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "shared_trees", lambda _models, encoded, **_options: single_trees(encoded))
+        patch.setattr(
+            scoring,
+            "shared_trees",
+            lambda _models, encoded, **_options: [single_tree(encoded, i) for i in range(len(encoded))],
+        )
         assert score_tokens(model, people(), reference=model, samplings=SAMPLINGS).equals(single)
 
 
