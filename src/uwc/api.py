@@ -39,7 +39,7 @@ from uwc.metrics import evaluate
 from uwc.metrics.compat import compat_of
 from uwc.metrics.harness import FILE as TASKS_FILE
 from uwc.metrics.harness import PREFIX as TASK_METRIC
-from uwc.metrics.harness import TaskScore, evaluate_task, find_tasks, save_tasks, task_differences
+from uwc.metrics.harness import TaskScore, evaluate_tasks, find_tasks, save_tasks, task_differences
 from uwc.metrics.registry import JUDGES
 from uwc.metrics.registry import metrics as metric_registry
 from uwc.metrics.scored import NOT_FINITE, needs_of
@@ -243,8 +243,10 @@ def score(
     """
     loading = Loading(dtype, device, prompt, trust_remote_code)
     trackers = Trackers(log_to, folder=output_dir)
+    asked_tasks, of_harness = _listed(tasks), harness_config(harness)
+    of_harness.require_used(asked_tasks)
     if isinstance(model, System | Endpoint):
-        if compare is not None or shots or compat is not None or tasks or harness:
+        if compare is not None or shots or compat is not None or asked_tasks:
             raise ConfigError(
                 "compare, shots, compat and tasks are for models; the texts of the original are given as original"
             )
@@ -267,14 +269,12 @@ def score(
             trackers=trackers,
             device=device,
         )
-    if (data is None and not tasks) or under or attacker is not None:
+    if (data is None and not asked_tasks) or under or attacker is not None:
         raise ConfigError("give the questions of a model as data, and attacks to uwc.attack; under is for texts")
     original, retrained = _checkpoint("original", original), _checkpoint("retrained", retrained)
     Scores.prepare(output_dir, overwrite=overwrite, model=name_of(model))
     invalid: LeftOut = [] if skip_invalid else None
     sets = {} if data is None else sets_of(_by_name(data), columns, left_out=invalid)
-    asked_tasks, of_harness = _listed(tasks), harness_config(harness)
-    of_harness.require_used(asked_tasks)
     require_other_names(asked_tasks, in_all_wordings(sets), where="tasks")
     solved = examples_of(shots, name="shots", left_out=invalid)
     require_judges(judges or {})
@@ -307,7 +307,7 @@ def score(
             return {}, []
         read = loaded(which)
         of_sets = evaluate.score_sets(read, scoring.work(control=control), original=reference, judges=asked)
-        return of_sets, [] if control else [evaluate_task(task, read) for task in found_tasks]
+        return of_sets, [] if control else evaluate_tasks(found_tasks, read)
 
     (ours, our_tasks), (theirs, their_tasks) = scored(model), scored(compare)
     found = evaluate.evaluate(ours, scoring, retrained=scored(retrained, control=True)[0])

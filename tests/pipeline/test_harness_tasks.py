@@ -32,7 +32,7 @@ def workplace(tmp_path: Path, knowing: Model) -> Path:
 
 def test_general_ability_before_and_after(uwc: Run, workplace: Path) -> None:
     """Alone, and with questions; the difference from the original is that of pairs of questions."""
-    asked = ("--task", "local_choice", "--task", "local_answer:exact_match", *TASKS)
+    asked = ("--task", "local_choice", "--task", "local_answer:exact_match", "--task", "local_choice:acc", *TASKS)
     done = uwc("score", "unlearned", "--compare", "original", *asked, "-o", "out", "--json")
     assert done.returncode == 0, done.stderr
     alone = Scores.parse(done.stdout, where="stdout")
@@ -61,6 +61,9 @@ def test_general_ability_before_and_after(uwc: Run, workplace: Path) -> None:
     kept = uwc("score", "unlearned", *asked, "-o", "out")
     assert kept.returncode == 1 and "tasks.json is not of an earlier score" in kept.stderr
     assert "or a task with --task NAME" in uwc("score", "unlearned").stderr
+    (workplace / "said.jsonl").write_text(json.dumps({"question": "q", "answer": "a", "output": "b"}), encoding="utf-8")
+    assert uwc("score", "--outputs", "said.jsonl").returncode == 0
+    assert "tasks are for models" in uwc("score", "--outputs", "said.jsonl", *asked).stderr
 
 
 def test_a_task_is_kept(uwc: Run, workplace: Path) -> None:

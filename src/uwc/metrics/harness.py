@@ -271,6 +271,12 @@ def evaluate_task(task: Task, model: Model) -> TaskScore:
     return score
 
 
+def evaluate_tasks(tasks: Sequence[Task], model: Model) -> list[TaskScore]:
+    """The scores of a model on several tasks; of a task's first metric and the same by its name only one."""
+    scores = [evaluate_task(task, model) for task in tasks]
+    return list({score.label: score for score in scores}.values())
+
+
 def task_differences(first: Sequence[TaskScore], second: Sequence[TaskScore], seed: int) -> list[ScoreDifference]:
     """The paired differences of the second model from the first, of the tasks that have values by question."""
     pairs = zip(first, second, strict=True) if first else ()

@@ -16,7 +16,7 @@ from uwc.data.example import Example, fingerprint
 from uwc.errors import AttackFailed, TrainingDiverged
 from uwc.io import digest, finite, write_json
 from uwc.metrics.evaluate import Work, save_sets, score_sets
-from uwc.metrics.harness import Task, evaluate_task, save_tasks
+from uwc.metrics.harness import Task, evaluate_tasks, save_tasks
 from uwc.metrics.registry import metrics, set_metrics
 from uwc.metrics.scored import needs_of
 from uwc.models.model import Loading, Model
@@ -219,7 +219,7 @@ class Evaluation:
         judges = context.judges(self.judge_paths, loading)
         save_sets(score_sets(model, self.work, original=original, judges=judges), out)
         if self.tasks:
-            save_tasks([evaluate_task(task, model) for task in self.tasks], out)
+            save_tasks(evaluate_tasks(self.tasks, model), out)
 
 
 @dataclass(frozen=True)
