@@ -37,7 +37,9 @@ from uwc.errors import ConfigError, reporting_full_disk
 from uwc.io import PARTIAL, require_writable, written_whole
 from uwc.metrics import evaluate
 from uwc.metrics.compat import compat_of
+from uwc.metrics.leaks import leak_curves
 from uwc.metrics.registry import metrics as metric_registry
+from uwc.metrics.samples import LeakSettings, require_no_judge, require_read
 from uwc.metrics.scored import NOT_FINITE, needs_of
 from uwc.metrics.secrets import secret_counts
 from uwc.metrics.semantics import Judges, require_judges
@@ -165,6 +167,7 @@ def score(
     attacker: Attacker | None = None,
     judges: Mapping[str, Any] | None = None,
     settings: Settings | None = None,
+    samples: "Mapping[str, Any] | LeakSettings | None" = None,
     shots: Questions = (),
     compat: str | None = None,
     columns: Columns | None = None,
@@ -199,6 +202,8 @@ def score(
         judges: "encoder" (a sentence encoder, for semantic similarity) and "entailment" (a model of natural-language
             inference) -> a path or a function.
         settings: metric -> its settings that differ from the defaults.
+        samples: the fields of `uwc.metrics.samples.LeakSettings` that differ from the defaults, for metrics of sampled
+            answers such as leak_at_k.
         shots: solved questions that go before each question.
         compat: "open-unlearning" or "uwc-official": that code's definitions and prompt.
         columns: field -> column, where files or tables name them otherwise, see `uwc.data.question_files.sets_of`.
@@ -223,9 +228,9 @@ def score(
     loading = Loading(dtype, device, prompt, trust_remote_code)
     trackers = Trackers(log_to, folder=output_dir)
     if isinstance(model, System | Endpoint):
-        if compare is not None or shots or compat is not None:
+        if compare is not None or shots or compat is not None or samples is not None:
             raise ConfigError(
-                "compare, shots and compat are for models; the texts of the original are given as original"
+                "compare, shots, compat and samples are for models; the texts of the original are given as original"
             )
         return _score_texts(
             model,
@@ -256,8 +261,11 @@ def score(
     require_judges(judges or {})
     old = [] if output_dir is None else _older_files(Path(output_dir), in_all_wordings(sets))
     models = {"original": original, "retrained": retrained, **(judges or {})}
-    given = Given(in_all_wordings(sets), frozenset(n for n, m in models.items() if m is not None), max_new_tokens)
+    leaks = _leak_settings(samples)
+    available = frozenset(n for n, m in models.items() if m is not None)
+    given = Given(in_all_wordings(sets), available, max_new_tokens, leaks)
     names, left_out = chosen_metrics(None, _listed(metrics), given)
+    require_read(leaks, names)
     by_name = {metric_name(name): of_metric for name, of_metric in (settings or {}).items()}
     scoring = evaluate.Scoring(given, names, by_name, compat=compat_of(compat), seed=seed)
     for name, lacking in left_out.items():
@@ -291,6 +299,7 @@ def score(
         compared_with="" if compare is None else name_of(compare),
         differences=evaluate.paired_differences(theirs, ours, scoring),
         secrets=tuple(secret_counts(ours, ModelKey(role="unlearned", run=name_of(model)))),
+        leaks=tuple(leak_curves(ours, ModelKey(role="unlearned", run=name_of(model)), leaks, seed=seed)),
         left_out=left_out,
         invalid_rows=tuple(invalid or ()),
         warnings=tuple(warnings),
@@ -500,6 +509,7 @@ def attack(
     original: ModelLike | None = None,
     metrics: Metric | Sequence[Metric] = ("extraction_strength",),
     settings: Settings | None = None,
+    samples: "Mapping[str, Any] | LeakSettings | None" = None,
     columns: Columns | None = None,
     skip_invalid: bool = False,
     max_new_tokens: int = 64,
@@ -526,6 +536,7 @@ def attack(
         original: the model before unlearning, for metrics that compare with it.
         metrics: names, labels or functions.
         settings: attack -> setting -> value, where it differs from the default.
+        samples: settings of sampling answers, as `score` takes them.
         columns: field -> column, where files or tables name them otherwise.
         skip_invalid: leave out invalid rows, at most half of a file, with a warning; by default they are an error.
         max_new_tokens: the most tokens of a generated answer.
@@ -553,6 +564,10 @@ def attack(
     trackers = Trackers(log_to, folder=output_dir)
     AttackResults.prepare(output_dir, overwrite=overwrite, model=name_of(model))
     measured = _metric_names(metrics)
+    leaks = _leak_settings(samples)
+    require_read(leaks, measured)
+    leaks.check(measured, {})
+    require_no_judge(leaks, measured)
     chains = {name: make_chain(name, settings) for name in dict.fromkeys(map(attack_name, _listed(attacks)))}
     require_used(settings or {}, [s.entry.name for c in chains.values() for s in c.steps])
     invalid: LeftOut = [] if skip_invalid else None
@@ -570,6 +585,7 @@ def attack(
         max_new_tokens=max_new_tokens,
         reference=reference,
         texts=texts,
+        leaks=leaks,
         seed=seed,
     )
     theirs = None if control is None else run(loading.plain(control, reading), key=CONTROL)
@@ -983,6 +999,16 @@ def _attacked_sets(
     theirs = {part: read[f"attacker.{part}"] for part in parts}
     asked = [e for examples in sets.values() for e in examples]
     return sets, AttackData(asked, translations=owned.translations, **theirs)
+
+
+def _leak_settings(given: "Mapping[str, Any] | LeakSettings | None") -> LeakSettings:
+    """Validated settings of sampling answers. Raises ConfigError, naming the key and the valid ones."""
+    if isinstance(given, LeakSettings):
+        return given
+    try:
+        return LeakSettings(**(given or {}))
+    except ValidationError as error:
+        raise ConfigError(f"samples: {first_problem(error, LeakSettings)}") from None
 
 
 def require_used(settings: Settings, names: Sequence[str]) -> None:

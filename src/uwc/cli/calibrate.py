@@ -29,6 +29,7 @@ from uwc.cli.options import (
     sections,
 )
 from uwc.cli.printing import print_answers_page, print_rows
+from uwc.errors import ConfigError
 from uwc.paths import path_names, renaming
 
 if TYPE_CHECKING:
@@ -91,6 +92,9 @@ def calibrate_command(
         {"calibrate": kept, **question_settings(column, skip_invalid=skip_invalid)},
         trust_remote_code=trust_remote_code,
     )
+
+    if "samples" in given.score.model_fields_set:
+        raise ConfigError("--set score.samples: calibration reads no sampled answers; leave them out")
 
     def show(results: "CalibrationResults") -> None:
         if as_json:

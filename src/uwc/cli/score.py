@@ -89,9 +89,9 @@ def score_command(
 ) -> None:
     """Score a model on questions, or texts generated elsewhere: how much of the answers is remembered?
 
-    Sections of --set: model, score (judges.encoder, settings.METRIC.KEY, compat, shots, max_new_tokens), seed, and
-    benchmark.settings.further.NAME=FILE for further sets (real_authors, world_facts, verbatim); with --endpoint also
-    endpoint and attack.
+    Sections of --set: model, score (judges.encoder, settings.METRIC.KEY, samples.count, compat, shots, max_new_tokens),
+    seed, and benchmark.settings.further.NAME=FILE for further sets (real_authors, world_facts, verbatim); with
+    --endpoint also endpoint and attack.
     """
     from uwc.api import score
     from uwc.cli.sections import ScoreSections
@@ -109,6 +109,7 @@ def score_command(
         "compare": compare,
         "judges": given.score.judges.given(),
         "settings": given.score.settings,
+        "samples": given.score.samples if "samples" in given.score.model_fields_set else None,
         "shots": given.score.shots or (),
         "compat": given.score.compat,
         "columns": given.benchmark.settings.columns,

@@ -10,7 +10,17 @@ from uwc.registry import Entry, Registry, check_inputs, require_one_of, unknown_
 F = TypeVar("F", bound=Callable[..., Any])
 Average = Literal["arithmetic", "geometric"]
 
-_EXAMPLE_LEVEL = ("likelihood", "truth_ratio", "choices", "overlap", "membership", "semantics", "secrets", "entities")
+_EXAMPLE_LEVEL = (
+    "likelihood",
+    "truth_ratio",
+    "choices",
+    "overlap",
+    "membership",
+    "semantics",
+    "secrets",
+    "entities",
+    "leaks",
+)
 
 
 def _check(entry: Entry[Any]) -> None:
@@ -76,6 +86,8 @@ INPUTS: dict[str, str] = {
     "text_tokens": "generated answers; set score.max_new_tokens to more than 0",
     "secrets": "secrets; give the questions a column secret",
     "sampled": "",
+    "samples": "sampled answers; set score.max_new_tokens to more than 0",
+    "letters": "wrong answers of the same form; give the questions a column perturbed_answers or choices",
     "gradient_norms": "",
     "similar_from": "",
     "encoder": "a sentence encoder; give a folder or hub name with --set score.judges.encoder=MODEL",
@@ -93,6 +105,9 @@ texts: the generated answers.
 text_tokens: their token ids.
 secrets: [E] the spans that must not come out, several an example or none.
 sampled: TokenScores with a column for the metric's temperature and top_k.
+samples: SampleScores, the scores of n sampled answers to each question.
+letters: [E] the mean log-probabilities of each question's options by their letters, the true one first; empty if it
+    has no wrong answer.
 gradient_norms: [E] norms of the gradient of each example's loss.
 similar_from: [E] the length of the shortest prefix of the answer with a similar continuation.
 encoder: a function from n texts to [n, d] embeddings.

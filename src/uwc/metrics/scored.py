@@ -2,6 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from uwc.errors import ConfigError, DataError
 from uwc.metrics.compat import Compat
 from uwc.metrics.likelihood import shortest_prefixes
 from uwc.metrics.registry import INPUTS, JUDGES, metrics
+from uwc.metrics.samples import SAMPLES, LeakSettings, SampleScores
 from uwc.metrics.semantics import Judges
 from uwc.metrics.stats import aggregate, paired_difference
 from uwc.models.model import Model
@@ -122,6 +124,10 @@ class MeasuredSet(ABC):
         }
         return {reason: count for reason, count in counts.items() if count}
 
+    def chance(self, metric: str, **settings: Any) -> float:
+        """The mean of a model that knows nothing over the examples with a value; NaN if that is not known."""
+        return float("nan")
+
     def difference(self, other: "MeasuredSet", metric: str, *, seed: int = 0, **settings: Any) -> Difference:
         """The paired difference, the other system minus this one.
 
@@ -183,6 +189,8 @@ class ScoredSet(MeasuredSet):
         text_finite: [E] whether all logits were finite in generation; likewise.
         gradient_norms: [E] gradient norms, if computed.
         similar_from: [E] the shortest similar prefixes, if computed.
+        samples: the scores of sampled answers, if any were sampled.
+        letters: [E] the log-probabilities of each question's options by letter; see `letter_scores`.
         labelled: [E] the text of the true answers' labelled tokens, if a peer's definitions read it; else empty.
         secrets: [E] the spans that must not come out; empty if no example has any.
         prompts: [E] the prompts, as sent to the model.
@@ -198,6 +206,8 @@ class ScoredSet(MeasuredSet):
     text_finite: NDArray[np.bool_] | None = None
     gradient_norms: Floats | None = None
     similar_from: Floats | None = None
+    samples: SampleScores | None = None
+    letters: tuple[Floats, ...] | None = None
     labelled: tuple[str, ...] = ()
     secrets: tuple[tuple[str, ...], ...] = ()
     prompts: tuple[str, ...] = ()
@@ -226,7 +236,21 @@ class ScoredSet(MeasuredSet):
         """[E] whether all logits of an example are finite; otherwise its metrics are NaN."""
         broken = {identity for identity, finite in zip(self.tokens.ids, self.tokens.finite, strict=True) if not finite}
         known = np.array([identity not in broken for identity in self.scores.ids], dtype=bool)
-        return known if self.text_finite is None else known & self.text_finite
+        for of_texts in (self.text_finite, None if self.samples is None else self.samples.finite):
+            known = known if of_texts is None else known & of_texts
+        return known
+
+    def chance(self, metric: str, **settings: Any) -> float:
+        """See `MeasuredSet.chance`: ``1 / m`` of m options for the accuracies of multiple choice."""
+        if metrics.get(metric).facts.get("chance") != "options":
+            return float("nan")
+        if "letters" in metrics.get(metric).facts["needs"]:
+            options = [len(letters) for letters in self.letters or ()]
+        else:
+            wrong = Counter(self.tokens.variant("perturbed_answers").ids)
+            options = [1 + wrong[identity] for identity in self.ids]
+        known = ~np.isnan(self.values(metric, **settings))
+        return float((1.0 / np.array(options)[known]).mean()) if known.any() else float("nan")
 
     def completed_from(self) -> list[int | None]:
         """[E] the characters of the answer in the shortest prefix from which greedy decoding completes the rest.
@@ -256,6 +280,8 @@ class ScoredSet(MeasuredSet):
             "generated_finite": None if self.text_finite is None else self.text_finite.tolist(),
             "gradient_norm": None if self.gradient_norms is None else self.gradient_norms.tolist(),
             "similar_from": None if self.similar_from is None else self.similar_from.tolist(),
+            "samples": None if self.samples is None else self.samples.rows(),
+            "letters": None if self.letters is None else [values.tolist() for values in self.letters],
             "judged": self._judged_rows() if self.judged else None,
         }
         columns |= {key: column for key, column in optional.items() if column is not None}
@@ -278,6 +304,8 @@ class ScoredSet(MeasuredSet):
                 text_finite=np.array([r["generated_finite"] for r in rows]) if "generated_finite" in keys else None,
                 gradient_norms=np.array([r["gradient_norm"] for r in rows]) if "gradient_norm" in keys else None,
                 similar_from=np.array([r["similar_from"] for r in rows]) if "similar_from" in keys else None,
+                samples=SampleScores.from_rows([r["samples"] for r in rows]) if "samples" in keys else None,
+                letters=tuple(np.array(r["letters"], dtype=float) for r in rows) if "letters" in keys else None,
                 labelled=tuple(r["labelled"] for r in rows) if "labelled" in keys else (),
                 secrets=tuple(tuple(r["secret"]) for r in rows) if "secret" in keys else (),
                 prompts=tuple(r["prompt"] for r in rows) if "prompt" in keys else (),
@@ -338,7 +366,7 @@ def _key(metric: str, settings: Mapping[str, Any]) -> str:
 
 
 TEXTS = ("texts", "text_tokens")
-EXTRAS = frozenset({*TEXTS, "restated", "perturbed", "sampled", "gradient_norms", "similar_from"})
+EXTRAS = frozenset({*TEXTS, "restated", "perturbed", "sampled", SAMPLES, "letters", "gradient_norms", "similar_from"})
 """The needs with a cost; the others come with every pass."""
 DEFAULT_SAMPLING = Sampling(temperature=1.0, top_k=40)
 
@@ -364,6 +392,8 @@ def score_set(
     max_new_tokens: int = 64,
     token_budget: int | None = None,
     answered: "Callable[..., Generated] | None" = None,
+    leaks: LeakSettings | None = None,
+    judges: Judges | None = None,
 ) -> ScoredSet:
     """Score examples for some metrics: one forward pass over all answers, and generation if a metric reads texts.
 
@@ -376,11 +406,14 @@ def score_set(
         max_new_tokens: the most tokens of a generated answer.
         token_budget: the most padded tokens in a batch; from the free memory by default.
         answered: the function that generates answers; `generate` by default.
+        leaks: settings of sampling answers, if a metric reads samples.
+        judges: the judges of texts, if samples leak by one.
 
     Raises:
         UserError: an example or the reference cannot be used.
     """
     from uwc.models.generation import generate, shortest_similar_prefixes
+    from uwc.models.letters import letter_scores
     from uwc.models.scoring import gradient_norms, score_tokens
 
     tokens = score_tokens(
@@ -404,11 +437,18 @@ def score_set(
         scores = tokens.variant("answer")
         ends = np.cumsum(scores.answer_lengths()).astype(np.int64)[:-1]
         similar = shortest_similar_prefixes(model, examples, np.split(scores.greedy[scores.in_answer], ends))
+    secrets = tuple(e.secret for e in examples)
     scored = ScoredSet(
         tokens,
         answers,
         labelled=labelled,
-        secrets=tuple(e.secret for e in examples) if any(e.secret for e in examples) else (),
+        samples=(
+            _samples(model, examples, answers, secrets, leaks or LeakSettings(), max_new_tokens, token_budget, judges)
+            if SAMPLES in needs
+            else None
+        ),
+        letters=letter_scores(model, examples, token_budget=token_budget) if "letters" in needs else None,
+        secrets=secrets if any(secrets) else (),
         prompts=model.prompts(encoded),
         ends=tuple(e.ends for e in encoded),
         gradient_norms=gradients,
@@ -417,3 +457,28 @@ def score_set(
     if texts is None:
         return scored
     return replace(scored, texts=texts.texts, text_tokens=texts.tokens, text_finite=texts.finite)
+
+
+def _samples(
+    model: Model,
+    examples: Sequence[Example],
+    answers: Sequence[str],
+    secrets: Sequence[Sequence[str]],
+    settings: LeakSettings,
+    max_new_tokens: int,
+    token_budget: int | None,
+    judges: Judges | None,
+) -> SampleScores:
+    from uwc.models.samples import sample
+
+    drawn = sample(
+        model,
+        examples,
+        count=settings.count,
+        max_new_tokens=max_new_tokens,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        seed=settings.seed,
+        token_budget=token_budget,
+    )
+    return SampleScores.of(settings, drawn.texts, answers=answers, secrets=secrets, finite=drawn.finite, judges=judges)

@@ -13,6 +13,7 @@ from uwc.data.benchmarks import benchmarks
 from uwc.data.benchmarks.described import is_benchmark_file
 from uwc.data.prompts import PromptTemplate
 from uwc.errors import ConfigError
+from uwc.metrics.samples import LeakSettings
 from uwc.metrics.suites import entry_of, is_suite, require_suite
 from uwc.models.model import DeviceName, Dtype, Loading
 from uwc.names import STORE, require_name
@@ -312,16 +313,20 @@ class ScoreConfig(Section):
         suite: core, tofu, muse, lume, membership or all; core if neither a suite nor metrics are named.
         max_new_tokens: the most tokens of a generated answer; 0 generates none.
         judges: the judges of generated answers.
+        samples: settings of sampling answers, and which of them leak, for metrics such as leak_at_k.
     """
 
     metrics: tuple[MetricOrSuite, ...] = ()
     suite: str | None = None
     max_new_tokens: int = Field(64, ge=0, le=MOST)
     judges: JudgesConfig = JudgesConfig()
+    samples: LeakSettings = LeakSettings()
 
     @model_validator(mode="after")
     def _known(self) -> "ScoreConfig":
         require_suite(self.suite)
+        if self.samples != LeakSettings():
+            _ = self.samples.metric
         return self
 
 

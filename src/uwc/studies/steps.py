@@ -1,7 +1,7 @@
 """Steps of a study: typed fields, a key that is a hash of them, and the kinds of steps."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -15,8 +15,9 @@ from uwc.code_digest import NoSource, code_digest, comes_from_package
 from uwc.data.example import Example, fingerprint
 from uwc.errors import AttackFailed, TrainingDiverged
 from uwc.io import digest, finite, write_json
-from uwc.metrics.evaluate import Work, save_sets, score_sets
+from uwc.metrics.evaluate import IN_KEY_IF_GIVEN, Work, save_sets, score_sets
 from uwc.metrics.registry import metrics, set_metrics
+from uwc.metrics.samples import LeakSettings
 from uwc.metrics.scored import needs_of
 from uwc.models.model import Loading, Model
 from uwc.objectives.methods import FINE_TUNING, Method, WeightedTerm
@@ -90,7 +91,7 @@ class Step:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """All fields in the key except inputs, as plain data."""
-        kept = [f for f in fields(self) if f.metadata.get("key", True)]
+        kept = [f for f in fields(self) if _in_key(f, self)]
         values = {f.name: getattr(self, f.name) for f in kept}
         return {name: identity(value) for name, value in values.items() if not isinstance(value, Step)}
 
@@ -159,8 +160,15 @@ def identity(value: Any) -> Any:
             return fingerprint(value)
         return [identity(item) for item in value]
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: identity(getattr(value, f.name)) for f in fields(value) if f.metadata.get("key", True)}
+        return {f.name: identity(getattr(value, f.name)) for f in fields(value) if _in_key(f, value)}
     raise TypeError(f"a step cannot be keyed by a {type(value).__qualname__}")
+
+
+def _in_key(of: Field[Any], value: Any) -> bool:
+    """Whether a field of a dataclass is in the key: see `NOT_IN_KEY` and `IN_KEY_IF_GIVEN`."""
+    return bool(of.metadata.get("key", True)) and not (
+        of.metadata.get("key_if_given") and getattr(value, of.name) is None
+    )
 
 
 def _find_examples(name: str, value: Any, found: dict[str, str]) -> None:
@@ -200,9 +208,10 @@ class Evaluation:
 
     @property
     def judged(self) -> list[Entry[Any]]:
-        """The judged metrics, whose values are stored."""
+        """The metrics whose values are stored: the judged ones, and that by which samples leak."""
         names = dict.fromkeys(metric for judged in self.work.judged.values() for metric in judged)
-        return [metrics.get(name) for name in names]
+        leaks = [] if self.work.leaks is None else [self.work.leaks.metric]
+        return [*(metrics.get(name) for name in names), *leaks]
 
     def run(self, model: Model, original: Model, context: "Context", loading: Loading, out: Path) -> None:
         """Score a model on every set, and write the scores to a folder."""
@@ -435,6 +444,7 @@ class Attack(Step):
         data: the attacker's data, and the scored examples, concatenated by set.
         sets: set -> its scored examples.
         texts: the texts under attack that are kept.
+        leaks: settings of sampling answers; None if no metric reads samples.
     """
 
     kind: ClassVar[str] = "attack"
@@ -448,10 +458,12 @@ class Attack(Step):
     sets: Sets
     max_new_tokens: int
     texts: Texts = True
+    leaks: LeakSettings | None = field(default=None, metadata=IN_KEY_IF_GIVEN)
 
     def uses(self) -> Iterable[Entry[Any]]:
         """The attacks and the metrics."""
-        return [*(attacks.get(name) for name, _ in self.attack), *(metrics.get(name) for name in self.measured)]
+        leaks = [] if self.leaks is None else [self.leaks.metric]
+        return [*(attacks.get(name) for name, _ in self.attack), *(metrics.get(m) for m in self.measured), *leaks]
 
     def run(self, context: "Context", out: Path) -> Outcome:
         """Attack and score. Divergence of relearning and failure of an attack are results."""
@@ -471,6 +483,7 @@ class Attack(Step):
                 max_new_tokens=self.max_new_tokens,
                 reference=reference,
                 texts=self.texts,
+                leaks=self.leaks,
             )
         except (TrainingDiverged, AttackFailed) as error:
             status = "diverged" if isinstance(error, TrainingDiverged) else "failed"
