@@ -19,6 +19,11 @@ from uwc.models.generation import answer_cut, padded_left, said, until
 from uwc.models.model import Model
 
 _BLOCK = 256
+"""Tokens of the vocabulary that are summed at once."""
+_DRAWN_AT_ONCE = 1 << 19
+"""Logits that are read at once in a draw on a CPU, which stay in its cache."""
+_TOKENS, _CACHE_BYTES = 1 << 15, 1 << 30
+"""The most tokens in a batch, and the most bytes of keys and values on a CPU."""
 _WASTE = 7 / 8
 """Rows that have ended are dropped once at most this share is left."""
 _LOOK = {"cpu": 1}
@@ -97,7 +102,7 @@ def sample(
     tokens: list[list[list[int]]] = [[[]] * count for _ in examples]
     finite = np.ones(len(examples), dtype=bool)
 
-    budget = token_budget or token_budget_of(model)
+    budget = token_budget or _budget(model)
     parts = [
         (i, slice(first, min(first + most, count)))
         for i, prompt in enumerate(prompts)
@@ -115,7 +120,10 @@ def sample(
 
     lengths = [(len(prompts[i]) + rooms[i]) * (which.stop - which.start) for i, which in parts]
     sharing = model.sharing().prompt_kinds([len(prompts[i]) for i, _ in parts], new=max_new_tokens)
-    kinds: list[Hashable] = [(kind, rooms[i]) for kind, (i, _) in zip(sharing, parts, strict=True)]
+    alike = [(rooms[i], len(prompts[i]) if model.device.type == "cpu" else 0) for i, _ in parts]
+    kinds: list[Hashable] = list(
+        zip(sharing, alike, strict=True)
+    )  # on a CPU padding, and its mask, costs more than it saves
     with progress.bar(f"sample {model.name}", total=count * len(examples)) as advance:
         for group in run_in_batches(lengths, kinds=kinds, token_budget=budget, batch_cost=budget, work=work):
             advance(sum(parts[place][1].stop - parts[place][1].start for place in group))
@@ -124,6 +132,18 @@ def sample(
         for example, rows in zip(examples, tokens, strict=True)
     ]
     return Samples(tuple(texts), finite)
+
+
+def _budget(model: Model) -> int:
+    """The most tokens in a batch: more than in scoring, since few rows cost as much as many, as long as keys and values
+    fit."""
+    config = model.model.config.get_text_config()
+    heads = int(getattr(config, "num_attention_heads", None) or 1)
+    width = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    of_keys = int(getattr(config, "num_key_value_heads", None) or heads) * width
+    bytes_a_token = 2 * of_keys * int(config.num_hidden_layers) * int(model.model.dtype.itemsize)
+    room = torch.cuda.mem_get_info(model.device)[0] // 4 if model.device.type == "cuda" else _CACHE_BYTES
+    return max(1, min(token_budget_of(model, elsewhere=_TOKENS), room // bytes_a_token))
 
 
 def _uniforms(identity: str, seed: int, count: int, steps: int) -> NDArray[np.float64]:
@@ -150,6 +170,10 @@ class _Draw:
         The sums are taken by blocks of the vocabulary, and within the block that is met in double precision, so that
         the last tokens of a large vocabulary are not lost to rounding.
         """
+        count = _DRAWN_AT_ONCE // logits.shape[1] if logits.device.type == "cpu" else len(logits)
+        if len(logits) > max(count, 1):
+            parts = zip(logits.split(max(count, 1)), uniform.split(max(count, 1)), strict=True)
+            return torch.cat([self(some, numbers) for some, numbers in parts])
         z = logits.float()
         z = z - z.amax(dim=1, keepdim=True)
         p = (z if self.temperature == 1.0 else z / self.temperature).exp_()
@@ -160,7 +184,7 @@ class _Draw:
         block, over = _place(sums, uniform[:, None] * sums[:, -1:])
         inside = blocks.gather(1, block[..., None].expand(-1, -1, _BLOCK))[:, 0].double().cumsum(dim=1)
         place, _ = _place(inside, over)
-        return (block * _BLOCK + place)[:, 0]
+        return (block * _BLOCK + place)[:, 0].clamp_max_(p.shape[1] - 1)  # beyond it only for logits that are NaN
 
 
 def _place(sums: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:

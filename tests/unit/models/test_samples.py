@@ -84,18 +84,19 @@ def test_batches_and_other_questions_change_nothing(knowing: Model) -> None:
 
 
 def test_the_prompt_is_computed_once_and_ended_rows_are_dropped(knowing: Model) -> None:
-    told = copied(knowing)
+    """A quarter of the tokens end an answer."""
+    told = replace(copied(knowing), ends=tuple(range(100)))
     shapes: list[tuple[int, ...]] = []
     told.model.register_forward_pre_hook(
         lambda _module, _args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
     (prompt,) = (list(e.before) for e in told.encode(people(1)[:1]))
-    sample(told, people(1)[:1], count=16, max_new_tokens=40, temperature=2.0)
+    sample(told, people(1)[:1], count=16, max_new_tokens=40, temperature=100.0)
     wide = [shape for shape in shapes if shape[1] > 1 and shape[0] > 1]
     assert not wide, "no pass over the prompt for each sample"
     assert sum(shape == (1, len(prompt)) for shape in shapes) <= 2
     rows = [shape[0] for shape in shapes if shape[0] > 2]
-    assert rows[0] == 16 and rows == sorted(rows, reverse=True) and rows[-1] < 12
+    assert 8 < rows[0] <= 16 and rows == sorted(rows, reverse=True) and rows[-1] < 8
 
 
 def test_the_draws_have_the_distribution_of_the_model() -> None:
