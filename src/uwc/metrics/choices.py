@@ -17,7 +17,10 @@ _SHARED: dict[str, Any] = {
     "average": "arithmetic",
     "unscored": "no wrong answer to compare",
 }
-_LETTERS: dict[str, Any] = _SHARED | {"needs": ("letters",)}
+_LETTERS: dict[str, Any] = _SHARED | {
+    "needs": ("letters",),
+    "unscored": "no wrong answer to compare, or its options do not fit into the context",
+}
 
 
 @metrics.register(

@@ -50,10 +50,10 @@ def leak_of_k(samples: SampleScores, *, k: Tries = 16) -> Floats:
 
 @metrics.register("expected_max", source="arXiv:2511.04934", label="expected maximum of k", **_SHARED)
 def expected_max(samples: SampleScores, *, k: Tries = 16) -> Floats:
-    """The expected largest score of k sampled answers, without bias: ROUGE-L recall unless ``score.samples.leaks`` is
-    set.
+    """The expected largest score of k sampled answers, without bias.
 
-    ``E[max of k] = sum_{i=1..n} s_(i) C(i - 1, k - 1) / C(n, k)`` with ``s_(1) <= ... <= s_(n)``.
+    ``E[max of k] = sum_{i=1..n} s_(i) C(i - 1, k - 1) / C(n, k)`` with ``s_(1) <= ... <= s_(n)``, for n samples. The
+    score is that by which a sample leaks, ROUGE-L recall unless ``score.samples.leaks`` is set.
 
     Args:
         samples: the scores of the samples.

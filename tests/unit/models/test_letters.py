@@ -88,6 +88,11 @@ def test_options_that_are_letters_already_and_passages_are_not_scored(untrained:
     assert [len(found) for found in letter_scores(untrained, [letters, passage])] == [0, 0]
 
 
+def test_a_question_that_is_too_long_with_its_options_is_not_scored(untrained: Model) -> None:
+    long = replace(examples()[0], perturbed_answers=("a word " * 60,))
+    assert [len(found) for found in letter_scores(untrained, [long, examples()[0]])] == [0, 3]
+
+
 def test_accuracy_margin_and_chance() -> None:
     """-1 against -2 and -3; -2 against -1; a tie; none. The chance is the mean of 1/3, 1/2 and 1/2."""
     from tests.helpers.scores_by_hand import scores
