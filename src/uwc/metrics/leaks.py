@@ -103,13 +103,11 @@ def mean_upper_bound(samples: SampleScores, *, level: Level = 0.95, questions: Q
     Returns:
         [E] in 0..1; NaN where no sample has a value.
     """
-    known = ~np.isnan(samples.values).any(axis=1)
+    known = ~np.isnan(samples.values.sum(axis=1))
     level = _level(level, questions, int(known.sum()))
-    found = [
-        mean_bound(row, level=level) if is_known else np.nan
-        for row, is_known in zip(samples.values, known, strict=True)
-    ]
-    return np.array(found, dtype=np.float64)
+    found = np.full(len(known), np.nan)
+    found[known] = [mean_bound(row, level=level) for row in samples.values[known]]
+    return found
 
 
 def _level(level: float, questions: Questions, count: int) -> float:

@@ -172,14 +172,14 @@ class _Draw:
         """
         count = _DRAWN_AT_ONCE // logits.shape[1] if logits.device.type == "cpu" else len(logits)
         if len(logits) > max(count, 1):
-            parts = zip(logits.split(max(count, 1)), uniform.split(max(count, 1)), strict=True)
-            return torch.cat([self(some, numbers) for some, numbers in parts])
+            parts = (torch.split(tensor, max(count, 1)) for tensor in (logits, uniform))
+            return torch.cat([self(some, numbers) for some, numbers in zip(*parts, strict=True)])
         z = logits.float()
         z = z - z.amax(dim=1, keepdim=True)
         p = (z if self.temperature == 1.0 else z / self.temperature).exp_()
         if self.top_p < 1.0:
             p = _most_likely(p, self.top_p)
-        blocks = torch.nn.functional.pad(p, (0, -p.shape[1] % _BLOCK)).unflatten(1, (-1, _BLOCK))
+        blocks = torch.unflatten(torch.nn.functional.pad(p, (0, -p.shape[1] % _BLOCK)), 1, (-1, _BLOCK))
         sums = blocks.sum(dim=2).double().cumsum(dim=1)
         block, over = _place(sums, uniform[:, None] * sums[:, -1:])
         inside = blocks.gather(1, block[..., None].expand(-1, -1, _BLOCK))[:, 0].double().cumsum(dim=1)
