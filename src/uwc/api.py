@@ -40,8 +40,10 @@ from uwc.metrics.compat import compat_of
 from uwc.metrics.harness import FILE as TASKS_FILE
 from uwc.metrics.harness import PREFIX as TASK_METRIC
 from uwc.metrics.harness import TaskScore, evaluate_tasks, find_tasks, save_tasks, task_differences
+from uwc.metrics.leaks import leak_curves
 from uwc.metrics.registry import JUDGES
 from uwc.metrics.registry import metrics as metric_registry
+from uwc.metrics.samples import LeakSettings, require_no_judge, require_read
 from uwc.metrics.scored import NOT_FINITE, needs_of
 from uwc.metrics.secrets import secret_counts
 from uwc.metrics.semantics import Judges, require_judges
@@ -181,6 +183,7 @@ def score(
     attacker: Attacker | None = None,
     judges: Mapping[str, Any] | None = None,
     settings: Settings | None = None,
+    samples: "Mapping[str, Any] | LeakSettings | None" = None,
     shots: Questions = (),
     compat: str | None = None,
     columns: Columns | None = None,
@@ -220,6 +223,8 @@ def score(
             a function; also "clean" (the label of a classifier that means that a text is clean) and "checked" (results
             of `uwc.check_judge` or their files); see `uwc.metrics.semantics.Judges`.
         settings: metric -> its settings that differ from the defaults.
+        samples: the fields of `uwc.metrics.samples.LeakSettings` that differ from the defaults, for metrics of sampled
+            answers such as leak_at_k.
         shots: solved questions that go before each question.
         compat: "open-unlearning" or "uwc-official": that code's definitions and prompt.
         columns: field -> column, where files or tables name them otherwise, see `uwc.data.question_files.sets_of`.
@@ -246,9 +251,10 @@ def score(
     asked_tasks, of_harness = _listed(tasks), harness_config(harness)
     of_harness.require_used(asked_tasks)
     if isinstance(model, System | Endpoint):
-        if compare is not None or shots or compat is not None or asked_tasks:
+        if compare is not None or shots or compat is not None or asked_tasks or samples is not None:
             raise ConfigError(
-                "compare, shots, compat and tasks are for models; the texts of the original are given as original"
+                "compare, shots, compat, tasks and samples are for models; the texts of the original are given as "
+                "original"
             )
         return _score_texts(
             model,
@@ -282,8 +288,11 @@ def score(
     old = [] if output_dir is None else _older_files(Path(output_dir), wordings, tasks=bool(asked_tasks))
     by_judge = {name: judge for name, judge in (judges or {}).items() if name in JUDGES}
     models = {"original": original, "retrained": retrained, **by_judge}
-    given = Given(wordings, frozenset(n for n, m in models.items() if m is not None), max_new_tokens)
+    leaks = _leak_settings(samples)
+    available = frozenset(n for n, m in models.items() if m is not None)
+    given = Given(wordings, available, max_new_tokens, leaks)
     names, left_out = ([], {}) if data is None else chosen_metrics(None, _listed(metrics), given)
+    require_read(leaks, names)
     found_tasks = find_tasks(asked_tasks, of_harness.settings(), where="tasks")
     by_name = {metric_name(name): of_metric for name, of_metric in (settings or {}).items()}
     scoring = evaluate.Scoring(given, names, by_name, compat=compat_of(compat), seed=seed)
@@ -327,6 +336,7 @@ def score(
         ),
         secrets=tuple(secret_counts(ours, ModelKey(role="unlearned", run=name_of(model)))),
         judges=judged_by,
+        leaks=tuple(leak_curves(ours, ModelKey(role="unlearned", run=name_of(model)), leaks, seed=seed)),
         left_out=left_out,
         invalid_rows=tuple(invalid or ()),
         warnings=tuple(warnings),
@@ -548,6 +558,7 @@ def attack(
     original: ModelLike | None = None,
     metrics: Metric | Sequence[Metric] = ("extraction_strength",),
     settings: Settings | None = None,
+    samples: "Mapping[str, Any] | LeakSettings | None" = None,
     columns: Columns | None = None,
     skip_invalid: bool = False,
     max_new_tokens: int = 64,
@@ -574,6 +585,7 @@ def attack(
         original: the model before unlearning, for metrics that compare with it.
         metrics: names, labels or functions.
         settings: attack -> setting -> value, where it differs from the default.
+        samples: settings of sampling answers, as `score` takes them.
         columns: field -> column, where files or tables name them otherwise.
         skip_invalid: leave out invalid rows, at most half of a file, with a warning; by default they are an error.
         max_new_tokens: the most tokens of a generated answer.
@@ -601,6 +613,10 @@ def attack(
     trackers = Trackers(log_to, folder=output_dir)
     AttackResults.prepare(output_dir, overwrite=overwrite, model=name_of(model))
     measured = _metric_names(metrics)
+    leaks = _leak_settings(samples)
+    require_read(leaks, measured)
+    leaks.check(measured, {})
+    require_no_judge(leaks, measured)
     chains = {name: make_chain(name, settings) for name in dict.fromkeys(map(attack_name, _listed(attacks)))}
     require_used(settings or {}, [s.entry.name for c in chains.values() for s in c.steps])
     invalid: LeftOut = [] if skip_invalid else None
@@ -618,6 +634,7 @@ def attack(
         max_new_tokens=max_new_tokens,
         reference=reference,
         texts=texts,
+        leaks=leaks,
         seed=seed,
     )
     theirs = None if control is None else run(loading.plain(control, reading), key=CONTROL)
@@ -1034,6 +1051,16 @@ def _attacked_sets(
     theirs = {part: read[f"attacker.{part}"] for part in parts}
     asked = [e for examples in sets.values() for e in examples]
     return sets, AttackData(asked, translations=owned.translations, **theirs)
+
+
+def _leak_settings(given: "Mapping[str, Any] | LeakSettings | None") -> LeakSettings:
+    """Validated settings of sampling answers. Raises ConfigError, naming the key and the valid ones."""
+    if isinstance(given, LeakSettings):
+        return given
+    try:
+        return LeakSettings(**(given or {}))
+    except ValidationError as error:
+        raise ConfigError(f"samples: {first_problem(error, LeakSettings)}") from None
 
 
 def require_used(settings: Settings, names: Sequence[str]) -> None:

@@ -139,6 +139,9 @@ class Score(SetScore):
 
     why: dict[str, int] = {}
     """Reason -> number of examples without a value for it."""
+    chance: Number = float("nan")
+    """The mean of a model that knows nothing: of the accuracy among m options 1 / m, averaged over the scored examples;
+    null for other metrics."""
 
 
 class Difference(Aggregate):
@@ -263,6 +266,53 @@ class SecretCount(Part):
         more = ["..."] if len(self.clusters) > CLUSTERS_NAMED else []
         by_cluster = f" ({'; '.join([*first, *more])})" if first else ""
         return f"{self.said} of {self.secrets} secrets are said{by_cluster}"
+
+
+class LeakPoint(Part):
+    """The leakage of k sampled answers: means over questions, with bootstrap intervals over clusters."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("k",)
+
+    k: int
+    leak: Estimate
+    """leak@k: the probability that at least one of k samples leaks."""
+    largest: Estimate
+    """The expected largest score of k samples."""
+
+
+class LeakCurve(Part):
+    """The leakage of sampled answers to a set of questions by the number of tries."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("set", "model")
+
+    set: str
+    model: ModelKey
+    metric: str
+    """The metric of a single text by which a sample leaks."""
+    at_least: float
+    """Its least value in a sample that leaks."""
+    temperature: float
+    top_p: float
+    samples: int
+    """Number of samples of each question."""
+    n: int
+    """Number of questions with a value."""
+    bound: Number
+    """Upper bound of the mean probability that a sample leaks over these questions, at 95 % (Bonferroni)."""
+    largest_bound: Number
+    """Upper bound of the largest of these probabilities, at the same confidence."""
+    points: tuple[LeakPoint, ...]
+
+    @property
+    def words(self) -> str:
+        """The curve in words."""
+        first, last = self.points[0], self.points[-1]
+        return (
+            f"a sampled answer leaks with probability {first.leak.value:.3g}, one of {last.k} with "
+            f"{last.leak.value:.3g} ({self.metric} at least {self.at_least:g}; {self.samples} samples of each of "
+            f"{self.n} questions); at 95% the first is at most {self.bound:.3g}, and for no question above "
+            f"{self.largest_bound:.3g}"
+        )
 
 
 class SetInfo(Part):
@@ -1319,6 +1369,8 @@ class Scores(Answered):
     """The secrets that are said, by set; empty if the questions have none, or no answer was generated."""
     judges: tuple[JudgeInfo, ...] = ()
     """The models that judged generated answers."""
+    leaks: tuple[LeakCurve, ...] = ()
+    """The leakage of sampled answers, by set; empty if no metric reads any."""
     attacks: Attacks | None = None
     """The texts under attacks, of a system that is not a checkpoint; null without any."""
     files: dict[str, str] = {}
@@ -1352,6 +1404,10 @@ class Scores(Answered):
         """One row for each set and cluster of which a secret is said, and one for each whole set."""
         return secret_rows(self.secrets)
 
+    def leak_rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for each set and number of sampled answers."""
+        return leak_rows(self.leaks)
+
     def difference_rows(self) -> Iterable[Mapping[str, Any]]:
         """One row for each set and metric of the differences."""
         return map(_score_row, self.differences)
@@ -1384,6 +1440,8 @@ class StudyResults(Answered):
     """The secrets that each model says, by set; empty if the questions have none, or no answer was generated."""
     judges: tuple[JudgeInfo, ...] = ()
     """The models that judged generated answers."""
+    leaks: tuple[LeakCurve, ...] = ()
+    """The leakage of sampled answers of each model, by set; empty if no metric reads any."""
     attacks: Attacks | None = None
     robustness: Robustness | None = None
     verdicts: tuple[Verdict, ...] = ()
@@ -1568,6 +1626,10 @@ class StudyResults(Answered):
     def secret_rows(self) -> Iterable[Mapping[str, Any]]:
         """One row for each model, set and cluster of which a secret is said, and one for each whole set."""
         return secret_rows(self.secrets)
+
+    def leak_rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for each model, set and number of sampled answers."""
+        return leak_rows(self.leaks)
 
     def ranking_rows(self) -> Iterable[Mapping[str, Any]]:
         """One row for each ranked model, best first: the fields of `RankedModel`, each interval in two."""
@@ -2185,6 +2247,24 @@ def secret_rows(counts: Iterable[SecretCount]) -> Iterable[Mapping[str, Any]]:
         for part in (whole, *count.clusters):
             key = {"model": count.model.run or count.model.role, "role": count.model.role, "set": count.set}
             yield {**key, **part.model_dump()}
+
+
+def leak_rows(curves: Iterable[LeakCurve]) -> Iterable[Mapping[str, Any]]:
+    """One row for each curve and number of tries: leak@k and the expected maximum, with their intervals."""
+    for curve in curves:
+        key = {"model": curve.model.run or curve.model.role, "role": curve.model.role, "set": curve.set}
+        for point in curve.points:
+            leak, largest = point.leak, point.largest
+            yield {
+                **key,
+                "k": point.k,
+                "leak_at_k": leak.value,
+                "low": leak.low,
+                "high": leak.high,
+                "expected_max": largest.value,
+                "expected_max_low": largest.low,
+                "expected_max_high": largest.high,
+            }
 
 
 def find(scores: Iterable[Score], name: str, metric: str) -> Score | None:

@@ -11,6 +11,7 @@ from tests.conftest import people
 from uwc.catalogue import explain
 from uwc.data.example import Example
 from uwc.metrics.registry import INPUTS, JUDGES, RAW_INPUT, metrics, set_metrics
+from uwc.metrics.samples import LeakSettings, SampleScores
 from uwc.metrics.scored import ScoredSet, needs_of, score_set
 from uwc.metrics.semantics import Judges
 from uwc.metrics.suites import SUITES, Given, chosen_metrics, split_input
@@ -68,7 +69,10 @@ OF_LANGUAGE = (
 
 
 def score(model: Model, examples: list[Example], reference: Model, **options: Any) -> ScoredSet:
-    scored = score_set(model, examples, needs=EVERYTHING, reference=reference, max_new_tokens=24, **options)
+    leaks = LeakSettings(count=16, at_least=0.5)
+    scored = score_set(
+        model, examples, needs=EVERYTHING, reference=reference, max_new_tokens=24, leaks=leaks, **options
+    )
     return scored.judged_by(JUDGE, ALL)
 
 
@@ -156,6 +160,8 @@ EMPTY = TokenScores(
 )  # fmt: skip
 EMPTY_INPUTS: dict[str, Any] = {
     "scores": EMPTY, "reference": EMPTY, "restated": EMPTY, "perturbed": EMPTY, "sampled": EMPTY, "answers": [""],
+    "samples": SampleScores(np.full((1, 16), np.nan), np.full((1, 16), np.nan), np.array([True])),
+    "letters": [np.zeros(0)],
     "labelled": [""], "texts": [""], "text_tokens": [[]], "secrets": [()],
     "gradient_norms": np.array([np.nan]), "similar_from": np.array([0.0]),
     "encoder": lambda texts: np.zeros((len(texts), 2)), "entailment": lambda a, b: np.zeros(len(a), bool),

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Mapping
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,10 @@ def print_scores(scores: "Scores", title: str, as_json: bool) -> None:
     print_rows(title, [_with_reasons(row) for row in scores.rows()])
     for count in scores.secrets:
         typer.echo(printable(f"{count.set}: {count.words}"))
+    for curve in scores.leaks:
+        typer.echo(printable(f"{curve.set}: {curve.words}"))
+    if scores.leaks:
+        print_rows("Leakage of k sampled answers", [dict(row) for row in scores.leak_rows()])
     if scores.differences:
         print_rows(f"{scores.model} minus {scores.compared_with}", [dict(row) for row in scores.difference_rows()])
     if scores.attacks is not None:
@@ -50,7 +55,8 @@ def _with_reasons(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of scores for the table: the reasons of missing values beside their number."""
     why = "; ".join(row["why"])
     missing = f"{row['not_scored']} ({why})" if why else str(row["not_scored"])
-    return {**{k: v for k, v in row.items() if k != "why"}, "not_scored": missing}
+    shown = {k: v for k, v in row.items() if k != "why"}
+    return {**shown, "not_scored": missing, "chance": None if isnan(row["chance"]) else row["chance"]}
 
 
 def print_warnings(warnings: "Iterable[Warning]") -> None:

@@ -12,7 +12,7 @@ Average = Literal["arithmetic", "geometric"]
 
 _EXAMPLE_LEVEL = (
     *("likelihood", "truth_ratio", "choices", "overlap", "membership", "semantics", "secrets", "entities"),
-    *("linguistic", "verdicts"),
+    *("linguistic", "verdicts", "leaks"),
 )
 
 
@@ -87,6 +87,8 @@ INPUTS: dict[str, str] = {
     "states": "",
     "reference_states": "the original model; give it with --original",
     "sampled": "",
+    "samples": "sampled answers; set score.max_new_tokens to more than 0",
+    "letters": "wrong answers of the same form; give the questions a column perturbed_answers or choices",
     "gradient_norms": "",
     "similar_from": "",
     "encoder": "a sentence encoder; give a folder or hub name with --set score.judges.encoder=MODEL",
@@ -110,6 +112,9 @@ questions: [E] the questions, without prompt template.
 states: [E, d] the states that predict the first answer token, after the middle block.
 reference_states: [E, d] those of the original model.
 sampled: TokenScores with a column for the metric's temperature and top_k.
+samples: SampleScores, the scores of n sampled answers to each question.
+letters: [E] the mean log-probabilities of each question's options by their letters, the true one first; empty if it
+    has no wrong answer.
 gradient_norms: [E] norms of the gradient of each example's loss.
 similar_from: [E] the length of the shortest prefix of the answer with a similar continuation.
 encoder: a function from n texts to [n, d] embeddings.

@@ -7,9 +7,11 @@ from inspect import signature
 from itertools import chain
 from typing import Any
 
+from uwc.data.choices import options_of
 from uwc.data.example import Example, asked_in_both, fingerprint, has_subject, paraphrased, repeated
 from uwc.errors import ConfigError, listed
 from uwc.metrics.registry import INPUTS, JUDGES, inputs_of, metric, metrics, set_metrics
+from uwc.metrics.samples import SAMPLES, LeakSettings
 from uwc.metrics.set_metrics import BOUNDS, MEMBERSHIP_ATTACKS
 from uwc.metrics.stats import cluster_codes
 from uwc.registry import Entry, unknown_name
@@ -116,12 +118,14 @@ class Given:
         sets: the sets of examples by name.
         models: the further models that are given: "original", "retrained" and the names of judges.
         max_new_tokens: the most tokens of a generated answer.
+        samples: settings of sampling answers, and which of them leak.
         only_texts: what is available in place of a model; None for a model.
     """
 
     sets: Mapping[str, Sequence[Example]]
     models: frozenset[str] = field(default_factory=frozenset)
     max_new_tokens: int = 64
+    samples: LeakSettings = field(default_factory=LeakSettings)
     only_texts: OnlyTexts | None = None
 
 
@@ -338,11 +342,15 @@ def missing_input(name: str, of_set: str, given: Given) -> str:
             **{judge: judge not in given.models for judge in JUDGES},
             "texts": given.max_new_tokens < 1,
             "text_tokens": given.max_new_tokens < 1,
+            SAMPLES: given.max_new_tokens < 1,
             "perturbed": not any_perturbed(given.sets[of_set]),
+            "letters": not any(map(options_of, given.sets[of_set])),
             "secrets": not any_secret(given.sets[of_set]),
         }.get(need, False)
         if absent:
-            return INPUTS[need] + (f" (set {of_set!r})" if need == "perturbed" else "")
+            return INPUTS[need] + (f" (set {of_set!r})" if need in ("perturbed", "letters") else "")
+        if need == SAMPLES and (lacking := missing_input(given.samples.metric.name, of_set, given)):
+            return lacking
     return ""
 
 

@@ -79,7 +79,7 @@ def _require_causal(model: Any, ids: Tensor, name: str) -> None:
     other = ids.clone()
     other[0, -1] = ids[0, 0]
     first, second = (_logits(model, tokens)[0, :-1] for tokens in (ids, other))
-    if not torch.equal(ids, other) and not _same(first, second):
+    if not torch.equal(ids, other) and not same_logits(first, second):
         raise ModelError(
             f"{name}: {type(unwrapped(model)).__name__} reads the tokens that follow, as an encoder does; uwc measures "
             "causal language models, which generate their answers from left to right"
@@ -91,7 +91,7 @@ def _scored(model: Any, long: Tensor, short: Tensor) -> Sharing:
         width = max(first.shape[1], second.shape[1])
         ids = torch.cat([torch.nn.functional.pad(t, (0, width - t.shape[1])) for t in (first, second)])
         both = _logits(model, ids)
-        return all(_same(both[i, : t.shape[1]], _logits(model, t)[0]) for i, t in enumerate((first, second)))
+        return all(same_logits(both[i, : t.shape[1]], _logits(model, t)[0]) for i, t in enumerate((first, second)))
 
     return _widest(together, long, short)
 
@@ -104,7 +104,7 @@ def _continued(model: Any, long: Tensor, short: Tensor) -> Sharing:
         mask = torch.cat([torch.nn.functional.pad(t, (width - t.shape[1], 0)) for t in ones])
         both = _continuation(model, ids, mask)
         return all(
-            _same(both[i], _continuation(model, t, torch.ones_like(t))[0]) for i, t in enumerate((first, second))
+            same_logits(both[i], _continuation(model, t, torch.ones_like(t))[0]) for i, t in enumerate((first, second))
         )
 
     return _widest(together, long, short)
@@ -158,7 +158,7 @@ def own_settings_off(model: Any) -> Iterator[None]:
             module.generation_config = own
 
 
-def _same(first: Tensor, second: Tensor) -> bool:
+def same_logits(first: Tensor, second: Tensor) -> bool:
     """Whether two [T, V] logits agree at most positions; values that are not finite in both are ignored."""
     tolerance = _TOLERANCE.get(first.dtype, _LOW_PRECISION)
     gaps = _gaps(first, second)

@@ -31,6 +31,7 @@ from uwc.reports.tables_attacks import (
     recovery_tables,
     runs_table,
 )
+from uwc.reports.tables_leaks import leak_tables
 from uwc.results import FORGET, StudyResults
 
 Figures = dict[str, Drawing]
@@ -75,6 +76,7 @@ def tables(results: StudyResults) -> dict[str, Table | list[Table] | None]:
         "seeds": groups_table(results),
         "tau": tau_table(results),
         "tau-runs": runs_tau_table(results),
+        "leaks": leak_tables(results),
         "published": published_table(results),
         "training": training_table(results),
         "methods": methods_table(results),

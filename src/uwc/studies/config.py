@@ -13,6 +13,7 @@ from uwc.data.benchmarks import benchmarks
 from uwc.data.benchmarks.described import is_benchmark_file
 from uwc.data.prompts import PromptTemplate
 from uwc.errors import ConfigError
+from uwc.metrics.samples import LeakSettings
 from uwc.metrics.semantics import require_judges
 from uwc.metrics.suites import entry_of, is_suite, require_suite
 from uwc.models.model import DeviceName, Dtype, Loading
@@ -342,6 +343,7 @@ class ScoreConfig(Section):
         judges: the judges of generated answers.
         tasks: tasks of lm-evaluation-harness, ``mmlu`` or ``mmlu:acc_norm``, on which every model is scored, with the
             settings of the section `harness`.
+        samples: settings of sampling answers, and which of them leak, for metrics such as leak_at_k.
     """
 
     metrics: tuple[MetricOrSuite, ...] = ()
@@ -349,10 +351,13 @@ class ScoreConfig(Section):
     max_new_tokens: int = Field(64, ge=0, le=MOST)
     judges: JudgesConfig = JudgesConfig()
     tasks: tuple[str, ...] = ()
+    samples: LeakSettings = LeakSettings()
 
     @model_validator(mode="after")
     def _known(self) -> "ScoreConfig":
         require_suite(self.suite)
+        if self.samples != LeakSettings():
+            _ = self.samples.metric
         return self
 
 

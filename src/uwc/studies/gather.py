@@ -19,6 +19,7 @@ from uwc.calibration.probed import ROUNDING, Measured
 from uwc.io import digest, expanded, file_digest
 from uwc.metrics.evaluate import answer_rows, evaluate, load_sets, not_finite_in_words
 from uwc.metrics.harness import TaskScore, load_tasks
+from uwc.metrics.leaks import leak_curves
 from uwc.metrics.registry import metrics, set_metrics
 from uwc.metrics.scored import NOT_FINITE, ScoredSet
 from uwc.metrics.secrets import secret_counts
@@ -34,6 +35,7 @@ from uwc.results import (
     Calibration,
     GradientEffects,
     Group,
+    LeakCurve,
     ModelInfo,
     Provenance,
     ReferenceModel,
@@ -266,6 +268,7 @@ def gather(plan: Plan, store: Store) -> StudyResults:
         groups=gatherer.groups([u for u in unlearned if u.name in ranking]),
         secrets=tuple(gatherer.secrets()),
         judges=plan.judges,
+        leaks=tuple(gatherer.leaks()),
         attacks=attacks,
         robustness=gatherer.robustness(attacks),
         verdicts=tuple(checked),
@@ -448,6 +451,12 @@ class _Gatherer:
         """The secrets that each model says, by set."""
         for model in self.models():
             yield from secret_counts(self.scored(model.score), model.key)
+
+    def leaks(self) -> Iterator[LeakCurve]:
+        """The leakage of sampled answers of each model, by set."""
+        for model in self.models():
+            given = self.plan.scoring.given
+            yield from leak_curves(self.scored(model.score), model.key, given.samples, seed=self.seed)
 
     def answers(self) -> pd.DataFrame:
         """The table of answers of all models, as delivered, calibrated and under attack."""

@@ -14,6 +14,7 @@ from uwc.errors import ConfigError, DataError, UserError
 from uwc.metrics.evaluate import Scoring
 from uwc.metrics.harness import Task, find_tasks
 from uwc.metrics.registry import JUDGES, metrics
+from uwc.metrics.samples import SAMPLES, reading_samples, require_no_judge, require_read
 from uwc.metrics.suites import Given, chosen_metrics, in_all_wordings
 from uwc.registry import unknown_name
 from uwc.results import JudgeInfo, ModelKey
@@ -281,7 +282,7 @@ def _scoring(
     """
     score = config.score
     models = {"original", *set(score.judges.given()) & set(JUDGES), *(["retrained"] if config.retrained else [])}
-    given = Given(sets, frozenset(models), score.max_new_tokens)
+    given = Given(sets, frozenset(models), score.max_new_tokens, score.samples)
     ranked_by = () if config.calibrate is None else (config.calibration.ranked_by,)
     named = score.metrics or (() if score.suite else own)
     suite = score.suite or (None if named else "core")
@@ -289,6 +290,7 @@ def _scoring(
         names, left_out = chosen_metrics(suite, (*named, *ranked_by, *needed_metrics(config, given)), given)
     except ConfigError as error:
         raise ConfigError(f"score: {error}") from None
+    require_read(score.samples, names)
     return Scoring(given, names, seed=config.seed, complete=True), left_out
 
 
@@ -296,11 +298,13 @@ def _attacked_metrics(config: StudyConfig, scoring: Scoring) -> tuple[str, ...]:
     """The metrics that are measured under attack; none in a study without attacks."""
     if config.attack is None or not config.attack.chains:
         return ()
-    hidden = {*JUDGES, "gradient_norms", "similar_from"}
+    hidden = {*JUDGES, SAMPLES, "gradient_norms", "similar_from"}
     facts = {name: metrics.get(name).facts for name in scoring.of_examples}
     visible = [name for name, of in facts.items() if not hidden & set(of["needs"]) and "only" not in of]
     ranked_by = config.calibration.ranked_by
-    return config.attack.measured(scoring.metrics, visible=visible, ranked_by=ranked_by)
+    measured = config.attack.measured(scoring.metrics, visible=visible, ranked_by=ranked_by)
+    require_no_judge(config.score.samples, measured)
+    return measured
 
 
 class _Planner:
@@ -445,6 +449,7 @@ class _Planner:
                     setup.sets,
                     self.config.score.max_new_tokens,
                     config.texts,
+                    self.config.score.samples if reading_samples(measured) else None,
                 )
                 yield PlannedAttack(model, chain, step)
 

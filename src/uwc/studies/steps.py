@@ -15,9 +15,10 @@ from uwc.code_digest import NoSource, code_digest, comes_from_package
 from uwc.data.example import Example, fingerprint
 from uwc.errors import AttackFailed, TrainingDiverged
 from uwc.io import digest, finite, write_json
-from uwc.metrics.evaluate import Work, save_sets, score_sets
+from uwc.metrics.evaluate import IF_GIVEN, Work, save_sets, score_sets
 from uwc.metrics.harness import Task, evaluate_tasks, save_tasks
 from uwc.metrics.registry import metrics, set_metrics
+from uwc.metrics.samples import LeakSettings
 from uwc.metrics.scored import needs_of
 from uwc.models.model import Loading, Model
 from uwc.objectives.methods import FINE_TUNING, Method, WeightedTerm
@@ -38,8 +39,6 @@ STORE_VERSION = 12
 
 NOT_IN_KEY: Mapping[str, bool] = {"key": False}
 """Metadata of a field that `run` uses only in messages, or to locate a file whose content is in the key."""
-IF_GIVEN: Mapping[str, str] = {"key": "if given"}
-"""Metadata of a field that is in the key only where it is not empty."""
 
 
 def in_key(of: "Field[Any]", value: Any) -> bool:
@@ -210,9 +209,10 @@ class Evaluation:
 
     @property
     def judged(self) -> list[Entry[Any]]:
-        """The judged metrics, whose values are stored."""
+        """The metrics whose values are stored: the judged ones, and that by which samples leak."""
         names = dict.fromkeys(metric for judged in self.work.judged.values() for metric in judged)
-        return [metrics.get(name) for name in names]
+        leaks = [] if self.work.leaks is None else [self.work.leaks.metric]
+        return [*(metrics.get(name) for name in names), *leaks]
 
     def run(self, model: Model, original: Model, context: "Context", loading: Loading, out: Path) -> None:
         """Score a model on every set, and write the scores to a folder."""
@@ -452,6 +452,7 @@ class Attack(Step):
         data: the attacker's data, and the scored examples, concatenated by set.
         sets: set -> its scored examples.
         texts: the texts under attack that are kept.
+        leaks: settings of sampling answers; None if no metric reads samples.
     """
 
     kind: ClassVar[str] = "attack"
@@ -465,10 +466,12 @@ class Attack(Step):
     sets: Sets
     max_new_tokens: int
     texts: Texts = True
+    leaks: LeakSettings | None = field(default=None, metadata=IF_GIVEN)
 
     def uses(self) -> Iterable[Entry[Any]]:
         """The attacks and the metrics."""
-        return [*(attacks.get(name) for name, _ in self.attack), *(metrics.get(name) for name in self.measured)]
+        leaks = [] if self.leaks is None else [self.leaks.metric]
+        return [*(attacks.get(name) for name, _ in self.attack), *(metrics.get(m) for m in self.measured), *leaks]
 
     def run(self, context: "Context", out: Path) -> Outcome:
         """Attack and score. Divergence of relearning and failure of an attack are results."""
@@ -488,6 +491,7 @@ class Attack(Step):
                 max_new_tokens=self.max_new_tokens,
                 reference=reference,
                 texts=self.texts,
+                leaks=self.leaks,
             )
         except (TrainingDiverged, AttackFailed) as error:
             status = "diverged" if isinstance(error, TrainingDiverged) else "failed"
