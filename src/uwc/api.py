@@ -37,6 +37,7 @@ from uwc.errors import ConfigError, reporting_full_disk
 from uwc.io import PARTIAL, require_writable, written_whole
 from uwc.metrics import evaluate
 from uwc.metrics.compat import compat_of
+from uwc.metrics.depth import Drops, depth_profiles, depth_work, with_depth
 from uwc.metrics.registry import metrics as metric_registry
 from uwc.metrics.scored import NOT_FINITE, needs_of
 from uwc.metrics.secrets import secret_counts
@@ -191,7 +192,8 @@ def score(
         metrics: names, labels, suites or functions.
         original: the model before unlearning, for metrics that compare with it; for texts its `Outputs`, for paired
             differences.
-        retrained: a model that was never trained on the data, for forget quality and PrivLeak; for texts its `Outputs`.
+        retrained: a model that was never trained on the data, for forget quality, PrivLeak and the unlearning depth
+            score; for texts its `Outputs`.
         compare: another model, for paired differences on the same examples.
         under: name of an attack -> the `Outputs` under it; or, for an endpoint, the attack, such as
             ``{"chain": "jailbreak", "settings": {"jailbreak": {"kinds": ["role play"]}}}``.
@@ -273,13 +275,22 @@ def score(
 
     reference = None if original is None else loaded(original)
 
-    def scored(which: ModelLike | None, *, control: bool = False) -> evaluate.ScoredSets:
-        if which is None:
-            return {}
-        return evaluate.score_sets(loaded(which), scoring.work(control=control), original=reference, judges=asked)
+    by_block = depth_work(scoring)
 
-    ours, theirs = scored(model), scored(compare)
-    found = evaluate.evaluate(ours, scoring, retrained=scored(retrained, control=True))
+    def scored(which: ModelLike | None, *, control: bool = False) -> tuple[evaluate.ScoredSets, Drops]:
+        if which is None:
+            return {}, {}
+        read = loaded(which)
+        found = evaluate.score_sets(read, scoring.work(control=control), original=reference, judges=asked)
+        return found, {} if by_block is None or reference is None else by_block.drops(reference, read, scoring.compat)
+
+    (ours, changed), (theirs, other_changed) = scored(model), scored(compare)
+    unseen, known = scored(retrained, control=True)
+    if by_block is not None:
+        ours = with_depth(ours, by_block.span, known=known, changed=changed)
+        theirs = with_depth(theirs, by_block.span, known=known, changed=other_changed)
+        unseen = with_depth(unseen, by_block.span, known=known, changed=known)
+    found = evaluate.evaluate(ours, scoring, retrained=unseen)
     if lost := evaluate.not_finite_in_words(found):
         warnings += _warned([Warning(code="not_finite", text=f"{NOT_FINITE} on {lost}; load it in a higher precision")])
     scores = Scores(
@@ -291,6 +302,7 @@ def score(
         compared_with="" if compare is None else name_of(compare),
         differences=evaluate.paired_differences(theirs, ours, scoring),
         secrets=tuple(secret_counts(ours, ModelKey(role="unlearned", run=name_of(model)))),
+        depth=tuple(depth_profiles(ours, ModelKey(role="unlearned", run=name_of(model)), scoring)),
         left_out=left_out,
         invalid_rows=tuple(invalid or ()),
         warnings=tuple(warnings),

@@ -10,7 +10,17 @@ from uwc.registry import Entry, Registry, check_inputs, require_one_of, unknown_
 F = TypeVar("F", bound=Callable[..., Any])
 Average = Literal["arithmetic", "geometric"]
 
-_EXAMPLE_LEVEL = ("likelihood", "truth_ratio", "choices", "overlap", "membership", "semantics", "secrets", "entities")
+_EXAMPLE_LEVEL = (
+    "likelihood",
+    "truth_ratio",
+    "choices",
+    "overlap",
+    "membership",
+    "semantics",
+    "secrets",
+    "entities",
+    "depth",
+)
 
 
 def _check(entry: Entry[Any]) -> None:
@@ -78,6 +88,10 @@ INPUTS: dict[str, str] = {
     "sampled": "",
     "gradient_norms": "",
     "similar_from": "",
+    "depth": (
+        "the original and a model that was never trained on the data, of the same architecture; give them with "
+        "--original and --retrained (a study: retrained)"
+    ),
     "encoder": "a sentence encoder; give a folder or hub name with --set score.judges.encoder=MODEL",
     "entailment": ("a model of natural-language inference; give one with --set score.judges.entailment=MODEL"),
 }
@@ -95,6 +109,7 @@ secrets: [E] the spans that must not come out, several an example or none.
 sampled: TokenScores with a column for the metric's temperature and top_k.
 gradient_norms: [E] norms of the gradient of each example's loss.
 similar_from: [E] the length of the shortest prefix of the answer with a similar continuation.
+depth: `uwc.metrics.depth.Depth`, the log-probability that the original loses with another model's states at each block.
 encoder: a function from n texts to [n, d] embeddings.
 entailment: a function from n premises and hypotheses to [n] whether the first entails the second.
 """

@@ -24,6 +24,7 @@ from uwc.registry import Entry
 from uwc.results import Aggregate, Difference
 
 if TYPE_CHECKING:
+    from uwc.metrics.depth import Depth
     from uwc.models.generation import Generated
 
 ROUNDING = 1e-6
@@ -183,6 +184,7 @@ class ScoredSet(MeasuredSet):
         text_finite: [E] whether all logits were finite in generation; likewise.
         gradient_norms: [E] gradient norms, if computed.
         similar_from: [E] the shortest similar prefixes, if computed.
+        depth: the drops by block, if computed; not stored with the set.
         labelled: [E] the text of the true answers' labelled tokens, if a peer's definitions read it; else empty.
         secrets: [E] the spans that must not come out; empty if no example has any.
         prompts: [E] the prompts, as sent to the model.
@@ -198,6 +200,7 @@ class ScoredSet(MeasuredSet):
     text_finite: NDArray[np.bool_] | None = None
     gradient_norms: Floats | None = None
     similar_from: Floats | None = None
+    depth: "Depth | None" = None
     labelled: tuple[str, ...] = ()
     secrets: tuple[tuple[str, ...], ...] = ()
     prompts: tuple[str, ...] = ()
