@@ -1037,6 +1037,8 @@ class StepTime(Part):
     key: str
     seconds: Number
     """Its time when it was computed."""
+    peak_bytes: int | None = None
+    """The most memory in use at once when it was computed: of the process with all it holds, or of the CUDA device."""
     reused: bool
     """Whether it was taken from the cache."""
     outcome: str
