@@ -19,7 +19,7 @@ from uwc.models.patching import MOST_TOKENS, patched_drops
 from uwc.models.states import blocks
 
 SIZES = {
-    "cpu": ("40 M, 32,000 tokens", 16, 32_000, 512, 8, 1376),
+    "cpu": ("66 M, 32,000 tokens", 12, 32_000, 512, 16, 1376),
     "cuda": ("1.2 B, 128,256 tokens", 200, 128_256, 2048, 16, 8192),
 }
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.05}

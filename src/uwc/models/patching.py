@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ from uwc.models.token_scores import Floats
 
 MOST_TOKENS = 8192
 """The most padded tokens in a batch: the outputs of all blocks are kept for it."""
+_RESUMES: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+"""Module -> whether its runs can be resumed at a block."""
 
 
 def patched_drops(
@@ -42,8 +45,8 @@ def patched_drops(
 
     One pass of the source and one of the original give all states. The original's block outputs are kept, and the run
     that is patched at block l starts from them: blocks 1..l are not computed, so that a layer costs ``(L - l) / L`` of
-    the blocks. The shortest example is also computed by whole passes; if a model's run cannot be resumed (its blocks
-    share more than their output), all layers take whole passes, with a warning.
+    the blocks. The shortest example is also computed by whole passes, once for an original; if its runs cannot be
+    resumed (its blocks share more than their output), all layers take whole passes, with a warning.
 
     Args:
         original: F, the model before unlearning.
@@ -72,7 +75,7 @@ def patched_drops(
         return found
     for model in (original, source):
         model.model.eval()
-    resume = resume and _can_resume(original, source, list(work.values()))
+    resume = resume and _resumes(original, source, list(work.values()))
     for name, of_set in work.items():
         _fill(found[name], original, source, of_set, resume=resume, token_budget=token_budget)
     return found
@@ -151,13 +154,20 @@ def _common_depth(original: Model, source: Model) -> int:
     return sizes[0][0]
 
 
-def _can_resume(original: Model, source: Model, sets: Sequence[_Work]) -> bool:
-    """Whether the resumed runs of the shortest example give the drops of whole passes."""
+def _resumes(original: Model, source: Model, sets: Sequence[_Work]) -> bool:
+    """Whether the original's runs can be resumed; found out with the first example."""
     lengths = [(len(work.encoded[i].tokens), place, i) for place, work in enumerate(sets) for i in work.measured]
     shortest = min(lengths, default=None)
     if shortest is None:
         return True
-    batch = sets[shortest[1]].batch([shortest[2]], original.device)
+    if original.model not in _RESUMES:
+        batch = sets[shortest[1]].batch([shortest[2]], original.device)
+        _RESUMES[original.model] = _agree(original, source, batch)
+    return _RESUMES[original.model]
+
+
+def _agree(original: Model, source: Model, batch: Batch) -> bool:
+    """Whether the resumed runs of a batch give the drops of whole passes."""
     whole = _drops(original.model, source.model, batch, resume=False)
     try:
         resumed = _drops(original.model, source.model, batch, resume=True)
