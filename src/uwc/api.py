@@ -37,6 +37,7 @@ from uwc.errors import ConfigError, reporting_full_disk
 from uwc.io import PARTIAL, require_writable, written_whole
 from uwc.metrics import evaluate
 from uwc.metrics.compat import compat_of
+from uwc.metrics.depth import Drops, depth_profiles, depth_work, with_depth
 from uwc.metrics.harness import FILE as TASKS_FILE
 from uwc.metrics.harness import PREFIX as TASK_METRIC
 from uwc.metrics.harness import TaskScore, evaluate_tasks, find_tasks, save_tasks, task_differences
@@ -214,7 +215,8 @@ def score(
         harness: settings of the tasks: include_path, limit, num_fewshot, seed, chat, batch_size.
         original: the model before unlearning, for metrics that compare with it; for texts its `Outputs`, for paired
             differences.
-        retrained: a model that was never trained on the data, for forget quality and PrivLeak; for texts its `Outputs`.
+        retrained: a model that was never trained on the data, for forget quality, PrivLeak and the unlearning depth
+            score; for texts its `Outputs`.
         compare: another model, for paired differences on the same examples.
         under: name of an attack -> the `Outputs` under it; or, for an endpoint, the attack, such as
             ``{"chain": "jailbreak", "settings": {"jailbreak": {"kinds": ["role play"]}}}``.
@@ -311,15 +313,23 @@ def score(
 
     reference = None if original is None else loaded(original)
 
-    def scored(which: ModelLike | None, *, control: bool = False) -> tuple[evaluate.ScoredSets, list[TaskScore]]:
+    by_block = depth_work(scoring)
+
+    def scored(which: ModelLike | None, *, control: bool = False) -> tuple[evaluate.ScoredSets, Drops, list[TaskScore]]:
         if which is None:
-            return {}, []
+            return {}, {}, []
         read = loaded(which)
         of_sets = evaluate.score_sets(read, scoring.work(control=control), original=reference, judges=asked)
-        return of_sets, [] if control else evaluate_tasks(found_tasks, read)
+        drops = {} if by_block is None or reference is None else by_block.drops(reference, read, scoring.compat)
+        return of_sets, drops, [] if control else evaluate_tasks(found_tasks, read)
 
-    (ours, our_tasks), (theirs, their_tasks) = scored(model), scored(compare)
-    found = evaluate.evaluate(ours, scoring, retrained=scored(retrained, control=True)[0])
+    (ours, changed, our_tasks), (theirs, other_changed, their_tasks) = scored(model), scored(compare)
+    unseen, known, _ = scored(retrained, control=True)
+    if by_block is not None:
+        ours = with_depth(ours, by_block.span, known=known, changed=changed)
+        theirs = with_depth(theirs, by_block.span, known=known, changed=other_changed)
+        unseen = with_depth(unseen, by_block.span, known=known, changed=known)
+    found = evaluate.evaluate(ours, scoring, retrained=unseen)
     if lost := evaluate.not_finite_in_words(found):
         warnings += _warned([Warning(code="not_finite", text=f"{NOT_FINITE} on {lost}; load it in a higher precision")])
     scores = Scores(
@@ -337,6 +347,7 @@ def score(
         secrets=tuple(secret_counts(ours, ModelKey(role="unlearned", run=name_of(model)))),
         judges=judged_by,
         leaks=tuple(leak_curves(ours, ModelKey(role="unlearned", run=name_of(model)), leaks, seed=seed)),
+        depth=tuple(depth_profiles(ours, ModelKey(role="unlearned", run=name_of(model)), scoring)),
         left_out=left_out,
         invalid_rows=tuple(invalid or ()),
         warnings=tuple(warnings),

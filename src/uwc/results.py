@@ -315,6 +315,30 @@ class LeakCurve(Part):
         )
 
 
+class DepthProfile(Part):
+    """By how much the original loses the answers of a set, in nats a token, with the states of another model at the
+    output of one of its blocks; means over examples by block, the first block first."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("set", "model")
+
+    set: str
+    model: ModelKey
+    span: str
+    """The measured tokens: answer or secret."""
+    threshold: Number
+    """The least D1 of a block that holds knowledge of an example."""
+    n: int
+    """Number of measured examples."""
+    without_layer: int
+    """How many of them no block holds knowledge of, so that they have no unlearning depth score."""
+    known: tuple[Number, ...]
+    """D1, with the states of the retrained model; the same for every model."""
+    changed: tuple[Number, ...]
+    """D2, with the states of this model."""
+    share: tuple[Number, ...]
+    """The share of the examples of which a block holds knowledge."""
+
+
 class SetInfo(Part):
     """A set of questions."""
 
@@ -1371,6 +1395,8 @@ class Scores(Answered):
     """The models that judged generated answers."""
     leaks: tuple[LeakCurve, ...] = ()
     """The leakage of sampled answers, by set; empty if no metric reads any."""
+    depth: tuple[DepthProfile, ...] = ()
+    """The profile of the unlearning depth score over the blocks, by set; empty if it was not computed."""
     attacks: Attacks | None = None
     """The texts under attacks, of a system that is not a checkpoint; null without any."""
     files: dict[str, str] = {}
@@ -1408,6 +1434,10 @@ class Scores(Answered):
         """One row for each set and number of sampled answers."""
         return leak_rows(self.leaks)
 
+    def depth_rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for each set and block of the unlearning depth score's profile."""
+        return depth_rows(self.depth)
+
     def difference_rows(self) -> Iterable[Mapping[str, Any]]:
         """One row for each set and metric of the differences."""
         return map(_score_row, self.differences)
@@ -1442,6 +1472,9 @@ class StudyResults(Answered):
     """The models that judged generated answers."""
     leaks: tuple[LeakCurve, ...] = ()
     """The leakage of sampled answers of each model, by set; empty if no metric reads any."""
+    depth: tuple[DepthProfile, ...] = ()
+    """The profile of the unlearning depth score over the blocks of each unlearned and calibrated model, by set; empty
+    if it was not computed."""
     attacks: Attacks | None = None
     robustness: Robustness | None = None
     verdicts: tuple[Verdict, ...] = ()
@@ -1630,6 +1663,10 @@ class StudyResults(Answered):
     def leak_rows(self) -> Iterable[Mapping[str, Any]]:
         """One row for each model, set and number of sampled answers."""
         return leak_rows(self.leaks)
+
+    def depth_rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for each model, set and block of the unlearning depth score's profile."""
+        return depth_rows(self.depth)
 
     def ranking_rows(self) -> Iterable[Mapping[str, Any]]:
         """One row for each ranked model, best first: the fields of `RankedModel`, each interval in two."""
@@ -2265,6 +2302,15 @@ def leak_rows(curves: Iterable[LeakCurve]) -> Iterable[Mapping[str, Any]]:
                 "expected_max_low": largest.low,
                 "expected_max_high": largest.high,
             }
+
+
+def depth_rows(profiles: Iterable[DepthProfile]) -> Iterable[Mapping[str, Any]]:
+    """One row for each profile and block."""
+    for profile in profiles:
+        key = {"model": profile.model.run or profile.model.role, "role": profile.model.role, "set": profile.set}
+        columns = zip(profile.known, profile.changed, profile.share, strict=True)
+        for layer, (known, changed, share) in enumerate(columns, start=1):
+            yield {**key, "layer": layer, "known": known, "changed": changed, "share": share, "n": profile.n}
 
 
 def find(scores: Iterable[Score], name: str, metric: str) -> Score | None:

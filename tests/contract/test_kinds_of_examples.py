@@ -19,9 +19,11 @@ from uwc.data.choices import choice_example
 from uwc.data.example import Example
 from uwc.data.passages import passage
 from uwc.errors import AttackFailed, DataError
+from uwc.metrics.depth import Depth
 from uwc.metrics.registry import metrics
 from uwc.metrics.scored import ScoredSet, needs_of, score_set
 from uwc.metrics.semantics import Judges
+from uwc.models.patching import patched_drops
 from uwc.objectives.methods import METHODS
 from uwc.objectives.objective import Objective
 from uwc.objectives.registry import ROLES
@@ -65,6 +67,8 @@ def scored() -> dict[str, ScoredSet]:
         needs = NEEDS - {"perturbed"} if kind == "passage" else NEEDS
         examples = [made(e) for e in KNOWN]
         scored = score_set(model, examples, needs=needs, reference=tiny_model(seed=1), max_new_tokens=8)
+        known, changed = (patched_drops(model, tiny_model(seed=seed), {"": examples})[""] for seed in (1, 2))
+        scored = replace(scored, depth=Depth("answer", np.abs(known), changed))  # untrained models may also gain
         found[kind] = scored.judged_by(judges, [e.name for e in metrics])
     return found
 

@@ -12,7 +12,7 @@ Average = Literal["arithmetic", "geometric"]
 
 _EXAMPLE_LEVEL = (
     *("likelihood", "truth_ratio", "choices", "overlap", "membership", "semantics", "secrets", "entities"),
-    *("linguistic", "verdicts", "leaks"),
+    *("linguistic", "verdicts", "leaks", "depth"),
 )
 
 
@@ -91,6 +91,10 @@ INPUTS: dict[str, str] = {
     "letters": "wrong answers of the same form; give the questions a column perturbed_answers or choices",
     "gradient_norms": "",
     "similar_from": "",
+    "depth": (
+        "the original and a model that was never trained on the data, of the same architecture; give them with "
+        "--original and --retrained (a study: retrained)"
+    ),
     "encoder": "a sentence encoder; give a folder or hub name with --set score.judges.encoder=MODEL",
     "entailment": "a model of natural-language inference; give one with --set score.judges.entailment=MODEL",
     "contradiction": "a model of natural-language inference; give one with --set score.judges.contradiction=MODEL",
@@ -117,6 +121,7 @@ letters: [E] the mean log-probabilities of each question's options by their lett
     has no wrong answer.
 gradient_norms: [E] norms of the gradient of each example's loss.
 similar_from: [E] the length of the shortest prefix of the answer with a similar continuation.
+depth: `uwc.metrics.depth.Depth`, the log-probability that the original loses with another model's states at each block.
 encoder: a function from n texts to [n, d] embeddings.
 entailment: a function from n premises and hypotheses to [n] whether the first entails the second.
 contradiction: the same for whether the first contradicts the second.

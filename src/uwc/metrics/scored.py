@@ -27,6 +27,7 @@ from uwc.registry import Entry
 from uwc.results import Aggregate, Difference
 
 if TYPE_CHECKING:
+    from uwc.metrics.depth import Depth
     from uwc.models.generation import Generated
 
 ROUNDING = 1e-6
@@ -210,6 +211,7 @@ class ScoredSet(MeasuredSet):
         similar_from: [E] the shortest similar prefixes, if computed.
         samples: the scores of sampled answers, if any were sampled.
         letters: [E] the log-probabilities of each question's options by letter; see `letter_scores`.
+        depth: the drops by block, if computed; not stored with the set.
         labelled: [E] the text of the true answers' labelled tokens, if a peer's definitions read it; else empty.
         states: [E, d] the states before the answer, see `prompt_states`, if computed.
         reference_states: [E, d] those of the original model, likewise.
@@ -233,6 +235,7 @@ class ScoredSet(MeasuredSet):
     questions: tuple[str, ...] = ()
     samples: SampleScores | None = None
     letters: tuple[Floats, ...] | None = None
+    depth: "Depth | None" = None
     labelled: tuple[str, ...] = ()
     secrets: tuple[tuple[str, ...], ...] = ()
     prompts: tuple[str, ...] = ()

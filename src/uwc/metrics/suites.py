@@ -78,6 +78,8 @@ OPTIONAL: dict[str, frozenset[str]] = {
 """Suite -> metrics that are left out, with a note, if a need is not met; in ``all`` this holds for every metric."""
 
 
+NO_RETRAINED = "a model that was never trained on the data; give it with --retrained (a study: retrained)"
+"""The missing need of a metric that compares with the retrained model."""
 WEIGHTS = "the model's weights"
 """The missing need of a metric of likelihoods where there are texts only."""
 OF_TEXTS = frozenset({"answers", "labelled", "texts", "questions", "secrets", *JUDGES})
@@ -293,7 +295,7 @@ def what_is_missing(name: str, given: Given) -> str:
             if of_set not in given.sets:
                 return _missing_set(of_set)
             if retrained and "retrained" not in given.models:
-                return "a model that was never trained on the data; give it with --retrained (a study: retrained)"
+                return NO_RETRAINED
             if lacking := missing_input(metric, of_set, given):
                 return lacking
         inputs = zip(required_inputs(entry, given), entry.facts.get("groups", ()), strict=False)
@@ -337,6 +339,8 @@ def missing_input(name: str, of_set: str, given: Given) -> str:
     if texts is not None and (lacking := texts.missing_input(name, of_set)):
         return lacking
     for need in inputs_of(name):
+        if need == "depth" and (lacking := _missing_models(given)):
+            return lacking
         absent = {
             **dict.fromkeys(("reference", "reference_states"), "original" not in given.models),
             **{judge: judge not in given.models for judge in JUDGES},
@@ -352,6 +356,13 @@ def missing_input(name: str, of_set: str, given: Given) -> str:
         if need == SAMPLES and (lacking := missing_input(given.samples.metric.name, of_set, given)):
             return lacking
     return ""
+
+
+def _missing_models(given: Given) -> str:
+    """The original, the retrained model or both, if they were not given, in words for the user."""
+    if "original" in given.models:
+        return "" if "retrained" in given.models else NO_RETRAINED
+    return INPUTS["reference"] if "retrained" in given.models else INPUTS["depth"]
 
 
 def _missing_set(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from uwc.reports.depth import depth_figures, depth_table
 from uwc.reports.drawing import Drawing
 from uwc.reports.figures import alpha_figures, frontier_figure, ranking_figure, tau_figure, tradeoff_figure
 from uwc.reports.figures_robustness import panels_figure
@@ -59,6 +60,7 @@ FIGURES: dict[str, Callable[[StudyResults], Figures]] = {
     "tau": _by_set(tau_figure),
     "frontier": _by_set(frontier_figure),
     "alpha": alpha_figures,
+    "depth": depth_figures,
     "training": training_figures,
     "effect": effect_figures,
     "robustness": _robustness,
@@ -77,6 +79,7 @@ def tables(results: StudyResults) -> dict[str, Table | list[Table] | None]:
         "tau": tau_table(results),
         "tau-runs": runs_tau_table(results),
         "leaks": leak_tables(results),
+        "depth": depth_table(results),
         "published": published_table(results),
         "training": training_table(results),
         "methods": methods_table(results),

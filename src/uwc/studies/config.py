@@ -339,6 +339,8 @@ class ScoreConfig(Section):
     Attributes:
         metrics: metrics by name or label, and suites; a function in Python.
         suite: core, tofu, muse, lume, membership or all; core if neither a suite nor metrics are named.
+        settings: metric -> its settings that differ from the defaults; for metrics that neither attacks nor the
+            calibration measure, which read the defaults.
         max_new_tokens: the most tokens of a generated answer; 0 generates none.
         judges: the judges of generated answers.
         tasks: tasks of lm-evaluation-harness, ``mmlu`` or ``mmlu:acc_norm``, on which every model is scored, with the
@@ -348,6 +350,7 @@ class ScoreConfig(Section):
 
     metrics: tuple[MetricOrSuite, ...] = ()
     suite: str | None = None
+    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     max_new_tokens: int = Field(64, ge=0, le=MOST)
     judges: JudgesConfig = JudgesConfig()
     tasks: tuple[str, ...] = ()

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
 from math import isnan
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
@@ -17,6 +16,7 @@ from uwc.calibration.calibrate import Calibrated
 from uwc.calibration.frontier import pair_confidences, seed_groups
 from uwc.calibration.probed import ROUNDING, Measured
 from uwc.io import digest, expanded, file_digest
+from uwc.metrics.depth import depth_profiles, load_drops, with_depth, without_change
 from uwc.metrics.evaluate import answer_rows, evaluate, load_sets, not_finite_in_words
 from uwc.metrics.harness import TaskScore, load_tasks
 from uwc.metrics.leaks import leak_curves
@@ -33,6 +33,7 @@ from uwc.results import (
     Attacks,
     BenchmarkInfo,
     Calibration,
+    DepthProfile,
     GradientEffects,
     Group,
     LeakCurve,
@@ -60,7 +61,18 @@ from uwc.studies.evidence import StudyEvidence
 from uwc.studies.plan import Plan, PlannedAttack, PlannedModel, PlannedRun
 from uwc.studies.run import step_status
 from uwc.studies.sections import FORGET_SETS
-from uwc.studies.steps import ATTACKED, EFFECTS, LOG, STORE_VERSION, Calibrate, Checkpoint, Outcome, Step, Unlearn
+from uwc.studies.steps import (
+    ATTACKED,
+    EFFECTS,
+    LOG,
+    STORE_VERSION,
+    Calibrate,
+    Checkpoint,
+    Depth,
+    Outcome,
+    Step,
+    Unlearn,
+)
 from uwc.studies.store import Store
 from uwc.studies.verdict import decide, without_sums
 
@@ -231,7 +243,8 @@ def gather(plan: Plan, store: Store) -> StudyResults:
     unlearned = [gatherer.unlearned(run) for run in plan.runs]
     ranking = gatherer.ranking(unlearned)
     references = tuple(gatherer.reference(model) for model in plan.references)
-    if retrained_knows(plan, references):
+    distrusted = retrained_knows(plan, references)
+    if distrusted:
         references = tuple(_uncompared(model, "scores") for model in references)
         unlearned = [_uncompared(model, "scores", "calibrated_scores") for model in unlearned]
     attacks = gatherer.attacks()
@@ -269,6 +282,7 @@ def gather(plan: Plan, store: Store) -> StudyResults:
         secrets=tuple(gatherer.secrets()),
         judges=plan.judges,
         leaks=tuple(gatherer.leaks()),
+        depth=() if distrusted else tuple(gatherer.depth()),
         attacks=attacks,
         robustness=gatherer.robustness(attacks),
         verdicts=tuple(checked),
@@ -295,8 +309,23 @@ class _Gatherer:
     def scored(self, step: Step) -> dict[str, ScoredSet]:
         """Set -> a model's scored set."""
         if step.key not in self._scored:
-            self._scored[step.key] = load_sets(self.store.folder(step), list(self.plan.sets))
+            found = load_sets(self.store.folder(step), list(self.plan.sets))
+            self._scored[step.key] = self._with_depth(step, found)
         return self._scored[step.key]
+
+    def _with_depth(self, step: Step, scored: dict[str, ScoredSet]) -> dict[str, ScoredSet]:
+        """The scored sets with the drops by block of their model, where a metric reads them."""
+        retrained = self.plan.retrained
+        if retrained is None or retrained.depth is None:
+            return scored
+        known = self.drops(retrained.depth)
+        of_model = next((m.depth for m in self.plan.models if m.score.key == step.key), None)
+        changed = without_change(known) if of_model is None else self.drops(of_model)
+        return with_depth(scored, retrained.depth.work.span, known=known, changed=changed)
+
+    def drops(self, step: Depth) -> dict[str, Floats]:
+        """Set -> the stored drops."""
+        return load_drops(self.store.folder(step), step.work.sets)
 
     def scores(self, model: PlannedModel) -> tuple[Score, ...]:
         """Every metric on every set."""
@@ -442,8 +471,7 @@ class _Gatherer:
 
     def models(self) -> Iterator[PlannedModel]:
         """The models that were scored: the references, and each run as delivered and calibrated."""
-        runs = [[run.delivered, *([] if run.calibrate is None else [run.calibrated])] for run in self.plan.runs]
-        for model in (*self.plan.references, *chain.from_iterable(runs)):
+        for model in self.plan.models:
             if step_status(model.score, self.store) == "done":
                 yield model
 
@@ -457,6 +485,12 @@ class _Gatherer:
         for model in self.models():
             given = self.plan.scoring.given
             yield from leak_curves(self.scored(model.score), model.key, given.samples, seed=self.seed)
+
+    def depth(self) -> Iterator[DepthProfile]:
+        """The profile over blocks of each unlearned and calibrated model, by set."""
+        for model in self.models():
+            if model.depth is not None and model.key.role != "retrained":
+                yield from depth_profiles(self.scored(model.score), model.key, self.plan.scoring)
 
     def answers(self) -> pd.DataFrame:
         """The table of answers of all models, as delivered, calibrated and under attack."""
@@ -528,8 +562,8 @@ def _uncompared(model: M, *fields: str) -> M:
     """The model without the values of metrics that compare with the retrained model."""
 
     def known(score: Score) -> Score:
-        entry = next((entry for entry in set_metrics if entry.name == score.metric), None)
-        if entry is None or not any(need.startswith("retrained/") for need in entry.facts["needs"]):
+        entry = next((entry for entry in (*metrics, *set_metrics) if entry.name == score.metric), None)
+        if entry is None or not any(need == "depth" or need.startswith("retrained/") for need in entry.facts["needs"]):
             return score
         count = score.n + score.not_scored
         why = {"the retrained model knows the forget data": count}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from uwc.attacks.chain import Chain
 from uwc.attacks.data import AttackData, split_by_subject
@@ -11,18 +12,19 @@ from uwc.data.benchmarks import benchmarks
 from uwc.data.example import Example, spread
 from uwc.data.question_files import read_examples
 from uwc.errors import ConfigError, DataError, UserError
+from uwc.metrics.depth import depth_work
 from uwc.metrics.evaluate import Scoring
 from uwc.metrics.harness import Task, find_tasks
 from uwc.metrics.registry import JUDGES, metrics
 from uwc.metrics.samples import SAMPLES, reading_samples, require_no_judge, require_read
-from uwc.metrics.suites import Given, chosen_metrics, in_all_wordings
+from uwc.metrics.suites import Given, chosen_metrics, in_all_wordings, metric_name
 from uwc.registry import unknown_name
 from uwc.results import JudgeInfo, ModelKey
 from uwc.studies.config import RunConfig, StudyConfig
 from uwc.studies.judging import judge_fingerprints, judge_infos, used_judges
 from uwc.studies.needs import ChosenAttack, attack_section, chosen_attacks, measurable, needed_metrics
 from uwc.studies.sections import AttackConfig, ChainConfig, require_other_names
-from uwc.studies.steps import Attack, Build, Calibrate, Checkpoint, Evaluation, FineTune, Score, Step, Unlearn
+from uwc.studies.steps import Attack, Build, Calibrate, Checkpoint, Depth, Evaluation, FineTune, Score, Step, Unlearn
 from uwc.studies.store import checkpoint_fingerprint
 
 RETAIN_SHARE = 0.5
@@ -137,11 +139,13 @@ class PlannedModel:
         key: its identity.
         model: the step that makes or names it; for a calibrated model the calibration.
         score: the step with its scores.
+        depth: the step with its states' effect on the original, where a metric reads it; None for the original.
     """
 
     key: ModelKey
     model: Step
     score: Step
+    depth: Depth | None = None
 
 
 @dataclass(frozen=True)
@@ -152,17 +156,25 @@ class PlannedRun:
     model: Step
     score: Score
     calibrate: Calibrate | None
+    depth: Depth | None = None
+    calibrated_depth: Depth | None = None
 
     @property
     def delivered(self) -> PlannedModel:
         """The model as delivered."""
-        return PlannedModel(ModelKey(role="unlearned", run=self.config.label), self.model, self.score)
+        return PlannedModel(ModelKey(role="unlearned", run=self.config.label), self.model, self.score, self.depth)
 
     @property
     def calibrated(self) -> PlannedModel:
         """The calibrated mixture."""
         assert self.calibrate is not None
-        return PlannedModel(ModelKey(role="calibrated", run=self.config.label), self.calibrate, self.calibrate)
+        key = ModelKey(role="calibrated", run=self.config.label)
+        return PlannedModel(key, self.calibrate, self.calibrate, self.calibrated_depth)
+
+    @property
+    def models(self) -> list[PlannedModel]:
+        """The model as delivered and, if there is one, the calibrated mixture."""
+        return [self.delivered] if self.calibrate is None else [self.delivered, self.calibrated]
 
 
 @dataclass(frozen=True)
@@ -226,6 +238,11 @@ class Plan:
         """The original and, if there is one, the retrained model."""
         return [self.original] if self.retrained is None else [self.original, self.retrained]
 
+    @property
+    def models(self) -> list[PlannedModel]:
+        """Every scored model: the references, and each run as delivered and calibrated."""
+        return [*self.references, *(model for run in self.runs for model in run.models)]
+
 
 def scored_sets(benchmark: Benchmark) -> dict[str, Sequence[Example]]:
     """The sets on which every model is scored; ``retain`` is the split on which retention is measured."""
@@ -288,17 +305,48 @@ def _scoring(
     suite = score.suite or (None if named else "core")
     try:
         names, left_out = chosen_metrics(suite, (*named, *ranked_by, *needed_metrics(config, given)), given)
+        scoring = Scoring(given, names, _settings(score.settings, names), seed=config.seed, complete=True)
     except ConfigError as error:
         raise ConfigError(f"score: {error}") from None
     require_read(score.samples, names)
-    return Scoring(given, names, seed=config.seed, complete=True), left_out
+    _require_settings_hold(config, scoring)
+    return scoring, left_out
+
+
+def _settings(given: Mapping[str, Mapping[str, Any]], measured: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    """The settings of metrics by name. Raises ConfigError if one is not measured, so that they have no effect."""
+    found = {metric_name(name): settings for name, settings in given.items()}
+    for name in found:
+        if name not in measured:
+            raise ConfigError(
+                f"settings: {name!r} is not measured; name it in score.metrics, or leave its settings out"
+            )
+    return found
+
+
+def _require_settings_hold(config: StudyConfig, scoring: Scoring) -> None:
+    """Raise ConfigError if attacks, the calibration or a policy measure a metric with settings of its own: they read
+    its defaults, and its values would not be comparable."""
+    calibration = config.calibration
+    reading = {
+        "attacks measure": _attacked_metrics(config, scoring),
+        "the calibration measures": (calibration.ranked_by, calibration.metric) if config.calibrate else (),
+        "a policy measures": needed_metrics(config, scoring.given),
+    }
+    for name in scoring.settings:
+        for who, names in reading.items():
+            if name in names:
+                raise ConfigError(
+                    f"score.settings: {who} {name!r} with its defaults, so that its numbers would not be comparable; "
+                    "leave its settings out, or measure another metric there (attack.metrics, calibrate.rank_by)"
+                )
 
 
 def _attacked_metrics(config: StudyConfig, scoring: Scoring) -> tuple[str, ...]:
     """The metrics that are measured under attack; none in a study without attacks."""
     if config.attack is None or not config.attack.chains:
         return ()
-    hidden = {*JUDGES, SAMPLES, "gradient_norms", "similar_from"}
+    hidden = {*JUDGES, SAMPLES, "gradient_norms", "similar_from", "depth"}
     facts = {name: metrics.get(name).facts for name in scoring.of_examples}
     visible = [name for name, of in facts.items() if not hidden & set(of["needs"]) and "only" not in of]
     ranked_by = config.calibration.ranked_by
@@ -328,6 +376,7 @@ class _Planner:
         scored = find_tasks(config.score.tasks, harness, where="score.tasks")
         self.evaluation = Evaluation(scoring.work(), fingerprints, used, scored)
         self.kept = () if config.calibrate is None else config.calibrate.found_tasks(harness)
+        self.by_block = depth_work(scoring)
 
     def plan(self, left_out: Mapping[str, str]) -> Plan:
         base = self.base()
@@ -342,7 +391,8 @@ class _Planner:
             base,
             *(r.model for r in references),
             *(r.score for r in references),
-            *(s for run in runs for s in (run.model, run.score, run.calibrate) if s is not None),
+            *(r.depth for r in references if r.depth is not None),
+            *(s for run in runs for m in run.models for s in (m.model, m.score, m.depth) if s is not None),
             *(a.step for a in attacks),
         ]
         return Plan(
@@ -389,20 +439,30 @@ class _Planner:
         return self.finetuned(base, RETRAINED) if self.config.retrained else None
 
     def reference(self, key: ModelKey, model: Step, original: Step) -> PlannedModel:
-        return PlannedModel(key, model, self.score(key, model, original))
+        depth = self.depth(key, model, original) if key == RETRAINED else None
+        return PlannedModel(key, model, self.score(key, model, original), depth)
 
     def score(self, key: ModelKey, model: Step, original: Step) -> Score:
         return Score(_of(key), f"score {key.label}", model, original, self.loading, self.evaluation)
 
+    def depth(self, key: ModelKey, model: Step, original: Step) -> Depth | None:
+        if self.by_block is None:
+            return None
+        return Depth(_of(key), f"depth of {key.label}", model, original, self.loading, self.by_block)
+
     def run(self, run: RunConfig, original: Step) -> PlannedRun:
         key = ModelKey(role="unlearned", run=run.label)
         model = self.unlearned(run, key, original)
-        calibrate = None
+        calibrate = calibrated_depth = None
         if self.config.calibrate is not None:
-            of, name = _of(ModelKey(role="calibrated", run=run.label)), f"calibrate {run.label}"
-            retention = self.config.calibrate
-            calibrate = Calibrate(of, name, model, original, self.loading, self.evaluation, retention, self.kept)
-        return PlannedRun(run, model, self.score(key, model, original), calibrate)
+            mixed = ModelKey(role="calibrated", run=run.label)
+            name, retention = f"calibrate {run.label}", self.config.calibrate
+            calibrate = Calibrate(
+                _of(mixed), name, model, original, self.loading, self.evaluation, retention, self.kept
+            )
+            calibrated_depth = self.depth(mixed, calibrate, original)
+        score, depth = self.score(key, model, original), self.depth(key, model, original)
+        return PlannedRun(run, model, score, calibrate, depth, calibrated_depth)
 
     def unlearned(self, run: RunConfig, key: ModelKey, original: Step) -> Step:
         if run.checkpoint is not None:

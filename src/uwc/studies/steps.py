@@ -15,6 +15,7 @@ from uwc.code_digest import NoSource, code_digest, comes_from_package
 from uwc.data.example import Example, fingerprint
 from uwc.errors import AttackFailed, TrainingDiverged
 from uwc.io import digest, finite, write_json
+from uwc.metrics.depth import DepthWork, save_drops
 from uwc.metrics.evaluate import IF_GIVEN, Work, save_sets, score_sets
 from uwc.metrics.harness import Task, evaluate_tasks, save_tasks
 from uwc.metrics.registry import metrics, set_metrics
@@ -442,6 +443,39 @@ class Calibrate(Step):
 
 
 @dataclass(frozen=True)
+class Depth(Step):
+    """What the original loses with a model's states at each of its blocks; see `uwc.models.patching.patched_drops`.
+
+    That of the retrained model is computed once for all models of a study.
+
+    Attributes:
+        model: the model that gives the states; for a calibration its mixture.
+    """
+
+    kind: ClassVar[str] = "depth"
+
+    model: Step
+    original: Step
+    loading: Loading
+    work: DepthWork
+
+    def run(self, context: "Context", out: Path) -> Outcome:
+        """Compute the drops on every set."""
+        original = context.original(self.original, self.loading)
+        save_drops(out, self.work.drops(original, _loaded(self.model, self.original, self.loading, context)))
+        return Outcome()
+
+
+def _loaded(step: Step, original: Step, loading: Loading, context: "Context") -> Model:
+    """The model of a step; for a calibration its mixture."""
+    if not isinstance(step, Calibrate):
+        return context.model(step, loading, original=original)
+    alpha = context.store.outcome(step).alpha
+    assert alpha is not None
+    return context.mixing(step.original, step.unlearned, loading).mix(alpha)
+
+
+@dataclass(frozen=True)
 class Attack(Step):
     """A model under every variant of a chain of attacks.
 
@@ -507,12 +541,7 @@ class Attack(Step):
             return context.original(self.original, self.loading)
 
         def load() -> Any:
-            step = self.model
-            if not isinstance(step, Calibrate):
-                return merge_adapter(context.model(step, self.loading, original=self.original))
-            alpha = context.store.outcome(step).alpha
-            assert alpha is not None
-            return merge_adapter(context.mixing(step.original, step.unlearned, self.loading).mix(alpha))
+            return merge_adapter(_loaded(self.model, self.original, self.loading, context))
 
         key = ("attacked", self.model.key)
         context.cache.keep(("original", self.original.key), key)
