@@ -30,12 +30,17 @@ class Attacker:
     original: Questions = ()
 
 
+IF_GIVEN: Mapping[str, str] = {"key": "if given"}
+"""Metadata of a field that is in the key of a study's step only where it is not empty."""
+
+
 @dataclass(frozen=True)
 class AttackData(Attacker):
     """The scored examples, and the attacker's.
 
     Attributes:
         scored: the examples that are scored under attack.
+        forget: the whole forget set, including scored examples, for the attack that relearns it.
 
     Raises:
         DataError: there is no scored example, or the attacker has one: its id, its question with its answer, or the
@@ -47,6 +52,7 @@ class AttackData(Attacker):
     retain: Sequence[Example] = field(default=(), kw_only=True)
     unrelated: Sequence[Example] = field(default=(), kw_only=True)
     original: Sequence[Example] = field(default=(), kw_only=True)
+    forget: Sequence[Example] = field(default=(), kw_only=True, metadata=IF_GIVEN)
 
     @property
     def owned(self) -> dict[str, int]:

@@ -23,7 +23,16 @@ from uwc.plugins import load_plugins
 from uwc.published import published_benchmarks
 from uwc.registry import unknown_name
 from uwc.studies.policy import Policy, load_policy
-from uwc.studies.sections import AttackConfig, CalibrateConfig, MetricName, Section, first_problem, with_seeds
+from uwc.studies.sections import (
+    AttackConfig,
+    CalibrateConfig,
+    MetricName,
+    RobustnessConfig,
+    Section,
+    first_problem,
+    utility_metrics,
+    with_seeds,
+)
 from uwc.training.settings import LAST_SEED, MOST, TrainingSettings, check_rule, check_stop
 
 ORIGINAL, RETRAINED = "original", "retrained"
@@ -339,11 +348,11 @@ def _policies(given: Any) -> Any:
 class StudyConfig(Section):
     """A whole study. Without `finetune` the model was trained on the data before. `retrained`: also train, or name, a
     model that is never trained on the forget set. `calibrate: null`: the unlearned models are scored as delivered, and
-    not ranked. `check`: policies, shipped ones by name, YAML files or their content, under each of which every
-    unlearned model is checked as delivered. `plugins`: Python files that register metrics, losses, attacks or
-    benchmarks, executed before names are checked. `published`: a benchmark whose published scores the report shows for
-    comparison; by default the study's own, if there are any. `keep_paths`: keep absolute paths in the results and
-    reports."""
+    not ranked. `robustness`: measure the faithfulness and robustness of the metrics. `check`: policies, shipped ones by
+    name, YAML files or their content, under each of which every unlearned model is checked as delivered. `plugins`:
+    Python files that register metrics, losses, attacks or benchmarks, executed before names are checked. `published`: a
+    benchmark whose published scores the report shows for comparison; by default the study's own, if there are any.
+    `keep_paths`: keep absolute paths in the results and reports."""
 
     name: str
     title: str = ""
@@ -356,6 +365,7 @@ class StudyConfig(Section):
     score: ScoreConfig = ScoreConfig()
     calibrate: CalibrateConfig | None = CalibrateConfig()
     attack: AttackConfig | None = None
+    robustness: RobustnessConfig | None = None
     check: Annotated[tuple[Policy, ...], BeforeValidator(_policies)] = ()
     published: str | None = None
     plugins: tuple[str, ...] = ()
@@ -365,6 +375,11 @@ class StudyConfig(Section):
     def calibration(self) -> CalibrateConfig:
         """The calibration; the defaults with `calibrate: null`, whose metric is that of the first table."""
         return self.calibrate or CalibrateConfig()
+
+    @property
+    def utility(self) -> str:
+        """The metric of utility in the meta-evaluation."""
+        return (self.robustness and self.robustness.utility) or self.calibration.metric
 
     @model_validator(mode="before")
     @classmethod
@@ -396,6 +411,13 @@ class StudyConfig(Section):
             kinds = self.attack.attacked_models(retrained=bool(self.retrained))
             if "calibrated" in kinds and self.calibrate is None:
                 raise ConfigError("attack: models names calibrated, and with calibrate: null no model is calibrated")
+        if self.robustness is not None:
+            if self.finetune is None:
+                raise ConfigError("robustness: the models of its pools are trained, which needs 'finetune'")
+            if self.utility not in utility_metrics():
+                known = unknown_name("metric of utility", self.utility, utility_metrics())
+                raise ConfigError(f"robustness.utility: {known}")
+            self.robustness.check(self.attack, retrained=bool(self.retrained), runs=len(self.unlearn.runs))
         return self
 
 

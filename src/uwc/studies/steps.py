@@ -1,7 +1,7 @@
 """Steps of a study: typed fields, a key that is a hash of them, and the kinds of steps."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel
 
-from uwc.attacks.data import AttackData
+from uwc.attacks.data import IF_GIVEN, AttackData
 from uwc.attacks.registry import Texts, attacks
 from uwc.code_digest import NoSource, code_digest, comes_from_package
 from uwc.data.example import Example, fingerprint
@@ -159,8 +159,14 @@ def identity(value: Any) -> Any:
             return fingerprint(value)
         return [identity(item) for item in value]
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: identity(getattr(value, f.name)) for f in fields(value) if f.metadata.get("key", True)}
+        kept = {f.name: getattr(value, f.name) for f in fields(value) if _in_key(f, getattr(value, f.name))}
+        return {name: identity(item) for name, item in kept.items()}
     raise TypeError(f"a step cannot be keyed by a {type(value).__qualname__}")
+
+
+def _in_key(of: Field[Any], value: Any) -> bool:
+    """Whether a field of a dataclass is in the key; see `NOT_IN_KEY` and `IF_GIVEN`."""
+    return bool(value) if of.metadata.get("key") == IF_GIVEN["key"] else bool(of.metadata.get("key", True))
 
 
 def _find_examples(name: str, value: Any, found: dict[str, str]) -> None:
