@@ -1061,7 +1061,8 @@ def _attacked_sets(
     sets = {name: read[name] for name in scored}
     theirs = {part: read[f"attacker.{part}"] for part in parts}
     asked = [e for examples in sets.values() for e in examples]
-    return sets, AttackData(asked, translations=owned.translations, **theirs)
+    forget = [*sets.get("forget", ()), *theirs["train"]]
+    return sets, AttackData(asked, translations=owned.translations, forget=forget, **theirs)
 
 
 def _leak_settings(given: "Mapping[str, Any] | LeakSettings | None") -> LeakSettings:

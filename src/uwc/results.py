@@ -938,6 +938,73 @@ class Faithfulness(Part):
     """Number of those that do not."""
     auc: Number
     """0.5 is chance, 1 is always."""
+    low: Number = float("nan")
+    """Lower end of the 95 % interval over models; null for subjects."""
+    high: Number = float("nan")
+    """Its upper end."""
+    over: Literal["models", "subjects"] = "subjects"
+    """Whether over models of two pools, or over subjects of the original and the retrained model."""
+    knowing_values: tuple[Number, ...] = ()
+    """The metric of each model that knows."""
+    ignorant_values: tuple[Number, ...] = ()
+
+
+class MetricEvaluation(Part):
+    """A metric's faithfulness and robustness on a set, in the field's units."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("metric", "set")
+
+    metric: str
+    set: str
+    faithfulness: Estimate
+    """AUC of models that know against models that do not, with its interval over models."""
+    knowing: int
+    """Number of models that know."""
+    ignorant: int
+    """Number of models that do not."""
+    threshold: Number
+    """The value that tells most of these models apart; null if there is none."""
+    models: int
+    """Number of unlearned models that pass both filters."""
+    too_little_utility: int
+    """Number of those with too little utility."""
+    not_unlearned: int
+    """Number of those with enough utility that are not unlearned by this metric, judged by the threshold."""
+    relearning: Estimate
+    """R: mean of ``min((r_before - r_after) / (m_before - m_after), 1)`` with r the retrained model's value."""
+    quantization: Estimate
+    """Q: mean of ``min(m_after / m_before, 1)``; null for a metric without a ratio."""
+    robustness: Number
+    """Harmonic mean of R and Q."""
+    overall: Number
+    """Harmonic mean of faithfulness and robustness."""
+    symmetric_relearning: Estimate
+    """Mean of ``1 - |a - b| / (|a| + |b|)`` of the changes in the unlearned and in the retrained model."""
+    symmetric_quantization: Estimate
+    """The same of the metric before and after quantization."""
+    symmetric_robustness: Number
+    symmetric_overall: Number
+    published: float | None = None
+    """The published overall number with the symmetric formulas; null if there is none."""
+
+
+class MetaEvaluation(Part):
+    """The faithfulness and robustness of a study's metrics, in the field's units."""
+
+    relearning: str
+    """The attack of R."""
+    quantization: str
+    """The attack of Q."""
+    utility: str
+    """The metric of utility."""
+    least_utility: float
+    """The least share of the original's utility."""
+    metrics: tuple[MetricEvaluation, ...]
+    """By the overall number, highest first."""
+    common: int
+    """Number of metrics with a published number and one of ours, by the symmetric formulas."""
+    spearman: Number
+    """Spearman's correlation of the two over these metrics; null for fewer than three."""
 
 
 class Robustness(Part):
@@ -952,6 +1019,8 @@ class Robustness(Part):
     log_metrics: tuple[str, ...]
     orders: tuple[Order, ...]
     faithfulness: tuple[Faithfulness, ...]
+    meta_evaluation: MetaEvaluation | None = None
+    """Null without pools of models."""
 
 
 class StepOrigin(Part):

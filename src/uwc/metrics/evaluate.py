@@ -17,6 +17,7 @@ import pandas as pd
 from uwc import answers
 from uwc.data.example import Example
 from uwc.data.prompts import PromptTemplate
+from uwc.io import IF_GIVEN
 from uwc.metrics.compat import Compat
 from uwc.metrics.registry import metrics, set_metrics
 from uwc.metrics.samples import SAMPLES, LeakSettings
@@ -32,8 +33,6 @@ Settings = Mapping[str, Mapping[str, Any]]
 ScoredSets = Mapping[str, ScoredSet]
 MeasuredSets = Mapping[str, MeasuredSet]
 """Set -> the answers of a model, or texts of another system."""
-IF_GIVEN: Mapping[str, str] = {"key": "if given"}
-"""Metadata of a field that is in the key of a step only where it is not empty, so that older keys stay."""
 VERBATIM_TOKENS = 128
 RAW = PromptTemplate(text="{question}", separator=" ", chat=False)
 _SEPARATE = frozenset({*TEXTS, *STATES, SAMPLES, "letters", "gradient_norms", "similar_from"})

@@ -33,6 +33,7 @@ from uwc.reports.tables_attacks import (
     runs_table,
 )
 from uwc.reports.tables_leaks import leak_tables
+from uwc.reports.tables_meta import meta_evaluation_table
 from uwc.results import FORGET, StudyResults
 
 Figures = dict[str, Drawing]
@@ -91,4 +92,5 @@ def tables(results: StudyResults) -> dict[str, Table | list[Table] | None]:
     if results.robustness:
         found |= {"robustness": ranking_tables(results), "robustness-pcc": pcc_table(results)}
         found |= {"robustness-statistics": agreement_table(results), "faithfulness": faithfulness_table(results)}
+        found["meta-evaluation"] = meta_evaluation_table(results)
     return found | {f"scores-{metric}": metrics_table(results, metric) for metric in results.metrics}

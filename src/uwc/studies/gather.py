@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from math import isnan
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
@@ -16,6 +17,7 @@ from uwc.calibration.calibrate import Calibrated
 from uwc.calibration.frontier import pair_confidences, seed_groups
 from uwc.calibration.probed import ROUNDING, Measured
 from uwc.io import digest, expanded, file_digest
+from uwc.meta_evaluation import NO_CHANGE, Change, Stressed, evaluate_metric, meta_evaluation, pool_faithfulness
 from uwc.metrics.depth import depth_profiles, load_drops, with_depth, without_change
 from uwc.metrics.evaluate import answer_rows, evaluate, load_sets, not_finite_in_words
 from uwc.metrics.harness import TaskScore, load_tasks
@@ -34,10 +36,13 @@ from uwc.results import (
     BenchmarkInfo,
     Calibration,
     DepthProfile,
+    Faithfulness,
     GradientEffects,
     Group,
     LeakCurve,
+    MetaEvaluation,
     ModelInfo,
+    ModelKey,
     Provenance,
     ReferenceModel,
     Robustness,
@@ -53,12 +58,13 @@ from uwc.results import (
     TrainingRecord,
     UnlearnedModel,
     Verdict,
+    find,
 )
 from uwc.robustness import points_of, robustness
 from uwc.studies.checks import retrained_knows, study_warnings
 from uwc.studies.config import RunConfig
 from uwc.studies.evidence import StudyEvidence
-from uwc.studies.plan import Plan, PlannedAttack, PlannedModel, PlannedRun
+from uwc.studies.plan import RETRAINED, Plan, PlannedAttack, PlannedMember, PlannedModel, PlannedRun
 from uwc.studies.run import step_status
 from uwc.studies.sections import FORGET_SETS
 from uwc.studies.steps import (
@@ -284,7 +290,7 @@ def gather(plan: Plan, store: Store) -> StudyResults:
         leaks=tuple(gatherer.leaks()),
         depth=() if distrusted else tuple(gatherer.depth()),
         attacks=attacks,
-        robustness=gatherer.robustness(attacks),
+        robustness=gatherer.robustness(attacks, references, unlearned),
         verdicts=tuple(checked),
         left_out=dict(plan.left_out),
         invalid_rows=plan.benchmark.left_out,
@@ -327,12 +333,13 @@ class _Gatherer:
         """Set -> the stored drops."""
         return load_drops(self.store.folder(step), step.work.sets)
 
-    def scores(self, model: PlannedModel) -> tuple[Score, ...]:
+    def scores(self, model: PlannedModel | PlannedMember, *, intervals: bool = True) -> tuple[Score, ...]:
         """Every metric on every set."""
         retrained = self.plan.retrained
         control = None if retrained is None else self.scored(retrained.score)
         of_tasks = (task.score(seed=self.seed) for task in self.tasks(model.score))
-        return (*evaluate(self.scored(model.score), self.plan.scoring, retrained=control), *of_tasks)
+        scoring = replace(self.plan.scoring, intervals=intervals)
+        return (*evaluate(self.scored(model.score), scoring, retrained=control), *of_tasks)
 
     def tasks(self, step: Step) -> list[TaskScore]:
         """A model's scores on tasks of lm-evaluation-harness."""
@@ -530,19 +537,87 @@ class _Gatherer:
                 found[name].append(scored.values(name)[chosen])
         return {name: np.concatenate(values) for name, values in found.items()}
 
-    def robustness(self, attacks: Attacks | None) -> Robustness | None:
+    def robustness(
+        self, attacks: Attacks | None, references: Sequence[ReferenceModel], unlearned: Sequence[UnlearnedModel]
+    ) -> Robustness | None:
         """Statistics of every metric before against after every attack, over the study's unlearned models; None for
         fewer than `ENOUGH_MODELS`."""
         points = [] if attacks is None else points_of(attacks)
         if attacks is None or len({point.checkpoint for point in points}) < ENOUGH_MODELS:
             return None
         names = self.plan.attacked_metrics
-        return robustness(
+        found = robustness(
             points,
             self.known(names),
             log_metrics=[name for name in names if metrics.get(name).facts["average"] == "geometric"],
             chains={info.name: "+".join(info.chain) for info in attacks.attacks},
             seed=self.seed,
+        )
+        if not self.plan.pools:
+            return found
+        faithful = self.pools()
+        meta = self.meta_evaluation(faithful, attacks, references, unlearned)
+        return found.model_copy(update={"faithfulness": tuple(faithful), "meta_evaluation": meta})
+
+    def pools(self) -> list[Faithfulness]:
+        """The faithfulness of every metric on each forget set, and of metrics of whole sets that read one."""
+        values: dict[tuple[str, str], tuple[list[float], list[float]]] = {}
+        for member in self.plan.pools:
+            for score in self.scores(member, intervals=False):
+                if set(score.set.split("+")) & set(FORGET_SETS):
+                    pools = values.setdefault((score.metric, score.set), ([], []))
+                    pools[0 if member.knowing else 1].append(score.mean)
+        infos = {metric: metric_info(metric) for metric, _ in values}
+        return [
+            pool_faithfulness(metric, of_set, infos[metric], knowing=knowing, ignorant=ignorant)
+            for (metric, of_set), (knowing, ignorant) in values.items()
+            if infos[metric].higher_remembers is not None
+        ]
+
+    def meta_evaluation(
+        self,
+        faithful: Sequence[Faithfulness],
+        attacks: Attacks,
+        references: Sequence[ReferenceModel],
+        unlearned: Sequence[UnlearnedModel],
+    ) -> MetaEvaluation:
+        """Faithfulness and robustness of every metric on the attacked forget sets."""
+        config, utility = self.plan.config.robustness, self.plan.config.utility
+        assert config is not None
+        whole = {model.role: _utility(model.scores, utility) for model in references}["original"]
+        retrained = None if retrained_knows(self.plan, references) else attacks.under(RETRAINED)
+
+        def change(model: AttackedModel | None, attack: str, found: Faithfulness) -> Change:
+            outcome = model.outcome(attack, found.set, found.metric) if model else None
+            return (outcome.before.mean, outcome.after.mean) if outcome else NO_CHANGE
+
+        def stressed(model: UnlearnedModel, found: Faithfulness) -> Stressed:
+            attacked, score = attacks.under(_key(model)), find(model.scores, found.set, found.metric)
+            return Stressed(
+                value=score.mean if score else float("nan"),
+                utility=_utility(model.scores, utility) / whole if whole else float("nan"),
+                relearning=change(attacked, config.relearning, found),
+                quantization=change(attacked, config.quantization, found),
+            )
+
+        rows = [
+            evaluate_metric(
+                found,
+                metric_info(found.metric),
+                [stressed(model, found) for model in unlearned],
+                retrained=change(retrained, config.relearning, found),
+                least_utility=config.least_utility,
+                seed=self.seed,
+            )
+            for found in faithful
+            if found.set in attacks.sets
+        ]
+        return meta_evaluation(
+            rows,
+            relearning=config.relearning,
+            quantization=config.quantization,
+            utility=utility,
+            least_utility=config.least_utility,
         )
 
     def known(self, names: Sequence[str]) -> dict[tuple[str, str], tuple[list[float], list[float]]]:
@@ -570,6 +645,16 @@ def _uncompared(model: M, *fields: str) -> M:
         return Score(set=score.set, metric=score.metric, mean=float("nan"), n=0, not_scored=count, why=why)
 
     return model.model_copy(update={field: tuple(map(known, getattr(model, field))) for field in fields})
+
+
+def _key(model: UnlearnedModel) -> ModelKey:
+    return ModelKey(role="unlearned", run=model.name)
+
+
+def _utility(scores: Sequence[Score], metric: str) -> float:
+    """The mean of a metric on the retain set, or the value of one of whole sets; NaN if it has none."""
+    found = find(scores, "retain", metric) or next((s for s in scores if s.metric == metric), None)
+    return found.mean if found else float("nan")
 
 
 def _require_kept(name: str, calibration: Calibration) -> None:

@@ -26,6 +26,7 @@ from uwc.studies.needs import ChosenAttack, attack_section, chosen_attacks, meas
 from uwc.studies.sections import AttackConfig, ChainConfig, require_other_names
 from uwc.studies.steps import Attack, Build, Calibrate, Checkpoint, Depth, Evaluation, FineTune, Score, Step, Unlearn
 from uwc.studies.store import checkpoint_fingerprint
+from uwc.training.settings import LAST_SEED
 
 RETAIN_SHARE = 0.5
 """The attacker's share of the retain set's subjects, if all of it is used in unlearning."""
@@ -82,6 +83,7 @@ def attack_setup(
         unrelated=_unrelated(attacker.unrelated, benchmark),
         translations=_translations(attacker.translations, asked),
         original=benchmark.training_examples(with_forget=True),
+        forget=benchmark[FORGET],
     )
     return AttackSetup(data, sets)
 
@@ -178,6 +180,15 @@ class PlannedRun:
 
 
 @dataclass(frozen=True)
+class PlannedMember:
+    """A model of the pools of the meta-evaluation."""
+
+    knowing: bool
+    model: FineTune
+    score: Score
+
+
+@dataclass(frozen=True)
 class PlannedAttack:
     """One attack on one model."""
 
@@ -198,6 +209,7 @@ class Plan:
         original: the model before unlearning.
         retrained: the model that was never trained on the forget set, if there is one.
         runs: the unlearned models.
+        pools: the models with and without the knowledge; none in a study without the section `robustness`.
         attack: the section `attack` with the attacks of the study's policies; None for a study without attacks.
         setup: the data of attacks; None for a study without attacks.
         unmet: the attacks of policies that cannot be carried out, each with the reason.
@@ -214,6 +226,7 @@ class Plan:
     original: PlannedModel
     retrained: PlannedModel | None
     runs: tuple[PlannedRun, ...]
+    pools: tuple[PlannedMember, ...]
     attack: AttackConfig | None
     setup: AttackSetup | None
     unmet: tuple[tuple[ChainConfig, str], ...]
@@ -292,7 +305,7 @@ def _scoring(
 ) -> tuple[Scoring, dict[str, str]]:
     """The metrics of every model, and the metrics of the suite that are left out, with the reason.
 
-    They include the metric of the ranking, and those of the policies that can be measured.
+    They include the metric of the ranking, that of utility, and those of the policies that can be measured.
 
     Raises:
         ConfigError: a need of a metric is not met.
@@ -301,10 +314,11 @@ def _scoring(
     models = {"original", *set(score.judges.given()) & set(JUDGES), *(["retrained"] if config.retrained else [])}
     given = Given(sets, frozenset(models), score.max_new_tokens, score.samples)
     ranked_by = () if config.calibrate is None else (config.calibration.ranked_by,)
+    utility = () if config.robustness is None else (config.utility,)
     named = score.metrics or (() if score.suite else own)
     suite = score.suite or (None if named else "core")
     try:
-        names, left_out = chosen_metrics(suite, (*named, *ranked_by, *needed_metrics(config, given)), given)
+        names, left_out = chosen_metrics(suite, (*named, *ranked_by, *utility, *needed_metrics(config, given)), given)
         scoring = Scoring(given, names, _settings(score.settings, names), seed=config.seed, complete=True)
     except ConfigError as error:
         raise ConfigError(f"score: {error}") from None
@@ -386,6 +400,7 @@ class _Planner:
         if retrained is not None:
             references.append(self.reference(RETRAINED, retrained, original))
         runs = tuple(self.run(run, original) for run in self.config.unlearn.runs)
+        pools = tuple(self.pools(base, original))
         attacks = tuple(self.attacks(references, runs, original))
         steps = [
             base,
@@ -393,6 +408,7 @@ class _Planner:
             *(r.score for r in references),
             *(r.depth for r in references if r.depth is not None),
             *(s for run in runs for m in run.models for s in (m.model, m.score, m.depth) if s is not None),
+            *(s for member in pools for s in (member.model, member.score)),
             *(a.step for a in attacks),
         ]
         return Plan(
@@ -403,6 +419,7 @@ class _Planner:
             references[0],
             references[1] if retrained is not None else None,
             runs,
+            pools,
             self.attack,
             self.setup,
             tuple(self.unmet),
@@ -432,6 +449,25 @@ class _Planner:
         assert self.config.finetune is not None
         answers = self.benchmark.training_examples(with_forget=key == ORIGINAL)
         return FineTune((key.role,), f"fine-tune {key.role}", base, self.loading, self.config.finetune, answers)
+
+    def pools(self, base: Step, original: Step) -> Iterator[PlannedMember]:
+        """The models of both pools: the seeds follow that of `finetune`, and the lengths take turns."""
+        if self.config.robustness is None:
+            return
+        pools, training = self.config.robustness.pools, self.config.finetune
+        assert training is not None
+        for pool, count in (("knowing", pools.knowing), ("ignorant", pools.ignorant)):
+            answers = self.benchmark.training_examples(with_forget=pool == "knowing")
+            for number in range(count):
+                of, name = ("pool", f"{pool} {number + 1}"), f"{pool} {number + 1}"
+                changed = replace(
+                    training,
+                    seed=(training.seed + number + 1) % (LAST_SEED + 1),
+                    epochs=training.epochs * pools.epochs[number % len(pools.epochs)],
+                )
+                model = FineTune(of, f"fine-tune {name}", base, self.loading, changed, answers)
+                score = Score(of, f"score {name}", model, original, self.loading, self.evaluation)
+                yield PlannedMember(pool == "knowing", model, score)
 
     def retrained(self, base: Step) -> Step | None:
         if isinstance(self.config.retrained, str):
@@ -495,8 +531,10 @@ class _Planner:
         if config is None or setup is None:
             return
         chosen = self.chosen(setup)
+        without_forget = replace(setup.data, forget=())
         for model in self.attacked(config, references, runs):
             for chain, measured in chosen:
+                relearned = any("forget" in step.entry.facts["needs"] for step in chain.made().steps)
                 step = Attack(
                     (*_of(model.key), chain.label),
                     f"attack {model.key.label} with {chain.label}",
@@ -505,7 +543,7 @@ class _Planner:
                     self.loading,
                     chain.steps,
                     measured,
-                    setup.data,
+                    setup.data if relearned else without_forget,
                     setup.sets,
                     self.config.score.max_new_tokens,
                     config.texts,
