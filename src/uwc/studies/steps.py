@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from uwc.studies.context import Context
 
 
-STORE_VERSION = 12
+STORE_VERSION = 13
 """Version of the steps' computations and files; incremented when a change of this package's code affects a number."""
 
 NOT_IN_KEY: Mapping[str, bool] = {"key": False}
