@@ -1,16 +1,15 @@
 """One comparison of a benchmark: our time and memory against a baseline's."""
 
-import ctypes
 import gc
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
+
+from uwc.memory import peak_bytes, start_of_peak
 
 
 @dataclass
@@ -71,32 +70,7 @@ def _peak_memory(device: str) -> Iterator[list[int]]:
     peak = [0]
     before = start_of_peak(device)
     yield peak
-    peak[0] = peak_bytes(device) - before
-
-
-def start_of_peak(device: str) -> int:
-    """Bytes in use, after freed memory was returned to the system; resets the peak."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS:")
-
-
-def peak_bytes(device: str) -> int:
-    """The most bytes in use at once since `start_of_peak`."""
-    return torch.cuda.max_memory_allocated() if device == "cuda" else _status("VmHWM:")
-
-
-def _status(field_name: str) -> int:
-    """A line of the process's status; 0 on systems that do not have it."""
-    if sys.platform != "linux":
-        return 0
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(field_name)).split()[1]) * 1024
+    peak[0] = (peak_bytes(device) or 0) - (before or 0)
 
 
 def matmul_peak(device: str, dtype: torch.dtype) -> float:

@@ -1,4 +1,4 @@
-"""Unlearning as a plain loop does it: two models, full logits in float32 for every position, padded to the longest."""
+"""Training as a plain loop does it: two models, full logits in float32 for every position, padded to the longest."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -65,7 +65,12 @@ def kl(model: Any, frozen: Any, roles: Any, device: Any) -> Tensor:
     return ascent + (divergence * answer).sum() / answer.sum()
 
 
-LOSSES: dict[str, Callable[..., Tensor]] = {"npo": npo, "dpo": dpo, "kl": kl}
+def fine_tuning(model: Any, _frozen: Any, roles: Any, device: Any) -> Tensor:
+    ids, mask, labels = padded(roles["retain"].encoded, device)
+    return sequence_nll(logits_of(model, ids, mask), labels).sum() / (labels[:, 1:] != -100).sum()
+
+
+LOSSES: dict[str, Callable[..., Tensor]] = {"npo": npo, "dpo": dpo, "kl": kl, "fine-tuning": fine_tuning}
 
 
 def plain_loop(method: str, model: Any, frozen: Any, loader: Loader, settings: TrainingSettings) -> Iterator[float]:
@@ -74,7 +79,9 @@ def plain_loop(method: str, model: Any, frozen: Any, loader: Loader, settings: T
     model.train()
     for step in loader.plan:
         (micro,) = loader.micro_batches(step, None)
-        loss = LOSSES[method](model, frozen, micro.roles, next(model.parameters()).device)
+        device = next(model.parameters()).device
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+            loss = LOSSES[method](model, frozen, micro.roles, device)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip or 1e9)
         optimizer.step()

@@ -1,10 +1,13 @@
-"""Steps a second and peak memory of unlearning against a plain loop, each in a process of its own.
+"""Steps a second and peak memory of training against a plain loop, each in a process of its own.
 
-As a module (`python -m benchmarks.training METHOD SIDE DEVICE`) it runs one side and prints what it measured as JSON.
+With a folder of a pretrained model in UWC_REAL_MODEL, that model is trained too, with forward passes in bfloat16.
+As a module (`python -m benchmarks.training METHOD SIDE DEVICE [FOLDER]`) it runs one side and prints what it measured
+as JSON.
 """
 
 import copy
 import json
+import os
 import random
 import subprocess
 import sys
@@ -18,13 +21,15 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.comparison import Comparison, matmul_peak, peak_bytes, start_of_peak
 from benchmarks.plain_loop import plain_loop
+from uwc.data.batches import collate
 from uwc.data.example import Example
-from uwc.models.load import build_model
+from uwc.models.load import build_model, load_model
 from uwc.models.model import Model
-from uwc.objectives.methods import METHODS, Method, WeightedTerm
+from uwc.objectives.methods import FINE_TUNING, METHODS, Method, WeightedTerm
 from uwc.objectives.objective import Objective
 from uwc.training.callbacks import StopRule
 from uwc.training.data import Loader, TrainingData, tokens_in
+from uwc.training.forward import run_passes
 from uwc.training.loop import train
 from uwc.training.settings import TrainingSettings
 
@@ -43,11 +48,17 @@ BENCHED = {
 }
 
 
+REAL = {"fine-tuning": FINE_TUNING, "npo": METHODS["npo"], "kl": METHODS["kl"]}
+REAL_BATCH = {"fine-tuning": 16, "npo": 10, "kl": 10}
+
+
 def comparisons(device: str) -> Iterator[Comparison]:
-    for method in BENCHED:
-        ours, plain = (_in_own_process(method, side, device) for side in ("ours", "plain"))
+    folder = os.environ.get("UWC_REAL_MODEL", "")
+    cases = [(method, "") for method in BENCHED] + [(method, folder) for method in REAL if folder]
+    for method, real in cases:
+        ours, plain = (_in_own_process(method, side, device, real) for side in ("ours", "plain"))
         yield Comparison(
-            name=f"{STEPS - WARM_UP} training steps of {method}",
+            name=f"{STEPS - WARM_UP} training steps of {method}{f', {Path(real).name} in bfloat16' if real else ''}",
             ours_seconds=ours["seconds"],
             baseline_seconds=plain["seconds"],
             ours_peak_bytes=ours["peak_bytes"],
@@ -62,27 +73,35 @@ def comparisons(device: str) -> Iterator[Comparison]:
                     abs(a - b) for a, b in zip(ours["losses"], plain["losses"], strict=True)
                 ),
                 "peak over weights+gradients+optimizer": ours["peak_bytes"] / ours["state_bytes"],
+                "activations of the largest batch, MB": ours["activation_bytes"] / 1e6,
+                "peak over 1.5 x weights+gradients+optimizer + activations": ours["peak_bytes"]
+                / (1.5 * ours["state_bytes"] + ours["activation_bytes"]),
                 "set-up, s": ours["setup_seconds"],
             },
         )
 
 
-def _in_own_process(method: str, side: str, device: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.training", method, side, device]
+def _in_own_process(method: str, side: str, device: str, real: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.training", method, side, device, *([real] if real else [])]
     done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
 
 
-def run_side(method: str, side: str, device: str) -> dict[str, Any]:
-    """Train for STEPS steps; the first WARM_UP are not timed."""
-    model, data = _made(device)
+def run_side(method: str, side: str, device: str, real: str = "") -> dict[str, Any]:
+    """Train for STEPS steps, a model with random weights or the one in a folder; the first WARM_UP are not timed."""
+    size = REAL_BATCH[method] if real else BATCH[device]
+    model, data = _made(device, size, real)
+    if method == "fine-tuning":
+        data = TrainingData(retain=data.forget)
     _import_everything()
     settings = TrainingSettings(
-        epochs=1, batch_size=BATCH[device], lr=1e-5, schedule="constant", warmup_ratio=0.0, clip=1.0
-    )
-    objective = Objective(BENCHED[method], model.model)
+        epochs=1, batch_size=size, lr=1e-5, schedule="constant", warmup_ratio=0.0, clip=1.0,
+        precision="bf16" if real else "no",
+    )  # fmt: skip
+    objective = Objective((REAL if real else BENCHED)[method], model.model)
     loader = Loader(model, objective, data, settings)
+    activations = _activations(model, loader) if side == "ours" else 0
     weights = sum(p.numel() * p.element_size() for p in model.model.parameters())
     before = start_of_peak(device)
     started = time.perf_counter()
@@ -103,7 +122,8 @@ def run_side(method: str, side: str, device: str) -> dict[str, Any]:
         "losses": losses, "seconds": times[STEPS - 1][0] - times[WARM_UP - 1][0],
         "cpu_seconds": times[STEPS - 1][1] - times[WARM_UP - 1][1], "peak_bytes": peak, "tokens": read,
         "flops": flops, "state_bytes": 4 * weights, "setup_seconds": times[0][0] - started,
-        "matmul_peak": matmul_peak(device, torch.bfloat16 if device == "cuda" else torch.float32),
+        "activation_bytes": activations,
+        "matmul_peak": matmul_peak(device, torch.bfloat16 if device == "cuda" or real else torch.float32),
     }  # fmt: skip
 
 
@@ -114,8 +134,35 @@ def _import_everything() -> None:
     train(tiny, Objective(METHODS["ga"], tiny.model), TrainingData([example]), TrainingSettings(epochs=1))
 
 
-def _made(device: str) -> tuple[Model, TrainingData]:
-    """Random weights and questions with answers of the lengths of TOFU's: 15 to 30 tokens, and 30 to 80."""
+def _activations(model: Model, loader: Loader) -> int:
+    """The bytes that autograd keeps for the backward passes of the step that keeps most, without parameters."""
+    kept: dict[int, int] = {}
+    parameters = {p.untyped_storage().data_ptr() for p in model.model.parameters()}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    most = 0
+    half = loader.settings.precision == "bf16"
+    for step in sorted(loader.plan[:STEPS], key=lambda s: -tokens_in(loader.micro_batches(s, None)))[:2]:
+        (micro,) = loader.micro_batches(step, None)
+        batches = {role: collate(part.encoded, device=model.device) for role, part in micro.roles.items()}
+        kept.clear()
+        with (
+            torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+            torch.autocast(model.device.type, torch.bfloat16, enabled=half),
+        ):
+            passes = run_passes(model.model, loader.objective, batches)
+            most = max(most, sum(kept.values()))
+        del passes
+    return most
+
+
+def _made(device: str, size: int, real: str) -> tuple[Model, TrainingData]:
+    """A model, and questions with answers of the lengths of TOFU's: 15 to 30 tokens, and 30 to 80."""
     generator = random.Random(0)
     words = ["".join(generator.choices("abcdefghij", k=3)) for _ in range(200)]
 
@@ -125,15 +172,25 @@ def _made(device: str) -> tuple[Model, TrainingData]:
     def examples(name: str, count: int) -> list[Example]:
         return [Example(id=f"{name}{i}", question=text(6, 15), answer=text(15, 40)) for i in range(count)]
 
-    count = BATCH[device] * STEPS
+    count = size * STEPS
     forget, retain = examples("f", count), examples("r", count)
+    data = TrainingData(forget, retain, tuple(text(6, 12) for _ in range(20)))
+    if real:
+        return _loaded(real, device), data
     tokenizer = build_model([*forget, *retain], vocabulary=400, hidden_size=32, layers=1).tokenizer
     config = LlamaConfig(**SIZES[device], max_position_embeddings=512, tie_word_embeddings=True)
     torch.manual_seed(0)
     with torch.device(device):
         model = LlamaForCausalLM(config).to(torch.bfloat16 if device == "cuda" else torch.float32)
-    data = TrainingData(forget, retain, tuple(text(6, 12) for _ in range(20)))
     return Model(model.eval(), tokenizer), data
+
+
+def _loaded(folder: str, device: str) -> Model:
+    """A pretrained model, with its weights in memory and not in the file."""
+    model = load_model(folder, device="cuda" if device == "cuda" else "cpu")
+    for parameter in model.model.parameters():
+        parameter.data = parameter.data.clone()
+    return model
 
 
 def _work(model: Model, loader: Loader, steps: Any) -> tuple[int, float]:

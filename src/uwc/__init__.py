@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from uwc.results import CalibrationResults as CalibrationResults
     from uwc.results import CheckResults as CheckResults
     from uwc.results import DataSummary as DataSummary
+    from uwc.results import JudgeResults as JudgeResults
     from uwc.results import Scores as Scores
     from uwc.results import StudyResults as StudyResults
     from uwc.results import UnlearnResult as UnlearnResult
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from uwc.training.settings import TrainingSettings as TrainingSettings
     from uwc.workflows.checking import check as check
     from uwc.workflows.comparison import compare as compare
+    from uwc.workflows.judging import check_judge as check_judge
     from uwc.workflows.pushing import push as push
     from uwc.workflows.questions import describe_questions as describe_questions
     from uwc.workflows.replaying import replay as replay
@@ -62,6 +64,7 @@ _HOMES = {
     "AttackResults": ("uwc.results", "AttackResults"),
     "CheckResults": ("uwc.results", "CheckResults"),
     "DataSummary": ("uwc.results", "DataSummary"),
+    "JudgeResults": ("uwc.results", "JudgeResults"),
     "UnlearnResult": ("uwc.results", "UnlearnResult"),
     "StudyResults": ("uwc.results", "StudyResults"),
     "load_model": ("uwc.api", "load_model"),
@@ -71,6 +74,7 @@ _HOMES = {
     "calibrate": ("uwc.api", "calibrate"),
     "compare": ("uwc.workflows.comparison", "compare"),
     "check": ("uwc.workflows.checking", "check"),
+    "check_judge": ("uwc.workflows.judging", "check_judge"),
     "attack": ("uwc.api", "attack"),
     "unlearn": ("uwc.api", "unlearn"),
     "run_study": ("uwc.api", "run_study"),

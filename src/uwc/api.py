@@ -37,6 +37,10 @@ from uwc.errors import ConfigError, reporting_full_disk
 from uwc.io import PARTIAL, require_writable, written_whole
 from uwc.metrics import evaluate
 from uwc.metrics.compat import compat_of
+from uwc.metrics.harness import FILE as TASKS_FILE
+from uwc.metrics.harness import PREFIX as TASK_METRIC
+from uwc.metrics.harness import TaskScore, evaluate_tasks, find_tasks, save_tasks, task_differences
+from uwc.metrics.registry import JUDGES
 from uwc.metrics.registry import metrics as metric_registry
 from uwc.metrics.scored import NOT_FINITE, needs_of
 from uwc.metrics.secrets import secret_counts
@@ -80,7 +84,14 @@ from uwc.results import (
 from uwc.studies import diff as study_diff
 from uwc.studies.config import StopConfig, StudyConfig, TermConfig, stop_settings, training_settings
 from uwc.studies.gather import logged
-from uwc.studies.sections import CalibrateConfig, first_problem
+from uwc.studies.judging import judge_infos, unchecked
+from uwc.studies.sections import (
+    CalibrateConfig,
+    HarnessConfig,
+    first_problem,
+    harness_config,
+    require_other_names,
+)
 from uwc.tracking import Trackers
 from uwc.training.callbacks import StopRule
 from uwc.training.checkpoint import remove_checkpoint
@@ -104,6 +115,9 @@ Settings = Mapping[str, Mapping[str, Any]]
 """Name of a metric or attack -> its settings that differ from the defaults."""
 Term = WeightedTerm | Mapping[str, Any] | Callable[..., Any]
 """A term of a method: with its weight, as a study's ``terms:`` has it, or as a function (see `uwc.loss`)."""
+
+Harness: TypeAlias = "HarnessConfig | Mapping[str, Any] | None"
+"""Settings of tasks of lm-evaluation-harness, see `uwc.metrics.harness.HarnessSettings`."""
 
 CONTROL = ModelKey(role="retrained")
 
@@ -158,6 +172,8 @@ def score(
     data: "Sets | None" = None,
     *,
     metrics: Metric | Sequence[Metric] = "core",
+    tasks: str | Sequence[str] = (),
+    harness: Harness = None,
     original: ModelLike | System | None = None,
     retrained: ModelLike | System | None = None,
     compare: ModelLike | None = None,
@@ -187,8 +203,12 @@ def score(
         model: the model; or `Outputs` or an `Endpoint`, of whose texts the metrics of texts are computed, see
             docs/texts.md and docs/endpoints.md.
         data: the questions, which are the set called "forget"; or several sets by name: forget, retain, holdout,
-            real_authors, world_facts, verbatim, or any other. Texts may have theirs in their own rows.
+            real_authors, world_facts, verbatim, or any other. Texts may have theirs in their own rows; a model that is
+            scored on `tasks` needs none.
         metrics: names, labels, suites or functions.
+        tasks: tasks of lm-evaluation-harness, ``"mmlu"`` or ``"mmlu:acc_norm"``, on which a model is scored too; each
+            is a set of its own.
+        harness: settings of the tasks: include_path, limit, num_fewshot, seed, chat, batch_size.
         original: the model before unlearning, for metrics that compare with it; for texts its `Outputs`, for paired
             differences.
         retrained: a model that was never trained on the data, for forget quality and PrivLeak; for texts its `Outputs`.
@@ -196,8 +216,9 @@ def score(
         under: name of an attack -> the `Outputs` under it; or, for an endpoint, the attack, such as
             ``{"chain": "jailbreak", "settings": {"jailbreak": {"kinds": ["role play"]}}}``.
         attacker: the attacker's data, for an endpoint; as retained examples by default the set "retain".
-        judges: "encoder" (a sentence encoder, for semantic similarity) and "entailment" (a model of natural-language
-            inference) -> a path or a function.
+        judges: name of a judge, "encoder", "entailment", "contradiction", "classifier" or "language_model" -> a path or
+            a function; also "clean" (the label of a classifier that means that a text is clean) and "checked" (results
+            of `uwc.check_judge` or their files); see `uwc.metrics.semantics.Judges`.
         settings: metric -> its settings that differ from the defaults.
         shots: solved questions that go before each question.
         compat: "open-unlearning" or "uwc-official": that code's definitions and prompt.
@@ -222,10 +243,12 @@ def score(
     """
     loading = Loading(dtype, device, prompt, trust_remote_code)
     trackers = Trackers(log_to, folder=output_dir)
+    asked_tasks, of_harness = _listed(tasks), harness_config(harness)
+    of_harness.require_used(asked_tasks)
     if isinstance(model, System | Endpoint):
-        if compare is not None or shots or compat is not None:
+        if compare is not None or shots or compat is not None or asked_tasks:
             raise ConfigError(
-                "compare, shots and compat are for models; the texts of the original are given as original"
+                "compare, shots, compat and tasks are for models; the texts of the original are given as original"
             )
         return _score_texts(
             model,
@@ -246,23 +269,29 @@ def score(
             trackers=trackers,
             device=device,
         )
-    if data is None or under or attacker is not None:
+    if (data is None and not asked_tasks) or under or attacker is not None:
         raise ConfigError("give the questions of a model as data, and attacks to uwc.attack; under is for texts")
     original, retrained = _checkpoint("original", original), _checkpoint("retrained", retrained)
     Scores.prepare(output_dir, overwrite=overwrite, model=name_of(model))
     invalid: LeftOut = [] if skip_invalid else None
-    sets = sets_of(_by_name(data), columns, left_out=invalid)
+    sets = {} if data is None else sets_of(_by_name(data), columns, left_out=invalid)
+    require_other_names(asked_tasks, in_all_wordings(sets), where="tasks")
     solved = examples_of(shots, name="shots", left_out=invalid)
     require_judges(judges or {})
-    old = [] if output_dir is None else _older_files(Path(output_dir), in_all_wordings(sets))
-    models = {"original": original, "retrained": retrained, **(judges or {})}
-    given = Given(in_all_wordings(sets), frozenset(n for n, m in models.items() if m is not None), max_new_tokens)
-    names, left_out = chosen_metrics(None, _listed(metrics), given)
+    wordings = in_all_wordings(sets)
+    old = [] if output_dir is None else _older_files(Path(output_dir), wordings, tasks=bool(asked_tasks))
+    by_judge = {name: judge for name, judge in (judges or {}).items() if name in JUDGES}
+    models = {"original": original, "retrained": retrained, **by_judge}
+    given = Given(wordings, frozenset(n for n, m in models.items() if m is not None), max_new_tokens)
+    names, left_out = ([], {}) if data is None else chosen_metrics(None, _listed(metrics), given)
+    found_tasks = find_tasks(asked_tasks, of_harness.settings(), where="tasks")
     by_name = {metric_name(name): of_metric for name, of_metric in (settings or {}).items()}
     scoring = evaluate.Scoring(given, names, by_name, compat=compat_of(compat), seed=seed)
     for name, lacking in left_out.items():
         progress.note(f"{name} left out: it needs {lacking}")
     warnings = _warned([*question_warnings(sets), *rate_warnings(given.sets, names), *_on_rows(invalid)])
+    judged_by = judge_infos(judges or {}, scoring)
+    warnings += _warned(unchecked(judged_by))
     asked = Judges.load(judges or {}, device=device)
     first = None if own_tokenizer else original if original is not None else compare
     reading = None if first is None else loading.reading(first)
@@ -273,24 +302,31 @@ def score(
 
     reference = None if original is None else loaded(original)
 
-    def scored(which: ModelLike | None, *, control: bool = False) -> evaluate.ScoredSets:
+    def scored(which: ModelLike | None, *, control: bool = False) -> tuple[evaluate.ScoredSets, list[TaskScore]]:
         if which is None:
-            return {}
-        return evaluate.score_sets(loaded(which), scoring.work(control=control), original=reference, judges=asked)
+            return {}, []
+        read = loaded(which)
+        of_sets = evaluate.score_sets(read, scoring.work(control=control), original=reference, judges=asked)
+        return of_sets, [] if control else evaluate_tasks(found_tasks, read)
 
-    ours, theirs = scored(model), scored(compare)
-    found = evaluate.evaluate(ours, scoring, retrained=scored(retrained, control=True))
+    (ours, our_tasks), (theirs, their_tasks) = scored(model), scored(compare)
+    found = evaluate.evaluate(ours, scoring, retrained=scored(retrained, control=True)[0])
     if lost := evaluate.not_finite_in_words(found):
         warnings += _warned([Warning(code="not_finite", text=f"{NOT_FINITE} on {lost}; load it in a higher precision")])
     scores = Scores(
         uwc_version=__version__,
         model=name_of(model),
-        sets={name: set_info(name, examples) for name, examples in given.sets.items()},
-        metrics={name: metric_info(name) for name in scoring.metrics},
-        scores=found,
+        sets={name: set_info(name, examples) for name, examples in given.sets.items()}
+        | {task.name: task.info for task in found_tasks},
+        metrics={name: metric_info(name) for name in scoring.metrics} | {t.metric_name: t.info for t in our_tasks},
+        scores=(*found, *(task.score(seed=seed) for task in our_tasks)),
         compared_with="" if compare is None else name_of(compare),
-        differences=evaluate.paired_differences(theirs, ours, scoring),
+        differences=(
+            *evaluate.paired_differences(theirs, ours, scoring),
+            *task_differences(their_tasks, our_tasks, seed),
+        ),
         secrets=tuple(secret_counts(ours, ModelKey(role="unlearned", run=name_of(model)))),
+        judges=judged_by,
         left_out=left_out,
         invalid_rows=tuple(invalid or ()),
         warnings=tuple(warnings),
@@ -302,7 +338,13 @@ def score(
         other = scores.compared_with + " (compared with)" * (scores.compared_with == scores.model)
         answered.append(evaluate.answer_rows(theirs, scoring, key=key, name=other))
     scores = scores.with_answers(answers.joined(answered))
-    _save_scores(scores, output_dir, old, lambda hidden: evaluate.save_sets(ours, hidden))
+
+    def save(folder: Path) -> None:
+        evaluate.save_sets(ours, folder)
+        if our_tasks:
+            save_tasks(our_tasks, folder)
+
+    _save_scores(scores, output_dir, old, save)
     trackers.results(scores)
     return scores
 
@@ -379,6 +421,7 @@ def calibrate(
     forget: Questions,
     retain: Sets = (),
     retention: CalibrateConfig | Mapping[str, Any] | None = None,
+    harness: Harness = None,
     columns: Columns | None = None,
     skip_invalid: bool = False,
     max_new_tokens: int = 64,
@@ -407,6 +450,8 @@ def calibrate(
         retain: questions on which retention is measured; or several sets by name, each of which must satisfy the
             constraint.
         retention: the retention constraint: a `Retention`, or its fields.
+        harness: settings of its tasks of lm-evaluation-harness: include_path, limit, num_fewshot, seed, chat,
+            batch_size.
         columns: field -> column, where files or tables name them otherwise.
         skip_invalid: leave out invalid rows, at most half of a file, with a warning; by default they are an error.
         max_new_tokens: the most tokens of a generated answer, for metrics that read them, and for the texts in
@@ -443,7 +488,10 @@ def calibrate(
     for name in constraint.sets:
         require_disjoint(questions["forget"], questions.get(name, ()), names=("forget", name))
     constraint.check(questions, benchmark="retain", max_new_tokens=max_new_tokens)
-    measures = constraint.measures(questions, max_new_tokens=max_new_tokens)
+    of_harness = harness_config(harness)
+    of_harness.require_used(constraint.tasks)
+    found_tasks = constraint.found_tasks(of_harness.settings())
+    measures = constraint.measures(questions, max_new_tokens=max_new_tokens, found=found_tasks)
     asked = {name: questions[name] for name in ("forget", *constraint.sets)}
     warnings = _warned([*question_warnings(asked), *_on_rows(invalid)])
     mixing = _mixing(original, unlearned, loading)
@@ -883,14 +931,17 @@ def diff(first: StudyResults | str | Path, second: StudyResults | str | Path, *,
     return study_diff.diff(one, other, rtol=rtol, names=(names[0], names[1]))
 
 
-def _older_files(folder: Path, sets: Iterable[str]) -> list[str]:
-    """The files of an earlier score in a folder. Raises ConfigError if those of the sets would replace others."""
+def _older_files(folder: Path, sets: Iterable[str], *, tasks: bool = False) -> list[str]:
+    """The files of an earlier score in a folder. Raises ConfigError if those of the sets, or of tasks, would replace
+    others."""
     older: list[str] = []
     with suppress(OSError, ValueError, KeyError, TypeError, ConfigError):
-        names = list(json.loads((folder / Scores.FILE).read_text(encoding="utf-8"))["sets"])
+        found = json.loads((folder / Scores.FILE).read_text(encoding="utf-8"))
+        of_tasks = {score["set"] for score in found["scores"] if score["metric"].startswith(TASK_METRIC)}
+        names = [name for name in found["sets"] if name not in of_tasks]
         require_names("set", names)
-        older = evaluate.set_files(names)
-    for file in evaluate.set_files(sets):
+        older = [*evaluate.set_files(names), *([TASKS_FILE] if of_tasks else [])]
+    for file in (*evaluate.set_files(sets), *([TASKS_FILE] if tasks else [])):
         if file not in older and (folder / file).exists() and not (folder / PARTIAL).exists():
             raise ConfigError(f"{folder / file} is not of an earlier score, and would be replaced; give another folder")
     return older

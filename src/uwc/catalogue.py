@@ -112,7 +112,8 @@ def explain(metric: str) -> str:
         None: "neither end means that the answers are remembered; see the definition",
     }[found["higher_remembers"]]
     of_sets = is_set_metric(found["name"])
-    needs = found["needs"] if of_sets else list(filter(None, (INPUTS[n] for n in found["needs"])))
+    optional = [f"{n} (optional)" for n in entry_of(metric).facts.get("optional", ())]
+    needs = [*found["needs"], *optional] if of_sets else list(filter(None, (INPUTS[n] for n in found["needs"])))
     facts = {
         "label": found["label"],
         "range": f"{low:g} to {high:g}",

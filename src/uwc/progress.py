@@ -91,6 +91,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def gigabytes(count: int) -> str:
+    """Bytes as text: ``4.6 GB`` (1e9 bytes) or ``310 MB``."""
+    return f"{count / 1e9:.1f} GB" if count >= 999_500_000 else f"{count / 1e6:.0f} MB"
+
+
 @dataclass(eq=False)
 class _Work:
     """A task and its progress.

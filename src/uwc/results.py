@@ -174,6 +174,66 @@ class ScoreDifference(Difference):
     metric: str
 
 
+class Confusion(Part):
+    """The verdicts of a judge against labels by people, as numbers of examples."""
+
+    both_yes: int
+    judge_yes: int
+    """The judge says yes, and the label is no."""
+    label_yes: int
+    """The judge says no, and the label is yes."""
+    both_no: int
+
+
+class Agreed(Part):
+    """The agreement of a judge with labels by people."""
+
+    kappa: Estimate
+    """Cohen's kappa, with a 95 % bootstrap interval over clusters."""
+    share: Aggregate
+    """The share of equal answers."""
+    confusion: Confusion
+
+
+class JudgeCheck(Agreed):
+    """The agreement of a judge with a labelled file."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("metric",)
+
+    metric: str
+    """The metric whose values are the verdicts."""
+    prompt_sha256: str = ""
+    """Hash of the prompt that the verdicts were asked with; empty for a judge without one."""
+    labels: str
+    """The name of the file."""
+    labels_sha256: str
+
+    @property
+    def words(self) -> str:
+        """Kappa in words."""
+        kappa = _interval(self.kappa.value, self.kappa.low, self.kappa.high)
+        return f"kappa {kappa} with {self.share.n} labels of {self.labels}"
+
+
+class JudgeInfo(Part):
+    """A model that judged generated answers."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("judge",)
+
+    judge: str
+    """Its kind, as ``score.judges`` names it."""
+    model: str
+    """Its folder or hub name, or the name of a function."""
+    sha256: str = ""
+    """Hash over the hashes of its files, or over its revision on the hub; empty for a function."""
+    clean: str = ""
+    """The label of a classifier that means that a text is clean."""
+    prompts: dict[str, str] = {}
+    """Metric -> SHA-256 of the prompt that its verdicts are asked with."""
+    checks: tuple[JudgeCheck, ...] = ()
+    """Its agreement with labels by people, where that was measured."""
+
+
 class ClusterSecrets(Part):
     """The secrets of one cluster."""
 
@@ -523,6 +583,8 @@ class Retention(Part):
     """Labels of the retention measures."""
     without_interval: tuple[str, ...] = ()
     """Measures without values by example, whose uncertainty is not in the intervals."""
+    by_standard_error: tuple[str, ...] = ()
+    """Measures without values by example that are drawn from normal distributions with their standard errors."""
     rank_by: str
     """The metric of the forget set that models are ranked by."""
 
@@ -1013,6 +1075,8 @@ class StepTime(Part):
     key: str
     seconds: Number
     """Its time when it was computed."""
+    peak_bytes: int | None = None
+    """The most memory in use at once when it was computed: of the process with all it holds, or of the CUDA device."""
     reused: bool
     """Whether it was taken from the cache."""
     outcome: str
@@ -1253,6 +1317,8 @@ class Scores(Answered):
     """Paired differences of the model from ``compared_with``."""
     secrets: tuple[SecretCount, ...] = ()
     """The secrets that are said, by set; empty if the questions have none, or no answer was generated."""
+    judges: tuple[JudgeInfo, ...] = ()
+    """The models that judged generated answers."""
     attacks: Attacks | None = None
     """The texts under attacks, of a system that is not a checkpoint; null without any."""
     files: dict[str, str] = {}
@@ -1316,6 +1382,8 @@ class StudyResults(Answered):
     groups: tuple[Group, ...]
     secrets: tuple[SecretCount, ...] = ()
     """The secrets that each model says, by set; empty if the questions have none, or no answer was generated."""
+    judges: tuple[JudgeInfo, ...] = ()
+    """The models that judged generated answers."""
     attacks: Attacks | None = None
     robustness: Robustness | None = None
     verdicts: tuple[Verdict, ...] = ()
@@ -1559,6 +1627,8 @@ class CheckResults(Answered):
     attacks: tuple[AttackInfo, ...] = ()
     secrets: tuple[SecretCount, ...] = ()
     """The secrets that the checked model says, by set."""
+    judges: tuple[JudgeInfo, ...] = ()
+    """The models that judged generated answers."""
     left_out: dict[str, str] = {}
     """Metric -> why it was not measured."""
     invalid_rows: tuple[InvalidRows, ...] = ()
@@ -1737,6 +1807,49 @@ class RobustnessResults(Result):
             for c in self.robustness.cells
             for name in ("pcc", "spearman", "slope", "intercept", "distance")
         )
+
+
+class JudgeResults(Result):
+    """The agreement of a judge with labels by people: the content of judge.json."""
+
+    FILE: ClassVar[str] = "judge.json"
+
+    judges: tuple[JudgeInfo, ...]
+    """The models that the verdicts come from, with their checks; empty for a metric without a judge."""
+    check: JudgeCheck
+    prompt: str = ""
+    """The prompt that the verdicts were asked with; empty for a judge without one."""
+    warnings: tuple[Warning, ...] = ()
+
+    @property
+    def headline(self) -> str:
+        """Kappa in words."""
+        return f"{self.check.metric}: {self.check.words}"
+
+    def table(self) -> list[dict[str, str]]:
+        """One row with the agreement and the numbers of answers."""
+        found, counts = self.check, self.check.confusion
+        return [
+            {
+                "metric": found.metric,
+                "kappa": _interval(found.kappa.value, found.kappa.low, found.kappa.high),
+                "equal": _interval(found.share.mean, found.share.low, found.share.high),
+                "n": str(found.share.n),
+                "not judged": str(found.share.not_scored),
+                "clusters": str(found.share.clusters),
+                "both yes": str(counts.both_yes),
+                "judge yes, label no": str(counts.judge_yes),
+                "judge no, label yes": str(counts.label_yes),
+                "both no": str(counts.both_no),
+            }
+        ]
+
+    def rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for kappa, and one for the share of equal answers."""
+        found = self.check
+        yield {"metric": found.metric, "statistic": "kappa", "n": found.share.n, **found.kappa.model_dump()}
+        share = {"value": found.share.mean, "low": found.share.low, "high": found.share.high}
+        yield {"metric": found.metric, "statistic": "equal", "n": found.share.n, **share}
 
 
 class UnlearnResult(Result, TrainingRecord):
@@ -2181,6 +2294,7 @@ RESULTS: dict[str, type[Result]] = {
     "attack": AttackResults,
     "check": CheckResults,
     "robustness": RobustnessResults,
+    "judge": JudgeResults,
     "unlearn": UnlearnResult,
     "data": DataSummary,
     "diff": Diff,

@@ -10,7 +10,7 @@ from tests.conftest import people
 
 from uwc.catalogue import explain
 from uwc.data.example import Example
-from uwc.metrics.registry import INPUTS, metrics, set_metrics
+from uwc.metrics.registry import INPUTS, JUDGES, RAW_INPUT, metrics, set_metrics
 from uwc.metrics.scored import ScoredSet, needs_of, score_set
 from uwc.metrics.semantics import Judges
 from uwc.metrics.suites import SUITES, Given, chosen_metrics, split_input
@@ -41,9 +41,35 @@ def contains(premises: Sequence[str], hypotheses: Sequence[str]) -> np.ndarray:
     return np.array([h.lower() in p.lower() for p, h in zip(premises, hypotheses, strict=True)])
 
 
+def contradicts(premises: Sequence[str], hypotheses: Sequence[str]) -> np.ndarray:
+    return ~contains(premises, hypotheses)
+
+
+def clean(texts: Sequence[str]) -> np.ndarray:
+    return np.array([1.0 / (1.0 + len(text)) for text in texts])
+
+
+def says_the_answer(prompts: Sequence[str], continuations: Sequence[str]) -> np.ndarray:
+    """Log-probabilities of yes and no by whether the true answer stands in the text."""
+    rows = []
+    for prompt, word in zip(prompts, continuations, strict=True):
+        answer, _, text = prompt.partition("True answer: ")[2].partition("\n")
+        right = (answer in text.partition("\n")[0]) == (word.lower() == "yes")
+        rows.append([np.log(0.4 if right else 0.1), 1.0 + len(word)])
+    return np.array(rows)
+
+
+JUDGE = Judges(letters, contains, contradicts, clean, says_the_answer)
+OF_LANGUAGE = (
+    *("token_diversity", "generated_perplexity", "brunet_index", "honore_statistic", "fluency"),
+    *("judge_relevant", "judge_fluent"),
+)
+"""Metrics of the language of texts, which do not depend on what is remembered."""
+
+
 def score(model: Model, examples: list[Example], reference: Model, **options: Any) -> ScoredSet:
     scored = score_set(model, examples, needs=EVERYTHING, reference=reference, max_new_tokens=24, **options)
-    return scored.judged_by(Judges(letters, contains), ALL)
+    return scored.judged_by(JUDGE, ALL)
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +112,11 @@ def test_needs_are_known_and_documented(entry: Any) -> None:
 
 @pytest.mark.parametrize("entry", list(set_metrics), ids=lambda e: e.name)
 def test_set_metrics_ask_for_metrics_that_there_are(entry: Any) -> None:
-    for text in entry.facts["needs"]:
-        assert split_input(text)[2] in ALL
+    for text in (*entry.facts["needs"], *entry.facts.get("optional", ())):
+        name = split_input(text)[2]
+        assert name in ALL or name.removeprefix(RAW_INPUT) in INPUTS
+    if any(RAW_INPUT in text for text in entry.facts["needs"]):
+        assert "prepare" in entry.facts
 
 
 @pytest.mark.slow
@@ -109,7 +138,7 @@ def test_padding_and_order_change_nothing(name: str, scored: ScoredSet, reordere
     assert together == pytest.approx(alone, abs=BATCH_CHANGES, rel=BATCH_CHANGES)
 
 
-@pytest.mark.parametrize("name", [n for n in ALL if n != "token_diversity"])
+@pytest.mark.parametrize("name", [n for n in ALL if n not in OF_LANGUAGE])
 def test_what_is_remembered_stands_on_the_declared_side(
     name: str, remembered: ScoredSet, never_seen: ScoredSet
 ) -> None:
@@ -130,6 +159,8 @@ EMPTY_INPUTS: dict[str, Any] = {
     "labelled": [""], "texts": [""], "text_tokens": [[]], "secrets": [()],
     "gradient_norms": np.array([np.nan]), "similar_from": np.array([0.0]),
     "encoder": lambda texts: np.zeros((len(texts), 2)), "entailment": lambda a, b: np.zeros(len(a), bool),
+    "contradiction": lambda a, b: np.ones(len(a), bool), "classifier": lambda texts: np.ones(len(texts)),
+    "language_model": lambda a, b: np.zeros((len(a), 2)), "questions": [""],
 }  # fmt: skip
 
 
@@ -145,7 +176,7 @@ def test_every_suite_can_be_had_when_everything_is_given(suite: str) -> None:
     grouped = [replace(e, id=f"Task{i % 3 + 1}/{i}/{'sc' if i % 2 else 'qa'}0") for i, e in enumerate(complete())]
     sets = dict.fromkeys(("holdout", "real_authors", "world_facts", "verbatim", "members"), complete())
     sets |= {"forget": grouped, "retain": grouped}
-    models = frozenset({"original", "retrained", "encoder", "entailment"})
+    models = frozenset({"original", "retrained", *JUDGES})
     chosen, left_out = chosen_metrics(suite, [], Given(sets, models))
     assert not left_out
     assert chosen == list(SUITES.get(suite, [*ALL, *set_metrics.names()]))

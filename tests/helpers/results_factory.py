@@ -290,7 +290,14 @@ def run_record() -> RunRecord:
     return RunRecord(
         environment={"uwc": "0.1.0", "python": "3.11.9", "torch": "2.9.0", "platform": "Linux", "device": "cpu"},
         steps=(
-            StepTime(name="fine-tune original", key="abc123", seconds=31.24, reused=False, outcome="done"),
+            StepTime(
+                name="fine-tune original",
+                key="abc123",
+                seconds=31.24,
+                peak_bytes=4_560_000_000,
+                reused=False,
+                outcome="done",
+            ),
             StepTime(name="unlearn npo", key="def456", seconds=125.0, reused=False, outcome="done"),
             StepTime(name="score original", key="789abc", seconds=4.0, reused=True, outcome="done"),
         ),

@@ -211,7 +211,8 @@ def test_what_is_refused_in_one_line(uwc: Run, workplace: Path) -> None:
     assert "the forget and retain sets overlap" in refused(uwc, *pair, *DATA[:3], "forget.jsonl")
     assert "at least 0.02 is needed" in refused(uwc, *pair, *DATA[:3], "unknown.jsonl")
     assert "unknown retention metric 'rouge'" in refused(uwc, *pair, *DATA, "--set", "calibrate.metric=rouge")
-    assert "pip install 'uwc[harness]'" in refused(uwc, *pair, *DATA, "--set", "calibrate.tasks=[mmlu]")
+    task = ("--retention-task", "mine", "--harness-include-path")
+    assert "harness.include_path: 'nowhere' is not a folder" in refused(uwc, *pair, *DATA, *task, "nowhere")
     assert "calibrate.tau = 1.5" in refused(uwc, *pair, *DATA, "--tau", "1.5")
     assert "one of the models that are mixed" in refused(uwc, *pair, *DATA, "--save", "original")
 

@@ -108,7 +108,7 @@ def test_help_of_compare_has_groups_and_few_options(uwc: Run) -> None:
     for group in ("Models", "Questions", "Measurement", "Attacks", "Output", "Further settings"):
         assert f"─ {group} ─" in told
     own, shared = told.split("Further options, described by uwc --help:")
-    assert len(set(re.findall(r"--[a-z][a-z-]+", own)) - {"--help"}) == 12 and len(told.splitlines()) < 58
+    assert len(set(re.findall(r"--[a-z][a-z-]+", own)) - {"--help"}) == 15 and len(told.splitlines()) < 66
     names = "json plugin trust-remote-code overwrite skip-invalid keep-paths log-to verify"
     assert re.findall(r"--([a-z-]+)", shared) == names.split()
 

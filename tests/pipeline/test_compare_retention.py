@@ -1,14 +1,13 @@
 """`uwc.compare` with other retention constraints: several sets, a metric of which less is better, benchmarks, a
 utility."""
 
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 from tests.conftest import people
+from tests.helpers.harness_tasks import write_tasks
 from tests.pipeline.conftest import validate_result
 from tests.pipeline.test_compare import damaged
 
@@ -77,49 +76,55 @@ def test_each_of_several_sets_keeps_its_ratio(knowing: Model, tmp_path: Path) ->
     assert done.retention.measures == ("retain PPL", "others PPL")
 
 
-@pytest.fixture
-def harness(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A stand-in for lm-evaluation-harness whose accuracy is 0.8 minus the weights' mean absolute change."""
-    asked: list[str] = []
-    library, models, wrappers = (ModuleType(n) for n in ("lm_eval", "lm_eval.models", "lm_eval.models.huggingface"))
-
-    def simple_evaluate(model: Any, tasks: list[str], **_: Any) -> dict[str, Any]:
-        asked.extend(tasks)
-        weights = next(iter(model.parameters())).detach().abs().mean()
-        first.setdefault("weights", float(weights))
-        accuracy = 0.8 - abs(float(weights) - first["weights"]) * 50
-        return {"results": {"mmlu": {"acc,none": accuracy}}, "higher_is_better": {"mmlu": {"acc": True}}}
-
-    first: dict[str, float] = {}
-    library.simple_evaluate = simple_evaluate  # type: ignore[attr-defined]
-    wrappers.HFLM = lambda pretrained, **_: pretrained  # type: ignore[attr-defined]
-    for name, module in (("lm_eval", library), ("lm_eval.models", models), ("lm_eval.models.huggingface", wrappers)):
-        monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr("uwc.calibration.harness.find_spec", lambda name: object())
-    return asked
-
-
-def test_a_benchmark_is_kept_and_its_missing_spread_is_said(knowing: Model, tmp_path: Path, harness: list[str]) -> None:
-    done = run(knowing, tmp_path, retention={"tasks": ["mmlu"], "tau": 0.9})
-    for found in calibrations(done).values():
-        assert [k.measure for k in found.kept] == ["extraction_strength on retain", "mmlu:acc"]
+def test_a_benchmark_is_kept_and_scored(knowing: Model, tmp_path: Path) -> None:
+    """Each mixture keeps 0.9 of the accuracy, as `uwc.calibrate` finds it; every model has the accuracy as a score."""
+    folder = write_tasks(tmp_path / "tasks", people(4))
+    harness = {"include_path": str(folder)}
+    retention = {"tasks": ["local_choice"], "tau": 0.9}
+    done = run(
+        knowing,
+        tmp_path / "out",
+        retention=retention,
+        tasks=["local_choice", "local_answer"],
+        harness=harness,
+        metrics=["extraction_strength"],
+    )
+    for name, found in calibrations(done).items():
+        assert [k.measure for k in found.kept] == ["extraction_strength on retain", "local_choice:acc"]
         assert all(k.ratio >= 0.9 - 1e-12 for k in found.kept)
-        assert found.kept[1].original == 0.8
-    assert len(harness) == sum(len(c.probes) for c in calibrations(done).values()), "once a mixture"
-    assert done.retention is not None and done.retention.without_interval == ("mmlu",)
-    assert any("mmlu" in text for text in codes(done).values())
+        scored = find(done.run(name).calibrated_scores, "local_choice", "lm_eval_acc")
+        assert scored is not None and scored.mean == pytest.approx(found.kept[1].value) and scored.n == 8
+    assert done.retention is not None
+    assert done.retention.without_interval == done.retention.by_standard_error == ()
+    assert of_forget(calibrations(done)["strong"]) == of_forget(
+        alone(knowing, "strong", retention=retention, harness=harness)
+    )
+    original = done.reference("original")
+    assert original is not None and done.sets["local_answer"].examples == 8
+    alone_scored = uwc.score(knowing, tasks=["local_choice", "local_answer"], harness=harness)
+    assert [s for s in original.scores if s.set in ("local_choice", "local_answer")] == list(alone_scored.scores)
+    assert done.metrics["lm_eval_acc"] == alone_scored.metrics["lm_eval_acc"]
+    report = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "acc (lm-eval)" in report and "exact_match (lm-eval)" in report
 
 
-def test_a_benchmark_alone_is_kept(knowing: Model, tmp_path: Path, harness: list[str]) -> None:
-    """Alpha is where the accuracy has fallen to 0.9 of 0.8, whatever the retain set says, and has no interval."""
-    done = run(knowing, tmp_path, retention={"tasks": ["mmlu"], "sets": [], "tau": 0.9})
+def test_a_number_of_ones_own_is_kept_and_its_missing_spread_is_said(knowing: Model, tmp_path: Path) -> None:
+    """Alpha is where it has fallen to 0.9 of 0.8, whatever the retain set says, and has no interval."""
+    first = next(iter(knowing.model.parameters())).detach().abs().mean()
+
+    def benchmark(model: Model) -> float:
+        weights = next(iter(model.model.parameters())).detach().abs().mean()
+        return 0.8 - abs(float(weights - first)) * 50
+
+    done = run(knowing, tmp_path, retention={"tasks": [benchmark], "sets": [], "tau": 0.9})
     for found in calibrations(done).values():
-        assert [k.measure for k in found.kept] == ["mmlu:acc"] and found.at_tau is not None
+        assert [k.measure for k in found.kept] == ["benchmark"] and found.at_tau is not None
         assert np.isnan([found.at_tau.alpha.low, found.at_tau.alpha.high]).all()
         score = found.at_tau.scores["forget"]
         assert score.low <= score.value <= score.high
+    assert done.retention is not None and done.retention.without_interval == ("benchmark",)
     assert 0 < min(c.at_tau.alpha.value for c in calibrations(done).values() if c.at_tau) < 1
-    assert any("mmlu" in text for text in codes(done).values())
+    assert any("benchmark" in text for text in codes(done).values())
 
 
 def test_the_utility_is_kept_as_calibrate_keeps_it(knowing: Model, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from uwc.models.load import save_model
 from uwc.models.model import Model
 
 TEXTS = (".json", ".jsonl", ".md", ".html", ".txt", ".yaml")
-COMMANDS = ("score", "calibrate", "attack", "compare", "check", "study", "robustness", "texts", "unlearn")
+COMMANDS = ("score", "calibrate", "attack", "compare", "check", "study", "robustness", "texts", "judge", "unlearn")
 RESULTS = {
     "score": "score.json",
     "calibrate": "calibration.json",
@@ -23,6 +23,7 @@ RESULTS = {
     "study": "compare/results.json",
     "robustness": "robustness.json",
     "texts": "score.json",
+    "judge": "judge.json",
 }
 """Command -> its file; unlearning has no interval."""
 
@@ -37,6 +38,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, knowing: Model) -> Path:
     for name, part in (("forget", people(4)[:4]), ("retain", people(4)[4:])):
         rows = [{n: getattr(e, n) for n in names} for e in part]
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+        labelled = [{**row, "output": row["answer"] * (i % 2), "label": i < 2} for i, row in enumerate(rows)]
+        (folder / "labels.jsonl").write_text("\n".join(map(json.dumps, labelled)), encoding="utf-8")
     points = [
         {"checkpoint": str(folder / f"m{i}"), "metric": "probability", "attack": "relearn", "split": "forget"}
         | {"before": i / 4, "after": i / 5}
@@ -73,6 +76,7 @@ def arguments(command: str, folder: Path, out: Path) -> list[str]:
         "study": ["study", "run", "compare", *quick, *(f"--set={key}={value}" for key, value in of_study.items())],
         "robustness": ["robustness", str(folder / "points.jsonl")],
         "texts": ["score", "--outputs", str(folder / "log.json")],
+        "judge": ["judge", "--labels", str(folder / "labels.jsonl"), "--metric", "exact_match"],
         "unlearn": ["unlearn", original, "--method", "gd", *both, "--set", "training.batch_size=2"],
     }[command] + ["-o", str(out)]
 

@@ -37,7 +37,11 @@ FILES = tuple(
     for name in SETS
     for word in ((f"--{name}", f"{name}.jsonl") if name in OPTIONS else ("--set", f"{FURTHER}{name}={name}.jsonl"))
 )
-JUDGES = ("--set", "score.judges={encoder: encoder, entailment: entailment}")
+JUDGES = (
+    "--set",
+    "score.judges={encoder: encoder, entailment: entailment, contradiction: entailment, classifier: entailment, "
+    "clean: entailment, language_model: ignorant}",
+)
 MODELS = ("--original", "original", "--retrained", "ignorant")
 ALL = ("--metric", "all", "--set", "score.max_new_tokens=6")
 SIZES = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
@@ -110,14 +114,19 @@ def test_every_number_is_the_same_to_the_bit(place: Path, results: StudyResults)
 
     LUME's are left out, since they need its ids and documents.
     """
-    by_command = scored(place, "mild", *ALL, *JUDGES).scores
+    found = scored(place, "mild", *ALL, *JUDGES)
+    by_command = found.scores
     assert rows(results.run("mild").scores) == rows(by_command)
+    assert found.judges == results.judges and len(found.judges) == 5
+    assert all("judge_not_checked" in {w.code for w in of.warnings} for of in (found, results))
     assert {score.metric for score in by_command} == {*metrics.names(), *set_metrics.names()} - {
         "lume_tasks",
         "lume_mia",
     }
     assert not isnan(mean(by_command, "forget", "forget_quality").mean)
     assert 0 < mean(by_command, "retain+real_authors+world_facts", "model_utility").mean < 1
+    assert 0 < mean(by_command, "forget", "linguistic_score_forget").mean < 1
+    assert 0 <= mean(by_command, "retain", "trace_auc_original_retain").mean <= 1
     auc = mean(by_command, "forget+holdout", "auc_loss")
     assert auc.low <= auc.mean <= auc.high
 
@@ -128,6 +137,7 @@ def test_the_retrained_model_against_itself(results: StudyResults) -> None:
     assert retrained is not None
     assert mean(retrained.scores, "forget", "forget_quality").mean == 1.0
     assert mean(retrained.scores, "forget+holdout", "privleak").mean == 0.0
+    assert mean(retrained.scores, "retain", "trace_auc_retrained_retain").mean == 0.5
 
 
 def test_the_calibrated_mixture_has_the_same_scores(results: StudyResults) -> None:

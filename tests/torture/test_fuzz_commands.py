@@ -26,6 +26,7 @@ LINES: Mapping[str, tuple[str, ...]] = {
     "compare": ("compare", "nosuch", "--original", "model", "--forget", FORGET, "--retain", RETAIN, "-o", "out"),
     "check": ("check", "nosuch", "--original", "model", "--forget", FORGET, "--retain", RETAIN, "-o", "out"),
     "robustness": ("robustness", "points.jsonl"),
+    "judge": ("judge", "--labels", "labels.jsonl", "--metric", "exact_match"),
     "texts": ("score", "--outputs", "logs.json"),
     "replay": ("replay", "results.json"),
     "answers": ("answers", "answers.parquet"),
@@ -43,12 +44,14 @@ VALUES = (
 EACH = 2
 """How many of the values each option and argument is given."""
 POINT = '{"checkpoint": "a", "metric": "es", "attack": "relearn", "split": "forget", "before": 0.5, "after": 0.25}\n'
+LABELLED = '{"question": "q", "answer": "a", "output": "a", "label": true}\n'
 
 
 def prepare(folder: Path) -> None:
     """Files that the lines name."""
     (folder / "study.yaml").write_text(TINY, encoding="utf-8")
     (folder / "points.jsonl").write_text(POINT * 3, encoding="utf-8")
+    (folder / "labels.jsonl").write_text(LABELLED * 3, encoding="utf-8")
     (folder / "results.json").write_text("{}", encoding="utf-8")
     (folder / "logs.json").write_text("{}", encoding="utf-8")
     asked = {"questions": ["q"], "secrets": [()], "answers": ["a"], "generated": ["a"]}

@@ -21,7 +21,7 @@ from uwc.io import write_text
 from uwc.metrics.evaluate import question_columns
 from uwc.metrics.registry import metrics, set_metrics
 from uwc.metrics.scored import TEXTS, score_set
-from uwc.metrics.stats import Average, aggregate, aggregate_sets
+from uwc.metrics.stats import COMBINATIONS, Average, aggregate, aggregate_combined, aggregate_sets
 from uwc.models.model import Model
 from uwc.models.token_scores import Floats
 from uwc.results import ConditionScore, Number, Part, Warning
@@ -121,6 +121,8 @@ class Calibrated:
             "set": "+".join(dict.fromkeys(i.name for i in measure.inputs)),
             "metric": measure.inputs[0].metric if measure.single else measure.average,
         }
+        if measure.shown is not None:
+            where["set"], where["metric"] = measure.shown
         for condition, alpha in {"original": 0.0, "as delivered": 1.0, "calibrated": self.alpha}.items():
             if (score := _score(measure, alpha, seed)) is not None:
                 rows.append(ConditionScore.model_validate({"condition": condition, **where, **score.model_dump()}))
@@ -215,6 +217,9 @@ class _StoredMeasure(Part):
     inputs: tuple[tuple[str, str], ...]
     alphas: tuple[float, ...]
     values: tuple[Number, ...]
+    errors: tuple[Number, ...] = ()
+    questions: int = 0
+    shown: tuple[str, str] | None = None
 
     @classmethod
     def of(cls, measure: Measured) -> "_StoredMeasure":
@@ -225,13 +230,24 @@ class _StoredMeasure(Part):
             inputs=tuple((i.name, i.metric) for i in measure.inputs),
             alphas=tuple(measure.alphas.tolist()),
             values=() if measure.inputs else tuple(measure.values.tolist()),
+            errors=tuple(measure.errors.tolist()),
+            questions=measure.questions,
+            shown=measure.shown,
         )
 
     def measured(self, sets: Mapping[tuple[str, str], ProbedSet]) -> Measured:
         if self.inputs:
             inputs = [sets[key] for key in self.inputs]
-            return Measured.of(self.label, inputs, higher=self.higher, average=self.average)
-        return Measured(self.label, self.higher, np.array(self.alphas), np.array(self.values))
+            return Measured.of(self.label, inputs, higher=self.higher, average=self.average, shown=self.shown)
+        errors = np.array(self.errors, dtype=np.float64)
+        return Measured(
+            self.label,
+            self.higher,
+            np.array(self.alphas),
+            np.array(self.values),
+            errors=errors,
+            questions=self.questions,
+        )
 
 
 class _Stored(Part):
@@ -261,6 +277,8 @@ def _score(measure: Measured, alpha: float, seed: int) -> results.Aggregate | No
     if measure.single:
         average: Average = "geometric" if measure.average == "geometric" else "arithmetic"
         aggregated = aggregate(rows[0], measure.inputs[0].subjects, average=average, seed=seed)
+    elif measure.average in COMBINATIONS:
+        aggregated = aggregate_combined(measure.average, rows, [i.name for i in measure.inputs], seed=seed)
     else:
         entry = set_metrics.get(measure.average)
         aggregated = aggregate_sets(

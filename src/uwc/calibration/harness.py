@@ -1,85 +1,56 @@
-"""Benchmarks of lm-evaluation-harness as retention measures, through its `simple_evaluate`."""
+"""Tasks of lm-evaluation-harness as retention measures."""
 
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
-from importlib import import_module
-from importlib.util import find_spec
-from io import StringIO
-from typing import Any
+import math
 
 import numpy as np
-import torch
 
 from uwc.calibration.measures import NumberMeasure
-from uwc.errors import ConfigError, UserError
+from uwc.calibration.probed import Measured, ProbedSet
+from uwc.metrics.harness import Task, TaskScore, evaluate_task
 from uwc.models.model import Model
-from uwc.registry import unknown_name
 
 
 class HarnessTask(NumberMeasure):
-    """A task's score by lm-evaluation-harness, such as the accuracy on ``mmlu``.
+    """A task's score by lm-evaluation-harness, such as the accuracy on ``mmlu``, in the library's direction.
+
+    Where the score is a function of means of values by question, these are kept, so that the ratio to the original is
+    bootstrapped over questions. Otherwise the library's standard error is kept, if it has one.
 
     Args:
-        task: a task or group of the library, or ``TASK:METRIC``; the task's first metric by default.
-        limit: number of questions of each task; all by default.
-        batch_size: questions in a batch.
-
-    Raises:
-        UserError: the library is not installed.
+        task: the task, of `find_tasks`.
     """
 
-    def __init__(self, task: str, *, limit: int | None = None, batch_size: int = 8) -> None:
-        require_harness()
-        self.task, _, self.wanted = task.partition(":")
-        self.limit, self.batch_size = limit, batch_size
-        super().__init__(self.score, label=task)
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self._scores: list[TaskScore] = []
+        super().__init__(self.score, label=task.label)
 
     def score(self, model: Model) -> float:
-        """The task's score for a model; the metric's direction is that of the library.
+        """The task's score for a model. Raises ConfigError if the task cannot be carried out with it."""
+        found = evaluate_task(self.task, model)
+        self._scores.append(found)
+        self.label, self.higher = found.label, found.higher
+        return found.value
 
-        Raises:
-            ConfigError: there is no such task or metric.
-        """
-        evaluate: Any = import_module("lm_eval").simple_evaluate
-        wrapper: Any = import_module("lm_eval.models.huggingface").HFLM
-        with _own_random_state(), redirect_stdout(StringIO()):
-            wrapped = wrapper(pretrained=model.model, tokenizer=model.tokenizer, batch_size=self.batch_size)
-            try:
-                found = evaluate(
-                    model=wrapped, tasks=[self.task], limit=self.limit, bootstrap_iters=0, log_samples=False
+    def measured(self) -> Measured:
+        """See `Measure.measured`."""
+        by_alpha = dict(sorted(zip(self._values, self._scores, strict=True), key=lambda pair: pair[0]))
+        scores, alphas = list(by_alpha.values()), np.array(list(by_alpha))
+        first = scores[0]
+        if all(s.average == first.average and s.inputs for s in scores):
+            inputs = [
+                ProbedSet(
+                    of.name,
+                    of.metric,
+                    alphas,
+                    of.ids,
+                    ("",) * len(of.ids),
+                    np.stack([s.inputs[k].array for s in scores]),
                 )
-            except (KeyError, ValueError) as error:
-                raise ConfigError(f"calibrate.tasks: {self.task}: lm-evaluation-harness says {error}") from error
-        return self._read(found)
-
-    def _read(self, found: dict[str, Any]) -> float:
-        row = found["results"].get(self.task, {})
-        scores = {n: float(v) for n, v in row.items() if isinstance(v, int | float) and "_stderr" not in n}
-        scores = {n: v for n, v in scores.items() if n != "sample_len"}
-        name = next((n for n in scores if not self.wanted or self.wanted in (n, n.split(",")[0])), None)
-        if name is None:
-            valid = [n.split(",")[0] for n in scores]
-            raise ConfigError(unknown_name(f"metric of the task {self.task!r}", self.wanted or "any", valid))
-        directions = found.get("higher_is_better", {}).get(self.task, {})
-        self.higher = bool(directions.get(name, directions.get(name.split(",")[0], True)))
-        self.label = f"{self.task}:{name.split(',')[0]}"
-        return scores[name]
-
-
-def require_harness() -> None:
-    """Raise UserError if lm-evaluation-harness is not installed."""
-    if find_spec("lm_eval") is None:
-        raise UserError("a retention task needs lm-evaluation-harness; install it with: pip install 'uwc[harness]'")
-
-
-@contextmanager
-def _own_random_state() -> Iterator[None]:
-    """Restore the global random states afterwards, which the library seeds."""
-    python, numpy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng():
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
+                for k, of in enumerate(first.inputs)
+            ]
+            shown = (first.task, first.metric_name)
+            return Measured.of(self.label, inputs, higher=self.higher, average=first.average, shown=shown)
+        errors = np.array([math.nan if s.se is None else s.se for s in scores])
+        values = np.array([s.value for s in scores])
+        return Measured(self.label, self.higher, alphas, values, errors=errors, questions=first.questions)

@@ -12,6 +12,7 @@ from uwc.calibration.probed import ROUNDING, Measured, ProbedSet, logarithm, rat
 from uwc.calibration.search import ERROR, Expectation, MeanTest, Reading, looks
 from uwc.data.example import Example
 from uwc.errors import ConfigError, UserError
+from uwc.metrics.harness import Task
 from uwc.metrics.registry import metrics, set_metrics
 from uwc.metrics.scored import ScoredSet, needs_of, score_set
 from uwc.metrics.set_metrics import UTILITY_SETS
@@ -436,7 +437,7 @@ def retention_measures(
     *,
     metric: str,
     keep: Sequence[str] = ("retain",),
-    further: Sequence[str | Callable[[Model], float]] = (),
+    further: Sequence[Task | Callable[[Model], float]] = (),
     max_new_tokens: int = 64,
 ) -> list[Measure]:
     """The measures of a retention constraint, cheap ones first.
@@ -445,12 +446,12 @@ def retention_measures(
         sets: name -> questions.
         metric: one of `retention_names`; a metric of whole sets has its own sets.
         keep: the sets on which `metric` is constrained, each separately.
-        further: names of tasks of lm-evaluation-harness, or functions from a model to a number, higher is better.
+        further: tasks of lm-evaluation-harness, of `find_tasks`, or functions from a model to a number, higher is
+            better.
         max_new_tokens: the most tokens of a generated answer.
 
     Raises:
         ConfigError: a name is unknown, a need is not met, or there is no measure.
-        UserError: lm-evaluation-harness is not installed.
     """
     if metric not in retention_names():
         raise ConfigError(unknown_name("retention metric", metric, retention_names()))
@@ -462,7 +463,7 @@ def retention_measures(
             ExampleMeasure(sets[name], metric=metric, name=name, max_new_tokens=max_new_tokens) for name in keep
         ]
     for given in further:
-        if isinstance(given, str):
+        if isinstance(given, Task):
             from uwc.calibration.harness import HarnessTask
 
             measures.append(HarnessTask(given))

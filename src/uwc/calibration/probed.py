@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from uwc.data.example import Example
 from uwc.metrics.registry import set_metrics
-from uwc.metrics.stats import bootstrap_interval, cluster_codes, draw_blocks
+from uwc.metrics.stats import COMBINATIONS, bootstrap_interval, cluster_codes, draw_blocks
 from uwc.models.token_scores import Floats
 from uwc.results import Estimate
 
@@ -122,7 +122,10 @@ class Measured:
         values: [A] the measure's value.
         inputs: the values by example that it is computed from; none if it is one number for a model.
         average: "arithmetic" or "geometric", of one input; or the name of a set metric that is a function of their
-            means.
+            means, or one of `COMBINATIONS`.
+        errors: [A] standard errors of the values, NaN where there is none, of a measure without inputs; may be empty.
+        questions: the number of questions of a measure without inputs; 0 if it is not known.
+        shown: its set and metric in tables, where they are not those of its inputs.
     """
 
     label: str
@@ -131,14 +134,24 @@ class Measured:
     values: Floats
     inputs: tuple[ProbedSet, ...] = ()
     average: str = "arithmetic"
+    errors: Floats = field(default_factory=lambda: np.zeros(0))
+    questions: int = 0
+    shown: tuple[str, str] | None = None
 
     @classmethod
     def of(
-        cls, label: str, inputs: Sequence[ProbedSet], *, higher: bool = True, average: str = "arithmetic"
+        cls,
+        label: str,
+        inputs: Sequence[ProbedSet],
+        *,
+        higher: bool = True,
+        average: str = "arithmetic",
+        shown: tuple[str, str] | None = None,
     ) -> "Measured":
         """A measure that is computed from values by example."""
         means = [i.means(logarithms=average == "geometric") for i in inputs]
-        return cls(label, higher, inputs[0].alphas, _combined(average, means), tuple(inputs), average)
+        values = _combined(average, means)
+        return cls(label, higher, inputs[0].alphas, values, tuple(inputs), average, shown=shown)
 
     @property
     def single(self) -> bool:
@@ -153,25 +166,47 @@ class Measured:
     @property
     def n(self) -> int:
         """The number of distinct examples; 1 for a number."""
-        return len({(i.name, e) for i in self.inputs for e in i.drawn[0]}) or 1
+        return len({(i.name, e) for i in self.inputs for e in i.drawn[0]}) or self.questions or 1
+
+    @property
+    def by_error(self) -> bool:
+        """Whether its uncertainty is that of standard errors, in place of values by example."""
+        return not self.inputs and len(self.errors) > 0 and bool(np.isfinite(self.errors).all())
 
     @property
     def clusters(self) -> int:
-        """The number of clusters of the input that has the fewest; 0 without inputs."""
-        return min((i.clusters for i in self.inputs), default=0)
+        """The number of clusters of the input that has the fewest, or of questions where there are standard errors; 0
+        if no uncertainty is known."""
+        return self.questions if self.by_error else min((i.clusters for i in self.inputs), default=0)
 
-    def resampled(self, seed_of: Callable[[ProbedSet], int]) -> Floats:
-        """[A, R] the value over bootstrap draws of whole clusters; constant for a measure without inputs."""
+    def resampled(self, seed_of: Callable[[object], int]) -> Floats:
+        """[A, R] the value over bootstrap draws of whole clusters.
+
+        With standard errors s it is ``v_0 + s_0 z`` for the original and ``v_a + s_a z'`` for every mixture, z and z'
+        independent and standard normal: the correlation of the two errors, which is not known, would narrow the
+        intervals. It is constant for a measure with neither.
+
+        Args:
+            seed_of: the seed of the draws of a set of examples, or of a label.
+        """
+        if self.by_error:
+            first, second = np.random.default_rng(seed_of(self.label)).standard_normal((2, RESAMPLES))
+            drawn: Floats = self.values[:, np.newaxis] + self.errors[:, np.newaxis] * second
+            drawn[0] = self.values[0] + self.errors[0] * first
+            return drawn
         if not self.inputs:
             return np.tile(self.values[:, np.newaxis], RESAMPLES)
         logarithms = self.average == "geometric"
-        return _combined(self.average, [i.resampled_means(seed=seed_of(i), logarithms=logarithms) for i in self.inputs])
+        means = [i.resampled_means(seed=seed_of(i.drawn), logarithms=logarithms) for i in self.inputs]
+        return _combined(self.average, means)
 
 
 def _combined(average: str, means: Sequence[Floats]) -> Floats:
     """[...] a measure's value from the means [...] of its inputs."""
     if average in ("arithmetic", "geometric"):
         return means[0] if average == "arithmetic" else np.exp(means[0])
+    if average in COMBINATIONS:
+        return COMBINATIONS[average](np.stack(means))
     value: Floats = set_metrics.get(average).facts["of_means"](np.stack(means))
     return value
 
@@ -181,7 +216,8 @@ class RetentionCurve:
     """The retention ratio at the probed mixtures: the least ratio of all measures.
 
     In the bootstrap each set of examples is drawn independently; measures of the same examples share their draws.
-    Measures without values by example are constant, so that intervals do not include their uncertainty.
+    Measures with standard errors in place of values by example are drawn from normal distributions; those with neither
+    are constant, so that intervals do not include their uncertainty.
 
     Attributes:
         measures: the measures, at the same mixtures.
@@ -215,8 +251,8 @@ class RetentionCurve:
         if seed not in self._drawn:
             seeds: dict[object, int] = {}
 
-            def seed_of(probed: ProbedSet) -> int:
-                return seeds.setdefault(probed.drawn, seed + len(seeds) + bool(seeds))
+            def seed_of(drawn: object) -> int:
+                return seeds.setdefault(drawn, seed + len(seeds) + bool(seeds))
 
             self._drawn[seed] = tuple(m.resampled(seed_of) for m in self.measures)
         return self._drawn[seed]

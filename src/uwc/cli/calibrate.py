@@ -12,6 +12,7 @@ from uwc.cli.options import (
     OUTPUT,
     Columns,
     Forget,
+    IncludePath,
     Json,
     KeepPaths,
     LogTo,
@@ -19,10 +20,12 @@ from uwc.cli.options import (
     Overwrite,
     Plugins,
     Retains,
+    RetentionTasks,
     Set,
     SkipInvalid,
     Tau,
     TrustRemoteCode,
+    harness_settings,
     loading,
     question_settings,
     retain_files,
@@ -52,6 +55,8 @@ def calibrate_command(
     column: Columns = [],  # noqa: B006
     skip_invalid: SkipInvalid = False,
     tau: Tau = None,
+    retention_task: RetentionTasks = [],  # noqa: B006
+    harness_include_path: IncludePath = None,
     search_only: Annotated[
         bool,
         typer.Option(
@@ -77,18 +82,24 @@ def calibrate_command(
 ) -> None:
     """Calibrate an unlearned model: find its largest mixture with the original that satisfies the retention constraint.
 
-    Sections of --set: model, calibrate (metric, tasks, rank_by, resolution; with sets=[] tasks only),
-    score.max_new_tokens, seed, and benchmark.settings.further.NAME=FILE for further sets (real_authors, world_facts).
+    Sections of --set: model, calibrate (metric, tasks, rank_by, resolution; with sets=[] tasks only), harness (limit,
+    num_fewshot, chat), score.max_new_tokens, seed, and benchmark.settings.further.NAME=FILE for further sets
+    (real_authors, world_facts).
     """
     from uwc.api import calibrate
     from uwc.cli.sections import CalibrateSections
 
     files = retain_files(retain)
     kept: dict[str, Any] = {"sets": list(files)} | ({} if tau is None else {"tau": tau})
+    kept |= {"tasks": retention_task} if retention_task else {}
     given = sections(
         CalibrateSections,
         setting,
-        {"calibrate": kept, **question_settings(column, skip_invalid=skip_invalid)},
+        {
+            "calibrate": kept,
+            **question_settings(column, skip_invalid=skip_invalid),
+            **harness_settings(harness_include_path),
+        },
         trust_remote_code=trust_remote_code,
     )
 
@@ -105,6 +116,7 @@ def calibrate_command(
         forget=forget,
         retain=files | given.benchmark.settings.further,
         retention=given.calibrate,
+        harness=given.harness,
         columns=given.benchmark.settings.columns,
         skip_invalid=given.benchmark.settings.skip_invalid,
         max_new_tokens=given.score.max_new_tokens,

@@ -12,6 +12,7 @@ from uwc.cli.options import (
     Columns,
     Forget,
     Holdout,
+    IncludePath,
     Json,
     KeepPaths,
     LogTo,
@@ -19,9 +20,11 @@ from uwc.cli.options import (
     Overwrite,
     Plugins,
     Retains,
+    RetentionTasks,
     Retrained,
     Set,
     SkipInvalid,
+    Tasks,
     Tau,
     TrustRemoteCode,
     Verify,
@@ -60,7 +63,10 @@ def compare_command(
     column: Columns = [],  # noqa: B006
     skip_invalid: SkipInvalid = False,
     metric: Metrics = [],  # noqa: B006
+    task: Tasks = [],  # noqa: B006
     tau: Tau = None,
+    retention_task: RetentionTasks = [],  # noqa: B006
+    harness_include_path: IncludePath = None,
     attack: Annotated[
         list[str],
         typer.Option(
@@ -97,6 +103,7 @@ def compare_command(
     models = [*unlearned, *(more or [])]
     if not models:
         raise UserError("there is no unlearned model to compare; give at least one with --unlearned")
+    retention = ({} if tau is None else {"tau": tau}) | ({"tasks": retention_task} if retention_task else {})
     results = compare(
         original,
         named_by_path(models),
@@ -105,7 +112,9 @@ def compare_command(
         retrained=retrained,
         holdout=holdout,
         metrics=metric or "core",
-        retention={} if tau is None else {"tau": tau},
+        tasks=task,
+        retention=retention,
+        harness=None if harness_include_path is None else {"include_path": str(harness_include_path)},
         attacks=_attacks(attack),
         columns=file_columns(column),
         skip_invalid=skip_invalid,

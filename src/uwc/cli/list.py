@@ -51,7 +51,7 @@ def schema_command(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="results, score, calibration, attack, check, robustness, unlearn, data or diff."
+            metavar="NAME", help="results, score, calibration, attack, check, robustness, judge, unlearn, data or diff."
         ),
     ],
 ) -> None:

@@ -21,6 +21,7 @@ from uwc.cli.check import check_command
 from uwc.cli.compare import compare_command
 from uwc.cli.data import data_command
 from uwc.cli.export import export_command
+from uwc.cli.judge import judge_command
 from uwc.cli.list import explain_command, list_command, schema_command
 from uwc.cli.options import SHARED, Command, Commands
 from uwc.cli.push import push_command
@@ -94,6 +95,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "explain": explain_command,
     "data": data_command,
     "score": score_command,
+    "judge": judge_command,
     "answers": answers_command,
     "unlearn": unlearn_command,
     "compare": compare_command,

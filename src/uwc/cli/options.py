@@ -149,6 +149,34 @@ Metrics = Annotated[
         "May be repeated.",
     ),
 ]
+RetentionTasks = Annotated[
+    list[str],
+    typer.Option(
+        "--retention-task",
+        rich_help_panel=MEASURED,
+        metavar="TASK[:METRIC]",
+        help="A task of lm-evaluation-harness in the retention constraint, such as mmlu or arc_easy:acc_norm. May be "
+        "repeated.",
+    ),
+]
+Tasks = Annotated[
+    list[str],
+    typer.Option(
+        "--task",
+        rich_help_panel=MEASURED,
+        metavar="TASK[:METRIC]",
+        help="A task of lm-evaluation-harness to be scored too, such as mmlu or arc_easy:acc_norm. May be repeated.",
+    ),
+]
+IncludePath = Annotated[
+    Path | None,
+    typer.Option(
+        "--harness-include-path",
+        rich_help_panel=MEASURED,
+        metavar="FOLDER",
+        help="A folder with YAML files of further tasks of lm-evaluation-harness; they may run Python code.",
+    ),
+]
 Tau = Annotated[
     float | None,
     typer.Option(
@@ -299,6 +327,11 @@ def question_settings(columns: Sequence[str], *, skip_invalid: bool) -> dict[str
     """The settings of question files that options give, as `sections` takes them."""
     settings = {"columns": file_columns(columns), **({"skip_invalid": True} if skip_invalid else {})}
     return {"benchmark": {"settings": settings}}
+
+
+def harness_settings(include_path: Path | None) -> dict[str, dict[str, Any]]:
+    """The settings of tasks that options give, as `sections` takes them."""
+    return {} if include_path is None else {"harness": {"include_path": str(include_path)}}
 
 
 def file_columns(options: Sequence[str]) -> dict[str, str]:

@@ -14,6 +14,7 @@ from uwc.cli.options import (
     EndpointModel,
     EndpointUrl,
     Holdout,
+    IncludePath,
     Json,
     KeepPaths,
     LogTo,
@@ -27,10 +28,12 @@ from uwc.cli.options import (
     RetrainedOrTexts,
     Set,
     SkipInvalid,
+    Tasks,
     TrustRemoteCode,
     UnderFiles,
     endpoint_of,
     given_files,
+    harness_settings,
     loading,
     one_system,
     question_settings,
@@ -38,7 +41,7 @@ from uwc.cli.options import (
     texts_under,
 )
 from uwc.cli.printing import print_answers_page, print_scores
-from uwc.errors import UserError
+from uwc.errors import UserError, listed
 
 
 def score_command(
@@ -78,6 +81,8 @@ def score_command(
     endpoint_model: EndpointModel = None,
     attack: EndpointAttacks = [],  # noqa: B006
     metric: Metrics = [],  # noqa: B006
+    task: Tasks = [],  # noqa: B006
+    harness_include_path: IncludePath = None,
     output_dir: OutputDir = None,
     overwrite: Overwrite = False,
     log_to: LogTo = [],  # noqa: B006
@@ -89,9 +94,11 @@ def score_command(
 ) -> None:
     """Score a model on questions, or texts generated elsewhere: how much of the answers is remembered?
 
-    Sections of --set: model, score (judges.encoder, settings.METRIC.KEY, compat, shots, max_new_tokens), seed, and
-    benchmark.settings.further.NAME=FILE for further sets (real_authors, world_facts, verbatim); with --endpoint also
-    endpoint and attack.
+    With --task also on tasks of lm-evaluation-harness, each a set of its own; a MODEL may be scored on these alone.
+
+    Sections of --set: model, score (judges.encoder, settings.METRIC.KEY, compat, shots, max_new_tokens), harness
+    (limit, num_fewshot, chat), seed, and benchmark.settings.further.NAME=FILE for further sets (real_authors,
+    world_facts, verbatim); with --endpoint also endpoint and attack.
     """
     from uwc.api import score
     from uwc.cli.sections import ScoreSections
@@ -100,11 +107,13 @@ def score_command(
     given = sections(
         ScoreSections,
         setting,
-        question_settings(column, skip_invalid=skip_invalid),
+        {**question_settings(column, skip_invalid=skip_invalid), **harness_settings(harness_include_path)},
         trust_remote_code=trust_remote_code,
     )
     files = given_files(forget=forget, retain=retain, holdout=holdout) | given.benchmark.settings.further
     shared: dict[str, Any] = {
+        "tasks": [*task, *given.score.tasks],
+        "harness": given.harness,
         "metrics": [*metric, *filter(None, [given.score.suite]), *given.score.metrics],
         "compare": compare,
         "judges": given.score.judges.given(),
@@ -143,15 +152,16 @@ def score_command(
             under={**attacks, **texts_under(under)},
             **shared,
         )
-    elif model is None or forget is None:
+    elif model is None or (forget is None and (files or not shared["tasks"])):
         raise UserError(
-            "give a MODEL and its questions with --forget FILE, texts with --outputs FILE, or a server with "
-            "--endpoint URL"
+            "give a MODEL and its questions with --forget FILE, or a task with --task NAME; or texts with --outputs "
+            "FILE, or a server with --endpoint URL"
         )
     elif before is not None or under:
         raise UserError("--before and --under are for texts (--outputs); for a model use --compare, and uwc attack")
     else:
-        scores = score(model, files, original=original, retrained=retrained, **shared)
-    print_scores(scores, f"{model} on {forget}" if system is None else system.name, as_json)
+        scores = score(model, files or None, original=original, retrained=retrained, **shared)
+    on = forget or listed(shared["tasks"])
+    print_scores(scores, f"{model} on {on}" if system is None else system.name, as_json)
     if not as_json:
         print_answers_page(output_dir)

@@ -6,9 +6,10 @@ from typing import Any
 from pydantic import Field
 
 from uwc.attacks.registry import Texts
+from uwc.models.model import DeviceName
 from uwc.objectives.methods import Method
-from uwc.studies.config import LoadingConfig, RunConfig, ScoreConfig, StopConfig
-from uwc.studies.sections import CalibrateConfig, Section
+from uwc.studies.config import JudgesConfig, LoadingConfig, RunConfig, ScoreConfig, StopConfig
+from uwc.studies.sections import CalibrateConfig, HarnessConfig, Section
 
 
 class OwnLoading(LoadingConfig):
@@ -94,6 +95,33 @@ class ScoreSections(EndpointSections):
     model: OwnLoading = OwnLoading()
     benchmark: FileConfig = FileConfig()
     score: OwnScore = OwnScore()
+    harness: HarnessConfig = HarnessConfig()
+    seed: int = Field(0, ge=0)
+
+
+class JudgeScore(Section):
+    """The judges, and the settings of the metric.
+
+    Attributes:
+        judges: the judges of generated answers.
+        settings: metric -> its settings that differ from the defaults.
+    """
+
+    judges: JudgesConfig = JudgesConfig()
+    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+
+class JudgeLoading(Section):
+    """Where the judge computes."""
+
+    device: DeviceName = "auto"
+
+
+class JudgeSections(Section):
+    """The settings of `uwc judge`."""
+
+    score: JudgeScore = JudgeScore()
+    model: JudgeLoading = JudgeLoading()
     seed: int = Field(0, ge=0)
 
 
@@ -104,6 +132,7 @@ class CalibrateSections(Section):
     benchmark: FileConfig = FileConfig()
     score: ScoreConfig = ScoreConfig()
     calibrate: CalibrateConfig = CalibrateConfig()
+    harness: HarnessConfig = HarnessConfig()
     seed: int = Field(0, ge=0)
 
 

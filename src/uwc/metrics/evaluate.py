@@ -19,9 +19,9 @@ from uwc.data.example import Example
 from uwc.data.prompts import PromptTemplate
 from uwc.metrics.compat import Compat
 from uwc.metrics.registry import metrics, set_metrics
-from uwc.metrics.scored import EXTRAS, NOT_FINITE, TEXTS, MeasuredSet, ScoredSet, needs_of, score_set
+from uwc.metrics.scored import EXTRAS, NOT_FINITE, STATES, TEXTS, MeasuredSet, ScoredSet, needs_of, score_set
 from uwc.metrics.semantics import Judges
-from uwc.metrics.stats import aggregate_sets
+from uwc.metrics.stats import aggregate_sets, cluster_codes
 from uwc.metrics.suites import VERBATIM, Given, is_judged, is_set_metric, measured_on, required_inputs, set_label
 from uwc.models.model import Model
 from uwc.models.token_scores import Sampling
@@ -33,7 +33,7 @@ MeasuredSets = Mapping[str, MeasuredSet]
 """Set -> the answers of a model, or texts of another system."""
 VERBATIM_TOKENS = 128
 RAW = PromptTemplate(text="{question}", separator=" ", chat=False)
-_SEPARATE = frozenset({*TEXTS, "gradient_norms", "similar_from"})
+_SEPARATE = frozenset({*TEXTS, *STATES, "gradient_norms", "similar_from"})
 """The needs that the teacher-forced pass over the answers does not meet."""
 
 
@@ -96,8 +96,8 @@ class Scoring:
         return (needs_of(wanted) & EXTRAS) | texts
 
     def judged(self, of_set: str) -> list[str]:
-        """The judged metrics of a set."""
-        return [name for name in self.measured(of_set) if is_judged(name)]
+        """The judged metrics of a set, with those that metrics of whole sets read."""
+        return [name for name in dict.fromkeys([*self.measured(of_set), *self.read(of_set)]) if is_judged(name)]
 
     def work(self, *, control: bool = False) -> "Work":
         """The work of scoring one model; for the `control`, the retrained model, only the inputs of metrics of whole
@@ -245,15 +245,15 @@ def question_columns(examples: Sequence[Example]) -> dict[str, Any]:
 
 
 def save_sets(scored: ScoredSets, folder: Path) -> None:
-    """Write ``SET.parquet`` (token scores) and ``SET.jsonl`` (texts) for each set into a folder."""
+    """Write the files of each set into a folder, see `ScoredSet.save`."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, found in scored.items():
         found.save(folder, name)
 
 
 def set_files(names: Iterable[str]) -> list[str]:
-    """The files of `save_sets`."""
-    return [f"{name}{suffix}" for name in names for suffix in (".parquet", ".jsonl")]
+    """The files of `save_sets`; those with states are not always written."""
+    return [f"{name}{suffix}" for name in names for suffix in (".parquet", ".jsonl", ".npz")]
 
 
 def load_sets(folder: Path, names: Sequence[str]) -> dict[str, ScoredSet]:
@@ -311,9 +311,11 @@ def _set_score(name: str, scored: MeasuredSets, retrained: MeasuredSets, scoring
     inputs = required_inputs(entry, scoring.given)
     sources = [(retrained if of_retrained else scored)[of_set] for of_retrained, of_set, _ in inputs]
     values = [
-        source.values(metric, **scoring.settings.get(metric, {}))
+        source.values_or_input(metric, **scoring.settings.get(metric, {}))
         for source, (_, _, metric) in zip(sources, inputs, strict=True)
     ]
+    if "prepare" in entry.facts:
+        values = list(entry.facts["prepare"](*values, cluster_codes(sources[0].subjects)))
     apart = 0
     for i, pattern in enumerate(entry.facts.get("groups", ())):
         others = np.array([not fnmatchcase(identity, pattern) for identity in sources[i].ids], dtype=bool)

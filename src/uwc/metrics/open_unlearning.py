@@ -13,6 +13,7 @@ _REMEMBERED = tuple(
 )
 _UTILITY: tuple[str, ...] = set_metrics.get("model_utility").facts["needs"]
 _MEMBERSHIP = tuple(f"{of}:mia_{attack}" for attack in _ATTACKS for of in ("forget", "holdout"))
+_FLUENCY = "forget:fluency"
 _RETRAINED = tuple(f"retrained/{need}" for need in _MEMBERSHIP)
 
 
@@ -80,7 +81,7 @@ def ou_utility(utility: float, fluency: float | None = None) -> float:
 
     Args:
         utility: TOFU's model utility, see `model_utility`.
-        fluency: the mean probability that a classifier of gibberish calls an answer clean.
+        fluency: the mean probability that a classifier of gibberish calls an answer clean, see `fluency`.
 
     Source: arXiv:2506.12618.
     """
@@ -88,9 +89,33 @@ def ou_utility(utility: float, fluency: float | None = None) -> float:
 
 
 @set_metrics.register(
+    "ou_utility",
+    source=_SOURCE,
+    needs=_UTILITY,
+    optional=(_FLUENCY,),
+    range=(0.0, 1.0),
+    higher_remembers=True,
+    label="utility (OpenUnlearning)",
+    interval=True,
+)
+def utility_aggregate(*values: Floats) -> float:
+    """OpenUnlearning's utility aggregate: ``HM(model utility, fluency)``.
+
+    Fluency is the mean of `fluency` on the forget set, where a classifier is given (``score.judges.classifier``);
+    without one it is model utility alone.
+
+    Args:
+        values: nine arrays, those of `model_utility`, and where it is measured that of `fluency`.
+    """
+    kept, fluent = values[: len(_UTILITY)], values[len(_UTILITY) :]
+    return ou_utility(float(model_utility(*kept)), float(fluent[0].mean()) if fluent else None)
+
+
+@set_metrics.register(
     "ou_overall",
     source=_SOURCE,
     needs=(*_REMEMBERED, *_UTILITY, *_MEMBERSHIP, *_RETRAINED),
+    optional=(_FLUENCY,),
     range=(0.0, 1.0),
     higher_remembers=None,
     label="overall (OpenUnlearning)",
@@ -99,15 +124,17 @@ def ou_utility(utility: float, fluency: float | None = None) -> float:
 def ou_overall(*values: Floats) -> float:
     """OpenUnlearning's overall score of an unlearned model; 1 is best.
 
-    ``HM(memorization, privacy, utility)`` with `ou_memorization`, `ou_privacy` and `model_utility`, which takes the
-    place of ``HM(model utility, fluency)``, since no classifier of fluency is given.
+    ``HM(memorization, privacy, utility)`` with `ou_memorization`, `ou_privacy` and `ou_utility`, which is model utility
+    alone where no classifier of fluency is given.
 
     Args:
-        values: the arrays of `ou_memorization`, of `model_utility` and of `ou_privacy`.
+        values: the arrays of `ou_memorization`, of `model_utility` and of `ou_privacy`, and where it is measured that
+            of `fluency`.
     """
     first, second = len(_REMEMBERED), len(_REMEMBERED) + len(_UTILITY)
-    privacy = float(ou_privacy(*values[second:]))
+    third = second + len(_MEMBERSHIP) + len(_RETRAINED)
+    privacy = float(ou_privacy(*values[second:third]))
     if np.isnan(privacy):
         return privacy
-    utility = ou_utility(float(model_utility(*values[first:second])))
+    utility = float(utility_aggregate(*values[first:second], *values[third:]))
     return harmonic_mean([float(ou_memorization(*values[:first])), privacy, utility])

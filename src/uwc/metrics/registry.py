@@ -10,7 +10,10 @@ from uwc.registry import Entry, Registry, check_inputs, require_one_of, unknown_
 F = TypeVar("F", bound=Callable[..., Any])
 Average = Literal["arithmetic", "geometric"]
 
-_EXAMPLE_LEVEL = ("likelihood", "truth_ratio", "choices", "overlap", "membership", "semantics", "secrets", "entities")
+_EXAMPLE_LEVEL = (
+    *("likelihood", "truth_ratio", "choices", "overlap", "membership", "semantics", "secrets", "entities"),
+    *("linguistic", "verdicts"),
+)
 
 
 def _check(entry: Entry[Any]) -> None:
@@ -48,13 +51,18 @@ Each declares:
     unscored: why a value may be missing.
 """
 
-_OF_SETS = ("set_metrics", "open_unlearning", "lume")
+_OF_SETS = ("set_metrics", "open_unlearning", "lume", "linguistic", "traces")
 set_metrics: Registry[Any] = Registry("set-metric", modules=tuple(f"uwc.metrics.{m}" for m in _OF_SETS))
 """Metrics of whole sets: functions from the values of metrics on several sets of examples to one number.
 
 Each declares:
     needs: its arguments as ``"SET:METRIC"``, or ``"retrained/SET:METRIC"`` for the model that never saw the data;
-        those with a default, which come last, are left out where there is no such model.
+        those with a default, which come last, are left out where there is no such model. ``"SET:@INPUT"`` is an input
+        of `INPUTS` itself, in a metric with `prepare`.
+    optional: further arguments of that form, after the others, each of which it gets where it can be measured; or
+        absent.
+    prepare: a function of the arguments and of [E] cluster numbers to the arrays that the metric reads, applied once,
+        before the bootstrap; or absent.
     range, higher_remembers, label: as above; `higher_remembers` is None where neither direction means it.
     interval: whether a bootstrap interval is meaningful.
     groups: for each argument a pattern of ids, as of `fnmatch`, if it has the values of a part of the set only.
@@ -62,7 +70,7 @@ Each declares:
     of_means: the function of [I, ...] means, if it is a function of the means of its arguments; else absent.
 """
 
-JUDGES = ("encoder", "entailment")
+JUDGES = ("encoder", "entailment", "contradiction", "classifier", "language_model")
 """The inputs that are judges of texts."""
 
 INPUTS: dict[str, str] = {
@@ -75,11 +83,17 @@ INPUTS: dict[str, str] = {
     "texts": "generated answers; set score.max_new_tokens to more than 0",
     "text_tokens": "generated answers; set score.max_new_tokens to more than 0",
     "secrets": "secrets; give the questions a column secret",
+    "questions": "",
+    "states": "",
+    "reference_states": "the original model; give it with --original",
     "sampled": "",
     "gradient_norms": "",
     "similar_from": "",
     "encoder": "a sentence encoder; give a folder or hub name with --set score.judges.encoder=MODEL",
-    "entailment": ("a model of natural-language inference; give one with --set score.judges.entailment=MODEL"),
+    "entailment": "a model of natural-language inference; give one with --set score.judges.entailment=MODEL",
+    "contradiction": "a model of natural-language inference; give one with --set score.judges.contradiction=MODEL",
+    "classifier": "a classifier of gibberish; give one with --set score.judges.classifier=MODEL",
+    "language_model": "a language model as a judge; give its folder with --set score.judges.language_model=MODEL",
 }
 """Possible argument of a metric -> the data that a user must provide; empty if scoring always provides it.
 
@@ -92,12 +106,30 @@ perturbed: TokenScores of the wrong answers, several an example.
 texts: the generated answers.
 text_tokens: their token ids.
 secrets: [E] the spans that must not come out, several an example or none.
+questions: [E] the questions, without prompt template.
+states: [E, d] the states that predict the first answer token, after the middle block.
+reference_states: [E, d] those of the original model.
 sampled: TokenScores with a column for the metric's temperature and top_k.
 gradient_norms: [E] norms of the gradient of each example's loss.
 similar_from: [E] the length of the shortest prefix of the answer with a similar continuation.
 encoder: a function from n texts to [n, d] embeddings.
 entailment: a function from n premises and hypotheses to [n] whether the first entails the second.
+contradiction: the same for whether the first contradicts the second.
+classifier: a function from n texts to [n] probabilities that they are clean.
+language_model: a function from n prompts and continuations to [n, 2]: log-probability and number of tokens of each
+    continuation.
 """
+
+
+RAW_INPUT = "@"
+"""Begins the name of an input where a metric of whole sets names it in place of a metric."""
+
+
+def inputs_of(name: str) -> tuple[str, ...]:
+    """The inputs of a metric of single examples; of ``"@INPUT"`` that input."""
+    if name.startswith(RAW_INPUT):
+        return (name.removeprefix(RAW_INPUT),)
+    return tuple(metrics.get(name).facts["needs"])
 
 
 @overload

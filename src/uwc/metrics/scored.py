@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from uwc.data.example import VARIANTS, Example, Variant
 from uwc.errors import ConfigError, DataError
 from uwc.metrics.compat import Compat
 from uwc.metrics.likelihood import shortest_prefixes
-from uwc.metrics.registry import INPUTS, JUDGES, metrics
+from uwc.metrics.registry import INPUTS, JUDGES, RAW_INPUT, inputs_of, metrics
 from uwc.metrics.semantics import Judges
 from uwc.metrics.stats import aggregate, paired_difference
 from uwc.models.model import Model
@@ -37,6 +38,7 @@ class MeasuredSet(ABC):
     Attributes:
         answers: [E] the true answers.
         texts: [E] the generated answers; empty if there are none.
+        questions: [E] the questions, without prompt template; empty if they are not known.
         secrets: [E] the spans that must not come out; empty if no example has any.
         prompts: [E] the prompts, as sent; empty if they are not known.
         judged: metric with its settings -> [E] its values.
@@ -45,6 +47,7 @@ class MeasuredSet(ABC):
 
     answers: tuple[str, ...]
     texts: tuple[str, ...]
+    questions: tuple[str, ...]
     secrets: tuple[tuple[str, ...], ...]
     prompts: tuple[str, ...]
     judged: Mapping[str, Floats]
@@ -107,6 +110,20 @@ class MeasuredSet(ABC):
         _require_possible(found, entry, len(self.ids))
         return found
 
+    def values_or_input(self, name: str, **settings: Any) -> Floats:
+        """The values of a metric; of ``"@INPUT"`` that input of `INPUTS`, as float64.
+
+        Raises:
+            ConfigError: it was not scored, or a setting is invalid.
+        """
+        if not name.startswith(RAW_INPUT):
+            return self.values(name, **settings)
+        need = name.removeprefix(RAW_INPUT)
+        found = self._input(need)
+        if found is None:
+            raise ConfigError(f"a metric of whole sets needs {self._lacking(need)}")
+        return np.asarray(found, dtype=np.float64)
+
     def aggregate(self, metric: str, *, seed: int = 0, **settings: Any) -> Aggregate:
         """The metric's average over the set."""
         average = metrics.get(metric).facts["average"]
@@ -162,6 +179,8 @@ class MeasuredSet(ABC):
         """The argument of that name (see `INPUTS`), or None if it is not there."""
         if need in ("answers", "labelled"):
             return self.answers
+        if need == "questions":
+            return self.questions or None
         if need == "secrets":
             return self.secrets or ((),) * len(self.answers)
         return (self.texts or None) if need == "texts" else None
@@ -184,6 +203,9 @@ class ScoredSet(MeasuredSet):
         gradient_norms: [E] gradient norms, if computed.
         similar_from: [E] the shortest similar prefixes, if computed.
         labelled: [E] the text of the true answers' labelled tokens, if a peer's definitions read it; else empty.
+        states: [E, d] the states before the answer, see `prompt_states`, if computed.
+        reference_states: [E, d] those of the original model, likewise.
+        questions: [E] the questions; empty in scores of an earlier version.
         secrets: [E] the spans that must not come out; empty if no example has any.
         prompts: [E] the prompts, as sent to the model.
         ends: [E] for each answer token the number of characters of the answer up to its end; see `EncodedExample`.
@@ -198,6 +220,9 @@ class ScoredSet(MeasuredSet):
     text_finite: NDArray[np.bool_] | None = None
     gradient_norms: Floats | None = None
     similar_from: Floats | None = None
+    states: NDArray[np.float32] | None = None
+    reference_states: NDArray[np.float32] | None = None
+    questions: tuple[str, ...] = ()
     labelled: tuple[str, ...] = ()
     secrets: tuple[tuple[str, ...], ...] = ()
     prompts: tuple[str, ...] = ()
@@ -243,10 +268,14 @@ class ScoredSet(MeasuredSet):
         ]
 
     def save(self, folder: Path, name: str) -> None:
-        """Write ``NAME.parquet`` (token scores) and ``NAME.jsonl`` (true and generated answers, values by example)."""
+        """Write ``NAME.parquet`` (token scores), ``NAME.jsonl`` (true and generated answers, values by example) and,
+        if there are states, ``NAME.npz``."""
         self.tokens.save(folder / f"{name}.parquet")
+        if states := {part: found for part in STATES if (found := getattr(self, part)) is not None}:
+            np.savez(folder / f"{name}.npz", **states)
         columns: dict[str, Sequence[Any]] = {"id": self.scores.ids, "answer": self.answers}
         optional: dict[str, Any] = {
+            "question": self.questions or None,
             "secret": self.secrets or None,
             "prompt": self.prompts or None,
             "ends": self.ends or None,
@@ -270,6 +299,7 @@ class ScoredSet(MeasuredSet):
         try:
             rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
             keys = rows[0].keys() if rows else ()
+            parts = _read_states(folder / f"{name}.npz")
             return cls(
                 TokenScores.load(folder / f"{name}.parquet"),
                 answers=tuple(r["answer"] for r in rows),
@@ -278,6 +308,9 @@ class ScoredSet(MeasuredSet):
                 text_finite=np.array([r["generated_finite"] for r in rows]) if "generated_finite" in keys else None,
                 gradient_norms=np.array([r["gradient_norm"] for r in rows]) if "gradient_norm" in keys else None,
                 similar_from=np.array([r["similar_from"] for r in rows]) if "similar_from" in keys else None,
+                states=parts.get("states"),
+                reference_states=parts.get("reference_states"),
+                questions=tuple(r["question"] for r in rows) if "question" in keys else (),
                 labelled=tuple(r["labelled"] for r in rows) if "labelled" in keys else (),
                 secrets=tuple(tuple(r["secret"]) for r in rows) if "secret" in keys else (),
                 prompts=tuple(r["prompt"] for r in rows) if "prompt" in keys else (),
@@ -286,7 +319,7 @@ class ScoredSet(MeasuredSet):
                     k: np.array([r["judged"][k] for r in rows]) for k in (rows[0]["judged"] if "judged" in keys else ())
                 },
             )
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise DataError(f"{path}: damaged or missing ({error}); run again with --verify") from error
 
     def _judged_rows(self) -> list[dict[str, float]]:
@@ -299,7 +332,7 @@ class ScoredSet(MeasuredSet):
             return self.scores
         if need == "labelled":
             return self.labelled or self.answers
-        if need in ("answers", "secrets", "texts"):
+        if need in ("answers", "questions", "secrets", "texts"):
             return super()._input(need)
         if need == "reference":
             return self.scores if self.scores.has_reference else None
@@ -315,6 +348,14 @@ class ScoredSet(MeasuredSet):
             if variant == "paraphrased_answer" or (variant == "answer" and identity not in chosen):
                 chosen[identity] = i
         return self.tokens.select([chosen[identity] for identity in self.scores.ids])
+
+
+def _read_states(path: Path) -> dict[str, NDArray[np.float32]]:
+    """The states that `ScoredSet.save` wrote; none if there is no such file."""
+    if not path.exists():
+        return {}
+    with np.load(path, allow_pickle=False) as parts:
+        return {name: parts[name] for name in STATES if name in parts}
 
 
 def _require_possible(values: Floats, entry: Entry[Any], count: int) -> None:
@@ -338,14 +379,15 @@ def _key(metric: str, settings: Mapping[str, Any]) -> str:
 
 
 TEXTS = ("texts", "text_tokens")
-EXTRAS = frozenset({*TEXTS, "restated", "perturbed", "sampled", "gradient_norms", "similar_from"})
+STATES = ("states", "reference_states")
+EXTRAS = frozenset({*TEXTS, *STATES, "restated", "perturbed", "sampled", "gradient_norms", "similar_from"})
 """The needs with a cost; the others come with every pass."""
 DEFAULT_SAMPLING = Sampling(temperature=1.0, top_k=40)
 
 
 def needs_of(names: Iterable[str]) -> set[str]:
-    """The needs of the metrics, out of `INPUTS`."""
-    return {need for name in names for need in metrics.get(name).facts["needs"]}
+    """The needs of metrics and of ``"@INPUT"``, out of `INPUTS`."""
+    return {need for name in names for need in inputs_of(name)}
 
 
 def variants_of(needs: Collection[str]) -> tuple[Variant, ...]:
@@ -382,6 +424,7 @@ def score_set(
     """
     from uwc.models.generation import generate, shortest_similar_prefixes
     from uwc.models.scoring import gradient_norms, score_tokens
+    from uwc.models.states import prompt_states
 
     tokens = score_tokens(
         model,
@@ -395,7 +438,7 @@ def score_set(
     answers = tuple(e.answer for e in encoded)
     labelled = tuple(e.labelled or "" for e in encoded) if any(e.labelled is not None for e in encoded) else ()
     texts: Generated | None = None
-    gradients = similar = None
+    gradients = similar = states = reference_states = None
     if any(text in needs for text in TEXTS):
         texts = (answered or generate)(model, examples, max_new_tokens=max_new_tokens, token_budget=token_budget)
     if "gradient_norms" in needs:
@@ -404,10 +447,18 @@ def score_set(
         scores = tokens.variant("answer")
         ends = np.cumsum(scores.answer_lengths()).astype(np.int64)[:-1]
         similar = shortest_similar_prefixes(model, examples, np.split(scores.greedy[scores.in_answer], ends))
+    if "states" in needs:
+        states = prompt_states(model, examples)
+    if "reference_states" in needs and reference is not None:
+        same = states is not None and reference.model is model.model
+        reference_states = states if same else prompt_states(reference, examples)
     scored = ScoredSet(
         tokens,
         answers,
         labelled=labelled,
+        states=states,
+        reference_states=reference_states,
+        questions=tuple(e.question for e in examples),
         secrets=tuple(e.secret for e in examples) if any(e.secret for e in examples) else (),
         prompts=model.prompts(encoded),
         ends=tuple(e.ends for e in encoded),

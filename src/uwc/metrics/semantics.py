@@ -1,7 +1,7 @@
 """Metrics of the meaning of generated answers, by judges: an encoder or a model of entailment."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 
 Encoder = Callable[[Sequence[str]], Floats]
 Entailment = Callable[[Sequence[str], Sequence[str]], NDArray[np.bool_]]
+Classifier = Callable[[Sequence[str]], Floats]
+LanguageModel = Callable[[Sequence[str], Sequence[str]], Floats]
+CLEAN = "clean"
+"""The option of a classifier that names its label of clean texts, and its default."""
+CHECKED = "checked"
+"""The option of judges with results of `uwc judge`, or their files."""
 
 
 @dataclass(frozen=True)
@@ -29,38 +35,85 @@ class Judges:
     Attributes:
         encoder: a sentence encoder, from n texts to [n, d] embeddings.
         entailment: a function from n premises and n hypotheses to [n] whether the first entails the second.
+        contradiction: the same for whether the first contradicts the second.
+        classifier: a function from n texts to [n] probabilities that they are clean.
+        language_model: a function from n prompts and n continuations to [n, 2], see `uwc.models.judges`.
+        given: what `load` was given.
     """
 
     encoder: Encoder | None = None
     entailment: Entailment | None = None
+    contradiction: Entailment | None = None
+    classifier: Classifier | None = None
+    language_model: LanguageModel | None = None
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """The judges that are given."""
+        return [name for name in JUDGES if getattr(self, name) is not None]
 
     @classmethod
     def load(cls, given: Mapping[str, Any], *, device: "DeviceName" = "auto") -> "Judges":
         """Load judges, which cache their results by texts.
 
         Args:
-            given: "encoder" and "entailment" -> a folder, a hub name or a function; None is not given.
+            given: name of a judge, see above -> a folder, a hub name or a function; None is not given. "clean" is the
+                label of a classifier that means that a text is clean, by default "clean". "checked" are results of
+                `uwc judge`, which are not read here. One model of inference may be given by the same path as
+                "entailment" and "contradiction".
             device: where to compute.
+
         Raises:
-            ConfigError: another name is given.
-            ModelError: there is no such model, or it is of another kind.
+            ConfigError: another name is given, or "clean" without the path of a classifier.
+            ModelError: there is no such model, it is of another kind, or it lacks a label.
         """
-        from uwc.models.judges import load_encoder, load_entailment
+        from uwc.models.judges import (
+            Inference,
+            load_classifier,
+            load_encoder,
+            load_inference,
+            load_language_model,
+        )
 
         require_judges(given)
+        inference: dict[str, Inference] = {}
+
+        def load(name: str, path: str) -> Any:
+            if name == "encoder":
+                return load_encoder(path, device=device)
+            if name == "classifier":
+                return load_classifier(path, clean=clean_label(given), device=device)
+            if name == "language_model":
+                return load_language_model(path, device=device)
+            if path not in inference:
+                loaded = load_inference(path, device=device)
+                inference[path] = replace(loaded, predict=_once(loaded.predict))
+            return inference[path].finds(name)
+
         judges: dict[str, Any] = {}
-        for name, load in (("encoder", load_encoder), ("entailment", load_entailment)):
+        for name in JUDGES:
             judge: Any = given.get(name)
             if judge is not None:
-                judges[name] = _once(load(judge, device=device) if isinstance(judge, str | Path) else judge)
-        return cls(**judges)
+                judges[name] = _once(load(name, str(judge)) if isinstance(judge, str | Path) else judge)
+        return cls(**judges, given=dict(given))
 
 
 def require_judges(given: Mapping[str, Any]) -> None:
-    """Raise ConfigError for an unknown judge."""
+    """Raise ConfigError for an unknown judge, or a label of clean texts without a classifier whose label it is."""
     for name in given:
-        if name not in JUDGES:
-            raise ConfigError(unknown_name("judge", name, list(JUDGES)))
+        if name not in (*JUDGES, CLEAN, CHECKED):
+            raise ConfigError(unknown_name("judge", name, [*JUDGES, CLEAN, CHECKED]))
+    if given.get(CLEAN) is not None and not isinstance(given.get("classifier"), str | Path):
+        raise ConfigError(
+            f"judges: {CLEAN} = {given[CLEAN]!r} names a label of a classifier, and no path of one is given "
+            "(score.judges.classifier); remove it"
+        )
+
+
+def clean_label(given: Mapping[str, Any]) -> str:
+    """The label of a classifier that means that a text is clean."""
+    return str(given.get(CLEAN) or CLEAN)
 
 
 def _once(judge: Callable[..., Any]) -> Callable[..., Any]:

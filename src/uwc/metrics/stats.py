@@ -1,6 +1,6 @@
 """Averages, paired differences and set metrics, with standard errors and bootstrap intervals over clusters."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -249,6 +249,42 @@ def aggregate_sets(
             se = float(finite.std(ddof=1))
             low, high = bootstrap_interval(finite, clusters=fewest)
     return Aggregate(mean=mean, n=sum(sizes.values()), not_scored=missing, clusters=number, se=se, low=low, high=high)
+
+
+def _weighted(means: Floats) -> Floats:
+    ratio: Floats = np.exp(-means[0] / means[1])
+    return ratio
+
+
+def _bits(means: Floats) -> Floats:
+    ratio: Floats = -means[0] / (means[1] * np.log(2))
+    return ratio
+
+
+def _mean(means: Floats) -> Floats:
+    mean: Floats = means.mean(axis=0)
+    return mean
+
+
+COMBINATIONS: Mapping[str, Callable[[Floats], Floats]] = {
+    "mean_of_tasks": _mean,
+    "weighted_perplexity": _weighted,
+    "bits_per_byte": _bits,
+}
+"""How the means [I, ...] of several inputs give a task's score: the mean of a group's tasks; and of the sums of
+log-likelihoods l and of words or bytes w, ``exp(-l / w)`` and ``-l / (w log 2)``."""
+
+
+def aggregate_combined(average: str, rows: Sequence[Floats], names: Sequence[str], *, seed: int) -> Aggregate:
+    """The aggregate of one of `COMBINATIONS`, from [E] values by question of each input; inputs of one name have the
+    same questions, which are drawn together."""
+    return aggregate_sets(
+        lambda *values: float(COMBINATIONS[average](np.array([v.mean() for v in values]))),
+        rows,
+        [[""] * len(row) for row in rows],
+        groups=names,
+        seed=seed,
+    )
 
 
 @dataclass(frozen=True)

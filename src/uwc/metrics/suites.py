@@ -9,7 +9,7 @@ from typing import Any
 
 from uwc.data.example import Example, asked_in_both, fingerprint, has_subject, paraphrased, repeated
 from uwc.errors import ConfigError, listed
-from uwc.metrics.registry import INPUTS, JUDGES, metric, metrics, set_metrics
+from uwc.metrics.registry import INPUTS, JUDGES, inputs_of, metric, metrics, set_metrics
 from uwc.metrics.set_metrics import BOUNDS, MEMBERSHIP_ATTACKS
 from uwc.metrics.stats import cluster_codes
 from uwc.registry import Entry, unknown_name
@@ -51,9 +51,11 @@ SUITES: dict[str, tuple[str, ...]] = {
         "exact_memorization",
         "paraphrase_probability",
         "truth_probability",
+        "fluency",
         "model_utility",
         "ou_memorization",
         "ou_privacy",
+        "ou_utility",
         "ou_overall",
     ),
     "membership": (
@@ -68,6 +70,7 @@ SUITES: dict[str, tuple[str, ...]] = {
 OPTIONAL: dict[str, frozenset[str]] = {
     "core": frozenset({"kl_to_original", "rouge_l", "secret_said"}),
     "lume": frozenset({"lume_mia"}),
+    "open-unlearning": frozenset({"fluency"}),
     "membership": frozenset({"mia_reference", "auc_reference", *(f"tpr_{bound}_reference" for bound in BOUNDS)}),
 }
 """Suite -> metrics that are left out, with a note, if a need is not met; in ``all`` this holds for every metric."""
@@ -75,7 +78,7 @@ OPTIONAL: dict[str, frozenset[str]] = {
 
 WEIGHTS = "the model's weights"
 """The missing need of a metric of likelihoods where there are texts only."""
-OF_TEXTS = frozenset({"answers", "labelled", "texts", "secrets", *JUDGES})
+OF_TEXTS = frozenset({"answers", "labelled", "texts", "questions", "secrets", *JUDGES})
 """The inputs of metrics that texts generated elsewhere have."""
 
 
@@ -93,7 +96,7 @@ class OnlyTexts:
 
     def missing_input(self, name: str, of_set: str) -> str:
         """The missing need of a metric of single examples of which no values are logged; empty if there is none."""
-        needs = set(metrics.get(name).facts["needs"])
+        needs = set(inputs_of(name))
         if needs - OF_TEXTS:
             return WEIGHTS
         return f"texts of the set {of_set!r}, which the log lacks" if "texts" in needs and of_set in self.silent else ""
@@ -111,7 +114,7 @@ class Given:
 
     Attributes:
         sets: the sets of examples by name.
-        models: the further models that are given: "original", "retrained", "encoder", "entailment".
+        models: the further models that are given: "original", "retrained" and the names of judges.
         max_new_tokens: the most tokens of a generated answer.
         only_texts: what is available in place of a model; None for a model.
     """
@@ -188,7 +191,7 @@ def is_set_metric(name: str) -> bool:
 
 def is_judged(name: str) -> bool:
     """Whether a metric of single examples needs a judge."""
-    return not is_set_metric(name) and bool(set(metrics.get(name).facts["needs"]) & set(JUDGES))
+    return not is_set_metric(name) and bool(set(inputs_of(name)) & set(JUDGES))
 
 
 def require_suite(name: str | None) -> None:
@@ -254,13 +257,20 @@ def _of_suite(name: str) -> list[str]:
 def required_inputs(entry: Entry[Any], given: Given) -> list[tuple[bool, str, str]]:
     """(of the retrained model?, set, metric) for each argument of a set metric.
 
-    Without a retrained model the arguments with a default, the last ones, are left out.
+    Without a retrained model the arguments with a default, the last ones, are left out. The optional ones that can be
+    measured follow.
     """
     inputs = [split_input(text) for text in entry.facts["needs"]]
-    if "retrained" in given.models:
-        return inputs
-    optional = sum(p.default is not p.empty for p in signature(entry.function).parameters.values())
-    return inputs[: len(inputs) - optional]
+    if "retrained" not in given.models:
+        defaults = sum(p.default is not p.empty for p in signature(entry.function).parameters.values())
+        inputs = inputs[: len(inputs) - defaults]
+    optional = map(split_input, entry.facts.get("optional", ()))
+    return [*inputs, *(found for found in optional if found[1] in given.sets and not _lacks(found, given))]
+
+
+def _lacks(needed: tuple[bool, str, str], given: Given) -> str:
+    """The missing need of an argument of a metric of whole sets, whose set is given; empty if there is none."""
+    return missing_input(needed[2], needed[1], given)
 
 
 def split_input(text: str) -> tuple[bool, str, str]:
@@ -297,7 +307,7 @@ def what_is_missing(name: str, given: Given) -> str:
 def _of_likelihoods(entry: Entry[Any]) -> bool:
     """Whether a metric of whole sets reads one that needs more than texts."""
     inputs = [split_input(text) for text in entry.facts["needs"]]
-    return any(set(metrics.get(metric).facts["needs"]) - OF_TEXTS for _, _, metric in inputs)
+    return any(set(inputs_of(metric)) - OF_TEXTS for _, _, metric in inputs)
 
 
 def measured_on(name: str, of_set: str, given: Given) -> bool:
@@ -322,11 +332,10 @@ def missing_input(name: str, of_set: str, given: Given) -> str:
         return ""
     if texts is not None and (lacking := texts.missing_input(name, of_set)):
         return lacking
-    for need in metrics.get(name).facts["needs"]:
+    for need in inputs_of(name):
         absent = {
-            "reference": "original" not in given.models,
-            "encoder": "encoder" not in given.models,
-            "entailment": "entailment" not in given.models,
+            **dict.fromkeys(("reference", "reference_states"), "original" not in given.models),
+            **{judge: judge not in given.models for judge in JUDGES},
             "texts": given.max_new_tokens < 1,
             "text_tokens": given.max_new_tokens < 1,
             "perturbed": not any_perturbed(given.sets[of_set]),

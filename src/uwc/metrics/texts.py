@@ -54,6 +54,11 @@ class TextSet(MeasuredSet):
         return tuple(e.id for e in self.examples)
 
     @property
+    def questions(self) -> tuple[str, ...]:  # type: ignore[override]
+        """[E] the questions."""
+        return tuple(e.question for e in self.examples)
+
+    @property
     def subjects(self) -> tuple[str, ...]:
         """[E] the subject of each question, which names its cluster."""
         return tuple(e.subject for e in self.examples)

@@ -2,15 +2,19 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from uwc import progress
 from uwc.data.batches import Batch, collate
 from uwc.data.example import Example
 from uwc.errors import ConfigError, ModelError
-from uwc.models.batching import DEFAULT_TOKEN_BUDGET
+from uwc.models.batching import DEFAULT_TOKEN_BUDGET, run_in_batches, token_budget_of
 from uwc.models.contrast import ContrastModel
 from uwc.models.head import head_sees, unwrapped
 from uwc.models.model import Model
@@ -120,6 +124,34 @@ def answer_states(
         with capturing_states(model.model, layers, batch) as captured, head_sees(model.model, _first):
             model.model(input_ids=batch.input_ids, use_cache=False)
         yield captured, batch.targets
+
+
+@torch.no_grad()
+def prompt_states(model: Model, examples: Sequence[Example]) -> NDArray[np.float32]:
+    """[E, d] the states that predict the first answer token, after the middle block.
+
+    The output of block ``ceil(L / 2)`` of L at the last position of the prompt; the answer is not read.
+
+    Raises:
+        ModelError: the model's blocks are not found, or do not return one state a token.
+    """
+    layer = (len(blocks(model.model)) + 1) // 2
+    encoded = [replace(e, tokens=(*e.tokens[: e.start], e.tokens[0]), end=e.start + 1) for e in model.encode(examples)]
+    model.model.eval()
+    states: dict[int, NDArray[np.float32]] = {}
+    with progress.bar(f"states {model.name}", total=len(encoded)) as advance:
+
+        def work(group: list[int]) -> None:
+            batch = collate([encoded[i] for i in group], device=model.device)
+            with capturing_states(model.model, [layer], batch) as captured, head_sees(model.model, _first):
+                model.model(**batch.inputs, use_cache=False)
+            states.update(zip(group, captured[layer].float().cpu().numpy(), strict=True))
+
+        lengths = [len(e.tokens) for e in encoded]
+        kinds, budget = model.sharing().kinds(lengths), token_budget_of(model, elsewhere=DEFAULT_TOKEN_BUDGET)
+        for group in run_in_batches(lengths, kinds=kinds, token_budget=budget, batch_cost=0, work=work):
+            advance(len(group))
+    return np.stack([states[i] for i in range(len(encoded))])
 
 
 @torch.no_grad()

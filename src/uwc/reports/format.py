@@ -131,6 +131,8 @@ def intervals(results: StudyResults) -> str:
         how = f"with alpha fixed, since {listed(fixed)} has no values by example to draw from"
     elif fixed:
         how += f" and {listed(fixed)} fixed"
+    if results.retention and (normal := results.retention.by_standard_error):
+        how += f"; {listed(normal)} by normal draws with its standard error"
     return f"95%, bootstrap over clusters, {how}"
 
 

@@ -6,7 +6,7 @@ from itertools import groupby, pairwise
 
 from pydantic import JsonValue
 
-from uwc.progress import duration
+from uwc.progress import duration, gigabytes
 from uwc.published import PublishedTable, published, published_names
 from uwc.reports.format import (
     MISSING,
@@ -779,16 +779,20 @@ def _short(value: float | None) -> str:
 
 
 def steps_table(run: RunRecord) -> Table:
-    """The steps of the run: the time of each when it was computed, and whether it was taken from the cache."""
+    """The steps of the run: time and memory of each when it was computed, and whether it was taken from the cache."""
     rows = tuple(
         (
             step.name,
             duration(step.seconds) if known(step.seconds) else MISSING,
+            MISSING if step.peak_bytes is None else gigabytes(step.peak_bytes),
             "reused" if step.reused else "computed",
             step.key,
         )
         for step in run.steps
     )
     spent = sum(step.seconds for step in run.steps if not step.reused and known(step.seconds))
-    caption = f"Computed in this run: {duration(spent)}. A reused step was taken from the cache, by its key."
-    return Table("Steps", ("step", "time", "this run", "key"), rows, caption)
+    caption = (
+        f"Computed in this run: {duration(spent)}. Memory: the most in use at once, of the process with all that it "
+        "holds, or of the CUDA device. A reused step was taken from the cache, by its key."
+    )
+    return Table("Steps", ("step", "time", "memory", "this run", "key"), rows, caption)

@@ -21,6 +21,7 @@ from uwc.results import (
     collapse,
     find,
 )
+from uwc.studies.judging import unchecked
 from uwc.studies.plan import Plan
 from uwc.studies.steps import Checkpoint, Step
 from uwc.studies.store import Store
@@ -77,7 +78,8 @@ def input_warnings(plan: Plan) -> list[Warning]:
     several = len(plan.runs) > 1
     left_out = [of_file.warning for of_file in plan.benchmark.left_out]
     on_questions = [*question_warnings(sets, several=several), *rate_warnings(plan.sets, plan.scoring.of_sets)]
-    return [*left_out, *on_questions, *_coded(_on_attacked(plan)), *_coded(_on_weights(plan))]
+    on_judges = unchecked(plan.judges)
+    return [*left_out, *on_questions, *on_judges, *_coded(_on_attacked(plan)), *_coded(_on_weights(plan))]
 
 
 def _on_attacked(plan: Plan) -> "Coded":
@@ -223,6 +225,12 @@ def _on_design(plan: Plan, retention: Retention | None) -> Coded:
             "retention_without_interval",
             f"Retention by {' and '.join(silent)} is one number a model, without values by example. The intervals have "
             f"{'only a part' if some else 'nothing'} of the uncertainty of alpha in them, and are too narrow by that.",
+        )
+    if retention is not None and (normal := retention.by_standard_error):
+        yield (
+            "retention_by_standard_error",
+            f"Retention by {' and '.join(normal)} has no values by question. The intervals have its standard error in "
+            "them, without the correlation of the models' errors on the same questions, and are too wide by that.",
         )
 
 

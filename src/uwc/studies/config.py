@@ -13,6 +13,7 @@ from uwc.data.benchmarks import benchmarks
 from uwc.data.benchmarks.described import is_benchmark_file
 from uwc.data.prompts import PromptTemplate
 from uwc.errors import ConfigError
+from uwc.metrics.semantics import require_judges
 from uwc.metrics.suites import entry_of, is_suite, require_suite
 from uwc.models.model import DeviceName, Dtype, Loading
 from uwc.names import STORE, require_name
@@ -23,7 +24,15 @@ from uwc.plugins import load_plugins
 from uwc.published import published_benchmarks
 from uwc.registry import unknown_name
 from uwc.studies.policy import Policy, load_policy
-from uwc.studies.sections import AttackConfig, CalibrateConfig, MetricName, Section, first_problem, with_seeds
+from uwc.studies.sections import (
+    AttackConfig,
+    CalibrateConfig,
+    HarnessConfig,
+    MetricName,
+    Section,
+    first_problem,
+    with_seeds,
+)
 from uwc.training.settings import LAST_SEED, MOST, TrainingSettings, check_rule, check_stop
 
 ORIGINAL, RETRAINED = "original", "retrained"
@@ -283,15 +292,34 @@ class UnlearnConfig(Section):
 
 
 class JudgesConfig(Section):
-    """The judges of generated answers, each a folder or hub name: a sentence `encoder`, for semantic similarity, and a
-    model of natural-language inference, for `entailment`."""
+    """The judges of generated answers, each a folder or hub name.
+
+    Attributes:
+        encoder: a sentence encoder, for semantic similarity.
+        entailment: a model of natural-language inference, for entailment.
+        contradiction: the same, usually the same model, for the rates of forgetting and retention (KFR, KRR).
+        classifier: a classifier of gibberish, for fluency.
+        clean: its label that means that a text is clean, by default "clean".
+        language_model: a causal language model, for verdicts and the perplexity of generated answers.
+        checked: the judge.json of `uwc judge`, with the agreement of a judge with labels.
+    """
 
     encoder: str | None = None
     entailment: str | None = None
+    contradiction: str | None = None
+    classifier: str | None = None
+    clean: str | None = None
+    language_model: str | None = None
+    checked: tuple[str, ...] = ()
 
-    def given(self) -> dict[str, str]:
-        """Judge -> its path, of those that were given."""
-        return self.model_dump(exclude_none=True)
+    @model_validator(mode="after")
+    def _label_of_classifier(self) -> "JudgesConfig":
+        require_judges(self.given())
+        return self
+
+    def given(self) -> dict[str, Any]:
+        """Judge -> its path, of those that were given, and the options that were given."""
+        return {name: value for name, value in self.model_dump().items() if value not in (None, ())}
 
 
 def _metric_or_suite(given: Any) -> str:
@@ -312,12 +340,15 @@ class ScoreConfig(Section):
         suite: core, tofu, muse, lume, membership or all; core if neither a suite nor metrics are named.
         max_new_tokens: the most tokens of a generated answer; 0 generates none.
         judges: the judges of generated answers.
+        tasks: tasks of lm-evaluation-harness, ``mmlu`` or ``mmlu:acc_norm``, on which every model is scored, with the
+            settings of the section `harness`.
     """
 
     metrics: tuple[MetricOrSuite, ...] = ()
     suite: str | None = None
     max_new_tokens: int = Field(64, ge=0, le=MOST)
     judges: JudgesConfig = JudgesConfig()
+    tasks: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _known(self) -> "ScoreConfig":
@@ -339,11 +370,11 @@ def _policies(given: Any) -> Any:
 class StudyConfig(Section):
     """A whole study. Without `finetune` the model was trained on the data before. `retrained`: also train, or name, a
     model that is never trained on the forget set. `calibrate: null`: the unlearned models are scored as delivered, and
-    not ranked. `check`: policies, shipped ones by name, YAML files or their content, under each of which every
-    unlearned model is checked as delivered. `plugins`: Python files that register metrics, losses, attacks or
-    benchmarks, executed before names are checked. `published`: a benchmark whose published scores the report shows for
-    comparison; by default the study's own, if there are any. `keep_paths`: keep absolute paths in the results and
-    reports."""
+    not ranked. `harness`: settings of tasks of lm-evaluation-harness. `check`: policies, shipped ones by name, YAML
+    files or their content, under each of which every unlearned model is checked as delivered. `plugins`: Python files
+    that register metrics, losses, attacks or benchmarks, executed before names are checked. `published`: a benchmark
+    whose published scores the report shows for comparison; by default the study's own, if there are any. `keep_paths`:
+    keep absolute paths in the results and reports."""
 
     name: str
     title: str = ""
@@ -355,6 +386,7 @@ class StudyConfig(Section):
     unlearn: UnlearnConfig
     score: ScoreConfig = ScoreConfig()
     calibrate: CalibrateConfig | None = CalibrateConfig()
+    harness: HarnessConfig = HarnessConfig()
     attack: AttackConfig | None = None
     check: Annotated[tuple[Policy, ...], BeforeValidator(_policies)] = ()
     published: str | None = None
@@ -386,6 +418,7 @@ class StudyConfig(Section):
             raise ConfigError(
                 "retrained: true trains a retrained model, which needs 'finetune'; or give the path of one"
             )
+        self.harness.require_used((*self.score.tasks, *(self.calibrate.tasks if self.calibrate else ())))
         names = [policy.name for policy in self.check]
         for name in names:
             if names.count(name) > 1:

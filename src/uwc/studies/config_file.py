@@ -1,5 +1,6 @@
 """Reads a study from its YAML file, a shipped one or a dictionary, with changes from the command line."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from importlib.resources import files
@@ -63,6 +64,7 @@ def load_config(
             not allowed to run.
     """
     content, where = (deepcopy(dict(source)), "study") if isinstance(source, Mapping) else read_config(str(source))
+    named = _include_path(content)
     for path, value in (changes or {}).items():
         _set(content, path, value, where=path)
     for path, value, told in _parsed(overrides):
@@ -71,7 +73,9 @@ def load_config(
     if trust_remote_code:
         _set(content, "model.trust_remote_code", True, where=where)
     if not isinstance(source, Mapping):
-        require_allowed(content, where=where, trust_remote_code=trust_remote_code, allow_plugins=allow_plugins)
+        given = _include_path(content) != _beside_folder(Path(source).parent, named)
+        asked = {k: v for k, v in content.items() if k != "harness"} if given else content
+        require_allowed(asked, where=where, trust_remote_code=trust_remote_code, allow_plugins=allow_plugins)
     return validated(content, where=where)
 
 
@@ -99,6 +103,18 @@ def require_allowed(content: Mapping[str, Any], *, where: str, trust_remote_code
         )
     if named:
         progress.note(f"plug-ins of {where}: {listed(named)}")
+    tasks = _include_path(content)
+    if isinstance(tasks, str) and not _is_within(tasks, here) and not allow_plugins:
+        raise ConfigError(
+            f"{where}: harness.include_path names a folder outside of the current one, {brief(tasks, 200)}, and tasks "
+            "may run Python code; if you know what they do, add --allow-plugins (in Python allow_plugins=True)"
+        )
+
+
+def _include_path(content: Mapping[str, Any]) -> Any:
+    """The folder of further tasks of lm-evaluation-harness that a study names."""
+    harness = content.get("harness")
+    return harness.get("include_path") if isinstance(harness, Mapping) else None
 
 
 def _is_within(path: str, folder: Path) -> bool:
@@ -119,7 +135,14 @@ def _beside(content: dict[str, Any], source: str | Path | Mapping[str, Any]) -> 
     benchmark = content.get("benchmark")
     if isinstance(benchmark, Mapping) and str(benchmark.get("name")).lower().endswith((".yaml", ".yml")):
         found["benchmark"] = {**benchmark, "name": _beside_it(folder, benchmark["name"])}
+    if (tasks := _include_path(content)) is not None:
+        found["harness"] = {**content["harness"], "include_path": _beside_folder(folder, tasks)}
     return found
+
+
+def _beside_folder(folder: Path, path: Any) -> Any:
+    """A path from the current folder, of a folder that lies in a folder; any other value is returned unchanged."""
+    return str(folder / path) if isinstance(path, str) and os.path.isdir(folder / path) else path
 
 
 def _beside_it(folder: Path, path: Any) -> Any:

@@ -15,9 +15,10 @@ from uwc.attacks.evaluate import VariantValues, describe, load_variants, outcome
 from uwc.attacks.evaluate import answer_rows as attacked_rows
 from uwc.calibration.calibrate import Calibrated
 from uwc.calibration.frontier import pair_confidences, seed_groups
-from uwc.calibration.probed import ROUNDING
+from uwc.calibration.probed import ROUNDING, Measured
 from uwc.io import digest, expanded, file_digest
 from uwc.metrics.evaluate import answer_rows, evaluate, load_sets, not_finite_in_words
+from uwc.metrics.harness import TaskScore, load_tasks
 from uwc.metrics.registry import metrics, set_metrics
 from uwc.metrics.scored import NOT_FINITE, ScoredSet
 from uwc.metrics.secrets import secret_counts
@@ -234,7 +235,8 @@ def gather(plan: Plan, store: Store) -> StudyResults:
     attacks = gatherer.attacks()
     config = plan.config
     checked = map(without_sums, gatherer.verdicts(references))
-    retention = config.calibrate.described() if config.calibrate else None
+    retention = config.calibrate.described(gatherer.measured()) if config.calibrate else None
+    of_tasks = gatherer.tasks(plan.original.score)
     return StudyResults(
         uwc_version=__version__,
         study=StudyInfo(
@@ -253,8 +255,9 @@ def gather(plan: Plan, store: Store) -> StudyResults:
             },
         ),
         model=gatherer.model(),
-        metrics={name: metric_info(name) for name in plan.scoring.metrics},
-        sets={name: set_info(name, examples) for name, examples in plan.sets.items()},
+        metrics={name: metric_info(name) for name in plan.scoring.metrics} | {t.metric_name: t.info for t in of_tasks},
+        sets={name: set_info(name, examples) for name, examples in plan.sets.items()}
+        | {task.name: task.info for task in plan.tasks},
         retention=retention,
         references=references,
         unlearned=tuple(unlearned),
@@ -262,6 +265,7 @@ def gather(plan: Plan, store: Store) -> StudyResults:
         pairs=gatherer.pairs(ranking),
         groups=gatherer.groups([u for u in unlearned if u.name in ranking]),
         secrets=tuple(gatherer.secrets()),
+        judges=plan.judges,
         attacks=attacks,
         robustness=gatherer.robustness(attacks),
         verdicts=tuple(checked),
@@ -295,7 +299,19 @@ class _Gatherer:
         """Every metric on every set."""
         retrained = self.plan.retrained
         control = None if retrained is None else self.scored(retrained.score)
-        return evaluate(self.scored(model.score), self.plan.scoring, retrained=control)
+        of_tasks = (task.score(seed=self.seed) for task in self.tasks(model.score))
+        return (*evaluate(self.scored(model.score), self.plan.scoring, retrained=control), *of_tasks)
+
+    def tasks(self, step: Step) -> list[TaskScore]:
+        """A model's scores on tasks of lm-evaluation-harness."""
+        return load_tasks(self.store.folder(step)) if self.plan.tasks else []
+
+    def measured(self) -> tuple[Measured, ...]:
+        """The retention measures of the first run that was calibrated; empty if none was."""
+        for run in self.plan.runs:
+            if run.calibrate is not None and step_status(run.calibrate, self.store) == "done":
+                return self.calibration(run.config.label).measures
+        return ()
 
     def reference(self, model: PlannedModel) -> ReferenceModel:
         role: Any = model.key.role

@@ -12,13 +12,15 @@ from uwc.data.example import Example, spread
 from uwc.data.question_files import read_examples
 from uwc.errors import ConfigError, DataError, UserError
 from uwc.metrics.evaluate import Scoring
+from uwc.metrics.harness import Task, find_tasks
 from uwc.metrics.registry import JUDGES, metrics
 from uwc.metrics.suites import Given, chosen_metrics, in_all_wordings
 from uwc.registry import unknown_name
-from uwc.results import ModelKey
+from uwc.results import JudgeInfo, ModelKey
 from uwc.studies.config import RunConfig, StudyConfig
+from uwc.studies.judging import judge_fingerprints, judge_infos, used_judges
 from uwc.studies.needs import ChosenAttack, attack_section, chosen_attacks, measurable, needed_metrics
-from uwc.studies.sections import AttackConfig, ChainConfig
+from uwc.studies.sections import AttackConfig, ChainConfig, require_other_names
 from uwc.studies.steps import Attack, Build, Calibrate, Checkpoint, Evaluation, FineTune, Score, Step, Unlearn
 from uwc.studies.store import checkpoint_fingerprint
 
@@ -188,6 +190,8 @@ class Plan:
         unmet: the attacks of policies that cannot be carried out, each with the reason.
         attacks: every attack on every model, ordered by model.
         steps: all steps in topological order.
+        judges: the judges of generated answers.
+        tasks: the tasks of lm-evaluation-harness on which every model is scored.
     """
 
     config: StudyConfig
@@ -202,6 +206,8 @@ class Plan:
     unmet: tuple[tuple[ChainConfig, str], ...]
     attacks: tuple[PlannedAttack, ...]
     steps: tuple[Step, ...]
+    judges: tuple[JudgeInfo, ...] = ()
+    tasks: tuple[Task, ...] = ()
 
     @property
     def sets(self) -> Mapping[str, Sequence[Example]]:
@@ -246,6 +252,7 @@ def make_plan(config: StudyConfig) -> Plan:
     scoring, left_out = _scoring(config, sets, benchmark.metrics)
     if config.calibrate is not None:
         config.calibrate.check(sets, benchmark=benchmark.name, max_new_tokens=config.score.max_new_tokens)
+    require_other_names(config.score.tasks, sets, where="score.tasks")
     attack = attack_section(config, scoring.given)
     setup = None if attack is None else _setup(attack, benchmark, sets, seed=config.seed)
     return _Planner(config, benchmark, scoring, attack, setup).plan(left_out)
@@ -273,7 +280,7 @@ def _scoring(
         ConfigError: a need of a metric is not met.
     """
     score = config.score
-    models = {"original", *score.judges.given(), *(["retrained"] if config.retrained else [])}
+    models = {"original", *set(score.judges.given()) & set(JUDGES), *(["retrained"] if config.retrained else [])}
     given = Given(sets, frozenset(models), score.max_new_tokens)
     ranked_by = () if config.calibrate is None else (config.calibration.ranked_by,)
     named = score.metrics or (() if score.suite else own)
@@ -310,10 +317,13 @@ class _Planner:
         self.unmet: list[tuple[ChainConfig, str]] = []
         model, paths = config.model, config.score.judges.given()
         self.loading = replace(model.loading(), trust_remote_code=False)  # each checkpoint says so itself
-        judging = {need for name in scoring.of_examples for need in metrics.get(name).facts["needs"]}
-        used = {name: path for name, path in paths.items() if name in judging}
-        judges = {name: checkpoint_fingerprint(path) for name, path in used.items()}
-        self.evaluation = Evaluation(scoring.work(), judges, used)
+        used = used_judges(paths, scoring)
+        fingerprints = judge_fingerprints(used)
+        self.judges = judge_infos(paths, scoring, fingerprints)
+        harness = config.harness.settings()
+        scored = find_tasks(config.score.tasks, harness, where="score.tasks")
+        self.evaluation = Evaluation(scoring.work(), fingerprints, used, scored)
+        self.kept = () if config.calibrate is None else config.calibrate.found_tasks(harness)
 
     def plan(self, left_out: Mapping[str, str]) -> Plan:
         base = self.base()
@@ -344,6 +354,8 @@ class _Planner:
             tuple(self.unmet),
             attacks,
             tuple({step.id: step for step in steps}.values()),
+            self.judges,
+            self.evaluation.tasks,
         )
 
     def base(self) -> Step:
@@ -384,7 +396,8 @@ class _Planner:
         calibrate = None
         if self.config.calibrate is not None:
             of, name = _of(ModelKey(role="calibrated", run=run.label)), f"calibrate {run.label}"
-            calibrate = Calibrate(of, name, model, original, self.loading, self.evaluation, self.config.calibrate)
+            retention = self.config.calibrate
+            calibrate = Calibrate(of, name, model, original, self.loading, self.evaluation, retention, self.kept)
         return PlannedRun(run, model, self.score(key, model, original), calibrate)
 
     def unlearned(self, run: RunConfig, key: ModelKey, original: Step) -> Step:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from uwc import progress
-from uwc.progress import duration
+from uwc.progress import duration, gigabytes
 from uwc.results import RunRecord, StepTime
 from uwc.studies.checks import require_retention
 from uwc.studies.plan import Plan
 from uwc.studies.steps import LOG, MODEL, Attack, Calibrate, Checkpoint, Step
-from uwc.studies.store import FileRecord, Manifest, Store, checkpoint_fingerprint, environment, file_records
+from uwc.studies.store import FileRecord, Manifest, Store, checkpoint_fingerprint, environment, file_records, uses_cuda
 from uwc.tracking import Trackers
 
 if TYPE_CHECKING:
@@ -169,7 +169,15 @@ def _run(step: Step, context: "Context") -> StepTime:
         status = step_status(step, store)
     if reused and context.trackers.used:
         _track_stored(step, context)
-    return StepTime(name=step.name, key=step.key, seconds=_seconds(step, store), reused=reused, outcome=status)
+    made = store.manifest(step)
+    return StepTime(
+        name=step.name,
+        key=step.key,
+        seconds=_seconds(step, store),
+        peak_bytes=None if made is None else made.peak_bytes,
+        reused=reused,
+        outcome=status,
+    )
 
 
 def _track_stored(step: Step, context: "Context") -> None:
@@ -190,11 +198,16 @@ def _report(step: Step, time: StepTime, store: Store, left: str) -> None:
         return
     why = f": {store.outcome(step).message}" if failed else ""
     after = f"; {left}" if left else ""
-    progress.note(f"{time.outcome if failed else 'done':>8}  {step.name} ({time.seconds:.1f} s){why}{after}")
+    took = f"{time.seconds:.1f} s" + ("" if time.peak_bytes is None else f", {gigabytes(time.peak_bytes)}")
+    progress.note(f"{time.outcome if failed else 'done':>8}  {step.name} ({took}){why}{after}")
 
 
 def _compute(step: Step, context: "Context") -> None:
-    started = time.perf_counter()
+    from uwc.memory import peak_bytes, start_of_peak
+
+    asked = step.settings["loading"]["device"]
+    device = "cuda" if uses_cuda(asked) else "cpu"
+    started, before = time.perf_counter(), start_of_peak(device)
     with context.store.writing(step) as writing:
         outcome = step.run(context, writing.folder)
         records = file_records(writing.folder)
@@ -206,9 +219,10 @@ def _compute(step: Step, context: "Context") -> None:
             inputs={role: s.key for role, s in step.inputs.items()},
             outcome=outcome,
             seconds=time.perf_counter() - started,
+            peak_bytes=None if before is None else peak_bytes(device),
             model=_model_files(writing.folder / MODEL, records),
             files=records,
-            environment=environment(device=step.settings["loading"]["device"]),
+            environment=environment(device=asked),
         )
 
 

@@ -1,6 +1,6 @@
 """Sections of a study's file: `attack:`, `calibrate:`, and the validation that all sections share."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import Annotated, Any, Literal, get_args
 
@@ -9,8 +9,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializ
 from uwc.attacks.chain import Chain, make_chain
 from uwc.attacks.registry import Texts, attacks
 from uwc.calibration.measures import Measure, ranking_metric, retention_measures, retention_names
+from uwc.calibration.probed import Measured
 from uwc.data.example import Example
 from uwc.errors import ConfigError, listed, shortened
+from uwc.metrics.harness import HarnessSettings, find_tasks, require_harness
+from uwc.metrics.harness import Task as FoundTask
 from uwc.metrics.registry import metrics, set_metrics
 from uwc.metrics.set_metrics import UTILITY_SETS
 from uwc.metrics.suites import Given, is_set_metric, metric_name, set_label, what_is_missing
@@ -18,7 +21,7 @@ from uwc.names import require_name
 from uwc.registry import unknown_name
 from uwc.results import Retention
 from uwc.strict_numbers import StrictNumbers, first_message
-from uwc.training.settings import MOST
+from uwc.training.settings import LAST_SEED, MOST
 
 MetricName = Annotated[str, AfterValidator(metric_name)]
 """A metric by name or label, converted to its name; an unknown one is unchanged."""
@@ -96,6 +99,53 @@ def task_label(given: str | Callable[..., Any]) -> str:
     return given if isinstance(given, str) else str(getattr(given, "__name__", type(given).__name__))
 
 
+class HarnessConfig(Section):
+    """Settings of tasks of lm-evaluation-harness, in ``calibrate.tasks`` and ``score.tasks``; see `HarnessSettings`."""
+
+    include_path: str | None = None
+    limit: int | None = Field(None, ge=1)
+    num_fewshot: int | None = Field(None, ge=0, le=1000)
+    seed: int = Field(1234, ge=0, le=LAST_SEED)
+    chat: bool | None = None
+    batch_size: int = Field(8, ge=1, le=4096)
+
+    def settings(self) -> HarnessSettings:
+        """The same for the tasks."""
+        return HarnessSettings(**self.model_dump())
+
+    def require_used(self, tasks: Sequence[object]) -> None:
+        """Raise ConfigError if there are settings, and no task."""
+        given = [key for key, field in type(self).model_fields.items() if getattr(self, key) != field.default]
+        if given and not any(isinstance(task, str) for task in tasks):
+            keys = listed(f"harness.{key}" for key in given)
+            raise ConfigError(
+                f"{keys}: there is no task of lm-evaluation-harness that this is for; name one (calibrate.tasks, "
+                "score.tasks) or leave it out"
+            )
+
+
+def harness_config(given: Mapping[str, Any] | HarnessConfig | None) -> HarnessConfig:
+    """Validated settings of tasks. Raises ConfigError, naming the key and the valid ones."""
+    if isinstance(given, HarnessConfig):
+        return given
+    try:
+        return HarnessConfig(**(given or {}))
+    except ValidationError as error:
+        raise ConfigError(f"harness: {first_problem(error, HarnessConfig)}") from None
+
+
+def require_other_names(tasks: Sequence[object], sets: Iterable[str], *, where: str) -> None:
+    """Raise ConfigError if a task is called as a set of questions is, since tasks are sets of their own in results, or
+    if two have one name and metric."""
+    labels = [task for task in tasks if isinstance(task, str)]
+    if len(set(labels)) < len(labels):
+        raise ConfigError(f"{where} names one twice: {listed(labels)}")
+    taken = set(sets)
+    for label in labels:
+        if (name := label.partition(":")[0]) in taken:
+            raise ConfigError(f"{where}: the task {name!r} has the name of a set of questions; rename one of them")
+
+
 Task = Annotated[str | Callable[[Any], float], PlainSerializer(task_label)]
 """A task of lm-evaluation-harness by name, or a function from a model to a number; written as its label."""
 
@@ -109,8 +159,8 @@ class CalibrateConfig(Section):
         tau: the least retention ratio.
         metric: the retention metric, on each of `sets`; ``model_utility`` is one number for three sets.
         sets: the benchmark's sets of the retention constraint, each separately; none for the `tasks` alone.
-        tasks: tasks of lm-evaluation-harness in the retention constraint: ``mmlu``, ``arc_easy:acc_norm``; in Python
-            also functions from a model to a number, higher is better.
+        tasks: tasks of lm-evaluation-harness in the retention constraint: ``mmlu``, ``arc_easy:acc_norm``, with the
+            settings of the section `harness`; in Python also functions from a model to a number, higher is better.
         rank_by: the metric of the forget set that models are ranked by; `metric` if possible, else extraction strength.
         scan, resolution: of the search for alpha.
     """
@@ -133,21 +183,37 @@ class CalibrateConfig(Section):
         """Whether the metric is one number for several sets."""
         return is_set_metric(self.metric)
 
-    def measures(self, sets: Sets, *, max_new_tokens: int) -> list[Measure]:
-        """The retention measures, on the sets that the study scores."""
+    def found_tasks(self, harness: HarnessSettings) -> tuple[FoundTask, ...]:
+        """The tasks of lm-evaluation-harness, with their questions; see `find_tasks`."""
+        return find_tasks([t for t in self.tasks if isinstance(t, str)], harness, where="calibrate.tasks")
+
+    def measures(self, sets: Sets, *, max_new_tokens: int, found: Sequence[FoundTask] = ()) -> list[Measure]:
+        """The retention measures, on the sets that the study scores; `found` are those of `found_tasks`."""
+        by_label = {task.label: task for task in found}
+        further = [by_label[task] if isinstance(task, str) else task for task in self.tasks]
         return retention_measures(
-            sets, metric=self.metric, keep=self.sets, further=self.tasks, max_new_tokens=max_new_tokens
+            sets, metric=self.metric, keep=self.sets, further=further, max_new_tokens=max_new_tokens
         )
 
-    def described(self) -> Retention:
-        """The retention constraint in results."""
+    def described(self, measured: Sequence[Measured] = ()) -> Retention:
+        """The retention constraint in results; `measured` are the measures of a calibration, which tell how the
+        uncertainty of each is known."""
         label = str((set_metrics if self.utility else metrics).get(self.metric).facts["label"])
         sets = [label] if self.utility else [f"{set_label(name)} {label}" for name in self.sets]
         known = not self.utility or "of_means" in set_metrics.get(self.metric).facts
+        labels = (*sets, *map(task_label, self.tasks))
+        functions = tuple(task_label(task) for task in self.tasks if not isinstance(task, str))
+        silent: tuple[str, ...] = (*(() if known else sets), *functions)
+        by_error: tuple[str, ...] = ()
+        if measured:
+            pairs = list(zip(labels, measured, strict=True))
+            silent = tuple(name for name, measure in pairs if not measure.inputs and not measure.by_error)
+            by_error = tuple(name for name, measure in pairs if measure.by_error)
         return Retention(
             tau=self.tau,
-            measures=(*sets, *map(task_label, self.tasks)),
-            without_interval=(*(() if known else sets), *map(task_label, self.tasks)),
+            measures=labels,
+            without_interval=silent,
+            by_standard_error=by_error,
             rank_by=self.ranked_by,
         )
 
@@ -181,9 +247,8 @@ class CalibrateConfig(Section):
             if lacking := what_is_missing(metric, Given(given, max_new_tokens=max_new_tokens)):
                 named = lacking.replace("'forget'", repr(name))
                 raise ConfigError(f"calibrate: the metric {metric!r} needs {named}")
+        require_other_names(self.tasks, sets, where="calibrate.tasks")
         if any(isinstance(task, str) for task in self.tasks):
-            from uwc.calibration.harness import require_harness
-
             require_harness()
 
     @model_validator(mode="after")

@@ -1,7 +1,7 @@
 """Steps of a study: typed fields, a key that is a hash of them, and the kinds of steps."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -16,6 +16,7 @@ from uwc.data.example import Example, fingerprint
 from uwc.errors import AttackFailed, TrainingDiverged
 from uwc.io import digest, finite, write_json
 from uwc.metrics.evaluate import Work, save_sets, score_sets
+from uwc.metrics.harness import Task, evaluate_tasks, save_tasks
 from uwc.metrics.registry import metrics, set_metrics
 from uwc.metrics.scored import needs_of
 from uwc.models.model import Loading, Model
@@ -32,11 +33,19 @@ if TYPE_CHECKING:
     from uwc.studies.context import Context
 
 
-STORE_VERSION = 12
+STORE_VERSION = 13
 """Version of the steps' computations and files; incremented when a change of this package's code affects a number."""
 
 NOT_IN_KEY: Mapping[str, bool] = {"key": False}
 """Metadata of a field that `run` uses only in messages, or to locate a file whose content is in the key."""
+IF_GIVEN: Mapping[str, str] = {"key": "if given"}
+"""Metadata of a field that is in the key only where it is not empty."""
+
+
+def in_key(of: "Field[Any]", value: Any) -> bool:
+    """Whether a field with this value is in the key."""
+    rule = of.metadata.get("key", True)
+    return bool(value) if rule == IF_GIVEN["key"] else bool(rule)
 
 
 class Outcome(Part):
@@ -63,8 +72,8 @@ class Outcome(Part):
 class Step:
     """A step of a study; subclasses are frozen dataclasses of everything that their `run` reads.
 
-    The key is a hash of the kind, all fields except those marked `NOT_IN_KEY`, the keys of the inputs, the store's
-    version, and the code from outside this package that the step uses.
+    The key is a hash of the kind, all fields except those marked `NOT_IN_KEY`, and empty ones marked `IF_GIVEN`, the
+    keys of the inputs, the store's version, and the code from outside this package that the step uses.
 
     Attributes:
         of: the identity of the step within its kind (role, run, attack).
@@ -90,8 +99,7 @@ class Step:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """All fields in the key except inputs, as plain data."""
-        kept = [f for f in fields(self) if f.metadata.get("key", True)]
-        values = {f.name: getattr(self, f.name) for f in kept}
+        values = {f.name: value for f in fields(self) if in_key(f, value := getattr(self, f.name))}
         return {name: identity(value) for name, value in values.items() if not isinstance(value, Step)}
 
     @cached_property
@@ -159,7 +167,7 @@ def identity(value: Any) -> Any:
             return fingerprint(value)
         return [identity(item) for item in value]
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: identity(getattr(value, f.name)) for f in fields(value) if f.metadata.get("key", True)}
+        return {f.name: identity(item) for f in fields(value) if in_key(f, item := getattr(value, f.name))}
     raise TypeError(f"a step cannot be keyed by a {type(value).__qualname__}")
 
 
@@ -171,8 +179,8 @@ def _find_examples(name: str, value: Any, found: dict[str, str]) -> None:
             _find_examples(str(key), item, found)
     elif is_dataclass(value) and not isinstance(value, type | Step):
         for f in fields(value):
-            if f.metadata.get("key", True):
-                _find_examples(f.name, getattr(value, f.name), found)
+            if in_key(f, item := getattr(value, f.name)):
+                _find_examples(f.name, item, found)
 
 
 Examples = Sequence[Example]
@@ -192,11 +200,13 @@ class Evaluation:
         work: the sets and their needs.
         judges: judge -> the fingerprint of its files.
         judge_paths: judge -> its folder or hub name.
+        tasks: the tasks of lm-evaluation-harness.
     """
 
     work: Work
     judges: Mapping[str, Mapping[str, str]]
     judge_paths: Mapping[str, str] = field(metadata=NOT_IN_KEY)
+    tasks: tuple[Task, ...] = field(default=(), metadata=IF_GIVEN)
 
     @property
     def judged(self) -> list[Entry[Any]]:
@@ -208,6 +218,8 @@ class Evaluation:
         """Score a model on every set, and write the scores to a folder."""
         judges = context.judges(self.judge_paths, loading)
         save_sets(score_sets(model, self.work, original=original, judges=judges), out)
+        if self.tasks:
+            save_tasks(evaluate_tasks(self.tasks, model), out)
 
 
 @dataclass(frozen=True)
@@ -384,7 +396,11 @@ class Score(Step):
 
 @dataclass(frozen=True)
 class Calibrate(Step):
-    """The calibrated mixture of an unlearned model with the original, scored on every set."""
+    """The calibrated mixture of an unlearned model with the original, scored on every set.
+
+    Attributes:
+        tasks: the tasks of lm-evaluation-harness in the retention constraint.
+    """
 
     kind: ClassVar[str] = "calibrate"
 
@@ -393,6 +409,7 @@ class Calibrate(Step):
     loading: Loading
     evaluation: Evaluation
     retention: CalibrateConfig
+    tasks: tuple[Task, ...] = field(default=(), metadata=IF_GIVEN)
 
     def uses(self) -> Iterable[Entry[Any]]:
         """The metrics of the retention constraint and of the ranking, those that judges are asked for, and measures."""
@@ -410,7 +427,7 @@ class Calibrate(Step):
         mixing = context.mixing(self.original, self.unlearned, self.loading)
         found = calibrate(
             mixing,
-            config.measures(sets, max_new_tokens=max_new_tokens),
+            config.measures(sets, max_new_tokens=max_new_tokens, found=self.tasks),
             {name: sets[name] for name in FORGET_SETS if name in sets},
             tau=config.tau,
             metric=config.ranked_by,

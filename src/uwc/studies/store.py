@@ -61,10 +61,17 @@ def code_fingerprint() -> str:
     return digest({f.relative_to(root).as_posix(): file_digest(f) for f in files})
 
 
+def uses_cuda(asked: str) -> bool:
+    """Whether models are on a CUDA device; `asked` is the user's setting of the device."""
+    import torch
+
+    return asked in ("auto", "cuda") and torch.cuda.is_available()
+
+
 def _device_name(asked: str) -> str:
     import torch
 
-    if asked in ("auto", "cuda") and torch.cuda.is_available():
+    if uses_cuda(asked):
         return torch.cuda.get_device_name()
     return "mps" if asked != "cpu" and torch.backends.mps.is_available() else "cpu"
 
@@ -143,6 +150,8 @@ class Manifest(Part):
     """Role -> key."""
     outcome: Outcome
     seconds: float
+    peak_bytes: int | None = None
+    """The most memory in use at once; None where the system does not say."""
     model: dict[str, str]
     """Files of the model that it made -> SHA-256, as `checkpoint_fingerprint` names them."""
     files: dict[str, FileRecord]

@@ -223,6 +223,7 @@ def _results(plan: Plan, study: StudyResults, verdict: Verdict, command: str) ->
         sets=checked_sets(plan.sets, _files(plan)),
         attacks=study.attacks.attacks if study.attacks else (),
         secrets=tuple(count for count in study.secrets if count.model == key and count.set in FORGET_SETS),
+        judges=study.judges,
         left_out=study.left_out,
         invalid_rows=study.invalid_rows,
         warnings=study.warnings,

@@ -209,6 +209,7 @@ def check_texts(
         sets=checked_sets(systems.texts.examples, {**dict.fromkeys(systems.texts.examples, rows), **questions}),
         attacks=scores.attacks.attacks if scores.attacks else (),
         secrets=scores.secrets,
+        judges=scores.judges,
         left_out=scores.left_out,
         invalid_rows=scores.invalid_rows,
         warnings=scores.warnings,

@@ -22,7 +22,7 @@ from uwc.names import LONGEST, STORE
 from uwc.results import StudyResults
 from uwc.studies.config_file import Overrides, load_config
 from uwc.studies.plan import make_plan
-from uwc.studies.sections import CalibrateConfig
+from uwc.studies.sections import CalibrateConfig, HarnessConfig, harness_config
 from uwc.studies.store import FileRecord, Store, changed_file, file_records
 from uwc.tracking import Trackers
 from uwc.workflows.studies import require_models, run_plan
@@ -145,6 +145,8 @@ def compare(
     metrics: Metric | Sequence[Metric] = "core",
     rank_by: str | None = None,
     retention: CalibrateConfig | Mapping[str, Any] | None = None,
+    tasks: str | Sequence[str] = (),
+    harness: HarnessConfig | Mapping[str, Any] | None = None,
     attacks: Metric | Sequence[Metric] | None = "quick",
     columns: Columns | None = None,
     skip_invalid: bool = False,
@@ -177,6 +179,9 @@ def compare(
             retention constraint if models can be ranked by it, else extraction strength.
         retention: the retention constraint: a `Retention`, or the keys of a study's `calibrate`: tau, metric, sets,
             tasks.
+        tasks: tasks of lm-evaluation-harness on which every model is scored.
+        harness: settings of these tasks and those of the retention constraint: include_path, limit, num_fewshot, seed,
+            chat, batch_size.
         attacks: attacks and chains of them, such as ``["relearn+probe"]``, or functions; ``"quick"`` for those of the
             shipped study, an empty list or None for none.
         columns: field -> column, where files or tables name them otherwise; ``"SET:FIELD"`` for one of them.
@@ -198,6 +203,7 @@ def compare(
     trackers = Trackers(log_to, folder=folder, group=_study_name(folder))
     models = dict(unlearned) if isinstance(unlearned, Mapping) else named_by_path(unlearned)
     kept = retention.model_dump(exclude_unset=True) if isinstance(retention, CalibrateConfig) else dict(retention or {})
+    set_fields = harness_config(harness).model_dump(exclude_unset=True)
     changes: dict[str, Any] = {
         **filled_in(
             folder,
@@ -219,6 +225,8 @@ def compare(
         "calibrate.sets": list(retain_sets(retain)),
         **{f"calibrate.{key}": value for key, value in kept.items()},
         **({} if rank_by is None else {"calibrate.rank_by": rank_by}),
+        **({"score.tasks": [tasks] if isinstance(tasks, str) else list(tasks)} if tasks else {}),
+        **{f"harness.{key}": value for key, value in set_fields.items()},
         **_attacks(attacks, retrained is not None),
     }
     config = load_config(STUDY, changes=changes, overrides=overrides, trust_remote_code=trust_remote_code)

@@ -29,6 +29,7 @@ from uwc.metrics.suites import (
 from uwc.metrics.texts import TextSet, only_texts, text_sets
 from uwc.names import require_names
 from uwc.results import ModelKey, Scores, Warning
+from uwc.studies.judging import judge_infos, unchecked
 from uwc.workflows.collecting import Asked
 
 System = Outputs | SystemTexts | Asked
@@ -217,6 +218,7 @@ class ScoredTexts:
         retrained: set -> those of a system that was never trained on the data; likewise.
         attacked: attack -> set -> its variants.
         control: the same of the retrained system.
+        judges: the judges of texts.
     """
 
     systems: Systems
@@ -227,6 +229,7 @@ class ScoredTexts:
     retrained: Mapping[str, TextSet]
     attacked: Attacked
     control: Attacked
+    judges: Judges
 
     def compared(self, other: Mapping[str, TextSet]) -> Scoring:
         """The metrics that ours and another system both have."""
@@ -266,8 +269,7 @@ def measure(
     before, retrained = (
         {} if texts is None else text_sets(texts, by_name) for texts in (systems.before, systems.retrained)
     )
-    models = {RETRAINED: systems.retrained, "encoder": asked.encoder, "entailment": asked.entailment}
-    available = frozenset(name for name, model in models.items() if model is not None)
+    available = frozenset([*asked.names, *([RETRAINED] if systems.retrained is not None else [])])
     given = Given(systems.texts.examples, available, only_texts=only_texts(ours))
     names, left_out = chosen_metrics(None, metrics, given)
     names += [name for name in dict.fromkeys(wanted) if name not in names and not what_is_missing(name, given)]
@@ -283,7 +285,7 @@ def measure(
         {} if texts is None else attacked_texts(texts, sets, scoring, judges=asked)
         for texts, sets in ((systems.texts, ours), (systems.retrained, retrained))
     )
-    return ScoredTexts(systems, scoring, left_out, ours, before, retrained, attacked, control)
+    return ScoredTexts(systems, scoring, left_out, ours, before, retrained, attacked, control, asked)
 
 
 def _lacks_quality(systems: Systems, ours: Mapping[str, TextSet], retrained: Mapping[str, TextSet]) -> str:
@@ -309,7 +311,8 @@ def text_scores(found: ScoredTexts) -> Scores:
     """The results of a system by its texts: averages, differences from the original, recovery, and answers."""
     systems, scoring, source = found.systems, found.scoring, found.systems.texts.source
     key = ModelKey(role="unlearned", run=source)
-    warnings = list(_warnings(systems))
+    judges = judge_infos(found.judges.given, scoring)
+    warnings = [*_warnings(systems), *unchecked(judges)]
     for warning in warnings:
         progress.warn(warning.text)
     return Scores(
@@ -322,6 +325,7 @@ def text_scores(found: ScoredTexts) -> Scores:
         compared_with="" if systems.before is None else systems.before.source,
         differences=evaluate.paired_differences(found.before, found.ours, found.compared(found.before)),
         secrets=tuple(secret_counts(found.ours, key)),
+        judges=judges,
         attacks=attack_results(systems.texts, found.ours, found.attacked, scoring, key=key, control=found.control),
         files=systems.files,
         left_out=dict(found.left_out),

@@ -1,14 +1,25 @@
 """OpenUnlearning's aggregates, by hand and against published numbers of 152 models."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.conftest import people
 
-from uwc.metrics.open_unlearning import membership_closeness, ou_memorization, ou_overall, ou_privacy, ou_utility
+from uwc.metrics.evaluate import Scoring
+from uwc.metrics.open_unlearning import (
+    membership_closeness,
+    ou_memorization,
+    ou_overall,
+    ou_privacy,
+    ou_utility,
+    utility_aggregate,
+)
 from uwc.metrics.set_metrics import harmonic_mean, model_utility
+from uwc.metrics.suites import Given
 
 RESULTS = Path(__file__).parents[3].parent / "shared" / "data" / "uds" / "method_results.json"
 MEMBERS, OTHERS = np.array([1.0, 2.0]), np.array([3.0, 4.0])
@@ -45,11 +56,28 @@ def test_overall_is_the_harmonic_mean_of_three() -> None:
     remembered = (half, half, half, np.array([0.75]))
     found = ou_overall(*remembered, *[half] * 9, SAME, SAME, *known * 3, *known * 4)
     assert found == pytest.approx(3 / 5.75)
+    fluent = ou_overall(*remembered, *[half] * 9, SAME, SAME, *known * 3, *known * 4, np.array([0.0, 0.5]))
+    assert fluent == pytest.approx(3 / (2.5 + 1.25 + 3)), "utility HM(1/2, 1/4) = 1/3"
 
 
 def test_utility_counts_fluency_where_it_is_given() -> None:
     assert ou_utility(0.5) == 0.5
     assert ou_utility(0.5, 1.0) == pytest.approx(2 / 3)
+    half = [np.array([0.5])] * 9
+    assert utility_aggregate(*half) == pytest.approx(0.5)
+    assert utility_aggregate(*half, np.array([1.0])) == pytest.approx(2 / 3)
+
+
+def test_fluency_is_read_where_a_classifier_is_given() -> None:
+    """And then judged too, though it is not among the metrics."""
+    examples = [replace(e, perturbed_answers=("In Rome",)) for e in people()]
+    sets = dict.fromkeys(("forget", "retain", "real_authors", "world_facts", "holdout"), examples)
+    for models in (frozenset({"retrained"}), frozenset({"retrained", "classifier"})):
+        scoring = Scoring(Given(sets, models), ["ou_utility", "ou_overall"])
+        fluent = "classifier" in models
+        assert ("fluency" in scoring.read("forget")) is fluent
+        assert list(scoring.work().judged["forget"]) == ["fluency"] * fluent
+        assert "fluency" not in scoring.read("retain")
 
 
 @pytest.mark.skipif(not RESULTS.exists(), reason="needs ../shared/data/uds")

@@ -9,7 +9,7 @@ from tests.conftest import copied, people
 
 import uwc
 from uwc.errors import UserError
-from uwc.metrics.registry import metrics
+from uwc.metrics.registry import JUDGES, metrics
 from uwc.metrics.scored import NOT_FINITE, ScoredSet, needs_of, score_set
 from uwc.models.model import Model
 
@@ -25,9 +25,7 @@ def overflowing(model: Model) -> Model:
 
 def test_no_metric_has_a_value_and_the_reason_is_told(knowing: Model) -> None:
     names = [
-        m.name
-        for m in metrics
-        if not {"encoder", "entailment"} & set(m.facts["needs"]) and m.facts.get("only", "data") == "data"
+        m.name for m in metrics if not set(JUDGES) & set(m.facts["needs"]) and m.facts.get("only", "data") == "data"
     ]
     examples = people(3)
     scored = score_set(overflowing(knowing), examples, needs=needs_of(names), reference=knowing, max_new_tokens=8)

@@ -105,8 +105,8 @@ def test_settings_table_keeps_the_differences_and_names_the_rest() -> None:
 def test_splits_and_steps() -> None:
     assert split_sizes(study_results())[1] == "retain: 300 examples of 30 subjects"
     table = steps_table(run_record())
-    assert table.rows[0] == ("fine-tune original", "31.2 s", "computed", "abc123")
-    assert table.rows[2] == ("score original", "4.0 s", "reused", "789abc")
+    assert table.rows[0] == ("fine-tune original", "31.2 s", "4.6 GB", "computed", "abc123")
+    assert table.rows[2] == ("score original", "4.0 s", MISSING, "reused", "789abc")
     assert "2 min 36 s" in table.caption
 
 

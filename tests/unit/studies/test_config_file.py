@@ -101,6 +101,30 @@ def test_a_negative_seed_is_refused() -> None:
         load_config("quickstart", overrides=["finetune.seed=-1"])
 
 
+def test_a_folder_of_tasks_that_a_study_names_must_lie_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As plug-ins must, since tasks may run code; a folder beside the file is found; one that the user gives is not
+    asked about."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        (folder / "tasks").mkdir(parents=True)
+        study = f"name: x\n{STUDY}score: {{tasks: [mine]}}\nharness: {{include_path: tasks}}\n"
+        (folder / "study.yaml").write_text(study, encoding="utf-8")
+    monkeypatch.chdir(here)
+    assert load_config("study.yaml").harness.include_path == "tasks"
+    with pytest.raises(
+        ConfigError, match=r"harness\.include_path names a folder outside of the current one.*--allow-plug"
+    ):
+        load_config(there / "study.yaml")
+    assert load_config(there / "study.yaml", allow_plugins=True).harness.include_path == str(there / "tasks")
+    given = load_config("study.yaml", overrides=[f"harness.include_path={there / 'tasks'}"])
+    assert given.harness.include_path == str(there / "tasks")
+
+
+def test_settings_of_tasks_without_a_task_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"harness\.limit, harness\.num_fewshot: there is no task"):
+        load_config("quickstart", overrides=["harness.limit=3", "harness.num_fewshot=2"])
+
+
 STUDY = "benchmark: {name: fictional-authors}\nmodel: {path: there}\nunlearn: {runs: [{method: ga}]}\n"
 LONG = "x" * 5000
 UNREADABLE = {

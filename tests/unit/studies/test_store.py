@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from tests.conftest import people
+from tests.helpers.harness_tasks import write_tasks
 
 from uwc.models.load import save_model
 from uwc.models.model import Model
@@ -27,7 +29,7 @@ def folder(tmp_path: Path, untrained: Model) -> Path:
     return tmp_path
 
 
-def planned(folder: Path, original: str, mine: str) -> Plan:
+def planned(folder: Path, original: str, mine: str, *, tasks: Sequence[str] = (), **harness: object) -> Plan:
     settings = {name: str(folder / f"{name}.jsonl") for name in ("forget", "retain")}
     return make_plan(
         validated(
@@ -35,7 +37,9 @@ def planned(folder: Path, original: str, mine: str) -> Plan:
                 "name": "identity", "benchmark": {"name": "local-files", "settings": settings},
                 "model": {"path": str(folder / original)},
                 "unlearn": {"runs": [{"name": "mine", "checkpoint": str(folder / mine)}]},
-                "score": {"max_new_tokens": 0, "metrics": ["extraction_strength"]},
+                "score": {"max_new_tokens": 0, "metrics": ["extraction_strength"], "tasks": list(tasks)},
+                "calibrate": {"tasks": list(tasks)},
+                "harness": harness,
             },
             where="test",
         )
@@ -63,6 +67,36 @@ def test_changed_weights_and_changed_code_change_the_key(folder: Path) -> None:
     content[-1] ^= 1
     weights.write_bytes(bytes(content))
     assert planned(folder, "original", "mine").runs[0].score.key != code.runs[0].score.key
+
+
+def keys(plan: Plan) -> dict[str, str]:
+    return {step.id: step.key for step in plan.steps}
+
+
+def test_the_questions_and_settings_of_tasks_are_in_the_keys_of_scores_and_calibrations(folder: Path) -> None:
+    """Where there is no task, nothing of them is in a key."""
+    pytest.importorskip("lm_eval")
+    own = write_tasks(folder / "tasks", people(4))
+    plain = planned(folder, "original", "mine")
+    for step in plain.steps:
+        assert "tasks" not in step.settings and "tasks" not in step.settings.get("evaluation", {})
+
+    def found(**settings: object) -> dict[str, str]:
+        return keys(planned(folder, "original", "mine", tasks=["local_choice"], include_path=str(own), **settings))
+
+    before = found()
+    changed = {identity for identity, key in keys(plain).items() if before[identity] != key}
+    assert changed == {"score/original", "score/unlearned/mine", "calibrate/calibrated/mine"}
+    assert found() == before and found(limit=3) != before and found(seed=1) != before
+    shutil.move(own, folder / "moved")
+    (folder / "tasks").mkdir()
+    moved = write_tasks(folder / "moved", people(4))
+    same = planned(folder, "original", "mine", tasks=["local_choice"], include_path=str(moved))
+    assert keys(same) == before, "the place of the folder is not"
+    rows = json.loads((moved / "all.json").read_text())
+    (moved / "all.json").write_text(json.dumps(rows[:-1]), encoding="utf-8")
+    other = keys(planned(folder, "original", "mine", tasks=["local_choice"], include_path=str(moved)))
+    assert {identity for identity, key in before.items() if other[identity] != key} == changed
 
 
 def test_the_fingerprint_names_code_below_and_the_tokenizers_files(folder: Path) -> None:

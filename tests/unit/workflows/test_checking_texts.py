@@ -109,10 +109,11 @@ def test_a_judge_is_given_as_in_a_study(tmp_path: Path, monkeypatch: pytest.Monk
         return lambda found: np.array([[1.0, 0.0] if "red" in text else [0.0, 1.0] for text in found])
 
     monkeypatch.setattr("uwc.models.judges.load_encoder", encoder)
+    monkeypatch.setattr("uwc.studies.judging.checkpoint_fingerprint", lambda path: {"hub": path, "revision": "1"})
     policy = {"name": "mine", "requirements": [{"name": "meaning", "metric": "semantic_similarity", "at_most": 0.9}]}
     results = uwc.check(SYSTEM, policy=policy, output_dir=tmp_path, overrides={"score.judges.encoder": "my-encoder"})
     (found,) = results.verdict.requirements
-    assert asked == ["my-encoder"]
+    assert asked == ["my-encoder"] and [judge.model for judge in results.judges] == ["my-encoder"]
     assert found.score == pytest.approx(0.25) and found.status == "met"
     without = uwc.check(SYSTEM, policy=policy, output_dir=tmp_path)
     assert without.verdict.requirements[0].status == "undecided" and "encoder" in without.verdict.requirements[0].reason

@@ -1,0 +1,55 @@
+"""The most memory that a piece of work takes: resident memory of this process, or memory of a CUDA device."""
+
+import ctypes
+import gc
+import sys
+from pathlib import Path
+
+import torch
+
+_STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def start_of_peak(device: str) -> int | None:
+    """Give freed memory back to the system, and start a new peak.
+
+    Args:
+        device: "cuda" for the current CUDA device; any other for the process.
+
+    Returns:
+        Bytes in use now; None where the system does not say, or does not start a new peak (all but Linux).
+    """
+    gc.collect()  # models in cycles of references
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    give_back()
+    try:
+        _RESET.write_text("5")
+    except OSError:
+        return None
+    return _status("VmRSS:")
+
+
+def peak_bytes(device: str) -> int | None:
+    """The most bytes in use at once since `start_of_peak`; files that are mapped into memory are counted as far as they
+    were read. None where the system does not say."""
+    return torch.cuda.max_memory_allocated() if device == "cuda" else _status("VmHWM:")
+
+
+def give_back() -> None:
+    """Give freed memory that the C library keeps back to the system, where it is glibc."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+
+def _status(name: str) -> int | None:
+    """A line of the process's status in bytes."""
+    try:
+        lines = _STATUS.read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(name)), None)

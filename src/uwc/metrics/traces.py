@@ -1,0 +1,76 @@
+"""Traces of unlearning: how well a linear probe tells two models apart by their states on unrelated questions."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uwc.metrics.registry import set_metrics
+from uwc.metrics.set_metrics import auc
+from uwc.models.token_scores import Floats
+
+FOLDS = 5
+TRACE_SETS = ("retain", "world_facts")
+_REFERENCES = {"original": "{}:@reference_states", "retrained": "retrained/{}:@states"}
+_LEAST_SPREAD = 1e-12
+
+
+def out_of_fold(ours: Floats, others: Floats, clusters: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """Scores of a linear probe for two models' states, each from a probe that was not fitted to its cluster.
+
+    Cluster c is in fold ``c mod K``, K = 5, or the number of clusters if that is less. In each fold the probe is ridge
+    regression of +1 (our states) and -1 (the others) on the states of all other folds, standardised by their mean and
+    standard deviation: ``f(x) = k(x)^T (K + I)^-1 y`` with the kernel ``x^T x' / d``.
+
+    Args:
+        ours: [E, d] states of the model; an example with one that is not finite is left out.
+        others: [E, d] those of the other model on the same examples.
+        clusters: [E] the number of each example's cluster, from 0.
+
+    Returns:
+        [E] the scores of our states, and [E] those of the others; NaN if left out, or with fewer than two clusters.
+    """
+    finite = np.isfinite(ours).all(axis=1) & np.isfinite(others).all(axis=1)
+    places = np.full(len(ours), -1, dtype=np.int64)
+    places[finite] = np.unique(clusters[finite], return_inverse=True)[1]
+    folds = min(FOLDS, int(places.max(initial=-1)) + 1)
+    scores = np.full((2, len(ours)), np.nan)
+    for fold in range(folds if folds > 1 else 0):
+        held = finite & (places % folds == fold)
+        used = finite & ~held
+        fitted = np.concatenate([ours[used], others[used]])
+        labels = np.repeat([1.0, -1.0], int(used.sum()))
+        mean, spread = fitted.mean(axis=0), fitted.std(axis=0)
+        scale = np.where(spread > _LEAST_SPREAD, spread, np.inf) * np.sqrt(ours.shape[1])
+        fitted = (fitted - mean) / scale
+        weights = fitted.T @ np.linalg.solve(fitted @ fitted.T + np.eye(len(fitted)), labels)
+        for row, states in zip(scores, (ours, others), strict=True):
+            row[held] = ((states[held] - mean) / scale) @ weights
+    return scores[0], scores[1]
+
+
+def trace_auc(ours: Floats, others: Floats) -> float:
+    """How well a linear probe tells the model from another one by its states on questions of another subject.
+
+    ``AUC = P(f(ours) > f(other)) + P(equal) / 2`` of a probe f that is fitted to the states of other subjects
+    (cross-validated, five folds of whole clusters): ridge regression on the standardised states that predict the first
+    answer token, after the middle block. 0.5 if the models cannot be told apart, 1 if they always are. The interval is
+    over clusters; the probes are not fitted again in each draw.
+
+    Args:
+        ours: [E] scores of the probe for the model's states, see `out_of_fold`.
+        others: [E] those for the other model's, on the same questions.
+    """
+    return auc(others, ours)
+
+
+for _reference, _others in _REFERENCES.items():
+    for _set in TRACE_SETS:
+        set_metrics.register(
+            f"trace_auc_{_reference}_{_set}",
+            source="arXiv:2506.14003",
+            needs=(f"{_set}:@states", _others.format(_set)),
+            prepare=out_of_fold,
+            range=(0.0, 1.0),
+            higher_remembers=None,
+            label=f"trace AUC: {_reference}, {_set.replace('_', ' ')}",
+            interval=True,
+        )(trace_auc)
