@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import Field
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,18 @@ def require_writable(folder: Path, *files: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write plain data as JSON, atomically."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+NOT_IN_KEY: Mapping[str, bool] = {"key": False}
+"""Metadata of a field that a step uses only in messages, or to locate a file whose content is in its key."""
+IF_GIVEN: Mapping[str, str] = {"key": "if given"}
+"""Metadata of a field that is in the key of a step only where it is not empty, so that older keys stay."""
+
+
+def in_key(of: Field[Any], value: Any) -> bool:
+    """Whether a field of a dataclass with this value is in the key of a step."""
+    rule = of.metadata.get("key", True)
+    return bool(value) if rule == IF_GIVEN["key"] else bool(rule)
 
 
 def digest(value: Any) -> str:

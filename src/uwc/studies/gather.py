@@ -18,12 +18,12 @@ from uwc.calibration.frontier import pair_confidences, seed_groups
 from uwc.calibration.probed import ROUNDING, Measured
 from uwc.io import digest, expanded, file_digest
 from uwc.metrics.evaluate import answer_rows, evaluate, load_sets, not_finite_in_words
-from uwc.metrics.harness import TaskScore, load_tasks
 from uwc.metrics.registry import metrics, set_metrics
 from uwc.metrics.scored import NOT_FINITE, ScoredSet
 from uwc.metrics.secrets import secret_counts
 from uwc.metrics.stats import cluster_codes
 from uwc.metrics.suites import metric_info, set_info
+from uwc.metrics.tasks import TaskScore, load_tasks
 from uwc.models.token_scores import Floats
 from uwc.results import (
     ENOUGH_MODELS,

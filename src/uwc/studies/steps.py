@@ -1,7 +1,7 @@
 """Steps of a study: typed fields, a key that is a hash of them, and the kinds of steps."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -14,11 +14,12 @@ from uwc.attacks.registry import Texts, attacks
 from uwc.code_digest import NoSource, code_digest, comes_from_package
 from uwc.data.example import Example, fingerprint
 from uwc.errors import AttackFailed, TrainingDiverged
-from uwc.io import digest, finite, write_json
+from uwc.io import IF_GIVEN, NOT_IN_KEY, digest, finite, in_key, write_json
 from uwc.metrics.evaluate import Work, save_sets, score_sets
-from uwc.metrics.harness import Task, evaluate_tasks, save_tasks
+from uwc.metrics.harness import evaluate_tasks
 from uwc.metrics.registry import metrics, set_metrics
 from uwc.metrics.scored import needs_of
+from uwc.metrics.tasks import Task, save_tasks
 from uwc.models.model import Loading, Model
 from uwc.objectives.methods import FINE_TUNING, Method, WeightedTerm
 from uwc.objectives.registry import terms, tricks
@@ -35,17 +36,6 @@ if TYPE_CHECKING:
 
 STORE_VERSION = 13
 """Version of the steps' computations and files; incremented when a change of this package's code affects a number."""
-
-NOT_IN_KEY: Mapping[str, bool] = {"key": False}
-"""Metadata of a field that `run` uses only in messages, or to locate a file whose content is in the key."""
-IF_GIVEN: Mapping[str, str] = {"key": "if given"}
-"""Metadata of a field that is in the key only where it is not empty."""
-
-
-def in_key(of: "Field[Any]", value: Any) -> bool:
-    """Whether a field with this value is in the key."""
-    rule = of.metadata.get("key", True)
-    return bool(value) if rule == IF_GIVEN["key"] else bool(rule)
 
 
 class Outcome(Part):
