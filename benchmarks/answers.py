@@ -119,8 +119,9 @@ class Answers:
         return ScoredSet(tokens, tuple(e.answer for e in self.examples))
 
     def values(self, scored: ScoredSet, metrics: Sequence[str]) -> dict[str, Sequence[float]]:
-        """Metric -> values; of perplexity their logarithms."""
-        found = {name: scored.values(name) for name in metrics}
+        """Metric -> values; of perplexity their logarithms, and of choices by means over tokens."""
+        by_means = {"length": "mean"}
+        found = {name: scored.values(name, **(by_means if name in OF_CHOICES else {})) for name in metrics}
         return {n: (np.log(values) if n == "perplexity" else values).tolist() for n, values in found.items()}
 
     def tree_tokens(self) -> int:
@@ -152,17 +153,18 @@ class Answers:
 
     def of_choices(self) -> Values:
         """Each option scored after its own prompt, in one pass."""
-        losses = self.losses(*self.variants)
+        losses = self.losses(*self.variants, with_end=False)
         true, wrong = losses[: len(self.examples)], losses[len(self.examples) :].reshape(len(self.examples), -1)
         margin = wrong.min(axis=1) - true
         return {"choice_accuracy": np.heaviside(margin, 0.5).tolist(), "choice_margin": margin.tolist()}
 
     @torch.no_grad()
-    def losses(self, *variants: Variant) -> np.ndarray:
-        """The mean loss of each answer, from one pass."""
+    def losses(self, *variants: Variant, with_end: bool = True) -> np.ndarray:
+        """The mean loss of each answer, with or without its end, from one pass."""
         items = [item for variant in variants for item in self.items(variant)]
         passed = slow_evaluator.log_softmax_of_batches(self.model.model, items, self.end, self.device)
-        return np.array([-float(logprobs.gather(1, targets[:, None]).mean()) for logprobs, targets in passed])
+        taken = [-logprobs.gather(1, targets[:, None])[:, 0] for logprobs, targets in passed]
+        return np.array([float((losses if with_end else losses[:-1]).mean()) for losses in taken])
 
 
 def as_item(encoded: EncodedExample) -> Item:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from uwc.studies.context import Context
 
 
-STORE_VERSION = 13
+STORE_VERSION = 14
 """Version of the steps' computations and files; incremented when a change of this package's code affects a number."""
 
 
