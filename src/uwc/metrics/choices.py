@@ -67,4 +67,4 @@ def choice_margin(scores: TokenScores, perturbed: TokenScores, *, length: Length
 
 def _of_options(scores: TokenScores, length: Length) -> Floats:
     read = scores.mean if length == "mean" else scores.total
-    return read(scores.logprob, with_end=False)
+    return np.where(scores.answer_lengths() > 0, read(scores.logprob, with_end=False), np.nan)
