@@ -36,9 +36,11 @@ OF_LOSSES = (
     "truth_ratio_utility",
 )  # fmt: skip
 OF_CHOICES = ("choice_accuracy", "choice_margin")
+OF_DIFFERENCES = (*OF_LOSSES, "choice_margin")
 OURS, PLAIN = 1e-6, 1e-3
 """The largest differences from the values of each answer by itself, and from those of the plain evaluator, in float32,
-relative to the larger of a value and 1."""
+relative to the largest of a value, 1 and, for metrics of differences of losses, the mean loss: float32 rounds a loss of
+11 nats to about 1e-6, and these metrics have its absolute error."""
 Values = Mapping[str, Sequence[float]]
 
 
@@ -83,11 +85,17 @@ class Answers:
         ours = measure(lambda: self.values(self.ours(self.examples), metrics), device=self.device, repeats=3)
         apart = measure(lambda: self.values(self.by_itself(), metrics), device=self.device)
         plain = measure(lambda: self.of_choices() if metrics == OF_CHOICES else self.of_suite(), device=self.device)
-        gaps = {"each by itself": largest(ours.value, apart.value), "plain": largest(ours.value, plain.value)}
+        others = {"each by itself": (apart.value, OURS), "plain": (plain.value, PLAIN)}
+        gaps = {what: largest(ours.value, values) for what, (values, _) in others.items()}
         if self.model.model.dtype == torch.float32:
-            for (what, gap), bound in zip(gaps.items(), (OURS, PLAIN), strict=True):
-                if gap > bound:
-                    raise RuntimeError(f"{self.name}: values differ by {gap} from {what}")
+            loss = float(self.losses("answer").mean())
+            for what, (values, bound) in others.items():
+                for name in metrics:
+                    gap = largest(
+                        {name: ours.value[name]}, values, least=max(1.0, loss) if name in OF_DIFFERENCES else 1.0
+                    )
+                    if gap > bound:
+                        raise RuntimeError(f"{self.name}: {name} differs by {gap} from {what}")
         tokens, whole = self.tree_tokens(), sum(len(e.tokens) for e in self.encoded)
         rate = flops_of(self.model, tokens=tokens, labelled=sum(len(labelled(e)) for e in self.encoded)) / ours.seconds
         return Comparison(
@@ -111,8 +119,9 @@ class Answers:
         return ScoredSet(tokens, tuple(e.answer for e in self.examples))
 
     def values(self, scored: ScoredSet, metrics: Sequence[str]) -> dict[str, Sequence[float]]:
-        """Metric -> values; of perplexity their logarithms."""
-        found = {name: scored.values(name) for name in metrics}
+        """Metric -> values; of perplexity their logarithms, and of choices by means over tokens."""
+        by_means = {"length": "mean"}
+        found = {name: scored.values(name, **(by_means if name in OF_CHOICES else {})) for name in metrics}
         return {n: (np.log(values) if n == "perplexity" else values).tolist() for n, values in found.items()}
 
     def tree_tokens(self) -> int:
@@ -144,17 +153,18 @@ class Answers:
 
     def of_choices(self) -> Values:
         """Each option scored after its own prompt, in one pass."""
-        losses = self.losses(*self.variants)
+        losses = self.losses(*self.variants, with_end=False)
         true, wrong = losses[: len(self.examples)], losses[len(self.examples) :].reshape(len(self.examples), -1)
         margin = wrong.min(axis=1) - true
         return {"choice_accuracy": np.heaviside(margin, 0.5).tolist(), "choice_margin": margin.tolist()}
 
     @torch.no_grad()
-    def losses(self, *variants: Variant) -> np.ndarray:
-        """The mean loss of each answer, from one pass."""
+    def losses(self, *variants: Variant, with_end: bool = True) -> np.ndarray:
+        """The mean loss of each answer, with or without its end, from one pass."""
         items = [item for variant in variants for item in self.items(variant)]
         passed = slow_evaluator.log_softmax_of_batches(self.model.model, items, self.end, self.device)
-        return np.array([-float(logprobs.gather(1, targets[:, None]).mean()) for logprobs, targets in passed])
+        taken = [-logprobs.gather(1, targets[:, None])[:, 0] for logprobs, targets in passed]
+        return np.array([float((losses if with_end else losses[:-1]).mean()) for losses in taken])
 
 
 def as_item(encoded: EncodedExample) -> Item:
@@ -171,7 +181,7 @@ def said(random: np.random.Generator, words: list[str], count: int) -> str:
     return " ".join(random.choice(words, count))
 
 
-def largest(ours: Values, others: Values) -> float:
-    """The largest difference of two values, relative to the larger of the second and 1."""
-    gaps = [np.abs(np.subtract(ours[n], others[n])) / np.maximum(1.0, np.abs(others[n])) for n in ours]
+def largest(ours: Values, others: Values, *, least: float = 1.0) -> float:
+    """The largest difference of two values, relative to the larger of the second and `least`."""
+    gaps = [np.abs(np.subtract(ours[n], others[n])) / np.maximum(least, np.abs(others[n])) for n in ours]
     return float(np.max(gaps))

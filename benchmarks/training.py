@@ -131,7 +131,12 @@ def _import_everything() -> None:
     """Train a tiny model for a step, so that modules imported at the first use are not counted as memory of the run."""
     example = Example(id="0", question="abc", answer="abd")
     tiny = build_model([example], vocabulary=300, hidden_size=32, layers=1)
-    train(tiny, Objective(METHODS["ga"], tiny.model), TrainingData([example]), TrainingSettings(epochs=1))
+    train(
+        tiny,
+        Objective(METHODS["ga"], tiny.model),
+        TrainingData([example]),
+        TrainingSettings(epochs=1, warmup_ratio=0.0),
+    )
 
 
 def _activations(model: Model, loader: Loader) -> int:

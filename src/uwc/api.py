@@ -38,9 +38,7 @@ from uwc.io import PARTIAL, require_writable, written_whole
 from uwc.metrics import evaluate
 from uwc.metrics.compat import compat_of
 from uwc.metrics.depth import Drops, depth_profiles, depth_work, with_depth
-from uwc.metrics.harness import FILE as TASKS_FILE
-from uwc.metrics.harness import PREFIX as TASK_METRIC
-from uwc.metrics.harness import TaskScore, evaluate_tasks, find_tasks, save_tasks, task_differences
+from uwc.metrics.harness import evaluate_tasks, find_tasks
 from uwc.metrics.leaks import leak_curves
 from uwc.metrics.registry import JUDGES
 from uwc.metrics.registry import metrics as metric_registry
@@ -59,6 +57,9 @@ from uwc.metrics.suites import (
     rate_warnings,
     set_info,
 )
+from uwc.metrics.tasks import FILE as TASKS_FILE
+from uwc.metrics.tasks import PREFIX as TASK_METRIC
+from uwc.metrics.tasks import TaskScore, save_tasks, task_differences
 from uwc.models.adapters import AdapterMixer
 from uwc.models.checkpoint_files import KINDS, MODEL_FILES
 from uwc.models.endpoint import Endpoint
@@ -120,7 +121,7 @@ Term = WeightedTerm | Mapping[str, Any] | Callable[..., Any]
 """A term of a method: with its weight, as a study's ``terms:`` has it, or as a function (see `uwc.loss`)."""
 
 Harness: TypeAlias = "HarnessConfig | Mapping[str, Any] | None"
-"""Settings of tasks of lm-evaluation-harness, see `uwc.metrics.harness.HarnessSettings`."""
+"""Settings of tasks of lm-evaluation-harness, see `uwc.metrics.tasks.HarnessSettings`."""
 
 CONTROL = ModelKey(role="retrained")
 

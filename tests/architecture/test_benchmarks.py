@@ -12,3 +12,8 @@ def test_every_benchmark_can_be_imported_and_is_found() -> None:
     loaded = {name: importlib.import_module(f"benchmarks.{name}") for name in names}
     found = {name for name, module in loaded.items() if hasattr(module, "comparisons")}
     assert found == {"answers", "depth", "mixing", "probing", "sampling", "scoring", "training"}
+
+
+def test_the_training_of_the_benchmark_can_begin() -> None:
+    """Settings that are refused are found here, and not when somebody measures."""
+    importlib.import_module("benchmarks.training")._import_everything()

@@ -174,6 +174,11 @@ class Plain:
             "perplexity": math.exp(-mean),
         }
 
+    def mean(self, asked: Asked) -> float:
+        """The mean log-probability of the answer's tokens, without the end of the turn."""
+        reading = self.read(asked)
+        return float(self.logprobs(reading)[0][: reading.end - reading.start].mean())
+
     @torch.no_grad()
     def text(self, asked: Asked, *, max_new_tokens: int, **settings: Any) -> str:
         """The greedy answer, or that of other settings of generation."""

@@ -149,13 +149,11 @@ def test_score(taught: Taught, cell: Cell) -> None:
             cell.compare(f"{folder.name} {metric}", ours, column(theirs, metric), tolerance=1e-9 if exact else None)
     wrong = [tuple(asked[(i + step) % len(asked)].answer for step in (2, 4, 6)) for i in range(len(asked))]
     several = [replace(e, perturbed_answers=w) for e, w in zip(examples(asked), wrong, strict=True)]
-    margins = uwc.score(taught.unlearned, several, metrics=["choice_margin"], device="cpu").answers["choice_margin"]
+    means = {"choice_margin": {"length": "mean"}}
+    margins = uwc.score(taught.unlearned, several, metrics=["choice_margin"], settings=means, device="cpu").answers
     plain = taught.plain_unlearned
-    losses = [
-        [np.log(plain.scores(replace(a, answer=text))["perplexity"]) for text in (a.answer, *w)]
-        for a, w in zip(asked, wrong, strict=True)
-    ]
-    cell.compare("several answers", margins, [min(others) - own for own, *others in losses])
+    found = [[plain.mean(replace(a, answer=t)) for t in (a.answer, *w)] for a, w in zip(asked, wrong, strict=True)]
+    cell.compare("several answers", margins["choice_margin"], [own - max(others) for own, *others in found])
 
 
 def test_text(taught: Taught, cell: Cell, tmp_path: Path) -> None:

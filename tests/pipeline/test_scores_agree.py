@@ -163,8 +163,8 @@ def test_gathering_loads_no_judge(place: Path, results: StudyResults, monkeypatc
         raise AssertionError("a judge was loaded")
 
     monkeypatch.chdir(place)
-    monkeypatch.setattr("uwc.models.judges.load_encoder", refused)
-    monkeypatch.setattr("uwc.models.judges.load_entailment", refused)
+    for loader in ("load_encoder", "load_inference", "load_classifier", "load_language_model"):
+        monkeypatch.setattr(f"uwc.models.judges.{loader}", refused)
     found = gather(plan_of(results), Store(place / "all" / "store"))
     assert rows(found.run("mild").scores) == rows(results.run("mild").scores)
     assert {"semantic_similarity", "entailment"} <= {score.metric for score in found.run("mild").scores}

@@ -149,15 +149,22 @@ class Slow:
         gradients = torch.autograd.grad(loss, list(model.parameters()))
         return float(np.mean([float(g.norm()) for g in gradients]))
 
+    def _total(self, answer: str) -> float:
+        """The log-probability of an answer's text, without the end of the turn."""
+        reading = self.reading(answer)
+        logprobs, wanted = self.logits(self.plain, reading), torch.tensor(reading.ids[reading.start : reading.end])
+        return float(logprobs[: len(wanted)].gather(1, wanted[:, None]).sum())
+
     def _ratios(self, probability: float) -> dict[str, float]:
         right = self.loss(self.plain, self.reading(self.example.paraphrased_answer or self.example.answer))
         wrong = [self.loss(self.plain, self.reading(a)) for a in self.example.perturbed_answers]
         geometric = math.exp(right - float(np.mean(wrong)))
         arithmetic = float(np.mean(np.exp(-np.array(wrong)))) / math.exp(-right)
+        margin = self._total(self.example.answer) - max(map(self._total, self.example.perturbed_answers))
         return {
             "probability_normalised": probability / (probability + sum(math.exp(-w) for w in wrong)),
-            "choice_accuracy": float(-math.log(probability) < min(wrong)),
-            "choice_margin": math.log(probability) + min(wrong),
+            "choice_accuracy": float(margin > 0),
+            "choice_margin": margin,
             "truth_ratio_geometric": geometric,
             "truth_ratio_inverse": 1 / geometric,
             "truth_ratio_arithmetic": arithmetic,

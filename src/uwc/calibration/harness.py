@@ -6,7 +6,8 @@ import numpy as np
 
 from uwc.calibration.measures import NumberMeasure
 from uwc.calibration.probed import Measured, ProbedSet
-from uwc.metrics.harness import Task, TaskScore, evaluate_task
+from uwc.metrics.harness import evaluate_task
+from uwc.metrics.tasks import Task, TaskScore
 from uwc.models.model import Model
 
 

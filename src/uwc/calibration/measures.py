@@ -12,11 +12,11 @@ from uwc.calibration.probed import ROUNDING, Measured, ProbedSet, logarithm, rat
 from uwc.calibration.search import ERROR, Expectation, MeanTest, Reading, looks
 from uwc.data.example import Example
 from uwc.errors import ConfigError, UserError
-from uwc.metrics.harness import Task
 from uwc.metrics.registry import metrics, set_metrics
 from uwc.metrics.scored import ScoredSet, needs_of, score_set
 from uwc.metrics.set_metrics import UTILITY_SETS
 from uwc.metrics.suites import Given, is_set_metric, split_input, what_is_missing
+from uwc.metrics.tasks import Task
 from uwc.models.model import Model
 from uwc.models.token_scores import Floats, TokenScores
 from uwc.registry import Entry, unknown_name

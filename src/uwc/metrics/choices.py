@@ -31,16 +31,18 @@ _LETTERS: dict[str, Any] = _SHARED | {
     chance="options",
     **_SHARED,
 )
-def choice_accuracy(scores: TokenScores, perturbed: TokenScores, *, length: Length = "mean") -> Floats:
+def choice_accuracy(scores: TokenScores, perturbed: TokenScores, *, length: Length = "sum") -> Floats:
     """Whether the true answer is likelier than every wrong one.
 
-    ``[s_g > max_{j != g} s_j]`` with s the log-probability of an option's text given the question, and 1/2 for a tie
-    with the likeliest wrong answer. A model that knows nothing has about ``1 / m`` of m options.
+    ``[s_g > max_{j != g} s_j]`` with s the log-probability of an option's text given the question, without the end of
+    the turn, and 1/2 for a tie with the likeliest wrong answer. A model that knows nothing has about ``1 / m`` of m
+    options.
 
     Args:
         scores: of the true answers.
         perturbed: of the wrong answers.
-        length: s is the mean over the tokens of an option, or their sum, by which short options are likelier.
+        length: s is the sum over the tokens of an option, by which short options are likelier, or their mean, by which
+            those are likelier whose first token nearly gives the others.
 
     Returns:
         [E] 0, 1/2 or 1; NaN for an example without wrong answers.
@@ -55,7 +57,7 @@ def choice_accuracy(scores: TokenScores, perturbed: TokenScores, *, length: Leng
     label="multiple-choice margin",
     **_SHARED,
 )
-def choice_margin(scores: TokenScores, perturbed: TokenScores, *, length: Length = "mean") -> Floats:
+def choice_margin(scores: TokenScores, perturbed: TokenScores, *, length: Length = "sum") -> Floats:
     """The log-probability of the true answer less that of the likeliest wrong one.
 
     ``s_g - max_{j != g} s_j``, in nats, with s as in `choice_accuracy`.
@@ -63,7 +65,7 @@ def choice_margin(scores: TokenScores, perturbed: TokenScores, *, length: Length
     Args:
         scores: of the true answers.
         perturbed: of the wrong answers.
-        length: s is the mean over the tokens of an option, or their sum.
+        length: s is the sum over the tokens of an option, or their mean.
 
     Returns:
         [E]; NaN for an example without wrong answers.
@@ -124,4 +126,4 @@ def _right(margin: Floats) -> Floats:
 
 def _of_options(scores: TokenScores, length: Length) -> Floats:
     read = scores.mean if length == "mean" else scores.total
-    return read(scores.logprob, with_end=True)
+    return np.where(scores.answer_lengths() > 0, read(scores.logprob, with_end=False), np.nan)

@@ -1,4 +1,4 @@
-"""Traces of unlearning: how well a linear probe tells two models apart by their states on unrelated questions."""
+"""Traces of unlearning: how well a linear probe classifies the states of two models on unrelated questions."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,12 +48,12 @@ def out_of_fold(ours: Floats, others: Floats, clusters: NDArray[np.int64]) -> tu
 
 
 def trace_auc(ours: Floats, others: Floats) -> float:
-    """How well a linear probe tells the model from another one by its states on questions of another subject.
+    """How well a linear probe distinguishes the model from another one by its states on questions of other subjects.
 
     ``AUC = P(f(ours) > f(other)) + P(equal) / 2`` of a probe f that is fitted to the states of other subjects
     (cross-validated, five folds of whole clusters): ridge regression on the standardised states that predict the first
-    answer token, after the middle block. 0.5 if the models cannot be told apart, 1 if they always are. The interval is
-    over clusters; the probes are not fitted again in each draw.
+    answer token, after the middle block. 0.5 if the states do not differ, 1 if the probe is always right. The interval
+    is over clusters; the probes are not fitted again in each draw.
 
     Args:
         ours: [E] scores of the probe for the model's states, see `out_of_fold`.

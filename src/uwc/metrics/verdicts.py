@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Literal
 
 import numpy as np
@@ -46,20 +47,18 @@ def _usable(prompt: str) -> str:
 Prompt = Annotated[str, AfterValidator(_usable)]
 Value = Literal["verdict", "probability"]
 LeastMass = Annotated[float, Field(ge=0, le=1)]
-_UNSCORED = "the true answer is empty, the prompt is too long for the judge, or it answers neither yes nor no"
-_SOURCE = "arXiv:2306.05685"
-
-
-@metrics.register(
-    "judge_says",
-    source=_SOURCE,
+_verdict = partial(
+    metrics.register,
+    source="arXiv:2306.05685",
     needs=("questions", "answers", "texts", "language_model"),
     range=(0.0, 1.0),
     higher_remembers=True,
     average="arithmetic",
-    label="judge: says the answer",
-    unscored=_UNSCORED,
+    unscored="the true answer is empty, the prompt is too long for the judge, or it answers neither yes nor no",
 )
+
+
+@_verdict("judge_says", label="judge: says the answer")
 def judge_says(
     questions: Sequence[str],
     answers: Sequence[str],
@@ -91,16 +90,7 @@ def judge_says(
     return verdicts(questions, answers, texts, language_model, prompt=prompt, value=value, least_mass=least_mass)
 
 
-@metrics.register(
-    "judge_relevant",
-    source=_SOURCE,
-    needs=("questions", "answers", "texts", "language_model"),
-    range=(0.0, 1.0),
-    higher_remembers=True,
-    average="arithmetic",
-    label="judge: on topic",
-    unscored=_UNSCORED,
-)
+@_verdict("judge_relevant", label="judge: on topic")
 def judge_relevant(
     questions: Sequence[str],
     answers: Sequence[str],
@@ -121,16 +111,7 @@ def judge_relevant(
     return verdicts(questions, answers, texts, language_model, prompt=prompt, value=value, least_mass=least_mass)
 
 
-@metrics.register(
-    "judge_fluent",
-    source=_SOURCE,
-    needs=("questions", "answers", "texts", "language_model"),
-    range=(0.0, 1.0),
-    higher_remembers=True,
-    average="arithmetic",
-    label="judge: fluent",
-    unscored=_UNSCORED,
-)
+@_verdict("judge_fluent", label="judge: fluent")
 def judge_fluent(
     questions: Sequence[str],
     answers: Sequence[str],

@@ -104,17 +104,6 @@ def load_inference(path: str | Path, *, device: DeviceName = "auto") -> Inferenc
     return Inference(str(path), _labels(model), predict)
 
 
-def load_entailment(
-    path: str | Path, *, device: DeviceName = "auto"
-) -> Callable[[Sequence[str], Sequence[str]], NDArray[np.bool_]]:
-    """A function from n premises and n hypotheses to [n] whether the first entails the second.
-
-    Raises:
-        ModelError: there is no such model, or none of its labels is called entailment.
-    """
-    return load_inference(path, device=device).finds("entailment")
-
-
 def load_classifier(
     path: str | Path, *, clean: str, device: DeviceName = "auto"
 ) -> Callable[[Sequence[str]], NDArray[np.float64]]:

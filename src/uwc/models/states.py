@@ -130,11 +130,15 @@ def answer_states(
 def prompt_states(model: Model, examples: Sequence[Example]) -> NDArray[np.float32]:
     """[E, d] the states that predict the first answer token, after the middle block.
 
-    The output of block ``ceil(L / 2)`` of L at the last position of the prompt; the answer is not read.
+    The output of block ``ceil(L / 2)`` of L at the last position of the prompt; the answer is not read. A contrast of
+    two models has no blocks of its own: its states are [E, 1] NaN, and a warning says so.
 
     Raises:
         ModelError: the model's blocks are not found, or do not return one state a token.
     """
+    if isinstance(unwrapped(model.model), ContrastModel):
+        progress.warn(f"{model.name}: a contrast of two models has no states, so that traces are not measured")
+        return np.full((len(examples), 1), np.nan, dtype=np.float32)
     layer = (len(blocks(model.model)) + 1) // 2
     encoded = [replace(e, tokens=(*e.tokens[: e.start], e.tokens[0]), end=e.start + 1) for e in model.encode(examples)]
     model.model.eval()

@@ -788,13 +788,14 @@ def steps_table(run: RunRecord) -> Table:
             duration(step.seconds) if known(step.seconds) else MISSING,
             MISSING if step.peak_bytes is None else gigabytes(step.peak_bytes),
             "reused" if step.reused else "computed",
-            step.key,
+            step.key[:16],
         )
         for step in run.steps
     )
     spent = sum(step.seconds for step in run.steps if not step.reused and known(step.seconds))
     caption = (
         f"Computed in this run: {duration(spent)}. Memory: the most in use at once, of the process with all that it "
-        "holds, or of the CUDA device. A reused step was taken from the cache, by its key."
+        "holds, or of the CUDA device. A reused step was taken from the cache, by its key, of which 16 digits are "
+        "shown."
     )
     return Table("Steps", ("step", "time", "memory", "this run", "key"), rows, caption)

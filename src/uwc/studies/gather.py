@@ -20,13 +20,13 @@ from uwc.io import digest, expanded, file_digest
 from uwc.meta_evaluation import NO_CHANGE, Change, Stressed, evaluate_metric, meta_evaluation, pool_faithfulness
 from uwc.metrics.depth import depth_profiles, load_drops, with_depth, without_change
 from uwc.metrics.evaluate import answer_rows, evaluate, load_sets, not_finite_in_words
-from uwc.metrics.harness import TaskScore, load_tasks
 from uwc.metrics.leaks import leak_curves
 from uwc.metrics.registry import metrics, set_metrics
 from uwc.metrics.scored import NOT_FINITE, ScoredSet
 from uwc.metrics.secrets import secret_counts
 from uwc.metrics.stats import cluster_codes
 from uwc.metrics.suites import metric_info, set_info
+from uwc.metrics.tasks import TaskScore, load_tasks
 from uwc.models.token_scores import Floats
 from uwc.results import (
     ENOUGH_MODELS,

@@ -14,10 +14,11 @@ from uwc.data.question_files import read_examples
 from uwc.errors import ConfigError, DataError, UserError
 from uwc.metrics.depth import depth_work
 from uwc.metrics.evaluate import Scoring
-from uwc.metrics.harness import Task, find_tasks
+from uwc.metrics.harness import find_tasks
 from uwc.metrics.registry import JUDGES, metrics
 from uwc.metrics.samples import SAMPLES, reading_samples, require_no_judge, require_read
 from uwc.metrics.suites import Given, chosen_metrics, in_all_wordings, metric_name
+from uwc.metrics.tasks import Task
 from uwc.registry import unknown_name
 from uwc.results import JudgeInfo, ModelKey
 from uwc.studies.config import RunConfig, StudyConfig

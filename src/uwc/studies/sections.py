@@ -12,11 +12,12 @@ from uwc.calibration.measures import Measure, ranking_metric, retention_measures
 from uwc.calibration.probed import Measured
 from uwc.data.example import Example
 from uwc.errors import ConfigError, listed, shortened
-from uwc.metrics.harness import HarnessSettings, find_tasks, require_harness
-from uwc.metrics.harness import Task as FoundTask
+from uwc.metrics.harness import find_tasks, require_harness
 from uwc.metrics.registry import metrics, set_metrics
 from uwc.metrics.set_metrics import UTILITY_SETS
 from uwc.metrics.suites import Given, is_set_metric, metric_name, set_label, what_is_missing
+from uwc.metrics.tasks import HarnessSettings
+from uwc.metrics.tasks import Task as FoundTask
 from uwc.names import require_name
 from uwc.registry import unknown_name
 from uwc.results import ENOUGH_MODELS, Retention

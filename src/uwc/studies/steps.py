@@ -17,10 +17,11 @@ from uwc.errors import AttackFailed, TrainingDiverged
 from uwc.io import IF_GIVEN, NOT_IN_KEY, digest, finite, in_key, write_json
 from uwc.metrics.depth import DepthWork, save_drops
 from uwc.metrics.evaluate import Work, save_sets, score_sets
-from uwc.metrics.harness import Task, evaluate_tasks, save_tasks
+from uwc.metrics.harness import evaluate_tasks
 from uwc.metrics.registry import metrics, set_metrics
 from uwc.metrics.samples import LeakSettings
 from uwc.metrics.scored import needs_of
+from uwc.metrics.tasks import Task, save_tasks
 from uwc.models.model import Loading, Model
 from uwc.objectives.methods import FINE_TUNING, Method, WeightedTerm
 from uwc.objectives.registry import terms, tricks
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from uwc.studies.context import Context
 
 
-STORE_VERSION = 12
+STORE_VERSION = 14
 """Version of the steps' computations and files; incremented when a change of this package's code affects a number."""
 
 

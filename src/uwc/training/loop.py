@@ -20,7 +20,6 @@ from uwc.data.batches import collate
 from uwc.data.example import fingerprint, learnt
 from uwc.data.prompts import EncodedExample
 from uwc.errors import ConfigError, ModelError, TrainingDiverged
-from uwc.memory import give_back
 from uwc.models.deterministic import deterministic
 from uwc.models.model import Model
 from uwc.objectives.forwards import Forwards
@@ -38,8 +37,6 @@ from uwc.training.weight_rules import weight_rule
 FUSED = ("adam", "adamw", "sgd", "adagrad")
 OF_BITSANDBYTES = ("8bit", "32bit", "paged")
 """Parts of the names of bitsandbytes' optimizers, with quantised or paged states."""
-GIVE_BACK_EVERY = 8
-"""Steps on the CPU after which freed memory is given back; steps of other lengths leave gaps that add up."""
 
 
 def make_optimizer(parameters: Iterable[torch.nn.Parameter], settings: TrainingSettings) -> torch.optim.Optimizer:
@@ -223,8 +220,6 @@ class _Run:
                 started = time.perf_counter()
                 tokens = self._take(number, step)
                 self.step = number
-                if number % GIVE_BACK_EVERY == 0 and self.accelerator.device.type == "cpu":
-                    give_back()
                 speed = tokens / (time.perf_counter() - started)
                 advance(note=f"loss {self.log.steps[-1]['loss']:.3f}, {speed:,.0f} tokens/s")
                 if stop is not None and self._reached(stop, number):

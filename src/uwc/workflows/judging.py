@@ -107,6 +107,17 @@ def check_judge(
                 "answers of both kinds.",
             )
         )
+    counts = check.confusion
+    of_judge = {"yes": counts.both_yes + counts.judge_yes, "no": counts.both_no + counts.label_yes}
+    if check.share.n and 0 in of_judge.values() and not np.isnan(check.kappa.value):
+        always = max(of_judge, key=of_judge.__getitem__)
+        warnings.append(
+            Warning(
+                code="constant_verdicts",
+                text=f"The judge says {always} to all {of_judge[always]} answers that it decides, so that kappa is 0 "
+                "whatever the labels are, without any width of its interval; use another judge, or another prompt.",
+            )
+        )
     for warning in warnings:
         progress.warn(warning.text)
     results = JudgeResults(

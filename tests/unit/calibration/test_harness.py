@@ -15,8 +15,9 @@ from uwc.calibration.calibrate import Calibrated
 from uwc.calibration.harness import HarnessTask
 from uwc.calibration.probed import RESAMPLES, Measured, RetentionCurve
 from uwc.errors import ConfigError, UserError
-from uwc.metrics.harness import HarnessSettings, evaluate_task, find_tasks
+from uwc.metrics.harness import evaluate_task, find_tasks
 from uwc.metrics.stats import bootstrap_interval
+from uwc.metrics.tasks import HarnessSettings
 from uwc.models.mixing import Mixer
 from uwc.models.model import Model
 from uwc.results import CalibrationResults

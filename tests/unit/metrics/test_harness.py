@@ -15,8 +15,9 @@ from tests.helpers.harness_tasks import write_tasks
 from uwc.data.example import Example
 from uwc.data.prompts import PromptTemplate
 from uwc.errors import ConfigError, UserError
-from uwc.metrics.harness import HarnessSettings, Task, TaskScore, evaluate_task, find_tasks, load_tasks, save_tasks
+from uwc.metrics.harness import evaluate_task, find_tasks
 from uwc.metrics.stats import aggregate
+from uwc.metrics.tasks import HarnessSettings, Task, TaskScore, load_tasks, save_tasks
 from uwc.models.generation import generate
 from uwc.models.model import Model
 from uwc.models.scoring import score_tokens

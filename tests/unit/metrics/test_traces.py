@@ -1,4 +1,4 @@
-"""The probe that tells two models apart by their states."""
+"""The probe that classifies the states of two models."""
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ from uwc.metrics.set_metrics import auc
 from uwc.metrics.stats import aggregate_sets, cluster_codes
 from uwc.metrics.suites import Given, chosen_metrics
 from uwc.metrics.traces import out_of_fold, trace_auc
+from uwc.models.contrast import contrast
 from uwc.models.model import Model
 from uwc.models.states import capturing_outputs, prompt_states
 
@@ -26,7 +27,7 @@ def states(seed: int, examples: int = 120, width: int = 16) -> np.ndarray:
 SUBJECTS = [str(i // 4) for i in range(120)]
 
 
-def test_models_that_are_the_same_cannot_be_told_apart() -> None:
+def test_models_that_are_the_same_have_an_auc_of_one_half() -> None:
     ours = states(0)
     mean, low, high = measured(ours, ours.copy(), SUBJECTS)
     assert mean == pytest.approx(0.5, abs=0.02)
@@ -85,6 +86,19 @@ def test_prompt_states_are_block_outputs_at_the_last_token_of_the_prompt(knowing
         with torch.no_grad(), capturing_outputs(knowing.model, [1]) as captured:
             knowing.model(input_ids=torch.tensor([example.tokens[: example.start]], device=knowing.device))
         assert state == pytest.approx(captured[1][0, -1].float().cpu().numpy(), abs=1e-5)
+
+
+def test_a_contrast_of_two_models_has_no_trace(knowing: Model, untrained: Model) -> None:
+    """Other metrics of such a model are measured, and it is said."""
+    examples = people()
+    given = Given({"forget": examples[:6], "retain": examples[6:]}, frozenset({"original"}), 4)
+    scoring = Scoring(given, ["trace_auc_original_retain", "extraction_strength"])
+    mixed = contrast(knowing, untrained, strength=0.5)
+    found = score_sets(mixed, scoring.work(), original=knowing)
+    scores = {(score.metric, score.set): score for score in evaluate(found, scoring)}
+    trace = scores["trace_auc_original_retain", "retain"]
+    assert np.isnan(trace.mean) and trace.not_scored == 2 * len(examples[6:]), "of both models"
+    assert np.isfinite(scores["extraction_strength", "retain"].mean)
 
 
 def test_a_study_of_two_models_has_their_trace(knowing: Model, untrained: Model, tmp_path) -> None:  # type: ignore[no-untyped-def]

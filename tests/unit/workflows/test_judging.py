@@ -1,6 +1,7 @@
 """The check of a judge against labels by people."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,17 @@ def test_equal_answers_everywhere_have_no_kappa(tmp_path: Path) -> None:
     path.write_text("\n".join(json.dumps({**row, "label": "yes"}) for row in ROWS), encoding="utf-8")
     found = uwc.check_judge(path, judges={"language_model": says_yes_to(*range(6))})
     assert np.isnan(found.check.kappa.value) and "no_kappa" in {w.code for w in found.warnings}
+
+
+@pytest.mark.parametrize(("yes", "word"), [((), "no"), (range(6), "yes")])
+def test_a_judge_that_always_says_the_same_is_a_warning(labels: Path, yes: Sequence[int], word: str) -> None:
+    found = uwc.check_judge(labels, judges={"language_model": says_yes_to(*yes)})
+    assert found.check.kappa.value == 0.0
+    (warning,) = (w for w in found.warnings if w.code == "constant_verdicts")
+    assert f"says {word} to all" in warning.text
+    assert "constant_verdicts" not in {
+        w.code for w in uwc.check_judge(labels, judges={"language_model": says_yes_to(0)}).warnings
+    }
 
 
 def test_the_command_writes_a_check_that_scores_and_studies_take(
