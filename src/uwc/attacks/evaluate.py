@@ -15,6 +15,7 @@ from uwc.attacks.registry import Texts, attacks
 from uwc.data.example import Example
 from uwc.errors import AttackFailed, ConfigError, DataError, TrainingDiverged
 from uwc.io import plain
+from uwc.metrics.depth import KnownDrops
 from uwc.metrics.evaluate import question_columns
 from uwc.metrics.registry import INPUTS, metrics
 from uwc.metrics.samples import LeakSettings
@@ -73,7 +74,12 @@ class VariantValues:
 
 
 def check_metrics(
-    names: Sequence[str], chains: Sequence[Chain], *, examples: Sequence[Example] = (), reference: bool = False
+    names: Sequence[str],
+    chains: Sequence[Chain],
+    *,
+    examples: Sequence[Example] = (),
+    reference: bool = False,
+    depth: bool = False,
 ) -> None:
     """Raise ConfigError for a metric that is unknown, insensitive to an attack, or whose needs are not met.
 
@@ -82,12 +88,14 @@ def check_metrics(
         chains: the attacks.
         examples: the scored examples.
         reference: whether there is a reference model.
+        depth: whether the drops of the original with the retrained model's states are known.
     """
+    measurable = _MEASURABLE | ({"depth"} if depth else set())
     for name in names:
         needs = needs_of([name])
-        if needs - _MEASURABLE:
+        if needs - measurable:
             raise ConfigError(
-                f"the metric {name!r} needs {', '.join(sorted(needs - _MEASURABLE))}, which attacks do not provide; "
+                f"the metric {name!r} needs {', '.join(sorted(needs - measurable))}, which attacks do not provide; "
                 "take one of scores or generated texts, such as extraction_strength or rouge_l"
             )
         if "reference" in needs and not reference:
@@ -98,6 +106,11 @@ def check_metrics(
         if "secrets" in needs and not any_secret(examples):
             raise ConfigError(f"the metric {name!r} needs {INPUTS['secrets']}")
         for chain in chains:
+            if "depth" in needs and not _only_weights(chain):
+                raise ConfigError(
+                    f"the attack {chain.name!r} changes more than weights, and {name!r} compares the states of models on "
+                    "the same prompts; take an attack on weights, such as relearn, or another metric"
+                )
             if name not in visible([name], chain):
                 raise ConfigError(
                     f"the attack {chain.name!r} changes only how answers are generated, which {name!r} does not see; "
@@ -106,10 +119,15 @@ def check_metrics(
 
 
 def visible(names: Sequence[str], chain: Chain) -> list[str]:
-    """The metrics that are sensitive to an attack: for attacks on decoding only those of generated texts."""
-    if chain.steps[-1].entry.facts["kind"] != "decoding":
-        return list(names)
-    return [name for name in names if "texts" in needs_of([name])]
+    """The metrics that are sensitive to an attack: for attacks on decoding only those of generated texts, and those of a
+    model's states for attacks on weights only."""
+    needs = {name: needs_of([name]) for name in names if _only_weights(chain) or "depth" not in needs_of([name])}
+    decoding = chain.steps[-1].entry.facts["kind"] == "decoding"
+    return [name for name, of in needs.items() if not decoding or "texts" in of]
+
+
+def _only_weights(chain: Chain) -> bool:
+    return all(step.entry.facts["kind"] == "weights" for step in chain.steps)
 
 
 def attacked_values(
@@ -122,6 +140,7 @@ def attacked_values(
     reference: Model | None = None,
     texts: Texts = True,
     leaks: LeakSettings | None = None,
+    known: KnownDrops | None = None,
 ) -> list[VariantValues]:
     """Score a model under each variant of an attack; its own weights stay bit-identical.
 
@@ -136,6 +155,7 @@ def attacked_values(
             under the variants before (of the largest budget), which are about ln(n) of n variants; if a metric reads
             texts, none is generated besides.
         leaks: settings of sampling answers, if a metric reads samples.
+        known: the drops of the retrained model, if a metric reads those of the attacked one.
 
     Raises:
         UserError: data or layers are missing.
@@ -145,6 +165,8 @@ def attacked_values(
     with attacked(model, data, chain) as offered:
         for variant in offered:
             scored = _scored(variant.model, data.scored, names, max_new_tokens, reference, leaks)
+            if known is not None:
+                scored = replace(scored, depth=known.depth(variant.model, data.scored))
             values = {name: scored.values(name) for name in names}
             worse = worst.updated(variant.effort, values[names[0]])
             said = _said(

@@ -111,6 +111,26 @@ def depth_work(scoring: "Scoring") -> DepthWork | None:
     return DepthWork(_settings(scoring)["span"], sets) if sets else None
 
 
+@dataclass(frozen=True, eq=False)
+class KnownDrops:
+    """What the drops of an attacked model are compared with.
+
+    Attributes:
+        original: the model before unlearning, F.
+        span: the measured tokens.
+        known: [E, L] D1 of the scored examples.
+    """
+
+    original: "Model"
+    span: Span
+    known: Floats
+
+    def depth(self, model: "Model", examples: Sequence[Example]) -> Depth:
+        """The drops of a model on the [E] examples. Raises as `patched_drops`."""
+        drops = DepthWork(self.span, {"": examples}).drops(self.original, model)
+        return Depth(self.span, self.known, drops[""])
+
+
 def save_drops(folder: Path, drops: Drops) -> None:
     """Write ``SET.npy`` into a folder for each set."""
     for name, values in drops.items():

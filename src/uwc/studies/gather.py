@@ -253,7 +253,7 @@ def gather(plan: Plan, store: Store) -> StudyResults:
     if distrusted:
         references = tuple(_uncompared(model, "scores") for model in references)
         unlearned = [_uncompared(model, "scores", "calibrated_scores") for model in unlearned]
-    attacks = gatherer.attacks()
+    attacks = gatherer.attacks(distrusted=distrusted)
     config = plan.config
     checked = map(without_sums, gatherer.verdicts(references))
     retention = config.calibrate.described(gatherer.measured()) if config.calibrate else None
@@ -325,7 +325,8 @@ class _Gatherer:
         if retrained is None or retrained.depth is None:
             return scored
         known = self.drops(retrained.depth)
-        of_model = next((m.depth for m in self.plan.models if m.score.key == step.key), None)
+        scored_by_depth = (*self.plan.models, *self.plan.pools)
+        of_model = next((m.depth for m in scored_by_depth if m.score.key == step.key), None)
         changed = without_change(known) if of_model is None else self.drops(of_model)
         return with_depth(scored, retrained.depth.work.span, known=known, changed=changed)
 
@@ -424,8 +425,9 @@ class _Gatherer:
         frontiers = {name: {run: self.calibration(run).frontiers for run in runs} for name, runs in members.items()}
         return seed_groups(frontiers, self.plan.config.calibration.tau, seed=self.seed)
 
-    def attacks(self) -> Attacks | None:
-        """The outcomes of all attacks; None for a study without attacks."""
+    def attacks(self, *, distrusted: bool) -> Attacks | None:
+        """The outcomes of all attacks, without those of metrics that compare with the retrained model if that knows the
+        forget data; None for a study without attacks."""
         setup = self.plan.setup
         if setup is None or not self.plan.attacks:
             return None
@@ -437,10 +439,10 @@ class _Gatherer:
             attacks=tuple(describe(p.chain.label, p.chain.made(), p.step.measured) for p in first),
             sets={name: len(examples) for name, examples in setup.sets.items()},
             attacker=setup.data.owned,
-            models=tuple(self.attacked(planned) for planned in by_model.values()),
+            models=tuple(self.attacked(planned, distrusted=distrusted) for planned in by_model.values()),
         )
 
-    def attacked(self, attacks: Sequence[PlannedAttack]) -> AttackedModel:
+    def attacked(self, attacks: Sequence[PlannedAttack], *, distrusted: bool) -> AttackedModel:
         """A model under every attack."""
         model, found, failed = attacks[0].model, list[AttackOutcome](), dict[str, str]()
         if step_status(model.score, self.store) != "done":
@@ -459,7 +461,8 @@ class _Gatherer:
                 control=self.control(attack),
                 seed=self.seed,
             )
-        return AttackedModel(model=model.key, outcomes=tuple(found), failed=failed)
+        trusted = tuple(o for o in found if not (distrusted and _compares(o.metric)))
+        return AttackedModel(model=model.key, outcomes=trusted, failed=failed)
 
     def verdicts(self, references: Sequence[ReferenceModel]) -> Iterator[Verdict]:
         """Every unlearned model as delivered under every policy."""
@@ -637,14 +640,19 @@ def _uncompared(model: M, *fields: str) -> M:
     """The model without the values of metrics that compare with the retrained model."""
 
     def known(score: Score) -> Score:
-        entry = next((entry for entry in (*metrics, *set_metrics) if entry.name == score.metric), None)
-        if entry is None or not any(need == "depth" or need.startswith("retrained/") for need in entry.facts["needs"]):
+        if not _compares(score.metric):
             return score
         count = score.n + score.not_scored
         why = {"the retrained model knows the forget data": count}
         return Score(set=score.set, metric=score.metric, mean=float("nan"), n=0, not_scored=count, why=why)
 
     return model.model_copy(update={field: tuple(map(known, getattr(model, field))) for field in fields})
+
+
+def _compares(metric: str) -> bool:
+    """Whether a metric compares with the retrained model."""
+    entry = next((entry for entry in (*metrics, *set_metrics) if entry.name == metric), None)
+    return entry is not None and any(n == "depth" or n.startswith("retrained/") for n in entry.facts["needs"])
 
 
 def _key(model: UnlearnedModel) -> ModelKey:

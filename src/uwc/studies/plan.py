@@ -12,11 +12,12 @@ from uwc.data.benchmarks import benchmarks
 from uwc.data.example import Example, spread
 from uwc.data.question_files import read_examples
 from uwc.errors import ConfigError, DataError, UserError
-from uwc.metrics.depth import depth_work
+from uwc.metrics.depth import UDS, DepthWork, depth_work
 from uwc.metrics.evaluate import Scoring
 from uwc.metrics.harness import find_tasks
 from uwc.metrics.registry import JUDGES, metrics
 from uwc.metrics.samples import SAMPLES, reading_samples, require_no_judge, require_read
+from uwc.metrics.scored import needs_of
 from uwc.metrics.suites import Given, chosen_metrics, in_all_wordings, metric_name
 from uwc.metrics.tasks import Task
 from uwc.registry import unknown_name
@@ -100,7 +101,7 @@ def chain_metrics(
     """
     chain: Chain = config.made()
     seen = visible(metrics, chain)
-    check_metrics(seen or metrics, [chain], examples=setup.data.scored, reference=True)
+    check_metrics(seen or metrics, [chain], examples=setup.data.scored, reference=True, depth=True)
     try:
         chain.check_data(setup.data)
     except DataError as error:
@@ -187,6 +188,7 @@ class PlannedMember:
     knowing: bool
     model: FineTune
     score: Score
+    depth: Depth | None = None
 
 
 @dataclass(frozen=True)
@@ -361,7 +363,7 @@ def _attacked_metrics(config: StudyConfig, scoring: Scoring) -> tuple[str, ...]:
     """The metrics that are measured under attack; none in a study without attacks."""
     if config.attack is None or not config.attack.chains:
         return ()
-    hidden = {*JUDGES, SAMPLES, "gradient_norms", "similar_from", "depth"}
+    hidden = {*JUDGES, SAMPLES, "gradient_norms", "similar_from", *(["depth"] if UDS in scoring.settings else [])}
     facts = {name: metrics.get(name).facts for name in scoring.of_examples}
     visible = [name for name, of in facts.items() if not hidden & set(of["needs"]) and "only" not in of]
     ranked_by = config.calibration.ranked_by
@@ -409,7 +411,7 @@ class _Planner:
             *(r.score for r in references),
             *(r.depth for r in references if r.depth is not None),
             *(s for run in runs for m in run.models for s in (m.model, m.score, m.depth) if s is not None),
-            *(s for member in pools for s in (member.model, member.score)),
+            *(s for member in pools for s in (member.model, member.score, member.depth) if s is not None),
             *(a.step for a in attacks),
         ]
         return Plan(
@@ -468,7 +470,8 @@ class _Planner:
                 )
                 model = FineTune(of, f"fine-tune {name}", base, self.loading, changed, answers)
                 score = Score(of, f"score {name}", model, original, self.loading, self.evaluation)
-                yield PlannedMember(pool == "knowing", model, score)
+                depth = None if self.by_block is None else self.depth_of(of, name, model, original, self.by_block)
+                yield PlannedMember(pool == "knowing", model, score, depth)
 
     def retrained(self, base: Step) -> Step | None:
         if isinstance(self.config.retrained, str):
@@ -483,9 +486,10 @@ class _Planner:
         return Score(_of(key), f"score {key.label}", model, original, self.loading, self.evaluation)
 
     def depth(self, key: ModelKey, model: Step, original: Step) -> Depth | None:
-        if self.by_block is None:
-            return None
-        return Depth(_of(key), f"depth of {key.label}", model, original, self.loading, self.by_block)
+        return None if self.by_block is None else self.depth_of(_of(key), key.label, model, original, self.by_block)
+
+    def depth_of(self, of: tuple[str, ...], label: str, model: Step, original: Step, work: DepthWork) -> Depth:
+        return Depth(of, f"depth of {label}", model, original, self.loading, work)
 
     def run(self, run: RunConfig, original: Step) -> PlannedRun:
         key = ModelKey(role="unlearned", run=run.label)
@@ -532,6 +536,7 @@ class _Planner:
         if config is None or setup is None:
             return
         chosen = self.chosen(setup)
+        known = next((model.depth for model in references if model.depth is not None), None)
         without_forget = replace(setup.data, forget=())
         for model in self.attacked(config, references, runs):
             for chain, measured in chosen:
@@ -549,6 +554,7 @@ class _Planner:
                     self.config.score.max_new_tokens,
                     config.texts,
                     self.config.score.samples if reading_samples(measured) else None,
+                    known if "depth" in needs_of(measured) else None,
                 )
                 yield PlannedAttack(model, chain, step)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from urllib.parse import quote
 
+import numpy as np
 from pydantic import BaseModel
 
 from uwc.attacks.data import AttackData
@@ -15,7 +16,7 @@ from uwc.code_digest import NoSource, code_digest, comes_from_package
 from uwc.data.example import Example, fingerprint
 from uwc.errors import AttackFailed, TrainingDiverged
 from uwc.io import IF_GIVEN, NOT_IN_KEY, digest, finite, in_key, write_json
-from uwc.metrics.depth import DepthWork, save_drops
+from uwc.metrics.depth import DepthWork, KnownDrops, load_drops, save_drops
 from uwc.metrics.evaluate import Work, save_sets, score_sets
 from uwc.metrics.harness import evaluate_tasks
 from uwc.metrics.registry import metrics, set_metrics
@@ -479,6 +480,7 @@ class Attack(Step):
         sets: set -> its scored examples.
         texts: the texts under attack that are kept.
         leaks: settings of sampling answers; None if no metric reads samples.
+        depth: the drops of the retrained model; None if no metric reads those of the attacked one.
     """
 
     kind: ClassVar[str] = "attack"
@@ -493,6 +495,7 @@ class Attack(Step):
     max_new_tokens: int
     texts: Texts = True
     leaks: LeakSettings | None = field(default=None, metadata=IF_GIVEN)
+    depth: Depth | None = field(default=None, metadata=IF_GIVEN)
 
     def uses(self) -> Iterable[Entry[Any]]:
         """The attacks and the metrics."""
@@ -518,12 +521,23 @@ class Attack(Step):
                 reference=reference,
                 texts=self.texts,
                 leaks=self.leaks,
+                known=self._known(context),
             )
         except (TrainingDiverged, AttackFailed) as error:
             status = "diverged" if isinstance(error, TrainingDiverged) else "failed"
             return Outcome(status=status, message=str(error))
         save_variants(out / ATTACKED, variants, self.sets)
         return Outcome()
+
+    def _known(self, context: "Context") -> KnownDrops | None:
+        """The drops of the retrained model on the scored examples."""
+        if self.depth is None:
+            return None
+        work = self.depth.work
+        drops = load_drops(context.store.folder(self.depth), self.sets)
+        rows = {name: {example.id: i for i, example in enumerate(work.sets[name])} for name in self.sets}
+        known = [drops[name][[rows[name][e.id] for e in examples]] for name, examples in self.sets.items()]
+        return KnownDrops(context.original(self.original, self.loading), work.span, np.concatenate(known))
 
     def _model(self, context: "Context") -> Model:
         """The model with an adapter merged, cached for the other attacks on it; drops the one before."""

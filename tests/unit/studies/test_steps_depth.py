@@ -10,9 +10,13 @@ from pydantic import ValidationError
 from tests.helpers.small_study import STUDY, run_plan
 
 import uwc
+from uwc.attacks.chain import attacked, make_chain
+from uwc.attacks.data import AttackData
 from uwc.errors import ConfigError
 from uwc.metrics.depth import load_drops
-from uwc.results import RETRAINED_KNOWS, StudyResults, find
+from uwc.models.model import Loading
+from uwc.models.patching import patched_drops
+from uwc.results import RETRAINED_KNOWS, ModelKey, StudyResults, find
 from uwc.studies.config import StudyConfig
 from uwc.studies.plan import Plan, make_plan
 from uwc.studies.store import Store
@@ -117,7 +121,14 @@ def test_settings_reach_the_score_and_its_step() -> None:
             },
             "attacks measure 'mia_min_k' with its defaults",
         ),
-        ({"attack": {"chains": ["quantization"], "metrics": ["uds"]}}, "which attacks do not provide"),
+        ({"attack": {"chains": ["token_noise"], "metrics": ["uds"]}}, "'token_noise' changes more than weights"),
+        (
+            {
+                "score": {"metrics": ["uds"], "settings": {"uds": {"span": "secret"}}},
+                "attack": {"chains": ["quantization"], "metrics": ["uds"]},
+            },
+            "attacks measure 'uds' with its defaults",
+        ),
     ],
 )
 def test_what_a_study_cannot_do(changes: dict[str, Any], said: str) -> None:
@@ -125,9 +136,37 @@ def test_what_a_study_cannot_do(changes: dict[str, Any], said: str) -> None:
         make_plan(config(**changes))
 
 
-def test_attacks_measure_the_other_metrics() -> None:
-    plan = make_plan(config(attack={"chains": ["quantization"]}))
+def test_attacks_measure_the_other_metrics_where_it_has_settings_of_its_own() -> None:
+    score = {"metrics": ["extraction_strength", "uds"], "settings": {"uds": {"threshold": 0.1}}, "max_new_tokens": 0}
+    plan = make_plan(config(score=score, attack={"chains": ["quantization"]}))
     assert plan.attacks[0].step.measured == ("extraction_strength",)
+
+
+def test_under_an_attack_on_weights_as_by_whole_passes(finished: tuple[Plan, Store, StudyResults]) -> None:
+    _, store, _ = finished
+    attack = {"chains": ["quantization_nf4", "token_noise"], "models": ["unlearned", "retrained"], "examples": 3}
+    plan = make_plan(config(attack=attack))
+    assert {planned.chain.label: planned.step.measured for planned in plan.attacks} == {
+        "quantization_nf4": ("extraction_strength", "uds"),
+        "token_noise": ("extraction_strength",),
+    }
+    results, _ = run_plan(plan, store)
+    assert results.attacks is not None and plan.setup is not None
+    under = results.attacks.under(ModelKey(role="unlearned", run="gd"))
+    outcome = under and under.outcome("quantization_nf4", "forget", "uds")
+
+    loaded = {name: Loading().plain(str(store.folder(step) / "model")) for name, step in models_of(plan).items()}
+    examples = list(plan.setup.sets["forget"])
+    assert 0 < len(examples) < len(plan.sets["forget"]), "the rows of D1 are looked up"
+    with attacked(loaded["gd"], AttackData(examples), make_chain("quantization_nf4")) as variants:
+        changed, known = (
+            patched_drops(loaded["original"], source, {"": examples}, resume=False)[""]
+            for source in (next(variants).model, loaded["retrained"])
+        )
+    weights = np.where(known > 0.05, known, 0.0)
+    expected = (weights * np.clip(changed / known, 0, 1)).sum(axis=1) / weights.sum(axis=1)
+    assert outcome is not None and outcome.after.mean == pytest.approx(np.nanmean(expected), rel=1e-4)
+    assert outcome.after.mean != outcome.before.mean
 
 
 def test_a_retrained_model_that_knows_the_answers_gives_no_score(
