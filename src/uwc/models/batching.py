@@ -22,6 +22,7 @@ from uwc.data.batches import collate, collate_trees, group_by_length
 from uwc.data.prompts import EncodedExample
 from uwc.data.trees import TokenTree, single_tree, token_tree, token_trees
 from uwc.errors import ModelError, UserError
+from uwc.memory import give_back
 from uwc.models.head import AnswerLogits, unwrapped
 from uwc.models.model import Batching, Model, Sharing
 
@@ -278,6 +279,8 @@ _TRIAL_WORTH = 2
 DEFAULT_TOKEN_BUDGET = 8192
 SCORING_BUDGET = 2048
 """Tokens in a scoring batch on a CPU: larger batches are no faster, and need more padding."""
+_GAPS = 256 << 20
+"""Bytes by which resident memory may grow before the gaps that passes leave are given back."""
 BATCH_COST = {"cpu": 64, "cuda": 1024, "mps": 256}
 """Fixed cost of a scoring batch by device, in tokens."""
 _LEAST, _MOST = 1024, 1 << 15  # beyond it a GPU gains nothing, and padding grows
@@ -336,6 +339,7 @@ def run_in_batches(
         ModelError: a single item does not fit into the memory.
     """
     waiting = group_by_length(lengths, token_budget=token_budget, batch_cost=batch_cost, kinds=kinds)
+    give_back(growth=_GAPS)
     while waiting:
         group = waiting.pop(0)
         try:
