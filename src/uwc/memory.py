@@ -43,8 +43,8 @@ def peak_bytes(device: str) -> int | None:
 def give_back(*, growth: int = 0) -> None:
     """Give freed memory that the C library keeps back to the system, where it is glibc.
 
-    Passes of different shapes leave gaps of different sizes between what is still in use, and the next pass takes others,
-    so that resident memory grows far beyond what any pass needs.
+    Passes of different shapes leave gaps of different sizes between what is in use, and the next pass takes others, so
+    that resident memory grows far beyond what any pass needs.
 
     Args:
         growth: only if resident memory has grown by more bytes than this since the last time.

@@ -108,8 +108,8 @@ def check_metrics(
         for chain in chains:
             if "depth" in needs and not _only_weights(chain):
                 raise ConfigError(
-                    f"the attack {chain.name!r} changes more than weights, and {name!r} compares the states of models on "
-                    "the same prompts; take an attack on weights, such as relearn, or another metric"
+                    f"the attack {chain.name!r} changes more than weights, and {name!r} compares the states of models "
+                    "on the same prompts; take an attack on weights, such as relearn, or another metric"
                 )
             if name not in visible([name], chain):
                 raise ConfigError(
@@ -119,8 +119,8 @@ def check_metrics(
 
 
 def visible(names: Sequence[str], chain: Chain) -> list[str]:
-    """The metrics that are sensitive to an attack: for attacks on decoding only those of generated texts, and those of a
-    model's states for attacks on weights only."""
+    """The metrics that are sensitive to an attack: those of generated texts alone for attacks on decoding, and those of
+    a model's states only for attacks on weights."""
     needs = {name: needs_of([name]) for name in names if _only_weights(chain) or "depth" not in needs_of([name])}
     decoding = chain.steps[-1].entry.facts["kind"] == "decoding"
     return [name for name, of in needs.items() if not decoding or "texts" in of]

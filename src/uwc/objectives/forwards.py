@@ -125,8 +125,8 @@ class Pass:
 
     @property
     def logits(self) -> Tensor:
-        """[N, V] logits that predict the labelled tokens, in the precision of the forward pass: take ``float()`` of them
-        before sums over the vocabulary. Raises LookupError if no term declared ``ROLE.logits``."""
+        """[N, V] logits that predict the labelled tokens, in the precision of the forward pass: sums over the
+        vocabulary need their ``float()``. Raises LookupError if no term declared ``ROLE.logits``."""
         if self.all_logits is None:
             raise LookupError("the logits of this pass were not kept; declare 'ROLE.logits' to read them")
         return self.all_logits

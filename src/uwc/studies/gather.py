@@ -325,8 +325,8 @@ class _Gatherer:
         if retrained is None or retrained.depth is None:
             return scored
         known = self.drops(retrained.depth)
-        scored_by_depth = (*self.plan.models, *self.plan.pools)
-        of_model = next((m.depth for m in scored_by_depth if m.score.key == step.key), None)
+        by_score = {m.score.key: m.depth for m in self.plan.models} | {m.score.key: m.depth for m in self.plan.pools}
+        of_model = by_score.get(step.key)
         changed = without_change(known) if of_model is None else self.drops(of_model)
         return with_depth(scored, retrained.depth.work.span, known=known, changed=changed)
 

@@ -9,6 +9,7 @@ from tests.helpers.hub_copies import REAL
 from tests.helpers.small_study import STUDY, run_plan
 
 from uwc.errors import ConfigError
+from uwc.metrics.depth import Depth, load_drops, unlearning_depth_score
 from uwc.metrics.scored import ScoredSet
 from uwc.results import ENOUGH_MODELS, StudyResults
 from uwc.robustness import faithfulness_auc
@@ -33,7 +34,7 @@ def study(**changes: Any) -> StudyConfig:
             "training": {"epochs": 5, "batch_size": 2, "lr": 1e-2, "warmup_ratio": 0.0},
             "runs": [{"method": "kl"}, {"method": "gd"}],
         },
-        "score": {"metrics": ["probability", "perplexity", "kl_to_original"], "max_new_tokens": 0},
+        "score": {"metrics": ["probability", "perplexity", "kl_to_original", "uds"], "max_new_tokens": 0},
         "calibrate": None,
         "attack": {"chains": [RELEARN, NF4, "token_noise"], "attacker": {"forget_share": 0.5}},
         "robustness": {"pools": POOLS, "utility": "probability", "least_utility": 1e-6},
@@ -107,7 +108,7 @@ def test_robustness_is_that_of_the_attacked_models(made: tuple[Plan, Store, Stud
     assert attacks is not None and robustness is not None and robustness.meta_evaluation is not None
     meta = robustness.meta_evaluation
     assert {(row.metric, row.set) for row in meta.metrics} == {
-        (metric, "forget") for metric in ("probability", "perplexity", "kl_to_original")
+        (metric, "forget") for metric in ("probability", "perplexity", "kl_to_original", "uds")
     }
     for metric, turned in (("probability", lambda x: x), ("perplexity", lambda x: 1 / x)):
         (row,) = (row for row in meta.metrics if row.metric == metric)
@@ -136,6 +137,32 @@ def test_robustness_is_that_of_the_attacked_models(made: tuple[Plan, Store, Stud
         q = [min(values[n][1][1] / values[n][1][0], 1.0) for n in passing]
         assert row.relearning.value == pytest.approx(np.mean(r))
         assert row.quantization.value == pytest.approx(np.mean(q))
+
+
+def test_the_depth_score_is_measured_for_the_pools_and_under_both_attacks(
+    made: tuple[Plan, Store, StudyResults],
+) -> None:
+    """From its drops, and as the other metrics' numbers from there on."""
+    plan, store, results = made
+    assert results.robustness is not None and results.attacks is not None and plan.retrained is not None
+    (found,) = (f for f in results.robustness.faithfulness if (f.metric, f.set) == ("uds", "forget"))
+    pools: tuple[list[float], list[float]] = ([], [])
+    assert plan.retrained.depth is not None
+    known = load_drops(store.folder(plan.retrained.depth), ["forget"])["forget"]
+    for member in plan.pools:
+        assert member.depth is not None
+        changed = load_drops(store.folder(member.depth), ["forget"])["forget"]
+        pools[0 if member.knowing else 1].append(
+            float(np.nanmean(unlearning_depth_score(Depth("answer", known, changed))))
+        )
+    assert found.knowing_values == pytest.approx(pools[0]) and found.ignorant_values == pytest.approx(pools[1])
+    assert max(pools[0]) < min(pools[1]) and found.auc == 1, "models without the answers have lost them"
+    for model in results.attacks.models:
+        by_attack = {o.attack: o for o in model.outcomes if (o.metric, o.set) == ("uds", "forget")}
+        assert set(by_attack) == {RELEARN, NF4}, "not under an attack on prompts"
+        assert all(0 <= o.after.mean <= 1 for o in by_attack.values())
+        if model.model.role == "retrained":
+            assert by_attack[RELEARN].before.mean == 1 > by_attack[RELEARN].after.mean
 
 
 def test_a_study_without_the_section_has_no_pools(few: None) -> None:
