@@ -253,7 +253,7 @@ def gather(plan: Plan, store: Store) -> StudyResults:
     if distrusted:
         references = tuple(_uncompared(model, "scores") for model in references)
         unlearned = [_uncompared(model, "scores", "calibrated_scores") for model in unlearned]
-    attacks = gatherer.attacks(distrusted=distrusted)
+    attacks = gatherer.attacks(distrusted=bool(distrusted))
     config = plan.config
     checked = map(without_sums, gatherer.verdicts(references))
     retention = config.calibrate.described(gatherer.measured()) if config.calibrate else None
