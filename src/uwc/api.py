@@ -256,7 +256,7 @@ def score(
     if isinstance(model, System | Endpoint):
         if compare is not None or shots or compat is not None or asked_tasks or samples is not None:
             raise ConfigError(
-                "compare, shots, compat, tasks and samples are for models; the texts of the original are given as "
+                "compare, shots, compat, samples and tasks are for models; the texts of the original are given as "
                 "original"
             )
         return _score_texts(

@@ -139,7 +139,7 @@ class Score(SetScore):
 
     why: dict[str, int] = {}
     """Reason -> number of examples without a value for it."""
-    chance: Number = float("nan")
+    chance: float | None = None
     """The mean of a model that knows nothing: of the accuracy among m options 1 / m, averaged over the scored examples;
     null for other metrics."""
 

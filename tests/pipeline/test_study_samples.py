@@ -69,10 +69,10 @@ def test_all_metrics_are_of_the_same_samples(results: StudyResults) -> None:
 
 
 def test_the_chance_level_stands_beside_accuracies(results: StudyResults) -> None:
-    chances = {(s.set, s.metric): s.chance for s in results.unlearned[0].scores}
+    chances = {(s.set, s.metric): s.chance or 0.0 for s in results.unlearned[0].scores}
     for metric in ("choice_accuracy", "letter_accuracy"):
         assert 0.1 < chances["forget", metric] <= 0.5
-    assert chances["forget", "leak_at_k"] != chances["forget", "leak_at_k"]
+    assert chances["forget", "leak_at_k"] == 0.0, "not known"
 
 
 def test_leaks_are_measured_under_attack(results: StudyResults) -> None:

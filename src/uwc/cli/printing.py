@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Iterable, Mapping
-from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,8 +54,7 @@ def _with_reasons(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of scores for the table: the reasons of missing values beside their number."""
     why = "; ".join(row["why"])
     missing = f"{row['not_scored']} ({why})" if why else str(row["not_scored"])
-    shown = {k: v for k, v in row.items() if k != "why"}
-    return {**shown, "not_scored": missing, "chance": None if isnan(row["chance"]) else row["chance"]}
+    return {k: v for k, v in row.items() if k != "why"} | {"not_scored": missing}
 
 
 def print_warnings(warnings: "Iterable[Warning]") -> None:

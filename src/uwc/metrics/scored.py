@@ -142,9 +142,9 @@ class MeasuredSet(ABC):
         }
         return {reason: count for reason, count in counts.items() if count}
 
-    def chance(self, metric: str, **settings: Any) -> float:
-        """The mean of a model that knows nothing over the examples with a value; NaN if that is not known."""
-        return float("nan")
+    def chance(self, metric: str, **settings: Any) -> float | None:
+        """The mean of a model that knows nothing over the examples with a value; None if that is not known."""
+        return None
 
     def difference(self, other: "MeasuredSet", metric: str, *, seed: int = 0, **settings: Any) -> Difference:
         """The paired difference, the other system minus this one.
@@ -268,17 +268,17 @@ class ScoredSet(MeasuredSet):
             known = known if of_texts is None else known & of_texts
         return known
 
-    def chance(self, metric: str, **settings: Any) -> float:
+    def chance(self, metric: str, **settings: Any) -> float | None:
         """See `MeasuredSet.chance`: ``1 / m`` of m options for the accuracies of multiple choice."""
         if metrics.get(metric).facts.get("chance") != "options":
-            return float("nan")
+            return None
         if "letters" in metrics.get(metric).facts["needs"]:
             options = [len(letters) for letters in self.letters or ()]
         else:
             wrong = Counter(self.tokens.variant("perturbed_answers").ids)
             options = [1 + wrong[identity] for identity in self.ids]
         known = ~np.isnan(self.values(metric, **settings))
-        return float((1.0 / np.array(options)[known]).mean()) if known.any() else float("nan")
+        return float((1.0 / np.array(options)[known]).mean()) if known.any() else None
 
     def completed_from(self) -> list[int | None]:
         """[E] the characters of the answer in the shortest prefix from which greedy decoding completes the rest.
