@@ -102,7 +102,7 @@ def test_accuracy_margin_and_chance() -> None:
     assert scored.values("letter_margin") == pytest.approx([1, -1, 0, np.nan], nan_ok=True)
     assert scored.values("letter_accuracy") == pytest.approx([1, 0, 0.5, np.nan], nan_ok=True)
     assert scored.chance("letter_accuracy") == pytest.approx((1 / 3 + 1 / 2 + 1 / 2) / 3)
-    assert np.isnan(scored.chance("letter_margin"))
+    assert scored.chance("letter_margin") is None
 
 
 def test_they_are_scored_with_the_other_metrics(untrained: Model) -> None:
