@@ -216,4 +216,4 @@ def _now() -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(run_side(*sys.argv[1:4])))
+    print(json.dumps(run_side(*sys.argv[1:])))

@@ -37,9 +37,12 @@ from uwc.errors import ConfigError, reporting_full_disk
 from uwc.io import PARTIAL, require_writable, written_whole
 from uwc.metrics import evaluate
 from uwc.metrics.compat import compat_of
+from uwc.metrics.depth import Drops, depth_profiles, depth_work, with_depth
 from uwc.metrics.harness import evaluate_tasks, find_tasks
+from uwc.metrics.leaks import leak_curves
 from uwc.metrics.registry import JUDGES
 from uwc.metrics.registry import metrics as metric_registry
+from uwc.metrics.samples import LeakSettings, require_no_judge, require_read
 from uwc.metrics.scored import NOT_FINITE, needs_of
 from uwc.metrics.secrets import secret_counts
 from uwc.metrics.semantics import Judges, require_judges
@@ -182,6 +185,7 @@ def score(
     attacker: Attacker | None = None,
     judges: Mapping[str, Any] | None = None,
     settings: Settings | None = None,
+    samples: "Mapping[str, Any] | LeakSettings | None" = None,
     shots: Questions = (),
     compat: str | None = None,
     columns: Columns | None = None,
@@ -212,7 +216,8 @@ def score(
         harness: settings of the tasks: include_path, limit, num_fewshot, seed, chat, batch_size.
         original: the model before unlearning, for metrics that compare with it; for texts its `Outputs`, for paired
             differences.
-        retrained: a model that was never trained on the data, for forget quality and PrivLeak; for texts its `Outputs`.
+        retrained: a model that was never trained on the data, for forget quality, PrivLeak and the unlearning depth
+            score; for texts its `Outputs`.
         compare: another model, for paired differences on the same examples.
         under: name of an attack -> the `Outputs` under it; or, for an endpoint, the attack, such as
             ``{"chain": "jailbreak", "settings": {"jailbreak": {"kinds": ["role play"]}}}``.
@@ -221,6 +226,8 @@ def score(
             a function; also "clean" (the label of a classifier that means that a text is clean) and "checked" (results
             of `uwc.check_judge` or their files); see `uwc.metrics.semantics.Judges`.
         settings: metric -> its settings that differ from the defaults.
+        samples: the fields of `uwc.metrics.samples.LeakSettings` that differ from the defaults, for metrics of sampled
+            answers such as leak_at_k.
         shots: solved questions that go before each question.
         compat: "open-unlearning" or "uwc-official": that code's definitions and prompt.
         columns: field -> column, where files or tables name them otherwise, see `uwc.data.question_files.sets_of`.
@@ -247,9 +254,10 @@ def score(
     asked_tasks, of_harness = _listed(tasks), harness_config(harness)
     of_harness.require_used(asked_tasks)
     if isinstance(model, System | Endpoint):
-        if compare is not None or shots or compat is not None or asked_tasks:
+        if compare is not None or shots or compat is not None or asked_tasks or samples is not None:
             raise ConfigError(
-                "compare, shots, compat and tasks are for models; the texts of the original are given as original"
+                "compare, shots, compat, samples and tasks are for models; the texts of the original are given as "
+                "original"
             )
         return _score_texts(
             model,
@@ -283,8 +291,11 @@ def score(
     old = [] if output_dir is None else _older_files(Path(output_dir), wordings, tasks=bool(asked_tasks))
     by_judge = {name: judge for name, judge in (judges or {}).items() if name in JUDGES}
     models = {"original": original, "retrained": retrained, **by_judge}
-    given = Given(wordings, frozenset(n for n, m in models.items() if m is not None), max_new_tokens)
+    leaks = _leak_settings(samples)
+    available = frozenset(n for n, m in models.items() if m is not None)
+    given = Given(wordings, available, max_new_tokens, leaks)
     names, left_out = ([], {}) if data is None else chosen_metrics(None, _listed(metrics), given)
+    require_read(leaks, names)
     found_tasks = find_tasks(asked_tasks, of_harness.settings(), where="tasks")
     by_name = {metric_name(name): of_metric for name, of_metric in (settings or {}).items()}
     scoring = evaluate.Scoring(given, names, by_name, compat=compat_of(compat), seed=seed)
@@ -303,15 +314,23 @@ def score(
 
     reference = None if original is None else loaded(original)
 
-    def scored(which: ModelLike | None, *, control: bool = False) -> tuple[evaluate.ScoredSets, list[TaskScore]]:
+    by_block = depth_work(scoring)
+
+    def scored(which: ModelLike | None, *, control: bool = False) -> tuple[evaluate.ScoredSets, Drops, list[TaskScore]]:
         if which is None:
-            return {}, []
+            return {}, {}, []
         read = loaded(which)
         of_sets = evaluate.score_sets(read, scoring.work(control=control), original=reference, judges=asked)
-        return of_sets, [] if control else evaluate_tasks(found_tasks, read)
+        drops = {} if by_block is None or reference is None else by_block.drops(reference, read, scoring.compat)
+        return of_sets, drops, [] if control else evaluate_tasks(found_tasks, read)
 
-    (ours, our_tasks), (theirs, their_tasks) = scored(model), scored(compare)
-    found = evaluate.evaluate(ours, scoring, retrained=scored(retrained, control=True)[0])
+    (ours, changed, our_tasks), (theirs, other_changed, their_tasks) = scored(model), scored(compare)
+    unseen, known, _ = scored(retrained, control=True)
+    if by_block is not None:
+        ours = with_depth(ours, by_block.span, known=known, changed=changed)
+        theirs = with_depth(theirs, by_block.span, known=known, changed=other_changed)
+        unseen = with_depth(unseen, by_block.span, known=known, changed=known)
+    found = evaluate.evaluate(ours, scoring, retrained=unseen)
     if lost := evaluate.not_finite_in_words(found):
         warnings += _warned([Warning(code="not_finite", text=f"{NOT_FINITE} on {lost}; load it in a higher precision")])
     scores = Scores(
@@ -328,6 +347,8 @@ def score(
         ),
         secrets=tuple(secret_counts(ours, ModelKey(role="unlearned", run=name_of(model)))),
         judges=judged_by,
+        leaks=tuple(leak_curves(ours, ModelKey(role="unlearned", run=name_of(model)), leaks, seed=seed)),
+        depth=tuple(depth_profiles(ours, ModelKey(role="unlearned", run=name_of(model)), scoring)),
         left_out=left_out,
         invalid_rows=tuple(invalid or ()),
         warnings=tuple(warnings),
@@ -549,6 +570,7 @@ def attack(
     original: ModelLike | None = None,
     metrics: Metric | Sequence[Metric] = ("extraction_strength",),
     settings: Settings | None = None,
+    samples: "Mapping[str, Any] | LeakSettings | None" = None,
     columns: Columns | None = None,
     skip_invalid: bool = False,
     max_new_tokens: int = 64,
@@ -575,6 +597,7 @@ def attack(
         original: the model before unlearning, for metrics that compare with it.
         metrics: names, labels or functions.
         settings: attack -> setting -> value, where it differs from the default.
+        samples: settings of sampling answers, as `score` takes them.
         columns: field -> column, where files or tables name them otherwise.
         skip_invalid: leave out invalid rows, at most half of a file, with a warning; by default they are an error.
         max_new_tokens: the most tokens of a generated answer.
@@ -602,6 +625,10 @@ def attack(
     trackers = Trackers(log_to, folder=output_dir)
     AttackResults.prepare(output_dir, overwrite=overwrite, model=name_of(model))
     measured = _metric_names(metrics)
+    leaks = _leak_settings(samples)
+    require_read(leaks, measured)
+    leaks.check(measured, {})
+    require_no_judge(leaks, measured)
     chains = {name: make_chain(name, settings) for name in dict.fromkeys(map(attack_name, _listed(attacks)))}
     require_used(settings or {}, [s.entry.name for c in chains.values() for s in c.steps])
     invalid: LeftOut = [] if skip_invalid else None
@@ -619,6 +646,7 @@ def attack(
         max_new_tokens=max_new_tokens,
         reference=reference,
         texts=texts,
+        leaks=leaks,
         seed=seed,
     )
     theirs = None if control is None else run(loading.plain(control, reading), key=CONTROL)
@@ -1034,7 +1062,18 @@ def _attacked_sets(
     sets = {name: read[name] for name in scored}
     theirs = {part: read[f"attacker.{part}"] for part in parts}
     asked = [e for examples in sets.values() for e in examples]
-    return sets, AttackData(asked, translations=owned.translations, **theirs)
+    forget = [*sets.get("forget", ()), *theirs["train"]]
+    return sets, AttackData(asked, translations=owned.translations, forget=forget, **theirs)
+
+
+def _leak_settings(given: "Mapping[str, Any] | LeakSettings | None") -> LeakSettings:
+    """Validated settings of sampling answers. Raises ConfigError, naming the key and the valid ones."""
+    if isinstance(given, LeakSettings):
+        return given
+    try:
+        return LeakSettings(**(given or {}))
+    except ValidationError as error:
+        raise ConfigError(f"samples: {first_problem(error, LeakSettings)}") from None
 
 
 def require_used(settings: Settings, names: Sequence[str]) -> None:

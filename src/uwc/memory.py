@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_left = 0
+"""Resident bytes after freed memory was last given back."""
 
 
 def start_of_peak(device: str) -> int | None:
@@ -38,12 +40,21 @@ def peak_bytes(device: str) -> int | None:
     return torch.cuda.max_memory_allocated() if device == "cuda" else _status("VmHWM:")
 
 
-def give_back() -> None:
-    """Give freed memory that the C library keeps back to the system, where it is glibc."""
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+def give_back(*, growth: int = 0) -> None:
+    """Give freed memory that the C library keeps back to the system, where it is glibc.
+
+    Passes of different shapes leave gaps of different sizes between what is in use, and the next pass takes others, so
+    that resident memory grows far beyond what any pass needs.
+
+    Args:
+        growth: only if resident memory has grown by more bytes than this since the last time.
+    """
+    global _left
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is None or (growth and (_status("VmRSS:") or 0) <= _left + growth):
+        return
+    trim(0)
+    _left = _status("VmRSS:") or 0
 
 
 def _status(name: str) -> int | None:

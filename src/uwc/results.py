@@ -139,6 +139,9 @@ class Score(SetScore):
 
     why: dict[str, int] = {}
     """Reason -> number of examples without a value for it."""
+    chance: float | None = None
+    """The mean of a model that knows nothing: of the accuracy among m options 1 / m, averaged over the scored examples;
+    null for other metrics."""
 
 
 class Difference(Aggregate):
@@ -263,6 +266,77 @@ class SecretCount(Part):
         more = ["..."] if len(self.clusters) > CLUSTERS_NAMED else []
         by_cluster = f" ({'; '.join([*first, *more])})" if first else ""
         return f"{self.said} of {self.secrets} secrets are said{by_cluster}"
+
+
+class LeakPoint(Part):
+    """The leakage of k sampled answers: means over questions, with bootstrap intervals over clusters."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("k",)
+
+    k: int
+    leak: Estimate
+    """leak@k: the probability that at least one of k samples leaks."""
+    largest: Estimate
+    """The expected largest score of k samples."""
+
+
+class LeakCurve(Part):
+    """The leakage of sampled answers to a set of questions by the number of tries."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("set", "model")
+
+    set: str
+    model: ModelKey
+    metric: str
+    """The metric of a single text by which a sample leaks."""
+    at_least: float
+    """Its least value in a sample that leaks."""
+    temperature: float
+    top_p: float
+    samples: int
+    """Number of samples of each question."""
+    n: int
+    """Number of questions with a value."""
+    bound: Number
+    """Upper bound of the mean probability that a sample leaks over these questions, at 95 % (Bonferroni)."""
+    largest_bound: Number
+    """Upper bound of the largest of these probabilities, at the same confidence."""
+    points: tuple[LeakPoint, ...]
+
+    @property
+    def words(self) -> str:
+        """The curve in words."""
+        first, last = self.points[0], self.points[-1]
+        return (
+            f"a sampled answer leaks with probability {first.leak.value:.3g}, one of {last.k} with "
+            f"{last.leak.value:.3g} ({self.metric} at least {self.at_least:g}; {self.samples} samples of each of "
+            f"{self.n} questions); at 95% the first is at most {self.bound:.3g}, and for no question above "
+            f"{self.largest_bound:.3g}"
+        )
+
+
+class DepthProfile(Part):
+    """By how much the original loses the answers of a set, in nats a token, with the states of another model at the
+    output of one of its blocks; means over examples by block, the first block first."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("set", "model")
+
+    set: str
+    model: ModelKey
+    span: str
+    """The measured tokens: answer or secret."""
+    threshold: Number
+    """The least D1 of a block that holds knowledge of an example."""
+    n: int
+    """Number of measured examples."""
+    without_layer: int
+    """How many of them no block holds knowledge of, so that they have no unlearning depth score."""
+    known: tuple[Number, ...]
+    """D1, with the states of the retrained model; the same for every model."""
+    changed: tuple[Number, ...]
+    """D2, with the states of this model."""
+    share: tuple[Number, ...]
+    """The share of the examples of which a block holds knowledge."""
 
 
 class SetInfo(Part):
@@ -864,6 +938,73 @@ class Faithfulness(Part):
     """Number of those that do not."""
     auc: Number
     """0.5 is chance, 1 is always."""
+    low: Number = float("nan")
+    """Lower end of the 95 % interval over models; null for subjects."""
+    high: Number = float("nan")
+    """Its upper end."""
+    over: Literal["models", "subjects"] = "subjects"
+    """Whether over models of two pools, or over subjects of the original and the retrained model."""
+    knowing_values: tuple[Number, ...] = ()
+    """The metric of each model that knows."""
+    ignorant_values: tuple[Number, ...] = ()
+
+
+class MetricEvaluation(Part):
+    """A metric's faithfulness and robustness on a set, in the field's units."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("metric", "set")
+
+    metric: str
+    set: str
+    faithfulness: Estimate
+    """AUC of models that know against models that do not, with its interval over models."""
+    knowing: int
+    """Number of models that know."""
+    ignorant: int
+    """Number of models that do not."""
+    threshold: Number
+    """The value that tells most of these models apart; null if there is none."""
+    models: int
+    """Number of unlearned models that pass both filters."""
+    too_little_utility: int
+    """Number of those with too little utility."""
+    not_unlearned: int
+    """Number of those with enough utility that are not unlearned by this metric, judged by the threshold."""
+    relearning: Estimate
+    """R: mean of ``min((r_before - r_after) / (m_before - m_after), 1)`` with r the retrained model's value."""
+    quantization: Estimate
+    """Q: mean of ``min(m_after / m_before, 1)``; null for a metric without a ratio."""
+    robustness: Number
+    """Harmonic mean of R and Q."""
+    overall: Number
+    """Harmonic mean of faithfulness and robustness."""
+    symmetric_relearning: Estimate
+    """Mean of ``1 - |a - b| / (|a| + |b|)`` of the changes in the unlearned and in the retrained model."""
+    symmetric_quantization: Estimate
+    """The same of the metric before and after quantization."""
+    symmetric_robustness: Number
+    symmetric_overall: Number
+    published: float | None = None
+    """The published overall number with the symmetric formulas; null if there is none."""
+
+
+class MetaEvaluation(Part):
+    """The faithfulness and robustness of a study's metrics, in the field's units."""
+
+    relearning: str
+    """The attack of R."""
+    quantization: str
+    """The attack of Q."""
+    utility: str
+    """The metric of utility."""
+    least_utility: float
+    """The least share of the original's utility."""
+    metrics: tuple[MetricEvaluation, ...]
+    """By the overall number, highest first."""
+    common: int
+    """Number of metrics with a published number and one of ours, by the symmetric formulas."""
+    spearman: Number
+    """Spearman's correlation of the two over these metrics; null for fewer than three."""
 
 
 class Robustness(Part):
@@ -878,6 +1019,8 @@ class Robustness(Part):
     log_metrics: tuple[str, ...]
     orders: tuple[Order, ...]
     faithfulness: tuple[Faithfulness, ...]
+    meta_evaluation: MetaEvaluation | None = None
+    """Null without pools of models."""
 
 
 class StepOrigin(Part):
@@ -1319,6 +1462,10 @@ class Scores(Answered):
     """The secrets that are said, by set; empty if the questions have none, or no answer was generated."""
     judges: tuple[JudgeInfo, ...] = ()
     """The models that judged generated answers."""
+    leaks: tuple[LeakCurve, ...] = ()
+    """The leakage of sampled answers, by set; empty if no metric reads any."""
+    depth: tuple[DepthProfile, ...] = ()
+    """The profile of the unlearning depth score over the blocks, by set; empty if it was not computed."""
     attacks: Attacks | None = None
     """The texts under attacks, of a system that is not a checkpoint; null without any."""
     files: dict[str, str] = {}
@@ -1352,6 +1499,14 @@ class Scores(Answered):
         """One row for each set and cluster of which a secret is said, and one for each whole set."""
         return secret_rows(self.secrets)
 
+    def leak_rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for each set and number of sampled answers."""
+        return leak_rows(self.leaks)
+
+    def depth_rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for each set and block of the unlearning depth score's profile."""
+        return depth_rows(self.depth)
+
     def difference_rows(self) -> Iterable[Mapping[str, Any]]:
         """One row for each set and metric of the differences."""
         return map(_score_row, self.differences)
@@ -1384,6 +1539,11 @@ class StudyResults(Answered):
     """The secrets that each model says, by set; empty if the questions have none, or no answer was generated."""
     judges: tuple[JudgeInfo, ...] = ()
     """The models that judged generated answers."""
+    leaks: tuple[LeakCurve, ...] = ()
+    """The leakage of sampled answers of each model, by set; empty if no metric reads any."""
+    depth: tuple[DepthProfile, ...] = ()
+    """The profile of the unlearning depth score over the blocks of each unlearned and calibrated model, by set; empty
+    if it was not computed."""
     attacks: Attacks | None = None
     robustness: Robustness | None = None
     verdicts: tuple[Verdict, ...] = ()
@@ -1568,6 +1728,14 @@ class StudyResults(Answered):
     def secret_rows(self) -> Iterable[Mapping[str, Any]]:
         """One row for each model, set and cluster of which a secret is said, and one for each whole set."""
         return secret_rows(self.secrets)
+
+    def leak_rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for each model, set and number of sampled answers."""
+        return leak_rows(self.leaks)
+
+    def depth_rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for each model, set and block of the unlearning depth score's profile."""
+        return depth_rows(self.depth)
 
     def ranking_rows(self) -> Iterable[Mapping[str, Any]]:
         """One row for each ranked model, best first: the fields of `RankedModel`, each interval in two."""
@@ -2185,6 +2353,33 @@ def secret_rows(counts: Iterable[SecretCount]) -> Iterable[Mapping[str, Any]]:
         for part in (whole, *count.clusters):
             key = {"model": count.model.run or count.model.role, "role": count.model.role, "set": count.set}
             yield {**key, **part.model_dump()}
+
+
+def leak_rows(curves: Iterable[LeakCurve]) -> Iterable[Mapping[str, Any]]:
+    """One row for each curve and number of tries: leak@k and the expected maximum, with their intervals."""
+    for curve in curves:
+        key = {"model": curve.model.run or curve.model.role, "role": curve.model.role, "set": curve.set}
+        for point in curve.points:
+            leak, largest = point.leak, point.largest
+            yield {
+                **key,
+                "k": point.k,
+                "leak_at_k": leak.value,
+                "low": leak.low,
+                "high": leak.high,
+                "expected_max": largest.value,
+                "expected_max_low": largest.low,
+                "expected_max_high": largest.high,
+            }
+
+
+def depth_rows(profiles: Iterable[DepthProfile]) -> Iterable[Mapping[str, Any]]:
+    """One row for each profile and block."""
+    for profile in profiles:
+        key = {"model": profile.model.run or profile.model.role, "role": profile.model.role, "set": profile.set}
+        columns = zip(profile.known, profile.changed, profile.share, strict=True)
+        for layer, (known, changed, share) in enumerate(columns, start=1):
+            yield {**key, "layer": layer, "known": known, "changed": changed, "share": share, "n": profile.n}
 
 
 def find(scores: Iterable[Score], name: str, metric: str) -> Score | None:

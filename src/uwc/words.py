@@ -64,3 +64,23 @@ def contains(text: str, span: str) -> bool:
         return False
     before, after = (r"(?<!\d)" if span[0].isdigit() else ""), (r"(?!\d)" if span[-1].isdigit() else "")
     return span in text and regex.search(before + regex.escape(span) + after, text) is not None
+
+
+def found_spans(text: str, span: str) -> list[tuple[int, int]]:
+    """Every place where a span stands in a text, as the start and the end of its characters.
+
+    The words of both are compared in their comparable form, so that case, width and the characters between words make
+    no difference. A span that does not consist of whole words of the text is looked for as it is; a number within a
+    longer one does not count.
+    """
+    words, wanted = word_spans(text), [word for _, _, word in word_spans(span)]
+    count = len(wanted)
+    found = [
+        (words[i][0], words[i + count - 1][1])
+        for i in range(len(words) - count + 1)
+        if count and [word for _, _, word in words[i : i + count]] == wanted
+    ]
+    if found or not span.strip():
+        return found
+    before, after = (r"(?<!\d)" if span[0].isdigit() else ""), (r"(?!\d)" if span[-1].isdigit() else "")
+    return [place.span() for place in regex.finditer(before + regex.escape(span) + after, text)]

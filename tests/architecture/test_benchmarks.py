@@ -4,6 +4,11 @@ import importlib
 import pkgutil
 from pathlib import Path
 
+import pytest
+from tests.conftest import people
+
+from uwc.models.load import build_model, save_model
+
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -11,9 +16,19 @@ def test_every_benchmark_can_be_imported_and_is_found() -> None:
     names = [module.name for module in pkgutil.iter_modules([str(FOLDER)])]
     loaded = {name: importlib.import_module(f"benchmarks.{name}") for name in names}
     found = {name for name, module in loaded.items() if hasattr(module, "comparisons")}
-    assert found == {"answers", "mixing", "probing", "scoring", "training"}
+    assert found == {"answers", "depth", "mixing", "probing", "sampling", "scoring", "training"}
 
 
 def test_the_training_of_the_benchmark_can_begin() -> None:
     """Settings that are refused are found here, and not when somebody measures."""
     importlib.import_module("benchmarks.training")._import_everything()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("side", ["ours", "plain"])
+def test_the_training_of_a_model_in_a_folder_is_measured(side: str, tmp_path: Path) -> None:
+    model = build_model(people(), vocabulary=300, hidden_size=32, layers=2, heads=2, context=512, seed=0)
+    save_model(model, tmp_path)
+    found = importlib.import_module("benchmarks.training")._in_own_process("kl", side, "cpu", str(tmp_path))
+    assert found["state_bytes"] == 16 * sum(p.numel() for p in model.model.parameters()), "this model was trained"
+    assert len(found["losses"]) == 20 and found["seconds"] > 0

@@ -19,8 +19,10 @@ from uwc.data.choices import choice_example
 from uwc.data.example import Example
 from uwc.data.passages import passage
 from uwc.errors import AttackFailed, DataError
+from uwc.metrics.depth import Depth
 from uwc.metrics.registry import metrics
 from uwc.metrics.scored import ScoredSet, needs_of, score_set
+from uwc.models.patching import patched_drops
 from uwc.objectives.methods import METHODS
 from uwc.objectives.objective import Objective
 from uwc.objectives.registry import ROLES
@@ -64,6 +66,8 @@ def scored() -> dict[str, ScoredSet]:
         needs = NEEDS - {"perturbed"} if kind == "passage" else NEEDS
         examples = [made(e) for e in KNOWN]
         scored = score_set(model, examples, needs=needs, reference=tiny_model(seed=1), max_new_tokens=8)
+        known, changed = (patched_drops(model, tiny_model(seed=seed), {"": examples})[""] for seed in (1, 2))
+        scored = replace(scored, depth=Depth("answer", np.abs(known), changed))  # untrained models may also gain
         found[kind] = scored.judged_by(JUDGE, [e.name for e in metrics])
     return found
 
@@ -71,7 +75,7 @@ def scored() -> dict[str, ScoredSet]:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("entry", list(metrics), ids=lambda e: e.name)
 def test_a_metric_has_values_for_every_kind(entry: Any, kind: str, scored: dict[str, ScoredSet]) -> None:
-    if kind == "passage" and "perturbed" in entry.facts["needs"]:
+    if kind == "passage" and {"perturbed", "letters"} & set(entry.facts["needs"]):
         pytest.skip("a passage has no wrong answers")
     values = scored[kind].values(entry.name)
     assert values.shape == (len(KNOWN),)
@@ -82,6 +86,7 @@ def test_a_metric_has_values_for_every_kind(entry: Any, kind: str, scored: dict[
 
 NO_VALUE: dict[str, Sequence[str]] = {
     "the true answer has no name or number": ["multiple choice"],  # it is a letter
+    "no wrong answer to compare": ["multiple choice"],  # letters are not lettered again
     "the generated text has no word": list(KINDS),  # the model is not trained
 }
 """Reason that a metric tells -> the kinds of examples of which it has no value here."""
@@ -109,6 +114,7 @@ def test_an_attack_works_on_every_kind_or_says_why_not(entry: Any, kind: str) ->
     data = AttackData(
         [made(e) for e in KNOWN[:2]], train=[made(e) for e in KNOWN[2:4]], retain=[made(e) for e in KNOWN[4:]],
         unrelated=[made(e) for e in UNKNOWN], translations={e.id: f"¿{e.question}" for e in KNOWN},
+        forget=[made(e) for e in KNOWN[:4]],
     )  # fmt: skip
     chain = make_chain(entry.name, {entry.name: QUICK.get(entry.name, {})})
     with refusal(entry, kind), attacked(model, data, chain) as variants:

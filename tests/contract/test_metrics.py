@@ -6,15 +6,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.conftest import people
+from tests.conftest import copied, people, tiny_model
 
 from uwc.catalogue import explain
 from uwc.data.example import Example
+from uwc.metrics.depth import Depth
 from uwc.metrics.registry import INPUTS, JUDGES, RAW_INPUT, metrics, set_metrics
+from uwc.metrics.samples import LeakSettings, SampleScores
 from uwc.metrics.scored import ScoredSet, needs_of, score_set
 from uwc.metrics.semantics import Judges
 from uwc.metrics.suites import SUITES, Given, chosen_metrics, split_input
 from uwc.models.model import Model
+from uwc.models.patching import patched_drops
 from uwc.models.token_scores import TokenScores
 
 ALL = [e.name for e in metrics]
@@ -68,28 +71,46 @@ OF_LANGUAGE = (
 
 
 def score(model: Model, examples: list[Example], reference: Model, **options: Any) -> ScoredSet:
-    scored = score_set(model, examples, needs=EVERYTHING, reference=reference, max_new_tokens=24, **options)
+    leaks = LeakSettings(count=16, at_least=0.5)
+    scored = score_set(
+        model, examples, needs=EVERYTHING, reference=reference, max_new_tokens=24, leaks=leaks, **options
+    )
     return scored.judged_by(JUDGE, ALL)
+
+
+def with_depth(
+    scored: ScoredSet, examples: list[Example], original: Model, model: Model, budget: int | None = None
+) -> ScoredSet:
+    """The scored set with the drops of the original: with the states of a model of its size that saw nothing, and with
+    those of `model`."""
+    unseen = tiny_model(hidden_size=64, seed=3)
+    known, changed = (
+        patched_drops(original, source, {"": examples}, token_budget=budget)[""] for source in (unseen, model)
+    )
+    return replace(scored, depth=Depth("answer", known, changed))
 
 
 @pytest.fixture(scope="module")
 def scored(knowing: Model, untrained: Model) -> ScoredSet:
-    return score(knowing, complete(), untrained)
+    return with_depth(score(knowing, complete(), untrained), complete(), knowing, tiny_model(hidden_size=64))
 
 
 @pytest.fixture(scope="module")
 def reordered(knowing: Model, untrained: Model) -> ScoredSet:
-    return score(knowing, complete()[::-1], untrained, token_budget=1)
+    examples = complete()[::-1]
+    found = score(knowing, examples, untrained, token_budget=1)
+    return with_depth(found, examples, knowing, tiny_model(hidden_size=64), budget=1)
 
 
 @pytest.fixture(scope="module")
 def remembered(knowing: Model) -> ScoredSet:
-    return score(knowing, complete()[:8], knowing)
+    return with_depth(score(knowing, complete()[:8], knowing), complete()[:8], knowing, copied(knowing))
 
 
 @pytest.fixture(scope="module")
 def never_seen(untrained: Model, knowing: Model) -> ScoredSet:
-    return score(untrained, complete()[:8], knowing)
+    found = score(untrained, complete()[:8], knowing)
+    return with_depth(found, complete()[:8], knowing, tiny_model(hidden_size=64))
 
 
 @pytest.mark.parametrize("entry", [*metrics, *set_metrics], ids=lambda e: e.name)
@@ -156,8 +177,11 @@ EMPTY = TokenScores(
 )  # fmt: skip
 EMPTY_INPUTS: dict[str, Any] = {
     "scores": EMPTY, "reference": EMPTY, "restated": EMPTY, "perturbed": EMPTY, "sampled": EMPTY, "answers": [""],
+    "samples": SampleScores(np.full((1, 16), np.nan), np.full((1, 16), np.nan), np.array([True])),
+    "letters": [np.zeros(0)],
     "labelled": [""], "texts": [""], "text_tokens": [[]], "secrets": [()],
     "gradient_norms": np.array([np.nan]), "similar_from": np.array([0.0]),
+    "depth": Depth("answer", np.full((1, 2), np.nan), np.full((1, 2), np.nan)),
     "encoder": lambda texts: np.zeros((len(texts), 2)), "entailment": lambda a, b: np.zeros(len(a), bool),
     "contradiction": lambda a, b: np.ones(len(a), bool), "classifier": lambda texts: np.ones(len(texts)),
     "language_model": lambda a, b: np.zeros((len(a), 2)), "questions": [""],

@@ -17,6 +17,7 @@ from uwc.results import (
     Calibration,
     Cell,
     CurvePoint,
+    DepthProfile,
     Difference,
     Estimate,
     Faithfulness,
@@ -419,6 +420,28 @@ def attacked_results(**update: Any) -> StudyResults:
 SET_METRIC = MetricInfo(
     label="forget quality", summary="p-value", source="", higher_remembers=False, range=(0, 1), average="set"
 )
+
+
+def depth_profile(key: ModelKey, deep: float, **more: Any) -> DepthProfile:
+    """The profile of a model over six blocks, from the share that is gone from the last one; see `DepthProfile`."""
+    known = (0.01, 0.2, 0.9, 1.7, 2.1, 2.4)
+    changed = tuple(deep * value * (block / 6) for block, value in enumerate(known, start=1))
+    values = {"known": known, "changed": changed, "share": (0.0, 0.4, 0.9, 1.0, 1.0, 1.0)}
+    rest = {"set": "forget", "model": key, "span": "answer", "threshold": 0.05, "n": 20, "without_layer": 0}
+    return DepthProfile(**{**rest, **values, **more})
+
+
+def with_profiles(results: StudyResults) -> StudyResults:
+    """The results with the profiles of two models as delivered and calibrated, on two sets."""
+    return changed(
+        results,
+        depth=[
+            depth_profile(ModelKey(role=role, run=run), deep, set=name)
+            for name in ("forget", "retain")
+            for role in ("calibrated", "unlearned")
+            for run, deep in (("gd", 0.9), ("npo", 0.4))
+        ],
+    )
 
 
 def columns_of(table: Table) -> dict[str, dict[str, str]]:

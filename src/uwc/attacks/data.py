@@ -8,6 +8,7 @@ import numpy as np
 from uwc.data.example import Example, require_disjoint
 from uwc.data.question_files import Questions
 from uwc.errors import DataError
+from uwc.io import IF_GIVEN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,7 @@ class AttackData(Attacker):
 
     Attributes:
         scored: the examples that are scored under attack.
+        forget: the whole forget set, including scored examples, for the attack that relearns it.
 
     Raises:
         DataError: there is no scored example, or the attacker has one: its id, its question with its answer, or the
@@ -47,6 +49,7 @@ class AttackData(Attacker):
     retain: Sequence[Example] = field(default=(), kw_only=True)
     unrelated: Sequence[Example] = field(default=(), kw_only=True)
     original: Sequence[Example] = field(default=(), kw_only=True)
+    forget: Sequence[Example] = field(default=(), kw_only=True, metadata=IF_GIVEN)
 
     @property
     def owned(self) -> dict[str, int]:

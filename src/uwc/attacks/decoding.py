@@ -79,12 +79,10 @@ def beam_search(model: Model, _data: AttackData, *, beams: Annotated[int, Field(
 def _caches_keys_and_values(model: Any) -> bool:
     """Whether a model's cache has only keys and values."""
     import torch
-    from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
     from uwc.models.block_weights import few_tokens
+    from uwc.models.samples import keys_and_values_only
 
     with torch.no_grad():
         output = model.eval()(input_ids=few_tokens(model), use_cache=True)
-    cache: Any = getattr(output, "past_key_values", None)
-    known = (DynamicLayer, DynamicSlidingWindowLayer)
-    return type(cache) is DynamicCache and all(type(layer) in known for layer in cache.layers)
+    return keys_and_values_only(getattr(output, "past_key_values", None))

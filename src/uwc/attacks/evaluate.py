@@ -15,8 +15,10 @@ from uwc.attacks.registry import Texts, attacks
 from uwc.data.example import Example
 from uwc.errors import AttackFailed, ConfigError, DataError, TrainingDiverged
 from uwc.io import plain
+from uwc.metrics.depth import KnownDrops
 from uwc.metrics.evaluate import question_columns
 from uwc.metrics.registry import INPUTS, metrics
+from uwc.metrics.samples import LeakSettings
 from uwc.metrics.scored import ScoredSet, needs_of, score_set
 from uwc.metrics.stats import aggregate, paired_difference
 from uwc.metrics.suites import any_perturbed, any_secret
@@ -27,7 +29,10 @@ from uwc.results import Aggregate, AttackedModel, AttackInfo, AttackOutcome, Bud
 Values = Mapping[str, Floats]
 """Metric -> [E] its values by example."""
 
-_MEASURABLE = {"scores", "texts", "text_tokens", "answers", "restated", "perturbed", "sampled", "reference", "secrets"}
+_MEASURABLE = {
+    *("scores", "texts", "text_tokens", "answers", "restated", "perturbed", "sampled", "reference", "secrets"),
+    *("samples", "letters"),
+}
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,12 @@ class VariantValues:
 
 
 def check_metrics(
-    names: Sequence[str], chains: Sequence[Chain], *, examples: Sequence[Example] = (), reference: bool = False
+    names: Sequence[str],
+    chains: Sequence[Chain],
+    *,
+    examples: Sequence[Example] = (),
+    reference: bool = False,
+    depth: bool = False,
 ) -> None:
     """Raise ConfigError for a metric that is unknown, insensitive to an attack, or whose needs are not met.
 
@@ -78,21 +88,29 @@ def check_metrics(
         chains: the attacks.
         examples: the scored examples.
         reference: whether there is a reference model.
+        depth: whether the drops of the original with the retrained model's states are known.
     """
+    measurable = _MEASURABLE | ({"depth"} if depth else set())
     for name in names:
         needs = needs_of([name])
-        if needs - _MEASURABLE:
+        if needs - measurable:
             raise ConfigError(
-                f"the metric {name!r} needs {', '.join(sorted(needs - _MEASURABLE))}, which attacks do not provide; "
+                f"the metric {name!r} needs {', '.join(sorted(needs - measurable))}, which attacks do not provide; "
                 "take one of scores or generated texts, such as extraction_strength or rouge_l"
             )
         if "reference" in needs and not reference:
             raise ConfigError(f"the metric {name!r} needs {INPUTS['reference']}")
-        if "perturbed" in needs and not any_perturbed(examples):
-            raise ConfigError(f"the metric {name!r} needs {INPUTS['perturbed']}")
+        for need in needs & {"perturbed", "letters"}:
+            if not any_perturbed(examples):
+                raise ConfigError(f"the metric {name!r} needs {INPUTS[need]}")
         if "secrets" in needs and not any_secret(examples):
             raise ConfigError(f"the metric {name!r} needs {INPUTS['secrets']}")
         for chain in chains:
+            if "depth" in needs and not _only_weights(chain):
+                raise ConfigError(
+                    f"the attack {chain.name!r} changes more than weights, and {name!r} compares the states of models "
+                    "on the same prompts; take an attack on weights, such as relearn, or another metric"
+                )
             if name not in visible([name], chain):
                 raise ConfigError(
                     f"the attack {chain.name!r} changes only how answers are generated, which {name!r} does not see; "
@@ -101,10 +119,15 @@ def check_metrics(
 
 
 def visible(names: Sequence[str], chain: Chain) -> list[str]:
-    """The metrics that are sensitive to an attack: for attacks on decoding only those of generated texts."""
-    if chain.steps[-1].entry.facts["kind"] != "decoding":
-        return list(names)
-    return [name for name in names if "texts" in needs_of([name])]
+    """The metrics that are sensitive to an attack: those of generated texts alone for attacks on decoding, and those of
+    a model's states only for attacks on weights."""
+    needs = {name: needs_of([name]) for name in names if _only_weights(chain) or "depth" not in needs_of([name])}
+    decoding = chain.steps[-1].entry.facts["kind"] == "decoding"
+    return [name for name, of in needs.items() if not decoding or "texts" in of]
+
+
+def _only_weights(chain: Chain) -> bool:
+    return all(step.entry.facts["kind"] == "weights" for step in chain.steps)
 
 
 def attacked_values(
@@ -116,6 +139,8 @@ def attacked_values(
     max_new_tokens: int,
     reference: Model | None = None,
     texts: Texts = True,
+    leaks: LeakSettings | None = None,
+    known: KnownDrops | None = None,
 ) -> list[VariantValues]:
     """Score a model under each variant of an attack; its own weights stay bit-identical.
 
@@ -129,6 +154,8 @@ def attacked_values(
         texts: the texts that are kept. One is generated for each example whose value by the first metric is worse than
             under the variants before (of the largest budget), which are about ln(n) of n variants; if a metric reads
             texts, none is generated besides.
+        leaks: settings of sampling answers, if a metric reads samples.
+        known: the drops of the retrained model, if a metric reads those of the attacked one.
 
     Raises:
         UserError: data or layers are missing.
@@ -137,7 +164,9 @@ def attacked_values(
     worst = _Worst(names[0], budgets=_has_budgets(chain))
     with attacked(model, data, chain) as offered:
         for variant in offered:
-            scored = _scored(variant.model, data.scored, names, max_new_tokens=max_new_tokens, reference=reference)
+            scored = _scored(variant.model, data.scored, names, max_new_tokens, reference, leaks)
+            if known is not None:
+                scored = replace(scored, depth=known.depth(variant.model, data.scored))
             values = {name: scored.values(name) for name in names}
             worse = worst.updated(variant.effort, values[names[0]])
             said = _said(
@@ -212,18 +241,24 @@ def metric_values(
     *,
     max_new_tokens: int,
     reference: Model | None = None,
+    leaks: LeakSettings | None = None,
 ) -> dict[str, Floats]:
     """Metric -> [E] its values for the examples."""
-    scored = _scored(model, examples, names, max_new_tokens=max_new_tokens, reference=reference)
+    scored = _scored(model, examples, names, max_new_tokens, reference, leaks)
     return {name: scored.values(name) for name in names}
 
 
 def _scored(
-    model: Model, examples: Sequence[Example], names: Sequence[str], *, max_new_tokens: int, reference: Model | None
+    model: Model,
+    examples: Sequence[Example],
+    names: Sequence[str],
+    max_new_tokens: int,
+    reference: Model | None,
+    leaks: LeakSettings | None,
 ) -> ScoredSet:
     needs = needs_of(names)
     compared = reference if "reference" in needs else None
-    return score_set(model, examples, needs=needs, reference=compared, max_new_tokens=max_new_tokens)
+    return score_set(model, examples, needs=needs, reference=compared, max_new_tokens=max_new_tokens, leaks=leaks)
 
 
 def measure(
@@ -293,6 +328,7 @@ def attack_model(
     max_new_tokens: int = 64,
     reference: Model | None = None,
     texts: Texts = True,
+    leaks: LeakSettings | None = None,
     seed: int = 0,
 ) -> AttackedValues:
     """Score a model before and under attacks, each carried out by itself; the model is left bit-identical.
@@ -305,7 +341,7 @@ def attack_model(
         names: the metrics.
         key: what results call the model.
         control: attack -> the variants of a model that was never trained on the data.
-        max_new_tokens, reference, texts: as `attacked_values` takes them.
+        max_new_tokens, reference, texts, leaks: as `attacked_values` takes them.
         seed: of the bootstrap.
 
     Returns:
@@ -314,7 +350,7 @@ def attack_model(
     Raises:
         UserError: data or layers are missing.
     """
-    scored = _scored(model, data.scored, names, max_new_tokens=max_new_tokens, reference=reference)
+    scored = _scored(model, data.scored, names, max_new_tokens, reference, leaks)
     before = {name: scored.values(name) for name in names}
     everything = range(len(data.scored))
     said = _said(model, data.scored, scored, everything, max_new_tokens=max_new_tokens if texts else 0, prefixes=True)
@@ -325,7 +361,14 @@ def attack_model(
         progress.note(f"attack {key.label} with {name}")
         try:
             variants[name] = attacked_values(
-                model, data, chain, names, max_new_tokens=max_new_tokens, reference=reference, texts=texts
+                model,
+                data,
+                chain,
+                names,
+                max_new_tokens=max_new_tokens,
+                reference=reference,
+                texts=texts,
+                leaks=leaks,
             )
         except (AttackFailed, TrainingDiverged) as error:
             failed[name] = str(error)

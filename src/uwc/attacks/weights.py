@@ -74,6 +74,51 @@ def round_to_nearest(weight: "Tensor", *, bits: int, group_size: int) -> "Tensor
     return torch.cat(rounded, dim=1).to(weight.dtype)
 
 
+_BELOW = (-1.0, -0.6961928, -0.52507305, -0.3949175, -0.28444138, -0.18477343, -0.091050036)
+_ABOVE = (0.0795803, 0.1609302, 0.2461123, 0.33791524, 0.44070983, 0.562617, 0.72295684, 1.0)
+NF4_LEVELS = (*_BELOW, 0.0, *_ABOVE)
+"""The 16 levels of NF4, quantiles of the normal distribution, as float32 numbers."""
+
+
+@attacks.register("quantization_nf4", source="arXiv:2305.14314", effort="", **_WEIGHTS)
+def quantization_nf4(
+    model: Model, _data: AttackData, *, block_size: Annotated[int, Field(ge=1)] = 64
+) -> Iterator[Attacked]:
+    """Round the weights of the blocks' linear maps to 4-bit NF4 (simulated: they keep their dtype).
+
+    The numbers are those of bitsandbytes without double quantization.
+
+    Args:
+        model: the model.
+        block_size: consecutive weights that share a scale.
+    """
+    yield _rewritten(model, lambda w: round_to_nf4(w, block_size=block_size))
+
+
+def round_to_nf4(weight: "Tensor", *, block_size: int = 64) -> "Tensor":
+    """``s q(w / s)`` with q(x) the nearest of the 16 levels of NF4, the lower of two, and ``s = max |w|`` over a block.
+
+    Args:
+        weight: [out, in].
+        block_size: consecutive weights, output after output, that share s; a remainder is a further block.
+
+    Returns:
+        [out, in] in the weight's dtype, computed in float32.
+
+    Source: arXiv:2305.14314; the numbers of bitsandbytes 0.50 without double quantization.
+    """
+    import torch
+
+    levels = torch.tensor(NF4_LEVELS, dtype=torch.float32, device=weight.device)
+    between = (levels[1:] + levels[:-1]) / 2
+    flat = weight.float().flatten()
+    whole = torch.nn.functional.pad(flat, (0, -len(flat) % block_size)).view(-1, block_size)
+    scale = whole.abs().amax(dim=1, keepdim=True)
+    shares = torch.where(scale > 0, whole / scale, torch.zeros_like(whole))
+    rounded = levels[torch.bucketize(shares, between)] * scale
+    return rounded.flatten()[: len(flat)].view(weight.shape).to(weight.dtype)
+
+
 @attacks.register("pruning", source="arXiv:2304.04934", effort="share", **_WEIGHTS)
 def pruning(model: Model, _data: AttackData, *, share: Annotated[float, Field(ge=0, lt=1)] = 0.1) -> Iterator[Attacked]:
     """Set the smallest weights of each of the blocks' linear maps to zero.
@@ -91,7 +136,7 @@ def pruning(model: Model, _data: AttackData, *, share: Annotated[float, Field(ge
     yield _rewritten(model, without_smallest, effort=share)
 
 
-def _rewritten(model: Model, rule: "Callable[[Tensor], Tensor]", *, effort: float) -> Attacked:
+def _rewritten(model: Model, rule: "Callable[[Tensor], Tensor]", *, effort: float | None = None) -> Attacked:
     """A copy of the model with a function from [out, in] to [out, in] applied to each matrix of its blocks."""
     import torch
 
@@ -176,6 +221,9 @@ relearn_original = attacks.register(
         "Fine-tune on all the original data, including the scored answers (the paper's attack); needs a control.",
     )
 )
+relearn_forget = attacks.register(
+    "relearn_forget", source="arXiv:2506.12618", needs=("forget",), trains_on_scored=True, **_RELEARN
+)(_relearn_on(lambda d: d.forget, "Fine-tune on the whole forget set, including the scored answers; needs a control."))
 relearn_retain = attacks.register(
     "relearn_retain", source="arXiv:2406.13356", needs=("retain",), trains_on_scored=False, **_RELEARN
 )(_relearn_on(lambda d: d.retain, "Fine-tune on retained data only."))

@@ -134,7 +134,8 @@ def attack_command(
 ) -> None:
     """Score a model before and under attacks, which try to recover forgotten knowledge.
 
-    Sections of --set: attack (settings.relearn.steps=20; texts=all or false), model, score.max_new_tokens, seed.
+    Sections of --set: attack (settings.relearn.steps=20; texts=all or false), model, score.max_new_tokens,
+    score.samples, seed.
     """
     from uwc.api import attack as attack_model
     from uwc.api import attack_curve, require_used
@@ -179,10 +180,13 @@ def attack_command(
             attack,
             metrics=metrics,
             settings=settings,
+            samples=given.score.samples,
             texts=given.attack.texts,
             seed=given.seed,
             **shared,
         )
+    elif "samples" in given.score.model_fields_set:
+        raise ConfigError("--set score.samples: a curve has no settings of sampled answers; leave them out")
     elif points is not None:
         raise ConfigError("--points and --curve exclude each other; a point is one attack at one effort")
     elif len(attack) != 1 or "+" in attack[0] or len(metrics) != 1:

@@ -32,6 +32,7 @@ from uwc.cli.options import (
     sections,
 )
 from uwc.cli.printing import print_answers_page, print_rows
+from uwc.errors import ConfigError
 from uwc.paths import path_names, renaming
 
 if TYPE_CHECKING:
@@ -102,6 +103,9 @@ def calibrate_command(
         },
         trust_remote_code=trust_remote_code,
     )
+
+    if "samples" in given.score.model_fields_set:
+        raise ConfigError("--set score.samples: calibration reads no sampled answers; leave them out")
 
     def show(results: "CalibrationResults") -> None:
         if as_json:

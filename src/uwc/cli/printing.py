@@ -36,6 +36,10 @@ def print_scores(scores: "Scores", title: str, as_json: bool) -> None:
     print_rows(title, [_with_reasons(row) for row in scores.rows()])
     for count in scores.secrets:
         typer.echo(printable(f"{count.set}: {count.words}"))
+    for curve in scores.leaks:
+        typer.echo(printable(f"{curve.set}: {curve.words}"))
+    if scores.leaks:
+        print_rows("Leakage of k sampled answers", [dict(row) for row in scores.leak_rows()])
     if scores.differences:
         print_rows(f"{scores.model} minus {scores.compared_with}", [dict(row) for row in scores.difference_rows()])
     if scores.attacks is not None:
@@ -50,7 +54,7 @@ def _with_reasons(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of scores for the table: the reasons of missing values beside their number."""
     why = "; ".join(row["why"])
     missing = f"{row['not_scored']} ({why})" if why else str(row["not_scored"])
-    return {**{k: v for k, v in row.items() if k != "why"}, "not_scored": missing}
+    return {k: v for k, v in row.items() if k != "why"} | {"not_scored": missing}
 
 
 def print_warnings(warnings: "Iterable[Warning]") -> None:

@@ -96,8 +96,8 @@ def score_command(
 
     With --task also on tasks of lm-evaluation-harness, each a set of its own; a MODEL may be scored on these alone.
 
-    Sections of --set: model, score (judges.encoder, settings.METRIC.KEY, compat, shots, max_new_tokens), harness
-    (limit, num_fewshot, chat), seed, and benchmark.settings.further.NAME=FILE for further sets (real_authors,
+    Sections of --set: model, score (judges.encoder, settings.METRIC.KEY, samples.count, compat, shots, max_new_tokens),
+    harness (limit, num_fewshot, chat), seed, and benchmark.settings.further.NAME=FILE for further sets (real_authors,
     world_facts, verbatim); with --endpoint also endpoint and attack.
     """
     from uwc.api import score
@@ -118,6 +118,7 @@ def score_command(
         "compare": compare,
         "judges": given.score.judges.given(),
         "settings": given.score.settings,
+        "samples": given.score.samples if "samples" in given.score.model_fields_set else None,
         "shots": given.score.shots or (),
         "compat": given.score.compat,
         "columns": given.benchmark.settings.columns,

@@ -1,5 +1,6 @@
-"""Multiple choice: the true answer against the wrong ones of the same form, by their likelihoods."""
+"""Multiple choice: the true answer against the wrong ones of the same form, by their likelihoods or their letters."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -16,10 +17,19 @@ _SHARED: dict[str, Any] = {
     "average": "arithmetic",
     "unscored": "no wrong answer to compare",
 }
+_LETTERS: dict[str, Any] = _SHARED | {
+    "needs": ("letters",),
+    "unscored": "no wrong answer to compare, or its options do not fit into the context",
+}
 
 
 @metrics.register(
-    "choice_accuracy", source="arXiv:2403.03218", range=(0.0, 1.0), label="multiple-choice accuracy", **_SHARED
+    "choice_accuracy",
+    source="arXiv:2403.03218",
+    range=(0.0, 1.0),
+    label="multiple-choice accuracy",
+    chance="options",
+    **_SHARED,
 )
 def choice_accuracy(scores: TokenScores, perturbed: TokenScores, *, length: Length = "sum") -> Floats:
     """Whether the true answer is likelier than every wrong one.
@@ -37,8 +47,7 @@ def choice_accuracy(scores: TokenScores, perturbed: TokenScores, *, length: Leng
     Returns:
         [E] 0, 1/2 or 1; NaN for an example without wrong answers.
     """
-    margin = choice_margin(scores, perturbed, length=length)
-    return np.where(np.isnan(margin), np.nan, np.heaviside(margin, 0.5))
+    return _right(choice_margin(scores, perturbed, length=length))
 
 
 @metrics.register(
@@ -63,6 +72,56 @@ def choice_margin(scores: TokenScores, perturbed: TokenScores, *, length: Length
     """
     margin: Floats = _of_options(scores, length) - max_by_example(_of_options(perturbed, length), perturbed, scores)
     return margin
+
+
+@metrics.register(
+    "letter_accuracy",
+    source="arXiv:2009.03300",
+    range=(0.0, 1.0),
+    label="letter accuracy",
+    chance="options",
+    **_LETTERS,
+)
+def letter_accuracy(letters: Sequence[Floats]) -> Floats:
+    """Whether the letter of the true answer is likelier than that of every wrong one.
+
+    ``[s_g > max_{j != g} s_j]``, and 1/2 for a tie, with ``s_j`` the mean over the m cyclic permutations of the options
+    of ``log p(letter of option j | question with lettered options)``, so that each option stands at each letter once.
+    A model that knows nothing has about ``1 / m``.
+
+    Args:
+        letters: [E] s of the options, the true one first.
+
+    Returns:
+        [E] 0, 1/2 or 1; NaN for an example without wrong answers.
+    """
+    return _right(letter_margin(letters))
+
+
+@metrics.register(
+    "letter_margin",
+    source="arXiv:2009.03300",
+    range=(-float("inf"), float("inf")),
+    label="letter margin",
+    **_LETTERS,
+)
+def letter_margin(letters: Sequence[Floats]) -> Floats:
+    """The log-probability of the true answer's letter less that of the likeliest wrong one.
+
+    ``s_g - max_{j != g} s_j``, in nats, with s as in `letter_accuracy`.
+
+    Args:
+        letters: [E] s of the options, the true one first.
+
+    Returns:
+        [E]; NaN for an example without wrong answers.
+    """
+    return np.array([s[0] - s[1:].max() if len(s) > 1 else np.nan for s in letters], dtype=np.float64)
+
+
+def _right(margin: Floats) -> Floats:
+    """Whether a margin is positive, 1/2 for 0."""
+    return np.where(np.isnan(margin), np.nan, np.heaviside(margin, 0.5))
 
 
 def _of_options(scores: TokenScores, length: Length) -> Floats:

@@ -17,8 +17,10 @@ import pandas as pd
 from uwc import answers
 from uwc.data.example import Example
 from uwc.data.prompts import PromptTemplate
+from uwc.io import IF_GIVEN
 from uwc.metrics.compat import Compat
 from uwc.metrics.registry import metrics, set_metrics
+from uwc.metrics.samples import SAMPLES, LeakSettings
 from uwc.metrics.scored import EXTRAS, NOT_FINITE, STATES, TEXTS, MeasuredSet, ScoredSet, needs_of, score_set
 from uwc.metrics.semantics import Judges
 from uwc.metrics.stats import aggregate_sets, cluster_codes
@@ -33,7 +35,7 @@ MeasuredSets = Mapping[str, MeasuredSet]
 """Set -> the answers of a model, or texts of another system."""
 VERBATIM_TOKENS = 128
 RAW = PromptTemplate(text="{question}", separator=" ", chat=False)
-_SEPARATE = frozenset({*TEXTS, *STATES, "gradient_norms", "similar_from"})
+_SEPARATE = frozenset({*TEXTS, *STATES, SAMPLES, "letters", "gradient_norms", "similar_from"})
 """The needs that the teacher-forced pass over the answers does not meet."""
 
 
@@ -65,6 +67,7 @@ class Scoring:
     def __post_init__(self) -> None:
         for name, settings in self.settings.items():
             metrics.check(name, settings)
+        self.given.samples.check(self.of_examples, self.settings)
 
     @property
     def of_examples(self) -> tuple[str, ...]:
@@ -113,7 +116,8 @@ class Scoring:
             if not control:
                 judged[name] = {m: metrics.check(m, self.settings.get(m, {})) for m in self.judged(name)}
         samplings = _samplings(self.settings) if any("sampled" in need for need in needs.values()) else ()
-        return Work(sets, needs, judged, samplings, self.given.max_new_tokens, self.compat)
+        leaks = self.given.samples if any(SAMPLES in need for need in needs.values()) else None
+        return Work(sets, needs, judged, samplings, self.given.max_new_tokens, self.compat, leaks)
 
     @cached_property
     def _inputs(self) -> list[tuple[bool, str, str]]:
@@ -131,6 +135,7 @@ class Work:
         samplings: the sampling settings that metrics need.
         max_new_tokens: the most tokens of a generated answer.
         compat: the peer whose definitions are used; None for ours.
+        leaks: settings of sampling answers; None if no metric reads samples.
     """
 
     sets: Mapping[str, Sequence[Example]]
@@ -139,6 +144,7 @@ class Work:
     samplings: tuple[Sampling, ...]
     max_new_tokens: int
     compat: Compat | None = None
+    leaks: LeakSettings | None = field(default=None, metadata=IF_GIVEN)
 
 
 def score_sets(
@@ -160,7 +166,7 @@ def score_sets(
     """
     found: dict[str, ScoredSet] = {}
     for name in work.sets:
-        found[name] = _score_set(model, name, work, original)
+        found[name] = _score_set(model, name, work, original, judges)
         if judged := work.judged.get(name):
             found[name] = found[name].judged_by(judges or Judges(), judged, judged)
     return found
@@ -261,7 +267,7 @@ def load_sets(folder: Path, names: Sequence[str]) -> dict[str, ScoredSet]:
     return {name: ScoredSet.load(folder, name) for name in names}
 
 
-def _score_set(model: Model, name: str, work: Work, original: Model | None) -> ScoredSet:
+def _score_set(model: Model, name: str, work: Work, original: Model | None, judges: Judges | None) -> ScoredSet:
     examples, new_tokens, answered = work.sets[name], work.max_new_tokens, None
     if name == VERBATIM:
         model = replace(model, template=RAW, rewrites=())
@@ -276,6 +282,8 @@ def _score_set(model: Model, name: str, work: Work, original: Model | None) -> S
         samplings=work.samplings,
         max_new_tokens=new_tokens,
         answered=answered,
+        leaks=work.leaks,
+        judges=judges,
     )
     return replace(scored, compat=work.compat)
 
@@ -303,7 +311,8 @@ def _samplings(settings: Settings) -> tuple[Sampling, ...]:
 def _example_score(scored: MeasuredSet, name: str, metric: str, scoring: Scoring) -> Score:
     settings = scoring.settings.get(metric, {})
     aggregate = scored.aggregate(metric, seed=scoring.seed, **settings)
-    return Score(set=name, metric=metric, why=scored.unscored(metric, **settings), **aggregate.model_dump())
+    why, chance = scored.unscored(metric, **settings), scored.chance(metric, **settings)
+    return Score(set=name, metric=metric, why=why, chance=chance, **aggregate.model_dump())
 
 
 def _set_score(name: str, scored: MeasuredSets, retrained: MeasuredSets, scoring: Scoring) -> Score:

@@ -12,7 +12,7 @@ Average = Literal["arithmetic", "geometric"]
 
 _EXAMPLE_LEVEL = (
     *("likelihood", "truth_ratio", "choices", "overlap", "membership", "semantics", "secrets", "entities"),
-    *("linguistic", "verdicts"),
+    *("linguistic", "verdicts", "leaks", "depth"),
 )
 
 
@@ -87,8 +87,14 @@ INPUTS: dict[str, str] = {
     "states": "",
     "reference_states": "the original model; give it with --original",
     "sampled": "",
+    "samples": "sampled answers; set score.max_new_tokens to more than 0",
+    "letters": "wrong answers of the same form; give the questions a column perturbed_answers or choices",
     "gradient_norms": "",
     "similar_from": "",
+    "depth": (
+        "the original and a model that was never trained on the data, of the same architecture; give them with "
+        "--original and --retrained (a study: retrained)"
+    ),
     "encoder": "a sentence encoder; give a folder or hub name with --set score.judges.encoder=MODEL",
     "entailment": "a model of natural-language inference; give one with --set score.judges.entailment=MODEL",
     "contradiction": "a model of natural-language inference; give one with --set score.judges.contradiction=MODEL",
@@ -110,8 +116,12 @@ questions: [E] the questions, without prompt template.
 states: [E, d] the states that predict the first answer token, after the middle block.
 reference_states: [E, d] those of the original model.
 sampled: TokenScores with a column for the metric's temperature and top_k.
+samples: SampleScores, the scores of n sampled answers to each question.
+letters: [E] the mean log-probabilities of each question's options by their letters, the true one first; empty if it
+    has no wrong answer.
 gradient_norms: [E] norms of the gradient of each example's loss.
 similar_from: [E] the length of the shortest prefix of the answer with a similar continuation.
+depth: `uwc.metrics.depth.Depth`, the log-probability that the original loses with another model's states at each block.
 encoder: a function from n texts to [n, d] embeddings.
 entailment: a function from n premises and hypotheses to [n] whether the first entails the second.
 contradiction: the same for whether the first contradicts the second.

@@ -2,6 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from uwc.errors import ConfigError, DataError
 from uwc.metrics.compat import Compat
 from uwc.metrics.likelihood import shortest_prefixes
 from uwc.metrics.registry import INPUTS, JUDGES, RAW_INPUT, inputs_of, metrics
+from uwc.metrics.samples import SAMPLES, LeakSettings, SampleScores
 from uwc.metrics.semantics import Judges
 from uwc.metrics.stats import aggregate, paired_difference
 from uwc.models.model import Model
@@ -25,6 +27,7 @@ from uwc.registry import Entry
 from uwc.results import Aggregate, Difference
 
 if TYPE_CHECKING:
+    from uwc.metrics.depth import Depth
     from uwc.models.generation import Generated
 
 ROUNDING = 1e-6
@@ -139,6 +142,10 @@ class MeasuredSet(ABC):
         }
         return {reason: count for reason, count in counts.items() if count}
 
+    def chance(self, metric: str, **settings: Any) -> float | None:
+        """The mean of a model that knows nothing over the examples with a value; None if that is not known."""
+        return None
+
     def difference(self, other: "MeasuredSet", metric: str, *, seed: int = 0, **settings: Any) -> Difference:
         """The paired difference, the other system minus this one.
 
@@ -202,6 +209,9 @@ class ScoredSet(MeasuredSet):
         text_finite: [E] whether all logits were finite in generation; likewise.
         gradient_norms: [E] gradient norms, if computed.
         similar_from: [E] the shortest similar prefixes, if computed.
+        samples: the scores of sampled answers, if any were sampled.
+        letters: [E] the log-probabilities of each question's options by letter; see `letter_scores`.
+        depth: the drops by block, if computed; not stored with the set.
         labelled: [E] the text of the true answers' labelled tokens, if a peer's definitions read it; else empty.
         states: [E, d] the states before the answer, see `prompt_states`, if computed.
         reference_states: [E, d] those of the original model, likewise.
@@ -223,6 +233,9 @@ class ScoredSet(MeasuredSet):
     states: NDArray[np.float32] | None = None
     reference_states: NDArray[np.float32] | None = None
     questions: tuple[str, ...] = ()
+    samples: SampleScores | None = None
+    letters: tuple[Floats, ...] | None = None
+    depth: "Depth | None" = None
     labelled: tuple[str, ...] = ()
     secrets: tuple[tuple[str, ...], ...] = ()
     prompts: tuple[str, ...] = ()
@@ -251,7 +264,21 @@ class ScoredSet(MeasuredSet):
         """[E] whether all logits of an example are finite; otherwise its metrics are NaN."""
         broken = {identity for identity, finite in zip(self.tokens.ids, self.tokens.finite, strict=True) if not finite}
         known = np.array([identity not in broken for identity in self.scores.ids], dtype=bool)
-        return known if self.text_finite is None else known & self.text_finite
+        for of_texts in (self.text_finite, None if self.samples is None else self.samples.finite):
+            known = known if of_texts is None else known & of_texts
+        return known
+
+    def chance(self, metric: str, **settings: Any) -> float | None:
+        """See `MeasuredSet.chance`: ``1 / m`` of m options for the accuracies of multiple choice."""
+        if metrics.get(metric).facts.get("chance") != "options":
+            return None
+        if "letters" in metrics.get(metric).facts["needs"]:
+            options = [len(letters) for letters in self.letters or ()]
+        else:
+            wrong = Counter(self.tokens.variant("perturbed_answers").ids)
+            options = [1 + wrong[identity] for identity in self.ids]
+        known = ~np.isnan(self.values(metric, **settings))
+        return float((1.0 / np.array(options)[known]).mean()) if known.any() else None
 
     def completed_from(self) -> list[int | None]:
         """[E] the characters of the answer in the shortest prefix from which greedy decoding completes the rest.
@@ -285,6 +312,8 @@ class ScoredSet(MeasuredSet):
             "generated_finite": None if self.text_finite is None else self.text_finite.tolist(),
             "gradient_norm": None if self.gradient_norms is None else self.gradient_norms.tolist(),
             "similar_from": None if self.similar_from is None else self.similar_from.tolist(),
+            "samples": None if self.samples is None else self.samples.rows(),
+            "letters": None if self.letters is None else [values.tolist() for values in self.letters],
             "judged": self._judged_rows() if self.judged else None,
         }
         columns |= {key: column for key, column in optional.items() if column is not None}
@@ -311,6 +340,8 @@ class ScoredSet(MeasuredSet):
                 states=parts.get("states"),
                 reference_states=parts.get("reference_states"),
                 questions=tuple(r["question"] for r in rows) if "question" in keys else (),
+                samples=SampleScores.from_rows([r["samples"] for r in rows]) if "samples" in keys else None,
+                letters=tuple(np.array(r["letters"], dtype=float) for r in rows) if "letters" in keys else None,
                 labelled=tuple(r["labelled"] for r in rows) if "labelled" in keys else (),
                 secrets=tuple(tuple(r["secret"]) for r in rows) if "secret" in keys else (),
                 prompts=tuple(r["prompt"] for r in rows) if "prompt" in keys else (),
@@ -380,7 +411,9 @@ def _key(metric: str, settings: Mapping[str, Any]) -> str:
 
 TEXTS = ("texts", "text_tokens")
 STATES = ("states", "reference_states")
-EXTRAS = frozenset({*TEXTS, *STATES, "restated", "perturbed", "sampled", "gradient_norms", "similar_from"})
+EXTRAS = frozenset(
+    {*TEXTS, *STATES, "restated", "perturbed", "sampled", SAMPLES, "letters", "gradient_norms", "similar_from"}
+)
 """The needs with a cost; the others come with every pass."""
 DEFAULT_SAMPLING = Sampling(temperature=1.0, top_k=40)
 
@@ -406,6 +439,8 @@ def score_set(
     max_new_tokens: int = 64,
     token_budget: int | None = None,
     answered: "Callable[..., Generated] | None" = None,
+    leaks: LeakSettings | None = None,
+    judges: Judges | None = None,
 ) -> ScoredSet:
     """Score examples for some metrics: one forward pass over all answers, and generation if a metric reads texts.
 
@@ -418,11 +453,14 @@ def score_set(
         max_new_tokens: the most tokens of a generated answer.
         token_budget: the most padded tokens in a batch; from the free memory by default.
         answered: the function that generates answers; `generate` by default.
+        leaks: settings of sampling answers, if a metric reads samples.
+        judges: the judges of texts, if samples leak by one.
 
     Raises:
         UserError: an example or the reference cannot be used.
     """
     from uwc.models.generation import generate, shortest_similar_prefixes
+    from uwc.models.letters import letter_scores
     from uwc.models.scoring import gradient_norms, score_tokens
     from uwc.models.states import prompt_states
 
@@ -452,6 +490,7 @@ def score_set(
     if "reference_states" in needs and reference is not None:
         same = states is not None and reference.model is model.model
         reference_states = states if same else prompt_states(reference, examples)
+    secrets = tuple(e.secret for e in examples)
     scored = ScoredSet(
         tokens,
         answers,
@@ -459,7 +498,13 @@ def score_set(
         states=states,
         reference_states=reference_states,
         questions=tuple(e.question for e in examples),
-        secrets=tuple(e.secret for e in examples) if any(e.secret for e in examples) else (),
+        samples=(
+            _samples(model, examples, answers, secrets, leaks or LeakSettings(), max_new_tokens, token_budget, judges)
+            if SAMPLES in needs
+            else None
+        ),
+        letters=letter_scores(model, examples, token_budget=token_budget) if "letters" in needs else None,
+        secrets=secrets if any(secrets) else (),
         prompts=model.prompts(encoded),
         ends=tuple(e.ends for e in encoded),
         gradient_norms=gradients,
@@ -468,3 +513,28 @@ def score_set(
     if texts is None:
         return scored
     return replace(scored, texts=texts.texts, text_tokens=texts.tokens, text_finite=texts.finite)
+
+
+def _samples(
+    model: Model,
+    examples: Sequence[Example],
+    answers: Sequence[str],
+    secrets: Sequence[Sequence[str]],
+    settings: LeakSettings,
+    max_new_tokens: int,
+    token_budget: int | None,
+    judges: Judges | None,
+) -> SampleScores:
+    from uwc.models.samples import sample
+
+    drawn = sample(
+        model,
+        examples,
+        count=settings.count,
+        max_new_tokens=max_new_tokens,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        seed=settings.seed,
+        token_budget=token_budget,
+    )
+    return SampleScores.of(settings, drawn.texts, answers=answers, secrets=secrets, finite=drawn.finite, judges=judges)

@@ -7,9 +7,11 @@ from inspect import signature
 from itertools import chain
 from typing import Any
 
+from uwc.data.choices import options_of
 from uwc.data.example import Example, asked_in_both, fingerprint, has_subject, paraphrased, repeated
 from uwc.errors import ConfigError, listed
 from uwc.metrics.registry import INPUTS, JUDGES, inputs_of, metric, metrics, set_metrics
+from uwc.metrics.samples import SAMPLES, LeakSettings
 from uwc.metrics.set_metrics import BOUNDS, MEMBERSHIP_ATTACKS
 from uwc.metrics.stats import cluster_codes
 from uwc.registry import Entry, unknown_name
@@ -76,6 +78,8 @@ OPTIONAL: dict[str, frozenset[str]] = {
 """Suite -> metrics that are left out, with a note, if a need is not met; in ``all`` this holds for every metric."""
 
 
+NO_RETRAINED = "a model that was never trained on the data; give it with --retrained (a study: retrained)"
+"""The missing need of a metric that compares with the retrained model."""
 WEIGHTS = "the model's weights"
 """The missing need of a metric of likelihoods where there are texts only."""
 OF_TEXTS = frozenset({"answers", "labelled", "texts", "questions", "secrets", *JUDGES})
@@ -116,12 +120,14 @@ class Given:
         sets: the sets of examples by name.
         models: the further models that are given: "original", "retrained" and the names of judges.
         max_new_tokens: the most tokens of a generated answer.
+        samples: settings of sampling answers, and which of them leak.
         only_texts: what is available in place of a model; None for a model.
     """
 
     sets: Mapping[str, Sequence[Example]]
     models: frozenset[str] = field(default_factory=frozenset)
     max_new_tokens: int = 64
+    samples: LeakSettings = field(default_factory=LeakSettings)
     only_texts: OnlyTexts | None = None
 
 
@@ -289,7 +295,7 @@ def what_is_missing(name: str, given: Given) -> str:
             if of_set not in given.sets:
                 return _missing_set(of_set)
             if retrained and "retrained" not in given.models:
-                return "a model that was never trained on the data; give it with --retrained (a study: retrained)"
+                return NO_RETRAINED
             if lacking := missing_input(metric, of_set, given):
                 return lacking
         inputs = zip(required_inputs(entry, given), entry.facts.get("groups", ()), strict=False)
@@ -333,17 +339,30 @@ def missing_input(name: str, of_set: str, given: Given) -> str:
     if texts is not None and (lacking := texts.missing_input(name, of_set)):
         return lacking
     for need in inputs_of(name):
+        if need == "depth" and (lacking := _missing_models(given)):
+            return lacking
         absent = {
             **dict.fromkeys(("reference", "reference_states"), "original" not in given.models),
             **{judge: judge not in given.models for judge in JUDGES},
             "texts": given.max_new_tokens < 1,
             "text_tokens": given.max_new_tokens < 1,
+            SAMPLES: given.max_new_tokens < 1,
             "perturbed": not any_perturbed(given.sets[of_set]),
+            "letters": not any(map(options_of, given.sets[of_set])),
             "secrets": not any_secret(given.sets[of_set]),
         }.get(need, False)
         if absent:
-            return INPUTS[need] + (f" (set {of_set!r})" if need == "perturbed" else "")
+            return INPUTS[need] + (f" (set {of_set!r})" if need in ("perturbed", "letters") else "")
+        if need == SAMPLES and (lacking := missing_input(given.samples.metric.name, of_set, given)):
+            return lacking
     return ""
+
+
+def _missing_models(given: Given) -> str:
+    """The original, the retrained model or both, if they were not given, in words for the user."""
+    if "original" in given.models:
+        return "" if "retrained" in given.models else NO_RETRAINED
+    return INPUTS["reference"] if "retrained" in given.models else INPUTS["depth"]
 
 
 def _missing_set(name: str) -> str:

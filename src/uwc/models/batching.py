@@ -22,6 +22,7 @@ from uwc.data.batches import collate, collate_trees, group_by_length
 from uwc.data.prompts import EncodedExample
 from uwc.data.trees import TokenTree, single_tree, token_tree, token_trees
 from uwc.errors import ModelError, UserError
+from uwc.memory import give_back
 from uwc.models.head import AnswerLogits, unwrapped
 from uwc.models.model import Batching, Model, Sharing
 
@@ -79,7 +80,7 @@ def _require_causal(model: Any, ids: Tensor, name: str) -> None:
     other = ids.clone()
     other[0, -1] = ids[0, 0]
     first, second = (_logits(model, tokens)[0, :-1] for tokens in (ids, other))
-    if not torch.equal(ids, other) and not _same(first, second):
+    if not torch.equal(ids, other) and not same_logits(first, second):
         raise ModelError(
             f"{name}: {type(unwrapped(model)).__name__} reads the tokens that follow, as an encoder does; uwc measures "
             "causal language models, which generate their answers from left to right"
@@ -91,7 +92,7 @@ def _scored(model: Any, long: Tensor, short: Tensor) -> Sharing:
         width = max(first.shape[1], second.shape[1])
         ids = torch.cat([torch.nn.functional.pad(t, (0, width - t.shape[1])) for t in (first, second)])
         both = _logits(model, ids)
-        return all(_same(both[i, : t.shape[1]], _logits(model, t)[0]) for i, t in enumerate((first, second)))
+        return all(same_logits(both[i, : t.shape[1]], _logits(model, t)[0]) for i, t in enumerate((first, second)))
 
     return _widest(together, long, short)
 
@@ -104,7 +105,7 @@ def _continued(model: Any, long: Tensor, short: Tensor) -> Sharing:
         mask = torch.cat([torch.nn.functional.pad(t, (width - t.shape[1], 0)) for t in ones])
         both = _continuation(model, ids, mask)
         return all(
-            _same(both[i], _continuation(model, t, torch.ones_like(t))[0]) for i, t in enumerate((first, second))
+            same_logits(both[i], _continuation(model, t, torch.ones_like(t))[0]) for i, t in enumerate((first, second))
         )
 
     return _widest(together, long, short)
@@ -158,7 +159,7 @@ def own_settings_off(model: Any) -> Iterator[None]:
             module.generation_config = own
 
 
-def _same(first: Tensor, second: Tensor) -> bool:
+def same_logits(first: Tensor, second: Tensor) -> bool:
     """Whether two [T, V] logits agree at most positions; values that are not finite in both are ignored."""
     tolerance = _TOLERANCE.get(first.dtype, _LOW_PRECISION)
     gaps = _gaps(first, second)
@@ -278,6 +279,8 @@ _TRIAL_WORTH = 2
 DEFAULT_TOKEN_BUDGET = 8192
 SCORING_BUDGET = 2048
 """Tokens in a scoring batch on a CPU: larger batches are no faster, and need more padding."""
+_GAPS = 256 << 20
+"""Bytes by which resident memory may grow before the gaps that passes leave are given back."""
 BATCH_COST = {"cpu": 64, "cuda": 1024, "mps": 256}
 """Fixed cost of a scoring batch by device, in tokens."""
 _LEAST, _MOST = 1024, 1 << 15  # beyond it a GPU gains nothing, and padding grows
@@ -336,6 +339,7 @@ def run_in_batches(
         ModelError: a single item does not fit into the memory.
     """
     waiting = group_by_length(lengths, token_budget=token_budget, batch_cost=batch_cost, kinds=kinds)
+    give_back(growth=_GAPS)
     while waiting:
         group = waiting.pop(0)
         try:

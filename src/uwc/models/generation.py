@@ -65,7 +65,7 @@ def generate(
 
     added = continue_all(model, prompts, continued, max_new_tokens=max_new_tokens, token_budget=token_budget)
     cut = [
-        _cut(model.tokenizer, tokens, () if example.raw else stop_texts)
+        answer_cut(model.tokenizer, tokens, () if example.raw else stop_texts)
         for example, (tokens, _) in zip(examples, added, strict=True)
     ]
     return Generated(
@@ -86,16 +86,27 @@ class _Said:
 
     def __init__(self, tokenizer: Any, stop_texts: Sequence[str], *, after: int) -> None:
         self._tokenizer, self._texts, self._after = tokenizer, stop_texts, after
-        self._longest = max(len(text.encode()) for text in stop_texts) + 1
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: object) -> Tensor:
         """[B] which rows have ended."""
-        last = input_ids[:, max(self._after, input_ids.shape[1] - self._longest) :].tolist()
-        said = self._tokenizer.batch_decode(last, skip_special_tokens=True)
-        return torch.tensor([any(t in text for t in self._texts) for text in said], device=input_ids.device)
+        return said(self._tokenizer, self._texts, input_ids[:, self._after :], last=1)
 
 
-def _cut(tokenizer: Any, tokens: list[int], stop_texts: Sequence[str]) -> tuple[list[int], str]:
+def said(tokenizer: Any, stop_texts: Sequence[str], tokens: Tensor, *, last: int) -> Tensor:
+    """[B] whether one of the stop texts ends in the last tokens of [B, T] new ones.
+
+    Args:
+        tokenizer: the tokenizer.
+        stop_texts: the texts.
+        tokens: the new tokens of each row.
+        last: the number of tokens since the search before.
+    """
+    longest = max(len(text.encode()) for text in stop_texts) + last
+    texts = tokenizer.batch_decode(tokens[:, -longest:].tolist(), skip_special_tokens=True)
+    return torch.tensor([any(t in text for t in stop_texts) for text in texts], device=tokens.device)
+
+
+def answer_cut(tokenizer: Any, tokens: list[int], stop_texts: Sequence[str]) -> tuple[list[int], str]:
     """The tokens and the text before the first of the stop texts; a token that reaches into it is not one of them."""
     text = str(tokenizer.decode(tokens, skip_special_tokens=True))
     places = [place for stop in stop_texts if (place := text.find(stop)) >= 0]

@@ -106,7 +106,8 @@ class Pass:
 
     Attributes:
         batch: the tokens.
-        all_logits: [N, V] logits that predict them, after temperature scaling if that trick is used.
+        all_logits: [N, V] logits that predict them, in the precision of the forward pass; in float32 after temperature
+            scaling if that trick is used.
         states: layer -> [N, d] hidden states that predict them, for the declared layers.
         weights: [N] weight of each token in losses; 1 unless a trick changed it.
         selected: [N] True for the tokens in means; all unless a trick selected some.
@@ -124,7 +125,8 @@ class Pass:
 
     @property
     def logits(self) -> Tensor:
-        """[N, V] logits that predict the labelled tokens. Raises LookupError if no term declared ``ROLE.logits``."""
+        """[N, V] logits that predict the labelled tokens, in the precision of the forward pass: sums over the
+        vocabulary need their ``float()``. Raises LookupError if no term declared ``ROLE.logits``."""
         if self.all_logits is None:
             raise LookupError("the logits of this pass were not kept; declare 'ROLE.logits' to read them")
         return self.all_logits

@@ -84,7 +84,7 @@ def likelihood_cap(passed: "Pass", *, value: Annotated[float, Field(ge=0, lt=1)]
 )
 def temperature(passed: "Pass", *, value: Annotated[float, Field(gt=0)] = 1.0) -> "Pass":
     """Scale the forget logits: ``z / tau`` in the forget loss only. Neutral at 1."""
-    return passed if value == 1.0 else replace(passed, all_logits=passed.logits / value, known_logprobs=None)
+    return passed if value == 1.0 else replace(passed, all_logits=passed.logits.float() / value, known_logprobs=None)
 
 
 def _weighted(passed: "Pass", weights: "Tensor") -> "Pass":

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from uwc.reports.depth import depth_figures, depth_table
 from uwc.reports.drawing import Drawing
 from uwc.reports.figures import alpha_figures, frontier_figure, ranking_figure, tau_figure, tradeoff_figure
 from uwc.reports.figures_robustness import panels_figure
@@ -31,6 +32,8 @@ from uwc.reports.tables_attacks import (
     recovery_tables,
     runs_table,
 )
+from uwc.reports.tables_leaks import leak_tables
+from uwc.reports.tables_meta import meta_evaluation_table
 from uwc.results import FORGET, StudyResults
 
 Figures = dict[str, Drawing]
@@ -58,6 +61,7 @@ FIGURES: dict[str, Callable[[StudyResults], Figures]] = {
     "tau": _by_set(tau_figure),
     "frontier": _by_set(frontier_figure),
     "alpha": alpha_figures,
+    "depth": depth_figures,
     "training": training_figures,
     "effect": effect_figures,
     "robustness": _robustness,
@@ -75,6 +79,8 @@ def tables(results: StudyResults) -> dict[str, Table | list[Table] | None]:
         "seeds": groups_table(results),
         "tau": tau_table(results),
         "tau-runs": runs_tau_table(results),
+        "leaks": leak_tables(results),
+        "depth": depth_table(results),
         "published": published_table(results),
         "training": training_table(results),
         "methods": methods_table(results),
@@ -86,4 +92,5 @@ def tables(results: StudyResults) -> dict[str, Table | list[Table] | None]:
     if results.robustness:
         found |= {"robustness": ranking_tables(results), "robustness-pcc": pcc_table(results)}
         found |= {"robustness-statistics": agreement_table(results), "faithfulness": faithfulness_table(results)}
+        found["meta-evaluation"] = meta_evaluation_table(results)
     return found | {f"scores-{metric}": metrics_table(results, metric) for metric in results.metrics}

@@ -14,6 +14,7 @@ from uwc.reports.tables import (
     verdict_table,
 )
 from uwc.reports.tables_attacks import pcc_table, ranking_tables, recovery_tables, recovery_words, robustness_words
+from uwc.reports.tables_meta import holding_words, meta_evaluation_table, meta_evaluation_words
 from uwc.results import StudyResults
 
 
@@ -41,7 +42,10 @@ def _parts(results: StudyResults) -> Iterator[str]:
         yield _bullets(recovery_words(results))
     if results.robustness:
         yield from map(to_markdown, (*ranking_tables(results), pcc_table(results)))
-        yield _bullets(robustness_words(results))
+        yield _bullets([*robustness_words(results), *holding_words(results)])
+        if meta := meta_evaluation_table(results):
+            yield to_markdown(meta)
+            yield _bullets(meta_evaluation_words(results))
     if results.warnings:
         yield "### Warnings\n\n" + _bullets([warning.text for warning in results.warnings])
 

@@ -17,6 +17,7 @@ from uwc.reports.format import is_numeric, retention_bar, sort_value
 from uwc.reports.gallery import FIGURES, tables
 from uwc.reports.tables import indistinct, split_sizes, steps_table, summary, tau_words
 from uwc.reports.tables_attacks import recovery_words, robustness_words
+from uwc.reports.tables_meta import holding_words, meta_evaluation_words
 from uwc.results import ES, RunRecord, StudyResults
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ def _render(results: StudyResults, run: RunRecord, answers: AnswersPart | None) 
         steps_table=steps_table(run),
         figures=_figures(results),
         recovery_words=recovery_words(results) if results.attacks else [],
-        robustness_words=robustness_words(results) if results.robustness else [],
+        robustness_words=[*robustness_words(results), *holding_words(results)] if results.robustness else [],
+        meta_words=meta_evaluation_words(results),
     )
 
 

@@ -207,7 +207,9 @@ def metrics_table(results: StudyResults, metric: str) -> Table:
         counts = {score.n for score in found if score and score.n}
         counted = info.average != "set"
         same = counted and len(counts) == 1
-        columns.append(f"{label}\nn = {counts.pop()}" if same else label)
+        chance = {number(score.chance, info) for score in found if score and known(score.chance)}
+        head = [label, f"n = {counts.pop()}" if same else "", f"chance {chance.pop()}" if len(chance) == 1 else ""]
+        columns.append("\n".join(filter(None, head)))
         cells.append([_details_cell(score, info, with_count=counted and not same) for score in found])
     rows = tuple((model, *(column[i] for column in cells)) for i, (model, _) in enumerate(models))
     what = {

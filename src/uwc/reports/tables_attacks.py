@@ -26,6 +26,7 @@ from uwc.results import (
     Attacks,
     Cell,
     Difference,
+    Estimate,
     MetricInfo,
     Robustness,
     StudyResults,
@@ -372,18 +373,24 @@ def agreement_table(results: StudyResults) -> Table:
 
 
 def faithfulness_table(results: StudyResults) -> Table | None:
-    """The separation of the original from the retrained model by each metric; None if there is no retrained model."""
+    """The separation by each metric of models that know from models that do not, or of the original from the retrained
+    model; None if there are neither pools of models nor a retrained one."""
     found = _robustness(results).faithfulness
-    if not found or results.retrained_knows:
+    if not found or (results.retrained_knows and found[0].over == "subjects"):
         return None
     sets = list(dict.fromkeys(row.set for row in found))
-    auc = {(row.metric, row.set): row.auc for row in found}
+    auc = {(row.metric, row.set): Estimate(value=row.auc, low=row.low, high=row.high) for row in found}
     metrics = dict.fromkeys(row.metric for row in found)
-    rows = tuple((results.metric_label(m), *(number(auc.get((m, s))) for s in sets)) for m in metrics)
-    caption = (
-        f"AUC over {found[0].knowing} subjects of each model: how often one that the original was trained on has a "
-        "score that shows more knowledge than one that retrained never saw; 0.5 is chance, 1 is always."
-    )
+    rows = tuple((results.metric_label(m), *(with_interval(auc.get((m, s))) for s in sets)) for m in metrics)
+    count = f"{found[0].knowing} models fine-tuned with the forget set and {found[0].ignorant} without it"
+    if found[0].over == "models":
+        caption = f"AUC over {count}: how often one of the first has a score that shows more knowledge than one of the "
+        caption += "others; 0.5 is chance, 1 is always. The 95% interval is that for so many models."
+    else:
+        caption = (
+            f"AUC over {found[0].knowing} subjects of each model: how often one that the original was trained on has a "
+            "score that shows more knowledge than one that retrained never saw; 0.5 is chance, 1 is always."
+        )
     return Table("Faithfulness", ("metric", *map(results.set_label, sets)), rows, caption)
 
 

@@ -13,6 +13,7 @@ from uwc.data.benchmarks import benchmarks
 from uwc.data.benchmarks.described import is_benchmark_file
 from uwc.data.prompts import PromptTemplate
 from uwc.errors import ConfigError
+from uwc.metrics.samples import LeakSettings
 from uwc.metrics.semantics import require_judges
 from uwc.metrics.suites import entry_of, is_suite, require_suite
 from uwc.models.model import DeviceName, Dtype, Loading
@@ -29,8 +30,10 @@ from uwc.studies.sections import (
     CalibrateConfig,
     HarnessConfig,
     MetricName,
+    RobustnessConfig,
     Section,
     first_problem,
+    utility_metrics,
     with_seeds,
 )
 from uwc.training.settings import LAST_SEED, MOST, TrainingSettings, check_rule, check_stop
@@ -338,21 +341,28 @@ class ScoreConfig(Section):
     Attributes:
         metrics: metrics by name or label, and suites; a function in Python.
         suite: core, tofu, muse, lume, membership or all; core if neither a suite nor metrics are named.
+        settings: metric -> its settings that differ from the defaults; for metrics that neither attacks nor the
+            calibration measure, which read the defaults.
         max_new_tokens: the most tokens of a generated answer; 0 generates none.
         judges: the judges of generated answers.
         tasks: tasks of lm-evaluation-harness, ``mmlu`` or ``mmlu:acc_norm``, on which every model is scored, with the
             settings of the section `harness`.
+        samples: settings of sampling answers, and which of them leak, for metrics such as leak_at_k.
     """
 
     metrics: tuple[MetricOrSuite, ...] = ()
     suite: str | None = None
+    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     max_new_tokens: int = Field(64, ge=0, le=MOST)
     judges: JudgesConfig = JudgesConfig()
     tasks: tuple[str, ...] = ()
+    samples: LeakSettings = LeakSettings()
 
     @model_validator(mode="after")
     def _known(self) -> "ScoreConfig":
         require_suite(self.suite)
+        if self.samples != LeakSettings():
+            _ = self.samples.metric
         return self
 
 
@@ -370,11 +380,12 @@ def _policies(given: Any) -> Any:
 class StudyConfig(Section):
     """A whole study. Without `finetune` the model was trained on the data before. `retrained`: also train, or name, a
     model that is never trained on the forget set. `calibrate: null`: the unlearned models are scored as delivered, and
-    not ranked. `harness`: settings of tasks of lm-evaluation-harness. `check`: policies, shipped ones by name, YAML
-    files or their content, under each of which every unlearned model is checked as delivered. `plugins`: Python files
-    that register metrics, losses, attacks or benchmarks, executed before names are checked. `published`: a benchmark
-    whose published scores the report shows for comparison; by default the study's own, if there are any. `keep_paths`:
-    keep absolute paths in the results and reports."""
+    not ranked. `robustness`: measure the faithfulness and robustness of the metrics. `harness`: settings of tasks of
+    lm-evaluation-harness. `check`: policies, shipped ones by name, YAML files or their content, under each of which
+    every unlearned model is checked as delivered. `plugins`: Python files that register metrics, losses, attacks or
+    benchmarks, executed before names are checked. `published`: a benchmark whose published scores the report shows for
+    comparison; by default the study's own, if there are any. `keep_paths`: keep absolute paths in the results and
+    reports."""
 
     name: str
     title: str = ""
@@ -388,6 +399,7 @@ class StudyConfig(Section):
     calibrate: CalibrateConfig | None = CalibrateConfig()
     harness: HarnessConfig = HarnessConfig()
     attack: AttackConfig | None = None
+    robustness: RobustnessConfig | None = None
     check: Annotated[tuple[Policy, ...], BeforeValidator(_policies)] = ()
     published: str | None = None
     plugins: tuple[str, ...] = ()
@@ -397,6 +409,11 @@ class StudyConfig(Section):
     def calibration(self) -> CalibrateConfig:
         """The calibration; the defaults with `calibrate: null`, whose metric is that of the first table."""
         return self.calibrate or CalibrateConfig()
+
+    @property
+    def utility(self) -> str:
+        """The metric of utility in the meta-evaluation."""
+        return (self.robustness and self.robustness.utility) or self.calibration.metric
 
     @model_validator(mode="before")
     @classmethod
@@ -429,6 +446,13 @@ class StudyConfig(Section):
             kinds = self.attack.attacked_models(retrained=bool(self.retrained))
             if "calibrated" in kinds and self.calibrate is None:
                 raise ConfigError("attack: models names calibrated, and with calibrate: null no model is calibrated")
+        if self.robustness is not None:
+            if self.finetune is None:
+                raise ConfigError("robustness: the models of its pools are trained, which needs 'finetune'")
+            if self.utility not in utility_metrics():
+                known = unknown_name("metric of utility", self.utility, utility_metrics())
+                raise ConfigError(f"robustness.utility: {known}")
+            self.robustness.check(self.attack, retrained=bool(self.retrained), runs=len(self.unlearn.runs))
         return self
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from uwc.attacks.evaluate import VariantValues, under_attack
-from uwc.metrics.scored import ScoredSet
+from uwc.metrics.scored import ScoredSet, needs_of
 from uwc.metrics.suites import measured_on, missing_need
 from uwc.studies.plan import Plan, PlannedAttack, PlannedModel
 from uwc.studies.run import step_status
@@ -56,7 +56,7 @@ class StudyEvidence:
         model = {"model": self.model, "original": self.plan.original, "retrained": self.plan.retrained}[role]
         if model is None:
             return Lacking(NO_RETRAINED)
-        if role == "retrained" and self.distrusted:
+        if self.distrusted and (role == "retrained" or "depth" in needs_of([metric])):
             return Lacking(f"the retrained model knows the forget questions: it scores {self.distrusted}", absent=False)
         given = self.plan.scoring.given
         if name not in given.sets or not measured_on(metric, name, given):

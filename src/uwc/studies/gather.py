@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from dataclasses import replace
 from math import isnan
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
@@ -17,7 +17,10 @@ from uwc.calibration.calibrate import Calibrated
 from uwc.calibration.frontier import pair_confidences, seed_groups
 from uwc.calibration.probed import ROUNDING, Measured
 from uwc.io import digest, expanded, file_digest
+from uwc.meta_evaluation import NO_CHANGE, Change, Stressed, evaluate_metric, meta_evaluation, pool_faithfulness
+from uwc.metrics.depth import depth_profiles, load_drops, with_depth, without_change
 from uwc.metrics.evaluate import answer_rows, evaluate, load_sets, not_finite_in_words
+from uwc.metrics.leaks import leak_curves
 from uwc.metrics.registry import metrics, set_metrics
 from uwc.metrics.scored import NOT_FINITE, ScoredSet
 from uwc.metrics.secrets import secret_counts
@@ -32,9 +35,14 @@ from uwc.results import (
     Attacks,
     BenchmarkInfo,
     Calibration,
+    DepthProfile,
+    Faithfulness,
     GradientEffects,
     Group,
+    LeakCurve,
+    MetaEvaluation,
     ModelInfo,
+    ModelKey,
     Provenance,
     ReferenceModel,
     Robustness,
@@ -50,15 +58,27 @@ from uwc.results import (
     TrainingRecord,
     UnlearnedModel,
     Verdict,
+    find,
 )
 from uwc.robustness import points_of, robustness
 from uwc.studies.checks import retrained_knows, study_warnings
 from uwc.studies.config import RunConfig
 from uwc.studies.evidence import StudyEvidence
-from uwc.studies.plan import Plan, PlannedAttack, PlannedModel, PlannedRun
+from uwc.studies.plan import RETRAINED, Plan, PlannedAttack, PlannedMember, PlannedModel, PlannedRun
 from uwc.studies.run import step_status
 from uwc.studies.sections import FORGET_SETS
-from uwc.studies.steps import ATTACKED, EFFECTS, LOG, STORE_VERSION, Calibrate, Checkpoint, Outcome, Step, Unlearn
+from uwc.studies.steps import (
+    ATTACKED,
+    EFFECTS,
+    LOG,
+    STORE_VERSION,
+    Calibrate,
+    Checkpoint,
+    Depth,
+    Outcome,
+    Step,
+    Unlearn,
+)
 from uwc.studies.store import Store
 from uwc.studies.verdict import decide, without_sums
 
@@ -229,10 +249,11 @@ def gather(plan: Plan, store: Store) -> StudyResults:
     unlearned = [gatherer.unlearned(run) for run in plan.runs]
     ranking = gatherer.ranking(unlearned)
     references = tuple(gatherer.reference(model) for model in plan.references)
-    if retrained_knows(plan, references):
+    distrusted = retrained_knows(plan, references)
+    if distrusted:
         references = tuple(_uncompared(model, "scores") for model in references)
         unlearned = [_uncompared(model, "scores", "calibrated_scores") for model in unlearned]
-    attacks = gatherer.attacks()
+    attacks = gatherer.attacks(distrusted=bool(distrusted))
     config = plan.config
     checked = map(without_sums, gatherer.verdicts(references))
     retention = config.calibrate.described(gatherer.measured()) if config.calibrate else None
@@ -266,8 +287,10 @@ def gather(plan: Plan, store: Store) -> StudyResults:
         groups=gatherer.groups([u for u in unlearned if u.name in ranking]),
         secrets=tuple(gatherer.secrets()),
         judges=plan.judges,
+        leaks=tuple(gatherer.leaks()),
+        depth=() if distrusted else tuple(gatherer.depth()),
         attacks=attacks,
-        robustness=gatherer.robustness(attacks),
+        robustness=gatherer.robustness(attacks, references, unlearned),
         verdicts=tuple(checked),
         left_out=dict(plan.left_out),
         invalid_rows=plan.benchmark.left_out,
@@ -292,15 +315,32 @@ class _Gatherer:
     def scored(self, step: Step) -> dict[str, ScoredSet]:
         """Set -> a model's scored set."""
         if step.key not in self._scored:
-            self._scored[step.key] = load_sets(self.store.folder(step), list(self.plan.sets))
+            found = load_sets(self.store.folder(step), list(self.plan.sets))
+            self._scored[step.key] = self._with_depth(step, found)
         return self._scored[step.key]
 
-    def scores(self, model: PlannedModel) -> tuple[Score, ...]:
+    def _with_depth(self, step: Step, scored: dict[str, ScoredSet]) -> dict[str, ScoredSet]:
+        """The scored sets with the drops by block of their model, where a metric reads them."""
+        retrained = self.plan.retrained
+        if retrained is None or retrained.depth is None:
+            return scored
+        known = self.drops(retrained.depth)
+        by_score = {m.score.key: m.depth for m in self.plan.models} | {m.score.key: m.depth for m in self.plan.pools}
+        of_model = by_score.get(step.key)
+        changed = without_change(known) if of_model is None else self.drops(of_model)
+        return with_depth(scored, retrained.depth.work.span, known=known, changed=changed)
+
+    def drops(self, step: Depth) -> dict[str, Floats]:
+        """Set -> the stored drops."""
+        return load_drops(self.store.folder(step), step.work.sets)
+
+    def scores(self, model: PlannedModel | PlannedMember, *, intervals: bool = True) -> tuple[Score, ...]:
         """Every metric on every set."""
         retrained = self.plan.retrained
         control = None if retrained is None else self.scored(retrained.score)
         of_tasks = (task.score(seed=self.seed) for task in self.tasks(model.score))
-        return (*evaluate(self.scored(model.score), self.plan.scoring, retrained=control), *of_tasks)
+        scoring = replace(self.plan.scoring, intervals=intervals)
+        return (*evaluate(self.scored(model.score), scoring, retrained=control), *of_tasks)
 
     def tasks(self, step: Step) -> list[TaskScore]:
         """A model's scores on tasks of lm-evaluation-harness."""
@@ -385,8 +425,9 @@ class _Gatherer:
         frontiers = {name: {run: self.calibration(run).frontiers for run in runs} for name, runs in members.items()}
         return seed_groups(frontiers, self.plan.config.calibration.tau, seed=self.seed)
 
-    def attacks(self) -> Attacks | None:
-        """The outcomes of all attacks; None for a study without attacks."""
+    def attacks(self, *, distrusted: bool) -> Attacks | None:
+        """The outcomes of all attacks, without those of metrics that compare with the retrained model if that knows the
+        forget data; None for a study without attacks."""
         setup = self.plan.setup
         if setup is None or not self.plan.attacks:
             return None
@@ -398,10 +439,10 @@ class _Gatherer:
             attacks=tuple(describe(p.chain.label, p.chain.made(), p.step.measured) for p in first),
             sets={name: len(examples) for name, examples in setup.sets.items()},
             attacker=setup.data.owned,
-            models=tuple(self.attacked(planned) for planned in by_model.values()),
+            models=tuple(self.attacked(planned, distrusted=distrusted) for planned in by_model.values()),
         )
 
-    def attacked(self, attacks: Sequence[PlannedAttack]) -> AttackedModel:
+    def attacked(self, attacks: Sequence[PlannedAttack], *, distrusted: bool) -> AttackedModel:
         """A model under every attack."""
         model, found, failed = attacks[0].model, list[AttackOutcome](), dict[str, str]()
         if step_status(model.score, self.store) != "done":
@@ -420,7 +461,8 @@ class _Gatherer:
                 control=self.control(attack),
                 seed=self.seed,
             )
-        return AttackedModel(model=model.key, outcomes=tuple(found), failed=failed)
+        trusted = tuple(o for o in found if not (distrusted and _compares(o.metric)))
+        return AttackedModel(model=model.key, outcomes=trusted, failed=failed)
 
     def verdicts(self, references: Sequence[ReferenceModel]) -> Iterator[Verdict]:
         """Every unlearned model as delivered under every policy."""
@@ -439,8 +481,7 @@ class _Gatherer:
 
     def models(self) -> Iterator[PlannedModel]:
         """The models that were scored: the references, and each run as delivered and calibrated."""
-        runs = [[run.delivered, *([] if run.calibrate is None else [run.calibrated])] for run in self.plan.runs]
-        for model in (*self.plan.references, *chain.from_iterable(runs)):
+        for model in self.plan.models:
             if step_status(model.score, self.store) == "done":
                 yield model
 
@@ -448,6 +489,18 @@ class _Gatherer:
         """The secrets that each model says, by set."""
         for model in self.models():
             yield from secret_counts(self.scored(model.score), model.key)
+
+    def leaks(self) -> Iterator[LeakCurve]:
+        """The leakage of sampled answers of each model, by set."""
+        for model in self.models():
+            given = self.plan.scoring.given
+            yield from leak_curves(self.scored(model.score), model.key, given.samples, seed=self.seed)
+
+    def depth(self) -> Iterator[DepthProfile]:
+        """The profile over blocks of each unlearned and calibrated model, by set."""
+        for model in self.models():
+            if model.depth is not None and model.key.role != "retrained":
+                yield from depth_profiles(self.scored(model.score), model.key, self.plan.scoring)
 
     def answers(self) -> pd.DataFrame:
         """The table of answers of all models, as delivered, calibrated and under attack."""
@@ -487,19 +540,87 @@ class _Gatherer:
                 found[name].append(scored.values(name)[chosen])
         return {name: np.concatenate(values) for name, values in found.items()}
 
-    def robustness(self, attacks: Attacks | None) -> Robustness | None:
+    def robustness(
+        self, attacks: Attacks | None, references: Sequence[ReferenceModel], unlearned: Sequence[UnlearnedModel]
+    ) -> Robustness | None:
         """Statistics of every metric before against after every attack, over the study's unlearned models; None for
         fewer than `ENOUGH_MODELS`."""
         points = [] if attacks is None else points_of(attacks)
         if attacks is None or len({point.checkpoint for point in points}) < ENOUGH_MODELS:
             return None
         names = self.plan.attacked_metrics
-        return robustness(
+        found = robustness(
             points,
             self.known(names),
             log_metrics=[name for name in names if metrics.get(name).facts["average"] == "geometric"],
             chains={info.name: "+".join(info.chain) for info in attacks.attacks},
             seed=self.seed,
+        )
+        if not self.plan.pools:
+            return found
+        faithful = self.pools()
+        meta = self.meta_evaluation(faithful, attacks, references, unlearned)
+        return found.model_copy(update={"faithfulness": tuple(faithful), "meta_evaluation": meta})
+
+    def pools(self) -> list[Faithfulness]:
+        """The faithfulness of every metric on each forget set, and of metrics of whole sets that read one."""
+        values: dict[tuple[str, str], tuple[list[float], list[float]]] = {}
+        for member in self.plan.pools:
+            for score in self.scores(member, intervals=False):
+                if set(score.set.split("+")) & set(FORGET_SETS):
+                    pools = values.setdefault((score.metric, score.set), ([], []))
+                    pools[0 if member.knowing else 1].append(score.mean)
+        infos = {metric: metric_info(metric) for metric, _ in values}
+        return [
+            pool_faithfulness(metric, of_set, infos[metric], knowing=knowing, ignorant=ignorant)
+            for (metric, of_set), (knowing, ignorant) in values.items()
+            if infos[metric].higher_remembers is not None
+        ]
+
+    def meta_evaluation(
+        self,
+        faithful: Sequence[Faithfulness],
+        attacks: Attacks,
+        references: Sequence[ReferenceModel],
+        unlearned: Sequence[UnlearnedModel],
+    ) -> MetaEvaluation:
+        """Faithfulness and robustness of every metric on the attacked forget sets."""
+        config, utility = self.plan.config.robustness, self.plan.config.utility
+        assert config is not None
+        whole = {model.role: _utility(model.scores, utility) for model in references}["original"]
+        retrained = None if retrained_knows(self.plan, references) else attacks.under(RETRAINED)
+
+        def change(model: AttackedModel | None, attack: str, found: Faithfulness) -> Change:
+            outcome = model.outcome(attack, found.set, found.metric) if model else None
+            return (outcome.before.mean, outcome.after.mean) if outcome else NO_CHANGE
+
+        def stressed(model: UnlearnedModel, found: Faithfulness) -> Stressed:
+            attacked, score = attacks.under(_key(model)), find(model.scores, found.set, found.metric)
+            return Stressed(
+                value=score.mean if score else float("nan"),
+                utility=_utility(model.scores, utility) / whole if whole else float("nan"),
+                relearning=change(attacked, config.relearning, found),
+                quantization=change(attacked, config.quantization, found),
+            )
+
+        rows = [
+            evaluate_metric(
+                found,
+                metric_info(found.metric),
+                [stressed(model, found) for model in unlearned],
+                retrained=change(retrained, config.relearning, found),
+                least_utility=config.least_utility,
+                seed=self.seed,
+            )
+            for found in faithful
+            if found.set in attacks.sets
+        ]
+        return meta_evaluation(
+            rows,
+            relearning=config.relearning,
+            quantization=config.quantization,
+            utility=utility,
+            least_utility=config.least_utility,
         )
 
     def known(self, names: Sequence[str]) -> dict[tuple[str, str], tuple[list[float], list[float]]]:
@@ -519,14 +640,29 @@ def _uncompared(model: M, *fields: str) -> M:
     """The model without the values of metrics that compare with the retrained model."""
 
     def known(score: Score) -> Score:
-        entry = next((entry for entry in set_metrics if entry.name == score.metric), None)
-        if entry is None or not any(need.startswith("retrained/") for need in entry.facts["needs"]):
+        if not _compares(score.metric):
             return score
         count = score.n + score.not_scored
         why = {"the retrained model knows the forget data": count}
         return Score(set=score.set, metric=score.metric, mean=float("nan"), n=0, not_scored=count, why=why)
 
     return model.model_copy(update={field: tuple(map(known, getattr(model, field))) for field in fields})
+
+
+def _compares(metric: str) -> bool:
+    """Whether a metric compares with the retrained model."""
+    entry = next((entry for entry in (*metrics, *set_metrics) if entry.name == metric), None)
+    return entry is not None and any(n == "depth" or n.startswith("retrained/") for n in entry.facts["needs"])
+
+
+def _key(model: UnlearnedModel) -> ModelKey:
+    return ModelKey(role="unlearned", run=model.name)
+
+
+def _utility(scores: Sequence[Score], metric: str) -> float:
+    """The mean of a metric on the retain set, or the value of one of whole sets; NaN if it has none."""
+    found = find(scores, "retain", metric) or next((s for s in scores if s.metric == metric), None)
+    return found.mean if found else float("nan")
 
 
 def _require_kept(name: str, calibration: Calibration) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from uwc.attacks.chain import Chain
 from uwc.attacks.data import AttackData, split_by_subject
@@ -11,10 +12,13 @@ from uwc.data.benchmarks import benchmarks
 from uwc.data.example import Example, spread
 from uwc.data.question_files import read_examples
 from uwc.errors import ConfigError, DataError, UserError
+from uwc.metrics.depth import UDS, DepthWork, depth_work
 from uwc.metrics.evaluate import Scoring
 from uwc.metrics.harness import find_tasks
 from uwc.metrics.registry import JUDGES, metrics
-from uwc.metrics.suites import Given, chosen_metrics, in_all_wordings
+from uwc.metrics.samples import SAMPLES, reading_samples, require_no_judge, require_read
+from uwc.metrics.scored import needs_of
+from uwc.metrics.suites import Given, chosen_metrics, in_all_wordings, metric_name
 from uwc.metrics.tasks import Task
 from uwc.registry import unknown_name
 from uwc.results import JudgeInfo, ModelKey
@@ -22,8 +26,9 @@ from uwc.studies.config import RunConfig, StudyConfig
 from uwc.studies.judging import judge_fingerprints, judge_infos, used_judges
 from uwc.studies.needs import ChosenAttack, attack_section, chosen_attacks, measurable, needed_metrics
 from uwc.studies.sections import AttackConfig, ChainConfig, require_other_names
-from uwc.studies.steps import Attack, Build, Calibrate, Checkpoint, Evaluation, FineTune, Score, Step, Unlearn
+from uwc.studies.steps import Attack, Build, Calibrate, Checkpoint, Depth, Evaluation, FineTune, Score, Step, Unlearn
 from uwc.studies.store import checkpoint_fingerprint
+from uwc.training.settings import LAST_SEED
 
 RETAIN_SHARE = 0.5
 """The attacker's share of the retain set's subjects, if all of it is used in unlearning."""
@@ -80,6 +85,7 @@ def attack_setup(
         unrelated=_unrelated(attacker.unrelated, benchmark),
         translations=_translations(attacker.translations, asked),
         original=benchmark.training_examples(with_forget=True),
+        forget=benchmark[FORGET],
     )
     return AttackSetup(data, sets)
 
@@ -95,7 +101,7 @@ def chain_metrics(
     """
     chain: Chain = config.made()
     seen = visible(metrics, chain)
-    check_metrics(seen or metrics, [chain], examples=setup.data.scored, reference=True)
+    check_metrics(seen or metrics, [chain], examples=setup.data.scored, reference=True, depth=True)
     try:
         chain.check_data(setup.data)
     except DataError as error:
@@ -137,11 +143,13 @@ class PlannedModel:
         key: its identity.
         model: the step that makes or names it; for a calibrated model the calibration.
         score: the step with its scores.
+        depth: the step with its states' effect on the original, where a metric reads it; None for the original.
     """
 
     key: ModelKey
     model: Step
     score: Step
+    depth: Depth | None = None
 
 
 @dataclass(frozen=True)
@@ -152,17 +160,35 @@ class PlannedRun:
     model: Step
     score: Score
     calibrate: Calibrate | None
+    depth: Depth | None = None
+    calibrated_depth: Depth | None = None
 
     @property
     def delivered(self) -> PlannedModel:
         """The model as delivered."""
-        return PlannedModel(ModelKey(role="unlearned", run=self.config.label), self.model, self.score)
+        return PlannedModel(ModelKey(role="unlearned", run=self.config.label), self.model, self.score, self.depth)
 
     @property
     def calibrated(self) -> PlannedModel:
         """The calibrated mixture."""
         assert self.calibrate is not None
-        return PlannedModel(ModelKey(role="calibrated", run=self.config.label), self.calibrate, self.calibrate)
+        key = ModelKey(role="calibrated", run=self.config.label)
+        return PlannedModel(key, self.calibrate, self.calibrate, self.calibrated_depth)
+
+    @property
+    def models(self) -> list[PlannedModel]:
+        """The model as delivered and, if there is one, the calibrated mixture."""
+        return [self.delivered] if self.calibrate is None else [self.delivered, self.calibrated]
+
+
+@dataclass(frozen=True)
+class PlannedMember:
+    """A model of the pools of the meta-evaluation."""
+
+    knowing: bool
+    model: FineTune
+    score: Score
+    depth: Depth | None = None
 
 
 @dataclass(frozen=True)
@@ -186,6 +212,7 @@ class Plan:
         original: the model before unlearning.
         retrained: the model that was never trained on the forget set, if there is one.
         runs: the unlearned models.
+        pools: the models with and without the knowledge; none in a study without the section `robustness`.
         attack: the section `attack` with the attacks of the study's policies; None for a study without attacks.
         setup: the data of attacks; None for a study without attacks.
         unmet: the attacks of policies that cannot be carried out, each with the reason.
@@ -202,6 +229,7 @@ class Plan:
     original: PlannedModel
     retrained: PlannedModel | None
     runs: tuple[PlannedRun, ...]
+    pools: tuple[PlannedMember, ...]
     attack: AttackConfig | None
     setup: AttackSetup | None
     unmet: tuple[tuple[ChainConfig, str], ...]
@@ -225,6 +253,11 @@ class Plan:
     def references(self) -> list[PlannedModel]:
         """The original and, if there is one, the retrained model."""
         return [self.original] if self.retrained is None else [self.original, self.retrained]
+
+    @property
+    def models(self) -> list[PlannedModel]:
+        """Every scored model: the references, and each run as delivered and calibrated."""
+        return [*self.references, *(model for run in self.runs for model in run.models)]
 
 
 def scored_sets(benchmark: Benchmark) -> dict[str, Sequence[Example]]:
@@ -275,33 +308,68 @@ def _scoring(
 ) -> tuple[Scoring, dict[str, str]]:
     """The metrics of every model, and the metrics of the suite that are left out, with the reason.
 
-    They include the metric of the ranking, and those of the policies that can be measured.
+    They include the metric of the ranking, that of utility, and those of the policies that can be measured.
 
     Raises:
         ConfigError: a need of a metric is not met.
     """
     score = config.score
     models = {"original", *set(score.judges.given()) & set(JUDGES), *(["retrained"] if config.retrained else [])}
-    given = Given(sets, frozenset(models), score.max_new_tokens)
+    given = Given(sets, frozenset(models), score.max_new_tokens, score.samples)
     ranked_by = () if config.calibrate is None else (config.calibration.ranked_by,)
+    utility = () if config.robustness is None else (config.utility,)
     named = score.metrics or (() if score.suite else own)
     suite = score.suite or (None if named else "core")
     try:
-        names, left_out = chosen_metrics(suite, (*named, *ranked_by, *needed_metrics(config, given)), given)
+        names, left_out = chosen_metrics(suite, (*named, *ranked_by, *utility, *needed_metrics(config, given)), given)
+        scoring = Scoring(given, names, _settings(score.settings, names), seed=config.seed, complete=True)
     except ConfigError as error:
         raise ConfigError(f"score: {error}") from None
-    return Scoring(given, names, seed=config.seed, complete=True), left_out
+    require_read(score.samples, names)
+    _require_settings_hold(config, scoring)
+    return scoring, left_out
+
+
+def _settings(given: Mapping[str, Mapping[str, Any]], measured: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    """The settings of metrics by name. Raises ConfigError if one is not measured, so that they have no effect."""
+    found = {metric_name(name): settings for name, settings in given.items()}
+    for name in found:
+        if name not in measured:
+            raise ConfigError(
+                f"settings: {name!r} is not measured; name it in score.metrics, or leave its settings out"
+            )
+    return found
+
+
+def _require_settings_hold(config: StudyConfig, scoring: Scoring) -> None:
+    """Raise ConfigError if attacks, the calibration or a policy measure a metric with settings of its own: they read
+    its defaults, and its values would not be comparable."""
+    calibration = config.calibration
+    reading = {
+        "attacks measure": _attacked_metrics(config, scoring),
+        "the calibration measures": (calibration.ranked_by, calibration.metric) if config.calibrate else (),
+        "a policy measures": needed_metrics(config, scoring.given),
+    }
+    for name in scoring.settings:
+        for who, names in reading.items():
+            if name in names:
+                raise ConfigError(
+                    f"score.settings: {who} {name!r} with its defaults, so that its numbers would not be comparable; "
+                    "leave its settings out, or measure another metric there (attack.metrics, calibrate.rank_by)"
+                )
 
 
 def _attacked_metrics(config: StudyConfig, scoring: Scoring) -> tuple[str, ...]:
     """The metrics that are measured under attack; none in a study without attacks."""
     if config.attack is None or not config.attack.chains:
         return ()
-    hidden = {*JUDGES, "gradient_norms", "similar_from"}
+    hidden = {*JUDGES, SAMPLES, "gradient_norms", "similar_from", *(["depth"] if UDS in scoring.settings else [])}
     facts = {name: metrics.get(name).facts for name in scoring.of_examples}
     visible = [name for name, of in facts.items() if not hidden & set(of["needs"]) and "only" not in of]
     ranked_by = config.calibration.ranked_by
-    return config.attack.measured(scoring.metrics, visible=visible, ranked_by=ranked_by)
+    measured = config.attack.measured(scoring.metrics, visible=visible, ranked_by=ranked_by)
+    require_no_judge(config.score.samples, measured)
+    return measured
 
 
 class _Planner:
@@ -325,6 +393,7 @@ class _Planner:
         scored = find_tasks(config.score.tasks, harness, where="score.tasks")
         self.evaluation = Evaluation(scoring.work(), fingerprints, used, scored)
         self.kept = () if config.calibrate is None else config.calibrate.found_tasks(harness)
+        self.by_block = depth_work(scoring)
 
     def plan(self, left_out: Mapping[str, str]) -> Plan:
         base = self.base()
@@ -334,12 +403,15 @@ class _Planner:
         if retrained is not None:
             references.append(self.reference(RETRAINED, retrained, original))
         runs = tuple(self.run(run, original) for run in self.config.unlearn.runs)
+        pools = tuple(self.pools(base, original))
         attacks = tuple(self.attacks(references, runs, original))
         steps = [
             base,
             *(r.model for r in references),
             *(r.score for r in references),
-            *(s for run in runs for s in (run.model, run.score, run.calibrate) if s is not None),
+            *(r.depth for r in references if r.depth is not None),
+            *(s for run in runs for m in run.models for s in (m.model, m.score, m.depth) if s is not None),
+            *(s for member in pools for s in (member.model, member.score, member.depth) if s is not None),
             *(a.step for a in attacks),
         ]
         return Plan(
@@ -350,6 +422,7 @@ class _Planner:
             references[0],
             references[1] if retrained is not None else None,
             runs,
+            pools,
             self.attack,
             self.setup,
             tuple(self.unmet),
@@ -380,26 +453,57 @@ class _Planner:
         answers = self.benchmark.training_examples(with_forget=key == ORIGINAL)
         return FineTune((key.role,), f"fine-tune {key.role}", base, self.loading, self.config.finetune, answers)
 
+    def pools(self, base: Step, original: Step) -> Iterator[PlannedMember]:
+        """The models of both pools: the seeds follow that of `finetune`, and the lengths take turns."""
+        if self.config.robustness is None:
+            return
+        pools, training = self.config.robustness.pools, self.config.finetune
+        assert training is not None
+        for pool, count in (("knowing", pools.knowing), ("ignorant", pools.ignorant)):
+            answers = self.benchmark.training_examples(with_forget=pool == "knowing")
+            for number in range(count):
+                of, name = ("pool", f"{pool} {number + 1}"), f"{pool} {number + 1}"
+                changed = replace(
+                    training,
+                    seed=(training.seed + number + 1) % (LAST_SEED + 1),
+                    epochs=training.epochs * pools.epochs[number % len(pools.epochs)],
+                )
+                model = FineTune(of, f"fine-tune {name}", base, self.loading, changed, answers)
+                score = Score(of, f"score {name}", model, original, self.loading, self.evaluation)
+                depth = None if self.by_block is None else self.depth_of(of, name, model, original, self.by_block)
+                yield PlannedMember(pool == "knowing", model, score, depth)
+
     def retrained(self, base: Step) -> Step | None:
         if isinstance(self.config.retrained, str):
             return self.checkpoint(("retrained",), "retrained model", self.config.retrained)
         return self.finetuned(base, RETRAINED) if self.config.retrained else None
 
     def reference(self, key: ModelKey, model: Step, original: Step) -> PlannedModel:
-        return PlannedModel(key, model, self.score(key, model, original))
+        depth = self.depth(key, model, original) if key == RETRAINED else None
+        return PlannedModel(key, model, self.score(key, model, original), depth)
 
     def score(self, key: ModelKey, model: Step, original: Step) -> Score:
         return Score(_of(key), f"score {key.label}", model, original, self.loading, self.evaluation)
 
+    def depth(self, key: ModelKey, model: Step, original: Step) -> Depth | None:
+        return None if self.by_block is None else self.depth_of(_of(key), key.label, model, original, self.by_block)
+
+    def depth_of(self, of: tuple[str, ...], label: str, model: Step, original: Step, work: DepthWork) -> Depth:
+        return Depth(of, f"depth of {label}", model, original, self.loading, work)
+
     def run(self, run: RunConfig, original: Step) -> PlannedRun:
         key = ModelKey(role="unlearned", run=run.label)
         model = self.unlearned(run, key, original)
-        calibrate = None
+        calibrate = calibrated_depth = None
         if self.config.calibrate is not None:
-            of, name = _of(ModelKey(role="calibrated", run=run.label)), f"calibrate {run.label}"
-            retention = self.config.calibrate
-            calibrate = Calibrate(of, name, model, original, self.loading, self.evaluation, retention, self.kept)
-        return PlannedRun(run, model, self.score(key, model, original), calibrate)
+            mixed = ModelKey(role="calibrated", run=run.label)
+            name, retention = f"calibrate {run.label}", self.config.calibrate
+            calibrate = Calibrate(
+                _of(mixed), name, model, original, self.loading, self.evaluation, retention, self.kept
+            )
+            calibrated_depth = self.depth(mixed, calibrate, original)
+        score, depth = self.score(key, model, original), self.depth(key, model, original)
+        return PlannedRun(run, model, score, calibrate, depth, calibrated_depth)
 
     def unlearned(self, run: RunConfig, key: ModelKey, original: Step) -> Step:
         if run.checkpoint is not None:
@@ -432,8 +536,11 @@ class _Planner:
         if config is None or setup is None:
             return
         chosen = self.chosen(setup)
+        known = next((model.depth for model in references if model.depth is not None), None)
+        without_forget = replace(setup.data, forget=())
         for model in self.attacked(config, references, runs):
             for chain, measured in chosen:
+                relearned = any("forget" in step.entry.facts["needs"] for step in chain.made().steps)
                 step = Attack(
                     (*_of(model.key), chain.label),
                     f"attack {model.key.label} with {chain.label}",
@@ -442,10 +549,12 @@ class _Planner:
                     self.loading,
                     chain.steps,
                     measured,
-                    setup.data,
+                    setup.data if relearned else without_forget,
                     setup.sets,
                     self.config.score.max_new_tokens,
                     config.texts,
+                    self.config.score.samples if reading_samples(measured) else None,
+                    known if "depth" in needs_of(measured) else None,
                 )
                 yield PlannedAttack(model, chain, step)
 

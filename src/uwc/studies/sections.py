@@ -1,4 +1,4 @@
-"""Sections of a study's file: `attack:`, `calibrate:`, and the validation that all sections share."""
+"""Sections of a study's file: `attack:`, `calibrate:`, `robustness:`, and the validation that all sections share."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
@@ -20,7 +20,7 @@ from uwc.metrics.tasks import HarnessSettings
 from uwc.metrics.tasks import Task as FoundTask
 from uwc.names import require_name
 from uwc.registry import unknown_name
-from uwc.results import Retention
+from uwc.results import ENOUGH_MODELS, Retention
 from uwc.strict_numbers import StrictNumbers, first_message
 from uwc.training.settings import LAST_SEED, MOST
 
@@ -427,6 +427,79 @@ class AttackConfig(Section):
         """The metrics of ``rank_by``."""
         changes_text = any(chain.made().steps[-1].entry.facts["kind"] == "decoding" for chain in self.chains)
         return [ranked_by, *(["rouge_l"] if changes_text else [])]
+
+
+class PoolsConfig(Section):
+    """Two pools of models, fine-tuned with and without the forget set, for the faithfulness of metrics.
+
+    Each has a seed of its own, and otherwise the settings of `finetune`.
+
+    Attributes:
+        knowing: the number of models that are fine-tuned with the forget set.
+        ignorant: the number of models that are fine-tuned without it.
+        epochs: shares of the epochs of `finetune`, which the models of each pool have in turn: fewer epochs make models
+            that know less, and are harder to tell apart.
+    """
+
+    knowing: int = Field(ge=2, le=1000)
+    ignorant: int = Field(ge=2, le=1000)
+    epochs: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field((1.0,), min_length=1)
+
+
+def utility_metrics() -> list[str]:
+    """The metrics of retention that are high where answers are known, which can be a model's utility."""
+    facts = {name: (set_metrics if is_set_metric(name) else metrics).get(name).facts for name in retention_names()}
+    return [name for name, of in facts.items() if of["higher_remembers"]]
+
+
+class RobustnessConfig(Section):
+    """The meta-evaluation of metrics: faithfulness, and robustness to relearning and to quantization.
+
+    Attributes:
+        pools: the models with and without the knowledge.
+        relearning: the attack after which changes are compared with those of the retrained model.
+        quantization: the attack before and after which the metric is compared.
+        utility: the metric whose mean on the retain set, or value if it is one of whole sets, is a model's utility; the
+            metric of the retention constraint by default.
+        least_utility: the least share of the original's utility with which an unlearned model counts.
+    """
+
+    pools: PoolsConfig
+    relearning: str = "relearn_forget"
+    quantization: str = "quantization_nf4"
+    utility: MetricName | None = None
+    least_utility: float = Field(0.8, gt=0, le=1)
+
+    def check(self, attack: AttackConfig | None, *, retrained: bool, runs: int) -> None:
+        """Check the meta-evaluation against the rest of a study.
+
+        Raises:
+            ConfigError: an attack, a model or a set that it needs is missing, or the runs are too few.
+        """
+        if attack is None or not attack.chains:
+            raise ConfigError("robustness: the study has no attacks; name some in attack.chains, or remove the section")
+        if runs < ENOUGH_MODELS:
+            raise ConfigError(
+                f"robustness needs at least {ENOUGH_MODELS} unlearned models, and the study has {runs}; add runs or "
+                "seeds, or remove the section"
+            )
+        chains = {chain.label: chain for chain in attack.chains}
+        for key in ("relearning", "quantization"):
+            if (name := getattr(self, key)) not in chains:
+                known = unknown_name("attack", name, list(chains))
+                raise ConfigError(f"robustness.{key}: {known}; add it to attack.chains")
+            if not chains[name].made().touches_weights:
+                raise ConfigError(f"robustness.{key}: the attack {name!r} does not change weights; name one that does")
+        if not retrained:
+            raise ConfigError(
+                "robustness: relearning is compared with that of a retrained model; set retrained: true or its path"
+            )
+        missing = {"unlearned", "retrained"} - set(attack.attacked_models(retrained=True))
+        if missing or FORGET_SETS[0] not in attack.sets:
+            raise ConfigError(
+                "robustness: the unlearned models and the retrained one are compared under attack on the forget set; "
+                "add them to attack.models, and forget to attack.sets"
+            )
 
 
 def _from_word(given: Any) -> Any:

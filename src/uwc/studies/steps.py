@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from urllib.parse import quote
 
+import numpy as np
 from pydantic import BaseModel
 
 from uwc.attacks.data import AttackData
@@ -15,9 +16,11 @@ from uwc.code_digest import NoSource, code_digest, comes_from_package
 from uwc.data.example import Example, fingerprint
 from uwc.errors import AttackFailed, TrainingDiverged
 from uwc.io import IF_GIVEN, NOT_IN_KEY, digest, finite, in_key, write_json
+from uwc.metrics.depth import DepthWork, KnownDrops, load_drops, save_drops
 from uwc.metrics.evaluate import Work, save_sets, score_sets
 from uwc.metrics.harness import evaluate_tasks
 from uwc.metrics.registry import metrics, set_metrics
+from uwc.metrics.samples import LeakSettings
 from uwc.metrics.scored import needs_of
 from uwc.metrics.tasks import Task, save_tasks
 from uwc.models.model import Loading, Model
@@ -200,9 +203,10 @@ class Evaluation:
 
     @property
     def judged(self) -> list[Entry[Any]]:
-        """The judged metrics, whose values are stored."""
+        """The metrics whose values are stored: the judged ones, and that by which samples leak."""
         names = dict.fromkeys(metric for judged in self.work.judged.values() for metric in judged)
-        return [metrics.get(name) for name in names]
+        leaks = [] if self.work.leaks is None else [self.work.leaks.metric]
+        return [*(metrics.get(name) for name in names), *leaks]
 
     def run(self, model: Model, original: Model, context: "Context", loading: Loading, out: Path) -> None:
         """Score a model on every set, and write the scores to a folder."""
@@ -432,6 +436,39 @@ class Calibrate(Step):
 
 
 @dataclass(frozen=True)
+class Depth(Step):
+    """What the original loses with a model's states at each of its blocks; see `uwc.models.patching.patched_drops`.
+
+    That of the retrained model is computed once for all models of a study.
+
+    Attributes:
+        model: the model that gives the states; for a calibration its mixture.
+    """
+
+    kind: ClassVar[str] = "depth"
+
+    model: Step
+    original: Step
+    loading: Loading
+    work: DepthWork
+
+    def run(self, context: "Context", out: Path) -> Outcome:
+        """Compute the drops on every set."""
+        original = context.original(self.original, self.loading)
+        save_drops(out, self.work.drops(original, _loaded(self.model, self.original, self.loading, context)))
+        return Outcome()
+
+
+def _loaded(step: Step, original: Step, loading: Loading, context: "Context") -> Model:
+    """The model of a step; for a calibration its mixture."""
+    if not isinstance(step, Calibrate):
+        return context.model(step, loading, original=original)
+    alpha = context.store.outcome(step).alpha
+    assert alpha is not None
+    return context.mixing(step.original, step.unlearned, loading).mix(alpha)
+
+
+@dataclass(frozen=True)
 class Attack(Step):
     """A model under every variant of a chain of attacks.
 
@@ -442,6 +479,8 @@ class Attack(Step):
         data: the attacker's data, and the scored examples, concatenated by set.
         sets: set -> its scored examples.
         texts: the texts under attack that are kept.
+        leaks: settings of sampling answers; None if no metric reads samples.
+        depth: the drops of the retrained model; None if no metric reads those of the attacked one.
     """
 
     kind: ClassVar[str] = "attack"
@@ -455,10 +494,13 @@ class Attack(Step):
     sets: Sets
     max_new_tokens: int
     texts: Texts = True
+    leaks: LeakSettings | None = field(default=None, metadata=IF_GIVEN)
+    depth: Depth | None = field(default=None, metadata=IF_GIVEN)
 
     def uses(self) -> Iterable[Entry[Any]]:
         """The attacks and the metrics."""
-        return [*(attacks.get(name) for name, _ in self.attack), *(metrics.get(name) for name in self.measured)]
+        leaks = [] if self.leaks is None else [self.leaks.metric]
+        return [*(attacks.get(name) for name, _ in self.attack), *(metrics.get(m) for m in self.measured), *leaks]
 
     def run(self, context: "Context", out: Path) -> Outcome:
         """Attack and score. Divergence of relearning and failure of an attack are results."""
@@ -478,12 +520,24 @@ class Attack(Step):
                 max_new_tokens=self.max_new_tokens,
                 reference=reference,
                 texts=self.texts,
+                leaks=self.leaks,
+                known=self._known(context),
             )
         except (TrainingDiverged, AttackFailed) as error:
             status = "diverged" if isinstance(error, TrainingDiverged) else "failed"
             return Outcome(status=status, message=str(error))
         save_variants(out / ATTACKED, variants, self.sets)
         return Outcome()
+
+    def _known(self, context: "Context") -> KnownDrops | None:
+        """The drops of the retrained model on the scored examples."""
+        if self.depth is None:
+            return None
+        work = self.depth.work
+        drops = load_drops(context.store.folder(self.depth), self.sets)
+        rows = {name: {example.id: i for i, example in enumerate(work.sets[name])} for name in self.sets}
+        known = [drops[name][[rows[name][e.id] for e in examples]] for name, examples in self.sets.items()]
+        return KnownDrops(context.original(self.original, self.loading), work.span, np.concatenate(known))
 
     def _model(self, context: "Context") -> Model:
         """The model with an adapter merged, cached for the other attacks on it; drops the one before."""
@@ -493,12 +547,7 @@ class Attack(Step):
             return context.original(self.original, self.loading)
 
         def load() -> Any:
-            step = self.model
-            if not isinstance(step, Calibrate):
-                return merge_adapter(context.model(step, self.loading, original=self.original))
-            alpha = context.store.outcome(step).alpha
-            assert alpha is not None
-            return merge_adapter(context.mixing(step.original, step.unlearned, self.loading).mix(alpha))
+            return merge_adapter(_loaded(self.model, self.original, self.loading, context))
 
         key = ("attacked", self.model.key)
         context.cache.keep(("original", self.original.key), key)

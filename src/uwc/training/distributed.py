@@ -50,8 +50,9 @@ class Placement:
             self.module: Any = model.model.to(self.accelerator.device)
         else:
             model.sharing()  # before passes are rounded to the precision of the training
-            self.module = self.accelerator.prepare_model(model.model)
-            if self.module is not model.model:
+            self.module = model.model.to(self.accelerator.device)
+            if self.accelerator.num_processes > 1:  # for one it would only copy all logits to float32
+                self.module = self.accelerator.prepare_model(model.model)
                 # buffers stay as they are, and processes may split a step into different numbers of forwards
                 self.module.broadcast_buffers = False
 

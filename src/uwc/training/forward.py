@@ -212,7 +212,7 @@ def _is_matrix(head: Any) -> bool:
 
 
 def _product(states: Tensor, head: torch.nn.Linear) -> Tensor:
-    if torch.is_autocast_enabled(states.device.type) or not states.requires_grad:
+    if not states.requires_grad:
         return linear(states, head.weight)
     logits: Tensor = _Product.apply(states, head)  # type: ignore[no-untyped-call]
     return logits
@@ -239,23 +239,26 @@ class _Rows(torch.autograd.Function):
 
 
 class _Product(torch.autograd.Function):
-    """``states @ weight.T``."""
+    """``states @ weight.T``, under autocast in its precision; weights in another one are cast again for `backward`."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, head: torch.nn.Linear) -> Tensor:
-        ctx.save_for_backward(states)
-        ctx.head = head
-        return linear(states, head.weight.detach())
+        logits = linear(states, head.weight.detach())
+        ctx.save_for_backward(states.to(logits.dtype))
+        ctx.head, ctx.dtype = head, states.dtype
+        return logits
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (states,), weight = ctx.saved_tensors, ctx.head.weight
-        rows = gradient.flatten(0, -2)
+        rows, states = gradient.flatten(0, -2), states.flatten(0, -2)
         if weight.grad is None:
-            weight.grad = rows.T @ states.flatten(0, -2)
+            weight.grad = (rows.T @ states).to(weight.dtype)
+        elif rows.dtype == weight.dtype:
+            weight.grad.addmm_(rows.T, states)
         else:
-            weight.grad.addmm_(rows.T, states.flatten(0, -2))
-        return gradient @ weight.detach(), None
+            weight.grad.add_(rows.T @ states)
+        return (gradient @ weight.detach().to(gradient.dtype)).to(ctx.dtype), None
 
 
 COMPUTE_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}

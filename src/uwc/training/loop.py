@@ -310,7 +310,7 @@ class _Run:
     def _sample(self, number: int = 0) -> dict[Key, EncodedExample]:
         """Answers drawn by the main process from the model as it is now, the same for all processes."""
         seed = self.settings.seed * 1_000_003 + number
-        with self.placement.whole() as model:
+        with self.placement.whole() as model, self.accelerator.autocast():
             return from_main(lambda: sample_answers(model, self.data.forget, self.settings.samples, seed=seed))
 
     def _use_samples(self, samples: dict[Key, EncodedExample]) -> None:

@@ -24,7 +24,7 @@ QUICK: dict[str, dict[str, Any]] = {
 def data() -> AttackData:
     return AttackData(
         KNOWN[:2], train=KNOWN[2:4], retain=KNOWN[4:], unrelated=UNKNOWN,
-        translations={e.id: f"¿{e.question}" for e in KNOWN},
+        translations={e.id: f"¿{e.question}" for e in KNOWN}, forget=KNOWN[:4],
     )  # fmt: skip
 
 

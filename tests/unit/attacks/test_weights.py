@@ -4,8 +4,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from scipy import stats
 from tests.conftest import copied, tiny_model
 from tests.helpers.architectures import architecture
 from tests.helpers.hidden_knowledge import KNOWN, UNKNOWN, shouting, strength, weights
@@ -15,10 +17,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from uwc.attacks.chain import attacked, changed_share, make_chain
 from uwc.attacks.data import AttackData
 from uwc.attacks.evaluate import budget_curve, measure
-from uwc.attacks.weights import round_to_nearest
+from uwc.attacks.weights import NF4_LEVELS, round_to_nearest, round_to_nf4
 from uwc.data.batches import collate
 from uwc.data.example import Example
-from uwc.errors import AttackFailed
+from uwc.errors import AttackFailed, DataError
 from uwc.models.block_weights import block_matrices, block_parameters
 from uwc.models.contrast import contrast
 from uwc.models.head import answer_logits, token_logprobs
@@ -83,6 +85,16 @@ def test_the_original_data_may_hold_more_than_what_is_scored() -> None:
             tiny_model(), data, make_chain("relearn_original", {"relearn_original": {"batch_size": 1}})
         ) as variants:
             assert next(variants).effort == steps
+
+
+def test_relearning_the_forget_set_takes_all_of_it_and_needs_it() -> None:
+    """One epoch in batches of one: six steps, on examples of which four are scored."""
+    chain = make_chain("relearn_forget", {"relearn_forget": {"batch_size": 1}})
+    with attacked(tiny_model(), AttackData(SCORED, train=OWNED, forget=KNOWN[:6]), chain) as variants:
+        assert next(variants).effort == 6
+    assert chain.trains_on_scored
+    with pytest.raises(DataError, match="needs the questions to forget"), attacked(tiny_model(), DATA, chain):
+        pass
 
 
 def test_relearning_the_scored_answers_themselves_teaches_them_again() -> None:
@@ -159,6 +171,40 @@ def test_rounding_brings_back_what_changes_below_half_a_step_hide(knowing: Model
     hidden = hide_by_small_changes(on_grid, below_half_a_step)
     assert strength(hidden, SCORED) < 0.3
     assert after(hidden, "quantization", settings) == pytest.approx(strength(on_grid, SCORED))
+
+
+def test_nf4_by_hand() -> None:
+    """Blocks of four: shares of 2 are 1, -0.5, 0.25 and 0.05, whose nearest levels are 1, -0.525, 0.246 and 0.0796; a
+    block of zeros; and a last block of two with a largest of 4, whose share of -0.71 becomes -0.696."""
+    weight = torch.tensor([[2.0, -1.0, 0.5, 0.1, 0.0], [0.0, 0.0, 0.0, 4.0, -2.84]])
+    expected = [[2.0, -1.0501461, 0.4922246, 0.1591606, 0.0], [0.0, 0.0, 0.0, 4.0, -2.7847712]]
+    torch.testing.assert_close(round_to_nf4(weight, block_size=4), torch.tensor(expected))
+    assert round_to_nf4(weight.bfloat16()).dtype == torch.bfloat16
+
+
+def test_the_levels_of_nf4_are_quantiles_of_the_normal_distribution() -> None:
+    """QLoRA's construction: 8 quantiles above and 7 below zero, evenly spaced up to (1/32 + 1/30) / 2 from the end."""
+    last = 1 - (1 / 32 + 1 / 30) / 2
+    above = stats.norm.ppf(np.linspace(last, 0.5, 9)[:-1])
+    below = -stats.norm.ppf(np.linspace(last, 0.5, 8)[:-1])
+    quantiles = np.sort([*below, 0.0, *above])
+    np.testing.assert_allclose(NF4_LEVELS, quantiles / quantiles.max(), rtol=0, atol=5e-7)
+
+
+def test_nf4_has_the_numbers_of_bitsandbytes() -> None:
+    functional = pytest.importorskip("bitsandbytes.functional")
+    weight = 0.05 * torch.randn(500, 64, generator=torch.Generator().manual_seed(0))
+    theirs = functional.dequantize_4bit(*functional.quantize_4bit(weight, blocksize=64, quant_type="nf4"))
+    assert torch.equal(round_to_nf4(weight), theirs)
+
+
+def test_the_attack_rounds_every_matrix_to_nf4_output_after_output() -> None:
+    """GPT-2 stores its maps with the inputs first."""
+    model = architecture("gpt2")
+    rounded, share = made(model, "quantization_nf4", {})
+    old, new = (dict(t.model.named_parameters())["transformer.h.1.mlp.c_fc.weight"] for t in (model, rounded))
+    assert torch.equal(new.T, round_to_nf4(old.detach().T))
+    assert 0.5 < share < 1.0
 
 
 def test_pruning_brings_back_what_small_weights_hide(knowing: Model) -> None:

@@ -11,6 +11,7 @@ from tests.helpers.small_study import run_plan
 from torch import Tensor
 
 from uwc.data.example import Example
+from uwc.metrics.samples import LeakSettings
 from uwc.objectives.forwards import Forwards
 from uwc.objectives.registry import terms
 from uwc.results import StudyResults
@@ -84,7 +85,8 @@ STEPS = {step.id: step for step in planned().steps}
 def test_every_field_that_is_read_is_in_the_key(step: Step) -> None:
     for name in key_fields(step):
         value = getattr(step, name)
-        changed = replace(step, **{name: STEPS["build/base"] if isinstance(value, Step) else other(value)})
+        given = {"leaks": LeakSettings()}.get(name) if value is None else None
+        changed = replace(step, **{name: STEPS["build/base"] if isinstance(value, Step) else given or other(value)})
         if isinstance(value, Step) and value.key == STEPS["build/base"].key:
             changed = replace(step, **{name: STEPS["finetune/original"]})
         assert changed.key != step.key, f"{step.id}: {name} is read, and not in the key"
