@@ -126,8 +126,8 @@ def symmetric_robustness(first: ArrayLike, second: ArrayLike) -> Floats:
 def best_threshold(knowing: Sequence[float], ignorant: Sequence[float]) -> float:
     """The threshold above which most models know, and up to which most do not.
 
-    Of the midpoints of neighbouring values the one that tells most models of the two pools right; the lowest of
-    several.
+    Of the midpoints of neighbouring values the one that classifies most models of the two pools correctly; the
+    lowest of several.
 
     Args:
         knowing: the metric of models that know, in the direction of `remembered`.

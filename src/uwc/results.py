@@ -963,7 +963,7 @@ class MetricEvaluation(Part):
     ignorant: int
     """Number of models that do not."""
     threshold: Number
-    """The value that tells most of these models apart; null if there is none."""
+    """The value that classifies most of these models correctly; null if there is none."""
     models: int
     """Number of unlearned models that pass both filters."""
     too_little_utility: int

@@ -60,10 +60,7 @@ def word_spans(text: str) -> tuple[tuple[int, int, str], ...]:
 
 def contains(text: str, span: str) -> bool:
     """Whether a span stands in a text, both as `comparable` gives them; a number within a longer one does not."""
-    if not span:
-        return False
-    before, after = (r"(?<!\d)" if span[0].isdigit() else ""), (r"(?!\d)" if span[-1].isdigit() else "")
-    return span in text and regex.search(before + regex.escape(span) + after, text) is not None
+    return bool(span) and span in text and regex.search(_pattern(span), text) is not None
 
 
 def found_spans(text: str, span: str) -> list[tuple[int, int]]:
@@ -82,5 +79,10 @@ def found_spans(text: str, span: str) -> list[tuple[int, int]]:
     ]
     if found or not span.strip():
         return found
+    return [place.span() for place in regex.finditer(_pattern(span), text)]
+
+
+def _pattern(span: str) -> str:
+    """A pattern that finds a span, and not a number within a longer one."""
     before, after = (r"(?<!\d)" if span[0].isdigit() else ""), (r"(?!\d)" if span[-1].isdigit() else "")
-    return [place.span() for place in regex.finditer(before + regex.escape(span) + after, text)]
+    return f"{before}{regex.escape(span)}{after}"

@@ -19,11 +19,6 @@ def test_every_benchmark_can_be_imported_and_is_found() -> None:
     assert found == {"answers", "depth", "mixing", "probing", "sampling", "scoring", "training"}
 
 
-def test_the_training_of_the_benchmark_can_begin() -> None:
-    """Settings that are refused are found here, and not when somebody measures."""
-    importlib.import_module("benchmarks.training")._import_everything()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("side", ["ours", "plain"])
 def test_the_training_of_a_model_in_a_folder_is_measured(side: str, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def _remarks(results: StudyResults, found: MetaEvaluation) -> Iterator[str]:
     )
     yield (
         f"models: the unlearned models that R and Q are over, with at least {found.least_utility:g} of the original's "
-        f"{utility} on retain, and not above the value of the metric that best tells the two pools apart."
+        f"{utility} on retain, and not above the value of the metric that best separates the two pools."
     )
     if none := [_label(results, row) for row in found.metrics if row.models and not known(row.quantization.value)]:
         yield f"{listed(none)}: no Q, as the values have no bound or sign that makes their ratio meaningful."
@@ -95,7 +95,7 @@ def _meta_words(results: StudyResults, found: MetaEvaluation) -> Iterator[str]:
     if unsure:
         yield (
             f"{listed(unsure)}: the interval of faithfulness includes 0.5 or lies below it, so that it is not shown "
-            "that the metric tells models that know from models that do not."
+            "that the metric separates models that know from models that do not."
         )
     if none := [_label(results, row) for row in found.metrics if not row.models]:
         yield (f"{listed(none)}: no unlearned model passes both filters, so there are no R and Q.")

@@ -12,7 +12,7 @@ from uwc.data.benchmarks import benchmarks
 from uwc.data.example import Example, spread
 from uwc.data.question_files import read_examples
 from uwc.errors import ConfigError, DataError, UserError
-from uwc.metrics.depth import UDS, DepthWork, depth_work
+from uwc.metrics.depth import UDS, depth_work
 from uwc.metrics.evaluate import Scoring
 from uwc.metrics.harness import find_tasks
 from uwc.metrics.registry import JUDGES, metrics
@@ -470,7 +470,7 @@ class _Planner:
                 )
                 model = FineTune(of, f"fine-tune {name}", base, self.loading, changed, answers)
                 score = Score(of, f"score {name}", model, original, self.loading, self.evaluation)
-                depth = None if self.by_block is None else self.depth_of(of, name, model, original, self.by_block)
+                depth = self.depth(of, name, model, original)
                 yield PlannedMember(pool == "knowing", model, score, depth)
 
     def retrained(self, base: Step) -> Step | None:
@@ -479,17 +479,16 @@ class _Planner:
         return self.finetuned(base, RETRAINED) if self.config.retrained else None
 
     def reference(self, key: ModelKey, model: Step, original: Step) -> PlannedModel:
-        depth = self.depth(key, model, original) if key == RETRAINED else None
+        depth = self.depth(_of(key), key.label, model, original) if key == RETRAINED else None
         return PlannedModel(key, model, self.score(key, model, original), depth)
 
     def score(self, key: ModelKey, model: Step, original: Step) -> Score:
         return Score(_of(key), f"score {key.label}", model, original, self.loading, self.evaluation)
 
-    def depth(self, key: ModelKey, model: Step, original: Step) -> Depth | None:
-        return None if self.by_block is None else self.depth_of(_of(key), key.label, model, original, self.by_block)
-
-    def depth_of(self, of: tuple[str, ...], label: str, model: Step, original: Step, work: DepthWork) -> Depth:
-        return Depth(of, f"depth of {label}", model, original, self.loading, work)
+    def depth(self, of: tuple[str, ...], label: str, model: Step, original: Step) -> Depth | None:
+        if self.by_block is None:
+            return None
+        return Depth(of, f"depth of {label}", model, original, self.loading, self.by_block)
 
     def run(self, run: RunConfig, original: Step) -> PlannedRun:
         key = ModelKey(role="unlearned", run=run.label)
@@ -501,8 +500,8 @@ class _Planner:
             calibrate = Calibrate(
                 _of(mixed), name, model, original, self.loading, self.evaluation, retention, self.kept
             )
-            calibrated_depth = self.depth(mixed, calibrate, original)
-        score, depth = self.score(key, model, original), self.depth(key, model, original)
+            calibrated_depth = self.depth(_of(mixed), mixed.label, calibrate, original)
+        score, depth = self.score(key, model, original), self.depth(_of(key), key.label, model, original)
         return PlannedRun(run, model, score, calibrate, depth, calibrated_depth)
 
     def unlearned(self, run: RunConfig, key: ModelKey, original: Step) -> Step:

@@ -438,7 +438,7 @@ class PoolsConfig(Section):
         knowing: the number of models that are fine-tuned with the forget set.
         ignorant: the number of models that are fine-tuned without it.
         epochs: shares of the epochs of `finetune`, which the models of each pool have in turn: fewer epochs make models
-            that know less, and are harder to tell apart.
+            that know less, and are harder to separate.
     """
 
     knowing: int = Field(ge=2, le=1000)
