@@ -45,6 +45,7 @@ def _figure(results: StudyResults, name: str) -> Drawing:
         style = styles[profile.model.run]
         drawn.append(_line(drawing, above, layers, profile.changed, profile.model.run, style.colour, style.symbol))
     above.axhline(0, color=FAINT, linewidth=0.8)
+    above.set_title(results.set_label(name), fontsize=12)
     titled(above, "y", "loss of the original, nats")
     _line(drawing, below, layers, profiles[0].share, "questions with knowledge", INK, "o")
     share_axis(below, "y", "share of questions")

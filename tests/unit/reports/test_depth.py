@@ -15,6 +15,7 @@ def test_lines_of_the_figure() -> None:
     results = with_profiles(study_results())
     (figure,) = depth_figures(results).values()
     above, below = figure.figure.axes
+    assert above.get_title(loc="left") == "forget"
     drawn = {line.get_label(): list(line.get_ydata()) for line in above.lines if len(line.get_xdata()) > 2}
     assert list(drawn) == ["retrained", "npo", "gd"]
     first = depth_profiles(results)[0]
