@@ -904,6 +904,7 @@ def run_study(
     runs_dir: str | Path = studies.DEFAULT_RUNS,
     fresh: bool = False,
     verify: bool = False,
+    workers: int = 1,
     overwrite: bool = False,
     keep_paths: bool = False,
     log_to: str | Sequence[str] = (),
@@ -920,6 +921,7 @@ def run_study(
         runs_dir: the folder where results are kept; studies that share it share their steps.
         fresh: compute every step of the study again.
         verify: compare the hashes of all stored models, and not only of those that are read.
+        workers: the number of processes that compute independent steps at the same time.
         overwrite: replace the results of a study of another model or benchmark that has this name.
         keep_paths: keep absolute paths in the results, as the study's key of that name.
         log_to: trackers that get trainings as they go, and the results: wandb, tensorboard, trackio.
@@ -935,6 +937,7 @@ def run_study(
         runs=Path(runs_dir),
         fresh=fresh,
         verify=verify,
+        workers=workers,
         overwrite=overwrite,
         keep_paths=keep_paths,
         log_to=log_to,

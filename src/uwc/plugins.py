@@ -38,6 +38,11 @@ def load_plugins(paths: Sequence[str | Path]) -> None:
             _LOADED[path] = content
 
 
+def loaded_plugins() -> list[Path]:
+    """The files that were executed, in order."""
+    return list(_LOADED)
+
+
 def module_name(path: Path) -> str:
     """A plug-in's name in `sys.modules`: its file's name with a digest of the path."""
     stem = "".join(c if c.isalnum() else "_" for c in path.stem)

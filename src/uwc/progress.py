@@ -3,15 +3,17 @@
 Standard output stays free for results. Of several processes that a launcher started, only the first shows progress.
 """
 
+import logging
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from threading import Event, Thread
-from typing import Protocol
+from typing import Literal, Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -31,9 +33,45 @@ FIRST_PROCESS = os.environ.get("RANK", "0") == "0"
 EVERY = 30.0
 """The most seconds between two lines of progress."""
 
+LOGGED = {"bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit"}
+"""Logger -> beginning of a line that is suppressed: bitsandbytes reports that it has no kernel for this CPU."""
+WARNED = (
+    "`is_gradient_checkpointing` is deprecated",  # transformers, of a property that libraries read
+    "Setting `save_embedding_layers` to `True`",  # peft, on saving an adapter of the embeddings, which is what we want
+)
+"""Beginnings of warnings that are suppressed."""
+
+
+def silence() -> None:
+    """Suppress these lines and warnings of libraries."""
+    for logger, words in LOGGED.items():
+        logging.getLogger(logger).addFilter(_Without(words))
+    for words in WARNED:
+        warnings.filterwarnings("ignore", message=words)
+
+
+class _Without(logging.Filter):
+    """A filter that removes records that begin with given words."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__()
+        self.words = words
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(self.words)
+
+
 console = Console(stderr=True, highlight=False, quiet=not FIRST_PROCESS)
 _live: Progress | None = None
 _logs: list[Path] = []
+Kind = Literal["note", "warning", "line"]
+_send: Callable[[Kind, str], None] | None = None
+
+
+def send_to(function: Callable[[Kind, str], None]) -> None:
+    """From now on give this process's notes, warnings and lines of progress to a function, and print nothing."""
+    global _send
+    _send, console.quiet = function, True
 
 
 class Advance(Protocol):
@@ -46,6 +84,9 @@ class Advance(Protocol):
 def note(text: str) -> None:
     """Print one line to standard error, above the bars, and to the log."""
     text = printable(text)
+    if _send is not None:
+        _send("note", text)
+        return
     console.print(text, markup=False, soft_wrap=True)
     _log(text)
 
@@ -78,8 +119,12 @@ warned: set[str] = set()
 
 def warn(text: str) -> None:
     """Print a warning to standard error; the same text only once in a process, as several models may cause it."""
-    if text not in warned:
-        warned.add(text)
+    if text in warned:
+        return
+    warned.add(text)
+    if _send is not None:
+        _send("warning", text)
+    else:
         note(f"warning: {text}")
 
 
@@ -181,13 +226,17 @@ class Lines:
         self.write("; ".join(work.words(now) for work in told))
 
 
-def _write_line(text: str) -> None:
+def line(text: str) -> None:
+    """Report progress: print a line to standard error where that is no terminal, which has bars, and to the log."""
+    if _send is not None:
+        _send("line", text)
+        return
     if not console.is_terminal:
         console.print(text, markup=False, soft_wrap=True)
     _log(text)
 
 
-lines = Lines(_write_line)
+lines = Lines(line)
 _beats = False
 
 
@@ -217,6 +266,16 @@ def _beating() -> Iterator[None]:
 def watched(description: str) -> Iterator[None]:
     """While open, report the elapsed time if there is no bar."""
     with lines.work(description), _beating():
+        yield
+
+
+@contextmanager
+def shown(description: str) -> Iterator[None]:
+    """A bar without numbers as long as the block is open, on a terminal."""
+    if not console.is_terminal:
+        yield
+        return
+    with _drawn(description, total=None, alike=False):
         yield
 
 
@@ -250,7 +309,7 @@ def bar(description: str, *, total: int, alike: bool = True) -> Iterator[Advance
 
 
 @contextmanager
-def _drawn(description: str, *, total: int, alike: bool) -> Iterator[Advance]:
+def _drawn(description: str, *, total: int | None, alike: bool) -> Iterator[Advance]:
     """The bar on a terminal."""
     global _live
     outermost = _live is None

@@ -25,7 +25,9 @@ STUDY = StudyConfig(
 )
 
 
-def run_plan(plan: Plan, store: Store, trackers: Trackers | None = None) -> tuple[StudyResults, dict[str, StepTime]]:
+def run_plan(
+    plan: Plan, store: Store, trackers: Trackers | None = None, workers: int = 1
+) -> tuple[StudyResults, dict[str, StepTime]]:
     """The results of a plan, and the times of its steps by their names."""
-    record = run_steps(plan, store, on_step=lambda _done, **_note: None, trackers=trackers)
+    record = run_steps(plan, store, on_step=lambda _done, **_note: None, trackers=trackers, workers=workers)
     return gather(plan, store), {step.name: step for step in record.steps}

@@ -34,6 +34,7 @@ LINES: Mapping[str, tuple[str, ...]] = {
     "push": ("push", "model", "me/x", "--dry-run"),
     "study plan": ("study", "plan", "study.yaml", "-o", "out"),
     "study run": ("study", "run", "study.yaml", "--set", "model.build=null", "--set", "model.path=nosuch", "-o", "out"),
+    "study step": ("study", "step", "study.yaml", "nosuch", "-o", "out"),
     "study list": ("study", "list"),
 }  # fmt: skip
 """A line of each command that ends in seconds."""

@@ -28,6 +28,7 @@ from uwc.cli.options import (
     TrustRemoteCode,
     UnderFiles,
     Verify,
+    Workers,
     endpoint_of,
     file_columns,
     one_system,
@@ -102,6 +103,7 @@ def check_command(
     ] = DEFAULT_FOLDER,
     overwrite: Overwrite = False,
     verify: Verify = False,
+    workers: Workers = 1,
     keep_paths: KeepPaths = False,
     as_json: Json = False,
     overrides: Set = [],  # noqa: B006
@@ -158,6 +160,7 @@ def check_command(
         overrides=overrides,
         output_dir=output_dir,
         verify=verify,
+        workers=workers,
         overwrite=overwrite,
         keep_paths=keep_paths,
         trust_remote_code=trust_remote_code,

@@ -28,6 +28,7 @@ from uwc.cli.options import (
     Tau,
     TrustRemoteCode,
     Verify,
+    Workers,
     file_columns,
     retain_files,
 )
@@ -87,6 +88,7 @@ def compare_command(
     ] = DEFAULT_FOLDER,
     overwrite: Overwrite = False,
     verify: Verify = False,
+    workers: Workers = 1,
     log_to: LogTo = [],  # noqa: B006
     keep_paths: KeepPaths = False,
     as_json: Json = False,
@@ -121,6 +123,7 @@ def compare_command(
         overrides=overrides,
         output_dir=output_dir,
         verify=verify,
+        workers=workers,
         overwrite=overwrite,
         keep_paths=keep_paths,
         log_to=log_to,

@@ -1,11 +1,9 @@
 """The command-line application: its commands, one file each, and errors as one-line messages."""
 
 import errno
-import logging
 import os
 import signal
 import sys
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -31,34 +29,6 @@ from uwc.cli.score import score_command
 from uwc.cli.study import study
 from uwc.cli.unlearn import unlearn_command
 from uwc.errors import UserError, is_failure, reporting_full_disk, shortened
-
-LOGGED = {"bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit"}
-"""Logger -> beginning of a line that is suppressed: bitsandbytes reports that it has no kernel for this CPU."""
-WARNED = (
-    "`is_gradient_checkpointing` is deprecated",  # transformers, of a property that libraries read
-    "Setting `save_embedding_layers` to `True`",  # peft, on saving an adapter of the embeddings, which is what we want
-)
-"""Beginnings of warnings that are suppressed."""
-
-
-def silence() -> None:
-    """Suppress these lines and warnings of libraries."""
-    for logger, words in LOGGED.items():
-        logging.getLogger(logger).addFilter(_Without(words))
-    for words in WARNED:
-        warnings.filterwarnings("ignore", message=words)
-
-
-class _Without(logging.Filter):
-    """A filter that removes records that begin with given words."""
-
-    def __init__(self, words: str) -> None:
-        super().__init__()
-        self.words = words
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith(self.words)
-
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """Signals that end a command in one line, with the exit status of shells: 128 and the signal's number."""
@@ -117,7 +87,7 @@ def main() -> None:
     debug = "--debug" in sys.argv
     sys.argv = [a for a in sys.argv if a != "--debug"]
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    silence()
+    progress.silence()
     try:
         _handle_signals(_interrupt)
         with reporting_full_disk(Path.cwd()), progress.watched(f"uwc {_command()}"):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MODELS, QUESTIONS, MEASURED = "Models", "Questions", "Measurement"
 TEXTS = "Texts in place of a model"
 ATTACKS, OUTPUT, SETTINGS = "Attacks", "Output", "Further settings"
+MACHINES = "Several processes and machines"
 """The groups of options in help."""
 
 
@@ -210,6 +211,7 @@ SHARED = {
     "--keep-paths": "Keep absolute paths in the results.",
     "--log-to": "Log to wandb, tensorboard or trackio (TRACKER) as well. May be repeated.",
     "--verify": "Compare all stored models with their hashes, and not only those that are read.",
+    "--workers": "The number of processes (N) that compute independent steps of a study at the same time.",
 }
 """The options that `uwc --help` describes for all commands that have them."""
 
@@ -221,6 +223,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", hidden=True)]
 SkipInvalid = Annotated[bool, typer.Option("--skip-invalid", hidden=True)]
 KeepPaths = Annotated[bool, typer.Option("--keep-paths", hidden=True)]
 Verify = Annotated[bool, typer.Option("--verify", hidden=True)]
+Workers = Annotated[int, typer.Option("--workers", hidden=True, min=1)]
 
 
 class Command(TyperCommand):

@@ -7,6 +7,7 @@ import typer
 
 from uwc import progress
 from uwc.cli.options import (
+    MACHINES,
     OUTPUT,
     AllowPlugins,
     Command,
@@ -18,6 +19,7 @@ from uwc.cli.options import (
     Set,
     TrustRemoteCode,
     Verify,
+    Workers,
 )
 from uwc.cli.printing import print_results, print_rows
 
@@ -47,6 +49,7 @@ def study_run(
     overwrite: Overwrite = False,
     verify: Verify = False,
     log_to: LogTo = [],  # noqa: B006
+    workers: Workers = 1,
     keep_paths: KeepPaths = False,
     as_json: Json = False,
     overrides: Set = [],  # noqa: B006
@@ -65,6 +68,7 @@ def study_run(
         overwrite=overwrite,
         keep_paths=keep_paths,
         log_to=log_to,
+        workers=workers,
         trust_remote_code=trust_remote_code,
         allow_plugins=allow_plugins,
     )
@@ -82,19 +86,60 @@ def study_run(
 def study_plan(
     source: StudyName,
     runs: Runs = Path("runs"),
+    slurm: Annotated[
+        Path | None,
+        typer.Option(
+            "--slurm",
+            rich_help_panel=MACHINES,
+            metavar="FOLDER",
+            help="Write job arrays of SLURM that run the missing steps to this folder.",
+        ),
+    ] = None,
     as_json: Json = False,
     overrides: Set = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
     trust_remote_code: TrustRemoteCode = False,
     allow_plugins: AllowPlugins = False,
 ) -> None:
-    """Print the steps of a study with their status."""
-    from uwc.workflows.studies import plan_study
+    """Print the steps of a study with their status, or write scripts that run them on a cluster."""
+    from uwc.workflows.studies import plan_study, slurm_scripts
+
+    if slurm is not None:
+        scripts = slurm_scripts(
+            source,
+            slurm,
+            overrides=overrides,
+            runs=runs,
+            plugins=plugin,
+            trust_remote_code=trust_remote_code,
+            allow_plugins=allow_plugins,
+        )
+        typer.echo(f"{len(scripts) - 1} jobs; submit them with: {scripts[0]}")
+        return
 
     steps = plan_study(
         source, overrides=overrides, runs=runs, trust_remote_code=trust_remote_code, allow_plugins=allow_plugins
     )
     print_rows(f"steps of {source}", steps, as_json)
+
+
+@study.command("step", cls=Command)
+def study_step(
+    source: StudyName,
+    key: Annotated[str, typer.Argument(metavar="KEY", help="The step's key, its first 8 digits or more, or its name.")],
+    runs: Runs = Path("runs"),
+    overrides: Set = [],  # noqa: B006
+    plugin: Plugins = [],  # noqa: B006
+    trust_remote_code: TrustRemoteCode = False,
+    allow_plugins: AllowPlugins = False,
+) -> None:
+    """Run one step of a study, whose inputs are complete: the job of a cluster."""
+    from uwc.workflows.studies import run_one_step
+
+    done = run_one_step(
+        source, key, overrides=overrides, runs=runs, trust_remote_code=trust_remote_code, allow_plugins=allow_plugins
+    )
+    typer.echo(f"{done.outcome}: {done.name}{' (from the cache)' if done.reused else ''}")
 
 
 @study.command("list", cls=Command)

@@ -30,6 +30,7 @@ from uwc.studies.sections import (
     CalibrateConfig,
     HarnessConfig,
     MetricName,
+    ResourcesConfig,
     RobustnessConfig,
     Section,
     first_problem,
@@ -402,6 +403,7 @@ class StudyConfig(Section):
     robustness: RobustnessConfig | None = None
     check: Annotated[tuple[Policy, ...], BeforeValidator(_policies)] = ()
     published: str | None = None
+    resources: ResourcesConfig = ResourcesConfig()
     plugins: tuple[str, ...] = ()
     keep_paths: bool = False
 

@@ -8,8 +8,8 @@ import numpy as np
 from uwc.attacks.evaluate import VariantValues, under_attack
 from uwc.metrics.scored import ScoredSet, needs_of
 from uwc.metrics.suites import measured_on, missing_need
+from uwc.studies.compute import step_status
 from uwc.studies.plan import Plan, PlannedAttack, PlannedModel
-from uwc.studies.run import step_status
 from uwc.studies.sections import ChainConfig
 from uwc.studies.steps import Step
 from uwc.studies.store import Store

@@ -62,10 +62,10 @@ from uwc.results import (
 )
 from uwc.robustness import points_of, robustness
 from uwc.studies.checks import retrained_knows, study_warnings
+from uwc.studies.compute import step_status
 from uwc.studies.config import RunConfig
 from uwc.studies.evidence import StudyEvidence
 from uwc.studies.plan import RETRAINED, Plan, PlannedAttack, PlannedMember, PlannedModel, PlannedRun
-from uwc.studies.run import step_status
 from uwc.studies.sections import FORGET_SETS
 from uwc.studies.steps import (
     ATTACKED,

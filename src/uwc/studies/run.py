@@ -1,41 +1,22 @@
 """Execution of the steps of a plan that are not in the store."""
 
-import json
-import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 from uwc import progress
+from uwc.errors import UserError, listed
 from uwc.progress import duration, gigabytes
 from uwc.results import RunRecord, StepTime
 from uwc.studies.checks import require_retention
+from uwc.studies.compute import Status, run_step, status_after, step_status
+from uwc.studies.pending import missing_inputs
 from uwc.studies.plan import Plan
-from uwc.studies.steps import LOG, MODEL, Attack, Calibrate, Checkpoint, Step
-from uwc.studies.store import FileRecord, Manifest, Store, checkpoint_fingerprint, environment, file_records, uses_cuda
+from uwc.studies.steps import Attack, Calibrate, Checkpoint, Step
+from uwc.studies.store import Store, environment
+from uwc.studies.workers import Workers
 from uwc.tracking import Trackers
-
-if TYPE_CHECKING:
-    from uwc.studies.context import Context
-
-Status = Literal["done", "missing", "diverged", "failed", "skipped", "given"]
-"""The status of a step; "skipped" if it depends on a diverged step, "given" for a model of the user."""
-
-
-def step_status(step: Step, store: Store) -> Status:
-    """The status of a step."""
-    return _status(step, store, [step_status(s, store) for s in step.inputs.values()])
-
-
-def _status(step: Step, store: Store, inputs: Sequence[Status]) -> Status:
-    if isinstance(step, Checkpoint):
-        return "given"
-    if any(status in ("diverged", "failed", "skipped") for status in inputs):
-        return "skipped"
-    manifest = store.manifest(step)
-    return "missing" if manifest is None else manifest.outcome.status
 
 
 def missing_steps(plan: Plan, store: Store) -> list[Step]:
@@ -70,33 +51,85 @@ def _models(step: Step) -> Iterator[Step]:
         yield from _models(read) if isinstance(read, Calibrate) else (read,)
 
 
-def run_steps(plan: Plan, store: Store, *, on_step: progress.Advance, trackers: Trackers | None = None) -> RunRecord:
-    """Run every missing step, in order, and store each result.
+def run_steps(
+    plan: Plan,
+    store: Store,
+    *,
+    on_step: progress.Advance,
+    trackers: Trackers | None = None,
+    workers: int = 1,
+) -> RunRecord:
+    """Run every missing step, and store each result.
 
     Args:
         plan: the plan.
         store: the store.
         on_step: called with each step and the ETA.
         trackers: get the logs of trainings, also of those that are taken from the store.
+        workers: the number of processes that compute independent steps at the same time; with 1 this process computes
+            all of them, in order.
 
     Raises:
         UserError: a step fails, or the original scores near 0 on a set of the retention constraint.
     """
-    from uwc.studies.context import Context  # heavy: only where something is computed
-
-    context, started = Context(store, trackers=trackers or Trackers()), _now()
+    started = _now()
     _forget_not_cached(plan, store)
-    times, left = [], _time_left(plan, store)
     for step in plan.steps:
         store.remove_leftovers(step)
-        if not isinstance(step, Checkpoint):
-            times.append(_run(step, context))
-            left = left if times[-1].reused else _time_left(plan, store)
-            _report(step, times[-1], store, left)
-        on_step(1, note=left)
-        if step is plan.original.score and plan.config.calibrate is not None:
-            require_retention(plan, store)
-    return RunRecord(environment=environment(), steps=tuple(times), started=started, ended=_now())
+    times, left = {}, _time_left(plan, store, workers)
+    on_step(sum(isinstance(step, Checkpoint) for step in plan.steps), note=left)
+    with closing(_computed(plan, store, trackers or Trackers(), workers)) as computed:
+        for step, reused in computed:
+            times[step.key] = _time(step, store, reused=reused)
+            left = left if reused else _time_left(plan, store, workers)
+            _report(step, times[step.key], store, left)
+            on_step(1, note=left)
+            if step is plan.original.score and plan.config.calibrate is not None:
+                require_retention(plan, store)
+    steps = tuple(times[step.key] for step in plan.steps if step.key in times)
+    return RunRecord(environment=environment(), steps=steps, started=started, ended=_now())
+
+
+def _computed(plan: Plan, store: Store, trackers: Trackers, workers: int) -> Generator[tuple[Step, bool]]:
+    """Each step once it is complete, and whether nothing was computed."""
+    from uwc.studies.context import Context  # heavy: only where something is computed
+
+    steps = [step for step in plan.steps if not isinstance(step, Checkpoint)]
+    if workers > 1:
+        computed = Workers(steps, store, trackers, count=workers).completed()
+    else:
+        context = Context(store, trackers=trackers)
+        computed = ((step, run_step(step, context)) for step in steps)
+    with closing(computed):
+        yield from computed
+
+
+def run_one(plan: Plan, store: Store, key: str) -> StepTime:
+    """Run one step of a plan, as a job of a cluster does.
+
+    Args:
+        plan: the plan.
+        store: the store.
+        key: the beginning of the step's key, of 8 digits or more, or its name.
+
+    Raises:
+        UserError: no step, or several, are called so, an input is not complete, or the step fails.
+    """
+    from uwc.studies.context import Context
+
+    found = [step for step in plan.steps if step.name == key or (len(key) >= 8 and step.key.startswith(key))]
+    if len(found) != 1:
+        what = "no step" if not found else f"{len(found)} steps"
+        raise UserError(f"{what} of {plan.config.name} called {key!r}; `uwc study plan` lists names and keys")
+    (step,) = found
+    if missing := missing_inputs(step, store):
+        names = listed(repr(s.name) for s in missing)
+        raise UserError(f"'{step.name}' needs results that are not there: {names}; run these first")
+    store.remove_leftovers(step)
+    reused = isinstance(step, Checkpoint) or run_step(step, Context(store))
+    time = _time(step, store, reused=reused)
+    _report(step, time, store, "")
+    return time
 
 
 def _now() -> str:
@@ -113,12 +146,12 @@ def _forget_not_cached(plan: Plan, store: Store) -> None:
             store.remove(step)
 
 
-def _time_left(plan: Plan, store: Store) -> str:
+def _time_left(plan: Plan, store: Store, workers: int) -> str:
     status: dict[str, Status] = {}
     for step in plan.steps:
-        status[step.key] = _status(step, store, [status[s.key] for s in step.inputs.values()])
+        status[step.key] = status_after(step, store, [status[s.key] for s in step.inputs.values()])
     finished = [(_cost_class(s), _seconds(s, store)) for s in plan.steps if status[s.key] in ("done", "diverged")]
-    return time_left(finished, [_cost_class(s) for s in plan.steps if status[s.key] == "missing"])
+    return time_left(finished, [_cost_class(s) for s in plan.steps if status[s.key] == "missing"], workers)
 
 
 def _cost_class(step: Step) -> str:
@@ -143,13 +176,17 @@ def seconds_left(finished: Iterable[tuple[str, float]], missing: Sequence[str]) 
     return sum(known), len(known) == len(missing)
 
 
-def time_left(finished: Iterable[tuple[str, float]], missing: Sequence[str]) -> str:
+def time_left(finished: Iterable[tuple[str, float]], missing: Sequence[str], workers: int = 1) -> str:
     """The missing steps and the ETA in words, such as ``3 steps left, about 40.0 s``; empty if there are none."""
     if not missing:
         return ""
     seconds, complete = seconds_left(finished, missing)
     steps = f"{len(missing)} {'step' if len(missing) == 1 else 'steps'} left"
-    return f"{steps}, {'about' if complete else 'more than'} {duration(seconds)}" if seconds else steps
+    return (
+        f"{steps}, {'about' if complete else 'more than'} {duration(seconds / min(workers, len(missing)))}"
+        if seconds
+        else steps
+    )
 
 
 def _seconds(step: Step, store: Store) -> float:
@@ -157,18 +194,7 @@ def _seconds(step: Step, store: Store) -> float:
     return 0.0 if manifest is None else manifest.seconds
 
 
-def _run(step: Step, context: "Context") -> StepTime:
-    store = context.store
-    status = step_status(step, store)
-    reused = status != "missing"
-    if status == "missing":
-        with store.lock(step):
-            reused = store.manifest(step) is not None  # another run may have made it meanwhile
-            if not reused:
-                _compute(step, context)
-        status = step_status(step, store)
-    if reused and context.trackers.used:
-        _track_stored(step, context)
+def _time(step: Step, store: Store, *, reused: bool) -> StepTime:
     made = store.manifest(step)
     return StepTime(
         name=step.name,
@@ -176,19 +202,8 @@ def _run(step: Step, context: "Context") -> StepTime:
         seconds=_seconds(step, store),
         peak_bytes=None if made is None else made.peak_bytes,
         reused=reused,
-        outcome=status,
+        outcome=step_status(step, store),
     )
-
-
-def _track_stored(step: Step, context: "Context") -> None:
-    """Log the training of a step that is taken from the store."""
-    log = context.store.folder(step) / LOG
-    if log.is_file():
-        outcome = context.store.outcome(step)
-        with context.trackers.run(step.name, step.settings) as run:
-            for entry in json.loads(log.read_text(encoding="utf-8")):
-                run.step(entry)
-            run.end(stopped=outcome.stopped, diverged=outcome.diverged, collapse=outcome.collapse)
 
 
 def _report(step: Step, time: StepTime, store: Store, left: str) -> None:
@@ -200,36 +215,3 @@ def _report(step: Step, time: StepTime, store: Store, left: str) -> None:
     after = f"; {left}" if left else ""
     took = f"{time.seconds:.1f} s" + ("" if time.peak_bytes is None else f", {gigabytes(time.peak_bytes)}")
     progress.note(f"{time.outcome if failed else 'done':>8}  {step.name} ({took}){why}{after}")
-
-
-def _compute(step: Step, context: "Context") -> None:
-    from uwc.memory import peak_bytes, start_of_peak
-
-    asked = step.settings["loading"]["device"]
-    device = "cuda" if uses_cuda(asked) else "cpu"
-    started, before = time.perf_counter(), start_of_peak(device)
-    with context.store.writing(step) as writing:
-        outcome = step.run(context, writing.folder)
-        records = file_records(writing.folder)
-        writing.manifest = Manifest(
-            key=step.key,
-            kind=step.kind,
-            name=step.name,
-            settings=step.settings,
-            inputs={role: s.key for role, s in step.inputs.items()},
-            outcome=outcome,
-            seconds=time.perf_counter() - started,
-            peak_bytes=None if before is None else peak_bytes(device),
-            model=_model_files(writing.folder / MODEL, records),
-            files=records,
-            environment=environment(device=asked),
-        )
-
-
-def _model_files(folder: Path, records: Mapping[str, FileRecord]) -> dict[str, str]:
-    """The fingerprint of a step's model, without hashing its files twice."""
-
-    def hashed(path: Path) -> str:
-        return records[f"{MODEL}/{path.relative_to(folder).as_posix()}"].sha256
-
-    return checkpoint_fingerprint(str(folder), hashed=hashed) if folder.is_dir() else {}

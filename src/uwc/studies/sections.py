@@ -93,6 +93,7 @@ def _repeated(run: Any, seeds: Any) -> list[Any]:
 
 
 Sets = Mapping[str, Sequence[Example]]
+StepKind = Literal["build", "finetune", "unlearn", "score", "depth", "calibrate", "attack"]
 
 
 def task_label(given: str | Callable[..., Any]) -> str:
@@ -123,6 +124,34 @@ class HarnessConfig(Section):
                 f"{keys}: there is no task of lm-evaluation-harness that this is for; name one (calibrate.tasks, "
                 "score.tasks) or leave it out"
             )
+
+
+class StepResources(Section):
+    """What a step takes of a machine, for SLURM.
+
+    Attributes:
+        gpus, cpus: numbers of devices and cores.
+        memory_gb: memory in GB; what the cluster gives by default if None.
+        hours: SLURM's limit of time; the partition's by default.
+    """
+
+    gpus: float = Field(0, ge=0, le=64)
+    cpus: int = Field(1, ge=1, le=1024)
+    memory_gb: float | None = Field(None, gt=0, le=100_000)
+    hours: float | None = Field(None, gt=0, le=10_000)
+
+
+class ResourcesConfig(StepResources):
+    """Resources of all steps, and in `kinds` what differs for a kind of step."""
+
+    kinds: dict[StepKind, StepResources] = Field(default_factory=dict)
+
+    def of(self, kind: str) -> StepResources:
+        """The resources of a step of this kind."""
+        own: dict[str, dict[str, Any]] = {
+            known: found.model_dump(exclude_unset=True) for known, found in self.kinds.items()
+        }
+        return StepResources(**{**self.model_dump(exclude={"kinds"}), **own.get(kind, {})})
 
 
 def harness_config(given: Mapping[str, Any] | HarnessConfig | None) -> HarnessConfig:

@@ -56,6 +56,7 @@ def check(
     overrides: Overrides = (),
     output_dir: str | Path = "checks",
     verify: bool = False,
+    workers: int = 1,
     overwrite: bool = False,
     keep_paths: bool = False,
     trust_remote_code: bool = False,
@@ -91,6 +92,7 @@ def check(
         overrides: changes to any other key of the study; for texts ``seed``, ``score.judges`` and further sets.
         output_dir: the folder of the results of all checks, and of their cache.
         verify: compare the hashes of all stored models, and not only of those that are read.
+        workers: the number of processes that compute independent steps at the same time.
         overwrite: replace the results of another original.
         keep_paths: keep absolute paths in the results.
         trust_remote_code: run Python code that comes with a checkpoint.
@@ -161,7 +163,7 @@ def check(
     require_writable(folder, CheckResults.FILE)
     remove_check(folder)  # so that an interrupted check leaves no verdict on another model
     store = Store(Path(output_dir) / STORE)
-    study = run_plan(plan, store, folder, verify=verify, overwrite=overwrite)
+    study = run_plan(plan, store, folder, verify=verify, overwrite=overwrite, workers=workers)
     (verdict,) = verdicts(plan, store)
     options = {"original": original, "retrained": retrained, "policy": policy, "output-dir": output_dir}
     options |= {} if isinstance(baseline, CheckResults) else {"baseline": baseline}

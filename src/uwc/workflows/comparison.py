@@ -153,6 +153,7 @@ def compare(
     overrides: Overrides = (),
     output_dir: str | Path = "comparison",
     verify: bool = False,
+    workers: int = 1,
     overwrite: bool = False,
     keep_paths: bool = False,
     log_to: str | Sequence[str] = (),
@@ -191,6 +192,7 @@ def compare(
             ``{"attack.settings.relearn.steps": 20}``.
         output_dir: the folder for report, results and cache.
         verify: compare the hashes of all stored models, and not only of those that are read.
+        workers: the number of processes that compute independent steps at the same time.
         overwrite: replace the results of another original that the folder has.
         keep_paths: keep absolute paths in the results.
         log_to: trackers that get the results: wandb, tensorboard, trackio.
@@ -232,7 +234,15 @@ def compare(
     config = load_config(STUDY, changes=changes, overrides=overrides, trust_remote_code=trust_remote_code)
     plan = make_plan(config)
     require_models(plan.config)
-    return run_plan(plan, Store(folder / STORE), folder, verify=verify, overwrite=overwrite, trackers=trackers)
+    return run_plan(
+        plan,
+        Store(folder / STORE),
+        folder,
+        verify=verify,
+        overwrite=overwrite,
+        trackers=trackers,
+        workers=workers,
+    )
 
 
 def filled_in(

@@ -1,6 +1,7 @@
 """Planning and running of studies."""
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ from uwc import progress
 from uwc.errors import UserError, reporting_full_disk
 from uwc.io import require_writable, write_text
 from uwc.names import STORE
-from uwc.results import RunRecord, StudyResults
+from uwc.results import RunRecord, StepTime, StudyResults
+from uwc.studies.compute import step_status
 from uwc.studies.config import StudyConfig
 from uwc.studies.config_file import Overrides, load_config
 from uwc.studies.plan import Plan, make_plan
-from uwc.studies.run import missing_steps, run_steps, step_status, verify_store
+from uwc.studies.run import missing_steps, run_one, run_steps, verify_store
+from uwc.studies.slurm import write_slurm
 from uwc.studies.store import Store
 from uwc.tracking import Trackers
 
@@ -49,6 +52,54 @@ def plan_study(
     return [{"name": s.name, "kind": s.kind, "key": s.key[:16], "status": step_status(s, store)} for s in plan.steps]
 
 
+def run_one_step(
+    source: Source,
+    key: str,
+    *,
+    overrides: Overrides = (),
+    runs: Path = DEFAULT_RUNS,
+    trust_remote_code: bool = False,
+    allow_plugins: bool = False,
+) -> StepTime:
+    """Run one step of a study whose inputs are complete; see `uwc.studies.run.run_one`.
+
+    Args:
+        source, overrides, runs, trust_remote_code, allow_plugins: as `run_study` takes them.
+        key: the step's key, or its name.
+    """
+    config = _config(source, overrides, trust_remote_code, allow_plugins)
+    plan, store = make_plan(config), Store(Path(runs) / STORE)
+    with reporting_full_disk(store.root):
+        return run_one(plan, store, key)
+
+
+def slurm_scripts(
+    source: str,
+    folder: Path,
+    *,
+    overrides: Sequence[str] = (),
+    runs: Path = DEFAULT_RUNS,
+    plugins: Sequence[Path] = (),
+    trust_remote_code: bool = False,
+    allow_plugins: bool = False,
+) -> list[Path]:
+    """Write the job arrays of SLURM that run a study; see `uwc.studies.slurm.write_slurm`.
+
+    Args:
+        source, overrides, runs, trust_remote_code, allow_plugins: as `run_study` takes them.
+        folder: where the scripts are written.
+        plugins: the plug-ins of the command line.
+    """
+    plan = make_plan(_config(source, overrides, trust_remote_code, allow_plugins))
+    options = [f"--output-dir={runs.resolve()}", *(f"--set={change}" for change in overrides)]
+    options += [f"--plugin={path.resolve()}" for path in plugins]
+    options += ["--trust-remote-code"] * trust_remote_code + ["--allow-plugins"] * allow_plugins
+    uwc = [sys.executable, "-m", "uwc", "study"]
+    given = str(Path(source).resolve()) if Path(source).is_file() else source
+    store = Store(Path(runs) / STORE)
+    return write_slurm(plan, store, folder, step=[*uwc, "step", *options, given], run=[*uwc, "run", *options, given])
+
+
 def run_study(
     source: Source,
     *,
@@ -59,6 +110,7 @@ def run_study(
     overwrite: bool = False,
     keep_paths: bool = False,
     log_to: str | Sequence[str] = (),
+    workers: int = 1,
     trust_remote_code: bool = False,
     allow_plugins: bool = False,
 ) -> StudyResults:
@@ -71,7 +123,7 @@ def run_study(
         overrides: changes to the file: ``["key.key=value"]``, or key -> value.
         runs: the folder where results are kept; studies that share it share their steps.
         fresh: compute every step again.
-        verify, overwrite: see `run_plan`.
+        verify, overwrite, workers: see `run_plan`.
         keep_paths: keep absolute paths in the results.
         log_to: as `uwc.run_study` takes it.
         trust_remote_code, allow_plugins: as `load_config` takes them.
@@ -91,7 +143,7 @@ def run_study(
     if fresh:
         for step in plan.steps:
             store.remove(step)
-    return run_plan(plan, store, folder, verify=verify, overwrite=overwrite, trackers=trackers)
+    return run_plan(plan, store, folder, verify=verify, overwrite=overwrite, trackers=trackers, workers=workers)
 
 
 def run_plan(
@@ -102,6 +154,7 @@ def run_plan(
     verify: bool = False,
     overwrite: bool = False,
     trackers: Trackers | None = None,
+    workers: int = 1,
 ) -> StudyResults:
     """Run the missing steps of a plan, and write its results, report and log (``run.log``) to a folder.
 
@@ -112,6 +165,7 @@ def run_plan(
         verify: compare the hashes of all stored models, and not only of those that a missing step reads.
         overwrite: replace the results of a study of another model or benchmark.
         trackers: get the logs of trainings, and the results.
+        workers: the number of processes that compute independent steps at the same time.
 
     Raises:
         UserError: the folder has such results, nothing can be written to it or to the store, a step fails, or the disk
@@ -129,7 +183,7 @@ def run_plan(
             progress.note(f"{name} left out: it needs {lacking}")
         progress.note(f"{plan.config.name}: {len(plan.steps)} steps, {missing} to run")
         with progress.bar(plan.config.name, total=len(plan.steps), alike=False) as advance:
-            run = run_steps(plan, store, on_step=advance, trackers=trackers)
+            run = run_steps(plan, store, on_step=advance, trackers=trackers, workers=workers)
         results = _publish(plan, store, run, folder)
         if trackers is not None:
             trackers.results(results)

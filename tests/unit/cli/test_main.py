@@ -9,15 +9,16 @@ from collections.abc import Iterator
 
 import pytest
 
+from uwc import progress
 from uwc.cli import main as command_line
-from uwc.cli.main import SIGNALS, main, silence
+from uwc.cli.main import SIGNALS, main
 
 
 def test_known_lines_are_left_out_and_others_are_shown(caplog: pytest.LogCaptureFixture) -> None:
     library = logging.getLogger("bitsandbytes.backends.cpu.ops")
     with warnings.catch_warnings(record=True) as shown, caplog.at_level(logging.WARNING):
         warnings.simplefilter("always")
-        silence()
+        progress.silence()
         library.warning("Failed to load CPU gemm_4bit_forward from kernels-community: %s.", "No module named 'kernels'")
         library.warning("out of memory")
         warnings.warn("`is_gradient_checkpointing` is deprecated", FutureWarning, stacklevel=1)
