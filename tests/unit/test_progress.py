@@ -93,3 +93,19 @@ def test_bars_write_lines_to_standard_error_and_to_the_log(
     assert "score m: 1 of 2, 40.0 s so far\ndone\nnot in the log\n" in capsys.readouterr().err
     stamped = (tmp_path / "runs" / "x" / "run.log").read_text(encoding="utf-8").splitlines()
     assert [line[21:] for line in stamped] == ["score m: 1 of 2, 40.0 s so far", "done"]
+
+
+def test_a_worker_sends_what_it_would_print(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sent: list[tuple[str, str]] = []
+    monkeypatch.setattr(progress, "_send", None)
+    monkeypatch.setattr(progress.console, "quiet", progress.console.quiet)
+    monkeypatch.setattr(progress, "warned", set())
+    progress.send_to(lambda kind, text: sent.append((kind, text)))
+    progress.note("a note")
+    progress.warn("a warning")
+    progress.warn("a warning")
+    progress.line("3 of 4")
+    assert sent == [("note", "a note"), ("warning", "a warning"), ("line", "3 of 4")]
+    assert capsys.readouterr().err == ""

@@ -114,7 +114,8 @@ def study_plan(
             trust_remote_code=trust_remote_code,
             allow_plugins=allow_plugins,
         )
-        typer.echo(f"{len(scripts) - 1} jobs; submit them with: {scripts[0]}")
+        print_rows(f"jobs of {source}", [{"script": str(path)} for path in scripts], as_json)
+        progress.note(f"submit them with: {scripts[0]}")
         return
 
     steps = plan_study(

@@ -6,7 +6,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 
 from uwc import progress
-from uwc.errors import UserError, listed
+from uwc.errors import ConfigError, UserError, listed
 from uwc.progress import duration, gigabytes
 from uwc.results import RunRecord, StepTime
 from uwc.studies.checks import require_retention
@@ -70,8 +70,11 @@ def run_steps(
             all of them, in order.
 
     Raises:
+        ConfigError: `workers` is less than 1.
         UserError: a step fails, or the original scores near 0 on a set of the retention constraint.
     """
+    if workers < 1:
+        raise ConfigError(f"workers = {workers} is not a number of processes; give 1 or more")
     started = _now()
     _forget_not_cached(plan, store)
     for step in plan.steps:
@@ -182,11 +185,9 @@ def time_left(finished: Iterable[tuple[str, float]], missing: Sequence[str], wor
         return ""
     seconds, complete = seconds_left(finished, missing)
     steps = f"{len(missing)} {'step' if len(missing) == 1 else 'steps'} left"
-    return (
-        f"{steps}, {'about' if complete else 'more than'} {duration(seconds / min(workers, len(missing)))}"
-        if seconds
-        else steps
-    )
+    if not seconds:
+        return steps
+    return f"{steps}, {'about' if complete else 'more than'} {duration(seconds / min(workers, len(missing)))}"
 
 
 def _seconds(step: Step, store: Store) -> float:

@@ -105,6 +105,8 @@ def check(
     questions: dict[str, Any] = {"forget": forget, "holdout": holdout}
     questions |= {**(retain_sets(retain) if retain is not None else {}), **(sets or {})}
     if isinstance(checkpoint, System | Endpoint):
+        if workers != 1:
+            raise ConfigError("workers compute the steps of a model's check; that of texts or of a server has none")
         return check_texts(
             checkpoint,
             {name: given for name, given in questions.items() if given is not None},

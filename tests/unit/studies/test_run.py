@@ -14,6 +14,11 @@ def test_a_kind_that_was_never_seen_makes_it_a_lower_bound() -> None:
     assert time_left([("score", 10.0)], ["score", "attack"]) == "2 steps left, more than 10.0 s"
 
 
+def test_workers_share_what_is_left() -> None:
+    assert time_left([("score", 10.0)], ["score"] * 4, workers=2) == "4 steps left, about 20.0 s"
+    assert time_left([("score", 10.0)], ["score"], workers=2) == "1 step left, about 10.0 s"
+
+
 def test_nothing_known_and_nothing_left() -> None:
     assert time_left([], ["score"]) == "1 step left"
     assert time_left([("score", 10.0)], []) == ""

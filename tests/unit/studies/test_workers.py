@@ -15,7 +15,7 @@ from typing import ClassVar
 import pytest
 from tests.helpers.small_study import STUDY, run_plan
 
-from uwc.errors import UserError
+from uwc.errors import ConfigError, UserError
 from uwc.models.model import Loading
 from uwc.studies import workers
 from uwc.studies.context import Context
@@ -103,6 +103,11 @@ def test_after_a_failure_steps_under_way_are_completed(tmp_path: Path) -> None:
         names([slow, bad, small("after", slow)], store)
     assert store.manifest(slow) is not None
     assert not multiprocessing.active_children()
+
+
+def test_no_workers_at_all_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="workers = 0 is not a number of processes"):
+        run_plan(make_plan(STUDY), Store(tmp_path), workers=0)
 
 
 def test_a_function_that_cannot_be_sent_is_an_error(tmp_path: Path) -> None:

@@ -127,3 +127,8 @@ def test_a_setting_without_effect_on_texts_is_refused(wrong: str, told: str, tmp
     with pytest.raises(uwc.UserError, match=told):
         uwc.check(SYSTEM, output_dir=tmp_path, overrides=[wrong])
     assert not list(tmp_path.iterdir())
+
+
+def test_workers_are_for_models(tmp_path: Path) -> None:
+    with pytest.raises(uwc.UserError, match="workers compute the steps of a model's check"):
+        check(tmp_path, workers=2)
