@@ -12,6 +12,8 @@ import random
 import subprocess
 import sys
 import time
+import weakref
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.comparison import Comparison, matmul_peak, peak_bytes, start_of_peak
 from benchmarks.plain_loop import plain_loop
-from uwc.data.batches import collate
 from uwc.data.example import Example
 from uwc.models.load import build_model, load_model
 from uwc.models.model import Model
@@ -29,8 +30,9 @@ from uwc.objectives.methods import FINE_TUNING, METHODS, Method, WeightedTerm
 from uwc.objectives.objective import Objective
 from uwc.training.callbacks import StopRule
 from uwc.training.data import Loader, TrainingData, tokens_in
-from uwc.training.forward import run_passes
-from uwc.training.loop import train
+from uwc.training.distributed import placed
+from uwc.training.forward import needs_frozen_copy
+from uwc.training.loop import _Run, train
 from uwc.training.settings import TrainingSettings
 
 STEPS, WARM_UP = 20, 3
@@ -72,9 +74,9 @@ def comparisons(device: str) -> Iterator[Comparison]:
                 "largest loss difference": max(
                     abs(a - b) for a, b in zip(ours["losses"], plain["losses"], strict=True)
                 ),
-                "peak over weights+gradients+optimizer": ours["peak_bytes"] / ours["state_bytes"],
-                "activations of the largest batch, MB": ours["activation_bytes"] / 1e6,
-                "peak over 1.5 x weights+gradients+optimizer + activations": ours["peak_bytes"]
+                "peak over weights+gradients+optimizer+frozen weights": ours["peak_bytes"] / ours["state_bytes"],
+                "activations of the largest step, MB": ours["activation_bytes"] / 1e6,
+                "peak over 1.5 x weights+gradients+optimizer+frozen weights + activations": ours["peak_bytes"]
                 / (1.5 * ours["state_bytes"] + ours["activation_bytes"]),
                 "set-up, s": ours["setup_seconds"],
             },
@@ -101,8 +103,11 @@ def run_side(method: str, side: str, device: str, real: str = "") -> dict[str, A
     )  # fmt: skip
     objective = Objective((REAL if real else BENCHED)[method], model.model)
     loader = Loader(model, objective, data, settings)
-    activations = _activations(model, loader) if side == "ours" else 0
+    activations = _activations(loader) if side == "ours" else 0
     weights = sum(p.numel() * p.element_size() for p in model.model.parameters())
+    frozen_bytes = 0
+    if needs_frozen_copy(objective, settings):  # in the precision of the forward passes
+        frozen_bytes = weights // 2 if real else weights
     before = start_of_peak(device)
     started = time.perf_counter()
     times: list[tuple[float, float]] = []
@@ -121,7 +126,7 @@ def run_side(method: str, side: str, device: str, real: str = "") -> dict[str, A
     return {
         "losses": losses, "seconds": times[STEPS - 1][0] - times[WARM_UP - 1][0],
         "cpu_seconds": times[STEPS - 1][1] - times[WARM_UP - 1][1], "peak_bytes": peak, "tokens": read,
-        "flops": flops, "state_bytes": 4 * weights, "setup_seconds": times[0][0] - started,
+        "flops": flops, "state_bytes": 4 * weights + frozen_bytes, "setup_seconds": times[0][0] - started,
         "activation_bytes": activations,
         "matmul_peak": matmul_peak(device, torch.bfloat16 if device == "cuda" or real else torch.float32),
     }  # fmt: skip
@@ -139,30 +144,30 @@ def _import_everything() -> None:
     )
 
 
-def _activations(model: Model, loader: Loader) -> int:
-    """The bytes that autograd keeps for the backward passes of the step that keeps most, without parameters."""
-    kept: dict[int, int] = {}
-    parameters = {p.untyped_storage().data_ptr() for p in model.model.parameters()}
+def _activations(loader: Loader) -> int:
+    """The most bytes that autograd keeps at once, without parameters, in the backward passes of the largest steps."""
+    parameters = {p.untyped_storage().data_ptr() for p in loader.model.model.parameters()}
+    kept, most = Counter[tuple[int, int]](), 0
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal most
         storage = tensor.untyped_storage()
+        held = tensor.detach()  # an output that its own node holds would never be freed
         if storage.data_ptr() not in parameters:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+            place = (storage.data_ptr(), storage.nbytes())
+            kept[place] += 1
+            most = max(most, sum(size for _, size in +kept))
+            weakref.finalize(held, kept.subtract, (place,))
+        return held
 
-    most = 0
-    half = loader.settings.precision == "bf16"
-    for step in sorted(loader.plan[:STEPS], key=lambda s: -tokens_in(loader.micro_batches(s, None)))[:2]:
-        (micro,) = loader.micro_batches(step, None)
-        batches = {role: collate(part.encoded, device=model.device) for role, part in micro.roles.items()}
-        kept.clear()
-        with (
-            torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
-            torch.autocast(model.device.type, torch.bfloat16, enabled=half),
-        ):
-            passes = run_passes(model.model, loader.objective, batches)
-            most = max(most, sum(kept.values()))
-        del passes
+    with placed(loader.model, loader.settings, loader.objective.method.rule) as placement:
+        run = _Run(placement, loader, frozen=None, identity="", checkpoints=None)
+        run.begin()
+        for step in sorted(loader.plan[:STEPS], key=lambda s: -tokens_in(loader.micro_batches(s, None)))[:2]:
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                run.accumulate(loader.micro_batches(step, None), loader.denominators(step))
+    loader.model.model.zero_grad()
+    loader.model.model.eval()
     return most
 
 
@@ -199,15 +204,19 @@ def _loaded(folder: str, device: str) -> Model:
 
 
 def _work(model: Model, loader: Loader, steps: Any) -> tuple[int, float]:
-    """Tokens read and floating-point operations of our forward and backward passes (no reference, no recomputation)."""
+    """Tokens that are trained on, and floating-point operations of our passes (no padding, no recomputation)."""
     head = model.model.get_output_embeddings().weight.numel()
     body = sum(p.numel() for p in model.model.parameters()) - head
-    read = answers = 0
+    read, operations = 0, 0.0
     for step in steps:
         micro_batches = loader.micro_batches(step, None)
         read += tokens_in(micro_batches)
-        answers += sum(len(e.tokens) - e.start for m in micro_batches for r in m.roles.values() for e in r.encoded)
-    return read, 6.0 * (body * read + head * answers)
+        for role, batch in ((role, batch) for micro in micro_batches for role, batch in micro.roles.items()):
+            tokens = sum(len(e.tokens) for e in batch.encoded)
+            answers = sum(len(e.tokens) - e.start for e in batch.encoded)
+            passes = 4 if f"{role}.reference_logits" in loader.objective.needs else 3  # a backward pass counts twice
+            operations += 2.0 * passes * (body * tokens + head * answers)
+    return read, operations
 
 
 def _now() -> tuple[float, float]:

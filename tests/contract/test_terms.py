@@ -25,7 +25,7 @@ from uwc.studies.config_file import load_config
 from uwc.studies.plan import make_plan
 from uwc.studies.steps import Unlearn
 from uwc.training.data import Loader, TrainingData
-from uwc.training.forward import DetachedForwards, join, run_passes
+from uwc.training.forward import DetachedForwards, join, run_passes, separate_roles
 from uwc.training.settings import LoraSettings, SampleSettings, TrainingSettings
 
 TERMS = terms.names()
@@ -254,6 +254,22 @@ def test_gradients_of_detached_forwards_are_those_of_one_graph(
         assert gradients[0].keys() == gradients[1].keys() and len(gradients[0]) > 3
         for name, expected in gradients[0].items():
             torch.testing.assert_close(gradients[1][name], expected, rtol=1e-10, atol=1e-12)
+
+
+def test_roles_have_gradients_one_after_the_other_unless_a_term_or_a_forward_joins_them(
+    moved: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def separated(method: str) -> list[set[str]]:
+        objective = Objective(METHODS[method], moved.model)
+        return [set(g) for g in separate_roles(objective, batches_of(objective, moved), moved.sharing())]
+
+    monkeypatch.setattr("uwc.training.forward.BATCH_COST", {"cpu": 0})
+    assert sorted(map(sorted, separated("kl"))) == [["forget"], ["retain"]]
+    assert separated("npo") == [{"forget"}]
+    (pair,) = [g for g in separated("dpo") if "forget" in g]  # its term reads two passes
+    assert len(pair) == 2
+    monkeypatch.setattr("uwc.training.forward.BATCH_COST", {"cpu": 10**6})
+    assert separated("kl") == [{"forget", "retain"}]  # one forward pass
 
 
 @pytest.mark.parametrize("method", METHODS)

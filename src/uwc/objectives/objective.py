@@ -1,6 +1,6 @@
 """A method bound to a model: the passes that a step needs, and its loss."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,6 +48,11 @@ class BoundTerm:
         """Its needs, in the roles that are used."""
         parts = [need.partition(".") for need in self.entry.facts["needs"]]
         return frozenset(f"{self.roles.get(role, role)}{dot}{what}" for role, dot, what in parts)
+
+    @property
+    def read_roles(self) -> frozenset[str]:
+        """The roles whose passes it reads."""
+        return frozenset(role_of(need) for need in self.needs) | {self.role}
 
 
 class Objective:
@@ -134,16 +139,19 @@ class Objective:
         """The number of tokens at the start of each answer that none of the role's terms reads."""
         return min((int(t.settings.get("ignore_first", 0)) for t in self.terms if t.role == role), default=0)
 
-    def losses(self, forwards: Forwards, denominators: Mapping[str, float]) -> dict[str, Tensor]:
+    def losses(
+        self, forwards: Forwards, denominators: Mapping[str, float], *, roles: Collection[str] | None = None
+    ) -> dict[str, Tensor]:
         """Each term's unweighted mean loss over the step, or this micro-batch's share of it, by label.
 
         Args:
             forwards: the passes of a micro-batch.
             denominators: label -> the number of tokens or examples in the term's mean, over all micro-batches of the
                 step, so that the loss does not depend on the split into micro-batches.
+            roles: the terms on these roles only; all by default.
         """
         means = {}
-        for term in self.terms:
+        for term in [t for t in self.terms if roles is None or t.role in roles]:
             view = forwards.only(term.entry.facts["needs"], term.roles)
             losses = term.entry.function(view, **term.settings)
             size = forwards.pass_of(term.role).batch.size

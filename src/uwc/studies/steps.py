@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from uwc.studies.context import Context
 
 
-STORE_VERSION = 15
+STORE_VERSION = 16
 """Version of the steps' computations and files; incremented when a change of this package's code affects a number."""
 
 

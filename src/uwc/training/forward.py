@@ -2,12 +2,13 @@
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding, linear
+from torch.nn.functional import embedding, linear, scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
 
 from uwc.data.batches import Batch, collate
 from uwc.data.prompts import EncodedExample
@@ -22,6 +23,9 @@ from uwc.objectives.objective import Objective
 from uwc.training.data import Key
 from uwc.training.distributed import is_sharded
 from uwc.training.settings import TrainingSettings
+
+WORTH = 0.95
+"""The most that a shared forward pass may cost, as a share of separate ones: it holds activations of all its roles."""
 
 
 class DetachedForwards:
@@ -90,6 +94,24 @@ def run_passes(
     return {role: passes[role] for role in batches}
 
 
+def separate_roles(objective: Objective, batches: Mapping[str, Batch], sharing: Batching) -> list[list[str]]:
+    """Groups of roles whose gradients can be computed one after the other: no term reads passes of two of them, and no
+    two share a forward pass. Those with most tokens are first.
+
+    Args:
+        objective: the terms.
+        batches: role -> its examples.
+        sharing: which sequences may share a forward.
+    """
+    groups: list[set[str]] = []
+    linked = [*_groups(objective, batches, sharing, together=False), *(term.read_roles for term in objective.terms)]
+    for roles in map(set, linked):
+        touching = [group for group in groups if group & roles]
+        groups = [group for group in groups if group not in touching] + [roles.union(*touching)]
+    groups.sort(key=lambda roles: -sum(batches[role].input_ids.numel() for role in roles))
+    return [[role for role in batches if role in group] for group in groups]
+
+
 def run_model(
     model: Any, batch: Batch, *, layers: Sequence[int], logits: bool
 ) -> tuple[Tensor | None, dict[int, Tensor]]:
@@ -142,7 +164,8 @@ def _groups(
         width = max((batches[role].input_ids.shape[1] for role in roles), default=0)
         joint = width * sum(batches[role].size for role in roles)
         saved = sum(BATCH_COST.get(batches[role].input_ids.device.type, BATCH_COST["cpu"]) for role in roles[1:])
-        cheaper = joint <= apart + saved and sharing.share([batches[role].input_ids.shape[1] for role in roles])
+        may_share = sharing.share([batches[role].input_ids.shape[1] for role in roles])
+        cheaper = may_share and joint <= WORTH * (apart + saved)
         groups += [roles] if roles and (together or cheaper) else [[role] for role in roles]
     return sorted(groups, key=lambda roles: sum(batches[role].input_ids.numel() for role in roles))
 
@@ -167,6 +190,28 @@ class _Reached(Exception):
 
 def _stop(_module: Any, _args: Any, _output: Any) -> None:
     raise _Reached
+
+
+def attention_in_float32(device: torch.device) -> AbstractContextManager[object]:
+    """While open within autocast to 16 bits, attention on a CPU is computed in float32.
+
+    The backward pass of the fused kernel takes half the time there.
+    """
+    return _FloatAttention() if device.type == "cpu" and torch.is_autocast_enabled("cpu") else nullcontext()
+
+
+class _FloatAttention(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        named = kwargs or {}
+        if func is not scaled_dot_product_attention:
+            return func(*args, **named)
+        with torch.autocast("cpu", enabled=False):
+            attended = func(*map(_in_float32, args), **{name: _in_float32(value) for name, value in named.items()})
+        return attended.to(torch.get_autocast_dtype("cpu"))
+
+
+def _in_float32(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import get_scheduler
 
 from uwc import progress
-from uwc.data.batches import collate
+from uwc.data.batches import Batch, collate
 from uwc.data.example import fingerprint, learnt
 from uwc.data.prompts import EncodedExample
 from uwc.errors import ConfigError, ModelError, TrainingDiverged
@@ -29,7 +29,14 @@ from uwc.training.callbacks import StopRule, gradient_effect
 from uwc.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from uwc.training.data import ANY, Key, Loader, MicroBatch, StepPlan, TrainingData, tokens_in
 from uwc.training.distributed import Placement, from_main, placed, shard_state, whole, whole_state
-from uwc.training.forward import DetachedForwards, Reference, embedding_gradients, run_passes
+from uwc.training.forward import (
+    DetachedForwards,
+    Reference,
+    attention_in_float32,
+    embedding_gradients,
+    run_passes,
+    separate_roles,
+)
 from uwc.training.on_policy import sample_answers
 from uwc.training.settings import TrainingSettings
 from uwc.training.weight_rules import weight_rule
@@ -249,7 +256,7 @@ class _Run:
         micro_batches = self.loader.micro_batches(
             step, self.settings.micro_batch_size, rank=accelerator.process_index, of=accelerator.num_processes
         )
-        means = self._accumulate(micro_batches, self.loader.denominators(step))
+        means = self.accumulate(micro_batches, self.loader.denominators(step))
         shares = self.weights.shares(means)
         require_finite(shares, number)
         self._record_effect(number, micro_batches)
@@ -270,41 +277,57 @@ class _Run:
         self.weights.follow(means, progress=done)
         return tokens_in(micro_batches)
 
-    def _accumulate(self, micro_batches: list[MicroBatch], denominators: Mapping[str, float]) -> dict[str, float]:
+    def accumulate(self, micro_batches: list[MicroBatch], denominators: Mapping[str, float]) -> dict[str, float]:
         """Add up the gradients of one step's micro-batches; returns each term's mean loss over all processes."""
         accelerator = self.accelerator
-        sums = torch.zeros(len(self.objective.terms), device=accelerator.device, dtype=torch.float64)
+        sums = dict.fromkeys((t.label for t in self.objective.terms), torch.zeros((), dtype=torch.float64))
         for i, micro in enumerate(micro_batches):
             last = i == len(micro_batches) - 1
             alone = nullcontext() if self._shared else embedding_gradients(self.module)
             with alone, nullcontext() if last else accelerator.no_sync(self.module):
-                detached = None if self._shared else DetachedForwards()
-                means = self.objective.losses(self._forwards(micro, detached), denominators)
-                loss = self.weights.total(means)
-                # data parallelism averages gradients over processes; the loss is a sum over their examples
-                accelerator.backward(loss * accelerator.num_processes * micro.live if self._shared else loss)
-                if detached is not None:
-                    detached.backward()
-                sums += torch.stack([m.detach().double() for m in means.values()]) * micro.live
+                for label, mean in self._backward(micro, denominators).items():
+                    sums[label] = sums[label] + mean.double().cpu() * micro.live
         if self._shared:
-            sums = accelerator.reduce(sums, reduction="sum")
-        return dict(zip((t.label for t in self.objective.terms), sums.tolist(), strict=True))
+            total = accelerator.reduce(torch.stack(list(sums.values())).to(accelerator.device), reduction="sum")
+            return dict(zip(sums, total.tolist(), strict=True))
+        return {label: float(value) for label, value in sums.items()}
+
+    def _backward(self, micro: MicroBatch, denominators: Mapping[str, float]) -> dict[str, Tensor]:
+        """Add the gradients of a micro-batch, one group of roles after the other; returns each term's mean loss.
+
+        Terms that read no common pass have gradients of their own, so that the activations of a group are freed before
+        those of the next are computed.
+        """
+        accelerator, means = self.accelerator, dict[str, Tensor]()
+        batches = {
+            role: collate(part.encoded, device=accelerator.device, scope=self.objective.scope(role))
+            for role, part in micro.roles.items()
+        }
+        sharing = self.model.sharing()
+        groups = [list(batches)] if self._shared else separate_roles(self.objective, batches, sharing)
+        for roles in groups:
+            detached = None if self._shared else DetachedForwards()
+            forwards = self._forwards(micro, {role: batches[role] for role in roles}, detached)
+            of_group = self.objective.losses(forwards, denominators, roles=roles)
+            loss = self.weights.total(of_group)
+            # data parallelism averages gradients over processes; the loss is a sum over their examples
+            accelerator.backward(loss * accelerator.num_processes * micro.live if self._shared else loss)
+            if detached is not None:
+                detached.backward()
+            means |= {label: mean.detach() for label, mean in of_group.items()}
+        return means
 
     @property
     def _shared(self) -> bool:
         return bool(self.accelerator.num_processes > 1)
 
-    def _forwards(self, micro: MicroBatch, detached: DetachedForwards | None) -> Forwards:
-        """Run the passes that the objective declared, and look up or run those of the reference."""
-        batches = {
-            role: collate(part.encoded, device=self.accelerator.device, scope=self.objective.scope(role))
-            for role, part in micro.roles.items()
-        }
-        with self.accelerator.autocast():
-            passes = run_passes(self.module, self.objective, batches, detached=detached, sharing=self.model.sharing())
+    def _forwards(self, micro: MicroBatch, batches: Mapping[str, Batch], detached: DetachedForwards | None) -> Forwards:
+        """Run the passes over these batches, and look up or run those of the reference."""
         references: dict[str, Tensor | Mapping[int, Tensor]] = {}
         for role, batch in batches.items():
             references |= self.reference.values(role, micro.roles[role].keys, batch)
+        with self.accelerator.autocast(), attention_in_float32(self.accelerator.device):
+            passes = run_passes(self.module, self.objective, batches, detached=detached, sharing=self.model.sharing())
         return Forwards({role: self.objective.apply_tricks(role, p) for role, p in passes.items()}, references)
 
     def _sample(self, number: int = 0) -> dict[Key, EncodedExample]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from uwc.training.forward import DetachedForwards, embedding_gradients
+from uwc.training.forward import DetachedForwards, attention_in_float32, embedding_gradients
 
 
 def test_the_backward_pass_takes_the_latest_forward_first_and_skips_what_was_not_read() -> None:
@@ -105,3 +105,16 @@ def test_under_autocast_gradients_are_autograds_up_to_rounding(tied: bool) -> No
     for ours, autograds in zip(*found, strict=True):
         assert ours.dtype == torch.float32
         torch.testing.assert_close(ours, autograds, rtol=3e-2, atol=3e-2 * float(autograds.abs().max()))
+
+
+def test_attention_under_autocast_is_that_of_float32_rounded() -> None:
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, 3, 7, 8, dtype=torch.bfloat16) for _ in range(3))
+    mask = torch.randn(7, 7)
+    cpu, attend = torch.device("cpu"), torch.nn.functional.scaled_dot_product_attention
+    exact = attend(query.float(), key.float(), value.float(), attn_mask=mask)
+    with torch.autocast("cpu", torch.bfloat16), attention_in_float32(cpu):
+        assert torch.equal(attend(query, key, value, attn_mask=mask), exact.bfloat16())
+        assert (query @ key.mT).dtype == torch.bfloat16  # all else is left to autocast
+    with attention_in_float32(cpu):  # without autocast nothing is changed
+        assert attend(query.double(), key.double(), value.double(), attn_mask=mask.double()).dtype == torch.float64
