@@ -50,18 +50,18 @@ def write_slurm(plan: Plan, store: Store, folder: Path, *, step: Sequence[str], 
         for kind, steps in level.items():
             name = f"{number:02d}-{kind}"
             write_text(folder / f"{name}.txt", "".join(f"{s.key}\t{s.name}\n" for s in steps))
-            lines = [f"#SBATCH --array=1-{len(steps)}", *_header(plan, name, where, plan.config.resources.of(kind))]
+            lines = [f"#SBATCH --array=1-{len(steps)}", *_header(plan, name, plan.config.resources.of(kind))]
             keys = shlex.quote(str(where / f"{name}.txt"))
             lines += ["", "export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1}"]
             lines += [f'KEY=$(sed -n "${{SLURM_ARRAY_TASK_ID}}p" {keys} | cut -f1)', f'{shlex.join(step)} "$KEY"']
             scripts.append(_script(folder / f"{name}.sbatch", lines))
             job = f"JOB_{number}_{kind.upper()}"
-            submit.append(f"{job}=$(sbatch --parsable {before}{shlex.quote(str(where / f'{name}.sbatch'))})")
+            submit.append(f"{job}=$(sbatch --parsable {before}{_called(where, name, task='-%a')})")
             jobs.append(f"${job}")
         before = f"--dependency=afterok:{':'.join(jobs)} --kill-on-invalid-dep=yes "
-    results = _header(plan, "results", where, StepResources())
+    results = _header(plan, "results", StepResources())
     scripts.append(_script(folder / "results.sbatch", [*results, "", shlex.join(run)]))
-    submit.append(f"sbatch {before}{shlex.quote(str(where / 'results.sbatch'))}")
+    submit.append(f"sbatch {before}{_called(where, 'results')}")
     return [_script(folder / SUBMIT, submit[1:]), *scripts]
 
 
@@ -77,14 +77,14 @@ def _levels(steps: Sequence[Step], store: Store) -> list[Mapping[str, list[Step]
     return list(levels)
 
 
-def _header(plan: Plan, name: str, folder: Path, asked: StepResources) -> list[str]:
-    task = "" if name == "results" else "-%a"
-    lines = [
-        f"#SBATCH --job-name=uwc-{plan.config.name}-{name}",
-        f"#SBATCH --chdir={Path.cwd()}",
-        f"#SBATCH --output={folder}/logs/{name}{task}.log",
-        f"#SBATCH --cpus-per-task={asked.cpus}",
-    ]
+def _called(folder: Path, name: str, *, task: str = "") -> str:
+    """The script of a job, the folder that it runs in and its log, as arguments of sbatch, quoted for the shell."""
+    log = str(folder).replace("%", "%%") + f"/logs/{name}{task}.log"
+    return shlex.join([f"--chdir={Path.cwd()}", f"--output={log}", str(folder / f"{name}.sbatch")])
+
+
+def _header(plan: Plan, name: str, asked: StepResources) -> list[str]:
+    lines = [f"#SBATCH --job-name=uwc-{plan.config.name}-{name}", f"#SBATCH --cpus-per-task={asked.cpus}"]
     if asked.gpus:
         lines.append(f"#SBATCH --gpus={max(1, round(asked.gpus))}")
     if asked.memory_gb is not None:

@@ -107,6 +107,9 @@ def check(
     if isinstance(checkpoint, System | Endpoint):
         if workers != 1:
             raise ConfigError("workers compute the steps of a model's check; that of texts or of a server has none")
+        for name_of_option, given in {"verify": verify, "trust_remote_code": trust_remote_code}.items():
+            if given:
+                raise ConfigError(f"{name_of_option} is for the check of a model; leave it out with texts or a server")
         return check_texts(
             checkpoint,
             {name: given for name, given in questions.items() if given is not None},

@@ -65,9 +65,9 @@ SBATCH = """#!/bin/bash
 # runs the tasks of a job at once, and answers with a number, as sbatch --parsable does
 set -e
 echo "$@" >> calls.txt
-for script; do :; done
+for script; do case $script in --chdir=*) folder=${script#--chdir=};; esac; done
 last=$(sed -n 's/^#SBATCH --array=1-//p' "$script")
-cd "$(sed -n 's/^#SBATCH --chdir=//p' "$script")"
+cd "$folder"
 case $script in *results.sbatch) exit;; esac
 for task in $(seq 1 "${last:-1}"); do SLURM_CPUS_PER_TASK=1 SLURM_ARRAY_TASK_ID=$task bash "$script" >&2; done
 echo $RANDOM
@@ -75,6 +75,8 @@ echo $RANDOM
 
 
 def test_job_arrays_compute_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path /= "a folder with 100 %"
+    tmp_path.mkdir()
     content = {**CONTENT, "attack": None, "calibrate": None}
     content["unlearn"] = {**CONTENT["unlearn"], "runs": [{"method": "ga"}]}
     resources = {"cpus": 2, "kinds": {"score": {"gpus": 1, "hours": 0.5}}}
@@ -91,7 +93,7 @@ def test_job_arrays_compute_the_study(tmp_path: Path, monkeypatch: pytest.Monkey
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     subprocess.run([str(first)], check=True, cwd=tmp_path, env={**os.environ, "PATH": path}, timeout=600)
     calls = (tmp_path / "calls.txt").read_text().splitlines()
-    assert "--dependency" not in calls[0]
+    assert "--dependency" not in calls[0] and "/a folder with 100 %%/jobs/logs/01-build-%a.log" in calls[0]
     assert calls[4].partition("afterok:")[2].split()[0].count(":") == 1  # after both arrays of level 3
     assert calls[5].endswith("results.sbatch") and "study run" in scripts[-1].read_text()
     found = json.loads(run_study("study.yaml", overrides=["seed=0"], runs=Path("runs")).to_json())

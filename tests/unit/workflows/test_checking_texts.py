@@ -132,3 +132,5 @@ def test_a_setting_without_effect_on_texts_is_refused(wrong: str, told: str, tmp
 def test_workers_are_for_models(tmp_path: Path) -> None:
     with pytest.raises(uwc.UserError, match="workers compute the steps of a model's check"):
         check(tmp_path, workers=2)
+    with pytest.raises(uwc.UserError, match="verify is for the check of a model"):
+        check(tmp_path, verify=True)
