@@ -199,12 +199,7 @@ def knowing_model(
     *, vocabulary: int, hidden: int, layers: int, intermediate: int, questions: int, device: str = "cpu"
 ) -> tuple[Model, list[Example]]:
     """A random model, and twice as many questions with its own answers."""
-    words = {f"w{i}": i for i in range(vocabulary - 2)} | {"[UNK]": vocabulary - 2, "[EOS]": vocabulary - 1}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="[UNK]", eos_token="[EOS]", pad_token="[EOS]"
-    )
+    wrapped = word_tokenizer(vocabulary)
     config = LlamaConfig(
         vocab_size=vocabulary, hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
         num_attention_heads=hidden // 64, num_key_value_heads=hidden // 64, max_position_embeddings=256,
@@ -216,7 +211,15 @@ def knowing_model(
     return model, answered(model, questions)
 
 
-def answered(model: Model, questions: int) -> list[Example]:
+def word_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
+    """A tokenizer with a token for each of the words w0, w1, ..."""
+    words = {f"w{i}": i for i in range(vocabulary - 2)} | {"[UNK]": vocabulary - 2, "[EOS]": vocabulary - 1}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", eos_token="[EOS]", pad_token="[EOS]")
+
+
+def answered(model: Model, questions: int, *, answer: tuple[int, int] = ANSWER) -> list[Example]:
     """Twice as many questions of random words, with what the model answers, cut to different lengths."""
     generator = random.Random(0)
     words = len(model.tokenizer) - 2
@@ -227,7 +230,7 @@ def answered(model: Model, questions: int) -> list[Example]:
         )
         for i in range(2 * questions)
     ]  # fmt: skip
-    generated = generate(model, asked, max_new_tokens=ANSWER[1])
-    cut = [list(tokens)[: generator.randint(*ANSWER)] for tokens in generated.tokens]
+    generated = generate(model, asked, max_new_tokens=answer[1])
+    cut = [list(tokens)[: generator.randint(*answer)] for tokens in generated.tokens]
     texts = model.tokenizer.batch_decode(cut)
     return [replace(e, answer=text) for e, text in zip(asked, texts, strict=True) if text.strip() and "[" not in text]

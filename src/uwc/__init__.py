@@ -42,10 +42,12 @@ if TYPE_CHECKING:
     from uwc.training.settings import TrainingSettings as TrainingSettings
     from uwc.workflows.checking import check as check
     from uwc.workflows.comparison import compare as compare
+    from uwc.workflows.doctor import doctor as doctor
     from uwc.workflows.judging import check_judge as check_judge
     from uwc.workflows.pushing import push as push
     from uwc.workflows.questions import describe_questions as describe_questions
     from uwc.workflows.replaying import replay as replay
+    from uwc.workflows.studies import estimate_study as estimate_study
     from uwc.workflows.studies import plan_study as plan_study
 
 
@@ -79,8 +81,10 @@ _HOMES = {
     "unlearn": ("uwc.api", "unlearn"),
     "run_study": ("uwc.api", "run_study"),
     "plan_study": ("uwc.workflows.studies", "plan_study"),
+    "estimate_study": ("uwc.workflows.studies", "estimate_study"),
     "load_config": ("uwc.studies.config_file", "load_config"),
     "push": ("uwc.workflows.pushing", "push"),
+    "doctor": ("uwc.workflows.doctor", "doctor"),
     "replay": ("uwc.workflows.replaying", "replay"),
     "diff": ("uwc.api", "diff"),
     "export": ("uwc.reports.export", "export"),

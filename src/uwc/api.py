@@ -8,9 +8,9 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, fields
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from pydantic import ValidationError
 
@@ -62,11 +62,14 @@ from uwc.metrics.tasks import PREFIX as TASK_METRIC
 from uwc.metrics.tasks import TaskScore, save_tasks, task_differences
 from uwc.models.adapters import AdapterMixer
 from uwc.models.checkpoint_files import KINDS, MODEL_FILES
+from uwc.models.chunks import FOLDER as CHUNKS
+from uwc.models.chunks import keeping
 from uwc.models.endpoint import Endpoint
 from uwc.models.load import depth_of, save_model
 from uwc.models.mixing import Mixer, Mixing
 from uwc.models.mixtures import open_mixing, require_free, save_mixture
-from uwc.models.model import DeviceName, Dtype, Loading, Model, ModelLike, Prompt, name_of
+from uwc.models.model import DeviceName, Dtype, Loading, MaxMemory, Model, ModelLike, Prompt, name_of
+from uwc.models.processes import dividing
 from uwc.names import require_names
 from uwc.objectives.methods import Method, WeightedTerm, check_term, get_method
 from uwc.objectives.registry import term_name
@@ -89,6 +92,7 @@ from uwc.studies import diff as study_diff
 from uwc.studies.config import StopConfig, StudyConfig, TermConfig, stop_settings, training_settings
 from uwc.studies.gather import logged
 from uwc.studies.judging import judge_infos, unchecked
+from uwc.studies.run import Runner
 from uwc.studies.sections import (
     CalibrateConfig,
     HarnessConfig,
@@ -96,6 +100,7 @@ from uwc.studies.sections import (
     harness_config,
     require_other_names,
 )
+from uwc.studies.steps import STORE_VERSION
 from uwc.tracking import Trackers
 from uwc.training.callbacks import StopRule
 from uwc.training.checkpoint import remove_checkpoint
@@ -113,6 +118,8 @@ from uwc.workflows.texts import measure as measure_texts
 
 Sets: TypeAlias = "Questions | Mapping[str, Questions]"
 """Questions, or several sets of them by name."""
+P = ParamSpec("P")
+R = TypeVar("R")
 Metric = str | Callable[..., Any]
 """A metric by name, label ("ES", "PPL") or as a function, or a suite: core, tofu, muse, lume, membership, all."""
 Settings = Mapping[str, Mapping[str, Any]]
@@ -156,6 +163,7 @@ def load_model(
     *,
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
+    max_memory: MaxMemory | None = None,
     prompt: Prompt = None,
     trust_remote_code: bool = False,
 ) -> Model:
@@ -163,14 +171,29 @@ def load_model(
 
     Args:
         path: a folder or hub name.
-        dtype, device, prompt, trust_remote_code: see `uwc.models.model.Loading`.
+        dtype, device, max_memory, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Raises:
         ModelError: there is no such model, or it cannot be used; the message says why.
     """
-    return Loading(dtype, device, prompt, trust_remote_code).load(path)
+    return Loading(dtype, device, prompt, trust_remote_code, max_memory).load(path)
 
 
+def _long(function: Callable[P, R]) -> Callable[P, R]:
+    """A function with the argument `output_dir` that continues where a killed run ended, and divides its work between
+    the processes of a launcher."""
+
+    @wraps(function)
+    def run(*args: P.args, **settings: P.kwargs) -> R:
+        given = settings.get("output_dir")
+        folder = Path(given) / CHUNKS if isinstance(given, str | Path) else None
+        with dividing(), keeping(folder, f"{__version__} {STORE_VERSION}"):
+            return function(*args, **settings)
+
+    return run
+
+
+@_long
 def score(
     model: ModelLike | System | Endpoint,
     data: "Sets | None" = None,
@@ -199,6 +222,7 @@ def score(
     log_to: str | Sequence[str] = (),
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
+    max_memory: MaxMemory | None = None,
     prompt: Prompt = None,
     trust_remote_code: bool = False,
 ) -> Scores:
@@ -240,7 +264,7 @@ def score(
         overwrite: replace what the folder has of another model.
         keep_paths: keep absolute paths in the results, see `uwc.results.Result.without_paths`.
         log_to: trackers that get the results: wandb, tensorboard, trackio.
-        dtype, device, prompt, trust_remote_code: see `uwc.models.model.Loading`.
+        dtype, device, max_memory, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Returns:
         Each metric's average on each set with n, standard error and interval; ``answers`` has texts and values by
@@ -249,7 +273,7 @@ def score(
     Raises:
         UserError: a model or an example cannot be used, or a need of a metric is not met.
     """
-    loading = Loading(dtype, device, prompt, trust_remote_code)
+    loading = Loading(dtype, device, prompt, trust_remote_code, max_memory)
     trackers = Trackers(log_to, folder=output_dir)
     asked_tasks, of_harness = _listed(tasks), harness_config(harness)
     of_harness.require_used(asked_tasks)
@@ -422,6 +446,14 @@ def _save_scores(
     """Write scores and their page of answers into a folder, and `more` files before them."""
     if folder is None:
         return
+    with main_process_writes() as writes:
+        if writes:
+            _write_scores(scores, folder, replaces, more)
+
+
+def _write_scores(
+    scores: Scores, folder: str | Path, replaces: Sequence[str], more: Callable[[Path], None] | None
+) -> None:
     with reporting_full_disk(Path(folder)), _written(Scores, folder, replaces=replaces) as hidden:
         if more is not None:
             more(hidden)
@@ -458,6 +490,7 @@ def calibrate(
     log_to: str | Sequence[str] = (),
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
+    max_memory: MaxMemory | None = None,
     prompt: Prompt = None,
     trust_remote_code: bool = False,
 ) -> CalibrationResults:
@@ -490,12 +523,12 @@ def calibrate(
         keep_paths: keep absolute paths in the results, see `uwc.results.Result.without_paths`.
         log_to: trackers that get the results: wandb, tensorboard, trackio.
         shown: called with the results before the mixture is saved.
-        dtype, device, prompt, trust_remote_code: see `uwc.models.model.Loading`.
+        dtype, device, max_memory, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Raises:
         UserError: the models cannot be mixed, the data overlap, or the original does not know the retain data.
     """
-    loading = Loading(dtype, device, prompt, trust_remote_code)
+    loading = Loading(dtype, device, prompt, trust_remote_code, max_memory)
     trackers = Trackers(log_to, folder=output_dir)
     CalibrationResults.prepare(
         output_dir, overwrite=overwrite, original=name_of(original), unlearned=name_of(unlearned)
@@ -560,6 +593,7 @@ def calibrate(
     return results
 
 
+@_long
 def attack(
     model: ModelLike,
     data: Sets,
@@ -583,6 +617,7 @@ def attack(
     log_to: str | Sequence[str] = (),
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
+    max_memory: MaxMemory | None = None,
     prompt: Prompt = None,
     trust_remote_code: bool = False,
 ) -> AttackResults:
@@ -612,7 +647,7 @@ def attack(
         overwrite: replace what the folder has of another model.
         keep_paths: keep absolute paths in the results, see `uwc.results.Result.without_paths`.
         log_to: trackers that get the results: wandb, tensorboard, trackio.
-        dtype, device, prompt, trust_remote_code: see `uwc.models.model.Loading`.
+        dtype, device, max_memory, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Returns:
         The outcomes of the model and of the control; an attack that failed or diverged is in ``failed``.
@@ -621,7 +656,7 @@ def attack(
         UserError: a model, an attack, a metric or the data are not as they should be; found before a model is loaded
             where that can be.
     """
-    loading = Loading(dtype, device, prompt, trust_remote_code)
+    loading = Loading(dtype, device, prompt, trust_remote_code, max_memory)
     trackers = Trackers(log_to, folder=output_dir)
     AttackResults.prepare(output_dir, overwrite=overwrite, model=name_of(model))
     measured = _metric_names(metrics)
@@ -684,6 +719,7 @@ def attack(
     return results
 
 
+@_long
 def attack_curve(
     model: ModelLike,
     data: Questions,
@@ -706,6 +742,7 @@ def attack_curve(
     log_to: str | Sequence[str] = (),
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
+    max_memory: MaxMemory | None = None,
     prompt: Prompt = None,
     trust_remote_code: bool = False,
 ) -> AttackResults:
@@ -721,7 +758,7 @@ def attack_curve(
         original: the model before unlearning; the curve then has the effort that reaches half of its score.
         metric: a name, label or function.
         settings: the attack's other settings.
-        dtype, device, prompt, trust_remote_code: see `uwc.models.model.Loading`.
+        dtype, device, max_memory, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Returns:
         One curve for the model and one for the control; ``answers`` has no row.
@@ -729,7 +766,7 @@ def attack_curve(
     Raises:
         UserError: as `attack`; also for an attack without an effort.
     """
-    loading = Loading(dtype, device, prompt, trust_remote_code)
+    loading = Loading(dtype, device, prompt, trust_remote_code, max_memory)
     trackers = Trackers(log_to, folder=output_dir)
     AttackResults.prepare(output_dir, overwrite=overwrite, model=name_of(model))
     name, measured = attack_name(attack), metric_name(metric)
@@ -803,6 +840,7 @@ def unlearn(
     log_to: str | Sequence[str] = (),
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
+    max_memory: MaxMemory | None = None,
     prompt: Prompt = None,
     trust_remote_code: bool = False,
 ) -> UnlearnResult:
@@ -828,12 +866,12 @@ def unlearn(
         overwrite: replace a model that the folder has.
         keep_paths: keep absolute paths in the results, see `uwc.results.Result.without_paths`.
         log_to: trackers that get the training's log as it goes: wandb, tensorboard, trackio.
-        dtype, device, prompt, trust_remote_code: see `uwc.models.model.Loading`.
+        dtype, device, max_memory, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Raises:
         UserError: an argument cannot be used, or the disk is full.
     """
-    loading, output = Loading(dtype, device, prompt, trust_remote_code), Path(output_dir)
+    loading, output = Loading(dtype, device, prompt, trust_remote_code, max_memory), Path(output_dir)
     trackers = Trackers(log_to, folder=output)
     invalid: LeftOut = [] if skip_invalid else None
     sets = sets_of({"forget": forget, "retain": retain}, columns, left_out=invalid)
@@ -905,6 +943,8 @@ def run_study(
     fresh: bool = False,
     verify: bool = False,
     workers: int = 1,
+    runner: str = "local",
+    address: str | None = None,
     overwrite: bool = False,
     keep_paths: bool = False,
     log_to: str | Sequence[str] = (),
@@ -922,6 +962,8 @@ def run_study(
         fresh: compute every step of the study again.
         verify: compare the hashes of all stored models, and not only of those that are read.
         workers: the number of processes that compute independent steps at the same time.
+        runner: "local", or "ray" to compute them as tasks of Ray (docs/scaling.md).
+        address: of a cluster of Ray; without one Ray is started on this machine.
         overwrite: replace the results of a study of another model or benchmark that has this name.
         keep_paths: keep absolute paths in the results, as the study's key of that name.
         log_to: trackers that get trainings as they go, and the results: wandb, tensorboard, trackio.
@@ -937,7 +979,7 @@ def run_study(
         runs=Path(runs_dir),
         fresh=fresh,
         verify=verify,
-        workers=workers,
+        runner=Runner(workers, runner, address),
         overwrite=overwrite,
         keep_paths=keep_paths,
         log_to=log_to,
@@ -992,7 +1034,9 @@ def _write_answers_page(results: Answered, folder: Path, title: str, first: str 
 
 def _save_attacks(results: AttackResults, folder: str | Path | None, metric: str = "") -> None:
     """Write attacks into a folder; with a metric also the page of answers."""
-    if folder is not None:
+    with main_process_writes() as writes:
+        if folder is None or not writes:
+            return
         with reporting_full_disk(Path(folder)), _written(AttackResults, folder) as hidden:
             results.save(hidden)
             if metric:

@@ -1,4 +1,4 @@
-"""The most memory that a piece of work takes: resident memory of this process, or memory of a CUDA device."""
+"""The most memory that a piece of work takes: resident memory of this process, or memory of the CUDA devices."""
 
 import ctypes
 import gc
@@ -21,7 +21,7 @@ def start_of_peak(device: str) -> int | None:
     """Give freed memory back to the system, and start a new peak.
 
     Args:
-        device: "cuda" for the current CUDA device; any other for the process.
+        device: "cuda" for all CUDA devices together; any other for the process.
 
     Returns:
         Bytes in use now; None where the system does not say, or does not start a new peak (all but Linux).
@@ -29,8 +29,9 @@ def start_of_peak(device: str) -> int | None:
     gc.collect()  # models in cycles of references
     if device == "cuda":
         torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated()
+        for i in range(torch.cuda.device_count()):
+            torch.cuda.reset_peak_memory_stats(i)
+        return sum(torch.cuda.memory_allocated(i) for i in range(torch.cuda.device_count()))
     give_back()
     try:
         _RESET.write_text("5")
@@ -42,7 +43,9 @@ def start_of_peak(device: str) -> int | None:
 def peak_bytes(device: str) -> int | None:
     """The most bytes in use at once since `start_of_peak`; files that are mapped into memory are counted as far as they
     were read. None where the system does not say."""
-    return torch.cuda.max_memory_allocated() if device == "cuda" else _status("VmHWM:")
+    if device == "cuda":
+        return sum(torch.cuda.max_memory_allocated(i) for i in range(torch.cuda.device_count()))
+    return _status("VmHWM:")
 
 
 def give_back(*, growth: int = 0) -> None:

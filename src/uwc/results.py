@@ -237,6 +237,37 @@ class JudgeInfo(Part):
     """Its agreement with labels by people, where that was measured."""
 
 
+class ServedModel(Part):
+    """A model whose greedy answers in its scores come from a server, which was compared with the checkpoint."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("model",)
+
+    model: str
+    """Its name in the study."""
+    served: str
+    """Its name at the server."""
+    extra: Settings = {}
+    """Further fields of each request."""
+    equal: int
+    """The number of compared questions whose answers are equal."""
+    near_ties: int
+    """The number of those whose answers differ from a token on that is nearly as likely as the checkpoint's."""
+    largest_gap: Number | None = None
+    """The most by which such a token is below the greatest logit, in nats."""
+    margin: float
+    """The most that is allowed."""
+
+    @property
+    def in_words(self) -> str:
+        """One sentence."""
+        count = self.equal + self.near_ties
+        ties = f"{self.near_ties} from a near tie on (at most {self.largest_gap:.3g} nats)" if self.near_ties else ""
+        return (
+            f"{self.model}: greedy answers are those of a server ({self.served}); of {count} compared with the "
+            f"checkpoint's {self.equal} are equal{f', and {ties} differ' if ties else ''}."
+        )
+
+
 class ClusterSecrets(Part):
     """The secrets of one cluster."""
 
@@ -1539,6 +1570,8 @@ class StudyResults(Answered):
     """The secrets that each model says, by set; empty if the questions have none, or no answer was generated."""
     judges: tuple[JudgeInfo, ...] = ()
     """The models that judged generated answers."""
+    served: tuple[ServedModel, ...] = ()
+    """The models whose greedy answers come from servers."""
     leaks: tuple[LeakCurve, ...] = ()
     """The leakage of sampled answers of each model, by set; empty if no metric reads any."""
     depth: tuple[DepthProfile, ...] = ()

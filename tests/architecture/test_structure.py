@@ -27,7 +27,8 @@ LIGHT = {
 }
 """Module -> what it does not import; imported in this order by one process."""
 KINDS = ("methods", "terms", "metrics", "attacks", "tricks", "rules", "benchmarks", "published")
-COMMANDS = [*(f"list {kind}" for kind in KINDS), "explain ES", "study list", "study plan quickstart"]
+PLANS = ("study plan quickstart", "study plan quickstart --estimate")
+COMMANDS = [*(f"list {kind}" for kind in KINDS), "explain ES", "study list", *PLANS]
 """What computes nothing, and imports no torch; run in this order by that process."""
 
 

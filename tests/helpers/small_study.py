@@ -4,7 +4,7 @@ from uwc.results import StepTime, StudyResults
 from uwc.studies.config import StudyConfig
 from uwc.studies.gather import gather
 from uwc.studies.plan import Plan
-from uwc.studies.run import run_steps
+from uwc.studies.run import LOCAL, Runner, run_steps
 from uwc.studies.store import Store
 from uwc.tracking import Trackers
 
@@ -26,8 +26,8 @@ STUDY = StudyConfig(
 
 
 def run_plan(
-    plan: Plan, store: Store, trackers: Trackers | None = None, workers: int = 1
+    plan: Plan, store: Store, trackers: Trackers | None = None, runner: Runner = LOCAL
 ) -> tuple[StudyResults, dict[str, StepTime]]:
     """The results of a plan, and the times of its steps by their names."""
-    record = run_steps(plan, store, on_step=lambda _done, **_note: None, trackers=trackers, workers=workers)
+    record = run_steps(plan, store, on_step=lambda _done, **_note: None, trackers=trackers, runner=runner)
     return gather(plan, store), {step.name: step for step in record.steps}

@@ -200,7 +200,7 @@ def test_a_step_that_meets_a_full_disk_leaves_nothing_half_made(tiny: Path, tmp_
     store, step = Store(tmp_path), make_plan(load_config(tiny)).steps[0]
 
     def fill() -> None:
-        with store.writing(step) as writing:
+        with store.lock(step) as lock, store.writing(step, lock) as writing:
             (writing.folder / "half").write_text("x", encoding="utf-8")
             raise OSError(28, "No space left on device")
 
@@ -209,7 +209,7 @@ def test_a_step_that_meets_a_full_disk_leaves_nothing_half_made(tiny: Path, tmp_
     assert store.manifest(step) is None
     assert not list((tmp_path / "tmp").iterdir())
     made = {"key": step.key, "kind": step.kind, "name": step.name, "settings": {}, "inputs": {}, "seconds": 0.0}
-    with store.writing(step) as writing:
+    with store.lock(step) as lock, store.writing(step, lock) as writing:
         (writing.folder / "whole").write_text("x", encoding="utf-8")
         files = file_records(writing.folder)
         writing.manifest = Manifest(**made, outcome=Outcome(), model={}, files=files, environment={})

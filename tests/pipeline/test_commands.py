@@ -109,7 +109,7 @@ def test_help_of_compare_has_groups_and_few_options(uwc: Run) -> None:
         assert f"─ {group} ─" in told
     own, shared = told.split("Further options, described by uwc --help:")
     assert len(set(re.findall(r"--[a-z][a-z-]+", own)) - {"--help"}) == 15 and len(told.splitlines()) < 66
-    names = "json plugin trust-remote-code overwrite skip-invalid keep-paths log-to verify workers"
+    names = "json plugin trust-remote-code device overwrite skip-invalid keep-paths log-to verify workers"
     assert re.findall(r"--([a-z-]+)", shared) == names.split()
 
 

@@ -18,6 +18,7 @@ LINES: Mapping[str, tuple[str, ...]] = {
     "list": ("list", "metrics"),
     "explain": ("explain", "ES"),
     "schema": ("schema", "score"),
+    "doctor": ("doctor", "--no-self-test"),
     "data": ("data", FORGET, RETAIN),
     "score": ("score", "model", "--data", FORGET, "--metric", "ES", *QUICK),
     "calibrate": ("calibrate", "model", "model", "--forget", FORGET, "--retain", RETAIN, "--search-only", *QUICK),

@@ -140,7 +140,7 @@ def load_place(path: Path) -> Place:
 def numbers_in(folder: Path) -> dict[str, str]:
     """Hashes of all files that a command wrote, except those that hold times, and locks."""
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()]
-    kept = [p for p in paths if p.name not in UNTOLD and p.suffix != ".lock" and "away-" not in p.name]
+    kept = [p for p in paths if p.name not in UNTOLD and p.suffix not in (".lock", ".lease") and "away-" not in p.name]
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in kept}
 
 

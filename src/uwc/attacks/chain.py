@@ -65,9 +65,11 @@ def with_own_weights(model: Model) -> Model:
     """
     from uwc.models.adapters import merge_adapter
     from uwc.models.mixing import require_unquantised
+    from uwc.models.placement import require_on_one_device
     from uwc.models.scoring import let_train
 
     require_unquantised(model.model, model.name)
+    require_on_one_device(model.model, model.name, "an attack on weights")
     plain = merge_adapter(replace(model, model=copy.deepcopy(model.model)))
     return replace(plain, model=let_train(plain.model))
 

@@ -1,7 +1,9 @@
 """Metrics under attack: scores by example under each variant, recovery, and budget curves."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ from uwc import answers, progress
 from uwc.attacks.chain import Chain, attacked, make_chain
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import Texts, attacks
-from uwc.data.example import Example
+from uwc.code_digest import NoSource, code_digest, comes_from_package
+from uwc.data.example import Example, fingerprint
 from uwc.errors import AttackFailed, ConfigError, DataError, TrainingDiverged
 from uwc.io import plain
 from uwc.metrics.depth import KnownDrops
@@ -22,6 +25,7 @@ from uwc.metrics.samples import LeakSettings
 from uwc.metrics.scored import ScoredSet, needs_of, score_set
 from uwc.metrics.stats import aggregate, paired_difference
 from uwc.metrics.suites import any_perturbed, any_secret
+from uwc.models import chunks
 from uwc.models.model import Model
 from uwc.models.token_scores import Floats
 from uwc.results import Aggregate, AttackedModel, AttackInfo, AttackOutcome, BudgetCurve, Difference, ModelKey, Variant
@@ -164,21 +168,38 @@ def attacked_values(
     worst = _Worst(names[0], budgets=_has_budgets(chain))
     with attacked(model, data, chain) as offered:
         for variant in offered:
-            scored = _scored(variant.model, data.scored, names, max_new_tokens, reference, leaks)
-            if known is not None:
-                scored = replace(scored, depth=known.depth(variant.model, data.scored))
-            values = {name: scored.values(name) for name in names}
-            worse = worst.updated(variant.effort, values[names[0]])
-            said = _said(
-                variant.model,
-                data.scored,
-                scored,
-                range(len(data.scored)) if texts == "all" else worse,
-                max_new_tokens=max_new_tokens if texts else 0,
-                prefixes="extraction_strength" in names,
-            )
-            found.append(VariantValues(variant.label, variant.effort, variant.note, variant.changed, values, said))
+            with chunks.within(partial(_determining, chain, variant.label, data)):
+                scored = _scored(variant.model, data.scored, names, max_new_tokens, reference, leaks)
+                if known is not None:
+                    scored = replace(scored, depth=known.depth(variant.model, data.scored))
+                values = {name: scored.values(name) for name in names}
+                worse = worst.updated(variant.effort, values[names[0]])
+                said = _said(
+                    variant.model,
+                    data.scored,
+                    scored,
+                    range(len(data.scored)) if texts == "all" else worse,
+                    max_new_tokens=max_new_tokens if texts else 0,
+                    prefixes="extraction_strength" in names,
+                )
+                found.append(VariantValues(variant.label, variant.effort, variant.note, variant.changed, values, said))
     return found if texts == "all" else _last_only(found)
+
+
+def _determining(chain: Chain, label: str, data: AttackData) -> list[object]:
+    """What determines the results of a model under a variant of an attack, besides its weights and tokens."""
+    found: list[object] = [label]
+    for step in chain.steps:
+        function, code = step.entry.function, ""
+        if not comes_from_package(function):
+            try:
+                code = code_digest(function)
+            except NoSource:
+                code = os.urandom(16).hex()  # equal to no other
+        found.append([step.entry.name, plain(step.settings), code])
+    parts = [getattr(data, f.name) for f in fields(data)]
+    examples = [p for p in parts if isinstance(p, Sequence) and p and isinstance(p[0], Example)]
+    return [*found, *map(fingerprint, examples)]
 
 
 class _Worst:

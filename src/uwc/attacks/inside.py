@@ -68,7 +68,9 @@ def probe(
     """
     from uwc.attacks.surrogate import ReadAt
     from uwc.models.head import head_of, own_steps_after_head
+    from uwc.models.placement import require_on_one_device
 
+    require_on_one_device(model.model, model.name, "the attack 'probe'")
     depths = chosen_depths(model.model, layers)
     states, targets = cached_states(model, [*data.train, *data.retain], depths)
     weight = head_of(model.model).weight
@@ -324,8 +326,10 @@ def soft_prompt(
     from uwc.attacks.surrogate import SoftPrompted
     from uwc.models.batching import DEFAULT_TOKEN_BUDGET
     from uwc.models.deterministic import deterministic
+    from uwc.models.placement import require_on_one_device
     from uwc.models.states import embedding_of
 
+    require_on_one_device(model.model, model.name, "the attack 'soft_prompt'")
     rng = np.random.default_rng(seed)
     encoded = model.encode(list(data.train or data.retain))
     embedding = embedding_of(model.model)

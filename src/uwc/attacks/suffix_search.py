@@ -16,6 +16,7 @@ from uwc.errors import ModelError
 from uwc.models.deterministic import deterministic
 from uwc.models.head import head_sees, relative_tolerance
 from uwc.models.model import Model
+from uwc.models.placement import require_on_one_device
 from uwc.models.states import embedding_of, resolve_layer
 
 _TOKENS_A_BATCH = 8192
@@ -96,6 +97,7 @@ class SuffixSearch:
             [True] * len(suffixes)
         ),
     ) -> None:
+        require_on_one_device(model.model, model.name, "an adversarial suffix")
         self._model = model.model.eval()
         self._problems, self._settings, self._readable = problems, settings, readable
         self._device = model.device

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from uwc.errors import ModelError
 from uwc.models.contrast import ContrastModel
 from uwc.models.head import head_of, replaced_head, unwrapped
+from uwc.models.placement import device_of
 from uwc.models.states import blocks, output_states
 
 
@@ -26,7 +27,7 @@ class Wrapped(nn.Module):
     @property
     def device(self) -> torch.device:
         """The device of the weights."""
-        return self.inner.device  # type: ignore[no-any-return]
+        return device_of(self.inner)
 
     @property
     def generation_config(self) -> Any:

@@ -13,6 +13,7 @@ from uwc.cli.options import (
     OUTPUT,
     QUESTIONS,
     Columns,
+    Device,
     Json,
     KeepPaths,
     LogTo,
@@ -33,6 +34,7 @@ from uwc.cli.options import (
 from uwc.cli.printing import print_answers_page, print_rows
 from uwc.errors import AttackFailed, ConfigError
 from uwc.io import require_writable
+from uwc.progress import FIRST_PROCESS
 
 if TYPE_CHECKING:
     from uwc.cli.sections import FileSettings
@@ -131,6 +133,7 @@ def attack_command(
     setting: Set = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
     trust_remote_code: TrustRemoteCode = False,
+    device: Device = None,
 ) -> None:
     """Score a model before and under attacks, which try to recover forgotten knowledge.
 
@@ -147,6 +150,7 @@ def attack_command(
         setting,
         question_settings(column, skip_invalid=skip_invalid),
         trust_remote_code=trust_remote_code,
+        device=device,
     )
     if points is not None:
         require_writable(points.parent, points.name)
@@ -195,6 +199,8 @@ def attack_command(
         require_used(settings, attack)
         shared["settings"] = settings.get(attack[0])
         found = attack_curve(model, data, attack[0], numbers(curve), over=over, metric=metrics[0], **shared)
+    if not FIRST_PROCESS:
+        return
     if as_json:
         typer.echo(found.to_json(), nl=False)
     else:

@@ -11,6 +11,7 @@ from uwc.cli.options import (
     MEASURED,
     OUTPUT,
     Columns,
+    Device,
     Forget,
     IncludePath,
     Json,
@@ -80,6 +81,7 @@ def calibrate_command(
     setting: Set = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
     trust_remote_code: TrustRemoteCode = False,
+    device: Device = None,
 ) -> None:
     """Calibrate an unlearned model: find its largest mixture with the original that satisfies the retention constraint.
 
@@ -102,6 +104,7 @@ def calibrate_command(
             **harness_settings(harness_include_path),
         },
         trust_remote_code=trust_remote_code,
+        device=device,
     )
 
     if "samples" in given.score.model_fields_set:

@@ -10,6 +10,7 @@ from uwc.cli.options import (
     MODELS,
     OUTPUT,
     Columns,
+    Device,
     Forget,
     Holdout,
     IncludePath,
@@ -95,6 +96,7 @@ def compare_command(
     overrides: Set = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
     trust_remote_code: TrustRemoteCode = False,
+    device: Device = None,
 ) -> None:
     """Compare unlearned models at equal retention: residual forget scores with intervals, and recovery by attacks.
 
@@ -120,7 +122,7 @@ def compare_command(
         attacks=_attacks(attack),
         columns=file_columns(column),
         skip_invalid=skip_invalid,
-        overrides=overrides,
+        overrides=overrides if device is None else [f"model.device={device}", *overrides],
         output_dir=output_dir,
         verify=verify,
         workers=workers,

@@ -18,6 +18,7 @@ from uwc.cli.calibrate import calibrate_command
 from uwc.cli.check import check_command
 from uwc.cli.compare import compare_command
 from uwc.cli.data import data_command
+from uwc.cli.doctor import doctor_command
 from uwc.cli.export import export_command
 from uwc.cli.judge import judge_command
 from uwc.cli.list import explain_command, list_command, schema_command
@@ -77,6 +78,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "replay": replay_command,
     "push": push_command,
     "schema": schema_command,
+    "doctor": doctor_command,
 }
 for name, command in COMMANDS.items():
     app.command(name, cls=Command)(command)

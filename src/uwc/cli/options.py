@@ -206,6 +206,7 @@ SHARED = {
     "--plugin": "A Python file (FILE) that registers metrics, losses, tricks or attacks. May be repeated.",
     "--allow-plugins": "Execute plug-ins that a study names outside of the current folder.",
     "--trust-remote-code": "Run Python code that comes with a checkpoint.",
+    "--device": "Where to compute (DEVICE): auto, cpu, cuda, cuda:1, mps, or map for a model that no device holds.",
     "--overwrite": "Replace what the output folder has of another model or study.",
     "--skip-invalid": "Leave out the invalid rows of question files, at most half of a file; results name them.",
     "--keep-paths": "Keep absolute paths in the results.",
@@ -219,6 +220,7 @@ Json = Annotated[bool, typer.Option("--json", hidden=True)]
 Plugins = Annotated[list[Path], typer.Option("--plugin", hidden=True, callback=_load_plugins)]
 AllowPlugins = Annotated[bool, typer.Option("--allow-plugins", hidden=True)]
 TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", hidden=True)]
+Device = Annotated[str | None, typer.Option("--device", hidden=True)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", hidden=True)]
 SkipInvalid = Annotated[bool, typer.Option("--skip-invalid", hidden=True)]
 KeepPaths = Annotated[bool, typer.Option("--keep-paths", hidden=True)]
@@ -383,6 +385,7 @@ def sections(
     defaults: Mapping[str, Mapping[str, Any]] | None = None,
     *,
     trust_remote_code: bool = False,
+    device: str | None = None,
 ) -> S:
     """The validated settings of ``--set``.
 
@@ -391,6 +394,7 @@ def sections(
         options: ``"section.key=value"``, the value in YAML.
         defaults: section -> key -> value, for keys that other options give.
         trust_remote_code: the option of this name, which no other can give.
+        device: the option of this name.
 
     Raises:
         ConfigError: an unknown key, a wrong value, or an option that is not of this form.
@@ -405,6 +409,8 @@ def sections(
         raise ConfigError("--set model.trust_remote_code: use the option --trust-remote-code")
     if trust_remote_code:
         defaults = {**(defaults or {}), "model": {"trust_remote_code": True}}
+    if device is not None:
+        defaults = {**(defaults or {}), "model": {**(defaults or {}).get("model", {}), "device": device}}
     for section, values in (defaults or {}).items():
         if isinstance(given.setdefault(section, {}), dict):
             given[section] = {**values, **given[section]}

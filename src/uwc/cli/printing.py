@@ -16,6 +16,7 @@ from uwc.results import attack_table, number_text
 
 if TYPE_CHECKING:
     from uwc.results import Scores, StudyResults, Warning
+    from uwc.studies.estimate import Estimate
 
 
 def print_rows(title: str, rows: list[dict[str, Any]], as_json: bool = False) -> None:
@@ -26,6 +27,35 @@ def print_rows(title: str, rows: list[dict[str, Any]], as_json: bool = False) ->
     columns = [c for c in (rows[0] if rows else {}) if any(row[c] not in (None, "") for row in rows)]
     cells = tuple(tuple(_cell(row[c]) for c in columns) for row in rows)
     print_table(Table(title=title, columns=tuple(columns), rows=cells), console())
+
+
+def print_estimate(found: "Estimate", as_json: bool = False) -> None:
+    """Print the cost of a study as JSON, or as a table by kind of step and what to leave out first."""
+    if as_json:
+        print_json(found.to_dict())
+        return
+    unit = "GPU hours" if found.machine.device == "cuda" else "hours"
+    rows = [
+        {
+            "kind": cost.kind,
+            "steps": cost.steps,
+            "TFLOP": f"{cost.tflop:.3g}",
+            unit: f"{cost.hours:.3g}",
+            "share": f"{cost.share:.0%}",
+            "disk GB": f"{cost.disk_gb:.3g}",
+            "peak GB": f"{cost.memory_gb:.3g}",
+            "devices": cost.devices,
+        }
+        for cost in (*found.kinds, found.total)
+    ]
+    print_rows(f"estimated cost of {found.study} on {found.machine.name}, {found.parameters:,} parameters", rows)
+    typer.echo(f"{found.path_hours:.3g} hours with any number of workers: the longest chain of steps")
+    saved = [
+        {"leave out first": s.what, "key": s.how, unit: f"{s.hours:.3g}", "share": f"{s.share:.0%}"}
+        for s in found.leave_out
+    ]
+    if saved:
+        print_rows("what saves most, each taken alone", saved)
 
 
 def print_scores(scores: "Scores", title: str, as_json: bool) -> None:

@@ -10,6 +10,7 @@ from uwc.cli.options import (
     QUESTIONS,
     BeforeFile,
     Columns,
+    Device,
     EndpointAttacks,
     EndpointModel,
     EndpointUrl,
@@ -42,6 +43,7 @@ from uwc.cli.options import (
 )
 from uwc.cli.printing import print_answers_page, print_scores
 from uwc.errors import UserError, listed
+from uwc.progress import FIRST_PROCESS
 
 
 def score_command(
@@ -91,6 +93,7 @@ def score_command(
     setting: Set = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
     trust_remote_code: TrustRemoteCode = False,
+    device: Device = None,
 ) -> None:
     """Score a model on questions, or texts generated elsewhere: how much of the answers is remembered?
 
@@ -109,6 +112,7 @@ def score_command(
         setting,
         {**question_settings(column, skip_invalid=skip_invalid), **harness_settings(harness_include_path)},
         trust_remote_code=trust_remote_code,
+        device=device,
     )
     files = given_files(forget=forget, retain=retain, holdout=holdout) | given.benchmark.settings.further
     shared: dict[str, Any] = {
@@ -162,6 +166,8 @@ def score_command(
         raise UserError("--before and --under are for texts (--outputs); for a model use --compare, and uwc attack")
     else:
         scores = score(model, files or None, original=original, retrained=retrained, **shared)
+    if not FIRST_PROCESS:
+        return
     on = forget or listed(shared["tasks"])
     print_scores(scores, f"{model} on {on}" if system is None else system.name, as_json)
     if not as_json:

@@ -21,7 +21,8 @@ from uwc.cli.options import (
     Verify,
     Workers,
 )
-from uwc.cli.printing import print_results, print_rows
+from uwc.cli.printing import print_estimate, print_results, print_rows
+from uwc.errors import ConfigError
 
 DIVERGED = 3
 """Exit status of a study in which a method diverged."""
@@ -50,6 +51,24 @@ def study_run(
     verify: Verify = False,
     log_to: LogTo = [],  # noqa: B006
     workers: Workers = 1,
+    runner: Annotated[
+        str,
+        typer.Option(
+            "--runner",
+            rich_help_panel=MACHINES,
+            metavar="local|ray",
+            help="Compute the steps in processes of this machine, or as tasks of Ray.",
+        ),
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            rich_help_panel=MACHINES,
+            metavar="ADDRESS",
+            help="A cluster of Ray, such as auto or HOST:6379; without one Ray is started on this machine.",
+        ),
+    ] = None,
     keep_paths: KeepPaths = False,
     as_json: Json = False,
     overrides: Set = [],  # noqa: B006
@@ -58,6 +77,7 @@ def study_run(
     allow_plugins: AllowPlugins = False,
 ) -> None:
     """Run the missing steps of a study; print its table of results, the conclusion and the path of its report."""
+    from uwc.studies.run import Runner
     from uwc.workflows.studies import run_study
 
     results = run_study(
@@ -68,7 +88,7 @@ def study_run(
         overwrite=overwrite,
         keep_paths=keep_paths,
         log_to=log_to,
-        workers=workers,
+        runner=Runner(workers, runner, address),
         trust_remote_code=trust_remote_code,
         allow_plugins=allow_plugins,
     )
@@ -95,15 +115,47 @@ def study_plan(
             help="Write job arrays of SLURM that run the missing steps to this folder.",
         ),
     ] = None,
+    estimated: Annotated[
+        bool,
+        typer.Option(
+            "--estimate",
+            rich_help_panel=MACHINES,
+            help="Print the operations, hours, disk and memory of the missing steps, and what to leave out first.",
+        ),
+    ] = False,
+    machine: Annotated[
+        str | None,
+        typer.Option(
+            "--machine",
+            rich_help_panel=MACHINES,
+            metavar="NAME",
+            help="With --estimate: cpu (the default), rtx4090, l40s, a100, h100, h200, or here, which is measured.",
+        ),
+    ] = None,
     as_json: Json = False,
     overrides: Set = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
     trust_remote_code: TrustRemoteCode = False,
     allow_plugins: AllowPlugins = False,
 ) -> None:
-    """Print the steps of a study with their status, or write scripts that run them on a cluster."""
-    from uwc.workflows.studies import plan_study, slurm_scripts
+    """Print the steps of a study with their status or their cost, or write scripts that run them on a cluster."""
+    from uwc.workflows.studies import estimate_study, plan_study, slurm_scripts
 
+    if machine is not None and not estimated:
+        raise ConfigError(f"--machine {machine} has an effect with --estimate only; add it, or leave --machine out")
+    if estimated and slurm is not None:
+        raise ConfigError("--estimate and --slurm print different things; leave one of them out")
+    if estimated:
+        found = estimate_study(
+            source,
+            machine=machine or "cpu",
+            overrides=overrides,
+            runs=runs,
+            trust_remote_code=trust_remote_code,
+            allow_plugins=allow_plugins,
+        )
+        print_estimate(found, as_json)
+        return
     if slurm is not None:
         scripts = slurm_scripts(
             source,

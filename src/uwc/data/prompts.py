@@ -1,7 +1,7 @@
 """Prompts: renders and tokenizes conversations, and finds the tokens of the answer and of its end."""
 
 import datetime
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -93,6 +93,8 @@ DATE = "2025-04-10"
 _OURS = ("messages", "conversation", "chat_template", "tokenize", "add_generation_prompt", "continue_final_message")
 _DIRECTIVES = "aAbBdeHIjmMpSuUwWyYFDZ"
 _TURN = "\n\n"
+_AT_ONCE = 1024
+"""Texts that are tokenized at once: a tokenizer returns some 100 bytes a token, of which few are kept."""
 """Separator of two questions in a plain prompt."""
 
 
@@ -197,29 +199,11 @@ class PromptTemplate:
         if not examples:
             return []
         renderer = Renderer(self, tokenizer, frozenset(ends))
-        texts = [renderer.rendered(e) for e in examples]
-        _tell_trimmed(examples, texts)
-        encoded = []
-        spans = find_spans([(t.text, t.start, t.end) for t in texts], tokenizer)
-        for example, text, (ids, start, end, characters) in zip(examples, texts, spans, strict=True):
-            if end <= start:
-                raise DataError(f"example {example.id!r}: the answer {example.answer!r} has no token of its own")
-            beginning = renderer.opening if example.raw else renderer.beginning
-            before = beginning if tuple(ids[: len(beginning)]) != beginning else ()
-            tokens = (*before, *ids[:end], *(() if example.raw else renderer.end(ids[end:])))
-            if len(tokens) > max_length:
-                raise DataError(
-                    f"example {example.id!r} has {len(tokens)} tokens, more than the model's context of {max_length}; "
-                    "shorten or remove it"
-                )
-            shift = len(before)
-            at, length = text.end - len(text.answer), len(text.answer)
-            within = tuple(min(max(place - at, 0), length) for place in characters)
-            first = max(start + shift, 1) if example.raw else start + shift
-            if first >= end + shift:
-                raise DataError(f"example {example.id!r}: the passage is a single token; write more of it")
-            ends_of = within[first - start - shift :]
-            encoded.append(EncodedExample(example.id, tokens, first, end + shift, text.answer, ends=ends_of))
+        encoded: list[EncodedExample] = []
+        numbers: dict[int, int] = {}
+        for start in range(0, len(examples), _AT_ONCE):
+            encoded += _encoded(examples[start : start + _AT_ONCE], renderer, max_length, numbers)
+        _tell_trimmed(examples, encoded)
         return encoded
 
     def plain(self, example: Example, *, trimmed: Callable[[str], str] = str.strip) -> str:
@@ -521,8 +505,37 @@ def _strftime_macro(day: datetime.date) -> str:
     return f"{{% macro strftime_now(format) %}}{{{{ format{filters} }}}}{{% endmacro %}}\n"
 
 
-def _tell_trimmed(examples: Sequence[Example], texts: Sequence[_Rendered]) -> None:
-    changed = [e.id for e, t in zip(examples, texts, strict=True) if e.answer != t.answer]
+def _encoded(
+    examples: Sequence[Example], renderer: Renderer, max_length: int, numbers: dict[int, int]
+) -> Iterator[EncodedExample]:
+    """Encode some examples; `numbers` has one object for each token, since every new one takes 28 bytes."""
+    texts = [renderer.rendered(e) for e in examples]
+    spans = find_spans([(t.text, t.start, t.end) for t in texts], renderer.tokenizer)
+    for example, text, (ids, start, end, characters) in zip(examples, texts, spans, strict=True):
+        if end <= start:
+            raise DataError(f"example {example.id!r}: the answer {example.answer!r} has no token of its own")
+        beginning = renderer.opening if example.raw else renderer.beginning
+        before = beginning if tuple(ids[: len(beginning)]) != beginning else ()
+        tokens = (*before, *ids[:end], *(() if example.raw else renderer.end(ids[end:])))
+        if len(tokens) > max_length:
+            raise DataError(
+                f"example {example.id!r} has {len(tokens)} tokens, more than the model's context of {max_length}; "
+                "shorten or remove it"
+            )
+        shift = len(before)
+        at, length = text.end - len(text.answer), len(text.answer)
+        within = tuple(min(max(place - at, 0), length) for place in characters)
+        first = max(start + shift, 1) if example.raw else start + shift
+        if first >= end + shift:
+            raise DataError(f"example {example.id!r}: the passage is a single token; write more of it")
+        ends_of = within[first - start - shift :]
+        tokens = tuple(map(numbers.setdefault, tokens, tokens))
+        answer = example.answer if example.answer == text.answer else text.answer
+        yield EncodedExample(example.id, tokens, first, end + shift, answer, ends=ends_of)
+
+
+def _tell_trimmed(examples: Sequence[Example], encoded: Sequence[EncodedExample]) -> None:
+    changed = [e.id for e, t in zip(examples, encoded, strict=True) if e.answer != t.answer]
     if changed:
         progress.warn(
             f"{len(changed)} of {len(examples)} answers (such as that of {changed[0]!r}) begin or end with white space "

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from uwc.data.prompts import EncodedExample
 
@@ -11,7 +12,7 @@ WORTH = 0.85
 """The largest share of the tokens of its sequences that a tree may have, for attention with a mask costs more."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TokenTree:
     """Sequences with their common beginnings merged (token tree, arXiv:2305.09781).
 
@@ -42,7 +43,13 @@ class TokenTree:
 def single_tree(encoded: Sequence[EncodedExample], index: int) -> TokenTree:
     """One sequence, with all its tokens."""
     tokens = encoded[index].tokens
-    return TokenTree((index,), tokens, (tuple(range(len(tokens))),))
+    return TokenTree((index,), tokens, _chain(len(tokens)))
+
+
+@lru_cache(maxsize=4096)
+def _chain(length: int) -> tuple[tuple[int, ...]]:
+    """The path of a sequence by itself, the same object for all of one length."""
+    return (tuple(range(length)),)
 
 
 def token_tree(encoded: Sequence[EncodedExample], members: Iterable[int]) -> TokenTree:

@@ -11,7 +11,7 @@ from pydantic import Field
 from uwc.data.example import Example
 from uwc.data.spans import Span
 from uwc.errors import ConfigError, DataError
-from uwc.metrics.registry import metrics
+from uwc.metrics.registry import inputs_of, metrics
 from uwc.models.token_scores import Floats
 from uwc.results import DepthProfile, ModelKey
 
@@ -106,7 +106,7 @@ def depth_work(scoring: "Scoring") -> DepthWork | None:
     sets = {
         name: examples
         for name, examples in scoring.given.sets.items()
-        if any("depth" in metrics.get(m).facts["needs"] for m in (*scoring.measured(name), *scoring.read(name)))
+        if any("depth" in inputs_of(m) for m in (*scoring.measured(name), *scoring.read(name)))
     }
     return DepthWork(_settings(scoring)["span"], sets) if sets else None
 

@@ -4,12 +4,12 @@
 computes the scores by metric and set from these, including metrics of whole sets, without a model.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,9 @@ from uwc.metrics.suites import VERBATIM, Given, is_judged, is_set_metric, measur
 from uwc.models.model import Model
 from uwc.models.token_scores import Sampling
 from uwc.results import ModelKey, Score, ScoreDifference
+
+if TYPE_CHECKING:
+    from uwc.models.generation import Generated
 
 Settings = Mapping[str, Mapping[str, Any]]
 ScoredSets = Mapping[str, ScoredSet]
@@ -148,7 +151,12 @@ class Work:
 
 
 def score_sets(
-    model: Model, work: Work, *, original: Model | None = None, judges: Judges | None = None
+    model: Model,
+    work: Work,
+    *,
+    original: Model | None = None,
+    judges: Judges | None = None,
+    answered: "Callable[..., Generated] | None" = None,
 ) -> dict[str, ScoredSet]:
     """Run a model on every set.
 
@@ -157,6 +165,7 @@ def score_sets(
         work: the sets and their needs, from `Scoring.work`.
         original: the model before unlearning, for metrics that compare with it.
         judges: models that judge generated answers, for metrics that need them.
+        answered: generates greedy answers in place of `generate`; not for a peer's definitions.
 
     Returns:
         Set -> its scores.
@@ -166,7 +175,7 @@ def score_sets(
     """
     found: dict[str, ScoredSet] = {}
     for name in work.sets:
-        found[name] = _score_set(model, name, work, original, judges)
+        found[name] = _score_set(model, name, work, original, judges, answered)
         if judged := work.judged.get(name):
             found[name] = found[name].judged_by(judges or Judges(), judged, judged)
     return found
@@ -267,8 +276,15 @@ def load_sets(folder: Path, names: Sequence[str]) -> dict[str, ScoredSet]:
     return {name: ScoredSet.load(folder, name) for name in names}
 
 
-def _score_set(model: Model, name: str, work: Work, original: Model | None, judges: Judges | None) -> ScoredSet:
-    examples, new_tokens, answered = work.sets[name], work.max_new_tokens, None
+def _score_set(
+    model: Model,
+    name: str,
+    work: Work,
+    original: Model | None,
+    judges: Judges | None,
+    answered: "Callable[..., Generated] | None",
+) -> ScoredSet:
+    examples, new_tokens = work.sets[name], work.max_new_tokens
     if name == VERBATIM:
         model = replace(model, template=RAW, rewrites=())
         examples, new_tokens = [cut(e, model) for e in examples], VERBATIM_TOKENS

@@ -318,15 +318,16 @@ class ScoredSet(MeasuredSet):
         }
         columns |= {key: column for key, column in optional.items() if column is not None}
         rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+        with (folder / f"{name}.jsonl").open("w", encoding="utf-8", newline="") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
     @classmethod
     def load(cls, folder: Path, name: str) -> "ScoredSet":
         """Read the files of `save`. Raises DataError if one is damaged."""
         path = folder / f"{name}.jsonl"
         try:
-            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+            with path.open(encoding="utf-8", newline="\n") as file:
+                rows = [json.loads(line) for line in file if line != "\n"]
             keys = rows[0].keys() if rows else ()
             parts = _read_states(folder / f"{name}.npz")
             return cls(
@@ -451,7 +452,7 @@ def score_set(
         reference: the original model, for metrics that compare with it.
         samplings: the sampling settings that the metrics need.
         max_new_tokens: the most tokens of a generated answer.
-        token_budget: the most padded tokens in a batch; from the free memory by default.
+        token_budget: the most padded tokens in a batch; `token_budget_of` by default.
         answered: the function that generates answers; `generate` by default.
         leaks: settings of sampling answers, if a metric reads samples.
         judges: the judges of texts, if samples leak by one.
@@ -475,6 +476,8 @@ def score_set(
     encoded = model.encode(examples)
     answers = tuple(e.answer for e in encoded)
     labelled = tuple(e.labelled or "" for e in encoded) if any(e.labelled is not None for e in encoded) else ()
+    prompts, characters = model.prompts(encoded), tuple(e.ends for e in encoded)
+    del encoded
     texts: Generated | None = None
     gradients = similar = states = reference_states = None
     if any(text in needs for text in TEXTS):
@@ -505,8 +508,8 @@ def score_set(
         ),
         letters=letter_scores(model, examples, token_budget=token_budget) if "letters" in needs else None,
         secrets=secrets if any(secrets) else (),
-        prompts=model.prompts(encoded),
-        ends=tuple(e.ends for e in encoded),
+        prompts=prompts,
+        ends=characters,
         gradient_norms=gradients,
         similar_from=similar,
     )

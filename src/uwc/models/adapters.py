@@ -25,6 +25,7 @@ from uwc.models.checkpoint_files import ADAPTER, ADAPTER_WEIGHTS, CONFIG, kind_o
 from uwc.models.head import head_of
 from uwc.models.mixing import embedding_names, require_alpha, require_finite, say_untied, tied_embeddings
 from uwc.models.model import Model
+from uwc.models.placement import require_on_one_device
 from uwc.models.weights import WeightFiles, open_safetensors
 
 _PROBED = 24
@@ -391,6 +392,7 @@ def attach_adapter(base: Model, path: str | Path) -> Model:
         from peft import PeftModel
     except ImportError:
         raise ModelError(f"{path} is an adapter, which needs peft; install it with: pip install peft") from None
+    require_on_one_device(base.model, base.name, f"the adapter {path}")
     config = read_json(path, ADAPTER)
     require_adapter(path, config)
     _require_known_settings(path, config)

@@ -8,12 +8,14 @@ The answers to a question share its prompt: a token tree is read in place of the
 a sequence the same logits in a tree as alone.
 """
 
+import os
 import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,10 +23,13 @@ from uwc import progress
 from uwc.data.batches import collate, collate_trees, group_by_length
 from uwc.data.prompts import EncodedExample
 from uwc.data.trees import TokenTree, single_tree, token_tree, token_trees
-from uwc.errors import ModelError, UserError
+from uwc.errors import ConfigError, ModelError, UserError
 from uwc.memory import give_back
+from uwc.models.chunks import Columns, chunks_of
 from uwc.models.head import AnswerLogits, unwrapped
 from uwc.models.model import Batching, Model, Sharing
+from uwc.models.placement import device_of
+from uwc.models.processes import is_first, of_first, share, together
 
 _LONG, _SHORT, _NEW = 11, 5, 4
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
@@ -72,7 +77,7 @@ def _sequences(model: Any) -> tuple[Tensor, Tensor]:
     vocabulary = int(unwrapped(model).get_input_embeddings().weight.shape[0])
     ordinary = [t for t in range(vocabulary) if t not in special][: 16 * _LONG] or list(range(vocabulary))
     chosen = [ordinary[(7 * i * i + 3 * i + 1) % len(ordinary)] for i in range(_LONG + _SHORT)]
-    ids = torch.tensor(chosen, device=model.device)
+    ids = torch.tensor(chosen, device=device_of(model))
     return ids[None, :_LONG], ids[None, _LONG:]
 
 
@@ -283,19 +288,25 @@ _GAPS = 256 << 20
 """Bytes by which resident memory may grow before the gaps that passes leave are given back."""
 BATCH_COST = {"cpu": 64, "cuda": 1024, "mps": 256}
 """Fixed cost of a scoring batch by device, in tokens."""
+GPU_MEMORY = "UWC_GPU_MEMORY_GB"
+"""The environment variable with the memory, in GB, that batches on a CUDA device are sized for."""
 _LEAST, _MOST = 1024, 1 << 15  # beyond it a GPU gains nothing, and padding grows
-_SHARE_OF_FREE = 0.5
+_SHARE = 0.5
 
 
 def token_budget_of(model: Model, *, elsewhere: int = DEFAULT_TOKEN_BUDGET) -> int:
-    """The most padded tokens in a batch: a power of two that fits half the free memory of the model's GPU.
+    """The most padded tokens in a batch: a power of two that fits half the GPU's memory beside the weights.
 
-    A block's forward pass needs about ``4 * hidden + 3 * intermediate`` numbers a token. On other devices than CUDA it
-    is a constant, so that results do not depend on the load of the machine.
+    A block's forward pass needs about ``4 * hidden + 3 * intermediate`` numbers a token. The memory is `memory_of`, and
+    not what is free, so that a rerun has the same batches and the same bits. On other devices than CUDA it is a
+    constant.
 
     Args:
         model: the model.
         elsewhere: the budget on other devices.
+
+    Raises:
+        ConfigError: see `memory_of`.
     """
     if model.device.type != "cuda":
         return elsewhere
@@ -303,9 +314,27 @@ def token_budget_of(model: Model, *, elsewhere: int = DEFAULT_TOKEN_BUDGET) -> i
     hidden = int(config.hidden_size)
     intermediate = int(getattr(config, "intermediate_size", None) or 4 * hidden)
     bytes_a_token = (4 * hidden + 3 * intermediate) * model.model.dtype.itemsize
-    free, _total = torch.cuda.mem_get_info(model.device)
-    fitting = max(1, int(free * _SHARE_OF_FREE) // bytes_a_token)
+    weights = sum(p.numel() * p.element_size() for p in model.model.parameters())
+    fitting = max(1, int((memory_of(model.device) - weights) * _SHARE) // bytes_a_token)
     return int(min(max(1 << (fitting.bit_length() - 1), _LEAST), _MOST))
+
+
+def memory_of(device: torch.device) -> int:
+    """Bytes that batches on a CUDA device are sized for: its total memory, or ``UWC_GPU_MEMORY_GB`` times 10^9.
+
+    Raises:
+        ConfigError: the variable is not a positive number.
+    """
+    given = os.environ.get(GPU_MEMORY)
+    if not given:
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    try:
+        gigabytes = float(given)
+    except ValueError:
+        gigabytes = 0.0
+    if not 0 < gigabytes < float("inf"):
+        raise ConfigError(f"{GPU_MEMORY}={given}: give the memory in GB, a number such as 24, or unset it")
+    return int(gigabytes * 1e9)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -322,6 +351,7 @@ def run_in_batches(
     token_budget: int,
     batch_cost: int,
     work: Callable[[list[int]], None],
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[list[int]]:
     """Call `work` on batches of indices, longest first; when out of memory, halve the budget and retry.
 
@@ -331,6 +361,7 @@ def run_in_batches(
         token_budget: the most padded tokens in a batch.
         batch_cost: fixed cost of a batch; see `group_by_length`.
         work: called with each batch; must have no effect before it may fail.
+        share: (i, n): only every n-th of the batches, from the i-th on.
 
     Yields:
         Each batch after its work.
@@ -339,6 +370,7 @@ def run_in_batches(
         ModelError: a single item does not fit into the memory.
     """
     waiting = group_by_length(lengths, token_budget=token_budget, batch_cost=batch_cost, kinds=kinds)
+    waiting = waiting[share[0] :: share[1]]
     give_back(growth=_GAPS)
     while waiting:
         group = waiting.pop(0)
@@ -358,7 +390,71 @@ def run_in_batches(
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         token_budget = max(len(group) * lengths[group[0]] // 2, 1)
+        progress.warn(
+            f"out of memory: the remaining batches have at most {token_budget} tokens, so that a rerun with more free "
+            "memory may differ in the last digits"
+        )
         left = [index for indices in (group, *waiting) for index in indices]
         lengths_left, kinds_left = [lengths[i] for i in left], [kinds[i] for i in left]
         groups = group_by_length(lengths_left, token_budget=token_budget, batch_cost=batch_cost, kinds=kinds_left)
         waiting = [[left[i] for i in group] for group in groups]
+
+
+def results_in_batches(
+    lengths: Sequence[int],
+    *,
+    kinds: Sequence[Hashable],
+    token_budget: int,
+    batch_cost: int,
+    work: Callable[[list[int]], Columns],
+    content: Callable[[], Sequence[object]],
+) -> Iterator[tuple[list[int], Columns]]:
+    """As `run_in_batches`, for work that returns a result: kept in files, and divided between processes.
+
+    The batches are the same whether a run was interrupted (see `uwc.models.chunks.keeping`), or is divided between
+    processes (see `uwc.models.processes.dividing`), and so are the bits of the results. A batch for which memory does
+    not suffice is an exception: of several processes each makes smaller batches of its own share.
+
+    Args:
+        lengths, kinds, token_budget, batch_cost: as `run_in_batches` takes them.
+        work: gives the result of a batch; must have no other effect.
+        content: gives what determines the results besides these: models, arrays and plain data.
+
+    Yields:
+        Each batch with its result, in no particular order.
+
+    Raises:
+        ModelError: a single item does not fit into the memory.
+    """
+    chunks = chunks_of(lambda: [np.array(lengths), repr(kinds), token_budget, batch_cost, *content()])
+    done: set[tuple[int, ...]] = set()
+    if chunks is not None:
+        for batch, result in of_first(chunks.read()):
+            done.add(tuple(batch))
+            yield batch, result
+    results: list[tuple[list[int], Columns]] = []
+
+    def once(batch: list[int]) -> None:
+        place = tuple(batch)
+        if place in done:
+            return
+        if chunks is not None and place in chunks.failed:
+            raise torch.OutOfMemoryError
+        try:
+            results.append((batch, work(batch)))
+        except RuntimeError as error:
+            if chunks is not None and len(batch) > 1 and is_out_of_memory(error):
+                chunks.failed.add(place)
+            raise
+
+    def own() -> Iterator[tuple[list[int], Columns]]:
+        for _ in run_in_batches(
+            lengths, kinds=kinds, token_budget=token_budget, batch_cost=batch_cost, work=once, share=share()
+        ):
+            yield from results
+            results.clear()
+
+    for batch, result in together(own()):
+        if chunks is not None and is_first():
+            chunks.add(batch, result)
+        yield batch, result

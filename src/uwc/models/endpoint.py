@@ -7,6 +7,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass as plain_dataclass
 from dataclasses import field
 from email.utils import parsedate_to_datetime
 from importlib.util import find_spec
@@ -22,7 +23,7 @@ from uwc import progress
 from uwc.data.example import Example
 from uwc.data.prompts import PromptTemplate
 from uwc.errors import ConfigError, EndpointError, UserError, listed, shortened
-from uwc.io import digest
+from uwc.io import NOT_IN_KEY, digest
 from uwc.strict_numbers import StrictNumbers
 
 if TYPE_CHECKING:
@@ -33,9 +34,20 @@ LONGEST_WAIT = 600.0
 """The most seconds that a server's Retry-After is waited for."""
 LONGEST_PAUSE = 60.0
 """The most seconds between two tries that a server did not ask for."""
-_OURS = ("model", "messages", "prompt", "max_tokens", "temperature", "top_p", "seed", "stop", "n", "stream")
+OPTIONS = "endpoint"
+"""The section of the command line's settings of an endpoint."""
+_OURS = (
+    *("model", "messages", "prompt", "max_tokens", "temperature", "top_p", "seed", "stop", "stop_token_ids"),
+    *("n", "stream"),
+)
 _RETRIED = (408, 409, 425, 429)
 _PLAIN = PromptTemplate()
+
+
+Concurrency = Annotated[int, Field(ge=1, le=1000)]
+Seconds = Annotated[float, Field(gt=0)]
+Retries = Annotated[int, Field(ge=0, le=100)]
+Variable = Annotated[str, Field(min_length=1)]
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -80,10 +92,10 @@ class Endpoint(StrictNumbers):
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = 0
     stop: tuple[str, ...] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
-    concurrency: Annotated[int, Field(ge=1, le=1000)] = 8
-    timeout: Annotated[float, Field(gt=0)] = 120.0
-    retries: Annotated[int, Field(ge=0, le=100)] = 8
-    key_variable: Annotated[str, Field(min_length=1)] = KEY_VARIABLE
+    concurrency: Concurrency = 8
+    timeout: Seconds = 120.0
+    retries: Retries = 8
+    key_variable: Variable = KEY_VARIABLE
 
     def __post_init__(self) -> None:
         parts = _split(self.url)
@@ -128,6 +140,27 @@ def _split(url: str) -> Any:
     return parts
 
 
+@plain_dataclass(frozen=True)
+class Served:
+    """How a model's greedy answers are asked for from a server that holds it.
+
+    Attributes:
+        model: the model's name at the server.
+        extra: further fields of each request.
+        check: the number of questions of the check.
+        margin: the most by which the logit of a token of the server's may be below the greatest one, in nats.
+        endpoint: the server.
+        options: the section of its settings, for messages.
+    """
+
+    model: str
+    extra: Mapping[str, Any]
+    check: int
+    margin: float
+    endpoint: Endpoint = field(metadata=NOT_IN_KEY)
+    options: str = field(default=OPTIONS, metadata=NOT_IN_KEY)
+
+
 class Draw(NamedTuple):
     """How one answer is sampled.
 
@@ -143,21 +176,39 @@ class Draw(NamedTuple):
     seed: int
 
 
+class Prompt(NamedTuple):
+    """A prompt that is sent as token ids, in place of one that is made by the endpoint's settings.
+
+    Attributes:
+        tokens: the ids.
+        ends: the tokens that end the answer.
+        stop: the texts that end it.
+        max_new_tokens: its most tokens.
+    """
+
+    tokens: tuple[int, ...]
+    ends: tuple[int, ...]
+    stop: tuple[str, ...]
+    max_new_tokens: int
+
+
 class Request(NamedTuple):
     """A question as an attack puts it, and how its answer is sampled; by the endpoint's own settings if `draw` is None.
 
-    A text at the beginning of the model's turn (`Example.prefill`) can be asked for in completions only.
+    A text at the beginning of the model's turn (`Example.prefill`) can be asked for in completions only. A `prompt` is
+    sent as it is, in completions, and is independent of the server's URL: its answer is kept where a server moves.
     """
 
     example: Example
     draw: Draw | None = None
+    prompt: Prompt | None = None
 
 
 class Answer(NamedTuple):
     """An answer of a server.
 
     Attributes:
-        text: its text, without surrounding white space.
+        text: its text, without surrounding white space; after a `Prompt` with it.
         finish: why it ended: "stop", "length", "content_filter" or another word of the server's.
         chat: whether it is of a chat completion.
     """
@@ -209,6 +260,12 @@ class StoredAnswers:
                 file.write(json.dumps({"key": key, **answer._asdict()}, ensure_ascii=False) + "\n")
 
 
+def require_openai() -> None:
+    """Raise UserError if the package openai is not installed."""
+    if find_spec("openai") is None:
+        raise UserError("an endpoint needs the package openai; install it with: pip install 'uwc[endpoint]'")
+
+
 class Conversation:
     """Asks one endpoint, and keeps its answers.
 
@@ -216,6 +273,7 @@ class Conversation:
         endpoint: the endpoint.
         answers: where answers are looked up and kept.
         sleep: waits for a number of seconds, in place of a real clock.
+        options: the section of its settings, for messages.
 
     Attributes:
         resumed: how many of the requests had an answer of an earlier run.
@@ -225,13 +283,17 @@ class Conversation:
     """
 
     def __init__(
-        self, endpoint: Endpoint, answers: StoredAnswers, *, sleep: Callable[[float], None] | None = None
+        self,
+        endpoint: Endpoint,
+        answers: StoredAnswers,
+        *,
+        sleep: Callable[[float], None] | None = None,
+        options: str = OPTIONS,
     ) -> None:
-        if find_spec("openai") is None:
-            raise UserError("an endpoint needs the package openai; install it with: pip install 'uwc[endpoint]'")
+        require_openai()
         self.endpoint, self.answers, self.resumed = endpoint, answers, 0
         self._chat = None if endpoint.chat == "auto" else endpoint.chat
-        self._sleep, self._stopped = sleep, Event()
+        self._sleep, self._stopped, self._options = sleep, Event(), options
         self._renamed: dict[str, str | None] = {}
         self._answered = False
         self._client: OpenAI | None = None
@@ -280,7 +342,9 @@ class Conversation:
 
     def _key(self, request: Request) -> str:
         """SHA-256 of everything that the answer depends on; nothing of the key and of pauses is in it."""
-        endpoint, (example, draw) = self.endpoint, request
+        endpoint, (example, draw, prompt) = self.endpoint, request
+        if prompt is not None:
+            return digest({"model": endpoint.model, "extra": endpoint.extra, "prompt": prompt._asdict()})
         settings = ("chat", "system", "prompt", "max_new_tokens", "temperature", "top_p", "seed", "stop", "extra")
         return digest(
             {
@@ -398,29 +462,32 @@ class Conversation:
                 raise _Again(f"the server answers {status} ({reason})", _seconds(error.response.headers)) from None
             if status in (400, 422) and self._adapted(body, reason):
                 return self._posted(request, chat=chat)
-            raise _Refused(self._refusal(status, reason, request.example), status, reason) from None
+            raise _Refused(self._refusal(status, reason, request), status, reason) from None
         except openai.APITimeoutError:
-            raise _Again(f"no answer within {self.endpoint.timeout:g} s (endpoint.timeout)") from None
+            raise _Again(f"no answer within {self.endpoint.timeout:g} s ({self._options}.timeout)") from None
         except openai.APIConnectionError as error:
             why = shortened(self._clean(str(error.__cause__ or error)), 200)
             raise _Again(f"no connection ({why})", unreachable=not self._answered) from None
         except (openai.APIResponseValidationError, ValueError):
             raise _Again("the answer is not JSON") from None
-        return _read(found, chat=chat)
+        return _read(found, chat=chat, whole=request.prompt is not None)
 
     def _body(self, request: Request, *, chat: bool) -> dict[str, Any]:
-        endpoint, (example, draw) = self.endpoint, request
+        endpoint, (example, draw, prompt) = self.endpoint, request
         template = endpoint.template
-        if chat:
-            asked: dict[str, Any] = {"messages": [{"role": r, "content": t} for r, t in template.turns(example)]}
+        if prompt is not None:
+            asked: dict[str, Any] = {"prompt": list(prompt.tokens)}
+        elif chat:
+            asked = {"messages": [{"role": r, "content": t} for r, t in template.turns(example)]}
         else:
             asked = {"prompt": template.plain(example)}
         settings = {
-            "max_tokens": endpoint.max_new_tokens,
+            "max_tokens": endpoint.max_new_tokens if prompt is None else prompt.max_new_tokens,
             "temperature": endpoint.temperature if draw is None else draw.temperature,
             "top_p": endpoint.top_p if draw is None else draw.top_p,
             "seed": endpoint.seed if draw is None or endpoint.seed is None else draw.seed,
-            "stop": list(template.stop_texts(chat=chat)) or None,
+            "stop": list(template.stop_texts(chat=chat) if prompt is None else prompt.stop) or None,
+            "stop_token_ids": (list(prompt.ends) or None) if prompt is not None else None,
         }
         named = {self._renamed.get(name, name): value for name, value in settings.items() if value is not None}
         given = {name: value for name, value in named.items() if name is not None}
@@ -435,22 +502,37 @@ class Conversation:
             self._renamed["seed"] = None
             progress.note(f"{self.endpoint.name}: takes no seed ({reason}); none is sent")
             return True
+        if "stop_token_ids" in body and "stop_token_ids" in reason:
+            self._renamed["stop_token_ids"] = None
+            progress.note(f"{self.endpoint.name}: takes no tokens that end answers ({reason}); its own are used")
+            return True
         return False
 
-    def _refusal(self, status: int, reason: str, example: Example) -> str:
+    def _refusal(self, status: int, reason: str, request: Request) -> str:
         """One line for a request that the server refuses."""
         where = f"{self.endpoint.name}: the server answers {status} ({reason})"
         variable = self.endpoint.key_variable
         if status == 401:
-            return f"{where}; set the environment variable {variable} to a valid key (endpoint.key_variable)"
+            return f"{where}; set the environment variable {variable} to a valid key ({self._options}.key_variable)"
         if status == 403:
-            return f"{where}; the key in {variable} has no access to this model: take another key or --model"
+            return f"{where}; the key in {variable} has no access to this model: take another key or {self._name}"
         if status in (404, 405):
             return f"{where}; {self._what_is_there()}"
+        if request.prompt is not None:
+            return (
+                f"{where} to question {request.example.id!r}; the server must offer completions of prompts that are "
+                f"token ids, as vLLM, SGLang and llama.cpp do, with a context of {len(request.prompt.tokens)} + "
+                f"{request.prompt.max_new_tokens} tokens"
+            )
         return (
-            f"{where} to question {example.id!r}; change the setting that it names: --set endpoint.KEY=VALUE, with "
-            "null for a field that is not to be sent"
+            f"{where} to question {request.example.id!r}; change the setting that it names: --set "
+            f"{self._options}.KEY=VALUE, with null for a field that is not to be sent"
         )
+
+    @property
+    def _name(self) -> str:
+        """The setting of the model's name."""
+        return "--model" if self._options == OPTIONS else f"{self._options}.model"
 
     def _what_is_there(self) -> str:
         """The models of the server, for a message."""
@@ -462,8 +544,10 @@ class Conversation:
         except (openai.OpenAIError, ValueError, LookupError, TypeError):
             return "there is no server of the OpenAI protocol: correct the URL, which usually ends in /v1"
         if self.endpoint.model in models:
+            if self._options != OPTIONS:
+                return "the server has the model, and no completions, which are asked for; take another server"
             return "the server has the model, and not this way of asking: try endpoint.chat=true or false"
-        return f"its models: {listed(models, 200) or 'none'}; give one as --model"
+        return f"its models: {listed(models, 200) or 'none'}; give one as {self._name}"
 
     def _reason(self, error: Any) -> str:
         """The server's own words for an error, in one line."""
@@ -519,9 +603,13 @@ class _Refused(EndpointError):
         said = any(word in words for word in ("chat template", "chat completion", "chat model"))
         self.no_chat = status in (404, 405, 501) or (status in (400, 422) and said)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As a plain `EndpointError`, for another process."""
+        return EndpointError, self.args[:1], self.__dict__
 
-def _read(found: Any, *, chat: bool) -> Answer:
-    """The answer in a response, whose form is not taken for granted."""
+
+def _read(found: Any, *, chat: bool, whole: bool = False) -> Answer:
+    """The answer in a response, whose form is not taken for granted; `whole` with the white space around it."""
     choices = found.get("choices") if isinstance(found, Mapping) else None
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
         raise _Again("the answer has no choice in it")
@@ -536,8 +624,8 @@ def _read(found: Any, *, chat: bool) -> Answer:
         text = said.get("refusal") or ""
     if not isinstance(text, str):
         raise _Again("the answer is no text")
-    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return Answer(whole.strip(), str(choice.get("finish_reason") or ""), chat)
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return Answer(text if whole else text.strip(), str(choice.get("finish_reason") or ""), chat)
 
 
 def _code(error: Any) -> str:

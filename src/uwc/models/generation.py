@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +15,10 @@ from torch import Tensor
 from uwc import progress
 from uwc.data.example import Example
 from uwc.data.peer_prompts import cleaned, padding_of
-from uwc.models.batching import own_settings_off, run_in_batches, token_budget_of
+from uwc.models.batching import own_settings_off, results_in_batches, token_budget_of
+from uwc.models.chunks import Columns, of_lists, to_lists
 from uwc.models.model import Model
-
-T = TypeVar("T")
+from uwc.models.overflow import warn_of_overflow
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def generate(
         model: the model.
         examples: the questions.
         max_new_tokens: the most tokens of an answer.
-        token_budget: the most tokens in a batch; from the free memory by default, halved when out of memory.
+        token_budget: the most tokens in a batch; `token_budget_of` by default, halved when out of memory.
 
     Raises:
         DataError: a question with its answer does not fit into the context.
@@ -56,6 +56,7 @@ def generate(
     encoded = model.encode(examples)
     prompts = [list(e.before) for e in encoded]
     stops = model.stops(encoded)
+    del encoded
     stop_texts = model.template.stop_texts(chat=model.template.uses_chat(model.tokenizer))
     plain = stop_texts and not hasattr(model.model, "inner") and not any(e.raw for e in examples)
 
@@ -63,16 +64,22 @@ def generate(
         ended = _Said(model.tokenizer, stop_texts, after=max(map(len, prompts))) if plain else None
         return continue_greedily(model, prompts, stops=stops, max_new_tokens=max_new_tokens, ended=ended)
 
-    added = continue_all(model, prompts, continued, max_new_tokens=max_new_tokens, token_budget=token_budget)
-    cut = [
-        answer_cut(model.tokenizer, tokens, () if example.raw else stop_texts)
-        for example, (tokens, _) in zip(examples, added, strict=True)
-    ]
-    return Generated(
-        tuple(tuple(tokens) for tokens, _ in cut),
-        tuple(text.strip() for _, text in cut),
-        np.array([finite for _, finite in added], dtype=bool),
+    added = continue_all(
+        model,
+        prompts,
+        continued,
+        max_new_tokens=max_new_tokens,
+        content=("ours", stops, stop_texts if plain else ()),
+        token_budget=token_budget,
     )
+    kept, texts = [], []
+    for example, (tokens, _) in zip(examples, added, strict=True):
+        tokens, text = answer_cut(model.tokenizer, tokens, () if example.raw else stop_texts)
+        kept.append(tuple(tokens))
+        texts.append(text.strip())
+    finite = np.array([fine for _, fine in added], dtype=bool)
+    warn_of_overflow(model, [e.id for e in examples], finite)
+    return Generated(tuple(kept), tuple(texts), finite)
 
 
 class _Said:
@@ -203,7 +210,7 @@ class Similarity:
 
     def __init__(self, places: Mapping[int, int], start: int, length: int, least: int) -> None:
         self.left, self.least, self.similar = length - start, least, least <= 0
-        self._places, self._start = places, start
+        self.places, self._start = places, start
         self._all = self._row = (1 << self.left) - 1
 
     @property
@@ -213,7 +220,7 @@ class Similarity:
 
     def add(self, token: int) -> None:
         """Continue by a token."""
-        same = self._row & self._places.get(token, 0) >> self._start
+        same = self._row & self.places.get(token, 0) >> self._start
         self._row = (self._row + same | self._row - same) & self._all
         common = (self._all ^ self._row).bit_count()
         self.left -= 1
@@ -226,19 +233,25 @@ def _reach(model: Model, prompts: list[list[int]], needed: Sequence[Similarity],
     """Whether each prompt's continuation has the needed tokens."""
     open_ = [i for i, need in enumerate(needed) if need.open]
 
-    def continued(group: list[int]) -> None:
+    def continued(group: list[int]) -> Columns:
         fresh = [copy.copy(needed[open_[i]]) for i in group]
         most = max(need.left for need in fresh)
         watch = _Decided(fresh, stops)
         continue_greedily(model, [prompts[open_[i]] for i in group], stops=stops, max_new_tokens=most, ended=watch)
-        for i, need in zip(group, fresh, strict=True):
-            needed[open_[i]].similar = need.similar
+        return {"similar": np.array([need.similar for need in fresh], dtype=bool)}
+
+    def content() -> list[object]:
+        sought = [(needed[i].left, needed[i].least, needed[i].places) for i in open_]
+        return ["similar", str(model.device), stops, [prompts[i] for i in open_], repr(sought), model.model]
 
     lengths = [len(prompts[i]) + needed[i].left for i in open_]
     kinds = model.sharing().prompt_kinds([len(prompts[i]) for i in open_], new=max(needed[i].left for i in open_))
     budget = token_budget_of(model)
-    for _ in run_in_batches(lengths, kinds=kinds, token_budget=budget, batch_cost=budget, work=continued):
-        pass
+    for group, columns in results_in_batches(
+        lengths, kinds=kinds, token_budget=budget, batch_cost=budget, work=continued, content=content
+    ):
+        for i, similar in zip(group, columns["similar"].tolist(), strict=True):
+            needed[open_[i]].similar = similar
     return [need.similar for need in needed]
 
 
@@ -261,32 +274,43 @@ class _Decided:
 def continue_all(
     model: Model,
     prompts: Sequence[list[int]],
-    continued: Callable[[list[list[int]]], list[T]],
+    continued: Callable[[list[list[int]]], list[tuple[list[int], bool]]],
     *,
     max_new_tokens: int,
+    content: Sequence[object] = (),
     token_budget: int | None = None,
-) -> list[T]:
+) -> list[tuple[list[int], bool]]:
     """Apply `continued` to batches of prompts that fit the memory; results are in the order of the prompts.
 
     Args:
         model: the model.
         prompts: token ids.
-        continued: a function from a batch of prompts to one result each.
+        continued: a function from a batch of prompts to the new tokens of each, and whether all logits were finite.
         max_new_tokens: the most tokens that it adds to a prompt.
-        token_budget: the most tokens in a batch; from the free memory by default, halved when out of memory.
+        content: what determines its results besides the model, the prompts and `max_new_tokens`.
+        token_budget: the most tokens in a batch; `token_budget_of` by default, halved when out of memory.
     """
-    found: dict[int, T] = {}
+    found: list[tuple[list[int], bool]] = [([], True)] * len(prompts)
+    numbers: dict[int, int] = {}  # one object for each token, since every new one takes 28 bytes
 
-    def work(group: list[int]) -> None:
-        found.update(zip(group, continued([prompts[i] for i in group]), strict=True))
+    def work(group: list[int]) -> Columns:
+        added = continued([prompts[i] for i in group])
+        return {**of_lists([t for t, _ in added]), "finite": np.array([fine for _, fine in added], dtype=bool)}
+
+    def determining() -> list[object]:
+        return ["answers", *content, max_new_tokens, str(model.device), list(prompts), model.model]
 
     budget = token_budget or token_budget_of(model)
     with progress.bar(f"generate {model.name}", total=len(prompts)) as advance:
         kinds = model.sharing().prompt_kinds([len(p) for p in prompts], new=max_new_tokens)
         lengths = [len(p) + max_new_tokens for p in prompts]
-        for group in run_in_batches(lengths, kinds=kinds, token_budget=budget, batch_cost=budget, work=work):
+        for group, columns in results_in_batches(
+            lengths, kinds=kinds, token_budget=budget, batch_cost=budget, work=work, content=determining
+        ):
+            for i, tokens, fine in zip(group, to_lists(columns), columns["finite"].tolist(), strict=True):
+                found[i] = list(map(numbers.setdefault, tokens, tokens)), fine
             advance(len(group))
-    return [found[i] for i in range(len(prompts))]
+    return found
 
 
 @torch.inference_mode()
@@ -379,7 +403,14 @@ def generate_as_open_unlearning(
     """
     prompts = [list(e.before) for e in model.encode(examples)]
     continued = partial(_continued, model, max_new_tokens=max_new_tokens)
-    added = continue_all(model, prompts, continued, max_new_tokens=max_new_tokens, token_budget=token_budget)
+    added = continue_all(
+        model,
+        prompts,
+        continued,
+        max_new_tokens=max_new_tokens,
+        content=("open-unlearning", str(getattr(model.model, "generation_config", ""))),
+        token_budget=token_budget,
+    )
     end, stops = model.tokenizer.decode([model.tokenizer.eos_token_id]), _listed(model)
     texts = [cleaned(tokens, model.tokenizer) for tokens, _ in added]
     return Generated(

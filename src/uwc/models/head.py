@@ -10,6 +10,7 @@ from torch.nn.functional import linear
 
 from uwc.data.batches import Batch
 from uwc.errors import ModelError
+from uwc.models.placement import device_of, value_of
 
 TILE_BYTES = {"cpu": 8 << 20, "mps": 128 << 20, "cuda": 512 << 20}
 TILE_ROWS = 512  # enough for a matrix product at full speed
@@ -71,7 +72,7 @@ def own_steps_after_head(model: Any) -> Callable[[Tensor], Tensor]:
     Runs the forward itself on one token, with the logits in place of those of the output embedding. Works for any
     model.
     """
-    device = next(model.parameters()).device
+    device = device_of(model)
     token = torch.zeros(1, 1, dtype=torch.long, device=device)
 
     def finish(logits: Tensor) -> Tensor:
@@ -86,13 +87,18 @@ def own_steps_after_head(model: Any) -> Callable[[Tensor], Tensor]:
         return (lambda logits: logits) if torch.equal(finish(trial), trial) else finish
 
 
+def labelled_states(states: Tensor, batch: Batch) -> Tensor:
+    """[N, d] the states that predict the batch's labelled tokens, of the [B, T, d] states of a device."""
+    return states[batch.rows.to(states.device), batch.positions.to(states.device)]
+
+
 def answer_logits(model: Any, batch: Batch) -> Tensor:
     """[N, V] logits that predict the batch's labelled tokens, differentiable, in the model's dtype.
 
     Raises:
         ModelError: the model does not compute its logits by its output embedding alone.
     """
-    with head_sees(model, lambda states: states[batch.rows, batch.positions]) as chosen:
+    with head_sees(model, lambda states: labelled_states(states, batch)) as chosen:
         logits = model(**batch.inputs, use_cache=False).logits
     if not chosen or logits.shape[:2] != (1, len(batch.rows)):
         raise ModelError(f"{type(model).__name__} does not compute its logits through its output embedding alone")
@@ -121,13 +127,15 @@ class AnswerLogits:
         states: list[Tensor] = []
 
         def choose(entering: Tensor) -> Tensor:
-            states.append(entering[batch.rows, batch.positions])
+            states.append(labelled_states(entering, batch))
             return states[0][:1]
 
         with head_sees(model, choose):
             own = model(**batch.inputs, use_cache=False).logits[0, 0]
         self.rows, self.vocabulary = len(batch.rows), own.shape[0]
-        self._head, self._finish, self._states = head_of(model), after_head(model), states[0]
+        self._head, self._finish = head_of(model), after_head(model)
+        self._weight, self._bias = (value_of(self._head, name) for name in ("weight", "bias"))
+        self._states = states[0] if self._weight is None else states[0].to(self._weight.device)
         self._whole: Tensor | None = None
         if not _agree(self.tile(slice(0, 1), slice(0, self.vocabulary))[0], own):
             self._whole = answer_logits(model, batch)
@@ -150,8 +158,9 @@ class AnswerLogits:
         states = self._states[None, rows]
         if not self.divisible:
             return self._finish(self._head(states))[0, :, tokens]
-        bias = None if self._head.bias is None else self._head.bias[tokens]
-        return self._finish(linear(states, self._head.weight[tokens], bias))[0]
+        assert self._weight is not None
+        bias = None if self._bias is None else self._bias[tokens]
+        return self._finish(linear(states, self._weight[tokens], bias))[0]
 
 
 def tile_grid(logits: AnswerLogits, *others: AnswerLogits) -> Iterator[tuple[slice, list[slice]]]:
@@ -207,5 +216,6 @@ def _agree(ours: Tensor, own: Tensor) -> bool:
     """Whether two [V] logits are equal up to rounding; NaN where both are NaN counts as equal."""
     if ours.shape != own.shape:
         return False
+    ours = ours.to(own.device)
     bound = relative_tolerance(own.dtype) * float(own.float().nan_to_num(0, 0, 0).abs().max())
     return torch.allclose(ours.float(), own.float(), rtol=0.0, atol=bound, equal_nan=True)

@@ -15,6 +15,7 @@ from uwc.data.example import Example, Variant, with_variants
 from uwc.data.prompts import PromptTemplate
 from uwc.errors import ModelError
 from uwc.models.checkpoint_files import CONFIG, read_json
+from uwc.models.double import in_double
 from uwc.models.load import load_model, pick_device
 from uwc.models.model import DeviceName, Model
 from uwc.models.scoring import score_tokens
@@ -128,7 +129,7 @@ def load_classifier(
         found: list[float] = []
         for start in range(0, len(texts), BATCH):
             logits = model(**_tokens(tokenizer, model, list(texts[start : start + BATCH]))).logits
-            found += logits.double().softmax(dim=1)[:, index].tolist()
+            found += in_double(logits).softmax(dim=1)[:, index].tolist()
         return np.array(found, dtype=np.float64)
 
     return classify
@@ -152,7 +153,9 @@ def load_language_model(
         ModelError: there is no such model.
     """
     where = pick_device(device)
-    model = load_model(path, dtype="float32" if where.type == "cpu" else "bfloat16", device=device, template=AS_IT_IS)
+    model = load_model(
+        path, dtype="float32" if where.type == "cpu" else "bfloat16", device=str(where), template=AS_IT_IS
+    )
 
     variants: tuple[Variant, ...] = ("answer", "perturbed_answers")
 

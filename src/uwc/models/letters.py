@@ -28,7 +28,7 @@ def letter_scores(model: Model, examples: Sequence[Example], *, token_budget: in
     Args:
         model: the model.
         examples: the questions.
-        token_budget: the most padded tokens in a batch; from the free memory by default.
+        token_budget: the most padded tokens in a batch; `token_budget_of` by default.
 
     Returns:
         [E] arrays [m], the true answer first; empty for an example without options (see `options_of`), or that is

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from uwc import progress
 from uwc.data.example import Example
 from uwc.data.prompts import PromptTemplate
 from uwc.errors import ConfigError, ModelError, reporting_full_disk
@@ -32,11 +34,21 @@ from uwc.models.checkpoint_files import (
     require_token_ids,
 )
 from uwc.models.contrast import load_contrast
-from uwc.models.model import DeviceName, Dtype, Model, context_length
+from uwc.models.model import (
+    MAP,
+    DeviceName,
+    Dtype,
+    MaxMemory,
+    Model,
+    context_length,
+    cuda_index,
+    require_max_memory,
+)
+from uwc.models.placement import placing, shares
 from uwc.models.reading import Reading, load_tokenizer, read_as
 from uwc.models.weights import WeightFiles, require_all_read
 
-DEVICES: tuple[DeviceName, ...] = ("cuda", "mps", "cpu")
+DEVICES = ("cuda", "mps", "cpu")
 
 _LAYERS_OF_A_TENSOR = 100
 """The most layers that share a tensor; beyond it a configuration is damaged, and would be built for hours."""
@@ -46,17 +58,21 @@ transformers.utils.logging.disable_progress_bar()
 
 
 def pick_device(name: DeviceName = "auto") -> torch.device:
-    """The device to compute on; "auto" is CUDA, else MPS, else the CPU. Under a launcher each process has its own GPU.
+    """The device to compute on; "auto" and "map" are CUDA, else MPS, else the CPU.
+
+    Under a launcher each process has its own GPU.
 
     Raises:
         ModelError: the device is not available.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
+    if name in ("auto", MAP):
         name = next(device for device in DEVICES if available[device])
-    if not available[name]:
+    index = cuda_index(name)
+    if not (available[name] if index is None else index < torch.cuda.device_count()):
         usable = ", ".join(device for device, there in available.items() if there)
-        raise ModelError(f"the device {name!r} is not available here; usable: auto, {usable}")
+        count = f" ({torch.cuda.device_count()} CUDA devices)" if index is not None else ""
+        raise ModelError(f"the device {name!r} is not available here{count}; usable: auto, map, {usable}")
     if name == "cuda" and "LOCAL_RANK" in os.environ:
         return torch.device(name, int(os.environ["LOCAL_RANK"]))
     return torch.device(name)
@@ -72,6 +88,7 @@ def load_model(
     name: str = "",
     reading: Reading | None = None,
     base: str | Path | None = None,
+    max_memory: MaxMemory | None = None,
 ) -> Model:
     """Load a causal language model of transformers, or an adapter with its base, from a folder or the hub.
 
@@ -81,22 +98,26 @@ def load_model(
 
     Args:
         path: a folder, or a hub name such as ``"meta-llama/Llama-3.2-1B-Instruct"``.
-        dtype: the precision of the weights in memory.
-        device: where to compute.
+        dtype: the precision of the weights in memory; "auto" is that of the checkpoint's configuration, else of its
+            first weight.
+        device: where to compute; with "map" accelerate places the model over all devices, main memory and its files.
         template: the prompt template; by default the tokenizer's chat template if there is one.
         trust_remote_code: run Python code of the checkpoint.
         name: its name in messages; the folder's or hub's name by default.
         reading: tokenizer, template and ends of the model that it is compared with, used in place of its own; a warning
             names the differences. Its own by default.
         base: the folder or hub name of the base of an adapter that names none.
+        max_memory: with the device "map", device -> the most memory of weights; by default what is free.
 
     Raises:
+        ConfigError: `max_memory` is malformed, or has no effect.
         ModelError: there is no such model, it has no safetensors weights or two sets of them, a tensor is missing or
             unexpected, an adapter's kind cannot be scored, it needs remote code, or a token has another id than in
             `reading`.
     """
     where, name = str(path), name or Path(path).name
-    given: dict[str, Any] = {"dtype": dtype, "device": device, "template": template}
+    require_max_memory(max_memory or {}, device)
+    given: dict[str, Any] = {"dtype": dtype, "device": device, "template": template, "max_memory": max_memory}
     kind = contents(where).kind
     if kind == "adapter":
         adapter = adapter_config(where) or {}
@@ -107,8 +128,12 @@ def load_model(
         model = replace(attach_adapter(model, where), tokenizer=tokenizer, name=name)
     else:
         tokenizer = load_tokenizer(where, None, trust_remote_code, needed=reading is None)
-        load = partial(_load_whole, dtype=getattr(torch, dtype), device=pick_device(device), trust=trust_remote_code)
+        if kind == "contrast" and device == MAP:
+            raise ModelError(f"{where}: a contrast of two models cannot be placed with device = {MAP}; give a device")
+        load = partial(_load_whole, dtype=dtype, device=device, trust=trust_remote_code, max_memory=max_memory or {})
         module = load_contrast(Path(where), load) if kind == "contrast" else load(where)
+        if placed := shares(module):
+            progress.note(f"{name}: " + ", ".join(f"{share:.0%} on {of}" for of, share in placed.items()))
         model = Model(module.eval(), tokenizer, template or PromptTemplate(), name)
     if reading is not None:
         return read_as(model, reading, path=where)
@@ -122,7 +147,7 @@ def load_model(
     return model
 
 
-def _load_whole(where: str, *, dtype: torch.dtype, device: torch.device, trust: bool) -> Any:
+def _load_whole(where: str, *, dtype: Dtype, device: DeviceName, trust: bool, max_memory: MaxMemory) -> Any:
     """Load a model from whole weights. Raises ModelError unless all of them are read."""
     require_token_ids(where)
     files, quantised = WeightFiles(where), bool(read_json(where, CONFIG).get("quantization_config"))
@@ -132,24 +157,27 @@ def _load_whole(where: str, *, dtype: torch.dtype, device: torch.device, trust: 
             f"{Path(where) / CONFIG}: damaged (num_hidden_layers = {layers}, and the weights have {len(files.shapes)} "
             "tensors); fetch or save it again"
         )
-    place = {"device_map": {"": device}} if quantised else {}
-    try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            where,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=trust,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            **place,
-        )
-    except Exception as error:  # transformers, the hub and safetensors raise many kinds
-        raise ModelError(loading_failed(where, error)) from error
+    chosen = pick_device(device)
+    on_one: dict[str, Any] = {"device_map": {"": chosen}} if quantised else {}
+    with placing(max_memory) if device == MAP else nullcontext((on_one, lambda _: None)) as (place, keep):
+        try:
+            model, report = AutoModelForCausalLM.from_pretrained(
+                where,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=trust,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **place,
+            )
+        except Exception as error:  # transformers, the hub and safetensors raise many kinds
+            raise ModelError(loading_failed(where, error)) from error
+        keep(model)
     require_all_read(model, files, report, quantised=quantised)
     for key, value in model.config.to_dict().items():
         if ("dropout" in key or key.endswith("pdrop")) and isinstance(value, int | float) and not 0 <= value <= 1:
             raise ModelError(f"{where}: {CONFIG} has {key} = {value}; set it from 0 to 1")
-    return model if quantised else model.to(device)
+    return model if quantised or device == MAP else model.to(chosen)
 
 
 def depth_of(path: str | Path, *, trust_remote_code: bool = False) -> int:
@@ -215,7 +243,8 @@ def require_none_of(folder: Path, *files: str) -> None:
 
 def parameter_count(model: Any) -> int:
     """The number of distinct parameters; tied weights count once."""
-    return sum(p.numel() for p in model.parameters())
+    tied = getattr(model, "all_tied_weights_keys", None) or {}
+    return sum(p.numel() for name, p in model.named_parameters() if not (p.is_meta and name in tied))
 
 
 END, PAD = "<|end|>", "<|pad|>"

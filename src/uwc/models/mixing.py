@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from uwc.errors import ModelError
 from uwc.models.model import Model
+from uwc.models.placement import require_on_one_device
 
 
 def tied_groups(model: Any) -> dict[str, list[str]]:
@@ -29,6 +30,11 @@ def tied_embeddings(model: Any) -> bool:
 def untie_embeddings(model: Any) -> None:
     """Give the output embedding its own copy of the weights, in place, also in the configuration."""
     head = model.get_output_embeddings()
+    if head.weight.is_meta and hasattr(model, "hf_device_map"):
+        raise ModelError(
+            "one of the two models has tied embeddings and the other has not: their mixture cannot be placed with "
+            "weights in files; give more model.max_memory, or save both with untied embeddings"
+        )
     head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=head.weight.requires_grad)
     say_untied(model)
 
@@ -58,7 +64,7 @@ def embedding_names(model: Any) -> list[str]:
     ]
 
 
-_CHUNK = 1 << 24  # numbers mixed at a time if they are converted
+_CHUNK, _CHUNK_OF_DEVICE = 1 << 18, 1 << 24  # numbers converted at a time: on a CPU such that they stay in its cache
 
 
 class Mixing(Protocol):
@@ -128,8 +134,9 @@ def mix_into(destination: Tensor, original: Tensor, unlearned: Tensor, alpha: fl
         torch.lerp(original, unlearned, alpha, out=destination)
         return
     into, first, second = destination.view(-1), original.reshape(-1), unlearned.reshape(-1)
-    for start in range(0, into.numel(), _CHUNK):
-        part = slice(start, start + _CHUNK)
+    size = _CHUNK if into.device.type == "cpu" else _CHUNK_OF_DEVICE
+    for start in range(0, into.numel(), size):
+        part = slice(start, start + size)
         ours, theirs = (t[part].to(into.device, non_blocking=True) for t in (first, second))
         into[part].copy_(mix_tensor(ours, theirs, alpha))
 
@@ -146,6 +153,8 @@ class Mixer:
     """
 
     def __init__(self, original: Model, unlearned: Model) -> None:
+        for model in (original, unlearned):
+            require_on_one_device(model.model, model.name, "mixing without the files of both models")
         check_same_architecture(
             original.model.state_dict(), unlearned.model.state_dict(), names=(original.name, unlearned.name)
         )

@@ -1,16 +1,20 @@
 """A model with its tokenizer and prompt template, and the options of loading one."""
 
 import copy
-from collections.abc import Callable, Hashable, Iterable, Sequence
+import re
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator
 
 from uwc.data.batches import group_by_length
 from uwc.data.example import Example
 from uwc.data.prompts import EncodedExample, PromptTemplate, added_tokens, end_ids
-from uwc.errors import DataError
-from uwc.registry import require_one_of
+from uwc.errors import ConfigError, DataError
+from uwc.io import IF_GIVEN
+from uwc.registry import require_one_of, unknown_name
 
 if TYPE_CHECKING:
     import torch
@@ -19,12 +23,48 @@ if TYPE_CHECKING:
 
 FALLBACK_CONTEXT = 2048
 
+MAP = "map"
+"""The device that lets accelerate place a model over all devices."""
+_DEVICES = ("auto", "cpu", "cuda", "mps", MAP)
+_SIZE = re.compile(r"\d+(\.\d+)?\s*[KMG]i?B", re.IGNORECASE)
+
+
+def device_name(given: str) -> str:
+    """The given name of a device. Raises ValueError if there is no such name; whether there is such a device is checked
+    when it is used."""
+    if given not in _DEVICES and cuda_index(given) is None:
+        raise ValueError(unknown_name("device", given, [*_DEVICES, "cuda:1"]))
+    return given
+
+
+def cuda_index(name: str) -> int | None:
+    """The number in ``cuda:1``; None for another name."""
+    number = re.fullmatch(r"cuda:(\d{1,4})", name, re.ASCII)
+    return int(number[1]) if number else None
+
+
+def require_max_memory(given: "MaxMemory", device: str) -> None:
+    """Raise ConfigError if the most memory by device is malformed, or has no effect with this device."""
+    if given and device != MAP:
+        raise ConfigError(f"max_memory has no effect with device = {device}; set device to {MAP}, or leave it out")
+    for name, size in given.items():
+        if name not in ("cpu", "mps") and cuda_index(name) is None:
+            raise ConfigError(f"max_memory: unknown device {name!r}; give cpu, mps, or cuda:0, cuda:1, ...")
+        if not (_SIZE.fullmatch(size) if isinstance(size, str) else size >= 0):
+            raise ConfigError(f"max_memory: {name} has {size!r}; give bytes, or a size such as 20GB or 800MB")
+
+
+DeviceName = Annotated[str, AfterValidator(device_name)]
+"""Where to compute: auto (CUDA, else MPS, else the CPU), cpu, cuda, cuda:1, mps, or map (over all devices)."""
+MaxMemory = Mapping[str, str | int]
+"""Device -> the most memory that weights take: bytes, or a size such as 20GB."""
+
 Rewrite = Callable[[Example], Example]
 Edit = Callable[[EncodedExample], EncodedExample]
 
 
-Dtype = Literal["float32", "bfloat16", "float16"]
-DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+Dtype = Literal["float32", "bfloat16", "float16", "auto"]
+"""The precision of weights in memory; "auto" is the checkpoint's own."""
 Sharing = Literal["padded", "equal", "alone"]
 
 
@@ -105,8 +145,9 @@ class Model:
     @property
     def device(self) -> "torch.device":
         """The device of the weights."""
-        device: torch.device = self.model.device
-        return device
+        from uwc.models.placement import device_of
+
+        return device_of(self.model)
 
     @property
     def context_length(self) -> int:
@@ -194,10 +235,13 @@ class Loading:
     """Options of loading models from a folder or the hub; a model in memory is used unchanged.
 
     Attributes:
-        dtype: the precision of the weights in memory: float32, bfloat16 or float16.
-        device: where to compute: auto, cpu, cuda or mps.
+        dtype: the precision of the weights in memory: float32, bfloat16, float16, or auto for the checkpoint's own.
+        device: where to compute: auto (CUDA, else MPS, else the CPU), cpu, cuda, cuda:1, mps, or map: accelerate places
+            the model over all devices, then main memory, then its files.
         prompt: the prompt template; by default the tokenizer's chat template if there is one.
         trust_remote_code: run Python code of a checkpoint.
+        max_memory: with the device map, device (cuda:0, cpu) -> the most memory of weights there (20GB, or bytes);
+            other devices get none. By default what is free.
 
     Raises:
         ConfigError: a value is unknown, or the prompt has no ``{question}``.
@@ -207,10 +251,15 @@ class Loading:
     device: DeviceName = "auto"
     prompt: Prompt = None
     trust_remote_code: bool = False
+    max_memory: MaxMemory | None = field(default=None, metadata=IF_GIVEN)
 
     def __post_init__(self) -> None:
         require_one_of("dtype", self.dtype, get_args(Dtype))
-        require_one_of("device", self.device, get_args(DeviceName))
+        try:
+            device_name(self.device)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        require_max_memory(self.max_memory or {}, self.device)
         _ = self.template
 
     @property
@@ -225,6 +274,7 @@ class Loading:
             "device": self.device,
             "template": self.template,
             "trust_remote_code": self.trust_remote_code,
+            "max_memory": self.max_memory,
         }
 
     def reading(self, model: ModelLike) -> "Reading":

@@ -53,7 +53,7 @@ def patched_drops(
         source: S, of the same number of blocks and size of states.
         sets: the examples by set.
         span: the measured tokens, see `span_tokens`.
-        token_budget: the most padded tokens in a batch; from the free memory by default, halved when out of memory.
+        token_budget: the most padded tokens in a batch; `token_budget_of` by default, halved when out of memory.
         resume: whether runs may be resumed; False takes whole passes.
 
     Returns:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,12 @@ from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingW
 from uwc import progress
 from uwc.data.example import Example
 from uwc.errors import ConfigError
-from uwc.models.batching import own_settings_off, run_in_batches, same_logits, token_budget_of
+from uwc.models.batching import memory_of, own_settings_off, results_in_batches, same_logits, token_budget_of
+from uwc.models.chunks import Columns, of_lists, to_lists
+from uwc.models.double import device_of_double, in_double
 from uwc.models.generation import answer_cut, padded_left, said, until
 from uwc.models.model import Model
+from uwc.models.overflow import warn_of_overflow
 
 _BLOCK = 256
 """Tokens of the vocabulary that are summed at once."""
@@ -76,7 +80,7 @@ def sample(
         temperature: logits are divided by it; positive.
         top_p: draw from the most likely tokens with at least this total probability.
         seed: of the draws.
-        token_budget: the most tokens in a batch; from the free memory by default, halved when out of memory.
+        token_budget: the most tokens in a batch; `token_budget_of` by default, halved when out of memory.
 
     Raises:
         ConfigError: a number is out of its range.
@@ -110,13 +114,16 @@ def sample(
         for first in range(0, count, most)
     ]
 
-    def work(group: list[int]) -> None:
+    def work(group: list[int]) -> Columns:
         chosen = [parts[place] for place in group]
         rows = [uniforms[i][which] for i, which in chosen]
         drawn = sampler([prompts[i] for i, _ in chosen], rows, rooms[chosen[0][0]])
-        for (i, which), (found, fine) in zip(chosen, drawn, strict=True):
-            tokens[i][which] = found
-            finite[i] &= fine
+        rows_of = [row for found, _ in drawn for row in found]
+        return {**of_lists(rows_of), "finite": np.array([fine for _, fine in drawn], dtype=bool)}
+
+    def content() -> list[object]:
+        settings = [count, max_new_tokens, temperature, top_p, stop_texts, sampler.stops]
+        return ["samples", str(model.device), *settings, prompts, *uniforms, model.model]
 
     lengths = [(len(prompts[i]) + rooms[i]) * (which.stop - which.start) for i, which in parts]
     sharing = model.sharing().prompt_kinds([len(prompts[i]) for i, _ in parts], new=max_new_tokens)
@@ -125,12 +132,20 @@ def sample(
         zip(sharing, alike, strict=True)
     )  # on a CPU padding, and its mask, costs more than it saves
     with progress.bar(f"sample {model.name}", total=count * len(examples)) as advance:
-        for group in run_in_batches(lengths, kinds=kinds, token_budget=budget, batch_cost=budget, work=work):
-            advance(sum(parts[place][1].stop - parts[place][1].start for place in group))
+        for group, columns in results_in_batches(
+            lengths, kinds=kinds, token_budget=budget, batch_cost=budget, work=work, content=content
+        ):
+            drawn = iter(to_lists(columns))
+            for place, fine in zip(group, columns["finite"].tolist(), strict=True):
+                i, which = parts[place]
+                tokens[i][which] = islice(drawn, which.stop - which.start)
+                finite[i] &= fine
+                advance(which.stop - which.start)
     texts = [
         tuple(answer_cut(model.tokenizer, row, () if example.raw else stop_texts)[1].strip() for row in rows)
         for example, rows in zip(examples, tokens, strict=True)
     ]
+    warn_of_overflow(model, [e.id for e in examples], finite)
     return Samples(tuple(texts), finite)
 
 
@@ -142,7 +157,7 @@ def _budget(model: Model) -> int:
     width = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
     of_keys = int(getattr(config, "num_key_value_heads", None) or heads) * width
     bytes_a_token = 2 * of_keys * int(config.num_hidden_layers) * int(model.model.dtype.itemsize)
-    room = torch.cuda.mem_get_info(model.device)[0] // 4 if model.device.type == "cuda" else _CACHE_BYTES
+    room = memory_of(model.device) // 4 if model.device.type == "cuda" else _CACHE_BYTES
     return max(1, min(token_budget_of(model, elsewhere=_TOKENS), room // bytes_a_token))
 
 
@@ -180,11 +195,13 @@ class _Draw:
         if self.top_p < 1.0:
             p = _most_likely(p, self.top_p)
         blocks = torch.unflatten(torch.nn.functional.pad(p, (0, -p.shape[1] % _BLOCK)), 1, (-1, _BLOCK))
-        sums = blocks.sum(dim=2).double().cumsum(dim=1)
+        sums = in_double(blocks.sum(dim=2)).cumsum(dim=1)
         block, over = _place(sums, uniform[:, None] * sums[:, -1:])
-        inside = blocks.gather(1, block[..., None].expand(-1, -1, _BLOCK))[:, 0].double().cumsum(dim=1)
+        met = block.to(p.device)[..., None].expand(-1, -1, _BLOCK)
+        inside = in_double(blocks.gather(1, met)[:, 0]).cumsum(dim=1)
         place, _ = _place(inside, over)
-        return (block * _BLOCK + place)[:, 0].clamp_max_(p.shape[1] - 1)  # beyond it only for logits that are NaN
+        token = (block * _BLOCK + place)[:, 0].clamp_max_(p.shape[1] - 1)  # beyond it only for logits that are NaN
+        return token.to(logits.device)
 
 
 def _place(sums: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -199,8 +216,9 @@ def _place(sums: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
 def _most_likely(p: Tensor, share: float) -> Tensor:
     """[R, V] without all but the fewest, most likely, tokens that have a share of each row's total."""
     ordered, places = p.sort(dim=1, descending=True, stable=True)
-    before = ordered.double().cumsum(dim=1) - ordered
-    ordered = ordered.masked_fill(before >= share * ordered.sum(dim=1, keepdim=True, dtype=torch.float64), 0.0)
+    wide = in_double(ordered)
+    unlikely = wide.cumsum(dim=1) - wide >= share * wide.sum(dim=1, keepdim=True)
+    ordered = ordered.masked_fill(unlikely.to(p.device), 0.0)
     return torch.zeros_like(p).scatter_(1, places, ordered)
 
 
@@ -231,7 +249,7 @@ class _Sampler:
         """For each prompt one answer a row of its [n, T] numbers, of at most `new` tokens."""
         self.model.model.eval()
         counts = [len(rows) for rows in uniforms]
-        numbers = torch.from_numpy(np.concatenate(uniforms)[:, :new]).to(self.model.device)
+        numbers = torch.from_numpy(np.concatenate(uniforms)[:, :new]).to(device_of_double(self.model.device))
         if self.shares is None:
             self.shares = self._can_share(prompts[0], new)
         tokens, finite = (self._shared if self.shares else self._generated)(prompts, counts, numbers)
@@ -274,7 +292,7 @@ class _Sampler:
         look, logits = _LOOK.get(device.type, _LOOK_ELSEWHERE), states.logits
         for step in range(new):
             finite[live] &= torch.isfinite(logits.float().sum(dim=1)) | ended
-            token = self.draw(logits, numbers[live, step])
+            token = self.draw(logits, numbers[live.to(numbers.device), step])
             found[live, step] = token
             ended |= torch.isin(token, ends)
             if step + 1 == new:

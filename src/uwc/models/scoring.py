@@ -19,13 +19,16 @@ from uwc.models.batching import (
     SCORING_BUDGET,
     dtype_of,
     is_out_of_memory,
-    run_in_batches,
+    results_in_batches,
     shared_trees,
     token_budget_of,
 )
+from uwc.models.chunks import Columns
 from uwc.models.deterministic import deterministic
 from uwc.models.head import AnswerLogits, answer_logits, tile_grid, token_logprobs
 from uwc.models.model import Model
+from uwc.models.overflow import warn_of_overflow
+from uwc.models.placement import require_on_one_device
 from uwc.models.token_scores import BOOLEAN_COLUMNS, TOKEN_COLUMNS, Floats, Sampling, TokenScores
 
 _FLOOR = -1e4  # exp of it is 0 in float32; stands for -inf where 0 * -inf would be NaN
@@ -232,7 +235,7 @@ def score_tokens(
             log-probability of the true token as ``reference_logprob``.
         samplings: sampling settings; each adds a column with the log-probability of drawing the true token.
         margins: whether to compute by how much each true token's logit exceeds all others.
-        token_budget: the most padded tokens in a batch; from the free memory by default, halved when out of memory.
+        token_budget: the most padded tokens in a batch; `token_budget_of` by default, halved when out of memory.
 
     Raises:
         DataError: an example does not fit into the context.
@@ -245,12 +248,13 @@ def score_tokens(
             each.model.eval()
     names = (*TOKEN_COLUMNS, "finite", *(s.name for s in samplings), *(("margin",) if margins else ()))
     stops = model.stops(encoded)
-    by_row: list[dict[str, np.ndarray]] = [{}] * len(encoded)
+    offsets = np.cumsum([0, *(len(labelled(e)) for e in encoded)], dtype=np.int64)
+    flat = {name: np.empty(offsets[-1], dtype=_dtype_of(name)) for name in names}
     budget = token_budget or token_budget_of(model, elsewhere=SCORING_BUDGET)
     read = (model,) if reference is None or reference.model is model.model else (model, reference)
     trees = shared_trees(read, encoded, token_budget=budget)
 
-    def score(group: Sequence[TokenTree]) -> bool:
+    def score(group: Sequence[TokenTree]) -> Columns:
         members = [i for tree in group for i in tree.members]
         if group[0].shared:
             batch = collate_trees(group, encoded, device=model.device, dtype=dtype_of(model))
@@ -258,31 +262,56 @@ def score_tokens(
             batch = collate([encoded[i] for i in members], device=model.device)
         labels = len(batch.rows) > 0  # with a peer's prompt an answer may have no token
         columns = _score_batch(model, batch, reference, stops, samplings, margins) if labels else {}
-        columns = {name: columns.get(name, _none_of(name)) for name in names}
-        cuts = np.cumsum([len(labelled(encoded[i])) for i in members])[:-1]
-        pieces = {name: np.split(columns[name], cuts) for name in names}
-        for place, index in enumerate(members):
-            by_row[index] = {name: parts[place] for name, parts in pieces.items()}
-        return bool(columns["finite"].all())
+        return {name: columns.get(name, np.zeros(0, dtype=_dtype_of(name))) for name in names}
 
-    def work(group: list[int]) -> None:
+    def work(group: list[int]) -> Columns:
         chosen = [trees[i] for i in group]
         try:
-            apart = not score(chosen)  # in attention, what is not finite spreads to tokens that do not see it
+            columns = score(chosen)
+            apart = not bool(
+                columns["finite"].all()
+            )  # in attention, what is not finite spreads to tokens that do not see it
         except RuntimeError as error:
             if len(chosen) > 1 or not chosen[0].shared or not is_out_of_memory(error):
                 raise
-            apart = True
+            columns, apart = {}, True
         if apart and chosen[0].shared:
-            for i in (i for tree in chosen for i in tree.members):
-                score([single_tree(encoded, i)])
+            each = [score([single_tree(encoded, i)]) for tree in chosen for i in tree.members]
+            columns = {name: np.concatenate([found[name] for found in each]) for name in names}
+        return columns
+
+    def content() -> list[object]:
+        tokens = np.fromiter((t for e in encoded for t in e.tokens), dtype=np.int64)
+        starts = np.array([(e.start, e.end, -1 if e.unattended is None else e.unattended) for e in encoded])
+        models = [each.model for each in (model, reference) if each is not None]
+        members = [tree.members for tree in trees]
+        return ["scores", names, stops, str(model.device), members, tokens, starts, offsets, *models]
 
     with progress.bar(f"score {model.name}", total=len(encoded)) as advance:
         lengths, cost = [len(t.tokens) for t in trees], BATCH_COST.get(model.device.type, BATCH_COST["cpu"])
         labels = list(zip(model.sharing().kinds(lengths), [t.shared for t in trees], strict=True))
-        for group in run_in_batches(lengths, kinds=labels, token_budget=budget, batch_cost=cost, work=work):
-            advance(sum(len(trees[i].members) for i in group))
-    return _join(rows, kinds, encoded, by_row, [s.name for s in samplings], margins)
+        for group, columns in results_in_batches(
+            lengths, kinds=labels, token_budget=budget, batch_cost=cost, work=work, content=content
+        ):
+            members = [i for tree in group for i in trees[tree].members]
+            places = np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in members])
+            for name in names:
+                flat[name][places] = columns[name]
+            advance(len(members))
+    own = np.repeat(np.arange(len(rows)), np.diff(offsets))
+    scores = TokenScores(
+        ids=tuple(e.id for e in rows),
+        subjects=tuple(e.subject for e in rows),
+        variants=tuple(kinds),
+        offsets=offsets,
+        end_lengths=np.array([len(e.tokens) - e.end for e in encoded], dtype=np.int64),
+        finite=np.bincount(own[~flat["finite"]], minlength=len(rows)) == 0,
+        **{name: flat[name] for name in TOKEN_COLUMNS},
+        sampled={s.name: flat[s.name] for s in samplings},
+        margin=flat["margin"] if margins else None,
+    )
+    warn_of_overflow(model, scores.ids, scores.finite)
+    return scores
 
 
 def _score_batch(
@@ -299,7 +328,7 @@ def _score_batch(
     theirs = None if reference is None or itself else AnswerLogits(reference.model, batch)
     columns = []
     for rows, parts in tile_grid(ours, *(() if theirs is None else (theirs,))):
-        targets, tiles = batch.targets[rows], []
+        targets, tiles = batch.targets[rows].to(ours.device), []
         for tokens in parts:
             logits = ours.tile(rows, tokens)
             other = theirs.tile(rows, tokens) if theirs is not None else logits.clone() if itself else None
@@ -309,33 +338,9 @@ def _score_batch(
     return {name: torch.cat([c[name] for c in columns]).cpu().numpy() for name in columns[0]}
 
 
-def _join(
-    rows: Sequence[Example],
-    kinds: Sequence[Variant],
-    encoded: Sequence[EncodedExample],
-    columns: Sequence[dict[str, np.ndarray]],
-    samplings: Sequence[str],
-    margins: bool,
-) -> TokenScores:
-    def flat(name: str) -> np.ndarray:
-        return np.concatenate([_none_of(name), *[c[name] for c in columns]])
-
-    return TokenScores(
-        ids=tuple(e.id for e in rows),
-        subjects=tuple(e.subject for e in rows),
-        variants=tuple(kinds),
-        offsets=np.concatenate([[0], np.cumsum([len(c["logprob"]) for c in columns])]).astype(np.int64),
-        end_lengths=np.array([len(e.tokens) - e.end for e in encoded], dtype=np.int64),
-        finite=np.array([c["finite"].all() for c in columns], dtype=bool),
-        **{name: flat(name) for name in TOKEN_COLUMNS},
-        sampled={name: flat(name) for name in samplings},
-        margin=flat("margin") if margins else None,
-    )
-
-
-def _none_of(name: str) -> np.ndarray:
-    """An empty token column."""
-    return np.zeros(0, dtype=bool if name in (*BOOLEAN_COLUMNS, "finite") else np.float32)
+def _dtype_of(name: str) -> type[np.generic]:
+    """The type of a token column."""
+    return np.bool_ if name in (*BOOLEAN_COLUMNS, "finite") else np.float32
 
 
 def let_train(model: Any) -> Any:
@@ -365,6 +370,7 @@ def gradient_norms(model: Model, examples: Sequence[Example]) -> Floats:
     Raises:
         DataError: an example does not fit into the context.
     """
+    require_on_one_device(model.model, model.name, "the norm of gradients")
     parameters = list(model.model.parameters())
     trainable = [p.requires_grad for p in parameters]
     model.model.eval()
@@ -373,11 +379,25 @@ def gradient_norms(model: Model, examples: Sequence[Example]) -> Floats:
         for parameter in parameters:
             parameter.requires_grad_(True)
         with progress.bar(f"gradients {model.name}", total=len(examples)) as advance, torch.enable_grad():
-            for i, encoded in enumerate(model.encode(examples)):
-                if encoded.end > encoded.start:
-                    without_end = replace(encoded, tokens=encoded.tokens[: encoded.end])
-                    norms[i] = deterministic(model.device, partial(_mean_gradient_norm, model, without_end, parameters))
-                advance()
+            encoded = [replace(e, tokens=e.tokens[: e.end]) for e in model.encode(examples)]
+
+            def work(group: list[int]) -> Columns:
+                answered = [encoded[i] for i in group if encoded[i].end > encoded[i].start]
+                found = [
+                    deterministic(model.device, partial(_mean_gradient_norm, model, e, parameters)) for e in answered
+                ]
+                return {"norms": np.array(found or [np.nan])}
+
+            def content() -> list[object]:
+                tokens = np.fromiter((t for e in encoded for t in e.tokens), dtype=np.int64)
+                return ["gradients", str(model.device), tokens, np.array([e.start for e in encoded]), model.model]
+
+            lengths, kinds = [len(e.tokens) for e in encoded], [()] * len(encoded)
+            for group, columns in results_in_batches(
+                lengths, kinds=kinds, token_budget=1, batch_cost=0, work=work, content=content
+            ):
+                norms[group] = columns["norms"]
+                advance(len(group))
     finally:
         for parameter, before in zip(parameters, trainable, strict=True):
             parameter.requires_grad_(before)

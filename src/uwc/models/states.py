@@ -14,9 +14,10 @@ from uwc import progress
 from uwc.data.batches import Batch, collate
 from uwc.data.example import Example
 from uwc.errors import ConfigError, ModelError
-from uwc.models.batching import DEFAULT_TOKEN_BUDGET, run_in_batches, token_budget_of
+from uwc.models.batching import DEFAULT_TOKEN_BUDGET, results_in_batches, token_budget_of
+from uwc.models.chunks import Columns
 from uwc.models.contrast import ContrastModel
-from uwc.models.head import head_sees, unwrapped
+from uwc.models.head import head_sees, labelled_states, unwrapped
 from uwc.models.model import Model
 
 
@@ -107,7 +108,7 @@ def capturing_states(model: Any, layers: Iterable[int], batch: Batch) -> Abstrac
                 f"the blocks of {type(unwrapped(model)).__name__} return states of shape {tuple(states.shape)}, and "
                 f"not one for each of {tuple(batch.input_ids.shape)} tokens; its hidden states cannot be read"
             )
-        return states[batch.rows, batch.positions]
+        return labelled_states(states, batch)
 
     return capturing_outputs(model, layers, choose)
 
@@ -142,20 +143,29 @@ def prompt_states(model: Model, examples: Sequence[Example]) -> NDArray[np.float
     layer = (len(blocks(model.model)) + 1) // 2
     encoded = [replace(e, tokens=(*e.tokens[: e.start], e.tokens[0]), end=e.start + 1) for e in model.encode(examples)]
     model.model.eval()
-    states: dict[int, NDArray[np.float32]] = {}
+    states: NDArray[np.float32] = np.zeros((0, 0), dtype=np.float32)
     with progress.bar(f"states {model.name}", total=len(encoded)) as advance:
 
-        def work(group: list[int]) -> None:
+        def work(group: list[int]) -> Columns:
             batch = collate([encoded[i] for i in group], device=model.device)
             with capturing_states(model.model, [layer], batch) as captured, head_sees(model.model, _first):
                 model.model(**batch.inputs, use_cache=False)
-            states.update(zip(group, captured[layer].float().cpu().numpy(), strict=True))
+            return {"states": captured[layer].float().cpu().numpy()}
+
+        def content() -> list[object]:
+            tokens = np.fromiter((t for e in encoded for t in e.tokens), dtype=np.int64)
+            return ["states", str(model.device), tokens, layer, model.model]
 
         lengths = [len(e.tokens) for e in encoded]
         kinds, budget = model.sharing().kinds(lengths), token_budget_of(model, elsewhere=DEFAULT_TOKEN_BUDGET)
-        for group in run_in_batches(lengths, kinds=kinds, token_budget=budget, batch_cost=0, work=work):
+        for group, columns in results_in_batches(
+            lengths, kinds=kinds, token_budget=budget, batch_cost=0, work=work, content=content
+        ):
+            if not len(states):
+                states = np.empty((len(encoded), columns["states"].shape[1]), dtype=np.float32)
+            states[group] = columns["states"]
             advance(len(group))
-    return np.stack([states[i] for i in range(len(encoded))])
+    return states
 
 
 @torch.no_grad()
@@ -165,7 +175,7 @@ def entering_states(model: Model, examples: Sequence[Example]) -> tuple[Tensor, 
     for batch in answer_batches(model, examples):
 
         def choose(entering: Tensor, batch: Batch = batch) -> Tensor:
-            states.append(entering[batch.rows, batch.positions])
+            states.append(labelled_states(entering, batch))
             return states[-1][:1]
 
         with head_sees(model.model, choose):

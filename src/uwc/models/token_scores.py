@@ -125,15 +125,17 @@ class TokenScores:
 
     def select(self, indices: Sequence[int]) -> "TokenScores":
         """The scores of some rows, in the order given."""
-        tokens = [np.arange(self.offsets[i], self.offsets[i + 1]) for i in indices]
-        flat = np.concatenate(tokens) if tokens else np.zeros(0, dtype=np.int64)
+        chosen = np.array(indices, dtype=np.int64)
+        counts = np.diff(self.offsets)[chosen]
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        flat = np.arange(offsets[-1]) + np.repeat(self.offsets[chosen] - offsets[:-1], counts)
         return TokenScores(
             ids=tuple(self.ids[i] for i in indices),
             subjects=tuple(self.subjects[i] for i in indices),
             variants=tuple(self.variants[i] for i in indices),
-            offsets=np.concatenate([[0], np.cumsum([len(t) for t in tokens])]).astype(np.int64),
-            end_lengths=self.end_lengths[list(indices)],
-            finite=self.finite[list(indices)],
+            offsets=offsets,
+            end_lengths=self.end_lengths[chosen],
+            finite=self.finite[chosen],
             **{name: getattr(self, name)[flat] for name in TOKEN_COLUMNS},
             sampled={name: column[flat] for name, column in self.sampled.items()},
             margin=None if self.margin is None else self.margin[flat],

@@ -1,5 +1,6 @@
 """Weights in files: reading of safetensors, their correspondence with a model's tensors, and mixing from files."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,7 @@ from uwc.models.mixing import (
     untie_embeddings,
 )
 from uwc.models.model import Model
+from uwc.models.placement import held, read_otherwise, shares
 
 _WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 
@@ -44,6 +46,16 @@ def open_safetensors(file: Path) -> Any:
         return safe_open(str(file), framework="pt", device="cpu")
     except Exception as error:  # safetensors raises a class of its own
         raise ModelError(f"{file}: damaged ({error}); fetch or save the model again") from error
+
+
+def _version(file: Path) -> tuple[int, ...]:
+    """What changes if a file is written again or replaced."""
+    found = file.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+_BLOCK = 1 << 23
+"""Numbers of a tensor that are read at a time to be mixed."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +85,7 @@ class WeightFiles:
 
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
-        self._handles: dict[str, Any] = {}
+        self._opened: dict[str, tuple[Path, tuple[int, ...]]] = {}
         self._places: dict[str, _Place] = {}
         found = contents(path)
         if found.kind != "model":
@@ -84,14 +96,32 @@ class WeightFiles:
         self.shapes: Mapping[str, tuple[int, ...]] = {name: p.shape for name, p in self._places.items()}
         self.dtypes: Mapping[str, str] = {name: p.dtype for name, p in self._places.items()}
         self.files: Mapping[str, list[str]] = {
-            f: [n for n, p in self._places.items() if p.file == f] for f in self._handles
+            f: [n for n, p in self._places.items() if p.file == f] for f in self._opened
         }
 
-    def read(self, name: str) -> Tensor:
-        """The tensor, on the CPU, memory-mapped."""
+    def read(self, name: str, rows: slice | None = None) -> Tensor:
+        """The tensor, or some of its rows, on the CPU, memory-mapped.
+
+        The file is mapped anew each time: what was read is in resident memory as long as the tensor, and no longer.
+
+        Raises:
+            ModelError: the file was changed since it was first opened.
+        """
         place = self._places[name]
-        tensor: Tensor = self._handles[place.file].get_tensor(place.key)
+        local, before = self._opened[place.file]
+        if not local.exists() or _version(local) != before:
+            raise ModelError(f"{local}: changed while it was being read; run this again, and leave the file as it is")
+        handle = open_safetensors(local)
+        tensor: Tensor = handle.get_tensor(place.key) if rows is None else handle.get_slice(place.key)[rows]
         return tensor
+
+    def blocks(self, name: str) -> list[slice | None]:
+        """The rows of the tensor in blocks of at most 8 million numbers, or one row; None for all of it at once."""
+        shape = self.shapes[name]
+        if math.prod(shape) <= _BLOCK:
+            return [None]
+        height = max(_BLOCK // math.prod(shape[1:]), 1)
+        return [slice(top, min(top + height, shape[0])) for top in range(0, shape[0], height)]
 
     def key(self, name: str) -> str:
         """The tensor's name in the file, with prefixes of wrappers."""
@@ -101,7 +131,8 @@ class WeightFiles:
         local = local_file(self.path, file)
         if local is None:
             raise ModelError(f"{self.path}: the shard {file} is missing; fetch or save the model again")
-        handle = self._handles[file] = open_safetensors(local)
+        self._opened[file] = local, _version(local)
+        handle = open_safetensors(local)
         for key in list(handle.keys()):
             name, stored = plain_name(key), handle.get_slice(key)
             place = _Place(file, key, tuple(stored.get_shape()), stored.get_dtype())
@@ -209,6 +240,11 @@ def fill(model: Any, files: WeightFiles) -> list[str]:
         if not found:
             lacking.append(name)
             continue
+        if state[name].is_meta:
+            raise ModelError(
+                f"{files.path}: the names of its tensors have prefixes of wrappers ({files.key(found[0])!r}), which a "
+                "model of device = map cannot read from its files; save it again without them"
+            )
         require_one_value(files, found)
         state[name].copy_(files.read(found[0]))
     return lacking
@@ -257,7 +293,7 @@ def require_all_read(model: Any, files: WeightFiles, report: Mapping[str, Any], 
     refuse_surplus(model, files, stored.surplus or sorted(unread - stored.constants))
     require_floats(model, files, stored)
     two = sum(name in stored.names for name in embedding_names(model) if name.endswith(".weight")) == 2
-    if two and model.config.get_text_config().tie_word_embeddings and not tied_embeddings(model):
+    if two and model.config.get_text_config().tie_word_embeddings and not (tied_embeddings(model) or shares(model)):
         progress.warn(
             f"{files.path}: its configuration ties the embeddings, and its files hold two that differ; both are used, "
             "as in transformers"
@@ -430,6 +466,9 @@ def _different(original: WeightFiles, unlearned: WeightFiles, how: str) -> Model
 class StreamedMixer:
     """Sets a model's weights to any mixture of two checkpoints on disk, without another copy in memory.
 
+    Both are read in blocks of rows, each of which is moved to the device that holds the weight. Weights that the model
+    itself reads from files (``device: map``) are mixed whenever a forward pass reads them.
+
     Args:
         working: the model whose weights `mix` overwrites: the loaded original or unlearned model.
         original: the files of the model before unlearning.
@@ -444,8 +483,15 @@ class StreamedMixer:
         self, working: Model, original: WeightFiles, unlearned: WeightFiles, *, ties: Sequence[bool] = (True, True)
     ) -> None:
         self.working, self.original, self.unlearned = working, original, unlearned
-        self.pairing = pair_weights(working.model, original, unlearned, ties=ties)
-        self._state: dict[str, Tensor] = dict(working.model.state_dict())
+        model = working.model
+        self.pairing = pair_weights(model, original, unlearned, ties=ties)
+        self._dtypes = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+        self._names = {alias: name for name, aliases in tied_groups(model).items() for alias in aliases}
+        self._held: dict[str, dict[int, Tensor]] = {}
+        for alias, tensor in held(model).items():
+            self._held.setdefault(self._names[alias], {})[tensor.data_ptr()] = tensor
+        self._alpha = 0.0
+        read_otherwise(model, self._read)
 
     @torch.no_grad()
     def mix(self, alpha: float) -> Model:
@@ -456,9 +502,27 @@ class StreamedMixer:
             ModelError: a weight of one of the two is not finite.
         """
         require_alpha(alpha)
-        for name, (ours, theirs) in self.pairing.tensors.items():
-            mix_into(self._state[name], self.original.read(ours), self.unlearned.read(theirs), alpha)
-        if alpha in (0.0, 1.0):
-            for name, weight in self.working.model.named_parameters():
-                require_finite(name, weight.detach(), model=(self.unlearned if alpha else self.original).path)
+        self._alpha = alpha
+        parameters = {name for name, _ in self.working.model.named_parameters(remove_duplicate=False)}
+        for name in self.pairing.tensors:
+            held = tuple(self._held.get(name, {}).values())
+            for weight in held:
+                self._write(name, weight)
+            if alpha in (0.0, 1.0) and name in parameters:
+                path = (self.unlearned if alpha else self.original).path
+                require_finite(name, held[0] if held else self._read(name), model=path)
         return self.working
+
+    @torch.no_grad()
+    def _write(self, name: str, into: Tensor) -> None:
+        ours, theirs = self.pairing.tensors[name]
+        for rows in self.original.blocks(ours):
+            first, second = self.original.read(ours, rows), self.unlearned.read(theirs, rows)
+            mix_into(into if rows is None else into[rows], first, second, self._alpha)
+
+    def _read(self, name: str) -> Tensor:
+        """The mixture of a tensor, for weights that are in files."""
+        name = self._names[name]
+        mixed = torch.empty(self.original.shapes[self.pairing.tensors[name][0]], dtype=self._dtypes[name])
+        self._write(name, mixed)
+        return mixed

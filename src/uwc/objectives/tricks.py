@@ -50,7 +50,9 @@ def loss_selection(passed: "Pass", *, value: Annotated[float, Field(gt=0, le=1)]
 
 def kept_tokens(counts: "Tensor", *, share: float) -> "Tensor":
     """[B] number of each answer's tokens that loss selection keeps: floor(share x count), at least one."""
-    return (counts.double() * share + 1e-9).floor().clamp_min(1).to(counts.dtype).minimum(counts)
+    from uwc.models.double import in_double
+
+    return (in_double(counts) * share + 1e-9).floor().clamp_min(1).to(counts.dtype).to(counts.device).minimum(counts)
 
 
 @tricks.register(

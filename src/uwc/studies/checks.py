@@ -16,6 +16,7 @@ from uwc.results import (
     ReferenceModel,
     Retention,
     Score,
+    ServedModel,
     UnlearnedModel,
     Warning,
     collapse,
@@ -80,6 +81,18 @@ def input_warnings(plan: Plan) -> list[Warning]:
     on_questions = [*question_warnings(sets, several=several), *rate_warnings(plan.sets, plan.scoring.of_sets)]
     on_judges = unchecked(plan.judges)
     return [*left_out, *on_questions, *on_judges, *_coded(_on_attacked(plan)), *_coded(_on_weights(plan))]
+
+
+def on_servers(served: Sequence[ServedModel]) -> list[Warning]:
+    """The models whose greedy answers come from servers."""
+    return [
+        Warning(
+            code="answers_from_server",
+            text=f"{of_model.in_words} Likelihoods, samples, attacks and calibrated mixtures are computed from the "
+            "checkpoint.",
+        )
+        for of_model in served
+    ]
 
 
 def _on_attacked(plan: Plan) -> "Coded":

@@ -1,11 +1,15 @@
 """Computes one step, unless its result is in the store, and stores it."""
 
 import json
+import platform
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from filelock import SoftFileLease
+
+from uwc.errors import UserError
 from uwc.studies.steps import LOG, MODEL, Checkpoint, Step
 from uwc.studies.store import FileRecord, Manifest, Store, checkpoint_fingerprint, environment, file_records, uses_cuda
 
@@ -31,6 +35,29 @@ def status_after(step: Step, store: Store, inputs: Sequence[Status]) -> Status:
     return "missing" if manifest is None else manifest.outcome.status
 
 
+LATE = 90.0
+"""The most seconds after which a result that one machine has written is seen by the others."""
+
+
+def wait_for(step: Step, store: Store) -> None:
+    """Wait until the result of a step, which another machine has written, is seen by this one.
+
+    File systems of a network keep what they know of a folder for up to a minute.
+
+    Raises:
+        UserError: it is not seen after `LATE` seconds.
+    """
+    until = time.monotonic() + LATE
+    while step_status(step, store) == "missing":
+        if time.monotonic() > until:
+            raise UserError(
+                f"the result of '{step.name}' was written by another machine, and {platform.node()} does not see it in "
+                f"{store.root.resolve()}; all machines have to share this folder (--output-dir)"
+            )
+        store.refresh()
+        time.sleep(0.2)
+
+
 def run_step(step: Step, context: "Context") -> bool:
     """Compute a step if its result is missing.
 
@@ -48,10 +75,11 @@ def run_step(step: Step, context: "Context") -> bool:
     store = context.store
     reused = step_status(step, store) != "missing"
     if not reused:
-        with store.lock(step):
+        with store.lock(step) as lock:
+            store.refresh()
             reused = store.manifest(step) is not None  # another run may have made it meanwhile
             if not reused:
-                _compute(step, context)
+                _compute(step, context, lock)
     if reused and context.trackers.used:
         _track_stored(step, context)
     return reused
@@ -68,13 +96,13 @@ def _track_stored(step: Step, context: "Context") -> None:
             run.end(stopped=outcome.stopped, diverged=outcome.diverged, collapse=outcome.collapse)
 
 
-def _compute(step: Step, context: "Context") -> None:
+def _compute(step: Step, context: "Context", lock: SoftFileLease) -> None:
     from uwc.memory import peak_bytes, start_of_peak
 
     asked = step.settings["loading"]["device"]
     device = "cuda" if uses_cuda(asked) else "cpu"
     started, before = time.perf_counter(), start_of_peak(device)
-    with context.store.writing(step) as writing:
+    with context.store.writing(step, lock) as writing:
         outcome = step.run(context, writing.folder)
         records = file_records(writing.folder)
         writing.manifest = Manifest(

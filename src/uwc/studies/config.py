@@ -16,7 +16,7 @@ from uwc.errors import ConfigError
 from uwc.metrics.samples import LeakSettings
 from uwc.metrics.semantics import require_judges
 from uwc.metrics.suites import entry_of, is_suite, require_suite
-from uwc.models.model import DeviceName, Dtype, Loading
+from uwc.models.model import DeviceName, Dtype, Loading, require_max_memory
 from uwc.names import STORE, require_name
 from uwc.objectives.methods import Constraint, Method, WeightedTerm, active_tricks, check_term, get_method
 from uwc.objectives.registry import term_name
@@ -28,6 +28,7 @@ from uwc.studies.policy import Policy, load_policy
 from uwc.studies.sections import (
     AttackConfig,
     CalibrateConfig,
+    GenerationConfig,
     HarnessConfig,
     MetricName,
     ResourcesConfig,
@@ -96,12 +97,19 @@ class LoadingConfig(Section):
 
     dtype: Dtype = "float32"
     device: DeviceName = "auto"
+    max_memory: dict[str, str | int] = Field(default_factory=dict)
     trust_remote_code: bool = False
     prompt: PromptConfig = PromptConfig()
 
+    @model_validator(mode="after")
+    def _valid(self) -> "LoadingConfig":
+        require_max_memory(self.max_memory, self.device)
+        return self
+
     def loading(self) -> Loading:
         """The same for models."""
-        return Loading(self.dtype, self.device, PromptTemplate(**self.prompt.model_dump()), self.trust_remote_code)
+        prompt = PromptTemplate(**self.prompt.model_dump())
+        return Loading(self.dtype, self.device, prompt, self.trust_remote_code, self.max_memory or None)
 
 
 class ModelConfig(LoadingConfig):
@@ -382,11 +390,11 @@ class StudyConfig(Section):
     """A whole study. Without `finetune` the model was trained on the data before. `retrained`: also train, or name, a
     model that is never trained on the forget set. `calibrate: null`: the unlearned models are scored as delivered, and
     not ranked. `robustness`: measure the faithfulness and robustness of the metrics. `harness`: settings of tasks of
-    lm-evaluation-harness. `check`: policies, shipped ones by name, YAML files or their content, under each of which
-    every unlearned model is checked as delivered. `plugins`: Python files that register metrics, losses, attacks or
-    benchmarks, executed before names are checked. `published`: a benchmark whose published scores the report shows for
-    comparison; by default the study's own, if there are any. `keep_paths`: keep absolute paths in the results and
-    reports."""
+    lm-evaluation-harness. `generation`: servers that give greedy answers in place of generation here. `check`:
+    policies, shipped ones by name, YAML files or their content, under each of which every unlearned model is checked as
+    delivered. `plugins`: Python files that register metrics, losses, attacks or benchmarks, executed before names are
+    checked. `published`: a benchmark whose published scores the report shows for comparison; by default the study's
+    own, if there are any. `keep_paths`: keep absolute paths in the results and reports."""
 
     name: str
     title: str = ""
@@ -397,6 +405,7 @@ class StudyConfig(Section):
     retrained: bool | str = False
     unlearn: UnlearnConfig
     score: ScoreConfig = ScoreConfig()
+    generation: GenerationConfig | None = None
     calibrate: CalibrateConfig | None = CalibrateConfig()
     harness: HarnessConfig = HarnessConfig()
     attack: AttackConfig | None = None

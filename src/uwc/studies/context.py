@@ -1,11 +1,13 @@
 """The context of a running study: the store, and a cache of models that several steps read."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from uwc.metrics.semantics import Judges
 from uwc.models.adapters import attach_adapter
+from uwc.models.chunks import FOLDER, keeping
 from uwc.models.load import load_model
 from uwc.models.mixing import Mixing
 from uwc.models.mixtures import open_mixing
@@ -49,6 +51,10 @@ class Context:
     store: Store
     trackers: Trackers = field(default_factory=Trackers)
     cache: ModelCache = field(default_factory=ModelCache)
+
+    def keeping(self, step: Step) -> AbstractContextManager[None]:
+        """While open, results of batches are kept, so that the step continues where a killed run ended."""
+        return keeping(self.store.checkpoints(step) / FOLDER, step.key)
 
     def model(self, step: Step, loading: Loading, *, original: Step | None = None) -> Model:
         """Load the model that a step made or names.

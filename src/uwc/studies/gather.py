@@ -48,6 +48,7 @@ from uwc.results import (
     Robustness,
     Score,
     SecretCount,
+    ServedModel,
     SplitInfo,
     StepNames,
     StepOrigin,
@@ -61,7 +62,7 @@ from uwc.results import (
     find,
 )
 from uwc.robustness import points_of, robustness
-from uwc.studies.checks import retrained_knows, study_warnings
+from uwc.studies.checks import on_servers, retrained_knows, study_warnings
 from uwc.studies.compute import step_status
 from uwc.studies.config import RunConfig
 from uwc.studies.evidence import StudyEvidence
@@ -71,6 +72,7 @@ from uwc.studies.steps import (
     ATTACKED,
     EFFECTS,
     LOG,
+    SERVED,
     STORE_VERSION,
     Calibrate,
     Checkpoint,
@@ -79,6 +81,7 @@ from uwc.studies.steps import (
     Step,
     Unlearn,
 )
+from uwc.studies.steps import Score as ScoreStep
 from uwc.studies.store import Store
 from uwc.studies.verdict import decide, without_sums
 
@@ -257,7 +260,7 @@ def gather(plan: Plan, store: Store) -> StudyResults:
     config = plan.config
     checked = map(without_sums, gatherer.verdicts(references))
     retention = config.calibrate.described(gatherer.measured()) if config.calibrate else None
-    of_tasks = gatherer.tasks(plan.original.score)
+    of_tasks, served = gatherer.tasks(plan.original.score), tuple(gatherer.served())
     return StudyResults(
         uwc_version=__version__,
         study=StudyInfo(
@@ -287,6 +290,7 @@ def gather(plan: Plan, store: Store) -> StudyResults:
         groups=gatherer.groups([u for u in unlearned if u.name in ranking]),
         secrets=tuple(gatherer.secrets()),
         judges=plan.judges,
+        served=served,
         leaks=tuple(gatherer.leaks()),
         depth=() if distrusted else tuple(gatherer.depth()),
         attacks=attacks,
@@ -294,7 +298,7 @@ def gather(plan: Plan, store: Store) -> StudyResults:
         verdicts=tuple(checked),
         left_out=dict(plan.left_out),
         invalid_rows=plan.benchmark.left_out,
-        warnings=tuple(study_warnings(plan, store, references, unlearned, retention)),
+        warnings=(*study_warnings(plan, store, references, unlearned, retention), *on_servers(served)),
         provenance=origins(plan, store),
     ).with_answers(gatherer.answers())
 
@@ -362,7 +366,7 @@ class _Gatherer:
         outcome, config = self.store.outcome(self.plan.original.score), self.plan.config.model
         return ModelInfo(
             source=config.path or "built from nothing",
-            dtype=config.dtype,
+            dtype=outcome.dtype or config.dtype,
             parameters=outcome.parameters,
             vocabulary=outcome.vocabulary,
         )
@@ -484,6 +488,22 @@ class _Gatherer:
         for model in self.plan.models:
             if step_status(model.score, self.store) == "done":
                 yield model
+
+    def served(self) -> Iterator[ServedModel]:
+        """The models whose greedy answers come from servers, with what their comparison with the checkpoints found."""
+        for model in self.models():
+            if not isinstance(model.score, ScoreStep) or (asked := model.score.served) is None:
+                continue
+            found = json.loads((self.store.folder(model.score) / SERVED).read_text(encoding="utf-8"))
+            yield ServedModel(
+                model=model.key.run or model.key.role,
+                served=asked.model,
+                extra=dict(asked.extra),
+                equal=found["equal"],
+                near_ties=len(found["gaps"]),
+                largest_gap=max(found["gaps"], default=None),
+                margin=asked.margin,
+            )
 
     def secrets(self) -> Iterator[SecretCount]:
         """The secrets that each model says, by set."""

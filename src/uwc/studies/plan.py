@@ -13,13 +13,14 @@ from uwc.data.example import Example, spread
 from uwc.data.question_files import read_examples
 from uwc.errors import ConfigError, DataError, UserError
 from uwc.metrics.depth import UDS, depth_work
-from uwc.metrics.evaluate import Scoring
+from uwc.metrics.evaluate import Scoring, Work
 from uwc.metrics.harness import find_tasks
 from uwc.metrics.registry import JUDGES, metrics
 from uwc.metrics.samples import SAMPLES, reading_samples, require_no_judge, require_read
-from uwc.metrics.scored import needs_of
+from uwc.metrics.scored import TEXTS, needs_of
 from uwc.metrics.suites import Given, chosen_metrics, in_all_wordings, metric_name
 from uwc.metrics.tasks import Task
+from uwc.models.endpoint import Served, require_openai
 from uwc.registry import unknown_name
 from uwc.results import JudgeInfo, ModelKey
 from uwc.studies.config import RunConfig, StudyConfig
@@ -372,6 +373,25 @@ def _attacked_metrics(config: StudyConfig, scoring: Scoring) -> tuple[str, ...]:
     return measured
 
 
+def _served(config: StudyConfig, work: Work) -> dict[str, Served]:
+    """The models whose greedy answers come from servers.
+
+    Raises:
+        ConfigError: no answers are generated, or the study does not have such a model.
+        UserError: the package openai is not installed.
+    """
+    if config.generation is None:
+        return {}
+    if not any(set(TEXTS) & set(needs) for needs in work.needs.values()):
+        raise ConfigError(
+            "generation: no answers are generated, so that it has no effect; set score.max_new_tokens to more than 0, "
+            "or leave it out"
+        )
+    require_openai()
+    references = ["original", *(["retrained"] if config.retrained else [])]
+    return config.generation.served(references, [run.label for run in config.unlearn.runs])
+
+
 class _Planner:
     def __init__(
         self,
@@ -394,6 +414,7 @@ class _Planner:
         self.evaluation = Evaluation(scoring.work(), fingerprints, used, scored)
         self.kept = () if config.calibrate is None else config.calibrate.found_tasks(harness)
         self.by_block = depth_work(scoring)
+        self.served = _served(config, self.evaluation.work)
 
     def plan(self, left_out: Mapping[str, str]) -> Plan:
         base = self.base()
@@ -483,7 +504,8 @@ class _Planner:
         return PlannedModel(key, model, self.score(key, model, original), depth)
 
     def score(self, key: ModelKey, model: Step, original: Step) -> Score:
-        return Score(_of(key), f"score {key.label}", model, original, self.loading, self.evaluation)
+        served = self.served.get(key.run or key.role)
+        return Score(_of(key), f"score {key.label}", model, original, self.loading, self.evaluation, served)
 
     def depth(self, of: tuple[str, ...], label: str, model: Step, original: Step) -> Depth | None:
         if self.by_block is None:

@@ -3,14 +3,17 @@
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from uwc import progress
 from uwc.errors import ConfigError, UserError, listed
 from uwc.progress import duration, gigabytes
+from uwc.registry import unknown_name
 from uwc.results import RunRecord, StepTime
 from uwc.studies.checks import require_retention
 from uwc.studies.compute import Status, run_step, status_after, step_status
+from uwc.studies.parallel import Parallel
 from uwc.studies.pending import missing_inputs
 from uwc.studies.plan import Plan
 from uwc.studies.steps import Attack, Calibrate, Checkpoint, Step
@@ -51,13 +54,51 @@ def _models(step: Step) -> Iterator[Step]:
         yield from _models(read) if isinstance(read, Calibrate) else (read,)
 
 
+RUNNERS = ["local", "ray"]
+
+
+@dataclass(frozen=True)
+class Runner:
+    """What computes the steps of a study.
+
+    Attributes:
+        workers: the number of processes that compute independent steps at the same time; with 1 this process computes
+            all of them, in order.
+        name: "local", or "ray" to compute them as tasks of Ray.
+        address: of Ray's cluster; by default Ray is started on this machine.
+
+    Raises:
+        ConfigError: `workers` is less than 1, the name is unknown, or a setting has no effect.
+    """
+
+    workers: int = 1
+    name: str = "local"
+    address: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ConfigError(f"workers = {self.workers} is not a number of processes; give 1 or more")
+        if self.name not in RUNNERS:
+            raise ConfigError(unknown_name("runner", self.name, RUNNERS))
+        if self.name == "ray" and self.workers > 1:
+            raise ConfigError(
+                f"workers = {self.workers} has no effect with Ray, which runs as many steps as their resources allow; "
+                "leave it out"
+            )
+        if self.address is not None and self.name != "ray":
+            raise ConfigError("the address of a cluster has no effect without Ray; choose it with --runner ray")
+
+
+LOCAL = Runner()
+
+
 def run_steps(
     plan: Plan,
     store: Store,
     *,
     on_step: progress.Advance,
     trackers: Trackers | None = None,
-    workers: int = 1,
+    runner: Runner = LOCAL,
 ) -> RunRecord:
     """Run every missing step, and store each result.
 
@@ -66,25 +107,25 @@ def run_steps(
         store: the store.
         on_step: called with each step and the ETA.
         trackers: get the logs of trainings, also of those that are taken from the store.
-        workers: the number of processes that compute independent steps at the same time; with 1 this process computes
-            all of them, in order.
+        runner: what computes the steps.
 
     Raises:
-        ConfigError: `workers` is less than 1.
-        UserError: a step fails, or the original scores near 0 on a set of the retention constraint.
+        UserError: a step fails, the runner cannot be used, or the original scores near 0 on a set of the retention
+            constraint.
     """
-    if workers < 1:
-        raise ConfigError(f"workers = {workers} is not a number of processes; give 1 or more")
     started = _now()
     _forget_not_cached(plan, store)
     for step in plan.steps:
         store.remove_leftovers(step)
-    times, left = {}, _time_left(plan, store, workers)
+    parallel = _parallel(plan, store, trackers or Trackers(), runner)
+    width = 1 if parallel is None else parallel.width
+    times, left = {}, _time_left(plan, store, width)
     on_step(sum(isinstance(step, Checkpoint) for step in plan.steps), note=left)
-    with closing(_computed(plan, store, trackers or Trackers(), workers)) as computed:
+    in_order = _in_order(plan, store, trackers or Trackers())
+    with closing(in_order if parallel is None else parallel.completed()) as computed:
         for step, reused in computed:
             times[step.key] = _time(step, store, reused=reused)
-            left = left if reused else _time_left(plan, store, workers)
+            left = left if reused else _time_left(plan, store, width)
             _report(step, times[step.key], store, left)
             on_step(1, note=left)
             if step is plan.original.score and plan.config.calibrate is not None:
@@ -93,18 +134,24 @@ def run_steps(
     return RunRecord(environment=environment(), steps=steps, started=started, ended=_now())
 
 
-def _computed(plan: Plan, store: Store, trackers: Trackers, workers: int) -> Generator[tuple[Step, bool]]:
+def _parallel(plan: Plan, store: Store, trackers: Trackers, runner: Runner) -> Parallel | None:
+    """What computes steps at the same time; None for one after the other."""
+    steps = [step for step in plan.steps if not isinstance(step, Checkpoint)]
+    if runner.name == "ray":
+        from uwc.studies.ray_tasks import RayTasks
+
+        return RayTasks(steps, store, trackers, resources=plan.config.resources, address=runner.address)
+    return Workers(steps, store, trackers, count=runner.workers) if runner.workers > 1 else None
+
+
+def _in_order(plan: Plan, store: Store, trackers: Trackers) -> Generator[tuple[Step, bool]]:
     """Each step once it is complete, and whether nothing was computed."""
     from uwc.studies.context import Context  # heavy: only where something is computed
 
-    steps = [step for step in plan.steps if not isinstance(step, Checkpoint)]
-    if workers > 1:
-        computed = Workers(steps, store, trackers, count=workers).completed()
-    else:
-        context = Context(store, trackers=trackers)
-        computed = ((step, run_step(step, context)) for step in steps)
-    with closing(computed):
-        yield from computed
+    context = Context(store, trackers=trackers)
+    for step in plan.steps:
+        if not isinstance(step, Checkpoint):
+            yield step, run_step(step, context)
 
 
 def run_one(plan: Plan, store: Store, key: str) -> StepTime:
@@ -125,6 +172,7 @@ def run_one(plan: Plan, store: Store, key: str) -> StepTime:
         what = "no step" if not found else f"{len(found)} steps"
         raise UserError(f"{what} of {plan.config.name} called {key!r}; `uwc study plan` lists names and keys")
     (step,) = found
+    store.refresh()
     if missing := missing_inputs(step, store):
         names = listed(repr(s.name) for s in missing)
         raise UserError(f"'{step.name}' needs results that are not there: {names}; run these first")

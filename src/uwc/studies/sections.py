@@ -18,6 +18,7 @@ from uwc.metrics.set_metrics import UTILITY_SETS
 from uwc.metrics.suites import Given, is_set_metric, metric_name, set_label, what_is_missing
 from uwc.metrics.tasks import HarnessSettings
 from uwc.metrics.tasks import Task as FoundTask
+from uwc.models.endpoint import Concurrency, Endpoint, Retries, Seconds, Served, Variable
 from uwc.names import require_name
 from uwc.registry import unknown_name
 from uwc.results import ENOUGH_MODELS, Retention
@@ -127,7 +128,7 @@ class HarnessConfig(Section):
 
 
 class StepResources(Section):
-    """What a step takes of a machine, for SLURM.
+    """What a step takes of a machine, for SLURM and Ray.
 
     Attributes:
         gpus, cpus: numbers of devices and cores.
@@ -152,6 +153,87 @@ class ResourcesConfig(StepResources):
             known: found.model_dump(exclude_unset=True) for known, found in self.kinds.items()
         }
         return StepResources(**{**self.model_dump(exclude={"kinds"}), **own.get(kind, {})})
+
+
+class ServerConfig(Section):
+    """A server of the OpenAI protocol that holds a model; see `Endpoint`.
+
+    Attributes:
+        url: the base URL, which usually ends in ``/v1``.
+        model: the model's name at the server; its name in the study by default.
+        extra: further fields of each request.
+        concurrency, timeout, retries, key_variable: as those of `Endpoint`.
+    """
+
+    url: str
+    model: str = ""
+    extra: dict[str, Any] = Field(default_factory=dict)
+    concurrency: Concurrency = Endpoint.concurrency
+    timeout: Seconds = Endpoint.timeout
+    retries: Retries = Endpoint.retries
+    key_variable: Variable = Endpoint.key_variable
+
+    def endpoint(self, name: str) -> Endpoint:
+        """The endpoint of the model of that name in the study."""
+        return Endpoint(**{**self.model_dump(), "model": self.model or name}, chat=False, seed=None)
+
+    @model_validator(mode="after")
+    def _valid(self) -> "ServerConfig":
+        self.endpoint("model")
+        return self
+
+
+class GenerationConfig(Section):
+    """Servers that give greedy answers in scoring, in place of generation here.
+
+    Attributes:
+        endpoint: one server: of the only unlearned model, under the name `model`; without `model` of all models, under
+            their names in the study.
+        endpoints: model -> its server; a run's name, original or retrained.
+        check: the number of questions on which a server's model is compared with the checkpoint.
+        margin: the most by which the logit of a server's token may be below the greatest one, in nats, where the
+            answers differ.
+    """
+
+    endpoint: ServerConfig | None = None
+    endpoints: dict[str, ServerConfig] = Field(default_factory=dict)
+    check: int = Field(4, ge=1, le=10_000)
+    margin: float = Field(0.25, ge=0, le=10)
+
+    def served(self, references: Sequence[str], runs: Sequence[str]) -> dict[str, Served]:
+        """Model -> how it is asked.
+
+        Args:
+            references: the names of the original and the retrained model, if there is one.
+            runs: the names of the unlearned models as delivered.
+
+        Raises:
+            ConfigError: there is no such model, or more than one for one server's model.
+        """
+        names = [*references, *runs]
+        for name in self.endpoints:
+            if name not in names:
+                raise ConfigError(f"generation.endpoints: {unknown_name('model', name, names)}")
+        found = {name: (server, f"generation.endpoints.{name}") for name, server in self.endpoints.items()}
+        if self.endpoint is not None:
+            if self.endpoint.model and len(runs) > 1:
+                raise ConfigError(
+                    f"generation.endpoint: it has one model, {self.endpoint.model!r}, and the study has {len(runs)} "
+                    f"unlearned ones ({listed(runs)}); name each in generation.endpoints, or leave 'model' out if the "
+                    "server knows all models of the study by their names"
+                )
+            found = dict.fromkeys(runs if self.endpoint.model else names, (self.endpoint, "generation.endpoint"))
+        asked = {name: (server.endpoint(name), options) for name, (server, options) in found.items()}
+        return {
+            name: Served(endpoint.model, endpoint.extra, self.check, self.margin, endpoint, options)
+            for name, (endpoint, options) in asked.items()
+        }
+
+    @model_validator(mode="after")
+    def _one_form(self) -> "GenerationConfig":
+        if (self.endpoint is None) == (not self.endpoints):
+            raise ConfigError("generation: give either 'endpoint' (one server) or 'endpoints' (by model)")
+        return self
 
 
 def harness_config(given: Mapping[str, Any] | HarnessConfig | None) -> HarnessConfig:

@@ -23,6 +23,7 @@ from uwc.metrics.registry import metrics, set_metrics
 from uwc.metrics.samples import LeakSettings
 from uwc.metrics.scored import needs_of
 from uwc.metrics.tasks import Task, save_tasks
+from uwc.models.endpoint import Served
 from uwc.models.model import Loading, Model
 from uwc.objectives.methods import FINE_TUNING, Method, WeightedTerm
 from uwc.objectives.registry import terms, tricks
@@ -34,6 +35,7 @@ from uwc.studies.sections import FORGET_SETS, CalibrateConfig, task_label
 from uwc.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
+    from uwc.models.served import ServedAnswers
     from uwc.studies.context import Context
 
 
@@ -50,6 +52,8 @@ class Outcome(Part):
     parameters: int | None = None
     """Number of parameters of the scored or built model."""
     vocabulary: int | None = None
+    dtype: str | None = None
+    """The precision of a scored model's weights, where that is the checkpoint's own."""
     read_otherwise: tuple[str, ...] = ()
     """The differences of a given model's own tokenizer and prompt from the original's, which are used."""
     alpha: float | None = None
@@ -183,6 +187,8 @@ MODEL = "model"
 """The sub-folder with the model of a step."""
 LOG, EFFECTS = "log.json", "effects.json"
 ATTACKED = "attacked.parquet"
+SERVED = "served.json"
+"""What the comparison of a server's model with the checkpoint found."""
 
 
 @dataclass(frozen=True)
@@ -208,10 +214,19 @@ class Evaluation:
         leaks = [] if self.work.leaks is None else [self.work.leaks.metric]
         return [*(metrics.get(name) for name in names), *leaks]
 
-    def run(self, model: Model, original: Model, context: "Context", loading: Loading, out: Path) -> None:
-        """Score a model on every set, and write the scores to a folder."""
+    def run(
+        self,
+        model: Model,
+        original: Model,
+        context: "Context",
+        loading: Loading,
+        out: Path,
+        *,
+        answered: "ServedAnswers | None" = None,
+    ) -> None:
+        """Score a model on every set, and write the scores to a folder; `answered` gives its greedy answers."""
         judges = context.judges(self.judge_paths, loading)
-        save_sets(score_sets(model, self.work, original=original, judges=judges), out)
+        save_sets(score_sets(model, self.work, original=original, judges=judges, answered=answered), out)
         if self.tasks:
             save_tasks(evaluate_tasks(self.tasks, model), out)
 
@@ -360,7 +375,11 @@ class Unlearn(Step):
 
 @dataclass(frozen=True)
 class Score(Step):
-    """A model scored on every set."""
+    """A model scored on every set.
+
+    Attributes:
+        served: the server that gives its greedy answers; None if they are generated here.
+    """
 
     kind: ClassVar[str] = "score"
 
@@ -368,6 +387,7 @@ class Score(Step):
     original: Step
     loading: Loading
     evaluation: Evaluation
+    served: Served | None = field(default=None, metadata=IF_GIVEN)
 
     def uses(self) -> Iterable[Entry[Any]]:
         """The metrics whose values are stored."""
@@ -375,17 +395,39 @@ class Score(Step):
 
     def run(self, context: "Context", out: Path) -> Outcome:
         """Score the model."""
+        from uwc.models.batching import dtype_of
         from uwc.models.load import parameter_count
 
         reference = context.original(self.original, self.loading)
         same = self.model.key == self.original.key
         model = reference if same else context.model(self.model, self.loading, original=self.original)
-        self.evaluation.run(model, reference, context, self.loading, out)
+        answered = self._answers(context)
+        try:
+            if answered is not None:
+                self._check(answered, model, out)
+            with context.keeping(self):
+                self.evaluation.run(model, reference, context, self.loading, out, answered=answered)
+        finally:
+            if answered is not None:
+                answered.close()
         return Outcome(
             parameters=parameter_count(model.model),
             vocabulary=len(model.tokenizer),
+            dtype=str(dtype_of(model)).removeprefix("torch.") if self.loading.dtype == "auto" else None,
             read_otherwise=context.read_otherwise(self.model, self.original),
         )
+
+    def _answers(self, context: "Context") -> "ServedAnswers | None":
+        from uwc.models.served import ServedAnswers
+
+        return None if self.served is None else ServedAnswers(self.served, context.store.checkpoints(self))
+
+    def _check(self, answers: "ServedAnswers", model: Model, out: Path) -> None:
+        """Compare the server's model with the checkpoint, and write what was found."""
+        work = self.evaluation.work
+        asked = work.sets[FORGET_SETS[0]]
+        found = answers.require_same_model(model, asked, max_new_tokens=work.max_new_tokens)
+        write_json(out / SERVED, {"equal": found.equal, "gaps": list(found.gaps)})
 
 
 @dataclass(frozen=True)
@@ -419,19 +461,20 @@ class Calibrate(Step):
         config, sets = self.retention, self.evaluation.work.sets
         max_new_tokens = self.evaluation.work.max_new_tokens
         mixing = context.mixing(self.original, self.unlearned, self.loading)
-        found = calibrate(
-            mixing,
-            config.measures(sets, max_new_tokens=max_new_tokens, found=self.tasks),
-            {name: sets[name] for name in FORGET_SETS if name in sets},
-            tau=config.tau,
-            metric=config.ranked_by,
-            scan=config.scan,
-            resolution=config.resolution,
-            max_new_tokens=max_new_tokens,
-        )
-        found.save(out)
-        original = context.original(self.original, self.loading)
-        self.evaluation.run(mixing.mix(found.alpha), original, context, self.loading, out)
+        with context.keeping(self):
+            found = calibrate(
+                mixing,
+                config.measures(sets, max_new_tokens=max_new_tokens, found=self.tasks),
+                {name: sets[name] for name in FORGET_SETS if name in sets},
+                tau=config.tau,
+                metric=config.ranked_by,
+                scan=config.scan,
+                resolution=config.resolution,
+                max_new_tokens=max_new_tokens,
+            )
+            found.save(out)
+            original = context.original(self.original, self.loading)
+            self.evaluation.run(mixing.mix(found.alpha), original, context, self.loading, out)
         return Outcome(alpha=found.alpha)
 
 
@@ -512,17 +555,18 @@ class Attack(Step):
         model = self._model(context)
         chain = make_chain([name for name, _ in self.attack], dict(self.attack))
         try:
-            variants = attacked_values(
-                model,
-                self.data,
-                chain,
-                self.measured,
-                max_new_tokens=self.max_new_tokens,
-                reference=reference,
-                texts=self.texts,
-                leaks=self.leaks,
-                known=self._known(context),
-            )
+            with context.keeping(self):
+                variants = attacked_values(
+                    model,
+                    self.data,
+                    chain,
+                    self.measured,
+                    max_new_tokens=self.max_new_tokens,
+                    reference=reference,
+                    texts=self.texts,
+                    leaks=self.leaks,
+                    known=self._known(context),
+                )
         except (TrainingDiverged, AttackFailed) as error:
             status = "diverged" if isinstance(error, TrainingDiverged) else "failed"
             return Outcome(status=status, message=str(error))

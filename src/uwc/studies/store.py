@@ -4,12 +4,12 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import SoftFileLease, Timeout
 
 from uwc import __version__, progress
 from uwc.errors import ModelError, UserError, reporting_full_disk
@@ -38,6 +38,10 @@ def environment(*, device: str = "auto") -> dict[str, str]:
     found |= _versions()
     found["platform"] = platform.platform()
     found["device"] = _device_name(device)
+    if uses_cuda(device):
+        from uwc.models.batching import memory_of  # heavy, and needed on a GPU alone
+
+        found["device memory"] = f"{memory_of(torch.device('cuda', torch.cuda.current_device())) / 1e9:.2f} GB"
     found["threads"] = str(torch.get_num_threads())
     return found
 
@@ -65,14 +69,14 @@ def uses_cuda(asked: str) -> bool:
     """Whether models are on a CUDA device; `asked` is the user's setting of the device."""
     import torch
 
-    return asked in ("auto", "cuda") and torch.cuda.is_available()
+    return (asked in ("auto", "cuda", "map") or asked.startswith("cuda:")) and torch.cuda.is_available()
 
 
 def _device_name(asked: str) -> str:
     import torch
 
     if uses_cuda(asked):
-        return torch.cuda.get_device_name()
+        return torch.cuda.get_device_name(asked if asked.startswith("cuda:") else None)
     return "mps" if asked != "cpu" and torch.backends.mps.is_available() else "cpu"
 
 
@@ -127,6 +131,8 @@ def _hub_revision(name: str) -> str:
 
 
 MANIFEST = "manifest.json"
+LEASE = 180.0
+"""Seconds after which a step's lock is taken from a run of another machine that no longer refreshes it."""
 
 
 class FileRecord(Part):
@@ -212,8 +218,11 @@ def _files_below(folder: Path) -> dict[str, Path]:
 class Store:
     """A folder of results of steps. A result is complete if and only if its folder has a manifest.
 
-    Results are written under ``tmp/`` and renamed, under a lock that the system releases when its holder dies. A killed
-    run leaves no incomplete result, and concurrent runs share their work. A result is used again only if its files are
+    Results are written under ``tmp/`` and renamed, under a lock. A killed run leaves no incomplete result, and
+    concurrent runs share their work. A lock is a file that only one run can create, and that its holder refreshes: that
+    of a process of this machine that has died is taken at once, that of another machine once it was not refreshed for
+    `LEASE` seconds of the waiting process's own monotonic clock. So no two clocks are compared, and nothing depends on
+    locks of the system, which some file systems keep to one machine. A result is used again only if its files are
     those that were written: sizes and times of change are compared, and contents once, those of models where `verify`
     is called. Anything else is a missing result, with a warning, and is computed again.
 
@@ -312,40 +321,63 @@ class Store:
         if self.manifest(step) is None:
             self._borrowed[step.key] = other
 
+    def refresh(self) -> None:
+        """Ask the file system anew which results there are: that of a network may remember for a minute."""
+        with suppress(OSError):
+            os.listdir(self.root)
+
     @contextmanager
-    def lock(self, step: Step) -> Iterator[None]:
+    def lock(self, step: Step) -> Iterator[SoftFileLease]:
         """Hold the step's lock; waits, with a note, if another run holds it."""
-        lock = FileLock(self.root / "locks" / f"{_short(step)}.lock")
+        lock = SoftFileLease(self.root / "locks" / f"{_short(step)}.lease", lease_duration=LEASE)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=0.2)  # long enough to take that of a process that has died
         except Timeout:
             progress.note(f"another run is working on '{step.name}'; waiting for it")
-            lock.acquire()
+            lock.acquire(poll_interval=0.5)
         try:
-            yield
+            yield lock
         finally:
             lock.release()
 
     @contextmanager
-    def writing(self, step: Step) -> Iterator["Writing"]:
+    def writing(self, step: Step, lock: SoftFileLease) -> Iterator["Writing"]:
         """A temporary folder for the step's files, which is renamed to the result if a manifest was set.
 
-        Call with the step's lock held. Raises DiskFull if no space is left.
+        Args:
+            step: the step.
+            lock: its lock, which is held.
+
+        Raises:
+            DiskFull: no space is left.
+            UserError: another run has taken the lock.
         """
-        temporary, final = self.root / "tmp" / _short(step), self.folder(step)
+        final = self.folder(step)
+        temporary = self.root / "tmp" / f"{_short(step)}-{lock.token}"
         with reporting_full_disk(temporary):
-            remove(temporary)
+            for left in temporary.parent.glob(f"{_short(step)}*"):  # of runs that were killed
+                remove(left)
             try:
                 temporary.mkdir()
                 writing = Writing(temporary)
                 yield writing
+                self._require_held(step, lock)
                 write_text(temporary / MANIFEST, writing.manifest.sealed().model_dump_json(indent=1) + "\n")
                 remove(final)  # a damaged result, if any
                 os.replace(temporary, final)
                 remove(self.checkpoints(step))
-            except BaseException:
+            except BaseException as error:
                 shutil.rmtree(temporary, ignore_errors=True)
+                if isinstance(error, FileNotFoundError):  # another run has removed the folder
+                    self._require_held(step, lock)
                 raise
+
+    def _require_held(self, step: Step, lock: SoftFileLease) -> None:
+        if lock.owner is None or lock.owner.token != lock.token:
+            raise UserError(
+                f"another run has taken over '{step.name}', as this one was not heard of for {LEASE:.0f} s "
+                "(suspended, or cut off from the store); run the study again, and it uses what the other has computed"
+            )
 
 
 class Writing:

@@ -4,8 +4,7 @@ import os
 import pickle
 import signal
 import sys
-import traceback
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context, parent_process
@@ -18,14 +17,10 @@ from typing import Any
 from uwc import progress
 from uwc.errors import UserError
 from uwc.plugins import load_plugins, loaded_plugins
-from uwc.studies.compute import run_step
-from uwc.studies.pending import Pending
+from uwc.studies.parallel import Parallel, answer
 from uwc.studies.steps import Step
 from uwc.studies.store import Store
 from uwc.tracking import Trackers
-
-MOST_TRIES = 3
-"""How often a step is tried whose worker ends without an answer."""
 
 
 @dataclass(eq=False)
@@ -61,26 +56,25 @@ class _Worker:
         return step
 
 
-class Workers:
-    """Processes that compute the steps of a study, each as soon as its inputs are complete.
+class Workers(Parallel):
+    """Processes that compute the steps of a study.
 
-    A step whose worker is lost is computed again by another. If a step fails, the steps that are under way are
-    completed, and then its error is raised. Each worker has the threads that ``OMP_NUM_THREADS`` sets, or its share of
-    the cores, and one of the CUDA devices if there are several.
+    Each worker has the threads that ``OMP_NUM_THREADS`` sets, or its share of the cores, and one of the CUDA devices if
+    there are several.
 
     Args:
-        steps: the steps of a plan, in order.
-        store: where results are kept.
-        trackers: get the logs of trainings.
+        steps, store, trackers: as `Parallel` takes them.
         count: the most processes.
 
     Raises:
         UserError: a function of the study, such as a measure of retention, cannot be sent to another process.
     """
 
+    advice = "run it with fewer workers (--workers)"
+
     def __init__(self, steps: Sequence[Step], store: Store, trackers: Trackers, *, count: int) -> None:
-        self._steps, self._store, self._trackers, self._count = steps, store, trackers, count
-        self._pending = Pending(steps, store)
+        super().__init__(steps, store, trackers)
+        self._count = count
         try:
             self._content = pickle.dumps((steps, store, trackers))
         except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -89,31 +83,14 @@ class Workers:
                 "run with one worker"
             ) from None
         self._workers: list[_Worker] = []
-        self._lost: dict[str, int] = {}
-        self._failed: BaseException | None = None
 
-    def completed(self) -> Generator[tuple[Step, bool]]:
-        """Each step once it is complete, and whether nothing was computed.
+    @property
+    def width(self) -> int:
+        """The number of processes."""
+        return self._count
 
-        Raises:
-            UserError: a step fails, or its worker ends several times.
-        """
-        from uwc.studies.context import Context
-
-        context = Context(self._store, trackers=self._trackers)
-        try:
-            while True:
-                for step in self._pending.stored():
-                    yield step, run_step(step, context)
-                if self._failed is None:
-                    self._give_out()
-                if not any(worker.step for worker in self._workers):
-                    break
-                yield from self._answers()
-            if self._failed is not None:
-                raise self._failed
-        finally:
-            self._stop()
+    def _under_way(self) -> list[Step]:
+        return [worker.step for worker in self._workers if worker.step is not None]
 
     def _give_out(self) -> None:
         """Give each idle worker a step, the next one that reads the models of its last step if there is one."""
@@ -149,46 +126,24 @@ class Workers:
             try:
                 kind, content = worker.connection.recv()
             except (EOFError, OSError):
-                self._replace(worker)
+                self._remove(worker)
                 continue
-            if kind == "note":
-                progress.note(content)
-            elif kind == "warning":
-                progress.warn(content)
-            elif kind == "line":
-                progress.line(f"worker {worker.number}: {content}")
+            if kind not in ("done", "failed"):
+                self._tell(f"worker {worker.number}", kind, content)
             elif (step := worker.end()) is not None:
                 if kind == "failed":
                     self._fail(content)
                 else:
                     yield step, content
 
-    def _fail(self, error: BaseException) -> None:
-        if self._failed is None:
-            self._failed = error
-            left = [worker.step.name for worker in self._workers if worker.step is not None]
-            if left:
-                progress.note(f"a step failed; completing first: {', '.join(left)}")
-
-    def _replace(self, worker: _Worker) -> None:
-        """Note that a worker was lost; its step is given out again."""
+    def _remove(self, worker: _Worker) -> None:
+        """Note that a worker was lost."""
         self._workers.remove(worker)
         worker.process.join()
         status, step = worker.process.exitcode or 0, worker.end()
         how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
-        if step is None:
-            return
-        self._lost[step.key] = tries = self._lost.get(step.key, 0) + 1
-        if tries < MOST_TRIES:
-            self._pending.put_back(step)
-            progress.note(f"warning: worker {worker.number} ended ({how}); '{step.name}' is run again")
-        else:
-            self._fail(
-                UserError(
-                    f"the worker of '{step.name}' ended {tries} times ({how}, as where memory is short); run it with "
-                    "fewer workers (--workers)"
-                )
-            )
+        if step is not None:
+            self._replace(step, f"worker {worker.number}", how)
 
     def _stop(self) -> None:
         for worker in self._workers:
@@ -237,14 +192,7 @@ def work(
 
     context = Context(store, trackers=trackers)
     while True:
-        step = steps[connection.recv()]
-        try:
-            with progress.watched(step.name):
-                reused = run_step(step, context)
-        except Exception as error:
-            send("failed", _sendable(error))
-        else:
-            send("done", reused)
+        send(*answer(steps[connection.recv()], context))
 
 
 def _divide(number: int, count: int) -> None:
@@ -268,13 +216,3 @@ def _end_with_parent() -> None:
 
 def _leave(_number: int, _frame: object) -> None:
     sys.exit(128 + signal.SIGTERM)
-
-
-def _sendable(error: Exception) -> Exception:
-    """The error, with its traceback as a note, or its text if it cannot be sent."""
-    error.add_note(traceback.format_exc())
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error

@@ -12,6 +12,7 @@ from uwc.data.batches import collate
 from uwc.data.example import Example
 from uwc.data.prompts import EncodedExample
 from uwc.models.batching import DEFAULT_TOKEN_BUDGET
+from uwc.models.double import in_double
 from uwc.models.head import answer_logits, unwrapped
 from uwc.models.model import Model
 from uwc.models.states import blocks
@@ -121,7 +122,7 @@ def retain_perplexity(model: Model, examples: Sequence[Example]) -> float:
     for group in model.groups(encoded, token_budget=DEFAULT_TOKEN_BUDGET):
         batch = collate([encoded[i] for i in group], device=model.device)
         logprobs = target_logprobs(answer_logits(model.model, batch), batch.targets)
-        total, tokens = total - float(logprobs.double().sum()), tokens + len(logprobs)
+        total, tokens = total - float(in_double(logprobs).sum()), tokens + len(logprobs)
     model.model.train(was_training)
     mean = total / max(tokens, 1)
     return math.exp(mean) if mean < 700 else (math.inf if mean == mean else math.nan)

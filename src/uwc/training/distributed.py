@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from uwc.errors import ConfigError, TrainingDiverged
 from uwc.models.model import Model
+from uwc.models.processes import several
 from uwc.objectives.rules import Rule
 from uwc.training.settings import TrainingSettings
 
@@ -110,23 +111,19 @@ def placed(model: Model, settings: TrainingSettings, rule: Rule | None) -> Itera
 @contextmanager
 def main_process_writes() -> Iterator[bool]:
     """Whether this process writes files; the other processes wait at the end until it has."""
-    several = _several()
-    yield not several or torch.distributed.get_rank() == 0
-    if several:
+    together = several()
+    yield not together or torch.distributed.get_rank() == 0
+    if together:
         torch.distributed.barrier()
 
 
 def from_main(make: Callable[[], Value]) -> Value:
     """The result of `make` in the main process, sent to all processes, which must call it at the same step."""
-    if not _several():
+    if not several():
         return make()
     held = [make() if torch.distributed.get_rank() == 0 else None]
     made: Value = broadcast_object_list(held, from_process=0)[0]
     return made
-
-
-def _several() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def sharding_asked() -> bool:

@@ -21,7 +21,9 @@ from uwc.data.example import fingerprint, learnt
 from uwc.data.prompts import EncodedExample
 from uwc.errors import ConfigError, ModelError, TrainingDiverged
 from uwc.models.deterministic import deterministic
+from uwc.models.double import in_double
 from uwc.models.model import Model
+from uwc.models.placement import require_on_one_device
 from uwc.objectives.forwards import Forwards
 from uwc.objectives.objective import Objective, Weights
 from uwc.registry import unknown_name
@@ -166,8 +168,10 @@ def train(
     Raises:
         DataError: the objective needs data that is empty, or an example does not fit into the context.
         ConfigError: settings do not go together, or the checkpoint is another run's.
+        ModelError: the model is placed over several devices.
         TrainingDiverged: a loss or gradient is NaN or infinite; the weights are those of the step before.
     """
+    require_on_one_device(model.model, model.name or "the model", "training")
     loader = Loader(model, objective, data, settings)
     identity = _identity(loader) if checkpoints is not None else ""
 
@@ -286,8 +290,9 @@ class _Run:
             alone = nullcontext() if self._shared else embedding_gradients(self.module)
             with alone, nullcontext() if last else accelerator.no_sync(self.module):
                 for label, mean in self._backward(micro, denominators).items():
-                    sums[label] = sums[label] + mean.double().cpu() * micro.live
+                    sums[label] = sums[label] + mean.cpu().double() * micro.live
         if self._shared:
+            # in double precision: processes are on CPUs or CUDA devices
             total = accelerator.reduce(torch.stack(list(sums.values())).to(accelerator.device), reduction="sum")
             return dict(zip(sums, total.tolist(), strict=True))
         return {label: float(value) for label, value in sums.items()}
@@ -417,7 +422,7 @@ def _identity(loader: Loader) -> str:
     data, objective = loader.data, loader.objective
     method = asdict(objective.method)
     weights = {
-        n: (tuple(p.shape), str(p.dtype), float(p.double().sum())) for n, p in _weights(loader.model.model).items()
+        n: (tuple(p.shape), str(p.dtype), float(in_double(p).sum())) for n, p in _weights(loader.model.model).items()
     }
     content = {
         "terms": method["terms"],

@@ -16,6 +16,7 @@ from uwc.models.contrast import contrast
 from uwc.models.load import require_no_model
 from uwc.models.mixing import require_unquantised
 from uwc.models.model import Model
+from uwc.models.placement import require_on_one_device
 from uwc.models.scoring import let_train
 from uwc.objectives.forwards import Forwards
 from uwc.objectives.methods import Method
@@ -136,7 +137,9 @@ def unlearn(
     Raises:
         DataError: the method needs data that is empty, or an example does not fit into the context.
         ConfigError: a trick, setting or rule cannot be used.
+        ModelError: the model is placed over several devices.
     """
+    require_on_one_device(model.model, model.name or "the model", "training")
     rule, lora = method.rule, settings.lora
     check_rule(method, settings, where=f"the method {method.name!r}")
     before = retain_perplexity(model, data.retain) if data.retain else None

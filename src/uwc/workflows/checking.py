@@ -19,6 +19,7 @@ from uwc.studies.config_file import Overrides, load_config
 from uwc.studies.gather import verdicts
 from uwc.studies.plan import ORIGINAL, RETRAINED, Plan, make_plan
 from uwc.studies.policy import Policies, load_policy
+from uwc.studies.run import Runner
 from uwc.studies.sections import FORGET_SETS
 from uwc.studies.steps import Checkpoint, Step
 from uwc.studies.store import Store, environment
@@ -168,7 +169,7 @@ def check(
     require_writable(folder, CheckResults.FILE)
     remove_check(folder)  # so that an interrupted check leaves no verdict on another model
     store = Store(Path(output_dir) / STORE)
-    study = run_plan(plan, store, folder, verify=verify, overwrite=overwrite, workers=workers)
+    study = run_plan(plan, store, folder, verify=verify, overwrite=overwrite, runner=Runner(workers))
     (verdict,) = verdicts(plan, store)
     options = {"original": original, "retrained": retrained, "policy": policy, "output-dir": output_dir}
     options |= {} if isinstance(baseline, CheckResults) else {"baseline": baseline}

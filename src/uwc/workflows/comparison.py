@@ -22,6 +22,7 @@ from uwc.names import LONGEST, STORE
 from uwc.results import StudyResults
 from uwc.studies.config_file import Overrides, load_config
 from uwc.studies.plan import make_plan
+from uwc.studies.run import Runner
 from uwc.studies.sections import CalibrateConfig, HarnessConfig, harness_config
 from uwc.studies.store import FileRecord, Store, changed_file, file_records
 from uwc.tracking import Trackers
@@ -241,7 +242,7 @@ def compare(
         verify=verify,
         overwrite=overwrite,
         trackers=trackers,
-        workers=workers,
+        runner=Runner(workers),
     )
 
 

@@ -14,8 +14,9 @@ from uwc.results import RunRecord, StepTime, StudyResults
 from uwc.studies.compute import step_status
 from uwc.studies.config import StudyConfig
 from uwc.studies.config_file import Overrides, load_config
+from uwc.studies.estimate import Estimate, Machine, estimate, machine_of
 from uwc.studies.plan import Plan, make_plan
-from uwc.studies.run import missing_steps, run_one, run_steps, verify_store
+from uwc.studies.run import LOCAL, Runner, missing_steps, run_one, run_steps, verify_store
 from uwc.studies.slurm import write_slurm
 from uwc.studies.store import Store
 from uwc.tracking import Trackers
@@ -50,6 +51,29 @@ def plan_study(
     plan = make_plan(_config(source, overrides, trust_remote_code, allow_plugins))
     store = Store(Path(runs) / STORE)
     return [{"name": s.name, "kind": s.kind, "key": s.key[:16], "status": step_status(s, store)} for s in plan.steps]
+
+
+def estimate_study(
+    source: Source,
+    *,
+    machine: str | Machine = "cpu",
+    overrides: Overrides = (),
+    runs: Path = DEFAULT_RUNS,
+    trust_remote_code: bool = False,
+    allow_plugins: bool = False,
+) -> Estimate:
+    """The cost of the missing steps of a study, without running any; see `uwc.studies.estimate.estimate`.
+
+    Args:
+        source, overrides, runs, trust_remote_code, allow_plugins: as `plan_study` takes them.
+        machine: a name in `uwc.studies.estimate.MACHINES`, "here" for this machine, which is measured, or a `Machine`.
+
+    Raises:
+        UserError: the study, its data or its checkpoints are not as they should be, or the machine is unknown.
+    """
+    chosen = machine if isinstance(machine, Machine) else machine_of(machine)
+    plan = make_plan(_config(source, overrides, trust_remote_code, allow_plugins))
+    return estimate(plan, chosen, missing_steps(plan, Store(Path(runs) / STORE)))
 
 
 def run_one_step(
@@ -110,7 +134,7 @@ def run_study(
     overwrite: bool = False,
     keep_paths: bool = False,
     log_to: str | Sequence[str] = (),
-    workers: int = 1,
+    runner: Runner = LOCAL,
     trust_remote_code: bool = False,
     allow_plugins: bool = False,
 ) -> StudyResults:
@@ -123,7 +147,7 @@ def run_study(
         overrides: changes to the file: ``["key.key=value"]``, or key -> value.
         runs: the folder where results are kept; studies that share it share their steps.
         fresh: compute every step again.
-        verify, overwrite, workers: see `run_plan`.
+        verify, overwrite, runner: see `run_plan`.
         keep_paths: keep absolute paths in the results.
         log_to: as `uwc.run_study` takes it.
         trust_remote_code, allow_plugins: as `load_config` takes them.
@@ -143,7 +167,7 @@ def run_study(
     if fresh:
         for step in plan.steps:
             store.remove(step)
-    return run_plan(plan, store, folder, verify=verify, overwrite=overwrite, trackers=trackers, workers=workers)
+    return run_plan(plan, store, folder, verify=verify, overwrite=overwrite, trackers=trackers, runner=runner)
 
 
 def run_plan(
@@ -154,7 +178,7 @@ def run_plan(
     verify: bool = False,
     overwrite: bool = False,
     trackers: Trackers | None = None,
-    workers: int = 1,
+    runner: Runner = LOCAL,
 ) -> StudyResults:
     """Run the missing steps of a plan, and write its results, report and log (``run.log``) to a folder.
 
@@ -165,7 +189,7 @@ def run_plan(
         verify: compare the hashes of all stored models, and not only of those that a missing step reads.
         overwrite: replace the results of a study of another model or benchmark.
         trackers: get the logs of trainings, and the results.
-        workers: the number of processes that compute independent steps at the same time.
+        runner: what computes the steps.
 
     Raises:
         UserError: the folder has such results, nothing can be written to it or to the store, a step fails, or the disk
@@ -183,7 +207,7 @@ def run_plan(
             progress.note(f"{name} left out: it needs {lacking}")
         progress.note(f"{plan.config.name}: {len(plan.steps)} steps, {missing} to run")
         with progress.bar(plan.config.name, total=len(plan.steps), alike=False) as advance:
-            run = run_steps(plan, store, on_step=advance, trackers=trackers, workers=workers)
+            run = run_steps(plan, store, on_step=advance, trackers=trackers, runner=runner)
         results = _publish(plan, store, run, folder)
         if trackers is not None:
             trackers.results(results)

@@ -36,6 +36,13 @@ def test_columns_of_every_file_and_of_one() -> None:
     }
 
 
+def test_the_device_is_an_option_too() -> None:
+    read = sections(ScoreSections, ["model.max_memory={cpu: 2GB, cuda:1: 10GB}"], device="map", trust_remote_code=True)
+    assert (read.model.device, read.model.trust_remote_code) == ("map", True)
+    assert read.model.loading().max_memory == {"cpu": "2GB", "cuda:1": "10GB"}
+    assert sections(ScoreSections, ["model.device=cpu"], device="cuda:1").model.device == "cpu"
+
+
 @pytest.mark.parametrize(
     ("read", "essentials"),
     [

@@ -84,6 +84,13 @@ def test_the_original_scores_0_and_the_retrained_model_1_with_its_profile() -> N
     assert known["forget"] == pytest.approx(patched_drops(original, retrained, {"f": people(3)})["f"])
 
 
+def test_a_metric_that_reads_states_needs_no_depth() -> None:
+    sets = {name: people(2) for name in ("forget", "retain", "unrelated")}
+    scoring = Scoring(Given(sets, frozenset({"original", "retrained"}), 0), ["trace_auc_retrained_retain"])
+    assert any("@states" in scoring.read(of_set) for of_set in sets)
+    assert depth_work(scoring) is None
+
+
 @pytest.mark.parametrize(
     ("models", "said"),
     [(["original"], "--retrained"), (["retrained"], "--original"), ([], "--original and --retrained")],

@@ -1,8 +1,11 @@
 """Means, standard errors and intervals, against numbers worked out by hand."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
+from uwc.metrics import stats
 from uwc.metrics.stats import aggregate
 
 
@@ -66,3 +69,32 @@ def test_bootstrap_interval_covers_the_truth(clusters: int) -> None:
         result = aggregate(values, subjects, seed=trial, resamples=500)
         covered += result.low <= 0.0 <= result.high
     assert 0.90 <= covered / 400 <= 0.98
+
+
+def test_draws_of_many_clusters_are_not_kept_and_give_the_usual_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 40,000 clusters, 400 draws would take 16 MB as bytes; a block of them takes 4 MB (twice, with its copy)."""
+    monkeypatch.setattr(stats, "KEPT", 1 << 20)
+    monkeypatch.setattr(stats, "BLOCK", 1 << 19)
+    values = np.random.default_rng(1).exponential(size=40_000)
+    tracemalloc.start()
+    found = aggregate(values, [""] * 40_000, resamples=400)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    few = aggregate(values[:20_000], [""] * 20_000, resamples=400)
+    assert found == aggregate(values, [""] * 40_000, resamples=400), "drawn again, to the bit"
+    assert found.low == pytest.approx(found.mean - 1.96 * found.se, abs=0.3 * found.se)
+    assert found.high == pytest.approx(found.mean + 1.96 * found.se, abs=0.3 * found.se)
+    assert few.se == pytest.approx(found.se * 2**0.5, rel=0.1)
+    assert peak < 40 << 20, "subjects and their numbers are a part of it"
+
+
+def test_every_draw_of_many_clusters_has_as_many_as_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stats, "KEPT", 10)
+    monkeypatch.setattr(stats, "BLOCK", 12)
+    blocks = list(stats.draw_blocks(5, seed=3, resamples=7))
+    assert [part for part, _ in blocks] == [slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 7)]
+    drawn = np.concatenate([counts for _, counts in blocks])
+    assert drawn.shape == (7, 5) and (drawn.sum(axis=1) == 5).all()
+    random = np.random.default_rng(3)
+    first = [int(i) for i in random.integers(5, size=5)]
+    assert drawn[0].tolist() == [first.count(i) for i in range(5)]

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from transformers import (
 
 from uwc.data.batches import group_by_length
 from uwc.data.example import Example
-from uwc.errors import ModelError
+from uwc.errors import ConfigError, ModelError
 from uwc.models.batching import examined, run_in_batches, token_budget_of
 from uwc.models.generation import continue_greedily, generate
 from uwc.models.model import Batching, Model
@@ -189,18 +190,29 @@ def test_every_index_is_worked_on_once_whatever_fails() -> None:
     assert sorted(i for g in groups for i in g) == sorted(done) == list(range(7))
 
 
-def test_the_budget_is_the_largest_power_of_two_in_half_the_free_memory(
+def test_the_budget_is_the_largest_power_of_two_in_half_the_memory_beside_the_weights(
     knowing: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """4 x 64 + 3 x 192 = 832 numbers of 4 bytes a token; half of 40 MB holds 6,009 tokens: 4,096."""
+    """4 x 64 + 3 x 192 = 832 numbers of 4 bytes a token; half of 40 MB holds 6,009 tokens: 4,096. What is free does not
+    matter; the setting does."""
 
     class OnCuda(Model):
         device = torch.device("cuda")
 
     model = OnCuda(knowing.model, knowing.tokenizer)
-    for free, budget in ((40_000_000, 4096), (1 << 40, 1 << 15), (1, 1024)):
-        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device, free=free: (free, 1 << 40))
-        assert token_budget_of(model) == budget
+    weights = sum(p.numel() * 4 for p in knowing.model.parameters())
+    for beside, budget in ((40_000_000, 4096), (1 << 40, 1 << 15), (1, 1024), (-5, 1024)):
+        card = SimpleNamespace(total_memory=weights + beside)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device, card=card: card)
+        for free in (0, 1 << 40):
+            monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device, free=free: (free, 1 << 40))
+            assert token_budget_of(model) == budget
+    monkeypatch.setenv("UWC_GPU_MEMORY_GB", f"{(weights + 40_000_000) / 1e9}")
+    assert token_budget_of(model) == 4096
+    for wrong in ("much", "0", "-1", "nan", "inf"):
+        monkeypatch.setenv("UWC_GPU_MEMORY_GB", wrong)
+        with pytest.raises(ConfigError, match=f"UWC_GPU_MEMORY_GB={wrong}"):
+            token_budget_of(model)
     assert token_budget_of(knowing, elsewhere=77) == 77
 
 

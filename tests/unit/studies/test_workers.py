@@ -13,13 +13,16 @@ from threading import Event, Thread
 from typing import ClassVar
 
 import pytest
+import torch
 from tests.helpers.small_study import STUDY, run_plan
 
+from uwc import progress
 from uwc.errors import ConfigError, UserError
 from uwc.models.model import Loading
-from uwc.studies import workers
+from uwc.studies import parallel
 from uwc.studies.context import Context
 from uwc.studies.plan import make_plan
+from uwc.studies.run import Runner
 from uwc.studies.steps import Outcome, Step
 from uwc.studies.store import Store
 from uwc.studies.workers import Workers
@@ -41,7 +44,12 @@ class Small(Step):
 
     def run(self, context: Context, out: Path) -> Outcome:
         (out / "process.txt").write_text(str(os.getpid()))
-        time.sleep(self.seconds)
+        (out / "threads.txt").write_text(str(torch.get_num_threads()))
+        until = time.monotonic() + self.seconds
+        while time.monotonic() < until:
+            time.sleep(0.05)
+        if self.does == "say":
+            progress.note(f"a note of {self.name}")
         if self.does == "fail":
             raise UserError("it cannot be computed")
         marker = context.store.root / f"{self.name}-was-here"
@@ -68,7 +76,7 @@ def test_results_are_those_of_one_process(tmp_path: Path) -> None:
     unlearn = STUDY.unlearn.model_copy(update={"runs": STUDY.unlearn.runs[:2]})
     study = STUDY.model_copy(update={"unlearn": unlearn})
     serial, _ = run_plan(make_plan(study), Store(tmp_path / "serial"))
-    several, times = run_plan(make_plan(study), Store(tmp_path / "several"), workers=2)
+    several, times = run_plan(make_plan(study), Store(tmp_path / "several"), runner=Runner(2))
     assert serial.to_json() == several.to_json()
     assert list(times) == [step.name for step in make_plan(study).steps]  # in the order of the plan
     assert not any(step.reused for step in times.values())
@@ -90,7 +98,7 @@ def test_a_step_that_ends_each_worker_is_an_error_and_the_others_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, good = Store(tmp_path), small("good", seconds=0.5)
-    monkeypatch.setattr(workers, "MOST_TRIES", 1)
+    monkeypatch.setattr(parallel, "MOST_TRIES", 1)
     with pytest.raises(UserError, match=r"the worker of 'bad' ended 1 times \(signal SIGKILL.*--workers"):
         names([small("bad", does="end"), good], store)
     assert store.manifest(good) is not None
@@ -105,9 +113,9 @@ def test_after_a_failure_steps_under_way_are_completed(tmp_path: Path) -> None:
     assert not multiprocessing.active_children()
 
 
-def test_no_workers_at_all_is_an_error(tmp_path: Path) -> None:
+def test_no_workers_at_all_is_an_error() -> None:
     with pytest.raises(ConfigError, match="workers = 0 is not a number of processes"):
-        run_plan(make_plan(STUDY), Store(tmp_path), workers=0)
+        Runner(workers=0)
 
 
 def test_a_function_that_cannot_be_sent_is_an_error(tmp_path: Path) -> None:

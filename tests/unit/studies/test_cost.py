@@ -1,0 +1,185 @@
+"""The counted work of steps, against numbers worked out by hand, torch's own counter and published sizes."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from tests.helpers.small_study import STUDY
+from torch.utils.flop_counter import FlopCounterMode
+
+from uwc.data.example import Example
+from uwc.errors import ConfigError
+from uwc.models.load import build_model
+from uwc.studies.config import StudyConfig
+from uwc.studies.cost import CHARACTERS_OF_BUILT, TEMPLATE_OF_BUILT, Counter, Shape, Work, shape_of
+from uwc.studies.plan import Plan, make_plan
+from uwc.studies.steps import Attack, Calibrate, FineTune, Score, Unlearn
+from uwc.training.settings import LoraSettings
+
+LLAMA: dict[str, Any] = {"hidden_act": "silu", "vocab_size": 128256}
+EIGHT = {
+    **LLAMA,
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "intermediate_size": 14336,
+}
+ONE = {
+    **LLAMA,
+    "hidden_size": 2048,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "intermediate_size": 8192,
+    "head_dim": 64,
+    "tie_word_embeddings": True,
+}
+PHI = {
+    "hidden_act": "gelu_new",
+    "vocab_size": 51200,
+    "hidden_size": 2048,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 32,
+    "intermediate_size": 8192,
+}
+GPT2 = {"n_embd": 768, "n_layer": 12, "n_head": 12, "vocab_size": 50257, "activation_function": "gelu_new"}
+
+
+@pytest.mark.parametrize(
+    ("config", "published"),
+    [(EIGHT, 8_030_261_248), (ONE, 1_235_814_400), (PHI, 1_418_270_720), (GPT2, 124_439_808 - 1024 * 768)],
+)
+def test_the_parameters_are_those_published(config: dict[str, Any], published: int) -> None:
+    """Without norms, biases and position embeddings, which are below 0.1 % of them."""
+    assert Shape.of_config(config, where="config.json").parameters == pytest.approx(published, rel=1.2e-3)
+
+
+def test_a_size_that_is_missing_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"some/config\.json has no num_hidden_layers"):
+        Shape.of_config({"hidden_size": 8, "num_attention_heads": 2}, where="some/config.json")
+
+
+@pytest.mark.parametrize("config", [[], {**EIGHT, "num_attention_heads": 0}, {**EIGHT, "hidden_size": "wide"}])
+def test_an_odd_configuration_is_refused(config: Any) -> None:
+    with pytest.raises(ConfigError, match=r"x\.json"):
+        Shape.of_config(config, where="x.json")
+
+
+def test_text_models_inside_others_are_read() -> None:
+    assert Shape.of_config({"text_config": EIGHT}, where="x") == Shape.of_config(EIGHT, where="x")
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return make_plan(STUDY)
+
+
+@pytest.fixture(scope="module")
+def counter(plan: Plan) -> Counter:
+    return Counter(plan, shape_of(plan))
+
+
+def test_operations_are_those_that_torch_counts() -> None:
+    """Forward and backward passes of a Llama over 40 tokens, all with logits, without the products of attention."""
+    model = build_model([Example("1", "Who?", "Ann.")], vocabulary=300, hidden_size=32, layers=3, heads=2, seed=0).model
+    shape = Shape(3, 32, model.config.vocab_size, queries=32, keys=32, inner=96, tied=True)
+    ids = torch.arange(40)[None] % 200
+    with FlopCounterMode(display=False) as forward:
+        loss = model(input_ids=ids).logits.sum()
+    with FlopCounterMode(display=False) as backward:
+        loss.backward()
+
+    def of_matrices(found: FlopCounterMode) -> int:
+        operations = found.get_flop_counts()["Global"]
+        return sum(count for op, count in operations.items() if "mm" in str(op) and "bmm" not in str(op))
+
+    counter = Counter(make_plan(STUDY), shape)
+    assert of_matrices(forward) == counter.scored(40, 40).scoring
+    assert of_matrices(forward) + of_matrices(backward) == pytest.approx(3 * counter.scored(40, 40).scoring, rel=0.02)
+
+
+def test_fine_tuning_is_six_times_parameters_times_tokens(plan: Plan, counter: Counter) -> None:
+    """6 n P operations of matrices; the output embedding reads answers alone. The optimizer moves 7 numbers each."""
+    step = next(step for step in plan.steps if isinstance(step, FineTune))
+    asked = sum(len(e.question) for e in step.answers) / CHARACTERS_OF_BUILT + TEMPLATE_OF_BUILT * len(step.answers)
+    answered = sum(len(e.answer) for e in step.answers) / CHARACTERS_OF_BUILT
+    shape, epochs = counter.shape, step.training.epochs
+    work = counter.cost(step).work
+    assert work.training == pytest.approx(6 * epochs * ((asked + answered) * shape.blocks + answered * shape.head))
+    updates = -(-epochs * len(step.answers) // step.training.batch_size)
+    moved = updates * (7 + 3) * counter.weights + 9 * epochs * answered * shape.vocabulary * 4
+    assert work.training_bytes == pytest.approx(moved)
+    assert work.disk == counter.weights and work.passes == 3 * updates * shape.layers
+
+
+def test_the_settings_of_training_count(plan: Plan, counter: Counter) -> None:
+    step = next(step for step in plan.steps if isinstance(step, FineTune))
+
+    def changed(**settings: Any) -> tuple[Work, float]:
+        cost = counter.cost(replace(step, training=replace(step.training, **settings)))
+        return cost.work, cost.memory
+
+    work, memory = changed()
+    again, less = changed(gradient_checkpointing=True)
+    assert again.training == pytest.approx(work.training * 4 / 3) and less < memory
+    adapter, smaller = changed(lora=LoraSettings())
+    assert adapter.training == pytest.approx(work.training * 2 / 3) and smaller < memory
+    half, _ = changed(precision="bf16")
+    assert (half.training, half.training_half) == (0, work.training)
+    assert changed(epochs=2 * step.training.epochs)[0].training == pytest.approx(2 * work.training)
+    assert changed(micro_batch_size=1)[1] < memory
+
+
+def test_a_method_counts_the_passes_of_its_terms(plan: Plan, counter: Counter) -> None:
+    """ga reads the forget pass, gd that of retain too, and kl also the frozen copy's."""
+
+    def of(method: str) -> Work:
+        data = STUDY.model_dump()
+        data["unlearn"]["runs"] = [{"method": method, "training": {"lr": 1e-3}}]
+        found = make_plan(StudyConfig.model_validate(data))
+        return counter.cost(next(step for step in found.steps if isinstance(step, Unlearn))).work
+
+    ga, gd, kl, rmu = (of(method) for method in ("ga", "gd", "kl", "rmu"))
+    assert 1.5 * ga.training < gd.training < 2.5 * ga.training
+    assert kl.training == gd.training and kl.scoring > gd.scoring
+    assert rmu.training < gd.training, "its passes end at a block, without logits"
+
+
+def test_calibration_scores_the_grid_and_a_bisection(plan: Plan, counter: Counter) -> None:
+    """8 intervals, and 4 halvings of one of them to 1/128, each as long as scoring the two sets' answers."""
+    step = next(step for step in plan.steps if isinstance(step, Calibrate))
+    retention = step.retention.model_copy(update={"scan": 8, "resolution": 1 / 128})
+    search = counter.cost(replace(step, retention=retention)).parts["search"]
+    once = counter.cost(replace(step, retention=retention.model_copy(update={"scan": 1, "resolution": 0.99}))).parts[
+        "search"
+    ]
+    assert search.scoring == pytest.approx(once.scoring * 12 / 2, rel=0.01)
+
+
+def test_scores_of_another_model_take_the_original_too(plan: Plan, counter: Counter) -> None:
+    first, second = [step for step in plan.steps if isinstance(step, Score)][:2]
+    assert first.model is first.original is not second.model
+    alone, both = counter.cost(first).parts["answers"], counter.cost(second).parts["answers"]
+    assert both.scoring == 2 * alone.scoring
+    assert counter.cost(second).memory - counter.cost(first).memory == pytest.approx(1.6 * counter.weights)
+
+
+def test_a_suffix_search_reads_every_candidate() -> None:
+    """250 steps x 8 questions x 512 candidates, so that gcg takes most of a study that has it."""
+    data = STUDY.model_dump()
+    data["attack"] = {"chains": ["gcg", "token_noise"], "sets": ["forget"], "attacker": {"forget_share": 0.5}}
+    plan = make_plan(StudyConfig.model_validate(data))
+    counter = Counter(plan, shape_of(plan))
+    steps = {step.of[-1]: step for step in plan.steps if isinstance(step, Attack)}
+    asked = min(8, len(steps["gcg"].data.train))
+    search = counter.cost(steps["gcg"]).parts["attack"]
+    length = search.scoring / (250 * asked * 512) / (2 * counter.shape.blocks)
+    assert 25 < length < 100, "tokens a candidate"
+    assert search.scoring > 1000 * counter.cost(steps["token_noise"]).work.scoring
+
+
+def test_work_adds_and_scales() -> None:
+    assert Work(1, 2, 3) + Work(10, 20, 30, 40) == Work(11, 22, 33, 40)
+    assert Work(1, 2, 3) * 2 == Work(2, 4, 6) and Work(1, 2, 9, 4, 9, 5).flops == 12
