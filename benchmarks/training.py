@@ -31,7 +31,7 @@ from uwc.objectives.objective import Objective
 from uwc.training.callbacks import StopRule
 from uwc.training.data import Loader, TrainingData, tokens_in
 from uwc.training.distributed import placed
-from uwc.training.forward import needs_frozen_copy
+from uwc.training.forward import attention_in_float32, needs_frozen_copy
 from uwc.training.loop import _Run, train
 from uwc.training.settings import TrainingSettings
 
@@ -160,7 +160,8 @@ def _activations(loader: Loader) -> int:
             weakref.finalize(held, kept.subtract, (place,))
         return held
 
-    with placed(loader.model, loader.settings, loader.objective.method.rule) as placement:
+    attention = attention_in_float32(loader.model.device, loader.settings.precision)
+    with attention, placed(loader.model, loader.settings, loader.objective.method.rule) as placement:
         run = _Run(placement, loader, frozen=None, identity="", checkpoints=None)
         run.begin()
         for step in sorted(loader.plan[:STEPS], key=lambda s: -tokens_in(loader.micro_batches(s, None)))[:2]:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from uwc.studies.context import Context
 
 
-STORE_VERSION = 16
+STORE_VERSION = 17
 """Version of the steps' computations and files; incremented when a change of this package's code affects a number."""
 
 

@@ -2,13 +2,13 @@
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding, linear, scaled_dot_product_attention
-from torch.overrides import TorchFunctionMode
+from torch.nn import functional
+from torch.nn.functional import embedding, linear
 
 from uwc.data.batches import Batch, collate
 from uwc.data.prompts import EncodedExample
@@ -192,22 +192,34 @@ def _stop(_module: Any, _args: Any, _output: Any) -> None:
     raise _Reached
 
 
-def attention_in_float32(device: torch.device) -> AbstractContextManager[object]:
-    """While open within autocast to 16 bits, attention on a CPU is computed in float32.
+@contextmanager
+def attention_in_float32(device: torch.device, precision: str) -> Iterator[None]:
+    """While open, attention within autocast to 16 bits is computed in float32 on a CPU.
 
-    The backward pass of the fused kernel takes half the time there.
+    The backward pass of the fused kernel takes half the time there. It is to be open in backward passes, too, which
+    compute attention again under gradient checkpointing.
+
+    Args:
+        device: the model's.
+        precision: of the training.
     """
-    return _FloatAttention() if device.type == "cpu" and torch.is_autocast_enabled("cpu") else nullcontext()
+    if device.type != "cpu" or precision not in COMPUTE_DTYPES:
+        yield
+        return
+    attend = functional.scaled_dot_product_attention
 
-
-class _FloatAttention(TorchFunctionMode):
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        named = kwargs or {}
-        if func is not scaled_dot_product_attention:
-            return func(*args, **named)
+    def attended(*args: Any, **named: Any) -> Tensor:
+        if not torch.is_autocast_enabled("cpu"):
+            return attend(*args, **named)
         with torch.autocast("cpu", enabled=False):
-            attended = func(*map(_in_float32, args), **{name: _in_float32(value) for name, value in named.items()})
-        return attended.to(torch.get_autocast_dtype("cpu"))
+            found = attend(*map(_in_float32, args), **{name: _in_float32(value) for name, value in named.items()})
+        return found.to(torch.get_autocast_dtype("cpu"))
+
+    functional.scaled_dot_product_attention = attended
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = attend
 
 
 def _in_float32(value: Any) -> Any:

@@ -21,7 +21,7 @@ from uwc.data.example import fingerprint, learnt
 from uwc.data.prompts import EncodedExample
 from uwc.errors import ConfigError, ModelError, TrainingDiverged
 from uwc.models.deterministic import deterministic
-from uwc.models.double import in_double
+from uwc.models.double import device_of_double, in_double
 from uwc.models.model import Model
 from uwc.models.placement import require_on_one_device
 from uwc.objectives.forwards import Forwards
@@ -176,7 +176,8 @@ def train(
     identity = _identity(loader) if checkpoints is not None else ""
 
     def work() -> TrainingLog:
-        with torch.random.fork_rng(), placed(model, settings, objective.method.rule) as placement:
+        attention = attention_in_float32(model.device, settings.precision)
+        with torch.random.fork_rng(), attention, placed(model, settings, objective.method.rule) as placement:
             run = _Run(placement, loader, frozen=frozen, identity=identity, checkpoints=checkpoints)
             run.log = log if log is not None else run.log
             run.begin()
@@ -284,16 +285,16 @@ class _Run:
     def accumulate(self, micro_batches: list[MicroBatch], denominators: Mapping[str, float]) -> dict[str, float]:
         """Add up the gradients of one step's micro-batches; returns each term's mean loss over all processes."""
         accelerator = self.accelerator
-        sums = dict.fromkeys((t.label for t in self.objective.terms), torch.zeros((), dtype=torch.float64))
+        zero = torch.zeros((), dtype=torch.float64, device=device_of_double(accelerator.device))
+        sums = dict.fromkeys((t.label for t in self.objective.terms), zero)
         for i, micro in enumerate(micro_batches):
             last = i == len(micro_batches) - 1
             alone = nullcontext() if self._shared else embedding_gradients(self.module)
             with alone, nullcontext() if last else accelerator.no_sync(self.module):
                 for label, mean in self._backward(micro, denominators).items():
-                    sums[label] = sums[label] + mean.cpu().double() * micro.live
+                    sums[label] = sums[label] + in_double(mean) * micro.live
         if self._shared:
-            # in double precision: processes are on CPUs or CUDA devices
-            total = accelerator.reduce(torch.stack(list(sums.values())).to(accelerator.device), reduction="sum")
+            total = accelerator.reduce(torch.stack(list(sums.values())), reduction="sum")  # on CPUs or CUDA devices
             return dict(zip(sums, total.tolist(), strict=True))
         return {label: float(value) for label, value in sums.items()}
 
@@ -331,7 +332,7 @@ class _Run:
         references: dict[str, Tensor | Mapping[int, Tensor]] = {}
         for role, batch in batches.items():
             references |= self.reference.values(role, micro.roles[role].keys, batch)
-        with self.accelerator.autocast(), attention_in_float32(self.accelerator.device):
+        with self.accelerator.autocast():
             passes = run_passes(self.module, self.objective, batches, detached=detached, sharing=self.model.sharing())
         return Forwards({role: self.objective.apply_tricks(role, p) for role, p in passes.items()}, references)
 

@@ -2,13 +2,21 @@
 
 import copy
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
+from tests.conftest import people
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from uwc.models.load import build_model
+from uwc.objectives.methods import METHODS
+from uwc.objectives.objective import Objective
+from uwc.training.data import TrainingData
 from uwc.training.forward import DetachedForwards, attention_in_float32, embedding_gradients
+from uwc.training.loop import train
+from uwc.training.settings import TrainingSettings
 
 
 def test_the_backward_pass_takes_the_latest_forward_first_and_skips_what_was_not_read() -> None:
@@ -111,10 +119,31 @@ def test_attention_under_autocast_is_that_of_float32_rounded() -> None:
     torch.manual_seed(0)
     query, key, value = (torch.randn(2, 3, 7, 8, dtype=torch.bfloat16) for _ in range(3))
     mask = torch.randn(7, 7)
-    cpu, attend = torch.device("cpu"), torch.nn.functional.scaled_dot_product_attention
+    cpu, plain = torch.device("cpu"), torch.nn.functional.scaled_dot_product_attention
+
+    def attend(*given: Tensor, attn_mask: Tensor) -> Tensor:
+        return torch.nn.functional.scaled_dot_product_attention(*given, attn_mask=attn_mask)
+
     exact = attend(query.float(), key.float(), value.float(), attn_mask=mask)
-    with torch.autocast("cpu", torch.bfloat16), attention_in_float32(cpu):
-        assert torch.equal(attend(query, key, value, attn_mask=mask), exact.bfloat16())
-        assert (query @ key.mT).dtype == torch.bfloat16  # all else is left to autocast
-    with attention_in_float32(cpu):  # without autocast nothing is changed
+    with attention_in_float32(cpu, "bf16"):
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(attend(query, key, value, attn_mask=mask), exact.bfloat16())
+            assert (query @ key.mT).dtype == torch.bfloat16  # all else is left to autocast
         assert attend(query.double(), key.double(), value.double(), attn_mask=mask.double()).dtype == torch.float64
+    with torch.autocast("cpu", torch.bfloat16), attention_in_float32(cpu, "no"):
+        assert not torch.equal(attend(query, key, value, attn_mask=mask.bfloat16()), exact.bfloat16())
+    assert torch.nn.functional.scaled_dot_product_attention is plain
+
+
+@pytest.mark.parametrize("method", ["kl", "npo"])
+def test_gradient_checkpointing_in_bfloat16_changes_no_step(method: str) -> None:
+    steps = []
+    for checkpointing in (False, True):
+        model = build_model(people(), vocabulary=300, hidden_size=32, layers=2, heads=2, context=256, seed=0)
+        settings = TrainingSettings(
+            epochs=1, batch_size=4, lr=1e-3, precision="bf16", gradient_checkpointing=checkpointing
+        )
+        data = TrainingData(people()[:4], people()[4:8])
+        steps.append(train(model, Objective(METHODS[method], model.model), data, replace(settings, warmup_ratio=0.0)))
+    assert [s["loss"] for s in steps[0].steps] == [s["loss"] for s in steps[1].steps]
+    assert steps[0].steps[-1]["gradient_norm"] == pytest.approx(steps[1].steps[-1]["gradient_norm"], rel=1e-6)
