@@ -42,7 +42,7 @@ def start_of_peak(device: str) -> int | None:
 
 def peak_bytes(device: str) -> int | None:
     """The most bytes in use at once since `start_of_peak`; files that are mapped into memory are counted as far as they
-    were read. None where the system does not say."""
+    were read. Of several CUDA devices the sum of the most of each. None where the system does not say."""
     if device == "cuda":
         return sum(torch.cuda.max_memory_allocated(i) for i in range(torch.cuda.device_count()))
     return _status("VmHWM:")

@@ -25,7 +25,6 @@ def doctor_command(
 
     The exit status is 1 if a check of the self-test fails.
     """
-
     from uwc.workflows.doctor import doctor
 
     found = doctor(runs_dir=runs, device=device, self_test=self_test)

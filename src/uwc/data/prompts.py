@@ -93,9 +93,9 @@ DATE = "2025-04-10"
 _OURS = ("messages", "conversation", "chat_template", "tokenize", "add_generation_prompt", "continue_final_message")
 _DIRECTIVES = "aAbBdeHIjmMpSuUwWyYFDZ"
 _TURN = "\n\n"
+"""Separator of two questions in a plain prompt."""
 _AT_ONCE = 1024
 """Texts that are tokenized at once: a tokenizer returns some 100 bytes a token, of which few are kept."""
-"""Separator of two questions in a plain prompt."""
 
 
 @dataclass(frozen=True, slots=True)

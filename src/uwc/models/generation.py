@@ -113,13 +113,18 @@ def said(tokenizer: Any, stop_texts: Sequence[str], tokens: Tensor, *, last: int
     return torch.tensor([any(t in text for t in stop_texts) for text in texts], device=tokens.device)
 
 
+def before_any(text: str, others: Sequence[str]) -> str:
+    """The text before the first of some others in it; all of it without one."""
+    places = [place for other in others if (place := text.find(other)) >= 0]
+    return text[: min(places)] if places else text
+
+
 def answer_cut(tokenizer: Any, tokens: list[int], stop_texts: Sequence[str]) -> tuple[list[int], str]:
     """The tokens and the text before the first of the stop texts; a token that reaches into it is not one of them."""
-    text = str(tokenizer.decode(tokens, skip_special_tokens=True))
-    places = [place for stop in stop_texts if (place := text.find(stop)) >= 0]
-    if not places:
+    whole = str(tokenizer.decode(tokens, skip_special_tokens=True))
+    text = before_any(whole, stop_texts)
+    if len(text) == len(whole):
         return tokens, text
-    text = text[: min(places)]
     while tokens and len(tokenizer.decode(tokens, skip_special_tokens=True)) > len(text):
         tokens = tokens[:-1]
     return tokens, text

@@ -268,9 +268,8 @@ def score_tokens(
         chosen = [trees[i] for i in group]
         try:
             columns = score(chosen)
-            apart = not bool(
-                columns["finite"].all()
-            )  # in attention, what is not finite spreads to tokens that do not see it
+            # in attention, what is not finite spreads to tokens that do not see it
+            apart = not columns["finite"].all()
         except RuntimeError as error:
             if len(chosen) > 1 or not chosen[0].shared or not is_out_of_memory(error):
                 raise

@@ -11,7 +11,7 @@ from uwc import progress
 from uwc.data.example import Example
 from uwc.errors import EndpointError, ModelError, brief
 from uwc.models.endpoint import Answer, Conversation, Endpoint, Prompt, Request, Served, StoredAnswers
-from uwc.models.generation import Generated, answer_cut, generate
+from uwc.models.generation import Generated, answer_cut, before_any, generate
 from uwc.models.model import Model
 
 ANSWERS = "endpoint_answers.jsonl"
@@ -130,7 +130,7 @@ def _asked(conversation: Conversation, model: Model, examples: Sequence[Example]
         answer_cut(model.tokenizer, _tokens_of(model, answer.text), stop)
         for answer, stop in zip(answers, stops, strict=True)
     ]
-    said = [_before_any(answer.text, stop) for answer, stop in zip(answers, stops, strict=True)]
+    said = [before_any(answer.text, stop) for answer, stop in zip(answers, stops, strict=True)]
     return Generated(
         tuple(tuple(tokens) for tokens, _ in cut),
         tuple(text.strip() for text in said),
@@ -140,12 +140,6 @@ def _asked(conversation: Conversation, model: Model, examples: Sequence[Example]
 
 def _tokens_of(model: Model, text: str) -> list[int]:
     return [int(token) for token in model.tokenizer(text, add_special_tokens=False)["input_ids"]]
-
-
-def _before_any(text: str, stops: Sequence[str]) -> str:
-    """The text before the first of some others, with which a server may end it."""
-    places = [place for stop in stops if (place := text.find(stop)) >= 0]
-    return text[: min(places)] if places else text
 
 
 def _require_unfiltered(endpoint: Endpoint, examples: Sequence[Example], answers: Sequence[Answer]) -> None:

@@ -102,7 +102,7 @@ class WeightFiles:
     def read(self, name: str, rows: slice | None = None) -> Tensor:
         """The tensor, or some of its rows, on the CPU, memory-mapped.
 
-        The file is mapped anew each time: what was read is in resident memory as long as the tensor, and no longer.
+        The file is mapped for each call: what was read is in resident memory as long as the tensor, and no longer.
 
         Raises:
             ModelError: the file was changed since it was first opened.

@@ -32,8 +32,8 @@ TEMPLATE, TEMPLATE_OF_BUILT = 24, 6
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 BUDGET = {"cpu": (2048, 8192), "cuda": (1 << 15, 1 << 15)}
 """The most tokens in a batch that is scored, and in one that is continued, by device; see `uwc.models.batching`."""
-PROCESS = {"cpu": 0.6e9, "cuda": 0.6e9}
-"""Bytes of the libraries alone, by device."""
+PROCESS = 0.6e9
+"""Bytes of the libraries alone."""
 KEPT = {"cpu": 1.6, "cuda": 1.0}
 """Memory of a process, without the libraries, as a multiple of what a step needs: gaps, and what earlier steps left."""
 TILES = {"cpu": 16 << 20, "cuda": 1 << 30}
@@ -51,6 +51,7 @@ class Shape:
         inner: the width between the matrices of a feed-forward part.
         gated: whether it has three matrices instead of two.
         tied: whether input and output embedding are one matrix.
+        dtype: the precision of the weights in the checkpoint.
     """
 
     layers: int
@@ -61,6 +62,7 @@ class Shape:
     inner: int
     gated: bool = True
     tied: bool = False
+    dtype: str = "float32"
 
     @property
     def blocks(self) -> int:
@@ -97,6 +99,7 @@ class Shape:
         hidden = size("hidden_size", "n_embd", "d_model")
         heads = size("num_attention_heads", "n_head", "num_heads")
         width = size("head_dim", default=hidden // heads)
+        dtype = str(config.get("dtype") or config.get("torch_dtype"))
         activation = str(config.get("hidden_act", config.get("activation_function", "silu")))
         return cls(
             layers=size("num_hidden_layers", "n_layer", "num_layers"),
@@ -107,6 +110,7 @@ class Shape:
             inner=size("intermediate_size", "n_inner", "ffn_dim", default=4 * hidden),
             gated=activation in ("silu", "swish", "gelu_pytorch_tanh") and "n_embd" not in config,
             tied=bool(config.get("tie_word_embeddings", "n_embd" in config)),
+            dtype=dtype if dtype in BYTES else "float32",
         )
 
 
@@ -209,11 +213,17 @@ class Counter:
         plan: the plan.
         shape: the sizes of its models.
         device: "cpu" or "cuda", whose batches differ.
+
+    Attributes:
+        dtype: the precision of the weights in memory.
+        bytes: of a number in it.
     """
 
     def __init__(self, plan: Plan, shape: Shape, *, device: str = "cpu") -> None:
         loading = plan.config.model
-        self.shape, self.device, self.bytes = shape, device, BYTES[loading.dtype]
+        self.shape, self.device = shape, device
+        self.dtype = shape.dtype if loading.dtype == "auto" else loading.dtype
+        self.bytes = BYTES[self.dtype]
         built = loading.build is not None
         self._characters = CHARACTERS_OF_BUILT if built else CHARACTERS
         self._template = TEMPLATE_OF_BUILT if built else TEMPLATE
@@ -481,7 +491,7 @@ class Counter:
         return models + frozen + roles * (tokens * blocks + logits)
 
     def _memory(self, needed: float) -> float:
-        return PROCESS[self.device] + KEPT[self.device] * needed
+        return PROCESS + KEPT[self.device] * needed
 
     def _in_batch(self, sets: Mapping[str, Sequence[Example]]) -> float:
         """The tokens of the largest batch that is scored."""

@@ -242,13 +242,13 @@ def estimate(plan: Plan, machine: Machine, steps: Sequence[Step] | None = None) 
     Raises:
         ConfigError: the sizes of the model cannot be read.
     """
-    shape, dtype = shape_of(plan), plan.config.model.dtype
-    counter, counted = Counter(plan, shape, device=machine.device), list[_Counted]()
+    shape, counted = shape_of(plan), list[_Counted]()
+    counter = Counter(plan, shape, device=machine.device)
     for step in plan.steps if steps is None else steps:
         if isinstance(step, Checkpoint):
             continue
         cost = counter.cost(step)
-        seconds = {part: machine.seconds(work, dtype=dtype) for part, work in cost.parts.items()}
+        seconds = {part: machine.seconds(work, dtype=counter.dtype) for part, work in cost.parts.items()}
         counted.append(_Counted(step, cost, seconds, machine.devices(cost.memory)))
     by_kind: dict[str, list[_Counted]] = {}
     for each in counted:

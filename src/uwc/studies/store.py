@@ -41,7 +41,8 @@ def environment(*, device: str = "auto") -> dict[str, str]:
     if uses_cuda(device):
         from uwc.models.batching import memory_of  # heavy, and needed on a GPU alone
 
-        found["device memory"] = f"{memory_of(torch.device('cuda', torch.cuda.current_device())) / 1e9:.2f} GB"
+        chosen = torch.device(device if device.startswith("cuda:") else f"cuda:{torch.cuda.current_device()}")
+        found["device memory"] = f"{memory_of(chosen) / 1e9:.2f} GB"
     found["threads"] = str(torch.get_num_threads())
     return found
 
@@ -322,7 +323,7 @@ class Store:
             self._borrowed[step.key] = other
 
     def refresh(self) -> None:
-        """Ask the file system anew which results there are: that of a network may remember for a minute."""
+        """Ask the file system again which results there are: that of a network may remember for a minute."""
         with suppress(OSError):
             os.listdir(self.root)
 

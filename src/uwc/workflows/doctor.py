@@ -16,7 +16,10 @@ from uwc.names import STORE
 from uwc.results import Part
 from uwc.studies.store import environment
 
-OPTIONAL = ("peft", "openai", "lm_eval", "tensorboard", "trackio", "wandb", "weasyprint", "bitsandbytes", "torchao")
+OPTIONAL = (
+    *("peft", "openai", "lm_eval", "ray", "tensorboard", "trackio", "wandb", "weasyprint"),
+    *("bitsandbytes", "torchao"),
+)
 """Packages of the optional extras, and those of quantised models."""
 _TAU = 0.9
 
@@ -156,9 +159,8 @@ def _checks(device: DeviceName) -> Iterator[SelfTestCheck]:
 
     def run() -> tuple[Model, Model, float, float]:
         """The trained and the unlearned model, alpha, and the retention ratio at it."""
-        built = build_model(questions, vocabulary=400, hidden_size=64, layers=2, heads=2, context=64)
-        built.model.to(where)
-        original = built
+        original = build_model(questions, vocabulary=400, hidden_size=64, layers=2, heads=2, context=64)
+        original.model.to(where)
         learning: dict[str, Any] = {"epochs": 60, "batch_size": 8, "lr": 5e-3, "schedule": "cosine"}
         train(
             original,

@@ -55,6 +55,7 @@ def test_an_ignored_hangup_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> Non
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     monkeypatch.setattr(command_line, "app", lambda **_: signal.raise_signal(signal.SIGHUP))
     main()
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
 
 
 class PanicException(BaseException):

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from benchmarks.tofu_cost import MODELS
 from tests.helpers.small_study import STUDY
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -17,25 +18,7 @@ from uwc.studies.plan import Plan, make_plan
 from uwc.studies.steps import Attack, Calibrate, FineTune, Score, Unlearn
 from uwc.training.settings import LoraSettings
 
-LLAMA: dict[str, Any] = {"hidden_act": "silu", "vocab_size": 128256}
-EIGHT = {
-    **LLAMA,
-    "hidden_size": 4096,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "intermediate_size": 14336,
-}
-ONE = {
-    **LLAMA,
-    "hidden_size": 2048,
-    "num_hidden_layers": 16,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "intermediate_size": 8192,
-    "head_dim": 64,
-    "tie_word_embeddings": True,
-}
+ONE, EIGHT = MODELS["1 B"], MODELS["8 B"]
 PHI = {
     "hidden_act": "gelu_new",
     "vocab_size": 51200,
@@ -65,6 +48,18 @@ def test_a_size_that_is_missing_is_named() -> None:
 def test_an_odd_configuration_is_refused(config: Any) -> None:
     with pytest.raises(ConfigError, match=r"x\.json"):
         Shape.of_config(config, where="x.json")
+
+
+@pytest.mark.parametrize("key", ["dtype", "torch_dtype"])
+def test_the_precision_of_the_checkpoint_is_that_of_auto(plan: Plan, key: str) -> None:
+    shape = Shape.of_config({**EIGHT, key: "bfloat16"}, where="x")
+    counts = {}
+    for dtype in ("auto", "bfloat16", "float32"):
+        model = plan.config.model.model_copy(update={"dtype": dtype})
+        counted = Counter(replace(plan, config=plan.config.model_copy(update={"model": model})), shape)
+        counts[dtype] = counted.weights
+    assert counts["auto"] == counts["bfloat16"] == counts["float32"] / 2 == 2 * shape.parameters
+    assert Shape.of_config(EIGHT, where="x").dtype == "float32"
 
 
 def test_text_models_inside_others_are_read() -> None:

@@ -1,16 +1,14 @@
 """Steps in tasks of Ray, which is started once: equal bits, lost workers, failures, resources, messages."""
 
 import os
-import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
 import pytest
 from tests.unit.studies.test_slurm import CONTENT as WHOLE
-from tests.unit.studies.test_workers import Small, process_of, small
+from tests.unit.studies.test_workers import Small, interrupted, process_of, small
 
 from uwc.errors import ConfigError, UserError
 from uwc.studies import parallel, ray_tasks
@@ -113,22 +111,10 @@ def test_runners() -> None:
 
 
 def test_an_interruption_ends_the_tasks(cluster: str, tmp_path: Path) -> None:
-    """What is half written is removed, and a signal is handled as it was without Ray."""
+    """A signal is handled as it was without Ray."""
     store, slow = Store(tmp_path), small("slow", seconds=600.0)
-    ended = Event()
-
-    def interrupt() -> None:
-        while not list((store.root / "tmp").glob("*/process.txt")) and not ended.wait(0.1):
-            pass
-        os.kill(os.getpid(), signal.SIGINT)
-
-    Thread(target=interrupt, daemon=True).start()
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            names([slow], store)
-    finally:
-        ended.set()
-    assert not list((store.root / "tmp").iterdir()) and not list((store.root / "locks").iterdir())
+    interrupted(lambda: names([slow], store), store)
+    assert not list((store.root / "locks").iterdir())
 
 
 def test_a_lost_worker_and_processes_used_again(

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
@@ -124,8 +125,8 @@ def test_a_function_that_cannot_be_sent_is_an_error(tmp_path: Path) -> None:
         names([step], Store(tmp_path))
 
 
-def test_an_interruption_ends_the_workers(tmp_path: Path) -> None:
-    store, slow = Store(tmp_path), small("slow", seconds=600.0)
+def interrupted(run: Callable[[], object], store: Store) -> None:
+    """Run something that begins a step, and send SIGINT once it has."""
     ended = Event()
 
     def interrupt() -> None:
@@ -136,11 +137,16 @@ def test_an_interruption_ends_the_workers(tmp_path: Path) -> None:
     Thread(target=interrupt, daemon=True).start()
     try:
         with pytest.raises(KeyboardInterrupt):
-            names([slow], store)
+            run()
     finally:
         ended.set()
-    assert not multiprocessing.active_children()
     assert not list((store.root / "tmp").iterdir())  # what was half written is removed
+
+
+def test_an_interruption_ends_the_workers(tmp_path: Path) -> None:
+    store, slow = Store(tmp_path), small("slow", seconds=600.0)
+    interrupted(lambda: names([slow], store), store)
+    assert not multiprocessing.active_children()
 
 
 def test_workers_end_with_a_killed_run(tmp_path: Path) -> None:
