@@ -122,6 +122,7 @@ class Given:
         max_new_tokens: the most tokens of a generated answer.
         samples: settings of sampling answers, and which of them leak.
         only_texts: what is available in place of a model; None for a model.
+        sets_of: metric of single examples -> the sets on which it is measured; without it, all that meet its needs.
     """
 
     sets: Mapping[str, Sequence[Example]]
@@ -129,6 +130,11 @@ class Given:
     max_new_tokens: int = 64
     samples: LeakSettings = field(default_factory=LeakSettings)
     only_texts: OnlyTexts | None = None
+    sets_of: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def leaves_out(self, name: str, of_set: str) -> bool:
+        """Whether a metric of single examples is not measured on a set because others were named for it."""
+        return of_set not in self.sets_of.get(name, (of_set,))
 
 
 def in_all_wordings(sets: Mapping[str, Sequence[Example]]) -> dict[str, Sequence[Example]]:
@@ -318,7 +324,7 @@ def _of_likelihoods(entry: Entry[Any]) -> bool:
 
 def measured_on(name: str, of_set: str, given: Given) -> bool:
     """Whether a metric of single examples can be computed on a set."""
-    return _suits(of_set, metrics.get(name).facts.get("only")) and not missing_input(name, of_set, given)
+    return not missing_need(name, of_set, given)
 
 
 def missing_need(name: str, of_set: str, given: Given) -> str:
@@ -328,6 +334,8 @@ def missing_need(name: str, of_set: str, given: Given) -> str:
         return _missing_set(of_set)
     if not _suits(of_set, metrics.get(name).facts.get("only")):
         return f"another set than {of_set!r}, which the metric {name!r} is not for"
+    if given.leaves_out(name, of_set):
+        return f"another set than {of_set!r}, which is not among those in score.sets"
     return missing_input(name, of_set, given)
 
 

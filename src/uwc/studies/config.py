@@ -352,6 +352,8 @@ class ScoreConfig(Section):
         suite: core, tofu, muse, lume, membership or all; core if neither a suite nor metrics are named.
         settings: metric -> its settings that differ from the defaults; for metrics that neither attacks nor the
             calibration measure, which read the defaults.
+        sets: metric of single examples -> the sets on which it is measured, for slow metrics such as leak_at_k and uds;
+            all sets that meet its needs by default.
         max_new_tokens: the most tokens of a generated answer; 0 generates none.
         judges: the judges of generated answers.
         tasks: tasks of lm-evaluation-harness, ``mmlu`` or ``mmlu:acc_norm``, on which every model is scored, with the
@@ -362,6 +364,7 @@ class ScoreConfig(Section):
     metrics: tuple[MetricOrSuite, ...] = ()
     suite: str | None = None
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    sets: dict[MetricName, tuple[str, ...]] = Field(default_factory=dict)
     max_new_tokens: int = Field(64, ge=0, le=MOST)
     judges: JudgesConfig = JudgesConfig()
     tasks: tuple[str, ...] = ()

@@ -305,7 +305,7 @@ class Counter:
 
     def _generated(self, examples: Sequence[Example], most: int, *, times: int = 1) -> Work:
         """Answers of at most `most` tokens: of each one and a half times the true answer's, in each batch as many steps
-        as twice the longest true answer has tokens."""
+        as twice the longest true answer has tokens. A prompt is computed once for its answers."""
         if not examples or not most:
             return Work()
         lengths = [self._length(e) for e in examples]
@@ -318,7 +318,7 @@ class Counter:
         cache = 2 * self.shape.layers * self.shape.keys * self.bytes * added * (prompt / len(lengths) + steps / 2)
         moved = batches * steps * self.weights + cache + 3.0 * added * self.shape.vocabulary * 4
         decoded = Work(decoding=operations, decoding_bytes=moved, passes=batches * steps * self.shape.layers)
-        return decoded + self.scored(prompt * times, len(examples) * times)
+        return decoded + self.scored(prompt, len(examples))
 
     def _set(
         self,
@@ -341,7 +341,7 @@ class Counter:
         if "letters" in needs:
             parts["letters"] = self.scored(tokens, len(examples))
         if "similar_from" in needs:
-            parts["shortest prefixes"] = self._generated(examples, most, times=6)
+            parts["shortest prefixes"] = self._generated(examples, most) * 6
         if "gradient_norms" in needs:
             forward = self.scored(tokens, answers)
             parts["gradient norms"] = Work(training=3 * forward.scoring, passes=3 * forward.passes)

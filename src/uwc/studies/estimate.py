@@ -301,7 +301,7 @@ def _cost(kind: str, counted: Sequence[_Counted], whole: float) -> KindCost:
 
 _PARTS = {
     "texts": ("generated texts", "score.max_new_tokens"),
-    "samples": ("sampled answers", "score.samples.count, or the metrics that read them"),
+    "samples": ("sampled answers", "score.samples.count, or the sets in score.sets"),
     "letters": ("answers by letter", "score.metrics"),
     "shortest prefixes": ("shortest similar prefixes", "score.metrics"),
     "gradient norms": ("gradient norms", "score.metrics"),

@@ -18,7 +18,7 @@ from uwc.metrics.harness import find_tasks
 from uwc.metrics.registry import JUDGES, metrics
 from uwc.metrics.samples import SAMPLES, reading_samples, require_no_judge, require_read
 from uwc.metrics.scored import TEXTS, needs_of
-from uwc.metrics.suites import Given, chosen_metrics, in_all_wordings, metric_name
+from uwc.metrics.suites import Given, chosen_metrics, in_all_wordings, metric_name, missing_need
 from uwc.metrics.tasks import Task
 from uwc.models.endpoint import Served, require_openai
 from uwc.registry import unknown_name
@@ -316,7 +316,7 @@ def _scoring(
     """
     score = config.score
     models = {"original", *set(score.judges.given()) & set(JUDGES), *(["retrained"] if config.retrained else [])}
-    given = Given(sets, frozenset(models), score.max_new_tokens, score.samples)
+    given = Given(sets, frozenset(models), score.max_new_tokens, score.samples, sets_of=score.sets)
     ranked_by = () if config.calibrate is None else (config.calibration.ranked_by,)
     utility = () if config.robustness is None else (config.utility,)
     named = score.metrics or (() if score.suite else own)
@@ -328,7 +328,38 @@ def _scoring(
         raise ConfigError(f"score: {error}") from None
     require_read(score.samples, names)
     _require_settings_hold(config, scoring)
+    _require_sets_hold(config, scoring)
     return scoring, left_out
+
+
+def _require_sets_hold(config: StudyConfig, scoring: Scoring) -> None:
+    """Raise ConfigError if sets are named for metrics that cannot be measured on them, or that other parts of the study
+    need on further sets."""
+    given, calibration, attack = scoring.given, config.calibration, config.attack
+    under_attack = () if attack is None else _attacked_metrics(config, scoring)
+    for name, of in config.score.sets.items():
+        where = f"score.sets: {name!r}"
+        if name not in scoring.of_examples:
+            kind = "is of whole sets" if name in scoring.of_sets else "is not measured; name it in score.metrics"
+            raise ConfigError(f"{where} {kind}, or leave it out here")
+        for of_set in of:
+            if of_set not in given.sets:
+                raise ConfigError(f"{where}: {unknown_name('set', of_set, list(given.sets))}")
+            if lacking := missing_need(name, of_set, given):
+                raise ConfigError(f"{where} cannot be measured on {of_set!r}: it needs {lacking}")
+        if not of:
+            raise ConfigError(f"{where} has no set; leave the metric out of score.metrics, or name a set")
+        ranked = config.calibrate is not None and name == calibration.ranked_by
+        needed = {
+            "models are ranked by it there": (FORGET,) if ranked else (),
+            "its faithfulness is measured there": (FORGET,) if config.robustness else (),
+            "utility is measured there": ("retain",) if config.robustness and name == config.utility else (),
+            "attacks measure it there": attack.sets if attack is not None and name in under_attack else (),
+        }
+        for why, sets in needed.items():
+            for of_set in sets:
+                if of_set in given.sets and given.leaves_out(name, of_set):
+                    raise ConfigError(f"{where} leaves out {of_set!r}, and {why}; add it")
 
 
 def _settings(given: Mapping[str, Mapping[str, Any]], measured: Sequence[str]) -> dict[str, Mapping[str, Any]]:

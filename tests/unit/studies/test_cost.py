@@ -161,6 +161,17 @@ def test_scores_of_another_model_take_the_original_too(plan: Plan, counter: Coun
     assert counter.cost(second).memory - counter.cost(first).memory == pytest.approx(1.6 * counter.weights)
 
 
+def test_samples_of_a_question_share_its_prompt() -> None:
+    def samples(count: int) -> Work:
+        score = {"metrics": ["leak_at_k"], "settings": {"leak_at_k": {"k": 1}}, "samples": {"count": count}}
+        found = make_plan(StudyConfig(**{**STUDY.model_dump(), "score": {**score, "max_new_tokens": 8}}))
+        return Counter(found, shape_of(found)).cost(found.original.score).parts["samples"]
+
+    one, nine = samples(1), samples(9)
+    assert nine.decoding == 9 * one.decoding > 0
+    assert nine.scoring == one.scoring > 0
+
+
 def test_a_suffix_search_reads_every_candidate() -> None:
     """250 steps x 8 questions x 512 candidates, so that gcg takes most of a study that has it."""
     data = STUDY.model_dump()

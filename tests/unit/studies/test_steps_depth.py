@@ -21,6 +21,8 @@ from uwc.studies.config import StudyConfig
 from uwc.studies.plan import Plan, make_plan
 from uwc.studies.store import Store
 
+WHOLE = "trace_auc_retrained_retain"
+
 
 def config(**changes: Any) -> StudyConfig:
     given = STUDY.model_dump()
@@ -129,11 +131,44 @@ def test_settings_reach_the_score_and_its_step() -> None:
             },
             "attacks measure 'uds' with its defaults",
         ),
+        ({"score": {"metrics": ["uds"], "sets": {"probability": ["forget"]}}}, "'probability' is not measured"),
+        ({"score": {"metrics": ["uds"], "sets": {"uds": ["train"]}}}, "unknown set 'train'.*valid: forget"),
+        ({"score": {"metrics": ["uds"], "sets": {"uds": []}}}, "'uds' has no set"),
+        (
+            {"score": {"metrics": ["extraction_strength"], "sets": {"ES": ["retain"]}}},
+            "'extraction_strength' leaves out 'forget', and models are ranked by it there; add it",
+        ),
+        (
+            {"score": {"metrics": ["uds"], "sets": {"uds": ["forget"]}}, "attack": {"chains": ["quantization"]}},
+            "'uds' leaves out 'retain', and attacks measure it there; add it",
+        ),
+        (
+            {
+                "score": {
+                    "metrics": ["trace_auc_retrained_retain"],
+                    "sets": {"trace_auc_retrained_retain": ["forget"]},
+                },
+            },
+            "'trace_auc_retrained_retain' is of whole sets",
+        ),
     ],
 )
 def test_what_a_study_cannot_do(changes: dict[str, Any], said: str) -> None:
     with pytest.raises((ConfigError, ValidationError), match=said):
         make_plan(config(**changes))
+
+
+def test_a_metric_on_named_sets_alone(finished: tuple[Plan, Store, StudyResults]) -> None:
+    plan, store, whole = finished
+    score = {**config().score.model_dump(exclude_defaults=True), "sets": {"UDS": ["forget_paraphrased", "forget"]}}
+    some = make_plan(config(score=score))
+    assert set(some.runs[0].depth.work.sets) == {"forget", "forget_paraphrased"}  # type: ignore[union-attr]
+    assert [run.score.key for run in some.runs] == [run.score.key for run in plan.runs], "the other scores are the same"
+    results, _ = run_plan(some, store)
+    found, before = results.unlearned[0].scores, whole.unlearned[0].scores
+    assert {s.set for s in found if s.metric == "uds"} == {"forget", "forget_paraphrased"}
+    assert {s.set for s in before if s.metric == "uds"} > {"forget", "forget_paraphrased"}
+    assert [s for s in before if s.metric != "uds" or s.set.startswith("forget")] == list(found)
 
 
 def test_attacks_measure_the_other_metrics_where_it_has_settings_of_its_own() -> None:
