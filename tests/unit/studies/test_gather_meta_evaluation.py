@@ -224,4 +224,5 @@ def test_the_study_of_the_real_model_is_planned(few: None, tmp_path: Path) -> No
     assert len(plan.sets["forget"]) == len(plan.sets["retain"]) == 40
     assert len(plan.pools) == 6 and len(plan.attacks) == 13 * 8
     shipped = make_plan(load_config("robustness")).scoring.metrics
-    assert set(plan.scoring.metrics) == set(shipped), "comparable with the study of the small model"
+    assert set(shipped) - set(plan.scoring.metrics) == {"letter_accuracy", "letter_margin"}, "else comparable"
+    assert set(plan.scoring.metrics) < set(shipped)
