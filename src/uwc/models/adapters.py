@@ -25,7 +25,7 @@ from uwc.models.checkpoint_files import ADAPTER, ADAPTER_WEIGHTS, CONFIG, kind_o
 from uwc.models.head import head_of
 from uwc.models.mixing import embedding_names, require_alpha, require_finite, say_untied, tied_embeddings
 from uwc.models.model import Model
-from uwc.models.placement import require_on_one_device
+from uwc.models.placement import require_on_one_device, set_adapter, shares, tensor_of, unplaced
 from uwc.models.weights import WeightFiles, open_safetensors
 
 _PROBED = 24
@@ -152,6 +152,7 @@ def merge_adapter(model: Model, *, keep: bool = False) -> Model:
     """
     if not has_adapter(model.model):
         return model
+    require_on_one_device(model.model, model.name, "merging an adapter")
     module = copy.deepcopy(model.model) if keep else model.model
     kind = str(module.active_peft_config.peft_type.value)
     before = _probe(module)
@@ -384,21 +385,24 @@ def _sampled(path: str | Path) -> str:
 def attach_adapter(base: Model, path: str | Path) -> Model:
     """The base with the adapter on it, as a peft model that shares the base's weights.
 
+    The matrices of a plain LoRA adapter on a base that is placed over several devices are on the devices that compute.
+
     Raises:
-        ModelError: peft is not installed, the kind cannot be scored, or the adapter does not fit this model (other
-            shapes, missing or unexpected tensors).
+        ModelError: peft is not installed, the kind cannot be scored, or not on a placed base, or the adapter does not
+            fit this model (other shapes, missing or unexpected tensors).
     """
     try:
         from peft import PeftModel
     except ImportError:
         raise ModelError(f"{path} is an adapter, which needs peft; install it with: pip install peft") from None
-    require_on_one_device(base.model, base.name, f"the adapter {path}")
     config = read_json(path, ADAPTER)
     require_adapter(path, config)
     _require_known_settings(path, config)
+    if not is_scale_enough(config):
+        require_on_one_device(base.model, base.name, f"the adapter {path}, which is more than plain LoRA,")
     require_same_vocabulary(base.model, path, base=base.name)
     try:
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(record=True) as told:
+        with unplaced(base.model), torch.random.fork_rng(devices=[]), warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             model = PeftModel.from_pretrained(base.model, str(path))
             mapping = getattr(base.model, "_checkpoint_conversion_mapping", {})
@@ -412,6 +416,9 @@ def attach_adapter(base: Model, path: str | Path) -> Model:
         raise _unfit(base, path, f"its file has no tensor {lacking[0][1]!r}")
     if unread:
         raise _unfit(base, path, f"its file holds {unread[0]!r}, for which the model has no place")
+    if shares(base.model):
+        stored = _weights(path)
+        set_adapter(model, lambda name: stored.get_tensor(re.sub(r"\.default\b", "", name)))
     return replace(base, model=model.eval(), name=Path(path).name, batching=None)
 
 
@@ -472,11 +479,8 @@ def require_same_vocabulary(model: Any, path: str | Path, *, base: str) -> None:
 
 def keeps_base(base: Model, path: str | Path) -> bool:
     """Whether the base's tensors in an adapter's file equal those of this base."""
-    state = base.model.state_dict()
-    return all(
-        torch.equal(_whole(tensor).to(state[name].dtype), state[name].cpu())
-        for name, tensor in _stored_base_weights(base.model, path)
-    )
+    pairs = ((_whole(tensor), tensor_of(base.model, name)) for name, tensor in _stored_base_weights(base.model, path))
+    return all(torch.equal(stored.to(own.dtype), own.cpu()) for stored, own in pairs)
 
 
 def _whole(stored: Any) -> Tensor:
@@ -503,8 +507,9 @@ class AdapterMixer:
         self.original = replace(attach_adapter(original, path), name=original.name)
         if tied and ends != [original.model.get_input_embeddings(), original.model.get_output_embeddings()]:
             say_untied(original.model)
-        for name, weight in self.original.model.named_parameters():
-            require_finite(name, weight.detach(), model=str(path) if "lora_" in name else original.name)
+        for name, _ in self.original.model.named_parameters():
+            weight = tensor_of(self.original.model, name).detach()
+            require_finite(name, weight, model=str(path) if "lora_" in name else original.name)
         self._layers = [m for m in self.original.model.modules() if hasattr(m, "set_scale") and hasattr(m, "scaling")]
 
     def mix(self, alpha: float) -> Model:

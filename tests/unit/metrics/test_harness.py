@@ -143,13 +143,16 @@ def test_an_interrupted_run_has_the_scores_that_it_had(
     task, made = found("local_choice", folder), []
     work = harness._evaluated
     monkeypatch.setattr(harness, "_evaluated", lambda *given: made.append(given) or work(*given))
-    kept = keeping(tmp_path / "chunks", "run")
-    kept.__enter__()
-    expected = evaluate_task(task, knowing)
-    with pytest.raises(KeyboardInterrupt):
-        kept.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    before: list[TaskScore] = []
+
+    def interrupted() -> None:
+        before.append(evaluate_task(task, knowing))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), keeping(tmp_path / "chunks", "run"):
+        interrupted()
     with keeping(tmp_path / "chunks", "run"):
-        assert evaluate_task(task, knowing) == expected and len(made) == 1
+        assert [evaluate_task(task, knowing)] == before and len(made) == 1
         evaluate_task(task, untrained)
         evaluate_task(found("local_choice", folder, limit=2), knowing)
         evaluate_task(task, replace(knowing, template=PromptTemplate(text="{question}")))
