@@ -157,6 +157,34 @@ def set_adapter(model: Any, read: Callable[[str], Tensor]) -> None:
                     owner._parameters[last] = nn.Parameter(value, requires_grad=matrix.requires_grad)
 
 
+def add_to_weight(module: Any, update: Callable[[], Tensor]) -> None:
+    """Add a tensor to a module's weight: in place, or whenever the weight is read if it lies elsewhere."""
+    if not module.weight.is_meta:
+        module.weight.data += update()
+        return
+    for hook in _hooks(module):
+        if hook.offload:
+            hook.weights_map = _Added(hook.weights_map, update)
+
+
+class _Added(Mapping[str, Tensor]):
+    """The weights of a module, with a tensor that is added to "weight"."""
+
+    def __init__(self, own: Mapping[str, Tensor], update: Callable[[], Tensor]) -> None:
+        self._own, self._update = own, update
+
+    @torch.no_grad()
+    def __getitem__(self, name: str) -> Tensor:
+        value = self._own[name]
+        return value.clone().add_(self._update().to(value.device)) if name == "weight" else value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._own)
+
+    def __len__(self) -> int:
+        return len(self._own)
+
+
 def held(model: Any) -> dict[str, Tensor]:
     """The tensors of the model's state in memory by name, with those that are moved to a device to compute."""
     found: dict[str, Tensor] = {name: tensor for name, tensor in model.state_dict().items() if not tensor.is_meta}

@@ -184,11 +184,44 @@ def test_an_adapter_that_is_more_than_plain_lora_is_refused_on_a_placed_model(
         load_model(adapter, device="map", max_memory=limits)
 
 
-def test_an_adapter_is_not_merged_into_a_placed_model(folders: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("share", "dtype"), [(0.8, "float32"), (0.4, "bfloat16"), (0.0, "float32")])
+def test_an_adapter_is_merged_into_weights_as_they_are_read(
+    share: float, dtype: str, folders: Path, tmp_path: Path
+) -> None:
+    """Twice on the same base gives the same: the files are not changed."""
     adapter = save_adapter(folders / "original", tmp_path / "adapter")
+    files = {path: path.read_bytes() for path in (folders / "original").iterdir()}
+    given: dict[str, Any] = {"dtype": dtype}
+    whole = merge_adapter(load_model(adapter, device="cpu", **given))
+    expected = score_tokens(whole, EXAMPLES).logprob
+    for _ in range(2):
+        placed = load_model(adapter, device="map", max_memory=memory_of(folders / "original", share), **given)
+        merged = merge_adapter(placed)
+        assert not any("lora_" in name for name, _ in merged.model.named_parameters())
+        assert type(merged.model) is LlamaForCausalLM and "disk" in shares(merged.model)
+        np.testing.assert_array_equal(score_tokens(merged, EXAMPLES).logprob, expected)
+    assert {path: path.read_bytes() for path in (folders / "original").iterdir()} == files
+
+
+def test_an_adapter_that_cannot_be_merged_into_a_placed_model_is_refused(folders: Path, tmp_path: Path) -> None:
     limits = memory_of(folders / "original", 0.8)
-    with pytest.raises(ModelError, match="needs all weights on one device"):
-        merge_adapter(load_model(adapter, device="map", max_memory=limits))
+    plain = save_adapter(folders / "original", tmp_path / "plain")
+    with pytest.raises(ModelError, match="into a copy needs all weights on one device"):
+        merge_adapter(load_model(plain, device="map", max_memory=limits), keep=True)
+    everywhere = save_adapter(folders / "original", tmp_path / "everywhere", **LORA["everywhere"])
+    with pytest.raises(ModelError, match="that changes embeddings needs all weights on one device"):
+        merge_adapter(load_model(everywhere, device="map", max_memory=limits))
+
+
+def test_an_adapter_on_a_placed_model_is_attacked(known: Path, tmp_path: Path) -> None:
+    adapter = save_adapter(known / "original", tmp_path / "adapter")
+    limits = memory_of(known / "original", 0.7)
+    asked: dict[str, Any] = {"metrics": ["ES"], "texts": False}
+    ours, theirs = (
+        uwc.attack(adapter, FORGET[:3], ["prefix"], **asked, **given).attacks
+        for given in ({"device": "map", "max_memory": limits}, {"device": "cpu"})
+    )
+    assert repr(ours) == repr(theirs)
 
 
 @pytest.mark.slow
