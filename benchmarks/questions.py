@@ -3,8 +3,10 @@
     python benchmarks/questions.py 10000 100000
 
 scores each number of questions in a process of its own, bootstrap included, and prints the seconds, the peak of
-resident memory, and its growth a question from one number to the next. The weights are random; questions and answers
-are the built-in benchmark's, each question with a number of its own, so that every question is a cluster.
+resident memory, and its growth a question from one number to the next. ``--new-tokens`` is the most tokens of a
+generated answer, which metrics of ``core`` read; these are scored without ``--metric``. The weights are random;
+questions and answers are the built-in benchmark's, each question with a number of its own, so that every question is a
+cluster.
 """
 
 import argparse
@@ -26,10 +28,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Time and memory of uwc score by the number of questions.")
     parser.add_argument("questions", type=int, nargs="*", default=[2000, 10000], help="numbers of questions")
     parser.add_argument("--metric", action="append", default=[], help="metrics; core by default")
+    parser.add_argument("--new-tokens", type=int, default=40, help="the most tokens of a generated answer")
     parser.add_argument("--one", nargs=3, metavar=("MODEL", "FILE", "OUTPUT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(_scored(*options.one, options.metric or ["core"])))
+        print(json.dumps(_scored(*options.one, options.metric or ["core"], options.new_tokens)))
         return
     before = None
     with tempfile.TemporaryDirectory() as folder:
@@ -39,6 +42,7 @@ def main() -> None:
             asked = Path(folder) / f"{number}.jsonl"
             write_questions(asked, number)
             further = list(itertools.chain.from_iterable(("--metric", name) for name in options.metric))
+            further += ["--new-tokens", str(options.new_tokens)]
             command = [sys.executable, "-P", __file__, *further, "--one", str(model), str(asked), f"{folder}/{number}"]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             found = json.loads(done.stdout.splitlines()[-1])
@@ -68,14 +72,14 @@ def write_questions(path: Path, number: int) -> None:
             file.write(json.dumps(row) + "\n")
 
 
-def _scored(model: str, file: str, output: str, metrics: list[str]) -> dict[str, float]:
+def _scored(model: str, file: str, output: str, metrics: list[str], new_tokens: int) -> dict[str, float]:
     """Score in this process."""
     import uwc
     from uwc.memory import peak_bytes, start_of_peak
 
     loaded = uwc.load_model(model, device="cpu")
     start, began = start_of_peak("cpu"), time.perf_counter()
-    uwc.score(loaded, file, metrics=metrics, max_new_tokens=40, output_dir=output)
+    uwc.score(loaded, file, metrics=metrics, max_new_tokens=new_tokens, output_dir=output)
     return {"seconds": time.perf_counter() - began, "start": start or 0, "peak": peak_bytes("cpu") or 0}
 
 

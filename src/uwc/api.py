@@ -468,6 +468,7 @@ def _checkpoint(name: str, given: ModelLike | System | None) -> ModelLike | None
     return given
 
 
+@_long
 def calibrate(
     original: ModelLike,
     unlearned: ModelLike,
@@ -579,16 +580,17 @@ def calibrate(
             found, mixing, questions, names=(results.original, results.unlearned), max_new_tokens=new_tokens
         )
     )
-    if output_dir is not None:
-        with reporting_full_disk(Path(output_dir)), _written(CalibrationResults, output_dir) as hidden:
-            results.save(hidden)
-            found.save(hidden)
-            _write_answers_page(results, hidden, f"Answers of {results.unlearned}", constraint.ranked_by)
-    if shown is not None:
-        shown(results)
-    if save is not None:
-        made_by = command or f"uwc.calibrate({results.original!r}, {results.unlearned!r}, ...)"
-        _save_calibrated(mixing, results, Path(save), made_by)
+    with main_process_writes() as writes:
+        if writes and output_dir is not None:
+            with reporting_full_disk(Path(output_dir)), _written(CalibrationResults, output_dir) as hidden:
+                results.save(hidden)
+                found.save(hidden)
+                _write_answers_page(results, hidden, f"Answers of {results.unlearned}", constraint.ranked_by)
+        if writes and shown is not None:
+            shown(results)
+        if writes and save is not None:
+            made_by = command or f"uwc.calibrate({results.original!r}, {results.unlearned!r}, ...)"
+            _save_calibrated(mixing, results, Path(save), made_by)
     trackers.results(results)
     return results
 

@@ -1,4 +1,4 @@
-"""Two processes of `accelerate launch` that score or attack write the bits of one."""
+"""Two processes of `accelerate launch` that score, attack or calibrate write the bits of one."""
 
 import json
 import os
@@ -8,7 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from tests.conftest import people
+import torch
+from tests.conftest import copied, people
 from tests.invariant.test_processes import free_port
 
 from uwc.models.load import save_model
@@ -20,20 +21,27 @@ FIELDS = ("id", "question", "answer", "subject")
 COMMANDS = {
     "score": ("score", "model", "--data", "people.jsonl", "--metric", "extraction_strength", "--metric", "rouge_l"),
     "attack": ("attack", "model", "--data", "people.jsonl", "--attack", "jailbreak"),
+    "calibrate": ("calibrate", "model", "noisy", "--forget", "first.jsonl", "--retain", "second.jsonl"),
 }
 
 
 @pytest.fixture(scope="module")
 def place(knowing: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a model and 48 questions, which fill several batches."""
+    """A folder with a model, the same with noise, and 48 questions, which fill several batches."""
     folder: Path = tmp_path_factory.mktemp("launched")
     save_model(knowing, folder / "model")
+    noisy, noise = copied(knowing), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in noisy.model.parameters():
+            weight.add_(0.05 * torch.randn(weight.shape, generator=noise))
+    save_model(noisy, folder / "noisy")
     rows = []
     for number in range(4):
         for example in people():
             row = {key: value for key, value in asdict(example).items() if key in FIELDS}
             rows.append({**row, "id": f"{number}/{example.id}", "question": f"{number}: {example.question}"})
-    (folder / "people.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, part in {"people": rows, "first": rows[:24], "second": rows[24:]}.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
     return folder
 
 

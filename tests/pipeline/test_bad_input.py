@@ -257,19 +257,23 @@ def test_an_interrupt_ends_with_130_and_keeps_what_is_done(tiny: Path, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("command_name", "told"),
-    [("compare", "run the same command again to resume"), ("calibrate", "the same command starts from the beginning"),
-     ("unlearn", "resumes from the last checkpoint, if")],
+    ("command_line", "told"),
+    [("compare original", "run the same command again to resume"),
+     ("calibrate original", "the same command starts from the beginning"),
+     ("calibrate original -o out", "in the output folder: run the same command again to continue"),
+     ("score model --output-dir=out", "in the output folder: run the same command again to continue"),
+     ("score --outputs texts.jsonl -o out", "the same command starts from the beginning"),
+     ("unlearn original", "resumes from the last checkpoint, if")],
 )  # fmt: skip
 def test_an_interrupt_promises_no_more_than_is_kept(
-    command_name: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command_line: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(**_: object) -> None:
         signal.raise_signal(signal.SIGINT)
 
     before = {number: signal.getsignal(number) for number in SIGNALS}
     monkeypatch.setattr("uwc.cli.main.app", interrupted)
-    monkeypatch.setattr("sys.argv", ["uwc", command_name, "original"])
+    monkeypatch.setattr("sys.argv", ["uwc", *command_line.split()])
     try:
         with pytest.raises(SystemExit, match="130"):
             main()

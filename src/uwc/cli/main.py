@@ -108,6 +108,7 @@ def main() -> None:
 
 
 _RESUMES = "finished steps are cached: run the same command again to resume"
+_CONTINUES = "what was scored is in the output folder: run the same command again to continue"
 _NOTHING_KEPT = "nothing is cached: the same command starts from the beginning"
 _KEPT = {
     "study": _RESUMES,
@@ -155,6 +156,10 @@ def _kept() -> str:
         return (
             "the answers that came are in the output folder, if one is given: the same command asks only for the rest"
         )
+    given = {argument.partition("=")[0] for argument in sys.argv}
+    in_folder = "--output-dir" in given or any(argument.startswith("-o") for argument in given)
+    if in_folder and "--outputs" not in given and _command() in ("score", "attack", "calibrate"):
+        return _CONTINUES
     return _KEPT.get(_command(), _NOTHING_KEPT)
 
 

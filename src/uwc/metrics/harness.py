@@ -28,6 +28,7 @@ from uwc.errors import ConfigError, ModelError, UserError, brief, listed, shorte
 from uwc.io import digest, expanded, file_digest
 from uwc.metrics.stats import COMBINATIONS
 from uwc.metrics.tasks import PREFIX, HarnessSettings, Task, TaskInput, TaskScore
+from uwc.models.chunks import NoDigest, kept
 from uwc.models.model import Model
 from uwc.models.token_scores import Floats
 from uwc.registry import unknown_name
@@ -86,7 +87,7 @@ def evaluate_task(task: Task, model: Model) -> TaskScore:
 
     The chat template is applied as to the model's other prompts, with its system message, date and arguments, unless
     the settings say otherwise; a plain prompt is that of the task, after the system message. Prompts that are too long
-    are cut on the left by the library, which is said.
+    are cut on the left by the library, which is said. A run that was interrupted finds the scores that it had.
 
     Raises:
         ConfigError: the task cannot be carried out with this model, or has no such metric.
@@ -94,6 +95,31 @@ def evaluate_task(task: Task, model: Model) -> TaskScore:
     chat = model.template.uses_chat(model.tokenizer) if task.settings.chat is None else task.settings.chat
     if chat and not getattr(model.tokenizer, "chat_template", None):
         raise ConfigError("harness.chat: the model's tokenizer has no chat template; leave it out")
+
+    def determining() -> list[object]:
+        return [
+            "task",
+            task.name,
+            task.metric,
+            task.definition,
+            repr(task.settings),
+            chat,
+            *_prompting(model),
+            model.model,
+        ]
+
+    return TaskScore.model_validate_json(kept(determining, lambda: _evaluated(task, model, chat).model_dump_json()))
+
+
+def _prompting(model: Model) -> list[object]:
+    """What determines the tokens of a prompt. Raises NoDigest for a tokenizer that cannot be compared."""
+    backend = getattr(model.tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise NoDigest("a tokenizer in Python")
+    return [backend.to_str(), model.tokenizer.chat_template, repr(model.template)]
+
+
+def _evaluated(task: Task, model: Model, chat: bool) -> TaskScore:
     evaluate = import_module("lm_eval.evaluator").evaluate
     told: list[str] = []
     with _own_random_state(task.settings.seed), _quiet(told):

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields, replace
+from functools import partial
 from importlib.metadata import version
 from os.path import isdir
 from pathlib import Path
@@ -25,7 +26,15 @@ from uwc.models.checkpoint_files import ADAPTER, ADAPTER_WEIGHTS, CONFIG, kind_o
 from uwc.models.head import head_of
 from uwc.models.mixing import embedding_names, require_alpha, require_finite, say_untied, tied_embeddings
 from uwc.models.model import Model
-from uwc.models.placement import require_on_one_device
+from uwc.models.placement import (
+    add_to_weight,
+    device_of,
+    require_on_one_device,
+    set_adapter,
+    shares,
+    tensor_of,
+    unplaced,
+)
 from uwc.models.weights import WeightFiles, open_safetensors
 
 _PROBED = 24
@@ -141,30 +150,38 @@ def merge_adapter(model: Model, *, keep: bool = False) -> Model:
     """The plain model with the adapter's update added to its weights; its logits are equal up to rounding.
 
     If the adapter changes a weight that is shared between modules, each module first gets its own copy: tied embeddings
-    are untied, also in the configuration. The logits of a few tokens are compared before and after.
+    are untied, also in the configuration. The logits of a few tokens are compared before and after. Into weights of a
+    placed model that lie elsewhere the update is merged whenever they are read.
 
     Args:
         model: the model; a plain one is returned unchanged.
         keep: merge into a copy, and leave the adapter's base unchanged.
 
     Raises:
-        ModelError: the adapter cannot be merged, or the merged model has other logits.
+        ModelError: the adapter cannot be merged, or the merged model has other logits; or a placed model would be
+            copied, or its embeddings changed.
     """
     if not has_adapter(model.model):
         return model
+    placed = bool(shares(model.model))
+    if keep:
+        require_on_one_device(model.model, model.name, "merging an adapter into a copy")
     module = copy.deepcopy(model.model) if keep else model.model
     kind = str(module.active_peft_config.peft_type.value)
     before = _probe(module)
-    _own_shared_weights(module)
+    if placed:
+        _require_separate(module, model.name)
+    else:
+        _own_shared_weights(module)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of peft, about ties that are no more
-            merged = module.merge_and_unload().eval()
+            merged = (_merged_where_placed(module) if placed else module.merge_and_unload()).eval()
     except Exception as error:  # peft raises many kinds
         raise _unmergeable(model, kind, " ".join(str(error).split())[:120]) from error
-    if merged.config.get_text_config().tie_word_embeddings and not tied_embeddings(merged):
+    if merged.config.get_text_config().tie_word_embeddings and not (placed or tied_embeddings(merged)):
         say_untied(merged)
-    for name, shared in merged.get_expanded_tied_weights_keys(all_submodels=True).items():
+    for name, shared in {} if placed else merged.get_expanded_tied_weights_keys(all_submodels=True).items():
         if merged.get_parameter(name) is not merged.get_parameter(shared):
             raise _unmergeable(model, kind, f"it changes {name!r}, which {type(merged).__name__} ties to {shared!r}")
     after = _probe(merged)
@@ -172,6 +189,31 @@ def merge_adapter(model: Model, *, keep: bool = False) -> Model:
     if bool(before.isfinite().all()) and not off <= _TOLERANCE.get(merged.dtype, 1e-4) * largest:
         raise _unmergeable(model, kind, f"the merged model's logits lie up to {off:.3g} away")
     return replace(model, model=merged)
+
+
+def _require_separate(model: Any, name: str) -> None:
+    """Raise ModelError if the adapter of a placed model changes an embedding, which may be shared."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    base = model.get_base_model()
+    for end in (base.get_input_embeddings(), base.get_output_embeddings()):
+        if isinstance(end, BaseTunerLayer):
+            require_on_one_device(model, name, "merging an adapter that changes embeddings")
+
+
+@torch.no_grad()
+def _merged_where_placed(model: Any) -> Any:
+    """The base of a plain LoRA model, with ``s B A`` added to its weights where they are, or as they are read."""
+    from peft.tuners.lora import LoraLayer
+
+    base = model.get_base_model()
+    for name, layer in list(base.named_modules()):
+        if isinstance(layer, LoraLayer):
+            (adapter,) = layer.active_adapters
+            add_to_weight(layer.get_base_layer(), partial(layer.get_delta_weight, adapter))
+            parent, _, own = name.rpartition(".")
+            setattr(base.get_submodule(parent), own, layer.get_base_layer())
+    return base
 
 
 def _unmergeable(model: Model, kind: str, reason: str) -> ModelError:
@@ -185,7 +227,7 @@ def _unmergeable(model: Model, kind: str, reason: str) -> ModelError:
 def _probe(model: Any) -> Tensor:
     """[1, n, V] float32 logits for a few tokens, spread over the vocabulary."""
     size = model.config.get_text_config().vocab_size
-    tokens = torch.linspace(0, size - 1, min(_PROBED, size)).long()[None].to(model.device)
+    tokens = torch.linspace(0, size - 1, min(_PROBED, size)).long()[None].to(device_of(model))
     training = model.training
     logits: Tensor = model.eval()(input_ids=tokens, use_cache=False).logits.float()
     model.train(training)
@@ -384,21 +426,24 @@ def _sampled(path: str | Path) -> str:
 def attach_adapter(base: Model, path: str | Path) -> Model:
     """The base with the adapter on it, as a peft model that shares the base's weights.
 
+    The matrices of a plain LoRA adapter on a base that is placed over several devices are on the devices that compute.
+
     Raises:
-        ModelError: peft is not installed, the kind cannot be scored, or the adapter does not fit this model (other
-            shapes, missing or unexpected tensors).
+        ModelError: peft is not installed, the kind cannot be scored, or not on a placed base, or the adapter does not
+            fit this model (other shapes, missing or unexpected tensors).
     """
     try:
         from peft import PeftModel
     except ImportError:
         raise ModelError(f"{path} is an adapter, which needs peft; install it with: pip install peft") from None
-    require_on_one_device(base.model, base.name, f"the adapter {path}")
     config = read_json(path, ADAPTER)
     require_adapter(path, config)
     _require_known_settings(path, config)
+    if not is_scale_enough(config):
+        require_on_one_device(base.model, base.name, f"the adapter {path}, which is more than plain LoRA,")
     require_same_vocabulary(base.model, path, base=base.name)
     try:
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(record=True) as told:
+        with unplaced(base.model), torch.random.fork_rng(devices=[]), warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             model = PeftModel.from_pretrained(base.model, str(path))
             mapping = getattr(base.model, "_checkpoint_conversion_mapping", {})
@@ -412,6 +457,9 @@ def attach_adapter(base: Model, path: str | Path) -> Model:
         raise _unfit(base, path, f"its file has no tensor {lacking[0][1]!r}")
     if unread:
         raise _unfit(base, path, f"its file holds {unread[0]!r}, for which the model has no place")
+    if shares(base.model):
+        stored = _weights(path)
+        set_adapter(model, lambda name: stored.get_tensor(re.sub(r"\.default\b", "", name)))
     return replace(base, model=model.eval(), name=Path(path).name, batching=None)
 
 
@@ -472,11 +520,8 @@ def require_same_vocabulary(model: Any, path: str | Path, *, base: str) -> None:
 
 def keeps_base(base: Model, path: str | Path) -> bool:
     """Whether the base's tensors in an adapter's file equal those of this base."""
-    state = base.model.state_dict()
-    return all(
-        torch.equal(_whole(tensor).to(state[name].dtype), state[name].cpu())
-        for name, tensor in _stored_base_weights(base.model, path)
-    )
+    pairs = ((_whole(tensor), tensor_of(base.model, name)) for name, tensor in _stored_base_weights(base.model, path))
+    return all(torch.equal(stored.to(own.dtype), own.cpu()) for stored, own in pairs)
 
 
 def _whole(stored: Any) -> Tensor:
@@ -503,8 +548,9 @@ class AdapterMixer:
         self.original = replace(attach_adapter(original, path), name=original.name)
         if tied and ends != [original.model.get_input_embeddings(), original.model.get_output_embeddings()]:
             say_untied(original.model)
-        for name, weight in self.original.model.named_parameters():
-            require_finite(name, weight.detach(), model=str(path) if "lora_" in name else original.name)
+        for name, _ in self.original.model.named_parameters():
+            weight = tensor_of(self.original.model, name).detach()
+            require_finite(name, weight, model=str(path) if "lora_" in name else original.name)
         self._layers = [m for m in self.original.model.modules() if hasattr(m, "set_scale") and hasattr(m, "scaling")]
 
     def mix(self, alpha: float) -> Model:

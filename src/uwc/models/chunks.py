@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from uwc import progress
 from uwc.io import remove, write_bytes
-from uwc.models.processes import is_first
+from uwc.models.processes import is_first, of_first
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -76,7 +76,8 @@ _open: ContextVar[_Open | None] = ContextVar("chunks", default=None)
 def keeping(folder: Path | None, key: str) -> Iterator[None]:
     """While open, results of batches are kept in a folder, which is removed at the end if there was no error.
 
-    Only one process may keep results in a folder at a time.
+    After an error or a signal that ends the run in order, all results so far are kept; after a kill those up to the
+    last time that some were written. Only one process may keep results in a folder at a time.
 
     Args:
         folder: the folder; nothing is kept if it is None.
@@ -91,9 +92,14 @@ def keeping(folder: Path | None, key: str) -> Iterator[None]:
         interrupted = any(folder.glob("*/*.npz"))
     if interrupted:
         progress.note(f"continues an interrupted run, whose results are in {folder}")
-    token = _open.set(_Open(folder, key, time.monotonic()))
+    run = _Open(folder, key, time.monotonic())
+    token = _open.set(run)
     try:
         yield
+    except BaseException:
+        with suppress(OSError):  # the error may be that no space is left
+            run.write()
+        raise
     finally:
         _open.reset(token)
     if is_first():
@@ -222,6 +228,24 @@ def chunks_of(content: Callable[[], Sequence[object]]) -> Chunks | None:
         return None
 
 
+def kept(content: Callable[[], Sequence[object]], make: Callable[[], str]) -> str:
+    """A text that takes long to make, such as the result of a task, read where an earlier run kept it.
+
+    Of several processes each makes it.
+
+    Args:
+        content: gives what determines it, as `chunks_of` takes it.
+        make: makes it.
+    """
+    chunks = chunks_of(content)
+    for _, columns in of_first(iter(()) if chunks is None else chunks.read()):
+        return columns["text"].tobytes().decode()
+    text = make()
+    if chunks is not None and is_first():
+        chunks.add([0], {"text": np.frombuffer(text.encode(), dtype=np.uint8)})
+    return text
+
+
 def _digest(content: Sequence[object]) -> str:
     """SHA-256 (hex) of models, arrays and plain data."""
     from torch import nn
@@ -240,8 +264,13 @@ def _digest(content: Sequence[object]) -> str:
 
 
 def _weights(model: "nn.Module") -> Iterator[bytes]:
-    """What distinguishes a model from another: classes, plain attributes such as scales, and sums of its tensors."""
+    """What distinguishes a model from another: classes, plain attributes such as scales, and sums of its tensors.
+
+    Weights that lie elsewhere than on the device that computes are read, one after the other.
+    """
     from torch import Tensor
+
+    from uwc.models.placement import value_of
 
     try:
         for name, module in model.named_modules():
@@ -249,7 +278,9 @@ def _weights(model: "nn.Module") -> Iterator[bytes]:
             yield f"{name} {type(module).__qualname__} {plain}".encode()
             tensors = {key: value for key, value in vars(module).items() if isinstance(value, Tensor)}
             own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False), *tensors.items()]
-            for key, tensor in own:
+            for key, given in own:
+                tensor = value_of(module, key) if given.is_meta else given
+                assert tensor is not None
                 yield f"{name}.{key} {tensor.dtype} {tuple(tensor.shape)} {tensor.device.type} ".encode()
                 yield repr(_sums(tensor.detach())).encode()
     except (RuntimeError, TypeError, NotImplementedError) as error:  # tensors of other classes, or without data

@@ -418,10 +418,12 @@ def generate_as_open_unlearning(
     )
     end, stops = model.tokenizer.decode([model.tokenizer.eos_token_id]), _listed(model)
     texts = [cleaned(tokens, model.tokenizer) for tokens, _ in added]
+    finite = np.array([fine for _, fine in added], dtype=bool)
+    warn_of_overflow(model, [e.id for e in examples], finite)
     return Generated(
         tuple(tuple(until(tokens, stops)) for tokens, _ in added),
         tuple((text.split(end)[0] if end else text).strip() for text in texts),
-        np.array([finite for _, finite in added], dtype=bool),
+        finite,
     )
 
 

@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from uwc.errors import ModelError
 from uwc.models.model import MAP, MaxMemory, cuda_index
 
+ADAPTED = "lora_"
+"""A part of the names of the matrices of LoRA in a model."""
+
 logging.getLogger("accelerate.big_modeling").setLevel(logging.ERROR)  # it warns of weights on no device
 
 
@@ -68,13 +71,16 @@ def device_of(model: Any) -> torch.device:
 
 def shares(model: Any) -> dict[str, float]:
     """Device -> its share of the model's bytes, "disk" for weights that each pass reads from files; empty for a model
-    that is on one device."""
+    that is on one device. An adapter is not counted."""
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model
     placed: Mapping[str, Any] = getattr(model, "hf_device_map", None) or {}
     devices = {str(device) for device in placed.values()}
     if len(devices) < 2 and devices != {"disk"}:
         return {}
     sizes: Counter[str] = Counter()
     for name, weight in model.named_parameters():
+        if ADAPTED in name:
+            continue
         part = max((p for p in placed if not p or f"{name}.".startswith(f"{p}.")), key=len)
         sizes[str(placed[part])] += weight.numel() * weight.element_size()
     return {device: size / sizes.total() for device, size in sizes.items()}
@@ -99,15 +105,84 @@ def require_on_one_device(model: Any, name: str, what: str) -> None:
 
 
 def value_of(module: Any, name: str = "weight") -> Tensor | None:
-    """A parameter of a module on the device that computes with it, read if it lies elsewhere; None if it has none."""
+    """A parameter of a module on the device that computes with it, read if it lies elsewhere; None if it has none.
+
+    Of a module with an adapter it is that of its base.
+    """
     value: Tensor | None = getattr(module, name, None)
     if value is None or not value.is_meta:
         return value
+    while hasattr(module, "base_layer"):
+        module = module.base_layer
     for hook in _hooks(module):
         if hook.offload:
             stored: Tensor = hook.weights_map[name]
             return stored.to(hook.execution_device)
     return value
+
+
+def tensor_of(model: Any, name: str) -> Tensor:
+    """A tensor of the model's state on the device that computes with it, read if it lies elsewhere."""
+    prefix, _, own = name.rpartition(".")
+    value = value_of(model.get_submodule(prefix), own)
+    assert value is not None
+    return value
+
+
+@contextmanager
+def unplaced(model: Any) -> Iterator[None]:
+    """While open, a model does not say where its weights are, so that peft leaves them there."""
+    placed = vars(model).pop("hf_device_map", None)
+    try:
+        yield
+    finally:
+        if placed is not None:
+            model.hf_device_map = placed
+
+
+def set_adapter(model: Any, read: Callable[[str], Tensor]) -> None:
+    """Give the low-rank matrices that peft made for offloaded weights their values, on the devices that compute.
+
+    Args:
+        model: a peft model.
+        read: from the name of a matrix in the model to its value.
+    """
+    for prefix, module in model.named_modules():
+        for hook in _hooks(getattr(module, "base_layer", None)):
+            for own, matrix in list(module.named_parameters()):
+                if ADAPTED in own and matrix.is_meta:
+                    inner, _, last = own.rpartition(".")
+                    value = read(f"{prefix}.{own}").to(hook.execution_device, matrix.dtype)
+                    owner = module.get_submodule(inner)
+                    owner._parameters[last] = nn.Parameter(value, requires_grad=matrix.requires_grad)
+
+
+def add_to_weight(module: Any, update: Callable[[], Tensor]) -> None:
+    """Add a tensor to a module's weight: in place, or whenever the weight is read if it lies elsewhere."""
+    if not module.weight.is_meta:
+        module.weight.data += update()
+        return
+    for hook in _hooks(module):
+        if hook.offload:
+            hook.weights_map = _Added(hook.weights_map, update)
+
+
+class _Added(Mapping[str, Tensor]):
+    """The weights of a module, with a tensor that is added to "weight"."""
+
+    def __init__(self, own: Mapping[str, Tensor], update: Callable[[], Tensor]) -> None:
+        self._own, self._update = own, update
+
+    @torch.no_grad()
+    def __getitem__(self, name: str) -> Tensor:
+        value = self._own[name]
+        return value.clone().add_(self._update().to(value.device)) if name == "weight" else value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._own)
+
+    def __len__(self) -> int:
+        return len(self._own)
 
 
 def held(model: Any) -> dict[str, Tensor]:

@@ -250,7 +250,8 @@ class Counter:
             return Cost({**parts, "step": Work(steps=1)}, self._memory(needed))
         if isinstance(step, Calibrate):
             parts = {**self._evaluation(step.evaluation, reference=True), "search": self._search(step)}
-            needed = 3 * self.weights + self._batch(step.evaluation.work.sets)
+            models = 2  # the mixture, into which both checkpoints are read in blocks, and the original to compare with
+            needed = models * self.weights + self._batch(step.evaluation.work.sets)
             return Cost({**parts, "step": Work(steps=1)}, self._memory(needed))
         if isinstance(step, Depth):
             return self._depth_step(step)

@@ -15,9 +15,11 @@ from tests.helpers.harness_tasks import write_tasks
 from uwc.data.example import Example
 from uwc.data.prompts import PromptTemplate
 from uwc.errors import ConfigError, UserError
+from uwc.metrics import harness
 from uwc.metrics.harness import evaluate_task, find_tasks
 from uwc.metrics.stats import aggregate
 from uwc.metrics.tasks import HarnessSettings, Task, TaskScore, load_tasks, save_tasks
+from uwc.models.chunks import keeping
 from uwc.models.generation import generate
 from uwc.models.model import Model
 from uwc.models.scoring import score_tokens
@@ -132,6 +134,29 @@ def test_without_values_by_question_the_librarys_standard_error_is_taken(knowing
     )
     none = evaluate_task(found("local_choice:brier_score", folder), knowing)
     assert none.se is None and np.isnan([none.score().se, none.score().low]).all()
+
+
+def test_an_interrupted_run_has_the_scores_that_it_had(
+    knowing: Model, untrained: Model, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not those of another model, another setting or another template."""
+    task, made = found("local_choice", folder), []
+    work = harness._evaluated
+    monkeypatch.setattr(harness, "_evaluated", lambda *given: made.append(given) or work(*given))
+    before: list[TaskScore] = []
+
+    def interrupted() -> None:
+        before.append(evaluate_task(task, knowing))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), keeping(tmp_path / "chunks", "run"):
+        interrupted()
+    with keeping(tmp_path / "chunks", "run"):
+        assert [evaluate_task(task, knowing)] == before and len(made) == 1
+        evaluate_task(task, untrained)
+        evaluate_task(found("local_choice", folder, limit=2), knowing)
+        evaluate_task(task, replace(knowing, template=PromptTemplate(text="{question}")))
+    assert len(made) == 4
 
 
 def test_limit_and_solved_questions(knowing: Model, folder: Path) -> None:

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.conftest import people
+from tests.conftest import copied, people, tiny_model
 
 import uwc
 from uwc.models import chunks, generation, scoring
 from uwc.models import samples as sampling
 from uwc.models.chunks import keeping
+from uwc.models.load import save_model
 from uwc.models.model import Model
+from uwc.models.weights import StreamedMixer
 
 
 class Interrupted(Exception):
@@ -199,6 +201,98 @@ def test_the_score_command_continues_and_leaves_no_chunk(
     files = {path.name for path in (tmp_path / "out").iterdir()}
     assert files == {path.name for path in (tmp_path / "whole").iterdir()}
     assert (tmp_path / "out" / "forget.parquet").read_bytes() == (tmp_path / "whole" / "forget.parquet").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def pair(knowing: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that knows the answers, and the same with noise in its weights."""
+    folder = tmp_path_factory.mktemp("pair")
+    save_model(knowing, folder / "original")
+    noisy, noise = copied(knowing), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in noisy.model.parameters():
+            weight.add_(0.05 * torch.randn(weight.shape, generator=noise))
+    save_model(noisy, folder / "unlearned")
+    return folder
+
+
+def calibrated(pair: Path, output: Path, **settings: Any) -> uwc.CalibrationResults:
+    given: dict[str, Any] = {"forget": people()[6:], "retain": people()[:6], "max_new_tokens": 8, **settings}
+    return uwc.calibrate(pair / "original", pair / "unlearned", output_dir=output, **given)
+
+
+@pytest.mark.parametrize("placed", [False, True], ids=["in memory", "in files"])
+def test_a_calibration_continues_and_scores_no_mixture_again(
+    placed: bool, pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped at two thirds of the batches; also where forward passes mix the weights as they read them."""
+    where: dict[str, Any] = {"device": "map", "max_memory": {"cpu": 0}} if placed else {"device": "cpu"}
+    batches: list[float] = []
+    work, mix = scoring._score_batch, StreamedMixer.mix
+    most, at = [10**9], [0.0]
+
+    def mixed(mixer: StreamedMixer, alpha: float) -> Model:
+        at[0] = alpha
+        return mix(mixer, alpha)
+
+    def counted(*given: Any) -> Any:
+        if len(batches) >= most[0]:
+            raise Interrupted
+        batches.append(at[0])
+        return work(*given)
+
+    monkeypatch.setattr(StreamedMixer, "mix", mixed)
+    monkeypatch.setattr(scoring, "_score_batch", counted)
+    expected = calibrated(pair, tmp_path / "whole", **where)
+    whole = batches.copy()
+    batches.clear()
+    most[0] = 2 * len(whole) // 3
+    with pytest.raises(Interrupted):
+        calibrated(pair, tmp_path / "out", **where)
+    first, most[0] = batches.copy(), 10**9
+    batches.clear()
+    found = calibrated(pair, tmp_path / "out", **where)
+    assert first + batches == whole, "every batch of every mixture once"
+    assert len(set(first)) > 3 and len(set(batches) - set(first)) > 1
+    assert found.to_json() == expected.to_json()
+    files = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == files
+
+
+def test_what_waits_is_written_when_a_run_ends_with_an_error(
+    knowing: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunks, "EVERY", 60.0)
+    after = stopped(monkeypatch, scoring, "_score_batch")
+    whole = after(None)
+    scored(knowing)
+    after(2)
+    with pytest.raises(Interrupted), keeping(tmp_path / "chunks", "run"):
+        scored(knowing)
+    calls = after(None)
+    with keeping(tmp_path / "chunks", "run"):
+        scored(knowing)
+    assert len(calls) == len(whole) - 2
+
+
+def test_a_text_is_made_once(knowing: Model, tmp_path: Path) -> None:
+    """Again for another content, such as another model."""
+    made: list[str] = []
+
+    def make() -> str:
+        made.append("")
+        return f"ä {len(made)}"
+
+    def interrupted() -> None:
+        assert chunks.kept(lambda: ["task", knowing.model], make) == "ä 1"
+        raise Interrupted
+
+    with pytest.raises(Interrupted), keeping(tmp_path / "chunks", "run"):
+        interrupted()
+    with keeping(tmp_path / "chunks", "run"):
+        assert chunks.kept(lambda: ["task", knowing.model], make) == "ä 1"
+        assert chunks.kept(lambda: ["task", tiny_model().model], make) == "ä 2"
+    assert chunks.kept(lambda: ["task", knowing.model], make) == "ä 3", "nothing is kept"
 
 
 def test_an_attack_command_continues_with_the_same_bits(

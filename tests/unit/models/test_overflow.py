@@ -9,7 +9,7 @@ import torch
 from tests.conftest import copied, people
 
 from uwc import progress
-from uwc.models.generation import generate
+from uwc.models.generation import generate, generate_as_open_unlearning
 from uwc.models.model import Model
 from uwc.models.samples import sample
 from uwc.models.scoring import score_tokens
@@ -17,6 +17,7 @@ from uwc.models.scoring import score_tokens
 READS: dict[str, Callable[[Model], Any]] = {
     "score": lambda model: score_tokens(model, people(2)),
     "generate": lambda model: generate(model, people(2), max_new_tokens=2),
+    "generate as OpenUnlearning": lambda model: generate_as_open_unlearning(model, people(2), max_new_tokens=2),
     "sample": lambda model: sample(model, people(2), count=2, max_new_tokens=2),
 }
 

@@ -8,11 +8,13 @@ import pytest
 import torch
 from accelerate.hooks import attach_align_device_hook
 from accelerate.utils import OffloadedWeightsLoader
+from peft import LoraConfig, get_peft_model
 from tests.conftest import people, tiny_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import uwc
 from uwc.errors import ConfigError, ModelError
+from uwc.models.adapters import AdapterMixer, attach_adapter, merge_adapter
 from uwc.models.generation import generate
 from uwc.models.load import load_model, parameter_count, pick_device, save_model
 from uwc.models.mixing import Mixer, untie_embeddings
@@ -100,6 +102,126 @@ def known(knowing: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
             weight.add_(0.05 * torch.randn(weight.shape, generator=noise))
     save_model(noisy, path / "unlearned")
     return path
+
+
+def save_adapter(base: Path, folder: Path, **settings: Any) -> Path:
+    """A LoRA adapter with random weights."""
+    model = load_model(base, device="cpu")
+    given = {"r": 4, "lora_alpha": 6, "target_modules": ["q_proj", "down_proj"], "task_type": "CAUSAL_LM", **settings}
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        adapted = get_peft_model(model.model, LoraConfig(**given))
+        for name, weight in adapted.named_parameters():
+            if "lora_" in name:
+                torch.nn.init.normal_(weight, std=0.1)
+    adapted.peft_config["default"].base_model_name_or_path = str(base)
+    adapted.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+    return folder
+
+
+LORA: dict[str, dict[str, Any]] = {
+    "some": {},
+    "everywhere": {
+        "target_modules": ["q_proj", "v_proj", "up_proj", "down_proj", "embed_tokens", "lm_head"],
+        "use_rslora": True,
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("share", "settings", "dtype"),
+    [(0.8, "some", "float32"), (0.8, "everywhere", "bfloat16"), (0.0, "some", "bfloat16")],
+)
+def test_an_adapter_on_a_placed_model_has_the_scores_of_one_in_memory(
+    share: float, settings: str, dtype: str, folders: Path, tmp_path: Path
+) -> None:
+    """Scores, answers, and mixtures by its scale."""
+    original = folders / "original"
+    adapter = save_adapter(original, tmp_path / "adapter", **LORA[settings])
+    limits = memory_of(original, share / (1 if dtype == "float32" else 2))
+    given: dict[str, Any] = {"dtype": dtype}
+    whole = load_model(adapter, device="cpu", **given)
+    placed = load_model(adapter, device="map", max_memory=limits, **given)
+    assert set(shares(placed.model)) == ({"cpu", "disk"} if share else {"disk"})
+    assert not any(weight.is_meta for name, weight in placed.model.named_parameters() if "lora_" in name)
+    assert any(weight.is_meta for weight in placed.model.parameters())
+    ours, theirs = (score_tokens(m, EXAMPLES, margins=True) for m in (placed, whole))
+    plain = score_tokens(load_model(original, device="cpu", **given), EXAMPLES)
+    assert not np.array_equal(theirs.logprob, plain.logprob)
+    for column in ("logprob", "mean_logprob", "var_logprob", "margin"):
+        np.testing.assert_array_equal(getattr(ours, column), getattr(theirs, column))
+    answers = [generate(m, FORGET[:2], max_new_tokens=6).texts for m in (placed, whole)]
+    assert answers[0] == answers[1]
+    of_placed = open_mixing(original, adapter, device="map", max_memory=limits, **given)
+    of_whole = open_mixing(original, adapter, device="cpu", **given)
+    assert isinstance(of_placed, AdapterMixer)
+    for alpha in (0.0, 0.4, 1.0):
+        ours, theirs = (score_tokens(m.mix(alpha), EXAMPLES[:4]) for m in (of_placed, of_whole))
+        np.testing.assert_array_equal(ours.logprob, theirs.logprob)
+
+
+def test_an_adapter_on_weights_that_are_moved_to_a_device(folders: Path, tmp_path: Path) -> None:
+    """As on a GPU with modules of the map on "cpu"."""
+    adapter = save_adapter(folders / "original", tmp_path / "adapter")
+    base = load_model(folders / "original", device="cpu")
+    loader = OffloadedWeightsLoader(state_dict=dict(base.model.state_dict()))
+    attach_align_device_hook(base.model, execution_device=torch.device("cpu"), offload=True, weights_map=loader)
+    base.model.hf_device_map = {"model": "cpu", "lm_head": "disk"}
+    ours, theirs = (
+        score_tokens(m, EXAMPLES) for m in (attach_adapter(base, adapter), load_model(adapter, device="cpu"))
+    )
+    np.testing.assert_array_equal(ours.logprob, theirs.logprob)
+
+
+@pytest.mark.parametrize("settings", [{"use_dora": True}, {"modules_to_save": ["embed_tokens"]}])
+def test_an_adapter_that_is_more_than_plain_lora_is_refused_on_a_placed_model(
+    folders: Path, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    adapter = save_adapter(folders / "original", tmp_path / "adapter", **settings)
+    limits = memory_of(folders / "original", 0.8)
+    with pytest.raises(ModelError, match="which is more than plain LoRA, needs all weights on one device"):
+        load_model(adapter, device="map", max_memory=limits)
+
+
+@pytest.mark.parametrize(("share", "dtype"), [(0.8, "float32"), (0.4, "bfloat16"), (0.0, "float32")])
+def test_an_adapter_is_merged_into_weights_as_they_are_read(
+    share: float, dtype: str, folders: Path, tmp_path: Path
+) -> None:
+    """Twice on the same base gives the same: the files are not changed."""
+    adapter = save_adapter(folders / "original", tmp_path / "adapter")
+    files = {path: path.read_bytes() for path in (folders / "original").iterdir()}
+    given: dict[str, Any] = {"dtype": dtype}
+    whole = merge_adapter(load_model(adapter, device="cpu", **given))
+    expected = score_tokens(whole, EXAMPLES).logprob
+    for _ in range(2):
+        placed = load_model(adapter, device="map", max_memory=memory_of(folders / "original", share), **given)
+        merged = merge_adapter(placed)
+        assert not any("lora_" in name for name, _ in merged.model.named_parameters())
+        assert type(merged.model) is LlamaForCausalLM and "disk" in shares(merged.model)
+        np.testing.assert_array_equal(score_tokens(merged, EXAMPLES).logprob, expected)
+    assert {path: path.read_bytes() for path in (folders / "original").iterdir()} == files
+
+
+def test_an_adapter_that_cannot_be_merged_into_a_placed_model_is_refused(folders: Path, tmp_path: Path) -> None:
+    limits = memory_of(folders / "original", 0.8)
+    plain = save_adapter(folders / "original", tmp_path / "plain")
+    with pytest.raises(ModelError, match="into a copy needs all weights on one device"):
+        merge_adapter(load_model(plain, device="map", max_memory=limits), keep=True)
+    everywhere = save_adapter(folders / "original", tmp_path / "everywhere", **LORA["everywhere"])
+    with pytest.raises(ModelError, match="that changes embeddings needs all weights on one device"):
+        merge_adapter(load_model(everywhere, device="map", max_memory=limits))
+
+
+def test_an_adapter_on_a_placed_model_is_attacked(known: Path, tmp_path: Path) -> None:
+    adapter = save_adapter(known / "original", tmp_path / "adapter")
+    limits = memory_of(known / "original", 0.7)
+    asked: dict[str, Any] = {"metrics": ["ES"], "texts": False}
+    ours, theirs = (
+        uwc.attack(adapter, FORGET[:3], ["prefix"], **asked, **given).attacks
+        for given in ({"device": "map", "max_memory": limits}, {"device": "cpu"})
+    )
+    assert repr(ours) == repr(theirs)
 
 
 @pytest.mark.slow

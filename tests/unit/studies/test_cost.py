@@ -172,6 +172,16 @@ def test_samples_of_a_question_share_its_prompt() -> None:
     assert nine.scoring == one.scoring > 0
 
 
+def test_a_calibration_holds_the_mixture_and_the_original(plan: Plan, counter: Counter) -> None:
+    """Both checkpoints are streamed into one model, so that it needs what a score beside the original needs."""
+    mixture = next(step for step in plan.steps if isinstance(step, Calibrate))
+    alone, beside = [step for step in plan.steps if isinstance(step, Score)][:2]
+    assert alone.model is alone.original is not beside.model
+    memory = counter.cost(mixture).memory
+    assert memory == counter.cost(beside).memory
+    assert memory - counter.cost(alone).memory == pytest.approx(1.6 * counter.weights)
+
+
 def test_a_suffix_search_reads_every_candidate() -> None:
     """250 steps x 8 questions x 512 candidates, so that gcg takes most of a study that has it."""
     data = STUDY.model_dump()

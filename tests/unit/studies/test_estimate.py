@@ -102,6 +102,7 @@ def test_recorded_counts_are_those_of_the_code() -> None:
     assert [(s.name, s.inputs) for s in now] == [(s.name, s.inputs) for s in run.steps]
     for ours, theirs in zip(now, run.steps, strict=True):
         assert asdict(ours.work) == pytest.approx(asdict(theirs.work), rel=1e-3), ours.name
+        assert ours.counted_memory == pytest.approx(theirs.counted_memory, rel=1e-3), ours.name
 
 
 def test_most_steps_are_predicted_well() -> None:
