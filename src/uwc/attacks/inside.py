@@ -139,8 +139,7 @@ def cached_states(
 
     states: dict[int, Tensor] = {}
     for depth in depths:
-        read, targets = entering_states(replace(model, model=ReadAt(model.model, depth)), examples)
-        states[depth] = read.float()
+        states[depth], targets = entering_states(replace(model, model=ReadAt(model.model, depth)), examples)
     return states, targets
 
 
@@ -259,10 +258,10 @@ def direction_ablation(model: Model, data: AttackData, *, layers: tuple[int, ...
         AttackFailed: forget and retain states do not differ, or the input of the next block still has the direction.
     """
     from uwc.attacks.surrogate import Intervened
-    from uwc.models.states import blocks
+    from uwc.models.states import blocks, mean_states
 
     depths = chosen_depths(model.model, layers or tuple(range(1, len(blocks(model.model)) + 1)))
-    forget, retain = (_mean_states(model, examples, depths) for examples in (data.train, data.retain))
+    forget, retain = (mean_states(model, examples, depths) for examples in (data.train, data.retain))
     units = {}
     for depth in depths:
         direction = forget[depth] - retain[depth]
@@ -316,20 +315,6 @@ def _without(unit: "Tensor") -> "Callable[[Tensor], Tensor]":
         return states - along
 
     return project
-
-
-def _mean_states(model: Model, examples: Sequence[Example], depths: list[int]) -> "dict[int, Tensor]":
-    """Block -> [d] the mean state at the positions that predict answer tokens, float32."""
-    from uwc.models.states import answer_states
-
-    totals: dict[int, Tensor] = {}
-    count = 0
-    for states, tokens in answer_states(model, examples, depths):
-        count += len(tokens)
-        for depth in depths:
-            total = states[depth].float().sum(dim=0)
-            totals[depth] = totals[depth] + total if depth in totals else total
-    return {depth: total / count for depth, total in totals.items()}
 
 
 @attacks.register(

@@ -335,7 +335,7 @@ def _weights_after(model: Any, budgets: Sequence[int], folder: Path, log: "Train
         for name, parameter in model.named_parameters():
             if name not in reached and parameter.grad is not None and bool(parameter.grad.any()):
                 reached.add(name)
-        if len(reached) > known:
+        if len(reached) > known or not (folder / _REACHED).exists():
             folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / _REACHED, sorted(reached))
         if taken in budgets:
