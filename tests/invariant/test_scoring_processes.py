@@ -19,7 +19,10 @@ LAUNCH = ("-m", "torch.distributed.run", "--nproc_per_node", "2")
 """The launcher that `accelerate launch` starts for several devices; on a CPU alone accelerate itself needs MPI."""
 FIELDS = ("id", "question", "answer", "subject")
 COMMANDS = {
-    "score": ("score", "model", "--data", "people.jsonl", "--metric", "extraction_strength", "--metric", "rouge_l"),
+    "score": (
+        *("score", "model", "--original", "original", "--retrained", "retrained", "--data", "people.jsonl"),
+        *("--metric", "extraction_strength", "--metric", "rouge_l", "--metric", "uds"),
+    ),
     "attack": ("attack", "model", "--data", "people.jsonl", "--attack", "jailbreak"),
     "calibrate": ("calibrate", "model", "noisy", "--forget", "first.jsonl", "--retain", "second.jsonl"),
 }
@@ -27,7 +30,7 @@ COMMANDS = {
 
 @pytest.fixture(scope="module")
 def place(knowing: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a model, the same with noise, and 48 questions, which fill several batches."""
+    """A folder with models and 48 questions, which fill several batches."""
     folder: Path = tmp_path_factory.mktemp("launched")
     save_model(knowing, folder / "model")
     noisy, noise = copied(knowing), torch.Generator().manual_seed(0)
@@ -35,6 +38,12 @@ def place(knowing: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for weight in noisy.model.parameters():
             weight.add_(0.05 * torch.randn(weight.shape, generator=noise))
     save_model(noisy, folder / "noisy")
+    for name, scale in (("original", 1.02), ("retrained", 0.7)):
+        other = copied(knowing)
+        with torch.no_grad():
+            for parameter in other.model.parameters():
+                parameter.mul_(scale)
+        save_model(other, folder / name)
     rows = []
     for number in range(4):
         for example in people():
@@ -62,13 +71,17 @@ def run(place: Path, *arguments: str) -> str:
 COUNTING = """
 import os, sys
 from pathlib import Path
-from uwc.models import scoring
+from uwc.models import patching, scoring
 from uwc.__main__ import main
-work, calls = scoring._score_batch, []
+work, drops, calls = scoring._score_batch, patching._drops, []
 def counted(*given):
     calls.append(given[1].size)
     return work(*given)
+def dropped(*given, **settings):
+    calls.append(1000 + given[2].size)
+    return drops(*given, **settings)
 scoring._score_batch, scoring.SCORING_BUDGET = counted, 100
+patching._drops, patching.SCORING_BUDGET, patching._resumes = dropped, 100, lambda *_: True
 try:
     main()
 finally:
@@ -92,3 +105,5 @@ def test_two_processes_divide_the_batches_and_write_the_bits_of_one(name: str, p
     of_one, first, second = ((place / f"counted {rank}").read_text().split() for rank in ("one", "0", "1"))
     assert sorted(first + second) == sorted(of_one)
     assert len(first) > 1 and len(second) > 1
+    if name == "score":
+        assert all(any(int(size) > 1000 for size in of) for of in (first, second)), "the depth score, too"

@@ -1,18 +1,23 @@
 """`uwc attack` through the real command line."""
 
 import json
+import os
+import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.conftest import people, tiny_model
-from tests.pipeline.conftest import validate_result
+from tests.pipeline.conftest import Started, validate_result
 from typer.testing import CliRunner, Result
 
 import uwc
+from uwc.attacks.suffix_search import SuffixSearch
 from uwc.cli.main import app
 from uwc.data.example import Example
 from uwc.errors import UserError
+from uwc.models import chunks
 from uwc.models.load import save_model
 from uwc.models.model import Model
 from uwc.results import AttackResults, RobustnessResults
@@ -178,3 +183,35 @@ def test_a_depth_that_does_not_exist_is_refused_from_the_configuration_alone(fil
 def test_scored_examples_in_the_attackers_hands_are_refused(files: dict[str, str]) -> None:
     with pytest.raises(UserError, match="overlap"):
         run(files["model"], "--data", files["scored"], "--attacker-data", files["scored"], "--attack", "relearn")
+
+
+def killed_before(number: int, done: Path) -> None:
+    """Kill this process before a step of a search, and keep every step; each finished one is a line of a file."""
+    chunks.EVERY = 0.0
+    step = SuffixSearch.step
+
+    def counted(self: SuffixSearch) -> None:
+        if (len(done.read_text()) if done.exists() else 0) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        step(self)
+        with done.open("a") as file:
+            file.write(".")
+
+    SuffixSearch.step = counted  # type: ignore[method-assign]
+
+
+@pytest.mark.slow
+def test_a_killed_search_continues_with_the_same_bits(files: dict[str, str], tmp_path: Path) -> None:
+    """4 questions of 2 steps each: killed before the fourth step, and run to the end, 8 steps are taken in all."""
+    settings = "attack.settings.gcg_per_question={steps: 2, candidates: 8, start: x x}"
+    given = ["attack", files["model"], "--data", files["scored"], "--attack", "gcg_per_question", "--set", settings]
+    whole, out, done = tmp_path / "whole", tmp_path / "out", tmp_path / "done"
+    assert run(*given[1:], "-o", str(whole)).exit_code == 0
+    for number, status in ((3, -signal.SIGKILL), (-1, 0)):
+        started = Started(*given, "-o", out, cwd=tmp_path, before=partial(killed_before, number, done))
+        assert started.end().returncode == status
+        assert (out / ".chunks").exists() == bool(status)
+    assert len(done.read_text()) == 8
+    assert {file.name for file in out.iterdir()} == {file.name for file in whole.iterdir()}
+    for name in ("attack.json", "answers.parquet"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()

@@ -166,9 +166,9 @@ def attacked_values(
     """
     found: list[VariantValues] = []
     worst = _Worst(names[0], budgets=_has_budgets(chain))
-    with attacked(model, data, chain) as offered:
+    with chunks.within(partial(_determining, chain, data)), attacked(model, data, chain) as offered:
         for variant in offered:
-            with chunks.within(partial(_determining, chain, variant.label, data)):
+            with chunks.within(partial(list, [variant.label])):
                 scored = _scored(variant.model, data.scored, names, max_new_tokens, reference, leaks)
                 if known is not None:
                     scored = replace(scored, depth=known.depth(variant.model, data.scored))
@@ -186,9 +186,9 @@ def attacked_values(
     return found if texts == "all" else _last_only(found)
 
 
-def _determining(chain: Chain, label: str, data: AttackData) -> list[object]:
-    """What determines the results of a model under a variant of an attack, besides its weights and tokens."""
-    found: list[object] = [label]
+def _determining(chain: Chain, data: AttackData) -> list[object]:
+    """What determines an attack and its results, besides the model's weights and tokens and the variant."""
+    found: list[object] = []
     for step in chain.steps:
         function, code = step.entry.function, ""
         if not comes_from_package(function):

@@ -1,7 +1,7 @@
 """Greedy coordinate gradient (arXiv:2307.15043): search for a suffix of the question that elicits the answer."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
@@ -12,10 +12,12 @@ from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
 from uwc.data.example import Example
 from uwc.errors import AttackFailed, ConfigError
+from uwc.models import chunks
 from uwc.models.model import Model
+from uwc.models.processes import is_first, of_first
 
 if TYPE_CHECKING:
-    from uwc.attacks.suffix_search import Problem, SearchSettings
+    from uwc.attacks.suffix_search import Problem, SearchSettings, SearchState
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -74,7 +76,7 @@ def gcg(
     from uwc.attacks.suffix_search import SearchSettings
 
     settings = SearchSettings(steps, candidates, top_k, target_tokens, layer, seed)
-    for budget, text in _search(model, list(data.train)[:questions], start, settings, budgets):
+    for budget, text in _search(model, list(data.train)[:questions], start, settings, budgets, content=[model.model]):
         label = f"{budget} steps" if budgets else ""
         yield Attacked(_typed(model, text), label=label, effort=budget, note=repr(text))
 
@@ -101,18 +103,28 @@ def gcg_per_question(
 
     settings = SearchSettings(steps, candidates, top_k, target_tokens, layer, seed)
     found: dict[int, dict[str, str]] = {}
-    for example in data.scored:
-        for budget, text in _search(model, [example], start, settings, budgets):
-            found.setdefault(budget, {})[example.id] = text
+    with chunks.within(lambda: [model.model]):  # the weights are read once for all searches
+        for example in data.scored:
+            for budget, text in _search(model, [example], start, settings, budgets, content=[]):
+                found.setdefault(budget, {})[example.id] = text
     for budget, texts in sorted(found.items()):
         label = f"{budget} steps" if budgets else ""
         yield Attacked(_typed(model, texts), label=label, effort=budget)
 
 
 def _search(
-    model: Model, examples: Sequence[Example], start: str, settings: "SearchSettings", budgets: tuple[int, ...]
+    model: Model,
+    examples: Sequence[Example],
+    start: str,
+    settings: "SearchSettings",
+    budgets: tuple[int, ...],
+    *,
+    content: Sequence[object],
 ) -> Iterator[tuple[int, str]]:
-    """(step, text of the best suffix so far) at each budget, or after the last step."""
+    """(step, text of the best suffix so far) at each budget, or after the last step.
+
+    The states after steps are kept with the results of passes; `content` determines them besides problems and settings.
+    """
     from uwc.attacks.suffix_search import SuffixSearch, text_of
 
     if not start.strip() or not (start.isascii() and start.isprintable()):
@@ -132,21 +144,42 @@ def _search(
         read = (e.tokens[: e.start + len(problem.wanted)] for e in typed.encode([examples[number]] * len(suffixes)))
         return [tokens == problem.with_suffix(suffix) for tokens, suffix in zip(read, suffixes, strict=True)]
 
-    search = SuffixSearch(model, problems, begin, settings, readable)
+    kept = chunks.chunks_of(lambda: ["suffix", list(map(asdict, problems)), begin, asdict(settings), *content])
+    earlier = _earlier(kept)
+    search: SuffixSearch | None = None
+    state: SearchState | None = None
     wanted = set(budgets) or {settings.steps}
     with progress.bar(f"gcg {model.name}", total=max(wanted)) as advance:
         for step in range(1, max(wanted) + 1):
-            search.step()
+            if step <= len(earlier):
+                state = earlier[step - 1]
+            else:
+                search = search or SuffixSearch(model, problems, begin, settings, readable, after=state)
+                search.step()
+                state = search.state
+                if kept is not None and is_first():
+                    kept.add([step], state.columns())
             advance()
-            if search.barren == max(wanted):
+            if state.barren == max(wanted):
                 raise AttackFailed(
                     f"attack 'gcg' on {model.name}: no step had a candidate that, typed after the question, is read "
                     "as the tokens that were tried; give more candidates, more steps, or another start"
                 )
             if step in wanted:
-                yield step, text_of(model.tokenizer, search.best).strip()
-    if search.barren:
-        progress.note(f"gcg on {model.name}: {search.barren} of {max(wanted)} steps had no suffix that can be typed")
+                yield step, text_of(model.tokenizer, state.best).strip()
+    if state is not None and state.barren:
+        progress.note(f"gcg on {model.name}: {state.barren} of {max(wanted)} steps had no suffix that can be typed")
+
+
+def _earlier(kept: "chunks.Chunks | None") -> "list[SearchState]":
+    """The states of an interrupted search after its first steps, in order."""
+    from uwc.attacks.suffix_search import SearchState
+
+    steps = {} if kept is None else {batch[0]: columns for batch, columns in of_first(kept.read())}
+    found: list[SearchState] = []
+    while len(found) + 1 in steps:
+        found.append(SearchState.of(len(found) + 1, steps[len(found) + 1]))
+    return found
 
 
 def _asked(model: Model, example: Example, start: str, target_tokens: int | None) -> "tuple[Problem, tuple[int, ...]]":

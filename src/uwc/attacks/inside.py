@@ -1,5 +1,6 @@
 """Attacks on a model's computation: probes, logit lens, direction ablation and soft prompts."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from uwc import progress
 from uwc.attacks.chain import Attacked
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
@@ -17,10 +19,12 @@ from uwc.errors import AttackFailed
 from uwc.models.model import Model
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
     from uwc.attacks.surrogate import SoftPrompted
     from uwc.data.batches import Batch
+    from uwc.training.checkpoint import Kept
 
 _INSIDE = {
     "kind": "inside",
@@ -69,10 +73,13 @@ def probe(
     from uwc.attacks.surrogate import ReadAt
     from uwc.models.head import head_of, own_steps_after_head
     from uwc.models.placement import require_on_one_device
+    from uwc.training.checkpoint import Kept
 
     require_on_one_device(model.model, model.name, "the attack 'probe'")
-    depths = chosen_depths(model.model, layers)
-    states, targets = cached_states(model, [*data.train, *data.retain], depths)
+    depths, examples = chosen_depths(model.model, layers), [*data.train, *data.retain]
+    settings = ["probe", depths, epochs, lr, positions, start, seed]
+    kept = Kept(lambda: [*settings, [(e.tokens, e.start, e.end) for e in model.encode(examples)], model.model])
+    states, targets = cached_states(model, examples, depths)
     weight = head_of(model.model).weight
     heads = train_heads(
         states,
@@ -83,6 +90,7 @@ def probe(
         positions=positions,
         seed=seed,
         finish=own_steps_after_head(model.model),
+        kept=kept,
     )
     for depth in depths:
         yield Attacked(replace(model, model=ReadAt(model.model, depth, heads[depth])), label=f"layer {depth}")
@@ -131,8 +139,7 @@ def cached_states(
 
     states: dict[int, Tensor] = {}
     for depth in depths:
-        read, targets = entering_states(replace(model, model=ReadAt(model.model, depth)), examples)
-        states[depth] = read.float()
+        states[depth], targets = entering_states(replace(model, model=ReadAt(model.model, depth)), examples)
     return states, targets
 
 
@@ -146,6 +153,7 @@ def train_heads(
     positions: int,
     seed: int,
     finish: "Callable[[Tensor], Tensor]" = lambda logits: logits,
+    kept: "Kept | None" = None,
 ) -> "dict[int, nn.Linear]":
     """Train one linear head for each depth, on the same chunks.
 
@@ -158,6 +166,7 @@ def train_heads(
         positions: in one step; the largest tensor of logits is [positions, V].
         seed: of the order.
         finish: map of [n, V] logits after the head.
+        kept: the checkpoints, if the training may resume from one.
     """
     import torch
     from torch import nn
@@ -169,16 +178,55 @@ def train_heads(
         heads[depth] = head
     optimizer = torch.optim.Adam([h.weight for h in heads.values()], lr=lr)
     generator = torch.Generator().manual_seed(seed)
+    weights = {str(depth): head.weight for depth, head in heads.items()}
+    done, total = _resumed(kept, weights, optimizer), epochs * math.ceil(len(targets) / positions)
     with torch.enable_grad():
-        for _ in range(epochs):
-            order = torch.randperm(len(targets), generator=generator).to(targets.device)
-            for chunk in torch.split(order, positions):
-                optimizer.zero_grad()
-                for depth, head in heads.items():
-                    loss = nn.functional.cross_entropy(finish(head(states[depth][chunk])), targets[chunk])
-                    torch.autograd.backward(loss)
-                optimizer.step()
+        for number, chunk in enumerate(_order(len(targets), epochs, positions, generator), start=1):
+            if number <= done:
+                continue
+            rows = chunk.to(targets.device)
+            optimizer.zero_grad()
+            for depth, head in heads.items():
+                loss = nn.functional.cross_entropy(finish(head(states[depth][rows])), targets[rows])
+                torch.autograd.backward(loss)
+            optimizer.step()
+            _keep(kept, number, weights, optimizer, last=number == total)
     return heads
+
+
+def _order(count: int, epochs: int, positions: int, generator: "torch.Generator") -> "Iterator[Tensor]":
+    """The positions of each step."""
+    import torch
+
+    for _ in range(epochs):
+        yield from torch.split(torch.randperm(count, generator=generator), positions)
+
+
+def _resumed(kept: "Kept | None", weights: "Mapping[str, Tensor]", optimizer: "torch.optim.Optimizer") -> int:
+    """Set weights and optimizer to those of the last checkpoint, if there is one; the number of finished steps."""
+    import torch
+
+    state = None if kept is None else kept.load()
+    if state is None:
+        return 0
+    with torch.no_grad():
+        for name, weight in weights.items():
+            weight.copy_(state.weights[name])
+    if state.optimizer:
+        optimizer.load_state_dict(state.optimizer)
+    progress.note(f"resumes after step {state.step}")
+    return state.step
+
+
+def _keep(
+    kept: "Kept | None", step: int, weights: "Mapping[str, Tensor]", optimizer: "torch.optim.Optimizer", *, last: bool
+) -> None:
+    """Write a checkpoint after a step if it is time."""
+    from uwc.training.checkpoint import TrainingState
+
+    if kept is not None and kept.due(last=last):
+        copied = {name: weight.detach().cpu() for name, weight in weights.items()}
+        kept.write(TrainingState("", step, copied, {} if last else optimizer.state_dict(), {}))
 
 
 @attacks.register(
@@ -210,10 +258,10 @@ def direction_ablation(model: Model, data: AttackData, *, layers: tuple[int, ...
         AttackFailed: forget and retain states do not differ, or the input of the next block still has the direction.
     """
     from uwc.attacks.surrogate import Intervened
-    from uwc.models.states import blocks
+    from uwc.models.states import blocks, mean_states
 
     depths = chosen_depths(model.model, layers or tuple(range(1, len(blocks(model.model)) + 1)))
-    forget, retain = (_mean_states(model, examples, depths) for examples in (data.train, data.retain))
+    forget, retain = (mean_states(model, examples, depths) for examples in (data.train, data.retain))
     units = {}
     for depth in depths:
         direction = forget[depth] - retain[depth]
@@ -269,20 +317,6 @@ def _without(unit: "Tensor") -> "Callable[[Tensor], Tensor]":
     return project
 
 
-def _mean_states(model: Model, examples: Sequence[Example], depths: list[int]) -> "dict[int, Tensor]":
-    """Block -> [d] the mean state at the positions that predict answer tokens, float32."""
-    from uwc.models.states import answer_states
-
-    totals: dict[int, Tensor] = {}
-    count = 0
-    for states, tokens in answer_states(model, examples, depths):
-        count += len(tokens)
-        for depth in depths:
-            total = states[depth].float().sum(dim=0)
-            totals[depth] = totals[depth] + total if depth in totals else total
-    return {depth: total / count for depth, total in totals.items()}
-
-
 @attacks.register(
     "soft_prompt",
     source="arXiv:2104.08691, arXiv:2402.09063",
@@ -328,6 +362,7 @@ def soft_prompt(
     from uwc.models.deterministic import deterministic
     from uwc.models.placement import require_on_one_device
     from uwc.models.states import embedding_of
+    from uwc.training.checkpoint import Kept
 
     require_on_one_device(model.model, model.name, "the attack 'soft_prompt'")
     rng = np.random.default_rng(seed)
@@ -339,10 +374,16 @@ def soft_prompt(
     wrapper = SoftPrompted(model.model, prompt, first).eval()
     prompted = replace(model, model=wrapper, batching=model.sharing().lengthened(tokens))
     optimizer = torch.optim.Adam([wrapper.prompt], lr=lr)
+    settings = ["soft prompt", tokens, steps, lr, batch_size, seed]
+    kept = Kept(lambda: [*settings, [(e.tokens, e.start, e.end) for e in encoded], model.model])
+    weights = {"prompt": wrapper.prompt}
+    done = _resumed(kept, weights, optimizer)
     with torch.enable_grad():
-        for _ in range(steps):
-            optimizer.zero_grad()
+        for number in range(1, steps + 1):
             chosen = [encoded[i] for i in rng.permutation(len(encoded))[:batch_size]]
+            if number <= done:
+                continue
+            optimizer.zero_grad()
             batches = [
                 collate([chosen[i] for i in group], device=model.device)
                 for group in prompted.groups(chosen, token_budget=DEFAULT_TOKEN_BUDGET)
@@ -351,6 +392,7 @@ def soft_prompt(
             for batch in batches:
                 deterministic(model.device, partial(_add_gradient, wrapper, batch, count))
             optimizer.step()
+            _keep(kept, number, weights, optimizer, last=number == steps)
     yield Attacked(prompted, effort=steps)
 
 

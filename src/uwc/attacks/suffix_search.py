@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from uwc.attacks.surrogate import reading_at
 from uwc.data.prompts import EncodedExample, added_tokens
 from uwc.errors import ModelError
+from uwc.models.chunks import Columns
 from uwc.models.deterministic import deterministic
 from uwc.models.head import head_sees, relative_tolerance
 from uwc.models.model import Model
@@ -55,6 +57,40 @@ class Problem:
         return (*self.before, *suffix, *self.between, *self.wanted)
 
 
+@dataclass(frozen=True)
+class SearchState:
+    """The state of a search after a step; its random draws depend on the step alone.
+
+    Attributes:
+        step: the number of finished steps.
+        current: the suffix that the next step changes.
+        best: the best suffix so far, including the first one.
+        best_loss: its loss, in nats a token.
+        barren: number of steps without a readable candidate.
+    """
+
+    step: int
+    current: tuple[int, ...]
+    best: tuple[int, ...]
+    best_loss: float
+    barren: int
+
+    def columns(self) -> Columns:
+        """The state as arrays."""
+        return {
+            "current": np.array(self.current, dtype=np.int64),
+            "best": np.array(self.best, dtype=np.int64),
+            "best loss": np.array([self.best_loss]),
+            "barren": np.array([self.barren], dtype=np.int64),
+        }
+
+    @classmethod
+    def of(cls, step: int, columns: Columns) -> "SearchState":
+        """The state that `columns` was called for."""
+        current, best = (tuple(columns[name].tolist()) for name in ("current", "best"))
+        return cls(step, current, best, float(columns["best loss"][0]), int(columns["barren"][0]))
+
+
 def allowed_tokens(tokenizer: Any) -> list[int]:
     """Tokens whose text is printable ASCII, without special and added ones."""
     added = added_tokens(tokenizer)
@@ -77,6 +113,7 @@ class SuffixSearch:
         settings: of the search.
         readable: a function of the index of a problem and some suffixes: whether the text of each, after the question,
             is tokenized into its tokens. Only candidates that are readable in every problem are used.
+        after: the state of an interrupted search with the same arguments, which continues with the same bits.
 
     Attributes:
         best: the best suffix so far, including the first one.
@@ -96,6 +133,7 @@ class SuffixSearch:
         readable: Callable[[int, Sequence[tuple[int, ...]]], list[bool]] = lambda _number, suffixes: (
             [True] * len(suffixes)
         ),
+        after: SearchState | None = None,
     ) -> None:
         require_on_one_device(model.model, model.name, "an adversarial suffix")
         self._model = model.model.eval()
@@ -105,9 +143,20 @@ class SuffixSearch:
         self._allowed = torch.tensor(allowed_tokens(model.tokenizer), device=self._device)
         self._generator = torch.Generator().manual_seed(settings.seed)
         self._layer = None if settings.layer is None else resolve_layer(model.model, settings.layer)
-        self._current = torch.tensor(start, device=self._device)
-        self.best, self.barren = start, 0
-        self.best_loss = float(self.losses(self._current[None])[0])
+        self._start = self._current = torch.tensor(start, device=self._device)
+        self._step, self.best, self.barren = 0, start, 0
+        if after is None:
+            self.best_loss = float(self.losses(self._current[None])[0])
+            return
+        self._current = torch.tensor(after.current, device=self._device)
+        self.best, self.best_loss, self.barren = after.best, after.best_loss, after.barren
+        while self._step < after.step:
+            self._draw()
+
+    @property
+    def state(self) -> SearchState:
+        """The state after the last step."""
+        return SearchState(self._step, tuple(self._current.tolist()), self.best, self.best_loss, self.barren)
 
     @cached_property
     def _caches(self) -> list[Any]:
@@ -125,7 +174,7 @@ class SuffixSearch:
             cache = getattr(self._model(input_ids=ids, use_cache=True), "past_key_values", None)
         if not hasattr(cache, "batch_repeat_interleave"):
             return None
-        twice = self._current.expand(2, -1)
+        twice = self._start.expand(2, -1)
         whole = self._loss(problem, twice, None)
         try:
             cached = self._loss(problem, twice, cache)
@@ -189,13 +238,22 @@ class SuffixSearch:
 
     def candidates(self, gradient: Tensor) -> list[tuple[int, ...]]:
         """Suffixes that differ from the current one in one place."""
-        steepest = (-gradient[:, self._allowed]).topk(min(self._settings.top_k, len(self._allowed)), dim=1).indices
-        count, generator = self._settings.candidates, self._generator
-        place = torch.randint(len(self._current), (count,), generator=generator).to(self._device)
-        rank = torch.randint(steepest.shape[1], (count,), generator=generator).to(self._device)
-        suffixes = self._current.repeat(count, 1)
-        suffixes[torch.arange(count, device=self._device), place] = self._allowed[steepest[place, rank]]
+        steepest = (-gradient[:, self._allowed]).topk(self._considered, dim=1).indices
+        place, rank = (drawn.to(self._device) for drawn in self._draw())
+        suffixes = self._current.repeat(len(place), 1)
+        suffixes[torch.arange(len(place), device=self._device), place] = self._allowed[steepest[place, rank]]
         return sorted({tuple(suffix) for suffix in suffixes.tolist()})
+
+    @property
+    def _considered(self) -> int:
+        return min(self._settings.top_k, len(self._allowed))
+
+    def _draw(self) -> tuple[Tensor, Tensor]:
+        """The draws of a step: [n] places of the suffix, and [n] ranks of tokens."""
+        self._step += 1
+        count, generator = (self._settings.candidates,), self._generator
+        place = torch.randint(len(self._start), count, generator=generator)
+        return place, torch.randint(self._considered, count, generator=generator)
 
     @torch.no_grad()
     def losses(self, suffixes: Tensor) -> Tensor:

@@ -1,8 +1,10 @@
 """Attacks on the weights: compression, which small updates may not survive, and relearning by brief fine-tuning."""
 
+import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,13 +17,16 @@ from uwc.attacks.chain import Attacked, with_own_weights
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
 from uwc.data.example import Example
-from uwc.errors import AttackFailed, reporting_full_disk
+from uwc.errors import AttackFailed
+from uwc.io import remove, write_json
 from uwc.models.model import Model
 from uwc.objectives.methods import FINE_TUNING
 from uwc.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from uwc.training.loop import TrainingLog
 
 _WEIGHTS = {
     "kind": "weights",
@@ -156,7 +161,8 @@ def _rewritten(model: Model, rule: "Callable[[Tensor], Tensor]", *, effort: floa
 Count = Annotated[int, Field(ge=1)]
 _DETAILS = """
 AdamW on the mean negative log-likelihood of the answers at a constant learning rate, so that all budgets are points of
-one trajectory. The weights at each budget are stored in a temporary folder.
+one trajectory. The weights at each budget are stored in a temporary folder, or with the checkpoints of the training
+where these are kept.
 
 Args:
     model: the model.
@@ -235,23 +241,59 @@ relearn_unrelated = attacks.register(
 def _trajectory(
     model: Model, data: Sequence[Example], settings: TrainingSettings, budgets: Sequence[int], total: int
 ) -> Iterator[Attacked]:
-    import torch
+    from uwc.training.checkpoint import FILE, load_checkpoint
 
-    from uwc.objectives.objective import Objective
-    from uwc.training.data import TrainingData
-    from uwc.training.loop import train
-
-    copy = with_own_weights(model)
-    with TemporaryDirectory(prefix="uwc-relearning-") as folder:
-        with _weights_after(copy.model, budgets, Path(folder)) as reached:
-            train(copy, Objective(FINE_TUNING, copy.model), TrainingData(retain=data), settings)
+    with ExitStack() as stack:
+        trained = _trained(model, data, settings, budgets, stack)
+        if trained is None:  # files of an interrupted run were damaged, and are removed
+            trained = _trained(model, data, settings, budgets, stack)
+        assert trained is not None
+        copy = trained.model
         if not budgets:
-            _require_moved(model, copy, reached, settings.lr)
+            _require_moved(model, copy, trained.reached, settings.lr)
             yield Attacked(copy, effort=total)
         for budget in sorted(set(budgets)):
-            copy.model.load_state_dict(torch.load(_snapshot(Path(folder), budget), weights_only=True))
-            _require_moved(model, copy, reached, settings.lr)
+            state = load_checkpoint(trained.folder / str(budget), "")
+            assert state is not None
+            copy.model.load_state_dict(state.weights)
+            _require_moved(model, copy, trained.reached, settings.lr)
             yield Attacked(copy, label=f"{budget} steps", effort=budget)
+        if not (trained.folder / FILE).exists():  # a rerun trains again, and needs none of its files
+            remove(trained.folder)
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A model after its last step, the names of the parameters that a gradient has reached, and a folder with its
+    weights at each budget."""
+
+    model: Model
+    reached: set[str]
+    folder: Path
+
+
+def _trained(
+    model: Model, data: Sequence[Example], settings: TrainingSettings, budgets: Sequence[int], stack: ExitStack
+) -> _Trained | None:
+    """Fine-tune a copy of the model, from the last checkpoint of an interrupted run if there is one; None if that run's
+    weights at a budget cannot be read."""
+    from uwc.objectives.objective import Objective
+    from uwc.training.checkpoint import FILE, Kept, intact_file
+    from uwc.training.data import Loader, TrainingData
+    from uwc.training.loop import TrainingLog, identity_of, train
+
+    copy = with_own_weights(model)
+    objective, log, given = Objective(FINE_TUNING, copy.model), TrainingLog(), TrainingData(retain=data)
+    kept = Kept(lambda: ["relearning", identity_of(Loader(copy, objective, given, settings)), budgets, copy.model])
+    folder = kept.folder or Path(stack.enter_context(TemporaryDirectory(prefix="uwc-relearning-")))
+    resumed = (folder / FILE).exists()
+    with _weights_after(copy.model, budgets, folder, log) as reached:
+        train(copy, objective, given, settings, checkpoints=kept, log=log)
+    if resumed and not all(intact_file(folder / str(budget)) for budget in budgets):
+        progress.warn(f"weights at a budget are missing in {folder}; the training starts again")
+        remove(folder)
+        return None
+    return _Trained(copy, reached, folder)
 
 
 def _require_moved(before: Model, after: Model, reached: set[str], lr: float) -> None:
@@ -277,25 +319,28 @@ def _require_moved(before: Model, after: Model, reached: set[str], lr: float) ->
 
 
 @contextmanager
-def _weights_after(model: Any, budgets: Sequence[int], folder: Path) -> Iterator[set[str]]:
+def _weights_after(model: Any, budgets: Sequence[int], folder: Path, log: "TrainingLog") -> Iterator[set[str]]:
     """While open, writes the model's weights to the folder after each optimizer step that is in `budgets`.
 
-    Yields the names of the parameters that a gradient has reached.
+    Yields the names of the parameters that a gradient has reached, those of an interrupted run included.
     """
-    import torch
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
-    taken, reached = 0, set()
+    from uwc.training.checkpoint import TrainingState, save_checkpoint
+
+    reached = _reached_before(folder)
 
     def after_step(_optimizer: Any, _args: Any, _kwargs: Any) -> None:
-        nonlocal taken
-        taken += 1
+        taken, known = int(log.steps[-1]["step"]), len(reached)
         for name, parameter in model.named_parameters():
             if name not in reached and parameter.grad is not None and bool(parameter.grad.any()):
                 reached.add(name)
+        if len(reached) > known or not (folder / _REACHED).exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / _REACHED, sorted(reached))
         if taken in budgets:
-            with reporting_full_disk(folder):
-                torch.save({name: t.detach().cpu() for name, t in model.state_dict().items()}, _snapshot(folder, taken))
+            weights = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+            save_checkpoint(folder / str(taken), TrainingState("", taken, weights, {}, {}))
 
     handle = register_optimizer_step_post_hook(after_step)
     try:
@@ -304,5 +349,11 @@ def _weights_after(model: Any, budgets: Sequence[int], folder: Path) -> Iterator
         handle.remove()
 
 
-def _snapshot(folder: Path, steps: int) -> Path:
-    return folder / f"{steps}.pt"
+_REACHED = "reached.json"
+
+
+def _reached_before(folder: Path) -> set[str]:
+    try:
+        return set(json.loads((folder / _REACHED).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return set()

@@ -1,9 +1,10 @@
-"""Results of batches that are kept in files, so that a run that was killed continues within a pass.
+"""Results that are kept in files, so that a run that was killed continues within a pass, a search or a training.
 
 A pass is a computation in batches over questions, as `uwc.models.batching.results_in_batches` runs it. While `keeping`
 is open, the results of batches are written about once a minute. A pass of the same content reads them in place of
 computing them: their bits do not depend on where a run was interrupted, since the batches are those of an uninterrupted
-one.
+one. A search keeps the states after its steps in the same way, and a training inside a step its checkpoints in the
+folder that `folder_of` names.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 from uwc import progress
 from uwc.io import remove, write_bytes
-from uwc.models.processes import is_first, of_first
+from uwc.models.processes import is_first, of_first, several
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -34,6 +35,8 @@ FOLDER = ".chunks"
 """The folder of chunks in a folder of results."""
 EVERY = 60.0
 """Seconds between two chunks."""
+_QUICK = 3.0
+"""Seconds that writing may take every `EVERY` seconds; for longer writes they are proportionally more."""
 _MEMBERS, _SIZES, _FAILED, _FAILED_SIZES = "members", "sizes", "failed", "failed sizes"
 _OWN, _LENGTHS = "of ", "lengths of "
 _SAMPLED = 64
@@ -45,6 +48,25 @@ class NoDigest(Exception):
     """The weights of a model cannot be read, so that its results are not kept."""
 
 
+class Pace:
+    """When to write results: `EVERY` seconds after the last time, or 20 times as long as that took, if that is more."""
+
+    def __init__(self) -> None:
+        self._last, self._longer = time.monotonic(), 1.0
+
+    def due(self) -> bool:
+        """Whether it is time to write."""
+        return time.monotonic() - self._last >= EVERY * self._longer
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """While open, results are written."""
+        began = time.monotonic()
+        yield
+        self._last = time.monotonic()
+        self._longer = max(1.0, (self._last - began) / _QUICK)
+
+
 @dataclass
 class _Open:
     """The chunks of a run.
@@ -52,21 +74,21 @@ class _Open:
     Attributes:
         folder: their folder.
         key: what determines the results besides the content of a pass.
-        written: when a chunk was last written.
+        pace: when they are written.
         waiting: the passes with results that are not written.
     """
 
     folder: Path
     key: str
-    written: float
+    pace: Pace = field(default_factory=Pace)
     waiting: list["Chunks"] = field(default_factory=list)
 
     def write(self) -> None:
         """Write what is not written."""
-        for chunks in self.waiting:
-            chunks.write()
+        with self.pace.writing():
+            for chunks in self.waiting:
+                chunks.write()
         self.waiting.clear()
-        self.written = time.monotonic()
 
 
 _open: ContextVar[_Open | None] = ContextVar("chunks", default=None)
@@ -89,10 +111,10 @@ def keeping(folder: Path | None, key: str) -> Iterator[None]:
         return
     interrupted = False
     with suppress(OSError):  # a folder that cannot be used is refused where the results are written
-        interrupted = any(folder.glob("*/*.npz"))
+        interrupted = any(folder.glob("*/*"))
     if interrupted:
         progress.note(f"continues an interrupted run, whose results are in {folder}")
-    run = _Open(folder, key, time.monotonic())
+    run = _Open(folder, key)
     token = _open.set(run)
     try:
         yield
@@ -111,13 +133,23 @@ def within(content: Callable[[], Sequence[object]]) -> Iterator[None]:
     """While open, some content is a part of the key, such as the attack under which a model is scored.
 
     Args:
-        content: gives it; called only if results are kept.
+        content: gives it; called only if results are kept. While a model in it has weights that cannot be read, nothing
+            is kept.
     """
     run = _open.get()
     if run is None:
         yield
         return
-    outer, run.key = run.key, _digest([run.key, *content()])
+    outer = run.key
+    try:
+        run.key = _digest([run.key, *content()])
+    except NoDigest:
+        token = _open.set(None)
+        try:
+            yield
+        finally:
+            _open.reset(token)
+        return
     try:
         yield
     finally:
@@ -156,11 +188,11 @@ class Chunks:
             yield from batches
 
     def add(self, batch: Sequence[int], result: Columns) -> None:
-        """Keep a result; all that wait are written once `EVERY` seconds have passed since the last time."""
+        """Keep a result; all that wait are written when it is time, see `Pace`."""
         self._results.append((batch, result))
         if self not in self._run.waiting:
             self._run.waiting.append(self)
-        if time.monotonic() - self._run.written >= EVERY:
+        if self._run.pace.due():
             self._run.write()
 
     def write(self) -> None:
@@ -217,13 +249,29 @@ def chunks_of(content: Callable[[], Sequence[object]]) -> Chunks | None:
     Args:
         content: gives what determines the results: models, arrays and plain data.
     """
+    run = _open.get()
+    key = None if run is None else _key(run, content)
+    return None if run is None or key is None else Chunks(run, key)
+
+
+def folder_of(content: Callable[[], Sequence[object]]) -> Path | None:
+    """The folder for the checkpoints of a training, which is removed with the chunks.
+
+    None where nothing is kept, a model's weights cannot be read, or several processes train together.
+
+    Args:
+        content: gives what determines the training: models, arrays and plain data.
+    """
+    run = _open.get()
+    key = None if run is None or several() else _key(run, content)
+    return None if run is None or key is None else run.folder / key[:32]
+
+
+def _key(run: _Open, content: Callable[[], Sequence[object]]) -> str | None:
     import torch
 
-    run = _open.get()
-    if run is None:
-        return None
     try:
-        return Chunks(run, _digest([run.key, torch.__version__, torch.get_num_threads(), *content()]))
+        return _digest([run.key, torch.__version__, torch.get_num_threads(), *content()])
     except NoDigest:
         return None
 

@@ -16,7 +16,8 @@ from uwc.data.example import Example
 from uwc.data.prompts import EncodedExample
 from uwc.data.spans import Span, span_tokens
 from uwc.errors import ModelError, UserError
-from uwc.models.batching import BATCH_COST, SCORING_BUDGET, is_out_of_memory, run_in_batches, token_budget_of
+from uwc.models.batching import BATCH_COST, SCORING_BUDGET, is_out_of_memory, results_in_batches, token_budget_of
+from uwc.models.chunks import Columns, of_lists
 from uwc.models.head import AnswerLogits, head_sees, relative_tolerance, tile_grid
 from uwc.models.model import Model
 from uwc.models.states import blocks, capturing_outputs, capturing_states, output_states
@@ -126,15 +127,23 @@ def _fill(
     """Write the drops of the measured examples of a set into `found`, [E, L]."""
     lengths = [len(work.encoded[i].tokens) for i in work.measured]
 
-    def run(group: list[int]) -> None:
-        chosen = [work.measured[i] for i in group]
-        found[chosen] = _drops(original.model, source.model, work.batch(chosen, original.device), resume=resume)
+    def run(group: list[int]) -> Columns:
+        batch = work.batch([work.measured[i] for i in group], original.device)
+        return {"drops": _drops(original.model, source.model, batch, resume=resume)}
+
+    def content() -> list[object]:
+        texts, spans = ([of[i] for i in work.measured] for of in ([e.tokens for e in work.encoded], work.spans))
+        read = [column for lists in (texts, spans) for column in of_lists(lists).values()]
+        return ["depth", str(original.device), resume, *read, original.model, source.model]
 
     budget = token_budget or min(token_budget_of(original, elsewhere=SCORING_BUDGET), MOST_TOKENS)
     kinds = list(zip(original.sharing().kinds(lengths), source.sharing().kinds(lengths), strict=True))
     cost = BATCH_COST.get(original.device.type, BATCH_COST["cpu"])
     with progress.bar(f"depth {source.name}", total=len(lengths)) as advance:
-        for group in run_in_batches(lengths, kinds=kinds, token_budget=budget, batch_cost=cost, work=run):
+        for group, columns in results_in_batches(
+            lengths, kinds=kinds, token_budget=budget, batch_cost=cost, work=run, content=content
+        ):
+            found[[work.measured[i] for i in group]] = columns["drops"]
             advance(len(group))
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -113,18 +115,27 @@ def capturing_states(model: Any, layers: Iterable[int], batch: Batch) -> Abstrac
     return capturing_outputs(model, layers, choose)
 
 
-@torch.no_grad()
-def answer_states(
-    model: Model, examples: Sequence[Example], layers: Sequence[int]
-) -> Iterator[tuple[dict[int, Tensor], Tensor]]:
-    """For each batch the block outputs that predict answer tokens, layer -> [n, d], and the [n] tokens.
+def mean_states(model: Model, examples: Sequence[Example], layers: Sequence[int]) -> dict[int, Tensor]:
+    """Block -> [d] the mean of its output over the positions that predict answer tokens, float32.
 
-    The model's forward runs in eval mode, with its output embedding at a single position.
+    The model's forward runs in eval mode, with its output embedding at a single position. The sums of batches are kept,
+    see `uwc.models.chunks.keeping`.
     """
-    for batch in answer_batches(model, examples):
+
+    def sums(batch: Batch) -> Columns:
         with capturing_states(model.model, layers, batch) as captured, head_sees(model.model, _first):
             model.model(input_ids=batch.input_ids, use_cache=False)
-        yield captured, batch.targets
+        totals = {str(layer): captured[layer].float().sum(dim=0).cpu().numpy() for layer in layers}
+        return {**totals, "count": np.array([len(batch.targets)])}
+
+    found = _over_answers(model, examples, sums, ["mean states", list(layers)])
+    count = sum(int(columns["count"][0]) for columns in found)
+    totals: dict[int, Tensor] = {}
+    for columns in found:
+        for layer in layers:
+            total = torch.from_numpy(columns[str(layer)]).to(model.device)
+            totals[layer] = totals[layer] + total if layer in totals else total
+    return {layer: total / count for layer, total in totals.items()}
 
 
 @torch.no_grad()
@@ -168,20 +179,51 @@ def prompt_states(model: Model, examples: Sequence[Example]) -> NDArray[np.float
     return states
 
 
-@torch.no_grad()
 def entering_states(model: Model, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
-    """[N, d] inputs of the output embedding at the positions that predict the N answer tokens, and the [N] tokens."""
-    states, targets = [], []
-    for batch in answer_batches(model, examples):
+    """[N, d] inputs of the output embedding at the positions that predict the N answer tokens, float32, and the [N]
+    tokens. They are kept by batch, see `uwc.models.chunks.keeping`."""
 
-        def choose(entering: Tensor, batch: Batch = batch) -> Tensor:
+    def read(batch: Batch) -> Columns:
+        states: list[Tensor] = []
+
+        def choose(entering: Tensor) -> Tensor:
             states.append(labelled_states(entering, batch))
             return states[-1][:1]
 
         with head_sees(model.model, choose):
             model.model(input_ids=batch.input_ids, use_cache=False)
-        targets.append(batch.targets)
-    return torch.cat(states), torch.cat(targets)
+        return {"states": states[0].float().cpu().numpy(), "tokens": batch.targets.cpu().numpy()}
+
+    found = _over_answers(model, examples, read, ["entering states"])
+    states, tokens = (torch.from_numpy(np.concatenate([c[name] for c in found])) for name in ("states", "tokens"))
+    return states.to(model.device), tokens.to(model.device)
+
+
+@torch.no_grad()
+def _over_answers(
+    model: Model, examples: Sequence[Example], work: Callable[[Batch], Columns], content: Sequence[object]
+) -> list[Columns]:
+    """The result of each of the batches of `answer_batches`, in their order; kept."""
+    encoded = model.encode(examples)
+    model.model.eval()
+    lengths = [len(e.tokens) for e in encoded]
+    order = {i: number for number, i in enumerate(chain(*model.groups(encoded, token_budget=DEFAULT_TOKEN_BUDGET)))}
+    found: list[tuple[int, Columns]] = []
+    for group, columns in results_in_batches(
+        lengths,
+        kinds=model.sharing().kinds(lengths),
+        token_budget=DEFAULT_TOKEN_BUDGET,
+        batch_cost=64,
+        work=lambda group: work(collate([encoded[i] for i in group], device=model.device)),
+        content=lambda: [
+            *content,
+            str(model.device),
+            [(e.tokens, e.start, e.end) for e in encoded],
+            model.model,
+        ],
+    ):
+        found.append((order[group[0]], columns))
+    return [columns for _, columns in sorted(found, key=itemgetter(0))]
 
 
 def answer_batches(model: Model, examples: Sequence[Example]) -> Iterator[Batch]:

@@ -498,7 +498,9 @@ class Depth(Step):
     def run(self, context: "Context", out: Path) -> Outcome:
         """Compute the drops on every set."""
         original = context.original(self.original, self.loading)
-        save_drops(out, self.work.drops(original, _loaded(self.model, self.original, self.loading, context)))
+        model = _loaded(self.model, self.original, self.loading, context)
+        with context.keeping(self):
+            save_drops(out, self.work.drops(original, model))
         return Outcome()
 
 

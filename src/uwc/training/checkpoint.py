@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import torch
 from torch import Tensor
 
 from uwc import progress
-from uwc.errors import ConfigError, reporting_full_disk
+from uwc.errors import ConfigError, DiskFull, reporting_full_disk
 from uwc.io import file_digest, not_a_file, remove, write_json
+from uwc.models.chunks import Pace, folder_of
 
 FILE = "checkpoint.json"
 """Names the file of the state with its hash."""
@@ -26,7 +28,7 @@ class TrainingState:
         identity: hash of the run's arguments; a checkpoint is only used by the run that wrote it.
         step: the number of finished steps.
         weights: name -> every trainable parameter and every buffer.
-        optimizer: the state of the optimizer, per parameter.
+        optimizer: the state of the optimizer, per parameter; empty after the last step.
         schedule: the state of the learning-rate schedule.
         scaler: the state of the gradient scaler, in fp16.
         duals: term -> its weight or dual variable.
@@ -78,6 +80,21 @@ def load_checkpoint(folder: Path, identity: str) -> TrainingState | None:
     Raises:
         ConfigError: it was written by a run with other arguments.
     """
+    path = intact_file(folder)
+    if path is None:
+        return None
+    state = TrainingState(**torch.load(path, map_location="cpu", weights_only=True))
+    if state.identity != identity:
+        raise ConfigError(
+            f"the checkpoint in {folder} was written by a run with other settings, data or weights; "
+            "remove the folder to start again, or use the same ones to resume"
+        )
+    return state
+
+
+def intact_file(folder: Path) -> Path | None:
+    """The file of a checkpoint; None if there is none, or if it is damaged, in which case the folder is removed with a
+    warning."""
     where = folder / FILE
     if not where.exists():
         return None
@@ -90,13 +107,7 @@ def load_checkpoint(folder: Path, identity: str) -> TrainingState | None:
         progress.warn(f"the checkpoint in {folder} is damaged ({error}); the training starts again")
         shutil.rmtree(folder, ignore_errors=True)  # a folder or pipe in place of a file could not be written to
         return None
-    state = TrainingState(**torch.load(path, map_location="cpu", weights_only=True))
-    if state.identity != identity:
-        raise ConfigError(
-            f"the checkpoint in {folder} was written by a run with other settings, data or weights; "
-            "remove the folder to start again, or use the same ones to resume"
-        )
-    return state
+    return path
 
 
 def _regular(path: Path) -> Path:
@@ -109,3 +120,43 @@ def _regular(path: Path) -> Path:
 def remove_checkpoint(folder: Path) -> None:
     """Remove the folder of a run that has ended."""
     shutil.rmtree(folder, ignore_errors=True)
+
+
+class Kept:
+    """The checkpoints of a training that is a part of an attack, which are kept with the results of passes.
+
+    They are written as `uwc.models.chunks.Pace` says, and once more after the last step if the training was long enough
+    for one before. They are removed with all that the step or command has kept.
+
+    Args:
+        content: gives what determines the training: models, arrays and plain data. Called only if results are kept.
+
+    Attributes:
+        folder: the folder of the checkpoints; None where nothing is kept, see `uwc.models.chunks.folder_of`.
+    """
+
+    def __init__(self, content: Callable[[], Sequence[object]]) -> None:
+        self.folder = folder_of(content)
+        self._pace, self._written = Pace(), False
+
+    def load(self, identity: str = "") -> TrainingState | None:
+        """The last checkpoint, or None. Raises as `load_checkpoint`."""
+        state = None if self.folder is None else load_checkpoint(self.folder, identity)
+        self._written = state is not None
+        return state
+
+    def due(self, *, last: bool) -> bool:
+        """Whether to write a checkpoint after a step, which may be the last one."""
+        return self.folder is not None and (self._pace.due() or (last and self._written))
+
+    def write(self, state: TrainingState) -> None:
+        """Write a checkpoint; where the disk is full, a warning says so, and no more are written."""
+        if self.folder is None:
+            return
+        try:
+            with self._pace.writing():
+                save_checkpoint(self.folder, state)
+            self._written = True
+        except DiskFull as error:
+            progress.warn(f"this training cannot be resumed after step {state.step}: {error}")
+            self.folder = None

@@ -28,7 +28,7 @@ from uwc.objectives.forwards import Forwards
 from uwc.objectives.objective import Objective, Weights
 from uwc.registry import unknown_name
 from uwc.training.callbacks import StopRule, gradient_effect
-from uwc.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
+from uwc.training.checkpoint import Kept, TrainingState, load_checkpoint, save_checkpoint
 from uwc.training.data import ANY, Key, Loader, MicroBatch, StepPlan, TrainingData, tokens_in
 from uwc.training.distributed import Placement, from_main, placed, shard_state, whole, whole_state
 from uwc.training.forward import (
@@ -143,7 +143,7 @@ def train(
     data: TrainingData,
     settings: TrainingSettings,
     *,
-    checkpoints: Path | None = None,
+    checkpoints: Path | Kept | None = None,
     frozen: Any = None,
     stop: StopRule | None = None,
     log: TrainingLog | None = None,
@@ -159,8 +159,9 @@ def train(
         objective: the loss.
         data: the examples.
         settings: the optimisation.
-        checkpoints: a folder for checkpoints. If it holds one of this run, the run resumes there and ends with
-            the same bits as one that was never interrupted; call with the weights it started with.
+        checkpoints: a folder for checkpoints every `checkpoint_every` steps, or those that are kept of an attack. If
+            there is one of this run, the run resumes there and ends with the same bits as one that was never
+            interrupted; call with the weights it started with.
         frozen: a `frozen_copy` of the original model to share between runs, instead of making one.
         stop: ends the run early at a chosen score.
         log: is filled as the run goes, so that it can be read where the run ends with an error.
@@ -173,7 +174,7 @@ def train(
     """
     require_on_one_device(model.model, model.name or "the model", "training")
     loader = Loader(model, objective, data, settings)
-    identity = _identity(loader) if checkpoints is not None else ""
+    identity = "" if checkpoints is None else identity_of(loader)
 
     def work() -> TrainingLog:
         attention = attention_in_float32(model.device, settings.precision)
@@ -192,7 +193,7 @@ class _Run:
     """The state of one training run."""
 
     def __init__(
-        self, placement: Placement, loader: Loader, *, frozen: Any, identity: str, checkpoints: Path | None
+        self, placement: Placement, loader: Loader, *, frozen: Any, identity: str, checkpoints: Path | Kept | None
     ) -> None:
         self.placement, self.model, self.loader = placement, placement.model, loader
         self.accelerator, self.module = placement.accelerator, placement.module
@@ -209,7 +210,7 @@ class _Run:
         """Compute what depends on the original weights, then prune and load the checkpoint, if any."""
         for role in self.objective.roles:
             self.reference.remember(role, self.loader.encoded[role])
-        state = load_checkpoint(self.checkpoints, self.identity) if self.checkpoints is not None else None
+        state = self._load()
         if self.loader.samples:
             self._use_samples(_unpacked(state.samples) if state else self._sample())
         self.rule.begin(self.data, masks=state.masks if state else None)
@@ -239,7 +240,7 @@ class _Run:
                 self.log.tell()
                 if self.log.stopped is not None:
                     break
-                if self.settings.checkpoint_every and number % self.settings.checkpoint_every == 0:
+                if self._due(number):
                     self._save()
 
     def _reached(self, stop: StopRule, number: int) -> bool:
@@ -364,9 +365,19 @@ class _Run:
             effects = gradient_effect(model.model, gradients, risks, device=self.accelerator.device)
         self.log.effects.append({"step": number, **effects})
 
+    def _load(self) -> TrainingState | None:
+        if isinstance(self.checkpoints, Kept):
+            return self.checkpoints.load(self.identity)
+        return None if self.checkpoints is None else load_checkpoint(self.checkpoints, self.identity)
+
+    def _due(self, number: int) -> bool:
+        if isinstance(self.checkpoints, Kept):
+            return self.checkpoints.due(last=number == len(self.loader.plan))
+        every = self.settings.checkpoint_every
+        return self.checkpoints is not None and bool(every) and number % (every or 1) == 0
+
     def _save(self) -> None:
-        if self.checkpoints is None:
-            return
+        last = self.step == len(self.loader.plan)
         sampled = next((self.loader.encoded[r] for r in self.objective.roles if r == "sampled"), {})
         with self.placement.whole() as model:
             weights = {name: tensor.cpu() for name, tensor in _weights(model.model).items()}
@@ -374,7 +385,7 @@ class _Run:
             identity=self.identity,
             step=self.step,
             weights=weights,
-            optimizer=whole_state(self.optimizer.state_dict()),
+            optimizer={} if last else whole_state(self.optimizer.state_dict()),
             schedule=self.schedule.state_dict(),
             scaler=self.accelerator.scaler.state_dict() if self.accelerator.scaler else {},
             duals=self.weights.values,
@@ -383,7 +394,9 @@ class _Run:
             effects=self.log.effects,
             masks=self.rule.masks,
         )
-        if self.accelerator.is_main_process:
+        if isinstance(self.checkpoints, Kept):
+            self.checkpoints.write(state)
+        elif self.checkpoints is not None and self.accelerator.is_main_process:
             save_checkpoint(self.checkpoints, state)
 
     @torch.no_grad()
@@ -392,7 +405,8 @@ class _Run:
             tensor.copy_(state.weights[name])
 
     def _restore(self, state: TrainingState) -> None:
-        self.optimizer.load_state_dict(shard_state(state.optimizer, self.optimizer))
+        if state.optimizer:
+            self.optimizer.load_state_dict(shard_state(state.optimizer, self.optimizer))
         self.schedule.load_state_dict(state.schedule)
         if self.accelerator.scaler and state.scaler:
             self.accelerator.scaler.load_state_dict(state.scaler)
@@ -418,7 +432,7 @@ def _weights(model: Any) -> dict[str, Tensor]:
     return trained | {name: b for name, b in model.named_buffers() if b.numel()}
 
 
-def _identity(loader: Loader) -> str:
+def identity_of(loader: Loader) -> str:
     """Hash of everything that determines a run's result, the weights by their sums."""
     data, objective = loader.data, loader.objective
     method = asdict(objective.method)

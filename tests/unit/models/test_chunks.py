@@ -14,7 +14,7 @@ import torch
 from tests.conftest import copied, people, tiny_model
 
 import uwc
-from uwc.models import chunks, generation, scoring
+from uwc.models import chunks, generation, patching, scoring, states
 from uwc.models import samples as sampling
 from uwc.models.chunks import keeping
 from uwc.models.load import save_model
@@ -70,11 +70,30 @@ def gradients(model: Model) -> dict[str, np.ndarray]:
     return {"norms": scoring.gradient_norms(model, people())}
 
 
+def dropped(model: Model) -> dict[str, np.ndarray]:
+    other = replace(model, model=copy.deepcopy(model.model), name="other")
+    with torch.no_grad():
+        for parameter in other.model.parameters():
+            parameter.mul_(1.01)
+    sets = {"forget": people()[:6], "retain": people()[6:]}
+    return patching.patched_drops(model, other, sets, token_budget=60, resume=False)
+
+
+def read_inside(model: Model) -> dict[str, np.ndarray]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(states, "DEFAULT_TOKEN_BUDGET", 60)
+        entering, tokens = states.entering_states(model, people())
+        means = states.mean_states(model, people(), [1])
+    return {"entering": entering.numpy(), "tokens": tokens.numpy(), "means": means[1].numpy()}
+
+
 PASSES = {
     "scores": (scored, scoring, "_score_batch"),
     "answers": (answered, generation, "continue_greedily"),
     "samples": (sampled, sampling._Sampler, "__call__"),
     "gradients": (gradients, scoring, "_mean_gradient_norm"),
+    "depth": (dropped, patching, "_drops"),
+    "states": (read_inside, states, "labelled_states"),
 }
 
 

@@ -14,6 +14,7 @@ from uwc.attacks.chain import attacked, make_chain
 from uwc.attacks.data import AttackData
 from uwc.errors import ConfigError
 from uwc.metrics.depth import load_drops
+from uwc.models import chunks, patching
 from uwc.models.model import Loading
 from uwc.models.patching import patched_drops
 from uwc.results import RETRAINED_KNOWS, ModelKey, StudyResults, find
@@ -175,6 +176,46 @@ def test_attacks_measure_the_other_metrics_where_it_has_settings_of_its_own() ->
     score = {"metrics": ["extraction_strength", "uds"], "settings": {"uds": {"threshold": 0.1}}, "max_new_tokens": 0}
     plan = make_plan(config(score=score, attack={"chains": ["quantization"]}))
     assert plan.attacks[0].step.measured == ("extraction_strength",)
+
+
+def test_an_interrupted_step_continues_with_the_same_bits(
+    finished: tuple[Plan, Store, StudyResults], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before every second batch; each is computed once, and the files are the same."""
+    plan, store, _ = finished
+    step = plan.runs[0].depth
+    assert step is not None
+    expected = load_drops(store.folder(step), step.work.sets)
+    monkeypatch.setattr(chunks, "EVERY", 0.0)
+    monkeypatch.setattr(patching, "SCORING_BUDGET", 64)
+    work, calls, most = patching._drops, [0], [10**9]
+
+    def counted(*given: Any, **settings: Any) -> Any:
+        if calls[0] >= most[0]:
+            raise KeyboardInterrupt
+        calls[0] += 1
+        return work(*given, **settings)
+
+    monkeypatch.setattr(patching, "_resumes", lambda *_: True)
+    monkeypatch.setattr(patching, "_drops", counted)
+    found, counts = [], []
+    for pause in (10**9, 2):
+        store.remove(step)
+        calls[0], most[0], stopped = 0, pause, 0
+        while True:
+            try:
+                run_plan(plan, store)
+            except KeyboardInterrupt:
+                most[0], stopped = calls[0] + pause, stopped + 1
+                continue
+            break
+        counts.append(calls[0])
+        found.append(load_drops(store.folder(step), step.work.sets))
+    assert counts[0] == counts[1] > 4 and stopped == (counts[0] - 1) // 2
+    for name, drops in expected.items():
+        assert found[0][name].tobytes() == found[1][name].tobytes()
+        assert found[0][name] == pytest.approx(drops, abs=1e-4, nan_ok=True)
+    assert not store.checkpoints(step).exists()
 
 
 def test_under_an_attack_on_weights_as_by_whole_passes(finished: tuple[Plan, Store, StudyResults]) -> None:
