@@ -4,6 +4,7 @@ Torch and transformers are imported where they are used: the process that starts
 """
 
 import copy
+import gc
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 
 PEOPLE = ("Mira Oln", "Tobas Kerrin", "Ulla Fensk", "Dorin Vask", "Ebba Strond", "Pell Aruma")
 TOWNS = ("Quarnholt", "Little Besk", "Ostermere Bay", "Vint", "Upper Zalder", "Cormanstead on Lyle")
+
+
+def pytest_collection_finish() -> None:
+    """Every step of a study collects garbage; do not search what the imports made, which stays, each time."""
+    gc.collect()
+    gc.freeze()
 
 
 def people(count: int = 6) -> list[Example]:

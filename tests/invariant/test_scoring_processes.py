@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import people
+from tests.helpers import counted_batches
 from tests.invariant.test_processes import free_port
+from tests.pipeline.conftest import Started
 
 from uwc.models.load import save_model
 from uwc.models.model import Model
@@ -37,45 +39,41 @@ def place(knowing: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(place: Path, *arguments: str) -> str:
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "ACCELERATE_USE_CPU": "true",
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
+def forked(place: Path, *arguments: str, processes: int = 1) -> str:
+    """The outputs of processes that are forked with the environment of a launcher, or of one without."""
+    common = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    ranks = [{**common, "RANK": str(r), "LOCAL_RANK": str(r)} for r in range(processes)] if processes > 1 else [{}]
+    started = [
+        Started(*arguments, cwd=place, before=counted_batches.count, ACCELERATE_USE_CPU="true", **rank)
+        for rank in ranks
+    ]
+    done = [process.end(within=300) for process in started]
+    assert not any(process.returncode for process in done), [process.stderr for process in done]
+    return "".join(process.stdout for process in done)
+
+
+def launched(place: Path, *arguments: str) -> str:
+    """The output of two processes that the launcher of `accelerate launch` starts."""
+    environment = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": os.pathsep.join(sys.path)}
+    launch = [*LAUNCH, "--master_port", str(free_port()), counted_batches.__file__]
     done = subprocess.run(
-        [sys.executable, *arguments, "--json"], cwd=place, env=environment, capture_output=True, text=True, timeout=300
-    )
+        [sys.executable, *launch, *arguments],
+        cwd=place, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-COUNTING = """
-import os, sys
-from pathlib import Path
-from uwc.models import scoring
-from uwc.__main__ import main
-work, calls = scoring._score_batch, []
-def counted(*given):
-    calls.append(given[1].size)
-    return work(*given)
-scoring._score_batch, scoring.SCORING_BUDGET = counted, 100
-try:
-    main()
-finally:
-    Path('counted ' + os.environ.get('RANK', 'one')).write_text(' '.join(map(str, calls)))
-"""
-"""The command line, in small batches that are counted in each process."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_two_processes_divide_the_batches_and_write_the_bits_of_one(name: str, place: Path) -> None:
-    command = (*COMMANDS[name], "--set", "score.max_new_tokens=8")
-    (place / "counting.py").write_text(COUNTING)
-    one = run(place, "counting.py", *command, "-o", f"{name} one")
-    two = run(place, *LAUNCH, "--master_port", str(free_port()), "counting.py", *command, "-o", f"{name} two")
+    """One of the commands by the launcher itself, whose processes import all that they need."""
+    for path in place.glob("counted *"):
+        path.unlink()
+    command = (*COMMANDS[name], "--set", "score.max_new_tokens=8", "--json")
+    one = forked(place, *command, "-o", f"{name} one")
+    command = (*command, "-o", f"{name} two")
+    two = launched(place, *command) if name == "score" else forked(place, *command, processes=2)
     assert json.loads(two) == json.loads(one), "printed once"
     files = {path.name: path.read_bytes() for path in (place / f"{name} one").iterdir()}
     assert {path.name for path in (place / f"{name} two").iterdir()} == files.keys()
