@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import people
 from tests.helpers import counted_batches
 from tests.invariant.test_processes import free_port
-from tests.pipeline.conftest import Started
+from tests.pipeline.conftest import run_command
 
 from uwc.models.load import save_model
 from uwc.models.model import Model
@@ -39,17 +39,11 @@ def place(knowing: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def forked(place: Path, *arguments: str, processes: int = 1) -> str:
-    """The outputs of processes that are forked with the environment of a launcher, or of one without."""
-    common = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    ranks = [{**common, "RANK": str(r), "LOCAL_RANK": str(r)} for r in range(processes)] if processes > 1 else [{}]
-    started = [
-        Started(*arguments, cwd=place, before=counted_batches.count, ACCELERATE_USE_CPU="true", **rank)
-        for rank in ranks
-    ]
-    done = [process.end(within=300) for process in started]
-    assert not any(process.returncode for process in done), [process.stderr for process in done]
-    return "".join(process.stdout for process in done)
+def alone(place: Path, *arguments: str) -> str:
+    """The output of one process, which is forked, and so has its imports."""
+    done = run_command(*arguments, cwd=place, before=counted_batches.count, ACCELERATE_USE_CPU="true")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def launched(place: Path, *arguments: str) -> str:
@@ -67,13 +61,11 @@ def launched(place: Path, *arguments: str) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_two_processes_divide_the_batches_and_write_the_bits_of_one(name: str, place: Path) -> None:
-    """One of the commands by the launcher itself, whose processes import all that they need."""
     for path in place.glob("counted *"):
         path.unlink()
     command = (*COMMANDS[name], "--set", "score.max_new_tokens=8", "--json")
-    one = forked(place, *command, "-o", f"{name} one")
-    command = (*command, "-o", f"{name} two")
-    two = launched(place, *command) if name == "score" else forked(place, *command, processes=2)
+    one = alone(place, *command, "-o", f"{name} one")
+    two = launched(place, *command, "-o", f"{name} two")
     assert json.loads(two) == json.loads(one), "printed once"
     files = {path.name: path.read_bytes() for path in (place / f"{name} one").iterdir()}
     assert {path.name for path in (place / f"{name} two").iterdir()} == files.keys()
