@@ -7,6 +7,6 @@ FORKS.set_forkserver_preload(
     [
         "tests.pipeline.conftest", "uwc.cli.main", "uwc.attacks.evaluate", "uwc.models.load", "uwc.reports.page",
         "uwc.studies.gather", "uwc.training.unlearn", "uwc.workflows.studies", "matplotlib.figure", "peft",
-        "rouge_score.rouge_scorer", "transformers.models.llama.modeling_llama",
+        "rouge_score.rouge_scorer", "transformers.models.llama.modeling_llama", "tests.helpers.frozen",
     ]
 )  # fmt: skip

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from tests.conftest import copied, people
+from tests.helpers import counted_batches
 from tests.invariant.test_processes import free_port
+from tests.pipeline.conftest import run_command
 
 from uwc.models.load import save_model
 from uwc.models.model import Model
@@ -54,49 +56,33 @@ def place(knowing: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(place: Path, *arguments: str) -> str:
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "ACCELERATE_USE_CPU": "true",
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
-    done = subprocess.run(
-        [sys.executable, *arguments, "--json"], cwd=place, env=environment, capture_output=True, text=True, timeout=300
-    )
+def alone(place: Path, *arguments: str) -> str:
+    """The output of one process, which is forked, and so has its imports."""
+    done = run_command(*arguments, cwd=place, before=counted_batches.count, ACCELERATE_USE_CPU="true")
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-COUNTING = """
-import os, sys
-from pathlib import Path
-from uwc.models import patching, scoring
-from uwc.__main__ import main
-work, drops, calls = scoring._score_batch, patching._drops, []
-def counted(*given):
-    calls.append(given[1].size)
-    return work(*given)
-def dropped(*given, **settings):
-    calls.append(1000 + given[2].size)
-    return drops(*given, **settings)
-scoring._score_batch, scoring.SCORING_BUDGET = counted, 100
-patching._drops, patching.SCORING_BUDGET, patching._resumes = dropped, 100, lambda *_: True
-try:
-    main()
-finally:
-    Path('counted ' + os.environ.get('RANK', 'one')).write_text(' '.join(map(str, calls)))
-"""
-"""The command line, in small batches that are counted in each process."""
+def launched(place: Path, *arguments: str) -> str:
+    """The output of two processes that the launcher of `accelerate launch` starts."""
+    environment = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": os.pathsep.join(sys.path)}
+    launch = [*LAUNCH, "--master_port", str(free_port()), counted_batches.__file__]
+    done = subprocess.run(
+        [sys.executable, *launch, *arguments],
+        cwd=place, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_two_processes_divide_the_batches_and_write_the_bits_of_one(name: str, place: Path) -> None:
-    command = (*COMMANDS[name], "--set", "score.max_new_tokens=8")
-    (place / "counting.py").write_text(COUNTING)
-    one = run(place, "counting.py", *command, "-o", f"{name} one")
-    two = run(place, *LAUNCH, "--master_port", str(free_port()), "counting.py", *command, "-o", f"{name} two")
+    for path in place.glob("counted *"):
+        path.unlink()
+    command = (*COMMANDS[name], "--set", "score.max_new_tokens=8", "--json")
+    one = alone(place, *command, "-o", f"{name} one")
+    two = launched(place, *command, "-o", f"{name} two")
     assert json.loads(two) == json.loads(one), "printed once"
     files = {path.name: path.read_bytes() for path in (place / f"{name} one").iterdir()}
     assert {path.name for path in (place / f"{name} two").iterdir()} == files.keys()

@@ -3,14 +3,18 @@
 import json
 import os
 import random
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from tests.helpers.small_study import STUDY
+from typer.testing import CliRunner
 
+from uwc.cli.main import app
 from uwc.errors import UserError
 from uwc.results import StudyResults
 from uwc.studies.config import StudyConfig
@@ -61,6 +65,13 @@ def test_a_step_is_named_by_its_key_or_its_name(tmp_path: Path) -> None:
             run_one_step(CONTENT, key, runs=tmp_path)
 
 
+PYTHON = """#!/bin/bash
+# runs the first step; of the others it notes the command
+[ -e commands.txt ] || %s "$@" || exit
+printf '%%s\\t' "$@" >> commands.txt
+echo >> commands.txt
+"""
+
 SBATCH = """#!/bin/bash
 # runs the tasks of a job at once, and answers with a number, as sbatch --parsable does
 set -e
@@ -82,6 +93,9 @@ def test_job_arrays_compute_the_study(tmp_path: Path, monkeypatch: pytest.Monkey
     resources = {"cpus": 2, "kinds": {"score": {"gpus": 1, "hours": 0.5}}}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump({**content, "resources": resources}))
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "python").write_text(PYTHON % shlex.quote(sys.executable))
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     first, *scripts = slurm_scripts("study.yaml", tmp_path / "jobs", runs=Path("runs"), overrides=["seed=0"])
     names = ["01-build", "02-finetune", "03-score", "03-unlearn", "04-score", "results"]
     assert [s.name for s in (first, *scripts)] == ["submit.sh", *(f"{name}.sbatch" for name in names)]
@@ -92,10 +106,18 @@ def test_job_arrays_compute_the_study(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "sbatch").chmod(0o755)
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     subprocess.run([str(first)], check=True, cwd=tmp_path, env={**os.environ, "PATH": path}, timeout=600)
+    assert [path.name.partition("-")[0] for path in (tmp_path / "runs" / "store").glob("*-*")] == ["build"]
+    commands = [line.split("\t")[:-1] for line in (tmp_path / "commands.txt").read_text().splitlines()]
+    assert [command[:4] for command in commands] == [["-m", "uwc", "study", "step"]] * 5
+    for command in commands[1:]:  # in the order of the jobs
+        done = CliRunner().invoke(app, command[2:])
+        assert done.exit_code == 0, done.output
     calls = (tmp_path / "calls.txt").read_text().splitlines()
     assert "--dependency" not in calls[0] and "/a folder with 100 %%/jobs/logs/01-build-%a.log" in calls[0]
     assert calls[4].partition("afterok:")[2].split()[0].count(":") == 1  # after both arrays of level 3
     assert calls[5].endswith("results.sbatch") and "study run" in scripts[-1].read_text()
+    with pytest.raises(UserError, match="every step of the study is complete"):
+        slurm_scripts("study.yaml", tmp_path / "more", runs=Path("runs"), overrides=["seed=0"])
     found = json.loads(run_study("study.yaml", overrides=["seed=0"], runs=Path("runs")).to_json())
     expected = json.loads(run_study(content, runs=tmp_path / "serial").to_json())
     assert [found[part] for part in ("references", "unlearned")] == [
@@ -103,8 +125,6 @@ def test_job_arrays_compute_the_study(tmp_path: Path, monkeypatch: pytest.Monkey
     ]
     with pytest.raises(UserError, match="has the scripts of a study already"):
         slurm_scripts("study.yaml", tmp_path / "jobs", runs=Path("runs"))
-    with pytest.raises(UserError, match="every step of the study is complete"):
-        slurm_scripts("study.yaml", tmp_path / "more", runs=Path("runs"), overrides=["seed=0"])
 
 
 def test_resources_of_a_kind() -> None:

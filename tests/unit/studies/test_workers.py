@@ -15,12 +15,13 @@ from typing import ClassVar
 
 import pytest
 import torch
+from tests.helpers.forks import FORKS
 from tests.helpers.small_study import STUDY, run_plan
 
 from uwc import progress
 from uwc.errors import ConfigError, UserError
 from uwc.models.model import Loading
-from uwc.studies import parallel
+from uwc.studies import parallel, workers
 from uwc.studies.context import Context
 from uwc.studies.plan import make_plan
 from uwc.studies.run import Runner
@@ -65,6 +66,12 @@ def small(name: str, *inputs: Step, does: str = "", seconds: float = 0.0) -> Sma
     return Small((name,), name, name, first, second, does=does, seconds=seconds)
 
 
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers are forked, which saves their imports. A whole study, and the run that is killed, spawn them."""
+    monkeypatch.setattr(workers, "get_context", lambda _method: FORKS)
+
+
 def names(steps: list[Small], store: Store, count: int = 2) -> list[str]:
     return [step.name for step, _ in Workers(steps, store, Trackers(), count=count).completed()]
 
@@ -83,7 +90,7 @@ def test_results_are_those_of_one_process(tmp_path: Path) -> None:
     assert not any(step.reused for step in times.values())
 
 
-def test_the_order_of_steps_and_a_lost_worker(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_order_of_steps_and_a_lost_worker(forked: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A step waits for its inputs; one that reads the models of the worker's last step comes before others."""
     lost, a, b = small("lost", does="end once"), small("a"), small("b")
     reading = [small("b1", b), small("a1", a), small("b2", b), small("a2", a)]
@@ -96,7 +103,7 @@ def test_the_order_of_steps_and_a_lost_worker(tmp_path: Path, capfd: pytest.Capt
 
 
 def test_a_step_that_ends_each_worker_is_an_error_and_the_others_are_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    forked: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, good = Store(tmp_path), small("good", seconds=0.5)
     monkeypatch.setattr(parallel, "MOST_TRIES", 1)
@@ -105,7 +112,7 @@ def test_a_step_that_ends_each_worker_is_an_error_and_the_others_are_kept(
     assert store.manifest(good) is not None
 
 
-def test_after_a_failure_steps_under_way_are_completed(tmp_path: Path) -> None:
+def test_after_a_failure_steps_under_way_are_completed(forked: None, tmp_path: Path) -> None:
     store, slow = Store(tmp_path), small("slow", seconds=1.0)
     bad = small("bad", does="fail")
     with pytest.raises(UserError, match="it cannot be computed"):
@@ -143,7 +150,7 @@ def interrupted(run: Callable[[], object], store: Store) -> None:
     assert not list((store.root / "tmp").iterdir())  # what was half written is removed
 
 
-def test_an_interruption_ends_the_workers(tmp_path: Path) -> None:
+def test_an_interruption_ends_the_workers(forked: None, tmp_path: Path) -> None:
     store, slow = Store(tmp_path), small("slow", seconds=600.0)
     interrupted(lambda: names([slow], store), store)
     assert not multiprocessing.active_children()
