@@ -57,7 +57,7 @@ def require_nothing_partial(place: Place, command: str, folder: Path, case: str)
     expected = numbers_in(place.finished[command])
     wrong = [n for n, h in numbers_in(folder).items() if expected.get(n) != h and "checkpoints/" not in n]
     assert not wrong, f"{case}: {wrong}"
-    left = [path for path in hidden(folder) if "checkpoints" not in path.parts]
+    left = [path for path in hidden(folder) if not {"checkpoints", ".chunks"} & set(path.parts)]
     assert not left, f"{case}: {left}"
 
 
