@@ -159,7 +159,9 @@ def test_a_trick_combines_with_every_forget_term(
 ) -> None:
     """Save where it has nothing to act on, and is refused."""
     plain = objective_of(term, moved)
-    nothing = {("likelihood_cap", "refusal"): "acts on forgotten answers, and no term"}
+    nothing = {
+        ("likelihood_cap", t): "acts on forgotten answers, and no term" for t in ("refusal", "jensen_shannon_refusal")
+    }
     nothing |= {
         ("temperature", t): "acts on logits of forget questions, and no term"
         for t in ("misdirection", "misdirection_long")

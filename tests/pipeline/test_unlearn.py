@@ -48,7 +48,8 @@ def test_every_method_writes_a_model_that_loads(method: str, knowing: Model, tmp
     unlearn(knowing, method, forget=FORGET, retain=RETAIN, training=settings, output_dir=output)
     record = UnlearnResult.load(output / "training_log.json")
     assert (record.method, record.status, record.settings["lr"]) == (method, "ok", 1e-3)
-    assert record.log.step == (1, 2, 3, 4)
+    distillation = round(5 * len(RETAIN) / 2) if method == "npo-undo" else 0
+    assert record.log.step == tuple(range(1, 5 + distillation))
     assert all(record.log.loss) and all(norm > 0 for norm in record.log.gradient_norm)
     again = load_model(output, device="cpu")
     assert score_tokens(again, RETAIN).logprob.shape == score_tokens(knowing, RETAIN).logprob.shape

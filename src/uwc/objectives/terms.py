@@ -48,6 +48,26 @@ def refusal(forwards: "Forwards") -> "Tensor":
 
 
 @terms.register(
+    "jensen_shannon_refusal",
+    source="arXiv:2509.02820",
+    side="forget",
+    role="refusal",
+    needs=("refusal",),
+    reduction="tokens",
+    formula="(1/N) sum_t JSD(1[y_t], p) on the answer taught",
+)
+def jensen_shannon_refusal(forwards: "Forwards") -> "Tensor":
+    """JensUn's forget loss: train to answer forget questions with a random refusal, by a bounded divergence.
+
+    ``L = (1/N) sum_t JSD(e_t, p)``, e_t all mass on the refusal's token, ``JSD(e, p) = log 2 - (1 + p_t) log(1 + p_t)
+    / 2 + p_t log(p_t) / 2``, between 0 and log 2. Returns [B] sums over tokens.
+    """
+    logprobs = forwards.refusal.logprobs
+    p = logprobs.exp()
+    return forwards.refusal.total(math.log(2) - ((1 + p) * p.log1p() - p * logprobs) / 2)
+
+
+@terms.register(
     "weighted_ascent",
     source="arXiv:2502.19301",
     side="forget",
@@ -431,4 +451,27 @@ def kl(forwards: "Forwards", *, scope: Scope = "answer") -> "Tensor":
 
     passed = forwards.retain
     per_token = divergence(forwards.reference_logits("retain"), passed.logits)
+    return passed.total(per_token, attended=scope == "attended")
+
+
+@terms.register(
+    "jensen_shannon",
+    source="arXiv:2509.02820",
+    side="retain",
+    role="retain",
+    needs=("retain.logits", "retain.reference_logits"),
+    reduction="tokens",
+    formula="(1/N) sum_t JSD(p_original, p)",
+)
+def jensen_shannon(forwards: "Forwards", *, scope: Scope = "answer") -> "Tensor":
+    """JensUn's retain loss: stay close to the original model's predictions, by a bounded divergence.
+
+    ``L = (1/N) sum_t (KL(p_o || m) + KL(p || m)) / 2``, ``m = (p_o + p) / 2``. The mean is over the positions that
+    predict the answer, or with `scope` "attended" over the whole sequence without padding. Returns [B] sums over
+    tokens.
+    """
+    from uwc.objectives.forwards import jensen_shannon_divergence
+
+    passed = forwards.retain
+    per_token = jensen_shannon_divergence(forwards.reference_logits("retain"), passed.logits)
     return passed.total(per_token, attended=scope == "attended")

@@ -17,7 +17,7 @@ from uwc.models.adapters import adapter_off, has_adapter
 from uwc.models.batching import BATCH_COST
 from uwc.models.head import answer_logits, unwrapped
 from uwc.models.model import Batching, Model
-from uwc.models.states import blocks, capturing_states
+from uwc.models.states import blocks, capturing_states, shifting_outputs
 from uwc.objectives.forwards import Pass, target_logprobs
 from uwc.objectives.objective import Objective
 from uwc.training.data import Key
@@ -117,12 +117,12 @@ def run_model(
 ) -> tuple[Tensor | None, dict[int, Tensor]]:
     """One forward pass: [N, V] logits that predict the labelled tokens, if `logits`, and [N, d] states by layer.
 
-    Without logits the forward ends after the deepest of the layers.
+    Without logits the forward ends after the deepest of the layers. The batch's shifts are in all states.
     """
     if logits:
-        with capturing_states(model, layers, batch) as states:
+        with shifting_outputs(model, batch.shifts), capturing_states(model, layers, batch) as states:
             return answer_logits(model, batch), states
-    with capturing_states(model, layers, batch) as states:
+    with shifting_outputs(model, batch.shifts), capturing_states(model, layers, batch) as states:
         if unwrapped(model) is model and not is_sharded(model):
             handle = blocks(model)[max(layers) - 1].register_forward_hook(_stop)
             try:
@@ -138,18 +138,27 @@ def run_model(
 
 
 def join(batches: Sequence[Batch]) -> Batch:
-    """The examples of several batches in one, padded to the longest; labelled tokens stay in order."""
+    """The examples of several batches in one, padded to the longest; labelled tokens stay in order.
+
+    Either none of them has shifts, or all do, of the same blocks.
+    """
     if len(batches) == 1:
         return batches[0]
     width = max(b.input_ids.shape[1] for b in batches)
     starts = torch.tensor([0, *[b.size for b in batches[:-1]]]).cumsum(0).tolist()
     padded = [torch.nn.functional.pad(b.input_ids, (0, width - b.input_ids.shape[1])) for b in batches]
+    shifts = [b.shifts for b in batches if b.shifts is not None]
+    longest = {
+        layer: torch.cat([functional.pad(s[layer], (0, 0, 0, width - s[layer].shape[1])) for s in shifts])
+        for layer in (shifts[0] if shifts else ())
+    }
     return Batch(
         input_ids=torch.cat(padded),
         rows=torch.cat([b.rows + start for b, start in zip(batches, starts, strict=True)]),
         positions=torch.cat([b.positions for b in batches]),
         targets=torch.cat([b.targets for b in batches]),
         in_answer=torch.cat([b.in_answer for b in batches]),
+        shifts=longest or None,
     )
 
 
