@@ -130,7 +130,7 @@ def test_a_term_reads_what_it_declares_and_nothing_else(term: str, moved: Model,
 @pytest.mark.parametrize("term", TERMS)
 def test_what_a_term_declares_is_known(term: str) -> None:
     facts = terms.get(term).facts
-    kinds = {"", "logits", "states", "reference_logprobs", "reference_logits", "reference_states"}
+    kinds = {"", "logits", "states", "tokens", "reference_logprobs", "reference_logits", "reference_states"}
     assert facts["side"] in ("forget", "retain")
     assert facts["reduction"] in ("tokens", "examples")
     assert facts["role"] in {role_of(need) for need in facts["needs"]} <= set(ROLES)
@@ -159,9 +159,7 @@ def test_a_trick_combines_with_every_forget_term(
 ) -> None:
     """Save where it has nothing to act on, and is refused."""
     plain = objective_of(term, moved)
-    nothing = {
-        ("likelihood_cap", t): "acts on forgotten answers, and no term" for t in ("refusal", "jensen_shannon_refusal")
-    }
+    nothing = {("likelihood_cap", "refusal"): "acts on forgotten answers, and no term"}
     nothing |= {
         ("temperature", t): "acts on logits of forget questions, and no term"
         for t in ("misdirection", "misdirection_long")
@@ -272,6 +270,31 @@ def test_roles_have_gradients_one_after_the_other_unless_a_term_or_a_forward_joi
     assert len(pair) == 2
     monkeypatch.setattr("uwc.training.forward.BATCH_COST", {"cpu": 10**6})
     assert separated("kl") == [{"forget", "retain"}]  # one forward pass
+
+
+def test_a_role_whose_tokens_alone_are_read_has_no_pass(moved: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless another term needs one, as in a sum with the refusals' likelihood."""
+    seen: list[int] = []
+    forward = moved.model.forward
+
+    def counted(*args: object, **named: object) -> object:
+        seen.append(1)
+        return forward(*args, **named)
+
+    monkeypatch.setattr(moved.model, "forward", counted)
+    monkeypatch.setattr("uwc.training.forward.BATCH_COST", {"cpu": 0})
+    alone = Objective(METHODS["jensun"], moved.model, trick_settings={"temperature": 2.0})
+    with torch.no_grad():
+        passes = run_passes(moved.model, alone, batches_of(alone, moved))
+    assert len(seen) == 2 and list(passes) == ["forget", "refusal", "retain"]
+    assert alone.apply_tricks("refusal", passes["refusal"]) is passes["refusal"]
+    assert passes["refusal"].all_logits is None and passes["refusal"].known_logprobs is None
+    groups = separate_roles(alone, batches_of(alone, moved), moved.sharing())
+    assert sorted(map(sorted, groups)) == [["forget", "refusal"], ["retain"]]
+    both = Objective(Method("both", "", "", (*METHODS["jensun"].terms, WeightedTerm("refusal"))), moved.model)
+    with torch.no_grad():
+        assert len(run_passes(moved.model, both, batches_of(both, moved))["refusal"].logprobs) > 0
+    assert len(seen) == 5
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -217,7 +217,8 @@ class Forwards:
         """A view with the declared inputs only.
 
         Args:
-            needs: the needs of a term: "ROLE" (log-probabilities), "ROLE.logits", "ROLE.states", "ROLE.reference_*".
+            needs: the needs of a term: "ROLE" (log-probabilities), "ROLE.logits", "ROLE.states", "ROLE.tokens",
+                "ROLE.reference_*".
             roles: declared role -> the role used for it, if it is another.
         """
         view = Forwards({}, {})
@@ -228,8 +229,8 @@ class Forwards:
             if what.startswith("reference_"):
                 view._values[need] = self._values[f"{actual}.{what}"]
             elif role not in view._values:
-                passed = self.pass_of(actual)
-                view._values[role] = passed if role in wants_logits else _without_logits(passed, what == "states")
+                passed, no_logprobs = self.pass_of(actual), what in ("states", "tokens")
+                view._values[role] = passed if role in wants_logits else _without_logits(passed, no_logprobs)
         return view
 
     def _get(self, name: str) -> object:
@@ -284,6 +285,6 @@ class Forwards:
         return states
 
 
-def _without_logits(passed: Pass, states_only: bool) -> Pass:
-    """The pass without its logits, and with its log-probabilities unless only states were declared."""
-    return replace(passed, all_logits=None, known_logprobs=None if states_only else passed.logprobs)
+def _without_logits(passed: Pass, no_logprobs: bool) -> Pass:
+    """The pass without its logits, and with its log-probabilities unless only states or tokens were declared."""
+    return replace(passed, all_logits=None, known_logprobs=None if no_logprobs else passed.logprobs)

@@ -202,8 +202,8 @@ METHODS: dict[str, Method] = {
                (WeightedTerm("npo"), _NLL), Lat()),
         Method("npo-undo", "npo-gd, then noise in the weights, and distillation on retain questions",
                "arXiv:2506.06278", (WeightedTerm("npo"), _NLL), Undo()),
-        Method("jensun", "refusals on forget questions, the original's predictions on retain questions, by bounded "
-               "divergences", "arXiv:2509.02820",
+        Method("jensun", "refusals in place of forget answers, the original's predictions on retain questions, by "
+               "bounded divergences", "arXiv:2509.02820",
                (WeightedTerm("jensen_shannon_refusal"), WeightedTerm("jensen_shannon"))),
         Method("prune-first", "set the smallest weights to zero, then gradient difference on the others",
                "arXiv:2304.04934", (_GA, _NLL), Prune()),

@@ -98,11 +98,15 @@ class Objective:
         return any(need.endswith((".reference_logits", ".reference_states")) for need in self.needs)
 
     def reads(self, role: str) -> frozenset[str]:
-        """The outputs of the trained model's pass that are read: "logits", "logprobs" and "states"."""
+        """The outputs of the trained model's pass that are read: "logits", "logprobs" and "states".
+
+        Without any there is no pass: of the role's batch tokens alone are read.
+        """
         kinds = {"": "logprobs", "logits": "logits", "states": "states"}
         parts = [need.partition(".") for need in self.needs]
         read = {kinds[what] for name, _, what in parts if name == role and what in kinds}
-        read |= {entry.facts["reads"] for entry, _ in self.tricks_on(role)}
+        if read:
+            read |= {entry.facts["reads"] for entry, _ in self.tricks_on(role)}
         return frozenset(read)
 
     def layers(self, role: str) -> list[int]:
@@ -115,7 +119,9 @@ class Objective:
         return "attended" if wide else "answer"
 
     def apply_tricks(self, role: str, passed: Pass) -> Pass:
-        """The pass after all tricks."""
+        """The pass after all tricks; as it is if it has tokens alone."""
+        if not self.reads(role):
+            return passed
         if unread := self._unread(role):
             passed = replace(passed, unread=unread)
         for entry, settings in self.tricks_on(role):

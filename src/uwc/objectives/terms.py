@@ -16,7 +16,8 @@ from uwc.objectives.registry import terms
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from uwc.objectives.forwards import Forwards
+    from uwc.data.batches import Batch
+    from uwc.objectives.forwards import Forwards, Pass
 
 
 @terms.register(
@@ -51,20 +52,36 @@ def refusal(forwards: "Forwards") -> "Tensor":
     "jensen_shannon_refusal",
     source="arXiv:2509.02820",
     side="forget",
-    role="refusal",
-    needs=("refusal",),
+    role="forget",
+    needs=("forget.logits", "refusal.tokens"),
     reduction="tokens",
-    formula="(1/N) sum_t JSD(1[y_t], p) on the answer taught",
+    formula="(1/N) sum_t JSD(1[r_t], p), r the refusal's tokens in turn",
 )
 def jensen_shannon_refusal(forwards: "Forwards") -> "Tensor":
-    """JensUn's forget loss: train to answer forget questions with a random refusal, by a bounded divergence.
+    """JensUn's forget loss: predict a refusal's tokens at the positions of the forget answer, by a bounded divergence.
 
-    ``L = (1/N) sum_t JSD(e_t, p)``, e_t all mass on the refusal's token, ``JSD(e, p) = log 2 - (1 + p_t) log(1 + p_t)
-    / 2 + p_t log(p_t) / 2``, between 0 and log 2. Returns [B] sums over tokens.
+    ``L = (1/N) sum_t JSD(e_t, p)``, e_t all mass on r_t, the refusal's token with number t modulo their number, end of
+    sequence included; with p_t = p(r_t | x, y_<t), ``JSD(e_t, p) = log 2 - (1 + p_t) log(1 + p_t) / 2 + p_t log(p_t) /
+    2``, between 0 and log 2. Returns [B] sums over tokens.
     """
-    logprobs = forwards.refusal.logprobs
+    from uwc.objectives.forwards import target_logprobs
+
+    passed = forwards.forget
+    logprobs = target_logprobs(passed.logits, in_turn(forwards.refusal.batch, passed))
     p = logprobs.exp()
-    return forwards.refusal.total(math.log(2) - ((1 + p) * p.log1p() - p * logprobs) / 2)
+    return passed.total(math.log(2) - ((1 + p) * p.log1p() - p * logprobs) / 2)
+
+
+def in_turn(source: "Batch", passed: "Pass") -> "Tensor":
+    """[N] for the labelled tokens of a pass the answer tokens of the same example in another batch, again from the
+    first after the last; before an answer its first."""
+    import torch
+
+    rows, tokens = source.rows[source.in_answer], source.targets[source.in_answer]
+    counts = torch.bincount(rows, minlength=source.size)
+    starts = counts.cumsum(0) - counts
+    own = passed.batch.rows
+    return tokens[starts[own] + passed.order_in_answer().clamp_min(0) % counts[own]]
 
 
 @terms.register(

@@ -609,6 +609,8 @@ def _reads(step: Unlearn, layers: int) -> tuple[dict[str, None], dict[str, None]
         for need in terms.get(term.term).facts["needs"]:
             role = term.roles.get(role_of(need), role_of(need))
             what = need.partition(".")[2]
+            if what == "tokens":
+                continue  # without a pass
             (frozen if what.startswith("reference") else trained)[role] = None
             layer = term.settings.get("layer") or ceil(layers / 2)
             share = min(1.0, layer / layers) if what.endswith("states") else 1.0

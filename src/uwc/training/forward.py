@@ -61,7 +61,7 @@ def run_passes(
     detached: DetachedForwards | None = None,
     sharing: Batching | None = None,
 ) -> dict[str, Pass]:
-    """The trained model's pass for each role, before any trick.
+    """The trained model's pass for each role, before any trick; without outputs where tokens alone are read.
 
     Roles whose passes end at the same depth go through the model together where that costs less: they are padded to
     the longest, but a forward has costs of its own. In a sharded model they always do: every process must make the
@@ -77,7 +77,8 @@ def run_passes(
     Raises:
         ModelError: a sharded model must read sequences together that it may not.
     """
-    passes: dict[str, Pass] = {}
+    passes = {role: Pass(batch) for role, batch in batches.items() if not objective.reads(role)}
+    order, batches = list(batches), {role: batch for role, batch in batches.items() if role not in passes}
     sharing, sharded = sharing or Batching(), is_sharded(model)
     if sharded and not sharing.share([batch.input_ids.shape[1] for batch in batches.values()]):
         raise ModelError("this model's results depend on what it reads together; train it without sharding (FSDP)")
@@ -91,7 +92,7 @@ def run_passes(
         elif logits is not None:
             outputs["logprobs"] = target_logprobs(logits, joint.targets)
         passes |= _split(objective, roles, batches, outputs if detached is None else detached.detach(outputs))
-    return {role: passes[role] for role in batches}
+    return {role: passes[role] for role in order}
 
 
 def separate_roles(objective: Objective, batches: Mapping[str, Batch], sharing: Batching) -> list[list[str]]:
@@ -104,7 +105,8 @@ def separate_roles(objective: Objective, batches: Mapping[str, Batch], sharing: 
         sharing: which sequences may share a forward.
     """
     groups: list[set[str]] = []
-    linked = [*_groups(objective, batches, sharing, together=False), *(term.read_roles for term in objective.terms)]
+    read = {role: batch for role, batch in batches.items() if objective.reads(role)}
+    linked = [*_groups(objective, read, sharing, together=False), *(term.read_roles for term in objective.terms)]
     for roles in map(set, linked):
         touching = [group for group in groups if group & roles]
         groups = [group for group in groups if group not in touching] + [roles.union(*touching)]

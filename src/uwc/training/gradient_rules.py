@@ -129,6 +129,7 @@ class LatentAdversary(RuleActions):
         self._width = int(model.model.config.get_text_config().hidden_size)
         part = objective.part("forget")
         deepest = max((layer for role in part.roles for layer in part.layers(role)), default=0)
+        self._roles = [role for role in part.roles if ROLES[role].questions == "forget" and part.reads(role)]
         to_the_end = any(part.reads(role) - {"states"} for role in part.roles)
         if not to_the_end and self._layer > deepest:
             raise ConfigError(
@@ -142,9 +143,7 @@ class LatentAdversary(RuleActions):
 
     def _perturbed(self, batches: Batches, loss: Callable[[Batches], Tensor]) -> Batches:
         masks = {
-            role: perturbed_positions(batch, prompt_only=self._rule.on == "prompt")
-            for role, batch in batches.items()
-            if ROLES[role].questions == "forget"
+            role: perturbed_positions(batches[role], prompt_only=self._rule.on == "prompt") for role in self._roles
         }
         shifts = {
             role: torch.zeros(*mask.shape, self._width, device=mask.device, requires_grad=True)

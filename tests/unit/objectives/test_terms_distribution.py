@@ -1,6 +1,7 @@
 """Terms on whole distributions, worked out by hand over a vocabulary of four."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -107,13 +108,36 @@ def test_nll_is_descent() -> None:
     assert nll(forwards({"retain": made_pass([[0.5, 0.25]])})).tolist() == pytest.approx([3 * LN2])
 
 
-def test_jensun_is_between_0_and_log_2_and_pulls_refusals_up() -> None:
-    """p = 1/2 of the taught token: m = (3/4, 1/12, 1/12, 1/12), ln 2 - (3/2 ln 3/2 - 1/2 ln 1/2) / 2 = 0.2158."""
-    half = jensen_shannon_refusal(forwards({"refusal": made_pass([[0.5]])}))
-    assert half.tolist() == pytest.approx([math.log(2) - (1.5 * math.log(1.5) - 0.5 * math.log(0.5)) / 2])
-    assert half.tolist() == pytest.approx([0.21576], abs=1e-5)
-    ends = jensen_shannon_refusal(forwards({"refusal": made_pass([[1.0 - 1e-12], [1e-12], [0.5, 0.5]])}))
-    assert ends.tolist() == pytest.approx([0.0, math.log(2), 2 * half.item()], abs=1e-6)
+def jensun(answers: list[list[float]], refusals: list[list[int]]) -> list[float]:
+    """The loss of answers whose tokens have these probabilities; token 1 is likely, and the others share the rest."""
+    refusal = made_pass([[0.5] * len(tokens) for tokens in refusals])
+    targets = torch.tensor([token for tokens in refusals for token in tokens])
+    refusal = replace(refusal, batch=replace(refusal.batch, targets=targets), all_logits=None)
+    values: list[float] = jensen_shannon_refusal(forwards({"forget": made_pass(answers), "refusal": refusal})).tolist()
+    return values
+
+
+def test_jensun_is_between_0_and_log_2() -> None:
+    """p = 1/2 of the target: m = (3/4, 1/12, 1/12, 1/12), and ln 2 - (3/2 ln 3/2 - 1/2 ln 1/2) / 2 = 0.2158."""
+    (half,) = jensun([[0.5]], [[1]])
+    assert (
+        half
+        == pytest.approx(math.log(2) - (1.5 * math.log(1.5) + 0.5 * math.log(2)) / 2)
+        == pytest.approx(0.21576, abs=1e-5)
+    )
+    assert jensun([[1.0 - 1e-12], [1e-12], [0.5, 0.5]], [[1], [1], [1]]) == pytest.approx(
+        [0.0, math.log(2), 2 * half], abs=1e-6
+    )
+
+
+def test_jensun_takes_the_tokens_of_a_refusal_in_turn() -> None:
+    """Targets 1, 2, 1 and 2, 1: token 1 has probability 0.7, and each other token 0.1."""
+
+    def of(p: float) -> float:
+        return math.log(2) - ((1 + p) * math.log(1 + p) - p * math.log(p)) / 2
+
+    found = jensun([[0.7, 0.7, 0.7], [0.7, 0.7]], [[1, 2], [2, 1, 3]])
+    assert found == pytest.approx([2 * of(0.7) + of(0.1), of(0.7) + of(0.1)], rel=1e-5)
 
 
 def test_the_jensen_shannon_divergence_is_symmetric_and_bounded() -> None:

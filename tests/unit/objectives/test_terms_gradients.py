@@ -79,7 +79,7 @@ FORMULAS: dict[str, Callable[[Logits, Logits], Tensor]] = {
     "ce_u": lambda z, o: cross_entropy(ruled_out(z["forget"])[1:], z["forget"][1:]),
     "maximum_entropy": lambda z, o: (-LOG(z["forget"], -1).mean(-1) - torch.tensor(WIDTH).log()).sum(),
     "logit_flattening": lambda z, o: ((z["forget"].max(-1).values - z["forget"].mean(-1)) ** 2).sum(),
-    "jensen_shannon_refusal": lambda z, o: towards_the_token(z["refusal"].softmax(-1)),
+    "jensen_shannon_refusal": lambda z, o: towards_the_token(z["forget"].softmax(-1)),
     "jensen_shannon": lambda z, o: jensen_shannon(o["retain"].softmax(-1), z["retain"].softmax(-1)),
     "kl": lambda z, o: (o["retain"].softmax(-1) * (LOG(o["retain"], -1) - LOG(z["retain"], -1))).sum(),
 }

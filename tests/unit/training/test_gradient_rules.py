@@ -236,6 +236,13 @@ def test_a_step_does_not_depend_on_micro_batches_or_checkpointing(rule: str, met
 
 
 @pytest.mark.parametrize("rule", RULES)
+def test_a_step_in_bf16_is_close_to_that_in_float32(rule: str, knowing: Model) -> None:
+    whole, _ = step_of(knowing, {"name": rule}, METHODS["npo-gd"])
+    half, _ = step_of(knowing, {"name": rule}, METHODS["npo-gd"], precision="bf16")
+    assert inner(whole, half) > 0.97 * (inner(whole, whole) * inner(half, half)) ** 0.5
+
+
+@pytest.mark.parametrize("rule", RULES)
 def test_a_rule_on_gradients_trains_an_adapter(rule: str, knowing: Model) -> None:
     model = copied(knowing)
     method = METHODS["npo-gd"].with_rule({"name": rule})
