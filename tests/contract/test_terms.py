@@ -424,6 +424,8 @@ def test_a_study_composes_its_own_methods(tmp_path: Path) -> None:
         ("rule: {share: 0.25,", "rule: {shar: 0.25,", r"unknown setting of the rule 'prune' 'shar' \(did you mean"),
         ("rule: {share: 0.25, by: wanda}", "training: {lora: {}}", "'prune-first': the rule prune and lora do not go"),
         ("rule: {share: 0.25,", "training: {prune: 1}, rule: {share: 0.25,", r"unknown key .* 'prune'"),
+        ("{method: task-vector,", "{method: npo, name: unfit, rule: {name: gru},", "'unfit': the rule gru is about"),
+        ("{method: task-vector,", "{method: npo-lat, rule: {epsilon: 0},", "rule 'lat': epsilon = 0: Input should"),
         ("rule: {share: 0.25, by: wanda}", "rule: {name: contrast}", "which have no weights to mix for calibration"),
         ("{method: task-vector,", "{method: task-vector, stop: {at_most: 0.1},", "forgets once, after its last step"),
         ("bound: 0.5", "bound: .nan", "unlearn.runs.0.terms.2.constraint.bound = nan: Input should be a finite number"),
