@@ -130,7 +130,7 @@ def test_a_term_reads_what_it_declares_and_nothing_else(term: str, moved: Model,
 @pytest.mark.parametrize("term", TERMS)
 def test_what_a_term_declares_is_known(term: str) -> None:
     facts = terms.get(term).facts
-    kinds = {"", "logits", "states", "reference_logprobs", "reference_logits", "reference_states"}
+    kinds = {"", "logits", "states", "tokens", "reference_logprobs", "reference_logits", "reference_states"}
     assert facts["side"] in ("forget", "retain")
     assert facts["reduction"] in ("tokens", "examples")
     assert facts["role"] in {role_of(need) for need in facts["needs"]} <= set(ROLES)
@@ -272,6 +272,31 @@ def test_roles_have_gradients_one_after_the_other_unless_a_term_or_a_forward_joi
     assert separated("kl") == [{"forget", "retain"}]  # one forward pass
 
 
+def test_a_role_whose_tokens_alone_are_read_has_no_pass(moved: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless another term needs one, as in a sum with the refusals' likelihood."""
+    seen: list[int] = []
+    forward = moved.model.forward
+
+    def counted(*args: object, **named: object) -> object:
+        seen.append(1)
+        return forward(*args, **named)
+
+    monkeypatch.setattr(moved.model, "forward", counted)
+    monkeypatch.setattr("uwc.training.forward.BATCH_COST", {"cpu": 0})
+    alone = Objective(METHODS["jensun"], moved.model, trick_settings={"temperature": 2.0})
+    with torch.no_grad():
+        passes = run_passes(moved.model, alone, batches_of(alone, moved))
+    assert len(seen) == 2 and list(passes) == ["forget", "refusal", "retain"]
+    assert alone.apply_tricks("refusal", passes["refusal"]) is passes["refusal"]
+    assert passes["refusal"].all_logits is None and passes["refusal"].known_logprobs is None
+    groups = separate_roles(alone, batches_of(alone, moved), moved.sharing())
+    assert sorted(map(sorted, groups)) == [["forget", "refusal"], ["retain"]]
+    both = Objective(Method("both", "", "", (*METHODS["jensun"].terms, WeightedTerm("refusal"))), moved.model)
+    with torch.no_grad():
+        assert len(run_passes(moved.model, both, batches_of(both, moved))["refusal"].logprobs) > 0
+    assert len(seen) == 5
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_names_known_terms_and_gives_a_formula(method: str, moved: Model) -> None:
     """Its own, with what it does to the weights: no two methods have the same."""
@@ -399,6 +424,8 @@ def test_a_study_composes_its_own_methods(tmp_path: Path) -> None:
         ("rule: {share: 0.25,", "rule: {shar: 0.25,", r"unknown setting of the rule 'prune' 'shar' \(did you mean"),
         ("rule: {share: 0.25, by: wanda}", "training: {lora: {}}", "'prune-first': the rule prune and lora do not go"),
         ("rule: {share: 0.25,", "training: {prune: 1}, rule: {share: 0.25,", r"unknown key .* 'prune'"),
+        ("{method: task-vector,", "{method: npo, name: unfit, rule: {name: gru},", "'unfit': the rule gru is about"),
+        ("{method: task-vector,", "{method: npo-lat, rule: {epsilon: 0},", "rule 'lat': epsilon = 0: Input should"),
         ("rule: {share: 0.25, by: wanda}", "rule: {name: contrast}", "which have no weights to mix for calibration"),
         ("{method: task-vector,", "{method: task-vector, stop: {at_most: 0.1},", "forgets once, after its last step"),
         ("bound: 0.5", "bound: .nan", "unlearn.runs.0.terms.2.constraint.bound = nan: Input should be a finite number"),

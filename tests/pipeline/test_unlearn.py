@@ -48,7 +48,8 @@ def test_every_method_writes_a_model_that_loads(method: str, knowing: Model, tmp
     unlearn(knowing, method, forget=FORGET, retain=RETAIN, training=settings, output_dir=output)
     record = UnlearnResult.load(output / "training_log.json")
     assert (record.method, record.status, record.settings["lr"]) == (method, "ok", 1e-3)
-    assert record.log.step == (1, 2, 3, 4)
+    distillation = round(5 * len(RETAIN) / 2) if method == "npo-undo" else 0
+    assert record.log.step == tuple(range(1, 5 + distillation))
     assert all(record.log.loss) and all(norm > 0 for norm in record.log.gradient_norm)
     again = load_model(output, device="cpu")
     assert score_tokens(again, RETAIN).logprob.shape == score_tokens(knowing, RETAIN).logprob.shape
@@ -87,6 +88,23 @@ def test_wrong_early_stopping_is_told(
     with pytest.raises(ConfigError, match=message):
         unlearn(knowing, "ga", forget=FORGET, retain=retain, stop=stop, output_dir=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_rule_on_the_command_line_is_that_of_python(uwc: Run, workplace: Path, knowing: Model) -> None:
+    """With the same weights and record; a method without the terms that it is about is refused in a line."""
+    given, rule = {"epochs": 1, "batch_size": 4, "lr": 1e-3, "warmup_ratio": 0.0}, {"name": "sam", "rho": 0.5}
+    options = ("--set", "training={epochs: 1, batch_size: 4, lr: 1.0e-3, warmup_ratio: 0}")
+    sam = ("--set", "rule.name=sam", "--set", "rule.rho=0.5")
+    done = uwc("unlearn", "original", "--method", "gd", *DATA, "--output-dir", "shell", *options, *sam)
+    assert done.returncode == 0, done.stderr
+    unlearn(knowing, "gd", forget=FORGET, retain=RETAIN, training=given, rule=rule, output_dir=workplace / "python")
+    unlearn(knowing, "gd", forget=FORGET, retain=RETAIN, training=given, output_dir=workplace / "plain")
+    assert torch.equal(weights(workplace / "shell"), weights(workplace / "python"))
+    assert not torch.equal(weights(workplace / "shell"), weights(workplace / "plain"))
+    assert UnlearnResult.load(workplace / "shell" / "training_log.json").rule == rule
+    refused = uwc("unlearn", "original", "--method", "npo", *DATA, "-o", "none", "--set", "rule.name=gru")
+    assert refused.returncode != 0 and "the rule gru is about retain terms" in refused.stderr
+    assert len(refused.stderr.strip().splitlines()) == 1
 
 
 def test_an_output_that_would_be_mistaken_or_lost_is_refused(knowing: Model, tmp_path: Path) -> None:

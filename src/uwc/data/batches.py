@@ -1,6 +1,6 @@
 """Batches of encoded examples; the only module that shifts labels by one token."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -33,6 +33,7 @@ class Batch:
             Of token trees, [B, 1, T, T], which is added to the scores of attention: 0 where a token sees another one,
             and the least number of the dtype elsewhere.
         position_ids: [B, T] of token trees, the number of tokens on the way to each; None if that is its index.
+        shifts: block (1..L) -> [B, T, d] that is added to its output; None where nothing is.
     """
 
     input_ids: "Tensor"
@@ -42,6 +43,7 @@ class Batch:
     in_answer: "Tensor"
     attention_mask: "Tensor | None" = None
     position_ids: "Tensor | None" = None
+    shifts: "Mapping[int, Tensor] | None" = None
 
     @property
     def inputs(self) -> dict[str, "Tensor"]:

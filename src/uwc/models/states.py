@@ -1,6 +1,6 @@
 """Hidden states at chosen depths, captured during a model's forward pass."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from itertools import chain
@@ -96,6 +96,36 @@ def capturing_outputs(
         for layer in layers:
             stack.callback(modules[layer - 1].register_forward_hook(hook_of(layer)).remove)
         yield captured
+
+
+@contextmanager
+def shifting_outputs(model: Any, shifts: Mapping[int, Tensor] | None) -> Iterator[None]:
+    """While open, each forward pass adds a tensor to the outputs of some blocks.
+
+    Args:
+        model: the model.
+        shifts: layer k in 1..L -> [B, T, d], added to the output of block k; None adds nothing.
+
+    A forward pass raises ModelError if a block's output is not one state a token.
+    """
+
+    def hook_of(shift: Tensor) -> Any:
+        def hook(_module: Any, _args: Any, output: Any) -> Any:
+            states = output_states(output)
+            if states.shape != shift.shape:
+                raise ModelError(
+                    f"the blocks of {type(unwrapped(model)).__name__} return states of shape {tuple(states.shape)}, "
+                    f"and not {tuple(shift.shape)}; its hidden states cannot be shifted"
+                )
+            shifted = states + shift.to(states.dtype)
+            return (shifted, *output[1:]) if isinstance(output, tuple | list) else shifted
+
+        return hook
+
+    with ExitStack() as stack:
+        for layer, shift in (shifts or {}).items():
+            stack.callback(blocks(model)[layer - 1].register_forward_hook(hook_of(shift)).remove)
+        yield
 
 
 def capturing_states(model: Any, layers: Iterable[int], batch: Batch) -> AbstractContextManager[dict[int, Tensor]]:

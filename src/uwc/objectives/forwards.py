@@ -1,5 +1,6 @@
 """The forward passes of one training step, which the loss terms read, and their log-probabilities."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -28,6 +29,13 @@ def target_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
 def divergence(reference: Tensor, logits: Tensor) -> Tensor:
     """[N] float32 ``KL(softmax(reference) || softmax(logits))`` in nats; no gradient flows to the reference."""
     result: Tensor = _Divergence.apply(reference, logits)  # type: ignore[no-untyped-call]
+    return result
+
+
+def jensen_shannon_divergence(reference: Tensor, logits: Tensor) -> Tensor:
+    """[N] float32 ``(KL(q || m) + KL(p || m)) / 2`` in nats, ``m = (p + q) / 2``, of ``q = softmax(reference)`` and
+    ``p = softmax(logits)``; between 0 and log 2. No gradient flows to the reference."""
+    result: Tensor = _JensenShannon.apply(reference, logits)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -98,6 +106,38 @@ class _Divergence(torch.autograd.Function):
             q = (reference[part].float() - theirs[part, None]).exp_()
             _put(p.sub_(q).mul_(gradient[part, None]), memory)
         return None, result
+
+
+class _JensenShannon(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, reference: Tensor, logits: Tensor) -> Tensor:
+        result = torch.empty(len(logits), device=logits.device)
+        theirs, ours = _log_normalizers(reference), _log_normalizers(logits)
+        for part in _parts(logits):
+            log_q, log_p = reference[part].float() - theirs[part, None], logits[part].float() - ours[part, None]
+            log_m = torch.logaddexp(log_p, log_q) - math.log(2)
+            result[part] = (_entropy_part(log_q, log_m) + _entropy_part(log_p, log_m)) / 2
+        ctx.save_for_backward(reference, logits, theirs, ours)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+        """``dL/dz_v = p_v (log(p_v / m_v) - KL(p || m)) / 2``."""
+        reference, logits, theirs, ours = ctx.saved_tensors
+        result = torch.empty_like(logits)
+        for part in _parts(logits):
+            log_q, log_p = reference[part].float() - theirs[part, None], logits[part].float() - ours[part, None]
+            log_m = torch.logaddexp(log_p, log_q) - math.log(2)
+            p, ratio = log_p.exp(), (log_p - log_m).nan_to_num_(0.0, neginf=0.0)  # where z = -inf, p is 0
+            ratio.sub_((p * ratio).sum(dim=1, keepdim=True))
+            result[part] = p.mul_(ratio).mul_(gradient[part, None] / 2).to(result.dtype)
+        return None, result
+
+
+def _entropy_part(log_p: Tensor, log_m: Tensor) -> Tensor:
+    """[n] ``sum_v p_v log(p_v / m_v)``; 0 log 0 is 0."""
+    p = log_p.exp()
+    return (p * (log_p - log_m)).masked_fill_(p == 0, 0.0).sum(dim=1)
 
 
 @dataclass(eq=False)
@@ -177,7 +217,8 @@ class Forwards:
         """A view with the declared inputs only.
 
         Args:
-            needs: the needs of a term: "ROLE" (log-probabilities), "ROLE.logits", "ROLE.states", "ROLE.reference_*".
+            needs: the needs of a term: "ROLE" (log-probabilities), "ROLE.logits", "ROLE.states", "ROLE.tokens",
+                "ROLE.reference_*".
             roles: declared role -> the role used for it, if it is another.
         """
         view = Forwards({}, {})
@@ -188,8 +229,8 @@ class Forwards:
             if what.startswith("reference_"):
                 view._values[need] = self._values[f"{actual}.{what}"]
             elif role not in view._values:
-                passed = self.pass_of(actual)
-                view._values[role] = passed if role in wants_logits else _without_logits(passed, what == "states")
+                passed, no_logprobs = self.pass_of(actual), what in ("states", "tokens")
+                view._values[role] = passed if role in wants_logits else _without_logits(passed, no_logprobs)
         return view
 
     def _get(self, name: str) -> object:
@@ -244,6 +285,6 @@ class Forwards:
         return states
 
 
-def _without_logits(passed: Pass, states_only: bool) -> Pass:
-    """The pass without its logits, and with its log-probabilities unless only states were declared."""
-    return replace(passed, all_logits=None, known_logprobs=None if states_only else passed.logprobs)
+def _without_logits(passed: Pass, no_logprobs: bool) -> Pass:
+    """The pass without its logits, and with its log-probabilities unless only states or tokens were declared."""
+    return replace(passed, all_logits=None, known_logprobs=None if no_logprobs else passed.logprobs)

@@ -6,7 +6,19 @@ from typing import Any
 
 from uwc.errors import ConfigError
 from uwc.objectives.registry import ROLES, role_of, terms, tricks
-from uwc.objectives.rules import L1, Contrast, MiniUnlearning, Negate, Prune, Rule, changed_rule
+from uwc.objectives.rules import (
+    L1,
+    Contrast,
+    Gru,
+    Lat,
+    MiniUnlearning,
+    Negate,
+    Prune,
+    Rule,
+    Sam,
+    Undo,
+    changed_rule,
+)
 from uwc.registry import unknown_name
 
 
@@ -182,6 +194,17 @@ METHODS: dict[str, Method] = {
                "arXiv:2406.16986", (WeightedTerm("nll", roles={"retain": "forget"}), _NLL), MiniUnlearning()),
         Method("l1-sparse", "descent on retain answers while small weights are shrunk to zero", "arXiv:2304.04934",
                (_NLL,), L1()),
+        Method("npo-sam", "npo-gd with the forget gradient at weights moved against forgetting", "arXiv:2502.05374",
+               (WeightedTerm("npo"), _NLL), Sam()),
+        Method("npo-gru", "npo-gd without the part of the forget gradient that raises the retain loss",
+               "arXiv:2503.09117", (WeightedTerm("npo"), _NLL), Gru()),
+        Method("npo-lat", "npo-gd against perturbations of hidden states on forget questions", "arXiv:2407.15549",
+               (WeightedTerm("npo"), _NLL), Lat()),
+        Method("npo-undo", "npo-gd, then noise in the weights, and distillation on retain questions",
+               "arXiv:2506.06278", (WeightedTerm("npo"), _NLL), Undo()),
+        Method("jensun", "refusals in place of forget answers, the original's predictions on retain questions, by "
+               "bounded divergences", "arXiv:2509.02820",
+               (WeightedTerm("jensen_shannon_refusal"), WeightedTerm("jensen_shannon"))),
         Method("prune-first", "set the smallest weights to zero, then gradient difference on the others",
                "arXiv:2304.04934", (_GA, _NLL), Prune()),
     )

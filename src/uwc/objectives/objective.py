@@ -1,5 +1,6 @@
 """A method bound to a model: the passes that a step needs, and its loss."""
 
+import copy
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -77,8 +78,19 @@ class Objective:
         active = active_tricks(method, trick_settings or {})
         self.tricks = [(tricks.get(name), active[name]) for name in tricks.names() if name in active]
         self._selected_share = float((trick_settings or {}).get("loss_selection", 1.0))
+        self._whole = tuple(self.terms)
+        self._declare()
+
+    def _declare(self) -> None:
         self.needs = frozenset(need for t in self.terms for need in t.needs)
         self.roles = tuple(role for role in ROLES if role in {role_of(need) for need in self.needs})
+
+    def part(self, side: str | None) -> "Objective":
+        """The terms of one side alone ("forget" or "retain"; all with None), whose passes and means are the whole's."""
+        part = copy.copy(self)
+        part.terms = [t for t in self.terms if side is None or t.entry.facts["side"] == side]
+        part._declare()
+        return part
 
     @property
     def needs_reference_model(self) -> bool:
@@ -86,11 +98,15 @@ class Objective:
         return any(need.endswith((".reference_logits", ".reference_states")) for need in self.needs)
 
     def reads(self, role: str) -> frozenset[str]:
-        """The outputs of the trained model's pass that are read: "logits", "logprobs" and "states"."""
+        """The outputs of the trained model's pass that are read: "logits", "logprobs" and "states".
+
+        Without any there is no pass: of the role's batch tokens alone are read.
+        """
         kinds = {"": "logprobs", "logits": "logits", "states": "states"}
         parts = [need.partition(".") for need in self.needs]
         read = {kinds[what] for name, _, what in parts if name == role and what in kinds}
-        read |= {entry.facts["reads"] for entry, _ in self.tricks_on(role)}
+        if read:
+            read |= {entry.facts["reads"] for entry, _ in self.tricks_on(role)}
         return frozenset(read)
 
     def layers(self, role: str) -> list[int]:
@@ -99,11 +115,13 @@ class Objective:
 
     def scope(self, role: str) -> Scope:
         """The positions of a role's batch that are computed: the widest scope of its terms."""
-        wide = any(t.settings.get("scope") == "attended" for t in self.terms if t.role == role)
+        wide = any(t.settings.get("scope") == "attended" for t in self._whole if t.role == role)
         return "attended" if wide else "answer"
 
     def apply_tricks(self, role: str, passed: Pass) -> Pass:
-        """The pass after all tricks."""
+        """The pass after all tricks; as it is if it has tokens alone."""
+        if not self.reads(role):
+            return passed
         if unread := self._unread(role):
             passed = replace(passed, unread=unread)
         for entry, settings in self.tricks_on(role):
@@ -137,7 +155,7 @@ class Objective:
 
     def _unread(self, role: str) -> int:
         """The number of tokens at the start of each answer that none of the role's terms reads."""
-        return min((int(t.settings.get("ignore_first", 0)) for t in self.terms if t.role == role), default=0)
+        return min((int(t.settings.get("ignore_first", 0)) for t in self._whole if t.role == role), default=0)
 
     def losses(
         self, forwards: Forwards, denominators: Mapping[str, float], *, roles: Collection[str] | None = None

@@ -53,7 +53,7 @@ def role_of(need: str) -> str:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-READS = ("", "logits", "states", "reference_logprobs", "reference_logits", "reference_states")
+READS = ("", "logits", "states", "tokens", "reference_logprobs", "reference_logits", "reference_states")
 """The possible inputs of a term from a role's pass: ``ROLE``, or ``ROLE.WHAT``."""
 
 
@@ -92,7 +92,8 @@ Each declares:
     side: "forget" (removes) or "retain" (keeps).
     role: the pass that it trains on, over whose tokens its mean is taken; a name in `ROLES`.
     needs: its inputs. Of the trained model "ROLE" (the pass with its log-probabilities), "ROLE.logits" (also its
-        logits) or "ROLE.states" (hidden states alone); of the frozen reference "ROLE.reference_logprobs",
+        logits), "ROLE.states" (hidden states alone) or "ROLE.tokens" (the batch alone, without a pass, unless another
+        term needs one); of the frozen reference "ROLE.reference_logprobs",
         "ROLE.reference_logits" or "ROLE.reference_states".
     reduction: "tokens" (the sum over the step is divided by its number of labelled tokens) or "examples".
     formula: in the notation of `docs/papers.md`.

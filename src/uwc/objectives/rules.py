@@ -1,6 +1,7 @@
-"""The rules that a method may declare besides its loss: changes of weights or logits that are not gradient steps.
+"""The rules that a method may declare besides its loss: changes of weights, gradients, hidden states or logits.
 
-Declarations only: `uwc.training.weight_rules`, `uwc.training.unlearn` and `uwc.models.contrast` carry them out.
+Declarations only: `uwc.training.weight_rules`, `uwc.training.gradient_rules`, `uwc.training.unlearn` and
+`uwc.models.contrast` carry them out.
 """
 
 from collections.abc import Mapping
@@ -26,6 +27,8 @@ class Rule:
         source: where it is defined.
         whole_weights: whether it acts on single weights, which excludes adapters and sharding.
         forgets_last: whether the model forgets only after the last step, which excludes early stopping.
+        gradients: whether it reads or changes the gradients of a step, which excludes sharding and fp16.
+        sides: those of which the method must have a term, "forget" or "retain"; see `uwc.objectives.registry.terms`.
     """
 
     name: str = field(init=False)
@@ -33,6 +36,8 @@ class Rule:
     source: ClassVar[str]
     whole_weights: ClassVar[bool] = False
     forgets_last: ClassVar[bool] = False
+    gradients: ClassVar[bool] = False
+    sides: ClassVar[tuple[str, ...]] = ()
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -124,10 +129,106 @@ class MiniUnlearning(Rule):
     strength: Annotated[float, Field(gt=0)] = 1.0
 
 
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Sam(Rule):
+    """Take the gradient of the forget terms at weights that are moved against forgetting (sharpness-aware).
+
+    With g the gradient of the forget terms at the weights w, their gradient for the step is that at
+    ``w + rho g / |g|``, where the forget loss is larger; the retain terms have theirs at w.
+
+    Attributes:
+        rho: the 2-norm of the move, over all weights that are trained.
+    """
+
+    name: str = field(init=False, default="sam")
+    formula: ClassVar[str] = "forget terms at w + rho g / |g|, g = grad L_forget(w)"
+    source: ClassVar[str] = "arXiv:2502.05374"
+    gradients: ClassVar[bool] = True
+    sides: ClassVar[tuple[str, ...]] = ("forget",)
+
+    rho: Annotated[float, Field(gt=0)] = 0.01
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Gru(Rule):
+    """Remove from the forget terms' gradient what would raise the retain loss (gradient rectified unlearning).
+
+    With g_f and g_r the gradients of the forget and the retain terms, ``m <- s m + (1 - s) g_r`` at each step, and
+    ``g_f <- g_f - min(0, <g_f, m>) m / <m, m>``, the closest vector to g_f that has no negative product with m.
+
+    Attributes:
+        smoothing: s, the weight of earlier steps in the average m, which begins at 0.
+        descend: whether the retain terms are minimised too; without, they only constrain the forget terms.
+    """
+
+    name: str = field(init=False, default="gru")
+    formula: ClassVar[str] = "g_forget - min(0, <g_forget, m>) m / <m, m>, m the average of g_retain"
+    source: ClassVar[str] = "arXiv:2503.09117"
+    gradients: ClassVar[bool] = True
+    sides: ClassVar[tuple[str, ...]] = ("forget", "retain")
+
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    descend: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Lat(Rule):
+    """Train the forget terms against perturbations of hidden states that raise their loss: latent adversarial training.
+
+    A perturbation d_t is added to the output of a block at each position, from 0 on:
+    ``d_t <- P(d_t + step_size g_t / |g_t|)``, g_t the gradient of the forget terms with respect to d_t, and P the
+    projection onto the ball ``|d_t| <= epsilon`` (2-norms).
+
+    Attributes:
+        layer: the block, 1..L, negative from the last; None is a third of the depth.
+        epsilon: radius of the ball.
+        steps: number of inner steps.
+        step_size: their length.
+        on: "prompt" perturbs the positions of the prompt; "all" those of the answer too, for passages without a prompt.
+    """
+
+    name: str = field(init=False, default="lat")
+    formula: ClassVar[str] = "forget terms at h + d, d = argmax L_forget over |d_t| <= epsilon"
+    source: ClassVar[str] = "arXiv:2407.15549"
+    gradients: ClassVar[bool] = True
+    sides: ClassVar[tuple[str, ...]] = ("forget",)
+
+    layer: int | None = None
+    epsilon: Annotated[float, Field(gt=0)] = 1.0
+    steps: Annotated[int, Field(ge=1)] = 6
+    step_size: Annotated[float, Field(gt=0)] = 0.25
+    on: Literal["prompt", "all"] = "prompt"
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Undo(Rule):
+    """After training, mix noise into the weights, and distil the unlearned model into the result on retain examples.
+
+    ``w <- (1 - alpha) w + alpha beta n``, n drawn by Xavier's uniform initialisation for matrices and 0 for vectors;
+    then ``KL(p_unlearned || p)`` at every token of the retain examples is minimised, prompts included.
+
+    Attributes:
+        alpha: share of noise.
+        beta: factor of the noise.
+        epochs: passes of the distillation over the retain examples.
+        lr: its peak learning rate; None is that of the run, as are all its other training settings.
+    """
+
+    name: str = field(init=False, default="undo")
+    formula: ClassVar[str] = "then w <- (1 - alpha) w + alpha beta noise, and KL(unlearned || p) on retain"
+    source: ClassVar[str] = "arXiv:2506.06278"
+    whole_weights: ClassVar[bool] = True
+
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.25
+    beta: Annotated[float, Field(ge=0)] = 0.1
+    epochs: Annotated[float, Field(gt=0)] = 5.0
+    lr: Annotated[float, Field(gt=0)] | None = None
+
+
 rules: Registry[Any] = Registry("rule", declares=("formula",))
 """Kind of rule -> its class, whose keyword-only parameters are the settings."""
 
-for _kind in (Prune, L1, Negate, Contrast, MiniUnlearning):
+for _kind in (Prune, L1, Negate, Contrast, MiniUnlearning, Sam, Gru, Lat, Undo):
     rules.register(_kind.name, source=_kind.source, formula=_kind.formula)(_kind)
 
 

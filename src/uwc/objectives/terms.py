@@ -16,7 +16,8 @@ from uwc.objectives.registry import terms
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from uwc.objectives.forwards import Forwards
+    from uwc.data.batches import Batch
+    from uwc.objectives.forwards import Forwards, Pass
 
 
 @terms.register(
@@ -45,6 +46,42 @@ def gradient_ascent(forwards: "Forwards") -> "Tensor":
 def refusal(forwards: "Forwards") -> "Tensor":
     """Train to answer forget questions with a random refusal: ``L = (1/N) sum_t l_t``. Returns [B] sums over tokens."""
     return -forwards.refusal.total(forwards.refusal.logprobs)
+
+
+@terms.register(
+    "jensen_shannon_refusal",
+    source="arXiv:2509.02820",
+    side="forget",
+    role="forget",
+    needs=("forget.logits", "refusal.tokens"),
+    reduction="tokens",
+    formula="(1/N) sum_t JSD(1[r_t], p), r the refusal's tokens in turn",
+)
+def jensen_shannon_refusal(forwards: "Forwards") -> "Tensor":
+    """JensUn's forget loss: predict a refusal's tokens at the positions of the forget answer, by a bounded divergence.
+
+    ``L = (1/N) sum_t JSD(e_t, p)``, e_t all mass on r_t, the refusal's token with number t modulo their number, end of
+    sequence included; with p_t = p(r_t | x, y_<t), ``JSD(e_t, p) = log 2 - (1 + p_t) log(1 + p_t) / 2 + p_t log(p_t) /
+    2``, between 0 and log 2. Returns [B] sums over tokens.
+    """
+    from uwc.objectives.forwards import target_logprobs
+
+    passed = forwards.forget
+    logprobs = target_logprobs(passed.logits, in_turn(forwards.refusal.batch, passed))
+    p = logprobs.exp()
+    return passed.total(math.log(2) - ((1 + p) * p.log1p() - p * logprobs) / 2)
+
+
+def in_turn(source: "Batch", passed: "Pass") -> "Tensor":
+    """[N] for the labelled tokens of a pass the answer tokens of the same example in another batch, again from the
+    first after the last; before an answer its first."""
+    import torch
+
+    rows, tokens = source.rows[source.in_answer], source.targets[source.in_answer]
+    counts = torch.bincount(rows, minlength=source.size)
+    starts = counts.cumsum(0) - counts
+    own = passed.batch.rows
+    return tokens[starts[own] + passed.order_in_answer().clamp_min(0) % counts[own]]
 
 
 @terms.register(
@@ -431,4 +468,27 @@ def kl(forwards: "Forwards", *, scope: Scope = "answer") -> "Tensor":
 
     passed = forwards.retain
     per_token = divergence(forwards.reference_logits("retain"), passed.logits)
+    return passed.total(per_token, attended=scope == "attended")
+
+
+@terms.register(
+    "jensen_shannon",
+    source="arXiv:2509.02820",
+    side="retain",
+    role="retain",
+    needs=("retain.logits", "retain.reference_logits"),
+    reduction="tokens",
+    formula="(1/N) sum_t JSD(p_original, p)",
+)
+def jensen_shannon(forwards: "Forwards", *, scope: Scope = "answer") -> "Tensor":
+    """JensUn's retain loss: stay close to the original model's predictions, by a bounded divergence.
+
+    ``L = (1/N) sum_t (KL(p_o || m) + KL(p || m)) / 2``, ``m = (p_o + p) / 2``. The mean is over the positions that
+    predict the answer, or with `scope` "attended" over the whole sequence without padding. Returns [B] sums over
+    tokens.
+    """
+    from uwc.objectives.forwards import jensen_shannon_divergence
+
+    passed = forwards.retain
+    per_token = jensen_shannon_divergence(forwards.reference_logits("retain"), passed.logits)
     return passed.total(per_token, attended=scope == "attended")

@@ -17,6 +17,7 @@ from uwc.errors import ConfigError
 from uwc.metrics.samples import SAMPLES, LeakSettings
 from uwc.metrics.scored import TEXTS, needs_of, variants_of
 from uwc.objectives.registry import ROLES, role_of, terms
+from uwc.objectives.rules import Gru, Lat, Rule, Sam, Undo
 from uwc.registry import Entry
 from uwc.studies.plan import Plan
 from uwc.studies.sections import FORGET_SETS
@@ -445,7 +446,8 @@ class Counter:
             tokens, logits, share = seen * (mean.prompt + mean.answer), seen * mean.answer, depth.get(role, 1.0)
             if role in trained:
                 read = 0.0 if share < 1 else logits
-                work += self._trained(tokens, read, training, steps=passes, share=share)
+                times = _times(step.rule) if ROLES[role].questions == "forget" else 1.0
+                work += self._trained(tokens, read, training, steps=passes, share=share) * times
             if role in frozen:
                 work += self.scored(tokens, 0.0 if share < 1 else logits, share=share)
         if any(ROLES[role].answers == "samples" for role in trained):
@@ -457,8 +459,20 @@ class Counter:
         checked = self.scored(len(step.retain) * (mean.prompt + mean.answer), len(step.retain) * mean.answer) * 2
         examples = [*step.forget, *step.retain]
         needed = self._training_memory(training, examples, roles=len(trained), reference=bool(frozen))
+        kept = {Sam: 1, Gru: 2, Undo: 1 - bool(frozen)}  # copies of weights or gradients
+        needed += kept.get(type(step.rule), 0) * self._trainable(training) * self.bytes
         parts = {"training": work, "retain perplexity": checked}
+        if isinstance(step.rule, Undo):
+            parts["distillation"] = self._distilled(step, step.rule)
         return Cost({**parts, "step": Work(steps=1, disk=self._saved(training))}, self._memory(needed))
+
+    def _distilled(self, step: Unlearn, rule: Undo) -> Work:
+        """Passes over all tokens of the retain examples, with gradients and of the unlearned model."""
+        training, mean, seen = step.training, self._mean(step.retain), rule.epochs * len(step.retain)
+        steps, tokens = ceil(seen / training.batch_size), seen * (mean.prompt + mean.answer)
+        passes = steps * ceil(training.batch_size / (training.micro_batch_size or training.batch_size))
+        trained = self._trained(tokens, tokens, training, steps=passes) + self._updates(steps, training)
+        return trained + self.scored(tokens, tokens)
 
     def _role(self, step: Unlearn, name: str) -> _Length:
         role = ROLES[name]
@@ -580,6 +594,14 @@ def _settings(**given: Any) -> TrainingSettings:
     return TrainingSettings(**given)
 
 
+def _times(rule: Rule | None) -> float:
+    """How often a pass over forget questions is computed, in passes with gradients of weights.
+
+    An inner step of latent adversarial training has gradients of states, two thirds of such a pass.
+    """
+    return 2.0 if isinstance(rule, Sam) else 1 + rule.steps * 2 / 3 if isinstance(rule, Lat) else 1.0
+
+
 def _reads(step: Unlearn, layers: int) -> tuple[dict[str, None], dict[str, None], dict[str, float]]:
     """The roles that are trained on, those that the frozen copy reads, and the share of blocks that a role needs."""
     trained, frozen = dict[str, None](), dict[str, None]()
@@ -588,6 +610,8 @@ def _reads(step: Unlearn, layers: int) -> tuple[dict[str, None], dict[str, None]
         for need in terms.get(term.term).facts["needs"]:
             role = term.roles.get(role_of(need), role_of(need))
             what = need.partition(".")[2]
+            if what == "tokens":
+                continue  # without a pass
             (frozen if what.startswith("reference") else trained)[role] = None
             layer = term.settings.get("layer") or ceil(layers / 2)
             share = min(1.0, layer / layers) if what.endswith("states") else 1.0

@@ -35,7 +35,7 @@ class TrainingState:
         samples: (question, number) -> tokens and the ends of the prompt and answer that were sampled.
         log: one entry a step.
         effects: the records of the gradient effect.
-        masks: name -> the weights that pruning kept.
+        rule: name -> what the method's rule remembers.
     """
 
     identity: str
@@ -48,7 +48,7 @@ class TrainingState:
     samples: dict[tuple[int, int], tuple[str, tuple[int, ...], int, int]] = field(default_factory=dict)
     log: list[dict[str, float]] = field(default_factory=list)
     effects: list[dict[str, Any]] = field(default_factory=list)
-    masks: dict[str, Tensor] = field(default_factory=dict)
+    rule: dict[str, Tensor] = field(default_factory=dict)
 
 
 def save_checkpoint(folder: Path, state: TrainingState) -> None:

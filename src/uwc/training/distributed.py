@@ -139,7 +139,7 @@ def check_sharding(settings: TrainingSettings, rule: Rule | None, plugin: FullyS
         raise ConfigError("set gradient_checkpointing in the training settings, not with FSDP's own flag")
     unfit = {"lora": settings.lora is not None, "precision fp16": settings.precision == "fp16"}
     if rule is not None:
-        unfit[f"the rule {rule.name}"] = rule.whole_weights
+        unfit[f"the rule {rule.name}"] = rule.whole_weights or rule.gradients
     for name, given in unfit.items():
         if given:
             raise ConfigError(f"{name} and sharded training do not go together; leave out --use_fsdp, or {name}")

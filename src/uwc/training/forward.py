@@ -17,7 +17,7 @@ from uwc.models.adapters import adapter_off, has_adapter
 from uwc.models.batching import BATCH_COST
 from uwc.models.head import answer_logits, unwrapped
 from uwc.models.model import Batching, Model
-from uwc.models.states import blocks, capturing_states
+from uwc.models.states import blocks, capturing_states, shifting_outputs
 from uwc.objectives.forwards import Pass, target_logprobs
 from uwc.objectives.objective import Objective
 from uwc.training.data import Key
@@ -61,7 +61,7 @@ def run_passes(
     detached: DetachedForwards | None = None,
     sharing: Batching | None = None,
 ) -> dict[str, Pass]:
-    """The trained model's pass for each role, before any trick.
+    """The trained model's pass for each role, before any trick; without outputs where tokens alone are read.
 
     Roles whose passes end at the same depth go through the model together where that costs less: they are padded to
     the longest, but a forward has costs of its own. In a sharded model they always do: every process must make the
@@ -77,7 +77,8 @@ def run_passes(
     Raises:
         ModelError: a sharded model must read sequences together that it may not.
     """
-    passes: dict[str, Pass] = {}
+    passes = {role: Pass(batch) for role, batch in batches.items() if not objective.reads(role)}
+    order, batches = list(batches), {role: batch for role, batch in batches.items() if role not in passes}
     sharing, sharded = sharing or Batching(), is_sharded(model)
     if sharded and not sharing.share([batch.input_ids.shape[1] for batch in batches.values()]):
         raise ModelError("this model's results depend on what it reads together; train it without sharding (FSDP)")
@@ -91,7 +92,7 @@ def run_passes(
         elif logits is not None:
             outputs["logprobs"] = target_logprobs(logits, joint.targets)
         passes |= _split(objective, roles, batches, outputs if detached is None else detached.detach(outputs))
-    return {role: passes[role] for role in batches}
+    return {role: passes[role] for role in order}
 
 
 def separate_roles(objective: Objective, batches: Mapping[str, Batch], sharing: Batching) -> list[list[str]]:
@@ -104,7 +105,8 @@ def separate_roles(objective: Objective, batches: Mapping[str, Batch], sharing: 
         sharing: which sequences may share a forward.
     """
     groups: list[set[str]] = []
-    linked = [*_groups(objective, batches, sharing, together=False), *(term.read_roles for term in objective.terms)]
+    read = {role: batch for role, batch in batches.items() if objective.reads(role)}
+    linked = [*_groups(objective, read, sharing, together=False), *(term.read_roles for term in objective.terms)]
     for roles in map(set, linked):
         touching = [group for group in groups if group & roles]
         groups = [group for group in groups if group not in touching] + [roles.union(*touching)]
@@ -117,12 +119,12 @@ def run_model(
 ) -> tuple[Tensor | None, dict[int, Tensor]]:
     """One forward pass: [N, V] logits that predict the labelled tokens, if `logits`, and [N, d] states by layer.
 
-    Without logits the forward ends after the deepest of the layers.
+    Without logits the forward ends after the deepest of the layers. The batch's shifts are in all states.
     """
     if logits:
-        with capturing_states(model, layers, batch) as states:
+        with shifting_outputs(model, batch.shifts), capturing_states(model, layers, batch) as states:
             return answer_logits(model, batch), states
-    with capturing_states(model, layers, batch) as states:
+    with shifting_outputs(model, batch.shifts), capturing_states(model, layers, batch) as states:
         if unwrapped(model) is model and not is_sharded(model):
             handle = blocks(model)[max(layers) - 1].register_forward_hook(_stop)
             try:
@@ -138,18 +140,27 @@ def run_model(
 
 
 def join(batches: Sequence[Batch]) -> Batch:
-    """The examples of several batches in one, padded to the longest; labelled tokens stay in order."""
+    """The examples of several batches in one, padded to the longest; labelled tokens stay in order.
+
+    Either none of them has shifts, or all do, of the same blocks.
+    """
     if len(batches) == 1:
         return batches[0]
     width = max(b.input_ids.shape[1] for b in batches)
     starts = torch.tensor([0, *[b.size for b in batches[:-1]]]).cumsum(0).tolist()
     padded = [torch.nn.functional.pad(b.input_ids, (0, width - b.input_ids.shape[1])) for b in batches]
+    shifts = [b.shifts for b in batches if b.shifts is not None]
+    longest = {
+        layer: torch.cat([functional.pad(s[layer], (0, 0, 0, width - s[layer].shape[1])) for s in shifts])
+        for layer in (shifts[0] if shifts else ())
+    }
     return Batch(
         input_ids=torch.cat(padded),
         rows=torch.cat([b.rows + start for b, start in zip(batches, starts, strict=True)]),
         positions=torch.cat([b.positions for b in batches]),
         targets=torch.cat([b.targets for b in batches]),
         in_answer=torch.cat([b.in_answer for b in batches]),
+        shifts=longest or None,
     )
 
 

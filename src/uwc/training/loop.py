@@ -6,7 +6,8 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor
 from transformers import get_scheduler
 
 from uwc import progress
-from uwc.data.batches import Batch, collate
+from uwc.data.batches import collate
 from uwc.data.example import fingerprint, learnt
 from uwc.data.prompts import EncodedExample
 from uwc.errors import ConfigError, ModelError, TrainingDiverged
@@ -40,8 +41,9 @@ from uwc.training.forward import (
     separate_roles,
 )
 from uwc.training.on_policy import sample_answers
+from uwc.training.rule_actions import Batches, Change, Side
 from uwc.training.settings import TrainingSettings
-from uwc.training.weight_rules import weight_rule
+from uwc.training.weight_rules import rule_actions
 
 FUSED = ("adam", "adamw", "sgd", "adagrad")
 OF_BITSANDBYTES = ("8bit", "32bit", "paged")
@@ -204,7 +206,7 @@ class _Run:
         self.reference = Reference(
             self.model, self.objective, self.settings, frozen=frozen, autocast=self.accelerator.autocast
         )
-        self.rule = weight_rule(self.objective.method.rule, self.model)
+        self.rule = rule_actions(self.objective.method.rule, self.model, self.objective)
 
     def begin(self) -> None:
         """Compute what depends on the original weights, then prune and load the checkpoint, if any."""
@@ -213,7 +215,7 @@ class _Run:
         state = self._load()
         if self.loader.samples:
             self._use_samples(_unpacked(state.samples) if state else self._sample())
-        self.rule.begin(self.data, masks=state.masks if state else None)
+        self.rule.begin(self.data, state=state.rule if state else None)
         if state is not None:
             self._restore_weights(state)
         self.placement.start(frozen=self.reference.copy)
@@ -284,38 +286,66 @@ class _Run:
         return tokens_in(micro_batches)
 
     def accumulate(self, micro_batches: list[MicroBatch], denominators: Mapping[str, float]) -> dict[str, float]:
-        """Add up the gradients of one step's micro-batches; returns each term's mean loss over all processes."""
+        """Make the gradients of one step, as the rule says; returns each term's mean loss over all processes."""
+
+        def add(side: Side | None = None, change: Change | None = None) -> dict[str, float]:
+            return self._add(micro_batches, denominators, self.objective.part(side), change)
+
+        means = self.rule.accumulate(add)
+        return {term.label: means[term.label] for term in self.objective.terms}
+
+    def _add(
+        self,
+        micro_batches: list[MicroBatch],
+        denominators: Mapping[str, float],
+        objective: Objective,
+        change: Change | None,
+    ) -> dict[str, float]:
+        """Add up the gradients of a step's micro-batches; returns each term's mean loss over all processes."""
+        if not objective.terms:
+            return {}
         accelerator = self.accelerator
         zero = torch.zeros((), dtype=torch.float64, device=device_of_double(accelerator.device))
-        sums = dict.fromkeys((t.label for t in self.objective.terms), zero)
+        sums = dict.fromkeys((t.label for t in objective.terms), zero)
         for i, micro in enumerate(micro_batches):
             last = i == len(micro_batches) - 1
+            batches: Batches = {
+                role: collate(micro.roles[role].encoded, device=accelerator.device, scope=objective.scope(role))
+                for role in objective.roles
+            }
+            if change is not None:
+                batches = change(batches, partial(self._loss, micro, denominators, objective))
             alone = nullcontext() if self._shared else embedding_gradients(self.module)
             with alone, nullcontext() if last else accelerator.no_sync(self.module):
-                for label, mean in self._backward(micro, denominators).items():
+                for label, mean in self._backward(micro, batches, denominators, objective).items():
                     sums[label] = sums[label] + in_double(mean) * micro.live
         if self._shared:
             total = accelerator.reduce(torch.stack(list(sums.values())), reduction="sum")  # on CPUs or CUDA devices
             return dict(zip(sums, total.tolist(), strict=True))
         return {label: float(value) for label, value in sums.items()}
 
-    def _backward(self, micro: MicroBatch, denominators: Mapping[str, float]) -> dict[str, Tensor]:
+    def _loss(
+        self, micro: MicroBatch, denominators: Mapping[str, float], objective: Objective, batches: Batches
+    ) -> Tensor:
+        """The loss of a micro-batch on changed batches; its gradients do not go through a data-parallel wrapper."""
+        forwards = self._forwards(micro, batches, objective, self.accelerator.unwrap_model(self.module), None)
+        return self.weights.total(objective.losses(forwards, denominators))
+
+    def _backward(
+        self, micro: MicroBatch, batches: Batches, denominators: Mapping[str, float], objective: Objective
+    ) -> dict[str, Tensor]:
         """Add the gradients of a micro-batch, one group of roles after the other; returns each term's mean loss.
 
         Terms that read no common pass have gradients of their own, so that the activations of a group are freed before
         those of the next are computed.
         """
         accelerator, means = self.accelerator, dict[str, Tensor]()
-        batches = {
-            role: collate(part.encoded, device=accelerator.device, scope=self.objective.scope(role))
-            for role, part in micro.roles.items()
-        }
-        sharing = self.model.sharing()
-        groups = [list(batches)] if self._shared else separate_roles(self.objective, batches, sharing)
+        groups = [list(batches)] if self._shared else separate_roles(objective, batches, self.model.sharing())
         for roles in groups:
             detached = None if self._shared else DetachedForwards()
-            forwards = self._forwards(micro, {role: batches[role] for role in roles}, detached)
-            of_group = self.objective.losses(forwards, denominators, roles=roles)
+            of_roles = {role: batches[role] for role in roles}
+            forwards = self._forwards(micro, of_roles, objective, self.module, detached)
+            of_group = objective.losses(forwards, denominators, roles=roles)
             loss = self.weights.total(of_group)
             # data parallelism averages gradients over processes; the loss is a sum over their examples
             accelerator.backward(loss * accelerator.num_processes * micro.live if self._shared else loss)
@@ -328,14 +358,21 @@ class _Run:
     def _shared(self) -> bool:
         return bool(self.accelerator.num_processes > 1)
 
-    def _forwards(self, micro: MicroBatch, batches: Mapping[str, Batch], detached: DetachedForwards | None) -> Forwards:
-        """Run the passes over these batches, and look up or run those of the reference."""
+    def _forwards(
+        self,
+        micro: MicroBatch,
+        batches: Batches,
+        objective: Objective,
+        module: Any,
+        detached: DetachedForwards | None,
+    ) -> Forwards:
+        """Run the passes over these batches, and look up or run those of the reference, which nothing changes."""
         references: dict[str, Tensor | Mapping[int, Tensor]] = {}
         for role, batch in batches.items():
-            references |= self.reference.values(role, micro.roles[role].keys, batch)
+            references |= self.reference.values(role, micro.roles[role].keys, replace(batch, shifts=None))
         with self.accelerator.autocast():
-            passes = run_passes(self.module, self.objective, batches, detached=detached, sharing=self.model.sharing())
-        return Forwards({role: self.objective.apply_tricks(role, p) for role, p in passes.items()}, references)
+            passes = run_passes(module, objective, batches, detached=detached, sharing=self.model.sharing())
+        return Forwards({role: objective.apply_tricks(role, p) for role, p in passes.items()}, references)
 
     def _sample(self, number: int = 0) -> dict[Key, EncodedExample]:
         """Answers drawn by the main process from the model as it is now, the same for all processes."""
@@ -392,7 +429,7 @@ class _Run:
             samples={k: (e.id, e.tokens, e.start, e.end) for k, e in sampled.items()},
             log=self.log.steps,
             effects=self.log.effects,
-            masks=self.rule.masks,
+            rule=self.rule.state,
         )
         if isinstance(self.checkpoints, Kept):
             self.checkpoints.write(state)

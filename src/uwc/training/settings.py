@@ -8,6 +8,7 @@ from pydantic.dataclasses import dataclass
 
 from uwc.errors import ConfigError
 from uwc.objectives.methods import Method
+from uwc.objectives.registry import terms
 from uwc.strict_numbers import StrictNumbers
 
 MOST = 10**9
@@ -102,10 +103,22 @@ class TrainingSettings(StrictNumbers):
 
 
 def check_rule(method: Method, settings: TrainingSettings, *, where: str) -> None:
-    """Raise ConfigError if the method's rule acts on the weights themselves and an adapter is to be trained."""
+    """Raise ConfigError if the method's rule cannot be followed: it acts on the weights themselves and an adapter is to
+    be trained, it reads gradients that fp16 scales, or it is about terms that the method does not have."""
     rule = method.rule
-    if rule is not None and rule.whole_weights and settings.lora is not None:
+    if rule is None:
+        return
+    if rule.whole_weights and settings.lora is not None:
         raise ConfigError(f"{where}: the rule {rule.name} and lora do not go together; leave one of them out")
+    if rule.gradients and settings.precision == "fp16":
+        raise ConfigError(f"{where}: the rule {rule.name} and precision fp16 do not go together; use bf16")
+    there = {terms.get(t.term).facts["side"] for t in method.terms}
+    for side in rule.sides:
+        if side not in there:
+            raise ConfigError(
+                f"{where}: the rule {rule.name} is about {side} terms, and the method has none; leave the rule out, or "
+                "add one to the method's terms"
+            )
 
 
 def check_stop(method: Method, *, where: str) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from uwc.data.batches import collate
-from uwc.errors import ConfigError, TrainingDiverged
+from uwc.errors import ConfigError, DataError, TrainingDiverged
 from uwc.models.adapters import adapter_config, add_adapter, merge_adapter
 from uwc.models.contrast import contrast
 from uwc.models.load import require_no_model
@@ -19,17 +19,21 @@ from uwc.models.model import Model
 from uwc.models.placement import require_on_one_device
 from uwc.models.scoring import let_train
 from uwc.objectives.forwards import Forwards
-from uwc.objectives.methods import Method
+from uwc.objectives.methods import Method, WeightedTerm
 from uwc.objectives.objective import Objective
-from uwc.objectives.rules import Contrast, MiniUnlearning
+from uwc.objectives.rules import Contrast, MiniUnlearning, Undo
 from uwc.results import Collapse
 from uwc.training.callbacks import StopRule, collapse, retain_perplexity
 from uwc.training.data import Loader, TrainingData
-from uwc.training.forward import run_passes
+from uwc.training.forward import frozen_copy, run_passes
 from uwc.training.loop import TrainingLog, require_finite, train
+from uwc.training.rule_actions import trained
 from uwc.training.settings import TrainingSettings, check_rule
+from uwc.training.weight_rules import mix_in_noise
 
 FORGET, RETAIN = "nll(forget)", "nll"
+DISTILLED = "distillation"
+"""The name of the distillation's loss in the log."""
 
 
 def mini_unlearn(
@@ -92,6 +96,58 @@ def _add_gradient(total: Mapping[str, Tensor], loss: Tensor, weights: Mapping[st
         total[name].add_(gradient.float())
 
 
+_KL = WeightedTerm("kl", settings={"scope": "attended"})
+DISTILLATION = Method("distillation", "imitate a model at every token", "arXiv:2506.06278", (_KL,))
+
+
+def noise_and_distil(
+    model: Model,
+    rule: Undo,
+    data: TrainingData,
+    settings: TrainingSettings,
+    *,
+    checkpoints: Path | None = None,
+    log: TrainingLog,
+) -> None:
+    """Mix noise into the weights of an unlearned model, and distil it as it was into the result, in place.
+
+    ``KL(p_unlearned || p)`` at every token of the retain examples is minimised. A copy of the unlearned model is held
+    in the precision of training. The noise depends on the run's seed alone.
+
+    Args:
+        model: the unlearned model; its weights change.
+        rule: the noise and the distillation.
+        data: the retain examples.
+        settings: of the unlearning; the epochs and perhaps the learning rate are the rule's.
+        checkpoints: a folder for checkpoints of the distillation.
+        log: gets one entry a step, numbered after those that it has.
+
+    Raises:
+        ConfigError: the distillation has a single step, which the warm-up leaves without effect.
+        TrainingDiverged: a loss is NaN or infinite.
+    """
+    teacher = frozen_copy(copy.deepcopy(model.model), settings)
+    mix_in_noise(trained(model.model).values(), alpha=rule.alpha, beta=rule.beta, seed=settings.seed)
+    settings = replace(settings, epochs=rule.epochs, lr=rule.lr or settings.lr, gradient_effect_every=None)
+    first = int(log.steps[-1]["step"]) if log.steps else 0
+
+    def tell(entry: dict[str, float]) -> None:
+        log.steps.append({**entry, "step": first + entry["step"], DISTILLED: entry["loss"]})
+        log.steps[-1].pop("kl")
+        log.tell()
+
+    objective = Objective(DISTILLATION, model.model)
+    train(
+        model,
+        objective,
+        TrainingData(retain=data.retain),
+        settings,
+        checkpoints=checkpoints,
+        frozen=teacher,
+        log=TrainingLog(on_step=tell),
+    )
+
+
 @dataclass(frozen=True)
 class Unlearned:
     """The outcome of an unlearning run.
@@ -142,6 +198,8 @@ def unlearn(
     require_on_one_device(model.model, model.name or "the model", "training")
     rule, lora = method.rule, settings.lora
     check_rule(method, settings, where=f"the method {method.name!r}")
+    if isinstance(rule, Undo) and not data.retain:
+        raise DataError("the rule undo distils on retain examples, and there are none; give some")
     before = retain_perplexity(model, data.retain) if data.retain else None
     original = copy.deepcopy(model.model) if isinstance(rule, Contrast) else None
     if lora is not None:
@@ -154,6 +212,9 @@ def unlearn(
             mini_unlearn(model, objective, data, settings, log=log)
         else:
             train(model, objective, data, settings, checkpoints=checkpoints, frozen=frozen, stop=stop, log=log)
+        if isinstance(rule, Undo):
+            after_it = None if checkpoints is None else checkpoints / DISTILLED
+            noise_and_distil(model, rule, data, settings, checkpoints=after_it, log=log)
     except TrainingDiverged as error:
         diverged = error
     if lora is not None and lora.save == "merged":

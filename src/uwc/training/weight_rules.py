@@ -1,6 +1,6 @@
-"""The rules that change weights while a model is trained, or right after: pruning, l1 shrinkage and negation."""
+"""The rules that change weights while a model is trained, or right after: pruning, l1 shrinkage, negation and noise."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -12,51 +12,31 @@ from uwc.models.adapters import has_adapter
 from uwc.models.batching import DEFAULT_TOKEN_BUDGET
 from uwc.models.block_weights import Product, block_matrices, block_parameters, watching_products
 from uwc.models.model import Model
-from uwc.objectives.rules import L1, MiniUnlearning, Negate, Prune, Rule
+from uwc.objectives.objective import Objective
+from uwc.objectives.rules import L1, Gru, Lat, MiniUnlearning, Negate, Prune, Rule, Sam
 from uwc.training.data import TrainingData
+from uwc.training.gradient_rules import LatentAdversary, Rectified, SharpnessAware
+from uwc.training.rule_actions import RuleActions, trained
 
 CALIBRATION_EXAMPLES = 128
 
 
-class WeightRule:
-    """A rule's actions at the points of a run; those of this class do nothing.
-
-    Attributes:
-        masks: name -> True for the weights that pruning keeps; stored in checkpoints.
-    """
-
-    def __init__(self) -> None:
-        self.masks: dict[str, Tensor] = {}
-
-    def begin(self, data: TrainingData, *, masks: Mapping[str, Tensor] | None) -> None:
-        """Act before the first step; `masks` are those of a checkpoint, if the run is resumed."""
-
-    def before_step(self) -> None:
-        """Act before a step of the optimizer."""
-
-    def after_step(self, lr: float, *, progress: float) -> None:
-        """Act after a step of the optimizer with learning rate `lr`, at `progress` in 0..1 of the run."""
-
-    def finish(self) -> None:
-        """Act on the weights after the last step."""
-
-
-class _Pruning(WeightRule):
+class _Pruning(RuleActions):
     def __init__(self, rule: Prune, model: Model) -> None:
         super().__init__()
         self._rule, self._model, self._weights = rule, model, linear_weights(model.model)
 
-    def begin(self, data: TrainingData, *, masks: Mapping[str, Tensor] | None) -> None:
-        if masks:
-            self.masks = dict(masks)
+    def begin(self, data: TrainingData, *, state: Mapping[str, Tensor] | None) -> None:
+        if state:
+            self.state = dict(state)
         elif self._rule.by == "magnitude":
-            self.masks = magnitude_masks(self._weights, share=self._rule.share)
+            self.state = magnitude_masks(self._weights, share=self._rule.share)
         else:
-            self.masks = self._wanda(data)
-        apply_masks(self._weights, self.masks)
+            self.state = self._wanda(data)
+        apply_masks(self._weights, self.state)
 
     def after_step(self, lr: float, *, progress: float) -> None:
-        apply_masks(self._weights, self.masks)
+        apply_masks(self._weights, self.state)
 
     def _wanda(self, data: TrainingData) -> dict[str, Tensor]:
         examples = (data.retain or data.forget)[:CALIBRATION_EXAMPLES]
@@ -68,7 +48,7 @@ class _Pruning(WeightRule):
         return wanda_masks(self._model.model, batches, share=self._rule.share)
 
 
-class _Shrinkage(WeightRule):
+class _Shrinkage(RuleActions):
     def __init__(self, rule: L1, model: Model) -> None:
         super().__init__()
         self._rule, self._weights = rule, linear_weights(model.model)
@@ -82,11 +62,11 @@ class _Shrinkage(WeightRule):
         apply_masks(self._weights, self._nonzero)  # the optimizer may have moved those that were at zero
 
 
-class _Negation(WeightRule):
+class _Negation(RuleActions):
     def __init__(self, rule: Negate, model: Model) -> None:
         super().__init__()
         self._rule, self._model = rule, model
-        self._start = {name: p.detach().clone() for name, p in _trained(model.model).items()}
+        self._start = {name: p.detach().clone() for name, p in trained(model.model).items()}
 
     @torch.no_grad()
     def finish(self) -> None:
@@ -96,32 +76,30 @@ class _Negation(WeightRule):
         scaled, as turning both would leave the product as it is.
         """
         adapter = has_adapter(self._model.model)
-        for name, weight in _trained(self._model.model).items():
+        for name, weight in trained(self._model.model).items():
             start = self._start[name].float()
             if adapter and bool(start.any()):
                 continue
             weight.copy_((start - self._rule.scale * (weight.float() - start)).to(weight.dtype))
 
 
-def weight_rule(rule: Rule | None, model: Model) -> WeightRule:
-    """The actions of a method's rule on the weights of a model in training.
+def rule_actions(rule: Rule | None, model: Model, objective: Objective) -> RuleActions:
+    """The actions of a method's rule on a model in training.
 
     Raises:
-        ConfigError: the rule needs the weights themselves, and the model has an adapter.
+        ConfigError: the rule needs the weights themselves, and the model has an adapter; or it perturbs a block that
+            has no effect.
         ModelError: the blocks of the model hold no matrix, or weights of unknown use.
         ValueError: the rule takes the place of training.
     """
     if isinstance(rule, MiniUnlearning):
         raise ValueError("Mini-Unlearning takes the place of training; call unlearn")
-    if isinstance(rule, Prune):
-        return _Pruning(rule, model)
-    if isinstance(rule, L1):
-        return _Shrinkage(rule, model)
-    return _Negation(rule, model) if isinstance(rule, Negate) else WeightRule()
-
-
-def _trained(model: Any) -> dict[str, Tensor]:
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if isinstance(rule, Lat):
+        return LatentAdversary(rule, model, objective)
+    kinds: dict[type, Callable[[Any, Model], RuleActions]] = {
+        Prune: _Pruning, L1: _Shrinkage, Negate: _Negation, Sam: SharpnessAware, Gru: Rectified
+    }  # fmt: skip
+    return kinds[type(rule)](rule, model) if type(rule) in kinds else RuleActions()
 
 
 def linear_weights(model: Any) -> dict[str, Tensor]:
@@ -133,6 +111,24 @@ def linear_weights(model: Any) -> dict[str, Tensor]:
     if any("lora_" in name for name in block_parameters(model)):
         raise ConfigError("the rules prune and l1 change the weights themselves; they do not go together with lora")
     return {matrix.name: matrix.parameter for matrix in block_matrices(model)}
+
+
+@torch.no_grad()
+def mix_in_noise(weights: Iterable[Tensor], *, alpha: float, beta: float, seed: int) -> None:
+    """Replace weights in place: ``w <- (1 - alpha) w + alpha beta n``.
+
+    n is uniform on ``(-a, a)``, ``a = sqrt(6 / (rows + columns))``, for matrices (Xavier's initialisation; the last two
+    dimensions of a stack of matrices), and 0 for vectors. The noise is drawn on the CPU, in the order of the weights,
+    and so is the same on any device. Source: arXiv:2506.06278, with its public code for beta and vectors.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for weight in weights:
+        mixed = (1 - alpha) * weight.float()
+        if weight.ndim >= 2:
+            bound = (6 / (weight.shape[-2] + weight.shape[-1])) ** 0.5
+            noise = (2 * torch.rand(weight.shape, generator=generator) - 1) * bound
+            mixed += alpha * beta * noise.to(weight.device)
+        weight.copy_(mixed.to(weight.dtype))
 
 
 @torch.no_grad()

@@ -1,12 +1,23 @@
 """Terms on whole distributions, worked out by hand over a vocabulary of four."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from tests.helpers.term_examples import LN2, forwards, made_pass
 
-from uwc.objectives.terms import ce_u, kl, logit_flattening, maximum_entropy, nll, self_distillation
+from uwc.objectives.forwards import jensen_shannon_divergence
+from uwc.objectives.terms import (
+    ce_u,
+    jensen_shannon,
+    jensen_shannon_refusal,
+    kl,
+    logit_flattening,
+    maximum_entropy,
+    nll,
+    self_distillation,
+)
 
 
 def test_self_distillation_lowers_the_true_token_in_the_teacher() -> None:
@@ -95,3 +106,57 @@ def test_kl_of_a_model_that_rules_tokens_out_is_finite_where_both_do() -> None:
 
 def test_nll_is_descent() -> None:
     assert nll(forwards({"retain": made_pass([[0.5, 0.25]])})).tolist() == pytest.approx([3 * LN2])
+
+
+def jensun(answers: list[list[float]], refusals: list[list[int]]) -> list[float]:
+    """The loss of answers whose tokens have these probabilities; token 1 is likely, and the others share the rest."""
+    refusal = made_pass([[0.5] * len(tokens) for tokens in refusals])
+    targets = torch.tensor([token for tokens in refusals for token in tokens])
+    refusal = replace(refusal, batch=replace(refusal.batch, targets=targets), all_logits=None)
+    values: list[float] = jensen_shannon_refusal(forwards({"forget": made_pass(answers), "refusal": refusal})).tolist()
+    return values
+
+
+def test_jensun_is_between_0_and_log_2() -> None:
+    """p = 1/2 of the target: m = (3/4, 1/12, 1/12, 1/12), and ln 2 - (3/2 ln 3/2 - 1/2 ln 1/2) / 2 = 0.2158."""
+    (half,) = jensun([[0.5]], [[1]])
+    assert (
+        half
+        == pytest.approx(math.log(2) - (1.5 * math.log(1.5) + 0.5 * math.log(2)) / 2)
+        == pytest.approx(0.21576, abs=1e-5)
+    )
+    assert jensun([[1.0 - 1e-12], [1e-12], [0.5, 0.5]], [[1], [1], [1]]) == pytest.approx(
+        [0.0, math.log(2), 2 * half], abs=1e-6
+    )
+
+
+def test_jensun_takes_the_tokens_of_a_refusal_in_turn() -> None:
+    """Targets 1, 2, 1 and 2, 1: token 1 has probability 0.7, and each other token 0.1."""
+
+    def of(p: float) -> float:
+        return math.log(2) - ((1 + p) * math.log(1 + p) - p * math.log(p)) / 2
+
+    found = jensun([[0.7, 0.7, 0.7], [0.7, 0.7]], [[1, 2], [2, 1, 3]])
+    assert found == pytest.approx([2 * of(0.7) + of(0.1), of(0.7) + of(0.1)], rel=1e-5)
+
+
+def test_the_jensen_shannon_divergence_is_symmetric_and_bounded() -> None:
+    """(1/2, 1/6, ..) against uniform: half of 1/2 ln 4/3 + 3/6 ln 4/5 and of 1/4 ln 2/3 + 3/4 ln 6/5."""
+    one, other = forwards({"retain": made_pass([[0.5]])}, {"retain": made_pass([[0.25]])}), made_pass([[0.5]])
+    parts = (0.5 * math.log(4 / 3) + 0.5 * math.log(4 / 5), 0.25 * math.log(2 / 3) + 0.75 * math.log(6 / 5))
+    assert jensen_shannon(one).tolist() == pytest.approx([sum(parts) / 2], rel=1e-5)
+    swapped = forwards({"retain": made_pass([[0.25]])}, {"retain": other})
+    assert jensen_shannon(swapped).tolist() == pytest.approx([sum(parts) / 2], rel=1e-5)
+    same = forwards({"retain": made_pass([[0.5]])}, {"retain": other})
+    assert jensen_shannon(same).tolist() == pytest.approx([0.0], abs=1e-7)
+
+
+def test_a_token_of_no_probability_has_no_part_in_the_jensen_shannon_divergence() -> None:
+    """(1, 0) against (1/2, 1/2), and (1, 0) against (0, 1), which is ln 2; gradients stay finite."""
+    reference = torch.tensor([[0.0, -math.inf], [0.0, -math.inf]])
+    logits = torch.tensor([[0.0, 0.0], [-math.inf, 0.0]], requires_grad=True)
+    found = jensen_shannon_divergence(reference, logits)
+    expected = (math.log(4 / 3) + 0.5 * math.log(2 / 3) + 0.5 * math.log(2)) / 2
+    assert found.tolist() == pytest.approx([expected, math.log(2)], rel=1e-5)
+    found.sum().backward()
+    assert logits.grad is not None and torch.isfinite(logits.grad).all()

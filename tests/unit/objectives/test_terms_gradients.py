@@ -8,7 +8,7 @@ import torch
 from tests.helpers.term_examples import forwards, made_batch
 from torch import Tensor
 
-from uwc.objectives.forwards import Pass, divergence, target_logprobs
+from uwc.objectives.forwards import Pass, divergence, jensen_shannon_divergence, target_logprobs
 from uwc.objectives.registry import terms
 
 LENGTHS = {"forget": (3, 1, 5), "refusal": (2, 4, 1), "retain": (4, 2, 2), "retain_refusal": (1, 3, 2)}
@@ -45,6 +45,18 @@ def lowered(z: Tensor, beta: float) -> Tensor:
     return z.softmax(-1)
 
 
+def jensen_shannon(q: Tensor, p: Tensor) -> Tensor:
+    """Half the sum of the divergences of two distributions from their mean, term by term."""
+    m = (p + q) / 2
+    return (q * (q / m).log() + p * (p / m).log()).sum() / 2
+
+
+def towards_the_token(p: Tensor) -> Tensor:
+    """The same from a distribution with all mass on the labelled token."""
+    m = torch.stack([(p[:, v] + (v == 1)) / 2 for v in range(WIDTH)], dim=1)
+    return (-m[:, 1].log() + (p * (p / m).log()).sum(-1)).sum() / 2
+
+
 def preference(beta: float, factor: float, margin: Callable[[Logits, Logits], Tensor]) -> Any:
     return lambda z, o: -(factor / beta) * torch.log(1 / (1 + torch.exp(-beta * margin(z, o))))
 
@@ -67,6 +79,8 @@ FORMULAS: dict[str, Callable[[Logits, Logits], Tensor]] = {
     "ce_u": lambda z, o: cross_entropy(ruled_out(z["forget"])[1:], z["forget"][1:]),
     "maximum_entropy": lambda z, o: (-LOG(z["forget"], -1).mean(-1) - torch.tensor(WIDTH).log()).sum(),
     "logit_flattening": lambda z, o: ((z["forget"].max(-1).values - z["forget"].mean(-1)) ** 2).sum(),
+    "jensen_shannon_refusal": lambda z, o: towards_the_token(z["forget"].softmax(-1)),
+    "jensen_shannon": lambda z, o: jensen_shannon(o["retain"].softmax(-1), z["retain"].softmax(-1)),
     "kl": lambda z, o: (o["retain"].softmax(-1) * (LOG(o["retain"], -1) - LOG(z["retain"], -1))).sum(),
 }
 
@@ -122,7 +136,12 @@ def test_chunks_of_rows_leave_no_seam(rows: int) -> None:
     torch.testing.assert_close(target_logprobs(z, y), plain)
     kl = (o.softmax(-1) * (LOG(o, -1) - LOG(z, -1))).sum(-1)
     torch.testing.assert_close(divergence(o, z), kl, rtol=1e-4, atol=1e-6)
-    for ours, theirs in ((target_logprobs(z, y), plain), (divergence(o, z), kl)):
+    q, p = o.softmax(-1), z.softmax(-1)
+    m = (p + q) / 2
+    both = ((q * (q / m).log() + p * (p / m).log()) / 2).sum(-1)
+    torch.testing.assert_close(jensen_shannon_divergence(o, z), both, rtol=1e-4, atol=1e-6)
+    pairs = ((target_logprobs(z, y), plain), (divergence(o, z), kl), (jensen_shannon_divergence(o, z), both))
+    for ours, theirs in pairs:
         (mine,) = torch.autograd.grad((ours * scale).sum(), z)
         (wanted,) = torch.autograd.grad((theirs * scale).sum(), z, retain_graph=True)
         torch.testing.assert_close(mine, wanted, rtol=1e-4, atol=1e-6)

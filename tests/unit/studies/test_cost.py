@@ -13,7 +13,7 @@ from uwc.data.example import Example
 from uwc.errors import ConfigError
 from uwc.models.load import build_model
 from uwc.studies.config import StudyConfig
-from uwc.studies.cost import CHARACTERS_OF_BUILT, TEMPLATE_OF_BUILT, Counter, Shape, Work, shape_of
+from uwc.studies.cost import CHARACTERS_OF_BUILT, TEMPLATE_OF_BUILT, Cost, Counter, Shape, Work, shape_of
 from uwc.studies.plan import Plan, make_plan
 from uwc.studies.steps import Attack, Calibrate, FineTune, Score, Unlearn
 from uwc.training.settings import LoraSettings
@@ -140,6 +140,29 @@ def test_a_method_counts_the_passes_of_its_terms(plan: Plan, counter: Counter) -
     assert 1.5 * ga.training < gd.training < 2.5 * ga.training
     assert kl.training == gd.training and kl.scoring > gd.scoring
     assert rmu.training < gd.training, "its passes end at a block, without logits"
+
+
+def test_a_rule_counts_the_passes_that_it_repeats(plan: Plan, counter: Counter) -> None:
+    """SAM has the forget pass twice, LAT 1 + 6 x 2/3 times; UNDO has 5 passes over all tokens of the retain set."""
+
+    def of(method: str, **rule: Any) -> Cost:
+        data = STUDY.model_dump()
+        data["unlearn"]["runs"] = [{"method": method, "rule": rule, "training": {"lr": 1e-3}}]
+        found = make_plan(StudyConfig.model_validate(data))
+        return counter.cost(next(step for step in found.steps if isinstance(step, Unlearn)))
+
+    forget, plain = of("npo").work.training, of("npo-gd")
+    assert of("npo-sam").work.training == pytest.approx(plain.work.training + forget)
+    assert of("npo-lat").work.training == pytest.approx(plain.work.training + 4 * forget)
+    assert of("npo-gru").work == plain.work
+    undo = of("npo-undo")
+    step = next(s for s in plan.steps if isinstance(s, Unlearn))
+    asked = sum(len(e.question) for e in step.retain) / CHARACTERS_OF_BUILT + TEMPLATE_OF_BUILT * len(step.retain)
+    tokens = asked + sum(len(e.answer) for e in step.retain) / CHARACTERS_OF_BUILT
+    distilled = 6 * 5 * tokens * (counter.shape.blocks + counter.shape.head)
+    assert undo.work.training == pytest.approx(plain.work.training + distilled)
+    for rule in ("sam", "gru", "undo"):
+        assert of("gd", name=rule).memory > of("gd").memory == of("gd", name="lat").memory
 
 
 def test_calibration_scores_the_grid_and_a_bisection(plan: Plan, counter: Counter) -> None:

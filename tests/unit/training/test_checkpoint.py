@@ -74,6 +74,8 @@ def test_a_killed_run_ends_with_the_same_bits(kill: int, knowing: Model, tmp_pat
         ("prune-first", {}),
         ("l1-sparse", {"epochs": 2}),
         ("task-vector", {}),
+        ("npo-gru", {}),
+        ("npo-lat", {}),
         ("npo-on-policy", {"samples": SampleSettings(max_new_tokens=5, every=4)}),
         ("rmu", {"optimizer": "sgd", "optimizer_settings": {"momentum": 0.9}, "schedule": "cosine"}),
     ],
@@ -81,7 +83,7 @@ def test_a_killed_run_ends_with_the_same_bits(kill: int, knowing: Model, tmp_pat
 def test_what_a_method_remembers_beside_its_weights_is_kept(
     method: str, settings: dict[str, Any], knowing: Model, tmp_path: Path
 ) -> None:
-    """Dual variables, masks, the weights it began with, sampled answers, momentum."""
+    """Dual variables, masks, the weights it began with, averaged gradients, sampled answers, momentum."""
     whole, log = run(knowing, method, None, **settings)
     with pytest.raises(Killed):
         run(knowing, method, tmp_path, kill=3, **settings)

@@ -10,11 +10,13 @@ from tests.conftest import people
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from uwc.data.batches import collate
+from uwc.data.prompts import EncodedExample
 from uwc.models.load import build_model
 from uwc.objectives.methods import METHODS
 from uwc.objectives.objective import Objective
 from uwc.training.data import TrainingData
-from uwc.training.forward import DetachedForwards, attention_in_float32, embedding_gradients
+from uwc.training.forward import DetachedForwards, attention_in_float32, embedding_gradients, join
 from uwc.training.loop import train
 from uwc.training.settings import TrainingSettings
 
@@ -147,3 +149,13 @@ def test_gradient_checkpointing_in_bfloat16_changes_no_step(method: str) -> None
         steps.append(train(model, Objective(METHODS[method], model.model), data, replace(settings, warmup_ratio=0.0)))
     assert [s["loss"] for s in steps[0].steps] == [s["loss"] for s in steps[1].steps]
     assert steps[0].steps[-1]["gradient_norm"] == pytest.approx(steps[1].steps[-1]["gradient_norm"], rel=1e-6)
+
+
+def test_joined_batches_keep_their_shifts_and_are_not_shifted_at_padding() -> None:
+    short, long = EncodedExample("a", (5, 6, 7), 1, 3), EncodedExample("b", (5, 6, 7, 8, 9), 2, 5)
+    first, second = (collate([e], device=torch.device("cpu")) for e in (short, long))
+    assert join([first, second]).shifts is None
+    one, two = torch.full((1, 3, 2), 1.0), torch.full((1, 5, 2), 2.0)
+    joined = join([replace(first, shifts={1: one}), replace(second, shifts={1: two})]).shifts
+    assert joined is not None and list(joined) == [1]
+    assert joined[1][:, :, 0].tolist() == [[1.0, 1.0, 1.0, 0.0, 0.0], [2.0, 2.0, 2.0, 2.0, 2.0]]
