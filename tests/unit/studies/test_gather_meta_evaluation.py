@@ -209,7 +209,7 @@ def test_the_shipped_study_has_pools_and_the_fields_attacks() -> None:
 
 @pytest.mark.skipif(not (REAL / "tofu_full").is_dir(), reason="TOFU's files are not there")
 def test_the_study_of_the_real_model_is_planned(few: None, tmp_path: Path) -> None:
-    """With a small model of as many blocks: 12 models of six methods, the paper's attacks, and 40 questions a set."""
+    """With a small model of as many blocks: 12 models of six methods, the paper's attacks, and 20 forget questions."""
     from tests.conftest import people
 
     from uwc.models.load import build_model, save_model
@@ -221,7 +221,8 @@ def test_the_study_of_the_real_model_is_planned(few: None, tmp_path: Path) -> No
     assert {"jailbreak", "probe", "relearn_original", "token_noise", RELEARN, NF4} <= {
         step.attack[0][0] for step in plan.steps if isinstance(step, Attack)
     }
-    assert len(plan.sets["forget"]) == len(plan.sets["retain"]) == 40
-    assert len(plan.pools) == 6 and len(plan.attacks) == 13 * 8
+    assert len(plan.sets["forget"]) == 20 and len(plan.sets["retain"]) == 10
+    assert len(plan.pools) == 6 and len(plan.attacks) == 13 * 7
     shipped = make_plan(load_config("robustness")).scoring.metrics
-    assert set(plan.scoring.metrics) == set(shipped), "comparable with the study of the small model"
+    assert set(shipped) - set(plan.scoring.metrics) == {"letter_accuracy", "letter_margin"}, "else comparable"
+    assert set(plan.scoring.metrics) < set(shipped)
