@@ -12,6 +12,7 @@ from uwc.metrics.suites import SUITES, entry_of, is_set_metric
 from uwc.objectives.methods import METHODS
 from uwc.objectives.registry import terms, tricks
 from uwc.objectives.rules import rules
+from uwc.objectives.spaces import COMMON
 from uwc.published import published, published_names
 from uwc.registry import Entry, unknown_name
 from uwc.studies.config_file import shipped_configs
@@ -31,7 +32,14 @@ def catalogue(kind: str) -> list[dict[str, Any]]:
     """
     listings: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "methods": lambda: [
-            {"name": m.name, "summary": m.summary, "formula": m.formula, "source": m.source} for m in METHODS.values()
+            {
+                "name": m.name,
+                "summary": m.summary,
+                "formula": m.formula,
+                "searched": [f"{key}: {values}" for key, values in m.space.items() if key not in COMMON],
+                "source": m.source,
+            }
+            for m in METHODS.values()
         ],
         "terms": lambda: [_describe(e, "side", "formula") for e in terms],
         "metrics": lambda: [_describe(e, "needs", "range", "higher_remembers") for e in (*metrics, *set_metrics)],

@@ -9,8 +9,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from itertools import pairwise
-from math import isfinite, isnan, log
+from math import isfinite, isnan, log, nan
 from pathlib import Path
+from statistics import stdev
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue, PrivateAttr, ValidationError, WithJsonSchema
@@ -575,6 +576,63 @@ class TrainingRecord(Part):
     diverged: int | None = None
     """The step whose loss or gradient was not finite."""
     collapse: Collapse | None = None
+
+
+class Trial(Part):
+    """One trial of a search for hyper-parameters."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("number",)
+
+    number: int
+    values: dict[str, float | int | str | bool]
+    """Key of the run -> the tried value."""
+    early: Number | None = None
+    """The residual forget score part of the way; null if it was not measured."""
+    score: Number | None = None
+    """The residual forget score after the training; null if the trial was pruned."""
+    alpha: Number | None = None
+    """The calibrated mixture."""
+    diverged: int | None = None
+    """The step whose loss or gradient was not finite."""
+
+
+class Tuning(Part):
+    """The search for the hyper-parameters of a run."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("run",)
+
+    run: str
+    """The run, or the group of runs, that has the best values."""
+    metric: str
+    higher_remembers: bool
+    """Whether a low score is good."""
+    subjects: int
+    """Number of forget subjects that trials were scored on; none of them is reported on."""
+    questions: int
+    space: dict[str, str]
+    """Key of the run -> the values to try, in words."""
+    trials: tuple[Trial, ...]
+    best: int
+    """The number of the best trial."""
+    importance: dict[str, float] = {}
+    """Key of the run -> its share of what explains the best quarter of trials (PED-ANOVA, arXiv:2304.10255); empty for
+    too few trials."""
+
+    @property
+    def finished(self) -> tuple[Trial, ...]:
+        """The trials with a score."""
+        return tuple(trial for trial in self.trials if trial.score is not None)
+
+    @property
+    def best_trial(self) -> Trial:
+        """The best trial."""
+        return next(trial for trial in self.trials if trial.number == self.best)
+
+    @property
+    def spread(self) -> float:
+        """The standard deviation of the scores over finished trials; NaN for fewer than two."""
+        scores = [trial.score for trial in self.finished if trial.score is not None]
+        return stdev(scores) if len(scores) > 1 else nan
 
 
 class ReferenceModel(Part):
@@ -1566,6 +1624,8 @@ class StudyResults(Answered):
     pairs: dict[str, dict[str, Number]]
     """First -> second -> confidence that the first has the lower residual forget score, from paired bootstrap draws."""
     groups: tuple[Group, ...]
+    tuning: tuple[Tuning, ...] = ()
+    """The searches for hyper-parameters."""
     secrets: tuple[SecretCount, ...] = ()
     """The secrets that each model says, by set; empty if the questions have none, or no answer was generated."""
     judges: tuple[JudgeInfo, ...] = ()

@@ -28,6 +28,8 @@ from tests.torture.trials import (
 
 TARGETS = {"study": "runs", "compare": "out", "calibrate": "out", "unlearn": "out", "score": "out"}
 """Command -> the folder that it writes to."""
+KEPT = {"checkpoints", ".chunks"}
+"""Folders of what a rerun continues from."""
 ONE_LINE = "one line that names the folder, nothing half written; with room again, the same bits"
 
 

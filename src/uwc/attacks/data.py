@@ -66,14 +66,15 @@ class AttackData(Attacker):
 
 
 def split_by_subject(
-    examples: Sequence[Example], share: float, *, seed: int = 0
+    examples: Sequence[Example], share: float, *, seed: int = 0, owner: str = "the attacker"
 ) -> tuple[list[Example], list[Example]]:
-    """Split a forget set into the attacker's share and the scored rest; a subject is never divided.
+    """Split a set into the attacker's share and the scored rest; a subject is never divided.
 
     Args:
-        examples: the forget set.
+        examples: the set.
         share: the attacker's share of the subjects, in 0..1; at least one subject on each side.
         seed: of the choice.
+        owner: who has the share, in messages.
 
     Raises:
         DataError: the share is outside 0..1, or there are fewer than two subjects.
@@ -81,13 +82,13 @@ def split_by_subject(
     subjects = list(dict.fromkeys(e.subject or e.id for e in examples))
     if not 0 < share < 1 or len(subjects) < 2:
         raise DataError(
-            f"cannot give the attacker a share of {share} of {len(subjects)} subjects: the share must lie between "
+            f"cannot give {owner} a share of {share} of {len(subjects)} subjects: the share must lie between "
             "0 and 1, and at least two subjects are needed (examples without one count as their own)"
         )
     count = min(max(round(share * len(subjects)), 1), len(subjects) - 1)
     chosen = {subjects[i] for i in np.random.default_rng(seed).permutation(len(subjects))[:count]}
-    attackers = [e for e in examples if (e.subject or e.id) in chosen]
-    return attackers, [e for e in examples if (e.subject or e.id) not in chosen]
+    owned = [e for e in examples if (e.subject or e.id) in chosen]
+    return owned, [e for e in examples if (e.subject or e.id) not in chosen]
 
 
 def _require_no_shared_fact(theirs: Sequence[Example], scored: Sequence[Example], name: str) -> None:

@@ -19,6 +19,7 @@ from uwc.objectives.rules import (
     Undo,
     changed_rule,
 )
+from uwc.objectives.spaces import COMMON, WEIGHT, Around, Range, Space
 from uwc.registry import unknown_name
 
 
@@ -84,6 +85,7 @@ class Method:
         source: where it is defined.
         terms: the sum.
         rule: a change of weights or logits besides gradient steps, if any.
+        further: what a search of hyper-parameters tries besides what is common to all methods.
     """
 
     name: str
@@ -91,6 +93,15 @@ class Method:
     source: str
     terms: tuple[WeightedTerm, ...]
     rule: Rule | None = None
+    further: Space = field(default_factory=dict)
+
+    @property
+    def space(self) -> Space:
+        """The search space of its hyper-parameters: `COMMON`, the weights of terms besides the first, as only their
+        ratios matter, and what it declares."""
+        names = [t.term for t in self.terms]
+        weighted = [t.term for t in self.terms[1:] if t.constraint is None and names.count(t.term) == 1]
+        return {**COMMON, **{f"weights.{name}": WEIGHT for name in weighted}, **self.further}
 
     @property
     def answer_pools(self) -> set[str]:
@@ -131,6 +142,8 @@ def _formula(term: WeightedTerm) -> str:
 
 
 _GA, _NLL, _KL, _REFUSAL = (WeightedTerm(t) for t in ("gradient_ascent", "nll", "kl", "refusal"))
+_NPO: Space = {"settings.npo.beta": Range(low=0.05, high=2.0, log=True)}
+_DPO: Space = {"settings.dpo.beta": Range(low=0.01, high=1.0, log=True)}
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -145,38 +158,58 @@ METHODS: dict[str, Method] = {
         Method("idk", "refusals on forget questions, descent on retain answers", "arXiv:2401.06121",
                (_REFUSAL, _NLL)),
         Method("idk-ap", "refusals on forget questions, answers preferred to refusals on retain questions",
-               "arXiv:2410.08109", (_REFUSAL, WeightedTerm("answer_preservation"))),
+               "arXiv:2410.08109", (_REFUSAL, WeightedTerm("answer_preservation")),
+               further={"settings.answer_preservation.beta": Range(low=0.01, high=1.0, log=True)}),
         Method("dpo", "direct preference optimization: refusals over forget answers", "arXiv:2305.18290",
-               (WeightedTerm("dpo"), _NLL)),
+               (WeightedTerm("dpo"), _NLL),
+               further=_DPO),
         Method("altpo", "alternate preference optimization: other plausible answers over forget answers",
-               "arXiv:2409.13474", (WeightedTerm("dpo", roles={"refusal": "alternative"}), _NLL)),
-        Method("npo", "negative preference optimization", "arXiv:2404.05868", (WeightedTerm("npo"),)),
+               "arXiv:2409.13474", (WeightedTerm("dpo", roles={"refusal": "alternative"}), _NLL),
+               further=_DPO),
+        Method("npo", "negative preference optimization", "arXiv:2404.05868", (WeightedTerm("npo"),),
+               further=_NPO),
         Method("npo-gd", "negative preference optimization, descent on retain answers", "arXiv:2404.05868",
-               (WeightedTerm("npo"), _NLL)),
+               (WeightedTerm("npo"), _NLL),
+               further=_NPO),
         Method("npo-kl", "negative preference optimization, divergence from the original on retain answers",
-               "arXiv:2404.05868", (WeightedTerm("npo"), _KL)),
+               "arXiv:2404.05868", (WeightedTerm("npo"), _KL),
+               further=_NPO),
         Method("simnpo", "negative preference optimization without a reference", "arXiv:2410.07163",
-               (WeightedTerm("simnpo", weight=0.125), _NLL)),
+               (WeightedTerm("simnpo", weight=0.125), _NLL),
+               further={"settings.simnpo.beta": Range(low=1.0, high=10.0, log=True),
+                        "settings.simnpo.delta": Range(low=0.0, high=2.0)}),
         Method("npo-on-policy", "negative preference optimization of answers sampled from the model itself",
-               "arXiv:2404.14367", (WeightedTerm("npo", roles={"forget": "sampled"}), _NLL)),
+               "arXiv:2404.14367", (WeightedTerm("npo", roles={"forget": "sampled"}), _NLL),
+               further=_NPO),
         Method("dpo-on-policy", "refusals preferred to answers sampled from the model itself", "arXiv:2404.14367",
-               (WeightedTerm("dpo", roles={"forget": "sampled"}), _NLL)),
+               (WeightedTerm("dpo", roles={"forget": "sampled"}), _NLL),
+               further=_DPO),
         Method("altpo-on-policy", "answers sampled from the model itself preferred to forget answers",
-               "arXiv:2404.14367", (WeightedTerm("dpo", roles={"refusal": "sampled"}), _NLL)),
+               "arXiv:2404.14367", (WeightedTerm("dpo", roles={"refusal": "sampled"}), _NLL),
+               further=_DPO),
         Method("rmu", "misdirect forget states, keep retain states", "arXiv:2403.03218",
-               (WeightedTerm("misdirection"), WeightedTerm("activation_distance"))),
+               (WeightedTerm("misdirection"), WeightedTerm("activation_distance")),
+               further={"settings.misdirection.coefficient": Range(low=0.5, high=20.0, log=True)}),
         Method("rmu-long", "misdirect forget states to a long random target, without a retain term",
-               "arXiv:2406.09179", (WeightedTerm("misdirection_long"),)),
+               "arXiv:2406.09179", (WeightedTerm("misdirection_long"),),
+               further={"settings.misdirection_long.coefficient": Range(low=0.5, high=20.0, log=True)}),
         Method("undial", "self-distillation with the true token's logit lowered", "arXiv:2402.10052",
-               (WeightedTerm("self_distillation"),)),
+               (WeightedTerm("self_distillation"),),
+               further={"settings.self_distillation.beta": Range(low=2.0, high=30.0, log=True)}),
         Method("wga", "gradient ascent weighted by each token's likelihood", "arXiv:2502.19301",
-               (WeightedTerm("weighted_ascent"),)),
+               (WeightedTerm("weighted_ascent"),),
+               further={"settings.weighted_ascent.beta": Range(low=0.5, high=10.0, log=True)}),
         Method("tnpo", "negative preference optimization token by token", "arXiv:2502.19301",
-               (WeightedTerm("token_npo"),)),
+               (WeightedTerm("token_npo"),),
+               further={"settings.token_npo.beta": Range(low=0.5, high=10.0, log=True)}),
         Method("wtnpo", "token-wise negative preference optimization weighted by likelihood", "arXiv:2502.19301",
-               (WeightedTerm("weighted_token_npo"),)),
+               (WeightedTerm("weighted_token_npo"),),
+               further={"settings.weighted_token_npo.beta": Range(low=0.5, high=10.0, log=True),
+                        "settings.weighted_token_npo.alpha": Range(low=0.0, high=3.0)}),
         Method("satimp", "gradient ascent weighted by saturation and importance", "arXiv:2505.11953",
-               (WeightedTerm("saturation_importance"), WeightedTerm("nll", weight=0.1))),
+               (WeightedTerm("saturation_importance"), WeightedTerm("nll", weight=0.1)),
+               further={"settings.saturation_importance.beta1": Range(low=0.5, high=10.0, log=True),
+                        "settings.saturation_importance.beta2": Range(low=0.1, high=4.0, log=True)}),
         Method("ce-u", "imitate the model's own distribution without the true token", "arXiv:2503.01224",
                (WeightedTerm("ce_u"),)),
         Method("pdu", "flatten forget logits, with the retain loss kept below a bound", "arXiv:2506.05314",
@@ -187,26 +220,36 @@ METHODS: dict[str, Method] = {
         Method("llmu", "ascent on forget answers, descent on random answers, divergence from the original on retain",
                "arXiv:2310.10683", (_GA, WeightedTerm("refusal", roles={"refusal": "random_answer"}), _KL)),
         Method("task-vector", "learn the forget answers, then subtract this change from the original's weights",
-               "arXiv:2212.04089", (WeightedTerm("nll", roles={"retain": "forget"}),), Negate()),
+               "arXiv:2212.04089", (WeightedTerm("nll", roles={"retain": "forget"}),), Negate(),
+               further={"rule.scale": Range(low=0.25, high=4.0, log=True)}),
         Method("whp", "learn the forget answers, then decode from the contrast with the original",
-               "arXiv:2310.02238", (WeightedTerm("nll", roles={"retain": "forget"}),), Contrast()),
+               "arXiv:2310.02238", (WeightedTerm("nll", roles={"retain": "forget"}),), Contrast(),
+               further={"rule.strength": Range(low=0.25, high=4.0, log=True)}),
         Method("mini-unlearning", "take the forget data's part out of the last updates of a retraced training",
-               "arXiv:2406.16986", (WeightedTerm("nll", roles={"retain": "forget"}), _NLL), MiniUnlearning()),
+               "arXiv:2406.16986", (WeightedTerm("nll", roles={"retain": "forget"}), _NLL), MiniUnlearning(),
+               further={"rule.strength": Range(low=0.25, high=4.0, log=True),
+                        "rule.contraction": Range(low=0.5, high=0.99)}),
         Method("l1-sparse", "descent on retain answers while small weights are shrunk to zero", "arXiv:2304.04934",
-               (_NLL,), L1()),
+               (_NLL,), L1(),
+               further={"rule.strength": Range(low=0.1, high=10.0, log=True)}),
         Method("npo-sam", "npo-gd with the forget gradient at weights moved against forgetting", "arXiv:2502.05374",
-               (WeightedTerm("npo"), _NLL), Sam()),
+               (WeightedTerm("npo"), _NLL), Sam(),
+               further={**_NPO, "rule.rho": Around(factor=8.0)}),
         Method("npo-gru", "npo-gd without the part of the forget gradient that raises the retain loss",
-               "arXiv:2503.09117", (WeightedTerm("npo"), _NLL), Gru()),
+               "arXiv:2503.09117", (WeightedTerm("npo"), _NLL), Gru(),
+               further=_NPO),
         Method("npo-lat", "npo-gd against perturbations of hidden states on forget questions", "arXiv:2407.15549",
-               (WeightedTerm("npo"), _NLL), Lat()),
+               (WeightedTerm("npo"), _NLL), Lat(),
+               further={**_NPO, "rule.epsilon": Around(factor=8.0)}),
         Method("npo-undo", "npo-gd, then noise in the weights, and distillation on retain questions",
-               "arXiv:2506.06278", (WeightedTerm("npo"), _NLL), Undo()),
+               "arXiv:2506.06278", (WeightedTerm("npo"), _NLL), Undo(),
+               further={**_NPO, "rule.alpha": Range(low=0.02, high=0.5, log=True)}),
         Method("jensun", "refusals in place of forget answers, the original's predictions on retain questions, by "
                "bounded divergences", "arXiv:2509.02820",
                (WeightedTerm("jensen_shannon_refusal"), WeightedTerm("jensen_shannon"))),
         Method("prune-first", "set the smallest weights to zero, then gradient difference on the others",
-               "arXiv:2304.04934", (_GA, _NLL), Prune()),
+               "arXiv:2304.04934", (_GA, _NLL), Prune(),
+               further={"rule.share": Range(low=0.1, high=0.9)}),
     )
 }  # fmt: skip
 

@@ -34,6 +34,7 @@ from uwc.reports.tables_attacks import (
 )
 from uwc.reports.tables_leaks import leak_tables
 from uwc.reports.tables_meta import meta_evaluation_table
+from uwc.reports.tuning import trials_tables, tuning_figures, tuning_table
 from uwc.results import FORGET, StudyResults
 
 Figures = dict[str, Drawing]
@@ -62,6 +63,7 @@ FIGURES: dict[str, Callable[[StudyResults], Figures]] = {
     "frontier": _by_set(frontier_figure),
     "alpha": alpha_figures,
     "depth": depth_figures,
+    "tuning": tuning_figures,
     "training": training_figures,
     "effect": effect_figures,
     "robustness": _robustness,
@@ -77,6 +79,8 @@ def tables(results: StudyResults) -> dict[str, Table | list[Table] | None]:
         "ranking": ranking_table(results),
         "pairs": pairs_table(results),
         "seeds": groups_table(results),
+        "tuning": tuning_table(results),
+        "trials": trials_tables(results),
         "tau": tau_table(results),
         "tau-runs": runs_tau_table(results),
         "leaks": leak_tables(results),

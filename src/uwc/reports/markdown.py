@@ -15,6 +15,7 @@ from uwc.reports.tables import (
 )
 from uwc.reports.tables_attacks import pcc_table, ranking_tables, recovery_tables, recovery_words, robustness_words
 from uwc.reports.tables_meta import holding_words, meta_evaluation_table, meta_evaluation_words
+from uwc.reports.tuning import tuning_table, tuning_words
 from uwc.results import StudyResults
 
 
@@ -34,6 +35,9 @@ def _parts(results: StudyResults) -> Iterator[str]:
         yield indistinct(results) and markdown_text(indistinct(results)) + "\n"
     if results.groups:
         yield to_markdown(groups_table(results))
+    if tuning := tuning_table(results):
+        yield to_markdown(tuning)
+        yield _bullets(tuning_words(results))
     if words := tau_words(results):
         yield to_markdown(tau_table(results))
         yield _bullets(words)

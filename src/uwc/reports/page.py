@@ -18,6 +18,7 @@ from uwc.reports.gallery import FIGURES, tables
 from uwc.reports.tables import indistinct, split_sizes, steps_table, summary, tau_words
 from uwc.reports.tables_attacks import recovery_words, robustness_words
 from uwc.reports.tables_meta import holding_words, meta_evaluation_words
+from uwc.reports.tuning import tuning_words
 from uwc.results import ES, RunRecord, StudyResults
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def _render(results: StudyResults, run: RunRecord, answers: AnswersPart | None) 
         not_monotone=[m.name for m in results.unlearned if m.calibration and not m.calibration.monotone],
         indistinct=indistinct(results),
         tau_words=tau_words(results),
+        tuning_words=tuning_words(results),
         metrics={name: _metric(results, name) for name in results.metrics},
         tables=tables(results),
         steps_table=steps_table(run),

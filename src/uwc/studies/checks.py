@@ -24,7 +24,7 @@ from uwc.results import (
 )
 from uwc.studies.judging import unchecked
 from uwc.studies.plan import Plan
-from uwc.studies.steps import Checkpoint, Step
+from uwc.studies.steps import Checkpoint, Step, Unlearn
 from uwc.studies.store import Store
 
 
@@ -210,7 +210,8 @@ def _on_collapse(references: Sequence[ReferenceModel], unlearned: Sequence[Unlea
 
 
 def _on_design(plan: Plan, retention: Retention | None) -> Coded:
-    if plan.config.unlearn.chosen_on == "reported":
+    untuned = [run.config.label for run in plan.runs if not (isinstance(run.model, Unlearn) and run.model.tuned)]
+    if plan.config.unlearn.chosen_on == "reported" and untuned:
         yield (
             "chosen_on_reported",
             "The settings of the runs were chosen on the questions that are reported here: methods can look better "

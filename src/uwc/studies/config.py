@@ -21,6 +21,7 @@ from uwc.names import STORE, require_name
 from uwc.objectives.methods import Constraint, Method, WeightedTerm, active_tricks, check_term, get_method
 from uwc.objectives.registry import term_name
 from uwc.objectives.rules import Contrast
+from uwc.objectives.spaces import Value
 from uwc.plugins import load_plugins
 from uwc.published import published_benchmarks
 from uwc.registry import unknown_name
@@ -34,6 +35,7 @@ from uwc.studies.sections import (
     ResourcesConfig,
     RobustnessConfig,
     Section,
+    TuneConfig,
     first_problem,
     utility_metrics,
     with_seeds,
@@ -200,6 +202,17 @@ class RunConfig(Section):
     def given(self) -> bool:
         """Whether the model is a given checkpoint."""
         return self.checkpoint is not None
+
+    def changed(self, values: Mapping[str, Value]) -> "RunConfig":
+        """The run with other values at some of its keys, such as ``training.lr``. Raises ValidationError."""
+        data = self.model_dump(exclude_defaults=True)
+        for key, value in values.items():
+            *path, last = key.split(".")
+            inner = data
+            for part in path:
+                inner = inner.setdefault(part, {})
+            inner[last] = value
+        return RunConfig.model_validate(data)
 
     def composition(self) -> Method:
         """The method with the run's weights, settings, roles and rule.
@@ -390,14 +403,15 @@ def _policies(given: Any) -> Any:
 
 
 class StudyConfig(Section):
-    """A whole study. Without `finetune` the model was trained on the data before. `retrained`: also train, or name, a
-    model that is never trained on the forget set. `calibrate: null`: the unlearned models are scored as delivered, and
-    not ranked. `robustness`: measure the faithfulness and robustness of the metrics. `harness`: settings of tasks of
-    lm-evaluation-harness. `generation`: servers that give greedy answers in place of generation here. `check`:
-    policies, shipped ones by name, YAML files or their content, under each of which every unlearned model is checked as
-    delivered. `plugins`: Python files that register metrics, losses, attacks or benchmarks, executed before names are
-    checked. `published`: a benchmark whose published scores the report shows for comparison; by default the study's
-    own, if there are any. `keep_paths`: keep absolute paths in the results and reports."""
+    """A whole study. Without `finetune` the model was trained on the data before. `retrained`: also train, or name,
+    a model that is never trained on the forget set. `tune`: search for the hyper-parameters of the runs.
+    `calibrate: null`: the unlearned models are scored as delivered, and not ranked. `robustness`: measure the
+    faithfulness and robustness of the metrics. `harness`: settings of tasks of lm-evaluation-harness. `generation`:
+    servers that give greedy answers in place of generation here. `check`: policies, shipped ones by name, YAML
+    files or their content, under each of which every unlearned model is checked as delivered. `plugins`: Python
+    files that register metrics, losses, attacks or benchmarks, executed before names are checked. `published`: a
+    benchmark whose published scores the report shows for comparison; by default the study's own, if there are any.
+    `keep_paths`: keep absolute paths in the results and reports."""
 
     name: str
     title: str = ""
@@ -407,6 +421,7 @@ class StudyConfig(Section):
     finetune: TrainingSettings | None = None
     retrained: bool | str = False
     unlearn: UnlearnConfig
+    tune: TuneConfig | None = None
     score: ScoreConfig = ScoreConfig()
     generation: GenerationConfig | None = None
     calibrate: CalibrateConfig | None = CalibrateConfig()
@@ -449,6 +464,8 @@ class StudyConfig(Section):
             raise ConfigError(
                 "retrained: true trains a retrained model, which needs 'finetune'; or give the path of one"
             )
+        if self.tune is not None and self.calibrate is None:
+            raise ConfigError("tune: trials are ranked by the calibrated forget score, which needs 'calibrate'")
         self.harness.require_used((*self.score.tasks, *(self.calibrate.tasks if self.calibrate else ())))
         names = [policy.name for policy in self.check]
         for name in names:

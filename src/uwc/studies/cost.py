@@ -20,8 +20,8 @@ from uwc.objectives.registry import ROLES, role_of, terms
 from uwc.objectives.rules import Gru, Lat, Rule, Sam, Undo
 from uwc.registry import Entry
 from uwc.studies.plan import Plan
-from uwc.studies.sections import FORGET_SETS
-from uwc.studies.steps import Attack, Build, Calibrate, Depth, FineTune, Score, Step, Unlearn
+from uwc.studies.sections import FORGET_SETS, CalibrateConfig
+from uwc.studies.steps import Attack, Build, Calibrate, Depth, FineTune, Score, Sets, Step, Tune, Unlearn
 from uwc.training.settings import TrainingSettings
 
 CHARACTERS = 4.5
@@ -244,13 +244,17 @@ class Counter:
             return self._training_step(step.training, self._fine_tuning(step.answers, step.training), step.answers)
         if isinstance(step, Unlearn):
             return self._unlearning_step(step)
+        if isinstance(step, Tune):
+            return self._tune_step(step)
         if isinstance(step, Score):
             same = step.model is step.original
             parts = self._evaluation(step.evaluation, reference=not same)
             needed = (1 if same else 2) * self.weights + self._batch(step.evaluation.work.sets)
             return Cost({**parts, "step": Work(steps=1)}, self._memory(needed))
         if isinstance(step, Calibrate):
-            parts = {**self._evaluation(step.evaluation, reference=True), "search": self._search(step)}
+            work = step.evaluation.work
+            searched = self._search(step.retention, work.sets, work.max_new_tokens)
+            parts = {**self._evaluation(step.evaluation, reference=True), "search": searched}
             models = 2  # the mixture, into which both checkpoints are read in blocks, and the original to compare with
             needed = models * self.weights + self._batch(step.evaluation.work.sets)
             return Cost({**parts, "step": Work(steps=1)}, self._memory(needed))
@@ -359,16 +363,13 @@ class Counter:
                 found[part] = found.get(part, Work()) + counted
         return found
 
-    def _search(self, step: Calibrate) -> Work:
+    def _search(self, config: CalibrateConfig, sets: Sets, most: int) -> Work:
         """The mixtures that the search scores: the grid, and the bisection of one of its intervals."""
-        config, work = step.retention, step.evaluation.work
         probes = config.scan + max(0, ceil(log2(1 / (config.scan * config.resolution))))
         needs = needs_of([config.ranked_by] if config.utility else [config.metric, config.ranked_by])
-        names = dict.fromkeys([*(n for n in FORGET_SETS if n in work.sets), *config.sets])
+        names = dict.fromkeys([*(n for n in FORGET_SETS if n in sets), *config.sets])
         parts = [
-            counted
-            for name in names
-            for counted in self._set(work.sets[name], needs, work.max_new_tokens, None, reference=False).values()
+            counted for name in names for counted in self._set(sets[name], needs, most, None, reference=False).values()
         ]
         return (total(parts) + Work(scoring_bytes=3 * self.weights)) * probes
 
@@ -473,6 +474,31 @@ class Counter:
         passes = steps * ceil(training.batch_size / (training.micro_batch_size or training.batch_size))
         trained = self._trained(tokens, tokens, training, steps=passes) + self._updates(steps, training)
         return trained + self.scored(tokens, tokens)
+
+    def _tune_step(self, step: Tune) -> Cost:
+        """Its trials: each trains with the run's own settings, and is calibrated, also early if it may be pruned."""
+        method = step.config.composition()
+        trained = self._unlearning_step(
+            Unlearn(
+                step.of,
+                step.name,
+                step.original,
+                step.loading,
+                method.terms,
+                method.rule,
+                step.config.tricks,
+                step.training(step.config, seed=step.seed),
+                None,
+                step.forget,
+                step.retain,
+                step.refusals,
+            )
+        )
+        searched = self._search(step.retention, step.sets, step.max_new_tokens)
+        trials, often = step.search.trials, 1 if step.search.prune_at is None else 2
+        parts = {"training": trained.parts["training"] * trials, "search": searched * (trials * often)}
+        needed = self._memory(4 * self.weights + self._batch(step.sets))
+        return Cost({**parts, "step": Work(steps=1)}, max(trained.memory, needed))
 
     def _role(self, step: Unlearn, name: str) -> _Length:
         role = ROLES[name]

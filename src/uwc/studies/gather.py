@@ -64,7 +64,6 @@ from uwc.results import (
 from uwc.robustness import points_of, robustness
 from uwc.studies.checks import on_servers, retrained_knows, study_warnings
 from uwc.studies.compute import step_status
-from uwc.studies.config import RunConfig
 from uwc.studies.evidence import StudyEvidence
 from uwc.studies.plan import RETRAINED, Plan, PlannedAttack, PlannedMember, PlannedModel, PlannedRun
 from uwc.studies.sections import FORGET_SETS
@@ -79,6 +78,7 @@ from uwc.studies.steps import (
     Depth,
     Outcome,
     Step,
+    Tune,
     Unlearn,
 )
 from uwc.studies.steps import Score as ScoreStep
@@ -288,6 +288,7 @@ def gather(plan: Plan, store: Store) -> StudyResults:
         ranking=tuple(ranking),
         pairs=gatherer.pairs(ranking),
         groups=gatherer.groups([u for u in unlearned if u.name in ranking]),
+        tuning=tuple(step.found(store) for step in plan.steps if isinstance(step, Tune)),
         secrets=tuple(gatherer.secrets()),
         judges=plan.judges,
         served=served,
@@ -378,7 +379,7 @@ class _Gatherer:
         known: dict[str, Any] = {
             "name": run.config.label,
             "group": run.config.group,
-            **_made_by(run.config, run.model),
+            **self.made_by(run),
             "steps": StepNames(
                 model=run.model.id,
                 score=run.score.id,
@@ -400,6 +401,23 @@ class _Gatherer:
         return UnlearnedModel(
             **known, status="ok", calibration=calibration, calibrated_scores=self.scores(run.calibrated)
         )
+
+    def made_by(self, run: PlannedRun) -> dict[str, Any]:
+        """The origin of an unlearned model: its method and settings; for a given checkpoint only its path."""
+        config, step = run.config, run.model
+        if not isinstance(step, Unlearn):
+            return {"method": config.group or config.label, "checkpoint": config.checkpoint}
+        method = (config if step.tuned is None else step.tuned.best(self.store)).composition()
+        chosen = step.chosen(self.store)
+        return {
+            "method": config.method or "composed",
+            "summary": method.summary,
+            "formula": method.formula,
+            "source": method.source,
+            "settings": dict(chosen.settings["training"]),
+            "rule": chosen.settings["rule"] or {},
+            "tricks": dict(chosen.tricks),
+        }
 
     def calibration(self, name: str) -> Calibrated:
         """The stored calibration of a run."""
@@ -696,22 +714,6 @@ def _residual(model: UnlearnedModel) -> float:
     """The residual forget score that a run is ranked by."""
     assert model.calibration is not None and model.calibration.at_tau is not None
     return model.calibration.at_tau.scores["forget"].value
-
-
-def _made_by(run: RunConfig, step: Step) -> dict[str, Any]:
-    """The origin of an unlearned model: its method and settings; for a given checkpoint only its path."""
-    if not isinstance(step, Unlearn):
-        return {"method": run.group or run.label, "checkpoint": run.checkpoint}
-    method = run.composition()
-    return {
-        "method": run.method or "composed",
-        "summary": method.summary,
-        "formula": method.formula,
-        "source": method.source,
-        "settings": dict(step.settings["training"]),
-        "rule": step.settings["rule"] or {},
-        "tricks": dict(run.tricks),
-    }
 
 
 def _by_subject(scored: ScoredSet, metric: str) -> list[float]:

@@ -18,16 +18,31 @@ from uwc.metrics.harness import find_tasks
 from uwc.metrics.registry import JUDGES, metrics
 from uwc.metrics.samples import SAMPLES, reading_samples, require_no_judge, require_read
 from uwc.metrics.scored import TEXTS, needs_of
+from uwc.metrics.set_metrics import UTILITY_SETS
 from uwc.metrics.suites import Given, chosen_metrics, in_all_wordings, metric_name, missing_need
 from uwc.metrics.tasks import Task
 from uwc.models.endpoint import Served, require_openai
+from uwc.objectives.methods import Method
 from uwc.registry import unknown_name
 from uwc.results import JudgeInfo, ModelKey
 from uwc.studies.config import RunConfig, StudyConfig
 from uwc.studies.judging import judge_fingerprints, judge_infos, used_judges
 from uwc.studies.needs import ChosenAttack, attack_section, chosen_attacks, measurable, needed_metrics
+from uwc.studies.search_space import require_optuna, search_space, tuned_runs
 from uwc.studies.sections import AttackConfig, ChainConfig, require_other_names
-from uwc.studies.steps import Attack, Build, Calibrate, Checkpoint, Depth, Evaluation, FineTune, Score, Step, Unlearn
+from uwc.studies.steps import (
+    Attack,
+    Build,
+    Calibrate,
+    Checkpoint,
+    Depth,
+    Evaluation,
+    FineTune,
+    Score,
+    Step,
+    Tune,
+    Unlearn,
+)
 from uwc.studies.store import checkpoint_fingerprint
 from uwc.training.settings import LAST_SEED
 
@@ -272,6 +287,35 @@ def scored_sets(benchmark: Benchmark) -> dict[str, Sequence[Example]]:
     return in_all_wordings({**sets, **further})
 
 
+def divided(benchmark: Benchmark, config: StudyConfig) -> tuple[Benchmark, Benchmark]:
+    """The part of a benchmark that trials of a search for hyper-parameters are scored on, and the reported part.
+
+    The forget set and every set that measures retention are divided by subject.
+
+    Raises:
+        ConfigError: a set has fewer than two subjects.
+    """
+    tune, calibrate = config.tune, config.calibration
+    assert tune is not None
+    names = UTILITY_SETS if calibrate.utility else calibrate.sets
+    bases = {name.removesuffix("_paraphrased") for name in names}
+    measured = {benchmark.retention if name == RETAIN else name for name in bases}
+    parts: list[dict[str, tuple[Example, ...]]] = [{}, {}]
+    for name, split in benchmark.splits.items():
+        if name not in (FORGET, *measured):
+            parts[1][name] = split
+            continue
+        try:
+            owned = split_by_subject(split, tune.share, seed=tune.seed, owner="the trials")
+        except DataError as error:
+            raise ConfigError(f"tune.share: the set {name!r}: {error}") from None
+        for part, examples in zip(parts, owned, strict=True):
+            part[name] = tuple(examples)
+    parts[0].setdefault(RETAIN, benchmark[RETAIN])
+    trials, reported = (replace(benchmark, splits=part) for part in parts)
+    return trials, reported
+
+
 def make_plan(config: StudyConfig) -> Plan:
     """The steps of a study. Reads the benchmark, but neither loads nor trains a model.
 
@@ -282,7 +326,8 @@ def make_plan(config: StudyConfig) -> Plan:
     """
     entry = benchmarks.get(config.benchmark.name)
     settings = benchmarks.check(config.benchmark.name, config.benchmark.settings)
-    benchmark: Benchmark = entry.function(**settings)
+    whole: Benchmark = entry.function(**settings)
+    trials, benchmark = (None, whole) if config.tune is None else divided(whole, config)
     sets = scored_sets(benchmark)
     scoring, left_out = _scoring(config, sets, benchmark.metrics)
     if config.calibrate is not None:
@@ -290,7 +335,7 @@ def make_plan(config: StudyConfig) -> Plan:
     require_other_names(config.score.tasks, sets, where="score.tasks")
     attack = attack_section(config, scoring.given)
     setup = None if attack is None else _setup(attack, benchmark, sets, seed=config.seed)
-    return _Planner(config, benchmark, scoring, attack, setup).plan(left_out)
+    return _Planner(config, benchmark, scoring, attack, setup, whole=whole, trials=trials).plan(left_out)
 
 
 def _setup(
@@ -431,8 +476,13 @@ class _Planner:
         scoring: Scoring,
         attack: AttackConfig | None,
         setup: AttackSetup | None,
+        *,
+        whole: Benchmark,
+        trials: Benchmark | None,
     ) -> None:
         self.config, self.benchmark, self.scoring = config, benchmark, scoring
+        self.whole, self.trials = whole, trials
+        self.searches: dict[str, Tune] = {}
         self.attack, self.setup = attack, setup
         self.unmet: list[tuple[ChainConfig, str]] = []
         model, paths = config.model, config.score.judges.given()
@@ -462,6 +512,7 @@ class _Planner:
             *(r.model for r in references),
             *(r.score for r in references),
             *(r.depth for r in references if r.depth is not None),
+            *self.searches.values(),
             *(s for run in runs for m in run.models for s in (m.model, m.score, m.depth) if s is not None),
             *(s for member in pools for s in (member.model, member.score, member.depth) if s is not None),
             *(a.step for a in attacks),
@@ -489,7 +540,7 @@ class _Planner:
         if build is None:
             name = "base model" if self.config.finetune else "original model"
             return self.checkpoint(("original",), name, str(self.config.model.path))
-        texts = self.benchmark.training_examples(with_forget=True)
+        texts = self.whole.training_examples(with_forget=True)
         return Build(("base",), "build model", build, self.loading, texts, self.config.seed)
 
     def checkpoint(self, of: tuple[str, ...], name: str, path: str, base: Step | None = None) -> Checkpoint:
@@ -502,7 +553,7 @@ class _Planner:
 
     def finetuned(self, base: Step, key: ModelKey) -> FineTune:
         assert self.config.finetune is not None
-        answers = self.benchmark.training_examples(with_forget=key == ORIGINAL)
+        answers = self.whole.training_examples(with_forget=key == ORIGINAL)
         return FineTune((key.role,), f"fine-tune {key.role}", base, self.loading, self.config.finetune, answers)
 
     def pools(self, base: Step, original: Step) -> Iterator[PlannedMember]:
@@ -512,7 +563,7 @@ class _Planner:
         pools, training = self.config.robustness.pools, self.config.finetune
         assert training is not None
         for pool, count in (("knowing", pools.knowing), ("ignorant", pools.ignorant)):
-            answers = self.benchmark.training_examples(with_forget=pool == "knowing")
+            answers = self.whole.training_examples(with_forget=pool == "knowing")
             for number in range(count):
                 of, name = ("pool", f"{pool} {number + 1}"), f"{pool} {number + 1}"
                 changed = replace(
@@ -575,10 +626,47 @@ class _Planner:
             self.config.unlearn.settings_of(run, seed=self.config.seed),
             stop,
             self.benchmark[FORGET],
-            self.benchmark[RETAIN],
-            self.benchmark.refusals if "refusals" in method.answer_pools else (),
+            self.whole[RETAIN],
+            self.refusals(method),
             self.benchmark[self.benchmark.retention] if stop is not None and stop.tau is not None else (),
+            self.search(run, original),
         )
+
+    def refusals(self, method: Method) -> tuple[str, ...]:
+        """The refusals, for a method that trains on them."""
+        return self.whole.refusals if "refusals" in method.answer_pools else ()
+
+    def search(self, run: RunConfig, original: Step) -> Tune | None:
+        """The search for the settings of a run, one for all seeds of a group; None if they are its own."""
+        tune, unlearn, trials = self.config.tune, self.config.unlearn, self.trials
+        if tune is None or trials is None or run not in tuned_runs(tune, unlearn):
+            return None
+        label = run.group or run.label
+        if label not in self.searches:
+            require_optuna()
+            sets, calibrate = scored_sets(trials), self.config.calibration
+            calibrate.check(sets, benchmark=trials.name, max_new_tokens=self.config.score.max_new_tokens)
+            names = (FORGET, *(UTILITY_SETS if calibrate.utility else calibrate.sets))
+            own = {key: value for key, value in run.training.items() if key != "seed"}
+            self.searches[label] = Tune(
+                (label,),
+                f"tune {label}",
+                original,
+                self.loading,
+                run.model_copy(update={"name": label, "group": "", "training": own}),
+                unlearn.training,
+                self.config.seed,
+                tune.settings,
+                search_space(tune, unlearn, run),
+                trials[FORGET],
+                self.whole[RETAIN],
+                self.refusals(run.composition()),
+                {name: sets[name] for name in names},
+                calibrate,
+                self.kept,
+                self.config.score.max_new_tokens,
+            )
+        return self.searches[label]
 
     def attacks(
         self, references: Sequence[PlannedModel], runs: Sequence[PlannedRun], original: Step

@@ -20,6 +20,7 @@ from uwc.metrics.tasks import HarnessSettings
 from uwc.metrics.tasks import Task as FoundTask
 from uwc.models.endpoint import Concurrency, Endpoint, Retries, Seconds, Served, Variable
 from uwc.names import require_name
+from uwc.objectives.spaces import Parameter
 from uwc.registry import unknown_name
 from uwc.results import ENOUGH_MODELS, Retention
 from uwc.strict_numbers import StrictNumbers, first_message
@@ -94,7 +95,7 @@ def _repeated(run: Any, seeds: Any) -> list[Any]:
 
 
 Sets = Mapping[str, Sequence[Example]]
-StepKind = Literal["build", "finetune", "unlearn", "score", "depth", "calibrate", "attack"]
+StepKind = Literal["build", "finetune", "tune", "unlearn", "score", "depth", "calibrate", "attack"]
 
 
 def task_label(given: str | Callable[..., Any]) -> str:
@@ -538,6 +539,48 @@ class AttackConfig(Section):
         """The metrics of ``rank_by``."""
         changes_text = any(chain.made().steps[-1].entry.facts["kind"] == "decoding" for chain in self.chains)
         return [ranked_by, *(["rouge_l"] if changes_text else [])]
+
+
+class SearchSettings(Section):
+    """How hyper-parameters are searched.
+
+    Attributes:
+        trials: of each run, pruned ones included; the first has the run's own settings where these are in its space.
+        prune_at: share of a trial's training after which it is scored, and ended if its score is worse than the median
+            of the earlier trials' at that point; null prunes none, and methods that forget after the last step are
+            never pruned.
+        sampler: "tpe" (tree-structured Parzen estimator) or "random".
+        seed: of the choice of subjects and of the sampler.
+    """
+
+    trials: int = Field(10, ge=2, le=100_000)
+    prune_at: float | None = Field(0.5, gt=0, lt=1)
+    sampler: Literal["tpe", "random"] = "tpe"
+    seed: int = Field(0, ge=0, le=LAST_SEED)
+
+
+class TuneConfig(SearchSettings):
+    """The search for the hyper-parameters of runs, with the same number of trials for each.
+
+    A trial is unlearned from some subjects of the forget set, and its score is the residual forget score on them: that
+    of the mixture with the original at which the retention constraint holds on a part of the retained subjects. Neither
+    these subjects nor those are reported on: with the best settings, a run is trained and reported on the others.
+
+    Attributes:
+        runs: the tuned runs, by name or group; all that train by default.
+        share: of the subjects of the forget set, and of each set that measures retention, that trials are scored on.
+        space: run or group -> key of a run -> the values to try, besides or in place of those that its method declares
+            (`uwc list methods`); null for a key that is not searched.
+    """
+
+    runs: tuple[str, ...] = ()
+    share: float = Field(0.3, gt=0, lt=1)
+    space: dict[str, dict[str, Parameter | None]] = Field(default_factory=dict)
+
+    @property
+    def settings(self) -> SearchSettings:
+        """Those of the search alone."""
+        return SearchSettings(**{name: getattr(self, name) for name in SearchSettings.model_fields})
 
 
 class PoolsConfig(Section):

@@ -28,15 +28,17 @@ from uwc.models.model import Loading, Model
 from uwc.objectives.methods import FINE_TUNING, Method, WeightedTerm
 from uwc.objectives.registry import terms, tricks
 from uwc.objectives.rules import Rule
+from uwc.objectives.spaces import Choices, Range
 from uwc.registry import Entry
-from uwc.results import Collapse, Part
-from uwc.studies.config import BuildConfig, StopConfig
-from uwc.studies.sections import FORGET_SETS, CalibrateConfig, task_label
+from uwc.results import Collapse, Part, Tuning
+from uwc.studies.config import BuildConfig, RunConfig, StopConfig, training_settings
+from uwc.studies.sections import FORGET_SETS, CalibrateConfig, SearchSettings, task_label
 from uwc.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from uwc.models.served import ServedAnswers
     from uwc.studies.context import Context
+    from uwc.studies.store import Store
 
 
 STORE_VERSION = 17
@@ -187,6 +189,7 @@ MODEL = "model"
 """The sub-folder with the model of a step."""
 LOG, EFFECTS = "log.json", "effects.json"
 ATTACKED = "attacked.parquet"
+TRIALS = "trials.json"
 SERVED = "served.json"
 """What the comparison of a server's model with the checkpoint found."""
 
@@ -304,11 +307,78 @@ class FineTune(Step):
 
 
 @dataclass(frozen=True)
+class Tune(Step):
+    """A search for the hyper-parameters of a run; see `uwc.studies.tuning.search`.
+
+    Attributes:
+        config: the run.
+        common: the training settings that runs share.
+        seed: of the trainings.
+        search: the number of trials, when they are pruned, and the sampler.
+        space: key of the run -> the values to try.
+        forget: the questions that trials forget and are scored on.
+        retain, refusals: further data of trainings.
+        sets: the sets of the retention constraint, and the forget sets.
+        retention: the constraint, and the metric of the score.
+        tasks: tasks of lm-evaluation-harness in the constraint.
+        max_new_tokens: the most tokens of a generated answer.
+    """
+
+    kind: ClassVar[str] = "tune"
+
+    original: Step
+    loading: Loading
+    config: RunConfig
+    common: Mapping[str, Any]
+    seed: int
+    search: SearchSettings
+    space: Mapping[str, Range | Choices]
+    forget: Examples
+    retain: Examples
+    refusals: tuple[str, ...]
+    sets: Sets
+    retention: CalibrateConfig
+    tasks: tuple[Task, ...]
+    max_new_tokens: int
+
+    def uses(self) -> Iterable[Entry[Any]]:
+        """The terms and tricks that trials may have, and the metrics of the score and of the constraint."""
+        names = {self.retention.metric, self.retention.ranked_by}
+        searched = {key.partition(".")[2] for key in self.space if key.startswith("tricks.")}
+        return [
+            *(terms.get(t.term) for t in self.config.composition().terms),
+            *(tricks.get(name) for name in sorted({*self.config.tricks, *searched})),
+            *(entry for registry in (metrics, set_metrics) for entry in registry if entry.name in names),
+            *(Entry(task_label(task), task, "") for task in self.retention.tasks if not isinstance(task, str)),
+        ]
+
+    def run(self, context: "Context", out: Path) -> Outcome:
+        """Carry out the trials."""
+        from uwc.studies.tuning import search
+
+        write_json(out / TRIALS, search(self, context).model_dump(mode="json"))
+        return Outcome()
+
+    def found(self, store: "Store") -> Tuning:
+        """The stored trials."""
+        return Tuning.model_validate_json((store.folder(self) / TRIALS).read_text())
+
+    def best(self, store: "Store") -> RunConfig:
+        """The run with the best values."""
+        return self.config.changed(self.found(store).best_trial.values)
+
+    def training(self, run: RunConfig, *, seed: int) -> TrainingSettings:
+        """The training settings of a run of the search; the seed takes precedence over all."""
+        return training_settings({**self.common, **run.training, "seed": seed}, where=f"run {run.label!r}")
+
+
+@dataclass(frozen=True)
 class Unlearn(Step):
     """An unlearned model.
 
     Attributes:
         evaluated: the questions on which early stopping measures retention; none if it does not.
+        tuned: the search for its settings; None if they are its own.
     """
 
     kind: ClassVar[str] = "unlearn"
@@ -324,10 +394,19 @@ class Unlearn(Step):
     retain: Examples
     refusals: tuple[str, ...]
     evaluated: Examples = ()
+    tuned: "Tune | None" = field(default=None, metadata=IF_GIVEN)
 
     def uses(self) -> Iterable[Entry[Any]]:
         """The terms and tricks."""
         return [*(terms.get(t.term) for t in self.terms), *(tricks.get(name) for name in self.tricks)]
+
+    def chosen(self, store: "Store") -> "Unlearn":
+        """The step with the settings that it is trained with: its own, or the best values that its search found."""
+        if self.tuned is None:
+            return self
+        run = self.tuned.best(store)
+        method, training = run.composition(), self.tuned.training(run, seed=self.training.seed)
+        return replace(self, terms=method.terms, rule=method.rule, tricks=run.tricks, training=training, tuned=None)
 
     def run(self, context: "Context", out: Path) -> Outcome:
         """Unlearn the forget set. Divergence is a result: the weights of the last finite step are kept."""
@@ -336,16 +415,16 @@ class Unlearn(Step):
         from uwc.training.data import TrainingData
         from uwc.training.unlearn import unlearn
 
-        model = context.model(self.original, self.loading)
-        method = Method(self.of[-1], "", "", self.terms, self.rule)
-        with context.trackers.run(self.name, self.settings) as run:
+        model, chosen = context.model(self.original, self.loading), self.chosen(context.store)
+        method = Method(self.of[-1], "", "", chosen.terms, chosen.rule)
+        with context.trackers.run(self.name, chosen.settings) as run:
             done = unlearn(
                 model,
                 method,
                 TrainingData(self.forget, self.retain, self.refusals),
-                self.training,
-                tricks=self.tricks,
-                frozen=context.frozen(self.original, self.loading, Objective(method, model.model), self.training),
+                chosen.training,
+                tricks=chosen.tricks,
+                frozen=context.frozen(self.original, self.loading, Objective(method, model.model), chosen.training),
                 checkpoints=context.store.checkpoints(self),
                 stop=self._stop_rule(context),
                 on_step=run.step,

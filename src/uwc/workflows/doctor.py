@@ -17,7 +17,7 @@ from uwc.results import Part
 from uwc.studies.store import environment
 
 OPTIONAL = (
-    *("peft", "openai", "lm_eval", "ray", "tensorboard", "trackio", "wandb", "weasyprint"),
+    *("peft", "openai", "lm_eval", "optuna", "ray", "tensorboard", "trackio", "wandb", "weasyprint"),
     *("bitsandbytes", "torchao"),
 )
 """Packages of the optional extras, and those of quantised models."""

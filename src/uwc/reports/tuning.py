@@ -1,0 +1,179 @@
+"""Tables, figures and sentences of searches for hyper-parameters."""
+
+from collections.abc import Iterator
+
+from matplotlib.ticker import MaxNLocator
+
+from uwc.reports.drawing import FAINT, INK, SMALL, Drawing, plain, styled, titled
+from uwc.reports.figures import model_styles
+from uwc.reports.format import MISSING, Table, known, listed, number, percentage, setting, with_interval
+from uwc.results import FORGET, MetricInfo, StudyResults, Trial, Tuning, UnlearnedModel
+
+ASCENT, PREFERENCE = ("ga", "gd", "kl"), "npo"
+"""The methods that the paper compares after tuning, by name."""
+SURE = 0.95
+"""Confidence at which one of two methods is called better."""
+
+
+def tuning_table(results: StudyResults) -> Table | None:
+    """Each search: its first and its best trial, the spread of its scores, and the reported score; None without any."""
+    if not results.tuning:
+        return None
+    rows = []
+    for found in results.tuning:
+        info = results.metrics.get(found.metric)
+        group = next((g for g in results.groups if g.name == found.run), None)
+        models = _models(results, found)
+        reported = group or (models[0].residual(FORGET, found.metric) if models else None)
+        pruned = len(found.trials) - len(found.finished)
+        rows.append(
+            (
+                found.run,
+                str(len(found.trials)) + (f" ({pruned} pruned)" if pruned else ""),
+                number(found.trials[0].score, info),
+                number(found.best_trial.score, info),
+                number(found.spread, info),
+                with_interval(reported, info),
+                number(group.sd_seeds, info) if group else MISSING,
+                _most_important(found),
+                _values(found.best_trial),
+            )
+        )
+    label = results.metric_label(results.tuning[0].metric)
+    columns = (
+        "run",
+        "trials",
+        "first trial",
+        "best trial",
+        "sd over trials",
+        f"residual forget {label}, other subjects",
+        "sd between seeds",
+        "matters most",
+        "best values",
+    )
+    first = results.tuning[0]
+    caption = (
+        f"Trials are scored by residual forget {label} on {first.questions} questions about {first.subjects} subjects "
+        "that are not reported. The first trial has the run's own settings. The reported score is on the other "
+        "subjects, with its 95% interval over examples: only that one is free of the choice among trials.\n"
+        "matters most: the hyper-parameter with the largest share of what distinguishes the best quarter of the trials "
+        "(PED-ANOVA, arXiv:2304.10255); a dash for few trials."
+    )
+    about = tuple(models[0].name if (models := _models(results, found)) else "" for found in results.tuning)
+    return Table("Hyper-parameters", columns, tuple(rows), caption, about)
+
+
+def trials_tables(results: StudyResults) -> list[Table]:
+    """All trials of each search."""
+    return [_trials_table(found, results.metrics.get(found.metric)) for found in results.tuning]
+
+
+def _trials_table(found: Tuning, info: MetricInfo | None) -> Table:
+    keys = list(found.space)
+    rows = [
+        (
+            f"{trial.number + 1}{' (best)' if trial.number == found.best else ''}",
+            *(setting(trial.values.get(key)) for key in keys),
+            number(trial.early, info),
+            "pruned" if trial.score is None else number(trial.score, info),
+            number(trial.alpha),
+        )
+        for trial in found.trials
+    ]
+    space = "; ".join(f"{key}: {values}" for key, values in found.space.items())
+    shares = "; ".join(f"{key} {percentage(share)}" for key, share in found.importance.items())
+    caption = f"Searched: {space}." + (f"\nImportance: {shares}." if shares else "")
+    columns = ("trial", *keys, "early score", "score", "alpha")
+    return Table(f"Trials of {found.run}", columns, tuple(rows), caption)
+
+
+@styled(10)
+def _figure(results: StudyResults, found: Tuning, colour: str) -> Drawing:
+    """The score of each trial, and the best so far."""
+    drawing = Drawing.blank(SMALL, 200, f"Scores of the trials of {found.run}, and the best so far")
+    axes = drawing.axes
+    best: list[tuple[int, float]] = []
+    for trial in found.trials:
+        value = trial.early if trial.score is None else trial.score
+        if not known(value):
+            continue
+        pruned = trial.score is None
+        (marker,) = axes.plot(
+            [trial.number + 1],
+            [value],
+            "x" if pruned else "o",
+            color=FAINT if pruned else colour,
+            markersize=6 if pruned else 5,
+        )
+        drawing.tip(marker, [f"trial {trial.number + 1}: {value:.3f}{', pruned' if pruned else ''}; {_values(trial)}"])
+        if not pruned:
+            sooner = best[-1][1] if best else value
+            best.append((trial.number + 1, (min if found.higher_remembers else max)(sooner, value)))
+    axes.step(*zip(*best, strict=True), where="post", color=INK, linewidth=1.4)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    titled(axes, "x", "trial")
+    titled(axes, "y", plain(f"residual forget {results.metric_label(found.metric)}"))
+    return drawing
+
+
+def tuning_figures(results: StudyResults) -> dict[str, Drawing]:
+    """For each search the scores of its trials."""
+    styles = model_styles(results)
+    return {
+        found.run: _figure(
+            results, found, styles[models[0].name].colour if (models := _models(results, found)) else INK
+        )
+        for found in results.tuning
+    }
+
+
+def tuning_words(results: StudyResults) -> list[str]:
+    """What the searches found, a sentence for each, and whether tuned ascent beats preference optimization, as in the
+    paper."""
+    found = []
+    for each in results.tuning:
+        info, first, best = results.metrics.get(each.metric), each.trials[0], each.best_trial
+        gained = "its first trial" if best is first else f"from {number(first.score, info)} in the first trial"
+        found.append(
+            f"{each.run}: best of {len(each.trials)} trials, chosen on {each.subjects} other subjects: "
+            f"{number(best.score, info)}, {gained}."
+        )
+    return [*found, *_against_preferences(results)]
+
+
+def _against_preferences(results: StudyResults) -> Iterator[str]:
+    """The paper's finding on tuned methods, compared with the ranked ones of the study."""
+    tuned = {model.name: model for search in results.tuning for model in _models(results, search)}
+    ranked = [tuned[name] for name in results.ranking if name in tuned]
+    ascent = [model for model in ranked if model.method in ASCENT and not model.tricks]
+    preferences = [model for model in ranked if model.method == PREFERENCE and not model.tricks]
+    if not ascent or not preferences:
+        return
+    best, other = ascent[0], preferences[0]
+    confidence = results.pairs.get(best.name, {}).get(other.name, float("nan"))
+    if confidence >= SURE:
+        said = f"does so here, too (confidence {percentage(confidence)})"
+    elif confidence <= 1 - SURE:
+        said = f"does not here: {other.name} is better (confidence {percentage(1 - confidence)})"
+    else:
+        said = f"is not distinguishable from {other.name} here (confidence that it is better {percentage(confidence)})"
+    yield (
+        "In the paper (arXiv:2406.09179), tuned methods of gradient ascent (GD, KL) beat NPO. "
+        f"The best of {listed([model.name for model in ascent])}, {best.name}, {said}."
+    )
+
+
+def _models(results: StudyResults, found: Tuning) -> list[UnlearnedModel]:
+    """The unlearned models that have the best values of a search."""
+    return [model for model in results.unlearned if found.run in (model.name, model.group)]
+
+
+def _most_important(found: Tuning) -> str:
+    if not found.importance:
+        return MISSING
+    key = max(found.importance, key=lambda name: found.importance[name])
+    return f"{key} ({percentage(found.importance[key])})"
+
+
+def _values(trial: Trial) -> str:
+    return ", ".join(f"{key} {setting(value)}" for key, value in trial.values.items())
