@@ -57,11 +57,9 @@ def size_of(folder: Path) -> int:
 def require_nothing_partial(place: Place, command: str, folder: Path, case: str) -> None:
     """Every file of numbers that is there is as in the undisturbed run."""
     expected = numbers_in(place.finished[command])
-    wrong = [
-        n for n, h in numbers_in(folder).items() if expected.get(n) != h and not re.search(r"checkpoints/|\.chunks/", n)
-    ]
+    wrong = [n for n, h in numbers_in(folder).items() if expected.get(n) != h and not KEPT & set(Path(n).parts)]
     assert not wrong, f"{case}: {wrong}"
-    left = [path for path in hidden(folder) if not {"checkpoints", ".chunks"} & set(path.parts)]
+    left = [path for path in hidden(folder) if not KEPT & set(path.parts)]
     assert not left, f"{case}: {left}"
 
 
