@@ -7,12 +7,10 @@ from matplotlib.ticker import MaxNLocator
 from uwc.reports.drawing import FAINT, INK, SMALL, Drawing, plain, styled, titled
 from uwc.reports.figures import model_styles
 from uwc.reports.format import MISSING, Table, known, listed, number, percentage, setting, with_interval
-from uwc.results import FORGET, MetricInfo, StudyResults, Trial, Tuning, UnlearnedModel
+from uwc.results import FORGET, SIGNIFICANT, MetricInfo, StudyResults, Trial, Tuning, UnlearnedModel
 
 ASCENT, PREFERENCE = ("ga", "gd", "kl"), "npo"
 """The methods that the paper compares after tuning, by name."""
-SURE = 0.95
-"""Confidence at which one of two methods is called better."""
 
 
 def tuning_table(results: StudyResults) -> Table | None:
@@ -151,9 +149,9 @@ def _against_preferences(results: StudyResults) -> Iterator[str]:
         return
     best, other = ascent[0], preferences[0]
     confidence = results.pairs.get(best.name, {}).get(other.name, float("nan"))
-    if confidence >= SURE:
+    if confidence >= SIGNIFICANT:
         said = f"does so here, too (confidence {percentage(confidence)})"
-    elif confidence <= 1 - SURE:
+    elif confidence <= 1 - SIGNIFICANT:
         said = f"does not here: {other.name} is better (confidence {percentage(1 - confidence)})"
     else:
         said = f"is not distinguishable from {other.name} here (confidence that it is better {percentage(confidence)})"
