@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from matplotlib.ticker import MaxNLocator
 
-from uwc.reports.drawing import FAINT, INK, SMALL, Drawing, plain, styled, titled
+from uwc.reports.drawing import FAINT, INK, SMALL, Drawing, cut, plain, styled, titled
 from uwc.reports.figures import model_styles
 from uwc.reports.format import MISSING, Table, known, listed, number, percentage, setting, with_interval
 from uwc.results import FORGET, SIGNIFICANT, MetricInfo, StudyResults, Trial, Tuning, UnlearnedModel
@@ -34,7 +34,7 @@ def tuning_table(results: StudyResults) -> Table | None:
                 with_interval(reported, info),
                 number(group.sd_seeds, info) if group else MISSING,
                 _most_important(found),
-                _values(found.best_trial),
+                _values(found.best_trial, "\n"),
             )
         )
     label = results.metric_label(results.tuning[0].metric)
@@ -55,10 +55,12 @@ def tuning_table(results: StudyResults) -> Table | None:
         "that are not reported. The first trial has the run's own settings. The reported score is on the other "
         "subjects, with its 95% interval over examples: only that one is free of the choice among trials.\n"
         "matters most: the hyper-parameter with the largest share of what distinguishes the best quarter of the trials "
-        "(PED-ANOVA, arXiv:2304.10255); a dash for few trials."
+        "(PED-ANOVA, arXiv:2304.10255), where enough trials were finished."
     )
     about = tuple(models[0].name if (models := _models(results, found)) else "" for found in results.tuning)
-    return Table("Hyper-parameters", columns, tuple(rows), caption, about)
+    shown = [i for i in range(len(columns)) if any(row[i] != MISSING for row in rows)]
+    kept = tuple(tuple(row[i] for i in shown) for row in rows)
+    return Table("Hyper-parameters", tuple(columns[i] for i in shown), kept, caption, about)
 
 
 def trials_tables(results: StudyResults) -> list[Table]:
@@ -71,7 +73,7 @@ def _trials_table(found: Tuning, info: MetricInfo | None) -> Table:
     rows = [
         (
             f"{trial.number + 1}{' (best)' if trial.number == found.best else ''}",
-            *(setting(trial.values.get(key)) for key in keys),
+            *(_value(trial.values.get(key)) for key in keys),
             number(trial.early, info),
             "pruned" if trial.score is None else number(trial.score, info),
             number(trial.alpha),
@@ -109,6 +111,7 @@ def _figure(results: StudyResults, found: Tuning, colour: str) -> Drawing:
             best.append((trial.number + 1, (min if found.higher_remembers else max)(sooner, value)))
     axes.step(*zip(*best, strict=True), where="post", color=INK, linewidth=1.4)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_title(cut(found.run))
     titled(axes, "x", "trial")
     titled(axes, "y", plain(f"residual forget {results.metric_label(found.metric)}"))
     return drawing
@@ -173,5 +176,9 @@ def _most_important(found: Tuning) -> str:
     return f"{key} ({percentage(found.importance[key])})"
 
 
-def _values(trial: Trial) -> str:
-    return ", ".join(f"{key} {setting(value)}" for key, value in trial.values.items())
+def _values(trial: Trial, joint: str = ", ") -> str:
+    return joint.join(f"{key} {_value(value)}" for key, value in trial.values.items())
+
+
+def _value(value: float | int | str | bool | None) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else setting(value)

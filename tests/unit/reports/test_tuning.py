@@ -45,6 +45,9 @@ def test_a_row_has_the_first_the_best_and_the_reported_score(results: StudyResul
     assert row["matters most"] == "training.lr (60.0%)" and row["best values"] == "training.lr 0.1"
     residual = results.unlearned[0].residual("forget", ES)
     assert residual is not None and row["residual forget ES, other subjects"].startswith(f"{residual.mean:.3f}")
+    assert "sd between seeds" not in row, "there are none"
+    alone = tuning_table(tuned(results, search(name, 0.5, 0.1)))
+    assert alone is not None and "matters most" not in alone.columns, "too few trials"
     assert tuning_table(results) is None and not trials_tables(results) and not tuning_figures(results)
 
 
