@@ -103,6 +103,17 @@ def copied(model: "Model") -> "Model":
     return Model(copy.deepcopy(model.model), model.tokenizer, model.template, model.name, batching=model.batching)
 
 
+def noisy(model: "Model") -> "Model":
+    """A copy of the model with noise of standard deviation 0.05 in its weights, the same every time."""
+    import torch
+
+    changed, noise = copied(model), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in changed.model.parameters():
+            weight.add_(0.05 * torch.randn(weight.shape, generator=noise))
+    return changed
+
+
 @pytest.fixture
 def restored_registries() -> Iterator[None]:
     """The registries are after the test as they were before it."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.conftest import copied, people
+from tests.conftest import copied, noisy, people
 from tests.helpers import counted_batches
 from tests.invariant.test_processes import free_port
 from tests.pipeline.conftest import run_command
@@ -35,11 +35,7 @@ def place(knowing: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with models and 48 questions, which fill several batches."""
     folder: Path = tmp_path_factory.mktemp("launched")
     save_model(knowing, folder / "model")
-    noisy, noise = copied(knowing), torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for weight in noisy.model.parameters():
-            weight.add_(0.05 * torch.randn(weight.shape, generator=noise))
-    save_model(noisy, folder / "noisy")
+    save_model(noisy(knowing), folder / "noisy")
     for name, scale in (("original", 1.02), ("retrained", 0.7)):
         other = copied(knowing)
         with torch.no_grad():

@@ -114,9 +114,8 @@ class _JensenShannon(torch.autograd.Function):
         result = torch.empty(len(logits), device=logits.device)
         theirs, ours = _log_normalizers(reference), _log_normalizers(logits)
         for part in _parts(logits):
-            log_q, log_p = reference[part].float() - theirs[part, None], logits[part].float() - ours[part, None]
-            log_m = torch.logaddexp(log_p, log_q) - math.log(2)
-            result[part] = (_entropy_part(log_q, log_m) + _entropy_part(log_p, log_m)) / 2
+            log_q, log_p, log_m = _with_mean(reference[part], logits[part], theirs[part, None], ours[part, None])
+            result[part] = (_divergence_of(log_q, log_m) + _divergence_of(log_p, log_m)) / 2
         ctx.save_for_backward(reference, logits, theirs, ours)
         return result
 
@@ -126,15 +125,20 @@ class _JensenShannon(torch.autograd.Function):
         reference, logits, theirs, ours = ctx.saved_tensors
         result = torch.empty_like(logits)
         for part in _parts(logits):
-            log_q, log_p = reference[part].float() - theirs[part, None], logits[part].float() - ours[part, None]
-            log_m = torch.logaddexp(log_p, log_q) - math.log(2)
+            _, log_p, log_m = _with_mean(reference[part], logits[part], theirs[part, None], ours[part, None])
             p, ratio = log_p.exp(), (log_p - log_m).nan_to_num_(0.0, neginf=0.0)  # where z = -inf, p is 0
             ratio.sub_((p * ratio).sum(dim=1, keepdim=True))
             result[part] = p.mul_(ratio).mul_(gradient[part, None] / 2).to(result.dtype)
         return None, result
 
 
-def _entropy_part(log_p: Tensor, log_m: Tensor) -> Tensor:
+def _with_mean(reference: Tensor, logits: Tensor, theirs: Tensor, ours: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """[n, V] float32 log-probabilities of the reference, of the model and of their mean, from [n, 1] normalizers."""
+    log_q, log_p = reference.float() - theirs, logits.float() - ours
+    return log_q, log_p, torch.logaddexp(log_p, log_q) - math.log(2)
+
+
+def _divergence_of(log_p: Tensor, log_m: Tensor) -> Tensor:
     """[n] ``sum_v p_v log(p_v / m_v)``; 0 log 0 is 0."""
     p = log_p.exp()
     return (p * (log_p - log_m)).masked_fill_(p == 0, 0.0).sum(dim=1)

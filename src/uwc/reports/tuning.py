@@ -158,10 +158,11 @@ def _against_preferences(results: StudyResults) -> Iterator[str]:
         said = f"does not here: {other.name} is better (confidence {percentage(1 - confidence)})"
     else:
         said = f"is not distinguishable from {other.name} here (confidence that it is better {percentage(confidence)})"
-    yield (
-        "In the paper (arXiv:2406.09179), tuned methods of gradient ascent (GD, KL) beat NPO. "
-        f"The best of {listed([model.name for model in ascent])}, {best.name}, {said}."
+    names = listed([model.name for model in ascent])
+    chosen = (
+        f"The best of {names} (a choice that no confidence here includes), {best.name}," if ascent[1:] else best.name
     )
+    yield (f"In the paper (arXiv:2406.09179), tuned methods of gradient ascent (GD, KL) beat NPO. {chosen} {said}.")
 
 
 def _models(results: StudyResults, found: Tuning) -> list[UnlearnedModel]:

@@ -39,6 +39,10 @@ def tuned_runs(tune: TuneConfig, unlearn: UnlearnConfig) -> list[RunConfig]:
     for run in chosen:
         if run.given:
             raise ConfigError(f"tune.runs: {run.label!r} is a given checkpoint, which trains nothing; leave it out")
+        if unlearn.stop_of(run) is not None:
+            raise ConfigError(
+                f"tune: {run.label!r} stops early, and trials do not; leave 'stop' out, or search training.epochs"
+            )
     if not chosen:
         raise ConfigError("tune: no run trains anything, so that there is nothing to search; leave it out")
     idle = [name for name in tune.space if not any(name in (run.label, run.group) for run in chosen)]

@@ -37,8 +37,8 @@ LEAST_TRIALS = 8
 def search(step: "Tune", context: "Context") -> Tuning:
     """Carry out the trials of a search that are not finished yet.
 
-    A trial's values depend on the seed and on the finished trials alone, so that a search that was interrupted ends as
-    one that was not.
+    Each run gets as many trials as any other, as arXiv:2406.09179 compares methods. A trial's values depend on the seed
+    and on the finished trials alone, so that a search that was interrupted ends as one that was not.
 
     Raises:
         UserError: Optuna is not installed, or the original scores near 0.
@@ -122,7 +122,7 @@ def _attempt(step: "Tune", context: "Context", trial: Any, sign: float) -> float
     """Unlearn with a trial's values; the residual forget score, or None if the trial was pruned."""
     values = {key: _suggested(trial, key, parameter) for key, parameter in step.space.items()}
     run = step.config.changed(values)
-    training = step.training(run, seed=step.seed)
+    training = replace(step.training(run, seed=step.seed), gradient_effect_every=None, checkpoint_every=None)
     model, method = context.model(step.original, step.loading), run.composition()
     objective = Objective(method, model.model, trick_settings=run.tricks)
     data = TrainingData(step.forget, step.retain, step.refusals)
@@ -133,7 +133,7 @@ def _attempt(step: "Tune", context: "Context", trial: Any, sign: float) -> float
         at = ceil(step.search.prune_at * steps)
         stop = _Prune(partial(_keep, step, original, trial, sign), 0.0, at) if at < steps else None
     frozen = context.frozen(step.original, step.loading, objective, training)
-    done = unlearn(model, method, data, training, tricks=run.tricks, frozen=frozen, stop=stop)
+    done = unlearn(model, method, data, training, tricks=run.tricks, frozen=frozen, stop=stop, check_collapse=False)
     if done.diverged is not None:
         trial.set_user_attr(DIVERGED, done.diverged.step)
     if done.log.stopped is not None:

@@ -156,7 +156,7 @@ class Unlearned:
         model: the model to keep; of a diverged run that of the last finite step.
         log: the log of the training.
         diverged: the error of a run that diverged.
-        collapse: retain perplexity before and after, where there are retain examples.
+        collapse: retain perplexity before and after, where there are retain examples and it was asked for.
     """
 
     model: Model
@@ -176,6 +176,7 @@ def unlearn(
     frozen: Any = None,
     stop: StopRule | None = None,
     on_step: Callable[[dict[str, float]], None] | None = None,
+    check_collapse: bool = True,
 ) -> Unlearned:
     """Unlearn the forget examples from a model, in place or with an adapter.
 
@@ -189,6 +190,7 @@ def unlearn(
         frozen: a frozen copy of the original model to share between runs.
         stop: ends the run early at a chosen score.
         on_step: called with each entry of the log.
+        check_collapse: whether to measure the perplexity of the retain examples before and after.
 
     Raises:
         DataError: the method needs data that is empty, or an example does not fit into the context.
@@ -200,7 +202,7 @@ def unlearn(
     check_rule(method, settings, where=f"the method {method.name!r}")
     if isinstance(rule, Undo) and not data.retain:
         raise DataError("the rule undo distils on retain examples, and there are none; give some")
-    before = retain_perplexity(model, data.retain) if data.retain else None
+    before = retain_perplexity(model, data.retain) if data.retain and check_collapse else None
     original = copy.deepcopy(model.model) if isinstance(rule, Contrast) else None
     if lora is not None:
         chosen = {name: value for name, value in asdict(lora).items() if name != "save"}

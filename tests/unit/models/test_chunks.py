@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.conftest import copied, people, tiny_model
+from tests.conftest import noisy, people, tiny_model
 
 import uwc
 from uwc.models import chunks, generation, patching, scoring, states
@@ -227,11 +227,7 @@ def pair(knowing: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that knows the answers, and the same with noise in its weights."""
     folder = tmp_path_factory.mktemp("pair")
     save_model(knowing, folder / "original")
-    noisy, noise = copied(knowing), torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for weight in noisy.model.parameters():
-            weight.add_(0.05 * torch.randn(weight.shape, generator=noise))
-    save_model(noisy, folder / "unlearned")
+    save_model(noisy(knowing), folder / "unlearned")
     return folder
 
 

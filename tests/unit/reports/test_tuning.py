@@ -77,9 +77,9 @@ def test_in_words(results: StudyResults) -> None:
 @pytest.mark.parametrize(
     ("confidence", "said"),
     [
-        (0.99, "gd, does so here, too (confidence 99.0%)."),
-        (0.01, "gd, does not here: npo is better (confidence 99.0%)."),
-        (0.6, "gd, is not distinguishable from npo here (confidence that it is better 60.0%)."),
+        (0.99, "gd does so here, too (confidence 99.0%)."),
+        (0.01, "gd does not here: npo is better (confidence 99.0%)."),
+        (0.6, "gd is not distinguishable from npo here (confidence that it is better 60.0%)."),
     ],
 )
 def test_whether_tuned_ascent_beats_npo(results: StudyResults, confidence: float, said: str) -> None:

@@ -90,6 +90,14 @@ def test_what_cannot_be_tuned(tune: dict[str, Any], said: str) -> None:
         tuned_runs(TuneConfig(**tune), unlearn)
 
 
+def test_early_stopping_is_refused() -> None:
+    stop = {"at_most": 0.1}
+    with pytest.raises(ConfigError, match="tune: 'gd' stops early, and trials do not"):
+        tuned_runs(TuneConfig(), section({"method": "gd", "stop": stop}))
+    with pytest.raises(ConfigError, match="tune: 'gd' stops early"):
+        tuned_runs(TuneConfig(), UnlearnConfig(training=TRAINING, stop=stop, runs=({"method": "gd"},)))
+
+
 def test_runs_that_train_are_tuned_by_default() -> None:
     unlearn = section({"method": "gd"}, {"name": "given", "checkpoint": "folder"})
     assert [run.label for run in tuned_runs(TuneConfig(), unlearn)] == ["gd"]
