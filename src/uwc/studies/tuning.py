@@ -57,7 +57,7 @@ def search(step: "Tune", context: "Context") -> Tuning:
                 study.enqueue_trial(_own_values(step))
             study.sampler = _sampler(optuna, step, number)
             trial = study.ask()
-            found = _attempt(step, context, trial, sign)
+            found = _attempt(step, context, trial, sign, name=f"trial {number + 1} of {step.search.trials}")
             if found is None:
                 study.tell(trial, state=states.PRUNED)
             else:
@@ -118,12 +118,12 @@ class _Prune(StopRule):
         return step == self.every
 
 
-def _attempt(step: "Tune", context: "Context", trial: Any, sign: float) -> float | None:
+def _attempt(step: "Tune", context: "Context", trial: Any, sign: float, *, name: str) -> float | None:
     """Unlearn with a trial's values; the residual forget score, or None if the trial was pruned."""
     values = {key: _suggested(trial, key, parameter) for key, parameter in step.space.items()}
     run = step.config.changed(values)
     training = replace(step.training(run, seed=step.seed), gradient_effect_every=None, checkpoint_every=None)
-    model, method = context.model(step.original, step.loading), run.composition()
+    model, method = replace(context.model(step.original, step.loading), name=name), run.composition()
     objective = Objective(method, model.model, trick_settings=run.tricks)
     data = TrainingData(step.forget, step.retain, step.refusals)
     original = context.original(step.original, step.loading)

@@ -136,15 +136,15 @@ def test_an_interrupted_search_goes_on(
     root = tmp_path / "store"
     shutil.copytree(finished_store.root, root)
     shutil.rmtree(Store(root).folder(search_of(plan)))
-    attempt, begun = tuning._attempt, []
+    attempt, begun = tuning._attempt, list[str]()
 
     def counted(fails_at: int) -> Callable[..., float | None]:
-        def work(*given: Any) -> float | None:
-            begun.append(len(begun))
+        def work(*given: Any, name: str) -> float | None:
+            begun.append(name)
             if len(begun) == fails_at:
                 given[2].suggest_float("training.lr", 6.25e-5, 4e-3, log=True)  # it has begun
                 raise KeyboardInterrupt
-            return attempt(*given)
+            return attempt(*given, name=name)
 
         return work
 
@@ -154,7 +154,7 @@ def test_an_interrupted_search_goes_on(
     begun.clear()
     monkeypatch.setattr(tuning, "_attempt", counted(100))
     results, _ = run_plan(make_plan(config()), Store(root))
-    assert len(begun) == TRIALS - 3, "three trials were finished"
+    assert begun == [f"trial {number} of {TRIALS}" for number in (4, 5)], "three trials were finished"
     assert results.tuning == (found,)
     assert not Store(root).checkpoints(search_of(plan)).exists()
 
