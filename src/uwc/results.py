@@ -695,6 +695,76 @@ class UnlearnedModel(Part):
         return score.model_copy(update={"mean": found.value, "low": found.low, "high": found.high, "se": float("nan")})
 
 
+class PartScore(Part):
+    """The forget score of one part of the forget set after a request."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("part",)
+
+    part: str
+    forgotten: bool
+    """Whether it was requested so far."""
+    score: Aggregate
+    """As delivered."""
+    residual: Estimate | None = None
+    """At equal retention; null if nothing was calibrated."""
+
+
+class AfterRequest(Part):
+    """A model after a request, as delivered and at equal retention."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("number",)
+
+    number: int
+    """Number of requests so far."""
+    forgotten: tuple[str, ...]
+    """The parts that were requested so far."""
+    questions: int
+    subjects: int
+    """Numbers of forgotten questions and subjects."""
+    status: Literal["ok", "diverged", "not_finite", "skipped"]
+    """"skipped" if an earlier request diverged."""
+    message: str = ""
+    steps: StepNames
+    parts: tuple[PartScore, ...] = ()
+    """Every part, forgotten or not."""
+    score: Aggregate | None = None
+    """The forget score of all forgotten parts, as delivered."""
+    residual: Estimate | None = None
+    """The same at equal retention; the interval includes the uncertainty of alpha."""
+    relapse: Difference | None = None
+    """The score of the parts that were forgotten earlier, each against its own right after its request, paired by
+    question; null for forget sets that grow, and for the first request."""
+    retention: Estimate | None = None
+    """The retention ratio as delivered."""
+    alpha: Estimate | None = None
+    """The mixture at equal retention."""
+    scores: tuple[Score, ...] = ()
+    """The scores on whole sets, as delivered."""
+
+
+class Requests(Part):
+    """A run after each of several requests."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("kind", "run")
+
+    kind: Literal["sequence", "scale"]
+    """"sequence": each model from the one before it and the part that is new; "scale": each from the original and all
+    parts so far."""
+    run: str
+    metric: str
+    """The metric of forget scores."""
+    after: tuple[AfterRequest, ...]
+    confidence: Number | None = None
+    """The confidence that the last model of a sequence has a lower residual forget score than the run itself, which
+    forgets all at once, from paired bootstrap draws; null if the sequence leaves out a part of the forget set, and for
+    forget sets that grow."""
+
+    @property
+    def last(self) -> AfterRequest:
+        """The model after the last request."""
+        return self.after[-1]
+
+
 class SeededScore(Part):
     """A residual forget score of one method with several seeds."""
 
@@ -1626,6 +1696,8 @@ class StudyResults(Answered):
     groups: tuple[Group, ...]
     tuning: tuple[Tuning, ...] = ()
     """The searches for hyper-parameters."""
+    requests: tuple[Requests, ...] = ()
+    """The unlearned models after requests in sequence, and of forget sets that grow."""
     secrets: tuple[SecretCount, ...] = ()
     """The secrets that each model says, by set; empty if the questions have none, or no answer was generated."""
     judges: tuple[JudgeInfo, ...] = ()
@@ -1829,6 +1901,22 @@ class StudyResults(Answered):
     def depth_rows(self) -> Iterable[Mapping[str, Any]]:
         """One row for each model, set and block of the unlearning depth score's profile."""
         return depth_rows(self.depth)
+
+    def request_rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for each run of a sequence or scale, request and part of the forget set."""
+        for requests in self.requests:
+            for after in requests.after:
+                for part in after.parts:
+                    yield {
+                        "kind": requests.kind,
+                        "run": requests.run,
+                        "request": after.number,
+                        "part": part.part,
+                        "forgotten": part.forgotten,
+                        "metric": requests.metric,
+                        **part.score.model_dump(),
+                        "residual": None if part.residual is None else part.residual.value,
+                    }
 
     def ranking_rows(self) -> Iterable[Mapping[str, Any]]:
         """One row for each ranked model, best first: the fields of `RankedModel`, each interval in two."""

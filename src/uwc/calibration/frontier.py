@@ -1,6 +1,6 @@
 """The frontier of retention and forget score, and comparison of methods over seeds and examples."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -39,6 +39,10 @@ class Frontier:
     def clusters(self) -> int:
         """The smallest number of clusters of all sets in the bootstrap."""
         return min(filter(None, (self.retention.clusters, self.forget.clusters)), default=0)
+
+    def part(self, ids: Collection[str]) -> "Frontier":
+        """The frontier of the same models for some of the forget examples."""
+        return Frontier(self.retention, self.forget.part(ids))
 
     def alpha_at(self, tau: float) -> float:
         """The largest alpha whose retention ratio is at least tau."""

@@ -1,8 +1,8 @@
 """The measurements at the probed mixtures of a calibration: values by example, ratios to the original's, bootstrap
 draws, and their file."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -71,6 +71,16 @@ class ProbedSet:
     def drawn(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Ids and subjects of the scored examples; sets with the same ones have the same bootstrap draws."""
         return tuple(self.ids[i] for i in self.scored), tuple(self.subjects[i] for i in self.scored)
+
+    def part(self, ids: Collection[str]) -> "ProbedSet":
+        """The values of some of the examples."""
+        kept = [i for i, identity in enumerate(self.ids) if identity in ids]
+        return replace(
+            self,
+            ids=tuple(self.ids[i] for i in kept),
+            subjects=tuple(self.subjects[i] for i in kept),
+            values=self.values[:, kept],
+        )
 
     @property
     def clusters(self) -> int:

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from uwc.data.example import Example, clustered, fingerprint, require_disjoint, require_unique_ids
-from uwc.errors import DataError
+from uwc.errors import ConfigError, DataError
 from uwc.names import require_names
+from uwc.registry import unknown_name
 from uwc.results import InvalidRows
 
 DEFAULT_REFUSALS: tuple[str, ...] = (
@@ -59,6 +60,8 @@ class Benchmark:
         files: the paths it was read from, as given.
         left_out: the invalid rows of each file that were left out.
         metrics: the metrics and suites of a study that names none; "core" if there are none here either.
+        portions: named portions of the forget set -> ids of their examples, for requests in sequence and forget sets
+            that grow.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Benchmark:
     files: tuple[str, ...] = field(default=(), compare=False)
     left_out: tuple[InvalidRows, ...] = field(default=(), compare=False)
     metrics: tuple[str, ...] = ()
+    portions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for required in (FORGET, RETAIN):
@@ -83,6 +87,14 @@ class Benchmark:
 
     def __getitem__(self, split: str) -> tuple[Example, ...]:
         return self.splits.get(split, ())
+
+    def portion(self, name: str) -> tuple[Example, ...]:
+        """The examples of a named portion of the forget set. Raises ConfigError if there is none of the name."""
+        if name not in self.portions:
+            known = unknown_name("portion of the forget set", name, list(self.portions))
+            raise ConfigError(f"{known} (benchmark {self.name!r})")
+        ids = set(self.portions[name])
+        return tuple(e for e in self[FORGET] if e.id in ids)
 
     @property
     def retention(self) -> str:

@@ -8,6 +8,7 @@ from uwc.reports.figures import alpha_figures, frontier_figure, ranking_figure, 
 from uwc.reports.figures_robustness import panels_figure
 from uwc.reports.figures_training import effect_figures, training_figures
 from uwc.reports.format import Table
+from uwc.reports.requests import parts_tables, requests_figures, requests_tables
 from uwc.reports.tables import (
     groups_table,
     methods_table,
@@ -64,6 +65,7 @@ FIGURES: dict[str, Callable[[StudyResults], Figures]] = {
     "alpha": alpha_figures,
     "depth": depth_figures,
     "tuning": tuning_figures,
+    "requests": requests_figures,
     "training": training_figures,
     "effect": effect_figures,
     "robustness": _robustness,
@@ -81,6 +83,8 @@ def tables(results: StudyResults) -> dict[str, Table | list[Table] | None]:
         "seeds": groups_table(results),
         "tuning": tuning_table(results),
         "trials": trials_tables(results),
+        "requests": requests_tables(results),
+        "requests-parts": parts_tables(results),
         "tau": tau_table(results),
         "tau-runs": runs_tau_table(results),
         "leaks": leak_tables(results),

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from uwc.reports.format import markdown_text, to_markdown
+from uwc.reports.requests import kinds_of, requests_tables, requests_words
 from uwc.reports.tables import (
     groups_table,
     indistinct,
@@ -38,6 +39,9 @@ def _parts(results: StudyResults) -> Iterator[str]:
     if tuning := tuning_table(results):
         yield to_markdown(tuning)
         yield _bullets(tuning_words(results))
+    yield from map(to_markdown, requests_tables(results))
+    if words := [sentence for kind in kinds_of(results) for sentence in requests_words(results, kind)]:
+        yield _bullets(words)
     if words := tau_words(results):
         yield to_markdown(tau_table(results))
         yield _bullets(words)

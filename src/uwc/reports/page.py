@@ -15,6 +15,7 @@ from uwc.reports.answers_page import AnswersPart, answers_part, environment
 from uwc.reports.figures import model_styles
 from uwc.reports.format import is_numeric, retention_bar, sort_value
 from uwc.reports.gallery import FIGURES, tables
+from uwc.reports.requests import kinds_of, requests_words
 from uwc.reports.tables import indistinct, split_sizes, steps_table, summary, tau_words
 from uwc.reports.tables_attacks import recovery_words, robustness_words
 from uwc.reports.tables_meta import holding_words, meta_evaluation_words
@@ -67,6 +68,7 @@ def _render(results: StudyResults, run: RunRecord, answers: AnswersPart | None) 
         indistinct=indistinct(results),
         tau_words=tau_words(results),
         tuning_words=tuning_words(results),
+        requests_words={kind: requests_words(results, kind) for kind in kinds_of(results)},
         metrics={name: _metric(results, name) for name in results.metrics},
         tables=tables(results),
         steps_table=steps_table(run),

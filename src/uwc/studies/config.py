@@ -1,7 +1,7 @@
 """A study's YAML file, validated: unknown keys, wrong types and unknown names are refused with the valid choices."""
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -263,10 +263,45 @@ class RunConfig(Section):
         return self
 
 
+class SequenceConfig(Section):
+    """Requests in sequence: the forget set in parts, which every run that trains unlearns one after another.
+
+    Each request has the run's training settings, and starts from the model after the last one.
+
+    Attributes:
+        parts: the number of parts, of like numbers of subjects.
+        splits: in place of `parts`, portions of the forget set that the benchmark names, or part -> its subjects.
+    """
+
+    parts: int | None = Field(None, ge=2, le=1000)
+    splits: tuple[str, ...] | dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = ()
+
+    @model_validator(mode="after")
+    def _one_division(self) -> "SequenceConfig":
+        if (self.parts is None) == (not self.splits):
+            raise ConfigError(
+                "unlearn.sequence: give either 'parts' (a number) or 'splits' (portions of the forget set by name, or "
+                "the subjects of each)"
+            )
+        if self.splits and len(self.splits) < 2:
+            raise ConfigError("unlearn.sequence: one part is no sequence; name at least two in 'splits'")
+        _require_different("unlearn.sequence.splits", list(self.splits))
+        return self
+
+
+def _require_different(key: str, values: Sequence[int | str]) -> None:
+    twice = [value for value in values if values.count(value) > 1]
+    if twice:
+        raise ConfigError(f"{key}: {twice[0]!r} is named twice; remove one")
+
+
 class UnlearnConfig(Section):
     """The unlearning runs and their common training settings; `seeds` repeats every method with each of them.
 
     Attributes:
+        sequence: also unlearn the forget set in parts, one request after another.
+        scale: also unlearn forget sets that grow, at once: shares of the forget set relative to the first, as in
+            ``[1, 2, 4]`` for a quarter, a half and all of its subjects; or portions that the benchmark names.
         chosen_on: the questions on which the runs' settings were chosen: those of the study ("reported"), on which they
             look better than on others, or "other" ones; unknown by default.
     """
@@ -275,6 +310,8 @@ class UnlearnConfig(Section):
     stop: StopConfig | None = None
     seeds: tuple[NonNegativeInt, ...] = ()
     chosen_on: Literal["reported", "other"] | None = None
+    sequence: SequenceConfig | None = None
+    scale: tuple[Annotated[int, Field(ge=1, le=1000)] | str, ...] = ()
     runs: tuple[RunConfig, ...] = Field(min_length=1)
 
     @model_validator(mode="before")
@@ -297,6 +334,16 @@ class UnlearnConfig(Section):
             if labels.count(label) > 1:
                 raise ConfigError(f"two unlearning runs are called {label!r}; give each a 'name' of its own")
         training_settings(self.training, where="unlearn.training")  # also what every run overrides
+        numbers = [share for share in self.scale if isinstance(share, int)]
+        if len(self.scale) == 1 or len(numbers) not in (0, len(self.scale)) or numbers != sorted(numbers):
+            raise ConfigError(
+                "unlearn.scale: give at least two forget sets, each larger than the one before it, as in [1, 2, 4], or "
+                "portions of the forget set by name"
+            )
+        _require_different("unlearn.scale", self.scale)
+        for key in ("sequence", "scale"):
+            if getattr(self, key) and all(run.given for run in self.runs):
+                raise ConfigError(f"unlearn.{key}: all runs are given checkpoints, which train nothing; leave it out")
         for run in self.runs:
             if run.given:
                 continue

@@ -322,6 +322,8 @@ def _savings(counted: Sequence[_Counted], config: StudyConfig, whole: float) -> 
         ("calibration", "calibrate: null"): lambda step: _needs(step, Calibrate),
         ("effects of states by block", "the metric uds"): lambda step: _needs(step, Depth),
         ("models of the pools", "robustness"): lambda step: step.of[0] == "pool",
+        ("requests in sequence", "unlearn.sequence"): lambda step: step.of[0] == "sequence",
+        ("forget sets that grow", "unlearn.scale"): lambda step: step.of[0] == "scale",
     }
     first: dict[str, str] = {}
     for run in config.unlearn.runs:

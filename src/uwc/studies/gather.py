@@ -30,6 +30,8 @@ from uwc.metrics.tasks import TaskScore, load_tasks
 from uwc.models.token_scores import Floats
 from uwc.results import (
     ENOUGH_MODELS,
+    FORGET,
+    AfterRequest,
     AttackedModel,
     AttackOutcome,
     Attacks,
@@ -45,6 +47,7 @@ from uwc.results import (
     ModelKey,
     Provenance,
     ReferenceModel,
+    Requests,
     Robustness,
     Score,
     SecretCount,
@@ -66,6 +69,7 @@ from uwc.studies.checks import on_servers, retrained_knows, study_warnings
 from uwc.studies.compute import step_status
 from uwc.studies.evidence import StudyEvidence
 from uwc.studies.plan import RETRAINED, Plan, PlannedAttack, PlannedMember, PlannedModel, PlannedRun
+from uwc.studies.requests import AfterRequests, PlannedRequests
 from uwc.studies.sections import FORGET_SETS
 from uwc.studies.steps import (
     ATTACKED,
@@ -289,6 +293,7 @@ def gather(plan: Plan, store: Store) -> StudyResults:
         pairs=gatherer.pairs(ranking),
         groups=gatherer.groups([u for u in unlearned if u.name in ranking]),
         tuning=tuple(step.found(store) for step in plan.steps if isinstance(step, Tune)),
+        requests=tuple(map(gatherer.requests, plan.requests)),
         secrets=tuple(gatherer.secrets()),
         judges=plan.judges,
         served=served,
@@ -331,7 +336,9 @@ class _Gatherer:
             return scored
         known = self.drops(retrained.depth)
         by_score = {m.score.key: m.depth for m in self.plan.models} | {m.score.key: m.depth for m in self.plan.pools}
-        of_model = by_score.get(step.key)
+        if step.key not in by_score:
+            return scored
+        of_model = by_score[step.key]
         changed = without_change(known) if of_model is None else self.drops(of_model)
         return with_depth(scored, retrained.depth.work.span, known=known, changed=changed)
 
@@ -446,6 +453,57 @@ class _Gatherer:
             return ()
         frontiers = {name: {run: self.calibration(run).frontiers for run in runs} for name, runs in members.items()}
         return seed_groups(frontiers, self.plan.config.calibration.tau, seed=self.seed)
+
+    def requests(self, planned: PlannedRequests) -> Requests:
+        """A run after each request."""
+        config = self.plan.config.calibration
+        collected = AfterRequests(planned, tau=config.tau, seed=self.seed)
+        after = tuple(self.after(number, planned, collected) for number in range(1, len(planned.models) + 1))
+        return Requests(
+            kind=planned.kind,
+            run=planned.run,
+            metric=config.ranked_by,
+            after=after,
+            confidence=self.against_at_once(planned, after[-1]),
+        )
+
+    def against_at_once(self, planned: PlannedRequests, last: AfterRequest) -> float | None:
+        """The confidence that the last model of a sequence has a lower residual score than the run itself."""
+        whole = len(self.plan.sets[FORGET])
+        run = next(run for run in self.plan.runs if run.config.label == planned.run)
+        step = planned.models[-1].calibrate
+        if planned.kind != "sequence" or last.residual is None or last.questions < whole or step is None:
+            return None
+        if run.calibrate is None or step_status(run.calibrate, self.store) != "done":
+            return None
+        both = {"in sequence": Calibrated.load(self.store.folder(step)), "at once": self.calibration(planned.run)}
+        frontiers = {name: found.frontiers[FORGET] for name, found in both.items()}
+        pairs = pair_confidences(frontiers, self.plan.config.calibration.tau, seed=self.seed)
+        return pairs["in sequence"]["at once"]
+
+    def after(self, number: int, planned: PlannedRequests, collected: AfterRequests) -> AfterRequest:
+        """A model after a request: its forget scores by part, its calibration, and its scores by metrics that do not
+        compare with the retrained model."""
+        model, known = planned.models[number - 1], collected.known(number)
+        status = step_status(model.model, self.store)
+        if status == "diverged":
+            return AfterRequest(**known, status="diverged", message=self.store.outcome(model.model).message)
+        if status == "skipped":
+            return AfterRequest(**known, status="skipped", message="an earlier request diverged")
+        alone = [metric for metric in self.plan.scoring.metrics if not _compares(metric)]
+        known["scores"] = scores = evaluate(self.scored(model.score), replace(self.plan.scoring, metrics=alone))
+        lost = not_finite_in_words(scores)
+        found = None
+        if model.calibrate is not None and not lost:
+            found = Calibrated.load(self.store.folder(model.calibrate))
+            record = found.record(seed=self.seed)
+            known |= {"retention": record.delivered, "alpha": record.at_tau and record.at_tau.alpha}
+        known |= collected.measured(
+            number, self.scored(model.score)[FORGET], self.plan.config.calibration.ranked_by, found
+        )
+        return AfterRequest(
+            **known, status="not_finite" if lost else "ok", message=f"{NOT_FINITE} on {lost}" if lost else ""
+        )
 
     def attacks(self, *, distrusted: bool) -> Attacks | None:
         """The outcomes of all attacks, without those of metrics that compare with the retrained model if that knows the

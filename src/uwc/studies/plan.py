@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from uwc.attacks.chain import Chain
 from uwc.attacks.data import AttackData, split_by_subject
@@ -28,6 +28,7 @@ from uwc.results import JudgeInfo, ModelKey
 from uwc.studies.config import RunConfig, StudyConfig
 from uwc.studies.judging import judge_fingerprints, judge_infos, used_judges
 from uwc.studies.needs import ChosenAttack, attack_section, chosen_attacks, measurable, needed_metrics
+from uwc.studies.requests import Kind, PlannedRequest, PlannedRequests, scale_parts, sequence_parts, together
 from uwc.studies.search_space import require_optuna, search_space, tuned_runs
 from uwc.studies.sections import AttackConfig, ChainConfig, require_other_names
 from uwc.studies.steps import (
@@ -45,6 +46,8 @@ from uwc.studies.steps import (
 )
 from uwc.studies.store import checkpoint_fingerprint
 from uwc.training.settings import LAST_SEED
+
+S = TypeVar("S", bound=Step)
 
 RETAIN_SHARE = 0.5
 """The attacker's share of the retain set's subjects, if all of it is used in unlearning."""
@@ -148,6 +151,9 @@ def _unrelated(name: str | None, benchmark: Benchmark) -> Sequence[Example]:
     return benchmark[name]
 
 
+SETS_OF: dict[Kind, str] = {"sequence": "request", "scale": "forget set"}
+"""Kind of requests -> what each is called in messages."""
+
 ORIGINAL, RETRAINED = ModelKey(role="original"), ModelKey(role="retrained")
 
 
@@ -228,6 +234,7 @@ class Plan:
         original: the model before unlearning.
         retrained: the model that was never trained on the forget set, if there is one.
         runs: the unlearned models.
+        requests: the models of requests in sequence, and of forget sets that grow.
         pools: the models with and without the knowledge; none in a study without the section `robustness`.
         attack: the section `attack` with the attacks of the study's policies; None for a study without attacks.
         setup: the data of attacks; None for a study without attacks.
@@ -245,6 +252,7 @@ class Plan:
     original: PlannedModel
     retrained: PlannedModel | None
     runs: tuple[PlannedRun, ...]
+    requests: tuple[PlannedRequests, ...]
     pools: tuple[PlannedMember, ...]
     attack: AttackConfig | None
     setup: AttackSetup | None
@@ -483,6 +491,7 @@ class _Planner:
         self.config, self.benchmark, self.scoring = config, benchmark, scoring
         self.whole, self.trials = whole, trials
         self.searches: dict[str, Tune] = {}
+        self.made: dict[str, Step] = {}
         self.attack, self.setup = attack, setup
         self.unmet: list[tuple[ChainConfig, str]] = []
         model, paths = config.model, config.score.judges.given()
@@ -505,6 +514,7 @@ class _Planner:
         if retrained is not None:
             references.append(self.reference(RETRAINED, retrained, original))
         runs = tuple(self.run(run, original) for run in self.config.unlearn.runs)
+        requests = tuple(self.requests(runs, original))
         pools = tuple(self.pools(base, original))
         attacks = tuple(self.attacks(references, runs, original))
         steps = [
@@ -514,6 +524,7 @@ class _Planner:
             *(r.depth for r in references if r.depth is not None),
             *self.searches.values(),
             *(s for run in runs for m in run.models for s in (m.model, m.score, m.depth) if s is not None),
+            *(s for asked in requests for m in asked.models for s in (m.model, m.score, m.calibrate) if s is not None),
             *(s for member in pools for s in (member.model, member.score, member.depth) if s is not None),
             *(a.step for a in attacks),
         ]
@@ -525,6 +536,7 @@ class _Planner:
             references[0],
             references[1] if retrained is not None else None,
             runs,
+            requests,
             pools,
             self.attack,
             self.setup,
@@ -597,40 +609,84 @@ class _Planner:
     def run(self, run: RunConfig, original: Step) -> PlannedRun:
         key = ModelKey(role="unlearned", run=run.label)
         model = self.unlearned(run, key, original)
-        calibrate = calibrated_depth = None
-        if self.config.calibrate is not None:
-            mixed = ModelKey(role="calibrated", run=run.label)
-            name, retention = f"calibrate {run.label}", self.config.calibrate
-            calibrate = Calibrate(
-                _of(mixed), name, model, original, self.loading, self.evaluation, retention, self.kept
-            )
-            calibrated_depth = self.depth(_of(mixed), mixed.label, calibrate, original)
+        mixed = ModelKey(role="calibrated", run=run.label)
+        calibrate = self.calibrated(_of(mixed), run.label, model, original)
+        calibrated_depth = None if calibrate is None else self.depth(_of(mixed), mixed.label, calibrate, original)
         score, depth = self.score(key, model, original), self.depth(_of(key), key.label, model, original)
         return PlannedRun(run, model, score, calibrate, depth, calibrated_depth)
+
+    def calibrated(self, of: tuple[str, ...], label: str, model: Step, original: Step) -> Calibrate | None:
+        if self.config.calibrate is None:
+            return None
+        name, retention = f"calibrate {label}", self.config.calibrate
+        return Calibrate(of, name, model, original, self.loading, self.evaluation, retention, self.kept)
 
     def unlearned(self, run: RunConfig, key: ModelKey, original: Step) -> Step:
         if run.checkpoint is not None:
             return self.checkpoint(_of(key), f"checkpoint {run.label}", run.checkpoint, original)
+        return self.trained(_of(key), run, f"unlearn {run.label}", original, original, self.benchmark[FORGET])
+
+    def trained(
+        self, of: tuple[str, ...], run: RunConfig, name: str, start: Step, original: Step, forget: Sequence[Example]
+    ) -> Unlearn:
+        """A run from the model `start`; its search, if there is one, is from the study's original."""
         method = run.composition()
         if "refusals" in method.answer_pools and not self.benchmark.refusals:
             raise ConfigError(f"run {run.label!r} teaches refusals, and the benchmark has none; give it 'refusals'")
         stop = self.config.unlearn.stop_of(run)
         return Unlearn(
-            _of(key),
-            f"unlearn {run.label}",
-            original,
+            of,
+            name,
+            start,
             self.loading,
             method.terms,
             method.rule,
             run.tricks,
             self.config.unlearn.settings_of(run, seed=self.config.seed),
             stop,
-            self.benchmark[FORGET],
+            forget,
             self.whole[RETAIN],
             self.refusals(method),
             self.benchmark[self.benchmark.retention] if stop is not None and stop.tau is not None else (),
             self.search(run, original),
         )
+
+    def requests(self, runs: Sequence[PlannedRun], original: Step) -> Iterator[PlannedRequests]:
+        """The models of every run that trains, after each request."""
+        unlearn, seed = self.config.unlearn, self.config.seed
+        trained = [run for run in runs if not run.config.given]
+        kinds: dict[Kind, dict[str, tuple[Example, ...]]] = {}
+        if unlearn.sequence is not None:
+            kinds["sequence"] = sequence_parts(unlearn.sequence, self.benchmark, seed=seed)
+        if unlearn.scale:
+            kinds["scale"] = scale_parts(unlearn.scale, self.benchmark, seed=seed)
+        for kind, parts in kinds.items():
+            for run in trained:
+                models = tuple(self.requested(kind, run, parts, original))
+                yield PlannedRequests(kind, run.config.label, parts, models)
+
+    def requested(
+        self, kind: Kind, run: PlannedRun, parts: Mapping[str, tuple[Example, ...]], original: Step
+    ) -> Iterator[PlannedRequest]:
+        names, last = list(parts), original
+        for number, name in enumerate(names, start=1):
+            known = {part: parts[part] for part in (names[:number] if kind == "scale" else (name,))}
+            forget = together(known, self.benchmark)
+            if forget == self.benchmark[FORGET]:
+                yield PlannedRequest(tuple(names[:number]), run.model, run.score, run.calibrate)
+                continue
+            label = run.config.label
+            of, title = (kind, name, label), f"{label}, {SETS_OF[kind]} {name}"
+            model = self.once(self.trained(of, run.config, f"unlearn {title}", last, original, forget))
+            score = self.once(Score(of, f"score {title}", model, original, self.loading, self.evaluation))
+            calibrate = self.calibrated(of, title, model, original)
+            calibrate = None if calibrate is None else self.once(calibrate)
+            yield PlannedRequest(tuple(names[:number]), model, score, calibrate)
+            last = model if kind == "sequence" else original
+
+    def once(self, step: S) -> S:
+        """The first step that was made with the key, as a sequence and a scale may begin with the same part."""
+        return cast("S", self.made.setdefault(step.key, step))
 
     def refusals(self, method: Method) -> tuple[str, ...]:
         """The refusals, for a method that trains on them."""

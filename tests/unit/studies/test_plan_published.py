@@ -52,6 +52,25 @@ def test_every_share_can_be_planned(name: str, forget: str, models: dict[int, Pa
     assert len(plan.runs) >= 6
 
 
+def test_tofu_in_portions(models: dict[int, Path]) -> None:
+    """The smaller forget sets are those of their own files."""
+    names = list(QUESTIONS)
+    changes = {
+        "benchmark.settings": {"forget": "forget10", "path": str(REAL / "tofu_full"), "holdout": False},
+        "model.path": str(models[16]),
+        "unlearn.scale": names,
+        "unlearn.sequence": {"splits": names},
+        "unlearn.runs": [{"method": "gd"}],
+    }
+    plan = make_plan(load_config("open-unlearning-tofu", overrides={**changes, "retrained": str(models[16])}))
+    sequence, scale = plan.requests
+    for name, request in zip(names, scale.models, strict=True):
+        theirs = planned("open-unlearning-tofu", name, models[16]).benchmark["forget"]
+        assert [e.id for e in request.model.forget] == [e.id for e in theirs]  # type: ignore[attr-defined]
+    counts = [len(request.model.forget) for request in sequence.models]  # type: ignore[attr-defined]
+    assert counts == [40, 160, 200], "each request adds the authors that are new"
+
+
 @pytest.mark.parametrize("name", ["paper-tofu-phi", "paper-tofu-llama2"])
 def test_the_papers_studies_have_its_methods_tricks_and_attacks(name: str) -> None:
     config = load_config(name)

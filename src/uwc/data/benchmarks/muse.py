@@ -1,11 +1,12 @@
 """MUSE: news articles and books, forgotten as raw text."""
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from uwc.data.benchmark import DEFAULT_REFUSALS, FORGET, HOLDOUT, RETAIN, RETAIN_EVAL, Benchmark
-from uwc.data.example import Example
+from uwc.data.example import Example, learnt
 from uwc.data.hub import HubData
 from uwc.data.passages import PassageLength, passages, without_repeats
 from uwc.data.question_files import to_examples
@@ -15,7 +16,11 @@ HUBS = {"news": "muse-bench/MUSE-News", "books": "muse-bench/MUSE-Books"}
 VERBATIM, FORGET_KNOWLEDGE, RETAIN_KNOWLEDGE = "verbatim", "forget_knowledge", "retain_knowledge"
 Count = Annotated[int | None, Field(ge=1)]
 
-ForgetSet = Literal["raw", "scal_1", "scal_2", "scal_3", "scal_4", "sust_1", "sust_2", "sust_3", "sust_4"]
+ForgetSet = Literal[
+    "raw", "scal", "scal_1", "scal_2", "scal_3", "scal_4", "sust", "sust_1", "sust_2", "sust_3", "sust_4"
+]
+FOLDS = (1, 2, 3, 4)
+"""The forget sets of scalability and of sustainability."""
 
 
 def muse(
@@ -35,8 +40,8 @@ def muse(
     Args:
         corpus: the corpus.
         forget: the forget set: "raw"; for the criterion of scalability ``scal_1`` to ``scal_4``, each a part of the
-            next; for that of sustainability ``sust_1`` to ``sust_4``, disjoint, to be unlearned one after another. The
-            corpus "books" has "raw" only.
+            next; for that of sustainability ``sust_1`` to ``sust_4``, disjoint, to be unlearned one after another.
+            "scal" and "sust" are all four together, with each as a portion. The corpus "books" has "raw" only.
         path: the data set on the hub, or a folder with its files (``raw/forget-*.parquet``, ``verbmem/forget-*``, ...);
             that of the corpus on the hub by default.
         passage_length: the most characters of a passage. MUSE cuts at 2048 tokens, about 8000 characters.
@@ -69,8 +74,13 @@ def muse(
         return to_examples(table, prefix=f"{config}-{part}", columns=columns, split=split)
 
     config, _, number = forget.partition("_")
+    portions: dict[str, tuple[str, ...]] = {}
+    if config == "raw" or number:
+        forgotten = cut(config, f"forget_{number}" if number else "forget", FORGET, texts)
+    else:
+        forgotten, portions = _together({f"{config}_{i}": cut(config, f"forget_{i}", FORGET, texts) for i in FOLDS})
     splits = {
-        FORGET: cut(config, f"forget_{number}" if number else "forget", FORGET, texts),
+        FORGET: forgotten,
         RETAIN: cut("raw", "retain1", RETAIN, texts),
         RETAIN_EVAL: cut("raw", "retain2", RETAIN_EVAL, retain_eval),
         HOLDOUT: cut("privleak", "holdout", HOLDOUT),
@@ -84,4 +94,15 @@ def muse(
         refusals=DEFAULT_REFUSALS,
         files=tuple(data.read),
         metrics=("core", "muse"),
+        portions=portions,
     )
+
+
+def _together(sets: Mapping[str, Sequence[Example]]) -> tuple[list[Example], dict[str, tuple[str, ...]]]:
+    """The passages of several sets, each text once, and set -> the ids of its passages among them."""
+    first: dict[str, Example] = {}
+    portions = {}
+    for name, examples in sets.items():
+        kept = [first.setdefault(learnt(example).answer, example) for example in examples]
+        portions[name] = tuple(dict.fromkeys(example.id for example in kept))
+    return list(first.values()), portions

@@ -1,6 +1,7 @@
 """TOFU: questions about 200 fictitious authors, a part of which is the forget set."""
 
 from collections import defaultdict, deque
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Literal
 
@@ -17,6 +18,8 @@ PER_AUTHOR = 20
 """Number of consecutive rows about one author."""
 
 _RETAIN_OF = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
+_AUTHORS_OF = {"forget01": 2, "forget05": 10, "forget10": 20}
+"""Number of the last authors of TOFU, each forget set a part of the next."""
 _WRONG = {"perturbed_answers": "perturbed_answer"}
 _VARIANTS = {
     "paraphrased_question": "paraphrased_question",
@@ -54,6 +57,7 @@ def tofu(
     Returns:
         The benchmark ``tofu-<forget>``, or ``tofu-<forget>-part`` if questions are left out, with the splits forget,
         retain, retain_eval, real_authors, world_facts and holdout; the original model is trained on the first three.
+        TOFU's smaller forget sets are portions of the larger ones.
 
     Raises:
         ConfigError: `forget` or `retain_eval` is outside its range.
@@ -90,7 +94,15 @@ def tofu(
         trained=(FORGET, RETAIN, RETAIN_EVAL) if held_back else (FORGET, RETAIN),
         refusals=DEFAULT_REFUSALS,
         files=tuple(data.read),
+        portions=_portions(splits[FORGET]),
     )
+
+
+def _portions(forget: Sequence[Example]) -> dict[str, tuple[str, ...]]:
+    """TOFU's forget sets that are in this one -> the ids of their examples."""
+    authors = list(dict.fromkeys(e.subject for e in forget))
+    last = {name: set(authors[-count:]) for name, count in _AUTHORS_OF.items() if count <= len(authors)}
+    return {name: tuple(e.id for e in forget if e.subject in chosen) for name, chosen in last.items()}
 
 
 def _authors(examples: list[Example], config: str, *, first_row: int) -> list[Example]:

@@ -61,6 +61,22 @@ def test_the_forget_sets_of_scalability_and_sustainability(copy: str, forget: st
     assert benchmark["forget"][0].question.startswith(f"The {forget.replace('_', '')} story 0")
 
 
+def test_all_forget_sets_of_a_criterion_are_portions_of_one(tmp_path: Path) -> None:
+    found = splits()
+    for i in (2, 3, 4):  # as in MUSE, each is a part of the next
+        found["scal", f"forget_{i}"] = [*found["scal", f"forget_{i - 1}"], *texts(f"scal{i}", count=2)]
+    copy = str(write_copy(tmp_path, found))
+    whole = muse(path=copy, forget="scal", passage_length=200)
+    assert whole.name == "muse-news-scal"
+    for i in (1, 2, 3, 4):
+        part = muse(path=copy, forget=f"scal_{i}", passage_length=200)["forget"]  # type: ignore[arg-type]
+        assert [(e.question, e.answer) for e in whole.portion(f"scal_{i}")] == [(e.question, e.answer) for e in part]
+    folds = muse(path=copy, forget="sust", passage_length=200)
+    ids = [e.id for i in (1, 2, 3, 4) for e in folds.portion(f"sust_{i}")]
+    assert ids == [e.id for e in folds["forget"]] and len(set(ids)) == len(ids)
+    assert muse(path=copy).portions == {}
+
+
 def test_numbers_of_texts_are_limited(copy: str) -> None:
     benchmark = muse(path=copy, texts=2, retain_eval=1)
     assert [len({e.subject for e in benchmark[s]}) for s in ("forget", "retain", "retain_eval")] == [2, 2, 1]

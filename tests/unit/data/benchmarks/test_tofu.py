@@ -1,6 +1,7 @@
 """TOFU, read from a small copy of the same layout: two kinds of files, twenty rows an author."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,18 @@ def test_ids_and_subjects_tell_the_row_in_full(copy: Path, forget: str) -> None:
         index = int(example.id.removeprefix("full-")) - 1
         assert (example.question, example.answer) == (full[index]["question"], full[index]["answer"])
         assert example.subject == f"author-{index // PER_AUTHOR + 1:03d}"
+
+
+def test_smaller_forget_sets_are_portions(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[tofu.__module__], "_AUTHORS_OF", FORGOTTEN)
+    benchmark = load(copy)
+    for name in FORGOTTEN:
+        theirs = load(copy, name)["forget"]
+        assert [e.id for e in benchmark.portion(name)] == [e.id for e in theirs]
+    assert list(load(copy, "forget01").portions) == ["forget01"]
+    assert "unknown portion of the forget set 'forget10'" in written_files.complaint(
+        lambda: load(copy, "forget05").portion("forget10"), ConfigError
+    )
 
 
 def test_no_author_is_in_two_splits(copy: Path) -> None:

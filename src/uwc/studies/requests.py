@@ -1,0 +1,195 @@
+"""The forget set in parts, which are requested one after another, or more and more of them at once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from uwc.calibration.calibrate import Calibrated
+from uwc.data.benchmark import FORGET, Benchmark
+from uwc.data.example import Example
+from uwc.errors import ConfigError
+from uwc.metrics.registry import metrics
+from uwc.metrics.scored import MeasuredSet
+from uwc.metrics.stats import Average, aggregate, paired_difference
+from uwc.registry import unknown_name
+from uwc.results import Aggregate, Difference, Estimate, PartScore, StepNames
+from uwc.studies.config import SequenceConfig
+from uwc.studies.steps import Calibrate, Score, Step
+
+Examples = tuple[Example, ...]
+Kind = Literal["sequence", "scale"]
+
+
+@dataclass(frozen=True)
+class PlannedRequest:
+    """The model after a request: what was forgotten, and its steps.
+
+    Attributes:
+        forgotten: the names of the parts that were forgotten so far.
+        model: the step that makes it.
+        score: the step with its scores.
+        calibrate: the step that calibrates it; None in a study without calibration.
+    """
+
+    forgotten: tuple[str, ...]
+    model: Step
+    score: Score
+    calibrate: Calibrate | None
+
+
+@dataclass(frozen=True)
+class PlannedRequests:
+    """The models of a run after each request.
+
+    Attributes:
+        kind: "sequence", each from the last one and its own part; "scale", each from the original and all parts so far.
+        run: the run.
+        parts: part of the forget set -> its examples, disjoint, in the order of the requests.
+        models: one after each request.
+    """
+
+    kind: Kind
+    run: str
+    parts: Mapping[str, Examples]
+    models: tuple[PlannedRequest, ...]
+
+
+def sequence_parts(config: SequenceConfig, benchmark: Benchmark, *, seed: int) -> dict[str, Examples]:
+    """The parts of the forget set that are requested one after another; `seed` is of the order of subjects.
+
+    Raises:
+        ConfigError: a portion or subject is unknown, or there is nothing new in a part.
+    """
+    where = "unlearn.sequence"
+    if config.parts is not None:
+        ends = {str(number): number / config.parts for number in range(1, config.parts + 1)}
+        return _disjoint(_by_subject(ends, benchmark, seed), where)
+    if isinstance(config.splits, tuple):
+        return _disjoint({name: benchmark.portion(name) for name in config.splits}, where)
+    return _disjoint({name: _about(subjects, benchmark) for name, subjects in config.splits.items()}, where)
+
+
+def scale_parts(scale: Sequence[int | str], benchmark: Benchmark, *, seed: int) -> dict[str, Examples]:
+    """What each forget set of a scale adds to the one before it; `seed` is of the order of subjects.
+
+    Raises:
+        ConfigError: a portion is unknown, or a forget set adds nothing.
+    """
+    numbers, names = [n for n in scale if isinstance(n, int)], [n for n in scale if isinstance(n, str)]
+    sets = _by_subject({f"x{number}": number / numbers[-1] for number in numbers}, benchmark, seed)
+    return _disjoint(sets or {name: benchmark.portion(name) for name in names}, "unlearn.scale")
+
+
+def together(parts: Mapping[str, Examples], benchmark: Benchmark) -> Examples:
+    """The examples of several parts, in the order of the forget set."""
+    chosen = {example.id for part in parts.values() for example in part}
+    return tuple(example for example in benchmark[FORGET] if example.id in chosen)
+
+
+def _by_subject(ends: Mapping[str, float], benchmark: Benchmark, seed: int) -> dict[str, Examples]:
+    """Name -> the questions about the first subjects of the forget set, in a drawn order, up to a share of their
+    number."""
+    forget = benchmark[FORGET]
+    subjects = list(dict.fromkeys(example.subject or example.id for example in forget))
+    order = np.random.default_rng(seed).permutation(len(subjects)).tolist()
+    found = {}
+    for name, end in ends.items():
+        first = {subjects[i] for i in order[: int(end * len(subjects) + 0.5)]}
+        found[name] = tuple(example for example in forget if (example.subject or example.id) in first)
+    return found
+
+
+def _about(subjects: Sequence[str], benchmark: Benchmark) -> Examples:
+    """The forget questions about some subjects. Raises ConfigError if there are none about one."""
+    known = list(dict.fromkeys(example.subject for example in benchmark[FORGET] if example.subject))
+    for subject in subjects:
+        if subject not in known:
+            raise ConfigError(f"unlearn.sequence.splits: {unknown_name('subject of the forget set', subject, known)}")
+    return tuple(example for example in benchmark[FORGET] if example.subject in subjects)
+
+
+def _disjoint(sets: Mapping[str, Examples], where: str) -> dict[str, Examples]:
+    """Each set without the examples of those before it. Raises ConfigError if nothing is left of one."""
+    seen: set[str] = set()
+    parts = {}
+    for name, examples in sets.items():
+        parts[name] = tuple(example for example in examples if example.id not in seen)
+        if not parts[name]:
+            raise ConfigError(
+                f"{where}: there is nothing in {name!r} that is not in the parts before it; the forget set has too few "
+                "subjects for so many parts, or the parts are named in the wrong order"
+            )
+        seen |= {example.id for example in examples}
+    return parts
+
+
+class AfterRequests:
+    """Collects the results of a run after each request, in their order.
+
+    Args:
+        planned: the models.
+        tau, seed: of residual scores.
+    """
+
+    def __init__(self, planned: PlannedRequests, *, tau: float, seed: int) -> None:
+        self._planned, self._tau, self._seed = planned, tau, seed
+        self._own: dict[str, float] = {}
+
+    def known(self, number: int) -> dict[str, Any]:
+        """The fields of a result that are known before anything is computed; `number` counts from 1."""
+        model = self._planned.models[number - 1]
+        asked = [example for name in model.forgotten for example in self._planned.parts[name]]
+        calibrate = None if model.calibrate is None else model.calibrate.id
+        return {
+            "number": number,
+            "forgotten": model.forgotten,
+            "questions": len(asked),
+            "subjects": len({example.subject or example.id for example in asked}),
+            "steps": StepNames(model=model.model.id, score=model.score.id, calibrate=calibrate),
+        }
+
+    def measured(self, number: int, forget: MeasuredSet, metric: str, found: Calibrated | None) -> dict[str, Any]:
+        """The forget scores after a request, in all and by part, with the relapse since each part's own request.
+
+        Args:
+            number: of the request, from 1.
+            forget: the scored forget set.
+            metric: the metric of the ranking.
+            found: the calibration; None without one.
+        """
+        planned, average = self._planned, metrics.get(metric).facts["average"]
+        forgotten = planned.models[number - 1].forgotten
+        values = dict(zip(forget.ids, forget.values(metric).tolist(), strict=True))
+
+        def scored(examples: Sequence[Example]) -> Aggregate:
+            row = np.array([values[example.id] for example in examples], dtype=np.float64)
+            return aggregate(row, [example.subject for example in examples], average=average, seed=self._seed)
+
+        def residual(examples: Sequence[Example]) -> Estimate | None:
+            if found is None or FORGET not in found.frontiers:
+                return None
+            part = found.frontiers[FORGET].part({example.id for example in examples})
+            return part.estimate(self._tau, seed=self._seed)
+
+        asked = [example for name in forgotten for example in planned.parts[name]]
+        result = {
+            "parts": tuple(
+                PartScore(part=name, forgotten=name in forgotten, score=scored(part), residual=residual(part))
+                for name, part in planned.parts.items()
+            ),
+            "score": scored(asked),
+            "residual": residual(asked),
+            "relapse": self._relapse(asked, values, average),
+        }
+        if planned.kind == "sequence":
+            self._own |= {e.id: values[e.id] for e in planned.parts[forgotten[-1]]}
+        return result
+
+    def _relapse(self, asked: Sequence[Example], values: Mapping[str, float], average: Average) -> Difference | None:
+        earlier = [example for example in asked if example.id in self._own]
+        if not earlier:
+            return None
+        before, after = (np.array([of[e.id] for e in earlier], dtype=np.float64) for of in (self._own, values))
+        return paired_difference(before, after, [e.subject for e in earlier], average=average, seed=self._seed)
