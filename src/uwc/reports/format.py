@@ -60,6 +60,11 @@ def with_interval(score: Aggregate | Estimate | SeededScore | None, metric: Metr
     return f"{text} [{number(score.low, metric)}, {number(score.high, metric)}]"
 
 
+def stacked(score: Aggregate | Estimate | None, metric: MetricInfo | None = None) -> str:
+    """A value, and its interval in a second line."""
+    return with_interval(score, metric).replace(" [", "\n[")
+
+
 def with_error(score: Aggregate, metric: MetricInfo | None = None) -> str:
     """A mean and its standard error, ``0.212 ± 0.030``, and how many examples the metric does not apply to."""
     text = number(score.mean, metric)

@@ -16,7 +16,7 @@ from uwc.reports.format import (
     number,
     percentage,
     retention_bar,
-    with_interval,
+    stacked,
 )
 from uwc.results import FORGET, SIGNIFICANT, AfterRequest, Requests, StudyResults, find
 
@@ -54,11 +54,11 @@ def _table(results: StudyResults, kind: str, found: list[Requests]) -> Table:
                     requests.run,
                     _request(kind, after),
                     str(after.questions),
-                    with_interval(after.score, info) if after.score else after.status.replace("_", " "),
-                    difference(after.relapse),
-                    with_interval(after.retention),
+                    stacked(after.score, info) if after.score else after.status.replace("_", " "),
+                    difference(after.relapse).replace(" [", "\n["),
+                    stacked(after.retention),
                     number(after.alpha.value) if after.alpha else MISSING,
-                    with_interval(after.residual, info),
+                    stacked(after.residual, info),
                     *(number(score.mean, results.metrics.get(score.metric)) if score else MISSING for score in scores),
                 )
             )

@@ -24,6 +24,7 @@ from uwc.reports.format import (
     retention_bar,
     setting,
     significant,
+    stacked,
     with_error,
     with_interval,
 )
@@ -35,7 +36,6 @@ from uwc.results import (
     FORGET,
     RETAIN,
     SIGNIFICANT,
-    Aggregate,
     Attacks,
     Collapse,
     ComparedModel,
@@ -83,12 +83,12 @@ def result_table(results: StudyResults) -> Table:
     names = [f"{m.model.label}{STATUS[m.status]}{COLLAPSED if m.collapsed else ''}" for m in compared]
     if results.retrained_knows:
         names = [f"{name}\n(knows the answers)" if name == "retrained" else name for name in names]
-    delivered = {f"forget {label}": [_stacked(m.forget, info) for m in compared]}
+    delivered = {f"forget {label}": [stacked(m.forget, info) for m in compared]}
     if results.retention is not None:
-        delivered["retention"] = [_stacked(m.retention) for m in compared]
+        delivered["retention"] = [stacked(m.retention) for m in compared]
     else:
         retain = (find(scores, RETAIN, metric) for scores in map(results.delivered_scores, compared))
-        delivered[f"retain {label}"] = [_stacked(score, info) for score in retain]
+        delivered[f"retain {label}"] = [stacked(score, info) for score in retain]
     if attacks is not None:
         seen, by = attacks.metric(), results.metrics.get(attacks.metric())
         other = "" if seen == metric else f", {results.metric_label(seen)}"
@@ -98,8 +98,8 @@ def result_table(results: StudyResults) -> Table:
     equal: dict[str, list[str]] = {}
     if results.retention is not None:
         equal = {
-            f"residual forget {label}": [_stacked(m.residual, info) for m in compared],
-            "alpha": [_stacked(m.alpha) for m in compared],
+            f"residual forget {label}": [stacked(m.residual, info) for m in compared],
+            "alpha": [stacked(m.alpha) for m in compared],
         }
         if len(results.ranking) > 1:
             equal["differs from the best?"] = [_verdict(m.confidence, "\n") for m in compared]
@@ -117,17 +117,12 @@ def result_table(results: StudyResults) -> Table:
     )
 
 
-def _stacked(score: Aggregate | Estimate | None, metric: MetricInfo | None = None) -> str:
-    """A number with its interval below it."""
-    return with_interval(score, metric).replace(" [", "\n[")
-
-
 def _mean(score: Score | None, metric: MetricInfo | None) -> str:
     return number(score.mean if score else None, metric)
 
 
 def _attack_cell(model: ComparedModel, metric: MetricInfo | None) -> str:
-    value, _, interval = _stacked(model.under_attack, metric).partition("\n")
+    value, _, interval = stacked(model.under_attack, metric).partition("\n")
     return "\n".join(filter(None, [f"{value} {shown(model.attack)}".rstrip(), interval]))
 
 

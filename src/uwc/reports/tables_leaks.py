@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from uwc.reports.format import MISSING, Table, with_interval
+from uwc.reports.format import MISSING, Table, stacked
 from uwc.reports.tables import model_label
-from uwc.results import Estimate, LeakCurve, LeakPoint, StudyResults
+from uwc.results import LeakCurve, LeakPoint, StudyResults
 
 
 def leak_tables(results: StudyResults) -> list[Table]:
@@ -44,8 +44,4 @@ def _table(results: StudyResults, name: str, curves: Sequence[LeakCurve]) -> Tab
 def _cell(point: LeakPoint | None) -> str:
     if point is None:
         return MISSING
-    return f"{_stacked(point.leak)}\n({point.largest.value:.2f})"
-
-
-def _stacked(found: Estimate) -> str:
-    return with_interval(found).replace(" [", "\n[")
+    return f"{stacked(point.leak)}\n({point.largest.value:.2f})"

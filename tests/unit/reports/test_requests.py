@@ -75,9 +75,9 @@ def test_a_row_for_each_run_and_request_in_the_order_of_the_ranking() -> None:
         ("npo", "1"), ("npo", "2"), ("gd", "1"), ("gd", "2"),
     ]  # fmt: skip
     row = dict(zip(table.columns, table.rows[3], strict=True))
-    assert row["questions"] == "40" and row["forget ES"] == "0.200 [0.100, 0.300]"
-    assert row["change of earlier parts"] == "+0.300 [+0.200, +0.400]" and row["retention"] == "0.800 [0.750, 0.850]"
-    assert row["alpha"] == "0.500" and row["residual ES"] == "0.400 [0.350, 0.450]"
+    assert row["questions"] == "40" and row["forget ES"] == "0.200\n[0.100, 0.300]"
+    assert row["change of earlier parts"] == "+0.300\n[+0.200, +0.400]" and row["retention"] == "0.800\n[0.750, 0.850]"
+    assert row["alpha"] == "0.500" and row["residual ES"] == "0.400\n[0.350, 0.450]"
     assert table.models == ("npo", "npo", "gd", "gd")
 
 
@@ -134,7 +134,7 @@ def test_divergence_is_told() -> None:
     results = with_requests(sequence("gd", after(1, 0.1), diverged, changed(skipped, forgotten=("1", "2", "x"))))
     assert requests_words(results, "sequence") == ["gd: request 2 diverged."]
     (table,) = requests_tables(results)
-    assert [row[3] for row in table.rows] == ["0.100 [0.000, 0.200]", "diverged", "skipped"]
+    assert [row[3] for row in table.rows] == ["0.100\n[0.000, 0.200]", "diverged", "skipped"]
     assert [row[1] for row in table.rows] == ["1", "2", "3: x"]
     (line, *_) = requests_figures(results)["sequence"].axes.lines
     assert line.get_xydata().tolist() == [[1, 0.1]]
