@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from uwc.reports.format import MISSING, Table, known, listed, number, with_interval
+from uwc.reports.format import MISSING, Table, known, listed, number, stacked
 from uwc.results import ES, FORGET, MetaEvaluation, MetricEvaluation, StudyResults
 
 HOLDS = 0.8
@@ -17,23 +17,27 @@ def meta_evaluation_table(results: StudyResults) -> Table | None:
     rows = tuple(
         (
             _label(results, row),
-            with_interval(row.faithfulness),
-            with_interval(row.relearning),
-            with_interval(row.quantization),
+            stacked(row.faithfulness),
+            stacked(row.relearning),
+            stacked(row.quantization),
             number(row.robustness),
             number(row.overall),
             number(row.symmetric_relearning.value),
             number(row.symmetric_quantization.value),
             number(row.symmetric_overall),
             number(row.published),
-            f"{row.models} of {row.models + row.too_little_utility + row.not_unlearned}",
+            f"{row.models}/{row.models + row.too_little_utility + row.not_unlearned}",
         )
         for row in found.metrics
     )
-    measured = ("faithfulness", "R", "Q", "robustness", "overall")
-    symmetric = ("R, symmetric", "Q, symmetric", "overall, symmetric", "published")
-    columns = ("metric", *measured, *symmetric, "models")
-    return Table("Faithfulness and robustness of the metrics", columns, rows, "\n".join(_remarks(results, found)))
+    measured, symmetric = ("faithfulness", "R", "Q", "robustness", "overall"), ("R", "Q", "overall", "published")
+    return Table(
+        "Faithfulness and robustness of the metrics",
+        ("metric", *measured, *symmetric, "models"),
+        rows,
+        "\n".join(_remarks(results, found)),
+        groups=(("", 1), ("measured", len(measured)), ("symmetric", len(symmetric)), ("", 1)),
+    )
 
 
 def _remarks(results: StudyResults, found: MetaEvaluation) -> Iterator[str]:
@@ -53,8 +57,9 @@ def _remarks(results: StudyResults, found: MetaEvaluation) -> Iterator[str]:
         "Llama-3.2-1B-Instruct) are symmetric."
     )
     yield (
-        f"models: the unlearned models that R and Q are over, with at least {found.least_utility:g} of the original's "
-        f"{utility} on retain, and not above the value of the metric that best separates the two pools."
+        f"models: the unlearned models that R and Q are over, of all of them: those with at least "
+        f"{found.least_utility:g} of the original's {utility} on retain, and not above the value of the metric that "
+        "best separates the two pools."
     )
     if none := [_label(results, row) for row in found.metrics if row.models and not known(row.quantization.value)]:
         yield f"{listed(none)}: no Q, as the values have no bound or sign that makes their ratio meaningful."
