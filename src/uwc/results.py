@@ -804,6 +804,8 @@ class Group(SeededScore):
     runs: tuple[str, ...]
     next: Estimate | None
     """Difference from the next method in the ranking."""
+    minus: dict[str, Estimate] = {}
+    """Each other method -> the difference from it."""
     frontier: dict[str, MeanFrontier]
 
 

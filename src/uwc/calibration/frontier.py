@@ -242,7 +242,7 @@ def difference(first: SeededDraws, second: SeededDraws) -> Estimate:
 def seed_groups(
     members: Mapping[str, Mapping[str, Mapping[str, Frontier]]], tau: float, *, seed: int = 0
 ) -> tuple[results.Group, ...]:
-    """Methods with several seeds by mean score at tau, best first, each with its difference from the next.
+    """Methods with several seeds by mean score at tau, best first, each with its differences from the others.
 
     Args:
         members: method -> run -> forget set -> its frontier.
@@ -257,11 +257,13 @@ def seed_groups(
     for name in order:
         by_run = members[name]
         sets = next(iter(by_run.values()))
+        minus = {other: difference(scores[name], scores[other]) for other in order if other != name}
         groups.append(
             results.Group(
                 name=name,
                 runs=tuple(by_run),
-                next=difference(scores[name], scores[following[name]]) if name in following else None,
+                next=minus.get(following.get(name, "")),
+                minus=minus,
                 frontier={s: mean_frontier([f[s] for f in by_run.values()], seed=seed) for s in sets},
                 **scores[name].record().model_dump(),
             )

@@ -143,26 +143,39 @@ def tuning_words(results: StudyResults) -> list[str]:
 
 
 def _against_preferences(results: StudyResults) -> Iterator[str]:
-    """The paper's finding on tuned methods, compared with the ranked ones of the study."""
-    tuned = {model.name: model for search in results.tuning for model in _models(results, search)}
-    ranked = [tuned[name] for name in results.ranking if name in tuned]
-    ascent = [model for model in ranked if model.method in ASCENT and not model.tricks]
-    preferences = [model for model in ranked if model.method == PREFERENCE and not model.tricks]
+    """The paper's finding on tuned methods, compared with the ranked ones of the study; of several seeds by means."""
+    tuned = {found.run: models[0] for found in results.tuning if (models := _models(results, found))}
+    order = [group.name for group in results.groups] or results.ranking
+    ranked = [(name, tuned[name]) for name in order if name in tuned and not tuned[name].tricks]
+    ascent = [name for name, model in ranked if model.method in ASCENT]
+    preferences = [name for name, model in ranked if model.method == PREFERENCE]
     if not ascent or not preferences:
         return
     best, other = ascent[0], preferences[0]
-    confidence = results.pairs.get(best.name, {}).get(other.name, float("nan"))
-    if confidence >= SIGNIFICANT:
-        said = f"does so here, too (confidence {percentage(confidence)})"
-    elif confidence <= 1 - SIGNIFICANT:
-        said = f"does not here: {other.name} is better (confidence {percentage(1 - confidence)})"
-    else:
-        said = f"is not distinguishable from {other.name} here (confidence that it is better {percentage(confidence)})"
-    names = listed([model.name for model in ascent])
-    chosen = (
-        f"The best of {names} (a choice that no confidence here includes), {best.name}," if ascent[1:] else best.name
-    )
+    better, how = _lower(results, best, other)
+    said = {
+        True: f"does so here, too ({how})",
+        False: f"does not here: {other} is better ({how})",
+        None: f"is not distinguishable from {other} here ({how})",
+    }[better]
+    names = listed(ascent)
+    chosen = f"The best of {names} (a choice that no confidence here includes), {best}," if ascent[1:] else best
     yield (f"In the paper (arXiv:2406.09179), tuned methods of gradient ascent (GD, KL) beat NPO. {chosen} {said}.")
+
+
+def _lower(results: StudyResults, first: str, second: str) -> tuple[bool | None, str]:
+    """Whether the first method has the lower residual forget score, None if that is not significant, and by what."""
+    for group in results.groups:
+        if group.name == first:
+            found = group.minus[second]
+            better = True if found.high < 0 else False if found.low > 0 else None
+            return better, f"difference {with_interval(found)} over seeds and examples"
+    confidence = results.pairs.get(first, {}).get(second, float("nan"))
+    if confidence >= SIGNIFICANT:
+        return True, f"confidence {percentage(confidence)}"
+    if confidence <= 1 - SIGNIFICANT:
+        return False, f"confidence {percentage(1 - confidence)}"
+    return None, f"confidence that it is better {percentage(confidence)}"
 
 
 def _models(results: StudyResults, found: Tuning) -> list[UnlearnedModel]:

@@ -94,6 +94,8 @@ def test_methods_by_their_mean_and_pairs_by_their_draws() -> None:
     assert (first.name, second.name) == ("b", "a") and second.runs == ("a@0", "a@1")
     assert first.mean == pytest.approx(0.6) and second.mean == pytest.approx(0.7)
     assert first.next is not None and first.next.value == pytest.approx(-0.1) and second.next is None
+    assert first.minus == {"a": first.next}
+    assert second.minus["b"].value == pytest.approx(0.1) and list(second.minus) == ["b"]
     assert second.frontier["forget"].area == pytest.approx(0.625)
     pairs = pair_confidences({"x": seeded(1.0), "y": seeded(0.5)}, 0.6)
     assert pairs["x"]["y"] > 0.9 and pairs["x"]["y"] == pytest.approx(1 - pairs["y"]["x"])

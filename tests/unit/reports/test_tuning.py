@@ -5,7 +5,7 @@ from tests.helpers.results_factory import study_results
 
 from uwc.reports.page import write_page
 from uwc.reports.tuning import trials_tables, tuning_figures, tuning_table, tuning_words
-from uwc.results import ES, StudyResults, Trial, Tuning
+from uwc.results import ES, Estimate, Group, StudyResults, Trial, Tuning
 
 
 def trial(number: int, score: float | None, early: float = 0.5, **values: float) -> Trial:
@@ -93,6 +93,38 @@ def test_whether_tuned_ascent_beats_npo(results: StudyResults, confidence: float
     found = tuned(changed, search("gd", 0.5, 0.1), search("npo", 0.5, 0.2))
     assert tuning_words(found)[-1].endswith(said)
     assert len(tuning_words(tuned(changed, search("gd", 0.5, 0.1)))) == 1, "nothing to compare with"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (-0.3, -0.1, "gd does so here, too (difference -0.200 [-0.300, -0.100] over seeds and examples)."),
+        (
+            -0.1,
+            0.1,
+            "gd is not distinguishable from npo here (difference 0.000 [-0.100, 0.100] over seeds and examples).",
+        ),
+        (0.1, 0.3, "gd does not here: npo is better (difference 0.200 [0.100, 0.300] over seeds and examples)."),
+    ],
+)
+def test_methods_with_seeds_are_compared_by_their_means(
+    results: StudyResults, low: float, high: float, said: str
+) -> None:
+    minus = Estimate(value=(low + high) / 2, low=low, high=high)
+    spread = {"sd_seeds": 0.01, "se_examples": 0.01, "se": 0.01, "low": 0.1, "high": 0.3, "frontier": {}}
+    groups = (
+        Group(name="gd", runs=("gd@0", "gd@1"), mean=0.2, next=minus, minus={"npo": minus}, **spread),
+        Group(name="npo", runs=("npo@0", "npo@1"), mean=0.3, next=None, **spread),
+    )
+    models = tuple(
+        results.unlearned[0].model_copy(update={"name": name, "group": group.name, "method": group.name, "tricks": {}})
+        for group in groups
+        for name in group.runs
+    )
+    changed = results.model_copy(
+        update={"unlearned": models, "ranking": ("npo@0", "gd@0", "gd@1", "npo@1"), "groups": groups, "pairs": {}}
+    )
+    assert tuning_words(tuned(changed, search("gd", 0.5, 0.1), search("npo", 0.5, 0.2)))[-1].endswith(said)
 
 
 def test_a_section_of_the_page(results: StudyResults, tmp_path_factory: pytest.TempPathFactory) -> None:
