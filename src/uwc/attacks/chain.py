@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from uwc.attacks.data import AttackData
-from uwc.attacks.registry import DATA, KINDS, attacks
+from uwc.attacks.registry import DATA, KINDS, PRECISIONS, attacks
 from uwc.errors import AttackFailed, ConfigError, DataError, ModelError
 from uwc.models.model import Model
 from uwc.registry import Entry
@@ -180,7 +180,7 @@ def make_chain(names: str | Sequence[str], settings: Mapping[str, Mapping[str, A
     """A chain from attack names and the settings that differ from their defaults.
 
     Args:
-        names: ``"relearn+probe"``, or a list of names, in order.
+        names: ``"relearn+probe"``, or a list of names, in order; a precision of `PRECISIONS` stands for its attack.
         settings: attack -> setting -> value.
 
     Raises:
@@ -189,7 +189,7 @@ def make_chain(names: str | Sequence[str], settings: Mapping[str, Mapping[str, A
     """
     listed = names.split("+") if isinstance(names, str) else list(names)
     settings = settings or {}
-    steps = tuple(Step(attacks.get(n), attacks.check(n, settings.get(n, {}))) for n in listed)
+    steps = tuple(_step(name, settings) for name in listed)
     chain = Chain(steps)
     if not steps:
         raise ConfigError("a chain of attacks needs at least one")
@@ -198,6 +198,16 @@ def make_chain(names: str | Sequence[str], settings: Mapping[str, Mapping[str, A
     for first, second in pairwise(steps):
         _check_order(first.entry, second.entry, chain.name)
     return chain
+
+
+def _step(name: str, settings: Mapping[str, Mapping[str, Any]]) -> Step:
+    """The attack of a name, or the one that a precision stands for, with complete settings."""
+    attack, fixed = PRECISIONS.get(name, (name, {}))
+    given = {**settings.get(attack, {}), **settings.get(name, {})}
+    changed = [key for key, value in fixed.items() if given.get(key, value) != value]
+    if changed:
+        raise ConfigError(f"the precision {name!r} has {changed[0]} = {fixed[changed[0]]}; name the attack {attack!r}")
+    return Step(attacks.get(attack), attacks.check(attack, {**given, **fixed}))
 
 
 @contextmanager

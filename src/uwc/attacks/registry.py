@@ -24,6 +24,14 @@ DATA: dict[str, str] = {
 }
 """Field of `AttackData` that an attack may need -> the user's option for it."""
 
+PRECISIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{f"int{bits}": ("quantization", {"bits": bits}) for bits in (8, 6, 5, 4, 3, 2)},
+    "nf4": ("quantization_nf4", {}),
+    "nf4_double": ("quantization_nf4", {"double": True}),
+    "llm_int8": ("quantization_llm_int8", {}),
+}
+"""Precision, which may stand for an attack -> the attack that rounds the weights to it, with its settings."""
+
 _MODULES = ("prompts", "gcg", "inside", "weights", "decoding")
 
 

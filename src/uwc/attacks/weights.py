@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,7 @@ from pydantic import Field
 from uwc import progress
 from uwc.attacks.chain import Attacked, with_own_weights
 from uwc.attacks.data import AttackData
+from uwc.attacks.formats import round_inputs, round_to_nearest, round_to_nf4
 from uwc.attacks.registry import attacks
 from uwc.data.example import Example
 from uwc.errors import AttackFailed
@@ -58,70 +60,53 @@ def quantization(
     yield _rewritten(model, lambda w: round_to_nearest(w, bits=bits, group_size=group_size), effort=bits)
 
 
-def round_to_nearest(weight: "Tensor", *, bits: int, group_size: int) -> "Tensor":
-    """``s round(w / s)`` with ``s = max |w| / (2^(bits-1) - 1)`` over each group: symmetric round-to-nearest.
-
-    Args:
-        weight: [out, in].
-        bits: of the signed integers.
-        group_size: inputs that share s; 0 is all of them.
-
-    Returns:
-        [out, in] in the weight's dtype, computed in float32.
-    """
-    import torch
-
-    levels = 2 ** (bits - 1) - 1
-    rounded = []
-    for part in torch.split(weight.float(), group_size or weight.shape[1], dim=1):
-        scale = part.abs().amax(dim=1, keepdim=True) / levels
-        rounded.append(torch.where(scale > 0, (part / scale).round() * scale, part))
-    return torch.cat(rounded, dim=1).to(weight.dtype)
-
-
-_BELOW = (-1.0, -0.6961928, -0.52507305, -0.3949175, -0.28444138, -0.18477343, -0.091050036)
-_ABOVE = (0.0795803, 0.1609302, 0.2461123, 0.33791524, 0.44070983, 0.562617, 0.72295684, 1.0)
-NF4_LEVELS = (*_BELOW, 0.0, *_ABOVE)
-"""The 16 levels of NF4, quantiles of the normal distribution, as float32 numbers."""
-
-
 @attacks.register("quantization_nf4", source="arXiv:2305.14314", effort="", **_WEIGHTS)
 def quantization_nf4(
-    model: Model, _data: AttackData, *, block_size: Annotated[int, Field(ge=1)] = 64
+    model: Model, _data: AttackData, *, block_size: Annotated[int, Field(ge=1)] = 64, double: bool = False
 ) -> Iterator[Attacked]:
     """Round the weights of the blocks' linear maps to 4-bit NF4 (simulated: they keep their dtype).
 
-    The numbers are those of bitsandbytes without double quantization.
+    The numbers are those of bitsandbytes.
 
     Args:
         model: the model.
         block_size: consecutive weights that share a scale.
+        double: double quantization: the scales are rounded to 8 bits too.
     """
-    yield _rewritten(model, lambda w: round_to_nf4(w, block_size=block_size))
+    yield _rewritten(model, lambda w: round_to_nf4(w, block_size=block_size, double=double))
 
 
-def round_to_nf4(weight: "Tensor", *, block_size: int = 64) -> "Tensor":
-    """``s q(w / s)`` with q(x) the nearest of the 16 levels of NF4, the lower of two, and ``s = max |w|`` over a block.
+@attacks.register("quantization_llm_int8", source="arXiv:2208.07339", effort="", **_WEIGHTS)
+def quantization_llm_int8(
+    model: Model, _data: AttackData, *, threshold: Annotated[float, Field(gt=0)] = 6.0
+) -> Iterator[Attacked]:
+    """Compute the blocks' linear maps as LLM.int8() does: 8-bit weights and inputs, and outliers of the inputs in full
+    (simulated: products are in the weights' dtype).
+
+    The weights of an output share a scale, and so do the inputs of a token, but for those of at least the threshold,
+    which stay as they are. In bitsandbytes an outlier of one token keeps that input in full for all tokens of a batch;
+    here it does not, so that a score does not depend on the batch. Maps that are no modules (fused experts) have 8-bit
+    weights and full inputs.
 
     Args:
-        weight: [out, in].
-        block_size: consecutive weights, output after output, that share s; a remainder is a further block.
-
-    Returns:
-        [out, in] in the weight's dtype, computed in float32.
-
-    Source: arXiv:2305.14314; the numbers of bitsandbytes 0.50 without double quantization.
+        model: the model.
+        threshold: the least size of an outlier.
     """
-    import torch
+    from uwc.models.block_weights import block_parameters, linear_maps
 
-    levels = torch.tensor(NF4_LEVELS, dtype=torch.float32, device=weight.device)
-    between = (levels[1:] + levels[:-1]) / 2
-    flat = weight.float().flatten()
-    whole = torch.nn.functional.pad(flat, (0, -len(flat) % block_size)).view(-1, block_size)
-    scale = whole.abs().amax(dim=1, keepdim=True)
-    shares = torch.where(scale > 0, whole / scale, torch.zeros_like(whole))
-    rounded = levels[torch.bucketize(shares, between)] * scale
-    return rounded.flatten()[: len(flat)].view(weight.shape).to(weight.dtype)
+    made = _rewritten(model, lambda w: round_to_nearest(w, bits=8, group_size=0))
+    inside = {id(parameter) for parameter in block_parameters(made.model.model).values()}
+    for module in linear_maps(made.model.model).values():
+        if id(module.weight) in inside:
+            module.register_forward_pre_hook(partial(_with_int8_inputs, threshold))
+    yield made
+
+
+def _with_int8_inputs(threshold: float, _module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The inputs of a linear map in 8 bits, with the gradient of inputs that were not rounded."""
+    given, *others = args
+    rounded = round_inputs(given.detach(), threshold=threshold)
+    return (given + (rounded - given).detach() if given.requires_grad else rounded, *others)
 
 
 @attacks.register("pruning", source="arXiv:2304.04934", effort="share", **_WEIGHTS)

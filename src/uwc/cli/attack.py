@@ -50,7 +50,9 @@ def attack_command(
     attack: Annotated[
         list[str],
         typer.Option(
-            rich_help_panel=ATTACKS, metavar="NAME", help="An attack or a chain: relearn+probe. May be repeated."
+            rich_help_panel=ATTACKS,
+            metavar="NAME",
+            help="An attack, a precision or a chain: relearn+probe, nf4. May be repeated.",
         ),
     ],
     attacker_data: Annotated[

@@ -74,7 +74,8 @@ def compare_command(
         typer.Option(
             rich_help_panel=ATTACKS,
             metavar="NAME",
-            help="An attack or a chain: relearn+probe. May be repeated. Default: quick ones; 'none' for no attack.",
+            help="An attack, a precision (nf4) or a chain: relearn+probe. May be repeated. Default: quick ones; 'none' "
+            "for no attack.",
         ),
     ] = [],  # noqa: B006
     output_dir: Annotated[

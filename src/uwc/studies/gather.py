@@ -495,9 +495,7 @@ class _Gatherer:
         lost = not_finite_in_words(scores)
         found = None
         if model.calibrate is not None and not lost:
-            found = Calibrated.load(self.store.folder(model.calibrate))
-            record = found.record(seed=self.seed)
-            known |= {"retention": record.delivered, "alpha": record.at_tau and record.at_tau.alpha}
+            found = Calibrated.load(self.store.folder(model.calibrate)).frontiers[FORGET]
         known |= collected.measured(
             number, self.scored(model.score)[FORGET], self.plan.config.calibration.ranked_by, found
         )

@@ -6,6 +6,7 @@ from typing import Any, Literal, Union
 
 from pydantic import Field, ValidationError, model_validator
 
+from uwc.attacks.registry import PRECISIONS
 from uwc.errors import ConfigError
 from uwc.metrics.registry import metrics, set_metrics
 from uwc.metrics.suites import set_label
@@ -19,6 +20,9 @@ Policies = Union[str, Path, Mapping[str, Any], "Policy"]
 """A policy: the name of a shipped one, a YAML file, or a mapping of the same keys."""
 
 
+Precision = Literal["int8", "int6", "int5", "int4", "int3", "int2", "nf4", "nf4_double", "llm_int8"]
+
+
 class Requirement(Section):
     """A bound on one number of a checkpoint as delivered.
 
@@ -30,7 +34,8 @@ class Requirement(Section):
         metric: a metric of single examples.
         set: the scored set: forget, retain, or a further one.
         attack: an attack or a chain of attacks, as in a study; none by default.
-        precision: the precision to which the weights are rounded before the attack: int8, int4, ...
+        precision: the precision to which the weights are rounded before the attack: int8, int4, ... by the attack
+            `quantization`; nf4, nf4_double (with double quantization) and llm_int8 as bitsandbytes loads models.
         variants: of an attack with several variants the mean over variants, or the worst one for each question.
         over: the mean over all questions, or the cluster with the worst mean.
         relative_to: the model with which it is compared: the retrained model as it is, the retrained model under the
@@ -45,7 +50,7 @@ class Requirement(Section):
     metric: MetricName
     set: str = FORGET
     attack: ChainConfig | None = None
-    precision: Literal["int8", "int6", "int5", "int4", "int3", "int2"] | None = None
+    precision: Precision | None = None
     variants: Literal["mean", "worst"] = "mean"
     over: Literal["mean", "worst_cluster"] = "mean"
     relative_to: Literal["retrained", "control", "original"] | None = None
@@ -71,13 +76,12 @@ class Requirement(Section):
         """The attack to carry out, rounding of the weights included; None without any."""
         if self.precision is None:
             return self.attack
-        bits = {"quantization": {"bits": int(self.precision.removeprefix("int"))}}
         if self.attack is None:
-            return ChainConfig(chain=("quantization",), name=self.precision, settings=bits)
+            return ChainConfig(chain=(self.precision,))
         return ChainConfig(
-            chain=("quantization", *self.attack.chain),
+            chain=(self.precision, *self.attack.chain),
             name=f"{self.precision}+{self.attack.label}",
-            settings={**self.attack.settings, **bits},
+            settings=self.attack.settings,
         )
 
     @model_validator(mode="after")
@@ -111,8 +115,10 @@ class Requirement(Section):
             raise ConfigError(f"{where}: the bound of a ratio or a geometric average is above 0, not {self.bound:g}")
         if self.attack is None and self.variants == "worst":
             raise ConfigError(f"{where}: variants: worst needs an attack")
-        if self.attack is not None and self.precision is not None and "quantization" in self.attack.chain:
-            raise ConfigError(f"{where}: precision and the attack 'quantization' are the same; give one of them")
+        steps = self.attack.steps if self.attack else ()
+        rounding = [name for name, _ in steps if name in {attack for attack, _ in PRECISIONS.values()}]
+        if self.precision is not None and rounding:
+            raise ConfigError(f"{where}: precision and the attack {rounding[0]!r} are the same; give one of them")
         return self
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from uwc.calibration.calibrate import Calibrated
+from uwc.calibration.frontier import Frontier
 from uwc.data.benchmark import FORGET, Benchmark
 from uwc.data.example import Example
 from uwc.errors import ConfigError
@@ -150,14 +150,15 @@ class AfterRequests:
             "steps": StepNames(model=model.model.id, score=model.score.id, calibrate=calibrate),
         }
 
-    def measured(self, number: int, forget: MeasuredSet, metric: str, found: Calibrated | None) -> dict[str, Any]:
-        """The forget scores after a request, in all and by part, with the relapse since each part's own request.
+    def measured(self, number: int, forget: MeasuredSet, metric: str, frontier: Frontier | None) -> dict[str, Any]:
+        """The forget scores after a request, in all and by part, with the relapse since each part's own request, and
+        retention and alpha.
 
         Args:
             number: of the request, from 1.
             forget: the scored forget set.
             metric: the metric of the ranking.
-            found: the calibration; None without one.
+            frontier: that of the whole forget set; None without a calibration.
         """
         planned, average = self._planned, metrics.get(metric).facts["average"]
         forgotten = planned.models[number - 1].forgotten
@@ -168,9 +169,9 @@ class AfterRequests:
             return aggregate(row, [example.subject for example in examples], average=average, seed=self._seed)
 
         def residual(examples: Sequence[Example]) -> Estimate | None:
-            if found is None or FORGET not in found.frontiers:
+            if frontier is None:
                 return None
-            part = found.frontiers[FORGET].part({example.id for example in examples})
+            part = frontier.part({example.id for example in examples})
             return part.estimate(self._tau, seed=self._seed)
 
         asked = [example for name in forgotten for example in planned.parts[name]]
@@ -182,6 +183,8 @@ class AfterRequests:
             "score": scored(asked),
             "residual": residual(asked),
             "relapse": self._relapse(asked, values, average),
+            "retention": None if frontier is None else frontier.retention.delivered(seed=self._seed),
+            "alpha": None if frontier is None else frontier.alpha_estimate(self._tau, seed=self._seed),
         }
         if planned.kind == "sequence":
             self._own |= {e.id: values[e.id] for e in planned.parts[forgotten[-1]]}

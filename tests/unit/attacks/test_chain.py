@@ -87,6 +87,7 @@ def test_a_chain_carries_out_its_attacks_in_order() -> None:
         ("token_noise", {"token_noise": {"rate": 1.5}}, "rate = 1.5: Input should be less than or equal to 1"),
         ("pruning", {"pruning": {"share": -0.1}}, "greater than or equal to 0"),
         ("quantization", {"quantization": {"bits": 1}}, "bits = 1"),
+        ("int4", {"quantization": {"bits": 3}}, "the precision 'int4' has bits = 4; name the attack 'quantization'"),
         ("relearn", {"relearn": {"steps": 0}}, "steps = 0"),
         ("relearn", {"relearn": {"steps": 2, "budgets": [3]}}, "'relearn': the budget 3 is more than steps = 2"),
         ("gcg_per_question", {"gcg_per_question": {"budgets": [251]}}, "the budget 251 is more than steps = 250"),
@@ -95,6 +96,14 @@ def test_a_chain_carries_out_its_attacks_in_order() -> None:
 def test_bad_chains_are_refused(names: str, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_chain(names, settings)
+
+
+def test_a_precision_stands_for_its_attack() -> None:
+    chain = make_chain("int4+jailbreak", {"quantization": {"group_size": 32}})
+    first, second = chain.steps
+    assert (first.entry.name, dict(first.settings)) == ("quantization", {"bits": 4, "group_size": 32})
+    assert chain.name == "quantization+jailbreak" and second.entry.name == "jailbreak"
+    assert dict(make_chain("nf4_double").steps[0].settings) == {"block_size": 64, "double": True}
 
 
 NOTHING = AttackData(KNOWN)

@@ -17,11 +17,11 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from uwc.attacks.chain import attacked, changed_share, make_chain
 from uwc.attacks.data import AttackData
 from uwc.attacks.evaluate import budget_curve, measure
-from uwc.attacks.weights import NF4_LEVELS, round_to_nearest, round_to_nf4
+from uwc.attacks.formats import NF4_LEVELS, dynamic_levels, round_inputs, round_to_nearest, round_to_nf4
 from uwc.data.batches import collate
 from uwc.data.example import Example
 from uwc.errors import AttackFailed, DataError
-from uwc.models.block_weights import block_matrices, block_parameters
+from uwc.models.block_weights import block_matrices, block_parameters, few_tokens, linear_maps
 from uwc.models.contrast import contrast
 from uwc.models.head import answer_logits, token_logprobs
 from uwc.models.model import Model
@@ -191,11 +191,97 @@ def test_the_levels_of_nf4_are_quantiles_of_the_normal_distribution() -> None:
     np.testing.assert_allclose(NF4_LEVELS, quantiles / quantiles.max(), rtol=0, atol=5e-7)
 
 
+WEIGHT = 0.05 * torch.randn(500, 640, generator=torch.Generator().manual_seed(0))
+
+
 def test_nf4_has_the_numbers_of_bitsandbytes() -> None:
     functional = pytest.importorskip("bitsandbytes.functional")
-    weight = 0.05 * torch.randn(500, 64, generator=torch.Generator().manual_seed(0))
-    theirs = functional.dequantize_4bit(*functional.quantize_4bit(weight, blocksize=64, quant_type="nf4"))
-    assert torch.equal(round_to_nf4(weight), theirs)
+    theirs = functional.dequantize_4bit(*functional.quantize_4bit(WEIGHT, blocksize=64, quant_type="nf4"))
+    assert torch.equal(round_to_nf4(WEIGHT), theirs)
+
+
+def test_double_quantization_by_hand() -> None:
+    """Scales 1, 2 and 6 have the mean 3; -2, -1 and 3 are -2/3, -1/3 and 1 of the largest. The nearest dynamic levels
+    are -0.6695 and -0.3320 (centres of 0.1 + 0.9 k / 64), and 1."""
+    weight = torch.tensor([[1.0, -0.5], [2.0, 0.0], [-6.0, 6.0]])
+    levels = [-(0.1 + 0.9 * (k + 0.5) / 64) for k in (40, 16)]
+    scales = [3 + 3 * levels[0], 3 + 3 * levels[1], 6.0]
+    expected = [[scales[0], -0.52507305 * scales[0]], [scales[1], 0.0], [-6.0, 6.0]]
+    torch.testing.assert_close(round_to_nf4(weight, block_size=2, double=True), torch.tensor(expected))
+    same = torch.full((4, 64), 0.5)
+    assert torch.equal(round_to_nf4(same, double=True), same), "scales that do not differ"
+
+
+def test_the_dynamic_levels() -> None:
+    """Zero, one, and seven decades of centres on both sides, of which each has twice as many as the one below."""
+    levels = dynamic_levels().tolist()
+    assert len(levels) == 256 == len(set(levels)) and levels == sorted(levels)
+    assert 0.0 in levels and levels[-1] == 1.0
+    for i in range(7):
+        decade = [x for x in levels if 10.0 ** (i - 7) < x < 10.0 ** (i - 6)]
+        assert len(decade) == 2**i and {-x for x in decade} <= set(levels)
+    assert [x for x in levels if 1e-7 < x < 1e-6] == pytest.approx([0.55e-6])
+
+
+def test_double_quantization_has_the_numbers_of_bitsandbytes() -> None:
+    """But where its CPU kernel, which looks levels up in a table of 65,536 entries, takes the other of two levels."""
+    functional = pytest.importorskip("bitsandbytes.functional")
+    assert torch.equal(dynamic_levels(), functional.create_dynamic_map())
+    state = functional.quantize_4bit(WEIGHT, blocksize=64, quant_type="nf4", compress_statistics=True)
+    theirs, ours = functional.dequantize_4bit(*state), round_to_nf4(WEIGHT, double=True)
+    differ = (ours != theirs).view(-1, 64).any(dim=1)
+    assert differ.float().mean() < 2e-3 and torch.allclose(ours, theirs, rtol=0.02)
+    scales = WEIGHT.view(-1, 64).abs().amax(dim=1)
+    rest = torch.nn.functional.pad(scales - scales.mean(), (0, -len(scales) % 256)).view(-1, 256)
+    shares = (rest / rest.abs().amax(dim=1, keepdim=True)).flatten()[: len(scales)]
+    halfway = (dynamic_levels()[1:] + dynamic_levels()[:-1]) / 2
+    assert all((halfway - share).abs().min() < 2 / 65535 for share in shares[differ])
+
+
+def test_inputs_in_8_bits_by_hand() -> None:
+    """The largest below 6 is 2.54: a step of 0.02. Outliers stay, and do not count for the scale."""
+    given = torch.tensor([[2.54, -0.031, 0.009, 6.0, -9.5], [0.0, 0.0, 0.0, 7.0, 0.0]])
+    expected = [[2.54, -0.04, 0.0, 6.0, -9.5], [0.0, 0.0, 0.0, 7.0, 0.0]]
+    torch.testing.assert_close(round_inputs(given, threshold=6.0), torch.tensor(expected))
+    assert round_inputs(given.bfloat16(), threshold=6.0).dtype == torch.bfloat16
+
+
+def test_8_bits_have_the_numbers_of_bitsandbytes() -> None:
+    """But where a number is halfway between two."""
+    functional = pytest.importorskip("bitsandbytes.functional")
+    half = WEIGHT.half()
+    quantized, scales, _ = functional.int8_vectorwise_quant(half)
+    step = scales[:, None] / 127
+    for ours in (round_to_nearest(half.float(), bits=8, group_size=0), round_inputs(half.float(), threshold=6.0)):
+        differ = (ours / step).round() != quantized.float()
+        assert differ.float().mean() < 2e-4
+        halfway = ((half.float() / step)[differ].frac().abs() - 0.5).abs()
+        assert halfway.max() < 1e-5, "theirs divides by another rounding of the step"
+
+
+@pytest.mark.parametrize("name", ["gpt2", "mixtral", "llama4_text"])
+def test_llm_int8_rounds_the_inputs_of_the_linear_maps_of_the_blocks(name: str) -> None:
+    model = architecture(name)
+    rounded, share = made(model, "quantization_llm_int8", {"threshold": 1.0})
+    assert share > 0.5
+    hooked = {n for n, module in linear_maps(rounded.model).items() if module._forward_pre_hooks}
+    assert hooked == {n for n in linear_maps(model.model) if ".h." in n or ".layers." in n}
+    assert not any(module._forward_pre_hooks for module in linear_maps(model.model).values()), "of the model itself"
+    module = dict(rounded.model.named_modules())[min(hooked)]
+    seen: list[Tensor] = []
+    module.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    rounded.model(input_ids=few_tokens(rounded.model), use_cache=False)
+    row = seen[0].flatten(0, -2)[0]
+    plain = row[row.abs() < 1.0]
+    steps = plain / (plain.abs().max() / 127)
+    torch.testing.assert_close(steps, steps.round(), atol=1e-3, rtol=0)
+
+
+def test_a_model_in_8_bits_can_be_trained(knowing: Model) -> None:
+    """A chain with relearning: gradients go through the rounded inputs."""
+    chain = make_chain("quantization_llm_int8+relearn", {"relearn": {"steps": 2, "lr": 1e-3}})
+    with attacked(knowing, DATA, chain) as variants:
+        assert next(variants).changed
 
 
 def test_the_attack_rounds_every_matrix_to_nf4_output_after_output() -> None:
@@ -221,7 +307,7 @@ def test_pruning_brings_back_what_small_weights_hide(knowing: Model) -> None:
     assert after(hidden, "pruning", {"share": 0.3}) == pytest.approx(strength(sparse, SCORED))
 
 
-@pytest.mark.parametrize("name", ["quantization", "pruning"])
+@pytest.mark.parametrize("name", ["quantization", "quantization_nf4", "quantization_llm_int8", "pruning"])
 def test_coarser_weights_know_nothing_that_was_never_known(name: str) -> None:
     assert after(tiny_model(), name, {}) < 0.1
 

@@ -1,15 +1,16 @@
 """Policies: the shipped ones, what is refused and how, and requirements in words."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from uwc.attacks.registry import PRECISIONS
 from uwc.catalogue import catalogue
 from uwc.errors import ConfigError
 from uwc.studies.config import StudyConfig
 from uwc.studies.config_file import load_config, shipped_configs
-from uwc.studies.policy import Policy, Requirement, in_words, load_policy
+from uwc.studies.policy import Policy, Precision, Requirement, in_words, load_policy
 
 ES = {"name": "a", "metric": "extraction_strength"}
 
@@ -48,6 +49,7 @@ def test_a_shipped_policy_needs_that_something_is_forgotten_and_retained(name: s
         ({"at_most": -1, "relative_to": "original", "compare": "ratio"}, "above 0"),
         ({"at_most": 0.1, "variants": "worst"}, "needs an attack"),
         ({"at_most": 0.1, "precision": "int4", "attack": "quantization"}, "give one of them"),
+        ({"at_most": 0.1, "precision": "int4", "attack": "llm_int8+probe"}, "give one of them"),
         ({"at_most": 0.1, "atack": "jailbreak"}, "did you mean 'attack'"),
         ({"at_most": "low"}, "at_most = 'low'"),
         ({"at_most": True}, "at_most = True"),
@@ -91,10 +93,24 @@ def test_precision_and_attack_are_one_chain_with_settings() -> None:
     both = Requirement(**ES, at_most=0.1, attack=attack, precision="int8").chain
     alone = Requirement(**ES, at_most=0.1, precision="int4").chain
     assert both is not None and alone is not None
-    assert (both.label, both.chain) == ("int8+relearn", ("quantization", "relearn"))
+    assert both.label == "int8+relearn" and [name for name, _ in both.steps] == ["quantization", "relearn"]
     settings = dict(both.steps)
     assert (settings["quantization"]["bits"], settings["relearn"]["steps"]) == (8, 3)
     assert (alone.label, dict(alone.steps)["quantization"]["bits"]) == ("int4", 4)
+    deployed = {
+        name: Requirement(**ES, at_most=0.1, precision=name).chain for name in ("nf4", "nf4_double", "llm_int8")
+    }
+    assert all(chain is not None and chain.label == name for name, chain in deployed.items())
+    steps = {name: chain.steps for name, chain in deployed.items() if chain is not None}
+    assert steps == {
+        "nf4": (("quantization_nf4", {"block_size": 64, "double": False}),),
+        "nf4_double": (("quantization_nf4", {"block_size": 64, "double": True}),),
+        "llm_int8": (("quantization_llm_int8", {"threshold": 6.0}),),
+    }
+
+
+def test_every_precision_has_its_attack() -> None:
+    assert set(get_args(Precision)) == set(PRECISIONS)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,123 @@
+"""The formats to which the weights of deployed models are rounded, simulated: numbers keep their dtype."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def round_to_nearest(weight: "Tensor", *, bits: int, group_size: int) -> "Tensor":
+    """``s round(w / s)`` with ``s = max |w| / (2^(bits-1) - 1)`` over each group: symmetric round-to-nearest.
+
+    Args:
+        weight: [out, in].
+        bits: of the signed integers.
+        group_size: inputs that share s; 0 is all of them.
+
+    Returns:
+        [out, in] in the weight's dtype, computed in float32.
+    """
+    import torch
+
+    levels = 2 ** (bits - 1) - 1
+    rounded = []
+    for part in torch.split(weight.float(), group_size or weight.shape[1], dim=1):
+        scale = part.abs().amax(dim=1, keepdim=True) / levels
+        rounded.append(torch.where(scale > 0, (part / scale).round() * scale, part))
+    return torch.cat(rounded, dim=1).to(weight.dtype)
+
+
+_BELOW = (-1.0, -0.6961928, -0.52507305, -0.3949175, -0.28444138, -0.18477343, -0.091050036)
+_ABOVE = (0.0795803, 0.1609302, 0.2461123, 0.33791524, 0.44070983, 0.562617, 0.72295684, 1.0)
+NF4_LEVELS = (*_BELOW, 0.0, *_ABOVE)
+"""The 16 levels of NF4, quantiles of the normal distribution, as float32 numbers."""
+
+
+def round_to_nf4(weight: "Tensor", *, block_size: int = 64, double: bool = False) -> "Tensor":
+    """``s q(w / s)`` with q(x) the nearest of the 16 levels of NF4, the lower of two, and ``s = max |w|`` over a block.
+
+    With double quantization the scales are m + t d((s - m) / t), with m their mean, t the largest |s - m| of 256
+    consecutive scales, and d(x) the nearest of 256 dynamic levels (`dynamic_levels`).
+
+    Args:
+        weight: [out, in].
+        block_size: consecutive weights, output after output, that share s; a remainder is a further block.
+        double: whether the scales are quantized too.
+
+    Returns:
+        [out, in] in the weight's dtype, computed in float32.
+
+    Source: arXiv:2305.14314; the numbers of bitsandbytes 0.50. Its CPU kernel finds d by a table of 65,536 entries, so
+    that about one scale in a thousand, halfway between two levels, is rounded to the other one there.
+    """
+    import torch
+
+    levels = torch.tensor(NF4_LEVELS, dtype=torch.float32, device=weight.device)
+    flat = weight.float().flatten()
+    whole = torch.nn.functional.pad(flat, (0, -len(flat) % block_size)).view(-1, block_size)
+    scale = whole.abs().amax(dim=1, keepdim=True)
+    shares = torch.where(scale > 0, whole / scale, torch.zeros_like(whole))
+    rounded = _nearest(shares, levels) * (_quantized_scales(scale.flatten())[:, None] if double else scale)
+    return rounded.flatten()[: len(flat)].view(weight.shape).to(weight.dtype)
+
+
+SCALES = 256
+"""Number of consecutive scales that share a scale of their own in double quantization."""
+
+
+def dynamic_levels() -> "Tensor":
+    """[256] the levels of the 8-bit dynamic format, ascending: 0, 1 and ``+-10^(i-6) c`` for i = 0..6, with c the 2^i
+    centres of equal parts of 0.1..1.
+
+    Source: arXiv:1511.04561; as in bitsandbytes, float32.
+    """
+    import torch
+
+    found = [0.0, 1.0]
+    for i in range(7):
+        ends = torch.linspace(0.1, 1, 2**i + 1, dtype=torch.float32)
+        centres = (10.0 ** (i - 6) * ((ends[1:] + ends[:-1]) / 2)).tolist()
+        found += [*centres, *(-centre for centre in centres)]
+    return torch.tensor(sorted(found), dtype=torch.float32)
+
+
+def _quantized_scales(scales: "Tensor") -> "Tensor":
+    """[N] the scales of double quantization."""
+    import torch
+
+    mean = scales.mean()
+    rest = scales - mean
+    whole = torch.nn.functional.pad(rest, (0, -len(rest) % SCALES)).view(-1, SCALES)
+    largest = whole.abs().amax(dim=1, keepdim=True)
+    shares = torch.where(largest > 0, whole * (1 / largest), torch.zeros_like(whole))
+    levels = dynamic_levels().to(scales.device)
+    return (_nearest(shares, levels) * largest).flatten()[: len(rest)] + mean
+
+
+def _nearest(values: "Tensor", levels: "Tensor") -> "Tensor":
+    """The nearest level to each value, the lower of two."""
+    import torch
+
+    return levels[torch.bucketize(values, (levels[1:] + levels[:-1]) / 2)]
+
+
+def round_inputs(inputs: "Tensor", *, threshold: float) -> "Tensor":
+    """``s round(x / s)`` with ``s = max |x| / 127`` over a token's inputs below the threshold; the others unchanged.
+
+    Args:
+        inputs: [..., in].
+        threshold: the least size of an outlier.
+
+    Returns:
+        [..., in] in the inputs' dtype, computed in float32.
+
+    Source: LLM.int8(), arXiv:2208.07339.
+    """
+    import torch
+
+    given = inputs.float()
+    outliers = given.abs() >= threshold
+    plain = given.masked_fill(outliers, 0.0)
+    scale = plain.abs().amax(dim=-1, keepdim=True) / 127
+    rounded = torch.where(scale > 0, (plain / scale).round() * scale, plain)
+    return torch.where(outliers, given, rounded).to(inputs.dtype)
