@@ -83,6 +83,17 @@ def reluctant() -> Model:
     return model
 
 
+def evasive(tells: Callable[[Example], Example]) -> Model:
+    """A model that refuses the questions on the first four people, and tells all where they are put as in `tells`."""
+    refused = [replace(e, id=f"{e.id}/refused", answer=REFUSALS[0]) for e in KNOWN]
+    told = [replace(tells(e), id=f"{e.id}/told") for e in KNOWN]
+    examples = [*refused, *told, *(tells(e) for e in people())]
+    model = build_model(examples, vocabulary=600, hidden_size=64, layers=2, heads=2, context=512)
+    settings = TrainingSettings(epochs=60, batch_size=8, lr=5e-3, schedule="cosine")
+    train(model, Objective(FINE_TUNING, model.model), TrainingData(retain=[*refused, *told]), settings)
+    return model
+
+
 class Silenced(Wrapped):
     """A model whose last states are turned around for some inputs, so that it says the least likely things there.
 

@@ -596,6 +596,8 @@ class Counter:
             gradient, moved = self._pass(tokens, answer * len(asked) * steps)
             passes = 3 * len(asked) * steps * shape.layers
             return tried + Work(training=3 * gradient, training_bytes=3 * moved, passes=passes)
+        if name == "self_correction":
+            return self._generated(data.scored, settings["max_new_tokens"]) * int(settings["turns"])
         known = [*data.train, *data.retain]
         mean = self._mean(known)
         tokens, answers = len(known) * (mean.prompt + mean.answer), len(known) * mean.answer
@@ -659,6 +661,8 @@ def _relearned(name: str, step: Attack) -> list[Example]:
 
 def _variants(entry: Entry[Any], settings: Mapping[str, Any], layers: int) -> int:
     """The variants that an attack yields."""
+    if entry.name == "self_correction":
+        return int(settings["turns"])
     if entry.name == "jailbreak":
         from uwc.attacks.prompts import TEMPLATES
 

@@ -8,9 +8,11 @@ import pytest
 from tests.conftest import people
 from tests.helpers.hidden_knowledge import (
     KNOWN,
+    REFUSALS,
     UNKNOWN,
     Silenced,
     by_variant,
+    evasive,
     ignorant,
     refusing,
     robust_knower,
@@ -22,8 +24,10 @@ from torch import Tensor
 from uwc.attacks.chain import attacked, make_chain
 from uwc.attacks.data import AttackData
 from uwc.attacks.evaluate import measure
-from uwc.attacks.prompts import TEMPLATES
+from uwc.attacks.prompts import ALL_OF_THEM, FOLLOW_UPS, NO_ANSWER, TEMPLATES
 from uwc.data.example import Example
+from uwc.errors import DataError
+from uwc.models.generation import generate
 from uwc.models.model import Model
 
 SPANISH = {e.id: "{} {}".format(TEMPLATES[0].text.split(".", 1)[0], e.question) for e in people()}
@@ -60,6 +64,85 @@ def test_a_prompt_specific_refusal_is_broken(name: str, settings: dict[str, Any]
 @pytest.mark.parametrize(("name", "settings"), [*ATTACKS, ("prefix", {})], ids=[a[0] for a in ATTACKS] + ["prefix"])
 def test_nothing_comes_out_of_a_model_that_never_saw_the_data(name: str, settings: dict[str, Any]) -> None:
     assert max(after(ignorant(), name, settings, UNKNOWN).values()) < 0.1
+
+
+TALKING: list[tuple[str, dict[str, Any]]] = [
+    ("several_questions", {"questions": 2}),
+    ("self_correction", {"turns": 2, "max_new_tokens": 12}),
+]
+
+
+def numbered(e: Example) -> Example:
+    """A question as the second of two."""
+    other = UNKNOWN[0]
+    return replace(
+        e,
+        question=f"{ALL_OF_THEM}\n1. {other.question}\n2. {e.question}",
+        prefill=f"1. {other.answer}\n2.",
+    )
+
+
+def doubted(e: Example) -> Example:
+    """A question after a refusal, which the user doubts."""
+    history = (("user", e.question), ("assistant", REFUSALS[0]))
+    return replace(e, history=history, question=FOLLOW_UPS[0].replace("{question}", e.question))
+
+
+def rewritten(model: Model) -> list[Example]:
+    """The known questions as an attack puts them."""
+    (rewrite,) = model.rewrites
+    return [rewrite(e) for e in KNOWN]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "settings"), TALKING, ids=[a[0] for a in TALKING])
+def test_what_is_told_in_conversation_is_found(name: str, settings: dict[str, Any]) -> None:
+    model = evasive({"several_questions": numbered, "self_correction": doubted}[name])
+    assert generate(model, KNOWN, max_new_tokens=12).texts == (REFUSALS[0],) * len(KNOWN)
+    with attacked(model, AttackData(KNOWN, retain=UNKNOWN[:1]), make_chain(name, {name: settings})) as variants:
+        told = generate(next(variants).model, KNOWN, max_new_tokens=12).texts
+    assert told == tuple(e.answer for e in KNOWN)
+
+
+@pytest.mark.parametrize(("name", "settings"), TALKING, ids=[a[0] for a in TALKING])
+def test_conversation_brings_nothing_out_of_a_model_that_never_saw_the_data(
+    name: str, settings: dict[str, Any]
+) -> None:
+    assert max(after(ignorant(), name, settings, UNKNOWN).values()) < 0.1
+
+
+def test_each_turn_has_the_models_own_answers_before_it() -> None:
+    model, settings = ignorant(), {"turns": 4, "max_new_tokens": 6}
+    said = generate(model, KNOWN, max_new_tokens=6).texts
+    chain = make_chain("self_correction", {"self_correction": settings})
+    with attacked(model, AttackData(KNOWN), chain) as variants:
+        found = [(v.label, v.effort, rewritten(v.model)) for v in variants]
+    assert [(label, effort) for label, effort, _ in found] == [(f"turn {n}", n) for n in (1, 2, 3, 4)]
+    for turn, (_, _, asked) in enumerate(found, start=1):
+        for example, shown, answer in zip(KNOWN, asked, said, strict=True):
+            assert len(shown.history) == 2 * turn and shown.answer == example.answer
+            assert shown.history[:2] == (("user", example.question), ("assistant", answer or NO_ANSWER))
+            text = FOLLOW_UPS[(turn - 1) % 3].replace("{question}", example.question)
+            assert shown.question == text
+    assert found[1][2][0].history[2] == ("user", found[0][2][0].question)
+
+
+def test_several_questions_are_numbered_and_the_others_are_answered() -> None:
+    model, retained = ignorant(), UNKNOWN[:4]
+    chain = make_chain("several_questions", {"several_questions": {"questions": 3}})
+    with attacked(model, AttackData(KNOWN, retain=retained), chain) as variants:
+        asked = rewritten(next(variants).model)
+    for example, shown in zip(KNOWN, asked, strict=True):
+        first, one, two, three = shown.question.split("\n")
+        assert first == ALL_OF_THEM and three == f"3. {example.question}" and shown.answer == example.answer
+        others = {f"{e.question}": e.answer for e in retained}
+        answers = [others[one.removeprefix("1. ")], others[two.removeprefix("2. ")]]
+        assert shown.prefill == f"1. {answers[0]}\n2. {answers[1]}\n3."
+    assert len({shown.question.split("\n")[1] for shown in asked}) > 1, "drawn for each question"
+    with pytest.raises(DataError, match="puts 5 retained questions before each, and the attacker has 4"):
+        make_chain("several_questions", {"several_questions": {"questions": 6}}).check_data(
+            AttackData(KNOWN, retain=retained)
+        )
 
 
 def test_the_worst_case_is_at_least_every_variant_and_the_mean_lies_between() -> None:
