@@ -286,6 +286,8 @@ class SequenceConfig(Section):
         if self.splits and len(self.splits) < 2:
             raise ConfigError("unlearn.sequence: one part is no sequence; name at least two in 'splits'")
         _require_different("unlearn.sequence.splits", list(self.splits))
+        for name in self.splits:
+            require_name("part of the forget set", name)
         return self
 
 

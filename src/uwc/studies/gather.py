@@ -484,24 +484,20 @@ class _Gatherer:
     def after(self, number: int, planned: PlannedRequests, collected: AfterRequests) -> AfterRequest:
         """A model after a request: its forget scores by part, its calibration, and its scores by metrics that do not
         compare with the retrained model."""
-        model, known = planned.models[number - 1], collected.known(number)
-        status = step_status(model.model, self.store)
+        model, status = planned.models[number - 1], step_status(planned.models[number - 1].model, self.store)
         if status == "diverged":
-            return AfterRequest(**known, status="diverged", message=self.store.outcome(model.model).message)
+            return collected.without(number, status, self.store.outcome(model.model).message)
         if status == "skipped":
-            return AfterRequest(**known, status="skipped", message="an earlier request diverged")
+            return collected.without(number, status, "an earlier request diverged")
         alone = [metric for metric in self.plan.scoring.metrics if not _compares(metric)]
-        known["scores"] = scores = evaluate(self.scored(model.score), replace(self.plan.scoring, metrics=alone))
+        scores = evaluate(self.scored(model.score), replace(self.plan.scoring, metrics=alone))
         lost = not_finite_in_words(scores)
-        found = None
+        frontier = None
         if model.calibrate is not None and not lost:
-            found = Calibrated.load(self.store.folder(model.calibrate)).frontiers[FORGET]
-        known |= collected.measured(
-            number, self.scored(model.score)[FORGET], self.plan.config.calibration.ranked_by, found
-        )
-        return AfterRequest(
-            **known, status="not_finite" if lost else "ok", message=f"{NOT_FINITE} on {lost}" if lost else ""
-        )
+            frontier = Calibrated.load(self.store.folder(model.calibrate)).frontiers[FORGET]
+        forget, metric = self.scored(model.score)[FORGET], self.plan.config.calibration.ranked_by
+        message = f"{NOT_FINITE} on {lost}" if lost else ""
+        return collected.measured(number, forget, metric, frontier, scores, message)
 
     def attacks(self, *, distrusted: bool) -> Attacks | None:
         """The outcomes of all attacks, without those of metrics that compare with the retrained model if that knows the

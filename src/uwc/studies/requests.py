@@ -14,9 +14,10 @@ from uwc.metrics.registry import metrics
 from uwc.metrics.scored import MeasuredSet
 from uwc.metrics.stats import Average, aggregate, paired_difference
 from uwc.registry import unknown_name
-from uwc.results import Aggregate, Difference, Estimate, PartScore, StepNames
+from uwc.results import AfterRequest, Aggregate, Difference, Estimate, PartScore, Score, StepNames
 from uwc.studies.config import SequenceConfig
-from uwc.studies.steps import Calibrate, Score, Step
+from uwc.studies.steps import Calibrate, Step
+from uwc.studies.steps import Score as ScoreStep
 
 Examples = tuple[Example, ...]
 Kind = Literal["sequence", "scale"]
@@ -35,7 +36,7 @@ class PlannedRequest:
 
     forgotten: tuple[str, ...]
     model: Step
-    score: Score
+    score: ScoreStep
     calibrate: Calibrate | None
 
 
@@ -137,28 +138,28 @@ class AfterRequests:
         self._planned, self._tau, self._seed = planned, tau, seed
         self._own: dict[str, float] = {}
 
-    def known(self, number: int) -> dict[str, Any]:
-        """The fields of a result that are known before anything is computed; `number` counts from 1."""
-        model = self._planned.models[number - 1]
-        asked = [example for name in model.forgotten for example in self._planned.parts[name]]
-        calibrate = None if model.calibrate is None else model.calibrate.id
-        return {
-            "number": number,
-            "forgotten": model.forgotten,
-            "questions": len(asked),
-            "subjects": len({example.subject or example.id for example in asked}),
-            "steps": StepNames(model=model.model.id, score=model.score.id, calibrate=calibrate),
-        }
+    def without(self, number: int, status: Literal["diverged", "skipped"], message: str) -> AfterRequest:
+        """The result after a request that has no model; `number` counts from 1."""
+        return AfterRequest(**self._named(number), status=status, message=message)
 
-    def measured(self, number: int, forget: MeasuredSet, metric: str, frontier: Frontier | None) -> dict[str, Any]:
-        """The forget scores after a request, in all and by part, with the relapse since each part's own request, and
-        retention and alpha.
+    def measured(
+        self,
+        number: int,
+        forget: MeasuredSet,
+        metric: str,
+        frontier: Frontier | None,
+        scores: Sequence[Score],
+        message: str = "",
+    ) -> AfterRequest:
+        """The result after a request: forget scores, in all and by part, relapse, retention and alpha.
 
         Args:
             number: of the request, from 1.
             forget: the scored forget set.
             metric: the metric of the ranking.
             frontier: that of the whole forget set; None without a calibration.
+            scores: of the whole sets.
+            message: why its scores are not to be trusted; empty if they are.
         """
         planned, average = self._planned, metrics.get(metric).facts["average"]
         forgotten = planned.models[number - 1].forgotten
@@ -174,21 +175,41 @@ class AfterRequests:
             part = frontier.part({example.id for example in examples})
             return part.estimate(self._tau, seed=self._seed)
 
-        asked = [example for name in forgotten for example in planned.parts[name]]
-        result = {
-            "parts": tuple(
+        asked = self._asked(number)
+        relapse = self._relapse(asked, values, average)
+        if planned.kind == "sequence":
+            self._own |= {e.id: values[e.id] for e in planned.parts[forgotten[-1]]}
+        return AfterRequest(
+            **self._named(number),
+            status="not_finite" if message else "ok",
+            message=message,
+            parts=tuple(
                 PartScore(part=name, forgotten=name in forgotten, score=scored(part), residual=residual(part))
                 for name, part in planned.parts.items()
             ),
-            "score": scored(asked),
-            "residual": residual(asked),
-            "relapse": self._relapse(asked, values, average),
-            "retention": None if frontier is None else frontier.retention.delivered(seed=self._seed),
-            "alpha": None if frontier is None else frontier.alpha_estimate(self._tau, seed=self._seed),
+            score=scored(asked),
+            residual=residual(asked),
+            relapse=relapse,
+            retention=None if frontier is None else frontier.retention.delivered(seed=self._seed),
+            alpha=None if frontier is None else frontier.alpha_estimate(self._tau, seed=self._seed),
+            scores=tuple(scores),
+        )
+
+    def _asked(self, number: int) -> list[Example]:
+        """The questions that were forgotten so far."""
+        return [e for name in self._planned.models[number - 1].forgotten for e in self._planned.parts[name]]
+
+    def _named(self, number: int) -> dict[str, Any]:
+        """The fields of a result that are known before anything is computed."""
+        model, asked = self._planned.models[number - 1], self._asked(number)
+        calibrate = None if model.calibrate is None else model.calibrate.id
+        return {
+            "number": number,
+            "forgotten": model.forgotten,
+            "questions": len(asked),
+            "subjects": len({example.subject or example.id for example in asked}),
+            "steps": StepNames(model=model.model.id, score=model.score.id, calibrate=calibrate),
         }
-        if planned.kind == "sequence":
-            self._own |= {e.id: values[e.id] for e in planned.parts[forgotten[-1]]}
-        return result
 
     def _relapse(self, asked: Sequence[Example], values: Mapping[str, float], average: Average) -> Difference | None:
         earlier = [example for example in asked if example.id in self._own]
