@@ -1,5 +1,6 @@
 """Attacks on the weights: relearning, quantization, pruning."""
 
+import hashlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -194,10 +195,29 @@ def test_the_levels_of_nf4_are_quantiles_of_the_normal_distribution() -> None:
 WEIGHT = 0.05 * torch.randn(500, 640, generator=torch.Generator().manual_seed(0))
 
 
-def test_nf4_has_the_numbers_of_bitsandbytes() -> None:
+OF_BITSANDBYTES = {False: "fcc49d991a7d5575", True: "531f81a0d0d1fed6"}
+"""Double quantization or not -> the beginning of the SHA-256 of what bitsandbytes 0.50 makes of `WEIGHT`."""
+
+
+@pytest.mark.parametrize("double", OF_BITSANDBYTES)
+def test_nf4_has_the_numbers_of_bitsandbytes(double: bool) -> None:
+    ours = round_to_nf4(WEIGHT, double=double).numpy().tobytes()
+    assert hashlib.sha256(ours).hexdigest()[:16] == OF_BITSANDBYTES[double]
+
+
+@pytest.mark.parametrize("double", OF_BITSANDBYTES)
+def test_the_recorded_numbers_are_those_of_bitsandbytes(double: bool) -> None:
+    """Scales by its operation for types without a kernel, which compares with every level, as on a GPU."""
     functional = pytest.importorskip("bitsandbytes.functional")
-    theirs = functional.dequantize_4bit(*functional.quantize_4bit(WEIGHT, blocksize=64, quant_type="nf4"))
-    assert torch.equal(round_to_nf4(WEIGHT), theirs)
+    quantized, state = functional.quantize_4bit(WEIGHT, blocksize=64, quant_type="nf4")
+    if double:
+        mean, code = state.absmax.mean(), functional.create_dynamic_map()
+        operation = torch.ops.bitsandbytes.quantize_blockwise.default
+        places, largest = operation((state.absmax - mean).double(), code, 256)
+        whole = torch.nn.functional.pad(code[places.int()], (0, -len(places) % 256)).view(-1, 256)
+        state.absmax = (whole * largest[:, None]).flatten()[: len(places)] + mean
+    theirs = functional.dequantize_4bit(quantized, state).numpy().tobytes()
+    assert hashlib.sha256(theirs).hexdigest()[:16] == OF_BITSANDBYTES[double]
 
 
 def test_double_quantization_by_hand() -> None:
@@ -223,8 +243,8 @@ def test_the_dynamic_levels() -> None:
     assert [x for x in levels if 1e-7 < x < 1e-6] == pytest.approx([0.55e-6])
 
 
-def test_double_quantization_has_the_numbers_of_bitsandbytes() -> None:
-    """But where its CPU kernel, which looks levels up in a table of 65,536 entries, takes the other of two levels."""
+def test_the_cpu_kernel_of_bitsandbytes_differs_halfway_between_two_levels() -> None:
+    """It looks levels up in a table of 65,536 entries."""
     functional = pytest.importorskip("bitsandbytes.functional")
     assert torch.equal(dynamic_levels(), functional.create_dynamic_map())
     state = functional.quantize_4bit(WEIGHT, blocksize=64, quant_type="nf4", compress_statistics=True)
