@@ -68,7 +68,7 @@ def sequence_parts(config: SequenceConfig, benchmark: Benchmark, *, seed: int) -
         ends = {str(number): number / config.parts for number in range(1, config.parts + 1)}
         return _disjoint(_by_subject(ends, benchmark, seed), where)
     if isinstance(config.splits, tuple):
-        return _disjoint({name: benchmark.portion(name) for name in config.splits}, where)
+        return _disjoint(_portions(config.splits, benchmark, f"{where}.splits"), where)
     return _disjoint({name: _about(subjects, benchmark) for name, subjects in config.splits.items()}, where)
 
 
@@ -80,7 +80,7 @@ def scale_parts(scale: Sequence[int | str], benchmark: Benchmark, *, seed: int) 
     """
     numbers, names = [n for n in scale if isinstance(n, int)], [n for n in scale if isinstance(n, str)]
     sets = _by_subject({f"x{number}": number / numbers[-1] for number in numbers}, benchmark, seed)
-    return _disjoint(sets or {name: benchmark.portion(name) for name in names}, "unlearn.scale")
+    return _disjoint(sets or _portions(names, benchmark, "unlearn.scale"), "unlearn.scale")
 
 
 def together(parts: Mapping[str, Examples], benchmark: Benchmark) -> Examples:
@@ -100,6 +100,14 @@ def _by_subject(ends: Mapping[str, float], benchmark: Benchmark, seed: int) -> d
         first = {subjects[i] for i in order[: int(end * len(subjects) + 0.5)]}
         found[name] = tuple(example for example in forget if (example.subject or example.id) in first)
     return found
+
+
+def _portions(names: Sequence[str], benchmark: Benchmark, where: str) -> dict[str, Examples]:
+    """Portions that the benchmark names. Raises ConfigError if it has none of a name."""
+    try:
+        return {name: benchmark.portion(name) for name in names}
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
 
 
 def _about(subjects: Sequence[str], benchmark: Benchmark) -> Examples:
