@@ -138,7 +138,7 @@ def few_checkpoints(found: Robustness) -> tuple[Warning, ...]:
 
 
 def compare(points: Sequence[Point], *, log_metrics: Sequence[str] = ("perplexity",), seed: int = 0) -> list[Cell]:
-    """One cell for each metric, attack and split, in the order of the points.
+    """One cell for each metric, attack and split, in the order of the points; none where no checkpoint has values.
 
     Args:
         points: one for each checkpoint, metric, attack and split.
@@ -161,15 +161,17 @@ def compare(points: Sequence[Point], *, log_metrics: Sequence[str] = ("perplexit
         logged = metric in log_metrics
         before = [_value(p.before, logged, where) for p in group]
         after = [_value(p.after, logged, where) for p in group]
-        touches = group[0].touches_weights
+        found = agreement(before, after, seed=seed)
+        if not found.n:
+            continue
         cells.append(
             Cell(
                 metric=metric,
                 attack=attack,
                 split=split,
-                touches_weights=touches,
+                touches_weights=group[0].touches_weights,
                 on_logarithms=logged,
-                agreement=agreement(before, after, seed=seed),
+                agreement=found,
             )
         )
     return cells

@@ -176,6 +176,12 @@ def test_perplexity_is_compared_on_logarithms() -> None:
         compare([point("c", "perplexity", "gcg", "retain", 1, 0)])
 
 
+def test_a_metric_without_a_value_on_a_split_has_no_cell_there() -> None:
+    """As the depth score on a retain set that the retrained model knows as well: that is no correlation of 0."""
+    listed = [*points("depth", "relearn", noise=0.01), point("c0", "depth", "relearn", "retain", np.nan, np.nan)]
+    assert [(cell.metric, cell.split) for cell in compare(listed)] == [("depth", "forget")]
+
+
 def test_a_checkpoint_that_occurs_twice_is_refused() -> None:
     twice = [point("a", "m", "probe", "forget", 0, 0), point("a", "m", "probe", "forget", 1, 1)]
     with pytest.raises(DataError, match="'a' occurs twice"):

@@ -723,6 +723,7 @@ class _Gatherer:
             (metric, name): (_by_subject(knowing[name], metric), _by_subject(ignorant[name], metric))
             for name in sets
             for metric in names
+            if metric in self.plan.scoring.measured(name)
         }
 
 

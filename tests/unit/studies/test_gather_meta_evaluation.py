@@ -101,6 +101,21 @@ def test_faithfulness_is_over_the_pools(made: tuple[Plan, Store, StudyResults]) 
         assert found.low < found.auc <= found.high
 
 
+def test_a_metric_on_named_sets_is_evaluated_on_these(made: tuple[Plan, Store, StudyResults]) -> None:
+    _, store, whole = made
+    score = {"metrics": ["probability", "perplexity", "kl_to_original", "uds"], "max_new_tokens": 0}
+    some = make_plan(study(score={**score, "sets": {"uds": ["forget", "retain"]}}))
+    found, before = run_plan(some, store)[0].robustness, whole.robustness
+    assert found is not None and before is not None
+    rows = {(f.metric, f.set): f.auc for f in found.faithfulness}
+    assert ("uds", "forget") in rows and ("uds", "forget_paraphrased") not in rows
+    assert rows == {
+        key: auc for key, auc in {(f.metric, f.set): f.auc for f in before.faithfulness}.items() if key in rows
+    }
+    places = [[(c.metric, c.attack, c.split) for c in r.cells] for r in (found, before)]
+    assert places[0] == [place for place in places[1] if place[0] != "uds" or place[2] in ("forget", "retain")]
+
+
 def test_robustness_is_that_of_the_attacked_models(made: tuple[Plan, Store, StudyResults]) -> None:
     """R and Q of the probability from the outcomes, and of perplexity on 1 / PPL."""
     plan, store, results = made
