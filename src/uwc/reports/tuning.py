@@ -27,11 +27,11 @@ def tuning_table(results: StudyResults) -> Table | None:
         rows.append(
             (
                 found.run,
-                str(len(found.trials)) + (f" ({pruned} pruned)" if pruned else ""),
+                str(len(found.trials)) + (f"\n({pruned} pruned)" if pruned else ""),
                 number(found.trials[0].score, info),
                 number(found.best_trial.score, info),
                 number(found.spread, info),
-                with_interval(reported, info),
+                with_interval(reported, info).replace(" [", "\n["),
                 number(group.sd_seeds, info) if group else MISSING,
                 _most_important(found),
                 _values(found.best_trial, "\n"),
@@ -187,7 +187,7 @@ def _most_important(found: Tuning) -> str:
     if not found.importance:
         return MISSING
     key = max(found.importance, key=lambda name: found.importance[name])
-    return f"{key} ({percentage(found.importance[key])})"
+    return f"{key}\n({percentage(found.importance[key])})"
 
 
 def _values(trial: Trial, joint: str = ", ") -> str:

@@ -37,12 +37,12 @@ def test_a_row_has_the_first_the_best_and_the_reported_score(results: StudyResul
     row = dict(zip(table.columns, table.rows[0], strict=True))
     assert (row["run"], row["trials"], row["first trial"], row["best trial"]) == (
         name,
-        "4 (1 pruned)",
+        "4\n(1 pruned)",
         "0.500",
         "0.100",
     )
     assert row["sd over trials"] == "0.200", "of 0.5, 0.1 and 0.3"
-    assert row["matters most"] == "training.lr (60.0%)" and row["best values"] == "training.lr 0.1"
+    assert row["matters most"] == "training.lr\n(60.0%)" and row["best values"] == "training.lr 0.1"
     residual = results.unlearned[0].residual("forget", ES)
     assert residual is not None and row["residual forget ES, other subjects"].startswith(f"{residual.mean:.3f}")
     assert "sd between seeds" not in row, "there are none"
