@@ -695,6 +695,10 @@ class UnlearnedModel(Part):
         return score.model_copy(update={"mean": found.value, "low": found.low, "high": found.high, "se": float("nan")})
 
 
+RequestKind = Literal["sequence", "scale"]
+"""Requests in sequence, or forget sets that grow."""
+
+
 class PartScore(Part):
     """The forget score of one part of the forget set after a request."""
 
@@ -747,7 +751,7 @@ class Requests(Part):
 
     IDENTITY: ClassVar[tuple[str, ...]] = ("kind", "run")
 
-    kind: Literal["sequence", "scale"]
+    kind: RequestKind
     """"sequence": each model from the one before it and the part that is new; "scale": each from the original and all
     parts so far."""
     run: str

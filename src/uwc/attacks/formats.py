@@ -19,12 +19,16 @@ def round_to_nearest(weight: "Tensor", *, bits: int, group_size: int) -> "Tensor
     """
     import torch
 
-    levels = 2 ** (bits - 1) - 1
-    rounded = []
-    for part in torch.split(weight.float(), group_size or weight.shape[1], dim=1):
-        scale = part.abs().amax(dim=1, keepdim=True) / levels
-        rounded.append(torch.where(scale > 0, (part / scale).round() * scale, part))
-    return torch.cat(rounded, dim=1).to(weight.dtype)
+    groups = torch.split(weight.float(), group_size or weight.shape[1], dim=1)
+    return torch.cat([_on_grid(group, bits) for group in groups], dim=1).to(weight.dtype)
+
+
+def _on_grid(values: "Tensor", bits: int) -> "Tensor":
+    """[..., n] float32 numbers rounded to multiples of ``max |x| / (2^(bits-1) - 1)`` over the last dimension."""
+    import torch
+
+    step = values.abs().amax(dim=-1, keepdim=True) / (2 ** (bits - 1) - 1)
+    return torch.where(step > 0, (values / step).round() * step, values)
 
 
 _BELOW = (-1.0, -0.6961928, -0.52507305, -0.3949175, -0.28444138, -0.18477343, -0.091050036)
@@ -117,7 +121,4 @@ def round_inputs(inputs: "Tensor", *, threshold: float) -> "Tensor":
 
     given = inputs.float()
     outliers = given.abs() >= threshold
-    plain = given.masked_fill(outliers, 0.0)
-    scale = plain.abs().amax(dim=-1, keepdim=True) / 127
-    rounded = torch.where(scale > 0, (plain / scale).round() * scale, plain)
-    return torch.where(outliers, given, rounded).to(inputs.dtype)
+    return torch.where(outliers, given, _on_grid(given.masked_fill(outliers, 0.0), 8)).to(inputs.dtype)

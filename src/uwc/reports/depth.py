@@ -1,14 +1,10 @@
 """The unlearning depth score by block: a figure and a table."""
 
-from collections.abc import Sequence
-
-from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from uwc.reports.drawing import FAINT, INK, WIDTH, Drawing, cut, share_axis, styled, titled
+from uwc.reports.drawing import FAINT, INK, WIDTH, Drawing, share_axis, styled, titled
 from uwc.reports.figures import model_styles
-from uwc.reports.format import Table, known, number
+from uwc.reports.format import Table, number
 from uwc.results import FORGET, DepthProfile, StudyResults
 
 SETS = (FORGET, "forget_paraphrased")
@@ -40,14 +36,17 @@ def _figure(results: StudyResults, name: str) -> Drawing:
     )
     above, below = drawing.figure.axes
     layers = range(1, len(profiles[0].known) + 1)
-    drawn = [_line(drawing, above, layers, profiles[0].known, "retrained", INK, "X", dash="--")]
+    known = zip(layers, profiles[0].known, strict=True)
+    drawn = [drawing.curve(above, known, "retrained", INK, "X", dash="--", what="block ")]
     for profile in profiles:
         style = styles[profile.model.run]
-        drawn.append(_line(drawing, above, layers, profile.changed, profile.model.run, style.colour, style.symbol))
+        points = zip(layers, profile.changed, strict=True)
+        drawn.append(drawing.curve(above, points, profile.model.run, style.colour, style.symbol, what="block "))
     above.axhline(0, color=FAINT, linewidth=0.8)
     above.set_title(results.set_label(name), fontsize=12)
     titled(above, "y", "loss of the original, nats")
-    _line(drawing, below, layers, profiles[0].share, "questions with knowledge", INK, "o")
+    share = zip(layers, profiles[0].share, strict=True)
+    drawing.curve(below, share, "questions with knowledge", INK, "o", what="block ")
     share_axis(below, "y", "share of questions")
     titled(below, "x", "block whose output is replaced")
     below.xaxis.set_major_locator(MaxNLocator(10, integer=True))
@@ -55,32 +54,6 @@ def _figure(results: StudyResults, name: str) -> Drawing:
         axes.yaxis.set_label_coords(-0.115, 0.5)
     drawing.legend(drawn)
     return drawing
-
-
-def _line(
-    drawing: Drawing,
-    axes: Axes,
-    layers: Sequence[int],
-    values: Sequence[float],
-    name: str,
-    colour: str,
-    symbol: str,
-    *,
-    dash: str = "-",
-) -> Line2D:
-    points = [(layer, value) for layer, value in zip(layers, values, strict=True) if known(value)]
-    (line,) = axes.plot(
-        [layer for layer, _ in points],
-        [value for _, value in points],
-        color=colour,
-        linewidth=2,
-        linestyle=dash,
-        marker=symbol,
-        markersize=5,
-        label=cut(name),
-    )
-    drawing.tip(line, [f"{name}\nblock {layer}: {number(value)}" for layer, value in points])
-    return line
 
 
 def depth_table(results: StudyResults) -> Table | None:

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from uwc.errors import printable
-from uwc.reports.format import known
+from uwc.reports.format import known, number
 from uwc.results import MetricInfo
 
 # Okabe and Ito's colours, which differ in any colour vision; without their yellow, too pale on white, and black.
@@ -128,6 +128,40 @@ class Drawing:
     def tips(self, line: Artist) -> list[str]:
         """The tooltips of a line."""
         return self._tips.get(line.get_gid() or "", [])
+
+    def curve(
+        self,
+        axes: Axes,
+        points: Iterable[tuple[float, float]],
+        name: str,
+        colour: str,
+        symbol: str,
+        *,
+        dash: str = "-",
+        what: str = "",
+    ) -> Line2D:
+        """Draw a line with a marker, and a tooltip, at each point whose y is known.
+
+        Args:
+            axes: where.
+            points: (x, y).
+            name: of the line.
+            colour, symbol, dash: its look.
+            what: the word before x in a tooltip, such as "block ".
+        """
+        there = [(x, y) for x, y in points if known(y)]
+        (line,) = axes.plot(
+            [x for x, _ in there],
+            [y for _, y in there],
+            color=colour,
+            linewidth=2,
+            linestyle=dash,
+            marker=symbol,
+            markersize=5,
+            label=cut(name),
+        )
+        self.tip(line, [f"{name}\n{what}{x:g}: {number(y)}" for x, y in there])
+        return line
 
     def legend(self, lines: Sequence[Line2D], size: float = 12) -> None:
         """Name the lines below the figure, in rows, and make room for it."""

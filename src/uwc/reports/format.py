@@ -60,7 +60,7 @@ def with_interval(score: Aggregate | Estimate | SeededScore | None, metric: Metr
     return f"{text} [{number(score.low, metric)}, {number(score.high, metric)}]"
 
 
-def stacked(score: Aggregate | Estimate | None, metric: MetricInfo | None = None) -> str:
+def stacked(score: Aggregate | Estimate | SeededScore | None, metric: MetricInfo | None = None) -> str:
     """A value, and its interval in a second line."""
     return with_interval(score, metric).replace(" [", "\n[")
 

@@ -2,37 +2,34 @@
 
 from collections.abc import Iterator
 
-from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from uwc.reports.drawing import WIDTH, Drawing, cut, score_axis, styled, titled
+from uwc.reports.drawing import WIDTH, Drawing, score_axis, styled, titled
 from uwc.reports.figures import model_styles
 from uwc.reports.format import (
     MISSING,
     Table,
     difference,
-    known,
     number,
     percentage,
     retention_bar,
     stacked,
 )
-from uwc.results import FORGET, SIGNIFICANT, AfterRequest, Requests, StudyResults, find
+from uwc.results import FORGET, SIGNIFICANT, AfterRequest, RequestKind, Requests, StudyResults, find
 
-TITLES = {"sequence": "Requests in sequence", "scale": "Forget sets that grow"}
-AXES = {"sequence": "requests so far", "scale": "forgotten questions"}
+TITLES: dict[RequestKind, str] = {"sequence": "Requests in sequence", "scale": "Forget sets that grow"}
+AXES: dict[RequestKind, str] = {"sequence": "requests so far", "scale": "forgotten questions"}
 CHOICES = "choice_accuracy"
 _TRAINED = (FORGET, "retain", "holdout")
 
 
-def requests_of(results: StudyResults, kind: str) -> list[Requests]:
+def requests_of(results: StudyResults, kind: RequestKind) -> list[Requests]:
     """The runs of a kind, in the order of the ranking."""
     order = [run.name for run in results.by_rank()]
     return sorted((found for found in results.requests if found.kind == kind), key=lambda found: order.index(found.run))
 
 
-def kinds_of(results: StudyResults) -> list[str]:
+def kinds_of(results: StudyResults) -> list[RequestKind]:
     """The kinds of requests in a study."""
     return [kind for kind in TITLES if requests_of(results, kind)]
 
@@ -42,7 +39,7 @@ def requests_tables(results: StudyResults) -> list[Table]:
     return [_table(results, kind, requests_of(results, kind)) for kind in kinds_of(results)]
 
 
-def _table(results: StudyResults, kind: str, found: list[Requests]) -> Table:
+def _table(results: StudyResults, kind: RequestKind, found: list[Requests]) -> Table:
     info, label = results.metrics.get(found[0].metric), results.metric_label(found[0].metric)
     general = _general_sets(results)
     rows, about = [], []
@@ -84,12 +81,12 @@ def _table(results: StudyResults, kind: str, found: list[Requests]) -> Table:
     )
 
 
-def _request(kind: str, after: AfterRequest) -> str:
+def _request(kind: RequestKind, after: AfterRequest) -> str:
     name = after.forgotten[-1]
     return f"{after.number}" if name == str(after.number) else f"{after.number}: {name}" if kind == "sequence" else name
 
 
-def _remarks(results: StudyResults, kind: str, label: str, general: bool) -> Iterator[str]:
+def _remarks(results: StudyResults, kind: RequestKind, label: str, general: bool) -> Iterator[str]:
     start = (
         "Each request starts from the model after the last one, with the training settings of the run."
         if kind == "sequence"
@@ -128,7 +125,7 @@ def parts_tables(results: StudyResults) -> list[Table]:
     return [_parts_table(results, kind, requests_of(results, kind)) for kind in kinds_of(results)]
 
 
-def _parts_table(results: StudyResults, kind: str, found: list[Requests]) -> Table:
+def _parts_table(results: StudyResults, kind: RequestKind, found: list[Requests]) -> Table:
     info, label = results.metrics.get(found[0].metric), results.metric_label(found[0].metric)
     names = list(dict.fromkeys(part.part for requests in found for after in requests.after for part in after.parts))
     rows = []
@@ -165,7 +162,7 @@ def requests_figures(results: StudyResults) -> dict[str, Drawing]:
 
 
 @styled()
-def _figure(results: StudyResults, kind: str) -> Drawing:
+def _figure(results: StudyResults, kind: RequestKind) -> Drawing:
     found = requests_of(results, kind)
     info, label = results.metrics.get(found[0].metric), results.metric_label(found[0].metric)
     parts = 1 if results.retention is None else 3
@@ -174,14 +171,14 @@ def _figure(results: StudyResults, kind: str) -> Drawing:
     drawn = []
     for requests in found:
         style = styles[requests.run]
-        ways = [
-            {_place(kind, after): after.score.mean for after in requests.after if after.score},
-            {_place(kind, after): after.residual.value for after in requests.after if after.residual},
-            {_place(kind, after): after.retention.value for after in requests.after if after.retention},
+        curves = [
+            [(_place(kind, after), after.score.mean) for after in requests.after if after.score],
+            [(_place(kind, after), after.residual.value) for after in requests.after if after.residual],
+            [(_place(kind, after), after.retention.value) for after in requests.after if after.retention],
         ]
         lines = [
-            _line(drawing, part, requests.run, values, style.colour, style.symbol)
-            for part, values in zip(axes, ways, strict=False)
+            drawing.curve(part, points, requests.run, style.colour, style.symbol)
+            for part, points in zip(axes, curves, strict=False)
         ]
         drawn.append(lines[0])
     axes[0].set_title(TITLES[kind], fontsize=12)
@@ -198,26 +195,11 @@ def _figure(results: StudyResults, kind: str) -> Drawing:
     return drawing
 
 
-def _place(kind: str, after: AfterRequest) -> int:
+def _place(kind: RequestKind, after: AfterRequest) -> int:
     return after.number if kind == "sequence" else after.questions
 
 
-def _line(drawing: Drawing, axes: Axes, name: str, values: dict[int, float], colour: str, symbol: str) -> Line2D:
-    points = [(place, value) for place, value in values.items() if known(value)]
-    (line,) = axes.plot(
-        [place for place, _ in points],
-        [value for _, value in points],
-        color=colour,
-        linewidth=2,
-        marker=symbol,
-        markersize=5,
-        label=cut(name),
-    )
-    drawing.tip(line, [f"{name}\n{place}: {number(value)}" for place, value in points])
-    return line
-
-
-def requests_words(results: StudyResults, kind: str) -> list[str]:
+def requests_words(results: StudyResults, kind: RequestKind) -> list[str]:
     """What happened to each run, a sentence for each."""
     return [text for found in requests_of(results, kind) if (text := _words(results, found))]
 

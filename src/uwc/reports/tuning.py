@@ -6,7 +6,7 @@ from matplotlib.ticker import MaxNLocator
 
 from uwc.reports.drawing import FAINT, INK, SMALL, Drawing, cut, plain, styled, titled
 from uwc.reports.figures import model_styles
-from uwc.reports.format import MISSING, Table, known, listed, number, percentage, setting, with_interval
+from uwc.reports.format import MISSING, Table, known, listed, number, percentage, setting, stacked, with_interval
 from uwc.results import FORGET, SIGNIFICANT, MetricInfo, StudyResults, Trial, Tuning, UnlearnedModel
 
 ASCENT, PREFERENCE = ("ga", "gd", "kl"), "npo"
@@ -31,7 +31,7 @@ def tuning_table(results: StudyResults) -> Table | None:
                 number(found.trials[0].score, info),
                 number(found.best_trial.score, info),
                 number(found.spread, info),
-                with_interval(reported, info).replace(" [", "\n["),
+                stacked(reported, info),
                 number(group.sd_seeds, info) if group else MISSING,
                 _most_important(found),
                 _values(found.best_trial, "\n"),

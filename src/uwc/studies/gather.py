@@ -428,11 +428,15 @@ class _Gatherer:
 
     def calibration(self, name: str) -> Calibrated:
         """The stored calibration of a run."""
-        if name not in self._calibrations:
-            step = next(run.calibrate for run in self.plan.runs if run.config.label == name)
-            assert step is not None
-            self._calibrations[name] = Calibrated.load(self.store.folder(step))
-        return self._calibrations[name]
+        step = next(run.calibrate for run in self.plan.runs if run.config.label == name)
+        assert step is not None
+        return self.calibrated(step)
+
+    def calibrated(self, step: Calibrate) -> Calibrated:
+        """The result of a calibration."""
+        if step.key not in self._calibrations:
+            self._calibrations[step.key] = Calibrated.load(self.store.folder(step))
+        return self._calibrations[step.key]
 
     def ranking(self, unlearned: Sequence[UnlearnedModel]) -> list[str]:
         """The calibrated models by residual forget score at tau, lowest first; without those that have none."""
@@ -476,8 +480,8 @@ class _Gatherer:
             return None
         if run.calibrate is None or step_status(run.calibrate, self.store) != "done":
             return None
-        both = {"in sequence": Calibrated.load(self.store.folder(step)), "at once": self.calibration(planned.run)}
-        frontiers = {name: found.frontiers[FORGET] for name, found in both.items()}
+        both = {"in sequence": step, "at once": run.calibrate}
+        frontiers = {name: self.calibrated(found).frontiers[FORGET] for name, found in both.items()}
         pairs = pair_confidences(frontiers, self.plan.config.calibration.tau, seed=self.seed)
         return pairs["in sequence"]["at once"]
 
@@ -494,7 +498,7 @@ class _Gatherer:
         lost = not_finite_in_words(scores)
         frontier = None
         if model.calibrate is not None and not lost:
-            frontier = Calibrated.load(self.store.folder(model.calibrate)).frontiers[FORGET]
+            frontier = self.calibrated(model.calibrate).frontiers[FORGET]
         forget, metric = self.scored(model.score)[FORGET], self.plan.config.calibration.ranked_by
         message = f"{NOT_FINITE} on {lost}" if lost else ""
         return collected.measured(number, forget, metric, frontier, scores, message)

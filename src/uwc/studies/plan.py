@@ -24,11 +24,11 @@ from uwc.metrics.tasks import Task
 from uwc.models.endpoint import Served, require_openai
 from uwc.objectives.methods import Method
 from uwc.registry import unknown_name
-from uwc.results import JudgeInfo, ModelKey
+from uwc.results import JudgeInfo, ModelKey, RequestKind
 from uwc.studies.config import RunConfig, StudyConfig
 from uwc.studies.judging import judge_fingerprints, judge_infos, used_judges
 from uwc.studies.needs import ChosenAttack, attack_section, chosen_attacks, measurable, needed_metrics
-from uwc.studies.requests import Kind, PlannedRequest, PlannedRequests, scale_parts, sequence_parts, together
+from uwc.studies.requests import PlannedRequest, PlannedRequests, scale_parts, sequence_parts, together
 from uwc.studies.search_space import require_optuna, search_space, tuned_runs
 from uwc.studies.sections import AttackConfig, ChainConfig, require_other_names
 from uwc.studies.steps import (
@@ -151,7 +151,7 @@ def _unrelated(name: str | None, benchmark: Benchmark) -> Sequence[Example]:
     return benchmark[name]
 
 
-SETS_OF: dict[Kind, str] = {"sequence": "request", "scale": "forget set"}
+SETS_OF: dict[RequestKind, str] = {"sequence": "request", "scale": "forget set"}
 """Kind of requests -> what each is called in messages."""
 
 ORIGINAL, RETRAINED = ModelKey(role="original"), ModelKey(role="retrained")
@@ -655,7 +655,7 @@ class _Planner:
         """The models of every run that trains, after each request."""
         unlearn, seed = self.config.unlearn, self.config.seed
         trained = [run for run in runs if not run.config.given]
-        kinds: dict[Kind, dict[str, tuple[Example, ...]]] = {}
+        kinds: dict[RequestKind, dict[str, tuple[Example, ...]]] = {}
         if unlearn.sequence is not None:
             kinds["sequence"] = sequence_parts(unlearn.sequence, self.benchmark, seed=seed)
         if unlearn.scale:
@@ -666,7 +666,7 @@ class _Planner:
                 yield PlannedRequests(kind, run.config.label, parts, models)
 
     def requested(
-        self, kind: Kind, run: PlannedRun, parts: Mapping[str, tuple[Example, ...]], original: Step
+        self, kind: RequestKind, run: PlannedRun, parts: Mapping[str, tuple[Example, ...]], original: Step
     ) -> Iterator[PlannedRequest]:
         names, last = list(parts), original
         for number, name in enumerate(names, start=1):

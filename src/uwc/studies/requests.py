@@ -14,13 +14,12 @@ from uwc.metrics.registry import metrics
 from uwc.metrics.scored import MeasuredSet
 from uwc.metrics.stats import Average, aggregate, paired_difference
 from uwc.registry import unknown_name
-from uwc.results import AfterRequest, Aggregate, Difference, Estimate, PartScore, Score, StepNames
+from uwc.results import AfterRequest, Aggregate, Difference, Estimate, PartScore, RequestKind, Score, StepNames
 from uwc.studies.config import SequenceConfig
 from uwc.studies.steps import Calibrate, Step
 from uwc.studies.steps import Score as ScoreStep
 
 Examples = tuple[Example, ...]
-Kind = Literal["sequence", "scale"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class PlannedRequests:
         models: one after each request.
     """
 
-    kind: Kind
+    kind: RequestKind
     run: str
     parts: Mapping[str, Examples]
     models: tuple[PlannedRequest, ...]

@@ -56,6 +56,19 @@ def scored(model: Model) -> dict[str, np.ndarray]:
     return {"logprob": found.logprob, "kl": found.kl, "greedy": found.greedy, "finite": found.finite}
 
 
+def broken_off(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Callable[[int | None], list[int]], list[int]]:
+    """Score, and again until the third batch, with chunks kept; the counter of batches, and those of a whole run."""
+    after = stopped(monkeypatch, scoring, "_score_batch")
+    whole = after(None)
+    scored(model)
+    after(2)
+    with pytest.raises(Interrupted), keeping(tmp_path / "chunks", "run"):
+        scored(model)
+    return after, whole
+
+
 def answered(model: Model) -> dict[str, np.ndarray]:
     found = generation.generate(model, people(), max_new_tokens=8, token_budget=60)
     return {"tokens": np.array([t for tokens in found.tokens for t in tokens]), "texts": np.array(found.texts)}
@@ -123,12 +136,7 @@ def test_an_interrupted_pass_continues_with_the_same_bits(
 
 def test_a_chunk_of_another_run_is_never_read(knowing: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of another key, of other weights (one number of one), of another scale, another attack or another budget."""
-    after = stopped(monkeypatch, scoring, "_score_batch")
-    whole = after(None)
-    scored(knowing)
-    after(2)
-    with pytest.raises(Interrupted), keeping(tmp_path / "chunks", "run"):
-        scored(knowing)
+    after, whole = broken_off(knowing, tmp_path, monkeypatch)
     changed = replace(knowing, model=copy.deepcopy(knowing.model))
     with torch.no_grad():
         next(changed.model.parameters()).view(-1)[7777] += 1e-3
@@ -278,12 +286,7 @@ def test_what_waits_is_written_when_a_run_ends_with_an_error(
     knowing: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chunks, "EVERY", 60.0)
-    after = stopped(monkeypatch, scoring, "_score_batch")
-    whole = after(None)
-    scored(knowing)
-    after(2)
-    with pytest.raises(Interrupted), keeping(tmp_path / "chunks", "run"):
-        scored(knowing)
+    after, whole = broken_off(knowing, tmp_path, monkeypatch)
     calls = after(None)
     with keeping(tmp_path / "chunks", "run"):
         scored(knowing)
