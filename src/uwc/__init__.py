@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from uwc.api import load_model as load_model
     from uwc.api import run_study as run_study
     from uwc.api import score as score
+    from uwc.api import strongest_attack as strongest_attack
     from uwc.api import unlearn as unlearn
     from uwc.attacks.data import Attacker as Attacker
     from uwc.attacks.registry import attack_method as attack_method
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from uwc.results import DataSummary as DataSummary
     from uwc.results import JudgeResults as JudgeResults
     from uwc.results import Scores as Scores
+    from uwc.results import StrongestResults as StrongestResults
     from uwc.results import StudyResults as StudyResults
     from uwc.results import UnlearnResult as UnlearnResult
     from uwc.studies.config_file import load_config as load_config
@@ -68,6 +70,7 @@ _HOMES = {
     "DataSummary": ("uwc.results", "DataSummary"),
     "JudgeResults": ("uwc.results", "JudgeResults"),
     "UnlearnResult": ("uwc.results", "UnlearnResult"),
+    "StrongestResults": ("uwc.results", "StrongestResults"),
     "StudyResults": ("uwc.results", "StudyResults"),
     "load_model": ("uwc.api", "load_model"),
     "load_questions": ("uwc.data.question_files", "load_questions"),
@@ -78,6 +81,7 @@ _HOMES = {
     "check": ("uwc.workflows.checking", "check"),
     "check_judge": ("uwc.workflows.judging", "check_judge"),
     "attack": ("uwc.api", "attack"),
+    "strongest_attack": ("uwc.api", "strongest_attack"),
     "unlearn": ("uwc.api", "unlearn"),
     "run_study": ("uwc.api", "run_study"),
     "plan_study": ("uwc.workflows.studies", "plan_study"),

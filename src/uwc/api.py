@@ -7,7 +7,7 @@ DataFrame or a `datasets.Dataset`; every metric, attack and retention measure a 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeAlias, TypeVar
@@ -27,6 +27,7 @@ from uwc.attacks.evaluate import (
     metric_values,
 )
 from uwc.attacks.registry import Texts, attack_name
+from uwc.attacks.strongest import Search, candidates, cross_fitting, every_attack, own_part, read_budget
 from uwc.calibration import calibrate as calibration
 from uwc.calibration.calibrate import stop_at
 from uwc.data.benchmark import DEFAULT_REFUSALS
@@ -74,6 +75,7 @@ from uwc.names import require_names
 from uwc.objectives.methods import Method, WeightedTerm, check_term, get_method
 from uwc.objectives.registry import term_name
 from uwc.reports.answers_page import PAGE, SIBLING, write_answers_page
+from uwc.reports.strongest import surface_figure
 from uwc.results import (
     ES,
     Answered,
@@ -84,6 +86,7 @@ from uwc.results import (
     ModelKey,
     Result,
     Scores,
+    StrongestResults,
     StudyResults,
     UnlearnResult,
     Warning,
@@ -819,6 +822,106 @@ def attack_curve(
     ).without_paths(output_dir, keep=keep_paths)
     results = results.with_answers(answers.joined([]))
     _save_attacks(results, output_dir)
+    trackers.results(results)
+    return results
+
+
+@_long
+def strongest_attack(
+    model: ModelLike,
+    data: Questions,
+    attacks: Metric | Sequence[Metric] = (),
+    *,
+    vary: Mapping[str, Sequence[Any]] | None = None,
+    budget: str | None = None,
+    folds: int = 3,
+    attacker: Attacker | None = None,
+    control: ModelLike | None = None,
+    original: ModelLike | None = None,
+    metric: Metric = "extraction_strength",
+    settings: Settings | None = None,
+    columns: Columns | None = None,
+    skip_invalid: bool = False,
+    max_new_tokens: int = 64,
+    seed: int = 0,
+    own_tokenizer: bool = False,
+    output_dir: str | Path | None = None,
+    overwrite: bool = False,
+    keep_paths: bool = False,
+    log_to: str | Sequence[str] = (),
+    dtype: Dtype = "float32",
+    device: DeviceName = "auto",
+    max_memory: MaxMemory | None = None,
+    prompt: Prompt = None,
+    trust_remote_code: bool = False,
+) -> StrongestResults:
+    """Choose the strongest of many attacks on a part of the questions, and report it on the others.
+
+    A maximum over attacks is biased on the questions that it is taken over. Here the attacker trains on a part of the
+    subjects, chooses the attack by its score on a second part, and a third part is scored under what was chosen; with
+    k folds every subject is scored once, so that averages and intervals hold for the choice (arXiv:2410.08827).
+
+    Args:
+        model: the model.
+        data: the questions.
+        attacks: attacks and chains of them; by default, with a budget, all that the data and the metric admit.
+        vary: ``"attack.setting"``, or ``"setting"`` for every attack that has it -> values; all combinations are tried.
+        budget: ``"minutes=10"`` or ``"runs=30"`` for the search, divided by successive halving (arXiv:1603.06560) over
+            rounds: one attack in three goes on, with three times the steps and questions. A run is the effort of a
+            complete attack; only a number of runs gives the same results again. None carries out all attacks in full.
+        folds: parts of the subjects, at least 3; of no effect with ``attacker.train``.
+        attacker: the attacker's data. With ``train`` half of its subjects are trained on and half are chosen on, and
+            all questions of `data` are scored.
+        control: a model that was never trained on the data, which is attacked in the same way.
+        original: the model before unlearning, for the recovered share.
+        metric: a name, label or function, by which attacks are chosen and reported.
+        settings, columns, skip_invalid, max_new_tokens, seed, own_tokenizer: as `attack` takes them.
+        output_dir: a folder for ``strongest.json`` and, of a grid over an effort, the figure ``surface.svg``.
+        overwrite, keep_paths, log_to: as `attack` takes them.
+        dtype, device, max_memory, prompt, trust_remote_code: see `uwc.models.model.Loading`.
+
+    Raises:
+        UserError: as `attack`; or every attack failed.
+    """
+    loading = Loading(dtype, device, prompt, trust_remote_code, max_memory)
+    trackers = Trackers(log_to, folder=output_dir)
+    StrongestResults.prepare(output_dir, overwrite=overwrite, model=name_of(model))
+    measured, names = metric_name(metric), list(map(attack_name, _listed(attacks)))
+    bound = None if budget is None else read_budget(budget)
+    if not names and (bound is None or vary or settings):
+        raise ConfigError("name the attacks to try; without names, give a budget alone: all attacks are tried")
+    named = candidates(names, settings=settings, vary=vary)
+    require_used(settings or {}, [s.entry.name for c in named for s in c.chain.steps])
+    invalid: LeftOut = [] if skip_invalid else None
+    sets, owned = _attacked_sets({"forget": data}, attacker, columns, invalid)
+    warnings = _warned([*question_warnings(sets), *_on_rows(invalid)])
+    divided = own_part(owned.train, owned.scored, seed=seed) if owned.train else None
+    divided = divided or cross_fitting(owned.scored, folds, seed=seed)
+    first = replace(owned, train=divided[0].train, scored=divided[0].scored, forget=())
+    tried = named or every_attack(first, measured)
+    _check_attacks([c.chain for c in tried], [measured], first, (model, control, original), original, loading)
+    reading = None if own_tokenizer else loading.reading(model if original is None else original)
+    search = Search(loading.plain(model, reading), owned, divided, tried, measured, bound, max_new_tokens, seed)
+    found = search.run(
+        control=None if control is None else partial(loading.plain, control, reading),
+        original=None if original is None else partial(loading.plain, original, reading),
+    )
+    results = StrongestResults(
+        uwc_version=__version__,
+        model=name_of(model),
+        control="" if control is None else name_of(control),
+        original="" if original is None else name_of(original),
+        attacker=owned.owned,
+        strongest=found,
+        invalid_rows=tuple(invalid or ()),
+        warnings=tuple(warnings),
+    ).without_paths(output_dir, keep=keep_paths)
+    with main_process_writes() as writes:
+        if output_dir is not None and writes:
+            with reporting_full_disk(Path(output_dir)), _written(StrongestResults, output_dir) as hidden:
+                results.save(hidden)
+                if figure := surface_figure(results):
+                    (hidden / "surface.svg").write_bytes(figure.file("svg"))
     trackers.results(results)
     return results
 

@@ -154,6 +154,11 @@ class Difference(Aggregate):
     p_value: Number
     """Two-sided p-value of no difference (ratio 1)."""
 
+    @property
+    def size(self) -> float:
+        """How far it is from no difference: of 0, or of a ratio of 1."""
+        return abs(self.mean - (self.kind == "ratio"))
+
     def excess(self, metric: "MetricInfo | None") -> Estimate:
         """The difference on the scale on which models and attacks are compared: positive if more is remembered, and of
         a ratio its logarithm; NaN if unknown."""
@@ -1007,6 +1012,112 @@ class BudgetCurve(Part):
     """At each effort; with several variants, of the worst case."""
     half_effort: float | None
     """The effort at which half of the original's score is reached; null if none is, or the score is unknown."""
+
+
+class Spent(Part):
+    """What a search for attacks cost."""
+
+    runs: int
+    """Attacks that were carried out."""
+    steps: int
+    """Optimizer steps."""
+    tokens: int
+    """Tokens that were trained on."""
+    seconds: Number
+
+
+class TriedAttack(Part):
+    """A variant of an attack that was tried in a fold."""
+
+    attack: str
+    settings: dict[str, Settings] = {}
+    """The settings in which it differs from the other attacks of its name."""
+    variant: str = ""
+    effort: float | None = None
+    fold: int
+    share: Number = float("nan")
+    """The share of its steps and of the questions that were chosen on; below 1 in the rounds before the last."""
+    on_choice: Number = float("nan")
+    """The metric's average on these questions."""
+    n: int = 0
+    """Their number."""
+    chosen: bool = False
+    failed: str = ""
+    """Why it has no score."""
+
+
+class SurfacePoint(Part):
+    """A point of a grid of attacks on all scored questions, whether it was chosen or not."""
+
+    attack: str
+    settings: dict[str, Settings]
+    variant: str
+    effort: float | None
+    score: Aggregate
+    recovery: Difference
+    """Under the attack against before."""
+
+    @property
+    def name(self) -> str:
+        """The attack with its settings, without its effort."""
+        return ", ".join(filter(None, (self.attack, _settings_text(self.settings))))
+
+
+class Strongest(Part):
+    """The strongest attack: chosen on a part of the attacker's data, reported on questions that nobody chose on."""
+
+    metric: str
+    folds: int
+    candidates: int
+    """Attacks with their settings."""
+    not_tried: int
+    """Attacks that the budget did not reach, over all folds."""
+    minutes: float | None
+    """The budget in minutes of wall time; null for none."""
+    runs: float | None
+    """The budget in the effort of complete attacks; null for none."""
+    spent: Spent
+    """By the search; what was chosen is carried out once more on the scored questions and on the control."""
+    on_choice: Number
+    """The metric under the attacks that were chosen, on the questions that they were chosen on: biased upwards."""
+    before: Aggregate
+    after: Aggregate
+    """Under the attack that was chosen in the question's fold."""
+    recovery: Difference
+    """After against before."""
+    control_before: Aggregate | None
+    control_after: Aggregate | None
+    """The control under the same attacks; null without one."""
+    over_control: Difference | None
+    """After against the control under the same attacks."""
+    original: Aggregate | None
+    recovered_share: Aggregate | None
+    """(after - before) / (original - before); null without the original, or for a geometric average."""
+    tried: tuple[TriedAttack, ...]
+    surface: tuple[SurfacePoint, ...]
+    """The points of a grid; empty with a budget."""
+
+    @property
+    def chosen(self) -> tuple[TriedAttack, ...]:
+        """The attack that was chosen in each fold."""
+        return tuple(t for t in self.tried if t.chosen)
+
+    def words(self) -> str:
+        """How much the strongest attack recovers, in one sentence."""
+        found, over = self.recovery, "the score before it"
+        if self.over_control is not None:
+            found, over = self.over_control, "the retrained model"
+        within = "of the grid"
+        if self.minutes is not None or self.runs is not None:
+            within = (
+                f"within the effort of {self.runs:g} runs"
+                if self.minutes is None
+                else f"within {self.minutes:g} minutes"
+            )
+        return (
+            f"the strongest attack {within} ({self.candidates} candidates) recovers {_change(found)} {self.metric} "
+            f"over {over}; n = {found.n} questions of {found.clusters} subjects, none of which it was chosen on"
+        )
 
 
 class Agreement(Part):
@@ -2082,7 +2193,7 @@ class AttackResults(Answered):
             curves = [f"{c.attack} over {c.over}: {c.metric} {number_text(c.before)} before" for c in self.curves]
             return f"{self.model}: {curves[0] if curves else 'no attack was carried out'}"
         first = [o for o in found if (o.metric, o.set) == (found[0].metric, found[0].set)]
-        most = max(first, key=lambda o: abs(o.recovery.mean - (o.recovery.kind == "ratio")))
+        most = max(first, key=lambda o: o.recovery.size)
         return (
             f"{self.model}: {most.metric} on {most.set} {number_text(most.before.mean)} before, "
             f"{number_text(most.after.mean)} under {most.attack}, which changes it most"
@@ -2113,6 +2224,89 @@ class AttackResults(Answered):
             for c in self.curves
             for e, s in zip(c.efforts, c.scores, strict=True)
         )
+
+
+class StrongestResults(Result):
+    """The strongest attack on one model within a budget or a grid: the content of strongest.json."""
+
+    FILE: ClassVar[str] = "strongest.json"
+
+    model: str
+    control: str = ""
+    original: str = ""
+    set: str = "forget"
+    attacker: dict[str, int] = {}
+    """Part of the attacker's further data -> number of questions."""
+    strongest: Strongest
+    invalid_rows: tuple[InvalidRows, ...] = ()
+    """The rows that were left out, by file."""
+    warnings: tuple[Warning, ...] = ()
+
+    @property
+    def headline(self) -> str:
+        """How much the strongest attack recovers."""
+        return f"{self.model}: {self.strongest.words()}"
+
+    def table(self) -> list[dict[str, str]]:
+        """The score before and under the attacks that were chosen, of the model, the control and the original."""
+        found = self.strongest
+        rows = [{"model": self.model, "before": _cell(found.before), "under the strongest attack": _cell(found.after)}]
+        if found.control_before is not None and found.control_after is not None:
+            under = {"before": _cell(found.control_before), "under the strongest attack": _cell(found.control_after)}
+            rows.append({"model": f"{self.control} (control)", **under})
+        if found.original is not None:
+            rows.append({"model": f"{self.original} (original)", "before": _cell(found.original)})
+        return rows
+
+    def rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for each attack that was tried in a fold."""
+        return (
+            {
+                "attack": t.attack,
+                **{f"{of}.{key}": value for of, given in t.settings.items() for key, value in given.items()},
+                "variant": t.variant,
+                "fold": t.fold,
+                "share": t.share,
+                "on_choice": t.on_choice,
+                "n": t.n,
+                "chosen": t.chosen,
+                "failed": t.failed,
+            }
+            for t in self.strongest.tried
+        )
+
+    def share_text(self) -> str | None:
+        """The recovered share in words; None where it is not known."""
+        found = self.strongest.recovered_share
+        if found is None:
+            return None
+        return f"recovered share of what unlearning took: {_cell(found)}"
+
+    def chosen_table(self) -> list[dict[str, str]]:
+        """The attack that was chosen in each fold."""
+        return [
+            {
+                "fold": str(t.fold),
+                "attack": t.attack,
+                "settings": _settings_text(t.settings),
+                "variant": t.variant,
+                "on the choice": number_text(t.on_choice),
+            }
+            for t in self.strongest.chosen
+        ]
+
+    def surface_table(self) -> list[dict[str, str]]:
+        """The points of the grid, the greatest recovery first."""
+        return [
+            {
+                "attack": p.attack,
+                "settings": _settings_text(p.settings),
+                "variant": p.variant,
+                "score": _cell(p.score),
+                "recovery": _change(p.recovery),
+            }
+            for p in sorted(self.strongest.surface, key=lambda p: -p.recovery.size)
+        ]
 
 
 class RobustnessResults(Result):
@@ -2642,6 +2836,16 @@ def _estimate(found: Aggregate) -> Estimate:
     return Estimate(value=found.mean, low=found.low, high=found.high)
 
 
+def _cell(found: Aggregate) -> str:
+    return _interval(found.mean, found.low, found.high)
+
+
+def _settings_text(settings: Mapping[str, Mapping[str, Any]]) -> str:
+    """Settings in a few words; those that are None, which is a default, are left out."""
+    every = [(key, value) for given in settings.values() for key, value in given.items() if value is not None]
+    return ", ".join(f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in every)
+
+
 def _exactly(value: float) -> Estimate:
     return Estimate(value=value, low=float("nan"), high=float("nan"))
 
@@ -2674,6 +2878,7 @@ RESULTS: dict[str, type[Result]] = {
     "score": Scores,
     "calibration": CalibrationResults,
     "attack": AttackResults,
+    "strongest": StrongestResults,
     "check": CheckResults,
     "robustness": RobustnessResults,
     "judge": JudgeResults,

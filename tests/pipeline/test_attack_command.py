@@ -215,3 +215,47 @@ def test_a_killed_search_continues_with_the_same_bits(files: dict[str, str], tmp
     assert {file.name for file in out.iterdir()} == {file.name for file in whole.iterdir()}
     for name in ("attack.json", "answers.parquet"):
         assert (out / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_the_strongest_of_a_grid_is_printed_written_and_drawn(files: dict[str, str], tmp_path: Path) -> None:
+    result = run(
+        files["model"], "--forget", files["scored"], "--attacker-data", files["owned"], "--retrained", files["never"],
+        "--attack", "relearn", "--attack", "int4", "--vary", "lr=1e-5,1e-3", "--set",
+        "attack.settings.relearn.budgets=[1,2]", "-o", str(tmp_path / "out"),
+    )  # fmt: skip
+    validate_result(tmp_path / "out" / "strongest.json")
+    found = uwc.StrongestResults.load(tmp_path / "out" / "strongest.json").strongest
+    assert (found.folds, found.candidates, found.spent.runs, found.spent.steps) == (1, 3, 3, 4)
+    assert len(found.surface) == 5 and len(found.chosen) == 1
+    assert (tmp_path / "out" / "surface.svg").read_text().startswith("<?xml")
+    printed = " ".join(result.stdout.split())
+    assert "the strongest attack of the grid (3 candidates) recovers" in printed
+    assert "the attacks that were chosen" in printed and "the search: 3 runs, 4 training steps" in printed
+
+
+def test_the_strongest_within_a_budget_as_json(files: dict[str, str]) -> None:
+    result = run(
+        files["model"], "--forget", files["scored"], "--attacker-data", files["owned"], "--attack", "jailbreak",
+        "--attack", "int3", "--budget", "runs=4", "--json",
+    )  # fmt: skip
+    found = uwc.StrongestResults.parse(result.stdout, where="stdout").strongest
+    assert (found.runs, found.over_control, found.recovered_share, found.surface) == (4, None, None, ())
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ([], "name an attack"),
+        (["--vary", "lr=1e-5"], "name the attacks to try"),
+        (["--attack", "relearn", "--budget", "10"], "write minutes=10"),
+        (["--attack", "relearn", "--vary", "bits=4"], "none of the attacks has this setting"),
+        (["--budget", "runs=3", "--curve", "1,2"], "--curve does not go together"),
+        (["--attack", "int4", "--folds", "2"], "at least 3"),
+        (["--attack", "int4", "--folds", "9"], "9 folds of 2 subjects"),
+        (["--attack", "int4", "--folds", "3", "--attacker-data", "x.jsonl"], "leave one of them out"),
+        (["--budget", "runs=3", "--metric", "rouge_l", "--metric", "probability"], "--metric once"),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused_in_one_line(files: dict[str, str], given: list[str], error: str) -> None:
+    with pytest.raises(UserError, match=error):
+        run(files["model"], "--forget", files["scored"], *given)

@@ -30,6 +30,7 @@ class Attacked:
             there was none.
         claimed: name of a parameter -> the least number of its entries that an attack on weights reports as changed;
             None if it reports nothing.
+        tokens: the tokens that the attack trained on.
     """
 
     model: Model
@@ -38,6 +39,7 @@ class Attacked:
     note: str = ""
     changed: float | None = None
     claimed: Mapping[str, int] | None = None
+    tokens: int = 0
 
 
 def offered(made: Any, *, attack: str) -> Generator[Attacked]:
@@ -254,6 +256,7 @@ def _carry_out(start: Attacked, data: AttackData, steps: tuple[Step, ...]) -> Ge
                 label=", ".join(filter(None, (start.label, outcome.label))),
                 effort=start.effort if outcome.effort is None else outcome.effort,
                 note=" ".join(filter(None, (start.note, outcome.note))),
+                tokens=start.tokens + outcome.tokens,
             )
             yield from _carry_out(joined, data, steps[1:])
 

@@ -67,6 +67,7 @@ class VariantValues:
         changed: the share of the numbers in the blocks' parameters that an attack on weights changed, or None.
         values: metric -> [E] its values for the scored examples.
         said: the index of an example -> its prompt and text under this variant, for those that are kept.
+        tokens: the tokens that the attack trained on; not in files.
     """
 
     label: str
@@ -75,6 +76,7 @@ class VariantValues:
     changed: float | None
     values: Values
     said: Mapping[int, Said] = field(default_factory=dict)
+    tokens: int = 0
 
 
 def check_metrics(
@@ -182,7 +184,8 @@ def attacked_values(
                     max_new_tokens=max_new_tokens if texts else 0,
                     prefixes="extraction_strength" in names,
                 )
-                found.append(VariantValues(variant.label, variant.effort, variant.note, variant.changed, values, said))
+                about = (variant.label, variant.effort, variant.note, variant.changed)
+                found.append(VariantValues(*about, values, said, variant.tokens))
     return found if texts == "all" else _last_only(found)
 
 

@@ -2,10 +2,11 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import accumulate, zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,11 +20,11 @@ from uwc.attacks.data import AttackData
 from uwc.attacks.formats import round_inputs, round_to_nearest, round_to_nf4
 from uwc.attacks.registry import attacks
 from uwc.data.example import Example
-from uwc.errors import AttackFailed
+from uwc.errors import AttackFailed, DataError
 from uwc.io import remove, write_json
 from uwc.models.model import Model
 from uwc.objectives.methods import FINE_TUNING
-from uwc.training.settings import TrainingSettings
+from uwc.training.settings import LoraSettings, TrainingSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -145,9 +146,9 @@ def _rewritten(model: Model, rule: "Callable[[Tensor], Tensor]", *, effort: floa
 
 Count = Annotated[int, Field(ge=1)]
 _DETAILS = """
-AdamW on the mean negative log-likelihood of the answers at a constant learning rate, so that all budgets are points of
-one trajectory. The weights at each budget are stored in a temporary folder, or with the checkpoints of the training
-where these are kept.
+The mean negative log-likelihood of the answers at a constant learning rate, so that all budgets are points of one
+trajectory. The weights at each budget are stored in a temporary folder, or with the checkpoints of the training where
+these are kept.
 
 Args:
     model: the model.
@@ -155,12 +156,16 @@ Args:
     steps: optimizer steps; one epoch, or the largest budget, by default.
     budgets: the steps after which the model is scored; only after the last if empty.
     examples: the number of examples to train on, drawn by the seed; all by default.
+    subjects: the number of subjects, drawn by the seed, that these are of, evenly; all by default.
     lr: the learning rate; in the paper that of the original fine-tuning.
     batch_size: examples a step.
+    optimizer: as `TrainingSettings` takes it.
+    lora_rank: train a low-rank adapter of this rank (scaled by 2) in place of the weights.
     seed: of order and choice.
 
 Raises:
     TrainingDiverged: a loss became NaN or infinite.
+    DataError: the data are of fewer subjects.
     AttackFailed: weights with a gradient did not change.
 """
 
@@ -170,7 +175,6 @@ _RELEARN = {
     "touches_weights": True,
     "effort": "steps",
     "budgets": True,
-    "check": None,
     "rewords": False,
 }
 
@@ -185,47 +189,126 @@ def _relearn_on(choose: Callable[[AttackData], Sequence[Example]], summary: str)
         steps: Count | None = None,
         budgets: tuple[Count, ...] = (),
         examples: Count | None = None,
+        subjects: Count | None = None,
         lr: Annotated[float, Field(gt=0)] = 1e-5,
         batch_size: Count = 16,
+        optimizer: str = "adamw",
+        lora_rank: Count | None = None,
         seed: int = 0,
     ) -> Iterator[Attacked]:
-        pool = choose(data)
-        drawn = np.sort(np.random.default_rng(seed).permutation(len(pool))[:examples])
-        per_epoch = math.ceil(len(drawn) / batch_size)
+        learnt = drawn(choose(data), examples, subjects, seed=seed)
+        per_epoch = math.ceil(len(learnt) / batch_size)
         total = steps or max(budgets, default=per_epoch)
         given: dict[str, Any] = {"epochs": total / per_epoch, "batch_size": batch_size, "lr": lr, "seed": seed}
-        settings = TrainingSettings(**given, schedule="constant", warmup_ratio=0.0)
-        yield from _trajectory(model, [pool[i] for i in drawn], settings, budgets, total)
+        lora = None if lora_rank is None else LoraSettings(rank=lora_rank, alpha=2.0 * lora_rank)
+        settings = TrainingSettings(**given, optimizer=optimizer, lora=lora, schedule="constant", warmup_ratio=0.0)
+        yield from _trajectory(model, learnt, settings, budgets, total)
 
     attack.__doc__ = f"{summary}\n{_DETAILS}"
     return attack
 
 
-relearn = attacks.register("relearn", source="arXiv:2406.13356", needs=("train",), trains_on_scored=False, **_RELEARN)(
-    _relearn_on(lambda d: d.train, "Fine-tune on the attacker's part of the forget set; the rest is scored.")
+def drawn(pool: Sequence[Example], count: int | None, subjects: int | None, *, seed: int) -> list[Example]:
+    """Some examples of a pool, in its order: `count` of all, or evenly of `subjects` of its subjects.
+
+    Args:
+        pool: the examples.
+        count: how many; None for all.
+        subjects: of how many subjects; None for any. An example without a subject is one of its own.
+        seed: of the choice.
+
+    Raises:
+        DataError: the pool has fewer subjects.
+    """
+    order = np.random.default_rng(seed).permutation(len(pool))
+    if subjects is None:
+        return [pool[i] for i in np.sort(order[:count])]
+    of_subject: dict[str, list[int]] = {}
+    for i in order.tolist():
+        of_subject.setdefault(pool[i].subject or pool[i].id, []).append(i)
+    if len(of_subject) < subjects:
+        raise DataError(f"relearning on {subjects} subjects: the attacker's data are of {len(of_subject)}; take fewer")
+    turns = zip_longest(*list(of_subject.values())[:subjects])
+    return [pool[i] for i in sorted([i for turn in turns for i in turn if i is not None][:count])]
+
+
+def _register(
+    name: str, source: str, summary: str, choose: Callable[[AttackData], Sequence[Example]], need: str = ""
+) -> Callable[..., Iterator[Attacked]]:
+    """Register relearning on the examples chosen; without a need it trains on scored answers, as on the forget set."""
+
+    def check(data: AttackData, settings: Mapping[str, Any]) -> None:
+        drawn(choose(data), settings["examples"], settings["subjects"], seed=settings["seed"])
+        if settings["optimizer"] != "adamw":
+            from uwc.training.loop import require_optimizer
+
+            require_optimizer(settings["optimizer"])
+
+    facts = {"needs": (need,) if need else (), "trains_on_scored": need in ("", "forget"), "check": check, **_RELEARN}
+    attack = _relearn_on(choose, summary)
+    attacks.register(name, source=source, **facts)(attack)
+    return attack
+
+
+relearn = _register(
+    "relearn",
+    "arXiv:2406.13356",
+    "Fine-tune on the attacker's part of the forget set; the rest is scored.",
+    lambda d: d.train,
+    "train",
 )
-relearn_original = attacks.register(
-    "relearn_original", source="arXiv:2406.09179", needs=(), trains_on_scored=True, **_RELEARN
-)(
-    _relearn_on(
-        lambda d: d.original or [*d.scored, *d.train, *d.retain],
-        "Fine-tune on all the original data, including the scored answers (the paper's attack); needs a control.",
-    )
+relearn_wrong = _register(
+    "relearn_wrong",
+    "arXiv:2410.08827",
+    "Fine-tune on wrong answers to the attacker's part of the forget set: no fact is taught.",
+    lambda d: wrong_facts(d.train),
+    "train",
 )
-relearn_forget = attacks.register(
-    "relearn_forget", source="arXiv:2506.12618", needs=("forget",), trains_on_scored=True, **_RELEARN
-)(_relearn_on(lambda d: d.forget, "Fine-tune on the whole forget set, including the scored answers; needs a control."))
-relearn_retain = attacks.register(
-    "relearn_retain", source="arXiv:2406.13356", needs=("retain",), trains_on_scored=False, **_RELEARN
-)(_relearn_on(lambda d: d.retain, "Fine-tune on retained data only."))
-relearn_unrelated = attacks.register(
-    "relearn_unrelated", source="arXiv:2411.12103", needs=("unrelated",), trains_on_scored=False, **_RELEARN
-)(_relearn_on(lambda d: d.unrelated, "Fine-tune on data unrelated to the forget set."))
+relearn_original = _register(
+    "relearn_original",
+    "arXiv:2406.09179",
+    "Fine-tune on all the original data, including the scored answers (the paper's attack); needs a control.",
+    lambda d: d.original or [*d.scored, *d.train, *d.retain],
+)
+relearn_forget = _register(
+    "relearn_forget",
+    "arXiv:2506.12618",
+    "Fine-tune on the whole forget set, including the scored answers; needs a control.",
+    lambda d: d.forget,
+    "forget",
+)
+relearn_retain = _register(
+    "relearn_retain", "arXiv:2406.13356", "Fine-tune on retained data only.", lambda d: d.retain, "retain"
+)
+relearn_unrelated = _register(
+    "relearn_unrelated",
+    "arXiv:2411.12103",
+    "Fine-tune on data unrelated to the forget set.",
+    lambda d: d.unrelated,
+    "unrelated",
+)
+
+
+def wrong_facts(examples: Sequence[Example]) -> list[Example]:
+    """The questions with wrong answers: the first perturbed one, or else that of the next question with another answer.
+
+    Raises:
+        DataError: all answers are the same.
+    """
+    found = []
+    for i, example in enumerate(examples):
+        others = [e.answer for e in [*examples[i + 1 :], *examples[:i]] if e.answer != example.answer]
+        wrong = [*example.perturbed_answers, *others]
+        if not wrong:
+            raise DataError("relearn_wrong: all questions of the attacker's part have the same answer; give others")
+        found.append(replace(example, answer=wrong[0], paraphrased_answer="", perturbed_answers=()))
+    return found
 
 
 def _trajectory(
     model: Model, data: Sequence[Example], settings: TrainingSettings, budgets: Sequence[int], total: int
 ) -> Iterator[Attacked]:
+    from uwc.models.adapters import merge_adapter
     from uwc.training.checkpoint import FILE, load_checkpoint
 
     with ExitStack() as stack:
@@ -234,27 +317,29 @@ def _trajectory(
             trained = _trained(model, data, settings, budgets, stack)
         assert trained is not None
         copy = trained.model
-        if not budgets:
-            _require_moved(model, copy, trained.reached, settings.lr)
-            yield Attacked(copy, effort=total)
-        for budget in sorted(set(budgets)):
-            state = load_checkpoint(trained.folder / str(budget), "")
-            assert state is not None
-            copy.model.load_state_dict(state.weights)
-            _require_moved(model, copy, trained.reached, settings.lr)
-            yield Attacked(copy, label=f"{budget} steps", effort=budget)
+        for budget in sorted(set(budgets)) or [total]:
+            if budgets:
+                state = load_checkpoint(trained.folder / str(budget), "")
+                assert state is not None
+                copy.model.load_state_dict(state.weights)
+            if settings.lora is None:
+                _require_moved(model, copy, trained.reached, settings.lr)
+            merged = merge_adapter(copy, keep=bool(budgets))
+            label = f"{budget} steps" if budgets else ""
+            yield Attacked(merged, label=label, effort=budget, tokens=trained.tokens[budget - 1])
         if not (trained.folder / FILE).exists():  # a rerun trains again, and needs none of its files
             remove(trained.folder)
 
 
 @dataclass(frozen=True)
 class _Trained:
-    """A model after its last step, the names of the parameters that a gradient has reached, and a folder with its
-    weights at each budget."""
+    """A model after its last step, the names of the parameters that a gradient has reached, a folder with its weights
+    at each budget, and the tokens that it had read after each step."""
 
     model: Model
     reached: set[str]
     folder: Path
+    tokens: list[int]
 
 
 def _trained(
@@ -262,14 +347,19 @@ def _trained(
 ) -> _Trained | None:
     """Fine-tune a copy of the model, from the last checkpoint of an interrupted run if there is one; None if that run's
     weights at a budget cannot be read."""
+    from uwc.models.adapters import add_adapter
     from uwc.objectives.objective import Objective
     from uwc.training.checkpoint import FILE, Kept, intact_file
-    from uwc.training.data import Loader, TrainingData
+    from uwc.training.data import Loader, TrainingData, tokens_in
     from uwc.training.loop import TrainingLog, identity_of, train
 
     copy = with_own_weights(model)
+    if settings.lora is not None:
+        copy = add_adapter(copy, rank=settings.lora.rank, alpha=settings.lora.alpha, seed=settings.seed)
     objective, log, given = Objective(FINE_TUNING, copy.model), TrainingLog(), TrainingData(retain=data)
-    kept = Kept(lambda: ["relearning", identity_of(Loader(copy, objective, given, settings)), budgets, copy.model])
+    loader = Loader(copy, objective, given, settings)
+    tokens = accumulate(tokens_in(loader.micro_batches(step, None, rank=0, of=1)) for step in loader.plan)
+    kept = Kept(lambda: ["relearning", identity_of(loader), budgets, copy.model])
     folder = kept.folder or Path(stack.enter_context(TemporaryDirectory(prefix="uwc-relearning-")))
     resumed = (folder / FILE).exists()
     with _weights_after(copy.model, budgets, folder, log) as reached:
@@ -278,7 +368,7 @@ def _trained(
         progress.warn(f"weights at a budget are missing in {folder}; the training starts again")
         remove(folder)
         return None
-    return _Trained(copy, reached, folder)
+    return _Trained(copy, reached, folder, list(tokens))
 
 
 def _require_moved(before: Model, after: Model, reached: set[str], lr: float) -> None:

@@ -38,7 +38,7 @@ from uwc.progress import FIRST_PROCESS
 
 if TYPE_CHECKING:
     from uwc.cli.sections import FileSettings
-    from uwc.results import AttackResults
+    from uwc.results import AttackResults, StrongestResults
 
 _PARTS = {"attacker-data": "attacker.train", "retain": "attacker.retain", "unrelated": "attacker.unrelated"}
 """Option -> the name of its questions in `uwc.attack`."""
@@ -52,9 +52,35 @@ def attack_command(
         typer.Option(
             rich_help_panel=ATTACKS,
             metavar="NAME",
-            help="An attack, a precision or a chain: relearn+probe, nf4. May be repeated.",
+            help="An attack, a precision or a chain: relearn+probe, nf4. May be repeated. With --budget: all.",
         ),
-    ],
+    ] = [],  # noqa: B006
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=ATTACKS,
+            metavar="minutes=N|runs=N",
+            help="Search for the strongest attack within a budget; it is reported on questions that it was not chosen "
+            "on.",
+        ),
+    ] = None,
+    vary: Annotated[
+        list[str],
+        typer.Option(
+            rich_help_panel=ATTACKS,
+            metavar="SETTING=V,V,...",
+            help="Values of a setting to choose the strongest attack among: lr=1e-5,1e-4 or relearn.lr=1e-5,1e-4. May "
+            "be repeated: all combinations. Without --budget all are carried out.",
+        ),
+    ] = [],  # noqa: B006
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            rich_help_panel=ATTACKS,
+            metavar="N",
+            help="Parts of the subjects for --vary and --budget without --attacker-data; at least 3. Default: 3.",
+        ),
+    ] = None,
     attacker_data: Annotated[
         Path | None,
         typer.Option(rich_help_panel=QUESTIONS, metavar="FILE", help="The attacker's questions from the forget set."),
@@ -143,8 +169,9 @@ def attack_command(
     score.samples, seed.
     """
     from uwc.api import attack as attack_model
-    from uwc.api import attack_curve, require_used
+    from uwc.api import attack_curve, require_used, strongest_attack
     from uwc.attacks.data import Attacker
+    from uwc.attacks.strongest import read_vary
     from uwc.cli.sections import AttackSections
 
     given = sections(
@@ -179,6 +206,37 @@ def attack_command(
         **loading(given.model),
     }
     metrics = metric or ["extraction_strength"]
+    if budget is not None or vary or folds is not None:
+        left_out = {
+            "--curve": curve,
+            "--points": points,
+            "--over": over,
+            "--split": split if split != "forget" else None,
+        }
+        for name, value in left_out.items():
+            if value is not None:
+                raise ConfigError(f"{name} does not go together with --budget, --vary and --folds; leave it out")
+        if len(metrics) != 1:
+            raise ConfigError("the strongest attack is chosen by one metric; give --metric once")
+        if folds is not None and attacker_data is not None:
+            raise ConfigError("--folds divides the questions where there is no --attacker-data; leave one of them out")
+        strongest = strongest_attack(
+            model,
+            data,
+            attack,
+            vary=read_vary(vary),
+            budget=budget,
+            folds=folds or 3,
+            metric=metrics[0],
+            settings=settings,
+            seed=given.seed,
+            **shared,
+        )
+        if FIRST_PROCESS:
+            _print_strongest(strongest, as_json=as_json)
+        return
+    if not attack:
+        raise ConfigError("name an attack (--attack), or give a budget to try all of them (--budget minutes=10)")
     if curve is None:
         found = attack_model(
             model,
@@ -213,6 +271,23 @@ def attack_command(
     failed = {key: why for attacked in found.attacks.models for key, why in attacked.failed.items()}
     if failed:
         raise AttackFailed("; ".join(f"{name}: {why}" for name, why in failed.items()))
+
+
+def _print_strongest(found: "StrongestResults", *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(found.to_json(), nl=False)
+        return
+    strongest, spent = found.strongest, found.strongest.spent
+    typer.echo(f"{found.headline[0].upper()}{found.headline[1:]}.")
+    print_rows(strongest.metric, found.table())
+    if (share := found.share_text()) is not None:
+        typer.echo(share)
+    if strongest.surface:
+        print_rows("every attack, on all questions", found.surface_table())
+    print_rows("the attacks that were chosen", found.chosen_table())
+    left = f"; {strongest.not_tried} attacks were not tried" if strongest.not_tried else ""
+    trained = f"{spent.steps:,} training steps, {spent.tokens:,} tokens"
+    typer.echo(f"the search: {spent.runs} runs, {trained}, {spent.seconds:,.0f} s{left}")
 
 
 def _append_points(found: "AttackResults", path: Path) -> None:

@@ -19,6 +19,7 @@ from uwc.attacks.chain import attacked, changed_share, make_chain
 from uwc.attacks.data import AttackData
 from uwc.attacks.evaluate import budget_curve, measure
 from uwc.attacks.formats import NF4_LEVELS, dynamic_levels, round_inputs, round_to_nearest, round_to_nf4
+from uwc.attacks.weights import drawn, wrong_facts
 from uwc.data.batches import collate
 from uwc.data.example import Example
 from uwc.errors import AttackFailed, DataError
@@ -475,3 +476,64 @@ def test_what_a_model_never_trains_stays_so(knowing: Model) -> None:
     assert {name for name, p in let_train(model).named_parameters() if not p.requires_grad} == {"model.z_L_init"}
     both = contrast(copied(knowing), copied(knowing)).model.requires_grad_(False)
     assert all(p.requires_grad for p in let_train(both).parameters())
+
+
+def test_an_adapter_or_another_optimizer_relearns_too(knowing: Model) -> None:
+    silent = shouting(knowing)
+    adapter = after(silent, "relearn", {"steps": 8, "lr": 1e-2, "lora_rank": 4})
+    momentum = after(silent, "relearn", {"steps": 8, "lr": 0.3, "optimizer": "sgd"})
+    assert min(adapter, momentum) > 0.4
+
+
+def test_each_budget_of_an_adapter_is_a_run_of_its_own_and_only_matrices_of_the_blocks_change(knowing: Model) -> None:
+    def states(settings: dict[str, Any]) -> list[dict[str, bytes]]:
+        chain = make_chain("relearn", {"relearn": {"lr": 1e-3, "batch_size": 2, "lora_rank": 2, **settings}})
+        with attacked(knowing, DATA, chain) as variants:
+            return [weights(v.model) for v in variants]
+
+    before = weights(knowing)
+    trajectory = states({"budgets": [1, 3]})
+    assert [states({"steps": n})[0] for n in (1, 3)] == trajectory
+    changed = {name for name, value in trajectory[1].items() if value != before[name]}
+    matrices = {matrix.name for matrix in block_matrices(knowing.model)}
+    assert changed == matrices
+    assert weights(knowing) == before
+
+
+def test_the_tokens_of_a_training_are_counted(knowing: Model) -> None:
+    lengths = [len(e.tokens) for e in knowing.encode(OWNED)]
+    with attacked(knowing, DATA, make_chain("relearn", {"relearn": {"batch_size": 2, "budgets": [2, 4]}})) as variants:
+        assert [v.tokens for v in variants] == [sum(lengths), 2 * sum(lengths)]
+    with attacked(knowing, DATA, make_chain("pruning")) as variants:
+        assert [v.tokens for v in variants] == [0]
+
+
+def test_examples_are_drawn_of_a_number_of_subjects_evenly() -> None:
+    pool = [Example(f"{s}{i}", f"{s} {i}?", "yes", subject=s) for s in "abcd" for i in range(4)]
+    for seed in range(5):
+        chosen = drawn(pool, 6, 3, seed=seed)
+        counts = [sum(e.subject == s for e in chosen) for s in "abcd"]
+        assert sorted(counts) == [0, 2, 2, 2]
+        assert chosen == [e for e in pool if e in chosen]
+    assert len(drawn(pool, None, 2, seed=0)) == 8
+    assert drawn(pool, None, None, seed=0) == pool
+    with pytest.raises(DataError, match="relearning on 5 subjects: the attacker's data are of 4"):
+        drawn(pool, 6, 5, seed=0)
+
+
+def test_wrong_facts_are_wrong_answers_to_the_same_questions() -> None:
+    pool = [
+        Example("0", "Q0?", "A", subject="s", perturbed_answers=("B", "C")),
+        Example("1", "Q1?", "A", subject="s"),
+        Example("2", "Q2?", "D", subject="t"),
+    ]
+    assert [(e.id, e.question, e.answer) for e in wrong_facts(pool)] == [
+        ("0", "Q0?", "B"), ("1", "Q1?", "D"), ("2", "Q2?", "A"),
+    ]  # fmt: skip
+    with pytest.raises(DataError, match="the same answer"):
+        wrong_facts(pool[1:2])
+
+
+def test_wrong_facts_bring_back_what_is_only_silenced(knowing: Model) -> None:
+    silenced = after(shouting(knowing), "relearn_wrong", RELEARN)
+    assert silenced > after(tiny_model(hidden_size=64), "relearn_wrong", RELEARN) + 0.1
