@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -99,7 +99,7 @@ def quantization_llm_int8(
     for module in linear_maps(made.model.model).values():
         if id(module.weight) in inside:
             module.register_forward_pre_hook(partial(_with_int8_inputs, threshold))
-    yield made
+    yield replace(made, computes=True)
 
 
 def _with_int8_inputs(threshold: float, _module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
