@@ -910,6 +910,8 @@ class AttackInfo(Part):
     """Whether it trains on the scored answers, so that only recovery beyond a control is a leak."""
     metrics: tuple[str, ...]
     """The metrics that are sensitive to it."""
+    precision: str | None = None
+    """The precision as deployed, such as ``nf4``, if it rounds the weights to one and does nothing else."""
 
 
 class Variant(Part):

@@ -11,7 +11,7 @@ from uwc.attacks.data import AttackData
 from uwc.attacks.registry import DATA, KINDS, PRECISIONS, attacks
 from uwc.errors import AttackFailed, ConfigError, DataError, ModelError
 from uwc.models.model import Model
-from uwc.registry import Entry
+from uwc.registry import Entry, unknown_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -235,6 +235,20 @@ def _step(name: str, settings: Mapping[str, Mapping[str, Any]]) -> Step:
     if changed:
         raise ConfigError(f"the precision {name!r} has {changed[0]} = {fixed[changed[0]]}; name the attack {attack!r}")
     return Step(attacks.get(attack), attacks.check(attack, {**given, **fixed}))
+
+
+def precision_of(chain: Chain) -> str | None:
+    """The precision that an attack alone stands for; None for another attack, other settings, and a longer chain."""
+    return next((name for name in PRECISIONS if make_chain(name) == chain), None)
+
+
+def require_precisions(names: Sequence[str]) -> None:
+    """Raise ConfigError if there is no precision of a name, or it is given twice."""
+    for name in names:
+        if name not in PRECISIONS:
+            raise ConfigError(unknown_name("precision", name, list(PRECISIONS)))
+        if names.count(name) > 1:
+            raise ConfigError(f"the precision {name!r} is given twice; leave one out")
 
 
 @contextmanager
