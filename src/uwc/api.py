@@ -167,6 +167,7 @@ def load_model(
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
     max_memory: MaxMemory | None = None,
+    dequantize: bool = False,
     prompt: Prompt = None,
     trust_remote_code: bool = False,
 ) -> Model:
@@ -174,12 +175,12 @@ def load_model(
 
     Args:
         path: a folder or hub name.
-        dtype, device, max_memory, prompt, trust_remote_code: see `uwc.models.model.Loading`.
+        dtype, device, max_memory, dequantize, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Raises:
         ModelError: there is no such model, or it cannot be used; the message says why.
     """
-    return Loading(dtype, device, prompt, trust_remote_code, max_memory).load(path)
+    return Loading(dtype, device, prompt, trust_remote_code, max_memory, dequantize).used_by(path).load(path)
 
 
 def _long(function: Callable[P, R]) -> Callable[P, R]:
@@ -226,6 +227,7 @@ def score(
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
     max_memory: MaxMemory | None = None,
+    dequantize: bool = False,
     prompt: Prompt = None,
     trust_remote_code: bool = False,
 ) -> Scores:
@@ -267,7 +269,7 @@ def score(
         overwrite: replace what the folder has of another model.
         keep_paths: keep absolute paths in the results, see `uwc.results.Result.without_paths`.
         log_to: trackers that get the results: wandb, tensorboard, trackio.
-        dtype, device, max_memory, prompt, trust_remote_code: see `uwc.models.model.Loading`.
+        dtype, device, max_memory, dequantize, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Returns:
         Each metric's average on each set with n, standard error and interval; ``answers`` has texts and values by
@@ -276,7 +278,7 @@ def score(
     Raises:
         UserError: a model or an example cannot be used, or a need of a metric is not met.
     """
-    loading = Loading(dtype, device, prompt, trust_remote_code, max_memory)
+    loading = Loading(dtype, device, prompt, trust_remote_code, max_memory, dequantize)
     trackers = Trackers(log_to, folder=output_dir)
     asked_tasks, of_harness = _listed(tasks), harness_config(harness)
     of_harness.require_used(asked_tasks)
@@ -308,6 +310,7 @@ def score(
     if (data is None and not asked_tasks) or under or attacker is not None:
         raise ConfigError("give the questions of a model as data, and attacks to uwc.attack; under is for texts")
     original, retrained = _checkpoint("original", original), _checkpoint("retrained", retrained)
+    loading.used_by(model, original, retrained, compare)
     Scores.prepare(output_dir, overwrite=overwrite, model=name_of(model))
     invalid: LeftOut = [] if skip_invalid else None
     sets = {} if data is None else sets_of(_by_name(data), columns, left_out=invalid)
@@ -495,6 +498,7 @@ def calibrate(
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
     max_memory: MaxMemory | None = None,
+    dequantize: bool = False,
     prompt: Prompt = None,
     trust_remote_code: bool = False,
 ) -> CalibrationResults:
@@ -527,12 +531,12 @@ def calibrate(
         keep_paths: keep absolute paths in the results, see `uwc.results.Result.without_paths`.
         log_to: trackers that get the results: wandb, tensorboard, trackio.
         shown: called with the results before the mixture is saved.
-        dtype, device, max_memory, prompt, trust_remote_code: see `uwc.models.model.Loading`.
+        dtype, device, max_memory, dequantize, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Raises:
         UserError: the models cannot be mixed, the data overlap, or the original does not know the retain data.
     """
-    loading = Loading(dtype, device, prompt, trust_remote_code, max_memory)
+    loading = Loading(dtype, device, prompt, trust_remote_code, max_memory, dequantize).used_by(original, unlearned)
     trackers = Trackers(log_to, folder=output_dir)
     CalibrationResults.prepare(
         output_dir, overwrite=overwrite, original=name_of(original), unlearned=name_of(unlearned)
@@ -623,6 +627,7 @@ def attack(
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
     max_memory: MaxMemory | None = None,
+    dequantize: bool = False,
     prompt: Prompt = None,
     trust_remote_code: bool = False,
 ) -> AttackResults:
@@ -652,7 +657,7 @@ def attack(
         overwrite: replace what the folder has of another model.
         keep_paths: keep absolute paths in the results, see `uwc.results.Result.without_paths`.
         log_to: trackers that get the results: wandb, tensorboard, trackio.
-        dtype, device, max_memory, prompt, trust_remote_code: see `uwc.models.model.Loading`.
+        dtype, device, max_memory, dequantize, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Returns:
         The outcomes of the model and of the control; an attack that failed or diverged is in ``failed``.
@@ -661,7 +666,9 @@ def attack(
         UserError: a model, an attack, a metric or the data are not as they should be; found before a model is loaded
             where that can be.
     """
-    loading = Loading(dtype, device, prompt, trust_remote_code, max_memory)
+    loading = Loading(dtype, device, prompt, trust_remote_code, max_memory, dequantize).used_by(
+        model, control, original
+    )
     trackers = Trackers(log_to, folder=output_dir)
     AttackResults.prepare(output_dir, overwrite=overwrite, model=name_of(model))
     measured = _metric_names(metrics)
@@ -748,6 +755,7 @@ def attack_curve(
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
     max_memory: MaxMemory | None = None,
+    dequantize: bool = False,
     prompt: Prompt = None,
     trust_remote_code: bool = False,
 ) -> AttackResults:
@@ -763,7 +771,7 @@ def attack_curve(
         original: the model before unlearning; the curve then has the effort that reaches half of its score.
         metric: a name, label or function.
         settings: the attack's other settings.
-        dtype, device, max_memory, prompt, trust_remote_code: see `uwc.models.model.Loading`.
+        dtype, device, max_memory, dequantize, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Returns:
         One curve for the model and one for the control; ``answers`` has no row.
@@ -771,7 +779,9 @@ def attack_curve(
     Raises:
         UserError: as `attack`; also for an attack without an effort.
     """
-    loading = Loading(dtype, device, prompt, trust_remote_code, max_memory)
+    loading = Loading(dtype, device, prompt, trust_remote_code, max_memory, dequantize).used_by(
+        model, control, original
+    )
     trackers = Trackers(log_to, folder=output_dir)
     AttackResults.prepare(output_dir, overwrite=overwrite, model=name_of(model))
     name, measured = attack_name(attack), metric_name(metric)
@@ -946,6 +956,7 @@ def unlearn(
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
     max_memory: MaxMemory | None = None,
+    dequantize: bool = False,
     prompt: Prompt = None,
     trust_remote_code: bool = False,
 ) -> UnlearnResult:
@@ -971,12 +982,13 @@ def unlearn(
         overwrite: replace a model that the folder has.
         keep_paths: keep absolute paths in the results, see `uwc.results.Result.without_paths`.
         log_to: trackers that get the training's log as it goes: wandb, tensorboard, trackio.
-        dtype, device, max_memory, prompt, trust_remote_code: see `uwc.models.model.Loading`.
+        dtype, device, max_memory, dequantize, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Raises:
         UserError: an argument cannot be used, or the disk is full.
     """
-    loading, output = Loading(dtype, device, prompt, trust_remote_code, max_memory), Path(output_dir)
+    output = Path(output_dir)
+    loading = Loading(dtype, device, prompt, trust_remote_code, max_memory, dequantize).used_by(model)
     trackers = Trackers(log_to, folder=output)
     invalid: LeftOut = [] if skip_invalid else None
     sets = sets_of({"forget": forget, "retain": retain}, columns, left_out=invalid)

@@ -915,6 +915,8 @@ class AttackInfo(Part):
     """Whether it trains on the scored answers, so that only recovery beyond a control is a leak."""
     metrics: tuple[str, ...]
     """The metrics that are sensitive to it."""
+    precision: str | None = None
+    """The precision as deployed, such as ``nf4``, if it rounds the weights to one and does nothing else."""
 
 
 class Variant(Part):
@@ -1249,11 +1251,15 @@ class MetricEvaluation(Part):
     relearning: Estimate
     """R: mean of ``min((r_before - r_after) / (m_before - m_after), 1)`` with r the retrained model's value."""
     quantization: Estimate
-    """Q: mean of ``min(m_after / m_before, 1)``; null for a metric without a ratio."""
+    """Q: mean of ``min(m_after / m_before, 1)``, low where the metric falls; null for a metric without a ratio."""
+    quantization_recovery: Estimate = Estimate(value=float("nan"), low=float("nan"), high=float("nan"))
+    """Q in its other published form: mean of ``min(m_before / m_after, 1)``, low where the metric rises."""
     robustness: Number
     """Harmonic mean of R and Q."""
     overall: Number
     """Harmonic mean of faithfulness and robustness."""
+    recovery_overall: Number = float("nan")
+    """The overall number with the other form of Q."""
     symmetric_relearning: Estimate
     """Mean of ``1 - |a - b| / (|a| + |b|)`` of the changes in the unlearned and in the retrained model."""
     symmetric_quantization: Estimate

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from uwc import answers, progress
-from uwc.attacks.chain import Chain, attacked, make_chain
+from uwc.attacks.chain import Chain, attacked, make_chain, precision_of
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import Texts, attacks
 from uwc.code_digest import NoSource, code_digest, comes_from_package
@@ -413,6 +413,7 @@ def describe(name: str, chain: Chain, names: Sequence[str]) -> AttackInfo:
         touches_weights=chain.touches_weights,
         trains_on_scored=chain.trains_on_scored,
         metrics=tuple(names),
+        precision=precision_of(chain),
     )
 
 

@@ -100,7 +100,7 @@ def quantization_llm_int8(
     for module in linear_maps(made.model.model).values():
         if id(module.weight) in inside:
             module.register_forward_pre_hook(partial(_with_int8_inputs, threshold))
-    yield made
+    yield replace(made, computes=True)
 
 
 def _with_int8_inputs(threshold: float, _module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -90,6 +90,15 @@ EndpointModel = Annotated[
     str | None,
     typer.Option("--model", rich_help_panel=TEXTS, metavar="NAME", help="The model's name at the endpoint."),
 ]
+Precisions = Annotated[
+    list[str],
+    typer.Option(
+        "--precision",
+        rich_help_panel=ATTACKS,
+        metavar="NAME",
+        help="A precision in which models may be deployed: nf4, nf4_double, llm_int8, int8, ... int2. May be repeated.",
+    ),
+]
 EndpointAttacks = Annotated[
     list[str],
     typer.Option(

@@ -100,6 +100,7 @@ class LoadingConfig(Section):
     dtype: Dtype = "float32"
     device: DeviceName = "auto"
     max_memory: dict[str, str | int] = Field(default_factory=dict)
+    dequantize: bool = False
     trust_remote_code: bool = False
     prompt: PromptConfig = PromptConfig()
 
@@ -111,7 +112,8 @@ class LoadingConfig(Section):
     def loading(self) -> Loading:
         """The same for models."""
         prompt = PromptTemplate(**self.prompt.model_dump())
-        return Loading(self.dtype, self.device, prompt, self.trust_remote_code, self.max_memory or None)
+        most = self.max_memory or None
+        return Loading(self.dtype, self.device, prompt, self.trust_remote_code, most, self.dequantize)
 
 
 class ModelConfig(LoadingConfig):

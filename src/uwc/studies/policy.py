@@ -1,6 +1,6 @@
 """Policies: the requirements that a checkpoint must meet, as YAML files, some of which are shipped."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union
 
@@ -146,6 +146,18 @@ class Policy(Section):
             if names.count(name) > 1:
                 raise ConfigError(f"policy {self.name!r}: two requirements are called {name!r}; give each its own name")
         return self
+
+
+def in_precisions(policy: Policy, precisions: Sequence[str]) -> Policy:
+    """The policy with each requirement without attack and precision also in every given precision, under its name and
+    that of the precision."""
+    plain = [r for r in policy.requirements if r.precision is None and r.attack is None]
+    added = [
+        Requirement(**{**dict(r), "name": f"{r.name}-{precision}", "precision": precision})
+        for r in plain
+        for precision in precisions
+    ]
+    return Policy(**{**dict(policy), "requirements": (*policy.requirements, *added)})
 
 
 def load_policy(source: Policies) -> Policy:

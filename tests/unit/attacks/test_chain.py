@@ -7,9 +7,9 @@ import pytest
 from tests.conftest import tiny_model
 from tests.helpers.hidden_knowledge import KNOWN, UNKNOWN, weights
 
-from uwc.attacks.chain import attacked, make_chain
+from uwc.attacks.chain import attacked, make_chain, precision_of, require_precisions
 from uwc.attacks.data import AttackData
-from uwc.attacks.registry import attacks
+from uwc.attacks.registry import PRECISIONS, attacks
 from uwc.data.passages import passage
 from uwc.errors import AttackFailed, ConfigError, DataError
 from uwc.models.model import Model
@@ -105,6 +105,21 @@ def test_a_precision_stands_for_its_attack() -> None:
     assert (first.entry.name, dict(first.settings)) == ("quantization", {"bits": 4, "group_size": 32})
     assert chain.name == "quantization+jailbreak" and second.entry.name == "jailbreak"
     assert dict(make_chain("nf4_double").steps[0].settings) == {"block_size": 64, "double": True}
+
+
+def test_an_attack_that_is_a_precision_alone_is_known_by_it() -> None:
+    assert {name: precision_of(make_chain(name)) for name in PRECISIONS} == {name: name for name in PRECISIONS}
+    assert precision_of(make_chain("quantization", {"quantization": {"bits": 3}})) == "int3"
+    others = (("nf4+jailbreak", {}), ("jailbreak", {}), ("quantization", {"quantization": {"group_size": 32}}))
+    assert [precision_of(make_chain(name, settings)) for name, settings in others] == [None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"), [(["nf5"], "unknown precision 'nf5'"), (["nf4", "nf4"], "'nf4' is given twice")]
+)
+def test_precisions_that_do_not_exist_or_repeat_are_refused(names: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        require_precisions(names)
 
 
 NOTHING = AttackData(KNOWN)
