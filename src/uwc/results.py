@@ -347,6 +347,60 @@ class LeakCurve(Part):
         )
 
 
+class ObserverPoint(Part):
+    """How well an observer of n answers distinguishes a model from a retrained one, with 95 % intervals."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("n",)
+
+    n: int
+    """Number of observed answers, each about another cluster."""
+    advantage: Estimate
+    """``2 AUC - 1``: 0 for chance, 1 for an observer who is always right."""
+    control: Estimate | None = None
+    """That of two retrained models of different seeds; null without a second one."""
+    excess: Estimate | None = None
+    """The advantage minus that of the control; likewise."""
+
+
+class ObserverAudit(Part):
+    """How well an observer who sees only answers distinguishes a system from a retrained one."""
+
+    against: str
+    """The retrained model."""
+    control: str = ""
+    """A retrained model of another seed; empty without one."""
+    questions: int
+    """Number of questions, of each of which the observer's discriminator reads the answers of both."""
+    clusters: int
+    samples: int = 0
+    """Number of sampled answers to each question; 0 for one greedy answer, or one given text."""
+    temperature: float = 0.0
+    """Of the sampling."""
+    equal: float
+    """Share of the answers that are equal to the retrained model's."""
+    points: tuple[ObserverPoint, ...]
+
+    @property
+    def words(self) -> str:
+        """What an observer of the most answers can do, in a sentence."""
+        last = self.points[-1]
+        found = last.advantage
+        observer = f"An observer of {last.n} answer{'s' * (last.n > 1)}"
+        advantage = f"an advantage of {_interval(found.value, found.low, found.high)}"
+        if isnan(found.low):
+            sentence = f"{observer} has {advantage} over the retrained model."
+        elif found.low > 0:
+            sentence = f"{observer} distinguishes the model from the retrained one, with {advantage}."
+        else:
+            sentence = f"{observer} does not significantly distinguish the model from the retrained one: {advantage}."
+        if last.control is not None and last.excess is not None:
+            sentence += (
+                f" Of two retrained models it has {_shown(last.control)}; the model's is larger by "
+                f"{_shown(last.excess)}."
+            )
+        return sentence
+
+
 class DepthProfile(Part):
     """By how much the original loses the answers of a set, in nats a token, with the states of another model at the
     output of one of its blocks; means over examples by block, the first block first."""
@@ -2207,6 +2261,52 @@ class JudgeResults(Result):
         yield {"metric": found.metric, "statistic": "equal", "n": found.share.n, **share}
 
 
+class AuditResults(Result):
+    """An audit of a system by its answers: the content of audit.json."""
+
+    FILE: ClassVar[str] = "audit.json"
+
+    model: str
+    kind: Literal["checkpoint", "texts", "endpoint"] = "checkpoint"
+    """Whether a model answered, or texts that were generated elsewhere, or a server."""
+    observer: ObserverAudit | None = None
+    """The audit against a retrained model; null for another one."""
+    invalid_rows: tuple[InvalidRows, ...] = ()
+    """The rows that were left out, by file."""
+    warnings: tuple[Warning, ...] = ()
+
+    @property
+    def headline(self) -> str:
+        """The result in words."""
+        return f"{self.model}: {' '.join(self.sentences)}"
+
+    @property
+    def sentences(self) -> list[str]:
+        """The result of each audit in words."""
+        return [part.words for part in (self.observer,) if part is not None]
+
+    def table(self) -> list[dict[str, str]]:
+        """One row for each number of observed answers."""
+        if self.observer is None:
+            return []
+        return [
+            {
+                "answers": str(point.n),
+                "advantage": _shown(point.advantage),
+                "two retrained": _shown(point.control),
+                "excess": _shown(point.excess),
+            }
+            for point in self.observer.points
+        ]
+
+    def rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for each number of observed answers and statistic."""
+        for point in self.observer.points if self.observer is not None else ():
+            for name in ("advantage", "control", "excess"):
+                if (found := getattr(point, name)) is not None:
+                    yield {"answers": point.n, "statistic": name, **found.model_dump()}
+
+
 class UnlearnResult(Result, TrainingRecord):
     """An unlearned model and what its training did: the content of training_log.json beside the weights."""
 
@@ -2677,6 +2777,7 @@ RESULTS: dict[str, type[Result]] = {
     "check": CheckResults,
     "robustness": RobustnessResults,
     "judge": JudgeResults,
+    "audit": AuditResults,
     "unlearn": UnlearnResult,
     "data": DataSummary,
     "diff": Diff,

@@ -23,6 +23,7 @@ LINES: Mapping[str, tuple[str, ...]] = {
     "score": ("score", "model", "--data", FORGET, "--metric", "ES", *QUICK),
     "calibrate": ("calibrate", "model", "model", "--forget", FORGET, "--retain", RETAIN, "--search-only", *QUICK),
     "attack": ("attack", "model", "--data", FORGET, "--attack", "pruning", *QUICK),
+    "audit": ("audit", "model", "--against", "model", "--forget", FORGET, "--set", "score.max_new_tokens=1"),
     "unlearn": ("unlearn", "model", "--method", "gd", "--forget", FORGET, "--retain", RETAIN, "--set", "training.epochs=1", "-o", "out"),
     "compare": ("compare", "nosuch", "--original", "model", "--forget", FORGET, "--retain", RETAIN, "-o", "out"),
     "check": ("check", "nosuch", "--original", "model", "--forget", FORGET, "--retain", RETAIN, "-o", "out"),

@@ -146,6 +146,14 @@ class AttackSections(Section):
     seed: int = Field(0, ge=0)
 
 
+class AuditSections(EndpointSections):
+    """The settings of `uwc audit`."""
+
+    model: OwnLoading = OwnLoading()
+    benchmark: FileConfig = FileConfig()
+    seed: int = Field(0, ge=0)
+
+
 class UnlearnSections(Section):
     """The settings of `uwc unlearn`: the model, the questions, and the keys of a run in a study."""
 
