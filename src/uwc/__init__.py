@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from uwc.api import Retention as Retention
     from uwc.api import attack as attack
     from uwc.api import audit_against as audit_against
+    from uwc.api import audit_leaks as audit_leaks
     from uwc.api import calibrate as calibrate
     from uwc.api import diff as diff
     from uwc.api import load_model as load_model
@@ -82,6 +83,7 @@ _HOMES = {
     "check_judge": ("uwc.workflows.judging", "check_judge"),
     "attack": ("uwc.api", "attack"),
     "audit_against": ("uwc.api", "audit_against"),
+    "audit_leaks": ("uwc.api", "audit_leaks"),
     "unlearn": ("uwc.api", "unlearn"),
     "run_study": ("uwc.api", "run_study"),
     "plan_study": ("uwc.workflows.studies", "plan_study"),

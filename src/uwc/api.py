@@ -31,6 +31,7 @@ from uwc.calibration import calibrate as calibration
 from uwc.calibration.calibrate import stop_at
 from uwc.data.benchmark import DEFAULT_REFUSALS
 from uwc.data.example import Example, after_shots, require_disjoint
+from uwc.data.labels import read_labels
 from uwc.data.outputs import OpenedOutputs
 from uwc.data.question_files import Columns, LeftOut, Questions, examples_of, sets_of
 from uwc.data.question_files import load_questions as load_questions
@@ -41,6 +42,7 @@ from uwc.metrics.compat import compat_of
 from uwc.metrics.depth import Drops, depth_profiles, depth_work, with_depth
 from uwc.metrics.harness import evaluate_tasks, find_tasks
 from uwc.metrics.leaks import leak_curves
+from uwc.metrics.one_sided import AuditSettings
 from uwc.metrics.registry import JUDGES
 from uwc.metrics.registry import metrics as metric_registry
 from uwc.metrics.samples import LeakSettings, require_no_judge, require_read
@@ -1093,6 +1095,107 @@ def audit_against(
     ).without_paths(output_dir, keep=keep_paths)
     _save_audit(results, output_dir)
     return results
+
+
+@_long
+def audit_leaks(
+    model: auditing.Audited,
+    forget: Questions,
+    *,
+    budget: int,
+    metric: Metric = "rouge_l",
+    at_least: float = 0.8,
+    settings: "Mapping[str, Any] | AuditSettings | None" = None,
+    refusal_labels: str | Path | None = None,
+    columns: Columns | None = None,
+    skip_invalid: bool = False,
+    max_new_tokens: int = 64,
+    seed: int = 0,
+    output_dir: str | Path | None = None,
+    overwrite: bool = False,
+    keep_paths: bool = False,
+    dtype: Dtype = "float32",
+    device: DeviceName = "auto",
+    max_memory: MaxMemory | None = None,
+    prompt: Prompt = None,
+    trust_remote_code: bool = False,
+) -> AuditResults:
+    """Look for leaks with a budget of queries, and estimate the share of leaks among all questions.
+
+    An optimistic model of leaks chooses most questions, and a share is drawn at random, from which alone the estimate
+    is made (`uwc.metrics.one_sided`). Of a refusal the content is not seen: the share is bounded by that of leaks and
+    that of leaks and refusals. Source: after arXiv:2006.04858, see docs/audit.md.
+
+    Args:
+        model: the model, the `Outputs` of a system, or an `Endpoint`.
+        forget: the questions, each of which is asked at most once.
+        budget: the most queries.
+        metric: the metric of a single text by which an answer leaks.
+        at_least: its least value in an answer that leaks.
+        settings: random_share, optimism and batch, see `uwc.metrics.one_sided.AuditSettings`.
+        refusal_labels: a file with the columns question, answer, output and label (yes: the output is a refusal), by
+            which the error of the classifier of refusals is measured; by default on the package's own texts.
+        columns: field -> column, where files or tables name them otherwise; of texts by ``"outputs:PART"``.
+        skip_invalid: leave out invalid rows, at most half of a file, with a warning; by default they are an error.
+        max_new_tokens: the most tokens of an answer of a model.
+        seed: of the random questions.
+        output_dir: a folder for ``audit.json``, ``audit.svg`` and every answer, from which an interrupted audit
+            resumes without asking a question again.
+        overwrite: replace what the folder has of another model.
+        keep_paths: keep absolute paths in the results, see `uwc.results.Result.without_paths`.
+        dtype, device, max_memory, prompt, trust_remote_code: see `uwc.models.model.Loading`.
+
+    Raises:
+        UserError: the model, the questions, the metric or a setting cannot be used.
+    """
+    loading = Loading(dtype, device, prompt, trust_remote_code, max_memory)
+    if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
+        raise ConfigError(f"budget = {budget!r}: give the most queries, an integer of at least 1")
+    leaks = _leak_settings({"count": 1, "leaks": metric_name(metric), "at_least": at_least})
+    _ = leaks.metric
+    chosen = _audit_settings(settings)
+    name = auditing.audited_name(model)
+    AuditResults.prepare(output_dir, overwrite=overwrite, model=name)
+    labels = None if refusal_labels is None else read_labels(refusal_labels)
+    invalid: LeftOut = [] if skip_invalid else None
+    examples, opened, warnings = _audited({auditing.SYSTEM: model}, forget, columns, invalid)
+    asked = auditing.askable(examples, leaks)
+    _warned(warnings)
+    if budget > len(asked):
+        progress.note(f"the budget of {budget} queries is more than the {len(asked)} questions: all are asked")
+    folder = None if output_dir is None else Path(output_dir)
+    found = auditing.find_leaks(
+        model,
+        asked,
+        opened.get(auditing.SYSTEM),
+        auditing.Asking(loading, None, max_new_tokens, folder=folder),
+        budget=budget,
+        leaks=leaks,
+        settings=chosen,
+        labels=labels,
+        not_scored=len(examples) - len(asked),
+        seed=seed,
+    )
+    results = AuditResults(
+        uwc_version=__version__,
+        model=name,
+        kind=auditing.kind_of(model),
+        leaks=found,
+        invalid_rows=tuple(invalid or ()),
+        warnings=tuple(warnings),
+    ).without_paths(output_dir, keep=keep_paths)
+    _save_audit(results, output_dir)
+    return results
+
+
+def _audit_settings(given: "Mapping[str, Any] | AuditSettings | None") -> AuditSettings:
+    """Validated settings of an audit under a budget. Raises ConfigError, naming the key and the valid ones."""
+    if isinstance(given, AuditSettings):
+        return given
+    try:
+        return AuditSettings(**(given or {}))
+    except ValidationError as error:
+        raise ConfigError(f"audit: {first_problem(error, AuditSettings)}") from None
 
 
 def _older_files(folder: Path, sets: Iterable[str], *, tasks: bool = False) -> list[str]:

@@ -24,6 +24,7 @@ COMMANDS = (
     "texts",
     "judge",
     "audit",
+    "leaks",
     "unlearn",
 )
 RESULTS = {
@@ -37,6 +38,7 @@ RESULTS = {
     "texts": "score.json",
     "judge": "judge.json",
     "audit": "audit.json",
+    "leaks": "audit.json",
 }
 """Command -> its file; unlearning has no interval."""
 
@@ -92,6 +94,7 @@ def arguments(command: str, folder: Path, out: Path) -> list[str]:
         "texts": ["score", "--outputs", str(folder / "log.json")],
         "judge": ["judge", "--labels", str(folder / "labels.jsonl"), "--metric", "exact_match"],
         "audit": ["audit", unlearned, "--against", original, "--forget", str(folder / "all.jsonl"), *short],
+        "leaks": ["audit", unlearned, "--budget", "3", "--forget", forget, *short],
         "unlearn": ["unlearn", original, "--method", "gd", *both, "--set", "training.batch_size=2"],
     }[command] + ["-o", str(out)]
 

@@ -30,6 +30,7 @@ LINES: Mapping[str, tuple[str, ...]] = {
     "robustness": ("robustness", "points.jsonl"),
     "judge": ("judge", "--labels", "labels.jsonl", "--metric", "exact_match"),
     "texts": ("score", "--outputs", "logs.json"),
+    "leaks": ("audit", "model", "--budget", "2", "--forget", FORGET, "--set", "score.max_new_tokens=1"),
     "replay": ("replay", "results.json"),
     "answers": ("answers", "answers.parquet"),
     "export": ("export", "results.json", "-o", "out"),

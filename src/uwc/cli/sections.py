@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import Field
 
 from uwc.attacks.registry import Texts
+from uwc.metrics.one_sided import AuditSettings
 from uwc.models.model import DeviceName
 from uwc.objectives.methods import Method
 from uwc.studies.config import JudgesConfig, LoadingConfig, RunConfig, ScoreConfig, StopConfig
@@ -147,7 +148,13 @@ class AttackSections(Section):
 
 
 class AuditSections(EndpointSections):
-    """The settings of `uwc audit`."""
+    """The settings of `uwc audit`.
+
+    Attributes:
+        audit: how questions are chosen under a budget.
+    """
+
+    audit: AuditSettings = AuditSettings()
 
     model: OwnLoading = OwnLoading()
     benchmark: FileConfig = FileConfig()

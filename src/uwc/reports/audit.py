@@ -1,14 +1,18 @@
-"""The figure of an audit: the advantage of an observer by the number of answers."""
+"""The figure of an audit: the advantage of an observer, or the leaks that are found."""
+
+import numpy as np
 
 from uwc.reports.drawing import COLOURS, FAINT, INK, WIDTH, Drawing, styled, titled
-from uwc.results import AuditResults, Estimate, ObserverAudit
+from uwc.results import AuditResults, Estimate, LeakAudit, ObserverAudit
 
 FILE = "audit.svg"
 
 
 def audit_figure(results: AuditResults) -> Drawing | None:
     """The figure of an audit; None for one without."""
-    return None if results.observer is None else _observer_figure(results.observer)
+    if results.observer is not None:
+        return _observer_figure(results.observer)
+    return None if results.leaks is None else _leak_figure(results.leaks)
 
 
 @styled()
@@ -33,6 +37,24 @@ def _observer_figure(found: ObserverAudit) -> Drawing:
     titled(axes, "x", "observed answers")
     titled(axes, "y", "advantage")
     drawing.legend(lines)
+    return drawing
+
+
+@styled()
+def _leak_figure(found: LeakAudit) -> Drawing:
+    """The leaks that are found by the number of queries, and those of random order on average with their interval."""
+    drawing = Drawing.blank(WIDTH, 260, "Leaks that are found by the number of queries")
+    axes, queries = drawing.axes, range(len(found.asked) + 1)
+    order = found.in_random_order
+    axes.fill_between([0, queries[-1]], [0, order.low], [0, order.high], color=INK, alpha=0.15, linewidth=0)
+    (average,) = axes.plot(
+        [0, queries[-1]], [0, order.value], color=INK, linestyle="--", label="random order, on average"
+    )
+    counts = np.cumsum([0, *(query.leaks for query in found.asked)])
+    (line,) = axes.step(queries, counts, where="post", color=COLOURS[1], linewidth=2, label="this audit")
+    titled(axes, "x", "queries")
+    titled(axes, "y", "leaks")
+    drawing.legend([line, average])
     return drawing
 
 
