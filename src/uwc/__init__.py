@@ -11,6 +11,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from uwc.api import Retention as Retention
     from uwc.api import attack as attack
+    from uwc.api import audit_against as audit_against
+    from uwc.api import audit_leaks as audit_leaks
     from uwc.api import calibrate as calibrate
     from uwc.api import diff as diff
     from uwc.api import load_model as load_model
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from uwc.plugins import load_plugins as load_plugins
     from uwc.reports.export import export as export
     from uwc.results import AttackResults as AttackResults
+    from uwc.results import AuditResults as AuditResults
     from uwc.results import CalibrationResults as CalibrationResults
     from uwc.results import CheckResults as CheckResults
     from uwc.results import DataSummary as DataSummary
@@ -66,6 +69,7 @@ _HOMES = {
     "Scores": ("uwc.results", "Scores"),
     "CalibrationResults": ("uwc.results", "CalibrationResults"),
     "AttackResults": ("uwc.results", "AttackResults"),
+    "AuditResults": ("uwc.results", "AuditResults"),
     "CheckResults": ("uwc.results", "CheckResults"),
     "DataSummary": ("uwc.results", "DataSummary"),
     "JudgeResults": ("uwc.results", "JudgeResults"),
@@ -82,6 +86,8 @@ _HOMES = {
     "check_judge": ("uwc.workflows.judging", "check_judge"),
     "attack": ("uwc.api", "attack"),
     "strongest_attack": ("uwc.api", "strongest_attack"),
+    "audit_against": ("uwc.api", "audit_against"),
+    "audit_leaks": ("uwc.api", "audit_leaks"),
     "unlearn": ("uwc.api", "unlearn"),
     "run_study": ("uwc.api", "run_study"),
     "plan_study": ("uwc.workflows.studies", "plan_study"),

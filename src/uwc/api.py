@@ -32,15 +32,18 @@ from uwc.calibration import calibrate as calibration
 from uwc.calibration.calibrate import stop_at
 from uwc.data.benchmark import DEFAULT_REFUSALS
 from uwc.data.example import Example, after_shots, require_disjoint
+from uwc.data.labels import read_labels
+from uwc.data.outputs import OpenedOutputs
 from uwc.data.question_files import Columns, LeftOut, Questions, examples_of, sets_of
 from uwc.data.question_files import load_questions as load_questions
 from uwc.errors import ConfigError, reporting_full_disk
-from uwc.io import PARTIAL, require_writable, written_whole
+from uwc.io import PARTIAL, require_writable, write_bytes, written_whole
 from uwc.metrics import evaluate
 from uwc.metrics.compat import compat_of
 from uwc.metrics.depth import Drops, depth_profiles, depth_work, with_depth
 from uwc.metrics.harness import evaluate_tasks, find_tasks
 from uwc.metrics.leaks import leak_curves
+from uwc.metrics.one_sided import AuditSettings
 from uwc.metrics.registry import JUDGES
 from uwc.metrics.registry import metrics as metric_registry
 from uwc.metrics.samples import LeakSettings, require_no_judge, require_read
@@ -75,12 +78,15 @@ from uwc.names import require_names
 from uwc.objectives.methods import Method, WeightedTerm, check_term, get_method
 from uwc.objectives.registry import term_name
 from uwc.reports.answers_page import PAGE, SIBLING, write_answers_page
+from uwc.reports.audit import FILE as AUDIT_FIGURE
+from uwc.reports.audit import audit_figure
 from uwc.reports.strongest import surface_figure
 from uwc.results import (
     ES,
     Answered,
     AttackResults,
     Attacks,
+    AuditResults,
     CalibrationResults,
     Diff,
     ModelKey,
@@ -113,7 +119,7 @@ from uwc.training.settings import TrainingSettings, check_rule, check_stop
 from uwc.training.unlearn import require_free as require_output
 from uwc.training.unlearn import trainable
 from uwc.training.unlearn import unlearn as unlearn_model
-from uwc.workflows import studies
+from uwc.workflows import auditing, studies
 from uwc.workflows.collecting import Under, with_attacks
 from uwc.workflows.model_card import model_card
 from uwc.workflows.texts import System, read_systems, system_of, text_scores, with_text_answers
@@ -1122,6 +1128,191 @@ def diff(first: StudyResults | str | Path, second: StudyResults | str | Path, *,
     return study_diff.diff(one, other, rtol=rtol, names=(names[0], names[1]))
 
 
+@_long
+def audit_against(
+    model: auditing.Audited,
+    retrained: auditing.Audited,
+    forget: Questions,
+    *,
+    control: auditing.Audited | None = None,
+    samples: "Mapping[str, Any] | LeakSettings | None" = None,
+    columns: Columns | None = None,
+    skip_invalid: bool = False,
+    max_new_tokens: int = 64,
+    seed: int = 0,
+    own_tokenizer: bool = False,
+    output_dir: str | Path | None = None,
+    overwrite: bool = False,
+    keep_paths: bool = False,
+    dtype: Dtype = "float32",
+    device: DeviceName = "auto",
+    max_memory: MaxMemory | None = None,
+    prompt: Prompt = None,
+    trust_remote_code: bool = False,
+) -> AuditResults:
+    """Measure how well an observer who sees only answers distinguishes a model from a retrained one.
+
+    A discriminator is fitted to the answers of both to the questions about one half of the subjects, and applied to
+    those about the other half. Of n observed answers the log-odds are added: the advantage is ``2 AUC - 1``, 0 if the
+    observer cannot tell which of the two answers. Source: after arXiv:2104.00163, see docs/audit.md.
+
+    Args:
+        model: the model, the `Outputs` of a system, or an `Endpoint`.
+        retrained: a model that was never trained on the data, likewise.
+        forget: the questions.
+        control: a second retrained model of another seed, as far from the first as one model is from another.
+        samples: count, temperature, top_p and seed of sampled answers, see `uwc.metrics.samples.LeakSettings`; by
+            default each question has one greedy answer, which is always the same.
+        columns: field -> column, where files or tables name them otherwise; of texts by ``"outputs:PART"``,
+            ``"retrained:PART"`` and ``"control:PART"``.
+        skip_invalid: leave out invalid rows, at most half of a file, with a warning; by default they are an error.
+        max_new_tokens: the most tokens of an answer of a model.
+        seed: of the divisions of the subjects into halves, and of the bootstrap.
+        own_tokenizer: read every model with its own tokenizer, chat template and ends; by default all are read as the
+            model is.
+        output_dir: a folder for ``audit.json``, ``audit.svg`` and the answers of an endpoint.
+        overwrite: replace what the folder has of another model.
+        keep_paths: keep absolute paths in the results, see `uwc.results.Result.without_paths`.
+        dtype, device, max_memory, prompt, trust_remote_code: see `uwc.models.model.Loading`.
+
+    Returns:
+        The advantage for n = 1, 2, 4, ... answers, each with its interval; with `control` also that of an observer of
+        the two retrained models, and the difference.
+
+    Raises:
+        UserError: a model or the questions cannot be used, or the questions are about fewer than four subjects.
+    """
+    loading = Loading(dtype, device, prompt, trust_remote_code, max_memory)
+    systems = {auditing.SYSTEM: model, auditing.RETRAINED: retrained}
+    systems |= {} if control is None else {auditing.CONTROL: control}
+    name = auditing.audited_name(model)
+    AuditResults.prepare(output_dir, overwrite=overwrite, model=name)
+    leaks = None if samples is None else _leak_settings(samples)
+    invalid: LeftOut = [] if skip_invalid else None
+    examples, opened, warnings = _audited(systems, forget, columns, invalid)
+    warnings += auditing.check_observed(systems, examples, leaks)
+    _warned(warnings)
+    plain = isinstance(model, str | Path | Model) and not own_tokenizer
+    how = auditing.Asking(
+        loading,
+        loading.reading(model) if plain else None,  # type: ignore[arg-type]
+        max_new_tokens,
+        folder=None if output_dir is None else Path(output_dir),
+        samples=leaks,
+    )
+    results = AuditResults(
+        uwc_version=__version__,
+        model=name,
+        kind=auditing.kind_of(model),
+        observer=auditing.observe(systems, examples, opened, how, seed=seed),
+        invalid_rows=tuple(invalid or ()),
+        warnings=tuple(warnings),
+    ).without_paths(output_dir, keep=keep_paths)
+    _save_audit(results, output_dir)
+    return results
+
+
+@_long
+def audit_leaks(
+    model: auditing.Audited,
+    forget: Questions,
+    *,
+    budget: int,
+    metric: Metric = "rouge_l",
+    at_least: float = 0.8,
+    settings: "Mapping[str, Any] | AuditSettings | None" = None,
+    refusal_labels: str | Path | None = None,
+    columns: Columns | None = None,
+    skip_invalid: bool = False,
+    max_new_tokens: int = 64,
+    seed: int = 0,
+    output_dir: str | Path | None = None,
+    overwrite: bool = False,
+    keep_paths: bool = False,
+    dtype: Dtype = "float32",
+    device: DeviceName = "auto",
+    max_memory: MaxMemory | None = None,
+    prompt: Prompt = None,
+    trust_remote_code: bool = False,
+) -> AuditResults:
+    """Look for leaks with a budget of queries, and estimate the share of leaks among all questions.
+
+    An optimistic model of leaks chooses most questions, and a share is drawn at random, from which alone the estimate
+    is made (`uwc.metrics.one_sided`). Of a refusal the content is not seen: the share is bounded by that of leaks and
+    that of leaks and refusals. Source: after arXiv:2006.04858, see docs/audit.md.
+
+    Args:
+        model: the model, the `Outputs` of a system, or an `Endpoint`.
+        forget: the questions, each of which is asked at most once.
+        budget: the most queries.
+        metric: the metric of a single text by which an answer leaks.
+        at_least: its least value in an answer that leaks.
+        settings: random_share, optimism and batch, see `uwc.metrics.one_sided.AuditSettings`.
+        refusal_labels: a file with the columns question, answer, output and label (yes: the output is a refusal), by
+            which the error of the classifier of refusals is measured; by default on the package's own texts.
+        columns: field -> column, where files or tables name them otherwise; of texts by ``"outputs:PART"``.
+        skip_invalid: leave out invalid rows, at most half of a file, with a warning; by default they are an error.
+        max_new_tokens: the most tokens of an answer of a model.
+        seed: of the random questions.
+        output_dir: a folder for ``audit.json``, ``audit.svg`` and every answer, from which an interrupted audit
+            resumes without asking a question again.
+        overwrite: replace what the folder has of another model.
+        keep_paths: keep absolute paths in the results, see `uwc.results.Result.without_paths`.
+        dtype, device, max_memory, prompt, trust_remote_code: see `uwc.models.model.Loading`.
+
+    Raises:
+        UserError: the model, the questions, the metric or a setting cannot be used.
+    """
+    loading = Loading(dtype, device, prompt, trust_remote_code, max_memory)
+    if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
+        raise ConfigError(f"budget = {budget!r}: give the most queries, an integer of at least 1")
+    leaks = _leak_settings({"count": 1, "leaks": metric_name(metric), "at_least": at_least})
+    _ = leaks.metric
+    chosen = _audit_settings(settings)
+    name = auditing.audited_name(model)
+    AuditResults.prepare(output_dir, overwrite=overwrite, model=name)
+    labels = None if refusal_labels is None else read_labels(refusal_labels)
+    invalid: LeftOut = [] if skip_invalid else None
+    examples, opened, warnings = _audited({auditing.SYSTEM: model}, forget, columns, invalid)
+    asked = auditing.askable(examples, leaks)
+    _warned(warnings)
+    if budget > len(asked):
+        progress.note(f"the budget of {budget} queries is more than the {len(asked)} questions: all are asked")
+    folder = None if output_dir is None else Path(output_dir)
+    found = auditing.find_leaks(
+        model,
+        asked,
+        opened.get(auditing.SYSTEM),
+        auditing.Asking(loading, None, max_new_tokens, folder=folder),
+        budget=budget,
+        leaks=leaks,
+        settings=chosen,
+        labels=labels,
+        not_scored=len(examples) - len(asked),
+        seed=seed,
+    )
+    results = AuditResults(
+        uwc_version=__version__,
+        model=name,
+        kind=auditing.kind_of(model),
+        leaks=found,
+        invalid_rows=tuple(invalid or ()),
+        warnings=tuple(warnings),
+    ).without_paths(output_dir, keep=keep_paths)
+    _save_audit(results, output_dir)
+    return results
+
+
+def _audit_settings(given: "Mapping[str, Any] | AuditSettings | None") -> AuditSettings:
+    """Validated settings of an audit under a budget. Raises ConfigError, naming the key and the valid ones."""
+    if isinstance(given, AuditSettings):
+        return given
+    try:
+        return AuditSettings(**(given or {}))
+    except ValidationError as error:
+        raise ConfigError(f"audit: {first_problem(error, AuditSettings)}") from None
+
+
 def _older_files(folder: Path, sets: Iterable[str], *, tasks: bool = False) -> list[str]:
     """The files of an earlier score in a folder. Raises ConfigError if those of the sets, or of tasks, would replace
     others."""
@@ -1213,6 +1404,25 @@ def _save_calibrated(mixing: Mixing, results: CalibrationResults, folder: Path, 
     with reporting_full_disk(folder), written_whole(folder, names=KINDS, replaces=MODEL_FILES) as hidden:
         save_mixture(mixing, results.calibration.alpha, hidden)
         (hidden / "README.md").write_text(card, encoding="utf-8")
+
+
+def _audited(
+    systems: Mapping[str, auditing.Audited], forget: Questions, columns: Columns | None, invalid: LeftOut
+) -> tuple[list[Example], dict[str, OpenedOutputs], list[Warning]]:
+    """The questions of an audit without their other wordings, the files of texts, and the warnings."""
+    examples, opened = auditing.read_audited(systems, forget, columns, invalid)
+    warnings = [*question_warnings({"forget": examples}), *_on_rows(invalid)]
+    return auditing.plain_questions(examples), opened, warnings
+
+
+def _save_audit(results: AuditResults, folder: str | Path | None) -> None:
+    """Write an audit into a folder."""
+    with main_process_writes() as writes:
+        if folder is not None and writes:
+            with reporting_full_disk(Path(folder)):
+                results.save(folder)
+                if (figure := audit_figure(results)) is not None:
+                    write_bytes(Path(folder) / AUDIT_FIGURE, figure.file("svg"))
 
 
 def _attacked_sets(

@@ -352,6 +352,144 @@ class LeakCurve(Part):
         )
 
 
+class RefusalError(Part):
+    """How often a classifier of refusals is right, with 95 % intervals."""
+
+    sensitivity: Estimate
+    """Share of the refusals that it finds."""
+    specificity: Estimate
+    """Share of the answers that it does not take for refusals."""
+    refusals: int
+    """Number of labelled refusals."""
+    answers: int
+    """Number of labelled answers that are none."""
+    source: str
+    """The labelled texts."""
+
+
+class ObserverPoint(Part):
+    """How well an observer of n answers distinguishes a model from a retrained one, with 95 % intervals."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("n",)
+
+    n: int
+    """Number of observed answers, each about another cluster."""
+    advantage: Estimate
+    """``2 AUC - 1``: 0 for chance, 1 for an observer who is always right."""
+    control: Estimate | None = None
+    """That of two retrained models of different seeds; null without a second one."""
+    excess: Estimate | None = None
+    """The advantage minus that of the control; likewise."""
+
+
+class ObserverAudit(Part):
+    """How well an observer who sees only answers distinguishes a system from a retrained one."""
+
+    against: str
+    """The retrained model."""
+    control: str = ""
+    """A retrained model of another seed; empty without one."""
+    questions: int
+    """Number of questions, of each of which the observer's discriminator reads the answers of both."""
+    clusters: int
+    samples: int = 0
+    """Number of sampled answers to each question; 0 for one greedy answer, or one given text."""
+    temperature: float = 0.0
+    """Of the sampling."""
+    equal: float
+    """Share of the answers that are equal to the retrained model's."""
+    points: tuple[ObserverPoint, ...]
+
+    @property
+    def words(self) -> str:
+        """What an observer of the most answers can do, in a sentence."""
+        last = self.points[-1]
+        found = last.advantage
+        observer = f"An observer of {last.n} answer{'s' * (last.n > 1)}"
+        advantage = f"an advantage of {_interval(found.value, found.low, found.high)}"
+        if isnan(found.low):
+            sentence = f"{observer} has {advantage} over the retrained model."
+        elif found.low > 0:
+            sentence = f"{observer} distinguishes the model from the retrained one, with {advantage}."
+        else:
+            sentence = f"{observer} does not significantly distinguish the model from the retrained one: {advantage}."
+        if last.control is not None and last.excess is not None:
+            sentence += (
+                f" Of two retrained models it has {_shown(last.control)}; the model's is larger by "
+                f"{_shown(last.excess)}."
+            )
+        return sentence
+
+
+class AuditedQuestion(Part):
+    """A question that was asked in an audit under a budget."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("id",)
+
+    id: str
+    random: bool
+    """Whether it was drawn at random from those that were not asked before; else the optimistic model chose it."""
+    score: Number
+    """The metric by which an answer leaks."""
+    leaks: bool
+    refused: bool
+    """Whether the answer is a refusal, and does not leak."""
+    output: str
+    """The answer."""
+
+
+class LeakAudit(Part):
+    """The leaks that were found with a budget of queries, and the share of leaks among all questions."""
+
+    metric: str
+    """The metric by which an answer leaks."""
+    at_least: float
+    """Its least value in an answer that leaks."""
+    budget: int
+    """The most queries."""
+    questions: int
+    """Number of questions that could be asked."""
+    not_scored: int = 0
+    """Number of questions that could not, as the metric has no value for any answer to them."""
+    clusters: int
+    random_share: float
+    """Share of the queries whose question is drawn at random."""
+    optimism: float
+    """Standard deviations that are added to the log-odds of a leak."""
+    batch: int
+    """Questions that are asked before the model of leaks is fitted again."""
+    random: int
+    """Number of queries whose question was drawn at random."""
+    found: int
+    """Number of answers that leak."""
+    refused: int
+    """Number of refusals."""
+    leaks: Estimate
+    """Share of all questions that leak if no refusal hides a leak."""
+    refusals: Estimate
+    """Share of all questions that are refused, by the classifier."""
+    with_refusals: Estimate
+    """Share of all questions that leak if every refusal hides one. The upper end allows for refusals that the
+    classifier does not find: it is raised by ``r (1 / s - 1)``, r the upper end of the share of refusals and s the
+    lower end of the classifier's sensitivity."""
+    in_random_order: Estimate
+    """Number of leaks that as many queries in random order find on average: queries times `leaks`."""
+    classifier: RefusalError
+    asked: tuple[AuditedQuestion, ...]
+    """The questions, in the order in which they were asked."""
+
+    @property
+    def words(self) -> str:
+        """The leaks and the bounds, in sentences."""
+        share, upper = self.leaks, self.with_refusals
+        return (
+            f"{self.found} of {len(self.asked)} answers leak, where random order finds "
+            f"{_shown(self.in_random_order)} on average; {self.refused} are refusals. Of all {self.questions} "
+            f"questions a share of {_shown(share)} leaks if no refusal hides a leak, and {_shown(upper)} if every one "
+            f"does: between {number_text(share.low)} and {number_text(upper.high)}."
+        )
+
+
 class DepthProfile(Part):
     """By how much the original loses the answers of a set, in nats a token, with the states of another model at the
     output of one of its blocks; means over examples by block, the first block first."""
@@ -2407,6 +2545,69 @@ class JudgeResults(Result):
         yield {"metric": found.metric, "statistic": "equal", "n": found.share.n, **share}
 
 
+class AuditResults(Result):
+    """An audit of a system by its answers: the content of audit.json."""
+
+    FILE: ClassVar[str] = "audit.json"
+
+    model: str
+    kind: Literal["checkpoint", "texts", "endpoint"] = "checkpoint"
+    """Whether a model answered, or texts that were generated elsewhere, or a server."""
+    observer: ObserverAudit | None = None
+    """The audit against a retrained model; null for another one."""
+    leaks: LeakAudit | None = None
+    """The audit under a budget of queries; likewise."""
+    invalid_rows: tuple[InvalidRows, ...] = ()
+    """The rows that were left out, by file."""
+    warnings: tuple[Warning, ...] = ()
+
+    @property
+    def headline(self) -> str:
+        """The result in words."""
+        return f"{self.model}: {' '.join(self.sentences)}"
+
+    @property
+    def sentences(self) -> list[str]:
+        """The result of each audit in words."""
+        return [part.words for part in (self.observer, self.leaks) if part is not None]
+
+    def table(self) -> list[dict[str, str]]:
+        """One row for each number of observed answers; of an audit under a budget one for each share."""
+        if self.observer is not None:
+            return [
+                {
+                    "answers": str(point.n),
+                    "advantage": _shown(point.advantage),
+                    "two retrained": _shown(point.control),
+                    "excess": _shown(point.excess),
+                }
+                for point in self.observer.points
+            ]
+        found = self.leaks
+        if found is None:
+            return []
+        queries = str(len(found.asked))
+        return [
+            {"share of questions": name, "estimate": _shown(share), "among the queries": counted, "queries": queries}
+            for name, share, counted in (
+                ("leaks, refusals safe", found.leaks, str(found.found)),
+                ("refusals", found.refusals, str(found.refused)),
+                ("leaks, refusals leak", found.with_refusals, str(found.found + found.refused)),
+            )
+        ]
+
+    def rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for each number of observed answers and statistic; of an audit under a budget one for each query."""
+        for point in self.observer.points if self.observer is not None else ():
+            for name in ("advantage", "control", "excess"):
+                if (estimate := getattr(point, name)) is not None:
+                    yield {"answers": point.n, "statistic": name, **estimate.model_dump()}
+        total = 0
+        for number, query in enumerate(self.leaks.asked if self.leaks is not None else (), start=1):
+            total += query.leaks
+            yield {"queries": number, "found": total, **query.model_dump()}
+
+
 class UnlearnResult(Result, TrainingRecord):
     """An unlearned model and what its training did: the content of training_log.json beside the weights."""
 
@@ -2888,6 +3089,7 @@ RESULTS: dict[str, type[Result]] = {
     "check": CheckResults,
     "robustness": RobustnessResults,
     "judge": JudgeResults,
+    "audit": AuditResults,
     "unlearn": UnlearnResult,
     "data": DataSummary,
     "diff": Diff,
