@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +10,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 from pydantic import Field
 
 from uwc import progress
@@ -22,6 +21,8 @@ from uwc.data.example import Example
 from uwc.errors import AttackFailed
 from uwc.io import remove, write_json
 from uwc.models.model import Model
+from uwc.models.selection import Select, require_effect
+from uwc.models.selection import select as chosen
 from uwc.objectives.methods import FINE_TUNING
 from uwc.training.settings import TrainingSettings
 
@@ -154,7 +155,8 @@ Args:
     data: the source of the examples.
     steps: optimizer steps; one epoch, or the largest budget, by default.
     budgets: the steps after which the model is scored; only after the last if empty.
-    examples: the number of examples to train on, drawn by the seed; all by default.
+    examples: the number of examples to train on; all by default.
+    select: the rule by which they are chosen, see `uwc.models.selection.select`.
     lr: the learning rate; in the paper that of the original fine-tuning.
     batch_size: examples a step.
     seed: of order and choice.
@@ -162,21 +164,26 @@ Args:
 Raises:
     TrainingDiverged: a loss became NaN or infinite.
     AttackFailed: weights with a gradient did not change.
+    DataError: a rule chooses all examples, so that it has no effect.
 """
 
 
-_RELEARN = {
+_RELEARN: dict[str, Any] = {
     "kind": "weights",
     "touches_weights": True,
     "effort": "steps",
     "budgets": True,
-    "check": None,
     "rewords": False,
 }
 
 
-def _relearn_on(choose: Callable[[AttackData], Sequence[Example]], summary: str) -> Callable[..., Iterator[Attacked]]:
-    """The attack that fine-tunes on the examples chosen."""
+def _relearning(
+    name: str, pool: Callable[[AttackData], Sequence[Example]], summary: str, *, source: str, **facts: Any
+) -> Callable[..., Iterator[Attacked]]:
+    """Register the attack that fine-tunes on examples of a pool."""
+
+    def check(data: AttackData, settings: Mapping[str, Any]) -> None:
+        require_effect(settings["select"], settings["examples"], len(pool(data)), option=f"{name}.examples")
 
     def attack(
         model: Model,
@@ -185,42 +192,64 @@ def _relearn_on(choose: Callable[[AttackData], Sequence[Example]], summary: str)
         steps: Count | None = None,
         budgets: tuple[Count, ...] = (),
         examples: Count | None = None,
+        select: Select = "random",
         lr: Annotated[float, Field(gt=0)] = 1e-5,
         batch_size: Count = 16,
         seed: int = 0,
     ) -> Iterator[Attacked]:
-        pool = choose(data)
-        drawn = np.sort(np.random.default_rng(seed).permutation(len(pool))[:examples])
+        there = pool(data)
+        drawn = chosen(model, there, examples, rule=select, seed=seed)
         per_epoch = math.ceil(len(drawn) / batch_size)
         total = steps or max(budgets, default=per_epoch)
         given: dict[str, Any] = {"epochs": total / per_epoch, "batch_size": batch_size, "lr": lr, "seed": seed}
         settings = TrainingSettings(**given, schedule="constant", warmup_ratio=0.0)
-        yield from _trajectory(model, [pool[i] for i in drawn], settings, budgets, total)
+        yield from _trajectory(model, [there[i] for i in drawn], settings, budgets, total)
 
     attack.__doc__ = f"{summary}\n{_DETAILS}"
+    attacks.register(name, source=source, check=check, **_RELEARN, **facts)(attack)
     return attack
 
 
-relearn = attacks.register("relearn", source="arXiv:2406.13356", needs=("train",), trains_on_scored=False, **_RELEARN)(
-    _relearn_on(lambda d: d.train, "Fine-tune on the attacker's part of the forget set; the rest is scored.")
+relearn = _relearning(
+    "relearn",
+    lambda d: d.train,
+    "Fine-tune on the attacker's part of the forget set; the rest is scored.",
+    source="arXiv:2406.13356",
+    needs=("train",),
+    trains_on_scored=False,
 )
-relearn_original = attacks.register(
-    "relearn_original", source="arXiv:2406.09179", needs=(), trains_on_scored=True, **_RELEARN
-)(
-    _relearn_on(
-        lambda d: d.original or [*d.scored, *d.train, *d.retain],
-        "Fine-tune on all the original data, including the scored answers (the paper's attack); needs a control.",
-    )
+relearn_original = _relearning(
+    "relearn_original",
+    lambda d: d.original or [*d.scored, *d.train, *d.retain],
+    "Fine-tune on all the original data, including the scored answers (the paper's attack); needs a control.",
+    source="arXiv:2406.09179",
+    needs=(),
+    trains_on_scored=True,
 )
-relearn_forget = attacks.register(
-    "relearn_forget", source="arXiv:2506.12618", needs=("forget",), trains_on_scored=True, **_RELEARN
-)(_relearn_on(lambda d: d.forget, "Fine-tune on the whole forget set, including the scored answers; needs a control."))
-relearn_retain = attacks.register(
-    "relearn_retain", source="arXiv:2406.13356", needs=("retain",), trains_on_scored=False, **_RELEARN
-)(_relearn_on(lambda d: d.retain, "Fine-tune on retained data only."))
-relearn_unrelated = attacks.register(
-    "relearn_unrelated", source="arXiv:2411.12103", needs=("unrelated",), trains_on_scored=False, **_RELEARN
-)(_relearn_on(lambda d: d.unrelated, "Fine-tune on data unrelated to the forget set."))
+relearn_forget = _relearning(
+    "relearn_forget",
+    lambda d: d.forget,
+    "Fine-tune on the whole forget set, including the scored answers; needs a control.",
+    source="arXiv:2506.12618",
+    needs=("forget",),
+    trains_on_scored=True,
+)
+relearn_retain = _relearning(
+    "relearn_retain",
+    lambda d: d.retain,
+    "Fine-tune on retained data only.",
+    source="arXiv:2406.13356",
+    needs=("retain",),
+    trains_on_scored=False,
+)
+relearn_unrelated = _relearning(
+    "relearn_unrelated",
+    lambda d: d.unrelated,
+    "Fine-tune on data unrelated to the forget set.",
+    source="arXiv:2411.12103",
+    needs=("unrelated",),
+    trains_on_scored=False,
+)
 
 
 def _trajectory(

@@ -27,6 +27,7 @@ from uwc.models.contrast import contrast
 from uwc.models.head import answer_logits, token_logprobs
 from uwc.models.model import Model
 from uwc.models.scoring import let_train
+from uwc.models.selection import RULES, select
 from uwc.models.states import blocks
 
 SCORED, OWNED = KNOWN[:4], KNOWN[4:]
@@ -123,6 +124,28 @@ def test_one_epoch_is_the_default_and_fewer_examples_make_it_shorter(knowing: Mo
     for settings, steps in (({}, 2), ({"examples": 1}, 1)):
         with attacked(knowing, DATA, make_chain("relearn", {"relearn": {"batch_size": 2, **settings}})) as variants:
             assert [v.effort for v in variants] == [steps]
+
+
+def test_examples_are_chosen_by_a_rule(knowing: Model) -> None:
+    """The weights are those of relearning on exactly the chosen examples, which differ by rule."""
+    settings = {"steps": 2, "lr": 1e-3, "batch_size": 2}
+    found = {}
+    for rule in RULES:
+        given = {**settings, "examples": 2, "select": rule}
+        with attacked(knowing, DATA, make_chain("relearn", {"relearn": given})) as variants:
+            found[rule] = weights(next(variants).model)
+        part = AttackData(SCORED, train=[OWNED[i] for i in select(knowing, OWNED, 2, rule=rule)])
+        with attacked(knowing, part, make_chain("relearn", {"relearn": settings})) as variants:
+            assert weights(next(variants).model) == found[rule]
+    assert len({hash(tuple(w.values())) for w in found.values()}) > 1
+
+
+@pytest.mark.parametrize("examples", [None, 4, 5])
+@pytest.mark.parametrize("name", ["relearn", "soft_prompt"])
+def test_a_rule_that_takes_all_examples_is_refused(name: str, examples: int | None) -> None:
+    chain = make_chain(name, {name: {"select": "fisher", "examples": examples}})
+    with pytest.raises(DataError, match=rf"select: fisher has no effect.*{name}\.examples"):
+        chain.check_data(AttackData(SCORED, train=OWNED))
 
 
 def test_a_curve_gives_the_effort_that_brings_half_back(knowing: Model) -> None:
