@@ -20,20 +20,21 @@ from uwc.attacks.data import AttackData, Attacker
 from uwc.attacks.evaluate import (
     answer_rows,
     attack_model,
-    budget_curve,
+    budget_curves,
     check_metrics,
     curve_chains,
     describe,
     metric_values,
 )
 from uwc.attacks.registry import Texts, attack_name
+from uwc.attacks.registry import attacks as attack_registry
 from uwc.calibration import calibrate as calibration
 from uwc.calibration.calibrate import stop_at
 from uwc.data.benchmark import DEFAULT_REFUSALS
 from uwc.data.example import Example, after_shots, require_disjoint
 from uwc.data.question_files import Columns, LeftOut, Questions, examples_of, sets_of
 from uwc.data.question_files import load_questions as load_questions
-from uwc.errors import ConfigError, reporting_full_disk
+from uwc.errors import ConfigError, listed, reporting_full_disk
 from uwc.io import PARTIAL, require_writable, written_whole
 from uwc.metrics import evaluate
 from uwc.metrics.compat import compat_of
@@ -41,12 +42,10 @@ from uwc.metrics.depth import Drops, depth_profiles, depth_work, with_depth
 from uwc.metrics.harness import evaluate_tasks, find_tasks
 from uwc.metrics.leaks import leak_curves
 from uwc.metrics.registry import JUDGES
-from uwc.metrics.registry import metrics as metric_registry
 from uwc.metrics.samples import LeakSettings, require_no_judge, require_read
 from uwc.metrics.scored import NOT_FINITE, needs_of
 from uwc.metrics.secrets import secret_counts
 from uwc.metrics.semantics import Judges, require_judges
-from uwc.metrics.stats import aggregate
 from uwc.metrics.suites import (
     Given,
     chosen_metrics,
@@ -70,6 +69,7 @@ from uwc.models.mixing import Mixer, Mixing
 from uwc.models.mixtures import open_mixing, require_free, save_mixture
 from uwc.models.model import DeviceName, Dtype, Loading, MaxMemory, Model, ModelLike, Prompt, name_of
 from uwc.models.processes import dividing
+from uwc.models.selection import Select
 from uwc.names import require_names
 from uwc.objectives.methods import Method, WeightedTerm, check_term, get_method
 from uwc.objectives.registry import term_name
@@ -729,6 +729,7 @@ def attack_curve(
     efforts: Sequence[float],
     *,
     over: str | None = None,
+    select: Sequence[Select] = (),
     attacker: Attacker | None = None,
     control: ModelLike | None = None,
     original: ModelLike | None = None,
@@ -737,6 +738,7 @@ def attack_curve(
     columns: Columns | None = None,
     skip_invalid: bool = False,
     max_new_tokens: int = 64,
+    seed: int = 0,
     own_tokenizer: bool = False,
     output_dir: str | Path | None = None,
     overwrite: bool = False,
@@ -757,13 +759,16 @@ def attack_curve(
         attack: one attack, no chain.
         efforts: the values of its effort.
         over: another setting to vary; the attack's effort by default.
-        original: the model before unlearning; the curve then has the effort that reaches half of its score.
+        select: rules by which the attack chooses its examples (random, likelihood, fisher), with a curve for each; that
+            of `settings` by default.
+        original: the model before unlearning; a curve then has the effort for half of the recovery.
         metric: a name, label or function.
         settings: the attack's other settings.
+        seed: of the bootstrap.
         dtype, device, max_memory, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Returns:
-        One curve for the model and one for the control; ``answers`` has no row.
+        A curve for each rule, of the model and of the control; ``answers`` has no row.
 
     Raises:
         UserError: as `attack`; also for an attack without an effort.
@@ -772,22 +777,25 @@ def attack_curve(
     trackers = Trackers(log_to, folder=output_dir)
     AttackResults.prepare(output_dir, overwrite=overwrite, model=name_of(model))
     name, measured = attack_name(attack), metric_name(metric)
-    _, chains = curve_chains(name, efforts, settings=settings, over=over)
+    rules = _rules(name, select, settings or {})
+    chains = [c for given in rules for c in curve_chains(name, efforts, settings=given, over=over)[1]]
     invalid: LeftOut = [] if skip_invalid else None
     sets, owned = _attacked_sets({"forget": data}, attacker, columns, invalid)
     warnings = _warned([*question_warnings(sets), *_on_rows(invalid)])
     _check_attacks(chains, [measured], owned, (model, control, original), original, loading)
     reading = None if own_tokenizer else loading.reading(model if original is None else original)
-    reference, half_of = None, None
+    reference, known_values = None, None
     if original is not None:
         known = loading.load(original)
         found = metric_values(known, owned.scored, [measured], max_new_tokens=max_new_tokens, reference=known)
-        average = metric_registry.get(measured).facts["average"]
-        half_of = aggregate(found[measured], [e.subject for e in owned.scored], average=average).mean
+        known_values = found[measured]
         reference = known if "reference" in needs_of([measured]) else None
         del known
     curves = [
-        budget_curve(
+        curve
+        for key, which in ((ModelKey(role="unlearned", run=name_of(model)), model), (CONTROL, control))
+        if which is not None
+        for curve in budget_curves(
             loading.plain(which, reading),
             owned,
             name,
@@ -795,13 +803,13 @@ def attack_curve(
             key=key,
             settings=settings,
             over=over,
+            select=select,
             metric=measured,
-            original_score=half_of,
+            original=known_values,
             max_new_tokens=max_new_tokens,
             reference=reference,
+            seed=seed,
         )
-        for key, which in ((ModelKey(role="unlearned", run=name_of(model)), model), (CONTROL, control))
-        if which is not None
     ]
     results = AttackResults(
         uwc_version=__version__,
@@ -1130,6 +1138,18 @@ def require_used(settings: Settings, names: Sequence[str]) -> None:
     for name in settings:
         if name not in names:
             raise ConfigError(f"settings are given for {name!r}, which is not among the attacks: {', '.join(names)}")
+
+
+def _rules(attack: str, select: Sequence[Select], settings: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The settings of an attack with each rule. Raises ConfigError if it chooses none, or a rule is named twice."""
+    if not select:
+        return [settings]
+    if "select" not in attack_registry.get(attack).settings:
+        choosing = [entry.name for entry in attack_registry if "select" in entry.settings]
+        raise ConfigError(f"select: the attack {attack!r} chooses no examples; these do: {listed(choosing)}")
+    if "select" in settings or len(set(select)) < len(select):
+        raise ConfigError("select: name each rule once, and none in the settings of the attack")
+    return [{**settings, "select": rule} for rule in select]
 
 
 def _check_attacks(

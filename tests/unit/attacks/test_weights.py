@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from uwc.attacks.chain import attacked, changed_share, make_chain
 from uwc.attacks.data import AttackData
-from uwc.attacks.evaluate import budget_curve, measure
+from uwc.attacks.evaluate import budget_curves, measure
 from uwc.attacks.formats import NF4_LEVELS, dynamic_levels, round_inputs, round_to_nearest, round_to_nf4
 from uwc.data.batches import collate
 from uwc.data.example import Example
@@ -149,10 +149,11 @@ def test_a_rule_that_takes_all_examples_is_refused(name: str, examples: int | No
 
 
 def test_a_curve_gives_the_effort_that_brings_half_back(knowing: Model) -> None:
-    curve = budget_curve(shouting(knowing), DATA, "relearn", [2, 4, 8], settings={"lr": 2e-3}, original_score=0.5)
+    half = np.full(len(SCORED), 0.5)
+    (curve,) = budget_curves(shouting(knowing), DATA, "relearn", [2, 4, 8], settings={"lr": 2e-3}, original=half)
     assert curve.over == "steps" and curve.efforts == (2, 4, 8)
     assert curve.before == 0.0 < curve.scores[-1]
-    assert curve.half_effort is not None and 0 < curve.half_effort <= 8
+    assert curve.half_recovery is not None and 0 < curve.half_recovery.effort <= 8
 
 
 def test_rounding_by_hand() -> None:
