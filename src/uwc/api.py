@@ -106,7 +106,7 @@ from uwc.training.callbacks import StopRule
 from uwc.training.checkpoint import remove_checkpoint
 from uwc.training.data import TrainingData
 from uwc.training.distributed import main_process_writes
-from uwc.training.settings import TrainingSettings, check_rule, check_stop
+from uwc.training.settings import TrainingSettings, check_retain, check_rule, check_stop
 from uwc.training.unlearn import require_free as require_output
 from uwc.training.unlearn import trainable
 from uwc.training.unlearn import unlearn as unlearn_model
@@ -892,6 +892,7 @@ def unlearn(
     if not isinstance(settings, TrainingSettings):
         settings = training_settings(settings or {}, where="training settings")
     check_rule(chosen, settings, where=f"the method {chosen.name!r}")
+    check_retain(settings, sets["retain"], where=f"the method {chosen.name!r}")
     stopping = stop_settings(stop, where="early stopping") if stop else None
     if stopping is not None:
         check_stop(chosen, where=f"early stopping of {chosen.name!r}")
