@@ -169,10 +169,12 @@ class AnswerLogits:
 
     def slopes(self, rows: slice) -> Tensor | None:
         """[n, V] derivatives of each logit in the output embedding's value; None if it is that value."""
+        one = torch.ones(1)
+        if self._finish(one) is one:
+            return None
         with torch.enable_grad():
             raw = self._head(self._states[None, rows])[0].detach().requires_grad_()
-            finished = self._finish(raw)
-            return None if finished is raw else torch.autograd.grad(finished.sum(), raw)[0]
+            return torch.autograd.grad(self._finish(raw).sum(), raw)[0]
 
 
 def tile_grid(logits: AnswerLogits, *others: AnswerLogits) -> Iterator[tuple[slice, list[slice]]]:
