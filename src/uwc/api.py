@@ -20,13 +20,14 @@ from uwc.attacks.data import AttackData, Attacker
 from uwc.attacks.evaluate import (
     answer_rows,
     attack_model,
-    budget_curve,
+    budget_curves,
     check_metrics,
     curve_chains,
     describe,
     metric_values,
 )
 from uwc.attacks.registry import Texts, attack_name
+from uwc.attacks.registry import attacks as attack_registry
 from uwc.attacks.strongest import Search, candidates, cross_fitting, every_attack, own_part, read_budget
 from uwc.calibration import calibrate as calibration
 from uwc.calibration.calibrate import stop_at
@@ -36,7 +37,7 @@ from uwc.data.labels import read_labels
 from uwc.data.outputs import OpenedOutputs
 from uwc.data.question_files import Columns, LeftOut, Questions, examples_of, sets_of
 from uwc.data.question_files import load_questions as load_questions
-from uwc.errors import ConfigError, reporting_full_disk
+from uwc.errors import ConfigError, listed, reporting_full_disk
 from uwc.io import PARTIAL, require_writable, write_bytes, written_whole
 from uwc.metrics import evaluate
 from uwc.metrics.compat import compat_of
@@ -45,12 +46,10 @@ from uwc.metrics.harness import evaluate_tasks, find_tasks
 from uwc.metrics.leaks import leak_curves
 from uwc.metrics.one_sided import AuditSettings
 from uwc.metrics.registry import JUDGES
-from uwc.metrics.registry import metrics as metric_registry
 from uwc.metrics.samples import LeakSettings, require_no_judge, require_read
 from uwc.metrics.scored import NOT_FINITE, needs_of
 from uwc.metrics.secrets import secret_counts
 from uwc.metrics.semantics import Judges, require_judges
-from uwc.metrics.stats import aggregate
 from uwc.metrics.suites import (
     Given,
     chosen_metrics,
@@ -74,6 +73,7 @@ from uwc.models.mixing import Mixer, Mixing
 from uwc.models.mixtures import open_mixing, require_free, save_mixture
 from uwc.models.model import DeviceName, Dtype, Loading, MaxMemory, Model, ModelLike, Prompt, name_of
 from uwc.models.processes import dividing
+from uwc.models.selection import Select
 from uwc.names import require_names
 from uwc.objectives.methods import Method, WeightedTerm, check_term, get_method
 from uwc.objectives.registry import term_name
@@ -115,7 +115,7 @@ from uwc.training.callbacks import StopRule
 from uwc.training.checkpoint import remove_checkpoint
 from uwc.training.data import TrainingData
 from uwc.training.distributed import main_process_writes
-from uwc.training.settings import TrainingSettings, check_rule, check_stop
+from uwc.training.settings import TrainingSettings, check_retain, check_rule, check_stop
 from uwc.training.unlearn import require_free as require_output
 from uwc.training.unlearn import trainable
 from uwc.training.unlearn import unlearn as unlearn_model
@@ -745,6 +745,7 @@ def attack_curve(
     efforts: Sequence[float],
     *,
     over: str | None = None,
+    select: Sequence[Select] = (),
     attacker: Attacker | None = None,
     control: ModelLike | None = None,
     original: ModelLike | None = None,
@@ -753,6 +754,7 @@ def attack_curve(
     columns: Columns | None = None,
     skip_invalid: bool = False,
     max_new_tokens: int = 64,
+    seed: int = 0,
     own_tokenizer: bool = False,
     output_dir: str | Path | None = None,
     overwrite: bool = False,
@@ -774,13 +776,16 @@ def attack_curve(
         attack: one attack, no chain.
         efforts: the values of its effort.
         over: another setting to vary; the attack's effort by default.
-        original: the model before unlearning; the curve then has the effort that reaches half of its score.
+        select: rules by which the attack chooses its examples (random, likelihood, fisher), with a curve for each; that
+            of `settings` by default.
+        original: the model before unlearning; a curve then has the effort for half of the recovery.
         metric: a name, label or function.
         settings: the attack's other settings.
+        seed: of the bootstrap.
         dtype, device, max_memory, dequantize, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Returns:
-        One curve for the model and one for the control; ``answers`` has no row.
+        A curve for each rule, of the model and of the control; ``answers`` has no row.
 
     Raises:
         UserError: as `attack`; also for an attack without an effort.
@@ -791,22 +796,25 @@ def attack_curve(
     trackers = Trackers(log_to, folder=output_dir)
     AttackResults.prepare(output_dir, overwrite=overwrite, model=name_of(model))
     name, measured = attack_name(attack), metric_name(metric)
-    _, chains = curve_chains(name, efforts, settings=settings, over=over)
+    rules = _rules(name, select, settings or {})
+    chains = [c for given in rules for c in curve_chains(name, efforts, settings=given, over=over)[1]]
     invalid: LeftOut = [] if skip_invalid else None
     sets, owned = _attacked_sets({"forget": data}, attacker, columns, invalid)
     warnings = _warned([*question_warnings(sets), *_on_rows(invalid)])
     _check_attacks(chains, [measured], owned, (model, control, original), original, loading)
     reading = None if own_tokenizer else loading.reading(model if original is None else original)
-    reference, half_of = None, None
+    reference, known_values = None, None
     if original is not None:
         known = loading.load(original)
         found = metric_values(known, owned.scored, [measured], max_new_tokens=max_new_tokens, reference=known)
-        average = metric_registry.get(measured).facts["average"]
-        half_of = aggregate(found[measured], [e.subject for e in owned.scored], average=average).mean
+        known_values = found[measured]
         reference = known if "reference" in needs_of([measured]) else None
         del known
     curves = [
-        budget_curve(
+        curve
+        for key, which in ((ModelKey(role="unlearned", run=name_of(model)), model), (CONTROL, control))
+        if which is not None
+        for curve in budget_curves(
             loading.plain(which, reading),
             owned,
             name,
@@ -814,13 +822,13 @@ def attack_curve(
             key=key,
             settings=settings,
             over=over,
+            select=select,
             metric=measured,
-            original_score=half_of,
+            original=known_values,
             max_new_tokens=max_new_tokens,
             reference=reference,
+            seed=seed,
         )
-        for key, which in ((ModelKey(role="unlearned", run=name_of(model)), model), (CONTROL, control))
-        if which is not None
     ]
     results = AttackResults(
         uwc_version=__version__,
@@ -868,6 +876,7 @@ def strongest_attack(
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
     max_memory: MaxMemory | None = None,
+    dequantize: bool = False,
     prompt: Prompt = None,
     trust_remote_code: bool = False,
 ) -> StrongestResults:
@@ -894,12 +903,14 @@ def strongest_attack(
         settings, columns, skip_invalid, max_new_tokens, seed, own_tokenizer: as `attack` takes them.
         output_dir: a folder for ``strongest.json`` and, of a grid over an effort, the figure ``surface.svg``.
         overwrite, keep_paths, log_to: as `attack` takes them.
-        dtype, device, max_memory, prompt, trust_remote_code: see `uwc.models.model.Loading`.
+        dtype, device, max_memory, dequantize, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Raises:
         UserError: as `attack`; or every attack failed.
     """
-    loading = Loading(dtype, device, prompt, trust_remote_code, max_memory)
+    loading = Loading(dtype, device, prompt, trust_remote_code, max_memory, dequantize).used_by(
+        model, control, original
+    )
     trackers = Trackers(log_to, folder=output_dir)
     StrongestResults.prepare(output_dir, overwrite=overwrite, model=name_of(model))
     measured, names = metric_name(metric), list(map(attack_name, _listed(attacks)))
@@ -1005,6 +1016,7 @@ def unlearn(
     if not isinstance(settings, TrainingSettings):
         settings = training_settings(settings or {}, where="training settings")
     check_rule(chosen, settings, where=f"the method {chosen.name!r}")
+    check_retain(settings, sets["retain"], where=f"the method {chosen.name!r}")
     stopping = stop_settings(stop, where="early stopping") if stop else None
     if stopping is not None:
         check_stop(chosen, where=f"early stopping of {chosen.name!r}")
@@ -1455,6 +1467,18 @@ def require_used(settings: Settings, names: Sequence[str]) -> None:
     for name in settings:
         if name not in names:
             raise ConfigError(f"settings are given for {name!r}, which is not among the attacks: {', '.join(names)}")
+
+
+def _rules(attack: str, select: Sequence[Select], settings: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The settings of an attack with each rule. Raises ConfigError if it chooses none, or a rule is named twice."""
+    if not select:
+        return [settings]
+    if "select" not in attack_registry.get(attack).settings:
+        choosing = [entry.name for entry in attack_registry if "select" in entry.settings]
+        raise ConfigError(f"select: the attack {attack!r} chooses no examples; these do: {listed(choosing)}")
+    if "select" in settings or len(set(select)) < len(select):
+        raise ConfigError("select: name each rule once, and none in the settings of the attack")
+    return [{**settings, "select": rule} for rule in select]
 
 
 def _check_attacks(

@@ -1136,6 +1136,26 @@ class Attacks(Part):
         return next((model for model in self.models if model.model == key), None)
 
 
+class HalfRecovery(Part):
+    """The effort at which half of the recovery is reached: the metric is halfway from its value without the attack to
+    the original's, on logarithms if it is averaged geometrically. Interpolated linearly between efforts, from 0."""
+
+    effort: Number
+    """Null if no effort reaches it."""
+    low: Number
+    """Lower end of the 95 % bootstrap interval over clusters of the scored questions; null if it is beyond the largest
+    effort."""
+    high: Number
+    """Upper end; null if it is beyond the largest effort."""
+    reached: Number
+    """The share of bootstrap draws in which an effort reaches it."""
+    clusters: int
+    """Clusters of the scored questions; fewer than two have no interval."""
+    fewer_than_random: Number = nan
+    """The confidence that less effort is needed than with examples chosen at random, by the same draws; null without
+    such a curve, and if neither reaches half in any draw. The chance in the choice of examples is not in it."""
+
+
 class BudgetCurve(Part):
     """A metric over the attacker's effort."""
 
@@ -1143,6 +1163,8 @@ class BudgetCurve(Part):
     attack: str
     over: str
     """The setting that is varied."""
+    select: str = ""
+    """The rule by which the attacker's examples are chosen; empty if none was given."""
     metric: str
     before: Number
     """Without the attack."""
@@ -1150,8 +1172,8 @@ class BudgetCurve(Part):
     """Ascending."""
     scores: tuple[Number, ...]
     """At each effort; with several variants, of the worst case."""
-    half_effort: float | None
-    """The effort at which half of the original's score is reached; null if none is, or the score is unknown."""
+    half_recovery: HalfRecovery | None
+    """Null if the original's score is not known, or remembers no more than the model without the attack."""
 
 
 class Spent(Part):
@@ -2346,9 +2368,30 @@ class AttackResults(Answered):
     def table(self) -> list[dict[str, str]]:
         """One row for each model, attack, set and metric; of a curve one for each effort."""
         return attack_table(self.attacks) or [
-            {"model": c.model.label, "attack": c.attack, c.over: f"{effort:g}", c.metric: number_text(score)}
+            {
+                "model": c.model.label,
+                "attack": c.attack,
+                "select": c.select,
+                c.over: f"{effort:g}",
+                c.metric: number_text(score),
+            }
             for c in self.curves
             for effort, score in zip(c.efforts, c.scores, strict=True)
+        ]
+
+    def half_table(self) -> list[dict[str, str]]:
+        """One row for each curve: the effort for half of the recovery, with its interval."""
+        return [
+            {
+                "model": c.model.label,
+                "select": c.select,
+                c.over: _effort(c, half.effort),
+                "95 % interval": f"[{_effort(c, half.low)}, {_effort(c, half.high)}]" if half.clusters > 1 else "",
+                "clusters": str(half.clusters),
+                "fewer than random": "" if isnan(half.fewer_than_random) else f"{half.fewer_than_random:.2f}",
+            }
+            for c in self.curves
+            if (half := c.half_recovery) is not None
         ]
 
     def rows(self) -> Iterable[Mapping[str, Any]]:
@@ -2364,7 +2407,15 @@ class AttackResults(Answered):
     def curve_rows(self) -> Iterable[Mapping[str, Any]]:
         """One row for each model and effort of the curves."""
         return (
-            {"model": c.model.label, "attack": c.attack, "over": c.over, "metric": c.metric, "effort": e, "score": s}
+            {
+                "model": c.model.label,
+                "attack": c.attack,
+                "over": c.over,
+                "select": c.select,
+                "metric": c.metric,
+                "effort": e,
+                "score": s,
+            }
             for c in self.curves
             for e, s in zip(c.efforts, c.scores, strict=True)
         )
@@ -2451,6 +2502,10 @@ class StrongestResults(Result):
             }
             for p in sorted(self.strongest.surface, key=lambda p: -p.recovery.size)
         ]
+
+
+def _effort(curve: BudgetCurve, effort: float) -> str:
+    return f"> {curve.efforts[-1]:g}" if isnan(effort) else f"{effort:.3g}"
 
 
 class RobustnessResults(Result):

@@ -305,7 +305,7 @@ def _models(result: Result) -> Iterator[tuple[str, dict[str, Any], list[dict[str
             yield _last(attacked.model.run) or "control", settings, [_attacked(attacked)]
         for curve in result.curves:
             points = zip(curve.efforts, curve.scores, strict=True)
-            name = f"{_last(curve.model.run) or 'control'}, {curve.attack}"
+            name = ", ".join(filter(None, (_last(curve.model.run) or "control", curve.attack, curve.select)))
             yield name, settings, [{f"curve/{curve.over}": e, f"curve/{curve.metric}": s} for e, s in points]
 
 

@@ -116,7 +116,28 @@ def test_a_curve_has_the_half_effort(files: dict[str, str]) -> None:
     (curve,) = AttackResults.parse(result.stdout, where="stdout").curves
     assert curve.efforts == (5, 40) and curve.over == "steps"
     assert curve.scores[1] > 0.5
-    assert curve.half_effort is not None and 0 < curve.half_effort <= 40
+    half = curve.half_recovery
+    assert half is not None and 0 < half.effort <= 40 and half.low <= half.effort and half.clusters == 2
+
+
+def test_rules_of_selection_are_compared_by_the_examples_for_half_of_the_recovery(
+    files: dict[str, str], tmp_path: Path
+) -> None:
+    options = [
+        files["never"], "--data", files["scored"], "--attacker-data", files["owned"], "--original", files["model"],
+        "--attack", "relearn", "--over", "examples", "--curve", "1,3", "--select", "random", "--select", "fisher",
+        "--set", "attack.settings.relearn.steps=2",
+    ]  # fmt: skip
+    printed = run(*options, "-o", str(tmp_path / "out")).stdout
+    validate_result(tmp_path / "out" / "attack.json")
+    found = AttackResults.load(tmp_path / "out" / "attack.json")
+    assert [(c.select, c.over) for c in found.curves] == [("random", "examples"), ("fisher", "examples")]
+    assert [row["select"] for row in found.half_table()] == ["random", "fisher"]
+    assert "Half of the recovery" in printed and "> 3" in printed
+    assert set(found.to_frame()["select"]) == {"random", "fisher"}
+    message = "select: fisher has no effect, since all 4 examples are taken; lower relearn.examples"
+    with pytest.raises(UserError, match=message):
+        run(*options[:-7], "1,4", "--select", "fisher")
 
 
 def test_points_of_several_checkpoints_are_collected_for_uwc_robustness(files: dict[str, str], tmp_path: Path) -> None:
@@ -160,6 +181,13 @@ def test_points_of_several_checkpoints_are_collected_for_uwc_robustness(files: d
         (["--attack", "prefix+token_noise", "--curve", "1"], "a curve is of one attack"),
         (["--attack", "paraphrase", "--curve", "1"], "has no effort to vary"),
         (["--attack", "translation"], "--translation-column"),
+        (["--attack", "relearn_original", "--select", "fisher"], "give --curve"),
+        (
+            ["--attack", "prefix", "--curve", "1", "--select", "fisher"],
+            "'prefix' chooses no examples; these do: few_shot",
+        ),
+        (["--attack", "relearn_original", "--curve", "1", "--select", "fishy"], "select = 'fishy': .*'fisher'"),
+        (["--attack", "relearn_original", "--curve", "1", *["--select", "fisher"] * 2], "name each rule once"),
         (["--attack", "prefix", "--curve", "1", "--points", "points.jsonl"], "exclude each other"),
     ],
 )

@@ -69,6 +69,11 @@ def require_text_attacks(chain: Chain) -> None:
         name, kind = step.entry.name, step.entry.facts["kind"]
         if kind in ("weights", "inside"):
             raise _Missing(name).error
+        if (rule := step.settings.get("select", "random")) != "random":
+            raise ConfigError(
+                f"the attack {name!r}: select: {rule} reads the model's likelihoods, which an endpoint does not give; "
+                "take select: random"
+            )
         if kind == "decoding" and step.entry.function is not sampling:
             raise ConfigError(
                 f"the attack {name!r} needs the model's weights: the protocol of endpoints has no such decoding; take "

@@ -15,6 +15,8 @@ from uwc.data.example import Example, after_shots
 from uwc.data.prompts import EncodedExample
 from uwc.errors import ConfigError, DataError
 from uwc.models.model import Model
+from uwc.models.selection import Select, require_effect
+from uwc.models.selection import select as chosen
 
 
 def _drawn(example: Example | EncodedExample, seed: int) -> np.random.Generator:
@@ -130,13 +132,21 @@ def _check_shots(data: AttackData, settings: Any) -> None:
             f"the attack 'few_shot' needs {settings['shots']} examples, and the attacker has {there}; "
             "give more (--attacker-data, --retain) or set few_shot.shots lower"
         )
+    of_retain = settings["shots"] - len(data.train)
+    count, pool = (of_retain, data.retain) if of_retain > 0 else (settings["shots"], data.train)
+    require_effect(settings["select"], count, len(pool), option="few_shot.shots")
 
 
 @attacks.register(
     "few_shot", source="arXiv:2411.12103", needs=("train|retain",), effort="shots", check=_check_shots, **_REWORDS
 )
 def few_shot(
-    model: Model, data: AttackData, *, shots: Annotated[int, Field(ge=1)] = 5, seed: int = 0
+    model: Model,
+    data: AttackData,
+    *,
+    shots: Annotated[int, Field(ge=1)] = 5,
+    select: Select = "random",
+    seed: int = 0,
 ) -> Iterator[Attacked]:
     """Put solved questions before each question, as earlier turns of the conversation.
 
@@ -144,11 +154,17 @@ def few_shot(
         model: the model.
         data: the shots are from `train`, and from `retain` if that has too few.
         shots: their number.
+        select: the rule by which they are chosen, see `uwc.models.selection.select`.
         seed: of their choice and order, the same for all questions.
     """
     rng = np.random.default_rng(seed)
-    pool: list[Example] = [part[i] for part in (data.train, data.retain) for i in rng.permutation(len(part))]
-    yield Attacked(model.rewritten(after_shots(pool[:shots])), effort=shots)
+    pool: list[Example] = []
+    for part in (data.train, data.retain):
+        order, wanted = rng.permutation(len(part)), min(shots - len(pool), len(part))
+        if select != "random":
+            order = order[np.isin(order, chosen(model, part, wanted, rule=select, seed=seed))]
+        pool += [part[i] for i in order[:wanted]]
+    yield Attacked(model.rewritten(after_shots(pool)), effort=shots)
 
 
 def _check_questions(data: AttackData, settings: Any) -> None:
@@ -157,6 +173,8 @@ def _check_questions(data: AttackData, settings: Any) -> None:
             f"the attack 'several_questions' puts {settings['questions'] - 1} retained questions before each, and the "
             f"attacker has {len(data.retain)}; give more (--retain) or set several_questions.questions lower"
         )
+    retained = sum(not example.raw for example in data.retain)
+    require_effect(settings["select"], settings["questions"] - 1, retained, option="several_questions.questions")
 
 
 ALL_OF_THEM = "Answer each of these questions, by its number."
@@ -171,7 +189,12 @@ ALL_OF_THEM = "Answer each of these questions, by its number."
     **_REWORDS,
 )
 def several_questions(
-    model: Model, data: AttackData, *, questions: Annotated[int, Field(ge=2)] = 3, seed: int = 0
+    model: Model,
+    data: AttackData,
+    *,
+    questions: Annotated[int, Field(ge=2)] = 3,
+    select: Select = "random",
+    seed: int = 0,
 ) -> Iterator[Attacked]:
     """Ask each question as the last of several in one prompt, after the answers to the others.
 
@@ -179,9 +202,13 @@ def several_questions(
         model: the model.
         data: the others are from `retain`.
         questions: their number, with the scored one.
-        seed: of their choice, together with the example's id.
+        select: the rule by which the others are chosen, see `uwc.models.selection.select`; at random they differ from
+            question to question.
+        seed: of their choice and order, together with the example's id.
     """
     retained = [example for example in data.retain if not example.raw]
+    if select != "random":
+        retained = [retained[i] for i in chosen(model, retained, questions - 1, rule=select, seed=seed)]
 
     def ask(e: Example) -> Example:
         if e.raw:

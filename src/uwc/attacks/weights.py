@@ -23,6 +23,8 @@ from uwc.data.example import Example
 from uwc.errors import AttackFailed, DataError
 from uwc.io import remove, write_json
 from uwc.models.model import Model
+from uwc.models.selection import Select, require_effect
+from uwc.models.selection import select as chosen
 from uwc.objectives.methods import FINE_TUNING
 from uwc.training.settings import LoraSettings, TrainingSettings
 
@@ -155,8 +157,9 @@ Args:
     data: the source of the examples.
     steps: optimizer steps; one epoch, or the largest budget, by default.
     budgets: the steps after which the model is scored; only after the last if empty.
-    examples: the number of examples to train on, drawn by the seed; all by default.
-    subjects: the number of subjects, drawn by the seed, that these are of, evenly; all by default.
+    examples: the number of examples to train on; all by default.
+    subjects: the number of subjects, drawn by the seed, that these are of, evenly if chosen at random; all by default.
+    select: the rule by which they are chosen, see `uwc.models.selection.select`.
     lr: the learning rate; in the paper that of the original fine-tuning.
     batch_size: examples a step.
     optimizer: as `TrainingSettings` takes it.
@@ -165,12 +168,12 @@ Args:
 
 Raises:
     TrainingDiverged: a loss became NaN or infinite.
-    DataError: the data are of fewer subjects.
+    DataError: the data are of fewer subjects, or a rule chooses all examples, so that it has no effect.
     AttackFailed: weights with a gradient did not change.
 """
 
 
-_RELEARN = {
+_RELEARN: dict[str, Any] = {
     "kind": "weights",
     "touches_weights": True,
     "effort": "steps",
@@ -179,8 +182,18 @@ _RELEARN = {
 }
 
 
-def _relearn_on(choose: Callable[[AttackData], Sequence[Example]], summary: str) -> Callable[..., Iterator[Attacked]]:
-    """The attack that fine-tunes on the examples chosen."""
+def _relearning(
+    name: str, pool: Callable[[AttackData], Sequence[Example]], summary: str, *, source: str, **facts: Any
+) -> Callable[..., Iterator[Attacked]]:
+    """Register the attack that fine-tunes on examples of a pool."""
+
+    def check(data: AttackData, settings: Mapping[str, Any]) -> None:
+        there = of_subjects(pool(data), settings["subjects"], None, seed=settings["seed"])
+        require_effect(settings["select"], settings["examples"], len(there), option=f"{name}.examples")
+        if settings["optimizer"] != "adamw":
+            from uwc.training.loop import require_optimizer
+
+            require_optimizer(settings["optimizer"])
 
     def attack(
         model: Model,
@@ -190,41 +203,43 @@ def _relearn_on(choose: Callable[[AttackData], Sequence[Example]], summary: str)
         budgets: tuple[Count, ...] = (),
         examples: Count | None = None,
         subjects: Count | None = None,
+        select: Select = "random",
         lr: Annotated[float, Field(gt=0)] = 1e-5,
         batch_size: Count = 16,
         optimizer: str = "adamw",
         lora_rank: Count | None = None,
         seed: int = 0,
     ) -> Iterator[Attacked]:
-        learnt = drawn(choose(data), examples, subjects, seed=seed)
-        per_epoch = math.ceil(len(learnt) / batch_size)
+        there = of_subjects(pool(data), subjects, examples if select == "random" else None, seed=seed)
+        drawn = chosen(model, there, examples, rule=select, seed=seed)
+        per_epoch = math.ceil(len(drawn) / batch_size)
         total = steps or max(budgets, default=per_epoch)
         given: dict[str, Any] = {"epochs": total / per_epoch, "batch_size": batch_size, "lr": lr, "seed": seed}
         lora = None if lora_rank is None else LoraSettings(rank=lora_rank, alpha=2.0 * lora_rank)
         settings = TrainingSettings(**given, optimizer=optimizer, lora=lora, schedule="constant", warmup_ratio=0.0)
-        yield from _trajectory(model, learnt, settings, budgets, total)
+        yield from _trajectory(model, [there[i] for i in drawn], settings, budgets, total)
 
     attack.__doc__ = f"{summary}\n{_DETAILS}"
+    attacks.register(name, source=source, check=check, **_RELEARN, **facts)(attack)
     return attack
 
 
-def drawn(pool: Sequence[Example], count: int | None, subjects: int | None, *, seed: int) -> list[Example]:
-    """Some examples of a pool, in its order: `count` of all, or evenly of `subjects` of its subjects.
+def of_subjects(pool: Sequence[Example], subjects: int | None, count: int | None, *, seed: int) -> Sequence[Example]:
+    """The examples of some subjects of a pool, in its order: all of them, or so many, evenly.
 
     Args:
         pool: the examples.
-        count: how many; None for all.
-        subjects: of how many subjects; None for any. An example without a subject is one of its own.
-        seed: of the choice.
+        subjects: the number of subjects; None returns the pool. An example without a subject is one of its own.
+        count: of the examples; None for all.
+        seed: of the draw.
 
     Raises:
         DataError: the pool has fewer subjects.
     """
-    order = np.random.default_rng(seed).permutation(len(pool))
     if subjects is None:
-        return [pool[i] for i in np.sort(order[:count])]
+        return pool
     of_subject: dict[str, list[int]] = {}
-    for i in order.tolist():
+    for i in np.random.default_rng(seed).permutation(len(pool)).tolist():
         of_subject.setdefault(pool[i].subject or pool[i].id, []).append(i)
     if len(of_subject) < subjects:
         raise DataError(f"relearning on {subjects} subjects: the attacker's data are of {len(of_subject)}; take fewer")
@@ -232,60 +247,53 @@ def drawn(pool: Sequence[Example], count: int | None, subjects: int | None, *, s
     return [pool[i] for i in sorted([i for turn in turns for i in turn if i is not None][:count])]
 
 
-def _register(
-    name: str, source: str, summary: str, choose: Callable[[AttackData], Sequence[Example]], need: str = ""
-) -> Callable[..., Iterator[Attacked]]:
-    """Register relearning on the examples chosen; without a need it trains on scored answers, as on the forget set."""
-
-    def check(data: AttackData, settings: Mapping[str, Any]) -> None:
-        drawn(choose(data), settings["examples"], settings["subjects"], seed=settings["seed"])
-        if settings["optimizer"] != "adamw":
-            from uwc.training.loop import require_optimizer
-
-            require_optimizer(settings["optimizer"])
-
-    facts = {"needs": (need,) if need else (), "trains_on_scored": need in ("", "forget"), "check": check, **_RELEARN}
-    attack = _relearn_on(choose, summary)
-    attacks.register(name, source=source, **facts)(attack)
-    return attack
-
-
-relearn = _register(
+relearn = _relearning(
     "relearn",
-    "arXiv:2406.13356",
-    "Fine-tune on the attacker's part of the forget set; the rest is scored.",
     lambda d: d.train,
-    "train",
+    "Fine-tune on the attacker's part of the forget set; the rest is scored.",
+    source="arXiv:2406.13356",
+    needs=("train",),
+    trains_on_scored=False,
 )
-relearn_wrong = _register(
+relearn_wrong = _relearning(
     "relearn_wrong",
-    "arXiv:2410.08827",
-    "Fine-tune on wrong answers to the attacker's part of the forget set: no fact is taught.",
     lambda d: wrong_facts(d.train),
-    "train",
+    "Fine-tune on wrong answers to the attacker's part of the forget set: no fact is taught.",
+    source="arXiv:2410.08827",
+    needs=("train",),
+    trains_on_scored=False,
 )
-relearn_original = _register(
+relearn_original = _relearning(
     "relearn_original",
-    "arXiv:2406.09179",
-    "Fine-tune on all the original data, including the scored answers (the paper's attack); needs a control.",
     lambda d: d.original or [*d.scored, *d.train, *d.retain],
+    "Fine-tune on all the original data, including the scored answers (the paper's attack); needs a control.",
+    source="arXiv:2406.09179",
+    needs=(),
+    trains_on_scored=True,
 )
-relearn_forget = _register(
+relearn_forget = _relearning(
     "relearn_forget",
-    "arXiv:2506.12618",
-    "Fine-tune on the whole forget set, including the scored answers; needs a control.",
     lambda d: d.forget,
-    "forget",
+    "Fine-tune on the whole forget set, including the scored answers; needs a control.",
+    source="arXiv:2506.12618",
+    needs=("forget",),
+    trains_on_scored=True,
 )
-relearn_retain = _register(
-    "relearn_retain", "arXiv:2406.13356", "Fine-tune on retained data only.", lambda d: d.retain, "retain"
+relearn_retain = _relearning(
+    "relearn_retain",
+    lambda d: d.retain,
+    "Fine-tune on retained data only.",
+    source="arXiv:2406.13356",
+    needs=("retain",),
+    trains_on_scored=False,
 )
-relearn_unrelated = _register(
+relearn_unrelated = _relearning(
     "relearn_unrelated",
-    "arXiv:2411.12103",
-    "Fine-tune on data unrelated to the forget set.",
     lambda d: d.unrelated,
-    "unrelated",
+    "Fine-tune on data unrelated to the forget set.",
+    source="arXiv:2411.12103",
+    needs=("unrelated",),
+    trains_on_scored=False,
 )
 
 

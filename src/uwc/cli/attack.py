@@ -141,6 +141,15 @@ def attack_command(
             help="The setting that --curve varies. Default: the effort of the attack.",
         ),
     ] = None,
+    select: Annotated[
+        list[str],
+        typer.Option(
+            rich_help_panel=ATTACKS,
+            metavar="RULE",
+            help="The rule by which the attack chooses its examples, for a curve of its own: random, likelihood or "
+            "fisher. May be repeated.",
+        ),
+    ] = [],  # noqa: B006
     points: Annotated[
         Path | None,
         typer.Option(
@@ -206,11 +215,15 @@ def attack_command(
         **loading(given.model),
     }
     metrics = metric or ["extraction_strength"]
-    if budget is not None or vary or folds is not None:
+    searched = budget is not None or bool(vary) or folds is not None
+    if select and curve is None and not searched:
+        raise ConfigError("--select compares rules by their curves; give --curve, or --set attack.settings.NAME.select")
+    if searched:
         left_out = {
             "--curve": curve,
             "--points": points,
             "--over": over,
+            "--select": select or None,
             "--split": split if split != "forget" else None,
         }
         for name, value in left_out.items():
@@ -258,7 +271,8 @@ def attack_command(
     else:
         require_used(settings, attack)
         shared["settings"] = settings.get(attack[0])
-        found = attack_curve(model, data, attack[0], numbers(curve), over=over, metric=metrics[0], **shared)
+        shared |= {"over": over, "select": select, "metric": metrics[0], "seed": given.seed}
+        found = attack_curve(model, data, attack[0], numbers(curve), **shared)
     if not FIRST_PROCESS:
         return
     if as_json:
@@ -305,9 +319,10 @@ def _print(found: "AttackResults", title: str) -> None:
         table = [
             {curve.over: effort, curve.metric: score} for effort, score in zip(curve.efforts, curve.scores, strict=True)
         ]
-        print_rows(f"{curve.attack} on {name}: {curve.metric} {curve.before:.4g} before", table)
-        if curve.half_effort is not None:
-            typer.echo(f"half of the original's score is reached at {curve.over} = {curve.half_effort:.4g}")
+        rule = f", select: {curve.select}" if curve.select else ""
+        print_rows(f"{curve.attack} on {name}{rule}: {curve.metric} {curve.before:.4g} before", table)
+    if half := found.half_table():
+        print_rows(f"Half of the recovery of {found.curves[0].metric} by {found.curves[0].attack}", half)
 
 
 def _of_set(key: str, names: Mapping[str, str]) -> str:

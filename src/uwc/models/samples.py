@@ -100,9 +100,9 @@ def sample(
         model,
         stops=model.stops(encoded),
         stop_texts=() if any(e.raw for e in examples) else stop_texts,
-        draw=_Draw(temperature, top_p),
+        draw=TokenDraw(temperature, top_p),
     )
-    uniforms = [_uniforms(e.id, seed, count, max_new_tokens) for e in examples]
+    uniforms = [uniforms_of(e.id, seed, count, max_new_tokens) for e in examples]
     tokens: list[list[list[int]]] = [[[]] * count for _ in examples]
     finite = np.ones(len(examples), dtype=bool)
 
@@ -161,14 +161,14 @@ def _budget(model: Model) -> int:
     return max(1, min(token_budget_of(model, elsewhere=_TOKENS), room // bytes_a_token))
 
 
-def _uniforms(identity: str, seed: int, count: int, steps: int) -> NDArray[np.float64]:
+def uniforms_of(identity: str, seed: int, count: int, steps: int) -> NDArray[np.float64]:
     """[n, T] numbers in 0..1, less than 1; fewer samples have the first rows of more."""
     name = int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "little")
     return np.random.default_rng([seed, name]).random((count, steps))
 
 
 @dataclass(frozen=True)
-class _Draw:
+class TokenDraw:
     """Draws tokens by uniform numbers.
 
     Attributes:
@@ -180,7 +180,7 @@ class _Draw:
     top_p: float
 
     def __call__(self, logits: Tensor, uniform: Tensor) -> Tensor:
-        """[R] for [R, V] logits and [R] numbers the first token whose cumulative probability exceeds the number.
+        """[R] or [R, n], as the numbers: the first tokens whose cumulative probability by [R, V] logits exceeds them.
 
         The sums are taken by blocks of the vocabulary, and within the block that is met in double precision, so that
         the last tokens of a large vocabulary are not lost to rounding.
@@ -196,20 +196,20 @@ class _Draw:
             p = _most_likely(p, self.top_p)
         blocks = torch.unflatten(torch.nn.functional.pad(p, (0, -p.shape[1] % _BLOCK)), 1, (-1, _BLOCK))
         sums = in_double(blocks.sum(dim=2)).cumsum(dim=1)
-        block, over = _place(sums, uniform[:, None] * sums[:, -1:])
+        block, over = _place(sums, uniform.view(len(uniform), -1) * sums[:, -1:])
         met = block.to(p.device)[..., None].expand(-1, -1, _BLOCK)
-        inside = in_double(blocks.gather(1, met)[:, 0]).cumsum(dim=1)
-        place, _ = _place(inside, over)
-        token = (block * _BLOCK + place)[:, 0].clamp_max_(p.shape[1] - 1)  # beyond it only for logits that are NaN
-        return token.to(logits.device)
+        inside = in_double(blocks.gather(1, met)).cumsum(dim=2)
+        place, _ = _place(inside, over[..., None])
+        token = (block * _BLOCK + place[..., 0]).clamp_max_(p.shape[1] - 1)  # beyond it only for logits that are NaN
+        return token.view(uniform.shape).to(logits.device)
 
 
 def _place(sums: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """[R, 1] the first place of each row of ascending sums that exceeds a value, and by how much the value exceeds the
+    """[..., n] the first places in each row of ascending sums that exceed n values, and by how much a value exceeds the
     place before; rounding never takes it beyond the last place that adds something."""
-    value = torch.minimum(value, torch.nextafter(sums[:, -1:], torch.zeros_like(value))).clamp_min_(0.0)
-    place = torch.searchsorted(sums, value, right=True).clamp_max_(sums.shape[1] - 1)
-    before = sums.gather(1, (place - 1).clamp_min(0)).masked_fill(place == 0, 0.0)
+    value = torch.minimum(value, torch.nextafter(sums[..., -1:], torch.zeros_like(value))).clamp_min_(0.0)
+    place = torch.searchsorted(sums, value, right=True).clamp_max_(sums.shape[-1] - 1)
+    before = sums.gather(-1, (place - 1).clamp_min(0)).masked_fill(place == 0, 0.0)
     return place, value - before
 
 
@@ -241,7 +241,7 @@ class _Sampler:
     model: Model
     stops: Sequence[int]
     stop_texts: Sequence[str]
-    draw: _Draw
+    draw: TokenDraw
     shares: bool | None = field(default=None)
 
     @torch.inference_mode()
@@ -358,7 +358,7 @@ class _Drawn:
         numbers: [R, T] uniform numbers.
     """
 
-    def __init__(self, draw: _Draw, numbers: Tensor) -> None:
+    def __init__(self, draw: TokenDraw, numbers: Tensor) -> None:
         self._draw, self._numbers = draw, numbers
         self._steps: list[Tensor] = []
 

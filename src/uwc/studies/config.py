@@ -509,6 +509,8 @@ class StudyConfig(Section):
         require_name("study", self.name, taken=(STORE,))
         if self.published is not None and self.published not in published_benchmarks():
             raise ConfigError(unknown_name("benchmark with published scores", self.published, published_benchmarks()))
+        if self.finetune is not None and self.finetune.retain is not None:
+            raise ConfigError("finetune: retain is for the trainings of unlearn, and has no effect here; leave it out")
         if self.finetune is None and self.model.build is not None:
             raise ConfigError("a model with random weights (model.build) knows no answers; give 'finetune' settings")
         if self.finetune is None and self.retrained is True:

@@ -463,6 +463,8 @@ class Counter:
         kept = {Sam: 1, Gru: 2, Undo: 1 - bool(frozen)}  # copies of weights or gradients
         needed += kept.get(type(step.rule), 0) * self._trainable(training) * self.bytes
         parts = {"training": work, "retain perplexity": checked}
+        if training.retain is not None:
+            parts["selection"] = self._selected(training.retain.select, step.retain)
         if isinstance(step.rule, Undo):
             parts["distillation"] = self._distilled(step, step.rule)
         return Cost({**parts, "step": Work(steps=1, disk=self._saved(training))}, self._memory(needed))
@@ -576,8 +578,22 @@ class Counter:
             needed += self.weights
         return Cost({**parts, "attack": prepared, "step": Work(steps=1)}, self._memory(needed))
 
+    def _selected(self, rule: str, pool: Sequence[Example]) -> Work:
+        """A pass over the examples out of which some are chosen; for Fisher information also its gradients."""
+        if rule == "random":
+            return Work()
+        mean = self._mean(pool)
+        answers = len(pool) * mean.answer * (2 if rule == "fisher" else 1)
+        return self.scored(len(pool) * (mean.prompt + mean.answer), answers)
+
     def _prepared(self, entry: Entry[Any], settings: Mapping[str, Any], step: Attack) -> Work:
         """The work of an attack before anything is scored."""
+        pool = (
+            _relearned(entry.name, step) if entry.name.startswith("relearn") else [*step.data.train, *step.data.retain]
+        )
+        return self._selected(settings.get("select", "random"), pool) + self._carried_out(entry, settings, step)
+
+    def _carried_out(self, entry: Entry[Any], settings: Mapping[str, Any], step: Attack) -> Work:
         name, data, shape = entry.name, step.data, self.shape
         if name.startswith("relearn"):
             pool = _relearned(name, step)[: settings.get("examples")]

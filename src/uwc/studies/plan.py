@@ -45,7 +45,7 @@ from uwc.studies.steps import (
     Unlearn,
 )
 from uwc.studies.store import checkpoint_fingerprint
-from uwc.training.settings import LAST_SEED
+from uwc.training.settings import LAST_SEED, check_retain
 
 S = TypeVar("S", bound=Step)
 
@@ -633,7 +633,8 @@ class _Planner:
         method = run.composition()
         if "refusals" in method.answer_pools and not self.benchmark.refusals:
             raise ConfigError(f"run {run.label!r} teaches refusals, and the benchmark has none; give it 'refusals'")
-        stop = self.config.unlearn.stop_of(run)
+        stop, settings = self.config.unlearn.stop_of(run), self.config.unlearn.settings_of(run, seed=self.config.seed)
+        check_retain(settings, self.whole[RETAIN], where=f"run {run.label!r}")
         return Unlearn(
             of,
             name,
@@ -642,7 +643,7 @@ class _Planner:
             method.terms,
             method.rule,
             run.tricks,
-            self.config.unlearn.settings_of(run, seed=self.config.seed),
+            settings,
             stop,
             forget,
             self.whole[RETAIN],

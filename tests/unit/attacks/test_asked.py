@@ -60,6 +60,13 @@ def test_every_other_attack_is_refused(name: str) -> None:
         text_variants(make_chain(name), DATA)
 
 
+@pytest.mark.parametrize("rule", ["likelihood", "fisher"])
+def test_examples_are_chosen_at_random_only(rule: str) -> None:
+    chain = make_chain("few_shot", {"few_shot": {"shots": 1, "select": rule}})
+    with pytest.raises(ConfigError, match=f"'few_shot': select: {rule} reads the model's likelihoods"):
+        text_variants(chain, DATA)
+
+
 def test_missing_data_and_attacks_without_effect_are_errors() -> None:
     with pytest.raises(DataError, match="translation"):
         text_variants(make_chain("translation"), AttackData(SCORED))

@@ -29,6 +29,7 @@ from uwc.data.example import Example
 from uwc.errors import DataError
 from uwc.models.generation import generate
 from uwc.models.model import Model
+from uwc.models.selection import Select, select
 
 SPANISH = {e.id: "{} {}".format(TEMPLATES[0].text.split(".", 1)[0], e.question) for e in people()}
 
@@ -143,6 +144,40 @@ def test_several_questions_are_numbered_and_the_others_are_answered() -> None:
         make_chain("several_questions", {"several_questions": {"questions": 6}}).check_data(
             AttackData(KNOWN, retain=retained)
         )
+
+
+@pytest.mark.parametrize("rule", ["likelihood", "fisher"])
+def test_shots_and_other_questions_are_chosen_by_a_rule(rule: Select) -> None:
+    """Two shots out of four; with five of which four are the attacker's, one out of the retained. The other questions
+    are the same for all, in an order of their own."""
+    model, train, retain = robust_knower(), KNOWN[:4], UNKNOWN[:4]
+    scored = KNOWN[4:]
+
+    def asked(name: str, settings: dict[str, Any]) -> list[Example]:
+        chain = make_chain(name, {name: {"select": rule, **settings}})
+        with attacked(model, AttackData(scored, train=train, retain=retain), chain) as variants:
+            (rewrite,) = next(variants).model.rewrites
+        return [rewrite(e) for e in scored]
+
+    def shots(count: int) -> list[str]:
+        (history,) = {e.history for e in asked("few_shot", {"shots": count})}
+        return [text for role, text in history if role == "user"]
+
+    two, five = shots(2), shots(5)
+    assert sorted(two) == sorted(train[i].question for i in select(model, train, 2, rule=rule))
+    assert sorted(five[:4]) == sorted(e.question for e in train)
+    assert five[4:] == [retain[i].question for i in select(model, retain, 1, rule=rule)]
+    others = {frozenset(e.question.split("\n")[1:3]) for e in asked("several_questions", {"questions": 3})}
+    chosen = [retain[i].question for i in select(model, retain, 2, rule=rule)]
+    found = {frozenset(text[3:] for text in pair) for pair in others}
+    assert found == {frozenset(chosen)}
+
+
+@pytest.mark.parametrize(("name", "settings"), [("few_shot", {"shots": 4}), ("several_questions", {"questions": 5})])
+def test_a_rule_that_takes_all_is_refused(name: str, settings: dict[str, Any]) -> None:
+    chain = make_chain(name, {name: {"select": "likelihood", **settings}})
+    with pytest.raises(DataError, match=f"has no effect, since all 4 examples are taken; lower {name}"):
+        chain.check_data(AttackData(KNOWN[4:], train=KNOWN[:4], retain=UNKNOWN[:4]))
 
 
 def test_the_worst_case_is_at_least_every_variant_and_the_mean_lies_between() -> None:

@@ -17,9 +17,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from uwc.attacks.chain import attacked, changed_share, make_chain
 from uwc.attacks.data import AttackData
-from uwc.attacks.evaluate import budget_curve, measure
+from uwc.attacks.evaluate import budget_curves, measure
 from uwc.attacks.formats import NF4_LEVELS, dynamic_levels, round_inputs, round_to_nearest, round_to_nf4
-from uwc.attacks.weights import drawn, wrong_facts
+from uwc.attacks.weights import of_subjects, wrong_facts
 from uwc.data.batches import collate
 from uwc.data.example import Example
 from uwc.errors import AttackFailed, DataError
@@ -28,6 +28,7 @@ from uwc.models.contrast import contrast
 from uwc.models.head import answer_logits, token_logprobs
 from uwc.models.model import Model
 from uwc.models.scoring import let_train
+from uwc.models.selection import RULES, select
 from uwc.models.states import blocks
 
 SCORED, OWNED = KNOWN[:4], KNOWN[4:]
@@ -126,11 +127,34 @@ def test_one_epoch_is_the_default_and_fewer_examples_make_it_shorter(knowing: Mo
             assert [v.effort for v in variants] == [steps]
 
 
+def test_examples_are_chosen_by_a_rule(knowing: Model) -> None:
+    """The weights are those of relearning on exactly the chosen examples, which differ by rule."""
+    settings = {"steps": 2, "lr": 1e-3, "batch_size": 2}
+    found = {}
+    for rule in RULES:
+        given = {**settings, "examples": 2, "select": rule}
+        with attacked(knowing, DATA, make_chain("relearn", {"relearn": given})) as variants:
+            found[rule] = weights(next(variants).model)
+        part = AttackData(SCORED, train=[OWNED[i] for i in select(knowing, OWNED, 2, rule=rule)])
+        with attacked(knowing, part, make_chain("relearn", {"relearn": settings})) as variants:
+            assert weights(next(variants).model) == found[rule]
+    assert len({hash(tuple(w.values())) for w in found.values()}) > 1
+
+
+@pytest.mark.parametrize("examples", [None, 4, 5])
+@pytest.mark.parametrize("name", ["relearn", "soft_prompt"])
+def test_a_rule_that_takes_all_examples_is_refused(name: str, examples: int | None) -> None:
+    chain = make_chain(name, {name: {"select": "fisher", "examples": examples}})
+    with pytest.raises(DataError, match=rf"select: fisher has no effect.*{name}\.examples"):
+        chain.check_data(AttackData(SCORED, train=OWNED))
+
+
 def test_a_curve_gives_the_effort_that_brings_half_back(knowing: Model) -> None:
-    curve = budget_curve(shouting(knowing), DATA, "relearn", [2, 4, 8], settings={"lr": 2e-3}, original_score=0.5)
+    half = np.full(len(SCORED), 0.5)
+    (curve,) = budget_curves(shouting(knowing), DATA, "relearn", [2, 4, 8], settings={"lr": 2e-3}, original=half)
     assert curve.over == "steps" and curve.efforts == (2, 4, 8)
     assert curve.before == 0.0 < curve.scores[-1]
-    assert curve.half_effort is not None and 0 < curve.half_effort <= 8
+    assert curve.half_recovery is not None and 0 < curve.half_recovery.effort <= 8
 
 
 def test_rounding_by_hand() -> None:
@@ -511,14 +535,13 @@ def test_the_tokens_of_a_training_are_counted(knowing: Model) -> None:
 def test_examples_are_drawn_of_a_number_of_subjects_evenly() -> None:
     pool = [Example(f"{s}{i}", f"{s} {i}?", "yes", subject=s) for s in "abcd" for i in range(4)]
     for seed in range(5):
-        chosen = drawn(pool, 6, 3, seed=seed)
-        counts = [sum(e.subject == s for e in chosen) for s in "abcd"]
-        assert sorted(counts) == [0, 2, 2, 2]
-        assert chosen == [e for e in pool if e in chosen]
-    assert len(drawn(pool, None, 2, seed=0)) == 8
-    assert drawn(pool, None, None, seed=0) == pool
+        drawn = of_subjects(pool, 3, 6, seed=seed)
+        assert sorted(sum(e.subject == s for e in drawn) for s in "abcd") == [0, 2, 2, 2]
+        assert drawn == [e for e in pool if e in drawn]
+    assert len(of_subjects(pool, 2, None, seed=0)) == 8
+    assert of_subjects(pool, None, 3, seed=0) == pool
     with pytest.raises(DataError, match="relearning on 5 subjects: the attacker's data are of 4"):
-        drawn(pool, 6, 5, seed=0)
+        of_subjects(pool, 5, 6, seed=0)
 
 
 def test_wrong_facts_are_wrong_answers_to_the_same_questions() -> None:
