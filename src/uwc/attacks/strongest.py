@@ -49,8 +49,9 @@ TRIES: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "soft_prompt": {"lr": (1e-3, 1e-2)},
 }
 """Attack -> setting -> the values that are tried where a user names no attack; others are tried as they are."""
-_NOT_TRIED = ("prefix", "token_noise")
-"""Attacks that no search tries unless they are named: one gives a part of the answer, the other recovers nothing."""
+NOT_TRIED = ("prefix", "token_noise", "strongest")
+"""Attacks that no search tries unless they are named: one gives a part of the answer, one recovers nothing, and one is
+a search itself."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,7 @@ def every_attack(data: AttackData, metric: str) -> list[Candidate]:
     """
     found = []
     for entry in attacks:
-        if entry.facts["trains_on_scored"] or entry.name in _NOT_TRIED:
+        if entry.facts["trains_on_scored"] or entry.name in NOT_TRIED:
             continue
         vary = {f"{entry.name}.{key}": values for key, values in TRIES.get(entry.name, {}).items()}
         offered = candidates([entry.name], vary=vary)
@@ -280,7 +281,7 @@ def _number(text: str) -> bool:
 
 
 @dataclass(frozen=True)
-class _Tried:
+class Tried:
     """One variant of a candidate, carried out in one fold.
 
     Attributes:
@@ -329,7 +330,7 @@ class Search:
         for fold in self.folds:
             check_metrics([self.metric], chains, examples=fold.scored)
             for chain in chains:
-                chain.check_data(self._data(fold, fold.scored))
+                chain.check_data(self.data_of(fold, fold.scored))
 
     def run(
         self, *, control: Callable[[], Model] | None = None, original: Callable[[], Model] | None = None
@@ -340,15 +341,8 @@ class Search:
             control: loads a model that was never trained on the data, which is attacked in the same way.
             original: loads the model before unlearning, for the recovered share.
         """
-        attempts, chosen = [], []
-        for number, fold in enumerate(self.folds, start=1):
-            attempt = _Attempt(self, fold, number)
-            attempt.carry_out()
-            attempts.append(attempt)
-            chosen.append(attempt.best())
-            best = chosen[-1]
-            name = ", ".join(filter(None, (self.candidates[best.candidate].name, best.variant.label)))
-            progress.note(f"fold {number} of {len(self.folds)}: {name} was chosen")
+        attempts = self.choose()
+        chosen = [attempt.best() for attempt in attempts]
         before = self._values(self.model)
         after = np.concatenate(
             [
@@ -390,6 +384,26 @@ class Search:
             surface=tuple(self._surface([a.tried for a in attempts], before)) if self.budget is None else (),
         )
 
+    def choose(self) -> list["Attempt"]:
+        """Search in each fold, without a look at what is scored.
+
+        Raises:
+            AttackFailed: every attack failed.
+        """
+        attempts = [Attempt(self, fold, number) for number, fold in enumerate(self.folds, start=1)]
+        for attempt in attempts:
+            attempt.carry_out()
+            progress.note(f"fold {attempt.number} of {len(self.folds)}: {self.name(attempt.best())} was chosen")
+        return attempts
+
+    def name(self, tried: "Tried") -> str:
+        """An attack that was tried, with the settings that vary and its variant."""
+        return ", ".join(filter(None, (self.candidates[tried.candidate].name, tried.variant.label)))
+
+    def chain(self, tried: "Tried") -> Chain:
+        """An attack that was tried, with the share of its steps with which it was."""
+        return scaled(self.candidates[tried.candidate].chain, tried.share)
+
     @property
     def scored(self) -> list[Example]:
         """All scored questions, fold after fold."""
@@ -411,9 +425,9 @@ class Search:
     def _difference(self, first: Floats, second: Floats) -> Difference:
         return paired_difference(first, second, self.subjects, average=self._average, seed=self.seed)
 
-    def _surface(self, every: Sequence[Sequence["_Tried"]], before: Floats) -> list[SurfacePoint]:
+    def _surface(self, every: Sequence[Sequence["Tried"]], before: Floats) -> list[SurfacePoint]:
         """Each point of the grid on all scored questions: nobody chose it, so its interval needs no correction."""
-        by_point: dict[tuple[int, str], list[_Tried]] = {}
+        by_point: dict[tuple[int, str], list[Tried]] = {}
         for of_fold in every:
             for tried in of_fold:
                 by_point.setdefault((tried.candidate, tried.variant.label), []).append(tried)
@@ -434,18 +448,19 @@ class Search:
             )
         return found
 
-    def _data(self, fold: Fold, scored: Sequence[Example]) -> AttackData:
+    def data_of(self, fold: Fold, scored: Sequence[Example]) -> AttackData:
+        """The attacker's data in a fold, with the questions to score."""
         return replace(self.data, scored=scored, train=fold.train, forget=())
 
     def under(self, model: Model, attack: Chain, fold: Fold, scored: Sequence[Example]) -> list[VariantValues]:
         """The variants of an attack that trains on a fold's part, scored on some questions."""
         return attacked_values(
-            model, self._data(fold, scored), attack, [self.metric], max_new_tokens=self.max_new_tokens, texts=False
+            model, self.data_of(fold, scored), attack, [self.metric], max_new_tokens=self.max_new_tokens, texts=False
         )
 
-    def _under_chosen(self, model: Model, fold: Fold, best: _Tried) -> Floats:
+    def _under_chosen(self, model: Model, fold: Fold, best: Tried) -> Floats:
         """[E] the values of the scored questions under the attack that was chosen."""
-        attack = scaled(self.candidates[best.candidate].chain, best.share)
+        attack = self.chain(best)
         for variant in self.under(model, attack, fold, fold.scored):
             if variant.label == best.variant.label:
                 return variant.values[self.metric]
@@ -478,12 +493,12 @@ def recovered_share(before: Floats, after: Floats, original: Floats) -> float:
     return float((after.mean() - before.mean()) / taken) if taken else float("nan")
 
 
-class _Attempt:
+class Attempt:
     """The search in one fold."""
 
     def __init__(self, search: Search, fold: Fold, number: int) -> None:
         self.search, self.fold, self.number = search, fold, number
-        self.tried: list[_Tried] = []
+        self.tried: list[Tried] = []
         self.failed: dict[int, str] = {}
         self.spent = Spent(runs=0, steps=0, tokens=0, seconds=0.0)
         self.left = 0
@@ -533,20 +548,20 @@ class _Attempt:
         for variant in variants:
             values = variant.values[search.metric]
             scored = values[choice:] if len(values) > choice else None
-            self.tried.append(_Tried(number, share, variant, values[:choice], scored))
+            self.tried.append(Tried(number, share, variant, values[:choice], scored))
         tokens = max((v.tokens for v in variants), default=0)
         steps = max((v.effort or 0 for v in variants), default=0) if tokens else 0
         run = Spent(runs=1, steps=int(steps), tokens=tokens, seconds=time.monotonic() - began)
         self.spent = _sum([self.spent, run])
 
-    def _of(self, candidate: int, share: float) -> Iterator[_Tried]:
+    def _of(self, candidate: int, share: float) -> Iterator[Tried]:
         return (t for t in self.tried if (t.candidate, t.share) == (candidate, share))
 
     def _score(self, candidate: int, share: float) -> float:
         """The best score of a candidate's variants in a round."""
         return max(self.search.preference(t.choice) for t in self._of(candidate, share))
 
-    def best(self) -> _Tried:
+    def best(self) -> Tried:
         """The variant with the best score, out of those with the most questions.
 
         Raises:
@@ -557,7 +572,7 @@ class _Attempt:
         last = max(t.share for t in self.tried)
         return max((t for t in self.tried if t.share == last), key=lambda t: self.search.preference(t.choice))
 
-    def listed(self, best: _Tried) -> list[TriedAttack]:
+    def listed(self, best: Tried) -> list[TriedAttack]:
         """What was tried, for the results."""
 
         def row(number: int) -> dict[str, Any]:

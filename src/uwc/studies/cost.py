@@ -612,6 +612,9 @@ class Counter:
             gradient, moved = self._pass(tokens, answer * len(asked) * steps)
             passes = 3 * len(asked) * steps * shape.layers
             return tried + Work(training=3 * gradient, training_bytes=3 * moved, passes=passes)
+        if name == "strongest":
+            training = _settings(epochs=32 * 16 / max(1, len(data.train)), batch_size=16)
+            return (self._fine_tuning(data.train, training) + self.scored(0, 0)) * float(settings["runs"])
         if name == "self_correction":
             return self._generated(data.scored, settings["max_new_tokens"]) * int(settings["turns"])
         known = [*data.train, *data.retain]

@@ -18,13 +18,14 @@ QUICK: dict[str, dict[str, Any]] = {
     "few_shot": {"shots": 1}, "gcg": {"steps": 1, "candidates": 8, "start": "x"},
     "gcg_per_question": {"steps": 1, "candidates": 4, "start": "x"}, "probe": {"epochs": 1},
     "self_correction": {"turns": 1, "max_new_tokens": 2},
+    "strongest": {"runs": 2, "attacks": ["int3", "jailbreak"]},
     "soft_prompt": {"steps": 1}, "sampling": {"samples": 1}, "relearn": {"steps": 2, "lr": 1e-3, "budgets": [1, 2]},
 }  # fmt: skip
 
 
 def data() -> AttackData:
     return AttackData(
-        KNOWN[:2], train=KNOWN[2:4], retain=KNOWN[4:], unrelated=UNKNOWN,
+        KNOWN[:2], train=KNOWN[2:6], retain=KNOWN[6:], unrelated=UNKNOWN,
         translations={e.id: f"¿{e.question}" for e in KNOWN}, forget=KNOWN[:4],
     )  # fmt: skip
 
