@@ -174,7 +174,8 @@ class AnswerLogits:
             return None
         with torch.enable_grad():
             raw = self._head(self._states[None, rows])[0].detach().requires_grad_()
-            return torch.autograd.grad(self._finish(raw).sum(), raw)[0]
+            slopes: Tensor = torch.autograd.grad(self._finish(raw).sum(), raw)[0]
+        return slopes
 
 
 def tile_grid(logits: AnswerLogits, *others: AnswerLogits) -> Iterator[tuple[slice, list[slice]]]:
