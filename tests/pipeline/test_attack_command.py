@@ -108,7 +108,7 @@ def test_a_table_is_printed(files: dict[str, str]) -> None:
     assert "before" in table and [("rouge_l" in row, " x " in row) for row in rows] == [(True, False), (False, True)]
 
 
-def test_a_curve_has_the_half_effort(files: dict[str, str]) -> None:
+def test_a_curve_has_the_effort_for_half_of_the_recovery(files: dict[str, str]) -> None:
     result = run(
         files["never"], "--data", files["scored"], "--attack", "relearn_original", "--original", files["model"],
         "--set", "attack.settings.relearn_original.lr=0.01", "--curve", "40,5", "--json",

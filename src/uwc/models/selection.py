@@ -49,8 +49,8 @@ def select(model: Model, examples: Sequence[Example], count: int | None, *, rule
     - "random": drawn by the seed.
     - "likelihood": those whose answers the model finds least likely, by the mean log-probability of a token; those
       that it finds most likely have small gradients, and teach it little.
-    - "fisher": those whose Fisher information is closest to that of all of them, see `most_informative`, of the
-      embeddings `fisher_embeddings`.
+    - "fisher": those whose Fisher information leaves least of that of all uncovered, see `most_informative` and
+      `fisher_embeddings`.
 
     Args:
         model: the model that the examples are for.
