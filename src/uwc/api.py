@@ -1198,7 +1198,7 @@ def audit_against(
     systems = {auditing.SYSTEM: model, auditing.RETRAINED: retrained}
     systems |= {} if control is None else {auditing.CONTROL: control}
     name = auditing.audited_name(model)
-    AuditResults.prepare(output_dir, overwrite=overwrite, model=name)
+    AuditResults.prepare(output_dir, overwrite=overwrite, model=name, audit="--against")
     leaks = None if samples is None else _leak_settings(samples)
     invalid: LeftOut = [] if skip_invalid else None
     examples, opened, warnings = _audited(systems, forget, columns, invalid)
@@ -1282,7 +1282,7 @@ def audit_leaks(
     _ = leaks.metric
     chosen = _audit_settings(settings)
     name = auditing.audited_name(model)
-    AuditResults.prepare(output_dir, overwrite=overwrite, model=name)
+    AuditResults.prepare(output_dir, overwrite=overwrite, model=name, audit="--budget")
     labels = None if refusal_labels is None else read_labels(refusal_labels)
     invalid: LeftOut = [] if skip_invalid else None
     examples, opened, warnings = _audited({auditing.SYSTEM: model}, forget, columns, invalid)

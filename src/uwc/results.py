@@ -2622,8 +2622,13 @@ class AuditResults(Result):
         return f"{self.model}: {' '.join(self.sentences)}"
 
     @property
+    def audit(self) -> str:
+        """Which audit it is, by its option."""
+        return "--against" if self.leaks is None else "--budget"
+
+    @property
     def sentences(self) -> list[str]:
-        """The result of each audit in words."""
+        """The result of the audit in words."""
         return [part.words for part in (self.observer, self.leaks) if part is not None]
 
     def table(self) -> list[dict[str, str]]:

@@ -27,6 +27,7 @@ from uwc.cli.options import (
     loading,
     one_system,
     question_settings,
+    require_no_model,
     sections,
 )
 from uwc.cli.printing import print_rows, print_warnings
@@ -135,6 +136,8 @@ def audit_command(
     system = one_system(outputs, server)
     if (model is None) == (system is None):
         raise UserError("give a MODEL, or texts with --outputs FILE, or a server with --endpoint URL: one of them")
+    if system is not None:
+        require_no_model(given.model, given.score, server)
     shared: dict[str, Any] = {
         "columns": given.benchmark.settings.columns,
         "skip_invalid": given.benchmark.settings.skip_invalid,

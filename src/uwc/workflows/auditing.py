@@ -318,14 +318,12 @@ def check_observed(
             f"the questions are about {clusters} subjects, and an observer learns from some and is tested on others; "
             f"give questions about at least {FEWEST_CLUSTERS}"
         )
-    if samples is None and CONTROL not in systems:
-        sampled = ", or sample answers (--set score.samples.count=8)"
+    if CONTROL not in systems:
         text = (
-            "Greedy answers of two retrained models of different seeds differ too, as each has habits of its own. Give "
-            "a second one (--control), to which the advantage is compared"
-            f"{'' if any(isinstance(s, Outputs) for s in systems.values()) else sampled}."
+            "Two retrained models of different seeds differ too, as each has habits of its own; give a second one "
+            "(--control), with which the advantage is compared."
         )
-        return [Warning(code="greedy_without_control", text=text)]
+        return [Warning(code="no_control", text=text)]
     return []
 
 

@@ -64,7 +64,7 @@ def many(count: int = 24) -> list[Example]:
 @pytest.mark.slow
 def test_two_retrained_models_of_different_seeds_do_not_differ_significantly(retrained: tuple[Model, Model]) -> None:
     """By sampled answers zero is in every interval, and a model that knows the answers is distinguished from one of
-    them and not by the other's difference. Greedy answers show the seed too, of which a warning speaks."""
+    them by more than the other one. Without a second one a warning says that seeds differ."""
     model = taught(AUTHORS, 1)
     samples = {"count": 4}
     found = uwc.audit_against(
@@ -76,7 +76,7 @@ def test_two_retrained_models_of_different_seeds_do_not_differ_significantly(ret
     last = found.points[-1]
     assert last.n == 8 and last.advantage.low > 0 and last.excess is not None and last.excess.low > 0
     greedy = uwc.audit_against(retrained[1], retrained[0], FORGET, max_new_tokens=24)
-    assert "greedy_without_control" in {warning.code for warning in greedy.warnings}
+    assert "no_control" in {warning.code for warning in greedy.warnings}
 
 
 def test_a_model_that_knows_is_distinguished_and_the_control_is_not(
@@ -155,6 +155,7 @@ def test_the_command(retrained: tuple[Model, Model], tmp_path: Path, monkeypatch
     for options, reason in (
         (["audit", "first", "--forget", "forget.jsonl"], "--against"),
         (["audit", "--forget", "forget.jsonl", "--against", "second"], "give a MODEL"),
+        (["audit", *line[2:], "--outputs", "forget.jsonl"], "score.max_new_tokens: there is no model"),
         ([*line, "--outputs", "first"], "one of them"),
     ):
         refused = CliRunner().invoke(app, options)
@@ -257,6 +258,8 @@ def test_the_command_with_a_budget(knowing: Model, tmp_path: Path, monkeypatch: 
     assert "answers leak" in told.stdout and "refusals" in told.stdout
     as_json = json.loads(CliRunner().invoke(app, [*line, *options, "--json"]).stdout)
     assert as_json["leaks"]["metric"] == "exact_match" and len(as_json["leaks"]["asked"]) == 8
+    other = CliRunner().invoke(app, [*line, "--against", "model", "-o", "out"])
+    assert other.exit_code and "another audit, '--budget'" in str(other.exception)
     for more, reason in (
         (["--budget", "8", "--against", "model"], "give one of them"),
         (["--budget", "8", "--control", "model"], "--control"),
