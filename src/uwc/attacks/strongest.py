@@ -542,7 +542,7 @@ class Attempt:
         variants: list[VariantValues] = []
         try:
             variants = search.under(search.model, scaled(search.candidates[number].chain, share), self.fold, asked)
-        except (AttackFailed, TrainingDiverged) as error:
+        except (AttackFailed, TrainingDiverged, DataError) as error:  # a prompt may not fit into the context
             self.failed[number] = str(error)
             progress.warn(f"{search.candidates[number].name}: {error}")
         for variant in variants:

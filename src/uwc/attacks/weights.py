@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate, zip_longest
@@ -17,7 +17,7 @@ from pydantic import Field
 from uwc import progress
 from uwc.attacks.chain import Attacked, with_own_weights
 from uwc.attacks.data import AttackData
-from uwc.attacks.formats import round_inputs, round_to_nearest, round_to_nf4
+from uwc.attacks.formats import gptq, round_inputs, round_to_nearest, round_to_nf4
 from uwc.attacks.registry import attacks
 from uwc.data.example import Example
 from uwc.errors import AttackFailed, DataError
@@ -31,6 +31,7 @@ from uwc.training.settings import LoraSettings, TrainingSettings
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from uwc.models.block_weights import BlockMatrix
     from uwc.training.loop import TrainingLog
 
 _WEIGHTS = {
@@ -110,6 +111,96 @@ def _with_int8_inputs(threshold: float, _module: Any, args: tuple[Any, ...]) -> 
     given, *others = args
     rounded = round_inputs(given.detach(), threshold=threshold)
     return (given + (rounded - given).detach() if given.requires_grad else rounded, *others)
+
+
+@attacks.register("quantization_gptq", source="arXiv:2210.17323", effort="bits", **{**_WEIGHTS, "needs": ("retain",)})
+def quantization_gptq(
+    model: Model,
+    data: AttackData,
+    *,
+    bits: Annotated[int, Field(ge=2, le=8)] = 4,
+    group_size: Annotated[int, Field(ge=0)] = 128,
+    damp: Annotated[float, Field(gt=0)] = 0.01,
+    examples: Annotated[int, Field(ge=1)] = 64,
+    seed: int = 0,
+) -> Iterator[Attacked]:
+    """Round the weights of the blocks' linear maps by GPTQ, calibrated on retained data (simulated: they keep their
+    dtype).
+
+    Block after block: the inputs of a block are those that it gets from the rounded blocks before it. Each of several
+    experts has its own inputs; one that gets none is rounded to nearest.
+
+    Args:
+        model: the model.
+        data: the calibration data are its `retain`, questions with their answers.
+        bits: 2..8.
+        group_size: consecutive inputs of one output that share a scale; 0 is all of them (per channel).
+        damp: share of the mean of the diagonal of X^T X that is added to it.
+        examples: the number of examples, drawn by the seed; all if there are fewer.
+        seed: of the choice.
+    """
+    from uwc.models.block_weights import block_matrices
+    from uwc.models.states import blocks
+
+    rule = partial(gptq, bits=bits, group_size=group_size, damp=damp)
+    drawn = np.sort(np.random.default_rng(seed).permutation(len(data.retain))[:examples])
+    sequences = [e.tokens for e in model.encode([data.retain[i] for i in drawn])]
+    copy, claimed = with_own_weights(model), dict[str, int]()
+    matrices = block_matrices(copy.model)
+    layers = blocks(copy.model)
+    with progress.bar("GPTQ, blocks", total=len(layers)) as advance:
+        for block in layers:
+            _round_block(copy, block, matrices, sequences, rule, claimed)
+            advance(1)
+    yield Attacked(copy, effort=bits, claimed=claimed)
+
+
+class _BlockDone(Exception):
+    """Ends a forward pass after the block that is watched."""
+
+
+def _round_block(
+    model: Model,
+    block: Any,
+    matrices: "Sequence[BlockMatrix]",
+    sequences: Sequence[Sequence[int]],
+    rule: "Callable[[Tensor, Tensor], Tensor]",
+    claimed: dict[str, int],
+) -> None:
+    """Round the matrices of a block, given the products of their inputs over the sequences, in place."""
+    import torch
+
+    from uwc.models.block_weights import inputs_of, watching_products
+
+    inside = {id(parameter) for parameter in block.parameters()}
+    of_block = {m.name: m for m in matrices if id(m.parameter) in inside and m.name not in claimed}
+    moments = {
+        name: [torch.zeros(w.shape[1], w.shape[1], device=w.device) for w in matrix.matrices]
+        for name, matrix in of_block.items()
+    }
+
+    def add(product: Any) -> None:
+        for number, part, inputs in inputs_of(of_block[product.name], product):
+            moments[product.name][number][part, part] += inputs.float().T @ inputs.float()
+
+    def stop(*_: Any) -> None:
+        raise _BlockDone
+
+    hook = block.register_forward_hook(stop)
+    try:
+        with watching_products(model.model, {name: m.parameter for name, m in of_block.items()}, add):
+            for tokens in sequences:
+                with suppress(_BlockDone):
+                    model.model(input_ids=torch.tensor([tokens], device=model.device), use_cache=False)
+    finally:
+        hook.remove()
+    with torch.no_grad():
+        for name, matrix in of_block.items():
+            claimed[name] = 0
+            for weight, seen in zip(matrix.matrices, moments[name], strict=True):
+                wanted = rule(weight, seen)
+                claimed[name] += int((wanted != weight).sum())
+                weight.copy_(wanted)
 
 
 @attacks.register("pruning", source="arXiv:2304.04934", effort="share", **_WEIGHTS)

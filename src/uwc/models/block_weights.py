@@ -103,6 +103,14 @@ class Product:
     inputs: Tensor
 
 
+def inputs_of(matrix: BlockMatrix, product: Product) -> Iterator[tuple[int, slice, Tensor]]:
+    """(The number of a matrix of the parameter, the part of its inputs, [n, part] the inputs) for each in a product."""
+    number, place = divmod(product.place, matrix.rows * matrix.columns)
+    first = place // matrix.columns if matrix.transposed else place % matrix.columns
+    for i, inputs in enumerate(product.inputs):
+        yield number + i, slice(first, first + inputs.shape[1]), inputs
+
+
 @contextmanager
 def watching_products(
     model: Any, parameters: Mapping[str, Tensor], see: Callable[[Product], None]

@@ -632,6 +632,10 @@ class Counter:
             training = _settings(batch_size=settings["batch_size"])
             asked = seen * (mean.prompt + mean.answer + settings["tokens"])
             return self._trained(asked, seen * mean.answer, training, steps=settings["steps"])
+        if name == "quantization_gptq":
+            read = self._mean(list(data.retain))
+            tokens = min(len(data.retain), settings["examples"]) * (read.prompt + read.answer)
+            return self.scored(tokens, 0) * ceil(shape.layers / 2) + Work(scoring_bytes=3 * self.weights)
         if name == "direction_ablation":
             return self.scored(tokens, 0) * 2
         return Work(scoring_bytes=3 * self.weights) if entry.facts["kind"] == "weights" else Work()
