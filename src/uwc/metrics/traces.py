@@ -38,13 +38,19 @@ def out_of_fold(ours: Floats, others: Floats, clusters: NDArray[np.int64]) -> tu
         used = finite & ~held
         fitted = np.concatenate([ours[used], others[used]])
         labels = np.repeat([1.0, -1.0], int(used.sum()))
-        mean, spread = fitted.mean(axis=0), fitted.std(axis=0)
-        scale = np.where(spread > _LEAST_SPREAD, spread, np.inf) * np.sqrt(ours.shape[1])
+        mean, scale = standardisation(fitted)
         fitted = (fitted - mean) / scale
         weights = fitted.T @ np.linalg.solve(fitted @ fitted.T + np.eye(len(fitted)), labels)
         for row, states in zip(scores, (ours, others), strict=True):
             row[held] = ((states[held] - mean) / scale) @ weights
     return scores[0], scores[1]
+
+
+def standardisation(states: Floats) -> tuple[Floats, Floats]:
+    """[d] mean and scale of [N, d] states: ``(states - mean) / scale`` has mean 0 and variance 1 / d in each dimension,
+    so that its kernel is about 1 whatever d; a constant dimension becomes 0."""
+    mean, spread = states.mean(axis=0), states.std(axis=0)
+    return mean, np.where(spread > _LEAST_SPREAD, spread, np.inf) * np.sqrt(states.shape[1])
 
 
 def trace_auc(ours: Floats, others: Floats) -> float:

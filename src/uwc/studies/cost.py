@@ -598,6 +598,13 @@ class Counter:
             return tried + Work(training=3 * gradient, training_bytes=3 * moved, passes=passes)
         if name == "self_correction":
             return self._generated(data.scored, settings["max_new_tokens"]) * int(settings["turns"])
+        if name == "planning":
+            asked = list(data.retain)[: settings["examples"]]
+            mean = self._mean(asked)
+            read = self.scored(2 * len(asked) * (mean.prompt + mean.answer), 0)
+            drawn = ceil(settings["rollouts"] * settings["horizon"] / settings["stride"])
+            further = self._generated(data.scored, step.max_new_tokens, times=drawn - 1) if drawn > 1 else Work()
+            return self._generated(asked, settings["max_new_tokens"]) + read + further
         known = [*data.train, *data.retain]
         mean = self._mean(known)
         tokens, answers = len(known) * (mean.prompt + mean.answer), len(known) * mean.answer
