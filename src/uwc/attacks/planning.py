@@ -85,7 +85,7 @@ def logistic_regression(states: Floats, positive: NDArray[np.bool_]) -> Linear:
     sign = np.where(positive, 1.0, -1.0)
     share = np.where(positive, positive.mean(), 1 - positive.mean())
     count, ridge = 0.5 / share, np.append(np.ones(states.shape[1]), 0.0)
-    found = np.zeros(rows.shape[1])
+    found: Floats = np.zeros(rows.shape[1])
 
     def loss(w: Floats) -> float:
         return float(count @ np.logaddexp(0, -sign * (rows @ w)) + ridge @ w**2 / 2)
@@ -108,7 +108,7 @@ def ridge_regression(states: Floats, values: Floats) -> Linear:
     |w|^2``, for [N, d] states and [N] values."""
     mean, scale = standardisation(states)
     rows, centre = (states - mean) / scale, float(values.mean())
-    weights = np.linalg.solve(rows.T @ rows + np.eye(rows.shape[1]), rows.T @ (values - centre))
+    weights: Floats = np.linalg.solve(rows.T @ rows + np.eye(rows.shape[1]), rows.T @ (values - centre)).astype(float)
     return _unstandardised(weights, centre, mean, scale)
 
 
@@ -415,7 +415,8 @@ class _Kept(Texts):
         self._ids, self._mask = ids, mask
         given = None if bool(mask.all()) else mask
         self._states = Prefix(self._model, ids, given, [self._count] * len(ids), room=self._room)
-        self.logits, self._tokens, self._length = self._states.logits, [], self._states.length
+        self.logits, self._length = self._states.logits, self._states.length
+        self._tokens: list[Tensor] = []
         self._at_cut = self.logits
 
     def step(self, token: Tensor, *, cut: bool) -> Tensor:
@@ -459,7 +460,8 @@ class _Read(Texts):
         self._read()
 
     def _read(self) -> Tensor:
-        logits, states = [], []
+        logits: list[Tensor] = []
+        states: list[Tensor] = []
         for i, row in enumerate(self._rows):
             if i and row == self._rows[i - 1]:
                 logits.append(logits[-1])
