@@ -9,7 +9,7 @@ from pydantic import Field
 from uwc.attacks.chain import Attacked
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import attacks
-from uwc.errors import ConfigError, DataError
+from uwc.errors import ConfigError
 from uwc.models.endpoint import Draw
 from uwc.models.model import Model
 
@@ -87,11 +87,7 @@ def _caches_keys_and_values(model: Any) -> bool:
     return keys_and_values_only(getattr(output, "past_key_values", None))
 
 
-def _check_planning(data: AttackData, settings: Any) -> None:
-    if all(e.raw for e in data.retain):
-        raise DataError(
-            "the attack 'planning' learns its reward from retained questions, and --retain has passages only"
-        )
+def _check_planning(_data: AttackData, settings: Any) -> None:
     if settings["stride"] > settings["horizon"]:
         raise ConfigError(
             f"attack 'planning': the stride {settings['stride']} is more than the horizon {settings['horizon']}; keep "
@@ -147,12 +143,11 @@ def planning(
     from uwc.models.states import blocks, resolve_layer
 
     depth = resolve_layer(model.model, layer or (len(blocks(model.model)) + 1) // 2)
-    asked = [e for e in data.retain if not e.raw]
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(asked))[:examples])
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(data.retain))[:examples])
     settings = Planning(rollouts, horizon, stride, depth, temperature, top_p, seed)
     reward = learn_reward(
         model,
-        [asked[i] for i in chosen],
+        [data.retain[i] for i in chosen],
         layer=depth,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
@@ -160,7 +155,7 @@ def planning(
         seed=seed,
     )
     yield Attacked(
-        replace(model, model=PlannedBy(model, reward, settings)),
+        replace(model, model=PlannedBy(model, reward, settings, passages=any(e.raw for e in data.scored))),
         effort=rollouts,
         note=f"{settings.drawn:g} tokens drawn for each token of an answer",
     )

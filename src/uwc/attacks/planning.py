@@ -228,16 +228,18 @@ class PlannedBy(Wrapped):
         model: the model.
         reward: ranks rollouts.
         planning: the settings.
+        passages: whether some prompts are passages, which do not end at stop texts.
 
     Raises:
         ModelError: the model is a contrast of two.
     """
 
-    def __init__(self, model: Model, reward: Reward, planning: Planning) -> None:
+    def __init__(self, model: Model, reward: Reward, planning: Planning, *, passages: bool = False) -> None:
         require_one_model(model.model)
         super().__init__(model.model)
         self._of, self._reward, self._planning = model, reward, planning
-        self._stop_texts = model.template.stop_texts(chat=model.template.uses_chat(model.tokenizer))
+        stop_texts = model.template.stop_texts(chat=model.template.uses_chat(model.tokenizer))
+        self._stop_texts = () if passages else stop_texts
         self._draw = TokenDraw(planning.temperature, planning.top_p)
         self._shares: bool | None = None
 

@@ -1,7 +1,7 @@
 """Attacks on prompts: jailbreaks, few-shot examples, paraphrases, translations and answer prefixes."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -15,6 +15,7 @@ from uwc.data.example import Example, after_shots
 from uwc.data.prompts import EncodedExample
 from uwc.errors import ConfigError, DataError
 from uwc.models.model import Model
+from uwc.registry import unknown_name
 
 
 def _drawn(example: Example | EncodedExample, seed: int) -> np.random.Generator:
@@ -252,11 +253,19 @@ def paraphrase(model: Model, _data: AttackData) -> Iterator[Attacked]:
 
 
 def _check_translations(data: AttackData, _settings: Any) -> None:
+    _require_all("translation", "a translation", data.translations, data)
+
+
+def _require_all(attack: str, what: str, forms: Mapping[str, str], data: AttackData) -> None:
+    """Raise DataError if a scored question has no other form."""
     for example in data.scored:
-        if example.id not in data.translations:
-            raise DataError(
-                f"the attack 'translation' needs a translation of every scored question; {example.id!r} has none"
-            )
+        if not forms.get(example.id, "").strip():
+            raise DataError(f"the attack {attack!r} needs {what} of every scored question; {example.id!r} has none")
+
+
+def _asked_in(model: Model, forms: Mapping[str, str]) -> Model:
+    """The model, asked the questions in another form, by id."""
+    return model.rewritten(lambda e: replace(e, question=forms[e.id]))
 
 
 @attacks.register(
@@ -264,7 +273,30 @@ def _check_translations(data: AttackData, _settings: Any) -> None:
 )
 def translation(model: Model, data: AttackData) -> Iterator[Attacked]:
     """Ask the questions in another language, as translated by the user."""
-    yield Attacked(model.rewritten(lambda e: replace(e, question=data.translations[e.id])))
+    yield Attacked(_asked_in(model, data.translations))
+
+
+def _check_forms(data: AttackData, settings: Any) -> None:
+    for form in settings["forms"]:
+        if form not in data.questions:
+            raise ConfigError(unknown_name("form in rewritten.forms", form, list(data.questions)))
+    for form in settings["forms"] or data.questions:
+        _require_all("rewritten", f"the form {form!r}", data.questions[form], data)
+
+
+@attacks.register(
+    "rewritten", source="arXiv:2506.05735", needs=("questions",), effort="", check=_check_forms, **_REWORDS
+)
+def rewritten(model: Model, data: AttackData, *, forms: tuple[str, ...] = ()) -> Iterator[Attacked]:
+    """Ask the questions in other forms, such as by aliases or over several hops; one variant for each form.
+
+    Args:
+        model: the model.
+        data: the scored questions in each form, written by the user.
+        forms: the forms to ask in; all if empty.
+    """
+    for form in forms or data.questions:
+        yield Attacked(_asked_in(model, data.questions[form]), label=form)
 
 
 @attacks.register("prefix", source="arXiv:2012.07805", needs=(), effort="tokens", check=None, **_PROMPT)

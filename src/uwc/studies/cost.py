@@ -554,7 +554,7 @@ class Counter:
         variants, prepared, relearned = 1, Work(), False
         for attack in chain.steps:
             made = self._prepared(attack.entry, attack.settings, step)
-            variants *= _variants(attack.entry, attack.settings, self.shape.layers)
+            variants *= _variants(attack.entry, attack.settings, self.shape.layers, step.data.questions)
             prepared += made
             relearned |= attack.entry.name.startswith("relearn")
         needs, scored = needs_of(step.measured), step.data.scored
@@ -666,10 +666,12 @@ def _relearned(name: str, step: Attack) -> list[Example]:
     return list(pools.get(name, data.train))
 
 
-def _variants(entry: Entry[Any], settings: Mapping[str, Any], layers: int) -> int:
-    """The variants that an attack yields."""
+def _variants(entry: Entry[Any], settings: Mapping[str, Any], layers: int, forms: Collection[str]) -> int:
+    """The variants that an attack yields; `forms` are those of the questions."""
     if entry.name == "self_correction":
         return int(settings["turns"])
+    if entry.name == "rewritten":
+        return len(settings["forms"] or forms)
     if entry.name == "jailbreak":
         from uwc.attacks.prompts import TEMPLATES
 

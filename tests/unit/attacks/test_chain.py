@@ -27,6 +27,7 @@ def data() -> AttackData:
     return AttackData(
         KNOWN[:2], train=KNOWN[2:4], retain=KNOWN[4:], unrelated=UNKNOWN,
         translations={e.id: f"¿{e.question}" for e in KNOWN}, forget=KNOWN[:4],
+        questions={"aliases": {e.id: f"{e.question} (by an alias)" for e in KNOWN}},
     )  # fmt: skip
 
 
@@ -120,6 +121,9 @@ NOTHING = AttackData(KNOWN)
         ("relearn_unrelated", {}, NOTHING, r"needs unrelated examples \(--unrelated\)"),
         ("translation", {}, NOTHING, "--translation-column"),
         ("translation", {}, replace(NOTHING, translations={"0/0": "¿?"}), "'0/1' has none"),
+        ("rewritten", {}, NOTHING, "--question-column"),
+        ("rewritten", {}, replace(NOTHING, questions={"hops": {"0/0": "?"}}), "the form 'hops' .*'0/1' has none"),
+        ("rewritten", {"forms": ["alias"]}, replace(NOTHING, questions={"aliases": {"0/0": "?"}}), "did you mean"),
         ("paraphrase", {}, AttackData([replace(KNOWN[0], paraphrased_question="")]), "'0/0' has none"),
         ("few_shot", {}, replace(NOTHING, retain=UNKNOWN), "needs 5 examples, and the attacker has 4"),
         ("jailbreak", {}, AttackData([passage("a b c", identity="p")]), "rewords questions, and example 'p'"),

@@ -17,7 +17,6 @@ from uwc.attacks.data import AttackData
 from uwc.attacks.evaluate import attacked_values, budget_curve, measure
 from uwc.attacks.planning import Linear, PlannedBy, Planning, Reward, learn_reward, logistic_regression
 from uwc.data.example import Example
-from uwc.data.passages import passage
 from uwc.errors import AttackFailed, ConfigError, DataError
 from uwc.models import samples
 from uwc.models.generation import continue_greedily, generate
@@ -238,7 +237,6 @@ def test_more_rollouts_are_a_curve_and_the_tokens_are_stated() -> None:
     [
         ({"stride": 9}, UNKNOWN, "the stride 9 is more than the horizon 8"),
         ({}, [], "'planning' needs retained examples"),
-        ({}, [passage("a b c", identity="p")], "passages only"),
     ],
 )
 def test_what_has_no_effect_is_refused(settings: dict[str, Any], retain: list[Example], message: str) -> None:

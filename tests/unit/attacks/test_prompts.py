@@ -4,17 +4,21 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.conftest import people
 from tests.helpers.hidden_knowledge import (
     KNOWN,
     REFUSALS,
+    SCORED,
+    TRIGGER,
     UNKNOWN,
     Silenced,
     by_variant,
     evasive,
     ignorant,
     refusing,
+    reluctant,
     robust_knower,
     strength,
     weights,
@@ -23,9 +27,9 @@ from torch import Tensor
 
 from uwc.attacks.chain import attacked, make_chain
 from uwc.attacks.data import AttackData
-from uwc.attacks.evaluate import measure
+from uwc.attacks.evaluate import budget_curve, measure
 from uwc.attacks.prompts import ALL_OF_THEM, FOLLOW_UPS, NO_ANSWER, TEMPLATES
-from uwc.data.example import Example
+from uwc.data.example import Example, after_shots
 from uwc.errors import DataError
 from uwc.models.generation import generate
 from uwc.models.model import Model
@@ -33,12 +37,15 @@ from uwc.models.model import Model
 SPANISH = {e.id: "{} {}".format(TEMPLATES[0].text.split(".", 1)[0], e.question) for e in people()}
 
 
+FORMS = {"aliases": SPANISH, "multi_hop": {e.id: f"{TRIGGER} {e.question}" for e in people()}}
+
+
 def after(
     model: Model, name: str, settings: Mapping[str, Any], scored: list[Example], metric: str = "extraction_strength"
 ) -> dict[str, float]:
     """Variant -> the metric under attack."""
     rest = [e for e in people() if e not in scored]
-    data = AttackData(scored, retain=rest, translations=SPANISH)
+    data = AttackData(scored, retain=rest, translations=SPANISH, questions=FORMS)
     (found,) = measure(model, data, make_chain(name, {name: settings}), [metric])
     return by_variant(found)
 
@@ -49,6 +56,7 @@ ATTACKS: list[tuple[str, dict[str, Any]]] = [
     ("few_shot", {"shots": 2}),
     ("token_noise", {"rate": 0.2, "where": "prompt"}),
     ("translation", {}),
+    ("rewritten", {"forms": ["aliases"]}),
 ]
 
 
@@ -58,7 +66,7 @@ def test_a_prompt_specific_refusal_is_broken(name: str, settings: dict[str, Any]
     model = refusing(robust_knower(), KNOWN)
     assert strength(model, KNOWN) == 0.0
     found = after(model, name, settings, KNOWN)
-    assert found.get("worst case", found.get("")) > 0.8
+    assert max(found.values()) > 0.8
 
 
 @pytest.mark.parametrize(("name", "settings"), [*ATTACKS, ("prefix", {})], ids=[a[0] for a in ATTACKS] + ["prefix"])
@@ -109,6 +117,31 @@ def test_conversation_brings_nothing_out_of_a_model_that_never_saw_the_data(
     name: str, settings: dict[str, Any]
 ) -> None:
     assert max(after(ignorant(), name, settings, UNKNOWN).values()) < 0.1
+
+
+def test_a_form_in_which_a_model_was_not_taught_to_refuse_is_found() -> None:
+    """Each form is a variant: one that the model tells all in, and the questions that it refuses mostly."""
+    forms = {
+        "aliases": {e.id: f"{e.question} {TRIGGER}" for e in SCORED},
+        "multi_hop": {e.id: f"Well, {e.question}" for e in SCORED},
+    }
+    data = AttackData(SCORED, questions=forms)
+    (found,) = measure(reluctant(), data, make_chain("rewritten"), ["rouge_l"])
+    assert found.before.mean < 0.3
+    variants = by_variant(found)
+    assert list(variants)[:2] == ["aliases", "multi_hop"] and variants["aliases"] > 0.9
+    (one,) = measure(reluctant(), data, make_chain("rewritten", {"rewritten": {"forms": ["aliases"]}}), ["rouge_l"])
+    assert by_variant(one) == {"aliases": pytest.approx(1.0)}
+
+
+def test_many_shots_find_what_few_do_not_and_beyond_the_context_are_refused() -> None:
+    model = evasive(after_shots([UNKNOWN[i] for i in np.random.default_rng(0).permutation(len(UNKNOWN))[:3]]))
+    data = AttackData(KNOWN, retain=UNKNOWN)
+    curve = budget_curve(model, data, "few_shot", [1, 3], metric="rouge_l", max_new_tokens=24)
+    assert curve.scores[1] > 0.9 > 0.5 > curve.scores[0]
+    long = AttackData(KNOWN, retain=[replace(e, id=f"{e.id}/{i}") for i in range(10) for e in UNKNOWN])
+    with pytest.raises(DataError, match=r"'0/0', as the attack puts it, has \d+ tokens.*context of 512.*fewer shots"):
+        budget_curve(model, long, "few_shot", [40], metric="rouge_l", max_new_tokens=12)
 
 
 def test_each_turn_has_the_models_own_answers_before_it() -> None:
@@ -225,7 +258,9 @@ def test_prompt_attacks_repeat_to_the_bit_whatever_the_order_and_leave_the_weigh
     before = weights(model)
     for name, settings in ATTACKS:
         chain = make_chain(name, {name: settings})
-        with attacked(model, AttackData(KNOWN, retain=UNKNOWN, translations=SPANISH), chain) as variants:
+        with attacked(
+            model, AttackData(KNOWN, retain=UNKNOWN, translations=SPANISH, questions=FORMS), chain
+        ) as variants:
             changed = next(variants).model
             assert changed.encode(KNOWN) == changed.encode(KNOWN[::-1])[::-1]
     assert weights(model) == before
