@@ -596,7 +596,7 @@ class Counter:
             gradient, moved = self._pass(tokens, answer * len(asked) * steps)
             passes = 3 * len(asked) * steps * shape.layers
             return tried + Work(training=3 * gradient, training_bytes=3 * moved, passes=passes)
-        if name == "self_correction":
+        if name in _TALKING:
             return self._generated(data.scored, settings["max_new_tokens"]) * int(settings["turns"])
         if name == "planning":
             asked = list(data.retain)[: settings["examples"]]
@@ -623,6 +623,10 @@ class Counter:
         if name == "direction_ablation":
             return self.scored(tokens, 0) * 2
         return Work(scoring_bytes=3 * self.weights) if entry.facts["kind"] == "weights" else Work()
+
+
+_TALKING = ("self_correction", "dialogue")
+"""Attacks that have a variant for each turn of a conversation."""
 
 
 def _settings(**given: Any) -> TrainingSettings:
@@ -668,7 +672,7 @@ def _relearned(name: str, step: Attack) -> list[Example]:
 
 def _variants(entry: Entry[Any], settings: Mapping[str, Any], layers: int, forms: Collection[str]) -> int:
     """The variants that an attack yields; `forms` are those of the questions."""
-    if entry.name == "self_correction":
+    if entry.name in _TALKING:
         return int(settings["turns"])
     if entry.name == "rewritten":
         return len(settings["forms"] or forms)

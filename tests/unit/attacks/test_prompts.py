@@ -28,7 +28,7 @@ from torch import Tensor
 from uwc.attacks.chain import attacked, make_chain
 from uwc.attacks.data import AttackData
 from uwc.attacks.evaluate import budget_curve, measure
-from uwc.attacks.prompts import ALL_OF_THEM, FOLLOW_UPS, NO_ANSWER, TEMPLATES
+from uwc.attacks.prompts import ALL_OF_THEM, FOLLOW_UPS, NO_ANSWER, OPENERS, TEMPLATES
 from uwc.data.example import Example, after_shots
 from uwc.errors import DataError
 from uwc.models.generation import generate
@@ -77,6 +77,7 @@ def test_nothing_comes_out_of_a_model_that_never_saw_the_data(name: str, setting
 TALKING: list[tuple[str, dict[str, Any]]] = [
     ("several_questions", {"questions": 2}),
     ("self_correction", {"turns": 2, "max_new_tokens": 12}),
+    ("dialogue", {"turns": 1, "max_new_tokens": 12}),
 ]
 
 
@@ -96,6 +97,18 @@ def doubted(e: Example) -> Example:
     return replace(e, history=history, question=FOLLOW_UPS[0].replace("{question}", e.question))
 
 
+def opened(e: Example) -> Example:
+    """What is said about a question before it, and the answer to that."""
+    question = OPENERS[0].replace("{question}", e.question)
+    return replace(e, id=f"{e.id}/opened", question=question, answer=f"It is about {e.subject}")
+
+
+def talked_about(e: Example) -> Example:
+    """A question after a dialogue about its subject."""
+    before = opened(e)
+    return replace(e, history=(("user", before.question), ("assistant", before.answer)))
+
+
 def rewritten(model: Model) -> list[Example]:
     """The known questions as an attack puts them."""
     (rewrite,) = model.rewrites
@@ -105,7 +118,8 @@ def rewritten(model: Model) -> list[Example]:
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "settings"), TALKING, ids=[a[0] for a in TALKING])
 def test_what_is_told_in_conversation_is_found(name: str, settings: dict[str, Any]) -> None:
-    model = evasive({"several_questions": numbered, "self_correction": doubted}[name])
+    put = {"several_questions": numbered, "self_correction": doubted, "dialogue": talked_about}[name]
+    model = evasive(put, [opened(e) for e in KNOWN] if name == "dialogue" else [])
     assert generate(model, KNOWN, max_new_tokens=12).texts == (REFUSALS[0],) * len(KNOWN)
     with attacked(model, AttackData(KNOWN, retain=UNKNOWN[:1]), make_chain(name, {name: settings})) as variants:
         told = generate(next(variants).model, KNOWN, max_new_tokens=12).texts
@@ -158,6 +172,22 @@ def test_each_turn_has_the_models_own_answers_before_it() -> None:
             text = FOLLOW_UPS[(turn - 1) % 3].replace("{question}", example.question)
             assert shown.question == text
     assert found[1][2][0].history[2] == ("user", found[0][2][0].question)
+
+
+def test_a_dialogue_has_the_models_own_answers_and_then_the_question() -> None:
+    model, settings = ignorant(), {"turns": 2, "max_new_tokens": 6}
+    history: list[list[tuple[str, str]]] = [[] for _ in KNOWN]
+    with attacked(model, AttackData(KNOWN), make_chain("dialogue", {"dialogue": settings})) as variants:
+        for turn, variant in enumerate(variants):
+            texts = [OPENERS[turn].replace("{question}", e.question) for e in KNOWN]
+            asked = [replace(e, history=tuple(h), question=t) for e, h, t in zip(KNOWN, history, texts, strict=True)]
+            for said, text, answer in zip(history, texts, generate(model, asked, max_new_tokens=6).texts, strict=True):
+                said += [("user", text), ("assistant", answer or NO_ANSWER)]
+            assert (variant.label, variant.effort) == (f"turn {turn + 1}", turn + 1)
+            assert rewritten(variant.model) == [
+                replace(e, history=tuple(h)) for e, h in zip(KNOWN, history, strict=True)
+            ]
+    assert len(history[0]) == 4
 
 
 def test_several_questions_are_numbered_and_the_others_are_answered() -> None:
