@@ -1442,14 +1442,14 @@ def _attacked_sets(
 ) -> tuple[dict[str, list[Example]], AttackData]:
     """The scored sets, and the attacker's data."""
     scored, owned = _by_name(data), attacker or Attacker()
-    parts = [f.name for f in fields(Attacker) if f.name != "translations"]
+    parts = [f.name for f in fields(Attacker) if f.name not in ("translations", "questions")]
     given = {f"attacker.{part}": getattr(owned, part) for part in parts}
     read = sets_of({**scored, **given}, columns, left_out=invalid)
     sets = {name: read[name] for name in scored}
     theirs = {part: read[f"attacker.{part}"] for part in parts}
     asked = [e for examples in sets.values() for e in examples]
     forget = [*sets.get("forget", ()), *theirs["train"]]
-    return sets, AttackData(asked, translations=owned.translations, forget=forget, **theirs)
+    return sets, AttackData(asked, translations=owned.translations, questions=owned.questions, forget=forget, **theirs)
 
 
 def _leak_settings(given: "Mapping[str, Any] | LeakSettings | None") -> LeakSettings:

@@ -17,7 +17,7 @@ def test_every_benchmark_can_be_imported_and_is_found() -> None:
     loaded = {name: importlib.import_module(f"benchmarks.{name}") for name in names}
     found = {name for name, module in loaded.items() if hasattr(module, "comparisons")}
     trained = {"depth", "probing", "relearning", "selection", "training"}
-    assert found == {"answers", "large", "mixing", "sampling", "scoring", *trained}
+    assert found == {"answers", "large", "mixing", "planning", "sampling", "scoring", *trained}
 
 
 @pytest.mark.slow

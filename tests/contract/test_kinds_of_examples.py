@@ -114,6 +114,7 @@ def test_an_attack_works_on_every_kind_or_says_why_not(entry: Any, kind: str) ->
     data = AttackData(
         [made(e) for e in KNOWN[:2]], train=[made(e) for e in KNOWN[2:4]], retain=[made(e) for e in KNOWN[4:]],
         unrelated=[made(e) for e in UNKNOWN], translations={e.id: f"¿{e.question}" for e in KNOWN},
+        questions={"aliases": {e.id: f"{e.question} As said" for e in KNOWN}},
         forget=[made(e) for e in KNOWN[:4]],
     )  # fmt: skip
     chain = make_chain(entry.name, {entry.name: QUICK.get(entry.name, {})})

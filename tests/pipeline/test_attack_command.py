@@ -38,7 +38,12 @@ def files(tmp_path: Path, knowing: Model) -> dict[str, str]:
     return {
         "model": str(tmp_path / "knowing"),
         "never": str(tmp_path / "never"),
-        "scored": written(tmp_path / "scored.jsonl", people(4)[:4], question_es=lambda e: f"¿{e.question}"),
+        "scored": written(
+            tmp_path / "scored.jsonl",
+            people(4)[:4],
+            question_es=lambda e: f"¿{e.question}",
+            alias=lambda e: f"{e.question} As said",
+        ),
         "owned": written(tmp_path / "owned.jsonl", people(4)[4:]),
     }
 
@@ -51,6 +56,7 @@ def test_attacks_and_chains_are_measured_on_model_and_control(files: dict[str, s
     result = run(
         files["model"], "--data", files["scored"], "--attacker-data", files["owned"], "--retrained", files["never"],
         "--attack", "relearn+probe", "--attack", "translation", "--translation-column", "question_es",
+        "--attack", "rewritten", "--question-column", "question_es", "--question-column", "alias",
         "--set", "attack.settings={relearn: {steps: 1}, probe: {epochs: 1, layers: [1, 2]}}", "--json",
         "-o", str(tmp_path / "out"),
     )  # fmt: skip
@@ -60,14 +66,15 @@ def test_attacks_and_chains_are_measured_on_model_and_control(files: dict[str, s
     for model in found.attacks.models:
         for outcome in model.outcomes:
             chained = outcome.attack == "relearn+probe"
-            assert [v.label for v in outcome.variants] == (["layer 1", "layer 2"] if chained else [""])
-            assert (outcome.worst_case is not None) == chained
+            labels = {"relearn+probe": ["layer 1", "layer 2"], "rewritten": ["question_es", "alias"]}
+            assert [v.label for v in outcome.variants] == labels.get(outcome.attack, [""])
+            assert (outcome.worst_case is not None) == (outcome.attack in labels)
             assert all((v.changed is not None) == chained for v in outcome.variants)
             assert outcome.recovery.mean == pytest.approx(outcome.after.mean - outcome.before.mean)
             known = model.model.role == "unlearned"
             assert outcome.before.mean == pytest.approx(1.0 if known else 0.0, abs=0.05)
             assert (outcome.over_control is not None) == known
-        assert [o.attack for o in model.outcomes] == ["relearn+probe", "translation"]
+        assert [o.attack for o in model.outcomes] == ["relearn+probe", "translation", "rewritten"]
 
 
 def test_a_model_in_memory_is_attacked_as_its_folder_is(files: dict[str, str], knowing: Model) -> None:
@@ -188,6 +195,8 @@ def test_points_of_several_checkpoints_are_collected_for_uwc_robustness(files: d
         ),
         (["--attack", "relearn_original", "--curve", "1", "--select", "fishy"], "select = 'fishy': .*'fisher'"),
         (["--attack", "relearn_original", "--curve", "1", *["--select", "fisher"] * 2], "name each rule once"),
+        (["--attack", "rewritten"], "--question-column"),
+        (["--attack", "rewritten", "--question-column", "nosuch"], "nosuch"),
         (["--attack", "prefix", "--curve", "1", "--points", "points.jsonl"], "exclude each other"),
     ],
 )

@@ -20,6 +20,7 @@ DATA: dict[str, str] = {
     "retain": "retained examples (--retain)",
     "unrelated": "unrelated examples (--unrelated)",
     "translations": "translated questions (--translation-column)",
+    "questions": "the scored questions in another form (--question-column)",
     "forget": "the questions to forget among those scored (--data)",
 }
 """Field of `AttackData` that an attack may need -> the user's option for it."""

@@ -103,6 +103,14 @@ def attack_command(
             help="The column of the scored file that has translated questions.",
         ),
     ] = None,
+    question_column: Annotated[
+        list[str],
+        typer.Option(
+            rich_help_panel=QUESTIONS,
+            metavar="COLUMN",
+            help="A column of the scored file that has its questions in another form (aliases, ...); may be repeated.",
+        ),
+    ] = [],  # noqa: B006
     column: Columns = [],  # noqa: B006
     skip_invalid: SkipInvalid = False,
     original: Original = None,
@@ -200,7 +208,8 @@ def attack_command(
             train=attacker_data or (),
             retain=retain or (),
             unrelated=unrelated or (),
-            translations=_translations(data, given.benchmark.settings, translation_column),
+            translations=_in_column(data, given.benchmark.settings, translation_column) if translation_column else {},
+            questions={name: _in_column(data, given.benchmark.settings, name) for name in question_column},
         ),
         "control": retrained,
         "original": original,
@@ -331,13 +340,11 @@ def _of_set(key: str, names: Mapping[str, str]) -> str:
     return f"{names.get(name, name)}:{field}" if colon else key
 
 
-def _translations(scored: Path, files: "FileSettings", translation_column: str | None) -> dict[str, str]:
-    """Id -> translated question, of the scored file."""
+def _in_column(scored: Path, files: "FileSettings", column: str) -> dict[str, str]:
+    """Id -> question in a column of the scored file."""
     from uwc.data.question_files import sets_of
 
-    if translation_column is None:
-        return {}
     own = {key: name for key, name in files.columns.items() if key.rpartition(":")[0] in ("", "forget", "data")}
-    asked = {key.rpartition(":")[2]: name for key, name in own.items()} | {"question": translation_column}
+    asked = {key.rpartition(":")[2]: name for key, name in own.items()} | {"question": column}
     read = sets_of({"forget": scored}, asked, left_out=[] if files.skip_invalid else None)
     return {e.id: e.question for e in read["forget"]}

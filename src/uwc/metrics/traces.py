@@ -26,8 +26,7 @@ def ridge(features: Floats, labels: Floats) -> Scoring:
         features: [E, d].
         labels: [E] +1 or -1.
     """
-    mean, spread = features.mean(axis=0), features.std(axis=0)
-    scale = np.where(spread > _LEAST_SPREAD, spread, np.inf) * np.sqrt(features.shape[1])
+    mean, scale = standardisation(features)
     fitted = (features - mean) / scale
     weights = fitted.T @ np.linalg.solve(fitted @ fitted.T + np.eye(len(fitted)), labels)
     return lambda states: ((states - mean) / scale) @ weights
@@ -68,6 +67,13 @@ def out_of_fold(
         for row, states in zip(scores, (ours, others), strict=True):
             row[held] = probe(states[held])
     return scores[0], scores[1]
+
+
+def standardisation(states: Floats) -> tuple[Floats, Floats]:
+    """[d] mean and scale of [N, d] states: ``(states - mean) / scale`` has mean 0 and variance 1 / d in each dimension,
+    so that its kernel is about 1 whatever d; a constant dimension becomes 0."""
+    mean, spread = states.mean(axis=0), states.std(axis=0)
+    return mean, np.where(spread > _LEAST_SPREAD, spread, np.inf) * np.sqrt(states.shape[1])
 
 
 def trace_auc(ours: Floats, others: Floats) -> float:

@@ -2,6 +2,7 @@
 
 import copy
 import re
+import sys
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -186,11 +187,12 @@ class Model:
 
     def encode(self, examples: Sequence[Example]) -> list[EncodedExample]:
         """Encode examples for this model. Raises DataError if one does not fit into its context."""
-        examples = self.rewrite(examples)
-        encoded = self.template.encode(examples, self.tokenizer, max_length=self.context_length, ends=self.end_ids)
+        examples, attacked = self.rewrite(examples), bool(self.rewrites or self.edits)
+        most = sys.maxsize if attacked else self.context_length
+        encoded = self.template.encode(examples, self.tokenizer, max_length=most, ends=self.end_ids)
         for edit in self.edits:
             encoded = [edit(e) for e in encoded]
-        for example in encoded if self.edits else ():
+        for example in encoded if attacked else ():
             if len(example.tokens) > self.context_length:
                 raise DataError(
                     f"example {example.id!r}, as the attack puts it, has {len(example.tokens)} tokens, more than the "

@@ -556,7 +556,7 @@ class Counter:
         variants, prepared, relearned = 1, Work(), False
         for attack in chain.steps:
             made = self._prepared(attack.entry, attack.settings, step)
-            variants *= _variants(attack.entry, attack.settings, self.shape.layers)
+            variants *= _variants(attack.entry, attack.settings, self.shape.layers, step.data.questions)
             prepared += made
             relearned |= attack.entry.name.startswith("relearn")
         needs, scored = needs_of(step.measured), step.data.scored
@@ -615,8 +615,15 @@ class Counter:
         if name == "strongest":
             training = _settings(epochs=32 * 16 / max(1, len(data.train)), batch_size=16)
             return (self._fine_tuning(data.train, training) + self.scored(0, 0)) * float(settings["runs"])
-        if name == "self_correction":
+        if name in _TALKING:
             return self._generated(data.scored, settings["max_new_tokens"]) * int(settings["turns"])
+        if name == "planning":
+            asked = list(data.retain)[: settings["examples"]]
+            mean = self._mean(asked)
+            read = self.scored(2 * len(asked) * (mean.prompt + mean.answer), 0)
+            drawn = ceil(settings["rollouts"] * settings["horizon"] / settings["stride"])
+            further = self._generated(data.scored, step.max_new_tokens, times=drawn - 1) if drawn > 1 else Work()
+            return self._generated(asked, settings["max_new_tokens"]) + read + further
         known = [*data.train, *data.retain]
         mean = self._mean(known)
         tokens, answers = len(known) * (mean.prompt + mean.answer), len(known) * mean.answer
@@ -639,6 +646,10 @@ class Counter:
         if name == "direction_ablation":
             return self.scored(tokens, 0) * 2
         return Work(scoring_bytes=3 * self.weights) if entry.facts["kind"] == "weights" else Work()
+
+
+_TALKING = ("self_correction", "dialogue")
+"""Attacks that have a variant for each turn of a conversation."""
 
 
 def _settings(**given: Any) -> TrainingSettings:
@@ -682,10 +693,12 @@ def _relearned(name: str, step: Attack) -> list[Example]:
     return list(pools.get(name, data.train))
 
 
-def _variants(entry: Entry[Any], settings: Mapping[str, Any], layers: int) -> int:
-    """The variants that an attack yields."""
-    if entry.name == "self_correction":
+def _variants(entry: Entry[Any], settings: Mapping[str, Any], layers: int, forms: Collection[str]) -> int:
+    """The variants that an attack yields; `forms` are those of the questions."""
+    if entry.name in _TALKING:
         return int(settings["turns"])
+    if entry.name == "rewritten":
+        return len(settings["forms"] or forms)
     if entry.name == "jailbreak":
         from uwc.attacks.prompts import TEMPLATES
 

@@ -102,7 +102,8 @@ def attack_setup(
         train=train,
         retain=spread(retain, attacker.retain_examples),
         unrelated=_unrelated(attacker.unrelated, benchmark),
-        translations=_translations(attacker.translations, asked),
+        translations=_in_column(attacker.translations, "translation", asked) if attacker.translations else {},
+        questions={name: _in_column(path, name, asked) for name, path in attacker.questions.items()},
         original=benchmark.training_examples(with_forget=True),
         forget=benchmark[FORGET],
     )
@@ -127,18 +128,17 @@ def chain_metrics(
         raise DataError(
             f"{error}; in a study the attacker's data come from the benchmark: a part of the forget set "
             "(attack.attacker.forget_share above 0), the retain set, and a further set (attack.attacker.unrelated); "
-            "translations from the file attack.attacker.translations"
+            "translations from the file attack.attacker.translations, and other forms from those of "
+            "attack.attacker.questions"
         ) from None
     for depth in depths:
         chain.check_depth(depth)
     return seen
 
 
-def _translations(path: str | None, asked: Sequence[Example]) -> dict[str, str]:
-    """Id -> the question in another language, for the questions in the file."""
-    if path is None:
-        return {}
-    known = {e.question: e.answer for e in read_examples(path, columns={"answer": "translation"})}
+def _in_column(path: str, column: str, asked: Sequence[Example]) -> dict[str, str]:
+    """Id -> the question in a column of a file, for the questions in the file."""
+    known = {e.question: e.answer for e in read_examples(path, columns={"answer": column})}
     return {e.id: known[e.question] for e in asked if e.question in known}
 
 

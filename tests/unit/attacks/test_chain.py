@@ -19,6 +19,8 @@ QUICK: dict[str, dict[str, Any]] = {
     "gcg_per_question": {"steps": 1, "candidates": 4, "start": "x"}, "probe": {"epochs": 1},
     "self_correction": {"turns": 1, "max_new_tokens": 2},
     "strongest": {"runs": 2, "attacks": ["int3", "jailbreak"]},
+    "dialogue": {"turns": 1, "max_new_tokens": 2},
+    "planning": {"rollouts": 1, "max_new_tokens": 2},
     "soft_prompt": {"steps": 1}, "sampling": {"samples": 1}, "relearn": {"steps": 2, "lr": 1e-3, "budgets": [1, 2]},
 }  # fmt: skip
 
@@ -27,6 +29,7 @@ def data() -> AttackData:
     return AttackData(
         KNOWN[:2], train=KNOWN[2:6], retain=KNOWN[6:], unrelated=UNKNOWN,
         translations={e.id: f"¿{e.question}" for e in KNOWN}, forget=KNOWN[:4],
+        questions={"aliases": {e.id: f"{e.question} (by an alias)" for e in KNOWN}},
     )  # fmt: skip
 
 
@@ -82,6 +85,7 @@ def test_a_chain_carries_out_its_attacks_in_order() -> None:
         ("jailbreak+quantization", {}, "must come before 'jailbreak'"),
         ("probe+logit_lens", {}, "'probe' and 'logit_lens' exclude each other"),
         ("sampling+beam_search", {}, "exclude each other"),
+        ("sampling+planning", {}, "exclude each other"),
         ("probe+gcg", {}, "'gcg' needs the model's own forward"),
         ("probe+sampling", {}, "'sampling' needs the model's own forward"),
         ("relearning", {}, r"unknown attack 'relearning' \(did you mean 'relearn'\?\)"),
@@ -134,6 +138,9 @@ NOTHING = AttackData(KNOWN)
         ("relearn_unrelated", {}, NOTHING, r"needs unrelated examples \(--unrelated\)"),
         ("translation", {}, NOTHING, "--translation-column"),
         ("translation", {}, replace(NOTHING, translations={"0/0": "¿?"}), "'0/1' has none"),
+        ("rewritten", {}, NOTHING, "--question-column"),
+        ("rewritten", {}, replace(NOTHING, questions={"hops": {"0/0": "?"}}), "the form 'hops' .*'0/1' has none"),
+        ("rewritten", {"forms": ["alias"]}, replace(NOTHING, questions={"aliases": {"0/0": "?"}}), "did you mean"),
         ("paraphrase", {}, AttackData([replace(KNOWN[0], paraphrased_question="")]), "'0/0' has none"),
         ("few_shot", {}, replace(NOTHING, retain=UNKNOWN), "needs 5 examples, and the attacker has 4"),
         ("jailbreak", {}, AttackData([passage("a b c", identity="p")]), "rewords questions, and example 'p'"),
