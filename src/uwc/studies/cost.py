@@ -614,7 +614,7 @@ class Counter:
             return tried + Work(training=3 * gradient, training_bytes=3 * moved, passes=passes)
         if name == "strongest":
             training = _settings(epochs=32 * 16 / max(1, len(data.train)), batch_size=16)
-            return (self._fine_tuning(data.train, training) + self.scored(0, 0)) * float(settings["runs"])
+            return self._fine_tuning(data.train, training) * float(settings["runs"])
         if name in _TALKING:
             return self._generated(data.scored, settings["max_new_tokens"]) * int(settings["turns"])
         if name == "planning":
@@ -640,8 +640,8 @@ class Counter:
             asked = seen * (mean.prompt + mean.answer + settings["tokens"])
             return self._trained(asked, seen * mean.answer, training, steps=settings["steps"])
         if name == "quantization_gptq":
-            read = self._mean(list(data.retain))
-            tokens = min(len(data.retain), settings["examples"]) * (read.prompt + read.answer)
+            mean = self._mean(list(data.retain))
+            tokens = min(len(data.retain), settings["examples"]) * (mean.prompt + mean.answer)
             return self.scored(tokens, 0) * ceil(shape.layers / 2) + Work(scoring_bytes=3 * self.weights)
         if name == "direction_ablation":
             return self.scored(tokens, 0) * 2
