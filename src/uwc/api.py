@@ -1159,6 +1159,7 @@ def audit_against(
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
     max_memory: MaxMemory | None = None,
+    dequantize: bool = False,
     prompt: Prompt = None,
     trust_remote_code: bool = False,
 ) -> AuditResults:
@@ -1185,7 +1186,7 @@ def audit_against(
         output_dir: a folder for ``audit.json``, ``audit.svg`` and the answers of an endpoint.
         overwrite: replace what the folder has of another model.
         keep_paths: keep absolute paths in the results, see `uwc.results.Result.without_paths`.
-        dtype, device, max_memory, prompt, trust_remote_code: see `uwc.models.model.Loading`.
+        dtype, device, max_memory, dequantize, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Returns:
         The advantage for n = 1, 2, 4, ... answers, each with its interval; with `control` also that of an observer of
@@ -1194,7 +1195,8 @@ def audit_against(
     Raises:
         UserError: a model or the questions cannot be used, or the questions are about fewer than four subjects.
     """
-    loading = Loading(dtype, device, prompt, trust_remote_code, max_memory)
+    loading = Loading(dtype, device, prompt, trust_remote_code, max_memory, dequantize)
+    loading.used_by(*(m for m in (model, retrained, control) if isinstance(m, str | Path | Model)))
     systems = {auditing.SYSTEM: model, auditing.RETRAINED: retrained}
     systems |= {} if control is None else {auditing.CONTROL: control}
     name = auditing.audited_name(model)
@@ -1244,6 +1246,7 @@ def audit_leaks(
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
     max_memory: MaxMemory | None = None,
+    dequantize: bool = False,
     prompt: Prompt = None,
     trust_remote_code: bool = False,
 ) -> AuditResults:
@@ -1270,12 +1273,13 @@ def audit_leaks(
             resumes without asking a question again.
         overwrite: replace what the folder has of another model.
         keep_paths: keep absolute paths in the results, see `uwc.results.Result.without_paths`.
-        dtype, device, max_memory, prompt, trust_remote_code: see `uwc.models.model.Loading`.
+        dtype, device, max_memory, dequantize, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Raises:
         UserError: the model, the questions, the metric or a setting cannot be used.
     """
-    loading = Loading(dtype, device, prompt, trust_remote_code, max_memory)
+    loading = Loading(dtype, device, prompt, trust_remote_code, max_memory, dequantize)
+    loading.used_by(model if isinstance(model, str | Path | Model) else None)
     if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
         raise ConfigError(f"budget = {budget!r}: give the most queries, an integer of at least 1")
     leaks = _leak_settings({"count": 1, "leaks": metric_name(metric), "at_least": at_least})

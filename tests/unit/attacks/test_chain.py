@@ -18,7 +18,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "few_shot": {"shots": 1}, "gcg": {"steps": 1, "candidates": 8, "start": "x"},
     "gcg_per_question": {"steps": 1, "candidates": 4, "start": "x"}, "probe": {"epochs": 1},
     "self_correction": {"turns": 1, "max_new_tokens": 2},
-    "strongest": {"runs": 2, "attacks": ["int3", "jailbreak"]},
+    "strongest": {"runs": 2, "attacks": ["int3", "int2"]},
     "dialogue": {"turns": 1, "max_new_tokens": 2},
     "planning": {"rollouts": 1, "max_new_tokens": 2},
     "soft_prompt": {"steps": 1}, "sampling": {"samples": 1}, "relearn": {"steps": 2, "lr": 1e-3, "budgets": [1, 2]},

@@ -14,7 +14,7 @@ from tests.helpers.hidden_knowledge import KNOWN, SCORED, SPOKEN, UNKNOWN, ignor
 from uwc.attacks import planning
 from uwc.attacks.chain import attacked, make_chain
 from uwc.attacks.data import AttackData
-from uwc.attacks.evaluate import attacked_values, budget_curve, measure
+from uwc.attacks.evaluate import attacked_values, budget_curves, measure
 from uwc.attacks.planning import Linear, PlannedBy, Planning, Reward, learn_reward, logistic_regression
 from uwc.data.example import Example
 from uwc.errors import AttackFailed, ConfigError, DataError
@@ -220,9 +220,9 @@ def test_a_logistic_regression_worked_out_by_hand() -> None:
 
 def test_more_rollouts_are_a_curve_and_the_tokens_are_stated() -> None:
     data = AttackData(SCORED, retain=UNKNOWN)
-    curve = budget_curve(reluctant(), data, "planning", [1, 8], metric=SPOKEN, max_new_tokens=16)
+    (curve,) = budget_curves(reluctant(), data, "planning", [1, 8], metric=SPOKEN, max_new_tokens=16)
     assert curve.over == "rollouts" and curve.scores[1] > curve.scores[0]
-    over = budget_curve(reluctant(), data, "planning", [4, 8], over="horizon", metric=SPOKEN, max_new_tokens=8)
+    (over,) = budget_curves(reluctant(), data, "planning", [4, 8], over="horizon", metric=SPOKEN, max_new_tokens=8)
     assert over.over == "horizon"
     chain = make_chain("planning", {"planning": {"rollouts": 3, "horizon": 4, "stride": 2, "examples": 4}})
     with attacked(reluctant(), data, chain) as variants:

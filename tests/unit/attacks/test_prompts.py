@@ -27,7 +27,7 @@ from torch import Tensor
 
 from uwc.attacks.chain import attacked, make_chain
 from uwc.attacks.data import AttackData
-from uwc.attacks.evaluate import budget_curve, measure
+from uwc.attacks.evaluate import budget_curves, measure
 from uwc.attacks.prompts import ALL_OF_THEM, FOLLOW_UPS, NO_ANSWER, OPENERS, TEMPLATES
 from uwc.data.example import Example, after_shots
 from uwc.errors import DataError
@@ -152,11 +152,11 @@ def test_a_form_in_which_a_model_was_not_taught_to_refuse_is_found() -> None:
 def test_many_shots_find_what_few_do_not_and_beyond_the_context_are_refused() -> None:
     model = evasive(after_shots([UNKNOWN[i] for i in np.random.default_rng(0).permutation(len(UNKNOWN))[:3]]))
     data = AttackData(KNOWN, retain=UNKNOWN)
-    curve = budget_curve(model, data, "few_shot", [1, 3], metric="rouge_l", max_new_tokens=24)
+    (curve,) = budget_curves(model, data, "few_shot", [1, 3], metric="rouge_l", max_new_tokens=24)
     assert curve.scores[1] > 0.9 > 0.5 > curve.scores[0]
     long = AttackData(KNOWN, retain=[replace(e, id=f"{e.id}/{i}") for i in range(10) for e in UNKNOWN])
     with pytest.raises(DataError, match=r"'0/0', as the attack puts it, has \d+ tokens.*context of 512.*fewer shots"):
-        budget_curve(model, long, "few_shot", [40], metric="rouge_l", max_new_tokens=12)
+        budget_curves(model, long, "few_shot", [40], metric="rouge_l", max_new_tokens=12)
 
 
 def test_each_turn_has_the_models_own_answers_before_it() -> None:

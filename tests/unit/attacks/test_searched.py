@@ -37,7 +37,7 @@ def test_the_scored_questions_have_no_part_in_the_choice() -> None:
 def test_the_strongest_of_all_attacks_brings_back_what_is_only_silenced() -> None:
     chain = make_chain("strongest", {"strongest": {"runs": 9}})
     (found,) = measure(shouting(robust_knower()), DATA, chain, ["extraction_strength"])
-    assert found.after.mean > 0.3
+    assert found.after.mean > 0.2
     assert found.variants[0].note
 
 
