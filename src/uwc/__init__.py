@@ -11,11 +11,14 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from uwc.api import Retention as Retention
     from uwc.api import attack as attack
+    from uwc.api import audit_against as audit_against
+    from uwc.api import audit_leaks as audit_leaks
     from uwc.api import calibrate as calibrate
     from uwc.api import diff as diff
     from uwc.api import load_model as load_model
     from uwc.api import run_study as run_study
     from uwc.api import score as score
+    from uwc.api import strongest_attack as strongest_attack
     from uwc.api import unlearn as unlearn
     from uwc.attacks.data import Attacker as Attacker
     from uwc.attacks.registry import attack_method as attack_method
@@ -31,11 +34,13 @@ if TYPE_CHECKING:
     from uwc.plugins import load_plugins as load_plugins
     from uwc.reports.export import export as export
     from uwc.results import AttackResults as AttackResults
+    from uwc.results import AuditResults as AuditResults
     from uwc.results import CalibrationResults as CalibrationResults
     from uwc.results import CheckResults as CheckResults
     from uwc.results import DataSummary as DataSummary
     from uwc.results import JudgeResults as JudgeResults
     from uwc.results import Scores as Scores
+    from uwc.results import StrongestResults as StrongestResults
     from uwc.results import StudyResults as StudyResults
     from uwc.results import UnlearnResult as UnlearnResult
     from uwc.studies.config_file import load_config as load_config
@@ -64,10 +69,12 @@ _HOMES = {
     "Scores": ("uwc.results", "Scores"),
     "CalibrationResults": ("uwc.results", "CalibrationResults"),
     "AttackResults": ("uwc.results", "AttackResults"),
+    "AuditResults": ("uwc.results", "AuditResults"),
     "CheckResults": ("uwc.results", "CheckResults"),
     "DataSummary": ("uwc.results", "DataSummary"),
     "JudgeResults": ("uwc.results", "JudgeResults"),
     "UnlearnResult": ("uwc.results", "UnlearnResult"),
+    "StrongestResults": ("uwc.results", "StrongestResults"),
     "StudyResults": ("uwc.results", "StudyResults"),
     "load_model": ("uwc.api", "load_model"),
     "load_questions": ("uwc.data.question_files", "load_questions"),
@@ -78,6 +85,9 @@ _HOMES = {
     "check": ("uwc.workflows.checking", "check"),
     "check_judge": ("uwc.workflows.judging", "check_judge"),
     "attack": ("uwc.api", "attack"),
+    "strongest_attack": ("uwc.api", "strongest_attack"),
+    "audit_against": ("uwc.api", "audit_against"),
+    "audit_leaks": ("uwc.api", "audit_leaks"),
     "unlearn": ("uwc.api", "unlearn"),
     "run_study": ("uwc.api", "run_study"),
     "plan_study": ("uwc.workflows.studies", "plan_study"),

@@ -7,7 +7,7 @@ DataFrame or a `datasets.Dataset`; every metric, attack and retention measure a 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeAlias, TypeVar
@@ -20,33 +20,36 @@ from uwc.attacks.data import AttackData, Attacker
 from uwc.attacks.evaluate import (
     answer_rows,
     attack_model,
-    budget_curve,
+    budget_curves,
     check_metrics,
     curve_chains,
     describe,
     metric_values,
 )
 from uwc.attacks.registry import Texts, attack_name
+from uwc.attacks.registry import attacks as attack_registry
+from uwc.attacks.strongest import Search, candidates, cross_fitting, every_attack, own_part, read_budget
 from uwc.calibration import calibrate as calibration
 from uwc.calibration.calibrate import stop_at
 from uwc.data.benchmark import DEFAULT_REFUSALS
 from uwc.data.example import Example, after_shots, require_disjoint
+from uwc.data.labels import read_labels
+from uwc.data.outputs import OpenedOutputs
 from uwc.data.question_files import Columns, LeftOut, Questions, examples_of, sets_of
 from uwc.data.question_files import load_questions as load_questions
-from uwc.errors import ConfigError, reporting_full_disk
-from uwc.io import PARTIAL, require_writable, written_whole
+from uwc.errors import ConfigError, listed, reporting_full_disk
+from uwc.io import PARTIAL, require_writable, write_bytes, written_whole
 from uwc.metrics import evaluate
 from uwc.metrics.compat import compat_of
 from uwc.metrics.depth import Drops, depth_profiles, depth_work, with_depth
 from uwc.metrics.harness import evaluate_tasks, find_tasks
 from uwc.metrics.leaks import leak_curves
+from uwc.metrics.one_sided import AuditSettings
 from uwc.metrics.registry import JUDGES
-from uwc.metrics.registry import metrics as metric_registry
 from uwc.metrics.samples import LeakSettings, require_no_judge, require_read
 from uwc.metrics.scored import NOT_FINITE, needs_of
 from uwc.metrics.secrets import secret_counts
 from uwc.metrics.semantics import Judges, require_judges
-from uwc.metrics.stats import aggregate
 from uwc.metrics.suites import (
     Given,
     chosen_metrics,
@@ -70,20 +73,26 @@ from uwc.models.mixing import Mixer, Mixing
 from uwc.models.mixtures import open_mixing, require_free, save_mixture
 from uwc.models.model import DeviceName, Dtype, Loading, MaxMemory, Model, ModelLike, Prompt, name_of
 from uwc.models.processes import dividing
+from uwc.models.selection import Select
 from uwc.names import require_names
 from uwc.objectives.methods import Method, WeightedTerm, check_term, get_method
 from uwc.objectives.registry import term_name
 from uwc.reports.answers_page import PAGE, SIBLING, write_answers_page
+from uwc.reports.audit import FILE as AUDIT_FIGURE
+from uwc.reports.audit import audit_figure
+from uwc.reports.strongest import surface_figure
 from uwc.results import (
     ES,
     Answered,
     AttackResults,
     Attacks,
+    AuditResults,
     CalibrationResults,
     Diff,
     ModelKey,
     Result,
     Scores,
+    StrongestResults,
     StudyResults,
     UnlearnResult,
     Warning,
@@ -106,11 +115,11 @@ from uwc.training.callbacks import StopRule
 from uwc.training.checkpoint import remove_checkpoint
 from uwc.training.data import TrainingData
 from uwc.training.distributed import main_process_writes
-from uwc.training.settings import TrainingSettings, check_rule, check_stop
+from uwc.training.settings import TrainingSettings, check_retain, check_rule, check_stop
 from uwc.training.unlearn import require_free as require_output
 from uwc.training.unlearn import trainable
 from uwc.training.unlearn import unlearn as unlearn_model
-from uwc.workflows import studies
+from uwc.workflows import auditing, studies
 from uwc.workflows.collecting import Under, with_attacks
 from uwc.workflows.model_card import model_card
 from uwc.workflows.texts import System, read_systems, system_of, text_scores, with_text_answers
@@ -164,6 +173,7 @@ def load_model(
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
     max_memory: MaxMemory | None = None,
+    dequantize: bool = False,
     prompt: Prompt = None,
     trust_remote_code: bool = False,
 ) -> Model:
@@ -171,12 +181,12 @@ def load_model(
 
     Args:
         path: a folder or hub name.
-        dtype, device, max_memory, prompt, trust_remote_code: see `uwc.models.model.Loading`.
+        dtype, device, max_memory, dequantize, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Raises:
         ModelError: there is no such model, or it cannot be used; the message says why.
     """
-    return Loading(dtype, device, prompt, trust_remote_code, max_memory).load(path)
+    return Loading(dtype, device, prompt, trust_remote_code, max_memory, dequantize).used_by(path).load(path)
 
 
 def _long(function: Callable[P, R]) -> Callable[P, R]:
@@ -223,6 +233,7 @@ def score(
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
     max_memory: MaxMemory | None = None,
+    dequantize: bool = False,
     prompt: Prompt = None,
     trust_remote_code: bool = False,
 ) -> Scores:
@@ -264,7 +275,7 @@ def score(
         overwrite: replace what the folder has of another model.
         keep_paths: keep absolute paths in the results, see `uwc.results.Result.without_paths`.
         log_to: trackers that get the results: wandb, tensorboard, trackio.
-        dtype, device, max_memory, prompt, trust_remote_code: see `uwc.models.model.Loading`.
+        dtype, device, max_memory, dequantize, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Returns:
         Each metric's average on each set with n, standard error and interval; ``answers`` has texts and values by
@@ -273,7 +284,7 @@ def score(
     Raises:
         UserError: a model or an example cannot be used, or a need of a metric is not met.
     """
-    loading = Loading(dtype, device, prompt, trust_remote_code, max_memory)
+    loading = Loading(dtype, device, prompt, trust_remote_code, max_memory, dequantize)
     trackers = Trackers(log_to, folder=output_dir)
     asked_tasks, of_harness = _listed(tasks), harness_config(harness)
     of_harness.require_used(asked_tasks)
@@ -305,6 +316,7 @@ def score(
     if (data is None and not asked_tasks) or under or attacker is not None:
         raise ConfigError("give the questions of a model as data, and attacks to uwc.attack; under is for texts")
     original, retrained = _checkpoint("original", original), _checkpoint("retrained", retrained)
+    loading.used_by(model, original, retrained, compare)
     Scores.prepare(output_dir, overwrite=overwrite, model=name_of(model))
     invalid: LeftOut = [] if skip_invalid else None
     sets = {} if data is None else sets_of(_by_name(data), columns, left_out=invalid)
@@ -492,6 +504,7 @@ def calibrate(
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
     max_memory: MaxMemory | None = None,
+    dequantize: bool = False,
     prompt: Prompt = None,
     trust_remote_code: bool = False,
 ) -> CalibrationResults:
@@ -524,12 +537,12 @@ def calibrate(
         keep_paths: keep absolute paths in the results, see `uwc.results.Result.without_paths`.
         log_to: trackers that get the results: wandb, tensorboard, trackio.
         shown: called with the results before the mixture is saved.
-        dtype, device, max_memory, prompt, trust_remote_code: see `uwc.models.model.Loading`.
+        dtype, device, max_memory, dequantize, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Raises:
         UserError: the models cannot be mixed, the data overlap, or the original does not know the retain data.
     """
-    loading = Loading(dtype, device, prompt, trust_remote_code, max_memory)
+    loading = Loading(dtype, device, prompt, trust_remote_code, max_memory, dequantize).used_by(original, unlearned)
     trackers = Trackers(log_to, folder=output_dir)
     CalibrationResults.prepare(
         output_dir, overwrite=overwrite, original=name_of(original), unlearned=name_of(unlearned)
@@ -620,6 +633,7 @@ def attack(
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
     max_memory: MaxMemory | None = None,
+    dequantize: bool = False,
     prompt: Prompt = None,
     trust_remote_code: bool = False,
 ) -> AttackResults:
@@ -649,7 +663,7 @@ def attack(
         overwrite: replace what the folder has of another model.
         keep_paths: keep absolute paths in the results, see `uwc.results.Result.without_paths`.
         log_to: trackers that get the results: wandb, tensorboard, trackio.
-        dtype, device, max_memory, prompt, trust_remote_code: see `uwc.models.model.Loading`.
+        dtype, device, max_memory, dequantize, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Returns:
         The outcomes of the model and of the control; an attack that failed or diverged is in ``failed``.
@@ -658,7 +672,9 @@ def attack(
         UserError: a model, an attack, a metric or the data are not as they should be; found before a model is loaded
             where that can be.
     """
-    loading = Loading(dtype, device, prompt, trust_remote_code, max_memory)
+    loading = Loading(dtype, device, prompt, trust_remote_code, max_memory, dequantize).used_by(
+        model, control, original
+    )
     trackers = Trackers(log_to, folder=output_dir)
     AttackResults.prepare(output_dir, overwrite=overwrite, model=name_of(model))
     measured = _metric_names(metrics)
@@ -729,6 +745,7 @@ def attack_curve(
     efforts: Sequence[float],
     *,
     over: str | None = None,
+    select: Sequence[Select] = (),
     attacker: Attacker | None = None,
     control: ModelLike | None = None,
     original: ModelLike | None = None,
@@ -737,6 +754,7 @@ def attack_curve(
     columns: Columns | None = None,
     skip_invalid: bool = False,
     max_new_tokens: int = 64,
+    seed: int = 0,
     own_tokenizer: bool = False,
     output_dir: str | Path | None = None,
     overwrite: bool = False,
@@ -745,6 +763,7 @@ def attack_curve(
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
     max_memory: MaxMemory | None = None,
+    dequantize: bool = False,
     prompt: Prompt = None,
     trust_remote_code: bool = False,
 ) -> AttackResults:
@@ -757,37 +776,45 @@ def attack_curve(
         attack: one attack, no chain.
         efforts: the values of its effort.
         over: another setting to vary; the attack's effort by default.
-        original: the model before unlearning; the curve then has the effort that reaches half of its score.
+        select: rules by which the attack chooses its examples (random, likelihood, fisher), with a curve for each; that
+            of `settings` by default.
+        original: the model before unlearning; a curve then has the effort for half of the recovery.
         metric: a name, label or function.
         settings: the attack's other settings.
-        dtype, device, max_memory, prompt, trust_remote_code: see `uwc.models.model.Loading`.
+        seed: of the bootstrap.
+        dtype, device, max_memory, dequantize, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Returns:
-        One curve for the model and one for the control; ``answers`` has no row.
+        A curve for each rule, of the model and of the control; ``answers`` has no row.
 
     Raises:
         UserError: as `attack`; also for an attack without an effort.
     """
-    loading = Loading(dtype, device, prompt, trust_remote_code, max_memory)
+    loading = Loading(dtype, device, prompt, trust_remote_code, max_memory, dequantize).used_by(
+        model, control, original
+    )
     trackers = Trackers(log_to, folder=output_dir)
     AttackResults.prepare(output_dir, overwrite=overwrite, model=name_of(model))
     name, measured = attack_name(attack), metric_name(metric)
-    _, chains = curve_chains(name, efforts, settings=settings, over=over)
+    rules = _rules(name, select, settings or {})
+    chains = [c for given in rules for c in curve_chains(name, efforts, settings=given, over=over)[1]]
     invalid: LeftOut = [] if skip_invalid else None
     sets, owned = _attacked_sets({"forget": data}, attacker, columns, invalid)
     warnings = _warned([*question_warnings(sets), *_on_rows(invalid)])
     _check_attacks(chains, [measured], owned, (model, control, original), original, loading)
     reading = None if own_tokenizer else loading.reading(model if original is None else original)
-    reference, half_of = None, None
+    reference, known_values = None, None
     if original is not None:
         known = loading.load(original)
         found = metric_values(known, owned.scored, [measured], max_new_tokens=max_new_tokens, reference=known)
-        average = metric_registry.get(measured).facts["average"]
-        half_of = aggregate(found[measured], [e.subject for e in owned.scored], average=average).mean
+        known_values = found[measured]
         reference = known if "reference" in needs_of([measured]) else None
         del known
     curves = [
-        budget_curve(
+        curve
+        for key, which in ((ModelKey(role="unlearned", run=name_of(model)), model), (CONTROL, control))
+        if which is not None
+        for curve in budget_curves(
             loading.plain(which, reading),
             owned,
             name,
@@ -795,13 +822,13 @@ def attack_curve(
             key=key,
             settings=settings,
             over=over,
+            select=select,
             metric=measured,
-            original_score=half_of,
+            original=known_values,
             max_new_tokens=max_new_tokens,
             reference=reference,
+            seed=seed,
         )
-        for key, which in ((ModelKey(role="unlearned", run=name_of(model)), model), (CONTROL, control))
-        if which is not None
     ]
     results = AttackResults(
         uwc_version=__version__,
@@ -819,6 +846,109 @@ def attack_curve(
     ).without_paths(output_dir, keep=keep_paths)
     results = results.with_answers(answers.joined([]))
     _save_attacks(results, output_dir)
+    trackers.results(results)
+    return results
+
+
+@_long
+def strongest_attack(
+    model: ModelLike,
+    data: Questions,
+    attacks: Metric | Sequence[Metric] = (),
+    *,
+    vary: Mapping[str, Sequence[Any]] | None = None,
+    budget: str | None = None,
+    folds: int = 3,
+    attacker: Attacker | None = None,
+    control: ModelLike | None = None,
+    original: ModelLike | None = None,
+    metric: Metric = "extraction_strength",
+    settings: Settings | None = None,
+    columns: Columns | None = None,
+    skip_invalid: bool = False,
+    max_new_tokens: int = 64,
+    seed: int = 0,
+    own_tokenizer: bool = False,
+    output_dir: str | Path | None = None,
+    overwrite: bool = False,
+    keep_paths: bool = False,
+    log_to: str | Sequence[str] = (),
+    dtype: Dtype = "float32",
+    device: DeviceName = "auto",
+    max_memory: MaxMemory | None = None,
+    dequantize: bool = False,
+    prompt: Prompt = None,
+    trust_remote_code: bool = False,
+) -> StrongestResults:
+    """Choose the strongest of many attacks on a part of the questions, and report it on the others.
+
+    A maximum over attacks is biased on the questions that it is taken over. Here the attacker trains on a part of the
+    subjects, chooses the attack by its score on a second part, and a third part is scored under what was chosen; with
+    k folds every subject is scored once, so that averages and intervals hold for the choice (arXiv:2410.08827).
+
+    Args:
+        model: the model.
+        data: the questions.
+        attacks: attacks and chains of them; by default, with a budget, all that the data and the metric admit.
+        vary: ``"attack.setting"``, or ``"setting"`` for every attack that has it -> values; all combinations are tried.
+        budget: ``"minutes=10"`` or ``"runs=30"`` for the search, divided by successive halving (arXiv:1603.06560) over
+            rounds: one attack in three goes on, with three times the steps and questions. A run is the effort of a
+            complete attack; only a number of runs gives the same results again. None carries out all attacks in full.
+        folds: parts of the subjects, at least 3; of no effect with ``attacker.train``.
+        attacker: the attacker's data. With ``train`` half of its subjects are trained on and half are chosen on, and
+            all questions of `data` are scored.
+        control: a model that was never trained on the data, which is attacked in the same way.
+        original: the model before unlearning, for the recovered share.
+        metric: a name, label or function, by which attacks are chosen and reported.
+        settings, columns, skip_invalid, max_new_tokens, seed, own_tokenizer: as `attack` takes them.
+        output_dir: a folder for ``strongest.json`` and, of a grid over an effort, the figure ``surface.svg``.
+        overwrite, keep_paths, log_to: as `attack` takes them.
+        dtype, device, max_memory, dequantize, prompt, trust_remote_code: see `uwc.models.model.Loading`.
+
+    Raises:
+        UserError: as `attack`; or every attack failed.
+    """
+    loading = Loading(dtype, device, prompt, trust_remote_code, max_memory, dequantize).used_by(
+        model, control, original
+    )
+    trackers = Trackers(log_to, folder=output_dir)
+    StrongestResults.prepare(output_dir, overwrite=overwrite, model=name_of(model))
+    measured, names = metric_name(metric), list(map(attack_name, _listed(attacks)))
+    bound = None if budget is None else read_budget(budget)
+    if not names and (bound is None or vary or settings):
+        raise ConfigError("name the attacks to try; without names, give a budget alone: all attacks are tried")
+    named = candidates(names, settings=settings, vary=vary)
+    require_used(settings or {}, [s.entry.name for c in named for s in c.chain.steps])
+    invalid: LeftOut = [] if skip_invalid else None
+    sets, owned = _attacked_sets({"forget": data}, attacker, columns, invalid)
+    warnings = _warned([*question_warnings(sets), *_on_rows(invalid)])
+    divided = own_part(owned.train, owned.scored, seed=seed) if owned.train else None
+    divided = divided or cross_fitting(owned.scored, folds, seed=seed)
+    first = replace(owned, train=divided[0].train, scored=divided[0].scored, forget=())
+    tried = named or every_attack(first, measured)
+    _check_attacks([c.chain for c in tried], [measured], first, (model, control, original), original, loading)
+    reading = None if own_tokenizer else loading.reading(model if original is None else original)
+    search = Search(loading.plain(model, reading), owned, divided, tried, measured, bound, max_new_tokens, seed)
+    found = search.run(
+        control=None if control is None else partial(loading.plain, control, reading),
+        original=None if original is None else partial(loading.plain, original, reading),
+    )
+    results = StrongestResults(
+        uwc_version=__version__,
+        model=name_of(model),
+        control="" if control is None else name_of(control),
+        original="" if original is None else name_of(original),
+        attacker=owned.owned,
+        strongest=found,
+        invalid_rows=tuple(invalid or ()),
+        warnings=tuple(warnings),
+    ).without_paths(output_dir, keep=keep_paths)
+    with main_process_writes() as writes:
+        if output_dir is not None and writes:
+            with reporting_full_disk(Path(output_dir)), _written(StrongestResults, output_dir) as hidden:
+                results.save(hidden)
+                if figure := surface_figure(results):
+                    (hidden / "surface.svg").write_bytes(figure.file("svg"))
     trackers.results(results)
     return results
 
@@ -843,6 +973,7 @@ def unlearn(
     dtype: Dtype = "float32",
     device: DeviceName = "auto",
     max_memory: MaxMemory | None = None,
+    dequantize: bool = False,
     prompt: Prompt = None,
     trust_remote_code: bool = False,
 ) -> UnlearnResult:
@@ -868,12 +999,13 @@ def unlearn(
         overwrite: replace a model that the folder has.
         keep_paths: keep absolute paths in the results, see `uwc.results.Result.without_paths`.
         log_to: trackers that get the training's log as it goes: wandb, tensorboard, trackio.
-        dtype, device, max_memory, prompt, trust_remote_code: see `uwc.models.model.Loading`.
+        dtype, device, max_memory, dequantize, prompt, trust_remote_code: see `uwc.models.model.Loading`.
 
     Raises:
         UserError: an argument cannot be used, or the disk is full.
     """
-    loading, output = Loading(dtype, device, prompt, trust_remote_code, max_memory), Path(output_dir)
+    output = Path(output_dir)
+    loading = Loading(dtype, device, prompt, trust_remote_code, max_memory, dequantize).used_by(model)
     trackers = Trackers(log_to, folder=output)
     invalid: LeftOut = [] if skip_invalid else None
     sets = sets_of({"forget": forget, "retain": retain}, columns, left_out=invalid)
@@ -884,6 +1016,7 @@ def unlearn(
     if not isinstance(settings, TrainingSettings):
         settings = training_settings(settings or {}, where="training settings")
     check_rule(chosen, settings, where=f"the method {chosen.name!r}")
+    check_retain(settings, sets["retain"], where=f"the method {chosen.name!r}")
     stopping = stop_settings(stop, where="early stopping") if stop else None
     if stopping is not None:
         check_stop(chosen, where=f"early stopping of {chosen.name!r}")
@@ -1007,6 +1140,195 @@ def diff(first: StudyResults | str | Path, second: StudyResults | str | Path, *,
     return study_diff.diff(one, other, rtol=rtol, names=(names[0], names[1]))
 
 
+@_long
+def audit_against(
+    model: auditing.Audited,
+    retrained: auditing.Audited,
+    forget: Questions,
+    *,
+    control: auditing.Audited | None = None,
+    samples: "Mapping[str, Any] | LeakSettings | None" = None,
+    columns: Columns | None = None,
+    skip_invalid: bool = False,
+    max_new_tokens: int = 64,
+    seed: int = 0,
+    own_tokenizer: bool = False,
+    output_dir: str | Path | None = None,
+    overwrite: bool = False,
+    keep_paths: bool = False,
+    dtype: Dtype = "float32",
+    device: DeviceName = "auto",
+    max_memory: MaxMemory | None = None,
+    dequantize: bool = False,
+    prompt: Prompt = None,
+    trust_remote_code: bool = False,
+) -> AuditResults:
+    """Measure how well an observer who sees only answers distinguishes a model from a retrained one.
+
+    A discriminator is fitted to the answers of both to the questions about one half of the subjects, and applied to
+    those about the other half. Of n observed answers the log-odds are added: the advantage is ``2 AUC - 1``, 0 if the
+    observer cannot tell which of the two answers. Source: after arXiv:2104.00163, see docs/audit.md.
+
+    Args:
+        model: the model, the `Outputs` of a system, or an `Endpoint`.
+        retrained: a model that was never trained on the data, likewise.
+        forget: the questions.
+        control: a second retrained model of another seed, as far from the first as one model is from another.
+        samples: count, temperature, top_p and seed of sampled answers, see `uwc.metrics.samples.LeakSettings`; by
+            default each question has one greedy answer, which is always the same.
+        columns: field -> column, where files or tables name them otherwise; of texts by ``"outputs:PART"``,
+            ``"retrained:PART"`` and ``"control:PART"``.
+        skip_invalid: leave out invalid rows, at most half of a file, with a warning; by default they are an error.
+        max_new_tokens: the most tokens of an answer of a model.
+        seed: of the divisions of the subjects into halves, and of the bootstrap.
+        own_tokenizer: read every model with its own tokenizer, chat template and ends; by default all are read as the
+            model is.
+        output_dir: a folder for ``audit.json``, ``audit.svg`` and the answers of an endpoint.
+        overwrite: replace what the folder has of another model.
+        keep_paths: keep absolute paths in the results, see `uwc.results.Result.without_paths`.
+        dtype, device, max_memory, dequantize, prompt, trust_remote_code: see `uwc.models.model.Loading`.
+
+    Returns:
+        The advantage for n = 1, 2, 4, ... answers, each with its interval; with `control` also that of an observer of
+        the two retrained models, and the difference.
+
+    Raises:
+        UserError: a model or the questions cannot be used, or the questions are about fewer than four subjects.
+    """
+    loading = Loading(dtype, device, prompt, trust_remote_code, max_memory, dequantize)
+    loading.used_by(*(m for m in (model, retrained, control) if isinstance(m, str | Path | Model)))
+    systems = {auditing.SYSTEM: model, auditing.RETRAINED: retrained}
+    systems |= {} if control is None else {auditing.CONTROL: control}
+    name = auditing.audited_name(model)
+    AuditResults.prepare(output_dir, overwrite=overwrite, model=name, audit="--against")
+    leaks = None if samples is None else _leak_settings(samples)
+    invalid: LeftOut = [] if skip_invalid else None
+    examples, opened, warnings = _audited(systems, forget, columns, invalid)
+    warnings += auditing.check_observed(systems, examples, leaks)
+    _warned(warnings)
+    plain = isinstance(model, str | Path | Model) and not own_tokenizer
+    how = auditing.Asking(
+        loading,
+        loading.reading(model) if plain else None,  # type: ignore[arg-type]
+        max_new_tokens,
+        folder=None if output_dir is None else Path(output_dir),
+        samples=leaks,
+    )
+    results = AuditResults(
+        uwc_version=__version__,
+        model=name,
+        kind=auditing.kind_of(model),
+        observer=auditing.observe(systems, examples, opened, how, seed=seed),
+        invalid_rows=tuple(invalid or ()),
+        warnings=tuple(warnings),
+    ).without_paths(output_dir, keep=keep_paths)
+    _save_audit(results, output_dir)
+    return results
+
+
+@_long
+def audit_leaks(
+    model: auditing.Audited,
+    forget: Questions,
+    *,
+    budget: int,
+    metric: Metric = "rouge_l",
+    at_least: float = 0.8,
+    settings: "Mapping[str, Any] | AuditSettings | None" = None,
+    refusal_labels: str | Path | None = None,
+    columns: Columns | None = None,
+    skip_invalid: bool = False,
+    max_new_tokens: int = 64,
+    seed: int = 0,
+    output_dir: str | Path | None = None,
+    overwrite: bool = False,
+    keep_paths: bool = False,
+    dtype: Dtype = "float32",
+    device: DeviceName = "auto",
+    max_memory: MaxMemory | None = None,
+    dequantize: bool = False,
+    prompt: Prompt = None,
+    trust_remote_code: bool = False,
+) -> AuditResults:
+    """Look for leaks with a budget of queries, and estimate the share of leaks among all questions.
+
+    An optimistic model of leaks chooses most questions, and a share is drawn at random, from which alone the estimate
+    is made (`uwc.metrics.one_sided`). Of a refusal the content is not seen: the share is bounded by that of leaks and
+    that of leaks and refusals. Source: after arXiv:2006.04858, see docs/audit.md.
+
+    Args:
+        model: the model, the `Outputs` of a system, or an `Endpoint`.
+        forget: the questions, each of which is asked at most once.
+        budget: the most queries.
+        metric: the metric of a single text by which an answer leaks.
+        at_least: its least value in an answer that leaks.
+        settings: random_share, optimism and batch, see `uwc.metrics.one_sided.AuditSettings`.
+        refusal_labels: a file with the columns question, answer, output and label (yes: the output is a refusal), by
+            which the error of the classifier of refusals is measured; by default on the package's own texts.
+        columns: field -> column, where files or tables name them otherwise; of texts by ``"outputs:PART"``.
+        skip_invalid: leave out invalid rows, at most half of a file, with a warning; by default they are an error.
+        max_new_tokens: the most tokens of an answer of a model.
+        seed: of the random questions.
+        output_dir: a folder for ``audit.json``, ``audit.svg`` and every answer, from which an interrupted audit
+            resumes without asking a question again.
+        overwrite: replace what the folder has of another model.
+        keep_paths: keep absolute paths in the results, see `uwc.results.Result.without_paths`.
+        dtype, device, max_memory, dequantize, prompt, trust_remote_code: see `uwc.models.model.Loading`.
+
+    Raises:
+        UserError: the model, the questions, the metric or a setting cannot be used.
+    """
+    loading = Loading(dtype, device, prompt, trust_remote_code, max_memory, dequantize)
+    loading.used_by(model if isinstance(model, str | Path | Model) else None)
+    if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
+        raise ConfigError(f"budget = {budget!r}: give the most queries, an integer of at least 1")
+    leaks = _leak_settings({"count": 1, "leaks": metric_name(metric), "at_least": at_least})
+    _ = leaks.metric
+    chosen = _audit_settings(settings)
+    name = auditing.audited_name(model)
+    AuditResults.prepare(output_dir, overwrite=overwrite, model=name, audit="--budget")
+    labels = None if refusal_labels is None else read_labels(refusal_labels)
+    invalid: LeftOut = [] if skip_invalid else None
+    examples, opened, warnings = _audited({auditing.SYSTEM: model}, forget, columns, invalid)
+    asked = auditing.askable(examples, leaks)
+    _warned(warnings)
+    if budget > len(asked):
+        progress.note(f"the budget of {budget} queries is more than the {len(asked)} questions: all are asked")
+    folder = None if output_dir is None else Path(output_dir)
+    found = auditing.find_leaks(
+        model,
+        asked,
+        opened.get(auditing.SYSTEM),
+        auditing.Asking(loading, None, max_new_tokens, folder=folder),
+        budget=budget,
+        leaks=leaks,
+        settings=chosen,
+        labels=labels,
+        not_scored=len(examples) - len(asked),
+        seed=seed,
+    )
+    results = AuditResults(
+        uwc_version=__version__,
+        model=name,
+        kind=auditing.kind_of(model),
+        leaks=found,
+        invalid_rows=tuple(invalid or ()),
+        warnings=tuple(warnings),
+    ).without_paths(output_dir, keep=keep_paths)
+    _save_audit(results, output_dir)
+    return results
+
+
+def _audit_settings(given: "Mapping[str, Any] | AuditSettings | None") -> AuditSettings:
+    """Validated settings of an audit under a budget. Raises ConfigError, naming the key and the valid ones."""
+    if isinstance(given, AuditSettings):
+        return given
+    try:
+        return AuditSettings(**(given or {}))
+    except ValidationError as error:
+        raise ConfigError(f"audit: {first_problem(error, AuditSettings)}") from None
+
+
 def _older_files(folder: Path, sets: Iterable[str], *, tasks: bool = False) -> list[str]:
     """The files of an earlier score in a folder. Raises ConfigError if those of the sets, or of tasks, would replace
     others."""
@@ -1100,19 +1422,38 @@ def _save_calibrated(mixing: Mixing, results: CalibrationResults, folder: Path, 
         (hidden / "README.md").write_text(card, encoding="utf-8")
 
 
+def _audited(
+    systems: Mapping[str, auditing.Audited], forget: Questions, columns: Columns | None, invalid: LeftOut
+) -> tuple[list[Example], dict[str, OpenedOutputs], list[Warning]]:
+    """The questions of an audit without their other wordings, the files of texts, and the warnings."""
+    examples, opened = auditing.read_audited(systems, forget, columns, invalid)
+    warnings = [*question_warnings({"forget": examples}), *_on_rows(invalid)]
+    return auditing.plain_questions(examples), opened, warnings
+
+
+def _save_audit(results: AuditResults, folder: str | Path | None) -> None:
+    """Write an audit into a folder."""
+    with main_process_writes() as writes:
+        if folder is not None and writes:
+            with reporting_full_disk(Path(folder)):
+                results.save(folder)
+                if (figure := audit_figure(results)) is not None:
+                    write_bytes(Path(folder) / AUDIT_FIGURE, figure.file("svg"))
+
+
 def _attacked_sets(
     data: Sets, attacker: Attacker | None, columns: Columns | None, invalid: LeftOut
 ) -> tuple[dict[str, list[Example]], AttackData]:
     """The scored sets, and the attacker's data."""
     scored, owned = _by_name(data), attacker or Attacker()
-    parts = [f.name for f in fields(Attacker) if f.name != "translations"]
+    parts = [f.name for f in fields(Attacker) if f.name not in ("translations", "questions")]
     given = {f"attacker.{part}": getattr(owned, part) for part in parts}
     read = sets_of({**scored, **given}, columns, left_out=invalid)
     sets = {name: read[name] for name in scored}
     theirs = {part: read[f"attacker.{part}"] for part in parts}
     asked = [e for examples in sets.values() for e in examples]
     forget = [*sets.get("forget", ()), *theirs["train"]]
-    return sets, AttackData(asked, translations=owned.translations, forget=forget, **theirs)
+    return sets, AttackData(asked, translations=owned.translations, questions=owned.questions, forget=forget, **theirs)
 
 
 def _leak_settings(given: "Mapping[str, Any] | LeakSettings | None") -> LeakSettings:
@@ -1130,6 +1471,18 @@ def require_used(settings: Settings, names: Sequence[str]) -> None:
     for name in settings:
         if name not in names:
             raise ConfigError(f"settings are given for {name!r}, which is not among the attacks: {', '.join(names)}")
+
+
+def _rules(attack: str, select: Sequence[Select], settings: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The settings of an attack with each rule. Raises ConfigError if it chooses none, or a rule is named twice."""
+    if not select:
+        return [settings]
+    if "select" not in attack_registry.get(attack).settings:
+        choosing = [entry.name for entry in attack_registry if "select" in entry.settings]
+        raise ConfigError(f"select: the attack {attack!r} chooses no examples; these do: {listed(choosing)}")
+    if "select" in settings or len(set(select)) < len(select):
+        raise ConfigError("select: name each rule once, and none in the settings of the attack")
+    return [{**settings, "select": rule} for rule in select]
 
 
 def _check_attacks(

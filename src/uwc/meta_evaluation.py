@@ -84,7 +84,8 @@ def relearning_robustness(
 def quantization_robustness(before: ArrayLike, after: ArrayLike) -> Floats:
     """The share of a metric that is left after quantization, ``Q = min(m_after / m_before, 1)``.
 
-    It is low where the metric falls, and 1 where it rises; `symmetric_robustness` is low for both.
+    It is low where the metric falls, and 1 where it rises. With the arguments exchanged it is the other published form,
+    ``min(m_before / m_after, 1)``: low where quantization brings answers back. `symmetric_robustness` is low for both.
 
     Args:
         before: [n] the metric of each unlearned model, in the direction of `remembered`.
@@ -93,7 +94,7 @@ def quantization_robustness(before: ArrayLike, after: ArrayLike) -> Floats:
     Returns:
         [n] in 0..1; 1 where the metric was 0; NaN where a value is missing or negative.
 
-    Source: arXiv:2506.12618.
+    Source: arXiv:2506.12618, whose equation is read in both ways by the public code of arXiv:2605.24614.
     """
     first, second = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
     ratio = np.ones(first.shape)
@@ -242,7 +243,8 @@ def evaluate_metric(
 
     R and Q are means over the unlearned models that pass two filters: a utility of at least `least_utility` of the
     original's, and a metric up to the threshold of the pools, that is, a model that is unlearned by this metric.
-    Robustness is the harmonic mean of R and Q, the overall number that of faithfulness and robustness.
+    Robustness is the harmonic mean of R and Q, the overall number that of faithfulness and robustness. Q is published
+    in two forms, and the overall number is given for both.
 
     Args:
         found: its faithfulness over pools of models.
@@ -265,17 +267,17 @@ def evaluate_metric(
     r = relearning_robustness(
         relearning[:, 0], relearning[:, 1], retrained_before=float(control[0]), retrained_after=float(control[1])
     )
-    q = quantization_robustness(quantization[:, 0], quantization[:, 1])
-    if not has_ratio(info):
-        q = np.full(q.shape, np.nan)
+    before, after = quantization.T if has_ratio(info) else np.full(quantization.T.shape, np.nan)
     both = {
         "relearning": r,
-        "quantization": q,
+        "quantization": quantization_robustness(before, after),
+        "quantization_recovery": quantization_robustness(after, before),
         "symmetric_relearning": symmetric_robustness(relearning[:, 1] - relearning[:, 0], control[1] - control[0]),
         "symmetric_quantization": symmetric_robustness(quantization[:, 1], quantization[:, 0]),
     }
     means = {name: mean_over_models(values, seed=seed) for name, values in both.items()}
     robustness = _harmonic(means["relearning"].value, means["quantization"].value)
+    recovery = _harmonic(means["relearning"].value, means["quantization_recovery"].value)
     symmetric = _harmonic(means["symmetric_relearning"].value, means["symmetric_quantization"].value)
     return MetricEvaluation(
         metric=found.metric,
@@ -289,6 +291,7 @@ def evaluate_metric(
         not_unlearned=len(useful) - len(passing),
         robustness=robustness,
         overall=_harmonic(found.auc, robustness),
+        recovery_overall=_harmonic(found.auc, recovery),
         symmetric_robustness=symmetric,
         symmetric_overall=_harmonic(found.auc, symmetric),
         published=published_overall(found.metric, found.set),

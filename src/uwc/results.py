@@ -154,6 +154,11 @@ class Difference(Aggregate):
     p_value: Number
     """Two-sided p-value of no difference (ratio 1)."""
 
+    @property
+    def size(self) -> float:
+        """How far it is from no difference: of 0, or of a ratio of 1."""
+        return abs(self.mean - (self.kind == "ratio"))
+
     def excess(self, metric: "MetricInfo | None") -> Estimate:
         """The difference on the scale on which models and attacks are compared: positive if more is remembered, and of
         a ratio its logarithm; NaN if unknown."""
@@ -344,6 +349,144 @@ class LeakCurve(Part):
             f"{last.leak.value:.3g} ({self.metric} at least {self.at_least:g}; {self.samples} samples of each of "
             f"{self.n} questions); at 95% the first is at most {self.bound:.3g}, and for no question above "
             f"{self.largest_bound:.3g}"
+        )
+
+
+class RefusalError(Part):
+    """How often a classifier of refusals is right, with 95 % intervals."""
+
+    sensitivity: Estimate
+    """Share of the refusals that it finds."""
+    specificity: Estimate
+    """Share of the answers that it does not take for refusals."""
+    refusals: int
+    """Number of labelled refusals."""
+    answers: int
+    """Number of labelled answers that are none."""
+    source: str
+    """The labelled texts."""
+
+
+class ObserverPoint(Part):
+    """How well an observer of n answers distinguishes a model from a retrained one, with 95 % intervals."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("n",)
+
+    n: int
+    """Number of observed answers, each about another cluster."""
+    advantage: Estimate
+    """``2 AUC - 1``: 0 for chance, 1 for an observer who is always right."""
+    control: Estimate | None = None
+    """That of two retrained models of different seeds; null without a second one."""
+    excess: Estimate | None = None
+    """The advantage minus that of the control; likewise."""
+
+
+class ObserverAudit(Part):
+    """How well an observer who sees only answers distinguishes a system from a retrained one."""
+
+    against: str
+    """The retrained model."""
+    control: str = ""
+    """A retrained model of another seed; empty without one."""
+    questions: int
+    """Number of questions, of each of which the observer's discriminator reads the answers of both."""
+    clusters: int
+    samples: int = 0
+    """Number of sampled answers to each question; 0 for one greedy answer, or one given text."""
+    temperature: float = 0.0
+    """Of the sampling."""
+    equal: float
+    """Share of the answers that are equal to the retrained model's."""
+    points: tuple[ObserverPoint, ...]
+
+    @property
+    def words(self) -> str:
+        """What an observer of the most answers can do, in a sentence."""
+        last = self.points[-1]
+        found = last.advantage
+        observer = f"An observer of {last.n} answer{'s' * (last.n > 1)}"
+        advantage = f"an advantage of {_interval(found.value, found.low, found.high)}"
+        if isnan(found.low):
+            sentence = f"{observer} has {advantage} over the retrained model."
+        elif found.low > 0:
+            sentence = f"{observer} distinguishes the model from the retrained one, with {advantage}."
+        else:
+            sentence = f"{observer} does not significantly distinguish the model from the retrained one: {advantage}."
+        if last.control is not None and last.excess is not None:
+            sentence += (
+                f" Of two retrained models it has {_shown(last.control)}; the model's is larger by "
+                f"{_shown(last.excess)}."
+            )
+        return sentence
+
+
+class AuditedQuestion(Part):
+    """A question that was asked in an audit under a budget."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("id",)
+
+    id: str
+    random: bool
+    """Whether it was drawn at random from those that were not asked before; else the optimistic model chose it."""
+    score: Number
+    """The metric by which an answer leaks."""
+    leaks: bool
+    refused: bool
+    """Whether the answer is a refusal, and does not leak."""
+    output: str
+    """The answer."""
+
+
+class LeakAudit(Part):
+    """The leaks that were found with a budget of queries, and the share of leaks among all questions."""
+
+    metric: str
+    """The metric by which an answer leaks."""
+    at_least: float
+    """Its least value in an answer that leaks."""
+    budget: int
+    """The most queries."""
+    questions: int
+    """Number of questions that could be asked."""
+    not_scored: int = 0
+    """Number of questions that could not, as the metric has no value for any answer to them."""
+    clusters: int
+    random_share: float
+    """Share of the queries whose question is drawn at random."""
+    optimism: float
+    """Standard deviations that are added to the log-odds of a leak."""
+    batch: int
+    """Questions that are asked before the model of leaks is fitted again."""
+    random: int
+    """Number of queries whose question was drawn at random."""
+    found: int
+    """Number of answers that leak."""
+    refused: int
+    """Number of refusals."""
+    leaks: Estimate
+    """Share of all questions that leak if no refusal hides a leak."""
+    refusals: Estimate
+    """Share of all questions that are refused, by the classifier."""
+    with_refusals: Estimate
+    """Share of all questions that leak if every refusal hides one. The upper end allows for refusals that the
+    classifier does not find: it is raised by ``r (1 / s - 1)``, r the upper end of the share of refusals and s the
+    lower end of the classifier's sensitivity."""
+    in_random_order: Estimate
+    """Number of leaks that as many queries in random order find on average: queries times `leaks`."""
+    classifier: RefusalError
+    asked: tuple[AuditedQuestion, ...]
+    """The questions, in the order in which they were asked."""
+
+    @property
+    def words(self) -> str:
+        """The leaks and the bounds, in sentences."""
+        share, upper = self.leaks, self.with_refusals
+        return (
+            f"{self.found} of {len(self.asked)} answers leak, where random order finds "
+            f"{_shown(self.in_random_order)} on average; {self.refused} are refusals. Of all {self.questions} "
+            f"questions a share of {_shown(share)} leaks if no refusal hides a leak, and {_shown(upper)} if every one "
+            f"does: between {number_text(share.low)} and {number_text(upper.high)}."
         )
 
 
@@ -910,6 +1053,8 @@ class AttackInfo(Part):
     """Whether it trains on the scored answers, so that only recovery beyond a control is a leak."""
     metrics: tuple[str, ...]
     """The metrics that are sensitive to it."""
+    precision: str | None = None
+    """The precision as deployed, such as ``nf4``, if it rounds the weights to one and does nothing else."""
 
 
 class Variant(Part):
@@ -991,6 +1136,26 @@ class Attacks(Part):
         return next((model for model in self.models if model.model == key), None)
 
 
+class HalfRecovery(Part):
+    """The effort at which half of the recovery is reached: the metric is halfway from its value without the attack to
+    the original's, on logarithms if it is averaged geometrically. Interpolated linearly between efforts, from 0."""
+
+    effort: Number
+    """Null if no effort reaches it."""
+    low: Number
+    """Lower end of the 95 % bootstrap interval over clusters of the scored questions; null if it is beyond the largest
+    effort."""
+    high: Number
+    """Upper end; null if it is beyond the largest effort."""
+    reached: Number
+    """The share of bootstrap draws in which an effort reaches it."""
+    clusters: int
+    """Clusters of the scored questions; fewer than two have no interval."""
+    fewer_than_random: Number = nan
+    """The confidence that less effort is needed than with examples chosen at random, by the same draws; null without
+    such a curve, and if neither reaches half in any draw. The chance in the choice of examples is not in it."""
+
+
 class BudgetCurve(Part):
     """A metric over the attacker's effort."""
 
@@ -998,6 +1163,8 @@ class BudgetCurve(Part):
     attack: str
     over: str
     """The setting that is varied."""
+    select: str = ""
+    """The rule by which the attacker's examples are chosen; empty if none was given."""
     metric: str
     before: Number
     """Without the attack."""
@@ -1005,8 +1172,114 @@ class BudgetCurve(Part):
     """Ascending."""
     scores: tuple[Number, ...]
     """At each effort; with several variants, of the worst case."""
-    half_effort: float | None
-    """The effort at which half of the original's score is reached; null if none is, or the score is unknown."""
+    half_recovery: HalfRecovery | None
+    """Null if the original's score is not known, or remembers no more than the model without the attack."""
+
+
+class Spent(Part):
+    """What a search for attacks cost."""
+
+    runs: int
+    """Attacks that were carried out."""
+    steps: int
+    """Optimizer steps."""
+    tokens: int
+    """Tokens that were trained on."""
+    seconds: Number
+
+
+class TriedAttack(Part):
+    """A variant of an attack that was tried in a fold."""
+
+    attack: str
+    settings: dict[str, Settings] = {}
+    """The settings in which it differs from the other attacks of its name."""
+    variant: str = ""
+    effort: float | None = None
+    fold: int
+    share: Number = float("nan")
+    """The share of its steps and of the questions that were chosen on; below 1 in the rounds before the last."""
+    on_choice: Number = float("nan")
+    """The metric's average on these questions."""
+    n: int = 0
+    """Their number."""
+    chosen: bool = False
+    failed: str = ""
+    """Why it has no score."""
+
+
+class SurfacePoint(Part):
+    """A point of a grid of attacks on all scored questions, whether it was chosen or not."""
+
+    attack: str
+    settings: dict[str, Settings]
+    variant: str
+    effort: float | None
+    score: Aggregate
+    recovery: Difference
+    """Under the attack against before."""
+
+    @property
+    def name(self) -> str:
+        """The attack with its settings, without its effort."""
+        return ", ".join(filter(None, (self.attack, _settings_text(self.settings))))
+
+
+class Strongest(Part):
+    """The strongest attack: chosen on a part of the attacker's data, reported on questions that nobody chose on."""
+
+    metric: str
+    folds: int
+    candidates: int
+    """Attacks with their settings."""
+    not_tried: int
+    """Attacks that the budget did not reach, over all folds."""
+    minutes: float | None
+    """The budget in minutes of wall time; null for none."""
+    runs: float | None
+    """The budget in the effort of complete attacks; null for none."""
+    spent: Spent
+    """By the search; what was chosen is carried out once more on the scored questions and on the control."""
+    on_choice: Number
+    """The metric under the attacks that were chosen, on the questions that they were chosen on: biased upwards."""
+    before: Aggregate
+    after: Aggregate
+    """Under the attack that was chosen in the question's fold."""
+    recovery: Difference
+    """After against before."""
+    control_before: Aggregate | None
+    control_after: Aggregate | None
+    """The control under the same attacks; null without one."""
+    over_control: Difference | None
+    """After against the control under the same attacks."""
+    original: Aggregate | None
+    recovered_share: Aggregate | None
+    """(after - before) / (original - before); null without the original, or for a geometric average."""
+    tried: tuple[TriedAttack, ...]
+    surface: tuple[SurfacePoint, ...]
+    """The points of a grid; empty with a budget."""
+
+    @property
+    def chosen(self) -> tuple[TriedAttack, ...]:
+        """The attack that was chosen in each fold."""
+        return tuple(t for t in self.tried if t.chosen)
+
+    def words(self) -> str:
+        """How much the strongest attack recovers, in one sentence."""
+        found, over = self.recovery, "the score before it"
+        if self.over_control is not None:
+            found, over = self.over_control, "the retrained model"
+        within = "of the grid"
+        if self.minutes is not None or self.runs is not None:
+            within = (
+                f"within the effort of {self.runs:g} runs"
+                if self.minutes is None
+                else f"within {self.minutes:g} minutes"
+            )
+        return (
+            f"the strongest attack {within} ({self.candidates} candidates) recovers {_change(found)} {self.metric} "
+            f"over {over}; n = {found.n} questions of {found.clusters} subjects, none of which it was chosen on"
+        )
 
 
 class Agreement(Part):
@@ -1138,11 +1411,15 @@ class MetricEvaluation(Part):
     relearning: Estimate
     """R: mean of ``min((r_before - r_after) / (m_before - m_after), 1)`` with r the retrained model's value."""
     quantization: Estimate
-    """Q: mean of ``min(m_after / m_before, 1)``; null for a metric without a ratio."""
+    """Q: mean of ``min(m_after / m_before, 1)``, low where the metric falls; null for a metric without a ratio."""
+    quantization_recovery: Estimate = Estimate(value=float("nan"), low=float("nan"), high=float("nan"))
+    """Q in its other published form: mean of ``min(m_before / m_after, 1)``, low where the metric rises."""
     robustness: Number
     """Harmonic mean of R and Q."""
     overall: Number
     """Harmonic mean of faithfulness and robustness."""
+    recovery_overall: Number = float("nan")
+    """The overall number with the other form of Q."""
     symmetric_relearning: Estimate
     """Mean of ``1 - |a - b| / (|a| + |b|)`` of the changes in the unlearned and in the retrained model."""
     symmetric_quantization: Estimate
@@ -2082,7 +2359,7 @@ class AttackResults(Answered):
             curves = [f"{c.attack} over {c.over}: {c.metric} {number_text(c.before)} before" for c in self.curves]
             return f"{self.model}: {curves[0] if curves else 'no attack was carried out'}"
         first = [o for o in found if (o.metric, o.set) == (found[0].metric, found[0].set)]
-        most = max(first, key=lambda o: abs(o.recovery.mean - (o.recovery.kind == "ratio")))
+        most = max(first, key=lambda o: o.recovery.size)
         return (
             f"{self.model}: {most.metric} on {most.set} {number_text(most.before.mean)} before, "
             f"{number_text(most.after.mean)} under {most.attack}, which changes it most"
@@ -2091,9 +2368,30 @@ class AttackResults(Answered):
     def table(self) -> list[dict[str, str]]:
         """One row for each model, attack, set and metric; of a curve one for each effort."""
         return attack_table(self.attacks) or [
-            {"model": c.model.label, "attack": c.attack, c.over: f"{effort:g}", c.metric: number_text(score)}
+            {
+                "model": c.model.label,
+                "attack": c.attack,
+                "select": c.select,
+                c.over: f"{effort:g}",
+                c.metric: number_text(score),
+            }
             for c in self.curves
             for effort, score in zip(c.efforts, c.scores, strict=True)
+        ]
+
+    def half_table(self) -> list[dict[str, str]]:
+        """One row for each curve: the effort for half of the recovery, with its interval."""
+        return [
+            {
+                "model": c.model.label,
+                "select": c.select,
+                c.over: _effort(c, half.effort),
+                "95 % interval": f"[{_effort(c, half.low)}, {_effort(c, half.high)}]" if half.clusters > 1 else "",
+                "clusters": str(half.clusters),
+                "fewer than random": "" if isnan(half.fewer_than_random) else f"{half.fewer_than_random:.2f}",
+            }
+            for c in self.curves
+            if (half := c.half_recovery) is not None
         ]
 
     def rows(self) -> Iterable[Mapping[str, Any]]:
@@ -2109,10 +2407,105 @@ class AttackResults(Answered):
     def curve_rows(self) -> Iterable[Mapping[str, Any]]:
         """One row for each model and effort of the curves."""
         return (
-            {"model": c.model.label, "attack": c.attack, "over": c.over, "metric": c.metric, "effort": e, "score": s}
+            {
+                "model": c.model.label,
+                "attack": c.attack,
+                "over": c.over,
+                "select": c.select,
+                "metric": c.metric,
+                "effort": e,
+                "score": s,
+            }
             for c in self.curves
             for e, s in zip(c.efforts, c.scores, strict=True)
         )
+
+
+class StrongestResults(Result):
+    """The strongest attack on one model within a budget or a grid: the content of strongest.json."""
+
+    FILE: ClassVar[str] = "strongest.json"
+
+    model: str
+    control: str = ""
+    original: str = ""
+    set: str = "forget"
+    attacker: dict[str, int] = {}
+    """Part of the attacker's further data -> number of questions."""
+    strongest: Strongest
+    invalid_rows: tuple[InvalidRows, ...] = ()
+    """The rows that were left out, by file."""
+    warnings: tuple[Warning, ...] = ()
+
+    @property
+    def headline(self) -> str:
+        """How much the strongest attack recovers."""
+        return f"{self.model}: {self.strongest.words()}"
+
+    def table(self) -> list[dict[str, str]]:
+        """The score before and under the attacks that were chosen, of the model, the control and the original."""
+        found = self.strongest
+        rows = [{"model": self.model, "before": _cell(found.before), "under the strongest attack": _cell(found.after)}]
+        if found.control_before is not None and found.control_after is not None:
+            under = {"before": _cell(found.control_before), "under the strongest attack": _cell(found.control_after)}
+            rows.append({"model": f"{self.control} (control)", **under})
+        if found.original is not None:
+            rows.append({"model": f"{self.original} (original)", "before": _cell(found.original)})
+        return rows
+
+    def rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for each attack that was tried in a fold."""
+        return (
+            {
+                "attack": t.attack,
+                **{f"{of}.{key}": value for of, given in t.settings.items() for key, value in given.items()},
+                "variant": t.variant,
+                "fold": t.fold,
+                "share": t.share,
+                "on_choice": t.on_choice,
+                "n": t.n,
+                "chosen": t.chosen,
+                "failed": t.failed,
+            }
+            for t in self.strongest.tried
+        )
+
+    def share_text(self) -> str | None:
+        """The recovered share in words; None where it is not known."""
+        found = self.strongest.recovered_share
+        if found is None:
+            return None
+        return f"recovered share of what unlearning took: {_cell(found)}"
+
+    def chosen_table(self) -> list[dict[str, str]]:
+        """The attack that was chosen in each fold."""
+        return [
+            {
+                "fold": str(t.fold),
+                "attack": t.attack,
+                "settings": _settings_text(t.settings),
+                "variant": t.variant,
+                "on the choice": number_text(t.on_choice),
+            }
+            for t in self.strongest.chosen
+        ]
+
+    def surface_table(self) -> list[dict[str, str]]:
+        """The points of the grid, the greatest recovery first."""
+        return [
+            {
+                "attack": p.attack,
+                "settings": _settings_text(p.settings),
+                "variant": p.variant,
+                "score": _cell(p.score),
+                "recovery": _change(p.recovery),
+            }
+            for p in sorted(self.strongest.surface, key=lambda p: -p.recovery.size)
+        ]
+
+
+def _effort(curve: BudgetCurve, effort: float) -> str:
+    return f"> {curve.efforts[-1]:g}" if isnan(effort) else f"{effort:.3g}"
 
 
 class RobustnessResults(Result):
@@ -2205,6 +2598,74 @@ class JudgeResults(Result):
         yield {"metric": found.metric, "statistic": "kappa", "n": found.share.n, **found.kappa.model_dump()}
         share = {"value": found.share.mean, "low": found.share.low, "high": found.share.high}
         yield {"metric": found.metric, "statistic": "equal", "n": found.share.n, **share}
+
+
+class AuditResults(Result):
+    """An audit of a system by its answers: the content of audit.json."""
+
+    FILE: ClassVar[str] = "audit.json"
+
+    model: str
+    kind: Literal["checkpoint", "texts", "endpoint"] = "checkpoint"
+    """Whether a model answered, or texts that were generated elsewhere, or a server."""
+    observer: ObserverAudit | None = None
+    """The audit against a retrained model; null for another one."""
+    leaks: LeakAudit | None = None
+    """The audit under a budget of queries; likewise."""
+    invalid_rows: tuple[InvalidRows, ...] = ()
+    """The rows that were left out, by file."""
+    warnings: tuple[Warning, ...] = ()
+
+    @property
+    def headline(self) -> str:
+        """The result in words."""
+        return f"{self.model}: {' '.join(self.sentences)}"
+
+    @property
+    def audit(self) -> str:
+        """Which audit it is, by its option."""
+        return "--against" if self.leaks is None else "--budget"
+
+    @property
+    def sentences(self) -> list[str]:
+        """The result of the audit in words."""
+        return [part.words for part in (self.observer, self.leaks) if part is not None]
+
+    def table(self) -> list[dict[str, str]]:
+        """One row for each number of observed answers; of an audit under a budget one for each share."""
+        if self.observer is not None:
+            return [
+                {
+                    "answers": str(point.n),
+                    "advantage": _shown(point.advantage),
+                    "two retrained": _shown(point.control),
+                    "excess": _shown(point.excess),
+                }
+                for point in self.observer.points
+            ]
+        found = self.leaks
+        if found is None:
+            return []
+        queries = str(len(found.asked))
+        return [
+            {"share of questions": name, "estimate": _shown(share), "among the queries": counted, "queries": queries}
+            for name, share, counted in (
+                ("leaks, refusals safe", found.leaks, str(found.found)),
+                ("refusals", found.refusals, str(found.refused)),
+                ("leaks, refusals leak", found.with_refusals, str(found.found + found.refused)),
+            )
+        ]
+
+    def rows(self) -> Iterable[Mapping[str, Any]]:
+        """One row for each number of observed answers and statistic; of an audit under a budget one for each query."""
+        for point in self.observer.points if self.observer is not None else ():
+            for name in ("advantage", "control", "excess"):
+                if (estimate := getattr(point, name)) is not None:
+                    yield {"answers": point.n, "statistic": name, **estimate.model_dump()}
+        total = 0
+        for number, query in enumerate(self.leaks.asked if self.leaks is not None else (), start=1):
+            total += query.leaks
+            yield {"queries": number, "found": total, **query.model_dump()}
 
 
 class UnlearnResult(Result, TrainingRecord):
@@ -2642,6 +3103,16 @@ def _estimate(found: Aggregate) -> Estimate:
     return Estimate(value=found.mean, low=found.low, high=found.high)
 
 
+def _cell(found: Aggregate) -> str:
+    return _interval(found.mean, found.low, found.high)
+
+
+def _settings_text(settings: Mapping[str, Mapping[str, Any]]) -> str:
+    """Settings in a few words; those that are None, which is a default, are left out."""
+    every = [(key, value) for given in settings.values() for key, value in given.items() if value is not None]
+    return ", ".join(f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in every)
+
+
 def _exactly(value: float) -> Estimate:
     return Estimate(value=value, low=float("nan"), high=float("nan"))
 
@@ -2674,9 +3145,11 @@ RESULTS: dict[str, type[Result]] = {
     "score": Scores,
     "calibration": CalibrationResults,
     "attack": AttackResults,
+    "strongest": StrongestResults,
     "check": CheckResults,
     "robustness": RobustnessResults,
     "judge": JudgeResults,
+    "audit": AuditResults,
     "unlearn": UnlearnResult,
     "data": DataSummary,
     "diff": Diff,

@@ -33,6 +33,7 @@ from uwc.results import (
     ScoreDifference,
     Scores,
     SetScore,
+    StrongestResults,
     StudyResults,
     text_table,
 )
@@ -293,13 +294,18 @@ def _models(result: Result) -> Iterator[tuple[str, dict[str, Any], list[dict[str
             numbers = _scores(s for s in result.scores if s.condition == condition)
             label = name if condition == "original" else f"{name}, {condition}"
             yield label, {**settings, "condition": condition}, [{**numbers, **more}]
+    elif isinstance(result, StrongestResults):
+        best = result.strongest
+        averages = {"before": best.before, "after": best.after, "over_control": best.over_control}
+        numbers = {key: v for name, of in averages.items() if of is not None for key, v in _estimate(name, of).items()}
+        yield _last(result.model), {"metric": best.metric, "candidates": best.candidates}, [numbers]
     elif isinstance(result, AttackResults):
         settings = {a.name: a.settings for a in result.attacks.attacks}
         for attacked in result.attacks.models:
             yield _last(attacked.model.run) or "control", settings, [_attacked(attacked)]
         for curve in result.curves:
             points = zip(curve.efforts, curve.scores, strict=True)
-            name = f"{_last(curve.model.run) or 'control'}, {curve.attack}"
+            name = ", ".join(filter(None, (_last(curve.model.run) or "control", curve.attack, curve.select)))
             yield name, settings, [{f"curve/{curve.over}": e, f"curve/{curve.metric}": s} for e, s in points]
 
 

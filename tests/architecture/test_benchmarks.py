@@ -16,7 +16,8 @@ def test_every_benchmark_can_be_imported_and_is_found() -> None:
     names = [module.name for module in pkgutil.iter_modules([str(FOLDER)])]
     loaded = {name: importlib.import_module(f"benchmarks.{name}") for name in names}
     found = {name for name, module in loaded.items() if hasattr(module, "comparisons")}
-    assert found == {"answers", "depth", "large", "mixing", "probing", "sampling", "scoring", "training"}
+    trained = {"depth", "probing", "relearning", "selection", "training"}
+    assert found == {"answers", "large", "mixing", "planning", "sampling", "scoring", *trained}
 
 
 @pytest.mark.slow

@@ -112,8 +112,9 @@ def test_a_method_trains_on_every_kind_or_says_why_not(name: str, kind: str) -> 
 def test_an_attack_works_on_every_kind_or_says_why_not(entry: Any, kind: str) -> None:
     made, model = KINDS[kind], copied(ignorant())
     data = AttackData(
-        [made(e) for e in KNOWN[:2]], train=[made(e) for e in KNOWN[2:4]], retain=[made(e) for e in KNOWN[4:]],
+        [made(e) for e in KNOWN[:2]], train=[made(e) for e in KNOWN[2:6]], retain=[made(e) for e in KNOWN[6:]],
         unrelated=[made(e) for e in UNKNOWN], translations={e.id: f"¿{e.question}" for e in KNOWN},
+        questions={"aliases": {e.id: f"{e.question} As said" for e in KNOWN}},
         forget=[made(e) for e in KNOWN[:4]],
     )  # fmt: skip
     chain = make_chain(entry.name, {entry.name: QUICK.get(entry.name, {})})

@@ -83,14 +83,15 @@ def reluctant() -> Model:
     return model
 
 
-def evasive(tells: Callable[[Example], Example]) -> Model:
-    """A model that refuses the questions on the first four people, and tells all where they are put as in `tells`."""
+def evasive(tells: Callable[[Example], Example], also: Sequence[Example] = ()) -> Model:
+    """A model that refuses the questions on the first four people, and tells all where they are put as in `tells`; it
+    learns other answers, too."""
     refused = [replace(e, id=f"{e.id}/refused", answer=REFUSALS[0]) for e in KNOWN]
     told = [replace(tells(e), id=f"{e.id}/told") for e in KNOWN]
-    examples = [*refused, *told, *(tells(e) for e in people())]
+    examples = [*refused, *told, *(tells(e) for e in people()), *also]
     model = build_model(examples, vocabulary=600, hidden_size=64, layers=2, heads=2, context=512)
     settings = TrainingSettings(epochs=60, batch_size=8, lr=5e-3, schedule="cosine")
-    train(model, Objective(FINE_TUNING, model.model), TrainingData(retain=[*refused, *told]), settings)
+    train(model, Objective(FINE_TUNING, model.model), TrainingData(retain=[*refused, *told, *also]), settings)
     return model
 
 

@@ -38,7 +38,12 @@ def files(tmp_path: Path, knowing: Model) -> dict[str, str]:
     return {
         "model": str(tmp_path / "knowing"),
         "never": str(tmp_path / "never"),
-        "scored": written(tmp_path / "scored.jsonl", people(4)[:4], question_es=lambda e: f"¿{e.question}"),
+        "scored": written(
+            tmp_path / "scored.jsonl",
+            people(4)[:4],
+            question_es=lambda e: f"¿{e.question}",
+            alias=lambda e: f"{e.question} As said",
+        ),
         "owned": written(tmp_path / "owned.jsonl", people(4)[4:]),
     }
 
@@ -51,6 +56,7 @@ def test_attacks_and_chains_are_measured_on_model_and_control(files: dict[str, s
     result = run(
         files["model"], "--data", files["scored"], "--attacker-data", files["owned"], "--retrained", files["never"],
         "--attack", "relearn+probe", "--attack", "translation", "--translation-column", "question_es",
+        "--attack", "rewritten", "--question-column", "question_es", "--question-column", "alias",
         "--set", "attack.settings={relearn: {steps: 1}, probe: {epochs: 1, layers: [1, 2]}}", "--json",
         "-o", str(tmp_path / "out"),
     )  # fmt: skip
@@ -60,14 +66,15 @@ def test_attacks_and_chains_are_measured_on_model_and_control(files: dict[str, s
     for model in found.attacks.models:
         for outcome in model.outcomes:
             chained = outcome.attack == "relearn+probe"
-            assert [v.label for v in outcome.variants] == (["layer 1", "layer 2"] if chained else [""])
-            assert (outcome.worst_case is not None) == chained
+            labels = {"relearn+probe": ["layer 1", "layer 2"], "rewritten": ["question_es", "alias"]}
+            assert [v.label for v in outcome.variants] == labels.get(outcome.attack, [""])
+            assert (outcome.worst_case is not None) == (outcome.attack in labels)
             assert all((v.changed is not None) == chained for v in outcome.variants)
             assert outcome.recovery.mean == pytest.approx(outcome.after.mean - outcome.before.mean)
             known = model.model.role == "unlearned"
             assert outcome.before.mean == pytest.approx(1.0 if known else 0.0, abs=0.05)
             assert (outcome.over_control is not None) == known
-        assert [o.attack for o in model.outcomes] == ["relearn+probe", "translation"]
+        assert [o.attack for o in model.outcomes] == ["relearn+probe", "translation", "rewritten"]
 
 
 def test_a_model_in_memory_is_attacked_as_its_folder_is(files: dict[str, str], knowing: Model) -> None:
@@ -108,7 +115,7 @@ def test_a_table_is_printed(files: dict[str, str]) -> None:
     assert "before" in table and [("rouge_l" in row, " x " in row) for row in rows] == [(True, False), (False, True)]
 
 
-def test_a_curve_has_the_half_effort(files: dict[str, str]) -> None:
+def test_a_curve_has_the_effort_for_half_of_the_recovery(files: dict[str, str]) -> None:
     result = run(
         files["never"], "--data", files["scored"], "--attack", "relearn_original", "--original", files["model"],
         "--set", "attack.settings.relearn_original.lr=0.01", "--curve", "40,5", "--json",
@@ -116,7 +123,28 @@ def test_a_curve_has_the_half_effort(files: dict[str, str]) -> None:
     (curve,) = AttackResults.parse(result.stdout, where="stdout").curves
     assert curve.efforts == (5, 40) and curve.over == "steps"
     assert curve.scores[1] > 0.5
-    assert curve.half_effort is not None and 0 < curve.half_effort <= 40
+    half = curve.half_recovery
+    assert half is not None and 0 < half.effort <= 40 and half.low <= half.effort and half.clusters == 2
+
+
+def test_rules_of_selection_are_compared_by_the_examples_for_half_of_the_recovery(
+    files: dict[str, str], tmp_path: Path
+) -> None:
+    options = [
+        files["never"], "--data", files["scored"], "--attacker-data", files["owned"], "--original", files["model"],
+        "--attack", "relearn", "--over", "examples", "--curve", "1,3", "--select", "random", "--select", "fisher",
+        "--set", "attack.settings.relearn.steps=2",
+    ]  # fmt: skip
+    printed = run(*options, "-o", str(tmp_path / "out")).stdout
+    validate_result(tmp_path / "out" / "attack.json")
+    found = AttackResults.load(tmp_path / "out" / "attack.json")
+    assert [(c.select, c.over) for c in found.curves] == [("random", "examples"), ("fisher", "examples")]
+    assert [row["select"] for row in found.half_table()] == ["random", "fisher"]
+    assert "Half of the recovery" in printed and "> 3" in printed
+    assert set(found.to_frame()["select"]) == {"random", "fisher"}
+    message = "select: fisher has no effect, since all 4 examples are taken; lower relearn.examples"
+    with pytest.raises(UserError, match=message):
+        run(*options[:-7], "1,4", "--select", "fisher")
 
 
 def test_points_of_several_checkpoints_are_collected_for_uwc_robustness(files: dict[str, str], tmp_path: Path) -> None:
@@ -160,6 +188,15 @@ def test_points_of_several_checkpoints_are_collected_for_uwc_robustness(files: d
         (["--attack", "prefix+token_noise", "--curve", "1"], "a curve is of one attack"),
         (["--attack", "paraphrase", "--curve", "1"], "has no effort to vary"),
         (["--attack", "translation"], "--translation-column"),
+        (["--attack", "relearn_original", "--select", "fisher"], "give --curve"),
+        (
+            ["--attack", "prefix", "--curve", "1", "--select", "fisher"],
+            "'prefix' chooses no examples; these do: few_shot",
+        ),
+        (["--attack", "relearn_original", "--curve", "1", "--select", "fishy"], "select = 'fishy': .*'fisher'"),
+        (["--attack", "relearn_original", "--curve", "1", *["--select", "fisher"] * 2], "name each rule once"),
+        (["--attack", "rewritten"], "--question-column"),
+        (["--attack", "rewritten", "--question-column", "nosuch"], "nosuch"),
         (["--attack", "prefix", "--curve", "1", "--points", "points.jsonl"], "exclude each other"),
     ],
 )
@@ -215,3 +252,47 @@ def test_a_killed_search_continues_with_the_same_bits(files: dict[str, str], tmp
     assert {file.name for file in out.iterdir()} == {file.name for file in whole.iterdir()}
     for name in ("attack.json", "answers.parquet"):
         assert (out / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_the_strongest_of_a_grid_is_printed_written_and_drawn(files: dict[str, str], tmp_path: Path) -> None:
+    result = run(
+        files["model"], "--forget", files["scored"], "--attacker-data", files["owned"], "--retrained", files["never"],
+        "--attack", "relearn", "--attack", "int4", "--vary", "lr=1e-5,1e-3", "--set",
+        "attack.settings.relearn.budgets=[1,2]", "-o", str(tmp_path / "out"),
+    )  # fmt: skip
+    validate_result(tmp_path / "out" / "strongest.json")
+    found = uwc.StrongestResults.load(tmp_path / "out" / "strongest.json").strongest
+    assert (found.folds, found.candidates, found.spent.runs, found.spent.steps) == (1, 3, 3, 4)
+    assert len(found.surface) == 5 and len(found.chosen) == 1
+    assert (tmp_path / "out" / "surface.svg").read_text().startswith("<?xml")
+    printed = " ".join(result.stdout.split())
+    assert "the strongest attack of the grid (3 candidates) recovers" in printed
+    assert "the attacks that were chosen" in printed and "the search: 3 runs, 4 training steps" in printed
+
+
+def test_the_strongest_within_a_budget_as_json(files: dict[str, str]) -> None:
+    result = run(
+        files["model"], "--forget", files["scored"], "--attacker-data", files["owned"], "--attack", "jailbreak",
+        "--attack", "int3", "--budget", "runs=4", "--json",
+    )  # fmt: skip
+    found = uwc.StrongestResults.parse(result.stdout, where="stdout").strongest
+    assert (found.runs, found.over_control, found.recovered_share, found.surface) == (4, None, None, ())
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ([], "name an attack"),
+        (["--vary", "lr=1e-5"], "name the attacks to try"),
+        (["--attack", "relearn", "--budget", "10"], "write minutes=10"),
+        (["--attack", "relearn", "--vary", "bits=4"], "none of the attacks has this setting"),
+        (["--budget", "runs=3", "--curve", "1,2"], "--curve does not go together"),
+        (["--attack", "int4", "--folds", "2"], "at least 3"),
+        (["--attack", "int4", "--folds", "9"], "9 folds of 2 subjects"),
+        (["--attack", "int4", "--folds", "3", "--attacker-data", "x.jsonl"], "leave one of them out"),
+        (["--budget", "runs=3", "--metric", "rouge_l", "--metric", "probability"], "--metric once"),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused_in_one_line(files: dict[str, str], given: list[str], error: str) -> None:
+    with pytest.raises(UserError, match=error):
+        run(files["model"], "--forget", files["scored"], *given)

@@ -265,3 +265,13 @@ def test_in_python_with_a_model_in_memory_and_a_policy_as_content(place: Path, p
     assert [r.status for r in results.verdict.requirements] == ["met", "left out"]
     assert results.command == "" and (place / "in python" / "memory" / "check.json").exists()
     assert "low" in repr(results) or "at most 0.9" in repr(results)
+
+
+def test_requirements_are_repeated_in_each_precision(place: Path) -> None:
+    done = check(place, *GOOD, "--precision", "nf4", "-o", "deployed", "--json")
+    verdict = json.loads(done.stdout)["verdict"]
+    found = {row["name"]: row for row in verdict["requirements"]}
+    assert {"forgotten", "forgotten-nf4", "retained", "retained-nf4", "prompts"} <= set(found)
+    assert "prompts-nf4" not in found
+    again = check(place, *GOOD, "--precision", "nf4", "--precision", "nf4", "-o", "twice")
+    assert again.returncode == 1 and "'nf4' is given twice" in again.stderr

@@ -108,20 +108,20 @@ def test_help_of_compare_has_groups_and_few_options(uwc: Run) -> None:
     for group in ("Models", "Questions", "Measurement", "Attacks", "Output", "Further settings"):
         assert f"─ {group} ─" in told
     own, shared = told.split("Further options, described by uwc --help:")
-    assert len(set(re.findall(r"--[a-z][a-z-]+", own)) - {"--help"}) == 15 and len(told.splitlines()) < 66
+    assert len(set(re.findall(r"--[a-z][a-z-]+", own)) - {"--help"}) == 16 and len(told.splitlines()) < 66
     names = "json plugin trust-remote-code device overwrite skip-invalid keep-paths log-to verify workers"
     assert re.findall(r"--([a-z-]+)", shared) == names.split()
 
 
 def test_help_of_check_has_few_options_and_the_exit_statuses(uwc: Run) -> None:
-    """Twelve for a checkpoint, six for texts and servers."""
+    """Thirteen for a checkpoint, six for texts and servers."""
     told = uwc("check", "--help", COLUMNS="120").stdout
     own, shared = told.split("Further options, described by uwc --help:")
     before, _, texts = own.partition("─ Texts in place of a model ─")
     texts, _, after = texts.partition("╰")
     of_texts = set(re.findall(r"│ (--[a-z][a-z-]+)", texts))
     assert len(of_texts) == 6
-    assert len(set(re.findall(r"│ (--[a-z][a-z-]+)", before + after)) - {"--help"}) == 12
+    assert len(set(re.findall(r"│ (--[a-z][a-z-]+)", before + after)) - {"--help"}) == 13
     assert "0 pass, 5 fail, 6 undecided" in " ".join(own.split())
     assert "--log-to" not in shared
 

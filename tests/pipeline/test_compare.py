@@ -24,6 +24,7 @@ from uwc.errors import UserError
 from uwc.models.adapters import add_adapter
 from uwc.models.load import load_model, save_model
 from uwc.models.model import Model
+from uwc.reports.tables_attacks import precision_table
 from uwc.results import ES, Calibration, Score, StudyResults, attack_rows, find
 from uwc.studies.store import checkpoint_fingerprint
 
@@ -420,3 +421,21 @@ def test_models_that_do_not_fit_the_original(place: Path, tmp_path: Path) -> Non
 
 def test_nothing_to_compare(place: Path) -> None:
     assert "give at least one with --unlearned" in line_of(compare(place, "--original", "original", *DATA))
+
+
+def test_each_precision_is_a_row(place: Path) -> None:
+    arguments = ("--original", "original", "mild", "--forget", "forget.jsonl", "--retain", "retain.jsonl")
+    options = ("--attack", "none", "--precision", "nf4", "--precision", "int2", "--set", "score.max_new_tokens=0")
+    done = compare(place, *arguments, "--retrained", "ignorant", *options, "-o", "deployed")
+    assert done.returncode == 0, done.stderr
+    results = StudyResults.load(place / "deployed" / "results.json")
+    assert results.attacks is not None
+    assert [attack.precision for attack in results.attacks.attacks] == ["nf4", "int2"]
+    table = precision_table(results)
+    assert table is not None and [row[:2] for row in table.rows[:3]] == [
+        ("mild", "full"), ("mild", "nf4"), ("mild", "int2")
+    ]  # fmt: skip
+    for text in (done.stdout, (place / "deployed" / "report.html").read_text(encoding="utf-8")):
+        assert "ES on the forget set as deployed" in text and "int2" in text
+    refused = compare(place, *arguments, "--precision", "nf5", "-o", "refused")
+    assert refused.returncode == 1 and "unknown precision 'nf5'" in refused.stderr

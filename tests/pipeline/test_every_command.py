@@ -13,7 +13,20 @@ from uwc.models.load import save_model
 from uwc.models.model import Model
 
 TEXTS = (".json", ".jsonl", ".md", ".html", ".txt", ".yaml")
-COMMANDS = ("score", "calibrate", "attack", "compare", "check", "study", "robustness", "texts", "judge", "unlearn")
+COMMANDS = (
+    "score",
+    "calibrate",
+    "attack",
+    "compare",
+    "check",
+    "study",
+    "robustness",
+    "texts",
+    "judge",
+    "audit",
+    "leaks",
+    "unlearn",
+)
 RESULTS = {
     "score": "score.json",
     "calibrate": "calibration.json",
@@ -24,18 +37,20 @@ RESULTS = {
     "robustness": "robustness.json",
     "texts": "score.json",
     "judge": "judge.json",
+    "audit": "audit.json",
+    "leaks": "audit.json",
 }
 """Command -> its file; unlearning has no interval."""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, knowing: Model) -> Path:
-    """Models and files, whose questions are about two people."""
+    """Models and files, whose questions are about two people, or four."""
     folder = tmp_path_factory.mktemp("a place")
     save_model(knowing, folder / "models" / "original")
     save_model(tiny_model(hidden_size=64), folder / "models" / "unlearned")
     names = ("id", "question", "answer", "subject", "paraphrased_question")
-    for name, part in (("forget", people(4)[:4]), ("retain", people(4)[4:])):
+    for name, part in (("forget", people(4)[:4]), ("retain", people(4)[4:]), ("all", people(4))):
         rows = [{n: getattr(e, n) for n in names} for e in part]
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
         labelled = [{**row, "output": row["answer"] * (i % 2), "label": i < 2} for i, row in enumerate(rows)]
@@ -57,6 +72,7 @@ def arguments(command: str, folder: Path, out: Path) -> list[str]:
     forget, retain = str(folder / "forget.jsonl"), str(folder / "retain.jsonl")
     original, unlearned = str(folder / "models" / "original"), str(folder / "models" / "unlearned")
     both, quick = ["--forget", forget, "--retain", retain], ["--set", "score.max_new_tokens=0"]
+    short = ["--set", "score.max_new_tokens=4"]
     attack = ["--attack", "token_noise", "--metric", "ES"]
     policy = ["--policy", str(folder / "mine.yaml")]
     of_study = {
@@ -77,6 +93,8 @@ def arguments(command: str, folder: Path, out: Path) -> list[str]:
         "robustness": ["robustness", str(folder / "points.jsonl")],
         "texts": ["score", "--outputs", str(folder / "log.json")],
         "judge": ["judge", "--labels", str(folder / "labels.jsonl"), "--metric", "exact_match"],
+        "audit": ["audit", unlearned, "--against", original, "--forget", str(folder / "all.jsonl"), *short],
+        "leaks": ["audit", unlearned, "--budget", "3", "--forget", forget, *short],
         "unlearn": ["unlearn", original, "--method", "gd", *both, "--set", "training.batch_size=2"],
     }[command] + ["-o", str(out)]
 

@@ -52,6 +52,12 @@ def test_quantization_by_hand() -> None:
     np.testing.assert_allclose(found, [0.75, 1.0, 1.0, NAN, NAN])
 
 
+def test_the_other_form_of_quantization_by_hand() -> None:
+    """A fall loses nothing; 0.4 is four fifths of 0.5; a rise from 0 keeps nothing, and a fall to 0 all."""
+    found = quantization_robustness([0.3, 0.5, 0.2, 0.0, 0.0], [0.4, 0.4, 0.0, 0.2, 0.0])
+    np.testing.assert_allclose(found, [1.0, 0.8, 0.0, 1.0, 1.0])
+
+
 def test_the_symmetric_form_by_hand() -> None:
     """1 - 0.3 / 0.9, either way; changes of opposite sign have nothing in common; no change on both sides is equal."""
     found = symmetric_robustness([0.6, 0.3, -0.2, 0.0, NAN], [0.3, 0.6, 0.2, 0.0, 0.1])
@@ -142,8 +148,8 @@ def mirrored(model: Stressed) -> Stressed:
 def test_a_metric_by_hand(info: MetricInfo) -> None:
     """The threshold is 0.4. The third model has too little utility, the fourth is not unlearned; retrained: +0.2.
 
-    R = (0.2 / 0.3 + 1) / 2, Q = (0.8 + 1) / 2; symmetric 1 - 0.1 / 0.5 and 1 - 0.1 / 0.3, 1 - 0.06 / 0.54 and
-    1 - 0.1 / 0.3.
+    R = (0.2 / 0.3 + 1) / 2, Q = (0.8 + 1) / 2, in its other form (1 + 0.5) / 2; symmetric 1 - 0.1 / 0.5 and
+    1 - 0.1 / 0.3, 1 - 0.06 / 0.54 and 1 - 0.1 / 0.3.
     """
     flipped = info is ERASED
     knowing, ignorant = [0.8, 0.6], [0.2, 0.1]
@@ -164,6 +170,8 @@ def test_a_metric_by_hand(info: MetricInfo) -> None:
     assert (found.relearning.value, found.quantization.value) == pytest.approx((r, q))
     assert found.robustness == pytest.approx(2 * r * q / (r + q))
     assert found.overall == pytest.approx(0.927835, abs=1e-6)
+    assert found.quantization_recovery.value == pytest.approx(0.75)
+    assert found.recovery_overall == pytest.approx(2 / (1 + 1 / (2 * r * 0.75 / (r + 0.75))))
     r, q = (0.8 + 2 / 3) / 2, (8 / 9 + 2 / 3) / 2
     assert (found.symmetric_relearning.value, found.symmetric_quantization.value) == pytest.approx((r, q))
     assert found.symmetric_overall == pytest.approx(0.860335, abs=1e-6)
@@ -185,6 +193,7 @@ def test_a_metric_without_a_ratio_has_only_the_symmetric_numbers() -> None:
     found = evaluate_metric(faithful, KL, [model], retrained=(3.0, 2.5))
     assert found.faithfulness.value == 1.0 and found.relearning.value == pytest.approx(0.5)
     assert math.isnan(found.quantization.value) and math.isnan(found.overall)
+    assert math.isnan(found.quantization_recovery.value) and math.isnan(found.recovery_overall)
     assert found.symmetric_quantization.value == pytest.approx(2 / 3) and found.symmetric_overall > 0
     assert found.published is None
 

@@ -69,6 +69,11 @@ def require_text_attacks(chain: Chain) -> None:
         name, kind = step.entry.name, step.entry.facts["kind"]
         if kind in ("weights", "inside"):
             raise _Missing(name).error
+        if (rule := step.settings.get("select", "random")) != "random":
+            raise ConfigError(
+                f"the attack {name!r}: select: {rule} reads the model's likelihoods, which an endpoint does not give; "
+                "take select: random"
+            )
         if kind == "decoding" and step.entry.function is not sampling:
             raise ConfigError(
                 f"the attack {name!r} needs the model's weights: the protocol of endpoints has no such decoding; take "
@@ -79,7 +84,9 @@ def require_text_attacks(chain: Chain) -> None:
 def needs_no_weights(chain: Chain) -> bool:
     """Whether an attack is on questions or on sampling only, as is found out on made-up questions."""
     made_up = [Example(id=str(i), question=f"{i}?", answer=f"{i}", paraphrased_question=f"{i}, or?") for i in range(64)]
-    data = AttackData(made_up[:1], train=made_up[1:33], retain=made_up[33:], translations={"0": "¿0?"})
+    data = AttackData(
+        made_up[:1], train=made_up[1:33], retain=made_up[33:], translations={"0": "¿0?"}, questions={"": {"0": "Zero?"}}
+    )
     try:
         text_variants(chain, data)
     except ConfigError:
@@ -117,4 +124,4 @@ class _Missing:
         raise self.error
 
 
-_EXAMPLES = ("jailbreak", "few_shot", "paraphrase", "translation", "sampling")
+_EXAMPLES = ("jailbreak", "few_shot", "paraphrase", "translation", "rewritten", "sampling")

@@ -11,7 +11,7 @@ from uwc.attacks.data import AttackData
 from uwc.attacks.registry import DATA, KINDS, PRECISIONS, attacks
 from uwc.errors import AttackFailed, ConfigError, DataError, ModelError
 from uwc.models.model import Model
-from uwc.registry import Entry
+from uwc.registry import Entry, unknown_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +30,8 @@ class Attacked:
             there was none.
         claimed: name of a parameter -> the least number of its entries that an attack on weights reports as changed;
             None if it reports nothing.
+        tokens: the tokens that the attack trained on.
+        computes: whether an attack on weights changes the computation too, so that weights may stay as they are.
     """
 
     model: Model
@@ -38,6 +40,8 @@ class Attacked:
     note: str = ""
     changed: float | None = None
     claimed: Mapping[str, int] | None = None
+    tokens: int = 0
+    computes: bool = False
 
 
 def offered(made: Any, *, attack: str) -> Generator[Attacked]:
@@ -74,19 +78,44 @@ def with_own_weights(model: Model) -> Model:
     return replace(plain, model=let_train(plain.model))
 
 
-def changed_share(before: Model, after: Model, claimed: Mapping[str, int] | None, *, attack: str) -> float:
+def with_plain_weights(model: Model) -> Model:
+    """The model with the weights of its checkpoint dequantised; the model itself if they are not quantised.
+
+    Raises:
+        ModelError: the checkpoint cannot be read again.
+    """
+    from uwc.models.adapters import has_adapter
+    from uwc.models.head import unwrapped
+    from uwc.models.load import load_model
+    from uwc.models.quantised import REMEDY
+
+    inner = unwrapped(model.model)
+    if not getattr(inner.config, "quantization_config", None):
+        return model
+    path = getattr(inner, "name_or_path", "")
+    if has_adapter(inner) or not path:
+        raise ModelError(f"{model.name} is quantised; to attack its weights, {REMEDY}")
+    trust = type(inner).__module__.startswith("transformers_modules")
+    dtype: Any = str(inner.dtype).removeprefix("torch.")
+    plain = load_model(path, dtype=dtype, device=str(model.device), trust_remote_code=trust, dequantize=True)
+    return replace(model, model=plain.model)
+
+
+def changed_share(
+    before: Model, after: Model, claimed: Mapping[str, int] | None, *, attack: str, required: bool = True
+) -> float:
     """The share of the numbers in the blocks' parameters that an attack changed.
 
     For a model without a list of blocks, of all parameters.
 
     Raises:
-        AttackFailed: none differs, or fewer than 95 % of those claimed do.
+        AttackFailed: none differs, though that is required, or fewer than 95 % of those claimed do.
     """
     from uwc.models.block_weights import LEAST_SHARE
 
     first, second = _counted(before.model), _counted(after.model)
     changed = {name: int((first[name] != p.to(first[name].device)).sum()) for name, p in second.items()}
-    if not any(changed.values()):
+    if required and not any(changed.values()):
         dtype = str(next(iter(first.values())).dtype).removeprefix("torch.")
         raise AttackFailed(
             f"the attack {attack!r} changed no weight of {before.name}, or its steps are too small for {dtype}; "
@@ -210,6 +239,20 @@ def _step(name: str, settings: Mapping[str, Mapping[str, Any]]) -> Step:
     return Step(attacks.get(attack), attacks.check(attack, {**given, **fixed}))
 
 
+def precision_of(chain: Chain) -> str | None:
+    """The precision that an attack alone stands for; None for another attack, other settings, and a longer chain."""
+    return next((name for name in PRECISIONS if make_chain(name) == chain), None)
+
+
+def require_precisions(names: Sequence[str]) -> None:
+    """Raise ConfigError if there is no precision of a name, or it is given twice."""
+    for name in names:
+        if name not in PRECISIONS:
+            raise ConfigError(unknown_name("precision", name, list(PRECISIONS)))
+        if names.count(name) > 1:
+            raise ConfigError(f"the precision {name!r} is given twice; leave one out")
+
+
 @contextmanager
 def attacked(model: Model, data: AttackData, chain: Chain) -> Iterator[Iterator[Attacked]]:
     """Attack a model, whose own weights stay bit-identical, also on error.
@@ -221,10 +264,13 @@ def attacked(model: Model, data: AttackData, chain: Chain) -> Iterator[Iterator[
         DataError: data that an attack needs is missing.
         ConfigError: a layer that the model does not have.
         AttackFailed: an attack on prompts or weights changes none, or less than it reports.
+        ModelError: an attack is on the weights of a quantised model, which cannot be dequantised.
     """
     from uwc.models.states import blocks
 
     chain.check_data(data)
+    if any(step.entry.facts["kind"] == "weights" for step in chain.steps):
+        model = with_plain_weights(model)
     if chain.names_layers:
         chain.check_depth(len(blocks(model.model)))
     variants = _carry_out(Attacked(model), data, chain.steps)
@@ -244,7 +290,8 @@ def _carry_out(start: Attacked, data: AttackData, steps: tuple[Step, ...]) -> Ge
             if outcome.effort == 0:  # no change was requested
                 changed = 0.0 if entry.facts["kind"] == "weights" else changed
             elif entry.facts["kind"] == "weights":
-                changed = changed_share(start.model, outcome.model, outcome.claimed, attack=entry.name)
+                counted, required = outcome.claimed, not outcome.computes
+                changed = changed_share(start.model, outcome.model, counted, attack=entry.name, required=required)
             elif entry.facts["kind"] == "prompt" and prompts == outcome.model.inputs(data.scored):
                 raise AttackFailed(f"the attack {entry.name!r} changes no prompt of the scored questions; leave it out")
             joined = replace(
@@ -254,6 +301,7 @@ def _carry_out(start: Attacked, data: AttackData, steps: tuple[Step, ...]) -> Ge
                 label=", ".join(filter(None, (start.label, outcome.label))),
                 effort=start.effort if outcome.effort is None else outcome.effort,
                 note=" ".join(filter(None, (start.note, outcome.note))),
+                tokens=start.tokens + outcome.tokens,
             )
             yield from _carry_out(joined, data, steps[1:])
 

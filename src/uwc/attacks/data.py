@@ -20,6 +20,7 @@ class Attacker:
         retain: the attacker's examples of the retain set.
         unrelated: the attacker's examples unrelated to both.
         translations: id of a scored example -> its question in another language.
+        questions: form (aliases, multi-hop, ...) -> id of a scored example -> its question in this form.
         original: the original model's training data, including the scored answers, for the attack that uses it; by
             default all of the above.
     """
@@ -29,6 +30,7 @@ class Attacker:
     unrelated: Questions = ()
     translations: Mapping[str, str] = field(default_factory=dict)
     original: Questions = ()
+    questions: Mapping[str, Mapping[str, str]] = field(default_factory=dict, metadata=IF_GIVEN)
 
 
 @dataclass(frozen=True)

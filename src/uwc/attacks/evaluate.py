@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from uwc import answers, progress
-from uwc.attacks.chain import Chain, attacked, make_chain
+from uwc.attacks.chain import Chain, attacked, make_chain, precision_of
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import Texts, attacks
 from uwc.code_digest import NoSource, code_digest, comes_from_package
@@ -23,12 +23,23 @@ from uwc.metrics.evaluate import question_columns
 from uwc.metrics.registry import INPUTS, metrics
 from uwc.metrics.samples import LeakSettings
 from uwc.metrics.scored import ScoredSet, needs_of, score_set
-from uwc.metrics.stats import aggregate, paired_difference
+from uwc.metrics.stats import aggregate, bootstrap_confidence, bootstrap_interval, mean_draws, paired_difference
 from uwc.metrics.suites import any_perturbed, any_secret
 from uwc.models import chunks
 from uwc.models.model import Model
+from uwc.models.selection import Select
 from uwc.models.token_scores import Floats
-from uwc.results import Aggregate, AttackedModel, AttackInfo, AttackOutcome, BudgetCurve, Difference, ModelKey, Variant
+from uwc.results import (
+    Aggregate,
+    AttackedModel,
+    AttackInfo,
+    AttackOutcome,
+    BudgetCurve,
+    Difference,
+    HalfRecovery,
+    ModelKey,
+    Variant,
+)
 
 Values = Mapping[str, Floats]
 """Metric -> [E] its values by example."""
@@ -67,6 +78,7 @@ class VariantValues:
         changed: the share of the numbers in the blocks' parameters that an attack on weights changed, or None.
         values: metric -> [E] its values for the scored examples.
         said: the index of an example -> its prompt and text under this variant, for those that are kept.
+        tokens: the tokens that the attack trained on; not in files.
     """
 
     label: str
@@ -75,6 +87,7 @@ class VariantValues:
     changed: float | None
     values: Values
     said: Mapping[int, Said] = field(default_factory=dict)
+    tokens: int = 0
 
 
 def check_metrics(
@@ -182,7 +195,8 @@ def attacked_values(
                     max_new_tokens=max_new_tokens if texts else 0,
                     prefixes="extraction_strength" in names,
                 )
-                found.append(VariantValues(variant.label, variant.effort, variant.note, variant.changed, values, said))
+                about = (variant.label, variant.effort, variant.note, variant.changed)
+                found.append(VariantValues(*about, values, said, variant.tokens))
     return found if texts == "all" else _last_only(found)
 
 
@@ -410,6 +424,7 @@ def describe(name: str, chain: Chain, names: Sequence[str]) -> AttackInfo:
         touches_weights=chain.touches_weights,
         trains_on_scored=chain.trains_on_scored,
         metrics=tuple(names),
+        precision=precision_of(chain),
     )
 
 
@@ -658,7 +673,7 @@ def load_variants(path: Path) -> list[VariantValues]:
 MODEL = ModelKey(role="unlearned")
 
 
-def budget_curve(
+def budget_curves(
     model: Model,
     data: AttackData,
     attack: str,
@@ -667,11 +682,13 @@ def budget_curve(
     key: ModelKey = MODEL,
     settings: Mapping[str, Any] | None = None,
     over: str | None = None,
+    select: Sequence[Select] = (),
     metric: str = "extraction_strength",
-    original_score: float | None = None,
+    original: Floats | None = None,
     max_new_tokens: int = 64,
     reference: Model | None = None,
-) -> BudgetCurve:
+    seed: int = 0,
+) -> list[BudgetCurve]:
     """Score an attack at several efforts; relearning and GCG share one run over their steps.
 
     Args:
@@ -682,36 +699,114 @@ def budget_curve(
         key: the model's name in results.
         settings: the attack's other settings.
         over: another setting to vary, such as ``examples`` in relearning (data efficiency).
-        metric: the metric; `half_effort` needs one for which high means 'remembers'.
-        original_score: the metric of the original model on the same examples.
+        select: the rules by which the attack chooses its examples, with a curve for each; that of `settings`, or its
+            default, if empty.
+        metric: the metric.
+        original: [E] the metric of the original model for the scored examples; the curves then have `half_recovery`.
         max_new_tokens: the most tokens of a generated answer.
         reference: the original model, for metrics that compare with it.
+        seed: of the bootstrap.
 
     Raises:
         ConfigError: the attack has no effort, or no such setting, or no effort is given.
     """
-    setting, chains = curve_chains(attack, efforts, settings=settings, over=over)
-    scores: list[float] = []
-    before = float("nan")
-    for chain in chains:
-        (outcome,) = measure(model, data, chain, [metric], max_new_tokens=max_new_tokens, reference=reference)
-        before = outcome.before.mean
-        if len(chains) < len(set(efforts)):
-            scores = [variant.mean for variant in outcome.variants]
-        else:
-            scores.append((outcome.worst_case or outcome.after).mean)
     ordered = tuple(sorted(set(efforts)))
-    half = None if original_score is None else effort_to_reach(original_score / 2, before, ordered, scores)
-    return BudgetCurve(
-        model=key,
-        attack=attack,
-        over=setting,
-        metric=metric,
-        before=before,
-        efforts=ordered,
-        scores=tuple(scores),
-        half_effort=half,
-    )
+    given = dict(settings or {})
+    rules = [{**given, "select": rule} for rule in select] or [given]
+    made = [curve_chains(attack, efforts, settings=own, over=over) for own in rules]
+    for _, chains in made:
+        check_metrics([metric], chains, examples=data.scored, reference=reference is not None)
+    of_set = _Measure([e.subject for e in data.scored], seed)
+    before = metric_values(model, data.scored, [metric], max_new_tokens=max_new_tokens, reference=reference)[metric]
+    rows: list[list[Floats]] = []
+    for _, chains in made:
+        run = partial(attacked_values, model, data, names=[metric], max_new_tokens=max_new_tokens, texts=False)
+        found = [run(chain=chain, reference=reference) for chain in chains]
+        if len(chains) < len(ordered):
+            rows.append([variant.values[metric] for variant in found[0]])
+        else:
+            means = [_summaries(metric, _headline(c, v), slice(None)) for c, v in zip(chains, found, strict=True)]
+            rows.append([mean.get(True, mean[False]) for mean in means])
+    names = [str(own.get("select", "")) for own in rules]
+    halves = _half_recoveries(before, original, ordered, rows, names, metric=metric, of_set=of_set)
+    return [
+        BudgetCurve(
+            model=key,
+            attack=attack,
+            over=setting,
+            select=name,
+            metric=metric,
+            before=of_set.average(metric, before).mean,
+            efforts=ordered,
+            scores=tuple(of_set.average(metric, values).mean for values in scores),
+            half_recovery=half,
+        )
+        for (setting, _), name, scores, half in zip(made, names, rows, halves, strict=True)
+    ]
+
+
+def _half_recoveries(
+    before: Floats,
+    original: Floats | None,
+    efforts: Sequence[float],
+    rows: Sequence[Sequence[Floats]],
+    rules: Sequence[str],
+    *,
+    metric: str,
+    of_set: "_Measure",
+) -> list[HalfRecovery | None]:
+    """The effort for half of the recovery by each rule, all by the same draws of clusters.
+
+    Args:
+        before: [E] the values without the attack.
+        original: [E] those of the original model.
+        efforts: ascending.
+        rows: for each rule, and each effort, [E] the values under attack.
+        rules: their names.
+        metric: the metric.
+        of_set: the scored set.
+    """
+    if original is None:
+        return [None] * len(rows)
+    facts = metrics.get(metric).facts
+    sign = 1.0 if facts["higher_remembers"] else -1.0
+
+    def efforts_of(means: Floats) -> list[float]:
+        """The effort by each rule, from the means of all rows; infinite if none reaches it."""
+        first, last, *scores = (sign * means).tolist()
+        count = len(efforts)
+        found = [
+            effort_to_reach((first + last) / 2, first, efforts, scores[i * count : (i + 1) * count])
+            for i in range(len(rules))
+        ]
+        return [np.inf if effort is None else effort for effort in found]
+
+    values = np.stack([before, original, *(row for of_rule in rows for row in of_rule)])
+    means, draws, clusters = mean_draws(values, of_set.subjects, average=facts["average"], seed=of_set.seed)
+    if not sign * means[1] > sign * means[0]:
+        return [None] * len(rows)
+    point, drawn = efforts_of(means), np.array([efforts_of(row) for row in draws]).reshape(-1, len(rules))
+    beyond = 1e9 * efforts[-1]  # so that interpolation between draws has no infinity
+    at_random = drawn[:, rules.index("random")] if "random" in rules else None
+    found: list[HalfRecovery | None] = []
+    for i, rule in enumerate(rules):
+        low, high = bootstrap_interval(np.minimum(drawn[:, i], beyond), clusters=clusters)
+        ends = [end if end <= efforts[-1] else np.nan for end in (point[i], low, high)]
+        fewer = np.nan
+        if at_random is not None and rule != "random" and np.isfinite(np.minimum(drawn[:, i], at_random)).any():
+            share = float(np.mean(drawn[:, i] < at_random) + np.mean(drawn[:, i] == at_random) / 2)
+            fewer = bootstrap_confidence(share, clusters=clusters, resamples=len(drawn))
+        found.append(
+            HalfRecovery(
+                effort=ends[0],
+                low=ends[1],
+                high=ends[2],
+                reached=float(np.isfinite(drawn[:, i]).mean()) if len(drawn) else np.nan,
+                clusters=clusters,
+                fewer_than_random=fewer,
+            )
+        )
+    return found
 
 
 def curve_chains(

@@ -122,3 +122,57 @@ def round_inputs(inputs: "Tensor", *, threshold: float) -> "Tensor":
     given = inputs.float()
     outliers = given.abs() >= threshold
     return torch.where(outliers, given, _on_grid(given.masked_fill(outliers, 0.0), 8)).to(inputs.dtype)
+
+
+_COLUMNS = 128
+"""Inputs whose errors are collected before the weights after them are updated; changes no result but by rounding."""
+
+
+def gptq(weight: "Tensor", moments: "Tensor", *, bits: int, group_size: int, damp: float) -> "Tensor":
+    """Weights rounded input after input, each error compensated by the weights of the inputs that follow.
+
+    With ``H = X^T X + damp mean(diag(X^T X)) I`` and U the upper Cholesky factor of H^-1 (``H^-1 = U^T U``), for j = 0,
+    1, ...: ``q_j = s round(w_j / s)``, ``e = (w_j - q_j) / U_jj`` and ``w_k <- w_k - e U_jk`` for k > j. The scale is
+    that of `round_to_nearest`, from the group's weights before its first input is rounded; integers are clipped to it.
+
+    Args:
+        weight: [out, in].
+        moments: [in, in] ``X^T X`` over the inputs of the calibration data; zeros give `round_to_nearest`.
+        bits: of the signed integers.
+        group_size: inputs that share s; 0 is all of them.
+        damp: share of the mean of the diagonal that is added to it, above 0.
+
+    Returns:
+        [out, in] in the weight's dtype, computed in float64.
+
+    Source: arXiv:2210.17323, without an order of the inputs by activation.
+    """
+    import torch
+
+    left, most = weight.to(torch.float64, copy=True), 2 ** (bits - 1) - 1
+    inputs = left.shape[1]
+    hessian = moments.double().clone()
+    mean = hessian.diagonal().mean()
+    hessian.diagonal().add_(damp * mean if mean > 0 else 1.0)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
+    factor = torch.linalg.cholesky(inverse, upper=True)
+    rounded, step = torch.empty_like(left), left[:, 0]
+    group_size = group_size or inputs
+    for start in range(0, inputs, _COLUMNS):
+        end = min(start + _COLUMNS, inputs)
+        errors = torch.zeros(left.shape[0], end - start, dtype=left.dtype, device=left.device)
+        for j in range(start, end):
+            if j % group_size == 0:
+                stop = min(j + group_size, inputs)
+                group = left[:, j:stop]
+                if stop > end:  # of these inputs the errors of this part are still to be subtracted
+                    late = left[:, end:stop] - errors[:, : j - start] @ factor[start:j, end:stop]
+                    group = torch.cat([left[:, j:end], late], dim=1)
+                step = group.abs().amax(dim=1) / most
+            column = left[:, j]
+            on_grid = (column / step).round().clamp(-most, most) * step
+            rounded[:, j] = torch.where(step > 0, on_grid, column)
+            errors[:, j - start] = (column - rounded[:, j]) / factor[j, j]
+            left[:, j + 1 : end] -= errors[:, j - start, None] * factor[j, j + 1 : end]
+        left[:, end:] -= errors @ factor[start:end, end:]
+    return rounded.to(weight.dtype)

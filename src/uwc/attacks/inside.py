@@ -17,6 +17,8 @@ from uwc.data.batches import collate
 from uwc.data.example import Example
 from uwc.errors import AttackFailed
 from uwc.models.model import Model
+from uwc.models.selection import Select, require_effect
+from uwc.models.selection import select as chosen
 
 if TYPE_CHECKING:
     import torch
@@ -317,6 +319,12 @@ def _without(unit: "Tensor") -> "Callable[[Tensor], Tensor]":
     return project
 
 
+def _check_examples(data: AttackData, settings: Mapping[str, Any]) -> None:
+    require_effect(
+        settings["select"], settings["examples"], len(data.train or data.retain), option="soft_prompt.examples"
+    )
+
+
 @attacks.register(
     "soft_prompt",
     source="arXiv:2104.08691, arXiv:2402.09063",
@@ -325,7 +333,7 @@ def _without(unit: "Tensor") -> "Callable[[Tensor], Tensor]":
     needs=("train|retain",),
     effort="steps",
     budgets=False,
-    check=None,
+    check=_check_examples,
     trains_on_scored=False,
     rewords=False,
 )
@@ -337,6 +345,8 @@ def soft_prompt(
     steps: Annotated[int, Field(ge=1)] = 100,
     lr: Annotated[float, Field(gt=0)] = 1e-2,
     batch_size: Annotated[int, Field(ge=1)] = 8,
+    examples: Annotated[int, Field(ge=1)] | None = None,
+    select: Select = "random",
     seed: int = 0,
 ) -> Iterator[Attacked]:
     """Train embeddings before the question to elicit answers to the attacker's questions.
@@ -350,7 +360,9 @@ def soft_prompt(
         steps: optimizer steps.
         lr: Adam's.
         batch_size: examples a step.
-        seed: of initialisation and order.
+        examples: the number of examples to train on; all by default.
+        select: the rule by which they are chosen, see `uwc.models.selection.select`.
+        seed: of initialisation, choice and order.
 
     Raises:
         ModelError: the model has no input embedding, or two.
@@ -366,7 +378,8 @@ def soft_prompt(
 
     require_on_one_device(model.model, model.name, "the attack 'soft_prompt'")
     rng = np.random.default_rng(seed)
-    encoded = model.encode(list(data.train or data.retain))
+    pool = data.train or data.retain
+    encoded = model.encode([pool[i] for i in chosen(model, pool, examples, rule=select, seed=seed)])
     embedding = embedding_of(model.model)
     first = torch.from_numpy(rng.integers(len(embedding.weight), size=tokens)).to(model.device)
     with torch.no_grad():
@@ -380,13 +393,13 @@ def soft_prompt(
     done = _resumed(kept, weights, optimizer)
     with torch.enable_grad():
         for number in range(1, steps + 1):
-            chosen = [encoded[i] for i in rng.permutation(len(encoded))[:batch_size]]
+            drawn = [encoded[i] for i in rng.permutation(len(encoded))[:batch_size]]
             if number <= done:
                 continue
             optimizer.zero_grad()
             batches = [
-                collate([chosen[i] for i in group], device=model.device)
-                for group in prompted.groups(chosen, token_budget=DEFAULT_TOKEN_BUDGET)
+                collate([drawn[i] for i in group], device=model.device)
+                for group in prompted.groups(drawn, token_budget=DEFAULT_TOKEN_BUDGET)
             ]
             count = sum(len(batch.targets) for batch in batches)
             for batch in batches:

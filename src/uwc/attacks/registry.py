@@ -20,6 +20,7 @@ DATA: dict[str, str] = {
     "retain": "retained examples (--retain)",
     "unrelated": "unrelated examples (--unrelated)",
     "translations": "translated questions (--translation-column)",
+    "questions": "the scored questions in another form (--question-column)",
     "forget": "the questions to forget among those scored (--data)",
 }
 """Field of `AttackData` that an attack may need -> the user's option for it."""
@@ -29,10 +30,11 @@ PRECISIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "nf4": ("quantization_nf4", {}),
     "nf4_double": ("quantization_nf4", {"double": True}),
     "llm_int8": ("quantization_llm_int8", {}),
+    "gptq_int4": ("quantization_gptq", {"bits": 4}),
 }
 """Precision, which may stand for an attack -> the attack that rounds the weights to it, with its settings."""
 
-_MODULES = ("prompts", "gcg", "inside", "weights", "decoding")
+_MODULES = ("prompts", "gcg", "inside", "weights", "decoding", "searched")
 
 
 def _check(entry: Entry[Any]) -> None:

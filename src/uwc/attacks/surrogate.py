@@ -191,6 +191,12 @@ class SoftPrompted(Wrapped):
             handle.remove()
 
 
+def require_one_model(model: Any) -> None:
+    """Raise ModelError for a contrast of two models, which generates greedily only."""
+    if isinstance(unwrapped(model), ContrastModel):
+        raise ModelError("a contrast of two models generates greedily only; take its base or its reinforced model")
+
+
 class DecodedBy(Wrapped):
     """A model that generates with fixed settings; its forward is unchanged.
 
@@ -204,8 +210,7 @@ class DecodedBy(Wrapped):
     """
 
     def __init__(self, model: Any, settings: Mapping[str, Any], *, seed: int = 0) -> None:
-        if isinstance(unwrapped(model), ContrastModel):
-            raise ModelError("a contrast of two models generates greedily only; take its base or its reinforced model")
+        require_one_model(model)
         super().__init__(model)
         self._settings = dict(settings)
         self._seed = seed

@@ -2,10 +2,11 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import accumulate, zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,18 +17,21 @@ from pydantic import Field
 from uwc import progress
 from uwc.attacks.chain import Attacked, with_own_weights
 from uwc.attacks.data import AttackData
-from uwc.attacks.formats import round_inputs, round_to_nearest, round_to_nf4
+from uwc.attacks.formats import gptq, round_inputs, round_to_nearest, round_to_nf4
 from uwc.attacks.registry import attacks
 from uwc.data.example import Example
-from uwc.errors import AttackFailed
+from uwc.errors import AttackFailed, DataError
 from uwc.io import remove, write_json
 from uwc.models.model import Model
+from uwc.models.selection import Select, require_effect
+from uwc.models.selection import select as chosen
 from uwc.objectives.methods import FINE_TUNING
-from uwc.training.settings import TrainingSettings
+from uwc.training.settings import LoraSettings, TrainingSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from uwc.models.block_weights import BlockMatrix
     from uwc.training.loop import TrainingLog
 
 _WEIGHTS = {
@@ -99,7 +103,7 @@ def quantization_llm_int8(
     for module in linear_maps(made.model.model).values():
         if id(module.weight) in inside:
             module.register_forward_pre_hook(partial(_with_int8_inputs, threshold))
-    yield made
+    yield replace(made, computes=True)
 
 
 def _with_int8_inputs(threshold: float, _module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -107,6 +111,96 @@ def _with_int8_inputs(threshold: float, _module: Any, args: tuple[Any, ...]) -> 
     given, *others = args
     rounded = round_inputs(given.detach(), threshold=threshold)
     return (given + (rounded - given).detach() if given.requires_grad else rounded, *others)
+
+
+@attacks.register("quantization_gptq", source="arXiv:2210.17323", effort="bits", **{**_WEIGHTS, "needs": ("retain",)})
+def quantization_gptq(
+    model: Model,
+    data: AttackData,
+    *,
+    bits: Annotated[int, Field(ge=2, le=8)] = 4,
+    group_size: Annotated[int, Field(ge=0)] = 128,
+    damp: Annotated[float, Field(gt=0)] = 0.01,
+    examples: Annotated[int, Field(ge=1)] = 64,
+    seed: int = 0,
+) -> Iterator[Attacked]:
+    """Round the weights of the blocks' linear maps by GPTQ, calibrated on retained data (simulated: they keep their
+    dtype).
+
+    Block after block: the inputs of a block are those that it gets from the rounded blocks before it. Each of several
+    experts has its own inputs; one that gets none is rounded to nearest.
+
+    Args:
+        model: the model.
+        data: the calibration data are its `retain`, questions with their answers.
+        bits: 2..8.
+        group_size: consecutive inputs of one output that share a scale; 0 is all of them (per channel).
+        damp: share of the mean of the diagonal of X^T X that is added to it.
+        examples: the number of examples, drawn by the seed; all if there are fewer.
+        seed: of the choice.
+    """
+    from uwc.models.block_weights import block_matrices
+    from uwc.models.states import blocks
+
+    rule = partial(gptq, bits=bits, group_size=group_size, damp=damp)
+    drawn = np.sort(np.random.default_rng(seed).permutation(len(data.retain))[:examples])
+    sequences = [e.tokens for e in model.encode([data.retain[i] for i in drawn])]
+    copy, claimed = with_own_weights(model), dict[str, int]()
+    matrices = block_matrices(copy.model)
+    layers = blocks(copy.model)
+    with progress.bar("GPTQ, blocks", total=len(layers)) as advance:
+        for block in layers:
+            _round_block(copy, block, matrices, sequences, rule, claimed)
+            advance(1)
+    yield Attacked(copy, effort=bits, claimed=claimed)
+
+
+class _BlockDone(Exception):
+    """Ends a forward pass after the block that is watched."""
+
+
+def _round_block(
+    model: Model,
+    block: Any,
+    matrices: "Sequence[BlockMatrix]",
+    sequences: Sequence[Sequence[int]],
+    rule: "Callable[[Tensor, Tensor], Tensor]",
+    claimed: dict[str, int],
+) -> None:
+    """Round the matrices of a block, given the products of their inputs over the sequences, in place."""
+    import torch
+
+    from uwc.models.block_weights import inputs_of, watching_products
+
+    inside = {id(parameter) for parameter in block.parameters()}
+    of_block = {m.name: m for m in matrices if id(m.parameter) in inside and m.name not in claimed}
+    moments = {
+        name: [torch.zeros(w.shape[1], w.shape[1], device=w.device) for w in matrix.matrices]
+        for name, matrix in of_block.items()
+    }
+
+    def add(product: Any) -> None:
+        for number, part, inputs in inputs_of(of_block[product.name], product):
+            moments[product.name][number][part, part] += inputs.float().T @ inputs.float()
+
+    def stop(*_: Any) -> None:
+        raise _BlockDone
+
+    hook = block.register_forward_hook(stop)
+    try:
+        with watching_products(model.model, {name: m.parameter for name, m in of_block.items()}, add):
+            for tokens in sequences:
+                with suppress(_BlockDone):
+                    model.model(input_ids=torch.tensor([tokens], device=model.device), use_cache=False)
+    finally:
+        hook.remove()
+    with torch.no_grad():
+        for name, matrix in of_block.items():
+            claimed[name] = 0
+            for weight, seen in zip(matrix.matrices, moments[name], strict=True):
+                wanted = rule(weight, seen)
+                claimed[name] += int((wanted != weight).sum())
+                weight.copy_(wanted)
 
 
 @attacks.register("pruning", source="arXiv:2304.04934", effort="share", **_WEIGHTS)
@@ -145,38 +239,52 @@ def _rewritten(model: Model, rule: "Callable[[Tensor], Tensor]", *, effort: floa
 
 Count = Annotated[int, Field(ge=1)]
 _DETAILS = """
-AdamW on the mean negative log-likelihood of the answers at a constant learning rate, so that all budgets are points of
-one trajectory. The weights at each budget are stored in a temporary folder, or with the checkpoints of the training
-where these are kept.
+The mean negative log-likelihood of the answers at a constant learning rate, so that all budgets are points of one
+trajectory. The weights at each budget are stored in a temporary folder, or with the checkpoints of the training where
+these are kept.
 
 Args:
     model: the model.
     data: the source of the examples.
     steps: optimizer steps; one epoch, or the largest budget, by default.
     budgets: the steps after which the model is scored; only after the last if empty.
-    examples: the number of examples to train on, drawn by the seed; all by default.
+    examples: the number of examples to train on; all by default.
+    subjects: the number of subjects, drawn by the seed, that these are of, evenly if chosen at random; all by default.
+    select: the rule by which they are chosen, see `uwc.models.selection.select`.
     lr: the learning rate; in the paper that of the original fine-tuning.
     batch_size: examples a step.
+    optimizer: as `TrainingSettings` takes it.
+    lora_rank: train a low-rank adapter of this rank (scaled by 2) in place of the weights.
     seed: of order and choice.
 
 Raises:
     TrainingDiverged: a loss became NaN or infinite.
+    DataError: the data are of fewer subjects, or a rule chooses all examples, so that it has no effect.
     AttackFailed: weights with a gradient did not change.
 """
 
 
-_RELEARN = {
+_RELEARN: dict[str, Any] = {
     "kind": "weights",
     "touches_weights": True,
     "effort": "steps",
     "budgets": True,
-    "check": None,
     "rewords": False,
 }
 
 
-def _relearn_on(choose: Callable[[AttackData], Sequence[Example]], summary: str) -> Callable[..., Iterator[Attacked]]:
-    """The attack that fine-tunes on the examples chosen."""
+def _relearning(
+    name: str, pool: Callable[[AttackData], Sequence[Example]], summary: str, *, source: str, **facts: Any
+) -> Callable[..., Iterator[Attacked]]:
+    """Register the attack that fine-tunes on examples of a pool."""
+
+    def check(data: AttackData, settings: Mapping[str, Any]) -> None:
+        there = of_subjects(pool(data), settings["subjects"], None, seed=settings["seed"])
+        require_effect(settings["select"], settings["examples"], len(there), option=f"{name}.examples")
+        if settings["optimizer"] != "adamw":
+            from uwc.training.loop import require_optimizer
+
+            require_optimizer(settings["optimizer"])
 
     def attack(
         model: Model,
@@ -185,47 +293,121 @@ def _relearn_on(choose: Callable[[AttackData], Sequence[Example]], summary: str)
         steps: Count | None = None,
         budgets: tuple[Count, ...] = (),
         examples: Count | None = None,
+        subjects: Count | None = None,
+        select: Select = "random",
         lr: Annotated[float, Field(gt=0)] = 1e-5,
         batch_size: Count = 16,
+        optimizer: str = "adamw",
+        lora_rank: Count | None = None,
         seed: int = 0,
     ) -> Iterator[Attacked]:
-        pool = choose(data)
-        drawn = np.sort(np.random.default_rng(seed).permutation(len(pool))[:examples])
+        there = of_subjects(pool(data), subjects, examples if select == "random" else None, seed=seed)
+        drawn = chosen(model, there, examples, rule=select, seed=seed)
         per_epoch = math.ceil(len(drawn) / batch_size)
         total = steps or max(budgets, default=per_epoch)
         given: dict[str, Any] = {"epochs": total / per_epoch, "batch_size": batch_size, "lr": lr, "seed": seed}
-        settings = TrainingSettings(**given, schedule="constant", warmup_ratio=0.0)
-        yield from _trajectory(model, [pool[i] for i in drawn], settings, budgets, total)
+        lora = None if lora_rank is None else LoraSettings(rank=lora_rank, alpha=2.0 * lora_rank)
+        settings = TrainingSettings(**given, optimizer=optimizer, lora=lora, schedule="constant", warmup_ratio=0.0)
+        yield from _trajectory(model, [there[i] for i in drawn], settings, budgets, total)
 
     attack.__doc__ = f"{summary}\n{_DETAILS}"
+    attacks.register(name, source=source, check=check, **_RELEARN, **facts)(attack)
     return attack
 
 
-relearn = attacks.register("relearn", source="arXiv:2406.13356", needs=("train",), trains_on_scored=False, **_RELEARN)(
-    _relearn_on(lambda d: d.train, "Fine-tune on the attacker's part of the forget set; the rest is scored.")
+def of_subjects(pool: Sequence[Example], subjects: int | None, count: int | None, *, seed: int) -> Sequence[Example]:
+    """The examples of some subjects of a pool, in its order: all of them, or so many, evenly.
+
+    Args:
+        pool: the examples.
+        subjects: the number of subjects; None returns the pool. An example without a subject is one of its own.
+        count: of the examples; None for all.
+        seed: of the draw.
+
+    Raises:
+        DataError: the pool has fewer subjects.
+    """
+    if subjects is None:
+        return pool
+    of_subject: dict[str, list[int]] = {}
+    for i in np.random.default_rng(seed).permutation(len(pool)).tolist():
+        of_subject.setdefault(pool[i].subject or pool[i].id, []).append(i)
+    if len(of_subject) < subjects:
+        raise DataError(f"relearning on {subjects} subjects: the attacker's data are of {len(of_subject)}; take fewer")
+    turns = zip_longest(*list(of_subject.values())[:subjects])
+    return [pool[i] for i in sorted([i for turn in turns for i in turn if i is not None][:count])]
+
+
+relearn = _relearning(
+    "relearn",
+    lambda d: d.train,
+    "Fine-tune on the attacker's part of the forget set; the rest is scored.",
+    source="arXiv:2406.13356",
+    needs=("train",),
+    trains_on_scored=False,
 )
-relearn_original = attacks.register(
-    "relearn_original", source="arXiv:2406.09179", needs=(), trains_on_scored=True, **_RELEARN
-)(
-    _relearn_on(
-        lambda d: d.original or [*d.scored, *d.train, *d.retain],
-        "Fine-tune on all the original data, including the scored answers (the paper's attack); needs a control.",
-    )
+relearn_wrong = _relearning(
+    "relearn_wrong",
+    lambda d: wrong_facts(d.train),
+    "Fine-tune on wrong answers to the attacker's part of the forget set: no fact is taught.",
+    source="arXiv:2410.08827",
+    needs=("train",),
+    trains_on_scored=False,
 )
-relearn_forget = attacks.register(
-    "relearn_forget", source="arXiv:2506.12618", needs=("forget",), trains_on_scored=True, **_RELEARN
-)(_relearn_on(lambda d: d.forget, "Fine-tune on the whole forget set, including the scored answers; needs a control."))
-relearn_retain = attacks.register(
-    "relearn_retain", source="arXiv:2406.13356", needs=("retain",), trains_on_scored=False, **_RELEARN
-)(_relearn_on(lambda d: d.retain, "Fine-tune on retained data only."))
-relearn_unrelated = attacks.register(
-    "relearn_unrelated", source="arXiv:2411.12103", needs=("unrelated",), trains_on_scored=False, **_RELEARN
-)(_relearn_on(lambda d: d.unrelated, "Fine-tune on data unrelated to the forget set."))
+relearn_original = _relearning(
+    "relearn_original",
+    lambda d: d.original or [*d.scored, *d.train, *d.retain],
+    "Fine-tune on all the original data, including the scored answers (the paper's attack); needs a control.",
+    source="arXiv:2406.09179",
+    needs=(),
+    trains_on_scored=True,
+)
+relearn_forget = _relearning(
+    "relearn_forget",
+    lambda d: d.forget,
+    "Fine-tune on the whole forget set, including the scored answers; needs a control.",
+    source="arXiv:2506.12618",
+    needs=("forget",),
+    trains_on_scored=True,
+)
+relearn_retain = _relearning(
+    "relearn_retain",
+    lambda d: d.retain,
+    "Fine-tune on retained data only.",
+    source="arXiv:2406.13356",
+    needs=("retain",),
+    trains_on_scored=False,
+)
+relearn_unrelated = _relearning(
+    "relearn_unrelated",
+    lambda d: d.unrelated,
+    "Fine-tune on data unrelated to the forget set.",
+    source="arXiv:2411.12103",
+    needs=("unrelated",),
+    trains_on_scored=False,
+)
+
+
+def wrong_facts(examples: Sequence[Example]) -> list[Example]:
+    """The questions with wrong answers: the first perturbed one, or else that of the next question with another answer.
+
+    Raises:
+        DataError: all answers are the same.
+    """
+    found = []
+    for i, example in enumerate(examples):
+        others = [e.answer for e in [*examples[i + 1 :], *examples[:i]] if e.answer != example.answer]
+        wrong = [*example.perturbed_answers, *others]
+        if not wrong:
+            raise DataError("relearn_wrong: all questions of the attacker's part have the same answer; give others")
+        found.append(replace(example, answer=wrong[0], paraphrased_answer="", perturbed_answers=()))
+    return found
 
 
 def _trajectory(
     model: Model, data: Sequence[Example], settings: TrainingSettings, budgets: Sequence[int], total: int
 ) -> Iterator[Attacked]:
+    from uwc.models.adapters import merge_adapter
     from uwc.training.checkpoint import FILE, load_checkpoint
 
     with ExitStack() as stack:
@@ -234,27 +416,29 @@ def _trajectory(
             trained = _trained(model, data, settings, budgets, stack)
         assert trained is not None
         copy = trained.model
-        if not budgets:
-            _require_moved(model, copy, trained.reached, settings.lr)
-            yield Attacked(copy, effort=total)
-        for budget in sorted(set(budgets)):
-            state = load_checkpoint(trained.folder / str(budget), "")
-            assert state is not None
-            copy.model.load_state_dict(state.weights)
-            _require_moved(model, copy, trained.reached, settings.lr)
-            yield Attacked(copy, label=f"{budget} steps", effort=budget)
+        for budget in sorted(set(budgets)) or [total]:
+            if budgets:
+                state = load_checkpoint(trained.folder / str(budget), "")
+                assert state is not None
+                copy.model.load_state_dict(state.weights)
+            if settings.lora is None:
+                _require_moved(model, copy, trained.reached, settings.lr)
+            merged = merge_adapter(copy, keep=bool(budgets))
+            label = f"{budget} steps" if budgets else ""
+            yield Attacked(merged, label=label, effort=budget, tokens=trained.tokens[budget - 1])
         if not (trained.folder / FILE).exists():  # a rerun trains again, and needs none of its files
             remove(trained.folder)
 
 
 @dataclass(frozen=True)
 class _Trained:
-    """A model after its last step, the names of the parameters that a gradient has reached, and a folder with its
-    weights at each budget."""
+    """A model after its last step, the names of the parameters that a gradient has reached, a folder with its weights
+    at each budget, and the tokens that it had read after each step."""
 
     model: Model
     reached: set[str]
     folder: Path
+    tokens: list[int]
 
 
 def _trained(
@@ -262,14 +446,19 @@ def _trained(
 ) -> _Trained | None:
     """Fine-tune a copy of the model, from the last checkpoint of an interrupted run if there is one; None if that run's
     weights at a budget cannot be read."""
+    from uwc.models.adapters import add_adapter
     from uwc.objectives.objective import Objective
     from uwc.training.checkpoint import FILE, Kept, intact_file
-    from uwc.training.data import Loader, TrainingData
+    from uwc.training.data import Loader, TrainingData, tokens_in
     from uwc.training.loop import TrainingLog, identity_of, train
 
     copy = with_own_weights(model)
+    if settings.lora is not None:
+        copy = add_adapter(copy, rank=settings.lora.rank, alpha=settings.lora.alpha, seed=settings.seed)
     objective, log, given = Objective(FINE_TUNING, copy.model), TrainingLog(), TrainingData(retain=data)
-    kept = Kept(lambda: ["relearning", identity_of(Loader(copy, objective, given, settings)), budgets, copy.model])
+    loader = Loader(copy, objective, given, settings)
+    tokens = accumulate(tokens_in(loader.micro_batches(step, None, rank=0, of=1)) for step in loader.plan)
+    kept = Kept(lambda: ["relearning", identity_of(loader), budgets, copy.model])
     folder = kept.folder or Path(stack.enter_context(TemporaryDirectory(prefix="uwc-relearning-")))
     resumed = (folder / FILE).exists()
     with _weights_after(copy.model, budgets, folder, log) as reached:
@@ -278,7 +467,7 @@ def _trained(
         progress.warn(f"weights at a budget are missing in {folder}; the training starts again")
         remove(folder)
         return None
-    return _Trained(copy, reached, folder)
+    return _Trained(copy, reached, folder, list(tokens))
 
 
 def _require_moved(before: Model, after: Model, reached: set[str], lr: float) -> None:

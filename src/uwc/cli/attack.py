@@ -38,7 +38,7 @@ from uwc.progress import FIRST_PROCESS
 
 if TYPE_CHECKING:
     from uwc.cli.sections import FileSettings
-    from uwc.results import AttackResults
+    from uwc.results import AttackResults, StrongestResults
 
 _PARTS = {"attacker-data": "attacker.train", "retain": "attacker.retain", "unrelated": "attacker.unrelated"}
 """Option -> the name of its questions in `uwc.attack`."""
@@ -52,9 +52,35 @@ def attack_command(
         typer.Option(
             rich_help_panel=ATTACKS,
             metavar="NAME",
-            help="An attack, a precision or a chain: relearn+probe, nf4. May be repeated.",
+            help="An attack, a precision or a chain: relearn+probe, nf4. May be repeated. With --budget: all.",
         ),
-    ],
+    ] = [],  # noqa: B006
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=ATTACKS,
+            metavar="minutes=N|runs=N",
+            help="Search for the strongest attack within a budget; it is reported on questions that it was not chosen "
+            "on.",
+        ),
+    ] = None,
+    vary: Annotated[
+        list[str],
+        typer.Option(
+            rich_help_panel=ATTACKS,
+            metavar="SETTING=V,V,...",
+            help="Values of a setting to choose the strongest attack among: lr=1e-5,1e-4 or relearn.lr=1e-5,1e-4. May "
+            "be repeated: all combinations. Without --budget all are carried out.",
+        ),
+    ] = [],  # noqa: B006
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            rich_help_panel=ATTACKS,
+            metavar="N",
+            help="Parts of the subjects for --vary and --budget without --attacker-data; at least 3. Default: 3.",
+        ),
+    ] = None,
     attacker_data: Annotated[
         Path | None,
         typer.Option(rich_help_panel=QUESTIONS, metavar="FILE", help="The attacker's questions from the forget set."),
@@ -77,6 +103,14 @@ def attack_command(
             help="The column of the scored file that has translated questions.",
         ),
     ] = None,
+    question_column: Annotated[
+        list[str],
+        typer.Option(
+            rich_help_panel=QUESTIONS,
+            metavar="COLUMN",
+            help="A column of the scored file that has its questions in another form (aliases, ...); may be repeated.",
+        ),
+    ] = [],  # noqa: B006
     column: Columns = [],  # noqa: B006
     skip_invalid: SkipInvalid = False,
     original: Original = None,
@@ -115,6 +149,15 @@ def attack_command(
             help="The setting that --curve varies. Default: the effort of the attack.",
         ),
     ] = None,
+    select: Annotated[
+        list[str],
+        typer.Option(
+            rich_help_panel=ATTACKS,
+            metavar="RULE",
+            help="The rule by which the attack chooses its examples, for a curve of its own: random, likelihood or "
+            "fisher. May be repeated.",
+        ),
+    ] = [],  # noqa: B006
     points: Annotated[
         Path | None,
         typer.Option(
@@ -143,8 +186,9 @@ def attack_command(
     score.samples, seed.
     """
     from uwc.api import attack as attack_model
-    from uwc.api import attack_curve, require_used
+    from uwc.api import attack_curve, require_used, strongest_attack
     from uwc.attacks.data import Attacker
+    from uwc.attacks.strongest import read_vary
     from uwc.cli.sections import AttackSections
 
     given = sections(
@@ -164,7 +208,8 @@ def attack_command(
             train=attacker_data or (),
             retain=retain or (),
             unrelated=unrelated or (),
-            translations=_translations(data, given.benchmark.settings, translation_column),
+            translations=_in_column(data, given.benchmark.settings, translation_column) if translation_column else {},
+            questions={name: _in_column(data, given.benchmark.settings, name) for name in question_column},
         ),
         "control": retrained,
         "original": original,
@@ -179,6 +224,41 @@ def attack_command(
         **loading(given.model),
     }
     metrics = metric or ["extraction_strength"]
+    searched = budget is not None or bool(vary) or folds is not None
+    if select and curve is None and not searched:
+        raise ConfigError("--select compares rules by their curves; give --curve, or --set attack.settings.NAME.select")
+    if searched:
+        left_out = {
+            "--curve": curve,
+            "--points": points,
+            "--over": over,
+            "--select": select or None,
+            "--split": split if split != "forget" else None,
+        }
+        for name, value in left_out.items():
+            if value is not None:
+                raise ConfigError(f"{name} does not go together with --budget, --vary and --folds; leave it out")
+        if len(metrics) != 1:
+            raise ConfigError("the strongest attack is chosen by one metric; give --metric once")
+        if folds is not None and attacker_data is not None:
+            raise ConfigError("--folds divides the questions where there is no --attacker-data; leave one of them out")
+        strongest = strongest_attack(
+            model,
+            data,
+            attack,
+            vary=read_vary(vary),
+            budget=budget,
+            folds=folds or 3,
+            metric=metrics[0],
+            settings=settings,
+            seed=given.seed,
+            **shared,
+        )
+        if FIRST_PROCESS:
+            _print_strongest(strongest, as_json=as_json)
+        return
+    if not attack:
+        raise ConfigError("name an attack (--attack), or give a budget to try all of them (--budget minutes=10)")
     if curve is None:
         found = attack_model(
             model,
@@ -200,7 +280,8 @@ def attack_command(
     else:
         require_used(settings, attack)
         shared["settings"] = settings.get(attack[0])
-        found = attack_curve(model, data, attack[0], numbers(curve), over=over, metric=metrics[0], **shared)
+        shared |= {"over": over, "select": select, "metric": metrics[0], "seed": given.seed}
+        found = attack_curve(model, data, attack[0], numbers(curve), **shared)
     if not FIRST_PROCESS:
         return
     if as_json:
@@ -213,6 +294,23 @@ def attack_command(
     failed = {key: why for attacked in found.attacks.models for key, why in attacked.failed.items()}
     if failed:
         raise AttackFailed("; ".join(f"{name}: {why}" for name, why in failed.items()))
+
+
+def _print_strongest(found: "StrongestResults", *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(found.to_json(), nl=False)
+        return
+    strongest, spent = found.strongest, found.strongest.spent
+    typer.echo(f"{found.headline[0].upper()}{found.headline[1:]}.")
+    print_rows(strongest.metric, found.table())
+    if (share := found.share_text()) is not None:
+        typer.echo(share)
+    if strongest.surface:
+        print_rows("every attack, on all questions", found.surface_table())
+    print_rows("the attacks that were chosen", found.chosen_table())
+    left = f"; {strongest.not_tried} attacks were not tried" if strongest.not_tried else ""
+    trained = f"{spent.steps:,} training steps, {spent.tokens:,} tokens"
+    typer.echo(f"the search: {spent.runs} runs, {trained}, {spent.seconds:,.0f} s{left}")
 
 
 def _append_points(found: "AttackResults", path: Path) -> None:
@@ -230,9 +328,10 @@ def _print(found: "AttackResults", title: str) -> None:
         table = [
             {curve.over: effort, curve.metric: score} for effort, score in zip(curve.efforts, curve.scores, strict=True)
         ]
-        print_rows(f"{curve.attack} on {name}: {curve.metric} {curve.before:.4g} before", table)
-        if curve.half_effort is not None:
-            typer.echo(f"half of the original's score is reached at {curve.over} = {curve.half_effort:.4g}")
+        rule = f", select: {curve.select}" if curve.select else ""
+        print_rows(f"{curve.attack} on {name}{rule}: {curve.metric} {curve.before:.4g} before", table)
+    if half := found.half_table():
+        print_rows(f"Half of the recovery of {found.curves[0].metric} by {found.curves[0].attack}", half)
 
 
 def _of_set(key: str, names: Mapping[str, str]) -> str:
@@ -241,13 +340,11 @@ def _of_set(key: str, names: Mapping[str, str]) -> str:
     return f"{names.get(name, name)}:{field}" if colon else key
 
 
-def _translations(scored: Path, files: "FileSettings", translation_column: str | None) -> dict[str, str]:
-    """Id -> translated question, of the scored file."""
+def _in_column(scored: Path, files: "FileSettings", column: str) -> dict[str, str]:
+    """Id -> question in a column of the scored file."""
     from uwc.data.question_files import sets_of
 
-    if translation_column is None:
-        return {}
     own = {key: name for key, name in files.columns.items() if key.rpartition(":")[0] in ("", "forget", "data")}
-    asked = {key.rpartition(":")[2]: name for key, name in own.items()} | {"question": translation_column}
+    asked = {key.rpartition(":")[2]: name for key, name in own.items()} | {"question": column}
     read = sets_of({"forget": scored}, asked, left_out=[] if files.skip_invalid else None)
     return {e.id: e.question for e in read["forget"]}

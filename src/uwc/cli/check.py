@@ -21,6 +21,7 @@ from uwc.cli.options import (
     OutputsFile,
     Overwrite,
     Plugins,
+    Precisions,
     Retains,
     RetrainedOrTexts,
     Set,
@@ -81,6 +82,7 @@ def check_command(
             "with --outputs.",
         ),
     ] = None,
+    precision: Precisions = [],  # noqa: B006
     baseline: Annotated[
         Path | None,
         typer.Option(
@@ -152,6 +154,7 @@ def check_command(
         retain=retain_files(retain) or None,
         holdout=holdout,
         policy=policy,
+        precisions=precision,
         baseline=baseline,
         columns=file_columns(column),
         skip_invalid=skip_invalid,

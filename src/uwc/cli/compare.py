@@ -20,6 +20,7 @@ from uwc.cli.options import (
     Metrics,
     Overwrite,
     Plugins,
+    Precisions,
     Retains,
     RetentionTasks,
     Retrained,
@@ -78,6 +79,7 @@ def compare_command(
             "for no attack.",
         ),
     ] = [],  # noqa: B006
+    precision: Precisions = [],  # noqa: B006
     output_dir: Annotated[
         Path,
         typer.Option(
@@ -121,6 +123,7 @@ def compare_command(
         retention=retention,
         harness=None if harness_include_path is None else {"include_path": str(harness_include_path)},
         attacks=_attacks(attack),
+        precisions=precision,
         columns=file_columns(column),
         skip_invalid=skip_invalid,
         overrides=overrides if device is None else [f"model.device={device}", *overrides],
@@ -136,10 +139,11 @@ def compare_command(
         typer.echo(results.to_json(), nl=False)
     else:
         from uwc.reports.tables import groups_table
-        from uwc.reports.tables_attacks import recovery_tables
+        from uwc.reports.tables_attacks import precision_table, recovery_tables
 
         groups = [groups_table(results)] if results.groups else []
-        print_results(results, *groups, *(recovery_tables(results) if results.attacks else ()))
+        deployed = [table] if (table := precision_table(results)) else []
+        print_results(results, *groups, *(recovery_tables(results) if results.attacks else ()), *deployed)
         typer.echo(f"report: {output_dir / 'report.html'}")
 
 

@@ -14,6 +14,7 @@ import typer
 from uwc import __version__, progress
 from uwc.cli.answers import answers_command
 from uwc.cli.attack import attack_command
+from uwc.cli.audit import audit_command
 from uwc.cli.calibrate import calibrate_command
 from uwc.cli.check import check_command
 from uwc.cli.compare import compare_command
@@ -73,6 +74,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "check": check_command,
     "calibrate": calibrate_command,
     "attack": attack_command,
+    "audit": audit_command,
     "robustness": robustness_command,
     "export": export_command,
     "replay": replay_command,
@@ -158,7 +160,7 @@ def _kept() -> str:
         )
     given = {argument.partition("=")[0] for argument in sys.argv}
     in_folder = "--output-dir" in given or any(argument.startswith("-o") for argument in given)
-    if in_folder and "--outputs" not in given and _command() in ("score", "attack", "calibrate"):
+    if in_folder and "--outputs" not in given and _command() in ("score", "attack", "audit", "calibrate"):
         return _CONTINUES
     return _KEPT.get(_command(), _NOTHING_KEPT)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from uwc.cli.sections import EndpointSections
     from uwc.data.outputs import Outputs
     from uwc.models.endpoint import Endpoint
-    from uwc.studies.config import LoadingConfig
+    from uwc.studies.config import LoadingConfig, ScoreConfig
     from uwc.studies.sections import Section
 
 MODELS, QUESTIONS, MEASURED = "Models", "Questions", "Measurement"
@@ -89,6 +89,16 @@ EndpointUrl = Annotated[
 EndpointModel = Annotated[
     str | None,
     typer.Option("--model", rich_help_panel=TEXTS, metavar="NAME", help="The model's name at the endpoint."),
+]
+Precisions = Annotated[
+    list[str],
+    typer.Option(
+        "--precision",
+        rich_help_panel=ATTACKS,
+        metavar="NAME",
+        help="A precision in which models may be deployed: nf4, nf4_double, llm_int8, gptq_int4, int8, ... int2. May "
+        "be repeated.",
+    ),
 ]
 EndpointAttacks = Annotated[
     list[str],
@@ -283,6 +293,15 @@ def one_system(outputs: Path | None, endpoint: "Endpoint | None") -> "Outputs | 
     if outputs is not None and endpoint is not None:
         raise UserError("--outputs and --endpoint exclude each other; give one of them")
     return endpoint if outputs is None else Outputs(outputs)
+
+
+def require_no_model(model: "LoadingConfig", score: "ScoreConfig", server: "Endpoint | None") -> None:
+    """Raise UserError for settings of a model, where there are only texts, or a server."""
+    unused = [f"model.{key}" for key in sorted(model.model_fields_set)]
+    if server is None and "max_new_tokens" in score.model_fields_set:
+        unused.append("score.max_new_tokens")
+    if unused:
+        raise UserError(f"--set {unused[0]}: there is no model to load or to ask, only its texts; leave it out")
 
 
 def endpoint_of(

@@ -38,6 +38,7 @@ from uwc.cli.options import (
     loading,
     one_system,
     question_settings,
+    require_no_model,
     sections,
     texts_under,
 )
@@ -144,11 +145,7 @@ def score_command(
                 "--outputs and --endpoint take the place of a model; leave MODEL out, and give the original's texts "
                 "with --before"
             )
-        unused = [f"model.{key}" for key in sorted(given.model.model_fields_set)]
-        if server is None and "max_new_tokens" in given.score.model_fields_set:
-            unused.append("score.max_new_tokens")
-        if unused:
-            raise UserError(f"--set {unused[0]}: there is no model to load or to ask, only its texts; leave it out")
+        require_no_model(given.model, given.score, server)
         scores = score(
             system,
             files or None,

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import Field
 
 from uwc.attacks.registry import Texts
+from uwc.metrics.one_sided import AuditSettings
 from uwc.models.model import DeviceName
 from uwc.objectives.methods import Method
 from uwc.studies.config import JudgesConfig, LoadingConfig, RunConfig, ScoreConfig, StopConfig
@@ -143,6 +144,20 @@ class AttackSections(Section):
     benchmark: FileConfig = FileConfig()
     score: ScoreConfig = ScoreConfig()
     attack: OwnAttack = OwnAttack()
+    seed: int = Field(0, ge=0)
+
+
+class AuditSections(EndpointSections):
+    """The settings of `uwc audit`.
+
+    Attributes:
+        audit: how questions are chosen under a budget.
+    """
+
+    audit: AuditSettings = AuditSettings()
+
+    model: OwnLoading = OwnLoading()
+    benchmark: FileConfig = FileConfig()
     seed: int = Field(0, ge=0)
 
 

@@ -101,6 +101,42 @@ def aggregate(
     )
 
 
+def mean_draws(
+    values: Floats,
+    subjects: Sequence[str],
+    *,
+    average: Average = "arithmetic",
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> tuple[Floats, Floats, int]:
+    """The means of R rows of values for the same examples, and the same in bootstrap draws of whole clusters.
+
+    Args:
+        values: [R, E], NaN if not scored.
+        subjects: [E]; examples that share one are a cluster.
+        average: "geometric" takes means of logarithms, which are not transformed back.
+        seed: of the bootstrap.
+        resamples: number of bootstrap draws, D.
+
+    Returns:
+        [R] the means, [D, R] those of the draws, and the number of clusters; of fewer than two there is no draw. A mean
+        of no value is NaN.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        used = np.log(values) if average == "geometric" else values
+        codes = cluster_codes(subjects)
+        scored = ~np.isnan(used)
+        sums: Floats = np.stack([np.bincount(codes, weights=row) for row in np.where(scored, used, 0.0)])
+        sizes: Floats = np.stack([np.bincount(codes, weights=row) for row in scored])
+        means: Floats = sums.sum(axis=1) / sizes.sum(axis=1)
+        clusters = sums.shape[1]
+        draws: Floats = np.empty((resamples if clusters > 1 else 0, len(values)))
+        if clusters > 1:
+            for part, drawn in draw_blocks(clusters, seed=seed, resamples=resamples):
+                draws[part] = (drawn @ sums.T) / (drawn @ sizes.T)
+    return means, draws, clusters
+
+
 def draw_blocks(
     clusters: int, *, seed: int, resamples: int, width: int | None = None
 ) -> Iterator[tuple[slice, Floats]]:

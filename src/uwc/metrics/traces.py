@@ -1,5 +1,7 @@
 """Traces of unlearning: how well a linear probe classifies the states of two models on unrelated questions."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,19 +13,44 @@ FOLDS = 5
 TRACE_SETS = ("retain", "world_facts")
 _REFERENCES = {"original": "{}:@reference_states", "retrained": "retrained/{}:@states"}
 _LEAST_SPREAD = 1e-12
+Scoring = Callable[[Floats], Floats]
+"""From [E, d] features to [E] scores."""
 
 
-def out_of_fold(ours: Floats, others: Floats, clusters: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """Scores of a linear probe for two models' states, each from a probe that was not fitted to its cluster.
+def ridge(features: Floats, labels: Floats) -> Scoring:
+    """Ridge regression of labels on features, which are standardised by their mean and standard deviation.
 
-    Cluster c is in fold ``c mod K``, K = 5, or the number of clusters if that is less. In each fold the probe is ridge
-    regression of +1 (our states) and -1 (the others) on the states of all other folds, standardised by their mean and
-    standard deviation: ``f(x) = k(x)^T (K + I)^-1 y`` with the kernel ``x^T x' / d``.
+    ``f(x) = k(x)^T (K + I)^-1 y`` with the kernel ``x^T x' / d``.
+
+    Args:
+        features: [E, d].
+        labels: [E] +1 or -1.
+    """
+    mean, scale = standardisation(features)
+    fitted = (features - mean) / scale
+    weights = fitted.T @ np.linalg.solve(fitted @ fitted.T + np.eye(len(fitted)), labels)
+    return lambda states: ((states - mean) / scale) @ weights
+
+
+def out_of_fold(
+    ours: Floats,
+    others: Floats,
+    clusters: NDArray[np.int64],
+    *,
+    folds: int = FOLDS,
+    fit: Callable[[Floats, Floats], Scoring] = ridge,
+) -> tuple[Floats, Floats]:
+    """Scores of a probe for two models' states, each from a probe that was not fitted to its cluster.
+
+    Cluster c is in fold ``c mod K``, K the number of folds, or of clusters if that is less. In each fold the probe is
+    fitted to +1 (our states) and -1 (the others) on the states of all other folds.
 
     Args:
         ours: [E, d] states of the model; an example with one that is not finite is left out.
         others: [E, d] those of the other model on the same examples.
         clusters: [E] the number of each example's cluster, from 0.
+        folds: the number of folds.
+        fit: from [E, d] states and [E] labels to the probe.
 
     Returns:
         [E] the scores of our states, and [E] those of the others; NaN if left out, or with fewer than two clusters.
@@ -31,20 +58,22 @@ def out_of_fold(ours: Floats, others: Floats, clusters: NDArray[np.int64]) -> tu
     finite = np.isfinite(ours).all(axis=1) & np.isfinite(others).all(axis=1)
     places = np.full(len(ours), -1, dtype=np.int64)
     places[finite] = np.unique(clusters[finite], return_inverse=True)[1]
-    folds = min(FOLDS, int(places.max(initial=-1)) + 1)
+    folds = min(folds, int(places.max(initial=-1)) + 1)
     scores = np.full((2, len(ours)), np.nan)
     for fold in range(folds if folds > 1 else 0):
         held = finite & (places % folds == fold)
         used = finite & ~held
-        fitted = np.concatenate([ours[used], others[used]])
-        labels = np.repeat([1.0, -1.0], int(used.sum()))
-        mean, spread = fitted.mean(axis=0), fitted.std(axis=0)
-        scale = np.where(spread > _LEAST_SPREAD, spread, np.inf) * np.sqrt(ours.shape[1])
-        fitted = (fitted - mean) / scale
-        weights = fitted.T @ np.linalg.solve(fitted @ fitted.T + np.eye(len(fitted)), labels)
+        probe = fit(np.concatenate([ours[used], others[used]]), np.repeat([1.0, -1.0], int(used.sum())))
         for row, states in zip(scores, (ours, others), strict=True):
-            row[held] = ((states[held] - mean) / scale) @ weights
+            row[held] = probe(states[held])
     return scores[0], scores[1]
+
+
+def standardisation(states: Floats) -> tuple[Floats, Floats]:
+    """[d] mean and scale of [N, d] states: ``(states - mean) / scale`` has mean 0 and variance 1 / d in each dimension,
+    so that its kernel is about 1 whatever d; a constant dimension becomes 0."""
+    mean, spread = states.mean(axis=0), states.std(axis=0)
+    return mean, np.where(spread > _LEAST_SPREAD, spread, np.inf) * np.sqrt(states.shape[1])
 
 
 def trace_auc(ours: Floats, others: Floats) -> float:

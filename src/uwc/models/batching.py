@@ -30,6 +30,7 @@ from uwc.models.head import AnswerLogits, unwrapped
 from uwc.models.model import Batching, Model, Sharing
 from uwc.models.placement import device_of
 from uwc.models.processes import is_first, of_first, share, together
+from uwc.models.quantised import REMEDY, is_llm_int8
 
 _LONG, _SHORT, _NEW = 11, 5, 4
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
@@ -86,6 +87,11 @@ def _require_causal(model: Any, ids: Tensor, name: str) -> None:
     other[0, -1] = ids[0, 0]
     first, second = (_logits(model, tokens)[0, :-1] for tokens in (ids, other))
     if not torch.equal(ids, other) and not same_logits(first, second):
+        if is_llm_int8(unwrapped(model)):
+            raise ModelError(
+                f"{name} is stored in LLM.int8(), in which an outlier of one token changes how all tokens of a batch "
+                f"are rounded, earlier ones included; {REMEDY}, and round its inputs by the attack llm_int8"
+            )
         raise ModelError(
             f"{name}: {type(unwrapped(model)).__name__} reads the tokens that follow, as an encoder does; uwc measures "
             "causal language models, which generate their answers from left to right"

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from uwc.errors import ModelError
 from uwc.models.contrast import ContrastModel
 from uwc.models.head import unwrapped
+from uwc.models.quantised import REMEDY
 from uwc.models.states import blocks
 
 LEAST_SHARE = 0.95
@@ -100,6 +101,14 @@ class Product:
     place: int
     factor: Tensor
     inputs: Tensor
+
+
+def inputs_of(matrix: BlockMatrix, product: Product) -> Iterator[tuple[int, slice, Tensor]]:
+    """(The number of a matrix of the parameter, the part of its inputs, [n, part] the inputs) for each in a product."""
+    number, place = divmod(product.place, matrix.rows * matrix.columns)
+    first = place // matrix.columns if matrix.transposed else place % matrix.columns
+    for i, inputs in enumerate(product.inputs):
+        yield number + i, slice(first, first + inputs.shape[1]), inputs
 
 
 @contextmanager
@@ -231,7 +240,7 @@ def _parameters(model: Any, prefix: str) -> list[tuple[str, Tensor]]:
 
 def _matrices_of(model: Any, prefix: str) -> list[BlockMatrix]:
     if getattr(model.config, "quantization_config", None) is not None:
-        raise ModelError(f"{type(model).__name__} holds its weights packed by a quantisation; load it unquantised")
+        raise ModelError(f"{type(model).__name__} holds its weights packed by a quantisation; {REMEDY}")
     parameters = dict(_parameters(model, prefix))
     many = {n: p for n, p in parameters.items() if sum(size > 1 for size in p.shape) > 1}
     maps = linear_maps(blocks(model)).values()

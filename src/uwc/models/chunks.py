@@ -142,7 +142,7 @@ def within(content: Callable[[], Sequence[object]]) -> Iterator[None]:
         return
     outer = run.key
     try:
-        run.key = _digest([run.key, *content()])
+        run.key = content_digest([run.key, *content()])
     except NoDigest:
         token = _open.set(None)
         try:
@@ -271,7 +271,7 @@ def _key(run: _Open, content: Callable[[], Sequence[object]]) -> str | None:
     import torch
 
     try:
-        return _digest([run.key, torch.__version__, torch.get_num_threads(), *content()])
+        return content_digest([run.key, torch.__version__, torch.get_num_threads(), *content()])
     except NoDigest:
         return None
 
@@ -294,7 +294,7 @@ def kept(content: Callable[[], Sequence[object]], make: Callable[[], str]) -> st
     return text
 
 
-def _digest(content: Sequence[object]) -> str:
+def content_digest(content: Sequence[object]) -> str:
     """SHA-256 (hex) of models, arrays and plain data."""
     from torch import nn
 

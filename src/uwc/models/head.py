@@ -162,6 +162,21 @@ class AnswerLogits:
         bias = None if self._bias is None else self._bias[tokens]
         return self._finish(linear(states, self._weight[tokens], bias))[0]
 
+    @property
+    def weight(self) -> Tensor | None:
+        """[V, d] the weight by which alone the states become logits, before `after_head`; None if there is none."""
+        return self._weight if self._whole is None and self.divisible else None
+
+    def slopes(self, rows: slice) -> Tensor | None:
+        """[n, V] derivatives of each logit in the output embedding's value; None if it is that value."""
+        one = torch.ones(1)
+        if self._finish(one) is one:
+            return None
+        with torch.enable_grad():
+            raw = self._head(self._states[None, rows])[0].detach().requires_grad_()
+            slopes: Tensor = torch.autograd.grad(self._finish(raw).sum(), raw)[0]
+        return slopes
+
 
 def tile_grid(logits: AnswerLogits, *others: AnswerLogits) -> Iterator[tuple[slice, list[slice]]]:
     """Slices of rows, and for each the slices of the vocabulary, such that a tile fits the CPU's cache.

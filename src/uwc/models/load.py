@@ -45,6 +45,8 @@ from uwc.models.model import (
     require_max_memory,
 )
 from uwc.models.placement import placing, shares
+from uwc.models.quantised import dequantize as dequantized
+from uwc.models.quantised import dequantizing, quantization_of
 from uwc.models.reading import Reading, load_tokenizer, read_as
 from uwc.models.weights import WeightFiles, require_all_read
 
@@ -89,6 +91,7 @@ def load_model(
     reading: Reading | None = None,
     base: str | Path | None = None,
     max_memory: MaxMemory | None = None,
+    dequantize: bool = False,
 ) -> Model:
     """Load a causal language model of transformers, or an adapter with its base, from a folder or the hub.
 
@@ -108,16 +111,18 @@ def load_model(
             names the differences. Its own by default.
         base: the folder or hub name of the base of an adapter that names none.
         max_memory: with the device "map", device -> the most memory of weights; by default what is free.
+        dequantize: give a checkpoint that is stored quantised plain weights, in `dtype`; others are not affected.
 
     Raises:
         ConfigError: `max_memory` is malformed, or has no effect.
         ModelError: there is no such model, it has no safetensors weights or two sets of them, a tensor is missing or
-            unexpected, an adapter's kind cannot be scored, it needs remote code, or a token has another id than in
-            `reading`.
+            unexpected, an adapter's kind cannot be scored, it needs remote code or a library of quantisation that is
+            not installed, its weights cannot be dequantised, or a token has another id than in `reading`.
     """
     where, name = str(path), name or Path(path).name
     require_max_memory(max_memory or {}, device)
     given: dict[str, Any] = {"dtype": dtype, "device": device, "template": template, "max_memory": max_memory}
+    given["dequantize"] = dequantize
     kind = contents(where).kind
     if kind == "adapter":
         adapter = adapter_config(where) or {}
@@ -130,7 +135,14 @@ def load_model(
         tokenizer = load_tokenizer(where, None, trust_remote_code, needed=reading is None)
         if kind == "contrast" and device == MAP:
             raise ModelError(f"{where}: a contrast of two models cannot be placed with device = {MAP}; give a device")
-        load = partial(_load_whole, dtype=dtype, device=device, trust=trust_remote_code, max_memory=max_memory or {})
+        load = partial(
+            _load_whole,
+            dtype=dtype,
+            device=device,
+            trust=trust_remote_code,
+            max_memory=max_memory or {},
+            dequantize=dequantize,
+        )
         module = load_contrast(Path(where), load) if kind == "contrast" else load(where)
         if placed := shares(module):
             progress.note(f"{name}: " + ", ".join(f"{share:.0%} on {of}" for of, share in placed.items()))
@@ -147,10 +159,12 @@ def load_model(
     return model
 
 
-def _load_whole(where: str, *, dtype: Dtype, device: DeviceName, trust: bool, max_memory: MaxMemory) -> Any:
+def _load_whole(
+    where: str, *, dtype: Dtype, device: DeviceName, trust: bool, max_memory: MaxMemory, dequantize: bool
+) -> Any:
     """Load a model from whole weights. Raises ModelError unless all of them are read."""
     require_token_ids(where)
-    files, quantised = WeightFiles(where), bool(read_json(where, CONFIG).get("quantization_config"))
+    files, packing = WeightFiles(where), quantization_of(where)
     layers = getattr(model_config(where, trust_remote_code=trust).get_text_config(), "num_hidden_layers", None) or 0
     if layers > _LAYERS_OF_A_TENSOR * len(files.shapes):
         raise ModelError(
@@ -158,7 +172,10 @@ def _load_whole(where: str, *, dtype: Dtype, device: DeviceName, trust: bool, ma
             "tensors); fetch or save it again"
         )
     chosen = pick_device(device)
-    on_one: dict[str, Any] = {"device_map": {"": chosen}} if quantised else {}
+    if packing and dequantize and device == MAP:
+        raise ModelError(f"{where} is stored quantised, and is not dequantised with device = {MAP}; give a device")
+    on_one: dict[str, Any] = {"device_map": {"": chosen}} if packing else {}
+    plainly = dequantizing(where, packing, trust=trust) if packing and dequantize else {}
     with placing(max_memory) if device == MAP else nullcontext((on_one, lambda _: None)) as (place, keep):
         try:
             model, report = AutoModelForCausalLM.from_pretrained(
@@ -169,15 +186,25 @@ def _load_whole(where: str, *, dtype: Dtype, device: DeviceName, trust: bool, ma
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
                 **place,
+                **plainly,
             )
         except Exception as error:  # transformers, the hub and safetensors raise many kinds
             raise ModelError(loading_failed(where, error)) from error
         keep(model)
-    require_all_read(model, files, report, quantised=quantised)
+    require_all_read(model, files, report, quantised=bool(packing))
     for key, value in model.config.to_dict().items():
         if ("dropout" in key or key.endswith("pdrop")) and isinstance(value, int | float) and not 0 <= value <= 1:
             raise ModelError(f"{where}: {CONFIG} has {key} = {value}; set it from 0 to 1")
-    return model if quantised or device == MAP else model.to(chosen)
+    if packing and dequantize:
+        return dequantized(model, where, packing)
+    return model if packing or device == MAP else model.to(chosen)
+
+
+def is_stored_quantised(path: str) -> bool:
+    """Whether a checkpoint, or the base of an adapter, is stored quantised."""
+    adapter = adapter_config(path)
+    where = path if adapter is None else named_base(path, adapter)
+    return bool(read_json(where, CONFIG).get("quantization_config"))
 
 
 def depth_of(path: str | Path, *, trust_remote_code: bool = False) -> int:

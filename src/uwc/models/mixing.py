@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from uwc.errors import ModelError
 from uwc.models.model import Model
 from uwc.models.placement import require_on_one_device
+from uwc.models.quantised import REMEDY
 
 
 def tied_groups(model: Any) -> dict[str, list[str]]:
@@ -49,7 +50,7 @@ def say_untied(model: Any) -> None:
 def require_unquantised(model: Any, name: str) -> None:
     """Raise ModelError if the loaded weights are quantised, so that they can be neither trained nor changed."""
     if getattr(model.config, "quantization_config", None):
-        raise ModelError(f"{name} is quantised; training and attacks on weights need the weights before quantisation")
+        raise ModelError(f"{name} is quantised; to train it or change its weights, {REMEDY}")
 
 
 def embedding_names(model: Any) -> list[str]:

@@ -37,6 +37,7 @@ from uwc.models.checkpoint_files import (
 from uwc.models.load import load_model, require_no_model, save_model, share_weights
 from uwc.models.mixing import Mixer, Mixing, mix_tensor
 from uwc.models.model import Model
+from uwc.models.quantised import REMEDY
 from uwc.models.reading import Reading, compare_readings, load_both
 from uwc.models.weights import StoredOtherwise, StreamedMixer, WeightFiles, pair_weights
 
@@ -69,10 +70,10 @@ def open_mixing(
     Raises:
         ModelError: the two cannot be mixed.
     """
-    trust = bool(loading.get("trust_remote_code", False))
+    trust, dequantize = bool(loading.get("trust_remote_code", False)), bool(loading.get("dequantize", False))
     require_whole(original)
     adapter = adapter_config(unlearned)
-    config = _config(original, trust)
+    config = _config(original, trust, dequantize)
     shared = shared or (lambda: load_model(original, **loading))
     if adapter is not None:
         _require_mixable_adapter(unlearned, adapter, original)
@@ -82,11 +83,13 @@ def open_mixing(
             return AdapterMixer(base, unlearned)
         progress.note(f"{unlearned}: more than a plain LoRA adapter; merged into a second copy of the model")
         return Mixer(shared(), replace(merge_adapter(attach_adapter(base, unlearned)), name=base.name))
-    theirs = _config(unlearned, trust)
+    theirs = _config(unlearned, trust, dequantize)
     _require_same_kind(original, config, unlearned, theirs)
     _compare_readings(original, unlearned, trust)
     files = WeightFiles(original), WeightFiles(unlearned)
     try:
+        _require_plain(original, config)
+        _require_plain(unlearned, theirs)
         return StreamedMixer(load_model(original, **loading), *files, ties=(_ties(config), _ties(theirs)))
     except StoredOtherwise as error:
         progress.note(f"{error}; both models are loaded to be mixed")
@@ -94,19 +97,23 @@ def open_mixing(
         return Mixer(kept, load_model(unlearned, reading=Reading.of(kept), **loading))
 
 
-def require_mixable(original: str | Path, unlearned: str | Path, *, trust_remote_code: bool = False) -> None:
+def require_mixable(
+    original: str | Path, unlearned: str | Path, *, trust_remote_code: bool = False, dequantize: bool = False
+) -> None:
     """Raise ModelError if two checkpoints cannot be mixed, from their files without reading weights."""
     require_whole(original)
-    adapter, config = adapter_config(unlearned), _config(original, trust_remote_code)
+    adapter, config = adapter_config(unlearned), _config(original, trust_remote_code, dequantize)
     if adapter is not None:
         _require_mixable_adapter(unlearned, adapter, original)
         require_same_vocabulary(_unloaded(config, trust_remote_code), unlearned, base=str(original))
         _compare_readings(original, unlearned, trust_remote_code)
         return
-    theirs = _config(unlearned, trust_remote_code)
+    theirs = _config(unlearned, trust_remote_code, dequantize)
     _require_same_kind(original, config, unlearned, theirs)
     _compare_readings(original, unlearned, trust_remote_code)
     with suppress(StoredOtherwise):
+        _require_plain(original, config)
+        _require_plain(unlearned, theirs)
         model = _unloaded(config, trust_remote_code)
         pair_weights(model, WeightFiles(original), WeightFiles(unlearned), ties=(_ties(config), _ties(theirs)))
 
@@ -138,13 +145,23 @@ def _ties(config: Any) -> bool:
     return bool(config.tie_word_embeddings or getattr(config.get_text_config(), "tie_word_embeddings", False))
 
 
-def _config(path: str | Path, trust: bool) -> Any:
+def _require_plain(path: str | Path, config: Any) -> None:
+    """Raise StoredOtherwise if a checkpoint's files hold packed weights."""
+    if _is_packed(config):
+        raise StoredOtherwise(f"{path} is stored quantised")
+
+
+def _is_packed(config: Any) -> bool:
+    return bool(getattr(config, "quantization_config", None))
+
+
+def _config(path: str | Path, trust: bool, dequantize: bool) -> Any:
     require_tokenizer_config(path)
     if kind_of(path) == "contrast":
         raise ModelError(f"{path} is a contrast of two models, which has no single set of weights to mix")
     config = model_config(path, trust_remote_code=trust)
-    if getattr(config, "quantization_config", None):
-        raise ModelError(f"{path} is quantised; mixing needs the weights before quantisation")
+    if _is_packed(config) and not dequantize:
+        raise ModelError(f"{path} is quantised; to mix it, {REMEDY}")
     return config
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import re
+import sys
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -186,11 +187,12 @@ class Model:
 
     def encode(self, examples: Sequence[Example]) -> list[EncodedExample]:
         """Encode examples for this model. Raises DataError if one does not fit into its context."""
-        examples = self.rewrite(examples)
-        encoded = self.template.encode(examples, self.tokenizer, max_length=self.context_length, ends=self.end_ids)
+        examples, attacked = self.rewrite(examples), bool(self.rewrites or self.edits)
+        most = sys.maxsize if attacked else self.context_length
+        encoded = self.template.encode(examples, self.tokenizer, max_length=most, ends=self.end_ids)
         for edit in self.edits:
             encoded = [edit(e) for e in encoded]
-        for example in encoded if self.edits else ():
+        for example in encoded if attacked else ():
             if len(example.tokens) > self.context_length:
                 raise DataError(
                     f"example {example.id!r}, as the attack puts it, has {len(example.tokens)} tokens, more than the "
@@ -242,6 +244,8 @@ class Loading:
         trust_remote_code: run Python code of a checkpoint.
         max_memory: with the device map, device (cuda:0, cpu) -> the most memory of weights there (20GB, or bytes);
             other devices get none. By default what is free.
+        dequantize: give checkpoints that are stored quantised (bitsandbytes, compressed-tensors, GPTQ, AWQ) plain
+            weights in `dtype`, so that they can be attacked on their weights, mixed and trained.
 
     Raises:
         ConfigError: a value is unknown, or the prompt has no ``{question}``.
@@ -252,6 +256,7 @@ class Loading:
     prompt: Prompt = None
     trust_remote_code: bool = False
     max_memory: MaxMemory | None = field(default=None, metadata=IF_GIVEN)
+    dequantize: bool = field(default=False, metadata=IF_GIVEN)
 
     def __post_init__(self) -> None:
         require_one_of("dtype", self.dtype, get_args(Dtype))
@@ -275,7 +280,21 @@ class Loading:
             "template": self.template,
             "trust_remote_code": self.trust_remote_code,
             "max_memory": self.max_memory,
+            "dequantize": self.dequantize,
         }
+
+    def used_by(self, *models: ModelLike | None) -> "Loading":
+        """The same options. Raises ConfigError if `dequantize` has no effect on these models."""
+        paths = [str(model) for model in models if isinstance(model, str | Path)]
+        if self.dequantize:
+            from uwc.models.load import is_stored_quantised
+
+            if not any(map(is_stored_quantised, paths)):
+                raise ConfigError(
+                    f"dequantize has no effect: none of the checkpoints ({', '.join(paths) or 'none is given'}) is "
+                    "stored quantised; leave it out"
+                )
+        return self
 
     def reading(self, model: ModelLike) -> "Reading":
         """The reading of a model; weights of a path or hub name are not loaded."""

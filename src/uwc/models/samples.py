@@ -87,6 +87,38 @@ def sample(
         DataError: a question with its answer does not fit into the context.
         ModelError: a single sample does not fit into the memory.
     """
+    tokens, finite = sample_tokens(
+        model,
+        examples,
+        count=count,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+        token_budget=token_budget,
+    )
+    stop_texts = model.template.stop_texts(chat=model.template.uses_chat(model.tokenizer))
+    texts = [
+        tuple(answer_cut(model.tokenizer, row, () if example.raw else stop_texts)[1].strip() for row in rows)
+        for example, rows in zip(examples, tokens, strict=True)
+    ]
+    warn_of_overflow(model, [e.id for e in examples], finite)
+    return Samples(tuple(texts), finite)
+
+
+def sample_tokens(
+    model: Model,
+    examples: Sequence[Example],
+    *,
+    count: int,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    token_budget: int | None = None,
+) -> tuple[list[list[list[int]]], NDArray[np.bool_]]:
+    """[E][n] the tokens of the answers of `sample`, before a token that ends them and with a stop text, and [E] whether
+    all logits were finite."""
     if count < 1 or max_new_tokens < 1 or not temperature > 0 or not 0 < top_p <= 1:
         raise ConfigError(
             f"{count} samples of {max_new_tokens} tokens at temperature {temperature} and top-p {top_p}: the first two "
@@ -100,13 +132,13 @@ def sample(
         model,
         stops=model.stops(encoded),
         stop_texts=() if any(e.raw for e in examples) else stop_texts,
-        draw=_Draw(temperature, top_p),
+        draw=TokenDraw(temperature, top_p),
     )
-    uniforms = [_uniforms(e.id, seed, count, max_new_tokens) for e in examples]
+    uniforms = [uniforms_of(e.id, seed, count, max_new_tokens) for e in examples]
     tokens: list[list[list[int]]] = [[[]] * count for _ in examples]
     finite = np.ones(len(examples), dtype=bool)
 
-    budget = token_budget or _budget(model)
+    budget = token_budget or sampling_budget(model)
     parts = [
         (i, slice(first, min(first + most, count)))
         for i, prompt in enumerate(prompts)
@@ -141,15 +173,10 @@ def sample(
                 tokens[i][which] = islice(drawn, which.stop - which.start)
                 finite[i] &= fine
                 advance(which.stop - which.start)
-    texts = [
-        tuple(answer_cut(model.tokenizer, row, () if example.raw else stop_texts)[1].strip() for row in rows)
-        for example, rows in zip(examples, tokens, strict=True)
-    ]
-    warn_of_overflow(model, [e.id for e in examples], finite)
-    return Samples(tuple(texts), finite)
+    return tokens, finite
 
 
-def _budget(model: Model) -> int:
+def sampling_budget(model: Model) -> int:
     """The most tokens in a batch: more than in scoring, since few rows cost as much as many, as long as keys and values
     fit."""
     config = model.model.config.get_text_config()
@@ -161,14 +188,14 @@ def _budget(model: Model) -> int:
     return max(1, min(token_budget_of(model, elsewhere=_TOKENS), room // bytes_a_token))
 
 
-def _uniforms(identity: str, seed: int, count: int, steps: int) -> NDArray[np.float64]:
+def uniforms_of(identity: str, seed: int, count: int, steps: int) -> NDArray[np.float64]:
     """[n, T] numbers in 0..1, less than 1; fewer samples have the first rows of more."""
     name = int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "little")
     return np.random.default_rng([seed, name]).random((count, steps))
 
 
 @dataclass(frozen=True)
-class _Draw:
+class TokenDraw:
     """Draws tokens by uniform numbers.
 
     Attributes:
@@ -180,7 +207,7 @@ class _Draw:
     top_p: float
 
     def __call__(self, logits: Tensor, uniform: Tensor) -> Tensor:
-        """[R] for [R, V] logits and [R] numbers the first token whose cumulative probability exceeds the number.
+        """[R] or [R, n], as the numbers: the first tokens whose cumulative probability by [R, V] logits exceeds them.
 
         The sums are taken by blocks of the vocabulary, and within the block that is met in double precision, so that
         the last tokens of a large vocabulary are not lost to rounding.
@@ -196,20 +223,20 @@ class _Draw:
             p = _most_likely(p, self.top_p)
         blocks = torch.unflatten(torch.nn.functional.pad(p, (0, -p.shape[1] % _BLOCK)), 1, (-1, _BLOCK))
         sums = in_double(blocks.sum(dim=2)).cumsum(dim=1)
-        block, over = _place(sums, uniform[:, None] * sums[:, -1:])
+        block, over = _place(sums, uniform.view(len(uniform), -1) * sums[:, -1:])
         met = block.to(p.device)[..., None].expand(-1, -1, _BLOCK)
-        inside = in_double(blocks.gather(1, met)[:, 0]).cumsum(dim=1)
-        place, _ = _place(inside, over)
-        token = (block * _BLOCK + place)[:, 0].clamp_max_(p.shape[1] - 1)  # beyond it only for logits that are NaN
-        return token.to(logits.device)
+        inside = in_double(blocks.gather(1, met)).cumsum(dim=2)
+        place, _ = _place(inside, over[..., None])
+        token = (block * _BLOCK + place[..., 0]).clamp_max_(p.shape[1] - 1)  # beyond it only for logits that are NaN
+        return token.view(uniform.shape).to(logits.device)
 
 
 def _place(sums: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """[R, 1] the first place of each row of ascending sums that exceeds a value, and by how much the value exceeds the
+    """[..., n] the first places in each row of ascending sums that exceed n values, and by how much a value exceeds the
     place before; rounding never takes it beyond the last place that adds something."""
-    value = torch.minimum(value, torch.nextafter(sums[:, -1:], torch.zeros_like(value))).clamp_min_(0.0)
-    place = torch.searchsorted(sums, value, right=True).clamp_max_(sums.shape[1] - 1)
-    before = sums.gather(1, (place - 1).clamp_min(0)).masked_fill(place == 0, 0.0)
+    value = torch.minimum(value, torch.nextafter(sums[..., -1:], torch.zeros_like(value))).clamp_min_(0.0)
+    place = torch.searchsorted(sums, value, right=True).clamp_max_(sums.shape[-1] - 1)
+    before = sums.gather(-1, (place - 1).clamp_min(0)).masked_fill(place == 0, 0.0)
     return place, value - before
 
 
@@ -241,7 +268,7 @@ class _Sampler:
     model: Model
     stops: Sequence[int]
     stop_texts: Sequence[str]
-    draw: _Draw
+    draw: TokenDraw
     shares: bool | None = field(default=None)
 
     @torch.inference_mode()
@@ -251,7 +278,7 @@ class _Sampler:
         counts = [len(rows) for rows in uniforms]
         numbers = torch.from_numpy(np.concatenate(uniforms)[:, :new]).to(device_of_double(self.model.device))
         if self.shares is None:
-            self.shares = self._can_share(prompts[0], new)
+            self.shares = can_share(self.model, prompts[0], new)
         tokens, finite = (self._shared if self.shares else self._generated)(prompts, counts, numbers)
         ends = np.cumsum(counts)
         answers = [until(row, self.stops) for row in tokens]
@@ -259,21 +286,6 @@ class _Sampler:
             (answers[end - count : end], all(finite[end - count : end]))
             for end, count in zip(ends.tolist(), counts, strict=True)
         ]
-
-    def _can_share(self, prompt: list[int], new: int) -> bool:
-        """Whether a prompt's states can be repeated: two rows from repeated states are as one without a cache."""
-        model = self.model.model
-        if hasattr(model, "inner") or self.model.sharing().continued == "alone":
-            return False
-        ids = torch.tensor([prompt], device=self.model.device)
-        cache = getattr(model(input_ids=ids[:, :1], use_cache=True), "past_key_values", None)
-        if not keys_and_values_only(cache):
-            return False
-        if new < 2 or len(prompt) < 2:
-            return True
-        states = Prefix(model, ids[:, :-1], None, [2], room=1)
-        other = states.step(ids[0, -1:].expand(2))
-        return same_logits(other[1:], model(input_ids=ids, use_cache=False).logits[:, -1])
 
     def _shared(
         self, prompts: Sequence[list[int]], counts: Sequence[int], numbers: Tensor
@@ -350,6 +362,24 @@ class _Sampler:
         return tokens, [drawn.finite(i, len(until(row, self.stops)) + 1) for i, row in enumerate(tokens)]
 
 
+@torch.no_grad()
+def can_share(model: Model, prompt: list[int], new: int) -> bool:
+    """Whether a prompt's states can be repeated for continuations by `new` tokens: two rows from repeated states are as
+    one without a cache."""
+    module = model.model
+    if hasattr(module, "inner") or model.sharing().continued == "alone":
+        return False
+    ids = torch.tensor([prompt], device=model.device)
+    cache = getattr(module(input_ids=ids[:, :1], use_cache=True), "past_key_values", None)
+    if not keys_and_values_only(cache):
+        return False
+    if new < 2 or len(prompt) < 2:
+        return True
+    states = Prefix(module, ids[:, :-1], None, [2], room=1)
+    other = states.step(ids[0, -1:].expand(2))
+    return same_logits(other[1:], module(input_ids=ids, use_cache=False).logits[:, -1])
+
+
 class _Drawn:
     """A logits processor that leaves only the token that is drawn.
 
@@ -358,7 +388,7 @@ class _Drawn:
         numbers: [R, T] uniform numbers.
     """
 
-    def __init__(self, draw: _Draw, numbers: Tensor) -> None:
+    def __init__(self, draw: TokenDraw, numbers: Tensor) -> None:
         self._draw, self._numbers = draw, numbers
         self._steps: list[Tensor] = []
 
@@ -414,6 +444,26 @@ class Prefix:
         self.logits = output.logits[:, -1]
         return self.logits
 
+    @property
+    def rewinds(self) -> bool:
+        """Whether tokens can be taken back: layers that keep the last tokens only have lost those before."""
+        return all(type(layer) is _Growing or not layer.is_initialized for layer in self._cache.layers)
+
+    @property
+    def length(self) -> int:
+        """The number of tokens of each continuation, with prompt and padding."""
+        return self._length
+
+    def rewind(self, rows: Tensor, start: int, length: int) -> None:
+        """Let continuation i go on from the first `length` tokens of continuation ``rows[i]``, of the same prompt; both
+        have the same first `start` tokens. `logits` stay those of the last token."""
+        for layer in self._cache.layers:
+            if layer.is_initialized:
+                layer.rewind(rows, start, length)
+        if self._next is not None:
+            self._next = self._next - (self._length - length)
+        self._length = length
+
     def select(self, rows: Tensor) -> None:
         """Keep only some continuations."""
         self._cache.batch_select_indices(rows)
@@ -463,6 +513,13 @@ class _Growing(DynamicLayer):  # type: ignore[misc]
         self._all_values[..., start : self._length, :] = value_states
         self._view()
         return self.keys, self.values
+
+    def rewind(self, rows: Tensor, start: int, length: int) -> None:
+        """Replace the tokens from `start` to `length` by those of other rows, and drop the later ones."""
+        for states in (self._all_keys, self._all_values):
+            states[..., start:length, :] = states[..., start:length, :][rows]
+        self._length = length
+        self._view()
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep only these rows."""

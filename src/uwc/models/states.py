@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from uwc import progress
 from uwc.data.batches import Batch, collate
 from uwc.data.example import Example
+from uwc.data.prompts import EncodedExample
 from uwc.errors import ConfigError, ModelError
 from uwc.models.batching import DEFAULT_TOKEN_BUDGET, results_in_batches, token_budget_of
 from uwc.models.chunks import Columns
@@ -158,7 +159,7 @@ def mean_states(model: Model, examples: Sequence[Example], layers: Sequence[int]
         totals = {str(layer): captured[layer].float().sum(dim=0).cpu().numpy() for layer in layers}
         return {**totals, "count": np.array([len(batch.targets)])}
 
-    found = _over_answers(model, examples, sums, ["mean states", list(layers)])
+    found = _over_answers(model, model.encode(examples), sums, ["mean states", list(layers)])
     count = sum(int(columns["count"][0]) for columns in found)
     totals: dict[int, Tensor] = {}
     for columns in found:
@@ -224,17 +225,36 @@ def entering_states(model: Model, examples: Sequence[Example]) -> tuple[Tensor, 
             model.model(input_ids=batch.input_ids, use_cache=False)
         return {"states": states[0].float().cpu().numpy(), "tokens": batch.targets.cpu().numpy()}
 
-    found = _over_answers(model, examples, read, ["entering states"])
+    found = _over_answers(model, model.encode(examples), read, ["entering states"])
     states, tokens = (torch.from_numpy(np.concatenate([c[name] for c in found])) for name in ("states", "tokens"))
     return states.to(model.device), tokens.to(model.device)
 
 
+def states_after(
+    model: Model, encoded: Sequence[EncodedExample], layer: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """[N, d] outputs of block `layer` at the N tokens of the answers and their ends, which have read these tokens, and
+    [N] the number of each token's answer, ascending. They are kept by batch, see `uwc.models.chunks.keeping`."""
+
+    def read(batch: Batch) -> Columns:
+        def choose(states: Tensor) -> Tensor:
+            return states[batch.rows.to(states.device), batch.positions.to(states.device) + 1]
+
+        with capturing_outputs(model.model, [layer], choose) as captured, head_sees(model.model, _first):
+            model.model(input_ids=batch.input_ids, use_cache=False)
+        return {"states": captured[layer].float().cpu().numpy(), "rows": batch.rows.cpu().numpy()}
+
+    found = _over_answers(model, encoded, read, ["states after", layer])
+    firsts = np.cumsum([0, *(columns["rows"].max() + 1 for columns in found)])
+    rows = [columns["rows"] + first for columns, first in zip(found, firsts[:-1], strict=True)]
+    return np.concatenate([columns["states"] for columns in found]), np.concatenate(rows)
+
+
 @torch.no_grad()
 def _over_answers(
-    model: Model, examples: Sequence[Example], work: Callable[[Batch], Columns], content: Sequence[object]
+    model: Model, encoded: Sequence[EncodedExample], work: Callable[[Batch], Columns], content: Sequence[object]
 ) -> list[Columns]:
-    """The result of each of the batches of `answer_batches`, in their order; kept."""
-    encoded = model.encode(examples)
+    """The result of each of the batches of encoded examples, in their order; kept."""
     model.model.eval()
     lengths = [len(e.tokens) for e in encoded]
     order = {i: number for number, i in enumerate(chain(*model.groups(encoded, token_budget=DEFAULT_TOKEN_BUDGET)))}

@@ -110,6 +110,13 @@ class Method:
         return {ROLES[t.roles.get(role, role)].answers for t, role in needs}
 
     @property
+    def retains(self) -> bool:
+        """Whether it trains on questions or answers of the retain set."""
+        needs = [(t, role_of(need)) for t in self.terms for need in terms.get(t.term).facts["needs"]]
+        roles = [ROLES[t.roles.get(role, role)] for t, role in needs]
+        return isinstance(self.rule, Undo) or any("retain" in (r.questions, r.answers.partition("_")[0]) for r in roles)
+
+    @property
     def forgotten_roles(self) -> set[str]:
         """The roles whose answers become less likely; those of other roles are learned or retained."""
         declared = ((t, {role_of(need) for need in terms.get(t.term).facts["needs"]}) for t in self.terms)

@@ -29,6 +29,7 @@ from uwc.reports.tables_attacks import (
     budget_table,
     faithfulness_table,
     pcc_table,
+    precision_table,
     ranking_tables,
     recovery_tables,
     runs_table,
@@ -96,7 +97,7 @@ def tables(results: StudyResults) -> dict[str, Table | list[Table] | None]:
     }
     if results.attacks:
         found |= {"attacks": recovery_tables(results), "attack-budgets": budget_table(results)}
-        found["attack-runs"] = runs_table(results)
+        found |= {"attack-runs": runs_table(results), "precisions": precision_table(results)}
     if results.robustness:
         found |= {"robustness": ranking_tables(results), "robustness-pcc": pcc_table(results)}
         found |= {"robustness-statistics": agreement_table(results), "faithfulness": faithfulness_table(results)}

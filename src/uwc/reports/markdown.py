@@ -14,7 +14,14 @@ from uwc.reports.tables import (
     tau_words,
     verdict_table,
 )
-from uwc.reports.tables_attacks import pcc_table, ranking_tables, recovery_tables, recovery_words, robustness_words
+from uwc.reports.tables_attacks import (
+    pcc_table,
+    precision_table,
+    ranking_tables,
+    recovery_tables,
+    recovery_words,
+    robustness_words,
+)
 from uwc.reports.tables_meta import holding_words, meta_evaluation_table, meta_evaluation_words
 from uwc.reports.tuning import tuning_table, tuning_words
 from uwc.results import StudyResults
@@ -47,6 +54,8 @@ def _parts(results: StudyResults) -> Iterator[str]:
         yield _bullets(words)
     if results.attacks:
         yield from map(to_markdown, recovery_tables(results))
+        if deployed := precision_table(results):
+            yield to_markdown(deployed)
         yield _bullets(recovery_words(results))
     if results.robustness:
         yield from map(to_markdown, (*ranking_tables(results), pcc_table(results)))

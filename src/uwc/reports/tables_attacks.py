@@ -35,6 +35,8 @@ from uwc.results import (
 Column = tuple[str, str]
 """An attack, and "mean" or "worst case" where one of its outcomes has several variants, else ""."""
 WORST = "worst case"
+OWN = "full"
+"""The precision in which a model is loaded, in tables."""
 
 
 def shown(attack: str) -> str:
@@ -190,6 +192,38 @@ def _run_row(found: _Shown, model: AttackedModel, column: Column) -> tuple[str, 
         over_cell(found.over(outcome, which), found.info),
         str(after.n),
     )
+
+
+def precision_table(results: StudyResults) -> Table | None:
+    """Every attacked model in each precision in which it may be deployed: score, difference from its own precision and
+    from retrained in the same one; None if no attack is a precision."""
+    if results.attacks is None or not any(attack.precision for attack in results.attacks.attacks):
+        return None
+    found, rows = _Shown(results), list[tuple[str, ...]]()
+    for model in found.attacks.models:
+        rounded = [attack for attack in found.infos if attack.precision]
+        outcomes = {attack.precision: found.outcome(model, attack.name) for attack in rounded}
+        before = next((outcome.before for outcome in outcomes.values() if outcome), None)
+        if before is not None:
+            rows.append((model.model.label, OWN, with_interval(before, found.info), MISSING, MISSING, str(before.n)))
+        for attack in rounded:
+            outcome = outcomes[attack.precision]
+            first = model.model.label, attack.precision or ""
+            if outcome is None:
+                rows.append((*first, model.failed.get(attack.name, MISSING), MISSING, MISSING, MISSING))
+                continue
+            over = over_cell(found.over(outcome, ""), found.info)
+            score = with_interval(outcome.after, found.info)
+            rows.append((*first, score, difference(outcome.recovery), over, str(outcome.after.n)))
+    title = f"{found.label} on the {found.set_label} set as deployed"
+    remarks = [
+        f"{OWN}: as loaded. difference: from that, paired by question. 95% intervals, bootstrap over clusters. over "
+        "retrained: from the retrained model in the same precision."
+    ]
+    if any(row[4].startswith(NOTHING) for row in rows):
+        remarks.append(NOTHING_MEANING)
+    columns = ("model", "precision", found.label, "difference", "over retrained", "n")
+    return Table(title, columns, tuple(rows), "\n".join(remarks))
 
 
 def budget_table(results: StudyResults) -> Table | None:

@@ -1,6 +1,7 @@
 """The robustness of metrics in words by attack, and their meta-evaluation in the field's units."""
 
 from collections.abc import Iterator
+from itertools import chain
 
 from uwc.reports.format import MISSING, Table, known, listed, number, stacked
 from uwc.results import ES, FORGET, MetaEvaluation, MetricEvaluation, StudyResults
@@ -22,6 +23,8 @@ def meta_evaluation_table(results: StudyResults) -> Table | None:
             stacked(row.quantization),
             number(row.robustness),
             number(row.overall),
+            number(row.quantization_recovery.value),
+            number(row.recovery_overall),
             number(row.symmetric_relearning.value),
             number(row.symmetric_quantization.value),
             number(row.symmetric_overall),
@@ -30,13 +33,17 @@ def meta_evaluation_table(results: StudyResults) -> Table | None:
         )
         for row in found.metrics
     )
-    measured, symmetric = ("faithfulness", "R", "Q", "robustness", "overall"), ("R", "Q", "overall", "published")
+    groups = {
+        "measured": ("faithfulness", "R", "Q", "robustness", "overall"),
+        "recovery": ("Q", "overall"),
+        "symmetric": ("R", "Q", "overall", "published"),
+    }
     return Table(
         "Faithfulness and robustness of the metrics",
-        ("metric", *measured, *symmetric, "models"),
+        ("metric", *chain(*groups.values()), "models"),
         rows,
         "\n".join(_remarks(results, found)),
-        groups=(("", 1), ("measured", len(measured)), ("symmetric", len(symmetric)), ("", 1)),
+        groups=(("", 1), *((name, len(columns)) for name, columns in groups.items()), ("", 1)),
     )
 
 
@@ -48,8 +55,13 @@ def _remarks(results: StudyResults, found: MetaEvaluation) -> Iterator[str]:
     )
     yield (
         f"R ({found.relearning}): min of 1 and the change in retrained over the change in the unlearned model. "
-        f"Q ({found.quantization}): min of 1 and the metric after over before. Means over models, with 95% bootstrap "
-        "intervals over models. robustness: harmonic mean of R and Q; overall: of faithfulness and robustness."
+        f"Q ({found.quantization}): min of 1 and the metric after over before, low where it falls. Means over models, "
+        "with 95% bootstrap intervals over models. robustness: harmonic mean of R and Q; overall: of faithfulness and "
+        "robustness."
+    )
+    yield (
+        "recovery: Q in its other published form, min of 1 and the metric before over after, which is low where "
+        "quantization brings answers back, and the overall number with it."
     )
     yield (
         "symmetric: 1 - |a - b| / (|a| + |b|) in place of both, which is also low where a model regains less than "

@@ -100,6 +100,7 @@ class LoadingConfig(Section):
     dtype: Dtype = "float32"
     device: DeviceName = "auto"
     max_memory: dict[str, str | int] = Field(default_factory=dict)
+    dequantize: bool = False
     trust_remote_code: bool = False
     prompt: PromptConfig = PromptConfig()
 
@@ -111,7 +112,8 @@ class LoadingConfig(Section):
     def loading(self) -> Loading:
         """The same for models."""
         prompt = PromptTemplate(**self.prompt.model_dump())
-        return Loading(self.dtype, self.device, prompt, self.trust_remote_code, self.max_memory or None)
+        most = self.max_memory or None
+        return Loading(self.dtype, self.device, prompt, self.trust_remote_code, most, self.dequantize)
 
 
 class ModelConfig(LoadingConfig):
@@ -507,6 +509,8 @@ class StudyConfig(Section):
         require_name("study", self.name, taken=(STORE,))
         if self.published is not None and self.published not in published_benchmarks():
             raise ConfigError(unknown_name("benchmark with published scores", self.published, published_benchmarks()))
+        if self.finetune is not None and self.finetune.retain is not None:
+            raise ConfigError("finetune: retain is for the trainings of unlearn, and has no effect here; leave it out")
         if self.finetune is None and self.model.build is not None:
             raise ConfigError("a model with random weights (model.build) knows no answers; give 'finetune' settings")
         if self.finetune is None and self.retrained is True:

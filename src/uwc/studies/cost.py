@@ -463,6 +463,8 @@ class Counter:
         kept = {Sam: 1, Gru: 2, Undo: 1 - bool(frozen)}  # copies of weights or gradients
         needed += kept.get(type(step.rule), 0) * self._trainable(training) * self.bytes
         parts = {"training": work, "retain perplexity": checked}
+        if training.retain is not None:
+            parts["selection"] = self._selected(training.retain.select, step.retain)
         if isinstance(step.rule, Undo):
             parts["distillation"] = self._distilled(step, step.rule)
         return Cost({**parts, "step": Work(steps=1, disk=self._saved(training))}, self._memory(needed))
@@ -554,7 +556,7 @@ class Counter:
         variants, prepared, relearned = 1, Work(), False
         for attack in chain.steps:
             made = self._prepared(attack.entry, attack.settings, step)
-            variants *= _variants(attack.entry, attack.settings, self.shape.layers)
+            variants *= _variants(attack.entry, attack.settings, self.shape.layers, step.data.questions)
             prepared += made
             relearned |= attack.entry.name.startswith("relearn")
         needs, scored = needs_of(step.measured), step.data.scored
@@ -576,8 +578,22 @@ class Counter:
             needed += self.weights
         return Cost({**parts, "attack": prepared, "step": Work(steps=1)}, self._memory(needed))
 
+    def _selected(self, rule: str, pool: Sequence[Example]) -> Work:
+        """A pass over the examples out of which some are chosen; for Fisher information also its gradients."""
+        if rule == "random":
+            return Work()
+        mean = self._mean(pool)
+        answers = len(pool) * mean.answer * (2 if rule == "fisher" else 1)
+        return self.scored(len(pool) * (mean.prompt + mean.answer), answers)
+
     def _prepared(self, entry: Entry[Any], settings: Mapping[str, Any], step: Attack) -> Work:
         """The work of an attack before anything is scored."""
+        pool = (
+            _relearned(entry.name, step) if entry.name.startswith("relearn") else [*step.data.train, *step.data.retain]
+        )
+        return self._selected(settings.get("select", "random"), pool) + self._carried_out(entry, settings, step)
+
+    def _carried_out(self, entry: Entry[Any], settings: Mapping[str, Any], step: Attack) -> Work:
         name, data, shape = entry.name, step.data, self.shape
         if name.startswith("relearn"):
             pool = _relearned(name, step)[: settings.get("examples")]
@@ -596,8 +612,18 @@ class Counter:
             gradient, moved = self._pass(tokens, answer * len(asked) * steps)
             passes = 3 * len(asked) * steps * shape.layers
             return tried + Work(training=3 * gradient, training_bytes=3 * moved, passes=passes)
-        if name == "self_correction":
+        if name == "strongest":
+            training = _settings(epochs=32 * 16 / max(1, len(data.train)), batch_size=16)
+            return self._fine_tuning(data.train, training) * float(settings["runs"])
+        if name in _TALKING:
             return self._generated(data.scored, settings["max_new_tokens"]) * int(settings["turns"])
+        if name == "planning":
+            asked = list(data.retain)[: settings["examples"]]
+            mean = self._mean(asked)
+            read = self.scored(2 * len(asked) * (mean.prompt + mean.answer), 0)
+            drawn = ceil(settings["rollouts"] * settings["horizon"] / settings["stride"])
+            further = self._generated(data.scored, step.max_new_tokens, times=drawn - 1) if drawn > 1 else Work()
+            return self._generated(asked, settings["max_new_tokens"]) + read + further
         known = [*data.train, *data.retain]
         mean = self._mean(known)
         tokens, answers = len(known) * (mean.prompt + mean.answer), len(known) * mean.answer
@@ -613,9 +639,17 @@ class Counter:
             training = _settings(batch_size=settings["batch_size"])
             asked = seen * (mean.prompt + mean.answer + settings["tokens"])
             return self._trained(asked, seen * mean.answer, training, steps=settings["steps"])
+        if name == "quantization_gptq":
+            mean = self._mean(list(data.retain))
+            tokens = min(len(data.retain), settings["examples"]) * (mean.prompt + mean.answer)
+            return self.scored(tokens, 0) * ceil(shape.layers / 2) + Work(scoring_bytes=3 * self.weights)
         if name == "direction_ablation":
             return self.scored(tokens, 0) * 2
         return Work(scoring_bytes=3 * self.weights) if entry.facts["kind"] == "weights" else Work()
+
+
+_TALKING = ("self_correction", "dialogue")
+"""Attacks that have a variant for each turn of a conversation."""
 
 
 def _settings(**given: Any) -> TrainingSettings:
@@ -659,10 +693,12 @@ def _relearned(name: str, step: Attack) -> list[Example]:
     return list(pools.get(name, data.train))
 
 
-def _variants(entry: Entry[Any], settings: Mapping[str, Any], layers: int) -> int:
-    """The variants that an attack yields."""
-    if entry.name == "self_correction":
+def _variants(entry: Entry[Any], settings: Mapping[str, Any], layers: int, forms: Collection[str]) -> int:
+    """The variants that an attack yields; `forms` are those of the questions."""
+    if entry.name in _TALKING:
         return int(settings["turns"])
+    if entry.name == "rewritten":
+        return len(settings["forms"] or forms)
     if entry.name == "jailbreak":
         from uwc.attacks.prompts import TEMPLATES
 

@@ -45,7 +45,7 @@ from uwc.studies.steps import (
     Unlearn,
 )
 from uwc.studies.store import checkpoint_fingerprint
-from uwc.training.settings import LAST_SEED
+from uwc.training.settings import LAST_SEED, check_retain
 
 S = TypeVar("S", bound=Step)
 
@@ -102,7 +102,8 @@ def attack_setup(
         train=train,
         retain=spread(retain, attacker.retain_examples),
         unrelated=_unrelated(attacker.unrelated, benchmark),
-        translations=_translations(attacker.translations, asked),
+        translations=_in_column(attacker.translations, "translation", asked) if attacker.translations else {},
+        questions={name: _in_column(path, name, asked) for name, path in attacker.questions.items()},
         original=benchmark.training_examples(with_forget=True),
         forget=benchmark[FORGET],
     )
@@ -127,18 +128,17 @@ def chain_metrics(
         raise DataError(
             f"{error}; in a study the attacker's data come from the benchmark: a part of the forget set "
             "(attack.attacker.forget_share above 0), the retain set, and a further set (attack.attacker.unrelated); "
-            "translations from the file attack.attacker.translations"
+            "translations from the file attack.attacker.translations, and other forms from those of "
+            "attack.attacker.questions"
         ) from None
     for depth in depths:
         chain.check_depth(depth)
     return seen
 
 
-def _translations(path: str | None, asked: Sequence[Example]) -> dict[str, str]:
-    """Id -> the question in another language, for the questions in the file."""
-    if path is None:
-        return {}
-    known = {e.question: e.answer for e in read_examples(path, columns={"answer": "translation"})}
+def _in_column(path: str, column: str, asked: Sequence[Example]) -> dict[str, str]:
+    """Id -> the question in a column of a file, for the questions in the file."""
+    known = {e.question: e.answer for e in read_examples(path, columns={"answer": column})}
     return {e.id: known[e.question] for e in asked if e.question in known}
 
 
@@ -633,7 +633,8 @@ class _Planner:
         method = run.composition()
         if "refusals" in method.answer_pools and not self.benchmark.refusals:
             raise ConfigError(f"run {run.label!r} teaches refusals, and the benchmark has none; give it 'refusals'")
-        stop = self.config.unlearn.stop_of(run)
+        stop, settings = self.config.unlearn.stop_of(run), self.config.unlearn.settings_of(run, seed=self.config.seed)
+        check_retain(settings, self.whole[RETAIN], where=f"run {run.label!r}")
         return Unlearn(
             of,
             name,
@@ -642,7 +643,7 @@ class _Planner:
             method.terms,
             method.rule,
             run.tricks,
-            self.config.unlearn.settings_of(run, seed=self.config.seed),
+            settings,
             stop,
             forget,
             self.whole[RETAIN],

@@ -1,6 +1,6 @@
 """Policies: the requirements that a checkpoint must meet, as YAML files, some of which are shipped."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union
 
@@ -20,7 +20,7 @@ Policies = Union[str, Path, Mapping[str, Any], "Policy"]
 """A policy: the name of a shipped one, a YAML file, or a mapping of the same keys."""
 
 
-Precision = Literal["int8", "int6", "int5", "int4", "int3", "int2", "nf4", "nf4_double", "llm_int8"]
+Precision = Literal["int8", "int6", "int5", "int4", "int3", "int2", "nf4", "nf4_double", "llm_int8", "gptq_int4"]
 
 
 class Requirement(Section):
@@ -35,7 +35,8 @@ class Requirement(Section):
         set: the scored set: forget, retain, or a further one.
         attack: an attack or a chain of attacks, as in a study; none by default.
         precision: the precision to which the weights are rounded before the attack: int8, int4, ... by the attack
-            `quantization`; nf4, nf4_double (with double quantization) and llm_int8 as bitsandbytes loads models.
+            `quantization`; nf4, nf4_double (with double quantization) and llm_int8 as bitsandbytes loads models;
+            gptq_int4 by GPTQ, calibrated on the attacker's retain questions.
         variants: of an attack with several variants the mean over variants, or the worst one for each question.
         over: the mean over all questions, or the cluster with the worst mean.
         relative_to: the model with which it is compared: the retrained model as it is, the retrained model under the
@@ -146,6 +147,18 @@ class Policy(Section):
             if names.count(name) > 1:
                 raise ConfigError(f"policy {self.name!r}: two requirements are called {name!r}; give each its own name")
         return self
+
+
+def in_precisions(policy: Policy, precisions: Sequence[str]) -> Policy:
+    """The policy with each requirement without attack and precision also in every given precision, under its name and
+    that of the precision."""
+    plain = [r for r in policy.requirements if r.precision is None and r.attack is None]
+    added = [
+        Requirement(**{**dict(r), "name": f"{r.name}-{precision}", "precision": precision})
+        for r in plain
+        for precision in precisions
+    ]
+    return Policy(**{**dict(policy), "requirements": (*policy.requirements, *added)})
 
 
 def load_policy(source: Policies) -> Policy:

@@ -438,12 +438,14 @@ class AttackerConfig(Section):
         retain_examples: the number of the attacker's retain examples, evenly spaced; all if null.
         unrelated: the unrelated set; the first further split of the benchmark if null.
         translations: a file with the columns ``question`` and ``translation``, for the attack `translation`.
+        questions: form -> a file with the columns ``question`` and that of the form's name, for the attack `rewritten`.
     """
 
     forget_share: float = Field(0.2, ge=0, lt=1)
     retain_examples: int | None = Field(None, ge=1, le=MOST)
     unrelated: str | None = None
     translations: str | None = None
+    questions: dict[str, str] = Field(default_factory=dict)
 
 
 class AttackConfig(Section):

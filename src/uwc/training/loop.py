@@ -71,6 +71,11 @@ def make_optimizer(parameters: Iterable[torch.nn.Parameter], settings: TrainingS
     return optimizer
 
 
+def require_optimizer(name: str) -> None:
+    """Raise ConfigError if there is no such optimizer, ModelError if it needs a library that is not installed."""
+    _optimizer_class(name)
+
+
 def make_schedule(optimizer: Any, settings: TrainingSettings, *, steps: int) -> Any:
     """The learning rate over the run: a linear warm-up from 0, then constant or falling to 0.
 

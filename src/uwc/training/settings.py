@@ -1,12 +1,15 @@
 """Settings of training: everything about the optimisation except the loss."""
 
+from collections.abc import Sequence
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from uwc.errors import ConfigError
+from uwc.errors import ConfigError, DataError
+from uwc.io import IF_GIVEN
+from uwc.models.selection import Select
 from uwc.objectives.methods import Method
 from uwc.objectives.registry import terms
 from uwc.strict_numbers import StrictNumbers
@@ -59,6 +62,20 @@ class SampleSettings(StrictNumbers):
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class RetainSettings(StrictNumbers):
+    """A part of the retain set that an unlearning run trains on.
+
+    Attributes:
+        examples: their number.
+        select: the rule by which they are chosen, with the model as it is before unlearning; see
+            `uwc.models.selection.select`.
+    """
+
+    examples: Annotated[int, Field(ge=1, le=MOST)]
+    select: Select = "random"
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class TrainingSettings(StrictNumbers):
     """Settings of one training run.
 
@@ -78,9 +95,10 @@ class TrainingSettings(StrictNumbers):
         gradient_checkpointing: compute activations again in the backward pass instead of keeping them.
         lora: train a low-rank adapter instead of the weights.
         samples: settings of sampling answers, for methods that read the role "sampled".
+        retain: train on a part of the retain set, in unlearning; None takes all of it.
         checkpoint_every: steps between checkpoints, where a folder for them is given; None writes none.
         gradient_effect_every: steps between records of the gradient effect; None records none.
-        seed: of batch order, retain partners, drawn answers and dropout.
+        seed: of batch order, retain partners and examples, drawn answers and dropout.
     """
 
     epochs: float = Field(5.0, gt=0, le=MOST)
@@ -97,6 +115,7 @@ class TrainingSettings(StrictNumbers):
     gradient_checkpointing: bool = False
     lora: LoraSettings | None = None
     samples: SampleSettings = SampleSettings()
+    retain: RetainSettings | None = field(default=None, metadata=IF_GIVEN)
     checkpoint_every: int | None = Field(None, ge=1, le=MOST)
     gradient_effect_every: int | None = Field(None, ge=1, le=MOST)
     seed: int = Field(0, ge=0, le=LAST_SEED)
@@ -104,8 +123,11 @@ class TrainingSettings(StrictNumbers):
 
 def check_rule(method: Method, settings: TrainingSettings, *, where: str) -> None:
     """Raise ConfigError if the method's rule cannot be followed: it acts on the weights themselves and an adapter is to
-    be trained, it reads gradients that fp16 scales, or it is about terms that the method does not have."""
+    be trained, it reads gradients that fp16 scales, or it is about terms that the method does not have. Also if
+    retain questions are chosen, and the method trains on none."""
     rule = method.rule
+    if settings.retain is not None and not method.retains:
+        raise ConfigError(f"{where} trains on no retain examples, so that training.retain has no effect; leave it out")
     if rule is None:
         return
     if rule.whole_weights and settings.lora is not None:
@@ -119,6 +141,15 @@ def check_rule(method: Method, settings: TrainingSettings, *, where: str) -> Non
                 f"{where}: the rule {rule.name} is about {side} terms, and the method has none; leave the rule out, or "
                 "add one to the method's terms"
             )
+
+
+def check_retain(settings: TrainingSettings, retain: Sequence[object], *, where: str) -> None:
+    """Raise DataError if all examples of the retain set would be chosen, so that choosing some has no effect."""
+    if settings.retain is not None and settings.retain.examples >= len(retain):
+        raise DataError(
+            f"{where}: training.retain.examples = {settings.retain.examples} has no effect, since there are "
+            f"{len(retain)} retain examples; give fewer, or leave training.retain out"
+        )
 
 
 def check_stop(method: Method, *, where: str) -> None:

@@ -18,6 +18,7 @@ from uwc.models.mixing import require_unquantised
 from uwc.models.model import Model
 from uwc.models.placement import require_on_one_device
 from uwc.models.scoring import let_train
+from uwc.models.selection import select
 from uwc.objectives.forwards import Forwards
 from uwc.objectives.methods import Method, WeightedTerm
 from uwc.objectives.objective import Objective
@@ -28,7 +29,7 @@ from uwc.training.data import Loader, TrainingData
 from uwc.training.forward import frozen_copy, run_passes
 from uwc.training.loop import TrainingLog, require_finite, train
 from uwc.training.rule_actions import trained
-from uwc.training.settings import TrainingSettings, check_rule
+from uwc.training.settings import TrainingSettings, check_retain, check_rule
 from uwc.training.weight_rules import mix_in_noise
 
 FORGET, RETAIN = "nll(forget)", "nll"
@@ -200,9 +201,11 @@ def unlearn(
     require_on_one_device(model.model, model.name or "the model", "training")
     rule, lora = method.rule, settings.lora
     check_rule(method, settings, where=f"the method {method.name!r}")
+    check_retain(settings, data.retain, where=f"the method {method.name!r}")
     if isinstance(rule, Undo) and not data.retain:
         raise DataError("the rule undo distils on retain examples, and there are none; give some")
     before = retain_perplexity(model, data.retain) if data.retain and check_collapse else None
+    trained_on = _with_chosen_retain(model, data, settings)
     original = copy.deepcopy(model.model) if isinstance(rule, Contrast) else None
     if lora is not None:
         chosen = {name: value for name, value in asdict(lora).items() if name != "save"}
@@ -211,12 +214,12 @@ def unlearn(
     log, diverged = TrainingLog(on_step=on_step), None
     try:
         if isinstance(rule, MiniUnlearning):
-            mini_unlearn(model, objective, data, settings, log=log)
+            mini_unlearn(model, objective, trained_on, settings, log=log)
         else:
-            train(model, objective, data, settings, checkpoints=checkpoints, frozen=frozen, stop=stop, log=log)
+            train(model, objective, trained_on, settings, checkpoints=checkpoints, frozen=frozen, stop=stop, log=log)
         if isinstance(rule, Undo):
             after_it = None if checkpoints is None else checkpoints / DISTILLED
-            noise_and_distil(model, rule, data, settings, checkpoints=after_it, log=log)
+            noise_and_distil(model, rule, trained_on, settings, checkpoints=after_it, log=log)
     except TrainingDiverged as error:
         diverged = error
     if lora is not None and lora.save == "merged":
@@ -225,6 +228,14 @@ def unlearn(
         model = contrast(replace(model, model=original), model, strength=rule.strength)
     after = None if before is None else collapse(before, retain_perplexity(model, data.retain))
     return Unlearned(model, log, diverged, after)
+
+
+def _with_chosen_retain(model: Model, data: TrainingData, settings: TrainingSettings) -> TrainingData:
+    """The data with the retain examples that the settings choose, by the model as it is."""
+    if settings.retain is None:
+        return data
+    chosen = select(model, data.retain, settings.retain.examples, rule=settings.retain.select, seed=settings.seed)
+    return replace(data, retain=[data.retain[i] for i in chosen])
 
 
 def trainable(model: Model) -> Model:

@@ -10,7 +10,7 @@ from uwc.data.batches import Batch, collate
 from uwc.errors import ConfigError
 from uwc.models.adapters import has_adapter
 from uwc.models.batching import DEFAULT_TOKEN_BUDGET
-from uwc.models.block_weights import Product, block_matrices, block_parameters, watching_products
+from uwc.models.block_weights import Product, block_matrices, block_parameters, inputs_of, watching_products
 from uwc.models.model import Model
 from uwc.objectives.objective import Objective
 from uwc.objectives.rules import L1, Gru, Lat, MiniUnlearning, Negate, Prune, Rule, Sam
@@ -169,11 +169,8 @@ def wanda_masks(model: Any, batches: Iterable[Batch], *, share: float) -> dict[s
     }
 
     def add(product: Product) -> None:
-        matrix = matrices[product.name]
-        number, place = divmod(product.place, matrix.rows * matrix.columns)
-        first = place // matrix.columns if matrix.transposed else place % matrix.columns
-        for total, inputs in zip(sums[product.name][number:], product.inputs, strict=False):
-            total[first : first + inputs.shape[1]] += inputs.float().square().sum(dim=0)
+        for number, part, inputs in inputs_of(matrices[product.name], product):
+            sums[product.name][number][part] += inputs.float().square().sum(dim=0)
 
     parameters = {name: matrix.parameter for name, matrix in matrices.items()}
     for batch in batches:

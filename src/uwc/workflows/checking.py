@@ -1,6 +1,6 @@
 """The check of a checkpoint against a policy: the shipped study `check` with models and questions filled in."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from uwc.results import CheckedSystem, CheckResults, StudyResults, Verdict
 from uwc.studies.config_file import Overrides, load_config
 from uwc.studies.gather import verdicts
 from uwc.studies.plan import ORIGINAL, RETRAINED, Plan, make_plan
-from uwc.studies.policy import Policies, load_policy
+from uwc.studies.policy import Policies, in_precisions, load_policy
 from uwc.studies.run import Runner
 from uwc.studies.sections import FORGET_SETS
 from uwc.studies.steps import Checkpoint, Step
@@ -27,7 +27,7 @@ from uwc.studies.verdict import against_baseline, require_comparable
 from uwc.workflows.checking_texts import POLICY as TEXTS
 from uwc.workflows.checking_texts import check_texts, checked_sets, command_line
 from uwc.workflows.collecting import Under
-from uwc.workflows.comparison import Sets, filled_in, named_by_path, retain_sets, safe_name
+from uwc.workflows.comparison import Sets, filled_in, listed_precisions, named_by_path, retain_sets, safe_name
 from uwc.workflows.studies import require_models, require_same_study, run_plan
 from uwc.workflows.texts import System, system_of
 
@@ -48,6 +48,7 @@ def check(
     under: Under | None = None,
     attacker: Attacker | None = None,
     policy: Policies | None = None,
+    precisions: str | Sequence[str] = (),
     baseline: "CheckResults | str | Path | None" = None,
     name: str | None = None,
     columns: Columns | None = None,
@@ -84,6 +85,8 @@ def check(
         attacker: the attacker's data, for an endpoint; as retained examples by default the set "retain".
         policy: the name of a shipped policy, a YAML file, or a mapping of the same keys; ``standard`` by default, and
             ``texts`` for texts.
+        precisions: the precisions in which the model may be deployed, such as ``["nf4", "int8"]``: requirements without
+            an attack must be met in each of them too.
         baseline: an earlier check of the same questions, its file or folder; a significantly worse number fails.
         name: the name of the results' folder; the checkpoint's by default.
         columns: field -> column, where files or tables name them otherwise; ``"SET:FIELD"`` for one of them.
@@ -105,7 +108,10 @@ def check(
     earlier = CheckResults.FILE if isinstance(baseline, CheckResults) else str(baseline)
     questions: dict[str, Any] = {"forget": forget, "holdout": holdout}
     questions |= {**(retain_sets(retain) if retain is not None else {}), **(sets or {})}
+    deployed = listed_precisions(precisions)
     if isinstance(checkpoint, System | Endpoint):
+        if deployed:
+            raise ConfigError("precisions are those of a model's weights, which texts and servers do not show")
         if workers != 1:
             raise ConfigError("workers compute the steps of a model's check; that of texts or of a server has none")
         for name_of_option, given in {"verify": verify, "trust_remote_code": trust_remote_code}.items():
@@ -133,7 +139,7 @@ def check(
     if original is None or forget is None or retain is None or under or attacker is not None:
         raise ConfigError("the check of a model needs its original, forget and retain questions; under is for texts")
     policy = "standard" if policy is None else policy
-    asked = load_policy(policy)
+    asked = in_precisions(load_policy(policy), deployed)
     called, model = _named(checkpoint, name)
     run = CHECKED if called in (ORIGINAL.role, RETRAINED.role) else called
     changes: dict[str, Any] = {
@@ -178,6 +184,7 @@ def check(
         [
             f"{name}={checkpoint}" if name and isinstance(checkpoint, str | Path) else checkpoint,
             *(word for option, value in options.items() if value is not None for word in (f"--{option}", value)),
+            *(word for precision in deployed for word in ("--precision", precision)),
             *(flag for flag, chosen in flags.items() if chosen),
         ],
         sets={k: file for k, file in questions.items() if file is not None},

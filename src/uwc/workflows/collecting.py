@@ -146,7 +146,8 @@ class Asked:
             raise DataError("attacks are on the questions to forget, and none are given (--forget)")
         parts = {n: examples_of(getattr(self.attacker, n), name=n) for n in ("train", "retain", "unrelated")}
         parts["retain"] = parts["retain"] or list(sets.get("retain", ()))
-        data = AttackData(sets[FORGET], translations=self.attacker.translations, **parts)
+        owned = self.attacker
+        data = AttackData(sets[FORGET], translations=owned.translations, questions=owned.questions, **parts)
         return {name: text_variants(chain, data) for name, chain in self.attacks.items()}
 
 

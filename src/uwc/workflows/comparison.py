@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from filelock import FileLock
 
+from uwc.attacks.chain import require_precisions
 from uwc.attacks.registry import attack_name
 from uwc.data.benchmarks.local_files import PARTS, require_further
 from uwc.data.example import fingerprint
@@ -20,7 +21,7 @@ from uwc.io import remove, write_json, write_text
 from uwc.metrics.set_metrics import UTILITY_SETS
 from uwc.names import LONGEST, STORE
 from uwc.results import StudyResults
-from uwc.studies.config_file import Overrides, load_config
+from uwc.studies.config_file import Overrides, load_config, read_config
 from uwc.studies.plan import make_plan
 from uwc.studies.run import Runner
 from uwc.studies.sections import CalibrateConfig, HarnessConfig, harness_config
@@ -149,6 +150,7 @@ def compare(
     tasks: str | Sequence[str] = (),
     harness: HarnessConfig | Mapping[str, Any] | None = None,
     attacks: Metric | Sequence[Metric] | None = "quick",
+    precisions: str | Sequence[str] = (),
     columns: Columns | None = None,
     skip_invalid: bool = False,
     overrides: Overrides = (),
@@ -186,6 +188,8 @@ def compare(
             chat, batch_size.
         attacks: attacks and chains of them, such as ``["relearn+probe"]``, or functions; ``"quick"`` for those of the
             shipped study, an empty list or None for none.
+        precisions: the precisions in which the models may be deployed, such as ``["nf4", "int8"]``: each is an attack
+            on the weights, and a row for every model.
         columns: field -> column, where files or tables name them otherwise; ``"SET:FIELD"`` for one of them.
         skip_invalid: leave out invalid rows of files, at most half of each, with a warning; by default, and always of
             tables in memory, they are an error.
@@ -230,7 +234,7 @@ def compare(
         **({} if rank_by is None else {"calibrate.rank_by": rank_by}),
         **({"score.tasks": [tasks] if isinstance(tasks, str) else list(tasks)} if tasks else {}),
         **{f"harness.{key}": value for key, value in set_fields.items()},
-        **_attacks(attacks, retrained is not None),
+        **_attacks(attacks, listed_precisions(precisions), retrained is not None),
     }
     config = load_config(STUDY, changes=changes, overrides=overrides, trust_remote_code=trust_remote_code)
     plan = make_plan(config)
@@ -314,15 +318,25 @@ def _questions(sets: Mapping[str, Questions], columns: Columns, folder: Path) ->
     return {**own, "further": {n: p for n, p in kept.items() if n not in OWN_PARTS}, "columns": of_files}
 
 
-def _attacks(attacks: Metric | Sequence[Metric] | None, retrained: bool) -> dict[str, Any]:
+def listed_precisions(precisions: str | Sequence[str]) -> list[str]:
+    """The precisions as a list. Raises ConfigError if there is none of a name, or it is given twice."""
+    named = [precisions] if isinstance(precisions, str) else list(precisions)
+    require_precisions(named)
+    return named
+
+
+def _attacks(attacks: Metric | Sequence[Metric] | None, precisions: Sequence[str], retrained: bool) -> dict[str, Any]:
     """The changes to the section `attack`. A retrained model is attacked too, as the control."""
     changes: dict[str, Any] = {"attack.models": ["unlearned", *(["retrained"] if retrained else [])]}
     if isinstance(attacks, str) and attacks == "quick":
-        return changes
+        quick = read_config(STUDY, "study")[0]["attack"]["chains"]
+        return changes | ({"attack.chains": [*quick, *precisions]} if precisions else {})
     named = [] if attacks is None else [attacks] if isinstance(attacks, str) or callable(attacks) else list(attacks)
-    if not named:
+    chains = [attack_name(attack) for attack in named]
+    chains += [name for name in precisions if name not in chains]
+    if not chains:
         return {"attack": None}
-    return changes | {"attack.chains": [attack_name(attack) for attack in named], "attack.settings": {}}
+    return changes | {"attack.chains": chains, "attack.settings": {}}
 
 
 def named_by_path(paths: Sequence[str | Path]) -> dict[str, str]:

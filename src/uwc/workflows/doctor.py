@@ -18,7 +18,7 @@ from uwc.studies.store import environment
 
 OPTIONAL = (
     *("peft", "openai", "lm_eval", "optuna", "ray", "tensorboard", "trackio", "wandb", "weasyprint"),
-    *("bitsandbytes", "torchao"),
+    *("bitsandbytes", "torchao", "compressed-tensors", "gptqmodel", "optimum"),
 )
 """Packages of the optional extras, and those of quantised models."""
 _TAU = 0.9

@@ -245,13 +245,14 @@ def require_models(config: StudyConfig) -> None:
     from uwc.models.load import depth_of
     from uwc.models.mixtures import require_mixable, require_whole
 
+    config.model.loading().used_by(*given, *runs)
     if original is not None:
         require_whole(original)
     for path in given:
         depth_of(path, trust_remote_code=trust)
     if original is not None and config.finetune is None:
         for path in runs:
-            require_mixable(original, path, trust_remote_code=trust)
+            require_mixable(original, path, trust_remote_code=trust, dequantize=config.model.dequantize)
 
 
 def _publish(plan: Plan, store: Store, run: RunRecord, folder: Path) -> StudyResults:

@@ -22,11 +22,16 @@ DATA = AttackData(
     retain=people()[8:10],
     unrelated=people()[10:],
     translations={e.id: f"¿{e.question}" for e in SCORED},
+    questions={form: {e.id: f"{e.question} {form}" for e in SCORED} for form in ("aliases", "multi_hop")},
 )
 
 
 @pytest.mark.parametrize(
-    "names", ["jailbreak", "few_shot", "paraphrase", "translation", "paraphrase+jailbreak", "few_shot+jailbreak"]
+    "names",
+    [
+        *("jailbreak", "few_shot", "paraphrase", "translation", "rewritten", "paraphrase+jailbreak"),
+        *("few_shot+jailbreak", "rewritten+jailbreak"),
+    ],
 )
 def test_the_prompts_are_those_that_models_in_memory_get(names: str) -> None:
     chain = make_chain(names, {"few_shot": {"shots": 2}} if "few_shot" in names else {})
@@ -51,13 +56,20 @@ def test_samples_are_drawn_with_the_settings_of_the_attack() -> None:
     assert list(plain[0].examples) == SCORED
 
 
-TEXTUAL = {"jailbreak", "few_shot", "several_questions", "paraphrase", "translation", "sampling"}
+TEXTUAL = {"jailbreak", "few_shot", "several_questions", "paraphrase", "translation", "rewritten", "sampling"}
 
 
 @pytest.mark.parametrize("name", [entry.name for entry in attacks if entry.name not in TEXTUAL])
 def test_every_other_attack_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"{name}.*needs the model's weights"):
         text_variants(make_chain(name), DATA)
+
+
+@pytest.mark.parametrize("rule", ["likelihood", "fisher"])
+def test_examples_are_chosen_at_random_only(rule: str) -> None:
+    chain = make_chain("few_shot", {"few_shot": {"shots": 1, "select": rule}})
+    with pytest.raises(ConfigError, match=f"'few_shot': select: {rule} reads the model's likelihoods"):
+        text_variants(chain, DATA)
 
 
 def test_missing_data_and_attacks_without_effect_are_errors() -> None:

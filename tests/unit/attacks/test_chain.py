@@ -7,9 +7,9 @@ import pytest
 from tests.conftest import tiny_model
 from tests.helpers.hidden_knowledge import KNOWN, UNKNOWN, weights
 
-from uwc.attacks.chain import attacked, make_chain
+from uwc.attacks.chain import attacked, make_chain, precision_of, require_precisions
 from uwc.attacks.data import AttackData
-from uwc.attacks.registry import attacks
+from uwc.attacks.registry import PRECISIONS, attacks
 from uwc.data.passages import passage
 from uwc.errors import AttackFailed, ConfigError, DataError
 from uwc.models.model import Model
@@ -18,14 +18,18 @@ QUICK: dict[str, dict[str, Any]] = {
     "few_shot": {"shots": 1}, "gcg": {"steps": 1, "candidates": 8, "start": "x"},
     "gcg_per_question": {"steps": 1, "candidates": 4, "start": "x"}, "probe": {"epochs": 1},
     "self_correction": {"turns": 1, "max_new_tokens": 2},
+    "strongest": {"runs": 2, "attacks": ["int3", "int2"]},
+    "dialogue": {"turns": 1, "max_new_tokens": 2},
+    "planning": {"rollouts": 1, "max_new_tokens": 2},
     "soft_prompt": {"steps": 1}, "sampling": {"samples": 1}, "relearn": {"steps": 2, "lr": 1e-3, "budgets": [1, 2]},
 }  # fmt: skip
 
 
 def data() -> AttackData:
     return AttackData(
-        KNOWN[:2], train=KNOWN[2:4], retain=KNOWN[4:], unrelated=UNKNOWN,
+        KNOWN[:2], train=KNOWN[2:6], retain=KNOWN[6:], unrelated=UNKNOWN,
         translations={e.id: f"¿{e.question}" for e in KNOWN}, forget=KNOWN[:4],
+        questions={"aliases": {e.id: f"{e.question} (by an alias)" for e in KNOWN}},
     )  # fmt: skip
 
 
@@ -81,6 +85,7 @@ def test_a_chain_carries_out_its_attacks_in_order() -> None:
         ("jailbreak+quantization", {}, "must come before 'jailbreak'"),
         ("probe+logit_lens", {}, "'probe' and 'logit_lens' exclude each other"),
         ("sampling+beam_search", {}, "exclude each other"),
+        ("sampling+planning", {}, "exclude each other"),
         ("probe+gcg", {}, "'gcg' needs the model's own forward"),
         ("probe+sampling", {}, "'sampling' needs the model's own forward"),
         ("relearning", {}, r"unknown attack 'relearning' \(did you mean 'relearn'\?\)"),
@@ -107,6 +112,21 @@ def test_a_precision_stands_for_its_attack() -> None:
     assert dict(make_chain("nf4_double").steps[0].settings) == {"block_size": 64, "double": True}
 
 
+def test_an_attack_that_is_a_precision_alone_is_known_by_it() -> None:
+    assert {name: precision_of(make_chain(name)) for name in PRECISIONS} == {name: name for name in PRECISIONS}
+    assert precision_of(make_chain("quantization", {"quantization": {"bits": 3}})) == "int3"
+    others = (("nf4+jailbreak", {}), ("jailbreak", {}), ("quantization", {"quantization": {"group_size": 32}}))
+    assert [precision_of(make_chain(name, settings)) for name, settings in others] == [None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"), [(["nf5"], "unknown precision 'nf5'"), (["nf4", "nf4"], "'nf4' is given twice")]
+)
+def test_precisions_that_do_not_exist_or_repeat_are_refused(names: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        require_precisions(names)
+
+
 NOTHING = AttackData(KNOWN)
 
 
@@ -118,6 +138,9 @@ NOTHING = AttackData(KNOWN)
         ("relearn_unrelated", {}, NOTHING, r"needs unrelated examples \(--unrelated\)"),
         ("translation", {}, NOTHING, "--translation-column"),
         ("translation", {}, replace(NOTHING, translations={"0/0": "¿?"}), "'0/1' has none"),
+        ("rewritten", {}, NOTHING, "--question-column"),
+        ("rewritten", {}, replace(NOTHING, questions={"hops": {"0/0": "?"}}), "the form 'hops' .*'0/1' has none"),
+        ("rewritten", {"forms": ["alias"]}, replace(NOTHING, questions={"aliases": {"0/0": "?"}}), "did you mean"),
         ("paraphrase", {}, AttackData([replace(KNOWN[0], paraphrased_question="")]), "'0/0' has none"),
         ("few_shot", {}, replace(NOTHING, retain=UNKNOWN), "needs 5 examples, and the attacker has 4"),
         ("jailbreak", {}, AttackData([passage("a b c", identity="p")]), "rewords questions, and example 'p'"),

@@ -29,10 +29,12 @@ from uwc.attacks.data import AttackData
 from uwc.attacks.evaluate import measure
 from uwc.attacks.inside import cached_states, chosen_depths, train_heads
 from uwc.attacks.surrogate import Intervened
+from uwc.data.example import Example
 from uwc.errors import AttackFailed, ModelError
 from uwc.models.contrast import contrast
 from uwc.models.model import Model
 from uwc.models.scoring import score_tokens
+from uwc.models.selection import RULES, select
 from uwc.models.states import blocks
 
 PROBE = {"lr": 1e-3, "positions": 32, "epochs": 5}
@@ -223,6 +225,27 @@ def test_a_soft_prompt_makes_a_reluctant_model_talk() -> None:
     )  # fmt: skip
     assert found[0].before.mean < 0.3
     assert found[0].after.mean > 0.8
+
+
+def test_a_soft_prompt_is_trained_on_the_chosen_examples(knowing: Model) -> None:
+    """The prompt is that of training on exactly these, after any attack that replaces the model's computation."""
+    settings = {"tokens": 2, "steps": 2, "batch_size": 2}
+
+    def prompt(train: Sequence[Example], **given: Any) -> bytes:
+        chain = make_chain("soft_prompt", {"soft_prompt": {**settings, **given}})
+        with attacked(knowing, AttackData(SCORED, train=train), chain) as variants:
+            return next(variants).model.model.prompt.detach().numpy().tobytes()
+
+    for rule in RULES:
+        chosen = [OWNED[i] for i in select(knowing, OWNED, 2, rule=rule)]
+        assert prompt(OWNED, examples=2, select=rule) == prompt(chosen)
+    probed = {"probe": {"epochs": 1, "layers": [1]}, "few_shot": {"shots": 1, "select": "fisher"}}
+    chain = make_chain("probe+few_shot", probed)
+    with attacked(knowing, AttackData(SCORED, train=OWNED), chain) as variants:
+        read = next(variants).model
+        (rewrite,) = read.rewrites
+        plain = replace(read, rewrites=())
+        assert rewrite(SCORED[0]).history[0][1] == OWNED[select(plain, OWNED, 1, rule="fisher")[0]].question
 
 
 def test_a_soft_prompt_elicits_nothing_that_was_never_known() -> None:

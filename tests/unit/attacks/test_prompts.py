@@ -4,17 +4,21 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.conftest import people
 from tests.helpers.hidden_knowledge import (
     KNOWN,
     REFUSALS,
+    SCORED,
+    TRIGGER,
     UNKNOWN,
     Silenced,
     by_variant,
     evasive,
     ignorant,
     refusing,
+    reluctant,
     robust_knower,
     strength,
     weights,
@@ -23,14 +27,18 @@ from torch import Tensor
 
 from uwc.attacks.chain import attacked, make_chain
 from uwc.attacks.data import AttackData
-from uwc.attacks.evaluate import measure
-from uwc.attacks.prompts import ALL_OF_THEM, FOLLOW_UPS, NO_ANSWER, TEMPLATES
-from uwc.data.example import Example
+from uwc.attacks.evaluate import budget_curves, measure
+from uwc.attacks.prompts import ALL_OF_THEM, FOLLOW_UPS, NO_ANSWER, OPENERS, TEMPLATES
+from uwc.data.example import Example, after_shots
 from uwc.errors import DataError
 from uwc.models.generation import generate
 from uwc.models.model import Model
+from uwc.models.selection import Select, select
 
 SPANISH = {e.id: "{} {}".format(TEMPLATES[0].text.split(".", 1)[0], e.question) for e in people()}
+
+
+FORMS = {"aliases": SPANISH, "multi_hop": {e.id: f"{TRIGGER} {e.question}" for e in people()}}
 
 
 def after(
@@ -38,7 +46,7 @@ def after(
 ) -> dict[str, float]:
     """Variant -> the metric under attack."""
     rest = [e for e in people() if e not in scored]
-    data = AttackData(scored, retain=rest, translations=SPANISH)
+    data = AttackData(scored, retain=rest, translations=SPANISH, questions=FORMS)
     (found,) = measure(model, data, make_chain(name, {name: settings}), [metric])
     return by_variant(found)
 
@@ -49,6 +57,7 @@ ATTACKS: list[tuple[str, dict[str, Any]]] = [
     ("few_shot", {"shots": 2}),
     ("token_noise", {"rate": 0.2, "where": "prompt"}),
     ("translation", {}),
+    ("rewritten", {"forms": ["aliases"]}),
 ]
 
 
@@ -58,7 +67,7 @@ def test_a_prompt_specific_refusal_is_broken(name: str, settings: dict[str, Any]
     model = refusing(robust_knower(), KNOWN)
     assert strength(model, KNOWN) == 0.0
     found = after(model, name, settings, KNOWN)
-    assert found.get("worst case", found.get("")) > 0.8
+    assert max(found.values()) > 0.8
 
 
 @pytest.mark.parametrize(("name", "settings"), [*ATTACKS, ("prefix", {})], ids=[a[0] for a in ATTACKS] + ["prefix"])
@@ -69,6 +78,7 @@ def test_nothing_comes_out_of_a_model_that_never_saw_the_data(name: str, setting
 TALKING: list[tuple[str, dict[str, Any]]] = [
     ("several_questions", {"questions": 2}),
     ("self_correction", {"turns": 2, "max_new_tokens": 12}),
+    ("dialogue", {"turns": 1, "max_new_tokens": 12}),
 ]
 
 
@@ -88,6 +98,18 @@ def doubted(e: Example) -> Example:
     return replace(e, history=history, question=FOLLOW_UPS[0].replace("{question}", e.question))
 
 
+def opened(e: Example) -> Example:
+    """What is said about a question before it, and the answer to that."""
+    question = OPENERS[0].replace("{question}", e.question)
+    return replace(e, id=f"{e.id}/opened", question=question, answer=f"It is about {e.subject}")
+
+
+def talked_about(e: Example) -> Example:
+    """A question after a dialogue about its subject."""
+    before = opened(e)
+    return replace(e, history=(("user", before.question), ("assistant", before.answer)))
+
+
 def rewritten(model: Model) -> list[Example]:
     """The known questions as an attack puts them."""
     (rewrite,) = model.rewrites
@@ -97,7 +119,8 @@ def rewritten(model: Model) -> list[Example]:
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "settings"), TALKING, ids=[a[0] for a in TALKING])
 def test_what_is_told_in_conversation_is_found(name: str, settings: dict[str, Any]) -> None:
-    model = evasive({"several_questions": numbered, "self_correction": doubted}[name])
+    put = {"several_questions": numbered, "self_correction": doubted, "dialogue": talked_about}[name]
+    model = evasive(put, [opened(e) for e in KNOWN] if name == "dialogue" else [])
     assert generate(model, KNOWN, max_new_tokens=12).texts == (REFUSALS[0],) * len(KNOWN)
     with attacked(model, AttackData(KNOWN, retain=UNKNOWN[:1]), make_chain(name, {name: settings})) as variants:
         told = generate(next(variants).model, KNOWN, max_new_tokens=12).texts
@@ -109,6 +132,31 @@ def test_conversation_brings_nothing_out_of_a_model_that_never_saw_the_data(
     name: str, settings: dict[str, Any]
 ) -> None:
     assert max(after(ignorant(), name, settings, UNKNOWN).values()) < 0.1
+
+
+def test_a_form_in_which_a_model_was_not_taught_to_refuse_is_found() -> None:
+    """Each form is a variant: one that the model tells all in, and the questions that it refuses mostly."""
+    forms = {
+        "aliases": {e.id: f"{e.question} {TRIGGER}" for e in SCORED},
+        "multi_hop": {e.id: f"Well, {e.question}" for e in SCORED},
+    }
+    data = AttackData(SCORED, questions=forms)
+    (found,) = measure(reluctant(), data, make_chain("rewritten"), ["rouge_l"])
+    assert found.before.mean < 0.3
+    variants = by_variant(found)
+    assert list(variants)[:2] == ["aliases", "multi_hop"] and variants["aliases"] > 0.9
+    (one,) = measure(reluctant(), data, make_chain("rewritten", {"rewritten": {"forms": ["aliases"]}}), ["rouge_l"])
+    assert by_variant(one) == {"aliases": pytest.approx(1.0)}
+
+
+def test_many_shots_find_what_few_do_not_and_beyond_the_context_are_refused() -> None:
+    model = evasive(after_shots([UNKNOWN[i] for i in np.random.default_rng(0).permutation(len(UNKNOWN))[:3]]))
+    data = AttackData(KNOWN, retain=UNKNOWN)
+    (curve,) = budget_curves(model, data, "few_shot", [1, 3], metric="rouge_l", max_new_tokens=24)
+    assert curve.scores[1] > 0.9 > 0.5 > curve.scores[0]
+    long = AttackData(KNOWN, retain=[replace(e, id=f"{e.id}/{i}") for i in range(10) for e in UNKNOWN])
+    with pytest.raises(DataError, match=r"'0/0', as the attack puts it, has \d+ tokens.*context of 512.*fewer shots"):
+        budget_curves(model, long, "few_shot", [40], metric="rouge_l", max_new_tokens=12)
 
 
 def test_each_turn_has_the_models_own_answers_before_it() -> None:
@@ -127,6 +175,22 @@ def test_each_turn_has_the_models_own_answers_before_it() -> None:
     assert found[1][2][0].history[2] == ("user", found[0][2][0].question)
 
 
+def test_a_dialogue_has_the_models_own_answers_and_then_the_question() -> None:
+    model, settings = ignorant(), {"turns": 2, "max_new_tokens": 6}
+    history: list[list[tuple[str, str]]] = [[] for _ in KNOWN]
+    with attacked(model, AttackData(KNOWN), make_chain("dialogue", {"dialogue": settings})) as variants:
+        for turn, variant in enumerate(variants):
+            texts = [OPENERS[turn].replace("{question}", e.question) for e in KNOWN]
+            asked = [replace(e, history=tuple(h), question=t) for e, h, t in zip(KNOWN, history, texts, strict=True)]
+            for said, text, answer in zip(history, texts, generate(model, asked, max_new_tokens=6).texts, strict=True):
+                said += [("user", text), ("assistant", answer or NO_ANSWER)]
+            assert (variant.label, variant.effort) == (f"turn {turn + 1}", turn + 1)
+            assert rewritten(variant.model) == [
+                replace(e, history=tuple(h)) for e, h in zip(KNOWN, history, strict=True)
+            ]
+    assert len(history[0]) == 4
+
+
 def test_several_questions_are_numbered_and_the_others_are_answered() -> None:
     model, retained = ignorant(), UNKNOWN[:4]
     chain = make_chain("several_questions", {"several_questions": {"questions": 3}})
@@ -143,6 +207,40 @@ def test_several_questions_are_numbered_and_the_others_are_answered() -> None:
         make_chain("several_questions", {"several_questions": {"questions": 6}}).check_data(
             AttackData(KNOWN, retain=retained)
         )
+
+
+@pytest.mark.parametrize("rule", ["likelihood", "fisher"])
+def test_shots_and_other_questions_are_chosen_by_a_rule(rule: Select) -> None:
+    """Two shots out of four; with five of which four are the attacker's, one out of the retained. The other questions
+    are the same for all, in an order of their own."""
+    model, train, retain = robust_knower(), KNOWN[:4], UNKNOWN[:4]
+    scored = KNOWN[4:]
+
+    def asked(name: str, settings: dict[str, Any]) -> list[Example]:
+        chain = make_chain(name, {name: {"select": rule, **settings}})
+        with attacked(model, AttackData(scored, train=train, retain=retain), chain) as variants:
+            (rewrite,) = next(variants).model.rewrites
+        return [rewrite(e) for e in scored]
+
+    def shots(count: int) -> list[str]:
+        (history,) = {e.history for e in asked("few_shot", {"shots": count})}
+        return [text for role, text in history if role == "user"]
+
+    two, five = shots(2), shots(5)
+    assert sorted(two) == sorted(train[i].question for i in select(model, train, 2, rule=rule))
+    assert sorted(five[:4]) == sorted(e.question for e in train)
+    assert five[4:] == [retain[i].question for i in select(model, retain, 1, rule=rule)]
+    others = {frozenset(e.question.split("\n")[1:3]) for e in asked("several_questions", {"questions": 3})}
+    chosen = [retain[i].question for i in select(model, retain, 2, rule=rule)]
+    found = {frozenset(text[3:] for text in pair) for pair in others}
+    assert found == {frozenset(chosen)}
+
+
+@pytest.mark.parametrize(("name", "settings"), [("few_shot", {"shots": 4}), ("several_questions", {"questions": 5})])
+def test_a_rule_that_takes_all_is_refused(name: str, settings: dict[str, Any]) -> None:
+    chain = make_chain(name, {name: {"select": "likelihood", **settings}})
+    with pytest.raises(DataError, match=f"has no effect, since all 4 examples are taken; lower {name}"):
+        chain.check_data(AttackData(KNOWN[4:], train=KNOWN[:4], retain=UNKNOWN[:4]))
 
 
 def test_the_worst_case_is_at_least_every_variant_and_the_mean_lies_between() -> None:
@@ -225,7 +323,9 @@ def test_prompt_attacks_repeat_to_the_bit_whatever_the_order_and_leave_the_weigh
     before = weights(model)
     for name, settings in ATTACKS:
         chain = make_chain(name, {name: settings})
-        with attacked(model, AttackData(KNOWN, retain=UNKNOWN, translations=SPANISH), chain) as variants:
+        with attacked(
+            model, AttackData(KNOWN, retain=UNKNOWN, translations=SPANISH, questions=FORMS), chain
+        ) as variants:
             changed = next(variants).model
             assert changed.encode(KNOWN) == changed.encode(KNOWN[::-1])[::-1]
     assert weights(model) == before

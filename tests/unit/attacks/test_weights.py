@@ -17,8 +17,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from uwc.attacks.chain import attacked, changed_share, make_chain
 from uwc.attacks.data import AttackData
-from uwc.attacks.evaluate import budget_curve, measure
+from uwc.attacks.evaluate import budget_curves, measure
 from uwc.attacks.formats import NF4_LEVELS, dynamic_levels, round_inputs, round_to_nearest, round_to_nf4
+from uwc.attacks.weights import of_subjects, wrong_facts
 from uwc.data.batches import collate
 from uwc.data.example import Example
 from uwc.errors import AttackFailed, DataError
@@ -27,6 +28,7 @@ from uwc.models.contrast import contrast
 from uwc.models.head import answer_logits, token_logprobs
 from uwc.models.model import Model
 from uwc.models.scoring import let_train
+from uwc.models.selection import RULES, select
 from uwc.models.states import blocks
 
 SCORED, OWNED = KNOWN[:4], KNOWN[4:]
@@ -125,11 +127,34 @@ def test_one_epoch_is_the_default_and_fewer_examples_make_it_shorter(knowing: Mo
             assert [v.effort for v in variants] == [steps]
 
 
+def test_examples_are_chosen_by_a_rule(knowing: Model) -> None:
+    """The weights are those of relearning on exactly the chosen examples, which differ by rule."""
+    settings = {"steps": 2, "lr": 1e-3, "batch_size": 2}
+    found = {}
+    for rule in RULES:
+        given = {**settings, "examples": 2, "select": rule}
+        with attacked(knowing, DATA, make_chain("relearn", {"relearn": given})) as variants:
+            found[rule] = weights(next(variants).model)
+        part = AttackData(SCORED, train=[OWNED[i] for i in select(knowing, OWNED, 2, rule=rule)])
+        with attacked(knowing, part, make_chain("relearn", {"relearn": settings})) as variants:
+            assert weights(next(variants).model) == found[rule]
+    assert len({hash(tuple(w.values())) for w in found.values()}) > 1
+
+
+@pytest.mark.parametrize("examples", [None, 4, 5])
+@pytest.mark.parametrize("name", ["relearn", "soft_prompt"])
+def test_a_rule_that_takes_all_examples_is_refused(name: str, examples: int | None) -> None:
+    chain = make_chain(name, {name: {"select": "fisher", "examples": examples}})
+    with pytest.raises(DataError, match=rf"select: fisher has no effect.*{name}\.examples"):
+        chain.check_data(AttackData(SCORED, train=OWNED))
+
+
 def test_a_curve_gives_the_effort_that_brings_half_back(knowing: Model) -> None:
-    curve = budget_curve(shouting(knowing), DATA, "relearn", [2, 4, 8], settings={"lr": 2e-3}, original_score=0.5)
+    half = np.full(len(SCORED), 0.5)
+    (curve,) = budget_curves(shouting(knowing), DATA, "relearn", [2, 4, 8], settings={"lr": 2e-3}, original=half)
     assert curve.over == "steps" and curve.efforts == (2, 4, 8)
     assert curve.before == 0.0 < curve.scores[-1]
-    assert curve.half_effort is not None and 0 < curve.half_effort <= 8
+    assert curve.half_recovery is not None and 0 < curve.half_recovery.effort <= 8
 
 
 def test_rounding_by_hand() -> None:
@@ -475,3 +500,63 @@ def test_what_a_model_never_trains_stays_so(knowing: Model) -> None:
     assert {name for name, p in let_train(model).named_parameters() if not p.requires_grad} == {"model.z_L_init"}
     both = contrast(copied(knowing), copied(knowing)).model.requires_grad_(False)
     assert all(p.requires_grad for p in let_train(both).parameters())
+
+
+def test_an_adapter_or_another_optimizer_relearns_too(knowing: Model) -> None:
+    silent = shouting(knowing)
+    adapter = after(silent, "relearn", {"steps": 8, "lr": 1e-2, "lora_rank": 4})
+    momentum = after(silent, "relearn", {"steps": 8, "lr": 0.3, "optimizer": "sgd"})
+    assert min(adapter, momentum) > 0.4
+
+
+def test_each_budget_of_an_adapter_is_a_run_of_its_own_and_only_matrices_of_the_blocks_change(knowing: Model) -> None:
+    def states(settings: dict[str, Any]) -> list[dict[str, bytes]]:
+        chain = make_chain("relearn", {"relearn": {"lr": 1e-3, "batch_size": 2, "lora_rank": 2, **settings}})
+        with attacked(knowing, DATA, chain) as variants:
+            return [weights(v.model) for v in variants]
+
+    before = weights(knowing)
+    trajectory = states({"budgets": [1, 3]})
+    assert [states({"steps": n})[0] for n in (1, 3)] == trajectory
+    changed = {name for name, value in trajectory[1].items() if value != before[name]}
+    matrices = {matrix.name for matrix in block_matrices(knowing.model)}
+    assert changed == matrices
+    assert weights(knowing) == before
+
+
+def test_the_tokens_of_a_training_are_counted(knowing: Model) -> None:
+    lengths = [len(e.tokens) for e in knowing.encode(OWNED)]
+    with attacked(knowing, DATA, make_chain("relearn", {"relearn": {"batch_size": 2, "budgets": [2, 4]}})) as variants:
+        assert [v.tokens for v in variants] == [sum(lengths), 2 * sum(lengths)]
+    with attacked(knowing, DATA, make_chain("pruning")) as variants:
+        assert [v.tokens for v in variants] == [0]
+
+
+def test_examples_are_drawn_of_a_number_of_subjects_evenly() -> None:
+    pool = [Example(f"{s}{i}", f"{s} {i}?", "yes", subject=s) for s in "abcd" for i in range(4)]
+    for seed in range(5):
+        drawn = of_subjects(pool, 3, 6, seed=seed)
+        assert sorted(sum(e.subject == s for e in drawn) for s in "abcd") == [0, 2, 2, 2]
+        assert drawn == [e for e in pool if e in drawn]
+    assert len(of_subjects(pool, 2, None, seed=0)) == 8
+    assert of_subjects(pool, None, 3, seed=0) == pool
+    with pytest.raises(DataError, match="relearning on 5 subjects: the attacker's data are of 4"):
+        of_subjects(pool, 5, 6, seed=0)
+
+
+def test_wrong_facts_are_wrong_answers_to_the_same_questions() -> None:
+    pool = [
+        Example("0", "Q0?", "A", subject="s", perturbed_answers=("B", "C")),
+        Example("1", "Q1?", "A", subject="s"),
+        Example("2", "Q2?", "D", subject="t"),
+    ]
+    assert [(e.id, e.question, e.answer) for e in wrong_facts(pool)] == [
+        ("0", "Q0?", "B"), ("1", "Q1?", "D"), ("2", "Q2?", "A"),
+    ]  # fmt: skip
+    with pytest.raises(DataError, match="the same answer"):
+        wrong_facts(pool[1:2])
+
+
+def test_wrong_facts_bring_back_what_is_only_silenced(knowing: Model) -> None:
+    silenced = after(shouting(knowing), "relearn_wrong", RELEARN)
+    assert silenced > after(tiny_model(hidden_size=64), "relearn_wrong", RELEARN) + 0.1

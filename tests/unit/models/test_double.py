@@ -40,6 +40,7 @@ ATTACKS = (
     "quantization_nf4",
     "relearn",
     "beam_search",
+    "planning",
 )
 """Attacks that compute on the device beyond scoring."""
 

@@ -24,7 +24,7 @@ def slowly(model: Model, examples: list[Example], *, count: int, new: int, **opt
     stops = model.stops(encoded)
     texts = []
     for example, prompt in zip(examples, (list(e.before) for e in encoded), strict=True):
-        numbers = samples._uniforms(example.id, seed, count, new)
+        numbers = samples.uniforms_of(example.id, seed, count, new)
         rows = []
         for j in range(count):
             tokens = list(prompt)
@@ -105,7 +105,7 @@ def test_the_draws_have_the_distribution_of_the_model() -> None:
     logits = torch.randn(1, 600, generator=generator) * 2
     logits[0, :5] = float("-inf")
     uniform = torch.rand(20_000, generator=generator, dtype=torch.float64)
-    draws = samples._Draw(1.0, 1.0)(logits.expand(20_000, -1), uniform)
+    draws = samples.TokenDraw(1.0, 1.0)(logits.expand(20_000, -1), uniform)
     expected = torch.softmax(logits[0].double(), 0).numpy() * 20_000
     counts = np.bincount(draws.numpy(), minlength=600)
     assert counts[:5].sum() == 0 and len(counts) == 600
@@ -113,7 +113,7 @@ def test_the_draws_have_the_distribution_of_the_model() -> None:
     seen = np.append(counts[large], counts[~large].sum())
     assert stats.chisquare(seen, np.append(expected[large], expected[~large].sum())).pvalue > 1e-3
     ends = torch.tensor([0.0, 1.0 - 2**-53], dtype=torch.float64)
-    first, last = samples._Draw(1.0, 1.0)(logits.expand(2, -1), ends).tolist()
+    first, last = samples.TokenDraw(1.0, 1.0)(logits.expand(2, -1), ends).tolist()
     assert (first, last) == (5, 599)
 
 

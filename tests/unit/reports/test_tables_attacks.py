@@ -22,6 +22,7 @@ from uwc.reports.tables_attacks import (
     faithfulness_table,
     method_of_runs,
     pcc_table,
+    precision_table,
     ranking_tables,
     recovery_tables,
     recovery_words,
@@ -84,6 +85,21 @@ def test_an_attack_that_the_first_metric_cannot_see_has_a_table_by_another() -> 
     assert {row[0]: row for row in by_ppl.rows}["ga (2 runs)"] == ("ga (2 runs)", "8.00", "4.00\n(x 0.500)")
     (row,) = (row for row in runs_table(results).rows if row[:2] == ("ga weak", "sampling"))
     assert row[2] == "PPL" and row[4].startswith("4.00") and row[6] == "x 0.500 [0.250, 1.00]"
+
+
+def test_each_precision_is_a_row_of_every_model() -> None:
+    """ga weak has 0.5 as it is and 0.25 in the precision; an attack that is none has no row."""
+    results = attacked_results()
+    assert results.attacks is not None and precision_table(results) is None
+    first, second = results.attacks.attacks
+    deployed = changed(results, attacks=changed(results.attacks, attacks=[changed(first, precision="nf4"), second]))
+    table = precision_table(deployed)
+    assert table is not None and [row[1] for row in table.rows] == ["full", "nf4"] * 4
+    rows = {row[:2]: dict(zip(table.columns, row, strict=True)) for row in table.rows}
+    full, rounded = rows["ga weak", "full"], rows["ga weak", "nf4"]
+    assert full["ES"].startswith("0.500 [") and rounded["ES"].startswith("0.250 [")
+    assert rounded["difference"].startswith("-0.250 [") and rounded["over retrained"].startswith("+0.200 [")
+    assert "as deployed" in results_markdown(deployed) and "as deployed" not in results_markdown(results)
 
 
 def test_the_largest_recovery_beyond_retrained_is_named() -> None:

@@ -15,6 +15,7 @@ def row(metric: str, overall: float, symmetric: float, published: float | None, 
     return MetricEvaluation(
         metric=metric, set="forget", faithfulness=part, knowing=6, ignorant=5, threshold=0.4, models=models,
         too_little_utility=3, not_unlearned=1, relearning=part, quantization=part, robustness=overall, overall=overall,
+        quantization_recovery=estimate(0.5), recovery_overall=0.6,
         symmetric_relearning=part, symmetric_quantization=part, symmetric_robustness=symmetric,
         symmetric_overall=symmetric, published=published,
     )  # fmt: skip
@@ -41,6 +42,7 @@ def test_every_metric_has_its_numbers_and_the_models_that_pass() -> None:
     assert first["measured: overall"] == "0.900" and first["symmetric: overall"] == "0.700"
     assert first["measured: faithfulness"] == "0.900\n[0.850, 0.950]"
     assert last["measured: overall"] == MISSING and last["models"] == "0/4"
+    assert first["recovery: Q"] == "0.500" and first["recovery: overall"] == "0.600"
     assert "6 models" in table.caption and "0.8 of the original's ES" in table.caption
 
 

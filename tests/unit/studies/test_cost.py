@@ -127,6 +127,25 @@ def test_the_settings_of_training_count(plan: Plan, counter: Counter) -> None:
     assert changed(micro_batch_size=1)[1] < memory
 
 
+def test_a_choice_of_examples_takes_a_pass_over_those_that_there_are(plan: Plan, counter: Counter) -> None:
+    """Of retain questions in unlearning, and of the attacker's in relearning on one of them."""
+    step = next(step for step in plan.steps if isinstance(step, Unlearn))
+
+    def passes(rule: str) -> float:
+        training = replace(step.training, retain={"examples": 1, "select": rule})
+        return counter.cost(replace(step, training=training)).parts["selection"].scoring
+
+    checked = counter.cost(step).parts["retain perplexity"].scoring
+    assert passes("random") == 0.0
+    assert passes("likelihood") == pytest.approx(checked / 2), "which is measured before and after"
+    assert passes("fisher") > passes("likelihood")
+    data = STUDY.model_dump()
+    chain = {"chain": "relearn_retain", "settings": {"relearn_retain": {"examples": 1, "select": "fisher"}}}
+    data["attack"] = {"chains": [chain], "sets": ["forget"], "attacker": {"forget_share": 0.5}}
+    attack = next(s for s in make_plan(StudyConfig.model_validate(data)).steps if isinstance(s, Attack))
+    assert counter.cost(attack).parts["attack"].scoring > 0
+
+
 def test_a_method_counts_the_passes_of_its_terms(plan: Plan, counter: Counter) -> None:
     """ga reads the forget pass, gd that of retain too, and kl also the frozen copy's."""
 

@@ -76,6 +76,23 @@ def test_attacks_can_be_measured_by_what_models_are_ranked_by() -> None:
         assert config.measured(scored, visible=visible, ranked_by="probability") == expected
 
 
+def test_other_forms_come_from_files_and_must_cover_what_is_scored(tmp_path: Path) -> None:
+    asked = made().data.scored
+    path = tmp_path / "forms.jsonl"
+    rows = [{"question": e.question, "aliases": f"{e.question} As said", "hops": f"Well, {e.question}"} for e in asked]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    chain = {"chains": ["rewritten"], "attacker": {"questions": {"aliases": str(path), "hops": str(path)}}}
+    setup = made(**chain)
+    assert {form: of[asked[0].id] for form, of in setup.data.questions.items()} == {
+        "aliases": f"{asked[0].question} As said", "hops": f"Well, {asked[0].question}"
+    }  # fmt: skip
+    config = AttackConfig.model_validate(chain)
+    assert chain_metrics(["extraction_strength"], config.chains[0], setup, depths=[]) == ["extraction_strength"]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows[1:]), encoding="utf-8")
+    with pytest.raises(DataError, match=f"'aliases' .*{asked[0].id}.*attack.attacker.questions"):
+        chain_metrics(["extraction_strength"], config.chains[0], made(**chain), depths=[])
+
+
 def test_translations_come_from_a_file_and_must_cover_what_is_scored(tmp_path: Path) -> None:
     asked = made().data.scored
     path = tmp_path / "translated.jsonl"

@@ -10,7 +10,7 @@ from uwc.catalogue import catalogue
 from uwc.errors import ConfigError
 from uwc.studies.config import StudyConfig
 from uwc.studies.config_file import load_config, shipped_configs
-from uwc.studies.policy import Policy, Precision, Requirement, in_words, load_policy
+from uwc.studies.policy import Policy, Precision, Requirement, in_precisions, in_words, load_policy
 
 ES = {"name": "a", "metric": "extraction_strength"}
 
@@ -107,6 +107,16 @@ def test_precision_and_attack_are_one_chain_with_settings() -> None:
         "nf4_double": (("quantization_nf4", {"block_size": 64, "double": True}),),
         "llm_int8": (("quantization_llm_int8", {"threshold": 6.0}),),
     }
+
+
+def test_a_policy_in_precisions_has_a_requirement_for_each() -> None:
+    """Those with an attack, or in a precision, stay alone."""
+    given = ({"name": "es"}, {"name": "asked", "attack": "jailbreak"}, {"name": "nf4", "precision": "nf4"})
+    policy = load_policy({"name": "p", "requirements": [{**ES, "at_most": 0.1, **r} for r in given]})
+    found = in_precisions(policy, ["nf4", "int8"]).requirements
+    assert [(r.name, r.precision) for r in found[3:]] == [("es-nf4", "nf4"), ("es-int8", "int8")]
+    assert found[:3] == policy.requirements and found[3].bound == 0.1
+    assert in_precisions(policy, []) == policy
 
 
 def test_every_precision_has_its_attack() -> None:

@@ -7,8 +7,9 @@ import pytest
 import torch
 from tests.conftest import copied, people
 
-from uwc.errors import DataError
+from uwc.errors import ConfigError, DataError
 from uwc.models.model import Model
+from uwc.models.selection import RULES, select
 from uwc.objectives.methods import METHODS, Method
 from uwc.training.data import Loader, TrainingData
 from uwc.training.settings import TrainingSettings
@@ -106,3 +107,36 @@ def test_undo_needs_retain_examples(knowing: Model) -> None:
     method = METHODS["npo"].with_rule({"name": "undo"})
     with pytest.raises(DataError, match="the rule undo distils on retain examples, and there are none"):
         unlearn(copied(knowing), method, TrainingData(DATA.forget), TrainingSettings(**SETTINGS))
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("method", ["gd", "npo-undo"])
+def test_retain_examples_are_chosen_by_a_rule(knowing: Model, method: str, rule: str) -> None:
+    """The weights are those of unlearning with exactly the retain examples that the model before it chooses; whether it
+    collapsed is measured on all of them."""
+    retain = people()[4:]
+    settings = {**SETTINGS, "seed": 3}
+    chosen = select(knowing, retain, 3, rule=rule, seed=3)
+    ours = unlearn(
+        copied(knowing), METHODS[method], TrainingData(DATA.forget, retain),
+        TrainingSettings(**settings, retain={"examples": 3, "select": rule}),
+    )  # fmt: skip
+    theirs = unlearn(
+        copied(knowing), METHODS[method], TrainingData(DATA.forget, [retain[i] for i in chosen]),
+        TrainingSettings(**settings),
+    )  # fmt: skip
+    weights = dict(theirs.model.model.named_parameters())
+    assert all(torch.equal(p, weights[name]) for name, p in ours.model.model.named_parameters())
+    whole = unlearn(copied(knowing), METHODS[method], TrainingData(DATA.forget, retain), TrainingSettings(**settings))
+    assert ours.collapse and whole.collapse and ours.collapse.before == whole.collapse.before
+    assert any(not torch.equal(p, weights[name]) for name, p in whole.model.model.named_parameters())
+
+
+def test_a_choice_of_retain_examples_without_effect_is_refused(knowing: Model) -> None:
+    for method, count, error, message in (
+        ("ga", 2, ConfigError, "'ga' trains on no retain examples, so that training.retain has no effect"),
+        ("gd", 4, DataError, r"training\.retain\.examples = 4 has no effect, since there are 4 retain examples"),
+    ):
+        with pytest.raises(error, match=message):
+            unlearn(copied(knowing), METHODS[method], DATA, TrainingSettings(retain={"examples": count}))
+    assert {m for m in METHODS if METHODS[m].retains} >= {"gd", "kl", "rmu", "npo-gd", "npo-undo"}

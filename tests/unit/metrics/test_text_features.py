@@ -1,0 +1,52 @@
+"""Hashed n-grams, and logistic regression."""
+
+from zlib import crc32
+
+import numpy as np
+import pytest
+from scipy.special import expit
+
+from uwc.metrics.text_features import character_grams, fit_logistic, hashed, text_features, word_grams
+
+
+def test_names_are_hashed_with_signs_and_roots() -> None:
+    """Three times one name and once another: (sqrt 3, 1) / 2, each with the sign of its hash, in its own column."""
+    row = hashed([["oak", "elm", "oak", "oak"], []], size=1024)
+    expected = np.zeros(1024)
+    for name, value in (("oak", np.sqrt(3) / 2), ("elm", 0.5)):
+        number = crc32(name.encode())
+        expected[number % 1024] = -value if number >> 31 else value
+    assert row[0] == pytest.approx(expected) and not row[1].any()
+
+
+def test_grams_of_words_and_characters() -> None:
+    assert word_grams("In Vint, in VINT") == ["in", "vint", "in", "vint", "in vint", "vint in", "in vint"]
+    assert character_grams("ab") == ["\x02a", "ab", "b\x03", "\x02ab", "ab\x03", "\x02ab\x03"]
+    assert word_grams("") == [] and len(character_grams("")) == 1
+
+
+def test_features_have_blocks_of_length_one_lengths_and_a_constant() -> None:
+    found = text_features(["In Vint", ""], size=64)
+    assert found.shape == (2, 131)
+    assert np.linalg.norm(found[0, :64]) == pytest.approx(1) and np.linalg.norm(found[0, 64:128]) == pytest.approx(1)
+    assert found[0, 128:] == pytest.approx([np.log(3) / 4, np.log(8) / 6, 1.0])
+    assert not found[1, :64].any() and found[1, 128:] == pytest.approx([0.0, 0.0, 1.0])
+
+
+def test_logistic_regression_is_that_of_newtons_method() -> None:
+    random = np.random.default_rng(0)
+    x = random.normal(size=(40, 3))
+    y = np.where(random.random(40) < expit(x @ [1.0, -2.0, 0.5]), 1.0, -1.0)
+    w = np.zeros(3)
+    for _ in range(30):
+        p = expit(x @ w)
+        gradient = x.T @ (p - (y + 1) / 2) + 0.3 * w
+        w -= np.linalg.solve(x.T @ (x * (p * (1 - p))[:, None]) + 0.3 * np.eye(3), gradient)
+    assert fit_logistic(x, y, penalty=0.3) == pytest.approx(w, abs=1e-5)
+    assert fit_logistic(x, y, penalty=0.3, start=10 * w) == pytest.approx(w, abs=1e-5)
+
+
+def test_one_example_by_hand() -> None:
+    """x = 1, y = 1, penalty 1/2: w solves w / 2 = 1 / (1 + e^w)."""
+    w = float(fit_logistic(np.ones((1, 1)), np.ones(1), penalty=0.5)[0])
+    assert w / 2 == pytest.approx(1 / (1 + np.exp(w)), abs=1e-6)
