@@ -301,12 +301,12 @@ def _print_strongest(found: "StrongestResults", *, as_json: bool) -> None:
         typer.echo(found.to_json(), nl=False)
         return
     strongest, spent = found.strongest, found.strongest.spent
-    typer.echo(f"{found.headline[0].upper()}{found.headline[1:]}.")
+    typer.echo(f"{found.headline}.")
     print_rows(strongest.metric, found.table())
     if (share := found.share_text()) is not None:
         typer.echo(share)
     if strongest.surface:
-        print_rows("every attack, on all questions", found.surface_table())
+        print_rows("every attack, on the scored questions", found.surface_table())
     print_rows("the attacks that were chosen", found.chosen_table())
     left = f"; {strongest.not_tried} attacks were not tried" if strongest.not_tried else ""
     trained = f"{spent.steps:,} training steps, {spent.tokens:,} tokens"
