@@ -6,6 +6,7 @@ Torch and transformers are imported where they are used: the process that starts
 import copy
 import gc
 import os
+import signal
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 from functools import cache
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny, and tests run beside other work
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test waits for the hub
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell started them in the background
 
 import pytest
 

@@ -275,3 +275,23 @@ def test_requirements_are_repeated_in_each_precision(place: Path) -> None:
     assert "prompts-nf4" not in found
     again = check(place, *GOOD, "--precision", "nf4", "--precision", "nf4", "-o", "twice")
     assert again.returncode == 1 and "'nf4' is given twice" in again.stderr
+
+
+def test_the_strongest_attack_within_a_budget_is_a_requirement_as_any_other(place: Path) -> None:
+    attack = {"chain": "strongest", "settings": {"strongest": {"runs": 3, "attacks": ["int4", "relearn"]}}}
+    bound = {"metric": "extraction_strength", "attack": attack, "at_most": 0.5}
+    policy = {"name": "mine", "requirements": [{"name": "strongest", **bound}]}
+    found = {}
+    for name in ("good", "original"):
+        results = uwc.check(
+            place / name,
+            original=place / "original",
+            forget=place / "forget.jsonl",
+            retain=place / "retain.jsonl",
+            policy=policy,
+            overrides={"attack.attacker.forget_share": 0.4, "score.max_new_tokens": 0},
+            output_dir=place / "strongest",
+        )
+        (found[name],) = results.verdict.requirements
+    assert [found[name].status for name in ("good", "original")] == ["met", "violated"]
+    assert found["good"].attack == "strongest"

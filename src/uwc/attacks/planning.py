@@ -1,5 +1,6 @@
 """Answers that are planned at decision time: rollouts, ranked by a learned reward and its value at their end."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -15,7 +16,7 @@ from uwc.attacks.surrogate import Wrapped, require_one_model
 from uwc.data.example import Example
 from uwc.data.prompts import EncodedExample
 from uwc.errors import AttackFailed, ModelError
-from uwc.metrics.traces import standardisation
+from uwc.metrics.regression import fit_logistic, standardisation
 from uwc.models.double import device_of_double
 from uwc.models.generation import FiniteWatch, answer_cut, said
 from uwc.models.model import Model
@@ -29,9 +30,6 @@ from uwc.models.samples import (
 )
 from uwc.models.states import capturing_outputs, states_after
 from uwc.models.token_scores import Floats
-
-_STEPS, _TOLERANCE = 100, 1e-10
-"""The most steps of Newton's method, and the norm of the gradient at which it ends, relative to the number of rows."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ def logistic_regression(states: Floats, positive: NDArray[np.bool_]) -> Linear:
 
     ``f(x) = w^T z(x) + b`` with z the standardised states (see `standardisation`) minimises ``sum_i c_i log(1 +
     exp(-y_i f(x_i))) + |w|^2 / 2``, with y = 1 or -1 and c such that both classes weigh N / 2, so that f is 0 where
-    nothing is known. By Newton's method.
+    nothing is known.
 
     Args:
         states: [N, d].
@@ -82,24 +80,9 @@ def logistic_regression(states: Floats, positive: NDArray[np.bool_]) -> Linear:
     """
     mean, scale = standardisation(states)
     rows = np.column_stack([(states - mean) / scale, np.ones(len(states))])
-    sign = np.where(positive, 1.0, -1.0)
-    share = np.where(positive, positive.mean(), 1 - positive.mean())
-    count, ridge = 0.5 / share, np.append(np.ones(states.shape[1]), 0.0)
-    found: Floats = np.zeros(rows.shape[1])
-
-    def loss(w: Floats) -> float:
-        return float(count @ np.logaddexp(0, -sign * (rows @ w)) + ridge @ w**2 / 2)
-
-    for _ in range(_STEPS):
-        miss = 1 / (1 + np.exp(np.clip(sign * (rows @ found), -500, 500)))
-        gradient = ridge * found - rows.T @ (count * sign * miss)
-        if np.linalg.norm(gradient) <= _TOLERANCE * len(rows):
-            break
-        curvature = (rows * (count * miss * (1 - miss))[:, None]).T @ rows + np.diag(ridge)
-        move, length = np.linalg.solve(curvature, gradient), 1.0
-        while length > _TOLERANCE and loss(found - length * move) > loss(found):
-            length /= 2
-        found = found - length * move
+    weights = 0.5 / np.where(positive, positive.mean(), 1 - positive.mean())
+    penalty = np.append(np.ones(states.shape[1]), 0.0)
+    found = fit_logistic(rows, np.where(positive, 1.0, -1.0), penalty=penalty, weights=weights)
     return _unstandardised(found[:-1], float(found[-1]), mean, scale)
 
 
@@ -371,7 +354,7 @@ class _Rollouts:
     score: Tensor
 
 
-class Texts:
+class Texts(ABC):
     """B texts, each with K continuations.
 
     Attributes:
@@ -380,11 +363,12 @@ class Texts:
 
     logits: Tensor
 
+    @abstractmethod
     def step(self, token: Tensor, *, cut: bool) -> Tensor:
         """[B K, d] the states that have read one more token of each continuation; after the last one that may be kept,
         `cut`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def keep(self, chosen: Tensor, take: int, left: Tensor) -> None:
         """Continue each text by the first `take` tokens of a continuation, and only the texts `left`.
 
@@ -393,7 +377,6 @@ class Texts:
             take: the number of tokens, after which `step` had `cut`.
             left: the indices of the texts that are continued.
         """
-        raise NotImplementedError
 
 
 class _Kept(Texts):

@@ -7,8 +7,9 @@ import numpy as np
 import scipy  # its parts are imported on first use
 from numpy.typing import NDArray
 
+from uwc.metrics.regression import fit_logistic
 from uwc.metrics.stats import SET_RESAMPLES, bootstrap_interval, cluster_codes, draw_blocks
-from uwc.metrics.text_features import fit_logistic, text_features
+from uwc.metrics.text_features import text_features
 from uwc.metrics.traces import Scoring, out_of_fold
 from uwc.models.token_scores import Floats
 from uwc.results import Estimate, ObserverPoint

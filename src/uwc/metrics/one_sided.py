@@ -11,7 +11,8 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from uwc.data.example import Example
-from uwc.metrics.text_features import fit_logistic, hashed, word_grams
+from uwc.metrics.regression import fit_logistic
+from uwc.metrics.text_features import hashed, word_grams
 from uwc.models.token_scores import Floats
 from uwc.results import Estimate
 from uwc.strict_numbers import StrictNumbers

@@ -11,8 +11,9 @@ from uwc.data.benchmarks.fictional import fictional_authors
 from uwc.data.benchmarks.fictional_words import REFUSALS
 from uwc.data.labels import LabelledTexts
 from uwc.data.refusal_texts import ANSWERS, CHAT_REFUSALS
+from uwc.metrics.regression import fit_logistic
 from uwc.metrics.sampled import leak_bound
-from uwc.metrics.text_features import fit_logistic, text_features
+from uwc.metrics.text_features import text_features
 from uwc.models.token_scores import Floats
 from uwc.results import Estimate, RefusalError
 

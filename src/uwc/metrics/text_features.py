@@ -1,10 +1,9 @@
-"""Features of texts, and logistic regression on them."""
+"""Features of texts."""
 
 from collections.abc import Iterable, Sequence
 from zlib import crc32
 
 import numpy as np
-import scipy  # its parts are imported on first use
 
 from uwc.models.token_scores import Floats
 from uwc.words import comparable, split_words
@@ -64,31 +63,3 @@ def text_features(texts: Sequence[str], *, size: int = 512) -> Floats:
     counts = [(len(word_grams(text, 1)), len(text)) for text in texts]
     lengths = np.log1p(np.array(counts, dtype=np.float64).reshape(-1, 2)) / (4.0, 6.0)
     return np.concatenate([words, characters, lengths, np.ones((len(texts), 1))], axis=1)
-
-
-def fit_logistic(features: Floats, labels: Floats, *, penalty: float, start: Floats | None = None) -> Floats:
-    """The weights of logistic regression with a quadratic penalty, by L-BFGS.
-
-    ``argmin_w sum_i log(1 + exp(-y_i x_i w)) + (penalty / 2) |w|^2``; the log-odds of x are ``x w``. A constant is a
-    feature as any other.
-
-    Args:
-        features: [E, d] x.
-        labels: [E] y, each 1 or -1.
-        penalty: of the weights, positive.
-        start: [d] weights from which the search begins; 0 by default.
-
-    Returns:
-        [d] w.
-    """
-
-    def loss(weights: Floats) -> tuple[float, Floats]:
-        margins = labels * (features @ weights)
-        pulls = -labels * scipy.special.expit(-margins)
-        value = np.logaddexp(0.0, -margins).sum() + penalty / 2 * weights @ weights
-        return float(value), features.T @ pulls + penalty * weights
-
-    first = np.zeros(features.shape[1]) if start is None else start
-    options = {"maxiter": 500, "ftol": 1e-12, "gtol": 1e-6}
-    found: Floats = scipy.optimize.minimize(loss, first, jac=True, method="L-BFGS-B", options=options).x
-    return found

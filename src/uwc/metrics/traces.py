@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uwc.metrics.registry import set_metrics
+from uwc.metrics.regression import standardisation
 from uwc.metrics.set_metrics import auc
 from uwc.models.token_scores import Floats
 
 FOLDS = 5
 TRACE_SETS = ("retain", "world_facts")
 _REFERENCES = {"original": "{}:@reference_states", "retrained": "retrained/{}:@states"}
-_LEAST_SPREAD = 1e-12
 Scoring = Callable[[Floats], Floats]
 """From [E, d] features to [E] scores."""
 
@@ -67,13 +67,6 @@ def out_of_fold(
         for row, states in zip(scores, (ours, others), strict=True):
             row[held] = probe(states[held])
     return scores[0], scores[1]
-
-
-def standardisation(states: Floats) -> tuple[Floats, Floats]:
-    """[d] mean and scale of [N, d] states: ``(states - mean) / scale`` has mean 0 and variance 1 / d in each dimension,
-    so that its kernel is about 1 whatever d; a constant dimension becomes 0."""
-    mean, spread = states.mean(axis=0), states.std(axis=0)
-    return mean, np.where(spread > _LEAST_SPREAD, spread, np.inf) * np.sqrt(states.shape[1])
 
 
 def trace_auc(ours: Floats, others: Floats) -> float:

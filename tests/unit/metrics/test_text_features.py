@@ -1,12 +1,11 @@
-"""Hashed n-grams, and logistic regression."""
+"""Hashed n-grams."""
 
 from zlib import crc32
 
 import numpy as np
 import pytest
-from scipy.special import expit
 
-from uwc.metrics.text_features import character_grams, fit_logistic, hashed, text_features, word_grams
+from uwc.metrics.text_features import character_grams, hashed, text_features, word_grams
 
 
 def test_names_are_hashed_with_signs_and_roots() -> None:
@@ -31,22 +30,3 @@ def test_features_have_blocks_of_length_one_lengths_and_a_constant() -> None:
     assert np.linalg.norm(found[0, :64]) == pytest.approx(1) and np.linalg.norm(found[0, 64:128]) == pytest.approx(1)
     assert found[0, 128:] == pytest.approx([np.log(3) / 4, np.log(8) / 6, 1.0])
     assert not found[1, :64].any() and found[1, 128:] == pytest.approx([0.0, 0.0, 1.0])
-
-
-def test_logistic_regression_is_that_of_newtons_method() -> None:
-    random = np.random.default_rng(0)
-    x = random.normal(size=(40, 3))
-    y = np.where(random.random(40) < expit(x @ [1.0, -2.0, 0.5]), 1.0, -1.0)
-    w = np.zeros(3)
-    for _ in range(30):
-        p = expit(x @ w)
-        gradient = x.T @ (p - (y + 1) / 2) + 0.3 * w
-        w -= np.linalg.solve(x.T @ (x * (p * (1 - p))[:, None]) + 0.3 * np.eye(3), gradient)
-    assert fit_logistic(x, y, penalty=0.3) == pytest.approx(w, abs=1e-5)
-    assert fit_logistic(x, y, penalty=0.3, start=10 * w) == pytest.approx(w, abs=1e-5)
-
-
-def test_one_example_by_hand() -> None:
-    """x = 1, y = 1, penalty 1/2: w solves w / 2 = 1 / (1 + e^w)."""
-    w = float(fit_logistic(np.ones((1, 1)), np.ones(1), penalty=0.5)[0])
-    assert w / 2 == pytest.approx(1 / (1 + np.exp(w)), abs=1e-6)
