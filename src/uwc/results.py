@@ -1089,6 +1089,11 @@ class AttackOutcome(Part):
     worst_case_over_control: Difference | None = None
     variants: tuple[Variant, ...] = ()
 
+    @property
+    def finding(self) -> str:
+        """The finding of an attack with one variant, such as a suffix, or the attack that was chosen; else empty."""
+        return self.variants[0].note if len(self.variants) == 1 else ""
+
 
 class AttackedModel(Part):
     """One model under every attack."""
@@ -1134,6 +1139,11 @@ class Attacks(Part):
     def under(self, key: ModelKey) -> AttackedModel | None:
         """A model under every attack; None if it was not attacked."""
         return next((model for model in self.models if model.model == key), None)
+
+    def findings(self) -> list[str]:
+        """What attacks with one variant found, by attack and model."""
+        found = {(o.attack, m.model.label): o.finding for m in self.models for o in m.outcomes if o.finding}
+        return [f"{attack} on {model}: {finding}" for (attack, model), finding in found.items()]
 
 
 class HalfRecovery(Part):

@@ -32,7 +32,7 @@ from uwc.cli.options import (
     sections,
 )
 from uwc.cli.printing import print_answers_page, print_rows
-from uwc.errors import AttackFailed, ConfigError
+from uwc.errors import AttackFailed, ConfigError, printable
 from uwc.io import require_writable
 from uwc.progress import FIRST_PROCESS
 
@@ -323,6 +323,8 @@ def _append_points(found: "AttackResults", path: Path) -> None:
 def _print(found: "AttackResults", title: str) -> None:
     if not found.curves:
         print_rows(title, [dict(row) for row in found.table()])
+        for finding in found.attacks.findings():
+            typer.echo(printable(finding))
     for curve in found.curves:
         name = curve.model.run or "control"
         table = [

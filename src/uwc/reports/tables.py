@@ -167,9 +167,10 @@ def _attack_remarks(results: StudyResults, attacks: Attacks, compared: Sequence[
     chosen = (
         "that with the largest difference from the retrained model under it" if over else "that with the highest score"
     )
+    uncorrected = " The interval is that of the attack chosen, not corrected for the choice." if len(seen) > 1 else ""
     yield (
         f"Worst attack: of {listed(seen)}, {chosen} ({results.set_label(attacks.set)} n = {attacks.sets[attacks.set]}; "
-        "the mean over an attack's variants). The interval is that of the attack chosen, not corrected for the choice."
+        f"the mean over an attack's variants).{uncorrected}"
     )
     calibrated = [m.model.label for m in compared if m.attacked == "calibrated"]
     if calibrated:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from uwc.errors import printable
 from uwc.reports.format import (
     MISSING,
     NOTHING,
@@ -172,6 +173,7 @@ def runs_table(results: StudyResults) -> Table:
     ]
     columns = ("model", "attack", "metric", "before", "after", "recovery", "over retrained", "n")
     remarks = ["recovery: after against before, paired. 95% intervals, bootstrap over clusters."]
+    remarks += [f"{printable(finding)}." for finding in _attacks(results).findings()]
     if any(row[6].startswith(NOTHING) for row in rows):
         remarks.append(NOTHING_MEANING)
     return Table("Every model under every attack", columns, tuple(rows), "\n".join(remarks))

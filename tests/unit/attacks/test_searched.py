@@ -52,6 +52,8 @@ def test_it_is_an_attack_like_others_also_in_a_precision(tmp_path: Any) -> None:
         settings={"strongest": AMONG}, control=ignorant(),
     )  # fmt: skip
     assert [o.attack for o in results.attacks.models[0].outcomes] == ["strongest", "nf4+strongest"]
+    told = results.attacks.findings()
+    assert len(told) == 4 and all(" on " in finding and finding.split(": ")[1] for finding in told)
     assert all(o.over_control is not None and o.over_control.mean > 0.5 for o in results.attacks.models[0].outcomes)
 
 
