@@ -42,6 +42,7 @@ def handlers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_signal_is_one_line_and_the_status_of_shells(
     number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    signal.signal(number, signal.SIG_DFL)  # nohup, which may have started the tests, ignores SIGHUP
     monkeypatch.setattr(command_line, "app", lambda **_: signal.raise_signal(number))
     with pytest.raises(SystemExit) as ended:
         main()
