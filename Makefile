@@ -2,10 +2,11 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.up-to-date
+STAMP := $(VENV)/.installed
+DEV := $(VENV)/.installed-dev
 CONFIG ?= quickstart
 
-.PHONY: help setup study test test-fast matrix torture check format bench clean
+.PHONY: help setup study test test-fast matrix torture coverage wheel check docs format bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -13,17 +14,23 @@ help: ## list the targets
 # compiled where they are first imported: of these packages, few modules or none are
 SELDOM := /(tests|testing|transformers/models|ray|pip|networkx|fontTools|openai)/
 
-setup: $(STAMP) ## make .venv with pinned dependencies; does nothing where that is up to date
+setup: $(DEV) ## make .venv with pinned dependencies, all of them; does nothing where that is up to date
 
+# what a study needs; the rest is added by the targets that need it
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "uwc needs Python 3.11 or newer; name one with: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e .
 	@$(BIN)/python -m compileall -qq -j 0 -x '$(SELDOM)' $(VENV)/lib || true  # on all cores; pip does it on one
 	@touch $@
 
-study: setup ## run the quick-start study (4 to 11 minutes on 2 cores); CONFIG=... for another study
+$(DEV): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m compileall -qq -j 0 -x '$(SELDOM)' $(VENV)/lib || true
+	@touch $@
+
+study: $(STAMP) ## run the quick-start study (4 to 9 minutes on 2 cores); CONFIG=... for another study
 	$(BIN)/uwc study run $(CONFIG)
 
 # one process a core, and whole files to each, in alphabetical order: the last ones take seconds
@@ -46,6 +53,17 @@ torture: setup ## try kills, damaged files, full disks and thousands of bad inpu
 	UWC_TORTURE=whole UWC_TORTURE_TABLE=docs/reliability.md $(BIN)/python -m pytest -n logical --maxprocesses 8 \
 	  --dist worksteal tests/torture
 
+coverage: setup ## run the tests, and fail where they cover less of the code than pyproject.toml says
+	$(BIN)/python -m pytest $(IN_TURN) --cov --cov-report=term --cov-report=html:build/coverage
+
+wheel: setup ## build the wheel, and run the quick start with it in an empty environment, from an empty folder
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt nox
+	$(BIN)/python -m nox -s wheel
+
+docs: setup ## build the documentation's site in build/docs; a warning or a dead link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "the site is in build/docs/index.html"
+
 check: setup ## lint, formatting, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -60,4 +78,4 @@ format: setup ## format the code and fix what ruff can fix
 	$(BIN)/ruff format .
 
 clean: ## remove everything made here
-	rm -rf $(VENV) runs build src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) runs build dist src/*.egg-info .nox .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -51,7 +51,9 @@ def schema_command(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="results, score, calibration, attack, check, robustness, judge, unlearn, data or diff."
+            metavar="NAME",
+            help="results, score, calibration, attack, strongest, check, audit, robustness, judge, unlearn, data or "
+            "diff.",
         ),
     ],
 ) -> None:
