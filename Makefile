@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 CONFIG ?= quickstart
+# processes that compute independent steps at the same time; a larger study may not have the memory for two
+WORKERS ?= $(if $(filter quickstart,$(CONFIG)),2,1)
 
 .PHONY: help setup study test test-fast matrix torture coverage wheel check docs format bench clean
 
@@ -31,7 +33,7 @@ $(DEV): $(STAMP)
 	@touch $@
 
 study: $(STAMP) ## run the quick-start study (4 to 9 minutes on 2 cores); CONFIG=... for another study
-	$(BIN)/uwc study run $(CONFIG)
+	$(BIN)/uwc study run $(CONFIG) --workers $(WORKERS)
 
 # one process a core, and whole files to each, in alphabetical order: the last ones take seconds
 IN_TURN := -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
