@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from uwc.attacks.chain import make_chain
+from uwc.attacks.formats import EXPONENTS
 from uwc.data.example import Example
 from uwc.errors import ConfigError
 from uwc.metrics.samples import SAMPLES, LeakSettings
@@ -70,6 +71,12 @@ class Shape:
         """The parameters of all blocks: ``L (2 d q + 2 d k + (3 or 2) d f)``; norms and biases are left out."""
         of_attention = 2 * self.hidden * (self.queries + self.keys)
         return self.layers * (of_attention + (3 if self.gated else 2) * self.hidden * self.inner)
+
+    @property
+    def products(self) -> int:
+        """The sum of ``out in^2`` over the matrices of all blocks: half the operations of their products with X^T X."""
+        d, q, k, f = self.hidden, self.queries, self.keys, self.inner
+        return self.layers * (d**2 * (q + 2 * k) + q**2 * d + (2 if self.gated else 1) * d**2 * f + f**2 * d)
 
     @property
     def head(self) -> int:
@@ -639,10 +646,11 @@ class Counter:
             training = _settings(batch_size=settings["batch_size"])
             asked = seen * (mean.prompt + mean.answer + settings["tokens"])
             return self._trained(asked, seen * mean.answer, training, steps=settings["steps"])
-        if name == "quantization_gptq":
+        if name in ("quantization_gptq", "quantization_awq"):
             mean = self._mean(list(data.retain))
             tokens = min(len(data.retain), settings["examples"]) * (mean.prompt + mean.answer)
-            return self.scored(tokens, 0) * ceil(shape.layers / 2) + Work(scoring_bytes=3 * self.weights)
+            searched = Work(scoring=(2 * len(EXPONENTS) if name == "quantization_awq" else 1) * shape.products)
+            return self.scored(tokens, 0) * ceil(shape.layers / 2) + searched + Work(scoring_bytes=3 * self.weights)
         if name == "direction_ablation":
             return self.scored(tokens, 0) * 2
         return Work(scoring_bytes=3 * self.weights) if entry.facts["kind"] == "weights" else Work()

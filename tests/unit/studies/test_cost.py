@@ -238,6 +238,19 @@ def test_a_suffix_search_reads_every_candidate() -> None:
     assert search.scoring > 1000 * counter.cost(steps["token_noise"]).work.scoring
 
 
+def test_awq_tries_twenty_scales() -> None:
+    """Each takes ``2 out in^2`` operations a matrix; GPTQ takes half of that once. For gpt2's blocks ``out in^2`` is
+    3 d^3 and d^3 in attention, and d^2 f and f^2 d after it, 24 d^3 with f = 4 d."""
+    assert Shape(12, 768, 50257, queries=768, keys=768, inner=3072, gated=False).products == 12 * 24 * 768**3
+    data = STUDY.model_dump()
+    data["attack"] = {"chains": ["gptq_int4", "awq_int4"], "sets": ["forget"], "attacker": {"forget_share": 0.5}}
+    plan = make_plan(StudyConfig.model_validate(data))
+    counter = Counter(plan, shape_of(plan))
+    steps = [step for step in plan.steps if isinstance(step, Attack)][:2]
+    gptq, awq = (counter.cost(step).parts["attack"].scoring for step in steps)
+    assert awq - gptq == pytest.approx(39 * counter.shape.products) and gptq > counter.shape.products
+
+
 def test_work_adds_and_scales() -> None:
     assert Work(1, 2, 3) + Work(10, 20, 30, 40) == Work(11, 22, 33, 40)
     assert Work(1, 2, 3) * 2 == Work(2, 4, 6) and Work(1, 2, 9, 4, 9, 5).flops == 12
