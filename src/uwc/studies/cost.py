@@ -595,9 +595,11 @@ class Counter:
 
     def _prepared(self, entry: Entry[Any], settings: Mapping[str, Any], step: Attack) -> Work:
         """The work of an attack before anything is scored."""
-        pool = (
-            _relearned(entry.name, step) if entry.name.startswith("relearn") else [*step.data.train, *step.data.retain]
-        )
+        pool = [*step.data.train, *step.data.retain]
+        if entry.name.startswith("relearn"):
+            pool = _relearned(entry.name, step)
+        elif entry.name == "gcg":
+            pool = list(step.data.train)
         return self._selected(settings.get("select", "random"), pool) + self._carried_out(entry, settings, step)
 
     def _carried_out(self, entry: Entry[Any], settings: Mapping[str, Any], step: Attack) -> Work:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from uwc.studies.store import Store
 
 
-STORE_VERSION = 17
+STORE_VERSION = 18
 """Version of the steps' computations and files; incremented when a change of this package's code affects a number."""
 
 
