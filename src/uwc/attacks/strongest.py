@@ -29,6 +29,7 @@ from uwc.metrics.registry import metrics
 from uwc.metrics.stats import Average, aggregate, aggregate_sets, paired_difference
 from uwc.models.model import Model
 from uwc.models.token_scores import Floats
+from uwc.registry import Entry
 from uwc.results import Aggregate, Difference, Spent, Strongest, SurfacePoint, TriedAttack
 
 ETA, ROUNDS = 3, 3
@@ -194,15 +195,26 @@ def _combined(
     return found
 
 
+def tried_entries(names: Sequence[str]) -> list[Entry[Any]]:
+    """The attacks that a search may carry out: those in the chains that are named, or, if none is, all that it tries
+    with some data and some metric."""
+    if not names:
+        return list(filter(_is_tried, attacks))
+    return [step.entry for candidate in candidates(names) for step in candidate.chain.steps]
+
+
+def _is_tried(entry: Entry[Any]) -> bool:
+    """Whether a search tries an attack that is not named."""
+    return not entry.facts["trains_on_scored"] and entry.name not in NOT_TRIED
+
+
 def every_attack(data: AttackData, metric: str) -> list[Candidate]:
     """What is tried where a user names no attack: all attacks that the data and the metric admit, as `TRIES` has them.
 
     Attacks that train on scored answers, give a part of them, or only add noise are left out.
     """
     found = []
-    for entry in attacks:
-        if entry.facts["trains_on_scored"] or entry.name in NOT_TRIED:
-            continue
+    for entry in filter(_is_tried, attacks):
         vary = {f"{entry.name}.{key}": values for key, values in TRIES.get(entry.name, {}).items()}
         offered = candidates([entry.name], vary=vary)
         try:
