@@ -523,7 +523,7 @@ class Attempt:
             return
         rounds = halvings(count)
         part = search.budget.part(len(search.folds) * len(rounds))
-        going = np.random.default_rng(search.seed).permutation(count).tolist()
+        going = order_of(count, seed=search.seed)
         for number, (share, keep) in enumerate(rounds):
             done = self._round(going, share, part)
             if number == 0:
@@ -536,7 +536,7 @@ class Attempt:
     def _round(self, going: Sequence[int], share: float, budget: Budget | None) -> int:
         """Carry out candidates with a share of steps and questions, until the budget is spent; at least one."""
         search, fold = self.search, self.fold
-        choice = _part(fold.choice, share)
+        choice = part_of(fold.choice, share)
         asked = [*choice, *fold.scored] if budget is None else choice
         began, done = time.monotonic(), 0
         name = f"fold {self.number}, attacks with {share:.0%} of their steps"
@@ -619,6 +619,28 @@ def halvings(count: int) -> list[tuple[float, int]]:
     return [(float(ETA) ** (k - rounds + 1), ceil(count / ETA ** (k + 1))) for k in range(rounds)]
 
 
+def order_of(count: int, *, seed: int) -> list[int]:
+    """The order in which a search with a budget carries out its attacks."""
+    return [int(i) for i in np.random.default_rng(seed).permutation(count)]
+
+
+def carried_out(count: int, runs: float) -> list[tuple[float, int]]:
+    """The share of each round, and how many attacks a budget of runs in one fold lets it carry out, if none fails.
+
+    A round has an equal part of the budget, ends with the attack that exceeds it, and carries out at least one.
+
+    Args:
+        count: the number of attacks.
+        runs: the budget.
+    """
+    rounds, going, found = halvings(count), count, []
+    for share, keep in rounds:
+        done = min(going, max(1, ceil((runs / len(rounds) - 1e-9) / share)))
+        found.append((share, done))
+        going = min(keep, done)
+    return found
+
+
 def scaled(attack: Chain, share: float) -> Chain:
     """An attack with a share of its steps, at least one; of its budgets those that are left."""
     return Chain(tuple(replace(step, settings=_scaled(step.settings, share)) for step in attack.steps))
@@ -636,7 +658,7 @@ def _scaled(settings: Mapping[str, Any], share: float) -> Mapping[str, Any]:
     return {**settings, **changed}
 
 
-def _part(examples: Sequence[Example], share: float) -> list[Example]:
+def part_of(examples: Sequence[Example], share: float) -> list[Example]:
     """The questions of a share of the clusters, at least two."""
     subjects = list(dict.fromkeys(e.subject or e.id for e in examples))
     kept = set(subjects[: max(_FEWEST, ceil(share * len(subjects) - 1e-9))])
