@@ -1,7 +1,7 @@
 """Metrics under attack: scores by example under each variant, recovery, and budget curves."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
@@ -204,16 +204,19 @@ def _determining(chain: Chain, data: AttackData) -> list[object]:
     """What determines an attack and its results, besides the model's weights and tokens and the variant."""
     found: list[object] = []
     for step in chain.steps:
-        function, code = step.entry.function, ""
-        if not comes_from_package(function):
-            try:
-                code = code_digest(function)
-            except NoSource:
-                code = os.urandom(16).hex()  # equal to no other
-        found.append([step.entry.name, plain(step.settings), code])
+        outside = [entry.function for entry in step.used if not comes_from_package(entry.function)]
+        found.append([step.entry.name, plain(step.settings), *map(_code_of, outside)])
     parts = [getattr(data, f.name) for f in fields(data)]
     examples = [p for p in parts if isinstance(p, Sequence) and p and isinstance(p[0], Example)]
     return [*found, *map(fingerprint, examples)]
+
+
+def _code_of(function: Callable[..., Any]) -> str:
+    """The digest of a function; without its source, one that is equal to no other."""
+    try:
+        return code_digest(function)
+    except NoSource:
+        return os.urandom(16).hex()
 
 
 class _Worst:

@@ -1,9 +1,11 @@
 """The formats to which the weights of deployed models are rounded, simulated: numbers keep their dtype."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch import dtype as Dtype
 
 
 def round_to_nearest(weight: "Tensor", *, bits: int, group_size: int) -> "Tensor":
@@ -149,9 +151,11 @@ def gptq(weight: "Tensor", moments: "Tensor", *, bits: int, group_size: int, dam
     """
     import torch
 
-    left, most = weight.to(torch.float64, copy=True), 2 ** (bits - 1) - 1
+    from uwc.models.double import in_double
+
+    left, most = in_double(weight).clone(), 2 ** (bits - 1) - 1
     inputs = left.shape[1]
-    hessian = moments.double().clone()
+    hessian = in_double(moments).clone()
     mean = hessian.diagonal().mean()
     hessian.diagonal().add_(damp * mean if mean > 0 else 1.0)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
@@ -175,4 +179,117 @@ def gptq(weight: "Tensor", moments: "Tensor", *, bits: int, group_size: int, dam
             errors[:, j - start] = (column - rounded[:, j]) / factor[j, j]
             left[:, j + 1 : end] -= errors[:, j - start, None] * factor[j, j + 1 : end]
         left[:, end:] -= errors @ factor[start:end, end:]
-    return rounded.to(weight.dtype)
+    return rounded.to(weight.dtype).to(weight.device)
+
+
+def round_asymmetric(weight: "Tensor", *, bits: int, group_size: int) -> "Tensor":
+    """``s (clip(round(w / s) + z, 0, 2^bits - 1) - z)`` with ``s = (max w - min w) / (2^bits - 1)`` and
+    ``z = round(-min w / s)``, a group's maximum and minimum also over 0.
+
+    Args:
+        weight: [out, in].
+        bits: of the unsigned integers.
+        group_size: inputs of an output that share s and z; 0 is all of them.
+
+    Returns:
+        [out, in] in the weight's dtype, computed at least in float32.
+
+    Source: arXiv:2306.00978, as in its code; there a group's range need not have 0, and is at least 1e-5.
+    """
+    import torch
+
+    most = 2**bits - 1
+    given = weight.to(_at_least_float32(weight))
+    rounded = []
+    for group in torch.split(given, group_size or weight.shape[1], dim=1):
+        low = group.amin(dim=1, keepdim=True).clamp(max=0)
+        step = (group.amax(dim=1, keepdim=True).clamp(min=0) - low) / most
+        zero = (-low / step).round()
+        on_grid = (((group / step).round() + zero).clamp(0, most) - zero) * step
+        rounded.append(torch.where(step > 0, on_grid, group))
+    return torch.cat(rounded, dim=1).to(weight.dtype)
+
+
+def _at_least_float32(tensor: "Tensor") -> "Dtype":
+    import torch
+
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
+EXPONENTS = tuple(k / 20 for k in range(20))
+"""Of the scales of AWQ, as in its code."""
+CUTS = tuple(1 - k / 20 for k in range(10))
+"""Shares of the largest weight of a group at which AWQ cuts it, as in its code."""
+
+
+def awq(
+    weights: "Sequence[Tensor]",
+    moments: "Tensor",
+    sizes: "Tensor",
+    *,
+    bits: int,
+    group_size: int,
+    clip: bool,
+) -> "list[Tensor]":
+    """``Q(W S) S^-1``: weights rounded while those of inputs that are large in the mean are scaled up.
+
+    Q is `round_asymmetric` and S the diagonal of ``s = m^a / sqrt(max m^a min m^a)``, where m is the mean size of each
+    input, and m^a is at least 1e-4. Of the exponents a = 0, 0.05, ..., 0.95 (`EXPONENTS`) the first is taken that has
+    the least squared error of the outputs, ``tr((W' - W) X^T X (W' - W)^T)``, summed over the matrices. With `clip`
+    each group of W S is then cut to ``[-c max |w|, c max |w|]``, with the first of c = 1, 0.95, ..., 0.55 (`CUTS`) that
+    has the least squared error of what the group adds to its output.
+
+    Args:
+        weights: each [out, in], of linear maps that get the same inputs and so share s.
+        moments: [in, in] ``X^T X`` over the inputs of the calibration data; zeros give `round_asymmetric`.
+        sizes: [in] the mean of |x|.
+        bits: of the unsigned integers.
+        group_size: inputs of an output that share the step; 0 is all of them.
+        clip: whether weights are cut.
+
+    Returns:
+        For each matrix [out, in] in its dtype, computed at least in float32.
+
+    Source: arXiv:2306.00978.
+    """
+    dtype = _at_least_float32(weights[0])
+    given = [weight.to(dtype) for weight in weights]
+    moments, sizes = moments.to(dtype), sizes.to(dtype)
+    best, scales = float("inf"), sizes.new_ones(len(sizes))
+    for exponent in EXPONENTS:
+        tried = sizes.pow(exponent).clamp(min=1e-4)
+        tried = tried / (tried.max() * tried.min()).sqrt()
+        error = 0.0
+        for weight in given:
+            change = round_asymmetric(weight * tried, bits=bits, group_size=group_size) / tried - weight
+            error += float(((change @ moments) * change).sum())
+        if error < best:
+            best, scales = error, tried
+    of_scaled = moments / scales / scales[:, None]
+    found = []
+    for weight, like in zip(given, weights, strict=True):
+        scaled = weight * scales
+        if clip:
+            scaled = _cut(scaled, of_scaled, bits=bits, group_size=group_size)
+        found.append((round_asymmetric(scaled, bits=bits, group_size=group_size) / scales).to(like.dtype))
+    return found
+
+
+def _cut(weight: "Tensor", moments: "Tensor", *, bits: int, group_size: int) -> "Tensor":
+    """[out, in] each group cut at the share of its largest weight with which rounding adds the least error."""
+    import torch
+
+    size = group_size or weight.shape[1]
+    found = []
+    for start, group in zip(range(0, weight.shape[1], size), torch.split(weight, size, dim=1), strict=True):
+        of_group = moments[start : start + size, start : start + size]
+        largest = group.abs().amax(dim=1, keepdim=True)
+        best, chosen = torch.full_like(largest, float("inf")), group
+        for share in CUTS:
+            cut = group.clamp(-share * largest, share * largest)
+            change = round_asymmetric(cut, bits=bits, group_size=0) - group
+            error = ((change @ of_group) * change).sum(dim=1, keepdim=True)
+            chosen = torch.where(error < best, cut, chosen)
+            best = torch.minimum(error, best)
+        found.append(chosen)
+    return torch.cat(found, dim=1)

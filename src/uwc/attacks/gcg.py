@@ -15,6 +15,8 @@ from uwc.errors import AttackFailed, ConfigError
 from uwc.models import chunks
 from uwc.models.model import Model
 from uwc.models.processes import is_first, of_first
+from uwc.models.selection import Select, require_effect
+from uwc.models.selection import select as chosen
 
 if TYPE_CHECKING:
     from uwc.attacks.suffix_search import Problem, SearchSettings, SearchState
@@ -27,13 +29,16 @@ _GCG: dict[str, Any] = {
     "touches_weights": False,
     "effort": "steps",
     "budgets": True,
-    "check": None,
     "rewords": True,
     "source": "arXiv:2307.15043, arXiv:2409.18025",
 }
 
 
-@attacks.register("gcg", needs=("train",), trains_on_scored=False, **_GCG)
+def _check_questions(data: AttackData, settings: Mapping[str, Any]) -> None:
+    require_effect(settings["select"], settings["questions"], len(data.train), option="gcg.questions")
+
+
+@attacks.register("gcg", needs=("train",), trains_on_scored=False, check=_check_questions, **_GCG)
 def gcg(
     model: Model,
     data: AttackData,
@@ -45,6 +50,7 @@ def gcg(
     start: str = "x x x x x x x x x x x x x x x x x x x x",
     target_tokens: Count | None = None,
     questions: Count = 8,
+    select: Select = "random",
     layer: int | None = None,
     seed: int = 0,
 ) -> Iterator[Attacked]:
@@ -65,9 +71,10 @@ def gcg(
         start: the initial suffix; a suffix found on another model is a good one.
         target_tokens: number of answer tokens in the loss; all if None.
         questions: number of the attacker's questions in the loss.
+        select: the rule by which they are chosen, see `uwc.models.selection.select`.
         layer: use this block's states in place of the last one's, as `logit_lens`; for models whose unlearning is in
             the last blocks.
-        seed: of the search.
+        seed: of the choice and the search.
 
     Raises:
         ConfigError: the start is not printable ASCII, or is not tokenized separately after a question.
@@ -76,12 +83,13 @@ def gcg(
     from uwc.attacks.suffix_search import SearchSettings
 
     settings = SearchSettings(steps, candidates, top_k, target_tokens, layer, seed)
-    for budget, text in _search(model, list(data.train)[:questions], start, settings, budgets, content=[model.model]):
+    asked = [data.train[i] for i in chosen(model, data.train, questions, rule=select, seed=seed)]
+    for budget, text in _search(model, asked, start, settings, budgets, content=[model.model]):
         label = f"{budget} steps" if budgets else ""
         yield Attacked(_typed(model, text), label=label, effort=budget, note=repr(text))
 
 
-@attacks.register("gcg_per_question", needs=(), trains_on_scored=True, **_GCG)
+@attacks.register("gcg_per_question", needs=(), trains_on_scored=True, check=None, **_GCG)
 def gcg_per_question(
     model: Model,
     data: AttackData,

@@ -31,6 +31,7 @@ PRECISIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "nf4_double": ("quantization_nf4", {"double": True}),
     "llm_int8": ("quantization_llm_int8", {}),
     "gptq_int4": ("quantization_gptq", {"bits": 4}),
+    "awq_int4": ("quantization_awq", {"bits": 4}),
 }
 """Precision, which may stand for an attack -> the attack that rounds the weights to it, with its settings."""
 

@@ -18,7 +18,7 @@ from uwc.models.model import Model
 Positive = Annotated[float, Field(gt=0)]
 
 
-def _tried(data: AttackData, settings: Mapping[str, Any]) -> tuple[AttackData, list[Candidate]]:
+def tried_with(data: AttackData, settings: Mapping[str, Any]) -> tuple[AttackData, list[Candidate]]:
     """The attacker's data as the attack that is chosen has them, and the attacks to choose from."""
     (fold,) = own_part(data.train, data.scored, seed=settings["seed"])
     owned = replace(data, train=fold.train, forget=())
@@ -29,7 +29,7 @@ def _tried(data: AttackData, settings: Mapping[str, Any]) -> tuple[AttackData, l
 
 def _check(data: AttackData, settings: Mapping[str, Any]) -> None:
     metrics.get(settings["metric"])
-    owned, tried = _tried(data, settings)
+    owned, tried = tried_with(data, settings)
     if not tried:
         raise DataError("the attack 'strongest' has no attack to choose from; give the attacker more data")
     check_metrics([settings["metric"]], [c.chain for c in tried], examples=data.train)
@@ -79,7 +79,7 @@ def strongest(
         DataError: the attacker's part is of one subject.
         AttackFailed: every attack failed.
     """
-    owned, tried = _tried(data, {"seed": seed, "attacks": attacks, "metric": metric})
+    owned, tried = tried_with(data, {"seed": seed, "attacks": attacks, "metric": metric})
     folds = own_part(data.train, data.scored, seed=seed)
     budget = Budget(runs=runs) if minutes is None else Budget(minutes=minutes)
     search = Search(model, owned, folds, tried, metric, budget, max_new_tokens, seed)

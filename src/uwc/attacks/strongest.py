@@ -29,6 +29,7 @@ from uwc.metrics.registry import metrics
 from uwc.metrics.stats import Average, aggregate, aggregate_sets, paired_difference
 from uwc.models.model import Model
 from uwc.models.token_scores import Floats
+from uwc.registry import Entry
 from uwc.results import Aggregate, Difference, Spent, Strongest, SurfacePoint, TriedAttack
 
 ETA, ROUNDS = 3, 3
@@ -194,15 +195,26 @@ def _combined(
     return found
 
 
+def tried_entries(names: Sequence[str]) -> list[Entry[Any]]:
+    """The attacks that a search may carry out: those in the chains that are named, or, if none is, all that it tries
+    with some data and some metric."""
+    if not names:
+        return list(filter(_is_tried, attacks))
+    return [step.entry for candidate in candidates(names) for step in candidate.chain.steps]
+
+
+def _is_tried(entry: Entry[Any]) -> bool:
+    """Whether a search tries an attack that is not named."""
+    return not entry.facts["trains_on_scored"] and entry.name not in NOT_TRIED
+
+
 def every_attack(data: AttackData, metric: str) -> list[Candidate]:
     """What is tried where a user names no attack: all attacks that the data and the metric admit, as `TRIES` has them.
 
     Attacks that train on scored answers, give a part of them, or only add noise are left out.
     """
     found = []
-    for entry in attacks:
-        if entry.facts["trains_on_scored"] or entry.name in NOT_TRIED:
-            continue
+    for entry in filter(_is_tried, attacks):
         vary = {f"{entry.name}.{key}": values for key, values in TRIES.get(entry.name, {}).items()}
         offered = candidates([entry.name], vary=vary)
         try:
@@ -511,7 +523,7 @@ class Attempt:
             return
         rounds = halvings(count)
         part = search.budget.part(len(search.folds) * len(rounds))
-        going = np.random.default_rng(search.seed).permutation(count).tolist()
+        going = order_of(count, seed=search.seed)
         for number, (share, keep) in enumerate(rounds):
             done = self._round(going, share, part)
             if number == 0:
@@ -524,7 +536,7 @@ class Attempt:
     def _round(self, going: Sequence[int], share: float, budget: Budget | None) -> int:
         """Carry out candidates with a share of steps and questions, until the budget is spent; at least one."""
         search, fold = self.search, self.fold
-        choice = _part(fold.choice, share)
+        choice = part_of(fold.choice, share)
         asked = [*choice, *fold.scored] if budget is None else choice
         began, done = time.monotonic(), 0
         name = f"fold {self.number}, attacks with {share:.0%} of their steps"
@@ -607,6 +619,28 @@ def halvings(count: int) -> list[tuple[float, int]]:
     return [(float(ETA) ** (k - rounds + 1), ceil(count / ETA ** (k + 1))) for k in range(rounds)]
 
 
+def order_of(count: int, *, seed: int) -> list[int]:
+    """The order in which a search with a budget carries out its attacks."""
+    return [int(i) for i in np.random.default_rng(seed).permutation(count)]
+
+
+def carried_out(count: int, runs: float) -> list[tuple[float, int]]:
+    """The share of each round, and how many attacks a budget of runs in one fold lets it carry out, if none fails.
+
+    A round has an equal part of the budget, ends with the attack that exceeds it, and carries out at least one.
+
+    Args:
+        count: the number of attacks.
+        runs: the budget.
+    """
+    rounds, going, found = halvings(count), count, []
+    for share, keep in rounds:
+        done = min(going, max(1, ceil((runs / len(rounds) - 1e-9) / share)))
+        found.append((share, done))
+        going = min(keep, done)
+    return found
+
+
 def scaled(attack: Chain, share: float) -> Chain:
     """An attack with a share of its steps, at least one; of its budgets those that are left."""
     return Chain(tuple(replace(step, settings=_scaled(step.settings, share)) for step in attack.steps))
@@ -624,7 +658,7 @@ def _scaled(settings: Mapping[str, Any], share: float) -> Mapping[str, Any]:
     return {**settings, **changed}
 
 
-def _part(examples: Sequence[Example], share: float) -> list[Example]:
+def part_of(examples: Sequence[Example], share: float) -> list[Example]:
     """The questions of a share of the clusters, at least two."""
     subjects = list(dict.fromkeys(e.subject or e.id for e in examples))
     kept = set(subjects[: max(_FEWEST, ceil(share * len(subjects) - 1e-9))])

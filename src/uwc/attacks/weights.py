@@ -17,7 +17,7 @@ from pydantic import Field
 from uwc import progress
 from uwc.attacks.chain import Attacked, with_own_weights
 from uwc.attacks.data import AttackData
-from uwc.attacks.formats import gptq, round_inputs, round_to_nearest, round_to_nf4
+from uwc.attacks.formats import awq, gptq, round_inputs, round_to_nearest, round_to_nf4
 from uwc.attacks.registry import attacks
 from uwc.data.example import Example
 from uwc.errors import AttackFailed, DataError
@@ -139,20 +139,113 @@ def quantization_gptq(
         examples: the number of examples, drawn by the seed; all if there are fewer.
         seed: of the choice.
     """
+    rounding = partial(gptq, bits=bits, group_size=group_size, damp=damp)
+
+    def rule(weights: "Sequence[Tensor]", inputs: _Inputs) -> "list[Tensor]":
+        return [rounding(weight, inputs.moments) for weight in weights]
+
+    yield _calibrated(model, data, rule, "GPTQ", bits=bits, examples=examples, seed=seed)
+
+
+@attacks.register("quantization_awq", source="arXiv:2306.00978", effort="bits", **{**_WEIGHTS, "needs": ("retain",)})
+def quantization_awq(
+    model: Model,
+    data: AttackData,
+    *,
+    bits: Annotated[int, Field(ge=2, le=8)] = 4,
+    group_size: Annotated[int, Field(ge=0)] = 128,
+    clip: bool = True,
+    examples: Annotated[int, Field(ge=1)] = 64,
+    seed: int = 0,
+) -> Iterator[Attacked]:
+    """Round the weights of the blocks' linear maps by AWQ, calibrated on retained data (simulated: they keep their
+    dtype, and what divides the inputs by the scales is not rounded).
+
+    The inputs are those in the model before rounding. Linear maps that get the same inputs share their scales. Each of
+    several experts has its own inputs; one that gets none is rounded to nearest.
+
+    Args:
+        model: the model.
+        data: the calibration data are its `retain`, questions with their answers.
+        bits: 2..8.
+        group_size: consecutive inputs of one output that share a step; 0 is all of them (per channel).
+        clip: search for the largest weight of each group, too.
+        examples: the number of examples, drawn by the seed; all if there are fewer.
+        seed: of the choice.
+    """
+
+    def rule(weights: "Sequence[Tensor]", inputs: _Inputs) -> "list[Tensor]":
+        return awq(weights, inputs.moments, inputs.sizes, bits=bits, group_size=group_size, clip=clip)
+
+    yield _calibrated(model, data, rule, "AWQ", bits=bits, examples=examples, seed=seed, from_last=True)
+
+
+@dataclass
+class _Inputs:
+    """Sums over the inputs x of a matrix.
+
+    Attributes:
+        moments: [in, in] of x x^T.
+        total: [in] of |x|.
+        count: [in] of 1.
+    """
+
+    moments: "Tensor"
+    total: "Tensor"
+    count: "Tensor"
+
+    @property
+    def sizes(self) -> "Tensor":
+        """[in] the mean of |x|, 0 without inputs."""
+        return self.total / self.count.clamp(min=1)
+
+    def add(self, part: slice, inputs: "Tensor") -> None:
+        """Add [n, part] inputs."""
+        self.moments[part, part] += inputs.T @ inputs
+        self.total[part] += inputs.abs().sum(dim=0)
+        self.count[part] += len(inputs)
+
+    def equal(self, other: "_Inputs") -> bool:
+        """Whether all sums are the same, to the bit."""
+        import torch
+
+        if self.total.device != other.total.device:
+            return False
+        return torch.equal(self.total, other.total) and torch.equal(self.moments, other.moments)
+
+
+_Rule = Callable[["Sequence[Tensor]", _Inputs], "Sequence[Tensor]"]
+"""A function of matrices [out, in] with the same inputs that rounds them."""
+
+
+def _calibrated(
+    model: Model,
+    data: AttackData,
+    rule: _Rule,
+    label: str,
+    *,
+    bits: int,
+    examples: int,
+    seed: int,
+    from_last: bool = False,
+) -> Attacked:
+    """A copy of the model with the matrices of its blocks rounded, each by its inputs over retained examples.
+
+    From the first block on, inputs are those that come from rounded blocks; from the last, those of the model itself.
+    """
     from uwc.models.block_weights import block_matrices
     from uwc.models.states import blocks
 
-    rule = partial(gptq, bits=bits, group_size=group_size, damp=damp)
     drawn = np.sort(np.random.default_rng(seed).permutation(len(data.retain))[:examples])
     sequences = [e.tokens for e in model.encode([data.retain[i] for i in drawn])]
     copy, claimed = with_own_weights(model), dict[str, int]()
     matrices = block_matrices(copy.model)
-    layers = blocks(copy.model)
-    with progress.bar("GPTQ, blocks", total=len(layers)) as advance:
-        for block in layers:
+    layers = list(blocks(copy.model))
+    with progress.bar(f"{label}, blocks", total=len(layers)) as advance:
+        for block in reversed(layers) if from_last else layers:
             _round_block(copy, block, matrices, sequences, rule, claimed)
             advance(1)
-    yield Attacked(copy, effort=bits, claimed=claimed)
+    return Attacked(copy, effort=bits, claimed=claimed)
 
 
 class _BlockDone(Exception):
@@ -164,24 +257,21 @@ def _round_block(
     block: Any,
     matrices: "Sequence[BlockMatrix]",
     sequences: Sequence[Sequence[int]],
-    rule: "Callable[[Tensor, Tensor], Tensor]",
+    rule: _Rule,
     claimed: dict[str, int],
 ) -> None:
-    """Round the matrices of a block, given the products of their inputs over the sequences, in place."""
+    """Round the matrices of a block, given their inputs over the sequences, in place."""
     import torch
 
     from uwc.models.block_weights import inputs_of, watching_products
 
     inside = {id(parameter) for parameter in block.parameters()}
     of_block = {m.name: m for m in matrices if id(m.parameter) in inside and m.name not in claimed}
-    moments = {
-        name: [torch.zeros(w.shape[1], w.shape[1], device=w.device) for w in matrix.matrices]
-        for name, matrix in of_block.items()
-    }
+    seen = {name: [_no_inputs(weight) for weight in matrix.matrices] for name, matrix in of_block.items()}
 
     def add(product: Any) -> None:
         for number, part, inputs in inputs_of(of_block[product.name], product):
-            moments[product.name][number][part, part] += inputs.float().T @ inputs.float()
+            seen[product.name][number].add(part, inputs.float())
 
     def stop(*_: Any) -> None:
         raise _BlockDone
@@ -194,13 +284,37 @@ def _round_block(
                     model.model(input_ids=torch.tensor([tokens], device=model.device), use_cache=False)
     finally:
         hook.remove()
+    claimed.update(dict.fromkeys(of_block, 0))
+    single = [
+        (name, weight, inputs)
+        for name, matrix in of_block.items()
+        for weight, inputs in zip(matrix.matrices, seen[name], strict=True)
+    ]
     with torch.no_grad():
-        for name, matrix in of_block.items():
-            claimed[name] = 0
-            for weight, seen in zip(matrix.matrices, moments[name], strict=True):
-                wanted = rule(weight, seen)
+        for together in _with_same_inputs(single):
+            rounded = rule([weight for _, weight, _ in together], together[0][2])
+            for (name, weight, _), wanted in zip(together, rounded, strict=True):
                 claimed[name] += int((wanted != weight).sum())
                 weight.copy_(wanted)
+
+
+def _no_inputs(weight: "Tensor") -> _Inputs:
+    import torch
+
+    size = weight.shape[1]
+    return _Inputs(*(torch.zeros(shape, device=weight.device) for shape in ((size, size), (size,), (size,))))
+
+
+def _with_same_inputs(single: "list[tuple[str, Tensor, _Inputs]]") -> "list[list[tuple[str, Tensor, _Inputs]]]":
+    """Matrices in groups with the same inputs, seen by the sums over them."""
+    groups: list[list[tuple[str, Tensor, _Inputs]]] = []
+    for one in single:
+        same = next((group for group in groups if one[2].equal(group[0][2])), None)
+        if same is None:
+            groups.append([one])
+        else:
+            same.append(one)
+    return groups
 
 
 @attacks.register("pruning", source="arXiv:2304.04934", effort="share", **_WEIGHTS)

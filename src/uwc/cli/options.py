@@ -96,8 +96,8 @@ Precisions = Annotated[
         "--precision",
         rich_help_panel=ATTACKS,
         metavar="NAME",
-        help="A precision in which models may be deployed: nf4, nf4_double, llm_int8, gptq_int4, int8, ... int2. May "
-        "be repeated.",
+        help="A precision in which models may be deployed: nf4, nf4_double, llm_int8, gptq_int4, awq_int4, int8, ... "
+        "int2. May be repeated.",
     ),
 ]
 EndpointAttacks = Annotated[

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from uwc import progress
 from uwc.data.example import Example
@@ -22,6 +22,7 @@ from uwc.models.adapters import adapter_config, attach_adapter, has_adapter, nam
 from uwc.models.checkpoint_files import (
     ADAPTER,
     CONFIG,
+    GENERATION,
     INDEX,
     MODEL_FILES,
     SINGLE,
@@ -29,6 +30,7 @@ from uwc.models.checkpoint_files import (
     is_incomplete,
     kind_of,
     loading_failed,
+    local_file,
     model_config,
     read_json,
     require_token_ids,
@@ -44,6 +46,7 @@ from uwc.models.model import (
     cuda_index,
     require_max_memory,
 )
+from uwc.models.packed import is_unpacked_here, unpacked_weights
 from uwc.models.placement import placing, shares
 from uwc.models.quantised import dequantize as dequantized
 from uwc.models.quantised import dequantizing, quantization_of
@@ -164,7 +167,7 @@ def _load_whole(
 ) -> Any:
     """Load a model from whole weights. Raises ModelError unless all of them are read."""
     require_token_ids(where)
-    files, packing = WeightFiles(where), quantization_of(where)
+    files, packing = WeightFiles(where), quantization_of(where, dequantize=dequantize)
     layers = getattr(model_config(where, trust_remote_code=trust).get_text_config(), "num_hidden_layers", None) or 0
     if layers > _LAYERS_OF_A_TENSOR * len(files.shapes):
         raise ModelError(
@@ -174,20 +177,20 @@ def _load_whole(
     chosen = pick_device(device)
     if packing and dequantize and device == MAP:
         raise ModelError(f"{where} is stored quantised, and is not dequantised with device = {MAP}; give a device")
+    here = dequantize and is_unpacked_here(packing)
     on_one: dict[str, Any] = {"device_map": {"": chosen}} if packing else {}
     plainly = dequantizing(where, packing, trust=trust) if packing and dequantize else {}
     with placing(max_memory) if device == MAP else nullcontext((on_one, lambda _: None)) as (place, keep):
         try:
-            model, report = AutoModelForCausalLM.from_pretrained(
-                where,
-                dtype=dtype,
-                use_safetensors=True,
-                trust_remote_code=trust,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-                **place,
-                **plainly,
-            )
+            options = {"dtype": dtype, "output_loading_info": True, "ignore_mismatched_sizes": True, **place}
+            if here:
+                model, report = _unpacked(files, packing, trust=trust, **options)
+            else:
+                model, report = AutoModelForCausalLM.from_pretrained(
+                    where, use_safetensors=True, trust_remote_code=trust, **options, **plainly
+                )
+        except ModelError:
+            raise
         except Exception as error:  # transformers, the hub and safetensors raise many kinds
             raise ModelError(loading_failed(where, error)) from error
         keep(model)
@@ -198,6 +201,26 @@ def _load_whole(
     if packing and dequantize:
         return dequantized(model, where, packing)
     return model if packing or device == MAP else model.to(chosen)
+
+
+def _unpacked(files: WeightFiles, packing: Mapping[str, Any], *, trust: bool, **options: Any) -> Any:
+    """The model of a checkpoint whose weights are unpacked here, and transformers' report."""
+    config = model_config(files.path, trust_remote_code=trust)
+    del config.quantization_config
+    model = unloaded(config, trust)
+    dtype = options["dtype"]
+    state = unpacked_weights(files, packing, torch.float32 if dtype == "auto" else getattr(torch, dtype))
+    if local_file(files.path, GENERATION) is not None:
+        options["generation_config"] = GenerationConfig.from_pretrained(files.path)
+    model, report = type(model).from_pretrained(None, config=model.config, state_dict=state, **options)
+    model.config.name_or_path = model.name_or_path = files.path
+    return model, report
+
+
+def unloaded(config: Any, trust: bool) -> Any:
+    """The model that a configuration describes, without weights."""
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
 
 
 def is_stored_quantised(path: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
 from uwc import progress
 from uwc.errors import ModelError, reporting_full_disk
@@ -34,7 +34,7 @@ from uwc.models.checkpoint_files import (
     model_config,
     require_tokenizer_config,
 )
-from uwc.models.load import load_model, require_no_model, save_model, share_weights
+from uwc.models.load import load_model, require_no_model, save_model, share_weights, unloaded
 from uwc.models.mixing import Mixer, Mixing, mix_tensor
 from uwc.models.model import Model
 from uwc.models.quantised import REMEDY
@@ -105,7 +105,7 @@ def require_mixable(
     adapter, config = adapter_config(unlearned), _config(original, trust_remote_code, dequantize)
     if adapter is not None:
         _require_mixable_adapter(unlearned, adapter, original)
-        require_same_vocabulary(_unloaded(config, trust_remote_code), unlearned, base=str(original))
+        require_same_vocabulary(unloaded(config, trust_remote_code), unlearned, base=str(original))
         _compare_readings(original, unlearned, trust_remote_code)
         return
     theirs = _config(unlearned, trust_remote_code, dequantize)
@@ -114,14 +114,8 @@ def require_mixable(
     with suppress(StoredOtherwise):
         _require_plain(original, config)
         _require_plain(unlearned, theirs)
-        model = _unloaded(config, trust_remote_code)
+        model = unloaded(config, trust_remote_code)
         pair_weights(model, WeightFiles(original), WeightFiles(unlearned), ties=(_ties(config), _ties(theirs)))
-
-
-def _unloaded(config: Any, trust: bool) -> Any:
-    """The model that a configuration describes, without weights."""
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
 
 
 def require_whole(original: str | Path) -> None:

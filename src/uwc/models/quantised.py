@@ -6,11 +6,11 @@ from inspect import signature
 from typing import Any
 
 import torch
-from torch import nn
 
 from uwc import progress
 from uwc.errors import ModelError
 from uwc.models.checkpoint_files import CONFIG, model_config, read_json
+from uwc.models.packed import is_unpacked_here
 
 LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "bitsandbytes": ("bitsandbytes",),
@@ -23,8 +23,12 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
 REMEDY = "load it with its weights dequantised (--set model.dequantize=true, in Python dequantize=True)"
 
 
-def quantization_of(path: str) -> dict[str, Any]:
+def quantization_of(path: str, *, dequantize: bool) -> dict[str, Any]:
     """The settings of the quantisation in which a checkpoint is stored; empty if it is not.
+
+    Args:
+        path: the checkpoint.
+        dequantize: whether plain weights are wanted, which need no library where they are unpacked here.
 
     Raises:
         ModelError: a library that reads it is not installed.
@@ -36,12 +40,13 @@ def quantization_of(path: str) -> dict[str, Any]:
         )
     if not settings:
         return {}
+    unpacked = is_unpacked_here(settings)
     absent = [name for name in LIBRARIES.get(_method(settings), ()) if find_spec(name) is None]
-    if absent:
+    if absent and not (unpacked and dequantize):
         names = " ".join(name.replace("_", "-") for name in absent)
         raise ModelError(
-            f"{path} is stored quantised ({_method(settings)}), and what reads it is not installed; install it with: "
-            f"pip install {names}"
+            f"{path} is stored quantised ({_method(settings)}), and what reads it is not installed; "
+            f"{f'{REMEDY}, or ' if unpacked else ''}install it with: pip install {names}"
         )
     return settings
 
@@ -70,7 +75,7 @@ def dequantizing(path: str, settings: Mapping[str, Any], *, trust: bool) -> dict
 
 @torch.no_grad()
 def dequantize(model: Any, path: str, settings: Mapping[str, Any]) -> Any:
-    """A loaded model with its weights dequantised to its dtype, by the library that packed them.
+    """A loaded model with its weights dequantised to its dtype, if they are not yet, by the library that packed them.
 
     The model must not have computed anything: on some CPUs bitsandbytes then packs the weights in another way.
 
@@ -80,7 +85,7 @@ def dequantize(model: Any, path: str, settings: Mapping[str, Any]) -> Any:
     method = _method(settings)
     if getattr(model.config, "quantization_config", None) is not None:
         try:
-            model = _dequantized(model)
+            model = model.dequantize(dtype=model.dtype)
         except (NotImplementedError, ValueError) as error:
             raise ModelError(
                 f"{path} is stored quantised ({method}), and transformers cannot dequantise it; leave out "
@@ -102,22 +107,6 @@ def _rounds_inputs(settings: Mapping[str, Any]) -> bool:
     groups = settings.get("config_groups")
     scheduled = groups.values() if isinstance(groups, dict) else ()
     return bool(settings.get("activation_scheme")) or any(group.get("input_activations") for group in scheduled)
-
-
-def _dequantized(model: Any) -> Any:
-    """The model by transformers, or for GPTQ and AWQ by the modules of their library."""
-    packed = {name: module for name, module in model.named_modules() if hasattr(module, "dequantize_weight")}
-    if not packed:
-        return model.dequantize(dtype=model.dtype)
-    for name, module in packed.items():
-        weight = module.dequantize_weight().T.to(model.dtype)
-        plain = nn.Linear(weight.shape[1], weight.shape[0], bias=module.bias is not None, device="meta")
-        plain.weight = nn.Parameter(weight.contiguous())
-        if module.bias is not None:
-            plain.bias = nn.Parameter(module.bias.to(model.dtype))
-        model.set_submodule(name, plain)
-    model.hf_quantizer.remove_quantization_config(model)
-    return model
 
 
 def _name(dtype: torch.dtype) -> str:

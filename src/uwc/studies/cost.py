@@ -6,12 +6,13 @@ Everything is counted from the plan and the sizes of the model. Lengths in token
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import ceil, log2
 from pathlib import Path
 from typing import Any
 
-from uwc.attacks.chain import make_chain
+from uwc.attacks.chain import Chain, make_chain
+from uwc.attacks.formats import EXPONENTS
 from uwc.data.example import Example
 from uwc.errors import ConfigError
 from uwc.metrics.samples import SAMPLES, LeakSettings
@@ -70,6 +71,12 @@ class Shape:
         """The parameters of all blocks: ``L (2 d q + 2 d k + (3 or 2) d f)``; norms and biases are left out."""
         of_attention = 2 * self.hidden * (self.queries + self.keys)
         return self.layers * (of_attention + (3 if self.gated else 2) * self.hidden * self.inner)
+
+    @property
+    def products(self) -> int:
+        """The sum of ``out in^2`` over the matrices of all blocks: half the operations of their products with X^T X."""
+        d, q, k, f = self.hidden, self.queries, self.keys, self.inner
+        return self.layers * (d**2 * (q + 2 * k) + q**2 * d + (2 if self.gated else 1) * d**2 * f + f**2 * d)
 
     @property
     def head(self) -> int:
@@ -150,6 +157,7 @@ class Work:
         passes: passes through one block, that is, groups of small kernels.
         steps: steps of a study.
         disk: bytes of the result.
+        seconds: what takes this time on every machine.
     """
 
     training: float = 0.0
@@ -162,6 +170,7 @@ class Work:
     passes: float = 0.0
     steps: float = 0.0
     disk: float = 0.0
+    seconds: float = 0.0
 
     def __add__(self, other: "Work") -> "Work":
         return Work(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
@@ -553,30 +562,68 @@ class Counter:
 
     def _attack_step(self, step: Attack) -> Cost:
         chain = make_chain([name for name, _ in step.attack], dict(step.attack))
-        variants, prepared, relearned = 1, Work(), False
+        models = 1 + ("reference" in needs_of(step.measured) or step.depth is not None)
+        needed = models * self.weights + self._batch(step.sets)
+        used = [entry for attack in chain.steps for entry in attack.used]
+        if any(entry.name.startswith("relearn") for entry in used):
+            settings = _settings()
+            needed += self._training_memory(settings, step.data.original, roles=1, reference=False)
+        elif any(entry.facts.get("kind") == "weights" for entry in used):
+            needed += self.weights
+        return Cost({**self._attacked(chain, step), "step": Work(steps=1)}, self._memory(needed))
+
+    def _attacked(self, chain: Chain, step: Attack) -> dict[str, Work]:
+        """Part -> the work of an attack and of the scores under it."""
+        variants, prepared = 1, Work()
         for attack in chain.steps:
-            made = self._prepared(attack.entry, attack.settings, step)
+            prepared += self._prepared(attack.entry, attack.settings, step)
             variants *= _variants(attack.entry, attack.settings, self.shape.layers, step.data.questions)
-            prepared += made
-            relearned |= attack.entry.name.startswith("relearn")
         needs, scored = needs_of(step.measured), step.data.scored
-        reference = "reference" in needs
-        parts = self._set(scored, needs, step.max_new_tokens, step.leaks, reference=reference)
+        parts = self._set(scored, needs, step.max_new_tokens, step.leaks, reference="reference" in needs)
         parts = {name: counted * variants for name, counted in parts.items()}
         if step.texts and not any(text in needs for text in TEXTS):
             often = float(variants) if step.texts == "all" else sum(1 / k for k in range(1, variants + 1))
             parts["texts"] = self._generated(scored, step.max_new_tokens) * often
         if step.depth is not None:
             parts["depth"] = self._depth_work(scored) * variants
-        models = 1 + ("reference" in needs or step.depth is not None)
-        needed = models * self.weights + self._batch(step.sets)
-        kinds = {attack.entry.facts["kind"] for attack in chain.steps}
-        if relearned:
-            settings = _settings()
-            needed += self._training_memory(settings, step.data.original, roles=1, reference=False)
-        elif "weights" in kinds:
-            needed += self.weights
-        return Cost({**parts, "attack": prepared, "step": Work(steps=1)}, self._memory(needed))
+        return {**parts, "attack": prepared}
+
+    def _searched(self, settings: Mapping[str, Any], step: Attack) -> Work:
+        """The search of `strongest`, and the attack that it chooses: as all that the first round tries, in the mean.
+
+        With a budget in minutes the search takes that time. With one in runs each round carries out as many attacks as
+        that lets it, with its share of their steps and of the questions to choose on; those that go on to a further
+        round take as much as those of the first, in the mean.
+        """
+        from uwc.attacks.searched import tried_with
+        from uwc.attacks.strongest import carried_out, order_of, own_part, part_of, scaled
+
+        owned, tried = tried_with(step.data, settings)
+        (fold,) = own_part(step.data.train, step.data.scored, seed=settings["seed"])
+        minutes, order = settings["minutes"], order_of(len(tried), seed=settings["seed"])
+        rounds = carried_out(len(tried), settings["runs"])
+        among = [tried[i].chain for i in (order if minutes else order[: rounds[0][1]])]
+
+        def under(share: float, scored: Sequence[Example]) -> list[dict[str, Work]]:
+            """Part -> work, for each attack with a share of its steps."""
+            so = replace(
+                step,
+                measured=(settings["metric"],),
+                data=replace(owned, scored=scored),
+                max_new_tokens=settings["max_new_tokens"],
+                texts=False,
+                leaks=None,
+                depth=None,
+            )
+            return [self._attacked(scaled(chain, share), so) for chain in among]
+
+        chosen = total(parts["attack"] for parts in under(1.0, step.data.scored)) * (1 / len(among))
+        if minutes:
+            return Work(seconds=60 * minutes) + chosen
+        for share, count in rounds:
+            every = total(work for parts in under(share, part_of(fold.choice, share)) for work in parts.values())
+            chosen += replace(every, disk=0.0) * (count / len(among))
+        return chosen
 
     def _selected(self, rule: str, pool: Sequence[Example]) -> Work:
         """A pass over the examples out of which some are chosen; for Fisher information also its gradients."""
@@ -588,9 +635,11 @@ class Counter:
 
     def _prepared(self, entry: Entry[Any], settings: Mapping[str, Any], step: Attack) -> Work:
         """The work of an attack before anything is scored."""
-        pool = (
-            _relearned(entry.name, step) if entry.name.startswith("relearn") else [*step.data.train, *step.data.retain]
-        )
+        pool = [*step.data.train, *step.data.retain]
+        if entry.name.startswith("relearn"):
+            pool = _relearned(entry.name, step)
+        elif entry.name == "gcg":
+            pool = list(step.data.train)
         return self._selected(settings.get("select", "random"), pool) + self._carried_out(entry, settings, step)
 
     def _carried_out(self, entry: Entry[Any], settings: Mapping[str, Any], step: Attack) -> Work:
@@ -613,8 +662,7 @@ class Counter:
             passes = 3 * len(asked) * steps * shape.layers
             return tried + Work(training=3 * gradient, training_bytes=3 * moved, passes=passes)
         if name == "strongest":
-            training = _settings(epochs=32 * 16 / max(1, len(data.train)), batch_size=16)
-            return self._fine_tuning(data.train, training) * float(settings["runs"])
+            return self._searched(settings, step)
         if name in _TALKING:
             return self._generated(data.scored, settings["max_new_tokens"]) * int(settings["turns"])
         if name == "planning":
@@ -639,10 +687,11 @@ class Counter:
             training = _settings(batch_size=settings["batch_size"])
             asked = seen * (mean.prompt + mean.answer + settings["tokens"])
             return self._trained(asked, seen * mean.answer, training, steps=settings["steps"])
-        if name == "quantization_gptq":
+        if name in ("quantization_gptq", "quantization_awq"):
             mean = self._mean(list(data.retain))
             tokens = min(len(data.retain), settings["examples"]) * (mean.prompt + mean.answer)
-            return self.scored(tokens, 0) * ceil(shape.layers / 2) + Work(scoring_bytes=3 * self.weights)
+            searched = Work(scoring=(2 * len(EXPONENTS) if name == "quantization_awq" else 1) * shape.products)
+            return self.scored(tokens, 0) * ceil(shape.layers / 2) + searched + Work(scoring_bytes=3 * self.weights)
         if name == "direction_ablation":
             return self.scored(tokens, 0) * 2
         return Work(scoring_bytes=3 * self.weights) if entry.facts["kind"] == "weights" else Work()

@@ -79,9 +79,10 @@ class Machine:
         }
 
     def seconds(self, work: Work, *, dtype: str) -> float:
-        """The time of some work: the sum of its features times the rates."""
+        """The time of some work: the sum of its features times the rates, and what takes the same time anywhere."""
         rates = asdict(self.rates)
-        return float(sum(rates[name] * value for name, value in self.features(work, dtype=dtype).items()))
+        counted = sum(rates[name] * value for name, value in self.features(work, dtype=dtype).items())
+        return float(counted + work.seconds)
 
     def devices(self, memory: float) -> int:
         """The number of such devices that hold so many bytes; 1 on a CPU."""

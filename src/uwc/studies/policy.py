@@ -20,7 +20,9 @@ Policies = Union[str, Path, Mapping[str, Any], "Policy"]
 """A policy: the name of a shipped one, a YAML file, or a mapping of the same keys."""
 
 
-Precision = Literal["int8", "int6", "int5", "int4", "int3", "int2", "nf4", "nf4_double", "llm_int8", "gptq_int4"]
+Precision = Literal[
+    "int8", "int6", "int5", "int4", "int3", "int2", "nf4", "nf4_double", "llm_int8", "gptq_int4", "awq_int4"
+]
 
 
 class Requirement(Section):
@@ -36,7 +38,7 @@ class Requirement(Section):
         attack: an attack or a chain of attacks, as in a study; none by default.
         precision: the precision to which the weights are rounded before the attack: int8, int4, ... by the attack
             `quantization`; nf4, nf4_double (with double quantization) and llm_int8 as bitsandbytes loads models;
-            gptq_int4 by GPTQ, calibrated on the attacker's retain questions.
+            gptq_int4 and awq_int4 by GPTQ and AWQ, calibrated on the attacker's retain questions.
         variants: of an attack with several variants the mean over variants, or the worst one for each question.
         over: the mean over all questions, or the cluster with the worst mean.
         relative_to: the model with which it is compared: the retrained model as it is, the retrained model under the

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import numpy as np
 from pydantic import BaseModel
 
+from uwc.attacks.chain import Step as AttackStep
 from uwc.attacks.data import AttackData
 from uwc.attacks.registry import Texts, attacks
 from uwc.code_digest import NoSource, code_digest, comes_from_package
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from uwc.studies.store import Store
 
 
-STORE_VERSION = 17
+STORE_VERSION = 18
 """Version of the steps' computations and files; incremented when a change of this package's code affects a number."""
 
 
@@ -624,7 +625,8 @@ class Attack(Step):
     def uses(self) -> Iterable[Entry[Any]]:
         """The attacks and the metrics."""
         leaks = [] if self.leaks is None else [self.leaks.metric]
-        return [*(attacks.get(name) for name, _ in self.attack), *(metrics.get(m) for m in self.measured), *leaks]
+        used = [entry for name, given in self.attack for entry in AttackStep(attacks.get(name), given).used]
+        return [*used, *(metrics.get(m) for m in self.measured), *leaks]
 
     def run(self, context: "Context", out: Path) -> Outcome:
         """Attack and score. Divergence of relearning and failure of an attack are results."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests.conftest import copied, tiny_model
 from tests.helpers.architectures import architecture
-from tests.helpers.hidden_knowledge import KNOWN, UNKNOWN
+from tests.helpers.calibration import DATA, correlated, inputs_of_map
 from torch import Tensor
 
 from uwc.attacks.chain import Attacked, attacked, make_chain
@@ -13,16 +13,6 @@ from uwc.attacks.formats import gptq, round_to_nearest
 from uwc.errors import DataError
 from uwc.models.block_weights import block_matrices
 from uwc.models.model import Model
-
-DATA = AttackData(KNOWN[:4], retain=UNKNOWN)
-
-
-def correlated(tokens: int, inputs: int) -> Tensor:
-    """[tokens, inputs] inputs that share a few directions."""
-    generator = torch.Generator().manual_seed(3)
-    common = torch.randn(tokens, 6, generator=generator, dtype=torch.float64)
-    mixed = common @ torch.randn(6, inputs, generator=generator, dtype=torch.float64)
-    return mixed + 0.5 * torch.randn(tokens, inputs, generator=generator, dtype=torch.float64)
 
 
 def one_by_one(weight: Tensor, moments: Tensor, *, bits: int, group_size: int, damp: float) -> Tensor:
@@ -83,14 +73,8 @@ def rounded_model(model: Model, **settings: object) -> Attacked:
 
 
 def moments_of(model: Model, name: str) -> Tensor:
-    """X^T X of a linear map, by a hook."""
-    seen: list[Tensor] = []
-    hook = model.model.get_submodule(name).register_forward_pre_hook(lambda _m, args: seen.append(args[0][0]))
-    with torch.no_grad():
-        for example in model.encode(DATA.retain):
-            model.model(input_ids=torch.tensor([example.tokens]))
-    hook.remove()
-    inputs = torch.cat(seen)
+    """X^T X of a linear map."""
+    inputs = torch.cat(inputs_of_map(model, name))
     return inputs.T @ inputs
 
 
@@ -125,6 +109,6 @@ def test_it_needs_retained_data() -> None:
     chain = make_chain("gptq_int4")
     with (
         pytest.raises(DataError, match=r"needs retained examples \(--retain\)"),
-        attacked(tiny_model(), AttackData(KNOWN), chain),
+        attacked(tiny_model(), AttackData(DATA.scored), chain),
     ):
         pass

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,9 +24,11 @@ from uwc.attacks.chain import attacked, make_chain
 from uwc.attacks.data import AttackData
 from uwc.attacks.evaluate import measure
 from uwc.attacks.suffix_search import SuffixSearch
+from uwc.data.example import Example
 from uwc.errors import AttackFailed, ConfigError
 from uwc.models.model import Model
 from uwc.models.scoring import score_tokens
+from uwc.models.selection import RULES, select
 
 GCG = {"steps": 2, "start": " x x", "candidates": 128}
 
@@ -47,6 +50,22 @@ def test_gcg_finds_the_suffix_that_makes_a_reluctant_model_talk() -> None:
     assert found[0].before.mean < 0.3
     assert found[0].after.mean > 0.8
     assert TRIGGER in found[0].variants[0].note
+
+
+def test_a_suffix_is_searched_on_the_chosen_questions(knowing: Model) -> None:
+    """It is that of a search on exactly these, and a search on others finds another."""
+
+    def suffix(train: Sequence[Example], **given: object) -> str:
+        settings = {**GCG, "steps": 3, "candidates": 32, **given}
+        with attacked(knowing, AttackData(SCORED, train=train), make_chain("gcg", {"gcg": settings})) as variants:
+            return next(variants).note
+
+    found = {}
+    for rule in RULES:
+        chosen = select(knowing, OWNED, 2, rule=rule, seed=1)
+        found[tuple(chosen)] = suffix(OWNED, questions=2, select=rule, seed=1)
+        assert found[tuple(chosen)] == suffix([OWNED[i] for i in chosen], seed=1)
+    assert len(found) == len(set(found.values())) > 1
 
 
 def test_gcg_for_each_question_talks_too_and_each_budget_is_at_least_the_one_before() -> None:

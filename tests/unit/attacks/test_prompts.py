@@ -236,7 +236,10 @@ def test_shots_and_other_questions_are_chosen_by_a_rule(rule: Select) -> None:
     assert found == {frozenset(chosen)}
 
 
-@pytest.mark.parametrize(("name", "settings"), [("few_shot", {"shots": 4}), ("several_questions", {"questions": 5})])
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("few_shot", {"shots": 4}), ("several_questions", {"questions": 5}), ("gcg", {"questions": 8})],
+)
 def test_a_rule_that_takes_all_is_refused(name: str, settings: dict[str, Any]) -> None:
     chain = make_chain(name, {name: {"select": "likelihood", **settings}})
     with pytest.raises(DataError, match=f"has no effect, since all 4 examples are taken; lower {name}"):

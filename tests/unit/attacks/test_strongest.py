@@ -18,6 +18,7 @@ from uwc.attacks.strongest import (
     Candidate,
     Search,
     candidates,
+    carried_out,
     cross_fitting,
     every_attack,
     halvings,
@@ -200,6 +201,17 @@ def test_a_budget_of_runs_is_kept_and_shared_by_rounds(monkeypatch: pytest.Monke
     assert found.surface == ()
     fewer = made.run(budget=Budget(runs=9))
     assert (fewer.spent.runs, fewer.not_tried) == (3 * (9 + 3 + 1), 3 * 18)
+    assert carried_out(27, 9) == [(1 / 9, 27), (1 / 3, 9), (1, 3)]
+    assert carried_out(27, 3) == [(1 / 9, 9), (1 / 3, 3), (1, 1)]
+
+
+@pytest.mark.parametrize("runs", [0.1, 2, 5.5, 12, 100])
+@pytest.mark.parametrize("count", [1, 4, 11, 27])
+def test_the_attacks_that_a_budget_of_runs_carries_out_are_known_before(
+    monkeypatch: pytest.MonkeyPatch, count: int, runs: float
+) -> None:
+    spent = _Made(monkeypatch, attacks=count, true=0.5).run(budget=Budget(runs=3 * runs)).spent
+    assert spent.runs == 3 * sum(done for _, done in carried_out(count, runs))
 
 
 def test_attacks_that_fail_are_listed_and_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:

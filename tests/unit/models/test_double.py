@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from tests.conftest import copied, people
+from tests.helpers.calibration import correlated
 from tests.helpers.other_device import DEVICE, DoublePrecision, Emulated, OnDevice, emulated_device
+from torch import Tensor
 
 import uwc
+from uwc.attacks.formats import awq, gptq
 from uwc.attacks.registry import attacks
 from uwc.models.model import Model
 from uwc.objectives.methods import FINE_TUNING, METHODS
@@ -120,3 +123,18 @@ def test_attacks(attack: str, knowing: Model, device: Emulated) -> None:
         moved(knowing), FORGET, attack, attacker=attacker, metrics=metric, settings=settings, max_new_tokens=3
     )
     assert [outcome.attack for model in found.attacks.models for outcome in model.outcomes] == [attack], found.warnings
+
+
+def test_calibrated_rounding_is_that_of_the_cpu(device: Emulated) -> None:
+    x = correlated(100, 24).float()
+    weight = torch.randn(4, 24, generator=torch.Generator().manual_seed(0))
+    moments, sizes = x.T @ x, x.abs().mean(dim=0)
+
+    def rounded(where: torch.device | str) -> list[Tensor]:
+        w, m, s = (tensor.to(where) for tensor in (weight, moments, sizes))
+        by_awq = awq([w], m, s, bits=3, group_size=8, clip=True)
+        return [gptq(w, m, bits=3, group_size=8, damp=0.01), *by_awq]
+
+    for there, here in zip(rounded(DEVICE), rounded("cpu"), strict=True):
+        assert there.device == DEVICE
+        torch.testing.assert_close(there.cpu(), here)

@@ -9,11 +9,13 @@ from benchmarks.tofu_cost import MODELS
 from tests.helpers.small_study import STUDY
 from torch.utils.flop_counter import FlopCounterMode
 
+from uwc.attacks.strongest import carried_out, own_part
 from uwc.data.example import Example
 from uwc.errors import ConfigError
 from uwc.models.load import build_model
 from uwc.studies.config import StudyConfig
 from uwc.studies.cost import CHARACTERS_OF_BUILT, TEMPLATE_OF_BUILT, Cost, Counter, Shape, Work, shape_of
+from uwc.studies.estimate import MACHINES
 from uwc.studies.plan import Plan, make_plan
 from uwc.studies.steps import Attack, Calibrate, FineTune, Score, Unlearn
 from uwc.training.settings import LoraSettings
@@ -236,6 +238,66 @@ def test_a_suffix_search_reads_every_candidate() -> None:
     length = search.scoring / (250 * asked * 512) / (2 * counter.shape.blocks)
     assert 25 < length < 100, "tokens a candidate"
     assert search.scoring > 1000 * counter.cost(steps["token_noise"]).work.scoring
+
+
+def test_awq_tries_twenty_scales() -> None:
+    """Each takes ``2 out in^2`` operations a matrix; GPTQ takes half of that once. For gpt2's blocks ``out in^2`` is
+    3 d^3 and d^3 in attention, and d^2 f and f^2 d after it, 24 d^3 with f = 4 d."""
+    assert Shape(12, 768, 50257, queries=768, keys=768, inner=3072, gated=False).products == 12 * 24 * 768**3
+    data = STUDY.model_dump()
+    data["attack"] = {"chains": ["gptq_int4", "awq_int4"], "sets": ["forget"], "attacker": {"forget_share": 0.5}}
+    plan = make_plan(StudyConfig.model_validate(data))
+    counter = Counter(plan, shape_of(plan))
+    steps = [step for step in plan.steps if isinstance(step, Attack)][:2]
+    gptq, awq = (counter.cost(step).parts["attack"].scoring for step in steps)
+    assert awq - gptq == pytest.approx(39 * counter.shape.products) and gptq > counter.shape.products
+
+
+def attacking(chain: str, **settings: Any) -> tuple[Counter, Attack]:
+    """The first step of an attack on four forgotten authors, two of which the attacker has."""
+    data = STUDY.model_dump()
+    data["benchmark"]["settings"] |= {"authors": 12, "forget_share": 1 / 3}
+    given = {"chain": chain, "settings": {chain: settings} if settings else {}}
+    data["attack"] = {"chains": [given], "sets": ["forget"], "attacker": {"forget_share": 0.5}}
+    plan = make_plan(StudyConfig.model_validate(data))
+    return Counter(plan, shape_of(plan)), next(s for s in plan.steps if isinstance(s, Attack))
+
+
+def searched(**settings: Any) -> tuple[Counter, Work]:
+    """What `strongest` takes, besides the scores under it."""
+    counter, step = attacking("strongest", **settings)
+    return counter, counter.cost(step).parts["attack"]
+
+
+def test_the_time_of_a_search_is_its_budget_in_minutes() -> None:
+    """On every machine, besides the attack that it chooses, which is carried out once more."""
+    among = {"attacks": ["relearn", "int8"]}
+    (counter, ten), (_, twenty) = searched(minutes=10, **among), searched(minutes=20, **among)
+    for name, machine in MACHINES.items():
+        first, second = (machine.seconds(work, dtype=counter.dtype) for work in (ten, twenty))
+        assert second - first == pytest.approx(600), name
+        assert first > 600
+    assert ten.flops == twenty.flops > 0 and ten.seconds == 600
+
+
+def test_the_work_of_a_search_is_that_of_the_attacks_that_its_runs_carry_out() -> None:
+    """One attack is carried out once to be chosen, and once to be reported; of three attacks those of the first round
+    take a third of the steps, one goes on, and the third of the budget's runs that a round has is the bound."""
+    _, once = searched(attacks=["relearn"], runs=0.5)
+    _, plenty = searched(attacks=["relearn"], runs=100)
+    assert once == plenty and once.seconds == 0 and once.disk == 0
+    counter, few = searched(attacks=["pruning", "int8", "int4"], runs=1)
+    _, all_of_them = searched(attacks=["pruning", "int8", "int4"], runs=4)
+    rounded = 3 * counter.weights
+    assert few.scoring_bytes > 4 * rounded and all_of_them.scoring_bytes - few.scoring_bytes > rounded
+    assert [carried_out(3, runs) for runs in (1, 4)] == [[(1 / 3, 2), (1, 1)], [(1 / 3, 3), (1, 1)]]
+    _, steps = searched(attacks=["relearn"], runs=1)
+    _, whole = attacking("relearn")
+    (fold,) = own_part(whole.data.train, whole.data.scored)
+    own = replace(whole.data, train=fold.train, scored=fold.choice)
+    on_choice = counter.cost(replace(whole, measured=("extraction_strength",), data=own)).parts
+    assert steps.training == pytest.approx(2 * on_choice["attack"].training)
+    assert steps.scoring == pytest.approx(on_choice["answers"].scoring)
 
 
 def test_work_adds_and_scales() -> None:

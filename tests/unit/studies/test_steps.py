@@ -14,12 +14,13 @@ from uwc.data.example import Example
 from uwc.metrics.samples import LeakSettings
 from uwc.objectives.forwards import Forwards
 from uwc.objectives.registry import terms
+from uwc.plugins import load_plugins
 from uwc.results import StudyResults
 from uwc.studies.config import StudyConfig
 from uwc.studies.gather import gather
 from uwc.studies.plan import Plan, make_plan
 from uwc.studies.run import missing_steps
-from uwc.studies.steps import Step, identity
+from uwc.studies.steps import Attack, Step, identity
 from uwc.studies.store import Store
 
 pytestmark = pytest.mark.usefixtures("restored_registries")
@@ -95,6 +96,34 @@ def test_every_field_that_is_read_is_in_the_key(step: Step) -> None:
 @pytest.mark.parametrize("step", STEPS.values(), ids=list(STEPS))
 def test_what_is_for_people_is_not_in_the_key(step: Step) -> None:
     assert replace(step, of=("elsewhere",), name="called otherwise").key == step.key
+
+
+ASKED_TWICE = """
+from dataclasses import replace
+import uwc
+
+@uwc.attack_method(kind="prompt")
+def asked_twice(model, data):
+    return model.rewritten(lambda e: replace(e, question=2 * e.question))
+"""
+
+
+def test_an_attack_that_chooses_among_others_has_their_code_in_its_key(tmp_path: Path) -> None:
+    """That of a plug-in from which it chooses, because it is named or because none is; and that of a metric."""
+    plugin = tmp_path / "mine.py"
+
+    def keys(text: str) -> list[str]:
+        plugin.write_text(ASKED_TWICE.replace("2 *", text), encoding="utf-8")
+        load_plugins([plugin])
+        among = ([], ["nf4+asked_twice"], ["int8"])
+        chains = [{"chain": "strongest", "settings": {"strongest": {"attacks": names}}} for names in among]
+        attack = {"attacker": {"forget_share": 0.5}, "examples": 2, "models": ["unlearned"]}
+        plans = [planned(attack={**attack, "chains": [chain]}) for chain in chains]
+        return [next(s for s in plan.steps if isinstance(s, Attack)).key for plan in plans]
+
+    first, second, again = keys("2 *"), keys("3 *"), keys("2 *")
+    assert [a == b for a, b in zip(first, second, strict=True)] == [False, False, True]
+    assert first == again
 
 
 def test_every_step_has_an_id_of_its_own() -> None:
