@@ -130,6 +130,40 @@ def test_an_interrupted_run_resumes(reciting: Served, files: Path, uwc: Run) -> 
     assert "3 of 10 answers are those of an earlier run" in done.stderr
 
 
+def test_attacks_that_talk_or_search_ask_a_server_and_resume(reciting: Served, files: Path, uwc: Run) -> None:
+    rows = [json.loads(line) for line in (files / "forget.jsonl").read_text().splitlines()]
+    (files / "forget.jsonl").write_text(
+        "".join(json.dumps({**row, "aliases": f"Well, {row['question']}"}) + "\n" for row in rows)
+    )
+    write(files / "known.jsonl", people()[6:8])
+    attacks = [word for name in ("self_correction", "evolution", "rewritten") for word in ("--attack", name)]
+    settings = ("self_correction.turns=2", "evolution.generations=2", "evolution.population=3", "evolution.best=1")
+    options = [word for setting in settings for word in ("--set", f"attack.settings.{setting}")]
+    owned = ("--attacker-data", "known.jsonl", "--question-column", "aliases")
+    command = ("score", *asked(reciting), "--forget", "forget.jsonl", *attacks, *options, *owned, "-o", "served")
+    done = uwc(*command)
+    assert done.returncode == 0, done.stderr
+    assert any(len(body["messages"]) == 5 for _, body in reciting.asked)
+    found = json.loads((files / "served" / "score.json").read_text())
+    outcomes = {o["attack"]: o for o in found["attacks"]["models"][0]["outcomes"] if o["metric"] == "rouge_l"}
+    assert [v["label"] for v in outcomes["self_correction"]["variants"]] == ["turn 1", "turn 2"]
+    (variant,) = outcomes["evolution"]["variants"]
+    assert "of the attacker's, 1.000 by the plain question, which no prompt surpasses" in variant["note"]
+    assert outcomes["rewritten"]["after"]["mean"] == 1
+    known = {e.question for e in people()[6:8]}
+    assert sum(any(question in said for question in known) for said in reciting.said) > 4 * 17
+    reciting.asked.clear()
+    assert uwc(*command).returncode == 0 and not reciting.asked
+    for words, told in (
+        ((*asked(reciting), "--forget", "forget.jsonl", *owned), "for attacks on a server"),
+        ((*asked(reciting), "--forget", "forget.jsonl", "--attack", "evolution"), "--attacker-data"),
+        (("model", "--forget", "forget.jsonl", *owned), "see uwc attack"),
+    ):
+        done = uwc("score", *words)
+        assert done.returncode == 1 and told in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert not reciting.asked
+
+
 def test_a_check_asks_under_the_attacks_of_the_policy(reciting: Served, files: Path, uwc: Run) -> None:
     (files / "policy.yaml").write_text(
         "name: own\n"

@@ -138,6 +138,12 @@ def is_metric(judge: str) -> bool:
     return judge in {entry.name for entry in metrics}
 
 
+def other_models(settings: Mapping[str, Any]) -> list[str]:
+    """The folders and hub names of the models that the search asks besides the attacked one."""
+    judges = [] if is_metric(settings["judge"]) else [settings["judge"]]
+    return [name for name in (settings["attacker"], *judges) if name != SELF and endpoint_named(name) is None]
+
+
 def _require(setting: str, name: str, otherwise: str) -> None:
     """Raise UserError if there is no such model; reads no weights, and asks no server."""
     from uwc.models.checkpoint_files import contents
