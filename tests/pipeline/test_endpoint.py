@@ -15,10 +15,12 @@ from tests.helpers.openai_server import MODEL, Fault, Served, serving
 from tests.pipeline.conftest import Run, Started, scores_of, validate_result
 
 from uwc.api import score
+from uwc.attacks.data import Attacker
 from uwc.data.example import Example
 from uwc.models.endpoint import Endpoint
 from uwc.models.generation import continue_greedily
 from uwc.models.model import Model
+from uwc.workflows.checking import check
 
 KEY = "sk-of-nobody-else-5150"
 FILES = ("--forget", "forget.jsonl", "--retain", "retain.jsonl")
@@ -173,6 +175,7 @@ def test_a_check_asks_under_the_attacks_of_the_policy(reciting: Served, files: P
         "  metric: rouge_l\n"
         "  attack: {chain: sampling, settings: {sampling: {samples: 2}}}\n"
         "  at_most: 0.5\n"
+        "- {name: doubted, metric: rouge_l, attack: self_correction, at_most: 0.5}\n"
         "- {name: relearned, metric: rouge_l, attack: relearn, at_most: 0.5, optional: true}\n"
         "- {name: weights, metric: extraction_strength, at_most: 0.5, optional: true}\n"
     )
@@ -182,7 +185,8 @@ def test_a_check_asks_under_the_attacks_of_the_policy(reciting: Served, files: P
     validate_result(file)
     found = json.loads(file.read_text())
     outcomes = {r["name"]: (r["status"], r["score"]) for r in found["verdict"]["requirements"]}
-    assert outcomes["said"][1] == outcomes["drawn"][1] == 1
+    assert outcomes["said"][1] == outcomes["drawn"][1] == outcomes["doubted"][1] == 1
+    assert max(len(body["messages"]) for _, body in reciting.asked) == 7
     assert {outcomes[name][0] for name in ("relearned", "weights")} == {"left out"}
     assert sum(body["temperature"] == 1 for _, body in reciting.asked) == 2 * len(people(3))
     assert all("seed" not in body for _, body in reciting.asked)
@@ -221,3 +225,12 @@ def test_python_takes_an_endpoint_as_well(reciting: Served, files: Path) -> None
     assert found.attacks is not None
     assert {info.name for info in found.attacks.attacks} == {"prompts", "drawn"}
     assert len(reciting.asked) == len(people(3)) * (1 + 2 + 16)
+
+
+def test_a_check_with_the_attackers_own_data_has_no_command_that_repeats_it(reciting: Served, files: Path) -> None:
+    evolution = {"chain": "evolution", "settings": {"evolution": {"population": 2, "generations": 1, "best": 1}}}
+    given = {"forget": files / "forget.jsonl", "retain": files / "retain.jsonl", "output_dir": files / "checks"}
+    policy = {"name": "own", "requirements": [{"name": "said", "metric": "rouge_l", "at_most": 0.5}]}
+    endpoint, under = Endpoint(reciting.url, MODEL), {"evolution": evolution}
+    found = check(endpoint, **given, policy=policy, under=under, attacker=Attacker(train=people()[6:8]))
+    assert [info.name for info in found.attacks] == ["evolution"] and found.command == ""

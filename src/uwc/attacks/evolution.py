@@ -22,8 +22,10 @@ from uwc.metrics.registry import metrics
 from uwc.metrics.semantics import Judges
 from uwc.metrics.stats import aggregate
 from uwc.metrics.texts import text_set
+from uwc.models import chunks
 from uwc.models.endpoint import Conversation, Draw, Request, StoredAnswers, endpoint_named, require_openai
 from uwc.models.model import Model
+from uwc.models.processes import of_first
 from uwc.models.token_scores import Floats
 
 Count = Annotated[int, Field(ge=1)]
@@ -119,6 +121,8 @@ def asked(template: str, example: Example) -> Example:
 
 
 def _check(data: AttackData, settings: Mapping[str, Any]) -> None:
+    if all(example.raw for example in data.train):
+        raise DataError("the attack 'evolution' needs questions, and the attacker has passages alone; give others")
     last = survivors(settings["population"], settings["generations"])[-1]
     if settings["best"] > last:
         raise ConfigError(
@@ -185,7 +189,7 @@ def evolution(
     judge: Annotated[str, Field(min_length=1)] = "rouge_l",
     temperature: Annotated[float, Field(gt=0)] = 1.0,
     max_new_tokens: Count = 64,
-    seed: int = 0,
+    seed: Annotated[int, Field(ge=0)] = 0,
 ) -> Iterator[Attacked]:
     """Evolve prompts on the attacker's own questions, and put the scored ones into the best; one variant for each.
 
@@ -214,8 +218,8 @@ def evolution(
         EndpointError: a server refuses a request, or it fails after all retries.
         ModelError: there is no such attacker or judge.
     """
-    drawn = np.random.default_rng(seed).permutation(len(data.train))[:examples]
-    known = [data.train[i] for i in np.sort(drawn)]
+    owned = [e for e in data.train if not e.raw]
+    known = [owned[i] for i in np.sort(np.random.default_rng(seed).permutation(len(owned))[:examples])]
     with _judging(judge, model) as judges, _speaking(attacker, model) as writer:
         search = _Search(model, known, judge, judges, max_new_tokens, _longest(model, [*known, *data.scored]))
         (plain,) = search.scores([QUESTION])
@@ -230,7 +234,7 @@ def evolution(
             model.rewritten(partial(asked, template)),
             label=f"prompt {number}" if best > 1 else "",
             effort=generations,
-            note=f"{template!r}, {search.found[template]:.3f}" + (search.told(plain, template) if number == 1 else ""),
+            note=f"{template!r}, {search.told(template)}" + (search.cost(plain, template) if number == 1 else ""),
         )
 
 
@@ -273,13 +277,16 @@ class _Search:
         put = dict(zip(names, (t for t in templates for _ in self.known), strict=True))
         examples = [replace(e, id=f"{i}/{e.id}") for i in range(len(templates)) for e in self.known]
         values = self._values(self.model.rewritten(lambda e: asked(put[e.id], e)), examples)
-        facts = metrics.get(self.metric).facts
-        sign = 1.0 if facts["higher_remembers"] else -1.0
+        average = metrics.get(self.metric).facts["average"]
         means = (
-            aggregate(row, [e.subject for e in self.known], average=facts["average"]).mean
+            aggregate(row, [e.subject for e in self.known], average=average).mean
             for row in values.reshape(len(templates), len(self.known))
         )
-        return [-np.inf if np.isnan(mean) else sign * mean for mean in means]
+        return [-np.inf if np.isnan(mean) else self._sign * mean for mean in means]
+
+    @property
+    def _sign(self) -> float:
+        return 1.0 if metrics.get(self.metric).facts["higher_remembers"] else -1.0
 
     def _values(self, model: Model, examples: Sequence[Example]) -> Floats:
         needs = set(metrics.get(self.metric).facts["needs"])
@@ -309,7 +316,7 @@ class _Search:
             living = self._ranked(list(dict.fromkeys([*living, *children])))[:most]
             progress.note(
                 f"evolution on {self.model.name}: generation {generation + 1} of {len(schedule)}, {len(self.found)} "
-                f"prompts, the best has {self.found[living[0]]:.3f}"
+                f"prompts, the best has {self.told(living[0])}"
             )
         return living
 
@@ -371,13 +378,18 @@ class _Search:
                     yield template
                     break
 
-    def told(self, plain: float, template: str) -> str:
-        """How the best prompt was found, and what the search has cost."""
+    def told(self, template: str) -> str:
+        """The score of a prompt, in the metric's own direction."""
+        return f"{self._sign * self.found[template]:.3f}"
+
+    def cost(self, plain: float, template: str) -> str:
+        """How the best prompt was found, and what was asked for it."""
+        count, prompts = len(self.known), len(self.found)
         better = "" if self.found[template] > plain else ", which no prompt surpasses"
-        count = len(self.known)
         words = [
-            f" by {self.metric} on {count} questions of the attacker's, {plain:.3f} by the plain question{better}",
-            f"{count * (len(self.found) + 1)} answers to {len(self.found)} prompts",
+            f" by {self.metric} on {count} questions of the attacker's, {self._sign * plain:.3f} by the plain "
+            f"question{better}",
+            f"{count * (prompts + 1)} answers to {prompts} prompts",
         ]
         if self.rewrites:
             words.append(f"{self.rewrites} rewrites, {self.dropped} of them unusable")
@@ -392,14 +404,23 @@ def _longest(model: Model, examples: Sequence[Example]) -> list[Example]:
 
 @contextmanager
 def _speaking(name: str, model: Model) -> Iterator[Says]:
-    """A model that writes: the attacked one without its rewrites, another one, or a server; loaded when it is asked."""
-    endpoint = endpoint_named(name)
+    """A model that writes: the attacked one without its rewrites, another one, or a server.
+
+    A model is loaded when it is asked, and answers of a server are kept as results of passes are.
+    """
+    endpoint = endpoint_named(name, prompt=QUESTION)
     if endpoint is not None:
-        with closing(Conversation(endpoint, StoredAnswers())) as conversation:
+        folder = chunks.folder_of(lambda: ["answers of", name])
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        answers = StoredAnswers(None if folder is None else folder / "answers.jsonl")
+        with closing(Conversation(endpoint, answers)) as conversation:
+
+            def ask(requests: Sequence[Request]) -> Iterator[str]:
+                yield from (answer.text for answer in conversation.ask(requests, f"ask {endpoint.model}"))
 
             def says(questions: Sequence[Example], most: int, draw: Draw | None) -> list[str]:
-                requests = [Request(e, draw, max_new_tokens=most) for e in questions]
-                return [answer.text for answer in conversation.ask(requests, f"ask {endpoint.model}")]
+                return list(of_first(ask([Request(e, draw, max_new_tokens=most) for e in questions])))
 
             yield says
         return

@@ -57,6 +57,12 @@ class Asked:
         """What results call it."""
         return self.endpoint.name
 
+    @property
+    def owns_data(self) -> bool:
+        """Whether the attacker has data of its own, which the command ``uwc check`` cannot name."""
+        parts = (getattr(self.attacker, f.name) for f in fields(self.attacker))
+        return any(isinstance(part, str | Path) or len(part) > 0 for part in parts)
+
     def options(self, names: Collection[str]) -> list[str]:
         """The options of the command line for the endpoint and some attacks, with all settings that differ."""
         words = ["--endpoint", self.endpoint.url, "--model", self.endpoint.model]

@@ -1,5 +1,6 @@
 """Evolved prompts find what one wording hides; they are chosen on the attacker's own questions."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,9 @@ from uwc.attacks.evaluate import measure
 from uwc.attacks.evolution import LONGEST, QUESTION, STRATEGIES, recombined, searched, sentences, survivors, usable
 from uwc.attacks.prompts import TEMPLATES
 from uwc.data.example import Example
-from uwc.errors import AttackFailed, ConfigError
+from uwc.data.passages import passage
+from uwc.errors import AttackFailed, ConfigError, DataError
+from uwc.models.chunks import keeping
 from uwc.models.model import Model
 from uwc.results import AttackOutcome
 
@@ -174,6 +177,35 @@ def test_a_score_without_texts_can_choose_as_well() -> None:
     found = evolved(robust_knower(), judge="extraction_strength", mutations=0, metric="extraction_strength")
     assert "by extraction_strength on 4 questions" in found.finding
     assert found.after.mean > 0.3
+
+
+def test_a_metric_that_is_low_for_what_is_remembered_chooses_the_lowest() -> None:
+    found = evolved(robust_knower(), judge="perplexity", mutations=0, best=2)
+    first, second = (float(re.split(r"', |\", ", v.note)[1].split()[0]) for v in found.variants)
+    assert 1 <= first <= second
+    jailbroken = measure(robust_knower(), AttackData(OWNED), make_chain("jailbreak"), ["perplexity"])[0]
+    assert first <= min(v.mean for v in jailbroken.variants[:16]) + 5e-4
+
+
+def test_passages_are_no_questions_to_choose_on() -> None:
+    chain = make_chain("evolution", {"evolution": SMALL})
+    with pytest.raises(DataError, match="passages alone"):
+        chain.check_data(AttackData(SCORED, train=[passage("a b c", identity="p")]))
+
+
+def test_answers_of_a_server_are_kept_until_the_run_has_ended(attacker: Served, tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with keeping(tmp_path / "chunks", "run"):
+            evolved(ignorant(), UNKNOWN, KNOWN[:2], attacker=f"{attacker.url}#{MODEL}")
+            raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+    count = len(attacker.asked)
+    attacker.asked.clear()
+    evolved(ignorant(), UNKNOWN, KNOWN[:2], attacker=f"{attacker.url}#{MODEL}")
+    assert len(attacker.asked) == count > 16
 
 
 def test_a_server_judges(attacker: Served) -> None:
