@@ -1091,8 +1091,10 @@ class AttackOutcome(Part):
 
     @property
     def finding(self) -> str:
-        """The finding of an attack with one variant, such as a suffix, or the attack that was chosen; else empty."""
-        return self.variants[0].note if len(self.variants) == 1 else ""
+        """What the attack found, such as a suffix, the attack that was chosen, or the prompt of each variant."""
+        notes = {variant.label: variant.note for variant in self.variants if variant.note}
+        same = len(set(notes.values())) == 1
+        return next(iter(notes.values())) if same else "; ".join(f"{label}: {note}" for label, note in notes.items())
 
 
 class AttackedModel(Part):
@@ -1141,7 +1143,7 @@ class Attacks(Part):
         return next((model for model in self.models if model.model == key), None)
 
     def findings(self) -> list[str]:
-        """What attacks with one variant found, by attack and model."""
+        """What attacks found, by attack and model."""
         found = {(o.attack, m.model.label): o.finding for m in self.models for o in m.outcomes if o.finding}
         return [f"{attack} on {model}: {finding}" for (attack, model), finding in found.items()]
 

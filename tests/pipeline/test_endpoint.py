@@ -15,10 +15,12 @@ from tests.helpers.openai_server import MODEL, Fault, Served, serving
 from tests.pipeline.conftest import Run, Started, scores_of, validate_result
 
 from uwc.api import score
+from uwc.attacks.data import Attacker
 from uwc.data.example import Example
 from uwc.models.endpoint import Endpoint
 from uwc.models.generation import continue_greedily
 from uwc.models.model import Model
+from uwc.workflows.checking import check
 
 KEY = "sk-of-nobody-else-5150"
 FILES = ("--forget", "forget.jsonl", "--retain", "retain.jsonl")
@@ -130,6 +132,40 @@ def test_an_interrupted_run_resumes(reciting: Served, files: Path, uwc: Run) -> 
     assert "3 of 10 answers are those of an earlier run" in done.stderr
 
 
+def test_attacks_that_talk_or_search_ask_a_server_and_resume(reciting: Served, files: Path, uwc: Run) -> None:
+    rows = [json.loads(line) for line in (files / "forget.jsonl").read_text().splitlines()]
+    (files / "forget.jsonl").write_text(
+        "".join(json.dumps({**row, "aliases": f"Well, {row['question']}"}) + "\n" for row in rows)
+    )
+    write(files / "known.jsonl", people()[6:8])
+    attacks = [word for name in ("self_correction", "evolution", "rewritten") for word in ("--attack", name)]
+    settings = ("self_correction.turns=2", "evolution.generations=2", "evolution.population=3", "evolution.best=1")
+    options = [word for setting in settings for word in ("--set", f"attack.settings.{setting}")]
+    owned = ("--attacker-data", "known.jsonl", "--question-column", "aliases")
+    command = ("score", *asked(reciting), "--forget", "forget.jsonl", *attacks, *options, *owned, "-o", "served")
+    done = uwc(*command)
+    assert done.returncode == 0, done.stderr
+    assert any(len(body["messages"]) == 5 for _, body in reciting.asked)
+    found = json.loads((files / "served" / "score.json").read_text())
+    outcomes = {o["attack"]: o for o in found["attacks"]["models"][0]["outcomes"] if o["metric"] == "rouge_l"}
+    assert [v["label"] for v in outcomes["self_correction"]["variants"]] == ["turn 1", "turn 2"]
+    (variant,) = outcomes["evolution"]["variants"]
+    assert "of the attacker's, 1.000 by the plain question, which no prompt surpasses" in variant["note"]
+    assert outcomes["rewritten"]["after"]["mean"] == 1
+    known = {e.question for e in people()[6:8]}
+    assert sum(any(question in said for question in known) for said in reciting.said) > 4 * 17
+    reciting.asked.clear()
+    assert uwc(*command).returncode == 0 and not reciting.asked
+    for words, told in (
+        ((*asked(reciting), "--forget", "forget.jsonl", *owned), "for attacks on a server"),
+        ((*asked(reciting), "--forget", "forget.jsonl", "--attack", "evolution"), "--attacker-data"),
+        (("model", "--forget", "forget.jsonl", *owned), "see uwc attack"),
+    ):
+        done = uwc("score", *words)
+        assert done.returncode == 1 and told in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert not reciting.asked
+
+
 def test_a_check_asks_under_the_attacks_of_the_policy(reciting: Served, files: Path, uwc: Run) -> None:
     (files / "policy.yaml").write_text(
         "name: own\n"
@@ -139,6 +175,7 @@ def test_a_check_asks_under_the_attacks_of_the_policy(reciting: Served, files: P
         "  metric: rouge_l\n"
         "  attack: {chain: sampling, settings: {sampling: {samples: 2}}}\n"
         "  at_most: 0.5\n"
+        "- {name: doubted, metric: rouge_l, attack: self_correction, at_most: 0.5}\n"
         "- {name: relearned, metric: rouge_l, attack: relearn, at_most: 0.5, optional: true}\n"
         "- {name: weights, metric: extraction_strength, at_most: 0.5, optional: true}\n"
     )
@@ -148,7 +185,8 @@ def test_a_check_asks_under_the_attacks_of_the_policy(reciting: Served, files: P
     validate_result(file)
     found = json.loads(file.read_text())
     outcomes = {r["name"]: (r["status"], r["score"]) for r in found["verdict"]["requirements"]}
-    assert outcomes["said"][1] == outcomes["drawn"][1] == 1
+    assert outcomes["said"][1] == outcomes["drawn"][1] == outcomes["doubted"][1] == 1
+    assert max(len(body["messages"]) for _, body in reciting.asked) == 7
     assert {outcomes[name][0] for name in ("relearned", "weights")} == {"left out"}
     assert sum(body["temperature"] == 1 for _, body in reciting.asked) == 2 * len(people(3))
     assert all("seed" not in body for _, body in reciting.asked)
@@ -187,3 +225,12 @@ def test_python_takes_an_endpoint_as_well(reciting: Served, files: Path) -> None
     assert found.attacks is not None
     assert {info.name for info in found.attacks.attacks} == {"prompts", "drawn"}
     assert len(reciting.asked) == len(people(3)) * (1 + 2 + 16)
+
+
+def test_a_check_with_the_attackers_own_data_has_no_command_that_repeats_it(reciting: Served, files: Path) -> None:
+    evolution = {"chain": "evolution", "settings": {"evolution": {"population": 2, "generations": 1, "best": 1}}}
+    given = {"forget": files / "forget.jsonl", "retain": files / "retain.jsonl", "output_dir": files / "checks"}
+    policy = {"name": "own", "requirements": [{"name": "said", "metric": "rouge_l", "at_most": 0.5}]}
+    endpoint, under = Endpoint(reciting.url, MODEL), {"evolution": evolution}
+    found = check(endpoint, **given, policy=policy, under=under, attacker=Attacker(train=people()[6:8]))
+    assert [info.name for info in found.attacks] == ["evolution"] and found.command == ""

@@ -9,11 +9,12 @@ from tests.helpers.results_factory import (
     aggregate,
     changed_at_tau,
     estimate,
+    outcome,
     study_results,
 )
 
 from uwc.errors import UserError
-from uwc.results import StudyResults, find
+from uwc.results import StudyResults, Variant, find
 
 
 def test_a_residual_score_by_another_metric_is_that_of_the_mixture() -> None:
@@ -22,6 +23,16 @@ def test_a_residual_score_by_another_metric_is_that_of_the_mixture() -> None:
     residual, mixture = run.residual("forget", ES), run.residual("forget", PPL)
     assert residual is not None and residual.mean == 0.2 and residual.n == 100
     assert mixture == find(run.calibrated_scores, "forget", PPL)
+
+
+def test_what_an_attack_found_is_named_by_variant_where_that_differs() -> None:
+    def found(*notes: tuple[str, str]) -> str:
+        variants = tuple(Variant(label=label, effort=None, note=note, changed=None, mean=0.5) for label, note in notes)
+        return outcome("a", 0.1, 0.5, 0.0, variants=variants).finding
+
+    assert found() == found(("first", ""), ("second", "")) == ""
+    assert found(("", "suffix")) == found(("1 steps", "suffix"), ("2 steps", "suffix")) == "suffix"
+    assert found(("1 steps", "x"), ("2 steps", "y"), ("3 steps", "")) == "1 steps: x; 2 steps: y"
 
 
 def test_aggregates_of_the_factory_are_valid_and_refuse_what_the_schema_does_not_have() -> None:

@@ -1,16 +1,19 @@
 """Attacks on a system that only answers: how they put each question, and how they draw answers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from uwc.attacks.chain import Chain, attacked
+from uwc.attacks.chain import Chain, Step, attacked
 from uwc.attacks.data import AttackData
 from uwc.attacks.decoding import draws, sample_label, sampling
 from uwc.data.example import Example
 from uwc.errors import ConfigError, UserError
-from uwc.models.endpoint import Draw
+from uwc.models.endpoint import Draw, Request
 from uwc.models.model import Model
+
+Ask = Callable[[Sequence[Request]], Sequence[str]]
+"""Requests -> the texts of the answers."""
 
 
 @dataclass(frozen=True)
@@ -21,14 +24,16 @@ class TextVariant:
         label: the variant (a template, a sample); ``""`` if there is only one.
         examples: [E] the scored questions as the attack puts them.
         draw: how answers are sampled; None if they are not.
+        note: a finding of the attack.
     """
 
     label: str
     examples: Sequence[Example]
     draw: Draw | None = None
+    note: str = ""
 
 
-def text_variants(chain: Chain, data: AttackData) -> list[TextVariant]:
+def text_variants(chain: Chain, data: AttackData, ask: Ask | None = None) -> list[TextVariant]:
     """The variants of an attack that needs no weights.
 
     The attacks are those that models in memory are under, and rewrite the same questions: they get a model without
@@ -37,6 +42,8 @@ def text_variants(chain: Chain, data: AttackData) -> list[TextVariant]:
     Args:
         chain: the attack.
         data: the scored questions, and the attacker's.
+        ask: gives the answers that an attack reads between its questions. Without it nothing is asked: an attack that
+            reads answers then leaves the questions as they are, and has one variant.
 
     Raises:
         ConfigError: an attack needs the model's weights, its tokenizer, or a decoding that the protocol does not have.
@@ -47,13 +54,9 @@ def text_variants(chain: Chain, data: AttackData) -> list[TextVariant]:
     chain.check_data(data)
     drawn = [step for step in chain.steps if step.entry.facts["kind"] == "decoding"]
     asked = Chain(tuple(step for step in chain.steps if step not in drawn))
-    missing = _Missing(chain.name)
-    variants: list[TextVariant] = []
-    with attacked(_WithoutWeights(missing, missing, name="endpoint"), data, asked) as offered:
-        for variant in offered:
-            if not isinstance(variant.model, _WithoutWeights) or variant.model.model is not missing:
-                raise missing.error
-            variants.append(TextVariant(variant.label, variant.model.inputs(data.scored)))
+    if ask is None:
+        asked = Chain(tuple(step for step in asked.steps if not _reads_answers(step, data)))
+    variants = _variants(asked, data, ask)
     for step in drawn:
         variants = [
             replace(variant, label=", ".join(filter(None, (variant.label, sample_label(draw)))), draw=draw)
@@ -61,6 +64,26 @@ def text_variants(chain: Chain, data: AttackData) -> list[TextVariant]:
             for draw in draws(**step.settings)
         ]
     return variants
+
+
+def _variants(chain: Chain, data: AttackData, ask: Ask | None) -> list[TextVariant]:
+    missing = _Missing(chain.name)
+    variants: list[TextVariant] = []
+    with attacked(_WithoutWeights(missing, missing, name="endpoint", ask=ask), data, chain) as offered:
+        for variant in offered:
+            if not isinstance(variant.model, _WithoutWeights) or variant.model.model is not missing:
+                raise missing.error
+            variants.append(TextVariant(variant.label, variant.model.inputs(data.scored), note=variant.note))
+    return variants
+
+
+def _reads_answers(step: Step, data: AttackData) -> bool:
+    """Whether an attack reads answers of the model before it puts the scored questions."""
+    try:
+        _variants(Chain((step,)), data, None)
+    except _NotAsked:
+        return True
+    return False
 
 
 def require_text_attacks(chain: Chain) -> None:
@@ -96,14 +119,27 @@ def needs_no_weights(chain: Chain) -> bool:
     return True
 
 
+class _NotAsked(Exception):
+    """Answers are needed, and nothing is to be asked."""
+
+
+@dataclass(frozen=True)
 class _WithoutWeights(Model):
-    """A model of which only the questions are known, as its attacks rewrite them."""
+    """A model of which only the questions are known, as its attacks rewrite them, and what it answers."""
+
+    ask: Ask | None = None
 
     def inputs(self, examples: Sequence[Example]) -> list[Example]:
         """The rewritten questions."""
         if self.edits:
             raise self.model.error
         return self.rewrite(examples)
+
+    def answers(self, examples: Sequence[Example], *, max_new_tokens: int, draw: Draw | None = None) -> tuple[str, ...]:
+        """The system's answers to the rewritten questions."""
+        if self.ask is None:
+            raise _NotAsked
+        return tuple(self.ask([Request(e, draw, max_new_tokens=max_new_tokens) for e in self.inputs(examples)]))
 
 
 class _Missing:
@@ -124,4 +160,4 @@ class _Missing:
         raise self.error
 
 
-_EXAMPLES = ("jailbreak", "few_shot", "paraphrase", "translation", "rewritten", "sampling")
+_EXAMPLES = ("jailbreak", "few_shot", "paraphrase", "translation", "rewritten", "self_correction", "sampling")

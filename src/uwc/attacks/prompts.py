@@ -304,8 +304,6 @@ def _after_talking(
         say: a question and the number of turns before -> the text of a turn, to which it answers.
         ask: the same -> how the question is then put.
     """
-    from uwc.models.generation import generate
-
     said: dict[str, list[tuple[str, str]]] = {e.id: [] for e in data.scored}
 
     def after(text: Callable[[str, int], str]) -> Callable[[Example], Example]:
@@ -316,7 +314,7 @@ def _after_talking(
         return put
 
     for turn in range(1, turns + 1):
-        answers = generate(model.rewritten(after(say)), data.scored, max_new_tokens=max_new_tokens).texts
+        answers = model.rewritten(after(say)).answers(data.scored, max_new_tokens=max_new_tokens)
         texts = [after(say)(e).question for e in data.scored]
         for example, text, answer in zip(data.scored, texts, answers, strict=True):
             said[example.id] += [("user", text), ("assistant", answer.strip() or NO_ANSWER)]

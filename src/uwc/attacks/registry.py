@@ -35,7 +35,7 @@ PRECISIONS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Precision, which may stand for an attack -> the attack that rounds the weights to it, with its settings."""
 
-_MODULES = ("prompts", "gcg", "inside", "weights", "decoding", "searched")
+_MODULES = ("prompts", "gcg", "inside", "weights", "decoding", "searched", "evolution")
 
 
 def _check(entry: Entry[Any]) -> None:

@@ -50,9 +50,9 @@ TRIES: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "soft_prompt": {"lr": (1e-3, 1e-2)},
 }
 """Attack -> setting -> the values that are tried where a user names no attack; others are tried as they are."""
-NOT_TRIED = ("prefix", "token_noise", "strongest")
-"""Attacks that no search tries unless they are named: one gives a part of the answer, one recovers nothing, and one is
-a search itself."""
+NOT_TRIED = ("prefix", "token_noise", "evolution", "strongest")
+"""Attacks that no search tries unless they are named: one gives a part of the answer, one recovers nothing, and two are
+searches themselves."""
 
 
 @dataclass(frozen=True)

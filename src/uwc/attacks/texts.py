@@ -57,7 +57,7 @@ def _values(
         i: Said(prompt, example.answer, text, None)
         for i, (prompt, example, text) in enumerate(zip(prompts, examples, variant.texts, strict=True))
     }
-    return VariantValues(variant.label, None, "", None, values, said)
+    return VariantValues(variant.label, None, variant.note, None, values, said)
 
 
 def attack_results(

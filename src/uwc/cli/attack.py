@@ -12,6 +12,7 @@ from uwc.cli.options import (
     MODELS,
     OUTPUT,
     QUESTIONS,
+    AttackerData,
     Columns,
     Device,
     Json,
@@ -22,10 +23,12 @@ from uwc.cli.options import (
     OutputDir,
     Overwrite,
     Plugins,
+    QuestionColumns,
     Scored,
     Set,
     SkipInvalid,
     TrustRemoteCode,
+    in_column,
     loading,
     numbers,
     question_settings,
@@ -37,7 +40,6 @@ from uwc.io import require_writable
 from uwc.progress import FIRST_PROCESS
 
 if TYPE_CHECKING:
-    from uwc.cli.sections import FileSettings
     from uwc.results import AttackResults, StrongestResults
 
 _PARTS = {"attacker-data": "attacker.train", "retain": "attacker.retain", "unrelated": "attacker.unrelated"}
@@ -81,10 +83,7 @@ def attack_command(
             help="Parts of the subjects for --vary and --budget without --attacker-data; at least 3. Default: 3.",
         ),
     ] = None,
-    attacker_data: Annotated[
-        Path | None,
-        typer.Option(rich_help_panel=QUESTIONS, metavar="FILE", help="The attacker's questions from the forget set."),
-    ] = None,
+    attacker_data: AttackerData = None,
     retain: Annotated[
         Path | None,
         typer.Option(rich_help_panel=QUESTIONS, metavar="FILE", help="The attacker's questions from the retain set."),
@@ -103,14 +102,7 @@ def attack_command(
             help="The column of the scored file that has translated questions.",
         ),
     ] = None,
-    question_column: Annotated[
-        list[str],
-        typer.Option(
-            rich_help_panel=QUESTIONS,
-            metavar="COLUMN",
-            help="A column of the scored file that has its questions in another form (aliases, ...); may be repeated.",
-        ),
-    ] = [],  # noqa: B006
+    question_column: QuestionColumns = [],  # noqa: B006
     column: Columns = [],  # noqa: B006
     skip_invalid: SkipInvalid = False,
     original: Original = None,
@@ -208,8 +200,8 @@ def attack_command(
             train=attacker_data or (),
             retain=retain or (),
             unrelated=unrelated or (),
-            translations=_in_column(data, given.benchmark.settings, translation_column) if translation_column else {},
-            questions={name: _in_column(data, given.benchmark.settings, name) for name in question_column},
+            translations=in_column(data, given.benchmark.settings, translation_column) if translation_column else {},
+            questions={name: in_column(data, given.benchmark.settings, name) for name in question_column},
         ),
         "control": retrained,
         "original": original,
@@ -340,13 +332,3 @@ def _of_set(key: str, names: Mapping[str, str]) -> str:
     """``"retain:question"`` with the name that the option's file has in `uwc.attack`."""
     name, colon, field = key.rpartition(":")
     return f"{names.get(name, name)}:{field}" if colon else key
-
-
-def _in_column(scored: Path, files: "FileSettings", column: str) -> dict[str, str]:
-    """Id -> question in a column of the scored file."""
-    from uwc.data.question_files import sets_of
-
-    own = {key: name for key, name in files.columns.items() if key.rpartition(":")[0] in ("", "forget", "data")}
-    asked = {key.rpartition(":")[2]: name for key, name in own.items()} | {"question": column}
-    read = sets_of({"forget": scored}, asked, left_out=[] if files.skip_invalid else None)
-    return {e.id: e.question for e in read["forget"]}

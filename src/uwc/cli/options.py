@@ -15,8 +15,10 @@ from typer.core import TyperCommand, TyperGroup
 from uwc.errors import ConfigError, UserError, printable
 
 if TYPE_CHECKING:
-    from uwc.cli.sections import EndpointSections
+    from uwc.attacks.data import Attacker
+    from uwc.cli.sections import EndpointSections, FileSettings
     from uwc.data.outputs import Outputs
+    from uwc.data.question_files import LeftOut
     from uwc.models.endpoint import Endpoint
     from uwc.studies.config import LoadingConfig, ScoreConfig
     from uwc.studies.sections import Section
@@ -89,6 +91,25 @@ EndpointUrl = Annotated[
 EndpointModel = Annotated[
     str | None,
     typer.Option("--model", rich_help_panel=TEXTS, metavar="NAME", help="The model's name at the endpoint."),
+]
+AttackerData = Annotated[
+    Path | None,
+    typer.Option(
+        "--attacker-data",
+        rich_help_panel=QUESTIONS,
+        metavar="FILE",
+        help="The attacker's questions from the forget set; of score for attacks on an endpoint.",
+    ),
+]
+QuestionColumns = Annotated[
+    list[str],
+    typer.Option(
+        "--question-column",
+        rich_help_panel=QUESTIONS,
+        metavar="COLUMN",
+        help="A column of the scored file that has its questions in another form (aliases, ...), for the attack "
+        "rewritten; may be repeated.",
+    ),
 ]
 Precisions = Annotated[
     list[str],
@@ -342,6 +363,55 @@ def endpoint_of(
         return Endpoint(url, model, **{"max_new_tokens": given.score.max_new_tokens, **given.endpoint}), under
     except ValidationError as error:
         raise UserError(f"--set endpoint: {first_problem(error, Endpoint)}") from None
+
+
+def attacker_of(
+    endpoint: "Endpoint | None",
+    attacks: Collection[str],
+    scored: Path | None,
+    owned: Path | None,
+    forms: Sequence[str],
+    files: "FileSettings",
+) -> "Attacker | None":
+    """The attacker's data for an endpoint; None if none are given.
+
+    Args:
+        endpoint: the endpoint.
+        attacks: the attacks on it.
+        scored: the file of the questions to forget.
+        owned: the file of ``--attacker-data``.
+        forms: the columns of ``--question-column``.
+        files: the columns of the files.
+
+    Raises:
+        UserError: there is no attack that could use them, or a file cannot be read.
+    """
+    from uwc.attacks.data import Attacker
+    from uwc.data.question_files import sets_of
+
+    if owned is None and not forms:
+        return None
+    if endpoint is None or not attacks:
+        raise UserError(
+            "--attacker-data and --question-column are for attacks on a server: give --endpoint URL and --attack NAME; "
+            "for a model see uwc attack"
+        )
+    if scored is None:
+        raise UserError("--attacker-data and --question-column need the questions to forget; give --forget FILE")
+    columns = {key: name for key, name in files.columns.items() if ":" not in key}
+    left_out: LeftOut = [] if files.skip_invalid else None
+    train = () if owned is None else sets_of({"attacker-data": owned}, columns, left_out=left_out)["attacker-data"]
+    return Attacker(train=train, questions={name: in_column(scored, files, name) for name in forms})
+
+
+def in_column(scored: Path, files: "FileSettings", column: str) -> dict[str, str]:
+    """Id -> question in a column of the scored file."""
+    from uwc.data.question_files import sets_of
+
+    own = {key: name for key, name in files.columns.items() if key.rpartition(":")[0] in ("", "forget", "data")}
+    asked = {key.rpartition(":")[2]: name for key, name in own.items()} | {"question": column}
+    read = sets_of({"forget": scored}, asked, left_out=[] if files.skip_invalid else None)
+    return {e.id: e.question for e in read["forget"]}
 
 
 S = TypeVar("S", bound="Section")

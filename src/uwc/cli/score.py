@@ -8,6 +8,7 @@ import typer
 from uwc.cli.options import (
     MODELS,
     QUESTIONS,
+    AttackerData,
     BeforeFile,
     Columns,
     Device,
@@ -25,6 +26,7 @@ from uwc.cli.options import (
     OutputsFile,
     Overwrite,
     Plugins,
+    QuestionColumns,
     Retain,
     RetrainedOrTexts,
     Set,
@@ -32,6 +34,7 @@ from uwc.cli.options import (
     Tasks,
     TrustRemoteCode,
     UnderFiles,
+    attacker_of,
     endpoint_of,
     given_files,
     harness_settings,
@@ -67,6 +70,8 @@ def score_command(
     ] = None,
     retain: Retain = None,
     holdout: Holdout = None,
+    attacker_data: AttackerData = None,
+    question_column: QuestionColumns = [],  # noqa: B006
     column: Columns = [],  # noqa: B006
     skip_invalid: SkipInvalid = False,
     original: Original = None,
@@ -138,6 +143,7 @@ def score_command(
         **loading(given.model),
     }
     server, attacks = endpoint_of(endpoint, endpoint_model, attack, given)
+    attacker = attacker_of(server, attacks, forget, attacker_data, question_column, given.benchmark.settings)
     system = one_system(outputs, server)
     if system is not None:
         if model is not None or original is not None:
@@ -152,6 +158,7 @@ def score_command(
             original=None if before is None else Outputs(before),
             retrained=None if retrained is None else Outputs(retrained),
             under={**attacks, **texts_under(under)},
+            attacker=attacker,
             **shared,
         )
     elif model is None or (forget is None and (files or not shared["tasks"])):

@@ -56,11 +56,13 @@ class VariantTexts:
         label: the variant; ``""`` if there is only one.
         texts: [E] the texts.
         prompts: [E] the prompts as sent; empty if they are not known.
+        note: a finding of the attack; not in files.
     """
 
     label: str
     texts: tuple[str, ...]
     prompts: tuple[str, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,7 @@ class SystemTexts:
                             v.label,
                             tuple(v.texts[i] for i in sets[name]),
                             tuple(v.prompts[i] for i in sets[name]) if v.prompts else (),
+                            v.note,
                         )
                         for v in variants
                     )

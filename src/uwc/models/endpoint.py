@@ -131,6 +131,20 @@ class Endpoint(StrictNumbers):
         return PromptTemplate(text=self.prompt, system=self.system, chat=False, stop=self.stop)
 
 
+def endpoint_named(text: str, **settings: Any) -> Endpoint | None:
+    """The endpoint that ``URL#NAME`` names, with other settings; None for a text that has no URL.
+
+    Raises:
+        ConfigError: there is a URL and no name of a model, or the URL is not as it should be.
+    """
+    if "://" not in text:
+        return None
+    url, _, name = text.partition("#")
+    if not name:
+        raise ConfigError("write the model's name at the server after its URL: http://localhost:8000/v1#my-model")
+    return Endpoint(url, name, **settings)
+
+
 def _split(url: str) -> Any:
     try:
         parts = urlsplit(url)
@@ -197,11 +211,13 @@ class Request(NamedTuple):
 
     A text at the beginning of the model's turn (`Example.prefill`) can be asked for in completions only. A `prompt` is
     sent as it is, in completions, and is independent of the server's URL: its answer is kept where a server moves.
+    `max_new_tokens` is the most tokens of the answer, where that is not the endpoint's own setting.
     """
 
     example: Example
     draw: Draw | None = None
     prompt: Prompt | None = None
+    max_new_tokens: int | None = None
 
 
 class Answer(NamedTuple):
@@ -342,7 +358,7 @@ class Conversation:
 
     def _key(self, request: Request) -> str:
         """SHA-256 of everything that the answer depends on; nothing of the key and of pauses is in it."""
-        endpoint, (example, draw, prompt) = self.endpoint, request
+        endpoint, (example, draw, prompt, most) = self.endpoint, request
         if prompt is not None:
             return digest({"model": endpoint.model, "extra": endpoint.extra, "prompt": prompt._asdict()})
         settings = ("chat", "system", "prompt", "max_new_tokens", "temperature", "top_p", "seed", "stop", "extra")
@@ -350,7 +366,8 @@ class Conversation:
             {
                 "url": endpoint.base,
                 "model": endpoint.model,
-                "settings": {name: getattr(endpoint, name) for name in settings},
+                "settings": {name: getattr(endpoint, name) for name in settings}
+                | ({} if most is None else {"max_new_tokens": most}),
                 "turns": endpoint.template.turns(example),
                 "prefill": example.prefill,
                 "draw": None if draw is None else draw._asdict(),
@@ -473,7 +490,7 @@ class Conversation:
         return _read(found, chat=chat, whole=request.prompt is not None)
 
     def _body(self, request: Request, *, chat: bool) -> dict[str, Any]:
-        endpoint, (example, draw, prompt) = self.endpoint, request
+        endpoint, (example, draw, prompt, most) = self.endpoint, request
         template = endpoint.template
         if prompt is not None:
             asked: dict[str, Any] = {"prompt": list(prompt.tokens)}
@@ -482,7 +499,7 @@ class Conversation:
         else:
             asked = {"prompt": template.plain(example)}
         settings = {
-            "max_tokens": endpoint.max_new_tokens if prompt is None else prompt.max_new_tokens,
+            "max_tokens": (most or endpoint.max_new_tokens) if prompt is None else prompt.max_new_tokens,
             "temperature": endpoint.temperature if draw is None else draw.temperature,
             "top_p": endpoint.top_p if draw is None else draw.top_p,
             "seed": endpoint.seed if draw is None or endpoint.seed is None else draw.seed,

@@ -1,5 +1,6 @@
 """Judges of generated texts: sentence encoders, models of natural-language inference, classifiers, language models."""
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from uwc.models.model import DeviceName, Model
 from uwc.models.scoring import score_tokens
 
 BATCH = 64
+VERDICT_TOKENS = 8
+"""The most tokens of a verdict in words."""
+_WORD = re.compile(r"\w+")
 LONGEST = 256
 AS_IT_IS = PromptTemplate(text="{question}")
 """The prompt template of a language model that judges: its chat template if it has one, otherwise the prompt alone."""
@@ -135,15 +139,10 @@ def load_classifier(
     return classify
 
 
-def load_language_model(
-    path: str | Path, *, device: DeviceName = "auto"
-) -> Callable[[Sequence[str], Sequence[str]], NDArray[np.float64]]:
-    """A causal language model: n prompts and n continuations to [n, 2], log-probability and number of tokens of each.
+def load_assistant(path: str | Path, *, device: DeviceName = "auto") -> Model:
+    """A causal language model that is asked for verdicts or texts, in float32 on the CPU and in bfloat16 otherwise.
 
-    ``sum_t log p(y_t | prompt, y_<t)`` over the tokens of the continuation, without the end of the turn, in nats. The
-    prompt is rendered by the model's chat template; without one the continuation follows it after a space. Computed in
-    float32 on the CPU, in bfloat16 otherwise. Continuations of one prompt are scored together; if one of them is longer
-    with the prompt than the model's context, all are NaN.
+    Its prompts are rendered by its chat template; without one they are read as they are.
 
     Args:
         path: a folder or hub name.
@@ -153,10 +152,37 @@ def load_language_model(
         ModelError: there is no such model.
     """
     where = pick_device(device)
-    model = load_model(
+    return load_model(
         path, dtype="float32" if where.type == "cpu" else "bfloat16", device=str(where), template=AS_IT_IS
     )
 
+
+def load_language_model(
+    path: str | Path, *, device: DeviceName = "auto"
+) -> Callable[[Sequence[str], Sequence[str]], NDArray[np.float64]]:
+    """A causal language model as a judge, see `language_model_of` and `load_assistant`.
+
+    Args:
+        path: a folder or hub name.
+        device: where to compute.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    return language_model_of(load_assistant(path, device=device))
+
+
+def language_model_of(model: Model) -> Callable[[Sequence[str], Sequence[str]], NDArray[np.float64]]:
+    """A causal language model: n prompts and n continuations to [n, 2], log-probability and number of tokens of each.
+
+    ``sum_t log p(y_t | prompt, y_<t)`` over the tokens of the continuation, without the end of the turn, in nats. The
+    prompt is rendered by the model's chat template; without one the continuation follows it after a space.
+    Continuations of one prompt are scored together; if one of them is longer with the prompt than the model's context,
+    all are NaN.
+
+    Args:
+        model: the model; its template is to be `AS_IT_IS`.
+    """
     variants: tuple[Variant, ...] = ("answer", "perturbed_answers")
 
     def score(prompts: Sequence[str], continuations: Sequence[str]) -> NDArray[np.float64]:
@@ -181,6 +207,28 @@ def load_language_model(
         lacking = np.full(2, np.nan)
         rows = [found.get(pair, lacking) for pair in zip(prompts, continuations, strict=True)]
         return np.array(rows, dtype=np.float64).reshape(-1, 2)
+
+    return score
+
+
+def language_model_of_texts(
+    says: Callable[[Sequence[Example], int], Sequence[str]],
+) -> Callable[[Sequence[str], Sequence[str]], NDArray[np.float64]]:
+    """A model of which only texts are known, in the form of `language_model_of`.
+
+    The log-probability is 0 for a continuation that is the first word of its greedy answer in small letters, and minus
+    infinity for any other, so that an answer other than yes and no is no verdict.
+
+    Args:
+        says: questions and the most tokens of an answer -> the greedy answers.
+    """
+
+    def score(prompts: Sequence[str], continuations: Sequence[str]) -> NDArray[np.float64]:
+        asked = {prompt: Example(id=str(i), question=prompt, answer="yes") for i, prompt in enumerate(prompts)}
+        answers = zip(asked, says(list(asked.values()), VERDICT_TOKENS), strict=True)
+        words = {prompt: next(iter(_WORD.findall(text.lower())), "") for prompt, text in answers}
+        same = [words[prompt] == said for prompt, said in zip(prompts, continuations, strict=True)]
+        return np.array([[0.0 if equal else -np.inf, 1.0] for equal in same]).reshape(-1, 2)
 
     return score
 

@@ -20,6 +20,7 @@ from uwc.registry import require_one_of, unknown_name
 if TYPE_CHECKING:
     import torch
 
+    from uwc.models.endpoint import Draw
     from uwc.models.reading import Reading
 
 FALLBACK_CONTEXT = 2048
@@ -203,6 +204,33 @@ class Model:
     def inputs(self, examples: Sequence[Example]) -> Sequence[object]:
         """All that the model gets for the examples, to be compared under an attack."""
         return self.encode(examples)
+
+    def answers(
+        self, examples: Sequence[Example], *, max_new_tokens: int, draw: "Draw | None" = None
+    ) -> tuple[str, ...]:
+        """The answers that an attack reads: greedy ones, see `generate`, or one sample each, see `sample`.
+
+        Args:
+            examples: the questions.
+            max_new_tokens: the most tokens of an answer.
+            draw: how the answers are sampled; greedy ones if None.
+        """
+        if draw is None:
+            from uwc.models.generation import generate
+
+            return generate(self, examples, max_new_tokens=max_new_tokens).texts
+        from uwc.models.samples import sample
+
+        drawn = sample(
+            self,
+            examples,
+            count=1,
+            max_new_tokens=max_new_tokens,
+            temperature=draw.temperature,
+            top_p=draw.top_p,
+            seed=draw.seed,
+        )
+        return tuple(text for (text,) in drawn.texts)
 
     def prompts(self, encoded: Sequence[EncodedExample]) -> tuple[str, ...]:
         """The texts that generated answers continue, with special tokens, as the model reads them."""

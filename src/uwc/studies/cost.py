@@ -665,6 +665,13 @@ class Counter:
             return self._searched(settings, step)
         if name in _TALKING:
             return self._generated(data.scored, settings["max_new_tokens"]) * int(settings["turns"])
+        if name == "evolution":
+            from uwc.attacks.evolution import REWRITE_TOKENS, searched
+
+            prompts, rewrites = searched(settings)
+            asked = list(data.train)[: settings["examples"]]
+            written = self._generated(data.train[:1], REWRITE_TOKENS) * float(rewrites)
+            return self._generated(asked, settings["max_new_tokens"]) * float(prompts + 1) + written
         if name == "planning":
             asked = list(data.retain)[: settings["examples"]]
             mean = self._mean(asked)
@@ -746,6 +753,8 @@ def _variants(entry: Entry[Any], settings: Mapping[str, Any], layers: int, forms
     """The variants that an attack yields; `forms` are those of the questions."""
     if entry.name in _TALKING:
         return int(settings["turns"])
+    if entry.name == "evolution":
+        return int(settings["best"])
     if entry.name == "rewritten":
         return len(settings["forms"] or forms)
     if entry.name == "jailbreak":

@@ -606,6 +606,7 @@ class Attack(Step):
         texts: the texts under attack that are kept.
         leaks: settings of sampling answers; None if no metric reads samples.
         depth: the drops of the retrained model; None if no metric reads those of the attacked one.
+        others: the content of further models that the attack asks, by path.
     """
 
     kind: ClassVar[str] = "attack"
@@ -621,6 +622,7 @@ class Attack(Step):
     texts: Texts = True
     leaks: LeakSettings | None = field(default=None, metadata=IF_GIVEN)
     depth: Depth | None = field(default=None, metadata=IF_GIVEN)
+    others: Mapping[str, Mapping[str, str]] = field(default_factory=dict, metadata=IF_GIVEN)
 
     def uses(self) -> Iterable[Entry[Any]]:
         """The attacks and the metrics."""

@@ -304,7 +304,7 @@ def _command(
     given: dict[str, Any] = {"outputs": texts, "before": before, "retrained": retrained}
     files = {option: system.data for option, system in given.items() if isinstance(system, Outputs)}
     words: list[Any] = texts.options(attacks) if isinstance(texts, Asked) else []
-    words += [None] if isinstance(texts, SystemTexts) else []
+    words += [None] if isinstance(texts, SystemTexts) or (isinstance(texts, Asked) and texts.owns_data) else []
     for option, file in files.items():
         words += [f"--{option}", file]
     for name, attacked in under.items():

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,12 @@ class Asked:
         """What results call it."""
         return self.endpoint.name
 
+    @property
+    def owns_data(self) -> bool:
+        """Whether the attacker has data of its own, which the command ``uwc check`` cannot name."""
+        parts = (getattr(self.attacker, f.name) for f in fields(self.attacker))
+        return any(isinstance(part, str | Path) or len(part) > 0 for part in parts)
+
     def options(self, names: Collection[str]) -> list[str]:
         """The options of the command line for the endpoint and some attacks, with all settings that differ."""
         words = ["--endpoint", self.endpoint.url, "--model", self.endpoint.model]
@@ -81,9 +88,10 @@ class Asked:
                 completions do not take.
             DataError: data that an attack needs is missing.
         """
-        variants = self._variants(sets)
+        variants = {name: text_variants(chain, data) for name, (chain, data) in self._attacked(sets).items()}
         if self.endpoint.chat is True:
-            _in_chat(variants)
+            for name, of_attack in variants.items():
+                _in_chat(name, of_attack)
         under = {
             name: {FORGET: tuple(VariantTexts(v.label, ("",) * len(v.examples)) for v in of_attack)}
             for name, of_attack in variants.items()
@@ -102,27 +110,43 @@ class Asked:
             EndpointError: the server refuses a request, or a request fails after all retries.
             UserError: as `empty`.
         """
-        variants = self._variants(sets)
+        attacks = self._attacked(sets)
+        unasked = {name: text_variants(chain, data) for name, (chain, data) in attacks.items()}
         if self.folder is not None:
             require_writable(self.folder, ANSWERS, OUTPUTS)
         answers = StoredAnswers(None if self.folder is None else self.folder / ANSWERS)
         with closing(Conversation(self.endpoint, answers, sleep=self.sleep)) as conversation:
+            said: list[Answer] = []
+
+            def ask(what: str, requests: Sequence[Request]) -> list[Answer]:
+                found = conversation.ask(requests, what)
+                said.extend(found)
+                return found
+
+            def texts_of(what: str, requests: Sequence[Request]) -> list[str]:
+                return [answer.text for answer in ask(what, requests)]
+
             questions = [Request(e) for examples in sets.values() for e in examples]
-            said = conversation.ask(questions, f"ask {self.endpoint.model}")
-            texts = _by_question(conversation, sets, said)
+            texts = _by_question(conversation, sets, ask(f"ask {self.endpoint.model}", questions))
             warnings: list[Warning] = []
             if conversation.chat:
-                variants, warnings = _in_chat(variants)
+                for name, expected in unasked.items():
+                    _in_chat(name, expected)
             under = {}
-            for name, of_attack in variants.items():
+            for name, (chain, data) in attacks.items():
+                what = f"{self.endpoint.model} under {name}"
+                of_attack = text_variants(chain, data, partial(texts_of, what))
+                if conversation.chat:
+                    of_attack, left_out = _in_chat(name, of_attack)
+                    warnings += left_out
                 requests = [Request(e, variant.draw) for variant in of_attack for e in variant.examples]
-                found = conversation.ask(requests, f"{self.endpoint.model} under {name}")
                 asked = {str(i): variant.examples for i, variant in enumerate(of_attack)}
-                by_variant = _by_question(conversation, asked, found).values()
+                by_variant = _by_question(conversation, asked, ask(what, requests)).values()
                 under[name] = {
-                    FORGET: tuple(VariantTexts(v.label, *part) for v, part in zip(of_attack, by_variant, strict=True))
+                    FORGET: tuple(
+                        VariantTexts(v.label, *part, v.note) for v, part in zip(of_attack, by_variant, strict=True)
+                    )
                 }
-                said += found
         if conversation.resumed:
             progress.note(
                 f"{conversation.resumed} of {len(said)} answers are those of an earlier run, in {answers.path}; remove "
@@ -139,7 +163,8 @@ class Asked:
         )
         return collected if self.folder is None else _saved(collected, self.folder)
 
-    def _variants(self, sets: Sets) -> dict[str, list[TextVariant]]:
+    def _attacked(self, sets: Sets) -> dict[str, tuple[Chain, AttackData]]:
+        """Attack -> the attack, and what it is carried out on."""
         if not self.attacks:
             return {}
         if FORGET not in sets:
@@ -148,7 +173,7 @@ class Asked:
         parts["retain"] = parts["retain"] or list(sets.get("retain", ()))
         owned = self.attacker
         data = AttackData(sets[FORGET], translations=owned.translations, questions=owned.questions, **parts)
-        return {name: text_variants(chain, data) for name, chain in self.attacks.items()}
+        return {name: (chain, data) for name, chain in self.attacks.items()}
 
 
 Under = Mapping[str, "Outputs | str | Mapping[str, Any] | Chain"]
@@ -199,26 +224,22 @@ def _chain(name: str, given: Any) -> Chain:
         raise ConfigError(f"under: {name}: {first_problem(error, ChainConfig)}") from None
 
 
-def _in_chat(by_attack: Mapping[str, Sequence[TextVariant]]) -> tuple[dict[str, list[TextVariant]], list[Warning]]:
-    """The attacks without the variants that begin the model's turn, and a warning for each that has such ones.
+def _in_chat(name: str, variants: Sequence[TextVariant]) -> tuple[list[TextVariant], list[Warning]]:
+    """The variants of an attack that do not begin the model's turn, and a warning if there are others.
 
     Raises:
-        ConfigError: an attack has no others.
+        ConfigError: there are only others.
     """
-    kept, warnings = {}, []
-    for name, variants in by_attack.items():
-        kept[name] = [variant for variant in variants if not any(e.prefill for e in variant.examples)]
-        left_out = len(variants) - len(kept[name])
-        how = (
-            "begin the model's turn, which chat completions do not take; endpoint.chat=false asks for completions of a "
-            "plain prompt instead"
-        )
-        if not kept[name]:
-            raise ConfigError(f"the attack {name!r}: all of its variants {how}")
-        if left_out:
-            text = f"the attack {name!r}: {left_out} of {len(variants)} variants are left out, as they {how}"
-            warnings.append(Warning(code="variants_left_out", text=text))
-    return kept, warnings
+    kept = [variant for variant in variants if not any(e.prefill for e in variant.examples)]
+    left_out = len(variants) - len(kept)
+    how = (
+        "begin the model's turn, which chat completions do not take; endpoint.chat=false asks for completions of a "
+        "plain prompt instead"
+    )
+    if not kept:
+        raise ConfigError(f"the attack {name!r}: all of its variants {how}")
+    text = f"the attack {name!r}: {left_out} of {len(variants)} variants are left out, as they {how}"
+    return kept, [Warning(code="variants_left_out", text=text)] if left_out else []
 
 
 def _by_question(

@@ -56,7 +56,10 @@ def test_samples_are_drawn_with_the_settings_of_the_attack() -> None:
     assert list(plain[0].examples) == SCORED
 
 
-TEXTUAL = {"jailbreak", "few_shot", "several_questions", "paraphrase", "translation", "rewritten", "sampling"}
+TEXTUAL = {
+    *("jailbreak", "few_shot", "several_questions", "paraphrase", "translation", "rewritten", "sampling"),
+    *("self_correction", "dialogue", "evolution"),
+}
 
 
 @pytest.mark.parametrize("name", [entry.name for entry in attacks if entry.name not in TEXTUAL])

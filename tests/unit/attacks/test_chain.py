@@ -21,6 +21,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "strongest": {"runs": 2, "attacks": ["int3", "int2"]},
     "dialogue": {"turns": 1, "max_new_tokens": 2},
     "planning": {"rollouts": 1, "max_new_tokens": 2},
+    "evolution": {"population": 2, "generations": 1, "mutations": 1, "best": 1, "max_new_tokens": 2},
     "soft_prompt": {"steps": 1}, "sampling": {"samples": 1}, "relearn": {"steps": 2, "lr": 1e-3, "budgets": [1, 2]},
 }  # fmt: skip
 

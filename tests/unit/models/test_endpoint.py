@@ -13,7 +13,7 @@ from tests.helpers.openai_server import MODEL, Fault, Served, serving
 
 from uwc.data.example import Example
 from uwc.errors import ConfigError, EndpointError
-from uwc.models.endpoint import Conversation, Draw, Endpoint, Request, StoredAnswers
+from uwc.models.endpoint import Conversation, Draw, Endpoint, Request, StoredAnswers, endpoint_named
 
 KEY = "sk-very-secret-0123"
 
@@ -189,6 +189,26 @@ def test_a_rerun_asks_only_what_is_missing(server: Served, tmp_path: Path) -> No
         server.asked.clear()
         asked(server, questions(5), file=file, **other)
         assert len(server.asked) == 5, other
+
+
+def test_a_request_may_have_a_length_of_its_own(server: Served, tmp_path: Path) -> None:
+    """With that of the endpoint it is the same request as without."""
+    file = tmp_path / "answers.jsonl"
+    lengths = [questions(1)[0]._replace(max_new_tokens=most) for most in (64, None, 9)]
+    asked(server, lengths, file=file)
+    assert sorted(body["max_tokens"] for _, body in server.asked) == [9, 64]
+    server.asked.clear()
+    asked(server, questions(1), file=file, max_new_tokens=9)
+    assert not server.asked
+
+
+def test_an_endpoint_is_named_by_its_url_and_its_model() -> None:
+    assert endpoint_named("http://a/v1#org/m", retries=1) == Endpoint("http://a/v1", "org/m", retries=1)
+    assert endpoint_named("org/m") is None
+    for wrong in ("http://a/v1", "http://a/v1#", f"http://me:{KEY}@a/v1#m"):
+        with pytest.raises(ConfigError) as refused:
+            endpoint_named(wrong)
+        assert KEY not in str(refused.value)
 
 
 def test_samples_of_one_question_are_different_answers(server: Served, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A tiny language model as a judge, and classifiers made in memory."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ import uwc
 from uwc.data.example import Example
 from uwc.errors import ConfigError, ModelError
 from uwc.metrics.semantics import Judges
-from uwc.models.judges import AS_IT_IS, load_classifier, load_language_model
+from uwc.metrics.verdicts import judge_says
+from uwc.models.judges import AS_IT_IS, language_model_of_texts, load_classifier, load_language_model
 from uwc.models.load import save_model
 from uwc.models.model import Model
 
@@ -41,6 +43,20 @@ def test_log_probabilities_are_those_of_a_plain_pass(folder: Path, knowing: Mode
     assert ask([], []).shape == (0, 2)
     long = ask(["Is it so? " * 99, "Is it so?"], ["yes", "yes"])
     assert np.isnan(long[0]).all() and long[1] == pytest.approx(found[0])
+
+
+def test_verdicts_in_words_are_certain_or_none() -> None:
+    """The first word counts, whatever its letters; another answer is no verdict."""
+    said = {"a": "**Yes**, it does.", "b": "NO", "c": "Perhaps yes", "d": ""}
+
+    def says(examples: Sequence[Example], _most: int) -> list[str]:
+        return [said[e.question[-1]] for e in examples]
+
+    texts = [f"text {name}" for name in said]
+    judge = language_model_of_texts(says)
+    for value in ("verdict", "probability"):
+        found = judge_says(["?"] * 4, ["x"] * 4, texts, judge, prompt="{text}", value=value)
+        np.testing.assert_array_equal(found, [1.0, 0.0, np.nan, np.nan])
 
 
 def test_a_score_with_a_judge_names_it_and_says_that_it_was_not_checked(

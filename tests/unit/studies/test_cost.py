@@ -300,6 +300,22 @@ def test_the_work_of_a_search_is_that_of_the_attacks_that_its_runs_carry_out() -
     assert steps.scoring == pytest.approx(on_choice["answers"].scoring)
 
 
+def test_evolved_prompts_are_answered_and_rewritten() -> None:
+    """With m rewrites of 16 prompts, then of 3, there are 16 + 19 (m + 1) prompts and the plain one; with one
+    generation and no rewrites 33."""
+    data = STUDY.model_dump()
+    shared = {"population": 3, "generations": 2, "best": 2}
+    settings = {**{f"{m}": {"mutations": m} for m in range(3)}, "short": {"mutations": 0, "generations": 1}}
+    chains = [{"chain": "evolution", "name": n, "settings": {"evolution": shared | s}} for n, s in settings.items()]
+    data["attack"] = {"chains": chains, "sets": ["forget"], "attacker": {"forget_share": 0.5}}
+    plan = make_plan(StudyConfig.model_validate(data))
+    counter = Counter(plan, shape_of(plan))
+    work = {s.of[-1]: counter.cost(s).parts["attack"].decoding for s in plan.steps if isinstance(s, Attack)}
+    assert work["0"] == pytest.approx(work["short"] * 36 / 33)
+    assert work["2"] - work["1"] == pytest.approx(work["1"] - work["0"])
+    assert work["1"] - work["0"] > work["0"] * 19 / 36
+
+
 def test_work_adds_and_scales() -> None:
     assert Work(1, 2, 3) + Work(10, 20, 30, 40) == Work(11, 22, 33, 40)
     assert Work(1, 2, 3) * 2 == Work(2, 4, 6) and Work(1, 2, 9, 4, 9, 5).flops == 12

@@ -4,11 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.conftest import tiny_model
+from tests.helpers.small_study import STUDY
 
 from uwc.data.benchmarks.fictional import fictional_authors
 from uwc.errors import ConfigError, DataError
-from uwc.studies.plan import AttackSetup, attack_setup, chain_metrics, scored_sets
+from uwc.models.load import save_model
+from uwc.studies.config import StudyConfig
+from uwc.studies.plan import AttackSetup, attack_setup, chain_metrics, make_plan, scored_sets
 from uwc.studies.sections import AttackConfig
+from uwc.studies.steps import Attack
 
 BENCHMARK = fictional_authors(authors=20, forget_share=0.5, facts=2, phrasings=1, holdout=2)
 
@@ -106,3 +111,22 @@ def test_translations_come_from_a_file_and_must_cover_what_is_scored(tmp_path: P
     path.write_text("".join(json.dumps(row) + "\n" for row in rows[1:]), encoding="utf-8")
     with pytest.raises(DataError, match=f"{asked[0].id}.*attack.attacker.translations"):
         chain_metrics(["extraction_strength"], config.chains[0], made(**chain), depths=[])
+
+
+def test_an_attack_that_asks_another_model_is_rerun_when_that_changes(tmp_path: Path) -> None:
+    folder = tmp_path / "attacker"
+    save_model(tiny_model(), folder)
+
+    def keys(**settings: object) -> list[str]:
+        data = STUDY.model_dump()
+        chain = {"chain": "evolution", "settings": {"evolution": settings}}
+        data["attack"] = {"chains": [chain], "sets": ["forget"], "attacker": {"forget_share": 0.5}}
+        plan = make_plan(StudyConfig.model_validate(data))
+        return [step.key for step in plan.steps if isinstance(step, Attack)]
+
+    first, alone = keys(attacker=str(folder)), keys()
+    assert keys(attacker=str(folder)) == first
+    config = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps({**config, "max_length": 99}))
+    assert not set(keys(attacker=str(folder))) & set(first)
+    assert keys() == alone and alone

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 from tests.conftest import people
+from tests.helpers.hidden_knowledge import robust_knower
 from tests.helpers.openai_server import MODEL, Fault, Served, serving
 
 from uwc.attacks.chain import Chain, attacked, make_chain
-from uwc.attacks.data import AttackData
+from uwc.attacks.data import AttackData, Attacker
+from uwc.attacks.prompts import OPENERS
 from uwc.data.example import Example
 from uwc.data.outputs import Outputs, SystemTexts, open_outputs, read_attack, read_outputs
 from uwc.errors import ConfigError, DataError, EndpointError
@@ -84,6 +86,67 @@ def test_a_served_model_says_the_same_as_its_weights(knowing: Model, chat: bool)
             expected = [(v.label, generate(v.model, data.scored, max_new_tokens=12).texts) for v in variants]
         assert [(v.label, v.texts) for v in found.under[name]["forget"]] == expected
     assert len(set(found.texts["forget"])) >= 3
+
+
+TALKING: dict[str, dict[str, Any]] = {
+    "self_correction": {"turns": 2, "max_new_tokens": 6},
+    "dialogue": {"turns": 2, "max_new_tokens": 12},
+    "evolution": {"population": 2, "generations": 2, "best": 2, "mutations": 0, "examples": 2, "max_new_tokens": 12},
+}
+
+
+@pytest.mark.parametrize("chat", [False, True], ids=["completions", "chat"])
+@pytest.mark.parametrize("name", list(TALKING))
+def test_attacks_that_read_answers_put_the_same_questions_as_to_weights(name: str, chat: bool, tmp_path: Path) -> None:
+    chain, owned, knowing = make_chain(name, {name: TALKING[name]}), people()[6:8], robust_knower()
+    sets = {"forget": people(2)}
+    model = replace(knowing, tokenizer=with_template(knowing.tokenizer)) if chat else knowing
+    data = AttackData(sets["forget"], train=owned)
+    with attacked(model, data, chain) as variants:
+        expected = [(v.label, v.note, generate(v.model, data.scored, max_new_tokens=12).texts) for v in variants]
+    with serving(served_model(knowing), chat=chat) as server:
+        endpoint = Endpoint(server.url, MODEL, max_new_tokens=12)
+        attacker = Attacker(train=owned)
+        found = collect(endpoint, sets, {name: chain}, attacker=attacker, folder=tmp_path)
+        asked = len(server.asked)
+        assert collect(endpoint, sets, {name: chain}, attacker=attacker, folder=tmp_path) == found
+        assert len(server.asked) == asked
+    assert [(v.label, v.note, v.texts) for v in found.under[name]["forget"]] == expected
+    assert len(expected) == 2
+
+
+def test_a_turn_is_asked_once_there_is_an_answer_to_the_one_before_and_resumes(echo: Served, tmp_path: Path) -> None:
+    """Two questions: plain, the openers of two turns, and after each turn the question again."""
+    chains = {"dialogue": make_chain("dialogue", {"dialogue": {"turns": 2}})}
+    sets = {"forget": people(1)}
+    endpoint = Endpoint(echo.url, MODEL, concurrency=1, retries=0)
+    echo.faults.extend([None] * 5 + [Fault(500)])
+    with pytest.raises(EndpointError):
+        collect(endpoint, sets, chains, folder=tmp_path)
+    found = collect(endpoint, sets, chains, folder=tmp_path)
+    assert len(echo.asked) == 6 + 5
+    last = echo.asked[-1][1]["messages"]
+    question = sets["forget"][1].question
+    openers = [opener.replace("{question}", question) for opener in OPENERS[:2]]
+    assert [m["content"] for m in last] == [openers[0], f"> {openers[0]}", openers[1], f"> {openers[1]}", question]
+    assert [m["role"] for m in last] == ["user", "assistant", "user", "assistant", "user"]
+    variants = found.under["dialogue"]["forget"]
+    assert [v.label for v in variants] == ["turn 1", "turn 2"]
+    assert variants[1].prompts[1].endswith(f"user: {question}") and variants[1].prompts[1].count("assistant: >") == 2
+
+
+def test_nothing_is_asked_to_find_out_whether_an_attack_can_be_carried_out(echo: Served) -> None:
+    settings = {"jailbreak": {"kinds": ("answer prefix",)}}
+    doubted = make_chain("self_correction+jailbreak", settings)
+    with pytest.raises(ConfigError, match="all of its variants"):
+        Asked(Endpoint(echo.url, MODEL, chat=True), {"doubted": doubted}).empty(SETS)
+    with pytest.raises(ConfigError, match="'prefix' needs the model's weights"):
+        Asked(Endpoint(echo.url, MODEL), {"doubted": make_chain("self_correction+prefix")}).collect(SETS)
+    empty = Asked(Endpoint(echo.url, MODEL), {"dialogue": make_chain("dialogue")}).empty(SETS)
+    assert [v.texts for v in empty.under["dialogue"]["forget"]] == [("",) * len(SETS["forget"])]
+    with pytest.raises(DataError, match="'evolution' needs examples of the forgotten data"):
+        Asked(Endpoint(echo.url, MODEL), {"evolution": make_chain("evolution")}).collect(SETS)
+    assert not echo.asked
 
 
 def with_template(tokenizer: Any) -> Any:
