@@ -234,7 +234,7 @@ def evolution(
             model.rewritten(partial(asked, template)),
             label=f"prompt {number}" if best > 1 else "",
             effort=generations,
-            note=f"{template!r}, {search.told(template)}" + (search.cost(plain, template) if number == 1 else ""),
+            note=f"{template!r} ({search.cost(plain, template) if number == 1 else search.told(template)})",
         )
 
 
@@ -352,7 +352,7 @@ class _Search:
         for k in range(mutations):
             ways = rng.integers(len(STRATEGIES), size=len(living))
             questions = [
-                Example(id=f"{generation}/{k}/{i}", question=REWRITE % (STRATEGIES[way], template), answer=template)
+                Example(id=f"{generation}/{k}/{i}", question=REWRITE % (STRATEGIES[way], template), answer=QUESTION)
                 for i, (way, template) in enumerate(zip(ways, living, strict=True))
             ]
             number = generation * mutations + k
@@ -383,17 +383,15 @@ class _Search:
         return f"{self._sign * self.found[template]:.3f}"
 
     def cost(self, plain: float, template: str) -> str:
-        """How the best prompt was found, and what was asked for it."""
+        """The score of the best prompt and of the plain question, and what was asked for."""
         count, prompts = len(self.known), len(self.found)
         better = "" if self.found[template] > plain else ", which no prompt surpasses"
-        words = [
-            f" by {self.metric} on {count} questions of the attacker's, {self._sign * plain:.3f} by the plain "
-            f"question{better}",
-            f"{count * (prompts + 1)} answers to {prompts} prompts",
-        ]
-        if self.rewrites:
-            words.append(f"{self.rewrites} rewrites, {self.dropped} of them unusable")
-        return "; ".join(words)
+        rewrites = f", {self.rewrites} rewrites, {self.dropped} of them unusable" if self.rewrites else ""
+        return (
+            f"{self.told(template)} by {self.metric} on {count} questions of the attacker's, "
+            f"{self._sign * plain:.3f} by the plain question{better}; {count * (prompts + 1)} answers to {prompts} "
+            f"prompts{rewrites}"
+        )
 
 
 def _longest(model: Model, examples: Sequence[Example]) -> list[Example]:

@@ -181,7 +181,7 @@ def test_a_score_without_texts_can_choose_as_well() -> None:
 
 def test_a_metric_that_is_low_for_what_is_remembered_chooses_the_lowest() -> None:
     found = evolved(robust_knower(), judge="perplexity", mutations=0, best=2)
-    first, second = (float(re.split(r"', |\", ", v.note)[1].split()[0]) for v in found.variants)
+    first, second = (float(re.split(r"['\"] \(", v.note)[1].split()[0].strip(")")) for v in found.variants)
     assert 1 <= first <= second
     jailbroken = measure(robust_knower(), AttackData(OWNED), make_chain("jailbreak"), ["perplexity"])[0]
     assert first <= min(v.mean for v in jailbroken.variants[:16]) + 5e-4
@@ -216,7 +216,7 @@ def test_a_server_judges(attacker: Served) -> None:
 
     with serving(verdict) as judge:
         found = evolved(reluctant(), attacker=f"{attacker.url}#{MODEL}", judge=f"{judge.url}#{MODEL}")
-    assert found.finding.startswith(f"{TELLING!r}, 1.000 by judge_says on 4 questions of the attacker's, 0.")
+    assert found.finding.startswith(f"{TELLING!r} (1.000 by judge_says on 4 questions of the attacker's, 0.")
 
 
 def test_the_model_itself_judges_by_its_likelihoods() -> None:
