@@ -14,6 +14,6 @@ RUN if [ "$TORCH" = cpu ]; then \
     fi \
  && pip install --no-cache-dir -c constraints.txt '.[endpoint,tune]'
 
-USER uwc
+USER 1000
 WORKDIR /work
 CMD ["uwc", "study", "run", "quickstart"]

@@ -37,7 +37,8 @@ class ConfigError(UserError):
 
 
 class AttackFailed(UserError):
-    """An attack did not change a model as it declares, so that a score under it would be meaningless."""
+    """An attack did not change a model as it declares, or its prompts do not fit the model, so that there is no score
+    under it."""
 
 
 class TrainingDiverged(UserError):

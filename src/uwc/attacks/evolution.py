@@ -334,7 +334,7 @@ class _Search:
     def _fits(self, template: str) -> bool:
         try:
             self.model.rewritten(partial(asked, template)).inputs(self.longest)
-        except DataError:
+        except (AttackFailed, DataError):
             return False
         return True
 
@@ -359,7 +359,7 @@ class _Search:
             draw = Draw(number, temperature, 1.0, seed * 1_000_003 + number)
             try:
                 replies = [usable(reply) for reply in writer(questions, REWRITE_TOKENS, draw)]
-            except DataError as error:  # what it is asked for is too long for its context
+            except (AttackFailed, DataError) as error:  # what it is asked for is too long for its context
                 progress.note(f"evolution on {self.model.name}: the attacker rewrites nothing: {error}")
                 replies = [None] * len(questions)
             self.rewrites += len(replies)

@@ -13,7 +13,7 @@ from pydantic import AfterValidator
 from uwc.data.batches import group_by_length
 from uwc.data.example import Example
 from uwc.data.prompts import EncodedExample, PromptTemplate, added_tokens, end_ids
-from uwc.errors import ConfigError, DataError
+from uwc.errors import AttackFailed, ConfigError
 from uwc.io import IF_GIVEN
 from uwc.registry import require_one_of, unknown_name
 
@@ -187,7 +187,8 @@ class Model:
         return list(examples)
 
     def encode(self, examples: Sequence[Example]) -> list[EncodedExample]:
-        """Encode examples for this model. Raises DataError if one does not fit into its context."""
+        """Encode examples for this model. Raises DataError if one does not fit into its context, or AttackFailed if it
+        does not as an attack puts it."""
         examples, attacked = self.rewrite(examples), bool(self.rewrites or self.edits)
         most = sys.maxsize if attacked else self.context_length
         encoded = self.template.encode(examples, self.tokenizer, max_length=most, ends=self.end_ids)
@@ -195,9 +196,9 @@ class Model:
             encoded = [edit(e) for e in encoded]
         for example in encoded if attacked else ():
             if len(example.tokens) > self.context_length:
-                raise DataError(
+                raise AttackFailed(
                     f"example {example.id!r}, as the attack puts it, has {len(example.tokens)} tokens, more than the "
-                    f"model's context of {self.context_length}; leave it out or weaken the attack (fewer shots)"
+                    f"model's context of {self.context_length}; weaken the attack (fewer shots), or leave it out"
                 )
         return encoded
 

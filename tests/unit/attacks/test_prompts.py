@@ -30,7 +30,7 @@ from uwc.attacks.data import AttackData
 from uwc.attacks.evaluate import budget_curves, measure
 from uwc.attacks.prompts import ALL_OF_THEM, FOLLOW_UPS, NO_ANSWER, OPENERS, TEMPLATES
 from uwc.data.example import Example, after_shots
-from uwc.errors import DataError
+from uwc.errors import AttackFailed, DataError
 from uwc.models.generation import generate
 from uwc.models.model import Model
 from uwc.models.selection import Select, select
@@ -155,7 +155,7 @@ def test_many_shots_find_what_few_do_not_and_beyond_the_context_are_refused() ->
     (curve,) = budget_curves(model, data, "few_shot", [1, 3], metric="rouge_l", max_new_tokens=24)
     assert curve.scores[1] > 0.9 > 0.5 > curve.scores[0]
     long = AttackData(KNOWN, retain=[replace(e, id=f"{e.id}/{i}") for i in range(10) for e in UNKNOWN])
-    with pytest.raises(DataError, match=r"'0/0', as the attack puts it, has \d+ tokens.*context of 512.*fewer shots"):
+    with pytest.raises(AttackFailed, match=r"'0/0', as the attack puts it, has \d+ tokens.* 512.*fewer shots"):
         budget_curves(model, long, "few_shot", [40], metric="rouge_l", max_new_tokens=12)
 
 
